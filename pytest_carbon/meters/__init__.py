@@ -1,0 +1,1 @@
+"""Meters: where the joules come from."""

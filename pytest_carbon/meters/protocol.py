@@ -1,0 +1,58 @@
+"""What a meter is: the plug-in point behind which every source of energy stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from pytest_carbon.records import Domain, Gpu
+
+
+class Observation(NamedTuple):
+    """What else a meter can say about a domain at this moment; ``None`` where it cannot."""
+
+    power_w: float | None = None
+    throttle: str | None = None
+    power_limit_w: float | None = None
+
+
+@runtime_checkable
+class Meter(Protocol):
+    """A source of cumulative joules for one or more domains.
+
+    The watcher opens a second instance of its own in a child process, so opening one must not
+    disturb another.
+    """
+
+    domains: tuple[Domain, ...]
+    stepped: bool
+    """True: the counter moves in steps, and a watcher notes its edges. False: a read is exact at the
+    moment it is made, and is made in the process that runs the work (CPU time, for one)."""
+
+    def read_j(self, domain: int) -> float:
+        """The joules that ``domains[domain]`` has taken since some fixed moment; monotonic, wraparound undone.
+
+        Raises :class:`~pytest_carbon.records.MeterError` where it cannot be read; never returns 0 for that.
+        """
+
+    def observe(self, domain: int) -> Observation:
+        """What else is known at this moment. Called at edges; must be cheap, must not raise."""
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs that this meter's domains stand for, in the order of ``domains``; empty for a CPU meter."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MeterSource:
+    """How to open a meter: a picklable recipe, since the watcher opens its own in a child process."""
+
+    name: str
+    factory: Callable[..., Meter]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def open(self) -> Meter:
+        """Open the meter. Raises :class:`~pytest_carbon.records.MeterError` with the reason and the remedy."""
+        return self.factory(**self.arguments)

@@ -1,0 +1,348 @@
+"""The nouns of the product as frozen records, and its errors; standard library only.
+
+Times are seconds on the clock of :func:`time.perf_counter` (CLOCK_MONOTONIC on Linux, which every
+process of a machine shares). Every field that carries a unit names it: ``_j`` joules, ``_w`` watts,
+``_s`` seconds, ``_g`` grams of CO2 equivalent. What is unknown is ``None``, never 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+Kind = Literal["measured", "estimated"]
+Status = Literal[
+    "error", "over-budget", "regression", "inconclusive", "improvement", "new", "pass"
+]
+Key = tuple[str, str]
+"""A measurement's identity inside an environment: the test's id and the measurement's name."""
+
+
+class CarbonError(Exception):
+    """Something the user can act on: its text is a sentence with the value, what is allowed, the remedy."""
+
+
+class UsageProblem(CarbonError):
+    """An option, a marker or a fixture call that cannot be used (exit status 4 where pytest decides)."""
+
+
+class MeterError(CarbonError):
+    """A meter that could not be opened or read. Never turned into 0 J."""
+
+
+class MeasurementError(CarbonError):
+    """A measurement that failed: it has no energy, and its test fails."""
+
+
+class BaselineError(CarbonError):
+    """A baseline that cannot be trusted: the file, the line and the remedy (exit status 4)."""
+
+
+# --- energy ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """One thing whose energy is counted."""
+
+    name: str
+    """``gpu:0``, ``cpu:0``, ``dram:0``; the index of a GPU is NVML's."""
+    kind: Kind
+    source: str
+    """What the figure comes from, for people: ``nvml total energy``."""
+
+    @property
+    def family(self) -> str:
+        """``gpu``, ``cpu``, ``dram``, …"""
+        return self.name.partition(":")[0]
+
+
+class Edge(NamedTuple):
+    """A moment at which a counter was seen to change, and what else was read there."""
+
+    before_s: float
+    """The last poll that still saw the old value."""
+    after_s: float
+    """The first poll that saw the new one."""
+    energy_j: float
+    """The counter's new value (cumulative, already unwrapped)."""
+    power_w: float | None = None
+    """Instant power, where the meter has it: an independent check of the counter."""
+    throttle: str | None = None
+    """Why the device held its clocks back (``thermal``, ``hardware``, ``power brake``); None if it did not."""
+    power_limit_w: float | None = None
+
+    @property
+    def time_s(self) -> float:
+        return (self.before_s + self.after_s) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a measurement may not mean what it says."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DomainEnergy:
+    """What one domain took for one call."""
+
+    domain: Domain
+    energy_j_per_call: float
+    mean_power_w: float
+    idle_power_w: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A stretch of back-to-back calls, synchronised at both ends."""
+
+    calls: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionScore:
+    """What the gate compares: one session's figure for one measurement.
+
+    ``energy_j_per_call`` is mean power over the whole loop × the median over rounds of seconds per
+    call, which a stalled round does not move; ``duration_s_per_call`` is that median.
+    """
+
+    session: str
+    energy_j_per_call: float
+    duration_s_per_call: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One named thing a test measured.
+
+    The energies are sums over the gated domains; ``domains`` lists every domain that was read. A
+    measurement that failed has ``failure`` set, and every figure ``None``.
+    """
+
+    name: str
+    environment: str
+    """The id of the environment it was measured in."""
+    calls: int = 0
+    duration_s_per_call: float | None = None
+    energy_j_per_call: float | None = None
+    """Energy of all calls / number of calls."""
+    energy_j_per_call_error: float | None = None
+    """Half-width of the 95% interval."""
+    tail_j: float | None = None
+    """What the device still took, above its settled power, after the work had ended (whole window)."""
+    emissions_g_per_call: float | None = None
+    gated: tuple[str, ...] = ()
+    """The names of the domains that ``energy_j_per_call`` sums."""
+    domains: tuple[DomainEnergy, ...] = ()
+    rounds: tuple[Round, ...] = ()
+    sessions: tuple[SessionScore, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+    failure: str | None = None
+
+    @property
+    def estimated(self) -> bool:
+        return self.environment.endswith("-estimated")
+
+
+# --- budgets and verdicts ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a marker allows. Limits are for one call, in joules and grams."""
+
+    energy_j_per_call: float | None = None
+    emissions_g_per_call: float | None = None
+    per: float = 1
+    """The calls the limits were written for: messages speak of them as the user wrote them."""
+    tolerance: float | Literal[False] | None = None
+    """Relative; ``None``: the session's; ``False``: not held to a baseline."""
+    name: str | None = None
+    """The measurement it is for; ``None``: each of the test's."""
+    on: str | None = None
+    """A pattern of environment ids in which the limits hold; ``None``: every measured one."""
+    energy_text: str | None = None
+    """The limit as the marker has it, for messages."""
+    emissions_text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was decided, against what, and why, in a sentence."""
+
+    status: Status
+    reason: str
+    baseline_j_per_call: float | None = None
+    baseline_batches: int = 0
+    baseline_sessions: int = 0
+    change: float | None = None
+    """Relative: 0.008 is +0.8%."""
+    detectable_change: float | None = None
+    """The smallest true change found with 80% power."""
+    duration_change: float | None = None
+    power_change: float | None = None
+    """Energy = power × time: the part of ``change`` that is power."""
+    limit_j_per_call: float | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether this fails a test while ``--carbon-gate`` is ``fail`` (an error always does)."""
+        return self.status in ("error", "over-budget", "regression")
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteVerdict:
+    """What the measurements of one environment share."""
+
+    gated: int
+    """Measurements that have a baseline in this environment (``m``), whatever was selected."""
+    compared: int
+    false_alarm_rate: float
+    median_change: float | None = None
+    moved: str | None = None
+    """The sentence, when the whole suite moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One session's figure for one measurement, as a baseline stores it."""
+
+    test: str
+    name: str
+    epoch: str
+    """``"0"`` until a change is accepted, then the time it was (ISO 8601, UTC): the newest sorts last."""
+    session: str
+    created: str
+    """ISO 8601, UTC, ``2026-11-22T10:00:00Z``."""
+    boot: str | None
+    commit: str | None
+    branch: str | None
+    energy_j_per_call: float
+    energy_j_per_call_error: float | None
+    duration_s_per_call: float
+    torch: str | None = None
+    driver: str | None = None
+
+    @property
+    def key(self) -> Key:
+        return (self.test, self.name)
+
+
+# --- where and how -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    index: int
+    """NVML's."""
+    uuid: str
+    name: str
+    power_limit_w: float | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What this machine is; ``id`` is what must match before two measurements may be compared."""
+
+    id: str
+    gpus: tuple[Gpu, ...] = ()
+    cpu: str | None = None
+    cpu_count: int | None = None
+    driver: str | None = None
+    torch: str | None = None
+    python: str | None = None
+    pytest_carbon: str | None = None
+    boot: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was found out once about an environment's counters; kept beside its baselines."""
+
+    settle_s: float
+    """H: how long after the work has ended the device counts as quiet again."""
+    part_time_sampling: bool = False
+    created: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CarbonIntensity:
+    """Grams of CO2 equivalent per kWh of electricity, and where that figure comes from."""
+
+    g_per_kwh: float
+    pue: float
+    source: str
+    year: int | None
+
+    def emissions_g(self, energy_j: float) -> float:
+        """Joules of the gated domains → grams, facility overhead included."""
+        return energy_j / 3.6e6 * self.pue * self.g_per_kwh
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options of a run, after precedence and refusals (see :mod:`pytest_carbon.options`)."""
+
+    enabled: bool = False
+    record: bool = False
+    accept: bool = False
+    gate: Literal["fail", "warn"] = "fail"
+    baseline: Path | str = field(default_factory=lambda: Path("carbon-baselines"))
+    """A directory, or a database URL."""
+    tolerance: float = 0.05
+    false_alarms: float = 0.01
+    meter: str = "auto"
+    gpus: str = "used"
+    domains: Literal["auto", "gpu", "measured", "total"] = "auto"
+    country: str | None = None
+    region: str | None = None
+    cloud: str | None = None
+    intensity_g_per_kwh: float | None = None
+    pue: float = 1.0
+    warmup_s: float = 1.0
+    rounds: int = 5
+    min_time_s: float = 1.0
+    max_time_s: float = 10.0
+    precision: float = 0.01
+    strict: bool = False
+    json: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """A test and what it measured, as reports take it."""
+
+    __test__ = False  # not a test class, whatever its name makes pytest think
+
+    nodeid: str
+    outcome: str
+    measurements: tuple[tuple[Measurement, Verdict], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionResult:
+    """A whole run, as reports take it."""
+
+    session: str
+    created: str
+    duration_s: float
+    exit_status: int
+    environment: Environment
+    intensity: CarbonIntensity
+    suite: SuiteVerdict
+    tests: tuple[TestResult, ...] = ()
+    cost_energy_j: float | None = None
+    """What measuring itself cost: everything the gated domains took during the run but outside the calls."""
+    commit: str | None = None
+    branch: str | None = None
+    dirty: bool | None = None
+    settings: Settings = field(default_factory=Settings)
+    notes: tuple[str, ...] = ()
+    """Sentences for the end of the run: meters not taken, environments that have a baseline, …"""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import math
 import os
 import shutil
@@ -156,6 +157,7 @@ def _control(path: Path) -> ctypes.CDLL:
         "sim_energy_j": (number, [state, gpu, time_ns, ctypes.c_int]),
         "sim_command_w": (number, [state, gpu]),
         "sim_reset_counter": (None, [state, gpu, time_ns]),
+        "sim_function": (text, [ctypes.c_int]),
     }
     for name, (restype, argtypes) in signatures.items():
         function = getattr(library, name)
@@ -224,6 +226,12 @@ class Control:
     def reset_counter(self, gpu: int, at_s: float | None = None) -> None:
         """Start the counter from 0 again, as a reload of the driver does."""
         self._library.sim_reset_counter(self._state, self._gpu(gpu), _ns(at_s))
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The names that :meth:`set_failure` knows, beside ``all``."""
+        named = map(self._library.sim_function, itertools.count(1))
+        return tuple(name.decode() for name in itertools.takewhile(bool, named))
 
     def set_failure(
         self,

@@ -406,6 +406,8 @@ EXPORT void sim_set_processes(State *s, int gpu, int graphics, int count, const 
     __atomic_store_n(&g->process_count[graphics], count, __ATOMIC_SEQ_CST);
 }
 
+EXPORT const char *sim_function(int i) { return i < F_COUNT ? function_names[i] : NULL; }
+
 /* gpu -1: the functions that belong to no GPU. False: there is no such function. */
 EXPORT int sim_set_failure(State *s, int gpu, const char *function, int code, int64_t spared, int64_t from_ns)
 {
@@ -733,11 +735,11 @@ EXPORT nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, Fie
             f->result = (uint32_t)nvmlDeviceGetTotalEnergyConsumption(device, &f->value.ull);
             break;
         case FI_POWER_AVERAGE:
-            f->result = (uint32_t)failing(&g->failures[F_NVML_FI_DEV_POWER_AVERAGE]);
+            f->result = (uint32_t)enter_gpu(F_NVML_FI_DEV_POWER_AVERAGE, device->gpu);
             f->value.ui = reported_mw(device, 1.0);
             break;
         case FI_POWER_INSTANT:
-            f->result = (uint32_t)failing(&g->failures[F_NVML_FI_DEV_POWER_INSTANT]);
+            f->result = (uint32_t)enter_gpu(F_NVML_FI_DEV_POWER_INSTANT, device->gpu);
             f->value.ui = reported_mw(device, g->period_s);
             break;
         case FI_POWER_MIN_LIMIT: f->value.ui = 100000; break;

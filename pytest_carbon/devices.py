@@ -1,0 +1,276 @@
+"""Which GPUs this process means, and how to wait until they have done their work.
+
+torch is looked up where it has been imported, and asked only about what it has already initialised: nothing here
+imports it, starts CUDA, or makes a context on a device that had none.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from pytest_carbon.records import Gpu, UsageProblem
+
+# --- which GPUs ------------------------------------------------------------------------------------
+
+
+def select(
+    spec: str,
+    gpus: Sequence[Gpu],
+    environ: Mapping[str, str],
+    *,
+    pids: Mapping[str, Collection[int]] | None = None,
+    family: Collection[int] = (),
+    mig_parents: Mapping[str, str] | None = None,
+) -> tuple[Gpu, ...]:
+    """The GPUs that ``--carbon-gpus`` asks for, in NVML's order; none where this process may see none.
+
+    Args:
+        spec: ``used``, ``visible``, ``all``, or NVML's indices and UUIDs (or their beginnings) joined by commas.
+        gpus: every GPU of the machine.
+        environ: the environment variables: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER.
+        pids: the processes that NVML lists on a GPU, by its UUID.
+        family: the ids of this process and its children.
+        mig_parents: the UUID of a MIG device → that of its GPU.
+
+    Raises:
+        UsageProblem: the spec names what is not there, or which GPUs are visible cannot be told.
+    """
+    spec = spec.strip()
+    if spec == "all":
+        chosen: Iterable[Gpu] = gpus
+    elif spec == "visible":
+        chosen = _visible_here(gpus, environ, mig_parents)
+    elif spec == "used":
+        chosen = used(gpus, environ, pids=pids, family=family, mig_parents=mig_parents)
+    else:
+        chosen = [_named(entry.strip(), spec, gpus, mig_parents or {}) for entry in spec.split(",")]
+    return _in_order(gpus, chosen)
+
+
+def used(
+    gpus: Sequence[Gpu],
+    environ: Mapping[str, str],
+    *,
+    pids: Mapping[str, Collection[int]] | None = None,
+    family: Collection[int] = (),
+    mig_parents: Mapping[str, str] | None = None,
+) -> tuple[Gpu, ...]:
+    """The GPUs on which this process or a child of it holds a context; where that is none, the visible ones.
+
+    The arguments are those of :func:`select`.
+    """
+    listed = [gpu for gpu in gpus if not set(family).isdisjoint((pids or {}).get(gpu.uuid, ()))]
+    held = _in_order(gpus, [*contexts(gpus), *listed])
+    return held or _in_order(gpus, _visible_here(gpus, environ, mig_parents))
+
+
+def contexts(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    """The GPUs on which torch, in this process, holds a context; none where it has not initialised CUDA."""
+    torch = sys.modules.get("torch")
+    uuids = torch_uuids()
+    if torch is None or uuids is None:
+        return ()
+    held = {uuids[ordinal] for ordinal in _cuda_ordinals(torch)}
+    return tuple(gpu for gpu in gpus if gpu.uuid in held)
+
+
+def visible(
+    gpus: Sequence[Gpu],
+    cuda_visible_devices: str | None,
+    *,
+    device_order: str | None = None,
+    torch_uuids: Sequence[str] | None = None,
+    mig_parents: Mapping[str, str] | None = None,
+) -> tuple[Gpu, ...]:
+    """The GPUs that CUDA shows to this process, in CUDA's order.
+
+    Follows CUDA where it is surprising: the first entry says which form the list has; an entry that names no device
+    ends it, silently; one named twice makes it empty. A MIG device stands for its whole GPU, whose energy is all that
+    is counted.
+
+    Args:
+        gpus: every GPU of the machine, in NVML's order.
+        cuda_visible_devices: the variable's value; None: it is not set.
+        device_order: the value of CUDA_DEVICE_ORDER.
+        torch_uuids: of the devices that torch sees, if it has initialised CUDA: then nothing need be guessed.
+        mig_parents: the UUID of a MIG device → that of its GPU.
+
+    Raises:
+        UsageProblem: indices of GPUs of different models, which CUDA counts from the fastest; an unknown MIG device.
+    """
+    by_uuid = {gpu.uuid: gpu for gpu in gpus}
+    if torch_uuids is not None and all(uuid in by_uuid for uuid in torch_uuids):
+        return tuple(by_uuid[uuid] for uuid in torch_uuids)
+    if cuda_visible_devices is None:
+        return tuple(gpus)
+    if cuda_visible_devices.startswith("MIG-"):
+        return _by_mig(cuda_visible_devices, gpus, mig_parents or {})
+    if cuda_visible_devices.startswith("GPU-"):
+        return _by_uuid(cuda_visible_devices, gpus)
+    return _by_index(cuda_visible_devices, gpus, device_order)
+
+
+def torch_uuids() -> tuple[str, ...] | None:
+    """NVML's UUIDs of the devices that torch sees, in its order; None where it has not initialised CUDA."""
+    cuda = _initialised(sys.modules.get("torch"), "cuda")
+    if cuda is None:
+        return None
+    uuids = [getattr(cuda.get_device_properties(i), "uuid", None) for i in range(cuda.device_count())]
+    if None in uuids:  # a torch before 2.4 does not know them
+        return None
+    return tuple(f"GPU-{str(uuid).removeprefix('GPU-')}" for uuid in uuids)
+
+
+def _visible_here(
+    gpus: Sequence[Gpu], environ: Mapping[str, str], mig_parents: Mapping[str, str] | None
+) -> tuple[Gpu, ...]:
+    return visible(
+        gpus,
+        environ.get("CUDA_VISIBLE_DEVICES"),
+        device_order=environ.get("CUDA_DEVICE_ORDER"),
+        torch_uuids=torch_uuids(),
+        mig_parents=mig_parents,
+    )
+
+
+def _by_index(text: str, gpus: Sequence[Gpu], device_order: str | None) -> tuple[Gpu, ...]:
+    indices: list[int] = []
+    for entry in text.split(","):
+        number = re.match(r"[+-]?[0-9]+", entry.strip())  # CUDA reads "1gpu" as 1, too
+        index = int(number[0]) if number else -1
+        if index in indices:
+            return ()
+        if index < 0:
+            break
+        indices.append(index)
+    known = []
+    for index in indices:
+        if index >= len(gpus):
+            break
+        known.append(gpus[index])
+    some = 0 < len(known) < len(gpus)
+    if some and device_order != "PCI_BUS_ID" and len({gpu.name for gpu in gpus}) > 1:
+        raise UsageProblem(
+            f"CUDA_VISIBLE_DEVICES={text}: CUDA counts GPUs from the fastest, and these are of different models, so "
+            f"that which are meant cannot be told: {_list(gpus)}. Set CUDA_DEVICE_ORDER=PCI_BUS_ID, or use UUIDs in "
+            "CUDA_VISIBLE_DEVICES, or name the GPUs with --carbon-gpus."
+        )
+    return tuple(known)
+
+
+def _by_uuid(text: str, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    named: list[Gpu] = []
+    for entry in text.split(","):
+        matching = [gpu for gpu in gpus if entry.startswith("GPU-") and gpu.uuid.startswith(entry)]
+        if len(matching) != 1:
+            break
+        if matching[0] in named:
+            return ()
+        named.append(matching[0])
+    return tuple(named)
+
+
+def _by_mig(text: str, gpus: Sequence[Gpu], mig_parents: Mapping[str, str]) -> tuple[Gpu, ...]:
+    named: list[Gpu] = []
+    for entry in text.split(","):
+        if not entry.startswith("MIG-"):
+            break
+        gpu = _whole_gpu(entry, gpus, mig_parents)
+        if gpu is None:
+            raise UsageProblem(
+                f"CUDA_VISIBLE_DEVICES={text}: NVML does not say which GPU the MIG device {entry} is a part of, and "
+                f"only whole GPUs count their energy. Name the GPU with --carbon-gpus; there are: {_list(gpus)}."
+            )
+        if gpu not in named:
+            named.append(gpu)
+    return tuple(named)
+
+
+def _whole_gpu(mig: str, gpus: Sequence[Gpu], mig_parents: Mapping[str, str]) -> Gpu | None:
+    """``MIG-GPU-<uuid>/<instance>/<instance>`` of older drivers, or ``MIG-<uuid>``, or the beginning of that."""
+    old = mig.removeprefix("MIG-").partition("/")[0]
+    parents = (
+        {old} if old.startswith("GPU-") else {mig_parents[known] for known in mig_parents if known.startswith(mig)}
+    )
+    matching = [gpu for gpu in gpus if gpu.uuid in parents]
+    return matching[0] if len(matching) == 1 else None
+
+
+def _named(entry: str, spec: str, gpus: Sequence[Gpu], mig_parents: Mapping[str, str]) -> Gpu:
+    """The GPU that an entry of ``--carbon-gpus`` names."""
+    if entry.startswith("MIG-"):
+        whole = _whole_gpu(entry, gpus, mig_parents)
+        matching = [] if whole is None else [whole]
+    elif entry.startswith("GPU-"):
+        matching = [gpu for gpu in gpus if gpu.uuid.startswith(entry)]
+    else:
+        matching = [gpu for gpu in gpus if str(gpu.index) == entry]
+    if len(matching) > 1:
+        uuids = ", ".join(gpu.uuid for gpu in matching)
+        raise UsageProblem(f"--carbon-gpus={spec}: {entry!r} is the beginning of more than one UUID: {uuids}.")
+    if not matching:
+        raise UsageProblem(
+            f"--carbon-gpus={spec}: there is no GPU {entry!r}. There are: {_list(gpus)}. "
+            "Allowed: used, visible, all, or indices and UUIDs (or their beginnings) joined by commas."
+        )
+    return matching[0]
+
+
+def _list(gpus: Sequence[Gpu]) -> str:
+    return ", ".join(f"{gpu.index} ({gpu.name}, {gpu.uuid})" for gpu in gpus) or "none"
+
+
+def _in_order(gpus: Sequence[Gpu], chosen: Iterable[Gpu]) -> tuple[Gpu, ...]:
+    wanted = {gpu.uuid for gpu in chosen}
+    return tuple(gpu for gpu in gpus if gpu.uuid in wanted)
+
+
+# --- waiting for them ------------------------------------------------------------------------------
+
+
+def synchroniser(extra: Sequence[Callable[[], None]] = ()) -> Callable[[], None]:
+    """A function that returns once every device this process uses has done what it was asked to.
+
+    Every CUDA device on which torch holds a context, MPS, every XPU device; then ``extra``, for what is not torch.
+    What a device reports only now (an assertion in a kernel, say) is raised here.
+    """
+
+    def synchronise() -> None:
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            _synchronise_torch(torch)
+        for wait in extra:
+            wait()
+
+    return synchronise
+
+
+def _synchronise_torch(torch: Any) -> None:
+    for ordinal in _cuda_ordinals(torch):
+        torch.cuda.synchronize(ordinal)
+    if (xpu := _initialised(torch, "xpu")) is not None:
+        for ordinal in range(xpu.device_count()):
+            xpu.synchronize(ordinal)
+    mps = getattr(getattr(torch, "backends", None), "mps", None)
+    if mps is not None and mps.is_available():
+        torch.mps.synchronize()
+
+
+def _cuda_ordinals(torch: Any) -> list[int]:
+    """The CUDA devices on which torch holds a context. Synchronising another would make one there."""
+    cuda = _initialised(torch, "cuda")
+    if cuda is None:
+        return []
+    ordinals = list(range(cuda.device_count()))
+    holds_context = getattr(torch._C, "_cuda_hasPrimaryContext", None)
+    return ordinals if holds_context is None else [ordinal for ordinal in ordinals if holds_context(ordinal)]
+
+
+def _initialised(torch: Any, name: str) -> Any:
+    """torch's module of that name, if it has been initialised; a torch that is still being imported has none."""
+    module = getattr(torch, name, None)
+    is_initialized = getattr(module, "is_initialized", None)
+    return module if is_initialized is not None and is_initialized() else None

@@ -1,0 +1,444 @@
+"""NVIDIA GPUs through the driver (NVML): the energy counter, or where there is none, power integrated over time."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from pytest_carbon.meters.protocol import Observation
+from pytest_carbon.records import Domain, Gpu, MeterError
+
+COUNTER = "nvml total energy"
+INSTANT = "nvml instant power, integrated"
+AVERAGE = "nvml average power, integrated"
+
+REFRESH_S = 1.0
+"""Throttling and the power limit are asked for at most this often: together they cost more than an energy read."""
+INTEGRATION_STEP_S = 0.02
+"""Integrated power is shown in steps of this, for a watcher looks for changes."""
+
+_FIELD_POWER_INSTANT = 186
+_SCOPE_MODULE = 1
+_INITIAL_PID_NAMESPACE = "pid:[4026531836]"
+"""Fixed in Linux (``PROC_PID_INIT_INO``): outside of it, NVML's process ids need not be ours."""
+
+_THROTTLES = ((0x20 | 0x40, "thermal"), (0x80, "power brake"))
+_HARDWARE_SLOWDOWN = 0x08
+"""Also set beside a hardware thermal slowdown or a power brake. The software power cap and idling are no throttling."""
+
+
+# --- what is here ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What NVML shows at a moment."""
+
+    gpus: tuple[Gpu, ...]
+    """Those that answer, in NVML's order."""
+    driver: str | None = None
+    pids: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """The processes with a compute context, by the GPU's UUID; in a container perhaps none, or the host's numbers."""
+    mig_parents: Mapping[str, str] = field(default_factory=dict)
+    """The UUID of a MIG device → that of the GPU it is a part of."""
+    silent: tuple[str, ...] = ()
+    """A sentence for each GPU that does not answer."""
+
+
+def inventory() -> Inventory:
+    """Look around, without reading a counter.
+
+    Raises:
+        MeterError: NVML cannot be used here, or shows no GPU: why, and what to do.
+    """
+    with _nvml() as nvml:
+        found, silent = _find(nvml)
+        return Inventory(
+            gpus=tuple(device.gpu for device in found),
+            driver=_text(_ask(nvml, "nvmlSystemGetDriverVersion")),
+            pids={device.uuid: pids for device in found if (pids := _pids(nvml, device)) is not None},
+            mig_parents={mig: device.uuid for device in found for mig in _mig_uuids(nvml, device)},
+            silent=tuple(silent),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    index: int
+    handle: Any
+    uuid: str
+    name: str
+    gpu: Gpu
+
+    def __str__(self) -> str:
+        return f"GPU {self.index} ({self.name}, {self.uuid})"
+
+
+def _find(nvml: ModuleType) -> tuple[list[_Device], list[str]]:
+    """The GPUs that answer, and a sentence for each that does not."""
+    try:
+        count = nvml.nvmlDeviceGetCount()
+    except nvml.NVMLError as error:
+        raise MeterError(_why_unusable(nvml, error)) from error
+    found, silent = [], []
+    for index in range(count):
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            uuid = _text(nvml.nvmlDeviceGetUUID(handle)) or ""
+        except nvml.NVMLError as error:
+            silent.append(f"GPU {index} does not answer: NVML says {str(error)!r}. {_remedy(nvml, error, index)}")
+            continue
+        name = _text(_ask(nvml, "nvmlDeviceGetName", handle)) or "NVIDIA GPU"
+        memory = _ask(nvml, "nvmlDeviceGetMemoryInfo", handle)
+        gpu = Gpu(index, uuid, name, _power_limit_w(nvml, handle), memory and int(memory.total))
+        found.append(_Device(index, handle, uuid, name, gpu))
+    if not found:
+        why = " ".join(silent) or (
+            "the NVIDIA driver is here but shows no GPU. `nvidia-smi -L` must list one; in a container, start it with "
+            "`docker run --gpus all` (NVIDIA Container Toolkit)."
+        )
+        raise MeterError(why)
+    return found, silent
+
+
+def _power_limit_w(nvml: ModuleType, handle: Any) -> float | None:
+    for name in ("nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetPowerManagementLimit"):
+        if (limit_mw := _ask(nvml, name, handle)) is not None:
+            return float(limit_mw) / 1e3
+    return None
+
+
+def _pids(nvml: ModuleType, device: _Device) -> frozenset[int] | None:
+    processes = _ask(nvml, "nvmlDeviceGetComputeRunningProcesses", device.handle)
+    return None if processes is None else frozenset(process.pid for process in processes)
+
+
+def _mig_uuids(nvml: ModuleType, device: _Device) -> Iterator[str]:
+    for slot in range(_ask(nvml, "nvmlDeviceGetMaxMigDeviceCount", device.handle) or 0):
+        mig = _ask(nvml, "nvmlDeviceGetMigDeviceHandleByIndex", device.handle, slot)
+        if mig is not None and (uuid := _text(_ask(nvml, "nvmlDeviceGetUUID", mig))):
+            yield uuid
+
+
+# --- the meter -------------------------------------------------------------------------------------
+
+
+class NvmlMeter:
+    """The energy of NVIDIA GPUs.
+
+    Domains are ``gpu:<NVML's index>``, in the order asked for; ``source`` says whether it is the counter (Volta and
+    newer) or integrated power. The counter is NVML's, in joules since the driver was loaded: a reload of the driver
+    sets it back, which is passed on as it is.
+
+    Args:
+        uuids: NVML's UUIDs of the GPUs; None: every one that answers.
+
+    Raises:
+        MeterError: NVML cannot be used, a GPU is not there, or it tells neither energy nor power; with the remedy.
+    """
+
+    stepped = True
+
+    def __init__(self, uuids: Sequence[str] | None = None) -> None:
+        self._open = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            self._nvml = stack.enter_context(_nvml())
+            found, silent = _find(self._nvml)
+            self._devices = found if uuids is None else [_pick(uuid, found, silent) for uuid in uuids]
+            self._power = [self._instant_w(device) for device in self._devices]
+            self._energy = [
+                self._reader(device, power) for device, power in zip(self._devices, self._power, strict=True)
+            ]
+            self._slow: list[tuple[float, str | None, float | None]] = [(-math.inf, None, None)] * len(self._devices)
+            self._open = stack.pop_all()
+        self.domains = tuple(
+            Domain(f"gpu:{device.index}", "measured", source)
+            for device, (source, _) in zip(self._devices, self._energy, strict=True)
+        )
+
+    def read_j(self, domain: int) -> float:
+        """Joules since some fixed moment. Raises MeterError in NVML's own words, never returns 0 for a failure."""
+        try:
+            return self._energy[domain][1]()
+        except self._nvml.NVMLError as error:
+            raise MeterError(self._unreadable(self._devices[domain], error)) from error
+
+    def observe(self, domain: int) -> Observation:
+        """Instant power now; throttling and the power limit as of a second ago at most."""
+        power = self._power[domain]
+        power_w = None if power is None else _quietly(power)
+        asked_s, throttle, limit_w = self._slow[domain]
+        if (now_s := time.perf_counter()) - asked_s > REFRESH_S:
+            handle = self._devices[domain].handle
+            throttle, limit_w = self._throttle(handle), _power_limit_w(self._nvml, handle)
+            self._slow[domain] = (now_s, throttle, limit_w)
+        return Observation(power_w, throttle, limit_w)
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        return tuple(device.gpu for device in self._devices)
+
+    def close(self) -> None:
+        self._open.close()
+
+    def driver_version(self) -> str | None:
+        return _text(_ask(self._nvml, "nvmlSystemGetDriverVersion"))
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what the energy of these GPUs includes beyond what one would think."""
+        said = []
+        for device in self._devices:
+            if (_ask(self._nvml, "nvmlDeviceGetMigMode", device.handle) or (0,))[0]:
+                said.append(f"{device} is split by MIG: its energy is that of the whole GPU, all MIG devices together.")
+            if self._is_module(device.handle):
+                said.append(f"{device} is one module with a Grace CPU: its energy is that of the whole module.")
+        return tuple(said)
+
+    def other_processes(
+        self, domain: int, *, holds_context: bool | None = None, bystanders: Collection[int] = ()
+    ) -> int | None:
+        """How many processes that are neither this one nor its children compute on the GPU; None: cannot be told.
+
+        The arguments are for where NVML's process ids are not ours, as in a container.
+
+        Args:
+            holds_context: whether this process computes on it; None: unknown.
+            bystanders: children that never compute on a GPU: the watcher.
+        """
+        pids = _pids(self._nvml, self._devices[domain])
+        if pids is None:
+            return None
+        return strangers(pids, family().difference(bystanders), ids_match=_ids_match(), holds_context=holds_context)
+
+    # --- inside
+
+    def _reader(self, device: _Device, power: Callable[[], float] | None) -> tuple[str, Callable[[], float]]:
+        """Where the energy comes from, and how to read it, in joules."""
+        nvml, handle = self._nvml, device.handle
+        read_mj = nvml.nvmlDeviceGetTotalEnergyConsumption
+        try:
+            read_mj(handle)
+            return COUNTER, lambda: float(read_mj(handle)) / 1e3
+        except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound) as error:
+            missing = error
+        except nvml.NVMLError as error:
+            raise MeterError(self._unreadable(device, error)) from error
+        if power is not None:
+            return INSTANT, Integral(power, time.perf_counter).read_j
+        if _ask(nvml, "nvmlDeviceGetPowerUsage", handle) is not None:
+            return AVERAGE, Integral(
+                lambda: float(nvml.nvmlDeviceGetPowerUsage(handle)) / 1e3, time.perf_counter
+            ).read_j
+        raise MeterError(
+            f"{device} tells neither its energy (Volta and newer GPUs do) nor its power: NVML says {str(missing)!r}. "
+            "Measure the processor instead: --carbon-meter=rapl, or --carbon-meter=estimate."
+        )
+
+    def _instant_w(self, device: _Device) -> Callable[[], float] | None:
+        """How to read instant power; None where the driver or the GPU has no such field."""
+        nvml, handle = self._nvml, device.handle
+        # The counter of a Grace Hopper covers the module, and so must the power that it is compared with.
+        wanted = [(_FIELD_POWER_INSTANT, _SCOPE_MODULE)] if self._is_module(handle) else [_FIELD_POWER_INSTANT]
+
+        def read_w() -> float:
+            answer = nvml.nvmlDeviceGetFieldValues(handle, wanted)[0]
+            if answer.nvmlReturn != nvml.NVML_SUCCESS:
+                raise nvml.NVMLError(answer.nvmlReturn)
+            return float(answer.value.uiVal) / 1e3
+
+        return None if _quietly(read_w) is None else read_w
+
+    def _is_module(self, handle: Any) -> bool:
+        mode = _ask(self._nvml, "nvmlDeviceGetC2cModeInfoV", handle)
+        return mode is not None and bool(mode.isC2cEnabled)
+
+    def _throttle(self, handle: Any) -> str | None:
+        for name in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
+            if (reasons := _ask(self._nvml, name, handle)) is not None:
+                named = [text for bits, text in _THROTTLES if reasons & bits]
+                if reasons & _HARDWARE_SLOWDOWN and not named:
+                    named = ["hardware"]
+                return ", ".join(named) or None
+        return None
+
+    def _unreadable(self, device: _Device, error: Any) -> str:
+        nvml = self._nvml
+        return f"{device}: its energy could not be read: NVML says {str(error)!r}. {_remedy(nvml, error, device.index)}"
+
+
+@dataclass(slots=True)
+class Integral:
+    """Power integrated by trapezoids between reads, shown in steps of ``INTEGRATION_STEP_S``."""
+
+    power_w: Callable[[], float]
+    clock: Callable[[], float]
+    _at_s: float | None = None
+    _last_w: float = 0.0
+    _energy_j: float = 0.0
+    _shown_j: float = 0.0
+    _shown_s: float = 0.0
+
+    def read_j(self) -> float:
+        power_w, now_s = self.power_w(), self.clock()
+        if self._at_s is None:
+            self._shown_s = now_s
+        else:
+            self._energy_j += (now_s - self._at_s) * (self._last_w + power_w) / 2
+        self._at_s, self._last_w = now_s, power_w
+        if now_s - self._shown_s >= INTEGRATION_STEP_S:
+            self._shown_j, self._shown_s = self._energy_j, now_s
+        return self._shown_j
+
+
+# --- whose process is it ---------------------------------------------------------------------------
+
+
+def family() -> frozenset[int]:
+    """The ids of this process and its living descendants."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return frozenset({os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))})
+    return frozenset({os.getpid()})
+
+
+def strangers(
+    listed: Collection[int], family: Collection[int], *, ids_match: bool, holds_context: bool | None
+) -> int | None:
+    """How many of a GPU's processes are none of the family; None: cannot be told.
+
+    In a container NVML lists the host's ids, or nobody. Where no id is ours, ours are still among them: at least one
+    if this process computes on the GPU, at most the whole family. What is surely more than that are strangers.
+
+    Args:
+        ids_match: whether NVML counts processes as we do.
+        holds_context: whether this process computes on the GPU; None: unknown.
+    """
+    others = set(listed).difference(family)
+    if ids_match or len(others) < len(set(listed)):
+        return len(others)
+    at_least = len(others) - (len(family) - (holds_context is False))
+    at_most = len(others) - (holds_context is True)
+    if not listed or (at_least <= 0 < at_most):
+        return None
+    return max(at_least, 0)
+
+
+def _ids_match() -> bool:
+    if sys.platform != "linux":
+        return True
+    try:
+        return os.readlink("/proc/self/ns/pid") == _INITIAL_PID_NAMESPACE
+    except OSError:
+        return False
+
+
+# --- NVML itself -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _nvml() -> Iterator[ModuleType]:
+    """pynvml, initialised; NVML counts references, so that others in the process are not disturbed."""
+    try:
+        import pynvml  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise MeterError(f"the module pynvml cannot be imported ({error}): `pip install nvidia-ml-py`.") from error
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise MeterError(_why_unusable(pynvml, error)) from error
+    try:
+        yield pynvml
+    finally:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+def _ask(nvml: ModuleType, name: str, *arguments: Any) -> Any:
+    """What an optional function answers; None where this pynvml, driver or GPU has no such thing."""
+    function = getattr(nvml, name, None)
+    return None if function is None else _quietly(function, *arguments)
+
+
+def _quietly(function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except Exception:  # optional: whatever is wrong with it, the answer is that it is not known
+        return None
+
+
+def _text(value: Any) -> str | None:
+    """Old pynvml answers in bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _pick(uuid: str, found: Sequence[_Device], silent: Sequence[str]) -> _Device:
+    for device in found:
+        if device.uuid == uuid:
+            return device
+    there = ", ".join(str(device) for device in found)
+    raise MeterError(" ".join([f"there is no GPU {uuid!r}. NVML shows {there}.", *silent]))
+
+
+def _why_unusable(nvml: ModuleType, error: Any) -> str:
+    """Why NVML could not be initialised, and what to do."""
+    reasons = {
+        nvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
+            "the NVIDIA driver's library libnvidia-ml.so.1 was not found: no NVIDIA driver here. In a container, start "
+            "it with `docker run --gpus all` (NVIDIA Container Toolkit); on WSL2, add /usr/lib/wsl/lib to "
+            "LD_LIBRARY_PATH."
+        ),
+        nvml.NVML_ERROR_DRIVER_NOT_LOADED: (
+            "the NVIDIA driver is installed but not loaded: load it with `sudo modprobe nvidia`, or reboot if it was "
+            "just installed. `nvidia-smi` must answer."
+        ),
+        nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (
+            "the NVIDIA driver's library and its kernel module are of different versions, as after an update: reboot, "
+            "or in a container, start it again."
+        ),
+        nvml.NVML_ERROR_NO_PERMISSION: (
+            "this user may not use the NVIDIA driver: `ls -l /dev/nvidia*` says who may; in a container, start it with "
+            "`docker run --gpus all`."
+        ),
+        nvml.NVML_ERROR_OPERATING_SYSTEM: (
+            "the operating system keeps this process from the NVIDIA driver (a sandbox or a device cgroup): let it use "
+            "/dev/nvidia*; in a container, start it with `docker run --gpus all`."
+        ),
+        nvml.NVML_ERROR_INSUFFICIENT_POWER: (
+            "an NVIDIA GPU's external power is not plugged in: connect its power cables."
+        ),
+        nvml.NVML_ERROR_IRQ_ISSUE: (
+            "the NVIDIA driver got no interrupts from a GPU: `sudo dmesg | grep -i nvrm` says more; reboot."
+        ),
+        nvml.NVML_ERROR_GPU_IS_LOST: (
+            "an NVIDIA GPU has fallen off the bus: `sudo dmesg | grep -i xid` says why; reboot."
+        ),
+    }
+    return reasons.get(
+        error.value,
+        f"NVML cannot be used: it says {str(error)!r}. `nvidia-smi` must answer; if it does not, reload the NVIDIA "
+        "driver or reboot.",
+    )
+
+
+def _remedy(nvml: ModuleType, error: Any, index: int) -> str:
+    """What to do about a GPU that does not answer."""
+    if error.value in (nvml.NVML_ERROR_GPU_IS_LOST, nvml.NVML_ERROR_RESET_REQUIRED):
+        return (
+            "`sudo dmesg | grep -i xid` says what happened to it; reset it with "
+            f"`sudo nvidia-smi --gpu-reset -i {index}`, or reboot."
+        )
+    if error.value == nvml.NVML_ERROR_NO_PERMISSION:
+        return (
+            "This user may not read it: `ls -l /dev/nvidia*` says who may; in a container, pass the GPU to it with "
+            "`docker run --gpus all`."
+        )
+    if error.value == nvml.NVML_ERROR_UNINITIALIZED:
+        return "The meter was closed, or another library in this process shut NVML down."
+    return f"`nvidia-smi -i {index}` must answer; if it does not, reload the NVIDIA driver or reboot."

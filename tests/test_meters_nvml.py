@@ -83,12 +83,32 @@ def test_reads_the_counter_in_joules_in_the_order_asked_for(simulate, opened):
     assert sim.counter_j(0) - 1e-3 <= meter.read_j(1) <= sim.counter_j(0)
 
 
-def test_without_uuids_it_takes_every_gpu_that_answers(simulate, opened):
-    """A GPU that is lost beforehand and not asked for does not stop the others."""
-    sim = simulate(H100, T4, H100)
+def test_without_uuids_it_takes_every_gpu_that_can_be_read(simulate, opened):
+    """A lost GPU, or an old one beside the one that computes, does not stop the others; a note says so."""
+    old = SimulatedGpu(name="GeForce GT 710", uuid="GPU-710")
+    sim = simulate(H100, T4, H100, old)
     sim.lose_gpu(1)
+    for function in (ENERGY, "nvmlDeviceGetFieldValues", "nvmlDeviceGetPowerUsage"):
+        sim.set_failure("NOT_SUPPORTED", function=function, gpu=3)
     meter = opened()
     assert [domain.name for domain in meter.domains] == ["gpu:0", "gpu:2"]
+    assert [gpu.index for gpu in meter.gpus()] == [0, 2]
+    lost, unreadable = meter.notes()
+    assert lost.startswith("GPU 1 does not answer: NVML says 'GPU is lost'.")
+    assert unreadable.startswith("GPU 3 (GeForce GT 710, GPU-710) tells neither its energy")
+    sim.lose_gpu(0)
+    sim.lose_gpu(2)
+    with pytest.raises(MeterError) as caught:
+        opened()
+    assert str(caught.value).count("does not answer") == 3
+    assert "GeForce GT 710" in str(caught.value)
+
+
+def test_no_gpu_asked_for_is_no_meter(simulate):
+    """An empty selection is refused instead of measuring nothing."""
+    simulate(H100)
+    with pytest.raises(MeterError, match="no GPU is left: CUDA_VISIBLE_DEVICES hides them all"):
+        NvmlMeter([])
 
 
 def test_gpus_are_described_in_the_order_of_the_domains(simulate, opened):

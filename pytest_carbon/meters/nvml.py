@@ -138,7 +138,7 @@ class NvmlMeter:
     sets it back, which is passed on as it is.
 
     Args:
-        uuids: NVML's UUIDs of the GPUs; None: every one that answers.
+        uuids: NVML's UUIDs of the GPUs; None: every one that can be read.
 
     Raises:
         MeterError: NVML cannot be used, a GPU is not there, or it tells neither energy nor power; with the remedy.
@@ -147,26 +147,37 @@ class NvmlMeter:
     stepped = True
 
     def __init__(self, uuids: Sequence[str] | None = None) -> None:
-        self._open = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             self._nvml = stack.enter_context(_nvml())
             found, silent = _find(self._nvml)
-            self._devices = found if uuids is None else [_pick(uuid, found, silent) for uuid in uuids]
-            self._power = [self._instant_w(device) for device in self._devices]
-            self._energy = [
-                self._reader(device, power) for device, power in zip(self._devices, self._power, strict=True)
-            ]
-            self._slow: list[tuple[float, str | None, float | None]] = [(-math.inf, None, None)] * len(self._devices)
+            self._left_out = silent if uuids is None else []
+            self._devices: list[_Device] = []
+            self._power: list[Callable[[], float] | None] = []
+            self._energy: list[Callable[[], float]] = []
+            domains = []
+            for device in found if uuids is None else [_pick(uuid, found, silent) for uuid in uuids]:
+                power = self._instant_w(device)
+                try:
+                    source, energy = self._reader(device, power)
+                except MeterError as error:
+                    if uuids is not None:
+                        raise
+                    self._left_out.append(str(error))
+                    continue
+                self._devices.append(device)
+                self._power.append(power)
+                self._energy.append(energy)
+                domains.append(Domain(f"gpu:{device.index}", "measured", source))
+            if not domains:
+                raise MeterError(" ".join(self._left_out) or "no GPU is left: CUDA_VISIBLE_DEVICES hides them all.")
+            self.domains = tuple(domains)
+            self._slow: list[tuple[float, str | None, float | None]] = [(-math.inf, None, None)] * len(domains)
             self._open = stack.pop_all()
-        self.domains = tuple(
-            Domain(f"gpu:{device.index}", "measured", source)
-            for device, (source, _) in zip(self._devices, self._energy, strict=True)
-        )
 
     def read_j(self, domain: int) -> float:
         """Joules since some fixed moment. Raises MeterError in NVML's own words, never returns 0 for a failure."""
         try:
-            return self._energy[domain][1]()
+            return self._energy[domain]()
         except self._nvml.NVMLError as error:
             raise MeterError(self._unreadable(self._devices[domain], error)) from error
 
@@ -191,8 +202,8 @@ class NvmlMeter:
         return _text(_ask(self._nvml, "nvmlSystemGetDriverVersion"))
 
     def notes(self) -> tuple[str, ...]:
-        """Sentences on what the energy of these GPUs includes beyond what one would think."""
-        said = []
+        """Sentences: which GPUs are left out, and what the energy of the others includes that one would not think."""
+        said = list(self._left_out)
         for device in self._devices:
             if (_ask(self._nvml, "nvmlDeviceGetMigMode", device.handle) or (0,))[0]:
                 said.append(f"{device} is split by MIG: its energy is that of the whole GPU, all MIG devices together.")

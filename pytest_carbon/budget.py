@@ -1,0 +1,402 @@
+"""What a ``carbon_budget`` marker allows: units and limits, which marker counts, and whether it is met (pure)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from numbers import Real
+from typing import Any, Literal, NamedTuple
+
+from pytest_carbon.records import Budget, Doubt, UsageProblem
+
+ENERGY_UNITS: Mapping[str, float] = {"mJ": 1e-3, "J": 1.0, "kJ": 1e3, "Wh": 3.6e3, "kWh": 3.6e6}
+"""What a marker may write energy in, in joules."""
+
+EMISSION_UNITS: Mapping[str, float] = {"ug": 1e-6, "mg": 1e-3, "g": 1.0, "kg": 1e3}
+"""What a marker may write emissions in, in grams; ``µg`` is read as ``ug``."""
+
+_AMOUNT = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\W\d_]*)")
+
+
+# --- figures for people ----------------------------------------------------------------------------
+
+
+def energy_text(energy_j: float) -> str:
+    """Joules as people read them, with three digits: ``1.21 J``, ``12.4 mJ``, ``2.30 kJ``."""
+    return _prefixed(energy_j, "J", {"G": 1e9, "M": 1e6, "k": 1e3, "": 1.0, "m": 1e-3, "µ": 1e-6, "n": 1e-9})
+
+
+def emissions_text(emissions_g: float) -> str:
+    """Grams as people read them, with three digits: ``124 µg``, ``1.24 mg``, ``2.30 kg``."""
+    return _prefixed(emissions_g, "g", {"k": 1e3, "": 1.0, "m": 1e-3, "µ": 1e-6, "n": 1e-9})
+
+
+def _prefixed(amount: float, unit: str, prefixes: Mapping[str, float]) -> str:
+    rounded = abs(float(f"{amount:.2e}"))  # 999.6 J is 1.00 kJ
+    if rounded == 0:
+        return f"0 {unit}"
+    prefix = next((p for p, factor in prefixes.items() if factor <= rounded), [*prefixes][-1])
+    return f"{_digits(amount / prefixes[prefix])} {prefix}{unit}"
+
+
+def _digits(number: float, significant: int = 3) -> str:
+    """A number with so many significant digits, without an exponent where it can be read without."""
+    scientific = f"{number:.{significant - 1}e}"
+    exponent = int(scientific.partition("e")[2])
+    if not -5 < exponent < 9:
+        return scientific
+    return f"{float(scientific):,.{max(significant - 1 - exponent, 0)}f}"
+
+
+# --- values ----------------------------------------------------------------------------------------
+
+
+def share(value: object) -> float:
+    """A share: ``"5%"``, ``"0.05"``, ``0.05``. A bare 5 could be 5% or 500%, and is refused.
+
+    Raises :class:`UsageProblem`, which says what is allowed; the caller says where the value stands.
+    """
+    number, percent = _number(value), False
+    if isinstance(value, str):
+        text = value.strip()
+        percent = text.endswith("%")
+        match = _AMOUNT.fullmatch(text.removesuffix("%").rstrip())
+        number = float(match[1]) if match and not match[2] else None
+    if number is None:
+        raise UsageProblem("not a share: write a percentage such as '5%', or a number such as 0.05")
+    if not percent and abs(number) >= 1:
+        raise UsageProblem(f"could mean {number:g}% or {100 * number:g}%: write the one you mean, with its %")
+    return number / 100 if percent else number
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """``" Did you mean energy?"`` where a word is close to one that is allowed, else nothing."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word.lower(), allowed, n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _number(value: object) -> float | None:
+    """A finite number, numpy's too, as a float; None for anything else, True and False among it."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # an int of more than 308 digits
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _energy(value: object) -> tuple[float, str]:
+    return _limit(value, ENERGY_UNITS, "J", "a number of joules, or one with mJ, J, kJ, Wh or kWh ('2.5 J')")
+
+
+def _emissions(value: object) -> tuple[float, str]:
+    return _limit(value, EMISSION_UNITS, "g", "a number of grams, or one with ug, mg, g or kg ('0.4 mg')")
+
+
+def _limit(value: object, units: Mapping[str, float], base: str, allowed: str) -> tuple[float, str]:
+    """A limit in the base unit, and as the user wrote it: number, space, unit."""
+    limit: float | None
+    if isinstance(value, str) and (match := _AMOUNT.fullmatch(value.strip())):
+        number, unit = match[1], match[2] or base
+        try:
+            limit = float(number) * _factor(unit, units)
+        except KeyError:
+            raise UsageProblem(f"{unit} is not one of its units: write {allowed}; capitals matter") from None
+    else:
+        limit = _number(value)
+        number, unit = f"{limit:.15g}" if limit else "", base
+    if limit is None or not math.isfinite(limit):
+        raise UsageProblem(f"write {allowed}")
+    if limit <= 0:
+        raise UsageProblem(f"no call can meet this: write {allowed}, above 0")
+    return limit, f"{number} {unit}"
+
+
+def _factor(unit: str, units: Mapping[str, float]) -> float:
+    return units[unit.replace("µ", "u").replace("μ", "u")]  # the micro sign, the Greek letter
+
+
+def _per(value: object) -> float:
+    calls = _number(value)
+    if calls is None or calls <= 0:
+        raise UsageProblem("write the number of calls that the limits are for, above 0, such as per=1000")
+    return calls
+
+
+def _tolerance(value: object) -> float | Literal[False]:
+    if value is False:
+        return False
+    try:
+        tolerance = share(value)
+    except UsageProblem as problem:
+        remedy = "; False takes the test out of the baseline gate" if value is True else ""
+        raise UsageProblem(f"{problem}{remedy}") from None
+    if not 0 <= tolerance <= 1:
+        raise UsageProblem("write a share between 0% and 100%, such as '5%'")
+    return tolerance
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UsageProblem("write a text that is not empty")
+    return value.strip()
+
+
+# --- markers ---------------------------------------------------------------------------------------
+
+_READERS: Mapping[str, Callable[[object], Any]] = {
+    "energy": _energy,
+    "emissions": _emissions,
+    "per": _per,
+    "tolerance": _tolerance,
+    "name": _word,
+    "on": _word,
+}
+
+
+def parse(*args: object, **kwargs: object) -> Budget:
+    """One ``carbon_budget`` marker as a record, from its own arguments: ``parse(*mark.args, **mark.kwargs)``.
+
+    ``per`` and ``on`` speak of the limits beside them and are refused without one: an inherited
+    ``per=1000`` would silently make a limit written elsewhere a thousand times stricter. An empty
+    marker is allowed: its test is measured, and held to its baseline.
+
+    Raises :class:`UsageProblem` with the value and what is allowed; the caller names the test.
+    """
+    if args:
+        raise UsageProblem(
+            f"carbon_budget({args[0]!r}): write what it is as a keyword, such as carbon_budget(energy='2.5 J')"
+        )
+    read: dict[str, Any] = {}
+    for keyword, value in kwargs.items():
+        where = f"carbon_budget({keyword}={value!r})"
+        if keyword not in _READERS:
+            raise UsageProblem(f"{where}: the keywords are {', '.join(_READERS)}.{did_you_mean(keyword, _READERS)}")
+        if value is None:
+            continue
+        try:
+            read[keyword] = _READERS[keyword](value)
+        except UsageProblem as problem:
+            raise UsageProblem(f"{where}: {problem}") from None
+    for keyword in ("per", "on"):
+        if keyword in read and not {"energy", "emissions"} & read.keys():
+            raise UsageProblem(
+                f"carbon_budget({keyword}={kwargs[keyword]!r}): {keyword} speaks of the limits in the same "
+                f"marker, and this one has none: write it beside energy= or emissions="
+            )
+    per = read.get("per", 1.0)
+    energy_j, energy = read.get("energy", (None, None))
+    emissions_g, emissions = read.get("emissions", (None, None))
+    return Budget(
+        energy_j_per_call=None if energy_j is None else energy_j / per,
+        emissions_g_per_call=None if emissions_g is None else emissions_g / per,
+        per=per,
+        tolerance=read.get("tolerance"),
+        name=read.get("name"),
+        on=read.get("on"),
+        energy_text=energy,
+        emissions_text=emissions,
+    )
+
+
+def merge(*levels: Iterable[Budget]) -> tuple[Budget, ...]:
+    """Every marker of a test, the one that counts most first, for :func:`budget_for`.
+
+    One argument a level, nearest first: the parameters' markers, the function's, its class's, its
+    module's. Within a level the given order holds (the decorator closest to the function first), but a
+    marker that names a measurement or an environment goes before one for all of them: in whatever
+    order the two are stacked, neither silently switches the other off.
+    """
+    return tuple(
+        budget for level in levels for budget in sorted(level, key=lambda b: (b.name is None, b.on in (None, "*")))
+    )
+
+
+def budget_for(budgets: Iterable[Budget], measurement: str, environment_id: str) -> Budget | None:
+    """What merged markers say about one measurement in one environment; None where nothing does.
+
+    Keyword by keyword the first marker wins. Limits that hold in this environment go before those that
+    do not, which are only shown: so one test can carry limits for several environments.
+    """
+    mine = [budget for budget in budgets if budget.name in (None, measurement)]
+    if not mine:
+        return None
+    limits = [b for b in mine if b.energy_j_per_call is not None or b.emissions_g_per_call is not None]
+    limits = [b for b in limits if holds(b, environment_id)] or limits
+    first = limits[0] if limits else mine[0]
+    energy = next((b for b in limits if b.energy_j_per_call is not None), first)
+    emissions = next((b for b in limits if b.emissions_g_per_call is not None), first)
+    return Budget(
+        energy_j_per_call=energy.energy_j_per_call,
+        emissions_g_per_call=emissions.emissions_g_per_call,
+        per=first.per,
+        tolerance=next((b.tolerance for b in mine if b.tolerance is not None), None),
+        name=measurement,
+        on=first.on,
+        energy_text=_rescaled(energy.energy_text, first.per / energy.per),
+        emissions_text=_rescaled(emissions.emissions_text, first.per / emissions.per),
+    )
+
+
+def _rescaled(text: str | None, factor: float) -> str | None:
+    """A limit's text for another number of calls: merged limits are spoken of with one ``per``."""
+    if text is None or factor == 1:
+        return text
+    number, unit = text.split(" ")
+    return f"{float(number) * factor:.6g} {unit}"
+
+
+def unmeasured(names: Iterable[str], measured: Sequence[str]) -> str | None:
+    """The sentence, where a test's own marker names a measurement that the test did not make: a limit on
+    it would never be held to anything."""
+    for name in names:
+        if name not in measured:
+            made = ", ".join(map(repr, measured)) or "none"
+            return (
+                f"carbon_budget(name={name!r}) is for a measurement that this test did not make; "
+                f"it made {made}.{did_you_mean(name, measured)}"
+            )
+    return None
+
+
+# --- whether it is met -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a measurement's budget says about it."""
+
+    limit_j_per_call: float | None = None
+    """The energy limit, whether it is enforced here or only shown."""
+    over: str | None = None
+    """By how much an enforced limit is exceeded, and what to do; None where all are met."""
+    doubt: Doubt | None = None
+    """The error reaches across an enforced limit (``near-limit``)."""
+    shown: str | None = None
+    """What a limit that does not hold in this environment would say, and why it does not hold."""
+
+
+def holds(budget: Budget, environment_id: str) -> bool:
+    """Whether the limits are enforced in an environment: in every measured one, or where ``on`` matches.
+
+    ``on`` matches the id, or the id without its leading count (``1x-``), in any case:
+    ``nvidia-h100*`` is one H100, and also eight of them.
+    """
+    if budget.on is None:
+        return not environment_id.endswith("-estimated")
+    id, pattern = environment_id.lower(), budget.on.lower()
+    return fnmatchcase(id, pattern) or fnmatchcase(re.sub(r"^\d+x-", "", id), pattern)
+
+
+class _Limit(NamedTuple):
+    """One limit and what was measured, in the unit and for the calls that the user wrote."""
+
+    keyword: str
+    text: str
+    limit: float
+    amount: float
+    error: float | None
+    per: float
+
+    @classmethod
+    def of(
+        cls,
+        keyword: str,
+        text: str,
+        units: Mapping[str, float],
+        per: float,
+        limit: float,
+        amount: float,
+        error: float | None,
+    ) -> _Limit:
+        """From figures for one call, in joules or grams."""
+        scale = per / _factor(text.rpartition(" ")[2], units)
+        return cls(keyword, text, limit * scale, amount * scale, error and abs(error) * scale, per)
+
+    @property
+    def calls(self) -> str:
+        return "per call" if self.per == 1 else f"per {self.per:,.15g} calls"
+
+    @property
+    def unit(self) -> str:
+        return self.text.rpartition(" ")[2]
+
+    @property
+    def over(self) -> str | None:
+        if self.amount <= self.limit:
+            return None
+        digits = (_digits(self.amount, n) for n in range(3, 18))
+        amount = next((d for d in digits if float(d.replace(",", "")) > self.limit), f"{self.amount!r}")
+        ratio = self.amount / self.limit
+        if ratio >= 10:
+            excess = f"{ratio:,.0f} times"
+        elif ratio < 1.0001:
+            excess = "less than 0.01% over"
+        else:
+            excess = f"{_digits(100 * (ratio - 1), 2 if ratio < 2 else 3)}% over"
+        return f"{amount} {self.unit} {self.calls}, {excess} the budget of {self.text}"
+
+    @property
+    def within(self) -> str:
+        return f"{_digits(self.amount)} {self.unit} {self.calls}, within the budget of {self.text}"
+
+    @property
+    def near(self) -> str | None:
+        if not self.error or not self.amount - self.error < self.limit < self.amount + self.error:
+            return None
+        return (
+            f"the budget of {self.text} {self.calls} lies within the error of what was measured, "
+            f"{_digits(self.amount)} ± {_digits(self.error, 2)} {self.unit}: measure longer "
+            f"(--carbon-max-time), or leave more room"
+        )
+
+
+def check(
+    budget: Budget,
+    *,
+    energy_j_per_call: float | None,
+    error_j: float | None,
+    emissions_g_per_call: float | None,
+    environment_id: str,
+) -> Finding:
+    """Hold one measurement to its budget (as :func:`budget_for` gives it).
+
+    ``error_j`` is the half-width of the energy's 95% interval; emissions have the same relative error.
+    The point estimate decides. What was not measured (None) is held to nothing here: that measurement
+    fails by itself.
+    """
+    limits = []
+    if budget.energy_j_per_call is not None and energy_j_per_call is not None:
+        text = budget.energy_text or f"{budget.energy_j_per_call * budget.per:.6g} J"
+        figures = budget.energy_j_per_call, energy_j_per_call, error_j
+        limits.append(_Limit.of("energy", text, ENERGY_UNITS, budget.per, *figures))
+    if budget.emissions_g_per_call is not None and emissions_g_per_call is not None:
+        text = budget.emissions_text or f"{budget.emissions_g_per_call * budget.per:.6g} g"
+        error_g = error_j and energy_j_per_call and emissions_g_per_call * error_j / energy_j_per_call
+        figures = budget.emissions_g_per_call, emissions_g_per_call, error_g
+        limits.append(_Limit.of("emissions", text, EMISSION_UNITS, budget.per, *figures))
+    if limits and not holds(budget, environment_id):
+        said = "; ".join(limit.over or limit.within for limit in limits)
+        why = (
+            f"on={budget.on!r} does not match this environment, {environment_id}"
+            if budget.on
+            else "energy is only estimated here (on='*' would enforce it)"
+        )
+        return Finding(budget.energy_j_per_call, shown=f"{said}: shown, not enforced, since {why}")
+    over = [limit for limit in limits if limit.over]
+    near = [limit.near for limit in limits if limit.near]
+    remedy = " and ".join(f"{limit.keyword}=" for limit in over)
+    return Finding(
+        budget.energy_j_per_call,
+        over=f"{'; '.join(str(limit.over) for limit in over)}: make the call cheaper, or raise {remedy} "
+        f"in its carbon_budget marker"
+        if over
+        else None,
+        doubt=Doubt("near-limit", "; ".join(near)) if near else None,
+    )

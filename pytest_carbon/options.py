@@ -1,0 +1,581 @@
+"""Flags and ini keys → Settings, markers → budgets: precedence, and refusals that name the place and the remedy.
+
+Every run of pytest of everyone who has the plugin installed imports this module and registers the options:
+records and units are imported only where something of it is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import shlex
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_carbon.records import Budget, Settings
+
+MARKER = "carbon_budget"
+
+
+# --- values ----------------------------------------------------------------------------------------
+#
+# A reader is given the text and the folder that a relative path starts from. The ValueError that it raises
+# says what is allowed; the place and the text are put before that.
+
+
+def _near(text: str, allowed: Iterable[str]) -> str:
+    from pytest_carbon.budget import did_you_mean
+
+    return did_you_mean(text, allowed)
+
+
+def _switch(text: str, base: Path) -> bool:
+    if text.lower() in ("true", "1", "yes", "on", "t", "y"):
+        return True
+    if text.lower() in ("false", "0", "no", "off", "f", "n"):
+        return False
+    raise ValueError("write true or false")
+
+
+def _choice(*allowed: str) -> Callable[[str, Path], str]:
+    def read(text: str, base: Path) -> str:
+        if text not in allowed:
+            raise ValueError(f"write one of {', '.join(allowed)}.{_near(text, allowed)}")
+        return text
+
+    return read
+
+
+def _share(least: float, most: float, *, above: bool = False) -> Callable[[str, Path], float]:
+    def read(text: str, base: Path) -> float:
+        from pytest_carbon.budget import share
+        from pytest_carbon.records import UsageProblem
+
+        try:
+            value = share(text)
+        except UsageProblem as problem:
+            raise ValueError(str(problem)) from None
+        if not least <= value <= most or (above and value == least):
+            allowed = f"above {least:.0%}, at most {most:.0%}" if above else f"between {least:.0%} and {most:.0%}"
+            raise ValueError(f"write a share {allowed}")
+        return value
+
+    return read
+
+
+def _float(text: str) -> float:
+    """A finite number, or NaN, which no comparison lets through."""
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def _number(least: float, allowed: str) -> Callable[[str, Path], float]:
+    def read(text: str, base: Path) -> float:
+        value = _float(text)
+        if not value >= least:
+            raise ValueError(f"write {allowed}")
+        return value
+
+    return read
+
+
+def _seconds(*, above: bool = False) -> Callable[[str, Path], float]:
+    def read(text: str, base: Path) -> float:
+        milliseconds = text.endswith("ms")
+        value = _float(text.removesuffix("ms").removesuffix("s")) / (1000 if milliseconds else 1)
+        if not (value > 0 or (value == 0 and not above)):
+            raise ValueError(f"write seconds{', above 0' if above else ''}, such as 2, 0.5 or 500ms")
+        return value
+
+    return read
+
+
+def _rounds(text: str, base: Path) -> int:
+    if not re.fullmatch(r"[0-9]+", text) or int(text) < 2:
+        raise ValueError("write a whole number of rounds, at least 2: one round has no spread")
+    return int(text)
+
+
+def _path(text: str, base: Path) -> Path:
+    return base / Path(text).expanduser()
+
+
+def _baseline(text: str, base: Path) -> Path | str:
+    return text if "://" in text else _path(text, base)
+
+
+def _meter(text: str, base: Path) -> str:
+    """Names joined by ``+``, which the meters know; ``replay:`` takes all that follows, since a path may
+    have a ``+`` in it."""
+    before, replay, file = text.partition("replay:")
+    names = before.split("+")
+    if replay:
+        # Before it stands nothing, or a name and a "+".
+        names[-1] += replay + (str(_path(file.strip(), base)) if file.strip() else "")
+    if not all(re.fullmatch(r"replay:.+|[^+:]+", name) for name in names):
+        raise ValueError("write auto, nvml, rapl, estimate or replay:FILE, or several joined by +")
+    if "auto" in names and len(names) > 1:
+        raise ValueError("auto chooses by itself: leave it out, or leave the others out")
+    return "+".join(names)
+
+
+def _gpus(text: str, base: Path) -> str:
+    if text in ("used", "visible", "all"):
+        return text
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", part, re.ASCII) for part in parts):
+        raise ValueError(
+            "write used, visible, all, or indices and UUIDs with commas between them, such as 0,1."
+            + _near(text, ("used", "visible", "all"))
+        )
+    return ",".join(dict.fromkeys(parts))
+
+
+def _country(text: str, base: Path) -> str:
+    if not re.fullmatch(r"[A-Za-z]{3}", text):
+        raise ValueError("write the three letters of ISO 3166 alpha-3, such as DEU or USA")
+    return text.upper()
+
+
+def _region(text: str, base: Path) -> str:
+    return text
+
+
+def _cloud(text: str, base: Path) -> str:
+    if not re.fullmatch(r"[^/\s]+/[^/\s]+", text):
+        raise ValueError("write provider/region, such as aws/us-west-2")
+    return text.lower()
+
+
+# --- the table -------------------------------------------------------------------------------------
+
+
+class _Option(NamedTuple):
+    """One row of the options' table; the default is that of the field of Settings."""
+
+    flag: str
+    field: str
+    read: Callable[[str, Path], Any]
+    metavar: str | None
+    """None: a switch."""
+    help: str
+    ini: bool = True
+    number: bool = False
+    """Whether a number is a value: ``carbon_rounds = 7`` in native TOML."""
+
+    @property
+    def key(self) -> str:
+        """The ini key, and the attribute of ``config.option``."""
+        return self.flag.lstrip("-").replace("-", "_")
+
+
+_SWITCH = _Option(
+    "--carbon",
+    "enabled",
+    _switch,
+    None,
+    "measure what model calls cost, and fail tests that go over their budget or cost more than they used to",
+)
+
+_OPTIONS = (
+    _Option(
+        "--carbon-record",
+        "record",
+        _switch,
+        None,
+        "append this session to the baselines of the measurements that passed, or are new; implies --carbon",
+        ini=False,
+    ),
+    _Option(
+        "--carbon-accept",
+        "accept",
+        _switch,
+        None,
+        "the change is intended: start new baselines for the measurements that changed; implies --carbon",
+        ini=False,
+    ),
+    _Option(
+        "--carbon-gate",
+        "gate",
+        _choice("fail", "warn"),
+        "fail|warn",
+        "warn reports what would fail, and never fails a test (default: fail)",
+    ),
+    _Option(
+        "--carbon-baseline",
+        "baseline",
+        _baseline,
+        "DIR|URL",
+        "where the baselines are: a directory, or the URL of a database (default: carbon-baselines)",
+    ),
+    _Option(
+        "--carbon-tolerance",
+        "tolerance",
+        _share(0, 1),
+        "SHARE",
+        "a change smaller than this never fails (default: 5%%)",
+        number=True,
+    ),
+    _Option(
+        "--carbon-false-alarms",
+        "false_alarms",
+        _share(0, 0.5, above=True),
+        "SHARE",
+        "the chance that an unchanged suite fails, shared among its measurements (default: 1%%)",
+        number=True,
+    ),
+    _Option(
+        "--carbon-meter",
+        "meter",
+        _meter,
+        "NAME",
+        "auto, nvml, rapl, estimate or replay:FILE (which goes last), or several joined by + (default: auto)",
+    ),
+    _Option(
+        "--carbon-gpus",
+        "gpus",
+        _gpus,
+        "WHICH",
+        "used (those where this process holds a context, else the visible ones), visible, all, or indices "
+        "and UUIDs such as 0,1 (default: used)",
+        number=True,
+    ),
+    _Option(
+        "--carbon-domains",
+        "domains",
+        _choice("auto", "gpu", "measured", "total"),
+        "WHICH",
+        "what is summed and gated: gpu, measured, total, or auto: measured GPUs if there are any, else the "
+        "measured CPU, else what is estimated (default: auto)",
+    ),
+    _Option(
+        "--carbon-country",
+        "country",
+        _country,
+        "CODE",
+        "where the electricity comes from: ISO 3166 alpha-3, such as DEU (default: the world's average)",
+    ),
+    _Option("--carbon-region", "region", _region, "NAME", "a region of that country, such as california"),
+    _Option(
+        "--carbon-cloud",
+        "cloud",
+        _cloud,
+        "PROVIDER/REGION",
+        "the cloud region that the electricity is for, such as aws/us-west-2",
+    ),
+    _Option(
+        "--carbon-intensity",
+        "intensity_g_per_kwh",
+        _number(0, "a number of gCO2e per kWh, 0 or more, such as 45"),
+        "G_PER_KWH",
+        "the intensity of the electricity, given outright, in gCO2e per kWh",
+        number=True,
+    ),
+    _Option(
+        "--carbon-pue",
+        "pue",
+        _number(1, "a number of at least 1, such as 1.2: all that the facility takes, over what its computers take"),
+        "FACTOR",
+        "the facility's overhead, power usage effectiveness (default: 1.0)",
+        number=True,
+    ),
+    _Option(
+        "--carbon-warmup",
+        "warmup_s",
+        _seconds(),
+        "SECONDS",
+        "warm-up before measuring: two calls at least, and so long after the first (default: 1)",
+        number=True,
+    ),
+    _Option("--carbon-rounds", "rounds", _rounds, "N", "measure at least so many rounds (default: 5)", number=True),
+    _Option(
+        "--carbon-min-time",
+        "min_time_s",
+        _seconds(above=True),
+        "SECONDS",
+        "measure at least so long (default: 1)",
+        number=True,
+    ),
+    _Option(
+        "--carbon-max-time",
+        "max_time_s",
+        _seconds(above=True),
+        "SECONDS",
+        "measure at most so long; a call under way is finished (default: 10)",
+        number=True,
+    ),
+    _Option(
+        "--carbon-precision",
+        "precision",
+        _share(0, 0.5, above=True),
+        "SHARE",
+        "stop measuring once the mean is known so well (default: 1%%)",
+        number=True,
+    ),
+    _Option(
+        "--carbon-strict",
+        "strict",
+        _switch,
+        None,
+        "also fail without a baseline, when inconclusive, and for baselines whose test is gone",
+    ),
+    _Option(
+        "--carbon-json",
+        "json",
+        _path,
+        "FILE",
+        "write the report to this file, as JSON, also when tests fail",
+        ini=False,
+    ),
+)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register every flag and ini key but the flag ``--carbon``; for ``pytest_addoption``.
+
+    Raises :class:`pytest.UsageError` where another plugin has one of them.
+    """
+    for option in _OPTIONS:
+        _add_flag(parser, option)
+    for option in (_SWITCH, *_OPTIONS):
+        if option.ini:
+            text = option.help.replace("%%", "%")
+            parser.addini(option.key, text, type=_ini_type(option), default=None)
+
+
+def add_switch(parser: pytest.Parser) -> None:
+    """Register ``--carbon`` itself; for a wrapper of ``pytest_load_initial_conftests``, after its ``yield``.
+
+    pytest-codecarbon has a flag of that name too. Plugins load in no particular order, and the second to
+    register it ends pytest with a traceback: so this one registers it when all the others have. Since the
+    flag takes no value, pytest's earlier looks at the command line do without it.
+
+    Raises :class:`pytest.UsageError` where another plugin has it.
+    """
+    if pytest.version_tuple < (9,):  # there argparse is told of the options only when it parses
+        groups = (*parser._groups, parser._anonymous)
+        if any(_SWITCH.flag in option.names() for group in groups for option in group.options):
+            raise _clash(_SWITCH)
+    _add_flag(parser, _SWITCH)
+
+
+def _add_flag(parser: pytest.Parser, option: _Option) -> None:
+    arguments: dict[str, Any] = {"dest": option.key, "default": None, "help": option.help}
+    if option.metavar is not None:
+        arguments["metavar"] = option.metavar
+    elif option.ini:  # what an ini file switches on, --no-… switches off
+        arguments["action"] = argparse.BooleanOptionalAction
+    else:
+        arguments.update(action="store_const", const=True)
+    try:
+        parser.getgroup("carbon", "energy and carbon (pytest-carbon)").addoption(option.flag, **arguments)
+    except (ValueError, argparse.ArgumentError):
+        raise _clash(option) from None
+
+
+def _clash(option: _Option) -> pytest.UsageError:
+    return pytest.UsageError(
+        f"{option.flag} is an option of pytest-carbon and of another plugin (pytest-codecarbon has a --carbon, too). "
+        "Switch one of the two off, on the command line or in addopts: -p no:codecarbon, or -p no:carbon for this one"
+    )
+
+
+def _ini_type(option: _Option) -> Any:
+    """The types that a key may have in native TOML, ``[tool.pytest]``; elsewhere everything is a text.
+
+    Before pytest 9.2 a key has one type, and there a number must be written in quotes.
+    """
+    if pytest.version_tuple < (9, 2):
+        return "bool" if option.metavar is None else "string"
+    if option.metavar is None:
+        return bool | str  # a text that is no boolean is refused here, in our words
+    return str | int | float if option.number else str
+
+
+# --- the command line and the ini file ---------------------------------------------------------------
+
+
+class _Given(NamedTuple):
+    """What the user gave for an option."""
+
+    where: str
+    """``--carbon-rounds=1``, ``carbon_rounds = 1 in /project/pytest.ini``."""
+    value: Any
+    flag: bool
+
+
+_PLACE = ("country", "region", "cloud", "intensity_g_per_kwh")
+
+
+def anything_given(config: pytest.Config) -> bool:
+    """Whether the command line or the ini file says anything about carbon: if not, this is a run that has no
+    use for :func:`settings`, and need not pay for the records."""
+    return any(_raw(config, option) for option in (_SWITCH, *_OPTIONS))
+
+
+def settings(config: pytest.Config) -> Settings:
+    """The options of this run: a flag before an ini key before the default.
+
+    Everything given is read, also without ``--carbon``: a mistake in an ini file is found when it is
+    made. Raises :class:`pytest.UsageError` with one text for every problem: its place, what is allowed.
+    """
+    from pytest_carbon.records import Settings
+
+    given: dict[str, _Given] = {}
+    problems: list[str] = []
+    for option in (_SWITCH, *_OPTIONS):
+        if raw := _raw(config, option):
+            try:
+                given[option.field] = _Given(raw.where, _read(option, raw, config), raw.flag)
+            except ValueError as problem:
+                problems.append(f"{raw.where}: {problem}")
+    _drop_the_inis_place(given)
+    problems += _disagreements(given)
+
+    values = {field: found.value for field, found in given.items()}
+    defaults = Settings()
+    # One end of the time given, and the other left alone: the other gives way.
+    values.setdefault("min_time_s", min(defaults.min_time_s, values.get("max_time_s", math.inf)))
+    values.setdefault("max_time_s", max(defaults.max_time_s, values["min_time_s"]))
+    values.setdefault("baseline", config.rootpath / defaults.baseline)
+    switch = given.get("enabled")
+    if not (switch and switch.flag) and (values.get("record") or values.get("accept")):
+        values["enabled"] = True
+    if not values.get("enabled"):
+        values.update(record=False, accept=False)
+    elif not problems:
+        problems += _unwritable(given)
+    if problems:
+        raise pytest.UsageError(*problems)
+    return Settings(**values)
+
+
+def _raw(config: pytest.Config, option: _Option) -> _Given | None:
+    """What stands on the command line, or else in the ini file, unread. An empty ini key is not given."""
+    value = getattr(config.option, option.key, None)
+    if isinstance(value, bool):
+        return _Given(option.flag, value, True)
+    if value is not None:
+        return _Given(f"{option.flag}={shlex.quote(value)}", value, True)
+    if not option.ini:
+        return None
+    overridden = any(o.partition("=")[0].strip() == option.key for o in config.option.override_ini or ())
+    try:
+        value = config.getini(option.key)
+    except (pytest.UsageError, TypeError, ValueError) as error:
+        # pytest says that this is no value of the key's type.
+        return _Given(f"-o {option.key}" if overridden else f"{option.key} in {config.inipath}", error, False)
+    if value is None or value == "":
+        return None
+    where = f"-o {option.key}={value}" if overridden else f"{option.key} = {value} in {config.inipath}"
+    return _Given(where, value, False)
+
+
+def _read(option: _Option, raw: _Given, config: pytest.Config) -> Any:
+    """The value of the option's field. Raises ValueError with what is allowed."""
+    if isinstance(raw.value, Exception):
+        error = str(raw.value).removeprefix(f"{config.inipath}: ")
+        raise ValueError(f"{error}; write {'true or false' if option.metavar is None else 'one text, in quotes'}")
+    if isinstance(raw.value, list):
+        raise ValueError("write one text, not a list")
+    text = str(raw.value).lower() if isinstance(raw.value, bool) else str(raw.value).strip()
+    if not text:
+        raise ValueError("this is empty; give it a value, or leave it out")
+    return option.read(text, config.invocation_params.dir if raw.flag else config.rootpath)
+
+
+def _drop_the_inis_place(given: dict[str, _Given]) -> None:
+    """Flags that say where the electricity comes from replace what the ini file says about it as a whole:
+    its region is in its country, not in theirs. Only a region by itself stays in the ini file's country."""
+    flags = {field for field in _PLACE if field in given and given[field].flag}
+    for field in _PLACE:
+        if flags and field not in flags and not (field == "country" and flags == {"region"}):
+            given.pop(field, None)
+
+
+def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
+    place = [given[field].where for field in _PLACE[:3] if field in given]
+    if (outright := given.get("intensity_g_per_kwh")) and place:
+        yield f"{outright.where}: with the intensity given outright there is no use for {place[0]}; leave one out"
+    if (cloud := given.get("cloud")) and len(place) > 1:
+        yield f"{cloud.where}: a cloud region says where it is, so there is no use for {place[0]}; leave one out"
+    elif (region := given.get("region")) and "country" not in given:
+        yield f"{region.where}: a region needs its country; add --carbon-country, such as USA or CAN"
+    least, most = given.get("min_time_s"), given.get("max_time_s")
+    if least and most and least.value > most.value:
+        yield f"{least.where}: this is longer than {most.where}; lower the one or raise the other"
+
+
+def _unwritable(given: dict[str, _Given]) -> Iterable[str]:
+    """What would otherwise be found out only when everything has been measured."""
+    baseline, json = given.get("baseline"), given.get("json")
+    if baseline and isinstance(baseline.value, Path) and baseline.value.is_file():
+        yield f"{baseline.where}: this is a file; write a directory (it need not exist yet), or a database URL"
+    if json and json.value.is_dir():
+        yield f"{json.where}: this is a directory; write the path of a file"
+
+
+# --- markers ---------------------------------------------------------------------------------------
+
+
+def budgets_of(item: pytest.Item) -> tuple[Budget, ...]:
+    """The budgets of a test, those of its parameters, function, classes and module merged.
+
+    For :func:`~pytest_carbon.budget.budget_for`; empty where the test has no marker. Raises
+    :class:`pytest.UsageError` with the test, the value, and what is allowed.
+    """
+    levels = _levels(item)
+    if not any(levels):
+        return ()
+    from pytest_carbon.budget import merge, parse
+    from pytest_carbon.records import UsageProblem
+
+    try:
+        return merge(*([parse(*mark.args, **mark.kwargs) for mark in level] for level in levels))
+    except UsageProblem as problem:
+        raise pytest.UsageError(f"{item.nodeid}: {problem}") from None
+
+
+def own_names(item: pytest.Item) -> list[str]:
+    """The measurements that the markers of the test itself name, not those of its class or module, which
+    may be meant for other tests; for :func:`~pytest_carbon.budget.unmeasured`."""
+    parameters, function, *_ = _levels(item)
+    return [mark.kwargs["name"] for mark in (*parameters, *function) if mark.kwargs.get("name")]
+
+
+def _levels(item: pytest.Item) -> list[list[pytest.Mark]]:
+    """A test's markers, one list a level, nearest first: its parameters', its own, its class's, its module's.
+
+    ``iter_markers`` has a parameter's after the function's, and a base class's before the derived one's.
+    """
+    callspec = getattr(item, "callspec", None)
+    parameters, function = _split(_mine(item.own_markers), callspec.marks if callspec else [])
+    levels = [parameters, function]
+    for node in reversed(item.listchain()[:-1]):
+        marks = _mine(node.own_markers)
+        for cls in node.obj.__mro__ if isinstance(node, pytest.Class) else ():
+            written = cls.__dict__.get("pytestmark", [])
+            of_class, marks = _split(marks, written if isinstance(written, list) else [written])
+            levels.append(of_class)
+        levels.append(marks)
+    return levels
+
+
+def _mine(marks: Iterable[pytest.Mark]) -> list[pytest.Mark]:
+    return [mark for mark in marks if mark.name == MARKER]
+
+
+def _split(
+    marks: list[pytest.Mark], some: Iterable[pytest.Mark | pytest.MarkDecorator]
+) -> tuple[list[pytest.Mark], list[pytest.Mark]]:
+    """The marks that are among ``some``, and the others. Equal ones may be written twice: identity counts."""
+    ids = {id(getattr(mark, "mark", mark)) for mark in some}
+    return [mark for mark in marks if id(mark) in ids], [mark for mark in marks if id(mark) not in ids]

@@ -1,0 +1,450 @@
+"""Options → Settings, as pytest parses them: flags, ini keys in every kind of file, precedence, refusals."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_carbon import options
+from pytest_carbon.records import Settings
+
+
+class Plugin:
+    """The least plugin that has the options: what is tested here is how pytest takes them."""
+
+    def pytest_addoption(self, parser: pytest.Parser) -> None:
+        options.add_options(parser)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_load_initial_conftests(self, parser: pytest.Parser) -> Iterator[None]:
+        yield
+        options.add_switch(parser)
+
+
+WITHOUT_THE_REAL_ONE = ("-p", "no:carbon")
+
+
+def settings(pytester: pytest.Pytester, *args: str) -> Settings:
+    """What a command line makes of the ini file that lies in the root dir."""
+    pytester.plugins = [Plugin()]
+    return options.settings(pytester.parseconfig(*WITHOUT_THE_REAL_ONE, *args))
+
+
+def refusal(pytester: pytest.Pytester, *args: str) -> tuple[str, ...]:
+    with pytest.raises(pytest.UsageError) as refused:
+        settings(pytester, *args)
+    return refused.value.args
+
+
+# --- every key, in every kind of file --------------------------------------------------------------
+
+ROOT = Path("ROOT")
+"""Stands for the root dir in what is expected."""
+
+KEYS: dict[str, tuple[str, str, object]] = {
+    "carbon": ("true", "enabled", True),
+    "carbon_gate": ("warn", "gate", "warn"),
+    "carbon_baseline": ("some/where", "baseline", ROOT / "some/where"),
+    "carbon_tolerance": ("7%", "tolerance", 0.07),
+    "carbon_false_alarms": ("0.02", "false_alarms", 0.02),
+    "carbon_meter": ("rapl+estimate", "meter", "rapl+estimate"),
+    "carbon_gpus": ("0, GPU-8f6d5a2b", "gpus", "0,GPU-8f6d5a2b"),
+    "carbon_domains": ("total", "domains", "total"),
+    "carbon_country": ("deu", "country", "DEU"),
+    "carbon_region": ("california", "region", "california"),
+    "carbon_cloud": ("aws/us-west-2", "cloud", "aws/us-west-2"),
+    "carbon_intensity": ("45.5", "intensity_g_per_kwh", 45.5),
+    "carbon_pue": ("1.2", "pue", 1.2),
+    "carbon_warmup": ("500ms", "warmup_s", 0.5),
+    "carbon_rounds": ("7", "rounds", 7),
+    "carbon_min_time": ("0.5", "min_time_s", 0.5),
+    "carbon_max_time": ("20s", "max_time_s", 20.0),
+    "carbon_precision": ("2%", "precision", 0.02),
+    "carbon_strict": ("true", "strict", True),
+}
+FLAGS_ONLY: dict[str, tuple[str, str, object]] = {
+    "carbon_record": ("true", "record", True),
+    "carbon_accept": ("true", "accept", True),
+    "carbon_json": ("out/report.json", "json", ROOT / "out/report.json"),
+}
+COMPANIONS = {"carbon_region": ("carbon_country", "USA")}
+"""What a key cannot be given without."""
+
+
+def write_ini(pytester: pytest.Pytester, keys: dict[str, str]) -> None:
+    pytester.makeini("\n".join(["[pytest]", *(f"{key} = {value}" for key, value in keys.items())]))
+
+
+def write_pyproject(pytester: pytest.Pytester, keys: dict[str, str]) -> None:
+    pytester.makepyprojecttoml(
+        "\n".join(["[tool.pytest.ini_options]", *(f'{key} = "{value}"' for key, value in keys.items())])
+    )
+
+
+def write_native(pytester: pytest.Pytester, keys: dict[str, str]) -> None:
+    """Native TOML has types: a switch is a boolean, everything else a text."""
+    if pytest.version_tuple < (9,):
+        pytest.skip("[tool.pytest] came with pytest 9")
+    values = {key: value if value in ("true", "false") else f'"{value}"' for key, value in keys.items()}
+    pytester.makepyprojecttoml("\n".join(["[tool.pytest]", *(f"{key} = {values[key]}" for key in values)]))
+
+
+files = pytest.mark.parametrize(
+    "write", [write_ini, write_pyproject, write_native], ids=["pytest.ini", "ini_options", "tool.pytest"]
+)
+
+
+def rooted(expected: object, root: Path) -> object:
+    return root / expected.relative_to(ROOT) if isinstance(expected, Path) else expected
+
+
+@files
+@pytest.mark.parametrize("key", KEYS)
+def test_every_ini_key_sets_its_field(pytester: pytest.Pytester, write: Any, key: str) -> None:
+    """In each of the files that pytest reads; relative paths start from the root dir."""
+    text, field, expected = KEYS[key]
+    write(pytester, dict([(key, text), *([COMPANIONS[key]] if key in COMPANIONS else [])]))
+    (pytester.path / "below").mkdir()
+    os.chdir(pytester.path / "below")
+    assert getattr(settings(pytester), field) == rooted(expected, pytester.path)
+
+
+@pytest.mark.parametrize("key", KEYS | FLAGS_ONLY)
+def test_every_flag_sets_its_field(pytester: pytest.Pytester, key: str) -> None:
+    """Relative paths start from the current folder."""
+    pytester.makeini("[pytest]")
+    text, field, expected = (KEYS | FLAGS_ONLY)[key]
+    flags = dict([(key, text), *([COMPANIONS[key]] if key in COMPANIONS else [])])
+    below = pytester.path / "below"
+    below.mkdir()
+    os.chdir(below)
+    found = settings(pytester, *(_flag(*given) for given in flags.items()))
+    assert getattr(found, field) == rooted(expected, below)
+
+
+def _flag(key: str, text: str) -> str:
+    flag = f"--{key.replace('_', '-')}"
+    return flag if text == "true" else f"{flag}={text}"
+
+
+def test_every_field_has_an_option() -> None:
+    """Each field of Settings is set by one of the options above, so that no option is dead."""
+    assert {field for _, field, _ in (KEYS | FLAGS_ONLY).values()} == set(Settings.__dataclass_fields__)
+
+
+def test_the_defaults_are_those_of_the_settings(pytester: pytest.Pytester) -> None:
+    """Nothing given: off, and the baselines in the root dir."""
+    pytester.makeini("[pytest]")
+    assert settings(pytester) == Settings(baseline=pytester.path / "carbon-baselines")
+
+
+@pytest.mark.skipif(pytest.version_tuple < (9, 2), reason="ini keys of several types came with pytest 9.2")
+@pytest.mark.parametrize(
+    ("line", "field", "expected"),
+    [
+        ("carbon_rounds = 7", "rounds", 7),
+        ("carbon_gpus = 1", "gpus", "1"),
+        ("carbon_tolerance = 0.07", "tolerance", 0.07),
+        ("carbon_max_time = 1e2", "max_time_s", 100),
+        ("carbon_intensity = 45", "intensity_g_per_kwh", 45),
+        ('carbon = "true"', "enabled", True),
+        ("carbon_strict = false", "strict", False),
+    ],
+)
+def test_native_toml_may_have_numbers(pytester: pytest.Pytester, line: str, field: str, expected: object) -> None:
+    """``carbon_rounds = 7`` says what it means, quoted or not."""
+    pytester.makepyprojecttoml(f"[tool.pytest]\n{line}")
+    assert getattr(settings(pytester), field) == expected
+
+
+@pytest.mark.skipif(
+    not (9,) <= pytest.version_tuple < (9, 2), reason="pytest 9.0 and 9.1 want the one type of a key, native"
+)
+def test_a_number_in_native_toml_is_refused_with_the_remedy(pytester: pytest.Pytester) -> None:
+    """Where pytest cannot take it, the refusal says to write it in quotes."""
+    pytester.makepyprojecttoml("[tool.pytest]\ncarbon_rounds = 7")
+    (text,) = refusal(pytester)
+    assert text.startswith(f"carbon_rounds in {pytester.path / 'pyproject.toml'}: ")
+    assert text.endswith("; write one text, in quotes")
+
+
+# --- precedence ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ((), 6),
+        (("-o", "carbon_rounds=8"), 8),
+        (("--carbon-rounds=7",), 7),
+        (("-o", "carbon_rounds=8", "--carbon-rounds=7"), 7),
+        (("-o", "carbon_rounds="), 5),
+    ],
+)
+def test_a_flag_wins_over_ini_and_ini_over_the_default(
+    pytester: pytest.Pytester, args: tuple[str, ...], expected: int
+) -> None:
+    """``-o`` speaks for the ini file, and ``-o key=`` takes back what that says."""
+    pytester.makeini("[pytest]\ncarbon_rounds = 6")
+    assert settings(pytester, *args).rounds == expected
+
+
+@pytest.mark.parametrize(
+    ("args", "enabled"),
+    [
+        ((), True),
+        (("--no-carbon",), False),
+        (("-o", "carbon=false"), False),
+        (("--no-carbon", "--carbon"), True),
+        (("--no-carbon", "--carbon-record"), False),
+    ],
+)
+def test_what_ini_switches_on_the_command_line_switches_off(
+    pytester: pytest.Pytester, args: tuple[str, ...], enabled: bool
+) -> None:
+    """``--no-carbon`` is the last word, also over what implies ``--carbon``."""
+    pytester.makeini("[pytest]\ncarbon = true")
+    found = settings(pytester, *args)
+    assert (found.enabled, found.record) == (enabled, False)
+
+
+def test_a_strict_suite_may_be_relaxed_for_once(pytester: pytest.Pytester) -> None:
+    """``--no-carbon-strict`` wins over the ini file."""
+    pytester.makeini("[pytest]\ncarbon_strict = true")
+    assert not settings(pytester, "--no-carbon-strict").strict
+
+
+@pytest.mark.parametrize("flag", ["--carbon-record", "--carbon-accept"])
+def test_record_and_accept_imply_carbon(pytester: pytest.Pytester, flag: str) -> None:
+    """Even where the ini file has it off: whoever writes baselines wants to measure."""
+    pytester.makeini("[pytest]\ncarbon = false")
+    assert settings(pytester, flag).enabled
+
+
+def test_a_path_from_home_or_the_root_stays_where_it_is(pytester: pytest.Pytester) -> None:
+    """``~`` is the home folder, in ini too, and an absolute path is absolute."""
+    pytester.makeini("[pytest]\ncarbon_baseline = ~/baselines")
+    assert settings(pytester).baseline == Path.home() / "baselines"
+    assert settings(pytester, "--carbon-baseline=/srv/b").baseline == Path("/srv/b")
+
+
+def test_a_baseline_may_be_a_database(pytester: pytest.Pytester) -> None:
+    """A URL is kept as it is."""
+    url = "postgresql://ci@host/carbon"
+    assert settings(pytester, f"--carbon-baseline={url}").baseline == url
+
+
+def test_the_file_of_replay_starts_where_paths_do(pytester: pytest.Pytester) -> None:
+    """Made absolute by where it was written, and everything after ``replay:`` is the file."""
+    pytester.makeini("[pytest]\ncarbon_meter = replay:traces/a.jsonl")
+    (pytester.path / "below").mkdir()
+    os.chdir(pytester.path / "below")
+    assert settings(pytester).meter == f"replay:{pytester.path}/traces/a.jsonl"
+    assert settings(pytester, "--carbon-meter=rapl+replay:c++.jsonl").meter == (
+        f"rapl+replay:{pytester.path}/below/c++.jsonl"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "least", "most"),
+    [("--carbon-max-time=0.2", 0.2, 0.2), ("--carbon-min-time=30", 30, 30), ("--carbon-min-time=2", 2, 10)],
+)
+def test_one_end_of_the_time_given_the_other_gives_way(
+    pytester: pytest.Pytester, given: str, least: float, most: float
+) -> None:
+    """A default is no reason to refuse what somebody asked for."""
+    found = settings(pytester, given)
+    assert (found.min_time_s, found.max_time_s) == (least, most)
+
+
+@pytest.mark.parametrize(
+    ("args", "place"),
+    [
+        ((), ("USA", "california", None, None)),
+        (("--carbon-region=texas",), ("USA", "texas", None, None)),
+        (("--carbon-country=CAN",), ("CAN", None, None, None)),
+        (("--carbon-cloud=aws/us-west-2",), (None, None, "aws/us-west-2", None)),
+        (("--carbon-intensity=0",), (None, None, None, 0.0)),
+    ],
+)
+def test_flags_replace_the_whole_place_of_the_ini_file(
+    pytester: pytest.Pytester, args: tuple[str, ...], place: tuple[object, ...]
+) -> None:
+    """California is not in Canada; only a region by itself stays in the ini file's country."""
+    pytester.makeini("[pytest]\ncarbon_country = USA\ncarbon_region = california")
+    found = settings(pytester, *args)
+    assert (found.country, found.region, found.cloud, found.intensity_g_per_kwh) == place
+
+
+# --- refusals --------------------------------------------------------------------------------------
+
+_SHARE = "not a share: write a percentage such as '5%', or a number such as 0.05"
+_GPUS = "write used, visible, all, or indices and UUIDs with commas between them, such as 0,1."
+_METER = "write auto, nvml, rapl, estimate or replay:FILE, or several joined by +"
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        ("--carbon-gate=fial", "--carbon-gate=fial: write one of fail, warn. Did you mean fail?"),
+        ("--carbon-gate=", "--carbon-gate='': this is empty; give it a value, or leave it out"),
+        (
+            "--carbon-domains=gpus",
+            "--carbon-domains=gpus: write one of auto, gpu, measured, total. Did you mean gpu?",
+        ),
+        (
+            "--carbon-tolerance=5",
+            "--carbon-tolerance=5: could mean 5% or 500%: write the one you mean, with its %",
+        ),
+        ("--carbon-tolerance=five", f"--carbon-tolerance=five: {_SHARE}"),
+        ("--carbon-tolerance=-1%", "--carbon-tolerance=-1%: write a share between 0% and 100%"),
+        ("--carbon-false-alarms=0", "--carbon-false-alarms=0: write a share above 0%, at most 50%"),
+        ("--carbon-false-alarms=51%", "--carbon-false-alarms=51%: write a share above 0%, at most 50%"),
+        ("--carbon-precision=0%", "--carbon-precision=0%: write a share above 0%, at most 50%"),
+        ("--carbon-meter=nvml+", f"--carbon-meter=nvml+: {_METER}"),
+        ("--carbon-meter=replay:", f"--carbon-meter=replay:: {_METER}"),
+        ("--carbon-meter=+nvml", f"--carbon-meter=+nvml: {_METER}"),
+        ("--carbon-meter=nvml:0", f"--carbon-meter=nvml:0: {_METER}"),
+        ("--carbon-meter=nvmlreplay:x", f"--carbon-meter=nvmlreplay:x: {_METER}"),
+        (
+            "--carbon-meter=auto+rapl",
+            "--carbon-meter=auto+rapl: auto chooses by itself: leave it out, or leave the others out",
+        ),
+        ("--carbon-gpus=visable", f"--carbon-gpus=visable: {_GPUS} Did you mean visible?"),
+        ("--carbon-gpus=0,-1", f"--carbon-gpus=0,-1: {_GPUS}"),
+        ("--carbon-gpus=0,", f"--carbon-gpus=0,: {_GPUS}"),
+        (
+            "--carbon-country=DE",
+            "--carbon-country=DE: write the three letters of ISO 3166 alpha-3, such as DEU or USA",
+        ),
+        (
+            "--carbon-cloud=us-west-2",
+            "--carbon-cloud=us-west-2: write provider/region, such as aws/us-west-2",
+        ),
+        (
+            "--carbon-intensity=-1",
+            "--carbon-intensity=-1: write a number of gCO2e per kWh, 0 or more, such as 45",
+        ),
+        (
+            "--carbon-intensity=inf",
+            "--carbon-intensity=inf: write a number of gCO2e per kWh, 0 or more, such as 45",
+        ),
+        (
+            "--carbon-pue=0.9",
+            "--carbon-pue=0.9: write a number of at least 1, such as 1.2: all that the facility takes, over what "
+            "its computers take",
+        ),
+        ("--carbon-warmup=-1", "--carbon-warmup=-1: write seconds, such as 2, 0.5 or 500ms"),
+        ("--carbon-warmup='1 min'", "--carbon-warmup='1 min': write seconds, such as 2, 0.5 or 500ms"),
+        ("--carbon-max-time=0", "--carbon-max-time=0: write seconds, above 0, such as 2, 0.5 or 500ms"),
+        ("--carbon-max-time=nan", "--carbon-max-time=nan: write seconds, above 0, such as 2, 0.5 or 500ms"),
+        (
+            "--carbon-rounds=1",
+            "--carbon-rounds=1: write a whole number of rounds, at least 2: one round has no spread",
+        ),
+        (
+            "--carbon-rounds=2.5",
+            "--carbon-rounds=2.5: write a whole number of rounds, at least 2: one round has no spread",
+        ),
+        (
+            "--carbon-intensity=1 --carbon-country=DEU",
+            "--carbon-intensity=1: with the intensity given outright there is no use for "
+            "--carbon-country=DEU; leave one out",
+        ),
+        (
+            "--carbon-cloud=aws/x --carbon-country=DEU",
+            "--carbon-cloud=aws/x: a cloud region says where it is, so there is no use for --carbon-country=DEU"
+            "; leave one out",
+        ),
+        (
+            "--carbon-cloud=aws/x --carbon-region=y",
+            "--carbon-cloud=aws/x: a cloud region says where it is, so there is no use for "
+            "--carbon-region=y; leave one out",
+        ),
+        (
+            "--carbon-region=california",
+            "--carbon-region=california: a region needs its country; add --carbon-country, such as USA or CAN",
+        ),
+        (
+            "--carbon-min-time=3 --carbon-max-time=2",
+            "--carbon-min-time=3: this is longer than --carbon-max-time=2; lower the one or raise the other",
+        ),
+        (
+            "-o carbon_rounds=1",
+            "-o carbon_rounds=1: write a whole number of rounds, at least 2: one round has no spread",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused(pytester: pytest.Pytester, args: str, text: str) -> None:
+    """The refusal has the option, its value, what is allowed, and a near match."""
+    assert refusal(pytester, *shlex.split(args)) == (text,)
+
+
+@files
+def test_a_refused_ini_key_is_named_with_its_file(pytester: pytest.Pytester, write: Any) -> None:
+    """The file, so that nobody searches the others."""
+    write(pytester, {"carbon_gate": "fial"})
+    file = pytester.path / ("tox.ini" if write is write_ini else "pyproject.toml")
+    assert refusal(pytester) == (f"carbon_gate = fial in {file}: write one of fail, warn. Did you mean fail?",)
+
+
+def test_a_switch_in_ini_is_true_or_false(pytester: pytest.Pytester) -> None:
+    """Anything else is refused, in the words that this pytest's ini types allow."""
+    pytester.makeini("[pytest]\ncarbon = maybe")
+    (text,) = refusal(pytester)
+    if pytest.version_tuple >= (9, 2):
+        assert text == f"carbon = maybe in {pytester.path / 'tox.ini'}: write true or false"
+    else:
+        assert text == (f"carbon in {pytester.path / 'tox.ini'}: invalid truth value 'maybe'; write true or false")
+
+
+def test_what_cannot_be_written_is_found_before_anything_is_measured(pytester: pytest.Pytester) -> None:
+    """Not after an hour of measuring; and only where something would be written."""
+    pytester.makefile(".txt", notes="mine")
+    args = ("--carbon-baseline=notes.txt", f"--carbon-json={pytester.path}")
+    assert refusal(pytester, "--carbon", *args) == (
+        "--carbon-baseline=notes.txt: this is a file; write a directory (it need not exist yet), or a database URL",
+        f"--carbon-json={pytester.path}: this is a directory; write the path of a file",
+    )
+    assert not settings(pytester, *args).enabled
+
+
+def test_a_list_is_refused_in_every_pyproject(pytester: pytest.Pytester) -> None:
+    """GPUs are one text with commas, in each kind of table."""
+    pytester.makepyprojecttoml("[tool.pytest.ini_options]\ncarbon_gpus = ['0', '1']")
+    file = pytester.path / "pyproject.toml"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pytest.PytestWarning)  # pytest 9.2 has its own doubts about lists
+        (text,) = refusal(pytester)
+    assert text == f"carbon_gpus = ['0', '1'] in {file}: write one text, not a list"
+    if pytest.version_tuple >= (9,):
+        pytester.makepyprojecttoml("[tool.pytest]\ncarbon_gpus = [0, 1]")
+        (text,) = refusal(pytester)
+        assert text.startswith(f"carbon_gpus in {file}: config option 'carbon_gpus' expects ")
+        assert text.endswith(", got list: [0, 1]; write one text, in quotes")
+
+
+@pytest.mark.parametrize(
+    ("ini", "args", "given"),
+    [
+        ("", (), False),
+        ("carbon_gate =", (), False),
+        ("", ("--carbon",), True),
+        ("", ("--carbon-json=x.json",), True),
+        ("carbon_gate = warn", (), True),
+        ("carbon = maybe", (), True),
+    ],
+)
+def test_a_run_that_says_nothing_about_carbon_is_known(
+    pytester: pytest.Pytester, ini: str, args: tuple[str, ...], given: bool
+) -> None:
+    """What cannot be read counts as given, so that it is refused."""
+    pytester.makeini(f"[pytest]\n{ini}")
+    pytester.plugins = [Plugin()]
+    assert options.anything_given(pytester.parseconfig(*WITHOUT_THE_REAL_ONE, *args)) is given

@@ -1,1 +1,178 @@
-"""Meters: where the joules come from."""
+"""Which meters measure a run, why the others do not, and which of their domains are gated."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pytest_carbon.meters.protocol import Meter, MeterSource
+from pytest_carbon.meters.replay import ReplayMeter
+from pytest_carbon.records import Domain, Gpu, MeterError, UsageProblem
+
+FALLBACK = "estimate"
+"""The source that is opened only where no counter of the processor can be read, or where it is named."""
+
+NO_TRACE = "--carbon-meter=replay: names no file: write replay:FILE, the path of a trace."
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The meters of a run, open."""
+
+    taken: tuple[tuple[MeterSource, Meter], ...]
+    not_taken: tuple[tuple[str, str], ...] = ()
+    """(name, why, in a sentence) of each of the others."""
+
+    @property
+    def domains(self) -> tuple[Domain, ...]:
+        return tuple(domain for _, meter in self.taken for domain in meter.domains)
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        return tuple(gpu for _, meter in self.taken for gpu in meter.gpus())
+
+    def close(self) -> None:
+        for _, meter in self.taken:
+            meter.close()
+
+
+def built_in_sources(gpus: Sequence[str] | None = None) -> dict[str, MeterSource]:
+    """The meters that come with the package, in the order in which ``auto`` tries them.
+
+    Args:
+        gpus: UUIDs of the NVIDIA GPUs to measure; None: all.
+    """
+    from pytest_carbon.meters.estimate import EstimateMeter
+    from pytest_carbon.meters.nvml import NvmlMeter
+    from pytest_carbon.meters.rapl import RaplMeter
+    from pytest_carbon.meters.through_codecarbon import AmdMeter, AppleMeter, WindowsMeter
+
+    sources = (
+        MeterSource("nvml", NvmlMeter, {"uuids": None if gpus is None else tuple(gpus)}),
+        MeterSource("amd", AmdMeter),
+        MeterSource("apple", AppleMeter),
+        MeterSource("windows", WindowsMeter),
+        MeterSource("rapl", RaplMeter),
+        MeterSource(FALLBACK, EstimateMeter),
+    )
+    return {source.name: source for source in sources}
+
+
+def choose(spec: str, sources: Mapping[str, MeterSource]) -> Choice:
+    """Open the meters that ``--carbon-meter`` asks for.
+
+    ``auto`` opens each source that can be opened here, but ``estimate`` only where none of them counts the
+    processor's energy. Otherwise every meter named is opened.
+
+    Args:
+        spec: ``auto``, or names joined by ``+``; ``replay:FILE`` plays a trace, and stands last.
+        sources: by name, in the order in which ``auto`` tries them.
+
+    Raises:
+        UsageProblem: the spec names what does not exist, or the same thing twice.
+        MeterError: a meter that is named cannot be opened, or none can: the reasons.
+    """
+    automatic = spec.strip() == "auto"
+    wanted = _automatic(sources) if automatic else _named(spec, sources)
+    taken: list[tuple[MeterSource, Meter]] = []
+    not_taken = [] if automatic else [(name, "not asked for.") for name in sources if sources[name] not in wanted]
+    try:
+        for source in wanted:
+            counted = {domain.name: (other, domain) for other, meter in taken for domain in meter.domains}
+            processor = next((other for other, domain in counted.values() if domain.family == "cpu"), None)
+            if automatic and source.name == FALLBACK and processor is not None:
+                not_taken.append((source.name, f"not needed: {processor.name} counts the processor's energy."))
+                continue
+            try:
+                meter = source.open()
+            except MeterError as error:
+                if automatic:
+                    not_taken.append((source.name, str(error)))
+                    continue
+                raise MeterError(f"--carbon-meter={spec}: {source.name} cannot be opened: {error}") from error
+            twice = next((domain.name for domain in meter.domains if domain.name in counted), None)
+            if twice is None:
+                taken.append((source, meter))
+                continue
+            meter.close()
+            if not automatic:
+                raise UsageProblem(
+                    f"--carbon-meter={spec}: {counted[twice][0].name} and {source.name} both count {twice}: "
+                    "name one of them."
+                )
+            not_taken.append((source.name, f"{twice} is already counted by {counted[twice][0].name}."))
+        if not taken:
+            reasons = "\n".join(f"  {name}: {reason}" for name, reason in not_taken)
+            raise MeterError(f"Nothing can measure energy here.\n{reasons}")
+    except BaseException:
+        for _, meter in taken:
+            meter.close()
+        raise
+    return Choice(tuple(taken), tuple(not_taken))
+
+
+def _automatic(sources: Mapping[str, MeterSource]) -> list[MeterSource]:
+    """All of them, the fallback last."""
+    return sorted(sources.values(), key=lambda source: source.name == FALLBACK)
+
+
+def _named(spec: str, sources: Mapping[str, MeterSource]) -> list[MeterSource]:
+    trace = re.fullmatch(r"(?:(?P<names>.*?)\+)?\s*replay:(?P<file>.*)", spec)
+    names = trace["names"] if trace else spec
+    wanted = [] if names is None else [_source(name.strip(), sources) for name in names.split("+")]
+    if trace:
+        if not trace["file"].strip():
+            raise UsageProblem(NO_TRACE)
+        now_s = time.perf_counter()
+        wanted.append(MeterSource("replay", ReplayMeter, {"path": trace["file"].strip(), "origin_s": now_s}))
+    twice = next((source.name for i, source in enumerate(wanted) if source in wanted[:i]), None)
+    if twice is not None:
+        raise UsageProblem(f"--carbon-meter={spec}: {twice} is there twice.")
+    return wanted
+
+
+def _source(name: str, sources: Mapping[str, MeterSource]) -> MeterSource:
+    if name in sources:
+        return sources[name]
+    if name == "replay":
+        raise UsageProblem(NO_TRACE)
+    allowed = f"auto, or one or several of {', '.join(sources)} and replay:FILE, joined by +"
+    if name == "auto":
+        raise UsageProblem(f"--carbon-meter: auto stands alone. Allowed: {allowed}.")
+    close = difflib.get_close_matches(name.lower(), ["auto", *sources], n=1)
+    meant = f" Did you mean {close[0]!r}?" if close else ""
+    raise UsageProblem(f"--carbon-meter: there is no meter {name!r}.{meant} Allowed: {allowed}.")
+
+
+def gated(domains: Sequence[Domain], choice: Literal["auto", "gpu", "measured", "total"]) -> tuple[Domain, ...]:
+    """The domains whose energies are summed and gated.
+
+    ``auto``: the measured GPUs if there are any, else the measured processor and its memory, else whatever else is
+    measured, else what is estimated. ``gpu``: every GPU. ``measured``: everything measured. ``total``: everything.
+
+    Raises:
+        UsageProblem: there is no such domain.
+    """
+    measured = [domain for domain in domains if domain.kind == "measured"]
+    gpus = [domain for domain in domains if domain.family == "gpu"]
+    if choice == "auto":
+        sets = (
+            [domain for domain in gpus if domain.kind == "measured"],
+            [domain for domain in measured if domain.family in ("cpu", "dram")],
+            measured,
+            list(domains),
+        )
+        picked = next((some for some in sets if some), [])
+    else:
+        picked = {"gpu": gpus, "measured": measured, "total": list(domains)}[choice]
+    if not picked:
+        there = ", ".join(f"{domain.name} ({domain.kind})" for domain in domains) or "none"
+        raise UsageProblem(
+            f"--carbon-domains={choice}: no such domain is counted here. There are: {there}. "
+            "Allowed: auto, gpu, measured, total; `pytest-carbon doctor` says what can be counted and how."
+        )
+    return tuple(picked)

@@ -1,0 +1,250 @@
+"""Where the electricity comes from: grams of CO2 equivalent per kWh, from codecarbon's data, without a network."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_carbon.quiet import codecarbon_version, quiet_codecarbon
+from pytest_carbon.records import CarbonIntensity, UsageProblem
+
+WORLD_SOURCES = {
+    "https://www.iea.org/reports/global-energy-co2-status-report-2019/emissions": (
+        "IEA Global Energy & CO2 Status Report 2019",
+        2018,
+    )
+}
+"""What codecarbon's source of the world average is called, and the year that it states the figure for."""
+
+GOOGLE_YEAR = 2023
+"""codecarbon's table of cloud regions gives no year; its figures are those of 2023.csv in
+https://github.com/GoogleCloudPlatform/region-carbon-info (not of 2022.csv, nor of 2024.csv)."""
+
+REGIONAL_COUNTRIES = ("USA", "CAN", "CHN", "SWE", "NOR", "FIN")
+
+GRIDS: Mapping[str, Mapping[str, str]] = {
+    # AWS and Azure publish where their regions are, not what their electricity emits: the grid's figure stands for it.
+    "aws": {
+        "us-east-1": "USA/VA", "us-east-2": "USA/OH", "us-west-1": "USA/CA", "us-west-2": "USA/OR",
+        "us-gov-east-1": "USA/OH", "us-gov-west-1": "USA/OR", "ca-central-1": "CAN/quebec", "ca-west-1": "CAN/alberta",
+        "mx-central-1": "MEX", "sa-east-1": "BRA", "eu-west-1": "IRL", "eu-west-2": "GBR", "eu-west-3": "FRA",
+        "eu-central-1": "DEU", "eu-central-2": "CHE", "eu-north-1": "SWE/SE3", "eu-south-1": "ITA", "eu-south-2": "ESP",
+        "il-central-1": "ISR", "me-south-1": "BHR", "me-central-1": "ARE", "af-south-1": "ZAF", "ap-east-1": "HKG",
+        "ap-east-2": "TWN", "ap-south-1": "IND", "ap-south-2": "IND", "ap-southeast-1": "SGP", "ap-southeast-2": "AUS",
+        "ap-southeast-3": "IDN", "ap-southeast-4": "AUS", "ap-southeast-5": "MYS", "ap-southeast-6": "NZL",
+        "ap-southeast-7": "THA", "ap-northeast-1": "JPN", "ap-northeast-2": "KOR", "ap-northeast-3": "JPN",
+        "cn-north-1": "CHN/beijing", "cn-northwest-1": "CHN/ningxia",
+    },
+    "azure": {
+        "eastus": "USA/VA", "eastus2": "USA/VA", "centralus": "USA/IA", "northcentralus": "USA/IL",
+        "southcentralus": "USA/TX", "westcentralus": "USA/WY", "westus": "USA/CA", "westus2": "USA/WA",
+        "westus3": "USA/AZ", "canadacentral": "CAN/ontario", "canadaeast": "CAN/quebec", "brazilsouth": "BRA",
+        "brazilsoutheast": "BRA", "mexicocentral": "MEX", "chilecentral": "CHL", "northeurope": "IRL",
+        "westeurope": "NLD", "uksouth": "GBR", "ukwest": "GBR", "francecentral": "FRA", "francesouth": "FRA",
+        "germanywestcentral": "DEU", "germanynorth": "DEU", "switzerlandnorth": "CHE", "switzerlandwest": "CHE",
+        "norwayeast": "NOR/NO1", "norwaywest": "NOR/NO2", "swedencentral": "SWE/SE3", "denmarkeast": "DNK",
+        "polandcentral": "POL", "italynorth": "ITA", "spaincentral": "ESP", "austriaeast": "AUT",
+        "belgiumcentral": "BEL", "israelcentral": "ISR", "uaenorth": "ARE", "uaecentral": "ARE", "qatarcentral": "QAT",
+        "southafricanorth": "ZAF", "southafricawest": "ZAF", "centralindia": "IND", "southindia": "IND",
+        "westindia": "IND", "jioindiawest": "IND", "jioindiacentral": "IND", "eastasia": "HKG",
+        "southeastasia": "SGP", "japaneast": "JPN", "japanwest": "JPN", "koreacentral": "KOR", "koreasouth": "KOR",
+        "australiaeast": "AUS", "australiasoutheast": "AUS", "australiacentral": "AUS", "australiacentral2": "AUS",
+        "newzealandnorth": "NZL", "indonesiacentral": "IDN", "malaysiawest": "MYS", "taiwannorth": "TWN",
+    },
+}  # fmt: skip
+
+
+def intensity(
+    country: str | None = None,
+    region: str | None = None,
+    cloud: str | None = None,
+    g_per_kwh: float | None = None,
+    pue: float = 1.0,
+) -> CarbonIntensity:
+    """The carbon intensity of the electricity used here.
+
+    Args:
+        country: ISO 3166 alpha-3, ``FRA``.
+        region: a part of the USA, Canada or China (``california`` or ``CA``), or a bidding zone of the Nordic
+            countries (``SE3``); wants its country.
+        cloud: provider and region, ``aws/us-west-2``. Google publishes figures for its regions; for those of AWS and
+            Azure the grid that they stand in counts. What the provider buys or offsets is not taken off.
+        g_per_kwh: the figure itself, gCO2e/kWh.
+        pue: facility overhead, 1.0 or more. codecarbon's data has none: a cloud's is as given here.
+
+    Returns:
+        The figure with its source and year. Nothing given: codecarbon's world average. A year is None only for a
+        figure given outright.
+
+    Raises:
+        UsageProblem: what is given does not exist, or contradicts something else that is given.
+    """
+    if not (math.isfinite(pue) and pue >= 1):
+        raise UsageProblem(
+            f"--carbon-pue={pue:g}: the power usage effectiveness of a facility is 1.0 or more (1.0: no overhead)."
+        )
+    given = {"--carbon-country": country, "--carbon-cloud": cloud, "--carbon-intensity": g_per_kwh}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise UsageProblem(f"{' and '.join(names)} each say what the electricity emits: give one of them.")
+    if region is not None and country is None:
+        raise UsageProblem(f"--carbon-region={region}: give its country as well, such as --carbon-country=USA.")
+    if g_per_kwh is not None:
+        if not (math.isfinite(g_per_kwh) and g_per_kwh >= 0):
+            raise UsageProblem(f"--carbon-intensity={g_per_kwh:g}: gCO2e per kWh, 0 or more.")
+        return CarbonIntensity(float(g_per_kwh), pue, "given outright", None)
+    with quiet_codecarbon():
+        data = _Data()
+        if country is not None:
+            figure = data.place(country, region)
+        else:
+            figure = data.world() if cloud is None else data.cloud(cloud)
+    source = f"{figure.source} (codecarbon {codecarbon_version()})"
+    return CarbonIntensity(figure.g_per_kwh, pue, source, figure.year)
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    g_per_kwh: float
+    source: str
+    year: int | None
+
+
+class _Data:
+    """codecarbon's tables. Its own arithmetic turns them into intensities, its silent fallbacks are kept out."""
+
+    def __init__(self) -> None:
+        from codecarbon.core.emissions import Emissions
+        from codecarbon.input import DataSource
+
+        self._tables = DataSource()  # type: ignore[no-untyped-call]
+        self._emissions = Emissions(self._tables)
+
+    def world(self) -> _Figure:
+        table = self._tables.get_carbon_intensity_per_source_data()
+        address = table["world_average_source"]
+        source, year = WORLD_SOURCES.get(address, (address, None))
+        return _Figure(float(table["world_average"]), f"world average, {source}", year)
+
+    def place(self, country: str, region: str | None) -> _Figure:
+        countries = self._tables.get_global_energy_mix_data()
+        code = country.strip().upper()
+        if code not in countries:
+            raise UsageProblem(_no_country(country, countries))
+        return self._country(code) if region is None else self._region(code, region)
+
+    def _country(self, code: str) -> _Figure:
+        from codecarbon.core.units import Energy
+        from codecarbon.external.geography import GeoMetadata
+
+        facts = self._tables.get_global_energy_mix_data()[code]
+        kg = self._emissions.get_country_emissions(Energy(1.0), GeoMetadata(code))
+        return _Figure(round(1000 * kg, 9), f"{facts['country_name']}, Our World in Data/Ember", int(facts["year"]))
+
+    def _region(self, code: str, region: str) -> _Figure:
+        """A part of a country, as codecarbon has it."""
+        from codecarbon.core.units import Energy
+        from codecarbon.external.geography import GeoMetadata
+
+        regions = self._regions(code)
+        place = self._tables.get_global_energy_mix_data()[code]["country_name"]
+        if not regions:
+            raise UsageProblem(
+                f"--carbon-region={region}: there are figures for regions of {', '.join(REGIONAL_COUNTRIES)}, "
+                f"not of {code}. Leave it out."
+            )
+        key = regions.get(" ".join(region.lower().split()))
+        if key is None:
+            close = difflib.get_close_matches(region.lower(), regions, n=1)
+            meant = f" Did you mean {close[0]!r}?" if close else ""
+            allowed = ", ".join(dict.fromkeys(found.key for found in regions.values()))
+            raise UsageProblem(f"--carbon-region={region}: {place} has no such region.{meant} Allowed: {allowed}.")
+        kg = self._emissions.get_region_emissions(Energy(1.0), GeoMetadata(code, region=key.key))
+        return _Figure(round(1000 * kg, 9), f"{key.label}, {place}, {key.source}", key.year)
+
+    def _regions(self, code: str) -> dict[str, _Region]:
+        """What a user may write, in lower case → the region."""
+        if code == "USA":
+            table = self._tables.get_country_emissions_data("usa")
+            about = table["_source"]
+            source, year = about["name"].partition(",")[0], int(about["year"])
+            states = {k: v for k, v in table.items() if not k.startswith("_") and k != "usa"}
+            found = {name: _Region(name, name.title(), source, year) for name in states}
+            return found | {facts["regionCode"].lower(): found[name] for name, facts in states.items()}
+        if code == "CAN":
+            mixes = self._tables.get_country_energy_mix_data("can")
+            folder = re.search(r"/(\d{4})/", self._tables.config["can_energy_mix_data_path"])
+            named = int(folder[1]) if folder else None
+            return {name: _Region(name, name.title(), "energy mix × fuel factors", named) for name in mixes}
+        if code == "CHN":
+            table = self._tables.get_china_provincial_emissions_data()
+            found = {}
+            for province, facts in table["data"].items():
+                here = _Region(facts["names"][0], facts["description"], "MEE/NBS, CO2 only", int(facts["year"]))
+                found |= dict.fromkeys((*facts["names"], province.lower()), here)
+            return found
+        zones = self._tables.get_nordic_country_energy_mix_data()["data"]
+        prefix = {"SWE": "SE", "NOR": "NO", "FIN": "FI"}.get(code)
+        return {
+            zone.lower(): _Region(zone, zone, "ENTSO-E bidding zone", int(facts["year"]))
+            for zone, facts in zones.items()
+            if prefix is not None and zone.startswith(prefix)
+        }
+
+    def cloud(self, cloud: str) -> _Figure:
+        provider, slash, region = (part.strip().lower() for part in cloud.partition("/"))
+        rows = self._tables.get_cloud_emissions_data().to_dict("records")
+        # codecarbon spells Doha's region me-cenrtal1
+        google = {row["region"].replace("cenrtal", "central"): row for row in rows if row["provider"] == "gcp"}
+        known = {"gcp": google, **GRIDS}
+        if not slash or provider not in known:
+            raise UsageProblem(
+                f"--carbon-cloud={cloud}: write PROVIDER/REGION, such as aws/us-west-2. "
+                f"Providers: {', '.join(sorted(known))}."
+            )
+        if region not in known[provider]:
+            close = difflib.get_close_matches(region, known[provider], n=1)
+            meant = f" Did you mean {provider}/{close[0]}?" if close else ""
+            raise UsageProblem(
+                f"--carbon-cloud={cloud}: {provider} has no such region.{meant} "
+                f"Known: {', '.join(sorted(known[provider]))}."
+            )
+        if provider == "gcp":
+            return _Figure(float(google[region]["impact"]), f"gcp/{region}, Google Cloud", GOOGLE_YEAR)
+        country, _, part = GRIDS[provider][region].partition("/")
+        figure = self.place(country, part or None)
+        return _Figure(figure.g_per_kwh, f"{provider}/{region}, the grid of {figure.source}", figure.year)
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    key: str
+    """As codecarbon wants it."""
+    label: str
+    source: str
+    year: int | None
+
+
+def _no_country(country: str, countries: Mapping[str, Mapping[str, Any]]) -> str:
+    import pycountry
+
+    try:
+        meant = [pycountry.countries.lookup(country.strip()).alpha_3]
+    except LookupError:
+        by_name = {facts["country_name"].lower(): code for code, facts in countries.items()}
+        meant = [by_name[name] for name in _close(country.lower(), by_name)] or _close(country.upper(), countries)
+    meant = [f"{code} ({countries[code]['country_name']})" for code in meant if code in countries]
+    return (
+        f"--carbon-country={country}: there is no figure for it."
+        + (f" Did you mean {meant[0]}?" if meant else "")
+        + f" Allowed: the ISO 3166 alpha-3 codes of {len(countries)} countries, such as DEU, FRA, IND, USA; "
+        "or give --carbon-intensity."
+    )
+
+
+def _close(word: str, words: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(word, list(words), n=1)

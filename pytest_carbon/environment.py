@@ -1,0 +1,245 @@
+"""What machine this is, what must match before two measurements may be compared, and what the code's state is."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_carbon import machine
+from pytest_carbon.machine import Processor
+from pytest_carbon.records import Domain, Environment, Gpu
+
+LONGEST_ID = 100
+GIT_TIMEOUT_S = 10.0
+FAMILIES = ("gpu", "cpu", "dram")
+"""What may end an id, in this order; domains of other meters follow by name."""
+
+
+def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None) -> Environment:
+    """This machine, as reports and baselines name it.
+
+    Args:
+        gpus: every GPU that is measured; those among ``gated`` make the id.
+        gated: the domains whose energy is summed.
+        driver: the GPU driver's version, where known.
+    """
+    processor = machine.processor()
+    return Environment(
+        id=environment_id(gpus, gated, processor),
+        gpus=tuple(gpus),
+        cpu=None if processor.name is None else _plain(processor.name),
+        cpu_count=processor.threads,
+        driver=driver,
+        torch=_version_of("torch"),
+        python=platform.python_version(),
+        pytest_carbon=_version_of("pytest-carbon"),
+        boot=_boot(),
+    )
+
+
+def environment_id(gpus: Sequence[Gpu], gated: Sequence[Domain], processor: Processor) -> str:
+    """``1x-nvidia-h100-80gb-hbm3-700w-gpu``, ``intel-xeon-platinum-8480c-224c-cpu-dram-estimated``.
+
+    What counts is the model, number and power limit of the gated GPUs; the model and threads of the processor where
+    it is gated; which domains are; whether one of them is estimated. Nothing in it changes with a reboot, a driver, a
+    kernel, a container or the machine's name. At most 100 characters of a–z, 0–9 and ``-``.
+    """
+    families = list(dict.fromkeys(domain.family for domain in gated))
+    families.sort(key=lambda family: (FAMILIES.index(family) if family in FAMILIES else len(FAMILIES), family))
+    known = {f"gpu:{gpu.index}": _gpu_slug(gpu) for gpu in gpus}
+    counted = Counter(known.get(domain.name, "unknown") for domain in gated if domain.family == "gpu")
+    parts = [f"{number}x-{slug}" for slug, number in sorted(counted.items())]
+    if families != ["gpu"]:
+        parts.append(f"{slug(_plain(processor.name or 'unknown processor'))}-{processor.threads}c")
+    end = "".join(f"-{slug(family)}" for family in families)
+    if any(domain.kind == "estimated" for domain in gated):
+        end += "-estimated"
+    hardware = "-".join(parts)
+    room = LONGEST_ID - len(end)
+    if len(hardware) > room:
+        digest = hashlib.sha256(hardware.encode()).hexdigest()[:8]
+        hardware = f"{hardware[: room - 9].rstrip('-')}-{digest}"
+    return hardware + end
+
+
+def slug(text: str) -> str:
+    """Lower-case letters, digits and single hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unknown"
+
+
+def _gpu_slug(gpu: Gpu) -> str:
+    limit = "" if gpu.power_limit_w is None else f"-{round(gpu.power_limit_w)}w"
+    return slug(gpu.name) + limit
+
+
+def _plain(name: str) -> str:
+    """A processor's name without what says nothing: ``Intel(R) Xeon(R) CPU @ 2.20GHz`` → ``Intel Xeon``."""
+    name = re.sub(r"\((r|tm|c)\)|[®™]", " ", name, flags=re.IGNORECASE)
+    name = re.sub(r"@\s*[\d.]+\s*[GM]Hz|\b\w+-core\b|\b(cpu|processor)\b", " ", name, flags=re.IGNORECASE)
+    return " ".join(name.split())
+
+
+def _version_of(package: str) -> str | None:
+    """Of a module that is loaded, else of the package that is installed; nothing is imported for it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    loaded = getattr(sys.modules.get(package), "__version__", None)
+    if isinstance(loaded, str):
+        return str(loaded)
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _boot() -> str | None:
+    """What changes with a reboot only."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        pass
+    import psutil
+
+    try:
+        return f"minute-{round(psutil.boot_time() / 60)}"  # the clock may be set by some seconds meanwhile
+    except (OSError, psutil.Error):
+        return None
+
+
+# --- which stored environment is nearest ---------------------------------------------------------
+
+
+def nearest(here: str, stored: Iterable[str]) -> tuple[str, str] | None:
+    """(id, what differs) of the environment most like this one; None where there is none.
+
+    Args:
+        here: this environment's id.
+        stored: the ids of those that have a baseline.
+    """
+    others = sorted(environment for environment in set(stored) if environment != here)
+    if not others:
+        return None
+    found = min(others, key=lambda other: _distance(_facts(other), _facts(here)))
+    return found, difference(found, here)
+
+
+def difference(there: str, here: str) -> str:
+    """What differs between two environments, from their ids: ``same GPU, power limit 700 W → 500 W``."""
+    a, b = _facts(there), _facts(here)
+    what = "GPU" if "gpu" in a.domains and "gpu" in b.domains else "processor"
+    found = [f"same {what}" if a.model == b.model else f"{a.model} → {b.model}"]
+    if a.counts != b.counts and a.counts and b.counts:
+        found.append(f"{a.counts} → {b.counts} GPUs")
+    if a.limits_w != b.limits_w:
+        found.append(f"power limit {_watts(a.limits_w)} → {_watts(b.limits_w)}")
+    if a.threads != b.threads and a.threads and b.threads:
+        found.append(f"{a.threads} → {b.threads} threads")
+    if a.domains != b.domains:
+        found.append(f"{' + '.join(a.domains)} → {' + '.join(b.domains)}")
+    if a.estimated != b.estimated:
+        kinds = ("measured", "estimated")
+        found.append(f"{kinds[a.estimated]} → {kinds[b.estimated]}")
+    return ", ".join(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What an id says; of several kinds of GPU, the numbers and limits are joined by ``+``."""
+
+    model: str
+    counts: str
+    limits_w: str
+    threads: str
+    domains: tuple[str, ...]
+    estimated: bool
+
+
+def _facts(environment: str) -> _Facts:
+    words = environment.split("-")
+    estimated = words[-1] == "estimated" and bool(words.pop())
+    domains: list[str] = []
+    while words and words[-1] in FAMILIES:
+        domains.insert(0, words.pop())
+    numbers: dict[str, list[str]] = {"x": [], "w": [], "c": []}
+    model = []
+    for word in words:
+        number = re.fullmatch(r"(\d+)([xwc])", word)
+        if number:
+            numbers[number[2]].append(number[1])
+        else:
+            model.append(word)
+    counts, limits_w, threads = ("+".join(found) for found in numbers.values())
+    return _Facts("-".join(model), counts, limits_w, threads, tuple(domains), estimated)
+
+
+def _watts(limits: str) -> str:
+    return f"{limits} W" if limits else "unknown"
+
+
+def _distance(a: _Facts, b: _Facts) -> float:
+    """What makes two environments differ, the gravest first: how they are measured, the hardware, its settings."""
+    return (
+        8 * (a.estimated != b.estimated)
+        + 8 * (a.domains != b.domains)
+        + 8 * (1 - difflib.SequenceMatcher(None, a.model, b.model).ratio())
+        + (1 if a.model == b.model else 2)
+        + (a.counts != b.counts)
+        + (a.threads != b.threads)
+        + 0.5 * (a.limits_w != b.limits_w)
+    )
+
+
+# --- the state of the code -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GitState:
+    """What git knows about the code; None where it knows nothing."""
+
+    commit: str | None = None
+    branch: str | None = None
+    dirty: bool | None = None
+    """Whether a file that git tracks was changed."""
+
+
+def git_state(directory: Path) -> GitState:
+    """The commit and branch checked out around a folder. Never fails.
+
+    Where no branch is checked out, as on CI, its name is GitHub's or GitLab's.
+    """
+    command = ["git", "-C", str(directory), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    try:
+        answer = subprocess.run(
+            command,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=GIT_TIMEOUT_S,
+            check=True,
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, ValueError, subprocess.SubprocessError):  # no git, no repository, too slow, an odd path
+        return GitState()
+    lines = answer.stdout.decode(errors="replace").splitlines()
+    facts = dict(line.removeprefix("# ").split(" ", 1) for line in lines if line.startswith("# branch."))
+    commit, branch = facts.get("branch.oid"), facts.get("branch.head")
+    return GitState(
+        commit=None if commit == "(initial)" else commit,
+        branch=_branch_on_ci() if branch == "(detached)" else branch,
+        dirty=any(not line.startswith("# ") for line in lines),
+    )
+
+
+def _branch_on_ci() -> str | None:
+    for variable in ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME"):
+        if os.environ.get(variable):
+            return os.environ[variable]
+    return None

@@ -1,0 +1,236 @@
+"""CPU packages and their memory, from the energy counters that Linux serves under /sys/class/powercap."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_carbon import machine
+from pytest_carbon.meters.protocol import Observation
+from pytest_carbon.records import Domain, Gpu, MeterError
+
+LARGEST_POWER_W = 5000.0
+"""No package takes more. A counter that went back, and would have had to pass its end faster, was reset."""
+
+SHORTEST_INTERVAL_S = 0.01
+"""What two reads are taken to be apart at least, when judging that power: counters step in milliseconds."""
+
+PERMISSION_REMEDY = (
+    "Since Linux 5.10 only root may read it (CVE-2020-8694). Allow it until the next reboot with "
+    "`sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj`, or for good with this line in "
+    "/etc/udev/rules.d/99-rapl.rules: "
+    'SUBSYSTEM=="powercap", KERNEL=="intel-rapl:*", RUN+="/bin/chmod a+r /sys%p/energy_uj"'
+)
+
+
+class RaplMeter:
+    """``cpu:<package>`` and ``dram:<package>``, measured by the processor itself (Intel, and AMD since Zen).
+
+    Only whole packages and their memory are read: ``core`` and ``uncore`` are parts of a package, ``psys`` holds it.
+    The counters wrap (after a minute at the earliest); that is undone as long as they are read more often than
+    that, which a watcher does.
+
+    Args:
+        root: where powercap is; another folder for containers that mount it elsewhere, and for tests.
+        clock: seconds; tells a counter that wrapped from one that was reset.
+
+    Raises:
+        MeterError: there are no counters, or they may not be read: why, and what to do.
+    """
+
+    stepped = True
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] = "/sys/class/powercap",
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._zones: list[_Zone] = []
+        try:
+            for name, path in _zones(Path(root)):
+                self._zones.append(_Zone(name, path, clock))
+            self._drop_unusable()
+        except BaseException:
+            self.close()
+            raise
+        if not any(zone.domain.family == "cpu" for zone in self._zones):
+            raise MeterError(_why_absent(Path(root)))
+        self.domains: tuple[Domain, ...] = tuple(zone.domain for zone in self._zones)
+
+    def _drop_unusable(self) -> None:
+        """Memory that counts nothing, and the dies of a package that all show one counter (AMD Threadripper, EPYC)."""
+        kept: list[_Zone] = []
+        for zone in self._zones:
+            silent = zone.domain.family == "dram" and zone.read_j() == 0
+            if silent or any(zone.mirrors(other) for other in kept):
+                zone.close()
+            else:
+                kept.append(zone)
+        self._zones = kept
+
+    def read_j(self, domain: int) -> float:
+        return self._zones[domain].read_j()
+
+    def observe(self, domain: int) -> Observation:
+        return Observation()
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        return ()
+
+    def close(self) -> None:
+        for zone in self._zones:
+            zone.close()
+
+
+class _Zone:
+    """One counter, kept open: a read is one system call."""
+
+    def __init__(self, name: str, path: Path, clock: Callable[[], float]) -> None:
+        family = name.partition(":")[0]
+        self.domain = Domain(name, "measured", "rapl package" if family == "cpu" else "rapl dram")
+        self._path = path / "energy_uj"
+        self._clock = clock
+        self._file: int | None = None
+        limit = path / "max_energy_range_uj"
+        self._range_uj = _number(_content(limit), limit)
+        if self._range_uj == 0:
+            raise MeterError(f"{limit} is 0: the counter beside it cannot be followed when it wraps.")
+        try:
+            self._file = os.open(self._path, os.O_RDONLY)
+            self._last_uj = self._raw_uj()
+        except OSError as error:
+            raise _refused(self._path, error) from error
+        except MeterError:
+            self.close()
+            raise
+        self._total_uj = self._last_uj
+        self._last_s = clock()
+        if family == "cpu" and self._last_uj == 0:
+            self.close()
+            raise MeterError(f"{self._path} is 0: the package counts nothing, which a virtual machine may do.")
+
+    def _raw_uj(self) -> int:
+        if self._file is None:
+            raise MeterError(f"{self._path} was closed.")
+        return _number(os.pread(self._file, 64, 0), self._path)
+
+    def read_j(self) -> float:
+        try:
+            raw_uj = self._raw_uj()
+        except OSError as error:
+            raise _refused(self._path, error) from error
+        now_s = self._clock()
+        grown_uj = raw_uj - self._last_uj
+        if grown_uj < 0:
+            grown_uj %= self._range_uj
+            elapsed_s = max(now_s - self._last_s, SHORTEST_INTERVAL_S)
+            if grown_uj / 1e6 > LARGEST_POWER_W * elapsed_s:
+                raise MeterError(
+                    f"{self._path} went back from {self._last_uj} to {raw_uj} without reaching its end "
+                    f"({self._range_uj}): the machine was suspended, or the driver loaded anew. Run the tests again."
+                )
+        self._total_uj += grown_uj
+        self._last_uj, self._last_s = raw_uj, now_s
+        return self._total_uj / 1e6
+
+    def mirrors(self, other: _Zone) -> bool:
+        """Whether both show one counter: then a read of one lies between two reads of the other."""
+        package = self.domain.name.partition("-")[0]
+        if other.domain.name.partition("-")[0] != package or other._range_uj != self._range_uj:
+            return False
+        before_j, here_j, after_j = other.read_j(), self.read_j(), other.read_j()
+        return before_j <= here_j <= after_j
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def _zones(root: Path) -> list[tuple[str, Path]]:
+    """(domain, folder) of every package and of its memory, each once."""
+    found: dict[str, Path] = {}
+    # intel-rapl before intel-rapl-mmio: the latter shows the same package through another register.
+    for path in sorted(_folders(root, r"intel-rapl:\d+")) + sorted(_folders(root, r"intel-rapl-mmio:\d+")):
+        package = re.fullmatch(r"package-(\d+(?:-die-\d+)?)", _content(path / "name").decode(errors="replace").strip())
+        if package is None or f"cpu:{package[1]}" in found:
+            continue
+        found[f"cpu:{package[1]}"] = path
+        for part in sorted(_folders(path, r"intel-rapl(-mmio)?:\d+:\d+")):
+            if _content(part / "name").strip() == b"dram":
+                found.setdefault(f"dram:{package[1]}", part)
+    return sorted(found.items())
+
+
+def _folders(root: Path, pattern: str) -> list[Path]:
+    """Matching folders in the root, or below the driver's own folder in it (for containers that mount only that)."""
+    with suppress(OSError):
+        below = [path for path in root.iterdir() if re.fullmatch(pattern, path.name)]
+        return below or [path for path in root.glob("intel-rapl*/*") if re.fullmatch(pattern, path.name)]
+    return []
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _number(content: bytes, path: Path) -> int:
+    text = content.decode(errors="replace").strip()
+    if not (text.isascii() and text.isdigit()):
+        raise MeterError(f"{path} holds {text[:40]!r}, where a number of microjoules is expected.")
+    return int(text)
+
+
+def _refused(path: Path, error: OSError) -> MeterError:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return MeterError(f"{path} may not be read. {PERMISSION_REMEDY}")
+    return MeterError(f"{path} cannot be read: {error.strerror}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What may hide a processor's counters."""
+
+    system: str
+    release: str
+    virtual: bool
+    container: bool
+
+
+def why_absent(root: Path, around: Surroundings) -> str:
+    """Why there are no counters below ``root``, and what to do: a sentence or two."""
+    if around.system != "Linux":
+        return f"RAPL is read through Linux's powercap, and this is {around.system}."
+    missing = f"no RAPL package in {root}"
+    if "microsoft" in around.release.lower():
+        return f"{missing}: WSL does not pass the processor's energy counters on. Run on Linux itself."
+    if around.virtual:
+        return (
+            f"{missing}: this is a virtual machine, and its hypervisor does not pass the processor's energy "
+            "counters on. Run on the host, or on a bare-metal machine."
+        )
+    if around.container:
+        return (
+            f"{missing}: container engines mask it. Start the container with "
+            "`docker run --security-opt systempaths=unconfined` or "
+            "`podman run --security-opt unmask=/sys/devices/virtual/powercap`."
+        )
+    return f"{missing}. Load the driver with `sudo modprobe intel_rapl_msr`; processors before 2011 have no counters."
+
+
+def _why_absent(root: Path) -> str:
+    system = {"darwin": "macOS", "win32": "Windows", "linux": "Linux"}.get(sys.platform, sys.platform)
+    around = Surroundings(system, platform.release(), machine.processor().virtual, machine.in_container())
+    return why_absent(root, around)

@@ -1,0 +1,319 @@
+"""What machine this is, how two of them differ, and what git says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_carbon import environment
+from pytest_carbon.environment import GitState, describe, difference, environment_id, git_state, nearest
+from pytest_carbon.machine import Processor
+from pytest_carbon.records import Domain, Gpu
+
+XEON = Processor("Intel(R) Xeon(R) Platinum 8480C", 224, sockets=2)
+H100 = Gpu(0, "GPU-1", "NVIDIA H100 80GB HBM3", 700.0, 85899345920)
+
+
+def gpu(index: int, name: str = "NVIDIA H100 80GB HBM3", power_limit_w: float | None = 700.0) -> Gpu:
+    return Gpu(index, f"GPU-{index}", name, power_limit_w)
+
+
+def domains(*names: str, kind: str = "measured") -> list[Domain]:
+    return [Domain(name, kind, "a counter") for name in names]  # type: ignore[arg-type]
+
+
+# --- ids -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gpus", "gated", "found"),
+    [
+        ([H100], domains("gpu:0"), "1x-nvidia-h100-80gb-hbm3-700w-gpu"),
+        ([gpu(0), gpu(1)], domains("gpu:0", "gpu:1"), "2x-nvidia-h100-80gb-hbm3-700w-gpu"),
+        ([gpu(0), gpu(1)], domains("gpu:1"), "1x-nvidia-h100-80gb-hbm3-700w-gpu"),
+        ([gpu(0, power_limit_w=499.6)], domains("gpu:0"), "1x-nvidia-h100-80gb-hbm3-500w-gpu"),
+        ([gpu(0, power_limit_w=None)], domains("gpu:0"), "1x-nvidia-h100-80gb-hbm3-gpu"),
+        (
+            [gpu(1, "Tesla V100-SXM2-16GB", 300.0), gpu(0), gpu(2)],
+            domains("gpu:0", "gpu:1", "gpu:2"),
+            "2x-nvidia-h100-80gb-hbm3-700w-1x-tesla-v100-sxm2-16gb-300w-gpu",
+        ),
+        ([], domains("gpu:0"), "1x-unknown-gpu"),
+        ([], domains("cpu:0"), "intel-xeon-platinum-8480c-224c-cpu"),
+        ([H100], domains("cpu:0", "cpu:1", "dram:0"), "intel-xeon-platinum-8480c-224c-cpu-dram"),
+        (
+            [],
+            domains("dram:0", "cpu:0", kind="estimated"),
+            "intel-xeon-platinum-8480c-224c-cpu-dram-estimated",
+        ),
+        (
+            [H100],
+            domains("dram:0", "gpu:0", "wall:0", "cpu:0"),
+            "1x-nvidia-h100-80gb-hbm3-700w-intel-xeon-platinum-8480c-224c-gpu-cpu-dram-wall",
+        ),
+        (
+            [H100],
+            domains("gpu:0") + domains("cpu:0", kind="estimated"),
+            "1x-nvidia-h100-80gb-hbm3-700w-intel-xeon-platinum-8480c-224c-gpu-cpu-estimated",
+        ),
+    ],
+)
+def test_ids(gpus: list[Gpu], gated: list[Domain], found: str) -> None:
+    """What is gated, on what, under which power limit, and whether it is estimated."""
+    assert environment_id(gpus, gated, XEON) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("Intel(R) Xeon(R) CPU @ 2.20GHz", "intel-xeon-8c-cpu"),
+        ("Intel(R) Core(TM) i7-9750H CPU @ 2.60GHz", "intel-core-i7-9750h-8c-cpu"),
+        ("12th Gen Intel(R) Core(TM) i7-12700K", "12th-gen-intel-core-i7-12700k-8c-cpu"),
+        ("AMD EPYC 7763 64-Core Processor", "amd-epyc-7763-8c-cpu"),
+        ("Apple M2 Pro", "apple-m2-pro-8c-cpu"),
+        ("arm 0x41 0xd4f", "arm-0x41-0xd4f-8c-cpu"),
+        ("龙芯", "unknown-8c-cpu"),
+        (None, "unknown-8c-cpu"),
+    ],
+)
+def test_processors_by_their_model(name: str | None, found: str) -> None:
+    """Trade marks, clock readings and filler are not part of a name."""
+    assert environment_id([], domains("cpu:0"), Processor(name, 8)) == found
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=200), st.none() | st.floats(min_value=0, max_value=1e4)), max_size=9),
+    st.none() | st.text(max_size=300),
+    st.lists(st.sampled_from(["gpu:0", "gpu:1", "cpu:0", "dram:0", "wall:0"]), min_size=1, unique=True),
+    st.booleans(),
+)
+def test_ids_are_short_folder_names(
+    described: list[tuple[str, float | None]], cpu: str | None, gated: list[str], estimated: bool
+) -> None:
+    """a–z, 0–9 and single hyphens, 100 characters at most, the domains and the kind always at the end."""
+    gpus = [Gpu(i, f"GPU-{i}", name, limit) for i, (name, limit) in enumerate(described)]
+    found = environment_id(gpus, domains(*gated, kind="estimated" if estimated else "measured"), Processor(cpu, 4))
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", found)
+    assert len(found) <= 100
+    assert found.endswith("-estimated") == estimated
+
+
+def test_long_ids_stay_apart() -> None:
+    """What is cut off is still told apart."""
+    long = [environment_id([gpu(0, "X" * 120 + end)], domains("gpu:0"), XEON) for end in "ab"]
+    assert [len(found) for found in long] == [100, 100]
+    assert long[0] != long[1]
+
+
+def test_this_machine() -> None:
+    """Facts as they are; what no one knows is None."""
+    found = describe([H100], domains("gpu:0"), driver="570.86.15")
+    assert found.id == "1x-nvidia-h100-80gb-hbm3-700w-gpu"
+    assert found.gpus == (H100,)
+    assert found.driver == "570.86.15"
+    assert found.python == ".".join(map(str, sys.version_info[:3]))
+    assert found.cpu_count is not None
+    assert found.cpu_count >= 1
+    assert found.boot == describe([], domains("cpu:0"), driver=None).boot
+
+
+def test_torch_is_asked_about_and_never_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loaded module's version, else the installed package's, else None."""
+    torch = ModuleType("torch")
+    torch.__version__ = "9.9+cu999"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    assert describe([], domains("cpu:0"), driver=None).torch == "9.9+cu999"
+    monkeypatch.delitem(sys.modules, "torch")
+    describe([], domains("cpu:0"), driver=None)
+    assert "torch" not in sys.modules
+    assert environment._version_of("pytest") == version("pytest")
+    assert environment._version_of("no-such-package") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has an id for it")
+def test_boot_is_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a minute of the clock where the system has no id."""
+    assert environment._boot() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    monkeypatch.setattr(environment, "Path", lambda path: Path("/nowhere"))
+    assert re.fullmatch(r"minute-\d{7,}", environment._boot() or "")
+
+
+# --- what differs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "text"),
+    [
+        (
+            "1x-nvidia-h100-80gb-hbm3-700w-gpu",
+            "1x-nvidia-h100-80gb-hbm3-500w-gpu",
+            "same GPU, power limit 700 W → 500 W",
+        ),
+        (
+            "1x-nvidia-h100-80gb-hbm3-gpu",
+            "2x-nvidia-h100-80gb-hbm3-500w-gpu",
+            "same GPU, 1 → 2 GPUs, power limit unknown → 500 W",
+        ),
+        (
+            "1x-nvidia-a100-sxm4-80gb-400w-gpu",
+            "1x-nvidia-h100-80gb-hbm3-700w-gpu",
+            "nvidia-a100-sxm4-80gb → nvidia-h100-80gb-hbm3, power limit 400 W → 700 W",
+        ),
+        (
+            "amd-epyc-7763-128c-cpu-dram",
+            "amd-epyc-7763-64c-cpu-dram-estimated",
+            "same processor, 128 → 64 threads, measured → estimated",
+        ),
+        ("amd-epyc-7763-128c-cpu", "amd-epyc-7763-128c-cpu-dram", "same processor, cpu → cpu + dram"),
+        (
+            "1x-nvidia-h100-700w-gpu",
+            "intel-xeon-8c-cpu-estimated",
+            "nvidia-h100 → intel-xeon, power limit 700 W → unknown, gpu → cpu, measured → estimated",
+        ),
+        (
+            "1x-tesla-v100-300w-2x-nvidia-h100-700w-gpu",
+            "1x-tesla-v100-300w-2x-nvidia-h100-600w-gpu",
+            "same GPU, power limit 300+700 W → 300+600 W",
+        ),
+    ],
+)
+def test_differences_are_a_sentence(there: str, here: str, text: str) -> None:
+    """From what is stored to what is here."""
+    assert difference(there, here) == text
+
+
+def test_the_nearest_environment() -> None:
+    """Same way of measuring before same hardware, same hardware before same settings."""
+    stored = [
+        "intel-xeon-8c-cpu-estimated",
+        "1x-nvidia-a100-sxm4-80gb-500w-gpu",
+        "4x-nvidia-h100-80gb-hbm3-500w-gpu",
+        "1x-nvidia-h100-80gb-hbm3-700w-gpu",
+    ]
+    here = "1x-nvidia-h100-80gb-hbm3-500w-gpu"
+    order = []
+    while stored:
+        found = nearest(here, stored)
+        assert found is not None
+        assert found[1] == difference(found[0], here)
+        order.append(found[0])
+        stored.remove(found[0])
+    assert order == [
+        "1x-nvidia-h100-80gb-hbm3-700w-gpu",
+        "4x-nvidia-h100-80gb-hbm3-500w-gpu",
+        "1x-nvidia-a100-sxm4-80gb-500w-gpu",
+        "intel-xeon-8c-cpu-estimated",
+    ]
+
+
+def test_nothing_is_near_where_nothing_is_stored() -> None:
+    """Nor is this environment near itself."""
+    assert nearest("intel-xeon-8c-cpu", []) is None
+    assert nearest("intel-xeon-8c-cpu", ["intel-xeon-8c-cpu"]) is None
+
+
+@given(st.from_regex(r"[a-z0-9]+(-[a-z0-9]+){0,9}", fullmatch=True), st.from_regex(r"[a-z0-9-]{1,60}", fullmatch=True))
+def test_any_folder_name_can_be_compared(there: str, here: str) -> None:
+    """A folder that somebody made is a stored environment like others."""
+    assert difference(there, here)
+    assert nearest(here, [there, here]) is not None or there == here
+
+
+# --- git -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty repository, and no git or CI settings from outside."""
+    for variable in list(os.environ):
+        if variable.startswith(("GIT_", "GITHUB_", "CI_")):
+            monkeypatch.delenv(variable)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "feature/faster")
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def commit(folder: Path) -> str:
+    (folder / "code.py").write_text("x = 1\n")
+    git(folder, "add", "code.py")
+    git(folder, "commit", "-q", "-m", "a start")
+    return git(folder, "rev-parse", "HEAD")
+
+
+def test_commit_branch_and_changes(repository: Path) -> None:
+    """Changed is what git tracks; a file that it does not know changes nothing."""
+    head = commit(repository)
+    (repository / "new file").write_text("not tracked\n")
+    below = repository / "tests"
+    below.mkdir()
+    assert git_state(below) == GitState(head, "feature/faster", False)
+    (repository / "code.py").write_text("x = 2\n")
+    assert git_state(below) == GitState(head, "feature/faster", True)
+
+
+def test_before_the_first_commit(repository: Path) -> None:
+    """There is a branch, and no commit."""
+    assert git_state(repository) == GitState(None, "feature/faster", False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "branch"),
+    [
+        ({}, None),
+        ({"GITHUB_REF_NAME": "main"}, "main"),
+        ({"GITHUB_HEAD_REF": "fix", "GITHUB_REF_NAME": "12/merge"}, "fix"),
+        ({"GITHUB_HEAD_REF": "", "GITHUB_REF_NAME": "main"}, "main"),
+        ({"CI_COMMIT_REF_NAME": "gitlab"}, "gitlab"),
+    ],
+)
+def test_a_detached_head_has_the_branch_that_ci_names(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], branch: str | None
+) -> None:
+    """GitHub's and GitLab's variables; a branch that is checked out is never overruled by them."""
+    head = commit(repository)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert git_state(repository).branch == "feature/faster"
+    git(repository, "checkout", "-q", "--detach")
+    assert git_state(repository) == GitState(head, branch, False)
+
+
+def test_no_repository_no_git_no_folder(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is known, and nothing fails."""
+    nothing = GitState(None, None, None)
+    assert git_state(tmp_path) == nothing
+    assert git_state(tmp_path / "nowhere") == nothing
+    assert git_state(Path("nul\0byte")) == nothing
+    (repository / ".git" / "HEAD").write_text("garbage")
+    assert git_state(repository) == nothing
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_state(repository) == nothing
+
+
+def test_a_git_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while nothing is known."""
+    program = tmp_path / "git"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(environment, "GIT_TIMEOUT_S", 0.2)
+    assert git_state(tmp_path) == GitState()

@@ -1,0 +1,793 @@
+"""What the terminal shows: the table after a run, the report of a failed test, the line that tells the wait.
+
+Records in, lines of text out; the plugin writes them with pytest's terminal writer.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
+
+from pytest_carbon import gate
+from pytest_carbon.records import (
+    CarbonIntensity,
+    Environment,
+    Key,
+    Measurement,
+    Record,
+    SessionResult,
+    Settings,
+    Status,
+    TestResult,
+    Verdict,
+)
+from pytest_carbon.reports.text import (
+    UNKNOWN,
+    Page,
+    Quantity,
+    change,
+    columns,
+    count,
+    duration,
+    listing,
+    quantities,
+    quantity,
+    share,
+)
+
+_MOST_ROWS = 40
+"""More rows than this push the problems off the screen: those that pass are then counted, not listed."""
+_LEAST_NAME = 14
+"""Columns of a test's id below which a column of figures is given up instead."""
+_LONGEST_NAME = 100
+"""Columns of a test's id in a sentence."""
+_MOST_NAMES = 2
+"""More tests than this are counted in a sentence."""
+_LABEL = 12
+"""Columns of the labels in a failure's report."""
+
+_FAILING: Mapping[str, bool] = {"red": True, "bold": True}
+_WARNING: Mapping[str, bool] = {"yellow": True}
+_GOOD: Mapping[str, bool] = {"green": True}
+_HEADER: Mapping[str, bool] = {"bold": True}
+_PLAIN: Mapping[str, bool] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line for ``TerminalWriter.line(text, **markup)``."""
+
+    text: str
+    markup: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineSummary:
+    """Where a baseline lies and what its newest session ran on; the verdict knows how many batches it has."""
+
+    location: str
+    """The file or URL, as the user would name it."""
+    first: str | None = None
+    """ISO 8601; of the oldest session, and of the newest:"""
+    last: str | None = None
+    commit: str | None = None
+    torch: str | None = None
+    driver: str | None = None
+    power_limit_w: float | None = None
+
+    @classmethod
+    def of(cls, records: Iterable[Record], location: str, power_limit_w: float | None = None) -> BaselineSummary:
+        """Of one measurement's records, those that it is held to; ``power_limit_w`` is what they were made under."""
+        counted = gate.baseline(records)
+        if counted is None:
+            return cls(location)
+        ordered = [record for batch in counted.batches for record in batch]
+        newest = ordered[-1]
+        return cls(
+            location=location,
+            first=ordered[0].created,
+            last=newest.created,
+            commit=newest.commit,
+            torch=newest.torch,
+            driver=newest.driver,
+            power_limit_w=power_limit_w,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FailureContext:
+    """What the report of a failed test says besides the measurement and its verdict."""
+
+    environment: Environment
+    intensity: CarbonIntensity
+    tolerance: float | Literal[False]
+    """The one that this measurement is held to."""
+    commit: str | None = None
+    dirty: bool | None = None
+    baseline: BaselineSummary | None = None
+    suite: str | None = None
+    """The sentence, when the whole suite moved."""
+    nearest: str | None = None
+    """The nearest environment that has a baseline, and what differs, when this one has none."""
+    report: str | None = None
+    """The file of ``--carbon-json``."""
+    selector: str | None = None
+    """How a command line names the test where that is not its id (another folder, ``--pyargs``)."""
+    width: int = 80
+    ascii: bool = False
+
+
+# --- after the run ---------------------------------------------------------------------------------
+
+
+class _Row(NamedTuple):
+    test: TestResult
+    measurement: Measurement
+    verdict: Verdict
+
+    @property
+    def label(self) -> str:
+        return _label((self.test.nodeid, self.measurement.name))
+
+    @property
+    def module(self) -> str:
+        module, found, _ = self.test.nodeid.partition("::")
+        return module if found else ""
+
+    @property
+    def function(self) -> str:
+        """The test's id without its module."""
+        return self.test.nodeid[len(self.module) + 2 :] if self.module else self.test.nodeid
+
+
+def _label(key: Key) -> str:
+    test, name = key
+    test = Page(_LONGEST_NAME).fit(test, _LONGEST_NAME)
+    return test if name == "call" else f"{test} · {name}"
+
+
+def summary(
+    result: SessionResult,
+    *,
+    width: int,
+    quiet: bool,
+    verbose: bool,
+    environments: Sequence[str],
+    nearest: str | None,
+    not_run: Sequence[Key] | None = None,
+    ascii: bool = False,
+) -> list[Line]:
+    """What stands at the end of the run: the table, and what it cannot say.
+
+    ``environments``: the ids that have a baseline, nearest first; ``nearest``: how the first of them
+    differs from this one, given where this one has none. ``not_run``: the measurements that have a
+    baseline here and were not run (None: their number follows from the suite's). ``quiet``: only the rows
+    that do not simply pass, and one sentence. No line is wider than ``width`` (30 at least).
+    """
+    page = Page(width, ascii)
+    rows = [_Row(test, *pair) for test in result.tests for pair in test.measurements]
+    compared = _compared(rows, result, not_run, tally=quiet)
+    nearby = _nearest(environments, nearest)
+    shared = (result.suite.moved, _WARNING if result.settings.gate == "warn" else _FAILING)
+    if quiet:
+        shown = _unfolded([row for row in rows if row.verdict.status != "pass"], result.settings)
+        sentence = ". ".join(filter(None, [f"carbon{_estimated(result)}: {compared}", nearby]))
+        return _table(shown, page, result.settings, header=False) + _sentences(page, [shared, (sentence, _PLAIN)])
+    shown = rows if verbose else _unfolded(rows, result.settings)
+    lines = [_headline(result, page), *_table(shown, page, result.settings)]
+    lines += _sentences(page, [(_folded(rows, shown, result.settings), _PLAIN)])
+    if rows:
+        lines.append(Line(""))
+    return lines + _sentences(
+        page,
+        [
+            shared,
+            (compared, _PLAIN),
+            (nearby, _PLAIN),
+            (_too_weak(rows), _WARNING),
+            *((doubt, _WARNING) for doubt in _doubts(rows)),
+            (_warn_only(rows, result.settings), _WARNING),
+            (_cost(rows, result), _PLAIN),
+            (_intensity(result.intensity) if rows else None, _PLAIN),
+            *((note, _PLAIN) for note in result.notes),
+        ],
+    )
+
+
+def _sentences(page: Page, texts: Iterable[tuple[str | None, Mapping[str, bool]]]) -> list[Line]:
+    return [Line(line, markup) for text, markup in texts if text for line in page.wrap(text)]
+
+
+def _estimated(result: SessionResult) -> str:
+    return " (estimated, not measured)" if result.environment.id.endswith("-estimated") else ""
+
+
+def _headline(result: SessionResult, page: Page) -> Line:
+    title = page.fit(f"carbon{_estimated(result)}: {result.environment.id}", page.width - 4)
+    bars = page.width - columns(title) - 2
+    return Line(f"{'=' * (bars // 2)} {title} {'=' * (bars - bars // 2)}", _HEADER)
+
+
+def _unfolded(rows: list[_Row], settings: Settings) -> list[_Row]:
+    """All rows while they fit on a screen, else those that a person must see."""
+    return rows if len(rows) <= _MOST_ROWS else [row for row in rows if not _folds(row, settings)]
+
+
+def _folds(row: _Row, settings: Settings) -> bool:
+    return _status(row, settings) in ("pass", "new")
+
+
+def _folded(rows: list[_Row], shown: list[_Row], settings: Settings) -> str | None:
+    if len(shown) == len(rows):
+        return None
+    hidden = [row.verdict for row in rows if _folds(row, settings)]
+    changes = [verdict.change for verdict in hidden if verdict.change is not None]
+    new = sum(verdict.status == "new" for verdict in hidden)
+    parts = []
+    if passed := len(hidden) - new:
+        between = f" (change {change(min(changes))} to {change(max(changes))})" if changes else ""
+        parts.append(f"{count(passed)} pass{between}")
+    if new:
+        parts.append(f"{count(new)} {'is' if new == 1 else 'are'} new")
+    return f"{' and '.join(parts)}: listed with -v"
+
+
+# --- the table -------------------------------------------------------------------------------------
+
+
+class _Column:
+    """Cells of one width under a title: figures to the right, words to the left."""
+
+    def __init__(self, title: str, cells: Sequence[str], *, left: bool = False) -> None:
+        self.width = max(map(columns, [title, *cells]))
+        self._pad = _ljust if left else _rjust
+        self.title = self._pad(title, self.width)
+        self.cells = [self._pad(cell, self.width) for cell in cells]
+
+
+def _table(rows: list[_Row], page: Page, settings: Settings, *, header: bool = True) -> list[Line]:
+    """One row a measurement, in the order of the run.
+
+    The richest set of columns beside which the tests' ids fit; else under a line for each module, and with
+    their middles left out; a test of several measurements, or whose shortened id could be another's, has
+    a line of its own above.
+    """
+    if not rows:
+        return []
+    figures, grouped = _layout(rows, page, settings)
+    room = max(1, page.width - _taken(figures))
+    names = [page.fit(_name(row, grouped), room) for row in rows]
+    alike = Counter((row.module, name) for row, name in zip(rows, names, strict=True))
+    own_line = [
+        grouped and (row.measurement.name != "call" or alike[row.module, name] > 1)
+        for row, name in zip(rows, names, strict=True)
+    ]
+    names = [
+        page.fit(f"    {row.measurement.name}", room) if below else name
+        for row, name, below in zip(rows, names, own_line, strict=True)
+    ]
+    tests = _Column(page.fit("test", room), names, left=True)
+    lines = []
+    if header:
+        lines.append(Line(_joined(tests.title, *(column.title for column in figures)), _HEADER))
+    module = function = ""
+    for i, row in enumerate(rows):
+        if grouped and row.module != module:
+            module, function = row.module, ""
+            lines.append(Line(page.fit(module, page.width)))
+        if own_line[i] and row.function != function:
+            function = row.function
+            lines.append(Line(page.fit(f"  {function}", page.width)))
+        text = _joined(tests.cells[i], *(column.cells[i] for column in figures))
+        lines.append(Line(text, _markup(row, settings)))
+    return lines
+
+
+def _layout(rows: list[_Row], page: Page, settings: Settings) -> tuple[list[_Column], bool]:
+    """The columns beside the tests' ids, and whether the ids stand under their modules."""
+    energy = _aligned([_energy(row.measurement) for row in rows], page)
+    carbon = _aligned([_carbon_per_1000(row.measurement) for row in rows], page)
+    moved = _Column("change", [page.clean(change(row.verdict.change)) for row in rows])
+    sees = [page.clean(_sees(row.verdict)) for row in rows]
+    status = _Column("status", [_status(row, settings) for row in rows], left=True)
+    doubts = [", ".join(doubt.code for doubt in row.measurement.doubts) for row in rows]
+    rich = [
+        _Column("energy per call", energy),
+        _Column("time", _aligned([_time(row.measurement) for row in rows], page)),
+        _Column("power", _aligned([_power(row.measurement) for row in rows], page)),
+        _Column("CO2e per 1,000", carbon),
+        moved,
+        _Column("detectable", sees),
+        status,
+        *([_Column("doubts", [page.clean(doubt) for doubt in doubts], left=True)] if any(doubts) else []),
+    ]
+    lean = [_Column("energy/call", energy), _Column("CO2e/1k", carbon), moved, _Column("detects", sees), status]
+    for figures in (rich, lean):
+        for grouped in (False, True):
+            if _taken(figures) + max(columns(page.clean(_name(row, grouped))) for row in rows) <= page.width:
+                return figures, grouped
+    for column in (lean[1], lean[3], lean[2], lean[0]):  # a narrow terminal: what can be done without goes first
+        if _taken(lean) + _LEAST_NAME > page.width:
+            lean.remove(column)
+    return lean, True
+
+
+def _taken(figures: list[_Column]) -> int:
+    return sum(column.width + 2 for column in figures)
+
+
+def _joined(*cells: str) -> str:
+    return "  ".join(cells).rstrip()
+
+
+def _ljust(text: str, wide: int) -> str:
+    return text + " " * (wide - columns(text))
+
+
+def _rjust(text: str, wide: int) -> str:
+    return " " * (wide - columns(text)) + text
+
+
+def _name(row: _Row, grouped: bool) -> str:
+    """How a row is called: by its id, or by what the lines above it leave to say."""
+    if not grouped:
+        return row.test.nodeid if row.measurement.name == "call" else f"{row.test.nodeid} · {row.measurement.name}"
+    return f"  {row.function}" if row.measurement.name == "call" else f"    {row.measurement.name}"
+
+
+def _aligned(figures: Sequence[Quantity | str], page: Page) -> list[str]:
+    """Numbers, errors and units, each in a column of their own; words stand at the right."""
+    known = [figure for figure in figures if isinstance(figure, Quantity)]
+    value = max((len(figure.value) for figure in known), default=0)
+    error = max((len(figure.error or "") for figure in known), default=0)
+    unit = max((len(figure.unit) for figure in known), default=0)
+    between = page.clean(" ± ") if error else ""
+    cells = []
+    for figure in figures:
+        if isinstance(figure, str):
+            cells.append(page.clean(figure))
+            continue
+        sign = between if figure.error else " " * len(between)
+        cells.append(f"{figure.value:>{value}}{sign}{figure.error or '':<{error}} {page.clean(figure.unit):<{unit}}")
+    return cells
+
+
+def _energy(measurement: Measurement) -> Quantity | str:
+    if measurement.energy_j_per_call is None:
+        return "not measured"
+    return quantity(measurement.energy_j_per_call, "J", measurement.energy_j_per_call_error)
+
+
+def _carbon_per_1000(measurement: Measurement) -> Quantity | str:
+    emissions_g = measurement.emissions_g_per_call
+    return UNKNOWN if emissions_g is None else quantity(1000 * emissions_g, "g")
+
+
+def _time(measurement: Measurement) -> Quantity | str:
+    duration_s = measurement.duration_s_per_call
+    return UNKNOWN if duration_s is None else quantity(duration_s, "s")
+
+
+def _power(measurement: Measurement) -> Quantity | str:
+    energy_j, duration_s = measurement.energy_j_per_call, measurement.duration_s_per_call
+    return quantity(energy_j / duration_s, "W") if energy_j is not None and duration_s else UNKNOWN
+
+
+def _sees(verdict: Verdict) -> str:
+    known = share(verdict.detectable_change)
+    return known if known == UNKNOWN else f"≥{known}"
+
+
+def _fails(row: _Row, settings: Settings) -> bool:
+    strict = settings.strict and row.verdict.status in ("new", "inconclusive") and row.test.outcome == "failed"
+    return row.verdict.failed or strict
+
+
+def _status(row: _Row, settings: Settings) -> str:
+    """Capitals for what fails the build: they stand out where there is no colour."""
+    if _fails(row, settings):
+        return row.verdict.status.upper()
+    by_carbon = any(_fails(_Row(row.test, *pair), settings) for pair in row.test.measurements)
+    return "test failed" if row.test.outcome == "failed" and not by_carbon else row.verdict.status
+
+
+def _markup(row: _Row, settings: Settings) -> Mapping[str, bool]:
+    status = row.verdict.status
+    if _fails(row, settings):
+        return _WARNING if settings.gate == "warn" and status != "error" else _FAILING
+    return {"inconclusive": _WARNING, "improvement": _GOOD}.get(status, _PLAIN)
+
+
+# --- the sentences under it ------------------------------------------------------------------------
+
+
+def _compared(rows: list[_Row], result: SessionResult, not_run: Sequence[Key] | None, *, tally: bool) -> str:
+    """``compared 11 of 12: …``: what was not, and why."""
+    left_out: dict[Status, list[_Row]] = {}
+    for row in rows:
+        if row.verdict.change is None:
+            left_out.setdefault(row.verdict.status, []).append(row)
+    errors = left_out.pop("error", [])
+    exempt = left_out.pop("pass", [])
+    over = left_out.pop("over-budget", [])
+    new = [row for found in left_out.values() for row in found]
+    suite = result.suite
+    missing = max(0, suite.gated - suite.compared - len(errors)) if not_run is None else len(not_run)
+    total = suite.compared + len(errors) + len(exempt) + len(over) + len(new) + missing
+    if total == 0:
+        return "nothing was measured: no test that ran uses the carbon fixture or has a carbon_budget marker"
+    reasons = []
+    if errors:
+        reasons.append(f"{_who(errors)} {_verb(errors, 'was', 'were')} not measured")
+    if new and (result.settings.record or result.settings.accept):
+        reasons.append(f"{_who(new)} had no baseline")
+    elif new:
+        remedy = f"(record {_verb(new, 'one', 'them')} with --carbon-record)"
+        reasons.append(f"{_who(new)} {_verb(new, 'has', 'have')} no baseline {remedy}")
+    if exempt:
+        reasons.append(f"{_who(exempt)} {_verb(exempt, 'is', 'are')} not held to one (tolerance=False)")
+    if over:
+        reasons.append(f"{_who(over)} {_verb(over, 'is', 'are')} over budget with nothing to compare with")
+    if missing:
+        known = 0 < len(not_run or ()) <= _MOST_NAMES
+        names = listing([_label(key) for key in not_run or ()]) if known else f"{count(missing)} with a baseline"
+        reasons.append(f"{names} {'was' if missing == 1 else 'were'} not run")
+    text = f"compared {count(suite.compared)} of {count(total)}"
+    if tally and rows:
+        found = [row.verdict.status for row in rows]
+        text += f" ({', '.join(f'{count(found.count(s))} {s}' for s in get_args(Status) if s in found)})"
+    return f"{text}: {'; '.join(reasons)}" if reasons else text
+
+
+def _who(rows: list[_Row]) -> str:
+    """A few by name; the table names the others."""
+    return listing([row.label for row in rows]) if len(rows) <= _MOST_NAMES else count(len(rows))
+
+
+def _verb(several: Sequence[object], one: str, many: str) -> str:
+    return one if len(several) == 1 else many
+
+
+def _nearest(environments: Sequence[str], nearest: str | None) -> str | None:
+    if nearest is None:
+        return None
+    if environments and environments[0] not in nearest:
+        nearest = f"{environments[0]} ({nearest})"
+    also = f"; others: {listing(environments[1:])}" if environments[1:] else ""
+    return f"nearest environment with a baseline: {nearest}{also}"
+
+
+def _too_weak(rows: list[_Row]) -> str | None:
+    """The weakest gate's sentence, and which others are too weak."""
+    weak = [(row, sentence) for row in rows if (sentence := gate.weak(row.verdict))]
+    weak.sort(key=lambda found: -(found[0].verdict.detectable_change or 0))
+    return _concerning("too weak", weak, rows) if weak else None
+
+
+def _doubts(rows: list[_Row]) -> list[str]:
+    """Once per code: a sentence, and whom it concerns."""
+    found: dict[str, list[tuple[_Row, str]]] = {}
+    for row in rows:
+        for doubt in {doubt.code: doubt for doubt in row.measurement.doubts}.values():
+            found.setdefault(doubt.code, []).append((row, doubt.text))
+    return [_concerning(f"doubt ({code})", concerned, rows) for code, concerned in found.items()]
+
+
+def _concerning(what: str, found: list[tuple[_Row, str]], rows: list[_Row]) -> str:
+    """``what: a and b: sentence`` where all have the same, else the first one's and the names of the others."""
+    functions = [(row.function, row.measurement.name) for row in rows]
+    unique = len(set(functions)) == len(functions)  # the module need not be said
+    labels = [_label((row.function, row.measurement.name)) if unique else row.label for row, _ in found]
+    text = found[0][1].rstrip(".")
+    if len({text for _, text in found}) == 1:
+        return f"{what}: {listing(labels)}: {text}"
+    return f"{what}: {labels[0]}: {text}. Also {listing(labels[1:])}"
+
+
+def _warn_only(rows: list[_Row], settings: Settings) -> str | None:
+    spared = [row for row in rows if row.verdict.failed and row.verdict.status != "error"]
+    if settings.gate != "warn" or not spared:
+        return None
+    return f"{_who(spared)} would have failed without --carbon-gate=warn"
+
+
+def _cost(rows: list[_Row], result: SessionResult) -> str | None:
+    """What measuring took besides the calls: joules, grams, seconds."""
+    if not rows:
+        return None
+    calls_s = 0.0
+    calls_j = []
+    for _, measurement, _ in rows:
+        if measurement.energy_j_per_call is not None:
+            calls_j.append(measurement.energy_j_per_call * measurement.calls)
+        calls_s += sum(each.duration_s for each in measurement.rounds) or (
+            (measurement.duration_s_per_call or 0.0) * measurement.calls
+        )
+    around = duration(max(0.0, result.duration_s - calls_s))
+    if result.cost_energy_j is None:
+        return f"what measuring cost is not known; the run took {around} besides the calls"
+    text = f"measuring cost {_joules(result.cost_energy_j, result.intensity)}, {around}"
+    calls = f"; the calls themselves took {_joules(sum(calls_j), result.intensity)}, {duration(calls_s)}"
+    return text + calls if calls_j else text
+
+
+def _joules(energy_j: float, intensity: CarbonIntensity) -> str:
+    return f"{quantity(energy_j, 'J')} ({quantity(intensity.emissions_g(energy_j), 'g')} CO2e)"
+
+
+def _intensity(intensity: CarbonIntensity) -> str:
+    source = intensity.source
+    if intensity.year is not None and str(intensity.year) not in source:
+        source = f"{source}, {intensity.year}"
+    return f"CO2e at {_grid_and_pue(intensity)}: {source}"
+
+
+def _grid_and_pue(intensity: CarbonIntensity) -> str:
+    pue = f"{intensity.pue:.1f}" if round(intensity.pue, 1) == intensity.pue else f"{intensity.pue:.4g}"
+    return f"{intensity.g_per_kwh:.4g} gCO2e/kWh, PUE {pue}"
+
+
+# --- a failed test -----------------------------------------------------------------------------------
+
+
+def failure(test: str, measurement: Measurement, verdict: Verdict, context: FailureContext) -> str:
+    """What a failed test shows: the reason, the figures, what else changed, and the commands.
+
+    What the reason says already is not said again. No line is wider than ``context.width`` but those with
+    commands and paths, which must stay copyable.
+    """
+    page = Page(context.width, context.ascii)
+    where = "" if measurement.name == "call" else f" in {measurement.name}"
+    estimated = " (estimated, not measured)" if measurement.estimated and verdict.status != "error" else ""
+    reason = verdict.reason
+    if measurement.failure and measurement.failure not in reason:
+        reason = f"{reason.rstrip('.')}: {measurement.failure}"
+    parts = [
+        page.wrap(f"carbon {verdict.status}{where}{estimated}: {reason}", hang=""),
+        _figures(measurement, verdict, context.tolerance or 0.0, page) + _facts(measurement, verdict, context, page),
+        _remedy(test, measurement, verdict, context, page),
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def _figures(measurement: Measurement, verdict: Verdict, tolerance: float, page: Page) -> list[str]:
+    """Energy, and the time and the power whose product it is: then, now, by how much."""
+    energy_j, duration_s, power_w = _now(measurement)
+    if energy_j is None or verdict.baseline_j_per_call is None:
+        return []
+    was_j, was_s = verdict.baseline_j_per_call, _before(duration_s, verdict.duration_change)
+    was_w, error_j = _before(power_w, verdict.power_change), measurement.energy_j_per_call_error
+    moved = _moved(verdict, tolerance)
+    rows = [("", "baseline", "now", "change", "")]
+    for what, was, now, unit, error, changed in (
+        ("energy", was_j, energy_j, "J", error_j, verdict.change),
+        ("time", was_s, duration_s, "s", None, verdict.duration_change),
+        ("power", was_w, power_w, "W", None, verdict.power_change),
+    ):
+        if was is None or now is None:
+            continue
+        then, today = quantities([was, now], unit, error)
+        remark = "← this is what moved" if what == moved else ""
+        rows.append((what, str(then), str(today), change(changed), remark))
+    cells = [[page.clean(cell) for cell in row] for row in rows]
+    _, *widths, _ = (max(map(columns, column)) for column in zip(*cells, strict=True))
+    lines = []
+    for what, *figures, remark in cells:
+        line = f"  {what:<{_LABEL}}{'   '.join(map(_rjust, figures, widths))}"
+        if columns(f"{line}  {remark}") <= page.width:
+            line = f"{line}  {remark}".rstrip()
+        lines.append(page.fit(line, page.width, head=1.0))
+    return lines
+
+
+def _now(measurement: Measurement) -> tuple[float | None, float | None, float | None]:
+    """J and s per call, W: time and power as the gate scores them, where it does."""
+    energy_j, duration_s = measurement.energy_j_per_call, measurement.duration_s_per_call
+    scored_j = energy_j
+    if measurement.sessions:
+        scored_j, duration_s = measurement.sessions[-1].energy_j_per_call, measurement.sessions[-1].duration_s_per_call
+    return energy_j, duration_s, scored_j / duration_s if scored_j is not None and duration_s else None
+
+
+def _before(now: float | None, relative: float | None) -> float | None:
+    return now / (1 + relative) if now is not None and relative is not None and relative > -1 else None
+
+
+def _moved(verdict: Verdict, tolerance: float) -> str | None:
+    """``time`` or ``power`` where a change worth explaining is nearly all of it: as the gate's sentence has it."""
+    time, power = verdict.duration_change, verdict.power_change
+    if time is None or power is None or abs(verdict.change or 0.0) <= tolerance:
+        return None
+    return "time" if abs(power) < abs(time) / 4 else "power" if abs(time) < abs(power) / 4 else None
+
+
+def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page) -> list[str]:
+    """Labelled sentences: what was measured, what the baseline is, what else changed."""
+    if verdict.status == "error" or measurement.energy_j_per_call is None:
+        return []
+    doubts = [doubt for doubt in measurement.doubts if doubt.text.rstrip(".") not in verdict.reason]
+    suite = context.suite if context.suite and context.suite not in verdict.reason else None
+    lines: list[str] = []
+    for label, text in (
+        ("now", _call(measurement) if verdict.baseline_j_per_call is None else None),
+        ("allowed", _allowed(verdict, context.tolerance)),
+        ("baseline", _baseline(verdict, context.baseline)),
+        ("in", context.baseline.location if context.baseline else None),
+        ("since then", _differences(context)),
+        ("suite", suite),
+        *(("doubt", doubt.text) for doubt in doubts),
+        ("nearest", context.nearest),
+        ("carbon", _carbon(measurement, context.intensity)),
+    ):
+        if not text:
+            continue
+        indent = f"  {label:<{_LABEL}}"
+        if label == "in":  # kept whole: it is there to be copied
+            text = page.clean(text)
+            short = columns(indent + text) > page.width
+            lines.append(f"  {label}  {text}" if short else indent + text)
+        else:
+            lines += page.wrap(text, indent=indent, hang=" " * len(indent))
+    return lines
+
+
+def _call(measurement: Measurement) -> str:
+    energy_j, duration_s, power_w = _now(measurement)
+    assert energy_j is not None
+    text = f"{quantity(energy_j, 'J', measurement.energy_j_per_call_error)} per call"
+    if duration_s and power_w is not None:
+        text += f" ({quantity(duration_s, 's')} at {quantity(power_w, 'W')})"
+    return text
+
+
+def _allowed(verdict: Verdict, tolerance: float | Literal[False]) -> str | None:
+    if verdict.status == "over-budget" or verdict.change is None or tolerance is False:
+        return None
+    sees = share(verdict.detectable_change)
+    seen = "" if sees == UNKNOWN else f"; the gate sees changes of {sees} and more here"
+    return None if "the gate sees" in verdict.reason else f"changes of up to {100 * tolerance:.3g}%{seen}"
+
+
+def _baseline(verdict: Verdict, baseline: BaselineSummary | None) -> str | None:
+    if not verdict.baseline_batches:
+        return None
+    batches, sessions = verdict.baseline_batches, verdict.baseline_sessions
+    text = f"{count(batches)} batch{'es' * (batches != 1)} ({count(sessions)} session{'s' * (sessions != 1)})"
+    if baseline and baseline.first and baseline.last:
+        first, last = baseline.first[:10], baseline.last[:10]
+        text += f" of {first}" if first == last else f" from {first} to {last}"
+    return text
+
+
+def _differences(context: FailureContext) -> str | None:
+    """What is not as it was when the baseline was last recorded; where nothing is, what was looked at."""
+    baseline, environment = context.baseline, context.environment
+    if baseline is None:
+        return None
+    limits_w = {gpu.power_limit_w for gpu in environment.gpus}
+    differ, same = [], []
+    for what, was, now in (
+        ("torch", baseline.torch, environment.torch),
+        ("driver", baseline.driver, environment.driver),
+        ("power limit", _watts(baseline.power_limit_w), _watts(limits_w.pop() if len(limits_w) == 1 else None)),
+        ("commit", baseline.commit and baseline.commit[:7], context.commit and context.commit[:7]),
+    ):
+        if was is None or now is None:
+            continue
+        dirty = what == "commit" and context.dirty
+        if was != now:
+            differ.append(f"{what} {was} → {now}{' (dirty)' if dirty else ''}")
+        elif dirty:
+            differ.append(f"uncommitted changes on {now}")
+        else:
+            same.append(what)
+    if differ:
+        return ", ".join(differ)
+    return f"nothing known: same {listing(same, most=len(same))}" if same else None
+
+
+def _watts(limit_w: float | None) -> str | None:
+    return None if limit_w is None else f"{limit_w:.0f} W"
+
+
+def _carbon(measurement: Measurement, intensity: CarbonIntensity) -> str | None:
+    if measurement.emissions_g_per_call is None:
+        return None
+    grams = quantity(1000 * measurement.emissions_g_per_call, "g")
+    return f"{grams} CO2e per 1,000 calls at {_grid_and_pue(intensity)}"
+
+
+def _remedy(test: str, measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page) -> list[str]:
+    """What to do now: a sentence, and commands that can be copied."""
+    selector = _quoted(context.selector or test, ascii=context.ascii)
+    commands: list[str] = []
+    if verdict.status in ("regression", "improvement"):
+        text = "If this is intended, accept it here, or from the CI artefact:"
+        report = _quoted(context.report, ascii=context.ascii) if context.report else "REPORT.json"
+        commands = [f"pytest --carbon-accept {selector}", f"pytest-carbon baseline accept {report}"]
+    elif verdict.status == "over-budget":
+        text = "--carbon-accept does not lift a budget."
+    elif verdict.status == "inconclusive" or (verdict.status == "new" and measurement.doubts):
+        text = "Measure again while nothing else runs here, and for longer:"
+        commands = [f"pytest --carbon --carbon-max-time=30 {selector}"]
+    elif verdict.status == "new":
+        text = "Record a baseline, and commit it:"
+        commands = [f"pytest --carbon-record {selector}"]
+    elif verdict.status == "error":
+        text = (
+            "Without its energy the test cannot pass, and nothing is recorded for it. To see what can be "
+            "measured here, and what to do about what cannot:"
+        )
+        commands = ["pytest-carbon doctor"]
+    else:
+        return []
+    return [*page.wrap(text, indent="  "), *(f"    {command}" for command in commands)]
+
+
+def _quoted(argument: str, *, ascii: bool) -> str:
+    """One shell word; what the terminal cannot show as bash's ``$'…'`` has it, so that a command stays on its line."""
+    shown = [char.isprintable() and (char.isascii() or not ascii) for char in argument]
+    if all(shown):
+        return shlex.quote(argument)
+    escaped = {"\\": "\\\\", "'": "\\'"}
+    words = (escaped.get(c, c) if ok else _in_bash(c) for c, ok in zip(argument, shown, strict=True))
+    return f"$'{''.join(words)}'"
+
+
+def _in_bash(char: str) -> str:
+    undecoded = "\udc80" <= char <= "\udcff"  # a byte of a file name that is no UTF-8
+    octets = char.encode("utf-8", "surrogateescape" if undecoded else "surrogatepass")
+    return "".join(f"\\x{octet:02x}" for octet in octets)
+
+
+# --- elsewhere ---------------------------------------------------------------------------------------
+
+
+def junit_properties(measurement: Measurement, verdict: Verdict) -> list[tuple[str, str]]:
+    """``user_properties`` for JUnit XML: SI numbers, unrounded; what is unknown is left out, never 0."""
+    prefix = "carbon." if measurement.name == "call" else f"carbon.{measurement.name}."
+    values: dict[str, object] = {
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "environment": measurement.environment,
+        "calls": measurement.calls or None,
+        "energy_j_per_call": measurement.energy_j_per_call,
+        "energy_j_per_call_error": measurement.energy_j_per_call_error,
+        "duration_s_per_call": measurement.duration_s_per_call,
+        "emissions_g_per_call": measurement.emissions_g_per_call,
+        "baseline_j_per_call": verdict.baseline_j_per_call,
+        "change": verdict.change,
+        "detectable_change": verdict.detectable_change,
+        "limit_j_per_call": verdict.limit_j_per_call,
+        "doubts": ",".join(doubt.code for doubt in measurement.doubts) or None,
+    }
+    return [(prefix + key, str(value)) for key, value in values.items() if value is not None]
+
+
+def progress(test: str, name: str, steps: Sequence[str], *, width: int, ascii: bool = False) -> str:
+    """One line while a measurement runs: ``carbon: test_x · call: quiet 0.8 s · round 3/5 · 4.2 s``.
+
+    ``steps`` say, in the caller's words, what is done, what is under way and how long it has taken; where
+    the line is short of room the test's id gives way first, then the earliest steps.
+    """
+    page = Page(width, ascii)
+    function, bracket, parameters = test.partition("[")
+    function = page.clean(function.rpartition("::")[2] + bracket + parameters)
+    steps = list(steps)
+    while True:
+        rest = page.clean(f" · {name}: {' · '.join(steps)}")
+        room = width - columns("carbon: ") - columns(rest)
+        if room >= min(_LEAST_NAME, columns(function)) or len(steps) <= 1:
+            break
+        del steps[0]
+    line = f"carbon: {page.fit(function, room)}{rest}" if room > 3 else f"carbon: {' · '.join(steps)}"
+    return page.fit(line, width, head=1.0)
+
+
+def waiting(reports: int, *, width: int, ascii: bool = False) -> str:
+    """One line for the reports that are held back: a verdict needs the whole session."""
+    results = "1 result waits" if reports == 1 else f"{count(reports)} results wait"
+    return Page(width, ascii).fit(f"carbon: {results} for the last measurement", width, head=1.0)

@@ -1,0 +1,767 @@
+"""What the terminal shows, as the user reads it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from _pytest._io.terminalwriter import TerminalWriter
+from _pytest._io.wcwidth import wcswidth
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_carbon import gate
+from pytest_carbon.records import (
+    CarbonIntensity,
+    Doubt,
+    Environment,
+    Gpu,
+    Measurement,
+    Record,
+    Round,
+    SessionResult,
+    SessionScore,
+    Settings,
+    Status,
+    SuiteVerdict,
+    TestResult,
+    Verdict,
+)
+from pytest_carbon.reports.terminal import (
+    BaselineSummary,
+    FailureContext,
+    Line,
+    failure,
+    junit_properties,
+    progress,
+    summary,
+    waiting,
+)
+
+H100 = "1x-nvidia-h100-80gb-hbm3-700w-gpu"
+CPU = "1x-amd-epyc-9554-cpu-estimated"
+WORLD = CarbonIntensity(369.47, 1.0, "world average, Our World in Data", 2023)
+MACHINE = Environment(H100, gpus=(Gpu(0, "GPU-1", "NVIDIA H100 80GB HBM3", 700.0),), driver="580.65", torch="2.13.0")
+TAIL = Doubt("tail", "12% of the energy came after the work had ended; longer measurements make that share smaller")
+TEST = "tests/test_text.py::test_classify[fp16]"
+
+
+def measured(
+    energy_j: float | None,
+    error_j: float | None = None,
+    *,
+    name: str = "call",
+    calls: int = 100,
+    power_w: float = 296.0,
+    doubts: tuple[Doubt, ...] = (),
+    environment: str = H100,
+    failure: str | None = None,
+) -> Measurement:
+    if energy_j is None:
+        return Measurement(name, environment, failure=failure or "GPU 0 was lost")
+    duration_s = energy_j / power_w
+    return Measurement(
+        name,
+        environment,
+        calls=calls,
+        duration_s_per_call=duration_s,
+        energy_j_per_call=energy_j,
+        energy_j_per_call_error=error_j,
+        emissions_g_per_call=WORLD.emissions_g(energy_j),
+        rounds=(Round(calls, calls * duration_s),),
+        sessions=(SessionScore("now", energy_j, duration_s),),
+        doubts=doubts,
+    )
+
+
+def verdict(status: Status, change: float | None = None, detectable: float | None = None, **rest: Any) -> Verdict:
+    held = {"baseline_batches": 5, "baseline_sessions": 9} if change is not None else {}
+    return Verdict(status, rest.pop("reason", ""), change=change, detectable_change=detectable, **{**held, **rest})
+
+
+def result_of(nodeid: str, *pairs: tuple[Measurement, Verdict], outcome: str = "passed") -> TestResult:
+    return TestResult(nodeid, outcome, pairs)
+
+
+def run(*tests: TestResult, environment: Environment = MACHINE, **rest: Any) -> SessionResult:
+    pairs = [pair for test in tests for pair in test.measurements]
+    compared = sum(v.change is not None for _, v in pairs)
+    fields = {
+        "duration_s": 200.0,
+        "intensity": WORLD,
+        "suite": SuiteVerdict(compared, compared, 0.01),
+        "cost_energy_j": 512.0,
+        **rest,
+    }
+    return SessionResult(
+        session="now", created="2026-11-22T10:00:00Z", exit_status=1, environment=environment, tests=tests, **fields
+    )
+
+
+def report(result: SessionResult, **options: Any) -> list[str]:
+    return [line.text for line in lines(result, **options)]
+
+
+def lines(result: SessionResult, **options: Any) -> list[Line]:
+    defaults = {"width": 80, "quiet": False, "verbose": False, "environments": [H100], "nearest": None}
+    return summary(result, **{**defaults, **options})
+
+
+def joined(result: SessionResult, **options: Any) -> str:
+    """The whole report on one line, so that a sentence is found wherever it is broken."""
+    return " ".join(text.strip() for text in report(result, **options))
+
+
+MIXED = (
+    result_of(TEST, (measured(1.2131, 0.0041), verdict("pass", 0.008, 0.071))),
+    result_of(
+        "tests/test_text.py::test_generate[llama-7b-fp16-batch1]",
+        (measured(812.1, 3.2, name="prefill", calls=1), verdict("pass", -0.012, 0.072)),
+        (measured(0.0124, 0.00011, name="decode", calls=128), verdict("regression", 0.273, 0.074)),
+        outcome="failed",
+    ),
+    result_of("tests/test_text.py::test_summarise", (measured(41.2, 0.2), verdict("over-budget", 0.011, 0.072))),
+    result_of(
+        "tests/test_image.py::test_diffusion[sdxl-30-steps]",
+        (measured(1834.0, 6.0, doubts=(TAIL,)), verdict("inconclusive", 0.082, 0.41)),
+    ),
+    result_of(
+        "tests/test_image.py::test_detect", (measured(2.31, 0.02, doubts=(TAIL,)), verdict("improvement", -0.182, 0.07))
+    ),
+    result_of("tests/test_image.py::test_caption", (measured(None), verdict("error")), outcome="failed"),
+    result_of("tests/test_image.py::TestSegment::test_masks", (measured(5.512, 0.031), verdict("new"))),
+    result_of("tests/test_image.py::test_upscale", (measured(3.2e-5, 4e-7), verdict("pass"))),
+)
+
+
+def test_the_table_says_at_80_columns_what_each_measurement_cost_and_how_it_changed() -> None:
+    """One row a measurement, in run order, under its module; what fails stands out in capitals."""
+    assert report(run(*MIXED, suite=SuiteVerdict(8, 6, 0.01)))[:17] == [
+        "================== carbon: 1x-nvidia-h100-80gb-hbm3-700w-gpu ===================",
+        "test                         energy/call  CO2e/1k  change  detects  status",
+        "tests/test_text.py",
+        "  test_classify[fp16]   1.213 ± 0.004 J    125 mg   +0.8%    ≥7.1%  pass",
+        "  test_generate[llama-7b-fp16-batch1]",
+        "    prefill             812.1 ± 3.2   J   83.3 g    -1.2%    ≥7.2%  pass",
+        "    decode              12.40 ± 0.11  mJ  1.27 mg  +27.3%    ≥7.4%  REGRESSION",
+        "  test_summarise        41.20 ± 0.20  J   4.23 g    +1.1%    ≥7.2%  OVER-BUDGET",
+        "tests/test_image.py",
+        "  test_dif…l-30-steps]  1.834 ± 0.006 kJ   188 g    +8.2%     ≥41%  inconclusive",
+        "  test_detect           2.310 ± 0.020 J    237 mg  -18.2%    ≥7.0%  improvement",
+        "  test_caption              not measured        –       –        –  ERROR",
+        "  TestSegm…:test_masks  5.512 ± 0.031 J    566 mg       –        –  new",
+        "  test_upscale           32.0 ± 0.4   µJ  3.28 µg       –        –  pass",
+        "",
+        "compared 6 of 10: tests/test_image.py::test_caption was not measured;",
+        "  tests/test_image.py::TestSegment::test_masks has no baseline (record one with",
+    ]
+
+
+def test_the_sentences_under_the_table_say_what_it_cannot() -> None:
+    """What was not compared, weak gates with the remedy, doubts once per code, what measuring cost, the grid."""
+    notes = ("rapl was not taken: no permission",)
+    text = joined(run(*MIXED, suite=SuiteVerdict(8, 6, 0.01), notes=notes, duration_s=830.0))
+    weak = gate.weak(MIXED[3].measurements[0][1])
+    assert text.partition("compared ")[2] == (
+        "6 of 10: tests/test_image.py::test_caption was not measured; tests/test_image.py::TestSegment::test_masks "
+        "has no baseline (record one with --carbon-record); tests/test_image.py::test_upscale is not held to one "
+        "(tolerance=False); 1 with a baseline was not run "
+        f"too weak: test_diffusion[sdxl-30-steps]: {weak} "
+        "doubt (tail): test_diffusion[sdxl-30-steps] and test_detect: 12% of the energy came after the work had "
+        "ended; longer measurements make that share smaller "
+        "measuring cost 512 J (52.5 mg CO2e), 3 min; the calls themselves took 189 kJ (19.4 g CO2e), 11 min "
+        "CO2e at 369.5 gCO2e/kWh, PUE 1.0: world average, Our World in Data, 2023 "
+        "rapl was not taken: no permission"
+    )
+
+
+def test_a_wide_terminal_shows_time_and_power_and_whole_ids() -> None:
+    """Energy = power × time: with room, all three, and the doubts beside the row they concern."""
+    assert report(run(*MIXED[:2], MIXED[3]), width=200)[1:6] == [
+        "test                                                                energy per call     time  power  "
+        "CO2e per 1,000  change  detectable  status        doubts",
+        "tests/test_text.py::test_classify[fp16]                            1.213 ± 0.004 J   4.10 ms  296 W  "
+        "        125 mg   +0.8%       ≥7.1%  pass",
+        "tests/test_text.py::test_generate[llama-7b-fp16-batch1] · prefill  812.1 ± 3.2   J   2.74 s   296 W  "
+        "       83.3 g    -1.2%       ≥7.2%  pass",
+        "tests/test_text.py::test_generate[llama-7b-fp16-batch1] · decode   12.40 ± 0.11  mJ  41.9 µs  296 W  "
+        "       1.27 mg  +27.3%       ≥7.4%  REGRESSION",
+        "tests/test_image.py::test_diffusion[sdxl-30-steps]                 1.834 ± 0.006 kJ  6.20 s   296 W  "
+        "        188 g    +8.2%        ≥41%  inconclusive  tail",
+    ]
+
+
+def test_quiet_shows_what_does_not_pass_and_one_sentence() -> None:
+    """With -q a person sees the rows to act on; the counts stand for the rest."""
+    assert report(run(*MIXED[:3], MIXED[6]), quiet=True) == [
+        "tests/test_text.py",
+        "  test_generate[llama-7b-fp16-batch1]",
+        "    decode               12.40 ± 0.11  mJ  1.27 mg  +27.3%    ≥7.4%  REGRESSION",
+        "  test_summarise         41.20 ± 0.20  J   4.23 g    +1.1%    ≥7.2%  OVER-BUDGET",
+        "tests/test_image.py",
+        "  TestSegme…:test_masks  5.512 ± 0.031 J    566 mg       –        –  new",
+        "carbon: compared 4 of 5 (1 over-budget, 1 regression, 1 new, 2 pass):",
+        "  tests/test_image.py::TestSegment::test_masks has no baseline (record one with",
+        "  --carbon-record)",
+    ]
+
+
+def test_quiet_and_all_well_is_one_line() -> None:
+    """Nothing to act on, nothing to read."""
+    assert report(run(MIXED[0]), quiet=True) == ["carbon: compared 1 of 1 (1 pass)"]
+
+
+def test_ascii_has_no_sign_that_the_terminal_cannot_show() -> None:
+    """Every sign has its spelling, columns stay aligned."""
+    texts = report(run(*MIXED[:2]), ascii=True)
+    assert all(text.isascii() for text in texts)
+    assert texts[1:7] == [
+        "test                          energy/call  CO2e/1k  change  detects  status",
+        "tests/test_text.py",
+        "  test_classify[fp16]  1.213 +/- 0.004 J    125 mg   +0.8%   >=7.1%  pass",
+        "  test_generate[llama-7b-fp16-batch1]",
+        "    prefill            812.1 +/- 3.2   J   83.3 g    -1.2%   >=7.2%  pass",
+        "    decode             12.40 +/- 0.11  mJ  1.27 mg  +27.3%   >=7.4%  REGRESSION",
+    ]
+
+
+def test_estimates_are_called_estimates_in_the_headline() -> None:
+    """Also with -q: nobody may take an estimate for a measurement."""
+    result = run(
+        result_of(TEST, (measured(0.031, 0.001, environment=CPU), verdict("new"))), environment=Environment(CPU)
+    )
+    assert report(result)[0] == "======= carbon (estimated, not measured): 1x-amd-epyc-9554-cpu-estimated ======="
+    assert "carbon (estimated, not measured): compared 0 of 1 (1 new):" in report(result, quiet=True)
+
+
+def test_an_environment_without_baselines_names_the_nearest_that_has_one() -> None:
+    """On a new machine a person wants to know what it differs in from those that are known."""
+    result = run(result_of(TEST, (measured(1.2131, 0.0041), verdict("new"))))
+    text = joined(
+        result,
+        environments=["1x-nvidia-h100-80gb-hbm3-500w-gpu", "2x-nvidia-a100"],
+        nearest="same GPU, power limit 500 W → 700 W",
+    )
+    assert (
+        f"compared 0 of 1: {TEST} has no baseline (record one with --carbon-record) "
+        "nearest environment with a baseline: 1x-nvidia-h100-80gb-hbm3-500w-gpu (same GPU, power limit "
+        "500 W → 700 W); others: 2x-nvidia-a100 measuring cost"
+    ) in text
+
+
+def test_what_the_suite_shares_is_said_first() -> None:
+    """The sentence stands before everything else under the table, in red."""
+    moved = "the whole suite is 7.1% up: the machine, or something all tests use"
+    found = lines(run(MIXED[0], suite=SuiteVerdict(1, 1, 0.01, 0.071, moved)))
+    assert found[5] == Line(moved, {"red": True, "bold": True})
+
+
+def test_many_rows_are_folded_to_those_that_a_person_must_see() -> None:
+    """300 measurements: the two that matter, and what the others did; all of them with -v."""
+    passing = [
+        result_of(f"tests/test_m.py::test_{i}", (measured(1.3, 0.01), verdict("pass", i / 1e4, 0.05)))
+        for i in range(297)
+    ]
+    result = run(*passing[:200], MIXED[3], *passing[200:], MIXED[1], MIXED[6])
+    assert report(result)[2:10] == [
+        "tests/test_image.py",
+        "  test_dif…l-30-steps]  1.834 ± 0.006 kJ   188 g    +8.2%     ≥41%  inconclusive",
+        "tests/test_text.py",
+        "  test_generate[llama-7b-fp16-batch1]",
+        "    decode              12.40 ± 0.11  mJ  1.27 mg  +27.3%    ≥7.4%  REGRESSION",
+        "298 pass (change -1.2% to +3.0%) and 1 is new: listed with -v",
+        "",
+        "compared 300 of 301: tests/test_image.py::TestSegment::test_masks has no",
+    ]
+    assert len(report(result, verbose=True)) > 301
+
+
+def test_measurements_that_were_not_run_are_named_where_they_are_known() -> None:
+    """What has a baseline and did not run is part of the count."""
+    result = run(MIXED[0], suite=SuiteVerdict(4, 1, 0.01))
+    assert "compared 1 of 4: 3 with a baseline were not run" in report(result)
+    one = report(result, not_run=[("tests/test_m.py::test_a", "call")])
+    assert "compared 1 of 2: tests/test_m.py::test_a was not run" in one
+    three = report(result, not_run=[("a", "call"), ("b", "call"), ("c", "x")])
+    assert "compared 1 of 4: 3 with a baseline were not run" in three
+
+
+def test_recording_does_not_advise_to_record() -> None:
+    """With --carbon-record the advice has been taken."""
+    result = run(MIXED[6], settings=Settings(enabled=True, record=True))
+    assert "compared 0 of 1: tests/test_image.py::TestSegment::test_masks had no baseline" in report(result)
+
+
+def test_the_warning_gate_says_what_it_spared() -> None:
+    """--carbon-gate=warn never fails, but never hides either; an error is not spared."""
+    result = run(MIXED[1], MIXED[5], settings=Settings(enabled=True, gate="warn"))
+    found = lines(result)
+    assert (
+        "tests/test_text.py::test_generate[llama-7b-fp16-batch1] · decode would have failed without --carbon-gate=warn"
+    ) in joined(result)
+    assert next(line for line in found if "REGRESSION" in line.text).markup == {"yellow": True}
+    assert next(line for line in found if "ERROR" in line.text).markup == {"red": True, "bold": True}
+
+
+def test_strict_failures_stand_out_like_the_others() -> None:
+    """A new measurement that fails under --carbon-strict is in capitals; a test that failed by itself says so."""
+    new, broken = replace(MIXED[6], outcome="failed"), replace(MIXED[0], outcome="failed")
+    strict = report(run(new, broken, settings=Settings(enabled=True, strict=True)))
+    assert [line.split()[-1] for line in strict[3:6:2]] == ["NEW", "failed"]
+    assert strict[5].endswith("  test failed")
+    assert report(run(new))[3].endswith("  test failed")
+    spared = run(MIXED[6], settings=Settings(enabled=True, strict=True, gate="warn"))
+    assert report(spared)[3].endswith("  new")
+
+
+def test_nothing_measured_is_said() -> None:
+    """A run under --carbon in which nothing was measured must not look like one that passed."""
+    assert joined(run(suite=SuiteVerdict(0, 0, 0.01))).endswith(
+        "nothing was measured: no test that ran uses the carbon fixture or has a carbon_budget marker"
+    )
+    assert "compared 0 of 12: 12 with a baseline were not run" in report(run(suite=SuiteVerdict(12, 0, 0.01)))
+
+
+def test_doubts_of_one_code_stand_once_with_all_whom_they_concern() -> None:
+    """Where their figures differ the first one's sentence stands for them."""
+    tests = [
+        result_of(
+            f"tests/test_m.py::test_{n}", (measured(1.0, doubts=(Doubt("tail", f"{n}% came later."),)), verdict("new"))
+        )
+        for n in range(7, 13)
+    ]
+    assert "doubt (tail): test_7: 7% came later. Also test_8, test_9, test_10 and 2 more" in report(run(*tests))
+
+
+def test_the_weakest_gate_speaks_for_all_that_are_too_weak() -> None:
+    """Whoever follows its advice helps the others, too."""
+    tests = [
+        result_of(f"tests/test_m.py::test_{n}", (measured(1.0), verdict("pass", 0.01, n / 100)))
+        for n in (30, 31, 45, 40)
+    ]
+    sentence = gate.weak(tests[2].measurements[0][1])
+    assert f"too weak: test_45: {sentence}. Also test_40 and test_31 measuring cost" in joined(run(*tests))
+
+
+def test_the_cost_of_measuring_may_be_unknown() -> None:
+    """Unknown is said, never 0 J."""
+    text = joined(run(MIXED[0], cost_energy_j=None))
+    assert "what measuring cost is not known; the run took 3 min besides the calls" in text
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_failed_measurement_is_never_0_joules(quiet: bool) -> None:
+    """Its figures are absent everywhere."""
+    result = run(MIXED[5])
+    shown = "\n".join(report(result, quiet=quiet, width=200))
+    assert "not measured" in shown
+    assert "ERROR" in shown
+    assert "0 J" not in shown
+    lost, error = MIXED[5].measurements[0]
+    assert "0 J" not in failure(TEST, lost, error, CONTEXT)
+    assert not [value for _, value in junit_properties(lost, error) if value in ("0", "0.0")]
+
+
+def test_ids_that_would_break_the_table_are_escaped() -> None:
+    """Newlines, wide characters and 300 characters take one line, and no cursor moves."""
+    texts = report(
+        run(
+            result_of(
+                "tests/test_ü.py::test_日本語の長い名前のテスト[モデル-大きい]",
+                (measured(1.2131, 0.0041), verdict("new")),
+            ),
+            result_of("tests/test_ü.py::test_x[a\nb\x1b[2J]", (measured(1.2131, 0.0041), verdict("new"))),
+            result_of(f"tests/test_ü.py::test_x[{'y' * 300}]", (measured(1.2131, 0.0041), verdict("new"))),
+        )
+    )
+    assert texts[2:6] == [
+        "tests/test_ü.py",
+        "  test_日本語…[モデル-大きい]  1.213 ± 0.004 J   125 mg       –        –  new",
+        "  test_x[a\\nb\\x1b[2J]          1.213 ± 0.004 J   125 mg       –        –  new",
+        "  test_x[yyyyy…yyyyyyyyyyyyy]  1.213 ± 0.004 J   125 mg       –        –  new",
+    ]
+
+
+def test_shortened_ids_stay_apart() -> None:
+    """Ids that differ only in what is left out have lines of their own."""
+    tests = [
+        result_of(f"tests/test_m.py::test_text[{n}-{half}-precision]", (measured(1.0, 0.01), verdict("new")))
+        for n, half in (("a-large", "half"), ("a-small", "half"), ("a-small", "double"))
+    ]
+    assert report(run(*tests))[2:8] == [
+        "tests/test_m.py",
+        "  test_text[a-large-half-precision]",
+        "    call                       1.000 ± 0.010 J   103 mg       –        –  new",
+        "  test_text[a-small-half-precision]",
+        "    call                       1.000 ± 0.010 J   103 mg       –        –  new",
+        "  test_text[a-…ble-precision]  1.000 ± 0.010 J   103 mg       –        –  new",
+    ]
+
+
+# --- a failed test -----------------------------------------------------------------------------------
+
+CONTEXT = FailureContext(
+    environment=MACHINE,
+    intensity=WORLD,
+    tolerance=0.05,
+    commit="e4f5a6b7c8d9",
+    dirty=True,
+    baseline=BaselineSummary(
+        location=f"carbon-baselines/{H100}/tests/test_text.jsonl",
+        first="2026-10-02T10:00:00Z",
+        last="2026-11-20T10:00:00Z",
+        commit="a1b2c3d4e5f6",
+        torch="2.11.0",
+        driver="580.65",
+        power_limit_w=700.0,
+    ),
+)
+REGRESSION = verdict(
+    "regression",
+    0.273,
+    0.078,
+    reason="27.3% more energy per call than the baseline (0.953 J → 1.213 J): each call takes 25.1% longer, at "
+    "about the same power (+1.8%); the tolerance is 5%, and the gate sees changes of 7.8% and more here",
+    baseline_j_per_call=0.953,
+    duration_change=0.251,
+    power_change=0.0176,
+)
+
+
+def test_a_regression_says_what_moved_since_when_and_how_to_accept_it() -> None:
+    """The whole report of the product's main case, at 80 columns."""
+    assert failure(TEST, measured(1.2131, 0.0041), REGRESSION, CONTEXT).splitlines() == [
+        "carbon regression: 27.3% more energy per call than the baseline (0.953 J →",
+        "1.213 J): each call takes 25.1% longer, at about the same power (+1.8%); the",
+        "tolerance is 5%, and the gate sees changes of 7.8% and more here",
+        "",
+        "              baseline               now   change",
+        "  energy       0.953 J   1.213 ± 0.004 J   +27.3%",
+        "  time         3.28 ms           4.10 ms   +25.1%  ← this is what moved",
+        "  power          291 W             296 W    +1.8%",
+        "  baseline    5 batches (9 sessions) from 2026-10-02 to 2026-11-20",
+        "  in  carbon-baselines/1x-nvidia-h100-80gb-hbm3-700w-gpu/tests/test_text.jsonl",
+        "  since then  torch 2.11.0 → 2.13.0, commit a1b2c3d → e4f5a6b (dirty)",
+        "  carbon      125 mg CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
+        "",
+        "  If this is intended, accept it here, or from the CI artefact:",
+        "    pytest --carbon-accept 'tests/test_text.py::test_classify[fp16]'",
+        "    pytest-carbon baseline accept REPORT.json",
+    ]
+
+
+def test_an_exceeded_budget_offers_no_acceptance() -> None:
+    """--carbon-accept changes baselines, not what a marker allows."""
+    over = verdict("over-budget", reason="41.2 J per call, 3% over the budget of 40 J: make the call cheaper")
+    assert failure(TEST, measured(41.2, 0.2), over, replace(CONTEXT, baseline=None)).splitlines() == [
+        "carbon over-budget: 41.2 J per call, 3% over the budget of 40 J: make the call",
+        "cheaper",
+        "",
+        "  now         41.20 ± 0.20 J per call (139 ms at 296 W)",
+        "  carbon      4.23 g CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
+        "",
+        "  --carbon-accept does not lift a budget.",
+    ]
+
+
+def test_an_error_says_why_nothing_was_measured_and_what_to_do() -> None:
+    """No figures, not even the baseline's; the reason is not said twice."""
+    lost = measured(None, failure="GPU 0 was lost after round 3 of 5")
+    text = failure(TEST, lost, verdict("error", reason="GPU 0 was lost after round 3 of 5"), CONTEXT)
+    assert text.splitlines() == [
+        "carbon error: GPU 0 was lost after round 3 of 5",
+        "",
+        "  Without its energy the test cannot pass, and nothing is recorded for it. To",
+        "  see what can be measured here, and what to do about what cannot:",
+        "    pytest-carbon doctor",
+    ]
+    other = failure(TEST, lost, verdict("error", reason="not measured"), CONTEXT)
+    assert other.startswith("carbon error: not measured: GPU 0 was lost after round 3 of 5\n")
+
+
+def test_a_new_measurement_that_strict_fails_says_how_to_record_it() -> None:
+    """Or, in doubt, to measure it again: in doubt nothing is recorded."""
+    new = verdict("new", reason="no baseline here yet")
+    context = replace(CONTEXT, baseline=None, nearest="1x-nvidia-h100-500w-gpu: same GPU, power limit 500 W → 700 W")
+    assert failure(TEST, measured(5.512, 0.031, name="decode"), new, context).splitlines() == [
+        "carbon new in decode: no baseline here yet",
+        "",
+        "  now         5.512 ± 0.031 J per call (18.6 ms at 296 W)",
+        "  nearest     1x-nvidia-h100-500w-gpu: same GPU, power limit 500 W → 700 W",
+        "  carbon      566 mg CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
+        "",
+        "  Record a baseline, and commit it:",
+        "    pytest --carbon-record 'tests/test_text.py::test_classify[fp16]'",
+    ]
+    doubted = failure(TEST, measured(5.512, 0.031, doubts=(TAIL,)), new, context)
+    assert "  doubt       12% of the energy came after the work had ended; longer" in doubted
+    assert doubted.endswith(
+        "  Measure again while nothing else runs here, and for longer:\n"
+        "    pytest --carbon --carbon-max-time=30 'tests/test_text.py::test_classify[fp16]'"
+    )
+
+
+def test_what_the_reason_says_is_not_said_again() -> None:
+    """Neither a doubt, nor the suite's sentence, nor what the gate sees."""
+    moved = "the whole suite is 7% up: the machine, or something all tests use"
+    reason = f"{moved}; this one takes 9% more; the gate sees changes of 8% and more here. In doubt: {TAIL.text}"
+    found = replace(REGRESSION, reason=reason)
+    context = replace(CONTEXT, suite=moved, width=500)
+    text = failure(TEST, measured(1.2131, 0.0041, doubts=(TAIL,)), found, context)
+    assert [text.count(said) for said in (moved, TAIL.text, "the gate sees")] == [1, 1, 1]
+    silent = failure(TEST, measured(1.2131, 0.0041, doubts=(TAIL,)), replace(found, reason="more"), context)
+    assert [silent.count(said) for said in (moved, TAIL.text, "the gate sees")] == [1, 1, 1]
+
+
+def test_power_can_be_what_moved_or_both_or_neither() -> None:
+    """The arrow points at what is nearly all of the change, and at nothing where both or nothing moved."""
+
+    def arrow(time: float, power: float, change: float = 0.273) -> str:
+        found = replace(REGRESSION, duration_change=time, power_change=power, change=change)
+        text = failure(TEST, measured(1.2131, 0.0041), found, CONTEXT)
+        return "".join(line.split()[0] for line in text.splitlines() if "←" in line)
+
+    assert [arrow(0.01, 0.26), arrow(0.251, 0.018), arrow(0.13, 0.127)] == ["power", "time", ""]
+    assert arrow(0.001, 0.02, change=0.021) == ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"commit": "a1b2c3d4e5f6", "dirty": True}, "torch 2.11.0 → 2.13.0, uncommitted changes on a1b2c3d"),
+        ({"commit": "a1b2c3d4e5f6", "dirty": False}, "torch 2.11.0 → 2.13.0"),
+        (
+            {"environment": replace(MACHINE, torch="2.11.0"), "commit": None},
+            "nothing known: same torch, driver and power limit",
+        ),
+        (
+            {"environment": replace(MACHINE, driver="590.1", gpus=(Gpu(0, "u", "n", 500.0),)), "commit": None},
+            "torch 2.11.0 → 2.13.0, driver 580.65 → 590.1, power limit 700 W → 500 W",
+        ),
+        ({"environment": Environment(H100), "commit": None}, None),
+    ],
+)
+def test_what_differs_since_the_baseline_is_listed(changed: dict[str, Any], says: str | None) -> None:
+    """Torch, driver, power limit, commit; what is unknown on either side is left out."""
+    text = failure(TEST, measured(1.2131, 0.0041), REGRESSION, replace(CONTEXT, width=200, **changed))
+    found = [line.removeprefix("  since then  ") for line in text.splitlines() if line.startswith("  since then")]
+    assert found == ([says] if says else [])
+
+
+def test_the_summary_of_a_baseline_is_of_the_records_that_count() -> None:
+    """Only the newest epoch's; its newest session's torch, driver and commit."""
+
+    def record(day: int, epoch: str, torch: str) -> Record:
+        created = f"2026-10-{day:02d}T10:00:00Z"
+        return Record("t", "call", epoch, f"s{day}", created, None, f"c{day}", None, 1.0, 0.01, 0.1, torch, "580")
+
+    records = [
+        record(9, "2026-10-05T00:00:00Z", "2.12"),
+        record(1, "0", "2.9"),
+        record(6, "2026-10-05T00:00:00Z", "2.11"),
+    ]
+    assert BaselineSummary.of(records, "b.jsonl", 700.0) == BaselineSummary(
+        "b.jsonl", "2026-10-06T10:00:00Z", "2026-10-09T10:00:00Z", "c9", "2.12", "580", 700.0
+    )
+    assert BaselineSummary.of([], "b.jsonl") == BaselineSummary("b.jsonl")
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+@pytest.mark.parametrize(
+    "nodeid",
+    [
+        TEST,
+        "a b.py::test_x[it's]",
+        "t.py::test[a\nb'c\\d]",
+        "t.py::test_日本[ü]",
+        "t.py::test[$HOME`id`]",
+        "b\udcff.py::t",
+    ],
+)
+def test_commands_can_be_pasted_into_a_shell(nodeid: str, ascii: bool) -> None:
+    """Whatever an id holds, the shell hands pytest that id, from one line."""
+    text = failure(
+        nodeid, measured(1.2131, 0.0041), REGRESSION, replace(CONTEXT, ascii=ascii, report="out/my report.json")
+    )
+    accept, artefact = text.splitlines()[-2:]
+    words = subprocess.run(
+        ["bash", "-c", accept.replace("pytest --carbon-accept", "printf %s", 1)], capture_output=True, check=True
+    )
+    assert os.fsdecode(words.stdout) == nodeid
+    assert shlex.split(artefact) == ["pytest-carbon", "baseline", "accept", "out/my report.json"]
+    assert text.isascii() or not ascii
+
+
+def test_a_selector_stands_for_the_id_in_commands() -> None:
+    """From another folder the id alone would select nothing."""
+    text = failure(
+        TEST, measured(1.2131, 0.0041), REGRESSION, replace(CONTEXT, selector="../tests/test_text.py::test_x")
+    )
+    assert "    pytest --carbon-accept ../tests/test_text.py::test_x" in text.splitlines()
+
+
+def test_an_estimate_fails_as_an_estimate() -> None:
+    """Every report says so."""
+    text = failure(TEST, measured(1.2131, 0.0041, environment=CPU), REGRESSION, CONTEXT)
+    assert text.startswith("carbon regression (estimated, not measured): 27.3% more energy")
+
+
+# --- elsewhere ---------------------------------------------------------------------------------------
+
+
+def test_junit_properties_are_unrounded_and_leave_out_what_is_unknown() -> None:
+    """SI numbers as JSON has them; a named measurement has its name in the property's."""
+    found = dict(junit_properties(measured(1.2131, 0.0041, name="decode", doubts=(TAIL,)), REGRESSION))
+    assert found["carbon.decode.energy_j_per_call"] == "1.2131"
+    assert found["carbon.decode.status"] == "regression"
+    assert found["carbon.decode.doubts"] == "tail"
+    assert "carbon.decode.limit_j_per_call" not in found
+    assert dict(junit_properties(measured(None), verdict("error", reason="GPU 0 was lost"))) == {
+        "carbon.status": "error",
+        "carbon.reason": "GPU 0 was lost",
+        "carbon.environment": H100,
+    }
+
+
+def test_progress_gives_way_to_the_width() -> None:
+    """The id is shortened first, then the earliest steps go."""
+    steps = ["quiet 0.8 s", "round 3/5", "4.2 s"]
+    assert [progress("tests/test_m.py::test_x[a::b]", "call", steps, width=w) for w in (80, 50, 34, 15)] == [
+        "carbon: test_x[a::b] · call: quiet 0.8 s · round 3/5 · 4.2 s",
+        "carbon: test_x[a::b] · call: round 3/5 · 4.2 s",
+        "carbon: test_x[a::b] · call: 4.2 s",
+        "carbon: 4.2 s",
+    ]
+    assert progress("m.py::test_classification", "call", steps, width=64) == (
+        "carbon: test_cla…ication · call: quiet 0.8 s · round 3/5 · 4.2 s"
+    )
+
+
+def test_waiting_counts_the_results_that_are_held_back() -> None:
+    """A verdict needs the whole session."""
+    assert waiting(1, width=80) == "carbon: 1 result waits for the last measurement"
+    assert waiting(1200, width=80) == "carbon: 1,200 results wait for the last measurement"
+
+
+# --- properties --------------------------------------------------------------------------------------
+
+figures = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False))
+positive = st.floats(min_value=1e-9, max_value=1e9)
+words = st.text(min_size=1, max_size=60)
+statuses = st.sampled_from(["error", "over-budget", "regression", "inconclusive", "improvement", "new", "pass"])
+doubts = st.builds(Doubt, code=st.text(min_size=1, max_size=12), text=words)
+measurements = st.builds(
+    Measurement,
+    name=st.one_of(st.just("call"), words),
+    environment=st.sampled_from([H100, CPU]),
+    calls=st.integers(0, 10**6),
+    duration_s_per_call=st.one_of(st.none(), positive),
+    energy_j_per_call=figures,
+    energy_j_per_call_error=st.one_of(st.none(), positive),
+    emissions_g_per_call=figures,
+    sessions=st.lists(st.builds(SessionScore, st.just("s"), positive, positive), max_size=2).map(tuple),
+    doubts=st.lists(doubts, max_size=2).map(tuple),
+)
+verdicts = st.builds(
+    Verdict,
+    status=statuses,
+    reason=words,
+    baseline_j_per_call=st.one_of(st.none(), positive),
+    baseline_batches=st.integers(0, 20),
+    baseline_sessions=st.integers(0, 200),
+    change=st.one_of(st.none(), st.floats(min_value=-0.999, max_value=1e12)),
+    detectable_change=st.one_of(st.none(), st.floats(min_value=0, max_value=1e300)),
+    duration_change=st.one_of(st.none(), st.floats(min_value=-1, max_value=1e6)),
+    power_change=st.one_of(st.none(), st.floats(min_value=-1, max_value=1e6)),
+)
+nodeids = st.one_of(st.text(min_size=1, max_size=300), st.builds("{}.py::{}".format, words, words))
+tests = st.builds(
+    TestResult,
+    nodeid=nodeids,
+    outcome=st.sampled_from(["passed", "failed", "skipped"]),
+    measurements=st.lists(st.tuples(measurements, verdicts), max_size=3).map(tuple),
+)
+contexts = st.builds(
+    FailureContext,
+    environment=st.just(MACHINE),
+    intensity=st.just(WORLD),
+    tolerance=st.one_of(st.just(False), st.floats(0, 1)),
+    commit=st.one_of(st.none(), words),
+    dirty=st.sampled_from([None, True, False]),
+    baseline=st.one_of(st.none(), st.builds(BaselineSummary, location=words, torch=words, first=words, last=words)),
+    suite=st.one_of(st.none(), words),
+    nearest=st.one_of(st.none(), words),
+    report=st.one_of(st.none(), words),
+    width=st.integers(30, 200),
+    ascii=st.booleans(),
+)
+
+
+@given(
+    found=st.lists(tests, max_size=6),
+    width=st.integers(30, 250),
+    quiet=st.booleans(),
+    verbose=st.booleans(),
+    ascii=st.booleans(),
+    settings=st.builds(Settings, gate=st.sampled_from(["fail", "warn"]), strict=st.booleans(), record=st.booleans()),
+    nearest=st.one_of(st.none(), words),
+    cost=figures,
+)
+def test_no_line_of_the_summary_is_wider_than_the_terminal(
+    found: list[TestResult],
+    width: int,
+    quiet: bool,
+    verbose: bool,
+    ascii: bool,
+    settings: Settings,
+    nearest: str | None,
+    cost: float | None,
+) -> None:
+    """For any records, as an independent measure of width has it; and pytest's writer takes every line."""
+    result = run(*found, settings=settings, cost_energy_j=cost, notes=("a note " * 30,))
+    shown = lines(
+        result, width=width, quiet=quiet, verbose=verbose, ascii=ascii, nearest=nearest, environments=["a", "b"]
+    )
+    writer = TerminalWriter()
+    for line in shown:
+        assert 0 <= wcswidth(line.text) <= width, line.text
+        assert line.text.isascii() or not ascii
+        writer.markup(line.text, **line.markup)
+
+
+def copyable(text: str) -> Iterator[str]:
+    """The lines that stay whole: commands, and where the baseline lies."""
+    return (line for line in text.split("\n") if line.startswith(("    pytest", "  in ")))
+
+
+@given(test=nodeids, measurement=measurements, found=verdicts, context=contexts)
+def test_no_line_of_a_failure_is_wider_than_the_terminal(
+    test: str, measurement: Measurement, found: Verdict, context: FailureContext
+) -> None:
+    """But for commands and paths, which must stay copyable; nothing in it moves the cursor."""
+    text = failure(test, measurement, found, context)
+    whole = set(copyable(text))
+    for line in text.split("\n"):
+        assert wcswidth(line) >= 0
+        assert wcswidth(line) <= context.width or line in whole, line
+        assert line.isascii() or not context.ascii
+
+
+@given(
+    test=nodeids,
+    name=words,
+    steps=st.lists(words, min_size=1, max_size=4),
+    width=st.integers(1, 120),
+    ascii=st.booleans(),
+)
+def test_no_progress_line_is_wider_than_its_room(
+    test: str, name: str, steps: list[str], width: int, ascii: bool
+) -> None:
+    """It is written behind what stands on the line already, so there may be little room."""
+    assert 0 <= wcswidth(progress(test, name, steps, width=width, ascii=ascii)) <= width
+    assert 0 <= wcswidth(waiting(len(steps), width=width, ascii=ascii)) <= width

@@ -299,6 +299,7 @@ class Family:
         self.parents: dict[int, int] = {}
         self.spent_s: dict[int, float] = {0: 0.0}
         self.reaped_s: dict[int, float] = {0: 0.0}
+        self.adopted: set[int] = set()
         self.truth_s = 0.0
         self.born = 0
 
@@ -317,6 +318,11 @@ class Family:
         parent = self.parents.pop(pid)
         self.reaped_s[parent] += self.spent_s.pop(pid) + self.reaped_s.pop(pid)
 
+    def leave(self, pid: int) -> None:
+        """Detached: it lives on, and is nobody's here."""
+        del self.parents[pid]
+        self.adopted.add(pid)
+
     def pick(self, number: int) -> int | None:
         living = sorted(self.parents)
         return living[number % len(living)] if living else None
@@ -331,7 +337,7 @@ def shown(family: Family) -> Iterator[CpuSeconds]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimate, "_descendants", spent)
         patch.setattr(estimate, "_reaped_by_this_process_s", lambda: family.reaped_s[0])
-        patch.setattr(estimate, "_runs", lambda pid: pid in family.parents)
+        patch.setattr(estimate, "_runs", lambda pid: pid in family.parents or pid in family.adopted)
         patch.setattr(estimate, "time", SimpleNamespace(process_time=lambda: 0.0, thread_time=lambda: 0.0))
         yield CpuSeconds()
 
@@ -366,6 +372,21 @@ def test_all_work_counts_once_whoever_did_it(events: list[tuple[str, int, float]
                 family.end(pid)
             elif pid is not None:
                 family.spend(pid, seconds)
+
+
+def test_what_an_adopted_process_spent_is_not_owed() -> None:
+    """Nobody here will reap it: what the next child spends counts in full."""
+    family = Family()
+    with shown(family) as cpu:
+        family.spawn(0)
+        family.spend(1, 5.0)
+        assert cpu.read_s() == 5.0
+        family.leave(1)
+        assert cpu.read_s() == 5.0
+        family.spawn(0)
+        family.spend(2, 3.0)
+        family.end(2)
+        assert cpu.read_s() == 8.0
 
 
 def test_a_number_that_is_used_again_is_another_process() -> None:

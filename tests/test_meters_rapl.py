@@ -108,11 +108,13 @@ def test_reads_joules(powercap: Powercap) -> None:
     files = server(powercap)
     meter = open_meter(powercap)
     before_j = [meter.read_j(domain) for domain in range(4)]
+    files["cpu:0"].write_text("5250000\n")
+    files["mmio"].write_text("5900000\n")
     files["cpu:1"].write_text("6500000\n")
     files["dram:0"].write_text("700001\n")
     after_j = [meter.read_j(domain) for domain in range(4)]
     assert [after - before for before, after in zip(before_j, after_j, strict=True)] == pytest.approx(
-        [0, 0.5, 1e-6, 0], abs=1e-9
+        [0.25, 0.5, 1e-6, 0], abs=1e-9
     )
     meter.close()
 

@@ -175,7 +175,7 @@ def test_the_sentences_under_the_table_say_what_it_cannot() -> None:
         "doubt (tail): test_diffusion[sdxl-30-steps] and test_detect: 12% of the energy came after the work had "
         "ended; longer measurements make that share smaller "
         "measuring cost 512 J (52.5 mg CO2e), 3 min; the calls themselves took 189 kJ (19.4 g CO2e), 11 min "
-        "CO2e at 369.5 gCO2e/kWh, PUE 1.0: world average, Our World in Data, 2023 "
+        "CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0: world average, Our World in Data, 2023 "
         "rapl was not taken: no permission"
     )
 
@@ -289,6 +289,12 @@ def test_measurements_that_were_not_run_are_named_where_they_are_known() -> None
     assert "compared 1 of 2: tests/test_m.py::test_a was not run" in one
     three = report(result, not_run=[("a", "call"), ("b", "call"), ("c", "x")])
     assert "compared 1 of 4: 3 with a baseline were not run" in three
+
+
+def test_what_is_over_budget_and_not_compared_is_accounted_for() -> None:
+    """It has a verdict, but none against a baseline."""
+    result = run(result_of(TEST, (measured(41.2, 0.2), verdict("over-budget"))))
+    assert f"compared 0 of 1: {TEST} is over budget and held to no baseline" in joined(result)
 
 
 def test_recording_does_not_advise_to_record() -> None:
@@ -449,7 +455,7 @@ def test_a_regression_says_what_moved_since_when_and_how_to_accept_it() -> None:
         "  since then  torch 2.11.0 → 2.13.0, commit a1b2c3d → e4f5a6b (dirty)",
         "  carbon      125 mg CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
         "",
-        "  If this is intended, accept it here, or from the CI artefact:",
+        "  If this is intended, accept it here, or from the CI artefact (--carbon-json):",
         "    pytest --carbon-accept 'tests/test_text.py::test_classify[fp16]'",
         "    pytest-carbon baseline accept REPORT.json",
     ]
@@ -537,7 +543,7 @@ def test_power_can_be_what_moved_or_both_or_neither() -> None:
         ({"commit": "a1b2c3d4e5f6", "dirty": False}, "torch 2.11.0 → 2.13.0"),
         (
             {"environment": replace(MACHINE, torch="2.11.0"), "commit": None},
-            "nothing known: same torch, driver and power limit",
+            "no known difference (same torch, driver and power limit)",
         ),
         (
             {"environment": replace(MACHINE, driver="590.1", gpus=(Gpu(0, "u", "n", 500.0),)), "commit": None},

@@ -430,7 +430,7 @@ def _compared(rows: list[_Row], result: SessionResult, not_run: Sequence[Key] | 
     if exempt:
         reasons.append(f"{_who(exempt)} {_verb(exempt, 'is', 'are')} not held to one (tolerance=False)")
     if over:
-        reasons.append(f"{_who(over)} {_verb(over, 'is', 'are')} over budget with nothing to compare with")
+        reasons.append(f"{_who(over)} {_verb(over, 'is', 'are')} over budget and held to no baseline")
     if missing:
         known = 0 < len(not_run or ()) <= _MOST_NAMES
         names = listing([_label(key) for key in not_run or ()]) if known else f"{count(missing)} with a baseline"
@@ -522,7 +522,7 @@ def _intensity(intensity: CarbonIntensity) -> str:
     source = intensity.source
     if intensity.year is not None and str(intensity.year) not in source:
         source = f"{source}, {intensity.year}"
-    return f"CO2e at {_grid_and_pue(intensity)}: {source}"
+    return f"CO2e per 1,000 calls at {_grid_and_pue(intensity)}: {source}"
 
 
 def _grid_and_pue(intensity: CarbonIntensity) -> str:
@@ -686,7 +686,7 @@ def _differences(context: FailureContext) -> str | None:
             same.append(what)
     if differ:
         return ", ".join(differ)
-    return f"nothing known: same {listing(same, most=len(same))}" if same else None
+    return f"no known difference (same {listing(same, most=len(same))})" if same else None
 
 
 def _watts(limit_w: float | None) -> str | None:
@@ -705,7 +705,7 @@ def _remedy(test: str, measurement: Measurement, verdict: Verdict, context: Fail
     selector = _quoted(context.selector or test, ascii=context.ascii)
     commands: list[str] = []
     if verdict.status in ("regression", "improvement"):
-        text = "If this is intended, accept it here, or from the CI artefact:"
+        text = "If this is intended, accept it here, or from the CI artefact (--carbon-json):"
         report = _quoted(context.report, ascii=context.ascii) if context.report else "REPORT.json"
         commands = [f"pytest --carbon-accept {selector}", f"pytest-carbon baseline accept {report}"]
     elif verdict.status == "over-budget":

@@ -1,0 +1,216 @@
+"""`carbon`: what a test author touches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from pytest_carbon.measure import Measurer, OpenWindow, Protocol, prepared, refuse_lazy
+from pytest_carbon.records import Measurement, UsageProblem
+
+
+class Window:
+    """Code measured once: ``with carbon.window("decode") as w``. ``w.calls`` may be set until it ends."""
+
+    def __init__(self, carbon: Carbon, name: str, calls: float) -> None:
+        self.calls = calls
+        """How many calls the window holds: tokens generated, images made. Its figures are for each of them."""
+        self._carbon = carbon
+        self._name = name
+
+    def __enter__(self) -> Self:
+        self._carbon._open_window(self._name)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._carbon._close_window(self._name, self.calls, failed=kind is not None)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+
+class Carbon:
+    """Measures what a test runs. Without ``--carbon`` it calls, and does not measure.
+
+    Args:
+        measurer: None without ``--carbon``.
+        protocol: the defaults of :meth:`run`.
+        why_inert: what a test that needs a measurement is skipped with.
+    """
+
+    def __init__(self, measurer: Measurer | None, protocol: Protocol, why_inert: str = "") -> None:
+        self._measurer = measurer
+        self._protocol = protocol
+        self._why_inert = why_inert
+        self._measurements: dict[str, Measurement] = {}
+        self._names: set[str] = set()
+        self._open: str | None = None
+        self._opened: OpenWindow | None = None
+
+    def __call__(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Measure repeated calls of ``fn(*args, **kwargs)``; the last call's result.
+
+        Warm-up, rounds and stopping are the options' (``--carbon-warmup``, …); :meth:`run` spells them out.
+
+        Raises:
+            TypeError: the call gave back a generator or a coroutine, so that nothing had run.
+            UsageError: the test has measured a call already: name the second one with :meth:`run`.
+        """
+        return self.run(fn, args, kwargs)
+
+    def run(
+        self,
+        fn: Callable[..., Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        name: str = "call",
+        setup: Callable[[], Any] | None = None,
+        warmup: float | None = None,
+        rounds: int | None = None,
+        calls: int | None = None,
+        min_time: float | None = None,
+        max_time: float | None = None,
+    ) -> Any:
+        """Measure repeated calls of ``fn(*args, **kwargs)``; the last call's result.
+
+        Args:
+            name: what the measurement is called: ``carbon[name]``, budgets, baselines.
+            setup: run before each warm-up call and each round, unmeasured, so that each round is a window of its own;
+                may return ``(args, kwargs)`` for the round.
+            warmup: seconds after the first call (two calls at least).
+            rounds: rounds at least.
+            calls: calls per round; else as many as fill ``min_time / rounds``.
+            min_time, max_time: seconds of measured calls, at least and at most (a call under way is finished).
+        """
+        if not callable(fn):
+            raise TypeError(
+                f"carbon() measures a callable and its arguments; it was given {fn!r}. Write: carbon(fn, …)"
+            )
+        protocol = self._spelled_out(warmup, rounds, calls, min_time, max_time)
+        kwargs = {} if kwargs is None else kwargs
+        self._claim(name)
+        self._open = name
+        try:
+            if self._measurer is None:
+                args, kwargs = prepared(setup, args, kwargs)
+                return refuse_lazy(fn(*args, **kwargs))
+            result, self._measurements[name] = self._measurer.run(
+                name, fn, args, kwargs, setup=setup, protocol=protocol
+            )
+        except BaseException:
+            self._names.discard(name)  # the call failed: the test may try again
+            raise
+        finally:
+            self._open = None
+        return result
+
+    def window(self, name: str = "window", calls: float = 1) -> Window:
+        """Measure arbitrary code once: ``with carbon.window("decode", calls=n) as w:`` (also ``async with``)."""
+        return Window(self, name, calls)
+
+    def __getitem__(self, name: str) -> Measurement:
+        """A finished measurement, for comparing two in one test: ``carbon["int8"].energy_j_per_call``.
+
+        Skips the test without ``--carbon``. Raises KeyError for an unknown name, and an error for a failed one.
+        """
+        if self._measurer is None:
+            pytest.skip(self._why_inert)
+        if name not in self._measurements:
+            there = ", ".join(repr(n) for n in self._measurements) or "nothing yet"
+            raise KeyError(f"this test has no measurement {name!r}; it has measured: {there}")
+        measurement = self._measurements[name]
+        if measurement.failure is not None:
+            pytest.fail(f"carbon[{name!r}] was not measured: {measurement.failure}", pytrace=False)
+        return measurement
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """What has been measured so far, in order."""
+        return tuple(self._measurements.values())
+
+    @property
+    def current(self) -> str | None:
+        """The name of the measurement under way."""
+        return self._open
+
+    # --- inside
+
+    def _spelled_out(
+        self,
+        warmup: float | None,
+        rounds: int | None,
+        calls: int | None,
+        min_time: float | None,
+        max_time: float | None,
+    ) -> Protocol:
+        base = self._protocol
+        for what, count in (("rounds", rounds), ("calls", calls)):
+            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+                raise UsageProblem(f"{what}={count!r} is not possible: carbon.run() takes a whole number, 1 or more")
+        minimum_s = base.min_time_s if min_time is None else _seconds("min_time", min_time)
+        maximum_s = base.max_time_s if max_time is None else _seconds("max_time", max_time)
+        if minimum_s > maximum_s:
+            if min_time is not None and max_time is not None:
+                raise UsageProblem(f"min_time={min_time!r} is more than max_time={max_time!r}: no loop can be both")
+            # the one that the call names pulls the session's along
+            minimum_s = maximum_s = minimum_s if max_time is None else maximum_s
+        return Protocol(
+            warmup_s=base.warmup_s if warmup is None else _seconds("warmup", warmup),
+            rounds=base.rounds if rounds is None else rounds,
+            calls=calls,
+            min_time_s=minimum_s,
+            max_time_s=maximum_s,
+            precision=base.precision,
+        )
+
+    def _claim(self, name: str) -> None:
+        """Refuse names that cannot be, and measuring inside a measurement."""
+        if not isinstance(name, str) or not name.strip() or "\n" in name:
+            raise UsageProblem(f"name={name!r} is not possible: a measurement's name is a line of text")
+        if self._open is not None:
+            raise UsageProblem(
+                f"{name!r} was begun inside {self._open!r}, and measurements cannot be nested: its energy would be"
+                " counted twice. End the first one before, or measure the parts one after the other"
+            )
+        if name in self._names:
+            raise UsageProblem(
+                f"this test has measured {name!r} already; give the second measurement a name of its own:"
+                " carbon.run(fn, (x,), name='…') or carbon.window('…')"
+            )
+        self._names.add(name)
+
+    def _open_window(self, name: str) -> None:
+        self._claim(name)
+        self._open = name
+        if self._measurer is not None:
+            self._opened = self._measurer.window_begin()
+
+    def _close_window(self, name: str, calls: float, *, failed: bool) -> None:
+        self._open, opened, self._opened = None, self._opened, None
+        if failed:
+            self._names.discard(name)
+            return
+        if isinstance(calls, bool) or not isinstance(calls, int | float) or not calls >= 1 or calls != int(calls):
+            raise UsageProblem(
+                f"window {name!r} has calls={calls!r}; a window holds a whole number of calls, 1 or more"
+            )
+        if self._measurer is not None and opened is not None:
+            self._measurements[name] = self._measurer.window_end(name, opened, int(calls), self._protocol.precision)
+
+
+def _seconds(what: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise UsageProblem(f"{what}={value!r} is not possible: carbon.run() takes seconds, 0 or more, as a number")
+    return float(value)

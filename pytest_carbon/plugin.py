@@ -1,0 +1,68 @@
+"""Every pytest hook; no arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_carbon import options
+
+if TYPE_CHECKING:
+    from pytest_carbon.fixture import Carbon
+
+WHY_INERT = "a measurement is needed here, and --carbon is not given"
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    from pytest_carbon import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.add_options(parser)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, Any, Any]:
+    result = yield
+    options.add_switch(parser)
+    return result
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "carbon_budget(*, energy=None, emissions=None, per=1, tolerance=None, name=None, on=None): "
+        "what the test's calls may cost with --carbon: limits, and a tolerance against the baseline",
+    )
+    if not options.anything_given(config):
+        return
+    settings = options.settings(config)
+    if settings.enabled:
+        from pytest_carbon.session import CarbonSession
+
+        config.pluginmanager.register(CarbonSession(config, settings), "pytest-carbon-session")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a marker that cannot be used, with or without ``--carbon``."""
+    for item in items:
+        if item.get_closest_marker(options.MARKER) is not None:
+            options.budgets_of(item)
+
+
+@pytest.fixture
+def carbon(request: pytest.FixtureRequest) -> Iterator[Carbon]:
+    """Measures the energy of what it calls: ``carbon(fn, *args)``; without ``--carbon`` it only calls."""
+    session = request.config.pluginmanager.get_plugin("pytest-carbon-session")
+    if session is not None:
+        yield session.carbon_for(request.node)
+        return
+    from pytest_carbon.fixture import Carbon
+    from pytest_carbon.measure import Protocol
+
+    yield Carbon(None, Protocol(), WHY_INERT)

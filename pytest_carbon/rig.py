@@ -1,0 +1,194 @@
+"""The rig: meters, watcher, devices and environment put together for a run, and taken down after it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from pytest_carbon import devices, environment, meters
+from pytest_carbon.measure import Measurer, Scope
+from pytest_carbon.meters import nvml
+from pytest_carbon.meters.estimate import EstimateMeter
+from pytest_carbon.meters.nvml import NvmlMeter
+from pytest_carbon.meters.protocol import Meter, MeterSource
+from pytest_carbon.records import (
+    Calibration,
+    CarbonIntensity,
+    Domain,
+    Doubt,
+    Environment,
+    MeterError,
+    Settings,
+)
+from pytest_carbon.watcher import Watcher
+
+
+class Rig:
+    """Everything a run measures with.
+
+    Args:
+        sources: meters beside the built-in ones.
+        synchronise: what to call, besides torch, so that devices have done their work.
+        calibration: what is known of an environment's counters already.
+        progress: told in a few words what is going on.
+
+    Raises:
+        UsageProblem: the settings ask for a meter, a GPU or domains that are not there.
+        MeterError: a meter cannot be opened, or none can.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        intensity: CarbonIntensity,
+        session: str,
+        sources: Mapping[str, MeterSource] | None = None,
+        synchronise: Sequence[Callable[[], None]] = (),
+        calibration: Callable[[str], Calibration | None] = lambda environment: None,
+        progress: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._settings = settings
+        self._choice = _choose(settings, sources or {})
+        self._environments: dict[str, Environment] = {}
+        self._ids: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
+        self._gpus = {f"gpu:{gpu.index}": gpu for gpu in self._choice.gpus}
+        self._nvidia = next((m for m in self.meters if isinstance(m, NvmlMeter)), None)
+        stepped = [(s, m) for s, m in self._choice.taken if m.stepped]
+        self._watcher = Watcher([s for s, _ in stepped]) if stepped else None
+        self.measurer = Measurer(
+            watcher=self._watcher,
+            stepped=[d for _, m in stepped for d in m.domains],
+            direct=[m for _, m in self._choice.taken if not m.stepped],
+            scope=self._scope,
+            intensity=intensity,
+            session=session,
+            clock=time.perf_counter,
+            sleep=time.sleep,
+            synchronise=devices.synchroniser(synchronise),
+            calibration=calibration,
+            conditions=self._conditions,
+            progress=progress,
+        )
+        try:
+            self._scope()  # domains that cannot be gated are refused before anything runs
+            self.measurer.begin()
+            watcher = self._watcher.pid if self._watcher is not None else None
+            for meter in self.meters:
+                if watcher is not None and isinstance(meter, EstimateMeter):
+                    meter.exclude(watcher)  # its CPU time is not the work's
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def meters(self) -> tuple[Meter, ...]:
+        return tuple(m for _, m in self._choice.taken)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever reads the report should know about the meters."""
+        said = list(self._nvidia.notes()) if self._nvidia is not None else []
+        if self._watcher is not None and self._watcher.in_thread:
+            said.append(
+                "a meter could not be opened in a process of its own, so a thread watched it: work that holds the"
+                " interpreter lock is measured less sharply. Put its class into a module that can be imported"
+            )
+        return tuple(said)
+
+    def environment(self, id: str | None = None) -> Environment:
+        """The environment of a measurement, by its id; without one, of what would be measured now."""
+        if id is None:
+            id = self._scope().environment
+        return self._environments[id]
+
+    def cost_j(self) -> float | None:
+        """What the gated domains took outside the measured calls so far."""
+        return self.measurer.cost_j(self._scope().gated)
+
+    def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.close()
+        self._choice.close()
+
+    def _scope(self) -> Scope:
+        """The domains that count now: of the GPUs, those that this process uses."""
+        here = self._choice.domains
+        if self._settings.gpus == "used" and self._gpus:
+            pids: Mapping[str, frozenset[int]] = {}
+            family: frozenset[int] = frozenset()
+            if self._nvidia is not None:
+                pids, family = nvml.inventory().pids, nvml.family()
+            used = {g.uuid for g in devices.used(tuple(self._gpus.values()), os.environ, pids=pids, family=family)}
+            here = tuple(d for d in here if d.name not in self._gpus or self._gpus[d.name].uuid in used)
+        gated = meters.gated(here, self._settings.domains)
+        return Scope(domains=here, gated=tuple(d.name for d in gated), environment=self._identify(here, gated))
+
+    def _identify(self, domains: Sequence[Domain], gated: Sequence[Domain]) -> str:
+        names = (tuple(d.name for d in domains), tuple(d.name for d in gated))
+        if names in self._ids:
+            return self._ids[names]
+        gpus = [self._gpus[d.name] for d in domains if d.name in self._gpus]
+        driver = self._nvidia.driver_version() if self._nvidia is not None else None
+        found = environment.describe(gpus, gated, driver=driver)
+        self._environments[found.id] = found
+        self._ids[names] = found.id
+        return found.id
+
+    def _conditions(self, gated: Sequence[str]) -> list[Doubt]:
+        """Who else uses the gated GPUs."""
+        if self._nvidia is None:
+            return []
+        doubts = []
+        held = {f"gpu:{gpu.index}" for gpu in devices.contexts(tuple(self._gpus.values()))}
+        watcher = self._watcher.pid if self._watcher is not None else None
+        for index, domain in enumerate(self._nvidia.domains):
+            if domain.name not in gated:
+                continue
+            others = self._nvidia.other_processes(
+                index,
+                holds_context=True if domain.name in held else None,
+                bystanders=() if watcher is None else (watcher,),
+            )
+            if others:
+                doubts.append(
+                    Doubt(
+                        "shared-gpu",
+                        f"{others} other process{'es' * (others != 1)} had work on {domain.name}, and no energy is"
+                        " counted by process: measure on a GPU of your own",
+                    )
+                )
+        return doubts
+
+
+def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choice:
+    """Open the meters, and of the GPUs only those that may be used."""
+    choice = meters.choose(settings.meter, {**meters.built_in_sources(), **more})
+    nvidia = next(((s, m) for s, m in choice.taken if s.name == "nvml"), None)
+    if nvidia is None:
+        return choice
+    source, meter = nvidia
+    try:
+        wanted = devices.select(
+            "visible" if settings.gpus == "used" else settings.gpus,
+            meter.gpus(),
+            os.environ,
+            mig_parents=nvml.inventory().mig_parents,
+        )
+        if len(wanted) == len(meter.gpus()):
+            return choice
+        # Only what may be used is watched; where that is nothing, the other meters have to do.
+        meter.close()
+        rest = tuple(pair for pair in choice.taken if pair[0] is not source)
+        if not wanted:
+            hidden = "CUDA_VISIBLE_DEVICES shows this process no GPU."
+            if not rest:
+                raise MeterError(f"--carbon-meter={settings.meter}: nothing is left to measure: {hidden}")
+            return replace(choice, taken=rest, not_taken=(*choice.not_taken, ("nvml", hidden)))
+        narrow = replace(source, arguments={"uuids": tuple(g.uuid for g in wanted)})
+        return replace(choice, taken=((narrow, narrow.open()), *rest))
+    except BaseException:
+        choice.close()
+        raise

@@ -1,0 +1,610 @@
+"""A run under ``--carbon``: measure all, then judge all, then pass on the reports that waited for it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_carbon import baselines, budget, emissions, environment, gate, options
+from pytest_carbon.fixture import Carbon
+from pytest_carbon.measure import Protocol
+from pytest_carbon.records import (
+    Budget,
+    CarbonError,
+    Environment,
+    Key,
+    Measurement,
+    Record,
+    SessionResult,
+    Settings,
+    SuiteVerdict,
+    TestResult,
+    Verdict,
+)
+from pytest_carbon.reports import jsonfile, terminal
+from pytest_carbon.rig import Rig
+
+if TYPE_CHECKING:
+    from pytest_carbon.meters.protocol import MeterSource
+
+_CARBON = pytest.StashKey[Carbon]()
+
+
+@dataclass(slots=True)
+class _Test:
+    """A test that measures, while its reports wait."""
+
+    item: pytest.Item
+    key: str
+    budgets: tuple[Budget, ...]
+    marked: bool
+    reports: list[pytest.TestReport] = field(default_factory=list)
+    outcome: str | None = None
+    """What it came to by itself; None while it has not run to its end."""
+    waits: bool = False
+
+
+class CarbonSession:
+    """One run. Registered as a plugin of its own, so that a run without ``--carbon`` has none of it."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self._config = config
+        self._settings = settings
+        self._created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._begun_s = time.perf_counter()
+        self._session_id = uuid.uuid4().hex
+        self._tests: dict[str, _Test] = {}
+        self._rig: Rig | None = None
+        self._running: _Test | None = None
+        self._store: baselines.Store | None = None
+        self._stored: dict[str, dict[Key, list[Record]]] = {}
+        self._result: SessionResult | None = None
+        self._notes: list[str] = []
+        self._failed_strict: str | None = None
+        self._full_collection = True
+        self._collected: set[str] = set()
+        self._refuse_parallel()
+        try:
+            self._intensity = emissions.intensity(
+                country=settings.country,
+                region=settings.region,
+                cloud=settings.cloud,
+                g_per_kwh=settings.intensity_g_per_kwh,
+                pue=settings.pue,
+            )
+            self._store = baselines.open_store(settings.baseline)
+            if settings.record or settings.accept:
+                self._store.check_writable()
+        except CarbonError as error:
+            raise pytest.UsageError(str(error)) from None
+
+    def _refuse_parallel(self) -> None:
+        """Measurements of processes that run side by side are of each other's work."""
+        option = self._config.option
+        if hasattr(self._config, "workerinput") or getattr(option, "dist", "no") != "no":
+            workers = getattr(option, "numprocesses", None)
+            raise pytest.UsageError(
+                f"--carbon measures one test at a time, and pytest-xdist is asked for"
+                f"{f' {workers} workers' if workers else ' workers'}: they would share the device and measure each"
+                " other. Run with -n 0 (also where addopts has -n)"
+            )
+
+    # --- collection
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        self._full_collection = False
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        from _pytest.config import Config  # where the arguments come from is in no public name
+
+        if self._config.args_source is Config.ArgsSource.ARGS:
+            self._full_collection = False
+        for item in session.items:
+            key = test_id(item)
+            self._collected.add(key)
+            marked = item.get_closest_marker(options.MARKER) is not None
+            if marked or "carbon" in getattr(item, "fixturenames", ()):
+                self._tests[item.nodeid] = _Test(item, key, options.budgets_of(item), marked)
+
+    def pytest_report_collectionfinish(self) -> list[str]:
+        if not self._tests or self._config.option.collectonly:
+            return []
+        count = len(self._tests)
+        return [f"carbon: {count} test{'s' * (count != 1)} to measure; their results come when all are measured"]
+
+    # --- running
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        if not self._tests or self._config.option.collectonly:
+            return (yield)
+        try:
+            self._open()
+        except CarbonError as error:
+            raise pytest.UsageError(str(error)) from None
+        interrupted = False
+        try:
+            return (yield)
+        except (KeyboardInterrupt, pytest.exit.Exception):
+            interrupted = True
+            raise
+        finally:
+            try:
+                self._conclude(session, record=not interrupted)
+            except CarbonError as error:
+                raise pytest.UsageError(str(error)) from None
+            finally:
+                self._pass_on()
+                assert self._rig is not None
+                self._rig.close()
+
+    def _open(self) -> None:
+        """Open the meters, and look through the baselines: what cannot be trusted stops the run before it costs."""
+        sources: dict[str, MeterSource] = {}
+        for more in self._config.hook.pytest_carbon_meters(config=self._config):
+            sources.update(more)
+        assert self._store is not None
+        for known in self._store.environments():
+            self._stored[known] = self._store.load(known)
+        self._rig = Rig(
+            self._settings,
+            sources=sources,
+            synchronise=[f for f in self._config.hook.pytest_carbon_synchronise(config=self._config) if f],
+            intensity=self._intensity,
+            session=self._session_id,
+            calibration=self._store.calibration,
+            progress=_Progress(self._config, self._running_name).show,
+        )
+
+    def _running_name(self) -> tuple[str, str]:
+        test = self._running
+        return ("", "") if test is None else (test.item.nodeid, test.item.stash[_CARBON].current or "call")
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Whoever runs the test's protocol (reruns have one of their own) logs its reports with :meth:`_take`."""
+        test = self._tests.get(item.nodeid)
+        if test is None:
+            return (yield)
+        session: Any = item.session
+        proxy = session.gethookproxy
+        session.gethookproxy = lambda path: _Relay(proxy(path), lambda report: self._take(test, report))
+        self._running = test
+        try:
+            return (yield)
+        finally:
+            del session.gethookproxy
+            self._running = None
+
+    def carbon_for(self, item: pytest.Item) -> Carbon:
+        """The fixture's value: anew for each run of a test, so that a rerun replaces what went before."""
+        s = self._settings
+        protocol = Protocol(
+            warmup_s=s.warmup_s,
+            rounds=s.rounds,
+            min_time_s=s.min_time_s,
+            max_time_s=s.max_time_s,
+            precision=s.precision,
+        )
+        assert self._rig is not None
+        carbon = Carbon(self._rig.measurer, protocol)
+        item.stash[_CARBON] = carbon
+        return carbon
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+        if _CARBON in item.stash:
+            del item.stash[_CARBON]
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """A marked test without the fixture is one window of one call."""
+        test = self._tests.get(item.nodeid)
+        if test is None or not test.marked or _CARBON in item.stash:
+            return (yield)
+        with self.carbon_for(item).window("call"):
+            return (yield)
+
+    # --- reports that wait
+
+    def _take(self, test: _Test, report: pytest.TestReport) -> None:
+        """Keep what passed until it is judged; pass everything else on at once."""
+        plain = type(report) is pytest.TestReport
+        if plain and report.when == "setup":
+            test.reports, test.waits, test.outcome = [], False, None
+        if plain and report.when == "call":
+            test.outcome = "xfailed" if hasattr(report, "wasxfail") else report.outcome
+        if plain and report.outcome == "passed" and not hasattr(report, "wasxfail"):
+            test.reports.append(report)
+            test.waits = report.when == "teardown" and test.outcome == "passed"
+            if report.when != "teardown" or test.waits:
+                return
+        elif plain:
+            test.reports.append(report)
+            if report.when != "call":
+                test.outcome = "error" if report.failed else report.outcome
+        else:
+            self._log(test, [report])
+            return
+        self._log(test, test.reports)
+        test.reports = []
+
+    def _log(self, test: _Test, reports: Sequence[pytest.TestReport]) -> None:
+        for report in reports:
+            test.item.ihook.pytest_runtest_logreport(report=report)
+
+    def _pass_on(self) -> None:
+        """Pass on the reports that still wait."""
+        for test in self._tests.values():
+            reports, test.reports = test.reports, []
+            if not reports:
+                continue
+            ihook = test.item.ihook
+            ihook.pytest_runtest_logstart(nodeid=test.item.nodeid, location=test.item.location)
+            for report in reports:
+                ihook.pytest_runtest_logreport(report=report)
+            ihook.pytest_runtest_logfinish(nodeid=test.item.nodeid, location=test.item.location)
+
+    # --- the verdicts
+
+    def _conclude(self, session: pytest.Session, *, record: bool) -> None:
+        """Judge all, record, and write the verdicts into the reports that wait."""
+        assert self._rig is not None
+        ran = [test for test in self._tests.values() if test.outcome is not None]
+        measured = [(test, m) for test in ran for m in self._measurements(test)]
+        verdicts, suites = self._judge(measured)
+        tests = []
+        for test in ran:
+            pairs = tuple((m, verdicts[m.environment][test.key, m.name]) for t, m in measured if t is test)
+            tests.append(TestResult(test.key, test.outcome or "", pairs, test.outcome))
+        main = self._main_environment([m for _, m in measured])
+        git = environment.git_state(self._config.rootpath)
+        result = SessionResult(
+            session=self._session_id,
+            created=self._created,
+            duration_s=time.perf_counter() - self._begun_s,
+            exit_status=0,
+            environment=main,
+            intensity=self._intensity,
+            suite=suites.get(main.id, SuiteVerdict(0, 0, self._settings.false_alarms)),
+            tests=tuple(tests),
+            cost_energy_j=self._rig.cost_j(),
+            commit=git.commit,
+            branch=git.branch,
+            dirty=git.dirty,
+            settings=self._settings,
+        )
+        recorded = self._record(result, record) if self._settings.record or self._settings.accept else set()
+        failing = {
+            (test.nodeid, m.name)
+            for test in result.tests
+            for m, v in test.measurements
+            if self._fails(v) and not ((test.nodeid, m.name) in recorded and v.status != "error")
+        }
+        tests = [
+            replace(t, outcome="failed")
+            if t.outcome == "passed" and any((t.nodeid, m.name) in failing for m, _ in t.measurements)
+            else t
+            for t in result.tests
+        ]
+        self._gone(main.id)
+        notes = (*self._rig.notes, *self._notes)
+        self._result = replace(result, tests=tuple(tests), notes=notes)
+        by_key = {t.nodeid: t for t in self._result.tests}
+        for test in ran:
+            self._write_verdict(test, by_key[test.key], failing)
+
+    def _measurements(self, test: _Test) -> list[Measurement]:
+        """What a test measured; a failure where it should have and did not."""
+        carbon = test.item.stash.get(_CARBON, None)
+        found = list(carbon.measurements) if carbon is not None else []
+        if test.outcome != "passed":
+            return found
+        missing = budget.unmeasured(options.own_names(test.item), [m.name for m in found])
+        if missing is None and test.marked and not found:
+            missing = (
+                "the test has a carbon_budget marker and used the carbon fixture, but no call of it came to its end:"
+                " call carbon(fn, …), or take the marker away"
+            )
+        if missing is not None:
+            assert self._rig is not None
+            name = next((n for n in options.own_names(test.item) if n not in {m.name for m in found}), "call")
+            found.append(Measurement(name=name, environment=self._rig.environment().id, failure=missing))
+        return found
+
+    def _judge(
+        self, measured: Sequence[tuple[_Test, Measurement]]
+    ) -> tuple[dict[str, dict[Key, Verdict]], dict[str, SuiteVerdict]]:
+        """Verdicts by environment; budgets are held to here, and their doubts join the measurement's."""
+        verdicts: dict[str, dict[Key, Verdict]] = {}
+        suites: dict[str, SuiteVerdict] = {}
+        candidates: dict[str, list[gate.Candidate]] = {}
+        for test, m in measured:
+            allowed = budget.budget_for(test.budgets, m.name, m.environment) or Budget()
+            finding = budget.check(
+                allowed,
+                energy_j_per_call=m.energy_j_per_call,
+                error_j=m.energy_j_per_call_error,
+                emissions_g_per_call=m.emissions_g_per_call,
+                environment_id=m.environment,
+            )
+            if finding.shown:
+                self._notes.append(f"{test.key}: {finding.shown}")
+            doubts = (*m.doubts, finding.doubt) if finding.doubt else m.doubts
+            relative = None
+            if m.energy_j_per_call and m.energy_j_per_call_error is not None:
+                relative = m.energy_j_per_call_error / m.energy_j_per_call
+            candidates.setdefault(m.environment, []).append(
+                gate.Candidate(
+                    key=(test.key, m.name),
+                    sessions=m.sessions,
+                    error=relative,
+                    doubts=doubts,
+                    tolerance=allowed.tolerance,
+                    failure=m.failure,
+                    over_budget=finding.over,
+                    limit_j_per_call=finding.limit_j_per_call,
+                )
+            )
+        for id, group in candidates.items():
+            verdicts[id], suites[id] = gate.judge(
+                group,
+                self._stored_in(id),
+                tolerance=self._settings.tolerance,
+                false_alarms=self._settings.false_alarms,
+                estimated=id.endswith("-estimated"),
+            )
+        return verdicts, suites
+
+    def _stored_in(self, id: str) -> dict[Key, list[Record]]:
+        return self._stored.get(id, {})
+
+    def _main_environment(self, measurements: Sequence[Measurement]) -> Environment:
+        """The environment of the run: of most measurements, where they differ."""
+        assert self._rig is not None
+        ids = [m.environment for m in measurements]
+        most = max(ids, key=ids.count) if ids else None
+        return self._rig.environment(most)
+
+    def _fails(self, verdict: Verdict) -> bool:
+        if verdict.status == "error":
+            return True
+        if self._settings.gate == "warn":
+            return False
+        return verdict.failed or (self._settings.strict and verdict.status in ("new", "inconclusive"))
+
+    def _record(self, result: SessionResult, record: bool) -> set[Key]:
+        """Append what may be appended; its keys."""
+        assert self._store is not None
+        assert self._rig is not None
+        if not record:
+            self._notes.append("nothing was recorded: the run was interrupted")
+            return set()
+        decisions = baselines.decide(result, accept=self._settings.accept, stored=self._stored_in)
+        recorded: set[Key] = set()
+        for id in {d.environment for d in decisions}:
+            mine = [d for d in decisions if d.environment == id and d.records]
+            if not mine:
+                continue
+            self._store.append(self._rig.environment(id), [r for d in mine for r in d.records])
+            if self._rig.measurer.calibration is not None:
+                self._store.keep_calibration(id, self._rig.measurer.calibration)
+            recorded |= {d.key for d in mine}
+            accepted = sum(1 for d in mine if d.accepted)
+            changes = f", {accepted} of them accepted as changed" if accepted else ""
+            count = len(mine)
+            self._notes.append(
+                f"recorded {count} measurement{'s' * (count != 1)}{changes} in {self._settings.baseline}/{id}"
+            )
+        for reason, keys in _grouped(decisions).items():
+            self._notes.append(f"not recorded: {keys[0]}{f' and {len(keys) - 1} more' if keys[1:] else ''}: {reason}")
+        return recorded
+
+    def _gone(self, id: str) -> None:
+        """With ``--carbon-strict``: baselines whose test is gone, where everything was collected."""
+        if not (self._settings.strict and self._full_collection):
+            return
+        gone = sorted({test for test, _ in self._stored_in(id)} - self._collected)
+        if gone:
+            more = f" and {len(gone) - 1} more" if gone[1:] else ""
+            self._failed_strict = (
+                f"--carbon-strict: {gone[0]}{more} has a baseline in {self._settings.baseline}/{id} and is not a test"
+                " any more: if it was renamed, rename it there; if it was removed, delete its lines"
+            )
+            self._notes.append(self._failed_strict)
+
+    def _write_verdict(self, test: _Test, result: TestResult, failing: set[Key]) -> None:
+        """Flip the report of a test that the gate fails, and give its reports their properties."""
+        properties = [p for m, v in result.measurements for p in terminal.junit_properties(m, v)]
+        for report in test.reports:
+            kept = [p for p in report.user_properties if not p[0].startswith("carbon.")]
+            report.user_properties = kept + list(properties)
+        call = next((r for r in test.reports if r.when == "call"), None)
+        if call is None or result.outcome != "failed":
+            return
+        texts = [
+            terminal.failure(result.nodeid, m, v, self._context(test, result, m))
+            for m, v in result.measurements
+            if (result.nodeid, m.name) in failing
+        ]
+        reasons = [v.reason for m, v in result.measurements if (result.nodeid, m.name) in failing]
+        call.outcome = "failed"
+        call.longrepr = _Failure("\n\n".join(texts), reasons[0], test.item)  # type: ignore[assignment]
+
+    def _context(self, test: _Test, result: TestResult, m: Measurement) -> terminal.FailureContext:
+        assert self._result is not None
+        assert self._rig is not None
+        records = self._stored_in(m.environment).get((result.nodeid, m.name), [])
+        allowed = budget.budget_for(test.budgets, m.name, m.environment)
+        tolerance = allowed.tolerance if allowed and allowed.tolerance is not None else self._settings.tolerance
+        return terminal.FailureContext(
+            environment=self._rig.environment(m.environment),
+            intensity=self._intensity,
+            tolerance=tolerance,
+            commit=self._result.commit,
+            dirty=self._result.dirty,
+            baseline=terminal.BaselineSummary.of(records, f"{self._settings.baseline}/{m.environment}")
+            if records
+            else None,
+            suite=self._result.suite.moved,
+            nearest=self._nearest(m.environment)[1],
+            report=str(self._settings.json) if self._settings.json else None,
+            selector=test.item.nodeid if test.item.nodeid != result.nodeid else None,
+            width=self._width(),
+        )
+
+    def _nearest(self, id: str) -> tuple[list[str], str | None]:
+        """The environments that have a baseline, nearest first, and how the first differs, where this one has none."""
+        known = list(self._stored)
+        if id in known:
+            return known, None
+        found = environment.nearest(id, known)
+        if found is None:
+            return known, None
+        first, sentence = found
+        return [first, *(k for k in known if k != first)], sentence
+
+    def _width(self) -> int:
+        return max(int(self._config.get_terminal_writer().fullwidth), 40)
+
+    # --- the end
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self._result is None:
+            return
+        if self._failed_strict and exitstatus == 0 and self._settings.gate == "fail":
+            session.exitstatus = exitstatus = 1
+        self._result = replace(
+            self._result, exit_status=int(exitstatus), duration_s=time.perf_counter() - self._begun_s
+        )
+        if self._settings.json is not None:
+            try:
+                jsonfile.write(self._result, self._settings.json)
+            except (CarbonError, OSError) as error:
+                raise pytest.UsageError(str(error)) from None
+        for lines in self._config.hook.pytest_carbon_report(config=self._config, result=self._result):
+            self._result = replace(self._result, notes=(*self._result.notes, *(lines or ())))
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self._result is None:
+            return
+        known, nearest = self._nearest(self._result.environment.id)
+        quiet = terminalreporter.verbosity < 0
+        lines = terminal.summary(
+            self._result,
+            width=self._width(),
+            quiet=quiet,
+            verbose=terminalreporter.verbosity > 0,
+            environments=known,
+            nearest=nearest,
+            ascii=not _shows(terminalreporter._tw._file, "±×→·"),
+        )
+        if not quiet:
+            terminalreporter.section("carbon", sep="=")
+        for line in lines:
+            terminalreporter.write_line(line.text, **line.markup)
+
+
+def test_id(item: pytest.Item) -> str:
+    """What baselines know a test by: its node id, or, outside the root dir, its module's dotted name."""
+    root = item.config.rootpath
+    module = item.getparent(pytest.Module)
+    if module is None or item.path.is_relative_to(root):
+        return item.nodeid
+    name = getattr(getattr(module, "obj", None), "__name__", module.name)
+    return f"{name}::{item.nodeid.partition('::')[2]}"
+
+
+test_id.__test__ = False  # type: ignore[attr-defined]
+
+
+class _Relay:
+    """A hook relay whose reports go to somebody else first."""
+
+    def __init__(self, relay: Any, take: Callable[[pytest.TestReport], None]) -> None:
+        self._relay = relay
+        self._take = take
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "pytest_runtest_logreport":
+            return lambda report: self._take(report)
+        return getattr(self._relay, name)
+
+
+class _Failure:
+    """What a report shows in place of a traceback: the text, and one line for the summary and for JUnit."""
+
+    def __init__(self, text: str, reason: str, item: pytest.Item) -> None:
+        from _pytest._code.code import ReprFileLocation
+
+        path, line, _ = item.location
+        self.reprcrash = ReprFileLocation(path, (line or 0) + 1, reason)
+        self._text = text
+
+    def toterminal(self, writer: Any) -> None:
+        for line in self._text.splitlines():
+            writer.line(line, red=line.startswith("carbon "), bold=line.startswith("carbon "))
+
+    def __str__(self) -> str:
+        return self._text
+
+
+class _Progress:
+    """Shows on a terminal what a measurement is doing, behind what stands on the line, and takes it away again."""
+
+    def __init__(self, config: pytest.Config, running: Callable[[], tuple[str, str]]) -> None:
+        self._config = config
+        self._running = running
+        self._shown_s = 0.0
+
+    def show(self, step: str) -> None:
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is None or not getattr(reporter, "isatty", False) or reporter.verbosity < 0:
+            return
+        now_s = time.perf_counter()
+        if step and now_s - self._shown_s < 0.2:
+            return
+        self._shown_s = now_s
+        writer = reporter._tw
+        room = writer.fullwidth - writer.width_of_current_line - 1
+        if room < 20:
+            return
+        test, name = self._running()
+        text = terminal.progress(test, name, [step], width=room) if step else ""
+        capture = self._config.pluginmanager.get_plugin("capturemanager")
+        file = writer._file
+        with capture.global_and_fixture_disabled() if capture else _Nothing():
+            file.write(f"\x1b7\x1b[K{text}\x1b8")  # save the cursor, clear the rest of the line, restore
+            file.flush()
+
+
+class _Nothing:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def _grouped(decisions: Sequence[baselines.Decision]) -> Mapping[str, list[str]]:
+    """Why what was not recorded was not: ids by reason."""
+    grouped: dict[str, list[str]] = {}
+    for d in decisions:
+        if d.why_not is not None:
+            label = d.key[0] if d.key[1] == "call" else f"{d.key[0]} · {d.key[1]}"
+            grouped.setdefault(d.why_not, []).append(label)
+    return grouped
+
+
+def _shows(file: Any, text: str) -> bool:
+    try:
+        text.encode(getattr(file, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

@@ -1,0 +1,430 @@
+"""The watcher: a child process that notes the moments at which energy counters change.
+
+A thread would do, were it not for the interpreter lock: while the measured work holds it, a thread brackets
+an edge to some milliseconds, a process to a tenth of one. The child opens meters of its own, polls finely
+around the moments at which it expects an edge, sleeps between them, and hands over its notes when asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import queue
+import select
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any, Protocol
+
+from pytest_carbon.meters.protocol import Meter, MeterSource
+from pytest_carbon.records import Edge, MeterError
+
+FINE_STEP_S = 1e-4
+"""Pause between polls where an edge is expected: what an edge is bracketed to."""
+EDGE_INTERVAL_S = 0.015
+"""Edges are noted at most about this often: of a counter that ticks every millisecond, every fifteenth."""
+ACQUIRE_STEP_S = 5e-4
+"""Pause between polls while the counter's period is not known yet."""
+START_TIMEOUT_S = 60.0
+ANSWER_TIMEOUT_S = 20.0
+
+Notes = dict[str, list[Edge]]
+"""Edges by the name of their domain."""
+
+
+class EdgeSource(Protocol):
+    """Where a measurement gets its edges from: a watcher, or a simulation of one."""
+
+    def start(self) -> None:
+        """Begin to watch; nothing happens where that has been done."""
+
+    def fetch(self) -> Notes:
+        """The edges noted since the last call. Raises MeterError where a counter could not be read."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Tracker:
+    """Notes one counter's edges, and says when to read it next from what it did so far.
+
+    Polls every half millisecond until the period is known; then sleeps through most of each period and polls finely
+    around the moment at which the next edge is due.
+    """
+
+    read: Callable[[], float]
+    observe: Callable[[], tuple[float | None, str | None, float | None]]
+    edges: list[Edge] = field(default_factory=list)
+    next_poll_s: float = 0.0
+    _value: float | None = None
+    _before_s: float = 0.0
+    """The last read that saw ``_value``."""
+    _last_edge_s: float | None = None
+    _intervals: deque[float] = field(default_factory=lambda: deque(maxlen=16))
+    _fast: bool = False
+    """The counter ticks more often than edges are noted."""
+    _awake: bool = True
+    """Whether reads follow each other closely: if not, an edge found now happened some time during the sleep."""
+    _missed: int = 0
+    _read_cost_s: float = 0.0
+
+    @property
+    def period_s(self) -> float | None:
+        """The time between edges; None until it is known."""
+        return statistics.median(self._intervals) if len(self._intervals) >= 3 else None
+
+    @property
+    def _jitter_s(self) -> float:
+        """The second largest deviation from the period of late: one late edge is an accident."""
+        middle = statistics.median(self._intervals)
+        return sorted(abs(interval - middle) for interval in self._intervals)[-2]
+
+    def poll(self, clock: Callable[[], float]) -> None:
+        start_s = clock()
+        value = self.read()
+        end_s = clock()
+        self._read_cost_s += 0.1 * (end_s - start_s - self._read_cost_s)
+        if value == self._value or self._value is None or (self._fast and not self._awake):
+            self._value, self._before_s, self._awake = value, start_s, True
+            self.next_poll_s = end_s + self._step_s(end_s)
+            return
+        edge = Edge(self._before_s, end_s, value, *self.observe())
+        self.edges.append(edge)
+        self._missed = 0 if self._awake else self._missed + 1
+        if self._missed >= 3:  # the counter is faster than it was thought to be
+            self._intervals.clear()
+            self._last_edge_s, self._missed = None, 0
+        if self._last_edge_s is not None:
+            self._intervals.append(edge.time_s - self._last_edge_s)
+        if not self._fast and self.period_s is not None and self.period_s < EDGE_INTERVAL_S:
+            self._fast = True
+        self._value, self._before_s, self._last_edge_s = value, start_s, edge.time_s
+        self._sleep(clock())
+
+    def _due_s(self) -> float | None:
+        """When the next edge is expected."""
+        if self.period_s is None or self._last_edge_s is None:
+            return None
+        return self._last_edge_s + (EDGE_INTERVAL_S if self._fast else self.period_s)
+
+    def _sleep(self, now_s: float) -> None:
+        due_s = self._due_s()
+        if due_s is None:
+            self.next_poll_s = now_s + ACQUIRE_STEP_S
+            return
+        assert self.period_s is not None
+        margin_s = max(4 * FINE_STEP_S, 1.5 * self._jitter_s, 0.004 * self.period_s)
+        self._awake = False
+        self.next_poll_s = max(now_s, due_s - min(margin_s, self.period_s / 2))
+
+    def _step_s(self, now_s: float) -> float:
+        """The pause before the next read, while an edge is awaited."""
+        due_s = self._due_s()
+        if due_s is None:
+            return ACQUIRE_STEP_S
+        assert self.period_s is not None
+        step_s = max(FINE_STEP_S, 2 * self._read_cost_s)
+        if self._fast:
+            return step_s
+        step_s = max(step_s, self._jitter_s / 8)
+        return max(step_s, ACQUIRE_STEP_S) if now_s > due_s + self.period_s / 4 else step_s
+
+    def take(self) -> list[Edge]:
+        taken, self.edges = self.edges, []
+        return taken
+
+
+def watch(meters: Sequence[Meter], requests: Callable[[float], str | None], answer: Callable[[Any], None]) -> None:
+    """Note edges until told to stop.
+
+    Args:
+        requests: waits up to so many seconds for ``"fetch"``, ``"cost"`` or ``"stop"``; None when none came.
+        answer: sends ``("edges", notes)``, ``("cost", seconds of CPU)`` or ``("failed", sentence)``.
+    """
+    clock = time.perf_counter
+    trackers: dict[str, Tracker] = {}
+    for meter in meters:
+        for index, domain in enumerate(meter.domains):
+            trackers[domain.name] = Tracker(
+                read=_reader(meter, index), observe=_observer(meter, index), next_poll_s=clock()
+            )
+    failure: str | None = None
+    asked_s = clock()
+    while True:
+        soonest = min(trackers.values(), key=lambda t: t.next_poll_s) if not failure else None
+        now_s = clock()
+        pause = 1.0 if soonest is None else soonest.next_poll_s - now_s
+        request = None
+        if pause > 0.002 or now_s - asked_s > 0.005:
+            request = requests(max(pause - 0.001, 0.0))
+            asked_s = clock()
+        if request == "stop":
+            return
+        if request == "fetch":
+            answer(("failed", failure) if failure else ("edges", {n: t.take() for n, t in trackers.items()}))
+        elif request == "cost":
+            answer(("cost", time.process_time()))
+        elif soonest is not None:
+            pause = soonest.next_poll_s - clock()
+            if pause > 0:
+                time.sleep(pause)
+            try:
+                soonest.poll(clock)
+            except MeterError as error:
+                failure = str(error)
+            except Exception as error:  # a third party's meter: the test must hear of it, not the void
+                failure = f"the meter failed while it was watched: {type(error).__name__}: {error}"
+
+
+def _reader(meter: Meter, index: int) -> Callable[[], float]:
+    return lambda: meter.read_j(index)
+
+
+def _observer(meter: Meter, index: int) -> Callable[[], tuple[float | None, str | None, float | None]]:
+    return lambda: meter.observe(index)
+
+
+# --- the parent's side -------------------------------------------------------------------------------
+
+
+class Watcher:
+    """Watches meters from a child process; from a thread where the meters cannot be sent to one.
+
+    Raises :class:`MeterError` from :meth:`fetch` when a counter cannot be read, or the child has died; the next
+    :meth:`start` begins again.
+    """
+
+    def __init__(self, sources: Sequence[MeterSource]) -> None:
+        self._sources = tuple(sources)
+        self._side: _Process | _Thread | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id; None where there is none."""
+        return self._side.process.pid if isinstance(self._side, _Process) else None
+
+    @property
+    def in_thread(self) -> bool:
+        """Whether edges are noted by a thread: bracketed to milliseconds where the work holds the interpreter lock."""
+        return isinstance(self._side, _Thread)
+
+    def start(self) -> None:
+        if self._side is not None:
+            return
+        try:
+            recipe = pickle.dumps(self._sources)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            self._side = _Thread(self._sources)
+            return
+        try:
+            self._side = _Process(recipe)
+        except _Unloadable:
+            self._side = _Thread(self._sources)
+
+    def fetch(self) -> Notes:
+        kind, value = self._ask("fetch")
+        if kind == "edges":
+            notes: Notes = value
+            return notes
+        self.close()
+        raise MeterError(value)
+
+    def cpu_s(self) -> float:
+        """CPU seconds that the child has used so far (0 for a thread: they are the process's own)."""
+        kind, value = self._ask("cost")
+        return float(value) if kind == "cost" else 0.0
+
+    def _ask(self, request: str) -> tuple[str, Any]:
+        self.start()
+        assert self._side is not None
+        try:
+            return self._side.ask(request)
+        except _Died as error:
+            self._side = None
+            raise MeterError(str(error)) from None
+
+    def close(self) -> None:
+        side, self._side = self._side, None
+        if side is not None:
+            side.close()
+
+
+class _Died(Exception):
+    pass
+
+
+class _Unloadable(Exception):
+    """The child could not import what the recipe names (a meter of a conftest file, for one)."""
+
+
+class _Process:
+    def __init__(self, recipe: bytes) -> None:
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
+        code = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from pytest_carbon.watcher import main; main()"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, json.dumps([p for p in sys.path if isinstance(p, str)])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            start_new_session=True,  # Ctrl-C in the terminal is for the tests
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._to: IO[bytes] = self.process.stdin
+        self._from: IO[bytes] = self.process.stdout
+        try:
+            _send(self._to, recipe)
+            kind, value = self._receive(START_TIMEOUT_S)
+        except (_Died, OSError) as error:
+            self.close()
+            raise MeterError(f"the watcher process did not start: {error}") from None
+        if kind == "unloadable":
+            self.close()
+            raise _Unloadable(value)
+        if kind == "failed":
+            self.close()
+            raise MeterError(value)
+
+    def ask(self, request: str) -> tuple[str, Any]:
+        try:
+            _send(self._to, request)
+            return self._receive(ANSWER_TIMEOUT_S)
+        except (OSError, _Died) as error:
+            text = str(error) if isinstance(error, _Died) else self._last_words()
+            self.close()
+            raise _Died(text) from None
+
+    def _receive(self, timeout_s: float) -> tuple[str, Any]:
+        ready, _, _ = select.select([self._from], [], [], timeout_s)
+        if not ready:
+            raise _Died(
+                f"the watcher process (pid {self.process.pid}) has not answered for {timeout_s:.0f} s: it is stopped or"
+                " starved of CPU time; leave a core for it"
+            )
+        try:
+            answer: tuple[str, Any] = pickle.load(self._from)
+        except (EOFError, pickle.UnpicklingError, OSError):
+            raise _Died(self._last_words()) from None
+        return answer
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(2)
+        code = self.process.poll()
+        how = f"exit status {code}"
+        if code is not None and code < 0:
+            how = f"killed by {signal.Signals(-code).name}"
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        return (
+            f"the watcher process that notes the counter's changes ended ({how})"
+            + (f": {said[-1]}" if said else "")
+            + "; this measurement is lost, run the test again"
+        )
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            _send(self._to, "stop")
+        for stream in (self._to, self._from):
+            with contextlib.suppress(OSError):
+                stream.close()
+        try:
+            self.process.wait(2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._errors.close()
+
+
+class _Thread:
+    def __init__(self, sources: Sequence[MeterSource]) -> None:
+        self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._meters = [source.open() for source in sources]
+        self._thread = threading.Thread(target=self._run, name="pytest-carbon watcher", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        watch(self._meters, self._request, self._answers.put)
+
+    def _request(self, timeout_s: float) -> str | None:
+        try:
+            return self._requests.get(timeout=max(timeout_s, 0.0))
+        except queue.Empty:
+            return None
+
+    def ask(self, request: str) -> tuple[str, Any]:
+        self._requests.put(request)
+        try:
+            return self._answers.get(timeout=ANSWER_TIMEOUT_S)
+        except queue.Empty:
+            raise _Died(
+                f"the watcher thread has not answered for {ANSWER_TIMEOUT_S:.0f} s; this measurement is lost"
+            ) from None
+
+    def close(self) -> None:
+        self._requests.put("stop")
+        self._thread.join(2)
+        for meter in self._meters:
+            meter.close()
+
+
+def _send(stream: IO[bytes], message: Any) -> None:
+    stream.write(message if isinstance(message, bytes) else pickle.dumps(message))
+    stream.flush()
+
+
+# --- the child's side --------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Run by the child: a pickled sequence of sources on standard input, then requests; answers on standard output."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _sharpen_timer()
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not reach the pipe
+    requests = os.fdopen(0, "rb")
+    try:
+        sources: tuple[MeterSource, ...] = pickle.load(requests)
+    except (ImportError, AttributeError) as error:
+        _send(answers, ("unloadable", str(error)))
+        return
+    try:
+        meters = [source.open() for source in sources]
+    except MeterError as error:
+        _send(answers, ("failed", str(error)))
+        return
+    _send(answers, ("ready", os.getpid()))
+    parent = os.getppid()
+
+    def request(timeout_s: float) -> str | None:
+        ready, _, _ = select.select([requests], [], [], timeout_s)
+        if not ready:
+            return "stop" if os.getppid() != parent else None
+        try:
+            message: str = pickle.load(requests)
+        except (EOFError, pickle.UnpicklingError):
+            return "stop"
+        return message
+
+    with contextlib.suppress(BrokenPipeError):
+        watch(meters, request, lambda message: _send(answers, message))
+
+
+def _sharpen_timer() -> None:
+    """Let sleeps end when asked to: Linux adds 50 µs of slack to each, half of what an edge is bracketed to."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(29, 1000, 0, 0, 0)  # PR_SET_TIMERSLACK, nanoseconds

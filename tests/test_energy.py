@@ -1,0 +1,238 @@
+"""Edges → energy: the two quiet lines, their error, the doubts, the settling time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_carbon import energy
+from pytest_carbon.energy import Window
+from pytest_carbon.records import Edge, MeasurementError
+from tests.world import World
+
+SETTLE_S = 0.35
+
+
+def a_window(world: World, seconds: float, power_w: float = 300.0, quiet_s: float = 1.6) -> tuple[list[Edge], Window]:
+    """Quiet, work, quiet: the edges and the window."""
+    since_s = world.now_s
+    world.sleep(quiet_s)
+    start_s = world.now_s
+    world.work(seconds, power_w)
+    end_s = world.now_s
+    world.sleep(SETTLE_S + quiet_s)
+    return world.fetch()["gpu:0"], Window(since_s, start_s, end_s, SETTLE_S)
+
+
+def codes(figure: energy.WindowEnergy, edges: list[Edge], window: Window, *, calls: int = 1) -> list[str]:
+    return [d.code for d in energy.window_doubts(figure, edges, window, precision=0.01, calls=calls)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seconds=st.sampled_from([0.005, 0.02, 0.1, 0.5, 2.0]),
+    power_w=st.floats(80, 700),
+    idle_w=st.floats(5, 79),
+    period_s=st.sampled_from([0.02, 0.05, 0.1]),
+    time_constant_s=st.sampled_from([0.0, 0.03, 0.05]),
+    seed=st.integers(0, 10**6),
+)
+def test_a_window_comes_to_the_energy_commanded(
+    seconds: float, power_w: float, idle_w: float, period_s: float, time_constant_s: float, seed: int
+) -> None:
+    """Whatever the power, the counter's period and phase, and the tail: energy with its tail is what was commanded."""
+    world = World(idle_w=idle_w, period_s=period_s, time_constant_s=time_constant_s, seed=seed)
+    edges, window = a_window(world, seconds, power_w)
+    figure = energy.window_energy(edges, window)
+    truth_j = world.commanded_j(window.start_s, window.end_s)
+    # twice the 95% error: one in some 10,000 normal deviations is larger
+    assert abs(figure.energy_j - truth_j) <= 2 * figure.error_j + 1e-9
+    assert figure.error_j <= 0.04 * idle_w * world.bracket_s / 1e-4 + 0.01 * truth_j
+
+
+@settings(max_examples=40, deadline=None)
+@given(shift_s=st.floats(-1e4, 1e6), offset_j=st.floats(0, 1e9), seed=st.integers(0, 1000))
+def test_when_the_clock_or_the_counter_began_does_not_matter(shift_s: float, offset_j: float, seed: int) -> None:
+    """Energy is a difference: origins of time and of joules drop out."""
+    edges, w = a_window(World(seed=seed, time_constant_s=0.05), 0.3)
+    moved = [Edge(e.before_s + shift_s, e.after_s + shift_s, e.energy_j + offset_j) for e in edges]
+    there = Window(w.quiet_since_s + shift_s, w.start_s + shift_s, w.end_s + shift_s, w.settle_s)
+    here = energy.window_energy(edges, w)
+    assert energy.window_energy(moved, there).energy_j == pytest.approx(here.energy_j, abs=1e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(gain=st.floats(0.1, 10), seed=st.integers(0, 1000))
+def test_energy_and_error_scale_with_the_counter(gain: float, seed: int) -> None:
+    """A counter in other units gives the same figure in those units."""
+    edges, window = a_window(World(seed=seed), 0.1)
+    scaled = [e._replace(energy_j=e.energy_j * gain) for e in edges]
+    one, other = energy.window_energy(edges, window), energy.window_energy(scaled, window)
+    assert other.energy_j == pytest.approx(gain * one.energy_j, rel=1e-6)
+    assert other.error_j == pytest.approx(gain * one.error_j, rel=1e-3)
+
+
+def test_the_reported_error_covers_the_truth_as_often_as_it_says() -> None:
+    """Over 400 windows with brackets of a tenth of a millisecond the 95% error holds 93 to 99% of them."""
+    held = 0
+    for seed in range(400):
+        world = World(seed=seed, period_s=(0.1, 0.02)[seed % 2])
+        edges, window = a_window(world, (0.005, 0.1)[seed % 4 // 2])
+        figure = energy.window_energy(edges, window)
+        held += abs(figure.energy_j - world.commanded_j(window.start_s, window.end_s)) <= figure.error_j
+    assert 0.93 <= held / 400 <= 0.99
+
+
+def test_the_tail_is_reported_as_part_of_the_energy() -> None:
+    """With a time constant of 50 ms, 230 W of excess leave 11.5 J behind a long window."""
+    edges, window = a_window(World(time_constant_s=0.05, seed=3), 2.0)
+    figure = energy.window_energy(edges, window)
+    assert figure.tail_j == pytest.approx(11.5, rel=0.35)  # scaled back from the first edge, up to a period later
+    assert figure.idle_power_w == pytest.approx(70, rel=1e-3)
+
+
+def test_a_counter_that_went_back_has_no_energy() -> None:
+    """A reset anywhere between the quiet lines is an error that says so, not a negative energy."""
+    world = World()
+    world.reset_at_s = world.now_s + 1.65
+    edges, window = a_window(world, 0.1)
+    with pytest.raises(MeasurementError, match=r"the energy counter went back from [\d.]+ J to [\d.]+ J"):
+        energy.window_energy(edges, window)
+
+
+def test_too_few_quiet_edges_are_an_error() -> None:
+    """One edge makes no line."""
+    edges, window = a_window(World(), 0.1, quiet_s=0.05)
+    with pytest.raises(MeasurementError, match="while the device was quiet before the work"):
+        energy.window_energy(edges, window)
+
+
+def test_two_or_three_quiet_edges_are_a_doubt() -> None:
+    """A line through three edges is a figure, and a doubt."""
+    edges, window = a_window(World(), 0.1, quiet_s=0.35)
+    assert codes(energy.window_energy(edges, window), edges, window)[0] == "few-edges"
+
+
+def test_a_line_uses_fewer_edges_where_the_counter_wanders() -> None:
+    """Power that drifted long before the work is left out of the line."""
+    edges = [Edge(t, t + 1e-4, 70 * t + (200 * (t - 1) ** 2 if t < 1 else 0)) for t in (k * 0.1 for k in range(20))]
+    chosen = energy.quiet_edges(edges, nearest_last=True)
+    assert 4 <= len(chosen) < 20
+    assert energy.fit_line(chosen).power_w == pytest.approx(70, rel=0.02)
+
+
+def test_an_edge_that_was_caught_late_is_left_out() -> None:
+    """A starved watcher brackets an edge to tens of milliseconds: the line does without it."""
+    edges = [Edge(k * 0.1, k * 0.1 + 1e-4, 7.0 * k) for k in range(8)]
+    edges[3] = Edge(0.21, 0.3001, 21.0)
+    assert edges[3] not in energy.quiet_edges(edges, nearest_last=True)
+
+
+def test_short_windows_that_are_imprecise_are_a_doubt() -> None:
+    """5 ms on a 100 ms counter whose edges are known to 2 ms."""
+    edges, window = a_window(World(bracket_s=2e-3), 0.005)
+    figure = energy.window_energy(edges, window)
+    doubts = energy.window_doubts(figure, edges, window, precision=0.01)
+    assert [d.code for d in doubts] == ["short"]
+    assert doubts[0].text.startswith("one window of 5 ms, below 583 ms (5 periods of the counter, 10 time constants")
+    assert "short" not in codes(figure, edges, window, calls=50)
+
+
+def test_a_tail_above_a_twentieth_is_a_doubt() -> None:
+    """20 ms of work with a tail of 50 ms: most of its energy comes after it."""
+    edges, window = a_window(World(time_constant_s=0.05, seed=1), 0.02)
+    assert "tail" in codes(energy.window_energy(edges, window), edges, window)
+    edges, window = a_window(World(seed=1), 2.0)
+    assert codes(energy.window_energy(edges, window), edges, window) == []
+
+
+def test_work_of_others_in_the_quiet_is_a_doubt() -> None:
+    """A neighbour's burst in the quiet before."""
+    world = World()
+    since_s = world.now_s
+    for _ in range(4):
+        world.sleep(0.2)
+        world.work(0.2, 200)
+    start_s = world.now_s
+    world.work(0.1)
+    end_s = world.now_s
+    world.sleep(SETTLE_S + 1.0)
+    edges, window = world.fetch()["gpu:0"], Window(since_s, start_s, end_s, SETTLE_S)
+    assert "unquiet" in codes(energy.window_energy(edges, window), edges, window)
+
+
+def test_throttling_and_a_changed_power_limit_are_doubts() -> None:
+    """Both are read off the edges."""
+    edges, window = a_window(World(), 2.0)
+    hot = [
+        e._replace(throttle="thermal" if e.time_s > window.start_s + 1 else None, power_limit_w=300.0) for e in edges
+    ]
+    hot[-1] = hot[-1]._replace(power_limit_w=250.0)
+    doubts = energy.window_doubts(energy.window_energy(hot, window), hot, window, precision=0.01)
+    assert [d.code for d in doubts] == ["throttled", "power-limit-changed"]
+    assert "(thermal)" in doubts[0].text
+    assert "from 300 W to 250 W" in doubts[1].text
+
+
+@pytest.mark.parametrize(("power_w", "doubted"), [(300.0, False), (250.0, True)])
+def test_a_counter_that_disagrees_with_instant_power_is_a_doubt(power_w: float, doubted: bool) -> None:
+    """20% between the two is a doubt, agreement is none."""
+    edges, window = a_window(World(), 2.0)
+    edges = [e._replace(power_w=power_w if window.start_s <= e.time_s <= window.end_s else 70.0) for e in edges]
+    assert ("counter-disagrees" in codes(energy.window_energy(edges, window), edges, window)) == doubted
+
+
+def test_halves_that_differ_are_unsteady() -> None:
+    """Time per call, then power: each above the precision, and beyond its own noise."""
+    steady = [0.1, 0.1001, 0.0999, 0.1, 0.1001, 0.0999]
+    slower = [*steady, *(1.05 * d for d in steady)]
+    assert energy.unsteady(steady * 2, (), precision=0.01) is None
+    doubt = energy.unsteady(slower, (), precision=0.01)
+    assert doubt is not None
+    assert doubt.text.startswith("a call took 5.0% longer in the loop's second half than in its first")
+    warming = [Edge(k * 0.1, k * 0.1, 30.0 * k + max(k - 10, 0) * 2) for k in range(21)]
+    doubt = energy.unsteady([], warming, precision=0.01)
+    assert doubt is not None
+    assert doubt.text.startswith("the power was 6.7% higher in the loop's second half")
+
+
+@pytest.mark.parametrize("period_s", [0.02, 0.1])
+@pytest.mark.parametrize("time_constant_s", [0.0, 0.03, 0.05, 0.1])
+def test_the_settling_time_is_six_time_constants_of_the_tail(period_s: float, time_constant_s: float) -> None:
+    """Found from the edges after one second of work; at most what the early edges allow."""
+    for seed in range(5):
+        world = World(period_s=period_s, time_constant_s=time_constant_s, seed=seed)
+        world.work(1.0)
+        end_s = world.now_s
+        world.sleep(2.5)
+        settle_s = energy.settle_time_s(world.fetch()["gpu:0"], end_s, 300.0)
+        assert 5.5 * time_constant_s <= settle_s <= max(7.5 * time_constant_s, 6 * 0.03, period_s)
+
+
+def test_part_time_sampling_shows_as_spread_beyond_the_errors() -> None:
+    """Windows that differ by 30% with errors of 1% are not of one counter that sees everything."""
+    assert energy.samples_part_time([1.0, 1.5, 0.7, 1.2, 0.8] * 4, [0.01] * 20)
+    assert not energy.samples_part_time([1.0, 1.01, 0.99, 1.0, 1.005] * 4, [0.01] * 20)
+    assert not energy.samples_part_time([1.0, 2.0], [0.01, 0.01])
+
+
+def test_repeated_windows_add_up_and_their_spread_counts() -> None:
+    """Ten windows that differ by more than their lines explain carry the error of their spread."""
+    windows = [energy.WindowEnergy(1 + 0.1 * (k % 2), 0.001, 0.1, 0.0, 70.0) for k in range(10)]
+    merged = energy.merge(windows)
+    assert merged.energy_j == pytest.approx(10.5)
+    assert merged.error_j == pytest.approx(2.262 * 0.0527 * math.sqrt(10), rel=1e-3)
+    assert energy.merge(windows[:1]) == windows[0]
+
+
+@given(st.lists(st.floats(0.5, 2), min_size=2, max_size=20))
+def test_the_relative_error_of_a_mean_is_students(values: list[float]) -> None:
+    """Against scipy's own interval."""
+    from scipy import stats
+
+    half = stats.t.interval(0.95, len(values) - 1, 0, stats.sem(values))[1] if len(set(values)) > 1 else 0.0
+    mean = sum(values) / len(values)
+    assert energy.relative_error(values) == pytest.approx(half / mean, rel=1e-6, abs=1e-12)

@@ -1,0 +1,393 @@
+"""The measuring protocol, on a device that is known exactly and a clock that moves only when told to."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pytest_carbon.measure import Measurer, Protocol, Scope, refuse_lazy
+from pytest_carbon.meters.protocol import Observation
+from pytest_carbon.records import Calibration, CarbonIntensity, Domain, Doubt, Gpu, Measurement, MeterError
+from tests.world import World
+
+GPU = Domain("gpu:0", "measured", "a simulation")
+CPU = Domain("cpu:0", "estimated", "a simulation")
+
+
+class CpuTime:
+    """A meter that is exact wherever it is read: 20 W of the world's clock."""
+
+    stepped = False
+    domains = (CPU,)
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def read_j(self, domain: int) -> float:
+        return 20.0 * self.world.now_s
+
+    def observe(self, domain: int) -> Observation:
+        return Observation()
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        return ()
+
+    def close(self) -> None: ...
+
+
+def a_measurer(world: World, **more: Any) -> Measurer:
+    options: dict[str, Any] = {
+        "watcher": world,
+        "stepped": [GPU],
+        "direct": [],
+        "scope": lambda: Scope((GPU,), ("gpu:0",), "1x-simulated-gpu"),
+        "intensity": CarbonIntensity(360.0, 1.0, "given", None),
+        "session": "s1",
+        "clock": world.clock,
+        "sleep": world.sleep,
+        "synchronise": world.synchronise,
+    }
+    measurer = Measurer(**{**options, **more})
+    measurer.begin()
+    return measurer
+
+
+def run(measurer: Measurer, fn: Callable[[], Any], **protocol: Any) -> tuple[Any, Measurement]:
+    return measurer.run("call", fn, (), {}, protocol=Protocol(**protocol))
+
+
+@pytest.mark.parametrize("time_constant_s", [0.0, 0.05])
+@pytest.mark.parametrize("period_s", [0.02, 0.1])
+def test_a_loop_comes_to_the_energy_commanded(time_constant_s: float, period_s: float) -> None:
+    """5 ms at 300 W, back to back: 1.5 J a call, settled tail and all."""
+    world = World(time_constant_s=time_constant_s, period_s=period_s)
+    result, m = run(a_measurer(world), lambda: world.work(0.005) or "logits")
+    assert result == "logits"
+    assert m.failure is None
+    assert m.energy_j_per_call == pytest.approx(1.5, rel=0.003)
+    assert m.energy_j_per_call_error is not None
+    assert m.energy_j_per_call_error < 0.01
+    assert m.duration_s_per_call == pytest.approx(0.005)
+    assert m.calls == sum(r.calls for r in m.rounds)
+    assert sum(r.duration_s for r in m.rounds) >= 1
+    assert len(m.rounds) >= 5
+    assert m.emissions_g_per_call == pytest.approx(1.5 / 3.6e6 * 360, rel=0.003)
+    (domain,) = m.domains
+    assert domain.idle_power_w == pytest.approx(70, rel=0.001)
+    assert domain.mean_power_w == pytest.approx(300, rel=0.02)
+    assert m.doubts == ()
+
+
+def test_the_score_is_power_times_the_median_rounds_time() -> None:
+    """A round that stalls moves the plain mean, not what the gate compares."""
+    world = World()
+    calls = iter(range(10**9))
+
+    def fn() -> None:
+        world.work(0.205 if next(calls) == 300 else 0.005)
+
+    _, m = run(a_measurer(world), fn, rounds=9)
+    (score,) = m.sessions
+    assert score.session == "s1"
+    assert score.energy_j_per_call == pytest.approx(1.5, rel=0.005)
+    assert score.duration_s_per_call == pytest.approx(0.005)
+    assert m.energy_j_per_call is not None
+    assert m.energy_j_per_call > 1.505
+
+
+def test_warm_up_is_two_calls_and_the_seconds_after_the_first() -> None:
+    """A first call that compiles for 20 s is not measured, nor do its seconds count as warm-up."""
+    world = World()
+    durations: list[float] = []
+
+    def fn() -> None:
+        durations.append(0.01 if durations else 20.0)
+        world.work(durations[-1])
+
+    _, m = run(a_measurer(world), fn, warmup_s=0.5)
+    assert len(durations) - m.calls == pytest.approx(1 + 50, abs=1)
+    assert m.energy_j_per_call == pytest.approx(3.0, rel=0.003)
+    done: list[None] = []
+    _, m = run(a_measurer(world), lambda: done.append(world.work(0.1)), warmup_s=0, calls=3, rounds=2, min_time_s=0)
+    assert len(done) - m.calls == 2
+
+
+def test_measuring_stops_at_max_time_with_the_call_under_way_finished() -> None:
+    """Calls of 4 s with 10 s allowed: three of them, and a doubt about the rounds."""
+    world = World()
+    _, m = run(a_measurer(world), lambda: world.work(4.0), warmup_s=0, max_time_s=10.0)
+    assert [r.calls for r in m.rounds] == [1, 1, 1]
+    assert [d.code for d in m.doubts] == ["few-rounds"]
+    assert m.doubts[0].text.startswith("3 of 5 rounds fitted into 10 s")
+
+
+def test_measuring_goes_on_until_the_mean_is_precise() -> None:
+    """Rounds that scatter by 5% take more than five to know the mean to 1%."""
+    world = World()
+    durations = [0.0095, 0.0105]
+    count = iter(range(10**9))
+    _, m = run(a_measurer(world), lambda: world.work(durations[next(count) // 21 % 2]), calls=21)
+    assert 5 < len(m.rounds) <= 50
+
+
+def test_setup_runs_before_each_round_unmeasured() -> None:
+    """Each round is a window of its own; setup's 100 J are nobody's."""
+    world = World()
+    begun: list[int] = []
+
+    def setup() -> tuple[tuple[int], dict[str, int]]:
+        world.work(0.4, 250)
+        begun.append(1)
+        return (len(begun),), {"scale": 2}
+
+    def fn(x: int, scale: int) -> int:
+        world.work(0.05)
+        return x * scale
+
+    measurer = a_measurer(world)
+    protocol = Protocol(warmup_s=0, calls=4, rounds=5)
+    result, m = measurer.run("step", fn, (), {}, setup=setup, protocol=protocol)
+    assert m.name == "step"
+    assert result == 2 * len(begun)
+    assert {r.calls for r in m.rounds} == {4}
+    assert len(m.rounds) >= 5
+    assert m.energy_j_per_call == pytest.approx(15, rel=0.003)
+
+
+def test_setup_that_returns_something_else_is_an_error() -> None:
+    """What setup may return is said."""
+    with pytest.raises(TypeError, match=r"setup must return None or \(args, kwargs\), a sequence and a mapping"):
+        a_measurer(World()).run("x", lambda: None, (), {}, setup=lambda: 3, protocol=Protocol())
+
+
+def test_a_result_is_dropped_before_the_next_call() -> None:
+    """Two results of a call that fills the GPU's memory would not fit beside each other."""
+    alive = 0
+    most = 0
+    world = World()
+
+    class Result:
+        def __init__(self) -> None:
+            nonlocal alive, most
+            alive += 1
+            most = max(most, alive)
+
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    def fn() -> Result:
+        world.work(0.05)
+        return Result()
+
+    for setup in (None, lambda: None):
+        result, _ = a_measurer(world).run("call", fn, (), {}, setup=setup, protocol=Protocol(warmup_s=0.2))
+        assert isinstance(result, Result)
+        del result
+        assert alive == 0
+        assert most == 1
+
+
+def test_a_window_is_measured_once_and_divided_by_its_calls() -> None:
+    """120 tokens in 0.6 s at 300 W: 1.5 J each."""
+    world = World()
+    measurer = a_measurer(world)
+    opened = measurer.window_begin()
+    world.work(0.6)
+    m = measurer.window_end("decode", opened, 120, 0.01)
+    assert (m.name, m.calls) == ("decode", 120)
+    assert m.energy_j_per_call == pytest.approx(1.5, rel=0.001)
+    assert m.duration_s_per_call == pytest.approx(0.005)
+    assert m.sessions[0].energy_j_per_call == pytest.approx(1.5, rel=0.001)
+    assert m.rounds[0].calls == 120
+
+
+def test_everything_is_synchronised_before_each_boundary() -> None:
+    """A window has two boundaries; before its start once more after the wait."""
+    world = World()
+    measurer = a_measurer(world)
+    opened = measurer.window_begin()
+    before = world.synchronised
+    measurer.window_end("w", opened, 1, 0.01)
+    assert before >= 2
+    assert world.synchronised == before + 1
+
+
+@pytest.mark.parametrize("fault", ["lost", "reset", "stuck"])
+def test_what_goes_wrong_with_the_counter_is_the_measurements_failure(fault: str) -> None:
+    """The test gets its result; the measurement has a reason and no energy."""
+    world = World()
+    measurer = a_measurer(world)
+    if fault == "lost":
+        world.lost_at_s = world.now_s + 4
+    elif fault == "reset":
+        world.reset_at_s = world.now_s + 5
+    else:
+        world.period_s = 1000.0
+    result, m = run(measurer, lambda: world.work(0.005) or "result")
+    assert result == "result"
+    assert m.energy_j_per_call is None
+    assert m.sessions == ()
+    expected = {"lost": "GPU 0 is lost", "reset": "counter went back", "stuck": "has not changed for 1. s"}[fault]
+    assert m.failure is not None
+    assert re.search(expected, m.failure)
+
+
+def test_a_failure_while_waiting_for_quiet_fails_the_window() -> None:
+    """The code inside still runs; the measurement says why it has no energy."""
+    world = World(lost_at_s=100.5)
+    measurer = a_measurer(world)
+    m = measurer.window_end("w", measurer.window_begin(), 1, 0.01)
+    assert m.failure == "GPU 0 is lost: it has fallen off the bus; reboot the machine"
+
+
+def test_work_that_costs_nothing_is_a_failure_not_zero() -> None:
+    """A window below what the meter can tell from nothing."""
+    world = World()
+    measurer = a_measurer(world)
+    opened = measurer.window_begin()
+    world.work(0.5, 0.0)
+    m = measurer.window_end("w", opened, 1, 0.01)
+    assert m.energy_j_per_call is None
+    assert m.failure is not None
+    assert "less than the meter can tell from nothing" in m.failure
+
+
+def test_exceptions_of_the_call_go_through() -> None:
+    """Nothing is measured, and the error is the test's own."""
+    with pytest.raises(ZeroDivisionError):
+        run(a_measurer(World()), lambda: 1 / 0)
+
+
+async def _coroutine() -> None: ...
+
+
+async def _async_generator() -> Any:
+    yield
+
+
+@pytest.mark.parametrize(
+    ("fn", "text"),
+    [
+        (_coroutine, "a coroutine back from the call, so nothing has run and nothing was measured; write: async with"),
+        (lambda: (x for x in "ab"), "a generator back .* write: carbon"),
+        (_async_generator, "an async generator back"),
+    ],
+)
+def test_lazy_results_are_refused(fn: Callable[[], Any], text: str) -> None:
+    """A generator or coroutine has not run: say so, and what to write instead."""
+    with pytest.raises(TypeError, match=text):
+        refuse_lazy(fn())
+    with pytest.raises(TypeError, match=text):
+        run(a_measurer(World()), fn)
+
+
+def test_exact_meters_are_read_where_the_work_runs() -> None:
+    """20 W of time and no counter to wait for: no quiet, an error from the rounds."""
+    world = World()
+    scope = Scope((CPU,), ("cpu:0",), "a-cpu-estimated")
+    measurer = a_measurer(world, watcher=None, stepped=[], direct=[CpuTime(world)], scope=lambda: scope)
+    begun_s = world.now_s
+    _, m = run(measurer, lambda: world.work(0.01), warmup_s=0.1)
+    assert m.estimated
+    assert m.energy_j_per_call == pytest.approx(0.2)
+    assert m.domains[0].idle_power_w is None
+    assert world.now_s - begun_s < 1.3  # 0.1 s warm-up and 1 s of rounds, no waiting
+    opened = measurer.window_begin()
+    world.work(0.5)
+    assert measurer.window_end("w", opened, 1, 0.01).energy_j_per_call == pytest.approx(10)
+
+
+def test_domains_beside_the_gated_ones_are_reported_and_not_summed() -> None:
+    """GPU gated, processor beside it."""
+    world = World()
+    scope = Scope((GPU, CPU), ("gpu:0",), "1x-simulated-gpu")
+    _, m = run(a_measurer(world, direct=[CpuTime(world)], scope=lambda: scope), lambda: world.work(0.005))
+    assert m.energy_j_per_call == pytest.approx(1.5, rel=0.003)
+    assert [d.domain.name for d in m.domains] == ["gpu:0", "cpu:0"]
+    assert m.domains[1].energy_j_per_call == pytest.approx(0.1, rel=0.01)
+    both = Scope((GPU, CPU), ("gpu:0", "cpu:0"), "1x-simulated-gpu-cpu")
+    _, m = run(a_measurer(world, direct=[CpuTime(world)], scope=lambda: both), lambda: world.work(0.005))
+    assert m.energy_j_per_call == pytest.approx(1.6, rel=0.003)
+
+
+def test_the_settling_time_is_found_once_and_taken_over_from_the_baselines() -> None:
+    """From the tail after the first warm-up; a stored one is used as it is."""
+    world = World(time_constant_s=0.05)
+    measurer = a_measurer(world)
+    run(measurer, lambda: world.work(0.01))
+    assert measurer.calibration is not None
+    assert 0.27 <= measurer.calibration.settle_s <= 0.4
+    stored = Calibration(settle_s=0.9)
+    measurer = a_measurer(world, calibration=lambda id: stored if id == "1x-simulated-gpu" else None)
+    run(measurer, lambda: world.work(0.01))
+    assert measurer.calibration is stored
+
+
+def test_a_counter_that_samples_part_time_gets_spaced_calls() -> None:
+    """Delays between the calls, their idle energy taken out again, and 50 calls at least."""
+    world = World()
+    measurer = a_measurer(world, calibration=lambda id: Calibration(0.2, part_time_sampling=True))
+    starts: list[float] = []
+
+    def fn() -> None:
+        starts.append(world.now_s)
+        world.work(0.25)
+
+    _, m = run(measurer, fn, warmup_s=0.3, max_time_s=30)
+    assert m.calls >= 50
+    assert m.energy_j_per_call == pytest.approx(75, rel=0.003)
+    assert m.duration_s_per_call == pytest.approx(0.25)
+    phases = sorted(s % 0.1 for s in starts[-50:])
+    assert max(b - a for a, b in zip(phases, phases[1:], strict=False)) < 0.01
+    _, m = run(measurer, fn, warmup_s=0, max_time_s=2)
+    assert "part-time-sampling" in [d.code for d in m.doubts]
+
+
+def test_what_is_known_of_the_devices_joins_the_doubts() -> None:
+    """A neighbour on the GPU, found right after the work."""
+    world = World()
+    doubt = Doubt("shared-gpu", "1 other process had work on gpu:0")
+    _, m = run(a_measurer(world, conditions=lambda gated: [doubt]), lambda: world.work(0.005))
+    assert m.doubts == (doubt,)
+
+
+def test_the_cost_of_measuring_is_what_the_run_took_outside_the_calls() -> None:
+    """Warm-up and quiet, not the calls."""
+    world = World()
+    measurer = a_measurer(world)
+    begun_s = world.now_s
+    _, m = run(measurer, lambda: world.work(0.005))
+    assert m.energy_j_per_call is not None
+    total_j = world.commanded_j(begun_s, world.now_s)
+    cost_j = measurer.cost_j(["gpu:0"])
+    assert cost_j == pytest.approx(total_j - m.calls * m.energy_j_per_call, rel=0.05)
+    assert measurer.cost_j(["gpu:7"]) is None
+
+
+def test_a_meter_that_cannot_be_read_at_the_start_says_so() -> None:
+    """Before anything runs."""
+
+    class Broken(CpuTime):
+        def read_j(self, domain: int) -> float:
+            raise MeterError("no counter")
+
+    with pytest.raises(MeterError, match="no counter"):
+        a_measurer(World(), direct=[Broken(World())])
+
+
+def test_progress_names_each_step() -> None:
+    """What a person who waits sees, in order."""
+    world = World()
+    said: list[str] = []
+    run(a_measurer(world, progress=said.append), lambda: world.work(0.005))
+    assert said[0] == "warm-up"
+    assert said[1].startswith("finding the settling time")
+    assert said[2] == "waiting for quiet"
+    assert said[3].startswith("round 1 · 0.2 of at most 10 s")
+    assert said[-1] == "waiting for quiet"
+    assert all(math.isfinite(len(s)) for s in said)

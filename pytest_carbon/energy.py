@@ -26,6 +26,8 @@ SETTLE_TIME_CONSTANTS = 6.0
 """A first-order tail is down to exp(-6) = 0.25% of its start after this many time constants."""
 SHARE_TAIL = 0.05
 """A tail above this share of the window's energy is a doubt."""
+SHARE_EXCESS = 0.10
+"""Work that raises the power by less than this share of the idle power leaves no tail that could be timed."""
 SHARE_DISAGREE = 0.10
 """The counter and the integrated instant power may differ by this much."""
 
@@ -438,7 +440,7 @@ def relative_error(values: Sequence[float]) -> float:
 # --- calibration -----------------------------------------------------------------------------------
 
 
-def settle_time_s(edges: Sequence[Edge], end_s: float, busy_power_w: float | None = None) -> float:
+def settle_time_s(edges: Sequence[Edge], end_s: float, busy_power_w: float) -> float | None:
     """H, the settling time after work that ended at ``end_s``: six time constants of the power's tail.
 
     The later half of the edges gives the settled line. A tail of time constant T makes the counter
@@ -447,23 +449,22 @@ def settle_time_s(edges: Sequence[Edge], end_s: float, busy_power_w: float | Non
 
     Args:
         edges: of some seconds after ``end_s``.
-        busy_power_w: mean power while the work ran; ``None``: taken from the first edges.
+        busy_power_w: mean power towards the end of the work.
 
     Returns:
-        Seconds, at least one period of the counter.
+        Seconds, at least one period of the counter; None where the work hardly raised the power, or the edges are
+        too few, so that nothing can be said.
     """
     after = [e for e in edges if e.before_s >= end_s]
     if len(after) < 2 * EDGES_LEAST:
-        return 1.0
+        return None
     period = period_s(after) or 0.1
     late = after[len(after) // 2 :]
     line = fit_line(late)
-    if busy_power_w is None:
-        busy_power_w = (after[1].energy_j - after[0].energy_j) / (after[1].time_s - after[0].time_s)
     excess_w = busy_power_w - line.power_w
     variance = max(line.residual_square_j2 / max(line.freedom, 1), line.timing_variance_j2)
-    if excess_w <= 0.02 * abs(line.power_w):
-        return period  # the work hardly warmed the device: nothing to wait for beyond a period
+    if excess_w <= SHARE_EXCESS * abs(line.power_w):
+        return None
     early = after[: len(after) // 2]
     missing = [
         (e.time_s - end_s, line.at(e.time_s) - e.energy_j, math.sqrt(variance * (1 + line.leverage(e.time_s))))

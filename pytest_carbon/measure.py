@@ -140,6 +140,7 @@ class Measurer:
         self._progress = progress
         self._edges: dict[str, list[Edge]] = {name: [] for name in self._stepped}
         self._calibration: Calibration | None = None
+        self._idle_w: dict[str, float] = {}
         self._begun_j: dict[str, float] = {}
         self._latest_j: dict[str, float] = {}
         self._measured_j: dict[str, float] = {}
@@ -276,6 +277,10 @@ class Measurer:
         self._take_over_calibration(scope)
         if self._calibration is not None or busy_to_s - busy_from_s < 0.3:
             return
+        self._fetch()
+        busy_w = {name: self._power_w(name, max(busy_from_s, busy_to_s - 0.5), busy_to_s) for name in watched}
+        if any(w is None or w < 1.1 * self._idle_w.get(name, 0.0) for name, w in busy_w.items()):
+            return  # the work hardly raises the power: no tail to learn from
         self._progress("finding the settling time (once an environment)")
         enough_s = CALIBRATION_S
         while self._clock() < busy_to_s + enough_s:
@@ -283,15 +288,22 @@ class Measurer:
             self._fetch()
             period = max((energy.period_s(self._edges[n]) or 0.0) for n in watched)
             enough_s = max(min(CALIBRATION_S, 50 * period), 20 * period, 1.2)
-        settle_s = 0.0
-        for name in watched:
-            during = [e for e in self._edges[name] if busy_from_s <= e.before_s and e.after_s <= busy_to_s]
-            recent = [e for e in during if e.before_s >= busy_to_s - 0.5] if len(during) > 4 else during
-            if len(recent) < 2:
-                return
-            busy_w = (recent[-1].energy_j - recent[0].energy_j) / (recent[-1].time_s - recent[0].time_s)
-            settle_s = max(settle_s, energy.settle_time_s(self._edges[name], busy_to_s, busy_w))
-        self._calibration = Calibration(settle_s=settle_s)
+        found: list[float] = []
+        for name, power_w in busy_w.items():
+            assert power_w is not None
+            settle_s = energy.settle_time_s(self._edges[name], busy_to_s, power_w)
+            if settle_s is not None:
+                found.append(settle_s)
+            self._idle_w[name] = self._power_w(name, busy_to_s + enough_s / 2, self._clock()) or 0.0
+        if found:
+            self._calibration = Calibration(settle_s=max(found))
+
+    def _power_w(self, name: str, start_s: float, end_s: float) -> float | None:
+        """A domain's mean power over the edges of a stretch; None where there are fewer than two."""
+        edges = [e for e in self._edges[name] if start_s <= e.before_s and e.after_s <= end_s]
+        if len(edges) < 2:
+            return None
+        return (edges[-1].energy_j - edges[0].energy_j) / (edges[-1].time_s - edges[0].time_s)
 
     def _loop(
         self,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_carbon import baselines, budget, emissions, environment, gate, options
+from pytest_carbon.baselines.files import module_file
 from pytest_carbon.fixture import Carbon
 from pytest_carbon.measure import Protocol
 from pytest_carbon.records import (
@@ -48,6 +51,8 @@ class _Test:
     outcome: str | None = None
     """What it came to by itself; None while it has not run to its end."""
     waits: bool = False
+    log: Callable[[pytest.TestReport], object] = lambda report: None
+    """Passes a report on, past :class:`_Relay`."""
 
 
 class CarbonSession:
@@ -159,7 +164,7 @@ class CarbonSession:
             intensity=self._intensity,
             session=self._session_id,
             calibration=self._store.calibration,
-            progress=_Progress(self._config, self._running_name).show,
+            progress=_Progress(self._config, self._running_name, self._ascii()).show,
         )
 
     def _running_name(self) -> tuple[str, str]:
@@ -175,6 +180,7 @@ class CarbonSession:
         session: Any = item.session
         proxy = session.gethookproxy
         session.gethookproxy = lambda path: _Relay(proxy(path), lambda report: self._take(test, report))
+        test.log = lambda report: proxy(item.path).pytest_runtest_logreport(report=report)
         self._running = test
         try:
             return (yield)
@@ -231,14 +237,11 @@ class CarbonSession:
             if report.when != "call":
                 test.outcome = "error" if report.failed else report.outcome
         else:
-            self._log(test, [report])
+            test.log(report)
             return
-        self._log(test, test.reports)
-        test.reports = []
-
-    def _log(self, test: _Test, reports: Sequence[pytest.TestReport]) -> None:
-        for report in reports:
-            test.item.ihook.pytest_runtest_logreport(report=report)
+        reports, test.reports = test.reports, []
+        for waiting in reports:
+            test.log(waiting)
 
     def _pass_on(self) -> None:
         """Pass on the reports that still wait."""
@@ -249,7 +252,7 @@ class CarbonSession:
             ihook = test.item.ihook
             ihook.pytest_runtest_logstart(nodeid=test.item.nodeid, location=test.item.location)
             for report in reports:
-                ihook.pytest_runtest_logreport(report=report)
+                test.log(report)
             ihook.pytest_runtest_logfinish(nodeid=test.item.nodeid, location=test.item.location)
 
     # --- the verdicts
@@ -442,6 +445,7 @@ class CarbonSession:
         assert self._result is not None
         assert self._rig is not None
         records = self._stored_in(m.environment).get((result.nodeid, m.name), [])
+        known, sentence = self._nearest(m.environment)
         allowed = budget.budget_for(test.budgets, m.name, m.environment)
         tolerance = allowed.tolerance if allowed and allowed.tolerance is not None else self._settings.tolerance
         return terminal.FailureContext(
@@ -450,15 +454,23 @@ class CarbonSession:
             tolerance=tolerance,
             commit=self._result.commit,
             dirty=self._result.dirty,
-            baseline=terminal.BaselineSummary.of(records, f"{self._settings.baseline}/{m.environment}")
-            if records
-            else None,
+            baseline=terminal.BaselineSummary.of(records, self._location(result.nodeid, m)) if records else None,
             suite=self._result.suite.moved,
-            nearest=self._nearest(m.environment)[1],
+            nearest=": ".join((known[0], sentence)) if sentence else None,
             report=str(self._settings.json) if self._settings.json else None,
             selector=test.item.nodeid if test.item.nodeid != result.nodeid else None,
             width=self._width(),
+            ascii=self._ascii(),
         )
+
+    def _location(self, test: str, m: Measurement) -> str:
+        """Where a measurement's baseline lies, as the user would name it."""
+        place = self._settings.baseline
+        if not isinstance(place, Path):
+            return f"{place} ({m.environment})"
+        with contextlib.suppress(ValueError):
+            place = place.relative_to(Path.cwd())
+        return str(place / m.environment / module_file(test))
 
     def _nearest(self, id: str) -> tuple[list[str], str | None]:
         """The environments that have a baseline, nearest first, and how the first differs, where this one has none."""
@@ -470,6 +482,15 @@ class CarbonSession:
             return known, None
         first, sentence = found
         return [first, *(k for k in known if k != first)], sentence
+
+    def _ascii(self) -> bool:
+        """Whether the terminal cannot show what the reports are written with."""
+        encoding = getattr(self._config.get_terminal_writer()._file, "encoding", None) or "utf-8"
+        try:
+            "±×→·≥–←".encode(encoding)
+        except (UnicodeEncodeError, LookupError):
+            return True
+        return False
 
     def _width(self) -> int:
         return max(int(self._config.get_terminal_writer().fullwidth), 40)
@@ -498,6 +519,7 @@ class CarbonSession:
             return
         known, nearest = self._nearest(self._result.environment.id)
         quiet = terminalreporter.verbosity < 0
+        ran = {t.nodeid for t in self._result.tests}
         lines = terminal.summary(
             self._result,
             width=self._width(),
@@ -505,10 +527,9 @@ class CarbonSession:
             verbose=terminalreporter.verbosity > 0,
             environments=known,
             nearest=nearest,
-            ascii=not _shows(terminalreporter._tw._file, "±×→·"),
+            ascii=self._ascii(),
+            not_run=[k for k in self._stored_in(self._result.environment.id) if k[0] not in ran],
         )
-        if not quiet:
-            terminalreporter.section("carbon", sep="=")
         for line in lines:
             terminalreporter.write_line(line.text, **line.markup)
 
@@ -560,8 +581,9 @@ class _Failure:
 class _Progress:
     """Shows on a terminal what a measurement is doing, behind what stands on the line, and takes it away again."""
 
-    def __init__(self, config: pytest.Config, running: Callable[[], tuple[str, str]]) -> None:
+    def __init__(self, config: pytest.Config, running: Callable[[], tuple[str, str]], ascii: bool) -> None:
         self._config = config
+        self._ascii = ascii
         self._running = running
         self._shown_s = 0.0
 
@@ -578,7 +600,7 @@ class _Progress:
         if room < 20:
             return
         test, name = self._running()
-        text = terminal.progress(test, name, [step], width=room) if step else ""
+        text = terminal.progress(test, name, [step], width=room, ascii=self._ascii) if step else ""
         capture = self._config.pluginmanager.get_plugin("capturemanager")
         file = writer._file
         with capture.global_and_fixture_disabled() if capture else _Nothing():
@@ -600,11 +622,3 @@ def _grouped(decisions: Sequence[baselines.Decision]) -> Mapping[str, list[str]]
             label = d.key[0] if d.key[1] == "call" else f"{d.key[0]} · {d.key[1]}"
             grouped.setdefault(d.why_not, []).append(label)
     return grouped
-
-
-def _shows(file: Any, text: str) -> bool:
-    try:
-        text.encode(getattr(file, "encoding", None) or "utf-8")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True

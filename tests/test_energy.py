@@ -209,7 +209,19 @@ def test_the_settling_time_is_six_time_constants_of_the_tail(period_s: float, ti
         end_s = world.now_s
         world.sleep(2.5)
         settle_s = energy.settle_time_s(world.fetch()["gpu:0"], end_s, 300.0)
+        assert settle_s is not None
         assert 5.5 * time_constant_s <= settle_s <= max(7.5 * time_constant_s, 6 * 0.03, period_s)
+
+
+def test_work_that_hardly_raises_the_power_says_nothing_about_the_tail() -> None:
+    """5 W above 70, or too few edges: no settling time, rather than a short one."""
+    world = World()
+    world.work(1.0, 75)
+    end_s = world.now_s
+    world.sleep(2.5)
+    edges = world.fetch()["gpu:0"]
+    assert energy.settle_time_s(edges, end_s, 75.0) is None
+    assert energy.settle_time_s(edges[-6:], end_s, 300.0) is None
 
 
 def test_part_time_sampling_shows_as_spread_beyond_the_errors() -> None:

@@ -278,8 +278,10 @@ class Measurer:
         if self._calibration is not None or busy_to_s - busy_from_s < 0.3:
             return
         self._fetch()
-        busy_w = {name: self._power_w(name, max(busy_from_s, busy_to_s - 0.5), busy_to_s) for name in watched}
-        if any(w is None or w < 1.1 * self._idle_w.get(name, 0.0) for name, w in busy_w.items()):
+        drawn_w = {name: self._power_w(name, max(busy_from_s, busy_to_s - 0.5), busy_to_s) for name in watched}
+        least = 1 + energy.SHARE_EXCESS
+        busy_w = {n: w for n, w in drawn_w.items() if w is not None and w > least * self._idle_w.get(n, 0.0)}
+        if not busy_w:
             return  # the work hardly raises the power: no tail to learn from
         self._progress("finding the settling time (once an environment)")
         enough_s = CALIBRATION_S
@@ -290,7 +292,6 @@ class Measurer:
             enough_s = max(min(CALIBRATION_S, 50 * period), 20 * period, 1.2)
         found: list[float] = []
         for name, power_w in busy_w.items():
-            assert power_w is not None
             settle_s = energy.settle_time_s(self._edges[name], busy_to_s, power_w)
             if settle_s is not None:
                 found.append(settle_s)

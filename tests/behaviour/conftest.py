@@ -1,0 +1,152 @@
+"""Running the whole product quickly and exactly: a battery that a test draws from, and a trace that plays.
+
+Two meters, both read where the work runs, so that nothing waits for a counter's edges:
+
+- **the battery** (the default): ``from battery import draw``; ``draw(2.0)`` takes 2 J from ``gpu:0``, no more and no
+  less, however busy the machine is. ``carbon(draw, 2.0)`` finds 2 J per call. What is *gated* of repeated calls is mean
+  power × median time, which a stalled machine moves; of a window, or of a marked test without the fixture, it is
+  exactly what was drawn: gate those. ``power_w`` is not the battery's: it depends on the clock.
+- **the trace**: a constant 100 W: a call that sleeps 10 ms takes about 1 J. Real time, so leave wide margins (× 3).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import codecarbon  # noqa: F401  Imported before pytester notes what is: numpy cannot be imported a second time.
+import psutil  # noqa: F401
+import pytest
+import scipy.special  # noqa: F401
+
+BATTERY = '''
+from pytest_carbon import Domain, Gpu, MeterSource, Observation
+
+drawn_j = 1000.0
+
+def draw(joules):
+    """Take so much from gpu:0."""
+    global drawn_j
+    drawn_j += joules
+    return joules
+
+class Battery:
+    domains = (Domain("gpu:0", "measured", "a battery"),)
+    stepped = False
+    def read_j(self, domain):
+        return drawn_j
+    def observe(self, domain):
+        return Observation()
+    def gpus(self):
+        return (Gpu(0, "battery-0", "Battery"),)
+    def close(self):
+        pass
+
+def pytest_carbon_meters(config):
+    return {"battery": MeterSource("battery", Battery)}
+'''
+ENVIRONMENT = "1x-battery-gpu"
+"""The environment's id with the battery."""
+
+QUICK = (
+    "--carbon-warmup=0",
+    "--carbon-min-time=0.01",
+    "--carbon-max-time=0.3",
+    "--carbon-rounds=3",
+    "--carbon-precision=50%",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of pytest inside a test."""
+
+    result: pytest.RunResult
+    report: Any
+    """The JSON report as Python has it; None where none was written."""
+
+    @property
+    def ret(self) -> int:
+        return int(self.result.ret)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.result.outlines
+
+    @property
+    def errors(self) -> str:
+        """Standard error, each stretch of white space as one blank."""
+        return " ".join(self.result.stderr.str().split())
+
+    @property
+    def text(self) -> str:
+        """Standard output, each stretch of white space as one blank: sentences, wherever they were wrapped."""
+        return " ".join(self.result.stdout.str().split())
+
+    def outcomes(self) -> dict[str, int]:
+        return self.result.parseoutcomes()
+
+    def test(self, name: str) -> Any:
+        """The report's entry for the test whose id ends so."""
+        (found,) = [t for t in self.report["tests"] if t["nodeid"].endswith(name)]
+        return found
+
+    def measurement(self, test: str, name: str = "call") -> Any:
+        (found,) = [m for m in self.test(test)["measurements"] if m["name"] == name]
+        return found
+
+    def status(self, test: str, name: str = "call") -> str:
+        """The status of a measurement's verdict."""
+        return str(self.measurement(test, name)["verdict"]["status"])
+
+
+class CarbonRunner:
+    """See :func:`run_carbon`."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self._pytester = pytester
+
+    def __call__(
+        self, *args: str | os.PathLike[str], carbon: bool = True, subprocess: bool = False, report: bool = True
+    ) -> Run:
+        file = self._pytester.path / "report.json"
+        file.unlink(missing_ok=True)
+        options = ["-p", "battery"]
+        if carbon:
+            options += ["--carbon", "--carbon-meter=battery", *QUICK]
+            options += [f"--carbon-json={file}"] if report else []
+        run = self._pytester.runpytest_subprocess if subprocess else self._pytester.runpytest_inprocess
+        result = run(*options, *args)
+        return Run(result, json.loads(file.read_text("utf-8")) if file.exists() else None)
+
+
+@pytest.fixture
+def run_carbon(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[CarbonRunner]:
+    """Runs ``pytest --carbon`` in pytester's folder: quick, on the battery, with a JSON report.
+
+    ``run_carbon("--carbon-record", "-k", "x")``: what is given here comes later, and wins. ``carbon=False`` leaves all
+    of it out but the battery; ``subprocess=True`` takes a new process (a second more); ``report=False`` writes none.
+    """
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setenv("COLUMNS", "100")
+    (pytester.path / "battery.py").write_text(BATTERY, "utf-8")
+    pytester.syspathinsert()
+    yield CarbonRunner(pytester)
+
+
+@pytest.fixture
+def trace(pytester: pytest.Pytester) -> Path:
+    """A trace of constant 100 W on ``gpu:0``: ``run_carbon(f"--carbon-meter=replay:{trace}")``."""
+    path = pytester.path / "trace.jsonl"
+    header = {
+        "format": "pytest-carbon-trace/1",
+        "stepped": False,
+        "domains": [{"domain": "gpu:0", "kind": "measured", "source": "a trace"}],
+    }
+    step = {"t_s": 1.0, "domain": "gpu:0", "energy_j": 100.0}
+    path.write_text("".join(json.dumps(line) + "\n" for line in (header, step)), "utf-8")
+    return path

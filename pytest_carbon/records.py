@@ -209,9 +209,8 @@ class SuiteVerdict:
     """The sentence, when the whole suite moved."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One session's figure for one measurement, as a baseline stores it."""
+class Record(NamedTuple):
+    """One session's figure for one measurement, as a baseline stores it (a tuple: there may be 200,000)."""
 
     test: str
     name: str
@@ -324,6 +323,8 @@ class TestResult:
     nodeid: str
     outcome: str
     measurements: tuple[tuple[Measurement, Verdict], ...] = ()
+    functional_outcome: str | None = None
+    """What the test came to before the gate had its say; ``None``: the same."""
 
 
 @dataclass(frozen=True, slots=True)

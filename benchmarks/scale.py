@@ -1,0 +1,226 @@
+"""What a very large suite costs: 10,000 measurements against baselines of 20 batches.
+
+    python -m benchmarks.scale [--json FILE]
+
+The whole end of a run: load the baselines, judge, write the JSON report, append the session. The
+baselines (100 modules of 100 tests, 200,000 records) are written by one child process, and each run is a child
+of its own, so that time and memory are those of a run alone. The best of the runs is shown, the worst
+memory of any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pytest_carbon.baselines import open_store, to_record
+from pytest_carbon.records import (
+    CarbonIntensity,
+    Domain,
+    DomainEnergy,
+    Environment,
+    Gpu,
+    Measurement,
+    Record,
+    Round,
+    SessionResult,
+    SessionScore,
+    TestResult,
+)
+
+MEASUREMENTS = 10_000
+MODULES = 100
+BATCHES = 20
+MOST_S = 3.0
+MOST_MB = 300.0
+STEPS = ("load", "gate", "report", "write")
+
+GPU = Gpu(0, "GPU-3f4e5a6b-0000-4000-8000-000000000000", "NVIDIA H100 80GB HBM3", 700.0, 85_899_345_920)
+ENVIRONMENT = Environment(
+    "1x-nvidia-h100-80gb-hbm3-700w-gpu",
+    (GPU,),
+    cpu="Intel Xeon Platinum 8480C",
+    cpu_count=224,
+    driver="580.65.06",
+    torch="2.13.0+cu130",
+    python="3.11.9",
+    pytest_carbon="0.1.0",
+    boot="7a9b3c1d-0000-4000-8000-000000000000",
+)
+
+
+def tests() -> list[str]:
+    each = MEASUREMENTS // MODULES
+    return [
+        f"tests/models/test_module_{number // each:03d}.py::TestModel::test_case[{number:05d}-fp16]"
+        for number in range(MEASUREMENTS)
+    ]
+
+
+def prepare(directory: Path) -> None:
+    """Write the baselines: one batch a day, energies that differ by 1%."""
+    chance = random.Random(20_261_122)
+    records = [
+        Record(
+            test=test,
+            name="call",
+            epoch="0",
+            session=f"{batch:032x}",
+            created=f"2026-11-{batch + 1:02d}T10:00:00Z",
+            boot=ENVIRONMENT.boot,
+            commit=f"{batch:040x}",
+            branch="main",
+            energy_j_per_call=(1 + number % 7) * chance.gauss(1, 0.01),
+            energy_j_per_call_error=0.004 * (1 + number % 7),
+            duration_s_per_call=0.004 * (1 + number % 7) * chance.gauss(1, 0.01),
+            torch=ENVIRONMENT.torch,
+            driver=ENVIRONMENT.driver,
+        )
+        for number, test in enumerate(tests())
+        for batch in range(BATCHES)
+    ]
+    open_store(directory).append(ENVIRONMENT, records)
+
+
+def measurement(number: int, chance: random.Random) -> Measurement:
+    energy_j, duration_s = (1 + number % 7) * chance.gauss(1, 0.01), 0.004 * (1 + number % 7) * chance.gauss(1, 0.01)
+    return Measurement(
+        name="call",
+        environment=ENVIRONMENT.id,
+        calls=240,
+        duration_s_per_call=duration_s,
+        energy_j_per_call=energy_j,
+        energy_j_per_call_error=0.004 * energy_j,
+        tail_j=0.1,
+        emissions_g_per_call=1e-4 * energy_j,
+        gated=("gpu:0",),
+        domains=(
+            DomainEnergy(Domain("gpu:0", "measured", "nvml total energy"), energy_j, 295.0, 70.1),
+            DomainEnergy(Domain("cpu:0", "estimated", "codecarbon"), 0.1 * energy_j, 30.0, 20.0),
+        ),
+        rounds=tuple(Round(48, 48 * duration_s * chance.gauss(1, 0.01)) for _ in range(5)),
+        sessions=(SessionScore("5e55" * 8, energy_j, duration_s),),
+    )
+
+
+def run(directory: Path) -> dict[str, float]:
+    """The end of one run: seconds of each step, and the peak of the process's memory."""
+    from pytest_carbon import gate
+    from pytest_carbon.reports import jsonfile
+
+    chance = random.Random(1)
+    measured = {(test, "call"): measurement(number, chance) for number, test in enumerate(tests())}
+    seconds: dict[str, float] = {}
+    started = time.perf_counter()
+
+    store = open_store(directory)
+    stored = store.load(ENVIRONMENT.id)
+    seconds["load"] = time.perf_counter() - started
+
+    candidates = [gate.Candidate(key, m.sessions, error=0.004, doubts=m.doubts) for key, m in measured.items()]
+    verdicts, suite = gate.judge(candidates, stored, tolerance=0.05, false_alarms=0.01)
+    seconds["gate"] = time.perf_counter() - started - sum(seconds.values())
+
+    result = SessionResult(
+        session="5e55" * 8,
+        created="2026-11-30T10:00:00Z",
+        duration_s=3600.0,
+        exit_status=0,
+        environment=ENVIRONMENT,
+        intensity=CarbonIntensity(369.5, 1.0, "Our World in Data", 2023),
+        suite=suite,
+        tests=tuple(
+            TestResult(
+                test, "failed" if verdicts[test, name].failed else "passed", ((m, verdicts[test, name]),), "passed"
+            )
+            for (test, name), m in measured.items()
+        ),
+        commit="c0" * 20,
+        branch="main",
+        dirty=False,
+    )
+    jsonfile.write(result, directory / "report.json")
+    seconds["report"] = time.perf_counter() - started - sum(seconds.values())
+
+    for records in to_record(result, accept=False, stored={ENVIRONMENT.id: stored}.__getitem__).values():
+        store.append(ENVIRONMENT, records)
+    seconds["write"] = time.perf_counter() - started - sum(seconds.values())
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, on macOS bytes
+    return {**seconds, "total": sum(seconds.values()), "memory": peak / (1e6 if sys.platform == "darwin" else 1e3)}
+
+
+def child(step: str, directory: Path) -> Any:
+    command = [sys.executable, "-m", "benchmarks.scale", f"--{step}", str(directory)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(output) if output else None
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=3, help="the best of so many is shown (default: 3)")
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.prepare:
+        prepare(options.prepare)
+        return 0
+    if options.run:
+        print(json.dumps(run(options.run)))
+        return 0
+
+    runs = []
+    for _ in range(options.runs):
+        with tempfile.TemporaryDirectory() as folder:
+            child("prepare", Path(folder))
+            size_mb = sum(path.stat().st_size for path in Path(folder).rglob("*.jsonl")) / 1e6
+            runs.append(child("run", Path(folder)))
+    best = min(runs, key=lambda figures: figures["total"])
+    memory_mb = max(figures["memory"] for figures in runs)
+    met = best["total"] <= MOST_S and memory_mb <= MOST_MB
+
+    print(f"{MEASUREMENTS:,} measurements against baselines of {BATCHES} batches")
+    print(f"({MEASUREMENTS * BATCHES:,} records in {MODULES} files, {size_mb:.0f} MB); best of {len(runs)} runs\n")
+    print(f"{'step':<16}{'seconds':>9}{'at most':>9}")
+    for step in (*STEPS, "total"):
+        print(f"{step:<16}{best[step]:>9.2f}{f'{MOST_S:.2f}' if step == 'total' else '':>9}")
+    print(f"{'peak memory, MB':<16}{memory_mb:>9.0f}{MOST_MB:>9.0f}")
+    print(f"\n{'both bars met' if met else 'a bar was missed'}; {platform.python_implementation()} ", end="")
+    print(f"{platform.python_version()}, {os.cpu_count()} cores")
+    if options.json:
+        report = {
+            "benchmark": "scale",
+            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "command": " ".join(["python -m benchmarks.scale", *(sys.argv[1:] if argv is None else argv)]),
+            "python": platform.python_version(),
+            "cores": os.cpu_count(),
+            "measurements": MEASUREMENTS,
+            "batches": BATCHES,
+            "files": MODULES,
+            "size_mb": size_mb,
+            "seconds": {step: best[step] for step in (*STEPS, "total")},
+            "seconds_at_most": MOST_S,
+            "memory_mb": memory_mb,
+            "memory_mb_at_most": MOST_MB,
+            "met": met,
+            "runs": runs,
+        }
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

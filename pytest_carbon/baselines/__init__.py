@@ -1,0 +1,195 @@
+"""Baselines: where they are kept, and which measurements of a run go into them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Protocol
+
+from pytest_carbon.baselines.files import FileStore
+from pytest_carbon.records import (
+    Calibration,
+    Environment,
+    Key,
+    Measurement,
+    Record,
+    SessionResult,
+    TestResult,
+    UsageProblem,
+    Verdict,
+)
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*", re.DOTALL)  # "sqlite:///x", also after Path() made it "sqlite:/x"
+
+
+class Store(Protocol):
+    """A place that keeps baselines.
+
+    Each method raises :class:`~pytest_carbon.records.BaselineError` for what cannot be read, written or
+    trusted; nothing of that is ever read as "no baseline".
+    """
+
+    def environments(self) -> list[str]:
+        """The ids of the environments that have a baseline, sorted."""
+
+    def load(self, environment_id: str) -> dict[Key, list[Record]]:
+        """Everything stored for an environment, each measurement's records oldest first."""
+
+    def append(self, environment: Environment, records: Sequence[Record]) -> None:
+        """Add records to one environment: all of them or, with an error, none. What is stored stays once."""
+
+    def check_writable(self) -> None:
+        """Raise before a run what :meth:`append` would raise after it, as far as that can be known."""
+
+    def calibration(self, environment_id: str) -> Calibration | None:
+        """What was found out about an environment's counters; None where nothing was."""
+
+    def keep_calibration(self, environment_id: str, calibration: Calibration) -> None:
+        """Keep what was found out, unless something is kept already."""
+
+
+def open_store(location: Path | str) -> Store:
+    """The store at a path, which need not exist yet. Raises :class:`UsageProblem` for a URL or a file."""
+    text = str(location)
+    if _URL.fullmatch(text):
+        raise UsageProblem(
+            f"--carbon-baseline: {text!r} is a URL, and databases need a later version of pytest-carbon. "
+            "Give the path of a directory, such as carbon-baselines."
+        )
+    path = Path(location)
+    if path.exists() and not path.is_dir():
+        raise UsageProblem(
+            f"--carbon-baseline: {text!r} is a file, and baselines are kept in a directory. "
+            "Give the path of a directory, such as carbon-baselines."
+        )
+    return FileStore(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one measurement of a run gives to its baseline."""
+
+    key: Key
+    environment: str
+    status: str
+    """Its verdict's."""
+    records: tuple[Record, ...] = ()
+    """What to append; nothing where ``why_not`` says why."""
+    why_not: str | None = None
+    """The rest of the sentence "not recorded: …"."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether these records begin a new epoch."""
+        return bool(self.records) and self.status in _CHANGED
+
+
+_CHANGED = ("regression", "improvement")
+ALREADY_STORED = "this session is stored already"
+
+
+def decide(
+    result: SessionResult, *, accept: bool, stored: Callable[[str], Mapping[Key, Sequence[Record]]]
+) -> list[Decision]:
+    """What each measurement of a run gives to its baseline, and why not.
+
+    Recorded is what passed, and what is new and without doubts. With ``accept`` a change that the gate
+    found (a regression or an improvement) begins a new epoch, named after the time of the run. Nothing
+    comes from a test that failed by itself, or that fails for one of its measurements, unless that is
+    accepted here; nor from what is inconclusive, over its budget or not measured. ``stored`` is
+    :meth:`Store.load`, asked once for each environment.
+    """
+    known: dict[str, Mapping[Key, Sequence[Record]]] = {}
+    seen: set[tuple[str, Key]] = set()
+    decisions = []
+    for test in result.tests:
+        for measurement, verdict in test.measurements:
+            key, environment = (test.nodeid, measurement.name), measurement.environment
+            records: tuple[Record, ...] = ()
+            why_not = _unfit(test, measurement, verdict, accept)
+            if why_not is None and (environment, key) in seen:
+                why_not = "the same test ran before in this session"
+            if why_not is None:
+                if environment not in known:
+                    known[environment] = stored(environment)
+                before = known[environment].get(key, ())
+                newest = max((record.epoch for record in before), default="0")
+                have = {record.session for record in before}
+                epoch = result.created if verdict.status in _CHANGED else newest
+                records = tuple(
+                    record for record in _records(result, test, measurement, epoch) if record.session not in have
+                )
+                if not records:
+                    why_not = ALREADY_STORED
+                elif newest > result.created:
+                    records = ()
+                    why_not = f"a change was accepted later, at {newest}; run the tests again"
+                else:
+                    seen.add((environment, key))
+            decisions.append(Decision(key, environment, verdict.status, records, why_not))
+    return decisions
+
+
+def to_record(
+    candidates: SessionResult, *, accept: bool, stored: Callable[[str], Mapping[Key, Sequence[Record]]]
+) -> dict[str, list[Record]]:
+    """What to append to each environment, by its id: see :func:`decide`."""
+    records: dict[str, list[Record]] = {}
+    for decision in decide(candidates, accept=accept, stored=stored):
+        if decision.records:
+            records.setdefault(decision.environment, []).extend(decision.records)
+    return records
+
+
+def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept: bool) -> str | None:
+    """Why a measurement is not recorded whatever is stored; None where it may be."""
+    status = verdict.status
+    if status == "error" or measurement.failure is not None or not _has_scores(measurement):
+        return "it was not measured"
+    if status == "over-budget":
+        return "it is over its budget, which no flag lifts; change the budget or the code"
+    if status == "inconclusive":
+        return "it is inconclusive, and a figure in doubt is neither recorded nor accepted"
+    if status == "new" and measurement.doubts:
+        return f"it is new and in doubt ({', '.join(doubt.code for doubt in measurement.doubts)})"
+    if status in _CHANGED and not accept:
+        return f"it is {'an' if status == 'improvement' else 'a'} {status}; accept it if it is intended"
+    own_outcome = test.functional_outcome or test.outcome
+    if own_outcome != "passed":
+        return f"its test did not pass ({own_outcome})"
+    failing = [m.name for m, v in test.measurements if v.failed and not (accept and v.status == "regression")]
+    if failing:
+        return f"its test fails for {', '.join(map(repr, failing))}"
+    return None
+
+
+def _has_scores(measurement: Measurement) -> bool:
+    figures = [
+        figure for score in measurement.sessions for figure in (score.energy_j_per_call, score.duration_s_per_call)
+    ]
+    return bool(figures) and all(isfinite(figure) and figure > 0 for figure in figures)
+
+
+def _records(result: SessionResult, test: TestResult, measurement: Measurement, epoch: str) -> list[Record]:
+    error = measurement.energy_j_per_call_error
+    return [
+        Record(
+            test=test.nodeid,
+            name=measurement.name,
+            epoch=epoch,
+            session=score.session,
+            created=result.created,
+            boot=result.environment.boot,
+            commit=result.commit,
+            branch=result.branch,
+            energy_j_per_call=score.energy_j_per_call,
+            energy_j_per_call_error=error if error is not None and isfinite(error) else None,
+            duration_s_per_call=score.duration_s_per_call,
+            torch=result.environment.torch,
+            driver=result.environment.driver,
+        )
+        for score in measurement.sessions
+    ]

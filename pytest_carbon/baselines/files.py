@@ -1,0 +1,705 @@
+"""Baselines as JSON Lines in a directory, made to be committed, reviewed and merged.
+
+``<directory>/<environment id>/<path of the test module>.jsonl``: a header line, then a line a record,
+sorted by test, name and time. With git's ``merge=union`` (:data:`GIT_ATTRIBUTES`) two branches that
+recorded sessions merge by themselves: headers in the middle, records out of order and identical records
+are read as if they were not there. Everything else that is not as this module writes it is a
+:class:`~pytest_carbon.records.BaselineError`; such a file is never read as "no baseline" and never
+overwritten.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from hashlib import sha256
+from itertools import repeat
+from operator import attrgetter, itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, TypeGuard
+
+from pytest_carbon.records import (
+    BaselineError,
+    Calibration,
+    Environment,
+    Key,
+    Record,
+    UsageProblem,
+)
+
+FORMAT = "pytest-carbon-baseline/1"
+CALIBRATION_FORMAT = "pytest-carbon-calibration/1"
+GIT_ATTRIBUTES = "carbon-baselines/**/*.jsonl merge=union"
+"""The line for ``.gitattributes`` with which git merges baselines without conflicts."""
+
+_RESTORE = "Restore it from version control, or delete it and record anew with --carbon-record."
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+_CONFLICT = re.compile(r"(<{7}|\|{7}|={7}|>{7})( .*)?")
+_UNSAFE_IN_NAMES = re.compile(r"[^\w .,+=@()\[\]-]")
+_LONGEST_NAME = 180  # bytes; file systems stop at 255, and a suffix comes on top
+_LARGEST = sys.float_info.max
+_TEMPORARY = ".pytest-carbon-"
+
+
+# --- what a record may hold ----------------------------------------------------------------------
+
+
+def is_time(value: object) -> bool:
+    """Whether this is a UTC time as every format of ours writes it: ``2026-11-22T10:00:00Z``, so that text sorts."""
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        return False
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:  # the 31st of February
+        return False
+    return True
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether this is a finite number; ``True`` is not, nor is an integer that no float can hold."""
+    if value.__class__ is not float and (not isinstance(value, (int, float)) or isinstance(value, bool)):
+        return False
+    return -_LARGEST <= value <= _LARGEST
+
+
+def _is_positive(value: object) -> bool:
+    return is_number(value) and value > 0
+
+
+def _is_error(value: object) -> bool:
+    return value is None or (is_number(value) and value >= 0)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_test(value: object) -> bool:
+    return isinstance(value, str) and not leads_out(value)
+
+
+def _is_epoch(value: object) -> bool:
+    return value == "0" or is_time(value)
+
+
+_A_TIME = "a UTC time such as '2026-11-22T10:00:00Z'"
+_FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "test": (_is_test, "the id of a test that does not lead out of the directory"),
+    "name": (_is_text, "the measurement's name"),
+    "epoch": (_is_epoch, f"'0' or {_A_TIME}"),
+    "session": (_is_text, "a session's id"),
+    "created": (is_time, _A_TIME),
+    "boot": (_is_text_or_none, "a text or null"),
+    "commit": (_is_text_or_none, "a text or null"),
+    "branch": (_is_text_or_none, "a text or null"),
+    "energy_j_per_call": (_is_positive, "a finite number above 0"),
+    "energy_j_per_call_error": (_is_error, "a finite number from 0, or null"),
+    "duration_s_per_call": (_is_positive, "a finite number above 0"),
+    "torch": (_is_text_or_none, "a text or null"),
+    "driver": (_is_text_or_none, "a text or null"),
+}
+"""What a record holds, in the order of :class:`~pytest_carbon.records.Record` and of the line."""
+
+_values = itemgetter(*_FIELDS)
+_NUMBERS = ("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call")
+_by_test = attrgetter("test", "name", "created", "session")
+_by_time = attrgetter("created", "session")
+
+
+def _all_good(name: str, values: tuple[Any, ...]) -> bool:
+    """Whether each value may stand in this field of numbers; False also for integers."""
+    numbers = [value for value in values if value is not None]
+    if set(map(type, numbers)) - {float}:
+        return False
+    good, _ = _FIELDS[name]
+    extremes = {min(numbers), max(numbers)} if numbers else set()
+    return all(map(good, extremes | {None} if len(numbers) < len(values) else extremes))
+
+
+def _wrong_field(fields: dict[str, Any]) -> str | None:
+    """What is wrong with a record's fields, as the end of a sentence."""
+    for name, (good, what) in _FIELDS.items():
+        if name not in fields:
+            return f"the record has no '{name}'"
+        if not good(fields[name]):
+            return f"'{name}' must be {what}, not {fields[name]!r}"
+    return None
+
+
+class _Known(dict[Any, Any]):
+    """Values found good before, each kept once: 200,000 records share a few thousand strings."""
+
+    def __init__(self, good: Callable[[object], bool]) -> None:
+        super().__init__()
+        self._good = good
+
+    def __missing__(self, value: object) -> object:
+        if not self._good(value):
+            raise ValueError(value)
+        self[value] = value
+        return value
+
+
+class Wrong(Exception):
+    """What is wrong with what was read (a sentence without its full stop), and the remedy if it is a special one."""
+
+    def __init__(self, what: str, remedy: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+
+class _NotJson(Wrong):
+    pass
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """For json's ``parse_constant``: NaN and the infinities, which JSON does not have and Python reads."""
+    raise Wrong(f"{name} is not a number that can be compared")
+
+
+_encode = json.JSONEncoder(allow_nan=False).encode
+_decode = json.JSONDecoder(parse_constant=refuse_constant).raw_decode
+
+
+class _File(NamedTuple):
+    """A baseline file that was read and found good; ``lines`` and ``records`` go together."""
+
+    header: str
+    lines: list[str]
+    records: list[Record]
+
+
+class _Reader:
+    """Bytes → records. One for a whole load: what it knows already it neither checks nor keeps again."""
+
+    def __init__(self, environment_id: str) -> None:
+        self._environment_id = environment_id
+        self._known = {name: _Known(good) for name, (good, _) in _FIELDS.items() if name not in _NUMBERS}
+
+    def as_written(self, data: bytes) -> list[Record] | None:
+        """The records of a file that is as this module writes it; None for any other, which takes :meth:`file`.
+
+        The checks are the same, but made a column at a time: for 200,000 records that is half a second less.
+        Meanwhile the garbage collector waits: there are no cycles for it, and it would take a fifth of the time.
+        """
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            header, *lines, last = data.decode().split("\n")
+            if self._record(header) is not None or last:
+                return None
+            text = f"[{','.join(lines)}]"
+            objects, end = _decode(text)
+            # Values are texts, numbers and null. So an object that went on over a line break would leave a line that
+            # does not begin with "{", and as many objects as lines, all of which do, are one in each line.
+            if end != len(text) or len(objects) != len(lines) or set(map(itemgetter(0), lines)) != {"{"}:
+                return None
+            if set(map(len, objects)) != {len(_FIELDS)}:
+                return None
+            columns = dict(zip(_FIELDS, zip(*map(_values, objects), strict=True), strict=True))
+            if len(set(zip(columns["test"], columns["name"], columns["session"], strict=True))) != len(lines):
+                return None
+            if not all(_all_good(name, columns[name]) for name in _NUMBERS):
+                return None
+            for name, known in self._known.items():
+                columns[name] = tuple(map(known.__getitem__, columns[name]))
+            return list(map(tuple.__new__, repeat(Record), zip(*columns.values(), strict=True)))
+        except (Wrong, ValueError, LookupError, TypeError, RecursionError):
+            return None
+        finally:
+            if collecting:
+                gc.enable()
+
+    def file(self, data: bytes, path: Path) -> _File:
+        """A whole file: each session once for each measurement, in the order of the file."""
+        try:
+            lines = _lines(data)
+        except UnicodeDecodeError as error:
+            raise _fault(path, data.count(b"\n", 0, error.start) + 1, Wrong("not UTF-8 text")) from None
+        if not any(lines):
+            raise _fault(path, 1, Wrong("the file is empty"))
+        header = ""
+        kept: list[str] = []
+        records: list[Record] = []
+        place: dict[tuple[str, str, str], int] = {}
+        for number, line in enumerate(lines, 1):
+            try:
+                record = self._record(line)
+                if record is None:
+                    header = header or line
+                    continue
+                if not header:
+                    raise Wrong("a record where the header should be")
+                i = place.setdefault((record.test, record.name, record.session), len(records))
+                if i == len(records):
+                    records.append(record)
+                    kept.append(line)
+                elif record != records[i]:
+                    if record._replace(epoch=records[i].epoch) != records[i]:
+                        raise Wrong(
+                            f"session {record.session!r} has other figures for {_of(record)} than in line "
+                            f"{lines.index(kept[i]) + 1}",
+                            "A session measures a thing once: delete the line that is wrong.",
+                        )
+                    if record.epoch > records[i].epoch:  # two branches accepted one report: the newer holds
+                        records[i], kept[i] = record, line
+            except Wrong as wrong:
+                if isinstance(wrong, _NotJson) and number == len(lines):  # no line break at the end
+                    wrong = Wrong("the file ends in the middle of a line")
+                raise _fault(path, number, wrong) from None
+        if not records:
+            raise _fault(path, 1, Wrong("nothing follows the header"))
+        return _File(header, kept, records)
+
+    def _record(self, line: str) -> Record | None:
+        """The record in a line; None for a header and for an empty line. Raises :class:`Wrong`."""
+        if not line:
+            return None
+        if _CONFLICT.fullmatch(line):
+            raise Wrong(
+                f"a merge conflict was left here ({line!r})",
+                "Keep the records of both sides and delete the lines of the conflict. "
+                f"With '{GIT_ATTRIBUTES}' in .gitattributes, git merges baselines by itself.",
+            )
+        fields = _value(line)
+        if not isinstance(fields, dict):
+            raise Wrong("neither a header nor a record")
+        if "format" in fields:
+            self._check_header(fields)
+            return None
+        if wrong := _wrong_field(fields):
+            raise Wrong(wrong)
+        return Record._make(float(value) if isinstance(value, int) else value for value in _values(fields))
+
+    def _check_header(self, fields: dict[str, Any]) -> None:
+        """Raise :class:`Wrong` for everything but a header of this environment in this format."""
+        check_format(fields["format"], FORMAT)
+        environment = fields.get("environment")
+        found = environment.get("id") if isinstance(environment, dict) else None
+        if not _is_text(found):
+            raise Wrong("the header does not name its environment")
+        if found != self._environment_id:
+            raise Wrong(
+                f"recorded in the environment {found!r}, but kept in the folder of {self._environment_id!r}",
+                "Move the file to the folder of its own environment: figures of two machines cannot be compared.",
+            )
+
+
+def _lines(data: bytes) -> list[str]:
+    """Without line breaks, of either kind; the last is empty in a file that ends with one."""
+    return [line.rstrip() for line in data.decode().split("\n")]
+
+
+def _value(line: str) -> Any:
+    """The JSON value that is all of a line, or :class:`Wrong` with what it is instead."""
+    try:
+        value, end = _decode(line)
+    except RecursionError:
+        raise Wrong("not JSON that a baseline can hold (too deep)") from None
+    except json.JSONDecodeError as error:
+        raise _NotJson(f"not JSON ({error.msg}, column {error.colno})") from None
+    except ValueError:  # an integer of more than 4,300 digits
+        raise Wrong("not JSON that a baseline can hold (a number is too long)") from None
+    if end != len(line):
+        raise Wrong(f"more than one JSON value in a line (column {end + 1})")
+    return value
+
+
+def check_format(found: object, ours: str) -> None:
+    """Raise :class:`Wrong` for another format, or another version of it."""
+    if found == ours:
+        return
+    kind = ours.rpartition("/")[0]
+    if isinstance(found, str) and found.startswith(f"{kind}/"):
+        raise Wrong(
+            f"written in the format {found!r}, and this version reads {ours!r}",
+            "Upgrade pytest-carbon: a newer version wrote it.",
+        )
+    raise Wrong(f"the format is {found!r}, not {ours!r}")
+
+
+def _fault(path: Path, number: int, wrong: Wrong, remedy: str = _RESTORE) -> BaselineError:
+    return BaselineError(f"{_shown(path)}, line {number}: {wrong.what}. {wrong.remedy or remedy}")
+
+
+def _of(record: Record) -> str:
+    return f"{record.name!r} of {record.test!r}"
+
+
+def _header(environment: Environment) -> str:
+    """What is the same each time in one environment: two branches that start a file write the same line."""
+    return _encode(
+        {
+            "format": FORMAT,
+            "environment": {
+                "id": environment.id,
+                "gpus": [{"name": gpu.name, "power_limit_w": gpu.power_limit_w} for gpu in environment.gpus],
+                "cpu": environment.cpu,
+            },
+        }
+    )
+
+
+def _line_of(record: Record) -> str:
+    return _encode(record._asdict())
+
+
+# --- where a record lies -------------------------------------------------------------------------
+
+
+def leads_out(test: str) -> bool:
+    """Whether a test's id names no place inside the baselines' directory: it is absolute, or climbs with ``..``."""
+    folders = test.partition("::")[0].split("/")
+    return folders[0] == "" or ".." in folders
+
+
+def module_file(test: str) -> Path:
+    """Where a test's records lie in its environment's folder: ``tests/test_m.py::t`` → ``tests/test_m.py.jsonl``.
+
+    What a file name cannot hold is written as ``%XX``, and a name too long ends in a digest, so that
+    two modules never share a file (where case does not tell files apart they may: records name their
+    test, so nothing depends on it). Raises :class:`UsageProblem` for an id that leads out.
+    """
+    if leads_out(test):
+        raise UsageProblem(
+            f"{test!r} can have no baseline: its id leads out of the root dir. "
+            "Set --rootdir to a folder that holds all tests, or name the package with --pyargs."
+        )
+    *folders, module = test.partition("::")[0].split("/")
+    return Path(*map(_folder_name, folders), _file_name(module) + ".jsonl")
+
+
+def _folder_name(name: str) -> str:
+    if name == ".":
+        return "%2E"
+    stem, dot, suffix = name.rpartition(".")
+    # A folder "m.jsonl" would stand where the module "m" has its file.
+    return _file_name(stem) + "%2E" + suffix if dot and suffix in ("json", "jsonl") else _file_name(name)
+
+
+def _file_name(name: str) -> str:
+    safe = _UNSAFE_IN_NAMES.sub(_percent, name) or "%"
+    if len(safe.encode()) > _LONGEST_NAME:
+        digest = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        safe = safe.encode()[: _LONGEST_NAME - 40].decode(errors="ignore") + "%-" + digest
+    return safe
+
+
+def _percent(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass"))
+
+
+def _shown(path: Path) -> str:
+    """A path as a person standing in the current folder would type it."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that whoever looks, and whenever this process dies, it is the old one or the new one.
+
+    Makes its folder. Raises OSError.
+    """
+    _replace_files([(path, text)])
+
+
+def _replace_files(files: Iterable[tuple[Path, str]]) -> None:
+    """Replace several files: nothing moves before all of them are on disk, so that a fault leaves all as they were."""
+    staged: list[tuple[Path, Path]] = []
+    try:
+        for path, text in files:
+            _make_folder(path.parent)
+            temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}.tmp")
+            staged.append((temporary, path))
+            with temporary.open("xb") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists():
+                shutil.copymode(path, temporary)
+        for temporary, path in staged:
+            os.replace(temporary, path)
+    finally:
+        for temporary, _ in staged:
+            temporary.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # a file is
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Let one process at a time write here.
+
+    The directory itself is locked: no lock file that somebody might commit, and containers that share
+    a mount share the lock. Network file systems that lock files only get a file ``.lock``.
+    """
+    if sys.platform == "win32":  # not a platform this project claims: written without a lock
+        yield
+        return
+    import fcntl
+
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:
+        os.close(handle)
+        handle = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+# --- the store -----------------------------------------------------------------------------------
+
+
+class FileStore:
+    """The baselines in one directory. Every method raises :class:`BaselineError` for what cannot be trusted."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._read: dict[Path, tuple[int, list[Record]]] = {}
+        """What :meth:`load` found good: a hash of the file's bytes, and its records. A file that is still
+        the same when it is appended to is not parsed again, which halves the time of a large run."""
+
+    def environments(self) -> list[str]:
+        """The ids that have a baseline, sorted."""
+        return sorted(
+            entry.name
+            for entry in _entries(self._directory)
+            if entry.is_dir() and not entry.name.startswith(".") and any(self._files(Path(entry)))
+        )
+
+    def load(self, environment_id: str) -> dict[Key, list[Record]]:
+        """Everything stored for an environment: its records by test and name, oldest first."""
+        folder = self._folder(environment_id)
+        reader = _Reader(environment_id)
+        stored: dict[Key, list[Record]] = {}
+        for path in sorted(self._files(folder)):
+            if (data := _bytes_of(path)) is None:
+                continue
+            records = reader.as_written(data)
+            if records is None:
+                records = reader.file(data, path).records
+            else:
+                self._read[path] = (hash(data), records)
+            for record in records:
+                stored.setdefault((record.test, record.name), []).append(record)
+        for records in stored.values():
+            records.sort(key=_by_time)
+            if len({record.session for record in records}) < len(records):
+                records[:] = _once(records, folder)
+        return stored
+
+    def append(self, environment: Environment, records: Sequence[Record]) -> None:
+        """Add records to the files of their tests; no other file is touched, nor one that has them already.
+
+        Where anything is wrong nothing is written.
+        """
+        folder = self._folder(environment.id)
+        modules: dict[str, list[Record]] = {}
+        for record in records:
+            modules.setdefault(record.test.partition("::")[0], []).append(record)
+        new = {folder / module_file(added[0].test): added for added in modules.values()}
+        for record in records:
+            if wrong := _wrong_field(record._asdict()):
+                raise BaselineError(f"nothing was recorded, because of {_of(record)}: {wrong}.")
+        if new:
+            with self._writing():
+                for parent in {path.parent for path in new}:
+                    for orphan in parent.glob(f"{_TEMPORARY}*"):  # whoever wrote it was killed
+                        orphan.unlink(missing_ok=True)
+                _replace_files(
+                    (path, text)
+                    for path, added in new.items()
+                    if (text := self._merged(path, environment, added)) is not None
+                )
+
+    def check_writable(self) -> None:
+        """Raise now what :meth:`append` would raise after an hour of measuring, where the directory is not writable."""
+        place = self._directory.absolute()
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            raise _refused("write", self._directory, os.strerror(errno.ENOTDIR))
+        if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise _refused("write", self._directory, os.strerror(errno.EACCES))
+
+    def calibration(self, environment_id: str) -> Calibration | None:
+        """What is known about an environment's counters; None where nothing is."""
+        path = self._folder(environment_id) / "calibration.json"
+        self._refuse_links(path)
+        if (data := _bytes_of(path)) is None:
+            return None
+        try:
+            return _calibration(data)
+        except Wrong as wrong:
+            raise _fault(path, 1, wrong, "Delete the file: the next run finds it out anew.") from None
+
+    def keep_calibration(self, environment_id: str, calibration: Calibration) -> None:
+        """Keep what was found out about an environment's counters, unless something is kept already."""
+        content = {
+            "format": CALIBRATION_FORMAT,
+            "settle_s": calibration.settle_s,
+            "part_time_sampling": calibration.part_time_sampling,
+            "created": calibration.created,
+        }
+        text = json.dumps(content) + "\n"
+        path = self._folder(environment_id) / "calibration.json"
+        try:
+            _calibration(text.encode())
+        except Wrong as wrong:
+            raise BaselineError(f"{_shown(path)}: nothing was kept: {wrong.what}.") from None
+        with self._writing():
+            if self.calibration(environment_id) is None:
+                write_atomically(path, text)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            _make_folder(self._directory)
+            with _locked(self._directory):
+                yield
+        except OSError as error:
+            raise _refused("write", self._directory, error) from error
+
+    def _folder(self, environment_id: str) -> Path:
+        if environment_id.startswith(".") or _folder_name(environment_id) != environment_id:
+            raise BaselineError(
+                f"{environment_id!r} cannot be the id of an environment: in {_shown(self._directory)} it is the "
+                "name of a folder, made of letters, digits, '-', '.' and '_'."
+            )
+        return self._directory / environment_id
+
+    def _files(self, folder: Path) -> Iterator[Path]:
+        """The baseline files in a folder and below it."""
+        self._refuse_links(folder)
+        for entry in _entries(folder):
+            path = Path(entry)
+            if entry.is_dir():
+                yield from self._files(path)
+            elif entry.name.endswith(".jsonl"):
+                self._refuse_links(path)
+                yield path
+
+    def _refuse_links(self, path: Path) -> None:
+        """A link may lead out of the directory, and is lost when its file is replaced: refuse every one inside."""
+        while path != self._directory:
+            if path.is_symlink():
+                raise BaselineError(
+                    f"{_shown(path)} is a symbolic link to {os.readlink(path)!r}, and baselines must lie in their "
+                    "directory itself. Move them there, or name the other directory with --carbon-baseline."
+                )
+            path = path.parent
+
+    def _merged(self, path: Path, environment: Environment, added: list[Record]) -> str | None:
+        """The text of a file with records added; None where it has them all."""
+        self._refuse_links(path)
+        data = _bytes_of(path)
+        if data is None:
+            file = _File(_header(environment), [], [])
+        elif self._read.get(path, (None,))[0] == hash(data):
+            header, *lines = filter(None, _lines(data))
+            file = _File(header, lines, self._read[path][1])
+        else:
+            file = _Reader(environment.id).file(data, path)
+        fresh = _once([*file.records, *added], path)[len(file.records) :]
+        if not fresh:
+            return None
+        # Lines that are there stay as they are: a later version may have put more into them.
+        rows = [
+            *zip(map(_by_test, file.records), file.lines, strict=True),
+            *((_by_test(r), _line_of(r)) for r in fresh),
+        ]
+        return "\n".join([file.header, *(line for _, line in sorted(rows)), ""])
+
+
+def _once(records: Iterable[Record], where: Path) -> list[Record]:
+    """Each session once for each measurement, in the newest of the epochs it was put into."""
+    seen: dict[tuple[str, str, str], Record] = {}
+    for record in records:
+        identity = (record.test, record.name, record.session)
+        first = seen.setdefault(identity, record)
+        if first is record:
+            continue
+        if first._replace(epoch=record.epoch) != record:
+            raise BaselineError(
+                f"{_shown(where)}: session {record.session!r} has more than one set of figures for {_of(record)}. "
+                "A session measures a thing once: delete the line that is wrong."
+            )
+        if record.epoch > first.epoch:
+            seen[identity] = record
+    return list(seen.values())
+
+
+def _calibration(data: bytes) -> Calibration:
+    try:
+        fields = _value(data.decode().rstrip())
+    except UnicodeDecodeError:
+        raise Wrong("not UTF-8 text") from None
+    if not isinstance(fields, dict):
+        raise Wrong("not a calibration")
+    check_format(fields.get("format"), CALIBRATION_FORMAT)
+    settle_s, part_time = fields.get("settle_s"), fields.get("part_time_sampling")
+    created = fields.get("created")
+    if not (is_number(settle_s) and settle_s >= 0):
+        raise Wrong(f"'settle_s' must be a finite number from 0, not {settle_s!r}")
+    if not isinstance(part_time, bool):
+        raise Wrong(f"'part_time_sampling' must be true or false, not {part_time!r}")
+    if not (created is None or is_time(created)):
+        raise Wrong(f"'created' must be null or {_A_TIME}, not {created!r}")
+    return Calibration(float(settle_s), part_time, created)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder; nothing where there is none, or it is a file."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _refused("read", folder, error) from error
+
+
+def _bytes_of(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _refused("read", path, error) from error
+
+
+def _refused(verb: str, path: Path, error: OSError | str) -> BaselineError:
+    reason = error if isinstance(error, str) else error.strerror or str(error)
+    remedy = "Nothing was recorded. " if verb == "write" else ""
+    return BaselineError(
+        f"cannot {verb} {_shown(path)}: {reason}. {remedy}Give this user the right to, "
+        "or name another directory with --carbon-baseline."
+    )

@@ -1,0 +1,473 @@
+"""The JSON report of a run: written for machines, read back to accept a change from a CI artefact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from math import isfinite
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from pytest_carbon.baselines import ALREADY_STORED, Decision, Store, decide
+from pytest_carbon.baselines.files import (
+    Wrong,
+    check_format,
+    is_number,
+    is_time,
+    leads_out,
+    refuse_constant,
+    write_atomically,
+)
+from pytest_carbon.records import (
+    CarbonIntensity,
+    Domain,
+    DomainEnergy,
+    Doubt,
+    Environment,
+    Gpu,
+    Kind,
+    Measurement,
+    Record,
+    Round,
+    SessionResult,
+    SessionScore,
+    Status,
+    SuiteVerdict,
+    TestResult,
+    UsageProblem,
+    Verdict,
+)
+from pytest_carbon.reports.text import NBSP, change, quantities
+
+FORMAT = "pytest-carbon/1"
+
+_encode = json.JSONEncoder(allow_nan=False).encode
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def write(result: SessionResult, path: Path) -> None:
+    """Write a run's report: SI, unrounded, finite; what is unknown is null, never 0. One test a line.
+
+    Makes the folders it needs, and replaces the file at once or not at all; what is no file (a pipe,
+    ``/dev/stdout``) is written to. Raises :class:`UsageProblem` where that cannot be done.
+    """
+    if path.is_dir():
+        raise UsageProblem(
+            f"--carbon-json: {str(path)!r} is a directory. Give a file, such as {str(path / 'carbon.json')!r}."
+        )
+    head = _encode(_run(result))
+    tests = ",\n".join(_encode(_test(test)) for test in result.tests)
+    text = f'{head[:-1]}, "tests": [\n{tests}\n]}}\n'
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+        else:
+            write_atomically(path.resolve(), text)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageProblem(
+            f"--carbon-json: cannot write {str(path)!r}: {reason}. Give a file in a folder that this user may write to."
+        ) from error
+
+
+def _run(result: SessionResult) -> dict[str, Any]:
+    environment, cost = result.environment, _finite(result.cost_energy_j)
+    return {
+        "format": FORMAT,
+        "session": result.session,
+        "created": result.created,
+        "duration_s": _finite(result.duration_s),
+        "exit_status": result.exit_status,
+        "commit": result.commit,
+        "branch": result.branch,
+        "dirty": result.dirty,
+        "environment": {
+            "id": environment.id,
+            "gpus": [
+                {
+                    "index": gpu.index,
+                    "uuid": gpu.uuid,
+                    "name": gpu.name,
+                    "power_limit_w": _finite(gpu.power_limit_w),
+                    "memory_bytes": gpu.memory_bytes,
+                }
+                for gpu in environment.gpus
+            ],
+            "cpu": environment.cpu,
+            "cpu_count": environment.cpu_count,
+            "driver": environment.driver,
+            "torch": environment.torch,
+            "python": environment.python,
+            "pytest_carbon": environment.pytest_carbon,
+            "boot": environment.boot,
+        },
+        "carbon": {
+            "intensity_g_per_kwh": _finite(result.intensity.g_per_kwh),
+            "pue": _finite(result.intensity.pue),
+            "source": result.intensity.source,
+            "year": result.intensity.year,
+        },
+        "cost_of_measuring": {
+            "energy_j": cost,
+            "emissions_g": None if cost is None else _finite(result.intensity.emissions_g(cost)),
+        },
+        "suite": {
+            "gated": result.suite.gated,
+            "compared": result.suite.compared,
+            "median_change": _finite(result.suite.median_change),
+            "false_alarm_rate": _finite(result.suite.false_alarm_rate),
+            "moved": result.suite.moved,
+        },
+        "notes": list(result.notes),
+    }
+
+
+def _test(test: TestResult) -> dict[str, Any]:
+    return {
+        "nodeid": test.nodeid,
+        "outcome": test.outcome,
+        "functional_outcome": test.functional_outcome or test.outcome,
+        "measurements": [_measurement(measurement, verdict) for measurement, verdict in test.measurements],
+    }
+
+
+def _measurement(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "name": measurement.name,
+        "environment": measurement.environment,
+        "calls": measurement.calls,
+        "duration_s_per_call": _finite(measurement.duration_s_per_call),
+        "energy_j_per_call": _finite(measurement.energy_j_per_call),
+        "energy_j_per_call_error": _finite(measurement.energy_j_per_call_error),
+        "tail_j": _finite(measurement.tail_j),
+        "emissions_g_per_call": _finite(measurement.emissions_g_per_call),
+        "gated": list(measurement.gated),
+        "domains": [
+            {
+                "domain": taken.domain.name,
+                "kind": taken.domain.kind,
+                "source": taken.domain.source,
+                "energy_j_per_call": _finite(taken.energy_j_per_call),
+                "mean_power_w": _finite(taken.mean_power_w),
+                "idle_power_w": _finite(taken.idle_power_w),
+            }
+            for taken in measurement.domains
+        ],
+        "rounds": [{"calls": round_.calls, "duration_s": _finite(round_.duration_s)} for round_ in measurement.rounds],
+        "sessions": [
+            {
+                "session": score.session,
+                "energy_j_per_call": _finite(score.energy_j_per_call),
+                "duration_s_per_call": _finite(score.duration_s_per_call),
+            }
+            for score in measurement.sessions
+        ],
+        "doubts": [{"code": doubt.code, "text": doubt.text} for doubt in measurement.doubts],
+        "failure": measurement.failure,
+        "task": None,
+        "verdict": {
+            "status": verdict.status,
+            "baseline_j_per_call": _finite(verdict.baseline_j_per_call),
+            "baseline_batches": verdict.baseline_batches,
+            "baseline_sessions": verdict.baseline_sessions,
+            "change": _finite(verdict.change),
+            "duration_change": _finite(verdict.duration_change),
+            "power_change": _finite(verdict.power_change),
+            "detectable_change": _finite(verdict.detectable_change),
+            "limit_j_per_call": _finite(verdict.limit_j_per_call),
+            "reason": verdict.reason,
+        },
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no NaN and no infinity: a figure that is none is unknown."""
+    return float(value) if value is not None and isfinite(value) else None
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> SessionResult:
+    """A report as the run that wrote it had it, but for ``settings``.
+
+    Raises :class:`UsageProblem` for what is no report, cannot be trusted, or was written by a newer version.
+    """
+    try:
+        return _result(_Object(_json(path), ""))
+    except Wrong as wrong:
+        remedy = wrong.remedy or "Give the file that pytest --carbon --carbon-json wrote, as it wrote it."
+        raise UsageProblem(f"{path}: {wrong.what}. {remedy}") from None
+
+
+def _json(path: Path) -> Any:
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise Wrong(f"cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise Wrong("not UTF-8 text, so not a report") from None
+    try:
+        return json.loads(text, parse_constant=refuse_constant)
+    except json.JSONDecodeError as error:
+        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
+            raise Wrong(
+                f"the file ends in the middle of a report, in line {error.lineno}"
+                if text.strip()
+                else "the file is empty"
+            ) from None
+        raise Wrong(f"not JSON ({error.msg}, line {error.lineno}, column {error.colno})") from None
+    except (RecursionError, ValueError):
+        raise Wrong("not JSON that a report can hold") from None
+
+
+class _Object:
+    """A JSON object at a place of a report; each method gives one value, or says where another stands."""
+
+    def __init__(self, value: Any, place: str) -> None:
+        if not isinstance(value, dict):
+            raise Wrong(f"{place or 'a report'} must be an object, not {_brief(value)}")
+        self._values = value
+        self._place = place
+
+    def _at(self, key: str) -> str:
+        return f"{self._place}.{key}" if self._place else key
+
+    def _get(self, key: str) -> Any:
+        if key not in self._values:
+            raise Wrong(f"{self._at(key)} is missing")
+        return self._values[key]
+
+    def _must(self, good: bool, key: str, what: str) -> None:
+        if not good:
+            raise Wrong(f"{self._at(key)} must be {what}, not {_brief(self._values[key])}")
+
+    def child(self, key: str) -> _Object:
+        return _Object(self._get(key), self._at(key))
+
+    def objects(self, key: str) -> Iterator[_Object]:
+        value = self._get(key)
+        self._must(isinstance(value, list), key, "a list")
+        for i, item in enumerate(value):
+            yield _Object(item, f"{self._at(key)}[{i}]")
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self._get(key)
+        self._must(isinstance(value, list) and all(isinstance(item, str) for item in value), key, "a list of texts")
+        return tuple(value)
+
+    def text(self, key: str) -> str:
+        value = self._get(key)
+        self._must(isinstance(value, str), key, "a text")
+        return cast(str, value)
+
+    def text_or_none(self, key: str) -> str | None:
+        return None if self._get(key) is None else self.text(key)
+
+    def time(self, key: str) -> str:
+        value = self._get(key)
+        self._must(is_time(value), key, "a UTC time such as '2026-11-22T10:00:00Z'")
+        return cast(str, value)
+
+    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
+        value = self._get(key)
+        self._must(value in allowed, key, f"one of {', '.join(allowed)}")
+        return cast(str, value)
+
+    def number(self, key: str) -> float:
+        value = self._get(key)
+        self._must(is_number(value), key, "a number")
+        return float(value)
+
+    def number_or_none(self, key: str) -> float | None:
+        return None if self._get(key) is None else self.number(key)
+
+    def count(self, key: str) -> int:
+        value = self._get(key)
+        self._must(isinstance(value, int) and not isinstance(value, bool) and value >= 0, key, "a count")
+        return cast(int, value)
+
+    def count_or_none(self, key: str) -> int | None:
+        return None if self._get(key) is None else self.count(key)
+
+    def format(self) -> object:
+        return self._values.get("format")
+
+    def flag_or_none(self, key: str) -> bool | None:
+        value = self._get(key)
+        self._must(value is None or isinstance(value, bool), key, "true, false or null")
+        return cast("bool | None", value)
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _result(report: _Object) -> SessionResult:
+    check_format(report.format(), FORMAT)
+    environment, carbon, suite = report.child("environment"), report.child("carbon"), report.child("suite")
+    return SessionResult(
+        session=report.text("session"),
+        created=report.time("created"),
+        duration_s=report.number("duration_s"),
+        exit_status=report.count("exit_status"),
+        environment=Environment(
+            id=environment.text("id"),
+            gpus=tuple(
+                Gpu(
+                    gpu.count("index"),
+                    gpu.text("uuid"),
+                    gpu.text("name"),
+                    gpu.number_or_none("power_limit_w"),
+                    gpu.count_or_none("memory_bytes"),
+                )
+                for gpu in environment.objects("gpus")
+            ),
+            cpu=environment.text_or_none("cpu"),
+            cpu_count=environment.count_or_none("cpu_count"),
+            driver=environment.text_or_none("driver"),
+            torch=environment.text_or_none("torch"),
+            python=environment.text_or_none("python"),
+            pytest_carbon=environment.text_or_none("pytest_carbon"),
+            boot=environment.text_or_none("boot"),
+        ),
+        intensity=CarbonIntensity(
+            carbon.number("intensity_g_per_kwh"),
+            carbon.number("pue"),
+            carbon.text("source"),
+            carbon.count_or_none("year"),
+        ),
+        suite=SuiteVerdict(
+            gated=suite.count("gated"),
+            compared=suite.count("compared"),
+            false_alarm_rate=suite.number("false_alarm_rate"),
+            median_change=suite.number_or_none("median_change"),
+            moved=suite.text_or_none("moved"),
+        ),
+        tests=tuple(map(_read_test, report.objects("tests"))),
+        cost_energy_j=report.child("cost_of_measuring").number_or_none("energy_j"),
+        commit=report.text_or_none("commit"),
+        branch=report.text_or_none("branch"),
+        dirty=report.flag_or_none("dirty"),
+        notes=report.texts("notes"),
+    )
+
+
+def _read_test(test: _Object) -> TestResult:
+    outcome, own_outcome = test.text("outcome"), test.text("functional_outcome")
+    return TestResult(
+        nodeid=test.text("nodeid"),
+        outcome=outcome,
+        measurements=tuple(map(_read_measurement, test.objects("measurements"))),
+        functional_outcome=None if own_outcome == outcome else own_outcome,
+    )
+
+
+def _read_measurement(found: _Object) -> tuple[Measurement, Verdict]:
+    verdict = found.child("verdict")
+    return Measurement(
+        name=found.text("name"),
+        environment=found.text("environment"),
+        calls=found.count("calls"),
+        duration_s_per_call=found.number_or_none("duration_s_per_call"),
+        energy_j_per_call=found.number_or_none("energy_j_per_call"),
+        energy_j_per_call_error=found.number_or_none("energy_j_per_call_error"),
+        tail_j=found.number_or_none("tail_j"),
+        emissions_g_per_call=found.number_or_none("emissions_g_per_call"),
+        gated=found.texts("gated"),
+        domains=tuple(
+            DomainEnergy(
+                Domain(taken.text("domain"), cast(Kind, taken.choice("kind", get_args(Kind))), taken.text("source")),
+                taken.number("energy_j_per_call"),
+                taken.number("mean_power_w"),
+                taken.number_or_none("idle_power_w"),
+            )
+            for taken in found.objects("domains")
+        ),
+        rounds=tuple(Round(round_.count("calls"), round_.number("duration_s")) for round_ in found.objects("rounds")),
+        sessions=tuple(
+            SessionScore(score.text("session"), score.number("energy_j_per_call"), score.number("duration_s_per_call"))
+            for score in found.objects("sessions")
+        ),
+        doubts=tuple(Doubt(doubt.text("code"), doubt.text("text")) for doubt in found.objects("doubts")),
+        failure=found.text_or_none("failure"),
+    ), Verdict(
+        status=cast(Status, verdict.choice("status", get_args(Status))),
+        reason=verdict.text("reason"),
+        baseline_j_per_call=verdict.number_or_none("baseline_j_per_call"),
+        baseline_batches=verdict.count("baseline_batches"),
+        baseline_sessions=verdict.count("baseline_sessions"),
+        change=verdict.number_or_none("change"),
+        detectable_change=verdict.number_or_none("detectable_change"),
+        duration_change=verdict.number_or_none("duration_change"),
+        power_change=verdict.number_or_none("power_change"),
+        limit_j_per_call=verdict.number_or_none("limit_j_per_call"),
+    )
+
+
+# --- accepting -----------------------------------------------------------------------------------
+
+
+def accept_report(path: Path, store: Store) -> list[str]:
+    """Do what ``--carbon-accept`` would have done in the run that wrote a report; say what that was, in sentences.
+
+    Nothing is written where anything is wrong with the report (:class:`UsageProblem`) or the baselines
+    (:class:`~pytest_carbon.records.BaselineError`). A second time adds nothing.
+    """
+    result = read(path)
+    for test in result.tests:
+        if leads_out(test.nodeid):
+            raise UsageProblem(
+                f"{path}: the id of the test {test.nodeid!r} leads out of the baselines' directory, so nothing of this "
+                "report was accepted. Give a report of tests inside the root dir."
+            )
+    decisions = decide(result, accept=True, stored=store.load)
+    records: dict[str, list[Record]] = {}
+    for decision in decisions:
+        if decision.records:
+            records.setdefault(decision.environment, []).extend(decision.records)
+    for environment_id, added in records.items():
+        store.append(replace(result.environment, id=environment_id), added)
+    return list(_sentences(result, decisions))
+
+
+def _sentences(result: SessionResult, decisions: list[Decision]) -> Iterator[str]:
+    measured = {
+        (measurement.environment, (test.nodeid, measurement.name)): (measurement, verdict)
+        for test in result.tests
+        for measurement, verdict in test.measurements
+    }
+    for decision in decisions:
+        test, name = decision.key
+        if decision.accepted:
+            measurement, verdict = measured[decision.environment, decision.key]
+            before, now = verdict.baseline_j_per_call, measurement.energy_j_per_call
+            if before is not None and now is not None:
+                was, is_ = quantities([before, now], "J")
+                figures = f"{was} → {is_} per call ({change(verdict.change)})".replace(NBSP, " ")
+                yield f"{test} ({name}): {decision.status} accepted, {figures}."
+            else:
+                yield f"{test} ({name}): {decision.status} accepted."
+        elif decision.why_not not in (None, ALREADY_STORED):
+            yield f"{test} ({name}): not recorded: {decision.why_not}."
+    for environment_id in sorted({decision.environment for decision in decisions}):
+        mine = [decision for decision in decisions if decision.environment == environment_id]
+        accepted = sum(decision.accepted for decision in mine)
+        recorded = sum(bool(decision.records) for decision in mine) - accepted
+        stored = sum(decision.why_not == ALREADY_STORED for decision in mine)
+        counts = [
+            f"{accepted} accepted as a change" if accepted else "",
+            f"{recorded} recorded" if recorded else "",
+            f"{stored} stored already" if stored else "",
+        ]
+        text = ", ".join(filter(None, counts)) or "nothing recorded"
+        of = f"{len(mine)} measurement{'' if len(mine) == 1 else 's'}"
+        yield f"{environment_id}: {text}, of {of} of session {result.session}."
+    if not decisions:
+        yield f"Nothing was measured in session {result.session}."
+    if any(decision.records for decision in decisions) and result.dirty:
+        yield f"The report was made with uncommitted changes: commit {result.commit} is not all of what was measured."

@@ -1,0 +1,1 @@
+"""Figures that the docs quote: each module prints its table and writes it as JSON (``python -m benchmarks.NAME``)."""

@@ -1,0 +1,871 @@
+"""The gate: batches, statistics against an independent oracle, statuses and their sentences."""
+
+from __future__ import annotations
+
+import math
+import random
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize, special, stats
+
+from pytest_carbon.gate import Candidate, baseline, batches, judge, weak
+from pytest_carbon.records import BaselineError, Doubt, Key, Record, SessionScore, SuiteVerdict, Verdict
+
+BASE_J = (1.20, 1.21, 1.22, 1.205, 1.215)
+"""Five baseline batches whose mean is 1.21 J."""
+THROTTLED = Doubt("throttled", "the device held its clocks back (thermal) during 30% of the work: let it cool")
+SHARED = Doubt("shared-gpu", "another process used gpu:0 meanwhile: measure on a GPU of your own")
+NEAR = Doubt("near-limit", "the budget of 1.4 J per call lies within the error of what was measured")
+
+
+# --- helpers -----------------------------------------------------------------------------------
+
+
+def key(i: int = 0) -> Key:
+    return (f"tests/test_m.py::test_{i}", "call")
+
+
+def at(hours: float) -> str:
+    return (datetime(2026, 1, 1, 9, tzinfo=UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def record(
+    energy_j: float = 1.0,
+    hours: float = 0.0,
+    *,
+    i: int = 0,
+    session: str | None = None,
+    boot: str | None = "boot",
+    epoch: str = "0",
+    duration_s: float = 0.004,
+) -> Record:
+    test, name = key(i)
+    session = f"session {hours}" if session is None else session
+    return Record(test, name, epoch, session, at(hours), boot, None, None, energy_j, None, duration_s)
+
+
+def daily(energies_j: Iterable[float], *, i: int = 0, start: int = 0, epoch: str = "0") -> list[Record]:
+    """One session a day: a batch each."""
+    return [record(energy_j, 24.0 * (start + day), i=i, epoch=epoch) for day, energy_j in enumerate(energies_j)]
+
+
+def now(energy_j: float, i: int = 0, duration_s: float = 0.004, **facts: object) -> Candidate:
+    candidate = Candidate(key(i), (SessionScore("now", energy_j, duration_s),), 0.005)
+    return replace(candidate, **facts)  # type: ignore[arg-type]
+
+
+def one(
+    candidate: Candidate, records: Sequence[Record] = (), *, tolerance: float = 0.05, false_alarms: float = 0.01
+) -> Verdict:
+    """The verdict on one measurement in a suite of its own."""
+    stored = {candidate.key: records} if records else {}
+    return judge([candidate], stored, tolerance=tolerance, false_alarms=false_alarms)[0][candidate.key]
+
+
+def suite(logarithms: np.ndarray, changes: Sequence[float], **options: float) -> tuple[list[Verdict], SuiteVerdict]:
+    """Verdicts on measurements with one ln(J) a day (rows: days), and ln(J) of now less their mean."""
+    stored = {key(i): daily(np.exp(column), i=i) for i, column in enumerate(logarithms.T)}
+    means = logarithms.mean(axis=0)
+    candidates = [now(math.exp(means[i] + change), i) for i, change in enumerate(changes)]
+    verdicts, shared = judge(candidates, stored, **{"tolerance": 0.05, "false_alarms": 0.01} | options)
+    return [verdicts[candidate.key] for candidate in candidates], shared
+
+
+def noise(days: int, measurements: int, spread: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, spread, (days, measurements))
+
+
+def detectable(s: float, nu: float, batches: int, probability: float, tolerance: float = 0.05) -> float:
+    """The design's formula, by scipy.stats."""
+    se = s * math.sqrt(1 + 1 / batches)
+    least = max(stats.t.isf(probability, nu) * se, math.log1p(tolerance))
+    return math.expm1(least + stats.t.ppf(0.8, nu) * se)
+
+
+def fit_f_distribution(variances: np.ndarray, freedom: float) -> tuple[float, float]:
+    """ν0 and s0² of Smyth (2004), written again with a root finder."""
+    e = np.log(variances) - special.digamma(freedom / 2) + math.log(freedom / 2)
+    excess = np.var(e, ddof=1) - special.polygamma(1, freedom / 2)
+    if excess <= 0:
+        return 20.0, math.exp(e.mean())
+    half = optimize.brentq(lambda y: special.polygamma(1, y) - excess, 1e-3, 1e9)
+    return min(2 * half, 20.0), math.exp(e.mean() + special.digamma(half) - math.log(half))
+
+
+# --- batches -----------------------------------------------------------------------------------
+
+
+def sessions_of(found: Iterable[Iterable[Record]]) -> list[list[str]]:
+    return [[r.session for r in batch] for batch in found]
+
+
+def test_batch_is_six_hours_from_its_first_session() -> None:
+    """Six hours count from the first session, not from the last."""
+    records = [record(hours=hours) for hours in (0, 4, 6, 6.1, 12.1, 12.2)]
+    assert sessions_of(batches(records)) == [
+        ["session 0", "session 4", "session 6"],
+        ["session 6.1", "session 12.1"],
+        ["session 12.2"],
+    ]
+
+
+def test_another_boot_is_another_batch() -> None:
+    """Two boots within an hour are two batches, also where their sessions alternate."""
+    records = [record(hours=hour / 4, boot="ab"[hour % 2]) for hour in range(4)]
+    assert sessions_of(batches(records)) == [["session 0.0", "session 0.5"], ["session 0.25", "session 0.75"]]
+
+
+def test_unknown_boot_leaves_only_the_hours() -> None:
+    """A session of an unknown boot belongs to the batch of its hours, and a boot once known stays the batch's."""
+    records = [
+        record(hours=0, boot=None),
+        record(hours=1, boot="a"),
+        record(hours=2, boot="b"),
+        record(hours=9, boot=None),
+    ]
+    assert sessions_of(batches(records)) == [["session 0", "session 1"], ["session 2"], ["session 9"]]
+
+
+def test_session_is_never_divided() -> None:
+    """What one session recorded over seven hours, for two tests, is one batch from its first hour on."""
+    first, other, repeated = (record(hours=h, i=i, session="long") for h, i in ((0, 0), (7, 1), (7, 0)))
+    later = record(hours=6.5)
+    assert batches([other, later, repeated, first]) == [(repeated, other), (later,)]
+    assert batches([first, other, repeated]) == [(first, other)]
+
+
+def test_time_zones_are_told_apart() -> None:
+    """10:00+02:00 is 08:00 UTC, and a time without a zone is UTC."""
+    early, late = record(session="early"), record(session="late")
+    found = batches([late._replace(created="2026-01-01T09:00:00"), early._replace(created="2026-01-01T10:00:00+02:00")])
+    assert sessions_of(found) == [["early", "late"]]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 200), st.sampled_from(["a", "b", None])), max_size=12),
+    st.randoms(use_true_random=False),
+)
+def test_batches_do_not_depend_on_order(when: list[tuple[int, str | None]], order: random.Random) -> None:
+    """A clock that was set back, and so another order of the lines, makes and loses no batches."""
+    records = [record(hours=hours / 4, boot=boot, session=f"s{n}") for n, (hours, boot) in enumerate(when)]
+    shuffled = records.copy()
+    order.shuffle(shuffled)
+    assert batches(shuffled) == batches(records)
+    assert sorted(r.session for batch in batches(records) for r in batch) == sorted(r.session for r in records)
+
+
+# --- baselines ---------------------------------------------------------------------------------
+
+
+def test_baseline_is_the_first_twenty_batches() -> None:
+    """Later batches do not move a baseline: it does not follow a creep."""
+    held = baseline(reversed(daily(range(1, 31))))
+    assert held is not None
+    assert [batch[0].energy_j_per_call for batch in held.batches] == list(range(1, 21))
+
+
+def test_baseline_is_of_the_newest_epoch() -> None:
+    """Earlier epochs are kept apart, oldest first."""
+    records = [
+        *daily([1, 2], epoch="0"),
+        *daily([5], start=4, epoch="2026-03-01T00:00:00Z"),
+        *daily([3, 4], start=2, epoch="2026-02-01T00:00:00Z"),
+    ]
+    held = baseline(records)
+    assert held is not None
+    assert (held.epoch, held.sessions) == ("2026-03-01T00:00:00Z", 1)
+    assert sessions_of(held.batches) == [["session 96.0"]]
+    assert [[batch[0].energy_j_per_call for batch in epoch] for epoch in held.earlier] == [[1, 2], [3, 4]]
+
+
+def test_no_records_no_baseline() -> None:
+    """Nothing stored, or nothing but what is left out, is no baseline."""
+    assert baseline([]) is None
+    assert baseline([record(session="now")], leave_out={"now"}) is None
+
+
+# --- one measurement ---------------------------------------------------------------------------
+
+
+def test_change_is_against_the_mean_of_batches() -> None:
+    """The baseline is the geometric mean of batches, a batch that of its sessions."""
+    records = [record(1.0, 0), record(4.0, 1), record(8.0, 24)]
+    verdict = one(now(8.0), records)
+    assert verdict.baseline_j_per_call == pytest.approx(4.0)
+    assert verdict.change == pytest.approx(1.0)
+    assert (verdict.baseline_batches, verdict.baseline_sessions) == (2, 3)
+
+
+def test_sessions_of_now_are_one_batch() -> None:
+    """However many sessions this run brings, their mean is compared, and a repeated one counts once."""
+    sessions = (SessionScore("a", 1.0, 1.0), SessionScore("b", 4.0, 1.0), SessionScore("b", 9.0, 1.0))
+    assert one(now(1.0, sessions=sessions), daily([1.0])).change == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 20])
+def test_detectable_change_is_the_formula(k: int) -> None:
+    """s moderated by four degrees of freedom of 2%, t at α, and 80% power; one batch has the prior alone."""
+    logarithms = noise(k, 1, 0.01)[:, 0]
+    squares = np.sum((logarithms - logarithms.mean()) ** 2)
+    s = math.sqrt((4 * 0.02**2 + squares) / (4 + k - 1))
+    verdict = one(now(1.0), daily(np.exp(logarithms)))
+    assert verdict.detectable_change == pytest.approx(detectable(s, 4 + k - 1, k, 0.01), rel=1e-9)
+
+
+def test_one_hour_of_sessions_is_one_batch() -> None:
+    """Five sessions recorded within an hour promise no more than one."""
+    hour = one(now(1.0), [record(energy_j, n / 5) for n, energy_j in enumerate(BASE_J)])
+    assert (hour.baseline_batches, hour.baseline_sessions) == (1, 5)
+    assert hour.detectable_change == pytest.approx(detectable(0.02, 4, 1, 0.01))
+
+
+def test_threshold_is_where_the_formula_says() -> None:
+    """A change just above t*·se is a regression, one just below is not."""
+    s = math.sqrt(4 * 0.02**2 / 8)
+    threshold = stats.t.isf(0.01, 8) * s * math.sqrt(1.2)
+    assert threshold < math.log(1.05)
+    threshold = stats.t.isf(0.0001, 8) * s * math.sqrt(1.2)
+    assert threshold > math.log(1.05)
+    for factor, status in ((0.999, "pass"), (1.001, "regression")):
+        verdict = one(now(math.exp(factor * threshold)), daily([1.0] * 5), false_alarms=0.0001)
+        assert verdict.status == status
+
+
+def test_change_within_the_tolerance_never_fails() -> None:
+    """A steady test that is 4.9% up passes, 5.1% up fails, and the marker's tolerance wins over the suite's."""
+    steady = daily([1.0] * 20)
+    assert one(now(1.049), steady).status == "pass"
+    assert one(now(1.051), steady).status == "regression"
+    assert one(now(1.051, tolerance=0.1), steady).status == "pass"
+    assert one(now(1.049, tolerance=0.03), steady).status == "regression"
+
+
+def test_improvement_is_the_mirror_image() -> None:
+    """Down is judged by the same distance of logarithms as up."""
+    steady = daily([1.0] * 20)
+    assert one(now(1 / 1.049), steady).status == "pass"
+    assert one(now(1 / 1.051), steady).status == "improvement"
+
+
+def test_earlier_epochs_lend_their_variance() -> None:
+    """A new epoch of one batch has the degrees of freedom of those before it, and only its own mean."""
+    old = noise(6, 1, 0.03)[:, 0]
+    squares = np.sum((old - old.mean()) ** 2)
+    records = daily(np.exp(old)) + daily([2.0], start=6, epoch="2026-02-01T00:00:00Z")
+    verdict = one(now(2.0), records)
+    assert verdict.change == pytest.approx(0.0)
+    assert verdict.baseline_batches == 1
+    s = math.sqrt((4 * 0.02**2 + squares) / 9)
+    assert verdict.detectable_change == pytest.approx(detectable(s, 9, 1, 0.01))
+
+
+def test_false_alarms_are_shared_by_all_that_is_stored() -> None:
+    """What was deselected today has its share of α; what its marker takes out of the gate has none."""
+    stored = {key(i): daily([1.0] * 5, i=i) for i in range(7)}
+    candidates = [now(1.0), now(9.9, 1, tolerance=False)]
+    verdicts, shared = judge(candidates, stored, tolerance=0.05, false_alarms=0.01)
+    assert (shared.gated, shared.compared) == (6, 1)
+    s = math.sqrt(4 * 0.02**2 / 8)
+    assert verdicts[key(0)].detectable_change == pytest.approx(detectable(s, 8, 5, 0.01 / 6))
+    assert (verdicts[key(1)].status, verdicts[key(1)].change) == ("pass", None)
+
+
+def test_estimates_have_a_wider_prior() -> None:
+    """Where energy is estimated, batches are taken to differ by 5% until they show otherwise."""
+    verdicts, _ = judge([now(1.0)], {key(): daily([1.0])}, tolerance=0.05, false_alarms=0.01, estimated=True)
+    assert verdicts[key()].detectable_change == pytest.approx(detectable(0.05, 4, 1, 0.01))
+
+
+def test_session_is_not_its_own_baseline() -> None:
+    """What this run has already recorded is not compared with itself, and does not begin a batch."""
+    own = record(1.0, 0, session="now")
+    verdict = one(now(1.0), [own])
+    assert (verdict.status, verdict.change) == ("new", None)
+    assert one(now(1.0), [own, record(1.0, 1), record(1.0, 6.5)]).baseline_batches == 1
+
+
+def test_time_and_power_add_up() -> None:
+    """Energy = power × time: the two parts multiply to the change."""
+    verdict = one(now(1.5, duration_s=0.005), daily([1.0] * 3))
+    assert verdict.duration_change == pytest.approx(0.25)
+    assert verdict.power_change == pytest.approx(0.2)
+
+
+def test_unknown_duration_is_unknown() -> None:
+    """Where a clock saw no time, nothing is said of time or power, and the energy is judged all the same."""
+    for verdict in (one(now(1.5, duration_s=0.0), daily([1.0] * 5)), one(now(1.5), [record(duration_s=0.0)])):
+        assert (verdict.status, verdict.duration_change, verdict.power_change) == ("regression", None, None)
+        assert verdict.reason.startswith("50% more energy per call than the baseline (1.00 J → 1.50 J); the tolerance")
+
+
+@pytest.mark.parametrize("energy_j", [0.0, -1.0, math.nan, math.inf])
+def test_stored_energy_must_be_positive(energy_j: float) -> None:
+    """A baseline that holds no energy stops the run, naming the line."""
+    with pytest.raises(BaselineError) as refused:
+        one(now(1.0), [record(1.0), record(energy_j, 24)])
+    assert str(refused.value) == (
+        f"the baseline of tests/test_m.py::test_0 (call) holds {energy_j} J per call, of session session 24; "
+        "a positive number is wanted: delete that line"
+    )
+
+
+# --- suites ------------------------------------------------------------------------------------
+
+
+def test_seven_measurements_have_no_median() -> None:
+    """Below eight nothing is taken out: seven that rise together are seven regressions of their own."""
+    verdicts, shared = suite(np.zeros((5, 7)), [0.2] * 7)
+    assert (shared.median_change, shared.moved) == (None, None)
+    s = math.sqrt(4 * 0.02**2 / 8)
+    assert verdicts[0].detectable_change == pytest.approx(detectable(s, 8, 5, 0.01 / 7))
+    assert all(verdict.reason.startswith("22.1% more energy") for verdict in verdicts)
+
+
+def test_few_of_many_are_judged_as_they_are() -> None:
+    """Two selected of two hundred: no median, no prior learnt, all of α, shared by two hundred."""
+    logarithms = noise(5, 200, 0.001)
+    stored = {key(i): daily(np.exp(column), i=i) for i, column in enumerate(logarithms.T)}
+    verdicts, shared = judge([now(1.0), now(1.0, 1)], stored, tolerance=0.05, false_alarms=0.01)
+    assert (shared.gated, shared.compared, shared.median_change) == (200, 2, None)
+    s = math.sqrt((4 * 0.02**2 + np.var(logarithms[:, 0]) * 5) / 8)
+    assert verdicts[key(0)].detectable_change == pytest.approx(detectable(s, 8, 5, 0.01 / 200))
+
+
+def test_median_is_taken_out_of_changes_and_variances() -> None:
+    """Days that all nine share by ±10% leave no noise, and a change is told from what the rest does."""
+    days = np.array([-0.1, 0.1, 0.05, -0.05, 0.0])[:, None]
+    verdicts, shared = suite(days + np.zeros((5, 9)), [0.02] * 8 + [0.12])
+    assert shared.median_change == pytest.approx(math.expm1(0.02))
+    assert [verdict.status for verdict in verdicts] == ["pass"] * 8 + ["regression"]
+    s = math.sqrt(4 * 0.02**2 / 8)
+    assert verdicts[0].detectable_change == pytest.approx(detectable(s, 8, 5, 0.005 / 9))
+    assert verdicts[8].change == pytest.approx(math.expm1(0.12))
+
+
+def test_suite_that_moved_fails_with_that_sentence() -> None:
+    """Where the median fails, so does each measurement whose own change exceeds its tolerance, and no other."""
+    verdicts, shared = suite(np.zeros((5, 9)), [0.07] * 7 + [0.04, 0.12])
+    assert shared.moved == "the whole suite is 7.3% up: the machine, or something all tests use"
+    assert [verdict.status for verdict in verdicts] == ["regression"] * 7 + ["pass", "regression"]
+    assert verdicts[0].reason == (
+        "the whole suite is 7.3% up: the machine, or something all tests use; this one takes 7.3% more energy per call "
+        "than the baseline (1.00 J → 1.07 J): each call draws 7.3% more power, in the same time; the tolerance is 5%, "
+        "and the gate sees changes of 9.5% and more here"
+    )
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.03])
+def test_median_is_tested_like_a_measurement(spread: float) -> None:
+    """The suite's batches are its medians: K + 3 degrees of freedom, the prior of one, half of α."""
+    days = noise(5, 1, spread, seed=3)
+    squares = np.sum((days - days.mean()) ** 2)
+    threshold = stats.t.isf(0.005, 8) * math.sqrt((4 * 0.02**2 + squares) / 8 * 1.2)
+    for factor, moved in ((0.999, False), (1.001, True)):
+        _, shared = suite(days + np.zeros((5, 12)), [factor * threshold] * 12, tolerance=0.01)
+        assert (shared.moved is not None) is moved
+
+
+def test_shift_within_the_tolerance_is_not_said() -> None:
+    """A suite that is 4% up for certain is allowed to be."""
+    _, shared = suite(np.zeros((20, 9)), [math.log(1.04)] * 9, false_alarms=0.1)
+    assert (shared.moved, shared.median_change) == (None, pytest.approx(0.04))
+
+
+def test_suite_that_sank_is_an_improvement() -> None:
+    """Down together is the mirror image: improvements, with the sentence."""
+    verdicts, shared = suite(np.zeros((5, 9)), [-0.1] * 9)
+    assert shared.moved == "the whole suite is 9.5% down: the machine, or something all tests use"
+    assert {verdict.status for verdict in verdicts} == {"improvement"}
+    assert verdicts[0].reason == (
+        "the whole suite is 9.5% down: the machine, or something all tests use; this one takes 9.5% less energy per "
+        "call than the baseline (1.000 J → 0.905 J): each call draws 9.5% less power, in the same time; the gate sees "
+        "changes of 9.5% and more here; to hold the gain, accept it as the new baseline (--carbon-accept)"
+    )
+
+
+def test_change_that_all_share_or_that_is_allowed_does_not_fail() -> None:
+    """Own change and change beyond the suite must both exceed the tolerance."""
+    steady = np.zeros((20, 9))
+    beyond_only, _ = suite(steady, [-0.06] * 8 + [0.02])
+    assert beyond_only[8].status == "pass"
+    own_only, shared = suite(steady, [0.045] * 8 + [0.08])
+    assert (shared.moved, own_only[8].status) == (None, "pass")
+    assert own_only[8].reason == (
+        "8.3% more energy per call than the baseline (1.00 J → 1.08 J), as the suite's median (+4.6%), which batches "
+        "here can differ by; the gate sees changes of 5.8% and more here"
+    )
+
+
+def test_prior_is_learnt_from_ten_measurements() -> None:
+    """ν0 and s0 come from all of a suite's residual variances, those of deselected tests included."""
+    logarithms = noise(6, 12, 1.0, seed=5) * np.random.default_rng(6).uniform(0.002, 0.02, 12)
+    stored = {key(i): daily(np.exp(column), i=i) for i, column in enumerate(logarithms.T)}
+    candidates = [now(math.exp(logarithms[:, i].mean()), i) for i in range(9)]
+    verdicts, _ = judge(candidates, stored, tolerance=0.05, false_alarms=0.01)
+
+    deviations = logarithms - logarithms.mean(axis=0)
+    residuals = deviations - np.median(deviations[:, :9], axis=1, keepdims=True)
+    variances = residuals.var(axis=0, ddof=1)
+    variances = np.maximum(variances, np.median(variances) / 10)
+    nu0, s0_squared = fit_f_distribution(variances, 5)
+    assert 1 < nu0 < 20
+    for i in range(9):
+        s = math.sqrt((nu0 * s0_squared + 5 * variances[i]) / (nu0 + 5))
+        expected = detectable(s, nu0 + 5, 6, 0.005 / 12)
+        assert verdicts[key(i)].detectable_change == pytest.approx(expected, rel=1e-6)
+
+
+def test_even_suite_counts_for_twenty_at_most() -> None:
+    """Variances that differ by less than chance make ν0 20, not infinite."""
+    column = np.array([-0.01, 0.01, 0.0, -0.02, 0.02])
+    logarithms = np.column_stack([np.roll(column, i) for i in range(15)])
+    verdicts, _ = suite(logarithms, [0.0] * 15)
+    residuals = logarithms - np.median(logarithms, axis=1, keepdims=True)
+    variances = residuals.var(axis=0, ddof=1)
+    nu0, s0_squared = fit_f_distribution(variances, 4)
+    assert nu0 == 20
+    s = math.sqrt((20 * s0_squared + 4 * variances[0]) / 24)
+    assert verdicts[0].detectable_change == pytest.approx(detectable(s, 24, 5, 0.005 / 15))
+
+
+def test_nine_measurements_teach_nothing() -> None:
+    """Below ten the prior is the constant, whatever the suite shows."""
+    logarithms = noise(5, 9, 0.002)
+    verdicts, _ = suite(logarithms, [0.0] * 9)
+    deviations = logarithms - logarithms.mean(axis=0)
+    residuals = deviations - np.median(deviations, axis=1, keepdims=True)
+    s = math.sqrt((4 * 0.02**2 + 4 * residuals[:, 0].var(ddof=1)) / 8)
+    assert verdicts[0].detectable_change == pytest.approx(detectable(s, 8, 5, 0.005 / 9))
+
+
+def test_noiseless_test_does_not_poison_the_suite() -> None:
+    """One test without any noise counts as one with a tenth of the suite's median variance."""
+    half = noise(5, 10, 0.01, seed=1)
+    logarithms = np.hstack([np.zeros((5, 1)), half, -half])  # so that the suite's median is 0 every day
+    verdicts, _ = suite(logarithms, [0.0] * 21)
+    variances = logarithms.var(axis=0, ddof=1)
+    assert variances[0] == 0
+    variances[0] = np.median(variances) / 10
+    nu0, s0_squared = fit_f_distribution(variances, 4)
+    for i in (0, 1):
+        s = math.sqrt((nu0 * s0_squared + 4 * variances[i]) / (nu0 + 4))
+        assert verdicts[i].detectable_change == pytest.approx(detectable(s, nu0 + 4, 5, 0.005 / 21), rel=1e-6)
+
+
+def test_suite_without_noise_keeps_the_constant_prior() -> None:
+    """Where nothing ever varies there is nothing to learn, and all stays finite."""
+    verdicts, _ = suite(np.zeros((5, 30)), [0.0] * 30)
+    assert verdicts[0].detectable_change == pytest.approx(detectable(math.sqrt(4 * 0.02**2 / 8), 8, 5, 0.005 / 30))
+
+
+def test_test_recorded_alone_keeps_its_day_as_noise() -> None:
+    """Whose baseline is another day's than the others' is judged with the variance that days leave."""
+    stored = {key(i): daily([1.0] * 5, i=i) for i in range(8)} | {key(8): daily([1.0], i=8, start=5)}
+    verdicts, _ = judge([now(1.0, i) for i in range(9)], stored, tolerance=0.05, false_alarms=0.01)
+    s_suite_squared = 4 * 0.02**2 / 8
+    left = s_suite_squared * (8 / 9) ** 2  # the five days of the others are known: eight tell of them
+    se = math.sqrt(0.02**2 * 2 + left)
+    least = stats.t.isf(0.005 / 9, 4) * se
+    assert verdicts[key(8)].detectable_change == pytest.approx(math.expm1(least + stats.t.ppf(0.8, 4) * se))
+
+
+def test_known_days_are_taken_out_of_a_later_baseline() -> None:
+    """A test added in five days that were 20% up for all is compared with what it would have taken on usual ones."""
+    days = np.array([0.0] * 5 + [0.2] * 5)
+    stored = {key(i): daily(np.exp(days), i=i) for i in range(19)}
+    stored[key(19)] = daily(np.exp(days[5:]), i=19, start=5)
+    verdicts, _ = judge([now(1.0, i) for i in range(20)], stored, tolerance=0.05, false_alarms=0.01)
+    assert verdicts[key(19)].change == pytest.approx(math.expm1(-0.2))
+    assert verdicts[key(19)].status == "pass"
+
+
+def test_new_tests_do_not_tell_what_a_day_was() -> None:
+    """A day's share is told by the tests that hold other days, too, be they fewer than the new ones."""
+    days = np.array([0.0] * 9 + [0.2])
+    stored = {key(i): daily(np.exp(days), i=i) for i in range(9)}
+    stored |= {key(i): daily([math.exp(0.2)], i=i, start=9) for i in range(9, 21)}
+    _, shared = judge([now(1.0, i) for i in range(21)], stored, tolerance=0.05, false_alarms=0.01)
+    share_of_new, share_of_old = 0.18, -0.02
+    weight_of_new = (9 * 0.1 + 12) / 21
+    suite_days = weight_of_new * share_of_new + (1 - weight_of_new) * share_of_old
+    assert shared.median_change == pytest.approx(math.expm1(share_of_old - suite_days))
+
+
+def test_accepted_suite_is_judged_by_what_came_since() -> None:
+    """The days of earlier epochs do not count for the suite's median: one batch since, four degrees of freedom."""
+    wild = np.exp([-0.3, 0.3, -0.2, 0.2, 0.0])
+    stored = {key(i): [*daily(wild, i=i), *daily([1.0], i=i, start=5, epoch="1")] for i in range(9)}
+    threshold = stats.t.isf(0.005, 4) * 0.02 * math.sqrt(2)
+    for factor, moved in ((0.999, False), (1.001, True)):
+        candidates = [now(math.exp(factor * threshold), i) for i in range(9)]
+        _, shared = judge(candidates, stored, tolerance=0.05, false_alarms=0.01)
+        assert (shared.moved is not None) is moved
+
+
+# --- statuses and sentences --------------------------------------------------------------------
+
+
+SEES = "the gate sees changes of 6.5% and more here"
+MORE = "12.4% more energy per call than the baseline (1.21 J → 1.36 J)"
+LESS = "17.4% less energy per call than the baseline (1.21 J → 1.00 J)"
+REGRESSION = f"{MORE}: each call draws 12.4% more power, in the same time; the tolerance is 5%, and {SEES}"
+COARSE = "is larger than the tolerance of 5%: measure longer (--carbon-max-time), or allow more (tolerance=)"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "status", "reason"),
+    [
+        (now(1.36), "regression", REGRESSION),
+        (
+            now(1.36, duration_s=0.00449),
+            "regression",
+            f"{MORE}: each call takes 12.2% longer, at about the same power (+0.1%); the tolerance is 5%, and {SEES}",
+        ),
+        (
+            now(1.36, duration_s=0.00425),
+            "regression",
+            f"{MORE}: each call takes 6.2% longer and draws 5.8% more power; the tolerance is 5%, and {SEES}",
+        ),
+        (
+            now(1.36, duration_s=0.0052),
+            "regression",
+            f"{MORE}: each call takes 30% longer but draws 13.5% less power; the tolerance is 5%, and {SEES}",
+        ),
+        (now(1.36, doubts=(THROTTLED, NEAR)), "regression", f"{REGRESSION}. In doubt: {THROTTLED.text}"),
+        (now(1.36, error=0.12), "regression", REGRESSION),
+        (
+            now(1.36, error=0.13),
+            "inconclusive",
+            f"{MORE}, but its own error of ±13% {COARSE}",
+        ),
+        (
+            now(0.00121, error=0.08),
+            "inconclusive",
+            f"99.9% less energy per call than the baseline (1.21 J → 1.21 mJ), but its own error of ±8% {COARSE}",
+        ),
+        (
+            now(1.0),
+            "improvement",
+            f"{LESS}: each call draws 17.4% less power, in the same "
+            f"time; {SEES}; to hold the gain, accept it as the new baseline (--carbon-accept)",
+        ),
+        (
+            now(1.0, doubts=(THROTTLED, NEAR)),
+            "inconclusive",
+            f"{LESS}, in doubt: {THROTTLED.text}",
+        ),
+        (
+            now(1.0, doubts=(SHARED, NEAR)),
+            "improvement",
+            f"{LESS}: each call draws 17.4% less power, in the same "
+            f"time; {SEES}; to hold the gain, accept it as the new baseline (--carbon-accept)",
+        ),
+        (now(1.21), "pass", f"as much energy per call as the baseline (1.21 J); {SEES}"),
+        (now(1.2), "pass", f"0.8% less energy per call than the baseline (1.21 J → 1.20 J); {SEES}"),
+        (
+            now(1.25, doubts=(THROTTLED,)),
+            "pass",
+            f"3.3% more energy per call than the baseline (1.21 J → 1.25 J); {SEES}",
+        ),
+        (
+            now(1.36, over_budget="1.36 J, 8.8% over the budget of 1.25 J.", limit_j_per_call=1.25),
+            "over-budget",
+            f"1.36 J, 8.8% over the budget of 1.25 J; it is a regression, too: {REGRESSION}",
+        ),
+        (
+            now(1.21, over_budget="1.21 J, 21% over the budget of 1 J", doubts=(THROTTLED,), error=0.2),
+            "over-budget",
+            "1.21 J, 21% over the budget of 1 J",
+        ),
+        (now(1.36, failure="the GPU was lost", over_budget="too much"), "error", "the GPU was lost"),
+        (
+            now(0.0),
+            "error",
+            "the energy came out as 0 J per call, and only a positive one can be judged: the work is too small "
+            "for this meter; measure more calls in one window",
+        ),
+        (now(1.0, sessions=()), "error", "nothing was measured: no session has an energy"),
+        (now(9.9, tolerance=False, error=0.3), "pass", "not held to a baseline: its marker says tolerance=False"),
+    ],
+)
+def test_status_and_reason(candidate: Candidate, status: str, reason: str) -> None:
+    """The first status that holds, with a sentence that says what was found, what is allowed, and what to do."""
+    verdict = one(candidate, daily(BASE_J))
+    assert (verdict.status, verdict.reason) == (status, reason)
+    assert verdict.limit_j_per_call == candidate.limit_j_per_call
+
+
+@pytest.mark.parametrize(
+    ("candidate", "status", "reason"),
+    [
+        (now(1.0), "new", "no baseline here yet: record one with --carbon-record"),
+        (now(1.0, error=None), "new", "no baseline here yet: record one with --carbon-record"),
+        (
+            now(1.0, doubts=(THROTTLED,)),
+            "new",
+            f"no baseline here, and none is recorded of a measurement in doubt: {THROTTLED.text}",
+        ),
+        (
+            now(1.0, error=0.1),
+            "inconclusive",
+            "no baseline here, and none is recorded of this measurement: its own error of ±10% is larger than the "
+            "tolerance of 5%: measure longer (--carbon-max-time), or allow more (tolerance=)",
+        ),
+        (now(1.0, over_budget="too much"), "over-budget", "too much"),
+        (now(1.0, tolerance=False), "pass", "not held to a baseline: its marker says tolerance=False"),
+    ],
+)
+def test_status_without_a_baseline(candidate: Candidate, status: str, reason: str) -> None:
+    """Nothing to compare with is new, unless the measurement would make no baseline."""
+    verdict = one(candidate)
+    assert (verdict.status, verdict.reason) == (status, reason)
+    assert (verdict.change, verdict.detectable_change, verdict.baseline_batches) == (None, None, 0)
+
+
+def test_open_change_is_inconclusive_only_with_a_doubt_that_explains_it() -> None:
+    """Beyond the tolerance and within what batches differ by: pass as it is, inconclusive in doubt."""
+    wide = daily([1.0])
+    plain = "8% more energy per call than the baseline (1.00 J → 1.08 J)"
+    verdict = one(now(1.08), wide)
+    assert (verdict.status, verdict.reason) == (
+        "pass",
+        f"{plain}, which batches here can differ by; the gate sees changes of 14.2% and more here",
+    )
+    verdict = one(now(1.08, doubts=(SHARED, NEAR)), wide)
+    assert (verdict.status, verdict.reason) == ("inconclusive", f"{plain}, in doubt: {SHARED.text}")
+    assert one(now(1.08, doubts=(NEAR,)), wide).status == "pass"
+    assert one(now(1 / 1.08, doubts=(SHARED,)), wide).status == "pass"
+    assert one(now(1.08, doubts=(Doubt("a plug-in's", "the lid was open"),)), wide).status == "inconclusive"
+
+
+def test_reason_names_what_the_suite_did() -> None:
+    """Of a test that changed alone, the reason says where the others stand, if they moved by a percent."""
+    verdicts, _ = suite(np.zeros((5, 9)), [0.02] * 8 + [0.14])
+    assert verdicts[8].reason == (
+        "15% more energy per call than the baseline (1.00 J → 1.15 J), while the suite's median is +2%: each call "
+        "draws 15% more power, in the same time; the tolerance is 5%, and the gate sees changes of 9.5% and more here"
+    )
+
+
+def test_reason_says_when_a_test_rises_beyond_a_suite_that_rose() -> None:
+    """Both changes are said: the suite's, and that this test does more."""
+    verdicts, _ = suite(np.zeros((5, 9)), [0.1] * 8 + [0.3])
+    assert verdicts[8].reason == (
+        "the whole suite is 10.5% up: the machine, or something all tests use; this one, beyond the rest, takes 35% "
+        "more energy per call than the baseline (1.00 J → 1.35 J): each call draws 35% more power, in the same time; "
+        "the tolerance is 5%, and the gate sees changes of 9.5% and more here"
+    )
+
+
+@pytest.mark.parametrize(
+    ("then_j", "now_j", "text"),
+    [
+        (0.9996, 1.2, "(1.000 J → 1.200 J)"),
+        (999.7, 1200.0, "(1.000 kJ → 1.200 kJ)"),
+        (2.5e-6, 3.5e-6, "(2.50 µJ → 3.50 µJ)"),
+        (2e-10, 3e-10, "(0.200 nJ → 0.300 nJ)"),
+        (123456.0, 234567.0, "(123 kJ → 235 kJ)"),
+        (1.0, 1000.0, "(1.00 J → 1.00 kJ)"),
+    ],
+)
+def test_joules_are_comparable_at_a_glance(then_j: float, now_j: float, text: str) -> None:
+    """Two energies stand in one unit with three digits, unless they are far apart."""
+    assert text in one(now(now_j), daily([then_j] * 5)).reason
+
+
+def test_weak_gate_says_what_would_help() -> None:
+    """One that could not have seen 30% names the remedy; a strong or an absent one is silent."""
+    assert weak(one(now(1.0))) is None
+    assert weak(one(now(1.0), daily([1.0] * 5))) is None
+    assert weak(one(now(1.0), daily([1.0]), false_alarms=0.00005)) == (
+        "the gate sees only changes of 59.4% and more here, with 1 baseline batch: record batches on other days "
+        "(--carbon-record), or compare two revisions side by side"
+    )
+    assert weak(one(now(1.0), daily([1.0, 1.5, 1.2]))) == (
+        "the gate sees only changes of 73.9% and more here, with 3 baseline batches: record batches on other days "
+        "(--carbon-record), or compare two revisions side by side"
+    )
+    assert weak(one(now(1.0), daily([1.0, 1.5] * 15))) == (
+        "the gate sees only changes of 91.7% and more here, with 20 baseline batches, the most a baseline takes: "
+        "compare two revisions side by side"
+    )
+
+
+# --- properties --------------------------------------------------------------------------------
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> tuple[list[Candidate], dict[Key, list[Record]]]:
+    """A run and a store: up to fourteen measurements, ragged baselines, two epochs, some tests without either."""
+    count = draw(st.integers(1, 14))
+    ln_j = st.floats(-0.2, 0.2)
+    stored: dict[Key, list[Record]] = {}
+    candidates = []
+    for i in range(count):
+        level = draw(st.sampled_from([0.0, 3.0, -5.0]))
+        days = draw(st.lists(st.integers(0, 7), unique=True, max_size=6))
+        if days:
+            stored[key(i)] = [
+                record(math.exp(level + draw(ln_j)), 24.0 * day, i=i, epoch="1" if day >= 6 else "0") for day in days
+            ]
+        if draw(st.integers(0, 9)):
+            candidates.append(
+                now(
+                    math.exp(level + draw(ln_j)),
+                    i,
+                    tolerance=draw(st.sampled_from([None, None, None, 0.1, False])),
+                    error=draw(st.sampled_from([None, 0.001, 0.2])),
+                    doubts=draw(st.sampled_from([(), (THROTTLED,)])),
+                )
+            )
+    return candidates, stored
+
+
+def judged(candidates: Sequence[Candidate], stored: dict[Key, list[Record]], **options: float) -> dict[Key, Verdict]:
+    return judge(candidates, stored, **{"tolerance": 0.05, "false_alarms": 0.01} | options)[0]
+
+
+FIGURES = ("baseline_j_per_call", "change", "detectable_change", "duration_change", "power_change")
+
+
+def close(a: Verdict, b: Verdict, scale_j: float = 1.0) -> bool:
+    """The same decision and, but for rounding, the same figures."""
+    figures = [(getattr(a, name), getattr(b, name)) for name in FIGURES]
+    figures[0] = (a.baseline_j_per_call and a.baseline_j_per_call * scale_j, b.baseline_j_per_call)
+    return a.status == b.status and all(
+        x == y or (x is not None and y is not None and math.isclose(x, y, rel_tol=1e-6, abs_tol=1e-9))
+        for x, y in figures
+    )
+
+
+@given(runs())
+@settings(deadline=None)
+def test_every_verdict_is_finite(run: tuple[list[Candidate], dict[Key, list[Record]]]) -> None:
+    """Each measurement of the run gets a verdict, and every figure of it is finite or unknown."""
+    candidates, stored = run
+    verdicts, shared = judge(candidates, stored, tolerance=0.05, false_alarms=0.01)
+    assert set(verdicts) == {candidate.key for candidate in candidates}
+    assert 0 <= shared.compared <= min(shared.gated, len(candidates))
+    for verdict in verdicts.values():
+        assert verdict.reason
+        assert all(math.isfinite(getattr(verdict, name) or 0.0) for name in FIGURES)
+        assert (verdict.change is None) == (verdict.baseline_batches == 0) == (verdict.detectable_change is None)
+
+
+@given(st.floats(1e-300, 1e300), st.floats(1e-300, 1e300), st.floats(1e-9, 0.5))
+@settings(deadline=None)
+def test_extremes_are_finite(then_j: float, now_j: float, false_alarms: float) -> None:
+    """No energies are too far apart for a verdict and a sentence."""
+    verdict = one(now(now_j), daily([then_j, then_j]), false_alarms=false_alarms)
+    assert all(math.isfinite(getattr(verdict, name)) for name in FIGURES)
+
+
+@given(runs(), st.floats(1e-6, 1e6))
+@settings(deadline=None)
+def test_unit_of_energy_does_not_matter(run: tuple[list[Candidate], dict[Key, list[Record]]], scale: float) -> None:
+    """All energies multiplied by one number change nothing but the energies."""
+    candidates, stored = run
+    scaled = judged(
+        [
+            replace(c, sessions=tuple(replace(s, energy_j_per_call=s.energy_j_per_call * scale) for s in c.sessions))
+            for c in candidates
+        ],
+        {
+            k: [r._replace(energy_j_per_call=r.energy_j_per_call * scale) for r in records]
+            for k, records in stored.items()
+        },
+    )
+    # Energy is power × time, so power takes the scale and the changes stay.
+    for k, verdict in judged(candidates, stored).items():
+        assert close(verdict, scaled[k], scale)
+
+
+@given(runs(), st.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_order_does_not_matter(run: tuple[list[Candidate], dict[Key, list[Record]]], order: random.Random) -> None:
+    """Neither the order of tests nor that of the lines in a file changes a verdict."""
+    candidates, stored = run
+    keys = list(stored)
+    order.shuffle(keys)
+    shuffled = judged(
+        order.sample(candidates, len(candidates)), {k: order.sample(stored[k], len(stored[k])) for k in keys}
+    )
+    for k, verdict in judged(candidates, stored).items():
+        assert close(verdict, shuffled[k])
+
+
+@given(runs(), st.data())
+@settings(deadline=None)
+def test_duplicates_change_nothing(run: tuple[list[Candidate], dict[Key, list[Record]]], data: st.DataObject) -> None:
+    """A session that a merge left twice in a file, or that is given twice, counts once."""
+    candidates, stored = run
+    doubled = {
+        k: [*records, data.draw(st.sampled_from(records))._replace(energy_j_per_call=99.0)]
+        for k, records in stored.items()
+    }
+    twice = [replace(c, sessions=c.sessions * 2) for c in candidates]
+    assert judge(twice, doubled, tolerance=0.05, false_alarms=0.01) == judge(
+        candidates, stored, tolerance=0.05, false_alarms=0.01
+    )
+
+
+@given(runs(), st.floats(0, 1), st.data())
+@settings(deadline=None)
+def test_larger_change_is_never_less_failing(
+    run: tuple[list[Candidate], dict[Key, list[Record]]], more: float, data: st.DataObject
+) -> None:
+    """A measurement that fails goes on failing when it takes more."""
+    candidates, stored = run
+    if not candidates:
+        return
+    n = data.draw(st.integers(0, len(candidates) - 1))
+    chosen = candidates[n]
+    dearer = now(
+        chosen.sessions[0].energy_j_per_call * math.exp(more),
+        int(chosen.key[0].rpartition("_")[2]),
+        tolerance=chosen.tolerance,
+        error=chosen.error,
+        doubts=chosen.doubts,
+    )
+    before = judged(candidates, stored)[chosen.key]
+    after = judged([*candidates[:n], dearer, *candidates[n + 1 :]], stored)[chosen.key]
+    assert after.failed >= before.failed
+
+
+@given(runs(), st.floats(1e-6, 0.4), st.floats(1e-6, 0.4))
+@settings(deadline=None)
+def test_more_false_alarms_allowed_more_is_seen(
+    run: tuple[list[Candidate], dict[Key, list[Record]]], a: float, b: float
+) -> None:
+    """With a larger α whatever failed goes on failing, and smaller changes are detectable."""
+    strict, loose = (judged(*run, false_alarms=rate) for rate in sorted((a, b)))
+    for k, verdict in strict.items():
+        assert loose[k].failed >= verdict.failed
+        assert (loose[k].detectable_change or 0.0) <= (verdict.detectable_change or 0.0) * (1 + 1e-9)
+
+
+@given(runs())
+@settings(deadline=None)
+def test_wider_tolerance_fails_less(run: tuple[list[Candidate], dict[Key, list[Record]]]) -> None:
+    """What passes or is open at 5% does not fail at 20%."""
+    wide = judged(*run, tolerance=0.2)
+    for k, verdict in judged(*run).items():
+        assert wide[k].failed <= verdict.failed
+
+
+# --- the module --------------------------------------------------------------------------------
+
+
+def test_import_is_cheap() -> None:
+    """Importing the gate imports neither numpy nor scipy: judging does."""
+    code = "import sys, pytest_carbon.gate; print(sorted({'numpy', 'scipy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

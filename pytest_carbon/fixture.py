@@ -125,6 +125,7 @@ class Carbon:
 
         Skips the test without ``--carbon``. Raises KeyError for an unknown name, and an error for a failed one.
         """
+        __tracebackhide__ = True  # the line that is shown is the test's
         if self._measurer is None:
             pytest.skip(self._why_inert)
         if name not in self._measurements:

@@ -473,7 +473,7 @@ class Measurer:
             duration_s = math.fsum(r.duration_s for r in loop.rounds)
             total_j = math.fsum(per_round)
             per_call = [j / r.calls for j, r in zip(per_round, loop.rounds, strict=True)]
-            relative = energy.relative_error(per_call) if len(per_call) > 1 else 0.0
+            relative = energy.relative_error(per_call) if len(per_call) > 1 and total_j > 0 else 0.0
             return WindowEnergy(total_j, relative * total_j, duration_s, 0.0, 0.0)
         edges = self._edges[domain.name]
         figure = energy.merge([energy.window_energy(edges, window) for window in loop.windows])

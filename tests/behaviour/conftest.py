@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +114,7 @@ class CarbonRunner:
     ) -> Run:
         file = self._pytester.path / "report.json"
         file.unlink(missing_ok=True)
-        options = ["-p", "battery"]
+        options = ["-p", "battery", "-o", "asyncio_default_fixture_loop_scope=function"]  # or pytest-asyncio warns
         if carbon:
             options += ["--carbon", "--carbon-meter=battery", *QUICK]
             options += [f"--carbon-json={file}"] if report else []
@@ -125,7 +124,7 @@ class CarbonRunner:
 
 
 @pytest.fixture
-def run_carbon(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[CarbonRunner]:
+def run_carbon(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> CarbonRunner:
     """Runs ``pytest --carbon`` in pytester's folder: quick, on the battery, with a JSON report.
 
     ``run_carbon("--carbon-record", "-k", "x")``: what is given here comes later, and wins. ``carbon=False`` leaves all
@@ -135,7 +134,7 @@ def run_carbon(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv("COLUMNS", "100")
     (pytester.path / "battery.py").write_text(BATTERY, "utf-8")
     pytester.syspathinsert()
-    yield CarbonRunner(pytester)
+    return CarbonRunner(pytester)
 
 
 @pytest.fixture

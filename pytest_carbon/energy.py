@@ -43,24 +43,31 @@ class Line:
     power_w: float
     """Its slope."""
     edges: int
+    weight: float
+    """Sum of the edges' weights: 1 for one whose bracket is as wide as the median's."""
     time_square_s2: float
-    """Sum of squared distances of the edges from the centroid."""
+    """Weighted sum of squared distances of the edges from the centroid."""
     residual_square_j2: float
-    """Sum of squared residuals."""
+    """Weighted sum of squared residuals."""
     timing_variance_j2: float
-    """Variance of one edge that its bracket alone explains (uniform within it)."""
+    """Variance of an edge of weight 1 that its bracket alone explains (uniform within it)."""
 
     def at(self, time_s: float) -> float:
         """Joules at a moment."""
         return self.energy_j + self.power_w * (time_s - self.time_s)
 
     def leverage(self, time_s: float) -> float:
-        """Variance of :meth:`at`, in units of the variance of one edge."""
-        return 1 / self.edges + (time_s - self.time_s) ** 2 / self.time_square_s2
+        """Variance of :meth:`at`, in units of the variance of an edge of weight 1."""
+        return 1 / self.weight + (time_s - self.time_s) ** 2 / self.time_square_s2
 
     @property
     def freedom(self) -> int:
         return max(self.edges - 2, 0)
+
+    def error_j(self, time_s: float) -> float:
+        """Half-width of the 95% interval of :meth:`at`."""
+        variance = max(self.residual_square_j2 / max(self.freedom, 1), self.timing_variance_j2)
+        return student_t(0.975, max(self.freedom, 1)) * math.sqrt(variance * self.leverage(time_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,28 +124,50 @@ def student_t(probability: float, freedom: float) -> float:
 
 
 def fit_line(edges: Sequence[Edge]) -> Line:
-    """The least-squares line through at least two edges. An edge's time is the middle of its bracket."""
+    """The least-squares line through at least two edges. An edge's time is the middle of its bracket.
+
+    An edge counts for less the wider its bracket is: a watcher that had to wait for a processor caught it late.
+    """
     origin_s = edges[0].time_s
     origin_j = edges[0].energy_j  # counters are large: without this the squares lose their digits
     times = [edge.time_s - origin_s for edge in edges]
     energies = [edge.energy_j - origin_j for edge in edges]
-    count = len(edges)
-    mean_time = math.fsum(times) / count
-    mean_energy = math.fsum(energies) / count
-    square = math.fsum((t - mean_time) ** 2 for t in times)
-    product = math.fsum((t - mean_time) * (e - mean_energy) for t, e in zip(times, energies, strict=True))
-    power_w = product / square
-    residuals = [e - mean_energy - power_w * (t - mean_time) for t, e in zip(times, energies, strict=True)]
-    widths = math.fsum((edge.after_s - edge.before_s) ** 2 for edge in edges) / count
+    weights = _weights(edges)
+    total = math.fsum(weights)
+    mean_time = _dot(weights, times) / total
+    mean_energy = _dot(weights, energies) / total
+    times = [t - mean_time for t in times]
+    energies = [e - mean_energy for e in energies]
+    square = _dot(weights, times, times)
+    power_w = _dot(weights, times, energies) / square
+    residuals = [e - power_w * t for t, e in zip(times, energies, strict=True)]
+    widths = [edge.after_s - edge.before_s for edge in edges]
     return Line(
         time_s=origin_s + mean_time,
         energy_j=origin_j + mean_energy,
         power_w=power_w,
-        edges=count,
+        edges=len(edges),
+        weight=total,
         time_square_s2=square,
-        residual_square_j2=math.fsum(r * r for r in residuals),
-        timing_variance_j2=power_w**2 * widths / 12,
+        residual_square_j2=_dot(weights, residuals, residuals),
+        timing_variance_j2=power_w**2 * _dot(weights, widths, widths) / len(edges) / 12,
     )
+
+
+def _weights(edges: Sequence[Edge]) -> list[float]:
+    """Inverse variances of the edges' times, relative to the sharpest.
+
+    Half of the variance is taken to be the same for all: what a bracket does not show (the counter's own jitter).
+    """
+    squares = [(edge.after_s - edge.before_s) ** 2 for edge in edges]
+    middle = statistics.median(squares)
+    if middle == 0:
+        return [1.0] * len(edges)
+    return [2 * middle / (square + middle) for square in squares]
+
+
+def _dot(*factors: Sequence[float]) -> float:
+    return math.fsum(math.prod(products) for products in zip(*factors, strict=True))
 
 
 def is_straight(edges: Sequence[Edge], *, chance: float = 0.01) -> bool:
@@ -150,17 +179,17 @@ def is_straight(edges: Sequence[Edge], *, chance: float = 0.01) -> bool:
     if count < 4:
         return True
     line = fit_line(edges)
+    weights = _weights(edges)
     times = [edge.time_s - line.time_s for edge in edges]
     residuals = [edge.energy_j - line.at(edge.time_s) for edge in edges]
     # the part of t² that is orthogonal to 1 and t
-    square = math.fsum(t * t for t in times)
-    mean_square = square / count
-    skew = math.fsum(t**3 for t in times) / square
+    mean_square = line.time_square_s2 / line.weight
+    skew = _dot(weights, times, times, times) / line.time_square_s2
     bend = [t * t - mean_square - skew * t for t in times]
-    bend_square = math.fsum(b * b for b in bend)
+    bend_square = _dot(weights, bend, bend)
     if bend_square == 0:
         return True
-    curvature = math.fsum(b * r for b, r in zip(bend, residuals, strict=True)) / bend_square
+    curvature = _dot(weights, bend, residuals) / bend_square
     left = max(line.residual_square_j2 - curvature**2 * bend_square, 0.0)
     variance = max(left / (count - 3), line.timing_variance_j2)
     if variance == 0:
@@ -173,14 +202,9 @@ def quiet_edges(edges: Sequence[Edge], *, nearest_last: bool) -> list[Edge]:
 
     ``nearest_last``: the window comes after these edges (so the last are nearest to it).
     """
-    widths = sorted(edge.after_s - edge.before_s for edge in edges)
-    limit_s = 5 * widths[len(widths) // 2]  # an edge that the watcher caught late says little
-    sharp = [edge for edge in edges if edge.after_s - edge.before_s <= limit_s]
-    usable = sharp if len(sharp) >= min(EDGES_LEAST, len(edges)) else list(edges)
     for count in (EDGES_MOST, 32, 24, 16, 12, 8, 6, EDGES_LEAST):
-        if count > len(usable):
-            count = len(usable)
-        chosen = usable[-count:] if nearest_last else usable[:count]
+        count = min(count, len(edges))
+        chosen = list(edges[-count:] if nearest_last else edges[:count])
         if count <= EDGES_LEAST or is_straight(chosen, chance=0.05):
             break
     return chosen
@@ -257,10 +281,11 @@ def _unsettled_j(line: Line, edges: Sequence[Edge], end_s: float, settle_s: floa
     away = (end_s - line.time_s) / line.time_square_s2
     return abs(
         math.fsum(
-            (1 / line.edges + away * (e.time_s - line.time_s))
+            weight
+            * (1 / line.weight + away * (e.time_s - line.time_s))
             * tail_j
             * math.exp(-(e.time_s - end_s) / time_constant_s)
-            for e in edges
+            for e, weight in zip(edges, _weights(edges), strict=True)
         )
     )
 

@@ -32,8 +32,10 @@ QUIET_SPAN_LOOP_S = 0.4
 """Quiet lines around a loop span at least this, or eight edges."""
 QUIET_SPAN_WINDOW_S = 0.8
 """The same around a single window, whose energy hangs on them entirely."""
+QUIET_SHARP_S = 1e-4
+"""The line before a single window is known well enough when its error is what the idle device takes in this time."""
 QUIET_LONGEST_S = 2.4
-"""The quiet after the work is watched this long at most, where the error asks for more edges."""
+"""The quiet beside a single window, and after any work, is watched this long at most, where the error asks for it."""
 SETTLE_UNKNOWN_S = 1.0
 """The settling time until a calibration has found it: six time constants of 167 ms."""
 CALIBRATION_S = 2.5
@@ -201,6 +203,7 @@ class Measurer:
             self._forget()
             since_s = self._quiet_since(idle_since_s, scope)
             self._wait_quiet(scope, since_s, QUIET_SPAN_WINDOW_S)
+            self._wait_sharp(scope, since_s)
             start_j = self._read_direct(scope)
         except (MeterError, MeasurementError) as error:
             return OpenWindow(failure=str(error))
@@ -540,6 +543,23 @@ class Measurer:
     def _wait_quiet(self, scope: Scope, since_s: float, span_s: float) -> None:
         for name in self._watched(scope):
             self._wait_for(name, since_s, span_s=span_s)
+
+    def _wait_sharp(self, scope: Scope, since_s: float) -> None:
+        """Until the lines before a single window are known well, or the quiet has been watched long enough.
+
+        A busy machine brackets edges less sharply, and the window's figure hangs on them.
+        """
+        while self._clock() < since_s + QUIET_LONGEST_S:
+            now_s = self._clock()
+            lines = [
+                energy.fit_line(energy.quiet_edges(quiet, nearest_last=True))
+                for name in self._watched(scope)
+                if len(quiet := [e for e in self._edges[name] if e.before_s >= since_s]) >= energy.EDGES_LEAST
+            ]
+            if all(line.error_j(now_s) <= QUIET_SHARP_S * abs(line.power_w) for line in lines):
+                return
+            self._sleep(0.1)
+            self._fetch()
 
     def _wait_after(self, scope: Scope, end_s: float, wanted: int) -> None:
         quiet_s = end_s + self._settle_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,6 +12,9 @@ import pytest
 
 from pytest_carbon.measure import Measurer, OpenWindow, Protocol, prepared, refuse_lazy
 from pytest_carbon.records import Measurement, UsageProblem
+
+__tracebackhide__ = True
+"""A failure is shown at the line of the test, and in what it called (pytest's ``--full-trace`` shows the rest)."""
 
 
 class Window:
@@ -125,7 +129,6 @@ class Carbon:
 
         Skips the test without ``--carbon``. Raises KeyError for an unknown name, and an error for a failed one.
         """
-        __tracebackhide__ = True  # the line that is shown is the test's
         if self._measurer is None:
             pytest.skip(self._why_inert)
         if name not in self._measurements:
@@ -203,7 +206,7 @@ class Carbon:
         if failed:
             self._names.discard(name)
             return
-        if isinstance(calls, bool) or not isinstance(calls, int | float) or not calls >= 1 or calls != int(calls):
+        if isinstance(calls, bool) or not isinstance(calls, Real) or not calls >= 1 or not float(calls).is_integer():
             raise UsageProblem(
                 f"window {name!r} has calls={calls!r}; a window holds a whole number of calls, 1 or more"
             )

@@ -28,6 +28,9 @@ from pytest_carbon.records import (
 )
 from pytest_carbon.watcher import EdgeSource
 
+__tracebackhide__ = True
+"""What a measured call raises is shown where it was raised, without the frames of this module in between."""
+
 QUIET_SPAN_LOOP_S = 0.4
 """Quiet lines around a loop span at least this, or eight edges."""
 QUIET_SPAN_WINDOW_S = 0.8

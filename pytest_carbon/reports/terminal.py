@@ -417,6 +417,8 @@ def _compared(rows: list[_Row], result: SessionResult, not_run: Sequence[Key] | 
     suite = result.suite
     missing = max(0, suite.gated - suite.compared - len(errors)) if not_run is None else len(not_run)
     total = suite.compared + len(errors) + len(exempt) + len(over) + len(new) + missing
+    if total == 0 and result.tests:
+        return "nothing was measured: no test came to the end of a measurement"
     if total == 0:
         return "nothing was measured: no test that ran uses the carbon fixture or has a carbon_budget marker"
     reasons = []

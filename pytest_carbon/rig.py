@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -56,6 +57,8 @@ class Rig:
         self._ids: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
         self._gpus = {f"gpu:{gpu.index}": gpu for gpu in self._choice.gpus}
         self._nvidia = next((m for m in self.meters if isinstance(m, NvmlMeter)), None)
+        self._pids: dict[str, frozenset[int]] = {}
+        """The processes on each GPU, by its UUID, when it last answered."""
         stepped = [(s, m) for s, m in self._choice.taken if m.stepped]
         self._watcher = Watcher([s for s, _ in stepped]) if stepped else None
         self.measurer = Measurer(
@@ -99,14 +102,12 @@ class Rig:
         return tuple(said)
 
     def environment(self, id: str | None = None) -> Environment:
-        """The environment of a measurement, by its id; without one, of what would be measured now."""
-        if id is None:
-            id = self._scope().environment
-        return self._environments[id]
+        """The environment of a measurement, by its id; without one, of what was measured last."""
+        return self._environments[self._latest.environment if id is None else id]
 
     def cost_j(self) -> float | None:
         """What the gated domains took outside the measured calls so far."""
-        return self.measurer.cost_j(self._scope().gated)
+        return self.measurer.cost_j(self._latest.gated)
 
     def close(self) -> None:
         if self._watcher is not None:
@@ -117,14 +118,17 @@ class Rig:
         """The domains that count now: of the GPUs, those that this process uses."""
         here = self._choice.domains
         if self._settings.gpus == "used" and self._gpus:
-            pids: Mapping[str, frozenset[int]] = {}
             family: frozenset[int] = frozenset()
             if self._nvidia is not None:
-                pids, family = nvml.inventory().pids, nvml.family()
-            used = {g.uuid for g in devices.used(tuple(self._gpus.values()), os.environ, pids=pids, family=family)}
+                with contextlib.suppress(MeterError):  # a GPU that is lost is as it was: reading its counter tells
+                    self._pids.update(nvml.inventory().pids)
+                family = nvml.family()
+            gpus = tuple(self._gpus.values())
+            used = {gpu.uuid for gpu in devices.used(gpus, os.environ, pids=self._pids, family=family)}
             here = tuple(d for d in here if d.name not in self._gpus or self._gpus[d.name].uuid in used)
         gated = meters.gated(here, self._settings.domains)
-        return Scope(domains=here, gated=tuple(d.name for d in gated), environment=self._identify(here, gated))
+        self._latest = Scope(here, tuple(d.name for d in gated), self._identify(here, gated))
+        return self._latest
 
     def _identify(self, domains: Sequence[Domain], gated: Sequence[Domain]) -> str:
         names = (tuple(d.name for d in domains), tuple(d.name for d in gated))

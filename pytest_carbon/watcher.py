@@ -23,9 +23,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any, Protocol
 
-from pytest_carbon.meters.protocol import Meter, MeterSource
+from pytest_carbon.meters.protocol import Meter, MeterSource, read_j
 from pytest_carbon.records import Edge, MeterError
 
 FINE_STEP_S = 1e-4
@@ -186,7 +187,7 @@ def watch(meters: Sequence[Meter], requests: Callable[[float], str | None], answ
 
 
 def _reader(meter: Meter, index: int) -> Callable[[], float]:
-    return lambda: meter.read_j(index)
+    return lambda: read_j(meter, index)
 
 
 def _observer(meter: Meter, index: int) -> Callable[[], tuple[float | None, str | None, float | None]]:
@@ -222,7 +223,7 @@ class Watcher:
             return
         try:
             recipe = pickle.dumps(self._sources)
-        except (pickle.PicklingError, AttributeError, TypeError):
+        except Exception:  # pickling runs a third party's code, which may raise anything
             self._side = _Thread(self._sources)
             return
         try:
@@ -251,6 +252,9 @@ class Watcher:
         except _Died as error:
             self._side = None
             raise MeterError(str(error)) from None
+        except BaseException:  # Ctrl-C, a timeout's signal: its answer would be taken for that to the next question
+            self.close()
+            raise
 
     def close(self) -> None:
         side, self._side = self._side, None
@@ -269,24 +273,33 @@ class _Unloadable(Exception):
 class _Process:
     def __init__(self, recipe: bytes) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
-        code = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from pytest_carbon.watcher import main; main()"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code, json.dumps([p for p in sys.path if isinstance(p, str)])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            start_new_session=True,  # Ctrl-C in the terminal is for the tests
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self._to: IO[bytes] = self.process.stdin
-        self._from: IO[bytes] = self.process.stdout
+        reads, writes = os.pipe()  # its own: what libraries and sitecustomize print goes to standard output
+        self._from: IO[bytes] = os.fdopen(reads, "rb")
+        # What the child itself needs is imported before it may see a user's signal.py or queue.py.
+        code = "import sys; sys.path.append(sys.argv[1]); from pytest_carbon.watcher import main; main(*sys.argv[2:])"
+        paths = json.dumps([p for p in sys.path if isinstance(p, str)])
         try:
-            _send(self._to, recipe)
-            kind, value = self._receive(START_TIMEOUT_S)
-        except (_Died, OSError) as error:
-            self.close()
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", code, str(Path(__file__).parents[1]), paths, str(writes)],
+                stdin=subprocess.PIPE,
+                stdout=self._errors,
+                stderr=self._errors,
+                pass_fds=[writes],
+                start_new_session=True,  # Ctrl-C in the terminal is for the tests
+            )
+        except OSError as error:
+            self._from.close()
+            self._errors.close()
             raise MeterError(f"the watcher process did not start: {error}") from None
+        finally:
+            os.close(writes)
+        assert self.process.stdin is not None
+        self._to: IO[bytes] = self.process.stdin
+        try:
+            kind, value = self._exchange(recipe, START_TIMEOUT_S)
+        except _Died as error:
+            self.close()
+            raise MeterError(f"the watcher process did not start: it {error}") from None
         if kind == "unloadable":
             self.close()
             raise _Unloadable(value)
@@ -296,25 +309,28 @@ class _Process:
 
     def ask(self, request: str) -> tuple[str, Any]:
         try:
-            _send(self._to, request)
-            return self._receive(ANSWER_TIMEOUT_S)
-        except (OSError, _Died) as error:
-            text = str(error) if isinstance(error, _Died) else self._last_words()
+            return self._exchange(request, ANSWER_TIMEOUT_S)
+        except _Died as error:
             self.close()
-            raise _Died(text) from None
-
-    def _receive(self, timeout_s: float) -> tuple[str, Any]:
-        ready, _, _ = select.select([self._from], [], [], timeout_s)
-        if not ready:
             raise _Died(
-                f"the watcher process (pid {self.process.pid}) has not answered for {timeout_s:.0f} s: it is stopped or"
-                " starved of CPU time; leave a core for it"
-            )
+                f"the watcher process, which notes the counter's changes, {error}; this measurement is lost, run the"
+                " test again"
+            ) from None
+
+    def _exchange(self, message: bytes | str, timeout_s: float) -> tuple[str, Any]:
+        """Send a message, wait for the answer. Raises _Died with what became of the child."""
         try:
-            answer: tuple[str, Any] = pickle.load(self._from)
+            _send(self._to, message)
+            ready, _, _ = select.select([self._from], [], [], timeout_s)
+            if ready:
+                answer: tuple[str, Any] = pickle.load(self._from)
+                return answer
         except (EOFError, pickle.UnpicklingError, OSError):
             raise _Died(self._last_words()) from None
-        return answer
+        raise _Died(
+            f"has not answered for {timeout_s:.0f} s (pid {self.process.pid}): it is stopped or starved of CPU time;"
+            " leave a core for it"
+        )
 
     def _last_words(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -325,11 +341,7 @@ class _Process:
             how = f"killed by {signal.Signals(-code).name}"
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()
-        return (
-            f"the watcher process that notes the counter's changes ended ({how})"
-            + (f": {said[-1]}" if said else "")
-            + "; this measurement is lost, run the test again"
-        )
+        return f"ended ({how})" + (f": {said[-1]}" if said else "")
 
     def close(self) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -386,16 +398,21 @@ def _send(stream: IO[bytes], message: Any) -> None:
 # --- the child's side --------------------------------------------------------------------------------
 
 
-def main() -> None:
-    """Run by the child: a pickled sequence of sources on standard input, then requests; answers on standard output."""
+def main(paths: str, answers_to: str) -> None:
+    """Run by the child: a pickled sequence of sources on standard input, then requests.
+
+    Args:
+        paths: the parent's ``sys.path``, as JSON.
+        answers_to: the file descriptor that answers are written to.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _sharpen_timer()
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not reach the pipe
+    answers = os.fdopen(int(answers_to), "wb")
     requests = os.fdopen(0, "rb")
+    sys.path[:] = json.loads(paths)
     try:
         sources: tuple[MeterSource, ...] = pickle.load(requests)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # unpickling imports a third party's module, which may raise anything
         _send(answers, ("unloadable", str(error)))
         return
     try:

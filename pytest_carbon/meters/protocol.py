@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from pytest_carbon.records import Domain, Gpu
+from pytest_carbon.records import Domain, Gpu, MeterError
 
 
 class Observation(NamedTuple):
@@ -56,3 +57,17 @@ class MeterSource:
     def open(self) -> Meter:
         """Open the meter. Raises :class:`~pytest_carbon.records.MeterError` with the reason and the remedy."""
         return self.factory(**self.arguments)
+
+
+def read_j(meter: Meter, domain: int) -> float:
+    """What :meth:`Meter.read_j` says, if that is a number of joules; MeterError for all else that it may do."""
+    name = meter.domains[domain].name
+    try:
+        energy_j = float(meter.read_j(domain))
+    except MeterError:
+        raise
+    except Exception as error:  # a third party's
+        raise MeterError(f"the meter of {name} failed with {type(error).__name__}: {error}") from error
+    if not math.isfinite(energy_j):
+        raise MeterError(f"the meter of {name} says {energy_j} J, which is no reading")
+    return energy_j

@@ -1,0 +1,196 @@
+"""What measuring costs: per call inside a loop, the watcher's share of a core, and start-up when nobody measures.
+
+    python -m benchmarks.overhead [--json FILE]
+
+Needs a C compiler, zeus and codecarbon (``pip install -e '.[benchmarks]'``); two minutes. The GPU is simulated: its
+counter is read in well under a microsecond, so the watcher's share is that of the watcher itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+MOST_CALL_S = 2e-6
+MOST_WATCHER = 0.03
+MOST_START_S = 0.005
+PLUGINS = {
+    "pytest-carbon": ["-p", "pytest_carbon.plugin"],
+    "pytest-benchmark": ["-p", "pytest_benchmark.plugin"],
+    "pytest-codecarbon": ["-p", "pytest_codecarbon.plugin"],
+}
+
+
+def nothing() -> None:
+    pass
+
+
+def call_costs() -> dict[str, float]:
+    """Seconds that a call which does nothing takes more than in a bare loop, by tool."""
+    from benchmarks.measurement import codecarbon_windows, zeus_windows
+    from pytest_carbon.fixture import Carbon
+    from pytest_carbon.measure import Protocol
+    from pytest_carbon.records import CarbonIntensity, Settings
+    from pytest_carbon.rig import Rig
+
+    rig = Rig(Settings(meter="nvml", gpus="all"), intensity=CarbonIntensity(475, 1, "given", None), session="b")
+    ours, bare = [], []
+    for _ in range(3):
+        carbon = Carbon(rig.measurer, Protocol(warmup_s=0.1, rounds=5, min_time_s=1, max_time_s=1.5))
+        carbon(nothing)
+        ours.append(carbon["call"].duration_s_per_call or 0)
+        bare.append(_bare_s())
+    rig.close()
+    base_s = statistics.median(bare)
+    costs = {"pytest-carbon": statistics.median(ours) - base_s}
+    for name, windows, calls in (("zeus", zeus_windows(), 20_000), ("codecarbon", codecarbon_windows(), 500)):
+        costs[name] = _per_call_s(windows, calls) - base_s
+    return costs
+
+
+def _bare_s() -> float:
+    calls = 2_000_000
+    start_s = time.perf_counter()
+    for _ in repeat(None, calls):
+        nothing()
+    return (time.perf_counter() - start_s) / calls
+
+
+def _per_call_s(windows: Callable[[Callable[[], None]], object], calls: int) -> float:
+    """With a window of the tool's around each call: the only way in which it measures one."""
+    start_s = time.perf_counter()
+    for _ in repeat(None, calls):
+        windows(nothing)
+    return (time.perf_counter() - start_s) / calls
+
+
+def watcher_share() -> float:
+    """CPU seconds of the watcher's process a second, once it knows the counter's period."""
+    from pytest_carbon.meters import built_in_sources
+    from pytest_carbon.watcher import Watcher
+
+    watcher = Watcher([built_in_sources()["nvml"]])
+    watcher.start()
+    time.sleep(2)
+    watcher.fetch()
+    begun_s, begun_cpu_s = time.perf_counter(), watcher.cpu_s()
+    time.sleep(10)
+    share = (watcher.cpu_s() - begun_cpu_s) / (time.perf_counter() - begun_s)
+    watcher.close()
+    return share
+
+
+def start_up(runs: int) -> dict[str, dict[str, float]]:
+    """Median seconds (CPU, wall) that each plugin adds to a run of pytest that collects nothing; runs in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "tests").mkdir()
+        arguments: dict[str, list[str]] = {"": []}
+        for name, flags in PLUGINS.items():
+            if _pytest(flags, folder) is not None:
+                arguments[name] = flags
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in arguments}
+        for _ in range(runs):
+            for name, flags in arguments.items():
+                seconds = _pytest(flags, folder)
+                assert seconds is not None
+                taken[name].append(seconds)
+    bare = taken.pop("")
+    return {
+        name: {
+            "cpu_s": statistics.median(a[0] - b[0] for a, b in zip(found, bare, strict=True)),
+            "wall_s": statistics.median(a[1] - b[1] for a, b in zip(found, bare, strict=True)),
+        }
+        for name, found in taken.items()
+    }
+
+
+def _pytest(flags: list[str], folder: str) -> tuple[float, float] | None:
+    """CPU and wall seconds of a run in an empty folder; None where the plugin is not installed."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start_s = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *flags, f"{folder}/tests"],
+        # Compiled once, as installed packages are, whatever this machine's settings; the first run is not counted.
+        env={
+            **{k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONPYCACHEPREFIX": f"{folder}/compiled",
+        },
+        cwd=f"{folder}/tests",
+        capture_output=True,
+        check=False,
+    )
+    wall_s = time.perf_counter() - start_s
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode != 5:  # no tests collected
+        return None
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall_s
+
+
+def simulated(what: str, period_s: float, library: Path, folder: Path) -> Any:
+    """Run one of the above in a process whose driver is the simulation."""
+    from simulation import SimulatedGpu, SimulatedNvml
+
+    with SimulatedNvml(folder / f"{what}-{period_s}", [SimulatedGpu(period_s=period_s)], library=library) as sim:
+        command = [sys.executable, "-m", "benchmarks.overhead", "--child", what]
+        done = subprocess.run(command, env={**os.environ, **sim.environ}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=30, help="runs of pytest for each plugin")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print("\n" + json.dumps(call_costs() if args.child == "calls" else watcher_share()))
+        return
+    from simulation import build
+
+    with tempfile.TemporaryDirectory() as folder:
+        library = build(Path(folder) / "build")
+        costs = simulated("calls", 0.1, library, Path(folder))
+        shares = {str(p): simulated("watcher", p, library, Path(folder)) for p in (0.1, 0.02)}
+    starts = start_up(args.runs)
+    print(f"cost added to a call (bar {MOST_CALL_S * 1e6:.0f} µs; the peers' own windows around each call)")
+    for tool, cost_s in costs.items():
+        print(f"  {tool:20}{cost_s * 1e6:10.2f} µs")
+    print(f"the watcher's share of one core (bar {MOST_WATCHER:.0%})")
+    for period, share in shares.items():
+        print(f"  {float(period) * 1e3:4.0f} ms counter     {share:10.2%}")
+    print(
+        f"start-up, installed and not used, over bare pytest (bar {MOST_START_S * 1e3:.0f} ms; medians of {args.runs})"
+    )
+    for name, s in starts.items():
+        print(f"  {name:20}{s['cpu_s'] * 1e3:10.1f} ms CPU{s['wall_s'] * 1e3:10.1f} ms wall")
+    if args.json is not None:
+        report = {
+            "what": "cost of measuring; simulated GPU",
+            "command": "python -m benchmarks.overhead " + " ".join(sys.argv[1:]),
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+            "cost_s_per_call": costs,
+            "watcher_share_of_a_core": shares,
+            "start_up_s": starts,
+        }
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

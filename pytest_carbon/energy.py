@@ -381,19 +381,19 @@ def _observations(edges: Sequence[Edge], window: Window) -> list[Doubt]:
                 f"the power limit changed from {limits[0]:.0f} W to {limits[-1]:.0f} W during the measurement",
             )
         )
-    disagreement = _disagreement(during)
-    if disagreement is not None and abs(disagreement) > SHARE_DISAGREE:
+    differs = disagreement(during)
+    if differs is not None and abs(differs) > SHARE_DISAGREE:
         doubts.append(
             Doubt(
                 "counter-disagrees",
-                f"the energy counter says {abs(disagreement):.0%} {'more' if disagreement > 0 else 'less'} than the"
+                f"the energy counter says {abs(differs):.0%} {'more' if differs > 0 else 'less'} than the"
                 " device's instant power summed up over the same stretch: see `pytest-carbon doctor`",
             )
         )
     return doubts
 
 
-def _disagreement(during: Sequence[Edge]) -> float | None:
+def disagreement(during: Sequence[Edge]) -> float | None:
     """The counter over integrated instant power, minus 1, over the edges inside a window.
 
     ``None`` where fewer than 10 edges carry a power: a power sampled that rarely proves nothing.

@@ -79,10 +79,9 @@ WEAK = 0.30
 """A gate that needs a larger change than this is too weak."""
 
 EXPLAINS_MORE_ONLY = frozenset({"shared-gpu"})
-"""Doubts that can make a measurement dearer, never cheaper: a neighbour's energy is added."""
-EXPLAINS_NOTHING = frozenset({"near-limit"})
-"""Doubts that are about a limit, not about the figure. Every other code, a plug-in's included, can
-explain a change either way: a reading that is not trusted may be wrong in both directions."""
+"""Doubts that can make a measurement dearer, never cheaper: a neighbour's energy is added. Every other one
+of the figure, a plug-in's included, can explain a change either way: a reading that is not trusted may be
+wrong in both directions."""
 
 _UNITS = (("GJ", 1e9), ("MJ", 1e6), ("kJ", 1e3), ("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9))
 
@@ -619,11 +618,8 @@ def _decide(
     if allowed is False:
         return "pass", "not held to a baseline: its marker says tolerance=False"
     if comparison is None:
-        if candidate.doubts:
-            return (
-                "new",
-                f"no baseline here, and none is recorded of a measurement in doubt: {_texts(candidate.doubts)}",
-            )
+        if doubts := [doubt for doubt in candidate.doubts if doubt.of_figure]:
+            return "new", f"no baseline here, and none is recorded of a measurement in doubt: {_texts(doubts)}"
         return "new", "no baseline here yet: record one with --carbon-record"
     return "pass", _passed(comparison)
 
@@ -714,7 +710,7 @@ def _explanation(candidate: Candidate, comparison: _Comparison) -> str | None:
     could = [
         doubt
         for doubt in candidate.doubts
-        if doubt.code not in EXPLAINS_NOTHING and (comparison.change > 0 or doubt.code not in EXPLAINS_MORE_ONLY)
+        if doubt.of_figure and (comparison.change > 0 or doubt.code not in EXPLAINS_MORE_ONLY)
     ]
     return _texts(could) if could else None
 

@@ -85,6 +85,11 @@ class Doubt:
     code: str
     text: str
 
+    @property
+    def of_figure(self) -> bool:
+        """Whether the figure itself may be wrong; ``near-limit`` is about a limit."""
+        return self.code != "near-limit"
+
 
 @dataclass(frozen=True, slots=True)
 class DomainEnergy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -66,6 +67,7 @@ class CarbonSession:
         self._session_id = uuid.uuid4().hex
         self._tests: dict[str, _Test] = {}
         self._rig: Rig | None = None
+        self._progress = _Progress(config, self._running_name, self._ascii())
         self._running: _Test | None = None
         self._store: baselines.Store | None = None
         self._stored: dict[str, dict[Key, list[Record]]] = {}
@@ -164,7 +166,7 @@ class CarbonSession:
             intensity=self._intensity,
             session=self._session_id,
             calibration=self._store.calibration,
-            progress=_Progress(self._config, self._running_name, self._ascii()).show,
+            progress=self._progress.step,
         )
 
     def _running_name(self) -> tuple[str, str]:
@@ -187,6 +189,7 @@ class CarbonSession:
         finally:
             del session.gethookproxy
             self._running = None
+            self._progress.waiting(sum(1 for t in self._tests.values() if t.waits))
 
     def carbon_for(self, item: pytest.Item) -> Carbon:
         """The fixture's value: anew for each run of a test, so that a rerun replaces what went before."""
@@ -245,6 +248,7 @@ class CarbonSession:
 
     def _pass_on(self) -> None:
         """Pass on the reports that still wait."""
+        self._progress.clear()
         for test in self._tests.values():
             reports, test.reports = test.reports, []
             if not reports:
@@ -261,12 +265,13 @@ class CarbonSession:
         """Judge all, record, and write the verdicts into the reports that wait."""
         assert self._rig is not None
         ran = [test for test in self._tests.values() if test.outcome is not None]
-        measured = [(test, m) for test in ran for m in self._measurements(test)]
-        verdicts, suites = self._judge(measured)
-        tests = []
-        for test in ran:
-            pairs = tuple((m, verdicts[m.environment][test.key, m.name]) for t, m in measured if t is test)
-            tests.append(TestResult(test.key, test.outcome or "", pairs, test.outcome))
+        held = [(test, *self._held(test, m)) for test in ran for m in self._measurements(test)]
+        measured = [(test, m) for test, m, _ in held]
+        verdicts, suites = self._judge([(m.environment, candidate) for _, m, candidate in held])
+        pairs: dict[str, list[tuple[Measurement, Verdict]]] = {}
+        for test, m in measured:
+            pairs.setdefault(test.key, []).append((m, verdicts[m.environment][test.key, m.name]))
+        tests = [TestResult(t.key, t.outcome or "", tuple(pairs.get(t.key, ())), t.outcome) for t in ran]
         main = self._main_environment([m for _, m in measured])
         git = environment.git_state(self._config.rootpath)
         result = SessionResult(
@@ -309,7 +314,8 @@ class CarbonSession:
         carbon = test.item.stash.get(_CARBON, None)
         found = list(carbon.measurements) if carbon is not None else []
         if test.outcome != "passed":
-            return found
+            # unittest notes a failure or a skip instead of raising it, and the window around it ended as if well
+            return found if "carbon" in getattr(test.item, "fixturenames", ()) else []
         missing = budget.unmeasured(options.own_names(test.item), [m.name for m in found])
         if missing is None and test.marked and not found:
             missing = (
@@ -322,43 +328,43 @@ class CarbonSession:
             found.append(Measurement(name=name, environment=self._rig.environment().id, failure=missing))
         return found
 
+    def _held(self, test: _Test, m: Measurement) -> tuple[Measurement, gate.Candidate]:
+        """A measurement held to its budget, whose doubt joins its own, and what the gate is to know of it."""
+        allowed = budget.budget_for(test.budgets, m.name, m.environment) or Budget()
+        finding = budget.check(
+            allowed,
+            energy_j_per_call=m.energy_j_per_call,
+            error_j=m.energy_j_per_call_error,
+            emissions_g_per_call=m.emissions_g_per_call,
+            environment_id=m.environment,
+        )
+        if finding.shown:
+            self._notes.append(f"{test.key}: {finding.shown}")
+        if finding.doubt:
+            m = replace(m, doubts=(*m.doubts, finding.doubt))
+        relative = None
+        if m.energy_j_per_call and m.energy_j_per_call_error is not None:
+            relative = m.energy_j_per_call_error / m.energy_j_per_call
+        return m, gate.Candidate(
+            key=(test.key, m.name),
+            sessions=m.sessions,
+            error=relative,
+            doubts=m.doubts,
+            tolerance=allowed.tolerance,
+            failure=m.failure,
+            over_budget=finding.over,
+            limit_j_per_call=finding.limit_j_per_call,
+        )
+
     def _judge(
-        self, measured: Sequence[tuple[_Test, Measurement]]
+        self, held: Sequence[tuple[str, gate.Candidate]]
     ) -> tuple[dict[str, dict[Key, Verdict]], dict[str, SuiteVerdict]]:
-        """Verdicts by environment; budgets are held to here, and their doubts join the measurement's."""
+        """Verdicts and what the suite shares, by environment."""
         verdicts: dict[str, dict[Key, Verdict]] = {}
         suites: dict[str, SuiteVerdict] = {}
-        candidates: dict[str, list[gate.Candidate]] = {}
-        for test, m in measured:
-            allowed = budget.budget_for(test.budgets, m.name, m.environment) or Budget()
-            finding = budget.check(
-                allowed,
-                energy_j_per_call=m.energy_j_per_call,
-                error_j=m.energy_j_per_call_error,
-                emissions_g_per_call=m.emissions_g_per_call,
-                environment_id=m.environment,
-            )
-            if finding.shown:
-                self._notes.append(f"{test.key}: {finding.shown}")
-            doubts = (*m.doubts, finding.doubt) if finding.doubt else m.doubts
-            relative = None
-            if m.energy_j_per_call and m.energy_j_per_call_error is not None:
-                relative = m.energy_j_per_call_error / m.energy_j_per_call
-            candidates.setdefault(m.environment, []).append(
-                gate.Candidate(
-                    key=(test.key, m.name),
-                    sessions=m.sessions,
-                    error=relative,
-                    doubts=doubts,
-                    tolerance=allowed.tolerance,
-                    failure=m.failure,
-                    over_budget=finding.over,
-                    limit_j_per_call=finding.limit_j_per_call,
-                )
-            )
-        for id, group in candidates.items():
+        for id in {id for id, _ in held}:
             verdicts[id], suites[id] = gate.judge(
-                group,
+                [candidate for there, candidate in held if there == id],
                 self._stored_in(id),
                 tolerance=self._settings.tolerance,
                 false_alarms=self._settings.false_alarms,
@@ -458,10 +464,15 @@ class CarbonSession:
             suite=self._result.suite.moved,
             nearest=": ".join((known[0], sentence)) if sentence else None,
             report=str(self._settings.json) if self._settings.json else None,
-            selector=test.item.nodeid if test.item.nodeid != result.nodeid else None,
+            selector=self._selector(test.item),
             width=self._width(),
             ascii=self._ascii(),
         )
+
+    def _selector(self, item: pytest.Item) -> str:
+        """How a command line names a test from where pytest was called, which need not be the root dir."""
+        path = os.path.relpath(item.path, self._config.invocation_params.dir)
+        return "::".join([path, *item.nodeid.split("::")[1:]])
 
     def _location(self, test: str, m: Measurement) -> str:
         """Where a measurement's baseline lies, as the user would name it."""
@@ -587,31 +598,34 @@ class _Progress:
         self._running = running
         self._shown_s = 0.0
 
-    def show(self, step: str) -> None:
+    def step(self, step: str) -> None:
+        """What the measurement under way is doing: five times a second at most."""
+        now_s = time.perf_counter()
+        if now_s - self._shown_s >= 0.2:
+            self._shown_s = now_s
+            test, name = self._running()
+            self._show(lambda width: terminal.progress(test, name, [step], width=width, ascii=self._ascii))
+
+    def waiting(self, reports: int) -> None:
+        """How many reports wait, between tests."""
+        self._show(lambda width: terminal.waiting(reports, width=width, ascii=self._ascii) if reports else "")
+
+    def clear(self) -> None:
+        self._show(lambda width: "")
+
+    def _show(self, text: Callable[[int], str]) -> None:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is None or not getattr(reporter, "isatty", False) or reporter.verbosity < 0:
             return
-        now_s = time.perf_counter()
-        if step and now_s - self._shown_s < 0.2:
-            return
-        self._shown_s = now_s
         writer = reporter._tw
-        room = writer.fullwidth - writer.width_of_current_line - 1
+        room = writer.fullwidth - writer.width_of_current_line - 2
         if room < 20:
             return
-        test, name = self._running()
-        text = terminal.progress(test, name, [step], width=room, ascii=self._ascii) if step else ""
         capture = self._config.pluginmanager.get_plugin("capturemanager")
-        file = writer._file
-        with capture.global_and_fixture_disabled() if capture else _Nothing():
-            file.write(f"\x1b7\x1b[K{text}\x1b8")  # save the cursor, clear the rest of the line, restore
-            file.flush()
-
-
-class _Nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None: ...
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            # Save the cursor, clear the rest of the line, restore: what comes next overwrites it.
+            writer._file.write(f"\x1b7\x1b[K {text(room)}\x1b8")
+            writer._file.flush()
 
 
 def _grouped(decisions: Sequence[baselines.Decision]) -> Mapping[str, list[str]]:

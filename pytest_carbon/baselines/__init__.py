@@ -153,8 +153,8 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
         return "it is over its budget, which no flag lifts; change the budget or the code"
     if status == "inconclusive":
         return "it is inconclusive, and a figure in doubt is neither recorded nor accepted"
-    if status == "new" and measurement.doubts:
-        return f"it is new and in doubt ({', '.join(doubt.code for doubt in measurement.doubts)})"
+    if status == "new" and (doubts := [doubt.code for doubt in measurement.doubts if doubt.of_figure]):
+        return f"it is new and in doubt ({', '.join(doubts)})"
     if status in _CHANGED and not accept:
         return f"it is {'an' if status == 'improvement' else 'a'} {status}; accept it if it is intended"
     own_outcome = test.functional_outcome or test.outcome

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from pytest_carbon import devices, environment, meters
 from pytest_carbon.measure import Measurer, Scope
-from pytest_carbon.meters import nvml
+from pytest_carbon.meters import Choice, nvml
 from pytest_carbon.meters.estimate import EstimateMeter
 from pytest_carbon.meters.nvml import NvmlMeter
 from pytest_carbon.meters.protocol import Meter, MeterSource
@@ -89,6 +89,20 @@ class Rig:
     @property
     def meters(self) -> tuple[Meter, ...]:
         return tuple(m for _, m in self._choice.taken)
+
+    @property
+    def choice(self) -> Choice:
+        """The meters, with why each of the others was not taken."""
+        return self._choice
+
+    @property
+    def watcher(self) -> Watcher | None:
+        """Who watches the stepped meters; None where there are none."""
+        return self._watcher
+
+    @property
+    def nvidia(self) -> NvmlMeter | None:
+        return self._nvidia
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ class CarbonSession:
         self._session_id = uuid.uuid4().hex
         self._tests: dict[str, _Test] = {}
         self._rig: Rig | None = None
-        self._progress = _Progress(config, self._running_name, self._ascii())
+        self._progress = _Progress(config, self._running_name, self._ascii)
         self._running: _Test | None = None
         self._store: baselines.Store | None = None
         self._stored: dict[str, dict[Key, list[Record]]] = {}
@@ -496,7 +496,7 @@ class CarbonSession:
 
     def _ascii(self) -> bool:
         """Whether the terminal cannot show what the reports are written with."""
-        encoding = getattr(self._config.get_terminal_writer()._file, "encoding", None) or "utf-8"
+        encoding = getattr(getattr(self._writer(), "_file", None), "encoding", None) or "utf-8"
         try:
             "±×→·≥–←".encode(encoding)
         except (UnicodeEncodeError, LookupError):
@@ -504,7 +504,12 @@ class CarbonSession:
         return False
 
     def _width(self) -> int:
-        return max(int(self._config.get_terminal_writer().fullwidth), 40)
+        return max(int(getattr(self._writer(), "fullwidth", 80)), 40)
+
+    def _writer(self) -> Any:
+        """The terminal's writer; None with ``-p no:terminal``."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        return getattr(reporter, "_tw", None)
 
     # --- the end
 
@@ -592,7 +597,9 @@ class _Failure:
 class _Progress:
     """Shows on a terminal what a measurement is doing, behind what stands on the line, and takes it away again."""
 
-    def __init__(self, config: pytest.Config, running: Callable[[], tuple[str, str]], ascii: bool) -> None:
+    def __init__(
+        self, config: pytest.Config, running: Callable[[], tuple[str, str]], ascii: Callable[[], bool]
+    ) -> None:
         self._config = config
         self._ascii = ascii
         self._running = running
@@ -604,11 +611,11 @@ class _Progress:
         if now_s - self._shown_s >= 0.2:
             self._shown_s = now_s
             test, name = self._running()
-            self._show(lambda width: terminal.progress(test, name, [step], width=width, ascii=self._ascii))
+            self._show(lambda width: terminal.progress(test, name, [step], width=width, ascii=self._ascii()))
 
     def waiting(self, reports: int) -> None:
         """How many reports wait, between tests."""
-        self._show(lambda width: terminal.waiting(reports, width=width, ascii=self._ascii) if reports else "")
+        self._show(lambda width: terminal.waiting(reports, width=width, ascii=self._ascii()) if reports else "")
 
     def clear(self) -> None:
         self._show(lambda width: "")

@@ -72,6 +72,7 @@ class CarbonSession:
         self._store: baselines.Store | None = None
         self._stored: dict[str, dict[Key, list[Record]]] = {}
         self._result: SessionResult | None = None
+        self._recorded: set[Key] = set()
         self._notes: list[str] = []
         self._failed_strict: str | None = None
         self._full_collection = True
@@ -134,6 +135,8 @@ class CarbonSession:
         try:
             self._open()
         except CarbonError as error:
+            if self._rig is not None:
+                self._rig.close()
             raise pytest.UsageError(str(error)) from None
         interrupted = False
         try:
@@ -168,6 +171,8 @@ class CarbonSession:
             calibration=self._store.calibration,
             progress=self._progress.step,
         )
+        for known in {*self._stored, self._rig.environment().id}:
+            self._store.calibration(known)
 
     def _running_name(self) -> tuple[str, str]:
         test = self._running
@@ -201,6 +206,13 @@ class CarbonSession:
             max_time_s=s.max_time_s,
             precision=s.precision,
         )
+        if item.nodeid not in self._tests:
+            pytest.fail(
+                f"{item.nodeid} asked for the carbon fixture while it ran, with getfixturevalue(): what is measured must"
+                " be known before the run. Make carbon an argument of the test, or of a fixture that it uses, or mark"
+                " the test with @pytest.mark.usefixtures('carbon')",
+                pytrace=False,
+            )
         assert self._rig is not None
         carbon = Carbon(self._rig.measurer, protocol)
         item.stash[_CARBON] = carbon
@@ -227,9 +239,12 @@ class CarbonSession:
         """Keep what passed until it is judged; pass everything else on at once."""
         plain = type(report) is pytest.TestReport
         if plain and report.when == "setup":
+            for waiting in test.reports:  # of the same test, given twice (--keep-duplicates): the last one is judged
+                test.log(waiting)
             test.reports, test.waits, test.outcome = [], False, None
         if plain and report.when == "call":
-            test.outcome = "xfailed" if hasattr(report, "wasxfail") else report.outcome
+            expected = "xpassed" if report.passed else "xfailed"
+            test.outcome = expected if hasattr(report, "wasxfail") else report.outcome
         if plain and report.outcome == "passed" and not hasattr(report, "wasxfail"):
             test.reports.append(report)
             test.waits = report.when == "teardown" and test.outcome == "passed"
@@ -249,7 +264,10 @@ class CarbonSession:
     def _pass_on(self) -> None:
         """Pass on the reports that still wait."""
         self._progress.clear()
-        for test in self._tests.values():
+        tests = list(self._tests.values())
+        if getattr(self._config.option, "stepwise", False):
+            tests.reverse()  # it goes on, next time, from the test whose failure it heard of last
+        for test in tests:
             reports, test.reports = test.reports, []
             if not reports:
                 continue
@@ -289,12 +307,18 @@ class CarbonSession:
             dirty=git.dirty,
             settings=self._settings,
         )
-        recorded = self._record(result, record) if self._settings.record or self._settings.accept else set()
+        problem: BaseException | None = None
+        if self._settings.record or self._settings.accept:
+            try:
+                self._record(result, record)
+            except BaseException as error:  # Ctrl-C, too: what was measured is still told
+                problem = error
+                self._notes.append(str(error) if isinstance(error, CarbonError) else "recording was interrupted")
         failing = {
             (test.nodeid, m.name)
             for test in result.tests
             for m, v in test.measurements
-            if self._fails(v) and not ((test.nodeid, m.name) in recorded and v.status != "error")
+            if self._fails(v) and not ((test.nodeid, m.name) in self._recorded and v.status != "error")
         }
         tests = [
             replace(t, outcome="failed")
@@ -308,6 +332,8 @@ class CarbonSession:
         by_key = {t.nodeid: t for t in self._result.tests}
         for test in ran:
             self._write_verdict(test, by_key[test.key], failing)
+        if problem is not None:
+            raise problem
 
     def _measurements(self, test: _Test) -> list[Measurement]:
         """What a test measured; a failure where it should have and did not."""
@@ -389,23 +415,22 @@ class CarbonSession:
             return False
         return verdict.failed or (self._settings.strict and verdict.status in ("new", "inconclusive"))
 
-    def _record(self, result: SessionResult, record: bool) -> set[Key]:
-        """Append what may be appended; its keys."""
+    def _record(self, result: SessionResult, record: bool) -> None:
+        """Append what may be appended."""
         assert self._store is not None
         assert self._rig is not None
         if not record:
             self._notes.append("nothing was recorded: the run was interrupted")
-            return set()
+            return
         decisions = baselines.decide(result, accept=self._settings.accept, stored=self._stored_in)
-        recorded: set[Key] = set()
         for id in {d.environment for d in decisions}:
             mine = [d for d in decisions if d.environment == id and d.records]
             if not mine:
                 continue
             self._store.append(self._rig.environment(id), [r for d in mine for r in d.records])
+            self._recorded |= {d.key for d in mine}
             if self._rig.measurer.calibration is not None:
                 self._store.keep_calibration(id, self._rig.measurer.calibration)
-            recorded |= {d.key for d in mine}
             accepted = sum(1 for d in mine if d.accepted)
             changes = f", {accepted} of them accepted as changed" if accepted else ""
             count = len(mine)
@@ -414,7 +439,6 @@ class CarbonSession:
             )
         for reason, keys in _grouped(decisions).items():
             self._notes.append(f"not recorded: {keys[0]}{f' and {len(keys) - 1} more' if keys[1:] else ''}: {reason}")
-        return recorded
 
     def _gone(self, id: str) -> None:
         """With ``--carbon-strict``: baselines whose test is gone, where everything was collected."""
@@ -525,8 +549,9 @@ class CarbonSession:
         if self._settings.json is not None:
             try:
                 jsonfile.write(self._result, self._settings.json)
-            except (CarbonError, OSError) as error:
-                raise pytest.UsageError(str(error)) from None
+            except CarbonError as error:  # an exception from here would take the summary with it
+                session.exitstatus = pytest.ExitCode.USAGE_ERROR
+                self._result = replace(self._result, notes=(*self._result.notes, str(error)))
         for lines in self._config.hook.pytest_carbon_report(config=self._config, result=self._result):
             self._result = replace(self._result, notes=(*self._result.notes, *(lines or ())))
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any
 
 from pytest_carbon import energy
 from pytest_carbon.energy import Window, WindowEnergy
-from pytest_carbon.meters.protocol import Meter
+from pytest_carbon.meters.protocol import Meter, read_j
 from pytest_carbon.records import (
     Calibration,
     CarbonIntensity,
@@ -155,7 +155,7 @@ class Measurer:
     def begin(self) -> None:
         """Start the counters' clocks. Raises MeterError where a meter cannot be read."""
         for name, (meter, index) in self._direct.items():
-            self._begun_j[name] = meter.read_j(index)
+            self._begun_j[name] = read_j(meter, index)
         if self._watcher is not None:
             self._watcher.start()
 
@@ -240,8 +240,10 @@ class Measurer:
         total = 0.0
         for name in domains:
             if name in self._direct:
-                meter, index = self._direct[name]
-                latest = meter.read_j(index)
+                try:
+                    latest = read_j(*self._direct[name])
+                except MeterError:
+                    return None
             else:
                 latest = self._latest_j.get(name, math.nan)
             total += latest - self._begun_j.get(name, math.nan) - self._measured_j.get(name, 0.0)
@@ -476,6 +478,11 @@ class Measurer:
         """One domain's energy over all windows of a loop."""
         if domain.name in self._direct:
             per_round = loop.read_j[domain.name]
+            if min(per_round) < 0:
+                raise MeasurementError(
+                    f"the energy counter of {domain.name} went back by {-min(per_round):.3g} J while the work ran"
+                    " (counter-reset: the driver was reloaded, or the device was reset); measure again"
+                )
             duration_s = math.fsum(r.duration_s for r in loop.rounds)
             total_j = math.fsum(per_round)
             per_call = [j / r.calls for j, r in zip(per_round, loop.rounds, strict=True)]
@@ -533,7 +540,7 @@ class Measurer:
         return [d.name for d in scope.domains if d.name in self._direct]
 
     def _read_direct(self, scope: Scope) -> dict[str, float]:
-        return {name: self._direct[name][0].read_j(self._direct[name][1]) for name in self._direct_of(scope)}
+        return {name: read_j(*self._direct[name]) for name in self._direct_of(scope)}
 
     def _quiet_since(self, idle_since_s: float, scope: Scope) -> float:
         return idle_since_s + self._settle_s if self._watched(scope) else idle_since_s
@@ -575,7 +582,11 @@ class Measurer:
         Raises MeasurementError when the counter does not change.
         """
         while True:
-            self._fetch()
+            if name not in self._fetch():
+                raise MeterError(
+                    f"{name} is not there any more: it could be read when the run began, and now its meter opens"
+                    " without it; `pytest-carbon doctor` says why"
+                )
             edges = self._edges[name]
             count = sum(1 for e in edges if e.before_s >= since_s)
             missing = (wanted or self._quiet_edges(name, span_s)) - count
@@ -591,15 +602,18 @@ class Measurer:
             period = energy.period_s(edges[-20:]) or 0.02
             self._sleep(min(max(missing * period, since_s - now_s, 0.005), 0.2))
 
-    def _fetch(self) -> None:
+    def _fetch(self) -> Collection[str]:
+        """Take over the edges noted since; the domains that are watched."""
         if self._watcher is None:
-            return
-        for name, edges in self._watcher.fetch().items():
+            return ()
+        notes = self._watcher.fetch()
+        for name, edges in notes.items():
             if not edges:
                 continue
             self._edges[name] += edges
             self._begun_j.setdefault(name, edges[0].energy_j)
             self._latest_j[name] = edges[-1].energy_j
+        return notes.keys()
 
     def _forget(self) -> None:
         """Drop the edges that no later line can need, before a new measurement begins."""

@@ -208,9 +208,9 @@ class CarbonSession:
         )
         if item.nodeid not in self._tests:
             pytest.fail(
-                f"{item.nodeid} asked for the carbon fixture while it ran, with getfixturevalue(): what is measured must"
-                " be known before the run. Make carbon an argument of the test, or of a fixture that it uses, or mark"
-                " the test with @pytest.mark.usefixtures('carbon')",
+                f"{item.nodeid} asked for the carbon fixture while it ran, with getfixturevalue(); which tests measure"
+                " must be known before. Make carbon an argument of the test, or of a fixture that it uses, or mark the"
+                " test with @pytest.mark.usefixtures('carbon')",
                 pytrace=False,
             )
         assert self._rig is not None

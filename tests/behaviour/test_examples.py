@@ -1,0 +1,68 @@
+"""The examples as a user meets them: a slowdown turns a build red, and accepting it turns it green again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+QUICK = ("--carbon-warmup=0.2", "--carbon-min-time=0.5", "--carbon-max-time=3", "--carbon-precision=3%")
+
+
+@pytest.fixture
+def digits(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The example that needs no torch, in a project of its own; measured by estimate, wherever this runs."""
+    pytest.importorskip("sklearn")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    (pytester.path / "examples").mkdir()
+    for name in ("conftest.py", "pytest.ini", "test_digits.py"):
+        shutil.copy(EXAMPLES / name, pytester.path / "examples")
+    return pytester.path / "examples" / "test_digits.py"
+
+
+def slow_down(example: Path) -> None:
+    """The one-line edit of examples/README.md: sort all distances to take the first."""
+    code = example.read_text(encoding="utf-8")
+    assert "argmin(axis=1)" in code
+    example.write_text(code.replace("argmin(axis=1)", "argsort(axis=1)[:, 0]"), encoding="utf-8")
+
+
+def run(pytester: pytest.Pytester, *options: str) -> tuple[int, str]:
+    """The exit status, and what was printed, each stretch of white space as one blank."""
+    result = pytester.runpytest_subprocess(*options, "--carbon-meter=estimate", *QUICK, "examples")
+    return int(result.ret), " ".join(result.stdout.str().split())
+
+
+def test_a_slowdown_is_red_and_accepted_it_is_green(digits: Path, pytester: pytest.Pytester) -> None:
+    """Record, lose time, read the report, and accept with the command that it prints."""
+    ret, text = run(pytester, "--carbon-record")
+    assert ret == 0, text
+    assert "recorded 1 measurement" in text
+
+    slow_down(digits)
+    ret, text = run(pytester, "--carbon")
+    assert ret == 1, text
+    assert "carbon regression (estimated, not measured): " in text
+    assert "pytest --carbon-accept examples/test_digits.py::test_digits_are_read" in text
+
+    ret, text = run(pytester, "--carbon-accept")
+    assert ret == 0, text
+    assert "1 of them accepted as changed" in text
+    ret, text = run(pytester, "--carbon")
+    assert ret == 0, text
+    assert "compared 1 of 1" in text
+
+
+def test_the_slowdown_is_nothing_that_the_test_itself_could_see(digits: Path, pytester: pytest.Pytester) -> None:
+    """Without ``--carbon`` it passes before and after."""
+    slow_down(digits)
+    result = pytester.runpytest_subprocess("examples")
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("test_*.py")))
+def test_every_example_is_explained(name: str) -> None:
+    """examples/README.md leaves none out."""
+    assert f"({name})" in (EXAMPLES / "README.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A marked test that does not use the fixture: its call phase is one window of one call, whatever kind of test it is."""
+"""A marked test without the fixture: its call phase is one window of one call, whatever kind of test it is."""
 
 from __future__ import annotations
 

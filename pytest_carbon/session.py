@@ -184,6 +184,7 @@ class CarbonSession:
         test = self._tests.get(item.nodeid)
         if test is None:
             return (yield)
+        test.item = item  # not the one that was collected last, where a test is given twice
         session: Any = item.session
         proxy = session.gethookproxy
         session.gethookproxy = lambda path: _Relay(proxy(path), lambda report: self._take(test, report))

@@ -37,6 +37,7 @@ from pytest_carbon.rig import Rig
 if TYPE_CHECKING:
     from pytest_carbon.meters.protocol import MeterSource
 
+SIGN_OF_LIFE_S = 60.0
 _CARBON = pytest.StashKey[Carbon]()
 
 
@@ -52,8 +53,7 @@ class _Test:
     outcome: str | None = None
     """What it came to by itself; None while it has not run to its end."""
     waits: bool = False
-    log: Callable[[pytest.TestReport], object] = lambda report: None
-    """Passes a report on, past :class:`_Relay`."""
+    log: _Log | None = None
 
 
 class CarbonSession:
@@ -67,6 +67,7 @@ class CarbonSession:
         self._session_id = uuid.uuid4().hex
         self._tests: dict[str, _Test] = {}
         self._rig: Rig | None = None
+        self._waiting = 0
         self._progress = _Progress(config, self._running_name, self._ascii)
         self._running: _Test | None = None
         self._store: baselines.Store | None = None
@@ -74,8 +75,12 @@ class CarbonSession:
         self._result: SessionResult | None = None
         self._recorded: set[Key] = set()
         self._notes: list[str] = []
-        self._failed_strict: str | None = None
-        self._full_collection = True
+        self._shown: list[str] = []
+        """What limits that do not hold here would say."""
+        self._problems: list[str] = []
+        """What makes the exit status what it is, besides the tests: said in red, and with ``-q``, too."""
+        self._selected = False
+        """Whether less than what stands in the modules is run."""
         self._collected: set[str] = set()
         self._refuse_parallel()
         try:
@@ -106,13 +111,12 @@ class CarbonSession:
     # --- collection
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        self._full_collection = False
+        self._selected = True
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        from _pytest.config import Config  # where the arguments come from is in no public name
-
-        if self._config.args_source is Config.ArgsSource.ARGS:
-            self._full_collection = False
+        # --last-failed leaves out what passed without a word to the hook above
+        if getattr(self._config.option, "lf", False) or any("::" in arg for arg in self._config.args):
+            self._selected = True
         for item in session.items:
             key = test_id(item)
             self._collected.add(key)
@@ -187,15 +191,17 @@ class CarbonSession:
         test.item = item  # not the one that was collected last, where a test is given twice
         session: Any = item.session
         proxy = session.gethookproxy
+        test.log = _Log(item, proxy(item.path))
         session.gethookproxy = lambda path: _Relay(proxy(path), lambda report: self._take(test, report))
-        test.log = lambda report: proxy(item.path).pytest_runtest_logreport(report=report)
         self._running = test
         try:
             return (yield)
         finally:
             del session.gethookproxy
             self._running = None
-            self._progress.waiting(sum(1 for t in self._tests.values() if t.waits))
+            test.log.finish()
+            self._waiting += test.waits
+            self._progress.waiting(self._waiting, len(self._tests))
 
     def carbon_for(self, item: pytest.Item) -> Carbon:
         """The fixture's value: anew for each run of a test, so that a rerun replaces what went before."""
@@ -240,8 +246,7 @@ class CarbonSession:
         """Keep what passed until it is judged; pass everything else on at once."""
         plain = type(report) is pytest.TestReport
         if plain and report.when == "setup":
-            for waiting in test.reports:  # of the same test, given twice (--keep-duplicates): the last one is judged
-                test.log(waiting)
+            self._log(test)  # of the same test, given twice (--keep-duplicates): the last one is judged
             test.reports, test.waits, test.outcome = [], False, None
         if plain and report.when == "call":
             expected = "xpassed" if report.passed else "xfailed"
@@ -256,11 +261,15 @@ class CarbonSession:
             if report.when != "call":
                 test.outcome = "error" if report.failed else report.outcome
         else:
-            test.log(report)
-            return
+            test.reports.append(report)
+        self._log(test)
+
+    def _log(self, test: _Test) -> None:
+        """Pass on what a test's reports are so far."""
         reports, test.reports = test.reports, []
-        for waiting in reports:
-            test.log(waiting)
+        for report in reports:
+            assert test.log is not None
+            test.log.report(report)
 
     def _pass_on(self) -> None:
         """Pass on the reports that still wait."""
@@ -269,14 +278,9 @@ class CarbonSession:
         if getattr(self._config.option, "stepwise", False):
             tests.reverse()  # it goes on, next time, from the test whose failure it heard of last
         for test in tests:
-            reports, test.reports = test.reports, []
-            if not reports:
-                continue
-            ihook = test.item.ihook
-            ihook.pytest_runtest_logstart(nodeid=test.item.nodeid, location=test.item.location)
-            for report in reports:
-                test.log(report)
-            ihook.pytest_runtest_logfinish(nodeid=test.item.nodeid, location=test.item.location)
+            if test.reports and test.log is not None:
+                self._log(test)
+                test.log.finish()
 
     # --- the verdicts
 
@@ -328,7 +332,11 @@ class CarbonSession:
             for t in result.tests
         ]
         self._gone(main.id)
-        notes = (*self._rig.notes, *self._notes)
+        if self._shown[3:]:
+            self._shown[2:] = [
+                f"and so with {len(self._shown) - 2} more limits (-v lists the tests; see --carbon-json)"
+            ]
+        notes = (*self._rig.notes, *self._shown, *self._notes)
         self._result = replace(result, tests=tuple(tests), notes=notes)
         by_key = {t.nodeid: t for t in self._result.tests}
         for test in ran:
@@ -366,7 +374,7 @@ class CarbonSession:
             environment_id=m.environment,
         )
         if finding.shown:
-            self._notes.append(f"{test.key}: {finding.shown}")
+            self._shown.append(f"{test.key}: {finding.shown}")
         if finding.doubt:
             m = replace(m, doubts=(*m.doubts, finding.doubt))
         relative = None
@@ -435,24 +443,27 @@ class CarbonSession:
             accepted = sum(1 for d in mine if d.accepted)
             changes = f", {accepted} of them accepted as changed" if accepted else ""
             count = len(mine)
-            self._notes.append(
-                f"recorded {count} measurement{'s' * (count != 1)}{changes} in {self._settings.baseline}/{id}"
-            )
+            self._notes.append(f"recorded {count} measurement{'s' * (count != 1)}{changes} in {self._place(id)}")
         for reason, keys in _grouped(decisions).items():
             self._notes.append(f"not recorded: {keys[0]}{f' and {len(keys) - 1} more' if keys[1:] else ''}: {reason}")
 
     def _gone(self, id: str) -> None:
-        """With ``--carbon-strict``: baselines whose test is gone, where everything was collected."""
-        if not (self._settings.strict and self._full_collection):
+        """With ``--carbon-strict``: baselines whose test is gone from a module that is gone, too, or was collected."""
+        if not self._settings.strict or self._selected:
             return
-        gone = sorted({test for test, _ in self._stored_in(id)} - self._collected)
+        collected = {test.partition("::")[0] for test in self._collected}
+        gone = []
+        for test in sorted({test for test, _ in self._stored_in(id)} - self._collected):
+            module = test.partition("::")[0]
+            if module in collected or (module.endswith(".py") and not (self._config.rootpath / module).exists()):
+                gone.append(test)
         if gone:
-            more = f" and {len(gone) - 1} more" if gone[1:] else ""
-            self._failed_strict = (
-                f"--carbon-strict: {gone[0]}{more} has a baseline in {self._settings.baseline}/{id} and is not a test"
-                " any more: if it was renamed, rename it there; if it was removed, delete its lines"
+            names = f"{gone[0]} and {len(gone) - 1} more have" if gone[1:] else f"{gone[0]} has"
+            said = self._notes if self._settings.gate == "warn" else self._problems
+            said.append(
+                f"--carbon-strict: {names} a baseline in {self._place(id)}, and no such test was collected: if it was"
+                " renamed, rename it there; if it was removed, delete its lines"
             )
-            self._notes.append(self._failed_strict)
 
     def _write_verdict(self, test: _Test, result: TestResult, failing: set[Key]) -> None:
         """Flip the report of a test that the gate fails, and give its reports their properties."""
@@ -499,14 +510,19 @@ class CarbonSession:
         path = os.path.relpath(item.path, self._config.invocation_params.dir)
         return "::".join([path, *item.nodeid.split("::")[1:]])
 
-    def _location(self, test: str, m: Measurement) -> str:
-        """Where a measurement's baseline lies, as the user would name it."""
+    def _place(self, id: str) -> str:
+        """Where an environment's baselines lie, as the user would name it."""
         place = self._settings.baseline
         if not isinstance(place, Path):
-            return f"{place} ({m.environment})"
+            return f"{place} ({id})"
         with contextlib.suppress(ValueError):
-            place = place.relative_to(Path.cwd())
-        return str(place / m.environment / module_file(test))
+            place = place.relative_to(self._config.invocation_params.dir)
+        return str(place / id)
+
+    def _location(self, test: str, m: Measurement) -> str:
+        """Where a measurement's baseline lies."""
+        place = self._place(m.environment)
+        return str(Path(place) / module_file(test)) if isinstance(self._settings.baseline, Path) else place
 
     def _nearest(self, id: str) -> tuple[list[str], str | None]:
         """The environments that have a baseline, nearest first, and how the first differs, where this one has none."""
@@ -542,17 +558,20 @@ class CarbonSession:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if self._result is None:
             return
-        if self._failed_strict and exitstatus == 0 and self._settings.gate == "fail":
-            session.exitstatus = exitstatus = 1
+        if self._problems and exitstatus == 0:
+            session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
         self._result = replace(
-            self._result, exit_status=int(exitstatus), duration_s=time.perf_counter() - self._begun_s
+            self._result,
+            exit_status=int(exitstatus),
+            duration_s=time.perf_counter() - self._begun_s,
+            notes=(*self._result.notes, *self._problems),
         )
         if self._settings.json is not None:
             try:
                 jsonfile.write(self._result, self._settings.json)
             except CarbonError as error:  # an exception from here would take the summary with it
                 session.exitstatus = pytest.ExitCode.USAGE_ERROR
-                self._result = replace(self._result, notes=(*self._result.notes, str(error)))
+                self._problems.append(str(error))
         for lines in self._config.hook.pytest_carbon_report(config=self._config, result=self._result):
             self._result = replace(self._result, notes=(*self._result.notes, *(lines or ())))
 
@@ -562,8 +581,9 @@ class CarbonSession:
         known, nearest = self._nearest(self._result.environment.id)
         quiet = terminalreporter.verbosity < 0
         ran = {t.nodeid for t in self._result.tests}
+        problems = set(self._problems)
         lines = terminal.summary(
-            self._result,
+            replace(self._result, notes=tuple(n for n in self._result.notes if n not in problems)),
             width=self._width(),
             quiet=quiet,
             verbose=terminalreporter.verbosity > 0,
@@ -574,6 +594,8 @@ class CarbonSession:
         )
         for line in lines:
             terminalreporter.write_line(line.text, **line.markup)
+        for problem in self._problems:
+            terminalreporter.write_line(f"ERROR: {problem}", red=True, bold=True)
 
 
 def test_id(item: pytest.Item) -> str:
@@ -590,7 +612,7 @@ test_id.__test__ = False  # type: ignore[attr-defined]
 
 
 class _Relay:
-    """A hook relay whose reports go to somebody else first."""
+    """A hook relay through which a test's protocol logs nothing: its reports go to somebody else."""
 
     def __init__(self, relay: Any, take: Callable[[pytest.TestReport], None]) -> None:
         self._relay = relay
@@ -599,7 +621,29 @@ class _Relay:
     def __getattr__(self, name: str) -> Any:
         if name == "pytest_runtest_logreport":
             return lambda report: self._take(report)
+        if name in ("pytest_runtest_logstart", "pytest_runtest_logfinish"):
+            return lambda **location: None
         return getattr(self._relay, name)
+
+
+class _Log:
+    """Logs a test's reports, later than its protocol would: its start before the first, its end after the last."""
+
+    def __init__(self, item: pytest.Item, relay: Any) -> None:
+        self._item = item
+        self._relay = relay
+        self._started = False
+
+    def report(self, report: pytest.TestReport) -> None:
+        if not self._started:
+            self._relay.pytest_runtest_logstart(nodeid=self._item.nodeid, location=self._item.location)
+            self._started = True
+        self._relay.pytest_runtest_logreport(report=report)
+
+    def finish(self) -> None:
+        if self._started:
+            self._relay.pytest_runtest_logfinish(nodeid=self._item.nodeid, location=self._item.location)
+            self._started = False
 
 
 class _Failure:
@@ -630,6 +674,7 @@ class _Progress:
         self._ascii = ascii
         self._running = running
         self._shown_s = 0.0
+        self._written_s = time.perf_counter()
 
     def step(self, step: str) -> None:
         """What the measurement under way is doing: five times a second at most."""
@@ -639,8 +684,13 @@ class _Progress:
             test, name = self._running()
             self._show(lambda width: terminal.progress(test, name, [step], width=width, ascii=self._ascii()))
 
-    def waiting(self, reports: int) -> None:
-        """How many reports wait, between tests."""
+    def waiting(self, reports: int, tests: int) -> None:
+        """How many reports wait, between tests; a line a minute where there is no terminal, so that CI sees life."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and not reporter.isatty and time.perf_counter() - self._written_s > SIGN_OF_LIFE_S:
+            self._written_s = time.perf_counter()
+            reporter.ensure_newline()
+            reporter.write_line(f"carbon: {reports} of {tests} tests measured, their results wait for the last one")
         self._show(lambda width: terminal.waiting(reports, width=width, ascii=self._ascii()) if reports else "")
 
     def clear(self) -> None:

@@ -383,13 +383,21 @@ def _sees(verdict: Verdict) -> str:
 
 def _fails(row: _Row, settings: Settings) -> bool:
     strict = settings.strict and row.verdict.status in ("new", "inconclusive") and row.test.outcome == "failed"
-    return row.verdict.failed or strict
+    return (row.verdict.failed or strict) and not _accepted(row, settings)
+
+
+def _accepted(row: _Row, settings: Settings) -> bool:
+    """Whether a change is no failure because it was accepted in this run."""
+    accepting = settings.accept and settings.gate == "fail" and row.test.outcome == "passed"
+    return accepting and row.verdict.status in ("regression", "improvement")
 
 
 def _status(row: _Row, settings: Settings) -> str:
     """Capitals for what fails the build: they stand out where there is no colour."""
     if _fails(row, settings):
         return row.verdict.status.upper()
+    if _accepted(row, settings):
+        return "accepted"
     by_carbon = any(_fails(_Row(row.test, *pair), settings) for pair in row.test.measurements)
     return "test failed" if row.test.outcome == "failed" and not by_carbon else row.verdict.status
 

@@ -1,0 +1,146 @@
+"""The docs say what is so: their examples run, their tables are complete, their links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from conftest import QUICK, CarbonRunner
+
+import pytest_carbon
+from pytest_carbon import options
+from pytest_carbon.baselines.files import GIT_ATTRIBUTES
+from pytest_carbon.records import Settings, Status
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The rows of a page's tables whose first cell is code: that, and the other cells."""
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:3] == "| `"]
+    return {re.findall(r"`([^`]+)`", first)[0]: [first, *rest] for first, *rest in cells}
+
+
+def code(text: str, after: str = "") -> str:
+    """The first block of Python after a place."""
+    (block,) = re.findall(r"```python\n(.*?)```", text[text.index(after) :], re.DOTALL)[:1]
+    return str(block)
+
+
+def test_the_readmes_first_test_runs(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """With a classifier and a batch, and as much energy as its marker allows."""
+    pytester.makeconftest("""
+import pytest
+from battery import draw
+
+class Logits:
+    shape = (8, 2)
+
+@pytest.fixture
+def classifier():
+    def classify(**batch):
+        draw(2.0)
+        return Logits()
+    return classify
+
+@pytest.fixture
+def batch():
+    return {"input_ids": [[1, 2]]}
+""")
+    pytester.makepyfile("import pytest\n\n" + code(page("README.md")))
+    run = run_carbon()
+    assert run.outcomes() == {"passed": 1}
+    assert run.measurement("test_classify")["verdict"]["limit_j_per_call"] == 2.5
+
+
+def test_the_readmes_table_has_every_option() -> None:
+    """With its default, and a star where there is an ini key."""
+    shown = {name.split()[0]: cells for name, cells in rows(page("README.md")).items()}
+    every = (options._SWITCH, *options._OPTIONS)
+    assert list(shown) == [option.flag for option in every]
+    for option in every:
+        first, default, _ = shown[option.flag]
+        assert first.endswith(" *") == option.ini, option.flag
+        value = getattr(Settings(), option.field)
+        if value is None or value is False:
+            assert default == ("–" if value is None else "off"), option.flag
+        else:
+            assert option.read(default.strip("`"), Path()) == value, option.flag
+
+
+def test_every_doubt_is_explained() -> None:
+    """docs/measuring.md has each code that the package can give, and no other."""
+    source = "\n".join(path.read_text(encoding="utf-8") for path in Path(pytest_carbon.__file__).parent.rglob("*.py"))
+    given = set(re.findall(r'Doubt\(\s*"([a-z-]+)"', source))
+    explained = page("docs/measuring.md").partition("## Doubts")[2]
+    assert set(rows(explained)) == given
+
+
+def test_every_status_is_explained_in_the_order_of_precedence() -> None:
+    """docs/gate.md says what each means."""
+    assert list(rows(page("docs/gate.md"))) == list(get_args(Status))
+
+
+def test_the_line_for_git_is_the_one_that_works() -> None:
+    """Wherever it stands."""
+    for name in ("docs/gate.md", "docs/ci.md", ".gitattributes"):
+        assert GIT_ATTRIBUTES in page(name)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    """To a file, and to a heading of it where one is named."""
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
+        name, _, heading = target.partition("#")
+        file = path.parent / name if name else path
+        assert file.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings], target
+
+
+@pytest.fixture
+def counter_file(pytester: pytest.Pytester) -> Iterator[Path]:
+    """A counter as hwmon shows it, in microjoules: 100 W, in steps of 10 ms, for as long as the test lasts."""
+    path = pytester.path / "energy1_input"
+    path.write_text("0\n")
+    ended = threading.Event()
+
+    def count() -> None:
+        begun_s = time.perf_counter()
+        while not ended.wait(0.01):
+            fresh = path.with_suffix(".new")
+            fresh.write_text(f"{round((time.perf_counter() - begun_s) * 100e6)}\n")
+            os.replace(fresh, path)
+
+    thread = threading.Thread(target=count, daemon=True)
+    thread.start()
+    yield path
+    ended.set()
+    thread.join()
+
+
+def test_the_meter_of_the_docs_measures(pytester: pytest.Pytester, counter_file: Path) -> None:
+    """As written there, but for the path of the counter; and the report's hook adds its line."""
+    text = page("docs/extending.md")
+    meter = code(text, "<!-- file: hwmon_meter.py -->")
+    hook = code(text, "<!-- file: conftest.py -->").replace("/sys/class/hwmon/hwmon3/energy1_input", str(counter_file))
+    report = code(text, "## A report of your own")
+    pytester.makepyfile(hwmon_meter=meter, test_it="def test_it(carbon):\n    carbon(sum, range(1000))\n")
+    pytester.makeconftest(hook + "\n\n" + report)
+    result = pytester.runpytest_subprocess("-p", "no:asyncio", "--carbon", "--carbon-meter=board", *QUICK)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["*= carbon: *-board =*", "test_it.py::test_it * ± * new", "the dearest call is in test_it.py::test_it"]
+    )

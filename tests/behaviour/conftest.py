@@ -17,10 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import codecarbon  # noqa: F401  Imported before pytester notes what is: numpy cannot be imported a second time.
+# Imported before pytester notes what is, and takes away the rest after each run: numpy cannot be imported a
+# second time, and the others would cost most of a run's time.
+import codecarbon.core.emissions  # noqa: F401
 import psutil  # noqa: F401
 import pytest
 import scipy.special  # noqa: F401
+
+import pytest_carbon.session  # noqa: F401
 
 BATTERY = '''
 from pytest_carbon import Domain, Gpu, MeterSource, Observation

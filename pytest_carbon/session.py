@@ -332,10 +332,8 @@ class CarbonSession:
             for t in result.tests
         ]
         self._gone(main.id)
-        if self._shown[3:]:
-            self._shown[2:] = [
-                f"and so with {len(self._shown) - 2} more limits (-v lists the tests; see --carbon-json)"
-            ]
+        if self._shown[3:] and self._config.option.verbose <= 0:
+            self._shown[2:] = [f"{len(self._shown) - 2} more limits are shown only, not enforced; -v lists them"]
         notes = (*self._rig.notes, *self._shown, *self._notes)
         self._result = replace(result, tests=tuple(tests), notes=notes)
         by_key = {t.nodeid: t for t in self._result.tests}

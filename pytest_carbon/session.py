@@ -113,6 +113,7 @@ class CarbonSession:
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         self._selected = True
 
+    @pytest.hookimpl(tryfirst=True)  # the terminal asks for the line below in this hook
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         # --last-failed leaves out what passed without a word to the hook above
         if getattr(self._config.option, "lf", False) or any("::" in arg for arg in self._config.args):
@@ -653,9 +654,10 @@ class _Failure:
         path, line, _ = item.location
         self.reprcrash = ReprFileLocation(path, (line or 0) + 1, reason)
         self._text = text
+        self._shown = item.config.option.tbstyle != "line"  # that shows reprcrash
 
     def toterminal(self, writer: Any) -> None:
-        for line in self._text.splitlines():
+        for line in self._text.splitlines() if self._shown else ():
             writer.line(line, red=line.startswith("carbon "), bold=line.startswith("carbon "))
 
     def __str__(self) -> str:

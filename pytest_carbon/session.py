@@ -226,15 +226,15 @@ class CarbonSession:
         item.stash[_CARBON] = carbon
         return carbon
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
         if _CARBON in item.stash:
             del item.stash[_CARBON]
-        return (yield)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """A marked test without the fixture is one window of one call."""
+        __tracebackhide__ = True
         test = self._tests.get(item.nodeid)
         if test is None or not test.marked or _CARBON in item.stash:
             return (yield)

@@ -196,6 +196,7 @@ def test_xfails():
     run = run_carbon("--carbon-record")
     assert run.outcomes() == {"failed": 1, "skipped": 1, "xfailed": 1}
     assert "assert 1 == 2" in run.text
+    assert "session.py" not in run.text  # the traceback is the test's
     assert "over-budget" not in run.text
     assert not (pytester.path / "carbon-baselines").exists()
 

@@ -146,6 +146,7 @@ def test_last():
         "LOG test_last call failed",
     ]
     assert [t["outcome"] for t in run.report["tests"]] == ["error", "error", "failed"]
+    assert "session.py" not in run.text  # the tracebacks are the fixtures'
 
 
 def test_verbose_lines_are_whole(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

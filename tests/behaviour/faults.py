@@ -1,0 +1,86 @@
+"""What the tests of faults share: the stored records, GPUs that are simulated, and not being the superuser."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from simulation import SimulatedGpu, SimulatedNvml
+
+H100 = "1x-nvidia-h100-80gb-hbm3-700w-gpu"
+"""The environment's id with one simulated GPU."""
+STEPPED = ("--carbon-meter=nvml", "--carbon-min-time=0.05", "--carbon-max-time=1")
+"""For ``run_carbon`` in a simulation: every GPU's counter is watched, and a measurement takes a second."""
+WORK = '''
+import time
+from simulation import attach, gpu_load
+
+def work():
+    """20 ms at 300 W."""
+    with gpu_load(300):
+        time.sleep(0.02)
+    return "done"
+'''
+
+
+@contextmanager
+def simulated_gpus(folder: Path, library: Path, gpus: Sequence[SimulatedGpu] = ()) -> Iterator[SimulatedNvml]:
+    """GPUs with sharp 20 ms counters whose settling time is known, so that nobody waits to find it out."""
+    with SimulatedNvml(folder / "gpus", gpus or [SimulatedGpu(period_s=0.02)], library=library) as sim:
+        for count in range(1, len(sim.gpus) + 1):
+            know_settling_time(folder / "carbon-baselines" / H100.replace("1x", f"{count}x"))
+        yield sim
+
+
+def know_settling_time(environment: Path, settle_s: float = 0.02) -> None:
+    environment.mkdir(parents=True, exist_ok=True)
+    known = {"format": "pytest-carbon-calibration/1", "settle_s": settle_s, "part_time_sampling": False}
+    (environment / "calibration.json").write_text(json.dumps(known | {"created": None}) + "\n", "utf-8")
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """Every record below ``carbon-baselines`` in a folder, in the order of files and lines."""
+    return [
+        json.loads(line)
+        for path in sorted((folder / "carbon-baselines").rglob("*.jsonl"))
+        for line in path.read_text("utf-8").splitlines()[1:]
+    ]
+
+
+def recorded(folder: Path) -> list[str]:
+    """The functions of the recorded tests, each as often as it has a record."""
+    return [record["test"].partition("::")[2] for record in records(folder)]
+
+
+@contextmanager
+def as_nobody(folder: Path, unreadable: Path | None = None) -> Iterator[None]:
+    """Everything in a folder is read-only, one file not even that, and the superuser is nobody."""
+    inside = [folder, *folder.rglob("*")]
+    modes = {path: path.stat().st_mode for path in [*inside, *folder.parents]}
+    for path in inside:
+        path.chmod(0 if path == unreadable else 0o555 if path.is_dir() else 0o444)
+    root = os.geteuid() == 0
+    if root:
+        for path in folder.parents:
+            path.chmod(modes[path] | 0o111)
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        for path, mode in modes.items():
+            path.chmod(mode)
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process runs (one that has ended and was not waited for does not)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8")
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"

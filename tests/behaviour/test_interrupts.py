@@ -1,0 +1,194 @@
+"""Ctrl-C, and signals of the user's own: what was measured before is shown, and nothing is half-written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import ENVIRONMENT, CarbonRunner
+from faults import STEPPED, WORK, records, simulated_gpus
+
+SUITE = """
+import os
+import pytest
+from battery import draw
+
+@pytest.mark.carbon_budget
+def test_first():
+    draw(float(os.environ.get("COST", "1")))
+
+def test_second(carbon):
+    {body}
+
+def test_third(carbon):
+    carbon(draw, 1.0)
+"""
+
+
+INTERRUPTED = {
+    "in a measured call": "calls = iter(range(7))\n    carbon(lambda: next(calls))",
+    "in a window": "\n    with carbon.window(): raise KeyboardInterrupt",
+    "by pytest.exit": "carbon(pytest.exit, 'enough', 2)",
+    "in setup": "carbon.run(draw, (1.0,), setup=interrupt)",
+}
+INTERRUPT = """
+def interrupt():
+    raise KeyboardInterrupt
+
+def next(calls):
+    for call in calls:
+        return draw(1.0)
+    interrupt()
+"""
+
+
+@pytest.mark.parametrize("body", INTERRUPTED.values(), ids=INTERRUPTED.keys())
+def test_the_reports_that_waited_are_shown(run_carbon: CarbonRunner, pytester: pytest.Pytester, body: str) -> None:
+    """With their table and the JSON report; what an interrupted run measured is not recorded."""
+    pytester.makepyfile(test_it=SUITE.format(body=body) + INTERRUPT)
+    run = run_carbon("--carbon-record", subprocess=True)
+    assert run.ret == pytest.ExitCode.INTERRUPTED
+    assert run.outcomes() == {"passed": 1}
+    assert "test_it.py::test_first 1.00 J" in run.text
+    assert "nothing was recorded: the run was interrupted" in run.text
+    assert run.report["exit_status"] == 2
+    assert [t["nodeid"] for t in run.report["tests"]] == ["test_it.py::test_first"]
+    assert records(pytester.path) == []
+
+
+def test_a_verdict_is_shown_although_the_run_was_interrupted(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured is judged: a regression does not pass because of what came after it."""
+    pytester.makepyfile(test_it=SUITE.format(body="carbon(draw, 1.0)"))
+    assert run_carbon("--carbon-record").outcomes() == {"passed": 3}
+    monkeypatch.setenv("COST", "3")
+    pytester.makepyfile(test_it=SUITE.format(body="raise KeyboardInterrupt"))
+    run = run_carbon(subprocess=True)
+    assert (run.ret, run.outcomes()) == (2, {"failed": 1})
+    assert "carbon regression" in run.text
+
+
+def test_while_baselines_are_written(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """Files are replaced when all are on disk: they are as before, no half is left, and the next run records."""
+    for name in "ab":
+        pytester.makepyfile(**{f"test_{name}": SUITE.format(body="carbon(draw, 1.0)")})
+    assert run_carbon("--carbon-record").outcomes() == {"passed": 6}
+    folder = pytester.path / "carbon-baselines" / ENVIRONMENT
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    pytester.makeconftest("""
+import os
+written = []
+fsync = os.fsync
+
+def interrupted(handle):
+    written.append(handle)
+    if len(written) == 2:
+        raise KeyboardInterrupt
+    fsync(handle)
+
+def pytest_runtest_teardown():
+    os.fsync = interrupted
+""")
+    run = run_carbon("--carbon-record", subprocess=True)
+    assert run.ret == pytest.ExitCode.INTERRUPTED
+    assert run.outcomes() == {"passed": 6}
+    assert "compared " in run.text
+    assert "recording was interrupted" in run.text
+    assert len(run.report["tests"]) == 6
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (pytester.path / "conftest.py").unlink()
+    assert run_carbon("--carbon-record").outcomes() == {"passed": 6}
+    assert all(len(path.read_bytes()) > len(before[path.name]) for path in folder.iterdir())
+
+
+def test_accepting_was_interrupted(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not written is not accepted: it is shown as the regression that it still is."""
+    pytester.makepyfile(test_it=SUITE.format(body="carbon(draw, 1.0)"))
+    assert run_carbon("--carbon-record").outcomes() == {"passed": 3}
+    pytester.makeconftest("""
+import os
+fsync = os.fsync
+
+def interrupted(handle):
+    os.fsync = fsync
+    raise KeyboardInterrupt
+
+def pytest_runtest_teardown():
+    os.fsync = interrupted
+""")
+    monkeypatch.setenv("COST", "3")
+    run = run_carbon("--carbon-accept", subprocess=True)
+    assert (run.ret, run.outcomes()) == (2, {"failed": 1, "passed": 2})
+    (pytester.path / "conftest.py").unlink()
+    assert run_carbon().outcomes() == {"failed": 1, "passed": 2}
+
+
+def test_while_waiting_for_quiet(run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path) -> None:
+    """The watcher goes with the run, and what was measured before is shown."""
+    pytester.makepyfile(
+        test_it=f"""
+{WORK}
+import psutil, signal
+from pathlib import Path
+
+def test_first(carbon):
+    carbon(work)
+
+def test_second(carbon):
+    (watcher,) = psutil.Process().children()
+    Path("watcher").write_text(str(watcher.pid))
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    with carbon.window():
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+"""
+    )
+    with simulated_gpus(pytester.path, nvml_library):
+        run = run_carbon(*STEPPED, "--carbon-record", subprocess=True)
+    assert (run.ret, run.outcomes()) == (2, {"passed": 1})
+    assert 4 < run.measurement("::test_first")["energy_j_per_call"] < 30
+    assert not Path(f"/proc/{Path('watcher').read_text()}").exists()
+
+
+def test_a_timeouts_signal_leaves_the_next_measurement_right(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path
+) -> None:
+    """An exception raised by a handler, as pytest-timeout does, in the middle of a question to the watcher."""
+    pytester.makepyfile(
+        test_it=f"""
+{WORK}
+import pytest, signal
+
+class TooLong(Exception): pass
+
+def too_long(number, frame):
+    if "_exchange" not in {{f.f_code.co_name for f in walk(frame)}}:
+        signal.setitimer(signal.ITIMER_REAL, 1e-4)  # not yet where it hurts
+        return
+    raise TooLong
+
+def walk(frame):
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+def test_first(carbon):
+    signal.signal(signal.SIGALRM, too_long)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    with pytest.raises(TooLong):
+        carbon.run(work, name="first")
+
+def test_second(carbon):
+    carbon(work)
+    carbon.run(work, name="again")
+"""
+    )
+    with simulated_gpus(pytester.path, nvml_library):
+        run = run_carbon(*STEPPED, subprocess=True)
+    assert run.outcomes() == {"passed": 2}
+    for name in ("call", "again"):
+        measured = run.measurement("::test_second", name)
+        truth = 300 * measured["duration_s_per_call"]
+        assert measured["energy_j_per_call"] == pytest.approx(truth, rel=0.1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterable
@@ -458,6 +459,46 @@ def settings(config: pytest.Config) -> Settings:
     return Settings(**values)
 
 
+def of_project() -> Settings:
+    """The settings of a run without flags in the current folder, for commands outside of pytest.
+
+    Nothing of the project is run: neither its conftest files nor ``addopts``, whose carbon flags do not count here.
+    Raises :class:`~pytest_carbon.records.UsageProblem`, also for an ini file that pytest cannot read: why has been
+    printed then.
+    """
+    from pytest_carbon.records import UsageProblem
+
+    found: list[Settings | pytest.UsageError] = []
+
+    class Stop:
+        """Takes pytest's place once it has read the ini file."""
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_cmdline_main(self, config: pytest.Config) -> int:
+            try:
+                found.append(settings(config))
+            except pytest.UsageError as error:
+                found.append(error)
+            return 0
+
+    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": ""}
+    before = {name: os.environ.get(name) for name in alone}
+    os.environ.update(alone)
+    try:
+        nothing = ("-o", "addopts=", "-o", "required_plugins=", "--noconftest", "--assert=plain")
+        pytest.main([*nothing, "-p", "pytest_carbon.plugin"], plugins=[Stop()])
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+    if not found:
+        raise UsageProblem("pytest cannot read its ini file, as it says above")
+    if isinstance(found[0], pytest.UsageError):
+        raise UsageProblem("\n".join(map(str, found[0].args)))
+    return found[0]
+
+
 def _raw(config: pytest.Config, option: _Option) -> _Given | None:
     """What stands on the command line, or else in the ini file, unread. An empty ini key is not given."""
     value = getattr(config.option, option.key, None)
@@ -517,10 +558,15 @@ def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
 def _unwritable(given: dict[str, _Given]) -> Iterable[str]:
     """What would otherwise be found out only when everything has been measured."""
     baseline, json = given.get("baseline"), given.get("json")
-    if baseline and isinstance(baseline.value, Path) and baseline.value.is_file():
+    if baseline and isinstance(baseline.value, Path) and os.path.isfile(baseline.value):
         yield f"{baseline.where}: this is a file; write a directory (it need not exist yet), or a database URL"
-    if json and json.value.is_dir():
+    if json and os.path.isdir(json.value):
         yield f"{json.where}: this is a directory; write the path of a file"
+    elif json and (os.path.isfile(json.value) or not os.path.exists(json.value)):  # not so a pipe, a device
+        folder = next(folder for folder in json.value.absolute().parents if os.path.exists(folder))
+        may = os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+        if not (os.path.isdir(folder) and may):
+            yield f"{json.where}: {folder} is no folder that this user may write to; write the path of a file in one"
 
 
 # --- markers ---------------------------------------------------------------------------------------

@@ -47,8 +47,8 @@ class Store(Protocol):
     def calibration(self, environment_id: str) -> Calibration | None:
         """What was found out about an environment's counters; None where nothing was."""
 
-    def keep_calibration(self, environment_id: str, calibration: Calibration) -> None:
-        """Keep what was found out, unless something is kept already."""
+    def keep_calibration(self, environment_id: str, calibration: Calibration, *, replace: bool = False) -> None:
+        """Keep what was found out; what is kept already stays, unless it is to be replaced."""
 
 
 def open_store(location: Path | str) -> Store:

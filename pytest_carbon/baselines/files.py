@@ -561,8 +561,8 @@ class FileStore:
         except Wrong as wrong:
             raise _fault(path, 1, wrong, "Delete the file: the next run finds it out anew.") from None
 
-    def keep_calibration(self, environment_id: str, calibration: Calibration) -> None:
-        """Keep what was found out about an environment's counters, unless something is kept already."""
+    def keep_calibration(self, environment_id: str, calibration: Calibration, *, replace: bool = False) -> None:
+        """Keep what was found out about an environment's counters; what is kept already stays, unless replaced."""
         content = {
             "format": CALIBRATION_FORMAT,
             "settle_s": calibration.settle_s,
@@ -576,7 +576,8 @@ class FileStore:
         except Wrong as wrong:
             raise BaselineError(f"{_shown(path)}: nothing was kept: {wrong.what}.") from None
         with self._writing():
-            if self.calibration(environment_id) is None:
+            if replace or self.calibration(environment_id) is None:
+                self._refuse_links(path)
                 write_atomically(path, text)
 
     @contextmanager

@@ -1,0 +1,10 @@
+"""``python -m pytest_carbon`` is ``pytest-carbon``."""
+
+from __future__ import annotations
+
+import sys
+
+from pytest_carbon.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

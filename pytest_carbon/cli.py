@@ -1,0 +1,259 @@
+"""``pytest-carbon``: what is done beside a run of the tests: doctor, baseline, record-trace."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_carbon import __version__
+
+if TYPE_CHECKING:
+    from pytest_carbon.records import Settings
+
+OK, NOTHING_MEASURED, USAGE, UNUSABLE, INTERRUPTED = 0, 1, 2, 4, 130
+
+_METER = (
+    "auto, nvml, rapl, estimate or replay:FILE, several joined by + (default: carbon_meter of the ini file, or auto)"
+)
+_GPUS = "used, visible, all, or indices and UUIDs (default: carbon_gpus of the ini file, or used)"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status. What it cannot do is one sentence on standard error, and 4."""
+    from pytest_carbon.records import CarbonError
+
+    given = _parser().parse_args(arguments)
+    try:
+        return int(given.run(given))
+    except CarbonError as error:
+        print(f"pytest-carbon: {error}", file=sys.stderr)
+        return UNUSABLE
+    except KeyboardInterrupt:
+        print("\npytest-carbon: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `pytest-carbon doctor | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pytest-carbon",
+        description="Energy and carbon as a test. Tests are measured by `pytest --carbon`; this is what goes with it.",
+        epilog="Exit status: 0; 1 where doctor finds nothing that can be measured; 2 for a command line that cannot be"
+        " read; 4 for what it names and cannot be used.",
+    )
+    parser.add_argument("--version", action="version", version=f"pytest-carbon {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what can be measured here, how well, and what to do about what cannot",
+        description="Say what can be measured here, how well, and what to do about what cannot. With a load on the"
+        " devices this takes about a minute.",
+        epilog="Exit status: 0 where at least one counter of the hardware can be read, 1 where energy can only be"
+        " estimated or not even that, 4 for options that cannot be used.",
+    )
+    doctor.add_argument("--meter", "--carbon-meter", metavar="SPEC", help=_METER)
+    doctor.add_argument("--gpus", "--carbon-gpus", metavar="WHICH", help=_GPUS)
+    doctor.add_argument(
+        "--load",
+        metavar="WHAT",
+        default="auto",
+        help="what the devices are loaded with, to see how their counters follow: torch (GPUs), cpu, none, or"
+        " MODULE:FUNCTION, which is called with seconds; auto takes what is there (default)",
+    )
+    doctor.add_argument("--json", metavar="FILE", type=Path, help="write everything to this file, too")
+    doctor.add_argument(
+        "--save",
+        metavar="DIR",
+        nargs="?",
+        const="",
+        help="keep the settling time and the sampling with the baselines (in carbon_baseline of the ini file, or"
+        " carbon-baselines), in place of what is kept there",
+    )
+    doctor.set_defaults(run=_doctor)
+
+    baseline = commands.add_parser("baseline", help="baselines, away from the machine that measured")
+    of_baseline = baseline.add_subparsers(metavar="COMMAND", required=True)
+    accept = of_baseline.add_parser(
+        "accept",
+        help="do what --carbon-accept would have done, from the report of a run",
+        description="Do what --carbon-accept would have done in the run that wrote a report with --carbon-json: start"
+        " new baselines for what the gate found changed, and record the rest. Commit the baselines then.",
+        epilog="Exit status: 0, also where there was nothing left to do; 4 for a report or baselines that cannot be"
+        " used.",
+    )
+    accept.add_argument("report", metavar="REPORT.json", type=Path, help="what pytest --carbon --carbon-json wrote")
+    accept.add_argument(
+        "--baseline",
+        "--carbon-baseline",
+        metavar="DIR",
+        help="where the baselines are (default: carbon_baseline of the ini file, or carbon-baselines beside it)",
+    )
+    accept.set_defaults(run=_accept)
+
+    trace = commands.add_parser(
+        "record-trace",
+        help="record what the counters do, for --carbon-meter=replay:FILE",
+        description="Record what the counters do, as a trace that --carbon-meter=replay:FILE plays: for tests of your"
+        " own without the hardware. Run the work meanwhile, in another terminal; Ctrl-C ends the recording.",
+    )
+    trace.add_argument("file", metavar="FILE", type=Path, help="the trace; one that is there is replaced")
+    trace.add_argument("--meter", "--carbon-meter", metavar="SPEC", help=_METER)
+    trace.add_argument("--gpus", "--carbon-gpus", metavar="WHICH", help=_GPUS)
+    trace.add_argument("--seconds", metavar="S", type=_seconds, default=10.0, help="how long to record (default: 10)")
+    trace.set_defaults(run=_record_trace)
+    return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 1e6:
+        raise ValueError(text)
+    return seconds
+
+
+# --- doctor ------------------------------------------------------------------------------------------
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from pytest_carbon import baselines
+    from pytest_carbon.doctor import calibrations, examine
+    from pytest_carbon.records import UsageProblem
+    from pytest_carbon.reports import doctor as report
+
+    settings = _settings(given)
+    if given.save:
+        settings = replace(settings, baseline=given.save)
+    store = baselines.open_store(settings.baseline)
+    if given.save is not None:
+        store.check_writable()
+    if given.json is not None and given.json.is_dir():
+        raise UsageProblem(f"--json={given.json}: this is a directory; write the path of a file.")
+    with _progress() as progress:
+        found = examine(settings, given.load, progress=progress)
+    width = min(max(shutil.get_terminal_size().columns, 40), 100)
+    print("\n".join(report.text(found, saved=given.save is not None, width=width, ascii=_ascii())))
+    if given.json is not None:
+        _write(given.json, report.document(found))
+    if given.save is not None:
+        kept = calibrations(found)
+        for id, calibration in kept.items():
+            store.keep_calibration(id, calibration, replace=True)
+        if not kept:
+            raise UsageProblem(
+                f"--save: nothing was kept in {settings.baseline}, for no settling time was found. That takes a counter"
+                " that changes in steps and a load that raises its power: above stands which of them is missing."
+            )
+        print(f"\nKept in {settings.baseline}, in place of what was there, for {', '.join(kept)}.")
+    return OK if found.measurable else NOTHING_MEASURED
+
+
+def _write(path: Path, text: str) -> None:
+    from pytest_carbon.baselines.files import write_atomically
+    from pytest_carbon.records import UsageProblem
+
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise UsageProblem(
+            f"cannot write {path}: {error.strerror}. Give a file in a folder that this user may write to."
+        ) from error
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Shows on a terminal what is going on, and takes it away again."""
+    terminal = sys.stderr.isatty()
+
+    def show(text: str) -> None:
+        if terminal:
+            sys.stderr.write(f"\r\x1b[K{text}" + " …" * bool(text))
+            sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        show("")
+
+
+def _ascii() -> bool:
+    """Whether standard output cannot show what the reports are written with."""
+    try:
+        "±×→·≥–←".encode(sys.stdout.encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return True
+    return False
+
+
+# --- what the project says ---------------------------------------------------------------------------
+
+
+def _settings(given: argparse.Namespace) -> Settings:
+    """The settings of a run in this project, with what the command line gives."""
+    from pytest_carbon import options
+    from pytest_carbon.meters import built_in_sources
+
+    settings = options.of_project()
+    if given.gpus is not None:
+        settings = replace(settings, gpus=given.gpus)
+    if given.meter is not None:
+        return replace(settings, meter=given.meter)
+    names = {name.strip() for name in settings.meter.partition("replay:")[0].split("+")}
+    if strangers := names - {"", "auto", *built_in_sources()}:
+        print(
+            f"pytest-carbon: carbon_meter = {settings.meter}: a conftest file or another plugin brings"
+            f" {', '.join(sorted(strangers))}, and only pytest loads those: this is what --meter=auto finds.",
+            file=sys.stderr,
+        )
+        settings = replace(settings, meter="auto")
+    return settings
+
+
+# --- baseline accept ---------------------------------------------------------------------------------
+
+
+def _accept(given: argparse.Namespace) -> int:
+    from pytest_carbon import options
+    from pytest_carbon.baselines import open_store
+    from pytest_carbon.records import UsageProblem
+    from pytest_carbon.reports.jsonfile import accept_report
+
+    place = given.baseline if given.baseline is not None else options.of_project().baseline
+    if given.baseline is None and isinstance(place, Path) and not place.exists():
+        raise UsageProblem(
+            f"there are no baselines in {place}, so this is perhaps not the place: nothing was written. Name the"
+            " directory that has them with --baseline=DIR, or the one that is to have them."
+        )
+    for sentence in accept_report(given.report, open_store(place)):
+        print(sentence)
+    return OK
+
+
+# --- record-trace ------------------------------------------------------------------------------------
+
+
+def _record_trace(given: argparse.Namespace) -> int:
+    from pytest_carbon.doctor import record
+    from pytest_carbon.meters.replay import write_trace
+    from pytest_carbon.records import UsageProblem
+
+    settings = _settings(given)
+    with _progress() as progress:
+        found = record(settings, given.seconds, progress=progress)
+    try:
+        write_trace(given.file, found.domains, found.edges, found.start_s, found.gpus)
+    except OSError as error:
+        raise UsageProblem(f"cannot write {given.file}: {error.strerror}.") from error
+    names = ", ".join(domain.name for domain in found.domains)
+    print(f"Recorded {names}. Play it with --carbon-meter=replay:{shlex.quote(str(given.file))}")
+    return OK

@@ -1,0 +1,662 @@
+"""What can be measured here, how well, and what to do about what cannot: the counters examined, idle and under load."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import os
+import statistics
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from pytest_carbon import emissions, energy, environment, loads, machine, meters
+from pytest_carbon.energy import Window
+from pytest_carbon.loads import Load
+from pytest_carbon.measure import GOLDEN_RATIO, NO_EDGE_S, SETTLE_UNKNOWN_S
+from pytest_carbon.meters import nvml
+from pytest_carbon.meters.nvml import NvmlMeter
+from pytest_carbon.records import (
+    Calibration,
+    CarbonIntensity,
+    Domain,
+    Edge,
+    Environment,
+    Gpu,
+    Kind,
+    MeasurementError,
+    MeterError,
+    Settings,
+    UsageProblem,
+)
+from pytest_carbon.rig import Rig
+from pytest_carbon.watcher import EdgeSource, Watcher
+
+WATCH_S = 2.5
+"""The idle counters are watched so long at least."""
+WATCH_EDGES = 20
+ACQUIRED = 8
+"""The first edges of a watcher are bracketed coarsely, until it knows the period."""
+WARM_UP_S = 0.5
+LOAD_S = 1.5
+SETTLING_S = 2.5
+"""How long the power is watched after the long load, to see where it settles."""
+ENDS = 8
+"""Windows around whose ends the latency is looked for,"""
+END_S, END_PERIODS = 0.2, 3
+"""each so long, or so many periods of the counter if that is longer, beyond the time in which the power rises."""
+WINDOWS = 20
+WINDOW_S, WINDOW_PERIODS = 0.02, 0.62
+"""Single windows, in which part-time sampling shows. One as long as the period would always catch the same share of a
+sampling that follows it, so each is shorter than that."""
+QUIET_SPAN_S = 0.4
+SLOWEST_PERIOD_S = 0.5
+"""A counter slower than this would make the windows last for minutes."""
+READS = 200
+READING_S = 0.5
+PRECISION = 0.01
+"""``shortest_window_s`` is for this."""
+
+
+# --- what is found out -------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Counter:
+    """One domain, as far as it could be found out; ``None`` is unknown."""
+
+    domain: str
+    kind: Kind
+    source: str
+    meter: str
+    gated: bool
+    """Whether ``--carbon-domains`` as it is set sums this domain."""
+    stepped: bool
+    """Whether it moves in steps that a watcher notes; else reads are exact where the work runs."""
+    failure: str | None = None
+    read_s: float | None = None
+    """What a read of it costs, median."""
+    edges: int = 0
+    period_s: float | None = None
+    bracket_s: float | None = None
+    """How far apart the polls are that catch an edge, median,"""
+    bracket_90_s: float | None = None
+    """and in 90% of cases at most."""
+    idle_power_w: float | None = None
+    """Slope of the line through the idle counter's edges."""
+    idle_wander_w: float | None = None
+    """Between the highest and the lowest mean power of five stretches of it."""
+    idle_disagreement: float | None = None
+    """The counter over the integrated instant power, minus 1, of the idle device,"""
+    busy_disagreement: float | None = None
+    """and under load."""
+    busy_power_w: float | None = None
+    settled_power_w: float | None = None
+    """Some seconds after the load: an idle device that has just worked may take more than one that has not."""
+    settle_s: float | None = None
+    """H: so long after work the device counts as quiet again."""
+    time_constant_s: float | None = None
+    """Of the power's tail."""
+    time_constant_error_s: float | None = None
+    latency_s: float | None = None
+    """From what the device takes to when its counter shows it; see :func:`find_delay`."""
+    latency_error_s: float | None = None
+    part_time_sampling: bool | None = None
+    window_s: float | None = None
+    window_error: float | None = None
+    """Relative 95% error of one such window, median,"""
+    window_spread: float | None = None
+    """and the relative standard deviation of twenty of the same work."""
+    window_over_loop: float | None = None
+    """What they took on the average, over what a loop of the same work takes in that time."""
+    shortest_window_s: float | None = None
+    """From when on a single window under this load is known to 1%."""
+
+
+@dataclass(frozen=True, slots=True)
+class NvidiaGpu:
+    """What the driver says about a GPU, examined or not."""
+
+    gpu: Gpu
+    examined: bool
+    other_processes: int | None = None
+    """Those that compute on it and are none of ours; None: cannot be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """Everything that was found out."""
+
+    created: str
+    counters: tuple[Counter, ...] = ()
+    not_taken: tuple[tuple[str, str], ...] = ()
+    """Meters that are not used, and why: (name, sentence)."""
+    failure: str | None = None
+    """Why nothing could be examined."""
+    environment: Environment | None = None
+    """What a run would be compared with, were it to use all of the GPUs examined."""
+    nvidia: tuple[NvidiaGpu, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a run would say about these meters."""
+    load: str = ""
+    """What loaded the devices, or why nothing did, in sentences."""
+    loaded: bool = False
+    stopped: str | None = None
+    """Why the examination ended early."""
+    watcher_share: float | None = None
+    """Of one core."""
+    in_thread: bool = False
+    cores: int = 1
+    """Logical processors that this process may use."""
+    ci: str | None = None
+    """The CI service that this runs on."""
+    intensity: CarbonIntensity | None = None
+
+    @property
+    def measurable(self) -> bool:
+        """Whether a counter of the hardware can be read."""
+        return any(c.kind == "measured" and c.failure is None for c in self.counters)
+
+
+# --- examining ---------------------------------------------------------------------------------------
+
+
+def examine(
+    settings: Settings,
+    load: str = "auto",
+    *,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Examination:
+    """Open the meters as a run with these settings would, and find out about them what can be found out.
+
+    Args:
+        load: what to load the devices with; see :func:`pytest_carbon.loads.find`.
+        progress: told in a few words what is going on.
+
+    Raises:
+        UsageProblem: the settings or the load name what is not there.
+    """
+    intensity = emissions.intensity(
+        country=settings.country,
+        region=settings.region,
+        cloud=settings.cloud,
+        g_per_kwh=settings.intensity_g_per_kwh,
+        pue=settings.pue,
+    )
+    around = Examination(
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        cores=loads.cores(),
+        ci=ci_service(os.environ),
+        intensity=intensity,
+    )
+    progress("opening the meters")
+    try:
+        rig, wanted, notes = _rig(settings, intensity)
+    except MeterError as error:
+        gpus, silent = _nvidia((), None, None)
+        return replace(around, failure=str(error), nvidia=gpus, notes=silent)
+    try:
+        choice, watcher = rig.choice, rig.watcher
+        gated = {domain.name for domain in meters.gated(choice.domains, wanted.domains)}
+        read: dict[str, Callable[[], float]] = {}
+        counters = []
+        for source, meter in choice.taken:
+            for index, domain in enumerate(meter.domains):
+                read[domain.name] = functools.partial(meter.read_j, index)
+                counters.append(
+                    Counter(domain.name, domain.kind, domain.source, source.name, domain.name in gated, meter.stepped)
+                )
+        for counter in counters:
+            _time_reads(counter, read[counter.domain])
+        work = loads.find(load, choice.domains)
+        stopped = share = None
+        watched = [c for c in counters if c.stepped and c.failure is None]
+        if watcher is not None and watched:
+            try:
+                share = study(watched, watcher, work.load, progress=progress, cpu_s=watcher.cpu_s)
+            except (MeterError, MeasurementError) as error:
+                stopped = str(error)
+                for counter in watched:
+                    try:
+                        read[counter.domain]()
+                    except MeterError as unreadable:
+                        counter.failure = str(unreadable)
+        gpus, silent = _nvidia(choice.gpus, rig.nvidia, watcher)
+        return replace(
+            around,
+            counters=tuple(counters),
+            not_taken=choice.not_taken,
+            environment=rig.environment(),
+            nvidia=gpus,
+            notes=tuple(dict.fromkeys((*notes, *rig.notes, *silent))),
+            load=work.text,
+            loaded=work.load is not None,
+            stopped=stopped,
+            watcher_share=share,
+            in_thread=watcher is not None and watcher.in_thread,
+        )
+    finally:
+        rig.close()
+
+
+def _rig(settings: Settings, intensity: CarbonIntensity) -> tuple[Rig, Settings, list[str]]:
+    """The rig of a run, its settings, and what there is to say about them.
+
+    Where the domains that are asked for are not there, those that are must do.
+    """
+    try:
+        return Rig(settings, intensity=intensity, session="doctor"), settings, []
+    except UsageProblem as problem:
+        if settings.domains == "auto":
+            raise
+        able = replace(settings, domains="auto")
+        return Rig(able, intensity=intensity, session="doctor"), able, [f"A run with these settings stops. {problem}"]
+
+
+def _time_reads(counter: Counter, read_j: Callable[[], float]) -> None:
+    """What a read costs where the work runs."""
+    costs: list[float] = []
+    begun_s = time.perf_counter()
+    try:
+        while len(costs) < READS and time.perf_counter() < begun_s + READING_S:
+            start_s = time.perf_counter()
+            read_j()
+            costs.append(time.perf_counter() - start_s)
+    except MeterError as error:
+        counter.failure = str(error)
+        return
+    counter.read_s = statistics.median(costs)
+
+
+def _nvidia(
+    examined: Sequence[Gpu], meter: NvmlMeter | None, watcher: Watcher | None
+) -> tuple[tuple[NvidiaGpu, ...], tuple[str, ...]]:
+    """The GPUs that the driver shows, and a sentence for each that does not answer."""
+    try:
+        there = nvml.inventory()
+    except MeterError:
+        return (), ()
+    others: dict[str, int | None] = {}
+    if meter is not None:
+        bystanders = () if watcher is None or watcher.pid is None else (watcher.pid,)
+        for index, gpu in enumerate(meter.gpus()):
+            others[gpu.uuid] = meter.other_processes(index, bystanders=bystanders)
+    seen = {gpu.uuid for gpu in examined}
+    return tuple(NvidiaGpu(gpu, gpu.uuid in seen, others.get(gpu.uuid)) for gpu in there.gpus), there.silent
+
+
+def ci_service(environ: Mapping[str, str]) -> str | None:
+    """The CI service whose environment this is."""
+    if environ.get("GITHUB_ACTIONS"):
+        return "a GitHub-hosted runner" if environ.get("RUNNER_ENVIRONMENT") == "github-hosted" else "GitHub Actions"
+    if environ.get("GITLAB_CI"):
+        return "GitLab CI"
+    return "CI" if environ.get("CI", "").lower() not in ("", "false", "0") else None
+
+
+# --- counters that are watched -----------------------------------------------------------------------
+
+
+def study(
+    counters: Sequence[Counter],
+    watcher: EdgeSource,
+    load: Load | None,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+    progress: Callable[[str], None] = lambda text: None,
+    cpu_s: Callable[[], float] = lambda: math.nan,
+) -> float | None:
+    """Watch counters idle and, where there is a load, under it; fill in what that shows.
+
+    Args:
+        cpu_s: CPU seconds that the watcher has used so far.
+
+    Returns:
+        The watcher's share of one core, None where it cannot be told.
+
+    Raises:
+        MeterError: a counter could not be read any more. What was found out until then is kept.
+    """
+    watcher.start()
+    bench = _Bench(counters, watcher, clock, sleep)
+    try:
+        progress("watching the idle counters")
+        begun_s = clock()
+        bench.watch(begun_s, 1.0, ACQUIRED)
+        since_s, spent_s = clock(), cpu_s()
+        bench.watch(begun_s, WATCH_S, WATCH_EDGES)
+        for counter in bench.live():
+            _idle(counter, bench.edges[counter.domain])
+        if load is not None and bench.live():
+            _under_load(bench, load, progress)
+        used_s, elapsed_s = cpu_s() - spent_s, clock() - since_s
+    finally:
+        for counter in counters:
+            _brackets(counter, bench.edges[counter.domain])
+    return used_s / elapsed_s if elapsed_s > 0 and math.isfinite(used_s) else None
+
+
+class _Bench:
+    """Counters under observation, and all their edges so far."""
+
+    def __init__(
+        self,
+        counters: Sequence[Counter],
+        watcher: EdgeSource,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._counters = counters
+        self._watcher = watcher
+        self.clock = clock
+        self._sleep = sleep
+        self.edges: dict[str, list[Edge]] = {c.domain: [] for c in counters}
+
+    def live(self) -> list[Counter]:
+        return [c for c in self._counters if c.failure is None]
+
+    def since(self, counter: Counter, since_s: float) -> list[Edge]:
+        """A counter's edges from a moment on."""
+        edges = self.edges[counter.domain]
+        return edges[bisect_left(edges, since_s, key=lambda e: e.before_s) :]
+
+    def watch(self, since_s: float, seconds: float, edges: int) -> None:
+        """Until so much time has passed since a moment, and every counter has changed so often since.
+
+        A counter that does not change has failed, and is not waited for any more.
+        """
+        while True:
+            for name, new in self._watcher.fetch().items():
+                self.edges[name] += new
+            now_s = self.clock()
+            waits = [c for c in self.live() if len(self.since(c, since_s)) < edges]
+            for counter in waits:
+                seen = self.edges[counter.domain]
+                still_s = now_s - max(since_s, seen[-1].after_s if seen else since_s)
+                if still_s > NO_EDGE_S:
+                    counter.failure = (
+                        f"{counter.domain} has not changed for {still_s:.0f} s, so it counts nothing: is the device"
+                        " there, and its driver in order?"
+                    )
+            if now_s >= since_s + seconds and not waits:
+                return
+            self._sleep(min(0.05, max(since_s + seconds - now_s, 0.01)))
+
+    def run(self, load: Load, seconds: float, quiet_since_s: float, settle_s: float) -> Window:
+        start_s = self.clock()
+        load(seconds)
+        return Window(quiet_since_s, start_s, self.clock(), settle_s)
+
+    def windows(self, load: Load, count: int, seconds: float, quiet_since_s: float, settle_s: float) -> list[Window]:
+        """So many windows of a load, each between quiet lines, spread over the phases of the counters' periods."""
+        period_s = max(c.period_s or 0.0 for c in self.live())
+        windows: list[Window] = []
+        for number in range(count):
+            self.watch(quiet_since_s, QUIET_SPAN_S, energy.EDGES_WANTED)
+            # Without this the phase would be the same each time: the wait ends when an edge comes.
+            self._sleep(number * GOLDEN_RATIO % 1 * period_s)
+            window = self.run(load, seconds, quiet_since_s, settle_s)
+            if windows:
+                windows[-1] = replace(windows[-1], quiet_until_s=window.start_s)
+            windows.append(window)
+            quiet_since_s = window.end_s + settle_s
+        self.watch(quiet_since_s, QUIET_SPAN_S, energy.EDGES_WANTED)
+        windows[-1] = replace(windows[-1], quiet_until_s=self.clock())
+        return windows
+
+
+def _idle(counter: Counter, edges: Sequence[Edge]) -> None:
+    counter.period_s = energy.period_s(edges)
+    counter.idle_power_w = energy.fit_line(edges).power_w
+    fifth = (len(edges) - 1) // 5
+    powers = [_power_w(edges[fifth * i : fifth * (i + 1) + 1]) for i in range(5)]
+    counter.idle_wander_w = max(powers) - min(powers)
+    counter.idle_disagreement = energy.disagreement(edges)
+
+
+def _brackets(counter: Counter, edges: Sequence[Edge]) -> None:
+    counter.edges = len(edges)
+    widths = sorted(e.after_s - e.before_s for e in edges[ACQUIRED:])
+    if widths:
+        counter.bracket_s, counter.bracket_90_s = statistics.median(widths), widths[int(0.9 * (len(widths) - 1))]
+
+
+def _power_w(edges: Sequence[Edge]) -> float:
+    return (edges[-1].energy_j - edges[0].energy_j) / (edges[-1].time_s - edges[0].time_s)
+
+
+def _under_load(bench: _Bench, load: Load, progress: Callable[[str], None]) -> None:
+    progress("warming up the load")
+    load(WARM_UP_S)
+    quiet_since_s = bench.clock() + SETTLE_UNKNOWN_S
+    bench.watch(quiet_since_s, QUIET_SPAN_S, energy.EDGES_WANTED)
+    progress("under load")
+    long = bench.run(load, LOAD_S, quiet_since_s, SETTLE_UNKNOWN_S)
+    progress("watching the power settle")
+    bench.watch(long.end_s, SETTLING_S, WATCH_EDGES)
+    for counter in bench.live():
+        _settling(counter, bench.edges[counter.domain], long)
+    # The windows are for those whose power the load raises; and minutes of waiting are too many.
+    able = [c for c in bench.live() if c.settle_s is not None and (c.period_s or math.inf) <= SLOWEST_PERIOD_S]
+    if not able:
+        return
+    settle_s = max(c.settle_s or 0.0 for c in able)
+    long = replace(long, settle_s=settle_s, quiet_until_s=bench.clock())
+    progress("looking for the latency")
+    periods_s = [c.period_s or 0.0 for c in able]
+    end_s = settle_s + max(END_S, END_PERIODS * max(periods_s))
+    ends = bench.windows(load, ENDS, end_s, long.end_s + settle_s, settle_s)
+    progress("looking for part-time sampling")
+    window_s = min(WINDOW_S, WINDOW_PERIODS * min(periods_s))
+    singles = bench.windows(load, WINDOWS, window_s, ends[-1].end_s + settle_s, settle_s)
+    for counter in able:
+        edges = bench.edges[counter.domain]
+        _part_time(counter, edges, long, singles, window_s)
+        delay = find_delay(edges, ends) if not counter.part_time_sampling else None
+        if delay is not None:
+            counter.latency_s, counter.latency_error_s = delay.latency_s, delay.latency_error_s
+            counter.time_constant_s = delay.time_constant_s
+            counter.time_constant_error_s = delay.time_constant_error_s
+
+
+def _settling(counter: Counter, edges: Sequence[Edge], long: Window) -> None:
+    during = long.during(edges)
+    late = [e for e in during if e.before_s >= long.end_s - 1.0]
+    after = [e for e in edges if e.before_s >= long.end_s]
+    if len(late) < 2 or len(after) < energy.EDGES_LEAST:
+        return
+    counter.busy_power_w = _power_w(late)
+    counter.busy_disagreement = energy.disagreement(during)
+    counter.settled_power_w = energy.fit_line(after[len(after) // 2 :]).power_w
+    counter.settle_s = energy.settle_time_s(after, long.end_s, counter.busy_power_w)
+
+
+def _part_time(
+    counter: Counter, edges: Sequence[Edge], long: Window, singles: Sequence[Window], window_s: float
+) -> None:
+    """Single windows of the same work against their errors, against each other, and against a loop."""
+    figures = [energy.window_energy(edges, window) for window in singles]
+    # A load stops a little late, each time a little differently.
+    energies_j = [f.energy_j * window_s / f.duration_s for f in figures]
+    errors_j = [f.error_j * window_s / f.duration_s for f in figures]
+    counter.part_time_sampling = energy.samples_part_time(energies_j, errors_j)
+    mean_j, error_j = statistics.fmean(energies_j), statistics.median(errors_j)
+    loop = energy.window_energy(edges, long)
+    counter.window_s = window_s
+    counter.window_error = error_j / mean_j
+    counter.window_spread = statistics.stdev(energies_j) / mean_j
+    counter.window_over_loop = mean_j / (loop.mean_power_w * window_s)
+    counter.shortest_window_s = error_j / (PRECISION * loop.mean_power_w)
+
+
+# --- recording ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What counters did; what :func:`~pytest_carbon.meters.replay.write_trace` takes."""
+
+    domains: tuple[Domain, ...]
+    edges: Mapping[str, Sequence[Edge]]
+    start_s: float
+    gpus: tuple[Gpu, ...]
+
+
+def record(settings: Settings, seconds: float, *, progress: Callable[[str], None] = lambda text: None) -> Recording:
+    """Watch the counters of a run with these settings for so long, or until Ctrl-C.
+
+    Raises:
+        UsageProblem: the settings name what is not there, or nothing that moves in steps is.
+        MeterError: a counter cannot be read, or does not change.
+    """
+    rig = Rig(settings, intensity=emissions.intensity(g_per_kwh=0.0), session="record")
+    try:
+        domains = tuple(d for meter in rig.meters if meter.stepped for d in meter.domains)
+        if rig.watcher is None:
+            there = ", ".join(f"{d.name} ({d.kind})" for d in rig.choice.domains)
+            raise UsageProblem(
+                f"there is nothing to record here: a trace is of a counter's steps, and {there} has none. Record on a"
+                " machine where `pytest-carbon doctor` finds a counter that changes."
+            )
+        counters = [Counter(d.name, d.kind, d.source, "", True, True) for d in domains]
+        bench = _Bench(counters, rig.watcher, time.perf_counter, time.sleep)
+        progress("waiting for the counters to change")
+        bench.watch(time.perf_counter(), 0.0, energy.EDGES_LEAST)
+        if still := [c.failure for c in counters if c.failure is not None]:
+            raise MeterError(still[0])
+        start_s = time.perf_counter()
+        progress(f"recording for {seconds:g} s; Ctrl-C ends it")
+        with contextlib.suppress(KeyboardInterrupt):
+            bench.watch(start_s, seconds, 1)
+        return Recording(domains, bench.edges, start_s, rig.choice.gpus)
+    finally:
+        rig.close()
+
+
+# --- latency -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """Between what a device takes and what its counter shows; errors are half-widths of 95% intervals."""
+
+    latency_s: float
+    latency_error_s: float
+    time_constant_s: float
+    time_constant_error_s: float
+
+
+def find_delay(edges: Sequence[Edge], windows: Sequence[Window]) -> Delay | None:
+    """How late a counter is published, and how slowly the power falls, from what it shows around ends of work.
+
+    Let work of a constant power P above idle end at 0. If the counter is published L late, and the power falls with
+    a time constant T, then what the counter has still to show at a time x is P (T + L − x) up to L, and from there on
+    P T exp(−(x − L) / T). Seen once a period that says little; around ends at several phases of the period it gives
+    all three.
+
+    Limits: the work must end sharply, as compared with the latency, and at a steady power; a tail of another shape
+    goes partly into the latency. What passes between the device's being idle and the return of the call that
+    waited for it is taken off the latency.
+
+    Args:
+        edges: of one domain, in order of time.
+        windows: each longer than its settling time by some periods, quiet before and after.
+
+    Returns:
+        None where the edges do not show it: too few, or scattered by more than this shape explains.
+    """
+    import numpy
+    from scipy.optimize import minimize_scalar
+
+    late_s: list[float] = []
+    missing_j: list[float] = []
+    for window in windows:
+        after = window.after(edges)
+        if len(after) < energy.EDGES_LEAST:
+            continue
+        settled = energy.fit_line(energy.quiet_edges(after, nearest_last=False))
+        # Before that the power was still rising.
+        from_s, to_s = window.start_s + window.settle_s, window.end_s + window.settle_s
+        near = [e for e in edges if from_s <= e.before_s and e.after_s <= to_s]
+        late_s += [e.time_s - window.end_s for e in near]
+        missing_j += [settled.at(e.time_s) - e.energy_j for e in near]
+    freedom = len(late_s) - 3
+    if freedom < energy.EDGES_LEAST:
+        return None
+    x, y = numpy.array(late_s), numpy.array(missing_j)
+
+    def fit(latency_s: float, time_constant_s: float) -> tuple[float, float]:
+        """(sum of squares that is left over, P)."""
+        late = x - latency_s
+        falling = time_constant_s * numpy.exp(-numpy.maximum(late, 0.0) / time_constant_s)
+        shape = numpy.where(late < 0, time_constant_s - late, falling)
+        power_w = float(shape @ y / (shape @ shape))
+        return float(numpy.square(y - power_w * shape).sum()), power_w
+
+    longest_s = min(window.duration_s - window.settle_s for window in windows)
+
+    def best_at(time_constant_s: float) -> tuple[float, float, float]:
+        """(sum of squares, latency, time constant) where the time constant is given."""
+        found = minimize_scalar(
+            lambda latency_s: fit(latency_s, time_constant_s)[0],
+            bounds=(0, longest_s),
+            method="bounded",
+            options={"xatol": 1e-5},
+        )
+        return float(found.fun), float(found.x), time_constant_s
+
+    # Where no edge comes soon after an end only the sum of both is known: so everything that is possible is looked at.
+    bracket_s = statistics.median(e.after_s - e.before_s for e in edges)
+
+    def possible(tried: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
+        least, latency_s, time_constant_s = min(tried)
+        sharpest_j = bracket_s * fit(latency_s, time_constant_s)[1]
+        return [t for t in tried if t[0] <= least * (1 + 4 / freedom) + sharpest_j**2 / 3]
+
+    grid = [1e-4 * 1.15**k for k in range(100) if 1e-4 * 1.15**k <= max(longest_s, 1e-3)]
+    rough = possible([best_at(time_constant_s) for time_constant_s in grid])
+    low_s, high_s = rough[0][2] / 1.15, rough[-1][2] * 1.15
+    close = possible([best_at(low_s + (high_s - low_s) * k / 60) for k in range(61)])
+    rest, latency_s, time_constant_s = min(close)
+    power_w = fit(latency_s, time_constant_s)[1]
+    if power_w <= 0:
+        return None
+    scatter_s = max(math.sqrt(rest / freedom) / power_w, bracket_s / 2) + (high_s - low_s) / 60
+    scatter_s += 0.01 * time_constant_s  # what is left of the tail pulls at the lines
+    latency_error_s = scatter_s + max(abs(other - latency_s) for _, other, _ in close)
+    time_constant_error_s = scatter_s + max(abs(other - time_constant_s) for _, _, other in close)
+    if latency_error_s > max(0.005, (energy.period_s(edges) or 0.0) / 10):
+        return None
+    return Delay(latency_s, latency_error_s, time_constant_s, time_constant_error_s)
+
+
+# --- what is worth keeping ---------------------------------------------------------------------------
+
+
+def calibrations(found: Examination) -> dict[str, Calibration]:
+    """What baselines keep about the counters, by the id of each environment that a run here may have.
+
+    A run that uses some of several GPUs has an environment of its own: so there is one for each GPU, for the first
+    two, and so on. Whichever of the same model a run uses, it gets what the worst of them needs.
+    """
+    known = [c for c in found.counters if c.gated and c.stepped and c.settle_s is not None]
+    gpus = {f"gpu:{gpu.index}": gpu for gpu in (found.environment.gpus if found.environment is not None else ())}
+    parts = [known]
+    if all(c.domain in gpus for c in known):
+        parts = [*([c] for c in known), *(known[:count] for count in range(2, len(known) + 1))]
+    kept: dict[str, Calibration] = {}
+    for part in filter(None, parts):
+        models = {gpus[c.domain].name for c in part if c.domain in gpus}
+        alike = [c for c in known if c in part or (c.domain in gpus and gpus[c.domain].name in models)]
+        domains = [Domain(c.domain, c.kind, c.source) for c in part]
+        id = environment.environment_id(list(gpus.values()), domains, machine.processor())
+        kept[id] = Calibration(
+            settle_s=max(c.settle_s or 0.0 for c in alike),
+            part_time_sampling=any(c.part_time_sampling for c in alike),
+            created=found.created,
+        )
+    return kept

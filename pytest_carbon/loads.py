@@ -1,0 +1,163 @@
+"""Work that a machine can be set to while its counters are examined: a callable that is busy for so many seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from pytest_carbon.records import Domain, UsageProblem
+
+Load = Callable[[float], None]
+"""Keeps what it loads busy for so many seconds, and returns when all of the work has been done."""
+
+MATRIX = 4096
+"""A product of two such matrices takes a fraction of a millisecond on a large GPU, ten on a small one."""
+BLOCK = bytes(1 << 16)
+"""Hashing so much takes some 50 µs, and lets other threads run meanwhile."""
+CORES_LEFT = 2
+"""For the watcher and for whoever starts work on a GPU."""
+
+
+class Found(NamedTuple):
+    load: Load | None
+    text: str
+    """What it is; where there is none, why, and how to have one, in sentences."""
+
+
+def find(spec: str, domains: Sequence[Domain]) -> Found:
+    """The load that ``--load`` asks for.
+
+    Args:
+        spec: ``auto`` (the GPUs with torch, where both are there, and the processor where its counter is), ``none``,
+            ``torch``, ``cpu``, or ``module:function``, which is called with seconds.
+        domains: what is examined.
+
+    Raises:
+        UsageProblem: what is asked for is not there.
+    """
+    if spec == "none":
+        return Found(None, "--load=none was given.")
+    if spec == "torch":
+        try:
+            return _torch()
+        except _Unable as why:
+            raise UsageProblem(f"--load=torch: {why}") from None
+    if spec == "cpu":
+        return _cpu()
+    if spec != "auto":
+        return _named(spec)
+    measured = {domain.family for domain in domains if domain.kind == "measured"}
+    found: list[Found] = []
+    reasons: list[str] = []
+    if "gpu" in measured:
+        try:
+            found.append(_torch())
+        except _Unable as why:
+            reasons.append(f"{why} Or give --load=MODULE:FUNCTION, which is called with seconds.")
+    if measured & {"cpu", "dram"}:
+        found.append(_cpu())
+    if not found:
+        return Found(None, " ".join(reasons) or "there is no counter here that a load could be seen in.")
+    text = "; ".join([" and ".join(each.text for each in found), *reasons])
+    return Found(_together([each.load for each in found if each.load]), text)
+
+
+class _Unable(Exception):
+    pass
+
+
+def _torch() -> Found:
+    try:
+        import torch
+    except ImportError:
+        raise _Unable("torch is not installed, so nothing can load the GPU: `pip install torch`.") from None
+    if not torch.cuda.is_available():
+        raise _Unable(f"torch {torch.__version__} reaches no GPU: install a build of it for CUDA.")
+    pairs: list[Any] = []
+    for device in range(torch.cuda.device_count()):
+        matrix = torch.randn(MATRIX, MATRIX, device=f"cuda:{device}", dtype=torch.float16)
+        pairs.append((matrix, torch.empty_like(matrix)))
+
+    def load(seconds: float) -> None:
+        end_s = time.perf_counter() + seconds
+        while time.perf_counter() < end_s:
+            for matrix, product in pairs:
+                torch.mm(matrix, matrix, out=product)
+            for device in range(len(pairs)):
+                torch.cuda.synchronize(device)
+
+    return Found(load, f"matrix products with torch {torch.__version__} on {len(pairs)} GPU{'s' * (len(pairs) != 1)}")
+
+
+def cores() -> int:
+    """The logical processors that this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _cpu() -> Found:
+    threads = max(1, cores() - CORES_LEFT)
+
+    def work(end_s: float) -> None:
+        while time.perf_counter() < end_s:
+            hashlib.sha256(BLOCK)
+
+    def load(seconds: float) -> None:
+        end_s = time.perf_counter() + seconds
+        others = [threading.Thread(target=work, args=(end_s,)) for _ in range(threads - 1)]
+        for thread in others:
+            thread.start()
+        work(end_s)
+        for thread in others:
+            thread.join()
+
+    return Found(load, f"hashing on {threads} thread{'s' * (threads != 1)}")
+
+
+def _together(several: Sequence[Load]) -> Load:
+    """All at once, one of them in this thread."""
+    first, *rest = several
+
+    def load(seconds: float) -> None:
+        others = [threading.Thread(target=other, args=(seconds,)) for other in rest]
+        for thread in others:
+            thread.start()
+        first(seconds)
+        for thread in others:
+            thread.join()
+
+    return load
+
+
+def _named(spec: str) -> Found:
+    module, colon, name = spec.partition(":")
+    if not (module and colon and name):
+        raise UsageProblem(
+            f"--load={spec}: write auto, none, torch, cpu, or MODULE:FUNCTION, such as mywork:busy, "
+            "a function that is called with seconds and works for so long."
+        )
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does
+    try:
+        load: Load = getattr(importlib.import_module(module), name)
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise UsageProblem(
+            f"--load={spec}: it cannot be imported: {type(error).__name__}: {error}. It is looked for from the current "
+            "folder and on Python's path."
+        ) from error
+    if not callable(load):
+        raise UsageProblem(f"--load={spec}: this is {load!r}; name a function that is called with seconds.")
+
+    def checked(seconds: float) -> None:
+        try:
+            load(seconds)
+        except Exception as error:
+            raise UsageProblem(f"--load={spec}: it failed: {type(error).__name__}: {error}.") from error
+
+    return Found(checked, spec)

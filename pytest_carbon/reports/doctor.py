@@ -1,0 +1,286 @@
+"""What ``pytest-carbon doctor`` found out, for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pytest_carbon.doctor import Counter, Examination
+from pytest_carbon.energy import SHARE_DISAGREE, SHARE_EXCESS
+from pytest_carbon.records import Gpu
+from pytest_carbon.reports.text import Page, change, count, listing, quantity, share
+
+FORMAT = "pytest-carbon-doctor/1"
+
+_LABEL = 14
+"""Columns of the labels."""
+_WANDER = 0.05
+"""An idle device whose power moves by more than this share of it is not idle."""
+_LATE_S = 1e-3
+"""A tenth of the edges later than this: the watcher waits for a processor."""
+_DEAR_READ_S = 2e-3
+_UNDER_LOAD = "latency, power tail, settling time and part-time sampling"
+
+
+def document(found: Examination) -> str:
+    """Everything as JSON: SI units, ``null`` for what is unknown."""
+    content = {"format": FORMAT, "measurable": found.measurable, **_plain(asdict(found)), "advice": advice(found)}
+    return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def text(found: Examination, *, saved: bool = False, width: int = 80, ascii: bool = False) -> list[str]:
+    """Lines for a terminal; ``saved``: ``--save`` need not be told of."""
+    page = Page(width, ascii)
+    lines = page.wrap(conclusion(found), hang="")
+    for title, rows in _sections(found):
+        lines += ["", *page.wrap(title)]
+        for label, value in rows:
+            lines += page.wrap(value, indent=f"  {label:<{_LABEL}}  ", hang=" " * (_LABEL + 4))
+    told = advice(found)
+    if not saved and any(c.settle_s is not None for c in found.counters):
+        told.append(
+            "`pytest-carbon doctor --save` keeps the settling time with the baselines, so that no run looks for it."
+        )
+    if told:
+        lines += ["", "What to do, and to know"]
+        for sentence in told:
+            lines += page.wrap(sentence, indent="  - ", hang="    ")
+    return lines
+
+
+def conclusion(found: Examination) -> str:
+    """The one sentence that matters."""
+    good = [c for c in found.counters if c.failure is None]
+    measured = [c.domain for c in good if c.kind == "measured"]
+    if measured:
+        return f"Energy can be measured here: {listing(measured, 8)}."
+    if good:
+        names = listing([c.domain for c in good], 8)
+        return f"Energy can only be estimated here ({names}, from CPU seconds), not measured."
+    return "Energy can neither be measured nor estimated here."
+
+
+# --- the sections ------------------------------------------------------------------------------------
+
+_Row = tuple[str, str]
+
+
+def _sections(found: Examination) -> Iterator[tuple[str, list[_Row]]]:
+    meters: dict[str, list[str]] = {}
+    for c in found.counters:
+        meters.setdefault(c.meter, []).append(c.domain)
+    rows = [(name, f"taken: {', '.join(domains)}") for name, domains in meters.items()]
+    rows += [(name, why if why.startswith("not ") else f"not taken: {why}") for name, why in found.not_taken]
+    if found.failure is not None:
+        rows += [("none", found.failure)]
+    yield "Meters", rows
+    gpus = {f"gpu:{gpu.index}": gpu for gpu in (found.environment.gpus if found.environment else ())}
+    for c in found.counters:
+        if c.stepped:
+            yield _title(c, gpus.get(c.domain)), list(_counter_rows(c, found))
+    exact = [c for c in found.counters if not c.stepped]
+    for kind in ("measured", "estimated"):
+        if alike := [c for c in exact if c.kind == kind]:
+            title = f"{listing([c.domain for c in alike], 8)}, {kind}"
+            yield f"{title}: read where the work runs, exactly; no counter to wait for", list(_exact_rows(alike))
+    yield "A run here", list(_run_rows(found))
+
+
+def _exact_rows(counters: Sequence[Counter]) -> Iterator[_Row]:
+    for c in counters:
+        yield c.domain, c.source
+        if c.failure is not None:
+            yield "failed", c.failure
+    costs = [c.read_s for c in counters if c.read_s is not None]
+    if costs:
+        yield "read", f"takes {quantity(max(costs), 's')}"
+
+
+def _title(c: Counter, gpu: Gpu | None) -> str:
+    if gpu is None:
+        return f"{c.domain}, {c.kind}"
+    limit = "" if gpu.power_limit_w is None else f", power limit {gpu.power_limit_w:.0f} W"
+    return f"{c.domain}, {c.kind}: {gpu.name}{limit}"
+
+
+def _counter_rows(c: Counter, found: Examination) -> Iterator[_Row]:
+    nvidia = next((n for n in found.nvidia if n.examined and f"gpu:{n.gpu.index}" == c.domain), None)
+    if nvidia is not None and c.meter == "nvml":
+        yield "device", f"{nvidia.gpu.uuid}; {_others(nvidia.other_processes)}"
+    yield "source", c.source
+    if c.failure is not None:
+        yield "failed", c.failure
+    if c.read_s is not None:
+        yield "read", f"takes {quantity(c.read_s, 's')}"
+    if c.period_s is not None:
+        yield "changes", f"every {quantity(c.period_s, 's')}"
+    if c.bracket_s is not None and c.bracket_90_s is not None:
+        yield (
+            "edges",
+            f"each change is caught within {quantity(c.bracket_s, 's')} (median), {quantity(c.bracket_90_s, 's')} (90%)"
+            f" of when it came, over {count(c.edges)} changes",
+        )
+    if c.idle_power_w is not None and c.idle_wander_w is not None:
+        yield "idle", f"{quantity(c.idle_power_w, 'W')}, wandering by {quantity(c.idle_wander_w, 'W')}"
+    if c.busy_power_w is not None and c.settled_power_w is not None:
+        yield "loaded", f"{quantity(c.busy_power_w, 'W')}, and {quantity(c.settled_power_w, 'W')} after it"
+    differs = [("idle", c.idle_disagreement), ("loaded", c.busy_disagreement)]
+    said = [f"{change(difference)} {when}" for when, difference in differs if difference is not None]
+    if said:
+        yield "instant power", f"the counter is at {', '.join(said)} from the summed instant power"
+    if c.settle_s is not None:
+        yield "tail", f"{_tail(c)}quiet again {quantity(c.settle_s, 's')} after work has ended"
+    if c.latency_s is not None and c.latency_error_s is not None:
+        shown = quantity(c.latency_s, "s", c.latency_error_s)
+        if c.latency_s < 2 * c.latency_error_s:
+            shown = f"below {quantity(c.latency_s + c.latency_error_s, 's')}"  # type: ignore[assignment]
+        yield "latency", f"{shown}: so late the counter shows what was taken"
+    if c.part_time_sampling is not None and c.window_s is not None:
+        yield (
+            "sampling",
+            f"{'part' if c.part_time_sampling else 'all'} of the time: 20 windows of {quantity(c.window_s, 's')} with"
+            f" the same work spread by {share(c.window_spread)}, known to {share(c.window_error)} each, and took"
+            f" {c.window_over_loop:.2f} times what a loop takes",
+        )
+    if c.shortest_window_s is not None and not c.part_time_sampling:
+        yield "precision", f"a single window of this work is known to 1% from {quantity(c.shortest_window_s, 's')} on"
+
+
+def _others(processes: int | None) -> str:
+    if processes is None:
+        return "whether other processes use it cannot be told here"
+    return "no other process uses it" if processes == 0 else f"other processes that use it: {processes}"
+
+
+def _tail(c: Counter) -> str:
+    if c.time_constant_s is None or c.time_constant_error_s is None:
+        return ""
+    if c.time_constant_s < max(2 * c.time_constant_error_s, 1e-3):
+        return "none to be seen; "
+    return f"falls with a time constant of {quantity(c.time_constant_s, 's', c.time_constant_error_s)}; "
+
+
+def _run_rows(found: Examination) -> Iterator[_Row]:
+    if found.environment is not None:
+        gated = [c.domain for c in found.counters if c.gated]
+        yield "environment", found.environment.id
+        yield "gated", " + ".join(gated)
+        processor = found.environment.cpu or "an unknown processor"
+        yield "processor", f"{processor}, {found.environment.cpu_count} threads, {found.cores} for this process"
+        if found.environment.driver is not None:
+            yield "driver", found.environment.driver
+        yield "torch", found.environment.torch or "not installed"
+    hidden = [f"GPU {n.gpu.index} ({n.gpu.name}, {n.gpu.uuid})" for n in found.nvidia if not n.examined]
+    if hidden and len(hidden) < len(found.nvidia):
+        yield "left out", f"{', '.join(hidden)}, by CUDA_VISIBLE_DEVICES or --carbon-gpus"
+    if found.watcher_share is not None:
+        how = "in a thread" if found.in_thread else "a process of its own"
+        yield "watcher", f"{how}, {share(found.watcher_share)} of one core"
+    yield "load", found.load if found.loaded else "none"
+    if found.intensity is not None:
+        i = found.intensity
+        year = "" if i.year is None else f", {i.year}"
+        pue = "" if i.pue == 1 else f"; PUE {i.pue:g}"
+        yield "electricity", f"{i.g_per_kwh:.4g} gCO2e/kWh{pue}: {i.source}{year}"
+
+
+# --- advice ------------------------------------------------------------------------------------------
+
+
+def advice(found: Examination) -> list[str]:
+    """What to do about what cannot be measured, and what to know about what can."""
+    told: list[str] = []
+    failed = [c.domain for c in found.counters if c.failure is not None]
+    if found.stopped is not None:
+        why = f"when {listing(failed, 8)} failed" if failed else f"early: {found.stopped}"
+        told.append(f"The examination ended {why}. What it had not come to is unknown: ask again, or leave it out.")
+    told += found.notes
+    alike: dict[str, list[str]] = {}
+    for c in found.counters:
+        for sentence in _counter_advice(c, found):
+            alike.setdefault(sentence, []).append(c.domain)
+    told += [f"{listing(domains, 8)}: {sentence}" for sentence, domains in alike.items()]
+    told += _general_advice(found)
+    return [sentence if sentence.endswith(".") else f"{sentence}." for sentence in told]
+
+
+def _counter_advice(c: Counter, found: Examination) -> Iterator[str]:
+    """Sentences that follow a domain's name, or several."""
+    if c.failure is not None or not c.stepped:
+        return
+    others = next((n.other_processes for n in found.nvidia if n.examined and f"gpu:{n.gpu.index}" == c.domain), None)
+    if c.meter == "nvml" and others:
+        yield "other processes use this GPU, and no energy is counted by process: measure on a GPU of your own."
+    if c.idle_power_w and c.idle_wander_w and c.idle_wander_w > _WANDER * c.idle_power_w:
+        yield (
+            f"the idle power wanders by {share(c.idle_wander_w / c.idle_power_w)}: something runs there, or it cools"
+            " down from something. Stop that, or wait, and ask again."
+        )
+    if c.bracket_90_s is not None and c.bracket_90_s > _LATE_S:
+        yield (
+            "changes are caught late, as where the watcher has to wait for a processor: leave a core free for it, and"
+            " lift the container's CPU limit. Until then single windows are known less well."
+        )
+    if c.read_s is not None and c.read_s > _DEAR_READ_S:
+        yield f"a read takes {quantity(c.read_s, 's')}, and changes cannot be caught more sharply than that."
+    for when, differs in (("under load", c.busy_disagreement), ("idle", c.idle_disagreement)):
+        if differs is not None and abs(differs) > SHARE_DISAGREE:
+            yield (
+                f"{when}, the counter says {share(abs(differs))} {'more' if differs > 0 else 'less'} than the summed"
+                " instant power, and one of the two is wrong. Take absolute figures with care, and compare with another"
+                " driver; a comparison with baselines of the same driver still holds."
+            )
+            break
+    if c.part_time_sampling:
+        yield (
+            "the counter looks only part of the time, so that a single short window may be far off. Keep that with"
+            " `--save`: runs then vary the time between calls, and make 50 calls at least."
+        )
+    if found.loaded and found.stopped is None and c.settle_s is None:
+        yield (
+            f"the load raised the power by less than {share(SHARE_EXCESS)}, so {_UNDER_LOAD} stay unknown. Give a load"
+            " that works it harder, with --load=MODULE:FUNCTION."
+        )
+    elif found.loaded and found.stopped is None and c.window_s is None:
+        yield "the counter changes too seldom for short windows, so latency and part-time sampling stay unknown."
+
+
+def _general_advice(found: Examination) -> Iterator[str]:
+    stepped = [c for c in found.counters if c.stepped and c.failure is None]
+    if stepped and not found.loaded:
+        yield (
+            f"Nothing was loaded, so {_UNDER_LOAD} stay unknown: {found.load} A run finds the settling time by itself,"
+            " from its first warm-up."
+        )
+    if found.cores < 2 and stepped:
+        yield "This process has one core for the work and the watcher together: give it two."
+    if found.counters and not found.measurable:
+        yield (
+            "An estimate is CPU time × watts from a table: it follows what the processor does and sees no GPU. It is"
+            ' compared with estimates only, and held to a budget only where that says on="*".'
+        )
+        yield (
+            "To measure, run on Linux with an NVIDIA GPU (Volta or newer), or on a machine of your own whose processor"
+            " shows its counters; the reasons above say what is in the way here."
+        )
+    if found.ci is not None and not found.measurable:
+        yield (
+            f"This is {found.ci}: run plain `pytest` here, where budgets and baselines are inert, and `pytest --carbon`"
+            " on the one runner that has a GPU."
+        )
+    elif found.ci is not None:
+        yield (
+            f"This is {found.ci}: run `pytest --carbon --carbon-json carbon.json` in one job at a time, and keep the"
+            " file: `pytest-carbon baseline accept carbon.json` accepts an intended change from it, anywhere."
+        )

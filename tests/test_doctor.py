@@ -1,0 +1,505 @@
+"""Examining counters: on the simulated driver's model in simulated time, so that minutes pass at once."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_carbon import doctor, loads
+from pytest_carbon.doctor import Counter, Examination, calibrations, ci_service, examine, find_delay, study
+from pytest_carbon.energy import Window
+from pytest_carbon.meters.replay import write_constant_trace
+from pytest_carbon.records import Domain, Edge, Environment, Gpu, MeterError, Settings, UsageProblem
+from pytest_carbon.watcher import Notes
+from simulation import SimulatedGpu, SimulatedNvml
+
+BRACKET_S = 1e-4
+
+
+class Machine:
+    """Simulated GPUs, a watcher of them, and a load of 300 W on some, on a clock that moves only when told to."""
+
+    def __init__(self, sim: SimulatedNvml, loaded: Sequence[int] | None = None) -> None:
+        self.sim = sim
+        self.now_s = sim.start_s + 1
+        self.loaded = range(len(sim.gpus)) if loaded is None else loaded
+        self.lost_at_s = math.inf
+        self.stuck: set[int] = set()
+        self._next = [0] * len(sim.gpus)
+        self._random = random.Random(0)
+        self.counters = [
+            Counter(f"gpu:{i}", "measured", "nvml total energy", "nvml", gated=True, stepped=True)
+            for i in range(len(sim.gpus))
+        ]
+
+    def study(self, load: bool = True) -> list[Counter]:
+        study(self.counters, self, self.load if load else None, clock=lambda: self.now_s, sleep=self.sleep)
+        return self.counters
+
+    def load(self, seconds: float) -> None:
+        for gpu in self.loaded:
+            self.sim.set_power(gpu, 300, self.now_s)
+        self.now_s += seconds + self._random.random() * 5e-4  # a load stops a little late
+        for gpu in self.loaded:
+            self.sim.set_power(gpu, self.sim.gpus[gpu].idle_w, self.now_s)
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def fetch(self) -> Notes:
+        if self.now_s >= self.lost_at_s:
+            raise MeterError("GPU 0 is lost")
+        return {f"gpu:{i}": [] if i in self.stuck else list(self._edges(i)) for i in range(len(self.sim.gpus))}
+
+    def _edges(self, gpu: int) -> Iterator[Edge]:
+        model = self.sim.gpus[gpu]
+        while True:
+            due_s = self.sim.start_s + model.phase_s + self._next[gpu] * model.period_s + model.latency_s
+            if due_s + model.jitter_s + 2 * BRACKET_S > self.now_s:
+                return
+            self._next[gpu] += 1
+            if due_s < self.sim.start_s + 0.5:
+                continue
+            before_s = due_s - self._random.random() * BRACKET_S
+            was_j = self.sim.counter_j(gpu, before_s)
+            while self.sim.counter_j(gpu, before_s + BRACKET_S) == was_j:
+                before_s += BRACKET_S
+            after_s = before_s + BRACKET_S
+            power_w = (self.sim.true_j(gpu, after_s) - self.sim.true_j(gpu, after_s - 1e-4)) / 1e-4 * model.power_gain
+            yield Edge(before_s, after_s, self.sim.counter_j(gpu, after_s), power_w)
+
+
+@pytest.fixture
+def machine(nvml_library: Path, tmp_path: Path) -> Iterator[Callable[..., Machine]]:
+    """Machines of simulated GPUs."""
+    sims: list[SimulatedNvml] = []
+    numbers = itertools.count()
+
+    def make(*gpus: SimulatedGpu, loaded: Sequence[int] | None = None) -> Machine:
+        sims.append(SimulatedNvml(tmp_path / str(next(numbers)), gpus, library=nvml_library))
+        return Machine(sims[-1], loaded)
+
+    yield make
+    for sim in sims:
+        sim.close()
+
+
+# --- what is found out, against what was simulated ---------------------------------------------------
+
+
+@pytest.mark.parametrize("period_s", [0.1, 0.02])
+@pytest.mark.parametrize(("tau_s", "latency_s"), [(0.05, 0.01), (0.05, 0.0), (0.1, 0.01), (0.02, 0.03)])
+def test_figures_are_those_of_the_device(machine, period_s: float, tau_s: float, latency_s: float) -> None:
+    """Period, powers, tail and latency of a GPU with a tail, whose counter looks all the time."""
+    (c,) = machine(SimulatedGpu(period_s=period_s, tau_s=tau_s, latency_s=latency_s)).study()
+    assert c.failure is None
+    assert c.period_s == pytest.approx(period_s, rel=0.05)
+    assert c.bracket_s == pytest.approx(BRACKET_S)
+    assert c.idle_power_w == pytest.approx(70, rel=0.02)
+    assert c.idle_wander_w is not None
+    assert c.idle_wander_w < 1
+    assert c.busy_power_w == pytest.approx(300, rel=0.02)
+    assert c.settled_power_w == pytest.approx(70, rel=0.02)
+    assert c.settle_s is not None
+    assert 5 * tau_s <= c.settle_s <= 9 * (tau_s + latency_s)
+    assert c.time_constant_s == pytest.approx(tau_s, rel=0.05)
+    assert c.latency_s == pytest.approx(latency_s, abs=0.002)
+    assert c.part_time_sampling is False
+    assert c.window_s == pytest.approx(min(0.02, 0.62 * period_s), rel=0.01)
+    assert c.window_over_loop == pytest.approx(1, abs=0.02)
+    assert c.window_spread is not None
+    assert c.window_spread < 0.01
+    assert c.shortest_window_s is not None
+    assert 1e-4 < c.shortest_window_s < 0.02
+
+
+@pytest.mark.parametrize("latency_s", [0.0, 0.01])
+@pytest.mark.parametrize("period_s", [0.1, 0.02])
+def test_a_sharp_device_has_no_tail(machine, period_s: float, latency_s: float) -> None:
+    """Then latency and tail are hard to tell apart, and the errors say so."""
+    (c,) = machine(SimulatedGpu(period_s=period_s, latency_s=latency_s)).study()
+    assert c.settle_s is not None
+    assert c.settle_s <= max(2 * period_s, 6 * latency_s)
+    assert c.time_constant_s is not None
+    assert c.time_constant_error_s is not None
+    assert c.time_constant_s <= max(2 * c.time_constant_error_s, 1e-3)
+    assert c.latency_s == pytest.approx(latency_s, abs=c.latency_error_s)
+    assert c.latency_error_s is not None
+    assert c.latency_error_s < 0.003
+
+
+@pytest.mark.parametrize("period_s", [0.1, 0.02])
+@pytest.mark.parametrize("sampled_fraction", [0.25, 0.5])
+def test_part_time_sampling_is_noticed(machine, period_s: float, sampled_fraction: float) -> None:
+    """As an H100 samples power; what rests on single ends of work is left unknown."""
+    (c,) = machine(SimulatedGpu(period_s=period_s, sampled_fraction=sampled_fraction)).study()
+    assert c.part_time_sampling is True
+    assert c.window_spread is not None
+    assert c.window_error is not None
+    assert c.window_spread > 10 * c.window_error
+    assert c.latency_s is None
+    assert c.idle_power_w == pytest.approx(70, rel=0.02)
+
+
+def test_a_noisy_device_is_known_less_well(machine) -> None:
+    """Jitter, noise and a wandering idle power widen the errors, and the figures stay within them."""
+    gpu = SimulatedGpu(period_s=0.02, tau_s=0.05, latency_s=0.01, jitter_s=0.001, noise_j=0.05, wander_w=2)
+    (c,) = machine(gpu).study()
+    assert c.idle_power_w == pytest.approx(70, rel=0.05)
+    assert c.idle_wander_w == pytest.approx(2, rel=0.5)
+    assert c.part_time_sampling is False
+    assert c.window_error is not None
+    assert c.window_error > 0.005
+    assert c.latency_s == pytest.approx(0.0105, abs=c.latency_error_s)
+    assert c.time_constant_s == pytest.approx(0.05, abs=c.time_constant_error_s)
+
+
+def test_a_counter_that_disagrees_with_the_instant_power_is_noticed(machine) -> None:
+    """Idle and under load, as the counter over the power, minus one."""
+    (c,) = machine(SimulatedGpu(power_gain=0.8)).study()
+    assert c.idle_disagreement == pytest.approx(0.25, abs=0.01)
+    assert c.busy_disagreement == pytest.approx(0.25, abs=0.01)
+
+
+def test_what_the_load_does_not_reach_stays_unknown(machine) -> None:
+    """The GPU beside it is known as well as if it were alone."""
+    reached, beside = machine(SimulatedGpu(tau_s=0.05), SimulatedGpu(period_s=0.02), loaded=[0]).study()
+    assert reached.time_constant_s == pytest.approx(0.05, rel=0.05)
+    assert beside.busy_power_w == pytest.approx(70, rel=0.02)
+    for name in ("settle_s", "time_constant_s", "latency_s", "part_time_sampling", "window_error"):
+        assert getattr(beside, name) is None
+
+
+def test_without_a_load_the_idle_counter_is_all_there_is(machine) -> None:
+    """Nothing is guessed."""
+    (c,) = machine(SimulatedGpu(tau_s=0.05)).study(load=False)
+    assert c.idle_power_w == pytest.approx(70, rel=0.02)
+    assert c.edges > 20
+    for name in ("busy_power_w", "settle_s", "latency_s", "part_time_sampling", "shortest_window_s"):
+        assert getattr(c, name) is None
+
+
+def test_a_counter_that_does_not_change_has_failed_and_the_others_go_on(machine) -> None:
+    """After ten seconds, in a sentence."""
+    world = machine(SimulatedGpu(), SimulatedGpu())
+    world.stuck = {1}
+    good, stuck = world.study()
+    assert good.failure is None
+    assert good.part_time_sampling is False
+    assert stuck.failure is not None
+    assert stuck.failure.startswith("gpu:1 has not changed for 10 s, so it counts nothing")
+    assert stuck.period_s is None
+
+
+def test_all_counters_stuck_ends_the_examination(machine) -> None:
+    """With a load that there is nothing to see of."""
+    world = machine(SimulatedGpu())
+    world.stuck = {0}
+    (c,) = world.study()
+    assert c.failure is not None
+
+
+def test_what_was_found_out_before_a_failure_is_kept(machine) -> None:
+    """A GPU that is lost under load was watched idle."""
+    world = machine(SimulatedGpu())
+    world.lost_at_s = world.now_s + 5
+    with pytest.raises(MeterError, match="GPU 0 is lost"):
+        world.study()
+    (c,) = world.counters
+    assert c.idle_power_w == pytest.approx(70, rel=0.02)
+    assert c.bracket_s == pytest.approx(BRACKET_S)
+    assert c.settle_s is None
+
+
+def test_a_slow_counter_is_not_waited_for_in_every_window(machine) -> None:
+    """The settling time is found; minutes for windows are not spent."""
+    world = machine(SimulatedGpu(period_s=0.9))
+    (c,) = world.study()
+    assert c.period_s == pytest.approx(0.9, rel=0.01)
+    assert c.window_s is None
+    assert world.now_s - world.sim.start_s < 70
+
+
+# --- latency ---------------------------------------------------------------------------------------
+
+
+def ends(latency_s: float, time_constant_s: float, *, period_s: float = 0.1, scatter_j: float = 0.0) -> list[Edge]:
+    """Edges of 230 W over nothing, in eight windows of 1.2 s that begin every 4 s; brackets of no width to speak of."""
+    noise = random.Random(1)
+
+    def energy_j(at_s: float) -> float:
+        total_j = 0.0
+        for number in range(8):
+            for sign, edge_s in ((1, 4 * number + 1), (-1, 4 * number + 2.2)):
+                since_s = at_s - latency_s - edge_s - 0.37 * period_s * number
+                if since_s > 0:
+                    total_j += sign * 230 * (since_s - time_constant_s * -math.expm1(-since_s / time_constant_s))
+        return total_j + noise.gauss(0, scatter_j)
+
+    times = [k * period_s for k in range(int(32 / period_s))]
+    return [Edge(t - 5e-6, t + 5e-6, energy_j(t)) for t in times]
+
+
+def windows(period_s: float = 0.1, settle_s: float = 0.85) -> list[Window]:
+    starts = [4 * number + 1 + 0.37 * period_s * number for number in range(8)]
+    return [Window(start - 0.9, start, start + 1.2, settle_s, quiet_until_s=start + 3) for start in starts]
+
+
+@settings(max_examples=25)
+@given(latency_s=st.floats(0, 0.04), time_constant_s=st.floats(0.001, 0.08), period_s=st.sampled_from([0.02, 0.1]))
+def test_latency_and_time_constant_are_found(latency_s: float, time_constant_s: float, period_s: float) -> None:
+    """Whatever they are, within the errors that are reported."""
+    found = find_delay(ends(latency_s, time_constant_s, period_s=period_s), windows(period_s))
+    assert found is not None
+    assert found.latency_s == pytest.approx(latency_s, abs=found.latency_error_s)
+    assert found.time_constant_s == pytest.approx(time_constant_s, abs=found.time_constant_error_s)
+    assert found.latency_error_s < 0.01
+
+
+def test_a_latency_that_the_edges_do_not_show_is_unknown() -> None:
+    """Edges scattered by more than their shape, no edges, work that cost nothing."""
+    assert find_delay(ends(0.01, 0.05, scatter_j=3.0), windows()) is None
+    assert find_delay([], windows()) is None
+    assert find_delay(ends(0.01, 0.05), [Window(0, 0.1, 0.2, 0.1)]) is None
+    flat = [Edge(k / 10, k / 10 + 1e-4, 7.0 * k) for k in range(320)]
+    assert find_delay(flat, windows()) is None
+
+
+# --- loads -----------------------------------------------------------------------------------------
+
+GPU = Domain("gpu:0", "measured", "a counter")
+CPU = Domain("cpu:0", "measured", "a counter")
+ESTIMATE = Domain("cpu:0", "estimated", "a table")
+
+
+def test_no_load_is_a_load_to_ask_for() -> None:
+    """And the reason why things stay unknown."""
+    assert loads.find("none", [GPU]) == (None, "--load=none was given.")
+
+
+def test_nothing_is_loaded_that_could_not_be_seen() -> None:
+    """An estimate is no counter."""
+    assert loads.find("auto", [ESTIMATE]) == (None, "there is no counter here that a load could be seen in.")
+
+
+def test_the_processor_is_loaded_for_as_long_as_asked() -> None:
+    """And at most a little longer: windows are timed around it."""
+    load, text = loads.find("auto", [CPU])
+    assert load is not None
+    assert text.startswith("hashing on ")
+    start_s, used_s = time.perf_counter(), time.process_time()
+    load(0.1)
+    assert time.perf_counter() - start_s >= 0.1
+    assert time.process_time() > used_s
+    assert loads.find("cpu", []).text == text
+
+
+def test_without_torch_a_gpu_is_not_loaded_and_the_processor_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to do about it; asked for by name it is an error."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    why = "torch is not installed, so nothing can load the GPU: `pip install torch`."
+    load, text = loads.find("auto", [GPU])
+    assert load is None
+    assert text == f"{why} Or give --load=MODULE:FUNCTION, which is called with seconds."
+    load, text = loads.find("auto", [GPU, CPU])
+    assert load is not None
+    assert why in text
+    with pytest.raises(UsageProblem) as caught:
+        loads.find("torch", [GPU])
+    assert str(caught.value) == f"--load=torch: {why}"
+
+
+def test_a_function_of_ones_own_is_a_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From the current folder, as with `python -m`; what goes wrong in it is said, not shown as a traceback."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "doctors_work.py").write_text("def busy(seconds): seen.append(seconds)\nseen = []\nnumber = 7\n")
+    load, text = loads.find("doctors_work:busy", [])
+    assert load is not None
+    assert text == "doctors_work:busy"
+    load(0.5)
+    assert sys.modules["doctors_work"].seen == [0.5]
+    del sys.modules["doctors_work"].seen
+    with pytest.raises(UsageProblem, match=r"^--load=doctors_work:busy: it failed: NameError: name 'seen' is not"):
+        load(0.5)
+    for spec, problem in {
+        "gpu": "write auto, none, torch, cpu, or MODULE:FUNCTION",
+        "doctors_work:": "write auto, none, torch, cpu, or MODULE:FUNCTION",
+        "doctors_work:number": "this is 7; name a function that is called with seconds.",
+        "doctors_work:idle": "it cannot be imported: AttributeError",
+        "no_such_module:busy": "it cannot be imported: ModuleNotFoundError",
+    }.items():
+        with pytest.raises(UsageProblem) as caught:
+            loads.find(spec, [])
+        assert str(caught.value).startswith(f"--load={spec}: {problem}")
+    del sys.modules["doctors_work"]
+
+
+# --- the whole examination -------------------------------------------------------------------------
+
+
+def trace(path: Path, domain: str, *, stepped: bool = False) -> str:
+    """The --meter that plays 100 W on a domain, read exactly unless stepped."""
+    write_constant_trace(path, 100.0, 0.02, domain=domain)
+    if not stepped:
+        path.write_text(path.read_text().replace('"domains"', '"stepped": false, "domains"', 1))
+    return f"replay:{path}"
+
+
+def test_a_counter_that_is_read_exactly_needs_no_watching(tmp_path: Path) -> None:
+    """It is measured, its reads are timed, and no load is called for."""
+    found = examine(Settings(meter=trace(tmp_path / "t.jsonl", "gpu:0"), intensity_g_per_kwh=45), "none")
+    assert found.measurable
+    (c,) = found.counters
+    assert (c.domain, c.meter, c.stepped, c.gated) == ("gpu:0", "replay", False, True)
+    assert c.read_s is not None
+    assert 0 < c.read_s < 0.1
+    assert c.period_s is None
+    assert found.watcher_share is None
+    assert found.environment is not None
+    assert found.environment.id == "1x-replay-gpu"
+    assert found.intensity is not None
+    assert found.intensity.g_per_kwh == 45
+    assert [name for name, _ in found.not_taken][:1] == ["nvml"]
+
+
+def test_an_estimate_is_not_measured() -> None:
+    """The conclusion that the exit status rests on."""
+    found = examine(Settings(meter="estimate"))
+    assert not found.measurable
+    assert {c.kind for c in found.counters} == {"estimated"}
+    assert found.load == "there is no counter here that a load could be seen in."
+
+
+def test_a_meter_that_cannot_be_opened_is_a_finding(tmp_path: Path) -> None:
+    """Not an error: why it cannot is what the doctor is for."""
+    found = examine(Settings(meter=f"replay:{tmp_path / 'gone.jsonl'}"))
+    assert not found.measurable
+    assert found.counters == ()
+    assert found.failure is not None
+    assert "gone.jsonl" in found.failure
+
+
+def test_a_meter_that_does_not_exist_is_an_error() -> None:
+    """It is a mistake on the command line."""
+    with pytest.raises(UsageProblem, match="there is no meter 'nvlm'"):
+        examine(Settings(meter="nvlm"))
+
+
+def test_domains_that_are_not_there_do_not_keep_the_doctor_from_looking(tmp_path: Path) -> None:
+    """A run with these settings stops; a doctor says so and goes on with what there is."""
+    found = examine(Settings(meter=trace(tmp_path / "t.jsonl", "cpu:0"), domains="gpu"))
+    assert [c.domain for c in found.counters if c.gated] == ["cpu:0"]
+    (note,) = found.notes
+    assert note.startswith("A run with these settings stops. --carbon-domains=gpu: no such domain is counted here.")
+
+
+def test_the_real_watcher_on_the_real_driver_interface(
+    nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through pynvml and a child process, in real time, of two GPUs the one that CUDA shows."""
+    for name, value in {"WATCH_S": 1.0, "LOAD_S": 0.6, "SETTLING_S": 1.0, "QUIET_SPAN_S": 0.16, "ENDS": 3}.items():
+        monkeypatch.setattr(doctor, name, value)
+    monkeypatch.setattr(doctor, "WINDOWS", 10)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "doctors_load.py").write_text(
+        "import time, simulation\ndef busy(seconds):\n    with simulation.gpu_load(300, gpu=1):\n"
+        "        time.sleep(seconds)\n"
+    )
+    gpus = (SimulatedGpu(), SimulatedGpu(period_s=0.02, tau_s=0.02))
+    said: list[str] = []
+    with SimulatedNvml(tmp_path / "sim", gpus, library=nvml_library) as sim:
+        sim.set_processes(1, [1])
+        found = examine(Settings(), "doctors_load:busy", progress=said.append)
+    del sys.modules["doctors_load"]
+    c = found.counters[0]
+    assert (c.domain, c.meter, c.source) == ("gpu:1", "nvml", "nvml total energy")
+    assert found.measurable
+    assert found.stopped is None
+    assert c.period_s == pytest.approx(0.02, rel=0.05)
+    assert c.idle_power_w == pytest.approx(70, rel=0.02)
+    assert c.busy_power_w == pytest.approx(300, rel=0.05)
+    assert c.settle_s is not None
+    assert 0.1 <= c.settle_s <= 0.3
+    assert c.part_time_sampling is False
+    assert found.watcher_share is not None
+    assert 0 < found.watcher_share < 1
+    assert found.environment is not None
+    assert found.environment.id == "1x-nvidia-h100-80gb-hbm3-700w-gpu"
+    assert [(n.gpu.index, n.examined) for n in found.nvidia] == [(0, False), (1, True)]
+    assert said[0] == "opening the meters"
+    assert said[-1] == "looking for part-time sampling"
+
+
+# --- what is kept ------------------------------------------------------------------------------------
+
+
+def examined(*counters: Counter, gpus: Sequence[Gpu] = ()) -> Examination:
+    environment = Environment("here", gpus=tuple(gpus))
+    return Examination("2026-11-22T10:00:00Z", counters=counters, environment=environment)
+
+
+def settled(domain: str, settle_s: float | None, *, gated: bool = True, part_time: bool = False) -> Counter:
+    c = Counter(domain, "measured", "a counter", "nvml", gated, stepped=True)
+    c.settle_s, c.part_time_sampling = settle_s, part_time
+    return c
+
+
+H100 = [Gpu(i, f"GPU-{i}", "NVIDIA H100", 700.0) for i in range(3)]
+
+
+def test_one_gpu_is_one_environment() -> None:
+    """With the settling time, the sampling and the day."""
+    kept = calibrations(examined(settled("gpu:0", 0.3, part_time=True), gpus=H100[:1]))
+    assert list(kept) == ["1x-nvidia-h100-700w-gpu"]
+    calibration = kept["1x-nvidia-h100-700w-gpu"]
+    assert calibration.settle_s == 0.3
+    assert calibration.part_time_sampling is True
+    assert calibration.created == "2026-11-22T10:00:00Z"
+
+
+def test_several_gpus_are_several_environments() -> None:
+    """A run may use any one, or two, or all; each gets what the worst of the model needs."""
+    three = [settled("gpu:0", 0.3), settled("gpu:1", 0.5), settled("gpu:2", 0.4, part_time=True)]
+    kept = calibrations(examined(*three, gpus=H100))
+    assert {id: (c.settle_s, c.part_time_sampling) for id, c in kept.items()} == {
+        "1x-nvidia-h100-700w-gpu": (0.5, True),
+        "2x-nvidia-h100-700w-gpu": (0.5, True),
+        "3x-nvidia-h100-700w-gpu": (0.5, True),
+    }
+
+
+def test_what_is_not_gated_or_not_known_is_not_kept() -> None:
+    """Nor anything where nothing is known."""
+    assert calibrations(examined(settled("gpu:0", None), settled("cpu:0", 0.2, gated=False), gpus=H100[:1])) == {}
+
+
+@pytest.mark.parametrize(
+    ("environ", "service"),
+    [
+        ({}, None),
+        ({"CI": "false"}, None),
+        ({"CI": "true"}, "CI"),
+        ({"CI": "true", "GITLAB_CI": "true"}, "GitLab CI"),
+        ({"CI": "true", "GITHUB_ACTIONS": "true", "RUNNER_ENVIRONMENT": "self-hosted"}, "GitHub Actions"),
+        ({"GITHUB_ACTIONS": "true", "RUNNER_ENVIRONMENT": "github-hosted"}, "a GitHub-hosted runner"),
+    ],
+)
+def test_ci_services_are_known_by_their_variables(environ: dict[str, str], service: str | None) -> None:
+    """Hosted runners among them, which have no counters."""
+    assert ci_service(environ) == service

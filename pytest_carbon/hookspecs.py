@@ -47,21 +47,28 @@ def pytest_carbon_meters(config: pytest.Config) -> Mapping[str, MeterSource]:  #
 
 @pytest.hookspec
 def pytest_carbon_synchronise(config: pytest.Config) -> Callable[[], None]:  # type: ignore[empty-body]
-    """How to wait until a device has done its work, for what is not torch. Called before every window boundary. ::
+    """How to wait until a device has done its work, for what is not torch.
 
-    # conftest.py
-    def pytest_carbon_synchronise(config):
-        import jax
-        return lambda: jax.effects_barrier()
+    What the hook returns is called at both ends of every window, after torch's own synchronisation. ::
+
+        # conftest.py
+        def pytest_carbon_synchronise(config):
+            import jax
+            return jax.effects_barrier
     """
 
 
 @pytest.hookspec
 def pytest_carbon_report(config: pytest.Config, result: SessionResult) -> Sequence[str] | None:
-    """Told the whole session's result once everything is judged; may return lines for the end of the terminal. ::
+    """Told the whole session's result once everything is judged.
 
-    # conftest.py
-    def pytest_carbon_report(config, result):
-        dearest = max((m.energy_j_per_call or 0, t.nodeid) for t in result.tests for m, _ in t.measurements)
-        return [f"the dearest call is in {dearest[1]}"]
+    May return lines for the end of the terminal. ::
+
+        # conftest.py
+        def pytest_carbon_report(config, result):
+            found = [(m, t.nodeid) for t in result.tests for m, verdict in t.measurements if m.failure is None]
+            if not found:
+                return []
+            dearest, test = max(found, key=lambda each: each[0].energy_j_per_call)
+            return [f"the dearest call, {dearest.energy_j_per_call:.3g} J, is in {test}"]
     """

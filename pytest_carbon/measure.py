@@ -207,10 +207,10 @@ class Measurer:
             since_s = self._quiet_since(idle_since_s, scope)
             self._wait_quiet(scope, since_s, QUIET_SPAN_WINDOW_S)
             self._wait_sharp(scope, since_s)
+            self._synchronise()
             start_j = self._read_direct(scope)
         except (MeterError, MeasurementError) as error:
             return OpenWindow(failure=str(error))
-        self._synchronise()
         return OpenWindow(since_s, self._clock(), start_j)
 
     def window_end(self, name: str, opened: OpenWindow, calls: int, precision: float) -> Measurement:
@@ -342,8 +342,8 @@ class Measurer:
                     since_s = self._quiet_since(self._clock(), scope)
                 self._progress("waiting for quiet")
                 self._wait_quiet(scope, since_s, QUIET_SPAN_LOOP_S)
-                before_j = self._read_direct(scope)
                 self._synchronise()
+                before_j = self._read_direct(scope)
                 start_s = round_start_s = self._clock()
                 deadline_s = start_s + protocol.max_time_s - spent_s
             loop.result = None

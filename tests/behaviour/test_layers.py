@@ -1,0 +1,142 @@
+"""How the modules lean on each other: downward only, no circles, pytest known to few, nothing heavy up front."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import pytest_carbon
+
+HOUSE = Path(pytest_carbon.__file__).parent
+
+LAYERS = (
+    {"plugin", "session", "fixture", "cli", "__main__", "suite"},
+    {"options", "hookspecs", "reports", "doctor"},
+    {"rig", "measure", "tasks"},
+    {"gate", "baselines", "watcher", "devices", "emissions", "environment", "meters", "loads"},
+    {"energy", "budget"},
+    {"records", "machine", "quiet"},
+)
+"""From the top to the ground. A module may lean on those below it, and, without a circle, on those beside it."""
+
+KNOW_PYTEST = {"plugin", "session", "fixture", "options", "hookspecs", "suite"}
+HEAVY = {"pynvml", "codecarbon", "torch", "numpy", "scipy", "psutil", "rich", "pandas", "transformers", "diffusers"}
+
+
+class Import(NamedTuple):
+    """One module's import of another, by dotted names."""
+
+    by: str
+    of: str
+    where: str
+    at_once: bool
+    """When the module is imported, and not later, inside a function, or for type checkers only."""
+
+    @property
+    def by_part(self) -> str:
+        return part(self.by)
+
+    @property
+    def of_part(self) -> str:
+        return part(self.of)
+
+
+def part(module: str) -> str:
+    """``meters`` for ``pytest_carbon.meters.nvml``."""
+    return [*module.split("."), "__init__"][1]
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(HOUSE.rglob("*.py")):
+        names = ["pytest_carbon", *path.relative_to(HOUSE).with_suffix("").parts]
+        found[".".join(names[:-1] if names[-1] == "__init__" else names)] = path
+    return found
+
+
+def imports(module: str, path: Path) -> Iterator[Import]:
+    known = modules()
+
+    def walk(node: ast.AST, at_once: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            where = f"{path.relative_to(HOUSE.parent)}:{getattr(child, 'lineno', 0)}"
+            if isinstance(child, ast.Import):
+                for name in child.names:
+                    yield Import(module, name.name, where, at_once)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{where}: a relative import"
+                for name in child.names:
+                    full = f"{child.module}.{name.name}"
+                    yield Import(module, full if full in known else child.module or "", where, at_once)
+            else:
+                later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                typing = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
+                yield from walk(child, at_once and not later and not typing)
+
+    yield from walk(ast.parse(path.read_text("utf-8")), True)
+
+
+ALL = [found for module, path in modules().items() for found in imports(module, path)]
+OURS = [i for i in ALL if i.of.partition(".")[0] == "pytest_carbon" and "__init__" not in (i.by_part, i.of_part)]
+
+
+def layer(part: str) -> int:
+    (found,) = [number for number, parts in enumerate(LAYERS) if part in parts]
+    return found
+
+
+def test_every_module_has_a_layer() -> None:
+    """A new one is put somewhere on purpose."""
+    unknown = {part(module) for module in modules()} - {"__init__"} - set().union(*LAYERS)
+    assert not unknown
+
+
+def test_imports_run_downward() -> None:
+    """Also those inside functions, and those for type checkers."""
+    upward = [f"{i.where}: {i.by} imports {i.of}" for i in OURS if layer(i.of_part) < layer(i.by_part)]
+    assert not upward
+
+
+def test_there_is_no_circle() -> None:
+    """Among modules beside each other, either."""
+    leans = {module: {i.of for i in OURS if i.by == module and i.of != module} for module in modules()}
+    while free := {module for module, on in leans.items() if not on & leans.keys()}:
+        leans = {module: on for module, on in leans.items() if module not in free}
+    assert not leans
+
+
+@pytest.mark.parametrize("library", ["pytest", "_pytest", "pluggy"])
+def test_few_know_pytest(library: str) -> None:
+    """That is what lets the rest be tested, and used, without it."""
+    knowing = {i.by_part for i in ALL if i.of.partition(".")[0] == library}
+    assert knowing <= KNOW_PYTEST
+
+
+def test_nothing_heavy_is_imported_with_a_module() -> None:
+    """Only inside functions: who has the plugin installed does not pay for it."""
+    heavy = [f"{i.where}: {i.of}" for i in ALL if i.at_once and i.of.partition(".")[0] in HEAVY]
+    assert not [found for found in heavy if not found.startswith(("pytest_carbon/tasks/", "pytest_carbon/suite/"))]
+
+
+def test_torch_is_looked_up_never_imported() -> None:
+    """Measuring does not bring in a framework that the tests do not use."""
+    importing = {i.by_part for i in ALL if i.of.partition(".")[0] == "torch"}
+    assert importing <= {"tasks", "suite", "loads"}  # which do work of their own
+
+
+def test_records_use_the_standard_library_only() -> None:
+    """They are what everything else is said in."""
+    used = {i.of.partition(".")[0] for i in ALL if i.by_part == "records"}
+    assert used <= sys.stdlib_module_names
+
+
+def test_each_module_says_what_it_is_for() -> None:
+    """In its first line."""
+    for module, path in modules().items():
+        said = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0]
+        assert said.endswith((".", ":", ",")) or len(said) > 60, f"{module}: {said!r}"

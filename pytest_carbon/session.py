@@ -499,15 +499,22 @@ class CarbonSession:
             suite=self._result.suite.moved,
             nearest=": ".join((known[0], sentence)) if sentence else None,
             report=str(self._settings.json) if self._settings.json else None,
-            selector=self._selector(test.item),
+            arguments=self._again(test.item),
             width=self._width(),
             ascii=self._ascii(),
         )
 
-    def _selector(self, item: pytest.Item) -> str:
-        """How a command line names a test from where pytest was called, which need not be the root dir."""
-        path = os.path.relpath(item.path, self._config.invocation_params.dir)
-        return "::".join([path, *item.nodeid.split("::")[1:]])
+    def _again(self, item: pytest.Item) -> list[str]:
+        """What runs a test again from where pytest was called, and compares it with the same baselines."""
+        option = self._config.option
+        flags = {
+            f"--carbon-{what}": getattr(option, f"carbon_{what}") for what in ("meter", "gpus", "domains", "baseline")
+        }
+        words = [f"{flag}={value}" for flag, value in flags.items() if value is not None]
+        if item.path.is_relative_to(self._config.rootpath):
+            path = os.path.relpath(item.path, self._config.invocation_params.dir)
+            return [*words, "::".join([path, *item.nodeid.split("::")[1:]])]
+        return [*words, "--pyargs", test_id(item)]
 
     def _place(self, id: str) -> str:
         """Where an environment's baselines lie, as the user would name it."""
@@ -654,7 +661,7 @@ class _Failure:
         path, line, _ = item.location
         self.reprcrash = ReprFileLocation(path, (line or 0) + 1, reason)
         self._text = text
-        self._shown = item.config.option.tbstyle != "line"  # that shows reprcrash
+        self._shown = getattr(item.config.option, "tbstyle", None) != "line"  # that shows reprcrash
 
     def toterminal(self, writer: Any) -> None:
         for line in self._text.splitlines() if self._shown else ():

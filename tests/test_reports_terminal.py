@@ -603,12 +603,17 @@ def test_commands_can_be_pasted_into_a_shell(nodeid: str, ascii: bool) -> None:
     assert text.isascii() or not ascii
 
 
-def test_a_selector_stands_for_the_id_in_commands() -> None:
-    """From another folder the id alone would select nothing."""
-    text = failure(
-        TEST, measured(1.2131, 0.0041), REGRESSION, replace(CONTEXT, selector="../tests/test_text.py::test_x")
+def test_arguments_stand_for_the_id_in_commands() -> None:
+    """From another folder the id alone would select nothing, and without its flags a run would compare elsewhere."""
+    arguments = ("--carbon-meter=rapl", "--carbon-baseline=my baselines", "../tests/test_text.py::test_x")
+    lines = failure(
+        TEST, measured(1.2131, 0.0041), REGRESSION, replace(CONTEXT, arguments=arguments, report="c.json")
+    ).splitlines()
+    assert (
+        "    pytest --carbon-accept --carbon-meter=rapl '--carbon-baseline=my baselines' ../tests/test_text.py::test_x"
+        in lines
     )
-    assert "    pytest --carbon-accept ../tests/test_text.py::test_x" in text.splitlines()
+    assert "    pytest-carbon baseline accept c.json '--carbon-baseline=my baselines'" in lines
 
 
 def test_an_estimate_fails_as_an_estimate() -> None:

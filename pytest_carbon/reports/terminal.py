@@ -114,8 +114,8 @@ class FailureContext:
     """The nearest environment that has a baseline, and what differs, when this one has none."""
     report: str | None = None
     """The file of ``--carbon-json``."""
-    selector: str | None = None
-    """How a command line names the test where that is not its id (another folder, ``--pyargs``)."""
+    arguments: Sequence[str] = ()
+    """What runs the test again from here, where that is more than its id: this run's flags, another folder's path."""
     width: int = 80
     ascii: bool = False
 
@@ -712,20 +712,22 @@ def _carbon(measurement: Measurement, intensity: CarbonIntensity) -> str | None:
 
 def _remedy(test: str, measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page) -> list[str]:
     """What to do now: a sentence, and commands that can be copied."""
-    selector = _quoted(context.selector or test, ascii=context.ascii)
+    arguments = context.arguments or (test,)
+    again = " ".join(_quoted(argument, ascii=context.ascii) for argument in arguments)
     commands: list[str] = []
     if verdict.status in ("regression", "improvement"):
         text = "If this is intended, accept it here, or from the CI artefact (--carbon-json):"
-        report = _quoted(context.report, ascii=context.ascii) if context.report else "REPORT.json"
-        commands = [f"pytest --carbon-accept {selector}", f"pytest-carbon baseline accept {report}"]
+        elsewhere = [argument for argument in arguments if argument.startswith("--carbon-baseline=")]
+        artefact = " ".join(_quoted(a, ascii=context.ascii) for a in (context.report or "REPORT.json", *elsewhere))
+        commands = [f"pytest --carbon-accept {again}", f"pytest-carbon baseline accept {artefact}"]
     elif verdict.status == "over-budget":
         text = "--carbon-accept does not lift a budget."
     elif verdict.status == "inconclusive" or (verdict.status == "new" and measurement.doubts):
         text = "Measure again while nothing else runs here, and for longer:"
-        commands = [f"pytest --carbon --carbon-max-time=30 {selector}"]
+        commands = [f"pytest --carbon --carbon-max-time=30 {again}"]
     elif verdict.status == "new":
         text = "Record a baseline, and commit it:"
-        commands = [f"pytest --carbon-record {selector}"]
+        commands = [f"pytest --carbon-record {again}"]
     elif verdict.status == "error":
         text = (
             "Without its energy the test cannot pass, and nothing is recorded for it. To see what can be "

@@ -111,7 +111,7 @@ def test_a_regression_turns_the_test_red(run_carbon: CarbonRunner, pytester: pyt
     assert "← this is what moved" in text
     assert "baseline 1 batch (1 session) of 20" in text
     assert f"in carbon-baselines/{ENVIRONMENT}/test_it.py.jsonl" in text
-    assert "pytest --carbon-accept test_it.py::test_it" in text
+    assert "pytest --carbon-accept --carbon-meter=battery test_it.py::test_it" in text
     assert f"pytest-carbon baseline accept {pytester.path / 'report.json'}" in text
     verdict = run.measurement("test_it")["verdict"]
     assert verdict["status"] == "regression"
@@ -304,7 +304,7 @@ def test_strict_wants_a_baseline(run_carbon: CarbonRunner, pytester: pytest.Pyte
     run = run_carbon(STRICT)
     assert run.outcomes() == {"failed": 1}
     assert "carbon new: no baseline here yet: record one with --carbon-record" in run.text
-    assert "pytest --carbon-record test_it.py::test_it" in run.text
+    assert "pytest --carbon-record --carbon-meter=battery test_it.py::test_it" in run.text
     assert run_carbon(STRICT, "--carbon-record").ret == 0  # recorded is as good as had
     assert run_carbon(STRICT).ret == 0
 
@@ -327,7 +327,7 @@ def test_it(carbon):
     run = run_carbon(STRICT)
     assert run.outcomes() == {"failed": 1}
     assert "carbon inconclusive: " in run.text
-    assert "pytest --carbon --carbon-max-time=30 test_it.py::test_it" in run.text
+    assert "pytest --carbon --carbon-max-time=30 --carbon-meter=battery test_it.py::test_it" in run.text
 
 
 @pytest.mark.usefixtures("recorded")

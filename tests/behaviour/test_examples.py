@@ -45,7 +45,7 @@ def test_a_slowdown_is_red_and_accepted_it_is_green(digits: Path, pytester: pyte
     ret, text = run(pytester, "--carbon")
     assert ret == 1, text
     assert "carbon regression (estimated, not measured): " in text
-    assert "pytest --carbon-accept examples/test_digits.py::test_digits_are_read" in text
+    assert "pytest --carbon-accept --carbon-meter=estimate examples/test_digits.py::test_digits_are_read" in text
 
     ret, text = run(pytester, "--carbon-accept")
     assert ret == 0, text

@@ -126,7 +126,7 @@ def test_the_failures_report_fits_too(run_carbon: CarbonRunner, monkeypatch: pyt
     wide = [line for line in lines[begun:ended] if len(line) > 80]
     assert all(line.startswith(("    pytest ", "    pytest-carbon ", "  in ")) for line in wide)
     assert (
-        "    pytest --carbon-accept "
+        "    pytest --carbon-accept --carbon-meter=battery "
         "'test_generation.py::test_generates_the_same_text_as_it_always_did[a-small-model]'" in lines
     )
 

@@ -199,7 +199,7 @@ def test_it_cannot_start(
 def test_names_of_the_users_own(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A signal.py or a queue.py beside the tests is not taken for Python's, nor a printing sitecustomize for answers."""
+    """A signal.py beside the tests is not taken for Python's, nor what a sitecustomize prints for an answer."""
     for name in ("signal", "queue", "pickle", "select", "json"):
         (pytester.path / f"{name}.py").write_text("raise RuntimeError('a user-made module')\n")
     site = pytester.mkdir("site")
@@ -285,7 +285,13 @@ def pytest_carbon_meters(config):
 def test_it_goes_with_the_run(run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path) -> None:
     """However the run ends by itself."""
     pytester.makepyfile(
-        test_it=f"{WATCHER}\ndef test_it(carbon):\n    Path('pid').write_text(str(watcher().pid))\n    carbon(int, 'x')\n"
+        test_it=f"""
+{WATCHER}
+
+def test_it(carbon):
+    Path("pid").write_text(str(watcher().pid))
+    carbon(int, "x")
+"""
     )
     with simulated_gpus(pytester.path, nvml_library):
         assert run_carbon(*STEPPED).outcomes() == {"failed": 1}

@@ -122,6 +122,36 @@ def test_a_regression_turns_the_test_red(run_carbon: CarbonRunner, pytester: pyt
     assert any(line.startswith("FAILED test_it.py::test_it - 200% more energy per call") for line in run.lines)
 
 
+def test_a_slowdown_is_told_from_a_rise_of_power(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, trace: Path
+) -> None:
+    """Energy = power × time: at constant power, three times as long is what moved."""
+    slow = "import time\nimport pytest\n@pytest.mark.carbon_budget\ndef test_it(): time.sleep({})\n"
+    meter = f"--carbon-meter=replay:{trace}"
+    pytester.makepyfile(test_it=slow.format(0.03))
+    assert run_carbon(meter, "--carbon-record").ret == 0
+    pytester.makepyfile(test_it=slow.format(0.09))
+    run = run_carbon(meter)
+    assert run.ret == 1
+    verdict = run.measurement("test_it")["verdict"]
+    assert verdict["duration_change"] == pytest.approx(2, rel=0.4)
+    assert verdict["power_change"] == pytest.approx(0, abs=0.2)
+    (moved,) = [line.split()[0] for line in run.lines if "← this is what moved" in line]
+    assert moved == "time"
+
+
+def test_sessions_of_one_day_are_one_batch(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """Recorded three times in a row: more figures, not more that is known of how days differ."""
+    work(pytester, 2.0)
+    seen = []
+    for _ in range(3):
+        run_carbon("--carbon-record")
+        verdict = run_carbon().measurement("test_it")["verdict"]
+        seen.append((verdict["baseline_batches"], verdict["baseline_sessions"], verdict["detectable_change"]))
+    assert [each[:2] for each in seen] == [(1, 1), (1, 2), (1, 3)]
+    assert len({each[2] for each in seen}) == 1
+
+
 @pytest.mark.usefixtures("recorded")
 def test_accepting_turns_it_green(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """A new epoch begins with what was accepted; the old records stay, and are compared with no more."""

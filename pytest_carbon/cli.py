@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.set_defaults(run=_doctor)
 
-    baseline = commands.add_parser("baseline", help="baselines, away from the machine that measured")
+    baseline = commands.add_parser(
+        "baseline", help="baseline accept REPORT.json: accept an intended change, away from the machine that measured"
+    )
     of_baseline = baseline.add_subparsers(metavar="COMMAND", required=True)
     accept = of_baseline.add_parser(
         "accept",
@@ -103,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
     trace = commands.add_parser(
         "record-trace",
-        help="record what the counters do, for --carbon-meter=replay:FILE",
+        help="record what the counters do; --carbon-meter=replay:FILE plays it",
         description="Record what the counters do, as a trace that --carbon-meter=replay:FILE plays: for tests of your"
         " own without the hardware. Run the work meanwhile, in another terminal; Ctrl-C ends the recording.",
     )

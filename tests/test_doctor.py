@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_carbon import doctor, loads
+from pytest_carbon import loads
 from pytest_carbon.doctor import Counter, Examination, calibrations, ci_service, examine, find_delay, study
 from pytest_carbon.energy import Window
 from pytest_carbon.meters.replay import write_constant_trace
@@ -34,6 +34,7 @@ class Machine:
         self.loaded = range(len(sim.gpus)) if loaded is None else loaded
         self.lost_at_s = math.inf
         self.stuck: set[int] = set()
+        self.said: list[str] = []
         self._next = [0] * len(sim.gpus)
         self._random = random.Random(0)
         self.counters = [
@@ -42,7 +43,14 @@ class Machine:
         ]
 
     def study(self, load: bool = True) -> list[Counter]:
-        study(self.counters, self, self.load if load else None, clock=lambda: self.now_s, sleep=self.sleep)
+        study(
+            self.counters,
+            self,
+            self.load if load else None,
+            clock=lambda: self.now_s,
+            sleep=self.sleep,
+            progress=self.said.append,
+        )
         return self.counters
 
     def load(self, seconds: float) -> None:
@@ -202,6 +210,31 @@ def test_a_counter_that_does_not_change_has_failed_and_the_others_go_on(machine)
     assert stuck.failure is not None
     assert stuck.failure.startswith("gpu:1 has not changed for 10 s, so it counts nothing")
     assert stuck.period_s is None
+
+
+def test_progress_names_each_step(machine) -> None:
+    """What a person who waits for a minute sees, in order."""
+    world = machine(SimulatedGpu())
+    world.study()
+    assert world.said == [
+        "watching the idle counters",
+        "warming up the load",
+        "under load",
+        "watching the power settle",
+        "looking for the latency",
+        "looking for part-time sampling",
+    ]
+    assert world.now_s - world.sim.start_s < 60
+
+
+def test_the_watchers_share_is_what_it_used_over_the_time(machine) -> None:
+    """Its start is not in it; where a thread watches, it cannot be told."""
+    world = machine(SimulatedGpu())
+    begun_s = world.now_s
+    clock = {"clock": lambda: world.now_s, "sleep": world.sleep}
+    used_s = study(world.counters, world, None, cpu_s=lambda: 5 + 0.02 * (world.now_s - begun_s), **clock)
+    assert used_s == pytest.approx(0.02)
+    assert study(world.counters, world, None, **clock) is None
 
 
 def test_all_counters_stuck_ends_the_examination(machine) -> None:
@@ -405,45 +438,6 @@ def test_domains_that_are_not_there_do_not_keep_the_doctor_from_looking(tmp_path
     assert [c.domain for c in found.counters if c.gated] == ["cpu:0"]
     (note,) = found.notes
     assert note.startswith("A run with these settings stops. --carbon-domains=gpu: no such domain is counted here.")
-
-
-def test_the_real_watcher_on_the_real_driver_interface(
-    nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Through pynvml and a child process, in real time, of two GPUs the one that CUDA shows."""
-    for name, value in {"WATCH_S": 1.0, "LOAD_S": 0.6, "SETTLING_S": 1.0, "QUIET_SPAN_S": 0.16, "ENDS": 3}.items():
-        monkeypatch.setattr(doctor, name, value)
-    monkeypatch.setattr(doctor, "WINDOWS", 10)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    (tmp_path / "doctors_load.py").write_text(
-        "import time, simulation\ndef busy(seconds):\n    with simulation.gpu_load(300, gpu=1):\n"
-        "        time.sleep(seconds)\n"
-    )
-    gpus = (SimulatedGpu(), SimulatedGpu(period_s=0.02, tau_s=0.02))
-    said: list[str] = []
-    with SimulatedNvml(tmp_path / "sim", gpus, library=nvml_library) as sim:
-        sim.set_processes(1, [1])
-        found = examine(Settings(), "doctors_load:busy", progress=said.append)
-    del sys.modules["doctors_load"]
-    c = found.counters[0]
-    assert (c.domain, c.meter, c.source) == ("gpu:1", "nvml", "nvml total energy")
-    assert found.measurable
-    assert found.stopped is None
-    assert c.period_s == pytest.approx(0.02, rel=0.05)
-    assert c.idle_power_w == pytest.approx(70, rel=0.02)
-    assert c.busy_power_w == pytest.approx(300, rel=0.05)
-    assert c.settle_s is not None
-    assert 0.1 <= c.settle_s <= 0.3
-    assert c.part_time_sampling is False
-    assert found.watcher_share is not None
-    assert 0 < found.watcher_share < 1
-    assert found.environment is not None
-    assert found.environment.id == "1x-nvidia-h100-80gb-hbm3-700w-gpu"
-    assert [(n.gpu.index, n.examined) for n in found.nvidia] == [(0, False), (1, True)]
-    assert said[0] == "opening the meters"
-    assert said[-1] == "looking for part-time sampling"
 
 
 # --- what is kept ------------------------------------------------------------------------------------

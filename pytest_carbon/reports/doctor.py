@@ -28,6 +28,7 @@ _UNDER_LOAD = "latency, power tail, settling time and part-time sampling"
 def document(found: Examination) -> str:
     """Everything as JSON: SI units, ``null`` for what is unknown."""
     content = {"format": FORMAT, "measurable": found.measurable, **_plain(asdict(found)), "advice": advice(found)}
+    content["not_taken"] = [{"meter": meter, "why": why} for meter, why in found.not_taken]
     return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
@@ -134,7 +135,7 @@ def _counter_rows(c: Counter, found: Examination) -> Iterator[_Row]:
     if c.idle_power_w is not None and c.idle_wander_w is not None:
         yield "idle", f"{quantity(c.idle_power_w, 'W')}, wandering by {quantity(c.idle_wander_w, 'W')}"
     if c.busy_power_w is not None and c.settled_power_w is not None:
-        yield "loaded", f"{quantity(c.busy_power_w, 'W')}, and {quantity(c.settled_power_w, 'W')} after it"
+        yield "loaded", f"{quantity(c.busy_power_w, 'W')}; {quantity(c.settled_power_w, 'W')} once that has settled"
     differs = [("idle", c.idle_disagreement), ("loaded", c.busy_disagreement)]
     said = [f"{change(difference)} {when}" for when, difference in differs if difference is not None]
     if said:

@@ -355,6 +355,61 @@ def test_without_torch_a_gpu_is_not_loaded_and_the_processor_is(monkeypatch: pyt
     assert str(caught.value) == f"--load=torch: {why}"
 
 
+class Torch:
+    """As much of torch as the load asks of it, with two GPUs."""
+
+    __version__ = "2.13.0"
+    float16 = "float16"
+
+    def __init__(self, gpus: int) -> None:
+        self.cuda = self
+        self.gpus = gpus
+        self.products: list[str] = []
+        self.waited: list[int] = []
+
+    def is_available(self) -> bool:
+        return self.gpus > 0
+
+    def device_count(self) -> int:
+        return self.gpus
+
+    def randn(self, rows: int, columns: int, *, device: str, dtype: str) -> str:
+        return device
+
+    def empty_like(self, matrix: str) -> str:
+        return matrix
+
+    def mm(self, left: str, right: str, *, out: str) -> None:
+        assert left == right == out
+        self.products.append(out)
+
+    def synchronize(self, device: int) -> None:
+        self.waited.append(device)
+
+
+def test_torch_loads_every_gpu_and_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the processor, where its counter is there, too."""
+    torch = Torch(2)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    load, text = loads.find("auto", [GPU, CPU])
+    assert load is not None
+    assert text.startswith("matrix products with torch 2.13.0 on 2 GPUs and hashing on ")
+    used_s = time.process_time()
+    load(0.05)
+    assert torch.products[:2] == ["cuda:0", "cuda:1"]
+    assert torch.products[-2:] == ["cuda:0", "cuda:1"]
+    assert torch.waited[-2:] == [0, 1]
+    assert time.process_time() > used_s
+
+
+def test_a_torch_that_reaches_no_gpu_is_no_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build for CPUs, for one."""
+    monkeypatch.setitem(sys.modules, "torch", Torch(0))
+    with pytest.raises(UsageProblem) as caught:
+        loads.find("torch", [GPU])
+    assert str(caught.value) == "--load=torch: torch 2.13.0 reaches no GPU: install a build of it for CUDA."
+
+
 def test_a_function_of_ones_own_is_a_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From the current folder, as with `python -m`; what goes wrong in it is said, not shown as a traceback."""
     monkeypatch.chdir(tmp_path)

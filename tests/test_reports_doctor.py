@@ -275,6 +275,11 @@ def test_nothing_to_do_is_nothing_said() -> None:
             {"window_s": None},
             "gpu:0: the counter changes too seldom for short windows, so latency and part-time sampling stay unknown.",
         ),
+        (
+            {"latency_s": None},
+            "gpu:0: the latency could not be told: changes are not caught sharply enough for that, or the load does not"
+            " end sharply.",
+        ),
     ],
 )
 def test_advice_on_a_counter(changes: dict[str, Any], sentence: str) -> None:
@@ -343,14 +348,14 @@ def test_advice_on_the_machine(changes: dict[str, Any], sentences: list[str]) ->
 
 def test_the_json_has_everything() -> None:
     """SI units, every field, what is unknown as null, and no NaN."""
-    broken = gpu(busy_disagreement=math.nan, latency_s=None, settled_power_w=math.inf)
+    broken = gpu(busy_disagreement=math.nan, time_constant_s=None, settled_power_w=math.inf)
     content = json.loads(document(replace(EXAMINED, counters=(broken, estimate()))), parse_constant=pytest.fail)
     assert content["format"] == "pytest-carbon-doctor/1"
     assert content["measurable"] is True
     counter = content["counters"][0]
     assert set(counter) == {field.name for field in fields(Counter)}
     assert counter["period_s"] == 0.1
-    assert (counter["busy_disagreement"], counter["latency_s"], counter["settled_power_w"]) == (None, None, None)
+    assert (counter["busy_disagreement"], counter["time_constant_s"], counter["settled_power_w"]) == (None, None, None)
     assert content["counters"][1]["idle_power_w"] is None
     assert content["not_taken"][1] == {"meter": "windows", "why": "not asked for."}
     assert content["environment"]["id"] == "1x-nvidia-h100-80gb-hbm3-700w-gpu"

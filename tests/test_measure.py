@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -343,7 +344,7 @@ def test_a_counter_that_samples_part_time_gets_spaced_calls() -> None:
     assert m.energy_j_per_call == pytest.approx(75, rel=0.003)
     assert m.duration_s_per_call == pytest.approx(0.25)
     phases = sorted(s % 0.1 for s in starts[-50:])
-    assert max(b - a for a, b in zip(phases, phases[1:], strict=False)) < 0.01
+    assert max(b - a for a, b in pairwise(phases)) < 0.01
     _, m = run(measurer, fn, warmup_s=0, max_time_s=2)
     assert "part-time-sampling" in [d.code for d in m.doubts]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -16,9 +17,12 @@ def digits(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The example that needs no torch, in a project of its own; measured by estimate, wherever this runs."""
     pytest.importorskip("sklearn")
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
     (pytester.path / "examples").mkdir()
     for name in ("conftest.py", "pytest.ini", "test_digits.py"):
         shutil.copy(EXAMPLES / name, pytester.path / "examples")
+    with (pytester.path / "examples" / "pytest.ini").open("a", encoding="utf-8") as ini:
+        ini.write("carbon_meter = estimate\n")
     return pytester.path / "examples" / "test_digits.py"
 
 
@@ -30,29 +34,36 @@ def slow_down(example: Path) -> None:
 
 
 def run(pytester: pytest.Pytester, *options: str) -> tuple[int, str]:
-    """The exit status, and what was printed, each stretch of white space as one blank."""
-    result = pytester.runpytest_subprocess(*options, "--carbon-meter=estimate", *QUICK, "examples")
-    return int(result.ret), " ".join(result.stdout.str().split())
+    """The exit status, and what was printed."""
+    result = pytester.runpytest_subprocess(*options, *QUICK, "examples")
+    return int(result.ret), result.stdout.str()
+
+
+def labels_and_commands(report: str) -> list[str]:
+    """What the lines of a failure's report begin with, and its commands whole; but for what only some places have."""
+    lines = [line for line in report.splitlines() if line.startswith("  ") and "since then" not in line]
+    return [line.strip() if "pytest" in line else re.split(" {2,}", line)[1] for line in lines]
 
 
 def test_a_slowdown_is_red_and_accepted_it_is_green(digits: Path, pytester: pytest.Pytester) -> None:
-    """Record, lose time, read the report, and accept with the command that it prints."""
+    """Record, lose time, read the report that README.md shows, and accept with the command that it prints."""
     ret, text = run(pytester, "--carbon-record")
-    assert ret == 0, text
-    assert "recorded 1 measurement" in text
+    assert (ret, "recorded 1 measurement" in text) == (0, True), text
 
     slow_down(digits)
     ret, text = run(pytester, "--carbon")
     assert ret == 1, text
-    assert "carbon regression (estimated, not measured): " in text
-    assert "pytest --carbon-accept --carbon-meter=estimate examples/test_digits.py::test_digits_are_read" in text
+    begins = "carbon regression (estimated, not measured): "
+    assert begins in text
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition(begins)[2].partition("```")[0]
+    assert "pytest --carbon-accept examples/test_digits.py::test_digits_are_read" in labels_and_commands(shown)
+    assert labels_and_commands(text.partition(begins)[2].partition("\n===")[0]) == labels_and_commands(shown)
 
     ret, text = run(pytester, "--carbon-accept")
-    assert ret == 0, text
-    assert "1 of them accepted as changed" in text
+    assert (ret, "1 of them accepted as changed" in text) == (0, True), text
     ret, text = run(pytester, "--carbon")
-    assert ret == 0, text
-    assert "compared 1 of 1" in text
+    assert (ret, "compared 1 of 1" in text) == (0, True), text
 
 
 def test_the_slowdown_is_nothing_that_the_test_itself_could_see(digits: Path, pytester: pytest.Pytester) -> None:

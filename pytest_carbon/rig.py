@@ -138,9 +138,8 @@ class Rig:
                     self._pids.update(nvml.inventory().pids)
                 family = nvml.family()
             gpus = tuple(self._gpus.values())
-            # NVIDIA's are only those that CUDA shows: its variable numbers them among all, and has been followed.
-            environ = os.environ if self._nvidia is None else {}
-            used = {gpu.uuid for gpu in devices.used(gpus, environ, pids=self._pids, family=family)}
+            # CUDA_VISIBLE_DEVICES has been followed where NVIDIA's were chosen, and says nothing of others.
+            used = {gpu.uuid for gpu in devices.used(gpus, {}, pids=self._pids, family=family)}
             here = tuple(d for d in here if d.name not in self._gpus or self._gpus[d.name].uuid in used)
         gated = meters.gated(here, self._settings.domains)
         self._latest = Scope(here, tuple(d.name for d in gated), self._identify(here, gated))

@@ -19,12 +19,15 @@ from typing import Any
 
 # Imported before pytester notes what is, and takes away the rest after each run: numpy cannot be imported a
 # second time, and the others would cost most of a run's time.
-import codecarbon.core.emissions  # noqa: F401
 import psutil  # noqa: F401
 import pytest
 import scipy.special  # noqa: F401
 
 import pytest_carbon.session  # noqa: F401
+from pytest_carbon.quiet import quiet_codecarbon
+
+with quiet_codecarbon():
+    import codecarbon.core.emissions  # noqa: F401
 
 BATTERY = '''
 from pytest_carbon import Domain, Gpu, MeterSource, Observation

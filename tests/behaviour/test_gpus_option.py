@@ -1,0 +1,152 @@
+"""``--carbon-gpus``: used, visible, all, indices and UUIDs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from conftest import CarbonRunner
+from faults import STEPPED, WORK, simulated_gpus
+
+from simulation import SimulatedGpu
+
+UUIDS = ("GPU-aaaa0000-1", "GPU-aaaa1111-2", "GPU-bbbb2222-3")
+MIG = "MIG-cccc3333-4"
+GPUS = [
+    SimulatedGpu(period_s=0.02, uuid=UUIDS[0]),
+    SimulatedGpu(period_s=0.02, uuid=UUIDS[1]),
+    SimulatedGpu(period_s=0.02, uuid=UUIDS[2], mig_uuids=(MIG,)),
+]
+SUITE = f"{WORK}\ndef test_it(carbon):\n    carbon(work)\n"
+ALLOWED = "Allowed: used, visible, all, or indices and UUIDs (or their beginnings) joined by commas."
+THERE = ", ".join(f"{index} (NVIDIA H100 80GB HBM3, {uuid})" for index, uuid in enumerate(UUIDS))
+
+
+@pytest.mark.parametrize(
+    ("option", "indices"),
+    [
+        (None, [0, 1]),
+        ("used", [0, 1]),
+        ("visible", [0, 1]),
+        ("all", [0, 1, 2]),
+        ("2", [2]),
+        ("2,0,2", [0, 2]),
+        (UUIDS[2], [2]),
+        ("GPU-b", [2]),
+        (f"0,{UUIDS[2]}", [0, 2]),
+        (MIG, [2]),
+    ],
+)
+def test_which_gpus(
+    run_carbon: CarbonRunner,
+    pytester: pytest.Pytester,
+    nvml_library: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str | None,
+    indices: list[int],
+) -> None:
+    """Of three, CUDA_VISIBLE_DEVICES shows the first two: ``all``, indices and UUIDs reach beyond it."""
+    pytester.makepyfile(test_it=SUITE)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with simulated_gpus(pytester.path, nvml_library, GPUS):
+        run = run_carbon(*STEPPED, *([f"--carbon-gpus={option}"] if option else []))
+    assert run.outcomes() == {"passed": 1}
+    assert [d["domain"] for d in run.measurement("test_it")["domains"]] == [f"gpu:{index}" for index in indices]
+    assert run.report["environment"]["id"].startswith(f"{len(indices)}x-")
+
+
+@pytest.mark.parametrize(("option", "count"), [("used", 1), ("visible", 3), ("all", 3)])
+def test_the_one_that_this_process_uses(
+    run_carbon: CarbonRunner,
+    pytester: pytest.Pytester,
+    nvml_library: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    count: int,
+) -> None:
+    """NVML lists this process on one of three visible GPUs, once it has begun to compute there."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pytester.makepyfile(
+        test_it=f"""
+{WORK}
+import os
+
+def test_it(carbon):
+    attach().set_processes(1, [os.getpid()])
+    carbon(work)
+"""
+    )
+    with simulated_gpus(pytester.path, nvml_library, GPUS):
+        run = run_carbon(*STEPPED, f"--carbon-gpus={option}")
+    domains = [d["domain"] for d in run.measurement("test_it")["domains"]]
+    assert domains == (["gpu:1"] if count == 1 else ["gpu:0", "gpu:1", "gpu:2"])
+
+
+def test_one_that_a_child_uses(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that the test started computes for it; a stranger does not, and is a doubt."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pytester.makepyfile(
+        test_it=f"""
+{WORK}
+import subprocess, sys
+
+def test_it(carbon):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as server:
+        attach().set_processes(2, [server.pid, {os.getppid()}])
+        carbon(work)
+        server.stdin.close()
+"""
+    )
+    with simulated_gpus(pytester.path, nvml_library, GPUS):
+        run = run_carbon(*STEPPED)
+    measured = run.measurement("test_it")
+    assert [d["domain"] for d in measured["domains"]] == ["gpu:2"]
+    assert "shared-gpu" in [doubt["code"] for doubt in measured["doubts"]]
+    assert "1 other process had work on gpu:2, and no energy is counted by process" in run.text
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("7", f"--carbon-gpus=7: there is no GPU '7'. There are: {THERE}. {ALLOWED}"),
+        ("0,GPU-dead", f"--carbon-gpus=0,GPU-dead: there is no GPU 'GPU-dead'. There are: {THERE}. {ALLOWED}"),
+        (
+            "GPU-aaaa",
+            f"--carbon-gpus=GPU-aaaa: 'GPU-aaaa' is the beginning of more than one UUID: {', '.join(UUIDS[:2])}.",
+        ),
+        ("MIG-dead", f"--carbon-gpus=MIG-dead: there is no GPU 'MIG-dead'. There are: {THERE}. {ALLOWED}"),
+    ],
+)
+def test_a_gpu_that_is_not_there(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path, option: str, text: str
+) -> None:
+    """Refused before anything runs, with those that there are."""
+    pytester.makepyfile(test_it=SUITE)
+    with simulated_gpus(pytester.path, nvml_library, GPUS):
+        run = run_carbon(*STEPPED, f"--carbon-gpus={option}")
+    assert (run.ret, run.errors) == (pytest.ExitCode.USAGE_ERROR, f"ERROR: {text}")
+
+
+@pytest.mark.parametrize("option", ["", "some", "0;1", "-1", "0,,1"])
+def test_what_means_nothing(run_carbon: CarbonRunner, pytester: pytest.Pytester, option: str) -> None:
+    """Refused with what is allowed, whether or not there is a GPU."""
+    pytester.makepyfile(test_it="def test_it(carbon):\n    carbon(print)\n")
+    run = run_carbon(f"--carbon-gpus={option}")
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    assert "--carbon-gpus=" in run.errors
+    assert "give it a value" in run.errors or "write used, visible, all, or indices and UUIDs" in run.errors
+
+
+def test_only_what_is_measured_is_watched(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path
+) -> None:
+    """A GPU that was not asked for may be lost."""
+    pytester.makepyfile(test_it=SUITE)
+    with simulated_gpus(pytester.path, nvml_library, GPUS) as sim:
+        sim.lose_gpu(1, after_reads=3)
+        run = run_carbon(*STEPPED, "--carbon-gpus=0,2")
+    assert run.outcomes() == {"passed": 1}
+    assert "lost" not in run.text

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from pytest_carbon.records import Gpu, UsageProblem
@@ -162,9 +163,12 @@ def _by_index(text: str, gpus: Sequence[Gpu], device_order: str | None) -> tuple
 
 
 def _by_uuid(text: str, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    entries = list(takewhile(lambda entry: entry.startswith("GPU-"), text.split(",")))
+    if len(set(entries)) < len(entries):  # torch looks for this first, whatever the entries name
+        return ()
     named: list[Gpu] = []
-    for entry in text.split(","):
-        matching = [gpu for gpu in gpus if entry.startswith("GPU-") and gpu.uuid.startswith(entry)]
+    for entry in entries:
+        matching = [gpu for gpu in gpus if gpu.uuid.startswith(entry)]
         if len(matching) != 1:
             break
         if matching[0] in named:

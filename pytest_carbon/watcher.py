@@ -321,8 +321,9 @@ class _Process:
         """Send a message, wait for the answer. Raises _Died with what became of the child."""
         try:
             _send(self._to, message)
-            ready, _, _ = select.select([self._from], [], [], timeout_s)
-            if ready:
+            answered = select.poll()  # select() is for the first 1024 files of a process, and training opens more
+            answered.register(self._from, select.POLLIN)
+            if answered.poll(1000 * timeout_s):
                 answer: tuple[str, Any] = pickle.load(self._from)
                 return answer
         except (EOFError, pickle.UnpicklingError, OSError):

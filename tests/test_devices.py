@@ -77,6 +77,7 @@ entries = st.one_of(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=st.lists(entries, max_size=5).map(",".join))
 @example(value="")
+@example(value="GPU-aaaa1,GPU-a,GPU-a")
 def test_reads_cuda_visible_devices_as_torch_does(monkeypatch, value):
     """torch has its own reading of the variable, made to agree with CUDA's."""
     cuda = pytest.importorskip("torch.cuda", reason="torch is not installed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import signal
 import statistics
 import time
@@ -159,6 +160,24 @@ def test_a_meter_that_cannot_be_sent_to_a_process_is_watched_by_a_thread() -> No
         assert len(watcher.fetch()["cpu:0"]) >= 5
     finally:
         watcher.close()
+
+
+def test_it_works_where_a_thousand_files_are_open(tmp_path: Path) -> None:
+    """A training process may hold that many; select() would not take the next one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    watcher = Watcher([a_trace(tmp_path)])
+    try:
+        while held[-1] < 1024:
+            held.append(os.dup(held[0]))
+        watcher.start()
+        assert "gpu:0" in watcher.fetch()
+    finally:
+        watcher.close()
+        for number in held:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_killed_watcher_is_an_error_and_the_next_start_begins_again(tmp_path: Path) -> None:

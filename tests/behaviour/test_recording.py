@@ -134,8 +134,8 @@ def test_a_slowdown_is_told_from_a_rise_of_power(
     run = run_carbon(meter)
     assert run.ret == 1
     verdict = run.measurement("test_it")["verdict"]
-    assert verdict["duration_change"] == pytest.approx(2, rel=0.4)
-    assert verdict["power_change"] == pytest.approx(0, abs=0.2)
+    assert verdict["duration_change"] > 1
+    assert abs(verdict["power_change"]) < 0.2
     (moved,) = [line.split()[0] for line in run.lines if "← this is what moved" in line]
     assert moved == "time"
 
@@ -343,12 +343,16 @@ def test_strict_fails_what_is_inconclusive(run_carbon: CarbonRunner, pytester: p
     """An error larger than the tolerance; without strict it is only said."""
     pytester.makepyfile(
         test_it="""
+import time
 from itertools import cycle
 from battery import draw
 
 def test_it(carbon):
     joules = cycle((1.0, 4.0))
-    carbon.run(lambda: draw(next(joules)), calls=1, rounds=4, min_time=0)
+    def call():
+        time.sleep(0.002)
+        draw(next(joules))
+    carbon.run(call, calls=1, rounds=4, min_time=0)
 """
     )
     run = run_carbon()

@@ -149,7 +149,7 @@ class TestIt(unittest.TestCase):
 
 
 def test_doctest(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
-    """A module's marker is not its doctests': pytest gives them none; one that a conftest adds counts."""
+    """A marker that a conftest adds counts: a doctest has no other way to have one."""
     pytester.makepyfile(
         test_it='''
 def half(joules):

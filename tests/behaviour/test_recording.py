@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,44 @@ def test_a_slowdown_is_told_from_a_rise_of_power(
     assert abs(verdict["power_change"]) < 0.2
     (moved,) = [line.split()[0] for line in run.lines if "← this is what moved" in line]
     assert moved == "time"
+
+
+@pytest.mark.usefixtures("recorded")
+def test_the_report_says_what_else_has_changed(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """Versions that are not the baseline's; where nothing is known to differ, what was looked at."""
+    work(pytester, 6.0)
+    assert "since then no known difference (same torch)" in run_carbon().text
+    (record,) = records(pytester)
+    path = baseline(pytester)
+    path.write_text(path.read_text("utf-8").replace(json.dumps(record["torch"]), '"2.1.0"'), "utf-8")
+    assert f"since then torch 2.1.0 → {record['torch']}" in run_carbon().text
+
+
+def git(pytester: pytest.Pytester, *args: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"]
+    result = subprocess.run(["git", *identity, *args], cwd=pytester.path, check=True, capture_output=True, text=True)
+    return result.stdout.strip()
+
+
+def test_the_commit_is_kept_and_compared(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """The baseline's, and the one that the regression is in; whether something was not committed."""
+    git(pytester, "init", "-q")
+    (pytester.path / ".gitignore").write_text("report.json\n__pycache__\n.pytest_cache\n", "utf-8")
+    work(pytester, 2.0)
+    git(pytester, "add", "-A")
+    git(pytester, "commit", "-qm", "first")
+    run = run_carbon("--carbon-record")
+    first = git(pytester, "rev-parse", "HEAD")
+    assert (run.report["commit"], run.report["branch"], run.report["dirty"]) == (first, "main", False)
+    (record,) = records(pytester)
+    assert (record["commit"], record["branch"]) == (first, "main")
+
+    work(pytester, 6.0)
+    assert f"since then uncommitted changes on {first[:7]}" in run_carbon().text
+    git(pytester, "add", "-A")
+    git(pytester, "commit", "-qm", "second")
+    second = git(pytester, "rev-parse", "HEAD")
+    assert f"since then commit {first[:7]} → {second[:7]}" in run_carbon().text
 
 
 def test_sessions_of_one_day_are_one_batch(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

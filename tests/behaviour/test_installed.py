@@ -1,0 +1,50 @@
+"""What ``pip install pytest-carbon`` puts there."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points, metadata
+from pathlib import Path
+
+import pytest
+
+import pytest_carbon
+
+
+def test_pytest_finds_it() -> None:
+    """Without a line in any conftest: as a plugin called ``carbon``, which ``-p no:carbon`` switches off."""
+    (found,) = entry_points(group="pytest11", name="carbon")
+    assert found.value == "pytest_carbon.plugin"
+
+
+def test_it_says_what_it_is() -> None:
+    """For the plugin list, type checkers and lawyers."""
+    facts = metadata("pytest-carbon")
+    assert "Framework :: Pytest" in (facts.get_all("Classifier") or [])
+    assert "Typing :: Typed" in (facts.get_all("Classifier") or [])
+    assert facts["License-Expression"] == "MIT"
+    assert facts["Requires-Python"] == ">=3.11"
+    assert (Path(pytest_carbon.__file__).parent / "py.typed").exists()
+
+
+def test_it_can_be_switched_off(pytester: pytest.Pytester) -> None:
+    """``-p no:carbon``: neither option nor fixture is left."""
+    pytester.makepyfile("def test_it(carbon): pass")
+    result = pytester.runpytest_subprocess("-p", "no:carbon")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*fixture 'carbon' not found"])
+    assert pytester.runpytest_subprocess("-p", "no:carbon", "--carbon").ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_every_public_name_is_there() -> None:
+    """Each is imported when it is first asked for, and a wrong one is an AttributeError."""
+    for name in pytest_carbon.__all__:
+        assert getattr(pytest_carbon, name) is not None
+    with pytest.raises(AttributeError, match="module 'pytest_carbon' has no attribute 'measure_all'"):
+        pytest_carbon.measure_all  # noqa: B018
+
+
+def test_asking_for_a_name_is_cheap(pytester: pytest.Pytester) -> None:
+    """The package by itself imports none of its modules."""
+    code = "import sys, pytest_carbon; print(*[m for m in sys.modules if m.startswith('pytest_carbon.')])"
+    assert pytester.run(sys.executable, "-c", code).outlines == [""]

@@ -66,6 +66,7 @@ class CarbonSession:
         self._begun_s = time.perf_counter()
         self._session_id = uuid.uuid4().hex
         self._tests: dict[str, _Test] = {}
+        """By :func:`test_id`: pytest may give tests of two installed packages the same node id."""
         self._rig: Rig | None = None
         self._waiting = 0
         self._progress = _Progress(config, self._running_name, self._ascii)
@@ -123,7 +124,7 @@ class CarbonSession:
             self._collected.add(key)
             marked = item.get_closest_marker(options.MARKER) is not None
             if marked or "carbon" in getattr(item, "fixturenames", ()):
-                self._tests[item.nodeid] = _Test(item, key, options.budgets_of(item), marked)
+                self._tests[key] = _Test(item, key, options.budgets_of(item), marked)
 
     def pytest_report_collectionfinish(self) -> list[str]:
         if not self._tests or self._config.option.collectonly:
@@ -186,7 +187,7 @@ class CarbonSession:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Whoever runs the test's protocol (reruns have one of their own) logs its reports with :meth:`_take`."""
-        test = self._tests.get(item.nodeid)
+        test = self._tests.get(test_id(item))
         if test is None:
             return (yield)
         test.item = item  # not the one that was collected last, where a test is given twice
@@ -214,7 +215,7 @@ class CarbonSession:
             max_time_s=s.max_time_s,
             precision=s.precision,
         )
-        if item.nodeid not in self._tests:
+        if test_id(item) not in self._tests:
             pytest.fail(
                 f"{item.nodeid} asked for the carbon fixture while it ran, with getfixturevalue(); which tests measure"
                 " must be known before. Make carbon an argument of the test, or of a fixture that it uses, or mark the"
@@ -235,7 +236,7 @@ class CarbonSession:
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """A marked test without the fixture is one window of one call."""
         __tracebackhide__ = True
-        test = self._tests.get(item.nodeid)
+        test = self._tests.get(test_id(item))
         if test is None or not test.marked or _CARBON in item.stash:
             return (yield)
         with self.carbon_for(item).window("call"):

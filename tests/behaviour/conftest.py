@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,9 @@ def run_carbon(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Ca
     """
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setenv("COLUMNS", "100")
+    # A test rewrites a file within the second, in as many bytes: to Python, what it compiled of it is still good.
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     (pytester.path / "battery.py").write_text(BATTERY, "utf-8")
     pytester.syspathinsert()
     return CarbonRunner(pytester)

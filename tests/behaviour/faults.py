@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,12 +61,13 @@ def recorded(folder: Path) -> list[str]:
 def as_nobody(folder: Path, unreadable: Path | None = None) -> Iterator[None]:
     """Everything in a folder is read-only, one file not even that, and the superuser is nobody."""
     inside = [folder, *folder.rglob("*")]
-    modes = {path: path.stat().st_mode for path in [*inside, *folder.parents]}
+    outside = {*folder.parents, *Path(sys.prefix).parents, *Path(__file__).parents}  # nobody needs a way in
+    modes = {path: path.stat().st_mode for path in [*inside, *outside]}
     for path in inside:
         path.chmod(0 if path == unreadable else 0o555 if path.is_dir() else 0o444)
     root = os.geteuid() == 0
     if root:
-        for path in folder.parents:
+        for path in outside:
             path.chmod(modes[path] | 0o111)
         os.seteuid(65534)
     try:

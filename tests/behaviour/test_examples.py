@@ -18,6 +18,7 @@ def digits(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     pytest.importorskip("sklearn")
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # the file is rewritten within a second
     (pytester.path / "examples").mkdir()
     for name in ("conftest.py", "pytest.ini", "test_digits.py"):
         shutil.copy(EXAMPLES / name, pytester.path / "examples")

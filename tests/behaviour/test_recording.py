@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,7 @@ def test_a_slowdown_is_told_from_a_rise_of_power(
     assert moved == "time"
 
 
+@pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
 @pytest.mark.usefixtures("recorded")
 def test_the_report_says_what_else_has_changed(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """Versions that are not the baseline's; where nothing is known to differ, what was looked at."""

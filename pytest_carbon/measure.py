@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import statistics
@@ -178,6 +179,7 @@ class Measurer:
             TypeError: ``fn`` returned a generator or a coroutine, so that nothing ran.
         """
         energy.student_t(0.975, 1)  # its import must not fall into the loop
+        self._refresh()
         self._progress("warm-up")
         result, call_s, warm_from_s = self._warm_up(fn, args, kwargs, setup, protocol.warmup_s)
         idle_since_s = self._clock()
@@ -197,6 +199,7 @@ class Measurer:
     def window_begin(self) -> OpenWindow:
         """Wait for quiet and open a window. What goes wrong becomes the failure of its measurement."""
         energy.student_t(0.975, 1)  # its import must not fall into the window
+        self._refresh()
         self._synchronise()
         idle_since_s = self._clock()
         scope = self._scope()
@@ -614,6 +617,13 @@ class Measurer:
             self._begun_j.setdefault(name, edges[0].energy_j)
             self._latest_j[name] = edges[-1].energy_j
         return notes.keys()
+
+    def _refresh(self) -> None:
+        """Before a measurement: a watcher that failed or died since the last one is no failure of this one."""
+        for _ in range(2):  # the second question is put to a new one
+            with contextlib.suppress(MeterError):
+                self._fetch()
+                break
 
     def _forget(self) -> None:
         """Drop the edges that no later line can need, before a new measurement begins."""

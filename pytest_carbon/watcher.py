@@ -230,6 +230,8 @@ class Watcher:
             self._side = _Process(recipe)
         except _Unloadable:
             self._side = _Thread(self._sources)
+        except OSError as error:
+            raise MeterError(f"the watcher process did not start: {error}") from None
 
     def fetch(self) -> Notes:
         kind, value = self._ask("fetch")
@@ -287,10 +289,10 @@ class _Process:
                 pass_fds=[writes],
                 start_new_session=True,  # Ctrl-C in the terminal is for the tests
             )
-        except OSError as error:
+        except OSError:
             self._from.close()
             self._errors.close()
-            raise MeterError(f"the watcher process did not start: {error}") from None
+            raise
         finally:
             os.close(writes)
         assert self.process.stdin is not None

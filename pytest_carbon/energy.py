@@ -373,12 +373,13 @@ def _observations(edges: Sequence[Edge], window: Window) -> list[Doubt]:
                 " or ask for less power",
             )
         )
-    limits = [e.power_limit_w for e in edges if e.power_limit_w is not None]
+    beside = [e for e in edges if window.quiet_since_s <= e.before_s and e.after_s <= window.quiet_until_s]
+    limits = [e.power_limit_w for e in beside if e.power_limit_w is not None]
     if limits and max(limits) - min(limits) >= 1:
         doubts.append(
             Doubt(
                 "power-limit-changed",
-                f"the power limit changed from {limits[0]:.0f} W to {limits[-1]:.0f} W during the measurement",
+                f"the power limit changed between {min(limits):.0f} W and {max(limits):.0f} W during the measurement",
             )
         )
     differs = disagreement(during)

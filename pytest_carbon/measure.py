@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import math
 import statistics
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any
@@ -43,6 +43,8 @@ QUIET_LONGEST_S = 2.4
 SETTLE_UNKNOWN_S = 1.0
 """The settling time until a calibration has found it: six time constants of 167 ms."""
 CALIBRATION_S = 2.5
+ROUNDS_LEAST = 3
+"""Fewer cannot say how well they know the mean; more may be too few only where they scatter."""
 NO_EDGE_S = 10.0
 """A counter that did not change for so long while one waits for it has failed."""
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
@@ -76,18 +78,21 @@ class Scope:
 
 @dataclass(slots=True)
 class _Loop:
-    """What ran: the windows, the rounds, and, per exactly read domain, its joules round by round."""
+    """What ran: the windows, the rounds, and what exactly read domains took in each, or in all of them."""
 
     windows: list[Window]
     rounds: list[Round]
     read_j: dict[str, list[float]]
-    delay_s: float = 0.0
-    """Time between calls in which nothing ran, inside the windows."""
+    idle_s: float = 0.0
+    """Time inside the windows in which nothing ran: between rounds, and between calls that were spaced."""
     result: Any = None
 
     @property
     def calls(self) -> int:
         return sum(r.calls for r in self.rounds)
+
+
+_NOT_CALLED = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,9 @@ class Measurer:
         self._conditions = conditions
         self._progress = progress
         self._edges: dict[str, list[Edge]] = {name: [] for name in self._stepped}
+        self._calibrations: dict[str, Calibration] = {}
         self._calibration: Calibration | None = None
+        """The one of the environment that is being measured."""
         self._idle_w: dict[str, float] = {}
         self._begun_j: dict[str, float] = {}
         self._latest_j: dict[str, float] = {}
@@ -187,12 +194,12 @@ class Measurer:
         try:
             self._calibrate(scope, warm_from_s, idle_since_s)
             self._forget()
-            result = None  # may hold memory that the next call wants
+            result = _NOT_CALLED  # the last result may hold memory that the next call wants
             loop = self._loop(fn, args, kwargs, setup, protocol, scope, call_s, idle_since_s)
             result = loop.result
             return result, self._finish(name, scope, loop, protocol)
         except (MeterError, MeasurementError) as error:
-            if result is None:
+            if result is _NOT_CALLED:
                 result = _call(fn, setup, args, kwargs)
             return result, Measurement(name=name, environment=scope.environment, failure=str(error))
 
@@ -211,7 +218,7 @@ class Measurer:
             self._wait_quiet(scope, since_s, QUIET_SPAN_WINDOW_S)
             self._wait_sharp(scope, since_s)
             self._synchronise()
-            start_j = self._read_direct(scope)
+            start_j = self._read(self._direct_of(scope))
         except (MeterError, MeasurementError) as error:
             return OpenWindow(failure=str(error))
         return OpenWindow(since_s, self._clock(), start_j)
@@ -220,11 +227,21 @@ class Measurer:
         """Close a window that held so many calls, and measure it."""
         self._synchronise()
         end_s = self._clock()
+        try:
+            end_j = self._read(opened.start_j)  # at once: finding the scope is work, too
+            failure = opened.failure
+        except MeterError as error:
+            failure = str(error)
         scope = self._scope()
         try:
-            if opened.failure is not None:
-                raise MeasurementError(opened.failure)
-            read_j = {n: [j - opened.start_j.get(n, math.nan)] for n, j in self._read_direct(scope).items()}
+            if failure is not None:
+                raise MeasurementError(failure)
+            for late in [n for n in self._direct_of(scope) if n not in opened.start_j]:
+                raise MeasurementError(
+                    f"{late} came into use inside the window, so that what it had taken before is not known: use the"
+                    " device once before the window"
+                )
+            read_j = {n: [end_j[n] - opened.start_j[n]] for n in self._direct_of(scope)}
             # Calls in a window are not repetitions: they may differ, as the tokens of a text do.
             window = Window(opened.quiet_since_s, opened.start_s, end_s, self._settle_s)
             loop = _Loop([window], [Round(1, window.duration_s)], read_j)
@@ -234,9 +251,9 @@ class Measurer:
         return _per_call(measurement, calls)
 
     @property
-    def calibration(self) -> Calibration | None:
-        """What this session found out about the counters, or took over from the baselines."""
-        return self._calibration
+    def calibrations(self) -> Mapping[str, Calibration]:
+        """What is known about the counters, by environment: found out in this session, or kept with the baselines."""
+        return self._calibrations
 
     def cost_j(self, domains: Sequence[str]) -> float | None:
         """Joules that the domains took since :meth:`begin` outside the measured calls; None where unknown."""
@@ -250,7 +267,8 @@ class Measurer:
             else:
                 latest = self._latest_j.get(name, math.nan)
             total += latest - self._begun_j.get(name, math.nan) - self._measured_j.get(name, 0.0)
-        return max(total, 0.0) if domains and math.isfinite(total) else None
+        # A counter that was reset, or begun anew, comes to less than the calls: then it is not known.
+        return total if domains and math.isfinite(total) and total >= 0 else None
 
     # --- the steps
 
@@ -277,16 +295,17 @@ class Measurer:
         return result, statistics.median(durations[-100:]), first_end_s
 
     def _take_over_calibration(self, scope: Scope) -> None:
-        if self._calibration is None:
-            self._calibration = self._stored_calibration(scope.environment)
+        if scope.environment not in self._calibrations:
+            stored = self._stored_calibration(scope.environment)
+            if stored is not None:
+                self._calibrations[scope.environment] = stored
+        self._calibration = self._calibrations.get(scope.environment)
 
     def _calibrate(self, scope: Scope, busy_from_s: float, busy_to_s: float) -> None:
         """Find the settling time from the tail that the warm-up left, once an environment."""
         watched = self._watched(scope)
-        if self._calibration is not None or not watched:
-            return
         self._take_over_calibration(scope)
-        if self._calibration is not None or busy_to_s - busy_from_s < 0.3:
+        if self._calibration is not None or not watched or busy_to_s - busy_from_s < 0.3:
             return
         self._fetch()
         drawn_w = {name: self._power_w(name, max(busy_from_s, busy_to_s - 0.5), busy_to_s) for name in watched}
@@ -308,7 +327,7 @@ class Measurer:
                 found.append(settle_s)
             self._idle_w[name] = self._power_w(name, busy_to_s + enough_s / 2, self._clock()) or 0.0
         if found:
-            self._calibration = Calibration(settle_s=max(found))
+            self._calibration = self._calibrations[scope.environment] = Calibration(settle_s=max(found))
 
     def _power_w(self, name: str, start_s: float, end_s: float) -> float | None:
         """A domain's mean power over the edges of a stretch; None where there are fewer than two."""
@@ -333,7 +352,10 @@ class Measurer:
         calls = protocol.calls or max(1, math.ceil(protocol.min_time_s / protocol.rounds / max(call_s, 1e-9)))
         if part_time and setup is None:
             calls = max(calls, math.ceil(DELAYED_CALLS / protocol.rounds))
-        loop = _Loop([], [], {name: [] for name in self._direct_of(scope)})
+        direct = self._direct_of(scope)
+        # Reading takes time in which nothing runs: round by round only what is gated, for its error and its median.
+        by_round = direct if setup is not None else [name for name in direct if name in scope.gated]
+        loop = _Loop([], [], {name: [] for name in direct})
         spent_s = 0.0
         since_s = self._quiet_since(idle_since_s, scope)
         while True:
@@ -346,7 +368,7 @@ class Measurer:
                 self._progress("waiting for quiet")
                 self._wait_quiet(scope, since_s, QUIET_SPAN_LOOP_S)
                 self._synchronise()
-                before_j = self._read_direct(scope)
+                before_j = self._read(direct)
                 start_s = round_start_s = self._clock()
                 deadline_s = start_s + protocol.max_time_s - spent_s
             loop.result = None
@@ -358,11 +380,11 @@ class Measurer:
             end_s = self._clock()
             loop.result, result = result, None
             if part_time:
-                loop.delay_s += end_s - round_start_s - busy_s
+                loop.idle_s += end_s - round_start_s - busy_s
             else:
                 busy_s = end_s - round_start_s
             loop.rounds.append(Round(done, busy_s))
-            for name, joules in self._read_direct(scope).items():
+            for name, joules in self._read(by_round).items():
                 loop.read_j[name].append(joules - before_j[name])
                 before_j[name] = joules
             if setup is not None:
@@ -379,8 +401,12 @@ class Measurer:
             if enough or spent_s >= protocol.max_time_s:
                 break
             self._progress(f"round {len(loop.rounds)} · {spent_s:.1f} of at most {protocol.max_time_s:g} s")
-            round_start_s = self._clock()
+            if setup is None:
+                round_start_s = self._clock()
+                loop.idle_s += round_start_s - end_s
         if setup is None:
+            for name, joules in self._read([n for n in direct if n not in by_round]).items():
+                loop.read_j[name].append(joules - before_j[name])
             loop.windows.append(Window(since_s, start_s, end_s, self._settle_s))
         return loop
 
@@ -421,7 +447,8 @@ class Measurer:
             self._wait_after(scope, end_s, wanted)
             figures = {d.name: self._energy(d, loop) for d in scope.domains}
             total_j = math.fsum(figures[n].energy_j for n in scope.gated)
-            error_j = math.sqrt(math.fsum(figures[n].error_j ** 2 for n in scope.gated))
+            watched = [figures[n].error_j for n in scope.gated if n in self._stepped]
+            error_j = math.hypot(*watched)
             wanted += energy.EDGES_WANTED
             if error_j <= protocol.precision * total_j or wanted > energy.EDGES_MOST:
                 break
@@ -450,16 +477,17 @@ class Measurer:
         calls = loop.calls
         busy_s = math.fsum(r.duration_s for r in loop.rounds)
         total_j = math.fsum(figures[n].energy_j for n in scope.gated)
-        error_j = math.sqrt(math.fsum(figures[n].error_j ** 2 for n in scope.gated))
+        error_j = math.hypot(*(figures[n].error_j for n in scope.gated))
         median_s = statistics.median(r.duration_s / r.calls for r in loop.rounds)
-        score = SessionScore(self._session, total_j / busy_s * median_s, median_s)
+        score_j = self._median_j(scope, loop) or total_j / busy_s * median_s
+        score = SessionScore(self._session, score_j, median_s)
         return Measurement(
             name=name,
             environment=scope.environment,
             calls=calls,
             duration_s_per_call=median_s,
             energy_j_per_call=total_j / calls,
-            energy_j_per_call_error=error_j / calls,
+            energy_j_per_call_error=error_j / calls if math.isfinite(error_j) else None,
             tail_j=math.fsum(figures[n].tail_j for n in scope.gated),
             emissions_g_per_call=self._intensity.emissions_g(total_j / calls),
             gated=scope.gated,
@@ -477,6 +505,17 @@ class Measurer:
             doubts=tuple({d.code: d for d in reversed(doubts)}.values()),
         )
 
+    def _median_j(self, scope: Scope, loop: _Loop) -> float | None:
+        """Joules a call, the median over rounds; None where a gated domain was not read round by round.
+
+        A counter that is known in every round needs no help of the clock: a round that stalls without working takes
+        no processor time, so mean power × median time would sink with it.
+        """
+        if not all(len(loop.read_j.get(name, ())) == len(loop.rounds) for name in scope.gated):
+            return None
+        rounds = zip(*(loop.read_j[name] for name in scope.gated), strict=True)
+        return statistics.median(math.fsum(js) / r.calls for js, r in zip(rounds, loop.rounds, strict=True))
+
     def _energy(self, domain: Domain, loop: _Loop) -> WindowEnergy:
         """One domain's energy over all windows of a loop."""
         if domain.name in self._direct:
@@ -488,12 +527,14 @@ class Measurer:
                 )
             duration_s = math.fsum(r.duration_s for r in loop.rounds)
             total_j = math.fsum(per_round)
-            per_call = [j / r.calls for j, r in zip(per_round, loop.rounds, strict=True)]
-            relative = energy.relative_error(per_call) if len(per_call) > 1 and total_j > 0 else 0.0
-            return WindowEnergy(total_j, relative * total_j, duration_s, 0.0, 0.0)
+            error_j = math.nan  # one read says nothing about its own error
+            if len(per_round) == len(loop.rounds) > 1:
+                per_call = [j / r.calls for j, r in zip(per_round, loop.rounds, strict=True)]
+                error_j = energy.relative_error(per_call) * total_j if total_j > 0 else 0.0
+            return WindowEnergy(total_j, error_j, duration_s, 0.0, 0.0)
         edges = self._edges[domain.name]
         figure = energy.merge([energy.window_energy(edges, window) for window in loop.windows])
-        return replace(figure, energy_j=figure.energy_j - figure.idle_power_w * loop.delay_s)
+        return replace(figure, energy_j=figure.energy_j - figure.idle_power_w * loop.idle_s)
 
     def _doubts(self, scope: Scope, loop: _Loop, protocol: Protocol) -> list[Doubt]:
         doubts: list[Doubt] = []
@@ -512,12 +553,15 @@ class Measurer:
         if not any(n in self._stepped for n in scope.gated) and loop.calls > 1:
             unsteady = energy.unsteady(durations, (), precision=protocol.precision)
             doubts += [unsteady] if unsteady else []
-        if len(loop.rounds) < protocol.rounds:
+        few = len(loop.rounds) < protocol.rounds
+        if few and (len(loop.rounds) < ROUNDS_LEAST or energy.relative_error(durations) > protocol.precision):
+            fewer = ", or fewer calls a round" if loop.calls > len(loop.rounds) else ""
             doubts.append(
                 Doubt(
                     "few-rounds",
-                    f"{len(loop.rounds)} of {protocol.rounds} rounds fitted into {protocol.max_time_s:g} s: allow more"
-                    " time (max_time=, --carbon-max-time), or fewer calls a round",
+                    f"{len(loop.rounds)} of {protocol.rounds} rounds fitted into {protocol.max_time_s:g} s, too few"
+                    f" to know the time of a call to {100 * protocol.precision:g}%: allow more time (max_time=,"
+                    f" --carbon-max-time){fewer}",
                 )
             )
         if self._calibration is not None and self._calibration.part_time_sampling and loop.calls < DELAYED_CALLS:
@@ -542,8 +586,9 @@ class Measurer:
     def _direct_of(self, scope: Scope) -> list[str]:
         return [d.name for d in scope.domains if d.name in self._direct]
 
-    def _read_direct(self, scope: Scope) -> dict[str, float]:
-        return {name: read_j(*self._direct[name]) for name in self._direct_of(scope)}
+    def _read(self, names: Iterable[str]) -> dict[str, float]:
+        """Domains that are read where the work runs."""
+        return {name: read_j(*self._direct[name]) for name in names}
 
     def _quiet_since(self, idle_since_s: float, scope: Scope) -> float:
         return idle_since_s + self._settle_s if self._watched(scope) else idle_since_s

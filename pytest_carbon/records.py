@@ -85,8 +85,9 @@ class Doubt:
 
     @property
     def of_figure(self) -> bool:
-        """Whether the figure itself may be wrong; ``near-limit`` is about a limit."""
-        return self.code != "near-limit"
+        """Whether the figure itself may be wrong. ``near-limit`` is about a limit; a ``tail`` is a part of what the
+        work cost, and of its figure, every time."""
+        return self.code not in ("near-limit", "tail")
 
 
 @dataclass(frozen=True, slots=True)

@@ -438,8 +438,8 @@ class CarbonSession:
                 continue
             self._store.append(self._rig.environment(id), [r for d in mine for r in d.records])
             self._recorded |= {d.key for d in mine}
-            if self._rig.measurer.calibration is not None:
-                self._store.keep_calibration(id, self._rig.measurer.calibration)
+            if (found := self._rig.measurer.calibrations.get(id)) is not None:
+                self._store.keep_calibration(id, found)
             accepted = sum(1 for d in mine if d.accepted)
             changes = f", {accepted} of them accepted as changed" if accepted else ""
             count = len(mine)

@@ -175,7 +175,7 @@ def test_throttling_and_a_changed_power_limit_are_doubts() -> None:
     doubts = energy.window_doubts(energy.window_energy(hot, window), hot, window, precision=0.01)
     assert [d.code for d in doubts] == ["throttled", "power-limit-changed"]
     assert "(thermal)" in doubts[0].text
-    assert "from 300 W to 250 W" in doubts[1].text
+    assert "between 250 W and 300 W" in doubts[1].text
 
 
 @pytest.mark.parametrize(("power_w", "doubted"), [(300.0, False), (250.0, True)])

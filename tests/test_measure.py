@@ -118,12 +118,20 @@ def test_warm_up_is_two_calls_and_the_seconds_after_the_first() -> None:
 
 
 def test_measuring_stops_at_max_time_with_the_call_under_way_finished() -> None:
-    """Calls of 4 s with 10 s allowed: three of them, and a doubt about the rounds."""
+    """Calls of 4 s with 10 s allowed: three of them, which agree. Two would be a doubt, or three that scatter."""
     world = World()
     _, m = run(a_measurer(world), lambda: world.work(4.0), warmup_s=0, max_time_s=10.0)
     assert [r.calls for r in m.rounds] == [1, 1, 1]
+    assert m.doubts == ()
+    _, m = run(a_measurer(world), lambda: world.work(4.0), warmup_s=0, max_time_s=5.0)
     assert [d.code for d in m.doubts] == ["few-rounds"]
-    assert m.doubts[0].text.startswith("3 of 5 rounds fitted into 10 s")
+    assert m.doubts[0].text == (
+        "2 of 5 rounds fitted into 5 s, too few to know the time of a call to 1%: allow more time (max_time=,"
+        " --carbon-max-time)"
+    )
+    seconds = iter([4.0] * 3 + [3.0, 4.0, 5.0])
+    _, m = run(a_measurer(world), lambda: world.work(next(seconds)), warmup_s=0, max_time_s=10.0, calls=1)
+    assert [d.code for d in m.doubts] == ["few-rounds"]
 
 
 def test_measuring_goes_on_until_the_mean_is_precise() -> None:
@@ -316,17 +324,118 @@ def test_domains_beside_the_gated_ones_are_reported_and_not_summed() -> None:
     assert m.energy_j_per_call == pytest.approx(1.6, rel=0.003)
 
 
+class SlowToRead(CpuTime):
+    """Finding out what a process's children took means looking through all processes."""
+
+    def read_j(self, domain: int) -> float:
+        self.world.sleep(0.015)
+        return super().read_j(domain)
+
+
+@pytest.mark.parametrize("gated", [("gpu:0",), ("gpu:0", "cpu:0")])
+def test_time_between_the_rounds_costs_the_calls_nothing(gated: tuple[str, ...]) -> None:
+    """15 ms of reading the processor's energy: the GPU idles meanwhile, and none of it is the work's."""
+    world = World()
+    scope = Scope((GPU, CPU), gated, "1x-simulated")
+    _, m = run(a_measurer(world, direct=[SlowToRead(world)], scope=lambda: scope), lambda: world.work(0.02))
+    gpu, cpu = m.domains
+    assert gpu.energy_j_per_call == pytest.approx(6.0, rel=1e-3)
+    assert cpu.energy_j_per_call == pytest.approx(0.4, rel=0.1)
+
+
+class CpuWork(CpuTime):
+    """A counter that only work moves, not time."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.worked_j = 50.0
+
+    def read_j(self, domain: int) -> float:
+        return self.worked_j
+
+
+def test_of_an_exact_meter_the_score_is_the_median_rounds_energy() -> None:
+    """Rounds that stall without working cost nothing more, and the score does not sink with their power."""
+    world = World()
+    meter = CpuWork(world)
+    scope = Scope((CPU,), ("cpu:0",), "a-cpu-estimated")
+    calls = iter(range(10**9))
+
+    def fn() -> None:
+        world.sleep(0.4 if next(calls) % 7 == 0 else 0.02)
+        meter.worked_j += 1.3
+
+    _, m = run(a_measurer(world, watcher=None, stepped=[], direct=[meter], scope=lambda: scope), fn, calls=3)
+    assert m.energy_j_per_call == pytest.approx(1.3)
+    assert m.sessions[0].energy_j_per_call == pytest.approx(1.3)
+
+
+def test_one_read_says_nothing_about_its_own_error() -> None:
+    """A window on an exact meter has no error that is known: None, not 0."""
+    world = World()
+    meter = CpuWork(world)
+    scope = Scope((CPU,), ("cpu:0",), "a-cpu-estimated")
+    measurer = a_measurer(world, watcher=None, stepped=[], direct=[meter], scope=lambda: scope)
+    opened = measurer.window_begin()
+    world.sleep(0.1)
+    meter.worked_j += 2
+    m = measurer.window_end("w", opened, 1, 0.01)
+    assert m.energy_j_per_call == pytest.approx(2)
+    assert m.energy_j_per_call_error is None
+
+
+def test_a_window_ends_before_anything_is_looked_up() -> None:
+    """Finding the scope is work of our own: the processor's energy is read before it."""
+    world = World()
+    meter = CpuWork(world)
+
+    def scope() -> Scope:
+        meter.worked_j += 100
+        return Scope((CPU,), ("cpu:0",), "a-cpu-estimated")
+
+    measurer = a_measurer(world, watcher=None, stepped=[], direct=[meter], scope=scope)
+    opened = measurer.window_begin()
+    world.sleep(0.1)
+    meter.worked_j += 2
+    assert measurer.window_end("w", opened, 1, 0.01).energy_j_per_call == pytest.approx(2)
+
+
+def test_a_domain_that_comes_into_use_inside_a_window_has_no_energy() -> None:
+    """What it had taken before is not known."""
+    world = World()
+    scopes = iter([Scope((GPU,), ("gpu:0",), "one"), Scope((GPU, CPU), ("gpu:0", "cpu:0"), "two")])
+    measurer = a_measurer(world, direct=[CpuTime(world)], scope=lambda: next(scopes))
+    opened = measurer.window_begin()
+    world.work(0.5)
+    m = measurer.window_end("w", opened, 1, 0.01)
+    assert m.energy_j_per_call is None
+    assert m.failure is not None
+    assert m.failure.startswith("cpu:0 came into use inside the window")
+
+
+def test_a_call_that_returns_none_is_not_called_again_when_measuring_fails() -> None:
+    """None is a result, too."""
+    world = World()
+    done: list[None] = []
+    world.reset_at_s = world.now_s + 5
+    result, m = run(a_measurer(world), lambda: done.append(world.work(0.05)))
+    assert result is None
+    assert m.failure is not None
+    count = len(done)
+    assert count < 60  # warm-up and one loop of a second
+
+
 def test_the_settling_time_is_found_once_and_taken_over_from_the_baselines() -> None:
     """From the tail after the first warm-up; a stored one is used as it is."""
     world = World(time_constant_s=0.05)
     measurer = a_measurer(world)
     run(measurer, lambda: world.work(0.01))
-    assert measurer.calibration is not None
-    assert 0.27 <= measurer.calibration.settle_s <= 0.4
+    (found,) = measurer.calibrations.values()
+    assert 0.27 <= found.settle_s <= 0.4
     stored = Calibration(settle_s=0.9)
     measurer = a_measurer(world, calibration=lambda id: stored if id == "1x-simulated-gpu" else None)
     run(measurer, lambda: world.work(0.01))
-    assert measurer.calibration is stored
+    assert measurer.calibrations == {"1x-simulated-gpu": stored}
 
 
 def test_a_counter_that_samples_part_time_gets_spaced_calls() -> None:

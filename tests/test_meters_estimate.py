@@ -244,7 +244,9 @@ def test_an_excluded_process_does_not_count() -> None:
         helper = python(BURN_AND_WAIT)
         cpu.excluded.add(helper.pid)
         line_of(helper)
+        reading_s = time.process_time()
         cpu.read_s()
+        bracket.least_s -= time.process_time() - reading_s  # reads inside are not work
         finish(helper)
         bracket.most_s += 0.05
 
@@ -282,9 +284,17 @@ def test_an_adopted_process_leaves_without_a_trace() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the fallback of other systems")
-def test_without_a_clock_per_process_psutil_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In hundredths of a second."""
-    monkeypatch.setattr(estimate, "_clock_of", lambda pid: None)
+@pytest.mark.parametrize("missing", ["_clock_of", "linux", "waitid"])
+def test_where_less_is_known_of_processes_children_count_all_the_same(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In hundredths of a second, or through psutil."""
+    if missing == "linux":
+        monkeypatch.setattr(estimate, "sys", SimpleNamespace(platform="darwin"))
+    elif missing == "waitid":
+        monkeypatch.delattr(os, "waitid")
+    else:
+        monkeypatch.setattr(estimate, "_clock_of", lambda pid: None)
     cpu = CpuSeconds()
     child = python(BURN_AND_WAIT)
     line_of(child)
@@ -326,6 +336,60 @@ class Family:
     def pick(self, number: int) -> int | None:
         living = sorted(self.parents)
         return living[number % len(living)] if living else None
+
+
+@contextmanager
+def counting_scans() -> Iterator[list[int]]:
+    """Each look at the children, as it is taken."""
+    scans: list[int] = []
+    look = estimate._descendants
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimate, "_descendants", lambda: scans.append(1) or look())
+        yield scans
+
+
+def test_both_domains_are_read_with_one_look_at_the_children() -> None:
+    """Each pair of reads takes one; a domain that is read again is read anew, and what it says grows."""
+    now_s = 0.0
+    meter = EstimateMeter(XEON, clock=lambda: now_s)
+    with counting_scans() as scans:
+        before_j = [meter.read_j(0), meter.read_j(1)]
+        assert len(scans) == 1
+        burn(0.02)
+        after_j = [meter.read_j(0), meter.read_j(1)]
+        assert len(scans) == 2
+    assert after_j[0] > before_j[0]
+    assert after_j[1] / after_j[0] == pytest.approx(meter._watts[1] / meter._watts[0])
+
+
+def test_a_look_at_the_children_is_not_used_later() -> None:
+    """The second domain's read after the same moment has passed is one of its own."""
+    now_s = 0.0
+    meter = EstimateMeter(XEON, clock=lambda: now_s)
+    meter.read_j(0)
+    before_j = meter.read_j(1)
+    meter.read_j(0)
+    burn(0.02)
+    now_s = 2 * estimate.SAME_MOMENT_S
+    assert meter.read_j(1) >= before_j + 0.02 * meter._watts[1]
+
+
+def test_without_a_child_no_other_process_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says so at once; a child that has ended and waits to be reaped is one."""
+    monkeypatch.setattr(os, "listdir", None)
+    monkeypatch.setattr(psutil, "Process", None)
+
+    def childless(*_: object) -> None:
+        raise ChildProcessError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "waitid", childless)
+        assert estimate._descendants() == {}
+    monkeypatch.undo()
+    child = python("pass")
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert child.pid in estimate._descendants()
+    finish(child)
 
 
 @contextmanager

@@ -139,8 +139,9 @@ def test_stopped_for_good(
 def test_stopped(carbon):
     child = watcher()
     Path("pid").write_text(str(child.pid))
-    child.suspend()
-    carbon(work)
+    with carbon.window("call"):
+        child.suspend()
+        work()
 
 def test_after(carbon):
     carbon(work)
@@ -156,6 +157,35 @@ def test_after(carbon):
     assert run.status("::test_stopped") == "error"
     assert plausible(run.measurement("::test_after"))
     assert not is_there(pid)
+
+
+def test_killed_between_two_tests(run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path) -> None:
+    """A suite that ends all its children after each test has not lost a measurement: the watcher is replaced."""
+    pytester.makepyfile(
+        test_it=f"""
+{WATCHER}
+
+@pytest.fixture(autouse=True)
+def no_children_left():
+    yield
+    for child in psutil.Process().children():
+        child.kill()
+        child.wait()
+
+@pytest.mark.parametrize("x", range(2))
+def test_it(carbon, x):
+    carbon(work)
+    with carbon.window():
+        work()
+
+def test_after(carbon):
+    carbon(work)
+"""
+    )
+    with simulated_gpus(pytester.path, nvml_library):
+        run = run_carbon(*STEPPED)
+    assert (run.ret, run.outcomes()) == (0, {"passed": 3})
+    assert all(plausible(m) for test in run.report["tests"] for m in test["measurements"])
 
 
 # --- starting --------------------------------------------------------------------------------------

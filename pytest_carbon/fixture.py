@@ -198,8 +198,14 @@ class Carbon:
     def _open_window(self, name: str) -> None:
         self._claim(name)
         self._open = name
-        if self._measurer is not None:
+        if self._measurer is None:
+            return
+        try:
             self._opened = self._measurer.window_begin()
+        except BaseException:  # what the device reports only now, Ctrl-C: __exit__ is not called then
+            self._open = None
+            self._names.discard(name)
+            raise
 
     def _close_window(self, name: str, calls: float, *, failed: bool) -> None:
         self._open, opened, self._opened = None, self._opened, None

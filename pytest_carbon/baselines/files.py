@@ -407,7 +407,7 @@ def _shown(path: Path) -> str:
     """A path as a person standing in the current folder would type it."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, FileNotFoundError):  # there may be no current folder any more
         return str(path)
 
 

@@ -261,3 +261,42 @@ def test_carbon_asked_for_while_the_test_runs(run_carbon: CarbonRunner, pytester
     assert "test_it.py::test_it asked for the carbon fixture while it ran, with getfixturevalue()" in run.text
     assert "usefixtures('carbon')" in run.text
     assert run_carbon(carbon=False).outcomes() == {"passed": 2}
+
+
+def test_a_device_that_reports_an_error_when_waited_for(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """It is raised where it is found, in the test; the next measurement, also of the same name, is none the worse."""
+    pytester.makeconftest(
+        """
+faults = []
+
+def synchronise():
+    if faults:
+        raise RuntimeError(faults.pop())
+
+def pytest_carbon_synchronise(config):
+    return synchronise
+"""
+    )
+    suite(
+        pytester,
+        """
+from conftest import faults
+
+def test_it(carbon):
+    for measure in (lambda: carbon(draw, 1.0), lambda: carbon.window("call").__enter__()):
+        faults.append("CUDA error: device-side assert triggered")
+        with pytest.raises(RuntimeError, match="device-side assert"):
+            measure()
+    with carbon.window("call"):
+        draw(2.0)
+
+def test_unhandled(carbon):
+    faults.append("CUDA error: device-side assert triggered")
+    carbon(draw, 1.0)
+""",
+    )
+    run = run_carbon()
+    assert run.outcomes() == {"passed": 2, "failed": 1}
+    assert run.measurement("::test_it")["energy_j_per_call"] == 2.0
+    assert "E RuntimeError: CUDA error: device-side assert triggered" in run.text
+    assert run.test("::test_unhandled")["measurements"] == []

@@ -16,6 +16,9 @@ from pytest_carbon.records import Gpu, UsageProblem
 
 # --- which GPUs ------------------------------------------------------------------------------------
 
+KINDS = ("used", "visible", "all")
+"""What ``--carbon-gpus`` may say instead of naming GPUs."""
+
 
 def select(
     spec: str,

@@ -20,8 +20,10 @@ from pytest_carbon.records import (
     Domain,
     Doubt,
     Environment,
+    Gpu,
     MeterError,
     Settings,
+    UsageProblem,
 )
 from pytest_carbon.watcher import Watcher
 
@@ -56,6 +58,9 @@ class Rig:
         self._environments: dict[str, Environment] = {}
         self._ids: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
         self._gpus = {f"gpu:{gpu.index}": gpu for gpu in self._choice.gpus}
+        named = _named(settings.gpus, self._choice)
+        self._left_out = {name for name, gpu in self._gpus.items() if named is not None and gpu not in named}
+        """GPUs that a meter counts besides those that were asked for."""
         self._nvidia = next((m for m in self.meters if isinstance(m, NvmlMeter)), None)
         self._pids: dict[str, frozenset[int]] = {}
         """The processes on each GPU, by its UUID, when it last answered."""
@@ -130,7 +135,7 @@ class Rig:
 
     def _scope(self) -> Scope:
         """The domains that count now: of the GPUs, those that this process uses."""
-        here = self._choice.domains
+        here = tuple(d for d in self._choice.domains if d.name not in self._left_out)
         if self._settings.gpus == "used" and self._gpus:
             family: frozenset[int] = frozenset()
             if self._nvidia is not None:
@@ -183,19 +188,23 @@ class Rig:
 
 
 def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choice:
-    """Open the meters, and of the GPUs only those that may be used."""
+    """Open the meters, and of NVIDIA's GPUs only those that may be used."""
     choice = meters.choose(settings.meter, {**meters.built_in_sources(), **more})
-    nvidia = next(((s, m) for s, m in choice.taken if s.name == "nvml"), None)
-    if nvidia is None:
-        return choice
-    source, meter = nvidia
     try:
-        wanted = devices.select(
-            "visible" if settings.gpus == "used" else settings.gpus,
-            meter.gpus(),
-            os.environ,
-            mig_parents=nvml.inventory().mig_parents,
-        )
+        named = _named(settings.gpus, choice)
+        nvidia = next(((s, m) for s, m in choice.taken if s.name == "nvml"), None)
+        if nvidia is None:
+            return choice
+        source, meter = nvidia
+        if named is None:
+            wanted = devices.select(
+                "visible" if settings.gpus == "used" else settings.gpus,
+                meter.gpus(),
+                os.environ,
+                mig_parents=nvml.inventory().mig_parents,
+            )
+        else:
+            wanted = tuple(gpu for gpu in meter.gpus() if gpu in named)
         if len(wanted) == len(meter.gpus()):
             return choice
         # Only what may be used is watched; where that is nothing, the other meters have to do.
@@ -203,6 +212,8 @@ def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choic
         rest = tuple(pair for pair in choice.taken if pair[0] is not source)
         if not wanted:
             hidden = "CUDA_VISIBLE_DEVICES shows this process no GPU."
+            if named is not None:
+                hidden = f"--carbon-gpus={settings.gpus} names none of its GPUs."
             if not rest:
                 raise MeterError(f"--carbon-meter={settings.meter}: nothing is left to measure: {hidden}")
             return replace(choice, taken=rest, not_taken=(*choice.not_taken, ("nvml", hidden)))
@@ -211,3 +222,22 @@ def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choic
     except BaseException:
         choice.close()
         raise
+
+
+def _named(spec: str, choice: Choice) -> tuple[Gpu, ...] | None:
+    """The GPUs that ``--carbon-gpus`` names, whoever measures them; None where it names none but says which kind.
+
+    Raises:
+        UsageProblem: one of them is not there.
+    """
+    if spec in devices.KINDS:
+        return None
+    if not choice.gpus:
+        taken = " + ".join(source.name for source, _ in choice.taken)
+        raise UsageProblem(
+            f"--carbon-gpus={spec}: no GPU is measured here: {taken} counts none. Leave the option out; "
+            "`pytest-carbon doctor` says what can be measured, and why the rest cannot."
+        )
+    nvidia = any(source.name == "nvml" for source, _ in choice.taken)
+    parents = nvml.inventory().mig_parents if nvidia else {}
+    return devices.select(spec, choice.gpus, os.environ, mig_parents=parents)

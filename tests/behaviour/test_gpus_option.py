@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -150,3 +151,49 @@ def test_only_what_is_measured_is_watched(
         run = run_carbon(*STEPPED, "--carbon-gpus=0,2")
     assert run.outcomes() == {"passed": 1}
     assert "lost" not in run.text
+
+
+@pytest.fixture
+def four_amd(pytester: pytest.Pytester) -> Path:
+    """A trace of GPUs that NVML knows nothing of, 100 W each."""
+    path = pytester.path / "amd.jsonl"
+    domains = [
+        {"domain": f"gpu:{i}", "kind": "measured", "source": "a lab", "gpu": {"name": "MI300X", "uuid": f"AMD-{i}"}}
+        for i in range(4)
+    ]
+    header = {"format": "pytest-carbon-trace/1", "stepped": False, "domains": domains}
+    steps = [{"t_s": 1.0, "domain": f"gpu:{i}", "energy_j": 100.0} for i in range(4)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in (header, *steps)), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(("option", "indices"), [("all", [0, 1, 2, 3]), ("3,1", [1, 3]), ("0", [0])])
+def test_gpus_of_any_maker_are_chosen(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, four_amd: Path, option: str, indices: list[int]
+) -> None:
+    """Only what is named is reported, gated and a part of the environment's name."""
+    pytester.makepyfile(test_it="import time\n\ndef test_it(carbon):\n    carbon(time.sleep, 0.005)\n")
+    run = run_carbon(f"--carbon-meter=replay:{four_amd}", f"--carbon-gpus={option}")
+    assert run.outcomes() == {"passed": 1}
+    assert [d["domain"] for d in run.measurement("test_it")["domains"]] == [f"gpu:{index}" for index in indices]
+    assert run.report["environment"]["id"] == f"{len(indices)}x-mi300x-gpu"
+
+
+def test_a_gpu_that_no_maker_has(run_carbon: CarbonRunner, pytester: pytest.Pytester, four_amd: Path) -> None:
+    """Refused as NVIDIA's are."""
+    pytester.makepyfile(test_it=SUITE)
+    run = run_carbon(f"--carbon-meter=replay:{four_amd}", "--carbon-gpus=5")
+    there = ", ".join(f"{i} (MI300X, AMD-{i})" for i in range(4))
+    text = f"--carbon-gpus=5: there is no GPU '5'. There are: {there}. {ALLOWED}"
+    assert (run.ret, run.errors) == (pytest.ExitCode.USAGE_ERROR, f"ERROR: {text}")
+
+
+def test_a_gpu_where_there_is_none(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """Who names one is not measured by the processor instead."""
+    pytester.makepyfile(test_it=SUITE)
+    run = run_carbon("--carbon-meter=estimate", "--carbon-gpus=0")
+    text = (
+        "--carbon-gpus=0: no GPU is measured here: estimate counts none. Leave the option out; "
+        "`pytest-carbon doctor` says what can be measured, and why the rest cannot."
+    )
+    assert (run.ret, run.errors) == (pytest.ExitCode.USAGE_ERROR, f"ERROR: {text}")

@@ -69,6 +69,15 @@ def test_domains_share_a_cycle(path: Path) -> None:
     assert [gpu.index for gpu in meter.gpus()] == [0]
 
 
+def test_a_test_that_holds_the_clock_does_not_hold_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As freezegun does: the counter of a device would go on."""
+    write_constant_trace(tmp_path / "trace.jsonl", 100.0, 1e-6)
+    meter = ReplayMeter(tmp_path / "trace.jsonl")
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
+    before_j, _ = meter.read_j(0), time.sleep(0.01)
+    assert meter.read_j(0) >= before_j + 0.9
+
+
 def test_two_instances_play_the_same(path: Path) -> None:
     """Given the same origin: a watcher in another process sees the counter that this one sees."""
     origin_s = time.perf_counter() - 1000.0

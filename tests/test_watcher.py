@@ -9,6 +9,7 @@ import signal
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,6 +163,22 @@ def test_a_meter_that_cannot_be_sent_to_a_process_is_watched_by_a_thread() -> No
         watcher.close()
 
 
+def test_a_thread_watches_on_while_a_test_holds_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As freezegun does: the counter is a device's, and its edges have the real times."""
+    really, sleep = time.perf_counter, time.sleep
+    monkeypatch.setattr(Local, "read_j", lambda self, domain: int(really() * 50) * 2.0)
+    watcher = Watcher([MeterSource("local", type("Inner", (Local,), {"__qualname__": "nowhere.Inner"}))])
+    try:
+        watcher.start()
+        monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        watcher.fetch()
+        sleep(0.4)
+        assert len({edge.time_s for edge in watcher.fetch()["cpu:0"]}) >= 5
+    finally:
+        watcher.close()
+
+
 def test_it_works_where_a_thousand_files_are_open(tmp_path: Path) -> None:
     """A training process may hold that many; select() would not take the next one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -194,6 +211,44 @@ def test_a_killed_watcher_is_an_error_and_the_next_start_begins_again(tmp_path: 
         assert watcher.pid != pid
         assert "gpu:0" in watcher.fetch()
     finally:
+        watcher.close()
+
+
+def test_a_test_that_closes_all_files_costs_a_measurement_and_no_traceback(tmp_path: Path) -> None:
+    """os.closerange(3, …) closes the watcher's pipes, too: an error with the reason, and a new start."""
+    watcher = Watcher([a_trace(tmp_path)])
+    try:
+        watcher.start()
+        side: Any = watcher._side
+        for stream in (side._to, side._from, side._errors):
+            os.close(stream.fileno())
+        with pytest.raises(
+            MeterError, match=r"cannot be reached: something closed the files of this process \(os\.clos"
+        ):
+            watcher.fetch()
+        assert "gpu:0" in watcher.fetch()
+        side = watcher._side
+        for stream in (side._to, side._from, side._errors):
+            os.close(stream.fileno())
+    finally:
+        watcher.close()
+
+
+def test_pipes_whose_numbers_another_file_has_got(tmp_path: Path) -> None:
+    """What is read then is no answer: an error of the measurement."""
+    (tmp_path / "other").write_bytes(b"\x80\x05cnowhere\nnothing\n." * 10)
+    watcher = Watcher([a_trace(tmp_path)])
+    other = os.open(tmp_path / "other", os.O_RDONLY)
+    try:
+        watcher.start()
+        side: Any = watcher._side
+        os.dup2(other, side._from.fileno())
+        with pytest.raises(
+            MeterError, match="the watcher process, which notes the counter's changes, cannot be reached"
+        ):
+            watcher.fetch()
+    finally:
+        os.close(other)
         watcher.close()
 
 

@@ -624,6 +624,30 @@ def test_any_mixture_of_two_branches_is_read(tmp_path: Path, records: list[Recor
     assert sorted(everything(FileStore(tmp_path / "baselines"))) == sorted(records)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(st.integers(0, 2000), st.integers(0, 200), st.binary(max_size=60) | texts.map(str.encode))
+def test_whatever_is_in_a_file_it_is_read_or_refused(tmp_path: Path, at: int, gone: int, put: bytes) -> None:
+    """A stretch of it replaced by anything: records, or a sentence that names the file; and nothing overwrites it."""
+    shutil.rmtree(tmp_path / "baselines", ignore_errors=True)
+    store = FileStore(tmp_path / "baselines")
+    store.append(HOST, [record(session=f"s{day}", day=day) for day in range(1, 5)])
+    path = tmp_path / "baselines" / HOST.id / "tests" / "test_m.py.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(broken := whole[:at] + put + whole[at + gone :])
+    try:
+        loaded = FileStore(tmp_path / "baselines").load(HOST.id)
+    except BaselineError:
+        with pytest.raises(BaselineError, match=r"test_m\.py\.jsonl, line \d+: "):
+            store.append(HOST, [record(session="s9", day=9)])
+        assert path.read_bytes() == broken
+        return
+    assert loaded
+    store.append(HOST, [record(session="s9", day=9)])
+    assert everything(FileStore(tmp_path / "baselines")) == {r for stored in loaded.values() for r in stored} | {
+        record(session="s9", day=9)
+    }
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 @pytest.mark.parametrize("new", [False, True], ids=["file on both sides", "file new on both sides"])
 def test_git_merges_two_branches_that_recorded(store: FileStore, monkeypatch: pytest.MonkeyPatch, new: bool) -> None:

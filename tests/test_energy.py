@@ -103,6 +103,45 @@ def test_a_counter_that_went_back_has_no_energy() -> None:
         energy.window_energy(edges, window)
 
 
+@settings(max_examples=60, deadline=None)
+@given(share=st.floats(0, 1), seed=st.integers(0, 10**6), period_s=st.sampled_from([0.02, 0.1]))
+def test_whenever_the_counter_went_back_there_is_no_energy(share: float, seed: int, period_s: float) -> None:
+    """From the first edge of the quiet before to the last of the quiet after: nowhere is a reset overlooked."""
+    edges, window = a_window(World(seed=seed, period_s=period_s), 0.2)
+    first, last = window.before(edges)[0].after_s, window.after(edges)[-1].before_s
+    world = World(seed=seed, period_s=period_s, reset_at_s=first + share * (last - first))
+    edges, window = a_window(world, 0.2)
+    with pytest.raises(MeasurementError, match="went back"):
+        energy.window_energy(edges, window)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    steps=st.lists(st.tuples(st.floats(1e-6, 10), st.floats(0, 1), st.floats(0, 1e6)), min_size=8, max_size=60),
+    moments=st.tuples(st.floats(0.2, 0.5), st.floats(0.5, 0.8)),
+    settle=st.floats(0, 0.5),
+)
+def test_whatever_a_watcher_notes_there_is_a_figure_or_a_refusal(
+    steps: list[tuple[float, float, float]], moments: tuple[float, float], settle: float
+) -> None:
+    """A counter that stands still, jumps, is seen late: every number is finite, and no other exception comes."""
+    edges, at_s, energy_j = [], 0.0, 0.0
+    for gap_s, share, joules in steps:  # the poll before an edge saw the counter as it was after the last one
+        before_s = at_s + share * gap_s
+        at_s, energy_j = at_s + gap_s, energy_j + joules
+        edges.append(Edge(before_s, at_s, energy_j))
+    start_s, end_s = (share * at_s for share in moments)
+    window = Window(0.0, start_s, end_s, settle * (at_s - end_s))
+    try:
+        figure = energy.window_energy(edges, window)
+    except MeasurementError:
+        return
+    numbers = (figure.energy_j, figure.error_j, figure.duration_s, figure.tail_j, figure.idle_power_w)
+    assert all(map(math.isfinite, numbers))
+    assert figure.error_j >= 0
+    energy.window_doubts(figure, edges, window, precision=0.01)
+
+
 def test_too_few_quiet_edges_are_an_error() -> None:
     """One edge makes no line."""
     edges, window = a_window(World(), 0.1, quiet_s=0.05)

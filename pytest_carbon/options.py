@@ -7,6 +7,7 @@ records and units are imported only where something of it is used.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import os
 import re
@@ -457,6 +458,48 @@ def settings(config: pytest.Config) -> Settings:
     if problems:
         raise pytest.UsageError(*problems)
     return Settings(**values)
+
+
+def refuse_lost_root(config: pytest.Config) -> None:
+    """Refuse a path that stands apart from its flag where pytest took it for tests, and so found another root dir.
+
+    pytest looks for its ini file before any plugin has told it of its flags: to that look ``--carbon-json FILE`` is
+    a flag that it does not know and, once the file is there, the place of tests. Raises :class:`pytest.UsageError`.
+    """
+    words = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *config.invocation_params.args]
+    paths = {option.flag for option in _OPTIONS if option.read in (_path, _baseline)}
+    apart = [
+        (flag, value)
+        for flag, value in itertools.pairwise(words)
+        if flag in paths and os.path.exists(config.invocation_params.dir / value)
+    ]
+    if not apart or (intended := _root_without(config)) == (config.rootpath, config.inipath):
+        return
+    flag, value = apart[0]
+    raise pytest.UsageError(
+        f"write {flag}={shlex.quote(value)}: with a blank between them pytest took the path for the place of tests, and"
+        f" its root dir is {config.rootpath} (ini file: {config.inipath or 'none'}) instead of {intended[0]}"
+        f" (ini file: {intended[1] or 'none'})"
+    )
+
+
+def _root_without(config: pytest.Config) -> tuple[Path, Path | None]:
+    """The root dir and the ini file that pytest would have found by the arguments that do name tests."""
+    import inspect
+
+    from _pytest.config.findpaths import determine_setup  # nothing public tells
+
+    option = config.option
+    given = {
+        "inifile": option.inifilename,
+        "override_ini": option.override_ini,
+        "args": option.file_or_dir,
+        "rootdir_cmd_arg": option.rootdir or None,
+        "invocation_dir": config.invocation_params.dir,
+    }
+    known = inspect.signature(determine_setup).parameters  # pytest 8 has no override_ini there
+    root, ini, *_ = determine_setup(**{name: value for name, value in given.items() if name in known})
+    return root, ini
 
 
 def of_project() -> Settings:

@@ -228,7 +228,7 @@ def test_nothing_at_all_says_why() -> None:
 # --- advice ------------------------------------------------------------------------------------------
 
 ON_CI = (
-    "This is GitHub Actions: run `pytest --carbon --carbon-json carbon.json` in one job at a time, and keep the file: "
+    "This is GitHub Actions: run `pytest --carbon --carbon-json=carbon.json` in one job at a time, and keep the file: "
     "`pytest-carbon baseline accept carbon.json` accepts an intended change from it, anywhere."
 )
 

@@ -287,6 +287,6 @@ def _general_advice(found: Examination) -> Iterator[str]:
         )
     elif found.ci is not None:
         yield (
-            f"This is {found.ci}: run `pytest --carbon --carbon-json carbon.json` in one job at a time, and keep the"
+            f"This is {found.ci}: run `pytest --carbon --carbon-json=carbon.json` in one job at a time, and keep the"
             " file: `pytest-carbon baseline accept carbon.json` accepts an intended change from it, anywhere."
         )

@@ -123,7 +123,7 @@ def test_gpus_that_are_there_are_examined_and_lost_ones_said(
     assert f"left out GPU 1 (NVIDIA H100 80GB HBM3, {sim.uuids[1]}), by CUDA_VISIBLE_DEVICES" in text
     assert "gpu:0: other processes use this GPU, and no energy is counted by process" in text
     assert "sampling stay unknown: --load=none was given." in text
-    assert "This is GitLab CI: run `pytest --carbon --carbon-json carbon.json`" in text
+    assert "This is GitLab CI: run `pytest --carbon --carbon-json=carbon.json`" in text
     content = report(pytester)
     assert content["environment"]["id"] == "2x-nvidia-h100-80gb-hbm3-700w-gpu"
     assert content["environment"]["driver"] == "580.159.04"

@@ -107,7 +107,7 @@ def test_an_accepted_change_begins_an_epoch(status: Status) -> None:
         ("pass", {"sessions": (SessionScore("now", 0.0, 1.0),)}, "it was not measured"),
         ("over-budget", {}, "it is over its budget, which no flag lifts; change the budget or the code"),
         ("inconclusive", {}, "it is inconclusive, and a figure in doubt is neither recorded nor accepted"),
-        ("new", {"doubts": (Doubt("tail", "…"), Doubt("short", "…"))}, "it is new and in doubt (tail, short)"),
+        ("new", {"doubts": (Doubt("unquiet", "…"), Doubt("short", "…"))}, "it is new and in doubt (unquiet, short)"),
     ],
 )
 @pytest.mark.parametrize("accept", [False, True], ids=["record", "accept"])

@@ -115,7 +115,7 @@ def test_it(carbon):
     assert found["calls"] <= 2
     assert found["energy_j_per_call"] == pytest.approx(2.0)
     doubts = {d["code"]: d["text"] for d in found["doubts"]}
-    assert doubts["few-rounds"].startswith(f"{found['calls']} of 5 rounds fitted into 0.08 s: allow more time")
+    assert doubts["few-rounds"].startswith(f"{found['calls']} of 5 rounds fitted into 0.08 s, too few to know")
 
 
 def test_setup_makes_each_round_and_costs_nothing(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

@@ -50,8 +50,8 @@ def environment_id(gpus: Sequence[Gpu], gated: Sequence[Domain], processor: Proc
     """``1x-nvidia-h100-80gb-hbm3-700w-gpu``, ``intel-xeon-platinum-8480c-224c-cpu-dram-estimated``.
 
     What counts is the model, number and power limit of the gated GPUs; the model and threads of the processor where
-    it is gated; which domains are; whether one of them is estimated. Nothing in it changes with a reboot, a driver, a
-    kernel, a container or the machine's name. At most 100 characters of a–z, 0–9 and ``-``.
+    it is gated; which domains are; whether one of them is integrated power, or estimated. Nothing in it changes with a
+    reboot, a driver, a kernel, a container or the machine's name. At most 100 characters of a–z, 0–9 and ``-``.
     """
     families = list(dict.fromkeys(domain.family for domain in gated))
     families.sort(key=lambda family: (FAMILIES.index(family) if family in FAMILIES else len(FAMILIES), family))
@@ -61,6 +61,8 @@ def environment_id(gpus: Sequence[Gpu], gated: Sequence[Domain], processor: Proc
     if families != ["gpu"]:
         parts.append(f"{slug(_plain(processor.name or 'unknown processor'))}-{processor.threads}c")
     end = "".join(f"-{slug(family)}" for family in families)
+    if any("integrated" in domain.source for domain in gated):  # not what the counter says, where there is one
+        end += "-integrated"
     if any(domain.kind == "estimated" for domain in gated):
         end += "-estimated"
     hardware = "-".join(parts)
@@ -148,6 +150,9 @@ def difference(there: str, here: str) -> str:
     if a.estimated != b.estimated:
         kinds = ("measured", "estimated")
         found.append(f"{kinds[a.estimated]} → {kinds[b.estimated]}")
+    if a.integrated != b.integrated:
+        counted = ("an energy counter", "integrated power")
+        found.append(f"{counted[a.integrated]} → {counted[b.integrated]}")
     return ", ".join(found)
 
 
@@ -161,11 +166,13 @@ class _Facts:
     threads: str
     domains: tuple[str, ...]
     estimated: bool
+    integrated: bool
 
 
 def _facts(environment: str) -> _Facts:
     words = environment.split("-")
     estimated = words[-1] == "estimated" and bool(words.pop())
+    integrated = words[-1:] == ["integrated"] and bool(words.pop())
     domains: list[str] = []
     while words and words[-1] in FAMILIES:
         domains.insert(0, words.pop())
@@ -178,7 +185,7 @@ def _facts(environment: str) -> _Facts:
         else:
             model.append(word)
     counts, limits_w, threads = ("+".join(found) for found in numbers.values())
-    return _Facts("-".join(model), counts, limits_w, threads, tuple(domains), estimated)
+    return _Facts("-".join(model), counts, limits_w, threads, tuple(domains), estimated, integrated)
 
 
 def _watts(limits: str) -> str:
@@ -189,6 +196,7 @@ def _distance(a: _Facts, b: _Facts) -> float:
     """What makes two environments differ, the gravest first: how they are measured, the hardware, its settings."""
     return (
         8 * (a.estimated != b.estimated)
+        + 8 * (a.integrated != b.integrated)
         + 8 * (a.domains != b.domains)
         + 8 * (1 - difflib.SequenceMatcher(None, a.model, b.model).ratio())
         + (1 if a.model == b.model else 2)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pytest_carbon import environment
 from pytest_carbon.environment import GitState, describe, difference, environment_id, git_state, nearest
 from pytest_carbon.machine import Processor
+from pytest_carbon.meters.nvml import AVERAGE, COUNTER, INSTANT
 from pytest_carbon.records import Domain, Gpu
 
 XEON = Processor("Intel(R) Xeon(R) Platinum 8480C", 224, sockets=2)
@@ -65,10 +66,13 @@ def domains(*names: str, kind: str = "measured") -> list[Domain]:
             domains("gpu:0") + domains("cpu:0", kind="estimated"),
             "1x-nvidia-h100-80gb-hbm3-700w-intel-xeon-platinum-8480c-224c-gpu-cpu-estimated",
         ),
+        ([H100], [Domain("gpu:0", "measured", INSTANT)], "1x-nvidia-h100-80gb-hbm3-700w-gpu-integrated"),
+        ([H100], [Domain("gpu:0", "measured", AVERAGE)], "1x-nvidia-h100-80gb-hbm3-700w-gpu-integrated"),
+        ([H100], [Domain("gpu:0", "measured", COUNTER)], "1x-nvidia-h100-80gb-hbm3-700w-gpu"),
     ],
 )
 def test_ids(gpus: list[Gpu], gated: list[Domain], found: str) -> None:
-    """What is gated, on what, under which power limit, and whether it is estimated."""
+    """What is gated, on what, under which power limit, and whether it is integrated or estimated."""
     assert environment_id(gpus, gated, XEON) == found
 
 
@@ -179,6 +183,7 @@ def test_boot_is_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
             "intel-xeon-8c-cpu-estimated",
             "nvidia-h100 → intel-xeon, power limit 700 W → unknown, gpu → cpu, measured → estimated",
         ),
+        ("1x-h100-700w-gpu", "1x-h100-700w-gpu-integrated", "same GPU, an energy counter → integrated power"),
         (
             "1x-tesla-v100-300w-2x-nvidia-h100-700w-gpu",
             "1x-tesla-v100-300w-2x-nvidia-h100-600w-gpu",

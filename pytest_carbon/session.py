@@ -53,6 +53,8 @@ class _Test:
     outcome: str | None = None
     """What it came to by itself; None while it has not run to its end."""
     waits: bool = False
+    part_failed: bool = False
+    """Whether a subtest failed: its report is its own, and the test's may have passed."""
     log: _Log | None = None
 
 
@@ -249,10 +251,13 @@ class CarbonSession:
         plain = type(report) is pytest.TestReport
         if plain and report.when == "setup":
             self._log(test)  # of the same test, given twice (--keep-duplicates): the last one is judged
-            test.reports, test.waits, test.outcome = [], False, None
+            test.reports, test.waits, test.outcome, test.part_failed = [], False, None, False
         if plain and report.when == "call":
             expected = "xpassed" if report.passed else "xfailed"
             test.outcome = expected if hasattr(report, "wasxfail") else report.outcome
+        test.part_failed |= not plain and report.failed
+        if test.part_failed and test.outcome == "passed":
+            test.outcome, test.waits = "failed", False
         if plain and report.outcome == "passed" and not hasattr(report, "wasxfail"):
             test.reports.append(report)
             test.waits = report.when == "teardown" and test.outcome == "passed"

@@ -46,12 +46,14 @@ def test_it(carbon):
     found = carbon["decode"]
     assert isinstance(found, Measurement)
     assert found.energy_j_per_call == 2.0
-    assert found.energy_j_per_call_error == 0.0
+    assert found.energy_j_per_call_error is None   # a single reading has no spread: unknown, not 0
     assert found.emissions_g_per_call == pytest.approx(2.0 / 3.6e6 * 475)
     assert found.duration_s_per_call > 0
     assert found.calls == 4
     assert found.doubts == ()
     assert carbon.measurements == (found,)
+    carbon(draw, 2.0)
+    assert carbon["call"].energy_j_per_call_error < 1e-6
 """)
     assert run_carbon().outcomes() == {"passed": 1}
 

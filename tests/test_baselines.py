@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.baselines import ALREADY_STORED, decide, open_store, to_record
+from pytest_carbon.baselines import ALREADY_STORED, FULL, decide, open_store, to_record
 from pytest_carbon.records import (
     CarbonIntensity,
     Doubt,
@@ -85,6 +85,24 @@ def test_a_measurement_that_passed_is_recorded(accept: bool) -> None:
     for epochs, epoch in [((), "0"), (("0",), "0"), (("0", "2026-11-09T10:00:00Z", "0"), "2026-11-09T10:00:00Z")]:
         expected = {"a-gpu": [EXPECTED._replace(epoch=epoch)]}
         assert to_record(run(result_of(measured())), accept=accept, stored=stored(*epochs)) == expected
+
+
+@pytest.mark.parametrize("accept", [False, True], ids=["record", "accept"])
+def test_a_full_baseline_does_not_grow(accept: bool) -> None:
+    """What comes after the 20th batch would never be read; a session of the 20th still belongs to it."""
+    measurement, _ = measured()
+    for batches, says in [(19, None), (20, FULL)]:
+        result = run(result_of((measurement, Verdict("pass", "because", baseline_batches=batches))))
+        assert why_not(result, accept, stored("0")) == says
+    assert FULL == "its baseline has its 20 batches, and nothing more is needed until a change is accepted"
+
+
+def test_a_change_of_a_full_baseline_begins_an_epoch() -> None:
+    """As any other."""
+    measurement, _ = measured()
+    verdict = Verdict("regression", "because", baseline_batches=20)
+    result = run(result_of((measurement, verdict), outcome="failed", own="passed"))
+    assert to_record(result, accept=True, stored=stored("0")) == {"a-gpu": [EXPECTED._replace(epoch=NOW)]}
 
 
 @pytest.mark.parametrize("status", ["regression", "improvement"])

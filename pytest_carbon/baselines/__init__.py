@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pytest_carbon.baselines.files import FileStore
+from pytest_carbon.gate import BATCHES_MOST
 from pytest_carbon.records import (
     Calibration,
     Environment,
@@ -89,6 +90,7 @@ class Decision:
 
 _CHANGED = ("regression", "improvement")
 ALREADY_STORED = "this session is stored already"
+FULL = f"its baseline has its {BATCHES_MOST} batches, and nothing more is needed until a change is accepted"
 
 
 def decide(
@@ -96,10 +98,10 @@ def decide(
 ) -> list[Decision]:
     """What each measurement of a run gives to its baseline, and why not.
 
-    Recorded is what passed, and what is new and without doubts. With ``accept`` a change that the gate
-    found (a regression or an improvement) begins a new epoch, named after the time of the run. Nothing
-    comes from a test that failed by itself, or that fails for one of its measurements, unless that is
-    accepted here; nor from what is inconclusive, over its budget or not measured. ``stored`` is
+    Recorded is what passed, unless its baseline is full, and what is new and without doubts. With ``accept`` a
+    change that the gate found (a regression or an improvement) begins a new epoch, named after the time of the
+    run. Nothing comes from a test that failed by itself, or that fails for one of its measurements, unless that
+    is accepted here; nor from what is inconclusive, over its budget or not measured. ``stored`` is
     :meth:`Store.load`, asked once for each environment.
     """
     known: dict[str, Mapping[Key, Sequence[Record]]] = {}
@@ -127,6 +129,9 @@ def decide(
                 elif newest > result.created:
                     records = ()
                     why_not = f"a change was accepted later, at {newest}; run the tests again"
+                elif verdict.baseline_batches >= BATCHES_MOST and epoch == newest:
+                    records = ()
+                    why_not = FULL
                 else:
                     seen.add((environment, key))
             decisions.append(Decision(key, environment, verdict.status, records, why_not))

@@ -461,6 +461,31 @@ def test_a_regression_says_what_moved_since_when_and_how_to_accept_it() -> None:
     ]
 
 
+def shown(found: Measurement) -> list[str]:
+    """The rows between the sentence and the baseline of a regression's report."""
+    text = failure(TEST, found, REGRESSION, replace(CONTEXT, width=120)).splitlines()
+    return [" ".join(line.split()) for line in text if line.startswith(("  energy", "  power", "  all calls"))]
+
+
+def test_the_figures_are_those_that_the_sentence_compares() -> None:
+    """The session's score; what all calls took on average, with its error, has its own line where it is another."""
+    found = replace(measured(1.3412, 0.0511), sessions=(SessionScore("now", 1.2131, 0.0041),))
+    assert shown(found) == [
+        "energy 0.95 J 1.21 J +27.3%",
+        "power 291 W 296 W +1.8%",
+        "all calls 1.34 ± 0.05 J per call on average; compared is the median round, which a stalled one does not move",
+    ]
+    near = replace(measured(1.2141, 0.0041), sessions=(SessionScore("now", 1.2131, 0.0041),))
+    assert shown(near)[0] == "energy 0.953 J 1.213 ± 0.004 J +27.3%"
+    twice = replace(near, sessions=(SessionScore("a", 1.0, 0.004), SessionScore("b", 1.21, 0.004)))
+    assert shown(twice)[0] == "energy 0.953 J 1.10 J +27.3%"  # the mean of their logarithms, as the gate's
+
+
+def test_a_tiny_error_gives_no_digits_that_mean_nothing() -> None:
+    """Four at most: the baseline's days differ by more."""
+    assert shown(measured(1.213104, 0.0000021))[0] == "energy 0.953 J 1.213 ± 0.001 J +27.3%"
+
+
 def test_an_exceeded_budget_offers_no_acceptance() -> None:
     """--carbon-accept changes baselines, not what a marker allows."""
     over = verdict("over-budget", reason="41.2 J per call, 3% over the budget of 40 J: make the call cheaper")

@@ -9,6 +9,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import geometric_mean
 from typing import Literal, NamedTuple, get_args
 
 from pytest_carbon import gate
@@ -48,6 +49,8 @@ _MOST_NAMES = 2
 """More tests than this are counted in a sentence."""
 _LABEL = 12
 """Columns of the labels in a failure's report."""
+_FIGURES_DIGITS = 4
+"""Digits of the figures then and now, however small the error: a baseline's days differ by more."""
 
 _FAILING: Mapping[str, bool] = {"red": True, "bold": True}
 _WARNING: Mapping[str, bool] = {"yellow": True}
@@ -569,7 +572,8 @@ def _figures(measurement: Measurement, verdict: Verdict, tolerance: float, page:
     if energy_j is None or verdict.baseline_j_per_call is None:
         return []
     was_j, was_s = verdict.baseline_j_per_call, _before(duration_s, verdict.duration_change)
-    was_w, error_j = _before(power_w, verdict.power_change), measurement.energy_j_per_call_error
+    was_w = _before(power_w, verdict.power_change)
+    error_j = None if _mean_differs(measurement) else measurement.energy_j_per_call_error
     moved = _moved(verdict, tolerance)
     rows = [("", "baseline", "now", "change", "")]
     for what, was, now, unit, error, changed in (
@@ -579,7 +583,7 @@ def _figures(measurement: Measurement, verdict: Verdict, tolerance: float, page:
     ):
         if was is None or now is None:
             continue
-        then, today = quantities([was, now], unit, error)
+        then, today = quantities([was, now], unit, error, most=_FIGURES_DIGITS)
         remark = "← this is what moved" if what == moved else ""
         rows.append((what, str(then), str(today), change(changed), remark))
     cells = [[page.clean(cell) for cell in row] for row in rows]
@@ -594,12 +598,26 @@ def _figures(measurement: Measurement, verdict: Verdict, tolerance: float, page:
 
 
 def _now(measurement: Measurement) -> tuple[float | None, float | None, float | None]:
-    """J and s per call, W: time and power as the gate scores them, where it does."""
+    """J and s per call, W: as the gate scores them, where it does, so that they are what its sentence speaks of."""
     energy_j, duration_s = measurement.energy_j_per_call, measurement.duration_s_per_call
-    scored_j = energy_j
-    if measurement.sessions:
-        scored_j, duration_s = measurement.sessions[-1].energy_j_per_call, measurement.sessions[-1].duration_s_per_call
-    return energy_j, duration_s, scored_j / duration_s if scored_j is not None and duration_s else None
+    scores = measurement.sessions
+    if energy_j is not None and scores and all(min(s.energy_j_per_call, s.duration_s_per_call) > 0 for s in scores):
+        energy_j = geometric_mean(score.energy_j_per_call for score in scores)
+        duration_s = geometric_mean(score.duration_s_per_call for score in scores)
+    return energy_j, duration_s, energy_j / duration_s if energy_j is not None and duration_s else None
+
+
+def _mean_differs(measurement: Measurement) -> bool:
+    """Whether the energy of all calls over their number is another figure than the gate's, to those who read it."""
+    mean_j, scored_j = measurement.energy_j_per_call, _now(measurement)[0]
+    return bool(mean_j and scored_j and abs(mean_j / scored_j - 1) > 0.01)
+
+
+def _all_calls(measurement: Measurement) -> str | None:
+    if measurement.energy_j_per_call is None or not _mean_differs(measurement):
+        return None
+    mean = quantity(measurement.energy_j_per_call, "J", measurement.energy_j_per_call_error)
+    return f"{mean} per call on average; compared is the median round, which a stalled one does not move"
 
 
 def _before(now: float | None, relative: float | None) -> float | None:
@@ -623,6 +641,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
     lines: list[str] = []
     for label, text in (
         ("now", _call(measurement) if verdict.baseline_j_per_call is None else None),
+        ("all calls", _all_calls(measurement) if verdict.baseline_j_per_call is not None else None),
         ("allowed", _allowed(verdict, context.tolerance)),
         ("baseline", _baseline(verdict, context.baseline)),
         ("in", context.baseline.location if context.baseline else None),
@@ -645,7 +664,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
 
 
 def _call(measurement: Measurement) -> str:
-    energy_j, duration_s, power_w = _now(measurement)
+    energy_j, (_, duration_s, power_w) = measurement.energy_j_per_call, _now(measurement)
     assert energy_j is not None
     text = f"{quantity(energy_j, 'J', measurement.energy_j_per_call_error)} per call"
     if duration_s and power_w is not None:

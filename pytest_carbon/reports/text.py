@@ -57,12 +57,14 @@ class Quantity:
         return f"{self.value}{error} {self.unit}"
 
 
-def quantities(values: Iterable[float], unit: str, error: float | None = None) -> list[Quantity]:
+def quantities(
+    values: Iterable[float], unit: str, error: float | None = None, *, most: int = _MOST_SIGNIFICANT
+) -> list[Quantity]:
     """Finite values in one unit with one number of decimals, so that they can be compared at a glance.
 
     The prefix is that of the largest. ``error`` is the error of the last value and decides how many digits
     are worth showing: two of the error where its leading digits are below 355, else one (the Particle Data
-    Group's rule). Without it, three significant digits of the largest.
+    Group's rule), ``most`` significant ones of the largest value at most. Without it, three of the largest.
     """
     values = list(values)
     if not all(map(math.isfinite, values)):
@@ -73,10 +75,10 @@ def quantities(values: Iterable[float], unit: str, error: float | None = None) -
     top = _LARGEST.get(unit, max(_PREFIXES))
     power = math.floor(math.log10(largest) / 3) if largest else 0
     power = min(top, max(min(_PREFIXES), power))
-    decimals = _decimals(largest / 1000.0**power, error and error / 1000.0**power)
+    decimals = _decimals(largest / 1000.0**power, error and error / 1000.0**power, most)
     if power < top and round(largest / 1000.0**power, decimals) >= 1000:
         power += 1
-        decimals = _decimals(1.0, error and error / 1000.0**power)
+        decimals = _decimals(1.0, error and error / 1000.0**power, most)
     scale, unit = 1000.0**power, _PREFIXES[power] + unit
     if largest and not 1e-4 < largest / scale < 1e7:  # beyond what the prefixes reach
         texts = [f"{value / scale:.1e}" for value in values]
@@ -93,7 +95,7 @@ def quantity(value: float, unit: str, error: float | None = None) -> Quantity:
     return quantities([value], unit, error)[0]
 
 
-def _decimals(value: float, error: float | None) -> int:
+def _decimals(value: float, error: float | None, most: int) -> int:
     if error:
         exponent = math.floor(math.log10(error))
         leading = error / 10.0**exponent
@@ -102,7 +104,7 @@ def _decimals(value: float, error: float | None) -> int:
         wanted = max(0, _SIGNIFICANT - 1 - math.floor(math.log10(value)))
     else:
         return 0
-    return min(wanted, _MOST_SIGNIFICANT - 1 - math.floor(math.log10(value)))
+    return min(wanted, most - 1 - math.floor(math.log10(value)))
 
 
 def _number(value: float, decimals: int) -> str:

@@ -478,7 +478,7 @@ def test_the_figures_are_those_that_the_sentence_compares() -> None:
     near = replace(measured(1.2141, 0.0041), sessions=(SessionScore("now", 1.2131, 0.0041),))
     assert shown(near)[0] == "energy 0.953 J 1.213 ± 0.004 J +27.3%"
     twice = replace(near, sessions=(SessionScore("a", 1.0, 0.004), SessionScore("b", 1.21, 0.004)))
-    assert shown(twice)[0] == "energy 0.953 J 1.10 J +27.3%"  # the mean of their logarithms, as the gate's
+    assert shown(twice)[0] == "energy 0.95 J 1.10 J +27.3%"  # the mean of their logarithms, as the gate's
 
 
 def test_a_tiny_error_gives_no_digits_that_mean_nothing() -> None:

@@ -49,11 +49,31 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Refuse a marker that cannot be used, with or without ``--carbon``."""
+    refused: dict[str, str] = {}
     for item in items:
         if item.get_closest_marker(options.MARKER) is not None:
-            options.budgets_of(item)
+            try:
+                options.budgets_of(item)
+            except pytest.UsageError as error:
+                if not hasattr(config, "workerinput"):
+                    raise
+                refused[item.nodeid] = str(error)
+    if refused:
+        config.pluginmanager.register(_Refused(refused))
+
+
+class _Refused:
+    """In a worker of pytest-xdist, which an exception at collection ends without a word of why: the tests fail."""
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        self._texts = texts
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if item.nodeid in self._texts:
+            pytest.fail(self._texts[item.nodeid], pytrace=False)
 
 
 @pytest.fixture

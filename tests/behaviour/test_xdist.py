@@ -65,3 +65,21 @@ def test_without_carbon_workers_run(run_carbon: CarbonRunner, pytester: pytest.P
     """The fixture calls, and measures nothing."""
     pytester.makepyfile(test_it=SUITE)
     assert run_carbon("-n", "2", carbon=False, subprocess=True).outcomes() == {"passed": 2}
+
+
+def test_a_marker_that_cannot_be_used_is_told_through_workers(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester
+) -> None:
+    """Its tests fail with the reason, which an exception in a worker would lose; the others run."""
+    pytester.makepyfile(
+        test_it="""
+import pytest
+
+@pytest.mark.carbon_budget(enery="2 J")
+def test_a(): pass
+def test_b(): pass
+"""
+    )
+    run = run_carbon("-n", "2", carbon=False, subprocess=True)
+    assert (run.ret, run.outcomes()) == (1, {"errors": 1, "passed": 1})
+    assert "test_it.py::test_a: carbon_budget(enery='2 J'): the keywords are energy, emissions, per" in run.text

@@ -332,7 +332,11 @@ class _Process:
             _send(self._to, message)
             answered = select.poll()  # select() is for the first 1024 files of a process, and training opens more
             answered.register(self._from, select.POLLIN)
-            if answered.poll(1000 * timeout_s):
+            ready = answered.poll(1000 * timeout_s)  # what a signal's handler raises meanwhile goes through
+        except (OSError, ValueError):
+            raise _Died(self._last_words()) from None
+        try:
+            if ready:
                 answer: tuple[str, Any] = pickle.load(self._from)
                 return answer
         except Exception:  # where a test closed our files, another's have their numbers, and any bytes may come

@@ -55,15 +55,13 @@ def pytest_runtest_teardown(item):
 
 def test_runs_that_end_at_the_same_time(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """They wait for each other: each has its records in each file, of which there is one line a record."""
-    runs = 4
+    runs = 3
     for module in ("test_a", "test_b"):
         pytester.makepyfile(**{module: SUITE})
     pytester.makeconftest(
         f"""
 import os, time
 from pathlib import Path
-
-def pytest_sessionfinish(): pass
 
 def pytest_runtest_teardown(item, nextitem):
     if nextitem is None:
@@ -108,7 +106,7 @@ def pytest_runtest_teardown():
     run = run_carbon("--carbon-record")
     assert run.ret == 0
     (pytester.path / "conftest.py").unlink()
-    epochs = {record["energy_j_per_call"]: record["epoch"] for record in records(pytester.path)}
+    epochs = {round(record["energy_j_per_call"], 9): record["epoch"] for record in records(pytester.path)}
     assert epochs[1.0] == "0"
     assert epochs[2.0] > "0"
     monkeypatch.setenv("COST", "2")

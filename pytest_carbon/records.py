@@ -343,6 +343,8 @@ class SessionResult:
     intensity: CarbonIntensity
     suite: SuiteVerdict
     tests: tuple[TestResult, ...] = ()
+    others: tuple[tuple[Environment, SuiteVerdict], ...] = ()
+    """The other environments, where not all was measured in one (a test opened a second GPU), and their suites."""
     cost_energy_j: float | None = None
     """What measuring itself cost: everything the gated domains took during the run but outside the calls."""
     commit: str | None = None

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,6 +76,7 @@ class CarbonSession:
         self._store: baselines.Store | None = None
         self._stored: dict[str, dict[Key, list[Record]]] = {}
         self._result: SessionResult | None = None
+        self._suites: dict[str, SuiteVerdict] = {}
         self._recorded: set[Key] = set()
         self._notes: list[str] = []
         self._shown: list[str] = []
@@ -297,7 +298,7 @@ class CarbonSession:
         ran = [test for test in self._tests.values() if test.outcome is not None]
         held = [(test, *self._held(test, m)) for test in ran for m in self._measurements(test)]
         measured = [(test, m) for test, m, _ in held]
-        verdicts, suites = self._judge([(m.environment, candidate) for _, m, candidate in held])
+        verdicts, self._suites = self._judge([(m.environment, candidate) for _, m, candidate in held])
         pairs: dict[str, list[tuple[Measurement, Verdict]]] = {}
         for test, m in measured:
             pairs.setdefault(test.key, []).append((m, verdicts[m.environment][test.key, m.name]))
@@ -311,8 +312,9 @@ class CarbonSession:
             exit_status=0,
             environment=main,
             intensity=self._intensity,
-            suite=suites.get(main.id, SuiteVerdict(0, 0, self._settings.false_alarms)),
+            suite=self._suites.get(main.id, SuiteVerdict(0, 0, self._settings.false_alarms)),
             tests=tuple(tests),
+            others=tuple((self._rig.environment(id), self._suites[id]) for id in self._suites if id != main.id),
             cost_energy_j=self._rig.cost_j(),
             commit=git.commit,
             branch=git.branch,
@@ -338,7 +340,8 @@ class CarbonSession:
             else t
             for t in result.tests
         ]
-        self._gone(main.id)
+        for id in dict.fromkeys((main.id, *self._suites)):
+            self._gone(id)
         if self._shown[3:] and self._config.option.verbose <= 0:
             self._shown[2:] = [f"{len(self._shown) - 2} more limits are shown only, not enforced; -v lists them"]
         notes = (*self._rig.notes, *self._shown, *self._notes)
@@ -402,7 +405,7 @@ class CarbonSession:
         """Verdicts and what the suite shares, by environment."""
         verdicts: dict[str, dict[Key, Verdict]] = {}
         suites: dict[str, SuiteVerdict] = {}
-        for id in {id for id, _ in held}:
+        for id in dict.fromkeys(id for id, _ in held):
             verdicts[id], suites[id] = gate.judge(
                 [candidate for there, candidate in held if there == id],
                 self._stored_in(id),
@@ -492,7 +495,7 @@ class CarbonSession:
         assert self._result is not None
         assert self._rig is not None
         records = self._stored_in(m.environment).get((result.nodeid, m.name), [])
-        known, sentence = self._nearest(m.environment)
+        nearest = self._elsewhere(m.environment, {(result.nodeid, m.name)})
         allowed = budget.budget_for(test.budgets, m.name, m.environment)
         tolerance = allowed.tolerance if allowed and allowed.tolerance is not None else self._settings.tolerance
         return terminal.FailureContext(
@@ -502,8 +505,8 @@ class CarbonSession:
             commit=self._result.commit,
             dirty=self._result.dirty,
             baseline=terminal.BaselineSummary.of(records, self._location(result.nodeid, m)) if records else None,
-            suite=self._result.suite.moved,
-            nearest=": ".join((known[0], sentence)) if sentence else None,
+            suite=self._suites[m.environment].moved,
+            nearest=": ".join(nearest) if nearest else None,
             report=str(self._settings.json) if self._settings.json else None,
             arguments=self._again(test.item),
             width=self._width(),
@@ -536,16 +539,35 @@ class CarbonSession:
         place = self._place(m.environment)
         return str(Path(place) / module_file(test)) if isinstance(self._settings.baseline, Path) else place
 
-    def _nearest(self, id: str) -> tuple[list[str], str | None]:
-        """The environments that have a baseline, nearest first, and how the first differs, where this one has none."""
-        known = list(self._stored)
-        if id in known:
-            return known, None
-        found = environment.nearest(id, known)
-        if found is None:
-            return known, None
-        first, sentence = found
-        return [first, *(k for k in known if k != first)], sentence
+    def _elsewhere(self, id: str, keys: Collection[Key]) -> tuple[str, str] | None:
+        """The environment nearest to one that holds none of some measurements, and how it differs; rather one that
+        does hold any of them. None where the one itself holds one, or there is no other."""
+        if any(key in self._stored_in(id) for key in keys):
+            return None
+        holding = [there for there, stored in self._stored.items() if any(key in stored for key in keys)]
+        return environment.nearest(id, holding or ([] if id in self._stored else self._stored))
+
+    def _seen_from(self, id: str) -> terminal.Stored:
+        """What is stored, as seen from an environment of this run."""
+        assert self._result is not None
+        known, stored = list(self._stored), self._stored_in(id)
+        measured = [(t.nodeid, m.name) for t in self._result.tests for m, _ in t.measurements if m.environment == id]
+        sentence = None
+        if id not in known and (found := self._elsewhere(id, measured)) is not None:
+            first, sentence = found
+            known = [first, *(k for k in known if k != first)]
+        ran = {t.nodeid for t in self._result.tests}
+        return terminal.Stored(
+            known,
+            sentence,
+            not_run=[key for key in stored if key[0] not in ran],
+            elsewhere={
+                key: there
+                for key in measured
+                if any(key in each for each in self._stored.values())
+                and (there := self._elsewhere(id, {key})) is not None
+            },
+        )
 
     def _ascii(self) -> bool:
         """Whether the terminal cannot show what the reports are written with."""
@@ -590,19 +612,15 @@ class CarbonSession:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._result is None:
             return
-        known, nearest = self._nearest(self._result.environment.id)
-        quiet = terminalreporter.verbosity < 0
-        ran = {t.nodeid for t in self._result.tests}
         problems = set(self._problems)
+        ids = [self._result.environment.id, *(each.id for each, _ in self._result.others)]
         lines = terminal.summary(
             replace(self._result, notes=tuple(n for n in self._result.notes if n not in problems)),
+            {id: self._seen_from(id) for id in ids},
             width=self._width(),
-            quiet=quiet,
+            quiet=terminalreporter.verbosity < 0,
             verbose=terminalreporter.verbosity > 0,
-            environments=known,
-            nearest=nearest,
             ascii=self._ascii(),
-            not_run=[k for k in self._stored_in(self._result.environment.id) if k[0] not in ran],
         )
         for line in lines:
             terminalreporter.write_line(line.text, **line.markup)

@@ -141,6 +141,7 @@ def test_a_report_has_these_keys() -> None:
         "carbon": {"intensity_g_per_kwh": 369.5, "pue": 1.0, "source": "Our World in Data, Ember", "year": 2023},
         "cost_of_measuring": {"energy_j": 360.0, "emissions_g": pytest.approx(0.03695)},
         "suite": {"gated": 12, "compared": 11, "median_change": 0.004, "false_alarm_rate": 0.01, "moved": None},
+        "other_environments": [],
         "notes": ["a note"],
         "tests": [
             {
@@ -334,15 +335,18 @@ tests = st.builds(
     TestResult, texts, st.just("failed"), some(st.tuples(measurements, verdicts)), st.none() | st.just("passed")
 )
 gpus = st.builds(Gpu, counts, texts, texts, maybe_number, maybe_count)
+environments = st.builds(Environment, texts, some(gpus), maybe_text, maybe_count, *[maybe_text] * 5)
+suites = st.builds(SuiteVerdict, counts, counts, numbers, maybe_number, maybe_text)
 runs = st.builds(
     SessionResult,
     session=texts,
     created=times,
     duration_s=numbers,
     exit_status=counts,
-    environment=st.builds(Environment, texts, some(gpus), maybe_text, maybe_count, *[maybe_text] * 5),
+    environment=environments,
     intensity=st.builds(CarbonIntensity, st.floats(0, 2000), st.floats(1, 3), texts, maybe_count),
-    suite=st.builds(SuiteVerdict, counts, counts, numbers, maybe_number, maybe_text),
+    suite=suites,
+    others=some(st.tuples(environments, suites)),
     tests=some(tests),
     cost_energy_j=maybe_number,
     commit=maybe_text,
@@ -472,6 +476,15 @@ def a_test(name: str, status: Status, **changes: Any) -> TestResult:
     return TestResult(f"tests/test_m.py::{name}", outcome, ((replace(CALL, **changes), verdict),), "passed")
 
 
+def test_each_environment_of_a_report_is_stored_as_what_it_is() -> None:
+    """A second GPU that a test opened is among the GPUs of that test's baseline only."""
+    two = replace(HOST, id="2x-nvidia-h100-80gb-hbm3-700w-gpu", gpus=(*HOST.gpus, Gpu(1, "GPU-5678", "NVIDIA H100")))
+    tests = (a_test("one", "pass"), a_test("two", "pass", environment=two.id))
+    accepted(replace(RUN, tests=tests, others=((two, SuiteVerdict(1, 1, 0.01)),)))
+    (header,) = [p.read_text().splitlines()[0] for p in Path("carbon-baselines", two.id).rglob("*.jsonl")]
+    assert '{"name": "NVIDIA H100", "power_limit_w": null}' in header
+
+
 def test_accepting_a_report_does_what_the_flag_does() -> None:
     """The change begins an epoch, what passed is recorded, the rest is named with its reason."""
     assert accepted(
@@ -482,14 +495,14 @@ def test_accepting_a_report_does_what_the_flag_does() -> None:
                 a_test("fine", "pass"),
                 a_test("same", "pass"),
                 a_test("dear", "over-budget"),
-                a_test("doubtful", "new"),
+                a_test("doubtful", "new", doubts=(Doubt("unquiet", "it was not quiet"),)),
             ),
         )
     ) == [
         "tests/test_m.py::slower (call): regression accepted, 1.12 J → 1.21 J per call (+8.0%).",
         "tests/test_m.py::dear (call): not recorded: it is over its budget, which no flag lifts; "
         "change the budget or the code.",
-        "tests/test_m.py::doubtful (call): not recorded: it is new and in doubt (tail).",
+        "tests/test_m.py::doubtful (call): not recorded: it is new and in doubt (unquiet).",
         "1x-nvidia-h100-80gb-hbm3-700w-gpu: 1 accepted as a change, 2 recorded, of 5 measurements of session now.",
     ]
     stored = open_store("carbon-baselines").load(HOST.id)

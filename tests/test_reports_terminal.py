@@ -36,6 +36,7 @@ from pytest_carbon.reports.terminal import (
     BaselineSummary,
     FailureContext,
     Line,
+    Stored,
     failure,
     junit_properties,
     progress,
@@ -108,8 +109,12 @@ def report(result: SessionResult, **options: Any) -> list[str]:
 
 
 def lines(result: SessionResult, **options: Any) -> list[Line]:
-    defaults = {"width": 80, "quiet": False, "verbose": False, "environments": [H100], "nearest": None}
-    return summary(result, **{**defaults, **options})
+    stored = {field: options.pop(field) for field in ("nearest", "not_run", "elsewhere") if field in options}
+    here = Stored(options.pop("environments", [H100]), **stored)
+    others = options.pop("others", {})
+    return summary(
+        result, {result.environment.id: here, **others}, **{"width": 80, "quiet": False, "verbose": False, **options}
+    )
 
 
 def joined(result: SessionResult, **options: Any) -> str:
@@ -289,6 +294,39 @@ def test_measurements_that_were_not_run_are_named_where_they_are_known() -> None
     assert "compared 1 of 2: tests/test_m.py::test_a was not run" in one
     three = report(result, not_run=[("a", "call"), ("b", "call"), ("c", "x")])
     assert "compared 1 of 4: 3 with a baseline were not run" in three
+
+
+TWO = replace(MACHINE, id=H100.replace("1x", "2x"), gpus=(*MACHINE.gpus, Gpu(1, "GPU-2", "NVIDIA H100 80GB HBM3")))
+
+
+def in_two_environments() -> SessionResult:
+    """The first test was measured on one GPU; the others on two, for the first of them opened the second."""
+    tests = (
+        result_of("t.py::test_one", (measured(1.0, 0.01), verdict("pass", 0.01, 0.07))),
+        result_of("t.py::test_two", (measured(2.0, 0.01, environment=TWO.id), verdict("new"))),
+        result_of("t.py::test_old", (measured(3.0, 0.01, environment=TWO.id), verdict("regression", 0.5, 0.07))),
+    )
+    suite = SuiteVerdict(1, 1, 0.01)
+    return run(*tests, suite=suite, others=((TWO, replace(suite, moved="the whole suite is 50% up")),))
+
+
+def test_each_environment_has_its_table_and_its_count() -> None:
+    """What is compared in one is not counted in another; a test whose baseline lies in another is said to have it."""
+    there = {TWO.id: Stored([H100], elsewhere={("t.py::test_two", "call"): (H100, "same GPU, 1 → 2 GPUs")})}
+    text = report(in_two_environments(), others=there, width=100)
+    assert [line.strip("= ") for line in text if line.startswith("==")] == [f"carbon: {H100}", f"carbon: {TWO.id}"]
+    at = [next(i for i, line in enumerate(text) if line.startswith(t)) for t in ("t.py::test_one", "t.py::test_two")]
+    second = text.index(next(line for line in text if TWO.id in line))
+    assert at[0] < second < at[1]
+    assert "compared 1 of 1" in text[:second]
+    said = " ".join(line.strip() for line in text[second:])
+    assert "the whole suite is 50% up compared 1 of 2: t.py::test_two has no baseline (record one" in said
+    assert f"t.py::test_two has no baseline here, but in {H100} (same GPU, 1 → 2 GPUs)" in said
+    assert "GPUs that a test has opened stay open for the tests after it, and count there: say with" in said
+    assert said.count("measuring cost") == 1
+    quiet = report(in_two_environments(), others=there, width=100, quiet=True)
+    assert f"carbon ({H100}): compared 1 of 1 (1 pass)" in quiet
+    assert any(line.startswith(f"carbon ({TWO.id}): compared 1 of 2") for line in quiet)
 
 
 def test_what_is_over_budget_and_not_compared_is_accounted_for() -> None:

@@ -74,7 +74,7 @@ def write(result: SessionResult, path: Path) -> None:
 
 
 def _run(result: SessionResult) -> dict[str, Any]:
-    environment, cost = result.environment, _finite(result.cost_energy_j)
+    cost = _finite(result.cost_energy_j)
     return {
         "format": FORMAT,
         "session": result.session,
@@ -84,26 +84,7 @@ def _run(result: SessionResult) -> dict[str, Any]:
         "commit": result.commit,
         "branch": result.branch,
         "dirty": result.dirty,
-        "environment": {
-            "id": environment.id,
-            "gpus": [
-                {
-                    "index": gpu.index,
-                    "uuid": gpu.uuid,
-                    "name": gpu.name,
-                    "power_limit_w": _finite(gpu.power_limit_w),
-                    "memory_bytes": gpu.memory_bytes,
-                }
-                for gpu in environment.gpus
-            ],
-            "cpu": environment.cpu,
-            "cpu_count": environment.cpu_count,
-            "driver": environment.driver,
-            "torch": environment.torch,
-            "python": environment.python,
-            "pytest_carbon": environment.pytest_carbon,
-            "boot": environment.boot,
-        },
+        "environment": _environment(result.environment),
         "carbon": {
             "intensity_g_per_kwh": _finite(result.intensity.g_per_kwh),
             "pue": _finite(result.intensity.pue),
@@ -114,14 +95,44 @@ def _run(result: SessionResult) -> dict[str, Any]:
             "energy_j": cost,
             "emissions_g": None if cost is None else _finite(result.intensity.emissions_g(cost)),
         },
-        "suite": {
-            "gated": result.suite.gated,
-            "compared": result.suite.compared,
-            "median_change": _finite(result.suite.median_change),
-            "false_alarm_rate": _finite(result.suite.false_alarm_rate),
-            "moved": result.suite.moved,
-        },
+        "suite": _suite(result.suite),
+        "other_environments": [
+            {"environment": _environment(environment), "suite": _suite(suite)} for environment, suite in result.others
+        ],
         "notes": list(result.notes),
+    }
+
+
+def _environment(environment: Environment) -> dict[str, Any]:
+    return {
+        "id": environment.id,
+        "gpus": [
+            {
+                "index": gpu.index,
+                "uuid": gpu.uuid,
+                "name": gpu.name,
+                "power_limit_w": _finite(gpu.power_limit_w),
+                "memory_bytes": gpu.memory_bytes,
+            }
+            for gpu in environment.gpus
+        ],
+        "cpu": environment.cpu,
+        "cpu_count": environment.cpu_count,
+        "driver": environment.driver,
+        "torch": environment.torch,
+        "python": environment.python,
+        "pytest_carbon": environment.pytest_carbon,
+        "boot": environment.boot,
+    }
+
+
+def _suite(suite: SuiteVerdict) -> dict[str, Any]:
+    return {
+        "gated": suite.gated,
+        "compared": suite.compared,
+        "median_change": _finite(suite.median_change),
+        "false_alarm_rate": _finite(suite.false_alarm_rate),
+        "moved": suite.moved,
     }
 
 
@@ -309,44 +320,23 @@ def _brief(value: Any) -> str:
 
 def _result(report: _Object) -> SessionResult:
     check_format(report.format(), FORMAT)
-    environment, carbon, suite = report.child("environment"), report.child("carbon"), report.child("suite")
+    environment, carbon = _read_environment(report.child("environment")), report.child("carbon")
     return SessionResult(
         session=report.text("session"),
         created=report.time("created"),
         duration_s=report.number("duration_s"),
         exit_status=report.count("exit_status"),
-        environment=Environment(
-            id=environment.text("id"),
-            gpus=tuple(
-                Gpu(
-                    gpu.count("index"),
-                    gpu.text("uuid"),
-                    gpu.text("name"),
-                    gpu.number_or_none("power_limit_w"),
-                    gpu.count_or_none("memory_bytes"),
-                )
-                for gpu in environment.objects("gpus")
-            ),
-            cpu=environment.text_or_none("cpu"),
-            cpu_count=environment.count_or_none("cpu_count"),
-            driver=environment.text_or_none("driver"),
-            torch=environment.text_or_none("torch"),
-            python=environment.text_or_none("python"),
-            pytest_carbon=environment.text_or_none("pytest_carbon"),
-            boot=environment.text_or_none("boot"),
-        ),
+        environment=environment,
         intensity=CarbonIntensity(
             carbon.number("intensity_g_per_kwh"),
             carbon.number("pue"),
             carbon.text("source"),
             carbon.count_or_none("year"),
         ),
-        suite=SuiteVerdict(
-            gated=suite.count("gated"),
-            compared=suite.count("compared"),
-            false_alarm_rate=suite.number("false_alarm_rate"),
-            median_change=suite.number_or_none("median_change"),
-            moved=suite.text_or_none("moved"),
+        suite=_read_suite(report.child("suite")),
+        others=tuple(
+            (_read_environment(other.child("environment")), _read_suite(other.child("suite")))
+            for other in report.objects("other_environments")
         ),
         tests=tuple(map(_read_test, report.objects("tests"))),
         cost_energy_j=report.child("cost_of_measuring").number_or_none("energy_j"),
@@ -354,6 +344,39 @@ def _result(report: _Object) -> SessionResult:
         branch=report.text_or_none("branch"),
         dirty=report.flag_or_none("dirty"),
         notes=report.texts("notes"),
+    )
+
+
+def _read_environment(environment: _Object) -> Environment:
+    return Environment(
+        id=environment.text("id"),
+        gpus=tuple(
+            Gpu(
+                gpu.count("index"),
+                gpu.text("uuid"),
+                gpu.text("name"),
+                gpu.number_or_none("power_limit_w"),
+                gpu.count_or_none("memory_bytes"),
+            )
+            for gpu in environment.objects("gpus")
+        ),
+        cpu=environment.text_or_none("cpu"),
+        cpu_count=environment.count_or_none("cpu_count"),
+        driver=environment.text_or_none("driver"),
+        torch=environment.text_or_none("torch"),
+        python=environment.text_or_none("python"),
+        pytest_carbon=environment.text_or_none("pytest_carbon"),
+        boot=environment.text_or_none("boot"),
+    )
+
+
+def _read_suite(suite: _Object) -> SuiteVerdict:
+    return SuiteVerdict(
+        gated=suite.count("gated"),
+        compared=suite.count("compared"),
+        false_alarm_rate=suite.number("false_alarm_rate"),
+        median_change=suite.number_or_none("median_change"),
+        moved=suite.text_or_none("moved"),
     )
 
 
@@ -430,8 +453,9 @@ def accept_report(path: Path, store: Store) -> list[str]:
     for decision in decisions:
         if decision.records:
             records.setdefault(decision.environment, []).extend(decision.records)
+    there = {environment.id: environment for environment, _ in result.others}
     for environment_id, added in records.items():
-        store.append(replace(result.environment, id=environment_id), added)
+        store.append(there.get(environment_id, replace(result.environment, id=environment_id)), added)
     return list(_sentences(result, decisions))
 
 

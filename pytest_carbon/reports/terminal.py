@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import geometric_mean
 from typing import Literal, NamedTuple, get_args
 
@@ -51,6 +51,11 @@ _LABEL = 12
 """Columns of the labels in a failure's report."""
 _FIGURES_DIGITS = 4
 """Digits of the figures then and now, however small the error: a baseline's days differ by more."""
+
+_STAY_OPEN = (
+    "GPUs that a test has opened stay open for the tests after it, and count there: say with --carbon-gpus which are to"
+    " be measured, or run those tests in a process of their own"
+)
 
 _FAILING: Mapping[str, bool] = {"red": True, "bold": True}
 _WARNING: Mapping[str, bool] = {"yellow": True}
@@ -126,6 +131,20 @@ class FailureContext:
 # --- after the run ---------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What is stored, as seen from one environment."""
+
+    environments: Sequence[str]
+    """The ids that have a baseline, nearest first."""
+    nearest: str | None = None
+    """How the first of them differs from this one, given where this one has none."""
+    not_run: Sequence[Key] | None = None
+    """The measurements that have a baseline here and were not run; None: their number follows from the suite's."""
+    elsewhere: Mapping[Key, tuple[str, str]] = field(default_factory=dict)
+    """Where what was measured here, and has no baseline here, has one, and how that environment differs."""
+
+
 class _Row(NamedTuple):
     test: TestResult
     measurement: Measurement
@@ -154,42 +173,50 @@ def _label(key: Key) -> str:
 
 def summary(
     result: SessionResult,
+    stored: Mapping[str, Stored],
     *,
     width: int,
     quiet: bool,
     verbose: bool,
-    environments: Sequence[str],
-    nearest: str | None,
-    not_run: Sequence[Key] | None = None,
     ascii: bool = False,
 ) -> list[Line]:
-    """What stands at the end of the run: the table, and what it cannot say.
+    """What stands at the end of the run: a table for each environment, and what it cannot say.
 
-    ``environments``: the ids that have a baseline, nearest first; ``nearest``: how the first of them
-    differs from this one, given where this one has none. ``not_run``: the measurements that have a
-    baseline here and were not run (None: their number follows from the suite's). ``quiet``: only the rows
+    ``stored``: what there is for the result's environment, and for each of its others. ``quiet``: only the rows
     that do not simply pass, and one sentence. No line is wider than ``width`` (30 at least).
     """
     page = Page(width, ascii)
-    rows = [_Row(test, *pair) for test in result.tests for pair in test.measurements]
-    compared = _compared(rows, result, not_run, tally=quiet)
-    nearby = _nearest(environments, nearest)
-    shared = (result.suite.moved, _WARNING if result.settings.gate == "warn" else _FAILING)
+    lines: list[Line] = []
+    fewest = min(len(each.gpus) for each in (result.environment, *(other for other, _ in result.others)))
+    for part, rows in _parts(result):
+        here = stored[part.environment.id]
+        compared = _compared(rows, part, here.not_run, tally=quiet)
+        nearby = _nearest(here.environments, here.nearest)
+        shared = (part.suite.moved, _WARNING if result.settings.gate == "warn" else _FAILING)
+        if quiet:
+            shown = _unfolded([row for row in rows if row.verdict.status != "pass"], result.settings)
+            which = f" ({part.environment.id})" if result.others else _estimated(part)
+            sentence = ". ".join(filter(None, [f"carbon{which}: {compared}", nearby]))
+            lines += _table(shown, page, result.settings, header=False)
+            lines += _sentences(page, [shared, (sentence, _PLAIN)])
+            continue
+        shown = rows if verbose else _unfolded(rows, result.settings)
+        lines += [_headline(part, page), *_table(shown, page, result.settings)]
+        lines += _sentences(page, [(_folded(rows, shown, result.settings), _PLAIN)])
+        if rows:
+            lines.append(Line(""))
+        lines += _sentences(page, [shared, (compared, _PLAIN), (nearby, _PLAIN)])
+        lines += _sentences(page, [(text, _WARNING) for text in _elsewhere(rows, here)])
+        if here.elsewhere and len(part.environment.gpus) > fewest and result.settings.gpus == "used":
+            lines += _sentences(page, [(_STAY_OPEN, _WARNING)])
+        if result.others:
+            lines.append(Line(""))
     if quiet:
-        shown = _unfolded([row for row in rows if row.verdict.status != "pass"], result.settings)
-        sentence = ". ".join(filter(None, [f"carbon{_estimated(result)}: {compared}", nearby]))
-        return _table(shown, page, result.settings, header=False) + _sentences(page, [shared, (sentence, _PLAIN)])
-    shown = rows if verbose else _unfolded(rows, result.settings)
-    lines = [_headline(result, page), *_table(shown, page, result.settings)]
-    lines += _sentences(page, [(_folded(rows, shown, result.settings), _PLAIN)])
-    if rows:
-        lines.append(Line(""))
+        return lines
+    rows = [_Row(test, *pair) for test in result.tests for pair in test.measurements]
     return lines + _sentences(
         page,
         [
-            shared,
-            (compared, _PLAIN),
-            (nearby, _PLAIN),
             (_too_weak(rows), _WARNING),
             *((doubt, _WARNING) for doubt in _doubts(rows)),
             (_warn_only(rows, result.settings), _WARNING),
@@ -198,6 +225,22 @@ def summary(
             *((note, _PLAIN) for note in result.notes),
         ],
     )
+
+
+def _parts(result: SessionResult) -> list[tuple[SessionResult, list[_Row]]]:
+    """The result as each of its environments has it, with that one's rows."""
+    rows = [_Row(test, *pair) for test in result.tests for pair in test.measurements]
+    others = {environment.id for environment, _ in result.others}
+    return [
+        (result, [row for row in rows if row.measurement.environment not in others]),
+        *(
+            (
+                replace(result, environment=environment, suite=suite),
+                [row for row in rows if row.measurement.environment == environment.id],
+            )
+            for environment, suite in result.others
+        ),
+    ]
 
 
 def _sentences(page: Page, texts: Iterable[tuple[str | None, Mapping[str, bool]]]) -> list[Line]:
@@ -471,6 +514,18 @@ def _nearest(environments: Sequence[str], nearest: str | None) -> str | None:
         nearest = f"{environments[0]} ({nearest})"
     also = f"; others: {listing(environments[1:])}" if environments[1:] else ""
     return f"nearest environment with a baseline: {nearest}{also}"
+
+
+def _elsewhere(rows: list[_Row], here: Stored) -> list[str]:
+    """What is held to nothing here and would be in another environment, where that is not said already."""
+    texts = []
+    found = [(row, here.elsewhere.get((row.test.nodeid, row.measurement.name))) for row in rows]
+    for there in dict.fromkeys(there for _, there in found if there is not None):
+        concerned = [row for row, where in found if where == there]
+        if here.nearest is None or here.environments[:1] != [there[0]]:
+            has = _verb(concerned, "has", "have")
+            texts.append(f"{_who(concerned)} {has} no baseline here, but in {there[0]} ({there[1]})")
+    return texts
 
 
 def _too_weak(rows: list[_Row]) -> str | None:

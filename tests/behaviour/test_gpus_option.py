@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CarbonRunner
-from faults import STEPPED, WORK, simulated_gpus
+from faults import H100, STEPPED, WORK, simulated_gpus
 
 from simulation import SimulatedGpu
 
@@ -82,6 +82,39 @@ def test_it(carbon):
         run = run_carbon(*STEPPED, f"--carbon-gpus={option}")
     domains = [d["domain"] for d in run.measurement("test_it")["domains"]]
     assert domains == (["gpu:1"] if count == 1 else ["gpu:0", "gpu:1", "gpu:2"])
+
+
+def test_a_gpu_that_an_earlier_test_opened(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts from then on: in a table of its own, with the environment named in which the test has its baseline."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pytester.makepyfile(
+        test_it=f"""
+{WORK}
+import os
+
+def test_first(carbon):
+    attach().set_processes(0, [os.getpid()])
+    carbon(work)
+
+def test_second(carbon):
+    attach().set_processes(1, [os.getpid()])
+    carbon(work)
+"""
+    )
+    two = H100.replace("1x", "2x")
+    with simulated_gpus(pytester.path, nvml_library, GPUS) as sim:
+        run_carbon(*STEPPED, "--carbon-record", "-k", "second")
+        sim.set_processes(1, [])
+        run = run_carbon(*STEPPED, "--carbon-strict")
+    assert [each["environment"]["id"] for each in run.report["other_environments"]] == [two]
+    assert run.measurement("first")["environment"] == H100
+    assert run.measurement("second")["environment"] == two
+    assert run.text.index(f"carbon: {H100} =") < run.text.index(f"carbon: {two} =")
+    assert f"nearest environment with a baseline: {H100} (same GPU, 1 → 2 GPUs)" in run.text
+    assert "GPUs that a test has opened stay open" in run.text
+    assert f"nearest {H100}: same GPU, 1 → 2 GPUs" in run.text
 
 
 def test_one_that_a_child_uses(

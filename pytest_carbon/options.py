@@ -7,6 +7,7 @@ records and units are imported only where something of it is used.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import math
 import os
@@ -500,6 +501,18 @@ def _root_without(config: pytest.Config) -> tuple[Path, Path | None]:
     known = inspect.signature(determine_setup).parameters  # pytest 8 has no override_ini there
     root, ini, *_ = determine_setup(**{name: value for name, value in given.items() if name in known})
     return root, ini
+
+
+def remove_old_report(config: pytest.Config) -> None:
+    """An earlier run's ``--carbon-json`` goes before this run begins: where it writes none, there is none to mistake.
+
+    Not for a run that only shows something, and nothing but a file: not a pipe.
+    """
+    option = config.option
+    if option.carbon_json and not (option.collectonly or option.help or option.version):
+        with contextlib.suppress(OSError):  # what stands in the way is refused where the options are read
+            if (report := _path(option.carbon_json.strip(), config.invocation_params.dir)).is_file():
+                report.unlink()
 
 
 def of_project() -> Settings:

@@ -41,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not options.anything_given(config):
         return
     options.refuse_lost_root(config)
+    options.remove_old_report(config)
     settings = options.settings(config)
     if settings.enabled:
         from pytest_carbon.session import CarbonSession

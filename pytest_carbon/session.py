@@ -79,6 +79,8 @@ class CarbonSession:
         self._suites: dict[str, SuiteVerdict] = {}
         self._recorded: set[Key] = set()
         self._notes: list[str] = []
+        self._recording: list[str] = []
+        """What was recorded, and what was not and why: asked for, and said with ``-q``, too."""
         self._shown: list[str] = []
         """What limits that do not hold here would say."""
         self._problems: list[str] = []
@@ -327,7 +329,7 @@ class CarbonSession:
                 self._record(result, record)
             except BaseException as error:  # Ctrl-C, too: what was measured is still told
                 problem = error
-                self._notes.append(str(error) if isinstance(error, CarbonError) else "recording was interrupted")
+                self._recording.append(str(error) if isinstance(error, CarbonError) else "recording was interrupted")
         failing = {
             (test.nodeid, m.name)
             for test in result.tests
@@ -344,7 +346,7 @@ class CarbonSession:
             self._gone(id)
         if self._shown[3:] and self._config.option.verbose <= 0:
             self._shown[2:] = [f"{len(self._shown) - 2} more limits are shown only, not enforced; -v lists them"]
-        notes = (*self._rig.notes, *self._shown, *self._notes)
+        notes = (*self._rig.notes, *self._shown, *self._recording, *self._notes)
         self._result = replace(result, tests=tuple(tests), notes=notes)
         by_key = {t.nodeid: t for t in self._result.tests}
         for test in ran:
@@ -437,7 +439,7 @@ class CarbonSession:
         assert self._store is not None
         assert self._rig is not None
         if not record:
-            self._notes.append("nothing was recorded: the run was interrupted")
+            self._recording.append("nothing was recorded: the run was interrupted")
             return
         decisions = baselines.decide(result, accept=self._settings.accept, stored=self._stored_in)
         for id in {d.environment for d in decisions}:
@@ -451,9 +453,11 @@ class CarbonSession:
             accepted = sum(1 for d in mine if d.accepted)
             changes = f", {accepted} of them accepted as changed" if accepted else ""
             count = len(mine)
-            self._notes.append(f"recorded {count} measurement{'s' * (count != 1)}{changes} in {self._place(id)}")
+            self._recording.append(f"recorded {count} measurement{'s' * (count != 1)}{changes} in {self._place(id)}")
         for reason, keys in _grouped(decisions).items():
-            self._notes.append(f"not recorded: {keys[0]}{f' and {len(keys) - 1} more' if keys[1:] else ''}: {reason}")
+            self._recording.append(
+                f"not recorded: {keys[0]}{f' and {len(keys) - 1} more' if keys[1:] else ''}: {reason}"
+            )
 
     def _gone(self, id: str) -> None:
         """With ``--carbon-strict``: baselines whose test is gone from a module that is gone, too, or was collected."""
@@ -614,11 +618,13 @@ class CarbonSession:
             return
         problems = set(self._problems)
         ids = [self._result.environment.id, *(each.id for each, _ in self._result.others)]
+        quiet = terminalreporter.verbosity < 0
+        notes = self._recording if quiet else [note for note in self._result.notes if note not in problems]
         lines = terminal.summary(
-            replace(self._result, notes=tuple(n for n in self._result.notes if n not in problems)),
+            replace(self._result, notes=tuple(notes)),
             {id: self._seen_from(id) for id in ids},
             width=self._width(),
-            quiet=terminalreporter.verbosity < 0,
+            quiet=quiet,
             verbose=terminalreporter.verbosity > 0,
             ascii=self._ascii(),
         )

@@ -183,7 +183,7 @@ def summary(
     """What stands at the end of the run: a table for each environment, and what it cannot say.
 
     ``stored``: what there is for the result's environment, and for each of its others. ``quiet``: only the rows
-    that do not simply pass, and one sentence. No line is wider than ``width`` (30 at least).
+    that do not simply pass, one sentence, and the notes. No line is wider than ``width`` (30 at least).
     """
     page = Page(width, ascii)
     lines: list[Line] = []
@@ -211,8 +211,9 @@ def summary(
             lines += _sentences(page, [(_STAY_OPEN, _WARNING)])
         if result.others:
             lines.append(Line(""))
+    notes = [(note, _PLAIN) for note in result.notes]
     if quiet:
-        return lines
+        return lines + _sentences(page, notes)
     rows = [_Row(test, *pair) for test in result.tests for pair in test.measurements]
     return lines + _sentences(
         page,
@@ -222,7 +223,7 @@ def summary(
             (_warn_only(rows, result.settings), _WARNING),
             (_cost(rows, result), _PLAIN),
             (_intensity(result.intensity) if rows else None, _PLAIN),
-            *((note, _PLAIN) for note in result.notes),
+            *notes,
         ],
     )
 

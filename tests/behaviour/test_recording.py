@@ -558,3 +558,19 @@ def test_many_measurements_share_one_file(run_carbon: CarbonRunner, pytester: py
     assert "the whole suite is 200% up: the machine, or something all tests use" in run.text
     assert run_carbon("--carbon-accept").ret == 0
     assert run_carbon().ret == 0
+
+
+def test_quiet_says_what_was_recorded_and_what_was_not(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """It was asked for: with -q, too; what a run says besides is left out."""
+    source = (
+        "import pytest\nfrom battery import draw\n@pytest.mark.carbon_budget(energy='5 J')\ndef test_it(): draw({})\n"
+    )
+    pytester.makepyfile(test_it=source.format(1.0))
+    assert "recorded 1 measurement in carbon-baselines" in run_carbon("-q", "--carbon-record").text
+    pytester.makepyfile(test_it=source.format(2.0))
+    run = run_carbon("-q", "--carbon-record")
+    assert "not recorded: test_it.py::test_it: it is a regression; accept it if it is intended" in run.text
+    pytester.makepyfile(test_it=source.format(9.0))
+    run = run_carbon("-q", "--carbon-accept")
+    assert "not recorded: test_it.py::test_it: it is over its budget, which no flag lifts" in run.text
+    assert "measuring cost" not in run.text

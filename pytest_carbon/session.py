@@ -77,6 +77,8 @@ class CarbonSession:
         self._stored: dict[str, dict[Key, list[Record]]] = {}
         self._result: SessionResult | None = None
         self._suites: dict[str, SuiteVerdict] = {}
+        self._mistaken: set[Key] = set()
+        """What was not measured for a mistake in the test, of which the meters know nothing."""
         self._recorded: set[Key] = set()
         self._notes: list[str] = []
         self._recording: list[str] = []
@@ -371,6 +373,7 @@ class CarbonSession:
             assert self._rig is not None
             name = next((n for n in options.own_names(test.item) if n not in {m.name for m in found}), "call")
             found.append(Measurement(name=name, environment=self._rig.environment().id, failure=missing))
+            self._mistaken.add((test.key, name))
         return found
 
     def _held(self, test: _Test, m: Measurement) -> tuple[Measurement, gate.Candidate]:
@@ -511,6 +514,7 @@ class CarbonSession:
             baseline=terminal.BaselineSummary.of(records, self._location(result.nodeid, m)) if records else None,
             suite=self._suites[m.environment].moved,
             nearest=": ".join(nearest) if nearest else None,
+            mistake=(result.nodeid, m.name) in self._mistaken,
             report=str(self._settings.json) if self._settings.json else None,
             arguments=self._again(test.item),
             width=self._width(),

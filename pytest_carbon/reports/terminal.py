@@ -120,6 +120,8 @@ class FailureContext:
     """The sentence, when the whole suite moved."""
     nearest: str | None = None
     """The nearest environment that has a baseline, and what differs, when this one has none."""
+    mistake: bool = False
+    """Whether it was not measured for a mistake in the test, whose remedy the reason says."""
     report: str | None = None
     """The file of ``--carbon-json``."""
     arguments: Sequence[str] = ()
@@ -803,7 +805,7 @@ def _remedy(test: str, measurement: Measurement, verdict: Verdict, context: Fail
     elif verdict.status == "new":
         text = "Record a baseline, and commit it:"
         commands = [f"pytest --carbon-record {again}"]
-    elif verdict.status == "error":
+    elif verdict.status == "error" and not context.mistake:
         text = (
             "Without its energy the test cannot pass, and nothing is recorded for it. To see what can be "
             "measured here, and what to do about what cannot:"

@@ -256,3 +256,24 @@ def test_it(carbon):
         "carbon_budget(name='decod') is for a measurement that this test did not make; it made 'decode'. "
         "Did you mean decode?" in run.text
     )
+
+
+@pytest.mark.parametrize(
+    ("marker", "body"), [("name='dec'", "with carbon.window('decode'): draw(1.0)"), ("energy='1 J'", "pass")]
+)
+def test_a_mistake_in_a_test_is_no_matter_for_the_doctor(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, marker: str, body: str
+) -> None:
+    """The sentence has the remedy; what the meters can do has nothing to do with it."""
+    pytester.makepyfile(f"""
+import pytest
+from battery import draw
+
+@pytest.mark.carbon_budget({marker})
+def test_it(carbon):
+    {body}
+""")
+    run = run_carbon()
+    assert run.outcomes() == {"failed": 1}
+    assert "carbon error" in run.text
+    assert "pytest-carbon doctor" not in run.text

@@ -463,14 +463,19 @@ class CarbonSession:
             )
 
     def _gone(self, id: str) -> None:
-        """With ``--carbon-strict``: baselines whose test is gone from a module that is gone, too, or was collected."""
+        """With ``--carbon-strict``: baselines whose test is gone from a collected module, or with its module from where
+        this run collects."""
         if not self._settings.strict or self._selected:
             return
         collected = {test.partition("::")[0] for test in self._collected}
+        root, here = self._config.rootpath, self._config.invocation_params.dir
+        asked = [(here / arg).resolve() for arg in self._config.args]
         gone = []
         for test in sorted({test for test, _ in self._stored_in(id)} - self._collected):
             module = test.partition("::")[0]
-            if module in collected or (module.endswith(".py") and not (self._config.rootpath / module).exists()):
+            path = (root / module).resolve()
+            lost = module.endswith(".py") and not path.exists() and any(path.is_relative_to(place) for place in asked)
+            if module in collected or lost:
                 gone.append(test)
         if gone:
             names = f"{gone[0]} and {len(gone) - 1} more have" if gone[1:] else f"{gone[0]} has"

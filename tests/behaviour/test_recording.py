@@ -441,6 +441,22 @@ def test_strict_fails_for_a_baseline_whose_module_is_gone(run_carbon: CarbonRunn
 
 
 @pytest.mark.usefixtures("recorded")
+def test_strict_misses_nothing_outside_of_where_it_collects(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester
+) -> None:
+    """The run of one folder says nothing of a module that another one has lost."""
+    (pytester.path / "sub").mkdir()
+    (pytester.path / "sub" / "test_more.py").write_text(WORK.format(joules=2.0), "utf-8")
+    run_carbon("--carbon-record")
+    (pytester.path / "test_it.py").unlink()
+    assert run_carbon(STRICT, "sub").ret == 0
+    assert run_carbon(STRICT, ".").ret == 1
+    (pytester.path / "sub" / "test_more.py").rename(pytester.path / "sub" / "test_renamed.py")
+    run = run_carbon("--carbon-record", STRICT, "sub")
+    assert "--carbon-strict: sub/test_more.py::test_it has a baseline" in run.text
+
+
+@pytest.mark.usefixtures("recorded")
 def test_a_deselected_test_is_not_gone(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """Strict or not: it is there, only not now. Neither is one in another folder."""
     several(pytester, it=2.0, other=2.0)

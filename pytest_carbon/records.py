@@ -347,6 +347,8 @@ class SessionResult:
     """The other environments, where not all was measured in one (a test opened a second GPU), and their suites."""
     cost_energy_j: float | None = None
     """What measuring itself cost: everything the gated domains took during the run but outside the calls."""
+    metered_s: float | None = None
+    """How long the meters were read for that, calls and all; ``None``: as long as the run took."""
     commit: str | None = None
     branch: str | None = None
     dirty: bool | None = None

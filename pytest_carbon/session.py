@@ -65,7 +65,7 @@ class CarbonSession:
         self._config = config
         self._settings = settings
         self._created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        self._begun_s = time.perf_counter()
+        self._begun_s = self._metered_since_s = time.perf_counter()
         self._session_id = uuid.uuid4().hex
         self._tests: dict[str, _Test] = {}
         """By :func:`test_id`: pytest may give tests of two installed packages the same node id."""
@@ -184,6 +184,7 @@ class CarbonSession:
             calibration=self._store.calibration,
             progress=self._progress.step,
         )
+        self._metered_since_s = time.perf_counter()
         for known in {*self._stored, self._rig.environment().id}:
             self._store.calibration(known)
 
@@ -320,6 +321,7 @@ class CarbonSession:
             tests=tuple(tests),
             others=tuple((self._rig.environment(id), self._suites[id]) for id in self._suites if id != main.id),
             cost_energy_j=self._rig.cost_j(),
+            metered_s=time.perf_counter() - self._metered_since_s,
             commit=git.commit,
             branch=git.branch,
             dirty=git.dirty,

@@ -329,6 +329,13 @@ def test_each_environment_has_its_table_and_its_count() -> None:
     assert any(line.startswith(f"carbon ({TWO.id}): compared 1 of 2") for line in quiet)
 
 
+def test_the_seconds_of_measuring_are_those_of_its_joules() -> None:
+    """From the first reading to the last: not those in which pytest looked for tests."""
+    result = replace(run(MIXED[0]), duration_s=200.0, metered_s=20.0)
+    calls_s = sum(each.duration_s for each in MIXED[0].measurements[0][0].rounds)
+    assert f"measuring cost 512 J (52.5 mg CO2e), {20 - calls_s:.0f} s; the calls" in joined(result)
+
+
 def test_what_is_over_budget_and_not_compared_is_accounted_for() -> None:
     """It has a verdict, but none against a baseline."""
     result = run(result_of(TEST, (measured(41.2, 0.2), verdict("over-budget"))))

@@ -577,7 +577,8 @@ def _cost(rows: list[_Row], result: SessionResult) -> str | None:
         calls_s += sum(each.duration_s for each in measurement.rounds) or (
             (measurement.duration_s_per_call or 0.0) * measurement.calls
         )
-    around = duration(max(0.0, result.duration_s - calls_s))
+    whole_s = result.duration_s if result.metered_s is None else result.metered_s
+    around = duration(max(0.0, whole_s - calls_s))
     if result.cost_energy_j is None:
         return f"what measuring cost is not known; the run took {around} besides the calls"
     text = f"measuring cost {_joules(result.cost_energy_j, result.intensity)}, {around}"

@@ -166,3 +166,13 @@ def test_weak_gates_are_named_with_the_remedy(run_carbon: CarbonRunner, pytester
         "record batches on other days (--carbon-record), or compare two revisions side by side"
         in run.text.partition("too weak: test_it: the gate sees only changes of ")[2]
     )
+
+
+def test_the_cost_of_measuring_leaves_out_what_came_before(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """While pytest looks for tests no meter is read: neither its joules nor its seconds count."""
+    pytester.makepyfile(
+        test_it="import time\nfrom battery import draw\ntime.sleep(1)\ndef test_it(carbon): carbon(draw, 1.0)"
+    )
+    run = run_carbon()
+    assert run.report["duration_s"] > 1
+    assert float(re.search(r"measuring cost .*?\), ([\d.]+) s;", run.text)[1]) < run.report["duration_s"] - 0.9

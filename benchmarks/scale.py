@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pytest_carbon.baselines import open_store, to_record
+from pytest_carbon.baselines import decide, open_store
 from pytest_carbon.records import (
     CarbonIntensity,
     Domain,
@@ -153,8 +153,8 @@ def run(directory: Path) -> dict[str, float]:
     jsonfile.write(result, directory / "report.json")
     seconds["report"] = time.perf_counter() - started - sum(seconds.values())
 
-    for records in to_record(result, accept=False, stored={ENVIRONMENT.id: stored}.__getitem__).values():
-        store.append(ENVIRONMENT, records)
+    decisions = decide(result, accept=False, stored={ENVIRONMENT.id: stored}.__getitem__)
+    store.append(ENVIRONMENT, [record for decision in decisions for record in decision.records])
     seconds["write"] = time.perf_counter() - started - sum(seconds.values())
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, on macOS bytes

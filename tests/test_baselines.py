@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.baselines import ALREADY_STORED, FULL, decide, open_store, to_record
+from pytest_carbon.baselines import ALREADY_STORED, FULL, decide, open_store
 from pytest_carbon.records import (
     CarbonIntensity,
     Doubt,
@@ -73,8 +73,17 @@ def stored(*epochs: str, session: str = "before") -> Any:
     return lambda environment: {EXPECTED.key: records} if records else {}
 
 
-def why_not(result: SessionResult, accept: bool, stored: Any) -> str | None:
-    (decision,) = decide(result, accept=accept, stored=stored)
+def to_record(result: SessionResult, *, accept: bool, stored: Any) -> dict[str, list[Record]]:
+    """The records of all decisions, by their environment."""
+    records: dict[str, list[Record]] = {}
+    for decision in decide(result, accept=accept, stored=stored):
+        if decision.records:
+            records.setdefault(decision.environment, []).extend(decision.records)
+    return records
+
+
+def why_not(result: SessionResult, accept: bool, stored: Any, now: str = "2026-11-23T10:00:00Z") -> str | None:
+    (decision,) = decide(result, accept=accept, stored=stored, now=now)
     assert (decision.why_not is None) == bool(decision.records)
     return decision.why_not
 
@@ -189,6 +198,15 @@ def test_sessions_that_are_stored_are_left_out() -> None:
     """Of a measurement that lasted over several sessions, only the new ones are taken."""
     both = measured(sessions=(SessionScore("before0", 1.0, 0.004), SessionScore("now", 1.21, 0.0041)))
     assert to_record(run(result_of(both)), accept=False, stored=stored("0")) == {"a-gpu": [EXPECTED]}
+
+
+def test_an_epoch_in_the_future_is_a_wrong_clocks() -> None:
+    """Running the tests again would not help until then."""
+    future = stored("2027-11-22T10:00:00Z")
+    assert why_not(run(result_of(measured("regression"))), True, future, now=NOW) == (
+        "its epoch 2027-11-22T10:00:00Z is in the future, for this machine's clock says 2026-11-22T10:00:00Z; set the"
+        " clock right, or that epoch in the baseline's file"
+    )
 
 
 @pytest.mark.parametrize("status", ["pass", "regression"])

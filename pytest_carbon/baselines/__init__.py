@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
 from typing import Protocol
@@ -94,7 +95,11 @@ FULL = f"its baseline has its {BATCHES_MOST} batches, and nothing more is needed
 
 
 def decide(
-    result: SessionResult, *, accept: bool, stored: Callable[[str], Mapping[Key, Sequence[Record]]]
+    result: SessionResult,
+    *,
+    accept: bool,
+    stored: Callable[[str], Mapping[Key, Sequence[Record]]],
+    now: str | None = None,
 ) -> list[Decision]:
     """What each measurement of a run gives to its baseline, and why not.
 
@@ -102,8 +107,9 @@ def decide(
     change that the gate found (a regression or an improvement) begins a new epoch, named after the time of the
     run. Nothing comes from a test that failed by itself, or that fails for one of its measurements, unless that
     is accepted here; nor from what is inconclusive, over its budget or not measured. ``stored`` is
-    :meth:`Store.load`, asked once for each environment.
+    :meth:`Store.load`, asked once for each environment; ``now``, the time as ISO 8601 has it, is the clock's.
     """
+    now = now or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     known: dict[str, Mapping[Key, Sequence[Record]]] = {}
     seen: set[tuple[str, Key]] = set()
     decisions = []
@@ -129,6 +135,11 @@ def decide(
                 elif newest > result.created:
                     records = ()
                     why_not = f"a change was accepted later, at {newest}; run the tests again"
+                    if newest > now:
+                        why_not = (
+                            f"its epoch {newest} is in the future, for this machine's clock says {now}; set the clock"
+                            " right, or that epoch in the baseline's file"
+                        )
                 elif verdict.baseline_batches >= BATCHES_MOST and epoch == newest:
                     records = ()
                     why_not = FULL
@@ -136,17 +147,6 @@ def decide(
                     seen.add((environment, key))
             decisions.append(Decision(key, environment, verdict.status, records, why_not))
     return decisions
-
-
-def to_record(
-    candidates: SessionResult, *, accept: bool, stored: Callable[[str], Mapping[Key, Sequence[Record]]]
-) -> dict[str, list[Record]]:
-    """What to append to each environment, by its id: see :func:`decide`."""
-    records: dict[str, list[Record]] = {}
-    for decision in decide(candidates, accept=accept, stored=stored):
-        if decision.records:
-            records.setdefault(decision.environment, []).extend(decision.records)
-    return records
 
 
 def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept: bool) -> str | None:

@@ -48,8 +48,8 @@ def test_a_window_comes_to_the_energy_commanded(
     edges, window = a_window(world, seconds, power_w)
     figure = energy.window_energy(edges, window)
     truth_j = world.commanded_j(window.start_s, window.end_s)
-    # twice the 95% error: one in some 10,000 normal deviations is larger
-    assert abs(figure.energy_j - truth_j) <= 2 * figure.error_j + 1e-9
+    # three times the 95% error: with the fewest degrees of freedom one deviation in some 100,000 is larger
+    assert abs(figure.energy_j - truth_j) <= 3 * figure.error_j + 1e-9
     assert figure.error_j <= 0.04 * idle_w * world.bracket_s / 1e-4 + 0.01 * truth_j
 
 

@@ -653,6 +653,12 @@ def own_names(item: pytest.Item) -> list[str]:
     return [mark.kwargs["name"] for mark in (*parameters, *function) if mark.kwargs.get("name")]
 
 
+def shared_names(item: pytest.Item) -> list[pytest.Mark]:
+    """The markers with a name that a test shares with others: its class's, its module's."""
+    _, _, *shared = _levels(item)
+    return [mark for level in shared for mark in level if mark.kwargs.get("name")]
+
+
 def _levels(item: pytest.Item) -> list[list[pytest.Mark]]:
     """A test's markers, one list a level, nearest first: its parameters', its own, its class's, its module's.
 

@@ -348,6 +348,7 @@ class CarbonSession:
         ]
         for id in dict.fromkeys((main.id, *self._suites)):
             self._gone(id)
+        self._unmet({(test.key, m.name) for test, m in measured})
         if self._shown[3:] and self._config.option.verbose <= 0:
             self._shown[2:] = [f"{len(self._shown) - 2} more limits are shown only, not enforced; -v lists them"]
         notes = (*self._rig.notes, *self._shown, *self._recording, *self._notes)
@@ -486,6 +487,23 @@ class CarbonSession:
                 f"--carbon-strict: {names} a baseline in {self._place(id)}, and no such test was collected: if it was"
                 " renamed, rename it there; if it was removed, delete its lines"
             )
+
+    def _unmet(self, measured: Collection[Key]) -> None:
+        """Say which names of a class's or a module's marker none of its tests measured, though all ran and passed."""
+        sharing: dict[int, list[_Test]] = {}
+        marks: dict[int, pytest.Mark] = {}
+        for test in () if self._selected else self._tests.values():
+            for mark in options.shared_names(test.item):
+                marks[id(mark)] = mark
+                sharing.setdefault(id(mark), []).append(test)
+        for number, tests in sharing.items():
+            name = marks[number].kwargs["name"]
+            if all(t.outcome == "passed" for t in tests) and not any((t.key, name) in measured for t in tests):
+                more = f" and {len(tests) - 1} more" if tests[1:] else ""
+                self._notes.append(
+                    f"carbon_budget(name={name!r}) of the class or module of {tests[0].key}{more} held nothing to its"
+                    f" limits: none of them measured {name!r}"
+                )
 
     def _write_verdict(self, test: _Test, result: TestResult, failing: set[Key]) -> None:
         """Flip the report of a test that the gate fails, and give its reports their properties."""

@@ -277,3 +277,30 @@ def test_it(carbon):
     assert run.outcomes() == {"failed": 1}
     assert "carbon error" in run.text
     assert "pytest-carbon doctor" not in run.text
+
+
+def test_a_class_that_names_what_none_of_its_tests_measures(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester
+) -> None:
+    """It is said once; a name that one of them measures is well, and a selection says nothing."""
+    pytester.makepyfile(
+        test_it="""
+import pytest
+from battery import draw
+
+@pytest.mark.carbon_budget(energy="1 J", name="decod")
+@pytest.mark.carbon_budget(energy="1 J", name="prefill")
+class TestIt:
+    def test_a(self, carbon):
+        with carbon.window("decode"): draw(0.5)
+    def test_b(self, carbon):
+        with carbon.window("prefill"): draw(0.5)
+"""
+    )
+    run = run_carbon()
+    assert run.outcomes() == {"passed": 2}
+    assert [note for note in run.report["notes"] if "name=" in note] == [
+        "carbon_budget(name='decod') of the class or module of test_it.py::TestIt::test_a and 1 more held nothing to"
+        " its limits: none of them measured 'decod'"
+    ]
+    assert "decod'" not in run_carbon("-k", "test_b").text

@@ -134,7 +134,7 @@ def run(directory: Path) -> dict[str, float]:
 
     result = SessionResult(
         session="5e55" * 8,
-        created="2026-11-30T10:00:00Z",
+        created=f"2026-11-{BATCHES:02d}T12:00:00Z",  # of the last batch still: a full baseline takes no other
         duration_s=3600.0,
         exit_status=0,
         environment=ENVIRONMENT,

@@ -497,6 +497,10 @@ class FileStore:
 
     def load(self, environment_id: str) -> dict[Key, list[Record]]:
         """Everything stored for an environment: its records by test and name, oldest first."""
+        with _no_garbage():
+            return self._load(environment_id)
+
+    def _load(self, environment_id: str) -> dict[Key, list[Record]]:
         folder = self._folder(environment_id)
         reader = _Reader(environment_id)
         stored: dict[Key, list[Record]] = {}
@@ -638,6 +642,20 @@ class FileStore:
             *((_by_test(r), _line_of(r)) for r in fresh),
         ]
         return "\n".join([file.header, *(line for _, line in sorted(rows)), ""])
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Spare the collector from looking through some hundred thousand new records, again and again, for cycles."""
+    import gc
+
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _once(records: Iterable[Record], where: Path) -> list[Record]:

@@ -14,7 +14,7 @@ from battery import draw
 
 def suite(pytester: pytest.Pytester, source: str) -> None:
     """The source, then a test that is measured and passes."""
-    pytester.makepyfile(test_it=f"{PREAMBLE}\n{source}\ndef test_next(carbon):\n    carbon(draw, 1.0)\n")
+    pytester.makepyfile(test_it=f"{PREAMBLE}\n{source}\ndef test_next(carbon):\n    with carbon.window(): draw(1.0)\n")
 
 
 OWN_FAILURES = {

@@ -313,6 +313,8 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=20, help="windows per cell, counter and tool")
     parser.add_argument("--loops", type=int, default=4, help="loops per kind, counter and tool")
     parser.add_argument("--jobs", type=int, default=2, help="counters simulated side by side")
+    everything = list(range(len(COUNTERS)))
+    parser.add_argument("--counters", type=int, nargs="+", default=everything, help="0 to 5; all of them by default")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -327,10 +329,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         library = build(Path(folder) / "build")
         with ThreadPoolExecutor(args.jobs) as pool:
-            jobs = [
-                pool.submit(run_counter, library, Path(folder), n, args.windows, args.loops)
-                for n in range(len(COUNTERS))
-            ]
+            jobs = [pool.submit(run_counter, library, Path(folder), n, args.windows, args.loops) for n in args.counters]
             results = [job.result() for job in jobs]
     rows = table(results)
     ours = [r for result in results for r in result["rows"] if r["tool"] == "pytest-carbon"]

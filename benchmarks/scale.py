@@ -44,6 +44,8 @@ MODULES = 100
 BATCHES = 20
 MOST_S = 3.0
 MOST_MB = 300.0
+EPOCH = "2026-11-02T10:00:00Z"
+"""The first batch is of an earlier epoch: a full baseline would take no other session, and the write would be none."""
 STEPS = ("load", "gate", "report", "write")
 
 GPU = Gpu(0, "GPU-3f4e5a6b-0000-4000-8000-000000000000", "NVIDIA H100 80GB HBM3", 700.0, 85_899_345_920)
@@ -75,7 +77,7 @@ def prepare(directory: Path) -> None:
         Record(
             test=test,
             name="call",
-            epoch="0",
+            epoch="0" if batch == 0 else EPOCH,
             session=f"{batch:032x}",
             created=f"2026-11-{batch + 1:02d}T10:00:00Z",
             boot=ENVIRONMENT.boot,
@@ -134,7 +136,7 @@ def run(directory: Path) -> dict[str, float]:
 
     result = SessionResult(
         session="5e55" * 8,
-        created=f"2026-11-{BATCHES:02d}T12:00:00Z",  # of the last batch still: a full baseline takes no other
+        created=f"2026-11-{BATCHES + 1:02d}T10:00:00Z",
         duration_s=3600.0,
         exit_status=0,
         environment=ENVIRONMENT,
@@ -154,11 +156,13 @@ def run(directory: Path) -> dict[str, float]:
     seconds["report"] = time.perf_counter() - started - sum(seconds.values())
 
     decisions = decide(result, accept=False, stored={ENVIRONMENT.id: stored}.__getitem__)
-    store.append(ENVIRONMENT, [record for decision in decisions for record in decision.records])
+    records = [record for decision in decisions for record in decision.records]
+    store.append(ENVIRONMENT, records)
     seconds["write"] = time.perf_counter() - started - sum(seconds.values())
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, on macOS bytes
-    return {**seconds, "total": sum(seconds.values()), "memory": peak / (1e6 if sys.platform == "darwin" else 1e3)}
+    figures: dict[str, float] = {**seconds, "total": sum(seconds.values()), "recorded": len(records)}
+    return {**figures, "memory": peak / (1e6 if sys.platform == "darwin" else 1e3)}
 
 
 def child(step: str, directory: Path) -> Any:
@@ -196,6 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{'step':<16}{'seconds':>9}{'at most':>9}")
     for step in (*STEPS, "total"):
         print(f"{step:<16}{best[step]:>9.2f}{f'{MOST_S:.2f}' if step == 'total' else '':>9}")
+    print(f"{'recorded':<16}{best['recorded']:>9,.0f}")
     print(f"{'peak memory, MB':<16}{memory_mb:>9.0f}{MOST_MB:>9.0f}")
     print(f"\n{'both bars met' if met else 'a bar was missed'}; {platform.python_implementation()} ", end="")
     print(f"{platform.python_version()}, {os.cpu_count()} cores")
@@ -212,6 +217,7 @@ def main(argv: list[str] | None = None) -> int:
             "size_mb": size_mb,
             "seconds": {step: best[step] for step in (*STEPS, "total")},
             "seconds_at_most": MOST_S,
+            "recorded": best["recorded"],
             "memory_mb": memory_mb,
             "memory_mb_at_most": MOST_MB,
             "met": met,

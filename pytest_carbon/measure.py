@@ -37,7 +37,7 @@ QUIET_SPAN_LOOP_S = 0.4
 QUIET_SPAN_WINDOW_S = 0.8
 """The same around a single window, whose energy hangs on them entirely."""
 QUIET_SHARP_S = 1e-4
-"""The line before a single window is known well enough when its error is what the idle device takes in this time."""
+"""A line beside a single window is known well enough when its error is what the idle device takes in this time."""
 QUIET_LONGEST_S = 2.4
 """The quiet beside a single window, and after any work, is watched this long at most, where the error asks for it."""
 SETTLE_UNKNOWN_S = 1.0
@@ -450,7 +450,12 @@ class Measurer:
             watched = [figures[n].error_j for n in scope.gated if n in self._stepped]
             error_j = math.hypot(*watched)
             wanted += energy.EDGES_WANTED
-            if error_j <= protocol.precision * total_j or wanted > energy.EDGES_MOST:
+            # A single window hangs on its lines entirely: the one after must be as sharp as the one before.
+            sharp = loop.calls > 1 or all(
+                _is_sharp(loop.windows[-1].after(self._edges[n]), end_s, nearest_last=False)
+                for n in self._watched(scope)
+            )
+            if (error_j <= protocol.precision * total_j and sharp) or wanted > energy.EDGES_MOST:
                 break
             if self._clock() > end_s + self._settle_s + QUIET_LONGEST_S:
                 break
@@ -608,13 +613,10 @@ class Measurer:
         A busy machine brackets edges less sharply, and the window's figure hangs on them.
         """
         while self._clock() < since_s + QUIET_LONGEST_S:
-            now_s = self._clock()
-            lines = [
-                energy.fit_line(energy.quiet_edges(quiet, nearest_last=True))
+            if all(
+                _is_sharp([e for e in self._edges[name] if e.before_s >= since_s], self._clock(), nearest_last=True)
                 for name in self._watched(scope)
-                if len(quiet := [e for e in self._edges[name] if e.before_s >= since_s]) >= energy.EDGES_LEAST
-            ]
-            if all(line.error_j(now_s) <= QUIET_SHARP_S * abs(line.power_w) for line in lines):
+            ):
                 return
             self._sleep(0.1)
             self._fetch()
@@ -733,6 +735,14 @@ def _calls(
         if clock() > deadline_s:
             break
     return done, result
+
+
+def _is_sharp(quiet: Sequence[Edge], time_s: float, *, nearest_last: bool) -> bool:
+    """Whether the line through quiet edges is known well at a window's boundary; too few edges are not waited for."""
+    if len(quiet) < energy.EDGES_LEAST:
+        return True
+    line = energy.fit_line(energy.quiet_edges(quiet, nearest_last=nearest_last))
+    return line.error_j(time_s) <= QUIET_SHARP_S * abs(line.power_w)
 
 
 def _per_call(measurement: Measurement, calls: int) -> Measurement:

@@ -70,11 +70,16 @@ class Tracker:
     _before_s: float = 0.0
     """The last read that saw ``_value``."""
     _last_edge_s: float | None = None
+    _last_sharp: bool = False
+    """Whether the last edge was bracketed as closely as it was asked for."""
     _intervals: deque[float] = field(default_factory=lambda: deque(maxlen=16))
+    _lateness_s: deque[float] = field(default_factory=lambda: deque([0.0, 0.0], maxlen=16))
+    """How much later than asked for it woke up, of late."""
     _fast: bool = False
     """The counter ticks more often than edges are noted."""
     _awake: bool = True
     """Whether reads follow each other closely: if not, an edge found now happened some time during the sleep."""
+    _asked_s: float = ACQUIRE_STEP_S
     _missed: int = 0
     _read_cost_s: float = 0.0
 
@@ -91,12 +96,15 @@ class Tracker:
 
     def poll(self, clock: Callable[[], float]) -> None:
         start_s = clock()
+        if not self._awake:
+            self._lateness_s.append(start_s - self.next_poll_s)
         value = self.read()
         end_s = clock()
         self._read_cost_s += 0.1 * (end_s - start_s - self._read_cost_s)
         if value == self._value or self._value is None or (self._fast and not self._awake):
             self._value, self._before_s, self._awake = value, start_s, True
-            self.next_poll_s = end_s + self._step_s(end_s)
+            self._asked_s = self._step_s(end_s)
+            self.next_poll_s = end_s + self._asked_s
             return
         edge = Edge(self._before_s, end_s, value, *self.observe())
         self.edges.append(edge)
@@ -104,12 +112,26 @@ class Tracker:
         if self._missed >= 3:  # the counter is faster than it was thought to be
             self._intervals.clear()
             self._last_edge_s, self._missed = None, 0
-        if self._last_edge_s is not None:
+        sharp = self._awake and end_s - self._before_s <= 4 * self._asked_s
+        if self._last_edge_s is not None and (self.period_s is None or (sharp and self._last_sharp)):
             self._intervals.append(edge.time_s - self._last_edge_s)
         if not self._fast and self.period_s is not None and self.period_s < EDGE_INTERVAL_S:
             self._fast = True
-        self._value, self._before_s, self._last_edge_s = value, start_s, edge.time_s
+        self._last_edge_s, self._last_sharp = edge.time_s if sharp else self._placed_s(edge), sharp
+        self._value, self._before_s = value, start_s
         self._sleep(clock())
+
+    def _placed_s(self, edge: Edge) -> float:
+        """When an edge that was caught late is likely to have been: when it was due, if its bracket allows that.
+
+        A machine that stalls for a moment must not cost the phase of all the edges that follow.
+        """
+        due_s = self._due_s()
+        if due_s is None or self._fast:
+            return edge.time_s
+        assert self.period_s is not None
+        due_s += (edge.after_s - due_s) // self.period_s * self.period_s
+        return due_s if due_s >= edge.before_s else edge.time_s
 
     def _due_s(self) -> float | None:
         """When the next edge is expected."""
@@ -123,7 +145,8 @@ class Tracker:
             self.next_poll_s = now_s + ACQUIRE_STEP_S
             return
         assert self.period_s is not None
-        margin_s = max(4 * FINE_STEP_S, 1.5 * self._jitter_s, 0.004 * self.period_s)
+        lateness_s = sorted(self._lateness_s)[-2]
+        margin_s = max(4 * FINE_STEP_S, 1.5 * self._jitter_s, 0.004 * self.period_s, 2 * FINE_STEP_S + 1.5 * lateness_s)
         self._awake = False
         self.next_poll_s = max(now_s, due_s - min(margin_s, self.period_s / 2))
 

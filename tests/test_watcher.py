@@ -105,6 +105,24 @@ def test_a_counter_that_turns_out_to_be_faster_is_learnt_anew() -> None:
     assert last[-1].time_s - last[0].time_s == pytest.approx(49 * 0.02, rel=0.05)
 
 
+@pytest.mark.parametrize("stall_s", [0.05, 0.13, 0.35])
+def test_a_stall_costs_the_edges_under_it_and_none_that_follow(stall_s: float) -> None:
+    """While the machine was away edges were missed; the next ones are bracketed as sharply as before."""
+    counter = Ticking(0.1)
+    tracker = Tracker(counter.read, Observation)
+    stalls_s = [2.03, 3.08, 4.0995, 5.06]
+    while counter.now_s < 7:
+        counter.now_s = max(counter.now_s, tracker.next_poll_s)
+        if stalls_s and counter.now_s > stalls_s[0]:
+            counter.now_s += stall_s
+            stalls_s.pop(0)
+        tracker.poll(counter.clock)
+    edges = [e for e in tracker.take() if e.before_s > 1]
+    wide = [e for e in edges if e.after_s - e.before_s > 1.5e-4]
+    assert len(wide) <= 4
+    assert len(edges) >= 60 - 4 * (1 + stall_s / 0.1)
+
+
 class Local:
     """A meter that no other process could import: its class is made inside a function."""
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.overhead [--json FILE]
 
-Needs a C compiler, zeus and codecarbon (``pip install -e '.[benchmarks]'``); two minutes. The GPU is simulated: its
+Needs a C compiler, zeus and codecarbon (``pip install -e '.[benchmarks]'``); three minutes. The GPU is simulated: its
 counter is read in well under a microsecond, so the watcher's share is that of the watcher itself.
 """
 
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
+import random
 import resource
 import statistics
 import subprocess
@@ -20,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.metadata import entry_points
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -27,11 +30,8 @@ from typing import Any
 MOST_CALL_S = 2e-6
 MOST_WATCHER = 0.03
 MOST_START_S = 0.005
-PLUGINS = {
-    "pytest-carbon": ["-p", "pytest_carbon.plugin"],
-    "pytest-benchmark": ["-p", "pytest_benchmark.plugin"],
-    "pytest-codecarbon": ["-p", "pytest_codecarbon.plugin"],
-}
+PLUGINS = {"pytest-carbon": "carbon", "pytest-benchmark": "benchmark", "pytest-codecarbon": "codecarbon"}
+"""By the names of their entry points; those that are not installed are left out."""
 
 
 def nothing() -> None:
@@ -94,49 +94,53 @@ def watcher_share() -> float:
 
 
 def start_up(runs: int) -> dict[str, dict[str, float]]:
-    """Median seconds (CPU, wall) that each plugin adds to a run of pytest that collects nothing; runs in turn."""
+    """Seconds that each plugin, installed and not used, adds to a run of pytest that collects nothing.
+
+    Pytest looks for installed plugins in every run. The bare run finds them all and loads none (``-p no:…``), the
+    others load one. The runs take turns in random order; shown are medians of the differences, and the standard error
+    of the CPU's.
+    """
+    installed = {point.name for point in entry_points(group="pytest11")}
+    arguments = {"": sorted(installed)}
+    arguments |= {name: sorted(installed - {point}) for name, point in PLUGINS.items() if point in installed}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "tests").mkdir()
-        arguments: dict[str, list[str]] = {"": []}
-        for name, flags in PLUGINS.items():
-            if _pytest(flags, folder) is not None:
-                arguments[name] = flags
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in arguments}
-        for _ in range(runs):
-            for name, flags in arguments.items():
-                seconds = _pytest(flags, folder)
-                assert seconds is not None
-                taken[name].append(seconds)
+        for number in range(runs + 1):
+            for name in random.sample(list(arguments), len(arguments)):
+                seconds = _pytest([f"-pno:{blocked}" for blocked in arguments[name]], folder)
+                if number:  # the first compiles
+                    taken[name].append(seconds)
     bare = taken.pop("")
-    return {
-        name: {
-            "cpu_s": statistics.median(a[0] - b[0] for a, b in zip(found, bare, strict=True)),
-            "wall_s": statistics.median(a[1] - b[1] for a, b in zip(found, bare, strict=True)),
-        }
-        for name, found in taken.items()
-    }
+    found = {}
+    for name, pairs in taken.items():
+        cpu_s, wall_s = ([a[i] - b[i] for a, b in zip(pairs, bare, strict=True)] for i in (0, 1))
+        # of a median: 1.25 times that of a mean
+        error_s = 1.25 * statistics.stdev(cpu_s) / math.sqrt(runs)
+        found[name] = {"cpu_s": statistics.median(cpu_s), "cpu_error_s": error_s, "wall_s": statistics.median(wall_s)}
+    return found
 
 
-def _pytest(flags: list[str], folder: str) -> tuple[float, float] | None:
-    """CPU and wall seconds of a run in an empty folder; None where the plugin is not installed."""
+def _pytest(flags: list[str], folder: str) -> tuple[float, float]:
+    """CPU and wall seconds of a run in an empty folder."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start_s = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *flags, f"{folder}/tests"],
-        # Compiled once, as installed packages are, whatever this machine's settings; the first run is not counted.
+        # Compiled once, as installed packages are, whatever this machine's settings.
         env={
             **{k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "PYTHONPYCACHEPREFIX": f"{folder}/compiled",
         },
         cwd=f"{folder}/tests",
         capture_output=True,
+        text=True,
         check=False,
     )
     wall_s = time.perf_counter() - start_s
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != 5:  # no tests collected
-        return None
+        raise SystemExit(done.stdout + done.stderr)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall_s
 
 
@@ -154,7 +158,7 @@ def simulated(what: str, period_s: float, library: Path, folder: Path) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=30, help="runs of pytest for each plugin")
+    parser.add_argument("--runs", type=int, default=150, help="runs of pytest with each plugin")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -178,7 +182,9 @@ def main() -> None:
         f"start-up, installed and not used, over bare pytest (bar {MOST_START_S * 1e3:.0f} ms; medians of {args.runs})"
     )
     for name, s in starts.items():
-        print(f"  {name:20}{s['cpu_s'] * 1e3:10.1f} ms CPU{s['wall_s'] * 1e3:10.1f} ms wall")
+        print(
+            f"  {name:20}{s['cpu_s'] * 1e3:10.1f} ± {s['cpu_error_s'] * 1e3:.1f} ms CPU, {s['wall_s'] * 1e3:.1f} ms wall"
+        )
     if args.json is not None:
         report = {
             "what": "cost of measuring; simulated GPU",

@@ -182,9 +182,8 @@ def main() -> None:
         f"start-up, installed and not used, over bare pytest (bar {MOST_START_S * 1e3:.0f} ms; medians of {args.runs})"
     )
     for name, s in starts.items():
-        print(
-            f"  {name:20}{s['cpu_s'] * 1e3:10.1f} ± {s['cpu_error_s'] * 1e3:.1f} ms CPU, {s['wall_s'] * 1e3:.1f} ms wall"
-        )
+        cpu_ms, error_ms, wall_ms = (s[key] * 1e3 for key in ("cpu_s", "cpu_error_s", "wall_s"))
+        print(f"  {name:20}{cpu_ms:10.1f} ± {error_ms:.1f} ms CPU, {wall_ms:.1f} ms wall")
     if args.json is not None:
         report = {
             "what": "cost of measuring; simulated GPU",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_carbon import baselines, budget, emissions, environment, gate, options
-from pytest_carbon.baselines.files import module_file
+from pytest_carbon.baselines.files import collector_waits, module_file
 from pytest_carbon.fixture import Carbon
 from pytest_carbon.measure import Protocol
 from pytest_carbon.records import (
@@ -414,13 +414,15 @@ class CarbonSession:
         verdicts: dict[str, dict[Key, Verdict]] = {}
         suites: dict[str, SuiteVerdict] = {}
         for id in dict.fromkeys(id for id, _ in held):
-            verdicts[id], suites[id] = gate.judge(
-                [candidate for there, candidate in held if there == id],
-                self._stored_in(id),
-                tolerance=self._settings.tolerance,
-                false_alarms=self._settings.false_alarms,
-                estimated=id.endswith("-estimated"),
-            )
+            candidates, stored = [candidate for there, candidate in held if there == id], self._stored_in(id)
+            with collector_waits():
+                verdicts[id], suites[id] = gate.judge(
+                    candidates,
+                    stored,
+                    tolerance=self._settings.tolerance,
+                    false_alarms=self._settings.false_alarms,
+                    estimated=id.endswith("-estimated"),
+                )
         return verdicts, suites
 
     def _stored_in(self, id: str) -> dict[Key, list[Record]]:

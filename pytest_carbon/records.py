@@ -122,11 +122,42 @@ class SessionScore:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """What was run: a task of a model on the inputs of a data set, and what went in and came out of one call.
+
+    The counts are means per call, of ``batch_size`` inputs; None where they mean nothing, or are not known.
+    """
+
+    name: str
+    """``text-classification``, …: the study's name, or the one it was registered under."""
+    model: str
+    """Its hub id; of a user's own model, its class."""
+    dataset: str | None
+    weights: Literal["hub", "random", "own"]
+    data: Literal["hub", "synthetic", "given"]
+    dtype: str | None
+    """``fp32``, ``fp16``, ``bf16``; as torch names it where it is another."""
+    device: str | None
+    batch_size: int
+    size: Literal["study", "small"] | None = None
+    """The real architecture or its tiny variant; None: a user's own model."""
+    tokens_in: float | None = None
+    tokens_out: float | None = None
+    """Read back from what the calls gave: tokens that were really produced."""
+    images: float | None = None
+    """That went in, or, of image generation, came out."""
+    seconds_audio: float | None = None
+    preparation_s: float | None = None
+    """Tokenising, resizing, the spectrogram: a part of the call, and of its energy and time, reported apart, too."""
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """One named thing a test measured.
 
     The energies are sums over the gated domains; ``domains`` lists every domain that was read. A
-    measurement that failed has ``failure`` set, and every figure ``None``.
+    measurement that failed has ``failure`` set, and every figure ``None``; where the device's memory ran out, the
+    figures are ``None`` and a doubt, ``out-of-memory``, says why.
     """
 
     name: str
@@ -148,6 +179,8 @@ class Measurement:
     sessions: tuple[SessionScore, ...] = ()
     doubts: tuple[Doubt, ...] = ()
     failure: str | None = None
+    task: TaskInfo | None = None
+    """What the calls were, where a task of :mod:`pytest_carbon.tasks` was measured."""
 
     @property
     def estimated(self) -> bool:
@@ -315,6 +348,10 @@ class Settings:
     max_time_s: float = 10.0
     precision: float = 0.01
     strict: bool = False
+    suite: Literal["small", "study"] | tuple[str, ...] = "small"
+    """What ``pytest_carbon.suite`` runs; else models, by their hub ids."""
+    queries: int | None = None
+    """Its calls of each model; None: as many as the times above take."""
     json: Path | None = None
 
 

@@ -40,8 +40,17 @@ class Store(Protocol):
     def load(self, environment_id: str) -> dict[Key, list[Record]]:
         """Everything stored for an environment, each measurement's records oldest first."""
 
+    def describe(self, environment_id: str) -> Environment:
+        """What is stored of an environment besides its id: GPUs and processor, where known."""
+
     def append(self, environment: Environment, records: Sequence[Record]) -> None:
         """Add records to one environment: all of them or, with an error, none. What is stored stays once."""
+
+    def rename(self, tests: Mapping[str, str | None]) -> int:
+        """Put tests' records, in every environment, under other ids; ``None`` takes them away. How many there were.
+
+        All of it or, with an error, none; a new id that has records of its own is an error.
+        """
 
     def check_writable(self) -> None:
         """Raise before a run what :meth:`append` would raise after it, as far as that can be known."""
@@ -128,7 +137,7 @@ def decide(
                 have = {record.session for record in before}
                 epoch = result.created if verdict.status in _CHANGED else newest
                 records = tuple(
-                    record for record in _records(result, test, measurement, epoch) if record.session not in have
+                    record for record in records_of(result, test, measurement, epoch) if record.session not in have
                 )
                 if not records:
                     why_not = ALREADY_STORED
@@ -178,7 +187,8 @@ def _has_scores(measurement: Measurement) -> bool:
     return bool(figures) and all(isfinite(figure) and figure > 0 for figure in figures)
 
 
-def _records(result: SessionResult, test: TestResult, measurement: Measurement, epoch: str) -> list[Record]:
+def records_of(result: SessionResult, test: TestResult, measurement: Measurement, epoch: str = "0") -> list[Record]:
+    """A measurement of a run as a baseline would keep it, a record a session."""
     error = measurement.energy_j_per_call_error
     return [
         Record(

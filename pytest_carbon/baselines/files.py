@@ -18,9 +18,10 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from itertools import repeat
 from operator import attrgetter, itemgetter
@@ -31,6 +32,7 @@ from pytest_carbon.records import (
     BaselineError,
     Calibration,
     Environment,
+    Gpu,
     Key,
     Record,
     UsageProblem,
@@ -45,9 +47,11 @@ _RESTORE = "Restore it from version control, or delete it and record anew with -
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _CONFLICT = re.compile(r"(<{7}|\|{7}|={7}|>{7})( .*)?")
 _UNSAFE_IN_NAMES = re.compile(r"[^\w .,+=@()\[\]-]")
+_LINE = re.compile(r"^(.*?), line (\d+): ", re.DOTALL)
 _LONGEST_NAME = 180  # bytes; file systems stop at 255, and a suffix comes on top
 _LARGEST = sys.float_info.max
 _TEMPORARY = ".pytest-carbon-"
+_CALIBRATION = "calibration.json"
 
 
 # --- what a record may hold ----------------------------------------------------------------------
@@ -326,6 +330,31 @@ def check_format(found: object, ours: str) -> None:
     raise Wrong(f"the format is {found!r}, not {ours!r}")
 
 
+def _refuse_later(data: bytes, path: Path, latest: str) -> None:
+    """Raise for what was recorded after a time, in a file that is good."""
+    for number, line in enumerate(_lines(data), 1):
+        fields = _value(line) if line else {}
+        for name in ("created", "epoch"):
+            if is_time(at := fields.get(name)) and at > latest:
+                raise _fault(
+                    path,
+                    number,
+                    Wrong(
+                        f"'{name}' is {at}, in the future",
+                        "The clock where it was recorded was wrong: write the true time here, or delete the line.",
+                    ),
+                )
+
+
+def _said(read: Callable[[], object]) -> str | None:
+    """What reading is refused with, its place as editors know it; None where nothing is wrong."""
+    try:
+        read()
+    except BaselineError as error:
+        return _LINE.sub(r"\1:\2: ", str(error), count=1)
+    return None
+
+
 def _fault(path: Path, number: int, wrong: Wrong, remedy: str = _RESTORE) -> BaselineError:
     return BaselineError(f"{_shown(path)}, line {number}: {wrong.what}. {wrong.remedy or remedy}")
 
@@ -345,6 +374,25 @@ def _header(environment: Environment) -> str:
                 "cpu": environment.cpu,
             },
         }
+    )
+
+
+def _described(header: str, environment_id: str) -> Environment:
+    """What a good header says of its environment; what somebody made of the rest of it is as good as unknown."""
+    found = json.loads(header)["environment"]
+    stored, cpu = found.get("gpus"), found.get("cpu")
+    gpus = (
+        [gpu for gpu in stored if isinstance(gpu, dict) and _is_text(gpu.get("name"))]
+        if isinstance(stored, list)
+        else []
+    )
+    return Environment(
+        environment_id,
+        gpus=tuple(
+            Gpu(i, "", gpu["name"], float(limit) if _is_positive(limit := gpu.get("power_limit_w")) else None)
+            for i, gpu in enumerate(gpus)
+        ),
+        cpu=cpu if _is_text(cpu) else None,
     )
 
 
@@ -481,6 +529,20 @@ def collector_waits() -> Iterator[None]:
             gc.enable()
 
 
+def read_file(path: Path) -> tuple[Environment, list[Record]]:
+    """One file, wherever it lies: the environment it names, and its records. Raises :class:`BaselineError`."""
+    data = _bytes_of(path)
+    if data is None:
+        raise _refused("read", path, os.strerror(errno.ENOENT))
+    try:
+        environment = _value(data.decode().lstrip().partition("\n")[0].rstrip())["environment"]["id"]
+    except (Wrong, UnicodeDecodeError, LookupError, TypeError):
+        environment = None  # what is wrong is told below
+    environment = environment if _is_text(environment) else "?"
+    file = _Reader(environment).file(data, path)
+    return _described(file.header, environment), file.records
+
+
 # --- the store -----------------------------------------------------------------------------------
 
 
@@ -526,6 +588,13 @@ class FileStore:
                 records[:] = _once(records, folder)
         return stored
 
+    def describe(self, environment_id: str) -> Environment:
+        """What the header of its first file says of an environment; only its id where there is none."""
+        for path in sorted(self._files(self._folder(environment_id))):
+            if (data := _bytes_of(path)) is not None:
+                return _described(_Reader(environment_id).file(data, path).header, environment_id)
+        return Environment(environment_id)
+
     def append(self, environment: Environment, records: Sequence[Record]) -> None:
         """Add records to the files of their tests; no other file is touched, nor one that has them already.
 
@@ -550,6 +619,121 @@ class FileStore:
                     if (text := self._merged(path, environment, added)) is not None
                 )
 
+    def rename(self, tests: Mapping[str, str | None]) -> int:
+        """Put tests' records, in every environment, under other ids; ``None`` takes them away. How many there were.
+
+        Where anything is wrong nothing is written. What was interrupted can be finished by doing it again.
+        """
+        for new in filter(None, tests.values()):
+            module_file(new)
+        moved = 0
+        with self._writing():
+            changed: dict[Path, str | None] = {}
+            for environment_id in self.environments():
+                moved += self._renamed(environment_id, tests, changed)
+            _replace_files((path, text) for path, text in changed.items() if text is not None)
+            for path, text in changed.items():
+                if text is None:
+                    path.unlink(missing_ok=True)
+                    self._remove_empty(path.parent)
+        return moved
+
+    def _renamed(self, environment_id: str, tests: Mapping[str, str | None], changed: dict[Path, str | None]) -> int:
+        """Note in ``changed`` what the files of one environment become: their text, or None for an empty one."""
+        folder, reader = self._folder(environment_id), _Reader(environment_id)
+        found = {path: reader.file(data, path) for path in self._files(folder) if (data := _bytes_of(path)) is not None}
+        kept = {path: list(zip(file.records, file.lines, strict=True)) for path, file in found.items()}
+        moved: dict[tuple[str, str, str], tuple[Record, str]] = {}
+        number = 0
+        for path, rows in kept.items():
+            leaving = [row for row in rows if row[0].test in tests]
+            if not leaving:
+                continue
+            number += len(leaving)
+            rows[:] = [row for row in rows if row[0].test not in tests]
+            changed[path] = None
+            for record, line in leaving:
+                if (new := tests[record.test]) is None:
+                    continue
+                there = (record._replace(test=new), _encode(json.loads(line) | {"test": new}))
+                first, _ = moved.setdefault((new, record.name, record.session), there)
+                if first._replace(epoch=record.epoch) != there[0]:
+                    raise BaselineError(f"two tests cannot both become {new!r}: nothing was renamed.")
+                if record.epoch > first.epoch:
+                    moved[new, record.name, record.session] = there
+        targets = {record.test for record, _ in moved.values()}
+        for path, rows in kept.items():
+            for record, _ in rows:
+                if record.test not in targets:
+                    continue
+                if moved.get((record.test, record.name, record.session), (None,))[0] != record:
+                    raise BaselineError(
+                        f"{record.test!r} has records of its own in {_shown(path)}, and two histories are not mixed:"
+                        " nothing was renamed. Take those away first, or leave them both as they are."
+                    )
+                del moved[record.test, record.name, record.session]  # where a rename was interrupted
+        for record, line in moved.values():
+            path = self._there(folder / module_file(record.test), kept)
+            kept.setdefault(path, []).append((record, line))
+            changed[path] = None
+        for path in changed.keys() & kept.keys():
+            rows = sorted((_by_test(record), line) for record, line in kept[path])
+            header = found[path].header if path in found else next(iter(found.values())).header
+            changed[path] = "\n".join([header, *(line for _, line in rows), ""]) if rows else None
+        return number
+
+    def _remove_empty(self, folder: Path) -> None:
+        with suppress(OSError):  # it holds more
+            while folder != self._directory:
+                folder.rmdir()
+                folder = folder.parent
+
+    @staticmethod
+    def _there(path: Path, known: Collection[Path]) -> Path:
+        """A file by the name it has: where case does not tell files apart, another one than its module's."""
+        if path not in known and path.exists():
+            return next((other for other in known if path.samefile(other)), path)
+        return path
+
+    def faults(self, *, latest: str, paths: Collection[Path] | None = None) -> Iterator[str]:
+        """What is wrong with the files, a sentence for each that cannot be used: ``FILE:LINE: what. remedy``.
+
+        Args:
+            latest: what was recorded after this time has a wrong clock's.
+            paths: look at these only, which must lie in the directory; None: at every one.
+        """
+        for entry in sorted(_entries(self._directory), key=attrgetter("name")):
+            folder = Path(entry)
+            if not entry.is_dir():
+                if entry.name.endswith(".jsonl") and (paths is None or folder in paths):
+                    yield f"{_shown(folder)}: it lies in no environment's folder, and is never read. Move or delete it."
+            elif not entry.name.startswith("."):
+                try:
+                    inside = [*sorted(self._files(folder)), *folder.glob(_CALIBRATION)]
+                except BaselineError as error:
+                    yield str(error)
+                    continue
+                found = [
+                    fault
+                    for path in inside
+                    if paths is None or path in paths
+                    if (fault := self._fault_of(path, entry.name, latest))
+                ]
+                yield from found
+                if not found and (together := _said(partial(self.load, entry.name))):
+                    yield together
+
+    def _fault_of(self, path: Path, environment_id: str, latest: str) -> str | None:
+        def read() -> None:
+            self._refuse_links(path)
+            if path.name == _CALIBRATION:
+                self.calibration(environment_id)
+            elif (data := _bytes_of(path)) is not None:
+                _Reader(environment_id).file(data, path)
+                _refuse_later(data, path, latest)
+
+        return _said(read)
+
     def check_writable(self) -> None:
         """Raise now what :meth:`append` would raise after an hour of measuring, where the directory is not writable."""
         place = self._directory.absolute()
@@ -562,7 +746,7 @@ class FileStore:
 
     def calibration(self, environment_id: str) -> Calibration | None:
         """What is known about an environment's counters; None where nothing is."""
-        path = self._folder(environment_id) / "calibration.json"
+        path = self._folder(environment_id) / _CALIBRATION
         self._refuse_links(path)
         if (data := _bytes_of(path)) is None:
             return None
@@ -580,7 +764,7 @@ class FileStore:
             "created": calibration.created,
         }
         text = json.dumps(content) + "\n"
-        path = self._folder(environment_id) / "calibration.json"
+        path = self._folder(environment_id) / _CALIBRATION
         try:
             _calibration(text.encode())
         except Wrong as wrong:

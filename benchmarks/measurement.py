@@ -225,7 +225,7 @@ def _loops(rig: Any, peers: Any, truth: Truth, loops: int, rest: Callable[[], No
             assert m.energy_j_per_call is not None
             duration_s = math.fsum(r.duration_s for r in m.rounds)
             measured_j = m.energy_j_per_call * m.calls
-            true_j = truth.j(begun[-m.calls], ended[-1], ended[-1] - begun[-m.calls])
+            true_j = truth.j(begun[-m.calls], ended[-1], duration_s)  # the time between rounds is nobody's
             row = {"kind": kind, "width_s": duration_s, "tool": "pytest-carbon", "error": measured_j / true_j - 1}
             rows.append({**row, "reported_error": (m.energy_j_per_call_error or 0) / m.energy_j_per_call})
             calls = m.calls

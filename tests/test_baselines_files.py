@@ -90,7 +90,7 @@ def test_a_file_is_a_header_and_a_line_a_record(store: FileStore) -> None:
 
 def test_fields_are_written_in_the_order_of_the_record() -> None:
     """A field added to Record must be added to the format too."""
-    assert tuple(files._FIELDS) == Record._fields
+    assert tuple(files.FIELDS) == Record._fields
 
 
 def test_records_are_sorted_by_test_name_and_time(store: FileStore) -> None:
@@ -618,7 +618,7 @@ def test_any_mixture_of_two_branches_is_read(tmp_path: Path, records: list[Recor
     shutil.rmtree(tmp_path / "baselines", ignore_errors=True)
     path = tmp_path / "baselines" / HOST.id / "tests" / "test_m.py.jsonl"
     path.parent.mkdir(parents=True)
-    header = files._header(HOST)
+    header = files.header_line(HOST)
     lines = data.draw(st.permutations([header] * 2 + [files._line_of(r) for r in [*records, *records[::2]]]))
     path.write_text("\n".join([header, *lines, ""]))
     assert sorted(everything(FileStore(tmp_path / "baselines"))) == sorted(records)

@@ -100,7 +100,7 @@ def _is_epoch(value: object) -> bool:
 
 
 _A_TIME = "a UTC time such as '2026-11-22T10:00:00Z'"
-_FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
+FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "test": (_is_test, "the id of a test that does not lead out of the directory"),
     "name": (_is_text, "the measurement's name"),
     "epoch": (_is_epoch, f"'0' or {_A_TIME}"),
@@ -117,25 +117,25 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
 }
 """What a record holds, in the order of :class:`~pytest_carbon.records.Record` and of the line."""
 
-_values = itemgetter(*_FIELDS)
-_NUMBERS = ("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call")
+_values = itemgetter(*FIELDS)
+NUMBERS = ("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call")
 _by_test = attrgetter("test", "name", "created", "session")
-_by_time = attrgetter("created", "session")
+by_time = attrgetter("created", "session")
 
 
-def _all_good(name: str, values: tuple[Any, ...]) -> bool:
+def all_good(name: str, values: tuple[Any, ...]) -> bool:
     """Whether each value may stand in this field of numbers; False also for integers."""
     numbers = [value for value in values if value is not None]
     if set(map(type, numbers)) - {float}:
         return False
-    good, _ = _FIELDS[name]
+    good, _ = FIELDS[name]
     extremes = {min(numbers), max(numbers)} if numbers else set()
     return all(map(good, extremes | {None} if len(numbers) < len(values) else extremes))
 
 
-def _wrong_field(fields: dict[str, Any]) -> str | None:
+def wrong_field(fields: dict[str, Any]) -> str | None:
     """What is wrong with a record's fields, as the end of a sentence."""
-    for name, (good, what) in _FIELDS.items():
+    for name, (good, what) in FIELDS.items():
         if name not in fields:
             return f"the record has no '{name}'"
         if not good(fields[name]):
@@ -192,7 +192,7 @@ class _Reader:
 
     def __init__(self, environment_id: str) -> None:
         self._environment_id = environment_id
-        self._known = {name: _Known(good) for name, (good, _) in _FIELDS.items() if name not in _NUMBERS}
+        self._known = {name: _Known(good) for name, (good, _) in FIELDS.items() if name not in NUMBERS}
 
     def as_written(self, data: bytes) -> list[Record] | None:
         """The records of a file that is as this module writes it; None for any other, which takes :meth:`file`.
@@ -209,12 +209,12 @@ class _Reader:
             # does not begin with "{", and as many objects as lines, all of which do, are one in each line.
             if end != len(text) or len(objects) != len(lines) or set(map(itemgetter(0), lines)) != {"{"}:
                 return None
-            if set(map(len, objects)) != {len(_FIELDS)}:
+            if set(map(len, objects)) != {len(FIELDS)}:
                 return None
-            columns = dict(zip(_FIELDS, zip(*map(_values, objects), strict=True), strict=True))
+            columns = dict(zip(FIELDS, zip(*map(_values, objects), strict=True), strict=True))
             if len(set(zip(columns["test"], columns["name"], columns["session"], strict=True))) != len(lines):
                 return None
-            if not all(_all_good(name, columns[name]) for name in _NUMBERS):
+            if not all(all_good(name, columns[name]) for name in NUMBERS):
                 return None
             for name, known in self._known.items():
                 columns[name] = tuple(map(known.__getitem__, columns[name]))
@@ -263,6 +263,16 @@ class _Reader:
             raise _fault(path, 1, Wrong("nothing follows the header"))
         return _File(header, kept, records)
 
+    def header(self, data: bytes, path: Path) -> str:
+        """A file's first line, and nothing of the rest."""
+        line = data.lstrip().partition(b"\n")[0].decode(errors="replace").rstrip()
+        try:
+            if not line or self._record(line) is not None:
+                raise Wrong("the header is missing")
+        except Wrong as wrong:
+            raise _fault(path, 1, wrong) from None
+        return line
+
     def _record(self, line: str) -> Record | None:
         """The record in a line; None for a header and for an empty line. Raises :class:`Wrong`."""
         if not line:
@@ -279,7 +289,7 @@ class _Reader:
         if "format" in fields:
             self._check_header(fields)
             return None
-        if wrong := _wrong_field(fields):
+        if wrong := wrong_field(fields):
             raise Wrong(wrong)
         return Record._make(float(value) if isinstance(value, int) else value for value in _values(fields))
 
@@ -363,7 +373,7 @@ def _of(record: Record) -> str:
     return f"{record.name!r} of {record.test!r}"
 
 
-def _header(environment: Environment) -> str:
+def header_line(environment: Environment) -> str:
     """What is the same each time in one environment: two branches that start a file write the same line."""
     return _encode(
         {
@@ -377,7 +387,7 @@ def _header(environment: Environment) -> str:
     )
 
 
-def _described(header: str, environment_id: str) -> Environment:
+def described(header: str, environment_id: str) -> Environment:
     """What a good header says of its environment; what somebody made of the rest of it is as good as unknown."""
     found = json.loads(header)["environment"]
     stored, cpu = found.get("gpus"), found.get("cpu")
@@ -540,7 +550,7 @@ def read_file(path: Path) -> tuple[Environment, list[Record]]:
         environment = None  # what is wrong is told below
     environment = environment if _is_text(environment) else "?"
     file = _Reader(environment).file(data, path)
-    return _described(file.header, environment), file.records
+    return described(file.header, environment), file.records
 
 
 # --- the store -----------------------------------------------------------------------------------
@@ -583,16 +593,16 @@ class FileStore:
             for record in records:
                 stored.setdefault((record.test, record.name), []).append(record)
         for records in stored.values():
-            records.sort(key=_by_time)
+            records.sort(key=by_time)
             if len({record.session for record in records}) < len(records):
-                records[:] = _once(records, folder)
+                records[:] = once(records, _shown(folder))
         return stored
 
     def describe(self, environment_id: str) -> Environment:
         """What the header of its first file says of an environment; only its id where there is none."""
         for path in sorted(self._files(self._folder(environment_id))):
             if (data := _bytes_of(path)) is not None:
-                return _described(_Reader(environment_id).file(data, path).header, environment_id)
+                return described(_Reader(environment_id).header(data, path), environment_id)
         return Environment(environment_id)
 
     def append(self, environment: Environment, records: Sequence[Record]) -> None:
@@ -606,7 +616,7 @@ class FileStore:
             modules.setdefault(record.test.partition("::")[0], []).append(record)
         new = {folder / module_file(added[0].test): added for added in modules.values()}
         for record in records:
-            if wrong := _wrong_field(record._asdict()):
+            if wrong := wrong_field(record._asdict()):
                 raise BaselineError(f"nothing was recorded, because of {_of(record)}: {wrong}.")
         if new:
             with self._writing():
@@ -751,22 +761,16 @@ class FileStore:
         if (data := _bytes_of(path)) is None:
             return None
         try:
-            return _calibration(data)
+            return read_calibration(data)
         except Wrong as wrong:
             raise _fault(path, 1, wrong, "Delete the file: the next run finds it out anew.") from None
 
     def keep_calibration(self, environment_id: str, calibration: Calibration, *, replace: bool = False) -> None:
         """Keep what was found out about an environment's counters; what is kept already stays, unless replaced."""
-        content = {
-            "format": CALIBRATION_FORMAT,
-            "settle_s": calibration.settle_s,
-            "part_time_sampling": calibration.part_time_sampling,
-            "created": calibration.created,
-        }
-        text = json.dumps(content) + "\n"
+        text = calibration_line(calibration) + "\n"
         path = self._folder(environment_id) / _CALIBRATION
         try:
-            _calibration(text.encode())
+            read_calibration(text.encode())
         except Wrong as wrong:
             raise BaselineError(f"{_shown(path)}: nothing was kept: {wrong.what}.") from None
         with self._writing():
@@ -817,13 +821,13 @@ class FileStore:
         self._refuse_links(path)
         data = _bytes_of(path)
         if data is None:
-            file = _File(_header(environment), [], [])
+            file = _File(header_line(environment), [], [])
         elif self._read.get(path, (None,))[0] == hash(data):
             header, *lines = filter(None, _lines(data))
             file = _File(header, lines, self._read[path][1])
         else:
             file = _Reader(environment.id).file(data, path)
-        fresh = _once([*file.records, *added], path)[len(file.records) :]
+        fresh = once([*file.records, *added], _shown(path))[len(file.records) :]
         if not fresh:
             return None
         # Lines that are there stay as they are: a later version may have put more into them.
@@ -834,7 +838,7 @@ class FileStore:
         return "\n".join([file.header, *(line for _, line in sorted(rows)), ""])
 
 
-def _once(records: Iterable[Record], where: Path) -> list[Record]:
+def once(records: Iterable[Record], where: str) -> list[Record]:
     """Each session once for each measurement, in the newest of the epochs it was put into."""
     seen: dict[tuple[str, str, str], Record] = {}
     for record in records:
@@ -844,7 +848,7 @@ def _once(records: Iterable[Record], where: Path) -> list[Record]:
             continue
         if first._replace(epoch=record.epoch) != record:
             raise BaselineError(
-                f"{_shown(where)}: session {record.session!r} has more than one set of figures for {_of(record)}. "
+                f"{where}: session {record.session!r} has more than one set of figures for {_of(record)}. "
                 "A session measures a thing once: delete the line that is wrong."
             )
         if record.epoch > first.epoch:
@@ -852,7 +856,20 @@ def _once(records: Iterable[Record], where: Path) -> list[Record]:
     return list(seen.values())
 
 
-def _calibration(data: bytes) -> Calibration:
+def calibration_line(calibration: Calibration) -> str:
+    """What is kept of a calibration, in one line; not checked."""
+    return json.dumps(
+        {
+            "format": CALIBRATION_FORMAT,
+            "settle_s": calibration.settle_s,
+            "part_time_sampling": calibration.part_time_sampling,
+            "created": calibration.created,
+        }
+    )
+
+
+def read_calibration(data: bytes) -> Calibration:
+    """The calibration in a line. Raises :class:`Wrong`."""
     try:
         fields = _value(data.decode().rstrip())
     except UnicodeDecodeError:

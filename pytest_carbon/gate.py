@@ -570,7 +570,7 @@ def _upper_t(freedom: Floats, probability: float) -> Floats:
 def _verdict(candidate: Candidate, score: _Score | None, comparison: _Comparison | None, tolerance: float) -> Verdict:
     status, reason = _decide(candidate, score, comparison, tolerance)
     if comparison is None or score is None:
-        return Verdict(status, reason, limit_j_per_call=candidate.limit_j_per_call)
+        return Verdict(status, reason, limit_j_per_call=candidate.limit_j_per_call, tolerance=candidate.tolerance)
     duration = comparison.duration
     return Verdict(
         status=status,
@@ -583,6 +583,7 @@ def _verdict(candidate: Candidate, score: _Score | None, comparison: _Comparison
         duration_change=None if duration is None else _relative(duration),
         power_change=None if duration is None else _relative(comparison.change - duration),
         limit_j_per_call=candidate.limit_j_per_call,
+        tolerance=candidate.tolerance,
     )
 
 

@@ -226,6 +226,8 @@ class Verdict:
     power_change: float | None = None
     """Energy = power × time: the part of ``change`` that is power."""
     limit_j_per_call: float | None = None
+    tolerance: float | Literal[False] | None = None
+    """The marker's own, as in :class:`Budget`."""
 
     @property
     def failed(self) -> bool:
@@ -264,6 +266,8 @@ class Record(NamedTuple):
     duration_s_per_call: float
     torch: str | None = None
     driver: str | None = None
+    labels: str | None = None
+    """What the user said of the session: ``pool=a,team=nlp``, sorted."""
 
     @property
     def key(self) -> Key:
@@ -331,7 +335,11 @@ class Settings:
     accept: bool = False
     gate: Literal["fail", "warn"] = "fail"
     baseline: Path | str = field(default_factory=lambda: Path("carbon-baselines"))
-    """A directory, or a database URL."""
+    """A directory, or the URL of a database."""
+    branch: str = "main"
+    """In a database: the branch whose records the gate compares with."""
+    labels: str | None = None
+    """``pool=a,team=nlp``, sorted."""
     tolerance: float = 0.05
     false_alarms: float = 0.01
     meter: str = "auto"
@@ -389,6 +397,8 @@ class SessionResult:
     commit: str | None = None
     branch: str | None = None
     dirty: bool | None = None
+    labels: str | None = None
+    """What the user said of the run: ``pool=a,team=nlp``, sorted."""
     settings: Settings = field(default_factory=Settings)
     notes: tuple[str, ...] = ()
     """Sentences for the end of the run: meters not taken, environments that have a baseline, …"""

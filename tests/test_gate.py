@@ -273,6 +273,7 @@ def test_false_alarms_are_shared_by_all_that_is_stored() -> None:
     candidates = [now(1.0), now(9.9, 1, tolerance=False)]
     verdicts, shared = judge(candidates, stored, tolerance=0.05, false_alarms=0.01)
     assert (shared.gated, shared.compared) == (6, 1)
+    assert [verdicts[key(i)].tolerance for i in range(2)] == [None, False]  # for who compares with this run later
     s = math.sqrt(4 * 0.02**2 / 8)
     assert verdicts[key(0)].detectable_change == pytest.approx(detectable(s, 8, 5, 0.01 / 6))
     assert (verdicts[key(1)].status, verdicts[key(1)].change) == ("pass", None)

@@ -184,6 +184,7 @@ def test_a_report_has_these_keys() -> None:
                             "power_change": -0.01,
                             "detectable_change": 0.07,
                             "limit_j_per_call": 2.5,
+                            "tolerance": None,
                             "reason": "it takes 8% more",
                         },
                     }
@@ -330,6 +331,7 @@ measurements = st.builds(
 verdicts = st.builds(
     Verdict,
     *(st.sampled_from(get_args(Status)), texts, maybe_number, counts, counts, *[maybe_number] * 5),
+    tolerance=st.none() | st.just(False) | st.floats(0, 10),
 )
 tests = st.builds(
     TestResult, texts, st.just("failed"), some(st.tuples(measurements, verdicts)), st.none() | st.just("passed")
@@ -367,6 +369,14 @@ def test_every_run_comes_back(tmp_path: Path, result: SessionResult) -> None:
     assert jsonfile.read(path) == result
 
 
+def test_a_report_without_the_markers_tolerances_is_read() -> None:
+    """They came later, and those that have none of their own are as good as unknown."""
+    jsonfile.write(RUN, Path("report.json"))
+    text = Path("report.json").read_text()
+    Path("report.json").write_text(text.replace('"tolerance": null, ', ""))
+    assert jsonfile.read(Path("report.json")) == RUN
+
+
 AS_WRITTEN = "Give the file that pytest --carbon --carbon-json wrote, as it wrote it."
 
 
@@ -374,7 +384,7 @@ AS_WRITTEN = "Give the file that pytest --carbon --carbon-json wrote, as it wrot
     ("change", "says"),
     [
         (lambda text: "", f"the file is empty. {AS_WRITTEN}"),
-        (lambda text: text[:-300], f"the file ends in the middle of a report, in line 2. {AS_WRITTEN}"),
+        (lambda text: text[:-320], f"the file ends in the middle of a report, in line 2. {AS_WRITTEN}"),
         (lambda text: text[:9], f"the file ends in the middle of a report, in line 1. {AS_WRITTEN}"),
         (lambda text: "hello", f"not JSON (Expecting value, line 1, column 1). {AS_WRITTEN}"),
         (lambda text: text + "{}", f"not JSON (Extra data, line 4, column 1). {AS_WRITTEN}"),
@@ -409,6 +419,13 @@ AS_WRITTEN = "Give the file that pytest --carbon --carbon-json wrote, as it wrot
         (
             lambda text: text.replace('"dirty": false', '"dirty": 0'),
             f"dirty must be true, false or null, not 0. {AS_WRITTEN}",
+        ),
+        *(
+            (
+                lambda text, wrong=wrong: text.replace('"tolerance": null', f'"tolerance": {wrong}'),
+                f"tests[0].measurements[0].verdict.tolerance must be a share, false or null, not {wrong}. {AS_WRITTEN}",
+            )
+            for wrong in ("true", "-0.1", '"5%"')
         ),
         (
             lambda text: text.replace('"calls": 240', '"calls": -1'),

@@ -114,8 +114,12 @@ FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "duration_s_per_call": (_is_positive, "a finite number above 0"),
     "torch": (_is_text_or_none, "a text or null"),
     "driver": (_is_text_or_none, "a text or null"),
+    "labels": (_is_text_or_none, "a text or null"),
 }
 """What a record holds, in the order of :class:`~pytest_carbon.records.Record` and of the line."""
+
+OPTIONAL = "labels"
+"""The field that a line need not have: it came later, and is written where there is something to write."""
 
 _values = itemgetter(*FIELDS)
 NUMBERS = ("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call")
@@ -209,6 +213,8 @@ class _Reader:
             # does not begin with "{", and as many objects as lines, all of which do, are one in each line.
             if end != len(text) or len(objects) != len(lines) or set(map(itemgetter(0), lines)) != {"{"}:
                 return None
+            for fields in objects:
+                fields.setdefault(OPTIONAL)
             if set(map(len, objects)) != {len(FIELDS)}:
                 return None
             columns = dict(zip(FIELDS, zip(*map(_values, objects), strict=True), strict=True))
@@ -289,6 +295,7 @@ class _Reader:
         if "format" in fields:
             self._check_header(fields)
             return None
+        fields.setdefault(OPTIONAL)
         if wrong := wrong_field(fields):
             raise Wrong(wrong)
         return Record._make(float(value) if isinstance(value, int) else value for value in _values(fields))
@@ -407,7 +414,10 @@ def described(header: str, environment_id: str) -> Environment:
 
 
 def _line_of(record: Record) -> str:
-    return _encode(record._asdict())
+    fields = record._asdict()
+    if fields[OPTIONAL] is None:
+        del fields[OPTIONAL]
+    return _encode(fields)
 
 
 # --- where a record lies -------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from pytest_carbon.baselines import ALREADY_STORED, Decision, Store, decide
 from pytest_carbon.baselines.files import (
@@ -189,6 +189,7 @@ def _measurement(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
             "power_change": _finite(verdict.power_change),
             "detectable_change": _finite(verdict.detectable_change),
             "limit_j_per_call": _finite(verdict.limit_j_per_call),
+            "tolerance": verdict.tolerance,
             "reason": verdict.reason,
         },
     }
@@ -306,6 +307,12 @@ class _Object:
 
     def format(self) -> object:
         return self._values.get("format")
+
+    def tolerance(self) -> float | Literal[False] | None:
+        """A marker's: false where it takes its test out of the comparison; unknown in reports that do not have it."""
+        value = self._values.get("tolerance")
+        self._must(value in (None, False) or (is_number(value) and value >= 0), "tolerance", "a share, false or null")
+        return None if value is None else float(value) if value is not False else False
 
     def flag_or_none(self, key: str) -> bool | None:
         value = self._get(key)
@@ -429,6 +436,7 @@ def _read_measurement(found: _Object) -> tuple[Measurement, Verdict]:
         duration_change=verdict.number_or_none("duration_change"),
         power_change=verdict.number_or_none("power_change"),
         limit_j_per_call=verdict.number_or_none("limit_j_per_call"),
+        tolerance=verdict.tolerance(),
     )
 
 

@@ -1,0 +1,531 @@
+"""Building a model of the catalogue: from the hub's checkpoint, or from its architecture with random weights.
+
+Random weights cost what trained ones do as long as the work of a call is fixed. They are drawn so that a signal keeps
+its size from layer to layer: numbers that fade to zero, or overflow, would move fewer bits, and cost less, than a
+trained model's. Nothing heavy is imported with this module.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pytest_carbon.records import UsageProblem
+from pytest_carbon.tasks.architectures import Architecture, all_architectures, architecture
+from pytest_carbon.tasks.catalogue import find_model, find_task
+
+if TYPE_CHECKING:
+    import torch
+
+Weights = Literal["hub", "random"]
+DTYPES: Mapping[str, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+DEVICES = ("auto", "cuda", "mps", "cpu")
+SIZES = ("study", "small")
+SOURCES = ("auto", "hub", "random")
+HUB_TIMEOUT_S = 10.0
+
+EXCEPTIONS: Mapping[str, str] = {
+    id: found.exception for id, found in all_architectures().items() if found.exception is not None
+}
+"""Why a model's parameter count differs from the study's by more than 1%."""
+
+
+@dataclass
+class Built:
+    """A model that is ready to be called: in eval mode, without gradients, on its device."""
+
+    model: Any
+    """A ``torch.nn.Module`` with transformers' ``generate`` where it writes text; a ``diffusers`` pipeline."""
+    config: Any
+    weights: Weights
+    dtype: str
+    device: str
+    source: str
+    """The hub id of the checkpoint, or ``random``."""
+    model_id: str
+    size: str
+
+    def free(self) -> None:
+        """Let go of the model, and give the accelerator's memory back."""
+        self.model = None
+        free_memory()
+
+
+def free_memory() -> None:
+    """Collect what nobody holds any more, and return the memory that torch keeps for later to the device."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    elif torch is not None and torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def build(
+    model_id: str,
+    *,
+    task: str,
+    weights: str = "auto",
+    size: str = "study",
+    dtype: str = "fp32",
+    device: str = "auto",
+    seed: int = 0,
+) -> Built:
+    """A model of the catalogue for one of its tasks.
+
+    ``weights``: ``hub`` is the published checkpoint, out of the hub's cache where it is complete there, else
+    downloaded by the hub's own client; ``random`` needs no network; ``auto`` is the cached checkpoint, else random.
+    ``size="small"`` is a tiny variant of the same class, which has no checkpoint. Raises UsageProblem for anything it
+    does not know, for a device that is not here, and for a checkpoint that cannot be had.
+    """
+    find_task(task)
+    find_model(model_id, task)
+    _one_of("weights", weights, SOURCES)
+    _one_of("size", size, SIZES)
+    _one_of("dtype", dtype, DTYPES)
+    device = device_of(device)
+    if size == "small" and weights == "hub":
+        raise UsageProblem(
+            'a small variant has no checkpoint: weights="hub" needs size="study"; weights="random" builds either'
+        )
+    design = architecture(model_id)
+    with silent(*(["diffusers"] if _is_pipeline(design) else [])):
+        checkpoint = _checkpoint(model_id, design, weights) if size == "study" else None
+        if checkpoint is not None:
+            model = _load(checkpoint, design, dtype, device)
+        else:
+            model = _random(model_id, size, dtype, device, seed)
+    return Built(
+        model,
+        model.config,
+        "random" if checkpoint is None else "hub",
+        dtype,
+        device,
+        "random" if checkpoint is None else checkpoint.id,
+        model_id,
+        size,
+    )
+
+
+def device_of(text: str) -> str:
+    """``cuda``, ``mps`` or ``cpu``; ``auto`` is the first of them that is here. Raises UsageProblem."""
+    import torch
+
+    _one_of("device", text, DEVICES)
+    here = [
+        *(["cuda"] if torch.cuda.is_available() else []),
+        *(["mps"] if torch.backends.mps.is_available() else []),
+        "cpu",
+    ]
+    if text == "auto":
+        return here[0]
+    if text not in here:
+        raise UsageProblem(
+            f"device {text!r} is not here: torch {torch.__version__} sees {' and '.join(here)}; "
+            f'device="auto" takes the first of them'
+        )
+    return text
+
+
+def _one_of(what: str, value: object, allowed: Iterable[str]) -> None:
+    names = list(allowed)
+    if value not in names:
+        meant = [name for name in names if DTYPES.get(name) == str(value).removeprefix("torch.")]
+        hint = f". Did you mean {meant[0]}?" if meant else ""
+        raise UsageProblem(f"{what} {value!r} is not one: {', '.join(names)}{hint}")
+
+
+# --- how large ------------------------------------------------------------------------------------
+
+_COUNTS: Mapping[str, int] = {
+    "openai/whisper-large-v3": 1_543_490_560,
+    "sentence-transformers/all-MiniLM-L6-v2": 22_713_216,
+    "sshleifer/distilbart-xsum-12-6": 305_510_400,
+    "ydshieh/vit-gpt2-coco-en": 239_195_904,
+}
+"""Where the study has no count, or another model's (see EXCEPTIONS)."""
+_GIB = 2**30
+_ROUNDING = 1.05
+"""Torch's allocator rounds up; what the study's count leaves out (a head) is small, or shared with the embeddings."""
+_WORKING_GIB = {"text": 0.5, "image": 1.5, "multimodal": 1.0, "audio": 1.0}
+"""Activations, a key-value cache and workspaces of one call, in fp32, by modality: assumed, on the large side."""
+_WORKING_GIB_512 = 3.0
+"""The same for an image of 512 × 512; a larger one needs it by the pixel. The VAE's decoder takes most of it."""
+_SMALL_BYTES = 64 * 2**20
+
+
+def memory_bytes(model_id: str, dtype: str = "fp32", size: str = "study") -> int:
+    """What a call of this model needs of the device's memory, in bytes, before anything is loaded.
+
+    Weights are the parameter count × bytes of the dtype × 1.05; what the call itself takes is assumed by modality, on
+    the large side. Computed without torch.
+    """
+    _one_of("dtype", dtype, DTYPES)
+    _one_of("size", size, SIZES)
+    model = find_model(model_id)
+    if size == "small":
+        return _SMALL_BYTES
+    width = 4 if dtype == "fp32" else 2
+    count = _COUNTS.get(model_id) or model.parameters or 0
+    design = architecture(model_id)
+    if _is_pipeline(design):
+        working_gib: float = _WORKING_GIB_512 * (design.call["height"] / 512) ** 2
+        if design.config["vae"].get("force_upcast"):  # it decodes in fp32 whatever the dtype is
+            working_gib *= 4 / width
+    else:
+        working_gib = max(_WORKING_GIB[find_task(task).modality] for task in model.tasks)
+    return round(count * width * _ROUNDING + working_gib * _GIB * width / 4)
+
+
+def parameters(model_id: str, *, on_study_terms: bool = True) -> int:
+    """How many parameters the model has, counted on a device that holds none of them.
+
+    On the study's terms: without the task's head, as ``AutoModel`` builds it; otherwise all of what a call runs. A
+    pipeline's are those of its networks, either way.
+    """
+    import torch
+
+    design = architecture(model_id)
+    config, _, _ = design.sized("study")
+    with silent(*(["diffusers"] if _is_pipeline(design) else [])), torch.device("meta"):
+        if _is_pipeline(design):
+            networks = [_component(name, part) for name, part in config.items() if name != "scheduler"]
+            return _count(*networks)
+        made = _config_of(design, config)
+        if not on_study_terms:
+            model = _named(design.model_class)._from_config(made)
+        elif design.counted_as:
+            model = _named(design.counted_as)._from_config(made)
+        else:
+            model = _named("transformers:AutoModel").from_config(made)
+        return _count(model)
+
+
+def _count(*networks: torch.nn.Module) -> int:
+    return sum(int(parameter.numel()) for network in networks for parameter in network.parameters())
+
+
+# --- random weights -------------------------------------------------------------------------------
+
+
+def _random(model_id: str, size: str, dtype: str, device: str, seed: int) -> Any:
+    design = architecture(model_id)
+    config, processor, _ = design.sized(size)
+    if _is_pipeline(design):
+        return _random_pipeline(model_id, config, processor, dtype, device, seed)
+    with _without_memory():
+        model = _named(design.model_class)._from_config(_config_of(design, config), dtype=_torch_dtype(dtype))
+    return _materialised(model, dtype, device, seed)
+
+
+def _random_pipeline(
+    model_id: str, config: dict[str, Any], processor: dict[str, Any], dtype: str, device: str, seed: int
+) -> Any:
+    from pytest_carbon.tasks.tokenizers import tokenizer_for
+
+    design = architecture(model_id)
+    scheduler = config.pop("scheduler")
+    parts: dict[str, Any] = {"scheduler": _named(scheduler.pop("class")).from_config(scheduler)}
+    for index, (name, part) in enumerate(config.items()):
+        with _without_memory():
+            network = _component(name, part, _torch_dtype(dtype))
+        parts[name] = _materialised(network, dtype, device, seed + index)
+        if name.startswith("text_encoder"):
+            parts[name.replace("text_encoder", "tokenizer")] = tokenizer_for(model_id, network.config, weights="random")
+    if design.model_class.endswith(":StableDiffusionPipeline"):
+        parts.setdefault("safety_checker", None)
+        parts["requires_safety_checker"] = parts["safety_checker"] is not None
+        parts["feature_extractor"] = _named(processor.pop("class"))(**processor)
+    pipeline = _named(design.model_class)(**parts)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+_COMPONENTS = {
+    "unet": "diffusers:UNet2DConditionModel",
+    "vae": "diffusers:AutoencoderKL",
+    "text_encoder": "transformers:CLIPTextModel",
+    "text_encoder_2": "transformers:CLIPTextModelWithProjection",
+    "safety_checker": "diffusers.pipelines.stable_diffusion.safety_checker:StableDiffusionSafetyChecker",
+}
+
+
+def _component(name: str, config: dict[str, Any], dtype: torch.dtype | None = None) -> Any:
+    """One network of a pipeline."""
+    made = _named(_COMPONENTS[name])
+    if _COMPONENTS[name].startswith("diffusers:"):
+        return made(**config)
+    return made._from_config(made.config_class(**config), **({} if dtype is None else {"dtype": dtype}))
+
+
+@contextmanager
+def _without_memory() -> Iterator[None]:
+    """Networks made within have parameters that take no memory and no time; their buffers are made as always.
+
+    Under ``torch.device("meta")`` the buffers (position tables, indices, statistics of a batch norm) would be without
+    values, too, and not every class can make them afterwards.
+    """
+    from torch import nn
+
+    register = nn.Module.register_parameter
+
+    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and parameter.device.type != "meta":
+            parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = on_meta
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register
+
+
+def _materialised(model: Any, dtype: str, device: str, seed: int) -> Any:
+    """The model with random weights, on its device; parameters that were one stay one."""
+    import torch
+
+    generator = torch.Generator(device).manual_seed(seed)
+    made: dict[int, torch.nn.Parameter] = {}
+    keep_fp32 = _kept_in_fp32(model, dtype)
+    with torch.no_grad():
+        for prefix, module in model.named_modules():
+            for name, old in list(module.named_parameters(recurse=False)):
+                if id(old) not in made:
+                    kept = keep_fp32.intersection((*prefix.split("."), name))
+                    data = torch.empty(old.shape, dtype=torch.float32 if kept else _torch_dtype(dtype), device=device)
+                    made[id(old)] = torch.nn.Parameter(data, requires_grad=False)
+                    _fill(made[id(old)], name, module, generator)
+                module.register_parameter(name, made[id(old)])
+        model.to(device)  # the buffers
+        if hasattr(model, "initialize_weights"):
+            _let_transformers_finish(model, seed)
+    return model.requires_grad_(False).eval()
+
+
+def _fill(parameter: torch.nn.Parameter, name: str, module: Any, generator: torch.Generator) -> None:
+    """A norm's scale is 1; a matrix keeps the size of what it multiplies; all else is small."""
+    from torch import nn
+
+    if parameter.dim() >= 2 and isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):
+        depthwise = getattr(module, "groups", 1) > 1  # in MobileNet, two ReLUs and no shortcut for each: double it
+        parameter.normal_(0.0, parameter[0].numel() ** -0.5 * (1 + depthwise), generator=generator)
+    elif parameter.dim() == 2 and type(module).__name__ == "Conv1D":  # GPT-2's, transposed
+        parameter.normal_(0.0, parameter.shape[0] ** -0.5, generator=generator)
+    elif parameter.dim() <= 1 and "weight" in name:
+        parameter.fill_(1.0)
+    else:
+        parameter.normal_(0.0, 0.02, generator=generator)
+
+
+def _let_transformers_finish(model: Any, seed: int) -> None:
+    """What a class sets itself: tables of positions that are parameters, zeros for a padding token, scales of layers.
+
+    It leaves alone what it finds marked as initialised, which the matrices are: its own spread may be anything
+    (1e-10 for BLIP's images). Should the marks have another name one day, the matrices are drawn once more.
+    """
+    import torch
+    from torch import nn
+
+    for module in model.modules():
+        module.__dict__.pop("_is_hf_initialized", None)
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)) or type(module).__name__ == "Conv1D":
+            module.weight._is_hf_initialized = True
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if model.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        model.initialize_weights()
+    model.tie_weights()
+
+
+def _kept_in_fp32(model: Any, dtype: str) -> set[str]:
+    """The names of modules that ``from_pretrained`` leaves in fp32, too, for the sake of their range."""
+    names: set[str] = set()
+    if dtype == "fp16":
+        names |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    if dtype != "fp32":
+        names |= set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+    return names
+
+
+def _torch_dtype(dtype: str) -> torch.dtype:
+    import torch
+
+    found: torch.dtype = getattr(torch, DTYPES[dtype])
+    return found
+
+
+def _is_pipeline(design: Architecture) -> bool:
+    return design.model_class.startswith("diffusers:")
+
+
+def _config_of(design: Architecture, config: dict[str, Any]) -> Any:
+    return _named(design.model_class).config_class(**config)
+
+
+def _named(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+# --- the hub's checkpoint -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    id: str
+    cached: bool
+
+
+def _checkpoint(model_id: str, design: Architecture, weights: str) -> _Checkpoint | None:
+    """The checkpoint to load; None where random weights are to be had. Raises UsageProblem."""
+    if weights == "random":
+        return None
+    if design.no_checkpoint is not None:
+        if weights == "auto":
+            return None
+        raise UsageProblem(f"{model_id} cannot be loaded from the hub: {design.no_checkpoint}. {_REMEDY}")
+    ids = [model_id, *([design.moved_to] if design.moved_to else [])]
+    for id in ids:
+        if _in_cache(id, design):
+            return _Checkpoint(id, cached=True)
+    if weights == "auto":
+        return None
+    _reach(ids[-1], design)
+    return _Checkpoint(ids[-1], cached=False)
+
+
+_REMEDY = 'weights="random" needs none: the same architecture, the same work'
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_PIPELINE_WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin", *_WEIGHT_FILES)
+
+
+def _config_file(design: Architecture) -> str:
+    return "model_index.json" if _is_pipeline(design) else "config.json"
+
+
+def _in_cache(id: str, design: Architecture) -> bool:
+    """Whether the hub's cache has the configuration and every file of the weights."""
+    if _cached_file(id, _config_file(design)) is None:
+        return False
+    if not _is_pipeline(design):
+        return _weights_in_cache(id, "", _WEIGHT_FILES)
+    networks = [name for name in design.config if name != "scheduler"]
+    return all(_weights_in_cache(id, f"{name}/", _PIPELINE_WEIGHT_FILES) for name in networks)
+
+
+def _weights_in_cache(id: str, folder: str, names: tuple[str, ...]) -> bool:
+    for name in names:
+        if _cached_file(id, folder + name) is not None:
+            return True
+        index = _cached_file(id, f"{folder}{name}.index.json")
+        if index is not None:
+            with open(index, encoding="utf-8") as file:
+                shards = set(json.load(file)["weight_map"].values())
+            if all(_cached_file(id, folder + shard) is not None for shard in shards):
+                return True
+    return False
+
+
+def _cached_file(id: str, name: str) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(id, name)
+    return found if isinstance(found, str) else None
+
+
+def _reach(id: str, design: Architecture) -> None:
+    """Ask the hub once whether it has the checkpoint for us; raises UsageProblem at once where it does not answer."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    if constants.HF_HUB_OFFLINE:
+        raise UsageProblem(
+            f"{id} is not in the hub's cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE forbids to download it. "
+            f"{_REMEDY}"
+        )
+    try:
+        get_hf_file_metadata(hf_hub_url(id, _config_file(design)), timeout=HUB_TIMEOUT_S)
+    except GatedRepoError as error:
+        raise UsageProblem(
+            f"{id} is gated: its licence has to be accepted at {constants.ENDPOINT}/{id}, and a token set "
+            f"(`hf auth login`, or HF_TOKEN). {_REMEDY}"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise UsageProblem(
+            f"the hub at {constants.ENDPOINT} has no model {id} that this token may see. {_REMEDY}"
+        ) from error
+    except EntryNotFoundError as error:
+        raise UsageProblem(f"{id} has no {_config_file(design)} on the hub: nothing to load. {_REMEDY}") from error
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", "?")
+        raise UsageProblem(
+            f"the hub at {constants.ENDPOINT} answered {status} for {id}: try again later. {_REMEDY}"
+        ) from error
+    except (
+        Exception
+    ) as error:  # what a connection fails with is the business of the hub's HTTP library, whichever it is
+        raise UsageProblem(
+            f"the hub at {constants.ENDPOINT} cannot be reached ({_first_line(error)}), and {id} is not in its cache "
+            f"({constants.HF_HUB_CACHE}). {_REMEDY}"
+        ) from error
+
+
+def _load(checkpoint: _Checkpoint, design: Architecture, dtype: str, device: str) -> Any:
+    made = _named(design.model_class)
+    try:
+        if _is_pipeline(design):
+            pipeline = made.from_pretrained(
+                checkpoint.id, torch_dtype=_torch_dtype(dtype), local_files_only=checkpoint.cached
+            )
+            pipeline.set_progress_bar_config(disable=True)
+            return pipeline.to(device)
+        model = made.from_pretrained(checkpoint.id, dtype=_torch_dtype(dtype), local_files_only=checkpoint.cached)
+    except Exception as error:  # whatever a damaged file or a missing package comes up with
+        import torch
+
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            raise
+        where = "the hub's cache" if checkpoint.cached else "the hub"
+        raise UsageProblem(f"{checkpoint.id} cannot be loaded from {where}: {_first_line(error)}. {_REMEDY}") from error
+    return model.to(device).requires_grad_(False).eval()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+# --- quiet ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def silent(*libraries: str) -> Iterator[None]:
+    """No progress bars, warnings or log lines of the libraries that build and load models; as they were, afterwards.
+
+    Imports ``transformers``, and the ``libraries`` named beside it: each sets itself up when it is imported.
+    """
+    with warnings.catch_warnings(), ExitStack() as afterwards:
+        warnings.simplefilter("ignore")
+        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+        if not are_progress_bars_disabled():
+            disable_progress_bars()
+            afterwards.callback(enable_progress_bars)
+        for library in ("transformers", *libraries):
+            logs = importlib.import_module(f"{library}.utils.logging")
+            if logs.is_progress_bar_enabled():
+                logs.disable_progress_bar()
+                afterwards.callback(logs.enable_progress_bar)
+        for library in ("transformers", "huggingface_hub", *libraries):
+            logger = logging.getLogger(library)
+            afterwards.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)
+        yield

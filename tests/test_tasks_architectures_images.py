@@ -10,7 +10,7 @@ import pytest
 
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks import catalogue
-from pytest_carbon.tasks.architectures import all_architectures, architecture, merged
+from pytest_carbon.tasks.architectures import ARCHITECTURES, architecture, merged
 from pytest_carbon.tasks.architectures.audio import AUDIO
 from pytest_carbon.tasks.architectures.diffusion import DIFFUSION
 from pytest_carbon.tasks.architectures.images import IMAGES
@@ -60,7 +60,7 @@ def small(id: str, task: str) -> Any:
 
 def test_every_model_of_the_catalogue_has_an_architecture_and_nothing_else_has() -> None:
     """What can be asked for is what can be built."""
-    assert set(all_architectures()) == set(catalogue.models())
+    assert set(ARCHITECTURES) == set(catalogue.models())
 
 
 @pytest.mark.parametrize("id", sorted({**IMAGES, **DIFFUSION}))

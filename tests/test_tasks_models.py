@@ -16,7 +16,7 @@ import pytest
 
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks import catalogue
-from pytest_carbon.tasks.architectures import all_architectures
+from pytest_carbon.tasks.architectures import ARCHITECTURES
 from pytest_carbon.tasks.models import EXCEPTIONS, build, device_of, memory_bytes, parameters, silent
 
 RESNET = "microsoft/resnet-18"
@@ -24,7 +24,7 @@ RESNET = "microsoft/resnet-18"
 
 def one_of_each_class() -> list[str]:
     """A model id for each class of the catalogue."""
-    of_class = {design.model_class: id for id, design in all_architectures().items()}
+    of_class = {design.model_class: id for id, design in ARCHITECTURES.items()}
     return sorted(of_class.values())
 
 
@@ -248,7 +248,7 @@ def test_memory_is_known_without_torch() -> None:
 
 def test_every_model_needs_more_than_its_weights() -> None:
     """In each dtype; half of them in half the precision, but for a VAE that always works in fp32."""
-    for id in all_architectures():
+    for id in ARCHITECTURES:
         least = (catalogue.models()[id].parameters or 0) * 4
         whole, half = memory_bytes(id, "fp32"), memory_bytes(id, "fp16")
         assert whole > max(least, 2**28), id

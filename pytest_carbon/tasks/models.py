@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_carbon.records import UsageProblem
-from pytest_carbon.tasks.architectures import Architecture, all_architectures, architecture
+from pytest_carbon.tasks.architectures import ARCHITECTURES, Architecture, architecture
 from pytest_carbon.tasks.catalogue import find_model, find_task
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ SOURCES = ("auto", "hub", "random")
 HUB_TIMEOUT_S = 10.0
 
 EXCEPTIONS: Mapping[str, str] = {
-    id: found.exception for id, found in all_architectures().items() if found.exception is not None
+    id: found.exception for id, found in ARCHITECTURES.items() if found.exception is not None
 }
 """Why a model's parameter count differs from the study's by more than 1%."""
 

@@ -3,92 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
 
-from pytest_carbon.records import UsageProblem
+from pytest_carbon.tasks.architectures.audio import AUDIO
+from pytest_carbon.tasks.architectures.diffusion import DIFFUSION
+from pytest_carbon.tasks.architectures.images import IMAGES
+from pytest_carbon.tasks.architectures.record import Architecture, merged
+from pytest_carbon.tasks.architectures.text import TEXT
+from pytest_carbon.tasks.catalogue import find_model
 
+__all__ = ["ARCHITECTURES", "Architecture", "architecture", "merged"]
 
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """What it takes to build a model without its checkpoint.
-
-    Nested configurations are mappings, too; what equals the class's own default may be left out. Nothing
-    changes these mappings: whoever builds takes a copy.
-    """
-
-    model_class: str
-    """``module:class`` of what is called: ``transformers:BertForMaskedLM``, ``diffusers:StableDiffusionPipeline``."""
-    config: Mapping[str, Any]
-    """Keyword arguments of its configuration class; of a pipeline, one mapping for each component."""
-    tokenizer: str | None = None
-    """``wordpiece``, ``bpe`` or ``unigram``; the vocabulary's size is the config's. None: it reads no text."""
-    small: Mapping[str, Any] = field(default_factory=dict)
-    """What ``config`` has differently in the tiny variant of the same class; nested mappings are merged."""
-    processor: Mapping[str, Any] = field(default_factory=dict)
-    """What makes an image or a sound an input: ``class`` (``transformers:ViTImageProcessorPil``) and its arguments."""
-    small_processor: Mapping[str, Any] = field(default_factory=dict)
-    """What ``processor`` has differently in the tiny variant."""
-    call: Mapping[str, Any] = field(default_factory=dict)
-    """One call at the model's own defaults: ``num_inference_steps``, ``height``, ``width``; ``max_new_tokens``."""
-    small_call: Mapping[str, Any] = field(default_factory=dict)
-    """What ``call`` has differently in the tiny variant."""
-    counted_as: str | None = None
-    """``module:class`` whose parameters the study counted. None: what ``AutoModel`` makes of the config (no head)."""
-    moved_to: str | None = None
-    """The hub id its checkpoint has now, where the study's own is gone."""
-    no_checkpoint: str | None = None
-    """Why its checkpoint cannot be loaded into ``model_class``; None: it can."""
-    exception: str | None = None
-    """Why the count differs from the study's by more than 1%; None: it does not."""
-
-    def sized(self, size: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Fresh copies of config, processor and call at ``size``: ``study`` or ``small``."""
-        if size not in ("study", "small"):
-            raise UsageProblem(f"size {size!r} is not one: study (the real architecture), small (a tiny variant)")
-        small = size == "small"
-        return (
-            merged(self.config, self.small if small else {}),
-            merged(self.processor, self.small_processor if small else {}),
-            merged(self.call, self.small_call if small else {}),
-        )
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``over`` on top, mappings within merged alike; a copy all the way down."""
-    result = {key: _copied(value) for key, value in base.items()}
-    for key, value in over.items():
-        below = base.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
-            result[key] = merged(below, value)
-        else:
-            result[key] = _copied(value)
-    return result
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return merged(value, {})
-    if isinstance(value, (list, tuple)):
-        return [_copied(one) for one in value]
-    return value
+ARCHITECTURES: Mapping[str, Architecture] = {**TEXT, **IMAGES, **DIFFUSION, **AUDIO}
+"""All of them, by hub id."""
 
 
 def architecture(model_id: str) -> Architecture:
-    """The architecture of a model of the catalogue, by its hub id."""
-    from pytest_carbon.tasks.catalogue import find_model
-
-    find_model(model_id)  # refuses what there is not, naming what there is
-    return all_architectures()[model_id]
-
-
-@cache
-def all_architectures() -> Mapping[str, Architecture]:
-    """All of them, by hub id."""
-    from pytest_carbon.tasks.architectures.audio import AUDIO
-    from pytest_carbon.tasks.architectures.diffusion import DIFFUSION
-    from pytest_carbon.tasks.architectures.images import IMAGES
-    from pytest_carbon.tasks.architectures.text import TEXT
-
-    return {**TEXT, **IMAGES, **DIFFUSION, **AUDIO}
+    """The architecture of a model of the catalogue; raises UsageProblem, naming what there is, for any other."""
+    return ARCHITECTURES[find_model(model_id).id]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pytest_carbon.tasks.architectures import Architecture
+from pytest_carbon.tasks.architectures.record import Architecture
 
 AUDIO: Mapping[str, Architecture] = {
     "openai/whisper-large-v3": Architecture(

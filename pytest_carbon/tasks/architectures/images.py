@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pytest_carbon.tasks.architectures import Architecture
+from pytest_carbon.tasks.architectures.record import Architecture
 
 _IMAGENET_MEAN, _IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _HALF = [0.5, 0.5, 0.5]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pytest_carbon.tasks.architectures import Architecture
+from pytest_carbon.tasks.architectures.record import Architecture
 
 Config = Mapping[str, Any]
 

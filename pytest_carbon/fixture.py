@@ -92,6 +92,7 @@ class Carbon:
         Args:
             name: what the measurement is called: ``carbon[name]``, budgets, baselines.
             setup: run before each warm-up call and each round, unmeasured, so that each round is a window of its own;
+        queries: int | None = None,
                 may return ``(args, kwargs)`` for the round.
             warmup: seconds after the first call (two calls at least).
             rounds: rounds at least.
@@ -102,7 +103,8 @@ class Carbon:
             raise TypeError(
                 f"carbon() measures a callable and its arguments; it was given {fn!r}. Write: carbon(fn, …)"
             )
-        protocol = self._spelled_out(warmup, rounds, calls, min_time, max_time)
+        protocol = self._spelled_out(warmup, rounds, calls, min_time, max_time, queries)
+            queries: instead of ``calls`` and the times: calls in all, in so many rounds, whatever time they take.
         kwargs = {} if kwargs is None else kwargs
         self._claim(name)
         self._open = name
@@ -160,7 +162,7 @@ class Carbon:
         max_time: float | None,
     ) -> Protocol:
         base = self._protocol
-        for what, count in (("rounds", rounds), ("calls", calls)):
+        for what, count in (("rounds", rounds), ("calls", calls), ("queries", queries)):
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
                 raise UsageProblem(f"{what}={count!r} is not possible: carbon.run() takes a whole number, 1 or more")
         minimum_s = base.min_time_s if min_time is None else _seconds("min_time", min_time)
@@ -183,10 +185,15 @@ class Carbon:
         """Refuse names that cannot be, and measuring inside a measurement."""
         if not isinstance(name, str) or not name.strip() or "\n" in name:
             raise UsageProblem(f"name={name!r} is not possible: a measurement's name is a line of text")
+        queries: int | None,
         if self._open is not None:
             raise UsageProblem(
                 f"{name!r} was begun inside {self._open!r}, and measurements cannot be nested: its energy would be"
                 " counted twice. End the first one before, or measure the parts one after the other"
+            )
+        if queries is not None and (calls, min_time, max_time) != (None, None, None):
+            raise UsageProblem(
+                f"queries={queries!r} is how many calls there are in all: leave calls= and the times out"
             )
         if name in self._names:
             raise UsageProblem(
@@ -202,6 +209,7 @@ class Carbon:
             return
         try:
             self._opened = self._measurer.window_begin()
+            queries=queries,
         except BaseException:  # what the device reports only now, Ctrl-C: __exit__ is not called then
             self._open = None
             self._names.discard(name)

@@ -63,6 +63,8 @@ class Protocol:
     min_time_s: float = 1.0
     max_time_s: float = 10.0
     precision: float = 0.01
+    queries: int | None = None
+    """Calls in all, no more and no fewer, in ``rounds`` rounds: neither the times nor the precision have a say then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +252,10 @@ class Measurer:
             return Measurement(name=name, environment=scope.environment, failure=str(error))
         return _per_call(measurement, calls)
 
+    def nothing(self, name: str, doubt: Doubt) -> Measurement:
+        """A measurement that came to nothing, through no fault of the work or the meters."""
+        return Measurement(name=name, environment=self._scope().environment, doubts=(doubt,))
+
     @property
     def calibrations(self) -> Mapping[str, Calibration]:
         """What is known about the counters, by environment: found out in this session, or kept with the baselines."""
@@ -352,6 +358,8 @@ class Measurer:
         calls = protocol.calls or max(1, math.ceil(protocol.min_time_s / protocol.rounds / max(call_s, 1e-9)))
         if part_time and setup is None:
             calls = max(calls, math.ceil(DELAYED_CALLS / protocol.rounds))
+        queries = protocol.queries
+        longest_s = protocol.max_time_s if queries is None else math.inf
         direct = self._direct_of(scope)
         # Reading takes time in which nothing runs: round by round only what is gated, for its error and its median.
         by_round = direct if setup is not None else [name for name in direct if name in scope.gated]
@@ -370,7 +378,9 @@ class Measurer:
                 self._synchronise()
                 before_j = self._read(direct)
                 start_s = round_start_s = self._clock()
-                deadline_s = start_s + protocol.max_time_s - spent_s
+                deadline_s = start_s + longest_s - spent_s
+            if queries is not None:  # what is left, shared among the rounds that are left
+                calls = math.ceil((queries - loop.calls) / max(1, protocol.rounds - len(loop.rounds)))
             loop.result = None
             if part_time:
                 done, busy_s, result = self._spaced_calls(fn, call_args, call_kwargs, calls, deadline_s, scope)
@@ -398,9 +408,12 @@ class Measurer:
                 and math.fsum(r.duration_s for r in loop.rounds) >= protocol.min_time_s
                 and energy.relative_error([r.duration_s / r.calls for r in loop.rounds]) <= protocol.precision
             )
-            if enough or spent_s >= protocol.max_time_s:
+            if (enough if queries is None else loop.calls >= queries) or spent_s >= longest_s:
                 break
-            self._progress(f"round {len(loop.rounds)} · {spent_s:.1f} of at most {protocol.max_time_s:g} s")
+            if queries is None:
+                self._progress(f"round {len(loop.rounds)} · {spent_s:.1f} of at most {longest_s:g} s")
+            else:
+                self._progress(f"{loop.calls:,} of {queries:,} calls")
             if setup is None:
                 round_start_s = self._clock()
                 loop.idle_s += round_start_s - end_s
@@ -561,12 +574,14 @@ class Measurer:
         few = len(loop.rounds) < protocol.rounds
         if few and (len(loop.rounds) < ROUNDS_LEAST or energy.relative_error(durations) > protocol.precision):
             fewer = ", or fewer calls a round" if loop.calls > len(loop.rounds) else ""
+            known = f"too few to know the time of a call to {100 * protocol.precision:g}%"
             doubts.append(
                 Doubt(
                     "few-rounds",
-                    f"{len(loop.rounds)} of {protocol.rounds} rounds fitted into {protocol.max_time_s:g} s, too few"
-                    f" to know the time of a call to {100 * protocol.precision:g}%: allow more time (max_time=,"
-                    f" --carbon-max-time){fewer}",
+                    f"{len(loop.rounds)} of {protocol.rounds} rounds fitted into {protocol.max_time_s:g} s, {known}:"
+                    f" allow more time (max_time=, --carbon-max-time){fewer}"
+                    if protocol.queries is None
+                    else f"{loop.calls} calls are {known}: ask for more (queries=, --carbon-queries)",
                 )
             )
         if self._calibration is not None and self._calibration.part_time_sampling and loop.calls < DELAYED_CALLS:

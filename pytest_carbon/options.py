@@ -173,6 +173,27 @@ class _Option(NamedTuple):
     ini: bool = True
     number: bool = False
     """Whether a number is a value: ``carbon_rounds = 7`` in native TOML."""
+def _suite(text: str, base: Path) -> str | tuple[str, ...]:
+    if text in ("small", "study"):
+        return text
+    from pytest_carbon.tasks.catalogue import models
+
+    ids = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    for id in ids:
+        if id not in models():
+            raise ValueError(
+                f"{id!r} is none of the suite's models: write small, study, or models' full hub ids with commas between"
+                f" them, such as gpt2,facebook/bart-large-cnn.{_near(id, ('small', 'study', *models()))}"
+            )
+    return ids
+
+
+def _queries(text: str, base: Path) -> int:
+    if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
+        raise ValueError("write a whole number of calls, 1 or more; the study made 1000")
+    return int(text)
+
+
 
     @property
     def key(self) -> str:
@@ -363,6 +384,22 @@ def add_switch(parser: pytest.Parser) -> None:
 
     Raises :class:`pytest.UsageError` where another plugin has it.
     """
+    _Option(
+        "--carbon-suite",
+        "suite",
+        _suite,
+        "WHAT",
+        "what --pyargs pytest_carbon.suite runs: small (a tiny variant of each task), study (every model, at its "
+        "size), or models' full hub ids with commas between them (default: small)",
+    ),
+    _Option(
+        "--carbon-queries",
+        "queries",
+        _queries,
+        "N",
+        "that suite makes so many calls of each model, instead of measuring for a time; 1000 in the study",
+        number=True,
+    ),
     if pytest.version_tuple < (9,):  # there argparse is told of the options only when it parses
         groups = (*parser._groups, parser._anonymous)
         if any(_SWITCH.flag in option.names() for group in groups for option in group.options):
@@ -494,6 +531,11 @@ def _root_without(config: pytest.Config) -> tuple[Path, Path | None]:
     given = {
         "inifile": option.inifilename,
         "override_ini": option.override_ini,
+def fields_given(config: pytest.Config) -> frozenset[str]:
+    """The fields of Settings that the command line or the ini file sets."""
+    return frozenset(option.field for option in (_SWITCH, *_OPTIONS) if _raw(config, option))
+
+
         "args": option.file_or_dir,
         "rootdir_cmd_arg": option.rootdir or None,
         "invocation_dir": config.invocation_params.dir,

@@ -33,6 +33,7 @@ from pytest_carbon.records import (
 )
 from pytest_carbon.reports import jsonfile, terminal
 from pytest_carbon.rig import Rig
+from pytest_carbon.reports.text import about
 
 if TYPE_CHECKING:
     from pytest_carbon.meters.protocol import MeterSource
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 SIGN_OF_LIFE_S = 60.0
 _CARBON = pytest.StashKey[Carbon]()
 
+WEIGHT = pytest.StashKey[float]()
+"""How long a test takes, in any unit, where tests take unequally long and that is known before: for the time left."""
 
 @dataclass(slots=True)
 class _Test:
@@ -71,7 +74,8 @@ class CarbonSession:
         """By :func:`test_id`: pytest may give tests of two installed packages the same node id."""
         self._rig: Rig | None = None
         self._waiting = 0
-        self._progress = _Progress(config, self._running_name, self._ascii)
+        self._pace = _Pace()
+        self._progress = _Progress(config, self._running_name, self._pace, self._ascii)
         self._running: _Test | None = None
         self._store: baselines.Store | None = None
         self._stored: dict[str, dict[Key, list[Record]]] = {}
@@ -138,6 +142,7 @@ class CarbonSession:
             return []
         count = len(self._tests)
         return [f"carbon: {count} test{'s' * (count != 1)} to measure; their results come when all are measured"]
+                self._pace.add(key, item.stash.get(WEIGHT, 1.0))
 
     # --- running
 
@@ -215,11 +220,13 @@ class CarbonSession:
 
     def carbon_for(self, item: pytest.Item) -> Carbon:
         """The fixture's value: anew for each run of a test, so that a rerun replaces what went before."""
+        self._pace.begin(test.key)
         s = self._settings
         protocol = Protocol(
             warmup_s=s.warmup_s,
             rounds=s.rounds,
             min_time_s=s.min_time_s,
+            self._pace.end()
             max_time_s=s.max_time_s,
             precision=s.precision,
         )
@@ -736,7 +743,7 @@ class _Progress:
     """Shows on a terminal what a measurement is doing, behind what stands on the line, and takes it away again."""
 
     def __init__(
-        self, config: pytest.Config, running: Callable[[], tuple[str, str]], ascii: Callable[[], bool]
+        self, config: pytest.Config, running: Callable[[], tuple[str, str]], pace: _Pace, ascii: Callable[[], bool]
     ) -> None:
         self._config = config
         self._ascii = ascii
@@ -750,7 +757,8 @@ class _Progress:
         if now_s - self._shown_s >= 0.2:
             self._shown_s = now_s
             test, name = self._running()
-            self._show(lambda width: terminal.progress(test, name, [step], width=width, ascii=self._ascii()))
+            steps = [text for text in (step, str(self._pace)) if text]
+            self._show(lambda width: terminal.progress(test, name, steps, width=width, ascii=self._ascii()))
 
     def waiting(self, reports: int, tests: int) -> None:
         """How many reports wait, between tests; a line a minute where there is no terminal, so that CI sees life."""
@@ -758,10 +766,55 @@ class _Progress:
         if reporter is not None and not reporter.isatty and time.perf_counter() - self._written_s > SIGN_OF_LIFE_S:
             self._written_s = time.perf_counter()
             reporter.ensure_newline()
-            reporter.write_line(f"carbon: {reports} of {tests} tests measured, their results wait for the last one")
+            left_s = self._pace.left_s or 0.0
+            left = f", about {about(left_s)} left" if left_s >= 60 else ""
+            reporter.write_line(
+                f"carbon: {reports} of {tests} tests measured{left}, their results wait for the last one"
+            )
         self._show(lambda width: terminal.waiting(reports, width=width, ascii=self._ascii()) if reports else "")
 
     def clear(self) -> None:
+class _Pace:
+    """How far the run is, and how long the rest will take at the pace so far."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._weights: dict[str, float] = {}
+        self._left: dict[str, float] = {}
+        self._running: tuple[str, float] | None = None
+        self._done_s = 0.0
+
+    def add(self, test: str, weight: float) -> None:
+        self._weights[test] = self._left[test] = weight
+
+    def begin(self, test: str) -> None:
+        self._running = (test, self._clock())
+
+    def end(self) -> None:
+        if self._running is not None:
+            test, since_s = self._running
+            self._done_s += self._clock() - since_s
+            self._left.pop(test, None)
+            self._running = None
+
+    @property
+    def left_s(self) -> float | None:
+        """None where nothing is known yet."""
+        done = sum(self._weights.values()) - sum(self._left.values())
+        if len(self._left) == len(self._weights) or done <= 0:
+            return None
+        running_s = 0.0 if self._running is None else self._clock() - self._running[1]
+        return max(0.0, sum(self._left.values()) * self._done_s / done - running_s)
+
+    def __str__(self) -> str:
+        """``test 12 of 312 · about 1 h 20 min left``; nothing of a single test."""
+        if len(self._weights) < 2:
+            return ""
+        number = len(self._weights) - len(self._left) + (self._running is not None and self._running[0] in self._left)
+        left_s = self.left_s
+        return f"test {number} of {len(self._weights)}{f' · about {about(left_s)} left' if left_s is not None else ''}"
+
+
         self._show(lambda width: "")
 
     def _show(self, text: Callable[[int], str]) -> None:
@@ -769,6 +822,7 @@ class _Progress:
         if reporter is None or not getattr(reporter, "isatty", False) or reporter.verbosity < 0:
             return
         writer = reporter._tw
+        self._pace = pace
         room = writer.fullwidth - writer.width_of_current_line - 2
         if room < 20:
             return

@@ -134,6 +134,42 @@ def test_measuring_stops_at_max_time_with_the_call_under_way_finished() -> None:
     assert [d.code for d in m.doubts] == ["few-rounds"]
 
 
+@pytest.mark.parametrize(
+    ("queries", "rounds"), [(1000, [200] * 5), (7, [2, 2, 1, 1, 1]), (5, [1] * 5), (3, [1, 1, 1]), (1, [1])]
+)
+@pytest.mark.parametrize("scatter", [0.0, 0.9])
+def test_so_many_queries_are_made_and_no_more(queries: int, rounds: list[int], scatter: float) -> None:
+    """Neither the least time nor the greatest, nor a mean that is not known, has a say."""
+    world = World()
+    seconds = iter([4.0, 4.0] + [4.0 * (1 + scatter * (-1) ** i) for i in range(queries)])
+    _, m = run(a_measurer(world), lambda: world.work(next(seconds)), warmup_s=0, max_time_s=10.0, queries=queries)
+    assert [r.calls for r in m.rounds] == rounds
+    assert m.calls == queries
+    assert next(seconds, None) is None
+
+
+def test_too_few_queries_are_a_doubt_that_says_so() -> None:
+    """Time would not help."""
+    world = World()
+    seconds = iter([1.0, 1.0, 1.0, 2.0])
+    _, m = run(a_measurer(world), lambda: world.work(next(seconds)), warmup_s=0, queries=2)
+    assert [d.text for d in m.doubts if d.code == "few-rounds"] == [
+        "2 calls are too few to know the time of a call to 1%: ask for more (queries=, --carbon-queries)"
+    ]
+
+
+def test_queries_with_setup_and_with_a_counter_that_samples_part_time() -> None:
+    """As many as were asked for there, too."""
+    world = World()
+    measurer = a_measurer(world, calibration=lambda environment: Calibration(0.3, part_time_sampling=True))
+    _, m = run(measurer, lambda: world.work(0.05), warmup_s=0, queries=12)
+    assert [r.calls for r in m.rounds] == [3, 3, 2, 2, 2]
+    _, m = a_measurer(world).run(
+        "call", lambda: world.work(0.05), (), {}, setup=lambda: None, protocol=Protocol(warmup_s=0, queries=12)
+    )
+    assert m.calls == 12
+
+
 def test_measuring_goes_on_until_the_mean_is_precise() -> None:
     """Rounds that scatter by 5% take more than five to know the mean to 1%."""
     world = World()

@@ -67,6 +67,8 @@ KEYS: dict[str, tuple[str, str, object]] = {
     "carbon_max_time": ("20s", "max_time_s", 20.0),
     "carbon_precision": ("2%", "precision", 0.02),
     "carbon_strict": ("true", "strict", True),
+    "carbon_suite": ("gpt2, facebook/bart-large-cnn", "suite", ("gpt2", "facebook/bart-large-cnn")),
+    "carbon_queries": ("1000", "queries", 1000),
 }
 FLAGS_ONLY: dict[str, tuple[str, str, object]] = {
     "carbon_record": ("true", "record", True),
@@ -153,6 +155,7 @@ def test_the_defaults_are_those_of_the_settings(pytester: pytest.Pytester) -> No
         ("carbon_tolerance = 0.07", "tolerance", 0.07),
         ("carbon_max_time = 1e2", "max_time_s", 100),
         ("carbon_intensity = 45", "intensity_g_per_kwh", 45),
+        ("carbon_queries = 1000", "queries", 1000),
         ('carbon = "true"', "enabled", True),
         ("carbon_strict = false", "strict", False),
     ],
@@ -353,6 +356,26 @@ _METER = "write auto, nvml, rapl, estimate or replay:FILE, or several joined by 
             "--carbon-rounds=2.5: write a whole number of rounds, at least 2: one round has no spread",
         ),
         (
+            "--carbon-suite=bart-large-cnn",
+            "--carbon-suite=bart-large-cnn: 'bart-large-cnn' is none of the suite's models: write small, study, or "
+            "models' full hub ids with commas between them, such as gpt2,facebook/bart-large-cnn. Did you mean "
+            "facebook/bart-large-cnn?",
+        ),
+        (
+            "--carbon-suite=gpt2,",
+            "--carbon-suite=gpt2,: '' is none of the suite's models: write small, study, or models' full hub ids with "
+            "commas between them, such as gpt2,facebook/bart-large-cnn.",
+        ),
+        (
+            "--carbon-suite=studdy",
+            "--carbon-suite=studdy: 'studdy' is none of the suite's models: write small, study, or models' full hub "
+            "ids with commas between them, such as gpt2,facebook/bart-large-cnn. Did you mean study?",
+        ),
+        (
+            "--carbon-queries=0",
+            "--carbon-queries=0: write a whole number of calls, 1 or more; the study made 1000",
+        ),
+        (
             "--carbon-intensity=1 --carbon-country=DEU",
             "--carbon-intensity=1: with the intensity given outright there is no use for "
             "--carbon-country=DEU; leave one out",
@@ -428,6 +451,14 @@ def test_a_list_is_refused_in_every_pyproject(pytester: pytest.Pytester) -> None
         (text,) = refusal(pytester)
         assert text.startswith(f"carbon_gpus in {file}: config option 'carbon_gpus' expects ")
         assert text.endswith(", got list: [0, 1]; write one text, in quotes")
+
+
+def test_what_the_user_said_is_known_from_what_is_a_default(pytester: pytest.Pytester) -> None:
+    """On the command line or in the ini file, also where it is the default's value."""
+    pytester.makeini("[pytest]\ncarbon_rounds = 5\ncarbon_gate =")
+    pytester.plugins = [Plugin()]
+    config = pytester.parseconfig(*WITHOUT_THE_REAL_ONE, "--carbon-warmup=1")
+    assert options.fields_given(config) == {"rounds", "warmup_s"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,18 @@ from _pytest._io.wcwidth import wcswidth
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_carbon.reports.text import Page, change, columns, count, duration, listing, quantities, quantity, share
+from pytest_carbon.reports.text import (
+    Page,
+    about,
+    change,
+    columns,
+    count,
+    duration,
+    listing,
+    quantities,
+    quantity,
+    share,
+)
 
 finite = st.floats(min_value=-1e300, max_value=1e300)
 FACTORS = {"n": 1e-9, "µ": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
@@ -161,3 +172,26 @@ def test_fitted_text_takes_no_more_than_its_room(text: str, room: int, head: flo
     assert wcswidth(fitted) <= room
     if columns(page.clean(text)) <= room:
         assert fitted == page.clean(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "10 s"),
+        (4, "10 s"),
+        (37, "40 s"),
+        (54, "50 s"),
+        (56, "1 min"),
+        (750, "12 min"),
+        (3569, "59 min"),
+        (3571, "1 h"),
+        (4800, "1 h 20 min"),
+        (35800, "10 h"),
+        (40000, "11 h"),
+        (100000, "28 h"),
+        (260000, "3 days"),
+    ],
+)
+def test_how_long_something_will_take_is_said_roughly(seconds: float, text: str) -> None:
+    """Two units at most, and none that nobody can know."""
+    assert about(seconds) == text

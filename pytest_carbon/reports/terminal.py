@@ -25,17 +25,23 @@ from pytest_carbon.records import (
     TestResult,
     Verdict,
 )
+from pytest_carbon.reports.suite import tables as tables_of_tasks
 from pytest_carbon.reports.text import (
     UNKNOWN,
+    Column,
+    Line,
     Page,
     Quantity,
+    aligned,
     change,
     columns,
     count,
     duration,
+    joined,
     listing,
     quantities,
     quantity,
+    rjust,
     share,
 )
 
@@ -62,14 +68,6 @@ _WARNING: Mapping[str, bool] = {"yellow": True}
 _GOOD: Mapping[str, bool] = {"green": True}
 _HEADER: Mapping[str, bool] = {"bold": True}
 _PLAIN: Mapping[str, bool] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line for ``TerminalWriter.line(text, **markup)``."""
-
-    text: str
-    markup: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +186,7 @@ def summary(
     that do not simply pass, one sentence, and the notes. No line is wider than ``width`` (30 at least).
     """
     page = Page(width, ascii)
-    lines: list[Line] = []
+    lines = tables_of_tasks(result, page, quiet=quiet)
     fewest = min(len(each.gpus) for each in (result.environment, *(other for other, _ in result.others)))
     for part, rows in _parts(result):
         here = stored[part.environment.id]
@@ -287,16 +285,6 @@ def _folded(rows: list[_Row], shown: list[_Row], settings: Settings) -> str | No
 # --- the table -------------------------------------------------------------------------------------
 
 
-class _Column:
-    """Cells of one width under a title: figures to the right, words to the left."""
-
-    def __init__(self, title: str, cells: Sequence[str], *, left: bool = False) -> None:
-        self.width = max(map(columns, [title, *cells]))
-        self._pad = _ljust if left else _rjust
-        self.title = self._pad(title, self.width)
-        self.cells = [self._pad(cell, self.width) for cell in cells]
-
-
 def _table(rows: list[_Row], page: Page, settings: Settings, *, header: bool = True) -> list[Line]:
     """One row a measurement, in the order of the run.
 
@@ -318,10 +306,10 @@ def _table(rows: list[_Row], page: Page, settings: Settings, *, header: bool = T
         page.fit(f"    {row.measurement.name}", room) if below else name
         for row, name, below in zip(rows, names, own_line, strict=True)
     ]
-    tests = _Column(page.fit("test", room), names, left=True)
+    tests = Column(page.fit("test", room), names, left=True)
     lines = []
     if header:
-        lines.append(Line(_joined(tests.title, *(column.title for column in figures)), _HEADER))
+        lines.append(Line(joined(tests.title, *(column.title for column in figures)), _HEADER))
     module = function = ""
     for i, row in enumerate(rows):
         if grouped and row.module != module:
@@ -330,30 +318,30 @@ def _table(rows: list[_Row], page: Page, settings: Settings, *, header: bool = T
         if own_line[i] and row.function != function:
             function = row.function
             lines.append(Line(page.fit(f"  {function}", page.width)))
-        text = _joined(tests.cells[i], *(column.cells[i] for column in figures))
+        text = joined(tests.cells[i], *(column.cells[i] for column in figures))
         lines.append(Line(text, _markup(row, settings)))
     return lines
 
 
-def _layout(rows: list[_Row], page: Page, settings: Settings) -> tuple[list[_Column], bool]:
+def _layout(rows: list[_Row], page: Page, settings: Settings) -> tuple[list[Column], bool]:
     """The columns beside the tests' ids, and whether the ids stand under their modules."""
-    energy = _aligned([_energy(row.measurement) for row in rows], page)
-    carbon = _aligned([_carbon_per_1000(row.measurement) for row in rows], page)
-    moved = _Column("change", [page.clean(change(row.verdict.change)) for row in rows])
+    energy = aligned([_energy(row.measurement) for row in rows], page)
+    carbon = aligned([_carbon_per_1000(row.measurement) for row in rows], page)
+    moved = Column("change", [page.clean(change(row.verdict.change)) for row in rows])
     sees = [page.clean(_sees(row.verdict)) for row in rows]
-    status = _Column("status", [_status(row, settings) for row in rows], left=True)
+    status = Column("status", [_status(row, settings) for row in rows], left=True)
     doubts = [", ".join(doubt.code for doubt in row.measurement.doubts) for row in rows]
     rich = [
-        _Column("energy per call", energy),
-        _Column("time", _aligned([_time(row.measurement) for row in rows], page)),
-        _Column("power", _aligned([_power(row.measurement) for row in rows], page)),
-        _Column("CO2e per 1,000", carbon),
+        Column("energy per call", energy),
+        Column("time", aligned([_time(row.measurement) for row in rows], page)),
+        Column("power", aligned([_power(row.measurement) for row in rows], page)),
+        Column("CO2e per 1,000", carbon),
         moved,
-        _Column("detectable", sees),
+        Column("detectable", sees),
         status,
-        *([_Column("doubts", [page.clean(doubt) for doubt in doubts], left=True)] if any(doubts) else []),
+        *([Column("doubts", [page.clean(doubt) for doubt in doubts], left=True)] if any(doubts) else []),
     ]
-    lean = [_Column("energy/call", energy), _Column("CO2e/1k", carbon), moved, _Column("detects", sees), status]
+    lean = [Column("energy/call", energy), Column("CO2e/1k", carbon), moved, Column("detects", sees), status]
     for figures in (rich, lean):
         for grouped in (False, True):
             if _taken(figures) + max(columns(page.clean(_name(row, grouped))) for row in rows) <= page.width:
@@ -364,20 +352,8 @@ def _layout(rows: list[_Row], page: Page, settings: Settings) -> tuple[list[_Col
     return lean, True
 
 
-def _taken(figures: list[_Column]) -> int:
+def _taken(figures: list[Column]) -> int:
     return sum(column.width + 2 for column in figures)
-
-
-def _joined(*cells: str) -> str:
-    return "  ".join(cells).rstrip()
-
-
-def _ljust(text: str, wide: int) -> str:
-    return text + " " * (wide - columns(text))
-
-
-def _rjust(text: str, wide: int) -> str:
-    return " " * (wide - columns(text)) + text
 
 
 def _name(row: _Row, grouped: bool) -> str:
@@ -385,23 +361,6 @@ def _name(row: _Row, grouped: bool) -> str:
     if not grouped:
         return row.test.nodeid if row.measurement.name == "call" else f"{row.test.nodeid} · {row.measurement.name}"
     return f"  {row.function}" if row.measurement.name == "call" else f"    {row.measurement.name}"
-
-
-def _aligned(figures: Sequence[Quantity | str], page: Page) -> list[str]:
-    """Numbers, errors and units, each in a column of their own; words stand at the right."""
-    known = [figure for figure in figures if isinstance(figure, Quantity)]
-    value = max((len(figure.value) for figure in known), default=0)
-    error = max((len(figure.error or "") for figure in known), default=0)
-    unit = max((len(figure.unit) for figure in known), default=0)
-    between = page.clean(" ± ") if error else ""
-    cells = []
-    for figure in figures:
-        if isinstance(figure, str):
-            cells.append(page.clean(figure))
-            continue
-        sign = between if figure.error else " " * len(between)
-        cells.append(f"{figure.value:>{value}}{sign}{figure.error or '':<{error}} {page.clean(figure.unit):<{unit}}")
-    return cells
 
 
 def _energy(measurement: Measurement) -> Quantity | str:
@@ -649,7 +608,7 @@ def _figures(measurement: Measurement, verdict: Verdict, tolerance: float, page:
     _, *widths, _ = (max(map(columns, column)) for column in zip(*cells, strict=True))
     lines = []
     for what, *figures, remark in cells:
-        line = f"  {what:<{_LABEL}}{'   '.join(map(_rjust, figures, widths))}"
+        line = f"  {what:<{_LABEL}}{'   '.join(map(rjust, figures, widths))}"
         if columns(f"{line}  {remark}") <= page.width:
             line = f"{line}  {remark}".rstrip()
         lines.append(page.fit(line, page.width, head=1.0))

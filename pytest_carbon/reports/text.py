@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 NBSP = "\u00a0"
 _HELD = re.compile(r"(?<=\d) (?=[nµumkMG]?(?:J|Wh|W|g|s)\b|min\b|gCO2e|±|\+/-)|(?<=±) (?=\d)|(?<=\+/-) (?=\d)")
@@ -138,6 +138,18 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7170 else f"{seconds / 3600:.1f} h"
 
 
+def about(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``1 h 20 min``, ``3 days``: how long something will take, which nobody knows exactly."""
+    if seconds < 55:
+        return f"{max(1, round(seconds / 10)) * 10} s"
+    if seconds < 59.5 * 60:
+        return f"{max(1, round(seconds / 60))} min"
+    hours, minutes = divmod(round(seconds / 600) * 10, 60)
+    if hours < 10:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{seconds / 3600:.0f} h" if hours < 48 else f"{seconds / 86400:.0f} days"
+
+
 def count(n: int) -> str:
     """12345 → ``12,345``."""
     return f"{n:,}"
@@ -229,3 +241,53 @@ class Page:
 
 def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line for ``TerminalWriter.line(text, **markup)``."""
+
+    text: str
+    markup: Mapping[str, bool] = field(default_factory=dict)
+
+
+class Column:
+    """Cells of one width under a title: figures to the right, words to the left."""
+
+    def __init__(self, title: str, cells: Sequence[str], *, left: bool = False) -> None:
+        self.width = max(map(columns, [title, *cells]))
+        self._pad = ljust if left else rjust
+        self.title = self._pad(title, self.width)
+        self.cells = [self._pad(cell, self.width) for cell in cells]
+
+
+def joined(*cells: str) -> str:
+    return "  ".join(cells).rstrip()
+
+
+def ljust(text: str, wide: int) -> str:
+    return text + " " * (wide - columns(text))
+
+
+def rjust(text: str, wide: int) -> str:
+    return " " * (wide - columns(text)) + text
+
+
+def aligned(figures: Sequence[Quantity | str], page: Page) -> list[str]:
+    """Numbers, errors and units, each in a column of their own; words stand at the right."""
+    known = [figure for figure in figures if isinstance(figure, Quantity)]
+    value = max((len(figure.value) for figure in known), default=0)
+    error = max((len(figure.error or "") for figure in known), default=0)
+    unit = max((len(figure.unit) for figure in known), default=0)
+    between = page.clean(" ± ") if error else ""
+    cells = []
+    for figure in figures:
+        if isinstance(figure, str):
+            cells.append(page.clean(figure))
+            continue
+        sign = between if figure.error else " " * len(between)
+        cells.append(f"{figure.value:>{value}}{sign}{figure.error or '':<{error}} {page.clean(figure.unit):<{unit}}")
+    return cells

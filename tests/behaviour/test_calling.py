@@ -276,6 +276,11 @@ def test_nothing_ran():
     [
         ("carbon(5)", "carbon() measures a callable and its arguments; it was given 5. Write: carbon(fn, …)"),
         ("carbon.run(int, rounds=0)", "rounds=0 is not possible: carbon.run() takes a whole number, 1 or more"),
+        ("carbon.run(int, queries=0)", "queries=0 is not possible: carbon.run() takes a whole number, 1 or more"),
+        (
+            "carbon.run(int, queries=100, max_time=5)",
+            "queries=100 is how many calls there are in all: leave calls= and the times out",
+        ),
         ("carbon.run(int, calls=2.5)", "calls=2.5 is not possible: carbon.run() takes a whole number, 1 or more"),
         (
             "carbon.run(int, warmup=-1)",

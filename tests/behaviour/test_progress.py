@@ -86,6 +86,7 @@ def test_a_terminal_shows_the_measurement_under_way(pytester: pytest.Pytester, v
     pytester.makepyfile(test_it=SUITE)
     written = on_a_terminal(pytester, *filter(None, [verbose]))
     assert re.search(r"carbon: test_generates · decode: round \d+ · \d\.\d of at most 30 s", written)
+    assert re.search(r"of at most 30 s · test 1 of 2\x1b", written)
     assert "carbon: 1 result waits for the last measurement" in written
     left = screen(written)
     assert not [line for line in left if "round" in line or "waits" in line]
@@ -115,3 +116,42 @@ def test_a_log_has_a_sign_of_life(
     monkeypatch.setattr(pytest_carbon.session, "SIGN_OF_LIFE_S", 0)
     pytester.makepyfile(test_it=SUITE)
     assert "carbon: 1 of 2 tests measured, their results wait for the last one" in run_carbon().lines
+
+
+def test_the_time_left_is_that_of_the_tests_so_far() -> None:
+    """Less what the one under way has taken; unknown while none is done; nothing is said of a single test."""
+    now_s = 0.0
+    pace = pytest_carbon.session._Pace(lambda: now_s)
+    pace.add("a", 1.0)
+    assert str(pace) == ""
+    for test in ("b", "c", "d"):
+        pace.add(test, 1.0)
+    pace.begin("a")
+    assert str(pace) == "test 1 of 4"
+    now_s = 60.0
+    pace.end()
+    assert str(pace) == "test 1 of 4 · about 3 min left"
+    pace.begin("b")
+    now_s = 90.0
+    assert pace.left_s == pytest.approx(150)
+    assert str(pace) == "test 2 of 4 · about 2 min left"
+    now_s = 1000.0  # longer than it was thought to take: never less than none
+    assert pace.left_s == 0.0
+    pace.end()
+    for test in ("c", "b", "d"):  # one is run again
+        pace.begin(test)
+        pace.end()
+    assert str(pace) == "test 4 of 4 · about 10 s left"
+    assert pace.left_s == 0.0
+
+
+def test_the_time_left_knows_which_tests_are_long() -> None:
+    """Where that is known before: an image takes a thousand times what a label does."""
+    now_s = 0.0
+    pace = pytest_carbon.session._Pace(lambda: now_s)
+    pace.add("label", 2.0)
+    pace.add("image", 2000.0)
+    pace.begin("label")
+    now_s = 4.0
+    pace.end()
+    assert str(pace) == "test 1 of 2 · about 1 h 10 min left"

@@ -1,0 +1,35 @@
+"""One test for each task, data set and model of the study."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_carbon.fixture import Carbon
+    from pytest_carbon.suite.conftest import Cell
+
+
+def test_task(cell: Cell, carbon: Carbon, carbon_task: Callable[..., Any], protocol: dict[str, Any]) -> None:
+    """One call of the task on the next input of the data set, repeated; and it does give a result."""
+    task = carbon_task(cell.task, **cell.arguments)
+    with one_thread() if cell.small else contextlib.nullcontext():
+        result = carbon.run(task, **protocol)
+    assert len(result) == task.batch_size
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Tiny calls on a single thread: waiting for a second takes many times what it saves, and never as long twice."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

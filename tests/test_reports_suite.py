@@ -1,0 +1,241 @@
+"""What the terminal says of tasks, as the user reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from _pytest._io.wcwidth import wcswidth
+
+from pytest_carbon.records import (
+    CarbonIntensity,
+    Environment,
+    Measurement,
+    SessionResult,
+    Settings,
+    SuiteVerdict,
+    TestResult,
+    Verdict,
+)
+from pytest_carbon.reports.suite import tables
+from pytest_carbon.reports.terminal import Stored, summary
+from pytest_carbon.reports.text import Page
+from pytest_carbon.tasks.catalogue import SMALL
+from tests.study import CPU, H100, as_in_the_study, info, measured
+
+TDP = "estimated: 215 W TDP / 32 threads × CPU seconds (codecarbon 3.3.2)"
+
+
+def run(*measurements: Measurement, **rest: Any) -> SessionResult:
+    return SessionResult(
+        session="now",
+        created="2026-11-22T10:00:00Z",
+        duration_s=60.0,
+        exit_status=0,
+        environment=Environment(H100),
+        intensity=CarbonIntensity(400.0, 1.0, "given", None),
+        suite=SuiteVerdict(0, 0, 0.01),
+        tests=tuple(
+            TestResult(f"t.py::t[{i}]", "passed", ((m, Verdict("new", "")),)) for i, m in enumerate(measurements)
+        ),
+        **rest,
+    )
+
+
+def report(*measurements: Measurement, width: int = 80, ascii: bool = False, quiet: bool = False) -> list[str]:
+    return [line.text for line in tables(run(*measurements), Page(width, ascii), quiet=quiet)]
+
+
+def joined(*measurements: Measurement, **options: Any) -> str:
+    """The whole report on one line, so that a sentence is found wherever it is broken."""
+    return " ".join(" ".join(report(*measurements, **options)).split())
+
+
+def small(**wh: float) -> list[Measurement]:
+    """Tiny variants on an estimated processor; names have underscores here."""
+    found = []
+    for name, value in wh.items():
+        task = name.replace("_", "-")
+        dataset, model = SMALL[task]
+        counts = {"tokens_out": 10.0, "images": 1.0, "seconds_audio": 2.0}
+        found.append(measured(info(task, model, dataset, size="small", **counts), value, 2.0, CPU, source=TDP))
+    return found
+
+
+SMALL_RUN = small(
+    image_generation=0.02,
+    text_classification=0.0002,
+    zero_shot_question_answering=0.0015,
+    image_classification=0.0004,
+    speech_recognition=0.005,
+)
+
+
+def test_the_small_suite_at_80_columns() -> None:
+    """One line a task, the cheapest first; estimated, and held against nothing of the study but the order of kinds."""
+    assert report(*SMALL_RUN) == [
+        "-------- small variants of the study's tasks (estimated, not measured) ---------",
+        "1x-amd-epyc-9554-cpu-estimated · fp32 · batch 1 · random weights · synthetic",
+        "  data",
+        "energy: 215 W TDP / 32 threads × CPU seconds (codecarbon 3.3.2)",
+        "task, 1,000 calls               energy     CO2e    time    power        J per",
+        "text-classification            200 µWh  80.0 µg  2.00 s   360 mW  18.9 µJ/tok",
+        "image-classification           400 µWh   160 µg  2.00 s   720 mW  1.44 mJ/img",
+        "zero-shot-question-answering  1.50 mWh   600 µg  2.00 s  2.70 W    142 µJ/tok",
+        "speech-recognition            5.00 mWh  2.00 mg  2.00 s  9.00 W   9.00 mJ/s",
+        "image-generation              20.0 mWh  8.00 mg  2.00 s  36.0 W   72.0 mJ/img",
+        "",
+        "holds: by the medians over tasks, forward-only tasks < generating ones < image",
+        "  generation (generating ones 3.25 mWh, image generation 20.0 mWh)",
+        "",
+        "small variants are not the study's models: neither its figures nor its tiers are",
+        "  held against them",
+        "1,000 calls of the dearest, image-generation, are 0.00091 phone charges of",
+        "  0.022 kWh (the study's newer versions; its first had 0.012)",
+        "J per tok (token, in or out), img (image), s (second of audio)",
+        "",
+    ]
+
+
+def test_the_study_at_80_columns() -> None:
+    """Its Table 2 with the study's beside, then the models under their tasks."""
+    cells = as_in_the_study(["text-classification", "image-generation"])
+    lines = report(*cells)
+    assert lines[:12] == [
+        "------------------------------ the study's tasks -------------------------------",
+        "1x-nvidia-h100-80gb-hbm3-700w-gpu · fp32 · batch 1 · random weights · synthetic",
+        "  data",
+        "energy: nvml total energy",
+        "task                    Wh per 1,000     in the study  models  charges",
+        "text-classification  2.29 ± 0.99 Wh   2.29 ± 0.99 Wh        8     0.10",
+        "image-generation     2.91 ± 3.53 kWh  2.91 ± 3.53 kWh       8      132",
+        "",
+        "model, 1,000 calls                energy     CO2e     time    power        J per",
+        "text-classification (one text, one forward pass)",
+        "  sbcBI/sentim…_analysis_model  1.35 Wh    540 mg   5.03 s   965 W    173 mJ/tok",
+        "  lvwerra/distilbert-imdb       1.37 Wh    547 mg   5.06 s   973 W    176 mJ/tok",
+    ]
+    assert "image-generation (one prompt, the model's default steps and size)" in lines
+
+
+def test_a_wide_terminal_shows_charges_and_each_models_figure_in_the_study() -> None:
+    """And whole hub ids."""
+    lines = report(*as_in_the_study(["image-generation"]), width=140)
+    (header,) = [line for line in lines if line.startswith("model, 1,000")]
+    assert header.split()[-5:] == ["per", "charges", "in", "the", "study"]
+    (line,) = [
+        line for line in lines if line.startswith("  stabilityai/stable-diffusion-xl-base-1.0 ") and "g" in line
+    ][:1]
+    assert " ".join(line.split()[1:]) == "11.3 kWh 4.52 kg 33750 s 1.20 kW 40.7 kJ/img 513 11.3 kWh"
+
+
+def test_each_tier_is_a_line() -> None:
+    """Those that hold, those that do not, those that this run cannot say."""
+    dear = [measured(info("text-classification"), 9.0), measured(info("image-classification"), 7.0)]
+    text = joined(*dear, measured(info("object-detection", images=1.0), 30.0), measured(info("fill-mask"), 2.0))
+    assert (
+        "does not hold: text-classification, extractive-question-answering, fill-mask and token-classification cost"
+        " less than image-classification (text-classification 9.00 Wh, image-classification 7.00 Wh;"
+        " not all were measured)"
+    ) in text
+    assert "holds: image-classification costs far less than object-detection, text-generation and summarization" in text
+    assert "not measured here: image-captioning costs far less than image-generation" in text
+    lines = tables(run(*dear), Page(80))
+    assert [line.markup for line in lines if line.text.startswith("does not hold")] == [{"yellow": True}]
+
+
+def test_multi_purpose_models_are_said_with_the_studys_ratio() -> None:
+    """Where both tasks were measured at real size."""
+    pair = [measured(info("text-classification"), 2.0), measured(info("zero-shot-sentiment"), 10.0)]
+    text = joined(*pair)
+    assert "zero-shot-sentiment took 5 times what text-classification took; 8.65 times in the study" in text
+    assert "times what" not in joined(*small(text_classification=0.1, zero_shot_sentiment=0.2))
+
+
+def test_why_absolute_figures_differ_is_said() -> None:
+    """And that an estimate is none of a GPU's, where it is one."""
+    text = joined(measured(info(), 1.0))
+    differ = "absolute figures differ from the study's: the study's node counts 7 idle GPUs and 430.8 W of RAM"
+    assert differ in text
+    assert "an estimate for a processor" not in text
+    text = joined(measured(info(), 1.0, environment=CPU, source=TDP))
+    assert differ in text
+    assert "and an estimate for a processor is no GPU's figure" in text
+    assert differ not in joined(*SMALL_RUN)
+
+
+def test_ai_energy_score_stands_beside_measured_gpus_only() -> None:
+    """With its bands explained, its range, and its own figure of a model that it has."""
+    cells = as_in_the_study(["text-generation"])
+    lines = report(*cells)
+    assert "text-generation (median 17.1 Wh, 1.3 to 3426 Wh, 40 models)" in lines
+    (line,) = [line for line in lines if line.startswith("  distilgpt2 ") and "*" in line]
+    assert line.split() == ["distilgpt2", "7.68", "Wh", "*****", "1.31", "Wh"]
+    assert "five bands of equal width, from a task's least figure to its greatest" in joined(*cells)
+    for nothing in (SMALL_RUN, [measured(info("text-generation"), 1.0, environment=CPU)]):
+        assert "AI Energy Score" not in joined(*nothing)
+
+
+@pytest.mark.parametrize(
+    ("measurements", "settings", "title"),
+    [
+        (SMALL_RUN, {}, "small variants of the study's tasks (estimated, not measured)"),
+        ([measured(info(), 1.0)], {}, "the study's tasks"),
+        ([measured(info(), 1.0)], {"meter": "replay:/x/trace.jsonl"}, "the study's tasks (replayed from a trace)"),
+        ([measured(info(size=None), 1.0)], {}, "tasks"),
+    ],
+)
+def test_the_headline_says_what_kind_of_figures_these_are(
+    measurements: list[Measurement], settings: dict[str, Any], title: str
+) -> None:
+    """Nothing estimated or replayed is taken for a measurement."""
+    first = tables(run(*measurements, settings=Settings(**settings)), Page(80))[0].text
+    assert first.strip("- ") == title
+
+
+def test_quiet_shows_the_tables_over_tasks() -> None:
+    """They are what the suite was run for; of a user's own tests nothing."""
+    lines = report(*SMALL_RUN, quiet=True)
+    assert len(lines) == 10
+    assert lines[-1].startswith("image-generation")
+    lines = report(*as_in_the_study(["summarization"]), quiet=True)
+    assert [line.split()[0] for line in lines[-2:]] == ["task", "summarization"]
+    assert report(measured(info(size=None), 1.0), quiet=True) == []
+
+
+def test_small_and_real_sizes_have_a_table_each() -> None:
+    """And environments, and precisions."""
+    titles = [
+        line for line in report(*SMALL_RUN, measured(info(), 1.0), measured(info(dtype="fp16"), 0.6)) if "---" in line
+    ]
+    assert len(titles) == 3
+
+
+def test_a_users_own_task_and_model_are_shown() -> None:
+    """Beside the study's, marked; what the catalogue does not know has no unit."""
+    lines = report(measured(info("rerank", "Mine", None, size=None, tokens_in=None), 1.0))
+    assert "rerank" in lines
+    (line,) = [line for line in lines if line.startswith("  Mine (own) ")]
+    assert "–" in line
+
+
+def test_what_measured_no_task_says_nothing() -> None:
+    """Nor a task whose measurement failed."""
+    assert report(measured(None, 1.0), measured(info(), None)) == []
+
+
+def test_the_tables_stand_before_the_gates() -> None:
+    """Whose sentences are what a red build must end with."""
+    lines = [line.text for line in summary(run(*SMALL_RUN), {H100: Stored([])}, width=80, quiet=False, verbose=False)]
+    assert lines[0] == report(*SMALL_RUN)[0]
+    (gate,) = [i for i, line in enumerate(lines) if line.startswith("=")]
+    assert gate == len(report(*SMALL_RUN))
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 200])
+@pytest.mark.parametrize("ascii", [False, True])
+def test_no_line_is_wider_than_the_terminal(width: int, ascii: bool) -> None:
+    """At any width; and ASCII where the terminal has no more."""
+    for line in report(*SMALL_RUN, *as_in_the_study(), width=width, ascii=ascii):
+        assert wcswidth(line) <= width
+        assert not ascii or line.isascii()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from pytest_carbon.records import (
     TestResult,
     Verdict,
 )
+from pytest_carbon.reports.jsonfile import read, write
 from pytest_carbon.reports.suite import tables
 from pytest_carbon.reports.terminal import Stored, summary
 from pytest_carbon.reports.text import Page
@@ -222,6 +224,13 @@ def test_a_users_own_task_and_model_are_shown() -> None:
 def test_what_measured_no_task_says_nothing() -> None:
     """Nor a task whose measurement failed."""
     assert report(measured(None, 1.0), measured(info(), None)) == []
+
+
+def test_a_report_read_back_gives_the_same_tables(tmp_path: Path) -> None:
+    """What the terminal showed can be shown again from the JSON report, elsewhere."""
+    result = run(*SMALL_RUN, *as_in_the_study(["summarization"]))
+    write(result, tmp_path / "report.json")
+    assert tables(read(tmp_path / "report.json"), Page(80)) == tables(result, Page(80))
 
 
 def test_the_tables_stand_before_the_gates() -> None:

@@ -1,0 +1,349 @@
+"""Tokenizers: a checkpoint's own, or one made in memory that does the same kind of work without any download.
+
+A random tokenizer has the model's vocabulary size, the algorithm and the special tokens of its family, and makes one
+token of each word of the synthetic text. Of other text it makes pieces of a few letters, so that it has more tokens
+than a trained tokenizer would give it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, count, product
+from pathlib import Path
+from string import ascii_letters, ascii_lowercase, digits, punctuation
+from typing import Any, Literal
+
+from pytest_carbon.budget import did_you_mean
+from pytest_carbon.records import UsageProblem
+from pytest_carbon.tasks.data import WORDS
+from pytest_carbon.tasks.hub import first_line, unreachable
+
+Kind = Literal["wordpiece", "bpe", "unigram", "clip"]
+
+PROMPT_WORDS = (
+    "what",
+    "binary",
+    "sentiment",
+    "following",
+    "sentence",
+    "summarize",
+    "text",
+    "Find",
+    "answer",
+    "question",
+)
+"""What the study's prompts for the zero-shot tasks have beside the words of the synthetic text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The tokens that a family of models puts around a text, and what it calls them."""
+
+    kind: Kind
+    tokens: Mapping[str, str]
+    """The role of a special token → its text."""
+    single: str = "$A"
+    """What stands around one text."""
+    pair: str = "$A $B"
+    pads_left: bool = False
+    """A model that goes on writing needs its text at the right end."""
+    max_length: int | None = None
+    """Where the config sets no limit."""
+
+
+_SPACE, _END_OF_WORD = "Ġ", "</w>"  # as byte-level BPE writes the space before a word; CLIP's, a word's end
+_LETTERS = set(ascii_lowercase)
+
+_BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+_BERT_FRAME = ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1")
+_ROBERTA = {
+    "bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>", "cls": "<s>", "sep": "</s>",
+}  # fmt: skip
+_ROBERTA_FRAME = ("<s> $A </s>", "<s> $A </s> </s> $B </s>")
+_GPT = {"bos": "<|endoftext|>", "eos": "<|endoftext|>", "unk": "<|endoftext|>"}
+
+_ROBERTA_LIKE = Family("bpe", _ROBERTA, *_ROBERTA_FRAME)
+_T5_LIKE = Family(
+    "unigram", {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}, "$A </s>", "$A </s> $B </s>", max_length=512
+)
+_CLIP = Family(
+    "clip",
+    {"bos": "<|startoftext|>", "eos": "<|endoftext|>", "unk": "<|endoftext|>", "pad": "<|endoftext|>"},
+    "<|startoftext|> $A <|endoftext|>",
+    "<|startoftext|> $A <|endoftext|> <|endoftext|> $B <|endoftext|>",
+    max_length=77,
+)
+DEFAULTS: Mapping[Kind, Family] = {
+    "wordpiece": Family("wordpiece", _BERT, *_BERT_FRAME),
+    "bpe": Family("bpe", _GPT, pads_left=True),
+    "unigram": _T5_LIKE,
+    "clip": _CLIP,
+}
+"""What a kind looks like in the family best known for it: BERT, GPT-2, T5, CLIP."""
+
+FAMILIES: Mapping[str, Family] = {
+    **dict.fromkeys(("bert", "distilbert", "electra", "blip_text_model", "git"), DEFAULTS["wordpiece"]),
+    **dict.fromkeys(("roberta", "bart", "led"), _ROBERTA_LIKE),
+    "deberta": Family("bpe", _BERT, *_BERT_FRAME),
+    **dict.fromkeys(("gpt2", "gpt_neo", "whisper"), DEFAULTS["bpe"]),
+    "opt": Family(
+        "bpe", {"bos": "</s>", "eos": "</s>", "unk": "</s>", "pad": "<pad>"}, "</s> $A", "</s> $A </s> $B", True
+    ),
+    "bloom": Family("bpe", {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>"}, pads_left=True),
+    "xlm-roberta": Family("unigram", _ROBERTA, *_ROBERTA_FRAME),
+    **dict.fromkeys(("albert", "deberta-v2"), Family("unigram", _BERT, *_BERT_FRAME)),
+    **dict.fromkeys(("t5", "pegasus"), _T5_LIKE),
+    **dict.fromkeys(("clip", "clip_text_model"), _CLIP),
+}
+"""A config's ``model_type`` → its family: those of the study's models, and of the two further tasks'."""
+
+
+# --- what the tasks call ---------------------------------------------------------------------------
+
+
+def tokenizer_for(model_id: str, config: Any, *, weights: str, source: str | None = None) -> Any:
+    """The tokenizer of a model: the checkpoint's own (``weights="hub"``), or a random one.
+
+    ``config`` is the model's transformers config, of a pipeline that of one text encoder. ``source`` is where the
+    checkpoint was read from, where that is not its hub id. A tokenizer without a pad token, such as GPT-2's, pads with
+    its end of text, which the attention mask hides.
+
+    Raises :class:`UsageProblem` where the checkpoint's tokenizer cannot be read.
+    """
+    if weights == "hub":
+        tokenizer = _published(model_id, source or model_id)
+    else:
+        text = config.get_text_config() if hasattr(config, "get_text_config") else config
+        family = FAMILIES.get(getattr(text, "model_type", ""), DEFAULTS["bpe"])
+        ids = {role: id for role in family.tokens if isinstance(id := getattr(text, f"{role}_token_id", None), int)}
+        tokenizer = random_tokenizer(
+            text.vocab_size,
+            family,
+            ids=ids,
+            max_length=_max_length(text, family),
+            token_types=(getattr(text, "type_vocab_size", 0) or 0) >= 2,
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def random_tokenizer(
+    vocab_size: int,
+    family: Family | Kind,
+    *,
+    ids: Mapping[str, int] | None = None,
+    max_length: int | None = None,
+    token_types: bool = False,
+) -> Any:
+    """A fast tokenizer with a vocabulary of ``vocab_size``, made in memory.
+
+    ``ids`` says where a role's token stands, as the model's config has it: ``{"pad": 0, "eos": 1}``; a role without
+    one, or with one beyond the vocabulary, gets the first that is free. ``max_length`` is where it truncates when
+    asked to; ``token_types`` whether it tells the first text of a pair from the second.
+
+    Raises :class:`UsageProblem` for a kind that is not one, and a vocabulary too small for the synthetic text.
+    """
+    import transformers
+
+    if isinstance(family, str):
+        if family not in DEFAULTS:
+            raise UsageProblem(
+                f"{family!r} is no kind of tokenizer: there are {', '.join(DEFAULTS)}.{did_you_mean(family, DEFAULTS)}"
+            )
+        family = DEFAULTS[family]
+    special = _special_ids(family, ids or {}, vocab_size)
+    needed = dict.fromkeys(_needed(family.kind))
+    if vocab_size < len(special) + len(needed):
+        raise UsageProblem(
+            f"a vocabulary of {vocab_size} is too small for the synthetic text: a random {family.kind} tokenizer "
+            f"takes at least {len(special) + len(needed)}"
+        )
+    vocabulary = _vocabulary(vocab_size, special, chain(needed, _fillers(family.kind)))
+    backend = _backend(family, vocabulary, special)
+
+    class RandomTokenizer(transformers.PreTrainedTokenizerFast):  # type: ignore[misc]
+        """Takes the backend as it is: the class itself would copy it through JSON, a second for 250,000 entries."""
+
+        def __init__(self, **kwargs: Any) -> None:
+            self._tokenizer = backend
+            super().__init__(**kwargs)
+
+    roles: dict[str, Any] = {f"{role}_token": text for role, text in family.tokens.items()}
+    if "mask" in family.tokens:
+        roles["mask_token"] = transformers.AddedToken(family.tokens["mask"], lstrip=True, special=True)
+    inputs = ["input_ids", *(["token_type_ids"] if token_types else []), "attention_mask"]
+    return RandomTokenizer(
+        **roles,
+        model_max_length=max_length or family.max_length or int(1e30),
+        model_input_names=inputs,
+        padding_side="left" if family.pads_left else "right",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _published(model_id: str, source: str) -> Any:
+    """A checkpoint's tokenizer out of a folder or the hub's cache where it is whole there, else from the hub."""
+    try:
+        return _read(source, local_files_only=True)
+    except Exception as error:  # not there, or not all of it
+        why, cause = f"{type(error).__name__}: {first_line(error)}", error
+    if not Path(source).is_dir():
+        nobody = unreachable(source)
+        try:
+            if nobody is None:
+                return _read(source)
+            why = nobody
+        except Exception as error:  # whatever the hub's client or a damaged file comes up with
+            why, cause = f"{type(error).__name__}: {first_line(error)}", error
+    raise UsageProblem(
+        f"the tokenizer of {model_id} could not be read from {source if source != model_id else 'the hub'}: "
+        f"{why}; weights='random' needs none"
+    ) from cause
+
+
+def _read(source: str, **where: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, **where)
+    if len(tokenizer) < 100:  # transformers makes an empty one of a checkpoint without a vocabulary
+        raise ValueError(f"{source} has no vocabulary")
+    return tokenizer
+
+
+def _max_length(config: Any, family: Family) -> int | None:
+    """How many tokens the model takes; None where its config has no limit."""
+    for name in ("max_encoder_position_embeddings", "max_position_embeddings"):
+        if isinstance(positions := getattr(config, name, None), int) and positions > 0:
+            # RoBERTa and its kin count positions from the pad token's id on
+            skipped = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
+            return positions - skipped
+    return family.max_length
+
+
+# --- the vocabulary --------------------------------------------------------------------------------
+
+
+def _special_ids(family: Family, ids: Mapping[str, int], vocab_size: int) -> dict[str, int]:
+    """Where each special token stands: where a role of it says so, else in the first places that are free."""
+    special: dict[str, int] = {}
+    for role, text in family.tokens.items():
+        id = ids.get(role)
+        if id is not None and 0 <= id < vocab_size and text not in special and id not in special.values():
+            special[text] = id
+    free = (id for id in count() if id not in set(special.values()))
+    for text in dict.fromkeys(family.tokens.values()):
+        if text not in special:
+            special[text] = next(free)
+    return special
+
+
+def _vocabulary(size: int, special: Mapping[str, int], pieces: Iterable[str]) -> list[str]:
+    """``size`` tokens in the order of their ids: the special ones in their places, pieces in the others."""
+    places = {id: text for text, id in special.items()}
+    ordinary = (piece for piece in pieces if piece not in special)
+    return [places[id] if id in places else next(ordinary) for id in range(size)]
+
+
+def _needed(kind: Kind) -> Iterator[str]:
+    """The pieces without which a word of the synthetic text, or any other text at all, could not be had."""
+    letters = ascii_letters + digits
+    if kind == "wordpiece":
+        yield from letters + punctuation
+        yield from (f"##{letter}" for letter in letters)
+        yield from (*WORDS, *PROMPT_WORDS)
+    elif kind == "unigram":
+        yield from "▁" + letters + punctuation
+        yield from (f"▁{word}" for word in (*WORDS, *PROMPT_WORDS))
+    else:
+        yield from _byte_letters()
+        if kind == "clip":
+            yield from (letter + _END_OF_WORD for letter in _byte_letters())
+        yield from ("".join(pair) for pair in _word_merges(kind))
+
+
+def _fillers(kind: Kind) -> Iterator[str]:
+    """Without end: all pairs of letters, then all threes, fours, …"""
+    inside = "##" if kind == "wordpiece" else ""
+    return (inside + "".join(letters) for size in count(2) for letters in product(ascii_lowercase, repeat=size))
+
+
+def _byte_letters() -> list[str]:
+    """The 256 letters as which byte-level BPE writes bytes."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return sorted(ByteLevel.alphabet())
+
+
+def _word_merges(kind: Kind) -> list[tuple[str, str]]:
+    """What BPE joins to make the words: from the space before them to the right; CLIP's, from their end to the left.
+
+    Each has the space or the end in it, so that one at most can apply to a word at any time, and a word is always
+    put together.
+    """
+    merges: dict[tuple[str, str], None] = {}
+    for word in (*WORDS, *PROMPT_WORDS):
+        if kind == "clip":
+            letters = word.lower()
+            ends = range(len(letters) - 1, 0, -1)
+            merges |= {(letters[end - 1], letters[end:] + _END_OF_WORD): None for end in ends}
+        else:
+            merges |= {(_SPACE + word[:end], word[end]): None for end in range(len(word))}
+    return list(merges)
+
+
+# --- the algorithms --------------------------------------------------------------------------------
+
+
+def _backend(family: Family, vocabulary: Sequence[str], special: Mapping[str, int]) -> Any:
+    """The four algorithms as the families' own tokenizers have them, around this vocabulary."""
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+    kind, unknown = family.kind, family.tokens["unk"]
+    ids = {piece: id for id, piece in enumerate(vocabulary)}
+    model: Any
+    split: Any
+    decoder: Any
+    normalizer: Any = None
+    if kind == "wordpiece":
+        model = models.WordPiece(ids, unk_token=unknown)
+        normalizer = normalizers.BertNormalizer()
+        split = pre_tokenizers.BertPreTokenizer()
+        decoder = decoders.WordPiece()
+    elif kind == "unigram":
+        model = models.Unigram([(piece, _score(piece, special)) for piece in vocabulary], special[unknown])
+        normalizer = normalizers.NFKC()
+        split = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+        decoder = decoders.Metaspace()
+    else:
+        joined = _word_merges(kind)
+        joined += [(piece[:-1], piece[-1]) for piece in vocabulary if len(piece) > 1 and set(piece) <= _LETTERS]
+        if kind == "clip":
+            model = models.BPE(ids, joined, unk_token=unknown, end_of_word_suffix=_END_OF_WORD)
+            normalizer = normalizers.Sequence(
+                [normalizers.NFC(), normalizers.Replace(tokenizers.Regex(r"\s+"), " "), normalizers.Lowercase()]
+            )
+            pieces = tokenizers.Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
+            split = pre_tokenizers.Sequence(
+                [pre_tokenizers.Split(pieces, "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+            )
+            decoder = decoders.BPEDecoder(_END_OF_WORD)
+        else:
+            model = models.BPE(ids, joined)
+            split = pre_tokenizers.ByteLevel(add_prefix_space=True)  # a first word is one token, too
+            decoder = decoders.ByteLevel()
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer, backend.pre_tokenizer, backend.decoder = normalizer, split, decoder
+    backend.post_processor = processors.TemplateProcessing(
+        single=family.single, pair=family.pair, special_tokens=list(special.items())
+    )
+    return backend
+
+
+def _score(piece: str, special: Mapping[str, int]) -> float:
+    """A log-probability by which a whole word beats its pieces, and few long pieces beat many short ones."""
+    if piece in special:
+        return 0.0
+    return -8.0 if piece[0] == "▁" != piece else len(piece) - 14.0

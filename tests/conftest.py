@@ -1,11 +1,13 @@
-"""What every test module may use: pytester, and the simulated NVML library."""
+"""What every test module may use: pytester, the simulated NVML library, and a PostgreSQL server."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from postgres import PostgresServer, why_not
 
 import simulation
 
@@ -20,3 +22,13 @@ hypothesis.settings.load_profile("no-deadline")
 def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The simulated libnvidia-ml.so.1, compiled once; give it to ``SimulatedNvml(library=…)``."""
     return simulation.build(tmp_path_factory.mktemp("simulated-nvml"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server; where none can be started, the tests that want one are skipped, with the reason."""
+    pytest.importorskip("psycopg")
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+    with PostgresServer() as server:
+        yield server

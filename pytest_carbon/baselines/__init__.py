@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
 from typing import Protocol
 
+from pytest_carbon.baselines.address import DatabaseUrl, is_url
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.gate import BATCHES_MOST
 from pytest_carbon.records import (
@@ -23,8 +24,6 @@ from pytest_carbon.records import (
     UsageProblem,
     Verdict,
 )
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*", re.DOTALL)  # "sqlite:///x", also after Path() made it "sqlite:/x"
 
 
 class Store(Protocol):
@@ -61,15 +60,22 @@ class Store(Protocol):
     def keep_calibration(self, environment_id: str, calibration: Calibration, *, replace: bool = False) -> None:
         """Keep what was found out; what is kept already stays, unless it is to be replaced."""
 
+    def snapshot(self) -> AbstractContextManager[None]:
+        """What is read while it lasts is of one moment, where the store can say what that is: files cannot."""
 
-def open_store(location: Path | str) -> Store:
-    """The store at a path, which need not exist yet. Raises :class:`UsageProblem` for a URL or a file."""
+    def hint(self) -> str | None:
+        """What to say where something is stored and none of it counts; None elsewhere."""
+
+
+def open_store(location: Path | str, *, branch: str | None = None, own: str | None = None) -> Store:
+    """The store at a path, which need not exist yet, or at a URL. Raises :class:`UsageProblem` for what cannot be one.
+
+    A directory is that of the branch that is checked out: all in it counts. A database holds the records of every
+    branch: with ``branch`` only that one's count, and those that ``own``, the branch checked out, accepted since.
+    """
     text = str(location)
-    if _URL.fullmatch(text):
-        raise UsageProblem(
-            f"--carbon-baseline: {text!r} is a URL, and databases need a later version of pytest-carbon. "
-            "Give the path of a directory, such as carbon-baselines."
-        )
+    if is_url(text):
+        return _open_database(DatabaseUrl(text) if type(location) is str else location, branch, own)
     path = Path(location)
     if path.exists() and not path.is_dir():
         raise UsageProblem(
@@ -77,6 +83,34 @@ def open_store(location: Path | str) -> Store:
             "Give the path of a directory, such as carbon-baselines."
         )
     return FileStore(path)
+
+
+def _open_database(url: Path | str, branch: str | None, own: str | None) -> Store:
+    if not isinstance(url, DatabaseUrl):
+        raise UsageProblem(f"--carbon-baseline: {str(url)!r} is a URL that was made a path. Give it as a text.")
+    try:
+        from pytest_carbon.baselines.sql import SqlStore
+
+        return SqlStore(url, branch=branch, own=own)
+    except ImportError as error:
+        raise UsageProblem(
+            f"--carbon-baseline: {str(url)!r} is a database, and {error.name or 'psycopg'} is not installed. "
+            "Install what databases need: pip install 'pytest-carbon[sql]'."
+        ) from None
+
+
+def refuse_unknown_branch(location: Path | str, commit: str | None, branch: str | None) -> None:
+    """Raise :class:`UsageProblem` where a database would not know whose baseline records are.
+
+    A detached HEAD, of which no CI says the branch: a pull request's, perhaps. Outside a repository there are no
+    branches, and in a directory they are git's.
+    """
+    if isinstance(location, DatabaseUrl) and branch is None and commit is not None:
+        raise UsageProblem(
+            f"{location} keeps the records of each branch apart, and git does not say which one {commit[:7]} is of (a"
+            " detached HEAD). Check out the branch by its name before (git switch -C NAME), or record the run's report"
+            " with pytest-carbon baseline accept --branch=NAME."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +239,7 @@ def records_of(result: SessionResult, test: TestResult, measurement: Measurement
             duration_s_per_call=score.duration_s_per_call,
             torch=result.environment.torch,
             driver=result.environment.driver,
+            labels=result.labels,
         )
         for score in measurement.sessions
     ]

@@ -19,7 +19,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
@@ -57,7 +57,7 @@ _CALIBRATION = "calibration.json"
 # --- what a record may hold ----------------------------------------------------------------------
 
 
-def is_time(value: object) -> bool:
+def is_time(value: object) -> TypeGuard[str]:
     """Whether this is a UTC time as every format of ours writes it: ``2026-11-22T10:00:00Z``, so that text sorts."""
     if not isinstance(value, str) or not _TIME.fullmatch(value):
         return False
@@ -225,7 +225,7 @@ class _Reader:
             for name, known in self._known.items():
                 columns[name] = tuple(map(known.__getitem__, columns[name]))
             return list(map(tuple.__new__, repeat(Record), zip(*columns.values(), strict=True)))
-        except (Wrong, ValueError, LookupError, TypeError, RecursionError):
+        except (Wrong, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
 
     def file(self, data: bytes, path: Path) -> _File:
@@ -406,7 +406,7 @@ def described(header: str, environment_id: str) -> Environment:
     return Environment(
         environment_id,
         gpus=tuple(
-            Gpu(i, "", gpu["name"], float(limit) if _is_positive(limit := gpu.get("power_limit_w")) else None)
+            Gpu(i, "", gpu["name"], float(limit) if is_number(limit := gpu.get("power_limit_w")) else None)
             for i, gpu in enumerate(gpus)
         ),
         cpu=cpu if _is_text(cpu) else None,
@@ -697,9 +697,9 @@ class FileStore:
             kept.setdefault(path, []).append((record, line))
             changed[path] = None
         for path in changed.keys() & kept.keys():
-            rows = sorted((_by_test(record), line) for record, line in kept[path])
+            lines = [line for _, line in sorted((_by_test(record), line) for record, line in kept[path])]
             header = found[path].header if path in found else next(iter(found.values())).header
-            changed[path] = "\n".join([header, *(line for _, line in rows), ""]) if rows else None
+            changed[path] = "\n".join([header, *lines, ""]) if lines else None
         return number
 
     def _remove_empty(self, folder: Path) -> None:
@@ -787,6 +787,13 @@ class FileStore:
             if replace or self.calibration(environment_id) is None:
                 self._refuse_links(path)
                 write_atomically(path, text)
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Nothing: a file is read when it is."""
+        return nullcontext()
+
+    def hint(self) -> None:
+        """Nothing: all that is in a directory counts."""
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

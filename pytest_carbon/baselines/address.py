@@ -1,0 +1,40 @@
+"""Where baselines are, as the user wrote it: a directory, or a database whose password no text shows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*", re.DOTALL)  # "C:/" is a drive
+_PASSWORD = re.compile(r"^((?!sqlite)[^:]*:/+[^:@]*):.*@", re.DOTALL)  # to the last @: one in a password should be %40
+_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(.*)", re.DOTALL)
+_IN_MEMORY = (":memory:", "file:")
+
+
+class DatabaseUrl(str):
+    """A database's URL. As a text it has neither the password nor the parameters: any report, log or traceback may
+    show it; :meth:`reveal` has both."""
+
+    def __new__(cls, url: str) -> DatabaseUrl:
+        self = super().__new__(cls, _PASSWORD.sub(r"\1:***@", url).partition("?")[0])
+        self._url = url
+        return self
+
+    _url: str
+
+    def reveal(self) -> str:
+        """The URL as it was given."""
+        return self._url
+
+
+def place(text: str, base: Path) -> Path | DatabaseUrl:
+    """What a text names: the URL of a database, or a directory. Relative paths, SQLite's, too, start from ``base``."""
+    if not _URL.fullmatch(text):
+        return base / Path(text).expanduser()
+    if (sqlite := _SQLITE.fullmatch(text)) and not sqlite[2].startswith(_IN_MEMORY):
+        text = f"{sqlite[1]}{base / Path(sqlite[2]).expanduser()}{sqlite[3]}"
+    return DatabaseUrl(text)
+
+
+def is_url(text: str) -> bool:
+    return _URL.fullmatch(text) is not None

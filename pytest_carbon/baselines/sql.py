@@ -1,0 +1,648 @@
+"""Baselines in a database that many machines share: SQLite, or PostgreSQL through psycopg.
+
+Four tables: environments, the measurements and the sessions of each, and a record for each session of a
+measurement, which the key of its table keeps from being there twice. An append is one transaction, and so is all
+that one question reads. Between them no connection is open: measuring takes an hour.
+
+What was read is checked as a file is: a figure that cannot be one is a
+:class:`~pytest_carbon.records.BaselineError`, never "no baseline". Errors are raised ``from None``, and name the
+place without its password: what a driver says, and the traceback of its exception, is not for reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Double,
+    Engine,
+    ForeignKey,
+    Integer,
+    MetaData,
+    NullPool,
+    Table,
+    Text,
+    UniqueConstraint,
+    bindparam,
+    create_engine,
+    delete,
+    event,
+    func,
+    inspect,
+    make_url,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from pytest_carbon.baselines.address import DatabaseUrl
+from pytest_carbon.baselines.files import (
+    FIELDS,
+    NUMBERS,
+    Wrong,
+    all_good,
+    by_time,
+    calibration_line,
+    collector_waits,
+    described,
+    header_line,
+    once,
+    read_calibration,
+    wrong_field,
+)
+from pytest_carbon.records import BaselineError, Calibration, Environment, Key, Record, UsageProblem
+
+VERSION = "0001"
+"""The newest of ``migrations/versions``."""
+VERSION_TABLE = "carbon_schema"
+"""Of our own: the application that owns the database may use alembic, too."""
+PATIENCE_S = 60
+"""How long a writer waits for others."""
+_CONNECT_S = 10
+_LOCK = 0x636172626F6E  # "carbon"
+_AT_ONCE = 500  # sessions that a statement names
+_FORMS = "sqlite:///FILE and postgresql+psycopg://USER@HOST/DATABASE"
+
+_METADATA = MetaData()
+ENVIRONMENT = Table(
+    "carbon_environment",
+    _METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("header", Text),  # as a file's; NULL: only a calibration is known
+    Column("calibration", Text),  # as a file's
+    UniqueConstraint("name", name="carbon_environment_once"),
+)
+MEASUREMENT = Table(
+    "carbon_measurement",
+    _METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("environment_id", ForeignKey(ENVIRONMENT.c.id), nullable=False),
+    Column("test", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    UniqueConstraint("environment_id", "test", "name", name="carbon_measurement_once"),
+)
+SESSION = Table(
+    "carbon_session",
+    _METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("environment_id", ForeignKey(ENVIRONMENT.c.id), nullable=False),
+    Column("session", Text, nullable=False),
+    Column("created", Text, nullable=False),
+    Column("boot", Text),
+    Column("commit_id", Text),
+    Column("branch", Text),
+    Column("torch", Text),
+    Column("driver", Text),
+    Column("labels", Text),
+    UniqueConstraint("environment_id", "session", name="carbon_session_once"),
+)
+RECORD = Table(
+    "carbon_record",
+    _METADATA,
+    Column("session_id", ForeignKey(SESSION.c.id), primary_key=True),
+    Column("measurement_id", ForeignKey(MEASUREMENT.c.id), primary_key=True),
+    Column("epoch", Text, nullable=False),
+    Column("energy_j_per_call", Double, nullable=False),
+    Column("energy_j_per_call_error", Double),
+    Column("duration_s_per_call", Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+_figures = attrgetter("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call")
+_facts = attrgetter("created", "boot", "commit", "torch", "driver")
+"""What a session has once, whatever it measured."""
+
+
+class SqlStore:
+    """The baselines in one database. Every method raises :class:`BaselineError` for what cannot be trusted.
+
+    Args:
+        url: of the database. It is not connected to before something is asked.
+        branch: the branch whose records count; None: those of every branch.
+        own: the branch that is checked out. What *it* has accepted since counts, too, as it would in its files.
+
+    Raises :class:`UsageProblem` for a URL that cannot be used, ImportError where something is not installed.
+    """
+
+    def __init__(self, url: DatabaseUrl, *, branch: str | None = None, own: str | None = None) -> None:
+        self._url = url
+        self._branch = branch
+        self._own = own
+        if find_spec("alembic") is None:  # imported where a database is new, which may be after an hour
+            raise ModuleNotFoundError(name="alembic")
+        self._engine, self._secrets = _engine(url)
+        self._snapshot: Connection | None = None
+        file = self._engine.url.database if self._engine.dialect.name == "sqlite" else None
+        self._file = Path(file) if file else None
+
+    # --- reading
+
+    def environments(self) -> list[str]:
+        """The ids that have a baseline, sorted."""
+        with self._reading() as connection:
+            if connection is None:
+                return []
+            query = select(ENVIRONMENT.c.name).join(SESSION).where(self._counts()).distinct()
+            return sorted(connection.scalars(query))
+
+    def load(self, environment_id: str) -> dict[Key, list[Record]]:
+        """Everything that counts in an environment: its records by test and name, oldest first."""
+        with collector_waits(), self._reading() as connection:
+            if connection is None:
+                return {}
+            here = select(ENVIRONMENT.c.id).where(ENVIRONMENT.c.name == environment_id).scalar_subquery()
+            keys: dict[int, Key] = {
+                id: (test, name)
+                for id, test, name in connection.execute(
+                    select(MEASUREMENT.c.id, MEASUREMENT.c.test, MEASUREMENT.c.name).where(
+                        MEASUREMENT.c.environment_id == here
+                    )
+                )
+            }
+            sessions: dict[int, Any] = {
+                row.id: row
+                for row in connection.execute(select(SESSION).where(SESSION.c.environment_id == here, self._counts()))
+            }
+            ids = select(SESSION.c.id).where(SESSION.c.environment_id == here, self._counts())
+            stored: dict[Key, list[Record]] = {}
+            before = {id: (s.session, s.created, s.boot, s.commit_id, s.branch) for id, s in sessions.items()}
+            after = {id: (s.torch, s.driver, s.labels) for id, s in sessions.items()}
+            for session, measurement, epoch, *figures in connection.execute(
+                select(RECORD).where(RECORD.c.session_id.in_(ids))
+            ):
+                if (key := keys.get(measurement)) is None:
+                    raise BaselineError(
+                        f"{self._url}: carbon_record has figures of measurement {measurement}, which is none of"
+                        f" {environment_id}. Restore the database from its backup."
+                    )
+                record = Record._make((*key, epoch, *before[session], *figures, *after[session]))
+                stored.setdefault(key, []).append(record)
+            self._check(environment_id, [record for records in stored.values() for record in records])
+        if self._branch not in (None, self._own) and any(s.branch == self._own for s in sessions.values()):
+            stored = {key: counted for key, records in stored.items() if (counted := self._of_branch(records))}
+        for records in stored.values():
+            records.sort(key=by_time)
+        return stored
+
+    def describe(self, environment_id: str) -> Environment:
+        """What is stored of an environment; only its id where nothing is."""
+        with self._reading() as connection:
+            query = select(ENVIRONMENT.c.header).where(ENVIRONMENT.c.name == environment_id)
+            header = None if connection is None else connection.scalar(query)
+        return Environment(environment_id) if header is None else described(header, environment_id)
+
+    def calibration(self, environment_id: str) -> Calibration | None:
+        """What is known about an environment's counters; None where nothing is."""
+        with self._reading() as connection:
+            return None if connection is None else self._calibration(connection, environment_id)
+
+    def hint(self) -> str | None:
+        """What to say where the database has baselines, and none that counts."""
+        with self._reading() as connection:
+            if connection is None or connection.scalar(select(SESSION.c.id).where(self._counts()).limit(1)) is not None:
+                return None
+            others = sorted(filter(None, connection.scalars(select(SESSION.c.branch).distinct())))
+        if not others:
+            return None
+        return (
+            f"{self._url} has baselines of {', '.join(others)}, and none of {self._branch}, which this run compares"
+            " with. If your main branch has another name, give it: --carbon-branch, or carbon_branch in the ini file"
+        )
+
+    def _counts(self) -> Any:
+        """The condition on a session. One without a branch was recorded where there are none, outside a repository."""
+        if self._branch is None:
+            return SESSION.c.id.is_not(None)
+        return or_(SESSION.c.branch.in_({self._branch, self._own or self._branch}), SESSION.c.branch.is_(None))
+
+    def _of_branch(self, records: Iterable[Record]) -> list[Record]:
+        """The branch's records, and those of the branch checked out where that has accepted a change since."""
+        theirs = [record for record in records if record.branch in (self._branch, None)]
+        newest = max((record.epoch for record in theirs), default="")
+        return theirs + [record for record in records if record.branch == self._own and record.epoch > newest]
+
+    def _check(self, environment_id: str, records: Sequence[Record]) -> None:
+        for (name, (good, _)), column in zip(FIELDS.items(), zip(*records, strict=True), strict=False):
+            if all_good(name, column) if name in NUMBERS else all(map(good, set(column))):
+                continue
+            for record in records:
+                if wrong := wrong_field(record._asdict()):
+                    raise BaselineError(
+                        f"{self._url} ({environment_id}), session {record.session!r}, {_of(record)}: {wrong}."
+                        " pytest-carbon did not write that: delete the row, or restore the database from its backup."
+                    )
+
+    def _calibration(self, connection: Connection, environment_id: str) -> Calibration | None:
+        text = connection.scalar(select(ENVIRONMENT.c.calibration).where(ENVIRONMENT.c.name == environment_id))
+        if text is None:
+            return None
+        try:
+            return read_calibration(text.encode())
+        except Wrong as wrong:
+            remedy = wrong.remedy or "Set it to NULL: the next run finds it out anew."
+            raise BaselineError(
+                f"{self._url}, the calibration of {environment_id} in carbon_environment: {wrong.what}. {remedy}"
+            ) from None
+
+    # --- writing
+
+    def append(self, environment: Environment, records: Sequence[Record]) -> None:
+        """Add records to one environment, in one transaction. What is there already, as it is, stays so.
+
+        A record that is there moves to a newer epoch, never to an older one; and to the branch whose records
+        count, never away from it.
+        """
+        records = once(records, str(self._url))
+        for record in records:
+            if wrong := wrong_field(record._asdict()) or _unstorable(record):
+                raise BaselineError(f"nothing was recorded, because of {_of(record)}: {wrong}.")
+        if records:
+            with self._writing() as connection:
+                self._append(connection, environment, records)
+
+    def check_writable(self) -> None:
+        """Raise now what :meth:`append` would raise after an hour of measuring: do it, and take it back."""
+        if self._file is not None and not self._file.exists():
+            self._check_folder()
+            return
+        probe = Record("probe", "probe", "0", "probe", "2000-01-01T00:00:00Z", None, None, None, 1.0, None, 1.0)
+        with self._writing(keep=False) as connection:
+            self._append(connection, Environment("probe"), [probe])
+
+    def _check_folder(self) -> None:
+        import os
+
+        assert self._file is not None
+        place = self._file.absolute().parent
+        while not place.exists():
+            place = place.parent
+        if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+            raise self._refused("write", f"{place} is no folder that this user may write to")
+
+    def keep_calibration(self, environment_id: str, calibration: Calibration, *, replace: bool = False) -> None:
+        """Keep what was found out about an environment's counters; what is kept already stays, unless replaced."""
+        text = calibration_line(calibration)
+        try:
+            read_calibration(text.encode())
+        except Wrong as wrong:
+            raise BaselineError(f"{self._url} ({environment_id}): nothing was kept: {wrong.what}.") from None
+        with self._writing() as connection:
+            (id,) = _ids(connection, ENVIRONMENT, {}, [{"name": environment_id}]).values()
+            if replace or self._calibration(connection, environment_id) is None:
+                connection.execute(update(ENVIRONMENT).where(ENVIRONMENT.c.id == id).values(calibration=text))
+
+    def rename(self, tests: Mapping[str, str | None]) -> int:
+        """Put tests' records, in every environment and of every branch, under other ids; ``None`` takes them away.
+
+        How many there were. All of it or, with an error, none; a new id that has records of its own is an error.
+        """
+        for new in tests.values():
+            if new is not None and not FIELDS["test"][0](new):
+                raise UsageProblem(f"{new!r} can have no baseline: its id leads out of the root dir.")
+        with self._writing() as connection:
+            concerned = {*tests, *filter(None, tests.values())}
+            rows = [row for row in connection.execute(select(MEASUREMENT)) if row.test in concerned]
+            leaving = [row for row in rows if row.test in tests]
+            there = {(row.environment_id, row.test, row.name): row.id for row in rows if row.test not in tests}
+            figures = {row.id: _records_of(connection, row.id) for row in rows}
+            taken: set[tuple[int, str, str]] = set()
+            gone = [row.id for row in leaving if tests[row.test] is None]
+            for row in leaving:
+                if (new := tests[row.test]) is None:
+                    continue
+                place = (row.environment_id, new, row.name)
+                if place in taken:
+                    raise BaselineError(f"two tests cannot both become {new!r}: nothing was renamed.")
+                taken.add(place)
+                if (other := there.get(place)) is not None:
+                    if not figures[other].items() <= figures[row.id].items():
+                        raise BaselineError(
+                            f"{new!r} has records of its own in {self._url}, and two histories are not mixed:"
+                            " nothing was renamed. Take those away first, or leave them both as they are."
+                        )
+                    gone.append(other)
+            _take_away(connection, gone)
+            moving = [row for row in leaving if tests[row.test] is not None]
+            for name in ("renamed: {}", None):  # by way of another name: two tests may change places
+                for row in moving:
+                    test = name.format(row.id) if name else tests[row.test]
+                    connection.execute(update(MEASUREMENT).where(MEASUREMENT.c.id == row.id).values(test=test))
+            return sum(len(figures[row.id]) for row in leaving)
+
+    def _append(self, connection: Connection, environment: Environment, records: Sequence[Record]) -> None:
+        header = header_line(environment)
+        (here,) = _ids(connection, ENVIRONMENT, {}, [{"name": environment.id, "header": header}]).values()
+        connection.execute(
+            update(ENVIRONMENT).where(ENVIRONMENT.c.id == here, ENVIRONMENT.c.header.is_(None)).values(header=header)
+        )
+        keys = dict.fromkeys(record.key for record in records)
+        rows = [{"test": test, "name": name} for test, name in keys]
+        measurements = _ids(connection, MEASUREMENT, {"environment_id": here}, rows)
+        sessions: dict[str, list[Record]] = {}
+        for record in records:
+            sessions.setdefault(record.session, []).append(record)
+        names = sorted(sessions)
+        for start in range(0, len(names), _AT_ONCE):
+            chunk = {name: sessions[name] for name in names[start : start + _AT_ONCE]}
+            self._append_sessions(connection, here, measurements, chunk)
+
+    def _append_sessions(
+        self,
+        connection: Connection,
+        here: int,
+        measurements: Mapping[tuple[Any, ...], int],
+        sessions: Mapping[str, list[Record]],
+    ) -> None:
+        rows = [
+            {
+                "environment_id": here,
+                "session": r.session,
+                "created": r.created,
+                "boot": r.boot,
+                "commit_id": r.commit,
+                "branch": r.branch,
+                "torch": r.torch,
+                "driver": r.driver,
+                "labels": r.labels,
+            }
+            for r, *_ in sessions.values()
+        ]
+        insert = _insert(connection)
+        connection.execute(insert(SESSION).on_conflict_do_nothing(), rows)
+        query = select(SESSION).where(SESSION.c.environment_id == here, SESSION.c.session.in_(sessions))
+        ids: dict[str, int] = {}
+        for row in connection.execute(query):
+            ids[row.session] = row.id
+            stored = (row.created, row.boot, row.commit_id, row.torch, row.driver)
+            for record in sessions[row.session]:
+                if _facts(record) != stored:
+                    raise self._other(record, "with another time, commit or machine")
+            branch = sessions[row.session][0].branch
+            if branch == self._branch != row.branch and branch is not None:
+                connection.execute(update(SESSION).where(SESSION.c.id == row.id).values(branch=branch))
+
+        mine = {(ids[r.session], measurements[r.key]): r for records in sessions.values() for r in records}
+        connection.execute(
+            insert(RECORD).on_conflict_do_nothing(),
+            [
+                {
+                    "session_id": session,
+                    "measurement_id": measurement,
+                    "epoch": r.epoch,
+                    "energy_j_per_call": r.energy_j_per_call,
+                    "energy_j_per_call_error": r.energy_j_per_call_error,
+                    "duration_s_per_call": r.duration_s_per_call,
+                }
+                for (session, measurement), r in mine.items()
+            ],
+        )
+        older = []
+        for row in connection.execute(select(RECORD).where(RECORD.c.session_id.in_(ids.values()))):
+            if (given := mine.get((row.session_id, row.measurement_id))) is None:
+                continue
+            if _figures(row) != _figures(given):
+                raise self._other(given, "with other figures")
+            if row.epoch < given.epoch:
+                older.append({"s": row.session_id, "m": row.measurement_id, "newer": given.epoch})
+        if older:
+            connection.execute(
+                update(RECORD)
+                .where(RECORD.c.session_id == bindparam("s"), RECORD.c.measurement_id == bindparam("m"))
+                .values(epoch=bindparam("newer")),
+                older,
+            )
+
+    def _other(self, record: Record, what: str) -> BaselineError:
+        return BaselineError(
+            f"{self._url}: session {record.session!r} is there already, and {what} than {_of(record)} has here. A"
+            " session measures a thing once: nothing was recorded."
+        )
+
+    # --- transactions
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What is read while it lasts is of one moment, over one connection."""
+        with self._reading() as self._snapshot:
+            try:
+                yield
+            finally:
+                self._snapshot = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection | None]:
+        """One snapshot of the database; None where nothing was ever stored."""
+        with self._told("read"):
+            if self._snapshot is not None:
+                yield self._snapshot
+                return
+            if self._file is not None and not self._file.exists():
+                yield None
+                return
+            with self._engine.connect() as connection:
+                if self._file is None:
+                    connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                with connection.begin():
+                    yield connection if self._version(connection) else None
+
+    @contextmanager
+    def _writing(self, *, keep: bool = True) -> Iterator[Connection]:
+        """A transaction on tables that are there, and up to date; taken back at its end where it is not kept."""
+        progress = ["asked"] if keep else []
+        with self._told("write", progress):
+            if self._file is not None:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._engine.connect() as connection:
+                options = {"isolation_level": "READ COMMITTED"} if self._file is None else {"begin": "BEGIN IMMEDIATE"}
+                connection.execution_options(**options)
+                with connection.begin() as transaction:
+                    if self._file is None:
+                        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{PATIENCE_S}s'")
+                    if self._version(connection) is None:
+                        self._migrate(connection)
+                    yield connection
+                    if not keep:
+                        transaction.rollback()
+                    progress.append("committing")
+
+    def _version(self, connection: Connection) -> str | None:
+        """The version of the tables; None where there are none."""
+        if not inspect(connection).has_table(VERSION_TABLE):
+            return None
+        found = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar()
+        if found not in (None, VERSION):
+            raise BaselineError(
+                f"{self._url}: its tables are of version {found!r}, and this pytest-carbon reads {VERSION!r}. Upgrade"
+                " pytest-carbon: a newer version has been there."
+            )
+        return found
+
+    def _migrate(self, connection: Connection) -> None:
+        """Bring the tables up to date, one process at a time."""
+        from alembic import command
+        from alembic.config import Config
+
+        if self._file is None:  # SQLite lets one process write anyway
+            connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+            if self._version(connection) is not None:
+                return
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
+        config.attributes.update(connection=connection, version_table=VERSION_TABLE)
+        command.upgrade(config, "head")
+
+    @contextmanager
+    def _told(self, verb: str, progress: Sequence[str] = ()) -> Iterator[None]:
+        """Turn what the database refuses into a sentence, and nothing else."""
+        try:
+            yield
+        except OSError as error:
+            raise self._refused(verb, error.strerror or str(error), progress=progress) from None
+        except SQLAlchemyError as error:
+            original = getattr(error, "orig", None) or error
+            code = getattr(original, "sqlstate", None)
+            raise self._refused(verb, str(original), code, progress=progress) from None
+
+    def _refused(
+        self, verb: str, reason: str, code: str | None = None, *, progress: Sequence[str] = ()
+    ) -> BaselineError:
+        reason = reason.strip().partition("\n")[0].rstrip(".")
+        for secret in self._secrets:
+            reason = reason.replace(secret, "***")
+        recorded = ""
+        if progress:
+            recorded = "Whether it was recorded is not known" if "committing" in progress else "Nothing was recorded"
+            recorded += ", and nothing is ever stored twice: the run's report (--carbon-json) can be accepted later. "
+        elif verb == "write":
+            recorded = "Nothing was recorded. "
+        if code in ("42501", "25006") or "readonly" in reason or "may write" in reason:
+            remedy = "Give this user the right to, or name another place with --carbon-baseline."
+        elif "not a database" in reason or "malformed" in reason:
+            remedy = "Restore it from its backup, or name another place with --carbon-baseline."
+        else:
+            remedy = (
+                "See that the database runs, that its name, user and password are right, and that this machine may"
+                " connect to it; or name another place with --carbon-baseline."
+            )
+        return BaselineError(f"cannot {verb} {self._url}: {reason}. {recorded}{remedy}")
+
+
+def _engine(url: DatabaseUrl) -> tuple[Engine, list[str]]:
+    """The engine, whose ``repr`` has no secrets, and the secrets."""
+    try:
+        made = make_url(url.reveal())
+    except (ArgumentError, ValueError):
+        raise UsageProblem(
+            f"--carbon-baseline: {str(url)!r} cannot be read as a URL. Databases are {_FORMS}; in a password, write"
+            " what is no letter and no digit as %XX (@ as %40)."
+        ) from None
+    kind, _, driver = made.drivername.partition("+")
+    if kind == "sqlite" and driver in ("", "pysqlite"):
+        return _sqlite_engine(url, made), []
+    if kind in ("postgresql", "postgres") and (kind, driver) != ("postgresql", "psycopg"):
+        fixed = str(url).replace(made.drivername, "postgresql+psycopg", 1)
+        raise UsageProblem(f"--carbon-baseline: {str(url)!r} names no driver that is used here. Write {fixed!r}.")
+    if kind != "postgresql":
+        raise UsageProblem(f"--carbon-baseline: {str(url)!r} is no database that is known here: these are {_FORMS}.")
+    if made.password == "***":
+        raise UsageProblem(
+            f"--carbon-baseline: {str(url)!r} is as reports show it, without its password. Put that in, or leave it out"
+            " and give it as PGPASSWORD or in ~/.pgpass."
+        )
+    # As arguments of the driver, no text of the engine has them: a password may be among them.
+    parameters = {name: value for name, value in made.query.items() if isinstance(value, str)}
+    arguments = {"connect_timeout": _CONNECT_S, "application_name": "pytest-carbon", "prepare_threshold": None}
+    engine = create_engine(
+        made.difference_update_query(parameters), poolclass=NullPool, connect_args={**arguments, **parameters}
+    )
+    secrets = [value for name, value in parameters.items() if "password" in name]
+    return engine, [secret for secret in (made.password, *secrets) if secret]
+
+
+def _sqlite_engine(url: DatabaseUrl, made: URL) -> Engine:
+    if made.host or not made.database or made.database.startswith((":memory:", "file:")) or made.query:
+        raise UsageProblem(
+            f"--carbon-baseline: {str(url)!r} names no file. Write sqlite:///FILE, and for an absolute path"
+            " sqlite:////FILE; there are no parameters."
+        )
+    engine = create_engine(made, poolclass=NullPool, connect_args={"timeout": PATIENCE_S})
+
+    # As SQLAlchemy's documentation has it: the driver begins transactions late, and not before what makes tables.
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+    return engine
+
+
+def _insert(connection: Connection) -> Any:
+    return sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+
+
+def _ids(
+    connection: Connection, table: Table, scope: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> dict[tuple[Any, ...], int]:
+    """The ids of rows by what they are known by, besides the scope; those that are missing are added.
+
+    Where another process is adding them, too, this one waits, and takes what it made: in one order, so that no two
+    wait for each other.
+    """
+    (unique,) = [c for c in table.constraints if isinstance(c, UniqueConstraint)]
+    known_by = [column for column in unique.columns if column.name not in scope]
+    query = select(table.c.id, *known_by).where(*(table.c[name] == value for name, value in scope.items()))
+    wanted = {tuple(row[column.name] for column in known_by): row for row in rows}
+    if len(wanted) <= _AT_ONCE:
+        query = query.where(known_by[0].in_({values[0] for values in wanted}))
+    for again in (False, True):
+        found = {tuple(values): id for id, *values in connection.execute(query)}
+        missing = [{**scope, **wanted[values]} for values in sorted(wanted.keys() - found.keys())]
+        if again or not missing:
+            break
+        connection.execute(_insert(connection)(table).on_conflict_do_nothing(), missing)
+    return {values: found[values] for values in wanted}
+
+
+def _records_of(connection: Connection, measurement: int) -> dict[int, tuple[Any, ...]]:
+    query = select(RECORD).where(RECORD.c.measurement_id == measurement)
+    return {row.session_id: (row.epoch, *_figures(row)) for row in connection.execute(query)}
+
+
+def _take_away(connection: Connection, measurements: Sequence[int]) -> None:
+    """With the sessions that have nothing left."""
+    for id in measurements:
+        connection.execute(delete(RECORD).where(RECORD.c.measurement_id == id))
+        connection.execute(delete(MEASUREMENT).where(MEASUREMENT.c.id == id))
+    if measurements:
+        connection.execute(delete(SESSION).where(SESSION.c.id.not_in(select(RECORD.c.session_id))))
+
+
+def _of(record: Record) -> str:
+    return f"{record.name!r} of {record.test!r}"
+
+
+def _unstorable(record: Record) -> str | None:
+    """What no database takes, as the end of a sentence."""
+    for name, value in record._asdict().items():
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                return f"'{name}' is no text that a database can hold: {value!r}"
+            if "\0" in value:
+                return f"'{name}' is no text that a database can hold: {value!r}"
+    return None

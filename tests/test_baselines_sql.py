@@ -1,0 +1,836 @@
+"""Baselines in a database, on SQLite and on a real PostgreSQL server: what files do, branches, faults, many at once."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from postgres import PASSWORD, SECRETS, PostgresServer
+
+pytest.importorskip("sqlalchemy", reason="the extra sql is not installed")
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from pytest_carbon.baselines import Store, open_store, refuse_unknown_branch, sql
+from pytest_carbon.baselines.address import DatabaseUrl, place
+from pytest_carbon.baselines.files import FileStore
+from pytest_carbon.baselines.sql import SqlStore
+from pytest_carbon.records import BaselineError, Calibration, Environment, Gpu, Record, UsageProblem
+
+HOST = Environment(
+    "1x-nvidia-h100-80gb-hbm3-700w-gpu",
+    (Gpu(0, "", "NVIDIA H100 80GB HBM3", 700.0),),
+    cpu="Intel Xeon Platinum 8480C",
+)
+LATER = "2026-11-09T10:00:00Z"
+
+
+def record(test: str = "tests/test_m.py::test_x[fp16]", session: str = "s1", day: int = 1, **changes: Any) -> Record:
+    fields: dict[str, Any] = {
+        "test": test,
+        "name": "call",
+        "epoch": "0",
+        "session": session,
+        "created": f"2026-11-{day:02d}T10:00:00Z",
+        "boot": "b0",
+        "commit": "c0ffee",
+        "branch": "main",
+        "energy_j_per_call": 1.21,
+        "energy_j_per_call_error": 0.01,
+        "duration_s_per_call": 0.0041,
+        "torch": "2.13.0",
+        "driver": "580.65.06",
+    }
+    return Record(**(fields | changes))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, password and all."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/baselines.db"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.database()
+
+
+@pytest.fixture
+def store(url: str) -> SqlStore:
+    return SqlStore(DatabaseUrl(url))
+
+
+def execute(url: str, *statements: str) -> None:
+    """Do to the database what pytest-carbon would not."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
+def everything(store: Store) -> set[Record]:
+    return {record for records in store.load(HOST.id).values() for record in records}
+
+
+def refusal(call: Any, *arguments: Any) -> str:
+    with pytest.raises(BaselineError) as error:
+        call(*arguments)
+    return str(error.value)
+
+
+# --- what files do, too ----------------------------------------------------------------------------
+
+
+def test_nothing_is_stored_where_there_is_nothing(store: SqlStore, url: str) -> None:
+    """Nothing is no baseline, and reading makes none: neither a file nor a table."""
+    assert store.load(HOST.id) == {}
+    assert store.environments() == []
+    assert store.calibration(HOST.id) is None
+    assert store.hint() is None
+    assert store.describe(HOST.id) == Environment(HOST.id)
+    store.append(HOST, [])
+    store.check_writable()
+    if url.startswith("sqlite"):
+        assert not Path(url.removeprefix("sqlite:///")).exists()
+    else:
+        assert sa.inspect(sa.create_engine(url, poolclass=sa.NullPool)).get_table_names() == []
+
+
+def test_records_come_back_by_test_and_name_oldest_first(store: SqlStore) -> None:
+    """Every field of them, to the last bit."""
+    late, early = record(session="s1", day=9), record(session="s2", day=2, energy_j_per_call=0.1 + 0.2, labels="a=b")
+    other = record("pkg.tests.test_n::test_ü", session="s3", torch=None, boot=None, energy_j_per_call_error=None)
+    store.append(HOST, [late, other])
+    store.append(HOST, [early])
+    assert store.load(HOST.id) == {late.key: [early, late], other.key: [other]}
+    assert store.environments() == [HOST.id]
+    assert store.describe(HOST.id) == HOST
+    assert store.load("another") == {}
+
+
+TESTS = ["a.py::t", "a.py::u[x]", "b/c.py::t"]
+EPOCHS = ["0", "2026-11-05T10:00:00Z", LATER]
+APPENDS = st.lists(
+    st.lists(
+        st.builds(
+            lambda test, name, session: record(
+                test,
+                session=f"s{session}",
+                day=1 + session,
+                name=name,
+                epoch=EPOCHS[session % 3],
+                energy_j_per_call=1.0 + TESTS.index(test) + 0.1 * session,
+            ),
+            st.sampled_from(TESTS),
+            st.sampled_from(["call", "decode"]),
+            st.integers(0, 4),
+        ),
+        max_size=6,
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(appends=APPENDS)
+def test_a_database_and_a_directory_hold_the_same(appends: list[list[Record]], tmp_path_factory: Any) -> None:
+    """Whatever is appended, in whatever order, and how often."""
+    folder = tmp_path_factory.mktemp("both")
+    directory, database = FileStore(folder / "files"), SqlStore(DatabaseUrl(f"sqlite:///{folder}/x.db"))
+    for records in appends:
+        for each in (directory, database):
+            each.append(HOST, records)
+    assert database.load(HOST.id) == directory.load(HOST.id)
+    assert database.environments() == directory.environments()
+    assert database.describe(HOST.id) == directory.describe(HOST.id)
+
+
+def test_what_is_stored_already_is_not_stored_twice(store: SqlStore, url: str) -> None:
+    """The same session may be appended again, in one call or in two."""
+    store.append(HOST, [record(), record()])
+    store.append(HOST, [record(), record(session="s2")])
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        counts = [
+            connection.exec_driver_sql(f"SELECT count(*) FROM carbon_{table}").scalar()
+            for table in ("environment", "measurement", "session", "record")
+        ]
+    assert counts == [1, 1, 2, 2]
+
+
+def test_an_epoch_moves_to_the_newer_only(store: SqlStore) -> None:
+    """A session of the old epoch that arrives late does not undo that it was accepted."""
+    for epoch, then in [("0", "0"), (LATER, LATER), ("0", LATER)]:
+        store.append(HOST, [record(epoch=epoch)])
+        assert everything(store) == {record(epoch=then)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"energy_j_per_call": 9.9}, "with other figures"),
+        ({"created": LATER}, "with another time, commit or machine"),
+        ({"commit": "badc0de"}, "with another time, commit or machine"),
+    ],
+)
+def test_a_session_measures_a_thing_once(store: SqlStore, url: str, changes: dict[str, Any], says: str) -> None:
+    """Where it comes with something else, nothing of what came with it is stored."""
+    store.append(HOST, [record()])
+    text = refusal(store.append, HOST, [record("z.py::t", session="s2"), record(**changes)])
+    assert text == (
+        f"{DatabaseUrl(url)}: session 's1' is there already, and {says} than 'call' of 'tests/test_m.py::test_x[fp16]'"
+        " has here. A session measures a thing once: nothing was recorded."
+    )
+    assert everything(store) == {record()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"energy_j_per_call": float("nan")}, "'energy_j_per_call' must be a finite number above 0, not nan"),
+        ({"created": "yesterday"}, "'created' must be a UTC time such as '2026-11-22T10:00:00Z', not 'yesterday'"),
+        ({"commit": "a\0b"}, "'commit' is no text that a database can hold: 'a\\x00b'"),
+        ({"name": "\udcff"}, "'name' is no text that a database can hold: '\\udcff'"),
+    ],
+)
+def test_what_cannot_be_read_is_not_written(store: SqlStore, changes: dict[str, Any], says: str) -> None:
+    """The record is named, and nothing of the append is stored."""
+    wrong = record("b.py::t", **changes)
+    text = refusal(store.append, HOST, [record(), wrong])
+    assert text == f"nothing was recorded, because of {wrong.name!r} of 'b.py::t': {says}."
+    assert store.load(HOST.id) == {}
+
+
+def test_many_sessions_at_once(store: SqlStore) -> None:
+    """More than a statement names."""
+    many = [record(session=f"s{i}", day=1 + i % 28) for i in range(sql._AT_ONCE * 2 + 1)]
+    store.append(HOST, many)
+    assert everything(store) == set(many)
+
+
+def test_a_calibration_is_kept_once(store: SqlStore) -> None:
+    """What was found first holds, unless it is to be replaced; it is no baseline."""
+    first, second = Calibration(0.6, True, LATER), Calibration(0.1)
+    store.keep_calibration(HOST.id, first)
+    store.keep_calibration(HOST.id, second)
+    assert store.calibration(HOST.id) == first
+    assert store.environments() == []
+    store.keep_calibration(HOST.id, second, replace=True)
+    store.append(HOST, [record()])
+    assert store.calibration(HOST.id) == second
+    assert store.describe(HOST.id) == HOST
+    text = refusal(store.keep_calibration, "e", Calibration(float("nan")))
+    assert text.endswith("(e): nothing was kept: NaN is not a number that can be compared.")
+
+
+# --- renaming --------------------------------------------------------------------------------------
+
+
+def test_tests_are_renamed_and_taken_away(store: SqlStore) -> None:
+    """In every environment, with all their measurements; two may change places."""
+    a, b, c = (record(f"{name}.py::t", session=name, energy_j_per_call=x) for x, name in enumerate("abc", 1))
+    decode = a._replace(name="decode")
+    other = Environment("another")
+    store.append(HOST, [a, decode, b, c])
+    store.append(other, [a])
+    assert store.rename({a.test: b.test, b.test: a.test, c.test: None, "nobody.py::t": "n.py::t"}) == 5
+    assert everything(store) == {a._replace(test=b.test), decode._replace(test=b.test), b._replace(test=a.test)}
+    assert set(store.load(other.id)) == {(b.test, "call")}
+    assert store.rename({a.test: None, b.test: None}) == 4
+    assert store.environments() == []
+
+
+def test_two_histories_are_not_mixed(store: SqlStore, url: str) -> None:
+    """A new id that has records of its own, or two tests that would become one: nothing is renamed."""
+    old, new, third = record("a.py::t"), record("b.py::t", session="s2"), record("c.py::t", session="s3")
+    store.append(HOST, [old, new, third])
+    assert refusal(store.rename, {third.test: "d.py::t", old.test: new.test}) == (
+        f"'b.py::t' has records of its own in {DatabaseUrl(url)}, and two histories are not mixed: nothing was renamed."
+        " Take those away first, or leave them both as they are."
+    )
+    assert refusal(store.rename, {old.test: "d.py::t", third.test: "d.py::t"}) == (
+        "two tests cannot both become 'd.py::t': nothing was renamed."
+    )
+    with pytest.raises(UsageProblem, match="its id leads out of the root dir"):
+        store.rename({old.test: "../d.py::t"})
+    assert everything(store) == {old, new, third}
+    store.append(HOST, [old._replace(test=new.test, session="s4")])
+    assert everything(store) == {old, new, third, old._replace(test=new.test, session="s4")}
+
+
+# --- branches --------------------------------------------------------------------------------------
+
+
+def test_records_of_other_branches_do_not_count(store: SqlStore, url: str) -> None:
+    """Those of the branch do, and those recorded outside a repository; asked for no branch, all do."""
+    of = {branch: record(session=str(branch), branch=branch) for branch in ("main", "feature", "master", None)}
+    store.append(HOST, list(of.values()))
+    assert everything(store) == set(of.values())
+    assert everything(open_store(url, branch="main", own="main")) == {of["main"], of[None]}
+    assert everything(open_store(url, branch="main", own="feature")) == {of["main"], of[None]}
+    assert everything(open_store(url, branch="master", own="main")) == {of["master"], of[None]}
+    assert everything(open_store(url, branch="main")) == {of["main"], of[None]}
+
+
+def test_a_branch_is_held_to_what_it_has_accepted_since(store: SqlStore, url: str) -> None:
+    """As it would be by files that it had committed; no other branch is, until the newest acceptance is another's."""
+    before, accepted = record(session="s1"), record(session="s2", branch="feature", epoch="2026-11-05T10:00:00Z")
+    passed, after = record(session="s3", branch="feature"), accepted._replace(session="s4")
+    store.append(HOST, [before, accepted, passed, after])
+    feature = open_store(url, branch="main", own="feature")
+    assert everything(feature) == {before, accepted, after}
+    for other in ("main", "another", None):
+        assert everything(open_store(url, branch="main", own=other)) == {before}
+    later = record(session="s5", epoch=LATER)
+    store.append(HOST, [later])
+    assert everything(feature) == {before, later}
+
+
+def test_what_a_branch_adds_is_its_own(store: SqlStore, url: str) -> None:
+    """A new test, or a new machine, has a baseline on the branch that recorded it, and nowhere else."""
+    new = record("new.py::t", branch="feature")
+    store.append(HOST, [record(session="s2"), new])
+    store.append(Environment("new"), [new])
+    feature, main = open_store(url, branch="main", own="feature"), open_store(url, branch="main", own="main")
+    assert set(feature.load(HOST.id)) == {record().key, new.key}
+    assert feature.environments() == [HOST.id, "new"]
+    assert set(main.load(HOST.id)) == {record().key}
+    assert main.environments() == [HOST.id]
+
+
+def test_a_record_moves_to_the_branch_that_counts_and_stays(store: SqlStore, url: str) -> None:
+    """A pull request's report, told to enter main's baseline, does; the request's own retry does not take it back."""
+    accepted = record(branch="feature", epoch=LATER)
+    feature, main = open_store(url, branch="main", own="feature"), open_store(url, branch="main", own="main")
+    feature.append(HOST, [accepted])
+    assert everything(main) == set()
+    for teller, told in ((main, accepted._replace(branch="main")), (feature, accepted), (store, accepted)):
+        teller.append(HOST, [told])
+        assert everything(main) == everything(feature) == {accepted._replace(branch="main")}
+
+
+def test_a_main_branch_of_another_name_is_noticed(store: SqlStore, url: str) -> None:
+    """Baselines are there, and none counts: it is said which there are, and what to do."""
+    assert open_store(url, branch="main").hint() is None
+    store.append(HOST, [record(branch="master"), record(session="s2", branch="develop")])
+    assert open_store(url, branch="main", own="fix").hint() == (
+        f"{DatabaseUrl(url)} has baselines of develop, master, and none of main, which this run compares with. If your"
+        " main branch has another name, give it: --carbon-branch, or carbon_branch in the ini file"
+    )
+    assert open_store(url, branch="master").hint() is None
+    store.append(HOST, [record(session="s3")])
+    assert open_store(url, branch="main", own="fix").hint() is None
+
+
+def test_a_commit_of_no_known_branch_is_not_recorded_in_a_database() -> None:
+    """It may be a pull request's. Outside a repository there are no branches; a directory's are git's."""
+    url = DatabaseUrl("postgresql+psycopg://ci:secret@db/carbon")
+    with pytest.raises(UsageProblem) as error:
+        refuse_unknown_branch(url, "c0ffee00c0ffee00", None)
+    assert str(error.value) == (
+        "postgresql+psycopg://ci:***@db/carbon keeps the records of each branch apart, and git does not say which one"
+        " c0ffee0 is of (a detached HEAD). Check out the branch by its name before (git switch -C NAME), or record the"
+        " run's report with pytest-carbon baseline accept --branch=NAME."
+    )
+    refuse_unknown_branch(url, None, None)
+    refuse_unknown_branch(url, "c0ffee", "main")
+    refuse_unknown_branch(Path("carbon-baselines"), "c0ffee", None)
+
+
+# --- what cannot be trusted ------------------------------------------------------------------------
+
+
+ABOVE = "must be a finite number above 0"
+A_TIME = "a UTC time such as '2026-11-22T10:00:00Z'"
+NOT_IN = "must be the id of a test that does not lead out of the directory"
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "says"),
+    [
+        ("record", "energy_j_per_call = -1", f"'energy_j_per_call' {ABOVE}, not -1.0"),
+        ("record", "energy_j_per_call = NAN", f"'energy_j_per_call' {ABOVE}, not nan"),
+        ("record", "duration_s_per_call = 0", f"'duration_s_per_call' {ABOVE}, not 0.0"),
+        (
+            "record",
+            "energy_j_per_call_error = INF",
+            "'energy_j_per_call_error' must be a finite number from 0, or null, not inf",
+        ),
+        ("record", "epoch = 'soon'", f"'epoch' must be '0' or {A_TIME}, not 'soon'"),
+        ("session", "created = '2026-02-31T10:00:00Z'", f"'created' must be {A_TIME}, not '2026-02-31T10:00:00Z'"),
+        ("session", "session = ''", "'session' must be a session's id, not ''"),
+        ("measurement", "test = '/etc/x.py::t'", f"'test' {NOT_IN}, not '/etc/x.py::t'"),
+    ],
+)
+def test_figures_that_cannot_be_trusted_stop_the_run(
+    store: SqlStore, url: str, table: str, change: str, says: str
+) -> None:
+    """They are never read as "no baseline": the row is named, and what to do."""
+    store.append(HOST, [record(), record("other.py::t", session="s2")])
+    if url.startswith("sqlite"):  # which has no NaN, and takes a text for a number
+        change, says = change.replace("INF", "9e999").replace("NAN", "'nan'"), says.replace("not nan", "not 'nan'")
+    change = change.replace("INF", "'Infinity'").replace("NAN", "'NaN'")
+    id = "session_id" if table == "record" else "id"
+    execute(url, f"UPDATE carbon_{table} SET {change} WHERE {id} = (SELECT min({id}) FROM carbon_{table})")
+    text = refusal(store.load, HOST.id)
+    assert text.startswith(f"{DatabaseUrl(url)} ({HOST.id}), session ")
+    assert text.endswith(
+        f": {says}. pytest-carbon did not write that: delete the row, or restore the database from its backup."
+    )
+
+
+def test_a_calibration_that_cannot_be_trusted_stops_the_run(store: SqlStore, url: str) -> None:
+    """Nor is it overwritten by a run."""
+    store.keep_calibration(HOST.id, Calibration(0.6))
+    execute(url, "UPDATE carbon_environment SET calibration = '{'")
+    says = f"{DatabaseUrl(url)}, the calibration of {HOST.id} in carbon_environment: not JSON (Expecting property name"
+    for text in (refusal(store.calibration, HOST.id), refusal(store.keep_calibration, HOST.id, Calibration(0.5))):
+        assert text.startswith(says)
+        assert text.endswith("Set it to NULL: the next run finds it out anew.")
+
+
+def test_figures_of_a_test_of_elsewhere(store: SqlStore, url: str) -> None:
+    """A record whose test is of another environment is nobody's."""
+    store.append(HOST, [record()])
+    store.append(Environment("another"), [record("b.py::t")])
+    execute(url, "UPDATE carbon_record SET measurement_id = (SELECT id FROM carbon_measurement WHERE test = 'b.py::t')"
+            " WHERE measurement_id <> (SELECT id FROM carbon_measurement WHERE test = 'b.py::t')")  # fmt: skip
+    assert "which is none of" in refusal(store.load, HOST.id)
+
+
+def test_a_newer_schema_is_refused(store: SqlStore, url: str) -> None:
+    """Whether read or written; and nothing of it is touched."""
+    store.append(HOST, [record()])
+    execute(url, "UPDATE carbon_schema SET version_num = '0009'")
+    says = (
+        f"{DatabaseUrl(url)}: its tables are of version '0009', and this pytest-carbon reads '0001'. Upgrade"
+        " pytest-carbon: a newer version has been there."
+    )
+    calls = [(store.load, HOST.id), (store.environments,), (store.check_writable,), (store.append, HOST, [record()])]
+    assert {refusal(*call) for call in calls} == {says}
+    execute(url, "UPDATE carbon_schema SET version_num = '0001'")
+    assert everything(store) == {record()}
+
+
+def test_the_migrations_make_the_tables_that_are_used(store: SqlStore, url: str) -> None:
+    """What alembic has made is what is declared, to the last constraint; and the versions are the same."""
+    store.append(HOST, [record()])
+    with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": sql.VERSION_TABLE})
+        assert compare_metadata(context, sql._METADATA) == []
+        assert context.get_current_heads() == (sql.VERSION,)
+
+
+def test_an_application_of_its_own_in_the_same_database(store: SqlStore, url: str) -> None:
+    """Its tables and its alembic's version stay as they are."""
+    execute(url, "CREATE TABLE alembic_version (version_num VARCHAR(32))", "INSERT INTO alembic_version VALUES ('77')")
+    assert store.environments() == []
+    store.append(HOST, [record()])
+    with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all() == ["77"]
+
+
+# --- what cannot be opened -------------------------------------------------------------------------
+
+CHECK = (
+    "See that the database runs, that its name, user and password are right, and that this machine may connect to it;"
+    " or name another place with --carbon-baseline."
+)
+LATER_ON = (
+    "Nothing was recorded, and nothing is ever stored twice: the run's report (--carbon-json) can be accepted later."
+)
+
+
+def test_a_server_that_cannot_be_reached(postgres: PostgresServer) -> None:
+    """A wrong port, a wrong password, a wrong name: what the server says, without the password, and what to look at."""
+    closed = PostgresServer()
+    closed.__exit__()
+    cases = {
+        closed.url("carbon"): f'server at "127.0.0.1", port {closed.port} failed: Connection refused. ',
+        postgres.url("carbon", password="s3cret"): 'FATAL:  password authentication failed for user "ci". ',
+        postgres.url("nowhere"): 'FATAL:  database "nowhere" does not exist. ',
+    }
+    for url, says in cases.items():
+        store = SqlStore(DatabaseUrl(url))
+        for call, end in [
+            ((store.load, HOST.id), CHECK),
+            ((store.check_writable,), f"Nothing was recorded. {CHECK}"),
+            ((store.append, HOST, [record()]), f"{LATER_ON} {CHECK}"),
+        ]:
+            text = refusal(*call)
+            verb = "read" if end is CHECK else "write"
+            assert text.startswith(f"cannot {verb} {DatabaseUrl(url)}: connection failed: connection to server at ")
+            assert text.endswith(f"{says}{end}")
+
+
+def test_a_user_who_may_only_read(postgres: PostgresServer) -> None:
+    """Comparing needs no more; recording is refused before the run as well as after it."""
+    url = postgres.database()
+    SqlStore(DatabaseUrl(url)).append(HOST, [record()])
+    name = url.rpartition("/")[2]
+    postgres.sql("CREATE ROLE reader LOGIN PASSWORD 'only-reads'")
+    postgres.sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", database=name)
+    reader = SqlStore(DatabaseUrl(f"postgresql+psycopg://reader:only-reads@{url.rpartition('@')[2]}"))
+    assert everything(reader) == {record()}
+    remedy = "Give this user the right to, or name another place with --carbon-baseline."
+    cases = [((reader.check_writable,), "Nothing was recorded."), ((reader.append, HOST, [record()]), LATER_ON)]
+    for call, recorded in cases:
+        text = refusal(*call)
+        assert "permission denied for table carbon_environment" in text
+        assert text.endswith(f". {recorded} {remedy}")
+    new = SqlStore(DatabaseUrl(f"{url}?options=-cdefault_transaction_read_only%3Don"))
+    assert "read-only transaction" in refusal(new.check_writable)
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    """Said before anything is measured; it is not overwritten."""
+    path = tmp_path / "notes.db"
+    path.write_text("these are my notes, and more than a header of them " * 20)
+    store = SqlStore(DatabaseUrl(f"sqlite:///{path}"))
+    says = f"sqlite:///{path}: file is not a database. "
+    remedy = "Restore it from its backup, or name another place with --carbon-baseline."
+    assert refusal(store.environments) == f"cannot read {says}{remedy}"
+    assert refusal(store.check_writable) == f"cannot write {says}Nothing was recorded. {remedy}"
+    assert path.read_text().startswith("these are my notes")
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    """A file stands in the way: nothing is made."""
+    (tmp_path / "file").write_text("mine")
+    store = SqlStore(DatabaseUrl(f"sqlite:///{tmp_path}/file/below/x.db"))
+    assert refusal(store.check_writable) == (
+        f"cannot write sqlite:///{tmp_path}/file/below/x.db: {tmp_path}/file is no folder that this user may write to."
+        " Nothing was recorded. Give this user the right to, or name another place with --carbon-baseline."
+    )
+    assert "Not a directory" in refusal(store.append, HOST, [record()])
+    assert store.environments() == []
+
+
+def test_a_folder_is_made_for_a_file(tmp_path: Path) -> None:
+    """As for baselines in files."""
+    store = SqlStore(DatabaseUrl(f"sqlite:///{tmp_path}/a/b/x.db"))
+    store.check_writable()
+    assert not (tmp_path / "a").exists()
+    store.append(HOST, [record()])
+    assert everything(store) == {record()}
+
+
+# --- URLs ------------------------------------------------------------------------------------------
+
+FORMS = "sqlite:///FILE and postgresql+psycopg://USER@HOST/DATABASE"
+
+
+PG = "postgresql+psycopg"
+DRIVER = "names no driver that is used here."
+UNKNOWN = f"is no database that is known here: these are {FORMS}."
+UNREADABLE = (
+    f"cannot be read as a URL. Databases are {FORMS}; in a password, write what is no letter and no digit as %XX"
+    " (@ as %40)."
+)
+STARS = (
+    "is as reports show it, without its password. Put that in, or leave it out and give it as PGPASSWORD or in"
+    " ~/.pgpass."
+)
+NO_FILE = "names no file. Write sqlite:///FILE, and for an absolute path sqlite:////FILE; there are no parameters."
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgres://ci:secret@db/x", f"'postgres://ci:***@db/x' {DRIVER} Write '{PG}://ci:***@db/x'."),
+        ("postgresql://ci:secret@db/x", f"'postgresql://ci:***@db/x' {DRIVER} Write '{PG}://ci:***@db/x'."),
+        (f"{PG}2://db/x?password=secret", f"'{PG}2://db/x' {DRIVER} Write '{PG}://db/x'."),
+        ("mysql://ci:secret@db/x", f"'mysql://ci:***@db/x' {UNKNOWN}"),
+        ("https://example.org/x?token=secret", f"'https://example.org/x' {UNKNOWN}"),
+        (f"{PG}://ci:secret@db:port/x", f"'{PG}://ci:***@db:port/x' {UNREADABLE}"),
+        (f"{PG}:/ci:secret@db/x", f"'{PG}:/ci:***@db/x' {UNREADABLE}"),
+        (f"{PG}://ci:***@db/x", f"'{PG}://ci:***@db/x' {STARS}"),
+        ("sqlite://baselines.db", f"'sqlite://baselines.db' {NO_FILE}"),
+        ("sqlite:///:memory:", f"'sqlite:///:memory:' {NO_FILE}"),
+        ("sqlite:///x.db?mode=ro&uri=true", f"'sqlite:///x.db' {NO_FILE}"),
+        ("sqlite://", f"'sqlite://' {NO_FILE}"),
+    ],
+)
+def test_a_url_that_cannot_be_used(url: str, says: str) -> None:
+    """The value without its password, what is allowed, and the remedy."""
+    with pytest.raises(UsageProblem) as error:
+        open_store(url)
+    assert str(error.value) == f"--carbon-baseline: {says}"
+
+
+def test_relative_files_start_where_paths_do(tmp_path: Path) -> None:
+    """SQLite's, too."""
+    assert place("x/y.db", tmp_path) == tmp_path / "x/y.db"
+    assert place("sqlite:///x/y.db", tmp_path) == f"sqlite:///{tmp_path}/x/y.db"
+    assert place("sqlite:////x/y.db", tmp_path) == "sqlite:////x/y.db"
+    assert place("sqlite:///~/y.db", tmp_path) == f"sqlite:///{Path.home()}/y.db"
+    assert place("sqlite://", tmp_path) == "sqlite://"
+    assert place("C:/x", Path()) == Path("C:/x")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://ci:secret@db/carbon",
+        "postgresql+psycopg://ci:secret@db:5432/carbon?sslmode=require&password=secret",
+        "postgresql+psycopg://:secret@db/carbon",
+        "postgresql+psycopg://ci:sec/ret@secret?x@db/carbon",
+        "postgresql+psycopg://c/i:secret@db/carbon",
+        "postgres:/ci:secret@db/carbon",
+        "mysql://ci:secret:secret@db/carbon#secret@db",
+    ],
+)
+def test_no_text_of_a_url_has_its_password(url: str) -> None:
+    """However it is turned into one."""
+    address = DatabaseUrl(url)
+    for text in (str(address), repr(address), f"{address}", f"{address!r:>100}", "".join(address), address.upper()):
+        assert "sec" not in text.lower()
+    assert address.reveal() == url
+
+
+def test_no_secret_leaves(postgres: PostgresServer) -> None:
+    """Neither the text of an error, nor its traceback with local variables, nor a ``repr`` of what is in it."""
+    wrong = postgres.url("carbon", password="wr0ng-s3cr@t") + "?sslpassword=s3cr-too"
+    gone = postgres.url("nowhere") + "?application_name=s3cr"
+    for url in (wrong, gone):
+        store = SqlStore(DatabaseUrl(url))
+        for call in (store.environments, store.check_writable, partial(store.append, HOST, [record()])):
+            with pytest.raises(BaselineError) as raised:
+                call()
+            error = raised.value
+            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next  # this test's own variables
+            seen = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+            assert error.__suppress_context__
+            assert "cannot" in seen
+            assert "self = <pytest_carbon.baselines.sql.SqlStore" in seen
+            for text in (seen, repr(store), repr(vars(store)["_engine"]), repr(store._engine.url)):
+                assert not [secret for secret in (*SECRETS, "wr0ng") if secret in text]
+
+
+def test_a_server_that_repeats_the_password_is_not_quoted() -> None:
+    """What a driver says is searched for it."""
+    store = SqlStore(DatabaseUrl("postgresql+psycopg://ci:hunter2@db/x?password=hunter3"))
+    text = str(store._refused("read", "no such user ci with hunter2 or hunter3\nLINE 1: hunter2"))
+    assert text.startswith("cannot read postgresql+psycopg://ci:***@db/x: no such user ci with *** or ***. See that")
+
+
+@pytest.mark.parametrize("missing", ["sqlalchemy", "alembic", "psycopg"])
+def test_without_the_extra(missing: str) -> None:
+    """What to install is said."""
+    code = f"""
+import sys
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name == {missing!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+from pytest_carbon.baselines import open_store
+try:
+    open_store("postgresql+psycopg://ci:secret@db/carbon")
+except Exception as error:
+    print(type(error).__name__, error, end="")
+"""
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert said == (
+        f"UsageProblem --carbon-baseline: 'postgresql+psycopg://ci:***@db/carbon' is a database, and {missing} is not"
+        " installed. Install what databases need: pip install 'pytest-carbon[sql]'."
+    )
+
+
+def test_files_need_nothing_of_the_extra() -> None:
+    """Who has baselines in files imports none of it."""
+    code = "import sys, pytest_carbon.session as s; s.baselines.open_store('x').environments(); print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"sqlalchemy", "alembic", "psycopg", "pytest_carbon.baselines.sql"} & set(found)
+
+
+# --- many at once ----------------------------------------------------------------------------------
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from pytest_carbon.baselines import open_store
+from pytest_carbon.records import BaselineError, Environment, Record
+
+url, number, sessions, log = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+store, failed = open_store(url), 0
+until_s = time.monotonic() + 100
+with log.open("w") as done:
+    for i in range(sessions):
+        records = [
+            Record(f"m{test}.py::t", "call", "0", f"{number}-{i}", "2026-11-22T10:00:00Z", None, "c", "main",
+                   1.0 + i, None, 1.0 + number)
+            for test in (0, 1, 2 + number)
+        ]
+        while True:
+            try:
+                store.append(Environment("e"), records)
+                break
+            except BaselineError:
+                failed += 1
+                if time.monotonic() > until_s:
+                    raise
+                time.sleep(0.05)
+        done.write(f"{number}-{i}\\n")
+        done.flush()
+print(failed)
+"""
+
+
+class Writers:
+    """Processes that append at once, each session until it is told that it is there, and what they were told."""
+
+    def __init__(self, url: str, folder: Path, processes: int, sessions: int) -> None:
+        self.all = {f"{number}-{i}" for number in range(processes) for i in range(sessions)}
+        self._logs = [folder / f"{number}.log" for number in range(processes)]
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", WRITER, url, str(number), str(sessions), str(log)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            for number, log in enumerate(self._logs)
+        ]
+
+    def told(self) -> set[str]:
+        return {line for log in self._logs if log.exists() for line in log.read_text().split("\n")[:-1]}
+
+    def wait_for(self, sessions: int) -> None:
+        until_s = time.monotonic() + 100
+        while len(self.told()) < sessions:
+            assert time.monotonic() < until_s
+            time.sleep(0.02)
+
+    def finish(self) -> int:
+        """How many appends failed meanwhile."""
+        outputs = [process.communicate(timeout=120) for process in self._processes]
+        assert [process.returncode for process in self._processes] == [0] * len(self._processes), outputs
+        return sum(int(output) for output, _ in outputs)
+
+
+def check_all_there(url: str, expected: set[str], processes: int) -> None:
+    """Each session of each test once, with its own figures."""
+    stored = open_store(url).load("e")
+    assert set(stored) == {(f"m{test}.py::t", "call") for test in range(2 + processes)}
+    for (test, _), records in stored.items():
+        sessions = [record.session for record in records]
+        assert len(sessions) == len(set(sessions))
+        number = int(test[1 : test.index(".")]) - 2
+        assert set(sessions) == {s for s in expected if number < 0 or s.startswith(f"{number}-")}
+        for r in records:
+            writer, i = map(int, r.session.split("-"))
+            assert (r.energy_j_per_call, r.duration_s_per_call) == (1.0 + i, 1.0 + writer)
+
+
+def test_many_processes_append_while_the_server_is_killed(postgres: PostgresServer, tmp_path: Path) -> None:
+    """8 × 200 sessions, ``kill -9`` and a restart in the middle: what was told to be there is, at once and for good;
+    what failed, and was tried again, is there once."""
+    url = postgres.local(postgres.database())
+    writers = Writers(url, tmp_path, processes=8, sessions=200)
+    writers.wait_for(500)
+    postgres.kill()
+    told = writers.told()
+    postgres.start()
+    stored = open_store(url).load("e")
+    assert told <= {r.session for r in stored["m0.py::t", "call"]}
+    assert len(told) < len(writers.all)
+    assert writers.finish() > 0
+    check_all_there(url, writers.all, 8)
+
+
+def test_many_processes_append_to_one_file(tmp_path: Path) -> None:
+    """SQLite lets one write at a time: the others wait, and the first of them makes the tables."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    writers = Writers(url, tmp_path, processes=4, sessions=50)
+    assert writers.finish() == 0
+    check_all_there(url, writers.all, 4)
+
+
+def test_writers_killed_at_any_moment(tmp_path: Path) -> None:
+    """Whole sessions or none, in a file that the next one writes to; nothing that was told to be there is lost."""
+    url, chance = f"sqlite:///{tmp_path}/x.db", random.Random(4)
+    told = set()
+    for number in range(12):
+        code = WRITER.replace("print(failed)", "")
+        log = tmp_path / f"{number}.log"
+        process = subprocess.Popen([sys.executable, "-c", code, url, str(number), "1000", str(log)])
+        until_s = time.monotonic() + 60
+        while not (log.exists() and log.stat().st_size) and time.monotonic() < until_s:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.1))
+        process.kill()
+        process.wait()
+        told |= set(log.read_text().split("\n")[:-1])
+        stored = open_store(url).load("e")
+        sessions = [{r.session for r in stored[f"m{test}.py::t", "call"]} for test in (0, 1)]
+        assert told <= sessions[0] == sessions[1]
+    assert len(told) >= 12
+
+
+def test_what_is_read_is_of_one_moment(store: SqlStore) -> None:
+    """What another appends between two questions of one snapshot is not seen before the next."""
+    store.append(HOST, [record()])
+    added = threading.Thread(target=lambda: store_of(store).append(HOST, [record(session="s2")]))
+    with store.snapshot():
+        before = store.load(HOST.id)
+        added.start()
+        if store._file is None:  # SQLite's writer waits for the reader
+            added.join()
+        assert store.load(HOST.id) == before
+        assert store.calibration(HOST.id) is None
+    added.join()
+    assert len(everything(store)) == 2
+
+
+def store_of(store: SqlStore) -> SqlStore:
+    return SqlStore(store._url)
+
+
+@pytest.fixture
+def no_connection_is_left(postgres: PostgresServer) -> Iterator[None]:
+    yield
+    left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pytest-carbon'"
+    postgres.sql(f"DO $$ BEGIN ASSERT ({left}) = 0; END $$")
+
+
+@pytest.mark.usefixtures("no_connection_is_left")
+def test_nothing_stays_connected(postgres: PostgresServer) -> None:
+    """Measuring takes an hour, and forks what it likes."""
+    store = SqlStore(DatabaseUrl(postgres.database()))
+    store.check_writable()
+    store.append(HOST, [record()])
+    with store.snapshot():
+        store.load(HOST.id)
+    with pytest.raises(BaselineError):
+        store.append(HOST, [record(energy_j_per_call=3.0)])
+
+
+def test_parameters_of_the_url_reach_the_driver(postgres: PostgresServer) -> None:
+    """``search_path``, for one: a schema for each project in one database."""
+    url = postgres.database()
+    execute(url, "CREATE SCHEMA team")
+    team = open_store(f"{url}?options=-csearch_path%3Dteam")
+    team.append(HOST, [record()])
+    assert everything(team) == {record()}
+    assert open_store(url).environments() == []
+
+
+def test_the_password_may_come_from_the_environment(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no command line has it."""
+    url = postgres.database()
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    bare = f"postgresql+psycopg://ci@{url.rpartition('@')[2]}"
+    open_store(bare).append(HOST, [record()])
+    assert everything(open_store(url)) == {record()}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_carbon.fixture import Carbon as Carbon
+    from pytest_carbon.fixture import TaskFactory as TaskFactory
     from pytest_carbon.fixture import Window as Window
     from pytest_carbon.meters.protocol import Meter as Meter
     from pytest_carbon.meters.protocol import MeterSource as MeterSource
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
     from pytest_carbon.records import Gpu as Gpu
     from pytest_carbon.records import Measurement as Measurement
     from pytest_carbon.records import MeterError as MeterError
+    from pytest_carbon.records import TaskInfo as TaskInfo
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Carbon": "fixture",
+    "TaskFactory": "fixture",
     "Window": "fixture",
     "Meter": "meters.protocol",
     "MeterSource": "meters.protocol",
@@ -31,6 +34,7 @@ _HOME = {
     "Gpu": "records",
     "Measurement": "records",
     "MeterError": "records",
+    "TaskInfo": "records",
 }
 __all__ = [*_HOME, "__version__"]
 

@@ -1,17 +1,19 @@
-"""`carbon`: what a test author touches."""
+"""`carbon` and `carbon_task`: what a test author touches."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import pytest
 
+from pytest_carbon.budget import did_you_mean
 from pytest_carbon.measure import Measurer, OpenWindow, Protocol, prepared, refuse_lazy
-from pytest_carbon.records import Measurement, UsageProblem
+from pytest_carbon.records import Doubt, Measurement, TaskInfo, UsageProblem
 
 __tracebackhide__ = True
 """A failure is shown at the line of the test, and in what it called (pytest's ``--full-trace`` shows the rest)."""
@@ -51,12 +53,16 @@ class Carbon:
         measurer: None without ``--carbon``.
         protocol: the defaults of :meth:`run`.
         why_inert: what a test that needs a measurement is skipped with.
+        strict: a test whose measurement came to nothing fails, where it would be skipped.
     """
 
-    def __init__(self, measurer: Measurer | None, protocol: Protocol, why_inert: str = "") -> None:
+    def __init__(
+        self, measurer: Measurer | None, protocol: Protocol, why_inert: str = "", *, strict: bool = False
+    ) -> None:
         self._measurer = measurer
         self._protocol = protocol
         self._why_inert = why_inert
+        self._strict = strict
         self._measurements: dict[str, Measurement] = {}
         self._names: set[str] = set()
         self._open: str | None = None
@@ -86,40 +92,50 @@ class Carbon:
         calls: int | None = None,
         min_time: float | None = None,
         max_time: float | None = None,
+        queries: int | None = None,
     ) -> Any:
         """Measure repeated calls of ``fn(*args, **kwargs)``; the last call's result.
 
         Args:
             name: what the measurement is called: ``carbon[name]``, budgets, baselines.
             setup: run before each warm-up call and each round, unmeasured, so that each round is a window of its own;
-        queries: int | None = None,
                 may return ``(args, kwargs)`` for the round.
             warmup: seconds after the first call (two calls at least).
             rounds: rounds at least.
             calls: calls per round; else as many as fill ``min_time / rounds``.
             min_time, max_time: seconds of measured calls, at least and at most (a call under way is finished).
+            queries: instead of ``calls`` and the times: calls in all, in so many rounds, whatever time they take.
         """
         if not callable(fn):
             raise TypeError(
                 f"carbon() measures a callable and its arguments; it was given {fn!r}. Write: carbon(fn, …)"
             )
         protocol = self._spelled_out(warmup, rounds, calls, min_time, max_time, queries)
-            queries: instead of ``calls`` and the times: calls in all, in so many rounds, whatever time they take.
         kwargs = {} if kwargs is None else kwargs
         self._claim(name)
         self._open = name
+        is_task = all(callable(getattr(fn, part, None)) for part in ("reset", "info"))
+        ran_out: str | None = None
         try:
+            if is_task:
+                fn.reset()  # type: ignore[attr-defined]
             if self._measurer is None:
                 args, kwargs = prepared(setup, args, kwargs)
                 return refuse_lazy(fn(*args, **kwargs))
             result, self._measurements[name] = self._measurer.run(
                 name, fn, args, kwargs, setup=setup, protocol=protocol
             )
-        except BaseException:
+        except BaseException as error:
             self._names.discard(name)  # the call failed: the test may try again
-            raise
+            ran_out = _out_of_memory(error) if is_task else None
+            if ran_out is None:
+                raise
         finally:
             self._open = None
+        if ran_out is not None:  # and the error is gone, with the frames that held what took the memory
+            self._give_up(name, fn, ran_out)
+        if is_task:
+            self._measurements[name] = _with_task(self._measurements[name], fn)
         return result
 
     def window(self, name: str = "window", calls: float = 1) -> Window:
@@ -153,6 +169,15 @@ class Carbon:
 
     # --- inside
 
+    def _give_up(self, name: str, task: Any, why: str) -> NoReturn:
+        """End a test whose device had not the memory: nothing was measured, which says nothing about the code."""
+        if self._measurer is not None:
+            nothing = self._measurer.nothing(name, Doubt("out-of-memory", why))
+            self._measurements[name] = _with_task(nothing, task)
+        if self._strict:
+            pytest.fail(f"--carbon-strict: {why}", pytrace=False)
+        pytest.skip(why)
+
     def _spelled_out(
         self,
         warmup: float | None,
@@ -160,11 +185,16 @@ class Carbon:
         calls: int | None,
         min_time: float | None,
         max_time: float | None,
+        queries: int | None,
     ) -> Protocol:
         base = self._protocol
         for what, count in (("rounds", rounds), ("calls", calls), ("queries", queries)):
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
                 raise UsageProblem(f"{what}={count!r} is not possible: carbon.run() takes a whole number, 1 or more")
+        if queries is not None and (calls, min_time, max_time) != (None, None, None):
+            raise UsageProblem(
+                f"queries={queries!r} is how many calls there are in all: leave calls= and the times out"
+            )
         minimum_s = base.min_time_s if min_time is None else _seconds("min_time", min_time)
         maximum_s = base.max_time_s if max_time is None else _seconds("max_time", max_time)
         if minimum_s > maximum_s:
@@ -179,21 +209,17 @@ class Carbon:
             min_time_s=minimum_s,
             max_time_s=maximum_s,
             precision=base.precision,
+            queries=queries,
         )
 
     def _claim(self, name: str) -> None:
         """Refuse names that cannot be, and measuring inside a measurement."""
         if not isinstance(name, str) or not name.strip() or "\n" in name:
             raise UsageProblem(f"name={name!r} is not possible: a measurement's name is a line of text")
-        queries: int | None,
         if self._open is not None:
             raise UsageProblem(
                 f"{name!r} was begun inside {self._open!r}, and measurements cannot be nested: its energy would be"
                 " counted twice. End the first one before, or measure the parts one after the other"
-            )
-        if queries is not None and (calls, min_time, max_time) != (None, None, None):
-            raise UsageProblem(
-                f"queries={queries!r} is how many calls there are in all: leave calls= and the times out"
             )
         if name in self._names:
             raise UsageProblem(
@@ -209,7 +235,6 @@ class Carbon:
             return
         try:
             self._opened = self._measurer.window_begin()
-            queries=queries,
         except BaseException:  # what the device reports only now, Ctrl-C: __exit__ is not called then
             self._open = None
             self._names.discard(name)
@@ -228,7 +253,93 @@ class Carbon:
             self._measurements[name] = self._measurer.window_end(name, opened, int(calls), self._protocol.precision)
 
 
+def _with_task(measurement: Measurement, task: Any) -> Measurement:
+    """With what the task says of itself, where it is one."""
+    info = task.info()
+    return replace(measurement, task=info) if isinstance(info, TaskInfo) else measurement
+
+
+def _out_of_memory(error: BaseException, *when: str) -> str | None:
+    from pytest_carbon.tasks.task import out_of_memory
+
+    return out_of_memory(error, *when)
+
+
 def _seconds(what: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise UsageProblem(f"{what}={value!r} is not possible: carbon.run() takes seconds, 0 or more, as a number")
     return float(value)
+
+
+# --- tasks -----------------------------------------------------------------------------------------
+
+
+class TaskFactory:
+    """Makes the tasks that a test measures, and frees their models when it ends.
+
+    Args:
+        more: the tasks that are registered beside the study's, by name; see the hook ``pytest_carbon_tasks``.
+    """
+
+    def __init__(self, more: Mapping[str, Callable[..., Callable[..., Any]]]) -> None:
+        self._more = more
+        self._made: list[Any] = []
+
+    def __call__(self, name: str, /, **arguments: Any) -> Any:
+        """A task that is ready to be called: ``carbon(carbon_task("summarization", model="facebook/bart-large-cnn"))``.
+
+        Args:
+            name: ``text-classification``, ``extractive-question-answering``, ``fill-mask``, ``token-classification``,
+                ``image-classification``, ``object-detection``, ``text-generation``, ``summarization``,
+                ``image-captioning``, ``image-generation``, ``zero-shot-sentiment``, ``zero-shot-question-answering``,
+                ``zero-shot-summarization``, ``sentence-similarity``, ``speech-recognition``; or one of your own.
+            arguments: as :func:`pytest_carbon.tasks.build_task` has them: ``model`` (a hub id of the catalogue, or
+                your own module, callable or pipeline), ``dataset``, ``weights`` (``auto``, ``hub``, ``random``),
+                ``data`` (``auto``, ``hub``, ``synthetic``, or your own inputs), ``tokenizer``, ``processor``,
+                ``dtype`` (``fp32``, ``fp16``, ``bf16``), ``device``, ``batch_size``, ``size`` (``study``, ``small``),
+                ``new_tokens``, ``steps``, ``seed``. For a task of your own, those that it takes.
+
+        Skips the test where a library is not installed, or the model does not fit into the memory that is free.
+
+        Returns:
+            A callable: one call of it is one call of the task, on the next input of the data set.
+
+        Raises:
+            UsageProblem: a name or an argument that cannot be; what there is, and the remedy.
+        """
+        try:
+            made = self._make(name, arguments)
+        except UsageProblem as problem:
+            raise UsageProblem(str(problem)) from None  # shown at the test's line, not where it was found out
+        self._made.append(made)
+        return made
+
+    def free(self) -> None:
+        """Free what was made, the last one first."""
+        while self._made:
+            free = getattr(self._made.pop(), "free", None)
+            if callable(free):
+                free()
+
+    def _make(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        from pytest_carbon.tasks.building import TASK_BUILDERS, arguments_known, build_task
+        from pytest_carbon.tasks.task import CannotRunHere
+
+        for clash in self._more.keys() & TASK_BUILDERS.keys():
+            raise UsageProblem(f"pytest_carbon_tasks has {clash!r}, which the study has, too: give yours another name")
+        if name in self._more:
+            return self._more[name](**arguments)
+        if name not in TASK_BUILDERS:
+            names = [*TASK_BUILDERS, *self._more]
+            raise UsageProblem(f"there is no task {name!r}; there are {', '.join(names)}.{did_you_mean(name, names)}")
+        arguments_known(arguments)
+        why = None
+        try:
+            return build_task(name, **arguments)
+        except CannotRunHere as lacks:
+            why = str(lacks)
+        except Exception as error:
+            why = _out_of_memory(error, "while the model was loaded")
+            if why is None:
+                raise
+        pytest.skip(why)

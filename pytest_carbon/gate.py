@@ -593,6 +593,8 @@ def _decide(
     """The first status that holds, and why."""
     if candidate.failure is not None:
         return "error", candidate.failure
+    if score is None and not candidate.sessions and candidate.doubts:
+        return "inconclusive", f"nothing was measured: {_texts(candidate.doubts)}"
     if score is None:
         return "error", _no_energy(candidate)
     direction = comparison.direction if comparison else 0

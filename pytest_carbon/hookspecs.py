@@ -1,4 +1,4 @@
-"""The plug-in points: meters, synchronisation, reports. Each hook's docstring carries an example that runs."""
+"""The plug-in points: meters, synchronisation, tasks, reports. Each hook's docstring carries an example that runs."""
 
 from __future__ import annotations
 
@@ -55,6 +55,41 @@ def pytest_carbon_synchronise(config: pytest.Config) -> Callable[[], None]:  # t
         def pytest_carbon_synchronise(config):
             import jax
             return jax.effects_barrier
+    """
+
+
+@pytest.hookspec
+def pytest_carbon_tasks(config: pytest.Config) -> Mapping[str, Callable[..., Callable[..., object]]]:  # type: ignore[empty-body]
+    """Tasks beside the study's, by the name that ``carbon_task`` takes.
+
+    Each is a function that makes a task of the arguments that the test gives: a callable, one call of which is one
+    call of the task. What it has of the following is used: ``reset()`` before a measurement, ``info()`` after it (a
+    :class:`pytest_carbon.TaskInfo`, for the reports), ``free()`` at the end of the test. ::
+
+        # conftest.py
+        from pytest_carbon import TaskInfo
+
+        class Translation:
+            def __init__(self, model, texts):
+                self.model, self.texts = model, texts
+                self.reset()
+            def reset(self):
+                self.calls = self.words = 0
+            def __call__(self):
+                text = self.texts[self.calls % len(self.texts)]
+                self.calls += 1
+                self.words += len(text.split())
+                return self.model(text)
+            def info(self):
+                return TaskInfo(
+                    name="translation", model=type(self.model).__name__, dataset=None, weights="own", data="given",
+                    dtype=None, device=None, batch_size=1, tokens_in=self.words / self.calls,
+                )
+
+        def pytest_carbon_tasks(config):
+            return {"translation": Translation}
+
+    ``carbon(carbon_task("translation", model=translator, texts=["guten Tag"]))`` then measures it.
     """
 
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_carbon import options
 
 if TYPE_CHECKING:
-    from pytest_carbon.fixture import Carbon
+    from pytest_carbon.fixture import Carbon, TaskFactory
 
 WHY_INERT = "a measurement is needed here, and --carbon is not given"
 
@@ -88,3 +88,16 @@ def carbon(request: pytest.FixtureRequest) -> Iterator[Carbon]:
     from pytest_carbon.measure import Protocol
 
     yield Carbon(None, Protocol(), WHY_INERT)
+
+
+@pytest.fixture
+def carbon_task(request: pytest.FixtureRequest) -> Iterator[TaskFactory]:
+    """Makes a task of the study, of its models or of your own: ``carbon(carbon_task("summarization"))``."""
+    from pytest_carbon.fixture import TaskFactory
+
+    more: dict[str, Any] = {}
+    for tasks in request.node.ihook.pytest_carbon_tasks(config=request.config):
+        more.update(tasks)
+    factory = TaskFactory(more)
+    yield factory
+    factory.free()

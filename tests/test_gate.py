@@ -594,6 +594,11 @@ COARSE = "is larger than the tolerance of 5%: measure longer (--carbon-max-time)
             "for this meter; measure more calls in one window",
         ),
         (now(1.0, sessions=()), "error", "nothing was measured: no session has an energy"),
+        (
+            now(1.0, sessions=(), error=None, doubts=(Doubt("out-of-memory", "out of memory: none left."),)),
+            "inconclusive",
+            "nothing was measured: out of memory: none left",
+        ),
         (now(9.9, tolerance=False, error=0.3), "pass", "not held to a baseline: its marker says tolerance=False"),
     ],
 )

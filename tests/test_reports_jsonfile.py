@@ -29,6 +29,7 @@ from pytest_carbon.records import (
     SessionScore,
     Status,
     SuiteVerdict,
+    TaskInfo,
     TestResult,
     UsageProblem,
     Verdict,
@@ -194,6 +195,45 @@ def test_a_report_has_these_keys() -> None:
     }
 
 
+TASK = TaskInfo(
+    name="image-captioning",
+    model="microsoft/git-base",
+    dataset="coco",
+    weights="random",
+    data="synthetic",
+    dtype="fp16",
+    device="cuda",
+    batch_size=2,
+    size="study",
+    tokens_out=40.0,
+    images=2.0,
+    preparation_s=0.012,
+)
+
+
+def test_a_measurement_says_what_task_it_is_of() -> None:
+    """All of it; what means nothing for a task is null."""
+    tests = (replace(RUN.tests[0], measurements=((replace(CALL, task=TASK), SLOWER),)),)
+    report = written(replace(RUN, tests=tests))
+    assert report["tests"][0]["measurements"][0]["task"] == {
+        "name": "image-captioning",
+        "model": "microsoft/git-base",
+        "dataset": "coco",
+        "weights": "random",
+        "data": "synthetic",
+        "dtype": "fp16",
+        "device": "cuda",
+        "batch_size": 2,
+        "size": "study",
+        "tokens_in": None,
+        "tokens_out": 40.0,
+        "images": 2.0,
+        "seconds_audio": None,
+        "preparation_s": 0.012,
+    }
+    assert jsonfile.read(Path("report.json")).tests == tests
+
+
 def test_what_is_unknown_is_null_never_zero() -> None:
     """A measurement that failed has no figures; a run of which nothing is known has none either."""
     failed = Measurement("call", HOST.id, failure="the GPU is lost")
@@ -327,6 +367,13 @@ measurements = st.builds(
     some(st.builds(SessionScore, texts, numbers, numbers)),
     some(st.builds(Doubt, texts, texts)),
     maybe_text,
+    st.none()
+    | st.builds(
+        TaskInfo,
+        *(texts, texts, maybe_text, st.sampled_from(["hub", "random", "own"])),
+        *(st.sampled_from(["hub", "synthetic", "given"]), maybe_text, maybe_text, counts),
+        *(st.sampled_from(["study", "small", None]), *[maybe_number] * 5),
+    ),
 )
 verdicts = st.builds(
     Verdict,
@@ -428,6 +475,10 @@ AS_WRITTEN = "Give the file that pytest --carbon --carbon-json wrote, as it wrot
             for wrong in ("true", "-0.1", '"5%"')
         ),
         (
+            lambda text: text.replace('"task": null', '"task": {"name": "x"}'),
+            f"tests[0].measurements[0].task.model is missing. {AS_WRITTEN}",
+        ),
+        (
             lambda text: text.replace('"calls": 240', '"calls": -1'),
             f"tests[0].measurements[0].calls must be a count, not -1. {AS_WRITTEN}",
         ),
@@ -475,7 +526,7 @@ def test_keys_of_a_later_version_are_no_fault() -> None:
     """Within one format, what this version does not know is passed over."""
     written(RUN)
     text = Path("report.json").read_text()
-    Path("report.json").write_text(text.replace('"task": null', '"task": {"name": "x"}, "tokens": 7'))
+    Path("report.json").write_text(text.replace('"task": null', '"task": null, "tokens": 7'))
     assert jsonfile.read(Path("report.json")) == RUN
 
 

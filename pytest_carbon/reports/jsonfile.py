@@ -34,6 +34,7 @@ from pytest_carbon.records import (
     SessionScore,
     Status,
     SuiteVerdict,
+    TaskInfo,
     TestResult,
     UsageProblem,
     Verdict,
@@ -84,6 +85,7 @@ def _run(result: SessionResult) -> dict[str, Any]:
         "commit": result.commit,
         "branch": result.branch,
         "dirty": result.dirty,
+        "labels": result.labels,
         "environment": _environment(result.environment),
         "carbon": {
             "intensity_g_per_kwh": _finite(result.intensity.g_per_kwh),
@@ -178,7 +180,7 @@ def _measurement(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
         ],
         "doubts": [{"code": doubt.code, "text": doubt.text} for doubt in measurement.doubts],
         "failure": measurement.failure,
-        "task": None,
+        "task": None if measurement.task is None else _task(measurement.task),
         "verdict": {
             "status": verdict.status,
             "baseline_j_per_call": _finite(verdict.baseline_j_per_call),
@@ -192,6 +194,25 @@ def _measurement(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
             "tolerance": verdict.tolerance,
             "reason": verdict.reason,
         },
+    }
+
+
+def _task(task: TaskInfo) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "model": task.model,
+        "dataset": task.dataset,
+        "weights": task.weights,
+        "data": task.data,
+        "dtype": task.dtype,
+        "device": task.device,
+        "batch_size": task.batch_size,
+        "size": task.size,
+        "tokens_in": _finite(task.tokens_in),
+        "tokens_out": _finite(task.tokens_out),
+        "images": _finite(task.images),
+        "seconds_audio": _finite(task.seconds_audio),
+        "preparation_s": _finite(task.preparation_s),
     }
 
 
@@ -260,6 +281,9 @@ class _Object:
     def child(self, key: str) -> _Object:
         return _Object(self._get(key), self._at(key))
 
+    def child_or_none(self, key: str) -> _Object | None:
+        return None if self._get(key) is None else self.child(key)
+
     def objects(self, key: str) -> Iterator[_Object]:
         value = self._get(key)
         self._must(isinstance(value, list), key, "a list")
@@ -289,6 +313,9 @@ class _Object:
         self._must(value in allowed, key, f"one of {', '.join(allowed)}")
         return cast(str, value)
 
+    def choice_or_none(self, key: str, allowed: tuple[str, ...]) -> str | None:
+        return None if self._get(key) is None else self.choice(key, allowed)
+
     def number(self, key: str) -> float:
         value = self._get(key)
         self._must(is_number(value), key, "a number")
@@ -304,6 +331,9 @@ class _Object:
 
     def count_or_none(self, key: str) -> int | None:
         return None if self._get(key) is None else self.count(key)
+
+    def has(self, key: str) -> bool:
+        return key in self._values
 
     def format(self) -> object:
         return self._values.get("format")
@@ -350,6 +380,7 @@ def _result(report: _Object) -> SessionResult:
         commit=report.text_or_none("commit"),
         branch=report.text_or_none("branch"),
         dirty=report.flag_or_none("dirty"),
+        labels=report.text_or_none("labels") if report.has("labels") else None,  # which came later
         notes=report.texts("notes"),
     )
 
@@ -425,6 +456,7 @@ def _read_measurement(found: _Object) -> tuple[Measurement, Verdict]:
         ),
         doubts=tuple(Doubt(doubt.text("code"), doubt.text("text")) for doubt in found.objects("doubts")),
         failure=found.text_or_none("failure"),
+        task=_read_task(found.child_or_none("task")),
     ), Verdict(
         status=cast(Status, verdict.choice("status", get_args(Status))),
         reason=verdict.text("reason"),
@@ -440,21 +472,46 @@ def _read_measurement(found: _Object) -> tuple[Measurement, Verdict]:
     )
 
 
+def _read_task(task: _Object | None) -> TaskInfo | None:
+    if task is None:
+        return None
+    return TaskInfo(
+        name=task.text("name"),
+        model=task.text("model"),
+        dataset=task.text_or_none("dataset"),
+        weights=cast(Any, task.choice("weights", ("hub", "random", "own"))),
+        data=cast(Any, task.choice("data", ("hub", "synthetic", "given"))),
+        dtype=task.text_or_none("dtype"),
+        device=task.text_or_none("device"),
+        batch_size=task.count("batch_size"),
+        size=cast(Any, task.choice_or_none("size", ("study", "small"))),
+        tokens_in=task.number_or_none("tokens_in"),
+        tokens_out=task.number_or_none("tokens_out"),
+        images=task.number_or_none("images"),
+        seconds_audio=task.number_or_none("seconds_audio"),
+        preparation_s=task.number_or_none("preparation_s"),
+    )
+
+
 # --- accepting -----------------------------------------------------------------------------------
 
 
 def accept_report(path: Path, store: Store) -> list[str]:
-    """Do what ``--carbon-accept`` would have done in the run that wrote a report; say what that was, in sentences.
+    """Do what ``--carbon-accept`` would have done in the run that wrote a report: see :func:`accept`."""
+    return accept(read(path), store, path)
+
+
+def accept(result: SessionResult, store: Store, source: Path) -> list[str]:
+    """Do what ``--carbon-accept`` would have done in a run; say what that was, in sentences.
 
     Nothing is written where anything is wrong with the report (:class:`UsageProblem`) or the baselines
     (:class:`~pytest_carbon.records.BaselineError`). A second time adds nothing.
     """
-    result = read(path)
     for test in result.tests:
         if leads_out(test.nodeid):
             raise UsageProblem(
-                f"{path}: the id of the test {test.nodeid!r} leads out of the baselines' directory, so nothing of this "
-                "report was accepted. Give a report of tests inside the root dir."
+                f"{source}: the id of the test {test.nodeid!r} leads out of the baselines' directory, so nothing of "
+                "this report was accepted. Give a report of tests inside the root dir."
             )
     decisions = decide(result, accept=True, stored=store.load)
     records: dict[str, list[Record]] = {}

@@ -1,0 +1,6 @@
+"""The model tasks of the study: what one call of each is, its models, its inputs; nothing heavy is imported."""
+
+from pytest_carbon.tasks.building import TASK_BUILDERS, build_task
+from pytest_carbon.tasks.task import CannotRunHere, ModelTask, Result
+
+__all__ = ["TASK_BUILDERS", "CannotRunHere", "ModelTask", "Result", "build_task"]

@@ -1,0 +1,364 @@
+"""Building a task: of a model of the catalogue, or of a user's own model, callable or pipeline."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from pytest_carbon.budget import did_you_mean
+from pytest_carbon.records import UsageProblem
+from pytest_carbon.tasks import catalogue, models
+from pytest_carbon.tasks.architectures import architecture
+from pytest_carbon.tasks.catalogue import Task, find_dataset, find_model, find_task
+from pytest_carbon.tasks.data import Samples, given, load
+from pytest_carbon.tasks.diffusion import ImageGeneration
+from pytest_carbon.tasks.generation import NEW_TOKENS, ImageCaptioning, SpeechRecognition, Writing
+from pytest_carbon.tasks.hub import first_line, unreachable
+from pytest_carbon.tasks.images import ImageClassification, ObjectDetection
+from pytest_carbon.tasks.models import Built
+from pytest_carbon.tasks.own import Calling, CallingPipeline
+from pytest_carbon.tasks.task import CannotRunHere, ModelTask, refuse_too_large
+from pytest_carbon.tasks.text import (
+    FillMask,
+    QuestionAnswering,
+    SentenceSimilarity,
+    TextClassification,
+    TokenClassification,
+)
+from pytest_carbon.tasks.tokenizers import tokenizer_for
+
+TASK_BUILDERS: Mapping[str, type[ModelTask]] = {
+    "text-classification": TextClassification,
+    "extractive-question-answering": QuestionAnswering,
+    "fill-mask": FillMask,
+    "token-classification": TokenClassification,
+    "image-classification": ImageClassification,
+    "object-detection": ObjectDetection,
+    "text-generation": Writing,
+    "summarization": Writing,
+    "image-captioning": ImageCaptioning,
+    "image-generation": ImageGeneration,
+    "zero-shot-sentiment": Writing,
+    "zero-shot-question-answering": Writing,
+    "zero-shot-summarization": Writing,
+    "sentence-similarity": SentenceSimilarity,
+    "speech-recognition": SpeechRecognition,
+}
+"""What one call of each task is."""
+
+
+def build_task(
+    name: str,
+    *,
+    model: Any = None,
+    dataset: str | None = None,
+    weights: str = "auto",
+    data: Any = "auto",
+    tokenizer: Any = None,
+    processor: Any = None,
+    dtype: str | None = None,
+    device: str = "auto",
+    batch_size: int = 1,
+    size: str = "study",
+    new_tokens: int | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+) -> ModelTask:
+    """A task that is ready to be called.
+
+    Args:
+        name: one of the 15: ``text-classification``, …
+        model: the hub id of a model of the catalogue (None: the one that the small suite has for the task); or your
+            own: a torch module with its ``tokenizer`` or ``processor``, a ``diffusers`` pipeline, a ``transformers``
+            pipeline, or any callable, which is called with the next input.
+        dataset: one of the task's; None: the one that the small suite has for it.
+        weights: ``hub`` (the published checkpoint), ``random`` (no network; the same work), ``auto`` (the checkpoint
+            where it is cached, else random).
+        data: ``hub``, ``synthetic`` or ``auto`` likewise; or your own inputs: texts, images, mappings.
+        dtype: ``fp32`` (the default), ``fp16``, ``bf16``. Your own model has its own.
+        device: ``cuda``, ``mps``, ``cpu``; ``auto`` is the first of them that is here. Your own model is where it is.
+        batch_size: inputs of one call.
+        size: ``study``, the real architecture, or ``small``, a tiny variant of the same class.
+        new_tokens: what a call writes, of tasks that write; steps: of a diffusion. None: as in the study.
+        seed: of the random weights, the choice of inputs, and the noise that an image is made of.
+
+    Raises:
+        UsageProblem: an argument that cannot be, a hub that cannot be reached; what there is, and the remedy.
+        CannotRunHere: a library is not installed, or the model does not fit into the memory that is free.
+    """
+    task = find_task(name)
+    _whole("batch_size", batch_size)
+    _whole("new_tokens", new_tokens, name if name not in NEW_TOKENS else None, "tasks that write", NEW_TOKENS)
+    _whole("steps", steps, name if task.kind != "diffuse" else None, "tasks", ["image-generation"])
+    if isinstance(model, str) or model is None:
+        return _of_catalogue(
+            task,
+            catalogue.SMALL[name][1] if model is None else model,
+            dataset=dataset,
+            weights=weights,
+            data=data,
+            tokenizer=tokenizer,
+            processor=processor,
+            dtype=dtype or "fp32",
+            device=device,
+            batch_size=batch_size,
+            size=size,
+            new_tokens=new_tokens,
+            steps=steps,
+            seed=seed,
+        )
+    kind, parts = _own(task, model, tokenizer, processor, dtype, device)
+    samples = _samples(task, dataset, data, seed)
+    writes = NEW_TOKENS.get(name) if kind not in (Calling,) else None
+    return kind(
+        name=name,
+        model_id=_name_of(model),
+        samples=samples.items,
+        dataset=None if samples.source == "given" else samples.name,
+        data=samples.source,
+        batch_size=batch_size,
+        new_tokens=new_tokens or writes,
+        steps=steps,
+        seed=seed,
+        **parts,
+    )
+
+
+def arguments_known(arguments: Iterable[str]) -> None:
+    """Raises UsageProblem for the name of an argument that :func:`build_task` does not take."""
+    known = list(inspect.signature(build_task).parameters)[1:]
+    for argument in arguments:
+        if argument not in known:
+            raise UsageProblem(
+                f"a task takes no {argument}=; it takes {', '.join(known)}.{did_you_mean(argument, known)}"
+            )
+
+
+# --- a model of the catalogue ------------------------------------------------------------------------
+
+
+def _of_catalogue(
+    task: Task,
+    model_id: str,
+    *,
+    dataset: str | None,
+    weights: str,
+    data: Any,
+    tokenizer: Any,
+    processor: Any,
+    dtype: str,
+    device: str,
+    batch_size: int,
+    size: str,
+    new_tokens: int | None,
+    steps: int | None,
+    seed: int,
+) -> ModelTask:
+    try:
+        find_model(model_id, task.name)
+    except UsageProblem as problem:
+        raise UsageProblem(f"{problem} A model of your own: give the module itself, or a callable") from None
+    if dataset is not None:
+        find_dataset(task.name, dataset)
+    _refuse_missing(task.name, ["torch", "transformers", *(["diffusers"] if task.kind == "diffuse" else [])])
+    if task.modality != "text" and task.kind != "diffuse":
+        _refuse_missing(task.name, ["PIL"] if task.modality != "audio" else [])
+
+    device = models.device_of(device)
+    needed = models.memory_bytes(model_id, dtype, size)
+    refuse_too_large(model_id, needed, models.memory_bytes(model_id, "fp16", size) if dtype == "fp32" else None, device)
+    samples = _samples(task, dataset, data, seed)
+    import torch
+
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
+        built = models.build(
+            model_id, task=task.name, weights=weights, size=size, dtype=dtype, device=device, seed=seed
+        )
+    call = architecture(model_id).sized(size)[2]
+    diffuses = task.kind == "diffuse"
+    if tokenizer is None and task.modality != "image":
+        tokenizer = (
+            built.model.tokenizer
+            if diffuses
+            else tokenizer_for(
+                model_id, built.config, weights=built.weights, source=built.source if built.weights == "hub" else None
+            )
+        )
+    if processor is None and not diffuses and task.modality != "text":
+        processor = _processor_of(built)
+    return TASK_BUILDERS[task.name](
+        name=task.name,
+        model=built.model,
+        model_id=model_id,
+        samples=samples.items,
+        dataset=None if samples.source == "given" else samples.name,
+        weights=built.weights,
+        data=samples.source,
+        dtype=built.dtype,
+        device=built.device,
+        batch_size=batch_size,
+        size=size,  # type: ignore[arg-type]  # models.build has refused any other
+        tokenizer=tokenizer,
+        processor=processor,
+        new_tokens=new_tokens or call.get("max_new_tokens") or NEW_TOKENS.get(task.name),
+        steps=steps or call.get("num_inference_steps"),
+        width=call.get("width"),
+        height=call.get("height"),
+        seed=seed,
+    )
+
+
+def _processor_of(built: Built) -> Any:
+    """What makes tensors of images or sound: the checkpoint's own, or one like it. Raises UsageProblem."""
+    _, settings, _ = architecture(built.model_id).sized(built.size)
+    module, _, name = settings.pop("class").partition(":")
+    made = getattr(import_module(module), name)
+    if built.weights == "random":
+        return made(**settings)
+    with suppress(OSError, ValueError):  # not in the hub's cache, or not all of it
+        return made.from_pretrained(built.source, local_files_only=True)
+    why = unreachable(built.source)
+    try:
+        if why is None:
+            return made.from_pretrained(built.source)
+    except (OSError, ValueError) as error:
+        why = first_line(error)
+    raise UsageProblem(
+        f"the processor of {built.model_id} could not be read from the hub: {why}; weights='random' needs none"
+    )
+
+
+def _samples(task: Task, dataset: str | None, data: Any, seed: int) -> Samples:
+    if data is None:
+        data = "auto"
+    if not isinstance(data, str):
+        if dataset is not None:
+            raise UsageProblem(f"dataset={dataset!r} and data of your own: give one of them")
+        return given(task.name, data)
+    if data == "hub":
+        _refuse_missing(task.name, ["datasets"])
+    return load(task.name, dataset or catalogue.SMALL[task.name][0], data=data, seed=seed)
+
+
+def _refuse_missing(task: str, libraries: Iterable[str]) -> None:
+    missing = [{"PIL": "pillow"}.get(library, library) for library in libraries if find_spec(library) is None]
+    if missing:
+        are = "is" if len(missing) == 1 else "are"
+        raise CannotRunHere(
+            f"{task} needs {' and '.join(missing)}, which {are} not installed: pip install 'pytest-carbon[tasks]'"
+        )
+
+
+# --- a user's own ------------------------------------------------------------------------------------
+
+
+def _own(
+    task: Task, model: Any, tokenizer: Any, processor: Any, dtype: str | None, device: str
+) -> tuple[type[ModelTask], dict[str, Any]]:
+    """What calls the model, and what of it is known."""
+    torch = sys.modules.get("torch")
+    is_module = torch is not None and isinstance(model, torch.nn.Module)
+    if not is_module and not callable(model):
+        raise UsageProblem(
+            f"model={_brief(model)} cannot be called: give the hub id of a model of the catalogue, a torch module, a "
+            "pipeline, or a callable that takes the next input"
+        )
+    found: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "processor": processor}
+    if _is_from("transformers.pipelines", model):
+        found["tokenizer"] = tokenizer or model.tokenizer
+        return CallingPipeline, found | _place(model.model, dtype, device)
+    if task.kind == "diffuse" and _is_from("diffusers", model):
+        found["tokenizer"] = tokenizer or getattr(model, "tokenizer", None)
+        return ImageGeneration, found | _place(model.unet if hasattr(model, "unet") else model, dtype, device)
+    if not is_module:
+        if dtype is not None or device != "auto":
+            raise UsageProblem("dtype= and device= are of models that are built here: a callable has its own")
+        return Calling, found
+    kind = TASK_BUILDERS[task.name]
+    found |= _processing(kind, processor, tokenizer)
+    for need in kind.needs:
+        if found[need] is None:
+            raise UsageProblem(
+                f"{task.name} with a model of your own ({_name_of(model)}) needs {need}=, which it was trained with; "
+                f"or give a callable that takes the next input"
+            )
+    if kind in (Writing, ImageCaptioning, SpeechRecognition) and not hasattr(model, "generate"):
+        raise UsageProblem(
+            f"{task.name} calls generate(), which {_name_of(model)} does not have: give a model with a head that "
+            "writes (AutoModelForCausalLM, AutoModelForSeq2SeqLM, …), or a callable that takes the next input"
+        )
+    if found["tokenizer"] is not None:
+        found["tokenizer"] = _padding(found["tokenizer"])
+    if model.training:
+        model.eval()
+        found["afterwards"] = model.train
+    return kind, found | _place(model, dtype, device)
+
+
+def _processing(kind: type[ModelTask], processor: Any, tokenizer: Any) -> dict[str, Any]:
+    """The parts of a processor that has several."""
+    parts = [getattr(processor, name, None) for name in ("image_processor", "feature_extractor")]
+    return {
+        "processor": next((part for part in parts if part is not None), processor),
+        "tokenizer": tokenizer or (getattr(processor, "tokenizer", None) if "tokenizer" in kind.needs else None),
+    }
+
+
+def _padding(tokenizer: Any) -> Any:
+    """The tokenizer; where it has no pad token, a copy that pads with its end of text."""
+    if getattr(tokenizer, "pad_token", "") is not None:
+        return tokenizer
+    import copy
+
+    padding = copy.deepcopy(tokenizer)
+    padding.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    return padding
+
+
+def _place(module: Any, dtype: str | None, device: str) -> dict[str, str | None]:
+    """dtype and device of a model, which are its own: others that are asked for are refused, not brought about."""
+    parameters = list(module.parameters()) if callable(getattr(module, "parameters", None)) else []
+    if not parameters:
+        return {"dtype": None, "device": "cpu"}
+    most: dict[str, int] = {}  # some models keep a few of theirs in fp32
+    for parameter in parameters:
+        name = str(parameter.dtype).removeprefix("torch.")
+        most[name] = most.get(name, 0) + parameter.numel()
+    name = max(most, key=lambda each: most[each])
+    short = {long: short for short, long in models.DTYPES.items()}
+    has = {"dtype": short.get(name, name), "device": parameters[0].device.type}
+    for what, asked in (("dtype", dtype), ("device", None if device == "auto" else device)):
+        if asked is not None and asked != has[what]:
+            raise UsageProblem(
+                f"{what}={asked!r}, and the model is {'in' if what == 'dtype' else 'on'} {has[what]}: a model of your "
+                f"own is measured as it is; move it first (model.to(…)), or leave {what}= out"
+            )
+    return has
+
+
+def _is_from(package: str, model: Any) -> bool:
+    return any(each.__module__.startswith(package) for each in type(model).__mro__)
+
+
+def _name_of(model: Any) -> str:
+    named = model if inspect.isroutine(model) or inspect.isclass(model) else type(model)
+    return str(getattr(named, "__qualname__", named))
+
+
+def _whole(what: str, value: Any, refused_by: str | None = None, takers: str = "", those: Collection[str] = ()) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageProblem(f"{what}={value!r} is not possible: write a whole number, 1 or more")
+    if refused_by is not None:
+        raise UsageProblem(f"{refused_by} takes no {what}=; the {takers} that do are {', '.join(those)}")
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

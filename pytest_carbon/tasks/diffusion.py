@@ -1,0 +1,56 @@
+"""The task that makes an image of a prompt, step by step."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from pytest_carbon.records import MeasurementError
+from pytest_carbon.tasks.data import Sample
+from pytest_carbon.tasks.task import Inputs, ModelTask, Result
+
+
+class ImageGeneration(ModelTask):
+    """One prompt in, one image out, from the same noise every time, in as many steps: text encoders, UNet, decoder."""
+
+    images = 1
+    prepares = False
+
+    def prepare(self, samples: Sequence[Sample]) -> Inputs:
+        return Inputs([sample["prompt"] for sample in samples])
+
+    def run(self, inputs: Inputs) -> Any:
+        import torch
+
+        asked = {"num_inference_steps": self.steps, "width": self.width, "height": self.height}
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of what the pipeline uses inside
+            return self.model(
+                prompt=inputs.tensors,
+                generator=torch.Generator(getattr(self.model, "device", "cpu")).manual_seed(self.seed),
+                output_type="pt",
+                **{name: value for name, value in asked.items() if value is not None},
+            )
+
+    def finish(self, inputs: Inputs, outputs: Any) -> Result:
+        """PIL images, made of the pixels when they are looked at."""
+        pixels = outputs.images
+        done = getattr(self.model, "num_timesteps", None)
+        if self.steps is not None and done is not None and done < self.steps:
+            raise MeasurementError(
+                f"{self.name}: the model stopped after {done} of {self.steps} steps: set steps={done}"
+            )
+        if len(pixels) < self.batch_size:
+            raise MeasurementError(f"{self.name}: {len(pixels)} images came out of {self.batch_size} prompts")
+        return Result(lambda: _pictures(pixels))
+
+
+def _pictures(pixels: Any) -> list[Any]:
+    """PIL images of tensors from 0 to 1, channels first; what is no tensor stays what it is."""
+    if not hasattr(pixels, "permute"):
+        return list(pixels)
+    from PIL import Image
+
+    scaled = (pixels.float().clamp(0, 1).permute(0, 2, 3, 1) * 255).round()
+    return [Image.fromarray(image) for image in scaled.byte().cpu().numpy()]

@@ -1,0 +1,41 @@
+"""The tasks that are one forward pass over an image: classification and detection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pytest_carbon.tasks.data import Sample
+from pytest_carbon.tasks.task import Inputs, ModelTask, Result
+from pytest_carbon.tasks.text import first_of, labels
+
+
+class ImageTask(ModelTask):
+    """A task whose inputs are images, resized as the model wants them."""
+
+    needs = ("processor",)
+    images = 1
+
+    def prepare(self, samples: Sequence[Sample]) -> Inputs:
+        images = [sample["image"] for sample in samples]
+        found = self.processor(images=images, return_tensors="pt")
+        tensors = {"pixel_values": found["pixel_values"].to(self._place, self._float, non_blocking=True)}
+        if len(images) > 1 and "pixel_mask" in found:  # images of several sizes, padded
+            tensors["pixel_mask"] = found["pixel_mask"].to(self._place, non_blocking=True)
+        return Inputs(tensors, more=[(image.height, image.width) for image in images])
+
+
+class ImageClassification(ImageTask):
+    """One image, at the model's own input size; the label with the highest score."""
+
+    def finish(self, inputs: Inputs, outputs: Any) -> Result:
+        best, names = first_of(outputs, "logits").argmax(-1), labels(self.model)
+        return Result(lambda: [names.get(label, label) for label in best.tolist()])
+
+
+class ObjectDetection(ImageTask):
+    """One image, at the model's own resizing; ``scores``, ``labels`` and ``boxes`` in the image's own pixels."""
+
+    def finish(self, inputs: Inputs, outputs: Any) -> Result:
+        found = self.processor.post_process_object_detection
+        return Result(lambda: found(outputs, threshold=0.5, target_sizes=inputs.more))

@@ -1,0 +1,278 @@
+"""A model task: one call of it on the next input of a data set, and what went in and came out; no heavy imports."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, overload
+
+from pytest_carbon.records import CarbonError, TaskInfo
+from pytest_carbon.tasks.data import Sample
+from pytest_carbon.tasks.models import DTYPES, free_memory
+
+
+class CannotRunHere(CarbonError):
+    """What this machine lacks for a task: a library, or memory. A test is skipped with it."""
+
+
+@dataclass(slots=True)
+class Inputs:
+    """What one call gives to the model."""
+
+    tensors: Any
+    tokens: int = 0
+    """That went in, padding not counted."""
+    seconds: float = 0.0
+    """Of audio."""
+    more: Any = None
+    """What the result is read with."""
+
+
+class Result(Sequence[Any]):
+    """What a call came to, one item for each of its inputs; read from the device when it is first looked at.
+
+    To read is to wait for the device, and to find words for numbers: work that a measured call need not do.
+    """
+
+    def __init__(self, read: Callable[[], list[Any]]) -> None:
+        self._read: Callable[[], list[Any]] | None = read
+        self._items: list[Any] = []
+
+    def _found(self) -> list[Any]:
+        if self._read is not None:
+            self._items, self._read = self._read(), None
+        return self._items
+
+    def __len__(self) -> int:
+        return len(self._found())
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        return self._found()[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._found() == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self._found())
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
+class ModelTask:
+    """A task of a model on a data set: call it, and it does its work on the next input, going round them.
+
+    A subclass says what one call is: :meth:`prepare` (on the processor), :meth:`run` (the model, nothing else) and
+    :meth:`finish`. Nothing waits for an accelerator that need not: what a call came to is read when it is looked at.
+    """
+
+    name: str
+    model: Any
+    """What :meth:`run` calls."""
+    model_id: str
+    """Its hub id; of a user's own model, its class."""
+    samples: Sequence[Sample]
+    """What the calls go round."""
+    dataset: str | None = None
+    weights: Literal["hub", "random", "own"] = "own"
+    data: Literal["hub", "synthetic", "given"] = "given"
+    dtype: str | None = None
+    device: str | None = None
+    batch_size: int = 1
+    """Inputs of one call."""
+    size: Literal["study", "small"] | None = None
+    tokenizer: Any = None
+    processor: Any = None
+    """What makes tensors of images or of sound."""
+    new_tokens: int | None = None
+    """Of each input of a call that generates: no fewer, no more."""
+    steps: int | None = None
+    """Of a diffusion; None: the model's own default."""
+    width: int | None = None
+    """Of an image that is generated, in pixels, as :attr:`height`; None: the model's own default."""
+    height: int | None = None
+    seed: int = 0
+    afterwards: Callable[[], Any] | None = None
+    """Called when the task is freed: puts a user's own model back as it was."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What a user's own model must come with: ``tokenizer``, ``processor``."""
+    images = 0
+    """In or out, for each input."""
+    prepares: ClassVar[bool] = True
+    """Whether :meth:`prepare` is where the inputs are prepared; else the model does it itself."""
+
+    def __post_init__(self) -> None:
+        self.reset()
+        parameters = getattr(self.model, "parameters", None)
+        first = next(iter(parameters()), None) if callable(parameters) else None
+        self._place: Any = "cpu" if first is None else first.device
+        """Where tensors go: one of several devices of a kind, maybe."""
+
+    @property
+    def _float(self) -> Any:
+        """torch's dtype of that name, for what goes in as numbers; None where there is none."""
+        import torch
+
+        return None if self.dtype is None else getattr(torch, DTYPES.get(self.dtype, self.dtype))
+
+    # --- for those who call
+
+    def reset(self) -> None:
+        """Begin anew: with the first input, and nothing counted."""
+        self._next: int = 0
+        self._calls: int = 0
+        self._tokens_in: float = 0
+        self._tokens_out: float = 0
+        self._seconds_audio: float = 0
+        self._preparation_s: float = 0
+
+    def __call__(self) -> Any:
+        """One call on the next input, or the next ``batch_size`` of them: a sequence with a result for each."""
+        samples, begin, count = self.samples, self._next, len(self.samples)
+        if not samples:
+            raise RuntimeError(f"{self.name}: this task was freed, as the test that made it ended; make it anew")
+        self._next = (begin + self.batch_size) % count
+        return self.call([samples[(begin + i) % count] for i in range(self.batch_size)])
+
+    def call(self, samples: Sequence[Sample]) -> Any:
+        """One call on these inputs: :meth:`prepare`, :meth:`run`, :meth:`finish`, and count what went in and out."""
+        start_s = time.perf_counter()
+        inputs = self.prepare(samples)
+        self._preparation_s += time.perf_counter() - start_s
+        result = self.finish(inputs, self.run(inputs))
+        self._calls += 1
+        self._tokens_in += inputs.tokens
+        self._seconds_audio += inputs.seconds
+        return result
+
+    def info(self) -> TaskInfo:
+        """What this task is, and, in the mean of its calls since :meth:`reset`, what a call took in and gave."""
+        calls = self._calls
+
+        def per_call(total: float) -> float | None:
+            return total / calls if calls and total else None
+
+        return TaskInfo(
+            name=self.name,
+            model=self.model_id,
+            dataset=self.dataset,
+            weights=self.weights,
+            data=self.data,
+            dtype=self.dtype,
+            device=self.device,
+            batch_size=self.batch_size,
+            size=self.size,
+            tokens_in=per_call(self._tokens_in) or self._tokens_of_texts(),
+            tokens_out=per_call(self._tokens_out),
+            images=float(self.images * self.batch_size) if calls and self.images else None,
+            seconds_audio=per_call(self._seconds_audio),
+            preparation_s=per_call(self._preparation_s) if self.prepares else None,
+        )
+
+    def free(self) -> None:
+        """Let go of the model, and give its memory back. What the calls came to stays what it is."""
+        if self.afterwards is not None:
+            self.afterwards()
+        self.model = self.tokenizer = self.processor = self.afterwards = None
+        self.samples = ()
+        if self.weights != "own":
+            free_memory()
+
+    # --- what one call is
+
+    def prepare(self, samples: Sequence[Sample]) -> Inputs:
+        """Tokenised, resized, on the device."""
+        raise NotImplementedError
+
+    def run(self, inputs: Inputs) -> Any:
+        """The model, and nothing else."""
+        import torch
+
+        with torch.inference_mode():
+            return self.model(**inputs.tensors)
+
+    def finish(self, inputs: Inputs, outputs: Any) -> Any:
+        """What the call came to."""
+        raise NotImplementedError
+
+    # --- for subclasses
+
+    def _tokens_of_texts(self) -> float | None:
+        """Mean tokens of the texts of the calls so far, where the model tokenises them itself."""
+        if self.prepares or self.tokenizer is None or not self._calls:
+            return None
+        texts = [text for sample in self.samples[: self._calls * self.batch_size] for text in _texts(sample)]
+        if not texts:
+            return None
+        samples = min(len(self.samples), self._calls * self.batch_size)
+        return sum(map(len, self.tokenizer(texts, truncation=True)["input_ids"])) / samples * self.batch_size
+
+
+def _texts(sample: Sample) -> list[str]:
+    values = (value if isinstance(value, tuple) else (value,) for value in sample.values())
+    return [text for value in values for text in value if isinstance(text, str)]
+
+
+# --- memory ----------------------------------------------------------------------------------------
+
+_CUDA_ASKED = re.compile(r"Tried to allocate ([\d.]+ \w+)")
+_CUDA_FREE = re.compile(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free")
+_SMALLER = "a smaller batch_size=, dtype='fp16' or 'bf16', a smaller model, or a device with more memory"
+
+
+def out_of_memory(error: BaseException, when: str = "in the middle of a call") -> str | None:
+    """What a device ran out of, in a sentence with the remedy; None for any other error."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    text = str(error)
+    on_mps = isinstance(error, RuntimeError) and text.startswith("MPS backend out of memory")
+    if not on_mps and not isinstance(error, getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)):
+        return None
+    asked, free = _CUDA_ASKED.search(text), _CUDA_FREE.search(text)
+    if asked and free:
+        what = f"{asked[1]} more were asked for, and {free[2]} of {free[1]} were free"
+    else:
+        what = text.strip().partition("\n")[0].rstrip(".") or "the device has none left"
+    return f"out of memory {when}: {what}. What helps: {_SMALLER}"
+
+
+def refuse_too_large(model_id: str, needed_bytes: int, at_half_bytes: int | None, device: str) -> None:
+    """Before anything is loaded. ``at_half_bytes``: what it would need in fp16 or bf16, where that is another figure.
+
+    Raises:
+        CannotRunHere: there is not so much free on the device.
+    """
+    free_bytes = _free_bytes(device)
+    if needed_bytes <= free_bytes:
+        return
+    half = f"; in fp16 or bf16 it needs {_gb(at_half_bytes)}" if at_half_bytes and at_half_bytes <= free_bytes else ""
+    raise CannotRunHere(
+        f"{model_id} needs about {_gb(needed_bytes)} of memory, and {device} has {_gb(free_bytes)} free{half}. "
+        f"What helps: {_SMALLER}"
+    )
+
+
+def _free_bytes(device: str) -> int:
+    """What may still be taken: also what torch holds for later."""
+    import torch
+
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+    if device == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"

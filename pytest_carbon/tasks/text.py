@@ -1,0 +1,157 @@
+"""The tasks that are one forward pass over a text: classification, questions, tags, a masked word, similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pytest_carbon.tasks.data import Sample
+from pytest_carbon.tasks.task import Inputs, ModelTask, Result
+
+
+class TextTask(ModelTask):
+    """A task whose inputs are tokenised; texts longer than what the model takes are cut off."""
+
+    needs = ("tokenizer",)
+    room = 0
+    """Tokens that must still fit behind the text."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._accepted = accepted(self.model)
+        self._longest = longest(self.tokenizer, self.model)
+
+    def tokenised(self, first: list[str], second: list[str] | None = None, *, cut: str | bool = True) -> Inputs:
+        """Tensors on the model's device, with what the model's ``forward`` takes of them."""
+        limit = self._longest and self._longest - self.room
+        several = len(first) > 1
+        encoded = self.tokenizer(
+            first,
+            second,
+            truncation=cut if limit else False,
+            max_length=limit,
+            padding=several,
+            return_tensors="pt",
+        )
+        ids = encoded["input_ids"]
+        tokens = int(encoded["attention_mask"].sum()) if several and "attention_mask" in encoded else ids.numel()
+        tensors = {k: v for k, v in encoded.items() if self._accepted is None or k in self._accepted}
+        if self.device != "cpu":
+            tensors = {k: v.to(self._place, non_blocking=True) for k, v in tensors.items()}
+        return Inputs(tensors, tokens, more=ids)
+
+
+class TextClassification(TextTask):
+    """One text, one forward pass; the label with the highest score."""
+
+    def prepare(self, samples: Sequence[Sample]) -> Inputs:
+        return self.tokenised([sample["text"] for sample in samples])
+
+    def finish(self, inputs: Inputs, outputs: Any) -> Result:
+        best, names = first_of(outputs, "logits").argmax(-1), labels(self.model)
+        return Result(lambda: [names.get(label, label) for label in best.tolist()])
+
+
+class TokenClassification(TextClassification):
+    """One text, one forward pass; a label for each of its tokens."""
+
+    def finish(self, inputs: Inputs, outputs: Any) -> Result:
+        best, names = first_of(outputs, "logits").argmax(-1), labels(self.model)
+        return Result(lambda: [[names.get(label, label) for label in row] for row in best.tolist()])
+
+
+class FillMask(TextTask):
+    """A text whose last word is masked, unless it has the mask already; the word with the highest score."""
+
+    def prepare(self, samples: Sequence[Sample]) -> Inputs:
+        inputs = self.tokenised([masked(sample["text"], self.tokenizer.mask_token) for sample in samples])
+        inputs.more = (inputs.more == self.tokenizer.mask_token_id).int().argmax(-1).tolist()
+        return inputs
+
+    def finish(self, inputs: Inputs, outputs: Any) -> Result:
+        scores = first_of(outputs, "logits")
+        best = [scores[row, place].argmax() for row, place in enumerate(inputs.more)]
+        decode = self.tokenizer.decode
+        return Result(lambda: [decode(id.item()) for id in best])
+
+
+class QuestionAnswering(TextTask):
+    """A question and its context, one forward pass; the words from the likeliest start to the likeliest end."""
+
+    def prepare(self, samples: Sequence[Sample]) -> Inputs:
+        return self.tokenised([s["question"] for s in samples], [s["context"] for s in samples], cut="only_second")
+
+    def finish(self, inputs: Inputs, outputs: Any) -> Result:
+        start, end = outputs.start_logits.argmax(-1), outputs.end_logits.argmax(-1)
+        decode = self.tokenizer.decode
+
+        def read() -> list[str]:
+            spans = zip(inputs.more.tolist(), start.tolist(), end.tolist(), strict=True)
+            return [decode(ids[first : last + 1], skip_special_tokens=True) for ids, first, last in spans]
+
+        return Result(read)
+
+
+class SentenceSimilarity(TextTask):
+    """Two sentences, one forward pass over both; the cosine of their mean vectors, from -1 to 1."""
+
+    def prepare(self, samples: Sequence[Sample]) -> Inputs:
+        inputs = self.tokenised([sentence for sample in samples for sentence in sample["sentences"]])
+        inputs.more = [len(sample["sentences"]) for sample in samples]
+        return inputs
+
+    def run(self, inputs: Inputs) -> Any:
+        """The sentences' vectors: the sum over their tokens, which points where the mean does."""
+        import torch
+
+        with torch.inference_mode():
+            hidden = first_of(self.model(**inputs.tensors), "last_hidden_state")
+            if hidden.dim() == 2:  # a model that has its pooling in it
+                return hidden
+            mask = inputs.tensors["attention_mask"].unsqueeze(1)
+            return torch.bmm(mask.to(hidden.dtype), hidden).squeeze(1)
+
+    def finish(self, inputs: Inputs, outputs: Any) -> Result:
+        from torch.nn.functional import cosine_similarity
+
+        if set(inputs.more) == {2}:
+            cosines = cosine_similarity(outputs[0::2], outputs[1::2])
+            return Result(cosines.tolist)
+        groups = outputs.split(inputs.more)  # a sentence alone, or more than two: each against the first
+        return Result(lambda: [cosine_similarity(g[:1], g[1:] if len(g) > 1 else g).tolist() for g in groups])
+
+
+def masked(text: str, mask: str) -> str:
+    """The text with its last word masked, unless a word of it is already."""
+    return text if mask in text else " ".join([*text.split()[:-1], mask])
+
+
+def accepted(model: Any) -> frozenset[str] | None:
+    """The names of what a model's ``forward`` takes; None: it does not say. A tokenizer may make more than that."""
+    import inspect
+
+    names = inspect.signature(getattr(model, "forward", model)).parameters
+    return frozenset(names) if "input_ids" in names else None
+
+
+def longest(tokenizer: Any, model: Any) -> int | None:
+    """The most tokens that an input may have; None: no limit that is known."""
+    limit = getattr(tokenizer, "model_max_length", None)
+    if isinstance(limit, int) and limit < 1_000_000:
+        return limit
+    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    return positions if isinstance(positions, int) and positions > 0 else None
+
+
+def labels(model: Any) -> dict[int, str]:
+    """What a model calls its classes, by number; empty where it has no names for them."""
+    names = getattr(getattr(model, "config", None), "id2label", None)
+    return names if isinstance(names, dict) else {}
+
+
+def first_of(outputs: Any, name: str) -> Any:
+    """An output of that name; of a model whose outputs have no names the first, or the only one."""
+    named = getattr(outputs, name, None)
+    if named is not None:
+        return named
+    return outputs[0] if isinstance(outputs, (tuple, list)) else outputs

@@ -1,0 +1,405 @@
+"""``carbon_task``: a test gets a task that is ready, the report says what it was, and its model is freed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import CarbonRunner
+from test_hooks import example
+
+from pytest_carbon import hookspecs
+
+# Before pytester notes what is imported: it takes the rest away after each run, and torch cannot be imported twice.
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+DRAWING = """
+import pytest
+from battery import draw
+
+class Result:
+    tokens_out = 4
+
+def summarize(text):
+    draw(2.0)
+    return Result()
+"""
+
+
+@pytest.fixture(scope="module")
+def a_model() -> None:
+    """What a tiny model needs is imported, too."""
+    from pytest_carbon.tasks import build_task
+
+    list(build_task("text-classification", weights="random", data="synthetic", size="small", device="cpu")())
+
+
+def test_a_task_is_measured(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """The report says what a call was, and what went in and came out of it."""
+    pytester.makepyfile(f"""{DRAWING}
+def test_it(carbon, carbon_task):
+    task = carbon_task("summarization", model=summarize, data=["a text", "another"])
+    assert carbon(task).tokens_out == 4
+    assert carbon["call"].task.name == "summarization"
+    assert carbon["call"].task.tokens_out == 4
+    carbon.run(summarize, ("no task",), name="plain")
+    assert carbon["plain"].task is None
+""")
+    run = run_carbon()
+    assert run.outcomes() == {"passed": 1}, run.text
+    found = run.measurement("test_it")
+    assert found["energy_j_per_call"] == pytest.approx(2.0)
+    assert found["task"] == {
+        "name": "summarization",
+        "model": "summarize",
+        "dataset": None,
+        "weights": "own",
+        "data": "given",
+        "dtype": None,
+        "device": None,
+        "batch_size": 1,
+        "size": None,
+        "tokens_in": None,
+        "tokens_out": 4.0,
+        "images": None,
+        "seconds_audio": None,
+        "preparation_s": None,
+    }
+    assert run.measurement("test_it", "plain")["task"] is None
+
+
+MODEL = """
+import weakref
+import pytest
+
+task_alive = model_alive = None
+
+def test_it(carbon, carbon_task):
+    global task_alive, model_alive
+    task = carbon_task("text-classification", weights="random", data="synthetic", size="small", device="cpu")
+    task_alive, model_alive = weakref.ref(task), weakref.ref(task.model)
+    labels = carbon(task)
+    assert labels[0] in ("LABEL_0", "LABEL_1")
+
+def test_it_is_gone():
+    assert model_alive is not None
+    assert model_alive() is None
+"""
+
+
+@pytest.mark.usefixtures("a_model")
+def test_a_model_of_the_study(run_carbon: CarbonRunner, pytester: pytest.Pytester, trace: Path) -> None:
+    """Without network, with as much energy as its calls take; its model is freed when the test ends."""
+    pytester.makepyfile(MODEL)
+    run = run_carbon(f"--carbon-meter=replay:{trace}")
+    assert run.outcomes() == {"passed": 2}, run.text
+    found = run.measurement("test_it")
+    assert found["energy_j_per_call"] > 0
+    task = found["task"]
+    assert (task["model"], task["dataset"], task["weights"], task["data"], task["size"]) == (
+        *("distilbert-base-uncased-finetuned-sst-2-english", "sst2", "random", "synthetic"),
+        "small",
+    )
+    assert 10 < task["tokens_in"] < 60
+    assert 0 < task["preparation_s"] < found["duration_s_per_call"] * 3
+
+
+@pytest.mark.usefixtures("a_model")
+def test_without_the_switch_it_is_called_once(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """And is freed, all the same."""
+    pytester.makepyfile(
+        MODEL
+        + """
+def test_once(carbon, carbon_task):
+    seen = []
+    carbon(carbon_task("summarization", model=seen.append, data=["a", "b"]))
+    assert seen == ["a"]
+"""
+    )
+    assert run_carbon(carbon=False).outcomes() == {"passed": 3}
+
+
+def test_nothing_heavy_is_imported_for_a_callable(pytester: pytest.Pytester) -> None:
+    """Neither by asking for the fixture, nor by a task that needs none of it."""
+    pytester.makepyfile("""
+import sys
+
+def test_it(carbon, carbon_task):
+    assert carbon(carbon_task("summarization", model=str.upper, data=["a"])) == "A"
+    assert not {"torch", "transformers", "diffusers", "datasets", "numpy", "scipy", "PIL"} & sys.modules.keys()
+""")
+    result = pytester.runpytest_subprocess("-p", "no:hypothesispytest", "-p", "no:randomly")
+    result.assert_outcomes(passed=1)
+
+
+# --- what cannot be --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("carbon", [False, True], ids=["without", "with"])
+def test_what_cannot_be_is_shown_at_the_tests_line(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, carbon: bool
+) -> None:
+    """With what there is and what may have been meant, and without the insides of pytest-carbon."""
+    pytester.makepyfile(
+        test_it="""
+def test_it(carbon, carbon_task):
+    carbon_task("sumarization")
+
+def test_an_argument(carbon_task):
+    carbon_task("summarization", modle="facebook/bart-large-cnn")
+"""
+    )
+    run = run_carbon(carbon=carbon)
+    assert run.outcomes() == {"failed": 2}
+    assert "there is no task 'sumarization'; there are text-classification, extractive-question-answering," in run.text
+    assert "speech-recognition. Did you mean summarization?" in run.text
+    assert "a task takes no modle=; it takes model, dataset, weights, data, tokenizer, processor, dtype, d" in run.text
+    assert "seed. Did you mean model?" in run.text
+    assert '> carbon_task("sumarization")' in run.text
+    assert "test_it.py:2: UsageProblem" in run.text
+    assert "fixture.py" not in run.text
+
+
+def test_a_missing_library_skips(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the command that installs it; collecting needs none of it."""
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    pytester.makepyfile(
+        test_it="""
+def test_it(carbon, carbon_task):
+    carbon(carbon_task("fill-mask"))
+"""
+    )
+    run = run_carbon("-rs")
+    assert run.outcomes() == {"skipped": 1}
+    assert (
+        "test_it.py:2: fill-mask needs transformers, which is not installed: pip install 'pytest-carbon[tasks]'"
+        in run.text
+    )
+
+
+def test_what_does_not_fit_skips(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is loaded, with the figures."""
+    from pytest_carbon.tasks import task
+
+    monkeypatch.setattr(task, "_free_bytes", lambda device: 10**9)
+    pytester.makepyfile(
+        test_it="""
+def test_it(carbon, carbon_task):
+    carbon(carbon_task("zero-shot-sentiment", model="google/flan-t5-xxl", weights="random", device="cpu"))
+"""
+    )
+    run = run_carbon("-rs")
+    assert run.outcomes() == {"skipped": 1}
+    assert "google/flan-t5-xxl needs about 4" in run.text
+    assert "GB of memory, and cpu has 1.0 GB free. What helps: a smaller batch_size=" in run.text
+
+
+# --- out of memory ---------------------------------------------------------------------------------
+
+OUT_OF_MEMORY = f"""{DRAWING}
+import torch
+
+ERROR = (
+    "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.10 GiB of which 14.75 MiB is "
+    "free. Process 1 has 79.08 GiB memory in use."
+)
+calls = 0
+
+def greedy(text):
+    global calls
+    calls += 1
+    if calls > 3:
+        raise torch.OutOfMemoryError(ERROR)
+    return summarize(text)
+
+@pytest.mark.carbon_budget(energy="1 mJ")
+def test_greedy(carbon, carbon_task):
+    carbon(carbon_task("summarization", model=greedy, data=["a"]))
+
+def test_next(carbon, carbon_task):
+    carbon(carbon_task("summarization", model=summarize, data=["a"]))
+"""
+RAN_OUT = (
+    "out of memory in the middle of a call: 20.00 MiB more were asked for, and 14.75 MiB of 79.10 GiB were free. "
+    "What helps: a smaller batch_size=, dtype='fp16' or 'bf16', a smaller model, or a device with more memory"
+)
+
+
+def test_out_of_memory_is_inconclusive(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """That test is skipped with the sentence, the next one runs; nothing of it is recorded."""
+    pytester.makepyfile(test_it=OUT_OF_MEMORY)
+    run = run_carbon("-rs", "--carbon-record", "--carbon-meter=battery")
+    assert run.outcomes() == {"passed": 1, "skipped": 1}, run.text
+    assert run.ret == 0
+    assert f"test_it.py:28: {RAN_OUT}" in run.text
+    found = run.measurement("test_greedy")
+    assert (found["verdict"]["status"], found["verdict"]["reason"]) == (
+        "inconclusive",
+        f"nothing was measured: {RAN_OUT}",
+    )
+    assert (found["energy_j_per_call"], found["failure"], found["calls"]) == (None, None, 0)
+    assert found["doubts"] == [{"code": "out-of-memory", "text": RAN_OUT}]
+    assert found["task"]["name"] == "summarization"
+    assert run.status("test_next") == "new"
+    stored = "".join(path.read_text("utf-8") for path in (pytester.path / "carbon-baselines").rglob("*.jsonl"))
+    assert "test_next" in stored
+    assert "test_greedy" not in stored
+
+
+def test_strictly_it_fails(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """As whatever is inconclusive does; but not where the gate only warns."""
+    pytester.makepyfile(test_it=OUT_OF_MEMORY)
+    run = run_carbon("--carbon-strict", "-k", "greedy")
+    assert run.outcomes() == {"failed": 1, "deselected": 1}
+    assert f"--carbon-strict: {RAN_OUT}" in run.text
+    assert run.status("test_greedy") == "inconclusive"
+    warned = run_carbon("--carbon-strict", "--carbon-gate=warn")
+    assert warned.outcomes() == {"passed": 1, "skipped": 1}
+
+
+def test_out_of_memory_without_the_switch(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """A skip as well: the machine has not the memory, whether it is measured or not."""
+    pytester.makepyfile(test_it=OUT_OF_MEMORY.replace("calls > 3", "calls > 0"))
+    assert run_carbon(carbon=False).outcomes() == {"passed": 1, "skipped": 1}
+
+
+def test_out_of_memory_of_other_callables_is_an_error(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """It is the test's own to handle; and so is any other error of a task."""
+    pytester.makepyfile(f"""{OUT_OF_MEMORY}
+def test_plain(carbon):
+    with pytest.raises(torch.OutOfMemoryError):
+        carbon(greedy, "a")
+
+def test_zero(carbon, carbon_task):
+    with pytest.raises(ZeroDivisionError):
+        carbon(carbon_task("summarization", model=lambda text: 1 / 0, data=["a"]))
+""")
+    assert run_carbon("-k", "plain or zero").outcomes() == {"passed": 2, "deselected": 2}
+
+
+# --- a user's own tasks ----------------------------------------------------------------------------
+
+
+def test_a_registered_task(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """The example of the hook's docstring: measured, and in the report."""
+    pytester.makeconftest(example(hookspecs.pytest_carbon_tasks))
+    pytester.makepyfile("""
+import pytest
+from battery import draw
+
+class Translator:
+    def __call__(self, text):
+        draw(len(text))
+        return text.upper()
+
+def test_it(carbon, carbon_task):
+    task = carbon_task("translation", model=Translator(), texts=["guten Tag"])
+    assert carbon(task) == "GUTEN TAG"
+
+def test_unknown(carbon_task):
+    carbon_task("translatoin")
+""")
+    run = run_carbon()
+    assert run.outcomes() == {"passed": 1, "failed": 1}
+    found = run.measurement("test_it")
+    assert found["energy_j_per_call"] == pytest.approx(9.0)
+    assert (found["task"]["name"], found["task"]["model"], found["task"]["tokens_in"]) == (
+        *("translation", "Translator"),
+        2.0,
+    )
+    assert "speech-recognition, translation. Did you mean translation?" in run.text
+
+
+def test_a_task_of_a_folder_is_for_its_tests(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """Whatever hooks of other folders register."""
+    for folder in "ab":
+        (pytester.mkdir(folder) / "conftest.py").write_text(
+            f"def pytest_carbon_tasks(config):\n    return {{'mine': lambda: lambda: {folder!r}}}\n", "utf-8"
+        )
+        (pytester.path / folder / f"test_{folder}.py").write_text(
+            f"def test_it(carbon, carbon_task):\n    assert carbon(carbon_task('mine')) == {folder!r}\n", "utf-8"
+        )
+    assert run_carbon(carbon=False).outcomes() == {"passed": 2}
+
+
+def test_a_registered_task_is_freed(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """Where it has something to free; the last one first, and when the test failed, too."""
+    pytester.makeconftest("""
+freed = []
+
+class Mine:
+    def __init__(self, name):
+        self.name = name
+    def __call__(self):
+        return self.name
+    def free(self):
+        freed.append(self.name)
+
+def pytest_carbon_tasks(config):
+    return {"mine": Mine, "bare": lambda: int}
+
+def pytest_unconfigure():
+    print("freed:", *freed)
+""")
+    pytester.makepyfile("""
+def test_it(carbon, carbon_task):
+    carbon_task("mine", name="one")
+    carbon_task("bare")
+    carbon_task("mine", name="two")
+    assert False
+""")
+    run = run_carbon("-s", carbon=False)
+    assert run.outcomes() == {"failed": 1}
+    assert "freed: two one" in run.text
+
+
+def test_a_name_of_the_study_is_taken(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """A task of that name would be compared with the study's."""
+    pytester.makeconftest("def pytest_carbon_tasks(config):\n    return {'summarization': int}\n")
+    pytester.makepyfile("def test_it(carbon_task):\n    carbon_task('summarization')\n")
+    run = run_carbon(carbon=False)
+    assert run.outcomes() == {"failed": 1}
+    assert "pytest_carbon_tasks has 'summarization', which the study has, too: give yours another name" in run.text
+
+
+def test_a_model_that_stops_early_fails_its_test(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """It is less work, and would look like a saving."""
+    pytester.makepyfile("""
+import types
+import torch
+from battery import draw
+
+class Hasty(torch.nn.Module):
+    config = types.SimpleNamespace(is_encoder_decoder=True)
+    generation_config = types.SimpleNamespace(pad_token_id=0)
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+    def forward(self, input_ids):
+        return input_ids
+    def generate(self, **inputs):
+        draw(1.0)
+        return torch.zeros(1, 6, dtype=int)
+
+class Tokenizer:
+    pad_token, pad_token_id, model_max_length = "x", 0, 10
+    def __call__(self, first, second, **how):
+        return {"input_ids": torch.zeros(len(first), 3, dtype=int)}
+    def batch_decode(self, ids, **how):
+        return ["x"] * len(ids)
+
+def test_early(carbon, carbon_task):
+    carbon(carbon_task("summarization", model=Hasty(), tokenizer=Tokenizer(), data=["a"]))
+
+def test_as_asked(carbon, carbon_task):
+    carbon(carbon_task("summarization", model=Hasty(), tokenizer=Tokenizer(), data=["a"], new_tokens=5))
+""")
+    run = run_carbon()
+    assert run.outcomes() == {"failed": 1, "passed": 1}
+    assert "summarization: the model stopped after 5 of 12 new tokens, so that this call was less work" in run.text
+    assert run.measurement("test_as_asked")["task"]["tokens_out"] == 5

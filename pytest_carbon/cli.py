@@ -1,4 +1,4 @@
-"""``pytest-carbon``: what is done beside a run of the tests: doctor, baseline, record-trace."""
+"""``pytest-carbon``: what is done beside a run of the tests: doctor, baseline, compare, record-trace."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_carbon import __version__
+from pytest_carbon.commands import ascii_only, baseline, compare, width
 
 if TYPE_CHECKING:
     from pytest_carbon.records import Settings
@@ -48,8 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pytest-carbon",
         description="Energy and carbon as a test. Tests are measured by `pytest --carbon`; this is what goes with it.",
-        epilog="Exit status: 0; 1 where doctor finds nothing that can be measured; 2 for a command line that cannot be"
-        " read; 4 for what it names and cannot be used.",
+        epilog="Exit status: 0; 1 where doctor finds nothing that can be measured, where compare finds a regression,"
+        " where baseline check finds a fault; 2 for a command line that cannot be read, or what cannot be compared;"
+        " 4 for what a command names and cannot be used.",
     )
     parser.add_argument("--version", action="version", version=f"pytest-carbon {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -82,10 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.set_defaults(run=_doctor)
 
-    baseline = commands.add_parser(
-        "baseline", help="baseline accept REPORT.json: accept an intended change, away from the machine that measured"
-    )
-    of_baseline = baseline.add_subparsers(metavar="COMMAND", required=True)
+    of_baseline = commands.add_parser(
+        "baseline",
+        help="list, show, check, prune, rename, copy baselines; accept an intended change from a report",
+        description="The upkeep of baselines.",
+    ).add_subparsers(metavar="COMMAND", required=True)
     accept = of_baseline.add_parser(
         "accept",
         help="do what --carbon-accept would have done, from the report of a run",
@@ -102,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
         help="where the baselines are (default: carbon_baseline of the ini file, or carbon-baselines beside it)",
     )
     accept.set_defaults(run=_accept)
+    baseline.add(of_baseline)
+
+    compare.add(commands)
 
     trace = commands.add_parser(
         "record-trace",
@@ -143,8 +148,7 @@ def _doctor(given: argparse.Namespace) -> int:
         raise UsageProblem(f"--json={given.json}: this is a directory; write the path of a file.")
     with _progress() as progress:
         found = examine(settings, given.load, progress=progress)
-    width = min(max(shutil.get_terminal_size().columns, 40), 100)
-    print("\n".join(report.text(found, saved=given.save is not None, width=width, ascii=_ascii())))
+    print("\n".join(report.text(found, saved=given.save is not None, width=width(), ascii=ascii_only())))
     if given.json is not None:
         _write(given.json, report.document(found))
     if given.save is not None:
@@ -186,15 +190,6 @@ def _progress() -> Iterator[Callable[[str], None]]:
         yield show
     finally:
         show("")
-
-
-def _ascii() -> bool:
-    """Whether standard output cannot show what the reports are written with."""
-    try:
-        "±×→·≥–←".encode(sys.stdout.encoding or "utf-8")
-    except (UnicodeEncodeError, LookupError):
-        return True
-    return False
 
 
 # --- what the project says ---------------------------------------------------------------------------

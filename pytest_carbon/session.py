@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 import uuid
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,17 +33,17 @@ from pytest_carbon.records import (
     Verdict,
 )
 from pytest_carbon.reports import jsonfile, terminal
-from pytest_carbon.rig import Rig
 from pytest_carbon.reports.text import about
+from pytest_carbon.rig import Rig
 
 if TYPE_CHECKING:
     from pytest_carbon.meters.protocol import MeterSource
 
 SIGN_OF_LIFE_S = 60.0
 _CARBON = pytest.StashKey[Carbon]()
-
 WEIGHT = pytest.StashKey[float]()
 """How long a test takes, in any unit, where tests take unequally long and that is known before: for the time left."""
+
 
 @dataclass(slots=True)
 class _Test:
@@ -79,6 +80,8 @@ class CarbonSession:
         self._running: _Test | None = None
         self._store: baselines.Store | None = None
         self._stored: dict[str, dict[Key, list[Record]]] = {}
+        self._known: dict[str, Environment] = {}
+        """The environments of what is stored."""
         self._result: SessionResult | None = None
         self._suites: dict[str, SuiteVerdict] = {}
         self._mistaken: set[Key] = set()
@@ -103,8 +106,11 @@ class CarbonSession:
                 g_per_kwh=settings.intensity_g_per_kwh,
                 pue=settings.pue,
             )
-            self._store = baselines.open_store(settings.baseline)
+            shared = not isinstance(settings.baseline, Path)
+            git = environment.git_state(config.rootpath) if shared else environment.GitState()
+            self._store = baselines.open_store(settings.baseline, branch=settings.branch, own=git.branch)
             if settings.record or settings.accept:
+                baselines.refuse_unknown_branch(settings.baseline, git.commit, git.branch)
                 self._store.check_writable()
         except CarbonError as error:
             raise pytest.UsageError(str(error)) from None
@@ -136,13 +142,13 @@ class CarbonSession:
             marked = item.get_closest_marker(options.MARKER) is not None
             if marked or "carbon" in getattr(item, "fixturenames", ()):
                 self._tests[key] = _Test(item, key, options.budgets_of(item), marked)
+                self._pace.add(key, item.stash.get(WEIGHT, 1.0))
 
     def pytest_report_collectionfinish(self) -> list[str]:
         if not self._tests or self._config.option.collectonly:
             return []
         count = len(self._tests)
         return [f"carbon: {count} test{'s' * (count != 1)} to measure; their results come when all are measured"]
-                self._pace.add(key, item.stash.get(WEIGHT, 1.0))
 
     # --- running
 
@@ -178,20 +184,25 @@ class CarbonSession:
         for more in self._config.hook.pytest_carbon_meters(config=self._config):
             sources.update(more)
         assert self._store is not None
-        for known in self._store.environments():
-            self._stored[known] = self._store.load(known)
+        calibration = functools.cache(self._store.calibration)
+        with self._store.snapshot():
+            for known in self._store.environments():
+                self._stored[known] = self._store.load(known)
+                self._known[known] = self._store.describe(known)
+                calibration(known)
+            if hint := self._store.hint():
+                self._notes.append(hint)
         self._rig = Rig(
             self._settings,
             sources=sources,
             synchronise=[f for f in self._config.hook.pytest_carbon_synchronise(config=self._config) if f],
             intensity=self._intensity,
             session=self._session_id,
-            calibration=self._store.calibration,
+            calibration=calibration,
             progress=self._progress.step,
         )
         self._metered_since_s = time.perf_counter()
-        for known in {*self._stored, self._rig.environment().id}:
-            self._store.calibration(known)
+        calibration(self._rig.environment().id)
 
     def _running_name(self) -> tuple[str, str]:
         test = self._running
@@ -209,24 +220,24 @@ class CarbonSession:
         test.log = _Log(item, proxy(item.path))
         session.gethookproxy = lambda path: _Relay(proxy(path), lambda report: self._take(test, report))
         self._running = test
+        self._pace.begin(test.key)
         try:
             return (yield)
         finally:
             del session.gethookproxy
             self._running = None
+            self._pace.end()
             test.log.finish()
             self._waiting += test.waits
             self._progress.waiting(self._waiting, len(self._tests))
 
     def carbon_for(self, item: pytest.Item) -> Carbon:
         """The fixture's value: anew for each run of a test, so that a rerun replaces what went before."""
-        self._pace.begin(test.key)
         s = self._settings
         protocol = Protocol(
             warmup_s=s.warmup_s,
             rounds=s.rounds,
             min_time_s=s.min_time_s,
-            self._pace.end()
             max_time_s=s.max_time_s,
             precision=s.precision,
         )
@@ -238,7 +249,7 @@ class CarbonSession:
                 pytrace=False,
             )
         assert self._rig is not None
-        carbon = Carbon(self._rig.measurer, protocol)
+        carbon = Carbon(self._rig.measurer, protocol, strict=s.strict and s.gate == "fail")
         item.stash[_CARBON] = carbon
         return carbon
 
@@ -332,6 +343,7 @@ class CarbonSession:
             commit=git.commit,
             branch=git.branch,
             dirty=git.dirty,
+            labels=self._settings.labels,
             settings=self._settings,
         )
         problem: BaseException | None = None
@@ -469,10 +481,19 @@ class CarbonSession:
             changes = f", {accepted} of them accepted as changed" if accepted else ""
             count = len(mine)
             self._recording.append(f"recorded {count} measurement{'s' * (count != 1)}{changes} in {self._place(id)}")
+        if self._recorded and self._aside(result.branch):
+            self._recording.append(
+                f"that is {result.branch}'s alone, and the baseline of {self._settings.branch} is as it was: when it is"
+                f" merged, pytest-carbon baseline accept --branch={self._settings.branch} REPORT.json takes it in"
+            )
         for reason, keys in _grouped(decisions).items():
             self._recording.append(
                 f"not recorded: {keys[0]}{f' and {len(keys) - 1} more' if keys[1:] else ''}: {reason}"
             )
+
+    def _aside(self, branch: str | None) -> bool:
+        """Whether what is recorded does not enter the baseline that the gate compares with."""
+        return not isinstance(self._settings.baseline, Path) and branch not in (None, self._settings.branch)
 
     def _gone(self, id: str) -> None:
         """With ``--carbon-strict``: baselines whose test is gone from a collected module, or with its module from where
@@ -559,8 +580,11 @@ class CarbonSession:
         """What runs a test again from where pytest was called, and compares it with the same baselines."""
         option = self._config.option
         flags = {
-            f"--carbon-{what}": getattr(option, f"carbon_{what}") for what in ("meter", "gpus", "domains", "baseline")
+            f"--carbon-{what}": getattr(option, f"carbon_{what}")
+            for what in ("meter", "gpus", "domains", "baseline", "branch")
         }
+        if not isinstance(self._settings.baseline, Path):  # as given it may have a password
+            flags["--carbon-baseline"] = option.carbon_baseline and self._settings.baseline
         words = [f"{flag}={value}" for flag, value in flags.items() if value is not None]
         if item.path.is_relative_to(self._config.rootpath):
             path = os.path.relpath(item.path, self._config.invocation_params.dir)
@@ -587,7 +611,13 @@ class CarbonSession:
         if any(key in self._stored_in(id) for key in keys):
             return None
         holding = [there for there, stored in self._stored.items() if any(key in stored for key in keys)]
-        return environment.nearest(id, holding or ([] if id in self._stored else self._stored))
+        found = self._nearest(id, holding or ([] if id in self._stored else list(self._stored)))
+        return found[0] if found else None
+
+    def _nearest(self, id: str, others: Iterable[str]) -> list[tuple[str, str]]:
+        """Other environments that have a baseline, the nearest first, and how they differ from one."""
+        assert self._rig is not None
+        return environment.nearest(self._rig.environment(id), [self._known[other] for other in others])
 
     def _seen_from(self, id: str) -> terminal.Stored:
         """What is stored, as seen from an environment of this run."""
@@ -597,7 +627,7 @@ class CarbonSession:
         sentence = None
         if id not in known and (found := self._elsewhere(id, measured)) is not None:
             first, sentence = found
-            known = [first, *(k for k in known if k != first)]
+            known = [first, *(f"{other} ({how})" for other, how in self._nearest(id, known) if other != first)]
         ran = {t.nodeid for t in self._result.tests}
         return terminal.Stored(
             known,
@@ -739,41 +769,6 @@ class _Failure:
         return self._text
 
 
-class _Progress:
-    """Shows on a terminal what a measurement is doing, behind what stands on the line, and takes it away again."""
-
-    def __init__(
-        self, config: pytest.Config, running: Callable[[], tuple[str, str]], pace: _Pace, ascii: Callable[[], bool]
-    ) -> None:
-        self._config = config
-        self._ascii = ascii
-        self._running = running
-        self._shown_s = 0.0
-        self._written_s = time.perf_counter()
-
-    def step(self, step: str) -> None:
-        """What the measurement under way is doing: five times a second at most."""
-        now_s = time.perf_counter()
-        if now_s - self._shown_s >= 0.2:
-            self._shown_s = now_s
-            test, name = self._running()
-            steps = [text for text in (step, str(self._pace)) if text]
-            self._show(lambda width: terminal.progress(test, name, steps, width=width, ascii=self._ascii()))
-
-    def waiting(self, reports: int, tests: int) -> None:
-        """How many reports wait, between tests; a line a minute where there is no terminal, so that CI sees life."""
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and not reporter.isatty and time.perf_counter() - self._written_s > SIGN_OF_LIFE_S:
-            self._written_s = time.perf_counter()
-            reporter.ensure_newline()
-            left_s = self._pace.left_s or 0.0
-            left = f", about {about(left_s)} left" if left_s >= 60 else ""
-            reporter.write_line(
-                f"carbon: {reports} of {tests} tests measured{left}, their results wait for the last one"
-            )
-        self._show(lambda width: terminal.waiting(reports, width=width, ascii=self._ascii()) if reports else "")
-
-    def clear(self) -> None:
 class _Pace:
     """How far the run is, and how long the rest will take at the pace so far."""
 
@@ -815,6 +810,42 @@ class _Pace:
         return f"test {number} of {len(self._weights)}{f' · about {about(left_s)} left' if left_s is not None else ''}"
 
 
+class _Progress:
+    """Shows on a terminal what a measurement is doing, behind what stands on the line, and takes it away again."""
+
+    def __init__(
+        self, config: pytest.Config, running: Callable[[], tuple[str, str]], pace: _Pace, ascii: Callable[[], bool]
+    ) -> None:
+        self._config = config
+        self._pace = pace
+        self._ascii = ascii
+        self._running = running
+        self._shown_s = 0.0
+        self._written_s = time.perf_counter()
+
+    def step(self, step: str) -> None:
+        """What the measurement under way is doing: five times a second at most."""
+        now_s = time.perf_counter()
+        if now_s - self._shown_s >= 0.2:
+            self._shown_s = now_s
+            test, name = self._running()
+            steps = [text for text in (step, str(self._pace)) if text]
+            self._show(lambda width: terminal.progress(test, name, steps, width=width, ascii=self._ascii()))
+
+    def waiting(self, reports: int, tests: int) -> None:
+        """How many reports wait, between tests; a line a minute where there is no terminal, so that CI sees life."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and not reporter.isatty and time.perf_counter() - self._written_s > SIGN_OF_LIFE_S:
+            self._written_s = time.perf_counter()
+            reporter.ensure_newline()
+            left_s = self._pace.left_s or 0.0
+            left = f", about {about(left_s)} left" if left_s >= 60 else ""
+            reporter.write_line(
+                f"carbon: {reports} of {tests} tests measured{left}, their results wait for the last one"
+            )
+        self._show(lambda width: terminal.waiting(reports, width=width, ascii=self._ascii()) if reports else "")
+
+    def clear(self) -> None:
         self._show(lambda width: "")
 
     def _show(self, text: Callable[[int], str]) -> None:
@@ -822,7 +853,6 @@ class _Pace:
         if reporter is None or not getattr(reporter, "isatty", False) or reporter.verbosity < 0:
             return
         writer = reporter._tw
-        self._pace = pace
         room = writer.fullwidth - writer.width_of_current_line - 2
         if room < 20:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,9 +18,10 @@ from hypothesis import strategies as st
 
 from pytest_carbon import environment
 from pytest_carbon.environment import GitState, describe, difference, environment_id, git_state, nearest
-from pytest_carbon.machine import Processor
-from pytest_carbon.meters.nvml import AVERAGE, COUNTER, INSTANT
-from pytest_carbon.records import Domain, Gpu
+from pytest_carbon.machine import Processor, parse_cpuinfo
+from pytest_carbon.meters.nvml import AVERAGE, COUNTER, INSTANT, NvmlMeter
+from pytest_carbon.records import Domain, Environment, Gpu
+from simulation import SimulatedGpu, SimulatedNvml
 
 XEON = Processor("Intel(R) Xeon(R) Platinum 8480C", 224, sockets=2)
 H100 = Gpu(0, "GPU-1", "NVIDIA H100 80GB HBM3", 700.0, 85899345920)
@@ -151,48 +154,173 @@ def test_boot_is_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.fullmatch(r"minute-\d{7,}", environment._boot() or "")
 
 
+# --- what leaves an id as it is ------------------------------------------------------------------
+
+CPUINFO = """\
+processor\t: 0
+model name\t: Intel(R) Xeon(R) Platinum 8480C CPU @ 2.00GHz
+cpu MHz\t\t: 2000.000
+flags\t\t: fpu hypervisor
+"""
+
+
+@pytest.fixture
+def reads_as(tmp_path: Path, nvml_library: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a machine with a simulated GPU is, with another driver, boot, host name, cpuinfo, and so on."""
+    made = itertools.count()
+
+    def read(
+        gated: str = "gpu", *, driver: str = "580.65.06", cpuinfo: str = CPUINFO, boot: str = "b0", **changes: Any
+    ) -> Environment:
+        gpu = SimulatedGpu(**{field: changes.pop(field) for field in ("uuid", "name") if field in changes})
+        with (
+            monkeypatch.context() as patch,
+            SimulatedNvml(tmp_path / f"machine{next(made)}", [gpu], library=nvml_library, driver=driver) as sim,
+        ):
+            for setting, value in changes.items():
+                getattr(sim, f"set_{setting}")(0, value)
+            patch.setattr(environment, "_boot", lambda: boot)
+            patch.setattr(environment.machine, "processor", lambda: parse_cpuinfo(cpuinfo, 224))
+            meter = NvmlMeter()
+            try:
+                counted = list(meter.domains) if "gpu" in gated else []
+                counted += domains(*(name for name in ("cpu:0", "dram:0") if name[:-2] in gated))
+                return describe(meter.gpus(), counted, driver=meter.driver_version())
+            finally:
+                meter.close()
+
+    return read
+
+
+@pytest.mark.parametrize("gated", ["gpu", "cpu dram", "gpu cpu"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"boot": "b1"},
+        {"driver": "580.126.20"},
+        {"driver": "595.10"},
+        {"cpuinfo": CPUINFO.replace("2000.000", "3799.874").replace("@ 2.00GHz", "@ 3.80GHz")},
+        {"temperature": 84.0, "throttle": 0x20},
+        {"power_limit": 699.7},
+        {"uuid": "GPU-of-the-same-model-in-the-next-machine"},
+    ],
+    ids=lambda change: " ".join(change),
+)
+def test_an_id_outlives_what_comes_and_goes(reads_as: Any, gated: str, change: dict[str, Any]) -> None:
+    """A reboot, a driver's release, clocks, heat, a rounded limit, a card of the same model."""
+    before, after = reads_as(gated), reads_as(gated, **change)
+    assert before != after or "cpuinfo" in change or "temperature" in change
+    assert after.id == before.id
+
+
+def test_an_id_outlives_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another host name, another working folder, fewer processors for this process: the machine is the same."""
+    before = describe([H100], domains("gpu:0", "cpu:0"), driver=None).id
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "3f9c1e", "7.0", "#1", "x86_64")))
+    monkeypatch.setattr("socket.gethostname", lambda: "3f9c1e")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    monkeypatch.chdir("/")
+    assert describe([H100], domains("gpu:0", "cpu:0"), driver=None).id == before
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ({"power_limit": 500.0}, "same GPU, power limit 700 W → 500 W"),
+        (
+            {"name": "NVIDIA H200"},
+            "another GPU: NVIDIA H100 80GB HBM3 there, NVIDIA H200 here",
+        ),
+    ],
+)
+def test_an_id_changes_with_what_costs(reads_as: Any, change: dict[str, Any], differs: str) -> None:
+    """And what differs is said."""
+    before, after = reads_as(), reads_as(**change)
+    assert after.id != before.id
+    assert difference(before, after) == differs
+
+
 # --- what differs ------------------------------------------------------------------------------------
+
+
+def known(id: str, *gpus: str, cpu: str | None = None) -> Environment:
+    """As a baseline's header has it."""
+    return Environment(id, tuple(Gpu(i, "", name) for i, name in enumerate(gpus)), cpu=cpu)
 
 
 @pytest.mark.parametrize(
     ("there", "here", "text"),
     [
         (
-            "1x-nvidia-h100-80gb-hbm3-700w-gpu",
-            "1x-nvidia-h100-80gb-hbm3-500w-gpu",
+            known("1x-nvidia-h100-80gb-hbm3-700w-gpu"),
+            known("1x-nvidia-h100-80gb-hbm3-500w-gpu"),
             "same GPU, power limit 700 W → 500 W",
         ),
         (
-            "1x-nvidia-h100-80gb-hbm3-gpu",
-            "2x-nvidia-h100-80gb-hbm3-500w-gpu",
-            "same GPU, 1 → 2 GPUs, power limit unknown → 500 W",
+            known("2x-nvidia-h100-80gb-hbm3-700w-gpu"),
+            known("1x-nvidia-h100-80gb-hbm3-700w-gpu"),
+            "same GPU, 2 GPUs there, 1 here",
         ),
         (
-            "1x-nvidia-a100-sxm4-80gb-400w-gpu",
-            "1x-nvidia-h100-80gb-hbm3-700w-gpu",
-            "nvidia-a100-sxm4-80gb → nvidia-h100-80gb-hbm3, power limit 400 W → 700 W",
+            known("1x-nvidia-h100-80gb-hbm3-gpu"),
+            known("2x-nvidia-h100-80gb-hbm3-500w-gpu"),
+            "same GPU, 1 GPU there, 2 here, power limit unknown → 500 W",
         ),
         (
-            "amd-epyc-7763-128c-cpu-dram",
-            "amd-epyc-7763-64c-cpu-dram-estimated",
-            "same processor, 128 → 64 threads, measured → estimated",
+            known("1x-nvidia-a100-sxm4-80gb-400w-gpu", "NVIDIA A100-SXM4-80GB"),
+            known("1x-nvidia-h100-80gb-hbm3-700w-gpu", "NVIDIA H100 80GB HBM3"),
+            "another GPU: NVIDIA A100-SXM4-80GB there, NVIDIA H100 80GB HBM3 here, power limit 400 W → 700 W",
         ),
-        ("amd-epyc-7763-128c-cpu", "amd-epyc-7763-128c-cpu-dram", "same processor, cpu → cpu + dram"),
         (
-            "1x-nvidia-h100-700w-gpu",
-            "intel-xeon-8c-cpu-estimated",
-            "nvidia-h100 → intel-xeon, power limit 700 W → unknown, gpu → cpu, measured → estimated",
+            known("1x-nvidia-a100-sxm4-80gb-700w-gpu"),
+            known("1x-nvidia-h100-80gb-hbm3-700w-gpu", "NVIDIA H100 80GB HBM3"),
+            "another GPU: nvidia-a100-sxm4-80gb there, NVIDIA H100 80GB HBM3 here",
         ),
-        ("1x-h100-700w-gpu", "1x-h100-700w-gpu-integrated", "same GPU, an energy counter → integrated power"),
         (
-            "1x-tesla-v100-300w-2x-nvidia-h100-700w-gpu",
-            "1x-tesla-v100-300w-2x-nvidia-h100-600w-gpu",
+            known("1x-nvidia-h100-700w-gpu", "NVIDIA H100", cpu="Intel Xeon"),
+            known("1x-nvidia-h100-700w-intel-xeon-8c-gpu-cpu-estimated", "NVIDIA H100", cpu="Intel Xeon"),
+            "same GPU, gpu counted there, gpu + cpu here, measured there, estimated here",
+        ),
+        (
+            known("1x-nvidia-h100-700w-amd-epyc-7763-8c-gpu-cpu", "NVIDIA H100", cpu="AMD EPYC 7763"),
+            known("1x-nvidia-h100-700w-intel-xeon-8c-gpu-cpu", "NVIDIA H100", cpu="Intel Xeon"),
+            "same GPU, another processor: AMD EPYC 7763 there, Intel Xeon here",
+        ),
+        (
+            known("amd-epyc-7763-128c-cpu-dram"),
+            known("amd-epyc-7763-64c-cpu-dram-estimated"),
+            "same processor, 128 threads there, 64 here, measured there, estimated here",
+        ),
+        (
+            known("intel-xeon-8c-cpu-estimated"),
+            known("intel-xeon-8c-cpu"),
+            "same processor, estimated there, measured here",
+        ),
+        (
+            known("amd-epyc-7763-128c-cpu"),
+            known("amd-epyc-7763-128c-cpu-dram"),
+            "same processor, cpu counted there, cpu + dram here",
+        ),
+        (
+            known("1x-nvidia-h100-700w-gpu"),
+            known("intel-xeon-8c-cpu-estimated", cpu="Intel Xeon"),
+            "nvidia-h100 there, Intel Xeon here, gpu counted there, cpu here, measured there, estimated here",
+        ),
+        (
+            known("1x-h100-700w-gpu"),
+            known("1x-h100-700w-gpu-integrated"),
+            "same GPU, an energy counter there, integrated power here",
+        ),
+        (
+            known("1x-tesla-v100-300w-2x-nvidia-h100-700w-gpu"),
+            known("1x-tesla-v100-300w-2x-nvidia-h100-600w-gpu"),
             "same GPU, power limit 300+700 W → 300+600 W",
         ),
+        (known("my-folder"), known("my-other-folder"), "another processor: my-folder there, my-other-folder here"),
     ],
 )
-def test_differences_are_a_sentence(there: str, here: str, text: str) -> None:
-    """From what is stored to what is here."""
+def test_differences_are_a_sentence(there: Environment, here: Environment, text: str) -> None:
+    """From what is stored to what is here, with the hardware's names where they are known."""
     assert difference(there, here) == text
 
 
@@ -204,33 +332,30 @@ def test_the_nearest_environment() -> None:
         "4x-nvidia-h100-80gb-hbm3-500w-gpu",
         "1x-nvidia-h100-80gb-hbm3-700w-gpu",
     ]
-    here = "1x-nvidia-h100-80gb-hbm3-500w-gpu"
-    order = []
-    while stored:
-        found = nearest(here, stored)
-        assert found is not None
-        assert found[1] == difference(found[0], here)
-        order.append(found[0])
-        stored.remove(found[0])
-    assert order == [
-        "1x-nvidia-h100-80gb-hbm3-700w-gpu",
-        "4x-nvidia-h100-80gb-hbm3-500w-gpu",
-        "1x-nvidia-a100-sxm4-80gb-500w-gpu",
-        "intel-xeon-8c-cpu-estimated",
+    here = Environment("1x-nvidia-h100-80gb-hbm3-500w-gpu")
+    assert nearest(here, map(Environment, stored)) == [
+        (id, difference(Environment(id), here))
+        for id in (
+            "1x-nvidia-h100-80gb-hbm3-700w-gpu",
+            "4x-nvidia-h100-80gb-hbm3-500w-gpu",
+            "1x-nvidia-a100-sxm4-80gb-500w-gpu",
+            "intel-xeon-8c-cpu-estimated",
+        )
     ]
 
 
 def test_nothing_is_near_where_nothing_is_stored() -> None:
     """Nor is this environment near itself."""
-    assert nearest("intel-xeon-8c-cpu", []) is None
-    assert nearest("intel-xeon-8c-cpu", ["intel-xeon-8c-cpu"]) is None
+    here = Environment("intel-xeon-8c-cpu")
+    assert nearest(here, []) == []
+    assert nearest(here, [here]) == []
 
 
 @given(st.from_regex(r"[a-z0-9]+(-[a-z0-9]+){0,9}", fullmatch=True), st.from_regex(r"[a-z0-9-]{1,60}", fullmatch=True))
 def test_any_folder_name_can_be_compared(there: str, here: str) -> None:
     """A folder that somebody made is a stored environment like others."""
-    assert difference(there, here)
-    assert nearest(here, [there, here]) is not None or there == here
+    assert difference(Environment(there), Environment(here))
+    assert len(nearest(Environment(here), [Environment(there), Environment(here)])) == (there != here)
 
 
 # --- git -------------------------------------------------------------------------------------------

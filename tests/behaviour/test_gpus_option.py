@@ -112,9 +112,9 @@ def test_second(carbon):
     assert run.measurement("first")["environment"] == H100
     assert run.measurement("second")["environment"] == two
     assert run.text.index(f"carbon: {H100} =") < run.text.index(f"carbon: {two} =")
-    assert f"nearest environment with a baseline: {H100} (same GPU, 1 → 2 GPUs)" in run.text
+    assert f"nearest environment with a baseline: {H100} (same GPU, 1 GPU there, 2 here)" in run.text
     assert "GPUs that a test has opened stay open" in run.text
-    assert f"nearest {H100}: same GPU, 1 → 2 GPUs" in run.text
+    assert f"nearest {H100}: same GPU, 1 GPU there, 2 here" in run.text
 
 
 def test_one_that_a_child_uses(

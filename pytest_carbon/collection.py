@@ -1,0 +1,54 @@
+"""``python -m pytest_carbon.collection FILE …``: what pytest collects here, by the ids that baselines know tests by.
+
+A process of its own, started by ``pytest-carbon baseline prune``: collecting runs the project's conftest files and
+imports its tests.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_carbon.session import test_id
+
+
+class _Collector:
+    """Writes down what was collected, and what may be missing from it."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._content: dict[str, Any] = {"modules": [], "skipped": [], "errors": [], "deselected": 0}
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        kind = {"passed": "modules", "skipped": "skipped", "failed": "errors"}[report.outcome]
+        self._content[kind].append(report.nodeid)
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self._content["deselected"] += len(items)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        config = session.config
+        here = config.invocation_params.dir
+        self._content["tests"] = sorted({test_id(item) for item in session.items})
+        self._content["root"] = str(config.rootpath.resolve())
+        self._content["places"] = [str((here / arg).resolve()) for arg in config.args]
+        self._content["part"] = [arg for arg in config.args if "::" in arg]
+        if getattr(config.option, "lf", False):
+            self._content["part"].append("--last-failed")
+
+    def pytest_sessionfinish(self) -> None:
+        self._file.write_text(json.dumps(self._content), encoding="utf-8")
+
+
+def main(file: str, *arguments: str) -> int:
+    """Collect; pytest's exit status."""
+    return int(pytest.main(["--collect-only", "-q", *arguments], plugins=[_Collector(Path(file))]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,384 @@
+"""Two runs, or baselines, side by side: what HEAD costs more or less than BASE, by the gate's own rule.
+
+BASE is what the gate calls the baseline: the records of a baseline, or a report as a baseline of one batch. HEAD is
+what it judges: a report, or the newest epoch of a baseline, taken as one batch of which each batch counts the same.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+from statistics import geometric_mean
+from typing import NamedTuple
+
+from pytest_carbon import baselines, environment, gate
+from pytest_carbon.baselines import address
+from pytest_carbon.baselines.files import collector_waits, read_file
+from pytest_carbon.records import (
+    Environment,
+    Key,
+    Measurement,
+    Record,
+    SessionResult,
+    SessionScore,
+    SuiteVerdict,
+    UsageProblem,
+    Verdict,
+)
+from pytest_carbon.reports import jsonfile
+from pytest_carbon.reports.text import count, listing
+
+_ALIKE = 0.8
+"""Ids whose similarity (difflib's ratio) is below this are two tests, not one that was renamed."""
+_MOST_COMPARED = 20_000
+"""So many pairs of ids are looked at for one that was renamed: some seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two: a report, or baselines."""
+
+    place: str
+    """As the user named it."""
+    result: SessionResult | None
+    """The report's run; None for baselines."""
+    environments: Mapping[str, Environment]
+    stored: Mapping[str, Mapping[Key, Sequence[Record]]]
+    """By environment: what has a figure, as a baseline has it."""
+    measured: Mapping[str, Mapping[Key, tuple[Measurement, Verdict]]]
+    """By environment: everything that a report has; nothing of baselines."""
+
+    def keys(self, environment_id: str) -> list[Key]:
+        """What was measured or stored in one environment, in the order of the run."""
+        return list({**self.measured.get(environment_id, {}), **self.stored.get(environment_id, {})})
+
+    def records(self, environments: Collection[str]) -> list[Record]:
+        """What it has of some environments, oldest first."""
+        found = [r for id in environments for each in self.stored.get(id, {}).values() for r in each]
+        return sorted(found, key=lambda record: record.created)
+
+
+class Row(NamedTuple):
+    """One measurement on both sides; J/call as the gate scores them."""
+
+    key: Key
+    base_j: float | None
+    head_j: float | None
+    verdict: Verdict
+    doubts: tuple[str, ...]
+    """Their codes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One environment that both sides know."""
+
+    environment: Environment
+    suite: SuiteVerdict
+    rows: tuple[Row, ...]
+    only_base: tuple[Key, ...] = ()
+    only_head: tuple[Key, ...] = ()
+    renamed: Mapping[Key, Key] | None = None
+    """What BASE alone has, and what is perhaps its new name in HEAD."""
+    own: tuple[Key, ...] = ()
+    """What BASE has from HEAD's own session and from no other."""
+    unmeasured: tuple[Key, ...] = ()
+    """What could not be measured in BASE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    base: Side
+    head: Side
+    parts: tuple[Part, ...]
+    tolerance: float
+    false_alarms: float
+    notes: tuple[str, ...] = ()
+    """What else differs, in sentences."""
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for part in self.parts for row in part.rows]
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is a regression, or something that HEAD failed to measure."""
+        return any(row.verdict.failed for row in self.rows)
+
+
+# --- what is compared ----------------------------------------------------------------------------
+
+
+def read(place: str, *, branch: str | None = None) -> Side:
+    """A report of ``--carbon-json``, a directory of baselines, an environment's folder in it, one file, or a URL, of
+    whose records those of one branch count.
+
+    Raises :class:`UsageProblem` and :class:`~pytest_carbon.records.BaselineError`.
+    """
+    path = address.place(place, Path.cwd())
+    if isinstance(path, address.DatabaseUrl):
+        return _of_store(str(path), baselines.open_store(path, branch=branch), None)
+    if path.is_dir():
+        first = min(path.rglob("*.jsonl"), default=None)
+        of = None if first is None else read_file(first)[0].id
+        if of == path.resolve().name:  # the folder of one environment
+            return _of_store(place, baselines.open_store(path.resolve().parent), of)
+        return _of_store(place, baselines.open_store(path), None)
+    if path.suffix == ".jsonl":
+        found, records = read_file(Path(place).expanduser())
+        by_key: dict[Key, list[Record]] = {}
+        for record in records:
+            by_key.setdefault(record.key, []).append(record)
+        return Side(place, None, {found.id: found}, {found.id: by_key}, {})
+    return _of_report(place, jsonfile.read(Path(place).expanduser()))
+
+
+def _of_store(place: str, store: baselines.Store, only: str | None) -> Side:
+    with store.snapshot():
+        ids = store.environments() if only is None else [only]
+        if not ids:
+            raise UsageProblem(f"{place}: there are no baselines in it.")
+        return Side(place, None, {id: store.describe(id) for id in ids}, {id: store.load(id) for id in ids}, {})
+
+
+def _of_report(place: str, result: SessionResult) -> Side:
+    environments = {each.id: each for each in (result.environment, *(other for other, _ in result.others))}
+    stored: dict[str, dict[Key, Sequence[Record]]] = {}
+    measured: dict[str, dict[Key, tuple[Measurement, Verdict]]] = {}
+    for test in result.tests:
+        for measurement, verdict in test.measurements:
+            id, key = measurement.environment, (test.nodeid, measurement.name)
+            environments.setdefault(id, replace(result.environment, id=id))
+            measured.setdefault(id, {})[key] = measurement, verdict
+            if measurement.failure is None and _has_figures(measurement):
+                stored.setdefault(id, {})[key] = baselines.records_of(result, test, measurement)
+    return Side(place, result, environments, stored, measured)
+
+
+def _has_figures(measurement: Measurement) -> bool:
+    figures = [f for score in measurement.sessions for f in (score.energy_j_per_call, score.duration_s_per_call)]
+    return bool(figures) and all(isfinite(figure) and figure > 0 for figure in figures)
+
+
+# --- comparing -----------------------------------------------------------------------------------
+
+
+def compare(base: Side, head: Side, *, tolerance: float, false_alarms: float) -> Comparison:
+    """Verdicts on what is on both sides. Raises :class:`UsageProblem` where that is nothing."""
+    parts = []
+    for id, there in head.environments.items():
+        if id in base.environments and (part := _part(base, head, there, tolerance, false_alarms)) is not None:
+            parts.append(part)
+    comparison = Comparison(base, head, tuple(parts), tolerance, false_alarms, tuple(_notes(base, head)))
+    if not any(row.verdict.change is not None or row.verdict.status == "pass" for row in comparison.rows):
+        raise UsageProblem(_why_nothing(comparison))
+    return comparison
+
+
+def _part(base: Side, head: Side, there: Environment, tolerance: float, false_alarms: float) -> Part | None:
+    in_base, in_head = base.keys(there.id), head.keys(there.id)
+    stored = base.stored.get(there.id, {})
+    common = [key for key in in_head if key in stored]
+    if not in_base or not in_head:
+        return None
+    candidates = [_candidate(base, head, there.id, key) for key in common]
+    with collector_waits():
+        verdicts, suite = gate.judge(
+            candidates,
+            stored,
+            tolerance=tolerance,
+            false_alarms=false_alarms,
+            estimated=there.id.endswith("-estimated"),
+        )
+    rows = [_row(candidate, verdicts[candidate.key], stored[candidate.key]) for candidate in candidates]
+    known_base, known_head = set(in_base), set(in_head)
+    only_base = tuple(key for key in in_base if key not in known_head)
+    only_head = tuple(key for key in in_head if key not in known_base)
+    return Part(
+        environment=there,
+        suite=suite,
+        rows=tuple(row for row in rows if row.verdict.status != "new"),
+        only_base=only_base,
+        only_head=only_head,
+        renamed=renamed(only_base, only_head),
+        own=tuple(row.key for row in rows if row.verdict.status == "new"),
+        unmeasured=tuple(key for key in in_head if key in known_base and key not in stored),
+    )
+
+
+def _candidate(base: Side, head: Side, id: str, key: Key) -> gate.Candidate:
+    """HEAD's measurement as the gate takes it, with BASE's doubts and error: they can explain a change as well."""
+    found, before = head.measured.get(id, {}).get(key), base.measured.get(id, {}).get(key)
+    errors = [error for pair in (found, before) if pair and (error := _relative_error(pair[0])) is not None]
+    doubts = [*found[0].doubts] if found else []
+    if before:
+        doubts += [
+            replace(doubt, code=f"{doubt.code} in BASE", text=f"in BASE, {doubt.text}")
+            for doubt in before[0].doubts
+            if doubt.of_figure
+        ]
+    marker = found or before
+    return gate.Candidate(
+        key=key,
+        sessions=found[0].sessions if found else _as_one_batch(head.stored[id][key]),
+        error=max(errors, default=None),
+        doubts=tuple(doubts),
+        tolerance=marker[1].tolerance if marker else None,
+        failure=found[0].failure if found else None,
+    )
+
+
+def _relative_error(measurement: Measurement) -> float | None:
+    energy_j, error_j = measurement.energy_j_per_call, measurement.energy_j_per_call_error
+    return error_j / energy_j if energy_j and error_j is not None else None
+
+
+def _as_one_batch(records: Sequence[Record]) -> tuple[SessionScore, ...]:
+    """The batches of the newest epoch, each as if it had been a session: of these, a batch is the mean."""
+    held = gate.baseline(records)
+    assert held is not None
+    return tuple(
+        SessionScore(
+            f"HEAD, batch {number}",
+            geometric_mean(record.energy_j_per_call for record in batch),
+            geometric_mean(record.duration_s_per_call for record in batch),
+        )
+        for number, batch in enumerate(held.batches, 1)
+    )
+
+
+def _row(candidate: gate.Candidate, verdict: Verdict, records: Sequence[Record]) -> Row:
+    energies_j = [score.energy_j_per_call for score in candidate.sessions]
+    known = candidate.failure is None and energies_j and min(energies_j) > 0
+    base_j = verdict.baseline_j_per_call
+    return Row(
+        candidate.key,
+        geometric_mean(batch.energy_j_per_call for batch in _as_one_batch(records)) if base_j is None else base_j,
+        geometric_mean(energies_j) if known else None,
+        verdict,
+        tuple(doubt.code for doubt in candidate.doubts),
+    )
+
+
+def renamed(gone: Iterable[Key], new: Iterable[Key]) -> dict[Key, Key]:
+    """What BASE alone has → what is perhaps its new name: the same test in another module, or nearly the same id."""
+    left = list(dict.fromkeys(new))
+    functions: dict[Key, list[Key]] = {}
+    for test, name in left:
+        functions.setdefault((test.partition("::")[2], name), []).append((test, name))
+    gone = list(gone)
+    found: dict[Key, Key] = {}
+    for test, name in gone:
+        moved = functions.get((test.partition("::")[2], name), [])
+        if len(moved) == 1:
+            found[test, name] = moved.pop()
+    taken = set(found.values())
+    left = [key for key in left if key not in taken]
+    gone = [key for key in gone if key not in found]
+    for test, name in gone[: _MOST_COMPARED // max(len(left), 1)]:
+        ids = [other for other, n in left if n == name]
+        for alike in difflib.get_close_matches(test, ids, n=1, cutoff=_ALIKE):
+            found[test, name] = (alike, name)
+            left.remove((alike, name))
+    return found
+
+
+# --- what else is to be said -----------------------------------------------------------------------
+
+
+def label(key: Key) -> str:
+    test, name = key
+    return test if name == "call" else f"{test} · {name}"
+
+
+def _why_nothing(comparison: Comparison) -> str:
+    """Why not one measurement could be compared, and what to do."""
+    base, head = comparison.base, comparison.head
+    places = f"{base.place} and {head.place}"
+    failed = [label(row.key) for row in comparison.rows] + [label(k) for p in comparison.parts for k in p.unmeasured]
+    if any(part.own for part in comparison.parts):
+        return (
+            f"{places} cannot be compared: both are of the same session, and what was measured once did not change."
+            " Give reports of two runs, or a baseline that holds other sessions, too."
+        )
+    if failed:
+        return f"{places} cannot be compared: what both have could not be measured ({listing(failed)})."
+    if comparison.parts:
+        part = comparison.parts[0]
+        text = (
+            f"{places} have no measurement in common: BASE has {_some(part.only_base)}, and HEAD has"
+            f" {_some(part.only_head)}."
+        )
+        if part.renamed:
+            old, new = next(iter(part.renamed.items()))
+            return f"{text} If {label(old)} is now {label(new)}, measure BASE again with the new names{_rename(base)}."
+        return f"{text} Are they of the same project, and of the same tests?"
+    ids = [id for id in head.environments if head.keys(id)]
+    if not ids or not any(map(base.keys, base.environments)):
+        return f"{places} cannot be compared: nothing was measured in {head.place if not ids else base.place}."
+    return (
+        f"{places} cannot be compared, for figures of different environments differ for reasons of their own."
+        f" {'. '.join(_elsewhere(base, head))}."
+    )
+
+
+def _rename(side: Side) -> str:
+    return "" if side.result else " (pytest-carbon baseline rename OLD NEW)"
+
+
+def _some(keys: Sequence[Key]) -> str:
+    return f"{count(len(keys))} ({listing([label(key) for key in keys], 2)})"
+
+
+def _elsewhere(base: Side, head: Side) -> Iterator[str]:
+    """What of HEAD is of an environment that BASE does not know, and which of BASE's is nearest."""
+    others = [each for id, each in base.environments.items() if base.keys(id)]
+    for id, there in head.environments.items():
+        if head.keys(id) and id not in {other.id for other in others}:
+            found = environment.nearest(there, others)
+            text = f"HEAD has {_some(head.keys(id))} in {id}"
+            if found:
+                nearest, how = found[0]
+                text += f", and the nearest environment of BASE is {nearest} ({how})"
+            yield text.replace(" there", " in BASE").replace(" here", " in HEAD")
+
+
+def _notes(base: Side, head: Side) -> Iterator[str]:
+    shared = set(head.environments) & set(base.environments)
+    if shared:
+        yield from (f"not compared: {sentence}" for sentence in _elsewhere(base, head))
+    was, now = base.result, head.result
+    if was and now:
+        before, after = was.environment.pytest_carbon, now.environment.pytest_carbon
+        if before != after and before and after:
+            yield (
+                f"BASE was measured by pytest-carbon {before}, HEAD by {after}: where the two measure differently, that"
+                " is in the change"
+            )
+        yield from _sources(base, head)
+    if now and (records := base.records(shared)) and records[-1].created > now.created:
+        yield (
+            f"HEAD is from {now.created}, and BASE has figures from later, {records[-1].created}: are the two swapped,"
+            " or did a clock run backwards?"
+        )
+
+
+def _sources(base: Side, head: Side) -> Iterator[str]:
+    """Domains that were counted by one meter in BASE, and by another in HEAD: the environment's id does not tell."""
+    counted = [
+        {
+            (id, taken.domain.name): taken.domain.source
+            for id, by_key in side.measured.items()
+            for measurement, _ in by_key.values()
+            for taken in measurement.domains
+            if taken.domain.name in measurement.gated
+        }
+        for side in (base, head)
+    ]
+    for at, before in counted[0].items():
+        after = counted[1].get(at, before)
+        if after != before:
+            yield f"{at[1]} was counted by {before} in BASE, by {after} in HEAD: two meters need not agree"

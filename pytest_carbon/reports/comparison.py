@@ -1,0 +1,366 @@
+"""What ``pytest-carbon compare`` found, for people, for a pull request, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+from pytest_carbon import gate
+from pytest_carbon.compare import Comparison, Part, Row, Side, label
+from pytest_carbon.records import Key, Status, Verdict
+from pytest_carbon.reports.text import (
+    UNKNOWN,
+    Column,
+    Page,
+    Quantity,
+    aligned,
+    change,
+    columns,
+    count,
+    joined,
+    listing,
+    quantities,
+    quantity,
+    share,
+)
+
+FORMAT = "pytest-carbon-comparison/1"
+
+_MOST_ROWS = 40
+"""More rows than this push the problems off the screen: those that pass are then counted, not listed."""
+_MOST_IN_COMMENT = 200
+"""GitHub takes comments of 65,536 characters."""
+_MOST_NAMES = 5
+_LEAST_NAME = 14
+"""Columns of a test's id below which a column of figures is given up instead."""
+_DIGITS = 4
+_MEANINGFUL = "\\`*_[]<>&#|~"
+"""What means something to Markdown."""
+
+
+# --- what all three say ------------------------------------------------------------------------------
+
+
+def _described(side: Side, comparison: Comparison) -> str:
+    """Where it is from: its time, its code, what it ran on."""
+    result = side.result
+    records = side.records([part.environment.id for part in comparison.parts])
+    if result is not None:
+        parts = [_minute(result.created), _code(result.branch, result.commit, result.dirty)]
+        torch, driver = result.environment.torch, result.environment.driver
+    else:
+        first, newest = records[0], records[-1]
+        sessions = len({record.session for record in records})
+        days = " to ".join(dict.fromkeys([first.created[:10], newest.created[:10]]))
+        parts = [f"{count(sessions)} session{'s' * (sessions != 1)} of {days}"]
+        torch, driver = newest.torch, newest.driver
+    parts += [f"{what} {version}" for what, version in (("torch", torch), ("driver", driver)) if version]
+    return f"{side.place}: {', '.join(filter(None, parts))}"
+
+
+def _minute(created: str) -> str:
+    return f"{created[:10]} {created[11:16]} UTC"
+
+
+def _code(branch: str | None, commit: str | None, dirty: bool | None) -> str:
+    code = " ".join(part for part in (branch, commit and commit[:7]) if part)
+    return f"{code} with uncommitted changes" if code and dirty else code
+
+
+def _tally(rows: Sequence[Row]) -> str:
+    found = Counter(row.verdict.status for row in rows)
+    return ", ".join(
+        f"{count(number)} {status}{'s' * (number != 1 and status in ('error', 'regression', 'improvement'))}"
+        for status in get_args(Status)
+        if (number := found[status])
+    )
+
+
+def _compared(part: Part) -> str:
+    rows = part.rows
+    total = len(rows) + len(part.only_base) + len(part.only_head) + len(part.own) + len(part.unmeasured)
+    compared = sum(row.verdict.status != "error" for row in rows)
+    return f"compared {count(compared)} of {count(total)}{f': {_tally(rows)}' if rows else ''}"
+
+
+def _reasons(part: Part) -> Iterator[tuple[Row, str]]:
+    """What is worth a sentence: what fails, and what could not be decided."""
+    for row in part.rows:
+        if row.verdict.failed or row.verdict.status == "inconclusive":
+            yield row, row.verdict.reason
+
+
+def _missing(part: Part) -> Iterator[tuple[str, Sequence[Key]]]:
+    yield "only in BASE", part.only_base
+    yield "only in HEAD", part.only_head
+    yield "not measured in BASE", part.unmeasured
+    yield "in BASE from HEAD's own session only", part.own
+
+
+def _weak(part: Part) -> str | None:
+    """The sentence of the weakest comparison, where it is too weak."""
+    rows = sorted(part.rows, key=lambda row: -(row.verdict.detectable_change or 0))
+    sentence = gate.weak(rows[0].verdict) if rows else None
+    return f"too weak: {label(rows[0].key)}: {sentence}" if sentence else None
+
+
+def _rule(comparison: Comparison) -> str:
+    return (
+        f"a change fails beyond {100 * comparison.tolerance:g}%, or what a test's marker says, where batches do not"
+        f" differ by as much; an unchanged suite fails once in {1 / comparison.false_alarms:.0f}"
+    )
+
+
+def _sees(verdict: Verdict) -> str:
+    known = share(verdict.detectable_change)
+    return known if known == UNKNOWN else f"≥{known}"
+
+
+def _figures(row: Row) -> tuple[Quantity | str, Quantity | str]:
+    """J/call in BASE and HEAD, in one unit."""
+    if row.base_j is None or row.head_j is None:
+        before, after = (None if j is None else quantity(j, "J") for j in (row.base_j, row.head_j))
+        return before or UNKNOWN, after or "not measured"
+    before, after = quantities([row.base_j, row.head_j], "J", most=_DIGITS)
+    return before, after
+
+
+# --- for a terminal ----------------------------------------------------------------------------------
+
+
+def text(comparison: Comparison, *, verbose: bool = False, width: int = 80, ascii: bool = False) -> list[str]:
+    """Lines of at most ``width`` columns. ``verbose``: every row, however many they are."""
+    page = Page(width, ascii)
+    lines = []
+    for name, side in (("BASE", comparison.base), ("HEAD", comparison.head)):
+        lines += page.wrap(_described(side, comparison), indent=f"{name}  ", hang=" " * 6)
+    for part in comparison.parts:
+        title = page.fit(part.environment.id, width - 4)
+        bars = width - columns(title) - 2
+        lines += ["", f"{'=' * (bars // 2)} {title} {'=' * (bars - bars // 2)}"]
+        shown = [row for row in part.rows if verbose or len(part.rows) <= _MOST_ROWS or row.verdict.status != "pass"]
+        lines += _table(shown, page)
+        if folded := _folded(part.rows, shown):
+            lines += page.wrap(folded)
+        lines.append("")
+        sentences = [part.suite.moved, _compared(part)]
+        sentences += [f"{row.verdict.status}: {label(row.key)}: {reason}" for row, reason in _reasons(part)]
+        sentences += [f"{what}: {_names(keys, part)}" for what, keys in _missing(part) if keys]
+        for sentence in [*sentences, _weak(part)]:
+            lines += page.wrap(sentence) if sentence else []
+    for note in [*comparison.notes, _rule(comparison)]:
+        lines += page.wrap(note)
+    return lines
+
+
+def _folded(rows: Sequence[Row], shown: Sequence[Row]) -> str | None:
+    hidden = [row.verdict.change for row in rows if row.verdict.status == "pass"]
+    if len(shown) == len(rows):
+        return None
+    known = [each for each in hidden if each is not None]
+    between = f" (change {change(min(known))} to {change(max(known))})" if known else ""
+    return f"{count(len(hidden))} pass{between}: listed with -v"
+
+
+def _names(keys: Sequence[Key], part: Part) -> str:
+    names = []
+    for key in keys:
+        new = (part.renamed or {}).get(key)
+        names.append(f"{label(key)} (now {label(new)}?)" if new else label(key))
+    return listing(names, _MOST_NAMES)
+
+
+def _table(rows: Sequence[Row], page: Page) -> list[str]:
+    """A row a measurement: ids in full where there is room, else under a line for each module."""
+    if not rows:
+        return []
+    before, after = zip(*map(_figures, rows), strict=True)
+    figures = [
+        Column("BASE", aligned(before, page)),
+        Column("HEAD", aligned(after, page)),
+        Column("change", [page.clean(change(row.verdict.change)) for row in rows]),
+        Column("detects", [page.clean(_sees(row.verdict)) for row in rows]),
+        Column("verdict", [_status(row.verdict) for row in rows], left=True),
+    ]
+    for column in (figures[3], figures[0]):  # a narrow terminal: what can be done without goes first
+        if _room(figures, page) < _LEAST_NAME:
+            figures.remove(column)
+    room = max(1, _room(figures, page))
+    grouped = any(columns(page.clean(label(row.key))) > room for row in rows)
+    names = [f"  {_function(row.key)}" if grouped else label(row.key) for row in rows]
+    tests = Column("per call", [page.fit(name, room) for name in names], left=True)
+    lines = [joined(tests.title, *(column.title for column in figures))]
+    module = ""
+    for i, row in enumerate(rows):
+        if grouped and _module(row.key) != module:
+            module = _module(row.key)
+            lines.append(page.fit(module, page.width))
+        lines.append(joined(tests.cells[i], *(column.cells[i] for column in figures)))
+    return lines
+
+
+def _room(figures: Sequence[Column], page: Page) -> int:
+    return page.width - sum(column.width + 2 for column in figures)
+
+
+def _module(key: Key) -> str:
+    return key[0].partition("::")[0]
+
+
+def _function(key: Key) -> str:
+    return label((key[0].partition("::")[2] or key[0], key[1]))
+
+
+def _status(verdict: Verdict) -> str:
+    """Capitals for what fails: they stand out where there is no colour."""
+    return verdict.status.upper() if verdict.failed else verdict.status
+
+
+# --- for a pull request ------------------------------------------------------------------------------
+
+_SIGNS: Mapping[Status, str] = {
+    "error": "❌",
+    "over-budget": "❌",
+    "regression": "❌",
+    "inconclusive": "❔",
+    "improvement": "💚",
+}
+
+
+def markdown(comparison: Comparison) -> str:
+    """A comment on a pull request: what changed in a table, what passes folded away."""
+    rows = comparison.rows
+    failing = sum(row.verdict.failed for row in rows)
+    title = f"{_tally(rows)}" if failing else "no regression"
+    lines = [f"### Energy per call: {title}", ""]
+    for name, side in (("BASE", comparison.base), ("HEAD", comparison.head)):
+        lines.append(f"- {name}: {_plain(_described(side, comparison))}")
+    for part in comparison.parts:
+        changed = [row for row in part.rows if row.verdict.status != "pass"]
+        same = [row for row in part.rows if row.verdict.status == "pass"]
+        lines += ["", f"**{_code_span(part.environment.id)}**: {_plain(_compared(part))}"]
+        if part.suite.moved:
+            lines += ["", f"**{_plain(part.suite.moved)}.**"]
+        if changed:
+            lines += ["", *_markdown_table(changed)]
+        if same:
+            lines += ["", f"<details><summary>{count(len(same))} pass</summary>", "", *_markdown_table(same)]
+            lines += ["", "</details>"]
+        lines.append("")
+        lines += [f"- {_code_span(label(row.key))}: {_plain(reason)}" for row, reason in _reasons(part)]
+        lines += [f"- {what}: {_spans(keys, part)}" for what, keys in _missing(part) if keys]
+        if weak := _weak(part):
+            lines.append(f"- {_plain(weak)}")
+    lines += [f"- {_plain(note)}" for note in comparison.notes]
+    lines += ["", f"<sub>{_plain(_rule(comparison))}.</sub>"]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_table(rows: Sequence[Row]) -> list[str]:
+    lines = ["| | per call | BASE | HEAD | change | detectable |", "|:-:|---|--:|--:|--:|--:|"]
+    for row in rows[:_MOST_IN_COMMENT]:
+        before, after = _figures(row)
+        moved = change(row.verdict.change)
+        cells = [
+            _SIGNS.get(row.verdict.status, ""),
+            _code_span(label(row.key)),
+            str(before),
+            str(after),
+            f"**{moved}**" if row.verdict.failed and moved != UNKNOWN else moved,
+            _sees(row.verdict),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    if rest := rows[_MOST_IN_COMMENT:]:
+        lines.append(f"| | and {count(len(rest))} more | | | | |")
+    return lines
+
+
+def _spans(keys: Sequence[Key], part: Part) -> str:
+    names = []
+    for key in keys:
+        new = (part.renamed or {}).get(key)
+        names.append(f"{_code_span(label(key))} (now {_code_span(label(new))}?)" if new else _code_span(label(key)))
+    return listing(names, _MOST_NAMES)
+
+
+def _code_span(text: str) -> str:
+    """As code, whatever is in it; in a table, too, where a bar would end the cell."""
+    text = Page(80).clean(text)
+    if not set("`|") & set(text):
+        return f"`{text}`"
+    return f"<code>{''.join(f'&#{ord(char)};' if char in _MEANINGFUL else char for char in text)}</code>"
+
+
+def _plain(text: str) -> str:
+    """Text that means nothing to Markdown: ids have brackets, underscores and stars."""
+    return "".join(f"\\{char}" if char in _MEANINGFUL else char for char in Page(80).clean(text))
+
+
+# --- for machines ------------------------------------------------------------------------------------
+
+
+def document(comparison: Comparison) -> str:
+    """Everything as JSON: SI units, unrounded, ``null`` for what is unknown."""
+    content = {
+        "format": FORMAT,
+        "exit_status": int(comparison.failed),
+        "base": _side(comparison.base),
+        "head": _side(comparison.head),
+        "tolerance": comparison.tolerance,
+        "false_alarm_rate": comparison.false_alarms,
+        "environments": [_part(part) for part in comparison.parts],
+        "notes": list(comparison.notes),
+    }
+    return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _side(side: Side) -> dict[str, Any]:
+    result = side.result
+    return {
+        "place": side.place,
+        "kind": "baselines" if result is None else "report",
+        "session": result and result.session,
+        "created": result and result.created,
+        "commit": result and result.commit,
+        "branch": result and result.branch,
+        "dirty": result and result.dirty,
+        "pytest_carbon": result and result.environment.pytest_carbon,
+    }
+
+
+def _part(part: Part) -> dict[str, Any]:
+    return {
+        "environment": part.environment.id,
+        "median_change": part.suite.median_change,
+        "moved": part.suite.moved,
+        "measurements": [
+            {
+                "test": row.key[0],
+                "name": row.key[1],
+                "base_j_per_call": row.base_j,
+                "head_j_per_call": row.head_j,
+                "doubts": list(row.doubts),
+                "status": row.verdict.status,
+                "change": row.verdict.change,
+                "duration_change": row.verdict.duration_change,
+                "power_change": row.verdict.power_change,
+                "detectable_change": row.verdict.detectable_change,
+                "base_batches": row.verdict.baseline_batches,
+                "base_sessions": row.verdict.baseline_sessions,
+                "reason": row.verdict.reason,
+            }
+            for row in part.rows
+        ],
+        **{
+            what.replace(" ", "_"): [{"test": test, "name": name} for test, name in keys]
+            for what, keys in (
+                ("only in base", part.only_base),
+                ("only in head", part.only_head),
+                ("not measured in base", part.unmeasured),
+                ("same session", part.own),
+            )
+        },
+        "perhaps_renamed": [{"base": list(old), "head": list(new)} for old, new in (part.renamed or {}).items()],
+    }

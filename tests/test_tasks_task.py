@@ -448,6 +448,16 @@ def test_a_users_own_diffusers_pipeline_draws() -> None:
     assert pipe.unet is not None
 
 
+def test_a_model_of_two_dtypes_is_in_the_one_that_most_of_it_has() -> None:
+    """BLIP-2 in fp16 keeps its query tokens, its first parameter, in fp32."""
+    parts = small("image-captioning", model="Salesforce/blip2-opt-2.7b", dtype="fp16")
+    assert next(parts.model.parameters()).dtype == torch.float32
+    own = {"model": parts.model, "tokenizer": parts.tokenizer, "processor": parts.processor}
+    task = build_task("image-captioning", data=[picture()], new_tokens=2, **own)
+    assert len(task()) == 1
+    assert task.info().dtype == "fp16"
+
+
 def test_a_processor_of_several_parts_will_do() -> None:
     """As AutoProcessor gives it: what makes images of it, and what makes words."""
     parts = small("image-captioning")

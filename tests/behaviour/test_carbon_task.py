@@ -73,18 +73,19 @@ MODEL = """
 import weakref
 import pytest
 
-task_alive = model_alive = None
+kept = model_alive = None
 
 def test_it(carbon, carbon_task):
-    global task_alive, model_alive
+    global kept, model_alive
     task = carbon_task("text-classification", weights="random", data="synthetic", size="small", device="cpu")
-    task_alive, model_alive = weakref.ref(task), weakref.ref(task.model)
+    kept, model_alive = task, weakref.ref(task.model)
     labels = carbon(task)
     assert labels[0] in ("LABEL_0", "LABEL_1")
 
 def test_it_is_gone():
-    assert model_alive is not None
     assert model_alive() is None
+    with pytest.raises(RuntimeError, match="this task was freed"):
+        kept()
 """
 
 
@@ -113,8 +114,10 @@ def test_without_the_switch_it_is_called_once(run_carbon: CarbonRunner, pytester
         + """
 def test_once(carbon, carbon_task):
     seen = []
-    carbon(carbon_task("summarization", model=seen.append, data=["a", "b"]))
-    assert seen == ["a"]
+    task = carbon_task("summarization", model=seen.append, data=["a", "b"])
+    task()
+    carbon(task)
+    assert seen == ["a", "a"]
 """
     )
     assert run_carbon(carbon=False).outcomes() == {"passed": 3}
@@ -148,17 +151,22 @@ def test_it(carbon, carbon_task):
 
 def test_an_argument(carbon_task):
     carbon_task("summarization", modle="facebook/bart-large-cnn")
+
+def test_a_model(carbon_task):
+    carbon_task("summarization", model="facebook/bart-large-cnm")
 """
     )
     run = run_carbon(carbon=carbon)
-    assert run.outcomes() == {"failed": 2}
+    assert run.outcomes() == {"failed": 3}
     assert "there is no task 'sumarization'; there are text-classification, extractive-question-answering," in run.text
     assert "speech-recognition. Did you mean summarization?" in run.text
     assert "a task takes no modle=; it takes model, dataset, weights, data, tokenizer, processor, dtype, d" in run.text
     assert "seed. Did you mean model?" in run.text
     assert '> carbon_task("sumarization")' in run.text
     assert "test_it.py:2: UsageProblem" in run.text
+    assert "Did you mean facebook/bart-large-cnn?" in run.text
     assert "fixture.py" not in run.text
+    assert "building.py" not in run.text
 
 
 def test_a_missing_library_skips(

@@ -588,9 +588,9 @@ def test_the_prompts() -> None:
         (
             "text-classification",
             {"new_tokens": 3},
-            "text-classification takes no new_tokens=; the tasks that write that",
+            "text-classification takes no new_tokens=; the tasks that write do: text-gen",
         ),
-        ("text-generation", {"steps": 3}, "text-generation takes no steps=; the tasks that do are image-generation"),
+        ("text-generation", {"steps": 3}, "text-generation takes no steps=; image-generation does"),
     ],
 )
 def test_what_cannot_be_is_refused(name: str, arguments: dict[str, Any], says: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -92,40 +92,32 @@ def build_task(
         CannotRunHere: a library is not installed, or the model does not fit into the memory that is free.
     """
     task = find_task(name)
-    _whole("batch_size", batch_size)
-    _whole("new_tokens", new_tokens, name if name not in NEW_TOKENS else None, "tasks that write", NEW_TOKENS)
-    _whole("steps", steps, name if task.kind != "diffuse" else None, "tasks", ["image-generation"])
-    if isinstance(model, str) or model is None:
-        return _of_catalogue(
-            task,
-            catalogue.SMALL[name][1] if model is None else model,
-            dataset=dataset,
-            weights=weights,
-            data=data,
-            tokenizer=tokenizer,
-            processor=processor,
-            dtype=dtype or "fp32",
-            device=device,
-            batch_size=batch_size,
-            size=size,
-            new_tokens=new_tokens,
-            steps=steps,
-            seed=seed,
-        )
-    kind, parts = _own(task, model, tokenizer, processor, dtype, device)
+    for what, count in (("batch_size", batch_size), ("new_tokens", new_tokens), ("steps", steps)):
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise UsageProblem(f"{what}={count!r} is not possible: write a whole number, 1 or more")
+    if new_tokens is not None and name not in NEW_TOKENS:
+        raise UsageProblem(f"{name} takes no new_tokens=; the tasks that write do: {', '.join(NEW_TOKENS)}")
+    if steps is not None and task.kind != "diffuse":
+        raise UsageProblem(f"{name} takes no steps=; image-generation does")
+    if model is None:
+        model = catalogue.SMALL[name][1]
+    if isinstance(model, str):
+        dtype = dtype or "fp32"
+        device = _fitting(task, model, dataset, dtype, device, size)
     samples = _samples(task, dataset, data, seed)
-    writes = NEW_TOKENS.get(name) if kind not in (Calling,) else None
+    if isinstance(model, str):
+        kind, parts = _of_catalogue(task, model, weights, tokenizer, processor, dtype or "fp32", device, size, seed)
+    else:
+        kind, parts = _own(task, model, tokenizer, processor, dtype, device)
+    asked = {"new_tokens": new_tokens, "steps": steps}
     return kind(
         name=name,
-        model_id=_name_of(model),
         samples=samples.items,
         dataset=None if samples.source == "given" else samples.name,
         data=samples.source,
         batch_size=batch_size,
-        new_tokens=new_tokens or writes,
-        steps=steps,
         seed=seed,
-        **parts,
+        **parts | {what: count for what, count in asked.items() if count is not None},
     )
 
 
@@ -142,75 +134,63 @@ def arguments_known(arguments: Iterable[str]) -> None:
 # --- a model of the catalogue ------------------------------------------------------------------------
 
 
-def _of_catalogue(
-    task: Task,
-    model_id: str,
-    *,
-    dataset: str | None,
-    weights: str,
-    data: Any,
-    tokenizer: Any,
-    processor: Any,
-    dtype: str,
-    device: str,
-    batch_size: int,
-    size: str,
-    new_tokens: int | None,
-    steps: int | None,
-    seed: int,
-) -> ModelTask:
+def _fitting(task: Task, model_id: str, dataset: str | None, dtype: str, device: str, size: str) -> str:
+    """The device, once it is sure that the model can be built there: nothing large is read or made before."""
     try:
         find_model(model_id, task.name)
     except UsageProblem as problem:
         raise UsageProblem(f"{problem} A model of your own: give the module itself, or a callable") from None
     if dataset is not None:
         find_dataset(task.name, dataset)
-    _refuse_missing(task.name, ["torch", "transformers", *(["diffusers"] if task.kind == "diffuse" else [])])
-    if task.modality != "text" and task.kind != "diffuse":
-        _refuse_missing(task.name, ["PIL"] if task.modality != "audio" else [])
-
+    images = task.modality in ("image", "multimodal")
+    diffusion = ["diffusers"] if task.kind == "diffuse" else []
+    _refuse_missing(task.name, ["torch", "transformers", *diffusion, *(["PIL"] if images else [])])
     device = models.device_of(device)
-    needed = models.memory_bytes(model_id, dtype, size)
-    refuse_too_large(model_id, needed, models.memory_bytes(model_id, "fp16", size) if dtype == "fp32" else None, device)
-    samples = _samples(task, dataset, data, seed)
+    half = models.memory_bytes(model_id, "fp16", size) if dtype == "fp32" else None
+    refuse_too_large(model_id, models.memory_bytes(model_id, dtype, size), half, device)
+    return device
+
+
+def _of_catalogue(
+    task: Task,
+    model_id: str,
+    weights: str,
+    tokenizer: Any,
+    processor: Any,
+    dtype: str,
+    device: str,
+    size: str,
+    seed: int,
+) -> tuple[type[ModelTask], dict[str, Any]]:
+    """What calls the model, and the model with all that belongs to it."""
     import torch
 
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
         built = models.build(
             model_id, task=task.name, weights=weights, size=size, dtype=dtype, device=device, seed=seed
         )
-    call = architecture(model_id).sized(size)[2]
-    diffuses = task.kind == "diffuse"
-    if tokenizer is None and task.modality != "image":
-        tokenizer = (
-            built.model.tokenizer
-            if diffuses
-            else tokenizer_for(
-                model_id, built.config, weights=built.weights, source=built.source if built.weights == "hub" else None
-            )
-        )
-    if processor is None and not diffuses and task.modality != "text":
+    if task.kind == "diffuse":
+        tokenizer = tokenizer or built.model.tokenizer
+    elif task.modality != "image" and tokenizer is None:
+        source = built.source if built.weights == "hub" else None
+        tokenizer = tokenizer_for(model_id, built.config, weights=built.weights, source=source)
+    if processor is None and task.modality != "text" and task.kind != "diffuse":
         processor = _processor_of(built)
-    return TASK_BUILDERS[task.name](
-        name=task.name,
-        model=built.model,
-        model_id=model_id,
-        samples=samples.items,
-        dataset=None if samples.source == "given" else samples.name,
-        weights=built.weights,
-        data=samples.source,
-        dtype=built.dtype,
-        device=built.device,
-        batch_size=batch_size,
-        size=size,  # type: ignore[arg-type]  # models.build has refused any other
-        tokenizer=tokenizer,
-        processor=processor,
-        new_tokens=new_tokens or call.get("max_new_tokens") or NEW_TOKENS.get(task.name),
-        steps=steps or call.get("num_inference_steps"),
-        width=call.get("width"),
-        height=call.get("height"),
-        seed=seed,
-    )
+    call = architecture(model_id).sized(size)[2]
+    return TASK_BUILDERS[task.name], {
+        "model": built.model,
+        "model_id": model_id,
+        "weights": built.weights,
+        "dtype": built.dtype,
+        "device": built.device,
+        "size": size,
+        "tokenizer": tokenizer,
+        "processor": processor,
+        "new_tokens": call.get("max_new_tokens", NEW_TOKENS.get(task.name)),
+        "steps": call.get("num_inference_steps"),
+        "width": call.get("width"),
+        "height": call.get("height"),
+    }
 
 
 def _processor_of(built: Built) -> Any:
@@ -268,7 +248,8 @@ def _own(
             f"model={_brief(model)} cannot be called: give the hub id of a model of the catalogue, a torch module, a "
             "pipeline, or a callable that takes the next input"
         )
-    found: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "processor": processor}
+    found: dict[str, Any] = {"model": model, "model_id": _name_of(model), "new_tokens": NEW_TOKENS.get(task.name)}
+    found |= {"tokenizer": tokenizer, "processor": processor}
     if _is_from("transformers.pipelines", model):
         found["tokenizer"] = tokenizer or model.tokenizer
         return CallingPipeline, found | _place(model.model, dtype, device)
@@ -278,7 +259,7 @@ def _own(
     if not is_module:
         if dtype is not None or device != "auto":
             raise UsageProblem("dtype= and device= are of models that are built here: a callable has its own")
-        return Calling, found
+        return Calling, found | {"new_tokens": None}
     kind = TASK_BUILDERS[task.name]
     found |= _processing(kind, processor, tokenizer)
     for need in kind.needs:
@@ -348,15 +329,6 @@ def _is_from(package: str, model: Any) -> bool:
 def _name_of(model: Any) -> str:
     named = model if inspect.isroutine(model) or inspect.isclass(model) else type(model)
     return str(getattr(named, "__qualname__", named))
-
-
-def _whole(what: str, value: Any, refused_by: str | None = None, takers: str = "", those: Collection[str] = ()) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageProblem(f"{what}={value!r} is not possible: write a whole number, 1 or more")
-    if refused_by is not None:
-        raise UsageProblem(f"{refused_by} takes no {what}=; the {takers} that do are {', '.join(those)}")
 
 
 def _brief(value: Any) -> str:

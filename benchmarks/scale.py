@@ -1,11 +1,11 @@
 """What a very large suite costs: 10,000 measurements against baselines of 20 batches.
 
-    python -m benchmarks.scale [--json FILE]
+    python -m benchmarks.scale [--json FILE] [--baseline URL]
 
 The whole end of a run: load the baselines, judge, write the JSON report, append the session. The
 baselines (100 modules of 100 tests, 200,000 records) are written by one child process, and each run is a child
 of its own, so that time and memory are those of a run alone. The best of the runs is shown, the worst
-memory of any.
+memory of any. A database must be empty, is filled once, and makes one run.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pytest_carbon.baselines import decide, open_store
+from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.records import (
     CarbonIntensity,
@@ -71,7 +73,7 @@ def tests() -> list[str]:
     ]
 
 
-def prepare(directory: Path) -> None:
+def prepare(place: str) -> None:
     """Write the baselines: one batch a day, energies that differ by 1%."""
     chance = random.Random(20_261_122)
     records = [
@@ -93,10 +95,10 @@ def prepare(directory: Path) -> None:
         for number, test in enumerate(tests())
         for batch in range(BATCHES)
     ]
-    open_store(directory).append(ENVIRONMENT, records)
+    open_store(place).append(ENVIRONMENT, records)
 
 
-def measurement(number: int, chance: random.Random) -> Measurement:
+def measurement(number: int, chance: random.Random, session: str) -> Measurement:
     energy_j, duration_s = (1 + number % 7) * chance.gauss(1, 0.01), 0.004 * (1 + number % 7) * chance.gauss(1, 0.01)
     return Measurement(
         name="call",
@@ -113,22 +115,23 @@ def measurement(number: int, chance: random.Random) -> Measurement:
             DomainEnergy(Domain("cpu:0", "estimated", "codecarbon"), 0.1 * energy_j, 30.0, 20.0),
         ),
         rounds=tuple(Round(48, 48 * duration_s * chance.gauss(1, 0.01)) for _ in range(5)),
-        sessions=(SessionScore("5e55" * 8, energy_j, duration_s),),
+        sessions=(SessionScore(session, energy_j, duration_s),),
     )
 
 
-def run(directory: Path) -> dict[str, float]:
+def run(place: str) -> dict[str, float]:
     """The end of one run: seconds of each step, and the peak of the process's memory."""
     from pytest_carbon import gate
     from pytest_carbon.reports import jsonfile
 
-    chance = random.Random(1)
-    measured = {(test, "call"): measurement(number, chance) for number, test in enumerate(tests())}
+    chance, session = random.Random(1), uuid.uuid4().hex
+    measured = {(test, "call"): measurement(number, chance, session) for number, test in enumerate(tests())}
     seconds: dict[str, float] = {}
     started = time.perf_counter()
 
-    store = open_store(directory)
-    stored = store.load(ENVIRONMENT.id)
+    store = open_store(place)
+    with store.snapshot():
+        stored = store.load(ENVIRONMENT.id)
     seconds["load"] = time.perf_counter() - started
 
     candidates = [gate.Candidate(key, m.sessions, error=0.004, doubts=m.doubts) for key, m in measured.items()]
@@ -137,7 +140,7 @@ def run(directory: Path) -> dict[str, float]:
     seconds["gate"] = time.perf_counter() - started - sum(seconds.values())
 
     result = SessionResult(
-        session="5e55" * 8,
+        session=session,
         created=f"2026-11-{BATCHES + 1:02d}T10:00:00Z",
         duration_s=3600.0,
         exit_status=0,
@@ -154,7 +157,8 @@ def run(directory: Path) -> dict[str, float]:
         branch="main",
         dirty=False,
     )
-    jsonfile.write(result, directory / "report.json")
+    with tempfile.TemporaryDirectory() as folder:
+        jsonfile.write(result, Path(folder) / "report.json")
     seconds["report"] = time.perf_counter() - started - sum(seconds.values())
 
     decisions = decide(result, accept=False, stored={ENVIRONMENT.id: stored}.__getitem__)
@@ -167,8 +171,8 @@ def run(directory: Path) -> dict[str, float]:
     return {**figures, "memory": peak / (1e6 if sys.platform == "darwin" else 1e3)}
 
 
-def child(step: str, directory: Path) -> Any:
-    command = [sys.executable, "-m", "benchmarks.scale", f"--{step}", str(directory)]
+def child(step: str, place: str) -> Any:
+    command = [sys.executable, "-m", "benchmarks.scale", f"--{step}", place]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads(output) if output else None
 
@@ -177,8 +181,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=3, help="the best of so many is shown (default: 3)")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
-    parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--baseline", metavar="URL", help="an empty database, in place of files")
+    parser.add_argument("--prepare", help=argparse.SUPPRESS)
+    parser.add_argument("--run", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.prepare:
         prepare(options.prepare)
@@ -188,17 +193,22 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     runs = []
-    for _ in range(options.runs):
+    if options.baseline:
+        child("prepare", options.baseline)
+        where = str(DatabaseUrl(options.baseline))
+        runs = [child("run", options.baseline)]
+    for _ in range(0 if options.baseline else options.runs):
         with tempfile.TemporaryDirectory() as folder:
-            child("prepare", Path(folder))
+            child("prepare", folder)
             size_mb = sum(path.stat().st_size for path in Path(folder).rglob("*.jsonl")) / 1e6
-            runs.append(child("run", Path(folder)))
+            where = f"{MODULES} files, {size_mb:.0f} MB"
+            runs.append(child("run", folder))
     best = min(runs, key=lambda figures: figures["total"])
     memory_mb = max(figures["memory"] for figures in runs)
     met = best["total"] <= MOST_S and memory_mb <= MOST_MB
 
     print(f"{MEASUREMENTS:,} measurements against baselines of {BATCHES} batches")
-    print(f"({MEASUREMENTS * BATCHES:,} records in {MODULES} files, {size_mb:.0f} MB); best of {len(runs)} runs\n")
+    print(f"({MEASUREMENTS * BATCHES:,} records in {where}); best of {len(runs)} runs\n")
     print(f"{'step':<16}{'seconds':>9}{'at most':>9}")
     for step in (*STEPS, "total"):
         print(f"{step:<16}{best[step]:>9.2f}{f'{MOST_S:.2f}' if step == 'total' else '':>9}")
@@ -210,13 +220,12 @@ def main(argv: list[str] | None = None) -> int:
         report = {
             "benchmark": "scale",
             "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "command": " ".join(["python -m benchmarks.scale", *(sys.argv[1:] if argv is None else argv)]),
+            "command": f"python -m benchmarks.scale{f' --baseline {where}' if options.baseline else ''}",
             "python": platform.python_version(),
             "cores": os.cpu_count(),
             "measurements": MEASUREMENTS,
             "batches": BATCHES,
-            "files": MODULES,
-            "size_mb": size_mb,
+            "where": where,
             "seconds": {step: best[step] for step in (*STEPS, "total")},
             "seconds_at_most": MOST_S,
             "recorded": best["recorded"],

@@ -100,8 +100,14 @@ def _parser() -> argparse.ArgumentParser:
     accept.add_argument(
         "--baseline",
         "--carbon-baseline",
-        metavar="DIR",
+        metavar="DIR|URL",
         help="where the baselines are (default: carbon_baseline of the ini file, or carbon-baselines beside it)",
+    )
+    accept.add_argument(
+        "--branch",
+        metavar="NAME",
+        help="in a database: whose baseline it is to be, such as main, when a pull request is merged (default: the"
+        " branch it was measured on)",
     )
     accept.set_defaults(run=_accept)
     baseline.add(of_baseline)
@@ -134,13 +140,14 @@ def _seconds(text: str) -> float:
 
 def _doctor(given: argparse.Namespace) -> int:
     from pytest_carbon import baselines
+    from pytest_carbon.baselines.address import place
     from pytest_carbon.doctor import calibrations, examine
     from pytest_carbon.records import UsageProblem
     from pytest_carbon.reports import doctor as report
 
     settings = _settings(given)
     if given.save:
-        settings = replace(settings, baseline=given.save)
+        settings = replace(settings, baseline=place(given.save, Path()))
     store = baselines.open_store(settings.baseline)
     if given.save is not None:
         store.check_writable()
@@ -221,18 +228,34 @@ def _settings(given: argparse.Namespace) -> Settings:
 
 def _accept(given: argparse.Namespace) -> int:
     from pytest_carbon import options
-    from pytest_carbon.baselines import open_store
-    from pytest_carbon.records import UsageProblem
-    from pytest_carbon.reports.jsonfile import accept_report
+    from pytest_carbon.baselines import open_store, refuse_unknown_branch
+    from pytest_carbon.baselines.address import place
+    from pytest_carbon.records import Settings, UsageProblem
+    from pytest_carbon.reports import jsonfile
 
-    place = given.baseline if given.baseline is not None else options.of_project().baseline
-    if given.baseline is None and isinstance(place, Path) and not place.exists():
+    where: Path | str | None = None if given.baseline is None else place(given.baseline, Path())
+    settings = Settings() if isinstance(where, Path) else options.of_project()
+    where = settings.baseline if where is None else where
+    if given.baseline is None and isinstance(where, Path) and not where.exists():
         raise UsageProblem(
-            f"there are no baselines in {place}, so this is perhaps not the place: nothing was written. Name the"
+            f"there are no baselines in {where}, so this is perhaps not the place: nothing was written. Name the"
             " directory that has them with --baseline=DIR, or the one that is to have them."
         )
-    for sentence in accept_report(given.report, open_store(place)):
+    if given.branch is not None and isinstance(where, Path):
+        raise UsageProblem(
+            f"--branch={given.branch}: the baselines in {where} are those of the branch that is checked out. Leave it"
+            " out, or give the URL of a database with --baseline."
+        )
+    result = jsonfile.read(given.report)
+    if given.branch is not None:
+        result = replace(result, branch=given.branch)
+    else:
+        refuse_unknown_branch(where, result.commit, result.branch)
+    store = open_store(where, branch=settings.branch, own=result.branch)
+    for sentence in jsonfile.accept(result, store, given.report):
         print(sentence)
+    if not isinstance(where, Path) and result.branch not in (None, settings.branch):
+        print(f"That is {result.branch}'s alone: --branch={settings.branch} takes it into the baseline of all.")
     return OK
 
 

@@ -251,7 +251,8 @@ class GitState:
 def git_state(directory: Path) -> GitState:
     """The commit and branch checked out around a folder. Never fails.
 
-    Where no branch is checked out, as on CI, its name is GitHub's or GitLab's.
+    Where no branch is checked out, as on CI, its name is what the CI says: GitHub, GitLab, Jenkins, CircleCI,
+    Buildkite, Bitbucket.
     """
     command = ["git", "-C", str(directory), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
@@ -275,8 +276,19 @@ def git_state(directory: Path) -> GitState:
     )
 
 
+_BRANCH_ON_CI = (
+    "GITHUB_HEAD_REF",
+    "GITHUB_REF_NAME",
+    "CI_COMMIT_REF_NAME",
+    "BRANCH_NAME",
+    "CIRCLE_BRANCH",
+    "BUILDKITE_BRANCH",
+    "BITBUCKET_BRANCH",
+)
+
+
 def _branch_on_ci() -> str | None:
-    for variable in ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME"):
-        if os.environ.get(variable):
-            return os.environ[variable]
-    return None
+    known = {name: value for name in _BRANCH_ON_CI if (value := os.environ.get(name))}
+    if known.get("GITHUB_HEAD_REF") == os.environ.get("GITHUB_BASE_REF"):  # a fork's main, asking for ours
+        known.pop("GITHUB_HEAD_REF", None)
+    return next(iter(known.values()), None)

@@ -112,7 +112,22 @@ def _path(text: str, base: Path) -> Path:
 
 
 def _baseline(text: str, base: Path) -> Path | str:
-    return text if "://" in text else _path(text, base)
+    from pytest_carbon.baselines.address import place
+
+    return place(text, base)
+
+
+def _branch(text: str, base: Path) -> str:
+    if re.search(r"\s", text):
+        raise ValueError("write the name of a branch, as git branch shows it")
+    return text
+
+
+def _labels(text: str, base: Path) -> str:
+    pairs = dict(re.findall(r"([\w.-]+)=([^=,\n]+)(?:,|$)", text))
+    if ",".join(f"{key}={value}" for key, value in pairs.items()) != text:
+        raise ValueError("write KEY=VALUE, each key once, no = or comma in a value, such as --carbon-label=pool=a100")
+    return ",".join(f"{key}={pairs[key]}" for key in sorted(pairs))
 
 
 def _meter(text: str, base: Path) -> str:
@@ -158,21 +173,6 @@ def _cloud(text: str, base: Path) -> str:
     return text.lower()
 
 
-# --- the table -------------------------------------------------------------------------------------
-
-
-class _Option(NamedTuple):
-    """One row of the options' table; the default is that of the field of Settings."""
-
-    flag: str
-    field: str
-    read: Callable[[str, Path], Any]
-    metavar: str | None
-    """None: a switch."""
-    help: str
-    ini: bool = True
-    number: bool = False
-    """Whether a number is a value: ``carbon_rounds = 7`` in native TOML."""
 def _suite(text: str, base: Path) -> str | tuple[str, ...]:
     if text in ("small", "study"):
         return text
@@ -194,6 +194,23 @@ def _queries(text: str, base: Path) -> int:
     return int(text)
 
 
+# --- the table -------------------------------------------------------------------------------------
+
+
+class _Option(NamedTuple):
+    """One row of the options' table; the default is that of the field of Settings."""
+
+    flag: str
+    field: str
+    read: Callable[[str, Path], Any]
+    metavar: str | None
+    """None: a switch."""
+    help: str
+    ini: bool = True
+    number: bool = False
+    """Whether a number is a value: ``carbon_rounds = 7`` in native TOML."""
+    several: bool = False
+    """Whether the flag may be given several times: its texts are read as one, with commas between them."""
 
     @property
     def key(self) -> str:
@@ -239,6 +256,22 @@ _OPTIONS = (
         _baseline,
         "DIR|URL",
         "where the baselines are: a directory, or the URL of a database (default: carbon-baselines)",
+    ),
+    _Option(
+        "--carbon-branch",
+        "branch",
+        _branch,
+        "NAME",
+        "in a database, compare with the baselines of this branch (default: main)",
+    ),
+    _Option(
+        "--carbon-label",
+        "labels",
+        _labels,
+        "KEY=VALUE",
+        "keep this with what is recorded, such as pool=a100; may be given several times",
+        ini=False,
+        several=True,
     ),
     _Option(
         "--carbon-tolerance",
@@ -352,6 +385,22 @@ _OPTIONS = (
         "also fail without a baseline, when inconclusive, and for baselines whose test is gone",
     ),
     _Option(
+        "--carbon-suite",
+        "suite",
+        _suite,
+        "WHAT",
+        "what --pyargs pytest_carbon.suite runs: small (a tiny variant of each task), study (every model, at its "
+        "size), or models' full hub ids with commas between them (default: small)",
+    ),
+    _Option(
+        "--carbon-queries",
+        "queries",
+        _queries,
+        "N",
+        "that suite makes so many calls of each model, instead of measuring for a time; 1000 in the study",
+        number=True,
+    ),
+    _Option(
         "--carbon-json",
         "json",
         _path,
@@ -384,22 +433,6 @@ def add_switch(parser: pytest.Parser) -> None:
 
     Raises :class:`pytest.UsageError` where another plugin has it.
     """
-    _Option(
-        "--carbon-suite",
-        "suite",
-        _suite,
-        "WHAT",
-        "what --pyargs pytest_carbon.suite runs: small (a tiny variant of each task), study (every model, at its "
-        "size), or models' full hub ids with commas between them (default: small)",
-    ),
-    _Option(
-        "--carbon-queries",
-        "queries",
-        _queries,
-        "N",
-        "that suite makes so many calls of each model, instead of measuring for a time; 1000 in the study",
-        number=True,
-    ),
     if pytest.version_tuple < (9,):  # there argparse is told of the options only when it parses
         groups = (*parser._groups, parser._anonymous)
         if any(_SWITCH.flag in option.names() for group in groups for option in group.options):
@@ -410,7 +443,7 @@ def add_switch(parser: pytest.Parser) -> None:
 def _add_flag(parser: pytest.Parser, option: _Option) -> None:
     arguments: dict[str, Any] = {"dest": option.key, "default": None, "help": option.help}
     if option.metavar is not None:
-        arguments["metavar"] = option.metavar
+        arguments.update(metavar=option.metavar, action="append" if option.several else "store")
     elif option.ini:  # what an ini file switches on, --no-… switches off
         arguments["action"] = argparse.BooleanOptionalAction
     else:
@@ -498,6 +531,11 @@ def settings(config: pytest.Config) -> Settings:
     return Settings(**values)
 
 
+def fields_given(config: pytest.Config) -> frozenset[str]:
+    """The fields of Settings that the command line or the ini file sets."""
+    return frozenset(option.field for option in (_SWITCH, *_OPTIONS) if _raw(config, option))
+
+
 def refuse_lost_root(config: pytest.Config) -> None:
     """Refuse a path that stands apart from its flag where pytest took it for tests, and so found another root dir.
 
@@ -531,11 +569,6 @@ def _root_without(config: pytest.Config) -> tuple[Path, Path | None]:
     given = {
         "inifile": option.inifilename,
         "override_ini": option.override_ini,
-def fields_given(config: pytest.Config) -> frozenset[str]:
-    """The fields of Settings that the command line or the ini file sets."""
-    return frozenset(option.field for option in (_SWITCH, *_OPTIONS) if _raw(config, option))
-
-
         "args": option.file_or_dir,
         "rootdir_cmd_arg": option.rootdir or None,
         "invocation_dir": config.invocation_params.dir,
@@ -602,8 +635,10 @@ def _raw(config: pytest.Config, option: _Option) -> _Given | None:
     value = getattr(config.option, option.key, None)
     if isinstance(value, bool):
         return _Given(option.flag, value, True)
+    if isinstance(value, list):
+        return _Given(" ".join(f"{option.flag}={shlex.quote(each)}" for each in value), ",".join(value), True)
     if value is not None:
-        return _Given(f"{option.flag}={shlex.quote(value)}", value, True)
+        return _Given(f"{option.flag}={shlex.quote(_without_password(option, value))}", value, True)
     if not option.ini:
         return None
     overridden = any(o.partition("=")[0].strip() == option.key for o in config.option.override_ini or ())
@@ -614,8 +649,18 @@ def _raw(config: pytest.Config, option: _Option) -> _Given | None:
         return _Given(f"-o {option.key}" if overridden else f"{option.key} in {config.inipath}", error, False)
     if value is None or value == "":
         return None
-    where = f"-o {option.key}={value}" if overridden else f"{option.key} = {value} in {config.inipath}"
+    shown = _without_password(option, value)
+    where = f"-o {option.key}={shown}" if overridden else f"{option.key} = {shown} in {config.inipath}"
     return _Given(where, value, False)
+
+
+def _without_password(option: _Option, value: Any) -> Any:
+    """A value as texts may show it."""
+    if option.read is not _baseline or not isinstance(value, str):
+        return value
+    from pytest_carbon.baselines.address import DatabaseUrl, is_url
+
+    return DatabaseUrl(value.strip()) if is_url(value.strip()) else value
 
 
 def _read(option: _Option, raw: _Given, config: pytest.Config) -> Any:
@@ -648,6 +693,12 @@ def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
         yield f"{cloud.where}: a cloud region says where it is, so there is no use for {place[0]}; leave one out"
     elif (region := given.get("region")) and "country" not in given:
         yield f"{region.where}: a region needs its country; add --carbon-country, such as USA or CAN"
+    baseline = given.get("baseline")
+    if (branch := given.get("branch")) and branch.flag and not (baseline and isinstance(baseline.value, str)):
+        yield (
+            f"{branch.where}: a directory's baselines are those of the branch that is checked out, so there is nothing"
+            " to choose; leave it out, or give the URL of a database with --carbon-baseline"
+        )
     least, most = given.get("min_time_s"), given.get("max_time_s")
     if least and most and least.value > most.value:
         yield f"{least.where}: this is longer than {most.where}; lower the one or raise the other"

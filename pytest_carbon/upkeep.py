@@ -291,13 +291,14 @@ class Copied:
     already: int
 
 
-def copy(source: Store, target: Store) -> list[Copied]:
-    """Put everything that one place has into another; what is there stays, once."""
+def copy(source: Store, target: Store, *, branch: str | None = None) -> list[Copied]:
+    """Put everything that one place has into another, with ``branch`` as that one's; what is there stays, once."""
     done = []
     target.check_writable()
     with source.snapshot():
         for id in source.environments():
             records = [record for each in source.load(id).values() for record in each]
+            records = records if branch is None else [record._replace(branch=branch) for record in records]
             before = {(r.test, r.name, r.session) for each in target.load(id).values() for r in each}
             target.append(source.describe(id), records)
             if (calibration := source.calibration(id)) is not None:

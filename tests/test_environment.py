@@ -412,13 +412,18 @@ def test_before_the_first_commit(repository: Path) -> None:
         ({"GITHUB_REF_NAME": "main"}, "main"),
         ({"GITHUB_HEAD_REF": "fix", "GITHUB_REF_NAME": "12/merge"}, "fix"),
         ({"GITHUB_HEAD_REF": "", "GITHUB_REF_NAME": "main"}, "main"),
+        ({"GITHUB_HEAD_REF": "main", "GITHUB_BASE_REF": "main", "GITHUB_REF_NAME": "12/merge"}, "12/merge"),
         ({"CI_COMMIT_REF_NAME": "gitlab"}, "gitlab"),
+        ({"BRANCH_NAME": "PR-12"}, "PR-12"),
+        ({"CIRCLE_BRANCH": "circle"}, "circle"),
+        ({"BUILDKITE_BRANCH": "kite"}, "kite"),
+        ({"BITBUCKET_BRANCH": "bucket"}, "bucket"),
     ],
 )
 def test_a_detached_head_has_the_branch_that_ci_names(
     repository: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], branch: str | None
 ) -> None:
-    """GitHub's and GitLab's variables; a branch that is checked out is never overruled by them."""
+    """A fork's main is not ours; and a branch that is checked out is never overruled."""
     head = commit(repository)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_carbon import options
+from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.records import Settings
 
 
@@ -51,6 +52,7 @@ KEYS: dict[str, tuple[str, str, object]] = {
     "carbon": ("true", "enabled", True),
     "carbon_gate": ("warn", "gate", "warn"),
     "carbon_baseline": ("some/where", "baseline", ROOT / "some/where"),
+    "carbon_branch": ("develop", "branch", "develop"),
     "carbon_tolerance": ("7%", "tolerance", 0.07),
     "carbon_false_alarms": ("0.02", "false_alarms", 0.02),
     "carbon_meter": ("rapl+estimate", "meter", "rapl+estimate"),
@@ -73,9 +75,10 @@ KEYS: dict[str, tuple[str, str, object]] = {
 FLAGS_ONLY: dict[str, tuple[str, str, object]] = {
     "carbon_record": ("true", "record", True),
     "carbon_accept": ("true", "accept", True),
+    "carbon_label": ("team=nlp,pool=a100", "labels", "pool=a100,team=nlp"),
     "carbon_json": ("out/report.json", "json", ROOT / "out/report.json"),
 }
-COMPANIONS = {"carbon_region": ("carbon_country", "USA")}
+COMPANIONS = {"carbon_region": ("carbon_country", "USA"), "carbon_branch": ("carbon_baseline", "sqlite:////x.db")}
 """What a key cannot be given without."""
 
 
@@ -238,9 +241,35 @@ def test_a_path_from_home_or_the_root_stays_where_it_is(pytester: pytest.Pyteste
 
 
 def test_a_baseline_may_be_a_database(pytester: pytest.Pytester) -> None:
-    """A URL is kept as it is."""
-    url = "postgresql://ci@host/carbon"
-    assert settings(pytester, f"--carbon-baseline={url}").baseline == url
+    """A URL is kept as it is, and shows no password; SQLite's file starts where paths do."""
+    url = "postgresql+psycopg://ci:secret@host/carbon?sslmode=require"
+    found = settings(pytester, f"--carbon-baseline={url}").baseline
+    assert isinstance(found, DatabaseUrl)
+    assert (found.reveal(), str(found)) == (url, "postgresql+psycopg://ci:***@host/carbon")
+    pytester.makeini("[pytest]\ncarbon_baseline = sqlite:///a/b.db")
+    (pytester.path / "below").mkdir()
+    os.chdir(pytester.path / "below")
+    assert settings(pytester).baseline == f"sqlite:///{pytester.path}/a/b.db"
+    assert (
+        settings(pytester, "--carbon-baseline=sqlite:///a/b.db").baseline == f"sqlite:///{pytester.path}/below/a/b.db"
+    )
+
+
+def test_the_branch_is_a_databases(pytester: pytest.Pytester) -> None:
+    """For a directory a flag has no meaning, and is refused; what the ini file says for the database is left alone."""
+    says = (
+        "--carbon-branch=main: a directory's baselines are those of the branch that is checked out, so there is nothing"
+        " to choose; leave it out, or give the URL of a database with --carbon-baseline"
+    )
+    assert refusal(pytester, "--carbon-branch=main") == (says,)
+    pytester.makeini("[pytest]\ncarbon_branch = develop")
+    assert settings(pytester).branch == "develop"
+    assert settings(pytester, "--carbon-baseline=sqlite:///x.db", "--carbon-branch=main").branch == "main"
+
+
+def test_labels_may_be_given_one_by_one(pytester: pytest.Pytester) -> None:
+    """They are kept sorted."""
+    assert settings(pytester, "--carbon-label=team=nlp", "--carbon-label=pool=a 100").labels == "pool=a 100,team=nlp"
 
 
 def test_the_file_of_replay_starts_where_paths_do(pytester: pytest.Pytester) -> None:
@@ -342,6 +371,20 @@ _METER = "write auto, nvml, rapl, estimate or replay:FILE, or several joined by 
             "--carbon-pue=0.9",
             "--carbon-pue=0.9: write a number of at least 1, such as 1.2: all that the facility takes, over what "
             "its computers take",
+        ),
+        (
+            "--carbon-label=a=1 --carbon-label=b",
+            "--carbon-label=a=1 --carbon-label=b: write KEY=VALUE, each key once, no = or comma in a value, such as "
+            "--carbon-label=pool=a100",
+        ),
+        (
+            "--carbon-label=a=1 --carbon-label=a=2",
+            "--carbon-label=a=1 --carbon-label=a=2: write KEY=VALUE, each key once, no = or comma in a value, such as "
+            "--carbon-label=pool=a100",
+        ),
+        (
+            "--carbon-baseline=sqlite:////x.db --carbon-branch='a b'",
+            "--carbon-branch='a b': write the name of a branch, as git branch shows it",
         ),
         ("--carbon-warmup=-1", "--carbon-warmup=-1: write seconds, such as 2, 0.5 or 500ms"),
         ("--carbon-warmup='1 min'", "--carbon-warmup='1 min': write seconds, such as 2, 0.5 or 500ms"),

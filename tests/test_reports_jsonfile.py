@@ -120,6 +120,7 @@ def test_a_report_has_these_keys() -> None:
         "commit": "c0ffee",
         "branch": "main",
         "dirty": False,
+        "labels": None,
         "environment": {
             "id": "1x-nvidia-h100-80gb-hbm3-700w-gpu",
             "gpus": [

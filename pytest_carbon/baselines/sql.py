@@ -450,7 +450,7 @@ class SqlStore:
             if self._file is not None and not self._file.exists():
                 yield None
                 return
-            with self._engine.connect() as connection:
+            with self._connected("read") as connection:
                 if self._file is None:
                     connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
                 with connection.begin():
@@ -463,7 +463,7 @@ class SqlStore:
         with self._told("write", progress):
             if self._file is not None:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._engine.connect() as connection:
+            with self._connected("write", progress) as connection:
                 options = {"isolation_level": "READ COMMITTED"} if self._file is None else {"begin": "BEGIN IMMEDIATE"}
                 connection.execution_options(**options)
                 with connection.begin() as transaction:
@@ -501,6 +501,13 @@ class SqlStore:
         config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
         config.attributes.update(connection=connection, version_table=VERSION_TABLE)
         command.upgrade(config, "head")
+
+    def _connected(self, verb: str, progress: Sequence[str] = ()) -> Connection:
+        """Whatever goes wrong here goes wrong with the password at hand, in variables that a traceback would show."""
+        try:
+            return self._engine.connect()
+        except Exception as error:
+            raise self._refused(verb, str(getattr(error, "orig", None) or error), progress=progress) from None
 
     @contextmanager
     def _told(self, verb: str, progress: Sequence[str] = ()) -> Iterator[None]:

@@ -333,12 +333,15 @@ def _rename(given: argparse.Namespace) -> int:
 
 
 def _copy(given: argparse.Namespace) -> int:
-    from pytest_carbon import upkeep
+    from pytest_carbon import options, upkeep
     from pytest_carbon.baselines import open_store
     from pytest_carbon.records import UsageProblem
 
     source, target = _place(given.source), _place(given.target)
-    done = upkeep.copy(_open(source), open_store(target))
+    # A database keeps branches apart; a directory is one branch's, and git's to merge.
+    branch = None if isinstance(source, Path) == isinstance(target, Path) else options.of_project().branch
+    relabelled = branch if isinstance(source, Path) else None
+    done = upkeep.copy(_open(source, branch), open_store(target, branch=branch), branch=relabelled)
     if not done:
         raise UsageProblem(f"there are no baselines in {source}: nothing was copied.")
     for each in done:

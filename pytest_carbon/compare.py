@@ -272,8 +272,9 @@ def renamed(gone: Iterable[Key], new: Iterable[Key]) -> dict[Key, Key]:
     gone = list(gone)
     found: dict[Key, Key] = {}
     for test, name in gone:
-        moved = functions.get((test.partition("::")[2], name), [])
-        if len(moved) == 1:
+        function = test.partition("::")[2]
+        moved = functions.get((function, name), [])
+        if function and len(moved) == 1:
             found[test, name] = moved.pop()
     taken = set(found.values())
     left = [key for key in left if key not in taken]

@@ -166,6 +166,34 @@ def test_fields_of_a_later_version_survive(store: FileStore) -> None:
     assert len(everything(store)) == 2
 
 
+def test_labels_are_written_where_there_are_some(store: FileStore) -> None:
+    """Other lines are as they were before there were labels; a file may have both, or none."""
+    labelled, plain = record(session="s2", day=2, labels="pool=a100,team=nlp"), record()
+    store.append(HOST, [plain])
+    assert "labels" not in MODULE.read_text()
+    assert everything(store) == {plain}
+    store.append(HOST, [labelled])
+    _, first, second = map(json.loads, MODULE.read_text().splitlines())
+    assert "labels" not in first
+    assert second["labels"] == "pool=a100,team=nlp"
+    assert everything(store) == {plain, labelled}
+    assert everything(FileStore(Path("carbon-baselines"))) == {plain, labelled}
+    MODULE.write_text(MODULE.read_text().replace('"pool=a100,team=nlp"', "7"))
+    with pytest.raises(BaselineError) as error:
+        store.load(HOST.id)
+    assert message(error).startswith(f"{MODULE}, line 3: 'labels' must be a text or null, not 7. ")
+
+
+def test_an_object_over_two_lines_beside_two_values_in_one(store: FileStore) -> None:
+    """As many values as lines, and not one in each: refused, as any other line that holds no record."""
+    store.append(HOST, [record()])
+    header, line = MODULE.read_text().splitlines()
+    MODULE.write_text("\n".join([header, '{"a":', '{"b":1}}', f"{line},2", ""]))
+    with pytest.raises(BaselineError) as error:
+        store.load(HOST.id)
+    assert message(error).startswith(f"{MODULE}, line 2: not JSON ")
+
+
 @pytest.mark.parametrize("loaded", [True, False], ids=["loaded before", "not loaded"])
 def test_hand_made_files_are_read(store: FileStore, loaded: bool) -> None:
     """Windows line breaks, empty lines, whole numbers and a missing last line break lose nothing, and go in time."""
@@ -978,3 +1006,230 @@ def test_a_newer_calibration_asks_for_an_upgrade(store: FileStore) -> None:
         f"{path}, line 1: written in the format 'pytest-carbon-calibration/2', and this version reads "
         f"'pytest-carbon-calibration/1'. {UPGRADE}"
     )
+
+
+# --- what an environment is ----------------------------------------------------------------------
+
+
+def test_an_environment_is_described_by_its_header(store: FileStore) -> None:
+    """GPUs with their power limits, the processor; of one that is not stored its id alone."""
+    store.append(HOST, [record()])
+    found = store.describe(HOST.id)
+    assert found == Environment(HOST.id, (Gpu(0, "", "NVIDIA H100 80GB HBM3", 700.0),), cpu=HOST.cpu)
+    assert store.describe("another") == Environment("another")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["", ', "gpus": 7, "cpu": 7', ', "gpus": [7, {}, {"name": 7}], "cpu": ""', ', "gpus": [{"name": "X"}]'],
+)
+def test_what_else_a_header_holds_is_as_good_as_unknown(store: FileStore, rest: str) -> None:
+    """The id is what is checked: it is what is compared by."""
+    store.append(HOST, [record()])
+    _, *lines = MODULE.read_text().splitlines(keepends=True)
+    header = f'{{"format": "{files.FORMAT}", "environment": {{"id": "{HOST.id}"{rest}}}}}\n'
+    MODULE.write_text(header + "".join(lines))
+    found = store.describe(HOST.id)
+    assert (found.id, found.cpu) == (HOST.id, None)
+    assert found.gpus == ((Gpu(0, "", "X"),) if "X" in rest else ())
+    MODULE.write_text("".join(lines))
+    with pytest.raises(BaselineError, match=r"line 1: the header is missing"):
+        store.describe(HOST.id)
+
+
+def test_a_file_by_itself_is_read_wherever_it_lies(store: FileStore) -> None:
+    """By the environment that it names; what is wrong with it is said as ever."""
+    store.append(HOST, [record(), record(session="s2", day=2)])
+    alone = Path("alone.jsonl")
+    MODULE.rename(alone)
+    environment, records = files.read_file(alone)
+    assert environment.id == HOST.id
+    assert [each.session for each in records] == ["s1", "s2"]
+    for text, says in {
+        "": "alone.jsonl, line 1: the file is empty",
+        "[1]\n": "alone.jsonl, line 1: neither a header nor a record",
+        alone.read_text() + "=======\n": "alone.jsonl, line 4: a merge conflict was left here",
+        HEADER.replace(f'"{HOST.id}"', "7") + "\n": "alone.jsonl, line 1: the header does not name its environment",
+    }.items():
+        alone.write_text(text)
+        with pytest.raises(BaselineError) as error:
+            files.read_file(alone)
+        assert message(error).startswith(says)
+    with pytest.raises(BaselineError, match=r"cannot read nowhere\.jsonl: No such file"):
+        files.read_file(Path("nowhere.jsonl"))
+
+
+# --- other names ---------------------------------------------------------------------------------
+
+OLD, NEW = record().test, "tests/deep/test_n.py::test_y"
+
+
+def test_a_renamed_test_takes_its_history_along(store: FileStore) -> None:
+    """To the file of its module, in every environment, with what a later version put into its lines."""
+    other = Environment("another")
+    store.append(HOST, [record(), record(name="decode"), record(session="s2", day=2, epoch="2026-11-02T09:00:00Z")])
+    store.append(HOST, [record("tests/test_m.py::test_stays"), record("tests/deep/test_n.py::test_was_there")])
+    store.append(other, [record()])
+    MODULE.write_text(MODULE.read_text().replace('"session": "s2"', '"more": [1], "session": "s2"'))
+    before = everything(store)
+    assert store.rename({OLD: NEW}) == 4
+    assert everything(store) == {each._replace(test=NEW) if each.test == OLD else each for each in before}
+    assert list(store.load("another")) == [(NEW, "call")]
+    assert not (Path("carbon-baselines") / "another" / "tests" / "test_m.py.jsonl").exists()
+    text = (FOLDER / "tests/deep/test_n.py.jsonl").read_text()
+    assert text.splitlines()[0] == HEADER
+    assert '"more": [1]' in text
+    again = FileStore(Path("carbon-baselines"))
+    assert everything(again) == everything(store)
+
+
+def test_what_is_taken_away_leaves_no_empty_file(store: FileStore) -> None:
+    """Nor folder; a calibration stays, and other tests' files are not touched."""
+    store.append(HOST, [record(), record("tests/deep/er/test_n.py::test_y"), record("tests/test_m.py::test_stays")])
+    other = Environment("another")
+    store.append(other, [record()])
+    store.keep_calibration("another", Calibration(0.5))
+    assert store.rename({OLD: None, "tests/deep/er/test_n.py::test_y": None, "never.py::recorded": None}) == 3
+    assert store.environments() == [HOST.id]
+    assert list(store.load(HOST.id)) == [("tests/test_m.py::test_stays", "call")]
+    assert sorted(str(path.relative_to("carbon-baselines")) for path in Path("carbon-baselines").rglob("*")) == [
+        HOST.id,
+        f"{HOST.id}/tests",
+        f"{HOST.id}/tests/test_m.py.jsonl",
+        "another",
+        "another/calibration.json",
+    ]
+    before = MODULE.stat()
+    assert store.rename({"never.py::recorded": "tests/test_m.py::test_z"}) == 0
+    assert MODULE.stat() == before
+
+
+def test_names_may_be_exchanged(store: FileStore) -> None:
+    """All at once: neither is in the other's way."""
+    store.append(HOST, [record(energy_j_per_call=1.0), record(NEW, energy_j_per_call=2.0)])
+    assert store.rename({OLD: NEW, NEW: OLD}) == 2
+    assert {each.test: each.energy_j_per_call for each in everything(store)} == {OLD: 2.0, NEW: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("there", "tests", "says"),
+    [
+        ([record(NEW, "s9", 9)], {OLD: NEW}, f"'{NEW}' has records of its own in {FOLDER}/tests/deep/test_n.py.jsonl"),
+        ([record(NEW, energy_j_per_call=9.0)], {OLD: NEW}, f"'{NEW}' has records of its own in "),
+        (
+            [record("a.py::t", energy_j_per_call=9.0)],
+            {OLD: NEW, "a.py::t": NEW},
+            f"two tests cannot both become '{NEW}'",
+        ),
+    ],
+)
+def test_two_histories_are_never_mixed(store: FileStore, there: list[Record], tests: dict[str, str], says: str) -> None:
+    """Nothing at all is renamed then, in no environment."""
+    store.append(Environment("first"), [record()])
+    store.append(HOST, [record(), *there])
+    before = {path: path.read_bytes() for path in Path("carbon-baselines").rglob("*.jsonl")}
+    with pytest.raises(BaselineError) as error:
+        store.rename(tests)
+    assert message(error).startswith(says)
+    assert {path: path.read_bytes() for path in Path("carbon-baselines").rglob("*.jsonl")} == before
+
+
+def test_a_new_name_that_leads_out_is_refused(store: FileStore) -> None:
+    """Before anything is read."""
+    store.append(HOST, [record()])
+    with pytest.raises(UsageProblem, match="leads out of the root dir"):
+        store.rename({OLD: "../test_m.py::test_x"})
+    assert len(everything(store)) == 1
+
+
+def test_a_fault_anywhere_stops_a_rename(store: FileStore) -> None:
+    """A file that cannot be trusted may hold the new name's history."""
+    store.append(HOST, [record(), record("tests/test_z.py::test_z")])
+    broken = FOLDER / "tests" / "test_z.py.jsonl"
+    broken.write_text(broken.read_text() + "<<<<<<< HEAD\n")
+    before = MODULE.read_bytes()
+    with pytest.raises(BaselineError, match="a merge conflict was left here"):
+        store.rename({OLD: NEW})
+    assert MODULE.read_bytes() == before
+
+
+@pytest.mark.parametrize("replaced", [0, 1, 2])
+def test_an_interrupted_rename_is_finished_by_the_next(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, replaced: int
+) -> None:
+    """Whichever of its files had been written: the history is there before, twice between, once after."""
+    store.append(HOST, [record(), record("tests/test_m.py::test_stays"), record(session="s2", day=2)])
+    store.append(Environment("another"), [record()])
+    before = everything(store)
+    real, done = os.replace, []
+
+    def interrupted(*arguments: Any) -> None:
+        if len(done) == replaced:
+            raise KeyboardInterrupt
+        done.append(real(*arguments))
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.rename({OLD: NEW})
+    monkeypatch.setattr(os, "replace", real)
+    between = everything(FileStore(Path("carbon-baselines")))
+    assert {each._replace(test=OLD) if each.test == NEW else each for each in between} == before
+    assert store.rename({OLD: NEW}) >= (replaced < 2)
+    assert everything(store) == {each._replace(test=NEW) if each.test == OLD else each for each in before}
+    assert list(store.load("another")) == [(NEW, "call")]
+    assert list(store.faults(latest="2027-01-01T00:00:00Z")) == []
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a.py::t", "a.py::u", "b.py::t", "c/b.py::t"]), st.integers(1, 9)),
+        unique=True,
+        min_size=1,
+    ),
+    st.permutations(["a.py::t", "a.py::u", "b.py::t", "c/b.py::t", "d.py::t"]),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_rename_and_its_reverse_leave_everything_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, stored: list[tuple[str, int]], order: list[str]
+) -> None:
+    """Exchanges and rings of names, too: byte for byte."""
+    store = FileStore(tmp_path_factory.mktemp("baselines"))
+    store.append(HOST, [record(test, f"s{day}", day) for test, day in stored])
+    directory = store._directory
+
+    def contents() -> dict[str, bytes]:
+        return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*.jsonl")}
+
+    before = contents()
+    names = dict(zip(["a.py::t", "a.py::u", "b.py::t", "c/b.py::t", "d.py::t"], order, strict=True))
+    assert store.rename(names) == len(stored)
+    assert {(each.test, each.session) for each in everything(store)} == {
+        (names[test], f"s{day}") for test, day in stored
+    }
+    assert store.rename({new: old for old, new in names.items()}) == len(stored)
+    assert contents() == before
+
+
+# --- faults --------------------------------------------------------------------------------------
+
+
+def test_faults_are_told_file_by_file(store: FileStore) -> None:
+    """As editors know places; nothing of files that are good, or that nobody asked for."""
+    store.append(HOST, [record(), record("a.py::t"), record("z.py::t", created="2026-12-24T00:00:00Z")])
+    first = FOLDER / "a.py.jsonl"
+    first.write_text(first.read_text().replace('"name": "call"', '"name": 7'))
+    found = list(store.faults(latest="2026-12-01T00:00:00Z"))
+    assert found == [
+        f"{first}:2: 'name' must be the measurement's name, not 7. {RESTORE}",
+        f"{FOLDER}/z.py.jsonl:2: 'created' is 2026-12-24T00:00:00Z, in the future. The clock where it was recorded was"
+        " wrong: write the true time here, or delete the line.",
+    ]
+    assert list(store.faults(latest="2026-12-31T00:00:00Z", paths=[first])) == found[:1]
+    assert list(store.faults(latest="2026-12-31T00:00:00Z", paths=[first])) == found[:1]
+
+
+def test_an_epoch_to_come_is_a_fault(store: FileStore) -> None:
+    """Nothing could be recorded after it."""
+    store.append(HOST, [record(epoch="2099-01-01T00:00:00Z")])
+    (fault,) = store.faults(latest="2026-12-01T00:00:00Z")
+    assert fault.startswith(f"{MODULE}:2: 'epoch' is 2099-01-01T00:00:00Z, in the future.")

@@ -191,6 +191,16 @@ class _File(NamedTuple):
     records: list[Record]
 
 
+class _Renaming(NamedTuple):
+    """What renaming writes in one environment."""
+
+    records: int
+    gaining: list[tuple[Path, str]]
+    """Files with what they get, what they lose still in them."""
+    losing: list[tuple[Path, str | None]]
+    """Files without what they lose; None of one that has nothing else."""
+
+
 class _Reader:
     """Bytes → records. One for a whole load: what it knows already it neither checks nor keeps again."""
 
@@ -642,37 +652,35 @@ class FileStore:
     def rename(self, tests: Mapping[str, str | None]) -> int:
         """Put tests' records, in every environment, under other ids; ``None`` takes them away. How many there were.
 
-        Where anything is wrong nothing is written. What was interrupted can be finished by doing it again.
+        Where anything is wrong nothing is written. Files that gain records come before those that lose them, so that
+        whenever this process dies none is lost; to do it again finishes it.
         """
         for new in filter(None, tests.values()):
             module_file(new)
-        moved = 0
         with self._writing():
-            changed: dict[Path, str | None] = {}
-            for environment_id in self.environments():
-                moved += self._renamed(environment_id, tests, changed)
-            _replace_files((path, text) for path, text in changed.items() if text is not None)
-            for path, text in changed.items():
+            found = [self._renamed(environment_id, tests) for environment_id in self.environments()]
+            gaining = [step for each in found for step in each.gaining]
+            losing = [step for each in found for step in each.losing]
+            _replace_files([*gaining, *((path, text) for path, text in losing if text is not None)])
+            for path, text in losing:
                 if text is None:
                     path.unlink(missing_ok=True)
                     self._remove_empty(path.parent)
-        return moved
+        return sum(each.records for each in found)
 
-    def _renamed(self, environment_id: str, tests: Mapping[str, str | None], changed: dict[Path, str | None]) -> int:
-        """Note in ``changed`` what the files of one environment become: their text, or None for an empty one."""
+    def _renamed(self, environment_id: str, tests: Mapping[str, str | None]) -> _Renaming:
+        """What has to be written in one environment."""
         folder, reader = self._folder(environment_id), _Reader(environment_id)
-        found = {path: reader.file(data, path) for path in self._files(folder) if (data := _bytes_of(path)) is not None}
-        kept = {path: list(zip(file.records, file.lines, strict=True)) for path, file in found.items()}
+        files = {path: reader.file(data, path) for path in self._files(folder) if (data := _bytes_of(path)) is not None}
+        staying: dict[Path, list[tuple[Record, str]]] = {path: [] for path in files}
+        leaving: dict[Path, list[tuple[Record, str]]] = {}
         moved: dict[tuple[str, str, str], tuple[Record, str]] = {}
-        number = 0
-        for path, rows in kept.items():
-            leaving = [row for row in rows if row[0].test in tests]
-            if not leaving:
-                continue
-            number += len(leaving)
-            rows[:] = [row for row in rows if row[0].test not in tests]
-            changed[path] = None
-            for record, line in leaving:
+        for path, file in files.items():
+            for record, line in zip(file.records, file.lines, strict=True):
+                if record.test not in tests:
+                    staying[path].append((record, line))
+                    continue
+                leaving.setdefault(path, []).append((record, line))
                 if (new := tests[record.test]) is None:
                     continue
                 there = (record._replace(test=new), _encode(json.loads(line) | {"test": new}))
@@ -682,7 +690,7 @@ class FileStore:
                 if record.epoch > first.epoch:
                     moved[new, record.name, record.session] = there
         targets = {record.test for record, _ in moved.values()}
-        for path, rows in kept.items():
+        for path, rows in staying.items():
             for record, _ in rows:
                 if record.test not in targets:
                     continue
@@ -692,15 +700,20 @@ class FileStore:
                         " nothing was renamed. Take those away first, or leave them both as they are."
                     )
                 del moved[record.test, record.name, record.session]  # where a rename was interrupted
+        arriving: dict[Path, list[tuple[Record, str]]] = {}
         for record, line in moved.values():
-            path = self._there(folder / module_file(record.test), kept)
-            kept.setdefault(path, []).append((record, line))
-            changed[path] = None
-        for path in changed.keys() & kept.keys():
-            lines = [line for _, line in sorted((_by_test(record), line) for record, line in kept[path])]
-            header = found[path].header if path in found else next(iter(found.values())).header
-            changed[path] = "\n".join([header, *lines, ""]) if lines else None
-        return number
+            arriving.setdefault(self._there(folder / module_file(record.test), files), []).append((record, line))
+
+        def text(path: Path, *parts: Mapping[Path, list[tuple[Record, str]]]) -> str | None:
+            header = (files.get(path) or next(iter(files.values()))).header
+            rows = sorted((_by_test(record), line) for part in parts for record, line in part.get(path, ()))
+            return "\n".join([header, *(line for _, line in rows), ""]) if rows else None
+
+        return _Renaming(
+            sum(map(len, leaving.values())),
+            [(path, text(path, staying, leaving, arriving) or "") for path in arriving],
+            [(path, text(path, staying, arriving)) for path in leaving],
+        )
 
     def _remove_empty(self, folder: Path) -> None:
         with suppress(OSError):  # it holds more

@@ -184,7 +184,7 @@ def _table(rows: Sequence[Row], page: Page) -> list[str]:
         Column("detects", [page.clean(_sees(row.verdict)) for row in rows]),
         Column("verdict", [_status(row.verdict) for row in rows], left=True),
     ]
-    for column in (figures[3], figures[0]):  # a narrow terminal: what can be done without goes first
+    for column in (figures[3], figures[0], figures[1]):  # a narrow terminal: what can be done without goes first
         if _room(figures, page) < _LEAST_NAME:
             figures.remove(column)
     room = max(1, _room(figures, page))

@@ -136,7 +136,7 @@ class Stored:
     """What is stored, as seen from one environment."""
 
     environments: Sequence[str]
-    """The ids that have a baseline, nearest first."""
+    """Those that have a baseline, nearest first: its id, and of each other its id and how it differs."""
     nearest: str | None = None
     """How the first of them differs from this one, given where this one has none."""
     not_run: Sequence[Key] | None = None

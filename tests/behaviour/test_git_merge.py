@@ -1,0 +1,158 @@
+"""Two branches that each recorded sessions: a real ``git merge``, with the docs' line for .gitattributes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ENVIRONMENT, CarbonRunner
+from console import carbon
+
+from pytest_carbon.baselines.files import FileStore
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+
+TESTS = """
+import os
+import pytest
+from battery import draw
+
+@pytest.mark.carbon_budget
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_it(size):
+    draw(float(os.environ["JOULES"]) * (3 if size == "large" else 1))
+"""
+STORED = Path("carbon-baselines") / ENVIRONMENT / "test_it.py.jsonl"
+
+
+def documented() -> str:
+    """The line, as docs/baselines.md has it."""
+    text = (Path(__file__).parents[2] / "docs/baselines.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^ {4}(\S+ merge=union)$", text, re.MULTILINE)
+    return str(line)
+
+
+def git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def repository(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project on main, with the attributes."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "A U Thor")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "author@example.com")
+    monkeypatch.chdir(pytester.path)
+    (pytester.path / "test_it.py").write_text(TESTS)
+    (pytester.path / ".gitattributes").write_text(f"{documented()}\n")
+    (pytester.path / ".gitignore").write_text("report.json\n__pycache__\n.pytest_cache\nbattery.py\n")
+    git("init", "--quiet", "--initial-branch=main")
+    commit()
+    return pytester.path
+
+
+def commit() -> None:
+    git("add", ".")
+    git("commit", "--quiet", "--message", "more")
+
+
+@pytest.fixture
+def measure(run_carbon: CarbonRunner, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Run with so many joules; the session's id, and what the verdicts were."""
+
+    def run(joules: float, *arguments: str) -> tuple[str, set[str]]:
+        monkeypatch.setenv("JOULES", str(joules))
+        found = run_carbon(*arguments).report
+        return found["session"], {m["verdict"]["status"] for t in found["tests"] for m in t["measurements"]}
+
+    return run
+
+
+def sessions() -> set[str]:
+    stored = FileStore(Path("carbon-baselines")).load(ENVIRONMENT)
+    return {record.session for records in stored.values() for record in records}
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["more on both sides", "the first on both sides"])
+def test_both_recorded(repository: Path, measure, before: bool) -> None:  # type: ignore[no-untyped-def]
+    """No conflict, no marker; the sessions of both count, once, and the next recording tidies the file."""
+    first = set()
+    if before:
+        first = {measure(2.0, "--carbon-record")[0]}
+        commit()
+    git("switch", "--quiet", "--create", "feature")
+    theirs = {measure(2.0, "--carbon-record")[0] for _ in range(2)}
+    commit()
+    git("switch", "--quiet", "main")
+    ours = {measure(2.02, "--carbon-record")[0] for _ in range(2)}
+    commit()
+    git("merge", "--quiet", "feature")
+    assert git("status", "--porcelain") == ""
+    assert not re.search(r"^[<=>|]{7}", STORED.read_text(), re.MULTILINE)
+    assert sessions() == first | theirs | ours
+    assert carbon("baseline", "check").ret == 0
+    assert measure(2.01)[1] == {"pass"}
+    last = {measure(2.01, "--carbon-record")[0]}
+    lines = STORED.read_text().splitlines()
+    assert len(lines) == 1 + 2 * len(first | theirs | ours | last)
+    assert sum("pytest-carbon-baseline/1" in line for line in lines) == 1
+
+
+def test_one_recorded_and_the_other_accepted(repository: Path, measure) -> None:  # type: ignore[no-untyped-def]
+    """The accepted change is what counts then."""
+    measure(2.0, "--carbon-record")
+    commit()
+    git("switch", "--quiet", "--create", "feature")
+    assert measure(4.0, "--carbon-accept")[1] == {"regression"}
+    commit()
+    git("switch", "--quiet", "main")
+    measure(2.0, "--carbon-record")
+    commit()
+    git("merge", "--quiet", "feature")
+    assert measure(4.0)[1] == {"pass"}
+    assert measure(2.0)[1] == {"improvement"}
+    shown = carbon("baseline", "show", "test_it.py::test_it[small]").out
+    assert shown.count("change accepted") == 1
+
+
+def test_one_renamed_and_the_other_recorded(repository: Path, measure) -> None:  # type: ignore[no-untyped-def]
+    """What git merges is lines: the old name's new session stays behind, and prune takes it away."""
+    measure(2.0, "--carbon-record")
+    commit()
+    git("switch", "--quiet", "--create", "feature")
+    (repository / "test_it.py").write_text(TESTS.replace("test_it(", "test_new("))
+    assert carbon("baseline", "rename", "test_it.py::test_it", "test_it.py::test_new").ret == 0
+    commit()
+    git("switch", "--quiet", "main")
+    measure(2.0, "--carbon-record")
+    commit()
+    git("merge", "--quiet", "feature")
+    assert carbon("baseline", "check").ret == 0
+    assert "Gone: 2 of the 4 tests that have a baseline." in carbon("baseline", "prune").out
+    assert carbon("baseline", "prune", "--yes").ret == 0
+    assert measure(2.0)[1] == {"pass"}
+
+
+def test_without_the_line_a_conflict_stops_the_run(repository: Path, measure) -> None:  # type: ignore[no-untyped-def]
+    """It is said with its line, never read as no baseline, and check finds it, too."""
+    (repository / ".gitattributes").unlink()
+    measure(2.0, "--carbon-record")
+    commit()
+    git("switch", "--quiet", "--create", "feature")
+    measure(2.0, "--carbon-record")
+    commit()
+    git("switch", "--quiet", "main")
+    measure(2.0, "--carbon-record")
+    commit()
+    assert subprocess.run(["git", "merge", "--quiet", "feature"], capture_output=True).returncode == 1
+    ran = carbon("baseline", "check")
+    assert ran.ret == 1
+    assert re.match(rf"{re.escape(str(STORED))}:\d+: a merge conflict was left here", ran.out)

@@ -1,0 +1,231 @@
+"""Two sides: what is read of each, what of them is compared, and what is perhaps the same under another name."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_carbon import compare
+from pytest_carbon.baselines.files import FileStore
+from pytest_carbon.records import (
+    CarbonIntensity,
+    Environment,
+    Key,
+    Measurement,
+    Record,
+    SessionResult,
+    SessionScore,
+    SuiteVerdict,
+    TestResult,
+    UsageProblem,
+    Verdict,
+)
+from pytest_carbon.reports import jsonfile
+
+HOST = Environment("a-gpu", pytest_carbon="0.1.0", boot="b0")
+OTHER = Environment("another-gpu", boot="b0")
+RULE = {"tolerance": 0.05, "false_alarms": 0.01}
+
+
+def result(session: str, created: str = "2026-11-20T10:00:00Z", **joules: Any) -> SessionResult:
+    """Of tests a, b, c: a number of joules, or a measurement, or several of these."""
+    tests = []
+    for name, found in joules.items():
+        each = found if isinstance(found, tuple) else (found,)
+        measured = [m if isinstance(m, Measurement) else measurement(session, m) for m in each]
+        tests.append(TestResult(f"t.py::{name}", "passed", tuple((m, Verdict("pass", "because")) for m in measured)))
+    return SessionResult(
+        session,
+        created,
+        1.0,
+        0,
+        HOST,
+        CarbonIntensity(475.0, 1.0, "given", None),
+        SuiteVerdict(0, 0, 0.01),
+        tuple(tests),
+    )
+
+
+def measurement(session: str, energy_j: float, **changes: Any) -> Measurement:
+    found = Measurement(
+        "call",
+        HOST.id,
+        calls=10,
+        duration_s_per_call=0.1,
+        energy_j_per_call=energy_j,
+        sessions=(SessionScore(session, energy_j, 0.1),),
+    )
+    return replace(found, **changes)
+
+
+def side(found: SessionResult, tmp_path: Path) -> compare.Side:
+    path = tmp_path / f"{found.session}.json"
+    jsonfile.write(found, path)
+    return compare.read(str(path))
+
+
+def record(energy_j: float, day: int, epoch: str = "0", **changes: Any) -> Record:
+    return Record(
+        **(
+            {
+                "test": "t.py::a",
+                "name": "call",
+                "epoch": epoch,
+                "session": f"day {day}",
+                "created": f"2026-10-{day:02}T10:00:00Z",
+                "boot": f"boot {day}",
+                "commit": None,
+                "branch": "main",
+                "energy_j_per_call": energy_j,
+                "energy_j_per_call_error": None,
+                "duration_s_per_call": 0.1,
+            }
+            | changes
+        )
+    )
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def test_a_report_has_records_of_what_has_figures(tmp_path: Path) -> None:
+    """What failed, or came out as nothing, was measured, and has none; each environment apart."""
+    failed = Measurement("call", HOST.id, failure="the GPU is lost")
+    nothing = measurement("s1", 1.0, sessions=(SessionScore("s1", 0.0, 0.1),))
+    elsewhere = measurement("s1", 1.0, environment=OTHER.id)
+    found = side(replace(result("s1", a=1.0, b=failed, c=nothing, d=elsewhere), others=()), tmp_path)
+    assert {id: list(by_key) for id, by_key in found.stored.items()} == {
+        "a-gpu": [("t.py::a", "call")],
+        "another-gpu": [("t.py::d", "call")],
+    }
+    assert found.keys("a-gpu") == [("t.py::a", "call"), ("t.py::b", "call"), ("t.py::c", "call")]
+    assert found.environments["another-gpu"].boot == "b0"
+    assert [each.session for each in found.records(["a-gpu", "nowhere"])] == ["s1"]
+
+
+def test_a_module_that_has_an_environments_name(tmp_path: Path) -> None:
+    """A folder counts as one environment's where its files say so, not because of its name alone."""
+    store = FileStore(tmp_path / "perf" / "a-gpu")
+    store.append(HOST, [record(1.0, 1)])
+    assert list(compare.read(str(tmp_path / "perf" / "a-gpu")).stored) == ["a-gpu"]
+    assert list(compare.read(str(tmp_path / "perf" / "a-gpu" / "a-gpu")).stored) == ["a-gpu"]
+
+
+def test_a_directory_of_nothing_is_refused(tmp_path: Path) -> None:
+    """So is one that is not there: as a report, which it might have been."""
+    with pytest.raises(UsageProblem, match="there are no baselines in it"):
+        compare.read(str(tmp_path))
+    with pytest.raises(UsageProblem, match="cannot be read"):
+        compare.read(str(tmp_path / "nothing"))
+
+
+# --- comparing -----------------------------------------------------------------------------------
+
+
+def test_batches_of_head_count_the_same(tmp_path: Path) -> None:
+    """However many sessions each has; of the newest epoch alone."""
+    store = FileStore(tmp_path / "perf")
+    newest = "2026-10-02T09:00:00Z"
+    store.append(
+        HOST,
+        [
+            record(9.0, 1),
+            *(record(1.0, 2, newest, session=f"evening {i}") for i in range(3)),
+            record(4.0, 3, newest),
+        ],
+    )
+    found = compare.compare(side(result("s1", a=1.0), tmp_path), compare.read(str(tmp_path / "perf")), **RULE)
+    (row,) = found.rows
+    assert row.head_j == pytest.approx(2.0)  # of 1 and 4
+    assert row.verdict.change == pytest.approx(1.0)
+    assert found.failed
+
+
+def test_the_first_twenty_batches_are_the_baseline(tmp_path: Path) -> None:
+    """As in the gate, whichever side they are on."""
+    store = FileStore(tmp_path / "perf")
+    store.append(HOST, [record(1.0 if day <= 20 else 5.0, day) for day in range(1, 26)])
+    baseline, report = compare.read(str(tmp_path / "perf")), side(result("s1", "2026-11-20T10:00:00Z", a=1.0), tmp_path)
+    for pair in ((baseline, report), (report, baseline)):
+        (row,) = compare.compare(*pair, **RULE).rows
+        assert (row.base_j, row.head_j) == (pytest.approx(1.0), pytest.approx(1.0))
+
+
+def test_the_gates_share_of_false_alarms_is_of_all_that_base_has(tmp_path: Path) -> None:
+    """With more measurements in BASE each is held to a stricter test, whatever HEAD has."""
+    few = compare.compare(side(result("s1", a=1.0), tmp_path), side(result("s2", a=1.0), tmp_path), **RULE)
+    many = side(result("s3", a=1.0, **{f"more{i}": 1.0 for i in range(50)}), tmp_path)
+    found = compare.compare(many, side(result("s2", a=1.0), tmp_path), **RULE)
+    assert found.parts[0].suite.gated == 51
+    assert (found.rows[0].verdict.detectable_change or 0) > (few.rows[0].verdict.detectable_change or 1)
+
+
+def test_a_session_both_have_is_left_out_of_base(tmp_path: Path) -> None:
+    """Of BASE's other sessions the comparison is; what has no other is named."""
+    store = FileStore(tmp_path / "perf")
+    store.append(HOST, [record(1.0, 1), record(2.0, 2, session="s1"), record(2.0, 2, session="s1", test="t.py::b")])
+    head = side(result("s1", a=2.0, b=2.0), tmp_path)
+    found = compare.compare(compare.read(str(tmp_path / "perf")), head, **RULE)
+    assert [row.verdict.change for row in found.rows] == [pytest.approx(1.0)]
+    assert found.parts[0].own == (("t.py::b", "call"),)
+
+
+@pytest.mark.parametrize("environment", ["a-cpu-estimated", "a-cpu"])
+def test_estimates_are_held_to_their_own_prior(tmp_path: Path, environment: str) -> None:
+    """Where energy is estimated, batches are taken to differ by more."""
+    pair = [
+        side(result(session, a=measurement(session, 1.0, environment=environment)), tmp_path)
+        for session in ("s1", "s2")
+    ]
+    (row,) = compare.compare(*pair, **RULE).rows
+    assert row.verdict.detectable_change is not None
+    assert (row.verdict.detectable_change > 0.25) == environment.endswith("-estimated")
+
+
+# --- other names ---------------------------------------------------------------------------------
+
+
+def keys(*tests: str) -> list[Key]:
+    return [(test, "call") for test in tests]
+
+
+@pytest.mark.parametrize(
+    ("gone", "new", "found"),
+    [
+        (["a/test_m.py::test_x[1]"], ["b/test_k.py::test_x[1]"], [0]),
+        (["a/test_m.py::test_old", "a/test_m.py::test_z"], ["a/test_new.py::test_z"], [None, 0]),
+        (["t.py::test_embed[fp16]"], ["t.py::test_embeds[fp16]"], [0]),
+        (["t.py::test_x"], ["t.py::test_classify"], [None]),
+        (["t.py::test_x"], ["some/other/a.py::test_x", "t2.py::test_x"], [1]),  # the nearer id of two
+        (["t.py::test_x", "u.py::test_x"], ["a.py::test_x"], [0, None]),
+        (["README.md"], ["docs/README.md"], [None]),
+    ],
+)
+def test_what_was_perhaps_renamed(gone: list[str], new: list[str], found: list[int | None]) -> None:
+    """The same test in another module first, then the nearest id; a new name is one test's only."""
+    expected = {key: keys(*new)[at] for key, at in zip(keys(*gone), found, strict=True) if at is not None}
+    assert compare.renamed(keys(*gone), keys(*new)) == expected
+
+
+@given(st.lists(st.tuples(st.text(max_size=9), st.sampled_from(["call", "decode"])), unique=True), st.data())
+def test_a_new_name_is_given_once(gone: list[Key], data: st.DataObject) -> None:
+    """To a measurement of the same name."""
+    new = data.draw(st.lists(st.tuples(st.text(max_size=9), st.sampled_from(["call", "decode"])), unique=True))
+    found = compare.renamed(gone, new)
+    assert found.keys() <= set(gone)
+    assert set(found.values()) <= set(new)
+    assert len(set(found.values())) == len(found)
+    assert all(old[1] == now[1] for old, now in found.items())
+
+
+def test_many_ids_take_no_longer_than_some_seconds() -> None:
+    """Of thousands that share nothing, few are looked at."""
+    gone = keys(*(f"tests/test_{i:05}.py::test_{math.sqrt(i + 2)}" for i in range(5000)))
+    new = keys(*(f"spec/check_{i:05}.py::check_{math.sqrt(i + 9000)}" for i in range(5000)))
+    assert len(compare.renamed(gone, new)) <= 4

@@ -1,0 +1,166 @@
+"""A comparison as text, Markdown and JSON: whatever ids it holds, nothing is wider than the page, no cell breaks."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_carbon.compare import Comparison, Part, Row, Side
+from pytest_carbon.records import (
+    CarbonIntensity,
+    Environment,
+    Key,
+    SessionResult,
+    Status,
+    SuiteVerdict,
+    Verdict,
+)
+from pytest_carbon.reports import comparison as report
+from pytest_carbon.reports.text import columns
+
+HOST = Environment("1x-nvidia-h100-80gb-hbm3-700w-gpu", torch="2.13.0", pytest_carbon="0.1.0")
+
+
+def side(place: str = "base.json", **changes: object) -> Side:
+    fields: dict[str, object] = {
+        "session": "s1",
+        "created": "2026-11-20T10:00:00Z",
+        "duration_s": 1.0,
+        "exit_status": 0,
+        "environment": HOST,
+        "intensity": CarbonIntensity(475.0, 1.0, "given", None),
+        "suite": SuiteVerdict(0, 0, 0.01),
+        "commit": "1a2b3c4d5e6f",
+        "branch": "main",
+    }
+    return Side(place, SessionResult(**(fields | changes)), {HOST.id: HOST}, {}, {})  # type: ignore[arg-type]
+
+
+def row(test: str = "t.py::a", status: Status = "pass", change: float | None = 0.0, name: str = "call") -> Row:
+    head_j = None if change is None else 1.0 + change
+    return Row((test, name), 1.0, head_j, Verdict(status, "because", 1.0, 1, 1, change, 0.14), ())
+
+
+def comparison(*rows: Row, base: Side | None = None, **part: object) -> Comparison:
+    whole = Part(HOST, SuiteVerdict(len(rows), len(rows), 0.01), rows, **part)  # type: ignore[arg-type]
+    return Comparison(base or side(), side("head.json"), (whole,), 0.05, 0.01, ("a note",))
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+KEYS = st.tuples(TEXTS, TEXTS)
+ROWS = st.builds(
+    Row,
+    KEYS,
+    st.none() | st.floats(1e-9, 1e9),
+    st.none() | st.floats(1e-9, 1e9),
+    st.builds(
+        Verdict,
+        st.sampled_from(get_args(Status)),
+        TEXTS,
+        change=st.none() | st.floats(-0.99, 1e6),
+        detectable_change=st.none() | st.floats(0, 1e6),
+    ),
+    st.just(()),
+)
+PARTS = st.builds(
+    Part,
+    st.builds(Environment, TEXTS),
+    st.builds(SuiteVerdict, st.just(1), st.just(1), st.just(0.01), st.none(), st.none() | TEXTS),
+    st.lists(ROWS, max_size=6).map(tuple),
+    st.lists(KEYS, max_size=3).map(tuple),
+    st.lists(KEYS, max_size=3).map(tuple),
+    st.just({("t.py::old", "call"): ("t.py::new", "call")}),
+)
+
+
+@given(st.lists(PARTS, max_size=2).map(tuple), TEXTS, TEXTS, st.integers(40, 120), st.booleans(), st.booleans())
+def test_no_line_is_wider_than_the_page(
+    parts: tuple[Part, ...], place: str, note: str, width: int, ascii: bool, verbose: bool
+) -> None:
+    """Whatever it holds; where the terminal shows ASCII only, it gets no more."""
+    found = Comparison(side(place), side(branch="|a*b|"), parts, 0.05, 0.01, (note,))
+    lines = report.text(found, width=width, ascii=ascii, verbose=verbose)
+    assert max(map(columns, lines)) <= width
+    assert all(line.isprintable() for line in lines)
+    assert not ascii or all(line.isascii() for line in lines)
+
+
+@given(st.lists(PARTS, max_size=2).map(tuple), TEXTS)
+def test_markdown_is_never_broken_by_what_it_holds(parts: tuple[Part, ...], place: str) -> None:
+    """Each row has the table's cells; nothing but ours is a tag; no heading, no list begins in a name."""
+    text = report.markdown(Comparison(side(place), side(), parts, 0.05, 0.01))
+    for line in text.splitlines():
+        if line.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", line)) == 7, line
+        unescaped = re.sub(r"\\.|`[^`]*`", "", line)
+        assert set(re.findall(r"<[^>]*>", unescaped)) <= {
+            "<code>",
+            "</code>",
+            "<details>",
+            "</details>",
+            "<summary>",
+            "</summary>",
+            "<sub>",
+            "</sub>",
+        }, line
+    assert text.count("\n#") == 0
+
+
+@given(st.lists(PARTS, max_size=2).map(tuple), TEXTS)
+def test_json_is_read_by_any_parser(parts: tuple[Part, ...], place: str) -> None:
+    """No NaN, and everything that was given."""
+    found = json.loads(report.document(Comparison(side(place), side(), parts, 0.05, 0.01)), parse_constant=pytest.fail)
+    assert found["base"]["place"] == place
+    assert [len(part["measurements"]) for part in found["environments"]] == [len(part.rows) for part in parts]
+
+
+def test_what_fails_is_in_capitals_and_what_passes_folds() -> None:
+    """Forty rows fit on a screen; of more, those that pass are counted."""
+    rows = [row(f"t.py::test_{i}") for i in range(39)] + [row("t.py::bad", "regression", 0.5)]
+    assert sum("pass" in line for line in report.text(comparison(*rows))) == 40  # and the tally
+    more = [*rows, row("t.py::gain", "improvement", -0.5)]
+    lines = report.text(comparison(*more))
+    assert "39 pass (change +0.0% to +0.0%): listed with -v" in lines
+    assert [line.split()[-1] for line in lines if line.startswith("t.py::")] == ["REGRESSION", "improvement"]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "title"),
+    [
+        (["pass", "improvement", "inconclusive"], "no regression"),
+        (["regression", "pass"], "1 regression, 1 pass"),
+        (["regression", "regression", "error"], "1 error, 2 regressions"),
+    ],
+)
+def test_the_title_of_a_comment_is_what_matters(statuses: list[Status], title: str) -> None:
+    """What fails, or that nothing does."""
+    rows = [row(f"t.py::test_{i}", status, 0.5) for i, status in enumerate(statuses)]
+    assert report.markdown(comparison(*rows)).startswith(f"### Energy per call: {title}\n")
+
+
+def test_a_comment_stays_within_githubs_length() -> None:
+    """65,536 characters, however large the suite."""
+    rows = [row(f"tests/a/long/path/to/test_models.py::test_of_a_long_name[{i:05}]") for i in range(3000)]
+    text = report.markdown(comparison(*rows))
+    assert len(text) < 65_536
+    assert "| | and 2,800 more | | | | |" in text
+
+
+def test_a_comparison_too_weak_says_so() -> None:
+    """With what would help, in text and Markdown."""
+    weak = Row(("t.py::a", "call"), 1.0, 1.0, Verdict("pass", "because", 1.0, 1, 1, 0.0, 0.41), ())
+    sentence = "too weak: t.py::a: the gate sees only changes of 41% and more here, with 1 baseline batch: record"
+    assert sentence in " ".join(" ".join(report.text(comparison(weak))).split())
+    assert sentence in report.markdown(comparison(weak))
+
+
+def test_a_long_list_of_what_one_side_has_is_cut() -> None:
+    """Five by name."""
+    keys: tuple[Key, ...] = tuple((f"t.py::test_{i}", "call") for i in range(9))
+    text = " ".join(" ".join(report.text(comparison(row(), only_base=keys))).split())
+    assert "only in BASE: t.py::test_0, t.py::test_1, t.py::test_2, t.py::test_3, t.py::test_4 and 4 more" in text

@@ -1,0 +1,128 @@
+"""What ``baseline list`` and ``show`` print: lines that fit, bars that mean something, ages a person says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_carbon.records import Environment, Record
+from pytest_carbon.reports import upkeep as report
+from pytest_carbon.reports.text import columns
+from pytest_carbon.upkeep import Batch, History, Overview
+
+RECORD = Record("t.py::a", "call", "0", "s", "2026-10-01T10:00:00Z", None, None, None, 1.0, None, 0.1)
+OVERVIEW = Overview(
+    environment=Environment("a-gpu"),
+    measurements=1,
+    tests=1,
+    sessions=1,
+    batches=(1, 1),
+    first="2026-10-01T10:00:00Z",
+    newest="2026-10-01T10:00:00Z",
+    accepted=None,
+    spread=None,
+    most_spread=None,
+    detectable=0.1,
+    most_detectable=(0.1, ("t.py::a", "call")),
+)
+
+
+def batch(energy_j: float, counts: bool = True, **changes: str) -> Batch:
+    return Batch(1, RECORD._replace(**changes), energy_j, 0.1, counts)  # type: ignore[arg-type]
+
+
+def spark(*epochs: list[float]) -> str:
+    history = History("a-gpu", ("t.py::a", "call"), tuple((f"{i}", tuple(map(batch, e))) for i, e in enumerate(epochs)))
+    return report.histories([history], width=80)[3].strip()
+
+
+def test_bars_go_from_the_least_to_the_most() -> None:
+    """In logarithms, the epochs apart."""
+    assert spark([1.0, 2.0, 4.0], [8.0]) == "▁▃▆ │ █  1.00 J to 8.00 J per call"
+
+
+def test_what_does_not_change_looks_flat() -> None:
+    """A percent is no mountain: the height is 10% at least."""
+    assert spark([1.0, 1.005, 1.01]).startswith("▁▁▁")
+    assert spark([1.0, 1.0]) == "▁▁  1.00 J per call"
+    assert spark([1.0, 1.05, 1.1]) == "▁▅█  1.00 J to 1.10 J per call"
+
+
+def test_a_long_history_ends_with_the_newest() -> None:
+    """What does not fit is left out in front."""
+    line = spark(*([[1.0] * 20] * 6), [9.0])
+    assert columns(line) <= 78
+    assert line.startswith("…")
+    assert " │ █  1.00 J to 9.00 J" in line
+
+
+@pytest.mark.parametrize(
+    ("then", "age"),
+    [
+        ("2026-11-22T09:30:00Z", "less than an hour ago"),
+        ("2026-11-22T10:00:30Z", "less than an hour ago"),
+        ("2026-11-22T09:00:00Z", "1 hour ago"),
+        ("2026-11-21T11:00:00Z", "23 hours ago"),
+        ("2026-11-21T10:00:00Z", "1 day ago"),
+        ("2026-11-09T10:00:00Z", "13 days ago"),
+        ("2026-11-08T10:00:00Z", "2 weeks ago"),
+        ("2024-12-22T10:00:00Z", "100 weeks ago"),
+        ("2024-11-20T10:00:00Z", "2 years ago"),
+        ("2026-11-22T11:00:00Z", "2026-11-22T11:00:00Z (in the future: by a wrong clock)"),
+    ],
+)
+def test_ages(then: str, age: str) -> None:
+    """To one unit, rounded down; what is still to come was a wrong clock's."""
+    assert report._age(then, "2026-11-22T10:00:00Z") == age
+
+
+def test_a_full_baseline_says_so() -> None:
+    """No more batches are needed."""
+    lines = report.overviews([replace(OVERVIEW, batches=(3, 20))], "perf", now=OVERVIEW.newest, width=80)
+    assert "  batches     3 to 20 of each; full: no more are needed" in lines
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+BATCHES = st.builds(
+    Batch,
+    st.integers(1, 9),
+    st.builds(RECORD._replace, commit=st.none() | TEXTS, torch=TEXTS, driver=TEXTS, branch=st.none() | TEXTS),
+    st.floats(1e-9, 1e9),
+    st.floats(1e-9, 1e6),
+    st.booleans(),
+)
+HISTORIES = st.builds(
+    History,
+    TEXTS,
+    st.tuples(TEXTS, TEXTS),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["0", "2026-11-22T10:00:00Z"]),
+            st.lists(BATCHES, min_size=1, max_size=30).map(lambda all: (replace(all[0], counts=True), *all[1:])),
+        ),
+        min_size=1,
+        max_size=2,
+        unique_by=lambda epoch: epoch[0],
+    ).map(lambda epochs: tuple(sorted(epochs))),
+)
+
+
+@given(st.lists(HISTORIES, max_size=2), st.integers(50, 120), st.booleans())
+def test_no_line_of_a_history_is_wider_than_the_page(found: list[History], width: int, ascii: bool) -> None:
+    """Whatever the ids, versions and branches are."""
+    lines = report.histories(found, width=width, ascii=ascii)
+    assert all(columns(line) <= width for line in lines)
+    assert all(line.isprintable() for line in lines)
+    assert not ascii or all(line.isascii() for line in lines)
+
+
+@given(TEXTS, TEXTS, st.integers(40, 120), st.booleans())
+def test_no_line_of_the_list_is_wider_than_the_page(id: str, test: str, width: int, ascii: bool) -> None:
+    """Whatever environments and tests are called."""
+    found = replace(OVERVIEW, environment=Environment(id, cpu=test), most_detectable=(0.5, (test, id)))
+    lines = report.overviews([found, found], "perf", now=OVERVIEW.newest, width=width, ascii=ascii)
+    assert all(columns(line) <= width for line in lines)
+    assert not ascii or all(line.isascii() for line in lines)

@@ -515,7 +515,7 @@ class CarbonSession:
             said = self._notes if self._settings.gate == "warn" else self._problems
             said.append(
                 f"--carbon-strict: {names} a baseline in {self._place(id)}, and no such test was collected: if it was"
-                " renamed, rename it there; if it was removed, delete its lines"
+                " renamed, pytest-carbon baseline rename OLD NEW; if it was removed, pytest-carbon baseline prune"
             )
 
     def _unmet(self, measured: Collection[Key]) -> None:

@@ -47,10 +47,14 @@ def test_help_tells_what_there_is(cli: Cli) -> None:
     result = cli("--help")
     assert result.ret == 0
     result.stdout.fnmatch_lines(
-        ["*doctor *say what can be measured here*", "*baseline * baseline accept REPORT.json*", "*record-trace*"]
+        [
+            "*doctor *say what can be measured here*",
+            "*baseline *list, show, check, prune, rename, copy baselines*",
+            "*record-trace*",
+        ]
     )
     assert "Exit status" in result.stdout.str()
-    for command in (("doctor",), ("baseline", "accept"), ("record-trace",)):
+    for command in (("doctor",), ("baseline", "accept"), ("compare",), ("record-trace",)):
         assert cli(*command, "--help").ret == 0
 
 

@@ -225,6 +225,8 @@ def _prune(given: argparse.Namespace) -> int:
 
     location = _location(given)
     store = _open(location)
+    if given.yes:
+        _refuse_other_branches(location)
     stored = _all(store)
     tests = upkeep.tests_of(stored.values())
     if given.collected is not None:
@@ -251,6 +253,20 @@ def _prune(given: argparse.Namespace) -> int:
     number = store.rename(dict.fromkeys(found.tests))
     print(f"Deleted {_number(number, 'record')}.")
     return OK
+
+
+def _refuse_other_branches(location: Path | str) -> None:
+    """A test that is gone on this branch is there on others, whose records a database has, too."""
+    from pytest_carbon import options
+    from pytest_carbon.environment import git_state
+    from pytest_carbon.records import UsageProblem
+
+    main, here = options.of_project().branch, git_state(Path.cwd()).branch
+    if not isinstance(location, Path) and here not in (None, main):
+        raise UsageProblem(
+            f"--yes: {location} has the baselines of every branch, and on {main} the tests that are gone from {here}"
+            f" may still be there: nothing was deleted. Do it on {main}, when {here} is merged."
+        )
 
 
 def _names(ids: Sequence[str]) -> str:
@@ -323,12 +339,15 @@ def _collect(arguments: Sequence[str]) -> Collected:
 def _rename(given: argparse.Namespace) -> int:
     from pytest_carbon import upkeep
 
-    store = _open(_location(given))
+    location = _location(given)
+    store = _open(location)
     tests = upkeep.renames(upkeep.tests_of(_all(store).values()), given.old, given.new)
     number = store.rename(tests)
     for old, new in list(tests.items())[:_MOST_NAMES]:
         print(f"{old} -> {new}")
     print(f"Renamed {_number(len(tests), 'test')}, {_number(number, 'record')}.")
+    if not isinstance(location, Path):
+        print("Branches that know the old names have no baseline of them until the new ones are merged.")
     return OK
 
 
@@ -345,6 +364,6 @@ def _copy(given: argparse.Namespace) -> int:
     if not done:
         raise UsageProblem(f"there are no baselines in {source}: nothing was copied.")
     for each in done:
-        already = f", {each.already:,} were there already" if each.already else ""
+        already = f", {each.already:,} {'was' if each.already == 1 else 'were'} there already" if each.already else ""
         print(f"{each.environment}: {_number(each.records, 'record')} copied{already}")
     return OK

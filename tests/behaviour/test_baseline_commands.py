@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -451,6 +452,31 @@ def test_prune_after_a_run(run_carbon: CarbonRunner, pytester: pytest.Pytester) 
     assert run_carbon("--carbon-strict").ret == 0
 
 
+def test_prune_of_a_database_is_for_the_main_branch(project: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is gone on a branch may be there on others, whose records it has, too; a dry run is free."""
+    pytest.importorskip("sqlalchemy")
+    assert carbon("baseline", "copy", "carbon-baselines", "sqlite:///perf.db").ret == 0
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    subprocess.run(["git", "init", "--quiet", "--initial-branch=feature"], check=True)
+    place = "--baseline=sqlite:///perf.db"
+    assert "Gone: 2 of the 5 tests that have a baseline." in carbon("baseline", "prune", place).lines
+    assert error(carbon("baseline", "prune", "--yes", place)).endswith(
+        "perf.db has the baselines of every branch, and on main the tests that are gone from feature may still be"
+        " there: nothing was deleted. Do it on main, when feature is merged.\n"
+    )
+    subprocess.run(["git", "checkout", "--quiet", "--orphan", "main"], check=True)
+    assert carbon("baseline", "prune", "--yes", place).lines[-1] == "Deleted 3 records."
+    ran = carbon("baseline", "rename", X, "tests/test_m.py::test_new", place)
+    assert ran.lines[1:] == [
+        "Renamed 1 test, 5 records.",
+        "Branches that know the old names have no baseline of them until the new ones are merged.",
+    ]
+    assert carbon("baseline", "show", "tests/test_m.py::test_new", place).ret == 0
+    assert carbon("baseline", "check", place).ret == 0
+    assert carbon("baseline", "check", place, "FILE").ret == 4
+    assert carbon("baseline", "list", place).ret == 0
+
+
 # --- rename --------------------------------------------------------------------------------------
 
 
@@ -560,7 +586,7 @@ def test_copy(project: FileStore) -> None:
     record(project, run("s10", {X: 1.0}, created="2026-11-21T10:00:00Z"))
     ran = carbon("baseline", "copy", "carbon-baselines", "elsewhere/perf")
     assert ran.lines == [
-        f"{CAPPED.id}: 0 records copied, 1 were there already",
+        f"{CAPPED.id}: 0 records copied, 1 was there already",
         f"{HOST.id}: 1 record copied, 9 were there already",
     ]
 

@@ -399,6 +399,16 @@ def test_a_calibration_that_cannot_be_trusted_stops_the_run(store: SqlStore, url
         assert text.endswith("Set it to NULL: the next run finds it out anew.")
 
 
+def test_what_else_is_stored_of_an_environment_is_as_good_as_unknown(store: SqlStore, url: str) -> None:
+    """Its name is what is compared by."""
+    store.append(HOST, [record()])
+    for header in ("'{'", "'[]'", "'7'", "NULL"):
+        execute(url, f"UPDATE carbon_environment SET header = {header}")
+        assert store.describe(HOST.id) == Environment(HOST.id)
+    store.append(HOST, [record(session="s2")])
+    assert store.describe(HOST.id) == HOST
+
+
 def test_figures_of_a_test_of_elsewhere(store: SqlStore, url: str) -> None:
     """A record whose test is of another environment is nobody's."""
     store.append(HOST, [record()])

@@ -11,12 +11,13 @@ place without its password: what a driver says, and the traceback of its excepti
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     URL,
@@ -62,6 +63,8 @@ from pytest_carbon.baselines.files import (
 )
 from pytest_carbon.records import BaselineError, Calibration, Environment, Key, Record, UsageProblem
 
+_T = TypeVar("_T")
+
 VERSION = "0001"
 """The newest of ``migrations/versions``."""
 VERSION_TABLE = "carbon_schema"
@@ -70,7 +73,7 @@ PATIENCE_S = 60
 """How long a writer waits for others."""
 _CONNECT_S = 10
 _LOCK = 0x636172626F6E  # "carbon"
-_AT_ONCE = 500  # sessions that a statement names
+_AT_ONCE = 500  # what a statement names
 _FORMS = "sqlite:///FILE and postgresql+psycopg://USER@HOST/DATABASE"
 
 _METADATA = MetaData()
@@ -200,7 +203,10 @@ class SqlStore:
         with self._reading() as connection:
             query = select(ENVIRONMENT.c.header).where(ENVIRONMENT.c.name == environment_id)
             header = None if connection is None else connection.scalar(query)
-        return Environment(environment_id) if header is None else described(header, environment_id)
+        try:
+            return described(header or "", environment_id)
+        except (ValueError, LookupError, TypeError):  # there is none, or what somebody made of it: as good as unknown
+            return Environment(environment_id)
 
     def calibration(self, environment_id: str) -> Calibration | None:
         """What is known about an environment's counters; None where nothing is."""
@@ -248,7 +254,7 @@ class SqlStore:
         if text is None:
             return None
         try:
-            return read_calibration(text.encode())
+            return read_calibration(str(text).encode())
         except Wrong as wrong:
             remedy = wrong.remedy or "Set it to NULL: the next run finds it out anew."
             raise BaselineError(
@@ -273,7 +279,9 @@ class SqlStore:
 
     def check_writable(self) -> None:
         """Raise now what :meth:`append` would raise after an hour of measuring: do it, and take it back."""
-        if self._file is not None and not self._file.exists():
+        with self._told("write"):
+            new = self._file is not None and not self._file.exists()
+        if new:
             self._check_folder()
             return
         probe = Record("probe", "probe", "0", "probe", "2000-01-01T00:00:00Z", None, None, None, 1.0, None, 1.0)
@@ -281,8 +289,6 @@ class SqlStore:
             self._append(connection, Environment("probe"), [probe])
 
     def _check_folder(self) -> None:
-        import os
-
         assert self._file is not None
         place = self._file.absolute().parent
         while not place.exists():
@@ -315,7 +321,7 @@ class SqlStore:
             rows = [row for row in connection.execute(select(MEASUREMENT)) if row.test in concerned]
             leaving = [row for row in rows if row.test in tests]
             there = {(row.environment_id, row.test, row.name): row.id for row in rows if row.test not in tests}
-            figures = {row.id: _records_of(connection, row.id) for row in rows}
+            figures = _figures_of(connection, [row.id for row in rows])
             taken: set[tuple[int, str, str]] = set()
             gone = [row.id for row in leaving if tests[row.test] is None]
             for row in leaving:
@@ -352,10 +358,8 @@ class SqlStore:
         sessions: dict[str, list[Record]] = {}
         for record in records:
             sessions.setdefault(record.session, []).append(record)
-        names = sorted(sessions)
-        for start in range(0, len(names), _AT_ONCE):
-            chunk = {name: sessions[name] for name in names[start : start + _AT_ONCE]}
-            self._append_sessions(connection, here, measurements, chunk)
+        for names in _chunks(sorted(sessions)):
+            self._append_sessions(connection, here, measurements, {name: sessions[name] for name in names})
 
     def _append_sessions(
         self,
@@ -624,18 +628,27 @@ def _ids(
     return {values: found[values] for values in wanted}
 
 
-def _records_of(connection: Connection, measurement: int) -> dict[int, tuple[Any, ...]]:
-    query = select(RECORD).where(RECORD.c.measurement_id == measurement)
-    return {row.session_id: (row.epoch, *_figures(row)) for row in connection.execute(query)}
+def _figures_of(connection: Connection, measurements: Sequence[int]) -> dict[int, dict[int, tuple[Any, ...]]]:
+    """What is stored of each measurement, by session."""
+    found: dict[int, dict[int, tuple[Any, ...]]] = {id: {} for id in measurements}
+    for ids in _chunks(measurements):
+        for row in connection.execute(select(RECORD).where(RECORD.c.measurement_id.in_(ids))):
+            found[row.measurement_id][row.session_id] = (row.epoch, *_figures(row))
+    return found
 
 
 def _take_away(connection: Connection, measurements: Sequence[int]) -> None:
     """With the sessions that have nothing left."""
-    for id in measurements:
-        connection.execute(delete(RECORD).where(RECORD.c.measurement_id == id))
-        connection.execute(delete(MEASUREMENT).where(MEASUREMENT.c.id == id))
+    for ids in _chunks(measurements):
+        connection.execute(delete(RECORD).where(RECORD.c.measurement_id.in_(ids)))
+        connection.execute(delete(MEASUREMENT).where(MEASUREMENT.c.id.in_(ids)))
     if measurements:
         connection.execute(delete(SESSION).where(SESSION.c.id.not_in(select(RECORD.c.session_id))))
+
+
+def _chunks(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(values), _AT_ONCE):
+        yield values[start : start + _AT_ONCE]
 
 
 def _of(record: Record) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from types import TracebackType
@@ -11,9 +11,8 @@ from typing import Any, NoReturn, Self
 
 import pytest
 
-from pytest_carbon.budget import did_you_mean
 from pytest_carbon.measure import Measurer, OpenWindow, Protocol, prepared, refuse_lazy
-from pytest_carbon.records import Doubt, Measurement, TaskInfo, UsageProblem
+from pytest_carbon.records import Doubt, Measurement, MeasurementError, TaskInfo, UsageProblem
 
 __tracebackhide__ = True
 """A failure is shown at the line of the test, and in what it called (pytest's ``--full-trace`` shows the rest)."""
@@ -254,9 +253,30 @@ class Carbon:
 
 
 def _with_task(measurement: Measurement, task: Any) -> Measurement:
-    """With what the task says of itself, where it is one."""
-    info = task.info()
-    return replace(measurement, task=info) if isinstance(info, TaskInfo) else measurement
+    """With what the task says of itself, where it is one, and a doubt where it ran on what is not counted.
+
+    A task that finds, after its calls, that they were not the work that they should have been makes it a failure.
+    """
+    try:
+        info = task.info()
+    except MeasurementError as error:
+        return Measurement(measurement.name, measurement.environment, failure=str(error))
+    if not isinstance(info, TaskInfo):
+        return measurement
+    return replace(measurement, task=info, doubts=(*measurement.doubts, *_on_another_device(measurement, info)))
+
+
+def _on_another_device(measurement: Measurement, info: TaskInfo) -> Iterator[Doubt]:
+    """A processor's work that is charged with what GPUs took meanwhile."""
+    counted = [d.domain for d in measurement.domains if d.domain.name in measurement.gated]
+    if info.device == "cpu" and counted and all(domain.family == "gpu" for domain in counted):
+        gpus = ", ".join(f"{domain.name} ({domain.source})" for domain in counted)
+        yield Doubt(
+            "other-device",
+            f"the task ran on the processor, and what is counted is {gpus}: no energy of its work. Run it on the GPU "
+            "(device='cuda', with a torch that sees it; a model of your own: model.to('cuda')), or count the processor "
+            "(--carbon-domains=total, or --carbon-meter=rapl or estimate)",
+        )
 
 
 def _out_of_memory(error: BaseException, *when: str) -> str | None:
@@ -323,6 +343,7 @@ class TaskFactory:
 
     def _make(self, name: str, arguments: Mapping[str, Any]) -> Any:
         from pytest_carbon.tasks.building import TASK_BUILDERS, arguments_known, build_task
+        from pytest_carbon.tasks.catalogue import task_meant
         from pytest_carbon.tasks.task import CannotRunHere
 
         for clash in self._more.keys() & TASK_BUILDERS.keys():
@@ -331,7 +352,7 @@ class TaskFactory:
             return self._more[name](**arguments)
         if name not in TASK_BUILDERS:
             names = [*TASK_BUILDERS, *self._more]
-            raise UsageProblem(f"there is no task {name!r}; there are {', '.join(names)}.{did_you_mean(name, names)}")
+            raise UsageProblem(f"there is no task {name!r}; there are {', '.join(names)}.{task_meant(name, names)}")
         arguments_known(arguments)
         why = None
         try:

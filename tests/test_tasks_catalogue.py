@@ -68,11 +68,19 @@ def test_cells_are_chosen() -> None:
     assert catalogue.cells(["fill-mask"], ["roberta-base"], ["c4"]) == (("fill-mask", "c4", "roberta-base"),)
 
 
+def test_names_that_others_have_lead_to_ours() -> None:
+    """To tasks that there are; none of them is a name of ours."""
+    assert set(catalogue.ELSEWHERE.values()) <= set(catalogue.TASKS)
+    assert not catalogue.ELSEWHERE.keys() & catalogue.TASKS.keys()
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
         (lambda: catalogue.find_task("fill-masks"), "there is no task 'fill-masks'; there are text-classification, "),
         (lambda: catalogue.find_task("fill-masks"), ". Did you mean fill-mask?"),
+        (lambda: catalogue.find_task("question-answering"), ". Did you mean extractive-question-answering?"),
+        (lambda: catalogue.find_task("ner"), ". Did you mean token-classification?"),
         (lambda: catalogue.find_model("gpt3"), "there is no model 'gpt3' in the catalogue; there are 90"),
         (lambda: catalogue.find_model("gpt3"), "Did you mean gpt2?"),
         (lambda: catalogue.find_model("gpt3", "text-generation"), "for text-generation there are EleutherAI/gpt-neo"),

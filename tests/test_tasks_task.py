@@ -282,6 +282,16 @@ def test_counts_are_means_of_the_calls_since_the_reset() -> None:
     assert task.info().tokens_in == 4
 
 
+def test_what_a_model_does_not_hear_is_not_counted() -> None:
+    """A recording is cut to the model's window: 3 s of the tiny variant."""
+    sounds = [{"audio": torch.zeros(16000 * seconds).numpy(), "rate": 16000} for seconds in (2, 9)]
+    task = small("speech-recognition", data=sounds, new_tokens=2)
+    task()
+    assert task.info().seconds_audio == 2
+    task()
+    assert task.info().seconds_audio == 2.5
+
+
 def test_padding_is_not_counted() -> None:
     """A batch is as long as its longest text; what went in is the texts."""
     task = small("text-classification", data=["the war", "the war was long"], batch_size=2)
@@ -328,6 +338,49 @@ def test_a_model_that_stops_early_is_an_error() -> None:
         "text-generation: the model stopped after 6 of 10 new tokens, so that this call was less work than the others: "
         "let it generate min_new_tokens=10, or ask for fewer (new_tokens=6)"
     )
+
+
+def test_an_early_stop_that_padding_hides_is_an_error() -> None:
+    """The tokens of the last call are looked at when all are done: what follows an end of text is no work."""
+    model, own = gpt2(), tokenizer()
+    generate, end = model.generate, model.generation_config.eos_token_id
+
+    def hasty(**inputs: Any) -> Any:
+        ids = generate(**inputs)
+        ids[-1, -4:] = end
+        return ids
+
+    model.generate = hasty
+    task = build_task("text-generation", model=model, tokenizer=own, data=TEXTS, batch_size=2)
+    assert len(task()) == 2
+    with pytest.raises(MeasurementError, match=r"text-generation: the model stopped after 7 of 10 new tokens, so that"):
+        task.info()
+
+
+def test_an_end_of_text_that_stops_nothing_is_a_token_like_others() -> None:
+    """The last one of all; one with words behind it; and where the model knows no end: then nothing stopped."""
+    model, own = gpt2(), tokenizer()
+    generate, end = model.generate, model.generation_config.eos_token_id
+
+    def writing(*tokens: int) -> ModelTask:
+        model.generate = lambda **inputs: torch.cat([inputs["input_ids"], torch.tensor([tokens])], dim=1)
+        task = build_task("text-generation", model=model, tokenizer=own, data=TEXTS, new_tokens=4)
+        task()
+        return task
+
+    assert writing(5, 6, 7, end).info().tokens_out == 4
+    assert writing(5, end, 7, end).info().tokens_out == 4
+    assert writing(5, 5, 5, 5).info().tokens_out == 4
+    with pytest.raises(MeasurementError, match="the model stopped after 1 of 4 new tokens"):
+        writing(end, end, end, end).info()
+    model.generation_config.eos_token_id = None
+    assert writing(end, end, end, end).info().tokens_out == 4
+    model.generate, model.generation_config.eos_token_id = generate, end
+    model.lm_head.weight.data[:] = 0  # all tokens are as likely: greedily the first, were it not the end
+    model.generation_config.eos_token_id = 0
+    task = build_task("text-generation", model=model, tokenizer=own, data=TEXTS, new_tokens=4)
+    task()
+    assert task.info().tokens_out == 4
 
 
 def test_a_diffusion_that_stops_early_is_an_error() -> None:
@@ -412,6 +465,20 @@ def test_a_tokenizer_without_a_pad_token_works() -> None:
     assert len(task()) == 2
     assert task.info().tokens_in == 13
     assert own.pad_token is None
+
+
+def test_a_decoder_goes_on_from_the_end_of_each_text() -> None:
+    """A batch of unequal texts is padded on the left, whatever the tokenizer does otherwise; it stays as it was."""
+    own, given = tokenizer(), []
+    own.pad_token, own.padding_side = own.eos_token, "right"
+    model = gpt2()
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: given.append(kwargs["attention_mask"]), with_kwargs=True
+    )
+    build_task("text-generation", model=model, tokenizer=own, data=TEXTS, batch_size=2, new_tokens=2)()
+    assert given[0][:, -1].tolist() == [1, 1]
+    assert given[0][1, 0] == 0
+    assert own.padding_side == "right"
 
 
 def test_a_module_of_plain_torch_works() -> None:
@@ -503,6 +570,33 @@ def test_a_pipeline_that_writes_writes_so_many_tokens() -> None:
         task()
 
 
+def test_a_pipeline_that_trains_is_measured_at_rest() -> None:
+    """And trains again afterwards: those of its parts that did."""
+    model = bert()
+    pipe = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer("wordpiece"), device="cpu")
+    model.train()
+    model.bert.embeddings.eval()
+    task = build_task("text-classification", model=pipe, data=TEXTS)
+    assert not any(part.training for part in model.modules())
+    task.free()
+    assert model.training
+    assert model.classifier.training
+    assert not model.bert.embeddings.training
+
+
+def test_a_pipeline_that_cannot_write_is_not_told_to() -> None:
+    """Whatever the task: a subclass of one's own may take no other arguments."""
+
+    class Mine(transformers.TextClassificationPipeline):  # type: ignore[misc,name-defined]
+        def _forward(self, model_inputs: Any, **more: Any) -> Any:
+            return self.model(**model_inputs, **more)
+
+    pipe = Mine(model=bert(), tokenizer=tokenizer("wordpiece"), device="cpu")
+    task = build_task("zero-shot-sentiment", model=pipe, data=TEXTS)
+    assert set(task()[0]) == {"label", "score"}
+    assert task.info().tokens_out is None
+
+
 def test_a_callable_may_say_what_went_in_and_out() -> None:
     """By the keys or attributes of what it returns; else it is unknown."""
     task = build_task("summarization", model=lambda text: {"tokens_out": len(text)}, data=["four", "six ab"])
@@ -570,6 +664,21 @@ def test_the_prompts() -> None:
         ("text-classification", {"model": ""}, "there is no model '' in the catalogue"),
         ("text-classification", {"model": "gpt2"}, "'gpt2' is a model for text-generation, not for text-classi"),
         ("text-classification", {"model": "gpt2"}, "A model of your own: give the module itself, or a callable"),
+        (
+            "text-classification",
+            {"model": "gpt2"},
+            "siebert/sentiment-roberta-large-english. A model of your own:",
+        ),
+        ("text-classification", {"model": "nothing"}, "siebert/sentiment-roberta-large-english. A model of your own:"),
+        ("text-classification", {"seed": "x"}, "seed='x' is not possible: write a whole number, 0 or more"),
+        ("text-classification", {"seed": -1}, "seed=-1 is not possible: write a whole number, 0 or more"),
+        (
+            "text-classification",
+            {"model": torch.nn.Linear},
+            "model=Linear is a class, and what is called is an instance of it: give Linear(…), or "
+            "Linear.from_pretrained(…) where it has that",
+        ),
+        ("text-classification", {"tokenizer": "gpt2"}, "tokenizer='gpt2' cannot be called: give the tokenizer that"),
         ("text-classification", {"model": 7}, "model=7 cannot be called: give the hub id of a model of the catalogue"),
         ("text-classification", {"dataset": "sst"}, "has no data set 'sst'; it has imdb, rotten_tomatoes, sst2. Did"),
         (
@@ -637,6 +746,13 @@ def test_an_own_model_without_its_tokenizer_is_refused() -> None:
             {"tokenizer": tokenizer("wordpiece"), "device": "cuda"},
             "device='cuda', and the model is on cpu: a model of your own is measured as it is; move it first "
             "(model.to(…)), or leave device= out",
+        ),
+        (
+            "image-classification",
+            bert(),
+            {"data": [picture()], "processor": "vit"},
+            "processor='vit' cannot be called: give what the model was trained with, as "
+            "AutoProcessor.from_pretrained(…) reads it",
         ),
         (
             "text-classification",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -95,6 +95,13 @@ def build_task(
     for what, count in (("batch_size", batch_size), ("new_tokens", new_tokens), ("steps", steps)):
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
             raise UsageProblem(f"{what}={count!r} is not possible: write a whole number, 1 or more")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UsageProblem(f"seed={seed!r} is not possible: write a whole number, 0 or more")
+    if tokenizer is not None and not callable(tokenizer):
+        raise UsageProblem(
+            f"tokenizer={_brief(tokenizer)} cannot be called: give the tokenizer that the model was trained with, "
+            "as AutoTokenizer.from_pretrained(…) reads it"
+        )
     if new_tokens is not None and name not in NEW_TOKENS:
         raise UsageProblem(f"{name} takes no new_tokens=; the tasks that write do: {', '.join(NEW_TOKENS)}")
     if steps is not None and task.kind != "diffuse":
@@ -139,7 +146,8 @@ def _fitting(task: Task, model_id: str, dataset: str | None, dtype: str, device:
     try:
         find_model(model_id, task.name)
     except UsageProblem as problem:
-        raise UsageProblem(f"{problem} A model of your own: give the module itself, or a callable") from None
+        stop = "" if str(problem).endswith((".", "?")) else "."
+        raise UsageProblem(f"{problem}{stop} A model of your own: give the module itself, or a callable") from None
     if dataset is not None:
         find_dataset(task.name, dataset)
     images = task.modality in ("image", "multimodal")
@@ -242,6 +250,11 @@ def _own(
 ) -> tuple[type[ModelTask], dict[str, Any]]:
     """What calls the model, and what of it is known."""
     torch = sys.modules.get("torch")
+    if inspect.isclass(model):
+        raise UsageProblem(
+            f"model={model.__qualname__} is a class, and what is called is an instance of it: give "
+            f"{model.__qualname__}(…), or {model.__qualname__}.from_pretrained(…) where it has that"
+        )
     is_module = torch is not None and isinstance(model, torch.nn.Module)
     if not is_module and not callable(model):
         raise UsageProblem(
@@ -252,7 +265,8 @@ def _own(
     found |= {"tokenizer": tokenizer, "processor": processor}
     if _is_from("transformers.pipelines", model):
         found["tokenizer"] = tokenizer or model.tokenizer
-        return CallingPipeline, found | _place(model.model, dtype, device)
+        found |= _place(model.model, dtype, device)
+        return CallingPipeline, found | _resting(model.model)
     if task.kind == "diffuse" and _is_from("diffusers", model):
         found["tokenizer"] = tokenizer or getattr(model, "tokenizer", None)
         return ImageGeneration, found | _place(model.unet if hasattr(model, "unet") else model, dtype, device)
@@ -262,6 +276,11 @@ def _own(
         return Calling, found | {"new_tokens": None}
     kind = TASK_BUILDERS[task.name]
     found |= _processing(kind, processor, tokenizer)
+    if found["processor"] is not None and not callable(found["processor"]):
+        raise UsageProblem(
+            f"processor={_brief(found['processor'])} cannot be called: give what the model was trained with, as "
+            "AutoProcessor.from_pretrained(…) reads it"
+        )
     for need in kind.needs:
         if found[need] is None:
             raise UsageProblem(
@@ -275,10 +294,8 @@ def _own(
         )
     if found["tokenizer"] is not None:
         found["tokenizer"] = _padding(found["tokenizer"])
-    if model.training:
-        model.eval()
-        found["afterwards"] = model.train
-    return kind, found | _place(model, dtype, device)
+    found |= _place(model, dtype, device)
+    return kind, found | _resting(model)
 
 
 def _processing(kind: type[ModelTask], processor: Any, tokenizer: Any) -> dict[str, Any]:
@@ -301,11 +318,25 @@ def _padding(tokenizer: Any) -> Any:
     return padding
 
 
+def _resting(model: Any) -> dict[str, Callable[[], None]]:
+    """Put a model into eval mode; what puts each of its parts back as it was, where one was not."""
+    training = [part for part in getattr(model, "modules", list)() if part.training]
+    if not training:
+        return {}
+    model.eval()
+
+    def back() -> None:
+        for part in training:
+            part.training = True
+
+    return {"afterwards": back}
+
+
 def _place(module: Any, dtype: str | None, device: str) -> dict[str, str | None]:
     """dtype and device of a model, which are its own: others that are asked for are refused, not brought about."""
     parameters = list(module.parameters()) if callable(getattr(module, "parameters", None)) else []
     if not parameters:
-        return {"dtype": None, "device": "cpu"}
+        return {"dtype": None, "device": None}
     most: dict[str, int] = {}  # some models keep a few of theirs in fp32
     for parameter in parameters:
         name = str(parameter.dtype).removeprefix("torch.")

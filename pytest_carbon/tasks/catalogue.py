@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import statistics
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -319,10 +319,29 @@ def cells(
     )
 
 
+ELSEWHERE: Mapping[str, str] = {
+    "question-answering": "extractive-question-answering",
+    "text2text-generation": "summarization",
+    "image-to-text": "image-captioning",
+    "text-to-image": "image-generation",
+    "automatic-speech-recognition": "speech-recognition",
+    "sentiment-analysis": "text-classification",
+    "ner": "token-classification",
+}
+"""What transformers' pipelines and the hub call a task → its name here."""
+
+
+def task_meant(name: str, names: Iterable[str]) -> str:
+    """``" Did you mean image-captioning?"`` for a name that others have for a task, or a near one; else nothing."""
+    if name in ELSEWHERE:
+        return f" Did you mean {ELSEWHERE[name]}?"
+    return did_you_mean(name, names)
+
+
 def find_task(name: str) -> Task:
     """Raises UsageProblem, naming what there is, for a task that is not there."""
     if name not in TASKS:
-        raise UsageProblem(f"there is no task {name!r}; there are {', '.join(TASKS)}.{did_you_mean(name, TASKS)}")
+        raise UsageProblem(f"there is no task {name!r}; there are {', '.join(TASKS)}.{task_meant(name, TASKS)}")
     return TASKS[name]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+import math
+import sys
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from pytest_carbon.records import MeasurementError
+from pytest_carbon.records import MeasurementError, TaskInfo
 from pytest_carbon.tasks.data import RATE_HZ, Sample
 from pytest_carbon.tasks.task import Inputs, ModelTask, Result
 from pytest_carbon.tasks.text import TextTask
@@ -44,6 +47,9 @@ def prompted(task: str, sample: Sample) -> str:
 class Generating(ModelTask):
     """A task that produces a fixed number of tokens for each input: greedily, without an early stop."""
 
+    _written: Any = None
+    """The new tokens of the last call."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._fixed: dict[str, Any] = {
@@ -69,8 +75,25 @@ class Generating(ModelTask):
         ids = getattr(outputs, "sequences", outputs)
         lead = self.lead(inputs)
         self._tokens_out += counted(self.name, ids.shape[1] - lead, self.new_tokens) * ids.shape[0]
+        self._written = written = ids[:, lead:]
         decode = self.tokenizer.batch_decode
-        return Result(lambda: decode(ids[:, lead:], skip_special_tokens=True))
+        return Result(lambda: decode(written, skip_special_tokens=True))
+
+    def info(self) -> TaskInfo:
+        """As of any task. Raises MeasurementError where a model of a user's own ended its last text early, and padded.
+
+        Looked at here, once and after the measured calls: to read the tokens takes time.
+        """
+        if self.weights == "own" and self._written is not None:
+            ends = _ends(self.model, self.tokenizer)
+            filling = ends | {_pad(self.model, self.tokenizer)}
+            for row in self._written.tolist():
+                counted(self.name, _until_the_end(row, ends, filling), self.new_tokens)
+        return super().info()
+
+    def free(self) -> None:
+        super().free()
+        self._written = None
 
 
 class Writing(TextTask, Generating):
@@ -81,6 +104,9 @@ class Writing(TextTask, Generating):
         self._decodes_only = not getattr(getattr(self.model, "config", None), "is_encoder_decoder", False)
         if self._decodes_only:
             self.room = self.new_tokens or 0
+            if self.batch_size > 1 and getattr(self.tokenizer, "padding_side", "left") != "left":
+                self.tokenizer = copy.deepcopy(self.tokenizer)  # the user's own stays as it is
+                self.tokenizer.padding_side = "left"  # it goes on from the end of each text
         settings = getattr(self.model, "generation_config", None)
         if self.weights == "own" and getattr(settings, "pad_token_id", None) is None:
             self._fixed["pad_token_id"] = self.tokenizer.pad_token_id
@@ -104,16 +130,21 @@ class ImageCaptioning(Generating):
 
 
 class SpeechRecognition(Generating):
-    """One recording in, padded to what the model hears at once (30 s), as a spectrogram; its text out."""
+    """One recording in, padded or cut to what the model hears at once (30 s), as a spectrogram; its text out."""
 
     needs = ("processor", "tokenizer")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._hears: float = getattr(self.processor, "n_samples", math.inf)
+        """Samples of a recording that reach the model, at most: what is cut off is not counted."""
 
     def prepare(self, samples: Sequence[Sample]) -> Inputs:
         sounds = [sample["audio"] for sample in samples]
         features = self.processor(sounds, sampling_rate=RATE_HZ, return_tensors="pt")["input_features"]
         return Inputs(
             {"input_features": features.to(self._place, self._float, non_blocking=True)},
-            seconds=sum(map(len, sounds)) / RATE_HZ,
+            seconds=sum(min(len(sound), self._hears) for sound in sounds) / RATE_HZ,
         )
 
     def run(self, inputs: Inputs) -> Any:
@@ -135,6 +166,28 @@ def counted(task: str, produced: int, wanted: int | None) -> int:
             f"the others: let it generate min_new_tokens={wanted}, or ask for fewer (new_tokens={max(produced, 1)})"
         )
     return produced
+
+
+def _until_the_end(row: Sequence[int], ends: Set[int], filling: Set[int | None]) -> int:
+    """How many tokens were written before what follows the end of a text is only filling."""
+    first = next((place for place, token in enumerate(row) if token in ends), len(row))
+    return first + 1 if first < len(row) and set(row[first:]) <= filling else len(row)
+
+
+def _ends(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end a text: of transformers' own ``generate`` those that it heeds, which it forbids before."""
+    transformers = sys.modules.get("transformers")
+    is_theirs = transformers is not None and isinstance(model, transformers.GenerationMixin)
+    settings = getattr(model, "generation_config", None)
+    found = getattr(settings, "eos_token_id", None)
+    if found is None and not is_theirs:
+        found = getattr(tokenizer, "eos_token_id", None)
+    return set() if found is None else set(found) if isinstance(found, (list, tuple)) else {found}
+
+
+def _pad(model: Any, tokenizer: Any) -> int | None:
+    pad: int | None = getattr(getattr(model, "generation_config", None), "pad_token_id", None)
+    return getattr(tokenizer, "pad_token_id", None) if pad is None else pad
 
 
 def _lead(config: Any) -> int:

@@ -53,6 +53,8 @@ class CallingPipeline(Calling):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._arguments: dict[str, Any] = {}
+        if not _writes(self.model):
+            self.new_tokens = None
         if self.new_tokens is not None:
             from transformers import StoppingCriteriaList
 
@@ -78,6 +80,12 @@ class CallingPipeline(Calling):
             produced, self._steps.taken = self._steps.taken, 0
             self._tokens_out += counted(self.name, produced // self.batch_size, self.new_tokens) * self.batch_size
         return outputs
+
+
+def _writes(pipeline: Any) -> bool:
+    """Whether it generates: one that does not takes no arguments for it."""
+    can = getattr(pipeline.model, "can_generate", None)
+    return bool(getattr(pipeline, "_pipeline_calls_generate", True) and callable(can) and can())
 
 
 class _Steps:

@@ -207,6 +207,59 @@ def test_it(carbon, carbon_task):
     assert "GB of memory, and cpu has 1.0 GB free. What helps: a smaller batch_size=" in run.text
 
 
+# --- work that is not what is counted ----------------------------------------------------------------
+
+
+def test_a_task_on_the_processor_is_not_charged_with_a_gpu(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """The figure is doubted, with what to do, and is not recorded; that of a callable may be the GPU's."""
+    pytester.makepyfile(
+        test_it="""
+import pytest
+from battery import draw
+from pytest_carbon import TaskInfo
+
+class Task:
+    def __init__(self, device):
+        self.device = device
+    def __call__(self):
+        draw(2.0)
+    def reset(self):
+        pass
+    def info(self):
+        return TaskInfo("mine", "Model", None, "own", "given", "fp32", self.device, 1)
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", None])
+def test_it(carbon, device):
+    carbon(Task(device))
+"""
+    )
+    run = run_carbon("--carbon-record")
+    assert run.outcomes() == {"passed": 3}, run.text
+    codes = {id: {d["code"] for d in run.measurement(f"test_it[{id}]")["doubts"]} for id in ("cpu", "cuda", "None")}
+    assert [id for id, found in codes.items() if "other-device" in found] == ["cpu"]
+    (doubt,) = [d for d in run.measurement("test_it[cpu]")["doubts"] if d["code"] == "other-device"]
+    assert doubt["text"] == (
+        "the task ran on the processor, and what is counted is gpu:0 (a battery): no energy of its work. Run it on the "
+        "GPU (device='cuda', with a torch that sees it; a model of your own: model.to('cuda')), or count the processor "
+        "(--carbon-domains=total, or --carbon-meter=rapl or estimate)"
+    )
+    stored = "".join(path.read_text("utf-8") for path in (pytester.path / "carbon-baselines").rglob("*.jsonl"))
+    assert "test_it[cuda]" in stored
+    assert "test_it[cpu]" not in stored
+
+
+@pytest.mark.usefixtures("a_model")
+def test_the_processor_that_is_counted_is_not_doubted(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """By the estimate, which is what the remedy says."""
+    pytester.makepyfile("""
+def test_it(carbon, carbon_task):
+    carbon(carbon_task("text-classification", weights="random", data="synthetic", size="small", device="cpu"))
+""")
+    run = run_carbon("--carbon-meter=estimate", "--carbon-min-time=0.3", "--carbon-max-time=1")
+    assert run.outcomes() == {"passed": 1}, run.text
+    assert "other-device" not in {doubt["code"] for doubt in run.measurement("test_it")["doubts"]}
+
+
 # --- out of memory ---------------------------------------------------------------------------------
 
 OUT_OF_MEMORY = f"""{DRAWING}
@@ -392,7 +445,7 @@ class Hasty(torch.nn.Module):
         return input_ids
     def generate(self, **inputs):
         draw(1.0)
-        return torch.zeros(1, 6, dtype=int)
+        return torch.tensor([[0, 5, 5, 5, 7, 0]])
 
 class Tokenizer:
     pad_token, pad_token_id, model_max_length = "x", 0, 10
@@ -406,8 +459,15 @@ def test_early(carbon, carbon_task):
 
 def test_as_asked(carbon, carbon_task):
     carbon(carbon_task("summarization", model=Hasty(), tokenizer=Tokenizer(), data=["a"], new_tokens=5))
+
+class Ending(Tokenizer):
+    eos_token_id = 7
+
+def test_padded(carbon, carbon_task):
+    carbon(carbon_task("summarization", model=Hasty(), tokenizer=Ending(), data=["a"], new_tokens=5))
 """)
     run = run_carbon()
-    assert run.outcomes() == {"failed": 1, "passed": 1}
+    assert run.outcomes() == {"failed": 2, "passed": 1}
+    assert run.measurement("test_padded")["failure"].startswith("summarization: the model stopped after 4 of 5 new tok")
     assert "summarization: the model stopped after 5 of 12 new tokens, so that this call was less work" in run.text
     assert run.measurement("test_as_asked")["task"]["tokens_out"] == 5

@@ -30,7 +30,7 @@ class Task:
     batch_size = 1
 
     def __init__(self, name, model, dataset, size, weights="auto", data="auto"):
-        self.what = TaskInfo(name, model, dataset, "random", "synthetic", "fp32", "cpu", 1, size, tokens_in=8.0)
+        self.what = TaskInfo(name, model, dataset, "random", "synthetic", "fp32", "cuda", 1, size, tokens_in=8.0)
         self.calls = 0
         built.append((name, model, dataset, size, weights, data))
 

@@ -497,6 +497,18 @@ def test_a_module_of_plain_torch_works() -> None:
     assert task.info().model.endswith("Bag")
 
 
+def test_a_model_without_parameters_is_on_no_device_that_is_known() -> None:
+    """What it calls may run anywhere: to say the processor would be a guess."""
+
+    class Hidden(torch.nn.Module):  # type: ignore[name-defined,misc]
+        def forward(self, input_ids: Any) -> Any:
+            return torch.nn.functional.one_hot(input_ids[:, 0] % 3, 3)
+
+    task = build_task("text-classification", model=Hidden(), tokenizer=tokenizer(), data=TEXTS)
+    assert task()[0] in (0, 1, 2)
+    assert (task.info().device, task.info().dtype) == (None, None)
+
+
 def test_a_dtype_that_is_not_one_of_three_is_named_as_torch_does() -> None:
     """Nothing is made of it that it is not."""
     task = build_task("text-classification", model=bert().double(), tokenizer=tokenizer("wordpiece"), data=TEXTS)

@@ -97,6 +97,7 @@ class PostgresServer:
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
+                start_new_session=True,  # Ctrl-C, and a test that signals its group, are not for it
                 **self._as,
             )
         until_s = time.monotonic() + 60
@@ -133,6 +134,10 @@ class PostgresServer:
 
     def database(self) -> str:
         """A new database of ``ci``'s: its URL, password and all."""
+        status = None if self._process is None else self._process.poll()
+        if self._process is None or status is not None:
+            log = (self._folder / "log").read_text("utf-8", "replace")[-2000:]
+            raise RuntimeError(f"PostgreSQL is not running any more (exit status {status}): {log}")
         name = f"carbon_{next(self._numbers)}"
         self.sql(f"CREATE DATABASE {name} OWNER ci")
         return self.url(name)

@@ -101,6 +101,12 @@ def _seconds(*, above: bool = False) -> Callable[[str, Path], float]:
     return read
 
 
+def _sessions(text: str, base: Path) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) < 1:
+        raise ValueError("write how many fresh processes are to run the tests, such as 3; 1 is this one")
+    return int(text)
+
+
 def _rounds(text: str, base: Path) -> int:
     if not re.fullmatch(r"[0-9]+", text) or int(text) < 2:
         raise ValueError("write a whole number of rounds, at least 2: one round has no spread")
@@ -375,6 +381,23 @@ _OPTIONS = (
         _share(0, 0.5, above=True),
         "SHARE",
         "stop measuring once the mean is known so well (default: 1%%)",
+        number=True,
+    ),
+    _Option(
+        "--carbon-sessions",
+        "sessions",
+        _sessions,
+        "N",
+        "run the tests in so many fresh processes, one after another: their mean is compared, and recorded as one "
+        "batch (default: 1, which is this process)",
+        number=True,
+    ),
+    _Option(
+        "--carbon-session-timeout",
+        "session_timeout_s",
+        _seconds(above=True),
+        "SECONDS",
+        "end a fresh process that has brought back no test for so long; its test fails (default: no limit)",
         number=True,
     ),
     _Option(

@@ -355,6 +355,10 @@ class Settings:
     min_time_s: float = 1.0
     max_time_s: float = 10.0
     precision: float = 0.01
+    sessions: int = 1
+    """Fresh processes that the tests run in, one after another; 1: in this one."""
+    session_timeout_s: float | None = None
+    """A fresh process that brings back nothing for so long is ended."""
     strict: bool = False
     suite: Literal["small", "study"] | tuple[str, ...] = "small"
     """What ``pytest_carbon.suite`` runs; else models, by their hub ids."""

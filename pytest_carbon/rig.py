@@ -124,6 +124,11 @@ class Rig:
         """The environment of a measurement, by its id; without one, of what was measured last."""
         return self._environments[self._latest.environment if id is None else id]
 
+    @property
+    def environments(self) -> Mapping[str, Environment]:
+        """All that have been measured in, by their ids."""
+        return self._environments
+
     def cost_j(self) -> float | None:
         """What the gated domains took outside the measured calls so far."""
         return self.measurer.cost_j(self._latest.gated)

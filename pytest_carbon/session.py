@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_carbon import baselines, budget, emissions, environment, gate, options
+from pytest_carbon import baselines, budget, children, emissions, environment, gate, options
 from pytest_carbon.baselines.files import collector_waits, module_file
+from pytest_carbon.batch import merged
+from pytest_carbon.children import Brought
 from pytest_carbon.fixture import Carbon
 from pytest_carbon.measure import Protocol
 from pytest_carbon.records import (
     Budget,
+    Calibration,
     CarbonError,
     Environment,
     Key,
@@ -60,6 +63,8 @@ class _Test:
     part_failed: bool = False
     """Whether a subtest failed: its report is its own, and the test's may have passed."""
     log: _Log | None = None
+    found: dict[str, list[Measurement]] | None = None
+    """What it measured, by name: a session each. None where this process measured it, and has not concluded."""
 
 
 class CarbonSession:
@@ -74,9 +79,15 @@ class CarbonSession:
         self._tests: dict[str, _Test] = {}
         """By :func:`test_id`: pytest may give tests of two installed packages the same node id."""
         self._rig: Rig | None = None
+        self._outlet = config.stash.get(children.OUTLET, None)
+        """There where this is a child: what it measures is judged by its parent."""
+        self._sessions: _Sessions | None = None
+        """There where the tests run in fresh processes, and this one only collects and judges."""
+        self._brought: Brought | None = None
+        """What is known of the measuring, once it is done."""
         self._waiting = 0
         self._pace = _Pace()
-        self._progress = _Progress(config, self._running_name, self._pace, self._ascii)
+        self.progress = _Progress(config, self._running_name, self._pace, self._ascii)
         self._running: _Test | None = None
         self._store: baselines.Store | None = None
         self._stored: dict[str, dict[Key, list[Record]]] = {}
@@ -98,6 +109,10 @@ class CarbonSession:
         """Whether less than what stands in the modules is run."""
         self._collected: set[str] = set()
         self._refuse_parallel()
+        if settings.sessions > 1 and self._outlet is None:
+            self._refuse_debugger()
+            self._sessions = _Sessions(self, config, settings)
+            config.pluginmanager.register(self._sessions, "pytest-carbon-sessions")
         try:
             self._intensity = emissions.intensity(
                 country=settings.country,
@@ -126,6 +141,14 @@ class CarbonSession:
                 " other. Run with -n 0 (also where addopts has -n)"
             )
 
+    def _refuse_debugger(self) -> None:
+        for name, flag in (("usepdb", "--pdb"), ("trace", "--trace")):
+            if getattr(self._config.option, name, False):
+                raise pytest.UsageError(
+                    f"{flag} needs the terminal, and with --carbon-sessions={self._settings.sessions} the tests run in"
+                    " other processes: leave one of the two out, or give --carbon-sessions=1"
+                )
+
     # --- collection
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
@@ -133,6 +156,8 @@ class CarbonSession:
 
     @pytest.hookimpl(tryfirst=True)  # the terminal asks for the line below in this hook
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if self._outlet is not None:
+            self._outlet.select(session.items, test_id)
         # --last-failed leaves out what passed without a word to the hook above
         if getattr(self._config.option, "lf", False) or any("::" in arg for arg in self._config.args):
             self._selected = True
@@ -148,7 +173,8 @@ class CarbonSession:
         if not self._tests or self._config.option.collectonly:
             return []
         count = len(self._tests)
-        return [f"carbon: {count} test{'s' * (count != 1)} to measure; their results come when all are measured"]
+        where = f" in {self._settings.sessions} fresh processes, one after another" if self._sessions else ""
+        return [f"carbon: {count} test{'s' * (count != 1)} to measure{where}; their results come when all are measured"]
 
     # --- running
 
@@ -159,39 +185,53 @@ class CarbonSession:
         try:
             self._open()
         except CarbonError as error:
-            if self._rig is not None:
-                self._rig.close()
+            self._close()
+            if self._outlet is not None:
+                self._outlet.send({"refused": str(error)})
             raise pytest.UsageError(str(error)) from None
-        interrupted = False
+        if self._outlet is not None:
+            self._outlet.bring(self._of_rig())  # should this process not come to its end
+            try:
+                return (yield)
+            finally:
+                self._outlet.bring(self._of_rig())
+                self._close()
+        interrupted = refused = False
         try:
             return (yield)
         except (KeyboardInterrupt, pytest.exit.Exception):
             interrupted = True
             raise
+        except pytest.UsageError:
+            refused = True
+            raise
         finally:
             try:
-                self._conclude(session, record=not interrupted)
+                if not refused:
+                    self._conclude(session, record=not interrupted)
             except CarbonError as error:
                 raise pytest.UsageError(str(error)) from None
             finally:
                 self._pass_on()
-                assert self._rig is not None
-                self._rig.close()
+                self._close()
 
     def _open(self) -> None:
         """Open the meters, and look through the baselines: what cannot be trusted stops the run before it costs."""
+        assert self._store is not None
+        calibration = functools.cache(self._calibration)
+        if self._outlet is None:
+            with self._store.snapshot():
+                for known in self._store.environments():
+                    self._stored[known] = self._store.load(known)
+                    self._known[known] = self._store.describe(known)
+                    calibration(known)
+                if hint := self._store.hint():
+                    self._notes.append(hint)
+        if self._sessions is not None:
+            return
         sources: dict[str, MeterSource] = {}
         for more in self._config.hook.pytest_carbon_meters(config=self._config):
             sources.update(more)
-        assert self._store is not None
-        calibration = functools.cache(self._store.calibration)
-        with self._store.snapshot():
-            for known in self._store.environments():
-                self._stored[known] = self._store.load(known)
-                self._known[known] = self._store.describe(known)
-                calibration(known)
-            if hint := self._store.hint():
-                self._notes.append(hint)
         self._rig = Rig(
             self._settings,
             sources=sources,
@@ -199,10 +239,31 @@ class CarbonSession:
             intensity=self._intensity,
             session=self._session_id,
             calibration=calibration,
-            progress=self._progress.step,
+            progress=self.progress.step,
         )
         self._metered_since_s = time.perf_counter()
         calibration(self._rig.environment().id)
+
+    def _calibration(self, id: str) -> Calibration | None:
+        """What is known of an environment's counters: by the processes before this one, or beside the baselines."""
+        assert self._store is not None
+        known = self._outlet.calibrations.get(id) if self._outlet is not None else None
+        return known or self._store.calibration(id)
+
+    def _of_rig(self) -> Brought:
+        assert self._rig is not None
+        return Brought(
+            self._rig.environment(),
+            self._rig.environments,
+            self._rig.notes,
+            self._rig.cost_j(),
+            time.perf_counter() - self._metered_since_s,
+            self._rig.measurer.calibrations,
+        )
+
+    def _close(self) -> None:
+        if self._rig is not None:
+            self._rig.close()
 
     def _running_name(self) -> tuple[str, str]:
         test = self._running
@@ -210,15 +271,21 @@ class CarbonSession:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Whoever runs the test's protocol (reruns have one of their own) logs its reports with :meth:`_take`."""
+        """Whoever runs the test's protocol (reruns have one of their own) logs its reports with :meth:`take`."""
         test = self._tests.get(test_id(item))
+        if self._outlet is not None:
+            self._outlet.begin(test_id(item), measures=test is not None)
         if test is None:
-            return (yield)
+            try:
+                return (yield)
+            finally:
+                if self._outlet is not None:
+                    self._outlet.done(test_id(item))
         test.item = item  # not the one that was collected last, where a test is given twice
         session: Any = item.session
         proxy = session.gethookproxy
         test.log = _Log(item, proxy(item.path))
-        session.gethookproxy = lambda path: _Relay(proxy(path), lambda report: self._take(test, report))
+        session.gethookproxy = lambda path: _Relay(proxy(path), lambda report: self.take(test, report))
         self._running = test
         self._pace.begin(test.key)
         try:
@@ -229,7 +296,11 @@ class CarbonSession:
             self._pace.end()
             test.log.finish()
             self._waiting += test.waits
-            self._progress.waiting(self._waiting, len(self._tests))
+            self.progress.waiting(self._waiting, len(self._tests))
+            if self._outlet is not None:
+                found = self._measurements(test)
+                mistaken = [m.name for m in found if (test.key, m.name) in self._mistaken]
+                self._outlet.done(test.key, found, mistaken)
 
     def carbon_for(self, item: pytest.Item) -> Carbon:
         """The fixture's value: anew for each run of a test, so that a rerun replaces what went before."""
@@ -268,13 +339,24 @@ class CarbonSession:
         with self.carbon_for(item).window("call"):
             return (yield)
 
+    @property
+    def measuring(self) -> Mapping[str, _Test]:
+        """The tests that measure, by their ids."""
+        return self._tests
+
+    def mistaken(self, test: _Test, names: Iterable[str]) -> None:
+        """What of a test was not measured for a mistake in it."""
+        self._mistaken |= {(test.key, name) for name in names}
+
     # --- reports that wait
 
-    def _take(self, test: _Test, report: pytest.TestReport) -> None:
+    def take(self, test: _Test, report: pytest.TestReport) -> None:
         """Keep what passed until it is judged; pass everything else on at once."""
+        if self._outlet is not None:
+            self._outlet.report(test.key, report)
         plain = type(report) is pytest.TestReport
         if plain and report.when == "setup":
-            self._log(test)  # of the same test, given twice (--keep-duplicates): the last one is judged
+            self.pass_on(test)  # of the same test, given twice (--keep-duplicates): the last one is judged
             test.reports, test.waits, test.outcome, test.part_failed = [], False, None, False
         if plain and report.when == "call":
             expected = "xpassed" if report.passed else "xfailed"
@@ -293,9 +375,9 @@ class CarbonSession:
                 test.outcome = "error" if report.failed else report.outcome
         else:
             test.reports.append(report)
-        self._log(test)
+        self.pass_on(test)
 
-    def _log(self, test: _Test) -> None:
+    def pass_on(self, test: _Test) -> None:
         """Pass on what a test's reports are so far."""
         reports, test.reports = test.reports, []
         for report in reports:
@@ -304,22 +386,25 @@ class CarbonSession:
 
     def _pass_on(self) -> None:
         """Pass on the reports that still wait."""
-        self._progress.clear()
-        tests = list(self._tests.values())
+        self.progress.clear()
+        tests = list(self._sessions.tests if self._sessions is not None else self._tests.values())
         if getattr(self._config.option, "stepwise", False):
             tests.reverse()  # it goes on, next time, from the test whose failure it heard of last
         for test in tests:
             if test.reports and test.log is not None:
-                self._log(test)
+                self.pass_on(test)
                 test.log.finish()
 
     # --- the verdicts
 
     def _conclude(self, session: pytest.Session, *, record: bool) -> None:
         """Judge all, record, and write the verdicts into the reports that wait."""
-        assert self._rig is not None
+        self._brought = self._sessions.brought if self._sessions is not None else self._of_rig()
         ran = [test for test in self._tests.values() if test.outcome is not None]
-        held = [(test, *self._held(test, m)) for test in ran for m in self._measurements(test)]
+        for test in ran:
+            if test.found is None:
+                test.found = {m.name: [m] for m in self._measurements(test)}
+        held = [(test, *self._held(test, m)) for test in ran for m in self._merged(test)]
         measured = [(test, m) for test, m, _ in held]
         verdicts, self._suites = self._judge([(m.environment, candidate) for _, m, candidate in held])
         pairs: dict[str, list[tuple[Measurement, Verdict]]] = {}
@@ -337,9 +422,9 @@ class CarbonSession:
             intensity=self._intensity,
             suite=self._suites.get(main.id, SuiteVerdict(0, 0, self._settings.false_alarms)),
             tests=tuple(tests),
-            others=tuple((self._rig.environment(id), self._suites[id]) for id in self._suites if id != main.id),
-            cost_energy_j=self._rig.cost_j(),
-            metered_s=time.perf_counter() - self._metered_since_s,
+            others=tuple((self._environment(id), self._suites[id]) for id in self._suites if id != main.id),
+            cost_energy_j=self._brought.cost_j,
+            metered_s=self._brought.metered_s,
             commit=git.commit,
             branch=git.branch,
             dirty=git.dirty,
@@ -370,7 +455,7 @@ class CarbonSession:
         self._unmet({(test.key, m.name) for test, m in measured})
         if self._shown[3:] and self._config.option.verbose <= 0:
             self._shown[2:] = [f"{len(self._shown) - 2} more limits are shown only, not enforced; -v lists them"]
-        notes = (*self._rig.notes, *self._shown, *self._recording, *self._notes)
+        notes = (*self._brought.notes, *self._shown, *self._recording, *self._notes)
         self._result = replace(result, tests=tuple(tests), notes=notes)
         by_key = {t.nodeid: t for t in self._result.tests}
         for test in ran:
@@ -397,6 +482,16 @@ class CarbonSession:
             found.append(Measurement(name=name, environment=self._rig.environment().id, failure=missing))
             self._mistaken.add((test.key, name))
         return found
+
+    def _merged(self, test: _Test) -> list[Measurement]:
+        """What a test measured, over all its sessions."""
+        assert self._brought is not None
+        found = [merged(each) for each in (test.found or {}).values()]
+        return [m if m.environment else replace(m, environment=self._brought.environment.id) for m in found]
+
+    def _environment(self, id: str) -> Environment:
+        assert self._brought is not None
+        return self._brought.environments[id]
 
     def _held(self, test: _Test, m: Measurement) -> tuple[Measurement, gate.Candidate]:
         """A measurement held to its budget, whose doubt joins its own, and what the gate is to know of it."""
@@ -449,10 +544,9 @@ class CarbonSession:
 
     def _main_environment(self, measurements: Sequence[Measurement]) -> Environment:
         """The environment of the run: of most measurements, where they differ."""
-        assert self._rig is not None
+        assert self._brought is not None
         ids = [m.environment for m in measurements]
-        most = max(ids, key=ids.count) if ids else None
-        return self._rig.environment(most)
+        return self._environment(max(ids, key=ids.count)) if ids else self._brought.environment
 
     def _fails(self, verdict: Verdict) -> bool:
         if verdict.status == "error":
@@ -464,7 +558,7 @@ class CarbonSession:
     def _record(self, result: SessionResult, record: bool) -> None:
         """Append what may be appended."""
         assert self._store is not None
-        assert self._rig is not None
+        assert self._brought is not None
         if not record:
             self._recording.append("nothing was recorded: the run was interrupted")
             return
@@ -473,9 +567,9 @@ class CarbonSession:
             mine = [d for d in decisions if d.environment == id and d.records]
             if not mine:
                 continue
-            self._store.append(self._rig.environment(id), [r for d in mine for r in d.records])
+            self._store.append(self._environment(id), [r for d in mine for r in d.records])
             self._recorded |= {d.key for d in mine}
-            if (found := self._rig.measurer.calibrations.get(id)) is not None:
+            if (found := self._brought.calibrations.get(id)) is not None:
                 self._store.keep_calibration(id, found)
             accepted = sum(1 for d in mine if d.accepted)
             changes = f", {accepted} of them accepted as changed" if accepted else ""
@@ -555,13 +649,12 @@ class CarbonSession:
 
     def _context(self, test: _Test, result: TestResult, m: Measurement) -> terminal.FailureContext:
         assert self._result is not None
-        assert self._rig is not None
         records = self._stored_in(m.environment).get((result.nodeid, m.name), [])
         nearest = self._elsewhere(m.environment, {(result.nodeid, m.name)})
         allowed = budget.budget_for(test.budgets, m.name, m.environment)
         tolerance = allowed.tolerance if allowed and allowed.tolerance is not None else self._settings.tolerance
         return terminal.FailureContext(
-            environment=self._rig.environment(m.environment),
+            environment=self._environment(m.environment),
             intensity=self._intensity,
             tolerance=tolerance,
             commit=self._result.commit,
@@ -616,8 +709,7 @@ class CarbonSession:
 
     def _nearest(self, id: str, others: Iterable[str]) -> list[tuple[str, str]]:
         """Other environments that have a baseline, the nearest first, and how they differ from one."""
-        assert self._rig is not None
-        return environment.nearest(self._rig.environment(id), [self._known[other] for other in others])
+        return environment.nearest(self._environment(id), [self._known[other] for other in others])
 
     def _seen_from(self, id: str) -> terminal.Stored:
         """What is stored, as seen from an environment of this run."""
@@ -785,6 +877,11 @@ class _Pace:
     def begin(self, test: str) -> None:
         self._running = (test, self._clock())
 
+    def drop(self, test: str) -> None:
+        """It will not run."""
+        self._weights.pop(test, None)
+        self._left.pop(test, None)
+
     def end(self) -> None:
         if self._running is not None:
             test, since_s = self._running
@@ -832,7 +929,11 @@ class _Progress:
             steps = [text for text in (step, str(self._pace)) if text]
             self._show(lambda width: terminal.progress(test, name, steps, width=width, ascii=self._ascii()))
 
-    def waiting(self, reports: int, tests: int) -> None:
+    def running(self, test: str, step: str) -> None:
+        """What other processes are doing."""
+        self._show(lambda width: terminal.progress(test, "", [step], width=width, ascii=self._ascii()))
+
+    def waiting(self, reports: int, tests: int, where: str = "") -> None:
         """How many reports wait, between tests; a line a minute where there is no terminal, so that CI sees life."""
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None and not reporter.isatty and time.perf_counter() - self._written_s > SIGN_OF_LIFE_S:
@@ -841,7 +942,7 @@ class _Progress:
             left_s = self._pace.left_s or 0.0
             left = f", about {about(left_s)} left" if left_s >= 60 else ""
             reporter.write_line(
-                f"carbon: {reports} of {tests} tests measured{left}, their results wait for the last one"
+                f"carbon: {where}{reports} of {tests} tests measured{left}, their results wait for the last one"
             )
         self._show(lambda width: terminal.waiting(reports, width=width, ascii=self._ascii()) if reports else "")
 
@@ -861,6 +962,170 @@ class _Progress:
             # Save the cursor, clear the rest of the line, restore: what comes next overwrites it.
             writer._file.write(f"\x1b7\x1b[K {text(room)}\x1b8")
             writer._file.flush()
+
+
+class _Sessions:
+    """Runs the tests in fresh processes, one after another, in place of pytest's own loop; listens to each."""
+
+    def __init__(self, run: CarbonSession, config: pytest.Config, settings: Settings) -> None:
+        self._run = run
+        self._config = config
+        self._settings = settings
+        self._launcher = children.Launcher(config)
+        self._tests: dict[str, _Test] = {}
+        self._measures: set[str] = set()
+        self._session = 1
+        self._processes = 0
+        self._before: tuple[_Test, dict[str, Any]] | None = None
+        """The test under way, as it was before."""
+        self._came: list[Brought] = []
+        self._pace = _Pace()
+        self._done = 0
+
+    @property
+    def tests(self) -> Collection[_Test]:
+        """All that ran, those that measure nothing, too."""
+        return self._tests.values()
+
+    @property
+    def brought(self) -> Brought:
+        """What is known of the measuring."""
+        if self._came:
+            return Brought.of_all(self._came)
+        nowhere = environment.describe((), (), driver=None)
+        return Brought(nowhere, {nowhere.id: nowhere})
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        self._measures = set(self._run.measuring)
+        broken = session.testsfailed and not self._config.option.continue_on_collection_errors
+        if not self._measures or self._config.option.collectonly or broken:
+            return None
+        for item in session.items:
+            key = test_id(item)
+            test = self._run.measuring.get(key) or _Test(item, key, (), False)
+            test.found = {}
+            self._tests[key] = test
+            for number in range(1, self._settings.sessions + 1):
+                self._pace.add(f"{number} {key}", item.stash.get(WEIGHT, 1.0))
+        for number in range(1, self._settings.sessions + 1):
+            self._session = number
+            # What failed, or was skipped, is decided.
+            left: Sequence[str] = [key for key, test in self._tests.items() if number == 1 or test.waits]
+            for key in self._tests.keys() - set(left):
+                self._pace.drop(f"{self._session} {key}")
+            self._done = 0
+            self._count = len(left)
+            while left:
+                left = self._one_process(session, left)
+        return True
+
+    def _one_process(self, session: pytest.Session, tests: Sequence[str]) -> Sequence[str]:
+        """Run tests in one process; those that are left for another."""
+        self._processes += 1
+        maxfail = getattr(self._config.option, "maxfail", 0)
+        calibrations = self.brought.calibrations
+        try:
+            ending = self._launcher.run(
+                tests,
+                self,
+                number=self._processes,
+                maxfail=maxfail and max(maxfail - session.testsfailed, 1),
+                calibrations=calibrations,
+                limit_s=self._settings.session_timeout_s,
+            )
+        except BaseException:
+            self._restore()
+            raise
+        if ending.brought is not None:
+            self._came.append(ending.brought)
+        if ending.refused is not None:
+            raise pytest.UsageError(ending.refused)
+        if ending.exit is not None:
+            self._restore()
+            raise pytest.exit.Exception(*ending.exit)
+        for key in ending.missing:
+            self._failed(
+                key,
+                "was not collected in the fresh process, so its id is not the same in every one: give its parameters"
+                " ids that stay (ids=)",
+            )
+        left: Sequence[str] = [key for key in ending.left if key not in ending.missing]
+        if ending.why is not None:
+            dead = [ending.under_way] if ending.under_way is not None else left if len(left) == len(tests) else []
+            for key in dead:
+                self._failed(key, f"the process that measured it {ending.why}", ending.output)
+            left = [key for key in left if key not in dead]
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop or ending.stop:
+            raise session.Interrupted(session.shouldstop or ending.stop)
+        return left
+
+    # what a child says
+
+    def begun(self, test: str) -> None:
+        """It is run anew: what became of it in the session before is kept until it has come to its end."""
+        found = self._tests[test]
+        state = {name: getattr(found, name) for name in ("reports", "outcome", "waits", "part_failed")}
+        self._before = found, state
+        found.reports, found.outcome, found.waits, found.part_failed = [], None, False, False
+        found.log = _Log(found.item, found.item.session.gethookproxy(found.item.path))
+        self._done += 1
+        self._pace.begin(f"{self._session} {test}")
+        left_s = self._pace.left_s
+        left = f" · about {about(left_s)} left" if left_s is not None else ""
+        step = f"{self._where} · test {self._done} of {self._count}{left}"
+        self._run.progress.running(found.item.nodeid, step)
+
+    def reported(self, test: str, report: pytest.TestReport) -> None:
+        self._run.take(self._tests[test], report)
+
+    def done(self, test: str, measurements: Sequence[Measurement], mistaken: Sequence[str]) -> None:
+        found = self._tests[test]
+        for m in measurements:
+            assert found.found is not None
+            found.found.setdefault(m.name, []).append(m)
+        self._run.mistaken(found, mistaken)
+        self._ended(found)
+
+    @property
+    def _where(self) -> str:
+        return f"session {self._session} of {self._settings.sessions}"
+
+    def _ended(self, test: _Test) -> None:
+        self._before = None
+        self._pace.end()
+        assert test.log is not None
+        if self._session == self._settings.sessions and test.key not in self._measures:
+            self._run.pass_on(test)
+        test.log.finish()
+        waiting = sum(each.waits for each in self._tests.values())
+        self._run.progress.waiting(self._done if waiting else 0, self._count, f"{self._where}, ")
+
+    def _restore(self) -> None:
+        """The test under way did not come to its end: what was known of it is what is known."""
+        if self._before is not None:
+            test, state = self._before
+            for name, value in state.items():
+                setattr(test, name, value)
+            self._before = None
+
+    def _failed(self, key: str, why: str, output: str = "") -> None:
+        """A test whose process did not bring it to its end."""
+        test = self._tests[key]
+        test.reports, test.outcome, test.waits = [], "failed", False
+        item = test.item
+        test.log = _Log(item, item.session.gethookproxy(item.path))
+        text = f"{self._where}: {why}{f'. Its last output:{chr(10) * 2}{output}' if output else ''}"
+        test.log.report(
+            pytest.TestReport(item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", text, "call")
+        )
+        if key in self._measures:
+            assert test.found is not None
+            for name in [*test.found] or options.own_names(item) or ["call"]:
+                test.found.setdefault(name, []).append(Measurement(name=name, environment="", failure=why))
+        self._ended(test)
 
 
 def _grouped(decisions: Sequence[baselines.Decision]) -> Mapping[str, list[str]]:

@@ -86,7 +86,7 @@ def _run(result: SessionResult) -> dict[str, Any]:
         "branch": result.branch,
         "dirty": result.dirty,
         "labels": result.labels,
-        "environment": _environment(result.environment),
+        "environment": environment_form(result.environment),
         "carbon": {
             "intensity_g_per_kwh": _finite(result.intensity.g_per_kwh),
             "pue": _finite(result.intensity.pue),
@@ -99,13 +99,15 @@ def _run(result: SessionResult) -> dict[str, Any]:
         },
         "suite": _suite(result.suite),
         "other_environments": [
-            {"environment": _environment(environment), "suite": _suite(suite)} for environment, suite in result.others
+            {"environment": environment_form(environment), "suite": _suite(suite)}
+            for environment, suite in result.others
         ],
         "notes": list(result.notes),
     }
 
 
-def _environment(environment: Environment) -> dict[str, Any]:
+def environment_form(environment: Environment) -> dict[str, Any]:
+    """An environment as the report has it; :func:`read_environment` reads it."""
     return {
         "id": environment.id,
         "gpus": [
@@ -149,6 +151,26 @@ def _test(test: TestResult) -> dict[str, Any]:
 
 def _measurement(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
     return {
+        **measurement_form(measurement),
+        "verdict": {
+            "status": verdict.status,
+            "baseline_j_per_call": _finite(verdict.baseline_j_per_call),
+            "baseline_batches": verdict.baseline_batches,
+            "baseline_sessions": verdict.baseline_sessions,
+            "change": _finite(verdict.change),
+            "duration_change": _finite(verdict.duration_change),
+            "power_change": _finite(verdict.power_change),
+            "detectable_change": _finite(verdict.detectable_change),
+            "limit_j_per_call": _finite(verdict.limit_j_per_call),
+            "tolerance": verdict.tolerance,
+            "reason": verdict.reason,
+        },
+    }
+
+
+def measurement_form(measurement: Measurement) -> dict[str, Any]:
+    """A measurement as the report has it, but for its verdict; :func:`read_measurement` reads it."""
+    return {
         "name": measurement.name,
         "environment": measurement.environment,
         "calls": measurement.calls,
@@ -181,19 +203,6 @@ def _measurement(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
         "doubts": [{"code": doubt.code, "text": doubt.text} for doubt in measurement.doubts],
         "failure": measurement.failure,
         "task": None if measurement.task is None else _task(measurement.task),
-        "verdict": {
-            "status": verdict.status,
-            "baseline_j_per_call": _finite(verdict.baseline_j_per_call),
-            "baseline_batches": verdict.baseline_batches,
-            "baseline_sessions": verdict.baseline_sessions,
-            "change": _finite(verdict.change),
-            "duration_change": _finite(verdict.duration_change),
-            "power_change": _finite(verdict.power_change),
-            "detectable_change": _finite(verdict.detectable_change),
-            "limit_j_per_call": _finite(verdict.limit_j_per_call),
-            "tolerance": verdict.tolerance,
-            "reason": verdict.reason,
-        },
     }
 
 
@@ -429,7 +438,20 @@ def _read_test(test: _Object) -> TestResult:
 
 
 def _read_measurement(found: _Object) -> tuple[Measurement, Verdict]:
-    verdict = found.child("verdict")
+    return _read_figures(found), _read_verdict(found.child("verdict"))
+
+
+def read_measurement(form: Any) -> Measurement:
+    """What :func:`measurement_form` gave."""
+    return _read_figures(_Object(form, "measurement"))
+
+
+def read_environment(form: Any) -> Environment:
+    """What :func:`environment_form` gave."""
+    return _read_environment(_Object(form, "environment"))
+
+
+def _read_figures(found: _Object) -> Measurement:
     return Measurement(
         name=found.text("name"),
         environment=found.text("environment"),
@@ -457,7 +479,11 @@ def _read_measurement(found: _Object) -> tuple[Measurement, Verdict]:
         doubts=tuple(Doubt(doubt.text("code"), doubt.text("text")) for doubt in found.objects("doubts")),
         failure=found.text_or_none("failure"),
         task=_read_task(found.child_or_none("task")),
-    ), Verdict(
+    )
+
+
+def _read_verdict(verdict: _Object) -> Verdict:
+    return Verdict(
         status=cast(Status, verdict.choice("status", get_args(Status))),
         reason=verdict.text("reason"),
         baseline_j_per_call=verdict.number_or_none("baseline_j_per_call"),

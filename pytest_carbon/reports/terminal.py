@@ -819,15 +819,15 @@ def junit_properties(measurement: Measurement, verdict: Verdict) -> list[tuple[s
 def progress(test: str, name: str, steps: Sequence[str], *, width: int, ascii: bool = False) -> str:
     """One line while a measurement runs: ``carbon: test_x · call: quiet 0.8 s · round 3/5 · 4.2 s``.
 
-    ``steps`` say, in the caller's words, what is done, what is under way and how long it has taken; where
-    the line is short of room the test's id gives way first, then the earliest steps.
+    ``name`` may be empty. ``steps`` say, in the caller's words, what is done, what is under way and how long it has
+    taken; where the line is short of room the test's id gives way first, then the earliest steps.
     """
     page = Page(width, ascii)
     function, bracket, parameters = test.partition("[")
     function = page.clean(function.rpartition("::")[2] + bracket + parameters)
     steps = list(steps)
     while True:
-        rest = page.clean(f" · {name}: {' · '.join(steps)}")
+        rest = page.clean(f"{name and f' · {name}'}: {' · '.join(steps)}")
         room = width - columns("carbon: ") - columns(rest)
         if room >= min(_LEAST_NAME, columns(function)) or len(steps) <= 1:
             break

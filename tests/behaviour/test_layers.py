@@ -15,16 +15,16 @@ import pytest_carbon
 HOUSE = Path(pytest_carbon.__file__).parent
 
 LAYERS = (
-    {"plugin", "session", "fixture", "cli", "commands", "collection", "__main__", "suite"},
+    {"plugin", "session", "children", "fixture", "cli", "commands", "collection", "__main__", "suite"},
     {"options", "hookspecs", "reports", "compare", "upkeep", "doctor"},
     {"rig", "measure", "tasks"},
-    {"gate", "baselines", "watcher", "devices", "emissions", "environment", "meters", "loads"},
+    {"gate", "baselines", "batch", "watcher", "devices", "emissions", "environment", "meters", "loads"},
     {"energy", "budget"},
     {"records", "machine", "quiet"},
 )
 """From the top to the ground. A module may lean on those below it, and, without a circle, on those beside it."""
 
-KNOW_PYTEST = {"plugin", "session", "fixture", "options", "hookspecs", "collection", "suite"}
+KNOW_PYTEST = {"plugin", "session", "children", "fixture", "options", "hookspecs", "collection", "suite"}
 HEAVY = {"pynvml", "codecarbon", "torch", "numpy", "scipy", "psutil", "rich", "pandas", "transformers", "diffusers"}
 
 

@@ -1,0 +1,97 @@
+"""Several sessions' measurements of one thing → the one that reports show and the gate judges (pure).
+
+The sessions of a run share its day: they are one batch, whose figure is their mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+from pytest_carbon.records import DomainEnergy, Doubt, Measurement
+
+
+def merged(measurements: Sequence[Measurement]) -> Measurement:
+    """One measurement from those of the same name, a session each, in the order of the sessions; at least one.
+
+    Figures per call are means over the sessions, calls and rounds all of theirs, and the error is that of the mean: how
+    well it was measured, not what sessions differ by, which is the gate's to know. A doubt that not all of them have
+    says so. A session that could not be measured makes it all a failure, and one in which nothing was measured leaves
+    no figure: a mean of what happened to work is no result.
+    """
+    first, several = measurements[0], len(measurements)
+    if several == 1:
+        return first
+    doubts = _doubts(measurements)
+    for number, each in enumerate(measurements, 1):
+        if each.failure is not None:
+            failure = f"in session {number} of {several}: {each.failure}"
+            return Measurement(first.name, each.environment, doubts=doubts, failure=failure, task=first.task)
+    if elsewhere := next((m.environment for m in measurements if m.environment != first.environment), None):
+        return Measurement(
+            first.name,
+            first.environment,
+            failure=f"one session measured it in {first.environment}, another in {elsewhere}, and their figures have no"
+            " mean: say with --carbon-gpus what is to be measured",
+            task=first.task,
+        )
+    if any(m.energy_j_per_call is None for m in measurements):
+        return Measurement(first.name, first.environment, gated=first.gated, doubts=doubts, task=first.task)
+    return replace(
+        first,
+        calls=sum(m.calls for m in measurements),
+        duration_s_per_call=_mean(m.duration_s_per_call for m in measurements),
+        energy_j_per_call=_mean(m.energy_j_per_call for m in measurements),
+        energy_j_per_call_error=_error_of_mean([m.energy_j_per_call_error for m in measurements]),
+        tail_j=_mean(m.tail_j for m in measurements),
+        emissions_g_per_call=_mean(m.emissions_g_per_call for m in measurements),
+        domains=_domains(measurements),
+        rounds=tuple(each for m in measurements for each in m.rounds),
+        sessions=tuple(score for m in measurements for score in m.sessions),
+        doubts=doubts,
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Of what is known; None where one of them is not."""
+    known = list(values)
+    return fmean(value for value in known if value is not None) if None not in known else None
+
+
+def _error_of_mean(errors: Sequence[float | None]) -> float | None:
+    known = [error for error in errors if error is not None]
+    return math.hypot(*known) / len(known) if len(known) == len(errors) else None
+
+
+def _domains(measurements: Sequence[Measurement]) -> tuple[DomainEnergy, ...]:
+    """Those that every session read."""
+    found = []
+    for taken in measurements[0].domains:
+        same = [next((d for d in m.domains if d.domain == taken.domain), None) for m in measurements]
+        read = [each for each in same if each is not None]
+        if len(read) == len(same):
+            found.append(
+                DomainEnergy(
+                    taken.domain,
+                    fmean(each.energy_j_per_call for each in read),
+                    fmean(each.mean_power_w for each in read),
+                    _mean(each.idle_power_w for each in read),
+                )
+            )
+    return tuple(found)
+
+
+def _doubts(measurements: Sequence[Measurement]) -> tuple[Doubt, ...]:
+    """Each code once, with the text of the first session that has it, and how many have it."""
+    by_code: dict[str, list[Doubt]] = {}
+    for m in measurements:
+        for code, doubt in {doubt.code: doubt for doubt in m.doubts}.items():
+            by_code.setdefault(code, []).append(doubt)
+    return tuple(
+        found[0]
+        if len(found) == len(measurements)
+        else Doubt(code, f"{found[0].text.rstrip('.')} (so in {len(found)} of {len(measurements)} sessions)")
+        for code, found in by_code.items()
+    )

@@ -1,0 +1,550 @@
+"""Running tests again in a fresh process, and bringing back what became of them: both ends of it.
+
+The parent starts pytest with its own arguments, so that the child collects what it collected, and names the tests that
+are to run. The child sends, as it goes, a line of JSON for each thing that happens: reports as pytest serialises them,
+measurements as the JSON report has them. It has a pipe of its own for that: what it prints is the tests'.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from pytest_carbon.records import Calibration, Environment, Measurement
+from pytest_carbon.reports import jsonfile
+
+_CODE = (
+    "import json, sys; sys.path[:] = json.load(open(sys.argv[1], encoding='utf-8'))['path'];"
+    " from pytest_carbon.children import main; sys.exit(main(sys.argv[1]))"
+)
+_SILENT_S = 1.0
+"""So often a child that says nothing is looked at."""
+_GRACE_S = 10.0
+"""So long a child that was interrupted may take to tear down its fixtures."""
+_TRACE_S = 2.0
+"""So long a child that hangs may take to say where (faulthandler, on SIGABRT)."""
+_OUTPUT_BYTES = 4000
+"""Of what a child printed last so much is kept, for when it dies."""
+_OUTPUT_LINES = 20
+
+_FOR_THE_PARENT: Mapping[str, object] = {
+    "carbon": True,
+    "carbon_accept": None,
+    "carbon_confirm": "0",
+    "carbon_json": None,
+    "carbon_record": None,
+    "carbon_sessions": "1",
+    "cacheclear": False,
+    "failedfirst": False,
+    "htmlpath": None,
+    "json_report": False,
+    "lf": False,
+    "log_file_mode": "a",
+    "newfirst": False,
+    "report_log": None,
+    "stepwise": False,
+    "stepwise_skip": False,
+    "trace": False,
+    "usepdb": False,
+    "xmlpath": None,
+}
+"""Options by which a run selects tests, or writes or keeps something: that is done once, by the parent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What a process that measured knows besides its measurements."""
+
+    environment: Environment
+    """Of what it measured last."""
+    environments: Mapping[str, Environment]
+    notes: tuple[str, ...] = ()
+    cost_j: float | None = None
+    metered_s: float = 0.0
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+
+    @classmethod
+    def of_all(cls, several: Sequence[Brought]) -> Brought:
+        """What several processes brought, one after another; at least one."""
+        costs = [each.cost_j for each in several if each.cost_j is not None]
+        environments: dict[str, Environment] = {}
+        calibrations: dict[str, Calibration] = {}
+        for each in several:
+            environments.update(each.environments)
+            calibrations.update({id: c for id, c in each.calibrations.items() if id not in calibrations})
+        return cls(
+            several[-1].environment,
+            environments,
+            tuple(dict.fromkeys(note for each in several for note in each.notes)),
+            sum(costs) if len(costs) == len(several) else None,
+            sum(each.metered_s for each in several),
+            calibrations,
+        )
+
+
+class Listener(Protocol):
+    """Who is told, while a child runs, what happens in it. Tests are named by their keys."""
+
+    def begun(self, test: str) -> None: ...
+
+    def reported(self, test: str, report: Any) -> None: ...
+
+    def done(self, test: str, measurements: Sequence[Measurement], mistaken: Sequence[str]) -> None: ...
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a child ended."""
+
+    why: str | None = None
+    """What went wrong, the rest of the sentence "the process …"; None where it ended in order."""
+    output: str = ""
+    """What it printed last, where something went wrong."""
+    under_way: str | None = None
+    """The test that was running when it died."""
+    left: tuple[str, ...] = ()
+    """Those that it did not come to."""
+    missing: tuple[str, ...] = ()
+    """Those of them that it does not have."""
+    brought: Brought | None = None
+    refused: str | None = None
+    """Why it could not measure at all: meters, options."""
+    exit: tuple[str, int | None] | None = None
+    """A test ended the run (``pytest.exit``)."""
+    stop: str | None = None
+    """A plugin ended the run, or -x did."""
+
+
+# --- the parent's end ------------------------------------------------------------------------------
+
+
+class Launcher:
+    """Starts children of one run; made before tests can have changed what they inherit."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._environ = {name: text for name, text in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+        self._path = [entry for entry in sys.path if isinstance(entry, str)]
+
+    def run(
+        self,
+        tests: Sequence[str],
+        listener: Listener,
+        *,
+        number: int,
+        maxfail: int = 0,
+        calibrations: Mapping[str, Calibration] | None = None,
+        limit_s: float | None = None,
+    ) -> Ending:
+        """Run tests in a fresh process, in their order, and tell the listener as it goes; how it ended.
+
+        Args:
+            number: which of the run's children this is, from 1.
+            maxfail: after so many failures it ends; 0: it does not.
+            calibrations: what is known of counters, by environment.
+            limit_s: a child that has brought back nothing for so long is ended.
+
+        Whatever is raised here, Ctrl-C too, ends the child first.
+        """
+        invocation = self._config.invocation_params
+        options = {**_FOR_THE_PARENT, "maxfail": maxfail}
+        if (basetemp := self._config.option.basetemp) is not None:  # which each process empties first
+            options["basetemp"] = f"{basetemp}-process-{number}"
+        request = {
+            "path": self._path,
+            "argv": sys.argv[:1],
+            "arguments": [os.fspath(argument) for argument in invocation.args],
+            "plugins": [plugin for plugin in invocation.plugins or () if isinstance(plugin, str)],
+            "options": options,
+            "tests": list(tests),
+            "calibrations": {id: asdict(found) for id, found in (calibrations or {}).items()},
+            "parent": os.getpid(),
+        }
+        with tempfile.TemporaryDirectory(prefix="pytest-carbon-") as folder:
+            file = Path(folder) / "request.json"
+            reads, writes = os.pipe()
+            try:
+                file.write_text(json.dumps({**request, "channel": writes}), "utf-8")
+                flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+                process = subprocess.Popen(
+                    [sys.executable, *flags, "-c", _CODE, str(file)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    cwd=invocation.dir,
+                    env=self._environ,
+                    pass_fds=[writes],
+                    start_new_session=True,  # Ctrl-C in the terminal is for the parent, which passes it on
+                )
+            except BaseException:
+                os.close(reads)
+                raise
+            finally:
+                os.close(writes)
+            echo = self._config.option.capture == "no"
+            with _Running(process, reads, echo=echo) as running:
+                return _follow(self._config, running, listener, tests, limit_s)
+
+
+class _Running:
+    """A child that runs: what it sends, what it prints, and its end."""
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: int, *, echo: bool) -> None:
+        self.process = process
+        self._echo = echo
+        self._selector = selectors.DefaultSelector()
+        assert process.stdout is not None
+        self._printed = process.stdout.fileno()
+        self._open = {channel, self._printed}
+        self._channel = channel
+        for descriptor in self._open:
+            os.set_blocking(descriptor, False)
+            self._selector.register(descriptor, selectors.EVENT_READ)
+        self._line = b""
+        self._output = b""
+        self.overdue = False
+
+    def __enter__(self) -> _Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.end(signal.SIGINT, _GRACE_S)
+        finally:
+            self._selector.close()
+            os.close(self._channel)
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+
+    @property
+    def output(self) -> str:
+        """What it printed last."""
+        lines = self._output[-_OUTPUT_BYTES:].decode(errors="replace").rstrip().splitlines()
+        return "\n".join(lines[-_OUTPUT_LINES:])
+
+    def messages(self, limit_s: float | None) -> Generator[dict[str, Any], None, None]:
+        """What it sends, until it has ended, also by this: nothing came for longer than the limit."""
+        heard_s = time.monotonic()
+        ended = False
+        while True:
+            # A process that the child has left behind may hold the pipes open: its own end is what counts.
+            for key, _ in self._selector.select(0 if ended else _SILENT_S) if self._open else ():
+                for message in self._read(key.fd):
+                    heard_s = time.monotonic()
+                    yield message
+            if ended:
+                return
+            if not self._open:
+                self.process.wait()
+            ended = self.process.poll() is not None
+            if not ended and limit_s is not None and time.monotonic() - heard_s > limit_s:
+                self.overdue = True
+                self.end(signal.SIGABRT, _TRACE_S)
+                ended = True
+
+    def _read(self, descriptor: int) -> list[dict[str, Any]]:
+        chunks = []
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(descriptor, 65536):
+                chunks.append(chunk)
+            self._selector.unregister(descriptor)
+            self._open.remove(descriptor)
+        data = b"".join(chunks)
+        if descriptor == self._printed:
+            self._output = (self._output + data)[-_OUTPUT_BYTES:]
+            if self._echo:
+                sys.stdout.write(data.decode(errors="replace"))
+                sys.stdout.flush()
+            return []
+        *lines, self._line = (self._line + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def end(self, with_signal: int, grace_s: float) -> None:
+        """Ask the child to end, and, where it does not, end it and all that it has started."""
+        if self.process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(with_signal)
+        until_s = time.monotonic() + grace_s
+        try:
+            while self.process.poll() is None and time.monotonic() < until_s:  # reading: a full pipe would hold it
+                for key, _ in self._selector.select(0.1) if self._open else ():
+                    self._read(key.fd)
+                if not self._open:
+                    time.sleep(0.05)
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def _follow(
+    config: pytest.Config, running: _Running, listener: Listener, tests: Sequence[str], limit_s: float | None
+) -> Ending:
+    """Pass on what a child sends, and say how it ended."""
+    ending = Ending()
+    left = dict.fromkeys(tests)
+    told: list[str] = []
+    finished = False
+    for message in running.messages(limit_s):
+        match message:
+            case {"begin": test}:
+                ending.under_way = test
+                left.pop(test, None)
+                listener.begun(test)
+            case {"report": data, "test": test}:
+                listener.reported(test, _report(config, data))
+            case {"done": test, "measurements": forms, "mistaken": mistaken}:
+                ending.under_way = None
+                listener.done(test, [jsonfile.read_measurement(form) for form in forms], mistaken)
+            case {"warning": warning}:
+                _warn(config, warning)
+            case {"brought": brought}:
+                ending.brought = _read_brought(brought)
+            case {"refused": text}:
+                ending.refused = text
+            case {"exit": reason, "status": status}:
+                ending.exit = (reason, status)
+            case {"finish": stop}:
+                ending.stop, finished = stop, True
+            case {"missing": missing}:
+                ending.missing = tuple(missing)
+            case {"told": text}:
+                told.append(text)
+    ending.left = tuple(left)
+    status = running.process.returncode
+    if running.overdue:
+        ending.why = f"had brought back nothing for {limit_s:g} s (--carbon-session-timeout) and was ended"
+    elif status < 0:
+        ending.why = f"was killed by {_name(-status)}"
+    elif ending.exit or ending.stop or ending.refused:
+        pass
+    elif told:
+        ending.why = "came to no tests"
+    elif not finished or ending.under_way:
+        ending.why = f"ended in the middle, with exit status {status}"
+    elif left.keys() - set(ending.missing):
+        ending.why = f"ended with exit status {status} before it came to this test"
+    if ending.why is not None:
+        ending.output = "\n".join([*told, running.output]).strip()
+    return ending
+
+
+def _name(number: int) -> str:
+    with contextlib.suppress(ValueError):
+        name = signal.Signals(number).name
+        hint = ", as the kernel does where memory runs out" if name == "SIGKILL" else ""
+        return f"signal {number} ({name}{hint})"
+    return f"signal {number}"
+
+
+def _report(config: pytest.Config, data: dict[str, Any]) -> Any:
+    """A report as it was sent; JSON has made lists of its tuples."""
+    report = config.hook.pytest_report_from_serializable(config=config, data=data)
+    report.user_properties = [tuple(each) for each in report.user_properties]
+    report.sections = [tuple(each) for each in report.sections]
+    report.location = tuple(report.location)
+    if isinstance(report.longrepr, list):
+        report.longrepr = tuple(report.longrepr)
+    return report
+
+
+def _warn(config: pytest.Config, sent: Mapping[str, Any]) -> None:
+    """Tell pytest of a warning in a child, as it tells of its own."""
+    category = next((c for c in _warnings() if c.__name__ == sent["category"]), UserWarning)
+    location = tuple(sent["location"]) if sent["location"] else None
+    config.hook.pytest_warning_recorded.call_historic(
+        kwargs={
+            "warning_message": warnings.WarningMessage(
+                category(sent["text"]), category, sent["filename"], sent["lineno"]
+            ),
+            "when": sent["when"],
+            "nodeid": sent["nodeid"],
+            "location": location,
+        }
+    )
+
+
+def _warnings() -> Iterable[type[Warning]]:
+    """Every kind of warning that is a text and no more."""
+    kinds = [Warning]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        if kind.__init__ in (Warning.__init__, Exception.__init__, BaseException.__init__):
+            yield kind
+
+
+# --- the child's end -------------------------------------------------------------------------------
+
+
+class Outlet:
+    """In the child: which tests are to run, and the way back for what becomes of them."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        self._options: Mapping[str, Any] = request["options"]
+        self._channel = int(request["channel"])
+        self._pid = os.getpid()
+        self._config: pytest.Config | None = None
+        self._unmeasured: str | None = None
+        self.tests: dict[str, int] = {test: number for number, test in enumerate(request["tests"])}
+        """The keys of those that run, and their places."""
+        self.parent = int(request["parent"])
+        self.calibrations = {id: Calibration(**found) for id, found in request["calibrations"].items()}
+
+    # what the session tells
+
+    def select(self, items: list[pytest.Item], key: Callable[[pytest.Item], str]) -> None:
+        """Of what was collected leave what is to run, in its order."""
+        keys = {id(item): key(item) for item in items}
+        items[:] = sorted(
+            (item for item in items if keys[id(item)] in self.tests), key=lambda item: self.tests[keys[id(item)]]
+        )
+        if missing := self.tests.keys() - set(keys.values()):
+            self.send({"missing": sorted(missing)})
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        if os.getpid() != self._pid:
+            return  # a process that a test has forked
+        data = json.dumps(message, default=str).encode() + b"\n"
+        try:
+            while data:
+                data = data[os.write(self._channel, data) :]
+        except BrokenPipeError:
+            os._exit(1)  # nobody is there any more
+
+    def begin(self, test: str, *, measures: bool) -> None:
+        self._unmeasured = None if measures else test
+        self.send({"begin": test})
+
+    def report(self, test: str, report: Any) -> None:
+        assert self._config is not None
+        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        self.send({"report": data, "test": test})
+
+    def done(self, test: str, measurements: Sequence[Measurement] = (), mistaken: Sequence[str] = ()) -> None:
+        self._unmeasured = None
+        forms = [jsonfile.measurement_form(m) for m in measurements]
+        self.send({"done": test, "measurements": forms, "mistaken": list(mistaken)})
+
+    def bring(self, brought: Brought) -> None:
+        self.send(
+            {
+                "brought": {
+                    "environment": brought.environment.id,
+                    "environments": [jsonfile.environment_form(each) for each in brought.environments.values()],
+                    "notes": list(brought.notes),
+                    "cost_j": brought.cost_j,
+                    "metered_s": brought.metered_s,
+                    "calibrations": {id: asdict(found) for id, found in brought.calibrations.items()},
+                }
+            }
+        )
+
+    # what pytest tells
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_cmdline_parse(self) -> Generator[None, pytest.Config | None, pytest.Config | None]:
+        config = yield
+        if config is not None:
+            for name, value in self._options.items():
+                if hasattr(config.option, name):
+                    setattr(config.option, name, value)
+            config.stash[OUTLET] = self
+            self._config = config
+        return config
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        for name in ("lfplugin", "nfplugin", "stepwiseplugin"):  # the parent's cache is the parent's to write
+            if (plugin := config.pluginmanager.get_plugin(name)) is not None:
+                config.pluginmanager.unregister(plugin)
+        if (reporter := config.pluginmanager.get_plugin("terminalreporter")) is not None:
+            from _pytest.config import create_terminal_writer
+
+            reporter._tw = create_terminal_writer(config, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if self._unmeasured is not None:
+            self.report(self._unmeasured, report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.send({"told": f"{report.nodeid} could not be collected:\n{report.longreprtext}"})
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        self.send({"told": f"pytest's internal error:\n{excrepr}"})
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        if isinstance(excinfo.value, pytest.exit.Exception):
+            self.send({"exit": excinfo.value.msg, "status": excinfo.value.returncode})
+
+    def pytest_warning_recorded(
+        self,
+        warning_message: warnings.WarningMessage,
+        when: str,
+        nodeid: str,
+        location: tuple[str, int, str] | None,
+    ) -> None:
+        if when != "runtest":
+            return  # the parent has collected the same
+        self.send(
+            {
+                "warning": {
+                    "text": str(warning_message.message),
+                    "category": warning_message.category.__name__,
+                    "filename": warning_message.filename,
+                    "lineno": warning_message.lineno,
+                    "when": when,
+                    "nodeid": nodeid,
+                    "location": location,
+                }
+            }
+        )
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        stop = session.shouldfail or session.shouldstop
+        self.send({"finish": str(stop) if stop else None})
+
+
+OUTLET = pytest.StashKey[Outlet]()
+"""There in a child's config."""
+
+
+def _read_brought(form: Mapping[str, Any]) -> Brought:
+    environments = {each["id"]: jsonfile.read_environment(each) for each in form["environments"]}
+    return Brought(
+        environments[form["environment"]],
+        environments,
+        tuple(form["notes"]),
+        form["cost_j"],
+        form["metered_s"],
+        {id: Calibration(**found) for id, found in form["calibrations"].items()},
+    )
+
+
+def main(file: str) -> int:
+    """Run what a request asks for; pytest's exit status."""
+    request = json.loads(Path(file).read_text("utf-8"))
+    if sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):  # PR_SET_PDEATHSIG: a parent that is killed leaves no child
+            ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    sys.argv[:] = [*request["argv"], *request["arguments"]]
+    return int(pytest.main(request["arguments"], plugins=[*request["plugins"], Outlet(request)]))

@@ -17,10 +17,10 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import pytest
 
@@ -37,7 +37,7 @@ _GRACE_S = 10.0
 """So long a child that was interrupted may take to tear down its fixtures."""
 _TRACE_S = 2.0
 """So long a child that hangs may take to say where (faulthandler, on SIGABRT)."""
-_OUTPUT_BYTES = 4000
+_OUTPUT_BYTES = 16_000
 """Of what a child printed last so much is kept, for when it dies."""
 _OUTPUT_LINES = 20
 
@@ -105,6 +105,9 @@ class Listener(Protocol):
 
     def done(self, test: str, measurements: Sequence[Measurement], mistaken: Sequence[str]) -> None: ...
 
+    def brought(self, brought: Brought) -> None:
+        """Before the first test, and, with what it has cost, after the last."""
+
 
 @dataclass(slots=True)
 class Ending:
@@ -120,7 +123,6 @@ class Ending:
     """Those that it did not come to."""
     missing: tuple[str, ...] = ()
     """Those of them that it does not have."""
-    brought: Brought | None = None
     refused: str | None = None
     """Why it could not measure at all: meters, options."""
     exit: tuple[str, int | None] | None = None
@@ -146,6 +148,7 @@ class Launcher:
         listener: Listener,
         *,
         number: int,
+        warn: bool = True,
         maxfail: int = 0,
         calibrations: Mapping[str, Calibration] | None = None,
         limit_s: float | None = None,
@@ -154,6 +157,7 @@ class Launcher:
 
         Args:
             number: which of the run's children this is, from 1.
+            warn: tell pytest of the warnings in it.
             maxfail: after so many failures it ends; 0: it does not.
             calibrations: what is known of counters, by environment.
             limit_s: a child that has brought back nothing for so long is ended.
@@ -197,7 +201,7 @@ class Launcher:
                 os.close(writes)
             echo = self._config.option.capture == "no"
             with _Running(process, reads, echo=echo) as running:
-                return _follow(self._config, running, listener, tests, limit_s)
+                return _follow(self._config, running, listener, tests, limit_s, warn)
 
 
 class _Running:
@@ -216,6 +220,7 @@ class _Running:
             self._selector.register(descriptor, selectors.EVENT_READ)
         self._line = b""
         self._output = b""
+        self._captured: list[BinaryIO] = []
         self.overdue = False
 
     def __enter__(self) -> _Running:
@@ -227,14 +232,28 @@ class _Running:
         finally:
             self._selector.close()
             os.close(self._channel)
+            for file in self._captured:
+                file.close()
             assert self.process.stdout is not None
             self.process.stdout.close()
 
+    def captured(self, descriptors: Sequence[int]) -> None:
+        """Hold on to the files in which the child's pytest keeps what a test prints: they would die with it."""
+        for descriptor in descriptors:
+            with contextlib.suppress(OSError):  # where there is no /proc, what the process itself printed has to do
+                self._captured.append(open(f"/proc/{self.process.pid}/fd/{descriptor}", "rb"))  # noqa: SIM115
+
     @property
     def output(self) -> str:
-        """What it printed last."""
-        lines = self._output[-_OUTPUT_BYTES:].decode(errors="replace").rstrip().splitlines()
-        return "\n".join(lines[-_OUTPUT_LINES:])
+        """What it printed last; of a stack that faulthandler wrote, where the process was."""
+        printed = b""
+        for file in self._captured:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _OUTPUT_BYTES))
+            printed += file.read()
+        lines = (printed + self._output).decode(errors="replace").rstrip().splitlines()
+        lines = [line for line in lines if line.strip() and not line.startswith("Extension modules: ")]
+        stack = next((i for i, line in enumerate(lines) if line.startswith("Fatal Python error: ")), len(lines))
+        return "\n".join([*lines[:stack][-_OUTPUT_LINES:], *lines[stack : stack + _OUTPUT_LINES]])
 
     def messages(self, limit_s: float | None) -> Generator[dict[str, Any], None, None]:
         """What it sends, until it has ended, also by this: nothing came for longer than the limit."""
@@ -293,12 +312,17 @@ class _Running:
 
 
 def _follow(
-    config: pytest.Config, running: _Running, listener: Listener, tests: Sequence[str], limit_s: float | None
+    config: pytest.Config,
+    running: _Running,
+    listener: Listener,
+    tests: Sequence[str],
+    limit_s: float | None,
+    warn: bool,
 ) -> Ending:
     """Pass on what a child sends, and say how it ended."""
     ending = Ending()
     left = dict.fromkeys(tests)
-    told: list[str] = []
+    trouble: list[tuple[str, str]] = []
     finished = False
     for message in running.messages(limit_s):
         match message:
@@ -311,20 +335,22 @@ def _follow(
             case {"done": test, "measurements": forms, "mistaken": mistaken}:
                 ending.under_way = None
                 listener.done(test, [jsonfile.read_measurement(form) for form in forms], mistaken)
-            case {"warning": warning}:
+            case {"warning": warning} if warn:
                 _warn(config, warning)
             case {"brought": brought}:
-                ending.brought = _read_brought(brought)
+                listener.brought(_read_brought(brought))
             case {"refused": text}:
                 ending.refused = text
             case {"exit": reason, "status": status}:
                 ending.exit = (reason, status)
             case {"finish": stop}:
                 ending.stop, finished = stop, True
+            case {"captured": descriptors}:
+                running.captured(descriptors)
             case {"missing": missing}:
                 ending.missing = tuple(missing)
-            case {"told": text}:
-                told.append(text)
+            case {"trouble": why, "text": text}:
+                trouble.append((why, text))
     ending.left = tuple(left)
     status = running.process.returncode
     if running.overdue:
@@ -333,14 +359,14 @@ def _follow(
         ending.why = f"was killed by {_name(-status)}"
     elif ending.exit or ending.stop or ending.refused:
         pass
-    elif told:
-        ending.why = "came to no tests"
+    elif trouble and left:
+        ending.why, ending.missing = trouble[0][0], ()
     elif not finished or ending.under_way:
         ending.why = f"ended in the middle, with exit status {status}"
     elif left.keys() - set(ending.missing):
         ending.why = f"ended with exit status {status} before it came to this test"
     if ending.why is not None:
-        ending.output = "\n".join([*told, running.output]).strip()
+        ending.output = "\n".join([*(text for _, text in trouble), running.output]).strip()
     return ending
 
 
@@ -365,27 +391,20 @@ def _report(config: pytest.Config, data: dict[str, Any]) -> Any:
 
 def _warn(config: pytest.Config, sent: Mapping[str, Any]) -> None:
     """Tell pytest of a warning in a child, as it tells of its own."""
-    category = next((c for c in _warnings() if c.__name__ == sent["category"]), UserWarning)
+    category = getattr(sys.modules.get(sent["module"]), sent["category"], None)
+    try:
+        message = category(sent["text"])  # type: ignore[misc]
+    except Exception:  # it wants something else, or only the child knows it
+        message = UserWarning(f"{sent['category']}: {sent['text']}")
     location = tuple(sent["location"]) if sent["location"] else None
     config.hook.pytest_warning_recorded.call_historic(
         kwargs={
-            "warning_message": warnings.WarningMessage(
-                category(sent["text"]), category, sent["filename"], sent["lineno"]
-            ),
+            "warning_message": warnings.WarningMessage(message, type(message), sent["filename"], sent["lineno"]),
             "when": sent["when"],
             "nodeid": sent["nodeid"],
             "location": location,
         }
     )
-
-
-def _warnings() -> Iterable[type[Warning]]:
-    """Every kind of warning that is a text and no more."""
-    kinds = [Warning]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-        if kind.__init__ in (Warning.__init__, Exception.__init__, BaseException.__init__):
-            yield kind
 
 
 # --- the child's end -------------------------------------------------------------------------------
@@ -477,6 +496,13 @@ class Outlet:
 
             reporter._tw = create_terminal_writer(config, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        capture = session.config.pluginmanager.get_plugin("capturemanager")
+        parts = [getattr(getattr(capture, "_global_capturing", None), part, None) for part in ("out", "err")]
+        files = [getattr(part, "tmpfile", None) for part in parts]
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            self.send({"captured": [file.fileno() for file in files if file is not None]})
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if self._unmeasured is not None:
@@ -484,10 +510,10 @@ class Outlet:
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
-            self.send({"told": f"{report.nodeid} could not be collected:\n{report.longreprtext}"})
+            self.send({"trouble": "could not collect it", "text": f"{report.nodeid}:\n{report.longreprtext}"})
 
     def pytest_internalerror(self, excrepr: object) -> None:
-        self.send({"told": f"pytest's internal error:\n{excrepr}"})
+        self.send({"trouble": "ended with an internal error of pytest", "text": str(excrepr)})
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         if isinstance(excinfo.value, pytest.exit.Exception):
@@ -507,6 +533,7 @@ class Outlet:
                 "warning": {
                     "text": str(warning_message.message),
                     "category": warning_message.category.__name__,
+                    "module": warning_message.category.__module__,
                     "filename": warning_message.filename,
                     "lineno": warning_message.lineno,
                     "when": when,

@@ -40,6 +40,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from statistics import median, median_low
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pytest_carbon.records import BaselineError, Doubt, Key, Record, SessionScore, Status, SuiteVerdict, Verdict
@@ -212,6 +213,29 @@ def judge(
         moved=shared.sentence if shared else None,
     )
     return verdicts, suite
+
+
+def outlook(
+    stored: Mapping[Key, Sequence[Record]],
+    keys: Collection[Key],
+    *,
+    tolerance: float,
+    false_alarms: float,
+    estimated: bool = False,
+) -> tuple[float, int]:
+    """What the next run will see: the median, over the measurements ``keys``, of the detectable change (a share), and
+    of the batches that their baselines have now. The other arguments are those of :func:`judge`.
+    """
+    again = "the next run's"
+    candidates = [
+        Candidate(
+            key, (SessionScore(again, stored[key][-1].energy_j_per_call, stored[key][-1].duration_s_per_call),), 0.0
+        )
+        for key in keys
+    ]
+    verdicts, _ = judge(candidates, stored, tolerance=tolerance, false_alarms=false_alarms, estimated=estimated)
+    sees = [v.detectable_change for v in verdicts.values() if v.detectable_change is not None]
+    return median(sees), int(median_low([v.baseline_batches for v in verdicts.values()]))
 
 
 def weak(verdict: Verdict) -> str | None:

@@ -276,11 +276,10 @@ class CarbonSession:
         if self._outlet is not None:
             self._outlet.begin(test_id(item), measures=test is not None)
         if test is None:
-            try:
-                return (yield)
-            finally:
-                if self._outlet is not None:
-                    self._outlet.done(test_id(item))
+            result = yield
+            if self._outlet is not None:
+                self._outlet.done(test_id(item))
+            return result
         test.item = item  # not the one that was collected last, where a test is given twice
         session: Any = item.session
         proxy = session.gethookproxy
@@ -289,7 +288,7 @@ class CarbonSession:
         self._running = test
         self._pace.begin(test.key)
         try:
-            return (yield)
+            result = yield
         finally:
             del session.gethookproxy
             self._running = None
@@ -297,10 +296,11 @@ class CarbonSession:
             test.log.finish()
             self._waiting += test.waits
             self.progress.waiting(self._waiting, len(self._tests))
-            if self._outlet is not None:
-                found = self._measurements(test)
-                mistaken = [m.name for m in found if (test.key, m.name) in self._mistaken]
-                self._outlet.done(test.key, found, mistaken)
+        if self._outlet is not None:
+            found = self._measurements(test)
+            mistaken = [m.name for m in found if (test.key, m.name) in self._mistaken]
+            self._outlet.done(test.key, found, mistaken)
+        return result
 
     def carbon_for(self, item: pytest.Item) -> Carbon:
         """The fixture's value: anew for each run of a test, so that a rerun replaces what went before."""
@@ -399,7 +399,7 @@ class CarbonSession:
 
     def _conclude(self, session: pytest.Session, *, record: bool) -> None:
         """Judge all, record, and write the verdicts into the reports that wait."""
-        self._brought = self._sessions.brought if self._sessions is not None else self._of_rig()
+        self._brought = self._sessions.known if self._sessions is not None else self._of_rig()
         ran = [test for test in self._tests.values() if test.outcome is not None]
         for test in ran:
             if test.found is None:
@@ -574,7 +574,13 @@ class CarbonSession:
             accepted = sum(1 for d in mine if d.accepted)
             changes = f", {accepted} of them accepted as changed" if accepted else ""
             count = len(mine)
-            self._recording.append(f"recorded {count} measurement{'s' * (count != 1)}{changes} in {self._place(id)}")
+            sessions = max(len(d.records) for d in mine)
+            each = f", {sessions} sessions each," if sessions > 1 else ""
+            self._recording.append(
+                f"recorded {count} measurement{'s' * (count != 1)}{changes}{each} in {self._place(id)}"
+            )
+            if each and not self._aside(result.branch):
+                self._recording.append(self._one_batch(id, mine))
         if self._recorded and self._aside(result.branch):
             self._recording.append(
                 f"that is {result.branch}'s alone, and the baseline of {self._settings.branch} is as it was: when it is"
@@ -584,6 +590,23 @@ class CarbonSession:
             self._recording.append(
                 f"not recorded: {keys[0]}{f' and {len(keys) - 1} more' if keys[1:] else ''}: {reason}"
             )
+
+    def _one_batch(self, id: str, decisions: Sequence[baselines.Decision]) -> str:
+        """What a batch of several sessions is good for: what the next run, with it in the baseline, will see."""
+        assert self._store is not None
+        keys = {d.key for d in decisions}
+        sees, batches = gate.outlook(
+            self._store.load(id),
+            keys,
+            tolerance=self._settings.tolerance,
+            false_alarms=self._settings.false_alarms,
+            estimated=id.endswith("-estimated"),
+        )
+        return (
+            f"its sessions share a day, so they are one batch, however many they are: with {batches} batch"
+            f"{'es' * (batches != 1)} the gate sees changes of {sees:.0%} and more, and batches of other days make it"
+            " sharper (--carbon-record again, on another day)"
+        )
 
     def _aside(self, branch: str | None) -> bool:
         """Whether what is recorded does not enter the baseline that the gate compares with."""
@@ -978,7 +1001,8 @@ class _Sessions:
         self._processes = 0
         self._before: tuple[_Test, dict[str, Any]] | None = None
         """The test under way, as it was before."""
-        self._came: list[Brought] = []
+        self._came: list[Brought | None] = []
+        """By each process."""
         self._pace = _Pace()
         self._done = 0
 
@@ -988,10 +1012,10 @@ class _Sessions:
         return self._tests.values()
 
     @property
-    def brought(self) -> Brought:
-        """What is known of the measuring."""
-        if self._came:
-            return Brought.of_all(self._came)
+    def known(self) -> Brought:
+        """What the processes have brought, besides the measurements."""
+        if came := [brought for brought in self._came if brought is not None]:
+            return Brought.of_all(came)
         nowhere = environment.describe((), (), driver=None)
         return Brought(nowhere, {nowhere.id: nowhere})
 
@@ -1024,12 +1048,14 @@ class _Sessions:
         """Run tests in one process; those that are left for another."""
         self._processes += 1
         maxfail = getattr(self._config.option, "maxfail", 0)
-        calibrations = self.brought.calibrations
+        calibrations = self.known.calibrations
+        self._came.append(None)
         try:
             ending = self._launcher.run(
                 tests,
                 self,
                 number=self._processes,
+                warn=self._session == 1,
                 maxfail=maxfail and max(maxfail - session.testsfailed, 1),
                 calibrations=calibrations,
                 limit_s=self._settings.session_timeout_s,
@@ -1037,8 +1063,6 @@ class _Sessions:
         except BaseException:
             self._restore()
             raise
-        if ending.brought is not None:
-            self._came.append(ending.brought)
         if ending.refused is not None:
             raise pytest.UsageError(ending.refused)
         if ending.exit is not None:
@@ -1088,6 +1112,9 @@ class _Sessions:
             found.found.setdefault(m.name, []).append(m)
         self._run.mistaken(found, mistaken)
         self._ended(found)
+
+    def brought(self, brought: Brought) -> None:
+        self._came[-1] = brought
 
     @property
     def _where(self) -> str:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
-from pytest_carbon.gate import Candidate, baseline, batches, judge, weak
+from pytest_carbon.gate import Candidate, baseline, batches, judge, outlook, weak
 from pytest_carbon.records import BaselineError, Doubt, Key, Record, SessionScore, SuiteVerdict, Verdict
 
 BASE_J = (1.20, 1.21, 1.22, 1.205, 1.215)
@@ -875,3 +875,22 @@ def test_import_is_cheap() -> None:
     code = "import sys, pytest_carbon.gate; print(sorted({'numpy', 'scipy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- what is next ----------------------------------------------------------------------------------
+
+
+def test_the_outlook_is_what_the_next_run_sees() -> None:
+    """The detectable change of a run that comes out as the last record, and how many batches it is from."""
+    stored = {key(): daily(BASE_J), key(1): daily(BASE_J[:1], i=1)}
+    verdicts, _ = judge([now(1.215), now(1.2, i=1)], stored, tolerance=0.05, false_alarms=0.01)
+    for i, batches_held in ((0, 5), (1, 1)):
+        sees = verdicts[key(i)].detectable_change
+        assert outlook(stored, [key(i)], tolerance=0.05, false_alarms=0.01) == (pytest.approx(sees), batches_held)
+
+
+def test_more_sessions_of_a_day_do_not_sharpen_the_outlook() -> None:
+    """They are one batch."""
+    three = [record(1.2, hours, session=str(hours)) for hours in (0.0, 0.1, 0.2)]
+    one_batch = outlook({key(): three[:1]}, [key()], tolerance=0.05, false_alarms=0.01)
+    assert outlook({key(): three}, [key()], tolerance=0.05, false_alarms=0.01) == one_batch

@@ -68,6 +68,8 @@ KEYS: dict[str, tuple[str, str, object]] = {
     "carbon_min_time": ("0.5", "min_time_s", 0.5),
     "carbon_max_time": ("20s", "max_time_s", 20.0),
     "carbon_precision": ("2%", "precision", 0.02),
+    "carbon_sessions": ("3", "sessions", 3),
+    "carbon_session_timeout": ("600", "session_timeout_s", 600.0),
     "carbon_strict": ("true", "strict", True),
     "carbon_suite": ("gpt2, facebook/bart-large-cnn", "suite", ("gpt2", "facebook/bart-large-cnn")),
     "carbon_queries": ("1000", "queries", 1000),
@@ -397,6 +399,10 @@ _METER = "write auto, nvml, rapl, estimate or replay:FILE, or several joined by 
         (
             "--carbon-rounds=2.5",
             "--carbon-rounds=2.5: write a whole number of rounds, at least 2: one round has no spread",
+        ),
+        (
+            "--carbon-sessions=0",
+            "--carbon-sessions=0: write how many fresh processes are to run the tests, such as 3; 1 is this one",
         ),
         (
             "--carbon-suite=bart-large-cnn",

@@ -1,0 +1,91 @@
+"""Several sessions' measurements of one thing, as one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_carbon.batch import merged
+from pytest_carbon.records import Domain, DomainEnergy, Doubt, Measurement, Round, SessionScore
+
+GPU, CPU = Domain("gpu:0", "measured", "nvml"), Domain("cpu:0", "estimated", "load")
+
+
+def session(number: int, energy_j: float = 1.0, **facts: object) -> Measurement:
+    found = Measurement(
+        name="call",
+        environment="here",
+        calls=10,
+        duration_s_per_call=0.01,
+        energy_j_per_call=energy_j,
+        energy_j_per_call_error=0.03,
+        tail_j=0.5,
+        emissions_g_per_call=energy_j / 1000,
+        gated=("gpu:0",),
+        domains=(DomainEnergy(GPU, energy_j, 100.0, 50.0), DomainEnergy(CPU, 0.1, 10.0, None)),
+        rounds=(Round(10, 0.1),),
+        sessions=(SessionScore(f"session {number}", energy_j, 0.01),),
+    )
+    return replace(found, **facts)  # type: ignore[arg-type]
+
+
+def test_one_session_is_itself() -> None:
+    """Nothing is done to it."""
+    assert merged([session(1)]) == session(1)
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=8))
+def test_figures_are_means(energies_j: list[float]) -> None:
+    """And calls, rounds and sessions are all of theirs; the error is that of a mean."""
+    found = merged([session(i, energy_j) for i, energy_j in enumerate(energies_j)])
+    n = len(energies_j)
+    mean_j = math.fsum(energies_j) / n
+    assert found.energy_j_per_call == pytest.approx(mean_j)
+    assert found.emissions_g_per_call == pytest.approx(mean_j / 1000)
+    assert found.energy_j_per_call_error == pytest.approx(0.03 / math.sqrt(n))
+    assert (found.calls, len(found.rounds)) == (10 * n, n)
+    assert [score.energy_j_per_call for score in found.sessions] == energies_j
+    gpu, cpu = found.domains
+    assert gpu.energy_j_per_call == pytest.approx(mean_j)
+    assert (gpu.idle_power_w, cpu.idle_power_w) == (50.0, None)
+
+
+def test_what_one_session_does_not_know_is_unknown() -> None:
+    """A mean of what is known would be of fewer."""
+    found = merged([session(1), session(2, energy_j_per_call_error=None, tail_j=None)])
+    assert (found.energy_j_per_call_error, found.tail_j) == (None, None)
+    assert merged([session(1), session(2, domains=session(2).domains[:1])]).domains == session(1).domains[:1]
+
+
+def test_a_failure_in_one_is_a_failure() -> None:
+    """With the session that it was in, and no figure."""
+    found = merged([session(1), Measurement("call", "here", failure="the counter was lost")])
+    assert found.failure == "in session 2 of 2: the counter was lost"
+    assert (found.energy_j_per_call, found.sessions) == (None, ())
+
+
+def test_nothing_measured_in_one_leaves_no_figure() -> None:
+    """The memory ran out in it: the doubt says so."""
+    nothing = Measurement("call", "here", doubts=(Doubt("out-of-memory", "no room"),))
+    found = merged([session(1), nothing])
+    assert (found.energy_j_per_call, found.sessions, found.failure) == (None, (), None)
+    assert found.doubts == (Doubt("out-of-memory", "no room (so in 1 of 2 sessions)"),)
+
+
+def test_sessions_of_two_environments_have_no_mean() -> None:
+    """Which two, and what to do."""
+    assert merged([session(1), session(2, environment="there")]).failure == (
+        "one session measured it in here, another in there, and their figures have no mean: say with --carbon-gpus what"
+        " is to be measured"
+    )
+
+
+def test_doubts_are_told_once() -> None:
+    """And in how many sessions, where not in all."""
+    tail, hot = Doubt("tail", "a tail of 10%"), Doubt("throttled", "it was hot.")
+    found = merged([session(1, doubts=(tail,)), session(2, doubts=(tail, hot)), session(3, doubts=(tail,))])
+    assert found.doubts == (tail, Doubt("throttled", "it was hot (so in 1 of 3 sessions)"))

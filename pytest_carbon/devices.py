@@ -6,6 +6,7 @@ imports it, starts CUDA, or makes a context on a device that had none.
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -253,6 +254,13 @@ def synchroniser(extra: Sequence[Callable[[], None]] = ()) -> Callable[[], None]
             wait()
 
     return synchronise
+
+
+def release() -> None:
+    """Give back the memory of GPUs that torch keeps for later: another process is to work there meanwhile."""
+    gc.collect()
+    if (cuda := _initialised(sys.modules.get("torch"), "cuda")) is not None:
+        cuda.empty_cache()
 
 
 def _synchronise_torch(torch: Any) -> None:

@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import median, median_low
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -74,6 +74,8 @@ VARIANCE_FLOOR = 0.1
 """No variance counts as less than this share of the suite's median: one zero would poison the fit."""
 SUITE = 8
 """A median of fewer is not the suite's."""
+SUSPECT = 0.05
+"""What so few of the unchanged measurements exceed is measured again (``--carbon-confirm``)."""
 POWER = 0.8
 """The chance with which the detectable change is found."""
 WEAK = 0.30
@@ -215,6 +217,29 @@ def judge(
     return verdicts, suite
 
 
+def suspect(verdict: Verdict) -> bool:
+    """Whether a measurement is to be measured again before the verdict on it counts: it may cost more, or fail for it.
+
+    Its ``chance`` is below 5%: one-sided, towards more energy, of what lies beyond the suite's median where that is
+    taken out, by the t-test that the gate makes, but not shared among the suite's measurements, and without a
+    tolerance. So one measurement in twenty is suspect where nothing changed. What the gate would fail as a regression
+    is suspect whatever its chance, as where the whole suite moved. What costs no more than the baseline is not, nor
+    what measuring again does not help: what could not be measured, and what is over its budget.
+    """
+    if verdict.status in ("error", "over-budget") or verdict.change is None or verdict.change <= 0:
+        return False
+    return verdict.status == "regression" or (verdict.chance is not None and verdict.chance < SUSPECT)
+
+
+def confirmed(first: Verdict, then: Verdict, sessions: int) -> Verdict:
+    """The verdict on a suspect that was measured again, over all its sessions: with both stages in its reason."""
+    if first.change is None or then.change is None:
+        return replace(then, first_change=first.change)
+    stages = f"{_signed(first.change)}, and over {sessions} sessions {_signed(then.change)}"
+    reason = f"{then.reason.rstrip('.')}. It was measured again in fresh processes: at first {stages}"
+    return replace(then, first_change=first.change, reason=reason)
+
+
 def outlook(
     stored: Mapping[Key, Sequence[Record]],
     keys: Collection[Key],
@@ -338,6 +363,8 @@ class _Comparison:
     detectable: float
     tolerated: float
     """ln(1 + tolerance)."""
+    chance: float
+    """Of a ``beyond`` at least so large where nothing changed: one-sided, uncorrected."""
 
     @property
     def alone(self) -> int:
@@ -457,6 +484,7 @@ def _compare(
     if not compared:
         return {}, None
     import numpy as np
+    from scipy.special import stdtr
 
     n = len(compared)
     keys = list(compared)
@@ -490,7 +518,7 @@ def _compare(
     noise = _upper_t(nu, rate / len(baselines)) * se
     tolerated = np.log1p([tolerances[key] for key in compared])
     detectable = np.maximum(noise, tolerated) + _upper_t(nu, 1 - POWER) * se
-    columns = (mean_ln_j, mean_ln_s, change, beyond, noise, detectable, tolerated)
+    columns = (mean_ln_j, mean_ln_s, change, beyond, noise, detectable, tolerated, stdtr(nu, -beyond / se))
     return {
         key: _Comparison(score, suite, len(baselines[key].batches), baselines[key].sessions, *figures)
         for (key, score), *figures in zip(compared.items(), *(column.tolist() for column in columns), strict=True)
@@ -608,6 +636,7 @@ def _verdict(candidate: Candidate, score: _Score | None, comparison: _Comparison
         power_change=None if duration is None else _relative(comparison.change - duration),
         limit_j_per_call=candidate.limit_j_per_call,
         tolerance=candidate.tolerance,
+        chance=comparison.chance,
     )
 
 

@@ -228,6 +228,10 @@ class Verdict:
     limit_j_per_call: float | None = None
     tolerance: float | Literal[False] | None = None
     """The marker's own, as in :class:`Budget`."""
+    chance: float | None = None
+    """How often an unchanged measurement costs more by so much (see :func:`~pytest_carbon.gate.suspect`)."""
+    first_change: float | None = None
+    """Of what was measured again before it was judged: the ``change`` that made it suspect."""
 
     @property
     def failed(self) -> bool:
@@ -357,6 +361,8 @@ class Settings:
     precision: float = 0.01
     sessions: int = 1
     """Fresh processes that the tests run in, one after another; 1: in this one."""
+    confirm: int = 0
+    """Fresh processes that measure again what is suspect, before it is judged."""
     session_timeout_s: float | None = None
     """A fresh process that brings back nothing for so long is ended."""
     strict: bool = False

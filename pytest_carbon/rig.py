@@ -36,6 +36,7 @@ class Rig:
         synchronise: what to call, besides torch, so that devices have done their work.
         calibration: what is known of an environment's counters already.
         progress: told in a few words what is going on.
+        resting: processes that may hold a context on a GPU and do nothing while this one measures.
 
     Raises:
         UsageProblem: the settings ask for a meter, a GPU or domains that are not there.
@@ -52,8 +53,10 @@ class Rig:
         synchronise: Sequence[Callable[[], None]] = (),
         calibration: Callable[[str], Calibration | None] = lambda environment: None,
         progress: Callable[[str], None] = lambda text: None,
+        resting: Sequence[int] = (),
     ) -> None:
         self._settings = settings
+        self._resting = resting
         self._choice = _choose(settings, sources or {})
         self._environments: dict[str, Environment] = {}
         self._ids: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
@@ -180,6 +183,7 @@ class Rig:
                 index,
                 holds_context=True if domain.name in held else None,
                 bystanders=() if watcher is None else (watcher,),
+                resting=self._resting,
             )
             if others:
                 doubts.append(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_carbon import baselines, budget, children, emissions, environment, gate, options
+from pytest_carbon import baselines, budget, children, devices, emissions, environment, gate, options
 from pytest_carbon.baselines.files import collector_waits, module_file
 from pytest_carbon.batch import merged
 from pytest_carbon.children import Brought
@@ -36,7 +36,7 @@ from pytest_carbon.records import (
     Verdict,
 )
 from pytest_carbon.reports import jsonfile, terminal
-from pytest_carbon.reports.text import about
+from pytest_carbon.reports.text import about, change, listing
 from pytest_carbon.rig import Rig
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ class CarbonSession:
         self._rig: Rig | None = None
         self._outlet = config.stash.get(children.OUTLET, None)
         """There where this is a child: what it measures is judged by its parent."""
-        self._sessions: _Sessions | None = None
-        """There where the tests run in fresh processes, and this one only collects and judges."""
+        self._apart = settings.sessions > 1 and self._outlet is None
+        """Whether the tests run in fresh processes, and this one only collects and judges."""
         self._brought: Brought | None = None
         """What is known of the measuring, once it is done."""
         self._waiting = 0
@@ -109,10 +109,10 @@ class CarbonSession:
         """Whether less than what stands in the modules is run."""
         self._collected: set[str] = set()
         self._refuse_parallel()
-        if settings.sessions > 1 and self._outlet is None:
+        self._fresh = _Fresh(self, config, settings)
+        if self._apart:
             self._refuse_debugger()
-            self._sessions = _Sessions(self, config, settings)
-            config.pluginmanager.register(self._sessions, "pytest-carbon-sessions")
+            config.pluginmanager.register(self._fresh, "pytest-carbon-sessions")
         try:
             self._intensity = emissions.intensity(
                 country=settings.country,
@@ -173,7 +173,7 @@ class CarbonSession:
         if not self._tests or self._config.option.collectonly:
             return []
         count = len(self._tests)
-        where = f" in {self._settings.sessions} fresh processes, one after another" if self._sessions else ""
+        where = f" in {self._settings.sessions} fresh processes, one after another" if self._apart else ""
         return [f"carbon: {count} test{'s' * (count != 1)} to measure{where}; their results come when all are measured"]
 
     # --- running
@@ -227,7 +227,7 @@ class CarbonSession:
                     calibration(known)
                 if hint := self._store.hint():
                     self._notes.append(hint)
-        if self._sessions is not None:
+        if self._apart:
             return
         sources: dict[str, MeterSource] = {}
         for more in self._config.hook.pytest_carbon_meters(config=self._config):
@@ -240,6 +240,7 @@ class CarbonSession:
             session=self._session_id,
             calibration=calibration,
             progress=self.progress.step,
+            resting=() if self._outlet is None else (self._outlet.parent,),
         )
         self._metered_since_s = time.perf_counter()
         calibration(self._rig.environment().id)
@@ -264,6 +265,7 @@ class CarbonSession:
     def _close(self) -> None:
         if self._rig is not None:
             self._rig.close()
+            self._rig = None
 
     def _running_name(self) -> tuple[str, str]:
         test = self._running
@@ -387,7 +389,7 @@ class CarbonSession:
     def _pass_on(self) -> None:
         """Pass on the reports that still wait."""
         self.progress.clear()
-        tests = list(self._sessions.tests if self._sessions is not None else self._tests.values())
+        tests = list(self._fresh.tests if self._apart else self._tests.values())
         if getattr(self._config.option, "stepwise", False):
             tests.reverse()  # it goes on, next time, from the test whose failure it heard of last
         for test in tests:
@@ -399,14 +401,28 @@ class CarbonSession:
 
     def _conclude(self, session: pytest.Session, *, record: bool) -> None:
         """Judge all, record, and write the verdicts into the reports that wait."""
-        self._brought = self._sessions.known if self._sessions is not None else self._of_rig()
+        self._brought = self._fresh.known if self._apart else self._of_rig()
         ran = [test for test in self._tests.values() if test.outcome is not None]
         for test in ran:
             if test.found is None:
                 test.found = {m.name: [m] for m in self._measurements(test)}
+        problem: BaseException | None = None
         held = [(test, *self._held(test, m)) for test in ran for m in self._merged(test)]
-        measured = [(test, m) for test, m, _ in held]
         verdicts, self._suites = self._judge([(m.environment, candidate) for _, m, candidate in held])
+        if record and not (session.shouldfail or session.shouldstop):
+            firsts = {
+                (test.key, m.name): first
+                for test, m, _ in held
+                if test.waits and gate.suspect(first := verdicts[m.environment][test.key, m.name])
+            }
+            if firsts and self._confirms:
+                problem = self._confirm(session, [test for test in ran if any(test.key == key for key, _ in firsts)])
+                record = problem is None
+                self._shown.clear()
+                held = [(test, *self._held(test, m)) for test in ran for m in self._merged(test)]
+                verdicts, self._suites = self._judge([(m.environment, candidate) for _, m, candidate in held])
+                self._tell_both(firsts, held, verdicts)
+        measured = [(test, m) for test, m, _ in held]
         pairs: dict[str, list[tuple[Measurement, Verdict]]] = {}
         for test, m in measured:
             pairs.setdefault(test.key, []).append((m, verdicts[m.environment][test.key, m.name]))
@@ -431,12 +447,11 @@ class CarbonSession:
             labels=self._settings.labels,
             settings=self._settings,
         )
-        problem: BaseException | None = None
         if self._settings.record or self._settings.accept:
             try:
                 self._record(result, record)
             except BaseException as error:  # Ctrl-C, too: what was measured is still told
-                problem = error
+                problem = problem or error
                 self._recording.append(str(error) if isinstance(error, CarbonError) else "recording was interrupted")
         failing = {
             (test.nodeid, m.name)
@@ -482,6 +497,47 @@ class CarbonSession:
             found.append(Measurement(name=name, environment=self._rig.environment().id, failure=missing))
             self._mistaken.add((test.key, name))
         return found
+
+    @property
+    def _confirms(self) -> bool:
+        """Whether what is suspect is measured again; not where somebody debugs, who needs the terminal."""
+        option = self._config.option
+        debugs = getattr(option, "usepdb", False) or getattr(option, "trace", False)
+        return self._settings.confirm > 0 and self._outlet is None and not debugs
+
+    def _confirm(self, session: pytest.Session, tests: Sequence[_Test]) -> BaseException | None:
+        """Measure tests again in fresh processes; what interrupted it, where something did."""
+        assert self._brought is not None
+        self._close()
+        devices.release()
+        before = self._brought
+        try:
+            self._fresh.again(session, tests, before.calibrations)
+        except (KeyboardInterrupt, pytest.exit.Exception) as interrupt:
+            return interrupt
+        finally:
+            self._brought = self._fresh.known if self._apart else Brought.of_all([before, *self._fresh.came])
+        return None
+
+    def _tell_both(
+        self,
+        firsts: Mapping[Key, Verdict],
+        held: Sequence[tuple[_Test, Measurement, gate.Candidate]],
+        verdicts: dict[str, dict[Key, Verdict]],
+    ) -> None:
+        """Put both stages into the verdicts on what was suspect, and say them at the end."""
+        told = []
+        for test, m, _ in held:
+            key = (test.key, m.name)
+            if key not in firsts:
+                continue
+            then = verdicts[m.environment][key] = gate.confirmed(
+                firsts[key], verdicts[m.environment][key], len(m.sessions)
+            )
+            label = test.key if m.name == "call" else f"{test.key} · {m.name}"
+            over = f"over {len(m.sessions)} sessions {change(then.change)}" if then.change is not None else "not known"
+            told.append(f"{label} (at first {change(firsts[key].change)}, {over}: {then.status})")
+        self._notes.append(f"suspect, and measured again in fresh processes: {listing(told, 10)}")
 
     def _merged(self, test: _Test) -> list[Measurement]:
         """What a test measured, over all its sessions."""
@@ -952,6 +1008,14 @@ class _Progress:
             steps = [text for text in (step, str(self._pace)) if text]
             self._show(lambda width: terminal.progress(test, name, steps, width=width, ascii=self._ascii()))
 
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and reporter.verbosity >= 0:
+            self.clear()
+            reporter.ensure_newline()
+            reporter.write_line(line)
+
     def running(self, test: str, step: str) -> None:
         """What other processes are doing."""
         self._show(lambda width: terminal.progress(test, "", [step], width=width, ascii=self._ascii()))
@@ -987,8 +1051,8 @@ class _Progress:
             writer._file.flush()
 
 
-class _Sessions:
-    """Runs the tests in fresh processes, one after another, in place of pytest's own loop; listens to each."""
+class _Fresh:
+    """Runs tests in fresh processes, one after another, and listens to each; as a plugin, in place of pytest's loop."""
 
     def __init__(self, run: CarbonSession, config: pytest.Config, settings: Settings) -> None:
         self._run = run
@@ -997,14 +1061,17 @@ class _Sessions:
         self._launcher = children.Launcher(config)
         self._tests: dict[str, _Test] = {}
         self._measures: set[str] = set()
-        self._session = 1
+        self._where = ""
+        """Which of the processes runs, in words."""
         self._processes = 0
+        self._calibrations: Mapping[str, Calibration] = {}
         self._before: tuple[_Test, dict[str, Any]] | None = None
         """The test under way, as it was before."""
         self._came: list[Brought | None] = []
         """By each process."""
         self._pace = _Pace()
-        self._done = 0
+        self._number = self._done = self._count = 0
+        self._last = self._confirming = False
 
     @property
     def tests(self) -> Collection[_Test]:
@@ -1012,50 +1079,72 @@ class _Sessions:
         return self._tests.values()
 
     @property
+    def came(self) -> list[Brought]:
+        """What each process has brought, besides the measurements."""
+        return [brought for brought in self._came if brought is not None]
+
+    @property
     def known(self) -> Brought:
-        """What the processes have brought, besides the measurements."""
-        if came := [brought for brought in self._came if brought is not None]:
+        """The same of all of them."""
+        if came := self.came:
             return Brought.of_all(came)
         nowhere = environment.describe((), (), driver=None)
         return Brought(nowhere, {nowhere.id: nowhere})
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """``--carbon-sessions``: every test, in every process."""
         self._measures = set(self._run.measuring)
         broken = session.testsfailed and not self._config.option.continue_on_collection_errors
         if not self._measures or self._config.option.collectonly or broken:
             return None
         for item in session.items:
             key = test_id(item)
-            test = self._run.measuring.get(key) or _Test(item, key, (), False)
-            test.found = {}
-            self._tests[key] = test
-            for number in range(1, self._settings.sessions + 1):
-                self._pace.add(f"{number} {key}", item.stash.get(WEIGHT, 1.0))
-        for number in range(1, self._settings.sessions + 1):
-            self._session = number
+            self._tests[key] = self._run.measuring.get(key) or _Test(item, key, (), False)
+            self._tests[key].found = {}
+        self._run_all(session, list(self._tests), self._settings.sessions, "session")
+        return True
+
+    def again(self, session: pytest.Session, tests: Sequence[_Test], calibrations: Mapping[str, Calibration]) -> None:
+        """``--carbon-confirm``: tests that have passed, and wait."""
+        self._measures = {test.key for test in tests}
+        self._tests.update({test.key: test for test in tests})
+        self._calibrations, self._confirming = calibrations, True
+        self._pace = _Pace()
+        count = self._settings.confirm
+        self._run.progress.say(
+            f"carbon: {len(tests)} of {len(self._run.measuring)} tests {'is' if len(tests) == 1 else 'are'} suspect,"
+            f" and measured again in {count} fresh process{'es' * (count != 1)}"
+        )
+        self._run_all(session, [test.key for test in tests], count, "measured again,")
+
+    def _run_all(self, session: pytest.Session, tests: Sequence[str], count: int, what: str) -> None:
+        for number in range(1, count + 1):
+            for key in tests:
+                self._pace.add(f"{number} {key}", self._tests[key].item.stash.get(WEIGHT, 1.0))
+        for number in range(1, count + 1):
+            self._where, self._number, self._last = f"{what} {number} of {count}", number, number == count
             # What failed, or was skipped, is decided.
-            left: Sequence[str] = [key for key, test in self._tests.items() if number == 1 or test.waits]
-            for key in self._tests.keys() - set(left):
-                self._pace.drop(f"{self._session} {key}")
-            self._done = 0
-            self._count = len(left)
+            fresh = number == 1 and not self._confirming
+            left: Sequence[str] = [key for key in tests if fresh or self._tests[key].waits]
+            for key in set(tests) - set(left):
+                self._pace.drop(f"{number} {key}")
+            self._done, self._count = 0, len(left)
             while left:
                 left = self._one_process(session, left)
-        return True
 
     def _one_process(self, session: pytest.Session, tests: Sequence[str]) -> Sequence[str]:
         """Run tests in one process; those that are left for another."""
         self._processes += 1
-        maxfail = getattr(self._config.option, "maxfail", 0)
-        calibrations = self.known.calibrations
+        maxfail = 0 if self._confirming else getattr(self._config.option, "maxfail", 0)
+        calibrations = {**self._calibrations, **self.known.calibrations}
         self._came.append(None)
         try:
             ending = self._launcher.run(
                 tests,
                 self,
                 number=self._processes,
-                warn=self._session == 1,
+                warn=self._processes == 1 and not self._confirming,
                 maxfail=maxfail and max(maxfail - session.testsfailed, 1),
                 calibrations=calibrations,
                 limit_s=self._settings.session_timeout_s,
@@ -1063,7 +1152,7 @@ class _Sessions:
         except BaseException:
             self._restore()
             raise
-        if ending.refused is not None:
+        if ending.refused is not None and not self._confirming:
             raise pytest.UsageError(ending.refused)
         if ending.exit is not None:
             self._restore()
@@ -1075,11 +1164,14 @@ class _Sessions:
                 " ids that stay (ids=)",
             )
         left: Sequence[str] = [key for key in ending.left if key not in ending.missing]
-        if ending.why is not None:
+        why = f"could not measure: {ending.refused}" if ending.refused is not None else ending.why
+        if why is not None:
             dead = [ending.under_way] if ending.under_way is not None else left if len(left) == len(tests) else []
             for key in dead:
-                self._failed(key, f"the process that measured it {ending.why}", ending.output)
+                self._failed(key, f"the process that measured it {why}", ending.output)
             left = [key for key in left if key not in dead]
+        if self._confirming:
+            return left if why is not None or not ending.stop else []
         if session.shouldfail:
             raise session.Failed(session.shouldfail)
         if session.shouldstop or ending.stop:
@@ -1096,7 +1188,7 @@ class _Sessions:
         found.reports, found.outcome, found.waits, found.part_failed = [], None, False, False
         found.log = _Log(found.item, found.item.session.gethookproxy(found.item.path))
         self._done += 1
-        self._pace.begin(f"{self._session} {test}")
+        self._pace.begin(f"{self._number} {test}")
         left_s = self._pace.left_s
         left = f" · about {about(left_s)} left" if left_s is not None else ""
         step = f"{self._where} · test {self._done} of {self._count}{left}"
@@ -1116,15 +1208,11 @@ class _Sessions:
     def brought(self, brought: Brought) -> None:
         self._came[-1] = brought
 
-    @property
-    def _where(self) -> str:
-        return f"session {self._session} of {self._settings.sessions}"
-
     def _ended(self, test: _Test) -> None:
         self._before = None
         self._pace.end()
         assert test.log is not None
-        if self._session == self._settings.sessions and test.key not in self._measures:
+        if self._last and test.key not in self._measures:
             self._run.pass_on(test)
         test.log.finish()
         waiting = sum(each.waits for each in self._tests.values())

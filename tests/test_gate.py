@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
-from pytest_carbon.gate import Candidate, baseline, batches, judge, outlook, weak
+from pytest_carbon.gate import Candidate, baseline, batches, confirmed, judge, outlook, suspect, weak
 from pytest_carbon.records import BaselineError, Doubt, Key, Record, SessionScore, SuiteVerdict, Verdict
 
 BASE_J = (1.20, 1.21, 1.22, 1.205, 1.215)
@@ -894,3 +894,60 @@ def test_more_sessions_of_a_day_do_not_sharpen_the_outlook() -> None:
     three = [record(1.2, hours, session=str(hours)) for hours in (0.0, 0.1, 0.2)]
     one_batch = outlook({key(): three[:1]}, [key()], tolerance=0.05, false_alarms=0.01)
     assert outlook({key(): three}, [key()], tolerance=0.05, false_alarms=0.01) == one_batch
+
+
+# --- what is measured again ------------------------------------------------------------------------
+
+
+def test_one_in_twenty_is_suspect_where_nothing_changed() -> None:
+    """Whatever the suite's size: nothing is shared among its measurements."""
+    draws = np.random.default_rng(1)
+    found = 0
+    for _ in range(60):
+        stored = {key(i): daily(np.exp(draws.normal(0, 0.02, 5)), i=i) for i in range(20)}
+        candidates = [now(float(np.exp(draws.normal(0, 0.02))), i) for i in range(20)]
+        verdicts, _ = judge(candidates, stored, tolerance=0.05, false_alarms=0.01)
+        found += sum(map(suspect, verdicts.values()))
+    assert 0.03 < found / 1200 < 0.07
+
+
+@given(st.floats(0.5, 2.0))
+def test_the_chance_is_that_of_the_t_test(energy_j: float) -> None:
+    """One-sided, towards more: of the change, over batches whose variance is moderated."""
+    logs = np.log(BASE_J)
+    spread = math.sqrt((4 * 0.02**2 + 4 * np.var(logs, ddof=1)) / 8)
+    t = (math.log(energy_j) - logs.mean()) / (spread * math.sqrt(1 + 1 / 5))
+    verdict = one(now(energy_j), daily(BASE_J))
+    assert verdict.chance == pytest.approx(stats.t.sf(t, 8), rel=1e-6, abs=1e-12)
+    assert suspect(verdict) == (stats.t.sf(t, 8) < 0.05)
+
+
+def test_what_is_over_its_budget_or_was_not_measured_is_not_suspect() -> None:
+    """Measuring again would not help it; nor what is new, and held to nothing."""
+    dear = now(2.0)
+    assert suspect(one(dear, daily(BASE_J)))
+    assert not suspect(one(replace(dear, over_budget="too much"), daily(BASE_J)))
+    assert not suspect(one(replace(dear, failure="no counter"), daily(BASE_J)))
+    assert not suspect(one(dear))
+    assert not suspect(one(now(0.5), daily(BASE_J)))
+
+
+def test_a_suite_that_moved_is_suspect() -> None:
+    """All that would fail for it, though none moved beyond the rest."""
+    stored = {key(i): daily([1.0, 1.01, 0.99, 1.0, 1.0], i=i) for i in range(10)}
+    verdicts, suite = judge([now(1.2, i) for i in range(10)], stored, tolerance=0.05, false_alarms=0.01)
+    assert suite.moved
+    assert all(verdict.chance is not None and verdict.chance > 0.4 for verdict in verdicts.values())
+    assert all(map(suspect, verdicts.values()))
+
+
+def test_both_stages_are_in_the_reason() -> None:
+    """What it seemed at first, and what it came to."""
+    first, then = one(now(1.4), daily(BASE_J)), one(now(1.22), daily(BASE_J))
+    found = confirmed(first, then, 3)
+    assert found == replace(then, reason=found.reason, first_change=first.change)
+    assert found.reason == (
+        f"{then.reason}. It was measured again in fresh processes: at first +15.7%, and over 3 sessions +0.8%"
+    )
+    unknown = Verdict("error", "lost")
+    assert confirmed(first, unknown, 1) == replace(unknown, first_change=first.change)

@@ -69,6 +69,7 @@ KEYS: dict[str, tuple[str, str, object]] = {
     "carbon_max_time": ("20s", "max_time_s", 20.0),
     "carbon_precision": ("2%", "precision", 0.02),
     "carbon_sessions": ("3", "sessions", 3),
+    "carbon_confirm": ("3", "confirm", 3),
     "carbon_session_timeout": ("600", "session_timeout_s", 600.0),
     "carbon_strict": ("true", "strict", True),
     "carbon_suite": ("gpt2, facebook/bart-large-cnn", "suite", ("gpt2", "facebook/bart-large-cnn")),
@@ -403,6 +404,11 @@ _METER = "write auto, nvml, rapl, estimate or replay:FILE, or several joined by 
         (
             "--carbon-sessions=0",
             "--carbon-sessions=0: write how many fresh processes are to run the tests, such as 3; 1 is this one",
+        ),
+        (
+            "--carbon-confirm=-1",
+            "--carbon-confirm=-1: write how many fresh processes are to measure again what is suspect, such as 2; 0 is"
+            " none",
         ),
         (
             "--carbon-suite=bart-large-cnn",

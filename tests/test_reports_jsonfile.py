@@ -187,6 +187,8 @@ def test_a_report_has_these_keys() -> None:
                             "detectable_change": 0.07,
                             "limit_j_per_call": 2.5,
                             "tolerance": None,
+                            "chance": None,
+                            "first_change": None,
                             "reason": "it takes 8% more",
                         },
                     }

@@ -212,7 +212,12 @@ class NvmlMeter:
         return tuple(said)
 
     def other_processes(
-        self, domain: int, *, holds_context: bool | None = None, bystanders: Collection[int] = ()
+        self,
+        domain: int,
+        *,
+        holds_context: bool | None = None,
+        bystanders: Collection[int] = (),
+        resting: Collection[int] = (),
     ) -> int | None:
         """How many processes that are neither this one nor its children compute on the GPU; None: cannot be told.
 
@@ -221,11 +226,14 @@ class NvmlMeter:
         Args:
             holds_context: whether this process computes on it; None: unknown.
             bystanders: children that never compute on a GPU: the watcher.
+            resting: processes that may hold a context and do nothing meanwhile: the one that waits for this one.
         """
         pids = _pids(self._nvml, self._devices[domain])
         if pids is None:
             return None
-        return strangers(pids, family().difference(bystanders), ids_match=_ids_match(), holds_context=holds_context)
+        return strangers(
+            pids, family().union(resting).difference(bystanders), ids_match=_ids_match(), holds_context=holds_context
+        )
 
     # --- inside
 

@@ -163,6 +163,8 @@ def _measurement(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
             "detectable_change": _finite(verdict.detectable_change),
             "limit_j_per_call": _finite(verdict.limit_j_per_call),
             "tolerance": verdict.tolerance,
+            "chance": _finite(verdict.chance),
+            "first_change": _finite(verdict.first_change),
             "reason": verdict.reason,
         },
     }
@@ -495,6 +497,8 @@ def _read_verdict(verdict: _Object) -> Verdict:
         power_change=verdict.number_or_none("power_change"),
         limit_j_per_call=verdict.number_or_none("limit_j_per_call"),
         tolerance=verdict.tolerance(),
+        chance=verdict.number_or_none("chance") if verdict.has("chance") else None,  # these came later
+        first_change=verdict.number_or_none("first_change") if verdict.has("first_change") else None,
     )
 
 

@@ -1,0 +1,198 @@
+"""``--carbon-confirm``: what is suspect is measured again in fresh processes before it is judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import CarbonRunner
+from faults import records
+
+SUITE = """
+import os
+from pathlib import Path
+import pytest
+from battery import draw
+
+def cost(name):
+    costs = os.environ.get(name, "2").split()
+    file = Path(__file__).with_name(f"{{name}}.count")
+    with open(file, "a") as counted:
+        counted.write("x")
+    return float(costs[min(len(file.read_text()), len(costs)) - 1])
+
+@pytest.mark.carbon_budget
+def test_a():
+    draw(cost("A"))
+    {a}
+
+@pytest.mark.carbon_budget
+def test_b():
+    draw(cost("B"))
+
+@pytest.mark.carbon_budget(energy="5 J")
+def test_limit():
+    draw(cost("LIMIT"))
+"""
+
+
+def suite(pytester: pytest.Pytester, a: str = "") -> None:
+    pytester.makepyfile(test_it=SUITE.format(a=a))
+    for file in pytester.path.glob("*.count"):
+        file.unlink()
+
+
+def times(pytester: pytest.Pytester, name: str) -> int:
+    file = pytester.path / f"{name}.count"
+    return len(file.read_text("utf-8")) if file.exists() else 0
+
+
+@pytest.fixture
+def recorded(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """A baseline of 2 J each."""
+    suite(pytester)
+    assert run_carbon("--carbon-record").ret == 0
+    suite(pytester)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_chance_hit_passes(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only it is measured again; the verdict is on the mean of all, and the report has both stages."""
+    monkeypatch.setenv("A", "2.4 1.9 1.9")
+    run = run_carbon("--carbon-confirm=2")
+    assert run.ret == 0
+    assert run.outcomes() == {"passed": 3}
+    assert [times(pytester, name) for name in ("A", "B", "LIMIT")] == [3, 1, 1]
+    assert "carbon: 1 of 3 tests is suspect, and measured again in 2 fresh processes" in run.text
+    told = "test_it.py::test_a (at first +20.0%, over 3 sessions +2.7%: pass)"
+    assert f"suspect, and measured again in fresh processes: {told}" in run.text
+    measurement = run.measurement("test_a")
+    assert [s["energy_j_per_call"] for s in measurement["sessions"]] == pytest.approx([2.4, 1.9, 1.9])
+    assert measurement["energy_j_per_call"] == pytest.approx(6.2 / 3)
+    verdict = measurement["verdict"]
+    assert verdict["status"] == "pass"
+    assert verdict["first_change"] == pytest.approx(0.2)
+    assert verdict["change"] == pytest.approx((2.4 * 1.9 * 1.9) ** (1 / 3) / 2 - 1)
+    assert "It was measured again in fresh processes: at first +20%, and over 3 sessions +2.7%" in verdict["reason"]
+    assert run.measurement("test_b")["verdict"]["first_change"] is None
+
+    from pytest_carbon.reports import jsonfile
+
+    read = {t.nodeid: t for t in jsonfile.read(pytester.path / "report.json").tests}
+    assert read["test_it.py::test_a"].measurements[0][1].first_change == pytest.approx(0.2)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_regression_stays_one(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With both stages in its report."""
+    monkeypatch.setenv("A", "3")
+    run = run_carbon("--carbon-confirm=1")
+    assert run.ret == 1
+    assert run.outcomes() == {"failed": 1, "passed": 2}
+    assert "measured again in 1 fresh process" in run.text
+    assert "It was measured again in fresh processes: at first +50%, and over 2 sessions +50%" in run.text
+    assert times(pytester, "A") == 2
+
+
+@pytest.mark.usefixtures("recorded")
+def test_what_is_not_suspect(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is over its budget, and what got cheaper; nor is anything where it is not asked for."""
+    monkeypatch.setenv("LIMIT", "6")
+    monkeypatch.setenv("B", "1")
+    run = run_carbon("--carbon-confirm=2")
+    assert (run.status("test_limit"), run.status("test_b")) == ("over-budget", "improvement")
+    assert [times(pytester, name) for name in ("A", "B", "LIMIT")] == [1, 1, 1]
+    assert "measured again" not in run.text
+    suite(pytester)
+    monkeypatch.setenv("A", "3")
+    assert run_carbon().ret == 1
+    assert times(pytester, "A") == 1
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize(("ci", "sessions"), [("true", 3), ("1", 3), ("false", 1), ("0", 1), ("", 1)])
+def test_it_is_the_default_in_ci(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, ci: str, sessions: int
+) -> None:
+    """Two more sessions, where ``CI`` says that it is."""
+    monkeypatch.setenv("A", "3")
+    monkeypatch.setenv("CI", ci)
+    assert run_carbon("test_it.py::test_a").ret == 1
+    assert times(pytester, "A") == sessions
+
+
+@pytest.mark.usefixtures("recorded")
+def test_with_sessions(run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean of all of them, and all are recorded where it passes."""
+    monkeypatch.setenv("A", "2.4 2.4 1.8 1.8")
+    run = run_carbon("--carbon-sessions=2", "--carbon-confirm=2", "--carbon-record")
+    assert run.ret == 0
+    assert len(run.measurement("test_a")["sessions"]) == 4
+    assert len(run.measurement("test_b")["sessions"]) == 2
+    assert "test_it.py::test_a (at first +20.0%, over 4 sessions" in run.text
+    found = [r for r in records(pytester.path) if r["test"].endswith("test_a")]
+    assert len({r["session"] for r in found}) == len(found) == 1 + 4
+
+
+HAPPENS = {
+    "exit": ("os._exit(3)", "ended in the middle, with exit status 3"),
+    "killed": ("os.kill(os.getpid(), 9)", "was killed by signal 9"),
+}
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize(("how", "said"), HAPPENS.values(), ids=HAPPENS.keys())
+def test_a_process_that_dies_is_an_error(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, how: str, said: str
+) -> None:
+    """It is not taken for one in which nothing was found."""
+    suite(pytester, a=f"if len(Path(__file__).with_name('A.count').read_text()) == 2: {how}")
+    monkeypatch.setenv("A", "2.4 1.8")
+    run = run_carbon("--carbon-confirm=2")
+    assert run.ret == 1
+    assert run.outcomes() == {"failed": 1, "passed": 2}
+    assert f"measured again, 1 of 2: the process that measured it {said}" in run.text
+    assert run.status("test_a") == "error"
+    assert run.measurement("test_a")["energy_j_per_call"] is None
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_test_that_fails_when_it_is_run_again_fails(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its own traceback, once; ``-x`` does not stop what is under way."""
+    suite(pytester, a="assert len(Path(__file__).with_name('A.count').read_text()) == 1, 'only once'")
+    monkeypatch.setenv("A", "2.4 1.8")
+    monkeypatch.setenv("B", "2.4 1.8")
+    run = run_carbon("--carbon-confirm=2", "-x")
+    assert run.ret == 1
+    assert run.outcomes() == {"failed": 1, "passed": 2}
+    assert run.text.count("E AssertionError: only once") == 1
+    assert run.status("test_b") == "pass"
+    assert (times(pytester, "A"), times(pytester, "B")) == (2, 3)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_its_report_waits(run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is told of it, JUnit neither, before it has been measured again."""
+    pytester.makeconftest(
+        """
+        from pathlib import Path
+        def pytest_runtest_logreport(report):
+            if report.when == "call" and Path("A.count").exists():
+                with open("told", "a") as told:
+                    told.write(f"{report.nodeid} {len(Path('A.count').read_text())} ")
+        """
+    )
+    monkeypatch.setenv("A", "2.4 1.8")
+    run = run_carbon("--carbon-confirm=1", "--junitxml=junit.xml", "-p", "no:cacheprovider")
+    assert run.ret == 0
+    assert "test_it.py::test_a 2 " in (pytester.path / "told").read_text("utf-8")
+    assert "test_it.py::test_a 1 " not in (pytester.path / "told").read_text("utf-8")
+    assert 'tests="3"' in Path(pytester.path / "junit.xml").read_text("utf-8")

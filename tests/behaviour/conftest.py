@@ -139,7 +139,6 @@ def run_carbon(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Ca
     of it out but the battery; ``subprocess=True`` takes a new process (a second more); ``report=False`` writes none.
     """
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    monkeypatch.delenv("CI", raising=False)  # where it is set, what is suspect is measured again: ask for it
     monkeypatch.setenv("COLUMNS", "100")
     # A test rewrites a file within the second, in as many bytes: to Python, what it compiled of it is still good.
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")

@@ -95,6 +95,18 @@ def test_a_terminal_shows_the_measurement_under_way(pytester: pytest.Pytester, v
 
 
 @pytest.mark.usefixtures("run_carbon")
+def test_a_terminal_shows_which_process_runs(pytester: pytest.Pytester) -> None:
+    """Which session, which of its tests, and how long the rest will take; in the end nothing of it is left."""
+    pytester.makepyfile(test_it=SUITE)
+    written = on_a_terminal(pytester, "--carbon-sessions=2")
+    assert "carbon: test_generates: session 1 of 2 · test 1 of 3\x1b" in written
+    assert re.search(r"carbon: test_marked: session 2 of 2 · test 2 of 3 · about \d+ s left\x1b", written)
+    left = screen(written)
+    assert not [line for line in left if "session 1" in line or "session 2" in line]
+    assert re.fullmatch(r"=+ 3 passed in .* =+", left[-2])
+
+
+@pytest.mark.usefixtures("run_carbon")
 def test_a_quiet_terminal_shows_none(pytester: pytest.Pytester) -> None:
     """``-q`` is for who does not want to see it."""
     pytester.makepyfile(test_it=SUITE)

@@ -382,6 +382,8 @@ class CarbonSession:
     def pass_on(self, test: _Test) -> None:
         """Pass on what a test's reports are so far."""
         reports, test.reports = test.reports, []
+        if reports:
+            self.progress.clear()  # or a part of it stays on the line that the report leaves
         for report in reports:
             assert test.log is not None
             test.log.report(report)
@@ -1232,6 +1234,7 @@ class _Fresh:
         test.reports, test.outcome, test.waits = [], "failed", False
         item = test.item
         test.log = _Log(item, item.session.gethookproxy(item.path))
+        self._run.progress.clear()
         text = f"{self._where}: {why}{f'. Its last output:{chr(10) * 2}{output}' if output else ''}"
         test.log.report(
             pytest.TestReport(item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", text, "call")

@@ -463,6 +463,14 @@ def test_other_processes_are_those_outside_the_family(simulate, opened):
     assert meter.other_processes(0) == 2
 
 
+def test_a_process_that_waits_for_this_one_is_no_stranger(simulate, opened):
+    """It may have a context left, and does nothing."""
+    sim = simulate(H100)
+    meter = opened(sim.uuids)
+    sim.set_processes(0, compute=[os.getpid(), os.getppid(), 4_000_001])
+    assert meter.other_processes(0, resting=[os.getppid()]) == 1
+
+
 @pytest.mark.parametrize(
     ("listed", "family", "holds_context", "expected"),
     [

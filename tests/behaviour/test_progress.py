@@ -42,7 +42,8 @@ def on_a_terminal(pytester: pytest.Pytester, *args: str) -> str:
     """Everything that a run writes to a terminal of 24 lines of 80 columns."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(pytester.path)}
+    path = os.pathsep.join(filter(None, [str(pytester.path), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": path}
     environment.pop("COLUMNS", None)
     command = [sys.executable, "-m", "pytest", "-p", "battery", "--carbon", "--carbon-meter=battery", *args]
     with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment) as process:

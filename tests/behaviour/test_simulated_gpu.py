@@ -117,3 +117,17 @@ def test_only_the_visible_gpu_is_measured(pytester: pytest.Pytester, tmp_path: P
     assert measurement["domains"][0]["idle_power_w"] == pytest.approx(40, rel=0.03)
     assert report["environment"]["id"].startswith("1x-")
     assert os.environ.get("CUDA_VISIBLE_DEVICES") is None
+
+
+def test_fresh_processes_on_a_gpu(pytester: pytest.Pytester, gpu: SimulatedNvml) -> None:
+    """Each opens the meters anew, and the second takes over what the first has found out about the counter."""
+    pytester.makepyfile(SUITE.format(root=str(Path(__file__).parents[2])))
+    result, report = run(pytester, gpu, "--carbon-record", "--carbon-sessions=2", "-k", "loop")
+    result.assert_outcomes(passed=1, deselected=1)
+    assert report["environment"]["id"] == "1x-nvidia-h100-80gb-hbm3-700w-gpu"
+    (loop,) = report["tests"][0]["measurements"]
+    assert len(loop["sessions"]) == 2
+    seconds, calls = (sum(each[what] for each in loop["rounds"]) for what in ("duration_s", "calls"))
+    assert loop["energy_j_per_call"] == pytest.approx(300 * seconds / calls, rel=0.1)
+    assert report["cost_of_measuring"]["energy_j"] > 0
+    assert len(list(pytester.path.glob("carbon-baselines/*/calibration.json"))) == 1

@@ -216,7 +216,9 @@ def main() -> None:
             from simulation import SimulatedGpu, SimulatedNvml, build
 
             library = build(folder / "build")
-            with SimulatedNvml(folder / "gpu", [SimulatedGpu(name="Simulated H100", tau_s=0.05)], library=library) as sim:
+            with SimulatedNvml(
+                folder / "gpu", [SimulatedGpu(name="Simulated H100", tau_s=0.05)], library=library
+            ) as sim:
                 environ = {**sim.environ, "PYTHONPATH": str(Path.cwd())}
                 small = {"study": [*suite, "--carbon-suite=small", "-k", "text-classification"]}
                 found = examine(small, folder, args.processes, environ, "none", 3.0)

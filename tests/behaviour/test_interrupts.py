@@ -138,7 +138,7 @@ def test_first(carbon):
     carbon(work)
 
 def test_second(carbon):
-    (watcher,) = psutil.Process().children()
+    (watcher,) = [p for p in psutil.Process().children() if "pytest_carbon.watcher" in " ".join(p.cmdline())]
     Path("watcher").write_text(str(watcher.pid))
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     with carbon.window():
@@ -167,7 +167,7 @@ def too_long(number, frame):
     raise TooLong
 
 def never_ending():
-    (watcher,) = psutil.Process().children()
+    (watcher,) = [p for p in psutil.Process().children() if "pytest_carbon.watcher" in " ".join(p.cmdline())]
     watcher.suspend()
     return work()
 

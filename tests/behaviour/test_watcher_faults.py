@@ -165,12 +165,15 @@ def test_killed_between_two_tests(run_carbon: CarbonRunner, pytester: pytest.Pyt
         test_it=f"""
 {WATCHER}
 
+there_before = psutil.Process().children()  # a database server of other tests
+
 @pytest.fixture(autouse=True)
 def no_children_left():
     yield
     for child in psutil.Process().children():
-        child.kill()
-        child.wait()
+        if child not in there_before:
+            child.kill()
+            child.wait()
 
 @pytest.mark.parametrize("x", range(2))
 def test_it(carbon, x):

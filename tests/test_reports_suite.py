@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,20 @@ from _pytest._io.wcwidth import wcswidth
 
 from pytest_carbon.records import (
     CarbonIntensity,
+    Doubt,
     Environment,
     Measurement,
     SessionResult,
     Settings,
     SuiteVerdict,
     TestResult,
-    Verdict,
 )
 from pytest_carbon.reports.jsonfile import read, write
 from pytest_carbon.reports.suite import tables
 from pytest_carbon.reports.terminal import Stored, summary
 from pytest_carbon.reports.text import Page
 from pytest_carbon.tasks.catalogue import SMALL
-from tests.study import CPU, H100, as_in_the_study, info, measured
+from tests.study import CPU, H100, as_in_the_study, info, measured, passing
 
 TDP = "estimated: 215 W TDP / 32 threads × CPU seconds (codecarbon 3.3.2)"
 
@@ -37,9 +38,7 @@ def run(*measurements: Measurement, **rest: Any) -> SessionResult:
         environment=Environment(H100),
         intensity=CarbonIntensity(400.0, 1.0, "given", None),
         suite=SuiteVerdict(0, 0, 0.01),
-        tests=tuple(
-            TestResult(f"t.py::t[{i}]", "passed", ((m, Verdict("new", "")),)) for i, m in enumerate(measurements)
-        ),
+        tests=passing(*measurements),
         **rest,
     )
 
@@ -59,8 +58,10 @@ def small(**wh: float) -> list[Measurement]:
     for name, value in wh.items():
         task = name.replace("_", "-")
         dataset, model = SMALL[task]
-        counts = {"tokens_out": 10.0, "images": 1.0, "seconds_audio": 2.0}
-        found.append(measured(info(task, model, dataset, size="small", **counts), value, 2.0, CPU, source=TDP))
+        counts = {"images": 1.0, "seconds_audio": 2.0}
+        found.append(
+            measured(info(task, model, dataset, size="small", device="cpu", **counts), value, 2.0, CPU, source=TDP)
+        )
     return found
 
 
@@ -77,13 +78,13 @@ def test_the_small_suite_at_80_columns() -> None:
     """One line a task, the cheapest first; estimated, and held against nothing of the study but the order of kinds."""
     assert report(*SMALL_RUN) == [
         "-------- small variants of the study's tasks (estimated, not measured) ---------",
-        "1x-amd-epyc-9554-cpu-estimated · fp32 · batch 1 · random weights · synthetic",
-        "  data",
+        "1x-amd-epyc-9554-cpu-estimated · cpu · fp32 · batch 1 · random weights ·",
+        "  synthetic data",
         "energy: 215 W TDP / 32 threads × CPU seconds (codecarbon 3.3.2)",
         "task, 1,000 calls               energy     CO2e    time    power        J per",
-        "text-classification            200 µWh  80.0 µg  2.00 s   360 mW  18.9 µJ/tok",
+        "text-classification            200 µWh  80.0 µg  2.00 s   360 mW  25.7 µJ/tok",
         "image-classification           400 µWh   160 µg  2.00 s   720 mW  1.44 mJ/img",
-        "zero-shot-question-answering  1.50 mWh   600 µg  2.00 s  2.70 W    142 µJ/tok",
+        "zero-shot-question-answering  1.50 mWh   600 µg  2.00 s  2.70 W    174 µJ/tok",
         "speech-recognition            5.00 mWh  2.00 mg  2.00 s  9.00 W   9.00 mJ/s",
         "image-generation              20.0 mWh  8.00 mg  2.00 s  36.0 W   72.0 mJ/img",
         "",
@@ -105,8 +106,8 @@ def test_the_study_at_80_columns() -> None:
     lines = report(*cells)
     assert lines[:12] == [
         "------------------------------ the study's tasks -------------------------------",
-        "1x-nvidia-h100-80gb-hbm3-700w-gpu · fp32 · batch 1 · random weights · synthetic",
-        "  data",
+        "1x-nvidia-h100-80gb-hbm3-700w-gpu · cuda · fp32 · batch 1 · random weights ·",
+        "  synthetic data",
         "energy: nvml total energy",
         "task                    Wh per 1,000     in the study  models  charges",
         "text-classification  2.29 ± 0.99 Wh   2.29 ± 0.99 Wh        8     0.10",
@@ -214,11 +215,89 @@ def test_small_and_real_sizes_have_a_table_each() -> None:
 
 
 def test_a_users_own_task_and_model_are_shown() -> None:
-    """Beside the study's, marked; what the catalogue does not know has no unit."""
-    lines = report(measured(info("rerank", "Mine", None, size=None, tokens_in=None), 1.0))
+    """Marked; per what it counts, and where it counts nothing there is no such column, and no word of it."""
+    mine = info("rerank", "Mine", None, size=None, tokens_in=36.0)
+    lines = report(measured(mine, 1.0), measured(replace(mine, model="Other", tokens_in=None), 1.0))
     assert "rerank" in lines
-    (line,) = [line for line in lines if line.startswith("  Mine (own) ")]
-    assert "–" in line
+    assert [line.split()[-2:] for line in lines if "(own)" in line] == [["mJ/tok", "0.045"], ["–", "0.045"]]
+    assert "J per tok (token, in or out)" in lines
+    assert "J per" not in joined(measured(replace(mine, tokens_in=None), 1.0))
+
+
+def test_a_column_that_has_no_room_is_not_explained() -> None:
+    """What J per token is, only where there is one."""
+    assert "J per" in joined(*SMALL_RUN, width=80)
+    assert "J per" not in joined(*SMALL_RUN, width=60)
+
+
+def test_doubtful_figures_are_marked() -> None:
+    """With how many, and why; only the digits that their error leaves; what a failed test did is in no mean."""
+    vague = measured(info(dataset="sst2"), 6.1234)
+    vague = replace(vague, energy_j_per_call_error=9 * 3.6)
+    strange = measured(info(model="other", dataset="imdb"), 2.0)
+    strange = replace(strange, doubts=(Doubt("throttled", "the GPU was hot"),))
+    tests = [*passing(vague, strange, measured(info(model="third"), 4.0))]
+    tests.append(TestResult("t.py::bad", "failed", passing(measured(info(model="bad"), 9.0))[0].measurements))
+    lines = [line.text for line in tables(replace(run(), tests=tuple(tests)), Page(80))]
+    assert lines[4:14] == [
+        "task                    Wh per 1,000    in the study  models  charges",
+        "text-classification  ~4.04 ± 2.06 Wh  2.29 ± 0.99 Wh       3     0.18",
+        "",
+        "model, 1,000 calls                 energy     CO2e    time    power        J per",
+        "text-classification (one text, one forward pass)",
+        "  other                          ~2.00 Wh   800 mg  10.0 s   720 W    257 mJ/tok",
+        "  third                           4.00 Wh  1.60 g   10.0 s  1.44 kW   514 mJ/tok",
+        "  gpt2                              ~6 Wh     2 g   10.0 s     2 kW   800 mJ/tok",
+        "  bad                            ~9.00 Wh  3.60 g   10.0 s  3.24 kW  1.16 J/tok",
+        "~ in doubt, see below: 3 of 4 (throttled, error of more than 5%, failed test)",
+    ]
+
+
+def test_two_own_models_of_one_class_are_told_apart() -> None:
+    """On a line of their own where their names are too long for the table."""
+    tests = [
+        TestResult(f"t.py::test_of_mine[{size}-{'x' * 30}-model]", "passed", passing(m)[0].measurements)
+        for size, m in (
+            ("large", measured(info(model="Classifier", size=None, data="given"), 2.0)),
+            ("small", measured(info(model="Classifier", size=None, data="given"), 1.0)),
+        )
+    ]
+    lines = [line.text for line in tables(replace(run(), tests=tuple(tests)), Page(80))]
+    long = "x" * 30
+    assert lines[4:10] == [
+        "model, 1,000 calls    energy    CO2e    time  power       J per  charges",
+        "text-classification",
+        f"  Classifier (own) · test_of_mine[small-{long}-model]",
+        "                     1.00 Wh  400 mg  10.0 s  360 W  129 mJ/tok    0.045",
+        f"  Classifier (own) · test_of_mine[large-{long}-model]",
+        "                     2.00 Wh  800 mg  10.0 s  720 W  257 mJ/tok    0.091",
+    ]
+
+
+def test_what_one_call_is_is_not_said_over_other_work() -> None:
+    """A user's own data, or more tokens, are not what the sentence says."""
+    sentence = "text-generation (20 words in, 10 new tokens)"
+    usual = info("text-generation")
+    assert sentence in report(measured(usual, 1.0))
+    for other in (
+        replace(usual, tokens_out=50.0),
+        replace(usual, data="given"),
+        replace(usual, size=None, data="given"),
+    ):
+        lines = report(measured(other, 1.0))
+        assert "text-generation" in lines
+        assert sentence not in lines
+        assert "in the study" not in " ".join(lines)
+
+
+def test_how_long_preparing_takes_is_told() -> None:
+    """Of the tasks of which it is a good part."""
+    text = joined(measured(info(preparation_s=0.0025), 1.0), measured(info("fill-mask"), 1.0))
+    assert (
+        "of the time, preparing inputs (tokenising, resizing) took, where more than 5%: text-classification 25%"
+        " (2.50 ms a call) "
+    ) in text
+    assert "preparing" not in joined(measured(info(), 1.0))
 
 
 def test_what_measured_no_task_says_nothing() -> None:

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon.records import Domain, DomainEnergy, Measurement
+from pytest_carbon.records import Domain, DomainEnergy, Doubt, Measurement, TestResult, Verdict
 from pytest_carbon.tasks import comparison
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS, AiEnergyScore
-from pytest_carbon.tasks.comparison import Group, TaskRow, coarse_order, groups, multi_purpose, scores, stars, tiers
-from tests.study import CPU, H100, as_in_the_study, info, measured
+from pytest_carbon.tasks.comparison import (
+    Group,
+    TaskRow,
+    coarse_order,
+    groups,
+    multi_purpose,
+    preparing,
+    scores,
+    stars,
+    tiers,
+)
+from tests.study import CPU, H100, as_in_the_study, info, measured, passing
 
 TABLE_2 = {
     "text-classification": 2.29,
@@ -34,7 +45,7 @@ TABLE_2 = {
 
 
 def group(*measurements: Measurement) -> Group:
-    (found,) = groups(measurements)
+    (found,) = groups(passing(*measurements))
     return found
 
 
@@ -64,13 +75,16 @@ def test_one_call_in_the_units_of_the_study() -> None:
         ("image-captioning", {"images": 1.0, "tokens_out": 20.0}, 3.6),
         ("speech-recognition", {"seconds_audio": 12.0, "tokens_out": 30.0}, 0.3),
         ("text-generation", {"tokens_in": None, "tokens_out": None}, None),
-        ("a task of my own", {}, None),
+        ("a task of my own", {"tokens_in": 10.0, "tokens_out": 8.0, "images": 1.0, "seconds_audio": 2.0}, 0.2),
+        ("a task of my own", {"tokens_in": None, "images": 4.0, "seconds_audio": 2.0}, 0.9),
+        ("a task of my own", {"tokens_in": None, "seconds_audio": 2.0}, 1.8),
+        ("a task of my own", {"tokens_in": None}, None),
     ],
 )
 def test_what_a_calls_energy_is_divided_by(
     task: str, counts: dict[str, float | None], j_per_unit: float | None
 ) -> None:
-    """Images and seconds where the task counts those; what is unknown is no division by nothing."""
+    """Images and seconds where the task counts those; of another's task the first that it counts; else nothing."""
     (row,) = group(measured(info(task, **counts), 1.0)).rows
     assert row.j_per_unit == (None if j_per_unit is None else pytest.approx(j_per_unit))
 
@@ -86,7 +100,7 @@ def test_what_a_calls_energy_is_divided_by(
 )
 def test_what_has_no_figure_is_in_no_table(measurement: Measurement) -> None:
     """Unknown is not 0: a failed measurement lowers no mean."""
-    assert groups([measurement]) == []
+    assert groups(passing(measurement)) == []
     (row,) = group(measurement, measured(info(), 2.0)).rows
     assert row.wh_per_1000 == pytest.approx(2.0)
 
@@ -102,18 +116,22 @@ def test_a_model_is_the_mean_over_its_data_sets() -> None:
 
 
 def test_what_may_not_stand_together_does_not() -> None:
-    """Environments, precisions, batch sizes, and small variants beside real sizes."""
+    """Environments, devices, precisions, batch sizes, sources of weights and data, small variants and real sizes."""
     different = [
         measured(info(), 1.0),
         measured(info(), 1.0, environment=CPU),
         measured(info(dtype="fp16"), 1.0),
         measured(info(batch_size=8), 1.0),
         measured(info(size="small"), 1.0),
+        measured(info(device="cpu"), 1.0),
+        measured(info(weights="hub"), 1.0),
+        measured(info(data="hub"), 1.0),
+        measured(info(data="given"), 1.0),
     ]
-    found = groups(different)
+    found = groups(passing(*different))
     assert len(found) == len(different)
-    assert [g.comparable for g in found] == [True, True, True, False, False]
-    assert [g.estimated for g in found] == [False, True, False, False, False]
+    assert [g.comparable for g in found] == [True, True, True, False, False, True, True, True, False]
+    assert [g.estimated for g in found] == [False, True, *[False] * 7]
 
 
 def test_a_models_own_figure_in_the_study_is_over_the_same_data_sets() -> None:
@@ -123,9 +141,120 @@ def test_a_models_own_figure_in_the_study_is_over_the_same_data_sets() -> None:
     two = [measured(info(model=model, dataset=d), 1.0) for d in ("sst2", "imdb")]
     (row,) = group(*two).rows
     assert row.study_wh_per_1000 == pytest.approx((cells["sst2"] + cells["imdb"]) / 2)
-    for odd in (info(model=model, dataset="mine"), info(model="my/model"), info(model=model, size=None)):
+    odd_ones = [
+        {"dataset": "mine"},
+        {"model": "my/model"},
+        {"size": None},
+        {"size": "small"},
+        {"batch_size": 8},
+        {"data": "given"},
+    ]
+    for odd in (info(**{"model": model, **each}) for each in odd_ones):
         (row,) = group(measured(odd, 1.0)).rows
         assert row.study_wh_per_1000 is None
+
+
+def named(*measurements: Measurement) -> list[tuple[str, float]]:
+    return [(row.name, round(row.wh_per_1000, 3)) for row in group(*measurements).rows]
+
+
+def test_data_sets_are_the_only_thing_that_is_averaged_over() -> None:
+    """Another number of new tokens is other work, and what was measured again is another measurement."""
+    ten = [measured(info("text-generation", dataset=d), wh) for d, wh in (("wikitext", 1.0), ("oscar", 3.0))]
+    fifty = measured(info("text-generation", dataset="wikitext", tokens_out=50.0), 9.0)
+    assert named(*ten, fifty) == [("gpt2 · 10 new tokens", 2.0), ("gpt2 · 50 new tokens", 9.0)]
+    again = measured(info("text-generation", dataset="wikitext"), 5.0)
+    assert named(*ten, again) == [("gpt2 · wikitext, oscar", 2.0), ("gpt2 · wikitext", 5.0)]
+    assert named(ten[0], again) == [("gpt2 · t[0]", 1.0), ("gpt2 · t[1]", 5.0)]
+    (task,) = group(ten[0], again).tasks
+    assert (task.wh_per_1000, dict(task.models)) == (pytest.approx(3.0), {"gpt2": pytest.approx(3.0)})
+
+
+def test_own_models_have_a_row_for_each_measurement() -> None:
+    """Two lambdas are two models; their tests, or the measurements' names, say which is which."""
+    one, other = (measured(info(model="Linear", dataset=d, size=None), wh) for d, wh in (("sst2", 1.0), ("imdb", 3.0)))
+    assert named(one) == [("Linear (own)", 1.0)]
+    assert named(one, other) == [("Linear (own) · t[0]", 1.0), ("Linear (own) · t[1]", 3.0)]
+    twice = replace(one, name="fast"), replace(other, name="slow")
+    assert named(*twice) == [("Linear (own) · fast", 1.0), ("Linear (own) · slow", 3.0)]
+    tests = [TestResult(f"{m}.py::t", "passed", ((one, Verdict("new", "")),)) for m in ("a", "b")]
+    (found,) = groups(tests)
+    assert [row.name for row in found.rows] == ["Linear (own) · a.py::t · call", "Linear (own) · b.py::t · call"]
+
+
+def test_own_models_stand_beside_the_catalogues_on_the_same_device() -> None:
+    """With their own weights and data; where there are none such, in a table of their own."""
+    own = info(model="Mine", weights="own", data="given", size=None)
+    assert [row.name for row in group(measured(own, 1.0), measured(info(), 2.0)).rows] == ["Mine (own)", "gpt2"]
+    assert len(groups(passing(measured(own, 1.0), measured(info(device="cpu"), 2.0)))) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        measured(info("text-generation", "distilgpt2", "wikitext", tokens_out=50.0), 90.0),
+        measured(info("text-generation", "distilgpt2", "wikitext", tokens_out=None), 90.0),
+        measured(info("text-generation", "distilgpt2", "wikitext", size=None), 90.0),
+        replace(
+            measured(info("text-generation", "distilgpt2", "wikitext"), 90.0),
+            doubts=(Doubt("other-device", "the task ran on the processor"),),
+        ),
+    ],
+    ids=["more tokens", "unknown tokens", "own", "other device"],
+)
+def test_only_the_studys_work_enters_what_is_held_against_it(other: Measurement) -> None:
+    """Means, tiers, ratios and scores; it is listed all the same."""
+    found = group(measured(info("text-generation", "gpt2", "wikitext"), 10.0), other)
+    assert [row.model for row in found.rows] == ["gpt2", "distilgpt2"]
+    (task,) = found.tasks
+    assert task.wh_per_1000 == pytest.approx(10.0)
+    assert [score.row.model for score in scores(found)] == ["gpt2"]
+    assert found.rows[1].study_wh_per_1000 is None
+
+
+def test_given_data_are_not_the_studys() -> None:
+    """Whatever they are called."""
+    found = group(
+        measured(info("fill-mask", data="given"), 1.0), measured(info("image-classification", data="given"), 9.0)
+    )
+    assert found.tasks == ()
+    assert not found.comparable
+
+
+def test_what_a_failed_test_measured_enters_no_mean() -> None:
+    """Nobody knows what it did; a gate that failed it after it had passed says nothing of that."""
+    good, bad = measured(info(dataset="sst2"), 1.0), measured(info(dataset="imdb"), 9.0)
+    failed = TestResult("t.py::bad", "failed", ((bad, Verdict("new", "")),))
+    (found,) = groups([*passing(good), failed])
+    assert [(row.name, row.counts, row.unsure) for row in found.rows] == [
+        ("gpt2 · sst2", True, False),
+        ("gpt2 · imdb", False, True),
+    ]
+    assert [task.wh_per_1000 for task in found.tasks] == [pytest.approx(1.0)]
+    gated = replace(failed, functional_outcome="passed")
+    (found,) = groups([*passing(good), gated])
+    assert [task.wh_per_1000 for task in found.tasks] == [pytest.approx(5.0)]
+
+
+def test_why_a_figure_is_in_doubt() -> None:
+    """An error of more than 5%, and doubts about the figure: a tail is a part of it."""
+    fine = measured(info(), 1.0)
+    energy_j = fine.energy_j_per_call
+    assert energy_j is not None
+    doubts = (Doubt("tail", "…"), Doubt("throttled", "…"))
+    worse = replace(fine, energy_j_per_call_error=0.06 * energy_j, doubts=doubts)
+    assert [f.unsure for f in group(fine, worse).figures] == [(), ("error of more than 5%", "throttled")]
+
+
+def test_preparing_is_told_where_it_takes_long() -> None:
+    """More than 5% of a task's time, the mean over its calls."""
+    calls = [
+        measured(info("fill-mask", preparation_s=0.0004), 1.0),
+        measured(info(preparation_s=0.001), 1.0),
+        measured(info(dataset="imdb", preparation_s=0.003), 1.0),
+        measured(info("image-classification", preparation_s=None), 1.0),
+    ]
+    assert preparing(group(*calls)) == [("text-classification", pytest.approx(0.002), pytest.approx(0.2))]
 
 
 # --- tasks -----------------------------------------------------------------------------------------
@@ -155,7 +284,7 @@ def test_the_spread_is_between_models_not_data_sets() -> None:
 def test_a_users_own_model_stands_beside_them_and_in_no_mean() -> None:
     """Even one with the name of a study's model."""
     found = group(measured(info(model="gpt2"), 1.0), measured(info(model="gpt2", size=None), 100.0))
-    assert [(row.model, row.own) for row in found.rows] == [("gpt2", False), ("gpt2 (own)", True)]
+    assert [(row.name, row.own) for row in found.rows] == [("gpt2", False), ("gpt2 (own)", True)]
     (task,) = found.tasks
     assert task.wh_per_1000 == pytest.approx(1.0)
     assert not group(measured(info(size=None), 1.0)).comparable
@@ -284,8 +413,10 @@ def test_only_the_gpus_own_energy_is_held_against_ai_energy_score() -> None:
         measured(info(size="small"), 1.0),
         measured(info(batch_size=8), 1.0),
         measured(info("fill-mask"), 1.0),
+        measured(info(device="cpu"), 1.0),
+        measured(info(data="given"), 1.0),
     ],
-    ids=["estimated processor", "small", "batch of 8", "not in it"],
+    ids=["estimated processor", "small", "batch of 8", "not in it", "on the processor", "own data"],
 )
 def test_what_ai_energy_score_says_nothing_of_gets_no_stars(measurement: Measurement) -> None:
     """Its figures are of whole models on GPUs that are measured, one input a call."""

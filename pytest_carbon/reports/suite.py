@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from pytest_carbon.records import SessionResult
@@ -20,10 +23,14 @@ from pytest_carbon.reports.text import (
 )
 from pytest_carbon.tasks import comparison
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS, WHY_ABSOLUTE_FIGURES_DIFFER
-from pytest_carbon.tasks.comparison import Claim, Group, ModelRow, Score
+from pytest_carbon.tasks.comparison import Claim, Group, ModelRow, Score, TaskRow
 
 _LEAST_NAME = 24
 """Columns of a name below which a column of figures is given up instead."""
+_NEARLY_ALL = 0.3
+"""A relative error that leaves one digit of a figure."""
+_DOUBTED = "~"
+_J_PER = "J per"
 _PER = {"token": "tok", "image": "img", "second of audio": "s"}
 
 _UNITS = {"token": "tok (token, in or out)", "image": "img (image)", "second of audio": "s (second of audio)"}
@@ -39,40 +46,67 @@ class _Table(NamedTuple):
     figures: list[Column]
     """Where there is no room for all, the last go first."""
 
+    def shown(self, page: Page) -> list[Column]:
+        """The columns of figures for which the page has room."""
+        figures = list(self.figures)
+        wanted = min(_LEAST_NAME, max(columns(page.clean(name)) for name in self.names))
+        while len(figures) > 1 and page.width - _taken(figures) < wanted:
+            del figures[-1]
+        return figures
+
+    def kept(self, page: Page) -> set[str]:
+        return {figure.title.strip() for figure in self.shown(page)}
+
 
 def tables(result: SessionResult, page: Page, *, quiet: bool = False) -> list[Line]:
     """Tables and sentences for what a run measured of tasks; nothing where it measured none.
 
     ``quiet``: only the tables over tasks, and none of a user's own models. No line is wider than the page.
     """
-    measurements = [measurement for test in result.tests for measurement, _ in test.measurements]
     replayed = "replay:" in result.settings.meter
     lines: list[Line] = []
-    for group in comparison.groups(measurements):
+    for group in comparison.groups(result.tests):
         if quiet and not group.tasks:
             continue
         lines += _headline(group, page, replayed=replayed)
-        if group.small:
-            lines += _lines(_by_cell(group, page), page)
+        titles: set[str] = set()
+        if group.small or not group.tasks:
+            of_models = _by_cell(group, page) if group.small else _by_model(group, page)
+            titles = of_models.kept(page)
+            lines += _lines(of_models, page)
         else:
-            lines += _lines(_by_task(group, page), page) if group.tasks else []
+            lines += _lines(_by_task(group, page), page)
             if not quiet:
-                lines += [Line("")] if group.tasks else []
-                lines += _by_model(group, page)
+                of_models = _by_model(group, page)
+                titles = of_models.kept(page)
+                lines += [Line(""), *_lines(of_models, page)]
+        lines += _sentences(page, _in_doubt(group, quiet=quiet), _WARNING)
         if not quiet:
-            lines += _findings(group, page)
+            lines += _findings(group, page, titles)
             lines.append(Line(""))
     return lines
 
 
+def _in_doubt(group: Group, *, quiet: bool) -> Iterable[str]:
+    doubted = [f for f in group.figures if f.unsure]
+    if doubted:
+        why = ", ".join(dict.fromkeys(reason for f in doubted for reason in f.unsure))
+        below = "" if quiet else ", see below"
+        yield f"{_DOUBTED} in doubt{below}: {len(doubted)} of {len(group.figures)} ({why})"
+    if out := [f for f in group.figures if not f.sound]:
+        yield f"in no mean, tier or score: {len(out)} whose test failed, or whose work ran where nothing is counted"
+
+
 def _headline(group: Group, page: Page, *, replayed: bool) -> list[Line]:
     how = " (estimated, not measured)" if group.estimated else " (replayed from a trace)" if replayed else ""
-    what = "small variants of the study's tasks" if group.small else "the study's tasks" if group.tasks else "tasks"
+    what = "tasks" if not group.tasks else "the study's tasks"
+    if group.small:
+        what = "small variants of the study's tasks"
     title = page.fit(f"{what}{how}", page.width - 4)
     bars = page.width - columns(title) - 2
     facts = [
         group.environment,
-        *filter(None, [group.dtype]),
+        *filter(None, [group.device, group.dtype]),
         f"batch {group.batch_size}",
         f"{' and '.join(group.over('weights'))} weights",
         f"{' and '.join(group.over('data'))} data",
@@ -92,17 +126,20 @@ def _sentences(page: Page, texts: Iterable[str], markup: Mapping[str, bool] = _P
 
 
 def _lines(table: _Table, page: Page) -> list[Line]:
-    """A table's lines, without the columns for which the page has no room."""
-    figures, names = list(table.figures), [page.clean(name) for name in table.names]
-    wanted = min(_LEAST_NAME, max(map(columns, names)))
-    while len(figures) > 1 and page.width - _taken(figures) < wanted:
-        del figures[-1]
+    """A table's lines. A name that would be shortened to another's has a line of its own, above its figures."""
+    figures, names = table.shown(page), [page.clean(name) for name in table.names]
     room = max(1, page.width - _taken(figures))
-    column = Column(page.fit(table.title, room), [page.fit(name, room) for name in names], left=True)
+    short = [page.fit(name, room) for name in names]
+    alike = Counter(short)
+    below = [alike[name] > 1 and name != whole for name, whole in zip(short, names, strict=True)]
+    cells = ["" if under else name for name, under in zip(short, below, strict=True)]
+    column = Column(page.fit(table.title, room), cells, left=True)
     lines = [Line(joined(column.title, *(f.title for f in figures)), _HEADER)]
     for i, cell in enumerate(column.cells):
         line = joined(cell, *(f.cells[i] for f in figures))
         alone = line == cell.rstrip()  # a name without figures, over those that follow
+        if below[i]:
+            lines += [Line(text) for text in page.wrap(names[i].strip(), indent="  ", hang="    ")]
         lines.append(Line(page.fit(names[i], page.width, head=1.0) if alone else line))
     return lines
 
@@ -117,9 +154,9 @@ def _by_task(group: Group, page: Page) -> _Table:
     charges = [_bare(row.wh_per_1000 / comparison.PHONE_CHARGE_WH) for row in rows]
     study = [_mean(task.study_wh_per_1000, task.study_sd_wh) for task in (TASKS[row.task] for row in rows)]
     figures = [
-        Column("Wh per 1,000", aligned([_mean(row.wh_per_1000, row.sd_wh) for row in rows], page)),
+        Column("Wh per 1,000", aligned([_marked(_mean(row.wh_per_1000, row.sd_wh), row) for row in rows], page)),
         *([Column("in the study", aligned(study, page))] if beside else []),
-        Column("models", [str(len(row.rows)) for row in rows]),
+        Column("models", [str(len(row.models)) for row in rows]),
         Column("charges", charges),
     ]
     return _Table("task", [row.task for row in rows], figures)
@@ -135,26 +172,28 @@ def _mean(wh: float | None, sd_wh: float | None) -> Quantity | str:
 
 def _by_cell(group: Group, page: Page) -> _Table:
     """One line a task: small variants are no models of the study, and one of each is enough."""
-    alone = {row.task for row in group.tasks if len(row.rows) == 1}
-    names = [row.task if row.task in alone else f"{row.task} · {row.model}" for row in group.rows]
+    of_task = Counter(row.task for row in group.rows)
+    names = [row.task if of_task[row.task] == 1 else f"{row.task} · {row.name}" for row in group.rows]
     return _Table("task, 1,000 calls", names, _figures(group.rows, page))
 
 
-def _by_model(group: Group, page: Page) -> list[Line]:
+def _by_model(group: Group, page: Page) -> _Table:
     """The models under their tasks."""
     names: list[str] = []
     rows: list[ModelRow | None] = []
     for row in group.rows:
         if not rows or (rows[-1] is not None and rows[-1].task != row.task):
-            names.append(_described(row.task))
+            names.append(_described(row.task, group))
             rows.append(None)
-        names.append(f"  {row.model}")
+        names.append(f"  {row.name}")
         rows.append(row)
-    return _lines(_Table("model, 1,000 calls", names, _figures(rows, page)), page)
+    return _Table("model, 1,000 calls", names, _figures(rows, page))
 
 
-def _described(task: str) -> str:
-    return f"{task} ({TASKS[task].one_call})" if task in TASKS else task
+def _described(task: str, group: Group) -> str:
+    """With what one call is, where all that follows does that."""
+    usual = all(f.usual for f in group.figures if f.task.name == task)
+    return f"{task} ({TASKS[task].one_call})" if usual else task
 
 
 def _figures(rows: Sequence[ModelRow | None], page: Page) -> list[Column]:
@@ -164,16 +203,35 @@ def _figures(rows: Sequence[ModelRow | None], page: Page) -> list[Column]:
         return Column(title, aligned(["" if row is None else of(row) for row in rows], page))
 
     figures = [
-        column("energy", lambda row: quantity(row.wh_per_1000, "Wh")),
-        column("CO2e", lambda row: _known(row.g_per_1000, "g")),
+        column("energy", lambda row: _marked(_measured(row.wh_per_1000, "Wh", row), row)),
+        column("CO2e", lambda row: _measured(row.g_per_1000, "g", row)),
         column("time", lambda row: quantity(row.seconds_per_1000, "s")),
-        column("power", lambda row: quantity(row.mean_power_w, "W")),
-        column("J per", _per_unit),
-        column("charges", lambda row: _bare(row.phone_charges_per_1000)),
+        column("power", lambda row: _measured(row.mean_power_w, "W", row)),
     ]
+    if any(row is not None and row.j_per_unit is not None for row in rows):
+        figures.append(column(_J_PER, _per_unit))
+    figures.append(column("charges", lambda row: _bare(row.phone_charges_per_1000)))
     if any(row is not None and row.study_wh_per_1000 is not None for row in rows):
         figures.append(column("in the study", lambda row: _known(row.study_wh_per_1000, "Wh")))
     return figures
+
+
+def _marked(figure: Quantity | str, row: ModelRow | TaskRow) -> Quantity | str:
+    if not row.unsure:
+        return figure
+    return f"{_DOUBTED}{figure}" if isinstance(figure, str) else replace(figure, value=f"{_DOUBTED}{figure.value}")
+
+
+def _measured(value: float | None, unit: str, row: ModelRow) -> Quantity | str:
+    """Three digits, or those that the energy's error leaves: the last one shown is not all error."""
+    if value is None:
+        return UNKNOWN
+    if not value or row.error is None:
+        return quantity(value, unit)
+    error = row.error * abs(value)
+    if row.error > _NEARLY_ALL:  # one digit all the same: nothing was measured as 0
+        error = 5 * 10.0 ** math.floor(math.log10(abs(value)))
+    return replace(quantities([value], unit, error, most=3)[0], error=None)
 
 
 def _known(value: float | None, unit: str) -> Quantity | str:
@@ -181,10 +239,10 @@ def _known(value: float | None, unit: str) -> Quantity | str:
 
 
 def _per_unit(row: ModelRow) -> Quantity | str:
-    if row.j_per_unit is None:
-        return UNKNOWN
-    found = quantity(row.j_per_unit, "J")
-    return Quantity(found.value, None, f"{found.unit}/{_PER[TASKS[row.task].unit]}")
+    found = _measured(row.j_per_unit, "J", row)
+    if isinstance(found, str) or row.unit is None:
+        return found
+    return replace(found, unit=f"{found.unit}/{_PER[row.unit]}")
 
 
 def _bare(number: float) -> str:
@@ -195,7 +253,8 @@ def _bare(number: float) -> str:
 # --- sentences -------------------------------------------------------------------------------------
 
 
-def _findings(group: Group, page: Page) -> list[Line]:
+def _findings(group: Group, page: Page, titles: Collection[str]) -> list[Line]:
+    """``titles``: of the columns that were shown."""
     lines: list[Line] = []
     tasks = group.tasks
     if len(tasks) > 1:
@@ -205,7 +264,7 @@ def _findings(group: Group, page: Page) -> list[Line]:
             lines += [Line(""), *(line for claim in claims for line in _claim(claim, page))]
     lines += _sentences(page, _ratios(group))
     lines += _energy_score(group, page)
-    lines += [Line(""), *_sentences(page, _notes(group))]
+    lines += [Line(""), *_sentences(page, _notes(group, titles))]
     return lines
 
 
@@ -236,11 +295,11 @@ def _energy_score(group: Group, page: Page) -> list[Line]:
             range = f"{beside.least_wh:g} to {beside.most_wh:g} Wh, {beside.models} models"
             names.append(f"{score.row.task} (median {beside.median_wh:g} Wh, {range})")
             rows.append(None)
-        names.append(f"  {score.row.model}")
+        names.append(f"  {score.row.name}")
         rows.append(score)
     there = {row.row.model: AI_ENERGY_SCORE_MODELS.get(row.row.model) for row in found}
     figures = [
-        Column("GPU, 1,000 calls", aligned([quantity(s.wh_per_1000, "Wh") if s else "" for s in rows], page)),
+        Column("GPU, 1,000 calls", aligned([_scored(s) if s else "" for s in rows], page)),
         Column("stars", ["*" * s.stars if s else "" for s in rows], left=True),
         *(
             [Column("there", aligned([_known(there[s.row.model], "Wh") if s else "" for s in rows], page))]
@@ -262,7 +321,11 @@ def _energy_score(group: Group, page: Page) -> list[Line]:
     ]
 
 
-def _notes(group: Group) -> Iterable[str]:
+def _scored(score: Score) -> Quantity | str:
+    return _marked(_measured(score.wh_per_1000, "Wh", score.row), score.row)
+
+
+def _notes(group: Group, titles: Collection[str]) -> Iterable[str]:
     several = any(row.sd_wh is not None for row in group.tasks) and not group.small
     if several:
         yield "± is the standard deviation between models, each the mean over its data sets, as in the study"
@@ -271,11 +334,15 @@ def _notes(group: Group) -> Iterable[str]:
         yield f"absolute figures differ from the study's: {WHY_ABSOLUTE_FIGURES_DIFFER}{estimated}"
     if group.small:
         yield "small variants are not the study's models: neither its figures nor its tiers are held against them"
-    dearest = max(group.rows, key=lambda row: row.wh_per_1000)
+    dearest = max([row for row in group.rows if not row.unsure] or group.rows, key=lambda row: row.wh_per_1000)
     charge = f"{comparison.PHONE_CHARGE_WH / 1000:g} kWh"
     yield (
         f"1,000 calls of the dearest, {dearest.task}, are {_bare(dearest.phone_charges_per_1000)} phone charges"
         f" of {charge} (the study's newer versions; its first had 0.012)"
     )
-    units = {TASKS[row.task].unit for row in group.rows if row.task in TASKS}
-    yield f"J per {', '.join(text for unit, text in _UNITS.items() if unit in units)}"
+    if found := comparison.preparing(group):
+        each = ", ".join(f"{task} {share:.0%} ({quantity(seconds, 's')} a call)" for task, seconds, share in found)
+        yield f"of the time, preparing inputs (tokenising, resizing) took, where more than 5%: {each}"
+    units = {row.unit for row in group.rows if row.j_per_unit is not None}
+    if _J_PER in titles and units:
+        yield f"{_J_PER} {', '.join(text for unit, text in _UNITS.items() if unit in units)}"

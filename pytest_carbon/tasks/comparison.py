@@ -10,12 +10,13 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from pytest_carbon.records import Measurement, TaskInfo
+from pytest_carbon.records import Measurement, TaskInfo, TestResult
 from pytest_carbon.tasks.catalogue import TASKS, AiEnergyScore, study_cells
+from pytest_carbon.tasks.generation import NEW_TOKENS
 
 JOULES_PER_WH = 3600.0
 PHONE_CHARGE_WH = 22.0
@@ -24,8 +25,15 @@ FAR = 3.0
 """How many times "far" is at least. The least that the study calls far is 5.3 times, AI Energy Score's medians 3.5."""
 BANDS = 5
 """AI Energy Score's stars: so many bands of equal width from a task's least to its greatest figure."""
+MOST_ERROR = 0.05
+"""Relative; a figure that may be further off is in doubt."""
+PREPARING = 0.05
+"""The share of a call's time from which on preparing its input is told."""
+NOT_ITS_OWN = "other-device"
+"""The doubt of a figure that is no energy of the work at all."""
 
 Outcome = Literal["holds", "does not hold", "not measured here"]
+Unit = Literal["token", "image", "second of audio"]
 
 
 # --- one measurement -------------------------------------------------------------------------------
@@ -35,33 +43,82 @@ Outcome = Literal["holds", "does not hold", "not measured here"]
 class Figure:
     """One measurement of a task. The energies are those of one call: of ``batch_size`` inputs."""
 
+    test: str
+    """The id of the test that made it."""
+    name: str
+    """The measurement's; ``call`` where the test gave it none."""
     task: TaskInfo
     environment: str
     source: str
     """What the gated domains' energy comes from."""
     energy_j: float
+    error: float | None
+    """Relative to the energy: half of the width of its 95% interval."""
     seconds: float
     emissions_g: float | None
     gpu_j: float | None
     """Of the measured GPUs alone; None where there are none."""
+    failed: bool
+    """Whether its test failed, whatever the gate says."""
+    doubts: tuple[str, ...]
+    """The codes of those about the figure itself."""
 
     @property
-    def units(self) -> float | None:
-        """Tokens in and out, images, or seconds of audio of a call: whichever the task counts."""
-        task = TASKS.get(self.task.name)
-        if task is None:
-            return None
-        if task.unit == "token":
-            tokens = (self.task.tokens_in or 0.0) + (self.task.tokens_out or 0.0)
-            return tokens or None
-        return (self.task.images if task.unit == "image" else self.task.seconds_audio) or None
+    def function(self) -> str:
+        """The test's id without its module."""
+        return self.test.partition("::")[2] or self.test
 
     @property
-    def j_per_unit(self) -> float | None:
-        return None if self.units is None else self.energy_j / self.units
+    def own(self) -> bool:
+        """Whether it is of a user's own model, with no place in the study."""
+        return self.task.size is None
+
+    @property
+    def unsure(self) -> tuple[str, ...]:
+        """Why the figure is to be taken with care."""
+        vague = self.error is not None and self.error > MOST_ERROR
+        return (
+            *(("failed test",) if self.failed else ()),
+            *((f"error of more than {MOST_ERROR:.0%}",) if vague else ()),
+            *self.doubts,
+        )
+
+    @property
+    def sound(self) -> bool:
+        """Whether it may enter a mean: it is the work's energy, and the work was done."""
+        return not self.failed and NOT_ITS_OWN not in self.doubts
+
+    @property
+    def new_tokens(self) -> float | None:
+        """Of each input."""
+        tokens = self.task.tokens_out
+        return None if tokens is None else tokens / self.task.batch_size
+
+    @property
+    def usual(self) -> bool:
+        """Whether it is the work that the catalogue describes: its data sets' inputs, its number of new tokens."""
+        info = self.task
+        if info.name not in TASKS or info.data == "given":
+            return False
+        return info.name not in NEW_TOKENS or self.new_tokens == NEW_TOKENS[info.name]
+
+    @property
+    def counted(self) -> tuple[Unit, float] | None:
+        """What a call's energy is divided by: of a task that is not in the catalogue, the first that it counts."""
+        info = self.task
+        counts: dict[Unit, float | None] = {
+            "token": (info.tokens_in or 0.0) + (info.tokens_out or 0.0),
+            "image": info.images,
+            "second of audio": info.seconds_audio,
+        }
+        known = TASKS.get(info.name)
+        for unit in (known.unit,) if known else tuple(counts):
+            if count := counts[unit]:
+                return unit, count
+        return None
 
 
-def figure(measurement: Measurement) -> Figure | None:
+def figure(test: TestResult, measurement: Measurement) -> Figure | None:
     """None for what is no task's, and for what was not measured."""
     task, energy_j, seconds = measurement.task, measurement.energy_j_per_call, measurement.duration_s_per_call
     if task is None or energy_j is None or not seconds:
@@ -72,14 +129,20 @@ def figure(measurement: Measurement) -> Figure | None:
         for each in measurement.domains
         if each.domain.family == "gpu" and each.domain.kind == "measured"
     ]
+    error_j = measurement.energy_j_per_call_error
     return Figure(
+        test=test.nodeid,
+        name=measurement.name,
         task=task,
         environment=measurement.environment,
         source="; ".join(dict.fromkeys(each.domain.source for each in gated)),
         energy_j=energy_j,
+        error=None if error_j is None else error_j / abs(energy_j) if energy_j else math.inf,
         seconds=seconds,
         emissions_g=measurement.emissions_g_per_call,
         gpu_j=math.fsum(gpus) if gpus else None,
+        failed=(test.functional_outcome or test.outcome) in ("failed", "error"),
+        doubts=tuple(dict.fromkeys(doubt.code for doubt in measurement.doubts if doubt.of_figure)),
     )
 
 
@@ -88,16 +151,46 @@ def figure(measurement: Measurement) -> Figure | None:
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """A task's model: each figure is the mean over the data sets that it ran on."""
+    """A task's model: each figure is the mean over the data sets that it ran on; of an own model, one measurement."""
 
     task: str
     model: str
     figures: tuple[Figure, ...]
+    label: str = ""
+    """What tells it from another row of this model."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}{' (own)' * self.own}{f' · {self.label}' * bool(self.label)}"
 
     @property
     def own(self) -> bool:
-        """Whether it is a user's own model, with no place in the study."""
-        return self.figures[0].task.size is None
+        return self.figures[0].own
+
+    @property
+    def sound(self) -> bool:
+        return all(f.sound for f in self.figures)
+
+    @property
+    def unsure(self) -> bool:
+        return any(f.unsure for f in self.figures)
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a model of the catalogue at the catalogue's work: what means and tiers are made of."""
+        return not self.own and self.sound and all(f.usual for f in self.figures)
+
+    @property
+    def as_studied(self) -> bool:
+        """Whether the study's figure, and AI Energy Score's, may stand beside it."""
+        return self.counts and all(f.task.size == "study" and f.task.batch_size == 1 for f in self.figures)
+
+    @property
+    def error(self) -> float | None:
+        """Relative, as if all its figures erred alike; None where one is not known."""
+        errors = [f.error * f.energy_j for f in self.figures if f.error is not None]
+        whole = math.fsum(f.energy_j for f in self.figures)
+        return math.fsum(errors) / whole if whole and len(errors) == len(self.figures) else None
 
     @property
     def wh_per_1000(self) -> float:
@@ -123,11 +216,17 @@ class ModelRow:
         return math.fsum(f.energy_j for f in self.figures) / math.fsum(f.seconds for f in self.figures)
 
     @property
+    def unit(self) -> Unit | None:
+        """What its figures count; None where one does not, or not the same."""
+        units = {f.counted[0] if f.counted else None for f in self.figures}
+        return units.pop() if len(units) == 1 else None
+
+    @property
     def j_per_unit(self) -> float | None:
         """All its joules over all its tokens, images or seconds: a long input counts for what it is."""
-        units = [f.units for f in self.figures if f.units is not None]
-        whole = len(units) == len(self.figures)
-        return math.fsum(f.energy_j for f in self.figures) / math.fsum(units) if whole else None
+        if self.unit is None:
+            return None
+        return math.fsum(f.energy_j for f in self.figures) / math.fsum(f.counted[1] for f in self.figures if f.counted)
 
     @property
     def phone_charges_per_1000(self) -> float:
@@ -138,16 +237,29 @@ class ModelRow:
         """The study's figure for this model, over the same data sets; None where it has not all of them."""
         of = {(f.task.name, f.task.dataset, f.task.model) for f in self.figures}
         found = [c.energy_wh_per_1000 for c in study_cells() if (c.task, c.dataset, c.model) in of]
-        comparable = len(found) == len(of) and not self.own
-        return statistics.mean(found) if comparable else None
+        return statistics.mean(found) if self.as_studied and len(found) == len(of) else None
+
+
+class _Alike(NamedTuple):
+    """What is the same for all the work that may be compared; a user's own models stand beside it."""
+
+    environment: str
+    small: bool
+    device: str | None
+    dtype: str | None
+    batch_size: int
+    weights: str
+    data: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What may stand in one table: measured in one environment, in one size, precision and batch size."""
+    """What may stand in one table: measured in one environment, on one device, in one size, precision and batch size,
+    with weights and data from one source. A user's own models have weights and data of their own."""
 
     environment: str
     small: bool
+    device: str | None
     dtype: str | None
     batch_size: int
     rows: tuple[ModelRow, ...]
@@ -160,20 +272,25 @@ class Group:
     @property
     def comparable(self) -> bool:
         """Whether the study's figures may stand beside these: its models at their size, one input a call."""
-        return not self.small and self.batch_size == 1 and any(not row.own for row in self.rows)
+        return any(row.as_studied for row in self.rows)
 
     @property
     def tasks(self) -> tuple[TaskRow, ...]:
-        """The cheapest first, as in the study's Table 2; a user's own models have no place in it."""
+        """The cheapest first, as in the study's Table 2; what is not the catalogue's work has no place in it."""
         of_task: dict[str, list[ModelRow]] = {}
         for row in self.rows:
-            if not row.own:
+            if row.counts:
                 of_task.setdefault(row.task, []).append(row)
-        return tuple(TaskRow(task, tuple(rows)) for task, rows in of_task.items())
+        found = [TaskRow(task, tuple(rows)) for task, rows in of_task.items()]
+        return tuple(sorted(found, key=lambda task: task.wh_per_1000))
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        return tuple(f for row in self.rows for f in row.figures)
 
     def over(self, values: str) -> tuple[str, ...]:
         """What the figures have in an attribute of their tasks: ``weights``, ``data``."""
-        return tuple(sorted({str(getattr(f.task, values)) for row in self.rows for f in row.figures}))
+        return tuple(sorted({str(getattr(f.task, values)) for f in self.figures}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,31 +301,116 @@ class TaskRow:
     rows: tuple[ModelRow, ...]
 
     @property
+    def models(self) -> Mapping[str, float]:
+        """Wh per 1,000 calls of each: a model that was measured twice counts once."""
+        found: dict[str, list[float]] = {}
+        for row in self.rows:
+            found.setdefault(row.model, []).append(row.wh_per_1000)
+        return {model: statistics.mean(each) for model, each in found.items()}
+
+    @property
+    def unsure(self) -> bool:
+        return any(row.unsure for row in self.rows)
+
+    @property
     def wh_per_1000(self) -> float:
-        return statistics.mean(row.wh_per_1000 for row in self.rows)
+        return statistics.mean(self.models.values())
 
     @property
     def sd_wh(self) -> float | None:
         """Between models; None for one."""
-        return statistics.stdev(row.wh_per_1000 for row in self.rows) if len(self.rows) > 1 else None
+        return statistics.stdev(self.models.values()) if len(self.models) > 1 else None
 
 
-def groups(measurements: Iterable[Measurement]) -> list[Group]:
+def groups(tests: Iterable[TestResult]) -> list[Group]:
     """What was measured of tasks, in the order of the run. What has no figure is left out."""
-    found: dict[tuple[str, bool, str | None, int], dict[tuple[str, str], list[Figure]]] = {}
-    for each in filter(None, map(figure, measurements)):
+    figures = [each for test in tests for m, _ in test.measurements if (each := figure(test, m)) is not None]
+    found: dict[_Alike, list[Figure]] = {}
+    for each in sorted(figures, key=lambda f: f.own):  # those that a user's own may stand beside come first
         info = each.task
-        key = (each.environment, info.size == "small", info.dtype, info.batch_size)
-        # a user's own model may have the name of one of the study's
-        model = (info.name, info.model) if info.size is not None else (info.name, f"{info.model} (own)")
-        found.setdefault(key, {}).setdefault(model, []).append(each)
-    made = []
-    for (environment, small, dtype, batch_size), models in found.items():
-        rows = [ModelRow(task, model, tuple(figures)) for (task, model), figures in models.items()]
-        mean = {task: statistics.mean(r.wh_per_1000 for r in rows if r.task == task) for task, _ in models}
-        rows.sort(key=lambda row: (mean[row.task], row.task, row.wh_per_1000))
-        made.append(Group(environment, small, dtype, batch_size, tuple(rows)))
-    return made
+        where = (each.environment, info.size == "small", info.device, info.dtype, info.batch_size)
+        if each.own:
+            key = next((key for key in found if key[:5] == where), _Alike(*where, info.weights, None))
+        else:
+            key = _Alike(*where, info.weights, info.data)
+        found.setdefault(key, []).append(each)
+    return [
+        Group(key.environment, key.small, key.device, key.dtype, key.batch_size, _sorted(_rows(together)))
+        for key, together in found.items()
+    ]
+
+
+def _rows(figures: Iterable[Figure]) -> list[ModelRow]:
+    """One for each model, over its data sets; what was measured again, or enters no mean, has a row of its own."""
+    found: dict[tuple[str, str, bool], list[list[Figure]]] = {}
+    for each in figures:
+        same = found.setdefault((each.task.name, each.task.model, each.own), [])
+        for row in same:
+            other_work = any(f.task.dataset == each.task.dataset or f.new_tokens != each.new_tokens for f in row)
+            if not each.own and each.sound and row[0].sound and not other_work:
+                row.append(each)
+                break
+        else:
+            same.append([each])
+    return [
+        ModelRow(task, model, tuple(row), label)
+        for (task, model, own), same in found.items()
+        for row, label in zip(same, _labels(same, own=own), strict=True)
+    ]
+
+
+def _labels(rows: Sequence[Sequence[Figure]], *, own: bool) -> list[str]:
+    """What tells rows of one model apart, the first of these that does."""
+    if len(rows) == 1:
+        return [""]
+    of_work: tuple[Callable[[Figure], str], ...] = (
+        lambda f: "" if f.new_tokens is None else f"{f.new_tokens:g} new tokens",
+        lambda f: f.task.dataset or "",
+    )
+    of_test: tuple[Callable[[Figure], str], ...] = (
+        lambda f: f.name,
+        lambda f: f.function,
+        lambda f: f"{f.function} · {f.name}",
+        lambda f: f"{f.test} · {f.name}",
+    )
+    for said in of_test if own else (*of_work, *of_test):
+        labels = [", ".join(dict.fromkeys(map(said, row))) for row in rows]
+        if len({*labels}) == len(labels):
+            break
+    return labels
+
+
+def _sorted(rows: Sequence[ModelRow]) -> tuple[ModelRow, ...]:
+    mean: dict[str, float] = {}
+    for task in {row.task for row in rows}:
+        of_task = [row for row in rows if row.task == task]
+        of_models = TaskRow(task, tuple([row for row in of_task if row.counts] or of_task))
+        mean[task] = of_models.wh_per_1000
+    return tuple(sorted(rows, key=lambda row: (mean[row.task], row.task, row.wh_per_1000)))
+
+
+class Preparing(NamedTuple):
+    """What preparing its inputs (tokenising, resizing) is of a task's calls."""
+
+    task: str
+    seconds: float
+    """Of one call, in the mean."""
+    share: float
+    """Of the calls' time."""
+
+
+def preparing(group: Group) -> list[Preparing]:
+    """Where it is more than :data:`PREPARING` of the time, the greatest share first."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for f in group.figures:
+        if f.task.preparation_s is not None:
+            found.setdefault(f.task.name, []).append((f.task.preparation_s, f.seconds))
+    told = []
+    for task, calls in found.items():
+        preparation, whole = (math.fsum(each) for each in zip(*calls, strict=True))
+        if preparation > PREPARING * whole:
+            told.append(Preparing(task, preparation / len(calls), preparation / whole))
+    return sorted(told, key=lambda each: -each.share)
 
 
 # --- what the study found --------------------------------------------------------------------------
@@ -349,9 +551,9 @@ class Score:
 def scores(group: Group) -> list[Score]:
     """Of what ran on GPUs that were measured, at full size and one input a call; empty elsewhere."""
     found = []
-    for row in group.rows:
+    for row in group.rows if group.device == "cuda" else ():
         wh, task = row.gpu_wh_per_1000, TASKS.get(row.task)
-        if not group.small and group.batch_size == 1 and wh is not None and task and task.ai_energy_score:
+        if row.as_studied and wh is not None and task and task.ai_energy_score:
             found.append(Score(row, wh, task.ai_energy_score, stars(wh, task.ai_energy_score)))
     return found
 

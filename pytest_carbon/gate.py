@@ -191,7 +191,7 @@ def judge(
         for key, records in stored.items()
         if key not in exempt and (found := baseline(records, numbers, current)) is not None
     }
-    scores = {candidate.key: _score(candidate) for candidate in candidates}
+    scores = {candidate.key: score_of(candidate) for candidate in candidates}
     compared = {key: score for key, score in scores.items() if score is not None and key in baselines}
 
     comparisons, shared = _compare(
@@ -204,7 +204,7 @@ def judge(
         spread=PRIOR_SPREAD_ESTIMATED if estimated else PRIOR_SPREAD,
     )
     verdicts = {
-        candidate.key: _verdict(candidate, scores[candidate.key], comparisons.get(candidate.key), tolerance)
+        candidate.key: verdict_on(candidate, scores[candidate.key], comparisons.get(candidate.key), tolerance)
         for candidate in candidates
     }
     suite = SuiteVerdict(
@@ -263,10 +263,18 @@ def outlook(
     return median(sees), int(median_low([v.baseline_batches for v in verdicts.values()]))
 
 
-def weak(verdict: Verdict) -> str | None:
-    """The sentence for a gate that could not have seen a change of 30%, with what would help; else None."""
+def weak(verdict: Verdict, pairs: int | None = None) -> str | None:
+    """The sentence for a gate that could not have seen a change of 30%, with what would help; else None.
+
+    ``pairs`` of sessions, where two revisions were compared side by side (see :mod:`pytest_carbon.pairs`).
+    """
     if verdict.detectable_change is None or verdict.detectable_change <= WEAK:
         return None
+    if pairs is not None:
+        return (
+            f"{pairs} pairs see only changes of {_percent(verdict.detectable_change)} and more: "
+            f"take more of them (--carbon-sessions={2 * pairs})"
+        )
     held = verdict.baseline_batches
     sees = (
         f"the gate sees only changes of {_percent(verdict.detectable_change)} and more here, "
@@ -316,11 +324,34 @@ def _batch_numbers(records: Iterable[Record]) -> dict[str, int]:
     return numbers
 
 
+# --- what it is compared with, in words ----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How sentences speak of what measurements are compared with; by default, of baselines."""
+
+    other: str = "the baseline"
+    none: str = "no baseline here yet: record one with --carbon-record"
+    """Where there is nothing to compare a measurement with …"""
+    none_in_doubt: str = "no baseline here, and none is recorded of a measurement in doubt: "
+    none_too_coarse: str = "no baseline here, and none is recorded of this measurement: "
+    free: str = "not held to a baseline"
+    noise: str = "which batches here can differ by"
+    sees: str = "the gate sees changes of {} and more here"
+    gain: str = "; to hold the gain, accept it as the new baseline (--carbon-accept)"
+    shared: str = "the machine, or something all tests use"
+    """What can have moved them all."""
+
+
+BASELINES = Wording()
+
+
 # --- statistics ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class _Score:
+class Score:
     """A batch: ln of J/call, and of seconds per call."""
 
     ln_j: float
@@ -329,28 +360,29 @@ class _Score:
 
 
 @dataclass(frozen=True, slots=True)
-class _Suite:
+class Shared:
     """What all compared measurements share, where there are enough of them to say."""
 
     change: float
     """The median of their changes; a logarithm, as all changes here."""
     moved: int
     """1 where that is up by more than chance and the tolerance, -1 where it is down, else 0."""
+    words: Wording = BASELINES
 
     @property
     def sentence(self) -> str | None:
         if not self.moved:
             return None
         up = "up" if self.moved > 0 else "down"
-        return f"the whole suite is {_percent(_relative(self.change))} {up}: the machine, or something all tests use"
+        return f"the whole suite is {_percent(_relative(self.change))} {up}: {self.words.shared}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Comparison:
+class Comparison:
     """One measurement against its baseline; changes and thresholds are natural logarithms."""
 
-    score: _Score
-    suite: _Suite | None
+    score: Score
+    suite: Shared | None
     batches: int
     sessions: int
     baseline_ln_j: float
@@ -365,6 +397,7 @@ class _Comparison:
     """ln(1 + tolerance)."""
     chance: float
     """Of a ``beyond`` at least so large where nothing changed: one-sided, uncorrected."""
+    words: Wording = BASELINES
 
     @property
     def alone(self) -> int:
@@ -415,7 +448,7 @@ class _Points:
         return means
 
 
-def _score(candidate: Candidate) -> _Score | None:
+def score_of(candidate: Candidate) -> Score | None:
     """The batch that this run's sessions are; None where there is no energy to speak of."""
     sessions = list({session.session: session for session in reversed(candidate.sessions)}.values())
     if candidate.failure is not None or not sessions:
@@ -425,7 +458,7 @@ def _score(candidate: Candidate) -> _Score | None:
         return None
     durations_s = [session.duration_s_per_call for session in sessions]
     ln_s = _mean_ln(durations_s) if all(0 < duration_s < math.inf for duration_s in durations_s) else math.nan
-    return _Score(_mean_ln(energies_j), ln_s)
+    return Score(_mean_ln(energies_j), ln_s)
 
 
 def _mean_ln(values: Sequence[float]) -> float:
@@ -471,7 +504,7 @@ def _points(baselines: Sequence[Baseline], numbers: Mapping[str, int]) -> _Point
 
 
 def _compare(
-    compared: Mapping[Key, _Score],
+    compared: Mapping[Key, Score],
     baselines: Mapping[Key, Baseline],
     numbers: Mapping[str, int],
     *,
@@ -479,7 +512,7 @@ def _compare(
     suite_tolerance: float,
     false_alarms: float,
     spread: float,
-) -> tuple[dict[Key, _Comparison], _Suite | None]:
+) -> tuple[dict[Key, Comparison], Shared | None]:
     """Measurements against their baselines, and what they share where they are enough to say."""
     if not compared:
         return {}, None
@@ -509,25 +542,25 @@ def _compare(
     freedom = np.bincount(points.row_measurement, points.row_size - 1.0).astype(float)
     prior_freedom, prior_variance = PRIOR_FREEDOM, spread**2
     if suite:
-        squares, learnt = _learn(squares, freedom)
+        squares, learnt = learn_prior(squares, freedom)
         prior_freedom, prior_variance = learnt or (prior_freedom, prior_variance)
     nu: Floats = prior_freedom + freedom[:n]
     variance = (prior_freedom * prior_variance + squares[:n]) / nu
     se = np.sqrt(variance * (1 + 1 / held) + days_left)
 
-    noise = _upper_t(nu, rate / len(baselines)) * se
+    noise = upper_t(nu, rate / len(baselines)) * se
     tolerated = np.log1p([tolerances[key] for key in compared])
-    detectable = np.maximum(noise, tolerated) + _upper_t(nu, 1 - POWER) * se
+    detectable = np.maximum(noise, tolerated) + upper_t(nu, 1 - POWER) * se
     columns = (mean_ln_j, mean_ln_s, change, beyond, noise, detectable, tolerated, stdtr(nu, -beyond / se))
     return {
-        key: _Comparison(score, suite, len(baselines[key].batches), baselines[key].sessions, *figures)
+        key: Comparison(score, suite, len(baselines[key].batches), baselines[key].sessions, *figures)
         for (key, score), *figures in zip(compared.items(), *(column.tolist() for column in columns), strict=True)
     }, suite
 
 
 def _share(
     points: _Points, deviation: Floats, change: Floats, *, rate: float, tolerance: float, spread: float
-) -> tuple[_Suite, Floats, Floats, Floats]:
+) -> tuple[Shared, Floats, Floats, Floats]:
     """What the suite shares, now and in each batch; measurements' changes beyond it; the variance it leaves in them.
 
     The compared measurements, those that have a ``change``, come first among all. The suite is judged as a
@@ -561,12 +594,12 @@ def _share(
     beyond = change + days
     median = float(np.median(beyond))
     error = math.sqrt(variance * (1 + weight_of_suite @ weight_of_suite))  # 1 + 1/K where all hold the same K
-    noise = float(_upper_t(np.array([PRIOR_FREEDOM + freedom]), rate)[0]) * error
+    noise = float(upper_t(np.array([PRIOR_FREEDOM + freedom]), rate)[0]) * error
     moved = int(math.copysign(1, median)) if abs(median) > max(noise, math.log1p(tolerance)) else 0
-    return _Suite(median, moved), shares, beyond - median, left
+    return Shared(median, moved), shares, beyond - median, left
 
 
-def _learn(square: Floats, freedom: Floats) -> tuple[Floats, tuple[float, float] | None]:
+def learn_prior(square: Floats, freedom: Floats) -> tuple[Floats, tuple[float, float] | None]:
     """Sums of squares with the floor, and the prior (ν0, s0²) that all measurements show; None if too few.
 
     Moments of ln s², as in Smyth (2004), Linear models and empirical Bayes methods for assessing differential
@@ -607,7 +640,7 @@ def _trigamma_inverse(value: float) -> float:
     return y
 
 
-def _upper_t(freedom: Floats, probability: float) -> Floats:
+def upper_t(freedom: Floats, probability: float) -> Floats:
     """The t that is exceeded with this probability; quantiles are slow, so one for each distinct freedom."""
     import numpy as np
     from scipy.special import stdtrit
@@ -619,8 +652,17 @@ def _upper_t(freedom: Floats, probability: float) -> Floats:
 # --- verdicts and their sentences ----------------------------------------------------------------
 
 
-def _verdict(candidate: Candidate, score: _Score | None, comparison: _Comparison | None, tolerance: float) -> Verdict:
-    status, reason = _decide(candidate, score, comparison, tolerance)
+def verdict_on(
+    candidate: Candidate,
+    score: Score | None,
+    comparison: Comparison | None,
+    tolerance: float,
+    words: Wording = BASELINES,
+) -> Verdict:
+    """The verdict on one measurement: ``score`` is None where it has no energy, ``comparison`` where it has no other
+    to be compared with; ``tolerance`` is the suite's.
+    """
+    status, reason = _decide(candidate, score, comparison, tolerance, words)
     if comparison is None or score is None:
         return Verdict(status, reason, limit_j_per_call=candidate.limit_j_per_call, tolerance=candidate.tolerance)
     duration = comparison.duration
@@ -641,7 +683,7 @@ def _verdict(candidate: Candidate, score: _Score | None, comparison: _Comparison
 
 
 def _decide(
-    candidate: Candidate, score: _Score | None, comparison: _Comparison | None, tolerance: float
+    candidate: Candidate, score: Score | None, comparison: Comparison | None, tolerance: float, words: Wording
 ) -> tuple[Status, str]:
     """The first status that holds, and why."""
     if candidate.failure is not None:
@@ -665,18 +707,17 @@ def _decide(
     if regression:
         return "regression", regression
     if coarse:
-        return "inconclusive", _too_coarse(candidate, comparison, allowed)
+        return "inconclusive", _too_coarse(candidate, comparison, allowed, words)
     if comparison and abs(comparison.change) > comparison.tolerated and (doubt := _explanation(candidate, comparison)):
-        return "inconclusive", f"{_than_baseline(comparison)}, in doubt: {doubt}"
+        return "inconclusive", f"{_than_other(comparison)}, in doubt: {doubt}"
     if comparison and direction < 0:
-        gain = f"{_change(comparison)}; {_sees(comparison)}"
-        return "improvement", f"{gain}; to hold the gain, accept it as the new baseline (--carbon-accept)"
+        return "improvement", f"{_change(comparison)}; {_sees(comparison)}{words.gain}"
     if allowed is False:
-        return "pass", "not held to a baseline: its marker says tolerance=False"
+        return "pass", f"{words.free}: its marker says tolerance=False"
     if comparison is None:
         if doubts := [doubt for doubt in candidate.doubts if doubt.of_figure]:
-            return "new", f"no baseline here, and none is recorded of a measurement in doubt: {_texts(doubts)}"
-        return "new", "no baseline here yet: record one with --carbon-record"
+            return "new", f"{words.none_in_doubt}{_texts(doubts)}"
+        return "new", words.none
     return "pass", _passed(comparison)
 
 
@@ -690,16 +731,16 @@ def _no_energy(candidate: Candidate) -> str:
     )
 
 
-def _regression(candidate: Candidate, comparison: _Comparison, allowed: float) -> str:
+def _regression(candidate: Candidate, comparison: Comparison, allowed: float) -> str:
     text = f"{_change(comparison)}; the tolerance is {_percent(allowed)}, and {_sees(comparison)}"
     if doubt := _explanation(candidate, comparison):
         text += f". In doubt: {doubt}"
     return text
 
 
-def _change(comparison: _Comparison) -> str:
+def _change(comparison: Comparison) -> str:
     """What changed, beside what the suite did, and whether time or power moved."""
-    text, suite = _than_baseline(comparison), comparison.suite
+    text, suite = _than_other(comparison), comparison.suite
     if suite and suite.moved and suite.moved == comparison.direction:
         this = "this one, beyond the rest, takes" if comparison.alone == suite.moved else "this one takes"
         text = f"{suite.sentence}; {this} {text}"
@@ -709,40 +750,41 @@ def _change(comparison: _Comparison) -> str:
     return f"{text}: {parts}" if parts else text
 
 
-def _too_coarse(candidate: Candidate, comparison: _Comparison | None, allowed: float) -> str:
+def _too_coarse(candidate: Candidate, comparison: Comparison | None, allowed: float, words: Wording) -> str:
     assert candidate.error is not None
     if comparison:
-        text = f"{_than_baseline(comparison)}, but"
+        text = f"{_than_other(comparison)}, but "
     else:
-        text = "no baseline here, and none is recorded of this measurement:"
+        text = words.none_too_coarse
     return (
-        f"{text} its own error of ±{_percent(candidate.error)} is larger than the tolerance of {_percent(allowed)}: "
+        f"{text}its own error of ±{_percent(candidate.error)} is larger than the tolerance of {_percent(allowed)}: "
         "measure longer (--carbon-max-time), or allow more (tolerance=)"
     )
 
 
-def _passed(comparison: _Comparison) -> str:
-    text, suite = _than_baseline(comparison), comparison.suite
+def _passed(comparison: Comparison) -> str:
+    text, suite = _than_other(comparison), comparison.suite
     if abs(comparison.change) > comparison.tolerated:
         if suite and abs(comparison.beyond) <= comparison.tolerated:
             text += f", as the suite's median ({_signed(_relative(suite.change))})"
-        text += ", which batches here can differ by"
+        text += f", {comparison.words.noise}"
     return f"{text}; {_sees(comparison)}"
 
 
-def _than_baseline(comparison: _Comparison) -> str:
+def _than_other(comparison: Comparison) -> str:
     change = _relative(comparison.change)
     then, now = _joules(math.exp(comparison.baseline_ln_j), math.exp(comparison.score.ln_j))
     if abs(change) < 0.0005:
-        return f"as much energy per call as the baseline ({then})"
-    return f"{_percent(change)} {'more' if change > 0 else 'less'} energy per call than the baseline ({then} → {now})"
+        return f"as much energy per call as {comparison.words.other} ({then})"
+    more = "more" if change > 0 else "less"
+    return f"{_percent(change)} {more} energy per call than {comparison.words.other} ({then} → {now})"
 
 
-def _sees(comparison: _Comparison) -> str:
-    return f"the gate sees changes of {_percent(_relative(comparison.detectable))} and more here"
+def _sees(comparison: Comparison) -> str:
+    return comparison.words.sees.format(_percent(_relative(comparison.detectable)))
 
 
-def _time_and_power(comparison: _Comparison) -> str | None:
+def _time_and_power(comparison: Comparison) -> str | None:
     """Which of the two moved: energy = power × time. What is below a quarter of the other has not."""
     time = comparison.duration
     if time is None:
@@ -761,7 +803,7 @@ def _same(what: str, change: float) -> str:
     return f"the same {what}" if abs(change) < 0.0005 else f"about the same {what} ({_signed(_relative(change))})"
 
 
-def _explanation(candidate: Candidate, comparison: _Comparison) -> str | None:
+def _explanation(candidate: Candidate, comparison: Comparison) -> str | None:
     """The doubts that could explain the change, as one text; None where there are none."""
     could = [
         doubt

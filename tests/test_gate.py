@@ -705,6 +705,14 @@ def test_weak_gate_says_what_would_help() -> None:
     )
 
 
+def test_weak_comparison_of_revisions_says_what_would_help() -> None:
+    """Not other days, but more pairs."""
+    assert weak(one(now(1.0), daily([1.0] * 5)), pairs=4) is None
+    assert weak(one(now(1.0), daily([1.0]), false_alarms=0.00005), pairs=4) == (
+        "4 pairs see only changes of 59.4% and more: take more of them (--carbon-sessions=8)"
+    )
+
+
 # --- properties --------------------------------------------------------------------------------
 
 

@@ -752,10 +752,7 @@ def _change(comparison: Comparison) -> str:
 
 def _too_coarse(candidate: Candidate, comparison: Comparison | None, allowed: float, words: Wording) -> str:
     assert candidate.error is not None
-    if comparison:
-        text = f"{_than_other(comparison)}, but "
-    else:
-        text = words.none_too_coarse
+    text = f"{_than_other(comparison)}, but " if comparison else words.none_too_coarse
     return (
         f"{text}its own error of ±{_percent(candidate.error)} is larger than the tolerance of {_percent(allowed)}: "
         "measure longer (--carbon-max-time), or allow more (tolerance=)"

@@ -1,0 +1,357 @@
+"""Another revision, checked out beside the working tree and taken away again, in real repositories."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pytest_carbon import worktree
+from pytest_carbon.records import UsageProblem
+from pytest_carbon.worktree import Revision, checked_out, find, fingerprint
+
+WHO = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
+LOCAL = ("-c", "protocol.file.allow=always")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    answer = subprocess.run(
+        ["git", *WHO, *LOCAL, "-C", str(folder), *arguments], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.strip()
+
+
+def commit(folder: Path, **files: str) -> str:
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text, "utf-8")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--allow-empty", "-m", "more")
+    return git(folder, "rev-parse", "HEAD")
+
+
+@pytest.fixture(autouse=True)
+def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary folder that worktrees are made in."""
+    folder = tmp_path / "space"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    return folder
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    """A repository with two commits on ``main``, in a folder with a blank in its name."""
+    folder = tmp_path / "my project"
+    folder.mkdir()
+    git(folder, "init", "--quiet", "-b", "main")
+    commit(folder, a="1")
+    commit(folder, a="2")
+    return folder
+
+
+def nothing_left(repo: Path, space: Path) -> bool:
+    return git(repo, "worktree", "list").count("\n") == 0 and not any(space.iterdir())
+
+
+def refused(ref: str, folder: Path, called_from: Path | None = None) -> str:
+    with pytest.raises(UsageProblem) as problem:
+        find(ref, folder, called_from or folder)
+    return str(problem.value)
+
+
+# --- which revision --------------------------------------------------------------------------------
+
+
+def test_a_revision_is_found(repo: Path) -> None:
+    """By branch, tag or commit, also from a folder inside, and with what the working tree has more."""
+    (repo / "tests").mkdir()
+    git(repo, "tag", "v1", "HEAD~1")
+    first, second = git(repo, "rev-parse", "v1"), git(repo, "rev-parse", "main")
+    assert find("main", repo / "tests", repo) == Revision("main", second, repo.resolve(), second, False, True)
+    for ref in ("v1", "HEAD~1", "HEAD^", first[:9]):
+        assert find(ref, repo, repo) == Revision(ref, first, repo.resolve(), second, False, False)
+    assert find("v1", repo, repo).label == f"v1 ({first[:7]})"
+    assert find(first[:9], repo, repo).label == first[:7]
+    git(repo, "checkout", "--quiet", "--detach", "v1")
+    assert find("main", repo, repo).head == first
+
+
+def test_what_the_working_tree_has_more(repo: Path) -> None:
+    """Changes, and modules that nobody has added, make it another code; other files do not."""
+    (repo / "notes.txt").touch()
+    assert (find("main", repo, repo).dirty, find("main", repo, repo).same) == (False, True)
+    before = fingerprint(find("main", repo, repo))
+    (repo / "new.py").touch()
+    assert (find("main", repo, repo).dirty, find("main", repo, repo).same) == (False, False)
+    (repo / "a.py").write_text("3", "utf-8")
+    assert (find("main", repo, repo).dirty, find("main", repo, repo).same) == (True, False)
+    assert fingerprint(find("main", repo, repo)) != before
+
+
+def test_a_name_that_nothing_has(repo: Path, tmp_path: Path) -> None:
+    """The near one, the remote's, and what would bring it here."""
+    text = "--carbon-against=mian: there is no branch, tag or commit of this name: git branch --all and git tag list"
+    assert refused("mian", repo) == f"{text} those that there are. Did you mean main?"
+    text = "--carbon-against=main..v1: this is a range, and one commit is wanted: give a branch, a tag or a commit (git"
+    assert refused("main..v1", repo) == f"{text} merge-base A B prints the one at which two branches part)"
+    text = "--carbon-against=HEAD:a.py: this is a blob, not a commit: give a branch, a tag or a commit"
+    assert refused("HEAD:a.py", repo) == text
+    text = "--carbon-against=HEAD~7: there is no such commit: there are 2 commits of the history of HEAD, and no more"
+    assert refused("HEAD~7", repo) == text
+    assert refused("HEAD^2", repo).endswith("HEAD has no such ancestor: git log --graph HEAD shows those that it has")
+    assert refused("a" * 40, repo).endswith(f"there is no such commit here: git fetch origin {'a' * 40}")
+
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(repo), str(clone))
+    git(clone, "checkout", "--quiet", "--detach")
+    git(clone, "branch", "--quiet", "-D", "main")
+    text = "--carbon-against=main: there is no branch or tag of this name here, but a remote's: give"
+    assert refused("main", clone) == f"{text} --carbon-against=origin/main"
+    assert refused("origin/next", clone).endswith("there is no such branch here: git fetch origin next")
+    assert find("origin/main", clone, clone).commit == git(repo, "rev-parse", "main")
+
+
+def test_a_shallow_clone(repo: Path, tmp_path: Path) -> None:
+    """How deep it must be, and the command that does it: both are tried."""
+    git(repo, "branch", "base", "HEAD~1")
+    commit(repo, a="3")
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{repo}", str(clone))
+    text = "--carbon-against=HEAD~2: this clone is shallow: it has 1 commit of the history of HEAD, and must be 3 deep."
+    more = "git fetch --deepen=2 makes it so; in CI, actions/checkout with fetch-depth: 3"
+    assert refused("HEAD~2", clone) == f"{text} {more}"
+    text = "--carbon-against=base: it is not in this clone, which is shallow, as CI makes them: git fetch --depth=1"
+    more = "origin base:refs/remotes/origin/base, and give --carbon-against=origin/base; or, in CI, actions/checkout"
+    assert refused("base", clone) == refused("origin/base", clone).replace("=origin/base:", "=base:")
+    assert refused("base", clone) == f"{text} {more} with fetch-depth: 0"
+    git(clone, "fetch", "--quiet", "--depth=1", "origin", "base:refs/remotes/origin/base")
+    assert find("origin/base", clone, clone).commit == git(repo, "rev-parse", "base")
+    git(clone, "fetch", "--quiet", "--deepen=2")
+    assert find("HEAD~2", clone, clone).commit == git(repo, "rev-parse", "HEAD~2")
+    with checked_out(find("HEAD~2", clone, clone)) as tree:
+        assert (tree / "a.py").read_text("utf-8") == "1"
+
+
+def test_no_repository(tmp_path: Path, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None around the root dir, none that git may read, no git."""
+    lone = tmp_path / "lone"
+    lone.mkdir()
+    assert refused("main", lone) == (
+        f"--carbon-against=main: {lone} is in no git repository, so there is no other revision to compare with: run it"
+        " in a clone of the project"
+    )
+    assert refused("main", lone, repo) == (
+        f"--carbon-against=main: pytest's root dir, {lone}, is outside of the repository {repo}, so git has no other"
+        f" revision of it: give --rootdir={repo}, or put pytest's ini file there"
+    )
+    (repo / ".git" / "config").write_text("[core", "utf-8")
+    assert refused("main", repo).startswith(
+        f"--carbon-against=main: git cannot read the repository around {repo}: fatal: bad config"
+    )
+    monkeypatch.setenv("PATH", str(tmp_path))
+    text = "--carbon-against needs git, and there is no program of that name on the PATH: install it"
+    assert refused("main", repo) == text
+
+
+# --- checked out -----------------------------------------------------------------------------------
+
+
+def test_it_lies_beside_and_is_taken_away(repo: Path, space: Path) -> None:
+    """With the repository's name; also where an error, or Ctrl-C, comes, and tests have made folders unwritable."""
+    revision = find("HEAD~1", repo, repo)
+    with checked_out(revision) as tree:
+        assert (tree.name, tree.parents[1]) == ("my project", space)
+        assert (tree / "a.py").read_text("utf-8") == "1"
+        (tree / "cache").mkdir()
+        (tree / "cache" / "x").touch()
+        (tree / "cache").chmod(0o500)
+    assert nothing_left(repo, space)
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error), checked_out(revision):
+            raise error
+        assert nothing_left(repo, space)
+
+
+def test_nothing_of_the_users_is_run_or_moved(repo: Path, space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No hook, not another branch; also inside of a hook, where variables name the repository and its index."""
+    hook = repo / ".git" / "hooks" / "post-checkout"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch '{space}/ran'\nexit 1\n", "utf-8")
+    hook.chmod(0o755)
+    (repo / "a.py").write_text("not added", "utf-8")
+    git(repo, "branch", "old", "HEAD~1")
+    monkeypatch.setenv("GIT_DIR", str(repo / "nowhere"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(repo / ".git" / "index"))
+    monkeypatch.setenv("GIT_WORK_TREE", "/")
+    with checked_out(find("old", repo, repo)) as tree:
+        assert (tree / "a.py").read_text("utf-8") == "1"
+    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):
+        monkeypatch.delenv(name)
+    assert nothing_left(repo, space)
+    assert (repo / "a.py").read_text("utf-8") == "not added"
+    assert git(repo, "status", "--porcelain") == "M a.py"
+    assert git(repo, "branch", "--show-current") == "main"
+
+
+def test_a_temporary_folder_in_the_repository(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What git checks out there would be a part of the working tree."""
+    monkeypatch.setattr(tempfile, "tempdir", str(repo))
+    with pytest.raises(UsageProblem, match="set TMPDIR to a folder that is not"), checked_out(find("main", repo, repo)):
+        pass
+
+
+def test_what_cannot_be_checked_out(repo: Path, space: Path) -> None:
+    """Is refused with git's own words, and leaves nothing."""
+    git(repo, "config", "filter.broken.smudge", "false")
+    git(repo, "config", "filter.broken.clean", "cat")
+    git(repo, "config", "filter.broken.required", "true")
+    commit(repo)
+    (repo / ".gitattributes").write_text("*.py filter=broken\n", "utf-8")
+    git(repo, "add", ".gitattributes")
+    git(repo, "commit", "--quiet", "-m", "broken")
+    words = "git cannot check it out in .*smudge filter broken failed"
+    with pytest.raises(UsageProblem, match=words), checked_out(find("main", repo, repo)):
+        pass
+    assert nothing_left(repo, space)
+
+
+# --- submodules ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nested(repo: Path, tmp_path: Path) -> Path:
+    """``repo`` with the submodule ``libs/outer``, and in it ``inner``; each moved on since the commit before."""
+    inner, outer = tmp_path / "inner", tmp_path / "outer"
+    for folder in (inner, outer):
+        folder.mkdir()
+        git(folder, "init", "--quiet", "-b", "main")
+    commit(inner, i="old")
+    git(outer, "submodule", "--quiet", "add", str(inner), "inner")
+    commit(outer, o="old")
+    git(repo, "submodule", "--quiet", "add", str(outer), "libs/outer")
+    git(repo, "submodule", "--quiet", "update", "--init", "--recursive")
+    commit(repo, a="3")
+    for folder, text in ((repo / "libs/outer/inner", "i"), (repo / "libs/outer", "o"), (repo, "a")):
+        commit(folder, **{text: "new"})
+    return repo
+
+
+def test_submodules_are_at_their_recorded_commits(nested: Path, space: Path) -> None:
+    """Nested ones too, out of the clones that are here, which have no worktree left in the end."""
+    inside = nested / "libs" / "outer"
+    for ref, text in (("HEAD~1", "old"), ("HEAD", "new")):
+        with checked_out(find(ref, nested, nested)) as tree:
+            assert (tree / "libs/outer/o.py").read_text("utf-8") == text
+            assert (tree / "libs/outer/inner/i.py").read_text("utf-8") == text
+            assert (inside / "o.py").read_text("utf-8") == "new"
+        assert nothing_left(nested, space)
+        assert nothing_left(inside, space)
+        assert nothing_left(inside / "inner", space)
+    assert "libs/outer/o.py" in worktree.tracked(nested)
+
+
+def test_a_submodule_that_is_gone_from_the_working_tree(nested: Path, space: Path) -> None:
+    """Its clone is where git keeps it."""
+    git(nested, "rm", "--quiet", "-f", "libs/outer")
+    git(nested, "commit", "--quiet", "-m", "without")
+    with checked_out(find("HEAD~1", nested, nested)) as tree:
+        assert (tree / "libs/outer/o.py").read_text("utf-8") == "new"
+        assert (tree / "libs/outer/inner/i.py").read_text("utf-8") == "new"
+    assert nothing_left(nested, space)
+    clone = nested / ".git" / "modules" / "libs" / "outer"
+    assert not list(clone.rglob("worktrees/*"))
+
+
+def test_submodules_that_are_not_here(nested: Path, space: Path, tmp_path: Path) -> None:
+    """Are refused with the command that brings them, and it does; nothing is left."""
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(nested), str(clone))
+
+    def refusal(ref: str = "main") -> str:
+        with pytest.raises(UsageProblem) as problem, checked_out(find(ref, clone, clone)):
+            pass
+        assert nothing_left(clone, space)
+        return str(problem.value)
+
+    init = "git submodule update --init --recursive libs/outer"
+    assert refusal() == f"--carbon-against=main: the submodule libs/outer is not here: {init}"
+    git(clone, "rm", "--quiet", "-f", "libs/outer")
+    git(clone, "commit", "--quiet", "-m", "without")
+    back = "git checkout HEAD~1 && git submodule update --init --recursive libs/outer && git checkout -"
+    assert refusal("HEAD~1").endswith(f"the submodule libs/outer is not here: {back}")
+    git(clone, "reset", "--quiet", "--hard", "HEAD~1")
+
+    git(clone, "config", "submodule.libs/outer.url", str(nested / "libs" / "outer"))
+    git(clone, "submodule", "--quiet", "update", "--init")
+    assert "the submodule libs/outer/inner is not here: git submodule update --init --recursive libs" in refusal()
+
+    late = commit(tmp_path / "outer", o="late")
+    git(nested, "update-index", "--cacheinfo", f"160000,{late},libs/outer")
+    git(nested, "commit", "--quiet", "-m", "late")
+    git(clone, "fetch", "--quiet", "--no-recurse-submodules")
+    assert refusal("origin/main").endswith(
+        f"the submodule libs/outer is at {late[:12]} there, and its clone here has no such commit: git -C libs/outer"
+        f" fetch origin {late}"
+    )
+
+
+# --- what a killed run leaves ----------------------------------------------------------------------
+
+
+@contextmanager
+def holding(repo: Path, space: Path, ref: str = "HEAD~1") -> Iterator[subprocess.Popen[str]]:
+    """Another process that has a revision checked out."""
+    code = (
+        "import sys, tempfile, time; from pathlib import Path; from pytest_carbon.worktree import *;"
+        "tempfile.tempdir = sys.argv[1]; repo = Path(sys.argv[2]); revision = find(sys.argv[3], repo, repo)\n"
+        "with checked_out(revision) as tree: print(tree, flush=True); time.sleep(100)"
+    )
+    command = [sys.executable, "-c", code, str(space), str(repo), ref]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_the_next_run_takes_away_what_a_killed_one_left(nested: Path, space: Path) -> None:
+    """But nothing of one that still runs; of submodules, too."""
+    inside = nested / "libs" / "outer"
+    with holding(nested, space, "HEAD") as dead, holding(nested, space, "HEAD") as alive:
+        assert dead.stdout is not None
+        assert alive.stdout is not None
+        left, kept = Path(dead.stdout.readline().strip()), Path(alive.stdout.readline().strip())
+        dead.send_signal(signal.SIGKILL)
+        dead.wait()
+        assert left.exists()
+        with checked_out(find("HEAD", nested, nested)):
+            assert not left.parent.exists()
+            assert (kept / "libs/outer/inner/i.py").exists()
+        for repository in (nested, inside, inside / "inner"):
+            listed = git(repository, "worktree", "list")
+            assert str(left) not in listed
+            assert str(kept) in listed
+        alive.send_signal(signal.SIGINT)
+        alive.wait()
+    for repository in (nested, inside, inside / "inner"):
+        assert nothing_left(repository, space)
+
+
+def test_a_number_that_another_process_has_now(repo: Path, space: Path) -> None:
+    """Tells by when that one began; that of a container says nothing here."""
+    pid, created, others = worktree._name().removeprefix(worktree._PREFIX).split("-")[:3]
+    assert not worktree._is_left_behind(worktree._name())
+    assert worktree._is_left_behind(f"{worktree._PREFIX}{pid}-{int(created) - 60}-{others}-x")
+    assert not worktree._is_left_behind(f"{worktree._PREFIX}{pid}-{int(created) - 60}-{int(others) + 1}-x")
+    assert not worktree._is_left_behind("pytest-carbon-against-mine")

@@ -383,6 +383,7 @@ class Comparison:
 
     score: Score
     suite: Shared | None
+    words: Wording
     batches: int
     sessions: int
     baseline_ln_j: float
@@ -397,7 +398,6 @@ class Comparison:
     """ln(1 + tolerance)."""
     chance: float
     """Of a ``beyond`` at least so large where nothing changed: one-sided, uncorrected."""
-    words: Wording = BASELINES
 
     @property
     def alone(self) -> int:
@@ -553,7 +553,7 @@ def _compare(
     detectable = np.maximum(noise, tolerated) + upper_t(nu, 1 - POWER) * se
     columns = (mean_ln_j, mean_ln_s, change, beyond, noise, detectable, tolerated, stdtr(nu, -beyond / se))
     return {
-        key: Comparison(score, suite, len(baselines[key].batches), baselines[key].sessions, *figures)
+        key: Comparison(score, suite, BASELINES, len(baselines[key].batches), baselines[key].sessions, *figures)
         for (key, score), *figures in zip(compared.items(), *(column.tolist() for column in columns), strict=True)
     }, suite
 

@@ -18,7 +18,8 @@ LAYERS = (
     {"plugin", "session", "children", "fixture", "cli", "commands", "collection", "__main__", "suite"},
     {"options", "hookspecs", "reports", "compare", "upkeep", "doctor"},
     {"rig", "measure", "tasks"},
-    {"gate", "baselines", "batch", "watcher", "devices", "emissions", "environment", "meters", "loads", "worktree"},
+    {"gate", "pairs", "baselines", "batch", "watcher", "devices", "emissions", "environment", "meters", "loads"}
+    | {"worktree"},
     {"energy", "budget"},
     {"records", "machine", "quiet"},
 )

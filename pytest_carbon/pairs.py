@@ -1,0 +1,326 @@
+"""Two revisions side by side → verdicts: pairs of sessions, one of each revision, compared within the pair (pure).
+
+A session scores x = ln(J/call), as in :mod:`pytest_carbon.gate`; a pair tells by how much the head's differs from the
+base's a few minutes before or after. There is no stored baseline, so there are no days: what the machine does in that
+hour is all that stands between the two, and four things keep it from being taken for the code.
+
+**The order** within the pairs is drawn (:func:`order`), so that no drift can side with a revision for long. It is
+balanced: of the even pairs as many have the base first as the head, and so of the odd. A drift at a steady rate, and
+a cycle of two pairs (a device that cools down and heats up), then cancel, whatever their size.
+
+**Drifts are taken out.** What the second of a pair takes more than the first, be it always or in every second pair,
+belongs to the machine: both are fitted beside the difference of the revisions, from four pairs on, and cost two
+degrees of freedom. Left in, they would be noise.
+
+**A pair within which the machine's level jumped** tells nothing of the revisions. Which one that is, the *means* of
+the pairs tell, and those are independent of what is compared, the differences within them; so to leave the pair out
+favours neither revision, nor does it do harm where the jump was none. From eight pairs on, one at most.
+
+**What the suite shares** in a pair is taken out as in the gate, where eight or more measurements are compared: from
+each pair's sessions the median of what all took beyond their means, and the median itself is judged as one more
+measurement. α is halved between the two, and shared among the measurements.
+
+The variance of a difference is moderated as the gate's is: two sessions of s0 each, ν0, and empirical Bayes in large
+suites. A false alarm is the *suite's*, with probability α; a regression exceeds the tolerance, too.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from pytest_carbon.gate import (
+    LN_MOST,
+    POWER,
+    PRIOR_FREEDOM,
+    PRIOR_SPREAD,
+    PRIOR_SPREAD_ESTIMATED,
+    SUITE,
+    Candidate,
+    Comparison,
+    Score,
+    Shared,
+    Wording,
+    learn_prior,
+    score_of,
+    upper_t,
+    verdict_on,
+)
+from pytest_carbon.records import Key, SessionScore, SuiteVerdict, Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats: TypeAlias = NDArray[np.float64]
+    Ints: TypeAlias = NDArray[np.intp]
+
+PAIRS = 2
+"""One pair says nothing of what pairs differ by."""
+DRIFT_PAIRS = 4
+"""From so many pairs on drifts are fitted: fewer have no degrees of freedom for it."""
+JUMP_PAIRS = 8
+"""From so many pairs on one is left out where the level jumped within it."""
+JUMP = 12.0
+"""The F above which a jump is one. Simulated: 2% of steady runs of eight pairs have one, and 10% is found with 2% of
+noise (`python -m benchmarks.against`)."""
+
+
+def order(pairs: int, seed: int) -> tuple[bool, ...]:
+    """Which pairs run the base first: drawn, balanced among the even pairs and among the odd.
+
+    Where the number of even, or of odd, pairs is not even itself, the balance is as near as it gets. The same ``seed``
+    gives the same order.
+    """
+    draw = random.Random(seed)
+    first = [False] * pairs
+    for start in (0, 1):
+        places = range(start, pairs, 2)
+        half = [
+            n % 2 == start for n in range(len(places))
+        ]  # the odd one of the even pairs, and that of the odd, differ
+        draw.shuffle(half)
+        for place, base_first in zip(places, half, strict=True):
+            first[place] = base_first
+    return tuple(not base_first for base_first in first) if draw.random() < 0.5 else tuple(first)
+
+
+def judge_pairs(
+    candidates: Sequence[Candidate],
+    base: Mapping[Key, tuple[SessionScore, ...]],
+    *,
+    base_first: Sequence[bool],
+    ref: str,
+    tolerance: float,
+    false_alarms: float,
+    estimated: bool = False,
+) -> tuple[dict[Key, Verdict], SuiteVerdict]:
+    """Verdicts on all measurements of one environment, each against itself in another revision.
+
+    A candidate's sessions are those of the head, ``base`` has those of the other revision, both in the order of the
+    pairs and with one for each; ``base_first`` says of each pair which ran first (see :func:`order`). What has fewer
+    sessions on either side, or no positive energy in the base, is not compared, and `inconclusive`. ``ref`` is how
+    sentences call the other revision: ``main (abc1234)``. ``tolerance`` and ``false_alarms`` are shares; ``estimated``
+    says that the energy is. A verdict's baseline is the other revision: one batch, of as many sessions as there are
+    pairs. Raises ValueError for an order in which the revisions cannot be told from a drift, such as one that is
+    always the same.
+    """
+    pairs = len(base_first)
+    words = _words(ref, pairs)
+    scores = {candidate.key: score_of(candidate) for candidate in candidates}
+    held = [c for c in candidates if scores[c.key] is not None and c.tolerance is not False and c.key in base]
+    apart = {c.key: why for c in held if (why := _not_comparable(c, base[c.key], pairs, ref))}
+    compared = [candidate for candidate in held if candidate.key not in apart]
+
+    comparisons, shared = _compare(
+        compared,
+        base,
+        base_first,
+        tolerance=tolerance,
+        false_alarms=false_alarms,
+        spread=PRIOR_SPREAD_ESTIMATED if estimated else PRIOR_SPREAD,
+        words=words,
+    )
+    verdicts = {c.key: verdict_on(c, scores[c.key], comparisons.get(c.key), tolerance, words) for c in candidates}
+    for key, why in apart.items():
+        if not verdicts[key].failed:
+            verdicts[key] = replace(verdicts[key], status="inconclusive", reason=why)
+    suite = SuiteVerdict(
+        gated=len(held),
+        compared=len(compared),
+        false_alarm_rate=false_alarms,
+        median_change=math.expm1(min(shared.change, LN_MOST)) if shared else None,
+        moved=shared.sentence if shared else None,
+    )
+    return verdicts, suite
+
+
+def _words(ref: str, pairs: int) -> Wording:
+    return Wording(
+        other=ref,
+        none=f"{ref} does not have this measurement: there is nothing to compare it with",
+        none_in_doubt=f"{ref} does not have this measurement, which is in doubt, besides: ",
+        none_too_coarse=f"{ref} does not have this measurement, and ",
+        free=f"not held to {ref}",
+        noise="which sessions here can differ by",
+        sees=f"{pairs} pairs see changes of {{}} and more",
+        gain="",
+        shared="something all tests use",
+    )
+
+
+def _not_comparable(candidate: Candidate, base: tuple[SessionScore, ...], pairs: int, ref: str) -> str | None:
+    """Why a measurement that both revisions have is not compared; None where it is."""
+    if pairs < PAIRS:
+        return (
+            f"not compared with {ref}: one pair of sessions does not tell what pairs differ by; take more of them "
+            "(--carbon-sessions=8)"
+        )
+    if not len(candidate.sessions) == len(base) == pairs:
+        return (
+            f"not compared with {ref}: of {pairs} pairs of sessions it was measured in {len(candidate.sessions)} here "
+            f"and in {len(base)} there, and only whole pairs can be compared"
+        )
+    if bad := [s.energy_j_per_call for s in base if not 0 < s.energy_j_per_call < math.inf]:
+        return (
+            f"not compared with {ref}: its energy there came out as {bad[0]:.3g} J per call, and only a positive one "
+            "can be compared: the work is too small for this meter; measure more calls in one window"
+        )
+    return None
+
+
+# --- statistics ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """The difference of the revisions, and what is left of the pairs' differences; one of each per measurement."""
+
+    weights: Floats
+    """The change is the sum of (second − first of a pair) × weight; shape (measurements, pairs)."""
+    change: Floats
+    squares: Floats
+    """Of the residuals."""
+    freedom: Floats
+    factor: Floats
+    """The change's variance, relative to that of a pair's difference."""
+    without: Ints
+    """The pair that is left out; -1: none."""
+
+
+def _fit(rise: Floats, level: Floats, head_second: Floats, spread: float) -> _Fit:
+    """Least squares over pairs: the change from base to head, beside a drift and a cycle of two pairs.
+
+    ``rise`` is what the second session of a pair took more than the first, ``level`` the pair's mean; both ln(J/call),
+    shape (measurements, pairs). ``head_second`` is 1 where the head ran second, else -1.
+    """
+    import numpy as np
+
+    measurements, pairs = rise.shape
+    terms = _terms(head_second)
+    without = np.full(measurements, -1)
+    if pairs >= JUMP_PAIRS:
+        without = _jumps(level, spread)
+    kept = np.arange(pairs) != without[:, None]
+    design = terms.T * kept[..., None]  # (measurements, pairs, terms)
+    inverse = np.linalg.pinv(design)
+    weights = inverse[:, 0]
+    left = (rise - np.einsum("mpt,mtq,mq->mp", design, inverse, rise)) * kept
+    freedom = kept.sum(axis=1) - float(len(terms))
+    return _Fit(
+        weights, (weights * rise).sum(axis=1), (left**2).sum(axis=1), freedom, (weights**2).sum(axis=1), without
+    )
+
+
+def _terms(head_second: Floats) -> Floats:
+    """What a pair's second session takes more than its first by: the change, a steady drift, a cycle of two pairs."""
+    import numpy as np
+
+    pairs = len(head_second)
+    if pairs < DRIFT_PAIRS:
+        return head_second[None]
+    terms: Floats = np.stack([head_second, np.ones(pairs), (-1.0) ** np.arange(pairs)])
+    if np.linalg.matrix_rank(terms) < len(terms):
+        raise ValueError("in this order of the pairs the revisions cannot be told from a drift: take that of order()")
+    return terms
+
+
+def _jumps(level: Floats, spread: float) -> Ints:
+    """The pair within which each measurement's level jumped, -1 for none.
+
+    A jump within a pair leaves that pair's mean half-way. Of all jumps within pairs and between them the one is taken
+    that explains most beyond a steady drift, and only if that is more than chance: F, with the variance moderated.
+    """
+    import numpy as np
+
+    pairs = level.shape[1]
+    at = np.arange(pairs)
+    within = np.where(at[:, None] == at, 0.5, at[:, None] < at)
+    between = np.where(at[2:-1, None] <= at, 1.0, 0.0)
+    steady = np.stack([np.ones(pairs), at - at.mean()])
+    steady /= np.linalg.norm(steady, axis=1, keepdims=True)
+    jumps = np.concatenate([within, between])
+    jumps -= jumps @ steady.T @ steady
+    jumps /= np.linalg.norm(jumps, axis=1, keepdims=True)
+    rest = level - level @ steady.T @ steady
+    explained = (rest @ jumps.T) ** 2
+    best = explained.argmax(axis=1)
+    most = explained.max(axis=1)
+    freedom = pairs - 3
+    variance = (PRIOR_FREEDOM * spread**2 / 2 + (rest**2).sum(axis=1) - most) / (PRIOR_FREEDOM + freedom)
+    found: Ints = np.where((best < pairs) & (most > JUMP * variance), best, -1)
+    return found
+
+
+def _compare(
+    compared: Sequence[Candidate],
+    base: Mapping[Key, tuple[SessionScore, ...]],
+    base_first: Sequence[bool],
+    *,
+    tolerance: float,
+    false_alarms: float,
+    spread: float,
+    words: Wording,
+) -> tuple[dict[Key, Comparison], Shared | None]:
+    """Each measurement's head against its base, and what they share where they are enough to say."""
+    if not compared:
+        return {}, None
+    import numpy as np
+    from scipy.special import stdtr
+
+    m, pairs = len(compared), len(base_first)
+    head_second = np.where(base_first, 1.0, -1.0)
+    sides = [[c.sessions for c in compared], [base[c.key] for c in compared]]
+    ln_j = np.log([[[s.energy_j_per_call for s in sessions] for sessions in side] for side in sides])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ln_s = np.log([[[s.duration_s_per_call for s in sessions] for sessions in side] for side in sides])
+    rise, level = (ln_j[0] - ln_j[1]) * head_second, ln_j.mean(axis=0)
+
+    fit, shared, rate, own = _fit(rise, level, head_second, spread), None, false_alarms, 0.0
+    if m >= SUITE:
+        rate = false_alarms / 2
+        middle = float(np.median(fit.change))
+        suite_rise = head_second * middle + np.median(rise - fit.change[:, None] * head_second, axis=0)
+        suite_level = np.median(level - level.mean(axis=1, keepdims=True), axis=0)
+        suite = _fit(suite_rise[None], suite_level[None], head_second, spread)
+        nu = PRIOR_FREEDOM + suite.freedom
+        variance = (PRIOR_FREEDOM * 2 * spread**2 + suite.squares) / nu
+        own = float(suite.change[0])
+        threshold = float((upper_t(nu, rate) * np.sqrt(variance * suite.factor))[0])
+        moved = int(math.copysign(1, own)) if abs(own) > max(threshold, math.log1p(tolerance)) else 0
+        shared = Shared(own, moved, words)
+        fit = _fit(rise - suite_rise, level - suite_level, head_second, spread)
+
+    squares, prior_freedom, prior_variance = fit.squares, PRIOR_FREEDOM, 2 * spread**2
+    if shared:
+        squares, learnt = learn_prior(squares, fit.freedom)
+        prior_freedom, prior_variance = learnt or (prior_freedom, prior_variance)
+    nu = prior_freedom + fit.freedom
+    se = np.sqrt((prior_freedom * prior_variance + squares) / nu * fit.factor)
+
+    beyond = fit.change
+    change = beyond + own
+    with np.errstate(invalid="ignore"):  # where a clock saw no time pass: NaN
+        time = (fit.weights * (ln_s[0] - ln_s[1]) * head_second).sum(axis=1)
+        middle_j, middle_s = level.mean(axis=1), ln_s.mean(axis=(0, 2)) + 0 * time
+    noise = upper_t(nu, rate / m) * se
+    tolerated = np.log1p([tolerance if c.tolerance is None else c.tolerance for c in compared])
+    detectable = np.maximum(noise, tolerated) + upper_t(nu, 1 - POWER) * se
+    columns = (middle_j - change / 2, middle_s - time / 2, change, beyond, noise, detectable, tolerated)
+    heads = zip((middle_j + change / 2).tolist(), (middle_s + time / 2).tolist(), strict=True)
+    figures = zip(*(column.tolist() for column in (*columns, stdtr(nu, -beyond / se))), strict=True)
+    return {
+        c.key: Comparison(Score(*score), shared, _without(words, pairs, pair), 1, pairs, *each)
+        for c, score, each, pair in zip(compared, heads, figures, fit.without.tolist(), strict=True)
+    }, shared
+
+
+def _without(words: Wording, pairs: int, pair: int) -> Wording:
+    """The words, where a pair is left out; -1: none is."""
+    if pair < 0:
+        return words
+    left_out = f"{pairs} pairs, without number {pair + 1}, within which the level jumped,"
+    return replace(words, sees=words.sees.replace(f"{pairs} pairs", left_out))

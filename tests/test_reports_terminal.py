@@ -146,7 +146,7 @@ MIXED = (
 
 def test_the_table_says_at_80_columns_what_each_measurement_cost_and_how_it_changed() -> None:
     """One row a measurement, in run order, under its module; what fails stands out in capitals."""
-    assert report(run(*MIXED, suite=SuiteVerdict(8, 6, 0.01)))[:17] == [
+    assert report(run(*MIXED, suite=SuiteVerdict(8, 6, 0.01)))[:18] == [
         "================== carbon: 1x-nvidia-h100-80gb-hbm3-700w-gpu ===================",
         "test                         energy/call  CO2e/1k  change  detects  status",
         "tests/test_text.py",
@@ -156,7 +156,8 @@ def test_the_table_says_at_80_columns_what_each_measurement_cost_and_how_it_chan
         "    decode              12.40 ± 0.11  mJ  1.27 mg  +27.3%    ≥7.4%  REGRESSION",
         "  test_summarise        41.20 ± 0.20  J   4.23 g    +1.1%    ≥7.2%  OVER-BUDGET",
         "tests/test_image.py",
-        "  test_dif…l-30-steps]  1.834 ± 0.006 kJ   188 g    +8.2%     ≥41%  inconclusive",
+        "  test_diffusion[sdxl-30-steps]",
+        "    call                1.834 ± 0.006 kJ   188 g    +8.2%     ≥41%  inconclusive",
         "  test_detect           2.310 ± 0.020 J    237 mg  -18.2%    ≥7.0%  improvement",
         "  test_caption              not measured        –       –        –  ERROR",
         "  TestSegm…:test_masks  5.512 ± 0.031 J    566 mg       –        –  new",
@@ -273,12 +274,13 @@ def test_many_rows_are_folded_to_those_that_a_person_must_see() -> None:
         for i in range(297)
     ]
     result = run(*passing[:200], MIXED[3], *passing[200:], MIXED[1], MIXED[6])
-    assert report(result)[2:10] == [
+    assert report(result)[2:11] == [
         "tests/test_image.py",
-        "  test_dif…l-30-steps]  1.834 ± 0.006 kJ   188 g    +8.2%     ≥41%  inconclusive",
+        "  test_diffusion[sdxl-30-steps]",
+        "    call    1.834 ± 0.006 kJ   188 g    +8.2%     ≥41%  inconclusive",
         "tests/test_text.py",
         "  test_generate[llama-7b-fp16-batch1]",
-        "    decode              12.40 ± 0.11  mJ  1.27 mg  +27.3%    ≥7.4%  REGRESSION",
+        "    decode  12.40 ± 0.11  mJ  1.27 mg  +27.3%    ≥7.4%  REGRESSION",
         "298 pass (change -1.2% to +3.0%) and 1 is new: listed with -v",
         "",
         "compared 300 of 301: tests/test_image.py::TestSegment::test_masks has no",
@@ -419,7 +421,7 @@ def test_a_failed_measurement_is_never_0_joules(quiet: bool) -> None:
 
 
 def test_ids_that_would_break_the_table_are_escaped() -> None:
-    """Newlines, wide characters and 300 characters take one line, and no cursor moves."""
+    """Newlines, wide characters and 300 characters break no line, and no cursor moves."""
     texts = report(
         run(
             result_of(
@@ -430,27 +432,30 @@ def test_ids_that_would_break_the_table_are_escaped() -> None:
             result_of(f"tests/test_ü.py::test_x[{'y' * 300}]", (measured(1.2131, 0.0041), verdict("new"))),
         )
     )
-    assert texts[2:6] == [
+    assert texts[2:8] == [
         "tests/test_ü.py",
         "  test_日本語…[モデル-大きい]  1.213 ± 0.004 J   125 mg       –        –  new",
         "  test_x[a\\nb\\x1b[2J]          1.213 ± 0.004 J   125 mg       –        –  new",
-        "  test_x[yyyyy…yyyyyyyyyyyyy]  1.213 ± 0.004 J   125 mg       –        –  new",
+        f"  test_x[{'y' * 69}…y",
+        f"    {'y' * 73}]",
+        "    call                       1.213 ± 0.004 J   125 mg       –        –  new",
     ]
 
 
 def test_shortened_ids_stay_apart() -> None:
-    """Ids that differ only in what is left out have lines of their own."""
+    """Parameters that have no room beside the figures take lines of their own: nothing is left out of them."""
     tests = [
         result_of(f"tests/test_m.py::test_text[{n}-{half}-precision]", (measured(1.0, 0.01), verdict("new")))
         for n, half in (("a-large", "half"), ("a-small", "half"), ("a-small", "double"))
     ]
-    assert report(run(*tests))[2:8] == [
+    assert report(run(*tests))[2:9] == [
         "tests/test_m.py",
         "  test_text[a-large-half-precision]",
-        "    call                       1.000 ± 0.010 J   103 mg       –        –  new",
+        "    call  1.000 ± 0.010 J   103 mg       –        –  new",
         "  test_text[a-small-half-precision]",
-        "    call                       1.000 ± 0.010 J   103 mg       –        –  new",
-        "  test_text[a-…ble-precision]  1.000 ± 0.010 J   103 mg       –        –  new",
+        "    call  1.000 ± 0.010 J   103 mg       –        –  new",
+        "  test_text[a-small-double-precision]",
+        "    call  1.000 ± 0.010 J   103 mg       –        –  new",
     ]
 
 

@@ -49,6 +49,8 @@ _MOST_ROWS = 40
 """More rows than this push the problems off the screen: those that pass are then counted, not listed."""
 _LEAST_NAME = 14
 """Columns of a test's id below which a column of figures is given up instead."""
+_MOST_LINES = 2
+"""Lines that a test's id may take above its figures, about."""
 _LONGEST_NAME = 100
 """Columns of a test's id in a sentence."""
 _MOST_NAMES = 2
@@ -289,8 +291,8 @@ def _table(rows: list[_Row], page: Page, settings: Settings, *, header: bool = T
     """One row a measurement, in the order of the run.
 
     The richest set of columns beside which the tests' ids fit; else under a line for each module, and with
-    their middles left out; a test of several measurements, or whose shortened id could be another's, has
-    a line of its own above.
+    their middles left out; a test of several measurements, or whose parameters would be shortened, or whose
+    shortened id could be another's, has a line of its own above.
     """
     if not rows:
         return []
@@ -299,7 +301,7 @@ def _table(rows: list[_Row], page: Page, settings: Settings, *, header: bool = T
     names = [page.fit(_name(row, grouped), room) for row in rows]
     alike = Counter((row.module, name) for row, name in zip(rows, names, strict=True))
     own_line = [
-        grouped and (row.measurement.name != "call" or alike[row.module, name] > 1)
+        grouped and (row.measurement.name != "call" or alike[row.module, name] > 1 or _cuts_parameters(row, name, page))
         for row, name in zip(rows, names, strict=True)
     ]
     names = [
@@ -317,10 +319,17 @@ def _table(rows: list[_Row], page: Page, settings: Settings, *, header: bool = T
             lines.append(Line(page.fit(module, page.width)))
         if own_line[i] and row.function != function:
             function = row.function
-            lines.append(Line(page.fit(f"  {function}", page.width)))
+            whole = page.fit(function, _MOST_LINES * (page.width - 4))
+            lines += [Line(text) for text in page.wrap(whole, indent="  ", hang="    ")]
         text = joined(tests.cells[i], *(column.cells[i] for column in figures))
         lines.append(Line(text, _markup(row, settings)))
     return lines
+
+
+def _cuts_parameters(row: _Row, short: str, page: Page) -> bool:
+    """Whether a name lost a part of its parameters, which tell it from others: ``test_task[…nglish-small]``."""
+    _, bracket, parameters = row.function.partition("[")
+    return not short.endswith(page.clean(bracket + parameters))
 
 
 def _layout(rows: list[_Row], page: Page, settings: Settings) -> tuple[list[Column], bool]:

@@ -189,6 +189,12 @@ def listing(names: Sequence[str], most: int = 3) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
+def _breakable(piece: str) -> str:
+    """A piece of a word up to the last hyphen or slash in it, unless that would leave much of the line empty."""
+    at = max(piece.rfind(mark) for mark in "-/") + 1
+    return piece[:at] if at > 0.7 * len(piece) else piece
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """What text must fit: a width in columns, and whether the terminal shows more than ASCII."""
@@ -232,7 +238,7 @@ class Page:
                 lines.append(start + line)
                 start = hang
             while columns(start + word) > self.width:  # a word wider than a line: broken where it must be
-                piece = _head(word, max(2, self.width - columns(start)))
+                piece = _breakable(_head(word, max(2, self.width - columns(start))))
                 lines.append(start + piece)
                 word, start = word[len(piece) :], hang
             line = word

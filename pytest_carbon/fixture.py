@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from types import TracebackType
@@ -53,15 +54,24 @@ class Carbon:
         protocol: the defaults of :meth:`run`.
         why_inert: what a test that needs a measurement is skipped with.
         strict: a test whose measurement came to nothing fails, where it would be skipped.
+        tasks: those that the test has made so far.
     """
 
     def __init__(
-        self, measurer: Measurer | None, protocol: Protocol, why_inert: str = "", *, strict: bool = False
+        self,
+        measurer: Measurer | None,
+        protocol: Protocol,
+        why_inert: str = "",
+        *,
+        strict: bool = False,
+        tasks: Callable[[], Iterable[Any]] = tuple,
     ) -> None:
         self._measurer = measurer
         self._protocol = protocol
         self._why_inert = why_inert
         self._strict = strict
+        self._tasks = tasks
+        self._called = _Called(tasks)
         self._measurements: dict[str, Measurement] = {}
         self._names: set[str] = set()
         self._open: str | None = None
@@ -115,14 +125,15 @@ class Carbon:
         self._open = name
         is_task = all(callable(getattr(fn, part, None)) for part in ("reset", "info"))
         ran_out: str | None = None
+        begin = fn.reset if is_task else self._called.begin  # type: ignore[attr-defined]
         try:
             if is_task:
-                fn.reset()  # type: ignore[attr-defined]
+                begin()
             if self._measurer is None:
                 args, kwargs = prepared(setup, args, kwargs)
                 return refuse_lazy(fn(*args, **kwargs))
             result, self._measurements[name] = self._measurer.run(
-                name, fn, args, kwargs, setup=setup, protocol=protocol
+                name, fn, args, kwargs, setup=setup, protocol=protocol, begin=begin
             )
         except BaseException as error:
             self._names.discard(name)  # the call failed: the test may try again
@@ -133,8 +144,8 @@ class Carbon:
             self._open = None
         if ran_out is not None:  # and the error is gone, with the frames that held what took the memory
             self._give_up(name, fn, ran_out)
-        if is_task:
-            self._measurements[name] = _with_task(self._measurements[name], fn)
+        task = fn if is_task else self._called.only(self._measurements[name])
+        self._measurements[name] = _with_task(self._measurements[name], task)
         return result
 
     def window(self, name: str = "window", calls: float = 1) -> Window:
@@ -171,8 +182,9 @@ class Carbon:
     def _give_up(self, name: str, task: Any, why: str) -> NoReturn:
         """End a test whose device had not the memory: nothing was measured, which says nothing about the code."""
         if self._measurer is not None:
-            nothing = self._measurer.nothing(name, Doubt("out-of-memory", why))
-            self._measurements[name] = _with_task(nothing, task)
+            self._measurements[name] = self._measurer.nothing(name, Doubt("out-of-memory", why))
+            with contextlib.suppress(Exception):  # of a user's task that knows nothing of no calls
+                self._measurements[name] = _with_task(self._measurements[name], task)
         if self._strict:
             pytest.fail(f"--carbon-strict: {why}", pytrace=False)
         pytest.skip(why)
@@ -234,6 +246,7 @@ class Carbon:
             return
         try:
             self._opened = self._measurer.window_begin()
+            self._called.begin()
         except BaseException:  # what the device reports only now, Ctrl-C: __exit__ is not called then
             self._open = None
             self._names.discard(name)
@@ -249,7 +262,36 @@ class Carbon:
                 f"window {name!r} has calls={calls!r}; a window holds a whole number of calls, 1 or more"
             )
         if self._measurer is not None and opened is not None:
-            self._measurements[name] = self._measurer.window_end(name, opened, int(calls), self._protocol.precision)
+            found = self._measurer.window_end(name, opened, int(calls), self._protocol.precision)
+            self._measurements[name] = _with_task(found, self._called.only(found))
+
+
+class _Called:
+    """Which of a test's tasks were called inside a measurement that was not given the task itself."""
+
+    def __init__(self, tasks: Callable[[], Iterable[Any]]) -> None:
+        self._tasks = tasks
+        self._before: dict[int, int] = {}
+
+    def begin(self) -> None:
+        for task in self._tasks():
+            if callable(count_anew := getattr(task, "count_anew", None)):
+                count_anew()
+        self._before = {id(task): _calls_of(task) for task in self._tasks()}
+
+    def only(self, measurement: Measurement) -> Any:
+        """The task, where it is one that was called, once for each of the measurement's calls; else None."""
+        counts = [(task, _calls_of(task) - self._before.get(id(task), 0)) for task in self._tasks()]
+        called = [(task, count) for task, count in counts if count > 0]
+        if len(called) != 1:
+            return None
+        ((task, count),) = called
+        return task if measurement.failure is not None or count == measurement.calls else None
+
+
+def _calls_of(task: Any) -> int:
+    calls = getattr(task, "calls", 0)
+    return calls if isinstance(calls, int) else 0
 
 
 def _with_task(measurement: Measurement, task: Any) -> Measurement:
@@ -257,6 +299,8 @@ def _with_task(measurement: Measurement, task: Any) -> Measurement:
 
     A task that finds, after its calls, that they were not the work that they should have been makes it a failure.
     """
+    if not callable(getattr(task, "info", None)):
+        return measurement
     try:
         info = task.info()
     except MeasurementError as error:
@@ -267,13 +311,21 @@ def _with_task(measurement: Measurement, task: Any) -> Measurement:
 
 
 def _on_another_device(measurement: Measurement, info: TaskInfo) -> Iterator[Doubt]:
-    """A processor's work that is charged with what GPUs took meanwhile."""
+    """A processor's work that is charged with what GPUs took meanwhile; a GPU's that is charged with a processor's."""
     counted = [d.domain for d in measurement.domains if d.domain.name in measurement.gated]
-    if info.device == "cpu" and counted and all(domain.family == "gpu" for domain in counted):
-        gpus = ", ".join(f"{domain.name} ({domain.source})" for domain in counted)
+    device = (info.device or "").partition(":")[0]
+    what = ", ".join(f"{domain.name} ({domain.source})" for domain in counted)
+    if device in ("cuda", "mps", "xpu") and counted and all(domain.family != "gpu" for domain in counted):
         yield Doubt(
             "other-device",
-            f"the task ran on the processor, and what is counted is {gpus}: no energy of its work. Run it on the GPU "
+            f"the task ran on the GPU ({info.device}), and what is counted is {what}: not the energy of its work. "
+            "Count the GPU (--carbon-meter=auto, --carbon-gpus=used and --carbon-domains=auto do where it can be read; "
+            "pytest-carbon doctor says why it cannot), or run the task on the processor (device='cpu')",
+        )
+    if device == "cpu" and counted and all(domain.family == "gpu" for domain in counted):
+        yield Doubt(
+            "other-device",
+            f"the task ran on the processor, and what is counted is {what}: no energy of its work. Run it on the GPU "
             "(device='cuda', with a torch that sees it; a model of your own: model.to('cuda')), or count the processor "
             "(--carbon-domains=total, or --carbon-meter=rapl or estimate)",
         )
@@ -293,6 +345,9 @@ def _seconds(what: str, value: object) -> float:
 
 # --- tasks -----------------------------------------------------------------------------------------
 
+TASKS = pytest.StashKey["TaskFactory"]()
+"""A test's: what it has measured may be the work of one of its tasks."""
+
 
 class TaskFactory:
     """Makes the tasks that a test measures, and frees their models when it ends.
@@ -304,6 +359,11 @@ class TaskFactory:
     def __init__(self, more: Mapping[str, Callable[..., Callable[..., Any]]]) -> None:
         self._more = more
         self._made: list[Any] = []
+
+    @property
+    def made(self) -> Sequence[Any]:
+        """What it has made, and not freed yet."""
+        return self._made
 
     def __call__(self, name: str, /, **arguments: Any) -> Any:
         """A task that is ready to be called: ``carbon(carbon_task("summarization", model="facebook/bart-large-cnn"))``.

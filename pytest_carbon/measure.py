@@ -178,8 +178,11 @@ class Measurer:
         *,
         setup: Callable[[], Any] | None = None,
         protocol: Protocol,
+        begin: Callable[[], None] = lambda: None,
     ) -> tuple[Any, Measurement]:
         """Measure repeated calls of ``fn``; the last call's result and the measurement.
+
+        ``begin`` is told, after the warm-up, that what is called from now on is measured.
 
         What ``fn`` and ``setup`` raise goes through. What goes wrong with measuring is the measurement's failure: the
         test can still test the result.
@@ -197,6 +200,7 @@ class Measurer:
             self._calibrate(scope, warm_from_s, idle_since_s)
             self._forget()
             result = _NOT_CALLED  # the last result may hold memory that the next call wants
+            begin()
             loop = self._loop(fn, args, kwargs, setup, protocol, scope, call_s, idle_since_s)
             result = loop.result
             return result, self._finish(name, scope, loop, protocol)

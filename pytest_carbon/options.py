@@ -193,15 +193,23 @@ def _cloud(text: str, base: Path) -> str:
 def _suite(text: str, base: Path) -> str | tuple[str, ...]:
     if text in ("small", "study"):
         return text
-    from pytest_carbon.tasks.catalogue import models
+    from pytest_carbon.tasks.catalogue import TASKS, models, models_meant
 
     ids = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    allowed = (
+        "write small, study, or models' full hub ids with commas between them, such as gpt2,facebook/bart-large-cnn"
+    )
     for id in ids:
-        if id not in models():
+        if id in ("small", "study"):
             raise ValueError(
-                f"{id!r} is none of the suite's models: write small, study, or models' full hub ids with commas between"
-                f" them, such as gpt2,facebook/bart-large-cnn.{_near(id, ('small', 'study', *models()))}"
+                f"{id} is a suite of its own, and stands alone: {allowed}. A model among others is selected with -m:"
+                " --carbon-suite=study -m gpt2"
             )
+        if id in TASKS:
+            raise ValueError(f"{id!r} is a task: {allowed}. A task is selected with -m: --carbon-suite=study -m {id}")
+        if id not in models():
+            meant = _near(id, ("small", "study")) or models_meant(id, models()) if id else ""
+            raise ValueError(f"{id!r} is none of the suite's {len(models())} models: {allowed}.{meant}")
     return ids
 
 

@@ -93,11 +93,11 @@ def carbon(request: pytest.FixtureRequest) -> Iterator[Carbon]:
 @pytest.fixture
 def carbon_task(request: pytest.FixtureRequest) -> Iterator[TaskFactory]:
     """Makes a task of the study, of its models or of your own: ``carbon(carbon_task("summarization"))``."""
-    from pytest_carbon.fixture import TaskFactory
+    from pytest_carbon.fixture import TASKS, TaskFactory
 
     more: dict[str, Any] = {}
     for tasks in request.node.ihook.pytest_carbon_tasks(config=request.config):
         more.update(tasks)
-    factory = TaskFactory(more)
+    factory = request.node.stash[TASKS] = TaskFactory(more)
     yield factory
     factory.free()

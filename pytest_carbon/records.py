@@ -40,6 +40,10 @@ class BaselineError(CarbonError):
 # --- energy ------------------------------------------------------------------------------------
 
 
+REPLAYED = "replayed: "
+"""What the source of a domain begins with whose counter a trace plays: its figures are none of this machine's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Domain:
     """One thing whose energy is counted."""
@@ -149,6 +153,13 @@ class TaskInfo:
     seconds_audio: float | None = None
     preparation_s: float | None = None
     """Tokenising, resizing, the spectrogram: a part of the call, and of its energy and time, reported apart, too."""
+    new_tokens: int | None = None
+    """What each input's answer is fixed to; ``tokens_out`` is what it really was."""
+    steps: int | None = None
+    """Of a diffusion, as it was asked for; None: the model's own default, or none."""
+    width: int | None = None
+    """Of an image that is generated, in pixels, as ``height``."""
+    height: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

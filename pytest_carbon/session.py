@@ -19,7 +19,7 @@ from pytest_carbon import baselines, budget, children, devices, emissions, envir
 from pytest_carbon.baselines.files import collector_waits, module_file
 from pytest_carbon.batch import merged
 from pytest_carbon.children import Brought
-from pytest_carbon.fixture import Carbon
+from pytest_carbon.fixture import TASKS, Carbon
 from pytest_carbon.measure import Protocol
 from pytest_carbon.records import (
     Budget,
@@ -322,7 +322,12 @@ class CarbonSession:
                 pytrace=False,
             )
         assert self._rig is not None
-        carbon = Carbon(self._rig.measurer, protocol, strict=s.strict and s.gate == "fail")
+        carbon = Carbon(
+            self._rig.measurer,
+            protocol,
+            strict=s.strict and s.gate == "fail",
+            tasks=lambda: item.stash[TASKS].made if TASKS in item.stash else (),
+        )
         item.stash[_CARBON] = carbon
         return carbon
 

@@ -42,7 +42,7 @@ def test_it_is_a_meter(path: Path) -> None:
     meter = pickle.loads(pickle.dumps(source)).open()
     assert isinstance(meter, Meter)
     assert meter.stepped
-    assert meter.domains == (Domain("gpu:0", "measured", "constant 100 W"),)
+    assert meter.domains == (Domain("gpu:0", "measured", "replayed: constant 100 W"),)
     meter.close()
 
 
@@ -65,7 +65,7 @@ def test_domains_share_a_cycle(path: Path) -> None:
     lines = (step(0.1, 1), step(0.05, 7, "cpu:0"), step(0.2, 2))
     meter = ReplayMeter(trace(path, *lines, domains=(GPU, CPU)))
     assert [meter.energy_j(1, t_s) for t_s in (0.04, 0.06, 0.19, 0.21, 0.26)] == [0, 7, 7, 7, 14]
-    assert meter.domains[1] == Domain("cpu:0", "estimated", "a guess")
+    assert meter.domains[1] == Domain("cpu:0", "estimated", "replayed: a guess")
     assert [gpu.index for gpu in meter.gpus()] == [0]
 
 
@@ -205,9 +205,17 @@ def test_what_is_recorded_is_what_is_played(path: Path) -> None:
         {"t_s": pytest.approx(2.1), "domain": "cpu:0", "energy_j": 10.0},
     ]
     meter = ReplayMeter(path)
-    assert meter.domains == tuple(domains)
+    assert [d.source for d in meter.domains] == ["replayed: nvml total energy", "replayed: rapl package"]
+    assert [(d.name, d.kind) for d in meter.domains] == [(d.name, d.kind) for d in domains]
     assert meter.gpus() == (gpu,)
     assert [meter.energy_j(0, t_s) for t_s in (0.5, 0.7, 1.7)] == [0, 10, 110]
+
+
+def test_a_trace_of_a_replay_says_so_once(path: Path) -> None:
+    """However often it is recorded and played again."""
+    domains = [Domain("gpu:0", "measured", "replayed: nvml total energy")]
+    write_trace(path, domains, {"gpu:0": [Edge(1.0, 1.0, 5.0), Edge(2.0, 2.0, 9.0)]}, start_s=0.5)
+    assert ReplayMeter(path).domains == tuple(domains)
 
 
 def test_nothing_recorded_is_refused(path: Path) -> None:

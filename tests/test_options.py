@@ -412,18 +412,18 @@ _METER = "write auto, nvml, rapl, estimate or replay:FILE, or several joined by 
         ),
         (
             "--carbon-suite=bart-large-cnn",
-            "--carbon-suite=bart-large-cnn: 'bart-large-cnn' is none of the suite's models: write small, study, or "
+            "--carbon-suite=bart-large-cnn: 'bart-large-cnn' is none of the suite's 90 models: write small, study, or "
             "models' full hub ids with commas between them, such as gpt2,facebook/bart-large-cnn. Did you mean "
             "facebook/bart-large-cnn?",
         ),
         (
             "--carbon-suite=gpt2,",
-            "--carbon-suite=gpt2,: '' is none of the suite's models: write small, study, or models' full hub ids with "
+            "--carbon-suite=gpt2,: '' is none of the suite's 90 models: write small, study, or models' full hub ids with "
             "commas between them, such as gpt2,facebook/bart-large-cnn.",
         ),
         (
             "--carbon-suite=studdy",
-            "--carbon-suite=studdy: 'studdy' is none of the suite's models: write small, study, or models' full hub "
+            "--carbon-suite=studdy: 'studdy' is none of the suite's 90 models: write small, study, or models' full hub "
             "ids with commas between them, such as gpt2,facebook/bart-large-cnn. Did you mean study?",
         ),
         (

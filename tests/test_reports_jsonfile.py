@@ -211,6 +211,10 @@ TASK = TaskInfo(
     tokens_out=40.0,
     images=2.0,
     preparation_s=0.012,
+    new_tokens=20,
+    steps=50,
+    width=640,
+    height=480,
 )
 
 
@@ -233,8 +237,23 @@ def test_a_measurement_says_what_task_it_is_of() -> None:
         "images": 2.0,
         "seconds_audio": None,
         "preparation_s": 0.012,
+        "new_tokens": 20,
+        "steps": 50,
+        "width": 640,
+        "height": 480,
     }
     assert jsonfile.read(Path("report.json")).tests == tests
+
+
+def test_a_task_of_an_older_report_is_read() -> None:
+    """What fixes its work came later, and is not known of it."""
+    tests = (replace(RUN.tests[0], measurements=((replace(CALL, task=TASK), SLOWER),)),)
+    report = written(replace(RUN, tests=tests))
+    for name in ("new_tokens", "steps", "width", "height"):
+        del report["tests"][0]["measurements"][0]["task"][name]
+    Path("report.json").write_text(json.dumps(report), "utf-8")
+    ((found, _),) = jsonfile.read(Path("report.json")).tests[0].measurements
+    assert found.task == replace(TASK, new_tokens=None, steps=None, width=None, height=None)
 
 
 def test_what_is_unknown_is_null_never_zero() -> None:

@@ -15,7 +15,6 @@ from pytest_carbon.records import (
     Environment,
     Measurement,
     SessionResult,
-    Settings,
     SuiteVerdict,
     TestResult,
 )
@@ -180,20 +179,29 @@ def test_ai_energy_score_stands_beside_measured_gpus_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measurements", "settings", "title"),
+    ("measurements", "title"),
     [
-        (SMALL_RUN, {}, "small variants of the study's tasks (estimated, not measured)"),
-        ([measured(info(), 1.0)], {}, "the study's tasks"),
-        ([measured(info(), 1.0)], {"meter": "replay:/x/trace.jsonl"}, "the study's tasks (replayed from a trace)"),
-        ([measured(info(size=None), 1.0)], {}, "tasks"),
+        (SMALL_RUN, "small variants of the study's tasks (estimated, not measured)"),
+        ([measured(info(), 1.0)], "the study's tasks"),
+        (
+            [measured(info(), 1.0, source="replayed: nvml total energy")],
+            "the study's tasks (replayed from a trace, not measured)",
+        ),
+        (
+            [measured(info(), 1.0, environment="1x-simulated-h100-700w-gpu")],
+            "the study's tasks (simulated, not measured)",
+        ),
+        ([measured(info(size=None), 1.0)], "tasks"),
     ],
 )
 def test_the_headline_says_what_kind_of_figures_these_are(
-    measurements: list[Measurement], settings: dict[str, Any], title: str
+    measurements: list[Measurement], title: str, tmp_path: Path
 ) -> None:
-    """Nothing estimated or replayed is taken for a measurement."""
-    first = tables(run(*measurements, settings=Settings(**settings)), Page(80))[0].text
-    assert first.strip("- ") == title
+    """Nothing estimated, replayed or simulated is taken for a measurement, also when it is read from a report."""
+    result = run(*measurements)
+    write(result, tmp_path / "report.json")
+    for each in (result, read(tmp_path / "report.json")):
+        assert tables(each, Page(80))[0].text.strip("- ") == title
 
 
 def test_quiet_shows_the_tables_over_tasks() -> None:
@@ -251,6 +259,23 @@ def test_doubtful_figures_are_marked() -> None:
         "  bad                            ~9.00 Wh  3.60 g   10.0 s  3.24 kW  1.16 J/tok",
         "~ in doubt, see below: 3 of 4 (throttled, error of more than 5%, failed test)",
     ]
+
+
+def test_what_is_in_no_mean_is_counted_with_the_reason() -> None:
+    """A failure that is expected is one, too."""
+    failed, expected, elsewhere, other = (measured(info(model=f"m{i}"), 9.0) for i in range(4))
+    tests = [
+        *passing(measured(info(), 1.0)),
+        TestResult("t.py::bad", "failed", passing(failed)[0].measurements),
+        TestResult("t.py::xfail", "xfailed", passing(expected)[0].measurements),
+        *passing(replace(elsewhere, doubts=(Doubt("other-device", "the task ran on the processor"),))),
+        *passing(replace(other, task=info("image-generation", "segmind/tiny-sd", steps=2))),
+    ]
+    lines = [line.text for line in tables(replace(run(), tests=tuple(tests)), Page(200))]
+    assert (
+        "in no mean, tier or score: 1 whose test failed, 1 whose test is expected to fail,"
+        " 1 whose work ran where nothing is counted, 1 at other work than the study's"
+    ) in lines
 
 
 def test_two_own_models_of_one_class_are_told_apart() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -195,12 +196,13 @@ def test_own_models_stand_beside_the_catalogues_on_the_same_device() -> None:
         measured(info("text-generation", "distilgpt2", "wikitext", tokens_out=50.0), 90.0),
         measured(info("text-generation", "distilgpt2", "wikitext", tokens_out=None), 90.0),
         measured(info("text-generation", "distilgpt2", "wikitext", size=None), 90.0),
+        measured(info("text-generation", "distilgpt2", "wikitext", new_tokens=10, tokens_out=9.0), 90.0),
         replace(
             measured(info("text-generation", "distilgpt2", "wikitext"), 90.0),
             doubts=(Doubt("other-device", "the task ran on the processor"),),
         ),
     ],
-    ids=["more tokens", "unknown tokens", "own", "other device"],
+    ids=["more tokens", "unknown tokens", "own", "fewer tokens", "other device"],
 )
 def test_only_the_studys_work_enters_what_is_held_against_it(other: Measurement) -> None:
     """Means, tiers, ratios and scores; it is listed all the same."""
@@ -210,6 +212,36 @@ def test_only_the_studys_work_enters_what_is_held_against_it(other: Measurement)
     assert task.wh_per_1000 == pytest.approx(10.0)
     assert [score.row.model for score in scores(found)] == ["gpt2"]
     assert found.rows[1].study_wh_per_1000 is None
+
+
+SD = "runwayml/stable-diffusion-v1-5"
+AS_ASKED = {"images": 1.0, "tokens_in": 25.0, "steps": 50, "width": 512, "height": 512}
+
+
+@pytest.mark.parametrize("other", [{"steps": 2}, {"width": 256}, {"height": 768}], ids=str)
+def test_fewer_steps_are_other_work(other: dict[str, Any]) -> None:
+    """Never beside the study's figure, in no mean, and in a row of its own."""
+    of = ("image-generation", SD)
+    usual = [measured(info(*of, d, **AS_ASKED), wh) for d, wh in (("diffusiondb", 90.0), ("ImageRewardDB", 110.0))]
+    less = measured(info(*of, "stable-diffusion-prompts", **AS_ASKED | other), 4.0)
+    found = group(*usual, less)
+    (task,) = found.tasks
+    assert task.wh_per_1000 == pytest.approx(100.0)
+    assert {row.name: row.study_wh_per_1000 is None for row in found.rows} == {
+        f"{SD} · 50 steps, 512×512": False,
+        SD + " · {steps} steps, {width}×{height}".format(**AS_ASKED | other): True,
+    }
+    assert [score.row for score in scores(found)] == [row for row in found.rows if row.study_wh_per_1000 is not None]
+
+
+def test_a_small_variants_own_work_is_usual() -> None:
+    """Its steps, its size of an image and its new tokens are those that it is called with."""
+    small = {"size": "small", "images": 1.0}
+    found = group(
+        measured(info("image-generation", SD, **small, steps=4, width=16, height=16), 9.0),
+        measured(info("image-captioning", "Salesforce/blip-image-captioning-base", **small, tokens_out=4.0), 5.0),
+    )
+    assert [task.task for task in found.tasks] == ["image-captioning", "image-generation"]
 
 
 def test_given_data_are_not_the_studys() -> None:
@@ -230,6 +262,10 @@ def test_what_a_failed_test_measured_enters_no_mean() -> None:
         ("gpt2 · sst2", True, False),
         ("gpt2 · imdb", False, True),
     ]
+    assert [task.wh_per_1000 for task in found.tasks] == [pytest.approx(1.0)]
+    expected = TestResult("t.py::bad", "xfailed", ((bad, Verdict("new", "")),))
+    (found,) = groups([*passing(good), expected])
+    assert [f.unsure for f in found.figures] == [(), ("xfailed test",)]
     assert [task.wh_per_1000 for task in found.tasks] == [pytest.approx(1.0)]
     gated = replace(failed, functional_outcome="passed")
     (found,) = groups([*passing(good), gated])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -107,6 +108,31 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     for name, parameter in first.named_parameters():
         assert torch.equal(parameter, again.get_parameter(name)), name
     assert not torch.equal(first.classifier[1].weight, other.classifier[1].weight)
+
+
+@pytest.mark.parametrize("id", [RESNET, "gpt2", "runwayml/stable-diffusion-v1-5"])
+def test_what_others_draw_is_what_they_would_have_drawn(id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of torch, numpy and Python, whatever the libraries draw while a model is made, and where one cannot be."""
+    import numpy as np
+    import torch
+
+    def drawn() -> list[object]:
+        return [torch.rand(2).tolist(), np.random.rand(), random.random()]
+
+    def seed() -> None:
+        torch.manual_seed(7)
+        np.random.seed(7)
+        random.seed(7)
+
+    seed()
+    expected = drawn()
+    seed()
+    small(id)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/nowhere")
+    with pytest.raises(UsageProblem, match="HF_HUB_OFFLINE"):
+        small(id, size="study", weights="hub")
+    assert drawn() == expected
 
 
 @pytest.mark.parametrize("id", ["google/mobilenet_v1_0.75_192", RESNET])

@@ -280,6 +280,9 @@ def test_counts_are_means_of_the_calls_since_the_reset() -> None:
     task.reset()
     task()
     assert task.info().tokens_in == 4
+    task.count_anew()
+    task()
+    assert (task.calls, task.info().tokens_in) == (1, 6)  # the inputs go on
 
 
 def test_what_a_model_does_not_hear_is_not_counted() -> None:
@@ -451,6 +454,7 @@ def test_a_users_own_model_is_called_as_it_is() -> None:
         tokens_in=9,
         tokens_out=3,
         preparation_s=info.preparation_s,
+        new_tokens=3,
     )
     task.free()
     assert model.training

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pytest_carbon.meters.protocol import Observation
-from pytest_carbon.records import Domain, Edge, Gpu, Kind, MeterError
+from pytest_carbon.records import REPLAYED, Domain, Edge, Gpu, Kind, MeterError
 
 FORMAT = "pytest-carbon-trace/1"
 
@@ -222,7 +222,11 @@ def _tracks(header: _Line) -> list[_Track]:
             raise line.problem(f'kind {kind!r} of {name} is neither "measured" nor "estimated"')
         if any(track.domain.name == name for track in tracks):
             raise line.problem(f"{name} is there twice")
-        domain = Domain(name, "measured" if kind == "measured" else "estimated", line.text("source"))
+        domain = Domain(
+            name,
+            "measured" if kind == "measured" else "estimated",
+            REPLAYED + line.text("source").removeprefix(REPLAYED),
+        )
         tracks.append(_Track(domain, _gpu(domain, line)))
     return tracks
 

@@ -43,6 +43,8 @@ from pytest_carbon.reports.text import NBSP, change, quantities
 
 FORMAT = "pytest-carbon/1"
 
+_WORK = ("new_tokens", "steps", "width", "height")
+
 _encode = json.JSONEncoder(allow_nan=False).encode
 
 
@@ -224,6 +226,10 @@ def _task(task: TaskInfo) -> dict[str, Any]:
         "images": _finite(task.images),
         "seconds_audio": _finite(task.seconds_audio),
         "preparation_s": _finite(task.preparation_s),
+        "new_tokens": task.new_tokens,
+        "steps": task.steps,
+        "width": task.width,
+        "height": task.height,
     }
 
 
@@ -520,6 +526,7 @@ def _read_task(task: _Object | None) -> TaskInfo | None:
         images=task.number_or_none("images"),
         seconds_audio=task.number_or_none("seconds_audio"),
         preparation_s=task.number_or_none("preparation_s"),
+        **{name: task.count_or_none(name) for name in _WORK if task.has(name)},  # which came later
     )
 
 

@@ -23,7 +23,7 @@ from pytest_carbon.reports.text import (
 )
 from pytest_carbon.tasks import comparison
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS, WHY_ABSOLUTE_FIGURES_DIFFER
-from pytest_carbon.tasks.comparison import Claim, Group, ModelRow, Score, TaskRow
+from pytest_carbon.tasks.comparison import Claim, Figure, Group, ModelRow, Score, TaskRow
 
 _LEAST_NAME = 24
 """Columns of a name below which a column of figures is given up instead."""
@@ -63,12 +63,11 @@ def tables(result: SessionResult, page: Page, *, quiet: bool = False) -> list[Li
 
     ``quiet``: only the tables over tasks, and none of a user's own models. No line is wider than the page.
     """
-    replayed = "replay:" in result.settings.meter
     lines: list[Line] = []
     for group in comparison.groups(result.tests):
         if quiet and not group.tasks:
             continue
-        lines += _headline(group, page, replayed=replayed)
+        lines += _headline(group, page)
         titles: set[str] = set()
         if group.small or not group.tasks:
             of_models = _by_cell(group, page) if group.small else _by_model(group, page)
@@ -93,12 +92,27 @@ def _in_doubt(group: Group, *, quiet: bool) -> Iterable[str]:
         why = ", ".join(dict.fromkeys(reason for f in doubted for reason in f.unsure))
         below = "" if quiet else ", see below"
         yield f"{_DOUBTED} in doubt{below}: {len(doubted)} of {len(group.figures)} ({why})"
-    if out := [f for f in group.figures if not f.sound]:
-        yield f"in no mean, tier or score: {len(out)} whose test failed, or whose work ran where nothing is counted"
+    out = Counter(_why_out(f) for f in group.figures)
+    del out[None]
+    if out:
+        yield f"in no mean, tier or score: {', '.join(f'{count} {why}' for why, count in out.items())}"
 
 
-def _headline(group: Group, page: Page, *, replayed: bool) -> list[Line]:
-    how = " (estimated, not measured)" if group.estimated else " (replayed from a trace)" if replayed else ""
+def _why_out(figure: Figure) -> str | None:
+    """Why a figure of the catalogue's is in no mean; None where it is in one, or is a user's own."""
+    if figure.failed:
+        return "whose test failed" if figure.failed == "failed test" else "whose test is expected to fail"
+    if not figure.sound:
+        return "whose work ran where nothing is counted"
+    if not figure.own and figure.task.name in TASKS and not figure.usual:
+        return "at other work than the study's"
+    return None
+
+
+def _headline(group: Group, page: Page) -> list[Line]:
+    how = " (simulated, not measured)" if group.simulated else ""
+    if group.estimated or group.replayed:
+        how = " (estimated, not measured)" if group.estimated else " (replayed from a trace, not measured)"
     what = "tasks" if not group.tasks else "the study's tasks"
     if group.small:
         what = "small variants of the study's tasks"

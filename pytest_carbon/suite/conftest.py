@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,6 +18,9 @@ SMALL_TIMES = {"warmup": 0.2, "min_time": 0.4, "max_time": 2.0}
 """Seconds, for what takes a few milliseconds a call: the whole small suite in about a minute."""
 OVERHEAD_S = 30.0
 """What a test takes besides its calls, about: building its model, warming up, waiting for quiet."""
+
+
+_NOTHING_LEFT = pytest.StashKey[list[str]]()
 
 
 class Cell(NamedTuple):
@@ -49,11 +55,18 @@ def cells(settings: Settings) -> list[Cell]:
     return [Cell(*cell, small=False) for cell in catalogue.cells(models=models)]
 
 
+def kinds() -> dict[str, list[str]]:
+    """What ``-m`` takes, by what it is a name of."""
+    return {
+        "task": list(catalogue.TASKS),
+        "modality": sorted({task.modality for task in catalogue.TASKS.values()}),
+        "data set": sorted({name for task in catalogue.TASKS.values() for name in task.datasets}),
+        "model": list(catalogue.models()),
+    }
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    modalities = sorted({task.modality for task in catalogue.TASKS.values()})
-    datasets = sorted({name for task in catalogue.TASKS.values() for name in task.datasets})
-    kinds = {"task": catalogue.TASKS, "modality": modalities, "data set": datasets, "model": catalogue.models()}
-    for kind, names in kinds.items():
+    for kind, names in kinds().items():
         for name in names:
             config.addinivalue_line("markers", f"{name}: a {kind} of pytest_carbon.suite")
 
@@ -67,17 +80,99 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
+    """Weigh the tests, and say why none is left: an expression with a mistake in it selects nothing without a word.
+
+    Raises pytest.UsageError for a name in ``-m`` that nothing has, where it is near to one of the suite's, or leaves
+    nothing. Markers of a project's own, registered or on any of its tests, are none of the suite's business.
+    """
+    found = {item: cell for item in items if (cell := _cell(item)) is not None}
+    _weigh(config, found)
+    expression = getattr(config.option, "markexpr", "")
+    worker = hasattr(config, "workerinput")  # which an exception ends without a word
+    unknown = _unknown(config, items, expression) if found and expression and not worker else []
+    for name in unknown:
+        if _is_misspelt(name):
+            raise pytest.UsageError(_no_such(name, expression))
+    yield
+    if found and not items:
+        if unknown:
+            raise pytest.UsageError(_no_such(unknown[0], expression))
+        config.stash[_NOTHING_LEFT] = _why_nothing(config, list(found.values()))
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    return config.stash.get(_NOTHING_LEFT, [])
+
+
+def _cell(item: pytest.Item) -> Cell | None:
+    cell = getattr(getattr(item, "callspec", None), "params", {}).get("cell")
+    return cell if isinstance(cell, Cell) else None
+
+
+def _weigh(config: pytest.Config, found: Mapping[pytest.Item, Cell]) -> None:
     """Where the calls are counted, tests take as unequally long as in the study: the time left is told by that."""
     queries = options.settings(config).queries
     if queries is None:
         return
     seconds = {(c.task, c.dataset, c.model): c.seconds_per_1000 / 1000 for c in catalogue.study_cells()}
-    for item in items:
-        cell = getattr(getattr(item, "callspec", None), "params", {}).get("cell")
-        if isinstance(cell, Cell):
-            call_s = 0.0 if cell.small else seconds.get((cell.task, cell.dataset, cell.model), 0.0)
-            item.stash[WEIGHT] = OVERHEAD_S + queries * call_s
+    for item, cell in found.items():
+        call_s = 0.0 if cell.small else seconds.get((cell.task, cell.dataset, cell.model), 0.0)
+        item.stash[WEIGHT] = OVERHEAD_S + queries * call_s
+
+
+def _words(expression: str) -> list[str]:
+    """The names in an expression of ``-m`` or ``-k``, as pytest reads them."""
+    plain = re.sub(r"\([^()]*=[^()]*\)", " ", expression)  # device(name="x")
+    return [word for word in re.findall(r"[\w:+\-.\[\]\\/]+", plain) if word not in ("and", "or", "not")]
+
+
+def _unknown(config: pytest.Config, items: Iterable[pytest.Item], expression: str) -> list[str]:
+    """The names that are neither registered nor on any test that was collected."""
+    registered = {re.split(r"[:(]", line)[0].strip() for line in config.getini("markers")}
+    known = {mark.name for item in items for mark in item.iter_markers()} | registered
+    return [name for name in _words(expression) if name not in known]
+
+
+def _is_misspelt(word: str) -> bool:
+    """Whether it is all but one of the suite's names: ``not large`` may be a project's own."""
+    names = [*(name for names in kinds().values() for name in names), *catalogue.ELSEWHERE]
+    names += [id.rpartition("/")[2] for id in catalogue.models()]
+    return bool(get_close_matches(word.lower(), map(str.lower, names), n=1, cutoff=0.8))
+
+
+def _near(word: str) -> str:
+    names = [name for kind, names in kinds().items() if kind != "model" for name in names]
+    return catalogue.task_meant(word, names) or catalogue.models_meant(word, catalogue.models())
+
+
+def _no_such(name: str, expression: str) -> str:
+    of = kinds()
+    return (
+        f"-m {expression!r}: no test has a marker {name!r}. The suite's are its tasks ({', '.join(of['task'])}),"
+        f" modalities ({', '.join(of['modality'])}), data sets ({', '.join(of['data set'])}) and models, by their full"
+        f" hub ids (pytest --markers lists all).{_near(name)} A marker of your own: register it, under markers in"
+        " pytest's configuration"
+    )
+
+
+def _why_nothing(config: pytest.Config, cells: Sequence[Cell]) -> list[str]:
+    """A hint where the selection leaves no test, of the suite or any other."""
+    option, suite = config.option, options.settings(config).suite
+    asked = {flag: getattr(option, name, "") for flag, name in (("-m", "markexpr"), ("-k", "keyword"))}
+    given = " and ".join(f"{flag} {text!r}" for flag, text in asked.items() if text)
+    if not given:
+        return []
+    ids = " ".join(each.id.lower() for each in cells)
+    near = next((text for word in _words(asked["-k"]) if word.lower() not in ids and (text := _near(word))), "")
+    which = suite if isinstance(suite, str) else ",".join(suite)
+    more = "" if suite == "study" else f"; --carbon-suite=study has {len(catalogue.cells())}"
+    return [
+        f"carbon: with {given} there is none of the {len(cells)} tests of --carbon-suite={which}{more}."
+        f" Ids look like test_task[{cells[0].id}]: -k finds parts of them, -m a whole task, data set, model or"
+        f" modality.{near}"
+    ]
 
 
 @pytest.fixture(scope="session")

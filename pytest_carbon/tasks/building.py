@@ -171,12 +171,7 @@ def _of_catalogue(
     seed: int,
 ) -> tuple[type[ModelTask], dict[str, Any]]:
     """What calls the model, and the model with all that belongs to it."""
-    import torch
-
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
-        built = models.build(
-            model_id, task=task.name, weights=weights, size=size, dtype=dtype, device=device, seed=seed
-        )
+    built = models.build(model_id, task=task.name, weights=weights, size=size, dtype=dtype, device=device, seed=seed)
     if task.kind == "diffuse":
         tokenizer = tokenizer or built.model.tokenizer
     elif task.modality != "image" and tokenizer is None:

@@ -338,6 +338,25 @@ def task_meant(name: str, names: Iterable[str]) -> str:
     return did_you_mean(name, names)
 
 
+def models_meant(text: str, ids: Iterable[str]) -> str:
+    """``" Did you mean facebook/bart-large-cnn?"``: a hub id with or without its organisation, a part of some, or what
+    is near to one. Nothing where there is none."""
+    from difflib import get_close_matches
+
+    wanted, ids = text.lower(), list(ids)
+    bare = {id: id.rpartition("/")[2].lower() for id in ids}
+    found = [id for id in ids if wanted.rpartition("/")[2] == bare[id]]
+    if not found and len(wanted) >= 3:
+        having = (id for id in ids if wanted in id.lower())
+        found = sorted(having, key=lambda id: (not bare[id].startswith(wanted), len(id), id))
+    if not found:
+        named = {name: id for id in ids for name in (bare[id], id.lower())}
+        found = [named[name] for name in get_close_matches(wanted, named, n=1)]
+    *others, last = found[:3] or [""]
+    before = f"{', '.join(others)} or " if others else ""
+    return f" Did you mean {before}{last}?" if last else ""
+
+
 def find_task(name: str) -> Task:
     """Raises UsageProblem, naming what there is, for a task that is not there."""
     if name not in TASKS:
@@ -354,7 +373,7 @@ def find_model(id: str, task: str | None = None) -> Model:
         where = ", ".join(models()[id].tasks)
         raise UsageProblem(f"{id!r} is a model for {where}, not for {task}; for that there are {', '.join(of_task)}")
     there = f"for {task} there are {', '.join(of_task)}" if task else f"there are {len(of_task)}, by their hub ids"
-    raise UsageProblem(f"there is no model {id!r} in the catalogue; {there}.{did_you_mean(id, of_task)}")
+    raise UsageProblem(f"there is no model {id!r} in the catalogue; {there}.{models_meant(id, of_task)}")
 
 
 def find_dataset(task: str, name: str) -> str:

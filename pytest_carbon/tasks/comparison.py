@@ -12,9 +12,9 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pytest_carbon.records import Measurement, TaskInfo, TestResult
+from pytest_carbon.records import REPLAYED, Measurement, TaskInfo, TestResult
 from pytest_carbon.tasks.catalogue import TASKS, AiEnergyScore, study_cells
 from pytest_carbon.tasks.generation import NEW_TOKENS
 
@@ -31,6 +31,8 @@ PREPARING = 0.05
 """The share of a call's time from which on preparing its input is told."""
 NOT_ITS_OWN = "other-device"
 """The doubt of a figure that is no energy of the work at all."""
+
+_FAILED = {"failed": "failed test", "error": "failed test", "xfailed": "xfailed test"}
 
 Outcome = Literal["holds", "does not hold", "not measured here"]
 Unit = Literal["token", "image", "second of audio"]
@@ -58,8 +60,8 @@ class Figure:
     emissions_g: float | None
     gpu_j: float | None
     """Of the measured GPUs alone; None where there are none."""
-    failed: bool
-    """Whether its test failed, whatever the gate says."""
+    failed: str | None
+    """``failed test``, whatever the gate says, or ``xfailed test``; None: it passed."""
     doubts: tuple[str, ...]
     """The codes of those about the figure itself."""
 
@@ -78,7 +80,7 @@ class Figure:
         """Why the figure is to be taken with care."""
         vague = self.error is not None and self.error > MOST_ERROR
         return (
-            *(("failed test",) if self.failed else ()),
+            *((self.failed,) if self.failed else ()),
             *((f"error of more than {MOST_ERROR:.0%}",) if vague else ()),
             *self.doubts,
         )
@@ -95,12 +97,22 @@ class Figure:
         return None if tokens is None else tokens / self.task.batch_size
 
     @property
+    def fixed(self) -> tuple[float | None, ...]:
+        """What fixes the work of a call besides its input: new tokens, steps, width and height of an image."""
+        return self.new_tokens, self.task.steps, self.task.width, self.task.height
+
+    @property
     def usual(self) -> bool:
-        """Whether it is the work that the catalogue describes: its data sets' inputs, its number of new tokens."""
+        """Whether it is the work that the catalogue describes: its data sets' inputs, its number of new tokens, its
+        steps, its size of an image."""
         info = self.task
         if info.name not in TASKS or info.data == "given":
             return False
-        return info.name not in NEW_TOKENS or self.new_tokens == NEW_TOKENS[info.name]
+        call = _call_of(info)
+        if info.name in NEW_TOKENS and self.new_tokens != call.get("max_new_tokens", NEW_TOKENS[info.name]):
+            return False
+        asked = {"num_inference_steps": info.steps, "width": info.width, "height": info.height}
+        return all(value is None or value == call.get(name, value) for name, value in asked.items())
 
     @property
     def counted(self) -> tuple[Unit, float] | None:
@@ -116,6 +128,14 @@ class Figure:
             if count := counts[unit]:
                 return unit, count
         return None
+
+
+def _call_of(info: TaskInfo) -> Mapping[str, Any]:
+    """One call at the model's own defaults; empty for a model that is not in the catalogue."""
+    from pytest_carbon.tasks.architectures import ARCHITECTURES
+
+    design = ARCHITECTURES.get(info.model)
+    return {} if design is None else design.sized(info.size or "study")[2]
 
 
 def figure(test: TestResult, measurement: Measurement) -> Figure | None:
@@ -141,7 +161,7 @@ def figure(test: TestResult, measurement: Measurement) -> Figure | None:
         seconds=seconds,
         emissions_g=measurement.emissions_g_per_call,
         gpu_j=math.fsum(gpus) if gpus else None,
-        failed=(test.functional_outcome or test.outcome) in ("failed", "error"),
+        failed=_FAILED.get(test.functional_outcome or test.outcome),
         doubts=tuple(dict.fromkeys(doubt.code for doubt in measurement.doubts if doubt.of_figure)),
     )
 
@@ -270,6 +290,16 @@ class Group:
         return self.environment.endswith("-estimated")
 
     @property
+    def replayed(self) -> bool:
+        """Whether a trace was played in place of a meter."""
+        return any(REPLAYED in f.source for f in self.figures)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the GPU was none: the simulated driver's say so in their names."""
+        return "x-simulated-" in self.environment
+
+    @property
     def comparable(self) -> bool:
         """Whether the study's figures may stand beside these: its models at their size, one input a call."""
         return any(row.as_studied for row in self.rows)
@@ -346,7 +376,7 @@ def _rows(figures: Iterable[Figure]) -> list[ModelRow]:
     for each in figures:
         same = found.setdefault((each.task.name, each.task.model, each.own), [])
         for row in same:
-            other_work = any(f.task.dataset == each.task.dataset or f.new_tokens != each.new_tokens for f in row)
+            other_work = any(f.task.dataset == each.task.dataset or f.fixed != each.fixed for f in row)
             if not each.own and each.sound and row[0].sound and not other_work:
                 row.append(each)
                 break
@@ -364,7 +394,7 @@ def _labels(rows: Sequence[Sequence[Figure]], *, own: bool) -> list[str]:
     if len(rows) == 1:
         return [""]
     of_work: tuple[Callable[[Figure], str], ...] = (
-        lambda f: "" if f.new_tokens is None else f"{f.new_tokens:g} new tokens",
+        lambda f: _told(f.fixed),
         lambda f: f.task.dataset or "",
     )
     of_test: tuple[Callable[[Figure], str], ...] = (
@@ -378,6 +408,18 @@ def _labels(rows: Sequence[Sequence[Figure]], *, own: bool) -> list[str]:
         if len({*labels}) == len(labels):
             break
     return labels
+
+
+def _told(fixed: tuple[float | None, ...]) -> str:
+    """``10 new tokens``; ``2 steps, 512×512``."""
+    tokens, steps, width, height = fixed
+    return ", ".join(
+        [
+            *([] if tokens is None else [f"{tokens:g} new tokens"]),
+            *([] if steps is None else [f"{steps:g} step{'s' * (steps != 1)}"]),
+            *([] if width is None or height is None else [f"{width:g}×{height:g}"]),
+        ]
+    )
 
 
 def _sorted(rows: Sequence[ModelRow]) -> tuple[ModelRow, ...]:

@@ -97,7 +97,7 @@ def build(
             'a small variant has no checkpoint: weights="hub" needs size="study"; weights="random" builds either'
         )
     design = architecture(model_id)
-    with silent(*(["diffusers"] if _is_pipeline(design) else [])):
+    with silent(*(["diffusers"] if _is_pipeline(design) else [])), _own_chance(device, seed):
         checkpoint = _checkpoint(model_id, design, weights) if size == "study" else None
         if checkpoint is not None:
             model = _load(checkpoint, design, dtype, device)
@@ -332,17 +332,43 @@ def _let_transformers_finish(model: Any, seed: int) -> None:
     It leaves alone what it finds marked as initialised, which the matrices are: its own spread may be anything
     (1e-10 for BLIP's images). Should the marks have another name one day, the matrices are drawn once more.
     """
-    import torch
     from torch import nn
 
     for module in model.modules():
         module.__dict__.pop("_is_hf_initialized", None)
         if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)) or type(module).__name__ == "Conv1D":
             module.weight._is_hf_initialized = True
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if model.device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with _own_chance(model.device.type, seed):
         model.initialize_weights()
     model.tie_weights()
+
+
+@contextmanager
+def _own_chance(device: str, seed: int) -> Iterator[None]:
+    """torch draws with ``seed`` within; afterwards its generators are where they were, those of Python and numpy, too.
+
+    Of the devices only those that are drawn on: ``torch.manual_seed`` would seed every GPU of the machine.
+    """
+    import random
+
+    import numpy as np
+    import torch
+
+    accelerator = {"cuda": torch.cuda, "mps": torch.mps}.get(device)
+    state = torch.get_rng_state()
+    there = accelerator.get_rng_state() if accelerator else None
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        torch.default_generator.manual_seed(seed)
+        if accelerator:
+            accelerator.manual_seed(seed)
+        yield
+    finally:
+        torch.set_rng_state(state)
+        if accelerator:
+            accelerator.set_rng_state(there)
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def _kept_in_fp32(model: Any, dtype: str) -> set[str]:

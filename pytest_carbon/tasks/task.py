@@ -125,9 +125,19 @@ class ModelTask:
 
     # --- for those who call
 
+    @property
+    def calls(self) -> int:
+        """So many since counting began."""
+        return self._calls
+
     def reset(self) -> None:
         """Begin anew: with the first input, and nothing counted."""
         self._next: int = 0
+        self.count_anew()
+
+    def count_anew(self) -> None:
+        """Count from here on: what a call took in and gave is the mean of those that follow."""
+        self._begin = self._next
         self._calls: int = 0
         self._tokens_in: float = 0
         self._tokens_out: float = 0
@@ -154,7 +164,7 @@ class ModelTask:
         return result
 
     def info(self) -> TaskInfo:
-        """What this task is, and, in the mean of its calls since :meth:`reset`, what a call took in and gave."""
+        """What this task is, and, in the mean of its calls since counting began, what a call took in and gave."""
         calls = self._calls
 
         def per_call(total: float) -> float | None:
@@ -175,6 +185,10 @@ class ModelTask:
             images=float(self.images * self.batch_size) if calls and self.images else None,
             seconds_audio=per_call(self._seconds_audio),
             preparation_s=per_call(self._preparation_s) if self.prepares else None,
+            new_tokens=self.new_tokens,
+            steps=self.steps,
+            width=self.width,
+            height=self.height,
         )
 
     def free(self) -> None:
@@ -209,11 +223,12 @@ class ModelTask:
         """Mean tokens of the texts of the calls so far, where the model tokenises them itself."""
         if self.prepares or self.tokenizer is None or not self._calls:
             return None
-        texts = [text for sample in self.samples[: self._calls * self.batch_size] for text in _texts(sample)]
+        count = min(len(self.samples), self._calls * self.batch_size)
+        taken = [self.samples[(self._begin + i) % len(self.samples)] for i in range(count)]
+        texts = [text for sample in taken for text in _texts(sample)]
         if not texts:
             return None
-        samples = min(len(self.samples), self._calls * self.batch_size)
-        return sum(map(len, self.tokenizer(texts, truncation=True)["input_ids"])) / samples * self.batch_size
+        return sum(map(len, self.tokenizer(texts, truncation=True)["input_ids"])) / count * self.batch_size
 
 
 def _texts(sample: Sample) -> list[str]:

@@ -65,8 +65,95 @@ def test_it(carbon, carbon_task):
         "images": None,
         "seconds_audio": None,
         "preparation_s": None,
+        "new_tokens": None,
+        "steps": None,
+        "width": None,
+        "height": None,
     }
     assert run.measurement("test_it", "plain")["task"] is None
+
+
+def test_a_task_that_is_called_inside_is_told_too(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """Once for each call that is measured: in a lambda, a window, or a marked test without the fixture."""
+    pytester.makepyfile(f"""{DRAWING}
+@pytest.fixture
+def task(carbon_task):
+    return carbon_task("summarization", model=summarize, data=["a text", "another"])
+
+def test_lambda(carbon, task):
+    carbon(lambda: task())
+
+def test_window(carbon, task):
+    task()
+    with carbon.window("x", calls=3):
+        for _ in range(3):
+            task()
+
+@pytest.mark.carbon_budget(energy="9 J")
+def test_marked(task):
+    task()
+
+@pytest.mark.carbon_budget(energy="9 J")
+def test_made_inside(carbon_task):
+    carbon_task("summarization", model=summarize, data=["a text"])()
+""")
+    run = run_carbon()
+    assert run.outcomes() == {"passed": 4}, run.text
+    for test, name in (("lambda", "call"), ("window", "x"), ("marked", "call"), ("made_inside", "call")):
+        task = run.measurement(f"test_{test}", name)["task"]
+        assert (task["name"], task["tokens_out"]) == ("summarization", 4.0), test
+
+
+def test_what_is_no_call_of_one_task_has_none(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """Two tasks, none, or one that was called more often, or less, than is counted: its figures are not the call's."""
+    pytester.makepyfile(f"""{DRAWING}
+@pytest.fixture
+def task(carbon_task):
+    return carbon_task("summarization", model=summarize, data=["a text"])
+
+def test_two(carbon, carbon_task, task):
+    other = carbon_task("text-generation", model=summarize, data=["a text"])
+    carbon(lambda: (task(), other()))
+    with carbon.window("none"):
+        summarize("a")
+    with carbon.window("one of them"):
+        other()
+
+def test_twice(carbon, task):
+    carbon(lambda: (task(), task()))
+    with carbon.window("tokens", calls=4):
+        task()
+""")
+    run = run_carbon()
+    assert run.outcomes() == {"passed": 2}, run.text
+    found = {(t["nodeid"][-5:], m["name"]): m["task"] for t in run.report["tests"] for m in t["measurements"]}
+    assert {key for key, task in found.items() if task} == {("t_two", "one of them")}
+    assert found["t_two", "one of them"]["name"] == "text-generation"
+    assert len(found) == 5
+
+
+def test_counts_are_those_of_the_calls_that_are_measured(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """The warm-up's are none of them, and what is measured begins with the first input."""
+    pytester.makepyfile("""
+from battery import draw
+from types import SimpleNamespace
+
+given = []
+
+def counting(text):
+    draw(1.0)
+    given.append(text)
+    return SimpleNamespace(tokens_in=len(text), tokens_out=1)
+
+def test_it(carbon, carbon_task):
+    texts = ["a", "bb", "ccc", "dddd", "eeeee"]
+    carbon.run(carbon_task("summarization", model=counting, data=texts), queries=2)
+    assert len(given) > 2
+    assert given[-2:] == texts[:2]
+""")
+    run = run_carbon()
+    assert run.outcomes() == {"passed": 1}, run.text
+    assert run.measurement("test_it")["task"]["tokens_in"] == 1.5
 
 
 MODEL = """
@@ -246,6 +333,41 @@ def test_it(carbon, device):
     stored = "".join(path.read_text("utf-8") for path in (pytester.path / "carbon-baselines").rglob("*.jsonl"))
     assert "test_it[cuda]" in stored
     assert "test_it[cpu]" not in stored
+
+
+def test_a_task_on_the_gpu_is_not_charged_with_a_processor(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """The reverse: the estimate knows nothing of a GPU's work."""
+    pytester.makepyfile(
+        test_it="""
+import pytest
+from pytest_carbon import TaskInfo
+
+class Task:
+    def __init__(self, device):
+        self.device = device
+    def __call__(self):
+        return sum(range(20_000))
+    def reset(self):
+        pass
+    def info(self):
+        return TaskInfo("mine", "Model", None, "own", "given", "fp32", self.device, 1)
+
+@pytest.mark.parametrize("device", ["cuda", "mps", "cpu", None])
+def test_it(carbon, device):
+    carbon(Task(device))
+"""
+    )
+    run = run_carbon("--carbon-meter=estimate", "--carbon-min-time=0.1", "--carbon-max-time=1")
+    assert run.outcomes() == {"passed": 4}, run.text
+    doubts = {t["nodeid"].partition("[")[2][:-1]: t["measurements"][0]["doubts"] for t in run.report["tests"]}
+    told = {id: [d["text"] for d in found if d["code"] == "other-device"] for id, found in doubts.items()}
+    assert [id for id, texts in told.items() if texts] == ["cuda", "mps"]
+    assert told["cuda"][0].startswith("the task ran on the GPU (cuda), and what is counted is cpu:0 (estimated: ")
+    assert told["cuda"][0].endswith(
+        ": not the energy of its work. Count the GPU (--carbon-meter=auto, --carbon-gpus=used and --carbon-domains=auto"
+        " do where it can be read; pytest-carbon doctor says why it cannot), or run the task on the processor"
+        " (device='cpu')"
+    )
 
 
 @pytest.mark.usefixtures("a_model")

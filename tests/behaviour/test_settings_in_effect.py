@@ -213,7 +213,7 @@ def test_a_replayed_trace(run_carbon: CarbonRunner, pytester: pytest.Pytester, t
         test_it="import time\ndef test_it(carbon):\n    carbon.run(time.sleep, (0.01,), min_time=0.05, max_time=5)\n"
     )
     found = run_carbon("--carbon-meter=replay:trace.jsonl").measurement("test_it")
-    assert found["domains"][0]["source"] == "a trace"
+    assert found["domains"][0]["source"] == "replayed: a trace"
     assert found["domains"][0]["mean_power_w"] == pytest.approx(100, rel=0.5)
     assert found["energy_j_per_call"] >= 1.0
 

@@ -105,8 +105,100 @@ def test_a_model_that_is_not_there_stops_the_run_before_it_begins(collect: Colle
     """With exit status 4, and a near match."""
     run = collect._pytester.runpytest_inprocess(*OTHERS_OFF, *SUITE, option)
     assert run.ret == pytest.ExitCode.USAGE_ERROR
-    assert "'gpt-2' is none of the suite's models" in run.stderr.str()
+    assert "'gpt-2' is none of the suite's 90 models: write small, study, or" in run.stderr.str()
     assert "Did you mean gpt2?" in run.stderr.str()
+
+
+@pytest.mark.parametrize(
+    ("suite", "texts"),
+    [
+        (
+            "small,gpt2",
+            (
+                "small is a suite of its own, and stands alone: write small, study, or models' full hub ids with",
+                "with commas between them, such as gpt2,facebook/bart-large-cnn. A model among others is selected with",
+            ),
+        ),
+        (
+            "bert-base",
+            (
+                "'bert-base' is none of the suite's 90 models: write small, study, or models' full hub ids",
+                "Did you mean bert-base-cased, bert-base-uncased or dslim/bert-base-NER?",
+            ),
+        ),
+        ("bart-large-cnn", ("Did you mean facebook/bart-large-cnn?",)),
+        ("studdy", ("Did you mean study?",)),
+        ("summarization", ("'summarization' is a task: write small", "with -m: --carbon-suite=study -m summarization")),
+        (",", ("--carbon-suite", "write small, study, or models' full hub ids")),
+    ],
+)
+def test_what_suite_takes_is_told(collect: Collect, suite: str, texts: tuple[str, ...]) -> None:
+    """With the models that may be meant, their organisation given or not."""
+    run = collect._pytester.runpytest_inprocess(*OTHERS_OFF, *SUITE, f"--carbon-suite={suite}")
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    for text in texts:
+        assert text in " ".join(run.stderr.str().split())
+
+
+# --- selections with a mistake in them -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "name", "near"),
+    [
+        ("sumarization", "sumarization", " Did you mean summarization?"),
+        ("not sumarization", "sumarization", " Did you mean summarization?"),
+        ("text and (gpt2 or bart-large-cnn)", "bart-large-cnn", " Did you mean facebook/bart-large-cnn?"),
+        ("question-answering", "question-answering", " Did you mean extractive-question-answering?"),
+        ("squadv2 and text", "squadv2", " Did you mean squad_v2?"),
+        ("nothing-like-it", "nothing-like-it", ""),
+    ],
+)
+def test_a_name_that_no_test_has_is_refused(collect: Collect, expression: str, name: str, near: str) -> None:
+    """It would select nothing, or all, without a word: what there is, and what may be meant."""
+    collect._pytester.makeini("[pytest]")
+    run = collect._pytester.runpytest_inprocess(*OTHERS_OFF, "--collect-only", "-q", *SUITE, "-m", expression)
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    said = " ".join(run.stderr.str().split())
+    assert (
+        f"-m {expression!r}: no test has a marker {name!r}. The suite's are its tasks (text-classification, ex" in said
+    )
+    assert "modalities (audio, image, multimodal, text), data sets (ImageRewardDB, bookcorpus, " in said
+    assert f"(pytest --markers lists all).{near} A marker of your own: register it, under markers in pytest's" in said
+
+
+@pytest.mark.parametrize(
+    ("expression", "count"),
+    [("not slow", 16), ("not large", 16), ("slow", 0), ("mine", 1), ("mine or gpt2", 2), ("mine(kind='fast')", 1)],
+)
+def test_a_projects_own_markers_are_left_alone(collect: Collect, expression: str, count: int) -> None:
+    """Those that it has registered or that its tests have, and those that select all."""
+    pytester = collect._pytester
+    pytester.makeini("[pytest]\nmarkers =\n    slow(why): takes long\nfilterwarnings = ignore")
+    pytester.makepyfile("import pytest\n\n@pytest.mark.mine(kind='fast')\ndef test_it():\n    pass\n")
+    run = pytester.runpytest_inprocess(*OTHERS_OFF, "--collect-only", "-q", "-m", expression, ".", *SUITE)
+    assert run.ret in (0, pytest.ExitCode.NO_TESTS_COLLECTED), run.stderr.str()
+    assert len([line for line in run.outlines if "::" in line]) == count
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("-k", "sumarization"), "with -k 'sumarization' there is none of the 15 tests of --carbon-suite=small;"),
+        (("-k", "sumarization"), "modality. Did you mean summarization?"),
+        (("-m", "squad_v2"), "with -m 'squad_v2' there is none of the 15 tests of --carbon-suite=small;"),
+        (("-m", "squad_v2"), "--carbon-suite=study has 314. Ids look like test_task[text-classification-sst2-distilbe"),
+        (
+            ("-m", "squad", "-k", "gpt2", "--carbon-suite=study"),
+            "with -m 'squad' and -k 'gpt2' there is none of the 314 tests",
+        ),
+    ],
+)
+def test_nothing_left_is_explained(collect: Collect, args: tuple[str, ...], said: str) -> None:
+    """How ids look, and where there is more."""
+    run = collect._pytester.runpytest_inprocess(*OTHERS_OFF, "--collect-only", *SUITE, *args)
+    assert run.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert said in " ".join(run.stdout.str().split())
 
 
 def every_name() -> list[str]:
@@ -250,7 +342,7 @@ def times(run_suite: CarbonRunner, pytester: pytest.Pytester, *args: str) -> dic
 
         run = Measurer.run
 
-        def told(self, name, fn, args, kwargs, *, setup=None, protocol):
+        def told(self, name, fn, args, kwargs, *, setup=None, protocol, begin):
             p = protocol
             pathlib.Path("told.json").write_text(
                 json.dumps([p.warmup_s, p.rounds, p.min_time_s, p.max_time_s, p.queries])

@@ -418,8 +418,8 @@ _METER = "write auto, nvml, rapl, estimate or replay:FILE, or several joined by 
         ),
         (
             "--carbon-suite=gpt2,",
-            "--carbon-suite=gpt2,: '' is none of the suite's 90 models: write small, study, or models' full hub ids with "
-            "commas between them, such as gpt2,facebook/bart-large-cnn.",
+            "--carbon-suite=gpt2,: '' is none of the suite's 90 models: write small, study, or models' full hub ids "
+            "with commas between them, such as gpt2,facebook/bart-large-cnn.",
         ),
         (
             "--carbon-suite=studdy",

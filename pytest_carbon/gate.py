@@ -24,6 +24,12 @@ others tell what the suite shared on a day, that is taken out; where not, it is 
 over such days is added to the measurement's. Both are nil where all hold the same batches. Without this, a test
 recorded on a day of its own is held to that day's luck, and fails more often than it should.
 
+**Baselines of more sessions than this run.** The mean of three processes differs less from day to day than one process
+does, and s² is what the batches of the baseline differ by. Where this run has fewer sessions than they have, what the
+fewer leave is added to a measurement's variance: s_w²·(1/n − mean of 1/n_base), where s_w² is what the sessions within
+its own batches differ by. It is nil where there are as many, or more. Without this, one process that is compared with
+batches of three (``--carbon-record --carbon-sessions=3``) would be held to what those differ by, and fail by its luck.
+
 **Doubts.** Statuses are looked up in the order `error`, `over-budget`, `regression`, `inconclusive`,
 `improvement`, `new`, `pass`; the first that holds is the verdict. So a change that the statistics decide is a
 regression *with* its doubts, and its sentence names those that could explain it: a heavier model
@@ -357,6 +363,8 @@ class Score:
     ln_j: float
     ln_s: float
     """NaN where the clock saw no time pass."""
+    sessions: int = 1
+    """How many it is the mean of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,6 +436,10 @@ class _Points:
     ln_j: Floats
     ln_s: Floats
     """Not finite where a clock saw nothing."""
+    sessions: Ints
+    """How many a batch is the mean of."""
+    square: Floats
+    """Sum of the squares of what their ln(J) differ from that mean by."""
     batch: Ints
     """Number of the batch in the environment."""
     row: Ints
@@ -458,7 +470,7 @@ def score_of(candidate: Candidate) -> Score | None:
         return None
     durations_s = [session.duration_s_per_call for session in sessions]
     ln_s = _mean_ln(durations_s) if all(0 < duration_s < math.inf for duration_s in durations_s) else math.nan
-    return Score(_mean_ln(energies_j), ln_s)
+    return Score(_mean_ln(energies_j), ln_s, len(sessions))
 
 
 def _mean_ln(values: Sequence[float]) -> float:
@@ -493,9 +505,12 @@ def _points(baselines: Sequence[Baseline], numbers: Mapping[str, int]) -> _Point
             f"{bad.session}; a positive number is wanted: delete that line"
         )
     counts = np.diff([*starts, len(flat)])
+    ln_j = np.add.reduceat(each_ln_j, starts) / counts
     return _Points(
-        np.add.reduceat(each_ln_j, starts) / counts,
+        ln_j,
         np.add.reduceat(each_ln_s, starts) / counts,
+        counts,
+        np.add.reduceat((each_ln_j - np.repeat(ln_j, counts)) ** 2, starts),
         np.array(batch),
         np.array(row),
         np.array(row_measurement),
@@ -546,7 +561,8 @@ def _compare(
         prior_freedom, prior_variance = learnt or (prior_freedom, prior_variance)
     nu: Floats = prior_freedom + freedom[:n]
     variance = (prior_freedom * prior_variance + squares[:n]) / nu
-    se = np.sqrt(variance * (1 + 1 / held) + days_left)
+    sessions_left = _sessions_left(points, np.array([score.sessions for score in compared.values()]))
+    se = np.sqrt(variance * (1 + 1 / held) + days_left + sessions_left)
 
     noise = upper_t(nu, rate / len(baselines)) * se
     tolerated = np.log1p([tolerances[key] for key in compared])
@@ -597,6 +613,20 @@ def _share(
     noise = float(upper_t(np.array([PRIOR_FREEDOM + freedom]), rate)[0]) * error
     moved = int(math.copysign(1, median)) if abs(median) > max(noise, math.log1p(tolerance)) else 0
     return Shared(median, moved), shares, beyond - median, left
+
+
+def _sessions_left(points: _Points, sessions: Ints) -> Floats:
+    """The variance that batches of so many sessions have beyond those that the first measurements are held to."""
+    import numpy as np
+
+    n = len(sessions)
+    measurement = points.row_measurement[points.row]
+    squares, freedom, inverse, points_of = (
+        np.bincount(measurement, each)[:n]
+        for each in (points.square, points.sessions - 1, 1 / points.sessions, np.ones(len(measurement)))
+    )
+    left: Floats = squares / np.maximum(freedom, 1) * np.maximum(1 / sessions - inverse / points_of, 0)
+    return left
 
 
 def learn_prior(square: Floats, freedom: Floats) -> tuple[Floats, tuple[float, float] | None]:

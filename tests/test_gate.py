@@ -62,6 +62,10 @@ def now(energy_j: float, i: int = 0, duration_s: float = 0.004, **facts: object)
     return replace(candidate, **facts)  # type: ignore[arg-type]
 
 
+def of_sessions(taken: int, i: int = 0) -> Candidate:
+    return now(1.0, i, sessions=tuple(SessionScore(f"now {n}", 1.0, 0.004) for n in range(taken)))
+
+
 def one(
     candidate: Candidate, records: Sequence[Record] = (), *, tolerance: float = 0.05, false_alarms: float = 0.01
 ) -> Verdict:
@@ -222,9 +226,38 @@ def test_detectable_change_is_the_formula(k: int) -> None:
 
 def test_one_hour_of_sessions_is_one_batch() -> None:
     """Five sessions recorded within an hour promise no more than one."""
-    hour = one(now(1.0), [record(energy_j, n / 5) for n, energy_j in enumerate(BASE_J)])
+    hour = one(of_sessions(5), [record(energy_j, n / 5) for n, energy_j in enumerate(BASE_J)])
     assert (hour.baseline_batches, hour.baseline_sessions) == (1, 5)
     assert hour.detectable_change == pytest.approx(detectable(0.02, 4, 1, 0.01))
+
+
+@pytest.mark.parametrize("measurements", [1, 12])
+def test_fewer_sessions_than_the_baselines_have_their_own_noise(measurements: int) -> None:
+    """One process is not held to what means of three differ by: what its own batches' sessions do is added."""
+    logarithms = noise(5, 1, 0.01)[:, 0]
+    within = np.array([[-0.03, 0.01, 0.02], [0.02, -0.02, 0.0], [0.0, 0.0, 0.0], [0.01, 0.0, -0.01]])
+    records = [
+        record(math.exp(logarithms[day] + x), 24 * day + n) for day, of in enumerate(within) for n, x in enumerate(of)
+    ]
+    records.append(record(math.exp(logarithms[4]), 96))
+    stored = {key(i): [r._replace(test=key(i)[0]) for r in records] for i in range(measurements)}
+    squares = np.sum((logarithms - logarithms.mean()) ** 2)
+    s_squared = (4 * 0.02**2 + squares) / 8 if measurements == 1 else 4 * 0.02**2 / 8
+    alpha = 0.01 if measurements == 1 else 0.005 / 12
+    for taken, fewer in ((1, 1 - (4 / 3 + 1) / 5), (2, 1 / 2 - (4 / 3 + 1) / 5), (3, 0.0), (9, 0.0)):
+        candidates = [of_sessions(taken, i) for i in range(measurements)]
+        verdicts, _ = judge(candidates, stored, tolerance=0.05, false_alarms=0.01)
+        se = math.sqrt(s_squared * 1.2 + np.sum(within**2) / 8 * fewer)
+        least = max(stats.t.isf(alpha, 8) * se, math.log1p(0.05))
+        expected = math.expm1(least + stats.t.ppf(0.8, 8) * se)
+        assert verdicts[key()].detectable_change == pytest.approx(expected)
+
+
+def test_one_session_each_has_no_noise_within() -> None:
+    """Where no batch has two sessions, what they differ by is not known, and nothing is added or taken away."""
+    for taken in (1, 3):
+        verdict = one(of_sessions(taken), daily([1.0] * 5))
+        assert verdict.detectable_change == pytest.approx(detectable(math.sqrt(4 * 0.02**2 / 8), 8, 5, 0.01))
 
 
 def test_threshold_is_where_the_formula_says() -> None:

@@ -64,9 +64,8 @@ DRIFT_PAIRS = 4
 """From so many pairs on drifts are fitted: fewer have no degrees of freedom for it."""
 JUMP_PAIRS = 8
 """From so many pairs on one is left out where the level jumped within it."""
-JUMP = 12.0
-"""The F above which a jump is one. Simulated: 2% of steady runs of eight pairs have one, and 10% is found with 2% of
-noise (`python -m benchmarks.against`)."""
+JUMP = 10.0
+"""The F above which a jump is one; in runs of eight pairs without any, one in fifty has one."""
 
 
 def order(pairs: int, seed: int) -> tuple[bool, ...]:
@@ -191,28 +190,25 @@ class _Fit:
     """The pair that is left out; -1: none."""
 
 
-def _fit(rise: Floats, level: Floats, head_second: Floats, spread: float) -> _Fit:
+def _fit(rise: Floats, level: Floats, terms: Floats, spread: float) -> _Fit:
     """Least squares over pairs: the change from base to head, beside a drift and a cycle of two pairs.
 
     ``rise`` is what the second session of a pair took more than the first, ``level`` the pair's mean; both ln(J/call),
-    shape (measurements, pairs). ``head_second`` is 1 where the head ran second, else -1.
+    shape (measurements, pairs). ``terms`` are those of :func:`_terms`.
     """
     import numpy as np
 
     measurements, pairs = rise.shape
-    terms = _terms(head_second)
     without = np.full(measurements, -1)
     if pairs >= JUMP_PAIRS:
         without = _jumps(level, spread)
-    kept = np.arange(pairs) != without[:, None]
-    design = terms.T * kept[..., None]  # (measurements, pairs, terms)
-    inverse = np.linalg.pinv(design)
-    weights = inverse[:, 0]
-    left = (rise - np.einsum("mpt,mtq,mq->mp", design, inverse, rise)) * kept
-    freedom = kept.sum(axis=1) - float(len(terms))
-    return _Fit(
-        weights, (weights * rise).sum(axis=1), (left**2).sum(axis=1), freedom, (weights**2).sum(axis=1), without
-    )
+    kinds, which = np.unique(without, return_inverse=True)
+    kept = np.arange(pairs) != kinds[:, None]
+    inverse = np.linalg.pinv(terms.T * kept[..., None])[which]  # (measurements, terms, pairs)
+    found = (inverse @ rise[..., None])[..., 0]
+    left = (rise - found @ terms) * kept[which]
+    freedom = pairs - len(terms) - (without >= 0.0)
+    return _Fit(inverse[:, 0], found[:, 0], (left**2).sum(axis=1), freedom, (inverse[:, 0] ** 2).sum(axis=1), without)
 
 
 def _terms(head_second: Floats) -> Floats:
@@ -232,25 +228,22 @@ def _jumps(level: Floats, spread: float) -> Ints:
     """The pair within which each measurement's level jumped, -1 for none.
 
     A jump within a pair leaves that pair's mean half-way. Of all jumps within pairs and between them the one is taken
-    that explains most beyond a steady drift, and only if that is more than chance: F, with the variance moderated.
+    that explains most, if that is more than chance (F, the variance moderated) and more than a steady drift explains.
     """
     import numpy as np
 
     pairs = level.shape[1]
     at = np.arange(pairs)
     within = np.where(at[:, None] == at, 0.5, at[:, None] < at)
-    between = np.where(at[2:-1, None] <= at, 1.0, 0.0)
-    steady = np.stack([np.ones(pairs), at - at.mean()])
-    steady /= np.linalg.norm(steady, axis=1, keepdims=True)
-    jumps = np.concatenate([within, between])
-    jumps -= jumps @ steady.T @ steady
-    jumps /= np.linalg.norm(jumps, axis=1, keepdims=True)
-    rest = level - level @ steady.T @ steady
-    explained = (rest @ jumps.T) ** 2
-    best = explained.argmax(axis=1)
-    most = explained.max(axis=1)
-    freedom = pairs - 3
-    variance = (PRIOR_FREEDOM * spread**2 / 2 + (rest**2).sum(axis=1) - most) / (PRIOR_FREEDOM + freedom)
+    between = np.where(at[1:, None] <= at, 1.0, 0.0)
+    shapes = np.concatenate([within, between, at[None]])
+    shapes -= shapes.mean(axis=1, keepdims=True)
+    shapes /= np.linalg.norm(shapes, axis=1, keepdims=True)
+    level = level - level.mean(axis=1, keepdims=True)
+    explained = (level @ shapes.T) ** 2
+    best, most = explained.argmax(axis=1), explained.max(axis=1)
+    freedom = PRIOR_FREEDOM + pairs - 2
+    variance = (PRIOR_FREEDOM * spread**2 / 2 + (level**2).sum(axis=1) - most) / freedom
     found: Ints = np.where((best < pairs) & (most > JUMP * variance), best, -1)
     return found
 
@@ -279,20 +272,21 @@ def _compare(
         ln_s = np.log([[[s.duration_s_per_call for s in sessions] for sessions in side] for side in sides])
     rise, level = (ln_j[0] - ln_j[1]) * head_second, ln_j.mean(axis=0)
 
-    fit, shared, rate, own = _fit(rise, level, head_second, spread), None, false_alarms, 0.0
+    terms = _terms(head_second)
+    fit, shared, rate, own = _fit(rise, level, terms, spread), None, false_alarms, 0.0
     if m >= SUITE:
         rate = false_alarms / 2
         middle = float(np.median(fit.change))
         suite_rise = head_second * middle + np.median(rise - fit.change[:, None] * head_second, axis=0)
         suite_level = np.median(level - level.mean(axis=1, keepdims=True), axis=0)
-        suite = _fit(suite_rise[None], suite_level[None], head_second, spread)
+        suite = _fit(suite_rise[None], suite_level[None], terms, spread)
         nu = PRIOR_FREEDOM + suite.freedom
         variance = (PRIOR_FREEDOM * 2 * spread**2 + suite.squares) / nu
         own = float(suite.change[0])
         threshold = float((upper_t(nu, rate) * np.sqrt(variance * suite.factor))[0])
         moved = int(math.copysign(1, own)) if abs(own) > max(threshold, math.log1p(tolerance)) else 0
         shared = Shared(own, moved, words)
-        fit = _fit(rise - suite_rise, level - suite_level, head_second, spread)
+        fit = _fit(rise - suite_rise, level - suite_level, terms, spread)
 
     squares, prior_freedom, prior_variance = fit.squares, PRIOR_FREEDOM, 2 * spread**2
     if shared:
@@ -308,7 +302,9 @@ def _compare(
         middle_j, middle_s = level.mean(axis=1), ln_s.mean(axis=(0, 2)) + 0 * time
     noise = upper_t(nu, rate / m) * se
     tolerated = np.log1p([tolerance if c.tolerance is None else c.tolerance for c in compared])
-    detectable = np.maximum(noise, tolerated) + upper_t(nu, 1 - POWER) * se
+    # A change moves the median, too: of m by as much as one of them counts for in it.
+    reach = upper_t(nu, 1 - POWER) + (math.sqrt(math.pi / 2) / m if shared else 0.0)
+    detectable = np.maximum(noise, tolerated) + reach * se
     columns = (middle_j - change / 2, middle_s - time / 2, change, beyond, noise, detectable, tolerated)
     heads = zip((middle_j + change / 2).tolist(), (middle_s + time / 2).tolist(), strict=True)
     figures = zip(*(column.tolist() for column in (*columns, stdtr(nu, -beyond / se))), strict=True)

@@ -78,6 +78,8 @@ LEARN_FREEDOM = 4
 """… have so many degrees of freedom: five batches of one epoch."""
 VARIANCE_FLOOR = 0.1
 """No variance counts as less than this share of the suite's median: one zero would poison the fit."""
+ROUNDING = 1e-20
+"""A variance below this is that of rounding."""
 SUITE = 8
 """A median of fewer is not the suite's."""
 SUSPECT = 0.05
@@ -642,7 +644,7 @@ def learn_prior(square: Floats, freedom: Floats) -> tuple[Floats, tuple[float, f
     if np.count_nonzero(rich) < LEARN_MEASUREMENTS:
         return square, None
     middle = float(np.median(square[rich] / freedom[rich]))
-    if middle <= 0:  # most never vary: a replayed trace, nothing to learn from
+    if middle < ROUNDING:  # most never vary: a replayed trace, nothing to learn from
         return square, None
     square = np.maximum(square, VARIANCE_FLOOR * middle * freedom)
     half = freedom[rich] / 2

@@ -175,7 +175,7 @@ def _not_comparable(candidate: Candidate, base: tuple[SessionScore, ...], pairs:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
+class Fit:
     """The difference of the revisions, and what is left of the pairs' differences; one of each per measurement."""
 
     weights: Floats
@@ -190,11 +190,11 @@ class _Fit:
     """The pair that is left out; -1: none."""
 
 
-def _fit(rise: Floats, level: Floats, terms: Floats, spread: float) -> _Fit:
+def fit_pairs(rise: Floats, level: Floats, terms: Floats, spread: float) -> Fit:
     """Least squares over pairs: the change from base to head, beside a drift and a cycle of two pairs.
 
     ``rise`` is what the second session of a pair took more than the first, ``level`` the pair's mean; both ln(J/call),
-    shape (measurements, pairs). ``terms`` are those of :func:`_terms`.
+    shape (measurements, pairs). ``terms`` are those of :func:`drift_terms`.
     """
     import numpy as np
 
@@ -208,10 +208,10 @@ def _fit(rise: Floats, level: Floats, terms: Floats, spread: float) -> _Fit:
     found = (inverse @ rise[..., None])[..., 0]
     left = (rise - found @ terms) * kept[which]
     freedom = pairs - len(terms) - (without >= 0.0)
-    return _Fit(inverse[:, 0], found[:, 0], (left**2).sum(axis=1), freedom, (inverse[:, 0] ** 2).sum(axis=1), without)
+    return Fit(inverse[:, 0], found[:, 0], (left**2).sum(axis=1), freedom, (inverse[:, 0] ** 2).sum(axis=1), without)
 
 
-def _terms(head_second: Floats) -> Floats:
+def drift_terms(head_second: Floats) -> Floats:
     """What a pair's second session takes more than its first by: the change, a steady drift, a cycle of two pairs."""
     import numpy as np
 
@@ -235,7 +235,7 @@ def _jumps(level: Floats, spread: float) -> Ints:
     pairs = level.shape[1]
     at = np.arange(pairs)
     within = np.where(at[:, None] == at, 0.5, at[:, None] < at)
-    between = np.where(at[1:, None] <= at, 1.0, 0.0)
+    between = np.where(at[2:-1, None] <= at, 1.0, 0.0)  # beside the first and the last it looks as one within them
     shapes = np.concatenate([within, between, at[None]])
     shapes -= shapes.mean(axis=1, keepdims=True)
     shapes /= np.linalg.norm(shapes, axis=1, keepdims=True)
@@ -272,21 +272,21 @@ def _compare(
         ln_s = np.log([[[s.duration_s_per_call for s in sessions] for sessions in side] for side in sides])
     rise, level = (ln_j[0] - ln_j[1]) * head_second, ln_j.mean(axis=0)
 
-    terms = _terms(head_second)
-    fit, shared, rate, own = _fit(rise, level, terms, spread), None, false_alarms, 0.0
+    terms = drift_terms(head_second)
+    fit, shared, rate, own = fit_pairs(rise, level, terms, spread), None, false_alarms, 0.0
     if m >= SUITE:
         rate = false_alarms / 2
         middle = float(np.median(fit.change))
         suite_rise = head_second * middle + np.median(rise - fit.change[:, None] * head_second, axis=0)
         suite_level = np.median(level - level.mean(axis=1, keepdims=True), axis=0)
-        suite = _fit(suite_rise[None], suite_level[None], terms, spread)
+        suite = fit_pairs(suite_rise[None], suite_level[None], terms, spread)
         nu = PRIOR_FREEDOM + suite.freedom
         variance = (PRIOR_FREEDOM * 2 * spread**2 + suite.squares) / nu
         own = float(suite.change[0])
         threshold = float((upper_t(nu, rate) * np.sqrt(variance * suite.factor))[0])
         moved = int(math.copysign(1, own)) if abs(own) > max(threshold, math.log1p(tolerance)) else 0
         shared = Shared(own, moved, words)
-        fit = _fit(rise - suite_rise, level - suite_level, terms, spread)
+        fit = fit_pairs(rise - suite_rise, level - suite_level, terms, spread)
 
     squares, prior_freedom, prior_variance = fit.squares, PRIOR_FREEDOM, 2 * spread**2
     if shared:
@@ -318,5 +318,5 @@ def _without(words: Wording, pairs: int, pair: int) -> Wording:
     """The words, where a pair is left out; -1: none is."""
     if pair < 0:
         return words
-    left_out = f"{pairs} pairs, without number {pair + 1}, within which the level jumped,"
+    left_out = f"{pairs} pairs, without number {pair + 1}, where the level jumped,"
     return replace(words, sees=words.sees.replace(f"{pairs} pairs", left_out))

@@ -5,9 +5,11 @@
 A session's ln(J/call) has 2% of noise. On top comes what the machine does meanwhile, to the whole suite or to its
 first measurement alone: a steady drift of 10% over the run, a step of 10% at a random moment (both up or down), a
 random walk of 1% a session, or a cycle of four sessions with an amplitude of 5% and a random phase. The sessions run
-in the product's own ``order`` and are judged by its own ``judge_pairs``. Beside it, on the same machine, stands what
-one would do by hand: all sessions of the one revision, then all of the other, and Welch's t-test at the same α, shared
-among the measurements, and the same tolerance.
+in the product's own ``order``, and are judged by its own least squares, prior and quantiles, many suites at once: what
+``judge_pairs`` does between them stands here once more (:func:`side_by_side`), and tests/test_pairs.py holds the two to
+the same decisions and figures. Beside it, on the same machine, stands what one would do by hand: all sessions of the
+one revision, then all of the other, and Welch's t-test at the same α, shared among the measurements, and the same
+tolerance.
 """
 
 from __future__ import annotations
@@ -31,9 +33,8 @@ import scipy
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from pytest_carbon.gate import Candidate
-from pytest_carbon.pairs import judge_pairs, order
-from pytest_carbon.records import Key, SessionScore, Verdict
+from pytest_carbon.gate import POWER, PRIOR_FREEDOM, PRIOR_SPREAD, SUITE, learn_prior, upper_t
+from pytest_carbon.pairs import drift_terms, fit_pairs, order
 
 NOISE = 0.02
 TOLERANCE = 0.02
@@ -49,8 +50,8 @@ DRIFTS = {
     "cycle": "a cycle of four sessions, ±5%",
 }
 """What the machine does, and how the table calls it."""
-CHUNK = 8000
-"""Measurements simulated at once: bounds the memory."""
+CHUNK = 100
+"""Suites that run in one order: each cell has many orders."""
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -120,38 +121,49 @@ def simulate(cell: Cell, suites: int, rng: np.random.Generator) -> Floats:
     return sessions
 
 
-def judged(sessions: Floats, base_first: Sequence[bool], change: float = 0.0) -> list[Verdict]:
-    """The product's verdicts on one suite; ``change`` (a logarithm) is added to its first measurement in the head."""
-    pairs = np.arange(len(base_first))
-    head = sessions[:, 2 * pairs + np.array(base_first)].copy()
-    base = sessions[:, 2 * pairs + ~np.array(base_first)]
-    head[0] += change
-    keys: list[Key] = [(f"test_{i}", "call") for i in range(len(sessions))]
+def side_by_side(sessions: Floats, base_first: Sequence[bool], change: Floats) -> tuple[Bools, Floats]:
+    """What ``judge_pairs`` decides of many suites that ran in one order: which measurements fail, and what is stated as
+    detectable of each (a logarithm); both of shape (suites, measurements). ``change`` (one for each suite) is what the
+    first measurement takes more in the head.
+    """
+    suites, m, count = sessions.shape
+    sign = np.where(base_first, 1.0, -1.0)
+    terms = drift_terms(sign, range(1, len(base_first) + 1))
+    level = (sessions[..., 1::2] + sessions[..., ::2]) / 2
+    rise = sessions[..., 1::2] - sessions[..., ::2]
+    rise[:, 0] += change[:, None] * sign
+    level[:, 0] += change[:, None] / 2
 
-    def scores(rows: Floats) -> list[tuple[SessionScore, ...]]:
-        return [tuple(SessionScore("", energy_j, 0.01) for energy_j in row) for row in np.exp(rows).tolist()]
+    def fit(rise: Floats, level: Floats) -> dict[str, Floats]:
+        found = fit_pairs(rise.reshape(-1, count // 2), level.reshape(-1, count // 2), terms, PRIOR_SPREAD)
+        return {
+            name: getattr(found, name).reshape(rise.shape[:-1]) for name in ("change", "squares", "freedom", "factor")
+        }
 
-    candidates = [Candidate(key, row, error=0.005) for key, row in zip(keys, scores(head), strict=True)]
-    verdicts, _ = judge_pairs(
-        candidates,
-        dict(zip(keys, scores(base), strict=True)),
-        base_first=base_first,
-        ref="base",
-        tolerance=TOLERANCE,
-        false_alarms=FALSE_ALARMS,
-    )
-    return [verdicts[key] for key in keys]
-
-
-def failures_by_pairs(sessions: Floats, change: float | None, seed: Sequence[int]) -> Iterator[tuple[Bools, float]]:
-    """For each suite, which measurements fail, and what is stated as detectable of the first."""
-    for number, suite in enumerate(sessions):
-        base_first = order(suite.shape[1] // 2, hash((*seed, number)))
-        verdicts = judged(suite, base_first, 0.0 if change is None else math.log1p(change))
-        detectable = verdicts[0].detectable_change or math.nan
-        if change is None:
-            verdicts = judged(suite, base_first, math.log1p(detectable))
-        yield np.array([verdict.failed for verdict in verdicts]), detectable
+    prior: Floats = np.array([PRIOR_FREEDOM, 2 * PRIOR_SPREAD**2])
+    least, rate, own, moved = math.log1p(TOLERANCE), FALSE_ALARMS, np.zeros((suites, 1)), np.zeros((suites, 1), bool)
+    found = fit(rise, level)
+    priors = np.broadcast_to(prior, (suites, 2))
+    reach = 0.0
+    if m >= SUITE:
+        rate, reach = rate / 2, math.sqrt(math.pi / 2) / m
+        shared_rise = np.median(found["change"], axis=1)[:, None] * sign
+        shared_rise += np.median(rise - found["change"][..., None] * sign, axis=1)
+        shared_level = np.median(level - level.mean(axis=-1, keepdims=True), axis=1)
+        suite = fit(shared_rise[:, None], shared_level[:, None])
+        nu = PRIOR_FREEDOM + suite["freedom"]
+        own, se = suite["change"], np.sqrt((prior.prod() + suite["squares"]) / nu * suite["factor"])
+        moved = own > np.maximum(upper_t(nu.ravel(), rate).reshape(nu.shape) * se, least)
+        found = fit(rise - shared_rise[:, None], level - shared_level[:, None])
+        learnt = [learn_prior(*each) for each in zip(found["squares"], found["freedom"], strict=True)]
+        found["squares"] = np.array([squares for squares, _ in learnt])
+        priors = np.array([each or prior for _, each in learnt])
+    nu = priors[:, :1] + found["freedom"]
+    se = np.sqrt((priors.prod(axis=1)[:, None] + found["squares"]) / nu * found["factor"])
+    noise, power = (upper_t(nu.ravel(), p).reshape(nu.shape) * se for p in (rate / m, 1 - POWER))
+    beyond = found["change"]
+    failed: Bools = (beyond + own > least) & (moved | (beyond > np.maximum(noise, least)))
+    return failed, np.maximum(noise, least) + power + reach * se
 
 
 def failures_in_turn(sessions: Floats, change: float) -> Bools:
@@ -170,20 +182,23 @@ def failures_in_turn(sessions: Floats, change: float) -> Bools:
 
 def run_chunk(cell: Cell, suites: int, seed: tuple[int, ...]) -> tuple[int, int, float]:
     """Suites that fail (or find the change): side by side, and in turn; the sum of the detectable changes."""
-    sessions = simulate(cell, suites, np.random.default_rng(seed))
-    found = list(failures_by_pairs(sessions, cell.change, seed))
-    by_pairs = np.array([failed for failed, _ in found])
+    rng = np.random.default_rng(seed)
+    sessions = simulate(cell, suites, rng)
+    base_first = order(cell.pairs, int(rng.integers(2**63)))
+    failed, detectable = side_by_side(sessions, base_first, np.full(suites, math.log1p(cell.change or 0.0)))
+    if cell.change is None:
+        failed, _ = side_by_side(sessions, base_first, detectable[:, 0])
     in_turn = failures_in_turn(sessions, cell.change or 0.0)
-    counted = [failed.any(axis=1) if cell.change == 0 else failed[:, 0] for failed in (by_pairs, in_turn)]
-    return int(counted[0].sum()), int(counted[1].sum()), sum(detectable for _, detectable in found)
+    counted = [each.any(axis=1) if cell.change == 0 else each[:, 0] for each in (failed, in_turn)]
+    return int(counted[0].sum()), int(counted[1].sum()), float(np.expm1(detectable[:, 0]).sum())
 
 
 def run_cell(cell: Cell, suites: int, seed: tuple[int, ...], pool: ProcessPoolExecutor) -> dict[str, Any]:
     """One row of the table."""
-    step = max(1, min(suites, CHUNK // cell.measurements))
-    sizes = [min(step, suites - done) for done in range(0, suites, step)]
-    jobs = [pool.submit(run_chunk, cell, size, (*seed, i)) for i, size in enumerate(sizes)]
-    by_pairs, in_turn, detectable = (sum(figures) for figures in zip(*(job.result() for job in jobs), strict=True))
+    sizes = [min(CHUNK, suites - done) for done in range(0, suites, CHUNK)]
+    seeds = [(*seed, i) for i in range(len(sizes))]
+    chunks = pool.map(run_chunk, [cell] * len(sizes), sizes, seeds, chunksize=10)
+    by_pairs, in_turn, detectable = (sum(figures) for figures in zip(*chunks, strict=True))
     row: dict[str, Any] = {
         "measurements": cell.measurements,
         "pairs": cell.pairs,

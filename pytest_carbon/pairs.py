@@ -96,6 +96,7 @@ def judge_pairs(
     tolerance: float,
     false_alarms: float,
     estimated: bool = False,
+    numbers: Sequence[int] | None = None,
 ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
     """Verdicts on all measurements of one environment, each against itself in another revision.
 
@@ -103,9 +104,8 @@ def judge_pairs(
     pairs and with one for each; ``base_first`` says of each pair which ran first (see :func:`order`). What has fewer
     sessions on either side, or no positive energy in the base, is not compared, and `inconclusive`. ``ref`` is how
     sentences call the other revision: ``main (abc1234)``. ``tolerance`` and ``false_alarms`` are shares; ``estimated``
-    says that the energy is. A verdict's baseline is the other revision: one batch, of as many sessions as there are
-    pairs. Raises ValueError for an order in which the revisions cannot be told from a drift, such as one that is
-    always the same.
+    says that the energy is. ``numbers`` are those of the pairs in the run, from 1, where some of them are lacking. A
+    verdict's baseline is the other revision: one batch, of as many sessions as there are pairs.
     """
     pairs = len(base_first)
     words = _words(ref, pairs)
@@ -118,6 +118,7 @@ def judge_pairs(
         compared,
         base,
         base_first,
+        numbers or range(1, pairs + 1),
         tolerance=tolerance,
         false_alarms=false_alarms,
         spread=PRIOR_SPREAD_ESTIMATED if estimated else PRIOR_SPREAD,
@@ -202,6 +203,9 @@ def fit_pairs(rise: Floats, level: Floats, terms: Floats, spread: float) -> Fit:
     without = np.full(measurements, -1)
     if pairs >= JUMP_PAIRS:
         without = _jumps(level, spread)
+        others = ~np.eye(pairs, dtype=bool)[..., None]
+        enough = np.linalg.matrix_rank(terms.T * others) == len(terms)  # not where a drift is all that remains
+        without[~enough[without]] = -1
     kinds, which = np.unique(without, return_inverse=True)
     kept = np.arange(pairs) != kinds[:, None]
     inverse = np.linalg.pinv(terms.T * kept[..., None])[which]  # (measurements, terms, pairs)
@@ -211,16 +215,19 @@ def fit_pairs(rise: Floats, level: Floats, terms: Floats, spread: float) -> Fit:
     return Fit(inverse[:, 0], found[:, 0], (left**2).sum(axis=1), freedom, (inverse[:, 0] ** 2).sum(axis=1), without)
 
 
-def drift_terms(head_second: Floats) -> Floats:
-    """What a pair's second session takes more than its first by: the change, a steady drift, a cycle of two pairs."""
+def drift_terms(head_second: Floats, numbers: Sequence[int]) -> Floats:
+    """What a pair's second session takes more than its first by: the change, a steady drift, a cycle of two pairs.
+
+    ``head_second`` is 1 where the head ran second, else -1; ``numbers`` are those of the pairs. A drift that cannot be
+    told from the change, as where a run ended early and all its pairs had one order, is not among them.
+    """
     import numpy as np
 
-    pairs = len(head_second)
-    if pairs < DRIFT_PAIRS:
-        return head_second[None]
-    terms: Floats = np.stack([head_second, np.ones(pairs), (-1.0) ** np.arange(pairs)])
-    if np.linalg.matrix_rank(terms) < len(terms):
-        raise ValueError("in this order of the pairs the revisions cannot be told from a drift: take that of order()")
+    terms: Floats = head_second[None]
+    if len(numbers) >= DRIFT_PAIRS:
+        for drift in (np.ones(len(numbers)), (-1.0) ** np.array(numbers)):
+            more = np.vstack([terms, drift])
+            terms = more if np.linalg.matrix_rank(more) == len(more) else terms
     return terms
 
 
@@ -252,6 +259,7 @@ def _compare(
     compared: Sequence[Candidate],
     base: Mapping[Key, tuple[SessionScore, ...]],
     base_first: Sequence[bool],
+    numbers: Sequence[int],
     *,
     tolerance: float,
     false_alarms: float,
@@ -272,7 +280,7 @@ def _compare(
         ln_s = np.log([[[s.duration_s_per_call for s in sessions] for sessions in side] for side in sides])
     rise, level = (ln_j[0] - ln_j[1]) * head_second, ln_j.mean(axis=0)
 
-    terms = drift_terms(head_second)
+    terms = drift_terms(head_second, numbers)
     fit, shared, rate, own = fit_pairs(rise, level, terms, spread), None, false_alarms, 0.0
     if m >= SUITE:
         rate = false_alarms / 2
@@ -309,14 +317,14 @@ def _compare(
     heads = zip((middle_j + change / 2).tolist(), (middle_s + time / 2).tolist(), strict=True)
     figures = zip(*(column.tolist() for column in (*columns, stdtr(nu, -beyond / se))), strict=True)
     return {
-        c.key: Comparison(Score(*score), shared, _without(words, pairs, pair), 1, pairs, *each)
+        c.key: Comparison(Score(*score), shared, _without(words, pairs, numbers, pair), 1, pairs, *each)
         for c, score, each, pair in zip(compared, heads, figures, fit.without.tolist(), strict=True)
     }, shared
 
 
-def _without(words: Wording, pairs: int, pair: int) -> Wording:
+def _without(words: Wording, pairs: int, numbers: Sequence[int], pair: int) -> Wording:
     """The words, where a pair is left out; -1: none is."""
     if pair < 0:
         return words
-    left_out = f"{pairs} pairs, without number {pair + 1}, where the level jumped,"
+    left_out = f"{pairs} pairs, without number {numbers[pair]}, where the level jumped,"
     return replace(words, sees=words.sees.replace(f"{pairs} pairs", left_out))

@@ -46,6 +46,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from statistics import median, median_low
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -76,6 +77,9 @@ LEARN_MEASUREMENTS = 10
 """The prior is learnt where so many measurements …"""
 LEARN_FREEDOM = 4
 """… have so many degrees of freedom: five batches of one epoch."""
+LEARN_MOST = 1000
+"""Of a larger environment it is learnt from this run's measurements, and from others up to so many (:func:`to_read`):
+its spread is then known to a few percent of itself, and ten times as many would not move a verdict."""
 VARIANCE_FLOOR = 0.1
 """No variance counts as less than this share of the suite's median: one zero would poison the fit."""
 ROUNDING = 1e-20
@@ -176,6 +180,26 @@ def baseline(
     return Baseline(max(epochs), kept[-1], tuple(kept[:-1]))
 
 
+def to_read(held: Collection[Key], tests: Collection[str]) -> set[Key]:
+    """The measurements of an environment whose records :func:`judge` is to have, for a run of these tests.
+
+    All, where it holds no more than :data:`LEARN_MOST`. Of more than that the run's own, and, where those are fewer,
+    the modules that come first in the order of their names' digests, whole, until there are so many: a sample that is
+    the same for everybody, whichever of them are selected, and in which no kind of test is preferred.
+    """
+    if len(held) <= LEARN_MOST:
+        return set(held)
+    found = {key for key in held if key[0] in tests}
+    modules: dict[str, list[Key]] = {}
+    for key in held:
+        modules.setdefault(key[0].partition("::")[0], []).append(key)
+    for module in sorted(modules, key=lambda name: sha256(name.encode("utf-8", "surrogatepass")).digest()):
+        if len(found) >= LEARN_MOST:
+            break
+        found.update(modules[module])
+    return found
+
+
 def judge(
     candidates: Sequence[Candidate],
     stored: Mapping[Key, Sequence[Record]],
@@ -183,13 +207,15 @@ def judge(
     tolerance: float,
     false_alarms: float,
     estimated: bool = False,
+    unread: int = 0,
 ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
     """Verdicts on all measurements of this run, in one environment, and on the suite as a whole.
 
-    ``stored`` is everything that the store has for the environment, whatever was selected: α is shared among its
-    measurements. Sessions of this run that are in it already are left out: nothing is its own baseline.
-    ``tolerance`` and ``false_alarms`` are shares (0.05, 0.01); ``estimated`` says that the energy is. Raises
-    :class:`BaselineError` for a stored energy that is not a positive number.
+    ``stored`` is everything that the store has for the environment, whatever was selected, or as much of it as
+    :func:`to_read` names, with the number of those that are ``unread``: α is shared among all of its measurements.
+    Sessions of this run that are in it already are left out: nothing is its own baseline. ``tolerance`` and
+    ``false_alarms`` are shares (0.05, 0.01); ``estimated`` says that the energy is. Raises :class:`BaselineError` for
+    a stored energy that is not a positive number.
     """
     exempt = {candidate.key for candidate in candidates if candidate.tolerance is False}
     current = {session.session for candidate in candidates for session in candidate.sessions}
@@ -208,6 +234,7 @@ def judge(
         numbers,
         tolerances={c.key: c.tolerance if c.tolerance is not None else tolerance for c in candidates},
         suite_tolerance=tolerance,
+        held_to=len(baselines) + unread,
         false_alarms=false_alarms,
         spread=PRIOR_SPREAD_ESTIMATED if estimated else PRIOR_SPREAD,
     )
@@ -216,7 +243,7 @@ def judge(
         for candidate in candidates
     }
     suite = SuiteVerdict(
-        gated=len(baselines),
+        gated=len(baselines) + unread,
         compared=len(compared),
         false_alarm_rate=false_alarms,
         median_change=_relative(shared.change) if shared else None,
@@ -255,6 +282,7 @@ def outlook(
     tolerance: float,
     false_alarms: float,
     estimated: bool = False,
+    unread: int = 0,
 ) -> tuple[float, int]:
     """What the next run will see: the median, over the measurements ``keys``, of the detectable change (a share), and
     of the batches that their baselines have now. The other arguments are those of :func:`judge`.
@@ -266,7 +294,9 @@ def outlook(
         )
         for key in keys
     ]
-    verdicts, _ = judge(candidates, stored, tolerance=tolerance, false_alarms=false_alarms, estimated=estimated)
+    verdicts, _ = judge(
+        candidates, stored, tolerance=tolerance, false_alarms=false_alarms, estimated=estimated, unread=unread
+    )
     sees = [v.detectable_change for v in verdicts.values() if v.detectable_change is not None]
     return median(sees), int(median_low([v.baseline_batches for v in verdicts.values()]))
 
@@ -527,6 +557,7 @@ def _compare(
     *,
     tolerances: Mapping[Key, float],
     suite_tolerance: float,
+    held_to: int,
     false_alarms: float,
     spread: float,
 ) -> tuple[dict[Key, Comparison], Shared | None]:
@@ -566,7 +597,7 @@ def _compare(
     sessions_left = _sessions_left(points, np.array([score.sessions for score in compared.values()]))
     se = np.sqrt(variance * (1 + 1 / held) + days_left + sessions_left)
 
-    noise = upper_t(nu, rate / len(baselines)) * se
+    noise = upper_t(nu, rate / held_to) * se
     tolerated = np.log1p([tolerances[key] for key in compared])
     detectable = np.maximum(noise, tolerated) + upper_t(nu, 1 - POWER) * se
     columns = (mean_ln_j, mean_ln_s, change, beyond, noise, detectable, tolerated, stdtr(nu, -beyond / se))

@@ -17,6 +17,7 @@ import pytest
 
 from pytest_carbon import baselines, budget, children, devices, emissions, environment, gate, options
 from pytest_carbon.baselines.files import collector_waits, module_file
+from pytest_carbon.baselines.stored import Stored
 from pytest_carbon.batch import merged
 from pytest_carbon.children import Brought
 from pytest_carbon.fixture import TASKS, Carbon
@@ -90,9 +91,7 @@ class CarbonSession:
         self.progress = _Progress(config, self._running_name, self._pace, self._ascii)
         self._running: _Test | None = None
         self._store: baselines.Store | None = None
-        self._stored: dict[str, dict[Key, list[Record]]] = {}
-        self._known: dict[str, Environment] = {}
-        """The environments of what is stored."""
+        self._stored: Stored | None = None
         self._result: SessionResult | None = None
         self._suites: dict[str, SuiteVerdict] = {}
         self._mistaken: set[Key] = set()
@@ -219,16 +218,18 @@ class CarbonSession:
         """Open the meters, and look through the baselines: what cannot be trusted stops the run before it costs."""
         assert self._store is not None
         calibration = functools.cache(self._calibration)
+        if not self._apart:
+            self._open_meters(calibration)
         if self._outlet is None:
+            self._stored = Stored(self._store, self._tests)
             with self._store.snapshot():
-                for known in self._store.environments():
-                    self._stored[known] = self._store.load(known)
-                    self._known[known] = self._store.describe(known)
+                self._stored.look(None if self._rig is None else self._rig.environment().id)
+                for known in self._stored.environments:
                     calibration(known)
                 if hint := self._store.hint():
                     self._notes.append(hint)
-        if self._apart:
-            return
+
+    def _open_meters(self, calibration: Callable[[str], Calibration | None]) -> None:
         sources: dict[str, MeterSource] = {}
         for more in self._config.hook.pytest_carbon_meters(config=self._config):
             sources.update(more)
@@ -599,11 +600,17 @@ class CarbonSession:
                     tolerance=self._settings.tolerance,
                     false_alarms=self._settings.false_alarms,
                     estimated=id.endswith("-estimated"),
+                    unread=self._known.unread(id),
                 )
         return verdicts, suites
 
-    def _stored_in(self, id: str) -> dict[Key, list[Record]]:
-        return self._stored.get(id, {})
+    @property
+    def _known(self) -> Stored:
+        assert self._stored is not None
+        return self._stored
+
+    def _stored_in(self, id: str) -> Mapping[Key, list[Record]]:
+        return self._known.records(id)
 
     def _main_environment(self, measurements: Sequence[Measurement]) -> Environment:
         """The environment of the run: of most measurements, where they differ."""
@@ -658,12 +665,16 @@ class CarbonSession:
         """What a batch of several sessions is good for: what the next run, with it in the baseline, will see."""
         assert self._store is not None
         keys = {d.key for d in decisions}
+        now = Stored(self._store, self._tests)
+        with self._store.snapshot():
+            now.look(id)
         sees, batches = gate.outlook(
-            self._store.load(id),
+            now.records(id),
             keys,
             tolerance=self._settings.tolerance,
             false_alarms=self._settings.false_alarms,
             estimated=id.endswith("-estimated"),
+            unread=now.unread(id),
         )
         return (
             f"its sessions share a day, so they are one batch, however many they are: with {batches} batch"
@@ -684,7 +695,7 @@ class CarbonSession:
         root, here = self._config.rootpath, self._config.invocation_params.dir
         asked = [(here / arg).resolve() for arg in self._config.args]
         gone = []
-        for test in sorted({test for test, _ in self._stored_in(id)} - self._collected):
+        for test in sorted({test for test, _ in self._known.keys(id)} - self._collected):
             module = test.partition("::")[0]
             path = (root / module).resolve()
             lost = module.endswith(".py") and not path.exists() and any(path.is_relative_to(place) for place in asked)
@@ -787,20 +798,20 @@ class CarbonSession:
     def _elsewhere(self, id: str, keys: Collection[Key]) -> tuple[str, str] | None:
         """The environment nearest to one that holds none of some measurements, and how it differs; rather one that
         does hold any of them. None where the one itself holds one, or there is no other."""
-        if any(key in self._stored_in(id) for key in keys):
+        if any(key in self._known.keys(id) for key in keys):
             return None
-        holding = [there for there, stored in self._stored.items() if any(key in stored for key in keys)]
-        found = self._nearest(id, holding or ([] if id in self._stored else list(self._stored)))
+        environments = self._known.environments
+        found = self._nearest(id, self._known.holding(keys) or ([] if id in environments else environments))
         return found[0] if found else None
 
     def _nearest(self, id: str, others: Iterable[str]) -> list[tuple[str, str]]:
         """Other environments that have a baseline, the nearest first, and how they differ from one."""
-        return environment.nearest(self._environment(id), [self._known[other] for other in others])
+        return environment.nearest(self._environment(id), [self._known.environments[other] for other in others])
 
     def _seen_from(self, id: str) -> terminal.Stored:
         """What is stored, as seen from an environment of this run."""
         assert self._result is not None
-        known, stored = list(self._stored), self._stored_in(id)
+        known, stored = list(self._known.environments), self._known.keys(id)
         measured = [(t.nodeid, m.name) for t in self._result.tests for m, _ in t.measurements if m.environment == id]
         sentence = None
         if id not in known and (found := self._elsewhere(id, measured)) is not None:
@@ -810,12 +821,11 @@ class CarbonSession:
         return terminal.Stored(
             known,
             sentence,
-            not_run=[key for key in stored if key[0] not in ran],
+            not_run=sorted(key for key in stored if key[0] not in ran),
             elsewhere={
                 key: there
                 for key in measured
-                if any(key in each for each in self._stored.values())
-                and (there := self._elsewhere(id, {key})) is not None
+                if self._known.holding({key}) and (there := self._elsewhere(id, {key})) is not None
             },
         )
 

@@ -138,6 +138,57 @@ def test_environments_are_those_with_records(store: FileStore) -> None:
     assert store.environments() == [HOST.id, "a-cpu-estimated"]
 
 
+def test_some_measurements_are_read(store: FileStore) -> None:
+    """Those that are asked for, as they come with everything; files that have none of them are not opened."""
+    records = [record(f"{test}.py::t", session=f"s{day}", day=day) for test in ("a", "b", "ü") for day in (3, 1, 2)]
+    store.append(HOST, [*records, record('a.py::t["\\\\"]', name="de,code")])
+    (FOLDER / "a.py.jsonl").rename(FOLDER / "c.py.jsonl")  # records name their test, wherever they lie
+    stored = store.load(HOST.id)
+    assert store.keys(HOST.id) == set(stored)
+    assert store.keys("another") == set()
+    (FOLDER / "b.py.jsonl").write_text("<<<<<<< HEAD")
+    wanted = {("a.py::t", "call"), ("ü.py::t", "call"), ("nobody.py::t", "call")}
+    assert store.load(HOST.id, wanted) == {key: stored[key] for key in wanted & set(stored)}
+    assert store.load(HOST.id, ()) == {}
+    with pytest.raises(BaselineError):
+        store.load(HOST.id)
+
+
+def test_what_is_seen_of_files_that_are_not_read(store: FileStore) -> None:
+    """Whether lines are records, not their figures: a conflict, a line cut off, another format or environment."""
+    text = [json.dumps(record(session=f"s{day}", day=day)._asdict()) for day in (1, 2)]
+    for lines, says in [
+        ([HEADER, text[0], "=======", text[1], ""], "line 3: a merge conflict was left here ('=======')."),
+        ([HEADER, text[0], text[1][:-9]], "line 3: the file ends in the middle of a line."),
+        ([HEADER, ""], "line 1: nothing follows the header."),
+        ([""], "line 1: the file is empty."),
+        ([text[0], text[1], ""], "line 1: a record where the header should be."),
+        ([HEADER.replace("baseline/1", "baseline/2"), text[0], ""], "line 1: written in the format"),
+        ([HEADER.replace("700w", "500w"), text[0], ""], "line 1: recorded in the environment"),
+        ([HEADER, text[0].replace("tests/test_m", "../m"), ""], "line 2: 'test' must be the id of a test that"),
+        ([HEADER, text[0], "[]", ""], "line 3: neither a header nor a record."),
+    ]:
+        MODULE.parent.mkdir(parents=True, exist_ok=True)
+        MODULE.write_text("\n".join(lines))
+        with pytest.raises(BaselineError) as error:
+            store.keys(HOST.id)
+        assert message(error).startswith(f"{MODULE}, {says}")
+
+
+def test_whose_records_are_in_a_file_that_was_merged_or_made_by_hand(store: FileStore) -> None:
+    """Headers in the middle, lines in any order, other separators: what is read is what is known."""
+    other = record("tests/test_m.py::test_y", session="s2")
+    text = [json.dumps(each._asdict()) for each in (record(), other, record(session="s3"))]
+    MODULE.parent.mkdir(parents=True)
+    for lines in (
+        [text[0], text[1], HEADER, text[2]],
+        [text[1], text[0], text[2]],
+        [t.replace(": ", ":") for t in text],
+    ):
+        MODULE.write_text("\n".join([HEADER, *lines, ""]))
+        assert store.keys(HOST.id) == {record().key, other.key} == set(store.load(HOST.id))
+
+
 def test_only_files_of_recorded_tests_are_touched(store: FileStore) -> None:
     """Neither another module's file is rewritten, nor one that has the records already."""
     store.append(HOST, [record(), record("tests/test_other.py::test_x")])

@@ -20,12 +20,14 @@ from postgres import PASSWORD, SECRETS, PostgresServer
 
 pytest.importorskip("sqlalchemy", reason="the extra sql is not installed")
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from pytest_carbon.baselines import Store, open_store, refuse_unknown_branch, sql
 from pytest_carbon.baselines.address import DatabaseUrl, place
-from pytest_carbon.baselines.files import FileStore
+from pytest_carbon.baselines.files import FileStore, header_line
 from pytest_carbon.baselines.sql import SqlStore
 from pytest_carbon.records import BaselineError, Calibration, Environment, Gpu, Record, UsageProblem
 
@@ -209,6 +211,32 @@ def test_what_cannot_be_read_is_not_written(store: SqlStore, changes: dict[str, 
     text = refusal(store.append, HOST, [record(), wrong])
     assert text == f"nothing was recorded, because of {wrong.name!r} of 'b.py::t': {says}."
     assert store.load(HOST.id) == {}
+
+
+def test_some_measurements_are_read(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are asked for, as they come with everything; which there are is known without a figure."""
+    monkeypatch.setattr(sql, "_READ_AT_ONCE", 2)
+    records = [record(f"{test}.py::t", session=f"s{day}", day=day) for test in "abcde" for day in (3, 1, 2)]
+    store.append(HOST, records)
+    stored = store.load(HOST.id)
+    assert store.keys(HOST.id) == set(stored)
+    assert store.keys("another") == set()
+    wanted = {("a.py::t", "call"), ("c.py::t", "call"), ("e.py::t", "call"), ("nobody.py::t", "call")}
+    assert store.load(HOST.id, wanted) == {key: stored[key] for key in wanted & set(stored)}
+    assert store.load(HOST.id, ()) == {}
+
+
+def test_what_counts_of_some_measurements(store: SqlStore, url: str) -> None:
+    """The branch's, and what the branch checked out has accepted since, as with everything."""
+    a, b = record("a.py::t"), record("b.py::t", session="s2", branch="feature")
+    passed, accepted = (record("a.py::t", session=f"s{epoch}", branch="feature", epoch=epoch) for epoch in ("0", LATER))
+    store.append(HOST, [a, b, passed, accepted])
+    for own in ("main", "feature", "another"):
+        of_branch = open_store(url, branch="main", own=own)
+        stored = of_branch.load(HOST.id)
+        assert of_branch.keys(HOST.id) == set(stored)
+        for key in stored:
+            assert of_branch.load(HOST.id, {key}) == {key: stored[key]}
 
 
 def test_many_sessions_at_once(store: SqlStore) -> None:
@@ -423,12 +451,12 @@ def test_a_newer_schema_is_refused(store: SqlStore, url: str) -> None:
     store.append(HOST, [record()])
     execute(url, "UPDATE carbon_schema SET version_num = '0009'")
     says = (
-        f"{DatabaseUrl(url)}: its tables are of version '0009', and this pytest-carbon reads '0001'. Upgrade"
+        f"{DatabaseUrl(url)}: its tables are of version '0009', and this pytest-carbon reads '0002'. Upgrade"
         " pytest-carbon: a newer version has been there."
     )
     calls = [(store.load, HOST.id), (store.environments,), (store.check_writable,), (store.append, HOST, [record()])]
     assert {refusal(*call) for call in calls} == {says}
-    execute(url, "UPDATE carbon_schema SET version_num = '0001'")
+    execute(url, "UPDATE carbon_schema SET version_num = '0002'")
     assert everything(store) == {record()}
 
 
@@ -439,6 +467,61 @@ def test_the_migrations_make_the_tables_that_are_used(store: SqlStore, url: str)
         context = MigrationContext.configure(connection, opts={"version_table": sql.VERSION_TABLE})
         assert compare_metadata(context, sql._METADATA) == []
         assert context.get_current_heads() == (sql.VERSION,)
+
+
+def as_version(url: str, version: str, *records: Record) -> None:
+    """A database as an older pytest-carbon has left it, with records of one session each."""
+    with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(sql.__file__).with_name("migrations")))
+        config.attributes.update(connection=connection, version_table=sql.VERSION_TABLE)
+        command.upgrade(config, version)
+        (here,) = connection.execute(
+            sa.insert(sql.ENVIRONMENT).values(name=HOST.id, header=header_line(HOST))
+        ).inserted_primary_key
+        for r in records:
+            facts = {"environment_id": here, "commit_id": r.commit}
+            names = ("session", "created", "boot", "branch", "torch", "driver")
+            (session,) = connection.execute(
+                sa.insert(sql.SESSION).values(**facts, **{name: getattr(r, name) for name in names})
+            ).inserted_primary_key
+            (measurement,) = connection.execute(
+                sa.insert(sql.MEASUREMENT).values(environment_id=here, test=r.test, name=r.name)
+            ).inserted_primary_key
+            figures = ("epoch", "energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call")
+            connection.execute(
+                sa.insert(sql.RECORD).values(
+                    session_id=session, measurement_id=measurement, **{name: getattr(r, name) for name in figures}
+                )
+            )
+
+
+def version_of(url: str) -> str:
+    with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
+        return str(connection.exec_driver_sql("SELECT version_num FROM carbon_schema").scalar())
+
+
+def test_a_database_of_an_older_version(store: SqlStore, url: str) -> None:
+    """Who reads leaves it as it is; who writes brings it up to date; what was stored is there before and after."""
+    main, other = record("a.py::t"), record("b.py::t", session="s2", branch="feature")
+    as_version(url, "0001", main, other)
+    of_main = open_store(url, branch="main", own="main")
+    assert everything(store) == {main, other}
+    assert store.keys(HOST.id) == {main.key, other.key}
+    assert of_main.keys(HOST.id) == {main.key}
+    assert store.describe(HOST.id) == HOST
+    assert version_of(url) == "0001"
+
+    store.check_writable()
+    assert version_of(url) == "0001"
+    new = record("a.py::t", session="s3", day=3)
+    store.append(HOST, [main, new])
+    assert version_of(url) == sql.VERSION
+    assert everything(store) == {main, other, new}
+    assert of_main.keys(HOST.id) == {main.key}
+    with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": sql.VERSION_TABLE})
+        assert compare_metadata(context, sql._METADATA) == []
 
 
 def test_an_application_of_its_own_in_the_same_database(store: SqlStore, url: str) -> None:

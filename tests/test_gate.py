@@ -16,7 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
-from pytest_carbon.gate import Candidate, baseline, batches, confirmed, judge, outlook, suspect, weak
+from pytest_carbon.gate import (
+    LEARN_MOST,
+    Candidate,
+    baseline,
+    batches,
+    confirmed,
+    judge,
+    outlook,
+    suspect,
+    to_read,
+    weak,
+)
 from pytest_carbon.records import BaselineError, Doubt, Key, Record, SessionScore, SuiteVerdict, Verdict
 
 BASE_J = (1.20, 1.21, 1.22, 1.205, 1.215)
@@ -102,6 +113,47 @@ def fit_f_distribution(variances: np.ndarray, freedom: float) -> tuple[float, fl
         return 20.0, math.exp(e.mean())
     half = optimize.brentq(lambda y: special.polygamma(1, y) - excess, 1e-3, 1e9)
     return min(2 * half, 20.0), math.exp(e.mean() + special.digamma(half) - math.log(half))
+
+
+# --- what is read ------------------------------------------------------------------------------
+
+
+def test_a_small_environment_is_read_whole() -> None:
+    """Whatever is selected, the verdicts are those of everything."""
+    held = [key(i) for i in range(LEARN_MOST)]
+    assert to_read(held, {held[0][0]}) == to_read(held, ()) == set(held)
+
+
+def keys_of(modules: int, each: int) -> list[Key]:
+    return [(f"tests/test_{module}.py::test_{i}", "call") for module in range(modules) for i in range(each)]
+
+
+def test_of_a_large_environment_the_runs_own_and_some_more_are_read() -> None:
+    """Whole modules, the same ones for everybody, up to a thousand; all of the run's, however many they are."""
+    held = keys_of(50, 100)
+    one, another = to_read(held, {held[0][0]}), to_read(held[::-1], {held[0][0], held[1][0]})
+    assert {held[0], held[1]} <= another
+    assert one | {held[1]} == another
+    assert LEARN_MOST <= len(one) < LEARN_MOST + 100
+    whole = {test.partition("::")[0] for test, _ in one} - {"tests/test_0.py"}
+    assert {key for key in held if key[0].partition("::")[0] in whole} == one - set(held[:100])
+    many = {test for test, _ in held[:3000]}
+    assert to_read(held, many) == set(held[:3000])
+    assert to_read(held, {test for test, _ in held}) == set(held)
+
+
+def test_what_is_not_read_is_counted() -> None:
+    """The false-alarm rate is shared among all that the environment holds, read or not."""
+    stored = {key(i): daily(BASE_J, i=i) for i in range(7)}
+    whole = judge([now(1.3)], stored, tolerance=0.05, false_alarms=0.01)
+    part = judge([now(1.3)], {key(): stored[key()]}, tolerance=0.05, false_alarms=0.01, unread=6)
+    alone = judge([now(1.3)], {key(): stored[key()]}, tolerance=0.05, false_alarms=0.01)
+    assert whole == part
+    assert part[1].gated == 7
+    assert part[0][key()].detectable_change > alone[0][key()].detectable_change
+    assert outlook({key(): stored[key()]}, [key()], tolerance=0.05, false_alarms=0.01, unread=6) == outlook(
+        stored, [key()], tolerance=0.05, false_alarms=0.01
+    )
 
 
 # --- batches -----------------------------------------------------------------------------------

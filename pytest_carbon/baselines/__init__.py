@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,8 +36,11 @@ class Store(Protocol):
     def environments(self) -> list[str]:
         """The ids of the environments that have a baseline, sorted."""
 
-    def load(self, environment_id: str) -> dict[Key, list[Record]]:
-        """Everything stored for an environment, each measurement's records oldest first."""
+    def keys(self, environment_id: str) -> frozenset[Key]:
+        """The measurements that have a baseline in an environment; their figures are not looked at."""
+
+    def load(self, environment_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
+        """Everything stored for an environment, or of some of its measurements; each one's records oldest first."""
 
     def describe(self, environment_id: str) -> Environment:
         """What is stored of an environment besides its id: GPUs and processor, where known."""

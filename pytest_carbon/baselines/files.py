@@ -48,6 +48,11 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _CONFLICT = re.compile(r"(<{7}|\|{7}|={7}|>{7})( .*)?")
 _UNSAFE_IN_NAMES = re.compile(r"[^\w .,+=@()\[\]-]")
 _LINE = re.compile(r"^(.*?), line (\d+): ", re.DOTALL)
+_OF_ONE = re.compile(
+    rb'\{"test": ("(?:[^"\\\n]|\\.)*+"), "name": ("(?:[^"\\\n]|\\.)*+"), "epoch": [^\n]*+(?<=\})\n'
+    rb'(?:\{"test": \1, "name": \2, "epoch": [^\n]*+(?<=\})\n)*+'
+)
+"""The lines of one measurement, as this module writes them."""
 _LONGEST_NAME = 180  # bytes; file systems stop at 255, and a suffix comes on top
 _LARGEST = sys.float_info.max
 _TEMPORARY = ".pytest-carbon-"
@@ -237,6 +242,22 @@ class _Reader:
             return list(map(tuple.__new__, repeat(Record), zip(*columns.values(), strict=True)))
         except (Wrong, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
+
+    def keys(self, data: bytes, path: Path) -> frozenset[Key]:
+        """Whose records a file holds: where it is as this module writes it, without a look at their figures."""
+        header = data.partition(b"\n")[0]
+        found: set[tuple[bytes, bytes]] = set()
+        at = len(header) + 1
+        while lines := _OF_ONE.match(data, at):
+            found.add((lines[1], lines[2]))
+            at = lines.end()
+        try:
+            if found and at == len(data) and self._record(header.decode()) is None:
+                test, name = self._known["test"], self._known["name"]
+                return frozenset((test[json.loads(of)], name[json.loads(named)]) for of, named in found)
+        except (Wrong, ValueError):
+            pass
+        return frozenset(record.key for record in self.file(data, path).records)
 
     def file(self, data: bytes, path: Path) -> _File:
         """A whole file: each session once for each measurement, in the order of the file."""
@@ -581,6 +602,8 @@ class FileStore:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._keys: dict[Path, frozenset[Key]] = {}
+        """Whose records lie in which file, as far as :meth:`keys` was asked."""
         self._read: dict[Path, tuple[int, list[Record]]] = {}
         """What :meth:`load` found good: a hash of the file's bytes, and its records. A file that is still
         the same when it is appended to is not parsed again, which halves the time of a large run."""
@@ -593,16 +616,30 @@ class FileStore:
             if entry.is_dir() and not entry.name.startswith(".") and any(self._files(Path(entry)))
         )
 
-    def load(self, environment_id: str) -> dict[Key, list[Record]]:
-        """Everything stored for an environment: its records by test and name, oldest first."""
+    def keys(self, environment_id: str) -> frozenset[Key]:
+        """The measurements that have a baseline in an environment. Of files written here the figures are not read."""
+        reader, found = _Reader(environment_id), set[Key]()
         with collector_waits():
-            return self._load(environment_id)
+            for path in sorted(self._files(self._folder(environment_id))):
+                if (data := _bytes_of(path)) is not None:
+                    self._keys[path] = reader.keys(data, path)
+                    found |= self._keys[path]
+        return frozenset(found)
 
-    def _load(self, environment_id: str) -> dict[Key, list[Record]]:
+    def load(self, environment_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
+        """Everything stored for an environment, or of some of its measurements: its records by test and name, oldest
+        first. Files that have none of theirs, as :meth:`keys` has found, are not read."""
+        with collector_waits():
+            stored = self._load(environment_id, None if keys is None else frozenset(keys))
+        return stored if keys is None else {key: stored[key] for key in stored if key in keys}
+
+    def _load(self, environment_id: str, keys: frozenset[Key] | None) -> dict[Key, list[Record]]:
         folder = self._folder(environment_id)
         reader = _Reader(environment_id)
         stored: dict[Key, list[Record]] = {}
         for path in sorted(self._files(folder)):
+            if keys is not None and keys.isdisjoint(self._keys.get(path, keys)):
+                continue
             if (data := _bytes_of(path)) is None:
                 continue
             records = reader.as_written(data)

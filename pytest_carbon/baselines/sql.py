@@ -12,7 +12,7 @@ place without its password: what a driver says, and the traceback of its excepti
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from operator import attrgetter
@@ -26,9 +26,11 @@ from sqlalchemy import (
     Double,
     Engine,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     NullPool,
+    Select,
     Table,
     Text,
     UniqueConstraint,
@@ -65,8 +67,10 @@ from pytest_carbon.records import BaselineError, Calibration, Environment, Key, 
 
 _T = TypeVar("_T")
 
-VERSION = "0001"
+VERSION = "0002"
 """The newest of ``migrations/versions``."""
+_OLDER = ("0001",)
+"""Those that can be read as they are; who writes brings them up to date."""
 VERSION_TABLE = "carbon_schema"
 """Of our own: the application that owns the database may use alembic, too."""
 PATIENCE_S = 60
@@ -74,6 +78,7 @@ PATIENCE_S = 60
 _CONNECT_S = 10
 _LOCK = 0x636172626F6E  # "carbon"
 _AT_ONCE = 500  # what a statement names
+_READ_AT_ONCE = 5000  # the numbers that one names, and the rows that are fetched
 _FORMS = "sqlite:///FILE and postgresql+psycopg://USER@HOST/DATABASE"
 
 _METADATA = MetaData()
@@ -119,6 +124,7 @@ RECORD = Table(
     Column("energy_j_per_call", Double, nullable=False),
     Column("energy_j_per_call_error", Double),
     Column("duration_s_per_call", Double, nullable=False),
+    Index("carbon_record_of", "measurement_id"),
     sqlite_with_rowid=False,
 )
 
@@ -159,13 +165,33 @@ class SqlStore:
             query = select(ENVIRONMENT.c.name).join(SESSION).where(self._counts()).distinct()
             return sorted(connection.scalars(query))
 
-    def load(self, environment_id: str) -> dict[Key, list[Record]]:
-        """Everything that counts in an environment: its records by test and name, oldest first."""
+    def keys(self, environment_id: str) -> frozenset[Key]:
+        """The measurements that have a record that counts in an environment."""
+        with self._reading() as connection:
+            return frozenset() if connection is None else frozenset(self._keys(connection, environment_id).values())
+
+    def _keys(self, connection: Connection, environment_id: str) -> dict[int, Key]:
+        here = select(ENVIRONMENT.c.id).where(ENVIRONMENT.c.name == environment_id).scalar_subquery()
+        query = select(MEASUREMENT.c.id, MEASUREMENT.c.test, MEASUREMENT.c.name).where(
+            MEASUREMENT.c.environment_id == here
+        )
+        others = select(SESSION.c.id).where(SESSION.c.environment_id == here, ~self._counts()).limit(1)
+        if self._branch is not None and connection.scalar(others) is not None:
+            of_it = select(RECORD.c.measurement_id).join(SESSION).where(self._counts())
+            if self._version(connection) in _OLDER:  # without its index each question would read the whole table
+                query = query.where(MEASUREMENT.c.id.in_(of_it.where(SESSION.c.environment_id == here)))
+            else:
+                query = query.where(of_it.where(RECORD.c.measurement_id == MEASUREMENT.c.id).exists())
+        return {id: (test, name) for id, test, name in connection.execute(query)}
+
+    def load(self, environment_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
+        """Everything that counts in an environment, or of some of its measurements: its records by test and name,
+        oldest first."""
         with collector_waits(), self._reading() as connection:
             if connection is None:
                 return {}
             here = select(ENVIRONMENT.c.id).where(ENVIRONMENT.c.name == environment_id).scalar_subquery()
-            keys: dict[int, Key] = {
+            known: dict[int, Key] = {
                 id: (test, name)
                 for id, test, name in connection.execute(
                     select(MEASUREMENT.c.id, MEASUREMENT.c.test, MEASUREMENT.c.name).where(
@@ -173,30 +199,44 @@ class SqlStore:
                     )
                 )
             }
+            wanted = None if keys is None else sorted(id for id, key in known.items() if key in keys)
             sessions: dict[int, Any] = {
                 row.id: row
                 for row in connection.execute(select(SESSION).where(SESSION.c.environment_id == here, self._counts()))
             }
-            ids = select(SESSION.c.id).where(SESSION.c.environment_id == here, self._counts())
-            stored: dict[Key, list[Record]] = {}
             before = {id: (s.session, s.created, s.boot, s.commit_id, s.branch) for id, s in sessions.items()}
             after = {id: (s.torch, s.driver, s.labels) for id, s in sessions.items()}
-            for session, measurement, epoch, *figures in connection.execute(
-                select(RECORD).where(RECORD.c.session_id.in_(ids))
-            ):
-                if (key := keys.get(measurement)) is None:
+            stored: dict[Key, list[Record]] = {}
+            everything: list[Record] = []
+            for session, measurement, epoch, energy_j, error_j, duration_s in self._rows(connection, here, wanted):
+                if session not in before:
+                    continue
+                if (key := known.get(measurement)) is None:
                     raise BaselineError(
                         f"{self._url}: carbon_record has figures of measurement {measurement}, which is none of"
                         f" {environment_id}. Restore the database from its backup."
                     )
-                record = Record._make((*key, epoch, *before[session], *figures, *after[session]))
+                record = Record(*key, epoch, *before[session], energy_j, error_j, duration_s, *after[session])
                 stored.setdefault(key, []).append(record)
-            self._check(environment_id, [record for records in stored.values() for record in records])
+                everything.append(record)
+            self._check(environment_id, everything)
         if self._branch not in (None, self._own) and any(s.branch == self._own for s in sessions.values()):
             stored = {key: counted for key, records in stored.items() if (counted := self._of_branch(records))}
         for records in stored.values():
             records.sort(key=by_time)
         return stored
+
+    def _rows(self, connection: Connection, environment: Any, measurements: Sequence[int] | None) -> Iterator[Any]:
+        """The records of an environment that count; of some measurements, those that do not count, too."""
+        if measurements is None:
+            sessions = select(SESSION.c.id).where(SESSION.c.environment_id == environment, self._counts())
+            yield from _all(connection, select(RECORD).where(RECORD.c.session_id.in_(sessions)))
+            return
+        for start in range(0, len(measurements), _READ_AT_ONCE):
+            ids: Any = bindparam(
+                "ids", measurements[start : start + _READ_AT_ONCE], expanding=True, literal_execute=True
+            )
+            yield from _all(connection, select(RECORD).where(RECORD.c.measurement_id.in_(ids)))
 
     def describe(self, environment_id: str) -> Environment:
         """What is stored of an environment; only its id where nothing is."""
@@ -473,7 +513,7 @@ class SqlStore:
                 with connection.begin() as transaction:
                     if self._file is None:
                         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{PATIENCE_S}s'")
-                    if self._version(connection) is None:
+                    if self._version(connection) != VERSION:
                         self._migrate(connection)
                     yield connection
                     if not keep:
@@ -485,7 +525,7 @@ class SqlStore:
         if not inspect(connection).has_table(VERSION_TABLE):
             return None
         found = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar()
-        if found not in (None, VERSION):
+        if found not in (None, VERSION, *_OLDER):
             raise BaselineError(
                 f"{self._url}: its tables are of version {found!r}, and this pytest-carbon reads {VERSION!r}. Upgrade"
                 " pytest-carbon: a newer version has been there."
@@ -499,7 +539,7 @@ class SqlStore:
 
         if self._file is None:  # SQLite lets one process write anyway
             connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
-            if self._version(connection) is not None:
+            if self._version(connection) == VERSION:
                 return
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
@@ -626,6 +666,12 @@ def _ids(
             break
         connection.execute(_insert(connection)(table).on_conflict_do_nothing(), missing)
     return {values: found[values] for values in wanted}
+
+
+def _all(connection: Connection, query: Select[Any]) -> Iterator[Any]:
+    """Rows that may be many: to fetch each by itself takes twice as long."""
+    for rows in connection.execute(query).partitions(_READ_AT_ONCE):
+        yield from rows
 
 
 def _figures_of(connection: Connection, measurements: Sequence[int]) -> dict[int, dict[int, tuple[Any, ...]]]:

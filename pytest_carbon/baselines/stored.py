@@ -1,0 +1,58 @@
+"""What a run reads of its baselines: what there is in every environment, and the records that its own verdicts need."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from pytest_carbon import gate
+from pytest_carbon.baselines import Store
+from pytest_carbon.records import Environment, Key, Record
+
+
+class Stored:
+    """The baselines as a run of some tests sees them. Each environment's are read once, and are of one moment.
+
+    Every method raises :class:`~pytest_carbon.records.BaselineError` for what cannot be trusted.
+    """
+
+    def __init__(self, store: Store, tests: Collection[str]) -> None:
+        self._store = store
+        self._tests = frozenset(tests)
+        self._keys: dict[str, frozenset[Key]] = {}
+        self._records: dict[str, dict[Key, list[Record]]] = {}
+        self.environments: dict[str, Environment] = {}
+        """Those that have a baseline, by their ids."""
+
+    def look(self, own: str | None) -> None:
+        """See what there is, and read what a run in an environment needs; ``None``: in whichever has its tests."""
+        for id in self._store.environments():
+            self._keys[id] = self._store.keys(id)
+            self.environments[id] = self._store.describe(id)
+            if id == own or (own is None and any(test in self._tests for test, _ in self._keys[id])):
+                self._read(id)
+
+    def keys(self, id: str) -> Collection[Key]:
+        """The measurements that have a baseline in an environment."""
+        return self._keys.get(id, frozenset())
+
+    def holding(self, keys: Collection[Key]) -> list[str]:
+        """The environments that have a baseline of any of these measurements."""
+        return [id for id, known in self._keys.items() if not known.isdisjoint(keys)]
+
+    def records(self, id: str) -> Mapping[Key, list[Record]]:
+        """The records that the verdicts on the run's tests need, by measurement (:func:`~pytest_carbon.gate.to_read`).
+
+        Of an environment that was not the run's when it began, as they are now.
+        """
+        if id in self.environments and id not in self._records:
+            with self._store.snapshot():
+                self._keys[id] = self._store.keys(id)
+                self._read(id)
+        return self._records.get(id, {})
+
+    def unread(self, id: str) -> int:
+        """The measurements that have a baseline in an environment, and are not among its :meth:`records`."""
+        return len(self._keys.get(id, frozenset()) - self._records.get(id, {}).keys())
+
+    def _read(self, id: str) -> None:
+        self._records[id] = self._store.load(id, gate.to_read(self._keys[id], self._tests))

@@ -633,11 +633,14 @@ class CarbonSession:
             self._recording.append("nothing was recorded: the run was interrupted")
             return
         decisions = baselines.decide(result, accept=self._settings.accept, stored=self._stored_in)
-        for id in {d.environment for d in decisions}:
-            mine = [d for d in decisions if d.environment == id and d.records]
-            if not mine:
-                continue
-            self._store.append(self._environment(id), [r for d in mine for r in d.records])
+        by_id: dict[str, list[baselines.Decision]] = {}
+        for decision in decisions:
+            if decision.records:
+                by_id.setdefault(decision.environment, []).append(decision)
+        self._store.append_all(
+            [(self._environment(id), [r for d in mine for r in d.records]) for id, mine in by_id.items()]
+        )
+        for id, mine in by_id.items():
             self._recorded |= {d.key for d in mine}
             if (found := self._brought.calibrations.get(id)) is not None:
                 self._store.keep_calibration(id, found)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -638,6 +640,18 @@ def test_what_a_union_merge_leaves_is_read(store: FileStore) -> None:
     assert len(MODULE.read_text().splitlines()) == 5
 
 
+def test_an_epoch_moves_to_the_newer_only(store: FileStore) -> None:
+    """As in a database: a session of the old epoch that arrives late does not undo that it was accepted."""
+    later = "2026-11-09T10:00:00Z"
+    store.append(HOST, [record(), record(session="s2")])
+    header, line, other = MODULE.read_text().splitlines()
+    MODULE.write_text("\n".join([header, line[:-1] + ', "of a later version": 7}', other, ""]))
+    for epoch, then in [("0", "0"), (later, later), ("0", later)]:
+        FileStore(Path("carbon-baselines")).append(HOST, [record(epoch=epoch)])
+        assert everything(store) == {record(epoch=then), record(session="s2")}
+    assert MODULE.read_text().splitlines()[1].endswith(', "of a later version": 7}')
+
+
 def test_a_session_in_two_epochs_is_in_the_newer(store: FileStore) -> None:
     """Where two branches took one report into different epochs, the merged file holds it once."""
     accepted = record(epoch="2026-11-09T10:00:00Z")
@@ -792,6 +806,111 @@ def test_an_interrupted_write_leaves_what_was_there(
         store.append(HOST, [record(test, "s2") for test in tests])
     assert {path: path.read_bytes() for path in FOLDER.rglob("*") if path.is_file()} == before
     monkeypatch.undo()
+
+
+def killed(writes: Callable[[], object], at: int) -> bool:
+    """Do it in another process, which is gone before a change of the file system; whether it came to that."""
+    if (child := os.fork()) == 0:
+        left = [at]
+
+        def counted(real: Any) -> Any:
+            def change(*arguments: Any, **options: Any) -> Any:
+                if not left[0]:
+                    os._exit(9)
+                left[0] -= 1
+                return real(*arguments, **options)
+
+            return change
+
+        for name in ("fsync", "replace", "unlink", "mkdir", "open"):
+            setattr(os, name, counted(getattr(os, name)))
+        writes()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+OTHER = Environment("1x-another-gpu")
+
+
+def both(store: FileStore) -> set[tuple[str, Record]]:
+    return {(id, each) for id in store.environments() for records in store.load(id).values() for each in records}
+
+
+def leftovers() -> list[Path]:
+    return [path for path in Path().rglob("*") if path.is_file() and path.suffix != ".jsonl"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+@pytest.mark.parametrize("first", [False, True], ids=["more", "the first"])
+def test_a_recording_killed_anywhere_is_all_there_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """Over several files and environments, at every step on the way; and the next one is not in its way."""
+    tests = ["tests/a.py::t", "tests/b.py::t", "c.py::t"]
+    new = [(environment, [record(test, "s2", day=2) for test in tests]) for environment in (HOST, OTHER)]
+    after = {(environment.id, each) for environment, records in new for each in records}
+    seen: list[bool] = []
+    for at in range(1000):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        store = FileStore(Path("carbon-baselines"))
+        before: set[tuple[str, Record]] = set()
+        if not first:
+            store.append(HOST, [record(test) for test in tests[:2]])
+            before = both(store)
+        if not killed(lambda: FileStore(Path("carbon-baselines")).append_all(new), at):
+            break
+        found = both(FileStore(Path("carbon-baselines")))
+        assert found in (before, before | after)
+        seen.append(found == before)
+        FileStore(Path("carbon-baselines")).append(HOST, [record(session="s3", day=3)])
+        assert both(store) == found | {(HOST.id, record(session="s3", day=3))}
+        assert leftovers() == []
+    assert seen == sorted(seen, reverse=True)  # the old, and from one step on the new
+    assert seen.count(False) > len(after)
+    assert True in seen
+    assert both(store) == before | after
+
+
+def test_a_recording_that_was_interrupted_and_may_not_be_finished(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of it is never compared with: what stands in the way is said."""
+    tests = ["tests/a.py::t", "tests/b.py::t"]
+    store.append(HOST, [record(test) for test in tests])
+    recording = Path("carbon-baselines/.pytest-carbon-recording")
+    new = [record(test, "s2", day=2) for test in tests]
+    assert any(
+        killed(lambda: FileStore(Path("carbon-baselines")).append(HOST, new), at) and recording.exists()
+        for at in range(20)
+    )
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refused)  # which locks the directory
+        for read in (store.environments, lambda: store.keys(HOST.id), lambda: store.load(HOST.id)):
+            with pytest.raises(BaselineError) as error:
+                read()
+            assert message(error) == (
+                "a recording into carbon-baselines was interrupted in the middle, and cannot be finished: cannot write"
+                " carbon-baselines: Permission denied. Nothing was recorded. Give this user the right to, or name"
+                " another directory with --carbon-baseline."
+            )
+    whole = recording.read_text()
+    for text, says in [
+        (whole[:-30], "line 3: not JSON (Unterminated string starting at, column"),
+        (whole.partition("\n")[2], "line 1: a record where the header should be. Delete the file, and record anew."),
+    ]:
+        recording.write_text(text)
+        with pytest.raises(BaselineError) as error:
+            store.load(HOST.id)
+        assert f"cannot be finished: {recording}, {says}" in message(error)
+    recording.write_text(whole)
+    assert len(everything(store)) == 4
+    assert not recording.exists()
 
 
 def test_a_full_disk_is_said(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:

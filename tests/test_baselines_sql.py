@@ -125,17 +125,18 @@ EPOCHS = ["0", "2026-11-05T10:00:00Z", LATER]
 APPENDS = st.lists(
     st.lists(
         st.builds(
-            lambda test, name, session: record(
+            lambda test, name, session, epoch: record(
                 test,
                 session=f"s{session}",
                 day=1 + session,
                 name=name,
-                epoch=EPOCHS[session % 3],
+                epoch=epoch,
                 energy_j_per_call=1.0 + TESTS.index(test) + 0.1 * session,
             ),
             st.sampled_from(TESTS),
             st.sampled_from(["call", "decode"]),
             st.integers(0, 4),
+            st.sampled_from(EPOCHS),
         ),
         max_size=6,
     ),

@@ -46,7 +46,11 @@ class Store(Protocol):
         """What is stored of an environment besides its id: GPUs and processor, where known."""
 
     def append(self, environment: Environment, records: Sequence[Record]) -> None:
-        """Add records to one environment: all of them or, with an error, none. What is stored stays once."""
+        """Add records to one environment: all of them or, with an error, none. What is stored stays once, and moves
+        to a newer epoch only."""
+
+    def append_all(self, sessions: Sequence[tuple[Environment, Sequence[Record]]]) -> None:
+        """The same in several environments, as one: also a process that is killed leaves all of it or none."""
 
     def rename(self, tests: Mapping[str, str | None]) -> int:
         """Put tests' records, in every environment, under other ids; ``None`` takes them away. How many there were.

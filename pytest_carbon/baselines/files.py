@@ -6,6 +6,9 @@ recorded sessions merge by themselves: headers in the middle, records out of ord
 are read as if they were not there. Everything else that is not as this module writes it is a
 :class:`~pytest_carbon.records.BaselineError`; such a file is never read as "no baseline" and never
 overwritten.
+
+What one run records goes into all of its files or into none. Before the first of several is replaced, it stands in a
+file of its own, ``.pytest-carbon-recording``; where the process is killed, whoever comes next finishes it.
 """
 
 from __future__ import annotations
@@ -56,6 +59,7 @@ _OF_ONE = re.compile(
 _LONGEST_NAME = 180  # bytes; file systems stop at 255, and a suffix comes on top
 _LARGEST = sys.float_info.max
 _TEMPORARY = ".pytest-carbon-"
+_RECORDING = f"{_TEMPORARY}recording"
 _CALIBRATION = "calibration.json"
 
 
@@ -220,7 +224,7 @@ class _Reader:
         """
         try:
             header, *lines, last = data.decode().split("\n")
-            if self._record(header) is not None or last:
+            if self.record(header) is not None or last:
                 return None
             text = f"[{','.join(lines)}]"
             objects, end = _decode(text)
@@ -252,7 +256,7 @@ class _Reader:
             found.add((lines[1], lines[2]))
             at = lines.end()
         try:
-            if found and at == len(data) and self._record(header.decode()) is None:
+            if found and at == len(data) and self.record(header.decode()) is None:
                 test, name = self._known["test"], self._known["name"]
                 return frozenset((test[json.loads(of)], name[json.loads(named)]) for of, named in found)
         except (Wrong, ValueError):
@@ -273,7 +277,7 @@ class _Reader:
         place: dict[tuple[str, str, str], int] = {}
         for number, line in enumerate(lines, 1):
             try:
-                record = self._record(line)
+                record = self.record(line)
                 if record is None:
                     header = header or line
                     continue
@@ -304,13 +308,13 @@ class _Reader:
         """A file's first line, and nothing of the rest."""
         line = data.lstrip().partition(b"\n")[0].decode(errors="replace").rstrip()
         try:
-            if not line or self._record(line) is not None:
+            if not line or self.record(line) is not None:
                 raise Wrong("the header is missing")
         except Wrong as wrong:
             raise _fault(path, 1, wrong) from None
         return line
 
-    def _record(self, line: str) -> Record | None:
+    def record(self, line: str) -> Record | None:
         """The record in a line; None for a header and for an empty line. Raises :class:`Wrong`."""
         if not line:
             return None
@@ -515,8 +519,11 @@ def write_atomically(path: Path, text: str) -> None:
     _replace_files([(path, text)])
 
 
-def _replace_files(files: Iterable[tuple[Path, str]]) -> None:
-    """Replace several files: nothing moves before all of them are on disk, so that a fault leaves all as they were."""
+def _replace_files(files: Iterable[tuple[Path, str]], before: Callable[[], None] = lambda: None) -> None:
+    """Replace several files: nothing moves before all of them are on disk, so that a fault leaves all as they were.
+
+    ``before`` is called then.
+    """
     staged: list[tuple[Path, Path]] = []
     try:
         for path, text in files:
@@ -529,6 +536,7 @@ def _replace_files(files: Iterable[tuple[Path, str]]) -> None:
                 os.fsync(file.fileno())
             if path.exists():
                 shutil.copymode(path, temporary)
+        before()
         for temporary, path in staged:
             os.replace(temporary, path)
     finally:
@@ -585,13 +593,18 @@ def read_file(path: Path) -> tuple[Environment, list[Record]]:
     data = _bytes_of(path)
     if data is None:
         raise _refused("read", path, os.strerror(errno.ENOENT))
-    try:
-        environment = _value(data.decode().lstrip().partition("\n")[0].rstrip())["environment"]["id"]
-    except (Wrong, UnicodeDecodeError, LookupError, TypeError):
-        environment = None  # what is wrong is told below
-    environment = environment if _is_text(environment) else "?"
+    environment = _environment_of(data.decode(errors="replace").lstrip().partition("\n")[0].rstrip())
     file = _Reader(environment).file(data, path)
     return described(file.header, environment), file.records
+
+
+def _environment_of(header: str) -> str:
+    """The id in a header; what is wrong with one that has none is told where it is read."""
+    try:
+        environment = _value(header)["environment"]["id"]
+    except (Wrong, LookupError, TypeError):
+        return "?"
+    return environment if _is_text(environment) else "?"
 
 
 # --- the store -----------------------------------------------------------------------------------
@@ -610,6 +623,7 @@ class FileStore:
 
     def environments(self) -> list[str]:
         """The ids that have a baseline, sorted."""
+        self._settle()
         return sorted(
             entry.name
             for entry in _entries(self._directory)
@@ -618,6 +632,7 @@ class FileStore:
 
     def keys(self, environment_id: str) -> frozenset[Key]:
         """The measurements that have a baseline in an environment. Of files written here the figures are not read."""
+        self._settle()
         reader, found = _Reader(environment_id), set[Key]()
         with collector_waits():
             for path in sorted(self._files(self._folder(environment_id))):
@@ -629,6 +644,7 @@ class FileStore:
     def load(self, environment_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
         """Everything stored for an environment, or of some of its measurements: its records by test and name, oldest
         first. Files that have none of theirs, as :meth:`keys` has found, are not read."""
+        self._settle()
         with collector_waits():
             stored = self._load(environment_id, None if keys is None else frozenset(keys))
         return stored if keys is None else {key: stored[key] for key in stored if key in keys}
@@ -665,26 +681,82 @@ class FileStore:
     def append(self, environment: Environment, records: Sequence[Record]) -> None:
         """Add records to the files of their tests; no other file is touched, nor one that has them already.
 
-        Where anything is wrong nothing is written.
+        A record that is there moves to a newer epoch, never to an older one. Where anything is wrong nothing is
+        written.
         """
-        folder = self._folder(environment.id)
-        modules: dict[str, list[Record]] = {}
-        for record in records:
-            modules.setdefault(record.test.partition("::")[0], []).append(record)
-        new = {folder / module_file(added[0].test): added for added in modules.values()}
-        for record in records:
-            if wrong := wrong_field(record._asdict()):
-                raise BaselineError(f"nothing was recorded, because of {_of(record)}: {wrong}.")
+        self.append_all([(environment, records)])
+
+    def append_all(self, sessions: Sequence[tuple[Environment, Sequence[Record]]]) -> None:
+        """The same in several environments: all of it or, with an error, none."""
+        new = [
+            (self._folder(environment.id), header_line(environment), records)
+            for environment, records in sessions
+            if records
+        ]
+        for _, _, records in new:
+            for record in records:
+                module_file(record.test)
+                if wrong := wrong_field(record._asdict()):
+                    raise BaselineError(f"nothing was recorded, because of {_of(record)}: {wrong}.")
         if new:
             with self._writing():
-                for parent in {path.parent for path in new}:
-                    for orphan in parent.glob(f"{_TEMPORARY}*"):  # whoever wrote it was killed
-                        orphan.unlink(missing_ok=True)
-                _replace_files(
-                    (path, text)
-                    for path, added in new.items()
-                    if (text := self._merged(path, environment, added)) is not None
-                )
+                self._record(new)
+
+    def _record(self, new: Sequence[tuple[Path, str, Sequence[Record]]]) -> None:
+        """Add records below environments' folders, with the headers of files that are made for them."""
+        texts: dict[Path, str] = {}
+        for folder, header, records in new:
+            modules: dict[str, list[Record]] = {}
+            for record in records:
+                modules.setdefault(record.test.partition("::")[0], []).append(record)
+            for added in modules.values():
+                path = folder / module_file(added[0].test)
+                if (text := self._merged(path, folder.name, header, added)) is not None:
+                    texts[path] = text
+        recording = self._directory / _RECORDING
+
+        def note() -> None:
+            if len(texts) > 1:
+                lines = [line for _, header, records in new for line in (header, *map(_line_of, records))]
+                write_atomically(recording, "\n".join([*lines, ""]))
+
+        _replace_files(texts.items(), note)
+        recording.unlink(missing_ok=True)
+
+    def _settle(self) -> None:
+        """Wait for a process that records in several files; finish what one has begun that was killed."""
+        if not (self._directory / _RECORDING).exists():
+            return
+        try:
+            with self._writing():
+                pass
+        except BaselineError as error:
+            if (self._directory / _RECORDING).exists():
+                raise BaselineError(
+                    f"a recording into {_shown(self._directory)} was interrupted in the middle, and cannot be finished:"
+                    f" {error}"
+                ) from None
+
+    def _finish(self) -> None:
+        """Record what a process that was killed had begun to, and clear away what it left."""
+        recording = self._directory / _RECORDING
+        if (data := _bytes_of(recording)) is not None:
+            new: list[tuple[Path, str, list[Record]]] = []
+            reader = _Reader("?")
+            for number, line in enumerate(filter(None, _lines(data)), 1):
+                try:
+                    if line.startswith('{"format"'):
+                        reader = _Reader(_environment_of(line))
+                        new.append((self._folder(_environment_of(line)), line, []))
+                    if (record := reader.record(line)) is not None:
+                        new[-1][2].append(record)
+                except (Wrong, IndexError) as error:
+                    wrong = error if isinstance(error, Wrong) else Wrong("a record where the header should be")
+                    raise _fault(recording, number, wrong, "Delete the file, and record anew.") from None
+            self._record(new)
+            recording.unlink(missing_ok=True)
+        for orphan in self._directory.rglob(f"{_TEMPORARY}*"):
+            orphan.unlink(missing_ok=True)
 
     def rename(self, tests: Mapping[str, str | None]) -> int:
         """Put tests' records, in every environment, under other ids; ``None`` takes them away. How many there were.
@@ -772,6 +844,7 @@ class FileStore:
             latest: what was recorded after this time has a wrong clock's.
             paths: look at these only, which must lie in the directory; None: at every one.
         """
+        self._settle()
         for entry in sorted(_entries(self._directory), key=attrgetter("name")):
             folder = Path(entry)
             if not entry.is_dir():
@@ -850,6 +923,7 @@ class FileStore:
         try:
             _make_folder(self._directory)
             with _locked(self._directory):
+                self._finish()
                 yield
         except OSError as error:
             raise _refused("write", self._directory, error) from error
@@ -883,25 +957,27 @@ class FileStore:
                 )
             path = path.parent
 
-    def _merged(self, path: Path, environment: Environment, added: list[Record]) -> str | None:
+    def _merged(self, path: Path, environment_id: str, header: str, added: Sequence[Record]) -> str | None:
         """The text of a file with records added; None where it has them all."""
         self._refuse_links(path)
         data = _bytes_of(path)
         if data is None:
-            file = _File(header_line(environment), [], [])
+            file = _File(header, [], [])
         elif self._read.get(path, (None,))[0] == hash(data):
             header, *lines = filter(None, _lines(data))
             file = _File(header, lines, self._read[path][1])
         else:
-            file = _Reader(environment.id).file(data, path)
-        fresh = once([*file.records, *added], _shown(path))[len(file.records) :]
-        if not fresh:
-            return None
-        # Lines that are there stay as they are: a later version may have put more into them.
-        rows = [
-            *zip(map(_by_test, file.records), file.lines, strict=True),
-            *((_by_test(r), _line_of(r)) for r in fresh),
+            file = _Reader(environment_id).file(data, path)
+        merged = once([*file.records, *added], _shown(path))
+        here, fresh = merged[: len(file.records)], merged[len(file.records) :]
+        # Lines that are there stay as they are, but for a newer epoch: a later version may have put more into them.
+        lines = [
+            line if record is before else _encode(json.loads(line) | {"epoch": record.epoch})
+            for line, record, before in zip(file.lines, here, file.records, strict=True)
         ]
+        if not fresh and lines == file.lines:
+            return None
+        rows = [*zip(map(_by_test, here), lines, strict=True), *((_by_test(r), _line_of(r)) for r in fresh)]
         return "\n".join([file.header, *(line for _, line in sorted(rows)), ""])
 
 

@@ -309,13 +309,19 @@ class SqlStore:
         A record that is there moves to a newer epoch, never to an older one; and to the branch whose records
         count, never away from it.
         """
-        records = once(records, str(self._url))
-        for record in records:
-            if wrong := wrong_field(record._asdict()) or _unstorable(record):
-                raise BaselineError(f"nothing was recorded, because of {_of(record)}: {wrong}.")
-        if records:
+        self.append_all([(environment, records)])
+
+    def append_all(self, sessions: Sequence[tuple[Environment, Sequence[Record]]]) -> None:
+        """The same in several environments: all of it or, with an error, none."""
+        new = [(environment, once(records, str(self._url))) for environment, records in sessions if records]
+        for _, records in new:
+            for record in records:
+                if wrong := wrong_field(record._asdict()) or _unstorable(record):
+                    raise BaselineError(f"nothing was recorded, because of {_of(record)}: {wrong}.")
+        if new:
             with self._writing() as connection:
-                self._append(connection, environment, records)
+                for environment, records in new:
+                    self._append(connection, environment, records)
 
     def check_writable(self) -> None:
         """Raise now what :meth:`append` would raise after an hour of measuring: do it, and take it back."""

@@ -556,8 +556,7 @@ def accept(result: SessionResult, store: Store, source: Path) -> list[str]:
         if decision.records:
             records.setdefault(decision.environment, []).extend(decision.records)
     there = {environment.id: environment for environment, _ in result.others}
-    for environment_id, added in records.items():
-        store.append(there.get(environment_id, replace(result.environment, id=environment_id)), added)
+    store.append_all([(there.get(id, replace(result.environment, id=id)), added) for id, added in records.items()])
     return list(_sentences(result, decisions))
 
 

@@ -1,4 +1,7 @@
-"""pytest-carbon: energy and carbon as a test."""
+"""pytest-carbon: energy and carbon as a test.
+
+PYTEST_DONT_REWRITE (fresh processes import this before pytest does, which warns of that where it would rewrite it)
+"""
 
 from __future__ import annotations
 

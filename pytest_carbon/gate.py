@@ -275,6 +275,13 @@ def confirmed(first: Verdict, then: Verdict, sessions: int) -> Verdict:
     return replace(then, first_change=first.change, reason=reason)
 
 
+def unconfirmed(verdict: Verdict) -> Verdict:
+    """The verdict on a suspect that was to be measured again, and was not: interrupted, or skipped there."""
+    return replace(
+        verdict, reason=f"{verdict.reason.rstrip('.')}. It was to be measured again in fresh processes, and was not"
+    )
+
+
 def outlook(
     stored: Mapping[Key, Sequence[Record]],
     keys: Collection[Key],

@@ -419,7 +419,7 @@ class CarbonSession:
         verdicts, self._suites = self._judge([(m.environment, candidate) for _, m, candidate in held])
         if record and not (session.shouldfail or session.shouldstop):
             firsts = {
-                (test.key, m.name): first
+                (test.key, m.name): (first, len(m.sessions))
                 for test, m, _ in held
                 if test.waits and gate.suspect(first := verdicts[m.environment][test.key, m.name])
             }
@@ -478,6 +478,11 @@ class CarbonSession:
         self._unmet({(test.key, m.name) for test, m in measured})
         if self._shown[3:] and self._config.option.verbose <= 0:
             self._shown[2:] = [f"{len(self._shown) - 2} more limits are shown only, not enforced; -v lists them"]
+        if left_out := self._fresh.left_out:
+            names = listing([f"{key}{f' ({why})' if why else ''}" for key, why in left_out.items()])
+            self._notes.append(
+                f"passed in one process and was skipped in another, so what the one measured is judged: {names}"
+            )
         notes = (*self._brought.notes, *self._shown, *self._recording, *self._notes)
         self._result = replace(result, tests=tuple(tests), notes=notes)
         by_key = {t.nodeid: t for t in self._result.tests}
@@ -529,23 +534,31 @@ class CarbonSession:
 
     def _tell_both(
         self,
-        firsts: Mapping[Key, Verdict],
+        firsts: Mapping[Key, tuple[Verdict, int]],
         held: Sequence[tuple[_Test, Measurement, gate.Candidate]],
         verdicts: dict[str, dict[Key, Verdict]],
     ) -> None:
-        """Put both stages into the verdicts on what was suspect, and say them at the end."""
-        told = []
+        """Put both stages into the verdicts on what was suspect, with how many sessions it had at first, and say them
+        at the end."""
+        told, untold = [], []
         for test, m, _ in held:
             key = (test.key, m.name)
             if key not in firsts:
                 continue
-            then = verdicts[m.environment][key] = gate.confirmed(
-                firsts[key], verdicts[m.environment][key], len(m.sessions)
-            )
+            first, sessions = firsts[key]
+            then = verdicts[m.environment][key]
             label = test.key if m.name == "call" else f"{test.key} · {m.name}"
+            if len(m.sessions) == sessions:
+                verdicts[m.environment][key] = gate.unconfirmed(then)
+                untold.append(f"{label} ({change(first.change)}: {then.status})")
+                continue
+            verdicts[m.environment][key] = gate.confirmed(first, then, len(m.sessions))
             over = f"over {len(m.sessions)} sessions {change(then.change)}" if then.change is not None else "not known"
-            told.append(f"{label} (at first {change(firsts[key].change)}, {over}: {then.status})")
-        self._notes.append(f"suspect, and measured again in fresh processes: {listing(told, 10)}")
+            told.append(f"{label} (at first {change(first.change)}, {over}: {then.status})")
+        if told:
+            self._notes.append(f"suspect, and measured again in fresh processes: {listing(told, 10)}")
+        if untold:
+            self._notes.append(f"suspect, and not measured again: {listing(untold, 10)}")
 
     def _merged(self, test: _Test) -> list[Measurement]:
         """What a test measured, over all its sessions."""
@@ -733,7 +746,7 @@ class CarbonSession:
         """Flip the report of a test that the gate fails, and give its reports their properties."""
         properties = [p for m, v in result.measurements for p in terminal.junit_properties(m, v)]
         for report in test.reports:
-            kept = [p for p in report.user_properties if not p[0].startswith("carbon.")]
+            kept = [p for p in report.user_properties if not str(p[0]).startswith("carbon.")]
             report.user_properties = kept + list(properties)
         call = next((r for r in test.reports if r.when == "call"), None)
         if call is None or result.outcome != "failed":
@@ -1089,6 +1102,10 @@ class _Fresh:
         """The test under way, as it was before."""
         self._came: list[Brought | None] = []
         """By each process."""
+        self.left_out: dict[str, str] = {}
+        """Tests that had passed and were then skipped, and why."""
+        self._skipped = False
+        """Whether the test under way is one."""
         self._pace = _Pace()
         self._number = self._done = self._count = 0
         self._last = self._confirming = False
@@ -1204,7 +1221,7 @@ class _Fresh:
         """It is run anew: what became of it in the session before is kept until it has come to its end."""
         found = self._tests[test]
         state = {name: getattr(found, name) for name in ("reports", "outcome", "waits", "part_failed")}
-        self._before = found, state
+        self._before, self._skipped = (found, state), False
         found.reports, found.outcome, found.waits, found.part_failed = [], None, False, False
         found.log = _Log(found.item, found.item.session.gethookproxy(found.item.path))
         self._done += 1
@@ -1215,14 +1232,37 @@ class _Fresh:
         self._run.progress.running(found.item.nodeid, step)
 
     def reported(self, test: str, report: pytest.TestReport) -> None:
-        self._run.take(self._tests[test], report)
+        assert self._before is not None
+        found, before = self._before
+        if before["waits"] and type(report) is pytest.TestReport:
+            if report.skipped:  # no verdict on what it has measured is lost because it does not run again
+                self.left_out[test] = _why_skipped(report)
+                self._skipped = True
+                return
+            if report.failed:
+                report.sections.append(("carbon", self._passed_before()))
+            elif self._skipped:
+                return
+        self._run.take(found, report)
+
+    def _passed_before(self) -> str:
+        """What to know of the failure of a test that has passed in another process."""
+        if not self._confirming:
+            return f"It passed in another process before; this is {self._where}."
+        return (
+            "It passed at first, and was run again by itself in a fresh process, because its energy is suspect"
+            f" ({self._where}). What other tests leave behind is not there; what a fixture makes is."
+        )
 
     def done(self, test: str, measurements: Sequence[Measurement], mistaken: Sequence[str]) -> None:
         found = self._tests[test]
-        for m in measurements:
-            assert found.found is not None
-            found.found.setdefault(m.name, []).append(m)
-        self._run.mistaken(found, mistaken)
+        if self._skipped and found.outcome is None:
+            self._restore()
+        else:
+            for m in measurements:
+                assert found.found is not None
+                found.found.setdefault(m.name, []).append(m)
+            self._run.mistaken(found, mistaken)
         self._ended(found)
 
     def brought(self, brought: Brought) -> None:
@@ -1262,6 +1302,12 @@ class _Fresh:
             for name in [*test.found] or options.own_names(item) or ["call"]:
                 test.found.setdefault(name, []).append(Measurement(name=name, environment="", failure=why))
         self._ended(test)
+
+
+def _why_skipped(report: pytest.TestReport) -> str:
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
+    return str(getattr(report, "wasxfail", "")).removeprefix("reason: ")
 
 
 def _grouped(decisions: Sequence[baselines.Decision]) -> Mapping[str, list[str]]:

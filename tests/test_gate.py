@@ -26,6 +26,7 @@ from pytest_carbon.gate import (
     outlook,
     suspect,
     to_read,
+    unconfirmed,
     weak,
 )
 from pytest_carbon.records import BaselineError, Doubt, Key, Record, SessionScore, SuiteVerdict, Verdict
@@ -1044,3 +1045,11 @@ def test_both_stages_are_in_the_reason() -> None:
     )
     unknown = Verdict("error", "lost")
     assert confirmed(first, unknown, 1) == replace(unknown, first_change=first.change)
+
+
+def test_a_suspect_that_was_not_measured_again_says_so() -> None:
+    """It stays what it is."""
+    first = one(now(1.4), daily(BASE_J))
+    found = unconfirmed(first)
+    assert found == replace(first, reason=found.reason)
+    assert found.reason == f"{first.reason}. It was to be measured again in fresh processes, and was not"

@@ -174,8 +174,50 @@ def test_a_test_that_fails_when_it_is_run_again_fails(
     assert run.ret == 1
     assert run.outcomes() == {"failed": 1, "passed": 2}
     assert run.text.count("E AssertionError: only once") == 1
+    assert (
+        "It passed at first, and was run again by itself in a fresh process, because its energy is suspect (measured"
+        " again, 1 of 2). What other tests leave behind is not there; what a fixture makes is." in run.text
+    )
     assert run.status("test_b") == "pass"
     assert (times(pytester, "A"), times(pytester, "B")) == (2, 3)
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("how", ["pytest.skip('no room')", "pytest.xfail('no room')"], ids=["skip", "xfail"])
+def test_a_skip_does_not_clear_a_suspect(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """As where the first process still holds the memory that the test wants: what was measured is judged."""
+    suite(pytester, a=f"if len(Path(__file__).with_name('A.count').read_text()) > 1: {how}")
+    monkeypatch.setenv("A", "3")
+    run = run_carbon("--carbon-confirm=2", "--carbon-record")
+    assert run.ret == 1
+    assert run.outcomes() == {"failed": 1, "passed": 2}
+    measurement = run.measurement("test_a")
+    assert len(measurement["sessions"]) == 1
+    assert measurement["verdict"]["status"] == "regression"
+    assert measurement["verdict"]["first_change"] is None
+    assert "It was to be measured again in fresh processes, and was not" in run.text
+    assert "suspect, and not measured again: test_it.py::test_a (+50.0%: regression)" in run.text
+    assert (
+        "passed in one process and was skipped in another, so what the one measured is judged: test_it.py::test_a"
+        " (no room)" in run.text
+    )
+
+
+@pytest.mark.usefixtures("recorded")
+def test_exit_while_it_is_measured_again(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told that it was measured again, and nothing is recorded."""
+    suite(pytester, a="if len(Path(__file__).with_name('A.count').read_text()) > 1: pytest.exit('enough')")
+    monkeypatch.setenv("A", "3")
+    run = run_carbon("--carbon-confirm=2", "--carbon-record", subprocess=True)
+    assert run.ret == pytest.ExitCode.INTERRUPTED
+    verdict = run.measurement("test_a")["verdict"]
+    assert (verdict["status"], verdict["first_change"]) == ("regression", None)
+    assert verdict["reason"].endswith("It was to be measured again in fresh processes, and was not")
+    assert "nothing was recorded: the run was interrupted" in run.text
 
 
 @pytest.mark.usefixtures("recorded")

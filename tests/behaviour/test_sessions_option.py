@@ -146,8 +146,52 @@ def test_what_fails_in_one_session_fails(run_carbon: CarbonRunner, pytester: pyt
     assert run.outcomes() == {"failed": 2, "passed": 1}
     assert run.text.count("E AssertionError: measured went wrong") == 1
     assert run.text.count("E AssertionError: plain went wrong") == 1
+    assert run.text.count("It passed in another process before; this is session 2 of 3.") == 2
     assert (times(pytester, "measured"), times(pytester, "plain")) == (2, 2)
     assert {r["test"] for r in records(pytester.path)} == {"test_it.py::test_good"}
+
+
+def test_what_is_skipped_in_one_session_is_judged_by_the_others(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester
+) -> None:
+    """Where it had passed before; and a teardown that goes wrong after a skip still does."""
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+        from battery import draw
+        from counting import number
+
+        @pytest.fixture
+        def server():
+            yield
+            assert number("teardown") != 2, "teardown went wrong"
+
+        def test_measured(carbon):
+            with carbon.window("w"):
+                draw(1.0)
+            if number("measured") == 2:
+                pytest.skip("busy")
+
+        def test_plain():
+            if number("plain") == 2:
+                pytest.skip("busy")
+
+        def test_torn_down(carbon, server):
+            with carbon.window("w"):
+                draw(1.0)
+            if number("down") == 2:
+                pytest.skip("busy")
+        """
+    )
+    run = run_carbon("--carbon-sessions=3")
+    assert run.outcomes() == {"passed": 2, "errors": 1}
+    assert "AssertionError: teardown went wrong" in run.text
+    assert len(run.measurement("test_measured", "w")["sessions"]) == 2
+    assert (times(pytester, "measured"), times(pytester, "plain"), times(pytester, "down")) == (3, 3, 2)
+    assert (
+        "passed in one process and was skipped in another, so what the one measured is judged:"
+        " test_it.py::test_measured (busy)" in run.text
+    )
 
 
 def test_x_stops(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
@@ -355,6 +399,15 @@ def test_prints_are_shown(run_carbon: CarbonRunner, pytester: pytest.Pytester) -
     run = run_carbon("--carbon-sessions=2", "-v")
     assert "Captured stdout call" in run.text
     assert "printed here" in run.text
+
+
+@pytest.mark.parametrize("asked", [["-W", "error"], ["-o", "filterwarnings=error"]], ids=["flag", "ini"])
+def test_warnings_as_errors(run_carbon: CarbonRunner, pytester: pytest.Pytester, asked: list[str]) -> None:
+    """Starting a process warns of nothing."""
+    pytester.makepyfile(test_it="from battery import draw\ndef test_it(carbon): carbon(draw, 1.0)")
+    run = run_carbon("--carbon-sessions=2", *asked, subprocess=True)
+    assert run.outcomes() == {"passed": 1}
+    assert len(run.measurement("test_it")["sessions"]) == 2
 
 
 def test_pytest_exit_ends_the_run(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

@@ -248,11 +248,12 @@ class GitState:
     """Whether a file that git tracks was changed."""
 
 
-def git_state(directory: Path) -> GitState:
+def git_state(directory: Path, *, main: str | None = None) -> GitState:
     """The commit and branch checked out around a folder. Never fails.
 
     Where no branch is checked out, as on CI, its name is what the CI says: GitHub, GitLab, Jenkins, CircleCI,
-    Buildkite, Bitbucket.
+    Buildkite, Bitbucket. A pull request has not the name of the branch ``main``, whatever it comes from: then it has
+    another of these names, or none.
     """
     command = ["git", "-C", str(directory), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
@@ -271,7 +272,7 @@ def git_state(directory: Path) -> GitState:
     commit, branch = facts.get("branch.oid"), facts.get("branch.head")
     return GitState(
         commit=None if commit == "(initial)" else commit,
-        branch=_branch_on_ci() if branch == "(detached)" else branch,
+        branch=_branch_on_ci(main) if branch == "(detached)" else branch,
         dirty=any(not line.startswith("# ") for line in lines),
     )
 
@@ -287,8 +288,12 @@ _BRANCH_ON_CI = (
 )
 
 
-def _branch_on_ci() -> str | None:
-    known = {name: value for name in _BRANCH_ON_CI if (value := os.environ.get(name))}
-    if known.get("GITHUB_HEAD_REF") == os.environ.get("GITHUB_BASE_REF"):  # a fork's main, asking for ours
-        known.pop("GITHUB_HEAD_REF", None)
-    return next(iter(known.values()), None)
+_PULL_REQUEST_ON_CI = ("GITHUB_HEAD_REF", "CI_MERGE_REQUEST_IID", "BUILDKITE_PULL_REQUEST")
+
+
+def _branch_on_ci(main: str | None) -> str | None:
+    known = [value for name in _BRANCH_ON_CI if (value := os.environ.get(name))]
+    if any(os.environ.get(name, "false") not in ("", "false") for name in _PULL_REQUEST_ON_CI):
+        ours = (main, os.environ.get("GITHUB_BASE_REF"))  # a fork's main is not ours
+        known = [value for value in known if value not in ours]
+    return next(iter(known), None)

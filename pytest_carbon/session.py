@@ -121,7 +121,7 @@ class CarbonSession:
                 pue=settings.pue,
             )
             shared = not isinstance(settings.baseline, Path)
-            git = environment.git_state(config.rootpath) if shared else environment.GitState()
+            git = environment.git_state(config.rootpath, main=settings.branch) if shared else environment.GitState()
             self._store = baselines.open_store(settings.baseline, branch=settings.branch, own=git.branch)
             if settings.record or settings.accept:
                 baselines.refuse_unknown_branch(settings.baseline, git.commit, git.branch)
@@ -436,7 +436,7 @@ class CarbonSession:
             pairs.setdefault(test.key, []).append((m, verdicts[m.environment][test.key, m.name]))
         tests = [TestResult(t.key, t.outcome or "", tuple(pairs.get(t.key, ())), t.outcome) for t in ran]
         main = self._main_environment([m for _, m in measured])
-        git = environment.git_state(self._config.rootpath)
+        git = environment.git_state(self._config.rootpath, main=self._settings.branch)
         result = SessionResult(
             session=self._session_id,
             created=self._created,

@@ -594,6 +594,19 @@ def test_another_session_of_the_same_name_is_refused(store: FileStore) -> None:
     assert not (FOLDER / "tests" / "a.py.jsonl").exists()
 
 
+def test_a_branch_is_no_figure(store: FileStore) -> None:
+    """One session on two branches, or labelled twice, is one: the line that is there stays, in the newer epoch."""
+    store.append(HOST, [record(branch="fix", labels="pool=a")])
+    before = MODULE.read_bytes()
+    store.append(HOST, [record(branch="main", labels=None)])
+    assert MODULE.read_bytes() == before
+    MODULE.write_bytes(before + before.splitlines(keepends=True)[-1].replace(b'"fix"', b'"main"'))
+    assert store.load(HOST.id) == {record().key: [record(branch="fix", labels="pool=a")]}
+    newer = "2026-11-23T10:00:00Z"
+    store.append(HOST, [record(branch="main", epoch=newer)])
+    assert store.load(HOST.id) == {record().key: [record(branch="fix", labels="pool=a", epoch=newer)]}
+
+
 def test_a_record_in_two_files_counts_once(store: FileStore) -> None:
     """A copied file adds nothing; one that contradicts is an error."""
     store.append(HOST, [record()])

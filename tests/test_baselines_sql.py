@@ -631,6 +631,7 @@ UNREADABLE = (
     f"cannot be read as a URL. Databases are {FORMS}; in a password, write what is no letter and no digit as %XX"
     " (@ as %40)."
 )
+TWO = "has more than one @. Only the one before the host is written so: in a user or a password write %40."
 STARS = (
     "is as reports show it, without its password. Put that in, or leave it out and give it as PGPASSWORD or in"
     " ~/.pgpass."
@@ -648,6 +649,8 @@ NO_FILE = "names no file. Write sqlite:///FILE, and for an absolute path sqlite:
         ("https://example.org/x?token=secret", f"'https://example.org/x' {UNKNOWN}"),
         (f"{PG}://ci:secret@db:port/x", f"'{PG}://ci:***@db:port/x' {UNREADABLE}"),
         (f"{PG}:/ci:secret@db/x", f"'{PG}:/ci:***@db/x' {UNREADABLE}"),
+        (f"{PG}://ci:sec@ret@db/x", f"'{PG}://ci:***@db/x' {TWO}"),
+        (f"{PG}://ci:sec@ret/more@db/x?port=1", f"'{PG}://ci:***@db/x' {TWO}"),
         (f"{PG}://ci:***@db/x", f"'{PG}://ci:***@db/x' {STARS}"),
         ("sqlite://baselines.db", f"'sqlite://baselines.db' {NO_FILE}"),
         ("sqlite:///:memory:", f"'sqlite:///:memory:' {NO_FILE}"),

@@ -413,6 +413,12 @@ def test_before_the_first_commit(repository: Path) -> None:
         ({"GITHUB_HEAD_REF": "fix", "GITHUB_REF_NAME": "12/merge"}, "fix"),
         ({"GITHUB_HEAD_REF": "", "GITHUB_REF_NAME": "main"}, "main"),
         ({"GITHUB_HEAD_REF": "main", "GITHUB_BASE_REF": "main", "GITHUB_REF_NAME": "12/merge"}, "12/merge"),
+        ({"GITHUB_HEAD_REF": "trunk", "GITHUB_BASE_REF": "next", "GITHUB_REF_NAME": "12/merge"}, "12/merge"),
+        ({"CI_COMMIT_REF_NAME": "trunk"}, "trunk"),
+        ({"CI_COMMIT_REF_NAME": "trunk", "CI_MERGE_REQUEST_IID": "3"}, None),
+        ({"CI_COMMIT_REF_NAME": "fix", "CI_MERGE_REQUEST_IID": "3"}, "fix"),
+        ({"BUILDKITE_BRANCH": "trunk", "BUILDKITE_PULL_REQUEST": "false"}, "trunk"),
+        ({"BUILDKITE_BRANCH": "trunk", "BUILDKITE_PULL_REQUEST": "7"}, None),
         ({"CI_COMMIT_REF_NAME": "gitlab"}, "gitlab"),
         ({"BRANCH_NAME": "PR-12"}, "PR-12"),
         ({"CIRCLE_BRANCH": "circle"}, "circle"),
@@ -429,7 +435,7 @@ def test_a_detached_head_has_the_branch_that_ci_names(
         monkeypatch.setenv(name, value)
     assert git_state(repository).branch == "feature/faster"
     git(repository, "checkout", "-q", "--detach")
-    assert git_state(repository) == GitState(head, branch, False)
+    assert git_state(repository, main="trunk") == GitState(head, branch, False)
 
 
 def test_no_repository_no_git_no_folder(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

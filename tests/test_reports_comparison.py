@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -149,6 +150,17 @@ def test_a_comment_stays_within_githubs_length() -> None:
     text = report.markdown(comparison(*rows))
     assert len(text) < 65_536
     assert "| | and 2,800 more | | | | |" in text
+
+
+@pytest.mark.parametrize(("length", "left"), [(20, 100), (400, 200), (900, 280)])
+def test_a_comment_on_a_suite_that_is_up_stays_within_it(length: int, left: int) -> None:
+    """Every row fails, with a sentence: the first have theirs, and the table is cut where ids are long."""
+    rows = [row(f"tests/test_m.py::test_{i:0{length}}", "regression", 0.5) for i in range(300)]
+    text = report.markdown(comparison(*(r._replace(verdict=replace(r.verdict, reason="so" * 150)) for r in rows)))
+    assert 20_000 < len(text) < 65_536
+    assert "### Energy per call: 300 regressions" in text
+    assert "- and 280 more, as in the table" in text
+    assert f"| | and {left} more | | | | |" in text
 
 
 def test_a_comparison_too_weak_says_so() -> None:

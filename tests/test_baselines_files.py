@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stored import record
 
 import pytest_carbon
 from pytest_carbon.baselines import files
@@ -39,25 +40,6 @@ HEADER = (
     '{"format": "pytest-carbon-baseline/1", "environment": {"id": "1x-nvidia-h100-80gb-hbm3-700w-gpu", '
     '"gpus": [{"name": "NVIDIA H100 80GB HBM3", "power_limit_w": 700.0}], "cpu": "Intel Xeon Platinum 8480C"}}'
 )
-
-
-def record(test: str = "tests/test_m.py::test_x[fp16]", session: str = "s1", day: int = 1, **changes: Any) -> Record:
-    fields: dict[str, Any] = {
-        "test": test,
-        "name": "call",
-        "epoch": "0",
-        "session": session,
-        "created": f"2026-11-{day:02d}T10:00:00Z",
-        "boot": "b0",
-        "commit": "c0ffee",
-        "branch": "main",
-        "energy_j_per_call": 1.21,
-        "energy_j_per_call_error": 0.01,
-        "duration_s_per_call": 0.0041,
-        "torch": "2.13.0",
-        "driver": "580.65.06",
-    }
-    return Record(**(fields | changes))
 
 
 def everything(store: FileStore) -> set[Record]:

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from postgres import PASSWORD, SECRETS, PostgresServer
+from stored import record
 
 pytest.importorskip("sqlalchemy", reason="the extra sql is not installed")
 import sqlalchemy as sa
@@ -37,25 +38,6 @@ HOST = Environment(
     cpu="Intel Xeon Platinum 8480C",
 )
 LATER = "2026-11-09T10:00:00Z"
-
-
-def record(test: str = "tests/test_m.py::test_x[fp16]", session: str = "s1", day: int = 1, **changes: Any) -> Record:
-    fields: dict[str, Any] = {
-        "test": test,
-        "name": "call",
-        "epoch": "0",
-        "session": session,
-        "created": f"2026-11-{day:02d}T10:00:00Z",
-        "boot": "b0",
-        "commit": "c0ffee",
-        "branch": "main",
-        "energy_j_per_call": 1.21,
-        "energy_j_per_call_error": 0.01,
-        "duration_s_per_call": 0.0041,
-        "torch": "2.13.0",
-        "driver": "580.65.06",
-    }
-    return Record(**(fields | changes))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,15 +23,7 @@ CLOSE = {"jozhang97/deta-swin-large"}
 """Within 1% of the study's count, not equal to it."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """With more, tiny calls take a hundred times as long."""
-    torch = pytest.importorskip("torch", reason="needs pytest-carbon[tasks]")
-    pytest.importorskip("transformers", reason="needs pytest-carbon[tasks]")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def image(width: int = 64, height: int = 48) -> Any:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+from extras import library
 
 from pytest_carbon.tasks import catalogue
 from pytest_carbon.tasks.architectures import Architecture
@@ -43,14 +44,9 @@ UNDECLARED = {
 
 
 @pytest.fixture(scope="module")
-def transformers() -> Any:
-    """The library, on one thread (with more, tiny calls take a hundred times as long)."""
-    torch = pytest.importorskip("torch", reason="needs pytest-carbon[tasks]")
-    module = pytest.importorskip("transformers", reason="needs pytest-carbon[tasks]")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield module
-    torch.set_num_threads(threads)
+def transformers(one_thread: None) -> Any:
+    """The library."""
+    return library("transformers")
 
 
 def class_of(transformers: Any, architecture: Architecture) -> Any:

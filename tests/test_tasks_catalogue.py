@@ -6,22 +6,7 @@ import pytest
 
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks import catalogue
-
-TABLE_2_WH = {
-    "text-classification": 2.29,
-    "extractive-question-answering": 3.28,
-    "fill-mask": 3.38,
-    "token-classification": 3.58,
-    "image-classification": 7.07,
-    "zero-shot-sentiment": 19.8,
-    "object-detection": 37.7,
-    "zero-shot-question-answering": 43.0,
-    "text-generation": 46.9,
-    "summarization": 49.2,
-    "image-captioning": 63.0,
-    "zero-shot-summarization": 131,
-    "image-generation": 2907,
-}
+from tests.study import TABLE_2_WH
 
 
 def test_the_study_is_whole() -> None:

@@ -25,24 +25,7 @@ from pytest_carbon.tasks.comparison import (
     stars,
     tiers,
 )
-from tests.study import CPU, H100, as_in_the_study, info, measured, passing
-
-TABLE_2 = {
-    "text-classification": 2.29,
-    "extractive-question-answering": 3.28,
-    "fill-mask": 3.38,
-    "token-classification": 3.58,
-    "image-classification": 7.07,
-    "zero-shot-sentiment": 19.8,
-    "object-detection": 37.7,
-    "zero-shot-question-answering": 43.0,
-    "text-generation": 46.9,
-    "summarization": 49.2,
-    "image-captioning": 63.0,
-    "zero-shot-summarization": 131,
-    "image-generation": 2907,
-}
-"""Wh per 1,000 calls, as the study has them."""
+from tests.study import CPU, H100, TABLE_2_WH, as_in_the_study, info, measured, passing
 
 
 def group(*measurements: Measurement) -> Group:
@@ -232,6 +215,8 @@ def test_fewer_steps_are_other_work(other: dict[str, Any]) -> None:
         SD + " · {steps} steps, {width}×{height}".format(**AS_ASKED | other): True,
     }
     assert [score.row for score in scores(found)] == [row for row in found.rows if row.study_wh_per_1000 is not None]
+    (alone,) = group(less).rows
+    assert alone.name == SD + " · {steps} steps, {width}×{height}".format(**AS_ASKED | other)
 
 
 def test_a_small_variants_own_work_is_usual() -> None:
@@ -299,9 +284,9 @@ def test_preparing_is_told_where_it_takes_long() -> None:
 def test_the_studys_figures_come_out_as_its_table_2() -> None:
     """The mean over models, each the mean over its data sets, is what reproduces it, the cheapest task first."""
     found = group(*as_in_the_study())
-    assert [row.task for row in found.tasks] == list(TABLE_2)
+    assert [row.task for row in found.tasks] == list(TABLE_2_WH)
     for row in found.tasks:
-        assert row.wh_per_1000 == pytest.approx(TABLE_2[row.task], rel=0.003)
+        assert row.wh_per_1000 == pytest.approx(TABLE_2_WH[row.task], rel=0.003)
         assert len(row.rows) == 8
         assert row.wh_per_1000 == pytest.approx(TASKS[row.task].study_wh_per_1000)
         assert row.sd_wh == pytest.approx(TASKS[row.task].study_sd_wh)

@@ -17,6 +17,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
+from extras import library
 from hypothesis import strategies as st
 from loopback_hub import serving
 from scipy.io import wavfile
@@ -26,7 +27,7 @@ from pytest_carbon.tasks import data
 from pytest_carbon.tasks.catalogue import TASKS
 from pytest_carbon.tasks.data import DATASETS, RATE_HZ, WORDS, Samples, given, lengths, load
 
-Image = pytest.importorskip("PIL.Image")
+Image = library("PIL.Image")
 
 PAIRS = [(task.name, dataset) for task in TASKS.values() for dataset in task.datasets]
 
@@ -539,7 +540,7 @@ def python(script: str, **environment: str) -> str:
 
 def parquet(columns: dict[str, Any], **features: str) -> bytes:
     """A file as the hub has them; ``features`` names the columns that are images or recordings."""
-    pa = pytest.importorskip("pyarrow")
+    pa = library("pyarrow")
     table = pa.table(columns)
     if features:
         about = {"info": {"features": {name: {"_type": kind} for name, kind in features.items()}}}
@@ -642,7 +643,7 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def streamed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the data sets of a loopback hub come to, by name and seed; all in one process, which takes seconds."""
-    pytest.importorskip("datasets")
+    library("datasets")
     wanted = [
         ("text-classification", "imdb", 20, 0),
         ("text-classification", "imdb", 20, 1),
@@ -726,7 +727,7 @@ def test_a_data_set_that_the_hub_does_not_have_is_refused(streamed: dict[str, An
 )
 def test_a_hub_that_cannot_be_reached_is_said_at_once(tmp_path: Path, environment: dict[str, str], why: str) -> None:
     """In seconds, with what failed and that synthetic inputs need none; auto takes those without a word."""
-    pytest.importorskip("datasets")
+    library("datasets")
     script = (
         "from pytest_carbon.records import UsageProblem\n"
         "from pytest_carbon.tasks.data import load\n"
@@ -742,7 +743,7 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(tmp_path: Path, environmen
 
 def test_a_cached_data_set_is_read_without_any_network(tmp_path: Path) -> None:
     """What load_dataset has once fetched is taken by auto and by hub, and nothing is asked of the hub."""
-    pytest.importorskip("datasets")
+    library("datasets")
     fetch = "from datasets import load_dataset\nload_dataset('stanfordnlp/imdb', 'plain_text')\n"
     read = (
         "from pytest_carbon.tasks.data import load\n"
@@ -768,7 +769,7 @@ def test_without_the_datasets_library_the_message_says_how_to_get_it(monkeypatch
 
 def test_a_users_datasets_data_set_is_gone_through() -> None:
     """Rows are mappings: their columns are known, and a column of recordings is not decoded by the library."""
-    datasets = pytest.importorskip("datasets")
+    datasets = library("datasets")
     texts = datasets.Dataset.from_dict({"sentence": ["good", "bad"], "label": [1, 0]})
     assert given("text-classification", texts).items == [{"text": "good"}, {"text": "bad"}]
     with pytest.raises(

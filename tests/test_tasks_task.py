@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from extras import library
 from test_tasks_models import in_cache
 
 from pytest_carbon.records import MeasurementError, TaskInfo, UsageProblem
@@ -21,19 +22,12 @@ from pytest_carbon.tasks.task import out_of_memory
 from pytest_carbon.tasks.text import masked
 from pytest_carbon.tasks.tokenizers import random_tokenizer
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-diffusers = pytest.importorskip("diffusers")
+torch = library("torch")
+transformers = library("transformers")
+diffusers = library("diffusers")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXTS = ["the war was long and the night was cold", "she had a book"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def small(name: str, **more: Any) -> ModelTask:
@@ -812,8 +806,25 @@ def test_what_does_not_fit_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> Non
         build_task("zero-shot-sentiment", model="bigscience/bloomz-3b", weights="random", device="cpu")
     assert str(error.value) == (
         f"bigscience/bloomz-3b needs about {needed:.1f} GB of memory, and cpu has 10.0 GB free; in fp16 or bf16 it "
-        f"needs {half:.1f} GB. What helps: a smaller batch_size=, dtype='fp16' or 'bf16', a smaller model, or a device "
-        "with more memory"
+        f"needs {half:.1f} GB. What helps: dtype='fp16' or 'bf16', a smaller model, or a device with more memory"
+    )
+
+
+def test_a_batch_that_does_not_fit_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One input may fit where a hundred do not: what they need is said, and that fewer would help."""
+    needed = [models.memory_bytes("facebook/opt-1.3b", "fp16", batch_size=count) for count in (1, 100)]
+    assert needed[1] > 2 * needed[0]
+    monkeypatch.setattr(task_module, "_free_bytes", lambda device: needed[0])
+    monkeypatch.setattr(models, "build", lambda *args, **more: pytest.fail("it was loaded"))
+    what = {"model": "facebook/opt-1.3b", "weights": "random", "device": "cpu", "dtype": "fp16"}
+    with pytest.raises(pytest.fail.Exception, match="it was loaded"):
+        build_task("text-generation", **what)
+    with pytest.raises(CannotRunHere) as error:
+        build_task("text-generation", **what, batch_size=100)
+    assert str(error.value) == (
+        f"facebook/opt-1.3b needs about {needed[1] / 1e9:.1f} GB of memory for 100 inputs a call, and cpu has "
+        f"{needed[0] / 1e9:.1f} GB free. What helps: a smaller batch_size=, a smaller model, or a device with more "
+        "memory"
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from extras import library
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ from pytest_carbon.tasks.tokenizers import (
     tokenizer_for,
 )
 
-transformers = pytest.importorskip("transformers")
+transformers = library("transformers")
 
 KINDS = tuple(DEFAULTS)
 SMALL = 2000

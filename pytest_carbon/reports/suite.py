@@ -187,7 +187,10 @@ def _mean(wh: float | None, sd_wh: float | None) -> Quantity | str:
 def _by_cell(group: Group, page: Page) -> _Table:
     """One line a task: small variants are no models of the study, and one of each is enough."""
     of_task = Counter(row.task for row in group.rows)
-    names = [row.task if of_task[row.task] == 1 else f"{row.task} · {row.name}" for row in group.rows]
+    names = [
+        f"{row.task}{f' · {row.label}' * bool(row.label)}" if of_task[row.task] == 1 else f"{row.task} · {row.name}"
+        for row in group.rows
+    ]
     return _Table("task, 1,000 calls", names, _figures(group.rows, page))
 
 

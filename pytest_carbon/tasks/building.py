@@ -110,7 +110,7 @@ def build_task(
         model = catalogue.SMALL[name][1]
     if isinstance(model, str):
         dtype = dtype or "fp32"
-        device = _fitting(task, model, dataset, dtype, device, size)
+        device = _fitting(task, model, dataset, dtype, device, size, batch_size)
     samples = _samples(task, dataset, data, seed)
     if isinstance(model, str):
         kind, parts = _of_catalogue(task, model, weights, tokenizer, processor, dtype or "fp32", device, size, seed)
@@ -141,7 +141,9 @@ def arguments_known(arguments: Iterable[str]) -> None:
 # --- a model of the catalogue ------------------------------------------------------------------------
 
 
-def _fitting(task: Task, model_id: str, dataset: str | None, dtype: str, device: str, size: str) -> str:
+def _fitting(
+    task: Task, model_id: str, dataset: str | None, dtype: str, device: str, size: str, batch_size: int
+) -> str:
     """The device, once it is sure that the model can be built there: nothing large is read or made before."""
     try:
         find_model(model_id, task.name)
@@ -154,8 +156,8 @@ def _fitting(task: Task, model_id: str, dataset: str | None, dtype: str, device:
     diffusion = ["diffusers"] if task.kind == "diffuse" else []
     _refuse_missing(task.name, ["torch", "transformers", *diffusion, *(["PIL"] if images else [])])
     device = models.device_of(device)
-    half = models.memory_bytes(model_id, "fp16", size) if dtype == "fp32" else None
-    refuse_too_large(model_id, models.memory_bytes(model_id, dtype, size), half, device)
+    half = models.memory_bytes(model_id, "fp16", size, batch_size) if dtype == "fp32" else None
+    refuse_too_large(model_id, models.memory_bytes(model_id, dtype, size, batch_size), half, device, batch_size)
     return device
 
 

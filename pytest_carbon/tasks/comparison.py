@@ -392,7 +392,8 @@ def _rows(figures: Iterable[Figure]) -> list[ModelRow]:
 def _labels(rows: Sequence[Sequence[Figure]], *, own: bool) -> list[str]:
     """What tells rows of one model apart, the first of these that does."""
     if len(rows) == 1:
-        return [""]
+        other_work = not own and any(f.task.data != "given" and not f.usual for f in rows[0])
+        return [_told(rows[0][0].fixed) if other_work else ""]
     of_work: tuple[Callable[[Figure], str], ...] = (
         lambda f: _told(f.fixed),
         lambda f: f.task.dataset or "",

@@ -7,6 +7,7 @@ trained model's. Nothing heavy is imported with this module.
 
 from __future__ import annotations
 
+import csv
 import gc
 import importlib
 import json
@@ -16,6 +17,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_carbon.records import UsageProblem
@@ -155,34 +158,40 @@ _COUNTS: Mapping[str, int] = {
 _GIB = 2**30
 _ROUNDING = 1.05
 """Torch's allocator rounds up; what the study's count leaves out (a head) is small, or shared with the embeddings."""
-_WORKING_GIB = {"text": 0.5, "image": 1.5, "multimodal": 1.0, "audio": 1.0}
-"""Activations, a key-value cache and workspaces of one call, in fp32, by modality: assumed, on the large side."""
-_WORKING_GIB_512 = 3.0
-"""The same for an image of 512 × 512; a larger one needs it by the pixel. The VAE's decoder takes most of it."""
-_SMALL_BYTES = 64 * 2**20
+_SPREAD = 1.3
+"""Over the peak of live bytes: what an allocator cannot use of the gaps between them (an assumption)."""
+_WORKSPACE_BYTES = _GIB // 4
+"""What libraries of an accelerator take for themselves, cuBLAS and cuDNN the most (an assumption)."""
+_SMALL_BYTES, _SMALL_INPUT_BYTES = 64 * 2**20, 16 * 2**20
+"""Of a small variant, and of each input of a call; a test holds every task's calls to it."""
 
 
-def memory_bytes(model_id: str, dtype: str = "fp32", size: str = "study") -> int:
-    """What a call of this model needs of the device's memory, in bytes, before anything is loaded.
+@cache
+def activations() -> Mapping[str, int]:
+    """Peak of live bytes of a call with one input, in fp32, beside the weights, by model: see activations.csv's source,
+    ``tests/activations.py``, which runs each model at the study's size on torch's ``meta`` device."""
+    with files("pytest_carbon.tasks").joinpath("activations.csv").open(encoding="utf-8") as file:
+        return {row["model"]: int(row["fp32_bytes_per_input"]) for row in csv.DictReader(file)}
 
-    Weights are the parameter count × bytes of the dtype × 1.05; what the call itself takes is assumed by modality, on
-    the large side. Computed without torch.
+
+def memory_bytes(model_id: str, dtype: str = "fp32", size: str = "study", batch_size: int = 1) -> int:
+    """What a call of this model needs of the device's memory, in bytes, before anything is loaded; without torch.
+
+    parameters × bytes of the dtype × 1.05 + batch_size × activations × 1.3 + 0.25 GiB. Activations are the peak of live
+    bytes of a call of the longest input (at most 1,024 tokens; an image at the model's own size; 30 s of audio), found
+    on torch's ``meta`` device, which has no attention that saves memory: on the large side.
     """
     _one_of("dtype", dtype, DTYPES)
     _one_of("size", size, SIZES)
     model = find_model(model_id)
     if size == "small":
-        return _SMALL_BYTES
+        return _SMALL_BYTES + batch_size * _SMALL_INPUT_BYTES
     width = 4 if dtype == "fp32" else 2
     count = _COUNTS.get(model_id) or model.parameters or 0
     design = architecture(model_id)
-    if _is_pipeline(design):
-        working_gib: float = _WORKING_GIB_512 * (design.call["height"] / 512) ** 2
-        if design.config["vae"].get("force_upcast"):  # it decodes in fp32 whatever the dtype is
-            working_gib *= 4 / width
-    else:
-        working_gib = max(_WORKING_GIB[find_task(task).modality] for task in model.tasks)
-    return round(count * width * _ROUNDING + working_gib * _GIB * width / 4)
+    upcast = _is_pipeline(design) and design.config["vae"].get("force_upcast")  # it decodes in fp32 whatever the dtype
+    for_one = activations()[model_id] * (1.0 if upcast else width / 4)
+    return round(count * width * _ROUNDING + batch_size * for_one * _SPREAD + _WORKSPACE_BYTES)
 
 
 def parameters(model_id: str, *, on_study_terms: bool = True) -> int:

@@ -260,7 +260,9 @@ def out_of_memory(error: BaseException, when: str = "in the middle of a call") -
     return f"out of memory {when}: {what}. What helps: {_SMALLER}"
 
 
-def refuse_too_large(model_id: str, needed_bytes: int, at_half_bytes: int | None, device: str) -> None:
+def refuse_too_large(
+    model_id: str, needed_bytes: int, at_half_bytes: int | None, device: str, batch_size: int = 1
+) -> None:
     """Before anything is loaded. ``at_half_bytes``: what it would need in fp16 or bf16, where that is another figure.
 
     Raises:
@@ -270,10 +272,17 @@ def refuse_too_large(model_id: str, needed_bytes: int, at_half_bytes: int | None
     if needed_bytes <= free_bytes:
         return
     half = f"; in fp16 or bf16 it needs {_gb(at_half_bytes)}" if at_half_bytes and at_half_bytes <= free_bytes else ""
+    what = "of memory" if batch_size == 1 else f"of memory for {batch_size} inputs a call"
     raise CannotRunHere(
-        f"{model_id} needs about {_gb(needed_bytes)} of memory, and {device} has {_gb(free_bytes)} free{half}. "
-        f"What helps: {_SMALLER}"
+        f"{model_id} needs about {_gb(needed_bytes)} {what}, and {device} has {_gb(free_bytes)} free{half}. "
+        f"What helps: {_helping(batch_size, at_half_bytes is not None)}"
     )
+
+
+def _helping(batch_size: int, may_be_halved: bool) -> str:
+    """Of :data:`_SMALLER` what there is room for."""
+    batch, dtype, *others = _SMALLER.split(", ")
+    return ", ".join([*[batch] * (batch_size > 1), *[dtype] * may_be_halved, *others])
 
 
 def _free_bytes(device: str) -> int:

@@ -116,6 +116,7 @@ def test_it(carbon):
     assert found["energy_j_per_call"] == pytest.approx(2.0)
     doubts = {d["code"]: d["text"] for d in found["doubts"]}
     assert doubts["few-rounds"].startswith(f"{found['calls']} of 5 rounds fitted into 0.08 s, too few to know")
+    assert ": allow more time (max_time=, --carbon-max-time)" in doubts["few-rounds"]
 
 
 def test_setup_makes_each_round_and_costs_nothing(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from extras import library
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SETTINGS = """
@@ -22,7 +23,7 @@ carbon_tolerance = 20%
 @pytest.fixture
 def digits(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The example that needs no torch, in a project of its own; measured by estimate, wherever this runs."""
-    pytest.importorskip("sklearn")
+    library("sklearn")
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # the file is rewritten within a second
@@ -68,6 +69,7 @@ def test_a_slowdown_is_red_and_accepted_it_is_green(digits: Path, pytester: pyte
     assert "pytest --carbon-accept examples/test_digits.py::test_digits_are_read" in labels_and_commands(shown)
     report = labels_and_commands(text.partition(begins)[2].partition("\n===")[0])
     assert [line for line in report if line in labels_and_commands(shown)] == labels_and_commands(shown)
+    assert {line for line in report if line not in labels_and_commands(shown)} <= {"doubt"}, text
 
     ret, text = run(pytester, "--carbon-accept")
     assert (ret, "1 of them accepted as changed" in text) == (0, True), text

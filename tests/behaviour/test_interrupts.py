@@ -188,3 +188,5 @@ def test_second(carbon):
     assert run.outcomes() == {"passed": 2}
     assert run.measurement("::test_first", "first")["verdict"]["status"] == "new"
     assert run.status("::test_second") == "new"
+    measured = run.measurement("::test_second")
+    assert measured["energy_j_per_call"] == pytest.approx(300 * measured["duration_s_per_call"], rel=0.25)

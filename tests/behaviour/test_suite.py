@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from conftest import ENVIRONMENT, CarbonRunner
+from extras import library
 from faults import records
 
 from pytest_carbon.suite.test_study import one_thread
@@ -486,14 +486,12 @@ def test_tiny_calls_run_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- measuring: the real ones ------------------------------------------------------------------------
 
 
-NEEDED = ("torch", "transformers", "diffusers")
-
-
-@pytest.mark.skipif(not all(map(find_spec, NEEDED)), reason=f"not all of {', '.join(NEEDED)} are installed")
 def test_the_whole_small_suite_runs(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, trace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Real models, tiny: each of the 15 makes its result, and says what went in and out of a call."""
+    for name in ("torch", "transformers", "diffusers"):
+        library(name)
     pytester.makeini("[pytest]")
     pytester.syspathinsert()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -814,7 +814,8 @@ class CarbonSession:
     def _elsewhere(self, id: str, keys: Collection[Key]) -> tuple[str, str] | None:
         """The environment nearest to one that holds none of some measurements, and how it differs; rather one that
         does hold any of them. None where the one itself holds one, or there is no other."""
-        if any(key in self._known.keys(id) for key in keys):
+        unknown = self._apart and not self._fresh.came  # not one process has said what it measures
+        if unknown or any(key in self._known.keys(id) for key in keys):
             return None
         environments = self._known.environments
         found = self._nearest(id, self._known.holding(keys) or ([] if id in environments else environments))

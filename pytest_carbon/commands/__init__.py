@@ -12,9 +12,9 @@ def width() -> int:
 
 
 def ascii_only() -> bool:
-    """Whether standard output cannot show what the reports are written with."""
+    """Whether standard output, which may be closed, cannot show what the reports are written with."""
     try:
-        "±×→·≥–←▁█".encode(sys.stdout.encoding or "utf-8")
+        "±×→·≥–←▁█".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except (UnicodeEncodeError, LookupError):
         return True
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,30 @@ def error(result: pytest.RunResult) -> str:
 
 
 # --- the command itself ------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_disk_that_is_full_is_no_finding(pytester: pytest.Pytester) -> None:
+    """One sentence, and not the exit status of a regression."""
+    (pytester.path / "empty").mkdir()
+    command = [sys.executable, "-u", "-m", "pytest_carbon", "baseline", "list", "--baseline=empty"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (
+        4,
+        "pytest-carbon: cannot write what was found: No space left on device\n",
+    )
+
+
+def test_standard_output_may_be_closed(pytester: pytest.Pytester) -> None:
+    """Where only the exit status is wanted."""
+    (pytester.path / "empty").mkdir()
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$0" -m pytest_carbon baseline list --baseline=empty >&-', sys.executable],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_command_and_the_module_are_the_same(cli: Cli, pytester: pytest.Pytester) -> None:

@@ -333,7 +333,11 @@ def test_a_hang_says_where(run_carbon: CarbonRunner, pytester: pytest.Pytester) 
 
 
 def test_a_process_that_cannot_begin(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
-    """It collects nothing: every test is an error, with what it said, and none is passed over."""
+    """It collects nothing: every test is an error, with what it said, and none is passed over; nor is an environment
+    made up of which nobody has said what it is."""
+    pytester.makepyfile(test_old="from battery import draw\ndef test_old(carbon): carbon(draw, 1.0)")
+    assert run_carbon("--carbon-record").ret == 0
+    (pytester.path / "test_old.py").unlink()
     pytester.makepyfile(
         test_it="""
         from battery import draw
@@ -348,6 +352,7 @@ def test_a_process_that_cannot_begin(run_carbon: CarbonRunner, pytester: pytest.
     assert run.status("test_one") == run.status("test_two") == "error"
     assert "the process that measured it could not collect it. Its last output: test_it.py: " in run.text
     assert "AssertionError: only once" in run.text
+    assert "nearest" not in run.text
 
 
 def test_ids_that_are_not_the_same_in_every_process(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

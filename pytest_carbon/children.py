@@ -8,6 +8,9 @@ measurements as the JSON report has them. It has a pipe of its own for that: wha
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib.util
+import inspect
 import json
 import os
 import selectors
@@ -24,8 +27,11 @@ from typing import Any, BinaryIO, Protocol
 
 import pytest
 
-from pytest_carbon.records import Calibration, Environment, Measurement
+from pytest_carbon import options, relocation
+from pytest_carbon.records import Calibration, Environment, Measurement, Settings
+from pytest_carbon.relocation import Move
 from pytest_carbon.reports import jsonfile
+from pytest_carbon.worktree import without_repository
 
 _CODE = (
     "import json, sys; sys.path[:] = json.load(open(sys.argv[1], encoding='utf-8'))['path'];"
@@ -63,6 +69,24 @@ _FOR_THE_PARENT: Mapping[str, object] = {
     "xmlpath": None,
 }
 """Options by which a run selects tests, or writes or keeps something: that is done once, by the parent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Which of two revisions a child measures."""
+
+    base: bool
+    """The other one, not the working tree."""
+    label: str
+    """How sentences call the other one."""
+    move: Move
+    """From the working tree to where the other one lies."""
+    settings: Settings
+    """The same for both, whatever the ini file of either says."""
+    given: frozenset[str]
+    """The fields of the settings that the user has set."""
+    sources: Mapping[str, Sequence[str]]
+    """See :func:`~pytest_carbon.relocation.copies`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +147,12 @@ class Ending:
     """Those that it did not come to."""
     missing: tuple[str, ...] = ()
     """Those of them that it does not have."""
+    troubles: tuple[tuple[str, str], ...] = ()
+    """What could not be collected, where it went on: its id, and what was said."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """What tells whether a test's own code is the same, by the test's key; of two revisions only."""
+    others: tuple[str, ...] = ()
+    """Tests that measure, and that were not asked for; of the other revision only."""
     refused: str | None = None
     """Why it could not measure at all: meters, options."""
     exit: tuple[str, int | None] | None = None
@@ -152,6 +182,7 @@ class Launcher:
         maxfail: int = 0,
         calibrations: Mapping[str, Calibration] | None = None,
         limit_s: float | None = None,
+        side: Side | None = None,
     ) -> Ending:
         """Run tests in a fresh process, in their order, and tell the listener as it goes; how it ended.
 
@@ -161,6 +192,7 @@ class Launcher:
             maxfail: after so many failures it ends; 0: it does not.
             calibrations: what is known of counters, by environment.
             limit_s: a child that has brought back nothing for so long is ended.
+            side: which of two revisions it measures, where there are two.
 
         Whatever is raised here, Ctrl-C too, ends the child first.
         """
@@ -168,15 +200,24 @@ class Launcher:
         options = {**_FOR_THE_PARENT, "maxfail": maxfail}
         if (basetemp := self._config.option.basetemp) is not None:  # which each process empties first
             options["basetemp"] = f"{basetemp}-process-{number}"
+        cwd, environ, arguments = invocation.dir, self._environ, [os.fspath(each) for each in invocation.args]
+        if side is not None and side.base:
+            cwd = Path(side.move.path(str(invocation.dir)))
+            cwd.mkdir(parents=True, exist_ok=True)  # a folder that is new
+            environ = side.move.environ(without_repository(environ), self._path, str(cwd))
+            root = side.move.path(str(self._config.rootpath))
+            arguments = [f"--rootdir={root}", *(self._moved(side.move, argument) for argument in arguments)]
+            options["continue_on_collection_errors"] = True
         request = {
             "path": self._path,
             "argv": sys.argv[:1],
-            "arguments": [os.fspath(argument) for argument in invocation.args],
+            "arguments": arguments,
             "plugins": [plugin for plugin in invocation.plugins or () if isinstance(plugin, str)],
             "options": options,
             "tests": list(tests),
             "calibrations": {id: asdict(found) for id, found in (calibrations or {}).items()},
             "parent": os.getpid(),
+            "side": None if side is None else _side_form(side),
         }
         with tempfile.TemporaryDirectory(prefix="pytest-carbon-") as folder:
             file = Path(folder) / "request.json"
@@ -189,8 +230,8 @@ class Launcher:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
-                    cwd=invocation.dir,
-                    env=self._environ,
+                    cwd=cwd,
+                    env=environ,
                     pass_fds=[writes],
                     start_new_session=True,  # Ctrl-C in the terminal is for the parent, which passes it on
                 )
@@ -200,8 +241,17 @@ class Launcher:
             finally:
                 os.close(writes)
             echo = self._config.option.capture == "no"
+            lenient = side is not None and side.base
             with _Running(process, reads, echo=echo) as running:
-                return _follow(self._config, running, listener, tests, limit_s, warn)
+                return _follow(self._config, running, listener, tests, limit_s, warn, lenient)
+
+    def _moved(self, move: Move, argument: str) -> str:
+        """An argument for the other revision's process, whose current folder is another one."""
+        place, ids, rest = argument.partition("::")
+        path = self._config.invocation_params.dir / place
+        if place and not place.startswith("-") and path.exists() and not move.holds(str(path)):
+            return f"{os.path.abspath(path)}{ids}{rest}"
+        return move.text(argument)
 
 
 class _Running:
@@ -318,8 +368,9 @@ def _follow(
     tests: Sequence[str],
     limit_s: float | None,
     warn: bool,
+    lenient: bool,
 ) -> Ending:
-    """Pass on what a child sends, and say how it ended."""
+    """Pass on what a child sends, and say how it ended. ``lenient``: what it could not collect did not stop it."""
     ending = Ending()
     left = dict.fromkeys(tests)
     trouble: list[tuple[str, str]] = []
@@ -349,8 +400,11 @@ def _follow(
                 running.captured(descriptors)
             case {"missing": missing}:
                 ending.missing = tuple(missing)
-            case {"trouble": why, "text": text}:
+            case {"trouble": why, "text": text, "at": at}:
                 trouble.append((why, text))
+                ending.troubles = (*ending.troubles, (at, text))
+            case {"sources": sources, "others": others}:
+                ending.sources, ending.others = sources, tuple(others)
     ending.left = tuple(left)
     status = running.process.returncode
     if running.overdue:
@@ -359,7 +413,7 @@ def _follow(
         ending.why = f"was killed by {_name(-status)}"
     elif ending.exit or ending.stop or ending.refused:
         pass
-    elif trouble and left:
+    elif trouble and (left.keys() - set(ending.missing) if lenient else left):
         ending.why, ending.missing = trouble[0][0], ()
     elif not finished or ending.under_way:
         ending.why = f"ended in the middle, with exit status {status}"
@@ -422,18 +476,40 @@ class Outlet:
         self.tests: dict[str, int] = {test: number for number, test in enumerate(request["tests"])}
         """The keys of those that run, and their places."""
         self.parent = int(request["parent"])
+        self.side = _read_side(request["side"]) if request["side"] is not None else None
+        self._narrowed = False
+        """Whether the arguments name tests, not only modules."""
         self.calibrations = {id: Calibration(**found) for id, found in request["calibrations"].items()}
 
     # what the session tells
 
-    def select(self, items: list[pytest.Item], key: Callable[[pytest.Item], str]) -> None:
+    def select(
+        self, items: list[pytest.Item], key: Callable[[pytest.Item], str], measures: Callable[[pytest.Item], bool]
+    ) -> None:
         """Of what was collected leave what is to run, in its order."""
         keys = {id(item): key(item) for item in items}
+        if self.side is not None:
+            self._refuse_imports()
+            others = {keys[id(item)] for item in items if measures(item)} - self.tests.keys()
+            sources = {keys[id(item)]: source_of(item) for item in items if keys[id(item)] in self.tests}
+            self.send({"sources": sources, "others": sorted(others) if not self._narrowed else []})
         items[:] = sorted(
             (item for item in items if keys[id(item)] in self.tests), key=lambda item: self.tests[keys[id(item)]]
         )
         if missing := self.tests.keys() - set(keys.values()):
             self.send({"missing": sorted(missing)})
+
+    def _refuse_imports(self) -> None:
+        """End the run where what it has imported cannot be compared."""
+        if text := self._refusal():
+            self.send({"refused": text})
+            raise pytest.exit.Exception(text, pytest.ExitCode.USAGE_ERROR)
+
+    def _refusal(self) -> str | None:
+        if (side := self.side) is None:
+            return None
+        text = relocation.refusal(side.move, side.base, side.label, side.sources)
+        return f"--carbon-against={side.settings.against}: {text}" if text else None
 
     def send(self, message: Mapping[str, Any]) -> None:
         if os.getpid() != self._pid:
@@ -484,7 +560,21 @@ class Outlet:
                     setattr(config.option, name, value)
             config.stash[OUTLET] = self
             self._config = config
+            if self.side is not None:
+                options.inherit(config, self.side.settings, self.side.given)
+                if self.side.base:
+                    self._collect_what_is_there(config)
         return config
+
+    def _collect_what_is_there(self, config: pytest.Config) -> None:
+        """Whole modules of the other revision: it may have neither the test that an argument names, nor its module."""
+        here, places = config.invocation_params.dir, []
+        for argument in config.args:
+            place, ids, _ = argument.partition("::")
+            self._narrowed |= bool(ids)
+            if (here / place).exists() or (config.option.pyargs and _is_module(place)):
+                places.append(place)
+        config.args = list(dict.fromkeys(places))
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -510,10 +600,11 @@ class Outlet:
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
-            self.send({"trouble": "could not collect it", "text": f"{report.nodeid}:\n{report.longreprtext}"})
+            text = f"{report.nodeid}:\n{report.longreprtext}"
+            self.send({"trouble": "could not collect it", "text": text, "at": report.nodeid})
 
     def pytest_internalerror(self, excrepr: object) -> None:
-        self.send({"trouble": "ended with an internal error of pytest", "text": str(excrepr)})
+        self.send({"trouble": "ended with an internal error of pytest", "text": str(excrepr), "at": ""})
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         if isinstance(excinfo.value, pytest.exit.Exception):
@@ -546,6 +637,8 @@ class Outlet:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         stop = session.shouldfail or session.shouldstop
+        if text := self._refusal():
+            self.send({"refused": text})
         self.send({"finish": str(stop) if stop else None})
 
 
@@ -565,6 +658,36 @@ def _read_brought(form: Mapping[str, Any]) -> Brought:
     )
 
 
+def source_of(item: pytest.Item) -> str | None:
+    """What changes with a test's own code: its function, decorators and all. None where there is none to read."""
+    try:
+        return hashlib.sha256(inspect.getsource(getattr(item, "obj", None)).encode()).hexdigest()  # type: ignore[arg-type]
+    except (OSError, TypeError, ValueError, SyntaxError):
+        return None
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, AttributeError, ValueError):
+        return False
+
+
+def _side_form(side: Side) -> dict[str, Any]:
+    """Without where baselines are, and where a report goes: that is the parent's, and may have a password."""
+    settings = {name: value for name, value in asdict(side.settings).items() if name not in ("baseline", "json")}
+    return {**asdict(side), "settings": settings, "given": sorted(side.given)}
+
+
+def _read_side(form: Mapping[str, Any]) -> Side:
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in form["settings"].items()
+    }
+    move = Move(tuple(form["move"]["roots"]), form["move"]["to"])
+    given = frozenset(form["given"])
+    return Side(form["base"], form["label"], move, Settings(**settings), given, form["sources"])
+
+
 def main(file: str) -> int:
     """Run what a request asks for; pytest's exit status."""
     request = json.loads(Path(file).read_text("utf-8"))
@@ -574,4 +697,7 @@ def main(file: str) -> int:
         with contextlib.suppress(OSError, AttributeError):  # PR_SET_PDEATHSIG: a parent that is killed leaves no child
             ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     sys.argv[:] = [*request["argv"], *request["arguments"]]
-    return int(pytest.main(request["arguments"], plugins=[*request["plugins"], Outlet(request)]))
+    outlet = Outlet(request)
+    if outlet.side is not None and outlet.side.base:
+        outlet.side.move.move_over()
+    return int(pytest.main(request["arguments"], plugins=[*request["plugins"], outlet]))

@@ -15,7 +15,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 
@@ -111,6 +111,12 @@ def _confirm(text: str, base: Path) -> int:
     if not re.fullmatch(r"[0-9]{1,4}", text):
         raise ValueError("write how many fresh processes are to measure again what is suspect, such as 2; 0 is none")
     return int(text)
+
+
+def _against(text: str, base: Path) -> str:
+    if text.startswith("-") or re.search(r"\s", text):
+        raise ValueError("write a branch, a tag or a commit, such as main, origin/main, v1.2 or HEAD~1")
+    return text
 
 
 def _in_ci() -> bool:
@@ -421,6 +427,15 @@ _OPTIONS = (
         number=True,
     ),
     _Option(
+        "--carbon-against",
+        "against",
+        _against,
+        "REF",
+        "compare the working tree with another revision, here and now, and with no baseline: fresh processes of both "
+        "take turns, --carbon-sessions pairs of them (default: 8); implies --carbon",
+        ini=False,
+    ),
+    _Option(
         "--carbon-session-timeout",
         "session_timeout_s",
         _seconds(above=True),
@@ -536,6 +551,10 @@ class _Given(NamedTuple):
     flag: bool
 
 
+_INHERITED = "carbon_inherited"
+"""The attribute of ``config.option`` with the settings of a process that has them from another."""
+PAIRS = 8
+"""Of ``--carbon-against``, where ``--carbon-sessions`` does not say."""
 _PLACE = ("country", "region", "cloud", "intensity_g_per_kwh")
 
 
@@ -553,6 +572,8 @@ def settings(config: pytest.Config) -> Settings:
     """
     from pytest_carbon.records import Settings
 
+    if (inherited := getattr(config.option, _INHERITED, None)) is not None:
+        return cast("Settings", inherited[0])
     given: dict[str, _Given] = {}
     problems: list[str] = []
     for option in (_SWITCH, *_OPTIONS):
@@ -571,11 +592,14 @@ def settings(config: pytest.Config) -> Settings:
     values.setdefault("max_time_s", max(defaults.max_time_s, values["min_time_s"]))
     values.setdefault("baseline", config.rootpath / defaults.baseline)
     values.setdefault("confirm", 2 if _in_ci() else 0)
+    if "against" in given:  # what an ini file says of sessions is of those that are compared with baselines
+        values["confirm"] = 0
+        values["sessions"] = given["sessions"].value if "sessions" in given and given["sessions"].flag else PAIRS
     switch = given.get("enabled")
-    if not (switch and switch.flag) and (values.get("record") or values.get("accept")):
+    if not (switch and switch.flag) and (values.get("record") or values.get("accept") or values.get("against")):
         values["enabled"] = True
     if not values.get("enabled"):
-        values.update(record=False, accept=False)
+        values.update(record=False, accept=False, against=None)
     elif not problems:
         problems += _unwritable(given)
     if problems:
@@ -585,7 +609,14 @@ def settings(config: pytest.Config) -> Settings:
 
 def fields_given(config: pytest.Config) -> frozenset[str]:
     """The fields of Settings that the command line or the ini file sets."""
+    if (inherited := getattr(config.option, _INHERITED, None)) is not None:
+        return cast("frozenset[str]", inherited[1])
     return frozenset(option.field for option in (_SWITCH, *_OPTIONS) if _raw(config, option))
+
+
+def inherit(config: pytest.Config, settings: Settings, given: frozenset[str]) -> None:
+    """Have a process take its settings, and which of them the user gave, from the one that started it."""
+    setattr(config.option, _INHERITED, (settings, given))
 
 
 def refuse_lost_root(config: pytest.Config) -> None:
@@ -595,7 +626,7 @@ def refuse_lost_root(config: pytest.Config) -> None:
     a flag that it does not know and, once the file is there, the place of tests. Raises :class:`pytest.UsageError`.
     """
     words = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *config.invocation_params.args]
-    paths = {option.flag for option in _OPTIONS if option.read in (_path, _baseline)}
+    paths = {option.flag for option in _OPTIONS if option.read in (_path, _baseline, _against)}
     apart = [
         (flag, value)
         for flag, value in itertools.pairwise(words)
@@ -751,6 +782,19 @@ def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
             f"{branch.where}: a directory's baselines are those of the branch that is checked out, so there is nothing"
             " to choose; leave it out, or give the URL of a database with --carbon-baseline"
         )
+    if against := given.get("against"):
+        for field, why in (
+            ("record", "a comparison of two revisions records no baseline"),
+            ("accept", "a comparison of two revisions has no baseline that a change could be accepted into"),
+            ("confirm", "each side is measured in fresh processes already, --carbon-sessions of them"),
+        ):
+            if (other := given.get(field)) and other.flag:
+                yield f"{against.where}: {why}; leave {other.where} out"
+        if (pairs := given.get("sessions")) and pairs.flag and pairs.value < 2:
+            yield (
+                f"{pairs.where}: with --carbon-against this is the number of pairs, and one pair does not tell what"
+                " pairs differ by; give 2 at least, and 8 or more to see small changes"
+            )
     least, most = given.get("min_time_s"), given.get("max_time_s")
     if least and most and least.value > most.value:
         yield f"{least.where}: this is longer than {most.where}; lower the one or raise the other"

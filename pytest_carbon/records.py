@@ -241,6 +241,8 @@ class Verdict:
     """The marker's own, as in :class:`Budget`."""
     chance: float | None = None
     """How often an unchanged measurement costs more by so much (see :func:`~pytest_carbon.gate.suspect`)."""
+    base_sessions: tuple[SessionScore, ...] = ()
+    """With ``--carbon-against``: the other revision's, in the order of the pairs, as the measurement's own are."""
     first_change: float | None = None
     """Of what was measured again before it was judged: the ``change`` that made it suspect."""
 
@@ -371,7 +373,9 @@ class Settings:
     max_time_s: float = 10.0
     precision: float = 0.01
     sessions: int = 1
-    """Fresh processes that the tests run in, one after another; 1: in this one."""
+    """Fresh processes that the tests run in, one after another; 1: in this one. With ``against``: pairs of them."""
+    against: str | None = None
+    """The revision that the working tree is compared with, side by side and with no baseline."""
     confirm: int = 0
     """Fresh processes that measure again what is suspect, before it is judged."""
     session_timeout_s: float | None = None
@@ -382,6 +386,25 @@ class Settings:
     queries: int | None = None
     """Its calls of each model; None: as many as the times above take."""
     json: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """The revision that a run has compared the working tree with, and how."""
+
+    ref: str
+    """As the user gave it."""
+    commit: str
+    label: str
+    """How sentences call it: ``main (1a2b3c4)``."""
+    pairs: int
+    """Of sessions, one of each revision; so many were asked for."""
+    seed: int
+    """The order was drawn with it."""
+    base_first: tuple[bool, ...]
+    """The order: of each pair, whether the other revision ran first."""
+    dirty: bool
+    """Whether the working tree had uncommitted changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,6 +443,7 @@ class SessionResult:
     dirty: bool | None = None
     labels: str | None = None
     """What the user said of the run: ``pool=a,team=nlp``, sorted."""
+    against: Against | None = None
     settings: Settings = field(default_factory=Settings)
     notes: tuple[str, ...] = ()
     """Sentences for the end of the run: meters not taken, environments that have a baseline, …"""

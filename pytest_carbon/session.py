@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import secrets
+import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
@@ -15,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_carbon import baselines, budget, children, devices, emissions, environment, gate, options
+from pytest_carbon import baselines, budget, children, devices, emissions, environment, gate, options, pairs, worktree
+from pytest_carbon.against import Sides
 from pytest_carbon.baselines.files import collector_waits, module_file
 from pytest_carbon.baselines.stored import Stored
 from pytest_carbon.batch import merged
@@ -23,6 +27,7 @@ from pytest_carbon.children import Brought
 from pytest_carbon.fixture import TASKS, Carbon
 from pytest_carbon.measure import Protocol
 from pytest_carbon.records import (
+    Against,
     Budget,
     Calibration,
     CarbonError,
@@ -36,6 +41,7 @@ from pytest_carbon.records import (
     TestResult,
     Verdict,
 )
+from pytest_carbon.relocation import Move, own_packages
 from pytest_carbon.reports import jsonfile, terminal
 from pytest_carbon.reports.text import about, change, listing
 from pytest_carbon.rig import Rig
@@ -82,7 +88,7 @@ class CarbonSession:
         self._rig: Rig | None = None
         self._outlet = config.stash.get(children.OUTLET, None)
         """There where this is a child: what it measures is judged by its parent."""
-        self._apart = settings.sessions > 1 and self._outlet is None
+        self._apart = (settings.sessions > 1 or settings.against is not None) and self._outlet is None
         """Whether the tests run in fresh processes, and this one only collects and judges."""
         self._brought: Brought | None = None
         """What is known of the measuring, once it is done."""
@@ -108,7 +114,16 @@ class CarbonSession:
         """Whether less than what stands in the modules is run."""
         self._collected: set[str] = set()
         self._refuse_parallel()
+        self._sides: Sides | None = None
+        """With ``--carbon-against``: what both revisions measured."""
         self._fresh = _Fresh(self, config, settings)
+        if self._apart and settings.against is not None:
+            try:
+                revision = worktree.find(settings.against, config.rootpath, config.invocation_params.dir)
+            except CarbonError as error:
+                raise pytest.UsageError(str(error)) from None
+            self._fresh = taking_turns = _TakingTurns(self, config, settings, revision)
+            self._sides = taking_turns.sides
         if self._apart:
             self._refuse_debugger()
             config.pluginmanager.register(self._fresh, "pytest-carbon-sessions")
@@ -120,6 +135,8 @@ class CarbonSession:
                 g_per_kwh=settings.intensity_g_per_kwh,
                 pue=settings.pue,
             )
+            if settings.against is not None:
+                return
             shared = not isinstance(settings.baseline, Path)
             git = environment.git_state(config.rootpath, main=settings.branch) if shared else environment.GitState()
             self._store = baselines.open_store(settings.baseline, branch=settings.branch, own=git.branch)
@@ -146,6 +163,9 @@ class CarbonSession:
                 raise pytest.UsageError(
                     f"{flag} needs the terminal, and with --carbon-sessions={self._settings.sessions} the tests run in"
                     " other processes: leave one of the two out, or give --carbon-sessions=1"
+                    if self._settings.against is None
+                    else f"{flag} needs the terminal, and with --carbon-against the tests run in other processes: leave"
+                    " one of the two out"
                 )
 
     # --- collection
@@ -156,15 +176,15 @@ class CarbonSession:
     @pytest.hookimpl(tryfirst=True)  # the terminal asks for the line below in this hook
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if self._outlet is not None:
-            self._outlet.select(session.items, test_id)
+            self._outlet.select(session.items, test_id, _measures)
         # --last-failed leaves out what passed without a word to the hook above
         if getattr(self._config.option, "lf", False) or any("::" in arg for arg in self._config.args):
             self._selected = True
         for item in session.items:
             key = test_id(item)
             self._collected.add(key)
-            marked = item.get_closest_marker(options.MARKER) is not None
-            if marked or "carbon" in getattr(item, "fixturenames", ()):
+            if _measures(item):
+                marked = item.get_closest_marker(options.MARKER) is not None
                 self._tests[key] = _Test(item, key, options.budgets_of(item), marked)
                 self._pace.add(key, item.stash.get(WEIGHT, 1.0))
 
@@ -173,6 +193,9 @@ class CarbonSession:
             return []
         count = len(self._tests)
         where = f" in {self._settings.sessions} fresh processes, one after another" if self._apart else ""
+        if self._sides is not None:
+            label, pairs = self._sides.against.label, self._settings.sessions
+            where = f" here and at {label}, in {pairs} pairs of fresh processes"
         return [f"carbon: {count} test{'s' * (count != 1)} to measure{where}; their results come when all are measured"]
 
     # --- running
@@ -216,12 +239,13 @@ class CarbonSession:
 
     def _open(self) -> None:
         """Open the meters, and look through the baselines: what cannot be trusted stops the run before it costs."""
-        assert self._store is not None
         calibration = functools.cache(self._calibration)
         if not self._apart:
             self._open_meters(calibration)
-        if self._outlet is None:
-            self._stored = Stored(self._store, self._tests)
+        if self._outlet is not None:
+            return
+        self._stored = Stored(self._store, self._tests)
+        if self._store is not None:
             with self._store.snapshot():
                 self._stored.look(None if self._rig is None else self._rig.environment().id)
                 for known in self._stored.environments:
@@ -248,9 +272,8 @@ class CarbonSession:
 
     def _calibration(self, id: str) -> Calibration | None:
         """What is known of an environment's counters: by the processes before this one, or beside the baselines."""
-        assert self._store is not None
         known = self._outlet.calibrations.get(id) if self._outlet is not None else None
-        return known or self._store.calibration(id)
+        return known or (self._store.calibration(id) if self._store is not None else None)
 
     def _of_rig(self) -> Brought:
         assert self._rig is not None
@@ -356,6 +379,10 @@ class CarbonSession:
         """What of a test was not measured for a mistake in it."""
         self._mistaken |= {(test.key, name) for name in names}
 
+    def note(self, sentence: str) -> None:
+        """Say this at the end."""
+        self._notes.append(sentence)
+
     # --- reports that wait
 
     def take(self, test: _Test, report: pytest.TestReport) -> None:
@@ -453,6 +480,7 @@ class CarbonSession:
             branch=git.branch,
             dirty=git.dirty,
             labels=self._settings.labels,
+            against=self._sides.against if self._sides is not None else None,
             settings=self._settings,
         )
         if self._settings.record or self._settings.accept:
@@ -476,6 +504,8 @@ class CarbonSession:
         for id in dict.fromkeys((main.id, *self._suites)):
             self._gone(id)
         self._unmet({(test.key, m.name) for test, m in measured})
+        if self._sides is not None:
+            self._notes += self._sides.notes()
         if self._shown[3:] and self._config.option.verbose <= 0:
             self._shown[2:] = [f"{len(self._shown) - 2} more limits are shown only, not enforced; -v lists them"]
         if left_out := self._fresh.left_out:
@@ -563,7 +593,9 @@ class CarbonSession:
     def _merged(self, test: _Test) -> list[Measurement]:
         """What a test measured, over all its sessions."""
         assert self._brought is not None
-        found = [merged(each) for each in (test.found or {}).values()]
+        names = test.found or {}
+        sides = self._sides
+        found = [merged(each) if sides is None else sides.measurement((test.key, name)) for name, each in names.items()]
         return [m if m.environment else replace(m, environment=self._brought.environment.id) for m in found]
 
     def _environment(self, id: str) -> Environment:
@@ -606,6 +638,14 @@ class CarbonSession:
         suites: dict[str, SuiteVerdict] = {}
         for id in dict.fromkeys(id for id, _ in held):
             candidates, stored = [candidate for there, candidate in held if there == id], self._stored_in(id)
+            if self._sides is not None:
+                verdicts[id], suites[id] = self._sides.judge(
+                    candidates,
+                    tolerance=self._settings.tolerance,
+                    false_alarms=self._settings.false_alarms,
+                    estimated=id.endswith("-estimated"),
+                )
+                continue
             with collector_waits():
                 verdicts[id], suites[id] = gate.judge(
                     candidates,
@@ -776,6 +816,7 @@ class CarbonSession:
             suite=self._suites[m.environment].moved,
             nearest=": ".join(nearest) if nearest else None,
             mistake=(result.nodeid, m.name) in self._mistaken,
+            against=self._result.against,
             report=str(self._settings.json) if self._settings.json else None,
             arguments=self._again(test.item),
             width=self._width(),
@@ -787,9 +828,11 @@ class CarbonSession:
         option = self._config.option
         flags = {
             f"--carbon-{what}": getattr(option, f"carbon_{what}")
-            for what in ("meter", "gpus", "domains", "baseline", "branch")
+            for what in ("meter", "gpus", "domains", "against", "baseline", "branch")
         }
-        if not isinstance(self._settings.baseline, Path):  # as given it may have a password
+        if self._sides is not None:
+            flags.update({"--carbon-baseline": None, "--carbon-branch": None})
+        elif not isinstance(self._settings.baseline, Path):  # as given it may have a password
             flags["--carbon-baseline"] = option.carbon_baseline and self._settings.baseline
         words = [f"{flag}={value}" for flag, value in flags.items() if value is not None]
         if item.path.is_relative_to(self._config.rootpath):
@@ -905,6 +948,10 @@ class CarbonSession:
             terminalreporter.write_line(line.text, **line.markup)
         for problem in self._problems:
             terminalreporter.write_line(f"ERROR: {problem}", red=True, bold=True)
+
+
+def _measures(item: pytest.Item) -> bool:
+    return item.get_closest_marker(options.MARKER) is not None or "carbon" in getattr(item, "fixturenames", ())
 
 
 def test_id(item: pytest.Item) -> str:
@@ -1108,8 +1155,11 @@ class _Fresh:
         self._skipped = False
         """Whether the test under way is one."""
         self._pace = _Pace()
-        self._number = self._done = self._count = 0
+        self._done = self._count = 0
+        self._number = ""
+        """Of the process, among those that the pace counts."""
         self._last = self._confirming = False
+        self._side: children.Side | None = None
 
     @property
     def tests(self) -> Collection[_Test]:
@@ -1161,7 +1211,7 @@ class _Fresh:
             for key in tests:
                 self._pace.add(f"{number} {key}", self._tests[key].item.stash.get(WEIGHT, 1.0))
         for number in range(1, count + 1):
-            self._where, self._number, self._last = f"{what} {number} of {count}", number, number == count
+            self._where, self._number, self._last = f"{what} {number} of {count}", str(number), number == count
             # What failed, or was skipped, is decided.
             fresh = number == 1 and not self._confirming
             left: Sequence[str] = [key for key in tests if fresh or self._tests[key].waits]
@@ -1186,6 +1236,7 @@ class _Fresh:
                 maxfail=maxfail and max(maxfail - session.testsfailed, 1),
                 calibrations=calibrations,
                 limit_s=self._settings.session_timeout_s,
+                side=self._side,
             )
         except BaseException:
             self._restore()
@@ -1225,12 +1276,15 @@ class _Fresh:
         self._before, self._skipped = (found, state), False
         found.reports, found.outcome, found.waits, found.part_failed = [], None, False, False
         found.log = _Log(found.item, found.item.session.gethookproxy(found.item.path))
+        self.show_begun(test)
+
+    def show_begun(self, test: str) -> None:
         self._done += 1
         self._pace.begin(f"{self._number} {test}")
         left_s = self._pace.left_s
         left = f" · about {about(left_s)} left" if left_s is not None else ""
         step = f"{self._where} · test {self._done} of {self._count}{left}"
-        self._run.progress.running(found.item.nodeid, step)
+        self._run.progress.running(self._tests[test].item.nodeid, step)
 
     def reported(self, test: str, report: pytest.TestReport) -> None:
         assert self._before is not None
@@ -1271,11 +1325,14 @@ class _Fresh:
 
     def _ended(self, test: _Test) -> None:
         self._before = None
-        self._pace.end()
         assert test.log is not None
         if self._last and test.key not in self._measures:
             self._run.pass_on(test)
         test.log.finish()
+        self.show_done()
+
+    def show_done(self) -> None:
+        self._pace.end()
         waiting = sum(each.waits for each in self._tests.values())
         self._run.progress.waiting(self._done if waiting else 0, self._count, f"{self._where}, ")
 
@@ -1309,6 +1366,231 @@ def _why_skipped(report: pytest.TestReport) -> str:
     if isinstance(report.longrepr, tuple):
         return str(report.longrepr[2]).removeprefix("Skipped: ")
     return str(getattr(report, "wasxfail", "")).removeprefix("reason: ")
+
+
+class _There:
+    """Listens to the processes of the other revision, whose tests' reports are nobody's but the comparison's."""
+
+    def __init__(self, turns: _TakingTurns, sides: Sides) -> None:
+        self._turns = turns
+        self._sides = sides
+        self.brought_last: Brought | None = None
+        self.calls_s = 0.0
+        """How long the calls have taken that were measured."""
+
+    def begun(self, test: str) -> None:
+        self._turns.show_begun(test)
+
+    def reported(self, test: str, report: Any) -> None:
+        """What failed there, or was skipped, has nothing to compare with."""
+        at = f"at {self._sides.against.label}"
+        if report.outcome == "failed":
+            last = (report.longreprtext.strip().splitlines() or [""])[-1].strip()
+            crash = getattr(getattr(report.longrepr, "reprcrash", None), "message", None)
+            said = crash.splitlines()[0] if crash else last
+            self._sides.apart.setdefault(test, f"it failed {at} ({said})")
+        elif report.skipped and not hasattr(report, "wasxfail"):
+            self._sides.apart.setdefault(test, f"it was skipped {at} ({_why_skipped(report)})")
+
+    def done(self, test: str, measurements: Sequence[Measurement], mistaken: Sequence[str]) -> None:
+        for m in measurements:
+            if m.name in mistaken:
+                self._sides.apart.setdefault(test, f"at {self._sides.against.label} it was not measured: {m.failure}")
+            else:
+                self._sides.there.setdefault((test, m.name), {})[self._turns.pair] = m
+            self.calls_s += sum(each.duration_s for each in m.rounds)
+        self._turns.show_done()
+
+    def brought(self, brought: Brought) -> None:
+        self.brought_last = brought
+
+
+class _TakingTurns(_Fresh):
+    """``--carbon-against``: processes of the working tree and of another revision take turns, in pairs."""
+
+    def __init__(
+        self, run: CarbonSession, config: pytest.Config, settings: Settings, revision: worktree.Revision
+    ) -> None:
+        super().__init__(run, config, settings)
+        self._revision = revision
+        seed = secrets.randbits(32)
+        order = pairs.order(settings.sessions, seed)
+        against = Against(revision.ref, revision.commit, revision.label, settings.sessions, seed, order, revision.dirty)
+        self.sides = Sides(against, self._differ)
+        self._there = _There(self, self.sides)
+        self._given = options.fields_given(config)
+        self.pair = 0
+        self._others: dict[str, None] = {}
+        """Tests that measure there, and are not here."""
+
+    @property
+    def known(self) -> Brought:
+        """What was measured at the other revision is no cost of measuring."""
+        known = super().known
+        return replace(known, metered_s=max(0.0, known.metered_s - self._there.calls_s))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        self._measures = set(self._run.measuring)
+        broken = session.testsfailed and not self._config.option.continue_on_collection_errors
+        if not self._measures or self._config.option.collectonly or broken:
+            return None
+        for item in session.items:
+            key = test_id(item)
+            self._tests[key] = self._run.measuring.get(key) or _Test(item, key, (), False)
+            self._tests[key].found = {}
+        before = worktree.fingerprint(self._revision)
+        try:
+            with _ended_in_order(), worktree.checked_out(self._revision) as tree:
+                self._take_turns(session, tree)
+        except CarbonError as error:
+            raise pytest.UsageError(str(error)) from None
+        finally:
+            self._note(worktree.fingerprint(self._revision) != before)
+        return True
+
+    def _note(self, changed: bool) -> None:
+        label = self._revision.label
+        if self._revision.same:
+            self._run.note(
+                f"the working tree has the code of {label}, and no other: what differs between the two is chance"
+            )
+        if self._others:
+            self._run.note(f"there at {label}, and not here: {listing(list(self._others), 10)}")
+        if changed:
+            self._run.note(
+                "the working tree was changed while it was measured, so its sessions are not all of the same code: what"
+                " they are compared with says little; run it again"
+            )
+
+    def _take_turns(self, session: pytest.Session, tree: Path) -> None:
+        root, here = self._config.rootpath, self._config.invocation_params.dir
+        move = Move.between(self._revision.top, tree, root, here)
+        sources = own_packages(self._revision.top, worktree.tracked(self._revision.top))
+        settings = replace(self._settings, sessions=1)
+        both = {
+            base: children.Side(base, self._revision.label, move, settings, self._given, sources)
+            for base in (True, False)
+        }
+        order = self.sides.against.base_first
+        for number in range(1, len(order) + 1):
+            for base in both:
+                for key, test in self._tests.items():
+                    self._pace.add(f"{number} {base} {key}", test.item.stash.get(WEIGHT, 1.0))
+        for number, base_first in enumerate(order, 1):
+            self.pair, self._last = number, number == len(order)
+            for base in (base_first, not base_first):
+                self._one_side(session, both[base])
+            self.sides.complete = number
+            if not any(self._is_due(key, both[True]) and self._is_due(key, both[False]) for key in self._measures):
+                break
+
+    def _is_due(self, key: str, side: children.Side) -> bool:
+        """Whether a test runs: what has failed here, or was skipped, is decided; what has there, is not compared."""
+        test = self._tests[key]
+        if key in self.sides.dead or (side.base and key in self.sides.apart):
+            return False
+        return test.outcome is None or test.waits
+
+    def _one_side(self, session: pytest.Session, side: children.Side) -> None:
+        whose = self._revision.label if side.base else "here"
+        self._where = f"pair {self.pair} of {len(self.sides.against.base_first)}, {whose}"
+        self._number = f"{self.pair} {side.base}"
+        left: Sequence[str] = [key for key in self._tests if self._is_due(key, side)]
+        for key in self._tests.keys() - set(left):
+            self._pace.drop(f"{self._number} {key}")
+        self._done, self._count = 0, len(left)
+        self._side = side
+        while left:
+            left = self._one_process_there(session, left, side) if side.base else self._one_process(session, left)
+
+    def _one_process_there(self, session: pytest.Session, tests: Sequence[str], side: children.Side) -> Sequence[str]:
+        """Run tests of the other revision in one process; those that are left for another."""
+        self._processes += 1
+        self._there.brought_last = None
+        label, apart = self._revision.label, self.sides.apart
+        try:
+            ending = self._launcher.run(
+                tests,
+                self._there,
+                number=self._processes,
+                warn=False,
+                calibrations={**self._calibrations, **self.known.calibrations},
+                limit_s=self._settings.session_timeout_s,
+                side=side,
+            )
+        finally:
+            self._came.append(self._there.brought_last)
+        if ending.refused is not None:
+            raise pytest.UsageError(ending.refused)
+        for key, source in ending.sources.items():
+            if key in self._measures and self._mine[key] != source:
+                self.sides.differing.add(key)
+        self._others |= dict.fromkeys(key for key in ending.others if key not in self._tests)
+        broken = {key: text for at, text in ending.troubles for key in ending.missing if key.startswith(at)}
+        for key in ending.missing:
+            if key in broken:
+                self._failed(key, "it could not be collected", broken[key])
+            else:
+                apart.setdefault(key, f"it is not there at {label}")
+        left: Sequence[str] = [key for key in ending.left if key not in ending.missing]
+        why = ending.why
+        if ending.exit is not None and ending.under_way is not None:
+            apart.setdefault(ending.under_way, f"it ended the run at {label} (pytest.exit: {ending.exit[0]})")
+        elif ending.exit is not None or ending.stop:
+            why = f"ended before it came to this test ({ending.exit[0] if ending.exit else ending.stop})"
+        if why is not None:
+            dead = [ending.under_way] if ending.under_way is not None else left
+            for key in dead:
+                self._failed(key, f"the process that measured it {why}", ending.output)
+            left = [key for key in left if key not in dead]
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        return left
+
+    @functools.cached_property
+    def _mine(self) -> Mapping[str, str | None]:
+        """What tells whether the tests' own code is another one there."""
+        return {key: children.source_of(test.item) for key, test in self._tests.items()}
+
+    def _differ(self, there: str, here: str) -> str:
+        known = self.known.environments
+        return environment.difference(known[there], known[here])
+
+    def done(self, test: str, measurements: Sequence[Measurement], mistaken: Sequence[str]) -> None:
+        for m in measurements:
+            self.sides.here.setdefault((test, m.name), {})[self.pair] = m
+        super().done(test, measurements, mistaken)
+
+    def _failed(self, key: str, why: str, output: str = "") -> None:
+        if self._side is not None and self._side.base and key not in self._measures:
+            self.sides.apart[key] = why
+            self._run.note(f"{key}, {self._where}: {why}. It measures nothing, so nothing else comes of that")
+            return
+        self.sides.dead[key] = f"{self._where}: {why}"
+        super()._failed(key, why, output)
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Generator[None, None, None]:
+    """SIGTERM, and the terminal's end, end the run as Ctrl-C does, so that nothing stays behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # once is enough
+        raise pytest.exit.Exception(f"ended by {signal.Signals(number).name}")
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    taken = [each for each, handler in before.items() if handler is signal.SIG_DFL]
+    for each in taken:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each in taken:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _grouped(decisions: Sequence[baselines.Decision]) -> Mapping[str, list[str]]:

@@ -80,6 +80,7 @@ FLAGS_ONLY: dict[str, tuple[str, str, object]] = {
     "carbon_accept": ("true", "accept", True),
     "carbon_label": ("team=nlp,pool=a100", "labels", "pool=a100,team=nlp"),
     "carbon_json": ("out/report.json", "json", ROOT / "out/report.json"),
+    "carbon_against": ("origin/main", "against", "origin/main"),
 }
 COMPANIONS = {"carbon_region": ("carbon_country", "USA"), "carbon_branch": ("carbon_baseline", "sqlite:////x.db")}
 """What a key cannot be given without."""
@@ -150,6 +151,43 @@ def test_the_defaults_are_those_of_the_settings(pytester: pytest.Pytester) -> No
     """Nothing given: off, and the baselines in the root dir."""
     pytester.makeini("[pytest]")
     assert settings(pytester) == Settings(baseline=pytester.path / "carbon-baselines")
+
+
+def test_two_revisions_are_compared_in_pairs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight, or as many as the flag says; what the ini file and CI say is for runs with baselines."""
+    monkeypatch.setenv("CI", "true")
+    pytester.makeini("[pytest]\ncarbon_sessions = 3\ncarbon_confirm = 2\n")
+    found = settings(pytester, "--carbon-against=main")
+    assert (found.enabled, found.against, found.sessions, found.confirm) == (True, "main", 8, 0)
+    assert settings(pytester, "--carbon-against=main", "--carbon-sessions=2").sessions == 2
+    found = settings(pytester, "--no-carbon", "--carbon-against=main")
+    assert (found.enabled, found.against) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("flag", "why"),
+    [
+        ("--carbon-record", "a comparison of two revisions records no baseline"),
+        ("--carbon-accept", "a comparison of two revisions has no baseline that a change could be accepted into"),
+        ("--carbon-confirm=2", "each side is measured in fresh processes already, --carbon-sessions of them"),
+    ],
+)
+def test_what_has_no_place_beside_a_revision(pytester: pytest.Pytester, flag: str, why: str) -> None:
+    """Is refused, with what to leave out."""
+    pytester.makeini("[pytest]")
+    assert refusal(pytester, "--carbon-against=main", flag) == (f"--carbon-against=main: {why}; leave {flag} out",)
+
+
+def test_one_pair_is_none(pytester: pytest.Pytester) -> None:
+    """And a revision has a name."""
+    pytester.makeini("[pytest]")
+    assert refusal(pytester, "--carbon-against=main", "--carbon-sessions=1") == (
+        "--carbon-sessions=1: with --carbon-against this is the number of pairs, and one pair does not tell what pairs"
+        " differ by; give 2 at least, and 8 or more to see small changes",
+    )
+    for text in ("-x", "a b"):
+        (told,) = refusal(pytester, f"--carbon-against={text}")
+        assert told.endswith("write a branch, a tag or a commit, such as main, origin/main, v1.2 or HEAD~1")
 
 
 @pytest.mark.skipif(pytest.version_tuple < (9, 2), reason="ini keys of several types came with pytest 9.2")

@@ -121,6 +121,7 @@ def test_a_report_has_these_keys() -> None:
         "branch": "main",
         "dirty": False,
         "labels": None,
+        "against": None,
         "environment": {
             "id": "1x-nvidia-h100-80gb-hbm3-700w-gpu",
             "gpus": [
@@ -189,6 +190,7 @@ def test_a_report_has_these_keys() -> None:
                             "tolerance": None,
                             "chance": None,
                             "first_change": None,
+                            "base_sessions": [],
                             "reason": "it takes 8% more",
                         },
                     }

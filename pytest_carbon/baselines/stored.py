@@ -12,10 +12,11 @@ from pytest_carbon.records import Environment, Key, Record
 class Stored:
     """The baselines as a run of some tests sees them. Each environment's are read once, and are of one moment.
 
-    Every method raises :class:`~pytest_carbon.records.BaselineError` for what cannot be trusted.
+    Where there is no store, nothing is stored. Every method raises :class:`~pytest_carbon.records.BaselineError` for
+    what cannot be trusted.
     """
 
-    def __init__(self, store: Store, tests: Collection[str]) -> None:
+    def __init__(self, store: Store | None, tests: Collection[str]) -> None:
         self._store = store
         self._tests = frozenset(tests)
         self._keys: dict[str, frozenset[Key]] = {}
@@ -25,6 +26,7 @@ class Stored:
 
     def look(self, own: str | None) -> None:
         """See what there is, and read what a run in an environment needs; ``None``: in whichever has its tests."""
+        assert self._store is not None
         for id in self._store.environments():
             self._keys[id] = self._store.keys(id)
             self.environments[id] = self._store.describe(id)
@@ -45,6 +47,7 @@ class Stored:
         Of an environment that was not the run's when it began, as they are now.
         """
         if id in self.environments and id not in self._records:
+            assert self._store is not None
             with self._store.snapshot():
                 self._keys[id] = self._store.keys(id)
                 self._read(id)
@@ -55,4 +58,5 @@ class Stored:
         return len(self._keys.get(id, frozenset()) - self._records.get(id, {}).keys())
 
     def _read(self, id: str) -> None:
+        assert self._store is not None
         self._records[id] = self._store.load(id, gate.to_read(self._keys[id], self._tests))

@@ -20,6 +20,7 @@ from pytest_carbon.baselines.files import (
     write_atomically,
 )
 from pytest_carbon.records import (
+    Against,
     CarbonIntensity,
     Domain,
     DomainEnergy,
@@ -88,6 +89,7 @@ def _run(result: SessionResult) -> dict[str, Any]:
         "branch": result.branch,
         "dirty": result.dirty,
         "labels": result.labels,
+        "against": None if result.against is None else _against(result.against),
         "environment": environment_form(result.environment),
         "carbon": {
             "intensity_g_per_kwh": _finite(result.intensity.g_per_kwh),
@@ -105,6 +107,18 @@ def _run(result: SessionResult) -> dict[str, Any]:
             for environment, suite in result.others
         ],
         "notes": list(result.notes),
+    }
+
+
+def _against(against: Against) -> dict[str, Any]:
+    return {
+        "ref": against.ref,
+        "commit": against.commit,
+        "label": against.label,
+        "pairs": against.pairs,
+        "seed": against.seed,
+        "base_first": list(against.base_first),
+        "dirty": against.dirty,
     }
 
 
@@ -167,6 +181,7 @@ def _measurement(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
             "tolerance": verdict.tolerance,
             "chance": _finite(verdict.chance),
             "first_change": _finite(verdict.first_change),
+            "base_sessions": [_score(score) for score in verdict.base_sessions],
             "reason": verdict.reason,
         },
     }
@@ -196,17 +211,18 @@ def measurement_form(measurement: Measurement) -> dict[str, Any]:
             for taken in measurement.domains
         ],
         "rounds": [{"calls": round_.calls, "duration_s": _finite(round_.duration_s)} for round_ in measurement.rounds],
-        "sessions": [
-            {
-                "session": score.session,
-                "energy_j_per_call": _finite(score.energy_j_per_call),
-                "duration_s_per_call": _finite(score.duration_s_per_call),
-            }
-            for score in measurement.sessions
-        ],
+        "sessions": [_score(score) for score in measurement.sessions],
         "doubts": [{"code": doubt.code, "text": doubt.text} for doubt in measurement.doubts],
         "failure": measurement.failure,
         "task": None if measurement.task is None else _task(measurement.task),
+    }
+
+
+def _score(score: SessionScore) -> dict[str, Any]:
+    return {
+        "session": score.session,
+        "energy_j_per_call": _finite(score.energy_j_per_call),
+        "duration_s_per_call": _finite(score.duration_s_per_call),
     }
 
 
@@ -355,6 +371,11 @@ class _Object:
     def format(self) -> object:
         return self._values.get("format")
 
+    def flags(self, key: str) -> tuple[bool, ...]:
+        value = self._get(key)
+        self._must(isinstance(value, list) and all(isinstance(item, bool) for item in value), key, "a list of booleans")
+        return tuple(value)
+
     def tolerance(self) -> float | Literal[False] | None:
         """A marker's: false where it takes its test out of the comparison; unknown in reports that do not have it."""
         value = self._values.get("tolerance")
@@ -398,7 +419,22 @@ def _result(report: _Object) -> SessionResult:
         branch=report.text_or_none("branch"),
         dirty=report.flag_or_none("dirty"),
         labels=report.text_or_none("labels") if report.has("labels") else None,  # which came later
+        against=_read_against(report.child_or_none("against")) if report.has("against") else None,  # and this
         notes=report.texts("notes"),
+    )
+
+
+def _read_against(against: _Object | None) -> Against | None:
+    if against is None:
+        return None
+    return Against(
+        ref=against.text("ref"),
+        commit=against.text("commit"),
+        label=against.text("label"),
+        pairs=against.count("pairs"),
+        seed=against.count("seed"),
+        base_first=against.flags("base_first"),
+        dirty=bool(against.flag_or_none("dirty")),
     )
 
 
@@ -480,13 +516,17 @@ def _read_figures(found: _Object) -> Measurement:
             for taken in found.objects("domains")
         ),
         rounds=tuple(Round(round_.count("calls"), round_.number("duration_s")) for round_ in found.objects("rounds")),
-        sessions=tuple(
-            SessionScore(score.text("session"), score.number("energy_j_per_call"), score.number("duration_s_per_call"))
-            for score in found.objects("sessions")
-        ),
+        sessions=_read_scores(found, "sessions"),
         doubts=tuple(Doubt(doubt.text("code"), doubt.text("text")) for doubt in found.objects("doubts")),
         failure=found.text_or_none("failure"),
         task=_read_task(found.child_or_none("task")),
+    )
+
+
+def _read_scores(there: _Object, key: str) -> tuple[SessionScore, ...]:
+    return tuple(
+        SessionScore(score.text("session"), score.number("energy_j_per_call"), score.number("duration_s_per_call"))
+        for score in there.objects(key)
     )
 
 
@@ -505,6 +545,7 @@ def _read_verdict(verdict: _Object) -> Verdict:
         tolerance=verdict.tolerance(),
         chance=verdict.number_or_none("chance") if verdict.has("chance") else None,  # these came later
         first_change=verdict.number_or_none("first_change") if verdict.has("first_change") else None,
+        base_sessions=_read_scores(verdict, "base_sessions") if verdict.has("base_sessions") else (),
     )
 
 
@@ -544,6 +585,11 @@ def accept(result: SessionResult, store: Store, source: Path) -> list[str]:
     Nothing is written where anything is wrong with the report (:class:`UsageProblem`) or the baselines
     (:class:`~pytest_carbon.records.BaselineError`). A second time adds nothing.
     """
+    if result.against is not None:
+        raise UsageProblem(
+            f"{source}: this run compared with {result.against.label}, side by side, and with no baseline, so there is"
+            " no change of one to accept. Give the report of a run without --carbon-against."
+        )
     for test in result.tests:
         if leads_out(test.nodeid):
             raise UsageProblem(

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, get_args
 
 from pytest_carbon import gate
 from pytest_carbon.records import (
+    Against,
     CarbonIntensity,
     Environment,
     Key,
@@ -122,6 +123,8 @@ class FailureContext:
     """The nearest environment that has a baseline, and what differs, when this one has none."""
     mistake: bool = False
     """Whether it was not measured for a mistake in the test, whose remedy the reason says."""
+    against: Against | None = None
+    """What it was compared with, where that is no baseline."""
     report: str | None = None
     """The file of ``--carbon-json``."""
     arguments: Sequence[str] = ()
@@ -220,7 +223,7 @@ def summary(
     return lines + _sentences(
         page,
         [
-            (_too_weak(rows), _WARNING),
+            (_too_weak(rows, result.against), _WARNING),
             *((doubt, _WARNING) for doubt in _doubts(rows)),
             (_warn_only(rows, result.settings), _WARNING),
             (_cost(rows, result), _PLAIN),
@@ -449,20 +452,26 @@ def _compared(rows: list[_Row], result: SessionResult, not_run: Sequence[Key] | 
     reasons = []
     if errors:
         reasons.append(f"{_who(errors)} {_verb(errors, 'was', 'were')} not measured")
-    if new and (result.settings.record or result.settings.accept):
+    if new and result.against is not None:
+        reasons.append(f"{_who(new)} could not be compared")
+    elif new and (result.settings.record or result.settings.accept):
         reasons.append(f"{_who(new)} had no baseline")
     elif new:
         remedy = f"(record {_verb(new, 'one', 'them')} with --carbon-record)"
         reasons.append(f"{_who(new)} {_verb(new, 'has', 'have')} no baseline {remedy}")
     if exempt:
-        reasons.append(f"{_who(exempt)} {_verb(exempt, 'is', 'are')} not held to one (tolerance=False)")
+        held = "not held to one" if result.against is None else "exempt"
+        reasons.append(f"{_who(exempt)} {_verb(exempt, 'is', 'are')} {held} (tolerance=False)")
     if over:
-        reasons.append(f"{_who(over)} {_verb(over, 'is', 'are')} over budget and held to no baseline")
+        held = "held to no baseline" if result.against is None else "could not be compared"
+        reasons.append(f"{_who(over)} {_verb(over, 'is', 'are')} over budget and {held}")
     if missing:
         known = 0 < len(not_run or ()) <= _MOST_NAMES
         names = listing([_label(key) for key in not_run or ()]) if known else f"{count(missing)} with a baseline"
         reasons.append(f"{names} {'was' if missing == 1 else 'were'} not run")
     text = f"compared {count(suite.compared)} of {count(total)}"
+    if result.against is not None:
+        text += f" with {result.against.label}, {count(result.against.pairs)} pairs of sessions, side by side"
     if tally and rows:
         found = [row.verdict.status for row in rows]
         text += f" ({', '.join(f'{count(found.count(s))} {s}' for s in get_args(Status) if s in found)})"
@@ -499,9 +508,10 @@ def _elsewhere(rows: list[_Row], here: Stored) -> list[str]:
     return texts
 
 
-def _too_weak(rows: list[_Row]) -> str | None:
+def _too_weak(rows: list[_Row], against: Against | None) -> str | None:
     """The weakest gate's sentence, and which others are too weak."""
-    weak = [(row, sentence) for row in rows if (sentence := gate.weak(row.verdict))]
+    pairs = against.pairs if against is not None else None
+    weak = [(row, sentence) for row in rows if (sentence := gate.weak(row.verdict, pairs))]
     weak.sort(key=lambda found: -(found[0].verdict.detectable_change or 0))
     return _concerning("too weak", weak, rows) if weak else None
 
@@ -587,13 +597,13 @@ def failure(test: str, measurement: Measurement, verdict: Verdict, context: Fail
         reason = f"{reason.rstrip('.')}: {measurement.failure}"
     parts = [
         page.wrap(f"carbon {verdict.status}{where}{estimated}: {reason}", hang=""),
-        _figures(measurement, verdict, context.tolerance or 0.0, page) + _facts(measurement, verdict, context, page),
+        _figures(measurement, verdict, context, page) + _facts(measurement, verdict, context, page),
         _remedy(test, measurement, verdict, context, page),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def _figures(measurement: Measurement, verdict: Verdict, tolerance: float, page: Page) -> list[str]:
+def _figures(measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page) -> list[str]:
     """Energy, and the time and the power whose product it is: then, now, by how much."""
     energy_j, duration_s, power_w = _now(measurement)
     if energy_j is None or verdict.baseline_j_per_call is None:
@@ -601,8 +611,9 @@ def _figures(measurement: Measurement, verdict: Verdict, tolerance: float, page:
     was_j, was_s = verdict.baseline_j_per_call, _before(duration_s, verdict.duration_change)
     was_w = _before(power_w, verdict.power_change)
     error_j = None if _mean_differs(measurement) else measurement.energy_j_per_call_error
-    moved = _moved(verdict, tolerance)
-    rows = [("", "baseline", "now", "change", "")]
+    moved = _moved(verdict, context.tolerance or 0.0)
+    then, today = ("baseline", "now") if context.against is None else (context.against.label, "here")
+    rows = [("", then, today, "change", "")]
     for what, was, now, unit, error, changed in (
         ("energy", was_j, energy_j, "J", error_j, verdict.change),
         ("time", was_s, duration_s, "s", None, verdict.duration_change),
@@ -610,9 +621,9 @@ def _figures(measurement: Measurement, verdict: Verdict, tolerance: float, page:
     ):
         if was is None or now is None:
             continue
-        then, today = quantities([was, now], unit, error, most=_FIGURES_DIGITS)
+        before, after = quantities([was, now], unit, error, most=_FIGURES_DIGITS)
         remark = "← this is what moved" if what == moved else ""
-        rows.append((what, str(then), str(today), change(changed), remark))
+        rows.append((what, str(before), str(after), change(changed), remark))
     cells = [[page.clean(cell) for cell in row] for row in rows]
     _, *widths, _ = (max(map(columns, column)) for column in zip(*cells, strict=True))
     lines = []
@@ -670,7 +681,8 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
         ("now", _call(measurement) if verdict.baseline_j_per_call is None else None),
         ("all calls", _all_calls(measurement) if verdict.baseline_j_per_call is not None else None),
         ("allowed", _allowed(verdict, context.tolerance)),
-        ("baseline", _baseline(verdict, context.baseline)),
+        ("baseline", _baseline(verdict, context.baseline) if context.against is None else None),
+        ("compared", _side_by_side(verdict, context.against)),
         ("in", context.baseline.location if context.baseline else None),
         ("since then", _differences(context)),
         ("suite", suite),
@@ -704,7 +716,11 @@ def _allowed(verdict: Verdict, tolerance: float | Literal[False]) -> str | None:
         return None
     sees = share(verdict.detectable_change)
     seen = "" if sees == UNKNOWN else f"; the gate sees changes of {sees} and more here"
-    return None if "the gate sees" in verdict.reason else f"changes of up to {100 * tolerance:.3g}%{seen}"
+    return (
+        None
+        if "the gate sees" in verdict.reason or "pairs see" in verdict.reason
+        else f"changes of up to {100 * tolerance:.3g}%{seen}"
+    )
 
 
 def _baseline(verdict: Verdict, baseline: BaselineSummary | None) -> str | None:
@@ -716,6 +732,13 @@ def _baseline(verdict: Verdict, baseline: BaselineSummary | None) -> str | None:
         first, last = baseline.first[:10], baseline.last[:10]
         text += f" of {first}" if first == last else f" from {first} to {last}"
     return text
+
+
+def _side_by_side(verdict: Verdict, against: Against | None) -> str | None:
+    if against is None or verdict.change is None:
+        return None
+    tree = "the working tree, with uncommitted changes," if against.dirty else "the working tree"
+    return f"{tree} with {against.label}, {count(verdict.baseline_sessions)} pairs of sessions, side by side"
 
 
 def _differences(context: FailureContext) -> str | None:
@@ -761,6 +784,8 @@ def _remedy(test: str, measurement: Measurement, verdict: Verdict, context: Fail
     arguments = context.arguments or (test,)
     again = " ".join(_quoted(argument, ascii=context.ascii) for argument in arguments)
     commands: list[str] = []
+    if context.against is not None and verdict.status != "error":
+        return _remedy_side_by_side(verdict, context, again, page)
     if verdict.status in ("regression", "improvement"):
         text = "If this is intended, accept it here, or from the CI artefact (--carbon-json):"
         elsewhere = [argument for argument in arguments if argument.startswith("--carbon-baseline=")]
@@ -783,6 +808,19 @@ def _remedy(test: str, measurement: Measurement, verdict: Verdict, context: Fail
     else:
         return []
     return [*page.wrap(text, indent="  "), *(f"    {command}" for command in commands)]
+
+
+def _remedy_side_by_side(verdict: Verdict, context: FailureContext, again: str, page: Page) -> list[str]:
+    """Of what was compared with another revision: there is nothing to accept, and nothing to record."""
+    assert context.against is not None
+    pairs = context.against.pairs
+    if verdict.status == "regression":
+        text = "If this is intended, allow it with tolerance= in its marker until it is merged. To measure it alone:"
+    elif verdict.status == "inconclusive":
+        pairs, text = 2 * pairs, "Measure again while nothing else runs here, in more pairs:"
+    else:
+        return []
+    return [*page.wrap(text, indent="  "), f"    pytest --carbon-sessions={pairs} {again}"]
 
 
 def _quoted(argument: str, *, ascii: bool) -> str:

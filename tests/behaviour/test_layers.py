@@ -19,7 +19,7 @@ LAYERS = (
     {"options", "hookspecs", "reports", "compare", "upkeep", "doctor"},
     {"rig", "measure", "tasks"},
     {"gate", "pairs", "baselines", "batch", "watcher", "devices", "emissions", "environment", "meters", "loads"}
-    | {"worktree"},
+    | {"against", "relocation", "worktree"},
     {"energy", "budget"},
     {"records", "machine", "quiet"},
 )

@@ -1,0 +1,180 @@
+"""What two revisions measured, pair by pair of sessions → measurements that reports show, and verdicts (pure)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from pytest_carbon import pairs
+from pytest_carbon.batch import merged
+from pytest_carbon.gate import Candidate
+from pytest_carbon.records import Against, Doubt, Key, Measurement, SessionScore, SuiteVerdict, Verdict
+
+
+@dataclass(slots=True)
+class Sides:
+    """What was measured here, in the working tree, and there, in the other revision; pairs are numbered from 1."""
+
+    against: Against
+    difference: Callable[[str, str], str]
+    """How two environments differ, by their ids."""
+    here: dict[Key, dict[int, Measurement]] = field(default_factory=dict)
+    there: dict[Key, dict[int, Measurement]] = field(default_factory=dict)
+    complete: int = 0
+    """So many pairs have come to their end."""
+    apart: dict[str, str] = field(default_factory=dict)
+    """Tests that the other revision has nothing to compare with, and why; the test is the sentence's "it"."""
+    dead: dict[str, str] = field(default_factory=dict)
+    """Tests of which a process, of either revision, did not bring back what became of them, and why."""
+    differing: set[str] = field(default_factory=set)
+    """Tests whose own code is not the same in both."""
+
+    def measurement(self, key: Key) -> Measurement:
+        """What reports show, and budgets hold: of the working tree, over the pairs that are compared, or, where too few
+        are, over all; with the doubts of both. A failure in either is its failure."""
+        test, name = key
+        here, there = self.here.get(key, {}), self.there.get(key, {})
+        environment = self._environment(key)
+        failure = self.dead.get(test)
+        for pair in range(1, self.against.pairs + 1) if failure is None else ():
+            for where, found in (("", here.get(pair)), (f"{self.against.label}, ", there.get(pair))):
+                if found is not None and found.failure is not None:
+                    failure = failure or f"{where}in pair {pair} of {self.against.pairs}: {found.failure}"
+        if failure is not None or not here:
+            return Measurement(name, environment, failure=failure or "it was not measured")
+        whole = self._whole(key)
+        if len(whole) < pairs.PAIRS:
+            whole = [pair for pair in here if here[pair].environment == environment]
+        shown = merged([here[pair] for pair in whole])
+        base = [there[pair] for pair in whole if pair in there]
+        return replace(shown, doubts=self._joined(shown.doubts, merged(base).doubts if base else ()))
+
+    def judge(
+        self, candidates: Sequence[Candidate], *, tolerance: float, false_alarms: float, estimated: bool
+    ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
+        """Verdicts on all measurements of one environment, and on what they share; as :func:`pairs.judge_pairs`.
+
+        What lacks a pair is compared by those that it has: with its likes, and with their share of the false alarms.
+        """
+        by_pairs: dict[tuple[int, ...], list[Candidate]] = {}
+        for candidate in candidates:
+            whole = tuple(self._whole(candidate.key))
+            by_pairs.setdefault(whole if len(whole) >= pairs.PAIRS else (), []).append(candidate)
+        compared = sum(len(found) for whole, found in by_pairs.items() if whole)
+        verdicts: dict[Key, Verdict] = {}
+        suites: list[SuiteVerdict] = []
+        for whole, found in by_pairs.items():
+            base = {c.key: self._scores(c.key, whole) for c in found} if whole else {}
+            rate = false_alarms * (len(found) / compared if whole else 1)
+            judged, suite = pairs.judge_pairs(
+                found,
+                base,
+                base_first=[self.against.base_first[pair - 1] for pair in whole],
+                numbers=whole,
+                ref=self.against.label,
+                tolerance=tolerance,
+                false_alarms=rate,
+                estimated=estimated,
+            )
+            suites.append(suite)
+            for candidate in found:
+                verdicts[candidate.key] = self._finished(candidate.key, judged[candidate.key], base)
+        largest = max(suites, key=lambda suite: suite.compared)
+        return verdicts, replace(
+            largest,
+            gated=sum(suite.gated for suite in suites),
+            compared=sum(suite.compared for suite in suites),
+            false_alarm_rate=false_alarms,
+        )
+
+    def _finished(self, key: Key, verdict: Verdict, base: dict[Key, tuple[SessionScore, ...]]) -> Verdict:
+        """With what only the two sides together tell."""
+        measured = bool(self.measurement(key).sessions)
+        if key not in base and (verdict.status == "new" or (verdict.status == "inconclusive" and measured)):
+            verdict = self._not_compared(key, verdict)
+        elif key[0] in self.differing and verdict.change is not None:
+            text = f"{verdict.reason.rstrip('.')}; the test itself differs from that of {self.against.label}"
+            verdict = replace(verdict, reason=text)
+        return replace(verdict, base_sessions=base.get(key, ()))
+
+    def _not_compared(self, key: Key, verdict: Verdict) -> Verdict:
+        label, nothing = self.against.label, "there is nothing to compare it with"
+        if (why := self.apart.get(key[0])) is not None:
+            return replace(verdict, status="new", reason=f"{why}: {nothing}")
+        if not self.there.get(key):
+            if not self.complete:
+                ended = f"the run ended before a pair of sessions was complete, so it was not compared with {label}"
+                return replace(verdict, status="inconclusive", reason=ended)
+            return replace(verdict, status="new", reason=f"{label} does not have this measurement: {nothing}")
+        text = f"not compared with {label}: {len(self._whole(key))} of {self.against.pairs} pairs can be, and 2 must"
+        why = "; ".join(dict.fromkeys(self._dropped(key).values()))
+        return replace(verdict, status="inconclusive", reason=f"{text}: {why}" if why else text)
+
+    def notes(self) -> list[str]:
+        """Sentences for the end of the run: what was not compared, and why."""
+        said: dict[str, list[str]] = {}
+        for test, why in self.apart.items():
+            if any(key[0] == test for key in self.here):
+                said.setdefault(f"not compared: {{}}: {why}", []).append(test)
+        for key in self.here:
+            for pair, why in self._dropped(key).items() if key[0] not in self.apart else ():
+                if self.there.get(key) and len(self._whole(key)) >= pairs.PAIRS:
+                    said.setdefault(f"pair {pair} is not compared of {{}}: {why}", []).append(_label(key))
+        if self.differing:
+            text = f"the test itself differs from that of {self.against.label}, and may be why its calls do: {{}}"
+            said[text] = sorted(self.differing)
+        return [text.format(_few(labels)) for text, labels in said.items()]
+
+    def _environment(self, key: Key) -> str:
+        """The environment of most of its sessions; empty where there is none."""
+        found = [*self.here.get(key, {}).values(), *self.there.get(key, {}).values()]
+        ids = Counter(m.environment for m in found if m.environment)
+        mine = {m.environment for m in self.here.get(key, {}).values()}
+        return max(ids, key=lambda id: (id in mine, ids[id]), default="")
+
+    def _whole(self, key: Key) -> list[int]:
+        """The pairs of which both sides can be compared."""
+        if key[0] in self.apart:
+            return []
+        dropped = self._dropped(key)
+        return [pair for pair in range(1, self.complete + 1) if pair not in dropped]
+
+    def _dropped(self, key: Key) -> dict[int, str]:
+        """The pairs of which one side is missing, or was measured somewhere else, and why."""
+        environment = self._environment(key)
+        dropped = {}
+        for pair in range(1, self.complete + 1):
+            for where, side in (("here", self.here), (f"at {self.against.label}", self.there)):
+                found = side.get(key, {}).get(pair)
+                if found is None or not found.sessions:
+                    dropped[pair] = f"nothing was measured {where}"
+                elif found.environment != environment:
+                    how = self.difference(environment, found.environment)
+                    dropped[pair] = f"it was measured in another environment {where} ({how})"
+        return dropped
+
+    def _scores(self, key: Key, whole: Sequence[int]) -> tuple[SessionScore, ...]:
+        return tuple(self.there[key][pair].sessions[0] for pair in whole)
+
+    def _joined(self, mine: Sequence[Doubt], base: Sequence[Doubt]) -> tuple[Doubt, ...]:
+        """The doubts of both. Those of the other revision alone have a code of their own: what makes it dearer makes
+        the change smaller."""
+        both = {doubt.code for doubt in mine} & {doubt.code for doubt in base}
+        label = self.against.label
+        return (
+            *(replace(d, text=f"{d.text.rstrip('.')} (at {label}, too)") if d.code in both else d for d in mine),
+            *(
+                Doubt(f"base-{d.code}" if d.of_figure else d.code, f"at {label}: {d.text}")
+                for d in base
+                if d.code not in both
+            ),
+        )
+
+
+def _label(key: Key) -> str:
+    return key[0] if key[1] == "call" else f"{key[0]} · {key[1]}"
+
+
+def _few(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if labels[3:] else "")

@@ -261,6 +261,14 @@ def test_doubtful_figures_are_marked() -> None:
     ]
 
 
+def test_the_dearest_is_one_that_is_sure() -> None:
+    """And where another one seems dearer, it is said which of them this is."""
+    sure, vague = measured(info("fill-mask"), 22.0), measured(info("text-generation"), 44.0)
+    vague = replace(vague, doubts=(Doubt("unsteady", "the halves differ"),))
+    assert "1,000 calls of the dearest, fill-mask, are 1.0 phone charges" in joined(sure)
+    assert "1,000 calls of the dearest that is not in doubt, fill-mask, are 1.0 phone charges" in joined(sure, vague)
+
+
 def test_what_is_in_no_mean_is_counted_with_the_reason() -> None:
     """A failure that is expected is one, too."""
     failed, expected, elsewhere, other = (measured(info(model=f"m{i}"), 9.0) for i in range(4))

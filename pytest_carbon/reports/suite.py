@@ -352,9 +352,10 @@ def _notes(group: Group, titles: Collection[str]) -> Iterable[str]:
     if group.small:
         yield "small variants are not the study's models: neither its figures nor its tiers are held against them"
     dearest = max([row for row in group.rows if not row.unsure] or group.rows, key=lambda row: row.wh_per_1000)
+    but = " that is not in doubt" if any(row.wh_per_1000 > dearest.wh_per_1000 for row in group.rows) else ""
     charge = f"{comparison.PHONE_CHARGE_WH / 1000:g} kWh"
     yield (
-        f"1,000 calls of the dearest, {dearest.task}, are {_bare(dearest.phone_charges_per_1000)} phone charges"
+        f"1,000 calls of the dearest{but}, {dearest.task}, are {_bare(dearest.phone_charges_per_1000)} phone charges"
         f" of {charge} (the study's newer versions; its first had 0.012)"
     )
     if found := comparison.preparing(group):

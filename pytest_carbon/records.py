@@ -405,6 +405,8 @@ class Against:
     """The order: of each pair, whether the other revision ran first."""
     dirty: bool
     """Whether the working tree had uncommitted changes."""
+    complete: int = 0
+    """So many of the pairs came to their end."""
 
 
 @dataclass(frozen=True, slots=True)

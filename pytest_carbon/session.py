@@ -480,7 +480,7 @@ class CarbonSession:
             branch=git.branch,
             dirty=git.dirty,
             labels=self._settings.labels,
-            against=self._sides.against if self._sides is not None else None,
+            against=replace(self._sides.against, complete=self._sides.complete) if self._sides is not None else None,
             settings=self._settings,
         )
         if self._settings.record or self._settings.accept:
@@ -1145,6 +1145,8 @@ class _Fresh:
         self._where = ""
         """Which of the processes runs, in words."""
         self._processes = 0
+        self._warned = False
+        """Whether one has told of the warnings that all have."""
         self._calibrations: Mapping[str, Calibration] = {}
         self._before: tuple[_Test, dict[str, Any]] | None = None
         """The test under way, as it was before."""
@@ -1232,7 +1234,7 @@ class _Fresh:
                 tests,
                 self,
                 number=self._processes,
-                warn=self._processes == 1 and not self._confirming,
+                warn=not self._warned and not self._confirming,
                 maxfail=maxfail and max(maxfail - session.testsfailed, 1),
                 calibrations=calibrations,
                 limit_s=self._settings.session_timeout_s,
@@ -1241,6 +1243,7 @@ class _Fresh:
         except BaseException:
             self._restore()
             raise
+        self._warned = True
         if ending.refused is not None and not self._confirming:
             raise pytest.UsageError(ending.refused)
         if ending.exit is not None:

@@ -470,8 +470,9 @@ def _compared(rows: list[_Row], result: SessionResult, not_run: Sequence[Key] | 
         names = listing([_label(key) for key in not_run or ()]) if known else f"{count(missing)} with a baseline"
         reasons.append(f"{names} {'was' if missing == 1 else 'were'} not run")
     text = f"compared {count(suite.compared)} of {count(total)}"
-    if result.against is not None:
-        text += f" with {result.against.label}, {count(result.against.pairs)} pairs of sessions, side by side"
+    if (against := result.against) is not None:
+        pairs = count(against.pairs) if against.complete == against.pairs else f"{against.complete} of {against.pairs}"
+        text += f" with {against.label}, {pairs} pairs of sessions, side by side"
     if tally and rows:
         found = [row.verdict.status for row in rows]
         text += f" ({', '.join(f'{count(found.count(s))} {s}' for s in get_args(Status) if s in found)})"

@@ -128,7 +128,7 @@ def test_the_same_code_passes(project: Project) -> None:
     assert [s["energy_j_per_call"] for s in verdict["base_sessions"]] == pytest.approx([2.0, 2.0])
     assert len({s["session"] for s in (*measurement["sessions"], *verdict["base_sessions"])}) == 4
     assert (against["ref"], against["commit"]) == ("base", project.git("rev-parse", "base"))
-    assert (against["pairs"], len(against["base_first"]), against["dirty"]) == (2, 2, False)
+    assert (against["pairs"], against["complete"], against["dirty"]) == (2, 2, False)
 
     from pytest_carbon import pairs
     from pytest_carbon.reports import jsonfile
@@ -269,6 +269,21 @@ def test_the_parents_arguments_hold(project: Project, monkeypatch: pytest.Monkey
     assert verdicts["tests/test_it.py::test_it"]["baseline_j_per_call"] == pytest.approx(2.0)
     assert verdicts["tests/test_two.py::test_two"]["baseline_j_per_call"] == pytest.approx(3.0)
     assert "and not here" not in run.text
+
+
+def test_nothing_that_the_other_has(project: Project) -> None:
+    """All is new, with one session each: the pairs that are left tell nothing."""
+    project.commit(model="COST = 2.0")
+    project.write(test_new=COST)
+    run = project.run("--carbon-sessions=8", "test_new.py::test_it")
+    assert run.ret == 0
+    assert run.status("test_it") == "new"
+    assert len(run.measurement("test_it")["sessions"]) == 1
+    told = f"compared 0 of 1 with {project.label()}, 1 of 8 pairs of sessions, side by side: test_new.py::test_it could"
+    assert told in run.text
+    run = project.run("--carbon-strict", "test_new.py::test_it")
+    assert run.ret == 1
+    assert f"carbon new: it is not there at {project.label()}: there is nothing to compare it with" in run.text
 
 
 def test_another_environment_there(project: Project) -> None:
@@ -533,7 +548,9 @@ def test_waits(request):
     out, _ = process.communicate(timeout=60)
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert ("KeyboardInterrupt" if number == signal.SIGINT else "ended by SIGTERM") in out
-    assert "compared 0 of 2 with main" in " ".join(out.split())
+    assert re.search(
+        r"compared 0 of 2 with main \(\w+\), 1 of 2 pairs of sessions, side by side", " ".join(out.split())
+    )
     assert project.git("worktree", "list").count("\n") == 0
     assert not list(project.space.iterdir())
     with pytest.raises(ProcessLookupError):

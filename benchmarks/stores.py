@@ -29,7 +29,6 @@ from typing import Any
 
 from benchmarks.scale import ENVIRONMENT, GPU, MODULES, tests
 from pytest_carbon.baselines import open_store
-from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.records import Record
 
 EPOCHS, DAYS = 5, 20
@@ -166,9 +165,15 @@ def measure(kind: str, place: str, runs: int) -> dict[str, Any]:
     }
 
 
+def _kind(place: str) -> str:
+    return place.partition(":")[0].partition("+")[0] if "://" in place else "files"
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stores", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--baseline", metavar="URL", action="append", default=[], help="a database, besides the files")
+    parser.add_argument(
+        "--baseline", metavar="URL", action="append", default=[], help="a database, besides the files and SQLite"
+    )
     parser.add_argument("--runs", type=int, default=3, help="the best of so many counts (default: 3)")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args(argv)
@@ -176,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
     found = []
     with tempfile.TemporaryDirectory() as folder:
         places = {"files": f"{folder}/files", "sqlite": f"sqlite:///{folder}/baselines.db"}
-        places |= {DatabaseUrl(url).partition("+")[0].partition(":")[0]: url for url in options.baseline}
+        places |= {_kind(place): place for place in options.baseline}
         for kind, place in places.items():
             fill(place)
             found.append(measure(kind, place, options.runs))
@@ -194,7 +199,7 @@ def main(argv: list[str] | None = None) -> int:
         report = {
             "benchmark": "stores",
             "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "command": " ".join(["python -m benchmarks.stores", *(f"--baseline {kind}:…" for kind in [*places][2:])]),
+            "command": f"python -m benchmarks.stores{' --baseline=postgresql+psycopg://…' * (len(places) > 2)}",
             "python": platform.python_version(),
             "cores": os.cpu_count(),
             "load_average": os.getloadavg(),

@@ -34,8 +34,8 @@ from pytest_carbon.reports import jsonfile
 from pytest_carbon.worktree import without_repository
 
 _CODE = (
-    "import json, sys; sys.path[:] = json.load(open(sys.argv[1], encoding='utf-8'))['path'];"
-    " from pytest_carbon.children import main; sys.exit(main(sys.argv[1]))"
+    "import json, sys; request = json.load(open(int(sys.argv[1]), encoding='utf-8')); sys.path[:] = request['path'];"
+    " from pytest_carbon.children import main; sys.exit(main(request))"
 )
 _SILENT_S = 1.0
 """So often a child that says nothing is looked at."""
@@ -219,20 +219,22 @@ class Launcher:
             "parent": os.getpid(),
             "side": None if side is None else _side_form(side),
         }
-        with tempfile.TemporaryDirectory(prefix="pytest-carbon-") as folder:
-            file = Path(folder) / "request.json"
+        # A file without a name: arguments may hold the password of a database.
+        with tempfile.TemporaryFile("w", encoding="utf-8") as file:
             reads, writes = os.pipe()
             try:
-                file.write_text(json.dumps({**request, "channel": writes}), "utf-8")
+                json.dump({**request, "channel": writes}, file)
+                file.flush()
+                os.lseek(file.fileno(), 0, os.SEEK_SET)
                 flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
                 process = subprocess.Popen(
-                    [sys.executable, *flags, "-c", _CODE, str(file)],
+                    [sys.executable, *flags, "-c", _CODE, str(file.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     cwd=cwd,
                     env=environ,
-                    pass_fds=[writes],
+                    pass_fds=[writes, file.fileno()],
                     start_new_session=True,  # Ctrl-C in the terminal is for the parent, which passes it on
                 )
             except BaseException:
@@ -688,9 +690,8 @@ def _read_side(form: Mapping[str, Any]) -> Side:
     return Side(form["base"], form["label"], move, Settings(**settings), given, form["sources"])
 
 
-def main(file: str) -> int:
+def main(request: Mapping[str, Any]) -> int:
     """Run what a request asks for; pytest's exit status."""
-    request = json.loads(Path(file).read_text("utf-8"))
     if sys.platform == "linux":
         import ctypes
 

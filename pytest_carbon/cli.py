@@ -16,7 +16,8 @@ from pytest_carbon import __version__
 from pytest_carbon.commands import ascii_only, baseline, compare, width
 
 if TYPE_CHECKING:
-    from pytest_carbon.records import Settings
+    from pytest_carbon.baselines import Store
+    from pytest_carbon.records import SessionResult, Settings
 
 OK, NOTHING_MEASURED, USAGE, UNUSABLE, INTERRUPTED = 0, 1, 2, 4, 130
 
@@ -255,11 +256,29 @@ def _accept(given: argparse.Namespace) -> int:
     else:
         refuse_unknown_branch(where, result.commit, result.branch)
     store = open_store(where, branch=settings.branch, own=result.branch)
+    _refuse_another_projects(result, store, where, given.report)
     for sentence in jsonfile.accept(result, store, given.report):
         print(sentence)
     if not isinstance(where, Path) and result.branch not in (None, settings.branch):
         print(f"That is {result.branch}'s alone: --branch={settings.branch} takes it into the baseline of all.")
     return OK
+
+
+def _refuse_another_projects(result: SessionResult, store: Store, where: Path | str, report: Path) -> None:
+    """Raise where neither the baselines nor the project know a single test of a report."""
+    from pytest_carbon.records import UsageProblem
+
+    modules = {test.nodeid.partition("::")[0] for test in result.tests if test.measurements}
+    with store.snapshot():
+        known = {test.partition("::")[0] for id in store.environments() for test, _ in store.keys(id)}
+    if not known or not modules or known & modules or not all(module.endswith(".py") for module in modules):
+        return
+    if not any((root / module).exists() for root in (Path.cwd(), *Path.cwd().parents) for module in modules):
+        raise UsageProblem(
+            f"{report} is perhaps another project's: of its tests none has a baseline in {where}, and none of their"
+            f" files is here ({min(modules)}, for one): nothing was written. Call this in the project's root dir, and"
+            " give the report of one of its runs."
+        )
 
 
 # --- record-trace ------------------------------------------------------------------------------------

@@ -564,6 +564,25 @@ def anything_given(config: pytest.Config) -> bool:
     return any(_raw(config, option) for option in (_SWITCH, *_OPTIONS))
 
 
+def hide_password(config: pytest.Config) -> None:
+    """pytest's ``--debug`` has written the command line into its file: take the password of a database out of it."""
+    if not config.option.debug:
+        return
+    from pytest_carbon.baselines.address import DatabaseUrl
+
+    given = [re.search(r"[A-Za-z][A-Za-z0-9+.-]+:/.*", str(each), re.DOTALL) for each in config.invocation_params.args]
+    writer = getattr(config.trace.root, "_writer", None)
+    if (file := getattr(writer, "__self__", None)) is not None:
+        file.flush()
+    data = Path(config.option.debug).read_bytes()
+    for url in [found[0] for found in given if found]:
+        there = repr(url)[1:-1].encode()
+        # As long as it was: pytest goes on writing where it is.
+        data = data.replace(there, str(DatabaseUrl(url)).encode().ljust(len(there))[: len(there)])
+    with open(config.option.debug, "r+b") as debug:
+        debug.write(data)
+
+
 def settings(config: pytest.Config) -> Settings:
     """The options of this run: a flag before an ini key before the default.
 

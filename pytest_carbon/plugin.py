@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if not options.anything_given(config):
         return
+    options.hide_password(config)
     options.refuse_lost_root(config)
     options.remove_old_report(config)
     settings = options.settings(config)

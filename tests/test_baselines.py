@@ -205,7 +205,7 @@ def test_an_epoch_in_the_future_is_a_wrong_clocks() -> None:
     future = stored("2027-11-22T10:00:00Z")
     assert why_not(run(result_of(measured("regression"))), True, future, now=NOW) == (
         "its epoch 2027-11-22T10:00:00Z is in the future, for this machine's clock says 2026-11-22T10:00:00Z; set the"
-        " clock right, or that epoch in the baseline's file"
+        " clock right, or that epoch in the baseline"
     )
 
 

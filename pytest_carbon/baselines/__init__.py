@@ -188,7 +188,7 @@ def decide(
                     if newest > now:
                         why_not = (
                             f"its epoch {newest} is in the future, for this machine's clock says {now}; set the clock"
-                            " right, or that epoch in the baseline's file"
+                            " right, or that epoch in the baseline"
                         )
                 elif verdict.baseline_batches >= BATCHES_MOST and epoch == newest:
                     records = ()

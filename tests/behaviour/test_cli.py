@@ -130,6 +130,27 @@ def test_accepting_a_report_turns_red_into_green(
     assert run_carbon().status("test_it", "w") == "pass"
 
 
+def test_another_projects_report_is_not_accepted(cli: Cli, changed: Path, pytester: pytest.Pytester) -> None:
+    """Where the baselines know none of its tests, and none of their files is here."""
+    report = json.loads(changed.read_text("utf-8"))
+    for test in report["tests"]:
+        test["nodeid"] = test["nodeid"].replace("test_it.py", "theirs/test_x.py")
+    changed.write_text(json.dumps(report), "utf-8")
+    before = files(pytester.path / "perf" / "baselines")
+    result = cli("baseline", "accept", "report.json")
+    assert result.ret == 4
+    assert result.stderr.str() == (
+        f"pytest-carbon: report.json is perhaps another project's: of its tests none has a baseline in"
+        f" {pytester.path / 'perf' / 'baselines'}, and none of their files is here (theirs/test_x.py, for one): nothing"
+        " was written. Call this in the project's root dir, and give the report of one of its runs."
+    )
+    assert files(pytester.path / "perf" / "baselines") == before
+
+    pytester.mkdir("theirs")
+    (pytester.path / "theirs" / "test_x.py").touch()  # a module that is new here
+    assert cli("baseline", "accept", "report.json").ret == 0
+
+
 def test_the_ini_file_is_found_from_below(cli: Cli, changed: Path, pytester: pytest.Pytester) -> None:
     """As pytest finds it from a folder inside the project."""
     pytester.mkdir("src")

@@ -406,6 +406,46 @@ def test_no_error_of_the_command_line_shows_a_password(
     without_secrets(*capsys.readouterr())
 
 
+def test_no_password_in_what_pytest_writes_of_itself(
+    run_silent: Any, pytester: pytest.Pytester, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--debug`` has the command line; fresh processes are told it, too, in no file that has a name."""
+    url = postgres.database()
+    work(
+        pytester,
+        2.0,
+        "    from pathlib import Path\n    import tempfile\n"
+        "    files = [p for p in Path(tempfile.gettempdir()).rglob('*') if p.is_file()]\n"
+        "    Path('files').write_text('\\n'.join(p.read_text(errors='replace') for p in files))\n",
+    )
+    (pytester.path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(pytester.path / "tmp"))
+    for given in (["--carbon-baseline", url], [f"--carbon-baseline={url}"], ["-o", f"carbon_baseline={url}"]):
+        run = run_silent("--carbon-record", "--carbon-sessions=2", "--debug=debug.log", "-vv", "--showlocals", *given)
+        assert run.outcomes() == {"passed": 1}
+        text = (pytester.path / "debug.log").read_text("utf-8")
+        assert "pytest_sessionfinish" in text
+        assert "\0" not in text
+        assert str(DatabaseUrl(url)) in text
+        without_secrets(text, (pytester.path / "files").read_text("utf-8"))
+    assert len(stored(url)) == 6
+
+
+def test_several_sessions_are_recorded_at_once(shown: Any, pytester: pytest.Pytester, url: str) -> None:
+    """As one batch, in a database as in files; the next run is compared with it."""
+    work(pytester, 2.0)
+    run = shown("--carbon-record", "--carbon-sessions=3")
+    assert run.outcomes() == {"passed": 1}
+    assert f"recorded 1 measurement, 3 sessions each, in {DatabaseUrl(url)} ({ENVIRONMENT})" in run.text
+    assert "with 1 batch the gate sees changes of" in run.text
+    assert len({record.session for record in stored(url)}) == 3
+    run = shown("--carbon-sessions=2")
+    verdict = run.measurement("test_it")["verdict"]
+    assert (verdict["baseline_batches"], verdict["baseline_sessions"]) == (1, 3)
+    work(pytester, 6.0)
+    assert shown("--carbon-sessions=2").outcomes() == {"failed": 1}
+
+
 def test_alembic_is_imported_only_where_tables_are_made() -> None:
     """It takes as long as the rest."""
     assert alembic.command is not None

@@ -375,6 +375,10 @@ class CarbonSession:
         """The tests that measure, by their ids."""
         return self._tests
 
+    def trouble(self, what: str) -> None:
+        """Something went wrong that is no test's."""
+        self._problems.append(what)
+
     def mistaken(self, test: _Test, names: Iterable[str]) -> None:
         """What of a test was not measured for a mistake in it."""
         self._mistaken |= {(test.key, name) for name in names}
@@ -1261,6 +1265,8 @@ class _Fresh:
             dead = [ending.under_way] if ending.under_way is not None else left if len(left) == len(tests) else []
             for key in dead:
                 self._failed(key, f"the process that measured it {why}", ending.output)
+            if not dead:  # no test's own error, and still what a run in one process would have died of
+                self._run.trouble(f"{self._where}: the process {why}, while none of its tests ran")
             left = [key for key in left if key not in dead]
         if self._confirming:
             return left if why is not None or not ending.stop else []

@@ -324,6 +324,28 @@ def test_a_process_that_dies_is_its_tests_error(
     assert {r["test"].rpartition("_")[2] for r in records(pytester.path)} == {"before", "after"}
 
 
+def test_a_process_that_dies_after_its_tests(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """As drivers do at the end: what was measured counts, and the run is no more green than in one process."""
+    pytester.makepyfile(
+        test_it="""
+        import atexit, os
+        from battery import draw
+        from counting import number
+        def test_it(carbon):
+            carbon(draw, 1.0)
+            if number("it") == 2:
+                atexit.register(os.kill, os.getpid(), 11)
+        """
+    )
+    run = run_carbon("--carbon-sessions=2", "-q")
+    assert run.ret == 1
+    assert run.outcomes() == {"passed": 1}
+    assert len(run.measurement("test_it")["sessions"]) == 2
+    said = "session 2 of 2: the process was killed by signal 11 (SIGSEGV), while none of its tests ran"
+    assert f"ERROR: {said}" in run.text
+    assert said in run.report["notes"]
+
+
 def test_a_hang_says_where(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """faulthandler's stack is the last output."""
     pytester.makepyfile(test_it=DYING.format(session=1, how="time.sleep(100)"))

@@ -271,6 +271,33 @@ def test_the_parents_arguments_hold(project: Project, monkeypatch: pytest.Monkey
     assert "and not here" not in run.text
 
 
+def test_pyargs(project: Project) -> None:
+    """By the names of modules, of which the other revision has its own; one that it lacks is new."""
+    project.commit(lib__pkg__init="", lib__pkg__tests__init="", lib__pkg__tests__test_it=COST, lib__model="COST = 2.0")
+    (project.path / "pytest.ini").write_text("[pytest]\npythonpath = lib\n", "utf-8")
+    project.commit()
+    project.write(lib__model="COST = 3.0", lib__pkg__tests__test_new=COST)
+    run = project.run("--pyargs", "pkg.tests.test_it", "pkg.tests.test_new::test_it")
+    assert run.measurement("test_it.py::test_it")["verdict"]["change"] == pytest.approx(0.5)
+    assert run.status("test_new.py::test_it") == "new"
+
+
+def test_a_submodule(project: Project, tmp_path: Path) -> None:
+    """What the other revision measures is the commit of it that it records."""
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "model.py").write_text("COST = 2.0", "utf-8")
+    for arguments in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "one")):
+        subprocess.run(["git", *WHO, "-C", str(library), *arguments], check=True)
+    project.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(library), "lib")
+    project.commit(
+        test_it=COST, conftest="import os, sys; sys.path.insert(0, os.path.join(os.path.dirname(__file__), 'lib'))"
+    )
+    project.write(lib__model="COST = 3.0")
+    verdict = project.run().measurement("test_it")["verdict"]
+    assert (verdict["status"], verdict["change"]) == ("regression", pytest.approx(0.5))
+
+
 def test_nothing_that_the_other_has(project: Project) -> None:
     """All is new, with one session each: the pairs that are left tell nothing."""
     project.commit(model="COST = 2.0")

@@ -1549,9 +1549,11 @@ class _TakingTurns(_Fresh):
         elif ending.exit is not None or ending.stop:
             why = f"ended before it came to this test ({ending.exit[0] if ending.exit else ending.stop})"
         if why is not None:
-            dead = [ending.under_way] if ending.under_way is not None else left
+            dead = [ending.under_way] if ending.under_way is not None else left if len(left) == len(tests) else []
             for key in dead:
                 self._failed(key, f"the process that measured it {why}", ending.output)
+            if not dead:
+                self._run.trouble(f"{self._where}: the process {why}, while none of its tests ran")
             left = [key for key in left if key not in dead]
         if session.shouldfail:
             raise session.Failed(session.shouldfail)

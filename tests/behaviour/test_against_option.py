@@ -386,6 +386,19 @@ def test_good():
     assert f"test_it.py::test_plain, pair 1 of 2, {label}: the process that measured it ended in the middle" in run.text
 
 
+def test_a_process_that_dies_there_while_no_test_runs(project: Project) -> None:
+    """What it has measured is compared, and the run is not green: nobody has seen what it imported in the end."""
+    dies = "import os\ndef pytest_sessionfinish():\n    if 'pytest-carbon-against' in __file__: os._exit(7)\n"
+    project.commit(test_it=COST, model="COST = 2.0", conftest=dies)
+    run = project.run()
+    assert run.ret == 1
+    assert run.outcomes() == {"passed": 1}
+    assert (
+        f"ERROR: pair 1 of 2, {project.label()}: the process ended in the middle, with exit status 7, while none of its"
+        " tests ran" in run.text
+    )
+
+
 def test_what_cannot_be_collected_there(project: Project) -> None:
     """Is its tests' error, with what pytest said; other modules are compared."""
     project.commit(test_it=COST, test_two=COST.replace("COST)", "TWO)"), model="COST = 2.0")

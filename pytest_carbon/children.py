@@ -100,6 +100,8 @@ class Brought:
     cost_j: float | None = None
     metered_s: float = 0.0
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    references: tuple[Measurement, ...] = ()
+    """The reference workload, once a process and environment."""
 
     @classmethod
     def of_all(cls, several: Sequence[Brought]) -> Brought:
@@ -117,6 +119,7 @@ class Brought:
             sum(costs) if len(costs) == len(several) else None,
             sum(each.metered_s for each in several),
             calibrations,
+            tuple(figure for each in several for figure in each.references),
         )
 
 
@@ -547,6 +550,7 @@ class Outlet:
                     "cost_j": brought.cost_j,
                     "metered_s": brought.metered_s,
                     "calibrations": {id: asdict(found) for id, found in brought.calibrations.items()},
+                    "references": [jsonfile.measurement_form(m) for m in brought.references],
                 }
             }
         )
@@ -657,6 +661,7 @@ def _read_brought(form: Mapping[str, Any]) -> Brought:
         form["cost_j"],
         form["metered_s"],
         {id: Calibration(**found) for id, found in form["calibrations"].items()},
+        tuple(map(jsonfile.read_measurement, form["references"])),
     )
 
 

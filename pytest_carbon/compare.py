@@ -18,6 +18,7 @@ from pytest_carbon import baselines, environment, gate
 from pytest_carbon.baselines import address
 from pytest_carbon.baselines.files import collector_waits, read_file
 from pytest_carbon.records import (
+    REFERENCE,
     Environment,
     Key,
     Measurement,
@@ -53,7 +54,8 @@ class Side:
 
     def keys(self, environment_id: str) -> list[Key]:
         """What was measured or stored in one environment, in the order of the run."""
-        return list({**self.measured.get(environment_id, {}), **self.stored.get(environment_id, {})})
+        known = {**self.measured.get(environment_id, {}), **self.stored.get(environment_id, {})}
+        return [key for key in known if key[0] != REFERENCE]
 
     def records(self, environments: Collection[str]) -> list[Record]:
         """What it has of some environments, oldest first."""

@@ -30,6 +30,18 @@ fewer leave is added to a measurement's variance: s_w²·(1/n − mean of 1/n_ba
 its own batches differ by. It is nil where there are as many, or more. Without this, one process that is compared with
 batches of three (``--carbon-record --carbon-sessions=3``) would be held to what those differ by, and fail by its luck.
 
+**The reference workload** (``--carbon-reference``), where fewer than eight are compared: a fixed kernel, measured in
+the same sessions, stands for the machine. Each session's energy is divided by what the kernel took in it, now and in
+the baseline, and the quotient is judged as what lies beyond a median is: a measurement fails where its quotient is up
+by more than quotients differ by and than the tolerance, *and* its own change exceeds that, too. The kernel counts as
+one measurement more among those that share α. What would fail by itself and does not beside the kernel is
+`inconclusive`: the machine. So is what costs no more on a machine that takes so much less that it should have cost
+less. A baseline's batches without a reference are left out where they are not most of it; where they are, nothing is
+taken out. Simulated beside the alternative, to let the kernel's own test excuse what it explains, this blames the code
+less often where the machine moved, and finds more where days differ (``python -m benchmarks.reference``). With eight
+measurements the median knows more of what tests share than a kernel does: the kernel then only says which it was, the
+machine or something all tests use.
+
 **Doubts.** Statuses are looked up in the order `error`, `over-budget`, `regression`, `inconclusive`,
 `improvement`, `new`, `pass`; the first that holds is the verdict. So a change that the statistics decide is a
 regression *with* its doubts, and its sentence names those that could explain it: a heavier model
@@ -50,7 +62,17 @@ from hashlib import sha256
 from statistics import median, median_low
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pytest_carbon.records import BaselineError, Doubt, Key, Record, SessionScore, Status, SuiteVerdict, Verdict
+from pytest_carbon.records import (
+    REFERENCE,
+    BaselineError,
+    Doubt,
+    Key,
+    Record,
+    SessionScore,
+    Status,
+    SuiteVerdict,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -183,13 +205,13 @@ def baseline(
 def to_read(held: Collection[Key], tests: Collection[str]) -> set[Key]:
     """The measurements of an environment whose records :func:`judge` is to have, for a run of these tests.
 
-    All, where it holds no more than :data:`LEARN_MOST`. Of more than that the run's own, and, where those are fewer,
-    the modules that come first in the order of their names' digests, whole, until there are so many: a sample that is
+    All, where it holds no more than :data:`LEARN_MOST`. Of more than that the run's own and a reference workload's, and, where those are
+    fewer, the modules that come first in the order of their names' digests, whole, until there are so many: a sample that is
     the same for everybody, whichever of them are selected, and in which no kind of test is preferred.
     """
     if len(held) <= LEARN_MOST:
         return set(held)
-    found = {key for key in held if key[0] in tests}
+    found = {key for key in held if key[0] in tests or key[0] == REFERENCE}
     modules: dict[str, list[Key]] = {}
     for key in held:
         modules.setdefault(key[0].partition("::")[0], []).append(key)
@@ -208,16 +230,20 @@ def judge(
     false_alarms: float,
     estimated: bool = False,
     unread: int = 0,
+    reference: Candidate | None = None,
 ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
     """Verdicts on all measurements of this run, in one environment, and on the suite as a whole.
 
     ``stored`` is everything that the store has for the environment, whatever was selected, or as much of it as
     :func:`to_read` names, with the number of those that are ``unread``: α is shared among all of its measurements.
     Sessions of this run that are in it already are left out: nothing is its own baseline. ``tolerance`` and
-    ``false_alarms`` are shares (0.05, 0.01); ``estimated`` says that the energy is. Raises :class:`BaselineError` for
-    a stored energy that is not a positive number.
+    ``false_alarms`` are shares (0.05, 0.01); ``estimated`` says that the energy is. ``reference`` is the reference
+    workload of the same sessions, under the key that it is stored by: what it says of the machine is among the
+    verdicts, too. Where it is not given, what is stored of one is of no account. Raises :class:`BaselineError` for a
+    stored energy that is not a positive number.
     """
     exempt = {candidate.key for candidate in candidates if candidate.tolerance is False}
+    exempt |= {key for key in stored if key[0] == REFERENCE}
     current = {session.session for candidate in candidates for session in candidate.sessions}
     numbers = _batch_numbers(r for records in stored.values() for r in records if r.session not in current)
     baselines = {
@@ -228,16 +254,36 @@ def judge(
     scores = {candidate.key: score_of(candidate) for candidate in candidates}
     compared = {key: score for key, score in scores.items() if score is not None and key in baselines}
 
-    comparisons, shared = _compare(
-        compared,
-        baselines,
-        numbers,
-        tolerances={c.key: c.tolerance if c.tolerance is not None else tolerance for c in candidates},
-        suite_tolerance=tolerance,
-        held_to=len(baselines) + unread,
-        false_alarms=false_alarms,
-        spread=PRIOR_SPREAD_ESTIMATED if estimated else PRIOR_SPREAD,
+    spread = PRIOR_SPREAD_ESTIMATED if estimated else PRIOR_SPREAD
+    rule = _Rule(
+        {c.key: c.tolerance if c.tolerance is not None else tolerance for c in candidates},
+        tolerance,
+        false_alarms,
+        spread,
+        measurements=len(baselines) + unread,
     )
+    kernel_j = _by_session(reference, stored) if reference else {}
+    beside = _beside(candidates, compared, baselines, kernel_j) if len(compared) < SUITE else {}
+    if beside:
+        rule = replace(rule, measurements=rule.measurements + 1)
+    held_to = baselines | {key: held for key, (_, held) in beside.items()}
+    comparisons, shared = _compare(compared, held_to, numbers, rule)
+    quotients, _ = _compare(
+        {key: score for key, (score, _) in beside.items()},
+        {key: _divided(held, kernel_j) for key, (_, held) in beside.items()},
+        numbers,
+        rule,
+    )
+    kernel = None
+    if reference:
+        sessions = {record.session for key in compared for batch in held_to[key].batches for record in batch}
+        sessions = sessions or set(numbers)
+        kernel = _of_kernel(reference, stored, sessions, numbers, rule)
+    if kernel:
+        comparisons = {
+            key: _taken_out(whole, quotients.get(key), kernel, baselines[key]) for key, whole in comparisons.items()
+        }
+    shared = replace(shared, kernel=kernel) if shared else None
     verdicts = {
         candidate.key: verdict_on(candidate, scores[candidate.key], comparisons.get(candidate.key), tolerance)
         for candidate in candidates
@@ -248,7 +294,10 @@ def judge(
         false_alarm_rate=false_alarms,
         median_change=_relative(shared.change) if shared else None,
         moved=shared.sentence if shared else None,
+        machine=_machine(kernel, taken_out=bool(beside)) if kernel else None,
     )
+    if reference:
+        verdicts[reference.key] = _on_kernel(reference, kernel, suite.machine)
     return verdicts, suite
 
 
@@ -415,13 +464,26 @@ class Shared:
     moved: int
     """1 where that is up by more than chance and the tolerance, -1 where it is down, else 0."""
     words: Wording = BASELINES
+    kernel: Comparison | None = None
+    """The reference workload's."""
 
     @property
     def sentence(self) -> str | None:
         if not self.moved:
             return None
-        up = "up" if self.moved > 0 else "down"
-        return f"the whole suite is {_percent(_relative(self.change))} {up}: {self.words.shared}"
+        return f"the whole suite is {_up(self.change)}: {self._why}"
+
+    @property
+    def _why(self) -> str:
+        if self.kernel and self.kernel.alone == self.moved:
+            return f"the machine, for the reference workload is {_up(self.kernel.change)} as well"
+        why = self.words.shared
+        if self.kernel is None:
+            return why
+        signed = _signed(_relative(self.kernel.change))
+        if abs(self.kernel.change) < abs(self.change) / 2:
+            return f"something all tests use, for the reference workload is not ({signed})"
+        return f"{why} (the reference workload is at {signed})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,6 +507,12 @@ class Comparison:
     """ln(1 + tolerance)."""
     chance: float
     """Of a ``beyond`` at least so large where nothing changed: one-sided, uncorrected."""
+    machine: float | None = None
+    """The reference workload's change since the same batches, where it was taken out: ``change`` less ``beyond``."""
+    machine_moved: int = 0
+    """1 where that workload is up by more than chance, -1 where it is down."""
+    as_it_is: int = 0
+    """What ``alone`` were, had it not been taken out."""
 
     @property
     def alone(self) -> int:
@@ -460,6 +528,17 @@ class Comparison:
         if self.suite and self.suite.moved * self.change > self.tolerated:
             return self.suite.moved
         return self.alone
+
+    @property
+    def of_machine(self) -> bool:
+        """Whether it would have gone up by itself, and does not beside the reference workload."""
+        return self.machine is not None and self.as_it_is > 0 and self.alone <= 0
+
+    @property
+    def hidden(self) -> bool:
+        """Whether it is up beside a machine that is down, and so not up by itself."""
+        more = max(self.noise, self.tolerated)
+        return self.machine_moved < 0 and self.beyond > more and self.change <= self.tolerated
 
     @property
     def duration(self) -> float | None:
@@ -557,16 +636,21 @@ def _points(baselines: Sequence[Baseline], numbers: Mapping[str, int]) -> _Point
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What the user asked for; shares."""
+
+    tolerances: Mapping[Key, float]
+    suite_tolerance: float
+    false_alarms: float
+    spread: float
+    """s0."""
+    measurements: int
+    """That share the false alarms."""
+
+
 def _compare(
-    compared: Mapping[Key, Score],
-    baselines: Mapping[Key, Baseline],
-    numbers: Mapping[str, int],
-    *,
-    tolerances: Mapping[Key, float],
-    suite_tolerance: float,
-    held_to: int,
-    false_alarms: float,
-    spread: float,
+    compared: Mapping[Key, Score], baselines: Mapping[Key, Baseline], numbers: Mapping[str, int], rule: _Rule
 ) -> tuple[dict[Key, Comparison], Shared | None]:
     """Measurements against their baselines, and what they share where they are enough to say."""
     if not compared:
@@ -584,18 +668,18 @@ def _compare(
     change = np.array([score.ln_j for score in compared.values()]) - mean_ln_j
     deviation = points.ln_j - points.row_means(points.ln_j)[points.row]
 
-    suite, rate, beyond, days_left = None, false_alarms, change, np.zeros(n)
+    suite, rate, beyond, days_left = None, rule.false_alarms, change, np.zeros(n)
     if n >= SUITE:
-        rate = false_alarms / 2
+        rate = rule.false_alarms / 2
         suite, shares, beyond, days_left = _share(
-            points, deviation, change, rate=rate, tolerance=suite_tolerance, spread=spread
+            points, deviation, change, rate=rate, tolerance=rule.suite_tolerance, spread=rule.spread
         )
         deviation = deviation - shares[points.batch]
         deviation -= points.row_means(deviation)[points.row]
 
     squares = np.bincount(points.row_measurement[points.row], deviation**2).astype(float)
     freedom = np.bincount(points.row_measurement, points.row_size - 1.0).astype(float)
-    prior_freedom, prior_variance = PRIOR_FREEDOM, spread**2
+    prior_freedom, prior_variance = PRIOR_FREEDOM, rule.spread**2
     if suite:
         squares, learnt = learn_prior(squares, freedom)
         prior_freedom, prior_variance = learnt or (prior_freedom, prior_variance)
@@ -604,8 +688,8 @@ def _compare(
     sessions_left = _sessions_left(points, np.array([score.sessions for score in compared.values()]))
     se = np.sqrt(variance * (1 + 1 / held) + days_left + sessions_left)
 
-    noise = upper_t(nu, rate / held_to) * se
-    tolerated = np.log1p([tolerances[key] for key in compared])
+    noise = upper_t(nu, rate / rule.measurements) * se
+    tolerated = np.log1p([rule.tolerances[key] for key in compared])
     detectable = np.maximum(noise, tolerated) + upper_t(nu, 1 - POWER) * se
     columns = (mean_ln_j, mean_ln_s, change, beyond, noise, detectable, tolerated, stdtr(nu, -beyond / se))
     return {
@@ -719,6 +803,127 @@ def upper_t(freedom: Floats, probability: float) -> Floats:
     return (-stdtrit(distinct, probability)).astype(float)[where]
 
 
+# --- the reference workload ----------------------------------------------------------------------
+
+
+def _by_session(reference: Candidate, stored: Mapping[Key, Sequence[Record]]) -> dict[str, float]:
+    """What the reference workload took in each session, J; nothing where this run's is not known."""
+    if score_of(reference) is None:
+        return {}
+    known_j = {record.session: record.energy_j_per_call for record in stored.get(reference.key, ())}
+    return known_j | {session.session: session.energy_j_per_call for session in reference.sessions}
+
+
+def _beside(
+    candidates: Iterable[Candidate],
+    compared: Collection[Key],
+    baselines: Mapping[Key, Baseline],
+    kernel_j: Mapping[str, float],
+) -> dict[Key, tuple[Score, Baseline]]:
+    """Of each measurement that can be judged beside the reference workload, the score divided by it, and the baseline
+    without the batches that have none; they must not be most of it."""
+    found = {}
+    for candidate in candidates:
+        if candidate.key not in compared or not all(each.session in kernel_j for each in candidate.sessions):
+            continue
+        held = baselines[candidate.key]
+        known = _having(held.batches, kernel_j)
+        score = score_of(
+            replace(
+                candidate,
+                sessions=tuple(
+                    replace(each, energy_j_per_call=each.energy_j_per_call / kernel_j[each.session])
+                    for each in candidate.sessions
+                ),
+            )
+        )
+        if score is not None and 2 * len(known) >= len(held.batches):
+            found[candidate.key] = score, replace(held, batches=known)
+    return found
+
+
+def _having(batches: Iterable[tuple[Record, ...]], kernel_j: Mapping[str, float]) -> tuple[tuple[Record, ...], ...]:
+    """The sessions that have a reference, and the batches that have such sessions."""
+    known = (tuple(record for record in batch if record.session in kernel_j) for batch in batches)
+    return tuple(batch for batch in known if batch)
+
+
+def _divided(held: Baseline, kernel_j: Mapping[str, float]) -> Baseline:
+    """A baseline of what measurements took over what the reference workload took in the same session."""
+
+    def each(batches: Iterable[tuple[Record, ...]]) -> tuple[tuple[Record, ...], ...]:
+        return tuple(
+            tuple(r._replace(energy_j_per_call=r.energy_j_per_call / kernel_j[r.session]) for r in batch)
+            for batch in _having(batches, kernel_j)
+        )
+
+    return Baseline(held.epoch, each(held.batches), tuple(filter(None, map(each, held.earlier))))
+
+
+def _of_kernel(
+    reference: Candidate,
+    stored: Mapping[Key, Sequence[Record]],
+    sessions: Collection[str],
+    numbers: Mapping[str, int],
+    rule: _Rule,
+) -> Comparison | None:
+    """The reference workload against itself in the batches that measurements are held to, at α/2 either way: that fails
+    nothing. It has no epochs: it does not change, and what a measurement is held to says which batches count."""
+    records = [r._replace(epoch="0") for r in stored.get(reference.key, ()) if r.session in sessions]
+    held = baseline(records, numbers)
+    score = score_of(reference)
+    if held is None or score is None:
+        return None
+    rule = replace(rule, tolerances={reference.key: 0.0}, false_alarms=rule.false_alarms / 2, measurements=1)
+    return _compare({reference.key: score}, {reference.key: held}, numbers, rule)[0][reference.key]
+
+
+def _taken_out(whole: Comparison, quotient: Comparison | None, kernel: Comparison, held: Baseline) -> Comparison:
+    """A comparison of which the quotient, where there is one, says what lies beyond the machine."""
+    if quotient is None:
+        return replace(whole, suite=replace(whole.suite, kernel=kernel)) if whole.suite else whole
+    return replace(
+        whole,
+        batches=len(held.batches),
+        sessions=held.sessions,
+        beyond=quotient.beyond,
+        noise=quotient.noise,
+        detectable=quotient.detectable,
+        chance=quotient.chance,
+        machine=whole.change - quotient.change,
+        machine_moved=kernel.alone,
+        as_it_is=whole.alone,
+    )
+
+
+def _machine(kernel: Comparison, *, taken_out: bool) -> str | None:
+    """The sentence for a machine that moved."""
+    if not kernel.alone:
+        return None
+    text = f"the machine itself is {_up(kernel.change)} (reference workload): heat, clocks, a driver, a neighbour"
+    return f"{text}; each test is judged by what lies beyond that" if taken_out else text
+
+
+def _on_kernel(reference: Candidate, kernel: Comparison | None, machine: str | None) -> Verdict:
+    if reference.failure is not None or score_of(reference) is None:
+        return Verdict("error", reference.failure or _no_energy(reference))
+    if kernel is None:
+        return Verdict("new", "the reference workload has no baseline here yet: record one with --carbon-record")
+    duration = kernel.duration
+    return Verdict(
+        status="inconclusive" if machine else "pass",
+        reason=machine or f"the reference workload takes {_passed(kernel)}",
+        baseline_j_per_call=math.exp(kernel.baseline_ln_j),
+        baseline_batches=kernel.batches,
+        baseline_sessions=kernel.sessions,
+        change=_relative(kernel.change),
+        detectable_change=_relative(kernel.detectable),
+        duration_change=None if duration is None else _relative(duration),
+        power_change=None if duration is None else _relative(kernel.change - duration),
+        chance=kernel.chance,
+    )
+
+
 # --- verdicts and their sentences ----------------------------------------------------------------
 
 
@@ -749,6 +954,8 @@ def verdict_on(
         limit_j_per_call=candidate.limit_j_per_call,
         tolerance=candidate.tolerance,
         chance=comparison.chance,
+        reference_change=None if comparison.machine is None else _relative(comparison.machine),
+        machine=reason == _of_machine(comparison),
     )
 
 
@@ -780,6 +987,10 @@ def _decide(
         return "inconclusive", _too_coarse(candidate, comparison, allowed, words)
     if comparison and abs(comparison.change) > comparison.tolerated and (doubt := _explanation(candidate, comparison)):
         return "inconclusive", f"{_than_other(comparison)}, in doubt: {doubt}"
+    if comparison and (machine := _of_machine(comparison)):
+        return "inconclusive", machine
+    if comparison and comparison.of_machine:
+        return "inconclusive", _left_open(comparison)
     if comparison and direction < 0:
         return "improvement", f"{_change(comparison)}; {_sees(comparison)}{words.gain}"
     if allowed is False:
@@ -816,8 +1027,40 @@ def _change(comparison: Comparison) -> str:
         text = f"{suite.sentence}; {this} {text}"
     elif suite and abs(_relative(suite.change)) >= 0.01:
         text += f", while the suite's median is {_signed(_relative(suite.change))}"
+    elif comparison.machine is not None and abs(_relative(comparison.machine)) >= 0.01:
+        text += f"; the reference workload is {_up(comparison.machine)}, and {_beside_it(comparison)}"
     parts = _time_and_power(comparison)
     return f"{text}: {parts}" if parts else text
+
+
+def _of_machine(comparison: Comparison) -> str | None:
+    """The sentence where it is the machine that leaves it open."""
+    if comparison.machine is None:
+        return None
+    remedy = "measure again when the machine is as it was, or accept it, if it is to stay so (--carbon-accept)"
+    text, beside = _than_other(comparison), _beside_it(comparison)
+    if comparison.hidden:
+        hides = "a machine that takes less can hide that the code takes more"
+        return f"{text}, but the reference workload is {_up(comparison.machine)}, and {beside}: {hides}; {remedy}"
+    if comparison.of_machine and comparison.machine >= comparison.change / 2:
+        return (
+            f"{text}, and the reference workload is {_up(comparison.machine)} as well: the machine, not the code;"
+            f" {beside}, and {_sees(comparison)}; {remedy}"
+        )
+    return None
+
+
+def _beside_it(comparison: Comparison) -> str:
+    beyond = _relative(comparison.beyond)
+    return f"beside it this takes {_percent(beyond)} {'more' if beyond > 0 else 'less'}"
+
+
+def _left_open(comparison: Comparison) -> str:
+    """What would fail by itself and does not beside the reference workload, though that has hardly moved."""
+    machine = _signed(_relative(comparison.machine or 0.0))
+    beyond = f"{_signed(_relative(comparison.beyond))}, {comparison.words.noise}"
+    text = f"{_than_other(comparison)}, but beside the reference workload ({machine}) {beyond}"
+    return f"{text}; {_sees(comparison)}: measure again"
 
 
 def _too_coarse(candidate: Candidate, comparison: Comparison | None, allowed: float, words: Wording) -> str:
@@ -834,7 +1077,11 @@ def _passed(comparison: Comparison) -> str:
     if abs(comparison.change) > comparison.tolerated:
         if suite and abs(comparison.beyond) <= comparison.tolerated:
             text += f", as the suite's median ({_signed(_relative(suite.change))})"
+        if comparison.machine is not None and comparison.as_it_is:
+            return f"{text}, as the reference workload ({_signed(_relative(comparison.machine))}); {_sees(comparison)}"
         text += f", {comparison.words.noise}"
+    if comparison.machine_moved and comparison.machine is not None:
+        text += f", while the reference workload is {_up(comparison.machine)}"
     return f"{text}; {_sees(comparison)}"
 
 
@@ -882,6 +1129,10 @@ def _explanation(candidate: Candidate, comparison: Comparison) -> str | None:
 
 def _texts(doubts: Iterable[Doubt]) -> str:
     return "; ".join(doubt.text.rstrip(".") for doubt in doubts)
+
+
+def _up(logarithm: float) -> str:
+    return f"{_percent(_relative(logarithm))} {'up' if logarithm > 0 else 'down'}"
 
 
 def _relative(logarithm: float) -> float:

@@ -1,4 +1,4 @@
-"""The plug-in points: meters, synchronisation, tasks, reports. Each hook's docstring carries an example that runs."""
+"""The plug-in points: meters, synchronisation, tasks, reference, reports. Each hook's docstring has an example."""
 
 from __future__ import annotations
 
@@ -91,6 +91,21 @@ def pytest_carbon_tasks(config: pytest.Config) -> Mapping[str, Callable[..., Cal
             return {"translation": Translation}
 
     ``carbon(carbon_task("translation", model=translator, texts=["guten Tag"]))`` then measures it.
+    """
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_carbon_reference(config: pytest.Config) -> tuple[str, Callable[[], object]] | None:
+    """The workload of ``--carbon-reference``, in place of the built-in one: its name, and a function, a call of it.
+
+    A call must do the same work every time, for some milliseconds. The name ends in a number: give it the next one
+    whenever what a call does changes, for its figures are compared with those of the same name. ::
+
+        # conftest.py
+        def pytest_carbon_reference(config):
+            import jax.numpy as jnp
+            x = jnp.ones((2048, 2048))
+            return "jax-matmul-1", lambda: (x @ x).block_until_ready()
     """
 
 

@@ -1,4 +1,4 @@
-"""Work that a machine can be set to while its counters are examined: a callable that is busy for so many seconds."""
+"""Work that a machine can be set to: for so many seconds, while its counters are examined, or of a fixed size."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from pytest_carbon.devices import torch_uuids
 from pytest_carbon.records import Domain, UsageProblem
 
 Load = Callable[[float], None]
@@ -20,8 +21,21 @@ MATRIX = 4096
 """A product of two such matrices takes a fraction of a millisecond on a large GPU, ten on a small one."""
 BLOCK = bytes(1 << 16)
 """Hashing so much takes some 50 µs, and lets other threads run meanwhile."""
+PRODUCTS = 8
+"""In a call of fixed work: 1.1 TFLOP, some milliseconds on a large GPU."""
+HASHED = bytes(range(256)) * 4096
+"""A mebibyte."""
+HASHES = 8
 CORES_LEFT = 2
 """For the watcher and for whoever starts work on a GPU."""
+
+
+class Fixed(NamedTuple):
+    """Work that is the same every time."""
+
+    name: str
+    """With a number: it changes whenever what a call does changes, in whatever way."""
+    call: Callable[[], object]
 
 
 class Found(NamedTuple):
@@ -46,7 +60,7 @@ def find(spec: str, domains: Sequence[Domain]) -> Found:
     if spec == "torch":
         try:
             return _torch()
-        except _Unable as why:
+        except Unable as why:
             raise UsageProblem(f"--load=torch: {why}") from None
     if spec == "cpu":
         return _cpu()
@@ -58,7 +72,7 @@ def find(spec: str, domains: Sequence[Domain]) -> Found:
     if "gpu" in measured:
         try:
             found.append(_torch())
-        except _Unable as why:
+        except Unable as why:
             reasons.append(f"{why} Or give --load=MODULE:FUNCTION, which is called with seconds.")
     if measured & {"cpu", "dram"}:
         found.append(_cpu())
@@ -68,17 +82,57 @@ def find(spec: str, domains: Sequence[Domain]) -> Found:
     return Found(_together([each.load for each in found if each.load]), text)
 
 
-class _Unable(Exception):
-    pass
+class Unable(Exception):
+    """Why there is no such work here, and how to have it, in a sentence."""
 
 
-def _torch() -> Found:
+def _cuda() -> Any:
+    """torch, where it reaches a GPU."""
     try:
         import torch
     except ImportError:
-        raise _Unable("torch is not installed, so nothing can load the GPU: `pip install torch`.") from None
+        raise Unable("torch is not installed, so nothing can load the GPU: `pip install torch`.") from None
     if not torch.cuda.is_available():
-        raise _Unable(f"torch {torch.__version__} reaches no GPU: install a build of it for CUDA.")
+        raise Unable(f"torch {torch.__version__} reaches no GPU: install a build of it for CUDA.")
+    return torch
+
+
+def fixed_gpu(uuids: Sequence[str] = ()) -> Fixed:
+    """Products of two matrices: on those of these GPUs that torch has, the same on each, else on its current one.
+
+    100 MiB of each GPU's memory, for as long as the callable is there. The matrices are always the same, for what a
+    product takes depends on the numbers in it. Raises :class:`Unable`.
+    """
+    torch = _cuda()
+    torch.cuda.init()
+    seen = torch_uuids() or ()
+    ordinals = [seen.index(uuid) for uuid in uuids if uuid in seen] or [torch.cuda.current_device()]
+    pairs: list[Any] = []
+    for ordinal in ordinals:
+        count = torch.arange(MATRIX, device=f"cuda:{ordinal}", dtype=torch.int32)
+        matrix = ((count[:, None] * 1103 + count * 1931) % MATRIX).to(torch.float16) / (MATRIX // 2) - 1
+        pairs.append((matrix, torch.empty_like(matrix)))
+
+    def call() -> None:
+        for matrix, product in pairs:
+            for _ in range(PRODUCTS):
+                torch.mm(matrix, matrix, out=product)
+
+    return Fixed("matmul-1", call)
+
+
+def fixed_cpu() -> Fixed:
+    """Hashing, on one thread."""
+
+    def call() -> None:
+        for _ in range(HASHES):
+            hashlib.sha256(HASHED)
+
+    return Fixed("sha256-1", call)
+
+
+def _torch() -> Found:
+    torch = _cuda()
     pairs: list[Any] = []
     for device in range(torch.cuda.device_count()):
         matrix = torch.randn(MATRIX, MATRIX, device=f"cuda:{device}", dtype=torch.float16)

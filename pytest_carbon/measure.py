@@ -65,6 +65,8 @@ class Protocol:
     precision: float = 0.01
     queries: int | None = None
     """Calls in all, no more and no fewer, in ``rounds`` rounds: neither the times nor the precision have a say then."""
+    overhead: bool = False
+    """Whether what the calls take is a part of what measuring costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,7 +483,7 @@ class Measurer:
                 f"the work took {total_j:.3g} ± {error_j:.3g} J, less than the meter can tell from nothing: make it"
                 " longer (more calls in the window, or carbon(fn), which repeats the call)"
             )
-        for n, figure in figures.items():
+        for n, figure in () if protocol.overhead else figures.items():
             self._measured_j[n] = self._measured_j.get(n, 0.0) + figure.energy_j
         return self._measurement(
             name, scope, loop, protocol, figures, (*conditions, *self._doubts(scope, loop, protocol))

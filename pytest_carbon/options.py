@@ -444,6 +444,14 @@ _OPTIONS = (
         number=True,
     ),
     _Option(
+        "--carbon-reference",
+        "reference",
+        _switch,
+        None,
+        "measure a fixed workload, too, at the start and at the end: what it takes is the machine's doing, and is "
+        "taken out where less than eight measurements are compared",
+    ),
+    _Option(
         "--carbon-strict",
         "strict",
         _switch,

@@ -15,6 +15,8 @@ Kind = Literal["measured", "estimated"]
 Status = Literal["error", "over-budget", "regression", "inconclusive", "improvement", "new", "pass"]
 Key = tuple[str, str]
 """A measurement's identity inside an environment: the test's id and the measurement's name."""
+REFERENCE = "pytest-carbon"
+"""In the place of a test's id: a reference workload's, which is stored beside the tests and is none of them."""
 
 
 class CarbonError(Exception):
@@ -245,6 +247,10 @@ class Verdict:
     """With ``--carbon-against``: the other revision's, in the order of the pairs, as the measurement's own are."""
     first_change: float | None = None
     """Of what was measured again before it was judged: the ``change`` that made it suspect."""
+    reference_change: float | None = None
+    """Of the reference workload since the same batches, where it was taken out before judging."""
+    machine: bool = False
+    """Whether it is ``inconclusive`` for the machine's own change: where that is to stay, it can be accepted."""
 
     @property
     def failed(self) -> bool:
@@ -263,6 +269,8 @@ class SuiteVerdict:
     median_change: float | None = None
     moved: str | None = None
     """The sentence, when the whole suite moved."""
+    machine: str | None = None
+    """The sentence, when the machine itself moved: its reference workload did."""
 
 
 class Record(NamedTuple):
@@ -372,6 +380,8 @@ class Settings:
     min_time_s: float = 1.0
     max_time_s: float = 10.0
     precision: float = 0.01
+    reference: bool = False
+    """Whether a reference workload is measured at the start and at the end of each process."""
     sessions: int = 1
     """Fresh processes that the tests run in, one after another; 1: in this one. With ``against``: pairs of them."""
     against: str | None = None
@@ -436,6 +446,8 @@ class SessionResult:
     tests: tuple[TestResult, ...] = ()
     others: tuple[tuple[Environment, SuiteVerdict], ...] = ()
     """The other environments, where not all was measured in one (a test opened a second GPU), and their suites."""
+    references: tuple[tuple[Measurement, Verdict], ...] = ()
+    """The reference workload and what it says of the machine, for each environment that it was measured in."""
     cost_energy_j: float | None = None
     """What measuring itself cost: everything the gated domains took during the run but outside the calls."""
     metered_s: float | None = None

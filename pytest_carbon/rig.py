@@ -128,6 +128,11 @@ class Rig:
         return self._environments[self._latest.environment if id is None else id]
 
     @property
+    def gated(self) -> tuple[Domain, ...]:
+        """The domains that were summed last."""
+        return tuple(d for d in self._choice.domains if d.name in self._latest.gated)
+
+    @property
     def environments(self) -> Mapping[str, Environment]:
         """All that have been measured in, by their ids."""
         return self._environments

@@ -18,7 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_carbon import baselines, budget, children, devices, emissions, environment, gate, options, pairs, worktree
+from pytest_carbon import (
+    baselines,
+    budget,
+    children,
+    devices,
+    emissions,
+    environment,
+    gate,
+    options,
+    pairs,
+    reference,
+    worktree,
+)
 from pytest_carbon.against import Sides
 from pytest_carbon.baselines.files import collector_waits, module_file
 from pytest_carbon.baselines.stored import Stored
@@ -27,6 +39,7 @@ from pytest_carbon.children import Brought
 from pytest_carbon.fixture import TASKS, Carbon
 from pytest_carbon.measure import Protocol
 from pytest_carbon.records import (
+    REFERENCE,
     Against,
     Budget,
     Calibration,
@@ -92,6 +105,8 @@ class CarbonSession:
         """Whether the tests run in fresh processes, and this one only collects and judges."""
         self._brought: Brought | None = None
         """What is known of the measuring, once it is done."""
+        self._references: list[Measurement] = []
+        """What the reference workload came to in this process, each time."""
         self._waiting = 0
         self._pace = _Pace()
         self.progress = _Progress(config, self._running_name, self._pace, self._ascii)
@@ -214,13 +229,17 @@ class CarbonSession:
         if self._outlet is not None:
             self._outlet.bring(self._of_rig())  # should this process not come to its end
             try:
-                return (yield)
+                result = yield
+                self._refer()
+                return result
             finally:
                 self._outlet.bring(self._of_rig())
                 self._close()
         interrupted = refused = False
         try:
-            return (yield)
+            result = yield
+            self._refer()
+            return result
         except (KeyboardInterrupt, pytest.exit.Exception):
             interrupted = True
             raise
@@ -252,6 +271,7 @@ class CarbonSession:
                     calibration(known)
                 if hint := self._store.hint():
                     self._notes.append(hint)
+        self._refer()
 
     def _open_meters(self, calibration: Callable[[str], Calibration | None]) -> None:
         sources: dict[str, MeterSource] = {}
@@ -270,6 +290,17 @@ class CarbonSession:
         self._metered_since_s = time.perf_counter()
         calibration(self._rig.environment().id)
 
+    def _refer(self) -> None:
+        """Measure the reference workload, where it is asked for, and by the process that measures."""
+        if self._rig is None or not self._settings.reference:
+            return
+        rig, here = self._rig, self._rig.environment()
+        own = self._config.hook.pytest_carbon_reference(config=self._config)
+        uuids = [] if self._settings.gpus == "used" else [gpu.uuid for gpu in here.gpus]
+        found = reference.measure(rig.measurer, here.id, lambda: reference.kernel(rig.gated, own, uuids))
+        devices.release()
+        self._references.append(found)
+
     def _calibration(self, id: str) -> Calibration | None:
         """What is known of an environment's counters: by the processes before this one, or beside the baselines."""
         known = self._outlet.calibrations.get(id) if self._outlet is not None else None
@@ -284,6 +315,7 @@ class CarbonSession:
             self._rig.cost_j(),
             time.perf_counter() - self._metered_since_s,
             self._rig.measurer.calibrations,
+            reference.of_process(self._references),
         )
 
     def _close(self) -> None:
@@ -293,7 +325,11 @@ class CarbonSession:
 
     def _running_name(self) -> tuple[str, str]:
         test = self._running
-        return ("", "") if test is None else (test.item.nodeid, test.item.stash[_CARBON].current or "call")
+        return (
+            ("reference workload", "")
+            if test is None
+            else (test.item.nodeid, test.item.stash[_CARBON].current or "call")
+        )
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -478,6 +514,9 @@ class CarbonSession:
             suite=self._suites.get(main.id, SuiteVerdict(0, 0, self._settings.false_alarms)),
             tests=tuple(tests),
             others=tuple((self._environment(id), self._suites[id]) for id in self._suites if id != main.id),
+            references=tuple(
+                (m, verdicts[id][REFERENCE, m.name]) for id, m in self._of_reference().items() if id in verdicts
+            ),
             cost_energy_j=self._brought.cost_j,
             metered_s=self._brought.metered_s,
             commit=git.commit,
@@ -637,7 +676,8 @@ class CarbonSession:
     def _judge(
         self, held: Sequence[tuple[str, gate.Candidate]]
     ) -> tuple[dict[str, dict[Key, Verdict]], dict[str, SuiteVerdict]]:
-        """Verdicts and what the suite shares, by environment."""
+        """Verdicts and what the suite shares, by environment; of the reference workload, too."""
+        references = self._of_reference()
         verdicts: dict[str, dict[Key, Verdict]] = {}
         suites: dict[str, SuiteVerdict] = {}
         for id in dict.fromkeys(id for id, _ in held):
@@ -658,8 +698,14 @@ class CarbonSession:
                     false_alarms=self._settings.false_alarms,
                     estimated=id.endswith("-estimated"),
                     unread=self._known.unread(id),
+                    reference=reference.candidate(references[id]) if id in references else None,
                 )
         return verdicts, suites
+
+    def _of_reference(self) -> dict[str, Measurement]:
+        """The reference workload over all processes, by environment."""
+        assert self._brought is not None
+        return reference.of_run(self._brought.references)
 
     @property
     def _known(self) -> Stored:
@@ -695,7 +741,10 @@ class CarbonSession:
             if decision.records:
                 by_id.setdefault(decision.environment, []).append(decision)
         self._store.append_all(
-            [(self._environment(id), [r for d in mine for r in d.records]) for id, mine in by_id.items()]
+            [
+                (self._environment(id), [r for d in mine for r in d.records] + baselines.of_reference(result, mine, id))
+                for id, mine in by_id.items()
+            ]
         )
         for id, mine in by_id.items():
             self._recorded |= {d.key for d in mine}
@@ -817,7 +866,7 @@ class CarbonSession:
             commit=self._result.commit,
             dirty=self._result.dirty,
             baseline=terminal.BaselineSummary.of(records, self._location(result.nodeid, m)) if records else None,
-            suite=self._suites[m.environment].moved,
+            suite=self._suites[m.environment].moved or self._suites[m.environment].machine,
             nearest=": ".join(nearest) if nearest else None,
             mistake=(result.nodeid, m.name) in self._mistaken,
             against=self._result.against,
@@ -885,7 +934,7 @@ class CarbonSession:
         return terminal.Stored(
             known,
             sentence,
-            not_run=sorted(key for key in stored if key[0] not in ran),
+            not_run=sorted(key for key in stored if key[0] not in ran and key[0] != REFERENCE),
             elsewhere={
                 key: there
                 for key in measured

@@ -13,7 +13,7 @@ from pytest_carbon import gate
 from pytest_carbon.baselines import Store
 from pytest_carbon.baselines.files import collector_waits, leads_out
 from pytest_carbon.budget import did_you_mean
-from pytest_carbon.records import Environment, Key, Record, SessionScore, UsageProblem, Verdict
+from pytest_carbon.records import REFERENCE, Environment, Key, Record, SessionScore, UsageProblem, Verdict
 
 # --- what there is -------------------------------------------------------------------------------
 
@@ -43,7 +43,8 @@ class Overview:
 
 def overview(environment: Environment, stored: Mapping[Key, Sequence[Record]], **rule: float) -> Overview:
     """Of an environment that has records; ``rule``: the gate's ``tolerance`` and ``false_alarms``."""
-    held = {key: found for key, records in stored.items() if (found := gate.baseline(records))}
+    tests = {key: records for key, records in stored.items() if key[0] != REFERENCE}
+    held = {key: found for key, records in tests.items() if (found := gate.baseline(records))}
     verdicts = _unchanged(environment.id, held, stored, **rule)
     spreads = [(known, key) for key, baseline in held.items() if (known := spread(baseline)) is not None]
     detectable = [(verdict.detectable_change or 0.0, key) for key, verdict in verdicts.items()]
@@ -133,7 +134,7 @@ def histories(stored: Mapping[str, Mapping[Key, Sequence[Record]]], wanted: str)
         _history(id, key, by_key[key]) for id, by_key in stored.items() for key in sorted(by_key) if _is(key[0], wanted)
     ]
     if not found:
-        known = {test for by_key in stored.values() for test, _ in by_key}
+        known = tests_of(stored.values())
         raise UsageProblem(f"no test {wanted!r} has a baseline.{_nearest(wanted, known)}")
     return found
 
@@ -309,4 +310,5 @@ def copy(source: Store, target: Store, *, branch: str | None = None) -> list[Cop
 
 
 def tests_of(stored: Iterable[Mapping[Key, object]]) -> set[str]:
-    return {test for by_key in stored for test, _ in by_key}
+    """A reference workload is none."""
+    return {test for by_key in stored for test, _ in by_key} - {REFERENCE}

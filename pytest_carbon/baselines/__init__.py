@@ -14,6 +14,7 @@ from pytest_carbon.baselines.address import DatabaseUrl, is_url
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.gate import BATCHES_MOST
 from pytest_carbon.records import (
+    REFERENCE,
     Calibration,
     Environment,
     Key,
@@ -132,14 +133,19 @@ class Decision:
     """What to append; nothing where ``why_not`` says why."""
     why_not: str | None = None
     """The rest of the sentence "not recorded: …"."""
+    changed: bool = False
+    """Whether the gate found a change, the code's or the machine's, which may be accepted."""
 
     @property
     def accepted(self) -> bool:
         """Whether these records begin a new epoch."""
-        return bool(self.records) and self.status in _CHANGED
+        return bool(self.records) and self.changed
 
 
-_CHANGED = ("regression", "improvement")
+def _changed(verdict: Verdict) -> bool:
+    return verdict.status in ("regression", "improvement") or verdict.machine
+
+
 ALREADY_STORED = "this session is stored already"
 FULL = f"its baseline has its {BATCHES_MOST} batches, and nothing more is needed until a change is accepted"
 
@@ -176,7 +182,7 @@ def decide(
                 before = known[environment].get(key, ())
                 newest = max((record.epoch for record in before), default="0")
                 have = {record.session for record in before}
-                epoch = result.created if verdict.status in _CHANGED else newest
+                epoch = result.created if _changed(verdict) else newest
                 records = tuple(
                     record for record in records_of(result, test, measurement, epoch) if record.session not in have
                 )
@@ -195,7 +201,7 @@ def decide(
                     why_not = FULL
                 else:
                     seen.add((environment, key))
-            decisions.append(Decision(key, environment, verdict.status, records, why_not))
+            decisions.append(Decision(key, environment, verdict.status, records, why_not, _changed(verdict)))
     return decisions
 
 
@@ -206,11 +212,13 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
         return "it was not measured"
     if status == "over-budget":
         return "it is over its budget, which no flag lifts; change the budget or the code"
-    if status == "inconclusive":
+    if verdict.machine and not accept:
+        return "the machine itself changed, as its reference workload says; accept it if it is to stay so"
+    if status == "inconclusive" and not verdict.machine:
         return "it is inconclusive, and a figure in doubt is neither recorded nor accepted"
     if status == "new" and (doubts := [doubt.code for doubt in measurement.doubts if doubt.of_figure]):
         return f"it is new and in doubt ({', '.join(doubts)})"
-    if status in _CHANGED and not accept:
+    if status in ("regression", "improvement") and not accept:
         return f"it is {'an' if status == 'improvement' else 'a'} {status}; accept it if it is intended"
     own_outcome = test.functional_outcome or test.outcome
     if own_outcome != "passed":
@@ -219,6 +227,19 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
     if failing:
         return f"its test fails for {', '.join(map(repr, failing))}"
     return None
+
+
+def of_reference(result: SessionResult, decisions: Sequence[Decision], environment: str) -> list[Record]:
+    """What a reference workload gives to the baselines of an environment: its figures in the sessions that others are
+    recorded of. It has no epochs: what measurements are held to says which of its figures count."""
+    sessions = {record.session for d in decisions if d.environment == environment for record in d.records}
+    return [
+        record
+        for measurement, _ in result.references
+        if measurement.environment == environment and measurement.failure is None and _has_scores(measurement)
+        for record in records_of(result, TestResult(REFERENCE, "passed"), measurement)
+        if record.session in sessions
+    ]
 
 
 def _has_scores(measurement: Measurement) -> bool:

@@ -161,7 +161,11 @@ def _list(given: argparse.Namespace) -> int:
     location = _location(given, settings)
     store = _open(location, settings.branch)
     rule = {"tolerance": settings.tolerance, "false_alarms": settings.false_alarms}
-    found = [upkeep.overview(store.describe(id), stored, **rule) for id, stored in _all(store).items() if stored]
+    found = [
+        upkeep.overview(store.describe(id), stored, **rule)
+        for id, stored in _all(store).items()
+        if upkeep.tests_of([stored])
+    ]
     print("\n".join(report.overviews(found, str(location), now=_iso(_now()), width=width(), ascii=ascii_only())))
     return OK
 

@@ -9,7 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from pytest_carbon.baselines import ALREADY_STORED, Decision, Store, decide
+from pytest_carbon.baselines import ALREADY_STORED, Decision, Store, decide, of_reference
 from pytest_carbon.baselines.files import (
     Wrong,
     check_format,
@@ -106,6 +106,7 @@ def _run(result: SessionResult) -> dict[str, Any]:
             {"environment": environment_form(environment), "suite": _suite(suite)}
             for environment, suite in result.others
         ],
+        "references": [_measurement(*reference) for reference in result.references],
         "notes": list(result.notes),
     }
 
@@ -154,6 +155,7 @@ def _suite(suite: SuiteVerdict) -> dict[str, Any]:
         "median_change": _finite(suite.median_change),
         "false_alarm_rate": _finite(suite.false_alarm_rate),
         "moved": suite.moved,
+        "machine": suite.machine,
     }
 
 
@@ -183,6 +185,8 @@ def _measurement(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
             "chance": _finite(verdict.chance),
             "first_change": _finite(verdict.first_change),
             "base_sessions": [_score(score) for score in verdict.base_sessions],
+            "reference_change": _finite(verdict.reference_change),
+            "machine": verdict.machine,
             "reason": verdict.reason,
         },
     }
@@ -415,6 +419,7 @@ def _result(report: _Object) -> SessionResult:
             for other in report.objects("other_environments")
         ),
         tests=tuple(map(_read_test, report.objects("tests"))),
+        references=tuple(map(_read_measurement, report.objects("references"))) if report.has("references") else (),
         cost_energy_j=report.child("cost_of_measuring").number_or_none("energy_j"),
         commit=report.text_or_none("commit"),
         branch=report.text_or_none("branch"),
@@ -470,6 +475,7 @@ def _read_suite(suite: _Object) -> SuiteVerdict:
         false_alarm_rate=suite.number("false_alarm_rate"),
         median_change=suite.number_or_none("median_change"),
         moved=suite.text_or_none("moved"),
+        machine=suite.text_or_none("machine") if suite.has("machine") else None,
     )
 
 
@@ -548,6 +554,8 @@ def _read_verdict(verdict: _Object) -> Verdict:
         chance=verdict.number_or_none("chance") if verdict.has("chance") else None,  # these came later
         first_change=verdict.number_or_none("first_change") if verdict.has("first_change") else None,
         base_sessions=_read_scores(verdict, "base_sessions") if verdict.has("base_sessions") else (),
+        reference_change=verdict.number_or_none("reference_change") if verdict.has("reference_change") else None,
+        machine=verdict.has("machine") and verdict.flag_or_none("machine") is True,
     )
 
 
@@ -604,6 +612,8 @@ def accept(result: SessionResult, store: Store, source: Path) -> list[str]:
         if decision.records:
             records.setdefault(decision.environment, []).extend(decision.records)
     there = {environment.id: environment for environment, _ in result.others}
+    for id, added in records.items():
+        added += of_reference(result, decisions, id)
     store.append_all([(there.get(id, replace(result.environment, id=id)), added) for id, added in records.items()])
     return list(_sentences(result, decisions))
 

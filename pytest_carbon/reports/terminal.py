@@ -198,19 +198,21 @@ def summary(
         compared = _compared(rows, part, here.not_run, tally=quiet)
         nearby = _nearest(here.environments, here.nearest)
         shared = (part.suite.moved, _WARNING if result.settings.gate == "warn" else _FAILING)
+        machine = (part.suite.machine, _WARNING)
         if quiet:
             shown = _unfolded([row for row in rows if row.verdict.status != "pass"], result.settings)
             which = f" ({part.environment.id})" if result.others else _estimated(part)
             sentence = ". ".join(filter(None, [f"carbon{which}: {compared}", nearby]))
             lines += _table(shown, page, result.settings, header=False)
-            lines += _sentences(page, [shared, (sentence, _PLAIN)])
+            lines += _sentences(page, [shared, machine, (sentence, _PLAIN)])
             continue
         shown = rows if verbose else _unfolded(rows, result.settings)
         lines += [_headline(part, page), *_table(shown, page, result.settings)]
         lines += _sentences(page, [(_folded(rows, shown, result.settings), _PLAIN)])
         if rows:
             lines.append(Line(""))
-        lines += _sentences(page, [shared, (compared, _PLAIN), (nearby, _PLAIN)])
+        lines += _sentences(page, [shared, machine, (compared, _PLAIN), (nearby, _PLAIN)])
+        lines += _sentences(page, _reference(part))
         lines += _sentences(page, [(text, _WARNING) for text in _elsewhere(rows, here)])
         if here.elsewhere and len(part.environment.gpus) > fewest and result.settings.gpus == "used":
             lines += _sentences(page, [(_STAY_OPEN, _WARNING)])
@@ -409,7 +411,7 @@ def _fails(row: _Row, settings: Settings) -> bool:
 def _accepted(row: _Row, settings: Settings) -> bool:
     """Whether a change is no failure because it was accepted in this run."""
     accepting = settings.accept and settings.gate == "fail" and row.test.outcome == "passed"
-    return accepting and row.verdict.status in ("regression", "improvement")
+    return accepting and (row.verdict.status in ("regression", "improvement") or row.verdict.machine)
 
 
 def _status(row: _Row, settings: Settings) -> str:
@@ -507,6 +509,27 @@ def _elsewhere(rows: list[_Row], here: Stored) -> list[str]:
             has = _verb(concerned, "has", "have")
             texts.append(f"{_who(concerned)} {has} no baseline here, but in {there[0]} ({there[1]})")
     return texts
+
+
+def _reference(part: SessionResult) -> list[tuple[str, Mapping[str, bool]]]:
+    """What the reference workload took, and how that compares with the baseline; what is in doubt about it."""
+    said: list[tuple[str, Mapping[str, bool]]] = []
+    for measurement, verdict in part.references:
+        if measurement.environment != part.environment.id:
+            continue
+        if measurement.energy_j_per_call is None:
+            reason = (measurement.failure or verdict.reason).rstrip(".")
+            said.append((f"reference workload: not measured, so nothing is judged beside it: {reason}", _WARNING))
+            continue
+        text = f"reference workload: {quantity(_now(measurement)[0] or 0.0, 'J')}"
+        if verdict.change is not None:
+            batches = verdict.baseline_batches
+            text += f", {change(verdict.change)} on the baseline's {count(batches)} batch{'es' * (batches != 1)}"
+        elif not (part.settings.record or part.settings.accept):
+            text += ", and no baseline of it here yet (--carbon-record)"
+        said.append((text, _PLAIN))
+        said += [(f"doubt ({doubt.code}): reference workload: {doubt.text}", _WARNING) for doubt in measurement.doubts]
+    return said
 
 
 def _too_weak(rows: list[_Row], against: Against | None) -> str | None:
@@ -787,7 +810,7 @@ def _remedy(test: str, measurement: Measurement, verdict: Verdict, context: Fail
     commands: list[str] = []
     if context.against is not None and verdict.status != "error":
         return _remedy_side_by_side(verdict, context, again, page)
-    if verdict.status in ("regression", "improvement"):
+    if verdict.status in ("regression", "improvement") or verdict.machine:
         text = "If this is intended, accept it here, or from the CI artefact (--carbon-json):"
         elsewhere = [argument for argument in arguments if argument.startswith("--carbon-baseline=")]
         artefact = " ".join(_quoted(a, ascii=context.ascii) for a in (context.report or "REPORT.json", *elsewhere))

@@ -17,7 +17,7 @@ HOUSE = Path(pytest_carbon.__file__).parent
 LAYERS = (
     {"plugin", "session", "children", "fixture", "cli", "commands", "collection", "__main__", "suite"},
     {"options", "hookspecs", "reports", "compare", "upkeep", "doctor"},
-    {"rig", "measure", "tasks"},
+    {"rig", "measure", "reference", "tasks"},
     {"gate", "pairs", "baselines", "batch", "watcher", "devices", "emissions", "environment", "meters", "loads"}
     | {"against", "relocation", "worktree"},
     {"energy", "budget"},

@@ -143,8 +143,16 @@ def test_a_report_has_these_keys() -> None:
         },
         "carbon": {"intensity_g_per_kwh": 369.5, "pue": 1.0, "source": "Our World in Data, Ember", "year": 2023},
         "cost_of_measuring": {"energy_j": 360.0, "emissions_g": pytest.approx(0.03695)},
-        "suite": {"gated": 12, "compared": 11, "median_change": 0.004, "false_alarm_rate": 0.01, "moved": None},
+        "suite": {
+            "gated": 12,
+            "compared": 11,
+            "median_change": 0.004,
+            "false_alarm_rate": 0.01,
+            "moved": None,
+            "machine": None,
+        },
         "other_environments": [],
+        "references": [],
         "notes": ["a note"],
         "tests": [
             {
@@ -191,6 +199,8 @@ def test_a_report_has_these_keys() -> None:
                             "chance": None,
                             "first_change": None,
                             "base_sessions": [],
+                            "reference_change": None,
+                            "machine": False,
                             "reason": "it takes 8% more",
                         },
                     }

@@ -225,7 +225,7 @@ def test_a_machine_that_moves_during_the_run(run_carbon: CarbonRunner, monkeypat
 def test_a_trace_whose_power_rises(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, trace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """100 W at first, 150 W from the third second on: naps of 10 ms, which take what the clock says."""
+    """100 W at first, 400 W from the fourth second on: naps of 10 ms, which take what the clock says."""
     monkeypatch.setattr(reference, "PROTOCOL", Protocol(0.0, 10, None, 0.5, 1.0, 0.01, overhead=True))
     pytester.makeconftest("""
 import time
@@ -239,16 +239,16 @@ import time
 def test_a(carbon):
     begun_s = time.perf_counter()
     carbon(time.sleep, 0.01)
-    time.sleep(max(0.0, 3.5 - (time.perf_counter() - begun_s)))
+    time.sleep(max(0.0, 4.0 - (time.perf_counter() - begun_s)))
 """)
     header = trace.read_text("utf-8").splitlines()[0]
-    steps = [(3.0, 300.0), (1003.0, 150300.0)]
+    steps = [(4.0, 400.0), (1004.0, 400400.0)]
     lines = [json.dumps({"t_s": at_s, "domain": "gpu:0", "energy_j": energy_j}) for at_s, energy_j in steps]
     trace.write_text("\n".join([header, *lines, ""]), "utf-8")
     run = run_carbon("--carbon-reference", f"--carbon-meter=replay:{trace}")
     (found,) = run.report["references"]
     assert "machine-moved" in [doubt["code"] for doubt in found["doubts"]]
-    assert found["energy_j_per_call"] == pytest.approx(1.25, rel=0.5)
+    assert found["energy_j_per_call"] == pytest.approx(2.5, rel=0.7)
 
 
 @pytest.mark.usefixtures("recorded")

@@ -203,6 +203,8 @@ class Launcher:
         options = {**_FOR_THE_PARENT, "maxfail": maxfail}
         if (basetemp := self._config.option.basetemp) is not None:  # which each process empties first
             options["basetemp"] = f"{basetemp}-process-{number}"
+        if side is not None:
+            options["carbon_reference"] = False
         cwd, environ, arguments = invocation.dir, self._environ, [os.fspath(each) for each in invocation.args]
         if side is not None and side.base:
             cwd = Path(side.move.path(str(invocation.dir)))

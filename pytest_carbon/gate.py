@@ -38,7 +38,7 @@ one measurement more among those that share α. What would fail by itself and do
 `inconclusive`: the machine. So is what costs no more on a machine that takes so much less that it should have cost
 less. A baseline's batches without a reference are left out where they are not most of it; where they are, nothing is
 taken out. Simulated beside the alternative, to let the kernel's own test excuse what it explains, this blames the code
-less often where the machine moved, and finds more where days differ. With eight
+less often where the machine moved, and finds more where days differ (``python -m benchmarks.reference``). With eight
 measurements the median knows more of what tests share than a kernel does: the kernel then only says which it was, the
 machine or something all tests use.
 

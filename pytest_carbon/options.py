@@ -620,7 +620,7 @@ def settings(config: pytest.Config) -> Settings:
     values.setdefault("baseline", config.rootpath / defaults.baseline)
     values.setdefault("confirm", 2 if _in_ci() else 0)
     if "against" in given:  # what an ini file says of sessions is of those that are compared with baselines
-        values["confirm"] = 0
+        values.update(confirm=0, reference=False)
         values["sessions"] = given["sessions"].value if "sessions" in given and given["sessions"].flag else PAIRS
     switch = given.get("enabled")
     if not (switch and switch.flag) and (values.get("record") or values.get("accept") or values.get("against")):
@@ -814,8 +814,9 @@ def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
             ("record", "a comparison of two revisions records no baseline"),
             ("accept", "a comparison of two revisions has no baseline that a change could be accepted into"),
             ("confirm", "each side is measured in fresh processes already, --carbon-sessions of them"),
+            ("reference", "both sides are measured on the same machine in turns, and its drifts are taken out"),
         ):
-            if (other := given.get(field)) and other.flag:
+            if (other := given.get(field)) and other.flag and other.value is not False:
                 yield f"{against.where}: {why}; leave {other.where} out"
         if (pairs := given.get("sessions")) and pairs.flag and pairs.value < 2:
             yield (

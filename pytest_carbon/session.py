@@ -221,6 +221,7 @@ class CarbonSession:
             return (yield)
         try:
             self._open()
+            self._refer()
         except CarbonError as error:
             self._close()
             if self._outlet is not None:
@@ -271,7 +272,6 @@ class CarbonSession:
                     calibration(known)
                 if hint := self._store.hint():
                     self._notes.append(hint)
-        self._refer()
 
     def _open_meters(self, calibration: Callable[[str], Calibration | None]) -> None:
         sources: dict[str, MeterSource] = {}
@@ -705,7 +705,7 @@ class CarbonSession:
     def _of_reference(self) -> dict[str, Measurement]:
         """The reference workload over all processes, by environment."""
         assert self._brought is not None
-        return reference.of_run(self._brought.references)
+        return reference.of_run(self._brought.references) if self._settings.reference else {}
 
     @property
     def _known(self) -> Stored:

@@ -171,6 +171,7 @@ def test_two_revisions_are_compared_in_pairs(pytester: pytest.Pytester, monkeypa
         ("--carbon-record", "a comparison of two revisions records no baseline"),
         ("--carbon-accept", "a comparison of two revisions has no baseline that a change could be accepted into"),
         ("--carbon-confirm=2", "each side is measured in fresh processes already, --carbon-sessions of them"),
+        ("--carbon-reference", "both sides are measured on the same machine in turns, and its drifts are taken out"),
     ],
 )
 def test_what_has_no_place_beside_a_revision(pytester: pytest.Pytester, flag: str, why: str) -> None:

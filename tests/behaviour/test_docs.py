@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
@@ -96,6 +97,17 @@ def test_the_line_for_git_is_the_one_that_works() -> None:
     """Wherever it stands."""
     for name in ("docs/gate.md", "docs/ci.md", ".gitattributes"):
         assert GIT_ATTRIBUTES in page(name)
+
+
+def test_the_table_of_the_reference_workload_is_of_its_results() -> None:
+    """As the benchmark wrote them."""
+    from benchmarks.reference import table
+
+    results = json.loads((ROOT / "benchmarks/results/reference.json").read_text("utf-8"))
+    shown = page("docs/gate.md").partition("<!-- table: benchmarks/results/reference.json -->\n")[2]
+    assert shown.partition("\n<!-- end of the table -->")[0] == table(results["rows"])
+    for cost in results["cost"]:
+        assert f"{cost['duration_s']:.1f} s and {cost['energy_j']:.0f} J" in page("docs/gate.md")
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

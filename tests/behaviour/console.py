@@ -73,7 +73,7 @@ def carbon(*arguments: str | os.PathLike[str]) -> Ran:
         os.environ.pop("COLUMNS")
         if before is not None:
             os.environ["COLUMNS"] = before
-    assert "Traceback" not in err.getvalue()
+    assert "Traceback (most recent call last)" not in err.getvalue()
     return Ran(ret, out.getvalue(), err.getvalue())
 
 

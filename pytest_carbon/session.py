@@ -865,7 +865,11 @@ class CarbonSession:
             tolerance=tolerance,
             commit=self._result.commit,
             dirty=self._result.dirty,
-            baseline=terminal.BaselineSummary.of(records, self._location(result.nodeid, m)) if records else None,
+            baseline=terminal.BaselineSummary.of(
+                records, self._location(result.nodeid, m), self._known.environments.get(m.environment)
+            )
+            if records
+            else None,
             suite=self._suites[m.environment].moved or self._suites[m.environment].machine,
             nearest=": ".join(nearest) if nearest else None,
             mistake=(result.nodeid, m.name) in self._mistaken,

@@ -88,8 +88,8 @@ class BaselineSummary:
     power_limit_w: float | None = None
 
     @classmethod
-    def of(cls, records: Iterable[Record], location: str, power_limit_w: float | None = None) -> BaselineSummary:
-        """Of one measurement's records, those that it is held to; ``power_limit_w`` is what they were made under."""
+    def of(cls, records: Iterable[Record], location: str, environment: Environment | None = None) -> BaselineSummary:
+        """Of one measurement's records, those that it is held to; ``environment`` is as it was when they were made."""
         counted = gate.baseline(records)
         if counted is None:
             return cls(location)
@@ -102,7 +102,7 @@ class BaselineSummary:
             commit=newest.commit,
             torch=newest.torch,
             driver=newest.driver,
-            power_limit_w=power_limit_w,
+            power_limit_w=None if environment is None else _power_limit_w(environment),
         )
 
 
@@ -770,12 +770,11 @@ def _differences(context: FailureContext) -> str | None:
     baseline, environment = context.baseline, context.environment
     if baseline is None:
         return None
-    limits_w = {gpu.power_limit_w for gpu in environment.gpus}
     differ, same = [], []
     for what, was, now in (
         ("torch", baseline.torch, environment.torch),
         ("driver", baseline.driver, environment.driver),
-        ("power limit", _watts(baseline.power_limit_w), _watts(limits_w.pop() if len(limits_w) == 1 else None)),
+        ("power limit", _watts(baseline.power_limit_w), _watts(_power_limit_w(environment))),
         ("commit", baseline.commit and baseline.commit[:7], context.commit and context.commit[:7]),
     ):
         if was is None or now is None:
@@ -790,6 +789,12 @@ def _differences(context: FailureContext) -> str | None:
     if differ:
         return ", ".join(differ)
     return f"no known difference (same {listing(same, most=len(same))})" if same else None
+
+
+def _power_limit_w(environment: Environment) -> float | None:
+    """Of its GPUs, where they have one and the same."""
+    limits_w = {gpu.power_limit_w for gpu in environment.gpus}
+    return limits_w.pop() if len(limits_w) == 1 else None
 
 
 def _watts(limit_w: float | None) -> str | None:

@@ -84,7 +84,8 @@ def test_a_regression_on_a_gpu_turns_red_and_accepting_it_turns_it_green(
     assert verdict["status"] == "regression"
     assert verdict["change"] == pytest.approx(0.5, abs=0.15)
     assert verdict["power_change"] == pytest.approx(0.5, abs=0.15)
-    result.stdout.fnmatch_lines(["carbon regression: *", "*power *← this is what moved"])
+    since = "  since then  no known difference (same *driver and power limit)"
+    result.stdout.fnmatch_lines(["carbon regression: *", "*power *← this is what moved", since])
 
     result, report = run(pytester, gpu, "--carbon-accept", WATTS="450")
     result.assert_outcomes(passed=2)

@@ -646,7 +646,7 @@ def test_the_summary_of_a_baseline_is_of_the_records_that_count() -> None:
         record(1, "0", "2.9"),
         record(6, "2026-10-05T00:00:00Z", "2.11"),
     ]
-    assert BaselineSummary.of(records, "b.jsonl", 700.0) == BaselineSummary(
+    assert BaselineSummary.of(records, "b.jsonl", MACHINE) == BaselineSummary(
         "b.jsonl", "2026-10-06T10:00:00Z", "2026-10-09T10:00:00Z", "c9", "2.12", "580", 700.0
     )
     assert BaselineSummary.of([], "b.jsonl") == BaselineSummary("b.jsonl")

@@ -24,11 +24,21 @@ class Sides:
     complete: int = 0
     """So many pairs have come to their end."""
     apart: dict[str, str] = field(default_factory=dict)
-    """Tests that the other revision has nothing to compare with, and why; the test is the sentence's "it"."""
+    """Tests that the other revision has nothing (more) to compare with, and why; the test is the sentence's "it"."""
+    apart_in: dict[str, int] = field(default_factory=dict)
+    """Of them, those in which pair that was; of what it has measured before is no doubt. Not listed: in the first."""
+    failing: set[str] = field(default_factory=set)
+    """Of them, those that the other revision has, and that failed there or were skipped."""
     dead: dict[str, str] = field(default_factory=dict)
     """Tests of which a process, of either revision, did not bring back what became of them, and why."""
     differing: set[str] = field(default_factory=set)
     """Tests whose own code is not the same in both."""
+
+    def part(self, test: str, why: str, pair: int, *, fails: bool = False) -> None:
+        """From this pair on the other revision has nothing to compare a test with."""
+        if test not in self.apart:
+            self.apart[test], self.apart_in[test] = why, pair
+            self.failing |= {test} if fails else set()
 
     def measurement(self, key: Key) -> Measurement:
         """What reports show, and budgets hold: of the working tree, over the pairs that are compared, or, where too few
@@ -111,12 +121,28 @@ class Sides:
         why = "; ".join(dict.fromkeys(self._dropped(key).values()))
         return replace(verdict, status="inconclusive", reason=f"{text}: {why}" if why else text)
 
+    def trouble(self) -> str | None:
+        """Why nothing at all was compared, though the other revision has it; None where something was."""
+        failing = sorted({key[0] for key in self.here if key[0] in self.failing})
+        if not failing or any(len(self._whole(key)) >= pairs.PAIRS for key in self.here):
+            return None
+        more = f" and {len(failing) - 1} more" if failing[1:] else ""
+        return (
+            f"nothing was compared with {self.against.label}: {failing[0]}{more}: {self.apart[failing[0]]}. Make it run"
+            " there: what git does not know, as data that it ignores or a file that an installation writes, is in the"
+            " working tree alone; commit it, or keep it outside of the repository"
+        )
+
     def notes(self) -> list[str]:
         """Sentences for the end of the run: what was not compared, and why."""
         said: dict[str, list[str]] = {}
         for test, why in self.apart.items():
-            if any(key[0] == test for key in self.here):
+            whole = [len(self._whole(key)) for key in self.here if key[0] == test]
+            if whole and max(whole) < pairs.PAIRS:
                 said.setdefault(f"not compared: {{}}: {why}", []).append(test)
+            elif whole:
+                only = f"compared by {max(whole)} pairs of {self.against.pairs}: {{}}: in pair {self.apart_in[test]}"
+                said.setdefault(f"{only} {why}", []).append(test)
         for key in self.here:
             for pair, why in self._dropped(key).items() if key[0] not in self.apart else ():
                 if self.there.get(key) and len(self._whole(key)) >= pairs.PAIRS:
@@ -135,10 +161,11 @@ class Sides:
 
     def _whole(self, key: Key) -> list[int]:
         """The pairs of which both sides can be compared."""
+        last = self.complete
         if key[0] in self.apart:
-            return []
+            last = min(last, self.apart_in.get(key[0], 1) - 1)
         dropped = self._dropped(key)
-        return [pair for pair in range(1, self.complete + 1) if pair not in dropped]
+        return [pair for pair in range(1, last + 1) if pair not in dropped]
 
     def _dropped(self, key: Key) -> dict[int, str]:
         """The pairs of which one side is missing, or was measured somewhere else, and why."""

@@ -212,7 +212,8 @@ class Launcher:
             environ = side.move.environ(without_repository(environ), self._path, str(cwd))
             root = side.move.path(str(self._config.rootpath))
             arguments = [f"--rootdir={root}", *(self._moved(side.move, argument) for argument in arguments)]
-            options["continue_on_collection_errors"] = True
+            # Which tests run is named, whatever their markers were there.
+            options |= {"continue_on_collection_errors": True, "keyword": "", "markexpr": "", "deselect": None}
         request = {
             "path": self._path,
             "argv": sys.argv[:1],
@@ -254,10 +255,15 @@ class Launcher:
 
     def _moved(self, move: Move, argument: str) -> str:
         """An argument for the other revision's process, whose current folder is another one."""
-        place, ids, rest = argument.partition("::")
-        path = self._config.invocation_params.dir / place
-        if place and not place.startswith("-") and path.exists() and not move.holds(str(path)):
-            return f"{os.path.abspath(path)}{ids}{rest}"
+        option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+        place, ids, rest = value.partition("::")
+        here = self._config.invocation_params.dir
+        if place and not place.startswith("-") and (here / place).exists():
+            path = os.path.abspath(here / place)
+            if not move.holds(path):
+                return argument if option else f"{path}{ids}{rest}"
+            if not move.holds(str(here)):  # where a folder that stays calls it something else
+                return f"{option}{equals}{move.path(path)}{ids}{rest}"
         return move.text(argument)
 
 
@@ -485,7 +491,7 @@ class Outlet:
         self.parent = int(request["parent"])
         self.side = _read_side(request["side"]) if request["side"] is not None else None
         self._narrowed = False
-        """Whether the arguments name tests, not only modules."""
+        """Whether the arguments leave out tests of the modules that they name."""
         self.calibrations = {id: Calibration(**found) for id, found in request["calibrations"].items()}
 
     # what the session tells
@@ -563,6 +569,7 @@ class Outlet:
     def pytest_cmdline_parse(self) -> Generator[None, pytest.Config | None, pytest.Config | None]:
         config = yield
         if config is not None:
+            self._narrowed = any(getattr(config.option, name, None) for name in ("keyword", "markexpr", "deselect"))
             for name, value in self._options.items():
                 if hasattr(config.option, name):
                     setattr(config.option, name, value)

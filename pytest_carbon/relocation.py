@@ -7,8 +7,10 @@ What lies in a virtual environment inside of the repository is not the repositor
 
 from __future__ import annotations
 
+import ast
 import configparser
 import contextlib
+import json
 import os
 import re
 import sys
@@ -20,6 +22,8 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 INSTRUMENT = "pytest_carbon"
 """Measures both sides, and is the same for both, also where the repository is its own."""
@@ -83,7 +87,8 @@ class Move:
         """The environment variables, with those moved by which Python and pytest find things.
 
         ``path`` is the ``sys.path`` of the working tree. What packages installed in development mode have put there,
-        processes that the tests start find through ``PYTHONPATH``.
+        processes that the tests start find through ``PYTHONPATH``. Any other that names what is in the other checkout,
+        too, as CI systems name the working tree, means it.
         """
         own = environ.get("PYTHONPATH", "")
         entries = self.entries(own.split(os.pathsep)) if own else []
@@ -97,7 +102,14 @@ class Move:
             moved["PYTEST_ADDOPTS"] = self.text(environ["PYTEST_ADDOPTS"])
         if "PWD" in environ:
             moved["PWD"] = cwd
+        for name in environ.keys() - {"HOME", "PYTHONPATH", "PYTEST_ADDOPTS", "PWD"}:
+            moved[name] = os.pathsep.join(self._there(entry) for entry in environ[name].split(os.pathsep))
         return moved
+
+    def _there(self, path: str) -> str:
+        """Where a path lies in the other checkout, if it does: a cache that git ignores, or a socket, is not there."""
+        moved = self.path(path)
+        return moved if os.path.exists(moved) else path
 
     # in the process itself
 
@@ -230,15 +242,20 @@ def refusal(move: Move, base: bool, label: str, sources: Mapping[str, Sequence[s
 def own_packages(top: Path, tracked: Collection[str]) -> dict[str, list[str]]:
     """The packages of the projects that a repository holds, and the folders of it, from its root on, in which they are.
 
-    A project's packages are those that its distribution installs, by the names in pyproject.toml and setup.cfg, and
-    the one that is called as it is.
+    A project's packages are those that its distribution installs, by the names in pyproject.toml, setup.cfg and
+    setup.py, or by where pip has it from, and the one that is called as it is.
     """
     tops: set[str] = set()
     for file in tracked:
-        if PurePosixPath(file).name in ("pyproject.toml", "setup.cfg"):
+        if PurePosixPath(file).name in ("pyproject.toml", "setup.cfg", "setup.py"):
             for name in _names(top / file):
                 tops.add(re.sub(r"[-.]+", "_", name))
-                tops |= _installed_by(name)
+                with contextlib.suppress(metadata.PackageNotFoundError, OSError, ValueError):
+                    tops |= _installed_by(metadata.distribution(name))
+    for distribution in metadata.distributions():
+        with contextlib.suppress(OSError, ValueError):
+            if _comes_from(distribution, top):
+                tops |= _installed_by(distribution)
     tops.discard(INSTRUMENT)
     found: dict[str, set[str]] = {}
     for file in tracked:
@@ -254,24 +271,34 @@ def _names(file: Path) -> list[str]:
     """Of the project that a file describes; none where it describes none, or cannot be read."""
     try:
         text = file.read_text("utf-8")
+        if file.name == "setup.py":
+            calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+            given = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "name"]
+            return [node.value for node in given if isinstance(node, ast.Constant) and isinstance(node.value, str)]
         if file.name == "setup.cfg":
             config = configparser.ConfigParser(interpolation=None)
             config.read_string(text)
             return [config["metadata"]["name"]]
         content = tomllib.loads(text)
         found = [content.get("project", {}).get("name"), content.get("tool", {}).get("poetry", {}).get("name")]
-    except (AttributeError, OSError, ValueError, KeyError, configparser.Error):
+    except (AttributeError, OSError, RecursionError, SyntaxError, ValueError, KeyError, configparser.Error):
         return []
     return [name for name in found if isinstance(name, str)]
 
 
-def _installed_by(name: str) -> set[str]:
-    """The packages of an installed distribution, by its name."""
-    with contextlib.suppress(metadata.PackageNotFoundError, OSError, ValueError):
-        distribution = metadata.distribution(name)
-        listed = distribution.read_text("top_level.txt")
-        if listed is not None:
-            return set(listed.split())
-        firsts = {PurePosixPath(str(file)).parts[0] for file in distribution.files or () if file.suffix == ".py"}
-        return {first.removesuffix(".py") for first in firsts if first.removesuffix(".py").isidentifier()}
-    return set()
+def _comes_from(distribution: metadata.Distribution, top: Path) -> bool:
+    """Whether pip installed a distribution from a folder, or a wheel, of the repository."""
+    form = json.loads(distribution.read_text("direct_url.json") or "{}")
+    source = form.get("url") if isinstance(form, dict) else None
+    if not isinstance(source, str) or not source.startswith("file://"):
+        return False
+    return Path(url2pathname(urlsplit(source).path)).resolve().is_relative_to(top)
+
+
+def _installed_by(distribution: metadata.Distribution) -> set[str]:
+    """The packages of an installed distribution."""
+    listed = distribution.read_text("top_level.txt")
+    if listed is not None:
+        return set(listed.split())
+    firsts = {PurePosixPath(str(file)).parts[0] for file in distribution.files or () if file.suffix == ".py"}
+    return {first.removesuffix(".py") for first in firsts if first.removesuffix(".py").isidentifier()}

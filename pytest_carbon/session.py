@@ -549,6 +549,8 @@ class CarbonSession:
         self._unmet({(test.key, m.name) for test, m in measured})
         if self._sides is not None:
             self._notes += self._sides.notes()
+            if (trouble := self._sides.trouble()) is not None and problem is None:
+                (self._notes if self._settings.gate == "warn" else self._problems).append(trouble)
         if self._shown[3:] and self._config.option.verbose <= 0:
             self._shown[2:] = [f"{len(self._shown) - 2} more limits are shown only, not enforced; -v lists them"]
         if left_out := self._fresh.left_out:
@@ -1450,14 +1452,15 @@ class _There:
             last = (report.longreprtext.strip().splitlines() or [""])[-1].strip()
             crash = getattr(getattr(report.longrepr, "reprcrash", None), "message", None)
             said = crash.splitlines()[0] if crash else last
-            self._sides.apart.setdefault(test, f"it failed {at} ({said})")
+            self._sides.part(test, f"it failed {at} ({said})", self._turns.pair, fails=True)
         elif report.skipped and not hasattr(report, "wasxfail"):
-            self._sides.apart.setdefault(test, f"it was skipped {at} ({_why_skipped(report)})")
+            self._sides.part(test, f"it was skipped {at} ({_why_skipped(report)})", self._turns.pair, fails=True)
 
     def done(self, test: str, measurements: Sequence[Measurement], mistaken: Sequence[str]) -> None:
         for m in measurements:
             if m.name in mistaken:
-                self._sides.apart.setdefault(test, f"at {self._sides.against.label} it was not measured: {m.failure}")
+                why = f"at {self._sides.against.label} it was not measured: {m.failure}"
+                self._sides.part(test, why, self._turns.pair, fails=True)
             else:
                 self._sides.there.setdefault((test, m.name), {})[self._turns.pair] = m
             self.calls_s += sum(each.duration_s for each in m.rounds)
@@ -1570,7 +1573,7 @@ class _TakingTurns(_Fresh):
         """Run tests of the other revision in one process; those that are left for another."""
         self._processes += 1
         self._there.brought_last = None
-        label, apart = self._revision.label, self.sides.apart
+        label = self._revision.label
         try:
             ending = self._launcher.run(
                 tests,
@@ -1594,11 +1597,12 @@ class _TakingTurns(_Fresh):
             if key in broken:
                 self._failed(key, "it could not be collected", broken[key])
             else:
-                apart.setdefault(key, f"it is not there at {label}")
+                self.sides.part(key, f"it is not there at {label}", self.pair)
         left: Sequence[str] = [key for key in ending.left if key not in ending.missing]
         why = ending.why
         if ending.exit is not None and ending.under_way is not None:
-            apart.setdefault(ending.under_way, f"it ended the run at {label} (pytest.exit: {ending.exit[0]})")
+            why_not = f"it ended the run at {label} (pytest.exit: {ending.exit[0]})"
+            self.sides.part(ending.under_way, why_not, self.pair, fails=True)
         elif ending.exit is not None or ending.stop:
             why = f"ended before it came to this test ({ending.exit[0] if ending.exit else ending.stop})"
         if why is not None:
@@ -1628,7 +1632,7 @@ class _TakingTurns(_Fresh):
 
     def _failed(self, key: str, why: str, output: str = "") -> None:
         if self._side is not None and self._side.base and key not in self._measures:
-            self.sides.apart[key] = why
+            self.sides.part(key, why, self.pair)
             self._run.note(f"{key}, {self._where}: {why}. It measures nothing, so nothing else comes of that")
             return
         self.sides.dead[key] = f"{self._where}: {why}"

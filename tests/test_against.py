@@ -121,17 +121,48 @@ def test_a_run_that_ended_early() -> None:
 
 @pytest.mark.parametrize("there", [True, False])
 def test_what_the_other_has_nothing_for_is_new(there: bool) -> None:
-    """Also where it failed there in a later pair only."""
+    """Also where it measured something before it failed."""
     found = filled(1.5, 1.0)
     if not there:
         found.there.clear()
         text = f"{LABEL} does not have this measurement: there is nothing to compare it with"
         assert judged(found)[0][KEY].reason == text
-    found.apart["test_a"] = f"it failed at {LABEL} (ValueError)"
+    found.part("test_a", f"it failed at {LABEL} (ValueError)", 1, fails=True)
     verdict = judged(found)[0][KEY]
     assert (verdict.status, verdict.change) == ("new", None)
     assert verdict.reason == f"it failed at {LABEL} (ValueError): there is nothing to compare it with"
     assert found.notes() == [f"not compared: test_a: it failed at {LABEL} (ValueError)"]
+
+
+def test_a_failure_there_in_a_later_pair_takes_back_no_verdict() -> None:
+    """What was measured in that pair, before it failed, does not count."""
+    found = filled(1.5, 1.0)
+    for pair in (5, 6, 7, 8):
+        found.there[KEY][pair] = measured(1.5)
+    found.part("test_a", f"it failed at {LABEL} (ValueError)", 5, fails=True)
+    found.part("test_a", "it failed again", 6, fails=True)
+    verdict = judged(found)[0][KEY]
+    assert (verdict.status, verdict.change) == ("regression", pytest.approx(0.5))
+    assert len(verdict.base_sessions) == 4
+    assert found.notes() == [f"compared by 4 pairs of 8: test_a: in pair 5 it failed at {LABEL} (ValueError)"]
+    assert found.trouble() is None
+
+
+def test_nothing_is_compared_though_the_other_has_it() -> None:
+    """Is no "no regression"; what the other revision does not have is none either, and nobody's trouble."""
+    found = filled()
+    found.part("test_a", f"it was skipped at {LABEL} (no weights)", 1, fails=True)
+    assert found.trouble() == (
+        f"nothing was compared with {LABEL}: test_a: it was skipped at {LABEL} (no weights). Make it run there: what"
+        " git does not know, as data that it ignores or a file that an installation writes, is in the working tree"
+        " alone; commit it, or keep it outside of the repository"
+    )
+    other = ("test_b", "call")
+    found.here[other] = found.there[other] = found.here[KEY]
+    assert found.trouble() is None
+    found = filled()
+    found.part("test_a", f"it is not there at {LABEL}", 1)
+    assert found.trouble() is None
 
 
 def test_a_failure_of_either_is_an_error() -> None:

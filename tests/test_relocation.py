@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -90,6 +91,14 @@ def test_environment_variables(tree: Path, move: Move, tmp_path: Path) -> None:
     assert move.environ({}, ["/usr/lib/site-packages"], "/there") == {}
 
 
+def test_variables_that_name_the_working_tree(tree: Path, move: Move, tmp_path: Path) -> None:
+    """Name the other checkout, where it has the place: not so a cache that git ignores, nor the home folder."""
+    (tmp_path / "other" / "data").mkdir()
+    environ = {"WORKSPACE": str(tree), "DATA": f"/a:{tree}/data/", "CACHE": f"{tree}/cache", "EMPTY": "", "WORD": "src"}
+    moved = {"WORKSPACE": str(tmp_path / "other"), "DATA": f"/a:{tmp_path}/other/data"}
+    assert move.environ(environ, [], "/there") == environ | moved
+
+
 def test_import_hooks(tree: Path, move: Move, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their tables move, as setuptools writes them and as editables does."""
     hook = ModuleType("__editable___pkg_finder")
@@ -162,12 +171,17 @@ def test_a_repositorys_own_packages(tree: Path) -> None:
     (tree / "pyproject.toml").write_text('[project]\nname = "the-model"\n', "utf-8")
     (tree / "sub").mkdir()
     (tree / "sub" / "setup.cfg").write_text("[metadata]\nname = iniconfig\n", "utf-8")
+    for name, text in (("d", "setup(name=NAME)"), ("e", "def (")):
+        (tree / name).mkdir()
+        (tree / name / "setup.py").write_text(text, "utf-8")
+    (tree / "setup.py").write_text("import setuptools\nsetuptools.setup(version='1', name='the.setup')\n", "utf-8")
     for name, text in (("a", "not toml"), ("b", "project = 1"), ("c", '[tool.poetry]\nname = "poem"')):
         (tree / name).mkdir()
         (tree / name / "pyproject.toml").write_text(text, "utf-8")
     tracked = {
         "pyproject.toml",
         "sub/setup.cfg",
+        *("setup.py", "d/setup.py", "e/setup.py", "the_setup/x.py"),
         *(f"{name}/pyproject.toml" for name in "abc"),
         "src/the_model/__init__.py",
         "sub/iniconfig/x.py",
@@ -175,4 +189,25 @@ def test_a_repositorys_own_packages(tree: Path) -> None:
         "tests/test_it.py",
         "the_model.txt",
     }
-    assert own_packages(tree, tracked) == {"the_model": ["src"], "iniconfig": ["sub"], "poem": ["c"]}
+    assert own_packages(tree, tracked) == {
+        "the_model": ["src"],
+        "iniconfig": ["sub"],
+        "poem": ["c"],
+        "the_setup": [""],
+    }
+
+
+@pytest.mark.parametrize("source", ["file://{}", "file://{}/dist/x-1-py3-none-any.whl", "https://example.org/x", "[]"])
+def test_packages_that_pip_installed_from_a_repository(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """Are its own, whatever the distribution is called, and whoever computes its name."""
+    info = tmp_path / "site" / "anything-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: anything\nVersion: 1\n", "utf-8")
+    (info / "RECORD").write_text("model/__init__.py,,\n", "utf-8")
+    url = source.format(str(tree).replace(" ", "%20"))
+    (info / "direct_url.json").write_text(url if source == "[]" else json.dumps({"url": url}), "utf-8")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    expected = {"model": ["src"]} if source.startswith("file") else {}
+    assert own_packages(tree.resolve(), {"setup.py", "src/model/__init__.py"}) == expected

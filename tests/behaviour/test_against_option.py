@@ -226,6 +226,56 @@ def test_every_kind_of_verdict(project: Project) -> None:
         assert word not in shown
 
 
+def test_markers_of_the_other_revision_select_nothing(project: Project) -> None:
+    """``-m`` and ``-k`` say which tests of the working tree are compared: by name, whatever was their marker there."""
+    (project.path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\naddopts = -m 'not slow'\n", "utf-8")
+    project.commit(test_it=COST, model="COST = 2.0")
+    project.write(test_it=COST.replace("@pytest", "@pytest.mark.gpu\n@pytest"), model="COST = 3.0")
+    for select in (("-m", "gpu"), ("-k", "gpu")):
+        run = project.run(*select)
+        assert (run.ret, run.status("test_it")) == (1, "regression")
+
+
+def test_nothing_is_compared(project: Project) -> None:
+    """As all tests are skipped there, for want of what git ignores: the run is not green, but with ``warn``."""
+    needs = (
+        "import pathlib\n{}\npytestmark = pytest.mark.skipif(not pathlib.Path('weights.so').exists(), reason='none')\n"
+    )
+    head, _, body = COST.partition("from model")
+    project.commit(test_it=needs.format(head) + f"from model{body}", model="COST = 2.0")
+    project.write(weights="")
+    (project.path / "weights.so").touch()
+    run = project.run()
+    assert (run.ret, run.status("test_it")) == (1, "new")
+    told = (
+        f"nothing was compared with {project.label()}: test_it.py::test_it: it was skipped at {project.label()} (none)"
+    )
+    assert f"ERROR: {told}" in run.text
+    assert any(note.startswith(told) for note in run.report["notes"])
+    run = project.run("--carbon-gate=warn")
+    assert run.ret == 0
+    assert told in run.text
+
+
+def test_called_from_outside_of_the_repository(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With paths from the folder that it was called in: the other revision's are its own."""
+    project.commit(test_it=COST, model="COST = 2.0")
+    project.write(model="COST = 3.0")
+    monkeypatch.chdir(project.path.parent)
+    name = project.path.name
+    run = project.run(f"--rootdir={name}", f"{name}/test_it.py::test_it", f"--carbon-json={name}/report.json")
+    assert (run.ret, run.status("test_it")) == (1, "regression")
+
+
+def test_a_variable_that_names_the_working_tree(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As CI systems set one: what the other revision reads through it is its own."""
+    monkeypatch.setenv("WORKSPACE", str(project.path))
+    read = "import os, pathlib\nCOST = float(pathlib.Path(os.environ['WORKSPACE'], 'cost.py').read_text())"
+    project.commit(test_it=COST, model=read, cost="2.0")
+    project.write(cost="3.0")
+    assert project.run().status("test_it") == "regression"
+
+
 def test_no_report_of_it_can_be_accepted(project: Project) -> None:
     """Into baselines, which it has not seen."""
     project.commit(test_it=COST, model="COST = 2.0")

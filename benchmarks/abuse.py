@@ -14,14 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import select
 import signal
 import tempfile
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,6 +29,7 @@ import pytest
 import scipy.special  # noqa: F401
 
 import pytest_carbon.session  # noqa: F401
+from benchmarks.report import write_results
 from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.quiet import quiet_codecarbon
@@ -218,30 +217,28 @@ def main(argv: list[str] | None = None) -> int:
     met = not any(each.errors for _, each in tallies)
     print("\neach time the old or the new" if met else "\nnot each time the old or the new")
     if options.json:
-        report = {
-            "benchmark": "abuse",
-            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "command": f"python -m benchmarks.abuse --kills {options.kills}",
-            "python": platform.python_version(),
-            "cores": os.cpu_count(),
-            "tests": MODULES * TESTS,
-            "modules": MODULES,
-            "baselines": {
-                kind: {
-                    "kills": each.kills,
-                    "old": each.old,
-                    "new": each.new,
-                    "else": each.half,
-                    "while_recording": each.in_recording,
-                    "finished_by_the_next": each.finished_by_the_next,
-                    "errors": each.errors,
-                }
-                for kind, each in tallies
+        write_results(
+            options.json,
+            "abuse",
+            f"python -m benchmarks.abuse --kills {options.kills}",
+            {
+                "tests": MODULES * TESTS,
+                "modules": MODULES,
+                "baselines": {
+                    kind: {
+                        "kills": each.kills,
+                        "old": each.old,
+                        "new": each.new,
+                        "else": each.half,
+                        "while_recording": each.in_recording,
+                        "finished_by_the_next": each.finished_by_the_next,
+                        "errors": each.errors,
+                    }
+                    for kind, each in tallies
+                },
+                "met": met,
             },
-            "met": met,
-        }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        )
     return 0 if met else 1
 
 

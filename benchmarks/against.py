@@ -15,24 +15,21 @@ tolerance.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
-import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
+from benchmarks.report import made_by, write_results
 from pytest_carbon.gate import POWER, PRIOR_FREEDOM, PRIOR_SPREAD, SUITE, learn_prior, upper_t
 from pytest_carbon.pairs import drift_terms, fit_pairs, order
 
@@ -275,20 +272,17 @@ def main(argv: list[str] | None = None) -> int:
     duration_s = time.perf_counter() - started
     print(f"{len(missed)} of {sum('met' in row for row in rows)} bars missed; {duration_s:.0f} s")
     if options.json:
-        report = {
-            "benchmark": "against",
-            "simulated": True,
-            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "command": "python -m benchmarks.against " + " ".join(sys.argv[1:] if argv is None else argv),
-            "seed": options.seed,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "duration_s": round(duration_s, 1),
-            "rows": rows,
-        }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_results(
+            options.json,
+            "against",
+            made_by("against", argv),
+            {
+                "simulated": True,
+                "seed": options.seed,
+                "duration_s": round(duration_s, 1),
+                "rows": rows,
+            },
+        )
     return 1 if missed else 0
 
 

@@ -14,14 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+
+from benchmarks.report import write_results
 
 TESTS, SUSPECTS, SESSIONS = 40, 8, 2
 MOST = 0.10
@@ -119,25 +119,22 @@ def main(argv: list[str] | None = None) -> int:
     print(f"the same two sessions by themselves: {alone_s:.1f} s")
     print(f"{more:+.1%} (at most {MOST:+.0%}); median of {len(runs)} runs; load average {os.getloadavg()[0]:.1f}")
     if options.json:
-        report = {
-            "benchmark": "confirmation",
-            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "command": "python -m benchmarks.confirmation",
-            "python": platform.python_version(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg(),
-            "tests": TESTS,
-            "suspects": SUSPECTS,
-            "sessions": SESSIONS,
-            "confirming_s": confirming_s,
-            "alone_s": alone_s,
-            "more": more,
-            "more_at_most": MOST,
-            "met": more <= MOST,
-            "runs": runs,
-        }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_results(
+            options.json,
+            "confirmation",
+            "python -m benchmarks.confirmation",
+            {
+                "tests": TESTS,
+                "suspects": SUSPECTS,
+                "sessions": SESSIONS,
+                "confirming_s": confirming_s,
+                "alone_s": alone_s,
+                "more": more,
+                "more_at_most": MOST,
+                "met": more <= MOST,
+                "runs": runs,
+            },
+        )
     return 0 if more <= MOST else 1
 
 

@@ -25,24 +25,21 @@ when a GPU is starved.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from benchmarks.report import made_by, write_results
 from pytest_carbon.gate import Candidate, judge, suspect
 from pytest_carbon.records import Key, Record, SessionScore, Verdict
 
@@ -426,20 +423,17 @@ def main(argv: list[str] | None = None) -> int:
     duration_s = time.perf_counter() - started
     print(f"\n{len(missed)} of {sum('met' in row for row in rows)} bars missed; {duration_s:.0f} s")
     if options.json:
-        report = {
-            "benchmark": "gate",
-            "simulated": True,
-            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "command": "python -m benchmarks.gate " + " ".join(sys.argv[1:] if argv is None else argv),
-            "seed": options.seed,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "duration_s": round(duration_s, 1),
-            "rows": rows,
-        }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_results(
+            options.json,
+            "gate",
+            made_by("gate", argv),
+            {
+                "simulated": True,
+                "seed": options.seed,
+                "duration_s": round(duration_s, 1),
+                "rows": rows,
+            },
+        )
     return 1 if missed else 0
 
 

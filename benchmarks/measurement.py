@@ -14,7 +14,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -23,9 +22,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from benchmarks.report import made_by, write_results
 
 IDLE_W, LOAD_W = 70.0, 300.0
 WIDTHS_S = (0.005, 0.02, 0.1, 0.5)
@@ -336,18 +336,19 @@ def main() -> None:
     coverage = sum(abs(r["error"]) <= r["reported_error"] * (1 + r["error"]) for r in ours) / len(ours)
     show(rows, coverage, len(ours))
     if args.json is not None:
-        report = {
-            "what": "simulated NVML counter; worst relative error against the energy commanded",
-            "command": "python -m benchmarks.measurement " + " ".join(sys.argv[1:]),
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
-            "duration_s": time.perf_counter() - begun_s,
-            "coverage_of_95_percent_error": coverage,
-            "windows": len(ours),
-            "table": rows,
-            "runs": results,
-        }
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_results(
+            args.json,
+            "measurement",
+            made_by("measurement"),
+            {
+                "what": "simulated NVML counter; worst relative error against the energy commanded",
+                "duration_s": time.perf_counter() - begun_s,
+                "coverage_of_95_percent_error": coverage,
+                "windows": len(ours),
+                "table": rows,
+                "runs": results,
+            },
+        )
 
 
 if __name__ == "__main__":

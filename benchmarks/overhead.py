@@ -12,7 +12,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import random
 import resource
 import statistics
@@ -21,11 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from itertools import repeat
 from pathlib import Path
 from typing import Any
+
+from benchmarks.report import made_by, write_results
 
 MOST_CALL_S = 2e-6
 MOST_WATCHER = 0.03
@@ -185,16 +185,17 @@ def main() -> None:
         cpu_ms, error_ms, wall_ms = (s[key] * 1e3 for key in ("cpu_s", "cpu_error_s", "wall_s"))
         print(f"  {name:20}{cpu_ms:10.1f} ± {error_ms:.1f} ms CPU, {wall_ms:.1f} ms wall")
     if args.json is not None:
-        report = {
-            "what": "cost of measuring; simulated GPU",
-            "command": "python -m benchmarks.overhead " + " ".join(sys.argv[1:]),
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
-            "cost_s_per_call": costs,
-            "watcher_share_of_a_core": shares,
-            "start_up_s": starts,
-        }
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_results(
+            args.json,
+            "overhead",
+            made_by("overhead"),
+            {
+                "what": "cost of measuring; simulated GPU",
+                "cost_s_per_call": costs,
+                "watcher_share_of_a_core": shares,
+                "start_up_s": starts,
+            },
+        )
 
 
 if __name__ == "__main__":

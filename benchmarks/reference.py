@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,15 +24,14 @@ import tempfile
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 
 from benchmarks.gate import BATCHES, FALSE_ALARMS, TOLERANCE
+from benchmarks.report import made_by, write_results
 from pytest_carbon.gate import Candidate, judge
 from pytest_carbon.records import REFERENCE, Key, Record, SessionScore
 from simulation import SimulatedGpu, SimulatedNvml, build
@@ -293,21 +291,18 @@ def main(argv: list[str] | None = None) -> int:
     duration_s = time.perf_counter() - started
     print(f"\n{len(missed)} of {len(rows)} rows miss the bar of {BAR:.1%}; {duration_s:.0f} s")
     if options.json:
-        report = {
-            "benchmark": "reference",
-            "simulated": True,
-            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "command": "python -m benchmarks.reference " + " ".join(sys.argv[1:] if argv is None else argv),
-            "seed": options.seed,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "duration_s": round(duration_s, 1),
-            "cost": costs,
-            "rows": rows,
-        }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_results(
+            options.json,
+            "reference",
+            made_by("reference", argv),
+            {
+                "simulated": True,
+                "seed": options.seed,
+                "duration_s": round(duration_s, 1),
+                "cost": costs,
+                "rows": rows,
+            },
+        )
     return 1 if missed else 0
 
 

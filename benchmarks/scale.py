@@ -21,10 +21,10 @@ import sys
 import tempfile
 import time
 import uuid
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import write_results
 from pytest_carbon.baselines import decide, open_store
 from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.baselines.files import collector_waits
@@ -217,25 +217,23 @@ def main(argv: list[str] | None = None) -> int:
     print(f"\n{'both bars met' if met else 'a bar was missed'}; {platform.python_implementation()} ", end="")
     print(f"{platform.python_version()}, {os.cpu_count()} cores")
     if options.json:
-        report = {
-            "benchmark": "scale",
-            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "command": f"python -m benchmarks.scale{f' --baseline {where}' if options.baseline else ''}",
-            "python": platform.python_version(),
-            "cores": os.cpu_count(),
-            "measurements": MEASUREMENTS,
-            "batches": BATCHES,
-            "where": where,
-            "seconds": {step: best[step] for step in (*STEPS, "total")},
-            "seconds_at_most": MOST_S,
-            "recorded": best["recorded"],
-            "memory_mb": memory_mb,
-            "memory_mb_at_most": MOST_MB,
-            "met": met,
-            "runs": runs,
-        }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_results(
+            options.json,
+            "scale",
+            f"python -m benchmarks.scale{f' --baseline {where}' if options.baseline else ''}",
+            {
+                "measurements": MEASUREMENTS,
+                "batches": BATCHES,
+                "where": where,
+                "seconds": {step: best[step] for step in (*STEPS, "total")},
+                "seconds_at_most": MOST_S,
+                "recorded": best["recorded"],
+                "memory_mb": memory_mb,
+                "memory_mb_at_most": MOST_MB,
+                "met": met,
+                "runs": runs,
+            },
+        )
     return 0 if met else 1
 
 

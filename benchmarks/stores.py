@@ -16,17 +16,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import write_results
 from benchmarks.scale import ENVIRONMENT, GPU, MODULES, tests
 from pytest_carbon.baselines import open_store
 from pytest_carbon.records import Record
@@ -196,20 +195,17 @@ def main(argv: list[str] | None = None) -> int:
     met = all(each["opening_s"] <= each["opening_s_at_most"] for each in found)
     print(f"\n{'all bars met' if met else 'a bar was missed'}; load average {os.getloadavg()[0]:.1f}")
     if options.json:
-        report = {
-            "benchmark": "stores",
-            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "command": f"python -m benchmarks.stores{' --baseline=postgresql+psycopg://…' * (len(places) > 2)}",
-            "python": platform.python_version(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg(),
-            "sessions": count,
-            "tests": len(tests()),
-            "baselines": found,
-            "met": met,
-        }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_results(
+            options.json,
+            "stores",
+            f"python -m benchmarks.stores{' --baseline=postgresql+psycopg://…' * (len(places) > 2)}",
+            {
+                "sessions": count,
+                "tests": len(tests()),
+                "baselines": found,
+                "met": met,
+            },
+        )
     return 0 if met else 1
 
 

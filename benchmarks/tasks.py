@@ -12,18 +12,17 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
-import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from benchmarks.report import made_by, write_results
 
 MOST_OVERHEAD = 0.02
 MOST_OVERHEAD_S = 50e-6
@@ -174,17 +173,18 @@ def main() -> None:
             f"{pair['change_error']:.2%} ({pair['environment']})"
         )
     if args.json is not None:
-        report = {
-            "what": "the study's tasks on a processor",
-            "command": "python -m benchmarks.tasks " + " ".join(sys.argv[1:]),
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
-            "collect_s": collected["seconds"],
-            "small_suite": small,
-            "overheads": rows,
-            "random_against_checkpoint": pair,
-        }
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_results(
+            args.json,
+            "tasks",
+            made_by("tasks"),
+            {
+                "what": "the study's tasks on a processor",
+                "collect_s": collected["seconds"],
+                "small_suite": small,
+                "overheads": rows,
+                "random_against_checkpoint": pair,
+            },
+        )
 
 
 if __name__ == "__main__":

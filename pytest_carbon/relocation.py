@@ -65,7 +65,9 @@ class Move:
             if each == root:
                 return ""
             if each.startswith(root.rstrip(os.sep) + os.sep):
-                return None if _is_installed(root, each) else os.path.relpath(each, root)
+                inside = os.path.relpath(each, root)
+                installed = _is_installed(root, each) and not os.path.lexists(os.path.join(self.to, inside))
+                return None if installed else inside
         return None
 
     def holds(self, file: str) -> bool:

@@ -44,6 +44,12 @@ def test_what_is_the_trees_moves(tree: Path, move: Move, tmp_path: Path) -> None
     assert move.entries(["", f"{tree}/src", "/usr"]) == ["", f"{tmp_path}/other/src", "/usr"]
 
 
+def test_a_folder_of_the_repository_that_is_called_as_installed_ones(tree: Path, move: Move, tmp_path: Path) -> None:
+    """As a vendored ``site-packages`` moves: the other checkout has it, too, and would run this one's."""
+    (tmp_path / "other" / "vendor" / "site-packages").mkdir(parents=True)
+    assert move.path(f"{tree}/vendor/site-packages") == f"{tmp_path}/other/vendor/site-packages"
+
+
 def test_symbolic_links(tree: Path, tmp_path: Path) -> None:
     """A tree is known by the name that the user has for it, too; a link that leads out of it is in it."""
     link = tmp_path / "link"

@@ -117,21 +117,30 @@ class Sides:
                 ended = f"the run ended before a pair of sessions was complete, so it was not compared with {label}"
                 return replace(verdict, status="inconclusive", reason=ended)
             return replace(verdict, status="new", reason=f"{label} does not have this measurement: {nothing}")
-        text = f"not compared with {label}: {len(self._whole(key))} of {self.against.pairs} pairs can be, and 2 must"
+        return replace(verdict, status="inconclusive", reason=f"not compared with {label}: {self._too_few(key)}")
+
+    def _too_few(self, key: Key) -> str:
+        """Why so few pairs of what both measured can be compared."""
+        text = f"{len(self._whole(key))} of {self.against.pairs} pairs can be, and 2 must"
         why = "; ".join(dict.fromkeys(self._dropped(key).values()))
-        return replace(verdict, status="inconclusive", reason=f"{text}: {why}" if why else text)
+        return f"{text}: {why}" if why else text
 
     def trouble(self) -> str | None:
         """Why nothing at all was compared, though the other revision has it; None where something was."""
-        failing = sorted({key[0] for key in self.here if key[0] in self.failing})
-        if not failing or any(len(self._whole(key)) >= pairs.PAIRS for key in self.here):
+        if any(len(self._whole(key)) >= pairs.PAIRS for key in self.here):
             return None
-        more = f" and {len(failing) - 1} more" if failing[1:] else ""
-        return (
-            f"nothing was compared with {self.against.label}: {failing[0]}{more}: {self.apart[failing[0]]}. Make it run"
-            " there: what git does not know, as data that it ignores or a file that an installation writes, is in the"
-            " working tree alone; commit it, or keep it outside of the repository"
-        )
+        measured = [key for key, found in self.here.items() if any(m.sessions for m in found.values())]
+        text = f"nothing was compared with {self.against.label}: "
+        if failing := sorted({test for test, _ in measured if test in self.failing}):
+            return (
+                f"{text}{_few(failing, 1)}: {self.apart[failing[0]]}. Make it run there: what git does not know, as"
+                " data that it ignores or a file that an installation writes, is in the working tree alone; commit it,"
+                " or keep it outside of the repository"
+            )
+        both = [key for key in measured if self.there.get(key) and key[0] not in self.apart]
+        if both and self.complete >= pairs.PAIRS:
+            return f"{text}{_few(sorted(map(_label, both)), 1)}: {self._too_few(both[0])}"
+        return None
 
     def notes(self) -> list[str]:
         """Sentences for the end of the run: what was not compared, and why."""
@@ -143,9 +152,15 @@ class Sides:
             elif whole:
                 only = f"compared by {max(whole)} pairs of {self.against.pairs}: {{}}: in pair {self.apart_in[test]}"
                 said.setdefault(f"{only} {why}", []).append(test)
-        for key in self.here:
-            for pair, why in self._dropped(key).items() if key[0] not in self.apart else ():
-                if self.there.get(key) and len(self._whole(key)) >= pairs.PAIRS:
+        for key in self.here if self.complete else ():
+            if key[0] in self.apart or key[0] in self.dead:
+                continue
+            if not self.there.get(key):
+                said.setdefault(f"not compared: {{}}: {self.against.label} does not have it", []).append(_label(key))
+            elif len(self._whole(key)) < pairs.PAIRS:
+                said.setdefault(f"not compared: {{}}: {self._too_few(key)}", []).append(_label(key))
+            else:
+                for pair, why in self._dropped(key).items():
                     said.setdefault(f"pair {pair} is not compared of {{}}: {why}", []).append(_label(key))
         if self.differing:
             text = f"the test itself differs from that of {self.against.label}, and may be why its calls do: {{}}"
@@ -203,5 +218,5 @@ def _label(key: Key) -> str:
     return key[0] if key[1] == "call" else f"{key[0]} · {key[1]}"
 
 
-def _few(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if labels[3:] else "")
+def _few(labels: Sequence[str], most: int = 3) -> str:
+    return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if labels[most:] else "")

@@ -160,6 +160,16 @@ def test_nothing_is_compared_though_the_other_has_it() -> None:
     other = ("test_b", "call")
     found.here[other] = found.there[other] = found.here[KEY]
     assert found.trouble() is None
+    found = filled(pairs=2)
+    found.there[KEY] = {pair: measured(1.0, "elsewhere") for pair in (1, 2)}
+    why = f"0 of 2 pairs can be, and 2 must: it was measured in another environment at {LABEL} (here → elsewhere)"
+    assert found.trouble() == f"nothing was compared with {LABEL}: test_a: {why}"
+    assert found.notes() == [f"not compared: test_a: {why}"]
+    found.complete = 1
+    assert found.trouble() is None
+    found.complete, found.there = 2, {}
+    assert found.trouble() is None
+    assert found.notes() == [f"not compared: test_a: {LABEL} does not have it"]
     found = filled()
     found.part("test_a", f"it is not there at {LABEL}", 1)
     assert found.trouble() is None

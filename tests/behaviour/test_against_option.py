@@ -364,7 +364,7 @@ def test_nothing_that_the_other_has(project: Project) -> None:
 
 
 def test_another_environment_there(project: Project) -> None:
-    """Is said, and not compared."""
+    """Is said, and not compared; where nothing else is, the run is not green."""
     limited = BATTERY.replace('"Battery")', '"Battery", float(open("limit.py").read()[2:]))')
     (project.space.parent / "battery.py").write_text(limited, "utf-8")
     project.commit(test_it=COST, model="COST = 2.0", limit="# 700")
@@ -377,6 +377,8 @@ def test_another_environment_there(project: Project) -> None:
         f" at {project.label()} (same GPU, power limit 500 W → 700 W)"
     )
     assert run.report["environment"]["id"] == "1x-battery-500w-gpu"
+    assert run.ret == 1
+    assert f"ERROR: nothing was compared with {project.label()}: test_it.py::test_it: 0 of 2 pairs can be" in run.text
 
 
 # --- what goes wrong there -------------------------------------------------------------------------

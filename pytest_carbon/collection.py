@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.session import test_id
+from pytest_carbon.session import measures, test_id
 
 
 class _Collector:
@@ -35,6 +35,7 @@ class _Collector:
         config = session.config
         here = config.invocation_params.dir
         self._content["tests"] = sorted({test_id(item) for item in session.items})
+        self._content["measuring"] = sorted({test_id(item) for item in session.items if measures(item)})
         self._content["root"] = str(config.rootpath.resolve())
         self._content["places"] = [str((here / arg).resolve()) for arg in config.args]
         self._content["part"] = [arg for arg in config.args if "::" in arg]

@@ -191,14 +191,14 @@ class CarbonSession:
     @pytest.hookimpl(tryfirst=True)  # the terminal asks for the line below in this hook
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if self._outlet is not None:
-            self._outlet.select(session.items, test_id, _measures)
+            self._outlet.select(session.items, test_id, measures)
         # --last-failed leaves out what passed without a word to the hook above
         if getattr(self._config.option, "lf", False) or any("::" in arg for arg in self._config.args):
             self._selected = True
         for item in session.items:
             key = test_id(item)
             self._collected.add(key)
-            if _measures(item):
+            if measures(item):
                 marked = item.get_closest_marker(options.MARKER) is not None
                 self._tests[key] = _Test(item, key, options.budgets_of(item), marked)
                 self._pace.add(key, item.stash.get(WEIGHT, 1.0))
@@ -1009,7 +1009,8 @@ class CarbonSession:
             terminalreporter.write_line(f"ERROR: {problem}", red=True, bold=True)
 
 
-def _measures(item: pytest.Item) -> bool:
+def measures(item: pytest.Item) -> bool:
+    """Whether a test measures anything."""
     return item.get_closest_marker(options.MARKER) is not None or "carbon" in getattr(item, "fixturenames", ())
 
 

@@ -188,6 +188,8 @@ class Collected:
     """Those that skipped themselves: their tests are neither there nor gone."""
     places: tuple[Path, ...]
     """The folders and files where it looked."""
+    measuring: frozenset[str] | None = None
+    """The tests that measure something; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,10 +273,14 @@ def renames(known: Collection[str], old: str, new: str) -> dict[str, str]:
 
     Raises :class:`UsageProblem` for an id that has no records, or cannot have any.
     """
+    if old == new:
+        raise UsageProblem(f"{old!r} is its name already: give the one that it has now.")
     if old.endswith("::") != new.endswith("::"):
         raise UsageProblem(
             f"{old!r} and {new!r}: write :: at the end of both, to rename what stands below, or of neither."
         )
+    if new == REFERENCE:
+        raise UsageProblem(f"{new!r} is what the reference workload is kept by (--carbon-reference), and is no test.")
     if leads_out(new) or not new.partition("::")[0]:
         raise UsageProblem(f"{new!r} can have no baseline: its id leads out of the root dir, or names no module.")
     found = {test: new + test[len(old) :] for test in sorted(known) if _is(test, old)}

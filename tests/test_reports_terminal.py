@@ -39,6 +39,7 @@ from pytest_carbon.reports.terminal import (
     Stored,
     failure,
     junit_properties,
+    numbers,
     progress,
     summary,
     waiting,
@@ -215,6 +216,12 @@ def test_quiet_shows_what_does_not_pass_and_one_sentence() -> None:
         "  tests/test_image.py::TestSegment::test_masks has no baseline (record one with",
         "  --carbon-record)",
     ]
+
+
+def test_several_of_a_status_are_named_as_such() -> None:
+    """As people say it."""
+    found: list[Status] = ["pass", "regression", "regression", "error", "error", "improvement", "new", "new"]
+    assert numbers(found) == "2 errors, 2 regressions, 1 improvement, 2 new, 1 pass"
 
 
 def test_quiet_and_all_well_is_one_line() -> None:

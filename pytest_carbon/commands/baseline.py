@@ -243,7 +243,8 @@ def _prune(given: argparse.Namespace) -> int:
     if not found.tests:
         print(f"No baseline in {location} is of a test that is gone.")
         return OK
-    news = renamed([(test, "") for test in found.tests], [(test, "") for test in sorted(collected.tests - tests)])
+    measuring = collected.tests if collected.measuring is None else collected.measuring
+    news = renamed([(test, "") for test in found.tests], [(test, "") for test in sorted(measuring - tests)])
     print(f"Gone: {len(found.tests):,} of the {_number(len(tests), 'test')} that have a baseline.")
     for test in found.tests[:_MOST_NAMES]:
         print(f"  {test}: {_records(stored, test)}")
@@ -334,6 +335,7 @@ def _collect(arguments: Sequence[str]) -> Collected:
         modules=frozenset(content["modules"]) | {test.partition("::")[0] for test in content["tests"]},
         skipped=frozenset(content["skipped"]),
         places=tuple(map(Path, content["places"])),
+        measuring=frozenset(content["measuring"]),
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from pytest_carbon import gate
 from pytest_carbon.compare import Comparison, Part, Row, Side, label
 from pytest_carbon.records import Key, Status, Verdict
+from pytest_carbon.reports.terminal import numbers
 from pytest_carbon.reports.text import (
     UNKNOWN,
     Column,
@@ -73,12 +73,7 @@ def _code(branch: str | None, commit: str | None, dirty: bool | None) -> str:
 
 
 def _tally(rows: Sequence[Row]) -> str:
-    found = Counter(row.verdict.status for row in rows)
-    return ", ".join(
-        f"{count(number)} {status}{'s' * (number != 1 and status in ('error', 'regression', 'improvement'))}"
-        for status in get_args(Status)
-        if (number := found[status])
-    )
+    return numbers([row.verdict.status for row in rows])
 
 
 def _compared(part: Part) -> str:
@@ -102,11 +97,11 @@ def _missing(part: Part) -> Iterator[tuple[str, Sequence[Key]]]:
     yield "in BASE from HEAD's own session only", part.own
 
 
-def _weak(part: Part) -> str | None:
-    """The sentence of the weakest comparison, where it is too weak."""
+def _weak(part: Part) -> tuple[str, str] | None:
+    """The weakest comparison, and the sentence of it, where it is too weak."""
     rows = sorted(part.rows, key=lambda row: -(row.verdict.detectable_change or 0))
     sentence = gate.weak(rows[0].verdict) if rows else None
-    return f"too weak: {label(rows[0].key)}: {sentence}" if sentence else None
+    return (label(rows[0].key), sentence) if sentence else None
 
 
 def _rule(comparison: Comparison) -> str:
@@ -151,7 +146,7 @@ def text(comparison: Comparison, *, verbose: bool = False, width: int = 80, asci
         sentences = [part.suite.moved, _compared(part)]
         sentences += [f"{row.verdict.status}: {label(row.key)}: {reason}" for row, reason in _reasons(part)]
         sentences += [f"{what}: {_names(keys, part)}" for what, keys in _missing(part) if keys]
-        for sentence in [*sentences, _weak(part)]:
+        for sentence in [*sentences, "too weak: {}: {}".format(*weak) if (weak := _weak(part)) else None]:
             lines += page.wrap(sentence) if sentence else []
     for note in [*comparison.notes, _rule(comparison)]:
         lines += page.wrap(note)
@@ -265,7 +260,7 @@ def _comment(comparison: Comparison, most: int) -> str:
             lines.append(f"- and {count(len(rest))} more, as in the table")
         lines += [f"- {what}: {_spans(keys, part)}" for what, keys in _missing(part) if keys]
         if weak := _weak(part):
-            lines.append(f"- {_plain(weak)}")
+            lines.append(f"- too weak: {_code_span(weak[0])}: {_plain(weak[1])}")
     lines += [f"- {_plain(note)}" for note in comparison.notes]
     lines += ["", f"<sub>{_plain(_rule(comparison))}.</sub>"]
     return "\n".join(lines) + "\n"

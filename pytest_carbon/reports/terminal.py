@@ -477,8 +477,17 @@ def _compared(rows: list[_Row], result: SessionResult, not_run: Sequence[Key] | 
         text += f" with {against.label}, {pairs} pairs of sessions, side by side"
     if tally and rows:
         found = [row.verdict.status for row in rows]
-        text += f" ({', '.join(f'{count(found.count(s))} {s}' for s in get_args(Status) if s in found)})"
+        text += f" ({numbers(found)})"
     return f"{text}: {'; '.join(reasons)}" if reasons else text
+
+
+def numbers(found: Sequence[Status]) -> str:
+    """``1 error, 2 regressions, 5 pass``."""
+    several = {"error": "errors", "regression": "regressions", "improvement": "improvements"}
+    by_status = {status: found.count(status) for status in get_args(Status) if status in found}
+    return ", ".join(
+        f"{count(n)} {several.get(status, status) if n != 1 else status}" for status, n in by_status.items()
+    )
 
 
 def _who(rows: list[_Row]) -> str:

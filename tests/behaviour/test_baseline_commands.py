@@ -318,6 +318,8 @@ def test_prune_says_first_and_deletes_then(project: FileStore) -> None:
 def test_prune_looks_for_a_new_name(project: FileStore) -> None:
     """A rename keeps what a deletion loses."""
     Path("tests/test_new.py").write_text("def test_z(): pass\n")
+    assert "renamed?" not in carbon("baseline", "prune").out  # it measures nothing
+    Path("tests/test_new.py").write_text("def test_z(carbon): pass\n")
     assert (
         "    renamed? pytest-carbon baseline rename tests/test_old.py::test_z tests/test_new.py::test_z"
         in carbon("baseline", "prune").lines
@@ -543,6 +545,8 @@ def test_a_renamed_test_is_compared(run_carbon: CarbonRunner, pytester: pytest.P
         ),
         (X, "/etc/test_m.py::test_x", "'/etc/test_m.py::test_x' can have no baseline: "),
         (X, "", "'' can have no baseline: "),
+        (X, X, f"{X!r} is its name already: give the one that it has now."),
+        (X, "pytest-carbon", "'pytest-carbon' is what the reference workload is kept by (--carbon-reference), and"),
     ],
 )
 def test_a_rename_that_would_lose_or_mix_something_is_refused(

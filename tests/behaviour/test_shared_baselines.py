@@ -123,7 +123,7 @@ def test_recorded_compared_red_accepted_green(shown: Any, pytester: pytest.Pytes
     work(pytester, 6.0)
     run = shown("-vv", "--showlocals", "-rA")
     assert run.outcomes() == {"failed": 1}
-    assert f"in {DatabaseUrl(url)} ({ENVIRONMENT})" in run.text.replace("- ", "-")
+    assert says(run, f"in {DatabaseUrl(url)} ({ENVIRONMENT})")
     assert f"--carbon-baseline={DatabaseUrl(url)}" in run.text.replace("'", "").replace("\\", "")
 
     assert shown("--carbon-accept").outcomes() == {"passed": 1}
@@ -436,7 +436,7 @@ def test_several_sessions_are_recorded_at_once(shown: Any, pytester: pytest.Pyte
     work(pytester, 2.0)
     run = shown("--carbon-record", "--carbon-sessions=3")
     assert run.outcomes() == {"passed": 1}
-    assert f"recorded 1 measurement, 3 sessions each, in {DatabaseUrl(url)} ({ENVIRONMENT})" in run.text
+    assert says(run, f"recorded 1 measurement, 3 sessions each, in {DatabaseUrl(url)} ({ENVIRONMENT})")
     assert "with 1 batch the gate sees changes of" in run.text
     assert len({record.session for record in stored(url)}) == 3
     run = shown("--carbon-sessions=2")

@@ -387,11 +387,11 @@ def _follow(
     ending = Ending()
     left = dict.fromkeys(tests)
     trouble: list[tuple[str, str]] = []
-    finished = False
+    finished = begun = False
     for message in running.messages(limit_s):
         match message:
             case {"begin": test}:
-                ending.under_way = test
+                ending.under_way, begun = test, True
                 left.pop(test, None)
                 listener.begun(test)
             case {"report": data, "test": test}:
@@ -420,7 +420,12 @@ def _follow(
                 ending.sources, ending.others = sources, tuple(others)
     ending.left = tuple(left)
     status = running.process.returncode
-    if running.overdue:
+    if running.overdue and not begun:
+        ending.why = (
+            f"was still starting and collecting after {limit_s:g} s (--carbon-session-timeout; give it longer) and was"
+            " ended"
+        )
+    elif running.overdue:
         ending.why = f"had brought back nothing for {limit_s:g} s (--carbon-session-timeout) and was ended"
     elif status < 0:
         ending.why = f"was killed by {_name(-status)}"

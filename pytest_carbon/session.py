@@ -1319,8 +1319,7 @@ class _Fresh:
         why = f"could not measure: {ending.refused}" if ending.refused is not None else ending.why
         if why is not None:
             dead = [ending.under_way] if ending.under_way is not None else left if len(left) == len(tests) else []
-            for key in dead:
-                self._failed(key, f"the process that measured it {why}", ending.output)
+            self._all_failed(dead, f"the process that measured it {why}", ending.output)
             if not dead:  # no test's own error, and still what a run in one process would have died of
                 self._run.trouble(f"{self._where}: the process {why}, while none of its tests ran")
             left = [key for key in left if key not in dead]
@@ -1408,6 +1407,13 @@ class _Fresh:
             for name, value in state.items():
                 setattr(test, name, value)
             self._before = None
+
+    def _all_failed(self, keys: Sequence[str], why: str, output: str) -> None:
+        """Tests that one process did not bring to their end: what it printed is told once."""
+        for key in keys:
+            told = output if key == keys[0] else ""
+            elsewhere = f"; what it printed last is in the report of {keys[0]}" if output and not told else ""
+            self._failed(key, why + elsewhere, told)
 
     def _failed(self, key: str, why: str, output: str = "") -> None:
         """A test whose process did not bring it to its end."""
@@ -1608,8 +1614,7 @@ class _TakingTurns(_Fresh):
             why = f"ended before it came to this test ({ending.exit[0] if ending.exit else ending.stop})"
         if why is not None:
             dead = [ending.under_way] if ending.under_way is not None else left if len(left) == len(tests) else []
-            for key in dead:
-                self._failed(key, f"the process that measured it {why}", ending.output)
+            self._all_failed(dead, f"the process that measured it {why}", ending.output)
             if not dead:
                 self._run.trouble(f"{self._where}: the process {why}, while none of its tests ran")
             left = [key for key in left if key not in dead]

@@ -373,8 +373,28 @@ def test_a_process_that_cannot_begin(run_carbon: CarbonRunner, pytester: pytest.
     assert run.outcomes() == {"failed": 2}
     assert run.status("test_one") == run.status("test_two") == "error"
     assert "the process that measured it could not collect it. Its last output: test_it.py: " in run.text
-    assert "AssertionError: only once" in run.text
+    assert run.text.count("AssertionError: only once") == 1
+    assert "could not collect it; what it printed last is in the report of test_it.py::test_one" in run.text
     assert "nearest" not in run.text
+
+
+def test_a_process_that_does_not_begin_in_time(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """No test is blamed for what came before the first."""
+    pytester.makepyfile(
+        test_it="""
+        import time
+        from battery import draw
+        from counting import number
+        if number("collected") > 1: time.sleep(100)
+        def test_one(carbon): carbon(draw, 1.0)
+        """
+    )
+    run = run_carbon("--carbon-sessions=2", "--carbon-session-timeout=4")
+    assert run.status("test_one") == "error"
+    assert (
+        "the process that measured it was still starting and collecting after 4 s (--carbon-session-timeout; give it"
+        " longer) and was ended"
+    ) in run.text
 
 
 def test_ids_that_are_not_the_same_in_every_process(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

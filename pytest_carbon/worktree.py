@@ -367,7 +367,10 @@ def _is_left_behind(path: str) -> bool:
     import psutil
 
     try:
-        created = psutil.Process(int(owner["pid"])).create_time()
+        process = psutil.Process(int(owner["pid"]))
+        if process.status() == psutil.STATUS_ZOMBIE:  # in a container often nobody waits for it
+            return True
+        created = process.create_time()
     except psutil.NoSuchProcess:
         return True
     except psutil.Error:

@@ -348,6 +348,19 @@ def test_the_next_run_takes_away_what_a_killed_one_left(nested: Path, space: Pat
         assert nothing_left(repository, space)
 
 
+def test_a_process_that_nobody_waited_for_is_gone() -> None:
+    """As in a container, whose first process often waits for none but its own."""
+    import psutil
+
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as dead:
+        process = psutil.Process(dead.pid)
+        name = f"{worktree._PREFIX}{dead.pid}-{round(process.create_time())}-{worktree._process_space()}-x"
+        assert not worktree._is_left_behind(name)
+        dead.kill()
+        os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
+        assert worktree._is_left_behind(name)
+
+
 def test_a_number_that_another_process_has_now(repo: Path, space: Path) -> None:
     """Tells by when that one began; that of a container says nothing here."""
     pid, created, others = worktree._name().removeprefix(worktree._PREFIX).split("-")[:3]

@@ -82,7 +82,7 @@ def test_quiet_shows_what_does_not_pass(run_carbon: CarbonRunner) -> None:
     run = run_carbon("-q", "--tb=no")
     rows = [line for line in run.lines if line.endswith(("REGRESSION", "OVER-BUDGET", "  pass", "  new"))]
     assert [row.split()[-1] for row in rows] == ["REGRESSION", "REGRESSION", "OVER-BUDGET"]
-    assert "carbon: compared 4 of 5 (1 over-budget, 2 regression, 2 pass): " in run.text
+    assert "carbon: compared 4 of 5 (1 over-budget, 2 regressions, 2 pass): " in run.text
     assert "measuring cost" not in run.text
     assert not any(line.startswith("=") for line in run.lines if "carbon" in line)
 

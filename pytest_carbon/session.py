@@ -497,6 +497,7 @@ class CarbonSession:
                 held = [(test, *self._held(test, m)) for test in ran for m in self._merged(test)]
                 verdicts, self._suites = self._judge([(m.environment, candidate) for _, m, candidate in held])
                 self._tell_both(firsts, held, verdicts)
+        self._tell_part(ran)
         measured = [(test, m) for test, m, _ in held]
         pairs: dict[str, list[tuple[Measurement, Verdict]]] = {}
         for test, m in measured:
@@ -642,6 +643,20 @@ class CarbonSession:
         sides = self._sides
         found = [merged(each) if sides is None else sides.measurement((test.key, name)) for name, each in names.items()]
         return [m if m.environment else replace(m, environment=self._brought.environment.id) for m in found]
+
+    def _tell_part(self, tests: Sequence[_Test]) -> None:
+        """Say which names a test measured in some of its sessions only."""
+        told = []
+        for test in tests if self._sides is None else ():
+            found = test.found or {}
+            most = max(map(len, found.values()), default=0)
+            told += [
+                f"{test.key if name == 'call' else f'{test.key} · {name}'} ({len(each)} of {most})"
+                for name, each in found.items()
+                if len(each) < most
+            ]
+        if told:
+            self._notes.append(f"measured in some of the sessions only, and judged by those: {listing(told, 10)}")
 
     def _environment(self, id: str) -> Environment:
         assert self._brought is not None

@@ -151,6 +151,26 @@ def test_what_fails_in_one_session_fails(run_carbon: CarbonRunner, pytester: pyt
     assert {r["test"] for r in records(pytester.path)} == {"test_it.py::test_good"}
 
 
+def test_a_name_of_some_sessions_only_is_told(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """It is judged by the sessions that have it; that of all is not named."""
+    pytester.makepyfile(
+        test_it="""
+        from battery import draw
+        from counting import number
+
+        def test_names(carbon):
+            carbon.run(draw, (1.0,), name="always")
+            if number("names") != 2:
+                carbon.run(draw, (1.0,), name="at times")
+        """
+    )
+    run = run_carbon("--carbon-sessions=3")
+    said = "measured in some of the sessions only, and judged by those: test_it.py::test_names · at times (2 of 3)"
+    assert said in run.text
+    assert "always (" not in run.text
+    assert len(run.measurement("test_names", "at times")["sessions"]) == 2
+
+
 def test_what_is_skipped_in_one_session_is_judged_by_the_others(
     run_carbon: CarbonRunner, pytester: pytest.Pytester
 ) -> None:

@@ -1259,15 +1259,21 @@ class _Fresh:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         """``--carbon-sessions``: every test, in every process."""
+        if not self._takes_over(session):
+            return None
+        self._run_all(session, list(self._tests), self._settings.sessions, "session")
+        return True
+
+    def _takes_over(self, session: pytest.Session) -> bool:
+        """Whether there is something to measure; then all that was collected runs in fresh processes."""
         self._measures = set(self._run.measuring)
         broken = session.testsfailed and not self._config.option.continue_on_collection_errors
         if not self._measures or self._config.option.collectonly or broken:
-            return None
+            return False
         for item in session.items:
             key = test_id(item)
             self._tests[key] = self._run.measuring.get(key) or _Test(item, key, (), False)
             self._tests[key].found = {}
-        self._run_all(session, list(self._tests), self._settings.sessions, "session")
         return True
 
     def again(self, session: pytest.Session, tests: Sequence[_Test], calibrations: Mapping[str, Calibration]) -> None:
@@ -1518,14 +1524,8 @@ class _TakingTurns(_Fresh):
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
-        self._measures = set(self._run.measuring)
-        broken = session.testsfailed and not self._config.option.continue_on_collection_errors
-        if not self._measures or self._config.option.collectonly or broken:
+        if not self._takes_over(session):
             return None
-        for item in session.items:
-            key = test_id(item)
-            self._tests[key] = self._run.measuring.get(key) or _Test(item, key, (), False)
-            self._tests[key].found = {}
         before = worktree.fingerprint(self._revision)
         try:
             with _ended_in_order(), worktree.checked_out(self._revision) as tree:

@@ -17,9 +17,11 @@ pytest_plugins = ["pytester"]
 
 os.environ.pop("CI", None)  # where it is set, what is suspect is measured again: a test that wants that says so
 
-# The first example pays for imports, and CI machines stall: how long one takes says nothing here.
-hypothesis.settings.register_profile("no-deadline", deadline=None)
-hypothesis.settings.load_profile("no-deadline")
+# The first example pays for imports, and CI machines stall: how long one takes says nothing here. The examples are the
+# same in every run, so that a build turns red for a change; `--hypothesis-profile=explore` looks for new ones.
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="module")

@@ -95,9 +95,10 @@ def test_counter_shows_the_sampled_energy_of_the_newest_visible_tick(make, gpu, 
     sim = make(gpu)
     steps = play(sim, plan)
     at_s = steps[-1][0] + after_s
-    tick = math.floor((at_s - gpu.latency_s - gpu.phase_s) / gpu.period_s)
-    if abs((at_s - gpu.latency_s - gpu.phase_s) / gpu.period_s - tick) < 1e-4:
-        tick = -1  # on the very edge, where the last bit decides
+    periods = (at_s - gpu.latency_s - gpu.phase_s) / gpu.period_s
+    tick = math.floor(periods)
+    if abs(periods - round(periods)) < 1e-4:
+        tick = -1  # a hair before an edge or after it the last bit decides
 
     def sampled_j(start_s: float) -> float:
         on_s = gpu.period_s * gpu.sampled_fraction

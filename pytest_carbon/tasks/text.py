@@ -93,7 +93,7 @@ class QuestionAnswering(TextTask):
 
 
 class SentenceSimilarity(TextTask):
-    """Two sentences, one forward pass over both; the cosine of their mean vectors, from -1 to 1."""
+    """Two sentences, one forward pass over both; the cosine of their mean vectors (-1 to 1) when it is looked at."""
 
     def prepare(self, samples: Sequence[Sample]) -> Inputs:
         inputs = self.tokenised([sentence for sample in samples for sentence in sample["sentences"]])
@@ -114,11 +114,12 @@ class SentenceSimilarity(TextTask):
     def finish(self, inputs: Inputs, outputs: Any) -> Result:
         from torch.nn.functional import cosine_similarity
 
-        if set(inputs.more) == {2}:
-            cosines = cosine_similarity(outputs[0::2], outputs[1::2])
-            return Result(cosines.tolist)
-        groups = outputs.split(inputs.more)  # a sentence alone, or more than two: each against the first
-        return Result(lambda: [cosine_similarity(g[:1], g[1:] if len(g) > 1 else g).tolist() for g in groups])
+        def cosine(vectors: Any) -> Any:
+            """The pair's; of one sentence, or of more than two, those of each with the first."""
+            found = cosine_similarity(vectors[:1], vectors[1:] if len(vectors) > 1 else vectors).tolist()
+            return found[0] if len(vectors) == 2 else found
+
+        return Result(lambda: [cosine(vectors) for vectors in outputs.split(inputs.more)])
 
 
 def masked(text: str, mask: str) -> str:

@@ -109,12 +109,15 @@ class PostgresServer:
                     raise RuntimeError((self._folder / "log").read_text("utf-8", "replace")) from None
                 time.sleep(0.05)
 
-    def kill(self) -> None:
-        """``kill -9``, the server and all that it started."""
+    def kill(self, *, alone: bool = False) -> None:
+        """``kill -9``, the server and all that it started; or it ``alone``, which the others outlive until they see it.
+
+        They are gone afterwards.
+        """
         assert self._process is not None
         server = psutil.Process(self._process.pid)
         everyone = [server, *server.children(recursive=True)]
-        for process in everyone:
+        for process in everyone[: 1 if alone else None]:
             try:
                 process.kill()
             except psutil.NoSuchProcess:

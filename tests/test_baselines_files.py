@@ -21,7 +21,7 @@ from stored import record
 
 import pytest_carbon
 from pytest_carbon.baselines import files
-from pytest_carbon.baselines.files import FileStore, module_file
+from pytest_carbon.baselines.files import AGAIN, FileStore, module_file
 from pytest_carbon.records import BaselineError, Calibration, Environment, Gpu, Record, UsageProblem
 
 HOST = Environment(
@@ -891,7 +891,7 @@ def test_a_recording_that_was_interrupted_and_may_not_be_finished(
                 read()
             assert message(error) == (
                 "a recording into carbon-baselines was interrupted in the middle, and cannot be finished: cannot write"
-                " carbon-baselines: Permission denied. Nothing was recorded. Give this user the right to, or name"
+                " carbon-baselines: Permission denied. Nothing was changed. Give this user the right to, or name"
                 " another directory with --carbon-baseline."
             )
     whole = recording.read_text()
@@ -920,8 +920,8 @@ def test_a_full_disk_is_said(store: FileStore, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(BaselineError) as error:
         store.append(HOST, [record(session="s2")])
     assert message(error) == (
-        "cannot write carbon-baselines: No space left on device. Nothing was recorded. "
-        "Give this user the right to, or name another directory with --carbon-baseline."
+        f"cannot write carbon-baselines: No space left on device. Nothing was recorded. {AGAIN}"
+        "Make room there, or name another directory with --carbon-baseline."
     )
     assert [path for path in Path().rglob("*") if path.is_file()] == [MODULE]
     assert MODULE.read_bytes() == before
@@ -951,15 +951,16 @@ def unprivileged(store: FileStore) -> Any:
 @pytest.mark.usefixtures("unprivileged")
 def test_a_directory_that_may_not_be_written_is_said(store: FileStore) -> None:
     """Before the run as well as after it; what is there can still be read."""
-    for use in (
-        store.check_writable,
-        lambda: store.append(HOST, [record(session="s2")]),
-        lambda: store.keep_calibration(HOST.id, Calibration(1.0)),
+    for use, done in (
+        (store.check_writable, "Nothing was recorded. "),
+        (lambda: store.append(HOST, [record(session="s2")]), f"Nothing was recorded. {AGAIN}"),
+        (lambda: store.keep_calibration(HOST.id, Calibration(1.0)), "Nothing was changed. "),
+        (lambda: store.rename({record().test: None}), "Nothing was changed. "),
     ):
         with pytest.raises(BaselineError) as error:
             use()
         assert message(error) == (
-            "cannot write carbon-baselines: Permission denied. Nothing was recorded. "
+            f"cannot write carbon-baselines: Permission denied. {done}"
             "Give this user the right to, or name another directory with --carbon-baseline."
         )
     assert everything(store) == {record()}
@@ -983,11 +984,11 @@ def test_a_directory_below_a_file_cannot_be_written(store: FileStore) -> None:
     """The path leads through a file: said before the run."""
     Path("file").write_text("")
     below = FileStore(Path("file/carbon-baselines"))
-    for use in (below.check_writable, lambda: below.append(HOST, [record()])):
+    for use, again in ((below.check_writable, ""), (lambda: below.append(HOST, [record()]), AGAIN)):
         with pytest.raises(BaselineError) as error:
             use()
         assert message(error) == (
-            "cannot write file/carbon-baselines: Not a directory. Nothing was recorded. "
+            f"cannot write file/carbon-baselines: Not a directory. Nothing was recorded. {again}"
             "Give this user the right to, or name another directory with --carbon-baseline."
         )
     assert below.load(HOST.id) == {}

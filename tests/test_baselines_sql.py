@@ -523,7 +523,8 @@ CHECK = (
     " or name another place with --carbon-baseline."
 )
 LATER_ON = (
-    "Nothing was recorded, and nothing is ever stored twice: the run's report (--carbon-json) can be accepted later."
+    "Nothing was recorded. Do it again later (a run by what --carbon-json wrote: pytest-carbon baseline accept"
+    " REPORT.json); nothing is ever stored twice."
 )
 
 
@@ -564,6 +565,7 @@ def test_a_user_who_may_only_read(postgres: PostgresServer) -> None:
         text = refusal(*call)
         assert "permission denied for table carbon_environment" in text
         assert text.endswith(f". {recorded} {remedy}")
+    assert refusal(reader.rename, {record().test: None}).endswith(f". Nothing was changed. {remedy}")
     new = SqlStore(DatabaseUrl(f"{url}?options=-cdefault_transaction_read_only%3Don"))
     assert "read-only transaction" in refusal(new.check_writable)
 

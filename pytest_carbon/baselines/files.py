@@ -45,6 +45,11 @@ FORMAT = "pytest-carbon-baseline/1"
 CALIBRATION_FORMAT = "pytest-carbon-calibration/1"
 GIT_ATTRIBUTES = "carbon-baselines/**/*.jsonl merge=union"
 """The line for ``.gitattributes`` with which git merges baselines without conflicts."""
+AGAIN = (
+    "Do it again later (a run by what --carbon-json wrote: pytest-carbon baseline accept REPORT.json); nothing is ever"
+    " stored twice. "
+)
+"""What is to be done where something could not be recorded."""
 
 _RESTORE = "Restore it from version control, or delete it and record anew with --carbon-record."
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
@@ -699,7 +704,7 @@ class FileStore:
                 if wrong := wrong_field(record._asdict()):
                     raise BaselineError(f"nothing was recorded, because of {_of(record)}: {wrong}.")
         if new:
-            with self._writing():
+            with self._writing("recorded"):
                 self._record(new)
 
     def _record(self, new: Sequence[tuple[Path, str, Sequence[Record]]]) -> None:
@@ -919,14 +924,14 @@ class FileStore:
         """Nothing: all that is in a directory counts."""
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, what: str = "changed") -> Iterator[None]:
         try:
             _make_folder(self._directory)
             with _locked(self._directory):
                 self._finish()
                 yield
         except OSError as error:
-            raise _refused("write", self._directory, error) from error
+            raise _refused("write", self._directory, error, what) from error
 
     def _folder(self, environment_id: str) -> Path:
         if environment_id.startswith(".") or _folder_name(environment_id) != environment_id:
@@ -1057,10 +1062,13 @@ def _bytes_of(path: Path) -> bytes | None:
         raise _refused("read", path, error) from error
 
 
-def _refused(verb: str, path: Path, error: OSError | str) -> BaselineError:
+def _refused(verb: str, path: Path, error: OSError | str, what: str | None = None) -> BaselineError:
+    """``what``: was to be done when it failed; None: it was only asked whether it could be."""
     reason = error if isinstance(error, str) else error.strerror or str(error)
-    remedy = "Nothing was recorded. " if verb == "write" else ""
+    done = f"Nothing was {what or 'recorded'}. " if verb == "write" else ""
+    done += AGAIN if what == "recorded" else ""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return BaselineError(
-        f"cannot {verb} {_shown(path)}: {reason}. {remedy}Give this user the right to, "
+        f"cannot {verb} {_shown(path)}: {reason}. {done}{'Make room there' if full else 'Give this user the right to'}, "
         "or name another directory with --carbon-baseline."
     )

@@ -50,6 +50,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.baselines.files import (
+    AGAIN,
     FIELDS,
     NUMBERS,
     Wrong,
@@ -319,7 +320,7 @@ class SqlStore:
                 if wrong := wrong_field(record._asdict()) or _unstorable(record):
                     raise BaselineError(f"nothing was recorded, because of {_of(record)}: {wrong}.")
         if new:
-            with self._writing() as connection:
+            with self._writing("recorded") as connection:
                 for environment, records in new:
                     self._append(connection, environment, records)
 
@@ -507,9 +508,12 @@ class SqlStore:
                     yield connection if self._version(connection) else None
 
     @contextmanager
-    def _writing(self, *, keep: bool = True) -> Iterator[Connection]:
-        """A transaction on tables that are there, and up to date; taken back at its end where it is not kept."""
-        progress = ["asked"] if keep else []
+    def _writing(self, what: str = "changed", *, keep: bool = True) -> Iterator[Connection]:
+        """A transaction on tables that are there, and up to date; taken back at its end where it is not kept.
+
+        ``what`` a user whom it fails reads: whether that was done.
+        """
+        progress = [what] if keep else []
         with self._told("write", progress):
             if self._file is not None:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -577,12 +581,13 @@ class SqlStore:
         reason = reason.strip().partition("\n")[0].rstrip(".")
         for secret in self._secrets:
             reason = reason.replace(secret, "***")
-        recorded = ""
+        done = ""
         if progress:
-            recorded = "Whether it was recorded is not known" if "committing" in progress else "Nothing was recorded"
-            recorded += ", and nothing is ever stored twice: the run's report (--carbon-json) can be accepted later. "
+            what, *committing = progress
+            done = f"Whether it was {what} is not known. " if committing else f"Nothing was {what}. "
+            done += AGAIN if what == "recorded" else ""
         elif verb == "write":
-            recorded = "Nothing was recorded. "
+            done = "Nothing was recorded. "
         if code in ("42501", "25006") or "readonly" in reason or "may write" in reason:
             remedy = "Give this user the right to, or name another place with --carbon-baseline."
         elif "not a database" in reason or "malformed" in reason:
@@ -592,7 +597,7 @@ class SqlStore:
                 "See that the database runs, that its name, user and password are right, and that this machine may"
                 " connect to it; or name another place with --carbon-baseline."
             )
-        return BaselineError(f"cannot {verb} {self._url}: {reason}. {recorded}{remedy}")
+        return BaselineError(f"cannot {verb} {self._url}: {reason}. {done}{remedy}")
 
 
 def _engine(url: DatabaseUrl) -> tuple[Engine, list[str]]:

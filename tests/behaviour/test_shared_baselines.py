@@ -366,8 +366,8 @@ def gone():
     run = run_silent("--carbon-record", f"--carbon-baseline={url}")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     says = (
-        f'FATAL: database "{name}" does not exist. Nothing was recorded, and nothing is ever stored twice: the run\'s'
-        " report (--carbon-json) can be accepted later."
+        f'FATAL: database "{name}" does not exist. Nothing was recorded. Do it again later (a run by what --carbon-json'
+        " wrote: pytest-carbon baseline accept REPORT.json); nothing is ever stored twice."
     )
     assert says in run.errors
     assert says in run.text

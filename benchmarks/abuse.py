@@ -276,7 +276,7 @@ def _told(run: Run, suite: Suite, recorded: bool, tally: Tally) -> list[str]:
         wrong.append("does not say what could not be reached, and what to do")
     elif run.status == 4 and not (claims or refused):
         wrong.append("does not say whether it recorded")
-    if RECORDED in claims and not recorded or NOTHING in claims and recorded:
+    if (RECORDED in claims and not recorded) or (NOTHING in claims and recorded):
         wrong.append(f"says {claims}, and recorded is {recorded}")
     if run.report is not None:
         before = suite.everything()

@@ -1068,7 +1068,7 @@ def _refused(verb: str, path: Path, error: OSError | str, what: str | None = Non
     done = f"Nothing was {what or 'recorded'}. " if verb == "write" else ""
     done += AGAIN if what == "recorded" else ""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "Make room there" if full else "Give this user the right to"
     return BaselineError(
-        f"cannot {verb} {_shown(path)}: {reason}. {done}{'Make room there' if full else 'Give this user the right to'}, "
-        "or name another directory with --carbon-baseline."
+        f"cannot {verb} {_shown(path)}: {reason}. {done}{remedy}, or name another directory with --carbon-baseline."
     )

@@ -2,6 +2,7 @@
 
 BASE is what the gate calls the baseline: the records of a baseline, or a report as a baseline of one batch. HEAD is
 what it judges: a report, or the newest epoch of a baseline, taken as one batch of which each batch counts the same.
+Where both have a reference workload (``--carbon-reference``), that says what of a change is the machine's, as in a run.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import NamedTuple
 
-from pytest_carbon import baselines, environment, gate
+from pytest_carbon import baselines, environment, gate, reference
 from pytest_carbon.baselines import address
 from pytest_carbon.baselines.files import collector_waits, read_file
 from pytest_carbon.records import (
@@ -26,6 +27,7 @@ from pytest_carbon.records import (
     SessionResult,
     SessionScore,
     SuiteVerdict,
+    TestResult,
     UsageProblem,
     Verdict,
 )
@@ -48,7 +50,7 @@ class Side:
     """The report's run; None for baselines."""
     environments: Mapping[str, Environment]
     stored: Mapping[str, Mapping[Key, Sequence[Record]]]
-    """By environment: what has a figure, as a baseline has it."""
+    """By environment: what has a figure, as a baseline has it; a reference workload, too."""
     measured: Mapping[str, Mapping[Key, tuple[Measurement, Verdict]]]
     """By environment: everything that a report has; nothing of baselines."""
 
@@ -56,6 +58,11 @@ class Side:
         """What was measured or stored in one environment, in the order of the run."""
         known = {**self.measured.get(environment_id, {}), **self.stored.get(environment_id, {})}
         return [key for key in known if key[0] != REFERENCE]
+
+    def kernel(self, environment_id: str) -> Measurement | None:
+        """A report's reference workload in one environment."""
+        of_run = self.result.references if self.result else ()
+        return next((m for m, _ in of_run if m.environment == environment_id), None)
 
     def records(self, environments: Collection[str]) -> list[Record]:
         """What it has of some environments, oldest first."""
@@ -74,6 +81,17 @@ class Row(NamedTuple):
     """Their codes."""
 
 
+class Kernel(NamedTuple):
+    """The reference workload in one environment."""
+
+    row: Row | None
+    """On both sides; None where one has none that can be compared."""
+    why_not: str | None = None
+    """The sentence for that."""
+    doubts: tuple[str, ...] = ()
+    """Sentences."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One environment that both sides know."""
@@ -89,6 +107,8 @@ class Part:
     """What BASE has from HEAD's own session and from no other."""
     unmeasured: tuple[Key, ...] = ()
     """What could not be measured in BASE."""
+    kernel: Kernel | None = None
+    """None where neither side has a reference workload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +177,10 @@ def _of_report(place: str, result: SessionResult) -> Side:
             measured.setdefault(id, {})[key] = measurement, verdict
             if measurement.failure is None and _has_figures(measurement):
                 stored.setdefault(id, {})[key] = baselines.records_of(result, test, measurement)
+    for measurement, _ in result.references:
+        if measurement.failure is None and _has_figures(measurement):
+            records = baselines.records_of(result, TestResult(REFERENCE, "passed"), measurement)
+            stored.setdefault(measurement.environment, {})[REFERENCE, measurement.name] = records
     return Side(place, result, environments, stored, measured)
 
 
@@ -187,6 +211,7 @@ def _part(base: Side, head: Side, there: Environment, tolerance: float, false_al
     if not in_base or not in_head:
         return None
     candidates = [_candidate(base, head, there.id, key) for key in common]
+    workload = _reference(head, there.id, common)
     with collector_waits():
         verdicts, suite = gate.judge(
             candidates,
@@ -194,6 +219,7 @@ def _part(base: Side, head: Side, there: Environment, tolerance: float, false_al
             tolerance=tolerance,
             false_alarms=false_alarms,
             estimated=there.id.endswith("-estimated"),
+            reference=workload,
         )
     rows = [_row(candidate, verdicts[candidate.key], stored[candidate.key]) for candidate in candidates]
     known_base, known_head = set(in_base), set(in_head)
@@ -208,6 +234,7 @@ def _part(base: Side, head: Side, there: Environment, tolerance: float, false_al
         renamed=renamed(only_base, only_head),
         own=tuple(row.key for row in rows if row.verdict.status == "new"),
         unmeasured=tuple(key for key in in_head if key in known_base and key not in stored),
+        kernel=_kernel(base, head, there.id, workload, verdicts),
     )
 
 
@@ -242,14 +269,63 @@ def _as_one_batch(records: Sequence[Record]) -> tuple[SessionScore, ...]:
     """The batches of the newest epoch, each as if it had been a session: of these, a batch is the mean."""
     held = gate.baseline(records)
     assert held is not None
-    return tuple(
-        SessionScore(
-            f"HEAD, batch {number}",
-            geometric_mean(record.energy_j_per_call for record in batch),
-            geometric_mean(record.duration_s_per_call for record in batch),
-        )
-        for number, batch in enumerate(held.batches, 1)
+    return tuple(map(_as_session, held.batches))
+
+
+def _as_session(batch: Sequence[Record]) -> SessionScore:
+    """Batches of the same sessions are the same one."""
+    return SessionScore(
+        f"the batch of {sorted(record.session for record in batch)}",
+        geometric_mean(record.energy_j_per_call for record in batch),
+        geometric_mean(record.duration_s_per_call for record in batch),
     )
+
+
+def _reference(head: Side, id: str, common: Sequence[Key]) -> gate.Candidate | None:
+    """HEAD's reference workload as the gate takes it; of baselines, in the batches that stand for HEAD and have one."""
+    if head.result is not None:
+        found = head.kernel(id)
+        return reference.candidate(found) if found else None
+    of_head = head.stored.get(id, {})
+    key = max(
+        (key for key in of_head if key[0] == REFERENCE),
+        key=lambda key: max(record.created for record in of_head[key]),
+        default=None,
+    )
+    if key is None:
+        return None
+    taken = {record.session: record for record in of_head[key]}
+    sessions = {}
+    for each in common:
+        held = gate.baseline(of_head[each])
+        for batch in held.batches if held else ():
+            if all(record.session in taken for record in batch):
+                own = _as_session([taken[record.session] for record in batch])
+                sessions[own.session] = own
+    return gate.Candidate(key, tuple(sessions.values()), None) if sessions else None
+
+
+def _kernel(
+    base: Side, head: Side, id: str, workload: gate.Candidate | None, verdicts: Mapping[Key, Verdict]
+) -> Kernel | None:
+    """What both sides have of a reference workload, or why nothing is judged beside it."""
+    sides = [(name, side, side.kernel(id)) for name, side in (("BASE", base), ("HEAD", head))]
+    doubts = tuple(f"in {name}, {doubt.text}" for name, _, found in sides if found for doubt in found.doubts)
+    for name, _, found in sides:
+        if found and (failure := found.failure):
+            return Kernel(None, f"it could not be measured in {name} ({failure.rstrip('.')})", doubts)
+    names = [sorted(of for test, of in side.stored.get(id, {}) if test == REFERENCE) for _, side, _ in sides]
+    if not any(names):
+        return None
+    if workload is not None and (verdict := verdicts[workload.key]).change is not None:
+        row = _row(workload, verdict, base.stored[id][workload.key])
+        return Kernel(row, doubts=doubts)
+    if all(names) and not set(names[0]) & set(names[1]):
+        return Kernel(None, f"it is {listing(names[0])} in BASE and {listing(names[1])} in HEAD", doubts)
+    which = "BASE" if names[0] else "HEAD"
+    if all(names):
+        return Kernel(None, "BASE and HEAD do not both have it of the sessions that are compared", doubts)
+    return Kernel(None, f"only {which} has one (--carbon-reference)", doubts)
 
 
 def _row(candidate: gate.Candidate, verdict: Verdict, records: Sequence[Record]) -> Row:

@@ -1053,6 +1053,8 @@ def _of_machine(comparison: Comparison) -> str | None:
 
 def _beside_it(comparison: Comparison) -> str:
     beyond = _relative(comparison.beyond)
+    if abs(beyond) < 0.0005:
+        return "beside it this takes as much"
     return f"beside it this takes {_percent(beyond)} {'more' if beyond > 0 else 'less'}"
 
 

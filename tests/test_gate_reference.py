@@ -84,6 +84,8 @@ def test_a_machine_that_moved_is_not_the_code() -> None:
     assert verdict.machine
     assert verdict.change == pytest.approx(0.08)
     assert verdict.reference_change == pytest.approx(0.07)
+    (verdict,), _, _ = run([0.08], 0.08)
+    assert "is 8% up as well: the machine, not the code; beside it this takes as much, and the gate" in verdict.reason
     assert suite.machine == (
         "the machine itself is 7% up (reference workload): heat, clocks, a driver, a neighbour; each test is judged by "
         "what lies beyond that"

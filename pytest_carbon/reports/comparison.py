@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_carbon import gate
-from pytest_carbon.compare import Comparison, Part, Row, Side, label
+from pytest_carbon.compare import Comparison, Kernel, Part, Row, Side, label
 from pytest_carbon.records import Key, Status, Verdict
 from pytest_carbon.reports.terminal import numbers
 from pytest_carbon.reports.text import (
@@ -90,6 +90,26 @@ def _reasons(part: Part) -> Iterator[tuple[Row, str]]:
             yield row, row.verdict.reason
 
 
+def _beside(part: Part) -> Iterator[str]:
+    """What the reference workload took, or why nothing is judged beside it; what is in doubt about it."""
+    if part.kernel is None:
+        return
+    row, why_not, doubts = part.kernel
+    if row is not None:
+        before, after = _figures(row)
+        beyond = "; beyond: what each changed beyond that" if any(map(_beyond, part.rows)) else ""
+        yield f"reference workload: {before} in BASE, {after} in HEAD ({change(row.verdict.change)}){beyond}"
+    else:
+        yield f"reference workload: {why_not}, so it cannot tell the machine from the code"
+    yield from (f"doubt: reference workload: {doubt}" for doubt in doubts)
+
+
+def _beyond(row: Row) -> str:
+    """The change less what the machine did; nothing where that was not taken out."""
+    whole, machine = row.verdict.change, row.verdict.reference_change
+    return "" if whole is None or machine is None else change((1 + whole) / (1 + machine) - 1)
+
+
 def _missing(part: Part) -> Iterator[tuple[str, Sequence[Key]]]:
     yield "only in BASE", part.only_base
     yield "only in HEAD", part.only_head
@@ -143,7 +163,7 @@ def text(comparison: Comparison, *, verbose: bool = False, width: int = 80, asci
         if folded := _folded(part.rows, shown):
             lines += page.wrap(folded)
         lines.append("")
-        sentences = [part.suite.moved, _compared(part)]
+        sentences = [part.suite.moved, part.suite.machine, _compared(part), *_beside(part)]
         sentences += [f"{row.verdict.status}: {label(row.key)}: {reason}" for row, reason in _reasons(part)]
         sentences += [f"{what}: {_names(keys, part)}" for what, keys in _missing(part) if keys]
         for sentence in [*sentences, "too weak: {}: {}".format(*weak) if (weak := _weak(part)) else None]:
@@ -182,7 +202,10 @@ def _table(rows: Sequence[Row], page: Page) -> list[str]:
         Column("detects", [page.clean(_sees(row.verdict)) for row in rows]),
         Column("verdict", [_status(row.verdict) for row in rows], left=True),
     ]
-    for column in (figures[3], figures[0], figures[1]):  # a narrow terminal: what can be done without goes first
+    optional = [figures[3], figures[0], figures[1]]
+    if any(beyond := [page.clean(_beyond(row)) for row in rows]):
+        figures.insert(3, Column("beyond", beyond))
+    for column in optional:  # a narrow terminal: what can be done without goes first
         if _room(figures, page) < _LEAST_NAME:
             figures.remove(column)
     room = max(1, _room(figures, page))
@@ -246,14 +269,15 @@ def _comment(comparison: Comparison, most: int) -> str:
         changed = [row for row in part.rows if row.verdict.status != "pass"]
         same = [row for row in part.rows if row.verdict.status == "pass"]
         lines += ["", f"**{_code_span(part.environment.id)}**: {_plain(_compared(part))}"]
-        if part.suite.moved:
-            lines += ["", f"**{_plain(part.suite.moved)}.**"]
+        for moved in filter(None, (part.suite.moved, part.suite.machine)):
+            lines += ["", f"**{_plain(moved)}.**"]
         if changed:
             lines += ["", *_markdown_table(changed, most)]
         if same:
             lines += ["", f"<details><summary>{count(len(same))} pass</summary>", "", *_markdown_table(same, most)]
             lines += ["", "</details>"]
         lines.append("")
+        lines += [f"- {_plain(sentence)}" for sentence in _beside(part)]
         reasons = [f"- {_code_span(label(row.key))}: {_plain(reason)}" for row, reason in _reasons(part)]
         lines += reasons[:_MOST_REASONS]
         if rest := reasons[_MOST_REASONS:]:
@@ -267,7 +291,10 @@ def _comment(comparison: Comparison, most: int) -> str:
 
 
 def _markdown_table(rows: Sequence[Row], most: int) -> list[str]:
-    lines = ["| | per call | BASE | HEAD | change | detectable |", "|:-:|---|--:|--:|--:|--:|"]
+    titles = ["", "per call", "BASE", "HEAD", "change", "detectable"]
+    if machine := any(map(_beyond, rows)):
+        titles.insert(5, "beyond")
+    lines = [_cells(titles), f"|:-:|---|{'--:|' * (len(titles) - 2)}"]
     for row in rows[:most]:
         before, after = _figures(row)
         moved = change(row.verdict.change)
@@ -277,12 +304,17 @@ def _markdown_table(rows: Sequence[Row], most: int) -> list[str]:
             str(before),
             str(after),
             f"**{moved}**" if row.verdict.failed and moved != UNKNOWN else moved,
+            *([_beyond(row)] if machine else []),
             _sees(row.verdict),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(_cells(cells))
     if rest := rows[most:]:
-        lines.append(f"| | and {count(len(rest))} more | | | | |")
+        lines.append(_cells(["", f"and {count(len(rest))} more", *[""] * (len(titles) - 2)]))
     return lines
+
+
+def _cells(texts: Sequence[str]) -> str:
+    return "".join(f"| {text} " if text else "| " for text in texts) + "|"
 
 
 def _spans(keys: Sequence[Key], part: Part) -> str:
@@ -338,11 +370,28 @@ def _side(side: Side) -> dict[str, Any]:
     }
 
 
+def _reference(kernel: Kernel | None) -> dict[str, Any] | None:
+    if kernel is None:
+        return None
+    row = kernel.row
+    return {
+        "name": row and row.key[1],
+        "base_j_per_call": row and row.base_j,
+        "head_j_per_call": row and row.head_j,
+        "change": row and row.verdict.change,
+        "detectable_change": row and row.verdict.detectable_change,
+        "why_not": kernel.why_not,
+        "doubts": list(kernel.doubts),
+    }
+
+
 def _part(part: Part) -> dict[str, Any]:
     return {
         "environment": part.environment.id,
         "median_change": part.suite.median_change,
         "moved": part.suite.moved,
+        "machine": part.suite.machine,
+        "reference": _reference(part.kernel),
         "measurements": [
             {
                 "test": row.key[0],
@@ -355,6 +404,7 @@ def _part(part: Part) -> dict[str, Any]:
                 "duration_change": row.verdict.duration_change,
                 "power_change": row.verdict.power_change,
                 "detectable_change": row.verdict.detectable_change,
+                "reference_change": row.verdict.reference_change,
                 "base_batches": row.verdict.baseline_batches,
                 "base_sessions": row.verdict.baseline_sessions,
                 "reason": row.verdict.reason,

@@ -13,6 +13,7 @@ from pytest_carbon import baselines
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.cli import main
 from pytest_carbon.records import (
+    REFERENCE,
     CarbonIntensity,
     Domain,
     DomainEnergy,
@@ -135,10 +136,16 @@ def write(path: str, result: SessionResult) -> Path:
 def record(store: FileStore, *results: SessionResult) -> None:
     """Put all of some runs into a store."""
     for result in results:
+        of_reference = TestResult(REFERENCE, "passed", result.references)
         for id in {m.environment for test in result.tests for m, _ in test.measurements}:
             store.append(
                 replace(result.environment, id=id),
-                [r for t in result.tests for m, _ in t.measurements for r in baselines.records_of(result, t, m)],
+                [
+                    r
+                    for t in (*result.tests, of_reference)
+                    for m, _ in t.measurements
+                    for r in baselines.records_of(result, t, m)
+                ],
             )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import CarbonRunner
 from console import CAPPED, HOST, carbon, days, measured, record, run, write
 
 from pytest_carbon.baselines.files import FileStore
-from pytest_carbon.records import Doubt, Measurement, SessionScore
+from pytest_carbon.records import Doubt, Measurement, SessionResult, SessionScore, Verdict
 from pytest_carbon.reports.text import columns
 
 SUITE = {f"tests/test_models.py::test_{name}": energy_j for name, energy_j in {"a": 1.0, "b": 2.0, "c": 0.5}.items()}
@@ -193,6 +194,150 @@ def test_what_the_whole_suite_shares_is_said_once() -> None:
     ran = carbon("compare", "base.json", "head.json")
     assert ran.ret == 1
     assert "the whole suite is 40% up: the machine, or something all tests use compared 9 of 9" in ran.text
+
+
+# --- a reference workload --------------------------------------------------------------------------
+
+KERNEL = "reference matmul-1"
+
+
+def beside(result: SessionResult, energy_j: float | None, name: str = KERNEL, **changes: Any) -> SessionResult:
+    """A run with what its reference workload took; None: it could not be measured."""
+    found = replace(measured(result.session, energy_j), name=name, **changes)
+    return replace(result, references=((found, Verdict("pass", "because")),))
+
+
+def test_a_machine_that_moved_is_not_blamed_on_the_code() -> None:
+    """Where both reports have a reference workload it is taken out, as in a run, and what it took is said."""
+    write("base.json", beside(run("s1", SUITE), 0.5))
+    write("head.json", beside(run("s2", {A: 1.4, B: 2.8, C: 1.0}, created=LATER), 0.7))
+    ran = carbon("compare", "base.json", "head.json")
+    assert ran.ret == 1
+    assert ran.lines[6:11] == [
+        "per call    BASE    HEAD  change  beyond  detects  verdict",
+        "tests/test_models.py",
+        "  test_a  1.00 J  1.40 J  +40.0%   +0.0%     ≥20%  inconclusive",
+        "  test_b  2.00 J  2.80 J  +40.0%   +0.0%     ≥20%  inconclusive",
+        "  test_c  0.50 J  1.00 J   +100%  +42.9%     ≥20%  REGRESSION",
+    ]
+    assert (
+        "the machine itself is 40% up (reference workload): heat, clocks, a driver, a neighbour; each test is judged by"
+        " what lies beyond that compared 3 of 3: 1 regression, 2 inconclusive reference workload: 500 mJ in BASE, 700"
+        " mJ in HEAD (+40.0%); beyond: what each changed beyond that inconclusive: tests/test_models.py::test_a: 40%"
+        " more energy per call than the baseline (1.00 J → 1.40 J), and the reference workload is 40% up as well: the"
+        " machine, not the code; beside it this takes as much"
+    ) in ran.text
+    assert "the reference workload is 40% up, and beside it this takes 42.9% more" in ran.text
+    write("head.json", run("s2", {A: 1.4, B: 2.8, C: 1.0}, created=LATER))
+    ran = carbon("compare", "base.json", "head.json")
+    assert "compared 3 of 3: 3 regressions" in ran.lines
+    assert (
+        "reference workload: only BASE has one (--carbon-reference), so it cannot tell the machine from the code"
+    ) in ran.text
+
+
+def test_a_small_change_of_the_machine_is_said() -> None:
+    """+7% between two reports is within what batches can differ by; that the machine took as much more stands there."""
+    write("base.json", beside(run("s1", {A: 1.0}), 0.5))
+    write("head.json", beside(run("s2", {A: 1.07}, created=LATER), 0.535))
+    ran = carbon("compare", "base.json", "head.json")
+    assert ran.ret == 0
+    assert "test_a 1.00 J 1.07 J +7.0% +0.0% ≥17% pass" in ran.text
+    assert "reference workload: 500 mJ in BASE, 535 mJ in HEAD (+7.0%); beyond: what each" in ran.text
+
+
+def test_the_reference_workload_in_json_and_markdown() -> None:
+    """By environment, and what of each change it explains."""
+    write("base.json", beside(run("s1", SUITE), 0.5))
+    write("head.json", beside(run("s2", {A: 1.4, B: 2.8, C: 0.7}, created=LATER), 0.7))
+    ran = carbon("compare", "base.json", "head.json", "--format=json")
+    (part,) = json.loads(ran.out)["environments"]
+    assert part["machine"].startswith("the machine itself is 40% up")
+    assert part["reference"] == {
+        "name": KERNEL,
+        "base_j_per_call": pytest.approx(0.5),
+        "head_j_per_call": pytest.approx(0.7),
+        "change": pytest.approx(0.4),
+        "detectable_change": pytest.approx(0.17, abs=0.05),
+        "why_not": None,
+        "doubts": [],
+    }
+    assert [m["reference_change"] for m in part["measurements"]] == [pytest.approx(0.4)] * 3
+    text = carbon("compare", "base.json", "head.json", "--format=markdown").out
+    assert "\n\n**the machine itself is 40% up (reference workload): heat, clocks" in text
+    assert "| | per call | BASE | HEAD | change | beyond | detectable |\n|:-:|---|--:|--:|--:|--:|--:|\n" in text
+    assert f"| ❔ | `{A}` | 1.00 J | 1.40 J | +40.0% | +0.0% | ≥20% |" in text
+    assert "\n- reference workload: 500 mJ in BASE, 700 mJ in HEAD (+40.0%); beyond: what each changed" in text
+    base()
+    write("none.json", run("s3", SUITE, created=LATER))
+    (part,) = json.loads(carbon("compare", "base.json", "none.json", "--format=json").out)["environments"]
+    assert (part["machine"], part["reference"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        (None, (0.7,), "only HEAD has one (--carbon-reference)"),
+        ((0.5, "reference matmul-1"), (0.7, "reference matmul-2"), "it is reference matmul-1 in BASE and reference"),
+        ((0.5,), (None,), "it could not be measured in HEAD (GPU 0 is lost)"),
+        ((None,), (0.7,), "it could not be measured in BASE (GPU 0 is lost)"),
+    ],
+    ids=["one alone", "another version", "not in HEAD", "not in BASE"],
+)
+def test_a_reference_workload_that_says_nothing(before: Any, after: Any, why: str) -> None:
+    """It is said why; the code is judged as without it."""
+    write("base.json", run("s1", SUITE) if before is None else beside(run("s1", SUITE), *before))
+    write("head.json", beside(run("s2", SUITE | {A: 1.4}, created=LATER), *after))
+    ran = carbon("compare", "base.json", "head.json")
+    assert ran.ret == 1
+    assert "compared 3 of 3: 1 regression, 2 pass" in ran.lines
+    assert f"reference workload: {why}" in ran.text
+    assert "so it cannot tell the machine from the code" in ran.text
+    assert "change detects" in ran.text
+    found = json.loads(carbon("compare", "base.json", "head.json", "--format=json").out)["environments"][0]
+    assert found["reference"]["why_not"].startswith(why)
+    assert f"reference workload: {why.split(' (')[0]}" in carbon(
+        "compare", "base.json", "head.json", "--format=markdown"
+    ).out.replace("\\", "")
+
+
+def test_a_machine_that_moved_during_a_run_is_in_doubt() -> None:
+    """Of either side."""
+    moved = Doubt("machine-moved", "the machine moved by 9% during this run")
+    write("base.json", beside(run("s1", SUITE), 0.5, doubts=(moved,)))
+    write("head.json", beside(run("s2", SUITE, created=LATER), 0.5))
+    for pair in (("base.json", "head.json"), ("head.json", "base.json")):
+        name = "BASE" if pair[0] == "base.json" else "HEAD"
+        ran = carbon("compare", *pair)
+        assert f"doubt: reference workload: in {name}, the machine moved by 9% during this run" in ran.lines
+
+
+def test_baselines_have_the_reference_workload_of_their_sessions() -> None:
+    """As BASE, and as HEAD, where their newest epoch is one batch."""
+    energies = [1.0, 1.01, 0.99, 1.005, 0.995]
+    for place, by in (("cold", 1.0), ("warm", 1.08)):
+        record(FileStore(Path(place)), *(beside(day, 0.5 * by) for day in days([by * each for each in energies])))
+    write("head.json", beside(run("s9", {X: 1.08}, created=LATER), 0.54))
+    for head in ("head.json", "warm"):
+        ran = carbon("compare", "cold", head)
+        assert ran.ret == 0
+        assert "the machine itself is 8% up (reference workload)" in ran.text
+        assert "compared 1 of 1: 1 inconclusive" in ran.lines
+        assert "reference workload: 500 mJ in BASE, 540 mJ in HEAD (+8.0%)" in ran.text
+    assert carbon("compare", "cold", "warm", "--format=markdown").ret == 0
+
+
+def test_of_a_whole_suite_the_reference_workload_says_which_it_was() -> None:
+    """The machine, or something all tests use."""
+    suite = {f"tests/test_m.py::test_{i}": 1.0 for i in range(9)}
+    write("base.json", beside(run("s1", suite), 0.5))
+    write("head.json", beside(run("s2", dict.fromkeys(suite, 1.4), created=LATER), 0.7))
+    ran = carbon("compare", "base.json", "head.json")
+    assert "the whole suite is 40% up: the machine, for the reference workload is 40% up as well" in ran.text
+    assert "beyond" not in ran.text.partition("compared 9")[0]
+    write("head.json", beside(run("s2", dict.fromkeys(suite, 1.4), created=LATER), 0.5))
+    ran = carbon("compare", "base.json", "head.json")
+    assert "something all tests use, for the reference workload is not (+0%)" in ran.text
 
 
 # --- baselines -----------------------------------------------------------------------------------
@@ -436,7 +581,7 @@ def test_markdown() -> None:
     cell = "<code>tests/test&#95;m.py::test&#95;x&#91;a&#124;b&#42;&#96;c&#96;&#60;d&#62;&#93;</code>"
     assert f"| ❌ | {cell} | 1.00 J | 2.00 J | **+100%** | ≥20% |" in lines
     assert "<details><summary>2 pass</summary>" in lines
-    assert f"|  | `{B}` | 2.00 J | 2.00 J | +0.0% | ≥20% |" in lines
+    assert f"| | `{B}` | 2.00 J | 2.00 J | +0.0% | ≥20% |" in lines
     assert any(line.startswith(f"- `{A}`: 50% more energy per call than the baseline") for line in lines)
     write("same.json", run("s3", SUITE | {odd: 1.0}, created=LATER))
     same = carbon("compare", "base.json", "same.json", "--format=markdown")

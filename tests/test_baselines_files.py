@@ -1300,6 +1300,23 @@ def test_two_histories_are_never_mixed(store: FileStore, there: list[Record], te
     assert {path: path.read_bytes() for path in Path("carbon-baselines").rglob("*.jsonl")} == before
 
 
+def test_one_history_under_two_names_becomes_one(store: FileStore) -> None:
+    """What both have proves it, as after a merge: what either has besides is kept, once."""
+    both, later = record(), record(NEW, "s3", 3)
+    store.append(
+        HOST, [both, both._replace(test=NEW), record(session="s2", day=2), later, record(NEW, "s4", 4, name="n")]
+    )
+    assert store.rename({OLD: NEW}) == 2
+    assert {(each.test, each.name, each.session) for each in everything(store)} == {
+        (NEW, "call", "s1"),
+        (NEW, "call", "s2"),
+        (NEW, "call", "s3"),
+        (NEW, "n", "s4"),
+    }
+    assert len((FOLDER / "tests/deep/test_n.py.jsonl").read_text().splitlines()) == 5
+    assert not MODULE.exists()
+
+
 def test_a_new_name_that_leads_out_is_refused(store: FileStore) -> None:
     """Before anything is read."""
     store.append(HOST, [record()])

@@ -279,6 +279,19 @@ def test_two_histories_are_not_mixed(store: SqlStore, url: str) -> None:
     assert everything(store) == {old, new, third, old._replace(test=new.test, session="s4")}
 
 
+def test_one_history_under_two_names_becomes_one(store: SqlStore) -> None:
+    """What both have proves it, as in merged files that were copied: what either has besides is kept, once."""
+    both, later = record("a.py::t"), record("b.py::t", session="s3", day=3)
+    store.append(HOST, [both, both._replace(test="b.py::t"), record("a.py::t", session="s2", day=2), later])
+    assert store.rename({"a.py::t": "b.py::t"}) == 2
+    assert everything(store) == {
+        both._replace(test="b.py::t"),
+        record("b.py::t", session="s2", day=2),
+        later,
+    }
+    assert [len(records) for records in store.load(HOST.id).values()] == [3]
+
+
 # --- branches --------------------------------------------------------------------------------------
 
 

@@ -804,16 +804,21 @@ class FileStore:
                 if record.epoch > first.epoch:
                     moved[new, record.name, record.session] = there
         targets = {record.test for record, _ in moved.values()}
-        for path, rows in staying.items():
-            for record, _ in rows:
-                if record.test not in targets:
-                    continue
-                if moved.get((record.test, record.name, record.session), (None,))[0] != record:
-                    raise BaselineError(
-                        f"{record.test!r} has records of its own in {_shown(path)}, and two histories are not mixed:"
-                        " nothing was renamed. Take those away first, or leave them both as they are."
-                    )
-                del moved[record.test, record.name, record.session]  # where a rename was interrupted
+        known = {
+            (record.test, record.name, record.session): (record, path)
+            for path, rows in staying.items()
+            for record, _ in rows
+            if record.test in targets
+        }
+        # What both have, the same in all, proves that the one is the other: a rename was interrupted, or git has
+        # merged it with what was recorded under the old name meanwhile.
+        one = {at[0] for at, (record, _) in known.items() if moved.get(at, (None,))[0] == record}
+        for at, (record, path) in known.items():
+            if record.test not in one or moved.pop(at, (record, ""))[0] != record:
+                raise BaselineError(
+                    f"{record.test!r} has records of its own in {_shown(path)}, and two histories are not mixed:"
+                    " nothing was renamed. Take those away first, or leave them both as they are."
+                )
         arriving: dict[Path, list[tuple[Record, str]]] = {}
         for record, line in moved.values():
             arriving.setdefault(self._there(folder / module_file(record.test), files), []).append((record, line))

@@ -379,11 +379,17 @@ class SqlStore:
                     raise BaselineError(f"two tests cannot both become {new!r}: nothing was renamed.")
                 taken.add(place)
                 if (other := there.get(place)) is not None:
-                    if not figures[other].items() <= figures[row.id].items():
+                    here, its = figures[row.id], figures[other]
+                    both = here.keys() & its.keys()
+                    # What both have, the same in all, proves that the one is the other, copied from merged files.
+                    if (its and not both) or any(here[session] != its[session] for session in both):
                         raise BaselineError(
                             f"{new!r} has records of its own in {self._url}, and two histories are not mixed:"
                             " nothing was renamed. Take those away first, or leave them both as they are."
                         )
+                    for sessions in _chunks(sorted(its.keys() - both)):
+                        mine = RECORD.c.measurement_id == other, RECORD.c.session_id.in_(sessions)
+                        connection.execute(update(RECORD).where(*mine).values(measurement_id=row.id))
                     gone.append(other)
             _take_away(connection, gone)
             moving = [row for row in leaving if tests[row.test] is not None]

@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from conftest import ENVIRONMENT, CarbonRunner
-from console import carbon
+from console import HOST, carbon
+from stored import record
 
 from pytest_carbon.baselines.files import FileStore
 
@@ -139,6 +141,113 @@ def test_one_renamed_and_the_other_recorded(repository: Path, measure) -> None: 
     assert "Gone: 2 of the 4 tests that have a baseline." in carbon("baseline", "prune").out
     assert carbon("baseline", "prune", "--yes").ret == 0
     assert measure(2.0)[1] == {"pass"}
+
+
+# --- by rebase, by octopus, and beside other names: baselines as a run leaves them, without the runs ----------------
+
+A, B = "test_it.py::test_a", "test_it.py::test_b"
+
+
+def store() -> FileStore:
+    return FileStore(Path("carbon-baselines"))
+
+
+def on(branch: str, *sessions: str, tests: Mapping[str, str | None] | None = None, base: str = "main") -> None:
+    """Make a branch that renames tests, or takes them away, and then records sessions of all there are."""
+    git("switch", "--quiet", "--create", branch, base)
+    if tests:
+        store().rename(tests)
+    there = sorted({test for test, _ in store().load(HOST.id)}) or [A, B]
+    store().append(HOST, [record(test, session, int(session[1:])) for test in there for session in sessions])
+    commit()
+
+
+def found() -> dict[str, list[str]]:
+    """By test, its sessions: each once, in files that nothing is wrong with."""
+    assert carbon("baseline", "check").ret == 0
+    assert git("status", "--porcelain") == ""
+    by_test = {test: sorted(r.session for r in records) for (test, _), records in store().load(HOST.id).items()}
+    assert all(len(sessions) == len(set(sessions)) for sessions in by_test.values())
+    return by_test
+
+
+@pytest.fixture
+def recorded(repository: Path) -> None:
+    """Two tests, two sessions."""
+    on("first", "s1", "s2")
+    git("branch", "--force", "main", "first")
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("way", ["merge", "rebase", "cherry-pick"])
+def test_both_recorded_whichever_way_they_come_together(way: str) -> None:
+    """A rebase and a cherry-pick merge as a merge does."""
+    on("theirs", "s3", "s4")
+    on("ours", "s5")
+    git(*{"merge": ["merge", "-q"], "rebase": ["rebase", "-q"], "cherry-pick": ["cherry-pick"]}[way], "theirs")
+    assert found() == {test: ["s1", "s2", "s3", "s4", "s5"] for test in (A, B)}
+
+
+@pytest.mark.usefixtures("recorded")
+def test_three_at_once_are_merged_one_after_the_other() -> None:
+    """git's octopus knows no merge drivers: it fails, and after an abort everything is as it was."""
+    for number, branch in enumerate(("one", "two", "three"), 3):
+        on(branch, f"s{number}")
+    git("switch", "--quiet", "one")
+    assert subprocess.run(["git", "merge", "two", "three"], capture_output=True).returncode != 0
+    assert carbon("baseline", "check").ret == bool(git("status", "--porcelain"))
+    subprocess.run(["git", "merge", "--abort"], capture_output=True)
+    assert found() == {test: ["s1", "s2", "s3"] for test in (A, B)}
+    git("merge", "--quiet", "two")
+    git("merge", "--quiet", "three")
+    assert found() == {test: ["s1", "s2", "s3", "s4", "s5"] for test in (A, B)}
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("way", ["merge", "rebase"])
+@pytest.mark.parametrize("again", [False, True], ids=["at once", "after the next recording"])
+def test_one_renamed_and_the_other_recorded_is_one_history(way: str, again: bool) -> None:
+    """``rename`` once more, also where the new name has been recorded meanwhile: nothing is lost, nothing twice."""
+    on("renamed", "s3", tests={A: "test_it.py::test_z"})
+    on("ours", "s4")
+    git(way, "--quiet", "renamed")
+    if again:
+        store().append(HOST, [record("test_it.py::test_z", "s5", 5)])
+    assert carbon("baseline", "rename", A, "test_it.py::test_z").ret == 0
+    commit()
+    assert found() == {B: ["s1", "s2", "s3", "s4"], "test_it.py::test_z": ["s1", "s2", "s3", "s4", *["s5"][:again]]}
+
+
+@pytest.mark.usefixtures("recorded")
+def test_one_pruned_and_the_other_recorded() -> None:
+    """What comes back is pruned again; the other test has everything."""
+    on("pruned", "s3", tests={A: None})
+    on("ours", "s4")
+    git("merge", "--quiet", "pruned")
+    merged = found()
+    assert merged[B] == ["s1", "s2", "s3", "s4"]
+    assert "s4" in merged[A]
+    store().rename({A: None})
+    commit()
+    assert found() == {B: ["s1", "s2", "s3", "s4"]}
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("new", [None, "test_other.py"], ids=["pruned", "renamed"])
+def test_one_took_a_module_away_and_the_other_recorded(new: str | None) -> None:
+    """git asks what is to become of the file; kept, its sessions join what has the new name."""
+    moved = {test: new and f"{new}::{test[12:]}" for test in (A, B)}
+    on("away", tests=moved)
+    on("ours", "s3")
+    done = subprocess.run(["git", "merge", "away"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"CONFLICT (modify/delete): carbon-baselines/{HOST.id}/test_it.py.jsonl" in done.stdout
+    commit()
+    assert found()[A] == ["s1", "s2", "s3"]
+    if new:
+        assert carbon("baseline", "rename", "test_it.py::", f"{new}::").ret == 0
+        commit()
+        assert found() == {name: ["s1", "s2", "s3"] for name in moved.values()}
 
 
 def test_without_the_line_a_conflict_stops_the_run(repository: Path, measure) -> None:  # type: ignore[no-untyped-def]

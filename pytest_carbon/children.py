@@ -102,6 +102,8 @@ class Brought:
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     references: tuple[Measurement, ...] = ()
     """The reference workload, once a process and environment."""
+    nowhere: bool = False
+    """Nothing is known: not one process has said what it measures."""
 
     @classmethod
     def of_all(cls, several: Sequence[Brought]) -> Brought:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.session import measures, test_id
+from pytest_carbon.held import measures, test_id
 
 
 class _Collector:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from pytest_carbon import gate
+from pytest_carbon import environment, gate
 from pytest_carbon.baselines import Store
 from pytest_carbon.records import Environment, Key, Record
 
@@ -56,6 +56,27 @@ class Stored:
     def unread(self, id: str) -> int:
         """The measurements that have a baseline in an environment, and are not among its :meth:`records`."""
         return len(self._keys.get(id, frozenset()) - self._records.get(id, {}).keys())
+
+    def anew(self, own: str) -> Stored:
+        """The same as they are now, for a run in an environment."""
+        assert self._store is not None
+        now = Stored(self._store, self._tests)
+        with self._store.snapshot():
+            now.look(own)
+        return now
+
+    def nearest(self, here: Environment, others: Collection[str] | None = None) -> list[tuple[str, str]]:
+        """Other environments that have a baseline, or some of them, the nearest first, and how they differ from one."""
+        among = self.environments if others is None else others
+        return environment.nearest(here, [self.environments[other] for other in among])
+
+    def elsewhere(self, here: Environment, keys: Collection[Key]) -> tuple[str, str] | None:
+        """The environment nearest to one that holds none of some measurements, and how it differs; rather one that
+        does hold any of them. None where the one itself holds one, or there is no other."""
+        if any(key in self.keys(here.id) for key in keys):
+            return None
+        found = self.nearest(here, self.holding(keys) or ([] if here.id in self.environments else None))
+        return found[0] if found else None
 
     def _read(self, id: str) -> None:
         assert self._store is not None

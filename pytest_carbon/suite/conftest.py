@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from pytest_carbon import options
+from pytest_carbon.held import WEIGHT
 from pytest_carbon.records import Settings
-from pytest_carbon.session import WEIGHT
 from pytest_carbon.tasks import catalogue
 
 SMALL_TIMES = {"warmup": 0.2, "min_time": 0.4, "max_time": 2.0}

@@ -15,7 +15,12 @@ import pytest_carbon
 HOUSE = Path(pytest_carbon.__file__).parent
 
 LAYERS = (
-    {"plugin", "session", "children", "fixture", "cli", "commands", "collection", "__main__", "suite"},
+    {"plugin", "cli", "commands", "collection", "__main__", "suite"},
+    {"session"},
+    {"turns", "explaining"},
+    {"fresh", "judging"},
+    {"held", "children", "recording", "fixture"},
+    {"progress"},
     {"options", "hookspecs", "reports", "compare", "upkeep", "doctor"},
     {"rig", "measure", "reference", "tasks"},
     {"gate", "pairs", "baselines", "batch", "watcher", "devices", "emissions", "environment", "meters", "loads"}
@@ -25,7 +30,13 @@ LAYERS = (
 )
 """From the top to the ground. A module may lean on those below it, and, without a circle, on those beside it."""
 
-KNOW_PYTEST = {"plugin", "session", "children", "fixture", "options", "hookspecs", "collection", "suite"}
+KNOW_PYTEST = {"plugin", "session", "turns", "fresh", "explaining", "held", "children", "progress"} | {
+    "fixture",
+    "options",
+    "hookspecs",
+    "collection",
+    "suite",
+}
 HEAVY = {"pynvml", "codecarbon", "torch", "numpy", "scipy", "psutil", "rich", "pandas", "transformers", "diffusers"}
 
 

@@ -1,0 +1,141 @@
+"""What a run says of its verdicts: the reports of tests that the gate fails, and what baselines there are elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_carbon import budget
+from pytest_carbon.baselines.stored import Stored
+from pytest_carbon.held import Test, test_id
+from pytest_carbon.judging import Judgement
+from pytest_carbon.progress import ascii_only, width
+from pytest_carbon.recording import Recorder
+from pytest_carbon.records import REFERENCE, Key, Measurement, SessionResult, TestResult
+from pytest_carbon.reports import terminal
+
+
+class Explainer:
+    """Explains a result, as it was judged, and compared with what is stored."""
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        result: SessionResult,
+        judgement: Judgement,
+        stored: Stored,
+        recorder: Recorder,
+    ) -> None:
+        self._config = config
+        self._result = result
+        self._judgement = judgement
+        self._stored = stored
+        self._recorder = recorder
+
+    def write(self, test: Test, result: TestResult, failing: set[Key]) -> None:
+        """Flip the report of a test that the gate fails, and give its reports their properties."""
+        properties = [p for m, v in result.measurements for p in terminal.junit_properties(m, v)]
+        for report in test.reports:
+            kept = [p for p in report.user_properties if not str(p[0]).startswith("carbon.")]
+            report.user_properties = kept + list(properties)
+        call = next((r for r in test.reports if r.when == "call"), None)
+        if call is None or result.outcome != "failed":
+            return
+        failed = [(m, v) for m, v in result.measurements if (test.key, m.name) in failing]
+        texts = [terminal.failure(test.key, m, v, self._context(test, m)) for m, v in failed]
+        call.outcome = "failed"
+        call.longrepr = _Failure("\n\n".join(texts), failed[0][1].reason, test.item)  # type: ignore[assignment]
+
+    def seen_from(self, id: str) -> terminal.Stored:
+        """What is stored, as seen from an environment of this run."""
+        known, stored = list(self._stored.environments), self._stored.keys(id)
+        measured = [(t.nodeid, m.name) for t in self._result.tests for m, _ in t.measurements if m.environment == id]
+        sentence = None
+        if id not in known and (found := self._elsewhere(id, measured)) is not None:
+            first, sentence = found
+            others = self._stored.nearest(self._judgement.environment(id))
+            known = [first, *(f"{other} ({how})" for other, how in others if other != first)]
+        ran = {t.nodeid for t in self._result.tests}
+        return terminal.Stored(
+            known,
+            sentence,
+            not_run=sorted(key for key in stored if key[0] not in ran and key[0] != REFERENCE),
+            elsewhere={
+                key: there
+                for key in measured
+                if self._stored.holding({key}) and (there := self._elsewhere(id, {key})) is not None
+            },
+        )
+
+    def _context(self, test: Test, m: Measurement) -> terminal.FailureContext:
+        id, settings = m.environment, self._result.settings
+        records = self._stored.records(id).get((test.key, m.name), [])
+        nearest = self._elsewhere(id, {(test.key, m.name)})
+        allowed = budget.budget_for(test.budgets, m.name, id)
+        suite = self._judgement.suites[id]
+        return terminal.FailureContext(
+            environment=self._judgement.environment(id),
+            intensity=self._result.intensity,
+            tolerance=allowed.tolerance if allowed and allowed.tolerance is not None else settings.tolerance,
+            commit=self._result.commit,
+            dirty=self._result.dirty,
+            baseline=terminal.BaselineSummary.of(
+                records, self._recorder.location(id, test.key), self._stored.environments.get(id)
+            )
+            if records
+            else None,
+            suite=suite.moved or suite.machine,
+            nearest=": ".join(nearest) if nearest else None,
+            mistake=m.name in test.mistaken,
+            against=self._result.against,
+            report=str(settings.json) if settings.json else None,
+            arguments=self._again(test.item),
+            width=width(self._config),
+            ascii=ascii_only(self._config),
+        )
+
+    def _again(self, item: pytest.Item) -> list[str]:
+        """What runs a test again from where pytest was called, and compares it with the same baselines."""
+        option, baseline = self._config.option, self._result.settings.baseline
+        flags = {
+            f"--carbon-{what}": getattr(option, f"carbon_{what}")
+            for what in ("meter", "gpus", "domains", "against", "baseline", "branch")
+        }
+        if self._result.against is not None:
+            flags.update({"--carbon-baseline": None, "--carbon-branch": None})
+        elif not isinstance(baseline, Path):  # as given it may have a password
+            flags["--carbon-baseline"] = option.carbon_baseline and baseline
+        words = [f"{flag}={value}" for flag, value in flags.items() if value is not None]
+        if item.path.is_relative_to(self._config.rootpath):
+            path = os.path.relpath(item.path, self._config.invocation_params.dir)
+            return [*words, "::".join([path, *item.nodeid.split("::")[1:]])]
+        return [*words, "--pyargs", test_id(item)]
+
+    def _elsewhere(self, id: str, keys: Collection[Key]) -> tuple[str, str] | None:
+        """The nearest environment that has a baseline, where this one has none of these measurements."""
+        if self._judgement.brought.nowhere:
+            return None
+        return self._stored.elsewhere(self._judgement.environment(id), keys)
+
+
+class _Failure:
+    """What a report shows in place of a traceback: the text, and one line for the summary and for JUnit."""
+
+    def __init__(self, text: str, reason: str, item: pytest.Item) -> None:
+        from _pytest._code.code import ReprFileLocation
+
+        path, line, _ = item.location
+        self.reprcrash = ReprFileLocation(path, (line or 0) + 1, reason)
+        self._text = text
+        self._shown = getattr(item.config.option, "tbstyle", None) != "line"  # that shows reprcrash
+
+    def toterminal(self, writer: Any) -> None:
+        for line in self._text.splitlines() if self._shown else ():
+            writer.line(line, red=line.startswith("carbon "), bold=line.startswith("carbon "))
+
+    def __str__(self) -> str:
+        return self._text

@@ -1,0 +1,172 @@
+"""What the tests of a run have measured, over all its processes, and the verdicts on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from pytest_carbon import budget, gate, reference
+from pytest_carbon.against import Sides
+from pytest_carbon.baselines.files import collector_waits
+from pytest_carbon.baselines.stored import Stored
+from pytest_carbon.batch import merged
+from pytest_carbon.children import Brought
+from pytest_carbon.held import Test
+from pytest_carbon.records import (
+    REFERENCE,
+    Budget,
+    Environment,
+    Key,
+    Measurement,
+    Settings,
+    SuiteVerdict,
+    Verdict,
+)
+from pytest_carbon.reports.text import change, listing
+
+
+class Judgement:
+    """Made when all is measured, from the tests that ran; of two revisions where there are sides."""
+
+    def __init__(
+        self, tests: Sequence[Test], settings: Settings, brought: Brought, stored: Stored, sides: Sides | None
+    ) -> None:
+        self.brought = brought
+        self._tests = tests
+        self._settings = settings
+        self._stored = stored
+        self._sides = sides
+        self.shown: list[str] = []
+        """What limits that do not hold here would say."""
+        held = [(test, *self._held(test, m)) for test in tests for m in self._merged(test)]
+        self.measured = [(test, m) for test, m, _ in held]
+        """With the doubts of the budgets, too."""
+        self._references = reference.of_run(brought.references) if settings.reference else {}
+        self._verdicts: dict[str, dict[Key, Verdict]] = {}
+        self.suites: dict[str, SuiteVerdict] = {}
+        """What the measurements share, by environment."""
+        for id in dict.fromkeys(m.environment for _, m, _ in held):
+            self._judge(id, [candidate for _, m, candidate in held if m.environment == id])
+
+    def verdict(self, test: Test, m: Measurement) -> Verdict:
+        return self._verdicts[m.environment][test.key, m.name]
+
+    @property
+    def references(self) -> tuple[tuple[Measurement, Verdict], ...]:
+        """The reference workload over all processes, where it was judged."""
+        found = self._references.items()
+        return tuple((m, self._verdicts[id][REFERENCE, m.name]) for id, m in found if id in self._verdicts)
+
+    def environment(self, id: str) -> Environment:
+        return self.brought.environments[id]
+
+    @property
+    def main(self) -> Environment:
+        """The environment of the run: of most measurements, where they differ."""
+        ids = [m.environment for _, m in self.measured]
+        return self.environment(max(ids, key=ids.count)) if ids else self.brought.environment
+
+    def suspects(self) -> dict[Key, tuple[Verdict, int]]:
+        """What is to be measured again, of tests that have passed: the verdict on it, and on how many sessions."""
+        return {
+            (test.key, m.name): (first, len(m.sessions))
+            for test, m in self.measured
+            if test.waits and gate.suspect(first := self.verdict(test, m))
+        }
+
+    def confirm(self, firsts: Mapping[Key, tuple[Verdict, int]]) -> list[str]:
+        """Put both stages into the verdicts on what was suspect at first; sentences for the end of the run."""
+        told, untold = [], []
+        for test, m in self.measured:
+            key = (test.key, m.name)
+            if key not in firsts:
+                continue
+            first, sessions = firsts[key]
+            then = self.verdict(test, m)
+            if len(m.sessions) == sessions:
+                self._verdicts[m.environment][key] = gate.unconfirmed(then)
+                untold.append(f"{_label(key)} ({change(first.change)}: {then.status})")
+                continue
+            self._verdicts[m.environment][key] = gate.confirmed(first, then, len(m.sessions))
+            over = f"over {len(m.sessions)} sessions {change(then.change)}" if then.change is not None else "not known"
+            told.append(f"{_label(key)} (at first {change(first.change)}, {over}: {then.status})")
+        notes = []
+        if told:
+            notes.append(f"suspect, and measured again in fresh processes: {listing(told, 10)}")
+        if untold:
+            notes.append(f"suspect, and not measured again: {listing(untold, 10)}")
+        return notes
+
+    def partial(self) -> list[str]:
+        """Which names a test measured in some of its sessions only; a sentence, or none."""
+        told = []
+        for test in self._tests if self._sides is None else ():
+            found = test.found or {}
+            most = max(map(len, found.values()), default=0)
+            told += [
+                f"{_label((test.key, name))} ({len(each)} of {most})"
+                for name, each in found.items()
+                if len(each) < most
+            ]
+        return [f"measured in some of the sessions only, and judged by those: {listing(told, 10)}"] if told else []
+
+    def _merged(self, test: Test) -> list[Measurement]:
+        """What a test measured, over all its sessions."""
+        names, sides = test.found or {}, self._sides
+        found = [merged(each) if sides is None else sides.measurement((test.key, name)) for name, each in names.items()]
+        return [m if m.environment else replace(m, environment=self.brought.environment.id) for m in found]
+
+    def _held(self, test: Test, m: Measurement) -> tuple[Measurement, gate.Candidate]:
+        """A measurement held to its budget, whose doubt joins its own, and what the gate is to know of it."""
+        allowed = budget.budget_for(test.budgets, m.name, m.environment) or Budget()
+        finding = budget.check(
+            allowed,
+            energy_j_per_call=m.energy_j_per_call,
+            error_j=m.energy_j_per_call_error,
+            emissions_g_per_call=m.emissions_g_per_call,
+            environment_id=m.environment,
+        )
+        if finding.shown:
+            self.shown.append(f"{test.key}: {finding.shown}")
+        if finding.doubt:
+            m = replace(m, doubts=(*m.doubts, finding.doubt))
+        relative = None
+        if m.energy_j_per_call and m.energy_j_per_call_error is not None:
+            relative = m.energy_j_per_call_error / m.energy_j_per_call
+        return m, gate.Candidate(
+            key=(test.key, m.name),
+            sessions=m.sessions,
+            error=relative,
+            doubts=m.doubts,
+            tolerance=allowed.tolerance,
+            failure=m.failure,
+            over_budget=finding.over,
+            limit_j_per_call=finding.limit_j_per_call,
+        )
+
+    def _judge(self, id: str, candidates: Sequence[gate.Candidate]) -> None:
+        """All measurements of one environment; the reference workload, too."""
+        tolerance, false_alarms = self._settings.tolerance, self._settings.false_alarms
+        estimated = id.endswith("-estimated")
+        if self._sides is not None:
+            self._verdicts[id], self.suites[id] = self._sides.judge(
+                candidates, tolerance=tolerance, false_alarms=false_alarms, estimated=estimated
+            )
+            return
+        known = self._references.get(id)
+        records = self._stored.records(id)
+        with collector_waits():
+            self._verdicts[id], self.suites[id] = gate.judge(
+                candidates,
+                records,
+                tolerance=tolerance,
+                false_alarms=false_alarms,
+                estimated=estimated,
+                unread=self._stored.unread(id),
+                reference=reference.candidate(known) if known is not None else None,
+            )
+
+
+def _label(key: Key) -> str:
+    test, name = key
+    return test if name == "call" else f"{test} · {name}"

@@ -1,0 +1,183 @@
+"""What the terminal shows while a run goes on: the test under way, how far the run is, how long the rest will take."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Mapping, Set
+from typing import Any
+
+import pytest
+
+from pytest_carbon.reports import terminal
+from pytest_carbon.reports.text import about
+
+SIGN_OF_LIFE_S = 60.0
+
+
+class Pace:
+    """How far the run is, and how long the rest will take at the pace so far."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._weights: dict[str, float] = {}
+        self._left: dict[str, float] = {}
+        self._running: tuple[str, float] | None = None
+        self._done_s = 0.0
+
+    def add(self, test: str, weight: float) -> None:
+        self._weights[test] = self._left[test] = weight
+
+    def begin(self, test: str) -> None:
+        self._running = (test, self._clock())
+
+    def drop(self, test: str) -> None:
+        """It will not run."""
+        self._weights.pop(test, None)
+        self._left.pop(test, None)
+
+    def end(self) -> None:
+        if self._running is not None:
+            test, since_s = self._running
+            self._done_s += self._clock() - since_s
+            self._left.pop(test, None)
+            self._running = None
+
+    @property
+    def left_s(self) -> float | None:
+        """None where nothing is known yet."""
+        done = sum(self._weights.values()) - sum(self._left.values())
+        if len(self._left) == len(self._weights) or done <= 0:
+            return None
+        running_s = 0.0 if self._running is None else self._clock() - self._running[1]
+        return max(0.0, sum(self._left.values()) * self._done_s / done - running_s)
+
+    def __str__(self) -> str:
+        """``test 12 of 312 · about 1 h 20 min left``; nothing of a single test."""
+        if len(self._weights) < 2:
+            return ""
+        number = len(self._weights) - len(self._left) + (self._running is not None and self._running[0] in self._left)
+        left_s = self.left_s
+        return f"test {number} of {len(self._weights)}{f' · about {about(left_s)} left' if left_s is not None else ''}"
+
+
+class Progress:
+    """Shows on a terminal what a measurement is doing, behind what stands on the line, and takes it away again."""
+
+    def __init__(self, config: pytest.Config, running: Callable[[], tuple[str, str]]) -> None:
+        self._config = config
+        self._running = running
+        self.pace = Pace()
+        self._shown_s = 0.0
+        self._written_s = time.perf_counter()
+
+    def step(self, step: str) -> None:
+        """What the measurement under way is doing: five times a second at most."""
+        now_s = time.perf_counter()
+        if now_s - self._shown_s >= 0.2:
+            self._shown_s = now_s
+            test, name = self._running()
+            steps = [text for text in (step, str(self.pace)) if text]
+            self._show(lambda width: terminal.progress(test, name, steps, width=width, ascii=ascii_only(self._config)))
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and reporter.verbosity >= 0:
+            self.clear()
+            reporter.ensure_newline()
+            reporter.write_line(line)
+
+    def running(self, test: str, step: str) -> None:
+        """What other processes are doing."""
+        self._show(lambda width: terminal.progress(test, "", [step], width=width, ascii=ascii_only(self._config)))
+
+    def waiting(self, reports: int, tests: int, where: str = "") -> None:
+        """How many reports wait, between tests; a line a minute where there is no terminal, so that CI sees life."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and not reporter.isatty and time.perf_counter() - self._written_s > SIGN_OF_LIFE_S:
+            self._written_s = time.perf_counter()
+            reporter.ensure_newline()
+            left_s = self.pace.left_s or 0.0
+            left = f", about {about(left_s)} left" if left_s >= 60 else ""
+            reporter.write_line(
+                f"carbon: {where}{reports} of {tests} tests measured{left}, their results wait for the last one"
+            )
+        self._show(
+            lambda width: terminal.waiting(reports, width=width, ascii=ascii_only(self._config)) if reports else ""
+        )
+
+    def clear(self) -> None:
+        self._show(lambda width: "")
+
+    def _show(self, text: Callable[[int], str]) -> None:
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is None or not getattr(reporter, "isatty", False) or reporter.verbosity < 0:
+            return
+        writer = reporter._tw
+        room = writer.fullwidth - writer.width_of_current_line - 2
+        if room < 20:
+            return
+        capture = self._config.pluginmanager.get_plugin("capturemanager")
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            # Save the cursor, clear the rest of the line, restore: what comes next overwrites it.
+            writer._file.write(f"\x1b7\x1b[K {text(room)}\x1b8")
+            writer._file.flush()
+
+
+class Stages:
+    """How far tests are that run in several processes, a stage each, one after another, and what is shown of it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._pace = Pace()
+        self._planned: dict[str, Set[str]] = {}
+        self._stage = ""
+        self._done = self._count = 0
+        self.where = ""
+        """Which of them runs, in words."""
+
+    def plan(self, stage: str, weights: Mapping[str, float]) -> None:
+        """These tests are to run in a stage."""
+        self._planned[stage] = weights.keys()
+        for test, weight in weights.items():
+            self._pace.add(f"{stage} {test}", weight)
+
+    def enter(self, stage: str, where: str, tests: Collection[str]) -> None:
+        """It begins; of the tests that were planned these are left."""
+        for test in self._planned[stage] - set(tests):
+            self._pace.drop(f"{stage} {test}")
+        self._stage, self.where = stage, where
+        self._done, self._count = 0, len(tests)
+
+    def begun(self, test: str, shown: str) -> None:
+        self._done += 1
+        self._pace.begin(f"{self._stage} {test}")
+        left_s = self._pace.left_s
+        left = f" · about {about(left_s)} left" if left_s is not None else ""
+        self._progress.running(shown, f"{self.where} · test {self._done} of {self._count}{left}")
+
+    def ended(self, *, waiting: bool) -> None:
+        """A test did; whether the results of any wait."""
+        self._pace.end()
+        self._progress.waiting(self._done if waiting else 0, self._count, f"{self.where}, ")
+
+
+def ascii_only(config: pytest.Config) -> bool:
+    """Whether the terminal cannot show what the reports are written with."""
+    encoding = getattr(getattr(_writer(config), "_file", None), "encoding", None) or "utf-8"
+    try:
+        "±×→·≥–←".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return True
+    return False
+
+
+def width(config: pytest.Config) -> int:
+    """The terminal's, in columns."""
+    return max(int(getattr(_writer(config), "fullwidth", 80)), 40)
+
+
+def _writer(config: pytest.Config) -> Any:
+    """The terminal's writer; None with ``-p no:terminal``."""
+    return getattr(config.pluginmanager.get_plugin("terminalreporter"), "_tw", None)

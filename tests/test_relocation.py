@@ -212,6 +212,8 @@ def test_packages_that_pip_installed_from_a_repository(
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: anything\nVersion: 1\n", "utf-8")
     (info / "RECORD").write_text("model/__init__.py,,\n", "utf-8")
+    (tmp_path / "site" / "model").mkdir()
+    (tmp_path / "site" / "model" / "__init__.py").touch()  # from Python 3.12 on only what is there is listed
     url = source.format(str(tree).replace(" ", "%20"))
     (info / "direct_url.json").write_text(url if source == "[]" else json.dumps({"url": url}), "utf-8")
     monkeypatch.syspath_prepend(tmp_path / "site")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -408,7 +409,7 @@ def test_prune_refuses_another_projects_baselines(project: FileStore) -> None:
 def test_prune_with_a_collection_from_elsewhere(project: FileStore) -> None:
     """What pytest printed where the suite can be collected; on standard input, too."""
     done = subprocess.run(
-        ["python", "-m", "pytest", "--collect-only", "-q"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "pytest", "--collect-only", "-q"], capture_output=True, text=True, check=True
     )
     Path("collected.txt").write_text(done.stdout)
     Path("tests/conftest.py").write_text("raise RuntimeError('no GPU')\n")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from conftest import ENVIRONMENT, CarbonRunner
 from console import carbon
+from extras import library
 from faults import records
 
 import pytest_carbon.baselines.sql  # noqa: F401  (before pytester notes what is imported)
@@ -304,16 +305,28 @@ def test_a_workload_that_fails_is_told_of(run_carbon: CarbonRunner, monkeypatch:
     assert run.report["references"][0]["failure"] == "it failed with IndexError: list index out of range"
 
 
-def test_a_gpu_without_torch_is_refused(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize(
+    ("torch", "why"),
+    [
+        ("there", "torch {version} reaches no GPU: install a build of it for CUDA"),
+        ("missing", "torch is not installed, so nothing can load the GPU: `pip install torch`"),
+    ],
+)
+def test_a_gpu_without_torch_is_refused(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, torch: str, why: str
+) -> None:
     """With what to do about it, before any test has run; in fresh processes, too."""
+    if torch == "there":
+        why = why.format(version=library("torch").__version__)
+    else:
+        pytester.makeconftest("import sys\nsys.modules['torch'] = None\n")
     pytester.makepyfile(test_it="def test_a(carbon):\n    carbon(print, 'it ran')\n")
     for more in ((), ("--carbon-sessions=2",)):
         run = run_carbon("--carbon-reference", "-s", *more)
         assert run.ret == 4
-        assert "ERROR: --carbon-reference: torch " in run.errors
         assert (
-            "reaches no GPU: install a build of it for CUDA; or give one of your own with the hook"
-            " pytest_carbon_reference, or leave --carbon-reference out." in run.errors
+            f"ERROR: --carbon-reference: {why}; or give one of your own with the hook pytest_carbon_reference, or leave"
+            " --carbon-reference out." in run.errors
         )
         assert "it ran" not in run.text
 

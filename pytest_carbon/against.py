@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pytest_carbon import pairs
 from pytest_carbon.batch import merged
 from pytest_carbon.gate import Candidate
-from pytest_carbon.records import Against, Doubt, Key, Measurement, SessionScore, SuiteVerdict, Verdict
+from pytest_carbon.records import Against, Doubt, Key, Measurement, SessionScore, SuiteVerdict, Verdict, label
 
 
 @dataclass(slots=True)
@@ -139,7 +139,7 @@ class Sides:
             )
         both = [key for key in measured if self.there.get(key) and key[0] not in self.apart]
         if both and self.complete >= pairs.PAIRS:
-            return f"{text}{_few(sorted(map(_label, both)), 1)}: {self._too_few(both[0])}"
+            return f"{text}{_few(sorted(map(label, both)), 1)}: {self._too_few(both[0])}"
         return None
 
     def notes(self) -> list[str]:
@@ -156,12 +156,12 @@ class Sides:
             if key[0] in self.apart or key[0] in self.dead:
                 continue
             if not self.there.get(key):
-                said.setdefault(f"not compared: {{}}: {self.against.label} does not have it", []).append(_label(key))
+                said.setdefault(f"not compared: {{}}: {self.against.label} does not have it", []).append(label(key))
             elif len(self._whole(key)) < pairs.PAIRS:
-                said.setdefault(f"not compared: {{}}: {self._too_few(key)}", []).append(_label(key))
+                said.setdefault(f"not compared: {{}}: {self._too_few(key)}", []).append(label(key))
             else:
                 for pair, why in self._dropped(key).items():
-                    said.setdefault(f"pair {pair} is not compared of {{}}: {why}", []).append(_label(key))
+                    said.setdefault(f"pair {pair} is not compared of {{}}: {why}", []).append(label(key))
         if self.differing:
             text = f"the test itself differs from that of {self.against.label}, and may be why its calls do: {{}}"
             said[text] = sorted(self.differing)
@@ -212,10 +212,6 @@ class Sides:
                 if d.code not in both
             ),
         )
-
-
-def _label(key: Key) -> str:
-    return key[0] if key[1] == "call" else f"{key[0]} · {key[1]}"
 
 
 def _few(labels: Sequence[str], most: int = 3) -> str:

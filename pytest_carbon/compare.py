@@ -30,6 +30,7 @@ from pytest_carbon.records import (
     TestResult,
     UsageProblem,
     Verdict,
+    label,
 )
 from pytest_carbon.reports import jsonfile
 from pytest_carbon.reports.text import count, listing
@@ -366,11 +367,6 @@ def renamed(gone: Iterable[Key], new: Iterable[Key]) -> dict[Key, Key]:
 
 
 # --- what else is to be said -----------------------------------------------------------------------
-
-
-def label(key: Key) -> str:
-    test, name = key
-    return test if name == "call" else f"{test} · {name}"
 
 
 def _why_nothing(comparison: Comparison) -> str:

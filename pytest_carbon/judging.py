@@ -21,6 +21,7 @@ from pytest_carbon.records import (
     Settings,
     SuiteVerdict,
     Verdict,
+    label,
 )
 from pytest_carbon.reports.text import change, listing
 
@@ -85,11 +86,11 @@ class Judgement:
             then = self.verdict(test, m)
             if len(m.sessions) == sessions:
                 self._verdicts[m.environment][key] = gate.unconfirmed(then)
-                untold.append(f"{_label(key)} ({change(first.change)}: {then.status})")
+                untold.append(f"{label(key)} ({change(first.change)}: {then.status})")
                 continue
             self._verdicts[m.environment][key] = gate.confirmed(first, then, len(m.sessions))
             over = f"over {len(m.sessions)} sessions {change(then.change)}" if then.change is not None else "not known"
-            told.append(f"{_label(key)} (at first {change(first.change)}, {over}: {then.status})")
+            told.append(f"{label(key)} (at first {change(first.change)}, {over}: {then.status})")
         notes = []
         if told:
             notes.append(f"suspect, and measured again in fresh processes: {listing(told, 10)}")
@@ -104,9 +105,7 @@ class Judgement:
             found = test.found or {}
             most = max(map(len, found.values()), default=0)
             told += [
-                f"{_label((test.key, name))} ({len(each)} of {most})"
-                for name, each in found.items()
-                if len(each) < most
+                f"{label((test.key, name))} ({len(each)} of {most})" for name, each in found.items() if len(each) < most
             ]
         return [f"measured in some of the sessions only, and judged by those: {listing(told, 10)}"] if told else []
 
@@ -165,8 +164,3 @@ class Judgement:
                 unread=self._stored.unread(id),
                 reference=reference.candidate(known) if known is not None else None,
             )
-
-
-def _label(key: Key) -> str:
-    test, name = key
-    return test if name == "call" else f"{test} · {name}"

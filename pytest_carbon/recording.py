@@ -10,7 +10,7 @@ from pytest_carbon import baselines, gate
 from pytest_carbon.baselines.files import module_file
 from pytest_carbon.baselines.stored import Stored
 from pytest_carbon.children import Brought
-from pytest_carbon.records import Key, SessionResult, Settings
+from pytest_carbon.records import Key, SessionResult, Settings, label
 
 
 class Recorder:
@@ -109,6 +109,5 @@ def _grouped(decisions: Sequence[baselines.Decision]) -> Mapping[str, list[str]]
     grouped: dict[str, list[str]] = {}
     for d in decisions:
         if d.why_not is not None:
-            label = d.key[0] if d.key[1] == "call" else f"{d.key[0]} · {d.key[1]}"
-            grouped.setdefault(d.why_not, []).append(label)
+            grouped.setdefault(d.why_not, []).append(label(d.key))
     return grouped

@@ -19,6 +19,12 @@ REFERENCE = "pytest-carbon"
 """In the place of a test's id: a reference workload's, which is stored beside the tests and is none of them."""
 
 
+def label(key: Key) -> str:
+    """How sentences call a measurement."""
+    test, name = key
+    return test if name == "call" else f"{test} · {name}"
+
+
 class CarbonError(Exception):
     """Something the user can act on: its text is a sentence with the value, what is allowed, the remedy."""
 

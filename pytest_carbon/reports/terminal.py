@@ -25,6 +25,7 @@ from pytest_carbon.records import (
     Status,
     TestResult,
     Verdict,
+    label,
 )
 from pytest_carbon.reports.suite import tables as tables_of_tasks
 from pytest_carbon.reports.text import (
@@ -172,8 +173,7 @@ class _Row(NamedTuple):
 
 def _label(key: Key) -> str:
     test, name = key
-    test = Page(_LONGEST_NAME).fit(test, _LONGEST_NAME)
-    return test if name == "call" else f"{test} · {name}"
+    return label((Page(_LONGEST_NAME).fit(test, _LONGEST_NAME), name))
 
 
 def summary(
@@ -373,7 +373,7 @@ def _taken(figures: list[Column]) -> int:
 def _name(row: _Row, grouped: bool) -> str:
     """How a row is called: by its id, or by what the lines above it leave to say."""
     if not grouped:
-        return row.test.nodeid if row.measurement.name == "call" else f"{row.test.nodeid} · {row.measurement.name}"
+        return label((row.test.nodeid, row.measurement.name))
     return f"  {row.function}" if row.measurement.name == "call" else f"    {row.measurement.name}"
 
 
@@ -710,7 +710,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
     doubts = [doubt for doubt in measurement.doubts if doubt.text.rstrip(".") not in verdict.reason]
     suite = context.suite if context.suite and context.suite not in verdict.reason else None
     lines: list[str] = []
-    for label, text in (
+    for what, text in (
         ("now", _call(measurement) if verdict.baseline_j_per_call is None else None),
         ("all calls", _all_calls(measurement) if verdict.baseline_j_per_call is not None else None),
         ("allowed", _allowed(verdict, context.tolerance)),
@@ -725,11 +725,11 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
     ):
         if not text:
             continue
-        indent = f"  {label:<{_LABEL}}"
-        if label == "in":  # kept whole: it is there to be copied
+        indent = f"  {what:<{_LABEL}}"
+        if what == "in":  # kept whole: it is there to be copied
             text = page.clean(text)
             short = columns(indent + text) > page.width
-            lines.append(f"  {label}  {text}" if short else indent + text)
+            lines.append(f"  {what}  {text}" if short else indent + text)
         else:
             lines += page.wrap(text, indent=indent, hang=" " * len(indent))
     return lines

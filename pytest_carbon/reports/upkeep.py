@@ -8,7 +8,7 @@ from datetime import datetime
 from statistics import geometric_mean
 
 from pytest_carbon.gate import BATCHES_MOST
-from pytest_carbon.records import Environment, Key
+from pytest_carbon.records import Environment, Key, label
 from pytest_carbon.reports.text import (
     UNKNOWN,
     Column,
@@ -87,11 +87,6 @@ def _most(text: str, middle: float, most: tuple[float, Key]) -> str:
     if share(value) == share(middle):
         return text
     return f"{text} (median; {share(value)} for {label(key)})"
-
-
-def label(key: Key) -> str:
-    test, name = key
-    return test if name == "call" else f"{test} · {name}"
 
 
 def _age(then: str, now: str) -> str:

@@ -253,7 +253,7 @@ def abuse(suite: Suite, kills: int, server: PostgresServer | None = None, seed: 
     last = suite.run(strike)
     if last.status != 0 or len(suite.everything()) != len(before) + RECORDS:
         tally.errors.append(f"the run after all of them ended with exit status {last.status}")
-    if litter := [str(p.relative_to(suite.folder)) for p in suite.folder.rglob("*.tmp")]:
+    if litter := [str(p.relative_to(suite.folder)) for p in Path(suite.place).rglob("*.tmp")]:
         tally.errors.append(f"left behind: {', '.join(litter)}")
     return tally
 

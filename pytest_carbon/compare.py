@@ -150,6 +150,11 @@ def read(place: str, *, branch: str | None = None) -> Side:
         if of == path.resolve().name:  # the folder of one environment
             return _of_store(place, baselines.open_store(path.resolve().parent), of)
         return _of_store(place, baselines.open_store(path), None)
+    if not path.exists() and path.suffix not in (".json", ".jsonl"):
+        raise UsageProblem(
+            f"{place}: there is no such file or directory. Give a report of --carbon-json, a directory of baselines, an"
+            " environment's folder or a file in it, or the URL of a database."
+        )
     if path.suffix == ".jsonl":
         found, records = read_file(Path(place).expanduser())
         by_key: dict[Key, list[Record]] = {}
@@ -163,7 +168,7 @@ def _of_store(place: str, store: baselines.Store, only: str | None) -> Side:
     with store.snapshot():
         ids = store.environments() if only is None else [only]
         if not ids:
-            raise UsageProblem(f"{place}: there are no baselines in it.")
+            raise UsageProblem(f"{hint}." if (hint := store.hint()) else f"{place}: there are no baselines in it.")
         return Side(place, None, {id: store.describe(id) for id in ids}, {id: store.load(id) for id in ids}, {})
 
 

@@ -126,12 +126,15 @@ class History:
 
 
 def histories(stored: Mapping[str, Mapping[Key, Sequence[Record]]], wanted: str) -> list[History]:
-    """Of a test; of all of a module, a class or a function with parameters, where that is what is wanted.
+    """Of a test; of all of a folder, a module, a class or a function with parameters, where that is what is wanted.
 
     Raises :class:`UsageProblem`, with the nearest id, where nothing is stored of it.
     """
     found = [
-        _history(id, key, by_key[key]) for id, by_key in stored.items() for key in sorted(by_key) if _is(key[0], wanted)
+        _history(id, key, by_key[key])
+        for id, by_key in stored.items()
+        for key in sorted(by_key)
+        if _is(key[0], wanted) or key[0].startswith(f"{wanted.removesuffix('/')}/")
     ]
     if not found:
         known = tests_of(stored.values())
@@ -148,7 +151,8 @@ def _is(test: str, wanted: str) -> bool:
 
 
 def _nearest(wanted: str, known: Collection[str]) -> str:
-    """The id that was meant, perhaps: one that ends so, or is nearly the same."""
+    """The id that was meant, perhaps: one that ends so, without its parameters, too, or is nearly the same."""
+    known = {*known, *(test.partition("[")[0] for test in known)}
     ends = sorted(test for test in known if test.endswith((f"::{wanted}", f"/{wanted}")))
     return f" Did you mean {ends[0]}?" if ends else did_you_mean(wanted, sorted(known))
 

@@ -1225,6 +1225,17 @@ def test_a_file_by_itself_is_read_wherever_it_lies(store: FileStore) -> None:
         files.read_file(Path("nowhere.jsonl"))
 
 
+def test_a_file_that_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
+    """An hour later, by who writes there next; what another writes at the moment stays."""
+    left, others, mine = (tmp_path / f".pytest-carbon-{name}" for name in ("1-aa.tmp", "2-bb.tmp", "notes"))
+    for path in (left, others, mine):
+        path.touch()
+    for path in (left, mine):
+        os.utime(path, (0, 0))
+    files.write_atomically(tmp_path / "report.json", "{}")
+    assert sorted(tmp_path.iterdir()) == sorted([others, mine, tmp_path / "report.json"])
+
+
 # --- other names ---------------------------------------------------------------------------------
 
 OLD, NEW = record().test, "tests/deep/test_n.py::test_y"

@@ -348,8 +348,8 @@ def test_a_main_branch_of_another_name_is_noticed(store: SqlStore, url: str) -> 
     assert open_store(url, branch="main").hint() is None
     store.append(HOST, [record(branch="master"), record(session="s2", branch="develop")])
     assert open_store(url, branch="main", own="fix").hint() == (
-        f"{DatabaseUrl(url)} has baselines of develop, master, and none of main, which this run compares with. If your"
-        " main branch has another name, give it: --carbon-branch, or carbon_branch in the ini file"
+        f"{DatabaseUrl(url)} has baselines of develop, master, and none of main, which is what counts here. If your"
+        " main branch has another name, give it: carbon_branch in the ini file, or --carbon-branch"
     )
     assert open_store(url, branch="master").hint() is None
     store.append(HOST, [record(session="s3")])
@@ -648,6 +648,9 @@ NO_FILE = "names no file. Write sqlite:///FILE, and for an absolute path sqlite:
         (f"{PG}:/ci:secret@db/x", f"'{PG}:/ci:***@db/x' {UNREADABLE}"),
         (f"{PG}://ci:sec@ret@db/x", f"'{PG}://ci:***@db/x' {TWO}"),
         (f"{PG}://ci:sec@ret/more@db/x?port=1", f"'{PG}://ci:***@db/x' {TWO}"),
+        (f"{PG}://ci:sec@ret?more@db/x", f"'{PG}://ci:***@db/x' {TWO}"),
+        (f"{PG}:ci:secret@db/x", f"'{PG}:ci:***@db/x' {UNREADABLE}"),
+        ("sqlite:x.db", f"'sqlite:x.db' {UNREADABLE}"),
         (f"{PG}://ci:***@db/x", f"'{PG}://ci:***@db/x' {STARS}"),
         ("sqlite://baselines.db", f"'sqlite://baselines.db' {NO_FILE}"),
         ("sqlite:///:memory:", f"'sqlite:///:memory:' {NO_FILE}"),
@@ -681,6 +684,7 @@ def test_relative_files_start_where_paths_do(tmp_path: Path) -> None:
         "postgresql+psycopg://ci:sec/ret@secret?x@db/carbon",
         "postgresql+psycopg://c/i:secret@db/carbon",
         "postgres:/ci:secret@db/carbon",
+        "postgresql+psycopg:ci:secret@db/carbon",
         "mysql://ci:secret:secret@db/carbon#secret@db",
     ],
 )

@@ -120,7 +120,8 @@ IDS = st.text("ab:/[].", min_size=1, max_size=8)
 def test_what_is_asked_for_is_found_or_refused(known: set[str], wanted: str) -> None:
     """A test, or all below an id; nothing else."""
     stored = {"a-gpu": {(test, "call"): [record(1, key=(test, "call"))] for test in known}}
-    below = {test for test in known if test == wanted or test.startswith((f"{wanted}::", f"{wanted}["))}
+    ends = (f"{wanted}::", f"{wanted}[", f"{wanted.removesuffix('/')}/")
+    below = {test for test in known if test == wanted or test.startswith(ends)}
     try:
         found = {history.key[0] for history in upkeep.histories(stored, wanted)}
     except UsageProblem:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*", re.DOTALL)  # "C:/" is a drive
-_PASSWORD = re.compile(r"^((?!sqlite)[^:]*:/+[^:@]*):.*@", re.DOTALL)  # to the last @: one in a password should be %40
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/.*|(sqlite|postgres|mysql|mariadb)[a-z0-9+]*:.*", re.DOTALL | re.IGNORECASE)
+"""``C:/`` is a drive; and what only lacks its slashes is no folder to be made, with a password in its name."""
+_PASSWORD = re.compile(r"^((?!sqlite)[^:]*:/*[^:@]*):.*@", re.DOTALL)  # to the last @: one in a password should be %40
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(.*)", re.DOTALL)
 _IN_MEMORY = (":memory:", "file:")
 
@@ -21,6 +22,12 @@ class DatabaseUrl(str):
         return self
 
     _url: str
+
+    @property
+    def file(self) -> Path | None:
+        """SQLite's."""
+        found = _SQLITE.fullmatch(self._url)
+        return Path(found[2]) if found and not found[2].startswith(_IN_MEMORY) else None
 
     def reveal(self) -> str:
         """The URL as it was given."""

@@ -21,6 +21,7 @@ import re
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime
@@ -64,6 +65,7 @@ _OF_ONE = re.compile(
 _LONGEST_NAME = 180  # bytes; file systems stop at 255, and a suffix comes on top
 _LARGEST = sys.float_info.max
 _TEMPORARY = ".pytest-carbon-"
+_ABANDONED_S = 3600.0  # nobody writes a file for so long
 _RECORDING = f"{_TEMPORARY}recording"
 _CALIBRATION = "calibration.json"
 
@@ -519,9 +521,13 @@ def _shown(path: Path) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that whoever looks, and whenever this process dies, it is the old one or the new one.
 
-    Makes its folder. Raises OSError.
+    Makes its folder, and clears it of what writers that were killed have left there. Raises OSError.
     """
     _replace_files([(path, text)])
+    for left in path.parent.glob(f"{_TEMPORARY}*.tmp"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                left.unlink()
 
 
 def _replace_files(files: Iterable[tuple[Path, str]], before: Callable[[], None] = lambda: None) -> None:

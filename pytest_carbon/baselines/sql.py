@@ -263,8 +263,8 @@ class SqlStore:
         if not others:
             return None
         return (
-            f"{self._url} has baselines of {', '.join(others)}, and none of {self._branch}, which this run compares"
-            " with. If your main branch has another name, give it: --carbon-branch, or carbon_branch in the ini file"
+            f"{self._url} has baselines of {', '.join(others)}, and none of {self._branch}, which is what counts here."
+            " If your main branch has another name, give it: carbon_branch in the ini file, or --carbon-branch"
         )
 
     def _counts(self) -> Any:
@@ -623,7 +623,7 @@ def _engine(url: DatabaseUrl) -> tuple[Engine, list[str]]:
         raise UsageProblem(f"--carbon-baseline: {str(url)!r} names no driver that is used here. Write {fixed!r}.")
     if kind != "postgresql":
         raise UsageProblem(f"--carbon-baseline: {str(url)!r} is no database that is known here: these are {_FORMS}.")
-    if url.reveal().partition("?")[0].count("@") > 1:  # what follows the first is the host, and errors show that
+    if url.reveal().count("@") > 1:  # what follows the first is the host, and errors show that
         raise UsageProblem(
             f"--carbon-baseline: {str(url)!r} has more than one @. Only the one before the host is written so: in a"
             " user or a password write %40."

@@ -44,9 +44,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     listing.set_defaults(run=_list)
 
-    show = command("show", "how a test's energy went", "The history of a test, of all tests of a module or a class.")
+    show = command(
+        "show", "how a test's energy went", "The history of a test, of all tests of a folder, a module or a class."
+    )
     show.add_argument(
-        "test", metavar="NODEID", help="a test's id, as pytest has it; a module's or a class's for all of it"
+        "test", metavar="NODEID", help="a test's id, as pytest has it; a folder's, module's or class's for all of it"
     )
     show.set_defaults(run=_show)
 
@@ -125,9 +127,11 @@ def _place(text: str) -> Path | str:
 def _open(location: Path | str, branch: str | None = None) -> Store:
     """The store at a place that must be there; ``branch``: whose records count in a database, else everybody's."""
     from pytest_carbon.baselines import open_store
+    from pytest_carbon.baselines.address import DatabaseUrl
     from pytest_carbon.records import UsageProblem
 
-    if isinstance(location, Path) and not location.exists():
+    file = location if isinstance(location, Path) else location.file if isinstance(location, DatabaseUrl) else None
+    if file is not None and not file.exists():
         raise UsageProblem(f"there are no baselines in {location}. Name the place that has them with --baseline=PLACE.")
     return open_store(location, branch=branch)
 
@@ -166,7 +170,12 @@ def _list(given: argparse.Namespace) -> int:
         for id, stored in _all(store).items()
         if upkeep.tests_of([stored])
     ]
-    print("\n".join(report.overviews(found, str(location), now=_iso(_now()), width=width(), ascii=ascii_only())))
+    hint = None if found else store.hint()
+    print(
+        "\n".join(
+            report.overviews(found, str(location), now=_iso(_now()), width=width(), ascii=ascii_only(), hint=hint)
+        )
+    )
     return OK
 
 

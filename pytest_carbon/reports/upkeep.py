@@ -32,9 +32,13 @@ _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 # --- list ----------------------------------------------------------------------------------------
 
 
-def overviews(found: Sequence[Overview], place: str, *, now: str, width: int, ascii: bool = False) -> list[str]:
-    """A paragraph an environment."""
+def overviews(
+    found: Sequence[Overview], place: str, *, now: str, width: int, ascii: bool = False, hint: str | None = None
+) -> list[str]:
+    """A paragraph an environment; where there is none, the hint at why, if there is one."""
     page = Page(width, ascii)
+    if not found and hint:
+        return page.wrap(f"{hint}.", hang="")
     if not found:
         return page.wrap(f"There are no baselines in {place} yet. Record some with pytest --carbon-record.", hang="")
     lines: list[str] = []

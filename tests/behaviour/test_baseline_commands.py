@@ -12,6 +12,7 @@ import pytest
 from conftest import ENVIRONMENT, CarbonRunner
 from console import CAPPED, HOST, Ran, carbon, days, record, run
 
+from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.records import Calibration, Record
 from pytest_carbon.reports.text import columns
@@ -102,6 +103,29 @@ def test_list_of_nothing() -> None:
     ran = carbon("baseline", "list")
     assert ran.ret == 0
     assert "There are no baselines in carbon-baselines yet." in ran.text
+    here = f"sqlite:///{Path.cwd()}/typo.db"
+    for command in (["list"], ["show", X], ["check"], ["prune"], ["rename", X, f"{X}y"]):
+        assert error(carbon("baseline", *command, "--baseline=sqlite:///typo.db")).startswith(
+            f"pytest-carbon: there are no baselines in {here}. Name the place that has them"
+        )
+    assert not Path("typo.db").exists()
+
+
+def test_list_of_branches_that_do_not_count() -> None:
+    """It is said that there are some, and how to name the main branch; as it is by compare."""
+    pytest.importorskip("sqlalchemy", reason="the extra sql is not installed")
+    place = "sqlite:///x.db"
+    open_store(f"sqlite:///{Path.cwd()}/x.db").append(HOST, [change(6, 1.5)._replace(branch="master")])
+    says = "x.db has baselines of master, and none of main, which is what counts here. If your main branch has another"
+    ran = carbon("baseline", "list", f"--baseline={place}")
+    assert ran.ret == 0
+    assert says in ran.text
+    assert max(map(columns, ran.lines)) <= 80
+    ran = carbon("compare", place, place)
+    assert ran.ret == 2
+    assert says in ran.err
+    Path("pytest.ini").write_text("[pytest]\ncarbon_branch = master\n")
+    assert "1 measurement of 1 test" in carbon("baseline", "list", f"--baseline={place}").text
 
 
 def test_baselines_are_where_the_project_says(store: FileStore) -> None:
@@ -177,6 +201,7 @@ def test_show_a_module_a_class_a_function_with_parameters(store: FileStore) -> N
 
     everything = [(more[0], CAPPED.id), (more[1], CAPPED.id), (X, CAPPED.id), (X, HOST.id)]
     assert shown("tests/test_m.py") == shown("tests/test_m.py::") == everything
+    assert shown("tests") == shown("tests/") == everything
     assert shown("tests/test_m.py::TestC") == shown("tests/test_m.py::TestC::test_y") == everything[:2]
     assert shown(more[1]) == everything[1:2]
 
@@ -188,10 +213,13 @@ def test_show_a_module_a_class_a_function_with_parameters(store: FileStore) -> N
         ("test_x", f" Did you mean {X}?"),
         ("test_m.py::test_x", f" Did you mean {X}?"),
         ("something::else", ""),
+        ("test_y", " Did you mean tests/test_m.py::test_y?"),
+        ("test", ""),
     ],
 )
 def test_show_what_is_not_there(store: FileStore, id: str, hint: str) -> None:
-    """With the id that was perhaps meant."""
+    """With the id that was perhaps meant; of one with parameters, the function's."""
+    record(store, run("s8", {"tests/test_m.py::test_y[a-b]": 1.0}))
     assert error(carbon("baseline", "show", id)) == f"pytest-carbon: no test {id!r} has a baseline.{hint}\n"
 
 

@@ -503,6 +503,7 @@ def test_files_that_cannot_be_read(perf: FileStore) -> None:
     stored.write_text(stored.read_text() + "<<<<<<< HEAD\n")
     for place, says in {
         "gone.json": "gone.json: cannot be read (No such file or directory)",
+        "nowhere": "nowhere: there is no such file or directory. Give a report of --carbon-json, a directory of",
         "cut.json": "cut.json: the file ends in the middle of a report",
         "none": "none: there are no baselines in it",
         "perf": f"{stored}, line 7: a merge conflict was left here",

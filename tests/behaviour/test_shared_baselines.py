@@ -237,7 +237,7 @@ def test_a_main_branch_of_another_name(shown: Any, pytester: pytest.Pytester, ur
     git(pytester, "switch", "-qc", "fix")
     run = shown()
     assert run.status("test_it") == "new"
-    assert says(run, f"{DatabaseUrl(url)} has baselines of master, and none of main, which this run compares with.")
+    assert says(run, f"{DatabaseUrl(url)} has baselines of master, and none of main, which is what counts here.")
     run = shown("-o", "carbon_branch=master")
     assert run.status("test_it") == "pass"
     assert "has baselines of" not in run.text

@@ -176,15 +176,14 @@ def _doctor(given: argparse.Namespace) -> int:
 
 
 def _write(path: Path, text: str) -> None:
-    from pytest_carbon.baselines.files import write_atomically
+    from pytest_carbon.baselines.files import remedy, write_atomically
     from pytest_carbon.records import UsageProblem
 
     try:
         write_atomically(path, text)
     except OSError as error:
-        raise UsageProblem(
-            f"cannot write {path}: {error.strerror}. Give a file in a folder that this user may write to."
-        ) from error
+        helps = remedy(error, "Give a file in a folder that this user may write to")
+        raise UsageProblem(f"cannot write {path}: {error.strerror}. {helps}.") from error
 
 
 @contextlib.contextmanager

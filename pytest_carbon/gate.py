@@ -938,6 +938,9 @@ def verdict_on(
     """The verdict on one measurement: ``score`` is None where it has no energy, ``comparison`` where it has no other
     to be compared with; ``tolerance`` is the suite's.
     """
+    if comparison is not None and candidate.error is not None:
+        # What is known to ±10% cannot be seen to move by less.
+        comparison = replace(comparison, detectable=max(comparison.detectable, math.log1p(candidate.error)))
     status, reason = _decide(candidate, score, comparison, tolerance, words)
     if comparison is None or score is None:
         return Verdict(status, reason, limit_j_per_call=candidate.limit_j_per_call, tolerance=candidate.tolerance)
@@ -1102,16 +1105,16 @@ def _sees(comparison: Comparison) -> str:
 
 
 def _time_and_power(comparison: Comparison) -> str | None:
-    """Which of the two moved: energy = power × time. What is below a quarter of the other has not."""
+    """Which of the two moved: energy = power × time. What is below 5% and a quarter of the other has not."""
     time = comparison.duration
     if time is None:
         return None
     power = comparison.change - time
     takes = f"each call takes {_percent(_relative(time))} {'longer' if time > 0 else 'less time'}"
     draws = f"draws {_percent(_relative(power))} {'more' if power > 0 else 'less'} power"
-    if abs(power) < abs(time) / 4:
+    if abs(power) < min(abs(time) / 4, 0.05):
         return f"{takes}, at {_same('power', power)}"
-    if abs(time) < abs(power) / 4:
+    if abs(time) < min(abs(power) / 4, 0.05):
         return f"each call {draws}, in {_same('time', time)}"
     return f"{takes} {'and' if time * power > 0 else 'but'} {draws}"
 

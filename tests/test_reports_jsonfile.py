@@ -344,6 +344,14 @@ def test_a_place_that_cannot_be_written_is_said() -> None:
     )
 
 
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
+def test_a_full_disk_wants_room_there() -> None:
+    """And no other folder: the right to write is there."""
+    with pytest.raises(UsageProblem) as error:
+        jsonfile.write(RUN, Path("/dev/full"))
+    assert message(error) == "--carbon-json: cannot write '/dev/full': No space left on device. Make room there."
+
+
 def test_an_interrupted_report_leaves_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a report never stands in its place, and nothing is left behind."""
     written(RUN)

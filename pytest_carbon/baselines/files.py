@@ -1078,8 +1078,13 @@ def _refused(verb: str, path: Path, error: OSError | str, what: str | None = Non
     reason = error if isinstance(error, str) else error.strerror or str(error)
     done = f"Nothing was {what or 'recorded'}. " if verb == "write" else ""
     done += AGAIN if what == "recorded" else ""
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    remedy = "Make room there" if full else "Give this user the right to"
+    helps = remedy(error, "Give this user the right to")
     return BaselineError(
-        f"cannot {verb} {_shown(path)}: {reason}. {done}{remedy}, or name another directory with --carbon-baseline."
+        f"cannot {verb} {_shown(path)}: {reason}. {done}{helps}, or name another directory with --carbon-baseline."
     )
+
+
+def remedy(error: BaseException | str, otherwise: str) -> str:
+    """What helps where a file could not be written: room, where there is none, else ``otherwise``."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "Make room there" if full else otherwise

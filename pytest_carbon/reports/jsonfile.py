@@ -17,6 +17,7 @@ from pytest_carbon.baselines.files import (
     is_time,
     leads_out,
     refuse_constant,
+    remedy,
     write_atomically,
 )
 from pytest_carbon.records import (
@@ -72,9 +73,8 @@ def write(result: SessionResult, path: Path) -> None:
             write_atomically(path.resolve(), text)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UsageProblem(
-            f"--carbon-json: cannot write {str(path)!r}: {reason}. Give a file in a folder that this user may write to."
-        ) from error
+        helps = remedy(error, "Give a file in a folder that this user may write to")
+        raise UsageProblem(f"--carbon-json: cannot write {str(path)!r}: {reason}. {helps}.") from error
 
 
 def _run(result: SessionResult) -> dict[str, Any]:

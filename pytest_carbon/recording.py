@@ -10,7 +10,7 @@ from pytest_carbon import baselines, gate
 from pytest_carbon.baselines.files import module_file
 from pytest_carbon.baselines.stored import Stored
 from pytest_carbon.children import Brought
-from pytest_carbon.records import Key, SessionResult, Settings, label
+from pytest_carbon.records import BaselineError, Key, SessionResult, Settings, label
 
 
 class Recorder:
@@ -61,8 +61,6 @@ class Recorder:
         )
         for id, mine in by_id.items():
             self.recorded |= {d.key for d in mine}
-            if (found := brought.calibrations.get(id)) is not None:
-                self._store.keep_calibration(id, found)
             accepted = sum(1 for d in mine if d.accepted)
             changes = f", {accepted} of them accepted as changed" if accepted else ""
             count = len(mine)
@@ -72,7 +70,8 @@ class Recorder:
                 f"recorded {count} measurement{'s' * (count != 1)}{changes}{each} in {self.place(id)}"
             )
             if each and not self._aside(result.branch):
-                self.sentences.append(self._one_batch(id, mine, stored.anew(id)))
+                with contextlib.suppress(BaselineError):  # the store is gone since, and what it took is recorded
+                    self.sentences.append(self._one_batch(id, mine, stored.anew(id)))
         if self.recorded and self._aside(result.branch):
             self.sentences.append(
                 f"that is {result.branch}'s alone, and the baseline of {self._settings.branch} is as it was: when it is"
@@ -82,6 +81,12 @@ class Recorder:
             self.sentences.append(
                 f"not recorded: {keys[0]}{f' and {len(keys) - 1} more' if keys[1:] else ''}: {reason}"
             )
+        for id in by_id:
+            if (found := brought.calibrations.get(id)) is not None:
+                try:
+                    self._store.keep_calibration(id, found)
+                except BaselineError as error:
+                    self.sentences.append(f"the settling time was not kept, so the next run finds it out anew: {error}")
 
     def _one_batch(self, id: str, decisions: Sequence[baselines.Decision], now: Stored) -> str:
         """What a batch of several sessions is good for: what the next run, with it in the baseline, will see."""

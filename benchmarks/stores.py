@@ -1,19 +1,21 @@
 """What opening the gate costs where a million sessions are stored: files, SQLite, PostgreSQL.
 
-    python -m benchmarks.stores [--baseline URL] [--runs N] [--json FILE]
+    python -m benchmarks.stores [--baseline URL] [--runs N] [--quiet LOAD] [--json FILE]
 
 10,000 tests in 100 modules have a hundred sessions each, of five epochs of twenty days: every one of them counts. A
 suite of 1,000 of the tests, in ten modules, is run by ``pytest --carbon``, a process each time. *opening* is what it
 takes until the first test, from what there is in the store to the records that the verdicts need; *the whole run* is
 how much longer it takes than with an empty store: opening, the import of what a database needs, and the verdicts. The
 best of the runs counts; beside it stands the time that the process itself was at work, which on a machine with other
-work is the better figure (a database's server has its own). A database is given by its URL; an empty one is filled
-first, which takes minutes, and one that holds the million is used as it is.
+work is the better figure (a database's server has its own). Of PostgreSQL a server is started here, where it is
+installed, or a database is given by its URL. What is not there is stored first, a day after the other, as the rows of a
+database come to lie where they are recorded: that takes some minutes. (Files come out the same in any order.)
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -21,14 +23,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import write_results
-from benchmarks.scale import ENVIRONMENT, GPU, MODULES, tests
+import psycopg
+
+from benchmarks.report import made_by, write_results
+from benchmarks.scale import ENVIRONMENT, GPU, MEASUREMENTS, MODULES, tests
 from pytest_carbon.baselines import open_store
+from pytest_carbon.baselines.address import DatabaseUrl, is_url
 from pytest_carbon.records import Record
+from tests.postgres import PostgresServer, why_not
 
 EPOCHS, DAYS = 5, 20
 MODULES_RUN = 10
@@ -67,34 +72,47 @@ def pytest_collection_finish(session):
 OPTIONS = ["-q", "-p", "no:cacheprovider", "-p", "pytest_carbon.plugin", "--carbon", "--carbon-gate=warn"]
 
 
-def sessions() -> Iterator[Record]:
-    """The million."""
-    chance = random.Random(20_261_122)
-    for number, test in enumerate(tests()):
-        for epoch in range(EPOCHS):
-            for day in range(DAYS):
-                energy_j = (1 + number % 7) * chance.gauss(1, 0.01)
-                yield Record(
-                    test=test,
-                    name="call",
-                    epoch=f"2026-{epoch + 1:02d}-01T00:00:00Z" if epoch else "0",
-                    session=f"{epoch * DAYS + day:032x}",
-                    created=f"2026-{epoch + 1:02d}-{day + 1:02d}T10:00:00Z",
-                    boot=ENVIRONMENT.boot,
-                    commit=f"{epoch * DAYS + day:040x}",
-                    branch="main",
-                    energy_j_per_call=energy_j,
-                    energy_j_per_call_error=0.004 * energy_j,
-                    duration_s_per_call=0.004 * energy_j,
-                    torch=ENVIRONMENT.torch,
-                    driver=ENVIRONMENT.driver,
-                )
+def record(number: int, test: str, session: int, noise: float) -> Record:
+    epoch, day = divmod(session, DAYS)
+    energy_j = (1 + number % 7) * noise
+    return Record(
+        test=test,
+        name="call",
+        epoch=f"2026-{epoch + 1:02d}-01T00:00:00Z" if epoch else "0",
+        session=f"{session:032x}",
+        created=f"2026-{epoch + 1:02d}-{day + 1:02d}T10:00:00Z",
+        boot=ENVIRONMENT.boot,
+        commit=f"{session:040x}",
+        branch="main",
+        energy_j_per_call=energy_j,
+        energy_j_per_call_error=0.004 * energy_j,
+        duration_s_per_call=0.004 * energy_j,
+        torch=ENVIRONMENT.torch,
+        driver=ENVIRONMENT.driver,
+    )
 
 
 def fill(place: str) -> None:
-    store = open_store(place)
-    if len(store.keys(ENVIRONMENT.id)) < len(tests()):
-        store.append(ENVIRONMENT, list(sessions()))
+    """Store what is not there of the million."""
+    kind, store = _kind(place), open_store(DatabaseUrl(place) if is_url(place) else place)
+    chance = random.Random(20_261_122)
+    count = EPOCHS * DAYS
+    noise = [chance.gauss(1, 0.01) for _ in range(MEASUREMENTS * count)]
+    every = list(enumerate(tests()))
+    if kind == "files":
+        each = MEASUREMENTS // MODULES
+        for start in range(0, MEASUREMENTS, each):
+            module = every[start : start + each]
+            store.append(ENVIRONMENT, [record(n, t, s, noise[n * count + s]) for n, t in module for s in range(count)])
+        return
+    there = store.load(ENVIRONMENT.id, [(tests()[-1], "call")])
+    held = {each.session for records in there.values() for each in records}
+    for session in range(count):
+        if f"{session:032x}" not in held:
+            store.append(ENVIRONMENT, [record(n, t, session, noise[n * count + session]) for n, t in every])
+    if kind == "postgresql":  # as the server does by itself, some minutes later
+        with psycopg.connect(place.replace("+psycopg", "", 1), autocommit=True) as connection:
+            connection.execute("VACUUM ANALYZE")
 
 
 def suite(folder: Path) -> None:
@@ -149,8 +167,8 @@ def measure(kind: str, place: str, runs: int) -> dict[str, Any]:
         for _ in range(runs):
             found.append(run(folder, place))
             empty.append(run(folder, str(folder / "empty")))
-    assert all(each["compared"] == len(tests()) * MODULES_RUN / MODULES for each in found)
-    assert all(each["gated"] == len(tests()) for each in found)
+    assert all(each["compared"] == MEASUREMENTS * MODULES_RUN // MODULES for each in found)
+    assert all(each["gated"] == MEASUREMENTS for each in found)
     return {
         "kind": kind,
         "opening_s": min(each["opening"] for each in found),
@@ -170,38 +188,55 @@ def _kind(place: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stores", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--baseline", metavar="URL", help="a database, besides files and SQLite (default: a new one)")
     parser.add_argument(
-        "--baseline", metavar="URL", action="append", default=[], help="a database, besides the files and SQLite"
+        "--quiet", metavar="LOAD", type=float, help="once all is stored, wait until the load average is below this"
     )
     parser.add_argument("--runs", type=int, default=3, help="the best of so many counts (default: 3)")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args(argv)
 
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        places = {"files": f"{folder}/files", "sqlite": f"sqlite:///{folder}/baselines.db"}
-        places |= {_kind(place): place for place in options.baseline}
-        for kind, place in places.items():
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        places = [f"{folder}/files", f"sqlite:///{folder}/baselines.db"]
+        if options.baseline:
+            places.append(options.baseline)
+        elif (why := why_not()) is None:
+            places.append(stack.enter_context(PostgresServer()).database())
+        else:
+            print(f"without PostgreSQL: {why}", file=sys.stderr)
+        filling_s = {}
+        for place in places:
+            begun_s = time.perf_counter()
             fill(place)
-            found.append(measure(kind, place, options.runs))
+            filling_s[_kind(place)] = time.perf_counter() - begun_s
+        size_mb = sum(path.stat().st_size for path in Path(places[0]).rglob("*.jsonl")) / 1e6
+        while options.quiet is not None and os.getloadavg()[0] > options.quiet:
+            time.sleep(5)
+        load = os.getloadavg()[0]
+        found = [measure(_kind(place), place, options.runs) for place in places]
 
-    count = len(tests()) * EPOCHS * DAYS
-    print(f"{count:,} sessions of {len(tests()):,} tests; a suite of {len(tests()) * MODULES_RUN // MODULES:,}\n")
+    count = MEASUREMENTS * EPOCHS * DAYS
+    print(f"{count:,} sessions of {MEASUREMENTS:,} tests, {size_mb:.0f} MB of files; a suite of ", end="")
+    print(f"{MEASUREMENTS * MODULES_RUN // MODULES:,}; stored in ", end="")
+    print(", ".join(f"{seconds:.0f} s ({kind})" for kind, seconds in filling_s.items()), end="\n\n")
     print(f"{'baselines':<14}{'opening, s':>12}{'at work':>9}{'at most':>9}{'the whole run, s':>18}")
     for each in found:
         more_s = each["run_s"] - each["run_s_of_empty"]
         print(f"{each['kind']:<14}{each['opening_s']:>12.2f}{each['opening_cpu_s']:>9.2f}", end="")
         print(f"{each['opening_s_at_most']:>9.0f}{f'+{more_s:.2f}':>18}")
     met = all(each["opening_s"] <= each["opening_s_at_most"] for each in found)
-    print(f"\n{'all bars met' if met else 'a bar was missed'}; load average {os.getloadavg()[0]:.1f}")
+    print(f"\n{'all bars met' if met else 'a bar was missed'}; load average {load:.1f} before")
     if options.json:
         write_results(
             options.json,
             "stores",
-            f"python -m benchmarks.stores{' --baseline=postgresql+psycopg://…' * (len(places) > 2)}",
+            "python -m benchmarks.stores --baseline=URL" if options.baseline else made_by("stores", argv),
             {
                 "sessions": count,
-                "tests": len(tests()),
+                "tests": MEASUREMENTS,
+                "load_before": load,
+                "files_mb": size_mb,
+                "filling_s": filling_s,
                 "baselines": found,
                 "met": met,
             },

@@ -256,16 +256,17 @@ class _Reader:
 
     def keys(self, data: bytes, path: Path) -> frozenset[Key]:
         """Whose records a file holds: where it is as this module writes it, without a look at their figures."""
-        header = data.partition(b"\n")[0]
+        at = data.find(b"\n") + 1
+        header = data[: max(at - 1, 0)]
         found: set[tuple[bytes, bytes]] = set()
-        at = len(header) + 1
         while lines := _OF_ONE.match(data, at):
             found.add((lines[1], lines[2]))
             at = lines.end()
         try:
             if found and at == len(data) and self.record(header.decode()) is None:
                 test, name = self._known["test"], self._known["name"]
-                return frozenset((test[json.loads(of)], name[json.loads(named)]) for of, named in found)
+                texts = json.loads(b"[%s]" % b",".join(map(b"[%s,%s]".__mod__, found)))  # at once: that is faster
+                return frozenset((test[of], name[named]) for of, named in texts)
         except (Wrong, ValueError):
             pass
         return frozenset(record.key for record in self.file(data, path).records)

@@ -5,7 +5,8 @@
 The whole end of a run: load the baselines, judge, write the JSON report, append the session. The
 baselines (100 modules of 100 tests, 200,000 records) are written by one child process, and each run is a child
 of its own, so that time and memory are those of a run alone. The best of the runs is shown, the worst
-memory of any. A database must be empty, is filled once, and makes one run.
+memory of any; beside it stands how long the process was at work, which is less where other work waits for the cores. A
+database must be empty, is filled once, and makes one run.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import write_results
+from benchmarks.report import made_by, write_results
 from pytest_carbon.baselines import decide, open_store
 from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.baselines.files import collector_waits
@@ -127,7 +128,7 @@ def run(place: str) -> dict[str, float]:
     chance, session = random.Random(1), uuid.uuid4().hex
     measured = {(test, "call"): measurement(number, chance, session) for number, test in enumerate(tests())}
     seconds: dict[str, float] = {}
-    started = time.perf_counter()
+    started, cpu_s = time.perf_counter(), time.process_time()
 
     store = open_store(place)
     with store.snapshot():
@@ -168,6 +169,7 @@ def run(place: str) -> dict[str, float]:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, on macOS bytes
     figures: dict[str, float] = {**seconds, "total": sum(seconds.values()), "recorded": len(records)}
+    figures["at_work"] = time.process_time() - cpu_s
     return {**figures, "memory": peak / (1e6 if sys.platform == "darwin" else 1e3)}
 
 
@@ -192,7 +194,7 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(run(options.run)))
         return 0
 
-    runs = []
+    runs, load = [], os.getloadavg()[0]
     if options.baseline:
         child("prepare", options.baseline)
         where = str(DatabaseUrl(options.baseline))
@@ -212,20 +214,23 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{'step':<16}{'seconds':>9}{'at most':>9}")
     for step in (*STEPS, "total"):
         print(f"{step:<16}{best[step]:>9.2f}{f'{MOST_S:.2f}' if step == 'total' else '':>9}")
+    print(f"{'at work':<16}{best['at_work']:>9.2f}")
     print(f"{'recorded':<16}{best['recorded']:>9,.0f}")
     print(f"{'peak memory, MB':<16}{memory_mb:>9.0f}{MOST_MB:>9.0f}")
     print(f"\n{'both bars met' if met else 'a bar was missed'}; {platform.python_implementation()} ", end="")
-    print(f"{platform.python_version()}, {os.cpu_count()} cores")
+    print(f"{platform.python_version()}, {os.cpu_count()} cores, load average {load:.1f} before")
     if options.json:
         write_results(
             options.json,
             "scale",
-            f"python -m benchmarks.scale{f' --baseline {where}' if options.baseline else ''}",
+            f"python -m benchmarks.scale --baseline {where}" if options.baseline else made_by("scale", argv),
             {
+                "load_before": load,
                 "measurements": MEASUREMENTS,
                 "batches": BATCHES,
                 "where": where,
                 "seconds": {step: best[step] for step in (*STEPS, "total")},
+                "seconds_at_work": best["at_work"],
                 "seconds_at_most": MOST_S,
                 "recorded": best["recorded"],
                 "memory_mb": memory_mb,

@@ -706,8 +706,9 @@ class FileStore:
             if records
         ]
         for _, _, records in new:
+            for test in {record.test.partition("::")[0]: record.test for record in records}.values():
+                module_file(test)
             for record in records:
-                module_file(record.test)
                 if wrong := wrong_field(record._asdict()):
                     raise BaselineError(f"nothing was recorded, because of {_of(record)}: {wrong}.")
         if new:
@@ -716,6 +717,7 @@ class FileStore:
 
     def _record(self, new: Sequence[tuple[Path, str, Sequence[Record]]]) -> None:
         """Add records below environments' folders, with the headers of files that are made for them."""
+        lines_of = {record: _line_of(record) for _, _, records in new for record in records}
         texts: dict[Path, str] = {}
         for folder, header, records in new:
             modules: dict[str, list[Record]] = {}
@@ -723,13 +725,13 @@ class FileStore:
                 modules.setdefault(record.test.partition("::")[0], []).append(record)
             for added in modules.values():
                 path = folder / module_file(added[0].test)
-                if (text := self._merged(path, folder.name, header, added)) is not None:
+                if (text := self._merged(path, folder.name, header, added, lines_of)) is not None:
                     texts[path] = text
         recording = self._directory / _RECORDING
 
         def note() -> None:
             if len(texts) > 1:
-                lines = [line for _, header, records in new for line in (header, *map(_line_of, records))]
+                lines = [line for _, header, records in new for line in (header, *map(lines_of.__getitem__, records))]
                 write_atomically(recording, "\n".join([*lines, ""]))
 
         _replace_files(texts.items(), note)
@@ -974,7 +976,9 @@ class FileStore:
                 )
             path = path.parent
 
-    def _merged(self, path: Path, environment_id: str, header: str, added: Sequence[Record]) -> str | None:
+    def _merged(
+        self, path: Path, environment_id: str, header: str, added: Sequence[Record], lines_of: Mapping[Record, str]
+    ) -> str | None:
         """The text of a file with records added; None where it has them all."""
         self._refuse_links(path)
         data = _bytes_of(path)
@@ -994,7 +998,10 @@ class FileStore:
         ]
         if not fresh and lines == file.lines:
             return None
-        rows = [*zip(map(_by_test, here), lines, strict=True), *((_by_test(r), _line_of(r)) for r in fresh)]
+        rows = [
+            *zip(map(_by_test, here), lines, strict=True),
+            *((_by_test(r), lines_of.get(r) or _line_of(r)) for r in fresh),
+        ]
         return "\n".join([file.header, *(line for _, line in sorted(rows)), ""])
 
 

@@ -110,6 +110,16 @@ def test_the_table_of_the_reference_workload_is_of_its_results() -> None:
         assert f"{cost['duration_s']:.1f} s and {cost['energy_j']:.0f} J" in page("docs/gate.md")
 
 
+def test_the_table_of_killed_runs_is_of_its_results() -> None:
+    """As the benchmark wrote them."""
+    results = json.loads((ROOT / "benchmarks/results/abuse.json").read_text("utf-8"))
+    assert results["met"]
+    shown = re.findall(r"^\| .* \| (\d+) \| (\d+) \| (\d+)[^|]* \| (\d+) \|$", page("docs/baselines.md"), re.MULTILINE)
+    assert [tuple(map(int, row)) for row in shown] == [
+        (each["kills"], each["old"], each["new"], each["else"]) for each in results["killed"].values()
+    ]
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(path: Path) -> None:
     """To a file, and to a heading of it where one is named."""

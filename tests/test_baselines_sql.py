@@ -537,7 +537,7 @@ CHECK = (
 )
 LATER_ON = (
     "Nothing was recorded. Do it again later (a run by what --carbon-json wrote: pytest-carbon baseline accept"
-    " REPORT.json); nothing is ever stored twice."
+    " REPORT.json, which accepts what changed, too); nothing is ever stored twice."
 )
 
 

@@ -47,8 +47,8 @@ CALIBRATION_FORMAT = "pytest-carbon-calibration/1"
 GIT_ATTRIBUTES = "carbon-baselines/**/*.jsonl merge=union"
 """The line for ``.gitattributes`` with which git merges baselines without conflicts."""
 AGAIN = (
-    "Do it again later (a run by what --carbon-json wrote: pytest-carbon baseline accept REPORT.json); nothing is ever"
-    " stored twice. "
+    "Do it again later (a run by what --carbon-json wrote: pytest-carbon baseline accept REPORT.json, which accepts"
+    " what changed, too); nothing is ever stored twice. "
 )
 """What is to be done where something could not be recorded."""
 

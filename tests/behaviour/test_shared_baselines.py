@@ -367,7 +367,8 @@ def gone():
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     says = (
         f'FATAL: database "{name}" does not exist. Nothing was recorded. Do it again later (a run by what --carbon-json'
-        " wrote: pytest-carbon baseline accept REPORT.json); nothing is ever stored twice."
+        " wrote: pytest-carbon baseline accept REPORT.json, which accepts what changed, too); nothing is ever stored"
+        " twice."
     )
     assert says in run.errors
     assert says in run.text

@@ -76,8 +76,9 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """``" Did you mean energy?"`` where a word is close to one that is allowed, else nothing."""
     from difflib import get_close_matches
 
-    close = get_close_matches(word.lower(), allowed, n=1)
-    return f" Did you mean {close[0]}?" if close else ""
+    named = {each.lower(): each for each in allowed}
+    close = get_close_matches(word.lower(), named, n=1)
+    return f" Did you mean {named[close[0]]}?" if close else ""
 
 
 def _number(value: object) -> float | None:

@@ -12,8 +12,10 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -77,8 +79,14 @@ def without_repository(environ: dict[str, str]) -> dict[str, str]:
     return {name: text for name, text in environ.items() if name not in _OF_ANOTHER}
 
 
-def _git(where: Sequence[str], *arguments: str, alone: bool = False) -> bytes:
-    """What git prints. ``where``: its options that say which repository; ``alone``: Ctrl-C does not reach it."""
+def _git(where: Sequence[str], *arguments: str, alone: bool = False, dies: bool = False) -> bytes:
+    """What git prints.
+
+    Args:
+        where: its options that say which repository.
+        alone: Ctrl-C does not reach it.
+        dies: it ends with this process, also with one that is killed, where the system is Linux.
+    """
     quietly = [word for setting in _QUIETLY for word in ("-c", setting)]
     environ = without_repository(dict(os.environ)) | {
         "LC_ALL": "C",
@@ -92,6 +100,7 @@ def _git(where: Sequence[str], *arguments: str, alone: bool = False) -> bytes:
             stdin=subprocess.DEVNULL,
             env=environ,
             start_new_session=alone,
+            preexec_fn=_dying_with_its_parent() if dies else None,
         )
     except FileNotFoundError:
         raise UsageProblem(
@@ -103,6 +112,19 @@ def _git(where: Sequence[str], *arguments: str, alone: bool = False) -> bytes:
         words = answer.stderr.decode(errors="replace").split()
         raise _Failed(" ".join(words) or f"git {arguments[0]} ended with exit status {answer.returncode}")
     return answer.stdout
+
+
+def _dying_with_its_parent() -> Callable[[], None] | None:
+    """For a new process: what it has to do so that it does not outlive the one that began it."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    try:
+        prctl = ctypes.CDLL(None).prctl
+    except (OSError, AttributeError):
+        return None
+    return lambda: prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _line(where: Sequence[str], *arguments: str) -> str | None:
@@ -131,7 +153,7 @@ def find(ref: str, folder: Path, called_from: Path) -> Revision:
     except _Failed as failed:
         raise UsageProblem(_no_repository(ref, folder, called_from, str(failed))) from None
     commit = _line(at, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
-    if commit is None:
+    if commit is None or ref.startswith("^"):
         raise UsageProblem(f"--carbon-against={ref}: {_not_there(at, ref)}")
     head = _line(at, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     dirty = bool(_line(at, "status", "--porcelain", "--untracked-files=no"))
@@ -141,6 +163,11 @@ def find(ref: str, folder: Path, called_from: Path) -> Revision:
 
 
 def _no_repository(ref: str, folder: Path, called_from: Path, said: str) -> str:
+    if "must be run in a work tree" in said:
+        return (
+            f"--carbon-against={ref}: {folder} is in a bare repository, which has no working tree to compare: run it in"
+            " one of its worktrees (git worktree list shows them)"
+        )
     if "not a git repository" not in said:
         return f"--carbon-against={ref}: git cannot read the repository around {folder}: {said}"
     if top := _line(("-C", str(called_from)), "rev-parse", "--show-toplevel"):
@@ -148,22 +175,26 @@ def _no_repository(ref: str, folder: Path, called_from: Path, said: str) -> str:
             f"--carbon-against={ref}: pytest's root dir, {folder}, is outside of the repository {top}, so git has no"
             f" other revision of it: give --rootdir={top}, or put pytest's ini file there"
         )
+    elsewhere = " (GIT_DIR is not looked at)" if "GIT_DIR" in os.environ else ""
     return (
-        f"--carbon-against={ref}: {folder} is in no git repository, so there is no other revision to compare with: run"
-        " it in a clone of the project"
+        f"--carbon-against={ref}: {folder} is in no git repository{elsewhere}, so there is no other revision to compare"
+        " with: run it in a clone of the project"
     )
 
 
 def _not_there(at: Sequence[str], ref: str) -> str:
     """Why a name means no commit here, and what to do about it."""
     shallow = _line(at, "rev-parse", "--is-shallow-repository") == "true"
-    if ".." in ref:
+    if ".." in ref or ref.startswith("^"):
         return (
             "this is a range, and one commit is wanted: give a branch, a tag or a commit (git merge-base A B prints the"
             " one at which two branches part)"
         )
     if (kind := _line(at, "cat-file", "-t", ref)) is not None:
         return f"this is a {kind}, not a commit: give a branch, a tag or a commit"
+    if upstream := re.match(r"(.*)@\{u(pstream)?\}", ref, re.IGNORECASE):
+        branch = upstream[1] or _line(at, "symbolic-ref", "--quiet", "--short", "HEAD") or "a detached HEAD"
+        return f"{branch} has no upstream that is here: name the branch to compare with, such as origin/main"
     back = re.fullmatch(r"(.+?)((?:~\d*|\^[1-9]?)+)", ref)
     if back and (held := _line(at, "rev-list", "--count", "--first-parent", back[1])) is not None:
         steps = sum(int(step[1:] or 1) if step[0] == "~" else 1 for step in re.findall(r"~\d*|\^\d?", back[2]))
@@ -177,28 +208,40 @@ def _not_there(at: Sequence[str], ref: str) -> str:
             f" --deepen={steps + 1 - int(held)} makes it so; in CI, actions/checkout with fetch-depth: {steps + 1}"
         )
     remotes = (_line(at, "remote") or "").split()
-    for remote in remotes:
-        there = f"{remote}/{ref}"
+    for each in remotes:
+        there = f"{each}/{ref}"
         if _line(at, "rev-parse", "--verify", "--quiet", f"refs/remotes/{there}^{{commit}}") is not None:
             return f"there is no branch or tag of this name here, but a remote's: give --carbon-against={there}"
-    remote = next((each for each in remotes if ref.startswith(f"{each}/")), remotes[0] if remotes else "origin")
+    remote = next((known for known in remotes if ref.startswith(f"{known}/")), (*remotes, "origin")[0])
     name = ref.removeprefix(f"{remote}/")
     if re.fullmatch(r"[0-9a-f]{7,64}", ref):
-        deep = " --depth=1" if shallow else ""
-        return f"there is no such commit here: git fetch{deep} {remote} {ref}"
+        fetch = f"git fetch{' --depth=1' if shallow else ''} {remote} {ref}"
+        if len(ref) in (40, 64):
+            return f"there is no such commit here: {fetch}"
+        return f"there is no such commit here, and git fetches one by its whole name alone, of 40 digits: {fetch}…"
+    near = _near(at, name, "" if ref == name else f"{remote}/")
+    perhaps = f" ({near.strip()})" if near else ""
     if shallow:
         return (
             f"it is not in this clone, which is shallow, as CI makes them: git fetch --depth=1 {remote}"
             f" {name}:refs/remotes/{remote}/{name}, and give --carbon-against={remote}/{name}; or, in CI,"
-            " actions/checkout with fetch-depth: 0"
+            f" actions/checkout with fetch-depth: 0{perhaps}"
         )
     if ref != name:
-        return f"there is no such branch here: git fetch {remote} {name}"
-    known = (_line(at, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags", "refs/remotes")) or ""
-    return (
-        "there is no branch, tag or commit of this name: git branch --all and git tag list those that there are."
-        + did_you_mean(ref, [*known.splitlines(), "HEAD"])
-    )
+        return f"there is no such branch here: git fetch {remote} {name}{perhaps}"
+    if _line(at, "rev-list", "--max-count=1", "--all") == "":
+        return "this repository has no commit yet, so there is nothing to compare with: commit what is to be the base"
+    known = "git branch --all and git tag list those that there are"
+    return f"there is no branch, tag or commit of this name: {known}.{near}"
+
+
+def _near(at: Sequence[str], name: str, remote: str) -> str:
+    """`` Did you mean main?``, where something there, or what a remote has, is called nearly so."""
+    listed = _line(at, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags", "refs/remotes") or ""
+    known = [each.removeprefix(remote) for each in [*listed.splitlines(), "HEAD"] if each.startswith(remote)]
+    usual = {"master": "main", "main": "master"}.get(name)
+    meant = f" Did you mean {usual}?" if usual in known else did_you_mean(name, known)
+    return meant.replace(" mean ", f" mean {remote}")
 
 
 def fingerprint(revision: Revision) -> str:
@@ -239,19 +282,73 @@ def checked_out(revision: Revision) -> Iterator[Path]:
     holder = Path(tempfile.mkdtemp(prefix=_name(), dir=space))
     tree = holder / (revision.top.name or "tree")
     try:
-        _add(made, repository, tree, revision.commit, revision.ref)
+        _add(made, repository, tree, revision.top, revision.commit, revision.ref)
         _add_submodules(made, revision, repository, tree, revision.top, revision.commit, "")
         yield tree
     finally:
         _surely(lambda: _remove(made, holder))
 
 
-def _add(made: list[tuple[Sequence[str], Path]], repository: Sequence[str], tree: Path, commit: str, ref: str) -> None:
+def _add(
+    made: list[tuple[Sequence[str], Path]],
+    repository: Sequence[str],
+    tree: Path,
+    here: Path | None,
+    commit: str,
+    ref: str,
+) -> None:
     made.append((repository, tree))
+    at = ("-C", str(tree))
     try:
-        _git(repository, "worktree", "add", "--quiet", "--detach", "--force", str(tree), commit)
+        _git(repository, "worktree", "add", "--quiet", "--no-checkout", "--detach", "--force", str(tree), commit)
+        _git(at, "reset", "--quiet", "--hard", dies=True)  # what may take long: files that git-lfs downloads
     except _Failed as failed:
-        raise UsageProblem(f"--carbon-against={ref}: git cannot check it out in {tree}: {failed}") from None
+        raise UsageProblem(
+            f"--carbon-against={ref}: git cannot check it out in {tree}: {failed}{_what_helps(str(failed))}"
+        ) from None
+    if here is None or not _without_content(tree, here):
+        return
+    with contextlib.suppress(_Failed):
+        _git(at, "lfs", "checkout", dies=True)  # out of what was downloaded before
+    if left := _without_content(tree, here):
+        more = f" and {len(left) - 1} more are Git LFS pointers" if left[1:] else " is a Git LFS pointer"
+        lacks = f"--carbon-against={ref}: {left[0]}{more} there, and here with content, so the two cannot be compared: "
+        if _line(at, "lfs", "version") is None:
+            raise UsageProblem(f"{lacks}install git-lfs")
+        remote = (_line(at, "remote") or "origin").split()[0]
+        raise UsageProblem(f"{lacks}git{f' -C {here}' if made[1:] else ''} lfs fetch {remote} {commit}")
+
+
+def _what_helps(said: str) -> str:
+    """Besides git's own words."""
+    if "promisor remote" in said:
+        return (
+            ". This clone is a partial one, and fetches the files of another revision when they are wanted: its remote"
+            " must be reachable; or clone without --filter"
+        )
+    if "git-lfs: not found" in said or "'lfs' is not a git command" in said or "cannot run git-lfs" in said:
+        return ". Install git-lfs"
+    if "Smudge error" in said or "smudge filter lfs failed" in said:
+        return (
+            ". Its remote must be reachable; or set GIT_LFS_SKIP_SMUDGE=1: what was downloaded before is there all the"
+            " same"
+        )
+    return ""
+
+
+def _without_content(tree: Path, here: Path) -> list[str]:
+    """Files that are Git LFS pointers in one checkout of a repository, and that have their content in another."""
+    listed = (_line(("-C", str(tree)), "ls-files", "-z", "--", ":(attr:filter=lfs)") or "").split("\0")
+    return [path for path in listed if path and _is_pointer(tree / path) and _is_pointer(here / path) is False]
+
+
+def _is_pointer(file: Path) -> bool | None:
+    """Whether Git LFS has put no content there; None where there is no such file."""
+    try:
+        with open(file, "rb") as opened:
+            return opened.read(64).startswith(b"version https://git-lfs.github.com/spec/")
+    except OSError:
+        return None
 
 
 def _add_submodules(
@@ -287,7 +384,7 @@ def _add_submodules(
             folder = f"-C {full}" if mine is not None else f"--git-dir={clone[0].partition('=')[2]}"
             raise UsageProblem(f"{trouble}is at {wanted[:12]} there, and its clone here has no such commit: git"
                                f" {folder} fetch origin {wanted}")  # fmt: skip
-        _add(made, clone, tree / path, wanted, revision.ref)
+        _add(made, clone, tree / path, mine, wanted, revision.ref)
         _add_submodules(made, revision, clone, tree / path, mine, wanted, f"{full}/")
 
 
@@ -389,7 +486,10 @@ def _remove_left_behind(repository: Sequence[str]) -> None:
         return
     for kept in (common, *(each.parent for each in (common / "modules").rglob("worktrees"))):
         for entry in (kept / "worktrees").glob("*/gitdir"):
-            tree = Path(entry.read_text("utf-8", "surrogateescape").strip()).parent
+            try:
+                tree = Path(entry.read_text("utf-8", "surrogateescape").strip()).parent
+            except OSError:  # another run has just taken it away
+                continue
             if _is_left_behind(str(tree)):
                 _remove_folder(next(folder for folder in (tree, *tree.parents) if _OWNER.match(folder.name)))
                 with contextlib.suppress(_Failed):

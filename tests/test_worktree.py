@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -44,6 +47,7 @@ def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     return folder
 
@@ -121,6 +125,72 @@ def test_a_name_that_nothing_has(repo: Path, tmp_path: Path) -> None:
     assert find("origin/main", clone, clone).commit == git(repo, "rev-parse", "main")
 
 
+def test_names_that_are_nearly_there(repo: Path, tmp_path: Path) -> None:
+    """Of branches, tags, a remote's branches, and HEAD itself, in whichever letters."""
+    git(repo, "tag", "V1.0")
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(repo), str(clone))
+    for ref, meant in (("HAED", "HEAD"), ("head1", "HEAD"), ("v1.1", "V1.0"), ("master", "main"), ("MAINE", "main")):
+        assert refused(ref, clone).endswith(f"list those that there are. Did you mean {meant}?")
+    told = "--carbon-against=origin/mian: there is no such branch here: git fetch origin mian"
+    assert refused("origin/mian", clone) == f"{told} (Did you mean origin/main?)"
+    assert refused("orign/main", clone).endswith("Did you mean origin/main?")
+    shallow = tmp_path / "shallow"
+    git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{repo}", str(shallow))
+    assert refused("HAED", shallow).endswith("with fetch-depth: 0 (Did you mean HEAD?)")
+
+
+def test_expressions_that_mean_no_commit_here(repo: Path) -> None:
+    """What is left out of a range, an upstream that there is not, the beginning of a commit that is elsewhere."""
+    assert "this is a range, and one commit is wanted" in refused("^main", repo)
+    told = "main has no upstream that is here: name the branch to compare with, such as origin/main"
+    assert refused("@{upstream}", repo) == f"--carbon-against=@{{upstream}}: {told}"
+    assert refused("main@{u}~1", repo) == f"--carbon-against=main@{{u}}~1: {told}"
+    git(repo, "checkout", "--quiet", "--detach")
+    assert "a detached HEAD has no upstream that is here" in refused("@{U}", repo)
+    assert refused("1234567", repo).endswith(
+        "there is no such commit here, and git fetches one by its whole name alone, of 40 digits: git fetch origin"
+        " 1234567…"
+    )
+
+
+def test_names_of_every_kind(repo: Path) -> None:
+    """An annotated tag is its commit; a branch that is called as a file; one before."""
+    first, second = git(repo, "rev-parse", "HEAD~1"), git(repo, "rev-parse", "HEAD")
+    git(repo, "tag", "-a", "-m", "x", "annotated", "HEAD~1")
+    git(repo, "checkout", "--quiet", "-b", "a.py", "HEAD~1")
+    git(repo, "branch", "--quiet", "--set-upstream-to=main")
+    for ref, commit in (("annotated", first), ("a.py", first), ("@{-1}", second), ("@{upstream}", second)):
+        assert find(ref, repo, repo).commit == commit
+    with checked_out(find("annotated", repo, repo)) as tree:
+        assert (tree / "a.py").read_text("utf-8") == "1"
+
+
+def test_a_repository_without_a_commit(tmp_path: Path) -> None:
+    """Has nothing to compare with, whatever the name."""
+    git(tmp_path, "init", "--quiet", "empty")
+    told = "this repository has no commit yet, so there is nothing to compare with: commit what is to be the base"
+    for ref in ("HEAD", "main"):
+        assert refused(ref, tmp_path / "empty") == f"--carbon-against={ref}: {told}"
+
+
+def test_a_bare_repository(repo: Path, tmp_path: Path, space: Path) -> None:
+    """Has no working tree, and its worktrees are some."""
+    bare, tree = tmp_path / "bare.git", tmp_path / "linked"
+    git(tmp_path, "clone", "--quiet", "--bare", str(repo), str(bare))
+    git(bare, "worktree", "add", "--quiet", str(tree), "main")
+    assert refused("main", bare) == (
+        f"--carbon-against=main: {bare} is in a bare repository, which has no working tree to compare: run it in one of"
+        " its worktrees (git worktree list shows them)"
+    )
+    before = git(bare, "worktree", "list")
+    with checked_out(find("main~1", tree, tree)) as base:
+        assert (base / "a.py").read_text("utf-8") == "1"
+        assert str(base) in git(bare, "worktree", "list")
+    assert git(bare, "worktree", "list") == before
+    assert not any(space.iterdir())
+
+
 def test_a_shallow_clone(repo: Path, tmp_path: Path) -> None:
     """How deep it must be, and the command that does it: both are tried."""
     git(repo, "branch", "base", "HEAD~1")
@@ -142,6 +212,27 @@ def test_a_shallow_clone(repo: Path, tmp_path: Path) -> None:
         assert (tree / "a.py").read_text("utf-8") == "1"
 
 
+def test_the_shallow_clone_of_a_pull_request(repo: Path, tmp_path: Path) -> None:
+    """As actions/checkout makes it, of a merge that no branch has: the commands bring what they say."""
+    git(repo, "tag", "-a", "-m", "x", "v1", "HEAD~1")
+    git(repo, "checkout", "--quiet", "-b", "feature", "HEAD~1")
+    commit(repo, b="new")
+    git(repo, "checkout", "--quiet", "--detach", "main")
+    git(repo, "merge", "--quiet", "--no-edit", "feature")
+    merge = git(repo, "rev-parse", "HEAD")
+    git(repo, "update-ref", "refs/pull/1/merge", merge)
+    clone = tmp_path / "clone"
+    git(tmp_path, "init", "--quiet", str(clone))
+    git(clone, "remote", "add", "origin", f"file://{repo}")
+    git(clone, "fetch", "--quiet", "--no-tags", "--depth=1", "origin", f"+{merge}:refs/remotes/pull/1/merge")
+    git(clone, "checkout", "--quiet", "--force", "refs/remotes/pull/1/merge")
+    for ref in ("main", "v1", git(repo, "rev-parse", "feature"), "HEAD^1"):
+        (command,) = (found.split() for found in re.findall(r"git (fetch .*?)(?: makes|, and|$)", refused(ref, clone)))
+        git(clone, *command)
+        there = ref if f"refs/remotes/origin/{ref}" not in command[-1] else f"origin/{ref}"
+        assert find(there, clone, clone).commit == git(repo, "rev-parse", f"{ref.replace('HEAD', merge)}^{{commit}}")
+
+
 def test_no_repository(tmp_path: Path, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """None around the root dir, none that git may read, no git."""
     lone = tmp_path / "lone"
@@ -154,6 +245,8 @@ def test_no_repository(tmp_path: Path, repo: Path, monkeypatch: pytest.MonkeyPat
         f"--carbon-against=main: pytest's root dir, {lone}, is outside of the repository {repo}, so git has no other"
         f" revision of it: give --rootdir={repo}, or put pytest's ini file there"
     )
+    monkeypatch.setenv("GIT_DIR", str(repo / ".git"))
+    assert f"{lone} is in no git repository (GIT_DIR is not looked at), so" in refused("main", lone)
     (repo / ".git" / "config").write_text("[core", "utf-8")
     assert refused("main", repo).startswith(
         f"--carbon-against=main: git cannot read the repository around {repo}: fatal: bad config"
@@ -223,6 +316,117 @@ def test_what_cannot_be_checked_out(repo: Path, space: Path) -> None:
     with pytest.raises(UsageProblem, match=words), checked_out(find("main", repo, repo)):
         pass
     assert nothing_left(repo, space)
+
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 4\n"
+
+
+def test_pointers_of_git_lfs(repo: Path, space: Path) -> None:
+    """Where the working tree has their content, the two do different work: refused, with what brings the content."""
+    (repo / ".gitattributes").write_text("*.bin filter=lfs -text\n", "utf-8")
+    (repo / "weights.bin").write_text(POINTER, "utf-8")
+    commit(repo)
+    with checked_out(find("HEAD", repo, repo)):
+        pass  # a pointer on both sides is the same on both
+    (repo / "weights.bin").write_text("2.0", "utf-8")
+    with pytest.raises(UsageProblem) as problem, checked_out(find("HEAD", repo, repo)):
+        pass
+    told = "weights.bin is a Git LFS pointer there, and here with content, so the two cannot be compared:"
+    brings = f"git lfs fetch origin {git(repo, 'rev-parse', 'HEAD')}" if shutil.which("git-lfs") else "install git-lfs"
+    assert str(problem.value) == f"--carbon-against=HEAD: {told} {brings}"
+    assert nothing_left(repo, space)
+
+
+@pytest.mark.skipif(shutil.which("git-lfs") is None, reason="git-lfs is not installed")
+def test_files_of_git_lfs(repo: Path, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have their content, whatever the variable says by which CI puts downloads off; what it downloaded is enough."""
+    config = tmp_path / "config"
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    git(repo, "lfs", "install")
+    git(repo, "lfs", "track", "*.bin")
+    (repo / "weights.bin").write_text("1.0", "utf-8")
+    commit(repo)
+    (repo / "weights.bin").write_text("2.0", "utf-8")
+    commit(repo)
+    for skip in ("", "1"):
+        monkeypatch.setenv("GIT_LFS_SKIP_SMUDGE", skip)
+        with checked_out(find("HEAD~1", repo, repo)) as tree:
+            assert (tree / "weights.bin").read_text("utf-8") == "1.0"
+    monkeypatch.delenv("GIT_LFS_SKIP_SMUDGE")
+    shutil.rmtree(repo / ".git" / "lfs" / "objects")
+    git(repo, "remote", "add", "origin", str(tmp_path / "nowhere"))
+    words = "git cannot check it out in .*Its remote must be reachable; or set GIT_LFS_SKIP_SMUDGE=1"
+    with pytest.raises(UsageProblem, match=words), checked_out(find("HEAD~1", repo, repo)):
+        pass
+    assert nothing_left(repo, space)
+
+
+def test_git_lfs_that_is_not_installed(repo: Path, space: Path) -> None:
+    """And that git is told to use: git's words, and what helps."""
+    (repo / "weights.bin").write_text(POINTER, "utf-8")
+    (repo / ".gitattributes").write_text("*.bin filter=lfs -text\n", "utf-8")
+    commit(repo)
+    git(repo, "config", "filter.lfs.smudge", "echo 'git-lfs: not found' >&2; exit 127")
+    git(repo, "config", "filter.lfs.required", "true")
+    words = r"git cannot check it out in .*git-lfs: not found.*\. Install git-lfs$"
+    with pytest.raises(UsageProblem, match=words), checked_out(find("HEAD", repo, repo)):
+        pass
+    assert nothing_left(repo, space)
+
+
+@pytest.mark.parametrize("patterns", [("--cone", "lib"), ("--no-cone", "/*", "!/big/")], ids=lambda p: p[0])
+def test_a_sparse_checkout(repo: Path, space: Path, patterns: tuple[str, ...]) -> None:
+    """The other revision lacks what the working tree lacks."""
+    for folder in ("lib", "big"):
+        (repo / folder).mkdir()
+        commit(repo, **{f"{folder}/x": "1"})
+    git(repo, "sparse-checkout", "set", *patterns)
+    assert not (repo / "big").exists()
+    with checked_out(find("HEAD", repo, repo)) as tree:
+        assert sorted(each.name for each in tree.iterdir()) == [".git", "a.py", "lib"]
+    assert nothing_left(repo, space)
+    assert git(repo, "status", "--porcelain") == ""
+
+
+def test_a_partial_clone(repo: Path, space: Path, tmp_path: Path) -> None:
+    """Fetches what it lacks; where its remote is gone, that is said."""
+    git(repo, "config", "uploadpack.allowFilter", "true")
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--filter=blob:none", f"file://{repo}", str(clone))
+    repo.rename(tmp_path / "gone")
+    words = "could not fetch .* from promisor remote. This clone is a partial one, and fetches the files of another"
+    with pytest.raises(UsageProblem, match=words), checked_out(find("HEAD~1", clone, clone)):
+        pass
+    assert nothing_left(clone, space)
+    (tmp_path / "gone").rename(repo)
+    with checked_out(find("HEAD~1", clone, clone)) as tree:
+        assert (tree / "a.py").read_text("utf-8") == "1"
+
+
+def test_in_the_middle_of_a_merge(repo: Path) -> None:
+    """What is not merged yet is a change like any other."""
+    git(repo, "checkout", "--quiet", "-b", "feature", "HEAD~1")
+    commit(repo, a="3")
+    with pytest.raises(AssertionError):
+        git(repo, "merge", "main")
+    found = find("main", repo, repo)
+    assert (found.dirty, found.same) == (True, False)
+    before = fingerprint(found)
+    with checked_out(found) as tree:
+        assert (tree / "a.py").read_text("utf-8") == "2"
+    assert fingerprint(found) == before
+    assert git(repo, "status", "--porcelain") == "UU a.py"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="takes root")
+def test_a_repository_of_another_user(repo: Path) -> None:
+    """git's own words have the remedy."""
+    for path in (repo, *repo.rglob("*")):
+        os.chown(path, 12345, 12345)
+    told = f"detected dubious ownership in repository at '{repo}' To add an exception for this directory, call: git"
+    assert f"git cannot read the repository around {repo}: fatal: {told} config --global --add safe.directory" in (
+        refused("main", repo)
+    )
 
 
 # --- submodules ------------------------------------------------------------------------------------
@@ -346,6 +550,40 @@ def test_the_next_run_takes_away_what_a_killed_one_left(nested: Path, space: Pat
         alive.wait()
     for repository in (nested, inside, inside / "inner"):
         assert nothing_left(repository, space)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere git goes on")
+def test_a_run_that_is_killed_while_git_checks_out(repo: Path, space: Path) -> None:
+    """Takes git with it, which would write into what the next run makes."""
+    import psutil
+
+    going = space.parent / "going"
+    git(repo, "config", "filter.slow.clean", "cat")
+    git(repo, "config", "filter.slow.smudge", f"echo $PPID $$ > '{going}.new'; mv '{going}.new' '{going}'; sleep 300")
+    (repo / ".gitattributes").write_text("*.py filter=slow\n", "utf-8")
+    commit(repo, b="1")
+    with holding(repo, space, "HEAD") as dead:
+        until_s = time.monotonic() + 60
+        while not going.exists():
+            assert time.monotonic() < until_s
+            time.sleep(0.02)
+        checking_out, smudge = map(psutil.Process, map(int, going.read_text("utf-8").split()))
+        assert checking_out.name().startswith("git")
+        filters = [smudge, *smudge.children(recursive=True)]
+        try:
+            dead.kill()
+            dead.wait()
+            until_s = time.monotonic() + 60
+            with suppress(psutil.NoSuchProcess):
+                while checking_out.is_running() and checking_out.status() != psutil.STATUS_ZOMBIE:
+                    assert time.monotonic() < until_s
+                    time.sleep(0.02)
+        finally:
+            for process in filters:
+                process.kill()
+    with checked_out(find("HEAD~1", repo, repo)) as tree:
+        assert (tree / "a.py").read_text("utf-8") == "2"
+    assert nothing_left(repo, space)
 
 
 def test_a_process_that_nobody_waited_for_is_gone() -> None:

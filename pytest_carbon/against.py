@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from pytest_carbon import pairs
@@ -29,6 +29,8 @@ class Sides:
     """Of them, those in which pair that was; of what it has measured before is no doubt. Not listed: in the first."""
     failing: set[str] = field(default_factory=set)
     """Of them, those that the other revision has, and that failed there or were skipped."""
+    idle: dict[str, str] = field(default_factory=dict)
+    """Tests that measured nothing here, though nothing went wrong, and why; the test is the sentence's "it"."""
     dead: dict[str, str] = field(default_factory=dict)
     """Tests of which a process, of either revision, did not bring back what became of them, and why."""
     differing: set[str] = field(default_factory=set)
@@ -140,32 +142,46 @@ class Sides:
         both = [key for key in measured if self.there.get(key) and key[0] not in self.apart]
         if both and self.complete >= pairs.PAIRS:
             return f"{text}{_few(sorted(map(label, both)), 1)}: {self._too_few(both[0])}"
+        if renamed := [key for key in measured if self.gone([key[0]])] if self.complete else []:
+            there = _few([name for _, name in self.gone([renamed[0][0]])])
+            return (
+                f"{text}{_few(sorted(map(label, renamed)), 1)}: there the test measured {there}. Where that is another"
+                " name of the same, give both the same name to compare them"
+            )
         return None
+
+    def gone(self, tests: Collection[str]) -> list[Key]:
+        """What the other revision measured in tests that measure here, and this does not have."""
+        return [key for key in self.there if key[0] in tests and key not in self.here and key[0] not in self.apart]
 
     def notes(self) -> list[str]:
         """Sentences for the end of the run: what was not compared, and why."""
-        said: dict[str, list[str]] = {}
+        said: dict[tuple[str, str], list[str]] = {}
+        none = "not compared: "
+        for test, why in self.idle.items():
+            said.setdefault((none, why), []).append(test)
         for test, why in self.apart.items():
             whole = [len(self._whole(key)) for key in self.here if key[0] == test]
             if whole and max(whole) < pairs.PAIRS:
-                said.setdefault(f"not compared: {{}}: {why}", []).append(test)
+                said.setdefault((none, why), []).append(test)
             elif whole:
-                only = f"compared by {max(whole)} pairs of {self.against.pairs}: {{}}: in pair {self.apart_in[test]}"
-                said.setdefault(f"{only} {why}", []).append(test)
+                only = f"compared by {max(whole)} pairs of {self.against.pairs}: "
+                said.setdefault((only, f"in pair {self.apart_in[test]} {why}"), []).append(test)
         for key in self.here if self.complete else ():
             if key[0] in self.apart or key[0] in self.dead:
                 continue
             if not self.there.get(key):
-                said.setdefault(f"not compared: {{}}: {self.against.label} does not have it", []).append(label(key))
+                said.setdefault((none, f"{self.against.label} does not have it"), []).append(label(key))
             elif len(self._whole(key)) < pairs.PAIRS:
-                said.setdefault(f"not compared: {{}}: {self._too_few(key)}", []).append(label(key))
+                said.setdefault((none, self._too_few(key)), []).append(label(key))
             else:
                 for pair, why in self._dropped(key).items():
-                    said.setdefault(f"pair {pair} is not compared of {{}}: {why}", []).append(label(key))
+                    said.setdefault((f"pair {pair} is not compared of ", why), []).append(label(key))
+        sentences = [f"{what}{_few(labels)}: {why}" for (what, why), labels in said.items()]
         if self.differing:
-            text = f"the test itself differs from that of {self.against.label}, and may be why its calls do: {{}}"
-            said[text] = sorted(self.differing)
-        return [text.format(_few(labels)) for text, labels in said.items()]
+            differs = f"the test itself differs from that of {self.against.label}, and may be why its calls do"
+            sentences.append(f"{differs}: {_few(sorted(self.differing))}")
+        return sentences
 
     def _environment(self, key: Key) -> str:
         """The environment of most of its sessions; empty where there is none."""

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib.util
 import inspect
+import itertools
 import json
 import os
 import selectors
@@ -615,6 +616,21 @@ class Outlet:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             self.send({"captured": [file.fileno() for file in files if file is not None]})
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+        report = yield
+        if call.when != "teardown" or call.excinfo is None or not report.failed:
+            return report
+        if shared := _sharing(call.excinfo.value):
+            told = f"This is the teardown of {' and '.join(shared)}. It comes after the last of the tests that share it"
+            report.sections.append(("carbon", f"{told}, and is no more this test's than theirs."))
+            assert self._config is not None
+            failed = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+            # The test itself has passed, and been measured; whether it is to fail for this, the parent says.
+            report.outcome, report.longrepr, report.sections = "passed", None, []
+            setattr(report, _SHARED, {"of": shared, "failed": failed})
+        return report
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if self._unmeasured is not None:
@@ -662,6 +678,41 @@ class Outlet:
         if text := self._refusal():
             self.send({"refused": text})
         self.send({"finish": str(stop) if stop else None})
+
+
+_SHARED = "carbon_shared_teardown"
+"""The attribute of a report of a teardown that failed, and that is not the test's own."""
+
+
+def _sharing(error: BaseException) -> list[str]:
+    """Whose teardowns raised an error, where tests share them; nobody's, where one is a test's own."""
+    if isinstance(error, BaseExceptionGroup):
+        found = [_sharing(each) for each in error.exceptions]
+        return list(dict.fromkeys(itertools.chain(*found))) if all(found) else []
+    traceback, fixture = error.__traceback__, None
+    while traceback is not None:  # the innermost is the one that raised it
+        owner = traceback.tb_frame.f_locals.get("self")
+        fixture = owner if isinstance(owner, pytest.FixtureDef) else fixture
+        traceback = traceback.tb_next
+    if fixture is None or fixture.scope == "function":
+        return []
+    own = fixture.argname.startswith("_")  # pytest's, for teardown_module and its like
+    return [f"the {fixture.scope}" if own else f"the {fixture.scope}'s fixture {fixture.argname}"]
+
+
+def shared_teardown(config: pytest.Config, report: Any) -> tuple[Sequence[str], Any]:
+    """``the session's fixture server``, and the report as it is where it fails the test, where a report is of the
+    teardown of something that tests share, and that failed; else nothing, and the report."""
+    if (shared := getattr(report, _SHARED, None)) is None:
+        return (), report
+    return shared["of"], _report(config, shared["failed"])
+
+
+def said(report: Any) -> str:
+    """The line of a failed test's report that says why."""
+    crash = getattr(getattr(report.longrepr, "reprcrash", None), "message", None)
+    last = (report.longreprtext.strip().splitlines() or [""])[-1].strip()
+    return str(crash).splitlines()[0] if crash else last
 
 
 OUTLET = pytest.StashKey[Outlet]()

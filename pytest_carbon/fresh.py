@@ -35,6 +35,8 @@ class Fresh:
         """To say at the end."""
         self.troubles: list[str] = []
         """What went wrong that is no test's."""
+        self._shared: set[str] = set()
+        """Whose teardowns have failed that tests share."""
         self.left_out: dict[str, str] = {}
         """Tests that had passed and were then skipped, and why."""
         self.stages = Stages(progress)
@@ -192,6 +194,10 @@ class Fresh:
     def reported(self, test: str, report: pytest.TestReport) -> None:
         assert self._before is not None
         found, before = self._before
+        shared, failed = children.shared_teardown(self.config, report)
+        if not self._shared.issuperset(shared):  # else it is told, and is no other test's that comes last now
+            self._shared.update(shared)
+            report = failed
         if before["waits"] and type(report) is pytest.TestReport:
             if report.skipped:  # no verdict on what it has measured is lost because it does not run again
                 self.left_out[test] = why_skipped(report)

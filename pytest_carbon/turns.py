@@ -21,6 +21,7 @@ from pytest_carbon.fresh import Fresh, why_skipped
 from pytest_carbon.held import Test
 from pytest_carbon.progress import Progress
 from pytest_carbon.records import Against, CarbonError, Measurement, Settings
+from pytest_carbon.records import label as measurement_label
 from pytest_carbon.relocation import Move, own_packages
 from pytest_carbon.reports.text import listing
 
@@ -73,14 +74,19 @@ class TakingTurns(Fresh):
             self._note(worktree.fingerprint(self._revision) != before)
         return True
 
+    def note_once(self, sentence: str) -> None:
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
     def _note(self, changed: bool) -> None:
         label = self._revision.label
         if self._revision.same:
             self.notes.append(
                 f"the working tree has the code of {label}, and no other: what differs between the two is chance"
             )
-        if self._others:
-            self.notes.append(f"there at {label}, and not here: {listing(list(self._others), 10)}")
+        passed = {key for key, test in self.tests.items() if test.outcome == "passed"}
+        if others := [*self._others, *map(measurement_label, self.sides.gone(passed))]:
+            self.notes.append(f"there at {label}, and not here: {listing(others, 10)}")
         if changed:
             self.notes.append(
                 "the working tree was changed while it was measured, so its sessions are not all of the same code: what"
@@ -161,6 +167,11 @@ class TakingTurns(Fresh):
         known = self.known.environments
         return environment.difference(known[there], known[here])
 
+    def reported(self, test: str, report: pytest.TestReport) -> None:
+        super().reported(test, report)
+        if test in self.measures and self.tests[test].outcome in ("skipped", "xfailed") and report.skipped:
+            self.sides.idle[test] = _idle(report, "here")
+
     def done(self, test: str, measurements: Sequence[Measurement], mistaken: Sequence[str]) -> None:
         for m in measurements:
             self.sides.here.setdefault((test, m.name), {})[self.pair] = m
@@ -173,6 +184,13 @@ class TakingTurns(Fresh):
             return
         self.sides.dead[key] = f"{self.stages.where}: {why}"
         super().failed(key, why, output)
+
+
+def _idle(report: pytest.TestReport, where: str) -> str:
+    """Why a test that did not fail has nothing to compare."""
+    why = why_skipped(report)
+    how = f"was expected to fail {where}" if hasattr(report, "wasxfail") else f"was skipped {where}"
+    return f"it {how} ({why})" if why else f"it {how}"
 
 
 class _There:
@@ -190,13 +208,14 @@ class _There:
     def reported(self, test: str, report: Any) -> None:
         """What failed there, or was skipped, has nothing to compare with."""
         at = f"at {self._sides.against.label}"
-        if report.outcome == "failed":
-            last = (report.longreprtext.strip().splitlines() or [""])[-1].strip()
-            crash = getattr(getattr(report.longrepr, "reprcrash", None), "message", None)
-            said = crash.splitlines()[0] if crash else last
-            self._sides.part(test, f"it failed {at} ({said})", self._turns.pair, fails=True)
-        elif report.skipped and not hasattr(report, "wasxfail"):
-            self._sides.part(test, f"it was skipped {at} ({why_skipped(report)})", self._turns.pair, fails=True)
+        shared, failed = children.shared_teardown(self._turns.config, report)
+        if shared:
+            text = f"{at} the teardown of {' and '.join(shared)} failed ({children.said(failed)})"
+            self._turns.note_once(f"{text}; what was measured before counts")
+        elif report.outcome == "failed":
+            self._sides.part(test, f"it failed {at} ({children.said(report)})", self._turns.pair, fails=True)
+        elif report.skipped and type(report) is pytest.TestReport:
+            self._sides.part(test, _idle(report, at), self._turns.pair, fails=True)
 
     def done(self, test: str, measurements: Sequence[Measurement], mistaken: Sequence[str]) -> None:
         for m in measurements:

@@ -381,6 +381,118 @@ def test_another_environment_there(project: Project) -> None:
     assert f"ERROR: nothing was compared with {project.label()}: test_it.py::test_it: 0 of 2 pairs can be" in run.text
 
 
+IDLE = """
+import pytest
+from battery import draw
+from model import HERE
+
+@pytest.mark.carbon_budget
+@pytest.mark.xfail(not HERE, reason="bug 12")
+def test_mended():
+    draw(1.0)
+    assert HERE
+
+@pytest.mark.carbon_budget
+@pytest.mark.xfail(not HERE, reason="crashes", run=False)
+def test_runs():
+    draw(1.0)
+
+@pytest.mark.carbon_budget
+@pytest.mark.xfail(HERE, reason="bug 13")
+def test_broken():
+    draw(1.0)
+    assert not HERE
+
+@pytest.mark.carbon_budget
+@pytest.mark.skipif(HERE, reason="too slow")
+def test_left_out():
+    draw(1.0)
+"""
+
+
+def test_what_is_skipped_or_expected_to_fail_on_one_side(project: Project) -> None:
+    """Is not compared, with what happened there, or here; where that is all, the run is not green."""
+    project.commit(test_it=IDLE, model="HERE = False")
+    project.write(model="HERE = True")
+    run = project.run()
+    label = project.label()
+    assert run.outcomes() == {"passed": 2, "skipped": 1, "xfailed": 1}
+    nothing = "there is nothing to compare it with"
+    for name, why in (("mended", "bug 12"), ("runs", "[NOTRUN] crashes")):
+        reason = f"it was expected to fail at {label} ({why})"
+        verdict = run.measurement(f"test_{name}")["verdict"]
+        assert (verdict["status"], verdict["reason"]) == ("new", f"{reason}: {nothing}")
+        assert f"not compared: test_it.py::test_{name}: {reason}" in run.text
+    assert "not compared: test_it.py::test_broken: it was expected to fail here (bug 13)" in run.text
+    assert "not compared: test_it.py::test_left_out: it was skipped here (too slow)" in run.text
+    assert run.ret == 1
+    assert f"ERROR: nothing was compared with {label}: test_it.py::test_mended and 1 more: it was expected" in run.text
+
+
+def test_a_failure_there_that_has_braces(project: Project) -> None:
+    """Is told as it is."""
+    project.commit(test_it=COST + "    assert {COST: 1} == {}\n", model="COST = 2.0")
+    project.write(test_it=COST)
+    run = project.run()
+    assert f"not compared: test_it.py::test_it: it failed at {project.label()} (assert {{2.0: 1}} == {{}}" in run.text
+
+
+NAMES = """
+from battery import draw
+
+def test_both(carbon):
+    for name in ({both}):
+        with carbon.window(name):
+            draw(1.0)
+
+def test_one(carbon):
+    with carbon.window({one!r}):
+        draw(1.0)
+"""
+
+
+def test_measurements_that_were_renamed(project: Project) -> None:
+    """Are there and not here, and here and not there; where there is nothing else, the run is not green."""
+    project.commit(test_it=NAMES.format(both="'same', 'old'", one="old"))
+    project.write(test_it=NAMES.format(both="'same', 'new', 'more'", one="new"))
+    run = project.run()
+    label = project.label()
+    assert run.ret == 0
+    assert {name: run.status("test_both", name) for name in ("same", "new")} == {"same": "pass", "new": "new"}
+    assert f"there at {label}, and not here: test_it.py::test_both · old and test_it.py::test_one · old" in run.text
+    here = ", ".join(f"test_it.py::test_{name}" for name in ("both · new", "both · more", "one · new"))
+    assert f"not compared: {here}: {label} does not have it" in run.text
+    assert project.run("--carbon-strict").ret == 1
+    run = project.run("-k", "one")
+    assert run.ret == 1
+    told = (
+        f"nothing was compared with {label}: test_it.py::test_one · new: there the test measured old. Where that is"
+        " another name of the same, give both the same name to compare them"
+    )
+    assert f"ERROR: {told}" in run.text
+
+
+def test_a_teardown_there_that_tests_share(project: Project) -> None:
+    """And that fails takes no test out of the comparison: it comes after the last, whichever that is."""
+    fails = """
+@pytest.fixture(scope="session")
+def server():
+    yield
+    raise RuntimeError("did not stop")
+
+@pytest.mark.carbon_budget
+def test_server(server):
+    draw(1.0)
+"""
+    project.commit(test_it=COST + fails, model="COST = 2.0")
+    project.write(test_it=COST + fails.replace("    raise", "    return\n    raise"))
+    run = project.run()
+    label = project.label()
+    assert (run.ret, run.status("test_it"), run.status("test_server")) == (0, "pass", "pass")
+    told = f"at {label} the teardown of the session's fixture server failed (RuntimeError: did not stop); what was"
+    assert run.text.count(f"{told} measured before counts") == 1
+
+
 # --- what goes wrong there -------------------------------------------------------------------------
 
 

@@ -545,3 +545,44 @@ def wait_for(file: Path) -> None:
     while not file.exists():
         assert time.monotonic() < until_s
         time.sleep(0.05)
+
+
+def test_a_teardown_that_tests_share(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """Fails after the last of them, which is another one in the next process: it is told once, with what it is."""
+    pytester.makepyfile("""
+import pytest
+from battery import draw
+
+@pytest.fixture(scope="session")
+def server():
+    yield
+    raise RuntimeError("did not stop")
+
+class TestThem:
+    @pytest.mark.carbon_budget
+    def test_a(self):
+        draw(1.0)
+
+    @classmethod
+    def teardown_class(cls):
+        raise ValueError("neither")
+
+@pytest.mark.carbon_budget
+def test_b(server):
+    draw(1.0)
+
+@pytest.mark.carbon_budget
+def test_c(server):
+    draw(1.0)
+""")
+    run = run_carbon("--carbon-sessions=3")
+    assert run.ret == 1
+    assert run.outcomes() == {"passed": 3, "errors": 2}
+    assert len(run.measurement("test_b")["sessions"]) == 3
+    for what, whose in (("TestThem.test_a", "class"), ("test_c", "session's fixture server")):
+        told = (
+            f"This is the teardown of the {whose}. It comes after the last of the tests that share it, and is no more"
+            " this test's than theirs."
+        )
+        assert run.text.count(f"ERROR at teardown of {what} ") == 1
+        assert run.text.count(told) == 1

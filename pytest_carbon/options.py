@@ -572,6 +572,17 @@ def anything_given(config: pytest.Config) -> bool:
     return any(_raw(config, option) for option in (_SWITCH, *_OPTIONS))
 
 
+def idle_flags(config: pytest.Config) -> list[str]:
+    """The flags that somebody typed, not in ``addopts``, and that do nothing where ``--carbon`` is not given."""
+    typed = [str(argument).partition("=")[0] for argument in config.invocation_params.args]
+    if f"--no-{_SWITCH.key}" in typed:
+        return []
+    flags = {option.flag for option in _OPTIONS if option.field not in ("suite", "queries")}
+    return [
+        flag for flag in dict.fromkeys(each.replace("--no-carbon-", "--carbon-") for each in typed) if flag in flags
+    ]
+
+
 def hide_password(config: pytest.Config) -> None:
     """pytest's ``--debug`` has written the command line into its file: take the password of a database out of it."""
     if not config.option.debug:

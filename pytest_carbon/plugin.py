@@ -48,6 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_carbon.session import CarbonSession
 
         config.pluginmanager.register(CarbonSession(config, settings), "pytest-carbon-session")
+    elif flags := options.idle_flags(config):
+        config.pluginmanager.register(_Idle(flags))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -64,6 +66,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 refused[item.nodeid] = str(error)
     if refused:
         config.pluginmanager.register(_Refused(refused))
+
+
+class _Idle:
+    """Says that nothing was measured, where somebody typed what does nothing without ``--carbon``."""
+
+    def __init__(self, flags: list[str]) -> None:
+        self._flags = flags
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        does = "does" if len(self._flags) == 1 else "do"
+        terminalreporter.write_line(
+            f"carbon: nothing was measured, for --carbon is not given, without which {' and '.join(self._flags)}"
+            f" {does} nothing"
+        )
 
 
 class _Refused:

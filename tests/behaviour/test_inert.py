@@ -200,3 +200,27 @@ def test_a_suite_without_carbon_pays_for_three_modules(
     result.stdout.fnmatch_lines(
         ["heavy:", "ours: pytest_carbon pytest_carbon.hookspecs pytest_carbon.options pytest_carbon.plugin"]
     )
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["--carbon-reference"], "--carbon-reference does nothing"),
+        (["--carbon-json=x.json", "--carbon-sessions", "3"], "--carbon-json and --carbon-sessions do nothing"),
+        (["--no-carbon-strict"], "--carbon-strict does nothing"),
+        (["--carbon-tolerance=3%", "--no-carbon"], None),
+        (["--carbon-suite=small"], None),
+        ([], None),
+    ],
+)
+def test_options_that_do_nothing(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, typed: list[str], said: str | None
+) -> None:
+    """Without the switch: said of what was typed, also with -q; not of ``addopts`` and ini keys, which wait for it."""
+    pytester.makeini("[pytest]\naddopts = --carbon-tolerance=2%\ncarbon_reference = true\n")
+    pytester.makepyfile("def test_it(): pass")
+    run = run_carbon("-q", *typed, carbon=False)
+    assert run.outcomes() == {"passed": 1}
+    line = f"carbon: nothing was measured, for --carbon is not given, without which {said}"
+    assert [each for each in run.lines if "carbon" in each] == ([line] if said else [])
+    assert run.result.stderr.str() == ""

@@ -131,7 +131,7 @@ class Fresh:
             raise
         self._warned = True
         if ending.refused is not None and not self._confirming:
-            raise pytest.UsageError(ending.refused)
+            raise options.refusal(ending.refused)
         if ending.exit is not None:
             self._restore()
             raise pytest.exit.Exception(*ending.exit)

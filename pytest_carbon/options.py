@@ -13,6 +13,8 @@ import math
 import os
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -529,7 +531,7 @@ def _add_flag(parser: pytest.Parser, option: _Option) -> None:
 
 
 def _clash(option: _Option) -> pytest.UsageError:
-    return pytest.UsageError(
+    return refusal(
         f"{option.flag} is an option of pytest-carbon and of another plugin (pytest-codecarbon has a --carbon, too). "
         "Switch one of the two off, on the command line or in addopts: -p no:codecarbon, or -p no:carbon for this one"
     )
@@ -545,6 +547,17 @@ def _ini_type(option: _Option) -> Any:
     if option.metavar is None:
         return bool | str  # a text that is no boolean is refused here, in our words
     return str | int | float if option.number else str
+
+
+def refusal(*problems: str) -> pytest.UsageError:
+    """What ends the run with exit status 4. pytest prints each problem as it is, after ``ERROR: ``: a terminal gets
+    lines that are broken between words; a file, or another program, each in one line."""
+    if sys.stderr.isatty():
+        from pytest_carbon.reports.text import error_lines
+
+        first, width = "ERROR: ", shutil.get_terminal_size().columns
+        problems = tuple("\n".join(error_lines(each, width)).removeprefix(first) for each in problems)
+    return pytest.UsageError(*problems)
 
 
 # --- the command line and the ini file ---------------------------------------------------------------
@@ -641,7 +654,7 @@ def settings(config: pytest.Config) -> Settings:
     elif not problems:
         problems += _unwritable(given)
     if problems:
-        raise pytest.UsageError(*problems)
+        raise refusal(*problems)
     return Settings(**values)
 
 
@@ -673,7 +686,7 @@ def refuse_lost_root(config: pytest.Config) -> None:
     if not apart or (intended := _root_without(config)) == (config.rootpath, config.inipath):
         return
     flag, value = apart[0]
-    raise pytest.UsageError(
+    raise refusal(
         f"write {flag}={shlex.quote(value)}: with a blank between them pytest took the path for the place of tests, and"
         f" its root dir is {config.rootpath} (ini file: {config.inipath or 'none'}) instead of {intended[0]}"
         f" (ini file: {intended[1] or 'none'})"
@@ -871,7 +884,7 @@ def budgets_of(item: pytest.Item) -> tuple[Budget, ...]:
     try:
         return merge(*([parse(*mark.args, **mark.kwargs) for mark in level] for level in levels))
     except UsageProblem as problem:
-        raise pytest.UsageError(f"{item.nodeid}: {problem}") from None
+        raise refusal(f"{item.nodeid}: {problem}") from None
 
 
 def own_names(item: pytest.Item) -> list[str]:

@@ -47,7 +47,7 @@ from pytest_carbon.records import (
     Verdict,
 )
 from pytest_carbon.reports import jsonfile, terminal
-from pytest_carbon.reports.text import listing
+from pytest_carbon.reports.text import error_lines, listing
 from pytest_carbon.rig import Rig
 from pytest_carbon.turns import TakingTurns
 
@@ -95,7 +95,7 @@ class CarbonSession:
             try:
                 revision = worktree.find(settings.against, config.rootpath, config.invocation_params.dir)
             except CarbonError as error:
-                raise pytest.UsageError(str(error)) from None
+                raise options.refusal(str(error)) from None
             self._fresh = taking_turns = TakingTurns(config, settings, self._tests, self.progress, revision)
             self._sides = taking_turns.sides
         if self._apart:
@@ -111,7 +111,7 @@ class CarbonSession:
             )
             self._store = self._open_store() if settings.against is None else None
         except CarbonError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise options.refusal(str(error)) from None
         self._recorder = Recorder(self._store, settings, config.invocation_params.dir)
 
     def _open_store(self) -> baselines.Store:
@@ -129,7 +129,7 @@ class CarbonSession:
         option = self._config.option
         if hasattr(self._config, "workerinput") or getattr(option, "dist", "no") != "no":
             workers = getattr(option, "numprocesses", None)
-            raise pytest.UsageError(
+            raise options.refusal(
                 f"--carbon measures one test at a time, and pytest-xdist is asked for"
                 f"{f' {workers} workers' if workers else ' workers'}: they would share the device and measure each"
                 " other. Run with -n 0 (also where addopts has -n)"
@@ -138,7 +138,7 @@ class CarbonSession:
     def _refuse_debugger(self) -> None:
         for name, flag in (("usepdb", "--pdb"), ("trace", "--trace")):
             if getattr(self._config.option, name, False):
-                raise pytest.UsageError(
+                raise options.refusal(
                     f"{flag} needs the terminal, and with --carbon-sessions={self._settings.sessions} the tests run in"
                     " other processes: leave one of the two out, or give --carbon-sessions=1"
                     if self._settings.against is None
@@ -189,7 +189,7 @@ class CarbonSession:
             self._close()
             if self._outlet is not None:
                 self._outlet.send({"refused": str(error)})
-            raise pytest.UsageError(str(error)) from None
+            raise options.refusal(str(error)) from None
         if self._outlet is not None:
             self._outlet.bring(self._of_rig())  # should this process not come to its end
             try:
@@ -215,7 +215,7 @@ class CarbonSession:
                 if not refused:
                     self._conclude(session, record=not interrupted)
             except CarbonError as error:
-                raise pytest.UsageError(str(error)) from None
+                raise options.refusal(str(error)) from None
             finally:
                 self._pass_on()
                 self._close()
@@ -618,4 +618,5 @@ class CarbonSession:
         for line in lines:
             terminalreporter.write_line(line.text, **line.markup)
         for problem in self._problems:
-            terminalreporter.write_line(f"ERROR: {problem}", red=True, bold=True)
+            for text in error_lines(problem, width(self._config)):
+                terminalreporter.write_line(text, red=True, bold=True)

@@ -69,7 +69,7 @@ class TakingTurns(Fresh):
             with _ended_in_order(), worktree.checked_out(self._revision) as tree:
                 self._take_turns(session, tree)
         except CarbonError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise options.refusal(str(error)) from None
         finally:
             self._note(worktree.fingerprint(self._revision) != before)
         return True
@@ -136,7 +136,7 @@ class TakingTurns(Fresh):
         label = self._revision.label
         ending = self.launch(tests, self._there)
         if ending.refused is not None:
-            raise pytest.UsageError(ending.refused)
+            raise options.refusal(ending.refused)
         for key, source in ending.sources.items():
             if key in self.measures and self._mine[key] != source:
                 self.sides.differing.add(key)

@@ -17,6 +17,7 @@ from pytest_carbon.reports.text import (
     columns,
     count,
     duration,
+    error_lines,
     listing,
     quantities,
     quantity,
@@ -195,3 +196,20 @@ def test_fitted_text_takes_no_more_than_its_room(text: str, room: int, head: flo
 def test_how_long_something_will_take_is_said_roughly(seconds: float, text: str) -> None:
     """Two units at most, and none that nobody can know."""
     assert about(seconds) == text
+
+
+def test_lines_of_an_error() -> None:
+    """Are broken between words, not in a command, however long, nor in a path; paragraphs stay apart."""
+    text = (
+        "--carbon-against=main: it is not in this clone: git fetch --depth=1 origin main:refs/remotes/origin/main, and"
+        " give it again; git branch --all and git tag list those that there are\nWhat it printed: /a/very/long/path"
+    )
+    assert error_lines(text, 40) == [
+        "ERROR: --carbon-against=main: it is not",
+        "  in this clone:",
+        "  git fetch --depth=1 origin main:refs/remotes/origin/main,",
+        "  and give it again; git branch --all",
+        "  and git tag list those that there are",
+        "  What it printed: /a/very/long/path",
+    ]
+    assert error_lines("short", 40) == ["ERROR: short"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,12 @@ from dataclasses import dataclass, field
 NBSP = "\u00a0"
 _HELD = re.compile(r"(?<=\d) (?=[nµumkMG]?(?:J|Wh|W|g|s)\b|min\b|gCO2e|±|\+/-)|(?<=±) (?=\d)|(?<=\+/-) (?=\d)")
 """The spaces at which no line is broken: those inside a number with its error and unit."""
+_COMMAND = re.compile(
+    r"(?<![\w-])(?:git (?:add|branch|checkout|commit|config|fetch|lfs|log|merge-base|submodule|switch|worktree)"
+    r"|pip install|pytest-carbon \w+|pytest (?=-))"
+    r"(?: (?!(?:and|brings|list|makes|or|prints|shows)\b)[^\s,;()]*[^\s,;:.()])*"
+)
+"""What is to be pasted: no line is broken in it."""
 UNKNOWN = "–"
 
 _PREFIXES = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G"}
@@ -187,6 +194,19 @@ def listing(names: Sequence[str], most: int = 3) -> str:
     if rest > 0:
         shown.append(f"{rest} more")
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def error_lines(text: str, width: int, first: str = "ERROR: ") -> list[str]:
+    """What a terminal is told of an error: lines broken between words, but not in a command, however long that is."""
+    lines: list[str] = []
+    for paragraph in text.splitlines():
+        held = _COMMAND.sub(lambda command: command[0].replace(" ", NBSP), paragraph)
+        room = first if not lines else "  "
+        found = textwrap.wrap(
+            room + held, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+        lines += [line.replace(NBSP, " ") for line in found]
+    return lines
 
 
 def _breakable(piece: str) -> str:

@@ -94,11 +94,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     unknown = _unknown(config, items, expression) if found and expression and not worker else []
     for name in unknown:
         if _is_misspelt(name):
-            raise pytest.UsageError(_no_such(name, expression))
+            raise options.refusal(_no_such(name, expression))
     yield
     if found and not items:
         if unknown:
-            raise pytest.UsageError(_no_such(unknown[0], expression))
+            raise options.refusal(_no_such(unknown[0], expression))
         config.stash[_NOTHING_LEFT] = _why_nothing(config, list(found.values()))
 
 

@@ -113,3 +113,31 @@ def test_who_does_not_use_it_pays_for_one_module(pytester: pytest.Pytester) -> N
         "pytest_carbon",
         "pytest_carbon.options",
     }
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="takes a terminal")
+def test_a_refusal_in_a_terminal(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is broken between words; elsewhere, as in the log of a CI, each problem is one line."""
+    import os
+    import pty
+    import subprocess
+
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("NO_COLOR", "1")
+    pytester.makepyfile(ours=OURS)
+    command = [sys.executable, "-m", "pytest", "-p", "no:carbon", "-p", "ours", "--carbon-sessions=0"]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(pytester.path), *sys.path])}
+    told = "ERROR: --carbon-sessions=0: write how many fresh processes are to run the tests, such as 3; 1 is this one"
+    piped = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert told in piped.stderr.splitlines()
+    parent, child = pty.openpty()
+    try:
+        process = subprocess.run(command, env=environ, stdout=subprocess.DEVNULL, stderr=child, check=False)
+        shown = os.read(parent, 10_000).decode().splitlines()
+    finally:
+        os.close(parent)
+        os.close(child)
+    assert process.returncode == pytest.ExitCode.USAGE_ERROR
+    start = next(i for i, line in enumerate(shown) if line.startswith("ERROR: "))
+    assert max(map(len, shown[start:])) <= 60
+    assert " ".join(" ".join(shown[start:]).split()) == told

@@ -71,6 +71,7 @@ def test_seconds_and_grams_have_the_prefixes_that_people_use() -> None:
 @given(value=finite, error=st.none() | st.floats(min_value=0, allow_nan=False, allow_infinity=False))
 @example(value=5e-324, error=None)
 @example(value=1e300, error=5e-324)
+@example(value=1.0, error=5e-324)
 def test_a_printed_value_is_the_value_to_its_last_digit(value: float, error: float | None) -> None:
     """Reading the text gives the value back, to half a unit of the last digit shown; an error is never shown as 0."""
     q = quantity(value, "J", error)

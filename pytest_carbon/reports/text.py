@@ -105,7 +105,7 @@ def quantity(value: float, unit: str, error: float | None = None) -> Quantity:
 def _decimals(value: float, error: float | None, most: int) -> int:
     if error:
         exponent = math.floor(math.log10(error))
-        leading = error / 10.0**exponent
+        leading = error / 10.0 ** max(exponent, -300)  # below, a power is 0
         wanted = (1 if leading < 3.55 else 0) - exponent
     elif value:
         wanted = max(0, _SIGNIFICANT - 1 - math.floor(math.log10(value)))

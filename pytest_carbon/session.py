@@ -618,5 +618,6 @@ class CarbonSession:
         for line in lines:
             terminalreporter.write_line(line.text, **line.markup)
         for problem in self._problems:
-            for text in error_lines(problem, width(self._config)):
+            shown = f"ERROR: {problem}"  # in one line, as pytest's own, but in a terminal
+            for text in error_lines(problem, width(self._config)) if terminalreporter.isatty else [shown]:
                 terminalreporter.write_line(text, red=True, bold=True)

@@ -144,8 +144,8 @@ class Carbon:
             self._open = None
         if ran_out is not None:  # and the error is gone, with the frames that held what took the memory
             self._give_up(name, fn, ran_out)
-        task = fn if is_task else self._called.only(self._measurements[name])
-        self._measurements[name] = _with_task(self._measurements[name], task)
+        found = self._measurements[name]
+        self._measurements[name] = _with_task(found, fn) if is_task else self._called.told(found)
         return result
 
     def window(self, name: str = "window", calls: float = 1) -> Window:
@@ -263,7 +263,7 @@ class Carbon:
             )
         if self._measurer is not None and opened is not None:
             found = self._measurer.window_end(name, opened, int(calls), self._protocol.precision)
-            self._measurements[name] = _with_task(found, self._called.only(found))
+            self._measurements[name] = self._called.told(found)
 
 
 class _Called:
@@ -279,14 +279,17 @@ class _Called:
                 count_anew()
         self._before = {id(task): _calls_of(task) for task in self._tasks()}
 
-    def only(self, measurement: Measurement) -> Any:
-        """The task, where it is one that was called, once for each of the measurement's calls; else None."""
+    def told(self, measurement: Measurement) -> Measurement:
+        """With the one task that was called, once for each of the measurement's calls; of others none is told.
+
+        Each of them may have found that its calls were not the work that they should have been.
+        """
         counts = [(task, _calls_of(task) - self._before.get(id(task), 0)) for task in self._tasks()]
-        called = [(task, count) for task, count in counts if count > 0]
-        if len(called) != 1:
-            return None
-        ((task, count),) = called
-        return task if measurement.failure is not None or count == measurement.calls else None
+        found = [(_with_task(measurement, task), count) for task, count in counts if count > 0]
+        if measurement.failure is None and (failed := [each for each, _ in found if each.failure is not None]):
+            return failed[0]
+        fits = [each for each, count in found if measurement.failure is not None or count == measurement.calls]
+        return fits[0] if len(found) == len(fits) == 1 else measurement
 
 
 def _calls_of(task: Any) -> int:

@@ -14,7 +14,7 @@ from extras import library
 from test_tasks_models import in_cache
 
 from pytest_carbon.records import MeasurementError, TaskInfo, UsageProblem
-from pytest_carbon.tasks import CannotRunHere, ModelTask, Result, build_task, building, models
+from pytest_carbon.tasks import CannotRunHere, ModelTask, Result, build_task, building, generation, models
 from pytest_carbon.tasks import task as task_module
 from pytest_carbon.tasks.catalogue import SMALL, TASKS
 from pytest_carbon.tasks.generation import prompted
@@ -338,7 +338,7 @@ def test_a_model_that_stops_early_is_an_error() -> None:
 
 
 def test_an_early_stop_that_padding_hides_is_an_error() -> None:
-    """The tokens of the last call are looked at when all are done: what follows an end of text is no work."""
+    """The tokens are looked at when all calls are done: what follows an end of text is no work."""
     model, own = gpt2(), tokenizer()
     generate, end = model.generate, model.generation_config.eos_token_id
 
@@ -350,8 +350,101 @@ def test_an_early_stop_that_padding_hides_is_an_error() -> None:
     model.generate = hasty
     task = build_task("text-generation", model=model, tokenizer=own, data=TEXTS, batch_size=2)
     assert len(task()) == 2
-    with pytest.raises(MeasurementError, match=r"text-generation: the model stopped after 7 of 10 new tokens, so that"):
+    for _ in range(2):  # however often one asks
+        with pytest.raises(MeasurementError, match=r"text-generation: the model stopped after 7 of 10 new tokens, so"):
+            task.info()
+
+
+def sometimes_hasty(model: Any, hasty: Callable[[int], bool]) -> list[int]:
+    """Make a model end after 3 new tokens, and pad, in the calls of these numbers; they are noted in the list."""
+    generate, end, calls = model.generate, model.generation_config.eos_token_id, []
+
+    def sometimes(**inputs: Any) -> Any:
+        ids = generate(**inputs)
+        calls.append(len(calls))
+        if hasty(calls[-1]):
+            ids[:, -7:] = end
+        return ids
+
+    model.generate = sometimes
+    return calls
+
+
+@pytest.mark.parametrize("which", [0, 3, 6])
+def test_an_early_stop_in_any_call_is_an_error(which: int) -> None:
+    """The first, one in between, the last."""
+    model = gpt2()
+    sometimes_hasty(model, lambda call: call == which)
+    task = build_task("text-generation", model=model, tokenizer=tokenizer(), data=TEXTS)
+    for _ in range(7):
+        task()
+    with pytest.raises(MeasurementError, match="the model stopped after 4 of 10 new tokens"):
         task.info()
+
+
+def test_an_early_stop_that_is_not_counted_is_none() -> None:
+    """What went before counting began, to warm up, is no work that is told."""
+    model = gpt2()
+    sometimes_hasty(model, lambda call: call < 2)
+    task = build_task("text-generation", model=model, tokenizer=tokenizer(), data=TEXTS)
+    task()
+    task.count_anew()
+    task()
+    task.reset()
+    task()
+    task()
+    assert (task.calls, task.info().tokens_out) == (2, 10)
+
+
+def test_tokens_are_read_before_they_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many calls at a time; none is counted twice, none is left out."""
+    monkeypatch.setattr(generation, "_MOST_UNREAD_BYTES", 3 * generation._LEAST_BYTES)
+    model, own = gpt2(), tokenizer()
+    task = build_task("text-generation", model=model, tokenizer=own, data=TEXTS)
+    unread = []
+    for _ in range(7):
+        task()
+        unread.append(len(task._unread))  # type: ignore[attr-defined]
+    assert unread == [1, 2, 0, 1, 2, 0, 1]
+    assert task.info().tokens_out == task.info().tokens_out == 10
+    sometimes_hasty(model, lambda call: call == 1)
+    task.reset()
+    task()
+    task()
+    with pytest.raises(MeasurementError, match="the model stopped after 4 of 10 new tokens"):
+        task()
+
+
+@pytest.mark.parametrize("as_numpy", [False, True])
+def test_an_early_stop_is_seen_though_its_buffer_is_written_over(as_numpy: bool) -> None:
+    """A model may write each answer where the last one was."""
+    model, own = gpt2(), tokenizer()
+    end = model.generation_config.eos_token_id
+    answers = iter([[5, end, end, end], [5] * 4])
+    buffer = torch.zeros(1, 6, dtype=torch.long)
+
+    def generate(**inputs: Any) -> Any:
+        buffer[0] = torch.tensor([1, 1, *next(answers)])
+        return buffer.numpy() if as_numpy else buffer
+
+    model.generate = generate
+    task = build_task("text-generation", model=model, tokenizer=own, data=["the war"], new_tokens=4)
+    task()
+    task()
+    with pytest.raises(MeasurementError, match="the model stopped after 2 of 4 new tokens"):
+        task.info()
+
+
+def test_more_than_was_asked_for_is_counted() -> None:
+    """A model that writes on is told as it is: filling behind its end is not."""
+    model, own = gpt2(), tokenizer()
+    end = model.generation_config.eos_token_id
+    written = iter([[5] * 6, [5] * 4 + [end] * 2])
+    model.generate = lambda **inputs: torch.cat([inputs["input_ids"], torch.tensor([next(written)])], dim=1)
+    task = build_task("text-generation", model=model, tokenizer=own, data=TEXTS, new_tokens=4)
+    task()
+    task()
+    assert task.info().tokens_out == (6 + 5) / 2
 
 
 def test_an_end_of_text_that_stops_nothing_is_a_token_like_others() -> None:
@@ -580,6 +673,23 @@ def test_a_pipeline_that_writes_writes_so_many_tokens() -> None:
         task()
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_pipeline_with_beams_writes_no_more(batch_size: int) -> None:
+    """Its beams are a part of what it costs, and none of what it writes: an early stop is seen behind them."""
+    model, own = gpt2().eval(), tokenizer()
+    own.pad_token = own.eos_token
+    model.generation_config.num_beams = 2
+    pipe = transformers.pipeline("text-generation", model=model, tokenizer=own, device="cpu")
+    task = build_task("text-generation", model=pipe, data=TEXTS, new_tokens=4, batch_size=batch_size)
+    task()
+    task()
+    assert task.info().tokens_out == 4 * batch_size
+    generate = model.generate
+    model.generate = lambda *args, **more: generate(*args, **{**more, "min_new_tokens": 3, "max_new_tokens": 3})
+    with pytest.raises(MeasurementError, match="the model stopped after 3 of 4 new tokens"):
+        task()
+
+
 def test_a_pipeline_that_trains_is_measured_at_rest() -> None:
     """And trains again afterwards: those of its parts that did."""
     model = bert()
@@ -619,6 +729,83 @@ def test_a_callable_may_say_what_went_in_and_out() -> None:
     task = build_task("summarization", model=str.upper, data=["a"])
     assert task() == "A"
     assert (task.info().tokens_in, task.info().model, task.info().device) == (None, "str.upper", None)
+
+
+def test_what_a_callable_tells_of_some_calls_only_is_not_known() -> None:
+    """A mean of those that do would be told of all."""
+    told = iter([{"tokens_out": 4}, {}, {"tokens_out": 4}])
+    task = build_task("summarization", model=lambda text: next(told), data=["a"])
+    task()
+    assert task.info().tokens_out == 4
+    task()
+    task()
+    assert task.info().tokens_out is None
+
+
+@pytest.mark.parametrize("stopping_early", [0, 1, 2])
+def test_a_callable_that_tells_fewer_tokens_than_asked_for_is_an_error(stopping_early: int) -> None:
+    """Whichever call it is."""
+    told = iter([3 if call == stopping_early else 10 for call in range(3)])
+    task = build_task("text-generation", model=lambda text: {"tokens_out": next(told)}, data=TEXTS, new_tokens=10)
+    for _ in range(stopping_early):
+        task()
+    with pytest.raises(MeasurementError) as error:
+        task()
+    assert str(error.value) == (
+        "text-generation: the model stopped after 3 of 10 new tokens, so that this call was less work than the others: "
+        "let it generate min_new_tokens=10, or ask for fewer (new_tokens=3)"
+    )
+
+
+def test_a_callable_that_tells_more_tokens_than_asked_for_is_an_error() -> None:
+    """Both numbers are known, and only one of them can be what the report says."""
+    task = build_task("text-generation", model=lambda text: {"tokens_out": 12}, data=TEXTS, new_tokens=10)
+    with pytest.raises(MeasurementError) as error:
+        task()
+    assert str(error.value) == (
+        "text-generation: the model wrote 12 new tokens, and was to write 10: let it generate max_new_tokens=10, or "
+        "leave new_tokens= out"
+    )
+
+
+@pytest.mark.parametrize("tells", ["text", {"tokens_out": "10"}, {"tokens_out": None}, {"tokens_out": True}, [10]])
+def test_new_tokens_of_a_callable_that_tells_none_are_refused(tells: Any) -> None:
+    """The report would claim what nobody checked."""
+
+    def answer(text: str) -> Any:
+        return tells
+
+    task = build_task("text-generation", model=answer, data=TEXTS, new_tokens=10)
+    with pytest.raises(UsageProblem) as error:
+        task()
+    name = answer.__qualname__
+    assert str(error.value) == (
+        f"text-generation: new_tokens=10 cannot be checked: what {name} returned has no number tokens_out (an "
+        'attribute, or a key of a mapping). Return {"tokens_out": …}, or leave new_tokens= out'
+    )
+    assert build_task("text-generation", model=answer, data=TEXTS).info().new_tokens is None
+
+
+def test_new_tokens_of_a_callable_that_tells_as_many_are_reported() -> None:
+    """numpy's numbers are numbers; of a batch each input's, or those of all."""
+    import numpy
+
+    for batch_size, tells in (
+        (1, {"tokens_out": 3}),
+        (1, SimpleNamespace(tokens_out=numpy.int64(3))),
+        (2, [{"tokens_out": 3}, {"tokens_out": 3}]),
+        (2, {"tokens_out": 6}),
+        (2, [{"tokens_out": 6}]),
+    ):
+        task = build_task(
+            "text-generation", model=lambda given, t=tells: t, data=TEXTS, new_tokens=3, batch_size=batch_size
+        )
+        task()
+        assert (task.info().new_tokens, task.info().tokens_out) == (3, 3 * batch_size)
+    uneven = [{"tokens_out": 2}, {"tokens_out": 4}]
+    task = build_task("text-generation", model=lambda given: uneven, data=TEXTS, new_tokens=3, batch_size=2)
+    with pytest.raises(MeasurementError, match="the model stopped after 2 of 3 new tokens"):
+        task()
 
 
 def test_what_a_callable_is_given() -> None:
@@ -717,6 +904,74 @@ def test_what_cannot_be_is_refused(name: str, arguments: dict[str, Any], says: s
     with pytest.raises(UsageProblem) as error:
         build_task(name, **{"size": "small", "weights": "random", "data": "synthetic", **arguments})
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize("wanted", [64, 100])
+@pytest.mark.parametrize("text", ["a b", "the war " * 50])
+def test_more_new_tokens_than_a_model_has_room_for_are_refused(wanted: int, text: str) -> None:
+    """Beside a prompt of at least one token; the model is put back as it was."""
+    model, own = gpt2(n_positions=64), tokenizer()
+    with pytest.raises(UsageProblem) as error:
+        build_task("text-generation", model=model, tokenizer=own, data=[text], new_tokens=wanted)
+    assert str(error.value) == (
+        f"text-generation: new_tokens={wanted} is too many: the model takes 64 tokens, prompt and new ones together. "
+        "Ask for 63 or fewer"
+    )
+    assert model.training
+    task = build_task("text-generation", model=model, tokenizer=own, data=[text], new_tokens=63)
+    task()
+    assert (task.info().tokens_in, task.info().tokens_out) == (1, 63)
+
+
+def test_the_smaller_of_a_tokenizers_and_a_models_limit_holds() -> None:
+    """A tokenizer may know of more than the model has places for."""
+    own = tokenizer()
+    own.model_max_length = 1024
+    task = build_task("text-generation", model=gpt2(n_positions=32), tokenizer=own, data=["the war " * 50])
+    task()
+    assert task.info().tokens_in == 22
+    own.model_max_length = 16
+    with pytest.raises(UsageProblem, match=r"the model takes 16 tokens, prompt and new ones together\. Ask for 15 or"):
+        build_task("text-generation", model=gpt2(n_positions=32), tokenizer=own, data=TEXTS, new_tokens=16)
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("summarization", "facebook/bart-large-cnn"),
+        ("summarization", "google/pegasus-xsum"),
+        ("speech-recognition", "openai/whisper-large-v3"),
+        ("summarization", "pszemraj/led-large-book-summary"),
+        *(("image-captioning", model) for model in CAPTIONERS if "t5" not in model),
+    ],
+)
+def test_what_starts_anew_has_its_own_room(name: str, model: str) -> None:
+    """A decoder beside an encoder: as many as it has places for, which do fit, and no more."""
+    with pytest.raises(
+        UsageProblem, match=f"^{name}: new_tokens=99999 is too many: the model has places for "
+    ) as error:
+        small(name, model=model, new_tokens=99_999)
+    most = int(str(error.value).split()[-3])
+    assert str(error.value).endswith(f"the model has places for {most}. Ask for {most} or fewer")
+    task = small(name, model=model, new_tokens=most)
+    task()
+    assert task.info().tokens_out == most
+
+
+def test_a_pipeline_has_no_more_room_than_its_model() -> None:
+    """The same is said of it."""
+    own = tokenizer()
+    own.pad_token = own.eos_token
+    pipe = transformers.pipeline("text-generation", model=gpt2(n_positions=64), tokenizer=own, device="cpu")
+    with pytest.raises(UsageProblem, match="new_tokens=64 is too many: the model takes 64 tokens, prompt and new one"):
+        build_task("text-generation", model=pipe, data=TEXTS, new_tokens=64)
+
+
+def test_a_model_without_a_limit_writes_what_is_asked_for() -> None:
+    """T5 knows no places."""
+    task = small("zero-shot-summarization", model="google/flan-t5-base", new_tokens=600)
+    task()
+    assert task.info().tokens_out == 600
 
 
 def test_an_own_model_without_its_tokenizer_is_refused() -> None:

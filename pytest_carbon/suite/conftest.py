@@ -94,6 +94,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     unknown = _unknown(config, items, expression) if found and expression and not worker else []
     for name in unknown:
         if _is_misspelt(name):
+            items.clear()  # pytest tells what was collected before it tells this
             raise options.refusal(_no_such(name, expression))
     yield
     if found and not items:
@@ -150,10 +151,10 @@ def _near(word: str) -> str:
 def _no_such(name: str, expression: str) -> str:
     of = kinds()
     return (
-        f"-m {expression!r}: no test has a marker {name!r}. The suite's are its tasks ({', '.join(of['task'])}),"
-        f" modalities ({', '.join(of['modality'])}), data sets ({', '.join(of['data set'])}) and models, by their full"
-        f" hub ids (pytest --markers lists all).{_near(name)} A marker of your own: register it, under markers in"
-        " pytest's configuration"
+        f"-m {expression!r}: no test has a marker {name!r}.{_near(name)} A marker of your own: register it, under"
+        f" markers in pytest's configuration. The suite's are its tasks ({', '.join(of['task'])}), modalities"
+        f" ({', '.join(of['modality'])}), data sets ({', '.join(of['data set'])}) and models, by their full hub ids"
+        " (pytest --markers lists all)"
     )
 
 

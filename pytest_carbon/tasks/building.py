@@ -84,7 +84,8 @@ def build_task(
         device: ``cuda``, ``mps``, ``cpu``; ``auto`` is the first of them that is here. Your own model is where it is.
         batch_size: inputs of one call.
         size: ``study``, the real architecture, or ``small``, a tiny variant of the same class.
-        new_tokens: what a call writes, of tasks that write; steps: of a diffusion. None: as in the study.
+        new_tokens: what a call writes, of tasks that write; a callable must then say, in all that it returns, that it
+            wrote as many (``tokens_out``). steps: of a diffusion. None: as in the study.
         seed: of the random weights, the choice of inputs, and the noise that an image is made of.
 
     Raises:
@@ -117,15 +118,19 @@ def build_task(
     else:
         kind, parts = _own(task, model, tokenizer, processor, dtype, device)
     asked = {"new_tokens": new_tokens, "steps": steps}
-    return kind(
-        name=name,
-        samples=samples.items,
-        dataset=None if samples.source == "given" else samples.name,
-        data=samples.source,
-        batch_size=batch_size,
-        seed=seed,
-        **parts | {what: count for what, count in asked.items() if count is not None},
-    )
+    try:
+        return kind(
+            name=name,
+            samples=samples.items,
+            dataset=None if samples.source == "given" else samples.name,
+            data=samples.source,
+            batch_size=batch_size,
+            seed=seed,
+            **parts | {what: count for what, count in asked.items() if count is not None},
+        )
+    except UsageProblem:
+        parts.get("afterwards", lambda: None)()  # a model that trained does so again
+        raise
 
 
 def arguments_known(arguments: Iterable[str]) -> None:

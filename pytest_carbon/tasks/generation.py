@@ -8,10 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from pytest_carbon.records import MeasurementError, TaskInfo
+from pytest_carbon.records import MeasurementError, TaskInfo, UsageProblem
 from pytest_carbon.tasks.data import RATE_HZ, Sample
 from pytest_carbon.tasks.task import Inputs, ModelTask, Result
-from pytest_carbon.tasks.text import TextTask
+from pytest_carbon.tasks.text import TextTask, longest
 
 NEW_TOKENS: Mapping[str, int] = {
     "text-generation": 10,
@@ -28,6 +28,11 @@ The study has 10 for text generation, 10 to 15 for summaries, 20 for captions an
 for an answer and 9 to 15 for a summary; of a range the middle is taken. A recording of LibriSpeech's test-clean has 20
 words in the mean (52,576 in 2,620 recordings), and a word 1.3 tokens (an assumption).
 """
+
+_LEAST_BYTES = 1024
+"""What the smallest of tensors holds, about."""
+_MOST_UNREAD_BYTES = 4 * 1024**2
+"""Then they are read: 4,096 calls that write little, whose reading is a few microseconds of each."""
 
 _SENTIMENT = "what is the binary sentiment of the following sentence? "
 _SUMMARIZE = "summarize the following text: "
@@ -47,11 +52,12 @@ def prompted(task: str, sample: Sample) -> str:
 class Generating(ModelTask):
     """A task that produces a fixed number of tokens for each input: greedily, without an early stop."""
 
-    _written: Any = None
-    """The new tokens of the last call."""
+    goes_on = False
+    """Whether what is written follows a text, which takes its part of the model's places."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        refuse_too_many(self.name, self.new_tokens, self.model, self.tokenizer, goes_on=self.goes_on)
         self._fixed: dict[str, Any] = {
             "min_new_tokens": self.new_tokens,
             "max_new_tokens": self.new_tokens,
@@ -59,6 +65,12 @@ class Generating(ModelTask):
         }
         if self.weights != "own":
             _only_special_tokens(self.model)
+
+    def count_anew(self) -> None:
+        super().count_anew()
+        self._unread: list[Any] = []
+        """The new tokens of each call of a user's own model that were not looked at yet: where they were made."""
+        self._unread_bytes = 0
 
     def run(self, inputs: Inputs) -> Any:
         import torch
@@ -71,38 +83,51 @@ class Generating(ModelTask):
         return _lead(getattr(self.model, "config", None))
 
     def finish(self, inputs: Inputs, outputs: Any) -> Result:
-        """The texts. The tokens really produced are counted by the output's shape: reading it would take time."""
+        """The texts. Their tokens are counted by the output's shape: to read it is to wait for the device.
+
+        A model of a user's own may end a text early and pad it: its tokens are read later, many calls at a time.
+        """
         ids = getattr(outputs, "sequences", outputs)
         lead = self.lead(inputs)
-        self._tokens_out += counted(self.name, ids.shape[1] - lead, self.new_tokens) * ids.shape[0]
-        self._written = written = ids[:, lead:]
+        produced = counted(self.name, ids.shape[1] - lead, self.new_tokens)
+        written = ids[:, lead:]
+        if self.weights == "own":
+            # a copy: its buffer may be the next call's
+            self._unread.append(written.clone() if hasattr(written, "clone") else written.copy())
+            self._unread_bytes += max(written.nbytes, _LEAST_BYTES)
+            if self._unread_bytes >= _MOST_UNREAD_BYTES:
+                self._read()
+        else:
+            self._tokens_out += produced * ids.shape[0]
         decode = self.tokenizer.batch_decode
         return Result(lambda: decode(written, skip_special_tokens=True))
 
-    def info(self) -> TaskInfo:
-        """As of any task. Raises MeasurementError where a model of a user's own ended its last text early, and padded.
+    def _read(self) -> None:
+        """Count what was really written. Raises MeasurementError for a text that ended early, and was padded."""
+        ends = _ends(self.model, self.tokenizer)
+        filling = ends | {_pad(self.model, self.tokenizer)}
+        rows = (row for written in self._unread for row in written.tolist())
+        self._tokens_out += sum(counted(self.name, _until_the_end(row, ends, filling), self.new_tokens) for row in rows)
+        self._unread, self._unread_bytes = [], 0
 
-        Looked at here, once and after the measured calls: to read the tokens takes time.
-        """
-        if self.weights == "own" and self._written is not None:
-            ends = _ends(self.model, self.tokenizer)
-            filling = ends | {_pad(self.model, self.tokenizer)}
-            for row in self._written.tolist():
-                counted(self.name, _until_the_end(row, ends, filling), self.new_tokens)
+    def info(self) -> TaskInfo:
+        """As of any task. Raises MeasurementError where a model of a user's own ended a text early, and padded it."""
+        if self._unread:
+            self._read()
         return super().info()
 
     def free(self) -> None:
         super().free()
-        self._written = None
+        self._unread = []
 
 
 class Writing(TextTask, Generating):
     """A text in, so many new tokens out: an encoder with a decoder, or a decoder that goes on from the text."""
 
     def __post_init__(self) -> None:
+        self.goes_on = not getattr(getattr(self.model, "config", None), "is_encoder_decoder", False)
         super().__post_init__()
-        self._decodes_only = not getattr(getattr(self.model, "config", None), "is_encoder_decoder", False)
-        if self._decodes_only:
+        if self.goes_on:
             self.room = self.new_tokens or 0
             if self.batch_size > 1 and getattr(self.tokenizer, "padding_side", "left") != "left":
                 self.tokenizer = copy.deepcopy(self.tokenizer)  # the user's own stays as it is
@@ -115,7 +140,7 @@ class Writing(TextTask, Generating):
         return self.tokenised([prompted(self.name, sample) for sample in samples])
 
     def lead(self, inputs: Inputs) -> int:
-        return int(inputs.more.shape[1]) if self._decodes_only else 1
+        return int(inputs.more.shape[1]) if self.goes_on else 1
 
 
 class ImageCaptioning(Generating):
@@ -158,14 +183,43 @@ class SpeechRecognition(Generating):
             return GenerationMixin.generate(self.model, **inputs.tensors, **self._fixed)
 
 
-def counted(task: str, produced: int, wanted: int | None) -> int:
+def counted(task: str, produced: float, wanted: int | None) -> float:
     """Tokens produced for each input. Raises MeasurementError for fewer than there must be: that is no saving."""
     if wanted is not None and produced < wanted:
         raise MeasurementError(
-            f"{task}: the model stopped after {produced} of {wanted} new tokens, so that this call was less work than "
-            f"the others: let it generate min_new_tokens={wanted}, or ask for fewer (new_tokens={max(produced, 1)})"
+            f"{task}: the model stopped after {produced:g} of {wanted} new tokens, so that this call was less work "
+            f"than the others: let it generate min_new_tokens={wanted}, or ask for fewer "
+            f"(new_tokens={max(int(produced), 1)})"
         )
     return produced
+
+
+def refuse_too_many(task: str, wanted: int | None, model: Any, tokenizer: Any, *, goes_on: bool) -> None:
+    """Raises UsageProblem for more new tokens than the model has places for, beside one of a text that it goes on from.
+
+    Nothing is refused where no limit is known.
+    """
+    config = getattr(model, "config", None)
+    if goes_on:
+        limit = longest(tokenizer, model)
+        special = getattr(tokenizer, "num_special_tokens_to_add", int)()
+        most = limit and limit - special - 1
+        has = f"takes {limit} tokens, prompt and new ones together"
+    else:
+        limit = _places(config)
+        most = limit and limit + 1 - _lead(config)  # the last one is not read again
+        has = f"has places for {most}"
+    if wanted is not None and most is not None and wanted > most:
+        raise UsageProblem(f"{task}: new_tokens={wanted} is too many: the model {has}. Ask for {most} or fewer")
+
+
+def _places(config: Any) -> int | None:
+    """The most tokens that the part of a model that writes can tell apart by their place; None: not known."""
+    parts = (getattr(config, name, None) for name in ("decoder", "text_config"))
+    part = next((part for part in parts if part is not None), config)
+    names = ("max_target_positions", "max_decoder_position_embeddings", "max_position_embeddings")
+    found = (getattr(part, name, None) for name in names)
+    return next((limit for limit in found if isinstance(limit, int) and limit > 0), None)
 
 
 def _until_the_end(row: Sequence[int], ends: Set[int], filling: Set[int | None]) -> int:

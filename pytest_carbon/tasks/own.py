@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
+from pytest_carbon.records import MeasurementError, UsageProblem
 from pytest_carbon.tasks.data import Sample
-from pytest_carbon.tasks.generation import counted, prompted
+from pytest_carbon.tasks.generation import counted, prompted, refuse_too_many
 from pytest_carbon.tasks.task import Inputs, ModelTask
 from pytest_carbon.tasks.text import masked
 
@@ -15,7 +18,8 @@ class Calling(ModelTask):
     """The callable on the next input, as it is: a text, a PIL image, a tuple of sentences; a mapping of several fields.
 
     With a ``batch_size`` above 1 it is given a list of them. Where what it returns says how many tokens went in or
-    came out (``tokens_in``, ``tokens_out``: attributes, or keys of a mapping), they are counted.
+    came out (``tokens_in``, ``tokens_out``: attributes, or keys of a mapping), they are counted. With ``new_tokens``
+    it must say so, in every call: nobody else knows.
     """
 
     prepares = False
@@ -41,10 +45,29 @@ class Calling(ModelTask):
         return self.model(inputs.tensors)
 
     def finish(self, inputs: Inputs, outputs: Any) -> Any:
-        for found in outputs if self.batch_size > 1 and isinstance(outputs, (list, tuple)) else (outputs,):
-            self._tokens_in += _count(found, "tokens_in")
-            self._tokens_out += _count(found, "tokens_out")
+        """What it gave. Raises UsageProblem, MeasurementError where that is not the work that was asked for."""
+        parts = list(outputs) if self.batch_size > 1 and isinstance(outputs, (list, tuple)) else [outputs]
+        self._tokens_in += sum(_told(part, "tokens_in") for part in parts)
+        tokens_out = [_told(part, "tokens_out") for part in parts]
+        self._tokens_out += sum(tokens_out)
+        if self.new_tokens is not None:
+            each = 1 if len(parts) == self.batch_size else self.batch_size
+            for tokens in tokens_out:
+                self._as_asked(tokens / each, self.new_tokens)
         return outputs
+
+    def _as_asked(self, told: float, wanted: int) -> None:
+        if math.isnan(told):
+            raise UsageProblem(
+                f"{self.name}: new_tokens={wanted} cannot be checked: what {self.model_id} returned has no number "
+                'tokens_out (an attribute, or a key of a mapping). Return {"tokens_out": …}, or leave new_tokens= out'
+            )
+        counted(self.name, told, wanted)
+        if told > wanted:
+            raise MeasurementError(
+                f"{self.name}: the model wrote {told:g} new tokens, and was to write {wanted}: let it generate "
+                f"max_new_tokens={wanted}, or leave new_tokens= out"
+            )
 
 
 class CallingPipeline(Calling):
@@ -58,6 +81,8 @@ class CallingPipeline(Calling):
         if self.new_tokens is not None:
             from transformers import StoppingCriteriaList
 
+            goes_on = self.model.task == "text-generation"
+            refuse_too_many(self.name, self.new_tokens, self.model.model, self.tokenizer, goes_on=goes_on)
             self._steps = _Steps()
             fixed = {
                 "min_new_tokens": self.new_tokens,
@@ -65,7 +90,7 @@ class CallingPipeline(Calling):
                 "do_sample": False,
                 "stopping_criteria": StoppingCriteriaList([self._steps]),
             }
-            self._arguments = fixed if self.model.task == "text-generation" else {"generate_kwargs": fixed}
+            self._arguments = fixed if goes_on else {"generate_kwargs": fixed}
 
     def plain(self, sample: Sample) -> Any:
         if "audio" in sample:
@@ -77,8 +102,10 @@ class CallingPipeline(Calling):
 
     def finish(self, inputs: Inputs, outputs: Any) -> Any:
         if self.new_tokens is not None:
-            produced, self._steps.taken = self._steps.taken, 0
-            self._tokens_out += counted(self.name, produced // self.batch_size, self.new_tokens) * self.batch_size
+            runs, self._steps.runs = self._steps.runs, []
+            short = [steps % self.new_tokens for steps in runs if steps % self.new_tokens]
+            counted(self.name, min(short, default=self.new_tokens) if runs else 0, self.new_tokens)
+            self._tokens_out += max(sum(runs), self.new_tokens * self.batch_size)
         return outputs
 
 
@@ -89,16 +116,26 @@ def _writes(pipeline: Any) -> bool:
 
 
 class _Steps:
-    """Counts the tokens that ``generate`` makes, and never stops it."""
+    """Counts the tokens that ``generate`` makes, and never stops it.
+
+    By steps, which are a token of each text: how many rows there are depends on its beams.
+    """
 
     def __init__(self) -> None:
-        self.taken = 0
+        self.runs: list[int] = []
+        """The steps of each ``generate``: a pipeline may call it for one input after the other."""
+        self._length = 0
 
     def __call__(self, ids: Any, scores: Any, **more: Any) -> Any:
-        self.taken += len(ids)
+        length = ids.shape[1]
+        if not self.runs or length != self._length + 1:
+            self.runs.append(0)
+        self.runs[-1] += 1
+        self._length = length
         return ids.new_zeros(len(ids), dtype=bool)
 
 
-def _count(found: Any, name: str) -> float:
+def _told(found: Any, name: str) -> float:
+    """A number that is told; NaN for one that is not, which makes the sum unknown."""
     value = found.get(name) if isinstance(found, Mapping) else getattr(found, name, None)
-    return float(value) if isinstance(value, (int, float)) else 0.0
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -168,7 +169,7 @@ class ModelTask:
         calls = self._calls
 
         def per_call(total: float) -> float | None:
-            return total / calls if calls and total else None
+            return total / calls if calls and 0 < total < math.inf else None
 
         return TaskInfo(
             name=self.name,

@@ -136,12 +136,14 @@ def accepted(model: Any) -> frozenset[str] | None:
 
 
 def longest(tokenizer: Any, model: Any) -> int | None:
-    """The most tokens that an input may have; None: no limit that is known."""
-    limit = getattr(tokenizer, "model_max_length", None)
-    if isinstance(limit, int) and limit < 1_000_000:
-        return limit
-    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    return positions if isinstance(positions, int) and positions > 0 else None
+    """The most tokens that an input may have: what the tokenizer cuts at, and the model has places for.
+
+    None: no limit that is known.
+    """
+    cut = getattr(tokenizer, "model_max_length", None)
+    places = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    known = (limit for limit in (cut, places) if isinstance(limit, int) and 0 < limit < 1_000_000)
+    return min(known, default=None)
 
 
 def labels(model: Any) -> dict[int, str]:

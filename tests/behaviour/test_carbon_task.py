@@ -594,3 +594,95 @@ def test_padded(carbon, carbon_task):
     assert run.measurement("test_padded")["failure"].startswith("summarization: the model stopped after 4 of 5 new tok")
     assert "summarization: the model stopped after 5 of 12 new tokens, so that this call was less work" in run.text
     assert run.measurement("test_as_asked")["task"]["tokens_out"] == 5
+
+
+def test_a_model_that_stops_early_now_and_then_fails_its_test(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester
+) -> None:
+    """Padding hides it, however the task is called; what goes before the measured calls is none of them."""
+    pytester.makepyfile("""
+import torch
+from battery import draw
+
+class Hasty(torch.nn.Module):
+    calls = 0
+    def __init__(self, early):
+        super().__init__()
+        self.early = early
+    def forward(self, input_ids):
+        return input_ids
+    def generate(self, input_ids, **how):
+        draw(1.0)
+        new = torch.full((1, 10), 5)
+        if self.early(self.calls):
+            new[:, 3:] = 7
+        self.calls += 1
+        return torch.cat([input_ids, new], dim=1)
+
+class Tokenizer:
+    pad_token, pad_token_id, eos_token_id, model_max_length = "x", 7, 7, 100
+    def __call__(self, first, second, **how):
+        return {"input_ids": torch.zeros(len(first), 3, dtype=int)}
+    def batch_decode(self, ids, **how):
+        return ["x"] * len(ids)
+
+def task(carbon_task, early):
+    return carbon_task("text-generation", model=Hasty(early), tokenizer=Tokenizer(), data=["a"])
+
+def test_every_second(carbon, carbon_task):
+    carbon.run(task(carbon_task, lambda call: call % 2 == 0), queries=6)
+
+def test_only_before(carbon, carbon_task):
+    carbon.run(task(carbon_task, lambda call: call == 0), queries=6)
+
+def test_window(carbon, carbon_task):
+    mine = task(carbon_task, lambda call: call == 1)
+    with carbon.window("three", calls=3):
+        for _ in range(3):
+            mine()
+
+def test_one_of_two(carbon, carbon_task):
+    mine, other = task(carbon_task, lambda call: False), task(carbon_task, lambda call: call > 0)
+    carbon(lambda: (mine(), other()))
+""")
+    run = run_carbon("--carbon-record")
+    assert run.outcomes() == {"failed": 3, "passed": 1}, run.text
+    assert run.measurement("test_only_before")["task"]["tokens_out"] == 10
+    for test, name in (("test_every_second", "call"), ("test_window", "three"), ("test_one_of_two", "call")):
+        found = run.measurement(test, name)
+        assert found["failure"].startswith("text-generation: the model stopped after 4 of 10 new tokens, so that"), test
+        assert (found["energy_j_per_call"], found["task"]) == (None, None), test
+    stored = "".join(path.read_text("utf-8") for path in (pytester.path / "carbon-baselines").rglob("*.jsonl"))
+    assert "test_only_before" in stored
+    assert "test_every_second" not in stored
+
+
+def test_a_callable_is_held_to_the_tokens_that_it_was_to_write(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester
+) -> None:
+    """In every call; one that does not tell is refused, and one that was not asked is taken as it is."""
+    pytester.makepyfile(f"""{DRAWING}
+from itertools import count
+
+def now_and_then(text, calls=count()):
+    draw(2.0)
+    return {{"tokens_out": 10 if next(calls) % 2 else 3}}
+
+def test_early(carbon, carbon_task):
+    carbon(carbon_task("text-generation", model=now_and_then, data=["a"], new_tokens=10))
+
+def test_silent(carbon, carbon_task):
+    carbon(carbon_task("text-generation", model=lambda text: draw(2.0), data=["a"], new_tokens=10))
+
+def test_as_asked(carbon, carbon_task):
+    carbon(carbon_task("text-generation", model=summarize, data=["a"], new_tokens=4))
+
+def test_free(carbon, carbon_task):
+    carbon.run(carbon_task("text-generation", model=now_and_then, data=["a"]), queries=6)
+""")
+    run = run_carbon()
+    assert run.outcomes() == {"failed": 2, "passed": 2}, run.text
+    assert "text-generation: the model stopped after 3 of 10 new tokens, so that this call was less work" in run.text
+    assert "text-generation: new_tokens=10 cannot be checked: what test_silent.<locals>.<lambda> returned " in run.text
+    found = {test: run.measurement(test)["task"] for test in ("test_as_asked", "test_free")}
+    assert [(task["new_tokens"], task["tokens_out"]) for task in found.values()] == [(4, 4.0), (None, 6.5)]

@@ -161,10 +161,17 @@ def test_a_name_that_no_test_has_is_refused(collect: Collect, expression: str, n
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     said = " ".join(run.stderr.str().split())
     assert (
-        f"-m {expression!r}: no test has a marker {name!r}. The suite's are its tasks (text-classification, ex" in said
-    )
+        f"-m {expression!r}: no test has a marker {name!r}.{near} A marker of your own: register it, under markers in "
+        "pytest's configuration. The suite's are its tasks (text-classification, ex"
+    ) in said
     assert "modalities (audio, image, multimodal, text), data sets (ImageRewardDB, bookcorpus, " in said
-    assert f"(pytest --markers lists all).{near} A marker of your own: register it, under markers in pytest's" in said
+
+
+def test_nothing_is_promised_where_a_name_is_refused(collect: Collect) -> None:
+    """No tests to measure: none will be."""
+    run = collect._pytester.runpytest_inprocess(*OTHERS_OFF, "--carbon", *SUITE, "-m", "sumarization")
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    assert "to measure" not in run.stdout.str()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ measurements as the JSON report has them. It has a pipe of its own for that: wha
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import importlib.util
@@ -251,7 +252,7 @@ class Launcher:
                 raise
             finally:
                 os.close(writes)
-            echo = self._config.option.capture == "no"
+            echo = getattr(self._config.option, "capture", "no") == "no"  # also without pytest's plugin for it
             lenient = side is not None and side.base
             with _Running(process, reads, echo=echo) as running:
                 return _follow(self._config, running, listener, tests, limit_s, warn, lenient)
@@ -287,6 +288,7 @@ class _Running:
         self._line = b""
         self._output = b""
         self._captured: list[BinaryIO] = []
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.overdue = False
 
     def __enter__(self) -> _Running:
@@ -352,11 +354,20 @@ class _Running:
         if descriptor == self._printed:
             self._output = (self._output + data)[-_OUTPUT_BYTES:]
             if self._echo:
-                sys.stdout.write(data.decode(errors="replace"))
-                sys.stdout.flush()
+                self._pass_on(data)
             return []
         *lines, self._line = (self._line + data).split(b"\n")
         return [json.loads(line) for line in lines]
+
+    def _pass_on(self, printed: bytes) -> None:
+        """As they are: this process's encoding may have no such characters."""
+        binary = getattr(sys.stdout, "buffer", None)
+        if binary is None:  # somebody's own, which takes text only
+            sys.stdout.write(self._decoder.decode(printed))
+        else:
+            sys.stdout.flush()
+            binary.write(printed)
+        sys.stdout.flush()
 
     def end(self, with_signal: int, grace_s: float) -> None:
         """Ask the child to end, and, where it does not, end it and all that it has started."""
@@ -391,6 +402,7 @@ def _follow(
     left = dict.fromkeys(tests)
     trouble: list[tuple[str, str]] = []
     finished = begun = False
+    interrupt = ""
     for message in running.messages(limit_s):
         match message:
             case {"begin": test}:
@@ -410,6 +422,8 @@ def _follow(
                 ending.refused = text
             case {"exit": reason, "status": status}:
                 ending.exit = (reason, status)
+            case {"interrupt": text}:
+                interrupt = text
             case {"finish": stop}:
                 ending.stop, finished = stop, True
             case {"captured": descriptors}:
@@ -423,6 +437,7 @@ def _follow(
                 ending.sources, ending.others = sources, tuple(others)
     ending.left = tuple(left)
     status = running.process.returncode
+    how = interrupt or f"exit status {status}"
     if running.overdue and not begun:
         ending.why = (
             f"was still starting and collecting after {limit_s:g} s (--carbon-session-timeout; give it longer) and was"
@@ -437,9 +452,9 @@ def _follow(
     elif trouble and (left.keys() - set(ending.missing) if lenient else left):
         ending.why, ending.missing = trouble[0][0], ()
     elif not finished or ending.under_way:
-        ending.why = f"ended in the middle, with exit status {status}"
+        ending.why = f"ended in the middle, with {how}"
     elif left.keys() - set(ending.missing):
-        ending.why = f"ended with exit status {status} before it came to this test"
+        ending.why = f"ended with {how} before it came to this test"
     if ending.why is not None:
         ending.output = "\n".join([*(text for _, text in trouble), running.output]).strip()
     return ending
@@ -548,8 +563,7 @@ class Outlet:
 
     def report(self, test: str, report: Any) -> None:
         assert self._config is not None
-        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
-        self.send({"report": data, "test": test})
+        self.send({"report": _report_form(self._config, report), "test": test})
 
     def done(self, test: str, measurements: Sequence[Measurement] = (), mistaken: Sequence[str] = ()) -> None:
         self._unmeasured = None
@@ -625,7 +639,7 @@ class Outlet:
             told = f"This is the teardown of {' and '.join(shared)}. It comes after the last of the tests that share it"
             report.sections.append(("carbon", f"{told}, and is no more this test's than theirs."))
             assert self._config is not None
-            failed = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+            failed = _report_form(self._config, report)
             # The test itself has passed, and been measured; whether it is to fail for this, the parent says.
             report.outcome, report.longrepr, report.sections = "passed", None, []
             setattr(report, _SHARED, {"of": shared, "failed": failed})
@@ -647,6 +661,10 @@ class Outlet:
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         if isinstance(excinfo.value, pytest.exit.Exception):
             self.send({"exit": excinfo.value.msg, "status": excinfo.value.returncode})
+        else:
+            crash = excinfo.getrepr().reprcrash
+            at = f" ({crash.path}:{crash.lineno})" if crash is not None else ""
+            self.send({"interrupt": f"{excinfo.typename}{at}"})
 
     def pytest_warning_recorded(
         self,
@@ -730,6 +748,24 @@ def _read_brought(form: Mapping[str, Any]) -> Brought:
         {id: Calibration(**found) for id, found in form["calibrations"].items()},
         tuple(map(jsonfile.read_measurement, form["references"])),
     )
+
+
+def _report_form(config: pytest.Config, report: Any) -> dict[str, Any]:
+    """A report as it is sent."""
+    data = config.hook.pytest_report_to_serializable(config=config, report=report)
+    data = {name: _sendable(value) for name, value in data.items()}
+    return data | {"user_properties": [(name, _sendable(value)) for name, value in report.user_properties]}
+
+
+def _sendable(value: object) -> object:
+    """What a report has; as text where JSON cannot hold it."""
+    try:
+        json.dumps(value, default=str)
+    except Exception:  # keys that are no text, a cycle
+        with contextlib.suppress(Exception):
+            return repr(value)
+        return object.__repr__(value)
+    return value
 
 
 def source_of(item: pytest.Item) -> str | None:

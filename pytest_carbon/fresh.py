@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +16,9 @@ from pytest_carbon.children import Brought, Ending
 from pytest_carbon.held import Log, Test, test_id
 from pytest_carbon.progress import Progress, Stages
 from pytest_carbon.records import Calibration, Measurement, Settings
+
+_TWICE_S = 1.0
+"""A signal that comes again within this is the same one: timeout(1) sends its own to the process, and to its group."""
 
 
 class Fresh:
@@ -37,8 +44,8 @@ class Fresh:
         """What went wrong that is no test's."""
         self._shared: set[str] = set()
         """Whose teardowns have failed that tests share."""
-        self.left_out: dict[str, str] = {}
-        """Tests that had passed and were then skipped, and why."""
+        self.left_out: dict[str, dict[str, str]] = {}
+        """Tests that had passed, and did not run to their end again, by what happened instead; and why."""
         self.stages = Stages(progress)
         self.last = False
         """Whether no process comes after this one."""
@@ -55,6 +62,8 @@ class Fresh:
         """Whether the test under way had passed, and was then skipped."""
         self._came: list[Brought | None] = []
         """By each process."""
+        self._kept: dict[str, list[str]] = {}
+        """The names of what the last of them has measured, by test."""
         self._confirming = False
 
     @property
@@ -107,14 +116,15 @@ class Fresh:
         tests = {test.key: test.weight for test in (self.tests.values() if only is None else only)}
         for number in range(1, count + 1):
             self.stages.plan(str(number), tests)
-        for number in range(1, count + 1):
-            self.last = number == count
-            # What failed, or was skipped, is decided.
-            fresh = number == 1 and not self._confirming
-            left: Sequence[str] = [key for key in tests if fresh or self.tests[key].waits]
-            self.stages.enter(str(number), f"{what} {number} of {count}", left)
-            while left:
-                left = self.one_process(session, left)
+        with ended_in_order():
+            for number in range(1, count + 1):
+                self.last = number == count
+                # What failed, or was skipped, is decided.
+                fresh = number == 1 and not self._confirming
+                left: Sequence[str] = [key for key in tests if fresh or self.tests[key].waits]
+                self.stages.enter(str(number), f"{what} {number} of {count}", left)
+                while left:
+                    left = self.one_process(session, left)
 
     def one_process(self, session: pytest.Session, tests: Sequence[str]) -> Sequence[str]:
         """Run tests in one process; those that are left for another."""
@@ -157,6 +167,7 @@ class Fresh:
         """Run tests in a process, with what those before it have learned; how it ended."""
         calibrations = {**self._calibrations, **self.known.calibrations}
         self._came.append(None)
+        self._kept = {}
         return self._launcher.run(
             tests,
             listener,
@@ -187,6 +198,10 @@ class Fresh:
     def begun(self, test: str) -> None:
         """It is run anew: what became of it in the session before is kept until it has come to its end."""
         found = self.tests[test]
+        if (
+            test in self._kept and self.last and not self._confirming
+        ):  # given twice (--keep-duplicates): the last counts
+            found.pass_on()
         self._before, self._skipped = (found, found.forget()), False
         found.log = Log(found.item, self._progress)
         self.stages.begun(test, found.item.nodeid)
@@ -200,7 +215,8 @@ class Fresh:
             report = failed
         if before["waits"] and type(report) is pytest.TestReport:
             if report.skipped:  # no verdict on what it has measured is lost because it does not run again
-                self.left_out[test] = why_skipped(report)
+                how = "failed as expected" if hasattr(report, "wasxfail") else "was skipped"
+                self.left_out.setdefault(how, {})[test] = why_skipped(report)
                 self._skipped = True
                 return
             if report.failed:
@@ -249,9 +265,15 @@ class Fresh:
         self._ended(test)
 
     def _keep(self, test: Test, measurements: Sequence[Measurement]) -> None:
+        found = test.found
+        assert found is not None
+        for name in self._kept.get(test.key, ()):  # by the same test, given twice
+            found[name].pop()
+            if not found[name]:
+                del found[name]
+        self._kept[test.key] = [m.name for m in measurements]
         for m in measurements:
-            assert test.found is not None
-            test.found.setdefault(m.name, []).append(m)
+            found.setdefault(m.name, []).append(m)
 
     def _ended(self, test: Test) -> None:
         self._before = None
@@ -268,6 +290,37 @@ class Fresh:
             for name, value in state.items():
                 setattr(test, name, value)
             self._before = None
+
+
+@contextlib.contextmanager
+def ended_in_order() -> Generator[None, None, None]:
+    """SIGTERM, and the terminal's end, end the run as Ctrl-C does: what was measured is told, and nothing stays behind.
+
+    A second one ends it as it does any process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first_s: float | None = None
+
+    def end(number: int, frame: object) -> None:
+        nonlocal first_s
+        if first_s is None:
+            first_s = time.monotonic()
+            raise pytest.exit.Exception(f"ended by {signal.Signals(number).name}")
+        if time.monotonic() - first_s > _TWICE_S:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    taken = [each for each, handler in before.items() if handler is signal.SIG_DFL]
+    for each in taken:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each in taken:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def why_skipped(report: pytest.TestReport) -> str:

@@ -326,7 +326,7 @@ def confirmed(first: Verdict, then: Verdict, sessions: int) -> Verdict:
 
 
 def unconfirmed(verdict: Verdict) -> Verdict:
-    """The verdict on a suspect that was to be measured again, and was not: interrupted, or skipped there."""
+    """The verdict on a suspect that was to be measured again, and was not: the run ended, or it was skipped there."""
     return replace(
         verdict, reason=f"{verdict.reason.rstrip('.')}. It was to be measured again in fresh processes, and was not"
     )

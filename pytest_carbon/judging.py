@@ -75,8 +75,11 @@ class Judgement:
             if test.waits and gate.suspect(first := self.verdict(test, m))
         }
 
-    def confirm(self, firsts: Mapping[Key, tuple[Verdict, int]]) -> list[str]:
-        """Put both stages into the verdicts on what was suspect at first; sentences for the end of the run."""
+    def confirm(self, firsts: Mapping[Key, tuple[Verdict, int]], *, stopped: bool) -> list[str]:
+        """Put both stages into the verdicts on what was suspect at first; sentences for the end of the run.
+
+        ``stopped``: there was no second one, for the run had been ended.
+        """
         told, untold = [], []
         for test, m in self.measured:
             key = (test.key, m.name)
@@ -95,7 +98,8 @@ class Judgement:
         if told:
             notes.append(f"suspect, and measured again in fresh processes: {listing(told, 10)}")
         if untold:
-            notes.append(f"suspect, and not measured again: {listing(untold, 10)}")
+            why = ", as the run was stopped" if stopped else ""
+            notes.append(f"suspect, and not measured again{why}: {listing(untold, 10)}")
         return notes
 
     def partial(self) -> list[str]:

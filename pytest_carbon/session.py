@@ -396,14 +396,14 @@ class CarbonSession:
         confirmed: list[str] = []
         own = [] if self._apart else [self._of_rig()]
         judgement = self._judge(ran, own)
-        if record and not (session.shouldfail or session.shouldstop):
-            firsts = judgement.suspects()
-            if firsts and self._confirms:
+        if self._confirms and (firsts := judgement.suspects()):
+            stopped = not record or bool(session.shouldfail or session.shouldstop)
+            if not stopped:
                 suspect = [test for test in ran if any(test.key == key for key, _ in firsts)]
                 problem = self._confirm(session, suspect, judgement.brought.calibrations)
                 record = problem is None
                 judgement = self._judge(ran, own)
-                confirmed = judgement.confirm(firsts)
+            confirmed = judgement.confirm(firsts, stopped=stopped)
         self._problems += self._fresh.troubles
         self._notes += [*self._fresh.notes, *confirmed, *judgement.partial()]
         result = self._result_of(ran, judgement)
@@ -437,12 +437,12 @@ class CarbonSession:
             if (trouble := sides.trouble()) is not None and problem is None:
                 (self._notes if settings.gate == "warn" else self._problems).append(trouble)
         shown = judgement.shown
-        if shown[3:] and self._config.option.verbose <= 0:
+        if shown[3:] and getattr(self._config.option, "verbose", 0) <= 0:
             shown = [*shown[:2], f"{len(shown) - 2} more limits are shown only, not enforced; -v lists them"]
-        if left_out := self._fresh.left_out:
-            names = listing([f"{key}{f' ({why})' if why else ''}" for key, why in left_out.items()])
+        for how, tests_and_why in self._fresh.left_out.items():
+            names = listing([f"{key}{f' ({why})' if why else ''}" for key, why in tests_and_why.items()])
             self._notes.append(
-                f"passed in one process and was skipped in another, so what the one measured is judged: {names}"
+                f"passed in one process and {how} in another, so what the one measured is judged: {names}"
             )
         notes = (*judgement.brought.notes, *shown, *self._recorder.sentences, *self._notes)
         self._result = replace(result, tests=tuple(tests), notes=notes)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import secrets
-import signal
-import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ import pytest
 from pytest_carbon import children, environment, options, pairs, worktree
 from pytest_carbon.against import Sides
 from pytest_carbon.children import Brought
-from pytest_carbon.fresh import Fresh, why_skipped
+from pytest_carbon.fresh import Fresh, ended_in_order, why_skipped
 from pytest_carbon.held import Test
 from pytest_carbon.progress import Progress
 from pytest_carbon.records import Against, CarbonError, Measurement, Settings
@@ -66,7 +63,7 @@ class TakingTurns(Fresh):
             return None
         before = worktree.fingerprint(self._revision)
         try:
-            with _ended_in_order(), worktree.checked_out(self._revision) as tree:
+            with ended_in_order(), worktree.checked_out(self._revision) as tree:
                 self._take_turns(session, tree)
         except CarbonError as error:
             raise options.refusal(str(error)) from None
@@ -229,25 +226,3 @@ class _There:
 
     def brought(self, brought: Brought) -> None:
         self._turns.brought(brought)
-
-
-@contextlib.contextmanager
-def _ended_in_order() -> Generator[None, None, None]:
-    """SIGTERM, and the terminal's end, end the run as Ctrl-C does, so that nothing stays behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_IGN)  # once is enough
-        raise pytest.exit.Exception(f"ended by {signal.Signals(number).name}")
-
-    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
-    taken = [each for each, handler in before.items() if handler is signal.SIG_DFL]
-    for each in taken:
-        signal.signal(each, end)
-    try:
-        yield
-    finally:
-        for each in taken:
-            signal.signal(each, signal.SIG_DFL)

@@ -183,12 +183,12 @@ def test_a_test_that_fails_when_it_is_run_again_fails(
 
 
 @pytest.mark.usefixtures("recorded")
-@pytest.mark.parametrize("how", ["pytest.skip('no room')", "pytest.xfail('no room')"], ids=["skip", "xfail"])
+@pytest.mark.parametrize(("how", "said"), [("skip", "was skipped"), ("xfail", "failed as expected")])
 def test_a_skip_does_not_clear_a_suspect(
-    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, how: str
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, how: str, said: str
 ) -> None:
     """As where the first process still holds the memory that the test wants: what was measured is judged."""
-    suite(pytester, a=f"if len(Path(__file__).with_name('A.count').read_text()) > 1: {how}")
+    suite(pytester, a=f"if len(Path(__file__).with_name('A.count').read_text()) > 1: pytest.{how}('no room')")
     monkeypatch.setenv("A", "3")
     run = run_carbon("--carbon-confirm=2", "--carbon-record")
     assert run.ret == 1
@@ -200,9 +200,27 @@ def test_a_skip_does_not_clear_a_suspect(
     assert "It was to be measured again in fresh processes, and was not" in run.text
     assert "suspect, and not measured again: test_it.py::test_a (+50.0%: regression)" in run.text
     assert (
-        "passed in one process and was skipped in another, so what the one measured is judged: test_it.py::test_a"
+        f"passed in one process and {said} in another, so what the one measured is judged: test_it.py::test_a"
         " (no room)" in run.text
     )
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_run_that_was_stopped_confirms_nothing(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by ``-x``: nobody takes what is red for confirmed."""
+    monkeypatch.setenv("A", "3")
+    monkeypatch.setenv("LIMIT", "nothing")
+    run = run_carbon("--carbon-confirm=2", "-x")
+    assert run.outcomes() == {"failed": 2, "passed": 1}
+    verdict = run.measurement("test_a")["verdict"]
+    assert (verdict["status"], verdict["first_change"]) == ("regression", None)
+    assert verdict["reason"].endswith("It was to be measured again in fresh processes, and was not")
+    told = "suspect, and not measured again, as the run was stopped: test_it.py::test_a (+50.0%: regression)"
+    assert told in run.text
+    assert "It was to be" not in run.measurement("test_b")["verdict"]["reason"]
+    assert times(pytester, "A") == 1
 
 
 @pytest.mark.usefixtures("recorded")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, CarbonRunner
+from conftest import ENVIRONMENT, QUICK, CarbonRunner
 from faults import STEPPED, WORK, records, simulated_gpus
 
 SUITE = """
@@ -124,6 +130,93 @@ def pytest_runtest_teardown():
     assert (run.ret, run.outcomes()) == (2, {"failed": 1, "passed": 2})
     (pytester.path / "conftest.py").unlink()
     assert run_carbon().outcomes() == {"failed": 1, "passed": 2}
+
+
+ENDED = """
+import os, time
+from pathlib import Path
+import pytest
+from battery import draw
+
+@pytest.fixture
+def server():
+    yield
+    {teardown}
+
+@pytest.mark.carbon_budget
+def test_first():
+    draw(float(os.environ["COST"]))
+
+@pytest.mark.carbon_budget
+def test_second(server):
+    draw(float(os.environ["COST"]))
+    if os.environ["COST"] != "1":
+        runs = Path(__file__).with_name("runs")
+        with runs.open("a") as counted:
+            counted.write("x")
+        if len(runs.read_text()) == 2:
+            Path(__file__).with_name("pid.new").write_text(str(os.getpid()))
+            os.rename(Path(__file__).with_name("pid.new"), Path(__file__).with_name("pid"))
+            time.sleep(100)
+"""
+
+
+def under_way(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, *args: str, teardown: str = ""
+) -> subprocess.Popen[str]:
+    """A run in which both tests cost three times what they did, and the second's second time never ends."""
+    pytester.makepyfile(test_it=ENDED.format(teardown=teardown))
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(pytester.path), *sys.path]), "COST": "1"}
+    command = [sys.executable, "-m", "pytest", "-p", "battery", "--carbon", "--carbon-meter=battery", *QUICK, *args]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COST", "1")
+        assert run_carbon("--carbon-record").ret == 0
+    process = subprocess.Popen(
+        [*command, "--carbon-json=report.json"],
+        cwd=pytester.path,
+        env={**environ, "COST": "3"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    until_s = time.monotonic() + 60
+    while not (pytester.path / "pid").exists():
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize("mode", ["--carbon-sessions=2", "--carbon-confirm=1"])
+def test_a_job_that_is_cancelled(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, mode: str, number: signal.Signals
+) -> None:
+    """While fresh processes run: what was measured is judged and told, and the process goes with the run."""
+    process = under_way(run_carbon, pytester, mode)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert f"ended by {number.name}" in out
+    assert "2 failed" in out
+    report = json.loads((pytester.path / "report.json").read_text("utf-8"))
+    statuses = [m["verdict"]["status"] for t in report["tests"] for m in t["measurements"]]
+    assert statuses == ["regression", "regression"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((pytester.path / "pid").read_text("utf-8")), 0)
+
+
+def test_a_second_signal_does_not_wait(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """For a process that takes its time to end."""
+    process = under_way(
+        run_carbon,
+        pytester,
+        "--carbon-sessions=2",
+        teardown="time.sleep(100 * Path(__file__).with_name('pid').exists())",
+    )
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+    process.communicate()
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_while_waiting_for_quiet(run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path) -> None:

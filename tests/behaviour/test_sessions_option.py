@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -344,6 +345,16 @@ def test_a_process_that_dies_is_its_tests_error(
     assert {r["test"].rpartition("_")[2] for r in records(pytester.path)} == {"before", "after"}
 
 
+def test_a_test_that_interrupts_its_process(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """Is called that, with where it did; the tests after it run in another process."""
+    pytester.makepyfile(test_it=DYING.format(session=1, how="raise KeyboardInterrupt"))
+    run = run_carbon("--carbon-sessions=2")
+    assert run.outcomes() == {"failed": 1, "passed": 2}
+    where = f"{pytester.path / 'test_it.py'}:16"
+    why = f"the process that measured it ended in the middle, with KeyboardInterrupt ({where})"
+    assert run.measurement("test_dies")["failure"] == why
+
+
 def test_a_process_that_dies_after_its_tests(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """As drivers do at the end: what was measured counts, and the run is no more green than in one process."""
     pytester.makepyfile(
@@ -466,6 +477,81 @@ def test_prints_are_shown(run_carbon: CarbonRunner, pytester: pytest.Pytester) -
     run = run_carbon("--carbon-sessions=2", "-v")
     assert "Captured stdout call" in run.text
     assert "printed here" in run.text
+
+
+def test_prints_that_the_terminal_cannot_show(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Are passed on as they are; as text where somebody's own stdout takes nothing else."""
+    pytester.makepyfile(
+        test_it="""
+        import os
+        import time
+        from battery import draw
+        def test_it(carbon):
+            carbon(draw, 1.0)
+            text = "zählt 🙂\\n".encode()
+            os.write(1, text[:-3])
+            time.sleep(0.3)
+            os.write(1, text[-3:])
+        """
+    )
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    run = run_carbon("--carbon-sessions=2", "-s", subprocess=True)
+    assert run.outcomes() == {"passed": 1}
+    assert run.text.count("zählt 🙂") == 2
+    pytester.makeconftest(
+        """
+        import io
+        import sys
+        def pytest_collection_finish():
+            sys.stdout = io.StringIO()
+        def pytest_unconfigure():
+            text, sys.stdout = sys.stdout.getvalue(), sys.__stdout__
+            open("printed", "a", encoding="utf-8").write(text)
+        """
+    )
+    assert run_carbon("--carbon-sessions=2", "-s", subprocess=True).ret == 0
+    assert (pytester.path / "printed").read_text("utf-8").count("zählt 🙂") == 2
+
+
+def test_properties_that_json_cannot_hold(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """Come back as text, as JUnit has them from a run in one process, and no test fails for it."""
+    pytester.makeconftest(
+        """
+        import pytest
+        class Odd:
+            def __repr__(self): return "odd"
+            def __str__(self): raise RuntimeError("no text")
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_makereport():
+            report = yield
+            report.of_mine = {(1, 2): Odd()}
+            return report
+        """
+    )
+    pytester.makepyfile(
+        test_it="""
+        from pathlib import Path
+        from battery import draw
+        def test_measured(carbon, record_property):
+            carbon(draw, 1.0)
+            turns = [1]
+            turns.append(turns)
+            for name, value in {"keys": {(1, 2): 3}, "cycle": turns, "path": Path("a"), "number": 3}.items():
+                record_property(name, value)
+        def test_plain(record_property):
+            record_property("keys", {(3, 4): 5})
+        """
+    )
+    found = []
+    for count in (1, 2):
+        run = run_carbon(f"--carbon-sessions={count}", "--junitxml=junit.xml", "-o", "junit_family=xunit1")
+        assert run.outcomes() == {"passed": 2}
+        text = (pytester.path / "junit.xml").read_text("utf-8")
+        found.append(re.findall(r'<property name="(keys|cycle|path|number)" value="([^"]*)"', text))
+    values = [("keys", "{(1, 2): 3}"), ("cycle", "[1, [...]]"), ("path", "a"), ("number", "3"), ("keys", "{(3, 4): 5}")]
+    assert sorted(found[0]) == sorted(found[1]) == sorted(values)
 
 
 @pytest.mark.parametrize("asked", [["-W", "error"], ["-o", "filterwarnings=error"]], ids=["flag", "ini"])

@@ -84,6 +84,24 @@ def test_without_parts_of_pytest(run_carbon: CarbonRunner, pytester: pytest.Pyte
     assert run.status("test_it") == "over-budget"
 
 
+def test_fresh_processes_without_parts_of_pytest(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither sessions nor a confirmation ask for options that a part of it would have had."""
+    text = "import os\n" + WORK.format("float(os.environ['COST'])").replace("budget", "budget(energy='1 J', on='no-*')")
+    pytester.makepyfile(test_it=text + "".join(text[text.index("@") :].replace("_it", f"_it{n}") for n in range(4)))
+    monkeypatch.setenv("COST", "2")
+    args = [word for part in ("terminal", "capture", "tmpdir", "debugging") for word in ("-p", f"no:{part}")]
+    run = run_carbon("--carbon-record", "--carbon-sessions=2", *args)
+    assert "INTERNALERROR" not in run.text + run.errors
+    assert (run.ret, len(run.measurement("test_it")["sessions"])) == (0, 2)
+    assert any(note.startswith("3 more limits are shown only") for note in run.report["notes"])
+    monkeypatch.setenv("COST", "3")
+    run = run_carbon("--carbon-confirm=1", *args)
+    assert "INTERNALERROR" not in run.text + run.errors
+    assert (run.ret, len(run.measurement("test_it")["sessions"])) == (1, 2)
+
+
 def test_a_suite_that_leaves_its_folder(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """A test that changes the current folder, and stays there, moves neither baseline nor report."""
     pytester.makepyfile(test_it="import os\n" + WORK.format(2.0) + "    os.chdir('/')\n")

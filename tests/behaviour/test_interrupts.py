@@ -178,11 +178,15 @@ def under_way(
         stdout=subprocess.PIPE,
         text=True,
     )
+    wait_for(pytester.path / "pid")
+    return process
+
+
+def wait_for(file: Path) -> None:
     until_s = time.monotonic() + 60
-    while not (pytester.path / "pid").exists():
+    while not file.exists():
         assert time.monotonic() < until_s
         time.sleep(0.05)
-    return process
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
@@ -206,16 +210,14 @@ def test_a_job_that_is_cancelled(
 
 def test_a_second_signal_does_not_wait(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """For a process that takes its time to end."""
-    process = under_way(
-        run_carbon,
-        pytester,
-        "--carbon-sessions=2",
-        teardown="time.sleep(100 * Path(__file__).with_name('pid').exists())",
-    )
-    while process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-    process.communicate()
+    here = "Path(__file__).with_name"
+    slow = f"if {here}('pid').exists(): {here}('ending').touch(); time.sleep(100)"
+    process = under_way(run_carbon, pytester, "--carbon-sessions=2", teardown=slow)
+    process.send_signal(signal.SIGTERM)
+    wait_for(pytester.path / "ending")
+    time.sleep(1.1)  # at once it would be the same one, sent twice
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
     assert process.returncode == -signal.SIGTERM
 
 

@@ -118,11 +118,13 @@ def test_a_module_that_has_an_environments_name(tmp_path: Path) -> None:
 
 
 def test_a_directory_of_nothing_is_refused(tmp_path: Path) -> None:
-    """So is one that is not there: as a report, which it might have been."""
+    """So is one that is not there, and a report that is not."""
     with pytest.raises(UsageProblem, match="there are no baselines in it"):
         compare.read(str(tmp_path))
-    with pytest.raises(UsageProblem, match="cannot be read"):
+    with pytest.raises(UsageProblem, match="there is no such file or directory"):
         compare.read(str(tmp_path / "nothing"))
+    with pytest.raises(UsageProblem, match="cannot be read"):
+        compare.read(str(tmp_path / "nothing.json"))
 
 
 # --- comparing -----------------------------------------------------------------------------------

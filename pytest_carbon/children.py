@@ -800,6 +800,8 @@ def _read_side(form: Mapping[str, Any]) -> Side:
 
 def main(request: Mapping[str, Any]) -> int:
     """Run what a request asks for; pytest's exit status."""
+    # The parent alone sends it, to end this process in order. A script's background would have it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.platform == "linux":
         import ctypes
 

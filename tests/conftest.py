@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,11 @@ import simulation
 pytest_plugins = ["pytester"]
 
 os.environ.pop("CI", None)  # where it is set, what is suspect is measured again: a test that wants that says so
+
+# A script's background, and nohup, have processes ignore these; the runs that tests start and interrupt inherit that.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # The first example pays for imports, and CI machines stall: how long one takes says nothing here. The examples are the
 # same in every run, so that a build turns red for a change; `--hypothesis-profile=explore` looks for new ones.

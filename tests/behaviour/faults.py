@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import json
+import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,43 @@ def work():
         time.sleep(0.02)
     return "done"
 '''
+WATCHER = f'''
+{WORK}
+import os, signal
+from pathlib import Path
+import psutil
+import pytest
+
+def watcher():
+    """The run's own; a child of another test that ended, and that nobody has waited for, has no command line."""
+    (child,) = [p for p in psutil.Process().children() if "pytest_carbon.watcher" in command_line(p)]
+    return child
+
+def command_line(process):
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+'''
+"""For tests in a simulation that do something to the watcher."""
+
+
+@contextmanager
+def running(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process whose output can be read; where the test fails that waits for its end, it is killed."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(file: Path) -> None:
+    """Until it is there; fails the test where that takes two minutes."""
+    until_s = time.monotonic() + 120
+    while not file.exists():
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
 
 
 @contextmanager

@@ -11,11 +11,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 from conftest import BATTERY, QUICK, CarbonRunner, Run
+from faults import running, wait_for
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -740,16 +740,11 @@ def test_waits(request):
     project.commit(test_it=COST + waits, model="COST = 2.0")
     command = [sys.executable, "-m", "pytest", "-p", "battery", "--carbon-meter=battery", *QUICK, *LIGHT]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(project.space)}
-    process = subprocess.Popen(
-        [*command, "--carbon-against=main"], cwd=project.path, env=environ, stdout=subprocess.PIPE, text=True
-    )
-    until_s = time.monotonic() + 120
-    while not pid.exists():
-        assert time.monotonic() < until_s
-        time.sleep(0.05)
-    assert project.git("worktree", "list").count("\n") == 1
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
+    with running([*command, "--carbon-against=main"], cwd=project.path, env=environ) as process:
+        wait_for(pid)
+        assert project.git("worktree", "list").count("\n") == 1
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert ("KeyboardInterrupt" if number == signal.SIGINT else "ended by SIGTERM") in out
     assert re.search(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ENVIRONMENT, QUICK, CarbonRunner
-from faults import STEPPED, WORK, records, simulated_gpus
+from faults import STEPPED, WATCHER, records, running, simulated_gpus, wait_for
 
 SUITE = """
 import os
@@ -161,9 +165,10 @@ def test_second(server):
 """
 
 
+@contextmanager
 def under_way(
-    run_carbon: CarbonRunner, pytester: pytest.Pytester, *args: str, teardown: str = ""
-) -> subprocess.Popen[str]:
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, *args: str, teardown: str = "", **options: Any
+) -> Iterator[subprocess.Popen[str]]:
     """A run in which both tests cost three times what they did, and the second's second time never ends."""
     pytester.makepyfile(test_it=ENDED.format(teardown=teardown))
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(pytester.path), *sys.path]), "COST": "1"}
@@ -171,22 +176,10 @@ def under_way(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COST", "1")
         assert run_carbon("--carbon-record").ret == 0
-    process = subprocess.Popen(
-        [*command, "--carbon-json=report.json"],
-        cwd=pytester.path,
-        env={**environ, "COST": "3"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    wait_for(pytester.path / "pid")
-    return process
-
-
-def wait_for(file: Path) -> None:
-    until_s = time.monotonic() + 60
-    while not file.exists():
-        assert time.monotonic() < until_s
-        time.sleep(0.05)
+    environ["COST"] = "3"
+    with running([*command, "--carbon-json=report.json"], cwd=pytester.path, env=environ, **options) as process:
+        wait_for(pytester.path / "pid")
+        yield process
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
@@ -195,9 +188,9 @@ def test_a_job_that_is_cancelled(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, mode: str, number: signal.Signals
 ) -> None:
     """While fresh processes run: what was measured is judged and told, and the process goes with the run."""
-    process = under_way(run_carbon, pytester, mode)
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
+    with under_way(run_carbon, pytester, mode) as process:
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert f"ended by {number.name}" in out
     assert "2 failed" in out
@@ -208,16 +201,31 @@ def test_a_job_that_is_cancelled(
         os.kill(int((pytester.path / "pid").read_text("utf-8")), 0)
 
 
+@pytest.mark.parametrize("ignored", [False, True], ids=["", "in a script's background"])
+def test_a_fresh_process_tears_down_its_fixtures(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, ignored: bool
+) -> None:
+    """Where the run is ended, and where the shell that started it has it ignore Ctrl-C, too."""
+    here = "Path(__file__).with_name"
+    teardown = f"if {here}('pid').exists(): {here}('torn down').touch()"
+    handling = signal.SIG_IGN if ignored else signal.SIG_DFL
+    ignore = functools.partial(signal.signal, signal.SIGINT, handling)
+    with under_way(run_carbon, pytester, "--carbon-sessions=2", teardown=teardown, preexec_fn=ignore) as process:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert (pytester.path / "torn down").exists()
+
+
 def test_a_second_signal_does_not_wait(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """For a process that takes its time to end."""
     here = "Path(__file__).with_name"
     slow = f"if {here}('pid').exists(): {here}('ending').touch(); time.sleep(100)"
-    process = under_way(run_carbon, pytester, "--carbon-sessions=2", teardown=slow)
-    process.send_signal(signal.SIGTERM)
-    wait_for(pytester.path / "ending")
-    time.sleep(1.1)  # at once it would be the same one, sent twice
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    with under_way(run_carbon, pytester, "--carbon-sessions=2", teardown=slow) as process:
+        process.send_signal(signal.SIGTERM)
+        wait_for(pytester.path / "ending")
+        time.sleep(1.1)  # at once it would be the same one, sent twice
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
     assert process.returncode == -signal.SIGTERM
 
 
@@ -225,16 +233,13 @@ def test_while_waiting_for_quiet(run_carbon: CarbonRunner, pytester: pytest.Pyte
     """The watcher goes with the run, and what was measured before is shown."""
     pytester.makepyfile(
         test_it=f"""
-{WORK}
-import psutil, signal
-from pathlib import Path
+{WATCHER}
 
 def test_first(carbon):
     carbon(work)
 
 def test_second(carbon):
-    (watcher,) = [p for p in psutil.Process().children() if "pytest_carbon.watcher" in " ".join(p.cmdline())]
-    Path("watcher").write_text(str(watcher.pid))
+    Path("watcher").write_text(str(watcher().pid))
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     with carbon.window():
         signal.setitimer(signal.ITIMER_REAL, 0.1)
@@ -253,8 +258,7 @@ def test_a_timeouts_signal_leaves_the_next_measurement_right(
     """An exception raised by a handler, as pytest-timeout does, while the watcher is waited for."""
     pytester.makepyfile(
         test_it=f"""
-{WORK}
-import psutil, pytest, signal
+{WATCHER}
 
 class TooLong(Exception): pass
 
@@ -262,8 +266,7 @@ def too_long(number, frame):
     raise TooLong
 
 def never_ending():
-    (watcher,) = [p for p in psutil.Process().children() if "pytest_carbon.watcher" in " ".join(p.cmdline())]
-    watcher.suspend()
+    watcher().suspend()
     return work()
 
 def test_first(carbon):

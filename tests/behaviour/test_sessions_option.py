@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 from conftest import ENVIRONMENT, QUICK, CarbonRunner
-from faults import records
+from faults import records, running, wait_for
 
 COUNTING = '''
 import os
@@ -610,13 +607,11 @@ def test_ctrl_c_ends_the_child(run_carbon: CarbonRunner, pytester: pytest.Pytest
     run_carbon("--version")  # writes what the run needs
     command = [sys.executable, "-m", "pytest", "-p", "battery", "--carbon-meter=battery", *QUICK, "--carbon-sessions=2"]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(pytester.path), *sys.path])}
-    process = subprocess.Popen(
-        [*command, "--carbon", "--carbon-record"], cwd=pytester.path, env=environ, stdout=subprocess.PIPE, text=True
-    )
     pid = pytester.path / "pid"
-    wait_for(pid)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    with running([*command, "--carbon", "--carbon-record"], cwd=pytester.path, env=environ) as process:
+        wait_for(pid)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert "KeyboardInterrupt" in out
     assert "1 passed" in out
@@ -624,13 +619,6 @@ def test_ctrl_c_ends_the_child(run_carbon: CarbonRunner, pytester: pytest.Pytest
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text("utf-8")), 0)
     assert records(pytester.path) == []
-
-
-def wait_for(file: Path) -> None:
-    until_s = time.monotonic() + 60
-    while not file.exists():
-        assert time.monotonic() < until_s
-        time.sleep(0.05)
 
 
 def test_a_teardown_that_tests_share(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

@@ -13,23 +13,12 @@ from typing import Any
 
 import pytest
 from conftest import QUICK, CarbonRunner
-from faults import STEPPED, WORK, is_there, know_settling_time, records, simulated_gpus
+from faults import STEPPED, WATCHER, WORK, is_there, know_settling_time, records, simulated_gpus
 
 from pytest_carbon.meters.protocol import MeterSource
 from pytest_carbon.meters.replay import ReplayMeter, write_constant_trace
 from pytest_carbon.watcher import Watcher
 
-WATCHER = f"""
-{WORK}
-import os, signal
-from pathlib import Path
-import psutil
-import pytest
-
-def watcher():
-    (child,) = [p for p in psutil.Process().children() if "pytest_carbon.watcher" in " ".join(p.cmdline())]
-    return child
-"""
 LOST = "this measurement is lost, run the test again"
 
 

@@ -563,6 +563,26 @@ def test_a_server_that_cannot_be_reached(postgres: PostgresServer) -> None:
             assert text.endswith(f"{says}{end}")
 
 
+@pytest.mark.parametrize("what", ["read", "write"])
+def test_what_another_process_has_locked(store: SqlStore, url: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is not waited for for ever."""
+    monkeypatch.setattr(sql, "PATIENCE_S", 1)
+    store = SqlStore(DatabaseUrl(url))
+    store.append(HOST, [record()])
+    locking, lock = "BEGIN", "LOCK TABLE carbon_schema"
+    if url.startswith("sqlite"):
+        locking, lock = "BEGIN EXCLUSIVE", "SELECT 1"
+    with sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT").connect() as other:
+        for statement in (locking, lock):
+            other.exec_driver_sql(statement)
+        says = refusal(store.load, HOST.id) if what == "read" else refusal(store.append, HOST, [record(session="s2")])
+        other.exec_driver_sql("ROLLBACK")
+    assert says.startswith(f"cannot {what} {DatabaseUrl(url)}: ")
+    assert ("Nothing was recorded" in says) == (what == "write")
+    assert says.endswith(" Another process had it locked for 1 seconds: see which, and run this again.")
+    assert len(store.load(HOST.id)[record().key]) == 1
+
+
 def test_a_user_who_may_only_read(postgres: PostgresServer) -> None:
     """Comparing needs no more; recording is refused before the run as well as after it."""
     url = postgres.database()

@@ -75,8 +75,10 @@ _OLDER = ("0001",)
 VERSION_TABLE = "carbon_schema"
 """Of our own: the application that owns the database may use alembic, too."""
 PATIENCE_S = 60
-"""How long a writer waits for others."""
+"""How long one process waits for what another has locked."""
 _CONNECT_S = 10
+_ALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+"""The driver's, in s and ms: who cannot be reached for half a minute is lost. The system's own wait is hours."""
 _LOCK = 0x636172626F6E  # "carbon"
 _AT_ONCE = 500  # what a statement names
 _READ_AT_ONCE = 5000  # the numbers that one names, and the rows that are fetched
@@ -511,6 +513,7 @@ class SqlStore:
                 if self._file is None:
                     connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
                 with connection.begin():
+                    self._bound(connection)
                     yield connection if self._version(connection) else None
 
     @contextmanager
@@ -527,14 +530,18 @@ class SqlStore:
                 options = {"isolation_level": "READ COMMITTED"} if self._file is None else {"begin": "BEGIN IMMEDIATE"}
                 connection.execution_options(**options)
                 with connection.begin() as transaction:
-                    if self._file is None:
-                        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{PATIENCE_S}s'")
+                    self._bound(connection)
                     if self._version(connection) != VERSION:
                         self._migrate(connection)
                     yield connection
                     if not keep:
                         transaction.rollback()
                     progress.append("committing")
+
+    def _bound(self, connection: Connection) -> None:
+        """Wait for nobody's lock for ever."""
+        if self._file is None:  # SQLite's driver was told
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{PATIENCE_S}s'")
 
     def _version(self, connection: Connection) -> str | None:
         """The version of the tables; None where there are none."""
@@ -596,6 +603,8 @@ class SqlStore:
             done = "Nothing was recorded. "
         if code in ("42501", "25006") or "readonly" in reason or "may write" in reason:
             remedy = "Give this user the right to, or name another place with --carbon-baseline."
+        elif code == "55P03" or "is locked" in reason:
+            remedy = f"Another process had it locked for {PATIENCE_S} seconds: see which, and run this again."
         elif "not a database" in reason or "malformed" in reason:
             remedy = "Restore it from its backup, or name another place with --carbon-baseline."
         else:
@@ -635,7 +644,12 @@ def _engine(url: DatabaseUrl) -> tuple[Engine, list[str]]:
         )
     # As arguments of the driver, no text of the engine has them: a password may be among them.
     parameters = {name: value for name, value in made.query.items() if isinstance(value, str)}
-    arguments = {"connect_timeout": _CONNECT_S, "application_name": "pytest-carbon", "prepare_threshold": None}
+    arguments = {
+        "connect_timeout": _CONNECT_S,
+        "application_name": "pytest-carbon",
+        "prepare_threshold": None,
+        **_ALIVE,
+    }
     engine = create_engine(
         made.difference_update_query(parameters), poolclass=NullPool, connect_args={**arguments, **parameters}
     )

@@ -531,10 +531,10 @@ def write_atomically(path: Path, text: str) -> None:
                 left.unlink()
 
 
-def _replace_files(files: Iterable[tuple[Path, str]], before: Callable[[], None] = lambda: None) -> None:
+def _replace_files(files: Iterable[tuple[Path, str]], before: Callable[[int], None] = lambda _: None) -> None:
     """Replace several files: nothing moves before all of them are on disk, so that a fault leaves all as they were.
 
-    ``before`` is called then.
+    ``before`` is called then, with their number.
     """
     staged: list[tuple[Path, Path]] = []
     try:
@@ -548,7 +548,7 @@ def _replace_files(files: Iterable[tuple[Path, str]], before: Callable[[], None]
                 os.fsync(file.fileno())
             if path.exists():
                 shutil.copymode(path, temporary)
-        before()
+        before(len(staged))
         for temporary, path in staged:
             os.replace(temporary, path)
     finally:
@@ -718,23 +718,24 @@ class FileStore:
     def _record(self, new: Sequence[tuple[Path, str, Sequence[Record]]]) -> None:
         """Add records below environments' folders, with the headers of files that are made for them."""
         lines_of = {record: _line_of(record) for _, _, records in new for record in records}
-        texts: dict[Path, str] = {}
-        for folder, header, records in new:
-            modules: dict[str, list[Record]] = {}
-            for record in records:
-                modules.setdefault(record.test.partition("::")[0], []).append(record)
-            for added in modules.values():
-                path = folder / module_file(added[0].test)
-                if (text := self._merged(path, folder.name, header, added, lines_of)) is not None:
-                    texts[path] = text
         recording = self._directory / _RECORDING
 
-        def note() -> None:
-            if len(texts) > 1:
+        def changed() -> Iterator[tuple[Path, str]]:  # one at a time: together they may be large
+            for folder, header, records in new:
+                modules: dict[str, list[Record]] = {}
+                for record in records:
+                    modules.setdefault(record.test.partition("::")[0], []).append(record)
+                for added in modules.values():
+                    path = folder / module_file(added[0].test)
+                    if (text := self._merged(path, folder.name, header, added, lines_of)) is not None:
+                        yield path, text
+
+        def note(files: int) -> None:
+            if files > 1:
                 lines = [line for _, header, records in new for line in (header, *map(lines_of.__getitem__, records))]
                 write_atomically(recording, "\n".join([*lines, ""]))
 
-        _replace_files(texts.items(), note)
+        _replace_files(changed(), note)
         recording.unlink(missing_ok=True)
 
     def _settle(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -48,6 +47,8 @@ class TakingTurns(Fresh):
         self._there = _There(self, self.sides)
         self._given = options.fields_given(config)
         self.pair = 0
+        self._code: Mapping[str, str | None] = {}
+        """What tells whether the tests' own code is another one there."""
         self._others: dict[str, None] = {}
         """Tests that measure there, and are not here."""
 
@@ -91,6 +92,7 @@ class TakingTurns(Fresh):
             )
 
     def _take_turns(self, session: pytest.Session, tree: Path) -> None:
+        self._code = {key: children.source_of(test.item) for key, test in self.tests.items()}
         root, here = self.config.rootpath, self.config.invocation_params.dir
         move = Move.between(self._revision.top, tree, root, here)
         sources = own_packages(self._revision.top, worktree.tracked(self._revision.top))
@@ -135,7 +137,7 @@ class TakingTurns(Fresh):
         if ending.refused is not None:
             raise options.refusal(ending.refused)
         for key, source in ending.sources.items():
-            if key in self.measures and self._mine[key] != source:
+            if key in self.measures and self._code[key] != source:
                 self.sides.differing.add(key)
         self._others |= dict.fromkeys(key for key in ending.others if key not in self.tests)
         broken = {key: text for at, text in ending.troubles for key in ending.missing if key.startswith(at)}
@@ -154,11 +156,6 @@ class TakingTurns(Fresh):
         if session.shouldfail:
             raise session.Failed(session.shouldfail)
         return left
-
-    @functools.cached_property
-    def _mine(self) -> Mapping[str, str | None]:
-        """What tells whether the tests' own code is another one there."""
-        return {key: children.source_of(test.item) for key, test in self.tests.items()}
 
     def _differ(self, there: str, here: str) -> str:
         known = self.known.environments

@@ -31,6 +31,8 @@ class Sides:
     """Of them, those that the other revision has, and that failed there or were skipped."""
     idle: dict[str, str] = field(default_factory=dict)
     """Tests that measured nothing here, though nothing went wrong, and why; the test is the sentence's "it"."""
+    failed: set[str] = field(default_factory=set)
+    """Tests that failed here. They are decided, and may never have run there."""
     dead: dict[str, str] = field(default_factory=dict)
     """Tests of which a process, of either revision, did not bring back what became of them, and why."""
     differing: set[str] = field(default_factory=set)
@@ -112,6 +114,8 @@ class Sides:
 
     def _not_compared(self, key: Key, verdict: Verdict) -> Verdict:
         label, nothing = self.against.label, "there is nothing to compare it with"
+        if (decided := self._decided(key[0])) is not None:
+            return replace(verdict, status="new", reason=f"{decided}, so it was not compared with {label}")
         if (why := self.apart.get(key[0])) is not None:
             return replace(verdict, status="new", reason=f"{why}: {nothing}")
         if not self.there.get(key):
@@ -120,6 +124,10 @@ class Sides:
                 return replace(verdict, status="inconclusive", reason=ended)
             return replace(verdict, status="new", reason=f"{label} does not have this measurement: {nothing}")
         return replace(verdict, status="inconclusive", reason=f"not compared with {label}: {self._too_few(key)}")
+
+    def _decided(self, test: str) -> str | None:
+        """What became of a test here that ended it before enough pairs were measured, whatever the other has of it."""
+        return "it failed here" if test in self.failed else self.idle.get(test)
 
     def _too_few(self, key: Key) -> str:
         """Why so few pairs of what both measured can be compared."""
@@ -170,6 +178,8 @@ class Sides:
         for key in self.here if self.complete else ():
             if key[0] in self.apart or key[0] in self.dead:
                 continue
+            if self._decided(key[0]) is not None and len(self._whole(key)) < pairs.PAIRS:
+                continue  # said above, or a failure of its own; which revision of the pair ran first is chance
             if not self.there.get(key):
                 said.setdefault((none, f"{self.against.label} does not have it"), []).append(label(key))
             elif len(self._whole(key)) < pairs.PAIRS:

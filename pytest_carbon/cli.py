@@ -239,17 +239,18 @@ def _accept(given: argparse.Namespace) -> int:
     where: Path | str | None = None if given.baseline is None else place(given.baseline, Path())
     settings = Settings() if isinstance(where, Path) else options.of_project()
     where = settings.baseline if where is None else where
+    result = jsonfile.read(given.report)
     if given.baseline is None and isinstance(where, Path) and not where.exists():
         raise UsageProblem(
             f"there are no baselines in {where}, so this is perhaps not the place: nothing was written. Name the"
-            " directory that has them with --baseline=DIR, or the one that is to have them."
+            " directory that has them with --baseline=DIR, or the one that is to have them: where these are the first,"
+            f" --baseline={shlex.quote(os.path.relpath(where))}"
         )
     if given.branch is not None and isinstance(where, Path):
         raise UsageProblem(
             f"--branch={given.branch}: the baselines in {where} are those of the branch that is checked out. Leave it"
             " out, or give the URL of a database with --baseline."
         )
-    result = jsonfile.read(given.report)
     if given.branch is not None:
         result = replace(result, branch=given.branch)
     else:

@@ -165,6 +165,8 @@ class TakingTurns(Fresh):
         super().reported(test, report)
         if test in self.measures and self.tests[test].outcome in ("skipped", "xfailed") and report.skipped:
             self.sides.idle[test] = _idle(report, "here")
+        elif test in self.measures and self.tests[test].outcome in ("failed", "error"):
+            self.sides.failed.add(test)
 
     def done(self, test: str, measurements: Sequence[Measurement], mistaken: Sequence[str]) -> None:
         for m in measurements:

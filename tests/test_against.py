@@ -134,6 +134,26 @@ def test_what_the_other_has_nothing_for_is_new(there: bool) -> None:
     assert found.notes() == [f"not compared: test_a: it failed at {LABEL} (ValueError)"]
 
 
+@pytest.mark.parametrize("ran_there", [True, False])
+@pytest.mark.parametrize(
+    ("idle", "why"), [(None, "it failed here"), ("it was expected to fail here (bug 13)",) * 2], ids=["failed", "idle"]
+)
+def test_what_a_test_came_to_here_is_no_lack_of_the_other(idle: str | None, why: str, ran_there: bool) -> None:
+    """Whichever revision ran first: where that was this one, the test did not run there."""
+    found = filled(1.5, 1.0)
+    for pair in range(2, 9):
+        del found.here[KEY][pair], found.there[KEY][pair]
+    if not ran_there:
+        found.there.clear()
+    if idle is None:
+        found.failed.add("test_a")
+    else:
+        found.idle["test_a"] = idle
+    verdict = judged(found)[0][KEY]
+    assert (verdict.status, verdict.reason) == ("new", f"{why}, so it was not compared with {LABEL}")
+    assert found.notes() == ([] if idle is None else [f"not compared: test_a: {idle}"])
+
+
 def test_a_failure_there_in_a_later_pair_takes_back_no_verdict() -> None:
     """What was measured in that pair, before it failed, does not count."""
     found = filled(1.5, 1.0)

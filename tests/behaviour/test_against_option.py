@@ -17,6 +17,8 @@ import pytest
 from conftest import BATTERY, QUICK, CarbonRunner, Run
 from faults import running, wait_for
 
+from pytest_carbon import pairs
+
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
 WHO = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
@@ -427,6 +429,37 @@ def test_what_is_skipped_or_expected_to_fail_on_one_side(project: Project) -> No
     assert "not compared: test_it.py::test_left_out: it was skipped here (too slow)" in run.text
     assert run.ret == 1
     assert f"ERROR: nothing was compared with {label}: test_it.py::test_mended and 1 more: it was expected" in run.text
+
+
+DECIDED = """
+import pytest
+from battery import draw
+
+def test_fine(carbon):
+    carbon(draw, 1.0)
+
+def test_fails(carbon):
+    carbon(draw, 1.0)
+    assert False
+
+@pytest.mark.xfail(reason="bug 13")
+def test_broken(carbon):
+    carbon(draw, 1.0)
+    assert False
+"""
+
+
+def test_what_is_decided_before_it_ran_there(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is not said to be lacking there."""
+    monkeypatch.setattr(pairs, "order", lambda pairs, seed: (False, True))
+    project.commit(test_it=DECIDED)
+    run = project.run()
+    label = project.label()
+    for name, why in (("fails", "it failed here"), ("broken", "it was expected to fail here (bug 13)")):
+        verdict = run.measurement(f"test_{name}")["verdict"]
+        assert (verdict["status"], verdict["reason"]) == ("new", f"{why}, so it was not compared with {label}")
+    assert "not compared: test_it.py::test_broken: it was expected to fail here (bug 13)" in run.text
+    assert "does not have" not in run.text
 
 
 def test_a_failure_there_that_has_braces(project: Project) -> None:

@@ -206,9 +206,12 @@ def test_no_directory_is_begun_unasked(cli: Cli, changed: Path, pytester: pytest
     assert error(result) == (
         f"pytest-carbon: there are no baselines in {pytester.path / 'carbon-baselines'}, so this is perhaps not the"
         " place: nothing was written. Name the directory that has them with --baseline=DIR, or the one that is to have"
-        " them."
+        " them: where these are the first, --baseline=carbon-baselines"
     )
     assert not (pytester.path / "carbon-baselines").exists()
+    assert "gone.json: cannot be read" in error(cli("baseline", "accept", "gone.json"))
+    assert cli("baseline", "accept", changed, "--baseline=carbon-baselines").ret == 0
+    assert len(files(pytester.path / "carbon-baselines")) == 1
 
 
 def test_what_is_no_report_is_refused(cli: Cli, changed: Path, pytester: pytest.Pytester) -> None:

@@ -254,11 +254,14 @@ def _prune(given: argparse.Namespace) -> int:
         return OK
     measuring = collected.tests if collected.measuring is None else collected.measuring
     news = renamed([(test, "") for test in found.tests], [(test, "") for test in sorted(measuring - tests)])
+    rename = "pytest-carbon baseline rename"
+    if given.baseline is not None:  # else the hint is of another place
+        rename += f" {shlex.quote(f'--baseline={location}')}"
     print(f"Gone: {len(found.tests):,} of the {_number(len(tests), 'test')} that have a baseline.")
     for test in found.tests[:_MOST_NAMES]:
         print(f"  {test}: {_records(stored, test)}")
         if (test, "") in news:
-            print(f"    renamed? pytest-carbon baseline rename {shlex.join([test, news[test, ''][0]])}")
+            print(f"    renamed? {rename} {shlex.join([test, news[test, ''][0]])}")
     if rest := found.tests[_MOST_NAMES:]:
         print(f"  and {len(rest):,} more")
     if not given.yes:

@@ -353,6 +353,11 @@ def test_prune_looks_for_a_new_name(project: FileStore) -> None:
         "    renamed? pytest-carbon baseline rename tests/test_old.py::test_z tests/test_new.py::test_z"
         in carbon("baseline", "prune").lines
     )
+    PLACE.rename("else where")
+    assert (
+        "    renamed? pytest-carbon baseline rename '--baseline=else where' tests/test_old.py::test_z"
+        " tests/test_new.py::test_z" in carbon("baseline", "prune", "--baseline=else where").lines
+    )
 
 
 @pytest.mark.parametrize(

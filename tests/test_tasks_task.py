@@ -659,6 +659,19 @@ def test_a_pipeline_is_called_with_all_it_does() -> None:
     assert info.tokens_in == 8.5  # 9 and 4 words, and [CLS] and [SEP]
 
 
+def test_a_pipeline_for_another_task_is_refused() -> None:
+    """One that writes may write a summary, and what needs no training is anybody's."""
+    pipe = transformers.pipeline("text-generation", model=gpt2(), tokenizer=tokenizer(), device="cpu")
+    with pytest.raises(UsageProblem) as refused:
+        build_task("text-classification", model=pipe, data=TEXTS)
+    assert str(refused.value) == (
+        "the pipeline given as model= does text-generation, and this task is text-classification: measure what it "
+        "does, with carbon_task('text-generation', model=…), or give a pipeline for text-classification"
+    )
+    for task in ("summarization", "zero-shot-summarization", "zero-shot-sentiment"):
+        assert build_task(task, model=pipe, data=TEXTS, new_tokens=1).info().name == task
+
+
 def test_a_pipeline_that_writes_writes_so_many_tokens() -> None:
     """They are counted where they are made; fewer are an error."""
     model, own = gpt2().eval(), tokenizer()

@@ -247,6 +247,20 @@ def _refuse_missing(task: str, libraries: Iterable[str]) -> None:
 # --- a user's own ------------------------------------------------------------------------------------
 
 
+def _refuse_other_work(task: Task, theirs: str) -> None:
+    """Of a pipeline that does another of the study's tasks: its cost would stand among that task's.
+
+    What is asked for without training may be done by any, and what writes may write a summary.
+    """
+    does = catalogue.ELSEWHERE.get(theirs, theirs)
+    writes = {"text-generation", "summarization"} >= {does, task.name}
+    if does in TASK_BUILDERS and does != task.name and not writes and not task.name.startswith("zero-shot"):
+        raise UsageProblem(
+            f"the pipeline given as model= does {theirs}, and this task is {task.name}: measure what it does, with "
+            f"carbon_task({does!r}, model=…), or give a pipeline for {task.name}"
+        )
+
+
 def _own(
     task: Task, model: Any, tokenizer: Any, processor: Any, dtype: str | None, device: str
 ) -> tuple[type[ModelTask], dict[str, Any]]:
@@ -266,6 +280,7 @@ def _own(
     found: dict[str, Any] = {"model": model, "model_id": _name_of(model), "new_tokens": NEW_TOKENS.get(task.name)}
     found |= {"tokenizer": tokenizer, "processor": processor}
     if _is_from("transformers.pipelines", model):
+        _refuse_other_work(task, model.task)
         found["tokenizer"] = tokenizer or model.tokenizer
         found |= _place(model.model, dtype, device)
         return CallingPipeline, found | _resting(model.model)

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from benchmarks.report import write_results
+from benchmarks.report import made_by, write_results
 
 TESTS, SUSPECTS, SESSIONS = 40, 8, 2
 MOST = 0.10
@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
         write_results(
             options.json,
             "confirmation",
-            "python -m benchmarks.confirmation",
+            made_by("confirmation", argv),
             {
                 "tests": TESTS,
                 "suspects": SUSPECTS,

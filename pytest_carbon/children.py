@@ -33,7 +33,7 @@ from pytest_carbon import options, relocation
 from pytest_carbon.records import Calibration, Environment, Measurement, Settings
 from pytest_carbon.relocation import Move
 from pytest_carbon.reports import jsonfile
-from pytest_carbon.worktree import without_repository
+from pytest_carbon.worktree import dying_with_parent, without_repository
 
 _CODE = (
     "import json, sys; request = json.load(open(int(sys.argv[1]), encoding='utf-8')); sys.path[:] = request['path'];"
@@ -802,11 +802,8 @@ def main(request: Mapping[str, Any]) -> int:
     """Run what a request asks for; pytest's exit status."""
     # The parent alone sends it, to end this process in order. A script's background would have it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if sys.platform == "linux":
-        import ctypes
-
-        with contextlib.suppress(OSError, AttributeError):  # PR_SET_PDEATHSIG: a parent that is killed leaves no child
-            ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if (bind := dying_with_parent(signal.SIGTERM)) is not None:  # a parent that is killed leaves no child
+        bind()
     sys.argv[:] = [*request["argv"], *request["arguments"]]
     outlet = Outlet(request)
     if outlet.side is not None and outlet.side.base:

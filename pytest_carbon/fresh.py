@@ -198,9 +198,8 @@ class Fresh:
     def begun(self, test: str) -> None:
         """It is run anew: what became of it in the session before is kept until it has come to its end."""
         found = self.tests[test]
-        if (
-            test in self._kept and self.last and not self._confirming
-        ):  # given twice (--keep-duplicates): the last counts
+        # Given twice (--keep-duplicates): the last counts.
+        if test in self._kept and self.last and not self._confirming:
             found.pass_on()
         self._before, self._skipped = (found, found.forget()), False
         found.log = Log(found.item, self._progress)

@@ -100,7 +100,7 @@ def _git(where: Sequence[str], *arguments: str, alone: bool = False, dies: bool 
             stdin=subprocess.DEVNULL,
             env=environ,
             start_new_session=alone,
-            preexec_fn=_dying_with_its_parent() if dies else None,
+            preexec_fn=dying_with_parent(signal.SIGKILL) if dies else None,
         )
     except FileNotFoundError:
         raise UsageProblem(
@@ -114,8 +114,8 @@ def _git(where: Sequence[str], *arguments: str, alone: bool = False, dies: bool 
     return answer.stdout
 
 
-def _dying_with_its_parent() -> Callable[[], None] | None:
-    """For a new process: what it has to do so that it does not outlive the one that began it."""
+def dying_with_parent(number: int) -> Callable[[], None] | None:
+    """What a new process has to do so that a signal ends it with the one that began it; None where it cannot."""
     if sys.platform != "linux":
         return None
     import ctypes
@@ -124,7 +124,7 @@ def _dying_with_its_parent() -> Callable[[], None] | None:
         prctl = ctypes.CDLL(None).prctl
     except (OSError, AttributeError):
         return None
-    return lambda: prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    return lambda: prctl(1, number)  # PR_SET_PDEATHSIG
 
 
 def _line(where: Sequence[str], *arguments: str) -> str | None:

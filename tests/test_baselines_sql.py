@@ -564,7 +564,7 @@ def test_a_server_that_cannot_be_reached(postgres: PostgresServer) -> None:
 
 
 @pytest.mark.parametrize("what", ["read", "write"])
-def test_what_another_process_has_locked(store: SqlStore, url: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_another_process_has_locked(url: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is not waited for for ever."""
     monkeypatch.setattr(sql, "PATIENCE_S", 1)
     store = SqlStore(DatabaseUrl(url))
@@ -943,6 +943,15 @@ def test_parameters_of_the_url_reach_the_driver(postgres: PostgresServer) -> Non
     team.append(HOST, [record()])
     assert everything(team) == {record()}
     assert open_store(url).environments() == []
+
+
+def test_a_server_that_vanishes_is_not_waited_for(postgres: PostgresServer) -> None:
+    """The driver is told how long, and the URL may say otherwise."""
+    url = postgres.database()
+    for more, idle in (("", "15"), ("?keepalives_idle=40", "40")):
+        with SqlStore(DatabaseUrl(url + more))._engine.connect() as connection:
+            told = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+        assert (told["keepalives_idle"], told["tcp_user_timeout"]) == (idle, "30000")
 
 
 def test_the_password_may_come_from_the_environment(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:

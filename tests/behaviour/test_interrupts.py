@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import ENVIRONMENT, QUICK, CarbonRunner
-from faults import STEPPED, WATCHER, records, running, simulated_gpus, wait_for
+from faults import STEPPED, WATCHER, is_there, records, running, simulated_gpus, wait_for
 
 SUITE = """
 import os
@@ -214,6 +214,22 @@ def test_a_fresh_process_tears_down_its_fixtures(
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
     assert (pytester.path / "torn down").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it runs to its end")
+def test_a_run_that_is_killed_takes_its_fresh_process_along(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester
+) -> None:
+    """Nothing goes on measuring for nobody."""
+    with under_way(run_carbon, pytester, "--carbon-sessions=2") as process:
+        child = int((pytester.path / "pid").read_text("utf-8"))
+        assert is_there(child)
+        process.kill()
+        process.wait()
+        until_s = time.monotonic() + 60
+        while is_there(child):
+            assert time.monotonic() < until_s
+            time.sleep(0.05)
 
 
 def test_a_second_signal_does_not_wait(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

@@ -253,7 +253,7 @@ def _candidate(base: Side, head: Side, id: str, key: Key) -> gate.Candidate:
         doubts += [
             replace(doubt, code=f"{doubt.code} in BASE", text=f"in BASE, {doubt.text}")
             for doubt in before[0].doubts
-            if doubt.of_figure
+            if doubt.disqualifies
         ]
     marker = found or before
     return gate.Candidate(

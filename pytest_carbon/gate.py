@@ -1000,7 +1000,7 @@ def _decide(
     if allowed is False:
         return "pass", f"{words.free}: its marker says tolerance=False"
     if comparison is None:
-        if doubts := [doubt for doubt in candidate.doubts if doubt.of_figure]:
+        if doubts := [doubt for doubt in candidate.doubts if doubt.disqualifies]:
             return "new", f"{words.none_in_doubt}{_texts(doubts)}"
         return "new", words.none
     return "pass", _passed(comparison)
@@ -1128,7 +1128,7 @@ def _explanation(candidate: Candidate, comparison: Comparison) -> str | None:
     could = [
         doubt
         for doubt in candidate.doubts
-        if doubt.of_figure and (comparison.change > 0 or doubt.code not in EXPLAINS_MORE_ONLY)
+        if doubt.disqualifies and (comparison.change > 0 or doubt.code not in EXPLAINS_MORE_ONLY)
     ]
     return _texts(could) if could else None
 

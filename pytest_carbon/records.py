@@ -82,10 +82,15 @@ class Edge(NamedTuple):
     throttle: str | None = None
     """Why the device held its clocks back (``thermal``, ``hardware``, ``power brake``); None if it did not."""
     power_limit_w: float | None = None
+    temperature_c: float | None = None
 
     @property
     def time_s(self) -> float:
         return (self.before_s + self.after_s) / 2
+
+
+INFORMS = frozenset({"tail", "near-limit", "trend", "other-card", "warmer"})
+"""Codes of doubts that leave the figure as good as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +99,14 @@ class Doubt:
 
     code: str
     text: str
+    informs: bool = False
+    """Whether the figure stands in spite of it, though others of its code disqualify."""
 
     @property
-    def of_figure(self) -> bool:
-        """Whether the figure itself may be wrong. ``near-limit`` is about a limit; a ``tail`` is a part of what the
-        work cost, and of its figure, every time."""
-        return self.code not in ("near-limit", "tail")
+    def disqualifies(self) -> bool:
+        """Whether the figure itself may be wrong: it is not recorded, and a change that this could explain is
+        inconclusive. A code that is not known here, as of a plug-in's, does."""
+        return not self.informs and self.code not in INFORMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +196,16 @@ class Measurement:
     energy_j_per_call_error: float | None = None
     """Half-width of the 95% interval."""
     tail_j: float | None = None
-    """What the device still took, above its settled power, after the work had ended (whole window)."""
+    """The fast fall: what the device still took after the work had ended, above the line that follows (whole window)."""
+    after_work_j: float | None = None
+    """What the machine's devices take after a burst of work, above their settled power: once for each burst, however
+    long it was, and no part of any figure. None where it is not known."""
+    after_work_s: float | None = None
+    """How long that lasts."""
+    temperature_c: float | None = None
+    """Of the hottest gated device, at the start."""
+    gpus: tuple[str, ...] = ()
+    """The UUIDs of the gated GPUs."""
     emissions_g_per_call: float | None = None
     gated: tuple[str, ...] = ()
     """The names of the domains that ``energy_j_per_call`` sums."""
@@ -257,6 +273,8 @@ class Verdict:
     """Of the reference workload since the same batches, where it was taken out before judging."""
     machine: bool = False
     """Whether it is ``inconclusive`` for the machine's own change: where that is to stay, it can be accepted."""
+    blind: bool = False
+    """Whether it passes, and the gate could not have seen a change of ``--carbon-max-detectable``."""
 
     @property
     def failed(self) -> bool:
@@ -299,6 +317,10 @@ class Record(NamedTuple):
     driver: str | None = None
     labels: str | None = None
     """What the user said of the session: ``pool=a,team=nlp``, sorted."""
+    temperature_c: float | None = None
+    """Of the hottest gated device, at the start."""
+    gpus: tuple[str, ...] = ()
+    """The UUIDs of the gated GPUs."""
 
     @property
     def key(self) -> Key:
@@ -338,9 +360,13 @@ class Calibration:
     """What was found out once about an environment's counters; kept beside its baselines."""
 
     settle_s: float
-    """H: how long after the work has ended the device counts as quiet again."""
+    """How long after the work has ended the fast fall of the power is over: half a second at most."""
     part_time_sampling: bool = False
     created: str | None = None
+    after_work_j: float | None = None
+    """What the devices take after a burst of work, above their settled power; None where that was not seen."""
+    after_work_s: float | None = None
+    """How long that lasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,6 +412,8 @@ class Settings:
     min_time_s: float = 1.0
     max_time_s: float = 10.0
     precision: float = 0.01
+    max_detectable: float = 0.30
+    """A pass that could not have seen a change of this size is blind."""
     reference: bool = False
     """Whether a reference workload is measured at the start and at the end of each process."""
     sessions: int = 1

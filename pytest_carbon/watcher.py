@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from pytest_carbon.meters.protocol import Meter, MeterSource, read_j
+from pytest_carbon.meters.protocol import Meter, MeterSource, Observation, read_j
 from pytest_carbon.records import Edge, MeterError
 
 FINE_STEP_S = 1e-4
@@ -63,7 +63,7 @@ class Tracker:
     """
 
     read: Callable[[], float]
-    observe: Callable[[], tuple[float | None, str | None, float | None]]
+    observe: Callable[[], Observation]
     edges: list[Edge] = field(default_factory=list)
     next_poll_s: float = 0.0
     _value: float | None = None
@@ -220,7 +220,7 @@ def _reader(meter: Meter, index: int) -> Callable[[], float]:
     return lambda: read_j(meter, index)
 
 
-def _observer(meter: Meter, index: int) -> Callable[[], tuple[float | None, str | None, float | None]]:
+def _observer(meter: Meter, index: int) -> Callable[[], Observation]:
     return lambda: meter.observe(index)
 
 

@@ -216,7 +216,7 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
         return "the machine itself changed, as its reference workload says; accept it if it is to stay so"
     if status == "inconclusive" and not verdict.machine:
         return "it is inconclusive, and a figure in doubt is neither recorded nor accepted"
-    if status == "new" and (doubts := [doubt.code for doubt in measurement.doubts if doubt.of_figure]):
+    if status == "new" and (doubts := [doubt.code for doubt in measurement.doubts if doubt.disqualifies]):
         return f"it is new and in doubt ({', '.join(doubts)})"
     if status in ("regression", "improvement") and not accept:
         return f"it is {'an' if status == 'improvement' else 'a'} {status}; accept it if it is intended"

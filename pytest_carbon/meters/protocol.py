@@ -16,6 +16,7 @@ class Observation(NamedTuple):
     power_w: float | None = None
     throttle: str | None = None
     power_limit_w: float | None = None
+    temperature_c: float | None = None
 
 
 @runtime_checkable

@@ -162,7 +162,7 @@ def figure(test: TestResult, measurement: Measurement) -> Figure | None:
         emissions_g=measurement.emissions_g_per_call,
         gpu_j=math.fsum(gpus) if gpus else None,
         failed=_FAILED.get(test.functional_outcome or test.outcome),
-        doubts=tuple(dict.fromkeys(doubt.code for doubt in measurement.doubts if doubt.of_figure)),
+        doubts=tuple(dict.fromkeys(doubt.code for doubt in measurement.doubts if doubt.disqualifies)),
     )
 
 

@@ -4,8 +4,9 @@ For tests and benchmarks; not part of the installed package. The library is comp
 :file:`nvml.c` (which says what the model of a GPU is) and its state is a mapped file, so every process
 that is given :attr:`SimulatedNvml.environ` reads the same counters.
 
-Figures measured on it are simulated ones, and flatter: no gain error, no part-time sampling, no noise
-unless a :class:`SimulatedGpu` asks for them. Times are seconds on :func:`time.perf_counter`'s clock.
+Figures measured on it are simulated ones, and flatter: no gain error, no part-time sampling, no noise,
+no plateau after work and no heat unless a :class:`SimulatedGpu` asks for them. Times are seconds on
+:func:`time.perf_counter`'s clock.
 """
 
 from __future__ import annotations
@@ -54,10 +55,19 @@ POWER_BRAKE = 0x80
 SOFTWARE_POWER_CAP = 0x04
 GPU_IDLE = 0x01
 
+MAX_LEVELS = 8
+"""The longest :attr:`SimulatedGpu.levels`."""
+
+_RUNS, _LOSES, _CATCHES_UP = range(3)
+
 
 @dataclass(frozen=True)
 class SimulatedGpu:
-    """The model of one GPU; the defaults are an H100 with a sharp, noiseless 100 ms counter."""
+    """The model of one GPU; the defaults are an H100 with a sharp, noiseless 100 ms counter.
+
+    A command above ``idle_w`` is a load. After a load a real card falls to a plateau first. An H100:
+    ``SimulatedGpu(idle_w=57, levels=((100, 1.6, 2.2),), tau_s=0.004)``.
+    """
 
     name: str = "NVIDIA H100 80GB HBM3"
     uuid: str | None = None
@@ -73,7 +83,20 @@ class SimulatedGpu:
 
     idle_w: float = 70.0
     tau_s: float = 0.0
-    """Time constant with which the true power follows the command; 0: at once."""
+    """Time constant with which the true power follows the command and the levels; 0: at once."""
+    levels: Sequence[tuple[float, float, float]] = ()
+    """What the true power steps through after a load, before it settles at the command (idle).
+
+    Each is ``(watts, shortest_s, longest_s)``; the length is uniform between the two, drawn for each
+    fall from ``seed``, the GPU and the number of the command. The next load ends the sequence; the fall
+    after it starts a new one.
+    """
+    thermal_w: float = 0.0
+    """Further true power of a hot card: it grows towards this under load and falls towards 0 without."""
+    thermal_tau_s: float = 30.0
+    """Time constant of the heat."""
+    context_w: float = 0.0
+    """Further true power at idle and on the levels while a context is held (:meth:`Control.set_context`)."""
     period_s: float = 0.1
     """From one change of the counter to the next."""
     phase_s: float = 0.0
@@ -83,7 +106,18 @@ class SimulatedGpu:
     jitter_s: float = 0.0
     """Further delay of each tick, uniform in [0, jitter_s), fixed by ``seed``."""
     sampled_fraction: float = 1.0
-    """The first part of each tick in which power is looked at; the rest is taken to be the same."""
+    """The first part of each of the counter's periods in which it looks at the power.
+
+    The rest is taken to be the same. It applies to the 1 s average power too, but not to ``wander_w``.
+    """
+    frozen_under_load: bool = False
+    """The counter stands still under load (:meth:`Control.set_frozen`) and never counts that energy."""
+    frozen_catches_up: bool = False
+    """With ``frozen_under_load``: the counter adds that energy at its first tick after the load."""
+    power_period_s: float | None = None
+    """From one change of the power readings to the next; ``None``: ``period_s``."""
+    power_sampled_fraction: float = 1.0
+    """The first part of each power period in which instant power looks; it shows the mean over it."""
     counter_gain: float = 1.0
     power_gain: float = 1.0
     """Of the power readings: what makes counter and power disagree."""
@@ -97,11 +131,31 @@ class SimulatedGpu:
     """What the counter shows at the start."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.sampled_fraction <= 1:
-            raise ValueError(f"sampled_fraction={self.sampled_fraction!r}: from above 0 up to 1")
+        for key in ("sampled_fraction", "power_sampled_fraction"):
+            if not 0 < (fraction := getattr(self, key)) <= 1:
+                raise ValueError(f"{key}={fraction!r}: must be above 0 and at most 1")
+        if len(self.levels) > MAX_LEVELS:
+            raise ValueError(f"levels: got {len(self.levels)}, at most {MAX_LEVELS} are allowed")
+        for watts, shortest_s, longest_s in self.levels:
+            if watts < 0 or not 0 <= shortest_s <= longest_s < math.inf:
+                raise ValueError(
+                    f"levels: ({watts!r}, {shortest_s!r}, {longest_s!r}) must be (watts, shortest_s, longest_s), "
+                    "watts and shortest_s not below 0, longest_s finite and not below shortest_s"
+                )
+        if self.thermal_tau_s <= 0 or min(self.thermal_w, self.context_w) < 0:
+            raise ValueError("thermal_tau_s must be above 0; thermal_w and context_w must not be below 0")
+        if self.power_period_s is not None and self.power_period_s <= 0:
+            raise ValueError(f"power_period_s={self.power_period_s!r}: must be above 0, or None")
+        if self.frozen_catches_up and not self.frozen_under_load:
+            raise ValueError("frozen_catches_up has no effect without frozen_under_load: set both")
+        if self.frozen_under_load and not self.frozen_catches_up and self.noise_j > 0:
+            raise ValueError(
+                f"noise_j={self.noise_j!r}: must be 0 with frozen_under_load, or the counter would run backwards"
+            )
         if self.period_s <= 0 or min(self.tau_s, self.latency_s, self.jitter_s, self.noise_j) < 0:
             raise ValueError("period_s must be above 0; tau_s, latency_s, jitter_s and noise_j not below it")
-        if 6 * self.noise_j > self.counter_gain * (self.idle_w - self.wander_w) * self.period_s:
+        least_w = min(self.idle_w, *(level[0] for level in self.levels)) if self.levels else self.idle_w
+        if 6 * self.noise_j > self.counter_gain * (least_w - self.wander_w) * self.period_s:
             raise ValueError(
                 f"noise_j={self.noise_j!r}: at most a sixth of the idle energy of a tick, "
                 "or the counter would run backwards"
@@ -153,8 +207,10 @@ def _control(path: Path) -> ctypes.CDLL:
         "sim_set_mig_uuid": (None, [state, gpu, ctypes.c_int, text]),
         "sim_set_processes": (None, [state, gpu, ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_uint32)]),
         "sim_set_failure": (ctypes.c_int, [state, gpu, text, ctypes.c_int, ctypes.c_int64, time_ns]),
-        "sim_set_power": (time_ns, [state, gpu, number, time_ns]),
-        "sim_energy_j": (number, [state, gpu, time_ns, ctypes.c_int]),
+        "sim_set_levels": (None, [state, gpu, ctypes.c_int, ctypes.POINTER(number)]),
+        "sim_change": (time_ns, [state, gpu, ctypes.c_int, number, time_ns]),
+        "sim_value": (number, [state, gpu, time_ns, ctypes.c_int]),
+        "sim_steps": (ctypes.c_int, [state, gpu, time_ns, ctypes.POINTER(number)]),
         "sim_command_w": (number, [state, gpu]),
         "sim_reset_counter": (None, [state, gpu, time_ns]),
         "sim_function": (text, [ctypes.c_int]),
@@ -168,6 +224,10 @@ def _control(path: Path) -> ctypes.CDLL:
 def _ns(at_s: float | None) -> int:
     """0 stands for now in the library."""
     return 0 if at_s is None else round(at_s * 1e9)
+
+
+def _forgotten(gpu: int, at_s: float | None) -> ValueError:
+    return ValueError(f"at_s={at_s!r}: GPU {gpu} has had 16,384 commands since, and forgot")
 
 
 class Control:
@@ -197,7 +257,26 @@ class Control:
         ``at_s`` places it at a moment not before the last command, in the future too: with
         :meth:`counter_j` at a moment that runs a simulation without waiting.
         """
-        when_ns = self._library.sim_set_power(self._state, self._gpu(gpu), watts, _ns(at_s))
+        return self._change(gpu, 0, watts, at_s)
+
+    def set_context(self, gpu: int, held: bool, at_s: float | None = None) -> float:
+        """Hold a context or release it; return the exact moment. It adds the GPU's ``context_w``.
+
+        ``at_s`` as for :meth:`set_power`. Plateaus keep their lengths.
+        """
+        return self._change(gpu, 1, bool(held), at_s)
+
+    def set_frozen(self, gpu: int, frozen: bool, *, catch_up: bool = False, at_s: float | None = None) -> float:
+        """Let the energy counter stand still under load, or run again; return the exact moment.
+
+        It never counts what it missed, unless it is told to ``catch_up``: then its first tick after the
+        load has it. ``at_s`` as for :meth:`set_power`. With ``noise_j`` it may run backwards.
+        """
+        freezes = _RUNS if not frozen else _CATCHES_UP if catch_up else _LOSES
+        return self._change(gpu, 2, freezes, at_s)
+
+    def _change(self, gpu: int, what: int, value: float, at_s: float | None) -> float:
+        when_ns = self._library.sim_change(self._state, self._gpu(gpu), what, value, _ns(at_s))
         if when_ns < 0:
             raise ValueError(f"at_s={at_s!r}: GPU {gpu} has a later command already")
         return float(when_ns * 1e-9)
@@ -205,23 +284,57 @@ class Control:
     def command_w(self, gpu: int) -> float:
         return float(self._library.sim_command_w(self._state, self._gpu(gpu)))
 
-    def _energy_j(self, gpu: int, at_s: float | None, kind: int) -> float:
-        energy_j = float(self._library.sim_energy_j(self._state, self._gpu(gpu), _ns(at_s), kind))
-        if math.isnan(energy_j):
-            raise ValueError(f"at_s={at_s!r}: GPU {gpu} has had 16,384 commands since, and forgot")
-        return energy_j
+    def _value(self, gpu: int, at_s: float | None, kind: int) -> float:
+        value = float(self._library.sim_value(self._state, self._gpu(gpu), _ns(at_s), kind))
+        if math.isnan(value):
+            raise _forgotten(gpu, at_s)
+        return value
 
     def commanded_j(self, gpu: int, at_s: float | None = None) -> float:
-        """The energy commanded from the start to a moment (now): the truth for a window with its tail."""
-        return self._energy_j(gpu, at_s, 0)
+        """The energy commanded from the start to a moment (now): the integral of the command.
+
+        It is the truth for a window with its tail where the true power is the command with a lag. With
+        levels, heat or a context the truth is :meth:`true_j`.
+        """
+        return self._value(gpu, at_s, 0)
 
     def true_j(self, gpu: int, at_s: float | None = None) -> float:
-        """The energy taken from the start to a moment (now): the command with its lag, and the wander."""
-        return self._energy_j(gpu, at_s, 1)
+        """The energy taken from the start to a moment (now): the exact integral of :meth:`power_w`.
+
+        The truth for the energy inside a window is the difference between its end and its start.
+        """
+        return self._value(gpu, at_s, 1)
 
     def counter_j(self, gpu: int, at_s: float | None = None) -> float:
         """What the counter shows at a moment (now), before NVML cuts it to whole millijoules."""
-        return self._energy_j(gpu, at_s, 2)
+        return self._value(gpu, at_s, 2)
+
+    def power_w(self, gpu: int, at_s: float | None = None) -> float:
+        """The true power at a moment (now): lag, levels, context, heat and wander included.
+
+        Where it jumps, this is the power after the jump.
+        """
+        return self._value(gpu, at_s, 3)
+
+    def instant_w(self, gpu: int, at_s: float | None = None) -> float:
+        """What ``NVML_FI_DEV_POWER_INSTANT`` shows at a moment (now), before it is rounded."""
+        return self._value(gpu, at_s, 4)
+
+    def average_w(self, gpu: int, at_s: float | None = None) -> float:
+        """What ``nvmlDeviceGetPowerUsage`` shows at a moment (now), before it is rounded."""
+        return self._value(gpu, at_s, 5)
+
+    def steps(self, gpu: int, at_s: float | None = None) -> list[tuple[float, float]]:
+        """List what the true power heads to since the command (or context) in force at a moment (now).
+
+        Each is ``(from_s, watts)``, without heat and wander: the rest of the levels with the lengths that
+        were drawn, then the power that stays. Those still to come happen unless a load comes first.
+        """
+        steps = (ctypes.c_double * (2 * (MAX_LEVELS + 1)))()
+        count = self._library.sim_steps(self._state, self._gpu(gpu), _ns(at_s), steps)
+        if count < 0:
+            raise _forgotten(gpu, at_s)
+        return [(self.start_s + steps[2 * i], steps[2 * i + 1]) for i in range(count)]
 
     def reset_counter(self, gpu: int, at_s: float | None = None) -> None:
         """Start the counter from 0 again, as a reload of the driver does."""
@@ -352,14 +465,19 @@ class SimulatedNvml(Control):
                 "offset_j": gpu.start_j,
                 "mig_mode": bool(gpu.mig_uuids),
                 "temperature_c": 40.0,
+                "power_period_s": gpu.period_s if gpu.power_period_s is None else gpu.power_period_s,
+                "freezes": (_CATCHES_UP if gpu.frozen_catches_up else _LOSES) if gpu.frozen_under_load else _RUNS,
             }
             same = "memory_bytes architecture power_limit_w idle_w tau_s period_s phase_s latency_s jitter_s "
-            same += "counter_gain power_gain sampled_fraction noise_j wander_w wander_period_s seed"
+            same += "counter_gain power_gain sampled_fraction noise_j wander_w wander_period_s seed "
+            same += "thermal_w thermal_tau_s context_w power_sampled_fraction"
             for key in same.split():
                 numbers[key] = getattr(gpu, key)
             for key, value in numbers.items():
                 if control.sim_set(state, i, key.encode(), float(value)) != 0:
                     raise AssertionError(key)
+            flat = list(itertools.chain.from_iterable(gpu.levels))
+            control.sim_set_levels(state, i, len(gpu.levels), (ctypes.c_double * len(flat))(*flat))
         control.sim_start(state)
         control.sim_close(state)
         super().__init__(state_file)
@@ -428,7 +546,8 @@ def attach(environ: Mapping[str, str] = os.environ) -> Control:
 class gpu_load:
     """``with gpu_load(300): …``: a GPU is under a load of so many watts while the block runs.
 
-    For code under test: it finds the simulation by the environment. Idle again at the end.
+    For code under test: it finds the simulation by the environment. At the end the command before it
+    holds again: idle, after the GPU's levels.
     """
 
     def __init__(self, watts: float, gpu: int = 0) -> None:

@@ -1,15 +1,32 @@
 /* A simulated NVML: what the real pynvml calls, over a state file that processes share.
  *
- * The model of a GPU. A test commands a power; the true power follows it with a first-order lag
- * (tau_s), so energy has a closed form between two commands and is exact at any moment. The counter
- * samples that energy at ticks, start + phase_s + k period_s, and shows tick k latency_s later, plus a
- * jitter that is uniform in [0, jitter_s) and a hash of (seed, gpu, k): the same in every process.
- * Part-time sampling counts only the power of the first sampled_fraction of each tick, scaled up.
- * Before its start a GPU has idled for ever.
+ * The model of a GPU. A test commands a power. A command above idle_w is a load: the true power heads to
+ * it. When a load ends (a command at or below idle_w after one above it), the true power heads to each of
+ * the levels in turn, then to the command; the length of each level is a hash of (seed, gpu, number of the
+ * command), uniform in [shortest, longest). The next load ends the sequence. While a context is held,
+ * context_w is added to the levels and to the idle power. The true power gets where it heads with a
+ * first-order lag (tau_s); the heat adds a second, slow one: it heads to thermal_w under load and to 0
+ * otherwise (thermal_tau_s). So power is a sum of constants and exponentials between two commands, and
+ * energy has a closed form at any moment. A sinusoid (wander_w) comes on top.
+ *
+ * The counter samples that energy at ticks, start + phase_s + k period_s, and shows tick k latency_s
+ * later, plus a jitter that is uniform in [0, jitter_s) and a hash of (seed, gpu, k): the same in every
+ * process. Part-time sampling counts only the power of the first sampled_fraction of each tick, scaled up
+ * (the wander is counted whole). A counter that is frozen under load publishes no tick then; it never
+ * counts what the load took, or, if it catches up, shows it at the first tick published afterwards.
+ *
+ * The power sensor has ticks of its own, start + phase_s + k power_period_s, with the counter's latency
+ * and jitter. Instant power is the mean of the true power over the first power_sampled_fraction of the
+ * newest visible tick. Average power is the mean over the second before it, sampled as the counter does
+ * and never frozen.
+ *
+ * Before its start a GPU has idled for ever, cold and without a context.
  *
  * Shared between processes: writers take a robust mutex, so that one killed in the middle stops nobody;
- * readers take no lock. A command is appended to a ring and counted only when it is complete; `pending`
- * tells readers that one with an earlier time than theirs may be about to appear.
+ * readers take no lock. A change (a command, a context, a freeze) is appended to a ring and counted only
+ * when it is complete; `pending` tells readers that one with an earlier time than theirs may be about to
+ * appear. A change carries all that follows from it, its levels included: nothing is ever appended for a
+ * moment to come, nor taken back.
  *
  * Built twice from this file: as libnvidia-ml.so.1, and as libsimulation.so for the hands of the test,
  * so that controlling a simulation does not put a driver into the controlling process.
@@ -34,7 +51,8 @@
 #define MAX_GPUS 8
 #define MAX_MIG 7
 #define MAX_PIDS 64
-#define RING 16384 /* commands remembered per GPU */
+#define MAX_LEVELS 8
+#define RING 16384 /* changes remembered per GPU */
 #define MAGIC 0x4c4d564e4d495332ULL
 #define EXPORT __attribute__((visibility("default")))
 
@@ -101,19 +119,37 @@ typedef struct {
 } Failure;
 
 typedef struct {
+    double from_s;   /* since the start */
+    double target_w; /* where the true power heads */
+    double excess_w; /* the true power above target_w at from_s; 0 without a lag */
+} Step;
+
+typedef struct {
     double at_s;        /* since the start */
     double command_w;
-    double power_w;     /* true power at at_s */
-    double true_j;      /* integral of the true power */
+    int64_t number;     /* of the command */
+    double fell_s;      /* when the last load ended; NaN under load and before the first */
+    double frozen_s;    /* since when the counter stands still; NaN: it runs */
+    int32_t freezes;    /* RUNS, LOSES or CATCHES_UP: what the counter does under load */
+    int32_t context;
+    int32_t steps;
+    double heat_w;      /* at at_s */
+    double true_j;      /* integral of the true power without the wander */
     double sampled_j;   /* the same, as part-time sampling sees it */
+    double lost_j;      /* what a frozen counter has not counted, the wander included */
     double commanded_j; /* integral of the command */
+    Step step[MAX_LEVELS + 1];
 } Change;
+
+enum { RUNS, LOSES, CATCHES_UP };
+typedef struct { double watts, shortest_s, longest_s; } Level;
 
 /* The model, fixed once started, and what may change while it runs. */
 #define MODEL(X) \
     X(memory_bytes) X(architecture) X(compute_major) X(compute_minor) X(default_limit_w) X(idle_w) \
     X(tau_s) X(period_s) X(phase_s) X(latency_s) X(jitter_s) X(counter_gain) X(power_gain) \
-    X(sampled_fraction) X(noise_j) X(wander_w) X(wander_period_s) X(seed) X(c2c)
+    X(sampled_fraction) X(noise_j) X(wander_w) X(wander_period_s) X(seed) X(c2c) X(thermal_w) \
+    X(thermal_tau_s) X(power_period_s) X(power_sampled_fraction) X(context_w) X(freezes)
 #define LIVE(X) \
     X(offset_j) X(power_limit_w) X(throttle_reasons) X(temperature_c) X(mig_mode) X(used_bytes) \
     X(read_delay_s) X(thermal_violation_s) X(power_violation_s)
@@ -128,7 +164,10 @@ typedef struct {
     int32_t process_count[2]; /* compute, graphics */
     uint32_t pids[2][MAX_PIDS];
     int32_t pending;
-    int64_t changes; /* commands so far; the newest is ring[(changes - 1) % RING] */
+    int32_t may_freeze; /* the counter has been told to freeze, once at least */
+    int32_t level_count;
+    Level levels[MAX_LEVELS];
+    int64_t changes; /* so far; the newest is ring[(changes - 1) % RING] */
     Change ring[RING];
 } Gpu;
 
@@ -194,41 +233,125 @@ static double wander_j(const Gpu *g, int gpu, double at_s)
     return g->wander_w / rate * (cos(phase) - cos(rate * at_s + phase));
 }
 
-/* Energy between two moments of one command. */
-static double stretch_j(const Gpu *g, const Change *c, double from_s, double to_s)
+static double wander_w(const Gpu *g, int gpu, double at_s)
 {
-    double energy_j = c->command_w * (to_s - from_s), excess_w = c->power_w - c->command_w;
-    if (g->tau_s > 0 && excess_w != 0)
-        energy_j += excess_w * g->tau_s
-                    * (exp(-(from_s - c->at_s) / g->tau_s) - exp(-(to_s - c->at_s) / g->tau_s));
+    if (g->wander_w == 0)
+        return 0;
+    return g->wander_w * sin(2 * M_PI * (at_s / g->wander_period_s + uniform(g, gpu, 0, 3)));
+}
+
+/* Part of a power: level_w + excess_w exp(-(t - zero_s) / tau_s); excess_w is 0 where tau_s is. */
+typedef struct { double zero_s, level_w, excess_w, tau_s; } Term;
+
+static double term_w(const Term *t, double at_s)
+{
+    return t->level_w + (t->excess_w != 0 ? t->excess_w * exp(-(at_s - t->zero_s) / t->tau_s) : 0);
+}
+
+static double term_j(const Term *t, double from_s, double to_s)
+{
+    double energy_j = t->level_w * (to_s - from_s);
+    if (t->excess_w != 0)
+        energy_j += t->excess_w * t->tau_s
+                    * (exp(-(from_s - t->zero_s) / t->tau_s) - exp(-(to_s - t->zero_s) / t->tau_s));
     return energy_j;
 }
 
 /* The same as part-time sampling sees it: head tick, whole ticks (a geometric series), tail tick. */
-static double sampled_stretch_j(const Gpu *g, const Change *c, double from_s, double to_s)
+static double sampled_term_j(const Gpu *g, const Term *t, double from_s, double to_s)
 {
     double fraction = g->sampled_fraction, period = g->period_s, on_s = fraction * period;
-    if (fraction >= 1)
-        return stretch_j(g, c, from_s, to_s);
     double first = floor((from_s - g->phase_s) / period), last = floor((to_s - g->phase_s) / period);
     double head_s = g->phase_s + first * period, tail_s = g->phase_s + last * period, energy_j = 0;
     if (from_s < head_s + on_s)
-        energy_j += stretch_j(g, c, from_s, fmin(head_s + on_s, to_s));
+        energy_j += term_j(t, from_s, fmin(head_s + on_s, to_s));
     if (last > first) {
         double n = last - first - 1, next_s = head_s + period;
-        energy_j += stretch_j(g, c, tail_s, fmin(to_s, tail_s + on_s));
-        energy_j += n * on_s * c->command_w;
-        double excess_w = c->power_w - c->command_w;
-        if (n > 0 && g->tau_s > 0 && excess_w != 0) {
-            double r = exp(-period / g->tau_s);
-            energy_j += excess_w * g->tau_s * (1 - exp(-on_s / g->tau_s))
-                        * exp(-(next_s - c->at_s) / g->tau_s) * (1 - pow(r, n)) / (1 - r);
-        }
+        energy_j += term_j(t, tail_s, fmin(to_s, tail_s + on_s));
+        energy_j += n * on_s * t->level_w;
+        if (n > 0 && t->excess_w != 0)
+            energy_j += t->excess_w * t->tau_s * -expm1(-on_s / t->tau_s)
+                        * exp(-(next_s - t->zero_s) / t->tau_s)
+                        * expm1(-n * period / t->tau_s) / expm1(-period / t->tau_s);
     }
     return energy_j / fraction;
 }
 
-/* The command in force at a moment. False: it is older than the ring remembers. */
+static int loaded(const Gpu *g, const Change *c) { return c->command_w > g->idle_w; }
+
+static Term step_term(const Gpu *g, const Change *c, int i)
+{
+    return (Term){ c->step[i].from_s, c->step[i].target_w, c->step[i].excess_w, g->tau_s };
+}
+
+static Term heat_term(const Gpu *g, const Change *c)
+{
+    double target_w = loaded(g, c) ? g->thermal_w : 0;
+    return (Term){ c->at_s, target_w, c->heat_w - target_w, g->thermal_tau_s };
+}
+
+/* The power at a moment of one change, without the wander. */
+static double change_w(const Gpu *g, const Change *c, double at_s)
+{
+    int i = c->steps - 1;
+    while (i > 0 && c->step[i].from_s > at_s)
+        i--;
+    Term step = step_term(g, c, i), heat = heat_term(g, c);
+    return term_w(&step, at_s) + term_w(&heat, at_s);
+}
+
+/* The energy of one change from its begin (or, where that is later, to its begin: less than 0). */
+static double change_j(const Gpu *g, const Change *c, double to_s, int sampled)
+{
+    double energy_j = 0, sign = 1, from_s = c->at_s;
+    if (to_s < from_s) { /* before the start */
+        sign = -1;
+        from_s = to_s;
+        to_s = c->at_s;
+    }
+    sampled = sampled && g->sampled_fraction < 1;
+    for (int i = 0; i < c->steps; i++) {
+        double a_s = i > 0 ? c->step[i].from_s : from_s;
+        double b_s = i + 1 < c->steps ? fmin(c->step[i + 1].from_s, to_s) : to_s;
+        if (b_s <= a_s)
+            break;
+        Term step = step_term(g, c, i);
+        energy_j += sampled ? sampled_term_j(g, &step, a_s, b_s) : term_j(&step, a_s, b_s);
+    }
+    if (g->thermal_w > 0) {
+        Term heat = heat_term(g, c);
+        energy_j += sampled ? sampled_term_j(g, &heat, from_s, to_s) : term_j(&heat, from_s, to_s);
+    }
+    return sign * energy_j;
+}
+
+/* Fill in the steps of a change that begins with a true power (without heat and wander). */
+static void plan(const Gpu *g, int gpu, Change *c, double power_w)
+{
+    double from_s = c->at_s, end_s = c->fell_s, extra_w = 0;
+    c->steps = 0;
+    if (!loaded(g, c)) {
+        extra_w = c->context ? g->context_w : 0;
+        for (int i = 0; i < g->level_count && !isnan(c->fell_s); i++) {
+            const Level *l = &g->levels[i];
+            end_s += l->shortest_s + (l->longest_s - l->shortest_s) * uniform(g, gpu, c->number, 4 + i);
+            if (end_s > from_s) {
+                c->step[c->steps++] = (Step){ from_s, l->watts + extra_w, 0 };
+                from_s = end_s;
+            }
+        }
+    }
+    c->step[c->steps++] = (Step){ from_s, c->command_w + extra_w, 0 };
+    for (int i = 0; i < c->steps && g->tau_s > 0; i++) {
+        c->step[i].excess_w = power_w - c->step[i].target_w;
+        if (i + 1 < c->steps) {
+            Term step = step_term(g, c, i);
+            power_w = term_w(&step, c->step[i + 1].from_s);
+        }
+    }
+}
+
+/* The change in force at a moment. False: it is older than the ring remembers. */
 static int find(const Gpu *g, double at_s, Change *found)
 {
     int64_t patience_ns = 0;
@@ -261,7 +384,7 @@ static double true_j(const Gpu *g, int gpu, double at_s)
     Change c;
     if (!find(g, at_s, &c))
         return NAN;
-    return c.true_j + stretch_j(g, &c, c.at_s, at_s) + wander_j(g, gpu, at_s);
+    return c.true_j + change_j(g, &c, at_s, 0) + wander_j(g, gpu, at_s);
 }
 
 static double commanded_j(const Gpu *g, double at_s)
@@ -270,47 +393,87 @@ static double commanded_j(const Gpu *g, double at_s)
     return find(g, at_s, &c) ? c.commanded_j + c.command_w * (at_s - c.at_s) : NAN;
 }
 
-/* Before the start there is one command, idle; `sampled_stretch_j` wants its ends in order. */
+static double power_w(const Gpu *g, int gpu, double at_s)
+{
+    Change c;
+    return find(g, at_s, &c) ? change_w(g, &c, at_s) + wander_w(g, gpu, at_s) : NAN;
+}
+
 static double sampled_j(const Gpu *g, int gpu, double at_s)
+{
+    Change c;
+    return find(g, at_s, &c) ? c.sampled_j + change_j(g, &c, at_s, 1) + wander_j(g, gpu, at_s) : NAN;
+}
+
+/* The same without what a frozen counter loses. */
+static double counted_j(const Gpu *g, int gpu, double at_s)
 {
     Change c;
     if (!find(g, at_s, &c))
         return NAN;
-    double energy_j = at_s < c.at_s ? -sampled_stretch_j(g, &c, at_s, c.at_s)
-                                    : sampled_stretch_j(g, &c, c.at_s, at_s);
-    return c.sampled_j + energy_j + wander_j(g, gpu, at_s);
+    if (!isnan(c.frozen_s) && c.freezes == LOSES)
+        at_s = c.at_s;
+    return c.sampled_j + change_j(g, &c, at_s, 1) + wander_j(g, gpu, at_s) - c.lost_j;
+}
+
+static double tick_s(const Gpu *g, double period_s, int64_t tick) { return g->phase_s + (double)tick * period_s; }
+
+static double visible_s(const Gpu *g, int gpu, double period_s, int64_t tick)
+{
+    double late_s = g->jitter_s > 0 ? g->jitter_s * uniform(g, gpu, tick, 0) : 0;
+    return tick_s(g, period_s, tick) + g->latency_s + late_s;
 }
 
 /* The newest tick that is visible at a moment. */
-static int64_t visible_tick(const Gpu *g, int gpu, double at_s)
+static int64_t visible_tick(const Gpu *g, int gpu, double period_s, double at_s)
 {
-    int64_t tick = (int64_t)floor((at_s - g->latency_s - g->phase_s) / g->period_s);
-    while (g->jitter_s > 0 && g->phase_s + (double)tick * g->period_s + g->latency_s
-                                      + g->jitter_s * uniform(g, gpu, tick, 0) > at_s)
+    int64_t tick = (int64_t)floor((at_s - g->latency_s - g->phase_s) / period_s);
+    while (g->jitter_s > 0 && visible_s(g, gpu, period_s, tick) > at_s)
         tick--;
     return tick;
 }
 
-static double tick_s(const Gpu *g, int64_t tick) { return g->phase_s + (double)tick * g->period_s; }
+/* The newest tick that was published by a moment: none is while the counter is frozen. */
+static int64_t published_tick(const Gpu *g, int gpu, double at_s)
+{
+    int64_t tick = visible_tick(g, gpu, g->period_s, at_s);
+    Change c;
+    while (g->may_freeze && find(g, visible_s(g, gpu, g->period_s, tick), &c) && !isnan(c.frozen_s)) {
+        int64_t before = visible_tick(g, gpu, g->period_s, c.frozen_s);
+        tick = before < tick ? before : tick - 1;
+    }
+    return tick;
+}
 
 static double counter_j(const Gpu *g, int gpu, double at_s)
 {
-    int64_t tick = visible_tick(g, gpu, at_s);
-    double energy_j = g->offset_j + g->counter_gain * sampled_j(g, gpu, tick_s(g, tick));
+    int64_t tick = published_tick(g, gpu, at_s);
+    double energy_j = g->offset_j + g->counter_gain * counted_j(g, gpu, tick_s(g, g->period_s, tick));
     if (g->noise_j > 0)
         energy_j += g->noise_j * normal(g, gpu, tick);
     return isnan(energy_j) ? NAN : fmax(0, energy_j);
 }
 
-/* Mean power over the last `over_s` before the newest visible tick; as much of it as is remembered. */
-static double reported_w(const Gpu *g, int gpu, double at_s, double over_s)
+/* Mean power over the second before the newest visible tick of the sensor, or over as much of it as is
+ * remembered. */
+static double average_w(const Gpu *g, int gpu, double at_s)
 {
-    double end_s = tick_s(g, visible_tick(g, gpu, at_s)), start_s = end_s - over_s;
+    double end_s = tick_s(g, g->power_period_s, visible_tick(g, gpu, g->power_period_s, at_s));
+    double start_s = end_s - 1;
     int64_t n = __atomic_load_n(&g->changes, __ATOMIC_ACQUIRE);
     if (n >= RING)
         start_s = fmax(start_s, g->ring[(n - RING + 64) % RING].at_s);
-    double power_w = (sampled_j(g, gpu, end_s) - sampled_j(g, gpu, start_s)) / (end_s - start_s);
-    return fmax(0, g->power_gain * power_w);
+    double mean_w = (sampled_j(g, gpu, end_s) - sampled_j(g, gpu, start_s)) / (end_s - start_s);
+    return fmax(0, g->power_gain * mean_w);
+}
+
+/* Mean power over the part of the newest visible tick that the sensor looks at. */
+static double instant_w(const Gpu *g, int gpu, double at_s)
+{
+    double period_s = g->power_period_s, on_s = g->power_sampled_fraction * period_s;
+    double start_s = tick_s(g, period_s, visible_tick(g, gpu, period_s, at_s) - 1);
+    double mean_w = (true_j(g, gpu, start_s + on_s) - true_j(g, gpu, start_s)) / on_s;
+    return isnan(mean_w) ? NAN : fmax(0, g->power_gain * mean_w);
 }
 
 /* --- the test's hands -------------------------------------------------------------------------- */
@@ -363,7 +526,10 @@ EXPORT int64_t sim_start(State *s)
     s->start_ns = now_ns();
     for (int i = 0; i < s->count; i++) {
         Gpu *g = &s->gpus[i];
-        g->ring[0] = (Change){ .command_w = g->idle_w, .power_w = g->idle_w };
+        g->ring[0] = (Change){ .command_w = g->idle_w, .fell_s = NAN, .frozen_s = NAN,
+                               .freezes = (int32_t)g->freezes };
+        g->may_freeze = g->freezes != RUNS;
+        plan(g, i, &g->ring[0], g->idle_w);
         g->changes = 1;
     }
     __atomic_store_n(&s->magic, MAGIC, __ATOMIC_RELEASE);
@@ -399,6 +565,12 @@ EXPORT void sim_set_mig_uuid(State *s, int gpu, int slot, const char *uuid)
     snprintf(s->gpus[gpu].mig_uuid[slot], sizeof s->gpus[gpu].mig_uuid[slot], "%s", uuid);
 }
 
+EXPORT void sim_set_levels(State *s, int gpu, int count, const Level *levels)
+{
+    memcpy(s->gpus[gpu].levels, levels, (size_t)count * sizeof *levels);
+    s->gpus[gpu].level_count = count;
+}
+
 EXPORT void sim_set_processes(State *s, int gpu, int graphics, int count, const uint32_t *pids)
 {
     Gpu *g = &s->gpus[gpu];
@@ -423,26 +595,43 @@ EXPORT int sim_set_failure(State *s, int gpu, const char *function, int code, in
     return 0;
 }
 
-/* Command a power, now (0) or at a moment; answers when that was, or -1: there is a later command. */
-EXPORT int64_t sim_set_power(State *s, int gpu, double watts, int64_t at_ns)
+/* What a change sets. */
+enum { POWER, CONTEXT, FREEZES };
+
+/* Set it now (0) or at a moment; answers when that was, or -1: there is a later change. */
+EXPORT int64_t sim_change(State *s, int gpu, int what, double value, int64_t at_ns)
 {
     Gpu *g = &s->gpus[gpu];
     lock(s);
     __atomic_store_n(&g->pending, 1, __ATOMIC_SEQ_CST);
     int64_t when_ns = at_ns ? at_ns : now_ns();
-    Change last = g->ring[(g->changes - 1) % RING];
+    const Change *last = &g->ring[(g->changes - 1) % RING];
     double at_s = seconds(s, when_ns);
-    if (at_s < last.at_s) {
+    double old = what == POWER ? last->command_w : what == CONTEXT ? last->context : last->freezes;
+    if (at_s < last->at_s) {
         when_ns = -1;
-    } else if (watts != last.command_w) {
+    } else if (value != old) {
         Change *next = &g->ring[g->changes % RING];
-        double lag = g->tau_s > 0 ? exp(-(at_s - last.at_s) / g->tau_s) : 0;
+        double counted_j = change_j(g, last, at_s, 1);
+        Term heat = heat_term(g, last);
         next->at_s = at_s;
-        next->command_w = watts;
-        next->power_w = g->tau_s > 0 ? last.command_w + (last.power_w - last.command_w) * lag : watts;
-        next->true_j = last.true_j + stretch_j(g, &last, last.at_s, at_s);
-        next->sampled_j = last.sampled_j + sampled_stretch_j(g, &last, last.at_s, at_s);
-        next->commanded_j = last.commanded_j + last.command_w * (at_s - last.at_s);
+        next->command_w = what == POWER ? value : last->command_w;
+        next->number = last->number + (what == POWER);
+        next->context = what == CONTEXT ? (int32_t)value : last->context;
+        next->freezes = what == FREEZES ? (int32_t)value : last->freezes;
+        next->fell_s = loaded(g, next) ? NAN : loaded(g, last) ? at_s : last->fell_s;
+        next->frozen_s = !loaded(g, next) || next->freezes == RUNS ? NAN
+                         : isnan(last->frozen_s) ? at_s : last->frozen_s;
+        next->heat_w = term_w(&heat, at_s);
+        next->true_j = last->true_j + change_j(g, last, at_s, 0);
+        next->sampled_j = last->sampled_j + counted_j;
+        next->lost_j = last->lost_j;
+        if (!isnan(last->frozen_s) && last->freezes == LOSES)
+            next->lost_j += counted_j + wander_j(g, gpu, at_s) - wander_j(g, gpu, last->at_s);
+        next->commanded_j = last->commanded_j + last->command_w * (at_s - last->at_s);
+        plan(g, gpu, next, change_w(g, last, at_s) - next->heat_w);
+        if (next->freezes != RUNS)
+            __atomic_store_n(&g->may_freeze, 1, __ATOMIC_SEQ_CST);
         __atomic_store_n(&g->changes, g->changes + 1, __ATOMIC_RELEASE);
     }
     __atomic_store_n(&g->pending, 0, __ATOMIC_SEQ_CST);
@@ -450,12 +639,33 @@ EXPORT int64_t sim_set_power(State *s, int gpu, double watts, int64_t at_ns)
     return when_ns;
 }
 
-/* kind 0: commanded, 1: true, 2: what the counter shows. NaN: too long ago to be remembered. */
-EXPORT double sim_energy_j(const State *s, int gpu, int64_t at_ns, int kind)
+/* kind 0: commanded, 1: true, 2: what the counter shows, 3: the true power, in watts; 4, 5: instant and
+ * average power as the driver would report them. NaN: too long ago to be remembered. */
+EXPORT double sim_value(const State *s, int gpu, int64_t at_ns, int kind)
 {
     const Gpu *g = &s->gpus[gpu];
     double at_s = seconds(s, at_ns ? at_ns : now_ns());
-    return kind == 0 ? commanded_j(g, at_s) : kind == 1 ? true_j(g, gpu, at_s) : counter_j(g, gpu, at_s);
+    switch (kind) {
+    case 0: return commanded_j(g, at_s);
+    case 1: return true_j(g, gpu, at_s);
+    case 2: return counter_j(g, gpu, at_s);
+    case 3: return power_w(g, gpu, at_s);
+    case 4: return instant_w(g, gpu, at_s);
+    default: return average_w(g, gpu, at_s);
+    }
+}
+
+/* The steps of the change in force at a moment, as (seconds since the start, watts); -1: forgotten. */
+EXPORT int sim_steps(const State *s, int gpu, int64_t at_ns, double (*steps)[2])
+{
+    Change c;
+    if (!find(&s->gpus[gpu], seconds(s, at_ns ? at_ns : now_ns()), &c))
+        return -1;
+    for (int i = 0; i < c.steps; i++) {
+        steps[i][0] = c.step[i].from_s;
+        steps[i][1] = c.step[i].target_w;
+    }
+    return c.steps;
 }
 
 EXPORT double sim_command_w(const State *s, int gpu)
@@ -468,7 +678,7 @@ EXPORT double sim_command_w(const State *s, int gpu)
 EXPORT void sim_reset_counter(State *s, int gpu, int64_t at_ns)
 {
     Gpu *g = &s->gpus[gpu];
-    double offset_j = -g->counter_gain * sampled_j(g, gpu, seconds(s, at_ns ? at_ns : now_ns()));
+    double offset_j = -g->counter_gain * counted_j(g, gpu, seconds(s, at_ns ? at_ns : now_ns()));
     __atomic_store(&g->offset_j, &offset_j, __ATOMIC_SEQ_CST);
 }
 
@@ -707,17 +917,19 @@ EXPORT nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device, uns
     return SUCCESS;
 }
 
-static unsigned reported_mw(nvmlDevice_t device, double over_s)
+/* A failure where there were more commands than the ring remembers. */
+static nvmlReturn_t report(double power_w, unsigned *power_mw)
 {
-    const Gpu *g = &state->gpus[device->gpu];
-    return (unsigned)lround(1e3 * reported_w(g, device->gpu, seconds(state, now_ns()), over_s));
+    if (isnan(power_w))
+        return UNKNOWN;
+    *power_mw = (unsigned)lround(1e3 * power_w);
+    return SUCCESS;
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned *power_mw)
 {
     DEVICE(nvmlDeviceGetPowerUsage);
-    *power_mw = reported_mw(device, 1.0);
-    return SUCCESS;
+    return report(average_w(g, device->gpu, seconds(state, now_ns())), power_mw);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, Field *fields)
@@ -736,11 +948,13 @@ EXPORT nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, Fie
             break;
         case FI_POWER_AVERAGE:
             f->result = (uint32_t)enter_gpu(F_NVML_FI_DEV_POWER_AVERAGE, device->gpu);
-            f->value.ui = reported_mw(device, 1.0);
+            if (f->result == SUCCESS)
+                f->result = report(average_w(g, device->gpu, seconds(state, now_ns())), &f->value.ui);
             break;
         case FI_POWER_INSTANT:
             f->result = (uint32_t)enter_gpu(F_NVML_FI_DEV_POWER_INSTANT, device->gpu);
-            f->value.ui = reported_mw(device, g->period_s);
+            if (f->result == SUCCESS)
+                f->result = report(instant_w(g, device->gpu, seconds(state, now_ns())), &f->value.ui);
             break;
         case FI_POWER_MIN_LIMIT: f->value.ui = 100000; break;
         case FI_POWER_MAX_LIMIT:

@@ -53,6 +53,7 @@ WINDOW_S, WINDOW_PERIODS = 0.02, 0.62
 """Single windows, in which part-time sampling shows. One as long as the period would always catch the same share of a
 sampling that follows it, so each is shorter than that."""
 QUIET_SPAN_S = 0.4
+QUIET_EDGES = 8
 SLOWEST_PERIOD_S = 0.5
 """A counter slower than this would make the windows last for minutes."""
 READS = 200
@@ -396,7 +397,7 @@ class _Bench:
         period_s = max(c.period_s or 0.0 for c in self.live())
         windows: list[Window] = []
         for number in range(count):
-            self.watch(quiet_since_s, QUIET_SPAN_S, energy.EDGES_WANTED)
+            self.watch(quiet_since_s, QUIET_SPAN_S, QUIET_EDGES)
             # Without this the phase would be the same each time: the wait ends when an edge comes.
             self._sleep(number * GOLDEN_RATIO % 1 * period_s)
             window = self.run(load, seconds, quiet_since_s, settle_s)
@@ -404,7 +405,7 @@ class _Bench:
                 windows[-1] = replace(windows[-1], quiet_until_s=window.start_s)
             windows.append(window)
             quiet_since_s = window.end_s + settle_s
-        self.watch(quiet_since_s, QUIET_SPAN_S, energy.EDGES_WANTED)
+        self.watch(quiet_since_s, QUIET_SPAN_S, QUIET_EDGES)
         windows[-1] = replace(windows[-1], quiet_until_s=self.clock())
         return windows
 
@@ -415,7 +416,7 @@ def _idle(counter: Counter, edges: Sequence[Edge]) -> None:
     fifth = (len(edges) - 1) // 5
     powers = [_power_w(edges[fifth * i : fifth * (i + 1) + 1]) for i in range(5)]
     counter.idle_wander_w = max(powers) - min(powers)
-    counter.idle_disagreement = energy.disagreement(edges)
+    counter.idle_disagreement = energy.disagreement(energy.stretch_before(edges), (), ())
 
 
 def _brackets(counter: Counter, edges: Sequence[Edge]) -> None:
@@ -433,7 +434,7 @@ def _under_load(bench: _Bench, load: Load, progress: Callable[[str], None]) -> N
     progress("warming up the load")
     load(WARM_UP_S)
     quiet_since_s = bench.clock() + SETTLE_UNKNOWN_S
-    bench.watch(quiet_since_s, QUIET_SPAN_S, energy.EDGES_WANTED)
+    bench.watch(quiet_since_s, QUIET_SPAN_S, QUIET_EDGES)
     progress("under load")
     long = bench.run(load, LOAD_S, quiet_since_s, SETTLE_UNKNOWN_S)
     progress("watching the power settle")
@@ -470,7 +471,7 @@ def _settling(counter: Counter, edges: Sequence[Edge], long: Window) -> None:
     if len(late) < 2 or len(after) < energy.EDGES_LEAST:
         return
     counter.busy_power_w = _power_w(late)
-    counter.busy_disagreement = energy.disagreement(during)
+    counter.busy_disagreement = energy.disagreement((), during, ())
     counter.settled_power_w = energy.fit_line(after[len(after) // 2 :]).power_w
     counter.settle_s = energy.settle_time_s(after, long.end_s, counter.busy_power_w)
 
@@ -578,7 +579,7 @@ def find_delay(edges: Sequence[Edge], windows: Sequence[Window]) -> Delay | None
         after = window.after(edges)
         if len(after) < energy.EDGES_LEAST:
             continue
-        settled = energy.fit_line(energy.quiet_edges(after, nearest_last=False))
+        settled = energy.fit_line(energy.stretch_after(after, window.end_s))
         # Before that the power was still rising.
         from_s, to_s = window.start_s + window.settle_s, window.end_s + window.settle_s
         near = [e for e in edges if from_s <= e.before_s and e.after_s <= to_s]

@@ -1,9 +1,11 @@
 """Edges of a counter → the energy of a window, its error and its doubts (pure; algorithm 1).
 
-A device is *quiet* before the work and again once a settling time has passed after it; there the
-counter grows along a straight line. The energy of a window is the line after, extrapolated back to the
-window's end, minus the line before, extrapolated forward to its start. The tail of power that the work
-leaves behind is thereby part of what the window cost.
+Where a device's power is constant, its counter grows along a straight line. The energy of a window is the line after
+it, extrapolated back to the window's end, minus the line before it, extrapolated forward to its start. The line before
+is fitted to the last straight stretch before the start. The line after is fitted to the first straight stretch after
+the end, which begins once the power's fast fall is over. So a window costs what the counter took inside it, plus the
+fast fall. Many devices hold their clocks up for seconds after work, and then step down: such a plateau is straight,
+too, and it is not the window's.
 """
 
 from __future__ import annotations
@@ -13,23 +15,54 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pytest_carbon.records import Doubt, Edge, MeasurementError
 
-EDGES_WANTED = 8
-"""Quiet edges on either side that a window waits for."""
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats: TypeAlias = NDArray[np.float64]
+
+STRETCH_S = 0.4
+"""A straight stretch spans this at least,"""
+EDGES_LEAST = 4
+"""and holds so many edges: fewer leave too few degrees of freedom to say how wrong a line is."""
 EDGES_MOST = 48
 """More than these are never used: the device need not stay quiet that long."""
-EDGES_LEAST = 4
-"""Fewer leave too few degrees of freedom to say how wrong a line is."""
+FALL_LONGEST_S = 0.5
+"""So long after the work, at most, does the line after begin: real devices fall in 20 ms."""
 SETTLE_TIME_CONSTANTS = 6.0
-"""A first-order tail is down to exp(-6) = 0.25% of its start after this many time constants."""
+"""A first-order fall is down to exp(-6) = 0.25% of its start after this many time constants."""
+PRIOR_FREEDOM = 2.0
+"""What the brackets say about an edge's scatter counts for, beside what the residuals of a short line say."""
+STEP_CHANCE = 5e-4
+"""How often an edge that belongs to a line is taken for a step of the power."""
+SLACK_S = 1e-3
+"""What a span may lack for the brackets of its ends."""
+ROUNDING_J = 1e-6
+"""What adding up floats may lose."""
 SHARE_TAIL = 0.05
-"""A tail above this share of the window's energy is a doubt."""
+"""A fast fall above this share of the window's energy is a doubt."""
 SHARE_EXCESS = 0.10
-"""Work that raises the power by less than this share of the idle power leaves no tail that could be timed."""
+"""Work that raises the power by less than this share of the idle power leaves no fall that could be timed."""
+FROZEN_PERIODS = 5
+"""A counter that does not move for so many of its periods has stopped."""
+GROWS_LEAST, GROWS_MOST = 5, 60
+"""A series of fewer does not say that it grows steadily; of more, neighbours are taken together."""
+STEP_W, STEP_SHARE = 1.0, 0.02
+"""Two stretches whose powers differ by less than this are one level."""
+PART_TIME_CALLS = 5
+"""Fewer calls, or bursts of them, do not show whether a counter looks part-time."""
+PART_TIME_SHARES = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75)
+PART_TIME_RESIDUAL = 0.005
+"""A counter is taken to look all of the time where that leaves less than this share of a call's energy unexplained,"""
+PART_TIME_BETTER = 0.3
+"""or where looking part-time would not leave less than this share of that. Simulated: 0.01 to 0.1 where it does look
+part-time, 0.5 and more where it does not."""
 SHARE_DISAGREE = 0.10
-"""The counter and the integrated instant power may differ by this much."""
+"""The counter and the device's own power may differ by this much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +105,16 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of time in which calls ran, and the quiet on either side, on the edges' clock."""
+    """A stretch of time in which calls ran, and what is around it, on the edges' clock."""
 
     quiet_since_s: float
+    """Before this, other work ran."""
     start_s: float
     end_s: float
     settle_s: float
-    """How long after the end the device counts as quiet again (H)."""
+    """How long the fast fall takes; the line after begins within :data:`FALL_LONGEST_S` all the same."""
     quiet_until_s: float = math.inf
+    """From then on, other work ran."""
 
     @property
     def duration_s(self) -> float:
@@ -94,7 +129,8 @@ class Window:
 
     def after(self, edges: Sequence[Edge]) -> list[Edge]:
         """The quiet edges after the work."""
-        return [e for e in edges if e.before_s >= self.end_s + self.settle_s and e.after_s <= self.quiet_until_s]
+        since_s = self.end_s + min(self.settle_s, FALL_LONGEST_S)
+        return [e for e in edges if e.before_s >= since_s and e.after_s <= self.quiet_until_s]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +142,11 @@ class WindowEnergy:
     """Half-width of the 95% interval."""
     duration_s: float
     tail_j: float
+    """The fast fall: what came after the end, above the line after."""
     idle_power_w: float
-    """Slope of the quiet line before."""
+    """Slope of the line before."""
+    after_power_w: float
+    """Slope of the line after."""
     doubts: tuple[Doubt, ...] = ()
 
     @property
@@ -191,23 +230,79 @@ def is_straight(edges: Sequence[Edge], *, chance: float = 0.01) -> bool:
         return True
     curvature = _dot(weights, bend, residuals) / bend_square
     left = max(line.residual_square_j2 - curvature**2 * bend_square, 0.0)
-    variance = max(left / (count - 3), line.timing_variance_j2)
+    freedom = PRIOR_FREEDOM + count - 3
+    variance = max((PRIOR_FREEDOM * line.timing_variance_j2 + left) / freedom, line.timing_variance_j2)
     if variance == 0:
         return abs(curvature) * bend_square <= 1e-18 * count
-    return abs(curvature) * math.sqrt(bend_square / variance) <= student_t(1 - chance / 2, count - 3)
+    return abs(curvature) * math.sqrt(bend_square / variance) <= student_t(1 - chance / 2, freedom)
 
 
-def quiet_edges(edges: Sequence[Edge], *, nearest_last: bool) -> list[Edge]:
-    """The edges nearest to the window that lie on one line: as many as are straight, fewer where the counter wanders.
+def nearest_stretch(edges: Sequence[Edge]) -> list[Edge]:
+    """The edges nearest to a window that lie on one line; edges beyond a step of the power do not.
 
-    ``nearest_last``: the window comes after these edges (so the last are nearest to it).
+    It begins with as many as a stretch needs, straight or not (:func:`is_stretch`). From there on an edge joins the
+    line through those before it where it is no further off than they scatter and its bracket allow.
+
+    Args:
+        edges: of one side of the window, the nearest first.
     """
-    for count in (EDGES_MOST, 32, 24, 16, 12, 8, 6, EDGES_LEAST):
-        count = min(count, len(edges))
-        chosen = list(edges[-count:] if nearest_last else edges[:count])
-        if count <= EDGES_LEAST or is_straight(chosen, chance=0.05):
+    enough = next((i for i, e in enumerate(edges) if abs(e.time_s - edges[0].time_s) >= STRETCH_S - SLACK_S), 0)
+    chosen = list(edges[: max(EDGES_LEAST, min(enough + 1, EDGES_MOST))])
+    for edge in edges[len(chosen) : EDGES_MOST]:
+        line = fit_line(chosen)
+        freedom = PRIOR_FREEDOM + line.freedom
+        variance = (PRIOR_FREEDOM * line.timing_variance_j2 + line.residual_square_j2) / freedom
+        own = (line.power_w * (edge.after_s - edge.before_s)) ** 2 / 12
+        likely_j = math.sqrt(variance * line.leverage(edge.time_s) + max(variance, own))
+        off_j = abs(edge.energy_j - line.at(edge.time_s))
+        if off_j > student_t(1 - STEP_CHANCE / 2, freedom) * likely_j + ROUNDING_J:
             break
+        chosen.append(edge)
     return chosen
+
+
+def is_stretch(edges: Sequence[Edge]) -> bool:
+    """Whether edges are enough for a line, and straight."""
+    return len(edges) >= EDGES_LEAST and span_s(edges) >= STRETCH_S - SLACK_S and is_straight(edges)
+
+
+def span_s(edges: Sequence[Edge]) -> float:
+    """From the first to the last, in whichever order they are."""
+    return abs(edges[-1].time_s - edges[0].time_s) if edges else 0.0
+
+
+def stretch_before(edges: Sequence[Edge]) -> list[Edge]:
+    """The last straight stretch of edges before a window, the nearest edge first."""
+    return nearest_stretch(edges[::-1])
+
+
+def stretch_after(edges: Sequence[Edge], end_s: float) -> list[Edge]:
+    """The first straight stretch of edges after a window's end, the nearest edge first.
+
+    It begins within :data:`FALL_LONGEST_S` of the end. Where none is straight, it is what begins first.
+    """
+    first = nearest_stretch(edges)
+    chosen = first
+    for start in range(1, len(edges) + 1):
+        if is_stretch(chosen) or start == len(edges) or edges[start].time_s > end_s + FALL_LONGEST_S:
+            break
+        chosen = nearest_stretch(edges[start:])
+    return chosen if is_stretch(chosen) else first
+
+
+def kind_of_unrest(edges: Sequence[Edge]) -> Literal["step", "wander"]:
+    """Whether edges that do not lie on one line lie on two (the power stepped once), or on no line at all."""
+    whole = nearest_stretch(edges)
+    rest = edges[len(whole) :] if len(whole) < len(edges) else ()
+    if len(rest) >= EDGES_LEAST and is_straight(whole) and is_straight(nearest_stretch(rest)):
+        return "step"
+    best = math.inf
+    for at in range(2, len(edges) - 1):
+        sides = [fit_line(part) for part in (edges[:at], edges[at:])]
+        best = min(best, math.fsum(line.residual_square_j2 for line in sides))
+    one = fit_line(edges)
+    likely_j2 = one.timing_variance_j2 * max(len(edges) - 5, 1)
+    return "step" if best <= max(0.02 * one.residual_square_j2, 9 * likely_j2) else "wander"
 
 
 def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
@@ -234,11 +329,12 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
                 f"the energy counter went back from {earlier.energy_j:.3f} J to {later.energy_j:.3f} J"
                 " (counter-reset: the driver was reloaded, or the device was reset); measure again"
             )
-    chosen_before = quiet_edges(before, nearest_last=True)
-    chosen_after = quiet_edges(after, nearest_last=False)
+    chosen_before, chosen_after = stretch_before(before), stretch_after(after, end_s)
     line_before, line_after = fit_line(chosen_before), fit_line(chosen_after)
-    energy_j = line_after.at(end_s) - line_before.at(start_s)
     tail_j = _tail_j(edges, line_after, end_s, settle_s)
+    unsettled_j = _unsettled_j(line_after, chosen_after, end_s, settle_s, tail_j)
+    energy_j = line_after.at(end_s) - line_before.at(start_s) + unsettled_j
+    tail_j += unsettled_j
 
     freedom = line_before.freedom + line_after.freedom
     residual_square = line_before.residual_square_j2 + line_after.residual_square_j2
@@ -246,15 +342,16 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     variance = max(residual_square / freedom, timing) if freedom else timing
     leverage = line_before.leverage(start_s) + line_after.leverage(end_s)
     error_j = student_t(0.975, max(freedom, 1)) * math.sqrt(variance * leverage)
-    error_j += _unsettled_j(line_after, chosen_after, end_s, settle_s, tail_j)
+    error_j += abs(unsettled_j)  # the fall is timed roughly, and need not be of first order
 
     doubts = []
     fewest = min(len(chosen_before), len(chosen_after))
     if fewest < EDGES_LEAST:
         doubts.append(
-            Doubt("few-edges", f"a quiet line rests on {fewest} changes of the counter; {EDGES_WANTED} are wanted")
+            Doubt("few-edges", f"a quiet line rests on {fewest} changes of the counter; {EDGES_LEAST} are wanted")
         )
-    return WindowEnergy(energy_j, error_j, end_s - start_s, tail_j, line_before.power_w, tuple(doubts))
+    idle_w, after_w = line_before.power_w, line_after.power_w
+    return WindowEnergy(energy_j, error_j, end_s - start_s, tail_j, idle_w, after_w, tuple(doubts))
 
 
 def _tail_j(edges: Sequence[Edge], settled: Line, end_s: float, settle_s: float) -> float:
@@ -274,19 +371,17 @@ def _tail_j(edges: Sequence[Edge], settled: Line, end_s: float, settle_s: float)
 
 
 def _unsettled_j(line: Line, edges: Sequence[Edge], end_s: float, settle_s: float, tail_j: float) -> float:
-    """How far what is left of a first-order tail after the settling time pulls the line after, at the window's end."""
+    """How far what is left of a first-order fall pulls the line after down, at the window's end."""
     time_constant_s = settle_s / SETTLE_TIME_CONSTANTS
     if tail_j <= 0 or time_constant_s <= 0:
         return 0.0
     away = (end_s - line.time_s) / line.time_square_s2
-    return abs(
-        math.fsum(
-            weight
-            * (1 / line.weight + away * (e.time_s - line.time_s))
-            * tail_j
-            * math.exp(-(e.time_s - end_s) / time_constant_s)
-            for e, weight in zip(edges, _weights(edges), strict=True)
-        )
+    return math.fsum(
+        weight
+        * (1 / line.weight + away * (e.time_s - line.time_s))
+        * tail_j
+        * math.exp(-(e.time_s - end_s) / time_constant_s)
+        for e, weight in zip(edges, _weights(edges), strict=True)
     )
 
 
@@ -295,30 +390,42 @@ def _unsettled_j(line: Line, edges: Sequence[Edge], end_s: float, settle_s: floa
 
 def period_s(edges: Sequence[Edge]) -> float | None:
     """The counter's period: the median time between edges, where there are two."""
-    gaps = [b.time_s - a.time_s for a, b in itertools.pairwise(edges)]
+    gaps = [abs(b.time_s - a.time_s) for a, b in itertools.pairwise(edges)]
     return statistics.median(gaps) if gaps else None
 
 
+def mean_period_s(edges: Sequence[Edge]) -> float | None:
+    """The counter's period from the first to the last edge, some of which may be missing: sharper than the median."""
+    rough = period_s(edges)
+    if rough is None:
+        return None
+    span = span_s(edges)
+    return span / max(round(span / rough), 1)
+
+
 def window_doubts(
-    figure: WindowEnergy, edges: Sequence[Edge], window: Window, *, precision: float, calls: int = 1
+    figure: WindowEnergy,
+    edges: Sequence[Edge],
+    window: Window,
+    *,
+    precision: float,
+    tolerance: float = 0.05,
+    calls: int = 1,
 ) -> tuple[Doubt, ...]:
     """Everything that speaks against taking a window's figure at its word.
 
     Args:
         precision: the relative error that is asked for.
+        tolerance: the relative change that the gate is to see.
         calls: calls in the window; a single one may be too short for its counter.
     """
     doubts = list(figure.doubts)
-    period = period_s(edges) or 0.0
-    time_constant_s = window.settle_s / SETTLE_TIME_CONSTANTS
-    imprecise = figure.error_j > precision * abs(figure.energy_j)
-    shortest_s = max(5 * period, 10 * time_constant_s)
-    if calls == 1 and window.duration_s < shortest_s and imprecise:
+    if calls == 1 and figure.error_j > tolerance * abs(figure.energy_j):
         doubts.append(
             Doubt(
                 "short",
-                f"one window of {window.duration_s * 1e3:.3g} ms, below {shortest_s * 1e3:.0f} ms (5 periods of the"
-                f" counter, 10 time constants of its tail): known to {_percent(figure.error_j, figure.energy_j)} only;"
+                f"one window of {window.duration_s * 1e3:.3g} ms is known to"
+                f" ±{_percent(figure.error_j, figure.energy_j)} only, and the tolerance is {100 * tolerance:.3g}%:"
                 " repeat the call with carbon(fn), or put more work into the window",
             )
         )
@@ -327,36 +434,68 @@ def window_doubts(
             Doubt(
                 "tail",
                 f"{_percent(figure.tail_j, figure.energy_j)} of the energy came after the work had ended, while the"
-                " power settled; longer measurements make that share smaller",
+                " power fell; it belongs to the work, and its share is smaller in a longer measurement",
             )
         )
-    doubts += _unquiet(figure, edges, window, imprecise)
+    if figure.error_j > precision * abs(figure.energy_j):
+        doubts += _unquiet(figure, edges, window)
     doubts += _observations(edges, window)
     return tuple(doubts)
 
 
-def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window, imprecise: bool) -> list[Doubt]:
-    """A quiet line that is bent or scattered, where that matters for the figure."""
-    if not imprecise:
-        return []
-    sides = {
-        "before": window.before(edges)[-EDGES_WANTED:],
-        "after": window.after(edges)[:EDGES_WANTED],
-    }
-    for side, quiet in sides.items():
-        if len(quiet) < EDGES_LEAST:
+def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window) -> list[Doubt]:
+    """A quiet line that is too short, bent or scattered, and what made it so."""
+    for side, quiet in (("before", window.before(edges)[::-1]), ("after", window.after(edges))):
+        chosen = stretch_before(quiet[::-1]) if side == "before" else stretch_after(quiet, window.end_s)
+        if len(chosen) < EDGES_LEAST:
             continue
-        line = fit_line(quiet)
-        scatter_j = math.sqrt(line.residual_square_j2 / line.freedom)
-        if not is_straight(quiet, chance=0.001) or scatter_j > 6 * math.sqrt(line.timing_variance_j2):
+        line = fit_line(chosen)
+        short = span_s(chosen) < STRETCH_S - SLACK_S and len(quiet) > len(chosen)
+        if not short and is_straight(chosen, chance=0.001) and not _drifts(line, chosen):
+            continue
+        known = f"the energy is known to ±{_percent(figure.error_j, figure.energy_j)} only"
+        near = quiet[:EDGES_MOST]
+        if kind_of_unrest(near) == "step":
+            levels = _levels_w(near)
             return [
                 Doubt(
                     "unquiet",
-                    f"the device was not quiet {side} the work: its power of {line.power_w:.3g} W wandered, and the"
-                    f" energy is known to {_percent(figure.error_j, figure.energy_j)} only; stop what else runs on it",
+                    f"the power stepped from {levels[0]:.3g} W to {levels[1]:.3g} W {side} the work, so {known}: that"
+                    " is the device's own power state, and there is nothing to stop; repeat the call with carbon(fn)",
+                    informs=True,
                 )
             ]
+        return [
+            Doubt(
+                "unquiet",
+                f"the power of {line.power_w:.3g} W wandered {side} the work, so {known}: something else runs on the"
+                " device; stop it",
+            )
+        ]
     return []
+
+
+def _drifts(line: Line, edges: Sequence[Edge]) -> bool:
+    """Whether neighbouring edges are off the line together, by more than their brackets: the power moved.
+
+    A counter's own jitter puts each edge off by itself.
+    """
+    if line.residual_square_j2 <= 36 * line.timing_variance_j2 * line.freedom:
+        return False
+    scatter_s = math.sqrt(line.residual_square_j2 / line.freedom) / max(abs(line.power_w), ROUNDING_J)
+    if scatter_s > 0.1 * (period_s(edges) or math.inf):
+        return True
+    off_j = [e.energy_j - line.at(e.time_s) for e in edges]
+    together = math.fsum(a * b for a, b in itertools.pairwise(off_j))
+    return together > 0.2 * math.fsum(j * j for j in off_j)
+
+
+def _levels_w(edges: Sequence[Edge]) -> tuple[float, float]:
+    """The power on either side of the one step that the edges hold, in the order of time."""
+    cuts = range(2, len(edges) - 1)
+    at = min(cuts, key=lambda k: math.fsum(fit_line(p).residual_square_j2 for p in (edges[:k], edges[k:])))
+    first, second = sorted((edges[:at], edges[at:]), key=lambda part: part[0].time_s)
+    return fit_line(first).power_w, fit_line(second).power_w
 
 
 def _observations(edges: Sequence[Edge], window: Window) -> list[Doubt]:
@@ -382,52 +521,87 @@ def _observations(edges: Sequence[Edge], window: Window) -> list[Doubt]:
                 f"the power limit changed between {min(limits):.0f} W and {max(limits):.0f} W during the measurement",
             )
         )
-    differs = disagreement(during)
-    if differs is not None and abs(differs) > SHARE_DISAGREE:
-        doubts.append(
-            Doubt(
-                "counter-disagrees",
-                f"the energy counter says {abs(differs):.0%} {'more' if differs > 0 else 'less'} than the"
-                " device's instant power summed up over the same stretch: see `pytest-carbon doctor`",
-            )
-        )
+    if (wrong := _disagreement_text(edges, window)) is not None:
+        doubts.append(Doubt("counter-disagrees", f"{wrong}: see `pytest-carbon doctor`"))
     return doubts
 
 
-def disagreement(during: Sequence[Edge]) -> float | None:
-    """The counter over integrated instant power, minus 1, over the edges inside a window.
-
-    ``None`` where fewer than 10 edges carry a power: a power sampled that rarely proves nothing.
-    """
-    during = [e for e in during if e.power_w is not None]
-    if len(during) < 10:
+def _disagreement_text(edges: Sequence[Edge], window: Window) -> str | None:
+    """How the counter and the device's own power contradict each other around a window; None: they do not."""
+    period = period_s(edges)
+    if period is not None and window.duration_s > max(FROZEN_PERIODS * period, STRETCH_S) and not window.during(edges):
+        return (
+            f"the energy counter did not move for the {window.duration_s:.3g} s of the work, and else it moves every"
+            f" {period:.2g} s"
+        )
+    before, after = stretch_before(window.before(edges)), stretch_after(window.after(edges), window.end_s)
+    differs = disagreement(before, window.during(edges), after)
+    if differs is None or abs(differs) <= SHARE_DISAGREE:
         return None
-    counted_j = during[-1].energy_j - during[0].energy_j
-    summed_j = math.fsum(
-        ((a.power_w or 0.0) + (b.power_w or 0.0)) / 2 * (b.time_s - a.time_s) for a, b in itertools.pairwise(during)
-    )
-    return counted_j / summed_j - 1 if summed_j > 0 else None
+    more = "more" if differs > 0 else "less"
+    return f"the energy counter says {abs(differs):.0%} {more} than the device's own power readings"
 
 
-def unsteady(durations_s: Sequence[float], during: Sequence[Edge], *, precision: float) -> Doubt | None:
-    """Whether the halves of a loop differ by more than the precision: in time per call, or in power.
+def disagreement(before: Sequence[Edge], during: Sequence[Edge], after: Sequence[Edge]) -> float | None:
+    """The counter over the device's own power, minus 1; 0 where not everything that can be compared says so.
+
+    A power sensor may look at a part of the time. Where the power is constant, on the quiet lines, that makes no
+    difference, so they are what is compared. Under a load, the readings may all fall into one phase of a call: a load
+    alone contradicts nothing, but it may speak for the counter.
 
     Args:
-        durations_s: seconds per call, one figure a round.
+        before, after: the stretches that the quiet lines are fitted to.
+        during: the edges inside the window.
+
+    Returns:
+        None where the edges carry too few readings.
+    """
+    quiet: list[float] = []
+    for edges in (before, after):
+        powers = [e.power_w for e in edges if e.power_w is not None]
+        if len(powers) >= EDGES_LEAST and (power_w := statistics.median(powers)) > 0:
+            quiet.append(fit_line(edges).power_w / power_w - 1)
+    if not quiet:
+        return None
+    least = min(quiet, key=abs)
+    if min(quiet) * max(quiet) <= 0:
+        return 0.0
+    powers = [e.power_w for e in during if e.power_w is not None]
+    if len(powers) >= 10 and max(powers) <= (1 + SHARE_DISAGREE) * min(powers):
+        counted_w = (during[-1].energy_j - during[0].energy_j) / (during[-1].time_s - during[0].time_s)
+        loaded = counted_w / statistics.fmean(powers) - 1
+        if abs(loaded) <= SHARE_DISAGREE:
+            return 0.0
+    return least
+
+
+def unsteady(values: Sequence[float], during: Sequence[Edge], *, precision: float, what: str = "time") -> Doubt | None:
+    """Whether a loop was not steady: a figure that grows through all of it, or halves that differ.
+
+    Args:
+        values: seconds per call, or joules where ``what`` says ``energy``, one figure a round.
         during: one domain's edges inside the window.
     """
-    half = len(durations_s) // 2
-    if half >= 3:
-        change = _halves(durations_s[:half], durations_s[-half:])
-        if change is not None and abs(change) > precision:
-            return Doubt(
-                "unsteady",
-                f"a call took {abs(change):.1%} {'longer' if change > 0 else 'less time'} in the loop's second half"
-                " than in its first: a longer warm-up, or cooler or unloaded hardware, would steady it",
-            )
     powers = [
         (b.energy_j - a.energy_j) / (b.time_s - a.time_s) for a, b in itertools.pairwise(during) if b.time_s > a.time_s
     ]
+    for series, took in ((values, f"the {what} of a call"), (powers, "the power")):
+        growth = steady_growth(series)
+        if growth is not None and growth > 2 * precision:
+            return Doubt(
+                "trend",
+                f"{took} grew steadily through the loop, by {growth:.1%} from its start to its end, and did not level"
+                " off: something may leak or a cache may grow; a longer warm-up will not help",
+            )
+    half = len(values) // 2
+    if half >= 3:
+        change = _halves(values[:half], values[-half:])
+        if change is not None and abs(change) > precision:
+            return Doubt(
+                "unsteady",
+                f"the {what} of a call was {abs(change):.1%} {'more' if change > 0 else 'less'} in the loop's second"
+                " half than in its first: a longer warm-up, or cooler or unloaded hardware, would steady it",
+            )
     half = len(powers) // 2
     if half >= 5:
         change = _halves(powers[:half], powers[-half:])
@@ -438,6 +612,34 @@ def unsteady(durations_s: Sequence[float], during: Sequence[Edge], *, precision:
                 " than in its first: a longer warm-up would let it settle",
             )
     return None
+
+
+def steady_growth(values: Sequence[float]) -> float | None:
+    """By how much a series grows from its start to its end, if it does so all the way; None where it does not.
+
+    Mann-Kendall's test (one-sided, 1%) says that it grows; the second half must grow at least half as fast as the
+    whole, which neither what warms up does nor what steps once.
+    """
+    if len(values) < GROWS_LEAST or min(values) <= 0:
+        return None
+    several = -(-len(values) // GROWS_MOST)
+    if several > 1:  # the means of neighbours say as much, in less time
+        values = [statistics.fmean(values[i : i + several]) for i in range(0, len(values), several)]
+    count = len(values)
+    concordant = sum((b > a) - (b < a) for i, a in enumerate(values) for b in values[i + 1 :])
+    if concordant <= 2.33 * math.sqrt(count * (count - 1) * (2 * count + 5) / 18):
+        return None
+    middle = (count + 1) // 2
+    whole = _slope(values)
+    if _slope(values[-middle:]) < whole / 2:
+        return None
+    return whole * (count - 1) / (statistics.fmean(values) - whole * (count - 1) / 2)
+
+
+def _slope(values: Sequence[float]) -> float:
+    middle = (len(values) - 1) / 2
+    square = math.fsum((i - middle) ** 2 for i in range(len(values)))
+    return math.fsum((i - middle) * value for i, value in enumerate(values)) / square
 
 
 def _halves(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -467,48 +669,159 @@ def relative_error(values: Sequence[float]) -> float:
 
 
 def settle_time_s(edges: Sequence[Edge], end_s: float, busy_power_w: float) -> float | None:
-    """H, the settling time after work that ended at ``end_s``: six time constants of the power's tail.
+    """How long the fast fall of the power takes after work that ended at ``end_s``: six time constants.
 
-    The later half of the edges gives the settled line. A tail of time constant T makes the counter
-    fall short of it by (busy − settled power) × T × exp(−elapsed / T); T is the longest that the early edges
-    allow (two standard errors).
+    The first straight stretch after the end is what the power falls to: an idle device's, or a plateau. A fall of
+    time constant T makes the counter lag behind it by (busy power − its power) × T × exp(−elapsed / T); T is the
+    longest that the early edges allow (two standard errors).
 
     Args:
-        edges: of some seconds after ``end_s``.
+        edges: of about a second after ``end_s``, or more.
         busy_power_w: mean power towards the end of the work.
 
     Returns:
-        Seconds, at least one period of the counter; None where the work hardly raised the power, or the edges are
-        too few, so that nothing can be said.
+        Seconds; None where the work hardly raised the power, or the edges are too few,
+        so that nothing can be said.
     """
     after = [e for e in edges if e.before_s >= end_s]
     if len(after) < 2 * EDGES_LEAST:
         return None
-    period = period_s(after) or 0.1
-    late = after[len(after) // 2 :]
-    line = fit_line(late)
+    chosen = stretch_after(after, end_s)
+    if len(chosen) > 2 * EDGES_LEAST:  # its first edges may hold some of the fall
+        chosen = chosen[len(chosen) // 3 :]
+    line = fit_line(chosen)
     excess_w = busy_power_w - line.power_w
     variance = max(line.residual_square_j2 / max(line.freedom, 1), line.timing_variance_j2)
     if excess_w <= SHARE_EXCESS * abs(line.power_w):
         return None
-    early = after[: len(after) // 2]
     missing = [
         (e.time_s - end_s, line.at(e.time_s) - e.energy_j, math.sqrt(variance * (1 + line.leverage(e.time_s))))
-        for e in early
-    ]
+        for e in after
+        if e.time_s < chosen[0].time_s
+    ] or [(chosen[0].time_s - end_s, 0.0, math.sqrt(variance * (1 + line.leverage(chosen[0].time_s))))]
 
     def misfit(time_constant_s: float) -> float:
         return math.fsum(
             ((m - excess_w * time_constant_s * math.exp(-t / time_constant_s)) / s) ** 2 for t, m, s in missing
         )
 
-    longest_s = late[0].time_s - end_s
-    grid = [1e-3 * 1.05**k for k in range(200) if 1e-3 * 1.05**k <= longest_s]
+    grid = [1e-3 * 1.05**k for k in range(200) if 1e-3 * 1.05**k <= FALL_LONGEST_S]
     misfits = [misfit(t) for t in grid]
     best = min(misfits)
     scale = max(best / max(len(missing) - 1, 1), 1.0)
     allowed = [t for t, m in zip(grid, misfits, strict=True) if m <= best + 4 * scale]
-    return max(SETTLE_TIME_CONSTANTS * max(allowed), period)
+    return SETTLE_TIME_CONSTANTS * max(allowed)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A power that a device holds for a while after work."""
+
+    power_w: float
+    since_s: float
+    """After the end of the work."""
+    until_s: float
+    line: Line
+
+
+def levels_after(edges: Sequence[Edge], end_s: float, settle_s: float) -> list[Level]:
+    """The powers that a device steps through after work, the settled one last; empty where the edges are too few.
+
+    Neighbours meet where their lines cross; the first begins at the end of the work.
+    """
+    left = [e for e in edges if e.before_s >= end_s + settle_s]
+    lines: list[Line] = []
+    while len(left) >= EDGES_LEAST:
+        chosen = stretch_after(left, end_s) if not lines else nearest_stretch(left)
+        if lines and not is_stretch(chosen):
+            left = left[1:]
+            continue
+        line = fit_line(chosen)
+        last = lines[-1].power_w if lines else math.inf
+        if abs(line.power_w - last) > max(STEP_W, STEP_SHARE * abs(line.power_w)):
+            lines.append(line)
+        left = [e for e in left if e.time_s > chosen[-1].time_s]
+    if not lines:
+        return []
+    meets = [
+        (b.at(a.time_s) - a.energy_j) / (a.power_w - b.power_w) + a.time_s - end_s for a, b in itertools.pairwise(lines)
+    ]
+    ends = [*meets, edges[-1].time_s - end_s]
+    return [
+        Level(line.power_w, since, until, line) for line, since, until in zip(lines, [0.0, *meets], ends, strict=True)
+    ]
+
+
+def after_work(levels: Sequence[Level], end_s: float) -> tuple[float, float] | None:
+    """What a device takes above its settled power after a burst of work, and how long: (joules, seconds).
+
+    The fast fall is not in it: that is a window's own. None where there are no levels.
+    """
+    if not levels:
+        return None
+    first, settled = levels[0].line, levels[-1].line
+    return max(settled.at(end_s) - first.at(end_s), 0.0), levels[-1].since_s
+
+
+def part_time_in_calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> bool | None:
+    """Whether a counter looks at a part of each of its periods only, from calls that start at many phases of it.
+
+    What the counter grows by between two edges is fitted with the time that calls ran between them, in four parts of
+    a call, since a call's power need not be constant; once with all of that time, shifted by a latency, and once with
+    what falls into a part of each period. A counter that looks part-time is far off the first, and near the second.
+
+    Args:
+        edges: of one domain, from before the first call until after the last.
+        busy: (start, end) of each call, or of bursts of short ones, of about equal work.
+
+    Returns:
+        None where that cannot be told: too few edges or calls, or calls that hardly raise the power.
+    """
+    import numpy as np
+
+    if len(busy) < PART_TIME_CALLS or len(edges) < 3 * EDGES_LEAST:
+        return None
+    times = np.array([e.time_s for e in edges])
+    joules = np.diff([e.energy_j for e in edges])
+    spans = np.diff(times)
+    period = float(np.median(spans))
+    starts = np.array([s for s, _ in busy])[:, None] + np.arange(4) * np.array([(e - s) / 4 for s, e in busy])[:, None]
+    quarter = np.array([(e - s) / 4 for s, e in busy])[:, None]
+    origin = times[0]
+
+    def inside(at: Floats, share: float, phase_s: float) -> Floats:
+        """Seconds of [origin, at) that are looked at."""
+        cycles, rest = np.divmod(at - origin - phase_s, period)
+        looked: Floats = (cycles * share * period + np.minimum(rest, share * period)) / share
+        return looked
+
+    def left_over(share: float, shift_s: float) -> float:
+        """Root mean square of what a fit leaves, in joules."""
+        columns = [spans]
+        for part in range(4):
+            begin, end = starts[:, part], starts[:, part] + quarter[:, 0]
+            late = times - (shift_s if share >= 1 else 0.0)
+            clipped = np.clip(late[:, None], begin, end)
+            if share >= 1:
+                grown = (clipped - begin).sum(axis=1)
+            else:
+                grown = (inside(clipped, share, shift_s) - inside(begin, share, shift_s)).sum(axis=1)
+            columns.append(np.diff(grown))
+        design = np.stack(columns, axis=1)
+        solved = np.linalg.lstsq(design, joules, rcond=None)[0]
+        rest = joules - design @ solved
+        return float(np.sqrt((rest**2).sum() / max(len(rest) - np.linalg.matrix_rank(design), 1)))
+
+    whole = min(left_over(1.0, shift * period / 20) for shift in range(11))
+    parts = min(left_over(share, shift * period / 25) for share in PART_TIME_SHARES for shift in range(25))
+    call_s = float(np.mean([e - s for s, e in busy]))
+    busy_s = float(np.sum([e - s for s, e in busy]))
+    quiet_w = float(np.min(joules / spans))
+    call_j = (float(joules.sum()) - quiet_w * float(spans.sum())) * call_s / busy_s
+    scale_j = call_j * min(1.0, period / call_s)
+    if scale_j <= 0:
+        return None
+    return bool(whole > PART_TIME_RESIDUAL * scale_j and parts < PART_TIME_BETTER * whole)
 
 
 def samples_part_time(energies_j: Sequence[float], errors_j: Sequence[float]) -> bool:

@@ -220,6 +220,7 @@ class Carbon:
             min_time_s=minimum_s,
             max_time_s=maximum_s,
             precision=base.precision,
+            tolerance=base.tolerance,
             queries=queries,
         )
 
@@ -262,7 +263,7 @@ class Carbon:
                 f"window {name!r} has calls={calls!r}; a window holds a whole number of calls, 1 or more"
             )
         if self._measurer is not None and opened is not None:
-            found = self._measurer.window_end(name, opened, int(calls), self._protocol.precision)
+            found = self._measurer.window_end(name, opened, int(calls), self._protocol)
             self._measurements[name] = self._called.told(found)
 
 

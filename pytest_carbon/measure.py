@@ -32,24 +32,38 @@ from pytest_carbon.watcher import EdgeSource
 __tracebackhide__ = True
 """What a measured call raises is shown where it was raised, without the frames of this module in between."""
 
-QUIET_SPAN_LOOP_S = 0.4
-"""Quiet lines around a loop span at least this, or eight edges."""
-QUIET_SPAN_WINDOW_S = 0.8
-"""The same around a single window, whose energy hangs on them entirely."""
 QUIET_SHARP_S = 1e-4
-"""A line beside a single window is known well enough when its error is what the idle device takes in this time."""
+"""A line beside a single window is known well enough when its error is what the quiet device takes in this time."""
 QUIET_LONGEST_S = 2.4
-"""The quiet beside a single window, and after any work, is watched this long at most, where the error asks for it."""
-SETTLE_UNKNOWN_S = 1.0
-"""The settling time until a calibration has found it: six time constants of 167 ms."""
-CALIBRATION_S = 2.5
+"""A straight stretch is waited for this long at most, on either side, and for a sharper line,"""
+QUIET_BOTH_S = 3.2
+"""and around a single window so long on both sides together, where the first side left something of it."""
+SETTLE_UNKNOWN_S = 0.15
+"""How long the fast fall is taken to last until a calibration has found it."""
+CALIBRATION_S = 2.7
+"""After the warm-up the power is watched for this long: the plateaus of real devices end within 2.2 s."""
+CALIBRATION_LEVEL_S = 1.2
+"""and for as long as it takes until a level has lasted so long."""
+CALIBRATION_CALLS = 24
+CALIBRATION_CALLS_S = 3.0
+"""Calls, or bursts of short ones, with which a counter that looks part-time is found out; so many, or for so long."""
 ROUNDS_LEAST = 3
 """Fewer cannot say how well they know the mean; more may be too few only where they scatter."""
+PART_TIME_BLIND = 0.75
+"""The part of each period that a part-time counter does not see: on the A100 and the H100, its power reading."""
+EDGE_POLL_S = 1e-3
+"""Pause between two questions for a change of the counter that is due."""
 NO_EDGE_S = 10.0
 """A counter that did not change for so long while one waits for it has failed."""
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
-DELAYED_CALLS = 50
-"""Calls at least where the counter samples part-time: the beat then averages out to half a percent (simulated)."""
+PHASED_CALLS = 50
+"""Starts of calls, at least, where the counter looks part-time;"""
+PHASED_WANTED = 55
+"""so many are made where there is time: phases of the golden ratio lie most evenly at a Fibonacci number of them."""
+PHASED_BURST_S = 0.005
+"""Shorter calls start in bursts that last so long."""
+PHASED_ERROR = 0.35
+"""The 95% error of calls at golden-ratio phases is this over their number (simulated, calls of 5 to 250 ms)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +77,8 @@ class Protocol:
     min_time_s: float = 1.0
     max_time_s: float = 10.0
     precision: float = 0.01
+    tolerance: float = 0.05
+    """The relative change that the gate is to see: a single window that is known worse is too short."""
     queries: int | None = None
     """Calls in all, no more and no fewer, in ``rounds`` rounds: neither the times nor the precision have a say then."""
     overhead: bool = False
@@ -88,7 +104,9 @@ class _Loop:
     rounds: list[Round]
     read_j: dict[str, list[float]]
     idle_s: float = 0.0
-    """Time inside the windows in which nothing ran: between rounds, and between calls that were spaced."""
+    """Time inside the windows in which nothing ran: between rounds, and between calls at chosen phases."""
+    starts: int = 0
+    """Of calls, or bursts of short ones, at golden-ratio phases of the counter's period; 0: they ran back to back."""
     result: Any = None
 
     @property
@@ -108,6 +126,8 @@ class OpenWindow:
     start_j: Mapping[str, float] = field(default_factory=dict)
     """Of the domains that are read where the work runs."""
     failure: str | None = None
+    waited_s: float = 0.0
+    """For quiet."""
 
 
 class Measurer:
@@ -157,7 +177,10 @@ class Measurer:
         self._calibrations: dict[str, Calibration] = {}
         self._calibration: Calibration | None = None
         """The one of the environment that is being measured."""
-        self._idle_w: dict[str, float] = {}
+        self._busy_until_s = -math.inf
+        """When work last ended that this measurer knows of."""
+        self._phases = 0
+        """How many calls have started at phases of the counter's period so far."""
         self._begun_j: dict[str, float] = {}
         self._latest_j: dict[str, float] = {}
         self._measured_j: dict[str, float] = {}
@@ -199,9 +222,10 @@ class Measurer:
         idle_since_s = self._clock()
         scope = self._scope()
         try:
-            self._calibrate(scope, warm_from_s, idle_since_s)
-            self._forget()
             result = _NOT_CALLED  # the last result may hold memory that the next call wants
+            self._calibrate(scope, lambda: _call(fn, setup, args, kwargs), call_s, warm_from_s, idle_since_s)
+            idle_since_s = max(idle_since_s, self._busy_until_s)
+            self._forget()
             begin()
             loop = self._loop(fn, args, kwargs, setup, protocol, scope, call_s, idle_since_s)
             result = loop.result
@@ -222,19 +246,20 @@ class Measurer:
         try:
             self._take_over_calibration(scope)
             self._forget()
-            since_s = self._quiet_since(idle_since_s, scope)
-            self._wait_quiet(scope, since_s, QUIET_SPAN_WINDOW_S)
-            self._wait_sharp(scope, since_s)
+            # What ran before, unmeasured, shows in the edges; what was measured is known.
+            since_s = self._busy_until_s + self._settle_s
+            self._wait_before(scope, since_s, sharp=True)
             self._synchronise()
             start_j = self._read(self._direct_of(scope))
         except (MeterError, MeasurementError) as error:
             return OpenWindow(failure=str(error))
-        return OpenWindow(since_s, self._clock(), start_j)
+        start_s = self._clock()
+        return OpenWindow(since_s, start_s, start_j, waited_s=start_s - idle_since_s)
 
-    def window_end(self, name: str, opened: OpenWindow, calls: int, precision: float) -> Measurement:
+    def window_end(self, name: str, opened: OpenWindow, calls: int, protocol: Protocol) -> Measurement:
         """Close a window that held so many calls, and measure it."""
         self._synchronise()
-        end_s = self._clock()
+        end_s = self._busy_until_s = self._clock()
         try:
             end_j = self._read(opened.start_j)  # at once: finding the scope is work, too
             failure = opened.failure
@@ -253,10 +278,11 @@ class Measurer:
             # Calls in a window are not repetitions: they may differ, as the tokens of a text do.
             window = Window(opened.quiet_since_s, opened.start_s, end_s, self._settle_s)
             loop = _Loop([window], [Round(1, window.duration_s)], read_j)
-            measurement = self._finish(name, scope, loop, Protocol(rounds=1, precision=precision))
+            protocol = replace(protocol, rounds=1)
+            measurement = self._finish(name, scope, loop, protocol, waited_s=opened.waited_s)
         except (MeterError, MeasurementError) as error:
             return Measurement(name=name, environment=scope.environment, failure=str(error))
-        return _per_call(measurement, calls)
+        return measurement if measurement.failure is not None else _per_call(measurement, calls)
 
     def nothing(self, name: str, doubt: Doubt) -> Measurement:
         """A measurement that came to nothing, through no fault of the work or the meters."""
@@ -313,33 +339,92 @@ class Measurer:
                 self._calibrations[scope.environment] = stored
         self._calibration = self._calibrations.get(scope.environment)
 
-    def _calibrate(self, scope: Scope, busy_from_s: float, busy_to_s: float) -> None:
-        """Find the settling time from the tail that the warm-up left, once an environment."""
+    def _calibrate(
+        self, scope: Scope, call: Callable[[], Any], call_s: float, busy_from_s: float, busy_to_s: float
+    ) -> None:
+        """Find out how the power falls after the warm-up, and whether a counter looks part-time: once an environment.
+
+        Args:
+            busy_from_s, busy_to_s: of the warm-up.
+        """
         watched = self._watched(scope)
         self._take_over_calibration(scope)
+        self._busy_until_s = busy_to_s
         if self._calibration is not None or not watched or busy_to_s - busy_from_s < 0.3:
             return
         self._fetch()
-        drawn_w = {name: self._power_w(name, max(busy_from_s, busy_to_s - 0.5), busy_to_s) for name in watched}
-        least = 1 + energy.SHARE_EXCESS
-        busy_w = {n: w for n, w in drawn_w.items() if w is not None and w > least * self._idle_w.get(n, 0.0)}
-        if not busy_w:
-            return  # the work hardly raises the power: no tail to learn from
-        self._progress("finding the settling time (once an environment)")
-        enough_s = CALIBRATION_S
-        while self._clock() < busy_to_s + enough_s:
+        busy_w = {name: self._power_w(name, max(busy_from_s, busy_to_s - 0.5), busy_to_s) for name in watched}
+        self._progress("finding out how the power settles (once an environment)")
+        self._watch_until(busy_to_s + CALIBRATION_S)
+        found: dict[str, float] = {}
+        for name, power_w in busy_w.items():
+            settle_s = energy.settle_time_s(self._edges[name], busy_to_s, power_w) if power_w is not None else None
+            if settle_s is not None:  # else the work hardly raises the power: there is no fall to learn from
+                found[name] = settle_s
+        if not found:
+            return
+        after = []
+        for name in found.keys() & scope.gated:
+            while levels := energy.levels_after(self._edges[name], busy_to_s, found[name]):
+                # It steps on for as long as the last level is young.
+                until_s = busy_to_s + min(levels[-1].since_s + CALIBRATION_LEVEL_S, 2 * CALIBRATION_S)
+                if self._clock() >= until_s:
+                    break
+                self._watch_until(until_s)
+            if (above := energy.after_work(levels, busy_to_s)) is not None:
+                after.append(above)
+        self._calibration = Calibration(max(found.values()))  # so that it is known while the next is found out
+        part_time = self._looks_part_time(list(found), call, call_s)
+        self._calibration = self._calibrations[scope.environment] = Calibration(
+            settle_s=max(found.values()),
+            part_time_sampling=part_time,
+            after_work_j=math.fsum(joules for joules, _ in after) if after else None,
+            after_work_s=max(seconds for _, seconds in after) if after else None,
+        )
+
+    def _watch_until(self, time_s: float) -> None:
+        while self._clock() < time_s:
             self._sleep(0.05)
             self._fetch()
-            period = max((energy.period_s(self._edges[n]) or 0.0) for n in watched)
-            enough_s = max(min(CALIBRATION_S, 50 * period), 20 * period, 1.2)
-        found: list[float] = []
-        for name, power_w in busy_w.items():
-            settle_s = energy.settle_time_s(self._edges[name], busy_to_s, power_w)
-            if settle_s is not None:
-                found.append(settle_s)
-            self._idle_w[name] = self._power_w(name, busy_to_s + enough_s / 2, self._clock()) or 0.0
-        if found:
-            self._calibration = self._calibrations[scope.environment] = Calibration(settle_s=max(found))
+
+    def _looks_part_time(self, names: Sequence[str], call: Callable[[], Any], call_s: float) -> bool | None:
+        """Whether one of the counters looks at a part of each period only; None where these calls cannot tell."""
+        period = max(energy.period_s(self._edges[n]) or 0.0 for n in names)
+        if energy.PART_TIME_CALLS * call_s > CALIBRATION_CALLS_S or not period:
+            return None
+        self._progress("finding out whether the counter looks all of the time (once an environment)")
+        repeats = max(1, round(period / 4 / max(call_s, 1e-6)))
+        busy: list[tuple[float, float]] = []
+        begun_s = self._clock()
+        enough_s = begun_s + self._settle_s + CALIBRATION_CALLS * period
+        latest_s = max(begun_s + CALIBRATION_CALLS_S, enough_s)
+        while (len(busy) < CALIBRATION_CALLS or self._clock() < enough_s) and self._clock() < latest_s:
+            self._wait_phase(names)
+            start_s = self._clock()
+            for _ in range(repeats):
+                call()
+            self._synchronise()
+            busy.append((start_s, self._clock()))
+        self._busy_until_s = busy[-1][1]
+        self._sleep(2 * period)
+        self._fetch()
+        answers = []
+        for name in names:
+            # Before the end of the first call the device may have held another level than between the calls.
+            near = [e for e in self._edges[name] if e.before_s >= busy[0][1] + self._settle_s]
+            answers.append(energy.part_time_in_calls(near, busy[1:]))
+        return True if True in answers else None if None in answers else False
+
+    def _wait_phase(self, names: Sequence[str]) -> None:
+        """Until the next of the golden-ratio phases of the slowest counter's period, told from its last change."""
+        self._fetch()
+        edges, period_s = max(
+            ((self._edges[n], energy.mean_period_s(self._edges[n]) or 0.0) for n in names), key=lambda pair: pair[1]
+        )
+        self._phases += 1
+        now_s = self._clock()
+        start_s = edges[-1].time_s + self._phases * GOLDEN_RATIO % 1 * period_s
+        self._sleep((start_s - now_s) % period_s)
 
     def _power_w(self, name: str, start_s: float, end_s: float) -> float | None:
         """A domain's mean power over the edges of a stretch; None where there are fewer than two."""
@@ -360,10 +445,10 @@ class Measurer:
         idle_since_s: float,
     ) -> _Loop:
         """Rounds of back-to-back calls: one window for all of them, or, with ``setup``, a window each."""
-        part_time = self._calibration is not None and self._calibration.part_time_sampling
+        phased = bool(self._calibration and self._calibration.part_time_sampling and setup is None)
         calls = protocol.calls or max(1, math.ceil(protocol.min_time_s / protocol.rounds / max(call_s, 1e-9)))
-        if part_time and setup is None:
-            calls = max(calls, math.ceil(DELAYED_CALLS / protocol.rounds))
+        if phased:  # pauses between the calls take most of the time
+            calls = protocol.calls or math.ceil(PHASED_WANTED / protocol.rounds) * _burst(call_s)
         queries = protocol.queries
         longest_s = protocol.max_time_s if queries is None else math.inf
         direct = self._direct_of(scope)
@@ -371,16 +456,16 @@ class Measurer:
         by_round = direct if setup is not None else [name for name in direct if name in scope.gated]
         loop = _Loop([], [], {name: [] for name in direct})
         spent_s = 0.0
-        since_s = self._quiet_since(idle_since_s, scope)
+        since_s = idle_since_s + self._settle_s
         while True:
             if setup is not None or not loop.rounds:
                 call_args, call_kwargs = args, kwargs
                 if setup is not None:
                     call_args, call_kwargs = prepared(setup, args, kwargs)
                     self._synchronise()
-                    since_s = self._quiet_since(self._clock(), scope)
+                    since_s = self._clock() + self._settle_s
                 self._progress("waiting for quiet")
-                self._wait_quiet(scope, since_s, QUIET_SPAN_LOOP_S)
+                self._wait_before(scope, since_s, sharp=False)
                 self._synchronise()
                 before_j = self._read(direct)
                 start_s = round_start_s = self._clock()
@@ -388,14 +473,17 @@ class Measurer:
             if queries is not None:  # what is left, shared among the rounds that are left
                 calls = math.ceil((queries - loop.calls) / max(1, protocol.rounds - len(loop.rounds)))
             loop.result = None
-            if part_time:
-                done, busy_s, result = self._spaced_calls(fn, call_args, call_kwargs, calls, deadline_s, scope)
+            if phased:
+                done, busy_s, result = self._phased_calls(
+                    fn, call_args, call_kwargs, calls, deadline_s, call_s, scope, loop
+                )
             else:
                 done, result = _calls(fn, call_args, call_kwargs, calls, deadline_s, self._clock)
             self._synchronise()
             end_s = self._clock()
+            self._busy_until_s = end_s
             loop.result, result = result, None
-            if part_time:
+            if phased:
                 loop.idle_s += end_s - round_start_s - busy_s
             else:
                 busy_s = end_s - round_start_s
@@ -405,14 +493,14 @@ class Measurer:
                 before_j[name] = joules
             if setup is not None:
                 spent_s += end_s - start_s
-                self._wait_after(scope, end_s, energy.EDGES_WANTED)
+                self._wait_after(scope, end_s)
                 loop.windows.append(Window(since_s, start_s, end_s, self._settle_s, self._clock()))
             else:
                 spent_s = end_s - start_s
             enough = (
                 len(loop.rounds) >= protocol.rounds
-                and math.fsum(r.duration_s for r in loop.rounds) >= protocol.min_time_s
-                and energy.relative_error([r.duration_s / r.calls for r in loop.rounds]) <= protocol.precision
+                and (phased or math.fsum(r.duration_s for r in loop.rounds)) >= protocol.min_time_s
+                and self._is_precise(scope, loop, protocol.precision)
             )
             if (enough if queries is None else loop.calls >= queries) or spent_s >= longest_s:
                 break
@@ -429,65 +517,94 @@ class Measurer:
             loop.windows.append(Window(since_s, start_s, end_s, self._settle_s))
         return loop
 
-    def _spaced_calls(
+    def _phased_calls(
         self,
         fn: Callable[..., Any],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         calls: int,
         deadline_s: float,
+        call_s: float,
         scope: Scope,
+        loop: _Loop,
     ) -> tuple[int, float, Any]:
-        """Calls with golden-ratio delays between them: a counter that looks part of the time sees every phase."""
-        period = max((energy.period_s(self._edges[n]) or 0.0) for n in self._watched(scope))
-        busy_s = 0.0
-        for done in range(1, calls + 1):
+        """Calls that start at golden-ratio phases: a counter that looks part of the time sees every part of a call."""
+        watched = self._watched(scope)
+        burst, busy_s, done = _burst(call_s), 0.0, 0
+        result: Any = None
+        while done < calls:
             result = None  # the last call's result is dropped before the next call
+            self._wait_phase(watched)
+            loop.starts += 1
             start_s = self._clock()
-            result = fn(*args, **kwargs)
+            for _ in range(min(burst, calls - done)):
+                result = None
+                result = fn(*args, **kwargs)
+                done += 1
             self._synchronise()
             end_s = self._clock()
             busy_s += end_s - start_s
             if end_s > deadline_s:
                 break
-            self._sleep(done * GOLDEN_RATIO % 1 * period)
         return done, busy_s, result
 
-    def _finish(self, name: str, scope: Scope, loop: _Loop, protocol: Protocol) -> Measurement:
-        """Wait for quiet, and put the figures together."""
+    def _is_precise(self, scope: Scope, loop: _Loop, precision: float) -> bool:
+        """Whether the time and the energy of a call are known well enough to stop."""
+        if energy.relative_error([r.duration_s / r.calls for r in loop.rounds]) > precision:
+            return False
+        joules = self._round_j(scope, loop)
+        if joules is not None and energy.relative_error(joules) > precision:
+            return False
+        if len(loop.windows) == len(loop.rounds):  # each round is a window of its own, which has its error
+            figures = [
+                self._energy(d, loop) for d in scope.domains if d.name in scope.gated and d.name in self._stepped
+            ]
+            return math.hypot(*(f.error_j for f in figures)) <= precision * math.fsum(f.energy_j for f in figures)
+        return True
+
+    def _round_j(self, scope: Scope, loop: _Loop) -> list[float] | None:
+        """Joules a call, a figure a round, of the gated domains that are read round by round; None without any."""
+        read = [loop.read_j[name] for name in scope.gated if len(loop.read_j.get(name, ())) == len(loop.rounds)]
+        if not read or len(loop.rounds) < 2:
+            return None
+        return [math.fsum(js) / r.calls for js, r in zip(zip(*read, strict=True), loop.rounds, strict=True)]
+
+    def _finish(self, name: str, scope: Scope, loop: _Loop, protocol: Protocol, waited_s: float = 0.0) -> Measurement:
+        """Wait for the line after, and put the figures together."""
         conditions = tuple(self._conditions(scope.gated))
         self._progress("waiting for quiet")
         if not math.isinf(loop.windows[-1].quiet_until_s):  # nothing has run since the last window
             loop.windows[-1] = replace(loop.windows[-1], quiet_until_s=math.inf)
-        end_s = loop.windows[-1].end_s
-        span_s = QUIET_SPAN_LOOP_S if loop.calls > 1 else QUIET_SPAN_WINDOW_S
-        wanted = max(self._quiet_edges(n, span_s) for n in self._watched(scope)) if self._watched(scope) else 0
+        window = loop.windows[-1]
+        single = loop.calls == 1
+        self._wait_after(scope, window.end_s)
+        longest_s = max(2 * energy.STRETCH_S, min(QUIET_LONGEST_S, QUIET_BOTH_S - waited_s))
         while True:
-            self._wait_after(scope, end_s, wanted)
             figures = {d.name: self._energy(d, loop) for d in scope.domains}
             total_j = math.fsum(figures[n].energy_j for n in scope.gated)
-            watched = [figures[n].error_j for n in scope.gated if n in self._stepped]
-            error_j = math.hypot(*watched)
-            wanted += energy.EDGES_WANTED
-            # A single window hangs on its lines entirely: the one after must be as sharp as the one before.
-            sharp = loop.calls > 1 or all(
-                _is_sharp(loop.windows[-1].after(self._edges[n]), end_s, nearest_last=False)
-                for n in self._watched(scope)
-            )
-            if (error_j <= protocol.precision * total_j and sharp) or wanted > energy.EDGES_MOST:
+            error_j = math.hypot(*(figures[n].error_j for n in scope.gated if n in self._stepped))
+            lines = [window.after(self._edges[n]) for n in self._watched(scope)]
+            chosen = [energy.stretch_after(edges, window.end_s) for edges in lines]
+            sharp = all(_is_sharp(stretch, window.end_s) for stretch in chosen)
+            if error_j <= protocol.precision * total_j and (sharp or not single):
                 break
-            if self._clock() > end_s + self._settle_s + QUIET_LONGEST_S:
+            ended = all(energy.is_stretch(s) and s[-1] is not e[-1] for s, e in zip(chosen, lines, strict=True))
+            full = all(len(stretch) >= energy.EDGES_MOST for stretch in chosen)
+            if ended or full or self._clock() > window.end_s + window.settle_s + longest_s:
                 break
+            self._wait_edge(scope)
+        doubts = (*conditions, *self._doubts(scope, loop, protocol))
         if total_j <= 0:
-            raise MeasurementError(
+            failure = (
                 f"the work took {total_j:.3g} ± {error_j:.3g} J, less than the meter can tell from nothing: make it"
                 " longer (more calls in the window, or carbon(fn), which repeats the call)"
             )
+            if wrong := next((d.text for d in doubts if d.code == "counter-disagrees"), None):
+                failure = f"the work took {total_j:.3g} J, for {wrong}"
+            return Measurement(name=name, environment=scope.environment, failure=failure, doubts=doubts)
         for n, figure in () if protocol.overhead else figures.items():
             self._measured_j[n] = self._measured_j.get(n, 0.0) + figure.energy_j
-        return self._measurement(
-            name, scope, loop, protocol, figures, (*conditions, *self._doubts(scope, loop, protocol))
-        )
+        return self._measurement(name, scope, loop, protocol, figures, doubts)
 
     def _measurement(
         self,
@@ -501,9 +618,10 @@ class Measurer:
         calls = loop.calls
         busy_s = math.fsum(r.duration_s for r in loop.rounds)
         total_j = math.fsum(figures[n].energy_j for n in scope.gated)
-        error_j = math.hypot(*(figures[n].error_j for n in scope.gated))
+        error_j = self._error_j(scope, loop, figures, total_j)
         median_s = statistics.median(r.duration_s / r.calls for r in loop.rounds)
         score_j = self._median_j(scope, loop) or total_j / busy_s * median_s
+        known = self._calibration
         score = SessionScore(self._session, score_j, median_s)
         return Measurement(
             name=name,
@@ -513,6 +631,9 @@ class Measurer:
             energy_j_per_call=total_j / calls,
             energy_j_per_call_error=error_j / calls if math.isfinite(error_j) else None,
             tail_j=math.fsum(figures[n].tail_j for n in scope.gated),
+            after_work_j=known.after_work_j if known is not None else None,
+            after_work_s=known.after_work_s if known is not None else None,
+            temperature_c=self._temperature_c(scope, loop.windows[0].start_s),
             emissions_g_per_call=self._intensity.emissions_g(total_j / calls),
             gated=scope.gated,
             domains=tuple(
@@ -528,6 +649,28 @@ class Measurer:
             sessions=(score,),
             doubts=tuple({d.code: d for d in reversed(doubts)}.values()),
         )
+
+    def _error_j(self, scope: Scope, loop: _Loop, figures: Mapping[str, WindowEnergy], total_j: float) -> float:
+        """Half-width of the 95% interval of all gated domains' sum; NaN where one of them was read once."""
+        stepped = [figures[n].error_j for n in scope.gated if n in self._stepped]
+        direct = [n for n in scope.gated if n not in self._stepped]
+        if not direct:
+            return math.hypot(*stepped)
+        joules = self._round_j(scope, loop)
+        if joules is None:
+            return math.nan
+        # Read in the same rounds, they scatter together.
+        read_j = math.fsum(figures[n].energy_j for n in direct)
+        return math.hypot(*stepped, energy.relative_error(joules) * read_j if read_j > 0 else 0.0)
+
+    def _temperature_c(self, scope: Scope, start_s: float) -> float | None:
+        """Of the hottest gated device, when the measurement began."""
+        last = [
+            next((e.temperature_c for e in reversed(self._edges[n]) if e.after_s <= start_s), None)
+            for n in scope.gated
+            if n in self._stepped
+        ]
+        return max((t for t in last if t is not None), default=None)
 
     def _median_j(self, scope: Scope, loop: _Loop) -> float | None:
         """Joules a call, the median over rounds; None where a gated domain was not read round by round.
@@ -555,10 +698,20 @@ class Measurer:
             if len(per_round) == len(loop.rounds) > 1:
                 per_call = [j / r.calls for j, r in zip(per_round, loop.rounds, strict=True)]
                 error_j = energy.relative_error(per_call) * total_j if total_j > 0 else 0.0
-            return WindowEnergy(total_j, error_j, duration_s, 0.0, 0.0)
+            return WindowEnergy(total_j, error_j, duration_s, 0.0, 0.0, 0.0)
         edges = self._edges[domain.name]
         figure = energy.merge([energy.window_energy(edges, window) for window in loop.windows])
-        return replace(figure, energy_j=figure.energy_j - figure.idle_power_w * loop.idle_s)
+        # In a pause the device holds what it holds after the work.
+        energy_j = figure.energy_j - figure.after_power_w * loop.idle_s
+        if loop.starts:
+            beat_j = abs(energy_j) * PHASED_ERROR / loop.starts
+        elif self._calibration is not None and self._calibration.part_time_sampling is None and loop.calls > 1:
+            # A counter that looks part-time, if this is one, may miss the part of a period at either end.
+            raised_w = max(figure.mean_power_w - figure.after_power_w, 0.0)
+            beat_j = PART_TIME_BLIND * raised_w * (energy.period_s(edges) or 0.0) * math.sqrt(len(loop.windows))
+        else:
+            beat_j = 0.0
+        return replace(figure, energy_j=energy_j, error_j=math.hypot(figure.error_j, beat_j))
 
     def _doubts(self, scope: Scope, loop: _Loop, protocol: Protocol) -> list[Doubt]:
         doubts: list[Doubt] = []
@@ -568,14 +721,24 @@ class Measurer:
             found: list[Doubt] = []
             for window in loop.windows:
                 figure = energy.window_energy(edges, window)
-                found += energy.window_doubts(figure, edges, window, precision=protocol.precision, calls=loop.calls)
+                found += energy.window_doubts(
+                    figure,
+                    edges,
+                    window,
+                    precision=protocol.precision,
+                    tolerance=protocol.tolerance,
+                    calls=loop.calls,
+                )
             if len(loop.windows) == 1 and loop.calls > 1:
                 unsteady = energy.unsteady(durations, window.during(edges), precision=protocol.precision)
                 found += [unsteady] if unsteady else []
             prefix = f"{name}: " if len(scope.gated) > 1 else ""
             doubts += [Doubt(d.code, prefix + d.text) for d in found]
         if not any(n in self._stepped for n in scope.gated) and loop.calls > 1:
-            unsteady = energy.unsteady(durations, (), precision=protocol.precision)
+            joules = self._round_j(scope, loop)
+            unsteady = energy.unsteady(durations, (), precision=protocol.precision) or (
+                energy.unsteady(joules, (), precision=protocol.precision, what="energy") if joules else None
+            )
             doubts += [unsteady] if unsteady else []
         few = len(loop.rounds) < protocol.rounds
         if few and (len(loop.rounds) < ROUNDS_LEAST or energy.relative_error(durations) > protocol.precision):
@@ -590,12 +753,15 @@ class Measurer:
                     else f"{loop.calls} calls are {known}: ask for more (queries=, --carbon-queries)",
                 )
             )
-        if self._calibration is not None and self._calibration.part_time_sampling and loop.calls < DELAYED_CALLS:
+        if self._calibration is not None and self._calibration.part_time_sampling and loop.starts < PHASED_CALLS:
+            starts = loop.starts or loop.calls
+            so_few = f"{starts} calls are" if starts > 1 else "one call is"
+            more_time = f" (--carbon-max-time={_enough_s(loop, starts)})" if loop.starts else ""
             doubts.append(
                 Doubt(
                     "part-time-sampling",
-                    f"this counter looks only part of the time, and {loop.calls} calls are too few for that to average"
-                    f" out: measure {DELAYED_CALLS} calls at least",
+                    f"this counter looks at a part of the time only, and {so_few} too few for that to average out:"
+                    f" measure {PHASED_CALLS} at least, with carbon(fn){more_time}",
                 )
             )
         return doubts
@@ -616,62 +782,89 @@ class Measurer:
         """Domains that are read where the work runs."""
         return {name: read_j(*self._direct[name]) for name in names}
 
-    def _quiet_since(self, idle_since_s: float, scope: Scope) -> float:
-        return idle_since_s + self._settle_s if self._watched(scope) else idle_since_s
+    def _wait_before(self, scope: Scope, since_s: float, *, sharp: bool) -> None:
+        """Until a straight stretch of each counter reaches now, or that was waited for long enough.
 
-    def _quiet_edges(self, name: str, span_s: float) -> int:
-        """How many edges a quiet line of this span holds: eight at least."""
-        period = energy.period_s(self._edges[name]) or span_s
-        return min(max(math.ceil(span_s / period) + 1, energy.EDGES_WANTED), energy.EDGES_MOST)
+        It ends right after a change of the counter: a step of the power between the last change and the start of the
+        work would show in no edge.
 
-    def _wait_quiet(self, scope: Scope, since_s: float, span_s: float) -> None:
-        for name in self._watched(scope):
-            self._wait_for(name, since_s, span_s=span_s)
-
-    def _wait_sharp(self, scope: Scope, since_s: float) -> None:
-        """Until the lines before a single window are known well, or the quiet has been watched long enough.
-
-        A busy machine brackets edges less sharply, and the window's figure hangs on them.
+        Args:
+            since_s: edges before that are other work's.
+            sharp: whether the lines must be known well, too: a single window hangs on them entirely.
         """
-        while self._clock() < since_s + QUIET_LONGEST_S:
+        watched = self._watched(scope)
+        begun_s = self._clock()
+        while watched:
+            self._wait_edge(scope, since_s)
+            now_s = self._clock()
+            waited_s = now_s - max(begun_s, since_s)
+            quiet = [[e for e in self._edges[name] if e.before_s >= since_s] for name in watched]
+            if any(len(edges) < energy.EDGES_LEAST for edges in quiet):
+                continue
+            stretches = [energy.stretch_before(edges) for edges in quiet]
+            straight = all(energy.is_stretch(stretch) for stretch in stretches)
+            known = not sharp or all(
+                _is_sharp(stretch, now_s)
+                or energy.span_s(stretch) >= QUIET_LONGEST_S
+                or len(stretch) >= energy.EDGES_MOST
+                for stretch in stretches
+            )
+            if (straight and known) or waited_s > QUIET_LONGEST_S or (straight and waited_s > QUIET_BOTH_S / 2):
+                return
+
+    def _wait_after(self, scope: Scope, end_s: float) -> None:
+        """Until there is enough of a straight stretch after the work, or that was waited for long enough."""
+        since_s = end_s + min(self._settle_s, energy.FALL_LONGEST_S)
+        while True:
+            lines = [[e for e in self._edges[n] if e.before_s >= since_s] for n in self._watched(scope)]
             if all(
-                _is_sharp([e for e in self._edges[name] if e.before_s >= since_s], self._clock(), nearest_last=True)
-                for name in self._watched(scope)
+                len(edges) >= energy.EDGES_LEAST
+                and (
+                    energy.is_stretch(energy.stretch_after(edges, end_s))
+                    or self._clock() > since_s + QUIET_LONGEST_S / 2
+                )
+                for edges in lines
             ):
                 return
-            self._sleep(0.1)
-            self._fetch()
+            self._wait_edge(scope, since_s)
 
-    def _wait_after(self, scope: Scope, end_s: float, wanted: int) -> None:
-        quiet_s = end_s + self._settle_s
-        for name in self._watched(scope):
-            self._wait_for(name, quiet_s, wanted=wanted)
+    def _wait_edge(self, scope: Scope, since_s: float = -math.inf) -> None:
+        """Until the counter that matters most has changed again, after ``since_s``, and a moment more.
 
-    def _wait_for(self, name: str, since_s: float, *, wanted: int | None = None, span_s: float = 0.0) -> None:
-        """Until a domain has so many edges since then, or as many as the span holds.
-
-        Raises MeasurementError when the counter does not change.
+        Raises MeasurementError when a counter does not change.
         """
+        watched = self._watched(scope)
+        first = next((name for name in watched if name in scope.gated), watched[0])
+        self._fetch_all(scope)
+        seen = len(self._edges[first])
+        begun_s = self._clock()
         while True:
-            if name not in self._fetch():
+            edges, now_s = self._edges[first], self._clock()
+            period = energy.period_s(edges[-20:]) or 0.02
+            due_s = max((edges[-1].time_s if edges else begun_s) + period, since_s)
+            self._sleep(min(max(due_s - now_s, EDGE_POLL_S), 0.2))
+            self._fetch_all(scope)
+            for name in watched:
+                still_s = self._clock() - max(
+                    self._edges[name][-1].after_s if self._edges[name] else begun_s, since_s, begun_s
+                )
+                if still_s > NO_EDGE_S:
+                    raise MeasurementError(
+                        f"the counter of {name} has not changed for {still_s:.0f} s while the device should be"
+                        " quiet: it does not work, or not yet; see `pytest-carbon doctor`"
+                    )
+            if len(self._edges[first]) > seen and self._edges[first][-1].before_s >= since_s:
+                return
+
+    def _fetch_all(self, scope: Scope) -> None:
+        """Take over the edges noted since. Raises MeterError where a domain is not watched any more."""
+        there = self._fetch()
+        for name in self._watched(scope):
+            if name not in there:
                 raise MeterError(
                     f"{name} is not there any more: it could be read when the run began, and now its meter opens"
                     " without it; `pytest-carbon doctor` says why"
                 )
-            edges = self._edges[name]
-            count = sum(1 for e in edges if e.before_s >= since_s)
-            missing = (wanted or self._quiet_edges(name, span_s)) - count
-            if missing <= 0:
-                return
-            now_s = self._clock()
-            last_s = max(edges[-1].after_s if edges else since_s, since_s)
-            if now_s - last_s > NO_EDGE_S:
-                raise MeasurementError(
-                    f"the counter of {name} has not changed for {now_s - last_s:.0f} s while the device should be"
-                    " quiet: it does not work, or not yet; see `pytest-carbon doctor`"
-                )
-            period = energy.period_s(edges[-20:]) or 0.02
-            self._sleep(min(max(missing * period, since_s - now_s, 0.005), 0.2))
 
     def _fetch(self) -> Collection[str]:
         """Take over the edges noted since; the domains that are watched."""
@@ -758,12 +951,23 @@ def _calls(
     return done, result
 
 
-def _is_sharp(quiet: Sequence[Edge], time_s: float, *, nearest_last: bool) -> bool:
-    """Whether the line through quiet edges is known well at a window's boundary; too few edges are not waited for."""
-    if len(quiet) < energy.EDGES_LEAST:
-        return True
-    line = energy.fit_line(energy.quiet_edges(quiet, nearest_last=nearest_last))
+def _is_sharp(stretch: Sequence[Edge], time_s: float) -> bool:
+    """Whether the line through a stretch is known well at a window's boundary."""
+    if len(stretch) < energy.EDGES_LEAST:
+        return False
+    line = energy.fit_line(stretch)
     return line.error_j(time_s) <= QUIET_SHARP_S * abs(line.power_w)
+
+
+def _enough_s(loop: _Loop, starts: int) -> int:
+    """Seconds in which so many calls would have started as are wanted."""
+    window = loop.windows[-1]
+    return math.ceil(1.1 * PHASED_WANTED * window.duration_s / starts)
+
+
+def _burst(call_s: float) -> int:
+    """How many calls start together where calls start at phases of the counter's period."""
+    return max(1, math.ceil(PHASED_BURST_S / max(call_s, 1e-6) - 1e-9))
 
 
 def _per_call(measurement: Measurement, calls: int) -> Measurement:

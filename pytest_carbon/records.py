@@ -196,7 +196,7 @@ class Measurement:
     energy_j_per_call_error: float | None = None
     """Half-width of the 95% interval."""
     tail_j: float | None = None
-    """The fast fall: what the device still took after the work had ended, above the line that follows (whole window)."""
+    """The fast fall: what the device still took after the work had ended, above the line after (whole window)."""
     after_work_j: float | None = None
     """What the machine's devices take after a burst of work, above their settled power: once for each burst, however
     long it was, and no part of any figure. None where it is not known."""
@@ -361,7 +361,8 @@ class Calibration:
 
     settle_s: float
     """How long after the work has ended the fast fall of the power is over: half a second at most."""
-    part_time_sampling: bool = False
+    part_time_sampling: bool | None = None
+    """Whether a counter looks at a part of each of its periods only; None where that is not known."""
     created: str | None = None
     after_work_j: float | None = None
     """What the devices take after a burst of work, above their settled power; None where that was not seen."""

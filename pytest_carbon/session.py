@@ -332,6 +332,7 @@ class CarbonSession:
             min_time_s=s.min_time_s,
             max_time_s=s.max_time_s,
             precision=s.precision,
+            tolerance=s.tolerance,
         )
         if test_id(item) not in self._tests:
             pytest.fail(

@@ -91,7 +91,8 @@ def test_the_score_is_power_times_the_median_rounds_time() -> None:
     def fn() -> None:
         world.work(0.205 if next(calls) == 300 else 0.005)
 
-    _, m = run(a_measurer(world), fn, rounds=9)
+    known = Calibration(settle_s=0.05, part_time_sampling=False)
+    _, m = run(a_measurer(world, calibration=lambda environment: known), fn, rounds=9)
     (score,) = m.sessions
     assert score.session == "s1"
     assert score.energy_j_per_call == pytest.approx(1.5, rel=0.005)
@@ -109,7 +110,8 @@ def test_warm_up_is_two_calls_and_the_seconds_after_the_first() -> None:
         durations.append(0.01 if durations else 20.0)
         world.work(durations[-1])
 
-    _, m = run(a_measurer(world), fn, warmup_s=0.5)
+    known = Calibration(settle_s=0.05, part_time_sampling=False)
+    _, m = run(a_measurer(world, calibration=lambda environment: known), fn, warmup_s=0.5)
     assert len(durations) - m.calls == pytest.approx(1 + 50, abs=1)
     assert m.energy_j_per_call == pytest.approx(3.0, rel=0.003)
     done: list[None] = []
@@ -175,7 +177,9 @@ def test_measuring_goes_on_until_the_mean_is_precise() -> None:
     world = World()
     durations = [0.0095, 0.0105]
     count = iter(range(10**9))
-    _, m = run(a_measurer(world), lambda: world.work(durations[next(count) // 21 % 2]), calls=21)
+    known = Calibration(settle_s=0.05, part_time_sampling=False)
+    measurer = a_measurer(world, calibration=lambda environment: known)
+    _, m = run(measurer, lambda: world.work(durations[next(count) // 21 % 2]), calls=21)
     assert 5 < len(m.rounds) <= 50
 
 
@@ -243,7 +247,7 @@ def test_a_window_is_measured_once_and_divided_by_its_calls() -> None:
     measurer = a_measurer(world)
     opened = measurer.window_begin()
     world.work(0.6)
-    m = measurer.window_end("decode", opened, 120, 0.01)
+    m = measurer.window_end("decode", opened, 120, Protocol())
     assert (m.name, m.calls) == ("decode", 120)
     assert m.energy_j_per_call == pytest.approx(1.5, rel=0.001)
     assert m.duration_s_per_call == pytest.approx(0.005)
@@ -257,7 +261,7 @@ def test_everything_is_synchronised_before_each_boundary() -> None:
     measurer = a_measurer(world)
     opened = measurer.window_begin()
     before = world.synchronised
-    measurer.window_end("w", opened, 1, 0.01)
+    measurer.window_end("w", opened, 1, Protocol())
     assert before >= 2
     assert world.synchronised == before + 1
 
@@ -270,7 +274,7 @@ def test_what_goes_wrong_with_the_counter_is_the_measurements_failure(fault: str
     if fault == "lost":
         world.lost_at_s = world.now_s + 4
     elif fault == "reset":
-        world.reset_at_s = world.now_s + 5
+        world.reset_at_s = world.now_s + 8
     else:
         world.period_s = 1000.0
     result, m = run(measurer, lambda: world.work(0.005) or "result")
@@ -286,17 +290,17 @@ def test_a_failure_while_waiting_for_quiet_fails_the_window() -> None:
     """The code inside still runs; the measurement says why it has no energy."""
     world = World(lost_at_s=100.5)
     measurer = a_measurer(world)
-    m = measurer.window_end("w", measurer.window_begin(), 1, 0.01)
+    m = measurer.window_end("w", measurer.window_begin(), 1, Protocol())
     assert m.failure == "GPU 0 is lost: it has fallen off the bus; reboot the machine"
 
 
 def test_work_that_costs_nothing_is_a_failure_not_zero() -> None:
     """A window below what the meter can tell from nothing."""
-    world = World()
+    world = World(seed=1)
     measurer = a_measurer(world)
     opened = measurer.window_begin()
     world.work(0.5, 0.0)
-    m = measurer.window_end("w", opened, 1, 0.01)
+    m = measurer.window_end("w", opened, 1, Protocol())
     assert m.energy_j_per_call is None
     assert m.failure is not None
     assert "less than the meter can tell from nothing" in m.failure
@@ -344,7 +348,7 @@ def test_exact_meters_are_read_where_the_work_runs() -> None:
     assert world.now_s - begun_s < 1.3  # 0.1 s warm-up and 1 s of rounds, no waiting
     opened = measurer.window_begin()
     world.work(0.5)
-    assert measurer.window_end("w", opened, 1, 0.01).energy_j_per_call == pytest.approx(10)
+    assert measurer.window_end("w", opened, 1, Protocol()).energy_j_per_call == pytest.approx(10)
 
 
 def test_domains_beside_the_gated_ones_are_reported_and_not_summed() -> None:
@@ -415,7 +419,7 @@ def test_one_read_says_nothing_about_its_own_error() -> None:
     opened = measurer.window_begin()
     world.sleep(0.1)
     meter.worked_j += 2
-    m = measurer.window_end("w", opened, 1, 0.01)
+    m = measurer.window_end("w", opened, 1, Protocol())
     assert m.energy_j_per_call == pytest.approx(2)
     assert m.energy_j_per_call_error is None
 
@@ -433,7 +437,7 @@ def test_a_window_ends_before_anything_is_looked_up() -> None:
     opened = measurer.window_begin()
     world.sleep(0.1)
     meter.worked_j += 2
-    assert measurer.window_end("w", opened, 1, 0.01).energy_j_per_call == pytest.approx(2)
+    assert measurer.window_end("w", opened, 1, Protocol()).energy_j_per_call == pytest.approx(2)
 
 
 def test_a_domain_that_comes_into_use_inside_a_window_has_no_energy() -> None:
@@ -443,7 +447,7 @@ def test_a_domain_that_comes_into_use_inside_a_window_has_no_energy() -> None:
     measurer = a_measurer(world, direct=[CpuTime(world)], scope=lambda: next(scopes))
     opened = measurer.window_begin()
     world.work(0.5)
-    m = measurer.window_end("w", opened, 1, 0.01)
+    m = measurer.window_end("w", opened, 1, Protocol())
     assert m.energy_j_per_call is None
     assert m.failure is not None
     assert m.failure.startswith("cpu:0 came into use inside the window")
@@ -453,12 +457,12 @@ def test_a_call_that_returns_none_is_not_called_again_when_measuring_fails() -> 
     """None is a result, too."""
     world = World()
     done: list[None] = []
-    world.reset_at_s = world.now_s + 5
+    world.reset_at_s = world.now_s + 8
     result, m = run(a_measurer(world), lambda: done.append(world.work(0.05)))
     assert result is None
     assert m.failure is not None
     count = len(done)
-    assert count < 60  # warm-up and one loop of a second
+    assert count < 90  # warm-up, calibration and one loop of a second
 
 
 def test_the_settling_time_is_found_once_and_taken_over_from_the_baselines() -> None:
@@ -532,8 +536,9 @@ def test_progress_names_each_step() -> None:
     said: list[str] = []
     run(a_measurer(world, progress=said.append), lambda: world.work(0.005))
     assert said[0] == "warm-up"
-    assert said[1].startswith("finding the settling time")
-    assert said[2] == "waiting for quiet"
-    assert said[3].startswith("round 1 · 0.2 of at most 10 s")
+    assert said[1].startswith("finding out how the power settles")
+    assert said[2].startswith("finding out whether the counter looks all of the time")
+    assert said[3] == "waiting for quiet"
+    assert said[4].startswith("round 1 · 0.2 of at most 10 s")
     assert said[-1] == "waiting for quiet"
     assert all(math.isfinite(len(s)) for s in said)

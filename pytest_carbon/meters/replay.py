@@ -300,8 +300,7 @@ class _Line:
         value = self.content.get(key)
         if value is None and optional:
             return None
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if number and value >= least:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= least:
             return float(value)
         expected = "a number that is not negative" if least == 0 else "a number"
         raise self.problem(f'"{key}" is {value!r}, where {expected} is expected')

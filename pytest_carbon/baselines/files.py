@@ -248,8 +248,8 @@ class _Reader:
                 return None
             text = f"[{','.join(lines)}]"
             objects, end = _decode(text)
-            # Values are texts, numbers, null and lists of texts. So an object that went on over a line break would leave a line that
-            # does not begin with "{", and as many objects as lines, all of which do, are one in each line.
+            # Values are texts, numbers, null and lists of texts. So an object that went on over a line break would
+            # leave a line that does not begin with "{", and as many objects as lines, all of which do, are one in each.
             if end != len(text) or len(objects) != len(lines) or set(map(itemgetter(0), lines)) != {"{"}:
                 return None
             for name, default in _OPTIONAL.items():

@@ -11,9 +11,9 @@ A trace is JSON Lines, format ``pytest-carbon-trace/1``. First a header:
     {"t_s": 0.1, "domain": "gpu:0", "energy_j": 30.0, "power_w": 300.0}
 
 ``t_s`` is seconds from the start, ``energy_j`` what the domain took since then; both grow. ``power_w``, ``throttle``,
-``power_limit_w`` and ``temperature_c`` may be left out. Between steps the counter holds its value, unless the header says
-``"stepped": false``: then it grows evenly. When the last step of the trace has been played the trace starts again, its
-energy on top of what was: one line makes a constant load. A line
+``power_limit_w`` and ``temperature_c`` may be left out. Between steps the counter holds its value, unless the header
+says ``"stepped": false``: then it grows evenly. When the last step of the trace has been played the trace starts again,
+its energy on top of what was: one line makes a constant load. A line
 
     {"t_s": 3.0, "domain": "gpu:0", "error": "GPU is lost"}
 

@@ -17,9 +17,10 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
     """One measurement from those of the same name, a session each, in the order of the sessions; at least one.
 
     Figures per call are means over the sessions, calls and rounds all of theirs, and the error is that of the mean: how
-    well it was measured, not what sessions differ by, which is the gate's to know. The sessions share a machine, and
-    what that is: its cards and its temperature are the first one's. A doubt that not all of them have says so. A session that could not be measured makes it all a failure, and one in which nothing was measured leaves
-    no figure: a mean of what happened to work is no result.
+    well it was measured, not what sessions differ by, which is the gate's to know. The sessions share a machine: its
+    cards and its temperature are the first one's. A doubt that not all of them have says so. A session that could not
+    be measured makes it all a failure, and one in which nothing was measured leaves no figure: a mean of what happened
+    to work is no result.
     """
     first, several = measurements[0], len(measurements)
     if several == 1:

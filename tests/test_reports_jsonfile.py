@@ -191,9 +191,7 @@ def test_a_report_has_these_keys() -> None:
                         ],
                         "rounds": [{"calls": 48, "duration_s": 0.197}],
                         "sessions": [{"session": "now", "energy_j_per_call": 1.2, "duration_s_per_call": 0.004}],
-                        "doubts": [
-                            {"code": "tail", "text": "the tail is 6% of the window", "disqualifies": False}
-                        ],
+                        "doubts": [{"code": "tail", "text": "the tail is 6% of the window", "disqualifies": False}],
                         "failure": None,
                         "task": None,
                         "verdict": {
@@ -474,6 +472,15 @@ def test_every_run_comes_back(tmp_path: Path, result: SessionResult) -> None:
     assert jsonfile.read(path) == result
 
 
+def test_a_message_between_processes_has_all_of_a_measurement() -> None:
+    """As the report has it: what another process measured is what this one judges."""
+    steps = Doubt("unquiet", "the power stepped", informs=True)
+    found = replace(CALL, doubts=(*CALL.doubts, steps, Doubt("unsteady", "the halves differ")))
+    sent = json.loads(json.dumps(jsonfile.measurement_form(found)))
+    assert [doubt["disqualifies"] for doubt in sent["doubts"]] == [False, False, True]
+    assert jsonfile.read_measurement(sent) == found
+
+
 def test_a_report_without_the_markers_tolerances_is_read() -> None:
     """They came later, and those that have none of their own are as good as unknown."""
     jsonfile.write(RUN, Path("report.json"))
@@ -661,6 +668,7 @@ def test_accepting_a_report_does_what_the_flag_does() -> None:
         "main",
     )
     assert (record.torch, record.driver, record.session) == ("2.13.0", "580.65.06", "now")
+    assert (record.temperature_c, record.gpus) == (45.0, ("GPU-1234",))
     assert sorted(key[0] for key in stored) == [f"tests/test_m.py::{name}" for name in ("fine", "same", "slower")]
 
 

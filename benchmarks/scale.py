@@ -92,6 +92,8 @@ def prepare(place: str) -> None:
             duration_s_per_call=0.004 * (1 + number % 7) * chance.gauss(1, 0.01),
             torch=ENVIRONMENT.torch,
             driver=ENVIRONMENT.driver,
+            temperature_c=float(chance.randint(40, 70)),
+            gpus=(GPU.uuid,),
         )
         for number, test in enumerate(tests())
         for batch in range(BATCHES)
@@ -109,6 +111,10 @@ def measurement(number: int, chance: random.Random, session: str) -> Measurement
         energy_j_per_call=energy_j,
         energy_j_per_call_error=0.004 * energy_j,
         tail_j=0.1,
+        after_work_j=84.8,
+        after_work_s=1.8,
+        temperature_c=51.0,
+        gpus=(GPU.uuid,),
         emissions_g_per_call=1e-4 * energy_j,
         gated=("gpu:0",),
         domains=(

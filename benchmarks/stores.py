@@ -89,6 +89,8 @@ def record(number: int, test: str, session: int, noise: float) -> Record:
         duration_s_per_call=0.004 * energy_j,
         torch=ENVIRONMENT.torch,
         driver=ENVIRONMENT.driver,
+        temperature_c=40.0 + number % 30,
+        gpus=(GPU.uuid,),
     )
 
 

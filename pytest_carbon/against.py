@@ -233,7 +233,7 @@ class Sides:
         return (
             *(replace(d, text=f"{d.text.rstrip('.')} (at {label}, too)") if d.code in both else d for d in mine),
             *(
-                Doubt(f"base-{d.code}" if d.disqualifies else d.code, f"at {label}: {d.text}")
+                Doubt(f"base-{d.code}" if d.disqualifies else d.code, f"at {label}: {d.text}", d.informs)
                 for d in base
                 if d.code not in both
             ),

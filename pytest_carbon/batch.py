@@ -17,9 +17,10 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
     """One measurement from those of the same name, a session each, in the order of the sessions; at least one.
 
     Figures per call are means over the sessions, calls and rounds all of theirs, and the error is that of the mean: how
-    well it was measured, not what sessions differ by, which is the gate's to know. A doubt that not all of them have
-    says so. A session that could not be measured makes it all a failure, and one in which nothing was measured leaves
-    no figure: a mean of what happened to work is no result.
+    well it was measured, not what sessions differ by, which is the gate's to know. The sessions share a machine: its
+    cards and its temperature are the first one's. A doubt that not all of them have says so. A session that could not
+    be measured makes it all a failure, and one in which nothing was measured leaves no figure: a mean of what happened
+    to work is no result.
     """
     first, several = measurements[0], len(measurements)
     if several == 1:
@@ -39,8 +40,11 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
         )
     if any(m.energy_j_per_call is None for m in measurements):
         return Measurement(first.name, first.environment, gated=first.gated, doubts=doubts, task=first.task)
+    after_work = next((m for m in measurements if m.after_work_j is not None), first)
     return replace(
         first,
+        after_work_j=after_work.after_work_j,
+        after_work_s=after_work.after_work_s,
         calls=sum(m.calls for m in measurements),
         duration_s_per_call=_mean(m.duration_s_per_call for m in measurements),
         energy_j_per_call=_mean(m.energy_j_per_call for m in measurements),
@@ -84,14 +88,18 @@ def _domains(measurements: Sequence[Measurement]) -> tuple[DomainEnergy, ...]:
 
 
 def _doubts(measurements: Sequence[Measurement]) -> tuple[Doubt, ...]:
-    """Each code once, with the text of the first session that has it, and how many have it."""
-    by_code: dict[str, list[Doubt]] = {}
-    for m in measurements:
-        for code, doubt in {doubt.code: doubt for doubt in m.doubts}.items():
-            by_code.setdefault(code, []).append(doubt)
-    return tuple(
-        found[0]
-        if len(found) == len(measurements)
-        else Doubt(code, f"{found[0].text.rstrip('.')} (so in {len(found)} of {len(measurements)} sessions)")
-        for code, found in by_code.items()
-    )
+    """Each code once, with the text of the first session that has it, and how many have it. One that leaves the figure
+    as it was in some sessions, and not in others, is told as it was in the others."""
+    by_code: dict[str, dict[int, list[Doubt]]] = {}
+    for number, m in enumerate(measurements):
+        for doubt in m.doubts:
+            by_code.setdefault(doubt.code, {}).setdefault(number, []).append(doubt)
+    doubts = []
+    for by_session in by_code.values():
+        found = [doubt for each in by_session.values() for doubt in each]
+        doubt = next((doubt for doubt in found if doubt.disqualifies), found[0])
+        if (having := len(by_session)) < len(measurements):
+            text = f"{doubt.text.rstrip('.')} (so in {having} of {len(measurements)} sessions)"
+            doubt = replace(doubt, text=text)
+        doubts.append(doubt)
+    return tuple(doubts)

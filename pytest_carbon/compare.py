@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
-from statistics import geometric_mean
+from statistics import fmean, geometric_mean, median
 from typing import NamedTuple
 
 from pytest_carbon import baselines, environment, gate, reference
@@ -33,8 +33,10 @@ from pytest_carbon.records import (
     label,
 )
 from pytest_carbon.reports import jsonfile
-from pytest_carbon.reports.text import count, listing
+from pytest_carbon.reports.text import cards, count, listing
 
+_WARMER_C = 5.0
+"""A start that differs by less is no explanation."""
 _ALIKE = 0.8
 """Ids whose similarity (difflib's ratio) is below this are two tests, not one that was renamed."""
 _MOST_COMPARED = 20_000
@@ -439,11 +441,45 @@ def _notes(base: Side, head: Side) -> Iterator[str]:
                 " is in the change"
             )
         yield from _sources(base, head)
+    for id in sorted(shared):
+        yield from _conditions(base, head, id)
     if now and (records := base.records(shared)) and records[-1].created > now.created:
         yield (
             f"HEAD is from {now.created}, and BASE has figures from later, {records[-1].created}: are the two swapped,"
             " or did a clock run backwards?"
         )
+
+
+def _conditions(base: Side, head: Side, id: str) -> Iterator[str]:
+    """Other cards of the same model, another temperature at the start: the environment's id tells neither."""
+    was, now = (
+        {key: _of_newest_epoch(records) for key, records in side.stored.get(id, {}).items()} for side in (base, head)
+    )
+    before, after = (
+        list(dict.fromkeys(uuid for records in by_key.values() for record in records for uuid in record.gpus))
+        for by_key in (was, now)
+    )
+    if before and after and not set(after) & set(before):
+        here, there = cards(after, before)
+        yield f"HEAD was measured on {here}, BASE on {there}: two cards of one model differ by 2 or 3%"
+    found = [(_temperature_c(was[key]), _temperature_c(now[key])) for key in now if key in was]
+    known = [(then, since) for then, since in found if then is not None and since is not None]
+    if known:
+        was_c, now_c = (median(degrees) for degrees in zip(*known, strict=True))
+        if abs(now_c - was_c) >= _WARMER_C:
+            yield (
+                f"HEAD started at {now_c:.0f} °C, BASE at {was_c:.0f} °C: a GPU takes about 0.35% more for each degree"
+            )
+
+
+def _of_newest_epoch(records: Sequence[Record]) -> list[Record]:
+    newest = max((record.epoch for record in records), default="0")
+    return [record for record in records if record.epoch == newest]
+
+
+def _temperature_c(records: Iterable[Record]) -> float | None:
+    known = [record.temperature_c for record in records if record.temperature_c is not None]
+    return fmean(known) if known else None
 
 
 def _sources(base: Side, head: Side) -> Iterator[str]:

@@ -114,6 +114,10 @@ class Batch:
     duration_s_per_call: float
     counts: bool
     """Whether it is one of those that the gate reads; in an earlier epoch, lends its variance."""
+    temperature_c: float | None = None
+    """At the start of its sessions, on average."""
+    gpus: tuple[str, ...] = ()
+    """The UUIDs of its cards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +175,15 @@ def _history(environment_id: str, key: Key, records: Sequence[Record]) -> Histor
                     energy_j_per_call=geometric_mean(record.energy_j_per_call for record in batch),
                     duration_s_per_call=geometric_mean(record.duration_s_per_call for record in batch),
                     counts=batch[0].session in counted,
+                    temperature_c=fmean(known) if (known := _temperatures_c(batch)) else None,
+                    gpus=tuple(sorted({uuid for record in batch for uuid in record.gpus})),
                 )
             )
     return History(environment_id, key, tuple((epoch, tuple(batches)) for epoch, batches in epochs.items()))
+
+
+def _temperatures_c(records: Iterable[Record]) -> list[float]:
+    return [record.temperature_c for record in records if record.temperature_c is not None]
 
 
 # --- tests that are gone -------------------------------------------------------------------------

@@ -97,6 +97,16 @@ def test_a_measurement_that_passed_is_recorded(accept: bool) -> None:
 
 
 @pytest.mark.parametrize("accept", [False, True], ids=["record", "accept"])
+def test_cards_and_temperature_are_recorded(accept: bool) -> None:
+    """A temperature that is none costs no record."""
+    for temperature_c, kept in [(61.0, 61.0), (61, 61.0), (float("nan"), None), (None, None)]:
+        result = run(result_of(measured(temperature_c=temperature_c, gpus=("GPU-1234", "GPU-5"))))
+        (record,) = to_record(result, accept=accept, stored=stored("0"))["a-gpu"]
+        assert record == EXPECTED._replace(temperature_c=kept, gpus=("GPU-1234", "GPU-5"))
+        assert record.temperature_c is None or type(record.temperature_c) is float
+
+
+@pytest.mark.parametrize("accept", [False, True], ids=["record", "accept"])
 def test_a_full_baseline_does_not_grow(accept: bool) -> None:
     """What comes after the 20th batch would never be read; a session of the 20th still belongs to it."""
     measurement, _ = measured()

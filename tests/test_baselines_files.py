@@ -219,6 +219,59 @@ def test_labels_are_written_where_there_are_some(store: FileStore) -> None:
     assert message(error).startswith(f"{MODULE}, line 3: 'labels' must be a text or null, not 7. ")
 
 
+def test_temperature_and_cards_are_written_where_they_are_known(store: FileStore) -> None:
+    """A processor has no card; a line without either is good."""
+    plain = record()
+    warm = record(session="s2", day=2, temperature_c=45.0, gpus=("GPU-1234", "GPU-5678"))
+    store.append(HOST, [plain])
+    assert everything(store) == {plain}
+    store.append(HOST, [warm])
+    _, first, second = MODULE.read_text().splitlines()
+    assert first.endswith('"driver": "580.65.06"}')
+    assert second.endswith('"driver": "580.65.06", "temperature_c": 45.0, "gpus": ["GPU-1234", "GPU-5678"]}')
+    assert everything(store) == {plain, warm}
+    text = MODULE.read_text()
+    for written in ("45", "4.5e1"):  # an edited line takes the slower way
+        MODULE.write_text(text.replace("45.0", written))
+        assert everything(FileStore(Path("carbon-baselines"))) == {plain, warm}
+    MODULE.write_text(text.replace("45.0", "null").replace('["GPU-1234", "GPU-5678"]', "[]"))
+    assert everything(store) == {plain, warm._replace(temperature_c=None, gpus=())}
+
+
+@pytest.mark.parametrize("other", [45.0, 1.0])
+@pytest.mark.parametrize(
+    ("what", "value", "says"),
+    [
+        ("temperature_c", '"45"', "'temperature_c' must be a finite number or null, not '45'"),
+        ("temperature_c", "true", "'temperature_c' must be a finite number or null, not True"),
+        ("temperature_c", "1e999", "'temperature_c' must be a finite number or null, not inf"),
+        ("temperature_c", "NaN", "NaN is not a number that can be compared"),
+        ("gpus", '"GPU-1"', "'gpus' must be a list of UUIDs, not 'GPU-1'"),
+        ("gpus", "null", "'gpus' must be a list of UUIDs, not None"),
+        ("gpus", '[""]', "'gpus' must be a list of UUIDs, not ['']"),
+        ("gpus", '["GPU-1", 7]', "'gpus' must be a list of UUIDs, not ['GPU-1', 7]"),
+        ("gpus", '[["GPU-1"]]', "'gpus' must be a list of UUIDs, not [['GPU-1']]"),
+        ("gpus", '{"GPU-1": 1}', "'gpus' must be a list of UUIDs, not {'GPU-1': 1}"),
+    ],
+)
+def test_temperature_and_cards_are_strict(store: FileStore, other: float, what: str, value: str, says: str) -> None:
+    """Whatever stands beside them."""
+    store.append(HOST, [record(temperature_c=other, gpus=("GPU-1",)), record(session="s2", day=2)])
+    text = MODULE.read_text()
+    MODULE.write_text(text[:-2] + f', "{what}": {value}}}\n')
+    with pytest.raises(BaselineError) as error:
+        store.load(HOST.id)
+    assert message(error).startswith(f"{MODULE}, line 3: {says}. ")
+
+
+def test_a_session_has_one_temperature(store: FileStore) -> None:
+    """As it has one figure: two of them are two runs that got one id."""
+    store.append(HOST, [record(temperature_c=45.0)])
+    for other in (record(temperature_c=60.0), record(temperature_c=45.0, gpus=("GPU-9",))):
+        with pytest.raises(BaselineError, match="has more than one set of figures"):
+            store.append(HOST, [other])
+
+
 def test_an_object_over_two_lines_beside_two_values_in_one(store: FileStore) -> None:
     """As many values as lines, and not one in each: refused, as any other line that holds no record."""
     store.append(HOST, [record()])
@@ -676,6 +729,9 @@ any_record = st.builds(
     duration_s_per_call=numbers,
     torch=st.none() | texts,
     driver=st.none() | texts,
+    labels=st.none() | texts,
+    temperature_c=st.none() | st.floats(allow_infinity=False, allow_nan=False),
+    gpus=st.lists(texts, max_size=3).map(tuple),
 )
 some_records = st.lists(any_record, max_size=8, unique_by=lambda r: (r.test, r.name, r.session))
 
@@ -1108,13 +1164,23 @@ def test_where_folders_cannot_be_locked_a_file_is(store: FileStore, monkeypatch:
 
 def test_a_calibration_is_kept_once(store: FileStore) -> None:
     """What was found out first holds, so that all sessions settle alike."""
-    store.keep_calibration(HOST.id, Calibration(0.6, True, "2026-11-22T10:00:00Z"))
+    found = Calibration(0.6, True, "2026-11-22T10:00:00Z", 84.8, 1.8)
+    store.keep_calibration(HOST.id, found)
     store.keep_calibration(HOST.id, Calibration(9.9))
-    assert store.calibration(HOST.id) == Calibration(0.6, True, "2026-11-22T10:00:00Z")
+    assert store.calibration(HOST.id) == found
     assert (FOLDER / "calibration.json").read_text() == (
         '{"format": "pytest-carbon-calibration/1", "settle_s": 0.6, "part_time_sampling": true, '
-        '"created": "2026-11-22T10:00:00Z"}\n'
+        '"created": "2026-11-22T10:00:00Z", "after_work_j": 84.8, "after_work_s": 1.8}\n'
     )
+
+
+def test_a_calibration_need_not_know_what_comes_after_the_work(store: FileStore) -> None:
+    """Where it was not seen."""
+    FOLDER.mkdir(parents=True)
+    (FOLDER / "calibration.json").write_text(
+        f'{{"format": "{files.CALIBRATION_FORMAT}", "settle_s": 1, "part_time_sampling": false}}'
+    )
+    assert store.calibration(HOST.id) == Calibration(1.0)
 
 
 def test_a_calibration_that_is_no_number_is_not_kept(store: FileStore) -> None:
@@ -1141,6 +1207,14 @@ def test_a_calibration_that_is_no_number_is_not_kept(store: FileStore) -> None:
         (
             '{"format": "F", "settle_s": 1, "part_time_sampling": true, "created": 7}',
             "'created' must be null or a UTC time such as '2026-11-22T10:00:00Z', not 7",
+        ),
+        (
+            '{"format": "F", "settle_s": 1, "part_time_sampling": true, "after_work_j": -1}',
+            "'after_work_j' must be a finite number from 0, or null, not -1",
+        ),
+        (
+            '{"format": "F", "settle_s": 1, "part_time_sampling": true, "after_work_s": "1.8"}',
+            "'after_work_s' must be a finite number from 0, or null, not '1.8'",
         ),
         (b"\xff", "not UTF-8 text"),
     ],

@@ -93,6 +93,7 @@ def test_nothing_is_stored_where_there_is_nothing(store: SqlStore, url: str) -> 
 def test_records_come_back_by_test_and_name_oldest_first(store: SqlStore) -> None:
     """Every field of them, to the last bit."""
     late, early = record(session="s1", day=9), record(session="s2", day=2, energy_j_per_call=0.1 + 0.2, labels="a=b")
+    late = late._replace(temperature_c=61.5, gpus=("GPU-ü\ud800", "GPU-1"))
     other = record("pkg.tests.test_n::test_ü", session="s3", torch=None, boot=None, energy_j_per_call_error=None)
     store.append(HOST, [late, other])
     store.append(HOST, [early])
@@ -114,6 +115,8 @@ APPENDS = st.lists(
                 name=name,
                 epoch=epoch,
                 energy_j_per_call=1.0 + TESTS.index(test) + 0.1 * session,
+                temperature_c=None if session == 0 else 40.0 + session + TESTS.index(test) / 8,
+                gpus=tuple(f"GPU-{number}" for number in range(session % 3)),
             ),
             st.sampled_from(TESTS),
             st.sampled_from(["call", "decode"]),
@@ -164,6 +167,8 @@ def test_an_epoch_moves_to_the_newer_only(store: SqlStore) -> None:
     ("changes", "says"),
     [
         ({"energy_j_per_call": 9.9}, "with other figures"),
+        ({"temperature_c": 45.0}, "with other figures"),
+        ({"gpus": ("GPU-2",)}, "with other figures"),
         ({"created": LATER}, "with another time, commit or machine"),
         ({"commit": "badc0de"}, "with another time, commit or machine"),
     ],
@@ -231,7 +236,7 @@ def test_many_sessions_at_once(store: SqlStore) -> None:
 
 def test_a_calibration_is_kept_once(store: SqlStore) -> None:
     """What was found first holds, unless it is to be replaced; it is no baseline."""
-    first, second = Calibration(0.6, True, LATER), Calibration(0.1)
+    first, second = Calibration(0.6, True, LATER, 84.8, 1.8), Calibration(0.1)
     store.keep_calibration(HOST.id, first)
     store.keep_calibration(HOST.id, second)
     assert store.calibration(HOST.id) == first
@@ -390,6 +395,7 @@ NOT_IN = "must be the id of a test that does not lead out of the directory"
             "energy_j_per_call_error = INF",
             "'energy_j_per_call_error' must be a finite number from 0, or null, not inf",
         ),
+        ("record", "temperature_c = INF", "'temperature_c' must be a finite number or null, not inf"),
         ("record", "epoch = 'soon'", f"'epoch' must be '0' or {A_TIME}, not 'soon'"),
         ("session", "created = '2026-02-31T10:00:00Z'", f"'created' must be {A_TIME}, not '2026-02-31T10:00:00Z'"),
         ("session", "session = ''", "'session' must be a session's id, not ''"),
@@ -411,6 +417,25 @@ def test_figures_that_cannot_be_trusted_stop_the_run(
     assert text.endswith(
         f": {says}. pytest-carbon did not write that: delete the row, or restore the database from its backup."
     )
+
+
+@pytest.mark.parametrize("uuids", ["'{'", "'[]x'", "'[\"\"]'", "'[7]'", "'\"GPU-1\"'", "'null'"])
+def test_cards_that_cannot_be_trusted_stop_the_run(store: SqlStore, url: str, uuids: str) -> None:
+    """As a figure does."""
+    store.append(HOST, [record(gpus=("GPU-1",))])
+    execute(url, f"UPDATE carbon_cards SET uuids = {uuids}")
+    text = refusal(store.load, HOST.id)
+    assert text.startswith(f"{DatabaseUrl(url)}: 'uuids' of carbon_cards 1 must be a list of UUIDs, not '")
+    assert text.endswith("pytest-carbon did not write that: restore the database from its backup.")
+
+
+def test_cards_that_are_not_there(tmp_path: Path) -> None:
+    """SQLite does not see to it."""
+    url = f"sqlite:///{tmp_path}/baselines.db"
+    store = SqlStore(DatabaseUrl(url))
+    store.append(HOST, [record(gpus=("GPU-1",))])
+    execute(url, "DELETE FROM carbon_cards")
+    assert "carbon_record has figures of the cards 1, which carbon_cards has not" in refusal(store.load, HOST.id)
 
 
 def test_a_calibration_that_cannot_be_trusted_stops_the_run(store: SqlStore, url: str) -> None:

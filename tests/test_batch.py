@@ -24,6 +24,8 @@ def session(number: int, energy_j: float = 1.0, **facts: object) -> Measurement:
         energy_j_per_call=energy_j,
         energy_j_per_call_error=0.03,
         tail_j=0.5,
+        temperature_c=40.0 + number,
+        gpus=("GPU-1",),
         emissions_g_per_call=energy_j / 1000,
         gated=("gpu:0",),
         domains=(DomainEnergy(GPU, energy_j, 100.0, 50.0), DomainEnergy(CPU, 0.1, 10.0, None)),
@@ -81,6 +83,27 @@ def test_sessions_of_two_environments_have_no_mean() -> None:
     assert merged([session(1), session(2, environment="there")]).failure == (
         "one session measured it in here, another in there, and their figures have no mean: say with --carbon-gpus what"
         " is to be measured"
+    )
+
+
+def test_the_machine_is_the_first_session_s() -> None:
+    """Its cards and its temperature; what comes after the work is what one of them knows."""
+    found = merged([session(1), session(2, after_work_j=84.8, after_work_s=1.8), session(3, after_work_j=9.9)])
+    assert (found.temperature_c, found.gpus) == (41.0, ("GPU-1",))
+    assert (found.after_work_j, found.after_work_s) == (84.8, 1.8)
+    assert merged([session(1), session(2)]).after_work_j is None
+
+
+def test_a_doubt_disqualifies_where_it_does_in_one_session() -> None:
+    """However many others it leaves as they were, and in whatever order they come."""
+    step, wander = Doubt("unquiet", "the power stepped", informs=True), Doubt("unquiet", "the power wandered")
+    assert merged([session(1, doubts=(step,)), session(2, doubts=(wander,))]).doubts == (wander,)
+    assert merged([session(1, doubts=(step,)), session(2, doubts=(step,))]).doubts == (step,)
+    assert merged([session(1, doubts=(wander, step)), session(2)]).doubts == (
+        Doubt("unquiet", "the power wandered (so in 1 of 2 sessions)"),
+    )
+    assert merged([session(1, doubts=(step,)), session(2)]).doubts == (
+        Doubt("unquiet", "the power stepped (so in 1 of 2 sessions)", informs=True),
     )
 
 

@@ -190,6 +190,29 @@ def test_estimates_are_held_to_their_own_prior(tmp_path: Path, environment: str)
     assert (row.verdict.detectable_change > 0.25) == environment.endswith("-estimated")
 
 
+def test_another_card_and_a_warm_start_are_noted(tmp_path: Path) -> None:
+    """They may be what a change is; of a baseline its newest epoch is meant."""
+    store = FileStore(tmp_path / "perf")
+    facts: dict[str, Any] = {"epoch": "2026-10-02T00:00:00Z", "gpus": ("GPU-1f3a4b5c-0000",)}
+    store.append(
+        HOST,
+        [
+            record(1.0, 1, temperature_c=90.0, gpus=("GPU-9d8e7f60-1111",)),
+            *(record(1.0, day, temperature_c=40.0 + day, **facts) for day in (4, 6)),
+        ],
+    )
+    warm = measurement("s1", 1.0, temperature_c=61.0, gpus=("GPU-9d8e7f60-1111",))
+    base, head = compare.read(str(tmp_path / "perf")), side(result("s1", a=warm, b=1.0), tmp_path)
+    assert list(compare._conditions(base, head, HOST.id)) == [
+        "HEAD was measured on GPU-9d8e…, BASE on GPU-1f3a…: two cards of one model differ by 2 or 3%",
+        "HEAD started at 61 °C, BASE at 45 °C: a GPU takes about 0.35% more for each degree",
+    ]
+    assert set(compare._conditions(base, head, HOST.id)) <= set(compare.compare(base, head, **RULE).notes)
+    same = measurement("s2", 1.0, temperature_c=49.0, gpus=("GPU-1f3a4b5c-0000",))
+    for found in (same, measurement("s2", 1.0)):
+        assert list(compare._conditions(base, side(result("s2", a=found), tmp_path), HOST.id)) == []
+
+
 # --- other names ---------------------------------------------------------------------------------
 
 

@@ -141,7 +141,7 @@ def test_every_call_beyond_the_required_ones_is_optional(simulate, opened):
             sim.set_failure("FUNCTION_NOT_FOUND", function=name)
     meter = opened(sim.uuids)
     assert meter.read_j(0) >= 1_000_000
-    assert meter.observe(0) == (None, None, None)
+    assert meter.observe(0) == (None, None, None, None)
     assert meter.gpus()[0].power_limit_w is None
     assert meter.gpus()[0].memory_bytes is None
     assert meter.driver_version() is None
@@ -402,17 +402,30 @@ def test_throttling_is_named_and_the_power_cap_is_none(simulate, opened, reasons
     assert observed.power_limit_w == 700
 
 
-def test_throttling_and_limits_are_asked_for_at_most_once_a_second(simulate, opened, monkeypatch):
+def test_throttling_limits_and_temperature_are_asked_for_at_most_once_a_second(simulate, opened, monkeypatch):
     """In between the last answer stands; power is fresh each time."""
     sim = simulate(H100)
     meter = opened(sim.uuids)
     monkeypatch.setattr(nvml, "REFRESH_S", 1000.0)
-    assert meter.observe(0)[1:] == (None, 700.0)
+    assert meter.observe(0)[1:] == (None, 700.0, 40.0)
     sim.set_throttle(0, simulation.POWER_BRAKE)
     sim.set_power_limit(0, 350)
-    assert meter.observe(0)[1:] == (None, 700.0)
+    sim.set_temperature(0, 81)
+    assert meter.observe(0)[1:] == (None, 700.0, 40.0)
     monkeypatch.setattr(nvml, "REFRESH_S", 0.0)
-    assert meter.observe(0)[1:] == ("power brake", 350.0)
+    assert meter.observe(0)[1:] == ("power brake", 350.0, 81.0)
+
+
+@pytest.mark.parametrize("missing", [(), ("V",), ("",), ("V", "")])
+def test_the_temperature_is_read_where_the_driver_has_it(simulate, opened, missing):
+    """By the newer function or the older one; unknown where neither answers."""
+    sim = simulate(H100)
+    sim.set_temperature(0, 63)
+    for suffix in missing:
+        sim.set_failure("NOT_SUPPORTED", function=f"nvmlDeviceGetTemperature{suffix}")
+    observed = opened(sim.uuids).observe(0)
+    assert observed.temperature_c == (None if len(missing) == 2 else 63.0)
+    assert observed.power_limit_w == 700
 
 
 def test_observing_a_lost_gpu_does_not_raise(simulate, opened):
@@ -420,7 +433,7 @@ def test_observing_a_lost_gpu_does_not_raise(simulate, opened):
     sim = simulate(H100)
     meter = opened(sim.uuids)
     sim.lose_gpu(0)
-    assert meter.observe(0) == (None, None, None)
+    assert meter.observe(0) == (None, None, None, None)
 
 
 def test_notes_say_what_the_energy_includes(simulate, opened):

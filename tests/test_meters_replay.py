@@ -95,8 +95,8 @@ def test_before_its_origin_nothing_has_been_played(path: Path) -> None:
 
 
 def test_what_was_observed_is_played_too(path: Path) -> None:
-    """Power, throttling and the power limit are those of the last step."""
-    seen = {"power_w": 300.0, "throttle": "thermal", "power_limit_w": 500.0}
+    """Power, throttling, the power limit and the temperature are those of the last step."""
+    seen = {"power_w": 300.0, "throttle": "thermal", "power_limit_w": 500.0, "temperature_c": -2.5}
     meter = ReplayMeter(trace(path, step(100, 30, **seen), step(200, 50)), time.perf_counter() - 150)
     assert meter.observe(0) == Observation(**seen)  # type: ignore[arg-type]
     meter = ReplayMeter(path, time.perf_counter() - 250)
@@ -173,7 +173,7 @@ def test_what_is_recorded_is_what_is_played(path: Path) -> None:
         "gpu:1": [
             Edge(9.0, 9.0, 1000.0, 70.0),
             Edge(10.0, 10.2, 1010.0, 70.0),
-            Edge(11.0, 11.2, 1110.0, 100.0, "thermal", 500.0),
+            Edge(11.0, 11.2, 1110.0, 100.0, "thermal", 500.0, 61.0),
         ],
         "cpu:0": [Edge(10.5, 10.7, 55.0), Edge(11.5, 11.7, 65.0)],
     }
@@ -201,6 +201,7 @@ def test_what_is_recorded_is_what_is_played(path: Path) -> None:
             "power_w": 100.0,
             "throttle": "thermal",
             "power_limit_w": 500.0,
+            "temperature_c": 61.0,
         },
         {"t_s": pytest.approx(2.1), "domain": "cpu:0", "energy_j": 10.0},
     ]
@@ -295,6 +296,7 @@ def test_nothing_recorded_is_refused(path: Path) -> None:
             2,
             '"energy_j" is None, where a number that is not negative is expected',
         ),
+        ([None, step(0.1, 1, temperature_c="61")], 2, "\"temperature_c\" is '61', where a number is expected"),
         ([None, {"t_s": 1, "domain": "gpu:0", "error": 5}], 2, '"error" is 5, where a text is expected'),
     ],
 )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pytest_carbon.baselines import open_store
 from pytest_carbon.records import (
+    INFORMS,
     BaselineError,
     CarbonIntensity,
     Domain,
@@ -55,6 +56,10 @@ CALL = Measurement(
     energy_j_per_call=1.21,
     energy_j_per_call_error=0.01,
     tail_j=0.8,
+    after_work_j=84.8,
+    after_work_s=1.8,
+    temperature_c=45.0,
+    gpus=("GPU-1234",),
     emissions_g_per_call=0.00012,
     gated=("gpu:0",),
     domains=(DomainEnergy(Domain("gpu:0", "measured", "nvml total energy"), 1.21, 295.0, 70.1),),
@@ -168,6 +173,10 @@ def test_a_report_has_these_keys() -> None:
                         "energy_j_per_call": 1.21,
                         "energy_j_per_call_error": 0.01,
                         "tail_j": 0.8,
+                        "after_work_j": 84.8,
+                        "after_work_s": 1.8,
+                        "temperature_c": 45.0,
+                        "gpus": ["GPU-1234"],
                         "emissions_g_per_call": 0.00012,
                         "gated": ["gpu:0"],
                         "domains": [
@@ -182,7 +191,7 @@ def test_a_report_has_these_keys() -> None:
                         ],
                         "rounds": [{"calls": 48, "duration_s": 0.197}],
                         "sessions": [{"session": "now", "energy_j_per_call": 1.2, "duration_s_per_call": 0.004}],
-                        "doubts": [{"code": "tail", "text": "the tail is 6% of the window"}],
+                        "doubts": [{"code": "tail", "text": "the tail is 6% of the window", "disqualifies": False}],
                         "failure": None,
                         "task": None,
                         "verdict": {
@@ -201,6 +210,7 @@ def test_a_report_has_these_keys() -> None:
                             "base_sessions": [],
                             "reference_change": None,
                             "machine": False,
+                            "blind": False,
                             "reason": "it takes 8% more",
                         },
                     }
@@ -283,7 +293,10 @@ def test_what_is_unknown_is_null_never_zero() -> None:
     )
     report = written(nothing)
     found = report["tests"][0]["measurements"][0]
-    unknown = ("duration_s_per_call", "energy_j_per_call", "energy_j_per_call_error", "tail_j", "emissions_g_per_call")
+    unknown = (
+        *("duration_s_per_call", "energy_j_per_call", "energy_j_per_call_error", "tail_j", "emissions_g_per_call"),
+        *("after_work_j", "after_work_s", "temperature_c"),
+    )
     assert {key: found[key] for key in unknown} == dict.fromkeys(unknown)
     assert report["cost_of_measuring"] == {"energy_j": None, "emissions_g": None}
     assert report["environment"] == dict.fromkeys(report["environment"]) | {"id": "a-cpu", "gpus": []}
@@ -404,10 +417,10 @@ domain_energies = st.builds(
 )
 measurements = st.builds(
     Measurement,
-    *(texts, texts, counts, *[maybe_number] * 5, some(texts), some(domain_energies)),
+    *(texts, texts, counts, *[maybe_number] * 7, some(texts), maybe_number, some(texts), some(domain_energies)),
     some(st.builds(Round, counts, numbers)),
     some(st.builds(SessionScore, texts, numbers, numbers)),
-    some(st.builds(Doubt, texts, texts)),
+    some(st.builds(Doubt, texts, texts, st.booleans()) | st.builds(Doubt, st.sampled_from(sorted(INFORMS)), texts)),
     maybe_text,
     st.none()
     | st.builds(
@@ -421,6 +434,7 @@ verdicts = st.builds(
     Verdict,
     *(st.sampled_from(get_args(Status)), texts, maybe_number, counts, counts, *[maybe_number] * 5),
     tolerance=st.none() | st.just(False) | st.floats(0, 10),
+    blind=st.booleans(),
 )
 tests = st.builds(
     TestResult, texts, st.just("failed"), some(st.tuples(measurements, verdicts)), st.none() | st.just("passed")
@@ -456,6 +470,15 @@ def test_every_run_comes_back(tmp_path: Path, result: SessionResult) -> None:
     jsonfile.write(result, path)
     json.loads(path.read_text(), parse_constant=pytest.fail)
     assert jsonfile.read(path) == result
+
+
+def test_a_message_between_processes_has_all_of_a_measurement() -> None:
+    """As the report has it: what another process measured is what this one judges."""
+    steps = Doubt("unquiet", "the power stepped", informs=True)
+    found = replace(CALL, doubts=(*CALL.doubts, steps, Doubt("unsteady", "the halves differ")))
+    sent = json.loads(json.dumps(jsonfile.measurement_form(found)))
+    assert [doubt["disqualifies"] for doubt in sent["doubts"]] == [False, False, True]
+    assert jsonfile.read_measurement(sent) == found
 
 
 def test_a_report_without_the_markers_tolerances_is_read() -> None:
@@ -508,6 +531,26 @@ AS_WRITTEN = "Give the file that pytest --carbon --carbon-json wrote, as it wrot
         (
             lambda text: text.replace('"dirty": false', '"dirty": 0'),
             f"dirty must be true, false or null, not 0. {AS_WRITTEN}",
+        ),
+        (
+            lambda text: text.replace('"disqualifies": false', '"disqualifies": null'),
+            f"tests[0].measurements[0].doubts[0].disqualifies must be true or false, not null. {AS_WRITTEN}",
+        ),
+        (
+            lambda text: text.replace('"disqualifies": false', '"disqualifies": true'),
+            f'a doubt "tail" never disqualifies a figure, and here it does. {AS_WRITTEN}',
+        ),
+        (
+            lambda text: text.replace('"gpus": ["GPU-1234"]', '"gpus": "GPU-1234"'),
+            f'tests[0].measurements[0].gpus must be a list of texts, not "GPU-1234". {AS_WRITTEN}',
+        ),
+        (
+            lambda text: text.replace('"temperature_c": 45.0', '"temperature_c": "45"'),
+            f'tests[0].measurements[0].temperature_c must be a number, not "45". {AS_WRITTEN}',
+        ),
+        (
+            lambda text: text.replace('"blind": false', '"blind": null'),
+            f"tests[0].measurements[0].verdict.blind must be true or false, not null. {AS_WRITTEN}",
         ),
         *(
             (
@@ -625,6 +668,7 @@ def test_accepting_a_report_does_what_the_flag_does() -> None:
         "main",
     )
     assert (record.torch, record.driver, record.session) == ("2.13.0", "580.65.06", "now")
+    assert (record.temperature_c, record.gpus) == (45.0, ("GPU-1234",))
     assert sorted(key[0] for key in stored) == [f"tests/test_m.py::{name}" for name in ("fine", "same", "slower")]
 
 

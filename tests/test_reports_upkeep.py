@@ -85,6 +85,23 @@ def test_a_full_baseline_says_so() -> None:
     assert "  batches     3 to 20 of each; full: no more are needed" in lines
 
 
+def test_another_card_and_the_temperature_are_shown() -> None:
+    """Where there is something to show: one card all along is none."""
+
+    def columns_of(*batches: Batch) -> list[list[str]]:
+        history = History("a-gpu", ("t.py::a", "call"), (("0", batches),))
+        return [line.split()[-3:] for line in report.histories([history], width=120)[5:]]
+
+    cool = replace(batch(1.0, torch="2.9", driver="580"), temperature_c=44.6, gpus=("GPU-1f3a4b5c-0000",))
+    warm = replace(cool, temperature_c=None, gpus=("GPU-9d8e7f60-1111",))
+    title, first, second = report.histories([History("a", ("t", "call"), (("0", (cool, warm)),))], width=120)[-3:]
+    assert title.split()[-7:] == ["commit", "at", "start", "card", "torch", "driver", "branch"]
+    assert first.split()[-6:] == ["45", "°C", "GPU-1f3a…", "2.9", "580", "–"]
+    assert second.split()[-5:] == ["–", "GPU-9d8e…", "2.9", "580", "–"]
+    assert "GPU" not in columns_of(cool, replace(cool, gpus=()))[1]
+    assert not any("GPU-1f3a…" in line for line in columns_of(cool, cool))
+
+
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 BATCHES = st.builds(
     Batch,
@@ -93,6 +110,8 @@ BATCHES = st.builds(
     st.floats(1e-9, 1e9),
     st.floats(1e-9, 1e6),
     st.booleans(),
+    st.none() | st.floats(-50, 150),
+    st.lists(TEXTS.filter(bool), max_size=2).map(tuple),
 )
 HISTORIES = st.builds(
     History,

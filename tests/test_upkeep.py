@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_carbon import gate, upkeep
+from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.files import FileStore
-from pytest_carbon.records import Environment, Key, Record, SessionScore, UsageProblem
+from pytest_carbon.records import Calibration, Environment, Key, Record, SessionScore, UsageProblem
 from pytest_carbon.upkeep import Collected, Gone
 
 HOST = Environment("a-gpu")
@@ -217,6 +218,18 @@ def test_a_rename_moves_each_test_to_a_place_of_its_own(known: set[str], old: st
     assert found.keys() <= known
     assert len(set(found.values())) == len(found)
     assert all(after.removeprefix(new) == before.removeprefix(old) for before, after in found.items())
+
+
+def test_copying_loses_nothing(tmp_path: Path) -> None:
+    """By way of a database, too: the card, the temperature, what was found out about the counters."""
+    source, target = FileStore(tmp_path / "a"), FileStore(tmp_path / "b")
+    between = open_store(f"sqlite:///{tmp_path}/between.db")
+    source.append(HOST, [record(1), record(2)._replace(temperature_c=45.5, gpus=("GPU-1", "GPU-2"), labels="a=b")])
+    source.keep_calibration(HOST.id, Calibration(0.1, False, None, 84.8, 1.8))
+    upkeep.copy(source, between)
+    upkeep.copy(between, target)
+    assert target.load(HOST.id) == source.load(HOST.id)
+    assert target.calibration(HOST.id) == source.calibration(HOST.id)
 
 
 def test_copying_says_what_was_there(tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def _has_scores(measurement: Measurement) -> bool:
 
 def records_of(result: SessionResult, test: TestResult, measurement: Measurement, epoch: str = "0") -> list[Record]:
     """A measurement of a run as a baseline would keep it, a record a session."""
-    error = measurement.energy_j_per_call_error
+    error, temperature_c = measurement.energy_j_per_call_error, measurement.temperature_c
     return [
         Record(
             test=test.nodeid,
@@ -268,6 +268,8 @@ def records_of(result: SessionResult, test: TestResult, measurement: Measurement
             torch=result.environment.torch,
             driver=result.environment.driver,
             labels=result.labels,
+            temperature_c=float(temperature_c) if temperature_c is not None and isfinite(temperature_c) else None,
+            gpus=measurement.gpus,
         )
         for score in measurement.sessions
     ]

@@ -22,6 +22,7 @@ import secrets
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime
@@ -99,6 +100,14 @@ def _is_error(value: object) -> bool:
     return value is None or (is_number(value) and value >= 0)
 
 
+def _is_number_or_none(value: object) -> bool:
+    return value is None or is_number(value)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, (tuple, list)) and all(map(_is_text, value))
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
@@ -131,14 +140,16 @@ FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "torch": (_is_text_or_none, "a text or null"),
     "driver": (_is_text_or_none, "a text or null"),
     "labels": (_is_text_or_none, "a text or null"),
+    "temperature_c": (_is_number_or_none, "a finite number or null"),
+    "gpus": (_is_texts, "a list of UUIDs"),
 }
 """What a record holds, in the order of :class:`~pytest_carbon.records.Record` and of the line."""
 
-OPTIONAL = "labels"
-"""The field that a line need not have: it came later, and is written where there is something to write."""
+_OPTIONAL: dict[str, Any] = {"labels": None, "temperature_c": None, "gpus": ()}
+"""The fields that a line need not have, and what they then are: they are written where there is something to write."""
 
 _values = itemgetter(*FIELDS)
-NUMBERS = ("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call")
+NUMBERS = ("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call", "temperature_c")
 _by_test = attrgetter("test", "name", "created", "session")
 by_time = attrgetter("created", "session")
 
@@ -223,6 +234,8 @@ class _Reader:
     def __init__(self, environment_id: str) -> None:
         self._environment_id = environment_id
         self._known = {name: _Known(good) for name, (good, _) in FIELDS.items() if name not in NUMBERS}
+        self._temperatures: dict[float | None, float | None] = {}
+        """Good ones, each kept once, too: they are few."""
 
     def as_written(self, data: bytes) -> list[Record] | None:
         """The records of a file that is as this module writes it; None for any other, which takes :meth:`file`.
@@ -235,12 +248,12 @@ class _Reader:
                 return None
             text = f"[{','.join(lines)}]"
             objects, end = _decode(text)
-            # Values are texts, numbers and null. So an object that went on over a line break would leave a line that
-            # does not begin with "{", and as many objects as lines, all of which do, are one in each line.
+            # Values are texts, numbers, null and lists of texts. So an object that went on over a line break would
+            # leave a line that does not begin with "{", and as many objects as lines, all of which do, are one in each.
             if end != len(text) or len(objects) != len(lines) or set(map(itemgetter(0), lines)) != {"{"}:
                 return None
-            for fields in objects:
-                fields.setdefault(OPTIONAL)
+            for name, default in _OPTIONAL.items():
+                deque(map(dict.setdefault, objects, repeat(name), repeat(default)), 0)  # a loop in C
             if set(map(len, objects)) != {len(FIELDS)}:
                 return None
             columns = dict(zip(FIELDS, zip(*map(_values, objects), strict=True), strict=True))
@@ -248,6 +261,10 @@ class _Reader:
                 return None
             if not all(all_good(name, columns[name]) for name in NUMBERS):
                 return None
+            if set(map(type, columns["gpus"])) - {list, tuple}:  # of a text, tuple() makes one, too
+                return None
+            columns["gpus"] = tuple(map(tuple, columns["gpus"]))
+            columns["temperature_c"] = tuple(map(self._temperatures.setdefault, *repeat(columns["temperature_c"], 2)))
             for name, known in self._known.items():
                 columns[name] = tuple(map(known.__getitem__, columns[name]))
             return list(map(tuple.__new__, repeat(Record), zip(*columns.values(), strict=True)))
@@ -338,9 +355,10 @@ class _Reader:
         if "format" in fields:
             self._check_header(fields)
             return None
-        fields.setdefault(OPTIONAL)
+        fields = _OPTIONAL | fields
         if wrong := wrong_field(fields):
             raise Wrong(wrong)
+        fields["gpus"] = tuple(fields["gpus"])
         return Record._make(float(value) if isinstance(value, int) else value for value in _values(fields))
 
     def _check_header(self, fields: dict[str, Any]) -> None:
@@ -458,9 +476,7 @@ def described(header: str, environment_id: str) -> Environment:
 
 def _line_of(record: Record) -> str:
     fields = record._asdict()
-    if fields[OPTIONAL] is None:
-        del fields[OPTIONAL]
-    return _encode(fields)
+    return _encode({name: v for name, v in fields.items() if name not in _OPTIONAL or v != _OPTIONAL[name]})
 
 
 # --- where a record lies -------------------------------------------------------------------------
@@ -1038,6 +1054,8 @@ def calibration_line(calibration: Calibration) -> str:
             "settle_s": calibration.settle_s,
             "part_time_sampling": calibration.part_time_sampling,
             "created": calibration.created,
+            "after_work_j": calibration.after_work_j,
+            "after_work_s": calibration.after_work_s,
         }
     )
 
@@ -1059,7 +1077,14 @@ def read_calibration(data: bytes) -> Calibration:
         raise Wrong(f"'part_time_sampling' must be true or false, not {part_time!r}")
     if not (created is None or is_time(created)):
         raise Wrong(f"'created' must be null or {_A_TIME}, not {created!r}")
-    return Calibration(float(settle_s), part_time, created)
+    after_work = {}
+    for name in ("after_work_j", "after_work_s"):
+        after_work[name] = value = fields.get(name)
+        if not _is_error(value):
+            raise Wrong(f"'{name}' must be a finite number from 0, or null, not {value!r}")
+    return Calibration(
+        float(settle_s), part_time, created, **{k: v if v is None else float(v) for k, v in after_work.items()}
+    )
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -1,8 +1,8 @@
 """Baselines in a database that many machines share: SQLite, or PostgreSQL through psycopg.
 
-Four tables: environments, the measurements and the sessions of each, and a record for each session of a
-measurement, which the key of its table keeps from being there twice. An append is one transaction, and so is all
-that one question reads. Between them no connection is open: measuring takes an hour.
+Five tables: environments, the measurements and the sessions of each, the sets of cards that were measured, and a record
+for each session of a measurement, which the key of its table keeps from being there twice. An append is one
+transaction, and so is all that one question reads. Between them no connection is open: measuring takes an hour.
 
 What was read is checked as a file is: a figure that cannot be one is a
 :class:`~pytest_carbon.records.BaselineError`, never "no baseline". Errors are raised ``from None``, and name the
@@ -11,6 +11,7 @@ place without its password: what a driver says, and the traceback of its excepti
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -118,6 +119,13 @@ SESSION = Table(
     Column("labels", Text),
     UniqueConstraint("environment_id", "session", name="carbon_session_once"),
 )
+CARDS = Table(
+    "carbon_cards",
+    _METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("uuids", Text, nullable=False),  # a JSON list, as a file's
+    UniqueConstraint("uuids", name="carbon_cards_once"),
+)
 RECORD = Table(
     "carbon_record",
     _METADATA,
@@ -127,11 +135,13 @@ RECORD = Table(
     Column("energy_j_per_call", Double, nullable=False),
     Column("energy_j_per_call_error", Double),
     Column("duration_s_per_call", Double, nullable=False),
+    Column("temperature_c", Double),
+    Column("cards_id", ForeignKey(CARDS.c.id)),  # NULL: a processor's
     Index("carbon_record_of", "measurement_id"),
     sqlite_with_rowid=False,
 )
 
-_figures = attrgetter("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call")
+_figures = attrgetter("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call", "temperature_c")
 _facts = attrgetter("created", "boot", "commit", "torch", "driver")
 """What a session has once, whatever it measured."""
 
@@ -211,7 +221,9 @@ class SqlStore:
             after = {id: (s.torch, s.driver, s.labels) for id, s in sessions.items()}
             stored: dict[Key, list[Record]] = {}
             everything: list[Record] = []
-            for session, measurement, epoch, energy_j, error_j, duration_s in self._rows(connection, here, wanted):
+            cards = self._cards(connection)
+            rows = self._rows(connection, here, wanted)
+            for session, measurement, epoch, energy_j, error_j, duration_s, temperature_c, cards_id in rows:
                 if session not in before:
                     continue
                 if (key := known.get(measurement)) is None:
@@ -219,7 +231,13 @@ class SqlStore:
                         f"{self._url}: carbon_record has figures of measurement {measurement}, which is none of"
                         f" {environment_id}. Restore the database from its backup."
                     )
-                record = Record(*key, epoch, *before[session], energy_j, error_j, duration_s, *after[session])
+                if (gpus := cards.get(cards_id)) is None:
+                    raise BaselineError(
+                        f"{self._url}: carbon_record has figures of the cards {cards_id}, which carbon_cards has"
+                        " not. Restore the database from its backup."
+                    )
+                figures = energy_j, error_j, duration_s
+                record = Record(*key, epoch, *before[session], *figures, *after[session], temperature_c, gpus)
                 stored.setdefault(key, []).append(record)
                 everything.append(record)
             self._check(environment_id, everything)
@@ -240,6 +258,23 @@ class SqlStore:
                 "ids", measurements[start : start + _READ_AT_ONCE], expanding=True, literal_execute=True
             )
             yield from _all(connection, select(RECORD).where(RECORD.c.measurement_id.in_(ids)))
+
+    def _cards(self, connection: Connection) -> dict[int | None, tuple[str, ...]]:
+        """The UUIDs of each set of cards; of none."""
+        found: dict[int | None, tuple[str, ...]] = {None: ()}
+        for id, text in connection.execute(select(CARDS.c.id, CARDS.c.uuids)):
+            try:
+                uuids = json.loads(text)
+            except (ValueError, TypeError):
+                uuids = None
+            good, what = FIELDS["gpus"]
+            if not good(uuids):
+                raise BaselineError(
+                    f"{self._url}: 'uuids' of carbon_cards {id} must be {what}, not {text!r}. pytest-carbon did not"
+                    " write that: restore the database from its backup."
+                )
+            found[id] = tuple(uuids)
+        return found
 
     def describe(self, environment_id: str) -> Environment:
         """What is stored of an environment; only its id where nothing is."""
@@ -410,17 +445,21 @@ class SqlStore:
         keys = dict.fromkeys(record.key for record in records)
         rows = [{"test": test, "name": name} for test, name in keys]
         measurements = _ids(connection, MEASUREMENT, {"environment_id": here}, rows)
+        texts = {record.gpus: json.dumps(record.gpus) for record in records if record.gpus}
+        ids = _ids(connection, CARDS, {}, [{"uuids": text} for text in texts.values()]) if texts else {}
+        cards = {gpus: ids[text,] for gpus, text in texts.items()}
         sessions: dict[str, list[Record]] = {}
         for record in records:
             sessions.setdefault(record.session, []).append(record)
         for names in _chunks(sorted(sessions)):
-            self._append_sessions(connection, here, measurements, {name: sessions[name] for name in names})
+            self._append_sessions(connection, here, measurements, cards, {name: sessions[name] for name in names})
 
     def _append_sessions(
         self,
         connection: Connection,
         here: int,
         measurements: Mapping[tuple[Any, ...], int],
+        cards: Mapping[tuple[str, ...], int],
         sessions: Mapping[str, list[Record]],
     ) -> None:
         rows = [
@@ -462,6 +501,8 @@ class SqlStore:
                     "energy_j_per_call": r.energy_j_per_call,
                     "energy_j_per_call_error": r.energy_j_per_call_error,
                     "duration_s_per_call": r.duration_s_per_call,
+                    "temperature_c": r.temperature_c,
+                    "cards_id": cards.get(r.gpus),
                 }
                 for (session, measurement), r in mine.items()
             ],
@@ -470,7 +511,7 @@ class SqlStore:
         for row in connection.execute(select(RECORD).where(RECORD.c.session_id.in_(ids.values()))):
             if (given := mine.get((row.session_id, row.measurement_id))) is None:
                 continue
-            if _figures(row) != _figures(given):
+            if (*_figures(row), row.cards_id) != (*_figures(given), cards.get(given.gpus)):
                 raise self._other(given, "with other figures")
             if row.epoch < given.epoch:
                 older.append({"s": row.session_id, "m": row.measurement_id, "newer": given.epoch})
@@ -715,7 +756,7 @@ def _figures_of(connection: Connection, measurements: Sequence[int]) -> dict[int
     found: dict[int, dict[int, tuple[Any, ...]]] = {id: {} for id in measurements}
     for ids in _chunks(measurements):
         for row in connection.execute(select(RECORD).where(RECORD.c.measurement_id.in_(ids))):
-            found[row.measurement_id][row.session_id] = (row.epoch, *_figures(row))
+            found[row.measurement_id][row.session_id] = (row.epoch, *_figures(row), row.cards_id)
     return found
 
 
@@ -740,7 +781,7 @@ def _of(record: Record) -> str:
 def _unstorable(record: Record) -> str | None:
     """What no database takes, as the end of a sentence."""
     for name, value in record._asdict().items():
-        if isinstance(value, str):
+        if isinstance(value, str):  # the UUIDs of cards are kept as JSON, which has \u0000 for what is none
             try:
                 value.encode()
             except UnicodeEncodeError:

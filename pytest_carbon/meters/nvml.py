@@ -20,12 +20,14 @@ INSTANT = "nvml instant power, integrated"
 AVERAGE = "nvml average power, integrated"
 
 REFRESH_S = 1.0
-"""Throttling and the power limit are asked for at most this often: together they cost more than an energy read."""
+"""Throttling, the power limit and the temperature are asked for at most this often: together they cost more than an
+energy read."""
 INTEGRATION_STEP_S = 0.02
 """Integrated power is shown in steps of this, for a watcher looks for changes."""
 
 _FIELD_POWER_INSTANT = 186
 _SCOPE_MODULE = 1
+_SENSOR_GPU = 0
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 """Fixed in Linux (``PROC_PID_INIT_INO``): outside of it, NVML's process ids need not be ours."""
 
@@ -115,6 +117,13 @@ def _power_limit_w(nvml: ModuleType, handle: Any) -> float | None:
     return None
 
 
+def _temperature_c(nvml: ModuleType, handle: Any) -> float | None:
+    for name in ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"):
+        if (temperature_c := _ask(nvml, name, handle, _SENSOR_GPU)) is not None:
+            return float(temperature_c)
+    return None
+
+
 def _pids(nvml: ModuleType, device: _Device) -> frozenset[int] | None:
     processes = _ask(nvml, "nvmlDeviceGetComputeRunningProcesses", device.handle)
     return None if processes is None else frozenset(process.pid for process in processes)
@@ -171,7 +180,7 @@ class NvmlMeter:
             if not domains:
                 raise MeterError(" ".join(self._left_out) or "no GPU is left: CUDA_VISIBLE_DEVICES hides them all.")
             self.domains = tuple(domains)
-            self._slow: list[tuple[float, str | None, float | None]] = [(-math.inf, None, None)] * len(domains)
+            self._slow: list[tuple[float, Observation]] = [(-math.inf, Observation())] * len(domains)
             self._open = stack.pop_all()
 
     def read_j(self, domain: int) -> float:
@@ -182,15 +191,17 @@ class NvmlMeter:
             raise MeterError(self._unreadable(self._devices[domain], error)) from error
 
     def observe(self, domain: int) -> Observation:
-        """Instant power now; throttling and the power limit as of a second ago at most."""
+        """Instant power now; throttling, the power limit and the temperature as of a second ago at most."""
         power = self._power[domain]
         power_w = None if power is None else _quietly(power)
-        asked_s, throttle, limit_w = self._slow[domain]
+        asked_s, slow = self._slow[domain]
         if (now_s := time.perf_counter()) - asked_s > REFRESH_S:
             handle = self._devices[domain].handle
-            throttle, limit_w = self._throttle(handle), _power_limit_w(self._nvml, handle)
-            self._slow[domain] = (now_s, throttle, limit_w)
-        return Observation(power_w, throttle, limit_w)
+            slow = Observation(
+                None, self._throttle(handle), _power_limit_w(self._nvml, handle), _temperature_c(self._nvml, handle)
+            )
+            self._slow[domain] = (now_s, slow)
+        return slow._replace(power_w=power_w)
 
     def gpus(self) -> tuple[Gpu, ...]:
         return tuple(device.gpu for device in self._devices)

@@ -10,10 +10,10 @@ A trace is JSON Lines, format ``pytest-carbon-trace/1``. First a header:
 
     {"t_s": 0.1, "domain": "gpu:0", "energy_j": 30.0, "power_w": 300.0}
 
-``t_s`` is seconds from the start, ``energy_j`` what the domain took since then; both grow. ``power_w``, ``throttle``
-and ``power_limit_w`` may be left out. Between steps the counter holds its value, unless the header says
-``"stepped": false``: then it grows evenly. When the last step of the trace has been played the trace starts again, its
-energy on top of what was: one line makes a constant load. A line
+``t_s`` is seconds from the start, ``energy_j`` what the domain took since then; both grow. ``power_w``, ``throttle``,
+``power_limit_w`` and ``temperature_c`` may be left out. Between steps the counter holds its value, unless the header
+says ``"stepped": false``: then it grows evenly. When the last step of the trace has been played the trace starts again,
+its energy on top of what was: one line makes a constant load. A line
 
     {"t_s": 3.0, "domain": "gpu:0", "error": "GPU is lost"}
 
@@ -128,7 +128,7 @@ def write_trace(
         zero_j = next((edge.energy_j for edge in reversed(edges) if edge.time_s <= start_s), steps[0].energy_j)
         for edge in steps:
             line = {"t_s": edge.time_s - start_s, "domain": domain.name, "energy_j": edge.energy_j - zero_j}
-            observed = {"power_w": edge.power_w, "throttle": edge.throttle, "power_limit_w": edge.power_limit_w}
+            observed = {name: getattr(edge, name) for name in Observation._fields}
             lines.append(line | {key: value for key, value in observed.items() if value is not None})
     lines.sort(key=lambda line: cast(float, line["t_s"]))
     described = []
@@ -267,10 +267,16 @@ def _add(track: _Track, line: _Line) -> None:
     if energy_j < before_j:
         raise line.problem(f"energy_j {energy_j:g} of {name} is less than the {before_j:g} before it")
     throttle = None if line.content.get("throttle") is None else line.text("throttle")
-    power_limit_w = line.number("power_limit_w", optional=True)
     track.steps_s.append(t_s)
     track.energies_j.append(energy_j)
-    track.observations.append(Observation(line.number("power_w", optional=True), throttle, power_limit_w))
+    track.observations.append(
+        Observation(
+            line.number("power_w", optional=True),
+            throttle,
+            line.number("power_limit_w", optional=True),
+            line.number("temperature_c", optional=True, least=-math.inf),
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,13 +296,14 @@ class _Line:
             raise self.problem(f'"{key}" is {value!r}, where a text is expected')
         return value
 
-    def number(self, key: str, *, optional: bool = False) -> float | None:
+    def number(self, key: str, *, optional: bool = False, least: float = 0) -> float | None:
         value = self.content.get(key)
         if value is None and optional:
             return None
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= least:
             return float(value)
-        raise self.problem(f'"{key}" is {value!r}, where a number that is not negative is expected')
+        expected = "a number that is not negative" if least == 0 else "a number"
+        raise self.problem(f'"{key}" is {value!r}, where {expected} is expected')
 
 
 def _parse(path: Path, number: int, text: str) -> _Line:

@@ -21,6 +21,7 @@ from pytest_carbon.baselines.files import (
     write_atomically,
 )
 from pytest_carbon.records import (
+    INFORMS,
     Against,
     CarbonIntensity,
     Domain,
@@ -187,6 +188,7 @@ def _measurement(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
             "base_sessions": [_score(score) for score in verdict.base_sessions],
             "reference_change": _finite(verdict.reference_change),
             "machine": verdict.machine,
+            "blind": verdict.blind,
             "reason": verdict.reason,
         },
     }
@@ -202,6 +204,10 @@ def measurement_form(measurement: Measurement) -> dict[str, Any]:
         "energy_j_per_call": _finite(measurement.energy_j_per_call),
         "energy_j_per_call_error": _finite(measurement.energy_j_per_call_error),
         "tail_j": _finite(measurement.tail_j),
+        "after_work_j": _finite(measurement.after_work_j),
+        "after_work_s": _finite(measurement.after_work_s),
+        "temperature_c": _finite(measurement.temperature_c),
+        "gpus": list(measurement.gpus),
         "emissions_g_per_call": _finite(measurement.emissions_g_per_call),
         "gated": list(measurement.gated),
         "domains": [
@@ -217,7 +223,9 @@ def measurement_form(measurement: Measurement) -> dict[str, Any]:
         ],
         "rounds": [{"calls": round_.calls, "duration_s": _finite(round_.duration_s)} for round_ in measurement.rounds],
         "sessions": [_score(score) for score in measurement.sessions],
-        "doubts": [{"code": doubt.code, "text": doubt.text} for doubt in measurement.doubts],
+        "doubts": [
+            {"code": doubt.code, "text": doubt.text, "disqualifies": doubt.disqualifies} for doubt in measurement.doubts
+        ],
         "failure": measurement.failure,
         "task": None if measurement.task is None else _task(measurement.task),
     }
@@ -387,6 +395,11 @@ class _Object:
         self._must(value in (None, False) or (is_number(value) and value >= 0), "tolerance", "a share, false or null")
         return None if value is None else float(value) if value is not False else False
 
+    def flag(self, key: str) -> bool:
+        value = self._get(key)
+        self._must(isinstance(value, bool), key, "true or false")
+        return cast(bool, value)
+
     def flag_or_none(self, key: str) -> bool | None:
         value = self._get(key)
         self._must(value is None or isinstance(value, bool), key, "true, false or null")
@@ -512,6 +525,10 @@ def _read_figures(found: _Object) -> Measurement:
         energy_j_per_call=found.number_or_none("energy_j_per_call"),
         energy_j_per_call_error=found.number_or_none("energy_j_per_call_error"),
         tail_j=found.number_or_none("tail_j"),
+        after_work_j=found.number_or_none("after_work_j"),
+        after_work_s=found.number_or_none("after_work_s"),
+        temperature_c=found.number_or_none("temperature_c"),
+        gpus=found.texts("gpus"),
         emissions_g_per_call=found.number_or_none("emissions_g_per_call"),
         gated=found.texts("gated"),
         domains=tuple(
@@ -525,10 +542,17 @@ def _read_figures(found: _Object) -> Measurement:
         ),
         rounds=tuple(Round(round_.count("calls"), round_.number("duration_s")) for round_ in found.objects("rounds")),
         sessions=_read_scores(found, "sessions"),
-        doubts=tuple(Doubt(doubt.text("code"), doubt.text("text")) for doubt in found.objects("doubts")),
+        doubts=tuple(map(_read_doubt, found.objects("doubts"))),
         failure=found.text_or_none("failure"),
         task=_read_task(found.child_or_none("task")),
     )
+
+
+def _read_doubt(found: _Object) -> Doubt:
+    code, disqualifies = found.text("code"), found.flag("disqualifies")
+    if disqualifies and code in INFORMS:
+        raise Wrong(f"a doubt {json.dumps(code)} never disqualifies a figure, and here it does")
+    return Doubt(code, found.text("text"), informs=not disqualifies and code not in INFORMS)
 
 
 def _read_scores(there: _Object, key: str) -> tuple[SessionScore, ...]:
@@ -556,6 +580,7 @@ def _read_verdict(verdict: _Object) -> Verdict:
         base_sessions=_read_scores(verdict, "base_sessions") if verdict.has("base_sessions") else (),
         reference_change=verdict.number_or_none("reference_change") if verdict.has("reference_change") else None,
         machine=verdict.has("machine") and verdict.flag_or_none("machine") is True,
+        blind=verdict.flag("blind"),
     )
 
 

@@ -9,7 +9,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import geometric_mean
+from statistics import fmean, geometric_mean
 from typing import Literal, NamedTuple, get_args
 
 from pytest_carbon import gate
@@ -35,6 +35,7 @@ from pytest_carbon.reports.text import (
     Page,
     Quantity,
     aligned,
+    cards,
     change,
     columns,
     count,
@@ -59,6 +60,8 @@ _MOST_NAMES = 2
 """More tests than this are counted in a sentence."""
 _LABEL = 12
 """Columns of the labels in a failure's report."""
+_WARMER_C = 5.0
+"""A start that differs by less from the baseline's is no explanation: about 2% of energy."""
 _FIGURES_DIGITS = 4
 """Digits of the figures then and now, however small the error: a baseline's days differ by more."""
 
@@ -87,6 +90,10 @@ class BaselineSummary:
     torch: str | None = None
     driver: str | None = None
     power_limit_w: float | None = None
+    gpus: tuple[str, ...] = ()
+    """The UUIDs of all cards that it was recorded on."""
+    temperature_c: float | None = None
+    """At the start of its sessions, on average."""
 
     @classmethod
     def of(cls, records: Iterable[Record], location: str, environment: Environment | None = None) -> BaselineSummary:
@@ -96,6 +103,7 @@ class BaselineSummary:
             return cls(location)
         ordered = [record for batch in counted.batches for record in batch]
         newest = ordered[-1]
+        temperatures_c = [record.temperature_c for record in ordered if record.temperature_c is not None]
         return cls(
             location=location,
             first=ordered[0].created,
@@ -104,6 +112,8 @@ class BaselineSummary:
             torch=newest.torch,
             driver=newest.driver,
             power_limit_w=None if environment is None else _power_limit_w(environment),
+            gpus=tuple(dict.fromkeys(uuid for record in ordered for uuid in record.gpus)),
+            temperature_c=fmean(temperatures_c) if temperatures_c else None,
         )
 
 
@@ -213,6 +223,7 @@ def summary(
             lines.append(Line(""))
         lines += _sentences(page, [shared, machine, (compared, _PLAIN), (nearby, _PLAIN)])
         lines += _sentences(page, _reference(part))
+        lines += _sentences(page, [(_after_work(rows), _PLAIN)])
         lines += _sentences(page, [(text, _WARNING) for text in _elsewhere(rows, here)])
         if here.elsewhere and len(part.environment.gpus) > fewest and result.settings.gpus == "used":
             lines += _sentences(page, [(_STAY_OPEN, _WARNING)])
@@ -541,6 +552,18 @@ def _reference(part: SessionResult) -> list[tuple[str, Mapping[str, bool]]]:
     return said
 
 
+def _after_work(rows: list[_Row]) -> str | None:
+    """What the machine takes after a burst of work, in which no call has a part."""
+    measurement = next((row.measurement for row in rows if (row.measurement.after_work_j or 0.0) > 0), None)
+    if measurement is None or measurement.after_work_j is None:
+        return None
+    lasting = "" if measurement.after_work_s is None else f" for {duration(measurement.after_work_s)}"
+    return (
+        f"after a burst of work this machine takes {quantity(measurement.after_work_j, 'J')} more{lasting} before it"
+        " settles; that is part of no figure"
+    )
+
+
 def _too_weak(rows: list[_Row], against: Against | None) -> str | None:
     """The weakest gate's sentence, and which others are too weak."""
     pairs = against.pairs if against is not None else None
@@ -709,6 +732,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
         return []
     doubts = [doubt for doubt in measurement.doubts if doubt.text.rstrip(".") not in verdict.reason]
     suite = context.suite if context.suite and context.suite not in verdict.reason else None
+    card, temperature = _card(measurement, verdict, context), _temperature(measurement, verdict, context)
     lines: list[str] = []
     for what, text in (
         ("now", _call(measurement) if verdict.baseline_j_per_call is None else None),
@@ -717,7 +741,9 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
         ("baseline", _baseline(verdict, context.baseline) if context.against is None else None),
         ("compared", _side_by_side(verdict, context.against)),
         ("in", context.baseline.location if context.baseline else None),
-        ("since then", _differences(context)),
+        ("since then", _differences(context, others=bool(card or temperature))),
+        ("card", card),
+        ("temperature", temperature),
         ("suite", suite),
         *(("doubt", doubt.text) for doubt in doubts),
         ("nearest", context.nearest),
@@ -774,8 +800,29 @@ def _side_by_side(verdict: Verdict, against: Against | None) -> str | None:
     return f"{tree} with {against.label}, {count(verdict.baseline_sessions)} pairs of sessions, side by side"
 
 
-def _differences(context: FailureContext) -> str | None:
-    """What is not as it was when the baseline was last recorded; where nothing is, what was looked at."""
+def _card(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
+    """That it was measured on a card that none of the baseline's recordings was."""
+    before = context.baseline.gpus if context.baseline else ()
+    other = [uuid for uuid in measurement.gpus if uuid not in before]
+    if not before or not other or any(uuid in verdict.reason for uuid in other):
+        return None
+    now, then = cards(other, before)
+    return f"{_verb(other, 'another card', 'other cards')} of this model: {now} (baseline: {then})"
+
+
+def _temperature(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
+    """At the start, where that is another than the baseline's."""
+    now, then = measurement.temperature_c, context.baseline.temperature_c if context.baseline else None
+    if now is None or then is None or abs(now - then) < _WARMER_C or "°C" in verdict.reason:
+        return None
+    return f"{now:.0f} °C at the start (baseline {then:.0f} °C)"
+
+
+def _differences(context: FailureContext, *, others: bool = False) -> str | None:
+    """What is not as it was when the baseline was last recorded; where nothing is, what was looked at.
+
+    ``others``: whether there are differences besides, which are told apart.
+    """
     baseline, environment = context.baseline, context.environment
     if baseline is None:
         return None
@@ -797,7 +844,7 @@ def _differences(context: FailureContext) -> str | None:
             same.append(what)
     if differ:
         return ", ".join(differ)
-    return f"no known difference (same {listing(same, most=len(same))})" if same else None
+    return f"no {'other ' * others}known difference (same {listing(same, most=len(same))})" if same else None
 
 
 def _power_limit_w(environment: Environment) -> float | None:

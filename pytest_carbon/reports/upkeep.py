@@ -14,6 +14,7 @@ from pytest_carbon.reports.text import (
     Column,
     Page,
     aligned,
+    cards,
     change,
     columns,
     count,
@@ -155,6 +156,11 @@ def _table(history: History, page: Page) -> list[str]:
         Column("driver", [batch.first.driver or UNKNOWN for _, batch in batches], left=True),
         Column("branch", [page.fit(batch.first.branch or UNKNOWN, 20) for _, batch in batches], left=True),
     ]
+    if len({batch.gpus for _, batch in batches if batch.gpus}) > 1:
+        every = sorted({uuid for _, batch in batches for uuid in batch.gpus})
+        table.insert(6, Column("card", [page.clean(_cards(batch, every)) for _, batch in batches], left=True))
+    if any(batch.temperature_c is not None for _, batch in batches):
+        table.insert(6, Column("at start", [page.clean(_degrees(batch.temperature_c)) for _, batch in batches]))
     while sum(column.width + 2 for column in table) > page.width and len(table) > 3:
         table.pop()
     lines = [f"  {joined(*(page.clean(column.title) for column in table))}"]
@@ -168,6 +174,14 @@ def _table(history: History, page: Page) -> list[str]:
             f"Of an epoch the first {BATCHES_MOST} batches count: those after them are never read.", indent="  "
         )
     return lines
+
+
+def _cards(batch: Batch, every: Sequence[str]) -> str:
+    return cards(batch.gpus, every)[0] if batch.gpus else UNKNOWN
+
+
+def _degrees(temperature_c: float | None) -> str:
+    return UNKNOWN if temperature_c is None else f"{temperature_c:.0f} °C"
 
 
 def _accepted(history: History) -> dict[str, str]:

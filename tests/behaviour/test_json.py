@@ -50,6 +50,10 @@ MEASUREMENT = {
     "energy_j_per_call",
     "energy_j_per_call_error",
     "tail_j",
+    "after_work_j",
+    "after_work_s",
+    "temperature_c",
+    "gpus",
     "emissions_g_per_call",
     "domains",
     "rounds",
@@ -66,6 +70,7 @@ VERDICT = {
     "baseline_sessions",
     "change",
     "detectable_change",
+    "blind",
     "limit_j_per_call",
     "reason",
 }

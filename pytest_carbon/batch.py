@@ -10,7 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from pytest_carbon import energy
 from pytest_carbon.records import DomainEnergy, Doubt, Measurement
+
+SHARE_TREND = 0.02
+"""Sessions that differ by less than this in all are no trend."""
 
 
 def merged(measurements: Sequence[Measurement]) -> Measurement:
@@ -54,8 +58,22 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
         domains=_domains(measurements),
         rounds=tuple(each for m in measurements for each in m.rounds),
         sessions=tuple(score for m in measurements for score in m.sessions),
-        doubts=doubts,
+        doubts=(*doubts, *_trend(measurements)),
     )
+
+
+def _trend(measurements: Sequence[Measurement]) -> list[Doubt]:
+    """Whether each session takes more than the one before it."""
+    growth = energy.steady_growth([score.energy_j_per_call for m in measurements for score in m.sessions])
+    if growth is None or growth <= SHARE_TREND or any(d.code == "trend" for m in measurements for d in m.doubts):
+        return []
+    return [
+        Doubt(
+            "trend",
+            f"the energy of a call grew from each session to the next, by {growth:.1%} over {len(measurements)}"
+            " sessions: the machine is still warming up, or something that outlives a process grows (a cache, a file)",
+        )
+    ]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -58,6 +58,8 @@ PART_TIME_CALLS = 5
 PART_TIME_SHARES = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75)
 PART_TIME_RESIDUAL = 0.005
 """A counter is taken to look all of the time where that leaves less than this share of a call's energy unexplained,"""
+PART_TIME_SHAPE = 0.6
+"""Calls whose power varies by more than this share of itself may be the counter's doing."""
 PART_TIME_BETTER = 0.3
 """or where looking part-time would not leave less than this share of that. Simulated: 0.01 to 0.1 where it does look
 part-time, 0.5 and more where it does not."""
@@ -795,8 +797,8 @@ def part_time_in_calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]
         looked: Floats = (cycles * share * period + np.minimum(rest, share * period)) / share
         return looked
 
-    def left_over(share: float, shift_s: float) -> float:
-        """Root mean square of what a fit leaves, in joules."""
+    def left_over(share: float, shift_s: float) -> tuple[float, float]:
+        """Root mean square of what a fit leaves, in joules; how uneven the four powers of a call are."""
         columns = [spans]
         for part in range(4):
             begin, end = starts[:, part], starts[:, part] + quarter[:, 0]
@@ -810,10 +812,13 @@ def part_time_in_calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]
         design = np.stack(columns, axis=1)
         solved = np.linalg.lstsq(design, joules, rcond=None)[0]
         rest = joules - design @ solved
-        return float(np.sqrt((rest**2).sum() / max(len(rest) - np.linalg.matrix_rank(design), 1)))
+        freedom = max(len(rest) - np.linalg.matrix_rank(design), 1)
+        powers_w = solved[1:]
+        return float(np.sqrt((rest**2).sum() / freedom)), float(np.std(powers_w) / max(abs(np.mean(powers_w)), 1e-9))
 
-    whole = min(left_over(1.0, shift * period / 20) for shift in range(11))
-    parts = min(left_over(share, shift * period / 25) for share in PART_TIME_SHARES for shift in range(25))
+    whole, shape = min(left_over(1.0, shift * period / 20) for shift in range(11))
+    tried = [left_over(share, shift * period / 25) for share in PART_TIME_SHARES for shift in range(25)]
+    parts = min(tried)[0]
     call_s = float(np.mean([e - s for s, e in busy]))
     busy_s = float(np.sum([e - s for s, e in busy]))
     quiet_w = float(np.min(joules / spans))
@@ -821,7 +826,12 @@ def part_time_in_calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]
     scale_j = call_j * min(1.0, period / call_s)
     if scale_j <= 0:
         return None
-    return bool(whole > PART_TIME_RESIDUAL * scale_j and parts < PART_TIME_BETTER * whole)
+    if whole > PART_TIME_RESIDUAL * scale_j and parts < PART_TIME_BETTER * whole:
+        return True
+    # A call as long as the period, at constant power, looks to a part-time counter as one that works for a part of it.
+    alike = max(2 * whole, PART_TIME_RESIDUAL * scale_j)
+    even = min((uneven for rest, uneven in tried if rest <= alike), default=math.inf)
+    return None if shape > max(PART_TIME_SHAPE, 2 * even) else False
 
 
 def samples_part_time(energies_j: Sequence[float], errors_j: Sequence[float]) -> bool:

@@ -62,7 +62,9 @@ PHASED_WANTED = 55
 """so many are made where there is time: phases of the golden ratio lie most evenly at a Fibonacci number of them."""
 PHASED_BURST_S = 0.005
 """Shorter calls start in bursts that last so long."""
-PHASED_ERROR = 0.35
+PHASED_LONGEST_S = 0.2
+"""Longer calls start at phases only where the counter is known to look part-time: it takes a while."""
+PHASED_ERROR = 0.5
 """The 95% error of calls at golden-ratio phases is this over their number (simulated, calls of 5 to 250 ms)."""
 
 
@@ -94,6 +96,8 @@ class Scope:
     gated: tuple[str, ...]
     """The names of those that are summed."""
     environment: str
+    gpus: tuple[str, ...] = ()
+    """The UUIDs of the gated GPUs."""
 
 
 @dataclass(slots=True)
@@ -350,6 +354,10 @@ class Measurer:
         watched = self._watched(scope)
         self._take_over_calibration(scope)
         self._busy_until_s = busy_to_s
+        if self._calibration is not None and self._calibration.part_time_sampling is None and watched:
+            part_time = self._looks_part_time(watched, call, call_s)
+            self._calibration = replace(self._calibration, part_time_sampling=part_time)
+            self._calibrations[scope.environment] = self._calibration
         if self._calibration is not None or not watched or busy_to_s - busy_from_s < 0.3:
             return
         self._fetch()
@@ -445,7 +453,13 @@ class Measurer:
         idle_since_s: float,
     ) -> _Loop:
         """Rounds of back-to-back calls: one window for all of them, or, with ``setup``, a window each."""
-        phased = bool(self._calibration and self._calibration.part_time_sampling and setup is None)
+        known = self._calibration
+        # Where it is not known, what is right for a counter that looks part-time is right for any.
+        phased = (
+            setup is None
+            and known is not None
+            and (known.part_time_sampling or (known.part_time_sampling is None and call_s <= PHASED_LONGEST_S))
+        )
         calls = protocol.calls or max(1, math.ceil(protocol.min_time_s / protocol.rounds / max(call_s, 1e-9)))
         if phased:  # pauses between the calls take most of the time
             calls = protocol.calls or math.ceil(PHASED_WANTED / protocol.rounds) * _burst(call_s)
@@ -634,6 +648,7 @@ class Measurer:
             after_work_j=known.after_work_j if known is not None else None,
             after_work_s=known.after_work_s if known is not None else None,
             temperature_c=self._temperature_c(scope, loop.windows[0].start_s),
+            gpus=scope.gpus,
             emissions_g_per_call=self._intensity.emissions_g(total_j / calls),
             gated=scope.gated,
             domains=tuple(
@@ -647,7 +662,7 @@ class Measurer:
             ),
             rounds=tuple(loop.rounds),
             sessions=(score,),
-            doubts=tuple({d.code: d for d in reversed(doubts)}.values()),
+            doubts=_one_of_each(doubts),
         )
 
     def _error_j(self, scope: Scope, loop: _Loop, figures: Mapping[str, WindowEnergy], total_j: float) -> float:
@@ -957,6 +972,16 @@ def _is_sharp(stretch: Sequence[Edge], time_s: float) -> bool:
         return False
     line = energy.fit_line(stretch)
     return line.error_j(time_s) <= QUIET_SHARP_S * abs(line.power_w)
+
+
+def _one_of_each(doubts: Sequence[Doubt]) -> tuple[Doubt, ...]:
+    """The first doubt of each code; one that disqualifies comes before one that only informs."""
+    first: dict[str, Doubt] = {}
+    for doubt in doubts:
+        known = first.setdefault(doubt.code, doubt)
+        if doubt.disqualifies and not known.disqualifies:
+            first[doubt.code] = doubt
+    return tuple(first.values())
 
 
 def _enough_s(loop: _Loop, starts: int) -> int:

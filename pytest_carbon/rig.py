@@ -160,7 +160,8 @@ class Rig:
             used = {gpu.uuid for gpu in devices.used(gpus, {}, pids=self._pids, family=family)}
             here = tuple(d for d in here if d.name not in self._gpus or self._gpus[d.name].uuid in used)
         gated = meters.gated(here, self._settings.domains)
-        self._latest = Scope(here, tuple(d.name for d in gated), self._identify(here, gated))
+        uuids = tuple(self._gpus[d.name].uuid for d in gated if d.name in self._gpus)
+        self._latest = Scope(here, tuple(d.name for d in gated), self._identify(here, gated), uuids)
         return self._latest
 
     def _identify(self, domains: Sequence[Domain], gated: Sequence[Domain]) -> str:

@@ -1180,7 +1180,7 @@ def test_a_calibration_need_not_know_what_comes_after_the_work(store: FileStore)
     (FOLDER / "calibration.json").write_text(
         f'{{"format": "{files.CALIBRATION_FORMAT}", "settle_s": 1, "part_time_sampling": false}}'
     )
-    assert store.calibration(HOST.id) == Calibration(1.0)
+    assert store.calibration(HOST.id) == Calibration(1.0, part_time_sampling=False)
 
 
 def test_a_calibration_that_is_no_number_is_not_kept(store: FileStore) -> None:
@@ -1203,7 +1203,7 @@ def test_a_calibration_that_is_no_number_is_not_kept(store: FileStore) -> None:
         ('{"format": "F"}', "'settle_s' must be a finite number from 0, not None"),
         ('{"format": "F", "settle_s": -1}', "'settle_s' must be a finite number from 0, not -1"),
         ('{"format": "F", "settle_s": Infinity}', "Infinity is not a number that can be compared"),
-        ('{"format": "F", "settle_s": 1}', "'part_time_sampling' must be true or false, not None"),
+        ('{"format": "F", "settle_s": 1}', "'part_time_sampling' must be true, false or null (not known), not None"),
         (
             '{"format": "F", "settle_s": 1, "part_time_sampling": true, "created": 7}',
             "'created' must be null or a UTC time such as '2026-11-22T10:00:00Z', not 7",

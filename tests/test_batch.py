@@ -112,3 +112,14 @@ def test_doubts_are_told_once() -> None:
     tail, hot = Doubt("tail", "a tail of 10%"), Doubt("throttled", "it was hot.")
     found = merged([session(1, doubts=(tail,)), session(2, doubts=(tail, hot)), session(3, doubts=(tail,))])
     assert found.doubts == (tail, Doubt("throttled", "it was hot (so in 1 of 3 sessions)"))
+
+
+def test_sessions_that_take_more_and_more_are_a_trend() -> None:
+    """Each session takes 2% more than the one before: said, and the figure stands."""
+    grown = merged([session(i, 1 + 0.02 * i) for i in range(6)])
+    (doubt,) = grown.doubts
+    assert doubt.code == "trend"
+    assert not doubt.disqualifies
+    assert doubt.text.startswith("the energy of a call grew from each session to the next, by 10.0% over 6 sessions")
+    assert merged([session(i, 1 + 0.02 * (i % 2)) for i in range(6)]).doubts == ()
+    assert merged([session(i, 1 + 0.001 * i) for i in range(6)]).doubts == ()

@@ -447,7 +447,10 @@ def test_a_counter_that_looks_part_time_is_found_out_in_calls(
             busy.append((start_s, world.now_s))
         world.sleep(0.25)
         edges = [e for e in world.fetch()["gpu:0"] if e.before_s >= busy[0][1]]
-        assert energy.part_time_in_calls(edges, busy[1:]) is (looked_at < 1)
+        found = energy.part_time_in_calls(edges, busy[1:])
+        # A constant call as long as the period looks the same to both.
+        unsure = call_s == 0.1 and then_w is None and looked_at == 0.25
+        assert found is (looked_at < 1) or (unsure and found is None)
 
 
 def test_too_few_calls_do_not_say_whether_a_counter_looks_part_time() -> None:

@@ -71,10 +71,11 @@ def test_a_loop_comes_to_the_energy_commanded(time_constant_s: float, period_s: 
     assert m.failure is None
     assert m.energy_j_per_call == pytest.approx(1.5, rel=0.003)
     assert m.energy_j_per_call_error is not None
-    assert m.energy_j_per_call_error < 0.01
+    assert m.energy_j_per_call_error < 0.015
     assert m.duration_s_per_call == pytest.approx(0.005)
     assert m.calls == sum(r.calls for r in m.rounds)
-    assert sum(r.duration_s for r in m.rounds) >= 1
+    if not time_constant_s:  # a long tail leaves open whether the counter looks part-time, and its calls are spaced
+        assert sum(r.duration_s for r in m.rounds) >= 1
     assert len(m.rounds) >= 5
     assert m.emissions_g_per_call == pytest.approx(1.5 / 3.6e6 * 360, rel=0.003)
     (domain,) = m.domains
@@ -181,6 +182,121 @@ def test_measuring_goes_on_until_the_mean_is_precise() -> None:
     measurer = a_measurer(world, calibration=lambda environment: known)
     _, m = run(measurer, lambda: world.work(durations[next(count) // 21 % 2]), calls=21)
     assert 5 < len(m.rounds) <= 50
+
+
+def test_measuring_goes_on_until_the_energy_is_precise() -> None:
+    """Rounds of equal time whose processor time scatters by 5%: the time is known at once, the energy is not."""
+    world = World()
+
+    class Scattered(CpuTime):
+        taken_j = 0.0
+
+        def read_j(self, domain: int) -> float:
+            return self.taken_j
+
+    meter = Scattered(world)
+
+    def fn() -> None:
+        world.work(0.01)
+        meter.taken_j += 0.2 * world.random.gauss(1, 0.1)
+
+    scope = Scope((CPU,), ("cpu:0",), "a-cpu-estimated")
+    measurer = a_measurer(world, watcher=None, stepped=[], direct=[meter], scope=lambda: scope)
+    _, m = run(measurer, fn)
+    assert len(m.rounds) > 5
+    assert m.energy_j_per_call is not None
+    assert m.energy_j_per_call_error is not None
+    assert m.energy_j_per_call_error <= 0.01 * m.energy_j_per_call
+    _, m = run(measurer, fn, max_time_s=1.2)
+    assert sum(r.duration_s for r in m.rounds) == pytest.approx(1.2, abs=0.1)
+
+
+def test_domains_that_are_read_together_scatter_together() -> None:
+    """Processor and memory, both estimated from the same seconds: the error of their sum is the sum of theirs."""
+    world = World()
+
+    class Shared(CpuTime):
+        domains = (CPU, Domain("dram:0", "estimated", "a simulation"))
+        taken_j = 0.0
+
+        def read_j(self, domain: int) -> float:
+            return self.taken_j
+
+    meter = Shared(world)
+
+    def fn() -> None:
+        world.work(0.1)
+        meter.taken_j += 2 * world.random.gauss(1, 0.2)
+
+    scope = Scope(meter.domains, ("cpu:0", "dram:0"), "a-cpu-estimated")
+    measurer = a_measurer(world, watcher=None, stepped=[], direct=[meter], scope=lambda: scope)
+    _, m = run(measurer, fn, calls=1, rounds=20, max_time_s=2.0)
+    assert m.energy_j_per_call is not None
+    assert m.energy_j_per_call_error is not None
+    share = m.energy_j_per_call_error / m.energy_j_per_call
+    assert share == pytest.approx(2.09 * 0.2 / math.sqrt(20), rel=0.5)
+
+
+def test_a_loop_whose_calls_grow_is_a_trend() -> None:
+    """A leak: each call takes a little longer than the last."""
+    world = World()
+    seconds = iter(0.005 + 1e-5 * k for k in range(10**6))
+    known = Calibration(settle_s=0.05, part_time_sampling=False)
+    _, m = run(a_measurer(world, calibration=lambda environment: known), lambda: world.work(next(seconds)))
+    assert [d.code for d in m.doubts] == ["trend"]
+
+
+def test_what_a_device_does_after_work_is_reported_and_in_no_figure() -> None:
+    """100 W for two seconds after a burst of 300 W, over 70 W: 60 J that no call pays for."""
+    world = World(levels=[(100.0, 2.0, 2.0)], temperature_c=41.0)
+    scope = Scope((GPU,), ("gpu:0",), "1x-simulated-gpu", ("GPU-1",))
+    measurer = a_measurer(world, scope=lambda: scope)
+    _, m = run(measurer, lambda: world.work(0.02))
+    assert m.energy_j_per_call == pytest.approx(6, rel=0.001)
+    assert m.after_work_j == pytest.approx(60, rel=0.02)
+    assert m.after_work_s == pytest.approx(2.0, abs=0.02)
+    assert (m.temperature_c, m.gpus) == (41.0, ("GPU-1",))
+    assert m.doubts == ()
+
+
+@pytest.mark.parametrize("first_s", [0.005, 0.05, 0.3, 1.5])
+@pytest.mark.parametrize("period_s", [0.02, 0.1])
+def test_a_score_knows_neither_the_first_test_nor_the_loops_length(first_s: float, period_s: float) -> None:
+    """Loops of 1 to 8 s at one power, after different first tests, on a device with a plateau."""
+    scores = []
+    for seed, length_s in enumerate((1, 2, 4, 8)):
+        world = World(idle_w=57.0, levels=[(100.0, 1.6, 2.2)], period_s=period_s, seed=seed)
+        measurer = a_measurer(world)
+        run(measurer, lambda: world.work(first_s, 345))  # noqa: B023
+        _, m = run(measurer, lambda: world.work(0.02, 345), min_time_s=length_s, max_time_s=length_s + 9)  # noqa: B023
+        scores.append(m.sessions[0].energy_j_per_call)
+        assert not [d for d in m.doubts if d.disqualifies]
+    assert scores == pytest.approx([6.9] * 4, rel=0.003)
+
+
+@pytest.mark.parametrize("call_s", [0.005, 0.02, 0.05, 0.1, 0.15, 0.25])
+@pytest.mark.parametrize("then_w", [None, 200.0])
+def test_a_part_time_counter_is_found_out_and_its_calls_start_at_all_phases(
+    call_s: float, then_w: float | None
+) -> None:
+    """25 of every 100 ms are looked at: found in the run's own calibration, and the figure is right all the same."""
+    for seed in range(2):
+        world = World(idle_w=57.0, levels=[(100.0, 1.6, 2.2)], sampled=0.25, seed=seed)
+        begun: list[float] = []
+
+        def fn() -> None:
+            begun.append(world.now_s)  # noqa: B023
+            world.work(call_s, 400, then_w)  # noqa: B023
+
+        measurer = a_measurer(world)
+        _, m = run(measurer, fn, max_time_s=30)
+        (found,) = measurer.calibrations.values()
+        # A constant call as long as the period does not tell, and is measured as if it did.
+        assert found.part_time_sampling is (None if call_s == 0.1 and then_w is None else True)
+        truth_j = call_s * (400 if then_w is None else 300)
+        assert m.energy_j_per_call == pytest.approx(truth_j, rel=0.015)
+        assert m.calls >= 50
+        assert not [d for d in m.doubts if d.disqualifies]
 
 
 def test_setup_runs_before_each_round_unmeasured() -> None:

@@ -1073,8 +1073,8 @@ def read_calibration(data: bytes) -> Calibration:
     created = fields.get("created")
     if not (is_number(settle_s) and settle_s >= 0):
         raise Wrong(f"'settle_s' must be a finite number from 0, not {settle_s!r}")
-    if not isinstance(part_time, bool):
-        raise Wrong(f"'part_time_sampling' must be true or false, not {part_time!r}")
+    if not (part_time is None or isinstance(part_time, bool)) or "part_time_sampling" not in fields:
+        raise Wrong(f"'part_time_sampling' must be true, false or null (not known), not {part_time!r}")
     if not (created is None or is_time(created)):
         raise Wrong(f"'created' must be null or {_A_TIME}, not {created!r}")
     after_work = {}

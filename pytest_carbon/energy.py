@@ -15,15 +15,9 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal
 
 from pytest_carbon.records import Doubt, Edge, MeasurementError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats: TypeAlias = NDArray[np.float64]
 
 STRETCH_S = 0.4
 """A straight stretch spans this at least,"""
@@ -53,16 +47,6 @@ GROWS_LEAST, GROWS_MOST = 5, 60
 """A series of fewer does not say that it grows steadily; of more, neighbours are taken together."""
 STEP_W, STEP_SHARE = 1.0, 0.02
 """Two stretches whose powers differ by less than this are one level."""
-PART_TIME_CALLS = 5
-"""Fewer calls, or bursts of them, do not show whether a counter looks part-time."""
-PART_TIME_SHARES = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75)
-PART_TIME_RESIDUAL = 0.005
-"""A counter is taken to look all of the time where that leaves less than this share of a call's energy unexplained,"""
-PART_TIME_SHAPE = 0.6
-"""Calls whose power varies by more than this share of itself may be the counter's doing."""
-PART_TIME_BETTER = 0.3
-"""or where looking part-time would not leave less than this share of that. Simulated: 0.01 to 0.1 where it does look
-part-time, 0.5 and more where it does not."""
 SHARE_DISAGREE = 0.10
 """The counter and the device's own power may differ by this much."""
 
@@ -117,14 +101,19 @@ class Window:
     """How long the fast fall takes; the line after begins within :data:`FALL_LONGEST_S` all the same."""
     quiet_until_s: float = math.inf
     """From then on, other work ran."""
+    latency_s: float = 0.0
+    """How much later than it is taken the counter shows energy,"""
+    latency_error_s: float = 0.0
+    """give or take."""
 
     @property
     def duration_s(self) -> float:
         return self.end_s - self.start_s
 
     def before(self, edges: Sequence[Edge]) -> list[Edge]:
-        """The quiet edges before the work."""
-        return [e for e in edges if e.before_s >= self.quiet_since_s and e.after_s <= self.start_s]
+        """The quiet edges before the work; a late counter shows some of them when it has begun."""
+        until_s = self.start_s + max(self.latency_s - self.latency_error_s, 0.0)
+        return [e for e in edges if e.before_s >= self.quiet_since_s and e.after_s <= until_s]
 
     def during(self, edges: Sequence[Edge]) -> list[Edge]:
         return [e for e in edges if e.before_s >= self.start_s and e.after_s <= self.end_s]
@@ -335,7 +324,9 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     line_before, line_after = fit_line(chosen_before), fit_line(chosen_after)
     tail_j = _tail_j(edges, line_after, end_s, settle_s)
     unsettled_j = _unsettled_j(line_after, chosen_after, end_s, settle_s, tail_j)
-    energy_j = line_after.at(end_s) - line_before.at(start_s) + unsettled_j
+    # A late counter's lines are late, too: that cancels where both have one power, and not after a step.
+    step_w = line_after.power_w - line_before.power_w
+    energy_j = line_after.at(end_s) - line_before.at(start_s) + unsettled_j + step_w * window.latency_s
     tail_j += unsettled_j
 
     freedom = line_before.freedom + line_after.freedom
@@ -344,6 +335,7 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     variance = max(residual_square / freedom, timing) if freedom else timing
     leverage = line_before.leverage(start_s) + line_after.leverage(end_s)
     error_j = student_t(0.975, max(freedom, 1)) * math.sqrt(variance * leverage)
+    error_j += abs(step_w) * window.latency_error_s
     error_j += abs(unsettled_j)  # the fall is timed roughly, and need not be of first order
 
     doubts = []
@@ -763,75 +755,6 @@ def after_work(levels: Sequence[Level], end_s: float) -> tuple[float, float] | N
         return None
     first, settled = levels[0].line, levels[-1].line
     return max(settled.at(end_s) - first.at(end_s), 0.0), levels[-1].since_s
-
-
-def part_time_in_calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> bool | None:
-    """Whether a counter looks at a part of each of its periods only, from calls that start at many phases of it.
-
-    What the counter grows by between two edges is fitted with the time that calls ran between them, in four parts of
-    a call, since a call's power need not be constant; once with all of that time, shifted by a latency, and once with
-    what falls into a part of each period. A counter that looks part-time is far off the first, and near the second.
-
-    Args:
-        edges: of one domain, from before the first call until after the last.
-        busy: (start, end) of each call, or of bursts of short ones, of about equal work.
-
-    Returns:
-        None where that cannot be told: too few edges or calls, or calls that hardly raise the power.
-    """
-    import numpy as np
-
-    if len(busy) < PART_TIME_CALLS or len(edges) < 3 * EDGES_LEAST:
-        return None
-    times = np.array([e.time_s for e in edges])
-    joules = np.diff([e.energy_j for e in edges])
-    spans = np.diff(times)
-    period = float(np.median(spans))
-    starts = np.array([s for s, _ in busy])[:, None] + np.arange(4) * np.array([(e - s) / 4 for s, e in busy])[:, None]
-    quarter = np.array([(e - s) / 4 for s, e in busy])[:, None]
-    origin = times[0]
-
-    def inside(at: Floats, share: float, phase_s: float) -> Floats:
-        """Seconds of [origin, at) that are looked at."""
-        cycles, rest = np.divmod(at - origin - phase_s, period)
-        looked: Floats = (cycles * share * period + np.minimum(rest, share * period)) / share
-        return looked
-
-    def left_over(share: float, shift_s: float) -> tuple[float, float]:
-        """Root mean square of what a fit leaves, in joules; how uneven the four powers of a call are."""
-        columns = [spans]
-        for part in range(4):
-            begin, end = starts[:, part], starts[:, part] + quarter[:, 0]
-            late = times - (shift_s if share >= 1 else 0.0)
-            clipped = np.clip(late[:, None], begin, end)
-            if share >= 1:
-                grown = (clipped - begin).sum(axis=1)
-            else:
-                grown = (inside(clipped, share, shift_s) - inside(begin, share, shift_s)).sum(axis=1)
-            columns.append(np.diff(grown))
-        design = np.stack(columns, axis=1)
-        solved = np.linalg.lstsq(design, joules, rcond=None)[0]
-        rest = joules - design @ solved
-        freedom = max(len(rest) - np.linalg.matrix_rank(design), 1)
-        powers_w = solved[1:]
-        return float(np.sqrt((rest**2).sum() / freedom)), float(np.std(powers_w) / max(abs(np.mean(powers_w)), 1e-9))
-
-    whole, shape = min(left_over(1.0, shift * period / 20) for shift in range(11))
-    tried = [left_over(share, shift * period / 25) for share in PART_TIME_SHARES for shift in range(25)]
-    parts = min(tried)[0]
-    call_s = float(np.mean([e - s for s, e in busy]))
-    busy_s = float(np.sum([e - s for s, e in busy]))
-    quiet_w = float(np.min(joules / spans))
-    call_j = (float(joules.sum()) - quiet_w * float(spans.sum())) * call_s / busy_s
-    scale_j = call_j * min(1.0, period / call_s)
-    if scale_j <= 0:
-        return None
-    if whole > PART_TIME_RESIDUAL * scale_j and parts < PART_TIME_BETTER * whole:
-        return True
-    # A call as long as the period, at constant power, looks to a part-time counter as one that works for a part of it.
-    alike = max(2 * whole, PART_TIME_RESIDUAL * scale_j)
-    even = min((uneven for rest, uneven in tried if rest <= alike), default=math.inf)
-    return None if shape > max(PART_TIME_SHAPE, 2 * even) else False
 
 
 def samples_part_time(energies_j: Sequence[float], errors_j: Sequence[float]) -> bool:

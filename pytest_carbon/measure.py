@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any
 
-from pytest_carbon import energy
+from pytest_carbon import energy, phases
 from pytest_carbon.energy import Window, WindowEnergy
 from pytest_carbon.meters.protocol import Meter, read_j
 from pytest_carbon.records import (
@@ -280,7 +280,7 @@ class Measurer:
                 )
             read_j = {n: [end_j[n] - opened.start_j[n]] for n in self._direct_of(scope)}
             # Calls in a window are not repetitions: they may differ, as the tokens of a text do.
-            window = Window(opened.quiet_since_s, opened.start_s, end_s, self._settle_s)
+            window = self._window(opened.quiet_since_s, opened.start_s, end_s)
             loop = _Loop([window], [Round(1, window.duration_s)], read_j)
             protocol = replace(protocol, rounds=1)
             measurement = self._finish(name, scope, loop, protocol, waited_s=opened.waited_s)
@@ -355,8 +355,7 @@ class Measurer:
         self._take_over_calibration(scope)
         self._busy_until_s = busy_to_s
         if self._calibration is not None and self._calibration.part_time_sampling is None and watched:
-            part_time = self._looks_part_time(watched, call, call_s)
-            self._calibration = replace(self._calibration, part_time_sampling=part_time)
+            self._calibration = replace(self._calibration, **self._habits(watched, call, call_s))
             self._calibrations[scope.environment] = self._calibration
         if self._calibration is not None or not watched or busy_to_s - busy_from_s < 0.3:
             return
@@ -382,10 +381,9 @@ class Measurer:
             if (above := energy.after_work(levels, busy_to_s)) is not None:
                 after.append(above)
         self._calibration = Calibration(max(found.values()))  # so that it is known while the next is found out
-        part_time = self._looks_part_time(list(found), call, call_s)
         self._calibration = self._calibrations[scope.environment] = Calibration(
             settle_s=max(found.values()),
-            part_time_sampling=part_time,
+            **self._habits(list(found), call, call_s),
             after_work_j=math.fsum(joules for joules, _ in after) if after else None,
             after_work_s=max(seconds for _, seconds in after) if after else None,
         )
@@ -395,11 +393,11 @@ class Measurer:
             self._sleep(0.05)
             self._fetch()
 
-    def _looks_part_time(self, names: Sequence[str], call: Callable[[], Any], call_s: float) -> bool | None:
-        """Whether one of the counters looks at a part of each period only; None where these calls cannot tell."""
+    def _habits(self, names: Sequence[str], call: Callable[[], Any], call_s: float) -> dict[str, Any]:
+        """What calls at many phases of the counters' periods show of them: fields of a calibration."""
         period = max(energy.period_s(self._edges[n]) or 0.0 for n in names)
-        if energy.PART_TIME_CALLS * call_s > CALIBRATION_CALLS_S or not period:
-            return None
+        if phases.CALLS_LEAST * call_s > CALIBRATION_CALLS_S or not period:
+            return {}
         self._progress("finding out whether the counter looks all of the time (once an environment)")
         repeats = max(1, round(period / 4 / max(call_s, 1e-6)))
         busy: list[tuple[float, float]] = []
@@ -416,12 +414,15 @@ class Measurer:
         self._busy_until_s = busy[-1][1]
         self._sleep(2 * period)
         self._fetch()
-        answers = []
+        answers, latencies = [], []
         for name in names:
             # Before the end of the first call the device may have held another level than between the calls.
             near = [e for e in self._edges[name] if e.before_s >= busy[0][1] + self._settle_s]
-            answers.append(energy.part_time_in_calls(near, busy[1:]))
-        return True if True in answers else None if None in answers else False
+            answers.append(phases.looks_part_time(near, busy[1:]))
+            latencies.append(None if answers[-1] else phases.latency(near, busy[1:]))
+        part_time = True if True in answers else None if None in answers else False
+        latency_s, error_s = max((each for each in latencies if each is not None), default=(None, None))
+        return {"part_time_sampling": part_time, "latency_s": latency_s, "latency_error_s": error_s}
 
     def _wait_phase(self, names: Sequence[str]) -> None:
         """Until the next of the golden-ratio phases of the slowest counter's period, told from its last change."""
@@ -508,7 +509,7 @@ class Measurer:
             if setup is not None:
                 spent_s += end_s - start_s
                 self._wait_after(scope, end_s)
-                loop.windows.append(Window(since_s, start_s, end_s, self._settle_s, self._clock()))
+                loop.windows.append(self._window(since_s, start_s, end_s, self._clock()))
             else:
                 spent_s = end_s - start_s
             enough = (
@@ -528,7 +529,7 @@ class Measurer:
         if setup is None:
             for name, joules in self._read([n for n in direct if n not in by_round]).items():
                 loop.read_j[name].append(joules - before_j[name])
-            loop.windows.append(Window(since_s, start_s, end_s, self._settle_s))
+            loop.windows.append(self._window(since_s, start_s, end_s))
         return loop
 
     def _phased_calls(
@@ -786,6 +787,13 @@ class Measurer:
     @property
     def _settle_s(self) -> float:
         return self._calibration.settle_s if self._calibration is not None else SETTLE_UNKNOWN_S
+
+    def _window(self, since_s: float, start_s: float, end_s: float, until_s: float = math.inf) -> Window:
+        known = self._calibration
+        latency_s, error_s = 0.0, self._settle_s / energy.SETTLE_TIME_CONSTANTS  # the fall was no slower than that
+        if known is not None and known.latency_s is not None:
+            latency_s, error_s = known.latency_s, known.latency_error_s or 0.0
+        return Window(since_s, start_s, end_s, self._settle_s, until_s, latency_s, error_s)
 
     def _watched(self, scope: Scope) -> list[str]:
         return [d.name for d in scope.domains if d.name in self._stepped]

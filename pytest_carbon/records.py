@@ -368,6 +368,10 @@ class Calibration:
     """What the devices take after a burst of work, above their settled power; None where that was not seen."""
     after_work_s: float | None = None
     """How long that lasts."""
+    latency_s: float | None = None
+    """How much later than it is taken a counter shows energy; None where that is not known,"""
+    latency_error_s: float | None = None
+    """give or take."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1170,7 +1170,8 @@ def test_a_calibration_is_kept_once(store: FileStore) -> None:
     assert store.calibration(HOST.id) == found
     assert (FOLDER / "calibration.json").read_text() == (
         '{"format": "pytest-carbon-calibration/1", "settle_s": 0.6, "part_time_sampling": true, '
-        '"created": "2026-11-22T10:00:00Z", "after_work_j": 84.8, "after_work_s": 1.8}\n'
+        '"created": "2026-11-22T10:00:00Z", "after_work_j": 84.8, "after_work_s": 1.8, '
+        '"latency_s": null, "latency_error_s": null}\n'
     )
 
 

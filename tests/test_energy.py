@@ -430,37 +430,6 @@ def test_a_step_is_told_from_wander() -> None:
     assert energy.kind_of_unrest(world.fetch()["gpu:0"]) == "wander"
 
 
-@pytest.mark.parametrize("looked_at", [0.25, 0.5, 1.0])
-@pytest.mark.parametrize("call_s", [0.005, 0.03, 0.1, 0.25])
-@pytest.mark.parametrize("then_w", [None, 200.0])
-def test_a_counter_that_looks_part_time_is_found_out_in_calls(
-    looked_at: float, call_s: float, then_w: float | None
-) -> None:
-    """From 24 calls at golden-ratio phases; calls that differ by 2% from each other do not mislead."""
-    for seed in range(4):
-        world = World(sampled=looked_at, levels=H100, seed=seed)
-        busy = []
-        for number in range(25):
-            world.sleep((number * 0.6180339887 * 0.1 - world.now_s) % 0.1)
-            start_s = world.now_s
-            world.work(max(call_s, 0.025) * world.random.gauss(1, 0.02), 300, then_w)
-            busy.append((start_s, world.now_s))
-        world.sleep(0.25)
-        edges = [e for e in world.fetch()["gpu:0"] if e.before_s >= busy[0][1]]
-        found = energy.part_time_in_calls(edges, busy[1:])
-        # A constant call as long as the period looks the same to both.
-        unsure = call_s == 0.1 and then_w is None and looked_at == 0.25
-        assert found is (looked_at < 1) or (unsure and found is None)
-
-
-def test_too_few_calls_do_not_say_whether_a_counter_looks_part_time() -> None:
-    """None is not no."""
-    world = World()
-    world.work(0.1)
-    world.sleep(3)
-    assert energy.part_time_in_calls(world.fetch()["gpu:0"], [(100.0, 100.1)]) is None
-
-
 def test_a_call_that_grows_all_through_the_loop_is_a_trend() -> None:
     """A leak grows to the end; what warms up levels off, and noise does neither."""
     leak = energy.unsteady([1.0 + 0.04 * k for k in range(10)], (), precision=0.01)

@@ -1056,6 +1056,8 @@ def calibration_line(calibration: Calibration) -> str:
             "created": calibration.created,
             "after_work_j": calibration.after_work_j,
             "after_work_s": calibration.after_work_s,
+            "latency_s": calibration.latency_s,
+            "latency_error_s": calibration.latency_error_s,
         }
     )
 
@@ -1077,14 +1079,13 @@ def read_calibration(data: bytes) -> Calibration:
         raise Wrong(f"'part_time_sampling' must be true, false or null (not known), not {part_time!r}")
     if not (created is None or is_time(created)):
         raise Wrong(f"'created' must be null or {_A_TIME}, not {created!r}")
-    after_work = {}
-    for name in ("after_work_j", "after_work_s"):
-        after_work[name] = value = fields.get(name)
+    known: dict[str, float | None] = {}
+    for name in ("after_work_j", "after_work_s", "latency_s", "latency_error_s"):
+        value = fields.get(name)
         if not _is_error(value):
             raise Wrong(f"'{name}' must be a finite number from 0, or null, not {value!r}")
-    return Calibration(
-        float(settle_s), part_time, created, **{k: v if v is None else float(v) for k, v in after_work.items()}
-    )
+        known[name] = None if value is None else float(value)
+    return Calibration(float(settle_s), part_time, created, **known)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -44,13 +44,13 @@ TELLING_S = 0.2
 ROOT = "/"
 """Where ``/proc`` and ``/sys`` are."""
 
+# Bound here: a test may patch or freeze them while it is measured.
 _clock = perf_counter
 _open, _read, _close, _listdir = os.open, os.read, os.close, os.listdir
 _times, _process_time, _getpid = os.times, process_time, os.getpid
 _waitid = getattr(os, "waitid", None)
 _affinity = getattr(os, "sched_getaffinity", None)
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-# A test of the user's may patch or freeze all of these while it is measured.
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def shared(before: Snapshot, after: Snapshot, *, counted: bool) -> Doubt | None:
     """
     load = between(before, after)
     if counted and _counts_others(load):
-        return _doubt(load, "and their energy is counted, too")
+        return _doubt(load, counted=True)
     waiting = load.waiting_for_others
     blamed = load.taken is None or load.taken > BACKGROUND
     waits = waiting is not None and waiting > MOST_WAITING and load.waited_s > WAITED_S and blamed
@@ -188,24 +188,25 @@ def _counts_others(load: Load) -> bool:
     return others > max(MOST_COUNTED * max(own, 1.0), MOST_COUNTED_CORES * load.machine_cores)
 
 
-def _doubt(load: Load, why: str = "") -> Doubt:
-    facts = []
+def _doubt(load: Load, *, counted: bool = False) -> Doubt:
     others, cores = load.other_cores, load.cores
-    if why:
+    if counted:
         others, cores = load.machine_other_cores, load.machine_cores
+    facts = []
     if others is not None:
         facts.append(f"they used {others:.1f} of {cores} core{'s' * (cores != 1)}")
     if load.waiting is not None and load.waiting >= 0.01:
         facts.append(f"this process waited {100 * load.waiting:.0f}% of the time for one")
     if load.stolen_s > STOLEN_S:
-        facts.append(f"the host took {load.stolen_s:.2g} s away from this virtual machine")
-    if why:
-        facts.append(why.removeprefix("and "))
-    said = ", and ".join([", ".join(facts[:-1]), facts[-1]] if len(facts) > 1 else facts)
+        facts.append(f"the host of this virtual machine took {load.stolen_s:.2g} s of its time")
+    if counted:
+        facts.append("their energy is counted, too")
+    *first, last = facts
+    said = f"{', '.join(first)}, and {last}" if first else last
     return Doubt(
         "shared-cpu",
-        f"other processes kept the processor busy while the calls ran{': ' if said else ''}{said}; stop what else runs,"
-        " or measure on a quiet machine",
+        f"other processes kept the processor busy while the calls ran: {said}; stop what else runs, or measure on a"
+        " quiet machine",
     )
 
 

@@ -188,7 +188,9 @@ class Rig:
         self._before = self._load() if self._processors(self._latest.gated) else None
 
     def _processors(self, gated: Sequence[str]) -> list[Domain]:
-        return [d for d in self._choice.domains if d.name in gated and d.family in ("cpu", "dram")]
+        """The gated domains that are this machine's processor or memory: a trace's are not."""
+        live = [d for source, meter in self._choice.taken if source.name != "replay" for d in meter.domains]
+        return [d for d in live if d.name in gated and d.family in ("cpu", "dram")]
 
     def _conditions(self, gated: Sequence[str]) -> list[Doubt]:
         """Who else uses the gated devices."""

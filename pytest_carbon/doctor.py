@@ -268,7 +268,11 @@ def examine(
                     except MeterError as unreadable:
                         counter.failure = str(unreadable)
         noise = None
-        processors = [c for c in counters if c.gated and c.failure is None and not c.domain.startswith("gpu")]
+        processors = [
+            c
+            for c in counters
+            if c.gated and c.failure is None and not c.domain.startswith("gpu") and c.meter != "replay"
+        ]
         if processors and stopped is None and load != "none":
             estimated = any(c.kind == "estimated" for c in processors)
             noise = _noise([read[c.domain] for c in processors], wanted, progress, estimated=estimated)

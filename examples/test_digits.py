@@ -15,12 +15,11 @@ def digits():
 
 
 def read(images, known_images, known_labels, batch=500):
-    """The label of the most similar known image (cosine), for so many images at a time."""
+    """The label of the nearest known image, by squared distance, for so many images at a time."""
     labels = []
     for start in range(0, len(images), batch):
-        known = known_images / numpy.linalg.norm(known_images, axis=1, keepdims=True)
-        likeness = images[start : start + batch] @ known.T
-        labels.extend(known_labels[likeness.argmax(axis=1)])
+        distances = (known_images**2).sum(axis=1) - 2 * images[start : start + batch] @ known_images.T
+        labels.extend(known_labels[distances.argmin(axis=1)])
     return numpy.array(labels)
 
 

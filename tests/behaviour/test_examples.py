@@ -15,7 +15,7 @@ carbon_meter = estimate
 carbon_warmup = 0.2
 carbon_min_time = 0.5
 carbon_precision = 50%
-carbon_tolerance = 50%
+carbon_tolerance = 100%
 addopts = -p quiet_machine
 """
 """Quick, and content with what a busy machine gives: the slowdown is by much more."""

@@ -6,7 +6,7 @@ import keyword
 
 import torch
 
-QUESTIONS = [f"What does {word!r} mean in Python?" for word in keyword.kwlist]
+WORDS = keyword.kwlist
 
 
 def embed(encoder, texts, batch_size):
@@ -14,9 +14,10 @@ def embed(encoder, texts, batch_size):
 
 
 def test_a_batch_is_cheaper_than_one_by_one(carbon, encoder):
-    single = carbon.run(embed, (encoder, QUESTIONS, 1), name="one by one")
-    batch = carbon.run(embed, (encoder, QUESTIONS, len(QUESTIONS)), name="batch")
+    single = carbon.run(embed, (encoder, WORDS, 1), name="one by one")
+    batch = carbon.run(embed, (encoder, WORDS, len(WORDS)), name="batch")
     torch.testing.assert_close(batch, single, atol=1e-3, rtol=0)
 
+    # It is a fifth on an ordinary CPU, and less on a GPU: 0.7 leaves room for noise.
     # Without --carbon nothing is measured, and the test is skipped here.
     assert carbon["batch"].energy_j_per_call < 0.7 * carbon["one by one"].energy_j_per_call

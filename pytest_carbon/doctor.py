@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from pytest_carbon import emissions, energy, environment, loads, machine, meters
+from pytest_carbon import contention, emissions, energy, environment, gate, loads, machine, meters
+from pytest_carbon.contention import Snapshot
 from pytest_carbon.energy import Window
-from pytest_carbon.loads import Load
+from pytest_carbon.loads import Fixed, Load
 from pytest_carbon.measure import GOLDEN_RATIO, NO_EDGE_S, SETTLE_UNKNOWN_S
 from pytest_carbon.meters import nvml
 from pytest_carbon.meters.nvml import NvmlMeter
@@ -29,6 +30,7 @@ from pytest_carbon.records import (
     Kind,
     MeasurementError,
     MeterError,
+    Record,
     Settings,
     UsageProblem,
 )
@@ -60,6 +62,12 @@ READS = 200
 READING_S = 0.5
 PRECISION = 0.01
 """``shortest_window_s`` is for this."""
+NOISE_S = 10.0
+"""So long the same work is repeated on the processor, to see how its energy scatters,"""
+STRETCHES = 10
+"""in so many stretches: each is as long as a measurement is, at least."""
+RECORDINGS = (1, 5)
+"""What a gate sees is told after so many."""
 
 
 # --- what is found out -------------------------------------------------------------------------------
@@ -128,6 +136,36 @@ class NvidiaGpu:
 
 
 @dataclass(frozen=True, slots=True)
+class Noise:
+    """How the energy of the same work scatters on this processor, and what a gate can see beside that."""
+
+    kernel: str
+    stretches: int
+    stretch_s: float
+    spread: float
+    """Relative standard deviation of the joules per call, from one stretch to the next."""
+    detects_after_1: float
+    """The change (a share) that the gate finds four times in five after one recording of one test,"""
+    detects_after_5: float
+    """and after five on different days, if days differ by no more than these stretches or than is usual."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What else the processor was busy with while the doctor looked; ``None`` is unknown."""
+
+    load_average: float | None
+    """Over the last minute."""
+    seconds: float
+    other_cores: float | None
+    """How many of the cores that this process may use others used, on the average."""
+    waiting: float | None
+    """Share of the time in which this process wanted to run and waited for a core."""
+    doubt: str | None = None
+    """What a measurement meanwhile would have said of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Examination:
     """Everything that was found out."""
 
@@ -152,6 +190,9 @@ class Examination:
     in_thread: bool = False
     cores: int = 1
     """Logical processors that this process may use."""
+    neighbours: Neighbours | None = None
+    noise: Noise | None = None
+    """Where the processor is what would be gated, and something may be loaded."""
     ci: str | None = None
     """The CI service that this runs on."""
     intensity: CarbonIntensity | None = None
@@ -200,6 +241,8 @@ def examine(
         gpus, silent = _nvidia((), None, None)
         return replace(around, failure=str(error), nvidia=gpus, notes=silent)
     try:
+        look = contention.Reader().read
+        begun = look()
         choice, watcher = rig.choice, rig.watcher
         gated = {domain.name for domain in meters.gated(choice.domains, wanted.domains)}
         read: dict[str, Callable[[], float]] = {}
@@ -225,9 +268,20 @@ def examine(
                         read[counter.domain]()
                     except MeterError as unreadable:
                         counter.failure = str(unreadable)
+        noise = None
+        processors = [
+            c
+            for c in counters
+            if c.gated and c.failure is None and not c.domain.startswith("gpu") and c.meter != "replay"
+        ]
+        if processors and stopped is None and load != "none":
+            estimated = any(c.kind == "estimated" for c in processors)
+            noise = _noise([read[c.domain] for c in processors], wanted, progress, estimated=estimated)
         gpus, silent = _nvidia(choice.gpus, rig.nvidia, watcher)
         return replace(
             around,
+            neighbours=_neighbours(begun, look(), counted=any(c.kind == "measured" for c in processors)),
+            noise=noise,
             counters=tuple(counters),
             not_taken=choice.not_taken,
             environment=rig.environment(),
@@ -255,6 +309,89 @@ def _rig(settings: Settings, intensity: CarbonIntensity) -> tuple[Rig, Settings,
             raise
         able = replace(settings, domains="auto")
         return Rig(able, intensity=intensity, session="doctor"), able, [f"A run with these settings stops. {problem}"]
+
+
+def _neighbours(before: Snapshot, after: Snapshot, *, counted: bool) -> Neighbours:
+    load = contention.between(before, after)
+    doubt = contention.shared(before, after, counted=counted)
+    return Neighbours(
+        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        seconds=load.elapsed_s,
+        other_cores=load.other_cores,
+        waiting=load.waiting,
+        doubt=None if doubt is None else doubt.text,
+    )
+
+
+def _noise(
+    reads: Sequence[Callable[[], float]], settings: Settings, progress: Callable[[str], None], *, estimated: bool
+) -> Noise | None:
+    """How the processor's energy scatters while it does the same work for some seconds."""
+    progress(f"repeating the same work for {NOISE_S:g} s")
+    fixed = loads.fixed_cpu()
+    try:
+        energies_j = stretches(fixed, lambda: math.fsum(read() for read in reads))
+    except MeterError:  # the counter is told of by itself
+        return None
+    spread = relative_spread(energies_j)
+    if spread is None:
+        return None
+    one, five = (detectable(spread, recordings, settings, estimated=estimated) for recordings in RECORDINGS)
+    return Noise(fixed.name, len(energies_j), NOISE_S / STRETCHES, spread, one, five)
+
+
+def stretches(
+    fixed: Fixed, read_j: Callable[[], float], *, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
+    """Joules per call of the same work, in one stretch after another."""
+    found = []
+    fixed.call()
+    for _ in range(STRETCHES):
+        calls, start_s, start_j = 0, clock(), read_j()
+        while clock() < start_s + NOISE_S / STRETCHES or not calls:
+            fixed.call()
+            calls += 1
+        found.append((read_j() - start_j) / calls)
+    return found
+
+
+def relative_spread(energies_j: Sequence[float]) -> float | None:
+    """Standard deviation of their logarithms; None where a counter stood still or went back."""
+    return statistics.stdev(map(math.log, energies_j)) if min(energies_j) > 0 else None
+
+
+def detectable(spread: float, recordings: int, settings: Settings, *, estimated: bool) -> float:
+    """The smallest detectable change (a share) of one test after so many recordings that scatter so much.
+
+    The gate itself says it, of made-up recordings: each a day after the last, known as well as a stretch is.
+    """
+    middle = (recordings - 1) / 2
+    steps = [number - middle for number in range(recordings)]
+    scale = spread / statistics.stdev(steps) if recordings > 1 else 0.0
+    key = ("noise", "call")
+    records = [
+        Record(
+            test=key[0],
+            name=key[1],
+            epoch="0",
+            session=f"session {number}",
+            created=f"2026-01-{number + 1:02d}T00:00:00Z",
+            boot=f"boot {number}",
+            commit=None,
+            branch=None,
+            energy_j_per_call=math.exp(scale * step),
+            energy_j_per_call_error=1.96 * spread * math.exp(scale * step),
+            duration_s_per_call=1.0,
+        )
+        for number, step in enumerate(steps)
+    ]
+    return gate.outlook(
+        {key: records},
+        [key],
+        tolerance=settings.tolerance,
+        false_alarms=settings.false_alarms,
+        estimated=estimated,
+    )[0]
 
 
 def _time_reads(counter: Counter, read_j: Callable[[], float]) -> None:

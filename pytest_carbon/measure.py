@@ -144,6 +144,7 @@ class Measurer:
         scope: called after warm-up: which domains count, which are gated, where we are.
         clock, sleep: seconds; the clock of the edges.
         synchronise: returns once every device has done what it was asked to.
+        before: called right before the work, once a loop or window: whoever has conditions may look.
         conditions: called right after the work with the gated domains' names: doubts about the devices.
         progress: told in a few words what is going on.
         session: the id of this session.
@@ -162,6 +163,7 @@ class Measurer:
         sleep: Callable[[float], None],
         synchronise: Callable[[], None],
         calibration: Callable[[str], Calibration | None] = lambda environment: None,
+        before: Callable[[], None] = lambda: None,
         conditions: Callable[[Sequence[str]], Sequence[Doubt]] = lambda domains: (),
         progress: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -175,6 +177,7 @@ class Measurer:
         self._sleep = sleep
         self._synchronise = synchronise
         self._stored_calibration = calibration
+        self._before = before
         self._conditions = conditions
         self._progress = progress
         self._edges: dict[str, list[Edge]] = {name: [] for name in self._stepped}
@@ -254,6 +257,7 @@ class Measurer:
             since_s = self._busy_until_s + self._settle_s
             self._wait_before(scope, since_s, sharp=True)
             self._synchronise()
+            self._before()
             start_j = self._read(self._direct_of(scope))
         except (MeterError, MeasurementError) as error:
             return OpenWindow(failure=str(error))
@@ -482,6 +486,8 @@ class Measurer:
                 self._progress("waiting for quiet")
                 self._wait_before(scope, since_s, sharp=False)
                 self._synchronise()
+                if not loop.rounds:
+                    self._before()
                 before_j = self._read(direct)
                 start_s = round_start_s = self._clock()
                 deadline_s = start_s + longest_s - spent_s

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from pytest_carbon import devices, environment, meters
+from pytest_carbon import contention, devices, environment, meters
+from pytest_carbon.contention import Snapshot
 from pytest_carbon.measure import Measurer, Scope
 from pytest_carbon.meters import Choice, nvml
 from pytest_carbon.meters.estimate import EstimateMeter
@@ -27,6 +28,8 @@ from pytest_carbon.records import (
 )
 from pytest_carbon.watcher import Watcher
 
+_sleep = time.sleep  # a test of the user's may replace it
+
 
 class Rig:
     """Everything a run measures with.
@@ -37,6 +40,7 @@ class Rig:
         calibration: what is known of an environment's counters already.
         progress: told in a few words what is going on.
         resting: processes that may hold a context on a GPU and do nothing while this one measures.
+        load: tells what uses the processor.
 
     Raises:
         UsageProblem: the settings ask for a meter, a GPU or domains that are not there.
@@ -54,8 +58,12 @@ class Rig:
         calibration: Callable[[str], Calibration | None] = lambda environment: None,
         progress: Callable[[str], None] = lambda text: None,
         resting: Sequence[int] = (),
+        load: Callable[[], Snapshot] | None = None,
     ) -> None:
         self._settings = settings
+        self._load = load or contention.Reader().read
+        self._before: Snapshot | None = None
+        """What used the processor when the work began, where that matters."""
         self._resting = resting
         self._choice = _choose(settings, sources or {})
         self._environments: dict[str, Environment] = {}
@@ -80,6 +88,7 @@ class Rig:
             sleep=time.sleep,
             synchronise=devices.synchroniser(synchronise),
             calibration=calibration,
+            before=self._look,
             conditions=self._conditions,
             progress=progress,
         )
@@ -175,8 +184,32 @@ class Rig:
         self._ids[names] = found.id
         return found.id
 
+    def _look(self) -> None:
+        """Before the work: what uses the processor, where its energy counts."""
+        self._before = self._load() if self._processors(self._latest.gated) else None
+
+    def _processors(self, gated: Sequence[str]) -> list[Domain]:
+        """The gated domains that are this machine's processor or memory: a trace's are not."""
+        live = [d for source, meter in self._choice.taken if source.name != "replay" for d in meter.domains]
+        return [d for d in live if d.name in gated and d.family in ("cpu", "dram")]
+
     def _conditions(self, gated: Sequence[str]) -> list[Doubt]:
-        """Who else uses the gated GPUs."""
+        """Who else uses the gated devices."""
+        return [*self._neighbours_on_processor(gated), *self._neighbours_on_gpus(gated)]
+
+    def _neighbours_on_processor(self, gated: Sequence[str]) -> list[Doubt]:
+        before, self._before = self._before, None
+        processors = self._processors(gated)
+        if before is None or not processors:
+            return []
+        after = self._load()
+        if (more_s := contention.needed_s(before, after)) > 0:  # too short to tell: what runs still runs
+            _sleep(more_s)
+            after = self._load()
+        doubt = contention.shared(before, after, counted=any(d.kind == "measured" for d in processors))
+        return [] if doubt is None else [doubt]
+
+    def _neighbours_on_gpus(self, gated: Sequence[str]) -> list[Doubt]:
         if self._nvidia is None:
             return []
         doubts = []

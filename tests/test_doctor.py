@@ -14,8 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_carbon import loads
-from pytest_carbon.doctor import Counter, Examination, calibrations, ci_service, examine, find_delay, study
+from pytest_carbon import contention, doctor, loads
+from pytest_carbon.doctor import (
+    Counter,
+    Examination,
+    calibrations,
+    ci_service,
+    detectable,
+    examine,
+    find_delay,
+    relative_spread,
+    stretches,
+    study,
+)
 from pytest_carbon.energy import Window
 from pytest_carbon.meters.replay import write_constant_trace
 from pytest_carbon.records import Domain, Edge, Environment, Gpu, MeterError, Settings, UsageProblem
@@ -464,12 +475,67 @@ def test_a_counter_that_is_read_exactly_needs_no_watching(tmp_path: Path) -> Non
     assert [name for name, _ in found.not_taken][:1] == ["nvml"]
 
 
-def test_an_estimate_is_not_measured() -> None:
+def test_an_estimate_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The conclusion that the exit status rests on."""
+    monkeypatch.setattr(doctor, "NOISE_S", 0.05)
+    monkeypatch.setattr(doctor, "STRETCHES", 3)
     found = examine(Settings(meter="estimate"))
     assert not found.measurable
+    assert found.noise is not None
+    assert found.noise.kernel == "sha256-1"
+    assert found.noise.stretches == 3
+    assert found.neighbours is not None
+    assert examine(Settings(meter="estimate"), "none").noise is None, "nothing is to be loaded"
     assert {c.kind for c in found.counters} == {"estimated"}
     assert found.load == "there is no counter here that a load could be seen in."
+
+
+def test_a_busy_machine_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others used while the doctor looked, how long this process waited, and what that means."""
+    seen = iter(
+        [
+            contention.Snapshot(10.0, cores=2, busy_s=5.0, own_s=1.0, threads={1: (1.0, 0.0)}),
+            contention.Snapshot(20.0, cores=2, busy_s=24.0, own_s=5.0, threads={1: (5.0, 6.0)}),
+        ]
+    )
+    monkeypatch.setattr(contention.Reader, "read", lambda self: next(seen))
+    found = examine(Settings(meter="estimate"), "none").neighbours
+    assert found is not None
+    assert found.seconds == 10
+    assert found.other_cores == pytest.approx(1.5)
+    assert found.waiting == pytest.approx(0.6)
+    assert found.doubt is not None
+    assert "they used 1.5 of 2 cores" in found.doubt
+
+
+def test_stretches_are_as_long_as_asked_and_count_joules_per_call() -> None:
+    """A call of 30 ms at 10 W; one that is longer than a stretch is a stretch."""
+    now_s = 0.0
+
+    def work(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+
+    energies_j = stretches(loads.Fixed("x-1", lambda: work(0.03)), lambda: 10 * now_s, clock=lambda: now_s)
+    assert energies_j == pytest.approx([0.3] * doctor.STRETCHES)
+    assert 1 + doctor.NOISE_S < now_s + 1.1 * doctor.STRETCHES
+    energies_j = stretches(loads.Fixed("x-1", lambda: work(7)), lambda: 10 * now_s, clock=lambda: now_s)
+    assert energies_j == pytest.approx([70] * doctor.STRETCHES)
+
+
+def test_the_spread_is_relative() -> None:
+    """And unknown where a counter stood still."""
+    assert relative_spread([99.0, 101.0]) == pytest.approx(0.01 * math.sqrt(2), rel=1e-3)
+    assert relative_spread([0.0, 1.0]) is None
+
+
+@pytest.mark.parametrize("estimated", [True, False])
+def test_what_can_be_seen_is_what_the_gate_says(estimated: bool) -> None:
+    """Five recordings see more than one, a noisy machine less than a quiet one, and an estimate less than a counter."""
+    quiet, noisy = ([detectable(s, k, Settings(), estimated=estimated) for k in (1, 5)] for s in (0.001, 0.2))
+    assert quiet[0] > quiet[1] > 0.05
+    assert noisy[1] > 2 * quiet[1]
+    assert quiet[0] == pytest.approx(0.39 if estimated else 0.14, abs=0.02)
 
 
 def test_a_meter_that_cannot_be_opened_is_a_finding(tmp_path: Path) -> None:

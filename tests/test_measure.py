@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -620,6 +620,34 @@ def test_what_is_known_of_the_devices_joins_the_doubts() -> None:
     doubt = Doubt("shared-gpu", "1 other process had work on gpu:0")
     _, m = run(a_measurer(world, conditions=lambda gated: [doubt]), lambda: world.work(0.005))
     assert m.doubts == (doubt,)
+
+
+@pytest.mark.parametrize("with_setup", [False, True])
+def test_whoever_has_conditions_may_look_right_before_the_work(with_setup: bool) -> None:
+    """Once a loop, after the warm-up and the wait for quiet; once a window."""
+    world = World()
+    told: list[str] = []
+
+    def conditions(gated: Sequence[str]) -> list[Doubt]:
+        told.append("after")
+        return []
+
+    measurer = a_measurer(world, before=lambda: told.append("before"), conditions=conditions)
+
+    def work() -> None:
+        told.append("work")
+        world.work(0.05)
+
+    measurer.run("call", work, (), {}, setup=(lambda: None) if with_setup else None, protocol=Protocol(rounds=3))
+    assert told.count("before") == told.count("after") == 1
+    assert told.index("before") > 1
+    assert told[-1] == "after"
+    assert {*told[told.index("before") + 1 : -1]} == {"work"}
+    told.clear()
+    opened = measurer.window_begin()
+    work()
+    measurer.window_end("call", opened, 1, 0.01)
+    assert told == ["before", "work", "after"]
 
 
 def test_the_cost_of_measuring_is_what_the_run_took_outside_the_calls() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.doctor import Counter, Examination, NvidiaGpu
+from pytest_carbon.doctor import Counter, Examination, Neighbours, Noise, NvidiaGpu
 from pytest_carbon.records import CarbonIntensity, Environment, Gpu
 from pytest_carbon.reports.doctor import advice, conclusion, document, text
 
@@ -53,7 +53,12 @@ EXAMINED = Examination(
     loaded=True,
     watcher_share=0.021,
     cores=16,
+    neighbours=Neighbours(load_average=0.31, seconds=34.0, other_cores=0.12, waiting=0.002),
     intensity=CarbonIntensity(475.0, 1.2, "world average, IEA", 2018),
+)
+
+BUSY = Neighbours(
+    load_average=7.0, seconds=10.0, other_cores=1.8, waiting=0.7, doubt="other processes kept the processor busy"
 )
 
 PAGE = """\
@@ -98,7 +103,9 @@ A run here
   left out        GPU 1 (Tesla T4, GPU-7e511a00), by CUDA_VISIBLE_DEVICES or
                   --carbon-gpus
   watcher         a process of its own, 2.1% of one core
-  load            matrix products with torch 2.13.0 on 1 GPU
+  test load       matrix products with torch 2.13.0 on 1 GPU
+  machine load    load average 0.3; other processes used 0.1 of 16 cores over
+                  34.0 s; this one waited 0.2% of its time for one
   electricity     475 gCO2e/kWh; PUE 1.2: world average, IEA, 2018
 
 What to do, and to know
@@ -117,6 +124,19 @@ def test_the_page_fits(width: int) -> None:
     lines = text(EXAMINED, width=width, ascii=True)
     assert max(map(len, lines)) <= width
     assert "\n".join(lines).isascii()
+
+
+def test_noise_and_what_can_be_seen_beside_it() -> None:
+    """Where the processor is gated; and on a machine whose load is not known."""
+    noise = Noise("sha256-1", 10, 1.0, 0.083, 0.61, 0.34)
+    unknown = Neighbours(load_average=None, seconds=10.0, other_cores=None, waiting=None)
+    page = "\n".join(text(replace(EXAMINED, noise=noise, neighbours=unknown), width=200))
+    assert "  machine load    unknown\n" in page
+    assert "  noise           10 stretches of 1.00 s with the same work (sha256-1) spread by 8.3%\n" in page
+    assert (
+        "  sees            changes of 61% and more after one recording of one test, of 34% after recordings on five days"
+        in page
+    )
 
 
 def test_what_has_been_saved_need_not_be_told_of() -> None:
@@ -307,6 +327,19 @@ def test_the_same_advice_on_two_counters_is_given_once() -> None:
                 "Nothing was loaded, so latency, power tail, settling time and part-time sampling stay unknown: torch"
                 " is not installed. A run finds the settling time by itself, from its first warm-up."
             ],
+        ),
+        (
+            {"noise": Noise("sha256-1", 10, 1.0, 0.083, 0.61, 0.34)},
+            [
+                "This machine can see changes of 61% and more after one recording, and of 34% after recordings on five"
+                " days. To see smaller ones, compare two revisions side by side: `pytest --carbon-against=REF`."
+            ],
+        ),
+        ({"noise": Noise("sha256-1", 10, 1.0, 0.003, 0.14, 0.07)}, []),
+        ({"neighbours": BUSY}, []),
+        (
+            {"neighbours": BUSY, "counters": (gpu(domain="cpu:0", meter="rapl"),)},
+            ["A measurement now would be in doubt (shared-cpu): other processes kept the processor busy."],
         ),
         ({"cores": 1}, ["This process has one core for the work and the watcher together: give it two."]),
         ({"notes": ("GPU 1 does not answer",)}, ["GPU 1 does not answer."]),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pytest_carbon.doctor import Counter, Examination
+from pytest_carbon.doctor import Counter, Examination, Neighbours
 from pytest_carbon.energy import SHARE_DISAGREE, SHARE_EXCESS
 from pytest_carbon.records import Gpu
 from pytest_carbon.reports.text import Page, change, count, listing, quantity, share
@@ -22,6 +22,8 @@ _WANDER = 0.05
 _LATE_S = 1e-3
 """A tenth of the edges later than this: the watcher waits for a processor."""
 _DEAR_READ_S = 2e-3
+_COARSE = 0.30
+"""Who can see only larger changes than this is told what to do."""
 _UNDER_LOAD = "latency, power tail, settling time and part-time sampling"
 
 
@@ -188,12 +190,38 @@ def _run_rows(found: Examination) -> Iterator[_Row]:
     if found.watcher_share is not None:
         how = "in a thread" if found.in_thread else "a process of its own"
         yield "watcher", f"{how}, {share(found.watcher_share)} of one core"
-    yield "load", found.load if found.loaded else "none"
+    yield "test load", found.load if found.loaded else "none"
+    if found.neighbours is not None:
+        yield "machine load", _machine_load(found.neighbours, found.cores)
+    if found.noise is not None:
+        n = found.noise
+        yield (
+            "noise",
+            f"{n.stretches} stretches of {quantity(n.stretch_s, 's')} with the same work ({n.kernel}) spread by"
+            f" {share(n.spread)}",
+        )
+        yield (
+            "sees",
+            f"changes of {share(n.detects_after_1)} and more after one recording of one test, of"
+            f" {share(n.detects_after_5)} after recordings on five days",
+        )
     if found.intensity is not None:
         i = found.intensity
         year = "" if i.year is None else f", {i.year}"
         pue = "" if i.pue == 1 else f"; PUE {i.pue:g}"
         yield "electricity", f"{i.g_per_kwh:.4g} gCO2e/kWh{pue}: {i.source}{year}"
+
+
+def _machine_load(n: Neighbours, cores: int) -> str:
+    facts = []
+    if n.load_average is not None:
+        facts.append(f"load average {n.load_average:.1f}")
+    if n.other_cores is not None:
+        of = f"{n.other_cores:.1f} of {count(cores)} core{'s' * (cores != 1)}"
+        facts.append(f"other processes used {of} over {quantity(n.seconds, 's')}")
+    if n.waiting is not None:
+        facts.append(f"this one waited {share(n.waiting)} of its time for one")
+    return "; ".join(facts) or "unknown"
 
 
 # --- advice ------------------------------------------------------------------------------------------
@@ -271,6 +299,18 @@ def _general_advice(found: Examination) -> Iterator[str]:
         )
     if found.cores < 2 and stepped:
         yield "This process has one core for the work and the watcher together: give it two."
+    if (
+        found.neighbours is not None
+        and found.neighbours.doubt is not None
+        and any(c.gated and not c.domain.startswith("gpu") for c in found.counters)
+    ):
+        yield f"A measurement now would be in doubt (shared-cpu): {found.neighbours.doubt}."
+    if found.noise is not None and found.noise.detects_after_1 > _COARSE:
+        yield (
+            f"This machine can see changes of {share(found.noise.detects_after_1)} and more after one recording, and of"
+            f" {share(found.noise.detects_after_5)} after recordings on five days. To see smaller ones, compare two"
+            " revisions side by side: `pytest --carbon-against=REF`."
+        )
     if found.counters and not found.measurable:
         yield (
             "An estimate is CPU time × watts from a table: it follows what the processor does and sees no GPU. It is"

@@ -25,13 +25,14 @@ import pytest
 import scipy.special  # noqa: F401
 
 import pytest_carbon.session  # noqa: F401
-from pytest_carbon import emissions
+from pytest_carbon import contention, emissions
 
 emissions.intensity()  # codecarbon's tables, by pandas, which imports parts of itself when it first reads one
 
 BATTERY = '''
-from pytest_carbon import Domain, Gpu, MeterSource, Observation
+from pytest_carbon import Domain, Gpu, MeterSource, Observation, contention
 
+contention.ROOT = "/no such folder"  # what else runs here is none of the test's business
 drawn_j = 1000.0
 
 def draw(joules):
@@ -142,6 +143,7 @@ def run_carbon(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Ca
     # A test rewrites a file within the second, in as many bytes: to Python, what it compiled of it is still good.
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(contention, "ROOT", contention.ROOT)  # put back what the battery sets
     (pytester.path / "battery.py").write_text(BATTERY, "utf-8")
     pytester.syspathinsert()
     return CarbonRunner(pytester)

@@ -29,6 +29,7 @@ import sys
 from pytest_carbon import cli, doctor
 doctor.WATCH_S, doctor.WARM_UP_S, doctor.LOAD_S, doctor.SETTLING_S = 0.8, 0.1, 0.6, 0.8
 doctor.QUIET_SPAN_S, doctor.ENDS, doctor.END_S, doctor.WINDOWS = 0.16, 3, 0.1, 10
+doctor.NOISE_S, doctor.STRETCHES = 0.3, 3
 sys.exit(cli.main())
 """
 """The command, with fewer and shorter windows: in seconds, and less sharply."""
@@ -70,9 +71,10 @@ def report(pytester: pytest.Pytester) -> Any:
     return json.loads((pytester.path / "doctor.json").read_text("utf-8"))
 
 
-def test_a_machine_that_can_only_estimate_is_1(doctor: Doctor, pytester: pytest.Pytester) -> None:
-    """What is estimated, from what, why the others are not used, and what to do; in 80 columns."""
-    result = doctor("--meter", "estimate", "--json", "doctor.json")
+@pytest.mark.usefixtures("doctor")
+def test_a_machine_that_can_only_estimate_is_1(pytester: pytest.Pytester) -> None:
+    """What is estimated, why nothing is measured, what else runs, and what can be seen; in 80 columns."""
+    result = pytester.run(sys.executable, "-c", QUICKLY, "doctor", "--meter", "estimate", "--json", "doctor.json")
     assert result.ret == 1
     assert result.outlines[:2] == [
         "Energy can only be estimated here (cpu:0 and dram:0, from CPU seconds), not",
@@ -81,9 +83,14 @@ def test_a_machine_that_can_only_estimate_is_1(doctor: Doctor, pytester: pytest.
     assert "nvml not asked for." in words(result)
     assert "cpu:0 and dram:0, estimated: read where the work runs, exactly" in words(result)
     assert "An estimate is CPU time × watts from a table" in words(result)
+    assert "machine load load average" in words(result)
+    assert "noise 3 stretches of 100 ms with the same work (sha256-1) spread by" in words(result)
+    assert "This machine can see changes of" in words(result)
     assert max(map(len, result.outlines)) <= 80
     assert result.stderr.str() == ""
     content = report(pytester)
+    assert content["noise"]["detects_after_1"] > content["noise"]["detects_after_5"] > 0
+    assert content["neighbours"]["load_average"] >= 0
     assert content["format"] == "pytest-carbon-doctor/1"
     assert content["measurable"] is False
     assert content["environment"]["id"].endswith("-cpu-dram-estimated")
@@ -167,7 +174,7 @@ def test_what_is_saved_is_what_runs_take_over(
 
 def test_nothing_to_save_is_4(doctor: Doctor, pytester: pytest.Pytester) -> None:
     """A settling time was asked for, and there is none; the page is shown all the same."""
-    result = doctor("--meter", "estimate", "--save", "there")
+    result = doctor("--meter", "estimate", "--load", "none", "--save", "there")
     assert result.ret == 4
     assert result.outlines[0].startswith("Energy can only be estimated here")
     assert "pytest-carbon: --save: nothing was kept in there, for no settling time was found." in result.stderr.str()

@@ -25,7 +25,7 @@ LAYERS = (
     {"rig", "measure", "reference", "tasks"},
     {"gate", "pairs", "baselines", "batch", "watcher", "devices", "emissions", "environment", "meters", "loads"}
     | {"against", "relocation", "worktree"},
-    {"energy", "phases", "budget"},
+    {"energy", "phases", "budget", "contention"},
     {"records", "machine", "quiet"},
 )
 """From the top to the ground. A module may lean on those below it, and, without a circle, on those beside it."""

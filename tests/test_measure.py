@@ -646,7 +646,7 @@ def test_whoever_has_conditions_may_look_right_before_the_work(with_setup: bool)
     told.clear()
     opened = measurer.window_begin()
     work()
-    measurer.window_end("call", opened, 1, 0.01)
+    measurer.window_end("call", opened, 1, Protocol())
     assert told == ["before", "work", "after"]
 
 

@@ -134,8 +134,8 @@ def test_noise_and_what_can_be_seen_beside_it() -> None:
     assert "  machine load    unknown\n" in page
     assert "  noise           10 stretches of 1.00 s with the same work (sha256-1) spread by 8.3%\n" in page
     assert (
-        "  sees            changes of 61% and more after one recording of one test, of 34% after recordings on five days"
-        in page
+        "  sees            changes of 61% and more after one recording of one test, of 34% after recordings on five"
+        " days" in page
     )
 
 

@@ -46,6 +46,8 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
         energy_j_per_call=_mean(m.energy_j_per_call for m in measurements),
         energy_j_per_call_error=_error_of_mean([m.energy_j_per_call_error for m in measurements]),
         tail_j=_mean(m.tail_j for m in measurements),
+        temperature_c=_mean(m.temperature_c for m in measurements),
+        gpus=tuple(dict.fromkeys(gpu for m in measurements for gpu in m.gpus)),
         emissions_g_per_call=_mean(m.emissions_g_per_call for m in measurements),
         domains=_domains(measurements),
         rounds=tuple(each for m in measurements for each in m.rounds),
@@ -84,14 +86,17 @@ def _domains(measurements: Sequence[Measurement]) -> tuple[DomainEnergy, ...]:
 
 
 def _doubts(measurements: Sequence[Measurement]) -> tuple[Doubt, ...]:
-    """Each code once, with the text of the first session that has it, and how many have it."""
+    """Each code once, with the text of the first session that has it, and how many have it. One that informs in some
+    sessions, and disqualifies in others, disqualifies."""
     by_code: dict[str, list[Doubt]] = {}
     for m in measurements:
         for code, doubt in {doubt.code: doubt for doubt in m.doubts}.items():
             by_code.setdefault(code, []).append(doubt)
-    return tuple(
-        found[0]
-        if len(found) == len(measurements)
-        else Doubt(code, f"{found[0].text.rstrip('.')} (so in {len(found)} of {len(measurements)} sessions)")
-        for code, found in by_code.items()
-    )
+    merged = []
+    for code, found in by_code.items():
+        known = [doubt for doubt in found if doubt.disqualifies] or found
+        text = known[0].text
+        if len(known) < len(measurements):
+            text = f"{text.rstrip('.')} (so in {len(known)} of {len(measurements)} sessions)"
+        merged.append(Doubt(code, text, known[0].informs))
+    return tuple(merged)

@@ -33,12 +33,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_carbon.gate import (
+    ERROR_MOST,
     LN_MOST,
+    MAX_DETECTABLE,
     POWER,
     PRIOR_FREEDOM,
     PRIOR_SPREAD,
     PRIOR_SPREAD_ESTIMATED,
     SUITE,
+    Z95,
     Candidate,
     Comparison,
     Score,
@@ -48,6 +51,7 @@ from pytest_carbon.gate import (
     score_of,
     upper_t,
     verdict_on,
+    without_errors,
 )
 from pytest_carbon.records import Key, SessionScore, SuiteVerdict, Verdict
 
@@ -97,6 +101,7 @@ def judge_pairs(
     false_alarms: float,
     estimated: bool = False,
     numbers: Sequence[int] | None = None,
+    max_detectable: float = MAX_DETECTABLE,
 ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
     """Verdicts on all measurements of one environment, each against itself in another revision.
 
@@ -124,7 +129,10 @@ def judge_pairs(
         spread=PRIOR_SPREAD_ESTIMATED if estimated else PRIOR_SPREAD,
         words=words,
     )
-    verdicts = {c.key: verdict_on(c, scores[c.key], comparisons.get(c.key), tolerance, words) for c in candidates}
+    verdicts = {
+        c.key: verdict_on(c, scores[c.key], comparisons.get(c.key), tolerance, words, max_detectable)
+        for c in candidates
+    }
     for key, why in apart.items():
         if not verdicts[key].failed:
             verdicts[key] = replace(verdicts[key], status="inconclusive", reason=why)
@@ -143,9 +151,10 @@ def _words(ref: str, pairs: int) -> Wording:
         other=ref,
         none=f"{ref} does not have this measurement: there is nothing to compare it with",
         none_in_doubt=f"{ref} does not have this measurement, which is in doubt, besides: ",
-        none_too_coarse=f"{ref} does not have this measurement, and ",
         free=f"not held to {ref}",
-        noise="which sessions here can differ by",
+        noise="which noise of this size explains, as sessions here differ",
+        more=f"take more pairs (--carbon-sessions={2 * pairs})",
+        instead="",
         sees=f"{pairs} pairs see changes of {{}} and more",
         gain="",
         shared="something all tests use",
@@ -288,20 +297,24 @@ def _compare(
         suite_rise = head_second * middle + np.median(rise - fit.change[:, None] * head_second, axis=0)
         suite_level = np.median(level - level.mean(axis=1, keepdims=True), axis=0)
         suite = fit_pairs(suite_rise[None], suite_level[None], terms, spread)
-        nu = PRIOR_FREEDOM + suite.freedom
-        variance = (PRIOR_FREEDOM * 2 * spread**2 + suite.squares) / nu
+        suite_nu = PRIOR_FREEDOM + suite.freedom
+        of_suite = (PRIOR_FREEDOM * 2 * spread**2 + suite.squares) / suite_nu
         own = float(suite.change[0])
-        threshold = float((upper_t(nu, rate) * np.sqrt(variance * suite.factor))[0])
+        threshold = float((upper_t(suite_nu, rate) * np.sqrt(of_suite * suite.factor))[0])
         moved = int(math.copysign(1, own)) if abs(own) > max(threshold, math.log1p(tolerance)) else 0
         shared = Shared(own, moved, words)
         fit = fit_pairs(rise - suite_rise, level - suite_level, terms, spread)
 
-    squares, prior_freedom, prior_variance = fit.squares, PRIOR_FREEDOM, 2 * spread**2
+    # The sessions' own errors are in what pairs differ by already: taken off as the gate does, and added again.
+    errors = np.array([2 * pairs * (min(c.error or 0.0, ERROR_MOST) / Z95) ** 2 for c in compared])
+    nu = PRIOR_FREEDOM + fit.freedom
+    variance = without_errors(fit.squares, errors * fit.freedom, fit.freedom, 2 * spread**2) + errors
     if shared:
-        squares, learnt = learn_prior(squares, fit.freedom)
-        prior_freedom, prior_variance = learnt or (prior_freedom, prior_variance)
-    nu = prior_freedom + fit.freedom
-    se = np.sqrt((prior_freedom * prior_variance + squares) / nu * fit.factor)
+        squares, learnt = learn_prior(fit.squares, fit.freedom)
+        if learnt:
+            nu = learnt[0] + fit.freedom
+            variance = np.maximum((learnt[0] * learnt[1] + squares) / nu, errors)
+    se = np.sqrt(variance * fit.factor)
 
     beyond = fit.change
     change = beyond + own

@@ -196,7 +196,8 @@ class Measurement:
     energy_j_per_call_error: float | None = None
     """Half-width of the 95% interval."""
     tail_j: float | None = None
-    """The fast fall: what the device still took after the work had ended, above the line that follows (whole window)."""
+    """The fast fall: what the device still took after the work had ended, above the line that follows (whole
+    window)."""
     after_work_j: float | None = None
     """What the machine's devices take after a burst of work, above their settled power: once for each burst, however
     long it was, and no part of any figure. None where it is not known."""
@@ -275,6 +276,8 @@ class Verdict:
     """Whether it is ``inconclusive`` for the machine's own change: where that is to stay, it can be accepted."""
     blind: bool = False
     """Whether it passes, and the gate could not have seen a change of ``--carbon-max-detectable``."""
+    differences: tuple[Doubt, ...] = ()
+    """What is not as it was in the baseline, and may explain a change; they inform."""
 
     @property
     def failed(self) -> bool:

@@ -70,7 +70,7 @@ def daily(energies_j: Iterable[float], *, i: int = 0, start: int = 0, epoch: str
 
 
 def now(energy_j: float, i: int = 0, duration_s: float = 0.004, **facts: object) -> Candidate:
-    candidate = Candidate(key(i), (SessionScore("now", energy_j, duration_s),), 0.005)
+    candidate = Candidate(key(i), (SessionScore("now", energy_j, duration_s),), 0.0)
     return replace(candidate, **facts)  # type: ignore[arg-type]
 
 

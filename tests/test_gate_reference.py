@@ -40,7 +40,7 @@ def daily(of: Key, changes: Iterable[float | None], *, start: int = 0, epoch: st
 def now(of: Key, *energies_j: float) -> Candidate:
     """Of this run, in so many processes."""
     scores = [SessionScore(f"now {i}", energy_j, 0.004) for i, energy_j in enumerate(energies_j)]
-    return Candidate(of, tuple(scores), 0.005)
+    return Candidate(of, tuple(scores), 0.0)
 
 
 def run(

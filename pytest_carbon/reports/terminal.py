@@ -9,7 +9,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import geometric_mean
+from statistics import fmean, geometric_mean
 from typing import Literal, NamedTuple, get_args
 
 from pytest_carbon import gate
@@ -59,6 +59,8 @@ _MOST_NAMES = 2
 """More tests than this are counted in a sentence."""
 _LABEL = 12
 """Columns of the labels in a failure's report."""
+_WARMER_C = 5.0
+"""Degrees at the start that are worth a word; they make 1.75% of energy."""
 _FIGURES_DIGITS = 4
 """Digits of the figures then and now, however small the error: a baseline's days differ by more."""
 
@@ -66,6 +68,11 @@ _STAY_OPEN = (
     "GPUs that a test has opened stay open for the tests after it, and count there: say with --carbon-gpus which are to"
     " be measured, or run those tests in a process of their own"
 )
+
+_BLIND = "pass (blind)"
+"""The status of what passes though the gate could not have seen much."""
+_IN_DOUBT = "in doubt"
+"""That of a figure in doubt that ``--carbon-strict`` fails, whatever the gate says of it."""
 
 _FAILING: Mapping[str, bool] = {"red": True, "bold": True}
 _WARNING: Mapping[str, bool] = {"yellow": True}
@@ -87,6 +94,10 @@ class BaselineSummary:
     torch: str | None = None
     driver: str | None = None
     power_limit_w: float | None = None
+    gpus: Sequence[str] = ()
+    """Of the newest session whose cards are known."""
+    temperature_c: float | None = None
+    """The mean at the start, of the sessions that know it."""
 
     @classmethod
     def of(cls, records: Iterable[Record], location: str, environment: Environment | None = None) -> BaselineSummary:
@@ -96,6 +107,7 @@ class BaselineSummary:
             return cls(location)
         ordered = [record for batch in counted.batches for record in batch]
         newest = ordered[-1]
+        degrees = [record.temperature_c for record in ordered if record.temperature_c is not None]
         return cls(
             location=location,
             first=ordered[0].created,
@@ -104,6 +116,8 @@ class BaselineSummary:
             torch=newest.torch,
             driver=newest.driver,
             power_limit_w=None if environment is None else _power_limit_w(environment),
+            gpus=next((record.gpus for record in reversed(ordered) if record.gpus), ()),
+            temperature_c=fmean(degrees) if degrees else None,
         )
 
 
@@ -197,7 +211,8 @@ def summary(
         here = stored[part.environment.id]
         compared = _compared(rows, part, here.not_run, tally=quiet)
         nearby = _nearest(here.environments, here.nearest)
-        shared = (part.suite.moved, _WARNING if result.settings.gate == "warn" else _FAILING)
+        fails = any(_fails(row, result.settings) for row in rows) and result.settings.gate == "fail"
+        shared = (part.suite.moved, _FAILING if fails else _WARNING)
         machine = (part.suite.machine, _WARNING)
         if quiet:
             shown = _unfolded([row for row in rows if row.verdict.status != "pass"], result.settings)
@@ -219,13 +234,14 @@ def summary(
         if result.others:
             lines.append(Line(""))
     notes = [(note, _PLAIN) for note in result.notes]
-    if quiet:
-        return lines + _sentences(page, notes)
     rows = [_Row(test, *pair) for test in result.tests for pair in test.measurements]
+    blind = (_blind(rows, result), _WARNING)
+    if quiet:
+        return lines + _sentences(page, [blind, *notes])
     return lines + _sentences(
         page,
         [
-            (_too_weak(rows, result.against), _WARNING),
+            blind,
             *((doubt, _WARNING) for doubt in _doubts(rows)),
             (_warn_only(rows, result.settings), _WARNING),
             (_cost(rows, result), _PLAIN),
@@ -271,7 +287,7 @@ def _unfolded(rows: list[_Row], settings: Settings) -> list[_Row]:
 
 
 def _folds(row: _Row, settings: Settings) -> bool:
-    return _status(row, settings) in ("pass", "new")
+    return _status(row, settings) in ("pass", _BLIND, "new")
 
 
 def _folded(rows: list[_Row], shown: list[_Row], settings: Settings) -> str | None:
@@ -283,7 +299,8 @@ def _folded(rows: list[_Row], shown: list[_Row], settings: Settings) -> str | No
     parts = []
     if passed := len(hidden) - new:
         between = f" (change {change(min(changes))} to {change(max(changes))})" if changes else ""
-        parts.append(f"{count(passed)} pass{between}")
+        blind = sum(verdict.blind for verdict in hidden)
+        parts.append(f"{count(passed)} pass{between}{f', {count(blind)} of them blind' if blind else ''}")
     if new:
         parts.append(f"{count(new)} {'is' if new == 1 else 'are'} new")
     return f"{' and '.join(parts)}: listed with -v"
@@ -404,7 +421,7 @@ def _sees(verdict: Verdict) -> str:
 
 
 def _fails(row: _Row, settings: Settings) -> bool:
-    strict = settings.strict and row.verdict.status in ("new", "inconclusive") and row.test.outcome == "failed"
+    strict = settings.strict and row.test.outcome == "failed" and gate.fails_strictly(row.measurement, row.verdict)
     return (row.verdict.failed or strict) and not _accepted(row, settings)
 
 
@@ -417,11 +434,19 @@ def _accepted(row: _Row, settings: Settings) -> bool:
 def _status(row: _Row, settings: Settings) -> str:
     """Capitals for what fails the build: they stand out where there is no colour."""
     if _fails(row, settings):
-        return row.verdict.status.upper()
+        return _strictly(row.verdict).upper()
     if _accepted(row, settings):
         return "accepted"
     by_carbon = any(_fails(_Row(row.test, *pair), settings) for pair in row.test.measurements)
-    return "test failed" if row.test.outcome == "failed" and not by_carbon else row.verdict.status
+    own = _BLIND if row.verdict.blind else row.verdict.status
+    return "test failed" if row.test.outcome == "failed" and not by_carbon else own
+
+
+def _strictly(verdict: Verdict) -> str:
+    """How what fails is called: a pass or a gain that ``--carbon-strict`` fails is blind, or in doubt."""
+    if verdict.status not in ("pass", "improvement"):
+        return verdict.status
+    return "blind" if verdict.blind else _IN_DOUBT
 
 
 def _markup(row: _Row, settings: Settings) -> Mapping[str, bool]:
@@ -541,12 +566,18 @@ def _reference(part: SessionResult) -> list[tuple[str, Mapping[str, bool]]]:
     return said
 
 
-def _too_weak(rows: list[_Row], against: Against | None) -> str | None:
-    """The weakest gate's sentence, and which others are too weak."""
-    pairs = against.pairs if against is not None else None
-    weak = [(row, sentence) for row in rows if (sentence := gate.weak(row.verdict, pairs))]
-    weak.sort(key=lambda found: -(found[0].verdict.detectable_change or 0))
-    return _concerning("too weak", weak, rows) if weak else None
+def _blind(rows: list[_Row], result: SessionResult) -> str | None:
+    """How many passes are blind, the blindest gate's sentence, and which others are."""
+    pairs = result.against.pairs if result.against is not None else None
+    most = result.settings.max_detectable
+    blind = [(row, gate.weak(row.verdict, pairs, most) or "") for row in rows if row.verdict.blind]
+    if not blind:
+        return None
+    blind.sort(key=lambda found: -(found[0].verdict.detectable_change or 0))
+    passes = sum(row.verdict.status == "pass" and row.verdict.change is not None for row in rows)
+    verb = "is" if len(blind) == 1 else "are"
+    what = f"{count(len(blind))} of {count(passes)} pass{'es' * (passes != 1)} {verb} blind"
+    return _concerning(what, blind, rows)
 
 
 def _doubts(rows: list[_Row]) -> list[str]:
@@ -629,7 +660,7 @@ def failure(test: str, measurement: Measurement, verdict: Verdict, context: Fail
     if measurement.failure and measurement.failure not in reason:
         reason = f"{reason.rstrip('.')}: {measurement.failure}"
     parts = [
-        page.wrap(f"carbon {verdict.status}{where}{estimated}: {reason}", hang=""),
+        page.wrap(f"carbon {_strictly(verdict)}{where}{estimated}: {reason}", hang=""),
         _figures(measurement, verdict, context, page) + _facts(measurement, verdict, context, page),
         _remedy(test, measurement, verdict, context, page),
     ]
@@ -708,6 +739,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
     if verdict.status == "error" or measurement.energy_j_per_call is None:
         return []
     doubts = [doubt for doubt in measurement.doubts if doubt.text.rstrip(".") not in verdict.reason]
+    strict = None if verdict.failed else _why_strict(measurement, verdict, context)
     suite = context.suite if context.suite and context.suite not in verdict.reason else None
     lines: list[str] = []
     for what, text in (
@@ -717,7 +749,8 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
         ("baseline", _baseline(verdict, context.baseline) if context.against is None else None),
         ("compared", _side_by_side(verdict, context.against)),
         ("in", context.baseline.location if context.baseline else None),
-        ("since then", _differences(context)),
+        ("since then", _differences(measurement, context)),
+        ("strict", strict),
         ("suite", suite),
         *(("doubt", doubt.text) for doubt in doubts),
         ("nearest", context.nearest),
@@ -774,7 +807,17 @@ def _side_by_side(verdict: Verdict, against: Against | None) -> str | None:
     return f"{tree} with {against.label}, {count(verdict.baseline_sessions)} pairs of sessions, side by side"
 
 
-def _differences(context: FailureContext) -> str | None:
+def _why_strict(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
+    """Why ``--carbon-strict`` fails what the gate does not."""
+    if verdict.blind:
+        pairs = context.against.pairs if context.against is not None else None
+        return f"--carbon-strict fails a blind pass: {gate.weak(verdict, pairs, most=0.0)}"
+    if verdict.status != "new" and any(doubt.disqualifies for doubt in measurement.doubts):
+        return "--carbon-strict fails a figure in doubt, whatever its change"
+    return None
+
+
+def _differences(measurement: Measurement, context: FailureContext) -> str | None:
     """What is not as it was when the baseline was last recorded; where nothing is, what was looked at."""
     baseline, environment = context.baseline, context.environment
     if baseline is None:
@@ -795,6 +838,11 @@ def _differences(context: FailureContext) -> str | None:
             differ.append(f"uncommitted changes on {now}")
         else:
             same.append(what)
+    gpus, then_c, now_c = measurement.gpus, baseline.temperature_c, measurement.temperature_c
+    if gpus and baseline.gpus and set(gpus) != set(baseline.gpus):
+        differ.append(f"card {listing(baseline.gpus)} → {listing(gpus)}")
+    if then_c is not None and now_c is not None and abs(now_c - then_c) >= _WARMER_C:
+        differ.append(f"{then_c:.0f} → {now_c:.0f} °C at the start")
     if differ:
         return ", ".join(differ)
     return f"no known difference (same {listing(same, most=len(same))})" if same else None
@@ -824,16 +872,20 @@ def _remedy(test: str, measurement: Measurement, verdict: Verdict, context: Fail
     commands: list[str] = []
     if context.against is not None and verdict.status != "error":
         return _remedy_side_by_side(verdict, context, again, page)
-    if verdict.status in ("regression", "improvement") or verdict.machine:
+    in_doubt = any(doubt.disqualifies for doubt in measurement.doubts)
+    if in_doubt and verdict.status not in ("error", "over-budget"):
+        text = "A figure in doubt is neither recorded nor accepted. Measure again while nothing else runs here:"
+        commands = [f"pytest --carbon {again}"]
+    elif verdict.blind:
+        text = "Record it on other days, too, or compare two revisions side by side:"
+        commands = [f"pytest --carbon-record {again}", f"pytest --carbon-against=HEAD {again}"]
+    elif verdict.status in ("regression", "improvement") or verdict.machine:
         text = "If this is intended, accept it here, or from the CI artefact (--carbon-json):"
         elsewhere = [argument for argument in arguments if argument.startswith("--carbon-baseline=")]
         artefact = " ".join(_quoted(a, ascii=context.ascii) for a in (context.report or "REPORT.json", *elsewhere))
         commands = [f"pytest --carbon-accept {again}", f"pytest-carbon baseline accept {artefact}"]
     elif verdict.status == "over-budget":
         text = "--carbon-accept does not lift a budget."
-    elif verdict.status == "inconclusive" or (verdict.status == "new" and measurement.doubts):
-        text = "Measure again while nothing else runs here, and for longer:"
-        commands = [f"pytest --carbon --carbon-max-time=30 {again}"]
     elif verdict.status == "new":
         text = "Record a baseline, and commit it:"
         commands = [f"pytest --carbon-record {again}"]

@@ -391,11 +391,50 @@ def outlook(
         for key in keys
         for last in stored[key][-1:]
     ]
+    if not candidates:
+        return math.nan, 0
     verdicts, _ = judge(
         candidates, stored, tolerance=tolerance, false_alarms=false_alarms, estimated=estimated, unread=unread
     )
     sees = [v.detectable_change for v in verdicts.values() if v.detectable_change is not None]
     return median(sees), int(median_low([v.baseline_batches for v in verdicts.values()]))
+
+
+def blinder(
+    before: Mapping[Key, Sequence[Record]],
+    added: Mapping[Key, Sequence[Record]],
+    *,
+    tolerance: float,
+    false_alarms: float,
+    estimated: bool = False,
+    unread: int = 0,
+) -> str | None:
+    """The sentence where sessions were added to a day that has some already, and the next run sees less than before.
+
+    ``before`` is all that was stored, ``added`` what is recorded now. The other arguments are those of :func:`judge`.
+    """
+    first = next((key for key in added if before.get(key)), None)
+    if first is None:
+        return None
+    epoch = max(record.epoch for record in before[first])
+    now = next((record for record in added[first] if record.epoch == epoch), None)
+    here = [record for record in before[first] if record.epoch == epoch]
+    if now is None or len(batches([*here, now])) > len(batches(here)):
+        return None  # an epoch, or a day, of its own
+    keys = [key for key in added if before.get(key)]
+    after = {key: [*records, *added.get(key, ())] for key, records in before.items()}
+    sees = [
+        outlook(stored, keys, tolerance=tolerance, false_alarms=false_alarms, estimated=estimated, unread=unread)[0]
+        for stored in (before, after)
+    ]
+    if sees[1] <= 1.01 * sees[0]:
+        return None
+    return (
+        f"more sessions of the same day do not make the gate sharper: with them it sees changes of"
+        f" {_percent(sees[1])} and more, before of {_percent(sees[0])}, for they differ among themselves by more than"
+        " was assumed, and so may the single session of the next run; record on another day, or run as many"
+        " (--carbon-sessions)"
+    )
 
 
 def weak(verdict: Verdict, pairs: int | None = None, most: float = MAX_DETECTABLE) -> str | None:
@@ -1317,6 +1356,9 @@ def verdict_on(
     """The verdict on one measurement: ``score`` is None where it has no energy, ``comparison`` where it has no other
     to be compared with; ``tolerance`` is the suite's.
     """
+    if comparison is not None and candidate.error is not None:
+        # Side by side, errors are not in what sessions differ by: what is known to ±10% is not seen to move by less.
+        comparison = replace(comparison, detectable=max(comparison.detectable, math.log1p(candidate.error)))
     differs = _differences(candidate, comparison)
     status, reason = _decide(candidate, score, comparison, tolerance, words)
     if comparison is None or score is None:
@@ -1392,8 +1434,8 @@ def _decide(
         return "inconclusive", f"nothing was measured: {_texts(candidate.doubts)}"
     if score is None:
         return "error", _no_energy(candidate)
-    direction = comparison.direction if comparison else 0
     allowed = tolerance if candidate.tolerance is None else candidate.tolerance
+    direction = comparison.direction if comparison and not _lost_in_error(candidate, comparison, allowed) else 0
     doubt = _explanation(candidate, comparison) if comparison else None
     regression = _regression(comparison, allowed) if comparison and direction > 0 and not doubt else None
 
@@ -1427,10 +1469,10 @@ def _decide(
 def _by_machine(candidate: Candidate, comparison: Comparison, tolerance: float) -> str | None:
     """The sentence where it is the machine, and nothing before it, that leaves a measurement open."""
     allowed = tolerance if candidate.tolerance is None else candidate.tolerance
-    beyond = abs(comparison.change) > comparison.tolerated
-    if not comparison.direction and _too_coarse(candidate, comparison, allowed):
+    undecided = not comparison.direction or _lost_in_error(candidate, comparison, allowed)
+    if undecided and _too_coarse(candidate, comparison, allowed):
         return None
-    if beyond and _explanation(candidate, comparison):
+    if abs(comparison.change) > comparison.tolerated and _explanation(candidate, comparison):
         return None
     return _of_machine(comparison)
 
@@ -1493,6 +1535,13 @@ def _left_open(comparison: Comparison) -> str:
     beyond = f"{_signed(_relative(comparison.beyond))}, {comparison.words.noise}"
     text = f"{_than_other(comparison)}, but beside the reference workload ({machine}) {beyond}"
     return f"{text}; {_sees(comparison)}: measure again"
+
+
+def _lost_in_error(candidate: Candidate, comparison: Comparison, allowed: float) -> bool:
+    """Whether a change is smaller than its own error, and that is larger than the tolerance: then none is decided."""
+    error = candidate.error
+    coarse = allowed is not False and error is not None and error > allowed
+    return coarse and error is not None and abs(comparison.change) <= math.log1p(error)
 
 
 def _too_coarse(candidate: Candidate, comparison: Comparison, allowed: float) -> str | None:

@@ -265,7 +265,8 @@ _OPTIONS = (
         "record",
         _switch,
         None,
-        "append this session to the baselines of what the gate does not fail, and no doubt disqualifies; implies --carbon",
+        "append this session to the baselines of what the gate does not fail, and no doubt disqualifies; implies "
+        "--carbon",
         ini=False,
     ),
     _Option(
@@ -458,8 +459,8 @@ _OPTIONS = (
         "strict",
         _switch,
         None,
-        "also fail without a baseline, for a figure in doubt, for a blind pass, and for baselines whose test is gone; not "
-        "for a change that noise explains",
+        "also fail without a baseline, for a figure in doubt, for a blind pass, and for baselines whose test is gone; "
+        "not for a change that noise explains",
     ),
     _Option(
         "--carbon-max-detectable",

@@ -33,7 +33,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_carbon.gate import (
-    ERROR_MOST,
     LN_MOST,
     MAX_DETECTABLE,
     POWER,
@@ -41,7 +40,6 @@ from pytest_carbon.gate import (
     PRIOR_SPREAD,
     PRIOR_SPREAD_ESTIMATED,
     SUITE,
-    Z95,
     Candidate,
     Comparison,
     Score,
@@ -51,7 +49,6 @@ from pytest_carbon.gate import (
     score_of,
     upper_t,
     verdict_on,
-    without_errors,
 )
 from pytest_carbon.records import Key, SessionScore, SuiteVerdict, Verdict
 
@@ -297,24 +294,20 @@ def _compare(
         suite_rise = head_second * middle + np.median(rise - fit.change[:, None] * head_second, axis=0)
         suite_level = np.median(level - level.mean(axis=1, keepdims=True), axis=0)
         suite = fit_pairs(suite_rise[None], suite_level[None], terms, spread)
-        suite_nu = PRIOR_FREEDOM + suite.freedom
-        of_suite = (PRIOR_FREEDOM * 2 * spread**2 + suite.squares) / suite_nu
+        nu = PRIOR_FREEDOM + suite.freedom
+        variance = (PRIOR_FREEDOM * 2 * spread**2 + suite.squares) / nu
         own = float(suite.change[0])
-        threshold = float((upper_t(suite_nu, rate) * np.sqrt(of_suite * suite.factor))[0])
+        threshold = float((upper_t(nu, rate) * np.sqrt(variance * suite.factor))[0])
         moved = int(math.copysign(1, own)) if abs(own) > max(threshold, math.log1p(tolerance)) else 0
         shared = Shared(own, moved, words)
         fit = fit_pairs(rise - suite_rise, level - suite_level, terms, spread)
 
-    # The sessions' own errors are in what pairs differ by already: taken off as the gate does, and added again.
-    errors = np.array([2 * pairs * (min(c.error or 0.0, ERROR_MOST) / Z95) ** 2 for c in compared])
-    nu = PRIOR_FREEDOM + fit.freedom
-    variance = without_errors(fit.squares, errors * fit.freedom, fit.freedom, 2 * spread**2) + errors
+    squares, prior_freedom, prior_variance = fit.squares, PRIOR_FREEDOM, 2 * spread**2
     if shared:
-        squares, learnt = learn_prior(fit.squares, fit.freedom)
-        if learnt:
-            nu = learnt[0] + fit.freedom
-            variance = np.maximum((learnt[0] * learnt[1] + squares) / nu, errors)
-    se = np.sqrt(variance * fit.factor)
+        squares, learnt = learn_prior(squares, fit.freedom)
+        prior_freedom, prior_variance = learnt or (prior_freedom, prior_variance)
+    nu = prior_freedom + fit.freedom
+    se = np.sqrt((prior_freedom * prior_variance + squares) / nu * fit.factor)
 
     beyond = fit.change
     change = beyond + own

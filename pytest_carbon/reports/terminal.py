@@ -211,8 +211,10 @@ def summary(
         here = stored[part.environment.id]
         compared = _compared(rows, part, here.not_run, tally=quiet)
         nearby = _nearest(here.environments, here.nearest)
-        fails = any(_fails(row, result.settings) for row in rows) and result.settings.gate == "fail"
-        shared = (part.suite.moved, _FAILING if fails else _WARNING)
+        excused = all(row.verdict.status != "regression" for row in rows) and any(
+            row.verdict.status == "inconclusive" for row in rows
+        )
+        shared = (part.suite.moved, _WARNING if excused or result.settings.gate == "warn" else _FAILING)
         machine = (part.suite.machine, _WARNING)
         if quiet:
             shown = _unfolded([row for row in rows if row.verdict.status != "pass"], result.settings)
@@ -878,7 +880,7 @@ def _remedy(test: str, measurement: Measurement, verdict: Verdict, context: Fail
         commands = [f"pytest --carbon {again}"]
     elif verdict.blind:
         text = "Record it on other days, too, or compare two revisions side by side:"
-        commands = [f"pytest --carbon-record {again}", f"pytest --carbon-against=HEAD {again}"]
+        commands = [f"pytest --carbon-record {again}", f"pytest --carbon-against=main {again}"]
     elif verdict.status in ("regression", "improvement") or verdict.machine:
         text = "If this is intended, accept it here, or from the CI artefact (--carbon-json):"
         elsewhere = [argument for argument in arguments if argument.startswith("--carbon-baseline=")]

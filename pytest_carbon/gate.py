@@ -122,6 +122,8 @@ ERROR_MOST = 2.0
 CARD_SPREAD = 0.025
 """By how much two cards of one model differ, as a standard deviation. Measured: 1.1–2.8% range of energy over three
 B300; the gain of five RTX 3090 sensors has a standard deviation of 1.5%, so two of them differ by 2.1%; 2–3% in all."""
+CARD_FREEDOM = 4.0
+"""What that spread counts for, in degrees of freedom: a handful of cards is all that was measured."""
 WARMER_C = 15.0
 """A start that differs so much from the baseline's is named."""
 PER_DEGREE = 0.0035
@@ -733,14 +735,17 @@ def _points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards: di
     row_measurement: list[int] = []
     row_newest: list[bool] = []
     card: list[int] = []
+    numbered: dict[tuple[str, ...], int] = {}
     for measurement, held in enumerate(baselines):
         for epoch in (*held.earlier, held.batches):
             for sessions in epoch:
                 starts.append(len(flat))
                 flat.extend(sessions)
                 batch.append(numbers[sessions[0].session])
-                gpus = next((record.gpus for record in sessions if record.gpus), ())
-                card.append(cards.setdefault(tuple(sorted(gpus)), len(cards)) if gpus else 0)
+                gpus = sessions[0].gpus
+                if gpus not in numbered:
+                    numbered[gpus] = cards.setdefault(tuple(sorted(gpus)), len(cards))
+                card.append(numbered[gpus])
                 row.append(len(row_measurement))
             row_measurement.append(measurement)
             row_newest.append(epoch is held.batches)
@@ -831,6 +836,7 @@ def _compare(
     sessions_left = _sessions_left(points, np.array([score.sessions for score in compared.values()]))
     own = variance + error2 + days_left + sessions_left
     se = np.sqrt(own + held.variance)
+    nu = _freedom_with_cards(nu, se**2, held.of_cards)
 
     noise = upper_t(nu, rate / rule.measurements) * se
     tolerated = np.log1p([rule.tolerances[key] for key in compared])
@@ -977,6 +983,8 @@ class _HeldTo:
     """Of each; a measurement's add up to 1."""
     variance: Floats
     """Of the mean, of each measurement; with what another card differs by."""
+    of_cards: Floats
+    """The part of it that is what cards differ by."""
 
     def mean(self, values: Floats) -> Floats:
         import numpy as np
@@ -1009,8 +1017,18 @@ def _held_to(points: _Points, variance: Floats, card: Ints) -> _HeldTo:
     of_same = np.bincount(whose, of_group * same, n)
     level = (1 - apart * of_same) / np.bincount(whose, of_group, n)
     share = of_group * (level[whose] + apart[whose] * same)
-    left = np.bincount(whose, share**2 / of_group, n) + apart - 2 * apart * np.bincount(whose, share * same, n)
-    return _HeldTo(at, measurement, share[group] * weight / precision[group], left)
+    of_days = np.bincount(whose, share**2 / precision, n)
+    of_cards = apart * (np.bincount(whose, share**2, n) + 1 - 2 * np.bincount(whose, share * same, n))
+    return _HeldTo(at, measurement, share[group] * weight / precision[group], of_days + of_cards, of_cards)
+
+
+def _freedom_with_cards(nu: Floats, variance: Floats, of_cards: Floats) -> Floats:
+    """Degrees of freedom of a variance, a part of which is what cards differ by (Satterthwaite)."""
+    import numpy as np
+
+    rest = variance - of_cards
+    found: Floats = np.where(of_cards > 0, variance**2 / (rest**2 / nu + of_cards**2 / CARD_FREEDOM), nu)
+    return found
 
 
 def _apart(points: _Points, newest: Ints, card: Ints) -> list[int]:
@@ -1127,8 +1145,9 @@ def _share(
         of_cards = np.bincount(np.where(card_of == 0, now, card_of), weight_of_suite, now + 1)
         of_cards[now] -= 1
         cards = CARD_SPREAD**2 / 2 * float(of_cards @ of_cards)
-    error = math.sqrt(variance * (1 + weight_of_suite @ weight_of_suite) + cards)  # 1 + 1/K where all hold the same K
-    noise = float(upper_t(np.array([PRIOR_FREEDOM + freedom]), rate)[0]) * error
+    both = variance * (1 + weight_of_suite @ weight_of_suite) + cards  # 1 + 1/K where all hold the same K
+    nu = _freedom_with_cards(np.array([PRIOR_FREEDOM + freedom]), np.array([both]), np.array([cards]))
+    noise = float(upper_t(nu, rate)[0]) * math.sqrt(both)
     moved = int(math.copysign(1, median)) if abs(median) > max(noise, math.log1p(tolerance)) else 0
     return Shared(median, moved), beyond - median, left
 
@@ -1356,9 +1375,10 @@ def verdict_on(
     """The verdict on one measurement: ``score`` is None where it has no energy, ``comparison`` where it has no other
     to be compared with; ``tolerance`` is the suite's.
     """
-    if comparison is not None and candidate.error is not None:
+    error = math.log1p(candidate.error or 0.0)
+    if comparison is not None and comparison.detectable < error:
         # Side by side, errors are not in what sessions differ by: what is known to ±10% is not seen to move by less.
-        comparison = replace(comparison, detectable=max(comparison.detectable, math.log1p(candidate.error)))
+        comparison = replace(comparison, detectable=error)
     differs = _differences(candidate, comparison)
     status, reason = _decide(candidate, score, comparison, tolerance, words)
     if comparison is None or score is None:

@@ -187,7 +187,7 @@ def one_suite(cell: Cell, energy_j: Figures, duration_s: Figures) -> tuple[list[
                 commit=None,
                 branch=None,
                 energy_j_per_call=energy_j[batch][n][i],
-                energy_j_per_call_error=None,
+                energy_j_per_call_error=0.005 * energy_j[batch][n][i],
                 duration_s_per_call=duration_s[batch][n][i],
             )
             for batch in range(BATCHES)

@@ -1613,7 +1613,7 @@ def _noise(comparison: Comparison) -> str:
     if suite and abs(comparison.beyond) <= comparison.tolerated:
         text += f", as the suite's median ({_signed(_relative(suite.change))})"
     elif comparison.machine is not None:
-        text += f", and {_signed(_relative(comparison.beyond))} beside the reference workload"
+        text += f", while the reference workload is at {_signed(_relative(comparison.machine))}"
     text += f", {words.noise}: {_sees(comparison)}; "
     if not words.instead:
         return f"{text}{words.more}"

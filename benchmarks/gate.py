@@ -1,6 +1,6 @@
 """How often the gate fails an unchanged suite, and finds a change, on simulated suites.
 
-    python -m benchmarks.gate [--suites 10000] [--table confirmed sizes starved] [--json FILE]
+    python -m benchmarks.gate [--suites 10000] [--table confirmed sizes starved …] [--json FILE]
 
 Each suite has five baseline batches, a day each, and the day of now, judged by the product's own ``judge``. Simulated,
 not measured: a test's sessions differ by its own σ (uniform within half of the cell's either way; half of the variance
@@ -18,7 +18,9 @@ Beside the gate, on the same rounds, three rules in use, each of now's first ses
   mean's change lies above its noise threshold of 1% (its book, "Analysis Process", and ``compare_to_threshold`` in its
   ``src/report.rs``). Ten rounds are the fewest it takes; 500 resamples stand for its 100,000.
 
-The last table leaves the model: outliers that take 20–100% longer while the device waits, at a quarter of its power, as
+The tables ``errors``, ``cards``, ``record-inconclusive`` and ``sees`` are those of :mod:`benchmarks.recordings`.
+
+One table leaves the model: outliers that take 20–100% longer while the device waits, at a quarter of its power, as
 when a GPU is starved.
 """
 
@@ -39,6 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from benchmarks import recordings
 from benchmarks.report import made_by, write_results
 from pytest_carbon.gate import Candidate, judge, suspect
 from pytest_carbon.records import Key, Record, SessionScore, Verdict
@@ -184,7 +187,7 @@ def one_suite(cell: Cell, energy_j: Figures, duration_s: Figures) -> tuple[list[
                 commit=None,
                 branch=None,
                 energy_j_per_call=energy_j[batch][n][i],
-                energy_j_per_call_error=None,
+                energy_j_per_call_error=0.005 * energy_j[batch][n][i],
                 duration_s_per_call=duration_s[batch][n][i],
             )
             for batch in range(BATCHES)
@@ -388,13 +391,14 @@ def confirmed_line(rows: Sequence[dict[str, Any]]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+CHOICES = ("confirmed", *TABLES, *recordings.HEADERS, "sees")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Print the tables, write the JSON; exit status 1 where a bar is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--suites", type=int, default=10_000, help="suites a figure (default: 10000)")
-    parser.add_argument(
-        "--table", nargs="+", choices=("confirmed", *TABLES), default=["confirmed", *TABLES], help="default: all"
-    )
+    parser.add_argument("--table", nargs="+", choices=CHOICES, default=CHOICES, help="default: all")
     parser.add_argument("--seed", type=int, default=20_261_122)
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes (default: 2)")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
@@ -421,6 +425,20 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"\n{title}\n\n{HEADER}")
                 for cell in cells:
                     print(line(run(cell)), flush=True)
+        for name, header in recordings.HEADERS.items():
+            if name in options.table:
+                print(f"\n{name}\n\n{header}")
+                for case in recordings.cases(name):
+                    began, size = time.perf_counter(), 50
+                    sizes = [min(size, options.suites - done) for done in range(0, options.suites, size)]
+                    seeds = ((options.seed, len(rows), i) for i in range(len(sizes)))
+                    sums = list(pool.map(recordings.run_case, [case] * len(sizes), sizes, seeds))
+                    rows.append(recordings.row_of(case, options.suites, sums))
+                    rows[-1]["duration_s"] = time.perf_counter() - began
+                    print(recordings.line(rows[-1]), flush=True)
+        if "sees" in options.table:
+            rows += (seen := recordings.sees())
+            print("\n" + "\n".join(recordings.sees_lines(seen)))
     missed = [row for row in rows if not row.get("met", True)]
     duration_s = time.perf_counter() - started
     print(f"\n{len(missed)} of {sum('met' in row for row in rows)} bars missed; {duration_s:.0f} s")

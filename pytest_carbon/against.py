@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from pytest_carbon import pairs
 from pytest_carbon.batch import merged
-from pytest_carbon.gate import Candidate
+from pytest_carbon.gate import MAX_DETECTABLE, Candidate
 from pytest_carbon.records import Against, Doubt, Key, Measurement, SessionScore, SuiteVerdict, Verdict, label
 
 
@@ -65,7 +65,13 @@ class Sides:
         return replace(shown, doubts=self._joined(shown.doubts, merged(base).doubts if base else ()))
 
     def judge(
-        self, candidates: Sequence[Candidate], *, tolerance: float, false_alarms: float, estimated: bool
+        self,
+        candidates: Sequence[Candidate],
+        *,
+        tolerance: float,
+        false_alarms: float,
+        estimated: bool,
+        max_detectable: float = MAX_DETECTABLE,
     ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
         """Verdicts on all measurements of one environment, and on what they share; as :func:`pairs.judge_pairs`.
 
@@ -90,6 +96,7 @@ class Sides:
                 tolerance=tolerance,
                 false_alarms=rate,
                 estimated=estimated,
+                max_detectable=max_detectable,
             )
             suites.append(suite)
             for candidate in found:

@@ -21,8 +21,8 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
     """One measurement from those of the same name, a session each, in the order of the sessions; at least one.
 
     Figures per call are means over the sessions, calls and rounds all of theirs, and the error is that of the mean: how
-    well it was measured, not what sessions differ by, which is the gate's to know. The sessions share a machine: its
-    cards and its temperature are the first one's. A doubt that not all of them have says so. A session that could not
+    well it was measured, not what sessions differ by, which is the gate's to know. Its cards are all of
+    theirs, its temperature their mean. A doubt that not all of them have says so. A session that could not
     be measured makes it all a failure, and one in which nothing was measured leaves no figure: a mean of what happened
     to work is no result.
     """
@@ -54,6 +54,8 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
         energy_j_per_call=_mean(m.energy_j_per_call for m in measurements),
         energy_j_per_call_error=_error_of_mean([m.energy_j_per_call_error for m in measurements]),
         tail_j=_mean(m.tail_j for m in measurements),
+        temperature_c=_mean(m.temperature_c for m in measurements),
+        gpus=tuple(dict.fromkeys(gpu for m in measurements for gpu in m.gpus)),
         emissions_g_per_call=_mean(m.emissions_g_per_call for m in measurements),
         domains=_domains(measurements),
         rounds=tuple(each for m in measurements for each in m.rounds),

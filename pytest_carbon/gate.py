@@ -60,13 +60,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from statistics import median, median_low
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pytest_carbon.records import (
     REFERENCE,
     BaselineError,
     Doubt,
     Key,
+    Measurement,
     Record,
     SessionScore,
     Status,
@@ -112,13 +113,34 @@ SUSPECT = 0.05
 """What so few of the unchanged measurements exceed is measured again (``--carbon-confirm``)."""
 POWER = 0.8
 """The chance with which the detectable change is found."""
-WEAK = 0.30
-"""A gate that needs a larger change than this is too weak."""
+MAX_DETECTABLE = 0.30
+"""A pass that could not have seen a change of this size is blind, unless ``--carbon-max-detectable`` says otherwise."""
+Z95 = 1.96
+"""The half-width of a 95% interval, in standard errors."""
+ERROR_MOST = 2.0
+"""No figure counts as known worse than this, relative: what is beyond says nothing anyway."""
+CARD_SPREAD = 0.025
+"""By how much two cards of one model differ, as a standard deviation. Measured: 1.1–2.8% range of energy over three
+B300; the gain of five RTX 3090 sensors has a standard deviation of 1.5%, so two of them differ by 2.1%; 2–3% in all."""
+CARD_FREEDOM = 4.0
+"""What that spread counts for, in degrees of freedom: a handful of cards is all that was measured."""
+WARMER_C = 15.0
+"""A start that differs so much from the baseline's is named."""
+PER_DEGREE = 0.0035
+"""What a degree at the start adds to the energy: measured on one RTX 4090, 540 runs of fixed work over three days."""
 
-EXPLAINS_MORE_ONLY = frozenset({"shared-gpu"})
-"""Doubts that can make a measurement dearer, never cheaper: a neighbour's energy is added. Every other one
-of the figure, a plug-in's included, can explain a change either way: a reading that is not trusted may be
-wrong in both directions."""
+EXPLAINS_MORE_ONLY = frozenset({"shared-gpu", "shared-cpu", "traced"})
+"""Doubts that can make a measurement dearer, never cheaper: a neighbour's energy, or a tracer's, is added."""
+EXPLAINS_BY_ERROR = frozenset({"few-rounds", "unsteady", "short", "few-edges", "unquiet"})
+"""Doubts that say how badly a figure is known. They explain no change that is far larger than its error. Every other
+doubt of the figure, a plug-in's included, can explain any change: a reading that is not trusted may be wrong by any
+amount, in both directions."""
+FAR = 3.0
+"""So many 95% errors are far larger."""
+TIMES_S = (10, 20, 30, 60, 120, 300, 600)
+"""What ``--carbon-max-time`` is advised to be; a longer one is no advice."""
+SESSIONS_MOST = 20
+"""As many fresh processes are advised at most."""
 
 _UNITS = (("GJ", 1e9), ("MJ", 1e6), ("kJ", 1e3), ("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9))
 
@@ -143,6 +165,14 @@ class Candidate:
     over_budget: str | None = None
     """The sentence, where a limit was exceeded."""
     limit_j_per_call: float | None = None
+    gpus: tuple[str, ...] = ()
+    """The UUIDs of the cards it was measured on; empty: not known, or none."""
+    temperature_c: float | None = None
+    """At the start."""
+    measured_s: float | None = None
+    """How long its calls were measured, in each session."""
+    max_time_s: float | None = None
+    """What ``--carbon-max-time`` was; None where no option makes it measure longer, as in a window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +262,7 @@ def judge(
     estimated: bool = False,
     unread: int = 0,
     reference: Candidate | None = None,
+    max_detectable: float = MAX_DETECTABLE,
 ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
     """Verdicts on all measurements of this run, in one environment, and on the suite as a whole.
 
@@ -240,8 +271,9 @@ def judge(
     Sessions of this run that are in it already are left out: nothing is its own baseline. ``tolerance`` and
     ``false_alarms`` are shares (0.05, 0.01); ``estimated`` says that the energy is. ``reference`` is the reference
     workload of the same sessions, under the key that it is stored by: what it says of the machine is among the
-    verdicts, too. Where it is not given, what is stored of one is of no account. Raises :class:`BaselineError` for a
-    stored energy that is not a positive number.
+    verdicts, too. Where it is not given, what is stored of one is of no account. A pass that could not have seen
+    a change of ``max_detectable`` is blind. Raises :class:`BaselineError` for a stored energy that is not a positive
+    number.
     """
     exempt = {candidate.key for candidate in candidates if candidate.tolerance is False}
     exempt |= {key for key in stored if key[0] == REFERENCE}
@@ -286,7 +318,13 @@ def judge(
         }
     shared = replace(shared, kernel=kernel) if shared else None
     verdicts = {
-        candidate.key: verdict_on(candidate, scores[candidate.key], comparisons.get(candidate.key), tolerance)
+        candidate.key: verdict_on(
+            candidate,
+            scores[candidate.key],
+            comparisons.get(candidate.key),
+            tolerance,
+            max_detectable=max_detectable,
+        )
         for candidate in candidates
     }
     suite = SuiteVerdict(
@@ -347,10 +385,16 @@ def outlook(
     again = "the next run's"
     candidates = [
         Candidate(
-            key, (SessionScore(again, stored[key][-1].energy_j_per_call, stored[key][-1].duration_s_per_call),), 0.0
+            key,
+            (SessionScore(again, last.energy_j_per_call, last.duration_s_per_call),),
+            (last.energy_j_per_call_error or 0.0) / last.energy_j_per_call,
+            gpus=last.gpus,
         )
         for key in keys
+        for last in stored[key][-1:]
     ]
+    if not candidates:
+        return math.nan, 0
     verdicts, _ = judge(
         candidates, stored, tolerance=tolerance, false_alarms=false_alarms, estimated=estimated, unread=unread
     )
@@ -358,12 +402,49 @@ def outlook(
     return median(sees), int(median_low([v.baseline_batches for v in verdicts.values()]))
 
 
-def weak(verdict: Verdict, pairs: int | None = None) -> str | None:
-    """The sentence for a gate that could not have seen a change of 30%, with what would help; else None.
+def blinder(
+    before: Mapping[Key, Sequence[Record]],
+    added: Mapping[Key, Sequence[Record]],
+    *,
+    tolerance: float,
+    false_alarms: float,
+    estimated: bool = False,
+    unread: int = 0,
+) -> str | None:
+    """The sentence where sessions were added to a day that has some already, and the next run sees less than before.
+
+    ``before`` is all that was stored, ``added`` what is recorded now. The other arguments are those of :func:`judge`.
+    """
+    first = next((key for key in added if before.get(key)), None)
+    if first is None:
+        return None
+    epoch = max(record.epoch for record in before[first])
+    now = next((record for record in added[first] if record.epoch == epoch), None)
+    here = [record for record in before[first] if record.epoch == epoch]
+    if now is None or len(batches([*here, now])) > len(batches(here)):
+        return None  # an epoch, or a day, of its own
+    keys = [key for key in added if before.get(key)]
+    after = {key: [*records, *added.get(key, ())] for key, records in before.items()}
+    sees = [
+        outlook(stored, keys, tolerance=tolerance, false_alarms=false_alarms, estimated=estimated, unread=unread)[0]
+        for stored in (before, after)
+    ]
+    if sees[1] <= 1.01 * sees[0]:
+        return None
+    return (
+        f"more sessions of the same day do not make the gate sharper: with them it sees changes of"
+        f" {_percent(sees[1])} and more, before of {_percent(sees[0])}, for they differ among themselves by more than"
+        " was assumed, and so may the single session of the next run; record on another day, or run as many"
+        " (--carbon-sessions)"
+    )
+
+
+def weak(verdict: Verdict, pairs: int | None = None, most: float = MAX_DETECTABLE) -> str | None:
+    """The sentence for a gate that could not have seen a change of ``most``, with what would help; else None.
 
     ``pairs`` of sessions, where two revisions were compared side by side (see :mod:`pytest_carbon.pairs`).
     """
-    if verdict.detectable_change is None or verdict.detectable_change <= WEAK:
+    if verdict.detectable_change is None or verdict.detectable_change <= most:
         return None
     if pairs is not None:
         return (
@@ -376,8 +457,22 @@ def weak(verdict: Verdict, pairs: int | None = None) -> str | None:
         f"with {held} baseline {'batch' if held == 1 else 'batches'}"
     )
     if held >= BATCHES_MOST:
-        return f"{sees}, the most a baseline takes: compare two revisions side by side"
-    return f"{sees}: record batches on other days (--carbon-record), or compare two revisions side by side"
+        return f"{sees}, the most a baseline takes: compare two revisions side by side (--carbon-against)"
+    return (
+        f"{sees}: record batches on other days (--carbon-record), or compare two revisions side by side"
+        " (--carbon-against)"
+    )
+
+
+def fails_strictly(measurement: Measurement, verdict: Verdict) -> bool:
+    """Whether ``--carbon-strict`` fails a measurement that the gate does not.
+
+    It does for what has nothing to be compared with, for a figure in doubt, for a pass that is blind, and for a
+    machine that moved. It does not for a change that noise explains, nor for an error that is only large.
+    """
+    nothing = verdict.status == "new" or (verdict.status == "inconclusive" and verdict.change is None)
+    in_doubt = any(doubt.disqualifies for doubt in measurement.doubts)
+    return nothing or in_doubt or verdict.blind or verdict.machine
 
 
 # --- batches -------------------------------------------------------------------------------------
@@ -430,9 +525,12 @@ class Wording:
     none: str = "no baseline here yet: record one with --carbon-record"
     """Where there is nothing to compare a measurement with …"""
     none_in_doubt: str = "no baseline here, and none is recorded of a measurement in doubt: "
-    none_too_coarse: str = "no baseline here, and none is recorded of this measurement: "
     free: str = "not held to a baseline"
-    noise: str = "which batches here can differ by"
+    noise: str = "which noise of this size explains, as batches here differ"
+    more: str = "record on other days (--carbon-record)"
+    """What makes it see more, where noise leaves a change open …"""
+    instead: str = "compare two revisions side by side (--carbon-against)"
+    """… and what to do where that does not help."""
     sees: str = "the gate sees changes of {} and more here"
     gain: str = "; to hold the gain, accept it as the new baseline (--carbon-accept)"
     shared: str = "the machine, or something all tests use"
@@ -454,6 +552,10 @@ class Score:
     """NaN where the clock saw no time pass."""
     sessions: int = 1
     """How many it is the mean of."""
+    error: float = 0.0
+    """The standard error of that ln(J): how well it was measured."""
+    gpus: tuple[str, ...] = ()
+    """The cards it was measured on, sorted; empty: not known, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -508,12 +610,25 @@ class Comparison:
     """ln(1 + tolerance)."""
     chance: float
     """Of a ``beyond`` at least so large where nothing changed: one-sided, uncorrected."""
+    decides: int | None = None
+    """With so many batches the gate could decide a change of this size; None where none of 20 do."""
+    elsewhere: tuple[str, ...] = ()
+    """The cards of its baseline, where it was measured on another one; a few of them."""
+    temperature_c: float | None = None
+    """The mean of its baseline's, at the start."""
     machine: float | None = None
     """The reference workload's change since the same batches, where it was taken out: ``change`` less ``beyond``."""
     machine_moved: int = 0
     """1 where that workload is up by more than chance, -1 where it is down."""
     as_it_is: int = 0
     """What ``alone`` were, had it not been taken out."""
+
+    @property
+    def open(self) -> bool:
+        """Whether a change beyond the tolerance is left open: no machine explains it, nor what the suite shares."""
+        if self.direction or abs(self.change) <= self.tolerated or self.as_it_is:
+            return False
+        return not (self.suite and max(abs(self.beyond), abs(self.suite.change)) <= self.tolerated)
 
     @property
     def alone(self) -> int:
@@ -555,10 +670,18 @@ class _Points:
     ln_j: Floats
     ln_s: Floats
     """Not finite where a clock saw nothing."""
+    error2: Floats
+    """The square of the standard error of ``ln_j``: how well it was measured."""
     sessions: Ints
     """How many a batch is the mean of."""
     square: Floats
     """Sum of the squares of what their ln(J) differ from that mean by."""
+    square_of_errors: Floats
+    """What that sum would be by the sessions' own errors alone."""
+    temperature_c: Floats
+    """NaN where it is not known."""
+    card: Ints
+    """Number of the card, or cards, that it was measured on; 0: not known, or none."""
     batch: Ints
     """Number of the batch in the environment."""
     row: Ints
@@ -572,11 +695,14 @@ class _Points:
 
         return np.bincount(self.row)
 
-    def row_means(self, values: Floats) -> Floats:
-        import numpy as np
+    @property
+    def measurement(self) -> Ints:
+        return self.row_measurement[self.row]
 
-        means: Floats = np.bincount(self.row, values) / self.row_size
-        return means
+    @property
+    def newest(self) -> Bools:
+        """Whether a point is what its measurement is held to."""
+        return self.row_newest[self.row]
 
 
 def score_of(candidate: Candidate) -> Score | None:
@@ -589,14 +715,17 @@ def score_of(candidate: Candidate) -> Score | None:
         return None
     durations_s = [session.duration_s_per_call for session in sessions]
     ln_s = _mean_ln(durations_s) if all(0 < duration_s < math.inf for duration_s in durations_s) else math.nan
-    return Score(_mean_ln(energies_j), ln_s, len(sessions))
+    known = candidate.error is not None and candidate.error > 0
+    error = min(candidate.error or 0.0, ERROR_MOST) / Z95 if known else 0.0
+    return Score(_mean_ln(energies_j), ln_s, len(sessions), error, tuple(sorted(candidate.gpus)))
 
 
 def _mean_ln(values: Sequence[float]) -> float:
     return math.fsum(map(math.log, values)) / len(values)
 
 
-def _points(baselines: Sequence[Baseline], numbers: Mapping[str, int]) -> _Points:
+def _points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards: dict[tuple[str, ...], int]) -> _Points:
+    """``cards`` are numbered from 1, () is 0; those that are not among them yet are added."""
     import numpy as np
 
     flat: list[Record] = []
@@ -605,12 +734,18 @@ def _points(baselines: Sequence[Baseline], numbers: Mapping[str, int]) -> _Point
     row: list[int] = []
     row_measurement: list[int] = []
     row_newest: list[bool] = []
+    card: list[int] = []
+    numbered: dict[tuple[str, ...], int] = {}
     for measurement, held in enumerate(baselines):
         for epoch in (*held.earlier, held.batches):
             for sessions in epoch:
                 starts.append(len(flat))
                 flat.extend(sessions)
                 batch.append(numbers[sessions[0].session])
+                gpus = sessions[0].gpus
+                if gpus not in numbered:
+                    numbered[gpus] = cards.setdefault(tuple(sorted(gpus)), len(cards))
+                card.append(numbered[gpus])
                 row.append(len(row_measurement))
             row_measurement.append(measurement)
             row_newest.append(epoch is held.batches)
@@ -625,11 +760,20 @@ def _points(baselines: Sequence[Baseline], numbers: Mapping[str, int]) -> _Point
         )
     counts = np.diff([*starts, len(flat)])
     ln_j = np.add.reduceat(each_ln_j, starts) / counts
+    errors_j = np.array([record.energy_j_per_call_error or 0.0 for record in flat])
+    with np.errstate(over="ignore"):
+        each_error2 = (np.minimum(errors_j / np.exp(each_ln_j), ERROR_MOST) / Z95) ** 2
+    error2 = np.add.reduceat(each_error2, starts)
+    degrees = np.array([math.nan if record.temperature_c is None else record.temperature_c for record in flat])
     return _Points(
         ln_j,
         np.add.reduceat(each_ln_s, starts) / counts,
+        error2 / counts**2,
         counts,
         np.add.reduceat((each_ln_j - np.repeat(ln_j, counts)) ** 2, starts),
+        error2 * (1 - 1 / counts),
+        np.add.reduceat(degrees, starts) / counts,
+        np.array(card),
         np.array(batch),
         np.array(row),
         np.array(row_measurement),
@@ -663,99 +807,381 @@ def _compare(
     keys = list(compared)
     if n >= SUITE:  # what the batches of the others differ by is worth knowing, too
         keys += [key for key in baselines if key not in compared]
-    points = _points([baselines[key] for key in keys], numbers)
-    held = points.row_size[points.row_newest].astype(float)[:n]
-    mean_ln_j, mean_ln_s = (points.row_means(each)[points.row_newest][:n] for each in (points.ln_j, points.ln_s))
-    change = np.array([score.ln_j for score in compared.values()]) - mean_ln_j
-    deviation = points.ln_j - points.row_means(points.ln_j)[points.row]
+    cards: dict[tuple[str, ...], int] = {(): 0}
+    points = _points([baselines[key] for key in keys], numbers, cards)
+    score_ln_j = np.array([score.ln_j for score in compared.values()])
+    error2 = np.array([score.error**2 for score in compared.values()])
+    card = np.array([cards.setdefault(score.gpus, len(cards)) for score in compared.values()])
+    spread = _spread(points, points.ln_j, points.row, points.error2, rule.spread)
+
+    shares = None
+    if n >= SUITE:
+        shares = _shares(points, spread.deviation, n)
+        ln_j = spread.deviation - shares.of_batch[points.batch]
+        spread = _spread(points, ln_j, points.row, points.error2, rule.spread)
+    elif card.any():  # where the suite has no median, cards are told apart
+        group, more = _by_card(points.row, points.card)
+        spread = _spread(points, points.ln_j, group, points.error2 + more, rule.spread)
+    variance, nu = _moderated(points, spread, rule.spread, learn=shares is not None, n=n)
+    held = _held_to(points, variance, card if shares is None else np.zeros(n, dtype=int))
+    newest = held.points
+    change = score_ln_j - held.mean(points.ln_j)
 
     suite, rate, beyond, days_left = None, rule.false_alarms, change, np.zeros(n)
-    if n >= SUITE:
+    if shares is not None:
         rate = rule.false_alarms / 2
-        suite, shares, beyond, days_left = _share(
-            points, deviation, change, rate=rate, tolerance=rule.suite_tolerance, spread=rule.spread
+        suite, beyond, days_left = _share(
+            points, held, shares, change, card, rate=rate, tolerance=rule.suite_tolerance, spread=rule.spread
         )
-        deviation = deviation - shares[points.batch]
-        deviation -= points.row_means(deviation)[points.row]
-
-    squares = np.bincount(points.row_measurement[points.row], deviation**2).astype(float)
-    freedom = np.bincount(points.row_measurement, points.row_size - 1.0).astype(float)
-    prior_freedom, prior_variance = PRIOR_FREEDOM, rule.spread**2
-    if suite:
-        squares, learnt = learn_prior(squares, freedom)
-        prior_freedom, prior_variance = learnt or (prior_freedom, prior_variance)
-    nu: Floats = prior_freedom + freedom[:n]
-    variance = (prior_freedom * prior_variance + squares[:n]) / nu
     sessions_left = _sessions_left(points, np.array([score.sessions for score in compared.values()]))
-    se = np.sqrt(variance * (1 + 1 / held) + days_left + sessions_left)
+    own = variance + error2 + days_left + sessions_left
+    se = np.sqrt(own + held.variance)
+    nu = _freedom_with_cards(nu, se**2, held.of_cards)
 
     noise = upper_t(nu, rate / rule.measurements) * se
     tolerated = np.log1p([rule.tolerances[key] for key in compared])
     detectable = np.maximum(noise, tolerated) + upper_t(nu, 1 - POWER) * se
-    columns = (mean_ln_j, mean_ln_s, change, beyond, noise, detectable, tolerated, stdtr(nu, -beyond / se))
+    size = np.bincount(points.measurement[newest])
+    open_to = np.maximum(np.abs(beyond), tolerated)
+    decides = _decided_by(
+        np.flatnonzero((np.abs(change) > tolerated) & (np.abs(beyond) <= noise)),
+        open_to,
+        own,
+        held.variance,
+        nu,
+        size,
+        rate / rule.measurements,
+    )
+    apart = _apart(points, newest, card)
+    names = list(cards)
+    columns = (
+        held.mean(points.ln_j),
+        held.mean(points.ln_s),
+        change,
+        beyond,
+        noise,
+        detectable,
+        tolerated,
+        stdtr(nu, -beyond / se),
+    )
+    warmth = _mean_known(points.temperature_c[newest], points.measurement[newest], n).tolist()
+    facts: list[tuple[Any, ...]] = [
+        (decides.get(i), names[apart[i]], warmth[i] if math.isfinite(warmth[i]) else None) for i in range(n)
+    ]
     return {
-        key: Comparison(score, suite, BASELINES, len(baselines[key].batches), baselines[key].sessions, *figures)
-        for (key, score), *figures in zip(compared.items(), *(column.tolist() for column in columns), strict=True)
+        key: Comparison(
+            score,
+            suite,
+            BASELINES,
+            len(baselines[key].batches),
+            baselines[key].sessions,
+            *figures,
+            *fact,
+        )
+        for (key, score), fact, *figures in zip(
+            compared.items(), facts, *(column.tolist() for column in columns), strict=True
+        )
     }, suite
 
 
-def _share(
-    points: _Points, deviation: Floats, change: Floats, *, rate: float, tolerance: float, spread: float
-) -> tuple[Shared, Floats, Floats, Floats]:
-    """What the suite shares, now and in each batch; measurements' changes beyond it; the variance it leaves in them.
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """What batches differ by, from the mean of their group: an epoch of a measurement, or its batches of one card."""
 
-    The compared measurements, those that have a ``change``, come first among all. The suite is judged as a
-    measurement whose batches are the medians of all, with the prior of a single one: K + 3 degrees of freedom.
+    deviation: Floats
+    """Of each point."""
+    squares: Floats
+    """Their sum, of each measurement."""
+    by_errors: Floats
+    """What that would be by the batches' own errors alone."""
+    freedom: Floats
+    """The degrees of freedom, of each measurement; as many as batches less groups, where all are known as well."""
+    rich: Bools
+    """Whether there are enough to learn a prior from."""
+
+
+def _spread(points: _Points, values: Floats, group: Ints, error2: Floats, prior: float) -> _Spread:
+    """What values differ by within their groups. What is known worse than the best of its group counts for less.
+
+    With weights a, A₁ = Σa and A₂ = Σa², the sum Σa·(x − x̄)² is expected to be s²·(A₁ − A₂/A₁) + Σa·e²·(1 − a/A₁).
     """
     import numpy as np
 
-    n = len(change)
-    measurement, batch = points.row_measurement[points.row], points.batch
+    count = int(group.max()) + 1
+    total = prior**2 + error2
+    least = np.full(count, np.inf)
+    np.minimum.at(least, group, total)
+    weight = least[group] / total
+    one, two = np.bincount(group, weight, count), np.bincount(group, weight**2, count)
+    deviation = values - (np.bincount(group, weight * values, count) / one)[group]
+    measurement = points.measurement
+    first = np.zeros(count, dtype=int)
+    first[group] = measurement
+
+    return _Spread(
+        deviation,
+        np.bincount(measurement, weight * deviation**2).astype(float),
+        np.bincount(measurement, weight * error2 * (1 - weight / one[group])).astype(float),
+        np.bincount(first, one - two / one).astype(float),
+        np.bincount(first, np.bincount(group, minlength=count) - 1) >= LEARN_FREEDOM,
+    )
+
+
+def _by_card(row: Ints, card: Ints) -> tuple[Ints, Floats]:
+    """Groups of points of one row and one card, and the variance that is beside their own.
+
+    Cards that have a single point in a row make one group: by those alone what cards differ by is known, and it is
+    taken for what it usually is.
+    """
+    import numpy as np
+
+    pairs = row * (int(card.max()) + 1) + card
+    _, group, sizes = np.unique(pairs, return_inverse=True, return_counts=True)
+    single = sizes[group] == 1
+    group = np.where(single, len(sizes) + row, group)
+    _, group = np.unique(group, return_inverse=True)
+    return group, np.where(single, CARD_SPREAD**2 / 2, 0.0)
+
+
+def without_errors(squares: Floats, by_errors: Floats, freedom: Floats, prior: float) -> Floats:
+    """A moderated variance, of which what known errors explain is taken off; with a prior that is without them."""
+    import numpy as np
+
+    found: Floats = (PRIOR_FREEDOM * prior + np.maximum(squares - by_errors, 0)) / (PRIOR_FREEDOM + freedom)
+    return found
+
+
+def _moderated(points: _Points, spread: _Spread, prior: float, *, learn: bool, n: int) -> tuple[Floats, Floats]:
+    """The variance between the batches of the first n measurements, without their own errors; degrees of freedom.
+
+    What batches were seen to differ by has their own errors in it already: those are taken off, before they are
+    added, as far as they are known, to a comparison. A prior that is learnt is of both, one that is assumed is not.
+    """
+    import numpy as np
+
+    squares, learnt = learn_prior(spread.squares, spread.freedom, spread.rich) if learn else (spread.squares, None)
+    if learnt is None:
+        of_all = without_errors(squares, spread.by_errors, spread.freedom, prior**2)
+        return of_all[:n], PRIOR_FREEDOM + spread.freedom[:n]
+    freedom, variance = learnt
+    nu: Floats = freedom + spread.freedom[:n]
+    both = (freedom * variance + squares[:n]) / nu
+    typical = np.bincount(points.measurement, points.error2) / np.bincount(points.measurement)
+    known = spread.freedom > 0
+    errors = np.where(known, spread.by_errors / np.where(known, spread.freedom, 1), typical)[:n]
+    return np.maximum(both - errors, VARIANCE_FLOOR * both), nu
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldTo:
+    """The batches that measurements are held to, and what each counts for."""
+
+    points: Ints
+    """Which points they are."""
+    measurement: Ints
+    weight: Floats
+    """Of each; a measurement's add up to 1."""
+    variance: Floats
+    """Of the mean, of each measurement; with what another card differs by."""
+    of_cards: Floats
+    """The part of it that is what cards differ by."""
+
+    def mean(self, values: Floats) -> Floats:
+        import numpy as np
+
+        means: Floats = np.bincount(self.measurement, self.weight * values[self.points]).astype(float)
+        return means
+
+
+def _held_to(points: _Points, variance: Floats, card: Ints) -> _HeldTo:
+    """What each measurement is held to: batches by 1/(s² + e²), those of the card of now before those of others.
+
+    Two cards differ by :data:`CARD_SPREAD`, so each by 1/√2 of it from what they are on average. The mean is the best
+    that is linear in the batches and without bias (generalised least squares). Unknown cards count as that of now.
+    """
+    import numpy as np
+
+    n = len(variance)
+    at = np.flatnonzero(points.newest & (points.measurement < n))
+    measurement = points.measurement[at]
+    weight = 1 / (variance[measurement] + points.error2[at])
+    now = card[measurement]
+    of_card = np.where((points.card[at] == 0) | (now == 0), now, points.card[at])
+    _, first, group = np.unique(
+        measurement * (int(of_card.max()) + 1) + of_card, return_index=True, return_inverse=True
+    )
+    whose, same = measurement[first], of_card[first] == now[first]
+    apart = np.where(card > 0, CARD_SPREAD**2 / 2, 0.0)  # of each measurement
+    precision = np.bincount(group, weight)
+    of_group = 1 / (1 / precision + apart[whose])
+    of_same = np.bincount(whose, of_group * same, n)
+    level = (1 - apart * of_same) / np.bincount(whose, of_group, n)
+    share = of_group * (level[whose] + apart[whose] * same)
+    of_days = np.bincount(whose, share**2 / precision, n)
+    of_cards = apart * (np.bincount(whose, share**2, n) + 1 - 2 * np.bincount(whose, share * same, n))
+    return _HeldTo(at, measurement, share[group] * weight / precision[group], of_days + of_cards, of_cards)
+
+
+def _freedom_with_cards(nu: Floats, variance: Floats, of_cards: Floats) -> Floats:
+    """Degrees of freedom of a variance, a part of which is what cards differ by (Satterthwaite)."""
+    import numpy as np
+
+    rest = variance - of_cards
+    found: Floats = np.where(of_cards > 0, variance**2 / (rest**2 / nu + of_cards**2 / CARD_FREEDOM), nu)
+    return found
+
+
+def _apart(points: _Points, newest: Ints, card: Ints) -> list[int]:
+    """Of each measurement the number of a card of its baseline, where none of that was of the card of now; else 0."""
+    import numpy as np
+
+    measurement, of_card = points.measurement[newest], points.card[newest]
+    now = card[measurement]
+    same = np.bincount(measurement, (of_card == now) | (of_card == 0), len(card)) > 0
+    one = np.zeros(len(card), dtype=int)
+    one[measurement] = of_card
+    found: list[int] = np.where(same | (card == 0), 0, one).tolist()
+    return found
+
+
+def _mean_known(values: Floats, measurement: Ints, n: int) -> Floats:
+    """Of each measurement the mean of what is finite; NaN where nothing is."""
+    import numpy as np
+
+    known = np.isfinite(values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means: Floats = np.bincount(measurement[known], values[known], n) / np.bincount(measurement[known], minlength=n)
+    return means
+
+
+def _decided_by(
+    which: Ints, size: Floats, own: Floats, of_mean: Floats, nu: Floats, held: Ints, probability: float
+) -> dict[int, int]:
+    """With how many batches changes of this size would be decided, of those measurements for which 20 are enough."""
+    import numpy as np
+
+    if not len(which):
+        return {}
+    batches = np.arange(1, BATCHES_MOST + 1)
+    at = which[:, None]
+    se = np.sqrt(own[at] + of_mean[at] * held[at] / batches)
+    freedom = np.maximum(nu[at] + batches - held[at], PRIOR_FREEDOM)
+    enough = (upper_t(freedom.ravel(), probability).reshape(freedom.shape) * se < size[at]) & (batches > held[at])
+    return {int(i): int(batches[row.argmax()]) for i, row in zip(which, enough, strict=True) if row.any()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """What the suite shared in each batch."""
+
+    of_batch: Floats
+    known: Bools
+    """Whether enough measurements tell."""
+    of_newest: Ints
+    """The batches that are told of by what is held to them now."""
+
+
+def _shares(points: _Points, deviation: Floats, n: int) -> _Shares:
+    """The median, over the first n measurements, of what they differ from their own means by, in each batch."""
+    import numpy as np
+
+    measurement, batch = points.measurement, points.batch
     ours = measurement < n
-    newest = ours & points.row_newest[points.row]
     telling = ours & (points.row_size[points.row] > 1)  # one batch deviates from its own mean by nothing
     known = np.bincount(batch, telling) >= SUITE
     shares = np.zeros(len(known))
     for number in np.flatnonzero(known):
         shares[number] = np.median(deviation[telling & (batch == number)])
+    return _Shares(shares, known, np.flatnonzero(np.bincount(batch, telling & points.newest) >= SUITE))
 
-    of_newest = shares[np.bincount(batch, telling & newest) >= SUITE]
-    freedom = max(len(of_newest) - 1, 0)
-    squares = freedom * float(np.var(of_newest, ddof=1)) if freedom else 0.0
+
+def _share(
+    points: _Points,
+    held: _HeldTo,
+    shares: _Shares,
+    change: Floats,
+    card: Ints,
+    *,
+    rate: float,
+    tolerance: float,
+    spread: float,
+) -> tuple[Shared, Floats, Floats]:
+    """What the suite shares now; measurements' changes beyond it; the variance it leaves in them.
+
+    The compared measurements, those that have a ``change``, come first among all. The suite is judged as a
+    measurement whose batches are the medians of all, with the prior of a single one: K + 3 degrees of freedom. What
+    cards differ by is the suite's: the median takes it out of each measurement, as it does a day.
+    """
+    import numpy as np
+
+    n, known, measurement = len(change), shares.known, held.measurement
+    batch = points.batch[held.points]
+    card_of = np.zeros(len(known), dtype=int)
+    card_of[batch] = points.card[held.points]
+
+    squares, freedom = 0.0, 0.0
+    if len(shares.of_newest):
+        of_newest, zeros = shares.of_batch[shares.of_newest], np.zeros(len(shares.of_newest), dtype=int)
+        group, more = _by_card(zeros, card_of[shares.of_newest])
+        sizes = np.bincount(group)
+        means = np.bincount(group, of_newest) / sizes
+        freedom = float((sizes - 1).sum())
+        squares = max(float(((of_newest - means[group]) ** 2).sum() - (more * (1 - 1 / sizes[group])).sum()), 0.0)
     variance = (PRIOR_FREEDOM * spread**2 + squares) / (PRIOR_FREEDOM + freedom)
 
     # The days in a measurement's baseline, beside those in the suite's: nothing where all hold the same batches.
-    weight = 1 / np.bincount(measurement[newest])[measurement[newest]]
-    weight_of_suite = np.bincount(batch[newest], weight, len(known)) / n
-    days = np.bincount(measurement[newest], weight * shares[batch[newest]]) - weight_of_suite @ shares
+    weight = held.weight
+    weight_of_suite = np.bincount(batch, weight, len(known)) / n
+    days = np.bincount(measurement, weight * shares.of_batch[batch]) - weight_of_suite @ shares.of_batch
     unknown = np.where(known, 0, weight_of_suite)
-    square = np.where(known[batch[newest]], 0, weight**2 - 2 * weight * weight_of_suite[batch[newest]])
-    left = variance * np.maximum(np.bincount(measurement[newest], square) + unknown @ unknown, 0)
+    square = np.where(known[batch], 0, weight**2 - 2 * weight * weight_of_suite[batch])
+    left = variance * np.maximum(np.bincount(measurement, square) + unknown @ unknown, 0)
 
     beyond = change + days
     median = float(np.median(beyond))
-    error = math.sqrt(variance * (1 + weight_of_suite @ weight_of_suite))  # 1 + 1/K where all hold the same K
-    noise = float(upper_t(np.array([PRIOR_FREEDOM + freedom]), rate)[0]) * error
+    now = int(np.bincount(card).argmax())
+    cards = 0.0
+    if now:
+        of_cards = np.bincount(np.where(card_of == 0, now, card_of), weight_of_suite, now + 1)
+        of_cards[now] -= 1
+        cards = CARD_SPREAD**2 / 2 * float(of_cards @ of_cards)
+    both = variance * (1 + weight_of_suite @ weight_of_suite) + cards  # 1 + 1/K where all hold the same K
+    nu = _freedom_with_cards(np.array([PRIOR_FREEDOM + freedom]), np.array([both]), np.array([cards]))
+    noise = float(upper_t(nu, rate)[0]) * math.sqrt(both)
     moved = int(math.copysign(1, median)) if abs(median) > max(noise, math.log1p(tolerance)) else 0
-    return Shared(median, moved), shares, beyond - median, left
+    return Shared(median, moved), beyond - median, left
 
 
 def _sessions_left(points: _Points, sessions: Ints) -> Floats:
-    """The variance that batches of so many sessions have beyond those that the first measurements are held to."""
+    """The variance that batches of so many sessions have beyond those that the first measurements are held to.
+
+    Without the sessions' own errors: those of now and of each batch are counted by themselves.
+    """
     import numpy as np
 
     n = len(sessions)
-    measurement = points.row_measurement[points.row]
-    squares, freedom, inverse, points_of = (
+    measurement = points.measurement
+    squares, by_errors, freedom, inverse, points_of = (
         np.bincount(measurement, each)[:n]
-        for each in (points.square, points.sessions - 1, 1 / points.sessions, np.ones(len(measurement)))
+        for each in (
+            points.square,
+            points.square_of_errors,
+            points.sessions - 1,
+            1 / points.sessions,
+            np.ones(len(measurement)),
+        )
     )
-    left: Floats = squares / np.maximum(freedom, 1) * np.maximum(1 / sessions - inverse / points_of, 0)
+    within = np.maximum(squares - by_errors, 0) / np.maximum(freedom, 1)
+    left: Floats = within * np.maximum(1 / sessions - inverse / points_of, 0)
     return left
 
 
-def learn_prior(square: Floats, freedom: Floats) -> tuple[Floats, tuple[float, float] | None]:
+def learn_prior(
+    square: Floats, freedom: Floats, rich: Bools | None = None
+) -> tuple[Floats, tuple[float, float] | None]:
     """Sums of squares with the floor, and the prior (ν0, s0²) that all measurements show; None if too few.
+
+    It is learnt from those that are ``rich``: by default, that have enough degrees of freedom.
 
     Moments of ln s², as in Smyth (2004), Linear models and empirical Bayes methods for assessing differential
     expression, Stat. Appl. Genet. Mol. Biol. 3(1), section 6.2.
@@ -763,7 +1189,8 @@ def learn_prior(square: Floats, freedom: Floats) -> tuple[Floats, tuple[float, f
     import numpy as np
     from scipy.special import digamma, polygamma
 
-    rich = freedom >= LEARN_FREEDOM
+    if rich is None:
+        rich = freedom >= LEARN_FREEDOM
     if np.count_nonzero(rich) < LEARN_MEASUREMENTS:
         return square, None
     middle = float(np.median(square[rich] / freedom[rich]))
@@ -832,6 +1259,7 @@ def _beside(
         score = score_of(
             replace(
                 candidate,
+                gpus=(),
                 sessions=tuple(
                     replace(each, energy_j_per_call=each.energy_j_per_call / kernel_j[each.session])
                     for each in candidate.sessions
@@ -854,7 +1282,14 @@ def _divided(held: Baseline, kernel_j: Mapping[str, float]) -> Baseline:
 
     def each(batches: Iterable[tuple[Record, ...]]) -> tuple[tuple[Record, ...], ...]:
         return tuple(
-            tuple(r._replace(energy_j_per_call=r.energy_j_per_call / kernel_j[r.session]) for r in batch)
+            tuple(
+                r._replace(
+                    energy_j_per_call=r.energy_j_per_call / kernel_j[r.session],
+                    energy_j_per_call_error=(r.energy_j_per_call_error or 0.0) / kernel_j[r.session],
+                    gpus=(),  # the workload is measured on the same card
+                )
+                for r in batch
+            )
             for batch in _having(batches, kernel_j)
         )
 
@@ -891,6 +1326,7 @@ def _taken_out(whole: Comparison, quotient: Comparison | None, kernel: Compariso
         noise=quotient.noise,
         detectable=quotient.detectable,
         chance=quotient.chance,
+        decides=quotient.decides,
         machine=whole.change - quotient.change,
         machine_moved=kernel.alone,
         as_it_is=whole.alone,
@@ -934,16 +1370,21 @@ def verdict_on(
     comparison: Comparison | None,
     tolerance: float,
     words: Wording = BASELINES,
+    max_detectable: float = MAX_DETECTABLE,
 ) -> Verdict:
     """The verdict on one measurement: ``score`` is None where it has no energy, ``comparison`` where it has no other
     to be compared with; ``tolerance`` is the suite's.
     """
-    if comparison is not None and candidate.error is not None:
-        # What is known to ±10% cannot be seen to move by less.
-        comparison = replace(comparison, detectable=max(comparison.detectable, math.log1p(candidate.error)))
+    error = math.log1p(candidate.error or 0.0)
+    if comparison is not None and comparison.detectable < error:
+        # Side by side, errors are not in what sessions differ by: what is known to ±10% is not seen to move by less.
+        comparison = replace(comparison, detectable=error)
+    differs = _differences(candidate, comparison)
     status, reason = _decide(candidate, score, comparison, tolerance, words)
     if comparison is None or score is None:
         return Verdict(status, reason, limit_j_per_call=candidate.limit_j_per_call, tolerance=candidate.tolerance)
+    if status in ("regression", "inconclusive"):
+        reason = "; ".join([reason, *(doubt.text for doubt in differs if doubt.code == "warmer")])
     duration = comparison.duration
     return Verdict(
         status=status,
@@ -959,8 +1400,48 @@ def verdict_on(
         tolerance=candidate.tolerance,
         chance=comparison.chance,
         reference_change=None if comparison.machine is None else _relative(comparison.machine),
-        machine=reason == _of_machine(comparison),
+        machine=status == "inconclusive" and _by_machine(candidate, comparison, tolerance) is not None,
+        blind=status == "pass" and _blind(comparison, max_detectable),
+        differences=differs,
     )
+
+
+def _blind(comparison: Comparison, most: float) -> bool:
+    """Whether it could not have seen a change of ``most``; a larger tolerance alone makes no gate blind."""
+    least = math.log1p(most)
+    return comparison.detectable > least and (comparison.tolerated < least or comparison.noise > comparison.tolerated)
+
+
+def _differences(candidate: Candidate, comparison: Comparison | None) -> tuple[Doubt, ...]:
+    """What is not as it was in the baseline, and may explain a change: another card, a warmer start."""
+    if comparison is None:
+        return ()
+    found = []
+    if comparison.elsewhere:
+        found.append(
+            Doubt(
+                "other-card",
+                f"measured on another card of the same model ({_cards(candidate.gpus)}; its baseline:"
+                f" {_cards(comparison.elsewhere)}): two cards differ by 2 to 3%, and that much more is allowed",
+                informs=True,
+            )
+        )
+    now, then = candidate.temperature_c, comparison.temperature_c
+    if now is not None and then is not None and abs(now - then) >= WARMER_C:
+        more = f"{abs(now - then):.0f} °C {'warmer' if now > then else 'colder'}"
+        found.append(
+            Doubt(
+                "warmer" if now > then else "colder",
+                f"it started {more} than its baseline ({then:.0f} → {now:.0f} °C), which makes about"
+                f" {_signed(PER_DEGREE * (now - then))} of energy by itself",
+                informs=True,
+            )
+        )
+    return tuple(found)
+
+
+def _cards(gpus: Sequence[str]) -> str:
+    return ", ".join(gpus[:2]) + (f" and {len(gpus) - 2} more" if gpus[2:] else "")
 
 
 def _decide(
@@ -973,13 +1454,10 @@ def _decide(
         return "inconclusive", f"nothing was measured: {_texts(candidate.doubts)}"
     if score is None:
         return "error", _no_energy(candidate)
-    direction = comparison.direction if comparison else 0
     allowed = tolerance if candidate.tolerance is None else candidate.tolerance
-    error = candidate.error
-    coarse = allowed is not False and error is not None and error > allowed
-    if comparison and direction > 0 and coarse and error is not None and comparison.change <= math.log1p(error):
-        direction = 0
-    regression = _regression(candidate, comparison, allowed) if comparison and direction > 0 else None
+    direction = comparison.direction if comparison and not _lost_in_error(candidate, comparison, allowed) else 0
+    doubt = _explanation(candidate, comparison) if comparison else None
+    regression = _regression(comparison, allowed) if comparison and direction > 0 and not doubt else None
 
     if candidate.over_budget is not None:
         if regression:
@@ -987,9 +1465,9 @@ def _decide(
         return "over-budget", candidate.over_budget
     if regression:
         return "regression", regression
-    if coarse:
-        return "inconclusive", _too_coarse(candidate, comparison, allowed, words)
-    if comparison and abs(comparison.change) > comparison.tolerated and (doubt := _explanation(candidate, comparison)):
+    if comparison and not direction and (coarse := _too_coarse(candidate, comparison, allowed)):
+        return "inconclusive", coarse
+    if comparison and abs(comparison.change) > comparison.tolerated and doubt:
         return "inconclusive", f"{_than_other(comparison)}, in doubt: {doubt}"
     if comparison and (machine := _of_machine(comparison)):
         return "inconclusive", machine
@@ -997,6 +1475,8 @@ def _decide(
         return "inconclusive", _left_open(comparison)
     if comparison and direction < 0:
         return "improvement", f"{_change(comparison)}; {_sees(comparison)}{words.gain}"
+    if comparison and comparison.open:
+        return "inconclusive", _noise(comparison)
     if allowed is False:
         return "pass", f"{words.free}: its marker says tolerance=False"
     if comparison is None:
@@ -1004,6 +1484,17 @@ def _decide(
             return "new", f"{words.none_in_doubt}{_texts(doubts)}"
         return "new", words.none
     return "pass", _passed(comparison)
+
+
+def _by_machine(candidate: Candidate, comparison: Comparison, tolerance: float) -> str | None:
+    """The sentence where it is the machine, and nothing before it, that leaves a measurement open."""
+    allowed = tolerance if candidate.tolerance is None else candidate.tolerance
+    undecided = not comparison.direction or _lost_in_error(candidate, comparison, allowed)
+    if undecided and _too_coarse(candidate, comparison, allowed):
+        return None
+    if abs(comparison.change) > comparison.tolerated and _explanation(candidate, comparison):
+        return None
+    return _of_machine(comparison)
 
 
 def _no_energy(candidate: Candidate) -> str:
@@ -1016,11 +1507,8 @@ def _no_energy(candidate: Candidate) -> str:
     )
 
 
-def _regression(candidate: Candidate, comparison: Comparison, allowed: float) -> str:
-    text = f"{_change(comparison)}; the tolerance is {_percent(allowed)}, and {_sees(comparison)}"
-    if doubt := _explanation(candidate, comparison):
-        text += f". In doubt: {doubt}"
-    return text
+def _regression(comparison: Comparison, allowed: float) -> str:
+    return f"{_change(comparison)}; the tolerance is {_percent(allowed)}, and {_sees(comparison)}"
 
 
 def _change(comparison: Comparison) -> str:
@@ -1069,23 +1557,85 @@ def _left_open(comparison: Comparison) -> str:
     return f"{text}; {_sees(comparison)}: measure again"
 
 
-def _too_coarse(candidate: Candidate, comparison: Comparison | None, allowed: float, words: Wording) -> str:
-    assert candidate.error is not None
-    text = f"{_than_other(comparison)}, but " if comparison else words.none_too_coarse
+def _lost_in_error(candidate: Candidate, comparison: Comparison, allowed: float) -> bool:
+    """Whether a change is smaller than its own error, and that is larger than the tolerance: then none is decided."""
+    error = candidate.error
+    coarse = allowed is not False and error is not None and error > allowed
+    return coarse and error is not None and abs(comparison.change) <= math.log1p(error)
+
+
+def _too_coarse(candidate: Candidate, comparison: Comparison, allowed: float) -> str | None:
+    """The sentence where its own error is larger than the tolerance; with what would help."""
+    error = candidate.error
+    if error is None or error <= allowed or allowed is False:
+        return None
+    remedy = _longer(candidate, error, allowed, comparison.words)
     return (
-        f"{text}its own error of ±{_percent(candidate.error)} is larger than the tolerance of {_percent(allowed)}: "
-        "measure longer (--carbon-max-time), or allow more (tolerance=)"
+        f"{_than_other(comparison)}, but its own error of ±{_percent(error)} is larger than the tolerance of "
+        f"{_percent(allowed)}: {remedy}"
     )
 
 
+def _longer(candidate: Candidate, error: float, allowed: float, words: Wording) -> str:
+    """What would make an error that is larger than the tolerance small enough; an error falls with 1/√time."""
+    other = f"allow more (tolerance=), or {words.instead}" if words.instead else "allow more (tolerance=)"
+    taken_s, most_s = candidate.measured_s, candidate.max_time_s
+    wanted = 0.8 * allowed
+    if not taken_s or wanted <= 0:
+        return f"measure longer (--carbon-max-time), or {other}"
+    times = (error / wanted) ** 2
+    if most_s is None:
+        sessions = math.ceil(times) * len(candidate.sessions)
+        if sessions <= SESSIONS_MOST:
+            reached = error / math.sqrt(sessions / len(candidate.sessions))
+            return f"--carbon-sessions={sessions} would give ±{_percent(reached)}, or let the window hold more calls"
+        return f"let the window hold more calls (about {_count(times)} times as many), or {other}"
+    needed_s = taken_s * times
+    time_s = next((time_s for time_s in TIMES_S if time_s >= needed_s), None)
+    if time_s is None:
+        return f"it would have to be measured for {_minutes(needed_s)} to be known to {_percent(allowed)}: {other}"
+    option = "max" if time_s > most_s else "min"
+    return f"--carbon-{option}-time={time_s} would give ±{_percent(error * math.sqrt(taken_s / time_s))}"
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}" if number < 1e6 else f"{number:.0e}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{_count(seconds / 3600)} hours"
+
+
+def _noise(comparison: Comparison) -> str:
+    """Of a change beyond the tolerance that is left open: that noise explains it, and what would decide it."""
+    words, suite = comparison.words, comparison.suite
+    text = _than_other(comparison)
+    if suite and abs(comparison.beyond) <= comparison.tolerated:
+        text += f", as the suite's median ({_signed(_relative(suite.change))})"
+    elif comparison.machine is not None:
+        text += f", while the reference workload is at {_signed(_relative(comparison.machine))}"
+    text += f", {words.noise}: {_sees(comparison)}; "
+    if not words.instead:
+        return f"{text}{words.more}"
+    if comparison.decides and abs(comparison.beyond) > comparison.tolerated:
+        return f"{text}{words.more}: {comparison.decides} batches would decide it; or {words.instead}"
+    if comparison.batches < BATCHES_MOST and abs(comparison.beyond) <= comparison.tolerated:
+        return f"{text}{words.more}, or {words.instead}"
+    return f"{text}not even {BATCHES_MOST} batches would decide it: {words.instead}"
+
+
 def _passed(comparison: Comparison) -> str:
-    text, suite = _than_other(comparison), comparison.suite
-    if abs(comparison.change) > comparison.tolerated:
-        if suite and abs(comparison.beyond) <= comparison.tolerated:
-            text += f", as the suite's median ({_signed(_relative(suite.change))})"
-        if comparison.machine is not None and comparison.as_it_is:
-            return f"{text}, as the reference workload ({_signed(_relative(comparison.machine))}); {_sees(comparison)}"
-        text += f", {comparison.words.noise}"
+    text = _than_other(comparison)
+    if comparison.suite and abs(comparison.change) > comparison.tolerated:
+        shared = comparison.suite.change
+        days = comparison.change - comparison.beyond - shared
+        text += (
+            f", as the suite's median ({_signed(_relative(shared))})"
+            if abs(shared) >= abs(days)
+            else ", as all tests on the days of its baseline"
+        )
+    elif abs(comparison.change) > comparison.tolerated and comparison.machine is not None:
+        return f"{text}, as the reference workload ({_signed(_relative(comparison.machine))}); {_sees(comparison)}"
     if comparison.machine_moved and comparison.machine is not None:
         text += f", while the reference workload is {_up(comparison.machine)}"
     return f"{text}; {_sees(comparison)}"
@@ -1125,12 +1675,18 @@ def _same(what: str, change: float) -> str:
 
 def _explanation(candidate: Candidate, comparison: Comparison) -> str | None:
     """The doubts that could explain the change, as one text; None where there are none."""
-    could = [
-        doubt
-        for doubt in candidate.doubts
-        if doubt.disqualifies and (comparison.change > 0 or doubt.code not in EXPLAINS_MORE_ONLY)
-    ]
+    could = [doubt for doubt in candidate.doubts if doubt.disqualifies and _explains(doubt, candidate, comparison)]
     return _texts(could) if could else None
+
+
+def _explains(doubt: Doubt, candidate: Candidate, comparison: Comparison) -> bool:
+    """Whether a doubt could explain the change. One of the other revision, or of the base, does so the other way."""
+    code, change = doubt.code.removeprefix("base-").removesuffix(" in BASE"), comparison.change
+    if code in EXPLAINS_MORE_ONLY:
+        return change > 0 if code == doubt.code else change < 0
+    if code in EXPLAINS_BY_ERROR and candidate.error is not None:
+        return abs(change) <= math.log1p(FAR * candidate.error)
+    return True
 
 
 def _texts(doubts: Iterable[Doubt]) -> str:

@@ -40,17 +40,21 @@ class Judgement:
         self.shown: list[str] = []
         """What limits that do not hold here would say."""
         held = [(test, *self._held(test, m)) for test in tests for m in self._merged(test)]
-        self.measured = [(test, m) for test, m, _ in held]
-        """With the doubts of the budgets, too."""
         self._references = reference.of_run(brought.references) if settings.reference else {}
         self._verdicts: dict[str, dict[Key, Verdict]] = {}
         self.suites: dict[str, SuiteVerdict] = {}
         """What the measurements share, by environment."""
         for id in dict.fromkeys(m.environment for _, m, _ in held):
             self._judge(id, [candidate for _, m, candidate in held if m.environment == id])
+        self.measured = [(test, self._with_differences(test, m)) for test, m, _ in held]
+        """With the doubts of the budgets, and what is not as it was in the baseline."""
 
     def verdict(self, test: Test, m: Measurement) -> Verdict:
         return self._verdicts[m.environment][test.key, m.name]
+
+    def _with_differences(self, test: Test, m: Measurement) -> Measurement:
+        differences = self.verdict(test, m).differences
+        return replace(m, doubts=(*m.doubts, *differences)) if differences else m
 
     @property
     def references(self) -> tuple[tuple[Measurement, Verdict], ...]:
@@ -145,15 +149,23 @@ class Judgement:
             failure=m.failure,
             over_budget=finding.over,
             limit_j_per_call=finding.limit_j_per_call,
+            gpus=m.gpus,
+            temperature_c=m.temperature_c,
+            measured_s=sum(each.duration_s for each in m.rounds) / max(len(m.sessions), 1),
+            max_time_s=self._settings.max_time_s if len(m.rounds) > len(m.sessions) else None,
         )
 
     def _judge(self, id: str, candidates: Sequence[gate.Candidate]) -> None:
         """All measurements of one environment; the reference workload, too."""
         tolerance, false_alarms = self._settings.tolerance, self._settings.false_alarms
-        estimated = id.endswith("-estimated")
+        estimated, max_detectable = id.endswith("-estimated"), self._settings.max_detectable
         if self._sides is not None:
             self._verdicts[id], self.suites[id] = self._sides.judge(
-                candidates, tolerance=tolerance, false_alarms=false_alarms, estimated=estimated
+                candidates,
+                tolerance=tolerance,
+                false_alarms=false_alarms,
+                estimated=estimated,
+                max_detectable=max_detectable,
             )
             return
         known = self._references.get(id)
@@ -167,4 +179,5 @@ class Judgement:
                 estimated=estimated,
                 unread=self._stored.unread(id),
                 reference=reference.candidate(known) if known is not None else None,
+                max_detectable=max_detectable,
             )

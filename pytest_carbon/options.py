@@ -265,7 +265,8 @@ _OPTIONS = (
         "record",
         _switch,
         None,
-        "append this session to the baselines of the measurements that passed, or are new; implies --carbon",
+        "append this session to the baselines of what the gate does not fail, and no doubt disqualifies; implies "
+        "--carbon",
         ini=False,
     ),
     _Option(
@@ -458,7 +459,16 @@ _OPTIONS = (
         "strict",
         _switch,
         None,
-        "also fail without a baseline, when inconclusive, and for baselines whose test is gone",
+        "also fail without a baseline, for a figure in doubt, for a blind pass, and for baselines whose test is gone; "
+        "not for a change that noise explains",
+    ),
+    _Option(
+        "--carbon-max-detectable",
+        "max_detectable",
+        _share(0, 10, above=True),
+        "SHARE",
+        "a pass that could not have seen a change of this size is blind: --carbon-strict fails it (default: 30%%)",
+        number=True,
     ),
     _Option(
         "--carbon-suite",

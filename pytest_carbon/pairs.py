@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_carbon.gate import (
     LN_MOST,
+    MAX_DETECTABLE,
     POWER,
     PRIOR_FREEDOM,
     PRIOR_SPREAD,
@@ -97,6 +98,7 @@ def judge_pairs(
     false_alarms: float,
     estimated: bool = False,
     numbers: Sequence[int] | None = None,
+    max_detectable: float = MAX_DETECTABLE,
 ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
     """Verdicts on all measurements of one environment, each against itself in another revision.
 
@@ -124,7 +126,10 @@ def judge_pairs(
         spread=PRIOR_SPREAD_ESTIMATED if estimated else PRIOR_SPREAD,
         words=words,
     )
-    verdicts = {c.key: verdict_on(c, scores[c.key], comparisons.get(c.key), tolerance, words) for c in candidates}
+    verdicts = {
+        c.key: verdict_on(c, scores[c.key], comparisons.get(c.key), tolerance, words, max_detectable)
+        for c in candidates
+    }
     for key, why in apart.items():
         if not verdicts[key].failed:
             verdicts[key] = replace(verdicts[key], status="inconclusive", reason=why)
@@ -143,9 +148,10 @@ def _words(ref: str, pairs: int) -> Wording:
         other=ref,
         none=f"{ref} does not have this measurement: there is nothing to compare it with",
         none_in_doubt=f"{ref} does not have this measurement, which is in doubt, besides: ",
-        none_too_coarse=f"{ref} does not have this measurement, and ",
         free=f"not held to {ref}",
-        noise="which sessions here can differ by",
+        noise="which noise of this size explains, as sessions here differ",
+        more=f"take more pairs (--carbon-sessions={2 * pairs})",
+        instead="",
         sees=f"{pairs} pairs see changes of {{}} and more",
         gain="",
         shared="something all tests use",

@@ -10,7 +10,7 @@ from pytest_carbon import baselines, gate
 from pytest_carbon.baselines.files import module_file
 from pytest_carbon.baselines.stored import Stored
 from pytest_carbon.children import Brought
-from pytest_carbon.records import BaselineError, Key, SessionResult, Settings, label
+from pytest_carbon.records import BaselineError, Key, Record, SessionResult, Settings, label
 
 
 class Recorder:
@@ -46,6 +46,7 @@ class Recorder:
     def record(self, result: SessionResult, brought: Brought, stored: Stored) -> None:
         assert self._store is not None
         decisions = baselines.decide(result, accept=self._settings.accept, stored=stored.records)
+        before = {id: stored.records(id) for id in {d.environment for d in decisions if d.records}}
         by_id: dict[str, list[baselines.Decision]] = {}
         for decision in decisions:
             if decision.records:
@@ -72,6 +73,8 @@ class Recorder:
             if each and not self._aside(result.branch):
                 with contextlib.suppress(BaselineError):  # the store is gone since, and what it took is recorded
                     self.sentences.append(self._one_batch(id, mine, stored.anew(id)))
+            if (worse := self._blinder(before[id], mine, id, stored.unread(id))) and not self._aside(result.branch):
+                self.sentences.append(worse)
         if self.recorded and self._aside(result.branch):
             self.sentences.append(
                 f"that is {result.branch}'s alone, and the baseline of {self._settings.branch} is as it was: when it is"
@@ -88,20 +91,45 @@ class Recorder:
                 except BaselineError as error:
                     self.sentences.append(f"the settling time was not kept, so the next run finds it out anew: {error}")
 
-    def _one_batch(self, id: str, decisions: Sequence[baselines.Decision], now: Stored) -> str:
-        """What a batch of several sessions is good for: what the next run, with it in the baseline, will see."""
-        sees, batches = gate.outlook(
-            now.records(id),
-            {d.key for d in decisions},
+    def _blinder(
+        self, before: Mapping[Key, Sequence[Record]], decisions: Sequence[baselines.Decision], id: str, unread: int
+    ) -> str | None:
+        """Why the gate sees less with what was recorded than it did without."""
+        return gate.blinder(
+            before,
+            {d.key: d.records for d in decisions},
             tolerance=self._settings.tolerance,
             false_alarms=self._settings.false_alarms,
             estimated=id.endswith("-estimated"),
-            unread=now.unread(id),
+            unread=unread,
+        )
+
+    def _one_batch(self, id: str, decisions: Sequence[baselines.Decision], now: Stored) -> str:
+        """What a batch of several sessions is good for: what the next run, with it in the baseline, will see."""
+        records = now.records(id)
+        others = {(d.key, record.session) for d in decisions for record in d.records[1:]}
+        alone = {d.key: [r for r in records[d.key] if (d.key, r.session) not in others] for d in decisions}
+        (sees, batches), (once, _) = (
+            gate.outlook(
+                {**records, **held},
+                {d.key for d in decisions},
+                tolerance=self._settings.tolerance,
+                false_alarms=self._settings.false_alarms,
+                estimated=id.endswith("-estimated"),
+                unread=now.unread(id),
+            )
+            for held in ({}, alone)
+        )
+        why = (
+            f" (with one session of {once:.0%}: these differ among themselves by more than was assumed, and so may the"
+            " single one of the next run)"
+            if sees > 1.01 * once
+            else ""
         )
         return (
             f"its sessions share a day, so they are one batch, however many they are: with {batches} batch"
-            f"{'es' * (batches != 1)} the gate sees changes of {sees:.0%} and more, and batches of other days make it"
-            " sharper (--carbon-record again, on another day)"
+            f"{'es' * (batches != 1)} the gate sees changes of {sees:.0%} and more{why}, and batches of other days make"
+            " it sharper (--carbon-record again, on another day)"
         )
 
     def _aside(self, branch: str | None) -> bool:

@@ -275,6 +275,8 @@ class Verdict:
     """Whether it is ``inconclusive`` for the machine's own change: where that is to stay, it can be accepted."""
     blind: bool = False
     """Whether it passes, and the gate could not have seen a change of ``--carbon-max-detectable``."""
+    differences: tuple[Doubt, ...] = ()
+    """What is not as it was in the baseline, and may explain a change; they inform."""
 
     @property
     def failed(self) -> bool:

@@ -114,4 +114,11 @@ def of_run(sessions: Iterable[Measurement]) -> dict[str, Measurement]:
 
 def candidate(measurement: Measurement) -> gate.Candidate:
     """As the gate takes it."""
-    return gate.Candidate((REFERENCE, measurement.name), measurement.sessions, None, failure=measurement.failure)
+    error, energy_j = measurement.energy_j_per_call_error, measurement.energy_j_per_call
+    return gate.Candidate(
+        (REFERENCE, measurement.name),
+        measurement.sessions,
+        error / energy_j if error is not None and energy_j else None,
+        failure=measurement.failure,
+        gpus=measurement.gpus,
+    )

@@ -20,6 +20,7 @@ from pytest_carbon import (
     devices,
     emissions,
     environment,
+    gate,
     options,
     reference,
     worktree,
@@ -422,7 +423,7 @@ class CarbonSession:
             (test.nodeid, m.name)
             for test in result.tests
             for m, v in test.measurements
-            if self._fails(v) and not ((test.nodeid, m.name) in self._recorder.recorded and v.status != "error")
+            if self._fails(m, v) and not ((test.nodeid, m.name) in self._recorder.recorded and v.status != "error")
         }
         tests = [
             replace(t, outcome="failed")
@@ -530,12 +531,12 @@ class CarbonSession:
         assert self._stored is not None
         return self._stored
 
-    def _fails(self, verdict: Verdict) -> bool:
+    def _fails(self, measurement: Measurement, verdict: Verdict) -> bool:
         if verdict.status == "error":
             return True
         if self._settings.gate == "warn":
             return False
-        return verdict.failed or (self._settings.strict and verdict.status in ("new", "inconclusive"))
+        return verdict.failed or (self._settings.strict and gate.fails_strictly(measurement, verdict))
 
     def _gone(self, id: str) -> None:
         """With ``--carbon-strict``: baselines whose test is gone from a collected module, or with its module from where

@@ -88,6 +88,24 @@ def why_not(result: SessionResult, accept: bool, stored: Any, now: str = "2026-1
     return decision.why_not
 
 
+IN_DOUBT = "it is in doubt ({}), and a figure in doubt is neither recorded nor accepted"
+
+
+@pytest.mark.parametrize("accept", [False, True], ids=["record", "accept"])
+@pytest.mark.parametrize("status", ["pass", "new", "inconclusive"])
+def test_what_noise_leaves_open_is_recorded(status: Status, accept: bool) -> None:
+    """Also what is known badly: it counts for less. What a doubt only informs of does not keep it out."""
+    known_badly = measured(status, energy_j_per_call_error=0.5, doubts=(Doubt("tail", "…"),))
+    found = to_record(run(result_of(known_badly)), accept=accept, stored=stored("0"))
+    assert found == {"a-gpu": [EXPECTED._replace(energy_j_per_call_error=0.5)]}
+
+
+def test_card_and_temperature_are_recorded() -> None:
+    """They tell later whether it was the same card, and as warm."""
+    found = to_record(run(result_of(measured(gpus=("GPU-a",), temperature_c=45.0))), accept=False, stored=stored())
+    assert found == {"a-gpu": [EXPECTED._replace(gpus=("GPU-a",), temperature_c=45.0)]}
+
+
 @pytest.mark.parametrize("accept", [False, True], ids=["record", "accept"])
 def test_a_measurement_that_passed_is_recorded(accept: bool) -> None:
     """The session's score, not the plain mean, goes into the epoch that is there."""
@@ -143,8 +161,11 @@ def test_an_accepted_change_begins_an_epoch(status: Status) -> None:
         ("pass", {"sessions": (SessionScore("now", float("nan"), 1.0),)}, "it was not measured"),
         ("pass", {"sessions": (SessionScore("now", 0.0, 1.0),)}, "it was not measured"),
         ("over-budget", {}, "it is over its budget, which no flag lifts; change the budget or the code"),
-        ("inconclusive", {}, "it is inconclusive, and a figure in doubt is neither recorded nor accepted"),
-        ("new", {"doubts": (Doubt("unquiet", "…"), Doubt("short", "…"))}, "it is new and in doubt (unquiet, short)"),
+        ("new", {"doubts": (Doubt("unquiet", "…"), Doubt("short", "…"))}, IN_DOUBT.format("unquiet, short")),
+        *(
+            (status, {"doubts": (Doubt("throttled", "…"), Doubt("tail", "…"))}, IN_DOUBT.format("throttled"))
+            for status in ("pass", "inconclusive", "regression", "improvement")
+        ),
     ],
 )
 @pytest.mark.parametrize("accept", [False, True], ids=["record", "accept"])
@@ -205,9 +226,12 @@ def test_a_session_is_recorded_once() -> None:
 
 
 def test_sessions_that_are_stored_are_left_out() -> None:
-    """Of a measurement that lasted over several sessions, only the new ones are taken."""
+    """Of a measurement that lasted over several sessions, only the new ones are taken. The error is that of the mean of
+    two: one is known worse."""
     both = measured(sessions=(SessionScore("before0", 1.0, 0.004), SessionScore("now", 1.21, 0.0041)))
-    assert to_record(run(result_of(both)), accept=False, stored=stored("0")) == {"a-gpu": [EXPECTED]}
+    assert to_record(run(result_of(both)), accept=False, stored=stored("0")) == {
+        "a-gpu": [EXPECTED._replace(energy_j_per_call_error=pytest.approx(0.01 * 2**0.5))]
+    }
 
 
 def test_an_epoch_in_the_future_is_a_wrong_clocks() -> None:
@@ -252,7 +276,7 @@ def test_each_environment_is_asked_for_once() -> None:
     result = run(
         result_of(measured(), measured(name="b", environment="b-cpu"), nodeid="a.py::a"),
         result_of(measured(), measured(name="b", environment="b-cpu"), nodeid="a.py::b"),
-        result_of(measured("inconclusive", environment="c-cpu"), nodeid="a.py::c"),
+        result_of(measured("over-budget", environment="c-cpu"), nodeid="a.py::c"),
     )
     records = to_record(result, accept=False, stored=load)
     assert asked == ["a-gpu", "b-cpu"]
@@ -266,7 +290,7 @@ def test_each_environment_is_asked_for_once() -> None:
 @pytest.mark.parametrize("accept", [False, True], ids=["record", "accept"])
 def test_what_fails_is_never_recorded_unless_accepted(status: Status, accept: bool) -> None:
     """Of all statuses, only these are ever stored."""
-    fine = {"pass", "new", *(("regression", "improvement") if accept else ())}
+    fine = {"pass", "new", "inconclusive", *(("regression", "improvement") if accept else ())}
     assert bool(to_record(run(result_of(measured(status))), accept=accept, stored=stored("0"))) == (status in fine)
 
 

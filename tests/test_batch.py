@@ -86,10 +86,10 @@ def test_sessions_of_two_environments_have_no_mean() -> None:
     )
 
 
-def test_the_machine_is_the_first_session_s() -> None:
-    """Its cards and its temperature; what comes after the work is what one of them knows."""
+def test_the_machine_is_that_of_its_sessions() -> None:
+    """The cards, the mean temperature; what comes after the work is what one of them knows."""
     found = merged([session(1), session(2, after_work_j=84.8, after_work_s=1.8), session(3, after_work_j=9.9)])
-    assert (found.temperature_c, found.gpus) == (41.0, ("GPU-1",))
+    assert (found.temperature_c, found.gpus) == (42.0, ("GPU-1",))
     assert (found.after_work_j, found.after_work_s) == (84.8, 1.8)
     assert merged([session(1), session(2)]).after_work_j is None
 

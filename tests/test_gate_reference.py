@@ -40,7 +40,7 @@ def daily(of: Key, changes: Iterable[float | None], *, start: int = 0, epoch: st
 def now(of: Key, *energies_j: float) -> Candidate:
     """Of this run, in so many processes."""
     scores = [SessionScore(f"now {i}", energy_j, 0.004) for i, energy_j in enumerate(energies_j)]
-    return Candidate(of, tuple(scores), 0.005)
+    return Candidate(of, tuple(scores), 0.0)
 
 
 def run(
@@ -176,7 +176,7 @@ def test_days_are_taken_out_of_every_batch() -> None:
     days = (0.08, -0.08, 0.05, -0.05, 0.0)
     (without,), _, _ = run([0.10], None, days=days)
     (verdict,), _, kernel = run([0.10], 0.0, days=days, kernel_days=days)
-    assert (without.status, verdict.status) == ("pass", "regression")
+    assert (without.status, verdict.status) == ("inconclusive", "regression")
     assert kernel is not None
     assert kernel.status == "pass"
 

@@ -73,6 +73,7 @@ KEYS: dict[str, tuple[str, str, object]] = {
     "carbon_session_timeout": ("600", "session_timeout_s", 600.0),
     "carbon_reference": ("true", "reference", True),
     "carbon_strict": ("true", "strict", True),
+    "carbon_max_detectable": ("150%", "max_detectable", 1.5),
     "carbon_suite": ("gpt2, facebook/bart-large-cnn", "suite", ("gpt2", "facebook/bart-large-cnn")),
     "carbon_queries": ("1000", "queries", 1000),
 }

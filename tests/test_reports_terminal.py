@@ -170,15 +170,13 @@ def test_the_table_says_at_80_columns_what_each_measurement_cost_and_how_it_chan
 
 
 def test_the_sentences_under_the_table_say_what_it_cannot() -> None:
-    """What was not compared, weak gates with the remedy, doubts once per code, what measuring cost, the grid."""
+    """What was not compared, doubts once per code, what measuring cost, the grid."""
     notes = ("rapl was not taken: no permission",)
     text = joined(run(*MIXED, suite=SuiteVerdict(8, 6, 0.01), notes=notes, duration_s=830.0))
-    weak = gate.weak(MIXED[3].measurements[0][1])
     assert text.partition("compared ")[2] == (
         "6 of 10: tests/test_image.py::test_caption was not measured; tests/test_image.py::TestSegment::test_masks "
         "has no baseline (record one with --carbon-record); tests/test_image.py::test_upscale is not held to one "
         "(tolerance=False); 1 with a baseline was not run "
-        f"too weak: test_diffusion[sdxl-30-steps]: {weak} "
         "doubt (tail): test_diffusion[sdxl-30-steps] and test_detect: 12% of the energy came after the work had "
         "ended; longer measurements make that share smaller "
         "measuring cost 512 J (52.5 mg CO2e), 3 min; the calls themselves took 189 kJ (19.4 g CO2e), 11 min "
@@ -398,14 +396,57 @@ def test_doubts_of_one_code_stand_once_with_all_whom_they_concern() -> None:
     assert "doubt (tail): test_7: 7% came later. Also test_8, test_9, test_10 and 2 more" in report(run(*tests))
 
 
-def test_the_weakest_gate_speaks_for_all_that_are_too_weak() -> None:
-    """Whoever follows its advice helps the others, too."""
+def test_blind_passes_are_counted_and_the_blindest_speaks_for_all() -> None:
+    """Whoever follows its advice helps the others, too. With -q they are counted as well, and not listed."""
     tests = [
-        result_of(f"tests/test_m.py::test_{n}", (measured(1.0), verdict("pass", 0.01, n / 100)))
+        result_of(f"tests/test_m.py::test_{n}", (measured(1.0), verdict("pass", 0.01, n / 100, blind=n > 30)))
         for n in (30, 31, 45, 40)
     ]
     sentence = gate.weak(tests[2].measurements[0][1])
-    assert f"too weak: test_45: {sentence}. Also test_40 and test_31 measuring cost" in joined(run(*tests))
+    told = f"3 of 4 passes are blind: test_45: {sentence}. Also test_40 and test_31"
+    assert f"{told} measuring cost" in joined(run(*tests))
+    assert sum(line.endswith("  pass (blind)") for line in report(run(*tests))) == 3
+    quiet = report(run(*tests), quiet=True)
+    assert " ".join(" ".join(quiet).split()).endswith(told)
+    assert not any("pass (blind)" in line for line in quiet)
+    (one,) = [result_of(TEST, (measured(1.0), verdict("pass", 0.01, 0.4, blind=True)))]
+    assert "1 of 1 pass is blind: test_classify[fp16]: the gate sees only changes of 40% and more here" in joined(
+        run(one)
+    )
+
+
+def test_a_blind_pass_is_one_by_the_settings() -> None:
+    """The sentence is that of the threshold that the user gave."""
+    blind = result_of(TEST, (measured(1.0), verdict("pass", 0.01, 0.12, blind=True)))
+    settings = replace(Settings(), max_detectable=0.1)
+    assert "is blind: " in joined(run(blind, settings=settings))
+    assert "the gate sees only changes of 12% and more here" in joined(run(blind, settings=settings))
+
+
+@pytest.mark.parametrize(
+    ("status", "changes", "shown"),
+    [
+        ("pass", {"blind": True}, "BLIND"),
+        ("pass", {}, "IN DOUBT"),
+        ("improvement", {}, "IN DOUBT"),
+        ("inconclusive", {}, "INCONCLUSIVE"),
+    ],
+)
+def test_what_strict_fails_stands_out(status: Status, changes: dict[str, Any], shown: str) -> None:
+    """And its report says why it fails, and what to do."""
+    doubts = () if changes else (Doubt("throttled", "the device held its clocks back"),)
+    found = verdict(status, 0.01, 0.4, reason="because", **changes)
+    test = result_of(TEST, (measured(1.0, doubts=doubts), found), outcome="failed")
+    row = next(line for line in lines(run(test, settings=replace(Settings(), strict=True))) if shown in line.text)
+    assert row.markup == {"red": True, "bold": True}
+    text = failure(TEST, measured(1.0, doubts=doubts), found, CONTEXT)
+    assert text.startswith(f"carbon {shown.lower()}: because\n")
+    if changes:
+        assert "--carbon-strict fails a blind pass: the gate sees only changes of 40%" in " ".join(text.split())
+        assert "pytest --carbon-against=main" in text
+    else:
+        assert "--carbon-strict fails a figure in doubt, whatever its change" in " ".join(text.split())
+        assert "A figure in doubt is neither recorded nor accepted" in text
 
 
 def test_the_cost_of_measuring_may_be_unknown() -> None:
@@ -586,11 +627,14 @@ def test_a_new_measurement_that_strict_fails_says_how_to_record_it() -> None:
         "  Record a baseline, and commit it:",
         "    pytest --carbon-record 'tests/test_text.py::test_classify[fp16]'",
     ]
-    doubted = failure(TEST, measured(5.512, 0.031, doubts=(TAIL,)), new, context)
-    assert "  doubt       12% of the energy came after the work had ended; longer" in doubted
+    informed = failure(TEST, measured(5.512, 0.031, doubts=(TAIL,)), new, context)
+    assert "  doubt       12% of the energy came after the work had ended; longer" in informed
+    assert informed.endswith("    pytest --carbon-record 'tests/test_text.py::test_classify[fp16]'")
+    doubted = failure(TEST, measured(5.512, 0.031, doubts=(Doubt("short", "too short"),)), new, context)
     assert doubted.endswith(
-        "  Measure again while nothing else runs here, and for longer:\n"
-        "    pytest --carbon --carbon-max-time=30 'tests/test_text.py::test_classify[fp16]'"
+        "  A figure in doubt is neither recorded nor accepted. Measure again while\n"
+        "  nothing else runs here:\n"
+        "    pytest --carbon 'tests/test_text.py::test_classify[fp16]'"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import isfinite
+from math import isfinite, sqrt
 from pathlib import Path
 from typing import Protocol
 
@@ -159,10 +159,12 @@ def decide(
 ) -> list[Decision]:
     """What each measurement of a run gives to its baseline, and why not.
 
-    Recorded is what passed, unless its baseline is full, and what is new and without doubts. With ``accept`` a
-    change that the gate found (a regression or an improvement) begins a new epoch, named after the time of the
-    run. Nothing comes from a test that failed by itself, or that fails for one of its measurements, unless that
-    is accepted here; nor from what is inconclusive, over its budget or not measured. ``stored`` is
+    Recorded is what passed, is new, or is inconclusive for its noise or its own error, unless its baseline is full:
+    to record only what passes would cut a baseline off at the tolerance, and make it promise less noise than there
+    is. With ``accept`` a change that the gate found (a regression or an improvement) begins a new epoch, named after
+    the time of the run. Nothing comes from a figure that a doubt disqualifies, from a test that failed by itself, or
+    that fails for one of its measurements, unless that is accepted here; nor from what is over its budget or not
+    measured. ``stored`` is
     :meth:`Store.load`, asked once for each environment; ``now``, the time as ISO 8601 has it, is the clock's.
     """
     now = now or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -214,10 +216,8 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
         return "it is over its budget, which no flag lifts; change the budget or the code"
     if verdict.machine and not accept:
         return "the machine itself changed, as its reference workload says; accept it if it is to stay so"
-    if status == "inconclusive" and not verdict.machine:
-        return "it is inconclusive, and a figure in doubt is neither recorded nor accepted"
-    if status == "new" and (doubts := [doubt.code for doubt in measurement.doubts if doubt.disqualifies]):
-        return f"it is new and in doubt ({', '.join(doubts)})"
+    if doubts := [doubt.code for doubt in measurement.doubts if doubt.disqualifies]:
+        return f"it is in doubt ({', '.join(doubts)}), and a figure in doubt is neither recorded nor accepted"
     if status in ("regression", "improvement") and not accept:
         return f"it is {'an' if status == 'improvement' else 'a'} {status}; accept it if it is intended"
     own_outcome = test.functional_outcome or test.outcome
@@ -252,6 +252,8 @@ def _has_scores(measurement: Measurement) -> bool:
 def records_of(result: SessionResult, test: TestResult, measurement: Measurement, epoch: str = "0") -> list[Record]:
     """A measurement of a run as a baseline would keep it, a record a session."""
     error, temperature_c = measurement.energy_j_per_call_error, measurement.temperature_c
+    if error is not None:  # of the mean of all sessions: one of them is known worse
+        error *= sqrt(len(measurement.sessions))
     return [
         Record(
             test=test.nodeid,

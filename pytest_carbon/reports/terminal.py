@@ -70,6 +70,11 @@ _STAY_OPEN = (
     " be measured, or run those tests in a process of their own"
 )
 
+_BLIND = "pass (blind)"
+"""The status of what passes though the gate could not have seen much."""
+_IN_DOUBT = "in doubt"
+"""That of a figure in doubt that ``--carbon-strict`` fails, whatever the gate says of it."""
+
 _FAILING: Mapping[str, bool] = {"red": True, "bold": True}
 _WARNING: Mapping[str, bool] = {"yellow": True}
 _GOOD: Mapping[str, bool] = {"green": True}
@@ -207,7 +212,10 @@ def summary(
         here = stored[part.environment.id]
         compared = _compared(rows, part, here.not_run, tally=quiet)
         nearby = _nearest(here.environments, here.nearest)
-        shared = (part.suite.moved, _WARNING if result.settings.gate == "warn" else _FAILING)
+        excused = all(row.verdict.status != "regression" for row in rows) and any(
+            row.verdict.status == "inconclusive" for row in rows
+        )
+        shared = (part.suite.moved, _WARNING if excused or result.settings.gate == "warn" else _FAILING)
         machine = (part.suite.machine, _WARNING)
         if quiet:
             shown = _unfolded([row for row in rows if row.verdict.status != "pass"], result.settings)
@@ -230,13 +238,14 @@ def summary(
         if result.others:
             lines.append(Line(""))
     notes = [(note, _PLAIN) for note in result.notes]
-    if quiet:
-        return lines + _sentences(page, notes)
     rows = [_Row(test, *pair) for test in result.tests for pair in test.measurements]
+    blind = (_blind(rows, result), _WARNING)
+    if quiet:
+        return lines + _sentences(page, [blind, *notes])
     return lines + _sentences(
         page,
         [
-            (_too_weak(rows, result.against), _WARNING),
+            blind,
             *((doubt, _WARNING) for doubt in _doubts(rows)),
             (_warn_only(rows, result.settings), _WARNING),
             (_cost(rows, result), _PLAIN),
@@ -282,7 +291,7 @@ def _unfolded(rows: list[_Row], settings: Settings) -> list[_Row]:
 
 
 def _folds(row: _Row, settings: Settings) -> bool:
-    return _status(row, settings) in ("pass", "new")
+    return _status(row, settings) in ("pass", _BLIND, "new")
 
 
 def _folded(rows: list[_Row], shown: list[_Row], settings: Settings) -> str | None:
@@ -294,7 +303,8 @@ def _folded(rows: list[_Row], shown: list[_Row], settings: Settings) -> str | No
     parts = []
     if passed := len(hidden) - new:
         between = f" (change {change(min(changes))} to {change(max(changes))})" if changes else ""
-        parts.append(f"{count(passed)} pass{between}")
+        blind = sum(verdict.blind for verdict in hidden)
+        parts.append(f"{count(passed)} pass{between}{f', {count(blind)} of them blind' if blind else ''}")
     if new:
         parts.append(f"{count(new)} {'is' if new == 1 else 'are'} new")
     return f"{' and '.join(parts)}: listed with -v"
@@ -415,7 +425,7 @@ def _sees(verdict: Verdict) -> str:
 
 
 def _fails(row: _Row, settings: Settings) -> bool:
-    strict = settings.strict and row.verdict.status in ("new", "inconclusive") and row.test.outcome == "failed"
+    strict = settings.strict and row.test.outcome == "failed" and gate.fails_strictly(row.measurement, row.verdict)
     return (row.verdict.failed or strict) and not _accepted(row, settings)
 
 
@@ -428,11 +438,19 @@ def _accepted(row: _Row, settings: Settings) -> bool:
 def _status(row: _Row, settings: Settings) -> str:
     """Capitals for what fails the build: they stand out where there is no colour."""
     if _fails(row, settings):
-        return row.verdict.status.upper()
+        return _strictly(row.verdict).upper()
     if _accepted(row, settings):
         return "accepted"
     by_carbon = any(_fails(_Row(row.test, *pair), settings) for pair in row.test.measurements)
-    return "test failed" if row.test.outcome == "failed" and not by_carbon else row.verdict.status
+    own = _BLIND if row.verdict.blind else row.verdict.status
+    return "test failed" if row.test.outcome == "failed" and not by_carbon else own
+
+
+def _strictly(verdict: Verdict) -> str:
+    """How what fails is called: a pass or a gain that ``--carbon-strict`` fails is blind, or in doubt."""
+    if verdict.status not in ("pass", "improvement"):
+        return verdict.status
+    return "blind" if verdict.blind else _IN_DOUBT
 
 
 def _markup(row: _Row, settings: Settings) -> Mapping[str, bool]:
@@ -564,12 +582,18 @@ def _after_work(rows: list[_Row]) -> str | None:
     )
 
 
-def _too_weak(rows: list[_Row], against: Against | None) -> str | None:
-    """The weakest gate's sentence, and which others are too weak."""
-    pairs = against.pairs if against is not None else None
-    weak = [(row, sentence) for row in rows if (sentence := gate.weak(row.verdict, pairs))]
-    weak.sort(key=lambda found: -(found[0].verdict.detectable_change or 0))
-    return _concerning("too weak", weak, rows) if weak else None
+def _blind(rows: list[_Row], result: SessionResult) -> str | None:
+    """How many passes are blind, the blindest gate's sentence, and which others are."""
+    pairs = result.against.pairs if result.against is not None else None
+    most = result.settings.max_detectable
+    blind = [(row, gate.weak(row.verdict, pairs, most) or "") for row in rows if row.verdict.blind]
+    if not blind:
+        return None
+    blind.sort(key=lambda found: -(found[0].verdict.detectable_change or 0))
+    passes = sum(row.verdict.status == "pass" and row.verdict.change is not None for row in rows)
+    verb = "is" if len(blind) == 1 else "are"
+    what = f"{count(len(blind))} of {count(passes)} pass{'es' * (passes != 1)} {verb} blind"
+    return _concerning(what, blind, rows)
 
 
 def _doubts(rows: list[_Row]) -> list[str]:
@@ -652,7 +676,7 @@ def failure(test: str, measurement: Measurement, verdict: Verdict, context: Fail
     if measurement.failure and measurement.failure not in reason:
         reason = f"{reason.rstrip('.')}: {measurement.failure}"
     parts = [
-        page.wrap(f"carbon {verdict.status}{where}{estimated}: {reason}", hang=""),
+        page.wrap(f"carbon {_strictly(verdict)}{where}{estimated}: {reason}", hang=""),
         _figures(measurement, verdict, context, page) + _facts(measurement, verdict, context, page),
         _remedy(test, measurement, verdict, context, page),
     ]
@@ -731,6 +755,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
     if verdict.status == "error" or measurement.energy_j_per_call is None:
         return []
     doubts = [doubt for doubt in measurement.doubts if doubt.text.rstrip(".") not in verdict.reason]
+    strict = None if verdict.failed else _why_strict(measurement, verdict, context)
     suite = context.suite if context.suite and context.suite not in verdict.reason else None
     card, temperature = _card(measurement, verdict, context), _temperature(measurement, verdict, context)
     lines: list[str] = []
@@ -744,6 +769,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
         ("since then", _differences(context, others=bool(card or temperature))),
         ("card", card),
         ("temperature", temperature),
+        ("strict", strict),
         ("suite", suite),
         *(("doubt", doubt.text) for doubt in doubts),
         ("nearest", context.nearest),
@@ -798,6 +824,16 @@ def _side_by_side(verdict: Verdict, against: Against | None) -> str | None:
         return None
     tree = "the working tree, with uncommitted changes," if against.dirty else "the working tree"
     return f"{tree} with {against.label}, {count(verdict.baseline_sessions)} pairs of sessions, side by side"
+
+
+def _why_strict(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
+    """Why ``--carbon-strict`` fails what the gate does not."""
+    if verdict.blind:
+        pairs = context.against.pairs if context.against is not None else None
+        return f"--carbon-strict fails a blind pass: {gate.weak(verdict, pairs, most=0.0)}"
+    if verdict.status != "new" and any(doubt.disqualifies for doubt in measurement.doubts):
+        return "--carbon-strict fails a figure in doubt, whatever its change"
+    return None
 
 
 def _card(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
@@ -871,16 +907,20 @@ def _remedy(test: str, measurement: Measurement, verdict: Verdict, context: Fail
     commands: list[str] = []
     if context.against is not None and verdict.status != "error":
         return _remedy_side_by_side(verdict, context, again, page)
-    if verdict.status in ("regression", "improvement") or verdict.machine:
+    in_doubt = any(doubt.disqualifies for doubt in measurement.doubts)
+    if in_doubt and verdict.status not in ("error", "over-budget"):
+        text = "A figure in doubt is neither recorded nor accepted. Measure again while nothing else runs here:"
+        commands = [f"pytest --carbon {again}"]
+    elif verdict.blind:
+        text = "Record it on other days, too, or compare two revisions side by side:"
+        commands = [f"pytest --carbon-record {again}", f"pytest --carbon-against=main {again}"]
+    elif verdict.status in ("regression", "improvement") or verdict.machine:
         text = "If this is intended, accept it here, or from the CI artefact (--carbon-json):"
         elsewhere = [argument for argument in arguments if argument.startswith("--carbon-baseline=")]
         artefact = " ".join(_quoted(a, ascii=context.ascii) for a in (context.report or "REPORT.json", *elsewhere))
         commands = [f"pytest --carbon-accept {again}", f"pytest-carbon baseline accept {artefact}"]
     elif verdict.status == "over-budget":
         text = "--carbon-accept does not lift a budget."
-    elif verdict.status == "inconclusive" or (verdict.status == "new" and measurement.doubts):
-        text = "Measure again while nothing else runs here, and for longer:"
-        commands = [f"pytest --carbon --carbon-max-time=30 {again}"]
     elif verdict.status == "new":
         text = "Record a baseline, and commit it:"
         commands = [f"pytest --carbon-record {again}"]

@@ -380,29 +380,75 @@ def test_strict_wants_a_baseline(run_carbon: CarbonRunner, pytester: pytest.Pyte
     assert run_carbon(STRICT).ret == 0
 
 
-def test_strict_fails_what_is_inconclusive(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
-    """An error larger than the tolerance; without strict it is only said."""
-    pytester.makepyfile(
-        test_it="""
-import time
-from itertools import cycle
+@pytest.mark.usefixtures("recorded")
+def test_noise_is_inconclusive_recorded_and_no_failure(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """A change beyond the tolerance that the gate can't decide: it says what would decide it, also with strict."""
+    work(pytester, 2.16)
+    run = run_carbon(STRICT, "--carbon-record")
+    assert run.outcomes() == {"passed": 1}
+    assert run.status("test_it") == "inconclusive"
+    (found,) = run.test("test_it")["measurements"]
+    assert "which noise of this size explains" in found["verdict"]["reason"]
+    assert "batches would decide it" in found["verdict"]["reason"]
+    assert len(records(pytester)) == 2
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_blind_pass_is_counted_and_fails_strictly(run_carbon: CarbonRunner) -> None:
+    """By what --carbon-max-detectable says is blind; counted with -q, too."""
+    run = run_carbon("--carbon-max-detectable=20%", STRICT)
+    assert run.outcomes() == {"passed": 1}
+    assert "is blind" not in run.text
+    for args in ((), ("-q",)):
+        run = run_carbon("--carbon-max-detectable=10%", *args)
+        assert run.outcomes() == {"passed": 1}
+        assert "1 of 1 pass is blind: test_it: the gate sees only changes of" in " ".join(run.text.split())
+    run = run_carbon("--carbon-max-detectable=10%", STRICT)
+    assert run.outcomes() == {"failed": 1}
+    assert "carbon blind: " in run.text
+    assert "--carbon-strict fails a blind pass" in run.text
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_second_session_of_the_day_says_why_it_made_the_gate_blinder(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester
+) -> None:
+    """And one that agrees with the first says nothing."""
+    run = run_carbon("--carbon-record")
+    assert "more sessions of the same day" not in run.text
+    work(pytester, 2.25)
+    run = run_carbon("--carbon-record", "--carbon-false-alarms=0.1%", "-q")
+    assert run.status("test_it") == "inconclusive"
+    assert "more sessions of the same day do not make the gate sharper: with them" in " ".join(run.text.split())
+
+
+IN_DOUBT = """
+import pytest
 from battery import draw
 
 def test_it(carbon):
-    joules = cycle((1.0, 4.0))
-    def call():
-        time.sleep(0.002)
-        draw(next(joules))
-    carbon.run(call, calls=1, rounds=4, min_time=0)
+    with carbon.window("call"):
+        draw({joules})
+    for name, m in list(carbon._measurements.items()):
+        doubt = __import__("pytest_carbon.records").records.Doubt("throttled", "it was held back")
+        carbon._measurements[name] = __import__("dataclasses").replace(m, doubts=(doubt,))
 """
-    )
-    run = run_carbon()
-    assert run.ret == 0
-    assert run.status("test_it") == "inconclusive"
-    run = run_carbon(STRICT)
-    assert run.outcomes() == {"failed": 1}
-    assert "carbon inconclusive: " in run.text
-    assert "pytest --carbon --carbon-max-time=30 --carbon-meter=battery test_it.py::test_it" in run.text
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_figure_in_doubt_is_not_recorded_and_fails_strictly(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester
+) -> None:
+    """Whatever its change: a doubt that could explain it makes that inconclusive, also where it would be a failure."""
+    for joules, status in ((2.0, "pass"), (4.0, "inconclusive")):
+        pytester.makepyfile(test_it=IN_DOUBT.format(joules=joules))
+        run = run_carbon("--carbon-record")
+        assert (run.outcomes(), run.status("test_it")) == ({"passed": 1}, status)
+        assert "it is in doubt (throttled), and a figure in doubt is neither recorded nor accepted" in run.text
+        assert len(records(pytester)) == 1
+        run = run_carbon(STRICT)
+        assert run.outcomes() == {"failed": 1}
+        assert "--carbon-strict fails a figure in doubt, whatever its change" in run.text
 
 
 @pytest.mark.usefixtures("recorded")

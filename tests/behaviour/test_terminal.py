@@ -157,14 +157,14 @@ def test_it(n):
 
 
 def test_weak_gates_are_named_with_the_remedy(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
-    """A gate that could not have seen a change of 30% says so."""
+    """A pass that could not have seen a change of 30% says so."""
     source = "import pytest\nfrom battery import draw\n@pytest.mark.carbon_budget\ndef test_it(): draw(2.0)\n"
     pytester.makepyfile(test_it=source)
     run_carbon("--carbon-record")
     run = run_carbon("--carbon-false-alarms=0.0001%")
     assert (
         "record batches on other days (--carbon-record), or compare two revisions side by side"
-        in run.text.partition("too weak: test_it: the gate sees only changes of ")[2]
+        in run.text.partition("1 of 1 pass is blind: test_it: the gate sees only changes of ")[2]
     )
 
 

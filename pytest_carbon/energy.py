@@ -39,6 +39,10 @@ PRIOR_FREEDOM = 2.0
 """What the brackets say about an edge's scatter counts for, beside what the residuals of a short line say."""
 STEP_CHANCE = 5e-4
 """How often an edge that belongs to a line is taken for a step of the power."""
+NEAREST = (1, 2, 4, 8)
+"""A step this many edges before the nearest one, or so, hardly bends a longer line: it is looked for."""
+SCATTER_PERIODS = 0.2
+"""Edges off their line by more than this share of the counter's period (root mean square) lie on no line."""
 SLACK_S = 1e-3
 """What a span may lack for the brackets of its ends."""
 ROUNDING_J = 1e-6
@@ -249,21 +253,34 @@ def nearest_stretch(edges: Sequence[Edge]) -> list[Edge]:
     enough = next((i for i, e in enumerate(edges) if abs(e.time_s - edges[0].time_s) >= STRETCH_S - SLACK_S), 0)
     chosen = list(edges[: max(EDGES_LEAST, min(enough + 1, EDGES_MOST))])
     for edge in edges[len(chosen) : EDGES_MOST]:
-        line = fit_line(chosen)
-        freedom = PRIOR_FREEDOM + line.freedom
-        variance = (PRIOR_FREEDOM * line.timing_variance_j2 + line.residual_square_j2) / freedom
-        own = (line.power_w * (edge.after_s - edge.before_s)) ** 2 / 12
-        likely_j = math.sqrt(variance * line.leverage(edge.time_s) + max(variance, own))
-        off_j = abs(edge.energy_j - line.at(edge.time_s))
-        if off_j > student_t(1 - STEP_CHANCE / 2, freedom) * likely_j + ROUNDING_J:
+        if not _belongs(edge, fit_line(chosen)):
             break
         chosen.append(edge)
     return chosen
 
 
+def _belongs(edge: Edge, line: Line) -> bool:
+    """Whether an edge is no further off a line through others than they scatter and its bracket allow."""
+    freedom = PRIOR_FREEDOM + line.freedom
+    variance = (PRIOR_FREEDOM * line.timing_variance_j2 + line.residual_square_j2) / freedom
+    own = (line.power_w * (edge.after_s - edge.before_s)) ** 2 / 12
+    likely_j = math.sqrt(variance * line.leverage(edge.time_s) + max(variance, own))
+    off_j = abs(edge.energy_j - line.at(edge.time_s))
+    return off_j <= student_t(1 - STEP_CHANCE / 2, freedom) * likely_j + ROUNDING_J
+
+
 def is_stretch(edges: Sequence[Edge]) -> bool:
-    """Whether edges are enough for a line, and straight."""
-    return len(edges) >= EDGES_LEAST and span_s(edges) >= STRETCH_S - SLACK_S and is_straight(edges)
+    """Whether edges, the nearest first, are enough for a line, and straight.
+
+    Two things escape a parabola: work between two quiet stretches, and a step of the power a few edges ago.
+    """
+    if len(edges) < EDGES_LEAST or span_s(edges) < STRETCH_S - SLACK_S or not is_straight(edges):
+        return False
+    line = fit_line(edges)
+    scatter_j = math.sqrt(line.residual_square_j2 / max(line.freedom, 1))
+    if scatter_j > SCATTER_PERIODS * abs(line.power_w) * (period_s(edges) or math.inf) + ROUNDING_J:
+        return False
+    return all(_belongs(edges[0], fit_line(edges[k:])) for k in NEAREST if len(edges) - k >= EDGES_LEAST)
 
 
 def span_s(edges: Sequence[Edge]) -> float:

@@ -340,7 +340,7 @@ def _virtual_loop(
 def virtual_plateaus(job: Job, runs: int, chance: random.Random) -> Iterator[Row]:
     """Windows and loops on fresh machines."""
     for run in range(runs):
-        world = World(idle_w=job.gpu.idle_w, levels=job.gpu.levels, period_s=job.gpu.period_s, seed=run, jitter_s=1e-4)
+        world = World(idle_w=job.gpu.idle_w, levels=job.gpu.levels, period_s=job.gpu.period_s, seed=run)
         measurer = _measurer(world)
         yield _virtual_loop(measurer, world, "loop of 1 s", 0.005, job.load_w, None, Protocol())
         todo = list(job.widths_s) * 3

@@ -348,7 +348,8 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
             )
     chosen_before, chosen_after = stretch_before(before), stretch_after(after, end_s)
     line_before, line_after = fit_line(chosen_before), fit_line(chosen_after)
-    tail_j = _tail_j(edges, line_after, end_s, settle_s)
+    mean_w = (line_after.at(end_s) - line_before.at(start_s)) / max(window.duration_s, SLACK_S)
+    tail_j = _tail_j(edges, line_after, end_s, settle_s, mean_w - line_after.power_w)
     unsettled_j = _unsettled_j(line_after, chosen_after, end_s, settle_s, tail_j)
     energy_j = line_after.at(end_s) - line_before.at(start_s) + unsettled_j
     tail_j += unsettled_j
@@ -371,20 +372,22 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     return WindowEnergy(energy_j, error_j, end_s - start_s, tail_j, idle_w, after_w, tuple(doubts))
 
 
-def _tail_j(edges: Sequence[Edge], settled: Line, end_s: float, settle_s: float) -> float:
+def _tail_j(edges: Sequence[Edge], settled: Line, end_s: float, settle_s: float, excess_w: float) -> float:
     """Joules above the settled power that came after the window's end.
 
     The first edge after the end shows what was still missing on the settled line at that moment; a first-order
-    tail had more at the end by exp(elapsed / time constant). Edges later than three time constants
-    hold too little of it to be scaled up further.
+    tail had more at the end by exp(elapsed / time constant). After three time constants hardly anything is missing:
+    what is, is scatter or a slower fall, and stands as it is. And no first-order tail holds more than the work's power
+    above the settled power, ``excess_w``, times the time constant.
     """
     time_constant_s = settle_s / SETTLE_TIME_CONSTANTS
     first = next((e for e in edges if e.before_s >= end_s), None)
     if first is None or time_constant_s <= 0:
         return 0.0
     missing_j = settled.at(first.time_s) - first.energy_j
-    elapsed_s = min(first.time_s - end_s, 3 * time_constant_s)
-    return max(missing_j * math.exp(elapsed_s / time_constant_s), 0.0)
+    elapsed_s = first.time_s - end_s
+    scaled_j = missing_j * (math.exp(elapsed_s / time_constant_s) if elapsed_s <= 3 * time_constant_s else 1.0)
+    return max(min(scaled_j, max(missing_j, excess_w * time_constant_s)), 0.0)
 
 
 def _unsettled_j(line: Line, edges: Sequence[Edge], end_s: float, settle_s: float, tail_j: float) -> float:

@@ -94,6 +94,17 @@ def test_the_tail_is_reported_as_part_of_the_energy() -> None:
     assert figure.idle_power_w == pytest.approx(70, rel=1e-3)
 
 
+def test_scatter_long_after_the_fall_is_no_tail() -> None:
+    """A fall of 2 ms, and the first change 50 ms later: a millisecond's scatter of it says nothing about the fall."""
+    for late_s in (1e-3, -1e-3):
+        edges = [Edge(t - 5e-5, t + 5e-5, 100 * t) for t in (0.1 * k for k in range(-12, 0))]
+        edges += [Edge(t - 5e-5, t + 5e-5, 0.5 + 100 * t) for t in (0.05 + 0.1 * k for k in range(12))]
+        first = edges[12]
+        edges[12] = first._replace(energy_j=first.energy_j - 100 * late_s)
+        figure = energy.window_energy(edges, Window(-2.0, -0.005, 0.0, settle_s=0.012))
+        assert 0 <= figure.tail_j <= 0.11
+
+
 def test_a_counter_that_went_back_has_no_energy() -> None:
     """A reset anywhere between the quiet lines is an error that says so, not a negative energy."""
     world = World()

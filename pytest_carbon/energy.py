@@ -33,6 +33,10 @@ PRIOR_FREEDOM = 2.0
 """What the brackets say about an edge's scatter counts for, beside what the residuals of a short line say."""
 STEP_CHANCE = 5e-4
 """How often an edge that belongs to a line is taken for a step of the power."""
+NEAREST = (1, 2, 4, 8)
+"""A step this many edges before the nearest one, or so, hardly bends a longer line: it is looked for."""
+SCATTER_PERIODS = 0.2
+"""Edges off their line by more than this share of the counter's period (root mean square) lie on no line."""
 SLACK_S = 1e-3
 """What a span may lack for the brackets of its ends."""
 ROUNDING_J = 1e-6
@@ -240,21 +244,34 @@ def nearest_stretch(edges: Sequence[Edge]) -> list[Edge]:
     enough = next((i for i, e in enumerate(edges) if abs(e.time_s - edges[0].time_s) >= STRETCH_S - SLACK_S), 0)
     chosen = list(edges[: max(EDGES_LEAST, min(enough + 1, EDGES_MOST))])
     for edge in edges[len(chosen) : EDGES_MOST]:
-        line = fit_line(chosen)
-        freedom = PRIOR_FREEDOM + line.freedom
-        variance = (PRIOR_FREEDOM * line.timing_variance_j2 + line.residual_square_j2) / freedom
-        own = (line.power_w * (edge.after_s - edge.before_s)) ** 2 / 12
-        likely_j = math.sqrt(variance * line.leverage(edge.time_s) + max(variance, own))
-        off_j = abs(edge.energy_j - line.at(edge.time_s))
-        if off_j > student_t(1 - STEP_CHANCE / 2, freedom) * likely_j + ROUNDING_J:
+        if not _belongs(edge, fit_line(chosen)):
             break
         chosen.append(edge)
     return chosen
 
 
+def _belongs(edge: Edge, line: Line) -> bool:
+    """Whether an edge is no further off a line through others than they scatter and its bracket allow."""
+    freedom = PRIOR_FREEDOM + line.freedom
+    variance = (PRIOR_FREEDOM * line.timing_variance_j2 + line.residual_square_j2) / freedom
+    own = (line.power_w * (edge.after_s - edge.before_s)) ** 2 / 12
+    likely_j = math.sqrt(variance * line.leverage(edge.time_s) + max(variance, own))
+    off_j = abs(edge.energy_j - line.at(edge.time_s))
+    return off_j <= student_t(1 - STEP_CHANCE / 2, freedom) * likely_j + ROUNDING_J
+
+
 def is_stretch(edges: Sequence[Edge]) -> bool:
-    """Whether edges are enough for a line, and straight."""
-    return len(edges) >= EDGES_LEAST and span_s(edges) >= STRETCH_S - SLACK_S and is_straight(edges)
+    """Whether edges, the nearest first, are enough for a line, and straight.
+
+    Two things escape a parabola: work between two quiet stretches, and a step of the power a few edges ago.
+    """
+    if len(edges) < EDGES_LEAST or span_s(edges) < STRETCH_S - SLACK_S or not is_straight(edges):
+        return False
+    line = fit_line(edges)
+    scatter_j = math.sqrt(line.residual_square_j2 / max(line.freedom, 1))
+    if scatter_j > SCATTER_PERIODS * abs(line.power_w) * (period_s(edges) or math.inf) + ROUNDING_J:
+        return False
+    return all(_belongs(edges[0], fit_line(edges[k:])) for k in NEAREST if len(edges) - k >= EDGES_LEAST)
 
 
 def span_s(edges: Sequence[Edge]) -> float:
@@ -322,7 +339,8 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
             )
     chosen_before, chosen_after = stretch_before(before), stretch_after(after, end_s)
     line_before, line_after = fit_line(chosen_before), fit_line(chosen_after)
-    tail_j = _tail_j(edges, line_after, end_s, settle_s)
+    mean_w = (line_after.at(end_s) - line_before.at(start_s)) / max(window.duration_s, SLACK_S)
+    tail_j = _tail_j(edges, line_after, end_s, settle_s, mean_w - line_after.power_w)
     unsettled_j = _unsettled_j(line_after, chosen_after, end_s, settle_s, tail_j)
     # A late counter's lines are late, too: that cancels where both have one power, and not after a step.
     step_w = line_after.power_w - line_before.power_w
@@ -348,20 +366,22 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     return WindowEnergy(energy_j, error_j, end_s - start_s, tail_j, idle_w, after_w, tuple(doubts))
 
 
-def _tail_j(edges: Sequence[Edge], settled: Line, end_s: float, settle_s: float) -> float:
+def _tail_j(edges: Sequence[Edge], settled: Line, end_s: float, settle_s: float, excess_w: float) -> float:
     """Joules above the settled power that came after the window's end.
 
     The first edge after the end shows what was still missing on the settled line at that moment; a first-order
-    tail had more at the end by exp(elapsed / time constant). Edges later than three time constants
-    hold too little of it to be scaled up further.
+    tail had more at the end by exp(elapsed / time constant). After three time constants hardly anything is missing:
+    what is, is scatter or a slower fall, and stands as it is. And no first-order tail holds more than the work's power
+    above the settled power, ``excess_w``, times the time constant.
     """
     time_constant_s = settle_s / SETTLE_TIME_CONSTANTS
     first = next((e for e in edges if e.before_s >= end_s), None)
     if first is None or time_constant_s <= 0:
         return 0.0
     missing_j = settled.at(first.time_s) - first.energy_j
-    elapsed_s = min(first.time_s - end_s, 3 * time_constant_s)
-    return max(missing_j * math.exp(elapsed_s / time_constant_s), 0.0)
+    elapsed_s = first.time_s - end_s
+    scaled_j = missing_j * (math.exp(elapsed_s / time_constant_s) if elapsed_s <= 3 * time_constant_s else 1.0)
+    return max(min(scaled_j, max(missing_j, excess_w * time_constant_s)), 0.0)
 
 
 def _unsettled_j(line: Line, edges: Sequence[Edge], end_s: float, settle_s: float, tail_j: float) -> float:

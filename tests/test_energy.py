@@ -94,6 +94,17 @@ def test_the_tail_is_reported_as_part_of_the_energy() -> None:
     assert figure.idle_power_w == pytest.approx(70, rel=1e-3)
 
 
+def test_scatter_long_after_the_fall_is_no_tail() -> None:
+    """A fall of 2 ms, and the first change 50 ms later: a millisecond's scatter of it says nothing about the fall."""
+    for late_s in (1e-3, -1e-3):
+        edges = [Edge(t - 5e-5, t + 5e-5, 100 * t) for t in (0.1 * k for k in range(-12, 0))]
+        edges += [Edge(t - 5e-5, t + 5e-5, 0.5 + 100 * t) for t in (0.05 + 0.1 * k for k in range(12))]
+        first = edges[12]
+        edges[12] = first._replace(energy_j=first.energy_j - 100 * late_s)
+        figure = energy.window_energy(edges, Window(-2.0, -0.005, 0.0, settle_s=0.012))
+        assert 0 <= figure.tail_j <= 0.11
+
+
 def test_a_counter_that_went_back_has_no_energy() -> None:
     """A reset anywhere between the quiet lines is an error that says so, not a negative energy."""
     world = World()
@@ -370,6 +381,42 @@ def test_a_plateau_is_not_the_windows(
     figure = energy.window_energy(seen, window)
     assert figure.energy_j == pytest.approx(truth_j, rel=0.03)
     assert [d.code for d in energy.window_doubts(figure, seen, window, precision=0.05) if d.disqualifies] == []
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("gap_s", [0.02, 0.15, 0.28])
+@pytest.mark.parametrize("period_s", [0.02, 0.1])
+def test_work_between_two_quiet_stretches_is_not_a_part_of_either(
+    period_s: float, gap_s: float, seconds: float
+) -> None:
+    """Quiet, work, quiet bends a line like an S: a parabola does not see that."""
+    world = World(period_s=period_s, seed=3)
+    world.sleep(1.5)
+    world.work(seconds)
+    ended_s = world.now_s
+    world.sleep(gap_s)
+    edges = world.fetch()["gpu:0"]
+    while edges[-1].before_s < ended_s or not energy.is_stretch(energy.stretch_before(edges)):
+        world.sleep(0.001)
+        edges += world.fetch()["gpu:0"]
+        assert world.now_s < ended_s + 1
+    chosen = energy.stretch_before(edges)
+    assert chosen[-1].before_s >= ended_s - period_s
+    assert energy.fit_line(chosen).power_w == pytest.approx(70, rel=0.01)
+
+
+@pytest.mark.parametrize("since_s", [0.003, 0.013, 0.03, 0.09])
+def test_a_step_right_before_the_last_change_ends_a_stretch(since_s: float) -> None:
+    """It moves one edge of many, and a line through all of them hardly bends."""
+    step_s = 1.5 - since_s
+    edges = [
+        Edge(t - 5e-5, t + 5e-5, 100 * t - 43 * max(0.0, t - step_s) + 1e-3 * math.sin(9 * k))
+        for k in range(76)
+        for t in [0.02 * k]
+    ]
+    assert not energy.is_stretch(energy.stretch_before(edges))
+    quiet = [e for e in edges if e.time_s < step_s]
+    assert energy.is_stretch(energy.stretch_before(quiet))
 
 
 def test_levels_after_work_are_found_with_their_times() -> None:

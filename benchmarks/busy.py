@@ -39,6 +39,15 @@ QUIET_CORES = 0.15
 SETTINGS = ("--carbon-warmup=0.2", "--carbon-min-time=0.5", "--carbon-rounds=3", "--carbon-max-time=2")
 WITHOUT_ENCODER = ("test_digits.py", "test_generation.py", "test_training.py")
 """Those that start within seconds; ``--all`` takes the others, too, and three times as long."""
+WAIT = """
+import os, time
+
+def pytest_collection_finish(session):
+    open("ready", "w").close()
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+"""
+"""A plugin: what is imported is imported before the neighbours start, which saves minutes and decides nothing."""
 COMPUTE = "while True: pass"
 COPY = "a, b = bytearray(1 << 25), bytearray(1 << 25)\nwhile True: b[:] = a"
 TWICE = {
@@ -76,23 +85,30 @@ class Run(NamedTuple):
 
 def run(folder: Path, files: Sequence[str], *options: str, load: int = 0) -> Run:
     """The examples in a folder, beside so many processes."""
-    report = folder / "report.json"
-    report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--carbon-json={report}", *SETTINGS]
+    report, ready, go = (folder / name for name in ("report.json", "ready", "go"))
+    for file in (report, ready, go):
+        file.unlink(missing_ok=True)
+    (folder / "wait_beside.py").write_text(WAIT, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "wait_beside", *SETTINGS]
     start_s = time.perf_counter()
-    with neighbours(load):
-        done = subprocess.run(
-            [*command, f"--carbon-baseline={folder.parent / 'baselines'}", *options, *files],
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as printed:
+        process = subprocess.Popen(
+            [*command, f"--carbon-json={report}", f"--carbon-baseline={folder.parent / 'baselines'}", *options, *files],
             cwd=folder,
             # In CI what is suspect is measured again; here each run decides at once.
             env={k: v for k, v in os.environ.items() if k not in ("CI", "PYTEST_ADDOPTS")}
             | {"PYTHONPATH": os.pathsep.join([str(EXAMPLES.parent), os.environ.get("PYTHONPATH", "")])},
-            capture_output=True,
-            text=True,
-            check=False,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
         )
-    if done.returncode not in (0, 1) or not report.exists():
-        raise SystemExit(done.stdout + done.stderr)
+        while process.poll() is None and not ready.exists():
+            time.sleep(0.05)
+        with neighbours(load):
+            go.touch()
+            process.wait()
+        if process.returncode not in (0, 1) or not report.exists():
+            printed.seek(0)
+            raise SystemExit(printed.read())
     content = json.loads(report.read_text("utf-8"))
     measured = tuple(
         Measured(
@@ -105,7 +121,7 @@ def run(folder: Path, files: Sequence[str], *options: str, load: int = 0) -> Run
         for test in content["tests"]
         for m in test["measurements"]
     )
-    return Run(load, done.returncode, time.perf_counter() - start_s, measured)
+    return Run(load, process.returncode, time.perf_counter() - start_s, measured)
 
 
 @contextmanager
@@ -188,6 +204,12 @@ def statuses(measured: Sequence[Measured]) -> str:
     return ", ".join(f"{count} {status}" for status, count in counted.most_common()) or "none"
 
 
+def red(measured: Sequence[Measured]) -> str:
+    """The measurements that failed, with their doubts."""
+    failed = [m for m in measured if m.status in ("error", "over-budget", "regression")]
+    return "".join(f"; {m.file} {m.name} {m.change:+.0%} ({', '.join(m.doubts)})" for m in failed if m.change)
+
+
 def figures(unchanged: Sequence[Run], slowed: Sequence[Run], recorded: int) -> dict[str, Any]:
     """What is written, and what the bars are held to."""
     same = [m for each in unchanged for m in each.measured]
@@ -252,10 +274,8 @@ def main() -> None:
                 done = run(folder, files, "--carbon", meter, load=load)
                 runs[folder].append(done)
                 told = [m for m in done.measured if folder == unchanged or m.slowed]
-                print(
-                    f"{folder.name} beside {load}: exit {done.exit_status}, {done.seconds:.0f} s: {statuses(told)}",
-                    flush=True,
-                )
+                head = f"{folder.name} beside {load}: exit {done.exit_status}, {done.seconds:.0f} s"
+                print(f"{head}: {statuses(told)}{red(told)}", flush=True)
     found = figures(runs[unchanged], runs[slowed], recorded)
     print(*table(found), sep="\n")
     if given.json:

@@ -340,7 +340,7 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     chosen_before, chosen_after = stretch_before(before), stretch_after(after, end_s)
     line_before, line_after = fit_line(chosen_before), fit_line(chosen_after)
     mean_w = (line_after.at(end_s) - line_before.at(start_s)) / max(window.duration_s, SLACK_S)
-    tail_j = _tail_j(edges, line_after, end_s, settle_s, mean_w - line_after.power_w)
+    tail_j = _tail_j(edges, line_after, end_s + window.latency_s, settle_s, mean_w - line_after.power_w)
     unsettled_j = _unsettled_j(line_after, chosen_after, end_s, settle_s, tail_j)
     # A late counter's lines are late, too: that cancels where both have one power, and not after a step.
     step_w = line_after.power_w - line_before.power_w

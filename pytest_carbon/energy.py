@@ -764,7 +764,13 @@ def after_work(levels: Sequence[Level], end_s: float) -> tuple[float, float] | N
 
 
 def part_time_in_calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> bool | None:
-    """Whether a counter looks at a part of each of its periods only, from calls that start at many phases of it.
+    """Whether a counter looks at a part of each of its periods only; see :func:`sampled_share`."""
+    share = sampled_share(edges, busy)
+    return None if share is None else share < 1
+
+
+def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> float | None:
+    """The part of each of its periods that a counter looks at, from calls that start at many phases of it; 1: all.
 
     What the counter grows by between two edges is fitted with the time that calls ran between them, in four parts of
     a call, since a call's power need not be constant; once with all of that time, shifted by a latency, and once with
@@ -813,7 +819,9 @@ def part_time_in_calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]
         return float(np.sqrt((rest**2).sum() / max(len(rest) - np.linalg.matrix_rank(design), 1)))
 
     whole = min(left_over(1.0, shift * period / 20) for shift in range(11))
-    parts = min(left_over(share, shift * period / 25) for share in PART_TIME_SHARES for shift in range(25))
+    parts, looked_at = min(
+        (left_over(share, shift * period / 25), share) for share in PART_TIME_SHARES for shift in range(25)
+    )
     call_s = float(np.mean([e - s for s, e in busy]))
     busy_s = float(np.sum([e - s for s, e in busy]))
     quiet_w = float(np.min(joules / spans))
@@ -821,21 +829,7 @@ def part_time_in_calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]
     scale_j = call_j * min(1.0, period / call_s)
     if scale_j <= 0:
         return None
-    return bool(whole > PART_TIME_RESIDUAL * scale_j and parts < PART_TIME_BETTER * whole)
-
-
-def samples_part_time(energies_j: Sequence[float], errors_j: Sequence[float]) -> bool:
-    """Whether equal short windows spread far more than their errors: the counter then looks only part of the time.
-
-    Args:
-        energies_j: of at least 10 windows of the same work at random phases, e.g. 20 of 20 ms.
-        errors_j: their 95% errors.
-    """
-    if len(energies_j) < 10:
-        return False
-    spread = statistics.stdev(energies_j)
-    expected = math.sqrt(statistics.fmean([(error / 2) ** 2 for error in errors_j]))
-    return spread > 5 * expected and spread > 0.1 * abs(statistics.fmean(energies_j))
+    return looked_at if whole > PART_TIME_RESIDUAL * scale_j and parts < PART_TIME_BETTER * whole else 1.0
 
 
 def merge(windows: Sequence[WindowEnergy]) -> WindowEnergy:

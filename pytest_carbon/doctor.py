@@ -60,7 +60,9 @@ ENDS = 8
 END_S, END_PERIODS = 0.2, 3
 """each so long, or so many periods of the counter if that is longer, beyond the time in which the power rises."""
 CALL_PERIODS = 0.25
-"""Calls that tell part-time sampling last so many periods."""
+"""Calls that tell part-time sampling last so many periods,"""
+PAUSE_S = 0.01
+"""and so long passes between them at least."""
 WINDOWS = 20
 WINDOW_S, WINDOW_PERIODS = 0.02, 0.62
 """Single windows of the same work. With part-time sampling they spread. One as long as the period would always catch
@@ -467,13 +469,13 @@ class Bench:
         return windows
 
     def calls(self, load: Load, count: int, seconds: float) -> list[tuple[float, float]]:
-        """So many calls of a load, with no wait for quiet between them: (start, end) of each.
+        """So many calls of a load, with pauses but no wait for quiet between them: (start, end) of each.
 
         They start at golden-ratio phases of the slowest counter's period, and its changes are known to the end.
         """
-        calls = []
+        calls: list[tuple[float, float]] = []
         for number in range(count):
-            self.watch(self.clock(), 0.0, 0)
+            self.watch(self.clock(), PAUSE_S, 0)
             self.wait_phase(number)
             start_s = self.clock()
             load(seconds)
@@ -534,8 +536,10 @@ def _under_load(bench: Bench, load: Load, progress: Callable[[str], None]) -> No
     progress("looking for part-time sampling")
     calls = bench.calls(load, CALIBRATION_CALLS, CALL_PERIODS * max(periods_s))
     for counter in able:
-        counter.sampled_share = share = sampled_share(bench.edges[counter.domain], calls, settle_s)
-        counter.part_time_sampling = None if share is None else share < 1
+        # Before the end of the first call the device may have held another level than between the calls.
+        near = bench.since(counter, calls[0][1])
+        counter.sampled_share = energy.sampled_share(near, calls, counter.settle_s or 0.0)
+        counter.part_time_sampling = None if counter.sampled_share is None else counter.sampled_share < 1
     progress("looking for the latency")
     end_s = settle_s + max(END_S, END_PERIODS * max(periods_s))
     ends = bench.windows(load, ENDS, end_s, calls[-1][1] + settle_s, settle_s)
@@ -582,15 +586,6 @@ def _levels(bench: Bench, counter: Counter, end_s: float) -> None:
     counter.levels = tuple((level.power_w, level.since_s, level.until_s) for level in levels)
     counter.settled_power_w = levels[-1].power_w
     counter.after_work_j, counter.after_work_s = above
-
-
-def sampled_share(edges: Sequence[Edge], calls: Sequence[tuple[float, float]], settle_s: float) -> float | None:
-    """The part of its period that a counter looks at, from calls of a load; None where they cannot tell.
-
-    Before the end of the first call the device may have held another level than between the calls.
-    """
-    near = [e for e in edges if calls[0][1] + settle_s <= e.before_s]
-    return energy.sampled_share(near, calls[1:])
 
 
 def _windows(counter: Counter, edges: Sequence[Edge], long: Window, singles: Sequence[Window], window_s: float) -> None:

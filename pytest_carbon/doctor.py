@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 import os
 import statistics
@@ -13,11 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from pytest_carbon import contention, emissions, energy, environment, gate, loads, machine, meters
+from pytest_carbon import contention, emissions, energy, environment, gate, loads, machine, meters, phases
 from pytest_carbon.contention import Snapshot
 from pytest_carbon.energy import Window
 from pytest_carbon.loads import Fixed, Load
-from pytest_carbon.measure import GOLDEN_RATIO, NO_EDGE_S, SETTLE_UNKNOWN_S
+from pytest_carbon.measure import (
+    CALIBRATION_CALLS,
+    CALIBRATION_LEVEL_S,
+    GOLDEN_RATIO,
+    NO_EDGE_S,
+    QUIET_LONGEST_S,
+    SETTLE_UNKNOWN_S,
+)
 from pytest_carbon.meters import nvml
 from pytest_carbon.meters.nvml import NvmlMeter
 from pytest_carbon.records import (
@@ -38,26 +46,35 @@ from pytest_carbon.rig import Rig
 from pytest_carbon.watcher import EdgeSource, Watcher
 
 WATCH_S = 2.5
-"""The idle counters are watched so long at least."""
+"""The idle counters are watched so long at least. Opening a device may itself be work: from a step of the power on."""
+WATCH_MOST_S = 7.5
+STEP_LEAST = 0.1
+"""A fall by this share of the power it ends at is such a step. Less is wander."""
 WATCH_EDGES = 20
 ACQUIRED = 8
 """The first edges of a watcher are bracketed coarsely, until it knows the period."""
 WARM_UP_S = 0.5
 LOAD_S = 1.5
-SETTLING_S = 2.5
-"""How long the power is watched after the long load, to see where it settles."""
+SETTLING_S, SETTLING_MOST_S = 3.0, 6.0
+"""How long the power is watched after the long load: to the end of its steps, as far as can be told."""
 ENDS = 8
 """Windows around whose ends the latency is looked for,"""
 END_S, END_PERIODS = 0.2, 3
 """each so long, or so many periods of the counter if that is longer, beyond the time in which the power rises."""
+CALL_PERIODS = 0.25
+"""Calls that tell part-time sampling last so many periods,"""
+PAUSE_S = 0.01
+"""and so long passes between them at least."""
 WINDOWS = 20
 WINDOW_S, WINDOW_PERIODS = 0.02, 0.62
-"""Single windows, in which part-time sampling shows. One as long as the period would always catch the same share of a
-sampling that follows it, so each is shorter than that."""
+"""Single windows of the same work. With part-time sampling they spread. One as long as the period would always catch
+the same share of a sampling that follows it, so each is shorter than that."""
 QUIET_SPAN_S = 0.4
 QUIET_EDGES = 8
 SLOWEST_PERIOD_S = 0.5
 """A counter slower than this would make the windows last for minutes."""
+PHASE_EDGES = 48
+"""The period that phases are told from is that of so many changes."""
 READS = 200
 READING_S = 0.5
 PRECISION = 0.01
@@ -101,24 +118,35 @@ class Counter:
     idle_disagreement: float | None = None
     """The counter over the integrated instant power, minus 1, of the idle device,"""
     busy_disagreement: float | None = None
-    """and under load."""
+    """and under load, where the readings are steady: a sensor may look at a part of the time."""
+    frozen_under_load: bool | None = None
+    """Whether it stands still while the device works."""
     busy_power_w: float | None = None
-    settled_power_w: float | None = None
-    """Some seconds after the load: an idle device that has just worked may take more than one that has not."""
     settle_s: float | None = None
-    """H: so long after work the device counts as quiet again."""
+    """How long the fast fall takes after work; what the device holds then is straight, settled or not."""
+    levels: tuple[tuple[float, float, float], ...] = ()
+    """The powers that the device steps through after work: (watts, from, to), seconds after the end of the work."""
+    settled_power_w: float | None = None
+    """The last of them: an idle device that has just worked may take more than one that has not."""
+    after_work_j: float | None = None
+    """What it takes above that after a burst of work, the fast fall not counted,"""
+    after_work_s: float | None = None
+    """and for how long."""
     time_constant_s: float | None = None
-    """Of the power's tail."""
+    """Of the fast fall."""
     time_constant_error_s: float | None = None
     latency_s: float | None = None
     """From what the device takes to when its counter shows it; see :func:`find_delay`."""
     latency_error_s: float | None = None
     part_time_sampling: bool | None = None
+    sampled_share: float | None = None
+    """The part of each period that the counter looks at, roughly; 1: all of it."""
     window_s: float | None = None
+    """Twenty windows of so long, of the same work:"""
     window_error: float | None = None
-    """Relative 95% error of one such window, median,"""
+    """the relative 95% error of one, median,"""
     window_spread: float | None = None
-    """and the relative standard deviation of twenty of the same work."""
+    """and their relative standard deviation."""
     window_over_loop: float | None = None
     """What they took on the average, over what a loop of the same work takes in that time."""
     shortest_window_s: float | None = None
@@ -460,7 +488,7 @@ def study(
         MeterError: a counter could not be read any more. What was found out until then is kept.
     """
     watcher.start()
-    bench = _Bench(counters, watcher, clock, sleep)
+    bench = Bench(counters, watcher, clock, sleep)
     try:
         progress("watching the idle counters")
         begun_s = clock()
@@ -468,7 +496,7 @@ def study(
         since_s, spent_s = clock(), cpu_s()
         bench.watch(begun_s, WATCH_S, WATCH_EDGES)
         for counter in bench.live():
-            _idle(counter, bench.edges[counter.domain])
+            _idle(counter, bench.idle_edges(counter, begun_s))
         if load is not None and bench.live():
             _under_load(bench, load, progress)
         used_s, elapsed_s = cpu_s() - spent_s, clock() - since_s
@@ -478,7 +506,7 @@ def study(
     return used_s / elapsed_s if elapsed_s > 0 and math.isfinite(used_s) else None
 
 
-class _Bench:
+class Bench:
     """Counters under observation, and all their edges so far."""
 
     def __init__(
@@ -529,22 +557,77 @@ class _Bench:
         load(seconds)
         return Window(quiet_since_s, start_s, self.clock(), settle_s)
 
+    def idle_edges(self, counter: Counter, begun_s: float) -> list[Edge]:
+        """A counter's edges; where the power fell by a step, those since then, after some more seconds."""
+        step_s = 0.0
+        while levels := energy.levels_after(self.edges[counter.domain], begun_s, 0.0):
+            last_w = levels[-1].power_w
+            falls = (
+                later.since_s
+                for level, later in itertools.pairwise(levels)
+                if level.power_w - later.power_w > STEP_LEAST * last_w
+            )
+            step_s = max(falls, default=0.0)
+            until_s = min(step_s + WATCH_S, WATCH_MOST_S)
+            if self.clock() >= begun_s + until_s:
+                break
+            self.watch(begun_s, until_s, WATCH_EDGES)
+        return self.since(counter, begun_s + step_s) if step_s else self.edges[counter.domain]
+
+    def quiet(self, since_s: float) -> None:
+        """Until each counter has a straight stretch that reaches now, or that was waited for long enough."""
+        self.watch(since_s, QUIET_SPAN_S, QUIET_EDGES)
+        latest_s = self.clock() + QUIET_LONGEST_S
+        while self.clock() < latest_s and not all(_is_quiet(self.since(c, since_s)) for c in self.live()):
+            self.watch(self.clock(), 0.0, 1)
+
+    def wait_phase(self, number: int) -> None:
+        """Until the next of the golden-ratio phases of the slowest counter's period, told from its last change.
+
+        Without this the phase would be the same each time: a wait for quiet ends when an edge comes.
+        """
+        recent = [self.edges[c.domain][-PHASE_EDGES:] for c in self.live()]
+        edges, period_s = max(((r, energy.mean_period_s(r) or 0.0) for r in recent), key=lambda pair: pair[1])
+        self._sleep((edges[-1].time_s + number * GOLDEN_RATIO % 1 * period_s - self.clock()) % period_s)
+
     def windows(self, load: Load, count: int, seconds: float, quiet_since_s: float, settle_s: float) -> list[Window]:
         """So many windows of a load, each between quiet lines, spread over the phases of the counters' periods."""
-        period_s = max(c.period_s or 0.0 for c in self.live())
         windows: list[Window] = []
         for number in range(count):
-            self.watch(quiet_since_s, QUIET_SPAN_S, QUIET_EDGES)
-            # Without this the phase would be the same each time: the wait ends when an edge comes.
-            self._sleep(number * GOLDEN_RATIO % 1 * period_s)
+            self.quiet(quiet_since_s)
+            self.wait_phase(number)
             window = self.run(load, seconds, quiet_since_s, settle_s)
             if windows:
                 windows[-1] = replace(windows[-1], quiet_until_s=window.start_s)
             windows.append(window)
             quiet_since_s = window.end_s + settle_s
-        self.watch(quiet_since_s, QUIET_SPAN_S, QUIET_EDGES)
+        self.quiet(quiet_since_s)
         windows[-1] = replace(windows[-1], quiet_until_s=self.clock())
         return windows
+
+    def calls(self, load: Load, count: int, seconds: float) -> list[tuple[float, float]]:
+        """So many calls of a load, with pauses but no wait for quiet between them: (start, end) of each.
+
+        They start at golden-ratio phases of the slowest counter's period, and its changes are known to the end.
+        """
+        calls: list[tuple[float, float]] = []
+        for number in range(count):
+            self.watch(self.clock(), PAUSE_S, 0)
+            self.wait_phase(number)
+            start_s = self.clock()
+            load(seconds)
+            calls.append((start_s, self.clock()))
+        self.watch(calls[-1][1], 0.0, 2)
+        return calls
+
+
+def _is_quiet(edges: Sequence[Edge]) -> bool:
+    stretch = energy.stretch_before(edges)
+    return (
+        len(stretch) >= QUIET_EDGES
+        and energy.span_s(stretch) >= QUIET_SPAN_S - energy.SLACK_S
+        and energy.is_straight(stretch)
+    )
 
 
 def _idle(counter: Counter, edges: Sequence[Edge]) -> None:
@@ -567,33 +650,42 @@ def _power_w(edges: Sequence[Edge]) -> float:
     return (edges[-1].energy_j - edges[0].energy_j) / (edges[-1].time_s - edges[0].time_s)
 
 
-def _under_load(bench: _Bench, load: Load, progress: Callable[[str], None]) -> None:
+def _under_load(bench: Bench, load: Load, progress: Callable[[str], None]) -> None:
     progress("warming up the load")
     load(WARM_UP_S)
     quiet_since_s = bench.clock() + SETTLE_UNKNOWN_S
-    bench.watch(quiet_since_s, QUIET_SPAN_S, QUIET_EDGES)
+    bench.quiet(quiet_since_s)
     progress("under load")
     long = bench.run(load, LOAD_S, quiet_since_s, SETTLE_UNKNOWN_S)
     progress("watching the power settle")
     bench.watch(long.end_s, SETTLING_S, WATCH_EDGES)
     for counter in bench.live():
-        _settling(counter, bench.edges[counter.domain], long)
+        _loaded(counter, bench.edges[counter.domain], long)
+        if counter.settle_s is not None:
+            _levels(bench, counter, long.end_s)
     # The windows are for those whose power the load raises; and minutes of waiting are too many.
     able = [c for c in bench.live() if c.settle_s is not None and (c.period_s or math.inf) <= SLOWEST_PERIOD_S]
     if not able:
         return
-    settle_s = max(c.settle_s or 0.0 for c in able)
+    settle_s = min(max(c.settle_s or 0.0 for c in able), energy.FALL_LONGEST_S)
     long = replace(long, settle_s=settle_s, quiet_until_s=bench.clock())
-    progress("looking for the latency")
     periods_s = [c.period_s or 0.0 for c in able]
-    end_s = settle_s + max(END_S, END_PERIODS * max(periods_s))
-    ends = bench.windows(load, ENDS, end_s, long.end_s + settle_s, settle_s)
     progress("looking for part-time sampling")
+    calls = bench.calls(load, CALIBRATION_CALLS, CALL_PERIODS * max(periods_s))
+    for counter in able:
+        # Before the end of the first call the device may have held another level than between the calls.
+        near = bench.since(counter, calls[0][1])
+        counter.sampled_share = phases.sampled_share(near, calls, counter.settle_s or 0.0)
+        counter.part_time_sampling = None if counter.sampled_share is None else counter.sampled_share < 1
+    progress("looking for the latency")
+    end_s = settle_s + max(END_S, END_PERIODS * max(periods_s))
+    ends = bench.windows(load, ENDS, end_s, calls[-1][1] + settle_s, settle_s)
+    progress("measuring single windows")
     window_s = min(WINDOW_S, WINDOW_PERIODS * min(periods_s))
     singles = bench.windows(load, WINDOWS, window_s, ends[-1].end_s + settle_s, settle_s)
     for counter in able:
         edges = bench.edges[counter.domain]
-        _part_time(counter, edges, long, singles, window_s)
+        _windows(counter, edges, long, singles, window_s)
         delay = find_delay(edges, ends) if not counter.part_time_sampling else None
         if delay is not None:
             counter.latency_s, counter.latency_error_s = delay.latency_s, delay.latency_error_s
@@ -601,27 +693,44 @@ def _under_load(bench: _Bench, load: Load, progress: Callable[[str], None]) -> N
             counter.time_constant_error_s = delay.time_constant_error_s
 
 
-def _settling(counter: Counter, edges: Sequence[Edge], long: Window) -> None:
+def _loaded(counter: Counter, edges: Sequence[Edge], long: Window) -> None:
+    """What a counter shows of a long, constant load, and of the fast fall after it."""
     during = long.during(edges)
+    if long.duration_s > energy.FROZEN_PERIODS * (counter.period_s or math.inf):
+        counter.frozen_under_load = not during
     late = [e for e in during if e.before_s >= long.end_s - 1.0]
     after = [e for e in edges if e.before_s >= long.end_s]
     if len(late) < 2 or len(after) < energy.EDGES_LEAST:
         return
     counter.busy_power_w = _power_w(late)
-    counter.busy_disagreement = energy.disagreement((), during, ())
-    counter.settled_power_w = energy.fit_line(after[len(after) // 2 :]).power_w
+    readings = [e.power_w for e in late if e.power_w is not None]
+    mean_w = statistics.fmean(readings) if len(readings) >= energy.EDGES_LEAST else 0.0
+    if mean_w > 0 and statistics.stdev(readings) <= energy.SHARE_DISAGREE * mean_w:
+        counter.busy_disagreement = counter.busy_power_w / mean_w - 1
     counter.settle_s = energy.settle_time_s(after, long.end_s, counter.busy_power_w)
 
 
-def _part_time(
-    counter: Counter, edges: Sequence[Edge], long: Window, singles: Sequence[Window], window_s: float
-) -> None:
+def _levels(bench: Bench, counter: Counter, end_s: float) -> None:
+    """What the device holds after the fast fall, until the last level has lasted a while."""
+    settle_s = min(counter.settle_s or 0.0, energy.FALL_LONGEST_S)
+    while levels := energy.levels_after(bench.since(counter, end_s), end_s, settle_s):
+        until_s = min(levels[-1].since_s + CALIBRATION_LEVEL_S, SETTLING_MOST_S)
+        if bench.clock() >= end_s + until_s:
+            break
+        bench.watch(end_s, until_s, WATCH_EDGES)
+    if (above := energy.after_work(levels, end_s)) is None:
+        return
+    counter.levels = tuple((level.power_w, level.since_s, level.until_s) for level in levels)
+    counter.settled_power_w = levels[-1].power_w
+    counter.after_work_j, counter.after_work_s = above
+
+
+def _windows(counter: Counter, edges: Sequence[Edge], long: Window, singles: Sequence[Window], window_s: float) -> None:
     """Single windows of the same work against their errors, against each other, and against a loop."""
     figures = [energy.window_energy(edges, window) for window in singles]
     # A load stops a little late, each time a little differently.
     energies_j = [f.energy_j * window_s / f.duration_s for f in figures]
     errors_j = [f.error_j * window_s / f.duration_s for f in figures]
-    counter.part_time_sampling = energy.samples_part_time(energies_j, errors_j)
     mean_j, error_j = statistics.fmean(energies_j), statistics.median(errors_j)
     loop = energy.window_energy(edges, long)
     counter.window_s = window_s
@@ -661,7 +770,7 @@ def record(settings: Settings, seconds: float, *, progress: Callable[[str], None
                 " machine where `pytest-carbon doctor` finds a counter that changes."
             )
         counters = [Counter(d.name, d.kind, d.source, "", True, True) for d in domains]
-        bench = _Bench(counters, rig.watcher, time.perf_counter, time.sleep)
+        bench = Bench(counters, rig.watcher, time.perf_counter, time.sleep)
         progress("waiting for the counters to change")
         bench.watch(time.perf_counter(), 0.0, energy.EDGES_LEAST)
         if still := [c.failure for c in counters if c.failure is not None]:
@@ -786,15 +895,27 @@ def calibrations(found: Examination) -> dict[str, Calibration]:
     parts = [known]
     if all(c.domain in gpus for c in known):
         parts = [*([c] for c in known), *(known[:count] for count in range(2, len(known) + 1))]
+
+    def alike(counter: Counter) -> list[Counter]:
+        """Those of the same model of GPU."""
+        if counter.domain not in gpus:
+            return [counter]
+        return [c for c in known if c.domain in gpus and gpus[c.domain].name == gpus[counter.domain].name]
+
     kept: dict[str, Calibration] = {}
     for part in filter(None, parts):
-        models = {gpus[c.domain].name for c in part if c.domain in gpus}
-        alike = [c for c in known if c in part or (c.domain in gpus and gpus[c.domain].name in models)]
+        peers = [alike(c) for c in part]
+        every = [c for several in peers for c in several]
+        looks = [c.part_time_sampling for c in every]
+        above = [[c.after_work_j for c in several if c.after_work_j is not None] for several in peers]
+        above_j = [max(joules) for joules in above if joules]
         domains = [Domain(c.domain, c.kind, c.source) for c in part]
         id = environment.environment_id(list(gpus.values()), domains, machine.processor())
         kept[id] = Calibration(
-            settle_s=max(c.settle_s or 0.0 for c in alike),
-            part_time_sampling=any(c.part_time_sampling for c in alike),
+            settle_s=max(c.settle_s or 0.0 for c in every),
+            part_time_sampling=True if True in looks else None if None in looks else False,
             created=found.created,
+            after_work_j=math.fsum(above_j) if above_j else None,
+            after_work_s=max((c.after_work_s for c in every if c.after_work_s is not None), default=None),
         )
     return kept

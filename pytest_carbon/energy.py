@@ -777,20 +777,6 @@ def after_work(levels: Sequence[Level], end_s: float) -> tuple[float, float] | N
     return max(settled.at(end_s) - first.at(end_s), 0.0), levels[-1].since_s
 
 
-def samples_part_time(energies_j: Sequence[float], errors_j: Sequence[float]) -> bool:
-    """Whether equal short windows spread far more than their errors: the counter then looks only part of the time.
-
-    Args:
-        energies_j: of at least 10 windows of the same work at random phases, e.g. 20 of 20 ms.
-        errors_j: their 95% errors.
-    """
-    if len(energies_j) < 10:
-        return False
-    spread = statistics.stdev(energies_j)
-    expected = math.sqrt(statistics.fmean([(error / 2) ** 2 for error in errors_j]))
-    return spread > 5 * expected and spread > 0.1 * abs(statistics.fmean(energies_j))
-
-
 def merge(windows: Sequence[WindowEnergy]) -> WindowEnergy:
     """Repeated windows of one domain as one: sums, with the error from the lines or from the spread, the larger."""
     if len(windows) == 1:

@@ -42,9 +42,9 @@ SETTLE_UNKNOWN_S = 0.15
 """How long the fast fall is taken to last until a calibration has found it."""
 CALIBRATION_S = 2.7
 """After the warm-up the power is watched for this long: the plateaus of real devices end within 2.2 s."""
-CALIBRATION_LEVEL_S = 1.2
+CALIBRATION_LEVEL_S = 1.6
 """and for as long as it takes until a level has lasted so long."""
-CALIBRATION_CALLS = 24
+CALIBRATION_CALLS = 40
 CALIBRATION_CALLS_S = 3.0
 """Calls, or bursts of short ones, with which a counter that looks part-time is found out; so many, or for so long."""
 ROUNDS_LEAST = 3
@@ -403,12 +403,13 @@ class Measurer:
         if phases.CALLS_LEAST * call_s > CALIBRATION_CALLS_S or not period:
             return {}
         self._progress("finding out whether the counter looks all of the time (once an environment)")
-        repeats = max(1, round(period / 4 / max(call_s, 1e-6)))
+        repeats = _burst(call_s)
         busy: list[tuple[float, float]] = []
         begun_s = self._clock()
         enough_s = begun_s + self._settle_s + CALIBRATION_CALLS * period
         latest_s = max(begun_s + CALIBRATION_CALLS_S, enough_s)
         while (len(busy) < CALIBRATION_CALLS or self._clock() < enough_s) and self._clock() < latest_s:
+            self._sleep(period / 4)  # without it calls of half a period would come evenly, one close on the other
             self._wait_phase(names)
             start_s = self._clock()
             for _ in range(repeats):
@@ -422,8 +423,9 @@ class Measurer:
         for name in names:
             # Before the end of the first call the device may have held another level than between the calls.
             near = [e for e in self._edges[name] if e.before_s >= busy[0][1] + self._settle_s]
-            answers.append(phases.looks_part_time(near, busy[1:]))
-            latencies.append(None if answers[-1] else phases.latency(near, busy[1:]))
+            share = phases.sampled_share(near, busy, self._settle_s)
+            answers.append(None if share is None else share < 1)
+            latencies.append(None if answers[-1] else phases.latency(near, busy))
         part_time = True if True in answers else None if None in answers else False
         latency_s, error_s = max((each for each in latencies if each is not None), default=(None, None))
         return {"part_time_sampling": part_time, "latency_s": latency_s, "latency_error_s": error_s}

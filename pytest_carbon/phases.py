@@ -7,13 +7,12 @@ with the time that calls ran, as a counter of the one kind would show it, and as
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_carbon.energy import EDGES_LEAST
+from pytest_carbon.energy import EDGES_LEAST, SETTLE_TIME_CONSTANTS
 from pytest_carbon.records import Edge
 
 if TYPE_CHECKING:
@@ -28,9 +27,6 @@ PARTS = 4
 """Of a call, each of a power of its own: calls need not draw a constant power."""
 SHARES = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75)
 """Of a period, that a counter is tried to look at."""
-LAGS_S = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
-"""Time constants with which the power is tried to follow the calls."""
-FINE_LAGS_S = (0.0, *(1e-3 * 1.5**k for k in range(11)))
 LATENCY_LONGEST_S = 0.12
 """No counter is taken to be later than this, or than its period."""
 UNEXPLAINED = 0.005
@@ -38,110 +34,134 @@ UNEXPLAINED = 0.005
 BETTER = 0.3
 """or where looking part-time would not leave less than this share of that. Simulated: 0.01 to 0.1 where it does look
 part-time, 0.5 and more where it does not."""
-UNEVEN = 0.6
-"""Calls whose power varies by more than this share of itself may be the counter's doing."""
+ALIASED, UNEVEN = 0.03, 1.25
+"""Calls within this share of whole periods, whose parts seem to differ by so much, leave it open."""
 LATENCY_UNEXPLAINED = 0.2
 """Calls of constant power leave less than this share of a call's energy unexplained, or say nothing of the latency."""
+LATENCY_LAGS_S = (0.0, *(1e-3 * 1.5**k for k in range(11)))
 
 
 class _Calls:
     """Edges of a counter, and calls; what a model of the counter leaves unexplained of its growth."""
 
-    def __init__(self, edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> None:
+    def __init__(self, edges: Sequence[Edge], busy: Sequence[tuple[float, float]], parts: int) -> None:
         import numpy as np
 
         self.times = np.array([e.time_s for e in edges])
         self.joules = np.diff([e.energy_j for e in edges])
         self.spans = np.diff(self.times)
         self.period_s = float(np.median(self.spans))
-        self.begins = np.array([begin for begin, _ in busy])
-        self.ends = np.array([end for _, end in busy])
-        self.call_s = float((self.ends - self.begins).mean())
+        self.call_s = statistics.fmean(end - begin for begin, end in busy)
+        self._bounds = np.array([[b + (e - b) * k / parts for k in range(parts + 1)] for b, e in busy]).T[:, None, :]
+
+    def worked(self, at: Floats, lag_s: float) -> Floats:
+        """For each part of a call, the seconds of it until then, as a power that follows with a lag shows them."""
+        import numpy as np
+
+        since = np.maximum(at[None, :, None] - self._bounds, 0.0)
+        if lag_s > 0:
+            since += lag_s * np.expm1(-since / lag_s)
+        seconds: Floats = -np.diff(since.sum(axis=2), axis=0)
+        return seconds
+
+    def fit(self, share: float, before_s: float, lag_s: float) -> tuple[float, Floats]:
+        """(root mean square of what is left, joules; watts of each part of a call above what is drawn anyway).
+
+        A counter that looks at a share looks from so long before an edge on; one that looks all the time is as late.
+        """
+        import numpy as np
+
+        if share >= 1:
+            grown = np.diff(self.worked(self.times - before_s, lag_s), axis=1)
+        else:
+            from_s = self.times[1:] - before_s
+            grown = self.worked(from_s + share * self.period_s, lag_s) - self.worked(from_s, lag_s)
+            grown *= np.maximum(np.round(self.spans / self.period_s), 1) / share
+        design = np.vstack([self.spans, grown]).T
+        solved, _, rank, _ = np.linalg.lstsq(design, self.joules, rcond=None)
+        rest = self.joules - design @ solved
+        return math.sqrt(float(rest @ rest) / max(len(rest) - int(rank), 1)), solved[1:]
 
     def latencies_s(self) -> list[float]:
         """To be tried, twenty a period."""
         step_s = self.period_s / 20
         return [step_s * k for k in range(math.ceil(max(self.period_s, LATENCY_LONGEST_S) / step_s) + 1)]
 
-    def shown(self, parts: int, latency_s: float, lag_s: float) -> list[Floats]:
-        """Of each part of the calls, the seconds at full power that a late counter shows between edges."""
-        import numpy as np
-
-        def ramp(since: Floats) -> Floats:
-            since = np.maximum(since, 0.0)
-            return since if lag_s == 0 else since + lag_s * np.expm1(-since / lag_s)
-
-        late = self.times[:, None] - latency_s
-        piece = (self.ends - self.begins) / parts
-        bounds = [ramp(late - (self.begins + k * piece)) for k in range(parts + 1)]
-        return [np.diff((a - b).sum(axis=1)) for a, b in itertools.pairwise(bounds)]
-
-    def looked_at(self, parts: int, share: float, phase_s: float) -> list[Floats]:
-        """The same of a counter that looks at a share of each period, and takes the rest to be alike."""
-        import numpy as np
-
-        def seen(at: Floats) -> Floats:
-            cycles, rest = np.divmod(at - self.times[0] - phase_s, self.period_s)
-            looked: Floats = (cycles * share * self.period_s + np.minimum(rest, share * self.period_s)) / share
-            return looked
-
-        piece = (self.ends - self.begins) / parts
-        columns = []
-        for k in range(parts):
-            begin, end = self.begins + k * piece, self.begins + (k + 1) * piece
-            clipped = np.clip(self.times[:, None], begin, end)
-            columns.append(np.diff((seen(clipped) - seen(begin)).sum(axis=1)))
-        return columns
-
-    def fit(self, columns: Sequence[Floats]) -> tuple[float, Floats]:
-        """(root mean square of what is left, joules; watts of each part above what the device draws anyway)."""
-        import numpy as np
-
-        design = np.stack([self.spans, *columns], axis=1)
-        solved, _, rank, _ = np.linalg.lstsq(design, self.joules, rcond=None)
-        rest = self.joules - design @ solved
-        return float(np.sqrt((rest**2).sum() / max(len(rest) - int(rank), 1))), solved[1:]
-
 
 def _enough(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> bool:
     return len(busy) >= CALLS_LEAST and len(edges) >= 3 * EDGES_LEAST
 
 
-def looks_part_time(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> bool | None:
-    """Whether a counter looks at a part of each of its periods only.
+def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], settle_s: float = 0.0) -> float | None:
+    """The part of each of its periods that a counter looks at; 1: all.
 
     Args:
-        edges: of one domain, from the end of an earlier call until after the last.
-        busy: (start, end) of each call, or of bursts of short ones, of about equal work.
+        edges: of one domain, between the end of the first call and the end of the last, or longer.
+        busy: (start, end) of each call, or of bursts of short ones, of about equal work, at many phases of the period.
+        settle_s: how long the fast fall takes at most.
 
     Returns:
-        None where that cannot be told: too few edges or calls, or calls that hardly raise the power, or that look alike
-        to either kind.
+        None where that cannot be told: too few edges or calls, calls that hardly raise the power, or calls as long as
+        a whole number of periods.
     """
     if not _enough(edges, busy):
         return None
-    calls = _Calls(edges, busy)
+    calls = _Calls(edges, busy, PARTS)
+    period_s = calls.period_s
+    longest_s = settle_s / SETTLE_TIME_CONSTANTS
+    lags_s = [longest_s * k / 4 for k in range(5)] if longest_s > 0.02 * period_s else [0.0]
 
-    def tried(columns: Sequence[Floats]) -> tuple[float, float]:
-        """(what is left, how uneven the parts of a call are)."""
-        rest, powers_w = calls.fit(columns)
-        return rest, float(powers_w.std() / max(abs(powers_w.mean()), 1e-9))
+    def closest(shares: Sequence[float], begins: Callable[[float], Iterable[float]]) -> tuple[float, float, Floats]:
+        """(the least that is left, the share, watts): the best of a grid, and what is best near that."""
+        grid = [
+            (calls.fit(share, before_s, lag_s)[0], share, before_s, lag_s)
+            for share in shares
+            for before_s in begins(share)
+            for lag_s in lags_s
+        ]
+        least, share, before_s, lag_s = min(grid)
+        free = share < 1
 
-    whole, uneven = min(
-        tried(calls.shown(PARTS, latency_s, lag_s)) for latency_s in calls.latencies_s() for lag_s in LAGS_S
-    )
-    parts = [tried(calls.looked_at(PARTS, share, k * calls.period_s / 25)) for share in SHARES for k in range(25)]
+        def parameters(x: Sequence[float]) -> tuple[float, float, float]:
+            return x[2] if free else 1.0, x[0] * period_s, x[1] * longest_s
+
+        def near(x: Sequence[float]) -> float:
+            possible = min(x) >= 0 and (not free or SHARES[0] / 2 <= x[2] <= SHARES[-1])
+            return calls.fit(*parameters(x))[0] if possible else math.inf
+
+        best = [before_s / period_s, lag_s / longest_s if lags_s[-1] else 0.0, *([share] if free else [])]
+        step = 0.04
+        while step > 0.003:  # a pattern search
+            moves = [
+                [v + sign * step * (i == j) for j, v in enumerate(best)] for i in range(len(best)) for sign in (-1, 1)
+            ]
+            left, moved = min((near(move), move) for move in moves)
+            if left < least:
+                least, best = left, moved
+            else:
+                step /= 2
+        return least, parameters(best)[0], calls.fit(*parameters(best))[1]
+
+    whole, _, powers_w = closest([1.0], lambda share: calls.latencies_s())
+    parts, looked_at, _ = closest(SHARES, lambda share: [k * period_s / 25 for k in range(int(25 * share), 38)])
+    inside = calls.worked(calls.times, 0.0)
+    busy_s = float((inside[:, -1] - inside[:, 0]).sum())
+    if busy_s <= 0:
+        return None
     quiet_w = float((calls.joules / calls.spans).min())
-    raised_j = float(calls.joules.sum() - quiet_w * calls.spans.sum()) / len(busy)
-    scale_j = raised_j * min(1.0, calls.period_s / calls.call_s)
+    call_j = (float(calls.joules.sum()) - quiet_w * float(calls.spans.sum())) * calls.call_s / busy_s
+    scale_j = call_j * min(1.0, period_s / calls.call_s)
     if scale_j <= 0:
         return None
-    if whole > UNEXPLAINED * scale_j and min(parts)[0] < BETTER * whole:
-        return True
-    # A call as long as the period, at constant power, looks to a part-time counter as one that works for a part of it.
-    alike = max(2 * whole, UNEXPLAINED * scale_j)
-    even = min((each for rest, each in parts if rest <= alike), default=math.inf)
-    return None if uneven > max(UNEVEN, 2 * even) else False
+    if whole > UNEXPLAINED * scale_j and parts < BETTER * whole:
+        return looked_at
+    # Calls as long as some periods look the same to a part-time counter, whenever they start: as calls that work only
+    # for a part of the time look to one that sees everything.
+    periods = calls.call_s / period_s
+    aliased = periods > 0.5 and abs(periods - round(periods)) < ALIASED
+    if aliased and float(powers_w.max()) > UNEVEN * float(powers_w.mean()):
+        return None
+    return 1.0
 
 
 def latency(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
@@ -151,23 +171,23 @@ def latency(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> tuple
     shows what was taken until L ago. The time constant and L are told apart by the edges soon after the calls' ends.
 
     Args:
-        edges, busy: as for :func:`looks_part_time`, of a counter that looks all of the time.
+        edges, busy: as for :func:`sampled_share`, of a counter that looks all of the time.
 
     Returns:
         None where calls of constant power do not explain what the counter shows.
     """
     if not _enough(edges, busy):
         return None
-    calls = _Calls(edges, busy)
+    calls = _Calls(edges, busy, 1)
 
-    def tried(latencies_s: Sequence[float]) -> list[tuple[float, float, float]]:
+    def tried(latencies_s: Iterable[float]) -> list[tuple[float, float, float]]:
         """(what is left, latency, watts that a call adds)."""
-        fits = [(calls.fit(calls.shown(1, late_s, lag_s)), late_s) for late_s in latencies_s for lag_s in FINE_LAGS_S]
+        fits = [(calls.fit(1.0, late_s, lag_s), late_s) for late_s in latencies_s for lag_s in LATENCY_LAGS_S]
         return [(rest, late_s, float(powers_w[0])) for (rest, powers_w), late_s in fits]
 
     _, near_s, _ = min(tried(calls.latencies_s()))
     step_s = calls.period_s / 200
-    close = tried([near_s + step_s * k for k in range(-12, 13) if near_s + step_s * k >= 0])
+    close = tried(near_s + step_s * k for k in range(-12, 13) if near_s + step_s * k >= 0)
     least, latency_s, raised_w = min(close)
     if raised_w <= 0 or least > LATENCY_UNEXPLAINED * raised_w * calls.call_s:
         return None

@@ -45,6 +45,7 @@ class Machine:
         self.loaded = range(len(sim.gpus)) if loaded is None else loaded
         self.lost_at_s = math.inf
         self.stuck: set[int] = set()
+        self.opening_s = 0.0
         self.said: list[str] = []
         self._next = [0] * len(sim.gpus)
         self._random = random.Random(0)
@@ -74,7 +75,9 @@ class Machine:
     def sleep(self, seconds: float) -> None:
         self.now_s += seconds
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        if self.opening_s:  # what opens the device is work, too
+            self.load(self.opening_s)
 
     def close(self) -> None: ...
 
@@ -94,11 +97,13 @@ class Machine:
                 continue
             before_s = due_s - self._random.random() * BRACKET_S
             was_j = self.sim.counter_j(gpu, before_s)
-            while self.sim.counter_j(gpu, before_s + BRACKET_S) == was_j:
+            latest_s = due_s + model.jitter_s + 2 * BRACKET_S
+            while self.sim.counter_j(gpu, before_s + BRACKET_S) == was_j and before_s < latest_s:
                 before_s += BRACKET_S
+            if before_s >= latest_s:  # a frozen counter skips this tick
+                continue
             after_s = before_s + BRACKET_S
-            power_w = (self.sim.true_j(gpu, after_s) - self.sim.true_j(gpu, after_s - 1e-4)) / 1e-4 * model.power_gain
-            yield Edge(before_s, after_s, self.sim.counter_j(gpu, after_s), power_w)
+            yield Edge(before_s, after_s, self.sim.counter_j(gpu, after_s), self.sim.instant_w(gpu, after_s))
 
 
 @pytest.fixture
@@ -166,6 +171,7 @@ def test_part_time_sampling_is_noticed(machine, period_s: float, sampled_fractio
     """As an H100 samples power; what rests on single ends of work is left unknown."""
     (c,) = machine(SimulatedGpu(period_s=period_s, sampled_fraction=sampled_fraction)).study()
     assert c.part_time_sampling is True
+    assert c.sampled_share == pytest.approx(sampled_fraction, rel=0.1)
     assert c.window_spread is not None
     assert c.window_error is not None
     assert c.window_spread > 10 * c.window_error
@@ -191,6 +197,76 @@ def test_a_counter_that_disagrees_with_the_instant_power_is_noticed(machine) -> 
     (c,) = machine(SimulatedGpu(power_gain=0.8)).study()
     assert c.idle_disagreement == pytest.approx(0.25, abs=0.01)
     assert c.busy_disagreement == pytest.approx(0.25, abs=0.01)
+
+
+H100_LIKE = {"idle_w": 57, "levels": ((100, 1.6, 2.2),), "tau_s": 0.004, "power_sampled_fraction": 0.25}
+
+
+@pytest.mark.parametrize("period_s", [0.1, 0.02])
+@pytest.mark.parametrize("sampled_fraction", [1.0, 0.25])
+def test_a_device_that_steps_down_after_work(machine, period_s: float, sampled_fraction: float) -> None:
+    """Its levels are found, and disturb neither the fast fall, nor the windows, nor the sampling."""
+    world = machine(SimulatedGpu(period_s=period_s, latency_s=0.003, sampled_fraction=sampled_fraction, **H100_LIKE))
+    (c,) = world.study()
+    (plateau_w, since_s, until_s), (settled_w, from_s, _) = c.levels
+    assert plateau_w == pytest.approx(100, rel=0.01)
+    assert since_s == 0
+    assert until_s == from_s == c.after_work_s
+    assert 1.6 <= until_s <= 2.25
+    assert settled_w == c.settled_power_w == pytest.approx(57, rel=0.01)
+    assert c.after_work_j == pytest.approx(43 * until_s, rel=0.05)
+    assert c.idle_power_w == pytest.approx(57, rel=0.01)
+    assert c.settle_s is not None
+    assert c.settle_s < 0.15
+    assert c.busy_disagreement == pytest.approx(0, abs=0.01)
+    assert c.frozen_under_load is False
+    assert c.part_time_sampling is (sampled_fraction < 1)
+    assert c.sampled_share == pytest.approx(sampled_fraction, rel=0.25)
+    assert world.now_s - world.sim.start_s < 60
+    if sampled_fraction == 1:
+        assert c.window_over_loop == pytest.approx(1, abs=0.02)
+        assert c.window_spread is not None
+        assert c.window_spread < 0.02
+        assert c.latency_s == pytest.approx(0.003, abs=0.002)
+
+
+def test_five_levels_are_watched_to_their_end(machine) -> None:
+    """Longer than a device without steps is."""
+    levels = ((93, 1.7, 1.7), (62, 0.85, 0.85), (40, 1.0, 1.0))
+    (c,) = machine(SimulatedGpu(period_s=0.02, idle_w=36, levels=levels, tau_s=0.004)).study()
+    assert [power_w for power_w, _, _ in c.levels] == pytest.approx([93, 62, 40, 36], rel=0.01)
+    assert [since_s for _, since_s, _ in c.levels] == pytest.approx([0, 1.7, 2.55, 3.55], abs=0.03)
+    assert c.after_work_j == pytest.approx(57 * 1.7 + 26 * 0.85 + 4, rel=0.02)
+    assert c.part_time_sampling is False
+
+
+def test_opening_a_device_is_work_too(machine) -> None:
+    """The idle power is what it holds after the step that follows; no wander is made of it."""
+    world = machine(SimulatedGpu(**H100_LIKE))
+    world.opening_s = 0.5
+    (c,) = world.study(load=False)
+    assert c.idle_power_w == pytest.approx(57, rel=0.01)
+    assert c.idle_wander_w is not None
+    assert c.idle_wander_w < 1
+
+
+def test_a_counter_with_half_the_energy_disagrees(machine) -> None:
+    """Idle and under load, beside an instant power that looks at a part of the time."""
+    (c,) = machine(SimulatedGpu(period_s=0.02, counter_gain=0.5, **H100_LIKE)).study()
+    assert c.idle_disagreement == pytest.approx(-0.5, abs=0.01)
+    assert c.busy_disagreement == pytest.approx(-0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("catches_up", [False, True])
+def test_a_counter_that_stands_still_under_load_is_found_out(machine, catches_up: bool) -> None:
+    """Nothing else is made of the load then."""
+    gpu = SimulatedGpu(period_s=0.02, frozen_under_load=True, frozen_catches_up=catches_up, **H100_LIKE)
+    (c,) = machine(gpu).study()
+    assert c.frozen_under_load is True
+    assert c.idle_power_w == pytest.approx(57, rel=0.01)
+    for name in ("busy_power_w", "settle_s", "part_time_sampling", "window_s"):
+        assert getattr(c, name) is None
+    assert calibrations(examined(c, gpus=H100[:1])) == {}
 
 
 def test_what_the_load_does_not_reach_stays_unknown(machine) -> None:
@@ -232,8 +308,9 @@ def test_progress_names_each_step(machine) -> None:
         "warming up the load",
         "under load",
         "watching the power settle",
-        "looking for the latency",
         "looking for part-time sampling",
+        "looking for the latency",
+        "measuring single windows",
     ]
     assert world.now_s - world.sim.start_s < 60
 
@@ -569,9 +646,14 @@ def examined(*counters: Counter, gpus: Sequence[Gpu] = ()) -> Examination:
     return Examination("2026-11-22T10:00:00Z", counters=counters, environment=environment)
 
 
-def settled(domain: str, settle_s: float | None, *, gated: bool = True, part_time: bool = False) -> Counter:
+def settled(domain: str, settle_s: float | None, *, gated: bool = True, part_time: bool | None = False) -> Counter:
     c = Counter(domain, "measured", "a counter", "nvml", gated, stepped=True)
     c.settle_s, c.part_time_sampling = settle_s, part_time
+    return c
+
+
+def after(c: Counter, joules: float, seconds: float) -> Counter:
+    c.after_work_j, c.after_work_s = joules, seconds
     return c
 
 
@@ -597,6 +679,27 @@ def test_several_gpus_are_several_environments() -> None:
         "2x-nvidia-h100-700w-gpu": (0.5, True),
         "3x-nvidia-h100-700w-gpu": (0.5, True),
     }
+
+
+def test_what_comes_after_work_adds_up_over_gpus() -> None:
+    """The joules of each GPU, as of the worst of its model; the seconds of the longest."""
+    three = [after(settled("gpu:0", 0.1), 80, 1.9), after(settled("gpu:1", 0.1), 90, 2.1), settled("gpu:2", 0.1)]
+    kept = calibrations(examined(*three, gpus=H100))
+    assert {id: (c.after_work_j, c.after_work_s) for id, c in kept.items()} == {
+        "1x-nvidia-h100-700w-gpu": (90, 2.1),
+        "2x-nvidia-h100-700w-gpu": (180, 2.1),
+        "3x-nvidia-h100-700w-gpu": (270, 2.1),
+    }
+    (alone,) = calibrations(examined(settled("gpu:0", 0.1), gpus=H100[:1])).values()
+    assert (alone.after_work_j, alone.after_work_s) == (None, None)
+
+
+def test_unknown_sampling_is_kept_as_unknown() -> None:
+    """None is not no, and yes outweighs it."""
+    two = [settled("gpu:0", 0.1), settled("gpu:1", 0.1, part_time=None)]
+    assert {c.part_time_sampling for c in calibrations(examined(*two, gpus=H100)).values()} == {None}
+    two[0].part_time_sampling = True
+    assert {c.part_time_sampling for c in calibrations(examined(*two, gpus=H100)).values()} == {True}
 
 
 def test_what_is_not_gated_or_not_known_is_not_kept() -> None:

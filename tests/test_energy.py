@@ -314,13 +314,6 @@ def test_work_that_hardly_raises_the_power_says_nothing_about_the_tail() -> None
     assert energy.settle_time_s(edges[-6:], end_s, 300.0) is None
 
 
-def test_part_time_sampling_shows_as_spread_beyond_the_errors() -> None:
-    """Windows that differ by 30% with errors of 1% are not of one counter that sees everything."""
-    assert energy.samples_part_time([1.0, 1.5, 0.7, 1.2, 0.8] * 4, [0.01] * 20)
-    assert not energy.samples_part_time([1.0, 1.01, 0.99, 1.0, 1.005] * 4, [0.01] * 20)
-    assert not energy.samples_part_time([1.0, 2.0], [0.01, 0.01])
-
-
 def test_repeated_windows_add_up_and_their_spread_counts() -> None:
     """Ten windows that differ by more than their lines explain carry the error of their spread."""
     windows = [energy.WindowEnergy(1 + 0.1 * (k % 2), 0.001, 0.1, 0.0, 70.0, 70.0) for k in range(10)]

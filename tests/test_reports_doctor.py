@@ -22,6 +22,8 @@ def gpu(**changes: Any) -> Counter:
     c = Counter("gpu:0", "measured", "nvml total energy", "nvml", gated=True, stepped=True)
     c.read_s, c.edges, c.period_s, c.bracket_s, c.bracket_90_s = 12.3e-6, 1458, 0.1, 112e-6, 161e-6
     c.idle_power_w, c.idle_wander_w, c.busy_power_w, c.settled_power_w = 70.03, 0.31, 300.2, 70.1
+    c.levels, c.after_work_j, c.after_work_s = ((113.2, 0.0, 1.912), (70.1, 1.912, 3.1)), 82.4, 1.912
+    c.frozen_under_load, c.sampled_share = False, 1.0
     c.idle_disagreement, c.busy_disagreement = 0.002, -0.001
     c.settle_s, c.time_constant_s, c.time_constant_error_s = 0.328, 0.0499, 0.0008
     c.latency_s, c.latency_error_s = 0.0101, 0.0007
@@ -79,15 +81,16 @@ gpu:0, measured: NVIDIA H100 80GB HBM3, power limit 700 W
   edges           each change is caught within 112 µs (median), 161 µs (90%) of
                   when it came, over 1,458 changes
   idle            70.0 W, wandering by 310 mW
-  loaded          300 W; 70.1 W once that has settled
+  loaded          300 W
+  after work      113 W for 1.91 s, then 70.1 W: 82.4 J after each burst, part
+                  of no figure
   instant power   the counter is at +0.2% idle, -0.1% loaded from the summed
                   instant power
-  tail            falls with a time constant of 49.9 ± 0.8 ms; quiet again
-                  328 ms after work has ended
+  fast fall       time constant 49.9 ± 0.8 ms; over 328 ms after the end of work
   latency         10.1 ± 0.7 ms: so late the counter shows what was taken
-  sampling        all of the time: 20 windows of 20.0 ms with the same work
-                  spread by 0.4%, known to 0.2% each, and took 1.00 times what a
-                  loop takes
+  sampling        the counter looks at all of each period
+  short windows   20 of 20.0 ms with the same work spread by 0.4%; each is known
+                  to 0.2%, and their mean is 1.00 times what a loop takes
   precision       a single window of this work is known to 1% from 3.30 ms on
 
 cpu:0, estimated: read where the work runs, exactly; no counter to wait for
@@ -109,8 +112,8 @@ A run here
   electricity     475 gCO2e/kWh; PUE 1.2: world average, IEA, 2018
 
 What to do, and to know
-  - `pytest-carbon doctor --save` keeps the settling time with the baselines, so
-    that no run looks for it."""
+  - `pytest-carbon doctor --save` keeps the settling time, the power after work
+    and the sampling with the baselines, so that no run looks for them."""
 
 
 def test_the_page() -> None:
@@ -167,11 +170,11 @@ def test_what_is_unknown_is_not_shown() -> None:
     [
         (
             {"time_constant_s": 1e-4, "time_constant_error_s": 2e-4, "settle_s": 0.1},
-            "  tail            none to be seen; quiet again 100 ms after work has ended",
+            "  fast fall       none to be seen; over 100 ms after the end of work",
         ),
         (
             {"time_constant_s": None},
-            "  tail            quiet again 328 ms after work has ended",
+            "  fast fall       over 328 ms after the end of work",
         ),
         (
             {"latency_s": 2e-4, "latency_error_s": 1e-4, "window_over_loop": 1.0},
@@ -182,9 +185,26 @@ def test_what_is_unknown_is_not_shown() -> None:
             "  latency         below 300 µs: so late the counter shows what was taken",
         ),
         (
-            {"part_time_sampling": True, "window_spread": 0.51, "window_over_loop": 0.94},
-            "  sampling        part of the time: 20 windows of 20.0 ms with the same work spread by 51%, known to 0.2%"
-            " each, and took 0.94 times what a loop takes",
+            {"part_time_sampling": True, "sampled_share": 0.251},
+            "  sampling        the counter looks at a part (about 25%) of each period",
+        ),
+        (
+            {"part_time_sampling": None, "sampled_share": None},
+            "  sampling        unknown: the counter may look at all of each period, or at a part",
+        ),
+        (
+            {"window_spread": 0.51, "window_over_loop": 0.94},
+            "  short windows   20 of 20.0 ms with the same work spread by 51%; each is known to 0.2%, and their mean is"
+            " 0.94 times what a loop takes",
+        ),
+        (
+            {"levels": ((70.1, 0.0, 3.1),), "after_work_j": 0.0},
+            "  after work      70.1 W, without a step",
+        ),
+        (
+            {"levels": ((93.0, 0.0, 1.7), (62.0, 1.7, 2.55), (36.0, 2.55, 4.0)), "after_work_j": 119.0},
+            "  after work      93.0 W for 1.70 s, 62.0 W for 850 ms, then 36.0 W: 119 J after each burst, part of no"
+            " figure",
         ),
         (
             {"failure": "GPU 0 is lost; reboot.", "read_s": None},
@@ -199,7 +219,8 @@ def test_figures_are_said_as_what_they_are(changes: dict[str, Any], line: str) -
 
 def test_a_part_time_counter_has_no_shortest_window() -> None:
     """It is not known to 1% from anywhere on."""
-    assert not any("precision" in line for line in page(gpu(part_time_sampling=True)))
+    for looks in (True, None):
+        assert not any("precision" in line for line in page(gpu(part_time_sampling=looks)))
 
 
 def test_domains_that_are_read_exactly_share_a_section() -> None:
@@ -283,12 +304,22 @@ def test_nothing_to_do_is_nothing_said() -> None:
         ),
         (
             {"part_time_sampling": True},
-            "gpu:0: the counter looks only part of the time, so that a single short window may be far off. Keep that"
-            " with `--save`: runs then vary the time between calls, and make 50 calls at least.",
+            "gpu:0: the counter looks at a part of the time only, so a single short window may be far off. Keep that"
+            " with `--save`: runs then start 50 calls or more at different phases of the counter's period.",
+        ),
+        (
+            {"part_time_sampling": None},
+            "gpu:0: it could not be told whether the counter looks at all of each period, so the errors of runs allow"
+            " for a part. Give a steadier load, with --load=MODULE:FUNCTION.",
+        ),
+        (
+            {"frozen_under_load": True, "settle_s": None, "window_s": None},
+            "gpu:0: the counter stands still while the device works, so it misses what the work takes. Measure with"
+            " another driver, or another meter (--carbon-meter).",
         ),
         (
             {"settle_s": None},
-            "gpu:0: the load raised the power by less than 10%, so latency, power tail, settling time and part-time"
+            "gpu:0: the load raised the power by less than 10%, so latency, fast fall, power after work and part-time"
             " sampling stay unknown. Give a load that works it harder, with --load=MODULE:FUNCTION.",
         ),
         (
@@ -324,8 +355,8 @@ def test_the_same_advice_on_two_counters_is_given_once() -> None:
         (
             {"loaded": False, "load": "torch is not installed."},
             [
-                "Nothing was loaded, so latency, power tail, settling time and part-time sampling stay unknown: torch"
-                " is not installed. A run finds the settling time by itself, from its first warm-up."
+                "Nothing was loaded, so latency, fast fall, power after work and part-time sampling stay unknown: torch"
+                " is not installed. A run finds these by itself, but for the latency, from its first warm-up."
             ],
         ),
         (

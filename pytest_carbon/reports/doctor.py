@@ -24,7 +24,7 @@ _LATE_S = 1e-3
 _DEAR_READ_S = 2e-3
 _COARSE = 0.30
 """Who can see only larger changes than this is told what to do."""
-_UNDER_LOAD = "latency, power tail, settling time and part-time sampling"
+_UNDER_LOAD = "latency, fast fall, power after work and part-time sampling"
 
 
 def document(found: Examination) -> str:
@@ -53,7 +53,8 @@ def text(found: Examination, *, saved: bool = False, width: int = 80, ascii: boo
     told = advice(found)
     if not saved and any(c.settle_s is not None for c in found.counters):
         told.append(
-            "`pytest-carbon doctor --save` keeps the settling time with the baselines, so that no run looks for it."
+            "`pytest-carbon doctor --save` keeps the settling time, the power after work and the sampling with the"
+            " baselines, so that no run looks for them."
         )
     if told:
         lines += ["", "What to do, and to know"]
@@ -136,27 +137,33 @@ def _counter_rows(c: Counter, found: Examination) -> Iterator[_Row]:
         )
     if c.idle_power_w is not None and c.idle_wander_w is not None:
         yield "idle", f"{quantity(c.idle_power_w, 'W')}, wandering by {quantity(c.idle_wander_w, 'W')}"
-    if c.busy_power_w is not None and c.settled_power_w is not None:
-        yield "loaded", f"{quantity(c.busy_power_w, 'W')}; {quantity(c.settled_power_w, 'W')} once that has settled"
+    if c.busy_power_w is not None:
+        yield "loaded", f"{quantity(c.busy_power_w, 'W')}"
+    if c.levels:
+        yield "after work", _after_work(c)
     differs = [("idle", c.idle_disagreement), ("loaded", c.busy_disagreement)]
     said = [f"{change(difference)} {when}" for when, difference in differs if difference is not None]
     if said:
         yield "instant power", f"the counter is at {', '.join(said)} from the summed instant power"
     if c.settle_s is not None:
-        yield "tail", f"{_tail(c)}quiet again {quantity(c.settle_s, 's')} after work has ended"
+        yield "fast fall", f"{_fall(c)}over {quantity(c.settle_s, 's')} after the end of work"
     if c.latency_s is not None and c.latency_error_s is not None:
         shown = quantity(c.latency_s, "s", c.latency_error_s)
         if c.latency_s < 2 * c.latency_error_s:
             shown = f"below {quantity(c.latency_s + c.latency_error_s, 's')}"  # type: ignore[assignment]
         yield "latency", f"{shown}: so late the counter shows what was taken"
-    if c.part_time_sampling is not None and c.window_s is not None:
+    if c.sampled_share is not None:
+        part = f"at a part (about {c.sampled_share:.0%})" if c.part_time_sampling else "at all"
+        yield "sampling", f"the counter looks {part} of each period"
+    elif c.window_s is not None:
+        yield "sampling", "unknown: the counter may look at all of each period, or at a part"
+    if c.window_s is not None:
         yield (
-            "sampling",
-            f"{'part' if c.part_time_sampling else 'all'} of the time: 20 windows of {quantity(c.window_s, 's')} with"
-            f" the same work spread by {share(c.window_spread)}, known to {share(c.window_error)} each, and took"
-            f" {c.window_over_loop:.2f} times what a loop takes",
+            "short windows",
+            f"20 of {quantity(c.window_s, 's')} with the same work spread by {share(c.window_spread)}; each is known to"
+            f" {share(c.window_error)}, and their mean is {c.window_over_loop:.2f} times what a loop takes",
         )
-    if c.shortest_window_s is not None and not c.part_time_sampling:
+    if c.shortest_window_s is not None and c.part_time_sampling is False:
         yield "precision", f"a single window of this work is known to 1% from {quantity(c.shortest_window_s, 's')} on"
 
 
@@ -166,12 +173,24 @@ def _others(processes: int | None) -> str:
     return "no other process uses it" if processes == 0 else f"other processes that use it: {processes}"
 
 
-def _tail(c: Counter) -> str:
+def _after_work(c: Counter) -> str:
+    """The levels, the settled one last; the times are how long each lasts."""
+    steps = [
+        f"{quantity(power_w, 'W')} for {quantity(until_s - since_s, 's')}" for power_w, since_s, until_s in c.levels
+    ]
+    settled = f"{quantity(c.levels[-1][0], 'W')}"
+    if len(c.levels) == 1:
+        return f"{settled}, without a step"
+    above = "" if c.after_work_j is None else f": {quantity(c.after_work_j, 'J')} after each burst, part of no figure"
+    return f"{', '.join(steps[:-1])}, then {settled}{above}"
+
+
+def _fall(c: Counter) -> str:
     if c.time_constant_s is None or c.time_constant_error_s is None:
         return ""
     if c.time_constant_s < max(2 * c.time_constant_error_s, 1e-3):
         return "none to be seen; "
-    return f"falls with a time constant of {quantity(c.time_constant_s, 's', c.time_constant_error_s)}; "
+    return f"time constant {quantity(c.time_constant_s, 's', c.time_constant_error_s)}; "
 
 
 def _run_rows(found: Examination) -> Iterator[_Row]:
@@ -273,10 +292,20 @@ def _counter_advice(c: Counter, found: Examination) -> Iterator[str]:
             break
     if c.part_time_sampling:
         yield (
-            "the counter looks only part of the time, so that a single short window may be far off. Keep that with"
-            " `--save`: runs then vary the time between calls, and make 50 calls at least."
+            "the counter looks at a part of the time only, so a single short window may be far off. Keep that with"
+            " `--save`: runs then start 50 calls or more at different phases of the counter's period."
         )
-    if found.loaded and found.stopped is None and c.settle_s is None:
+    elif c.part_time_sampling is None and c.window_s is not None:
+        yield (
+            "it could not be told whether the counter looks at all of each period, so the errors of runs allow for a"
+            " part. Give a steadier load, with --load=MODULE:FUNCTION."
+        )
+    if c.frozen_under_load:
+        yield (
+            "the counter stands still while the device works, so it misses what the work takes. Measure with another"
+            " driver, or another meter (--carbon-meter)."
+        )
+    elif found.loaded and found.stopped is None and c.settle_s is None:
         yield (
             f"the load raised the power by less than {share(SHARE_EXCESS)}, so {_UNDER_LOAD} stay unknown. Give a load"
             " that works it harder, with --load=MODULE:FUNCTION."
@@ -294,8 +323,8 @@ def _general_advice(found: Examination) -> Iterator[str]:
     stepped = [c for c in found.counters if c.stepped and c.failure is None]
     if stepped and not found.loaded:
         yield (
-            f"Nothing was loaded, so {_UNDER_LOAD} stay unknown: {found.load} A run finds the settling time by itself,"
-            " from its first warm-up."
+            f"Nothing was loaded, so {_UNDER_LOAD} stay unknown: {found.load} A run finds these by itself, but for the"
+            " latency, from its first warm-up."
         )
     if found.cores < 2 and stepped:
         yield "This process has one core for the work and the watcher together: give it two."

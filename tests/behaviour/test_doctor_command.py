@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,9 +28,10 @@ def busy(seconds):
 QUICKLY = """
 import sys
 from pytest_carbon import cli, doctor
-doctor.WATCH_S, doctor.WARM_UP_S, doctor.LOAD_S, doctor.SETTLING_S = 0.8, 0.1, 0.6, 0.8
+doctor.WATCH_S, doctor.WARM_UP_S, doctor.LOAD_S, doctor.SETTLING_S = 0.8, 0.1, 0.6, 1.1
 doctor.QUIET_SPAN_S, doctor.ENDS, doctor.END_S, doctor.WINDOWS = 0.16, 3, 0.1, 10
 doctor.NOISE_S, doctor.STRETCHES = 0.3, 3
+doctor.CALIBRATION_LEVEL_S = 0.6
 sys.exit(cli.main())
 """
 """The command, with fewer and shorter windows: in seconds, and less sharply."""
@@ -150,7 +152,7 @@ def test_what_is_saved_is_what_runs_take_over(
     """In the ini file's directory, in place of what was there; all in real time, through the driver's interface."""
     pytester.makeini("[pytest]\ncarbon_baseline = perf/baselines\ncarbon_country = FRA\n")
     pytester.makepyfile(work=LOAD)
-    simulated(SimulatedGpu(period_s=0.02, tau_s=0.01))
+    simulated(SimulatedGpu(period_s=0.02, tau_s=0.01, idle_w=57, levels=((100, 0.5, 0.5),)))
     id = "1x-nvidia-h100-80gb-hbm3-700w-gpu"
     kept = pytester.path / "perf" / "baselines" / id / "calibration.json"
     kept.parent.mkdir(parents=True)
@@ -167,6 +169,11 @@ def test_what_is_saved_is_what_runs_take_over(
     assert calibration.settle_s == counter["settle_s"]
     assert 0.05 <= calibration.settle_s < 0.2
     assert calibration.part_time_sampling is False
+    assert counter["after_work_j"] == pytest.approx(43 * 0.5, rel=0.1)
+    assert [power_w for power_w, _, _ in counter["levels"]] == pytest.approx([100, 57], rel=0.03)
+    assert re.search(r"after work 100(\.0)? W for \d+ ms, then 57\.\d W: 2\d\.\d J after each burst", words(result))
+    assert "the counter looks at all of each period" in words(result)
+    assert max(map(len, result.outlines[:-1])) <= 80  # the last names a path
     assert counter["busy_power_w"] == pytest.approx(300, rel=0.05)
     assert counter["window_over_loop"] == pytest.approx(1, abs=0.15)
     assert "gCO2e/kWh: France" in words(result)

@@ -2,11 +2,11 @@
 
     python -m benchmarks.busy [--runs 20] [--slowed 5] [--all] [--json FILE]
 
-Needs what the examples need, Linux, and a machine that is quiet to begin with; 10 minutes on two cores. The examples
-are recorded three times on the quiet machine; the recordings' times and boots are then set a day apart, so that they
-count as three. After that four to nine processes for each two cores compute and copy memory without end while the
-examples run: unchanged, and with twice the work in three of their measurements (+100%). The settings are short ones;
-the gate is the product's, on the estimate from CPU seconds unless ``--meter`` names another.
+Needs what the examples need, Linux, and a machine that is quiet to begin with; a quarter of an hour on two cores. The
+examples are recorded three times on the quiet machine; the recordings' times and boots are then set a day apart, so
+that they count as three. After that four to nine processes for each two cores compute and copy memory without end
+while the examples run: unchanged, and with twice the work in three of their measurements (+100%). The settings are
+short ones; the gate is the product's, on the estimate from CPU seconds unless ``--meter`` names another.
 
 Bars: no unchanged run is red; of the slowed measurements none passes: they are found or inconclusive.
 """

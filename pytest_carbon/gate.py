@@ -42,14 +42,25 @@ less often where the machine moved, and finds more where days differ (``python -
 measurements the median knows more of what tests share than a kernel does: the kernel then only says which it was, the
 machine or something all tests use.
 
-**Doubts.** Statuses are looked up in the order `error`, `over-budget`, `regression`, `inconclusive`,
-`improvement`, `new`, `pass`; the first that holds is the verdict. So a change that the statistics decide is a
-regression *with* its doubts, and its sentence names those that could explain it: a heavier model
-throttles the GPU, and a gate that took the throttling for an excuse would let through what it is for. The
-reverse needs proof: an improvement with a doubt that could explain it is `inconclusive`, not a gain. So is a
-change beyond the tolerance which the statistics leave open; within it, a doubt excuses nothing and the
-measurement passes. A measurement whose 95% error exceeds the tolerance is `inconclusive` whatever it
-shows, with one exception: a regression larger than that error has been seen in spite of it.
+**Errors.** Each figure has a 95% error; e is its standard error, relative. A batch weighs 1/(s² + e²), and the
+variance of a comparison is s² + e_new² + 1/Σw. What batches were seen to differ by has their errors in it already,
+so those are taken off the variance that is seen, as far as it goes, before they are added. So an error that all
+share changes nothing, and one bad batch moves nothing. An unknown error counts as none.
+
+**Cards.** Two cards of one model differ by 2.5%, as a standard deviation: each has an effect of its own, of
+2.5%/√2. With fewer than eight compared, what batches differ by is looked for within cards, and the mean is the best
+that is linear in them (generalised least squares): batches of the card of now count for more, and one card against
+another is one draw, however many batches there are. With eight the median takes a card's effect out of each
+measurement, as it does a day's; it is added to the median's own variance. The energy beside a reference workload
+has no such effect.
+
+**Doubts.** Statuses are looked up in the order `error`, `over-budget`, `regression`, `inconclusive`, `improvement`,
+`new`, `pass`; the first that holds is the verdict. A change that a disqualifying doubt could explain is
+`inconclusive`, whatever the statistics say of it, be it up or down: see :func:`_explains` for what a doubt can
+explain. Within the tolerance a doubt excuses nothing and the measurement passes; it is not recorded. What is known
+worse than the tolerance is `inconclusive`, unless a change was decided in spite of it. So is a change beyond the
+tolerance that the statistics leave open: noise explains it. Both are recorded, and both say with which figures, and
+what would help. A pass that could not have seen a change of ``max_detectable`` is blind.
 """
 
 from __future__ import annotations

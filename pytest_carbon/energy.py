@@ -59,10 +59,12 @@ STEP_W, STEP_SHARE = 1.0, 0.02
 """Two stretches whose powers differ by less than this are one level."""
 PART_TIME_CALLS = 5
 """Fewer calls, or bursts of them, do not show whether a counter looks part-time."""
+PART_TIME_BRACKET = 0.02
+"""Edges that are known worse than to this share of a period are left out there."""
 PART_TIME_SHARES = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75)
 PART_TIME_RESIDUAL = 0.005
 """A counter is taken to look all of the time where that leaves less than this share of a call's energy unexplained,"""
-PART_TIME_BETTER = 0.3
+PART_TIME_BETTER = 0.4
 """or where looking part-time would not leave less than this share of that. Simulated: 0.01 to 0.1 where it does look
 part-time, 0.5 and more where it does not."""
 SHARE_DISAGREE = 0.10
@@ -269,6 +271,13 @@ def _belongs(edge: Edge, line: Line) -> bool:
     return off_j <= student_t(1 - STEP_CHANCE / 2, freedom) * likely_j + ROUNDING_J
 
 
+def _step_j(edges: Sequence[Edge]) -> float:
+    """By how much the nearest edge is off the lines that it does not belong to: the power stepped right before it."""
+    lines = [fit_line(edges[k:]) for k in NEAREST if len(edges) - k >= EDGES_LEAST]
+    apart = [line for line in lines if not _belongs(edges[0], line)]
+    return max((abs(edges[0].energy_j - line.at(edges[0].time_s)) for line in apart), default=0.0)
+
+
 def is_stretch(edges: Sequence[Edge]) -> bool:
     """Whether edges, the nearest first, are enough for a line, and straight.
 
@@ -280,7 +289,7 @@ def is_stretch(edges: Sequence[Edge]) -> bool:
     scatter_j = math.sqrt(line.residual_square_j2 / max(line.freedom, 1))
     if scatter_j > SCATTER_PERIODS * abs(line.power_w) * (period_s(edges) or math.inf) + ROUNDING_J:
         return False
-    return all(_belongs(edges[0], fit_line(edges[k:])) for k in NEAREST if len(edges) - k >= EDGES_LEAST)
+    return _step_j(edges) == 0
 
 
 def span_s(edges: Sequence[Edge]) -> float:
@@ -361,6 +370,7 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     leverage = line_before.leverage(start_s) + line_after.leverage(end_s)
     error_j = student_t(0.975, max(freedom, 1)) * math.sqrt(variance * leverage)
     error_j += abs(unsettled_j)  # the fall is timed roughly, and need not be of first order
+    error_j += 2 * _step_j(chosen_before)  # the step lasted until the start, which is later than the last edge
 
     doubts = []
     fewest = min(len(chosen_before), len(chosen_after))
@@ -799,6 +809,9 @@ def part_time_in_calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]
     """
     import numpy as np
 
+    if len(edges) >= 2:  # a watcher that had to wait for a processor does not know when the counter changed
+        wide_s = PART_TIME_BRACKET * (period_s(edges) or 0.0)
+        edges = [e for e in edges if e.after_s - e.before_s <= wide_s]
     if len(busy) < PART_TIME_CALLS or len(edges) < 3 * EDGES_LEAST:
         return None
     times = np.array([e.time_s for e in edges])

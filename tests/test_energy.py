@@ -497,6 +497,36 @@ def test_a_counter_that_looks_part_time_is_found_out_in_calls(
         assert energy.part_time_in_calls(edges, busy[1:]) is (looked_at < 1)
 
 
+@pytest.mark.parametrize("sampled", [0.25, 1.0])
+def test_a_change_that_was_caught_late_does_not_hide_a_part_time_counter(sampled: float) -> None:
+    """Where a watcher waited for a processor, a bracket is as wide as a period."""
+    world = World(sampled=sampled, seed=5)
+    busy = []
+    for k in range(24):
+        world.sleep((k * 0.618 % 1) * 0.1)
+        busy.append((world.now_s, world.now_s + 0.035))
+        world.work(0.035, 400, 200)
+    world.sleep(0.3)
+    edges = world.fetch()["gpu:0"]
+    for late in (7, 15):
+        edges[late] = edges[late]._replace(before_s=edges[late - 1].after_s)
+    assert energy.part_time_in_calls(edges, busy) is (sampled < 1)
+
+
+def test_a_step_that_only_the_last_edge_shows_is_in_the_error() -> None:
+    """The step came after the quiet was waited for: nothing can be done, but it is known."""
+    step_s = -0.012
+    before = [
+        Edge(t - 5e-5, t + 5e-5, 100 * t - 43 * max(0.0, t - step_s)) for t in (-0.02 * k for k in range(48, -1, -1))
+    ]
+    end_s = 0.0051
+    taken_j = before[-1].energy_j + 0.005 * 345
+    after = [Edge(t - 5e-5, t + 5e-5, taken_j + 100 * (t - end_s)) for t in (0.02 * k for k in range(1, 49))]
+    figure = energy.window_energy([*before, *after], Window(-2.0, 1e-4, end_s, 0.01))
+    assert abs(figure.energy_j - 0.005 * 345) <= figure.error_j
+    assert figure.error_j > 0.4
+
+
 def test_too_few_calls_do_not_say_whether_a_counter_looks_part_time() -> None:
     """None is not no."""
     world = World()

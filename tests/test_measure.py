@@ -119,6 +119,22 @@ def test_warm_up_is_two_calls_and_the_seconds_after_the_first() -> None:
     assert len(done) - m.calls == 2
 
 
+def test_a_start_that_is_late_waits_for_its_phase() -> None:
+    """A watcher that reads a change at once delays every start right before it, half of the time by 4 ms."""
+
+    class Delayed(World):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            before_s = (self._tick_s - self.now_s) % self.period_s
+            if before_s < 0.003 and self.random.random() < 0.5:
+                super().sleep(before_s + 0.001)
+
+    world = Delayed(sampled=0.25, seed=4)
+    known = Calibration(settle_s=0.02, part_time_sampling=True)
+    _, m = run(a_measurer(world, calibration=lambda environment: known), lambda: world.work(0.005), max_time_s=60)
+    assert m.energy_j_per_call == pytest.approx(1.5, rel=0.015)
+
+
 def test_measuring_stops_at_max_time_with_the_call_under_way_finished() -> None:
     """Calls of 4 s with 10 s allowed: three of them, which agree. Two would be a doubt, or three that scatter."""
     world = World()

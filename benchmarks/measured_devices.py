@@ -283,7 +283,16 @@ JOBS: dict[str, tuple[Job, ...]] = {
         ),
     ),
     "faultless": _both(
-        Job("faultless", "200 → 66 → 64 W, slowly", A100, 200, windows_and_loops, (0.005, 0.02, 0.1, 0.5), loops=20)
+        Job(
+            "faultless",
+            "200 → 66 → 64 W, slowly",
+            A100,
+            200,
+            windows_and_loops,
+            (0.005, 0.02, 0.1, 0.5),
+            windows=15,
+            loops=15,
+        )
     ),
 }
 JOBS["plateaus"] = (replace(JOBS["plateaus"][0], peers=True), *JOBS["plateaus"][1:])

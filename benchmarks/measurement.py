@@ -527,7 +527,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=PARTS, default=list(PARTS), metavar="NAME", help="of the above")
     parser.add_argument("--windows", type=int, default=20, help="windows per cell, counter and tool (exponential)")
     parser.add_argument("--loops", type=int, default=4, help="loops per kind, counter and tool (exponential)")
-    parser.add_argument("--jobs", type=int, default=2, help="devices simulated side by side")
+    parser.add_argument("--jobs", type=int, default=3, help="devices simulated side by side")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -260,6 +260,13 @@ def _belongs(edge: Edge, line: Line) -> bool:
     return off_j <= student_t(1 - STEP_CHANCE / 2, freedom) * likely_j + ROUNDING_J
 
 
+def _step_j(edges: Sequence[Edge]) -> float:
+    """By how much the nearest edge is off the lines that it does not belong to: the power stepped right before it."""
+    lines = [fit_line(edges[k:]) for k in NEAREST if len(edges) - k >= EDGES_LEAST]
+    apart = [line for line in lines if not _belongs(edges[0], line)]
+    return max((abs(edges[0].energy_j - line.at(edges[0].time_s)) for line in apart), default=0.0)
+
+
 def is_stretch(edges: Sequence[Edge]) -> bool:
     """Whether edges, the nearest first, are enough for a line, and straight.
 
@@ -271,7 +278,7 @@ def is_stretch(edges: Sequence[Edge]) -> bool:
     scatter_j = math.sqrt(line.residual_square_j2 / max(line.freedom, 1))
     if scatter_j > SCATTER_PERIODS * abs(line.power_w) * (period_s(edges) or math.inf) + ROUNDING_J:
         return False
-    return all(_belongs(edges[0], fit_line(edges[k:])) for k in NEAREST if len(edges) - k >= EDGES_LEAST)
+    return _step_j(edges) == 0
 
 
 def span_s(edges: Sequence[Edge]) -> float:
@@ -355,6 +362,7 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     error_j = student_t(0.975, max(freedom, 1)) * math.sqrt(variance * leverage)
     error_j += abs(step_w) * window.latency_error_s
     error_j += abs(unsettled_j)  # the fall is timed roughly, and need not be of first order
+    error_j += 2 * _step_j(chosen_before)  # the step lasted until the start, which is later than the last edge
 
     doubts = []
     fewest = min(len(chosen_before), len(chosen_after))

@@ -60,6 +60,8 @@ PHASED_CALLS = 50
 """Starts of calls, at least, where the counter looks part-time;"""
 PHASED_WANTED = 55
 """so many are made where there is time: phases of the golden ratio lie most evenly at a Fibonacci number of them."""
+PHASE_LATE, PHASE_TRIES = 0.02, 3
+"""A start that is late by more than this share of a period waits for the next one, so many times at most."""
 PHASED_BURST_S = 0.005
 """Shorter calls start in bursts that last so long."""
 PHASED_LONGEST_S = 0.2
@@ -440,6 +442,11 @@ class Measurer:
         now_s = self._clock()
         start_s = edges[-1].time_s + self._phases * GOLDEN_RATIO % 1 * period_s
         self._sleep((start_s - now_s) % period_s)
+        for _ in range(PHASE_TRIES):  # whoever had to wait for a processor would start at another phase
+            late_s = (self._clock() - start_s) % period_s
+            if late_s <= PHASE_LATE * period_s:
+                break
+            self._sleep(period_s - late_s)
 
     def _power_w(self, name: str, start_s: float, end_s: float) -> float | None:
         """A domain's mean power over the edges of a stretch; None where there are fewer than two."""

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_carbon.energy import EDGES_LEAST, SETTLE_TIME_CONSTANTS
+from pytest_carbon.energy import EDGES_LEAST, SETTLE_TIME_CONSTANTS, period_s
 from pytest_carbon.records import Edge
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CALLS_LEAST = 5
 """Fewer calls, or bursts of them, do not show what a counter does."""
+SHARP = 0.02
+"""Edges that are known worse than to this share of a period are left out: the watcher had to wait for a processor."""
 PARTS = 4
 """Of a call, each of a power of its own: calls need not draw a constant power."""
 SHARES = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75)
@@ -51,6 +53,7 @@ class _Calls:
         self.joules = np.diff([e.energy_j for e in edges])
         self.spans = np.diff(self.times)
         self.period_s = float(np.median(self.spans))
+        self._periods = np.maximum(np.round(self.spans / self.period_s), 1)
         self.call_s = statistics.fmean(end - begin for begin, end in busy)
         self._bounds = np.array([[b + (e - b) * k / parts for k in range(parts + 1)] for b, e in busy]).T[:, None, :]
 
@@ -74,9 +77,11 @@ class _Calls:
         if share >= 1:
             grown = np.diff(self.worked(self.times - before_s, lag_s), axis=1)
         else:
-            from_s = self.times[1:] - before_s
-            grown = self.worked(from_s + share * self.period_s, lag_s) - self.worked(from_s, lag_s)
-            grown *= np.maximum(np.round(self.spans / self.period_s), 1) / share
+            grown = np.zeros((len(self._bounds) - 1, len(self.spans)))
+            for back in range(int(self._periods.max())):  # more than one where an edge was left out
+                from_s = self.times[1:] - before_s - back * self.period_s
+                looked = self.worked(from_s + share * self.period_s, lag_s) - self.worked(from_s, lag_s)
+                grown += np.where(self._periods > back, looked, 0.0) / share
         design = np.vstack([self.spans, grown]).T
         solved, _, rank, _ = np.linalg.lstsq(design, self.joules, rcond=None)
         rest = self.joules - design @ solved
@@ -88,8 +93,12 @@ class _Calls:
         return [step_s * k for k in range(math.ceil(max(self.period_s, LATENCY_LONGEST_S) / step_s) + 1)]
 
 
-def _enough(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> bool:
-    return len(busy) >= CALLS_LEAST and len(edges) >= 3 * EDGES_LEAST
+def _calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], parts: int) -> _Calls | None:
+    """Those of the edges that are known well, and the calls; None where they are too few."""
+    wide_s = SHARP * (period_s(edges) or 0.0)
+    sharp = [e for e in edges if e.after_s - e.before_s <= wide_s]
+    enough = len(busy) >= CALLS_LEAST and len(sharp) >= 3 * EDGES_LEAST
+    return _Calls(sharp, busy, parts) if enough else None
 
 
 def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], settle_s: float = 0.0) -> float | None:
@@ -104,12 +113,12 @@ def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], se
         None where that cannot be told: too few edges or calls, calls that hardly raise the power, or calls as long as
         a whole number of periods.
     """
-    if not _enough(edges, busy):
+    calls = _calls(edges, busy, PARTS)
+    if calls is None:
         return None
-    calls = _Calls(edges, busy, PARTS)
-    period_s = calls.period_s
+    period = calls.period_s
     longest_s = settle_s / SETTLE_TIME_CONSTANTS
-    lags_s = [longest_s * k / 4 for k in range(5)] if longest_s > 0.02 * period_s else [0.0]
+    lags_s = [longest_s * k / 4 for k in range(5)] if longest_s > 0.02 * period else [0.0]
 
     def closest(shares: Sequence[float], begins: Callable[[float], Iterable[float]]) -> tuple[float, float, Floats]:
         """(the least that is left, the share, watts): the best of a grid, and what is best near that."""
@@ -123,13 +132,13 @@ def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], se
         free = share < 1
 
         def parameters(x: Sequence[float]) -> tuple[float, float, float]:
-            return x[2] if free else 1.0, x[0] * period_s, x[1] * longest_s
+            return x[2] if free else 1.0, x[0] * period, x[1] * longest_s
 
         def near(x: Sequence[float]) -> float:
             possible = min(x) >= 0 and (not free or SHARES[0] / 2 <= x[2] <= SHARES[-1])
             return calls.fit(*parameters(x))[0] if possible else math.inf
 
-        best = [before_s / period_s, lag_s / longest_s if lags_s[-1] else 0.0, *([share] if free else [])]
+        best = [before_s / period, lag_s / longest_s if lags_s[-1] else 0.0, *([share] if free else [])]
         step = 0.04
         while step > 0.003:  # a pattern search
             moves = [
@@ -143,21 +152,21 @@ def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], se
         return least, parameters(best)[0], calls.fit(*parameters(best))[1]
 
     whole, _, powers_w = closest([1.0], lambda share: calls.latencies_s())
-    parts, looked_at, _ = closest(SHARES, lambda share: [k * period_s / 25 for k in range(int(25 * share), 38)])
+    parts, looked_at, _ = closest(SHARES, lambda share: [k * period / 25 for k in range(int(25 * share), 38)])
     inside = calls.worked(calls.times, 0.0)
     busy_s = float((inside[:, -1] - inside[:, 0]).sum())
     if busy_s <= 0:
         return None
     quiet_w = float((calls.joules / calls.spans).min())
     call_j = (float(calls.joules.sum()) - quiet_w * float(calls.spans.sum())) * calls.call_s / busy_s
-    scale_j = call_j * min(1.0, period_s / calls.call_s)
+    scale_j = call_j * min(1.0, period / calls.call_s)
     if scale_j <= 0:
         return None
     if whole > UNEXPLAINED * scale_j and parts < BETTER * whole:
         return looked_at
     # Calls as long as some periods look the same to a part-time counter, whenever they start: as calls that work only
     # for a part of the time look to one that sees everything.
-    periods = calls.call_s / period_s
+    periods = calls.call_s / period
     aliased = periods > 0.5 and abs(periods - round(periods)) < ALIASED
     if aliased and float(powers_w.max()) > UNEVEN * float(powers_w.mean()):
         return None
@@ -176,9 +185,9 @@ def latency(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> tuple
     Returns:
         None where calls of constant power do not explain what the counter shows.
     """
-    if not _enough(edges, busy):
+    calls = _calls(edges, busy, 1)
+    if calls is None:
         return None
-    calls = _Calls(edges, busy, 1)
 
     def tried(latencies_s: Iterable[float]) -> list[tuple[float, float, float]]:
         """(what is left, latency, watts that a call adds)."""

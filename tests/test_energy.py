@@ -470,6 +470,20 @@ def test_a_step_is_told_from_wander() -> None:
     assert energy.kind_of_unrest(world.fetch()["gpu:0"]) == "wander"
 
 
+def test_a_step_that_only_the_last_edge_shows_is_in_the_error() -> None:
+    """The step came after the quiet was waited for: nothing can be done, but it is known."""
+    step_s = -0.012
+    before = [
+        Edge(t - 5e-5, t + 5e-5, 100 * t - 43 * max(0.0, t - step_s)) for t in (-0.02 * k for k in range(48, -1, -1))
+    ]
+    end_s = 0.0051
+    taken_j = before[-1].energy_j + 0.005 * 345
+    after = [Edge(t - 5e-5, t + 5e-5, taken_j + 100 * (t - end_s)) for t in (0.02 * k for k in range(1, 49))]
+    figure = energy.window_energy([*before, *after], Window(-2.0, 1e-4, end_s, 0.01))
+    assert abs(figure.energy_j - 0.005 * 345) <= figure.error_j
+    assert figure.error_j > 0.4
+
+
 def test_a_call_that_grows_all_through_the_loop_is_a_trend() -> None:
     """A leak grows to the end; what warms up levels off, and noise does neither."""
     leak = energy.unsteady([1.0 + 0.04 * k for k in range(10)], (), precision=0.01)

@@ -120,6 +120,22 @@ def test_warm_up_is_two_calls_and_the_seconds_after_the_first() -> None:
     assert len(done) - m.calls == 2
 
 
+def test_a_start_that_is_late_waits_for_its_phase() -> None:
+    """A watcher that reads a change at once delays every start right before it, half of the time by 4 ms."""
+
+    class Delayed(World):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            before_s = (self._tick_s - self.now_s) % self.period_s
+            if before_s < 0.003 and self.random.random() < 0.5:
+                super().sleep(before_s + 0.001)
+
+    world = Delayed(sampled=0.25, seed=4)
+    known = Calibration(settle_s=0.02, part_time_sampling=True)
+    _, m = run(a_measurer(world, calibration=lambda environment: known), lambda: world.work(0.005), max_time_s=60)
+    assert m.energy_j_per_call == pytest.approx(1.5, rel=0.015)
+
+
 def test_measuring_stops_at_max_time_with_the_call_under_way_finished() -> None:
     """Calls of 4 s with 10 s allowed: three of them, which agree. Two would be a doubt, or three that scatter."""
     world = World()
@@ -390,7 +406,7 @@ def test_what_goes_wrong_with_the_counter_is_the_measurements_failure(fault: str
     if fault == "lost":
         world.lost_at_s = world.now_s + 4
     elif fault == "reset":
-        world.reset_at_s = world.now_s + 8
+        world.reset_at_s = world.now_s + 10
     else:
         world.period_s = 1000.0
     result, m = run(measurer, lambda: world.work(0.005) or "result")
@@ -573,7 +589,7 @@ def test_a_call_that_returns_none_is_not_called_again_when_measuring_fails() -> 
     """None is a result, too."""
     world = World()
     done: list[None] = []
-    world.reset_at_s = world.now_s + 8
+    world.reset_at_s = world.now_s + 10
     result, m = run(a_measurer(world), lambda: done.append(world.work(0.05)))
     assert result is None
     assert m.failure is not None

@@ -74,6 +74,22 @@ def test_calls_of_just_one_period_leave_it_open() -> None:
     assert share(1.0, 100.0) is None
 
 
+@pytest.mark.parametrize("sampled", [0.25, 1.0])
+def test_a_change_that_was_caught_late_does_not_hide_a_part_time_counter(sampled: float) -> None:
+    """Where a watcher waited for a processor, a bracket is as wide as a period."""
+    world = World(sampled=sampled, seed=5)
+    busy = []
+    for k in range(24):
+        world.sleep((k * 0.618 % 1) * 0.1)
+        busy.append((world.now_s, world.now_s + 0.035))
+        world.work(0.035, 400, 200)
+    world.sleep(0.3)
+    edges = world.fetch()["gpu:0"]
+    for late in (7, 15):
+        edges[late] = edges[late]._replace(before_s=edges[late - 1].after_s)
+    assert phases.sampled_share(edges[1:], busy) == pytest.approx(sampled, rel=0.2)
+
+
 @pytest.mark.parametrize("latency_s", [0.0, 0.01, 0.045])
 @pytest.mark.parametrize("time_constant_s", [0.0, 0.004])
 @pytest.mark.parametrize("period_s", [0.02, 0.1])

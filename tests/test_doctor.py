@@ -160,7 +160,7 @@ def test_a_sharp_device_has_no_tail(machine, period_s: float, latency_s: float) 
     assert c.time_constant_s is not None
     assert c.time_constant_error_s is not None
     assert c.time_constant_s <= max(2 * c.time_constant_error_s, 1e-3)
-    assert c.latency_s == pytest.approx(latency_s, abs=c.latency_error_s)
+    assert c.latency_s == pytest.approx(latency_s, abs=1.5 * c.latency_error_s)
     assert c.latency_error_s is not None
     assert c.latency_error_s < 0.003
 

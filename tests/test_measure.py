@@ -406,7 +406,7 @@ def test_what_goes_wrong_with_the_counter_is_the_measurements_failure(fault: str
     if fault == "lost":
         world.lost_at_s = world.now_s + 4
     elif fault == "reset":
-        world.reset_at_s = world.now_s + 10
+        world.reset_at_s = world.now_s + 8
     else:
         world.period_s = 1000.0
     result, m = run(measurer, lambda: world.work(0.005) or "result")

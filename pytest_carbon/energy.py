@@ -23,6 +23,10 @@ STRETCH_S = 0.4
 """A straight stretch spans this at least,"""
 EDGES_LEAST = 4
 """and holds so many edges: fewer leave too few degrees of freedom to say how wrong a line is."""
+EDGES_FAST = 6
+FAST_S = 0.017
+"""A counter whose edges are as close as this, a processor's, is known right beside a window, by so many edges: what its
+power does long before that has no say, for it is never constant for long."""
 EDGES_MOST = 48
 """More than these are never used: the device need not stay quiet that long."""
 FALL_LONGEST_S = 0.5
@@ -49,6 +53,8 @@ FROZEN_PERIODS = 5
 """A counter that does not move for so many of its periods has stopped."""
 GROWS_LEAST, GROWS_MOST = 5, 60
 """A series of fewer does not say that it grows steadily; of more, neighbours are taken together."""
+POWERS_MOST = 20
+"""The power of a loop is looked at in so many stretches at most."""
 STEP_W, STEP_SHARE = 1.0, 0.02
 """Two stretches whose powers differ by less than this are one level."""
 SHARE_DISAGREE = 0.10
@@ -124,7 +130,7 @@ class Window:
 
     def after(self, edges: Sequence[Edge]) -> list[Edge]:
         """The quiet edges after the work."""
-        since_s = self.end_s + min(self.settle_s, FALL_LONGEST_S)
+        since_s = self.end_s + (0.0 if is_fast(edges) else min(self.settle_s, FALL_LONGEST_S))
         return [e for e in edges if e.before_s >= since_s and e.after_s <= self.quiet_until_s]
 
 
@@ -241,7 +247,10 @@ def nearest_stretch(edges: Sequence[Edge]) -> list[Edge]:
     Args:
         edges: of one side of the window, the nearest first.
     """
-    enough = next((i for i, e in enumerate(edges) if abs(e.time_s - edges[0].time_s) >= STRETCH_S - SLACK_S), 0)
+    if is_fast(edges):
+        return list(edges[:EDGES_FAST])
+    least_s = STRETCH_S - SLACK_S
+    enough = next((i for i, e in enumerate(edges) if abs(e.time_s - edges[0].time_s) >= least_s), 0)
     chosen = list(edges[: max(EDGES_LEAST, min(enough + 1, EDGES_MOST))])
     for edge in edges[len(chosen) : EDGES_MOST]:
         if not _belongs(edge, fit_line(chosen)):
@@ -267,11 +276,23 @@ def _step_j(edges: Sequence[Edge]) -> float:
     return max((abs(edges[0].energy_j - line.at(edges[0].time_s)) for line in apart), default=0.0)
 
 
+def is_fast(edges: Sequence[Edge]) -> bool:
+    """Whether these are a processor's counter, known right beside a window."""
+    return (period_s(edges) or math.inf) <= FAST_S
+
+
+def is_full(stretch: Sequence[Edge]) -> bool:
+    """Whether a stretch takes no more edges."""
+    return len(stretch) >= (EDGES_FAST if is_fast(stretch) else EDGES_MOST)
+
+
 def is_stretch(edges: Sequence[Edge]) -> bool:
     """Whether edges, the nearest first, are enough for a line, and straight.
 
     Two things escape a parabola: work between two quiet stretches, and a step of the power a few edges ago.
     """
+    if is_fast(edges):
+        return len(edges) >= EDGES_LEAST
     if len(edges) < EDGES_LEAST or span_s(edges) < STRETCH_S - SLACK_S or not is_straight(edges):
         return False
     line = fit_line(edges)
@@ -329,7 +350,8 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     Raises:
         MeasurementError: the counter went back, or fewer than two quiet edges lie on a side.
     """
-    start_s, end_s, settle_s = window.start_s, window.end_s, window.settle_s
+    start_s, end_s = window.start_s, window.end_s
+    settle_s = 0.0 if is_fast(edges) else window.settle_s
     before, after = window.before(edges), window.after(edges)
     if len(before) < 2 or len(after) < 2:
         side = "before" if len(before) < 2 else "after"
@@ -472,7 +494,7 @@ def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window) -> lis
         if len(chosen) < EDGES_LEAST:
             continue
         line = fit_line(chosen)
-        short = span_s(chosen) < STRETCH_S - SLACK_S and len(quiet) > len(chosen)
+        short = span_s(chosen) < STRETCH_S - SLACK_S and not is_fast(quiet) and len(quiet) > len(chosen)
         if not short and is_straight(chosen, chance=0.001) and not _drifts(line, chosen):
             continue
         known = f"the energy is known to ±{_percent(figure.error_j, figure.energy_j)} only"
@@ -624,6 +646,7 @@ def unsteady(values: Sequence[float], during: Sequence[Edge], *, precision: floa
                 f"the {what} of a call was {abs(change):.1%} {'more' if change > 0 else 'less'} in the loop's second"
                 " half than in its first: a longer warm-up, or cooler or unloaded hardware, would steady it",
             )
+    powers = _grouped(powers, POWERS_MOST)
     half = len(powers) // 2
     if half >= 5:
         change = _halves(powers[:half], powers[-half:])
@@ -644,9 +667,7 @@ def steady_growth(values: Sequence[float]) -> float | None:
     """
     if len(values) < GROWS_LEAST or min(values) <= 0:
         return None
-    several = -(-len(values) // GROWS_MOST)
-    if several > 1:  # the means of neighbours say as much, in less time
-        values = [statistics.fmean(values[i : i + several]) for i in range(0, len(values), several)]
+    values = _grouped(values, GROWS_MOST)
     count = len(values)
     concordant = sum((b > a) - (b < a) for i, a in enumerate(values) for b in values[i + 1 :])
     if concordant <= 2.33 * math.sqrt(count * (count - 1) * (2 * count + 5) / 18):
@@ -656,6 +677,14 @@ def steady_growth(values: Sequence[float]) -> float | None:
     if _slope(values[-middle:]) < whole / 2:
         return None
     return whole * (count - 1) / (statistics.fmean(values) - whole * (count - 1) / 2)
+
+
+def _grouped(values: Sequence[float], most: int) -> Sequence[float]:
+    """Means of neighbours, so many at most: what comes close together in time is alike."""
+    several = -(-len(values) // most)
+    if several <= 1:
+        return values
+    return [statistics.fmean(values[i : i + several]) for i in range(0, len(values), several)]
 
 
 def _slope(values: Sequence[float]) -> float:

@@ -357,9 +357,12 @@ class Measurer:
         Args:
             busy_from_s, busy_to_s: of the warm-up.
         """
-        watched = self._watched(scope)
         self._take_over_calibration(scope)
         self._busy_until_s = busy_to_s
+        if self._watched(scope):
+            self._fetch()
+        # A processor's counter adds up, and is known right beside the work.
+        watched = [name for name in self._watched(scope) if not energy.is_fast(self._edges[name][-20:])]
         if self._calibration is not None and self._calibration.part_time_sampling is None and watched:
             self._calibration = replace(self._calibration, **self._habits(watched, call, call_s))
             self._calibrations[scope.environment] = self._calibration
@@ -619,7 +622,7 @@ class Measurer:
             if error_j <= protocol.precision * total_j and (sharp or not single):
                 break
             ended = all(energy.is_stretch(s) and s[-1] is not e[-1] for s, e in zip(chosen, lines, strict=True))
-            full = all(len(stretch) >= energy.EDGES_MOST for stretch in chosen)
+            full = all(energy.is_full(stretch) for stretch in chosen)
             if ended or full or self._clock() > window.end_s + window.settle_s + longest_s:
                 break
             self._wait_edge(scope)
@@ -842,9 +845,7 @@ class Measurer:
             stretches = [energy.stretch_before(edges) for edges in quiet]
             straight = all(energy.is_stretch(stretch) for stretch in stretches)
             known = not sharp or all(
-                _is_sharp(stretch, now_s)
-                or energy.span_s(stretch) >= QUIET_LONGEST_S
-                or len(stretch) >= energy.EDGES_MOST
+                _is_sharp(stretch, now_s) or energy.span_s(stretch) >= QUIET_LONGEST_S or energy.is_full(stretch)
                 for stretch in stretches
             )
             if (straight and known) or waited_s > QUIET_LONGEST_S or (straight and waited_s > QUIET_BOTH_S / 2):

@@ -604,10 +604,40 @@ def test_the_settling_time_is_found_once_and_taken_over_from_the_baselines() -> 
     run(measurer, lambda: world.work(0.01))
     (found,) = measurer.calibrations.values()
     assert 0.27 <= found.settle_s <= 0.4
-    stored = Calibration(settle_s=0.9)
+    stored = Calibration(settle_s=0.9, part_time_sampling=False)
     measurer = a_measurer(world, calibration=lambda id: stored if id == "1x-simulated-gpu" else None)
     run(measurer, lambda: world.work(0.01))
     assert measurer.calibrations == {"1x-simulated-gpu": stored}
+
+
+def test_what_a_stored_calibration_leaves_open_is_found_out() -> None:
+    """Whether the counter looks part-time, and how late it is: by the first calls that can tell."""
+    world = World(latency_s=0.02)
+    measurer = a_measurer(world, calibration=lambda id: Calibration(settle_s=0.05))
+    run(measurer, lambda: world.work(0.01))
+    (found,) = measurer.calibrations.values()
+    assert (found.settle_s, found.part_time_sampling) == (0.05, False)
+    assert found.latency_s == pytest.approx(0.02, abs=1e-3)
+
+
+@pytest.mark.parametrize("wander_w", [0.0, 8.0])
+def test_a_processors_counter_is_known_right_beside_the_work(wander_w: float) -> None:
+    """Its edges are close, and its power is never constant: no straight stretch is waited for, and none is needed."""
+    world = World(idle_w=30.0, period_s=0.015, bracket_s=1e-3, wander_w=wander_w, wander_period_s=0.5)
+    measurer = a_measurer(world)
+    run(measurer, lambda: world.work(0.02, 60))
+    assert measurer.calibrations == {}
+    for _ in range(5):
+        asked_s = world.now_s
+        opened = measurer.window_begin()
+        start_s = world.now_s
+        world.work(0.2, 60)
+        end_s = world.now_s
+        m = measurer.window_end("w", opened, 1, Protocol())
+        assert m.energy_j_per_call == pytest.approx(world.true_j(start_s, end_s), rel=0.03)
+        assert world.now_s - asked_s < 0.2 + 0.5
+        assert not [d for d in m.doubts if d.disqualifies]
+        world.sleep(0.37)
 
 
 def test_a_counter_that_samples_part_time_gets_spaced_calls() -> None:

@@ -646,10 +646,10 @@ def unsteady(values: Sequence[float], during: Sequence[Edge], *, precision: floa
                 f"the {what} of a call was {abs(change):.1%} {'more' if change > 0 else 'less'} in the loop's second"
                 " half than in its first: a longer warm-up, or cooler or unloaded hardware, would steady it",
             )
-    powers = _grouped(powers, POWERS_MOST)
-    half = len(powers) // 2
+    stretches_w = _grouped(powers, POWERS_MOST)
+    half = len(stretches_w) // 2
     if half >= 5:
-        change = _halves(powers[:half], powers[-half:])
+        change = _halves(stretches_w[:half], stretches_w[-half:])
         if change is not None and abs(change) > precision:
             return Doubt(
                 "unsteady",

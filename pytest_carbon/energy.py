@@ -64,9 +64,17 @@ PART_TIME_BRACKET = 0.02
 PART_TIME_SHARES = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75)
 PART_TIME_RESIDUAL = 0.005
 """A counter is taken to look all of the time where that leaves less than this share of a call's energy unexplained,"""
-PART_TIME_BETTER = 0.4
-"""or where looking part-time would not leave less than this share of that. Simulated: 0.01 to 0.1 where it does look
-part-time, 0.5 and more where it does not."""
+PART_TIME_BETTER = 0.5
+"""or where looking part-time would not leave less than this share of that. Simulated on a busy machine: 0.01 to 0.33
+where it does look part-time, 2 and more where it does not."""
+DRIFT_SHARE = 0.05
+"""A power that changes by less than this share along a stretch drifts slowly,"""
+DRIFT_SPAN_S = 2 * STRETCH_S
+"""that is at least so long,"""
+DRIFT_SCATTER = 4.0
+"""where the variance beside a parabola is at most so many times what the brackets say."""
+DRIFT_ERROR = 0.5
+"""What such a drift adds to a line at its end is known to this share of it."""
 SHARE_DISAGREE = 0.10
 """The counter and the device's own power may differ by this much."""
 
@@ -215,14 +223,26 @@ def _dot(*factors: Sequence[float]) -> float:
     return math.fsum(math.prod(products) for products in zip(*factors, strict=True))
 
 
-def is_straight(edges: Sequence[Edge], *, chance: float = 0.01) -> bool:
-    """Whether a parabola explains the edges no better than a line (t test of the quadratic term).
+@dataclass(frozen=True, slots=True)
+class Bend:
+    """What a parabola has beside the line through the same edges."""
 
-    ``chance`` is how often straight data are called bent.
-    """
-    count = len(edges)
-    if count < 4:
-        return True
+    line: Line
+    skew_s: float
+    curvature_w_s: float
+    """Of the part that is orthogonal to the line; half the change of the power per second."""
+    square_s4: float
+    left_j2: float
+    """Weighted sum of squared residuals of the parabola."""
+
+    def at(self, time_s: float) -> float:
+        """Joules between the parabola and the line at a moment."""
+        t = time_s - self.line.time_s
+        return self.curvature_w_s * (t * t - self.line.time_square_s2 / self.line.weight - self.skew_s * t)
+
+
+def fit_bend(edges: Sequence[Edge]) -> Bend:
+    """The least-squares parabola through at least four edges."""
     line = fit_line(edges)
     weights = _weights(edges)
     times = [edge.time_s - line.time_s for edge in edges]
@@ -231,16 +251,44 @@ def is_straight(edges: Sequence[Edge], *, chance: float = 0.01) -> bool:
     mean_square = line.time_square_s2 / line.weight
     skew = _dot(weights, times, times, times) / line.time_square_s2
     bend = [t * t - mean_square - skew * t for t in times]
-    bend_square = _dot(weights, bend, bend)
-    if bend_square == 0:
+    square = _dot(weights, bend, bend)
+    curvature = _dot(weights, bend, residuals) / square if square else 0.0
+    return Bend(line, skew, curvature, square, max(line.residual_square_j2 - curvature**2 * square, 0.0))
+
+
+def is_straight(edges: Sequence[Edge], *, chance: float = 0.01) -> bool:
+    """Whether a parabola explains the edges no better than a line (t test of the quadratic term).
+
+    ``chance`` is how often straight data are called bent.
+    """
+    count = len(edges)
+    if count < 4:
         return True
-    curvature = _dot(weights, bend, residuals) / bend_square
-    left = max(line.residual_square_j2 - curvature**2 * bend_square, 0.0)
+    bend = fit_bend(edges)
+    if bend.square_s4 == 0:
+        return True
+    timing = bend.line.timing_variance_j2
     freedom = PRIOR_FREEDOM + count - 3
-    variance = max((PRIOR_FREEDOM * line.timing_variance_j2 + left) / freedom, line.timing_variance_j2)
+    variance = max((PRIOR_FREEDOM * timing + bend.left_j2) / freedom, timing)
     if variance == 0:
-        return abs(curvature) * bend_square <= 1e-18 * count
-    return abs(curvature) * math.sqrt(bend_square / variance) <= student_t(1 - chance / 2, freedom)
+        return abs(bend.curvature_w_s) * bend.square_s4 <= 1e-18 * count
+    limit = student_t(1 - chance / 2, freedom)
+    return abs(bend.curvature_w_s) * math.sqrt(bend.square_s4 / variance) <= limit
+
+
+def slow_drift(edges: Sequence[Edge]) -> Bend | None:
+    """The parabola through edges whose power drifts slowly, as that of a card that cools; None where it does not.
+
+    A step or a fall of the power leaves far more than scatter beside a parabola, or changes the power by far more.
+    """
+    if len(edges) <= EDGES_LEAST or span_s(edges) < DRIFT_SPAN_S - SLACK_S or is_straight(edges):
+        return None
+    bend = fit_bend(edges)
+    changed_w = 2 * abs(bend.curvature_w_s) * span_s(edges)
+    if changed_w > DRIFT_SHARE * abs(bend.line.power_w):
+        return None
+    scattered = bend.left_j2 <= DRIFT_SCATTER * bend.line.timing_variance_j2 * (len(edges) - 3)
+    return bend if scattered else None
 
 
 def nearest_stretch(edges: Sequence[Edge]) -> list[Edge]:
@@ -283,8 +331,10 @@ def is_stretch(edges: Sequence[Edge]) -> bool:
 
     Two things escape a parabola: work between two quiet stretches, and a step of the power a few edges ago.
     """
-    if len(edges) < EDGES_LEAST or span_s(edges) < STRETCH_S - SLACK_S or not is_straight(edges):
+    if len(edges) < EDGES_LEAST or span_s(edges) < STRETCH_S - SLACK_S:
         return False
+    if not is_straight(edges):
+        return slow_drift(edges) is not None
     line = fit_line(edges)
     scatter_j = math.sqrt(line.residual_square_j2 / max(line.freedom, 1))
     if scatter_j > SCATTER_PERIODS * abs(line.power_w) * (period_s(edges) or math.inf) + ROUNDING_J:
@@ -308,12 +358,16 @@ def stretch_after(edges: Sequence[Edge], end_s: float) -> list[Edge]:
     It begins within :data:`FALL_LONGEST_S` of the end. Where none is straight, it is what begins first.
     """
     first = nearest_stretch(edges)
-    chosen = first
+    chosen, drifting = first, None
     for start in range(1, len(edges) + 1):
-        if is_stretch(chosen) or start == len(edges) or edges[start].time_s > end_s + FALL_LONGEST_S:
+        if is_stretch(chosen) and is_straight(chosen):
+            return chosen
+        if drifting is None and is_stretch(chosen):
+            drifting = chosen  # unless what bends it is the end of the fall
+        if start == len(edges) or edges[start].time_s > end_s + FALL_LONGEST_S:
             break
         chosen = nearest_stretch(edges[start:])
-    return chosen if is_stretch(chosen) else first
+    return drifting or first
 
 
 def kind_of_unrest(edges: Sequence[Edge]) -> Literal["step", "wander"]:
@@ -370,7 +424,14 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     leverage = line_before.leverage(start_s) + line_after.leverage(end_s)
     error_j = student_t(0.975, max(freedom, 1)) * math.sqrt(variance * leverage)
     error_j += abs(unsettled_j)  # the fall is timed roughly, and need not be of first order
-    error_j += 2 * _step_j(chosen_before)  # the step lasted until the start, which is later than the last edge
+    drifts = [
+        bend.at(time_s) if (bend := slow_drift(chosen)) is not None else 0.0
+        for chosen, time_s in ((chosen_before, start_s), (chosen_after, end_s))
+    ]
+    energy_j += drifts[1] - drifts[0]
+    error_j += DRIFT_ERROR * math.fsum(map(abs, drifts))
+    if not drifts[0]:
+        error_j += 2 * _step_j(chosen_before)  # the step lasted until the start, which is later than the last edge
 
     doubts = []
     fewest = min(len(chosen_before), len(chosen_after))
@@ -482,6 +543,8 @@ def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window) -> lis
         line = fit_line(chosen)
         short = span_s(chosen) < STRETCH_S - SLACK_S and len(quiet) > len(chosen)
         if not short and is_straight(chosen, chance=0.001) and not _drifts(line, chosen):
+            continue
+        if not short and slow_drift(chosen) is not None:
             continue
         known = f"the energy is known to ±{_percent(figure.error_j, figure.energy_j)} only"
         near = quiet[:EDGES_MOST]
@@ -793,7 +856,9 @@ def after_work(levels: Sequence[Level], end_s: float) -> tuple[float, float] | N
     return max(settled.at(end_s) - first.at(end_s), 0.0), levels[-1].since_s
 
 
-def part_time_in_calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> bool | None:
+def part_time_in_calls(
+    edges: Sequence[Edge], busy: Sequence[tuple[float, float]], settle_s: float = 0.0
+) -> bool | None:
     """Whether a counter looks at a part of each of its periods only, from calls that start at many phases of it.
 
     What the counter grows by between two edges is fitted with the time that calls ran between them, in four parts of
@@ -803,6 +868,7 @@ def part_time_in_calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]
     Args:
         edges: of one domain, from before the first call until after the last.
         busy: (start, end) of each call, or of bursts of short ones, of about equal work.
+        settle_s: how long the fast fall takes, at most: the power follows a call as late as that, or less.
 
     Returns:
         None where that cannot be told: too few edges or calls, or calls that hardly raise the power.
@@ -828,16 +894,22 @@ def part_time_in_calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]
         looked: Floats = (cycles * share * period + np.minimum(rest, share * period)) / share
         return looked
 
-    def left_over(share: float, shift_s: float) -> float:
+    def followed(since_s: Floats, lag_s: float) -> Floats:
+        """Energy of one watt since then, of a power that follows with a lag."""
+        since_s = np.maximum(since_s, 0.0)
+        late: Floats = since_s - lag_s * -np.expm1(-since_s / lag_s) if lag_s else since_s
+        return late
+
+    def left_over(share: float, shift_s: float, lag_s: float = 0.0) -> float:
         """Root mean square of what a fit leaves, in joules."""
         columns = [spans]
         for part in range(4):
             begin, end = starts[:, part], starts[:, part] + quarter[:, 0]
-            late = times - (shift_s if share >= 1 else 0.0)
-            clipped = np.clip(late[:, None], begin, end)
             if share >= 1:
-                grown = (clipped - begin).sum(axis=1)
+                late = times[:, None] - shift_s
+                grown = (followed(late - begin, lag_s) - followed(late - end, lag_s)).sum(axis=1)
             else:
+                clipped = np.clip(times[:, None], begin, end)
                 grown = (inside(clipped, share, shift_s) - inside(begin, share, shift_s)).sum(axis=1)
             columns.append(np.diff(grown))
         design = np.stack(columns, axis=1)
@@ -845,7 +917,8 @@ def part_time_in_calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]
         rest = joules - design @ solved
         return float(np.sqrt((rest**2).sum() / max(len(rest) - np.linalg.matrix_rank(design), 1)))
 
-    whole = min(left_over(1.0, shift * period / 20) for shift in range(11))
+    lags_s = [settle_s / SETTLE_TIME_CONSTANTS * part for part in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    whole = min(left_over(1.0, shift * period / 20, lag_s) for shift in range(11) for lag_s in dict.fromkeys(lags_s))
     parts = min(left_over(share, shift * period / 25) for share in PART_TIME_SHARES for shift in range(25))
     call_s = float(np.mean([e - s for s, e in busy]))
     busy_s = float(np.sum([e - s for s, e in busy]))

@@ -414,7 +414,7 @@ class Measurer:
         for name in names:
             # Before the end of the first call the device may have held another level than between the calls.
             near = [e for e in self._edges[name] if e.before_s >= busy[0][1] + self._settle_s]
-            answers.append(energy.part_time_in_calls(near, busy[1:]))
+            answers.append(energy.part_time_in_calls(near, busy[1:], self._settle_s))
         return True if True in answers else None if None in answers else False
 
     def _wait_phase(self, names: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -511,6 +512,46 @@ def test_a_change_that_was_caught_late_does_not_hide_a_part_time_counter(sampled
     for late in (7, 15):
         edges[late] = edges[late]._replace(before_s=edges[late - 1].after_s)
     assert energy.part_time_in_calls(edges, busy) is (sampled < 1)
+
+
+@pytest.mark.parametrize(("period_s", "time_constant_s"), [(0.02, 0.02), (0.02, 0.05), (0.1, 0.02), (0.1, 0.1)])
+@pytest.mark.parametrize("call_s", [0.005, 0.035, 0.1])
+def test_a_power_that_follows_with_a_lag_is_no_part_time_counter(
+    period_s: float, time_constant_s: float, call_s: float
+) -> None:
+    """What a call draws comes later than the call: that is not what a counter left out."""
+    world = World(period_s=period_s, time_constant_s=time_constant_s, seed=6)
+    busy = []
+    for k in range(40):
+        world.sleep((k * 0.618 % 1) * period_s)
+        busy.append((world.now_s, world.now_s + call_s))
+        world.work(call_s)
+    world.sleep(0.3)
+    edges = [e for e in world.fetch()["gpu:0"] if e.before_s > busy[0][1] + 6 * time_constant_s]
+    assert energy.part_time_in_calls(edges, busy[1:], 6 * time_constant_s) is False
+
+
+@pytest.mark.parametrize("period_s", [0.02, 0.1])
+@pytest.mark.parametrize("heat_s", [3.0, 10.0])
+def test_a_card_that_cools_slowly_is_quiet(period_s: float, heat_s: float) -> None:
+    """Its power drifts: a line through a second of it is off by 50 mJ at its end, and 5 ms of work are 1 J."""
+    chance = random.Random(1)
+
+    def counter_j(time_s: float) -> float:
+        return 64 * time_s - 2 * heat_s * math.exp(-time_s / heat_s) + 136 * min(max(time_s - 1, 0), 0.005)
+
+    errors_j, unquiet = [], 0
+    for _ in range(50):
+        phase_s = chance.random() * period_s
+        seen_s = [phase_s + period_s * k for k in range(round(2.1 / period_s))]
+        edges = [Edge(t - 5e-5, t + 5e-5, counter_j(t + chance.uniform(-5e-5, 5e-5))) for t in seen_s]
+        window = Window(-1.0, 1.0, 1.005, 0.012)
+        figure = energy.window_energy(edges, window)
+        errors_j.append(abs(figure.energy_j - 1.01))
+        doubts = energy.window_doubts(figure, edges, window, precision=0.01)
+        unquiet += any(doubt.code == "unquiet" and doubt.disqualifies for doubt in doubts)
+    assert unquiet <= 1
+    assert sorted(errors_j)[45] < 0.06
 
 
 def test_a_step_that_only_the_last_edge_shows_is_in_the_error() -> None:

@@ -57,6 +57,14 @@ POWERS_MOST = 20
 """The power of a loop is looked at in so many stretches at most."""
 STEP_W, STEP_SHARE = 1.0, 0.02
 """Two stretches whose powers differ by less than this are one level."""
+DRIFT_SHARE = 0.05
+"""A power that changes by less than this share along a stretch drifts slowly,"""
+DRIFT_SPAN_S = 2 * STRETCH_S
+"""that is at least so long,"""
+DRIFT_SCATTER = 4.0
+"""where the variance beside a parabola is at most so many times what the brackets say."""
+DRIFT_ERROR = 0.5
+"""What such a drift adds to a line at its end is known to this share of it."""
 SHARE_DISAGREE = 0.10
 """The counter and the device's own power may differ by this much."""
 
@@ -210,14 +218,26 @@ def _dot(*factors: Sequence[float]) -> float:
     return math.fsum(math.prod(products) for products in zip(*factors, strict=True))
 
 
-def is_straight(edges: Sequence[Edge], *, chance: float = 0.01) -> bool:
-    """Whether a parabola explains the edges no better than a line (t test of the quadratic term).
+@dataclass(frozen=True, slots=True)
+class Bend:
+    """What a parabola has beside the line through the same edges."""
 
-    ``chance`` is how often straight data are called bent.
-    """
-    count = len(edges)
-    if count < 4:
-        return True
+    line: Line
+    skew_s: float
+    curvature_w_s: float
+    """Of the part that is orthogonal to the line; half the change of the power per second."""
+    square_s4: float
+    left_j2: float
+    """Weighted sum of squared residuals of the parabola."""
+
+    def at(self, time_s: float) -> float:
+        """Joules between the parabola and the line at a moment."""
+        t = time_s - self.line.time_s
+        return self.curvature_w_s * (t * t - self.line.time_square_s2 / self.line.weight - self.skew_s * t)
+
+
+def fit_bend(edges: Sequence[Edge]) -> Bend:
+    """The least-squares parabola through at least four edges."""
     line = fit_line(edges)
     weights = _weights(edges)
     times = [edge.time_s - line.time_s for edge in edges]
@@ -226,16 +246,44 @@ def is_straight(edges: Sequence[Edge], *, chance: float = 0.01) -> bool:
     mean_square = line.time_square_s2 / line.weight
     skew = _dot(weights, times, times, times) / line.time_square_s2
     bend = [t * t - mean_square - skew * t for t in times]
-    bend_square = _dot(weights, bend, bend)
-    if bend_square == 0:
+    square = _dot(weights, bend, bend)
+    curvature = _dot(weights, bend, residuals) / square if square else 0.0
+    return Bend(line, skew, curvature, square, max(line.residual_square_j2 - curvature**2 * square, 0.0))
+
+
+def is_straight(edges: Sequence[Edge], *, chance: float = 0.01) -> bool:
+    """Whether a parabola explains the edges no better than a line (t test of the quadratic term).
+
+    ``chance`` is how often straight data are called bent.
+    """
+    count = len(edges)
+    if count < 4:
         return True
-    curvature = _dot(weights, bend, residuals) / bend_square
-    left = max(line.residual_square_j2 - curvature**2 * bend_square, 0.0)
+    bend = fit_bend(edges)
+    if bend.square_s4 == 0:
+        return True
+    timing = bend.line.timing_variance_j2
     freedom = PRIOR_FREEDOM + count - 3
-    variance = max((PRIOR_FREEDOM * line.timing_variance_j2 + left) / freedom, line.timing_variance_j2)
+    variance = max((PRIOR_FREEDOM * timing + bend.left_j2) / freedom, timing)
     if variance == 0:
-        return abs(curvature) * bend_square <= 1e-18 * count
-    return abs(curvature) * math.sqrt(bend_square / variance) <= student_t(1 - chance / 2, freedom)
+        return abs(bend.curvature_w_s) * bend.square_s4 <= 1e-18 * count
+    limit = student_t(1 - chance / 2, freedom)
+    return abs(bend.curvature_w_s) * math.sqrt(bend.square_s4 / variance) <= limit
+
+
+def slow_drift(edges: Sequence[Edge]) -> Bend | None:
+    """The parabola through edges whose power drifts slowly, as that of a card that cools; None where it does not.
+
+    A step or a fall of the power leaves far more than scatter beside a parabola, or changes the power by far more.
+    """
+    if len(edges) <= EDGES_LEAST or span_s(edges) < DRIFT_SPAN_S - SLACK_S or is_straight(edges):
+        return None
+    bend = fit_bend(edges)
+    changed_w = 2 * abs(bend.curvature_w_s) * span_s(edges)
+    if changed_w > DRIFT_SHARE * abs(bend.line.power_w):
+        return None
+    scattered = bend.left_j2 <= DRIFT_SCATTER * bend.line.timing_variance_j2 * (len(edges) - 3)
+    return bend if scattered else None
 
 
 def nearest_stretch(edges: Sequence[Edge]) -> list[Edge]:
@@ -293,8 +341,11 @@ def is_stretch(edges: Sequence[Edge]) -> bool:
     """
     if is_fast(edges):
         return len(edges) >= EDGES_LEAST
-    if len(edges) < EDGES_LEAST or span_s(edges) < STRETCH_S - SLACK_S or not is_straight(edges):
+    if len(edges) < EDGES_LEAST or span_s(edges) < STRETCH_S - SLACK_S:
         return False
+        return False
+    if not is_straight(edges):
+        return slow_drift(edges) is not None
     line = fit_line(edges)
     scatter_j = math.sqrt(line.residual_square_j2 / max(line.freedom, 1))
     if scatter_j > SCATTER_PERIODS * abs(line.power_w) * (period_s(edges) or math.inf) + ROUNDING_J:
@@ -318,12 +369,18 @@ def stretch_after(edges: Sequence[Edge], end_s: float) -> list[Edge]:
     It begins within :data:`FALL_LONGEST_S` of the end. Where none is straight, it is what begins first.
     """
     first = nearest_stretch(edges)
-    chosen = first
+    if is_fast(edges):
+        return first
+    chosen, drifting = first, None
     for start in range(1, len(edges) + 1):
-        if is_stretch(chosen) or start == len(edges) or edges[start].time_s > end_s + FALL_LONGEST_S:
+        if is_stretch(chosen) and is_straight(chosen):
+            return chosen
+        if drifting is None and is_stretch(chosen):
+            drifting = chosen  # unless what bends it is the end of the fall
+        if start == len(edges) or edges[start].time_s > end_s + FALL_LONGEST_S:
             break
         chosen = nearest_stretch(edges[start:])
-    return chosen if is_stretch(chosen) else first
+    return drifting or first
 
 
 def kind_of_unrest(edges: Sequence[Edge]) -> Literal["step", "wander"]:
@@ -384,7 +441,14 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     error_j = student_t(0.975, max(freedom, 1)) * math.sqrt(variance * leverage)
     error_j += abs(step_w) * window.latency_error_s
     error_j += abs(unsettled_j)  # the fall is timed roughly, and need not be of first order
-    error_j += 2 * _step_j(chosen_before)  # the step lasted until the start, which is later than the last edge
+    drifts = [
+        bend.at(time_s) if (bend := slow_drift(chosen)) is not None else 0.0
+        for chosen, time_s in ((chosen_before, start_s), (chosen_after, end_s))
+    ]
+    energy_j += drifts[1] - drifts[0]
+    error_j += DRIFT_ERROR * math.fsum(map(abs, drifts))
+    if not drifts[0]:
+        error_j += 2 * _step_j(chosen_before)  # the step lasted until the start, which is later than the last edge
 
     doubts = []
     fewest = min(len(chosen_before), len(chosen_after))
@@ -496,6 +560,8 @@ def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window) -> lis
         line = fit_line(chosen)
         short = span_s(chosen) < STRETCH_S - SLACK_S and not is_fast(quiet) and len(quiet) > len(chosen)
         if not short and is_straight(chosen, chance=0.001) and not _drifts(line, chosen):
+            continue
+        if not short and slow_drift(chosen) is not None:
             continue
         known = f"the energy is known to ±{_percent(figure.error_j, figure.energy_j)} only"
         near = quiet[:EDGES_MOST]

@@ -36,6 +36,8 @@ UNEXPLAINED = 0.005
 BETTER = 0.3
 """or where looking part-time would not leave less than this share of that. Simulated: 0.01 to 0.1 where it does look
 part-time, 0.5 and more where it does not."""
+RAISED = 0.02
+"""Calls that add less than this share of what the counter grows by anyway say nothing."""
 ALIASED, UNEVEN = 0.03, 1.25
 """Calls within this share of whole periods, whose parts seem to differ by so much, leave it open."""
 LATENCY_UNEXPLAINED = 0.2
@@ -46,10 +48,16 @@ LATENCY_LAGS_S = (0.0, *(1e-3 * 1.5**k for k in range(11)))
 class _Calls:
     """Edges of a counter, and calls; what a model of the counter leaves unexplained of its growth."""
 
-    def __init__(self, edges: Sequence[Edge], busy: Sequence[tuple[float, float]], parts: int) -> None:
+    def __init__(
+        self, edges: Sequence[Edge], busy: Sequence[tuple[float, float]], parts: int, *, even: bool = False
+    ) -> None:
+        """``even``: the counter looks at even intervals, and what its edges scatter by is how late each is shown."""
         import numpy as np
 
         self.times = np.array([e.time_s for e in edges])
+        if even:
+            numbers = np.round((self.times - self.times[0]) / np.median(np.diff(self.times)))
+            self.times = np.polyval(np.polyfit(numbers, self.times - self.times[0], 1), numbers) + self.times[0]
         self.joules = np.diff([e.energy_j for e in edges])
         self.spans = np.diff(self.times)
         self.period_s = float(np.median(self.spans))
@@ -93,12 +101,13 @@ class _Calls:
         return [step_s * k for k in range(math.ceil(max(self.period_s, LATENCY_LONGEST_S) / step_s) + 1)]
 
 
-def _calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], parts: int) -> _Calls | None:
-    """Those of the edges that are known well, and the calls; None where they are too few."""
+def _calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], parts: int) -> list[_Calls]:
+    """Those of the edges that are known well, and the calls: taken to be uneven, and even; none where they are few."""
     wide_s = SHARP * (period_s(edges) or 0.0)
     sharp = [e for e in edges if e.after_s - e.before_s <= wide_s]
-    enough = len(busy) >= CALLS_LEAST and len(sharp) >= 3 * EDGES_LEAST
-    return _Calls(sharp, busy, parts) if enough else None
+    if len(busy) < CALLS_LEAST or len(sharp) < 3 * EDGES_LEAST:
+        return []
+    return [_Calls(sharp, busy, parts, even=even) for even in (False, True)]
 
 
 def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], settle_s: float = 0.0) -> float | None:
@@ -113,22 +122,45 @@ def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], se
         None where that cannot be told: too few edges or calls, calls that hardly raise the power, or calls as long as
         a whole number of periods.
     """
-    calls = _calls(edges, busy, PARTS)
-    if calls is None:
+    either = _calls(edges, busy, PARTS)
+    if not either:
         return None
+    found = [_closest(calls, settle_s) for calls in either]
+    whole, _, powers_w = min((whole for whole, _ in found), key=lambda fit: fit[0])
+    parts, looked_at, powers_in_parts_w = min((parts for _, parts in found), key=lambda fit: fit[0])
+    calls = either[0]
+    raised_w = float((powers_w if whole < parts else powers_in_parts_w).mean())
+    scale_j = raised_w * min(calls.call_s, calls.period_s)
+    if scale_j <= RAISED * float(calls.joules.mean()) * min(1.0, calls.call_s / calls.period_s):
+        return None
+    if whole > UNEXPLAINED * scale_j and parts < BETTER * whole:
+        return looked_at
+    # Calls as long as some periods look the same to a part-time counter, whenever they start: as calls that work only
+    # for a part of the time look to one that sees everything.
+    periods = calls.call_s / calls.period_s
+    aliased = periods > 0.5 and abs(periods - round(periods)) < ALIASED
+    if aliased and float(powers_w.max()) > UNEVEN * float(powers_w.mean()):
+        return None
+    return 1.0
+
+
+Fit: TypeAlias = "tuple[float, float, Floats]"
+"""(the least that is left over, the share of a period that is looked at, watts)"""
+
+
+def _closest(calls: _Calls, settle_s: float) -> tuple[Fit, Fit]:
+    """The best fits of a counter that looks all the time, and of one that does not: of a grid, and near its best."""
     period = calls.period_s
     longest_s = settle_s / SETTLE_TIME_CONSTANTS
     lags_s = [longest_s * k / 4 for k in range(5)] if longest_s > 0.02 * period else [0.0]
 
-    def closest(shares: Sequence[float], begins: Callable[[float], Iterable[float]]) -> tuple[float, float, Floats]:
-        """(the least that is left, the share, watts): the best of a grid, and what is best near that."""
-        grid = [
+    def best(shares: Sequence[float], begins: Callable[[float], Iterable[float]]) -> Fit:
+        least, share, before_s, lag_s = min(
             (calls.fit(share, before_s, lag_s)[0], share, before_s, lag_s)
             for share in shares
             for before_s in begins(share)
             for lag_s in lags_s
-        ]
-        least, share, before_s, lag_s = min(grid)
+        )
         free = share < 1
 
         def parameters(x: Sequence[float]) -> tuple[float, float, float]:
@@ -138,39 +170,21 @@ def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], se
             possible = min(x) >= 0 and (not free or SHARES[0] / 2 <= x[2] <= SHARES[-1])
             return calls.fit(*parameters(x))[0] if possible else math.inf
 
-        best = [before_s / period, lag_s / longest_s if lags_s[-1] else 0.0, *([share] if free else [])]
+        at = [before_s / period, lag_s / longest_s if lags_s[-1] else 0.0, *([share] if free else [])]
         step = 0.04
         while step > 0.003:  # a pattern search
-            moves = [
-                [v + sign * step * (i == j) for j, v in enumerate(best)] for i in range(len(best)) for sign in (-1, 1)
-            ]
+            moves = [[v + sign * step * (i == j) for j, v in enumerate(at)] for i in range(len(at)) for sign in (-1, 1)]
             left, moved = min((near(move), move) for move in moves)
             if left < least:
-                least, best = left, moved
+                least, at = left, moved
             else:
                 step /= 2
-        return least, parameters(best)[0], calls.fit(*parameters(best))[1]
+        return least, parameters(at)[0], calls.fit(*parameters(at))[1]
 
-    whole, _, powers_w = closest([1.0], lambda share: calls.latencies_s())
-    parts, looked_at, _ = closest(SHARES, lambda share: [k * period / 25 for k in range(int(25 * share), 38)])
-    inside = calls.worked(calls.times, 0.0)
-    busy_s = float((inside[:, -1] - inside[:, 0]).sum())
-    if busy_s <= 0:
-        return None
-    quiet_w = float((calls.joules / calls.spans).min())
-    call_j = (float(calls.joules.sum()) - quiet_w * float(calls.spans.sum())) * calls.call_s / busy_s
-    scale_j = call_j * min(1.0, period / calls.call_s)
-    if scale_j <= 0:
-        return None
-    if whole > UNEXPLAINED * scale_j and parts < BETTER * whole:
-        return looked_at
-    # Calls as long as some periods look the same to a part-time counter, whenever they start: as calls that work only
-    # for a part of the time look to one that sees everything.
-    periods = calls.call_s / period
-    aliased = periods > 0.5 and abs(periods - round(periods)) < ALIASED
-    if aliased and float(powers_w.max()) > UNEVEN * float(powers_w.mean()):
-        return None
-    return 1.0
+    return (
+        best([1.0], lambda share: calls.latencies_s()),
+        best(SHARES, lambda share: [k * period / 25 for k in range(int(25 * share), 38)]),
+    )
 
 
 def latency(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
@@ -185,18 +199,20 @@ def latency(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> tuple
     Returns:
         None where calls of constant power do not explain what the counter shows.
     """
-    calls = _calls(edges, busy, 1)
-    if calls is None:
+    either = _calls(edges, busy, 1)
+    if not either:
         return None
 
-    def tried(latencies_s: Iterable[float]) -> list[tuple[float, float, float]]:
+    def tried(calls: _Calls, latencies_s: Iterable[float]) -> list[tuple[float, float, float]]:
         """(what is left, latency, watts that a call adds)."""
         fits = [(calls.fit(1.0, late_s, lag_s), late_s) for late_s in latencies_s for lag_s in LATENCY_LAGS_S]
         return [(rest, late_s, float(powers_w[0])) for (rest, powers_w), late_s in fits]
 
-    _, near_s, _ = min(tried(calls.latencies_s()))
+    (_, near_s, _), calls = min(
+        ((min(tried(calls, calls.latencies_s())), calls) for calls in either), key=lambda pair: pair[0]
+    )
     step_s = calls.period_s / 200
-    close = tried(near_s + step_s * k for k in range(-12, 13) if near_s + step_s * k >= 0)
+    close = tried(calls, (near_s + step_s * k for k in range(-12, 13) if near_s + step_s * k >= 0))
     least, latency_s, raised_w = min(close)
     if raised_w <= 0 or least > LATENCY_UNEXPLAINED * raised_w * calls.call_s:
         return None

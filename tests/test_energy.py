@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -468,6 +469,29 @@ def test_a_step_is_told_from_wander() -> None:
         world.sleep(0.15)
         world.work(0.15, 200)
     assert energy.kind_of_unrest(world.fetch()["gpu:0"]) == "wander"
+
+
+@pytest.mark.parametrize("period_s", [0.02, 0.1])
+@pytest.mark.parametrize("heat_s", [3.0, 10.0])
+def test_a_card_that_cools_slowly_is_quiet(period_s: float, heat_s: float) -> None:
+    """Its power drifts: a line through a second of it is off by 50 mJ at its end, and 5 ms of work are 1 J."""
+    chance = random.Random(1)
+
+    def counter_j(time_s: float) -> float:
+        return 64 * time_s - 2 * heat_s * math.exp(-time_s / heat_s) + 136 * min(max(time_s - 1, 0), 0.005)
+
+    errors_j, unquiet = [], 0
+    for _ in range(50):
+        phase_s = chance.random() * period_s
+        seen_s = [phase_s + period_s * k for k in range(round(2.1 / period_s))]
+        edges = [Edge(t - 5e-5, t + 5e-5, counter_j(t + chance.uniform(-5e-5, 5e-5))) for t in seen_s]
+        window = Window(-1.0, 1.0, 1.005, 0.012)
+        figure = energy.window_energy(edges, window)
+        errors_j.append(abs(figure.energy_j - 1.01))
+        doubts = energy.window_doubts(figure, edges, window, precision=0.01)
+        unquiet += any(doubt.code == "unquiet" and doubt.disqualifies for doubt in doubts)
+    assert unquiet <= 1
+    assert sorted(errors_j)[45] < 0.06
 
 
 def test_a_step_that_only_the_last_edge_shows_is_in_the_error() -> None:

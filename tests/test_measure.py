@@ -398,6 +398,20 @@ def test_everything_is_synchronised_before_each_boundary() -> None:
     assert world.synchronised == before + 1
 
 
+def test_a_step_of_the_devices_own_power_leaves_the_figure() -> None:
+    """It informs; only a power that wanders disqualifies, and both are called unquiet."""
+    world = World(idle_w=57.0, levels=[(100, 0.35, 0.5)], seed=1)
+    measurer = a_measurer(world)
+    world.work(0.5)
+    world.sleep(3)
+    opened = measurer.window_begin()
+    world.work(0.02)
+    m = measurer.window_end("w", opened, 1, Protocol())
+    (step,) = [d for d in m.doubts if d.code == "unquiet"]
+    assert "stepped from 100 W to 57 W after the work" in step.text
+    assert not step.disqualifies
+
+
 @pytest.mark.parametrize("fault", ["lost", "reset", "stuck"])
 def test_what_goes_wrong_with_the_counter_is_the_measurements_failure(fault: str) -> None:
     """The test gets its result; the measurement has a reason and no energy."""

@@ -31,6 +31,12 @@ EDGES_MOST = 48
 """More than these are never used: the device need not stay quiet that long."""
 FALL_LONGEST_S = 0.5
 """So long after the work, at most, does the line after begin: real devices fall in 20 ms."""
+FALL_SLOWEST_S = 0.1
+"""No fast fall is taken to have a longer time constant,"""
+FALL_APART_S = 0.15
+"""which two edges so far apart tell from a power that is held for a while,"""
+FALL_SLACK = 1.2
+"""give or take this factor."""
 SETTLE_TIME_CONSTANTS = 6.0
 """A first-order fall is down to exp(-6) = 0.25% of its start after this many time constants."""
 PRIOR_FREEDOM = 2.0
@@ -449,6 +455,9 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     error_j += DRIFT_ERROR * math.fsum(map(abs, drifts))
     if not drifts[0]:
         error_j += 2 * _step_j(chosen_before)  # the step lasted until the start, which is later than the last edge
+    excess_w = min([abs(mean_w - line_after.power_w), *(e.power_limit_w for e in edges if e.power_limit_w)])
+    shown_s, edge_j = end_s + window.latency_s, math.sqrt(variance)
+    error_j += _held_j(edges, line_after, chosen_after[0].time_s, shown_s, excess_w=excess_w, edge_j=edge_j)
 
     doubts = []
     fewest = min(len(chosen_before), len(chosen_after))
@@ -476,6 +485,42 @@ def _tail_j(edges: Sequence[Edge], settled: Line, end_s: float, settle_s: float,
     elapsed_s = first.time_s - end_s
     scaled_j = missing_j * (math.exp(elapsed_s / time_constant_s) if elapsed_s <= 3 * time_constant_s else 1.0)
     return max(min(scaled_j, max(missing_j, excess_w * time_constant_s)), 0.0)
+
+
+def _held_j(
+    edges: Sequence[Edge], line: Line, until_s: float, end_s: float, *, excess_w: float, edge_j: float
+) -> float:
+    """Joules between a window's end and the line after that no fast fall holds; 0 where one may.
+
+    A power that was held for a while, too briefly for this counter to show a straight stretch, was no part of the
+    window, and nothing says how much of these joules it took.
+
+    Args:
+        until_s: where the line after begins.
+        excess_w: the work's power above the line after, at most.
+        edge_j: by how much an edge is off its line.
+    """
+    late = [e for e in edges if e.before_s >= end_s and e.time_s < until_s]
+    if not late:
+        return 0.0
+    first = late[0]
+    missing_j, since_s = line.at(first.time_s) - first.energy_j, first.time_s - end_s
+    most_j = FALL_SLACK * excess_w * FALL_SLOWEST_S * math.exp(-since_s / FALL_SLOWEST_S)
+    held = abs(missing_j) > most_j + _off_j(edge_j, line, first)
+    growing_w = missing_j / since_s if held and since_s > 0 else 0.0
+    then = next((e for e in late if e.time_s - first.time_s >= FALL_APART_S), None)
+    if then is not None:
+        apart_s = then.time_s - first.time_s
+        left_j = line.at(then.time_s) - then.energy_j
+        most_j = FALL_SLACK * abs(missing_j) * math.exp(-apart_s / FALL_SLOWEST_S)
+        held = held or abs(left_j) > most_j + _off_j(edge_j, line, then)
+        growing_w = (missing_j - left_j) / apart_s
+    return abs(missing_j + growing_w * since_s) if held else 0.0
+
+
+def _off_j(edge_j: float, line: Line, edge: Edge) -> float:
+    """By how much an edge may be off a line through others."""
+    return 4 * edge_j * math.sqrt(1 + line.leverage(edge.time_s))
 
 
 def _unsettled_j(line: Line, edges: Sequence[Edge], end_s: float, settle_s: float, tail_j: float) -> float:

@@ -767,7 +767,7 @@ class Measurer:
                 unsteady = energy.unsteady(durations, window.during(edges), precision=protocol.precision)
                 found += [unsteady] if unsteady else []
             prefix = f"{name}: " if len(scope.gated) > 1 else ""
-            doubts += [Doubt(d.code, prefix + d.text) for d in found]
+            doubts += [replace(d, text=prefix + d.text) for d in found]
         if not any(n in self._stepped for n in scope.gated) and loop.calls > 1:
             joules = self._round_j(scope, loop)
             unsteady = energy.unsteady(durations, (), precision=protocol.precision) or (

@@ -398,6 +398,31 @@ def test_everything_is_synchronised_before_each_boundary() -> None:
     assert world.synchronised == before + 1
 
 
+def test_a_step_of_the_devices_own_power_leaves_the_figure() -> None:
+    """It informs; only a power that wanders disqualifies, and both are called unquiet."""
+    world = World(idle_w=57.0, levels=[(100, 0.35, 0.5)], seed=1)
+    measurer = a_measurer(world)
+    world.work(0.5)
+    world.sleep(3)
+    opened = measurer.window_begin()
+    world.work(0.02)
+    m = measurer.window_end("w", opened, 1, Protocol())
+    (step,) = [d for d in m.doubts if d.code == "unquiet"]
+    assert "stepped from 100 W to 57 W after the work" in step.text
+    assert not step.disqualifies
+
+
+@pytest.mark.parametrize(("held_s", "known"), [(0.5, False), (2.0, True)])
+def test_a_power_held_too_briefly_for_the_counter_is_in_the_error(held_s: float, known: bool) -> None:
+    """Four changes of a counter of 250 ms take 0.75 s; a fall of 100 ms could not hold so much."""
+    world = World(idle_w=57.0, period_s=0.25, levels=[(100, held_s, held_s)])
+    _, m = run(a_measurer(world), lambda: world.work(0.03))
+    assert m.energy_j_per_call is not None
+    assert m.energy_j_per_call_error is not None
+    assert (m.energy_j_per_call_error < 0.09) == known  # 1% of 9 J
+    assert abs(m.energy_j_per_call - 9) <= 1.1 * m.energy_j_per_call_error + 0.02
+
+
 @pytest.mark.parametrize("fault", ["lost", "reset", "stuck"])
 def test_what_goes_wrong_with_the_counter_is_the_measurements_failure(fault: str) -> None:
     """The test gets its result; the measurement has a reason and no energy."""

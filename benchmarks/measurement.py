@@ -2,7 +2,7 @@
 
     python -m benchmarks.measurement [--rows NAME ...] [--windows 20] [--loops 4] [--jobs 3] [--json FILE]
 
-Needs a C compiler, zeus and codecarbon (``pip install -e '.[benchmarks]'``); 40 minutes, on an otherwise idle machine.
+Needs a C compiler, zeus and codecarbon (``pip install -e '.[benchmarks]'``); 24 minutes with ``--jobs 8``.
 Everything is simulated: a library in the place of the NVIDIA driver's, read by the real ``pynvml``. ``--rows`` measures
 a part of the table again; the other parts stay in FILE as they are.
 

@@ -56,7 +56,9 @@ SHARE_TAIL = 0.05
 SHARE_EXCESS = 0.10
 """Work that raises the power by less than this share of the idle power leaves no fall that could be timed."""
 FROZEN_PERIODS = 5
-"""A counter that does not move for so many of its periods has stopped."""
+"""A counter that does not move for so many of its periods has stopped,"""
+FROZEN_SHARE = 0.25
+"""or one that moves in less than this share of them: between two calls it may run for a moment."""
 GROWS_LEAST, GROWS_MOST = 5, 60
 """A series of fewer does not say that it grows steadily; of more, neighbours are taken together."""
 POWERS_MOST = 20
@@ -684,11 +686,16 @@ def _observations(edges: Sequence[Edge], window: Window) -> list[Doubt]:
 def _disagreement_text(edges: Sequence[Edge], window: Window) -> str | None:
     """How the counter and the device's own power contradict each other around a window; None: they do not."""
     period = period_s(edges)
-    if period is not None and window.duration_s > max(FROZEN_PERIODS * period, STRETCH_S) and not window.during(edges):
-        return (
-            f"the energy counter did not move for the {window.duration_s:.3g} s of the work, and else it moves every"
-            f" {period:.2g} s"
-        )
+    if period is not None and window.duration_s > max(FROZEN_PERIODS * period, STRETCH_S):
+        moved, expected = len(window.during(edges)), window.duration_s / period
+        if moved < FROZEN_SHARE * expected:
+            return (
+                f"the energy counter moved {moved} times in the {window.duration_s:.3g} s of the work, and else it"
+                f" moves every {period:.2g} s"
+                if moved
+                else f"the energy counter did not move for the {window.duration_s:.3g} s of the work, and else it"
+                f" moves every {period:.2g} s"
+            )
     before, after = stretch_before(window.before(edges)), stretch_after(window.after(edges), window.end_s)
     differs = disagreement(before, window.during(edges), after)
     if differs is None or abs(differs) <= SHARE_DISAGREE:

@@ -66,6 +66,8 @@ PHASED_BURST_S = 0.005
 """Shorter calls start in bursts that last so long."""
 PHASED_LONGEST_S = 0.2
 """Longer calls start at phases only where the counter is known to look part-time: it takes a while."""
+PHASED_SPREAD = 1.96 * math.sqrt(PART_TIME_BLIND / (1 - PART_TIME_BLIND))
+"""What a call lasts longer than others is counted several times or not at all: 95%, over the sum of the calls."""
 PHASED_ERROR = 0.5
 """The 95% error of calls at golden-ratio phases is this over their number (simulated, calls of 5 to 250 ms)."""
 
@@ -113,6 +115,8 @@ class _Loop:
     """Time inside the windows in which nothing ran: between rounds, and between calls at chosen phases."""
     starts: int = 0
     """Of calls, or bursts of short ones, at golden-ratio phases of the counter's period; 0: they ran back to back."""
+    spans_s: list[float] = field(default_factory=list)
+    """How long each of these lasted."""
     result: Any = None
 
     @property
@@ -577,6 +581,7 @@ class Measurer:
             self._synchronise()
             end_s = self._clock()
             busy_s += end_s - start_s
+            loop.spans_s.append(end_s - start_s)
             if end_s > deadline_s:
                 break
         return done, busy_s, result
@@ -738,7 +743,7 @@ class Measurer:
         # In a pause the device holds what it holds after the work.
         energy_j = figure.energy_j - figure.after_power_w * loop.idle_s
         if loop.starts:
-            beat_j = abs(energy_j) * PHASED_ERROR / loop.starts
+            beat_j = abs(energy_j) * math.hypot(PHASED_ERROR / loop.starts, _unlike(loop.spans_s))
         elif self._calibration is not None and self._calibration.part_time_sampling is None and loop.calls > 1:
             # A counter that looks part-time, if this is one, may miss the part of a period at either end.
             raised_w = max(figure.mean_power_w - figure.after_power_w, 0.0)
@@ -1006,6 +1011,13 @@ def _one_of_each(doubts: Sequence[Doubt]) -> tuple[Doubt, ...]:
         if doubt.disqualifies and not known.disqualifies:
             first[doubt.code] = doubt
     return tuple(first.values())
+
+
+def _unlike(spans_s: Sequence[float]) -> float:
+    """The relative error of what a part-time counter saw of calls that did not last equally long."""
+    if len(spans_s) < 2:
+        return 0.0
+    return PHASED_SPREAD * statistics.stdev(spans_s) / statistics.fmean(spans_s) / math.sqrt(len(spans_s))
 
 
 def _enough_s(loop: _Loop, starts: int) -> int:

@@ -275,6 +275,21 @@ def test_a_counter_that_stands_still_while_the_work_runs_is_a_doubt() -> None:
     )
 
 
+def test_a_counter_that_hardly_moves_while_the_work_runs_is_a_doubt() -> None:
+    """It stands still under a load, and runs on for the moment between two calls that it happens to tick in."""
+    world = World(seed=1)
+    edges, window = a_window(world, 3.0)
+    inside = window.during(edges)
+    frozen = inside[0].energy_j
+    stuck = [e for e in edges if e not in inside[:-1]]
+    stuck = [
+        e._replace(energy_j=frozen + 70 * (e.time_s - window.end_s)) if e.time_s > window.end_s else e for e in stuck
+    ]
+    stuck = [e._replace(energy_j=frozen) if e is inside[-1] or e in inside else e for e in stuck]
+    figure = energy.window_energy(stuck, window)
+    assert "counter-disagrees" in codes(figure, stuck, window, calls=100)
+
+
 def test_halves_that_differ_are_unsteady() -> None:
     """Time per call, then power: each above the precision, and beyond its own noise."""
     steady = [0.1, 0.1001, 0.0999, 0.1, 0.1001, 0.0999]

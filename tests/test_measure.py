@@ -136,6 +136,26 @@ def test_a_start_that_is_late_waits_for_its_phase() -> None:
     assert m.energy_j_per_call == pytest.approx(1.5, rel=0.015)
 
 
+def test_calls_that_last_unequally_long_are_in_a_part_time_counters_error() -> None:
+    """A counter sees the longest of them several times, or not at all."""
+    known = Calibration(settle_s=0.02, part_time_sampling=True)
+    covered = 0
+    for seed in range(20):
+        world = World(sampled=0.25, seed=seed)
+        lasted: list[float] = []
+
+        def fn(world: World = world, lasted: list[float] = lasted) -> None:
+            lasted.append(0.035 + 0.012 * world.random.random() ** 4)
+            world.work(lasted[-1])
+
+        _, m = run(a_measurer(world, calibration=lambda environment: known), fn, max_time_s=60)
+        assert m.energy_j_per_call is not None
+        assert m.energy_j_per_call_error is not None
+        true_j = 300 * sum(lasted[-m.calls :]) / m.calls
+        covered += abs(m.energy_j_per_call - true_j) <= m.energy_j_per_call_error
+    assert covered >= 17
+
+
 def test_measuring_stops_at_max_time_with_the_call_under_way_finished() -> None:
     """Calls of 4 s with 10 s allowed: three of them, which agree. Two would be a doubt, or three that scatter."""
     world = World()

@@ -580,7 +580,8 @@ def test_a_run_that_is_killed_while_git_checks_out(repo: Path, space: Path) -> N
                     time.sleep(0.02)
         finally:
             for process in filters:
-                process.kill()
+                with suppress(psutil.NoSuchProcess):  # git takes them with it, or not
+                    process.kill()
     with checked_out(find("HEAD~1", repo, repo)) as tree:
         assert (tree / "a.py").read_text("utf-8") == "2"
     assert nothing_left(repo, space)

@@ -427,7 +427,7 @@ def test_out_of_memory_is_inconclusive(run_carbon: CarbonRunner, pytester: pytes
         f"nothing was measured: {RAN_OUT}",
     )
     assert (found["energy_j_per_call"], found["failure"], found["calls"]) == (None, None, 0)
-    assert found["doubts"] == [{"code": "out-of-memory", "text": RAN_OUT}]
+    assert found["doubts"] == [{"code": "out-of-memory", "text": RAN_OUT, "disqualifies": True}]
     assert found["task"]["name"] == "summarization"
     assert run.status("test_next") == "new"
     stored = "".join(path.read_text("utf-8") for path in (pytester.path / "carbon-baselines").rglob("*.jsonl"))

@@ -445,9 +445,12 @@ class Measurer:
         edges, period_s = max(
             ((self._edges[n], energy.mean_period_s(self._edges[n]) or 0.0) for n in names), key=lambda pair: pair[1]
         )
+        # One that was caught late does not say when the counter changed.
+        sharp = [e for e in edges if e.after_s - e.before_s <= energy.PART_TIME_BRACKET * period_s] or edges
+        period_s = energy.mean_period_s(sharp) or period_s
         self._phases += 1
         now_s = self._clock()
-        start_s = edges[-1].time_s + self._phases * GOLDEN_RATIO % 1 * period_s
+        start_s = sharp[-1].time_s + self._phases * GOLDEN_RATIO % 1 * period_s
         self._sleep((start_s - now_s) % period_s)
         for _ in range(PHASE_TRIES):  # whoever had to wait for a processor would start at another phase
             late_s = (self._clock() - start_s) % period_s

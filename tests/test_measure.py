@@ -13,6 +13,7 @@ import pytest
 from pytest_carbon.measure import Measurer, Protocol, Scope, refuse_lazy
 from pytest_carbon.meters.protocol import Observation
 from pytest_carbon.records import Calibration, CarbonIntensity, Domain, Doubt, Gpu, Measurement, MeterError
+from pytest_carbon.watcher import Notes
 from tests.world import World
 
 GPU = Domain("gpu:0", "measured", "a simulation")
@@ -134,6 +135,28 @@ def test_a_start_that_is_late_waits_for_its_phase() -> None:
     known = Calibration(settle_s=0.02, part_time_sampling=True)
     _, m = run(a_measurer(world, calibration=lambda environment: known), lambda: world.work(0.005), max_time_s=60)
     assert m.energy_j_per_call == pytest.approx(1.5, rel=0.015)
+
+
+def test_a_change_that_was_caught_late_does_not_move_the_phases() -> None:
+    """Its bracket is as wide as a period: its middle says nothing about when the counter changes."""
+
+    class Starved(World):
+        def fetch(self) -> Notes:
+            edges = super().fetch()["gpu:0"]
+            late = [self.random.random() < 0.2 for _ in edges]
+            return {
+                "gpu:0": [e._replace(before_s=e.before_s - 0.095) if w else e for e, w in zip(edges, late, strict=True)]
+            }
+
+    known = Calibration(settle_s=0.02, part_time_sampling=True)
+    errors = []
+    for seed in range(10):
+        world = Starved(sampled=0.25, seed=seed)
+        measurer = a_measurer(world, calibration=lambda environment: known)
+        _, m = run(measurer, lambda world=world: world.work(0.05, 400, 200), max_time_s=60)
+        assert m.energy_j_per_call is not None
+        errors.append(abs(m.energy_j_per_call / 15 - 1))
+    assert max(errors) < 0.015
 
 
 def test_calls_that_last_unequally_long_are_in_a_part_time_counters_error() -> None:

@@ -446,7 +446,7 @@ class Measurer:
             ((self._edges[n], energy.mean_period_s(self._edges[n]) or 0.0) for n in names), key=lambda pair: pair[1]
         )
         # One that was caught late does not say when the counter changed.
-        sharp = [e for e in edges if e.after_s - e.before_s <= energy.PART_TIME_BRACKET * period_s] or edges
+        sharp = [e for e in edges if e.after_s - e.before_s <= phases.SHARP * period_s] or edges
         period_s = energy.mean_period_s(sharp) or period_s
         self._phases += 1
         now_s = self._clock()

@@ -69,6 +69,8 @@ DRIFT_SHARE = 0.05
 """A power that changes by less than this share along a stretch drifts slowly,"""
 DRIFT_SPAN_S = 2 * STRETCH_S
 """that is at least so long,"""
+DRIFT_SPANS_S = (2.4, 1.6, 1.2, 0.8)
+"""To so long is a stretch shortened that is not straight, until it drifts only,"""
 DRIFT_SCATTER = 4.0
 """where the variance beside a parabola is at most so many times what the brackets say."""
 DRIFT_ERROR = 0.5
@@ -368,7 +370,29 @@ def span_s(edges: Sequence[Edge]) -> float:
 
 def stretch_before(edges: Sequence[Edge]) -> list[Edge]:
     """The last straight stretch of edges before a window, the nearest edge first."""
-    return nearest_stretch(edges[::-1])
+    return _shortened(nearest_stretch(edges[::-1]))
+
+
+def _shortened(stretch: list[Edge]) -> list[Edge]:
+    """A stretch, or the part of it next to the window where it drifts slowly.
+
+    A slow drift bends a long stretch, and what lies next to the window says more than a curve through all of it. A
+    step of the power is no drift, and is left in it.
+    """
+    if is_straight(stretch):
+        return stretch
+    for most_s in DRIFT_SPANS_S:
+        part = _within(stretch, most_s)
+        if is_stretch(part):
+            near = _within(part, STRETCH_S + (period_s(part) or 0.0))
+            drifts = not is_straight(part) and is_stretch(near) and is_straight(near)
+            return near if drifts else part
+    return stretch
+
+
+def _within(stretch: list[Edge], span: float) -> list[Edge]:
+    """The edges of a stretch that are so close to the nearest one."""
+    return [e for e in stretch if abs(stretch[0].time_s - e.time_s) <= span + SLACK_S]
 
 
 def stretch_after(edges: Sequence[Edge], end_s: float) -> list[Edge]:
@@ -379,7 +403,9 @@ def stretch_after(edges: Sequence[Edge], end_s: float) -> list[Edge]:
     first = nearest_stretch(edges)
     if is_fast(edges):
         return first
-    chosen, drifting = first, None
+    # What bends a stretch that begins late may be the end of a slow fall.
+    soon = bool(first) and first[0].time_s - end_s < FALL_LONGEST_S / 2
+    chosen, drifting = _shortened(first) if soon else first, None
     for start in range(1, len(edges) + 1):
         if is_stretch(chosen) and is_straight(chosen):
             return chosen

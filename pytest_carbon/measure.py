@@ -999,9 +999,11 @@ def _calls(
 
 
 def _is_sharp(stretch: Sequence[Edge], time_s: float) -> bool:
-    """Whether the line through a stretch is known well at a window's boundary."""
+    """Whether the line through a stretch is known well at a window's boundary, or as well as it can be."""
     if len(stretch) < energy.EDGES_LEAST:
         return False
+    if energy.slow_drift(stretch) is not None:  # it gets no sharper: a longer drift is no parabola any more
+        return True
     line = energy.fit_line(stretch)
     return line.error_j(time_s) <= QUIET_SHARP_S * abs(line.power_w)
 

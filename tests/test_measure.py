@@ -800,3 +800,22 @@ def test_progress_names_each_step() -> None:
     assert said[4].startswith("round 1 · 0.2 of at most 10 s")
     assert said[-1] == "waiting for quiet"
     assert all(math.isfinite(len(s)) for s in said)
+
+
+@pytest.mark.parametrize("period_s", [0.02, 0.1])
+def test_a_card_that_cools_is_measured_without_a_doubt(period_s: float) -> None:
+    """Its power drifts by a quarter of a watt a second: a long stretch is bent, what lies next to the work is not."""
+    world = World(idle_w=64.0, period_s=period_s, wander_w=1.2, wander_period_s=30.0)
+    measurer = a_measurer(world)
+    run(measurer, lambda: world.work(0.02, 200))
+    doubted = 0
+    for number in range(24):
+        world.sleep(0.37 * (number % 7))
+        opened = measurer.window_begin()
+        start_s = world.now_s
+        world.work((0.005, 0.02, 0.1)[number % 3], 200)
+        end_s = world.now_s
+        m = measurer.window_end("w", opened, 1, Protocol())
+        assert m.energy_j_per_call == pytest.approx(world.true_j(start_s, end_s), rel=0.04)
+        doubted += any(d.disqualifies for d in m.doubts)
+    assert doubted <= 1

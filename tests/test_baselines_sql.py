@@ -472,12 +472,12 @@ def test_a_newer_schema_is_refused(store: SqlStore, url: str) -> None:
     store.append(HOST, [record()])
     execute(url, "UPDATE carbon_schema SET version_num = '0009'")
     says = (
-        f"{DatabaseUrl(url)}: its tables are of version '0009', and this pytest-carbon reads '0002'. Upgrade"
+        f"{DatabaseUrl(url)}: its tables are of version '0009', and this pytest-carbon reads '0003'. Upgrade"
         " pytest-carbon: a newer version has been there."
     )
     calls = [(store.load, HOST.id), (store.environments,), (store.check_writable,), (store.append, HOST, [record()])]
     assert {refusal(*call) for call in calls} == {says}
-    execute(url, "UPDATE carbon_schema SET version_num = '0002'")
+    execute(url, "UPDATE carbon_schema SET version_num = '0003'")
     assert everything(store) == {record()}
 
 
@@ -522,19 +522,20 @@ def version_of(url: str) -> str:
         return str(connection.exec_driver_sql("SELECT version_num FROM carbon_schema").scalar())
 
 
-def test_a_database_of_an_older_version(store: SqlStore, url: str) -> None:
+@pytest.mark.parametrize("version", ["0001", "0002"])
+def test_a_database_of_an_older_version(store: SqlStore, url: str, version: str) -> None:
     """Who reads leaves it as it is; who writes brings it up to date; what was stored is there before and after."""
     main, other = record("a.py::t"), record("b.py::t", session="s2", branch="feature")
-    as_version(url, "0001", main, other)
+    as_version(url, version, main, other)
     of_main = open_store(url, branch="main", own="main")
     assert everything(store) == {main, other}
     assert store.keys(HOST.id) == {main.key, other.key}
     assert of_main.keys(HOST.id) == {main.key}
     assert store.describe(HOST.id) == HOST
-    assert version_of(url) == "0001"
+    assert version_of(url) == version
 
     store.check_writable()
-    assert version_of(url) == "0001"
+    assert version_of(url) == version
     new = record("a.py::t", session="s3", day=3)
     store.append(HOST, [main, new])
     assert version_of(url) == sql.VERSION

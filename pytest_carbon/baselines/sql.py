@@ -42,6 +42,7 @@ from sqlalchemy import (
     func,
     inspect,
     make_url,
+    null,
     or_,
     select,
     update,
@@ -69,9 +70,9 @@ from pytest_carbon.records import BaselineError, Calibration, Environment, Key, 
 
 _T = TypeVar("_T")
 
-VERSION = "0002"
+VERSION = "0003"
 """The newest of ``migrations/versions``."""
-_OLDER = ("0001",)
+_OLDER = ("0001", "0002")
 """Those that can be read as they are; who writes brings them up to date."""
 VERSION_TABLE = "carbon_schema"
 """Of our own: the application that owns the database may use alembic, too."""
@@ -191,7 +192,7 @@ class SqlStore:
         others = select(SESSION.c.id).where(SESSION.c.environment_id == here, ~self._counts()).limit(1)
         if self._branch is not None and connection.scalar(others) is not None:
             of_it = select(RECORD.c.measurement_id).join(SESSION).where(self._counts())
-            if self._version(connection) in _OLDER:  # without its index each question would read the whole table
+            if self._version(connection) == "0001":  # without its index each question would read the whole table
                 query = query.where(MEASUREMENT.c.id.in_(of_it.where(SESSION.c.environment_id == here)))
             else:
                 query = query.where(of_it.where(RECORD.c.measurement_id == MEASUREMENT.c.id).exists())
@@ -249,19 +250,24 @@ class SqlStore:
 
     def _rows(self, connection: Connection, environment: Any, measurements: Sequence[int] | None) -> Iterator[Any]:
         """The records of an environment that count; of some measurements, those that do not count, too."""
+        kept = self._version(connection) == VERSION  # older tables have neither temperature nor cards
+        later = {RECORD.c.temperature_c, RECORD.c.cards_id}
+        records = select(*(column if kept or column not in later else null() for column in RECORD.c))
         if measurements is None:
             sessions = select(SESSION.c.id).where(SESSION.c.environment_id == environment, self._counts())
-            yield from _all(connection, select(RECORD).where(RECORD.c.session_id.in_(sessions)))
+            yield from _all(connection, records.where(RECORD.c.session_id.in_(sessions)))
             return
         for start in range(0, len(measurements), _READ_AT_ONCE):
             ids: Any = bindparam(
                 "ids", measurements[start : start + _READ_AT_ONCE], expanding=True, literal_execute=True
             )
-            yield from _all(connection, select(RECORD).where(RECORD.c.measurement_id.in_(ids)))
+            yield from _all(connection, records.where(RECORD.c.measurement_id.in_(ids)))
 
     def _cards(self, connection: Connection) -> dict[int | None, tuple[str, ...]]:
         """The UUIDs of each set of cards; of none."""
         found: dict[int | None, tuple[str, ...]] = {None: ()}
+        if self._version(connection) != VERSION:  # older tables have no cards
+            return found
         for id, text in connection.execute(select(CARDS.c.id, CARDS.c.uuids)):
             try:
                 uuids = json.loads(text)

@@ -41,12 +41,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("environment_id", "session", name="carbon_session_once"),
     )
     op.create_table(
-        "carbon_cards",
-        sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("uuids", sa.Text, nullable=False),
-        sa.UniqueConstraint("uuids", name="carbon_cards_once"),
-    )
-    op.create_table(
         "carbon_record",
         sa.Column("session_id", sa.Integer, sa.ForeignKey("carbon_session.id"), primary_key=True),
         sa.Column("measurement_id", sa.Integer, sa.ForeignKey("carbon_measurement.id"), primary_key=True),
@@ -54,7 +48,5 @@ def upgrade() -> None:
         sa.Column("energy_j_per_call", sa.Double, nullable=False),
         sa.Column("energy_j_per_call_error", sa.Double),
         sa.Column("duration_s_per_call", sa.Double, nullable=False),
-        sa.Column("temperature_c", sa.Double),
-        sa.Column("cards_id", sa.Integer, sa.ForeignKey("carbon_cards.id")),
         sqlite_with_rowid=False,
     )

@@ -18,7 +18,7 @@ ENERGY_UNITS: Mapping[str, float] = {"mJ": 1e-3, "J": 1.0, "kJ": 1e3, "Wh": 3.6e
 EMISSION_UNITS: Mapping[str, float] = {"ug": 1e-6, "mg": 1e-3, "g": 1.0, "kg": 1e3}
 """What a marker may write emissions in, in grams; ``µg`` is read as ``ug``."""
 
-_AMOUNT = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\W\d_]*)")
+AMOUNT = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\W\d_]*)")
 
 
 # --- figures for people ----------------------------------------------------------------------------
@@ -39,10 +39,10 @@ def _prefixed(amount: float, unit: str, prefixes: Mapping[str, float]) -> str:
     if rounded == 0:
         return f"0 {unit}"
     prefix = next((p for p, factor in prefixes.items() if factor <= rounded), [*prefixes][-1])
-    return f"{_digits(amount / prefixes[prefix])} {prefix}{unit}"
+    return f"{with_digits(amount / prefixes[prefix])} {prefix}{unit}"
 
 
-def _digits(number: float, significant: int = 3) -> str:
+def with_digits(number: float, significant: int = 3) -> str:
     """A number with so many significant digits, without an exponent where it can be read without."""
     scientific = f"{number:.{significant - 1}e}"
     exponent = int(scientific.partition("e")[2])
@@ -54,16 +54,16 @@ def _digits(number: float, significant: int = 3) -> str:
 # --- values ----------------------------------------------------------------------------------------
 
 
-def share(value: object) -> float:
+def parse_share(value: object) -> float:
     """A share: ``"5%"``, ``"0.05"``, ``0.05``. A bare 5 could be 5% or 500%, and is refused.
 
     Raises :class:`UsageProblem`, which says what is allowed; the caller says where the value stands.
     """
-    number, percent = _number(value), False
+    number, percent = finite_number(value), False
     if isinstance(value, str):
         text = value.strip()
         percent = text.endswith("%")
-        match = _AMOUNT.fullmatch(text.removesuffix("%").rstrip())
+        match = AMOUNT.fullmatch(text.removesuffix("%").rstrip())
         number = float(match[1]) if match and not match[2] else None
     if number is None:
         raise UsageProblem("not a share: write a percentage such as '5%', or a number such as 0.05")
@@ -81,7 +81,7 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     return f" Did you mean {named[close[0]]}?" if close else ""
 
 
-def _number(value: object) -> float | None:
+def finite_number(value: object) -> float | None:
     """A finite number, numpy's too, as a float; None for anything else, True and False among it."""
     if not isinstance(value, Real) or isinstance(value, bool):
         return None
@@ -103,14 +103,14 @@ def _emissions(value: object) -> tuple[float, str]:
 def _limit(value: object, units: Mapping[str, float], base: str, allowed: str) -> tuple[float, str]:
     """A limit in the base unit, and as the user wrote it: number, space, unit."""
     limit: float | None
-    if isinstance(value, str) and (match := _AMOUNT.fullmatch(value.strip())):
+    if isinstance(value, str) and (match := AMOUNT.fullmatch(value.strip())):
         number, unit = match[1], match[2] or base
         try:
             limit = float(number) * _factor(unit, units)
         except KeyError:
             raise UsageProblem(f"{unit} is not one of its units: write {allowed}; capitals matter") from None
     else:
-        limit = _number(value)
+        limit = finite_number(value)
         number, unit = f"{limit:.15g}" if limit else "", base
     if limit is None or not math.isfinite(limit):
         raise UsageProblem(f"write {allowed}")
@@ -124,7 +124,7 @@ def _factor(unit: str, units: Mapping[str, float]) -> float:
 
 
 def _per(value: object) -> float:
-    calls = _number(value)
+    calls = finite_number(value)
     if calls is None or calls <= 0:
         raise UsageProblem("write the number of calls that the limits are for, above 0, such as per=1000")
     return calls
@@ -134,7 +134,7 @@ def _tolerance(value: object) -> float | Literal[False]:
     if value is False:
         return False
     try:
-        tolerance = share(value)
+        tolerance = parse_share(value)
     except UsageProblem as problem:
         remedy = "; False takes the test out of the baseline gate" if value is True else ""
         raise UsageProblem(f"{problem}{remedy}") from None
@@ -332,7 +332,7 @@ class _Limit(NamedTuple):
     def over(self) -> str | None:
         if self.amount <= self.limit:
             return None
-        digits = (_digits(self.amount, n) for n in range(3, 18))
+        digits = (with_digits(self.amount, n) for n in range(3, 18))
         amount = next((d for d in digits if float(d.replace(",", "")) > self.limit), f"{self.amount!r}")
         ratio = self.amount / self.limit
         if ratio >= 10:
@@ -340,12 +340,12 @@ class _Limit(NamedTuple):
         elif ratio < 1.0001:
             excess = "less than 0.01% over"
         else:
-            excess = f"{_digits(100 * (ratio - 1), 2 if ratio < 2 else 3)}% over"
+            excess = f"{with_digits(100 * (ratio - 1), 2 if ratio < 2 else 3)}% over"
         return f"{amount} {self.unit} {self.calls}, {excess} the budget of {self.text}"
 
     @property
     def within(self) -> str:
-        return f"{_digits(self.amount)} {self.unit} {self.calls}, within the budget of {self.text}"
+        return f"{with_digits(self.amount)} {self.unit} {self.calls}, within the budget of {self.text}"
 
     @property
     def near(self) -> str | None:
@@ -353,7 +353,7 @@ class _Limit(NamedTuple):
             return None
         return (
             f"the budget of {self.text} {self.calls} lies within the error of what was measured, "
-            f"{_digits(self.amount)} ± {_digits(self.error, 2)} {self.unit}: measure longer "
+            f"{with_digits(self.amount)} ± {with_digits(self.error, 2)} {self.unit}: measure longer "
             f"(--carbon-max-time), or leave more room"
         )
 

@@ -227,7 +227,7 @@ class Launcher:
             "tests": list(tests),
             "calibrations": {id: asdict(found) for id, found in (calibrations or {}).items()},
             "parent": os.getpid(),
-            "side": None if side is None else _side_form(side),
+            "side": None if side is None else side_form(side),
         }
         # A file without a name: arguments may hold the password of a database.
         with tempfile.TemporaryFile("w", encoding="utf-8") as file:
@@ -410,14 +410,14 @@ def _follow(
                 left.pop(test, None)
                 listener.begun(test)
             case {"report": data, "test": test}:
-                listener.reported(test, _report(config, data))
+                listener.reported(test, report_of(config, data))
             case {"done": test, "measurements": forms, "mistaken": mistaken}:
                 ending.under_way = None
                 listener.done(test, [jsonfile.read_measurement(form) for form in forms], mistaken)
             case {"warning": warning} if warn:
                 _warn(config, warning)
             case {"brought": brought}:
-                listener.brought(_read_brought(brought))
+                listener.brought(read_brought(brought))
             case {"refused": text}:
                 ending.refused = text
             case {"exit": reason, "status": status}:
@@ -468,7 +468,7 @@ def _name(number: int) -> str:
     return f"signal {number}"
 
 
-def _report(config: pytest.Config, data: dict[str, Any]) -> Any:
+def report_of(config: pytest.Config, data: dict[str, Any]) -> Any:
     """A report as it was sent; JSON has made lists of its tuples."""
     report = config.hook.pytest_report_from_serializable(config=config, data=data)
     report.user_properties = [tuple(each) for each in report.user_properties]
@@ -512,7 +512,7 @@ class Outlet:
         self.tests: dict[str, int] = {test: number for number, test in enumerate(request["tests"])}
         """The keys of those that run, and their places."""
         self.parent = int(request["parent"])
-        self.side = _read_side(request["side"]) if request["side"] is not None else None
+        self.side = read_side(request["side"]) if request["side"] is not None else None
         self._narrowed = False
         """Whether the arguments leave out tests of the modules that they name."""
         self.calibrations = {id: Calibration(**found) for id, found in request["calibrations"].items()}
@@ -563,7 +563,7 @@ class Outlet:
 
     def report(self, test: str, report: Any) -> None:
         assert self._config is not None
-        self.send({"report": _report_form(self._config, report), "test": test})
+        self.send({"report": report_form(self._config, report), "test": test})
 
     def done(self, test: str, measurements: Sequence[Measurement] = (), mistaken: Sequence[str] = ()) -> None:
         self._unmeasured = None
@@ -639,7 +639,7 @@ class Outlet:
             told = f"This is the teardown of {' and '.join(shared)}. It comes after the last of the tests that share it"
             report.sections.append(("carbon", f"{told}, and is no more this test's than theirs."))
             assert self._config is not None
-            failed = _report_form(self._config, report)
+            failed = report_form(self._config, report)
             # The test itself has passed, and been measured; whether it is to fail for this, the parent says.
             report.outcome, report.longrepr, report.sections = "passed", None, []
             setattr(report, _SHARED, {"of": shared, "failed": failed})
@@ -723,7 +723,7 @@ def shared_teardown(config: pytest.Config, report: Any) -> tuple[Sequence[str], 
     teardown of something that tests share, and that failed; else nothing, and the report."""
     if (shared := getattr(report, _SHARED, None)) is None:
         return (), report
-    return shared["of"], _report(config, shared["failed"])
+    return shared["of"], report_of(config, shared["failed"])
 
 
 def said(report: Any) -> str:
@@ -737,7 +737,7 @@ OUTLET = pytest.StashKey[Outlet]()
 """There in a child's config."""
 
 
-def _read_brought(form: Mapping[str, Any]) -> Brought:
+def read_brought(form: Mapping[str, Any]) -> Brought:
     environments = {each["id"]: jsonfile.read_environment(each) for each in form["environments"]}
     return Brought(
         environments[form["environment"]],
@@ -750,7 +750,7 @@ def _read_brought(form: Mapping[str, Any]) -> Brought:
     )
 
 
-def _report_form(config: pytest.Config, report: Any) -> dict[str, Any]:
+def report_form(config: pytest.Config, report: Any) -> dict[str, Any]:
     """A report as it is sent."""
     data = config.hook.pytest_report_to_serializable(config=config, report=report)
     data = {name: _sendable(value) for name, value in data.items()}
@@ -783,13 +783,13 @@ def _is_module(name: str) -> bool:
         return False
 
 
-def _side_form(side: Side) -> dict[str, Any]:
+def side_form(side: Side) -> dict[str, Any]:
     """Without where baselines are, and where a report goes: that is the parent's, and may have a password."""
     settings = {name: value for name, value in asdict(side.settings).items() if name not in ("baseline", "json")}
     return {**asdict(side), "settings": settings, "given": sorted(side.given)}
 
 
-def _read_side(form: Mapping[str, Any]) -> Side:
+def read_side(form: Mapping[str, Any]) -> Side:
     settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in form["settings"].items()
     }

@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         help="keep the settling time and the sampling with the baselines (in carbon_baseline of the ini file, or"
         " carbon-baselines), in place of what is kept there",
     )
-    doctor.set_defaults(run=_doctor)
+    doctor.set_defaults(run=run_doctor)
 
     of_baseline = commands.add_parser(
         "baseline",
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         help="in a database: whose baseline it is to be, such as main, when a pull request is merged (default: the"
         " branch it was measured on)",
     )
-    accept.set_defaults(run=_accept)
+    accept.set_defaults(run=run_accept)
     baseline.add(of_baseline)
 
     compare.add(commands)
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("--meter", "--carbon-meter", metavar="SPEC", help=_METER)
     trace.add_argument("--gpus", "--carbon-gpus", metavar="WHICH", help=_GPUS)
     trace.add_argument("--seconds", metavar="S", type=_seconds, default=10.0, help="how long to record (default: 10)")
-    trace.set_defaults(run=_record_trace)
+    trace.set_defaults(run=run_record_trace)
     return parser
 
 
@@ -142,14 +142,14 @@ def _seconds(text: str) -> float:
 # --- doctor ------------------------------------------------------------------------------------------
 
 
-def _doctor(given: argparse.Namespace) -> int:
+def run_doctor(given: argparse.Namespace) -> int:
     from pytest_carbon import baselines
     from pytest_carbon.baselines.address import place
     from pytest_carbon.doctor import calibrations, examine
     from pytest_carbon.records import UsageProblem
     from pytest_carbon.reports import doctor as report
 
-    settings = _settings(given)
+    settings = settings_of(given)
     if given.save:
         settings = replace(settings, baseline=place(given.save, Path()))
     store = baselines.open_store(settings.baseline)
@@ -157,11 +157,11 @@ def _doctor(given: argparse.Namespace) -> int:
         store.check_writable()
     if given.json is not None and given.json.is_dir():
         raise UsageProblem(f"--json={given.json}: this is a directory; write the path of a file.")
-    with _progress() as progress:
+    with progress_of() as progress:
         found = examine(settings, given.load, progress=progress)
     print("\n".join(report.text(found, saved=given.save is not None, width=width(), ascii=ascii_only())))
     if given.json is not None:
-        _write(given.json, report.document(found))
+        write_text(given.json, report.document(found))
     if given.save is not None:
         kept = calibrations(found)
         for id, calibration in kept.items():
@@ -175,7 +175,7 @@ def _doctor(given: argparse.Namespace) -> int:
     return OK if found.measurable else NOTHING_MEASURED
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     from pytest_carbon.baselines.files import remedy, write_atomically
     from pytest_carbon.records import UsageProblem
 
@@ -187,7 +187,7 @@ def _write(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
+def progress_of() -> Iterator[Callable[[str], None]]:
     """Shows on a terminal what is going on, and takes it away again."""
     terminal = sys.stderr.isatty()
 
@@ -205,7 +205,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
 # --- what the project says ---------------------------------------------------------------------------
 
 
-def _settings(given: argparse.Namespace) -> Settings:
+def settings_of(given: argparse.Namespace) -> Settings:
     """The settings of a run in this project, with what the command line gives."""
     from pytest_carbon import options
     from pytest_carbon.meters import built_in_sources
@@ -229,7 +229,7 @@ def _settings(given: argparse.Namespace) -> Settings:
 # --- baseline accept ---------------------------------------------------------------------------------
 
 
-def _accept(given: argparse.Namespace) -> int:
+def run_accept(given: argparse.Namespace) -> int:
     from pytest_carbon import options
     from pytest_carbon.baselines import open_store, refuse_unknown_branch
     from pytest_carbon.baselines.address import place
@@ -284,13 +284,13 @@ def _refuse_another_projects(result: SessionResult, store: Store, where: Path | 
 # --- record-trace ------------------------------------------------------------------------------------
 
 
-def _record_trace(given: argparse.Namespace) -> int:
+def run_record_trace(given: argparse.Namespace) -> int:
     from pytest_carbon.doctor import record
     from pytest_carbon.meters.replay import write_trace
     from pytest_carbon.records import UsageProblem
 
-    settings = _settings(given)
-    with _progress() as progress:
+    settings = settings_of(given)
+    with progress_of() as progress:
         found = record(settings, given.seconds, progress=progress)
     try:
         write_trace(given.file, found.domains, found.edges, found.start_s, found.gpus)

@@ -183,16 +183,16 @@ def _of_report(place: str, result: SessionResult) -> Side:
             id, key = measurement.environment, (test.nodeid, measurement.name)
             environments.setdefault(id, replace(result.environment, id=id))
             measured.setdefault(id, {})[key] = measurement, verdict
-            if measurement.failure is None and _has_figures(measurement):
+            if measurement.failure is None and has_figures(measurement):
                 stored.setdefault(id, {})[key] = baselines.records_of(result, test, measurement)
     for measurement, _ in result.references:
-        if measurement.failure is None and _has_figures(measurement):
+        if measurement.failure is None and has_figures(measurement):
             records = baselines.records_of(result, TestResult(REFERENCE, "passed"), measurement)
             stored.setdefault(measurement.environment, {})[REFERENCE, measurement.name] = records
     return Side(place, result, environments, stored, measured)
 
 
-def _has_figures(measurement: Measurement) -> bool:
+def has_figures(measurement: Measurement) -> bool:
     figures = [f for score in measurement.sessions for f in (score.energy_j_per_call, score.duration_s_per_call)]
     return bool(figures) and all(isfinite(figure) and figure > 0 for figure in figures)
 

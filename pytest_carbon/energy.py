@@ -190,7 +190,7 @@ def fit_line(edges: Sequence[Edge]) -> Line:
     origin_j = edges[0].energy_j  # counters are large: without this the squares lose their digits
     times = [edge.time_s - origin_s for edge in edges]
     energies = [edge.energy_j - origin_j for edge in edges]
-    weights = _weights(edges)
+    weights = weights_of(edges)
     total = math.fsum(weights)
     mean_time = _dot(weights, times) / total
     mean_energy = _dot(weights, energies) / total
@@ -212,7 +212,7 @@ def fit_line(edges: Sequence[Edge]) -> Line:
     )
 
 
-def _weights(edges: Sequence[Edge]) -> list[float]:
+def weights_of(edges: Sequence[Edge]) -> list[float]:
     """Inverse variances of the edges' times, relative to the sharpest.
 
     Half of the variance is taken to be the same for all: what a bracket does not show (the counter's own jitter).
@@ -249,7 +249,7 @@ class Bend:
 def fit_bend(edges: Sequence[Edge]) -> Bend:
     """The least-squares parabola through at least four edges."""
     line = fit_line(edges)
-    weights = _weights(edges)
+    weights = weights_of(edges)
     times = [edge.time_s - line.time_s for edge in edges]
     residuals = [edge.energy_j - line.at(edge.time_s) for edge in edges]
     # the part of t² that is orthogonal to 1 and t
@@ -327,7 +327,7 @@ def _belongs(edge: Edge, line: Line) -> bool:
     return off_j <= student_t(1 - STEP_CHANCE / 2, freedom) * likely_j + ROUNDING_J
 
 
-def _step_j(edges: Sequence[Edge]) -> float:
+def step_j(edges: Sequence[Edge]) -> float:
     """By how much the nearest edge is off the lines that it does not belong to: the power stepped right before it."""
     lines = [fit_line(edges[k:]) for k in NEAREST if len(edges) - k >= EDGES_LEAST]
     apart = [line for line in lines if not _belongs(edges[0], line)]
@@ -360,7 +360,7 @@ def is_stretch(edges: Sequence[Edge]) -> bool:
     scatter_j = math.sqrt(line.residual_square_j2 / max(line.freedom, 1))
     if scatter_j > SCATTER_PERIODS * abs(line.power_w) * (period_s(edges) or math.inf) + ROUNDING_J:
         return False
-    return _step_j(edges) == 0
+    return step_j(edges) == 0
 
 
 def span_s(edges: Sequence[Edge]) -> float:
@@ -482,7 +482,7 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     energy_j += drifts[1] - drifts[0]
     error_j += DRIFT_ERROR * math.fsum(map(abs, drifts))
     if not drifts[0]:
-        error_j += 2 * _step_j(chosen_before)  # the step lasted until the start, which is later than the last edge
+        error_j += 2 * step_j(chosen_before)  # the step lasted until the start, which is later than the last edge
     excess_w = min([abs(mean_w - line_after.power_w), *(e.power_limit_w for e in edges if e.power_limit_w)])
     shown_s, edge_j = end_s + window.latency_s, math.sqrt(variance)
     error_j += _held_j(edges, line_after, chosen_after[0].time_s, shown_s, excess_w=excess_w, edge_j=edge_j)
@@ -562,7 +562,7 @@ def _unsettled_j(line: Line, edges: Sequence[Edge], end_s: float, settle_s: floa
         * (1 / line.weight + away * (e.time_s - line.time_s))
         * tail_j
         * math.exp(-(e.time_s - end_s) / time_constant_s)
-        for e, weight in zip(edges, _weights(edges), strict=True)
+        for e, weight in zip(edges, weights_of(edges), strict=True)
     )
 
 

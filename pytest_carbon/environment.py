@@ -36,7 +36,7 @@ def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None
     return Environment(
         id=environment_id(gpus, gated, processor),
         gpus=tuple(gpus),
-        cpu=None if processor.name is None else _plain(processor.name),
+        cpu=None if processor.name is None else plain(processor.name),
         cpu_count=processor.threads,
         driver=driver,
         torch=_version_of("torch"),
@@ -59,7 +59,7 @@ def environment_id(gpus: Sequence[Gpu], gated: Sequence[Domain], processor: Proc
     counted = Counter(known.get(domain.name, "unknown") for domain in gated if domain.family == "gpu")
     parts = [f"{number}x-{slug}" for slug, number in sorted(counted.items())]
     if families != ["gpu"]:
-        parts.append(f"{slug(_plain(processor.name or 'unknown processor'))}-{processor.threads}c")
+        parts.append(f"{slug(plain(processor.name or 'unknown processor'))}-{processor.threads}c")
     end = "".join(f"-{slug(family)}" for family in families)
     if any("integrated" in domain.source for domain in gated):  # not what the counter says, where there is one
         end += "-integrated"
@@ -83,7 +83,7 @@ def _gpu_slug(gpu: Gpu) -> str:
     return slug(gpu.name) + limit
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A processor's name without what says nothing: ``Intel(R) Xeon(R) CPU @ 2.20GHz`` → ``Intel Xeon``."""
     name = re.sub(r"\((r|tm|c)\)|[®™]", " ", name, flags=re.IGNORECASE)
     name = re.sub(r"@\s*[\d.]+\s*[GM]Hz|\b\w+-core\b|\b(cpu|processor)\b", " ", name, flags=re.IGNORECASE)
@@ -182,7 +182,7 @@ def _gpus_in(environment: Environment) -> str:
 
 def _cpu_in(environment: Environment) -> str:
     cpu = environment.cpu
-    return cpu if cpu and slug(_plain(cpu)) in environment.id else ""
+    return cpu if cpu and slug(plain(cpu)) in environment.id else ""
 
 
 @dataclass(frozen=True, slots=True)

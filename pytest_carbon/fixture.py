@@ -71,7 +71,7 @@ class Carbon:
         self._why_inert = why_inert
         self._strict = strict
         self._tasks = tasks
-        self._called = _Called(tasks)
+        self._called = Called(tasks)
         self._measurements: dict[str, Measurement] = {}
         self._names: set[str] = set()
         self._open: str | None = None
@@ -137,7 +137,7 @@ class Carbon:
             )
         except BaseException as error:
             self._names.discard(name)  # the call failed: the test may try again
-            ran_out = _out_of_memory(error) if is_task else None
+            ran_out = is_out_of_memory(error) if is_task else None
             if ran_out is None:
                 raise
         finally:
@@ -145,7 +145,7 @@ class Carbon:
         if ran_out is not None:  # and the error is gone, with the frames that held what took the memory
             self._give_up(name, fn, ran_out)
         found = self._measurements[name]
-        self._measurements[name] = _with_task(found, fn) if is_task else self._called.told(found)
+        self._measurements[name] = with_task(found, fn) if is_task else self._called.told(found)
         return result
 
     def window(self, name: str = "window", calls: float = 1) -> Window:
@@ -184,7 +184,7 @@ class Carbon:
         if self._measurer is not None:
             self._measurements[name] = self._measurer.nothing(name, Doubt("out-of-memory", why))
             with contextlib.suppress(Exception):  # of a user's task that knows nothing of no calls
-                self._measurements[name] = _with_task(self._measurements[name], task)
+                self._measurements[name] = with_task(self._measurements[name], task)
         if self._strict:
             pytest.fail(f"--carbon-strict: {why}", pytrace=False)
         pytest.skip(why)
@@ -267,7 +267,7 @@ class Carbon:
             self._measurements[name] = self._called.told(found)
 
 
-class _Called:
+class Called:
     """Which of a test's tasks were called inside a measurement that was not given the task itself."""
 
     def __init__(self, tasks: Callable[[], Iterable[Any]]) -> None:
@@ -286,7 +286,7 @@ class _Called:
         Each of them may have found that its calls were not the work that they should have been.
         """
         counts = [(task, _calls_of(task) - self._before.get(id(task), 0)) for task in self._tasks()]
-        found = [(_with_task(measurement, task), count) for task, count in counts if count > 0]
+        found = [(with_task(measurement, task), count) for task, count in counts if count > 0]
         if measurement.failure is None and (failed := [each for each, _ in found if each.failure is not None]):
             return failed[0]
         fits = [each for each, count in found if measurement.failure is not None or count == measurement.calls]
@@ -298,7 +298,7 @@ def _calls_of(task: Any) -> int:
     return calls if isinstance(calls, int) else 0
 
 
-def _with_task(measurement: Measurement, task: Any) -> Measurement:
+def with_task(measurement: Measurement, task: Any) -> Measurement:
     """With what the task says of itself, where it is one, and a doubt where it ran on what is not counted.
 
     A task that finds, after its calls, that they were not the work that they should have been makes it a failure.
@@ -335,7 +335,7 @@ def _on_another_device(measurement: Measurement, info: TaskInfo) -> Iterator[Dou
         )
 
 
-def _out_of_memory(error: BaseException, *when: str) -> str | None:
+def is_out_of_memory(error: BaseException, *when: str) -> str | None:
     from pytest_carbon.tasks.task import out_of_memory
 
     return out_of_memory(error, *when)
@@ -424,7 +424,7 @@ class TaskFactory:
         except CannotRunHere as lacks:
             why = str(lacks)
         except Exception as error:
-            why = _out_of_memory(error, "while the model was loaded")
+            why = is_out_of_memory(error, "while the model was loaded")
             if why is None:
                 raise
         pytest.skip(why)

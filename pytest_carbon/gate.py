@@ -209,7 +209,7 @@ def batches(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     makes nor loses any.
     """
     records = list(records)
-    numbers = _batch_numbers(records)
+    numbers = batch_numbers(records)
     found: list[dict[tuple[Key, str], Record]] = [{} for _ in range(max(numbers.values(), default=-1) + 1)]
     for record in records:
         found[numbers[record.session]].setdefault((record.key, record.session), record)
@@ -226,7 +226,7 @@ def baseline(
     """
     if numbers is None:
         records = list(records)
-        numbers = _batch_numbers(records)
+        numbers = batch_numbers(records)
     seen = set(leave_out)
     epochs: dict[str, dict[int, list[Record]]] = {}
     for record in records:
@@ -289,7 +289,7 @@ def judge(
     exempt = {candidate.key for candidate in candidates if candidate.tolerance is False}
     exempt |= {key for key in stored if key[0] == REFERENCE}
     current = {session.session for candidate in candidates for session in candidate.sessions}
-    numbers = _batch_numbers(r for records in stored.values() for r in records if r.session not in current)
+    numbers = batch_numbers(r for records in stored.values() for r in records if r.session not in current)
     baselines = {
         key: found
         for key, records in stored.items()
@@ -299,22 +299,22 @@ def judge(
     compared = {key: score for key, score in scores.items() if score is not None and key in baselines}
 
     spread = PRIOR_SPREAD_ESTIMATED if estimated else PRIOR_SPREAD
-    rule = _Rule(
+    rule = Rule(
         {c.key: c.tolerance if c.tolerance is not None else tolerance for c in candidates},
         tolerance,
         false_alarms,
         spread,
         measurements=len(baselines) + unread,
     )
-    kernel_j = _by_session(reference, stored) if reference else {}
-    beside = _beside(candidates, compared, baselines, kernel_j) if len(compared) < SUITE else {}
+    kernel_j = by_session(reference, stored) if reference else {}
+    beside = beside_reference(candidates, compared, baselines, kernel_j) if len(compared) < SUITE else {}
     if beside:
         rule = replace(rule, measurements=rule.measurements + 1)
     held_to = baselines | {key: held for key, (_, held) in beside.items()}
-    comparisons, shared = _compare(compared, held_to, numbers, rule)
-    quotients, _ = _compare(
+    comparisons, shared = compare(compared, held_to, numbers, rule)
+    quotients, _ = compare(
         {key: score for key, (score, _) in beside.items()},
-        {key: _divided(held, kernel_j) for key, (_, held) in beside.items()},
+        {key: divided_by_reference(held, kernel_j) for key, (_, held) in beside.items()},
         numbers,
         rule,
     )
@@ -322,10 +322,10 @@ def judge(
     if reference:
         sessions = {record.session for key in compared for batch in held_to[key].batches for record in batch}
         sessions = sessions or set(numbers)
-        kernel = _of_kernel(reference, stored, sessions, numbers, rule)
+        kernel = of_kernel(reference, stored, sessions, numbers, rule)
     if kernel:
         comparisons = {
-            key: _taken_out(whole, quotients.get(key), kernel, baselines[key]) for key, whole in comparisons.items()
+            key: subtracted(whole, quotients.get(key), kernel, baselines[key]) for key, whole in comparisons.items()
         }
     shared = replace(shared, kernel=kernel) if shared else None
     verdicts = {
@@ -342,12 +342,12 @@ def judge(
         gated=len(baselines) + unread,
         compared=len(compared),
         false_alarm_rate=false_alarms,
-        median_change=_relative(shared.change) if shared else None,
+        median_change=relative_change(shared.change) if shared else None,
         moved=shared.sentence if shared else None,
-        machine=_machine(kernel, taken_out=bool(beside)) if kernel else None,
+        machine=machine_change(kernel, taken_out=bool(beside)) if kernel else None,
     )
     if reference:
-        verdicts[reference.key] = _on_kernel(reference, kernel, suite.machine)
+        verdicts[reference.key] = on_kernel(reference, kernel, suite.machine)
     return verdicts, suite
 
 
@@ -369,7 +369,7 @@ def confirmed(first: Verdict, then: Verdict, sessions: int) -> Verdict:
     """The verdict on a suspect that was measured again, over all its sessions: with both stages in its reason."""
     if first.change is None or then.change is None:
         return replace(then, first_change=first.change)
-    stages = f"{_signed(first.change)}, and over {sessions} sessions {_signed(then.change)}"
+    stages = f"{signed_percent(first.change)}, and over {sessions} sessions {signed_percent(then.change)}"
     reason = f"{then.reason.rstrip('.')}. It was measured again in fresh processes: at first {stages}"
     return replace(then, first_change=first.change, reason=reason)
 
@@ -444,7 +444,7 @@ def blinder(
         return None
     return (
         f"more sessions of the same day do not make the gate sharper: with them it sees changes of"
-        f" {_percent(sees[1])} and more, before of {_percent(sees[0])}, for they differ among themselves by more than"
+        f" {percent(sees[1])} and more, before of {percent(sees[0])}, for they differ among themselves by more than"
         " was assumed, and so may the single session of the next run; record on another day, or run as many"
         " (--carbon-sessions)"
     )
@@ -459,12 +459,12 @@ def weak(verdict: Verdict, pairs: int | None = None, most: float = MAX_DETECTABL
         return None
     if pairs is not None:
         return (
-            f"{pairs} pairs see only changes of {_percent(verdict.detectable_change)} and more: "
+            f"{pairs} pairs see only changes of {percent(verdict.detectable_change)} and more: "
             f"take more of them (--carbon-sessions={2 * pairs})"
         )
     held = verdict.baseline_batches
     sees = (
-        f"the gate sees only changes of {_percent(verdict.detectable_change)} and more here, "
+        f"the gate sees only changes of {percent(verdict.detectable_change)} and more here, "
         f"with {held} baseline {'batch' if held == 1 else 'batches'}"
     )
     if held >= BATCHES_MOST:
@@ -498,7 +498,7 @@ def _when(record: Record) -> tuple[float, str, Key]:
     return _seconds(record.created), record.session, record.key
 
 
-def _batch_numbers(records: Iterable[Record]) -> dict[str, int]:
+def batch_numbers(records: Iterable[Record]) -> dict[str, int]:
     """Session → its batch, numbered by time. A session begins with the earliest of its records."""
     first: dict[str, Record] = {}
     for record in records:
@@ -585,16 +585,16 @@ class Shared:
     def sentence(self) -> str | None:
         if not self.moved:
             return None
-        return f"the whole suite is {_up(self.change)}: {self._why}"
+        return f"the whole suite is {percent_up(self.change)}: {self._why}"
 
     @property
     def _why(self) -> str:
         if self.kernel and self.kernel.alone == self.moved:
-            return f"the machine, for the reference workload is {_up(self.kernel.change)} as well"
+            return f"the machine, for the reference workload is {percent_up(self.kernel.change)} as well"
         why = self.words.shared
         if self.kernel is None:
             return why
-        signed = _signed(_relative(self.kernel.change))
+        signed = signed_percent(relative_change(self.kernel.change))
         if abs(self.kernel.change) < abs(self.change) / 2:
             return f"something all tests use, for the reference workload is not ({signed})"
         return f"{why} (the reference workload is at {signed})"
@@ -675,7 +675,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class _Points:
+class Points:
     """Baseline batches of many measurements, flat: a point is one batch of one, a row one epoch of one."""
 
     ln_j: Floats
@@ -735,7 +735,7 @@ def _mean_ln(values: Sequence[float]) -> float:
     return math.fsum(map(math.log, values)) / len(values)
 
 
-def _points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards: dict[tuple[str, ...], int]) -> _Points:
+def all_points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards: dict[tuple[str, ...], int]) -> Points:
     """``cards`` are numbered from 1, () is 0; those that are not among them yet are added."""
     import numpy as np
 
@@ -776,7 +776,7 @@ def _points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards: di
         each_error2 = (np.minimum(errors_j / np.exp(each_ln_j), ERROR_MOST) / Z95) ** 2
     error2 = np.add.reduceat(each_error2, starts)
     degrees = np.array([math.nan if record.temperature_c is None else record.temperature_c for record in flat])
-    return _Points(
+    return Points(
         ln_j,
         np.add.reduceat(each_ln_s, starts) / counts,
         error2 / counts**2,
@@ -793,7 +793,7 @@ def _points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards: di
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class Rule:
     """What the user asked for; shares."""
 
     tolerances: Mapping[Key, float]
@@ -805,8 +805,8 @@ class _Rule:
     """That share the false alarms."""
 
 
-def _compare(
-    compared: Mapping[Key, Score], baselines: Mapping[Key, Baseline], numbers: Mapping[str, int], rule: _Rule
+def compare(
+    compared: Mapping[Key, Score], baselines: Mapping[Key, Baseline], numbers: Mapping[str, int], rule: Rule
 ) -> tuple[dict[Key, Comparison], Shared | None]:
     """Measurements against their baselines, and what they share where they are enough to say."""
     if not compared:
@@ -819,22 +819,22 @@ def _compare(
     if n >= SUITE:  # what the batches of the others differ by is worth knowing, too
         keys += [key for key in baselines if key not in compared]
     cards: dict[tuple[str, ...], int] = {(): 0}
-    points = _points([baselines[key] for key in keys], numbers, cards)
+    points = all_points([baselines[key] for key in keys], numbers, cards)
     score_ln_j = np.array([score.ln_j for score in compared.values()])
     error2 = np.array([score.error**2 for score in compared.values()])
     card = np.array([cards.setdefault(score.gpus, len(cards)) for score in compared.values()])
-    spread = _spread(points, points.ln_j, points.row, points.error2, rule.spread)
+    spread = spread_of(points, points.ln_j, points.row, points.error2, rule.spread)
 
     shares = None
     if n >= SUITE:
         shares = _shares(points, spread.deviation, n)
         ln_j = spread.deviation - shares.of_batch[points.batch]
-        spread = _spread(points, ln_j, points.row, points.error2, rule.spread)
+        spread = spread_of(points, ln_j, points.row, points.error2, rule.spread)
     elif card.any():  # where the suite has no median, cards are told apart
-        group, more = _by_card(points.row, points.card)
-        spread = _spread(points, points.ln_j, group, points.error2 + more, rule.spread)
-    variance, nu = _moderated(points, spread, rule.spread, learn=shares is not None, n=n)
-    held = _held_to(points, variance, card if shares is None else np.zeros(n, dtype=int))
+        group, more = by_card(points.row, points.card)
+        spread = spread_of(points, points.ln_j, group, points.error2 + more, rule.spread)
+    variance, nu = moderated(points, spread, rule.spread, learn=shares is not None, n=n)
+    held = held_to_cards(points, variance, card if shares is None else np.zeros(n, dtype=int))
     newest = held.points
     change = score_ln_j - held.mean(points.ln_j)
 
@@ -847,7 +847,7 @@ def _compare(
     sessions_left = _sessions_left(points, np.array([score.sessions for score in compared.values()]))
     own = variance + error2 + days_left + sessions_left
     se = np.sqrt(own + held.variance)
-    nu = _freedom_with_cards(nu, se**2, held.of_cards)
+    nu = freedom_with_cards(nu, se**2, held.of_cards)
 
     noise = upper_t(nu, rate / rule.measurements) * se
     tolerated = np.log1p([rule.tolerances[key] for key in compared])
@@ -911,7 +911,7 @@ class _Spread:
     """Whether there are enough to learn a prior from."""
 
 
-def _spread(points: _Points, values: Floats, group: Ints, error2: Floats, prior: float) -> _Spread:
+def spread_of(points: Points, values: Floats, group: Ints, error2: Floats, prior: float) -> _Spread:
     """What values differ by within their groups. What is known worse than the best of its group counts for less.
 
     With weights a, A₁ = Σa and A₂ = Σa², the sum Σa·(x − x̄)² is expected to be s²·(A₁ − A₂/A₁) + Σa·e²·(1 − a/A₁).
@@ -938,7 +938,7 @@ def _spread(points: _Points, values: Floats, group: Ints, error2: Floats, prior:
     )
 
 
-def _by_card(row: Ints, card: Ints) -> tuple[Ints, Floats]:
+def by_card(row: Ints, card: Ints) -> tuple[Ints, Floats]:
     """Groups of points of one row and one card, and the variance that is beside their own.
 
     Cards that have a single point in a row make one group: by those alone what cards differ by is known, and it is
@@ -962,7 +962,7 @@ def without_errors(squares: Floats, by_errors: Floats, freedom: Floats, prior: f
     return found
 
 
-def _moderated(points: _Points, spread: _Spread, prior: float, *, learn: bool, n: int) -> tuple[Floats, Floats]:
+def moderated(points: Points, spread: _Spread, prior: float, *, learn: bool, n: int) -> tuple[Floats, Floats]:
     """The variance between the batches of the first n measurements, without their own errors; degrees of freedom.
 
     What batches were seen to differ by has their own errors in it already: those are taken off, before they are
@@ -984,7 +984,7 @@ def _moderated(points: _Points, spread: _Spread, prior: float, *, learn: bool, n
 
 
 @dataclass(frozen=True, slots=True)
-class _HeldTo:
+class HeldTo:
     """The batches that measurements are held to, and what each counts for."""
 
     points: Ints
@@ -1004,7 +1004,7 @@ class _HeldTo:
         return means
 
 
-def _held_to(points: _Points, variance: Floats, card: Ints) -> _HeldTo:
+def held_to_cards(points: Points, variance: Floats, card: Ints) -> HeldTo:
     """What each measurement is held to: batches by 1/(s² + e²), those of the card of now before those of others.
 
     Two cards differ by :data:`CARD_SPREAD`, so each by 1/√2 of it from what they are on average. The mean is the best
@@ -1030,10 +1030,10 @@ def _held_to(points: _Points, variance: Floats, card: Ints) -> _HeldTo:
     share = of_group * (level[whose] + apart[whose] * same)
     of_days = np.bincount(whose, share**2 / precision, n)
     of_cards = apart * (np.bincount(whose, share**2, n) + 1 - 2 * np.bincount(whose, share * same, n))
-    return _HeldTo(at, measurement, share[group] * weight / precision[group], of_days + of_cards, of_cards)
+    return HeldTo(at, measurement, share[group] * weight / precision[group], of_days + of_cards, of_cards)
 
 
-def _freedom_with_cards(nu: Floats, variance: Floats, of_cards: Floats) -> Floats:
+def freedom_with_cards(nu: Floats, variance: Floats, of_cards: Floats) -> Floats:
     """Degrees of freedom of a variance, a part of which is what cards differ by (Satterthwaite)."""
     import numpy as np
 
@@ -1042,7 +1042,7 @@ def _freedom_with_cards(nu: Floats, variance: Floats, of_cards: Floats) -> Float
     return found
 
 
-def _apart(points: _Points, newest: Ints, card: Ints) -> list[int]:
+def _apart(points: Points, newest: Ints, card: Ints) -> list[int]:
     """Of each measurement the number of a card of its baseline, where none of that was of the card of now; else 0."""
     import numpy as np
 
@@ -1092,7 +1092,7 @@ class _Shares:
     """The batches that are told of by what is held to them now."""
 
 
-def _shares(points: _Points, deviation: Floats, n: int) -> _Shares:
+def _shares(points: Points, deviation: Floats, n: int) -> _Shares:
     """The median, over the first n measurements, of what they differ from their own means by, in each batch."""
     import numpy as np
 
@@ -1107,8 +1107,8 @@ def _shares(points: _Points, deviation: Floats, n: int) -> _Shares:
 
 
 def _share(
-    points: _Points,
-    held: _HeldTo,
+    points: Points,
+    held: HeldTo,
     shares: _Shares,
     change: Floats,
     card: Ints,
@@ -1133,7 +1133,7 @@ def _share(
     squares, freedom = 0.0, 0.0
     if len(shares.of_newest):
         of_newest, zeros = shares.of_batch[shares.of_newest], np.zeros(len(shares.of_newest), dtype=int)
-        group, more = _by_card(zeros, card_of[shares.of_newest])
+        group, more = by_card(zeros, card_of[shares.of_newest])
         sizes = np.bincount(group)
         means = np.bincount(group, of_newest) / sizes
         freedom = float((sizes - 1).sum())
@@ -1157,13 +1157,13 @@ def _share(
         of_cards[now] -= 1
         cards = CARD_SPREAD**2 / 2 * float(of_cards @ of_cards)
     both = variance * (1 + weight_of_suite @ weight_of_suite) + cards  # 1 + 1/K where all hold the same K
-    nu = _freedom_with_cards(np.array([PRIOR_FREEDOM + freedom]), np.array([both]), np.array([cards]))
+    nu = freedom_with_cards(np.array([PRIOR_FREEDOM + freedom]), np.array([both]), np.array([cards]))
     noise = float(upper_t(nu, rate)[0]) * math.sqrt(both)
     moved = int(math.copysign(1, median)) if abs(median) > max(noise, math.log1p(tolerance)) else 0
     return Shared(median, moved), beyond - median, left
 
 
-def _sessions_left(points: _Points, sessions: Ints) -> Floats:
+def _sessions_left(points: Points, sessions: Ints) -> Floats:
     """The variance that batches of so many sessions have beyond those that the first measurements are held to.
 
     Without the sessions' own errors: those of now and of each batch are counted by themselves.
@@ -1245,7 +1245,7 @@ def upper_t(freedom: Floats, probability: float) -> Floats:
 # --- the reference workload ----------------------------------------------------------------------
 
 
-def _by_session(reference: Candidate, stored: Mapping[Key, Sequence[Record]]) -> dict[str, float]:
+def by_session(reference: Candidate, stored: Mapping[Key, Sequence[Record]]) -> dict[str, float]:
     """What the reference workload took in each session, J; nothing where this run's is not known."""
     if score_of(reference) is None:
         return {}
@@ -1253,7 +1253,7 @@ def _by_session(reference: Candidate, stored: Mapping[Key, Sequence[Record]]) ->
     return known_j | {session.session: session.energy_j_per_call for session in reference.sessions}
 
 
-def _beside(
+def beside_reference(
     candidates: Iterable[Candidate],
     compared: Collection[Key],
     baselines: Mapping[Key, Baseline],
@@ -1288,7 +1288,7 @@ def _having(batches: Iterable[tuple[Record, ...]], kernel_j: Mapping[str, float]
     return tuple(batch for batch in known if batch)
 
 
-def _divided(held: Baseline, kernel_j: Mapping[str, float]) -> Baseline:
+def divided_by_reference(held: Baseline, kernel_j: Mapping[str, float]) -> Baseline:
     """A baseline of what measurements took over what the reference workload took in the same session."""
 
     def each(batches: Iterable[tuple[Record, ...]]) -> tuple[tuple[Record, ...], ...]:
@@ -1307,12 +1307,12 @@ def _divided(held: Baseline, kernel_j: Mapping[str, float]) -> Baseline:
     return Baseline(held.epoch, each(held.batches), tuple(filter(None, map(each, held.earlier))))
 
 
-def _of_kernel(
+def of_kernel(
     reference: Candidate,
     stored: Mapping[Key, Sequence[Record]],
     sessions: Collection[str],
     numbers: Mapping[str, int],
-    rule: _Rule,
+    rule: Rule,
 ) -> Comparison | None:
     """The reference workload against itself in the batches that measurements are held to, at α/2 either way: that fails
     nothing. It has no epochs: it does not change, and what a measurement is held to says which batches count."""
@@ -1322,10 +1322,10 @@ def _of_kernel(
     if held is None or score is None:
         return None
     rule = replace(rule, tolerances={reference.key: 0.0}, false_alarms=rule.false_alarms / 2, measurements=1)
-    return _compare({reference.key: score}, {reference.key: held}, numbers, rule)[0][reference.key]
+    return compare({reference.key: score}, {reference.key: held}, numbers, rule)[0][reference.key]
 
 
-def _taken_out(whole: Comparison, quotient: Comparison | None, kernel: Comparison, held: Baseline) -> Comparison:
+def subtracted(whole: Comparison, quotient: Comparison | None, kernel: Comparison, held: Baseline) -> Comparison:
     """A comparison of which the quotient, where there is one, says what lies beyond the machine."""
     if quotient is None:
         return replace(whole, suite=replace(whole.suite, kernel=kernel)) if whole.suite else whole
@@ -1344,30 +1344,32 @@ def _taken_out(whole: Comparison, quotient: Comparison | None, kernel: Compariso
     )
 
 
-def _machine(kernel: Comparison, *, taken_out: bool) -> str | None:
+def machine_change(kernel: Comparison, *, taken_out: bool) -> str | None:
     """The sentence for a machine that moved."""
     if not kernel.alone:
         return None
-    text = f"the machine itself is {_up(kernel.change)} (reference workload): heat, clocks, a driver, a neighbour"
+    text = (
+        f"the machine itself is {percent_up(kernel.change)} (reference workload): heat, clocks, a driver, a neighbour"
+    )
     return f"{text}; each test is judged by what lies beyond that" if taken_out else text
 
 
-def _on_kernel(reference: Candidate, kernel: Comparison | None, machine: str | None) -> Verdict:
+def on_kernel(reference: Candidate, kernel: Comparison | None, machine: str | None) -> Verdict:
     if reference.failure is not None or score_of(reference) is None:
-        return Verdict("error", reference.failure or _no_energy(reference))
+        return Verdict("error", reference.failure or no_energy_sentence(reference))
     if kernel is None:
         return Verdict("new", "the reference workload has no baseline here yet: record one with --carbon-record")
     duration = kernel.duration
     return Verdict(
         status="inconclusive" if machine else "pass",
-        reason=machine or f"the reference workload takes {_passed(kernel)}",
+        reason=machine or f"the reference workload takes {passed_sentence(kernel)}",
         baseline_j_per_call=math.exp(kernel.baseline_ln_j),
         baseline_batches=kernel.batches,
         baseline_sessions=kernel.sessions,
-        change=_relative(kernel.change),
-        detectable_change=_relative(kernel.detectable),
-        duration_change=None if duration is None else _relative(duration),
-        power_change=None if duration is None else _relative(kernel.change - duration),
+        change=relative_change(kernel.change),
+        detectable_change=relative_change(kernel.detectable),
+        duration_change=None if duration is None else relative_change(duration),
+        power_change=None if duration is None else relative_change(kernel.change - duration),
         chance=kernel.chance,
     )
 
@@ -1390,7 +1392,7 @@ def verdict_on(
     if comparison is not None and comparison.detectable < error:
         # Side by side, errors are not in what sessions differ by: what is known to ±10% is not seen to move by less.
         comparison = replace(comparison, detectable=error)
-    differs = _differences(candidate, comparison)
+    differs = differences_sentence(candidate, comparison)
     status, reason = _decide(candidate, score, comparison, tolerance, words)
     if comparison is None or score is None:
         return Verdict(status, reason, limit_j_per_call=candidate.limit_j_per_call, tolerance=candidate.tolerance)
@@ -1403,14 +1405,14 @@ def verdict_on(
         baseline_j_per_call=math.exp(comparison.baseline_ln_j),
         baseline_batches=comparison.batches,
         baseline_sessions=comparison.sessions,
-        change=_relative(comparison.change),
-        detectable_change=_relative(comparison.detectable),
-        duration_change=None if duration is None else _relative(duration),
-        power_change=None if duration is None else _relative(comparison.change - duration),
+        change=relative_change(comparison.change),
+        detectable_change=relative_change(comparison.detectable),
+        duration_change=None if duration is None else relative_change(duration),
+        power_change=None if duration is None else relative_change(comparison.change - duration),
         limit_j_per_call=candidate.limit_j_per_call,
         tolerance=candidate.tolerance,
         chance=comparison.chance,
-        reference_change=None if comparison.machine is None else _relative(comparison.machine),
+        reference_change=None if comparison.machine is None else relative_change(comparison.machine),
         machine=status == "inconclusive" and _by_machine(candidate, comparison, tolerance) is not None,
         blind=status == "pass" and _blind(comparison, max_detectable),
         differences=differs,
@@ -1423,7 +1425,7 @@ def _blind(comparison: Comparison, most: float) -> bool:
     return comparison.detectable > least and (comparison.tolerated < least or comparison.noise > comparison.tolerated)
 
 
-def _differences(candidate: Candidate, comparison: Comparison | None) -> tuple[Doubt, ...]:
+def differences_sentence(candidate: Candidate, comparison: Comparison | None) -> tuple[Doubt, ...]:
     """What is not as it was in the baseline, and may explain a change: another card, a warmer start."""
     if comparison is None:
         return ()
@@ -1444,7 +1446,7 @@ def _differences(candidate: Candidate, comparison: Comparison | None) -> tuple[D
             Doubt(
                 "warmer" if now > then else "colder",
                 f"it started {more} than its baseline ({then:.0f} → {now:.0f} °C), which makes about"
-                f" {_signed(PER_DEGREE * (now - then))} of energy by itself",
+                f" {signed_percent(PER_DEGREE * (now - then))} of energy by itself",
                 informs=True,
             )
         )
@@ -1462,13 +1464,13 @@ def _decide(
     if candidate.failure is not None:
         return "error", candidate.failure
     if score is None and not candidate.sessions and candidate.doubts:
-        return "inconclusive", f"nothing was measured: {_texts(candidate.doubts)}"
+        return "inconclusive", f"nothing was measured: {warning_texts(candidate.doubts)}"
     if score is None:
-        return "error", _no_energy(candidate)
+        return "error", no_energy_sentence(candidate)
     allowed = tolerance if candidate.tolerance is None else candidate.tolerance
     direction = comparison.direction if comparison and not _lost_in_error(candidate, comparison, allowed) else 0
-    doubt = _explanation(candidate, comparison) if comparison else None
-    regression = _regression(comparison, allowed) if comparison and direction > 0 and not doubt else None
+    doubt = explanation_sentence(candidate, comparison) if comparison else None
+    regression = regression_sentence(comparison, allowed) if comparison and direction > 0 and not doubt else None
 
     if candidate.over_budget is not None:
         if regression:
@@ -1476,39 +1478,39 @@ def _decide(
         return "over-budget", candidate.over_budget
     if regression:
         return "regression", regression
-    if comparison and not direction and (coarse := _too_coarse(candidate, comparison, allowed)):
+    if comparison and not direction and (coarse := too_coarse_sentence(candidate, comparison, allowed)):
         return "inconclusive", coarse
     if comparison and abs(comparison.change) > comparison.tolerated and doubt:
-        return "inconclusive", f"{_than_other(comparison)}, in doubt: {doubt}"
-    if comparison and (machine := _of_machine(comparison)):
+        return "inconclusive", f"{than_other(comparison)}, in doubt: {doubt}"
+    if comparison and (machine := of_machine_sentence(comparison)):
         return "inconclusive", machine
     if comparison and comparison.of_machine:
-        return "inconclusive", _left_open(comparison)
+        return "inconclusive", left_open_sentence(comparison)
     if comparison and direction < 0:
-        return "improvement", f"{_change(comparison)}; {_sees(comparison)}{words.gain}"
+        return "improvement", f"{change_sentence(comparison)}; {smallest_detectable(comparison)}{words.gain}"
     if comparison and comparison.open:
-        return "inconclusive", _noise(comparison)
+        return "inconclusive", noise_sentence(comparison)
     if allowed is False:
         return "pass", f"{words.free}: its marker says tolerance=False"
     if comparison is None:
         if doubts := [doubt for doubt in candidate.doubts if doubt.disqualifies]:
-            return "new", f"{words.none_in_doubt}{_texts(doubts)}"
+            return "new", f"{words.none_in_doubt}{warning_texts(doubts)}"
         return "new", words.none
-    return "pass", _passed(comparison)
+    return "pass", passed_sentence(comparison)
 
 
 def _by_machine(candidate: Candidate, comparison: Comparison, tolerance: float) -> str | None:
     """The sentence where it is the machine, and nothing before it, that leaves a measurement open."""
     allowed = tolerance if candidate.tolerance is None else candidate.tolerance
     undecided = not comparison.direction or _lost_in_error(candidate, comparison, allowed)
-    if undecided and _too_coarse(candidate, comparison, allowed):
+    if undecided and too_coarse_sentence(candidate, comparison, allowed):
         return None
-    if abs(comparison.change) > comparison.tolerated and _explanation(candidate, comparison):
+    if abs(comparison.change) > comparison.tolerated and explanation_sentence(candidate, comparison):
         return None
-    return _of_machine(comparison)
+    return of_machine_sentence(comparison)
 
 
-def _no_energy(candidate: Candidate) -> str:
+def no_energy_sentence(candidate: Candidate) -> str:
     if not candidate.sessions:
         return "nothing was measured: no session has an energy"
     energy_j = min(session.energy_j_per_call for session in candidate.sessions)
@@ -1518,54 +1520,56 @@ def _no_energy(candidate: Candidate) -> str:
     )
 
 
-def _regression(comparison: Comparison, allowed: float) -> str:
-    return f"{_change(comparison)}; the tolerance is {_percent(allowed)}, and {_sees(comparison)}"
+def regression_sentence(comparison: Comparison, allowed: float) -> str:
+    return f"{change_sentence(comparison)}; the tolerance is {percent(allowed)}, and {smallest_detectable(comparison)}"
 
 
-def _change(comparison: Comparison) -> str:
+def change_sentence(comparison: Comparison) -> str:
     """What changed, beside what the suite did, and whether time or power moved."""
-    text, suite = _than_other(comparison), comparison.suite
+    text, suite = than_other(comparison), comparison.suite
     if suite and suite.moved and suite.moved == comparison.direction:
         this = "this one, beyond the rest, takes" if comparison.alone == suite.moved else "this one takes"
         text = f"{suite.sentence}; {this} {text}"
-    elif suite and abs(_relative(suite.change)) >= 0.01:
-        text += f", while the suite's median is {_signed(_relative(suite.change))}"
-    elif comparison.machine is not None and abs(_relative(comparison.machine)) >= 0.01:
-        text += f"; the reference workload is {_up(comparison.machine)}, and {_beside_it(comparison)}"
+    elif suite and abs(relative_change(suite.change)) >= 0.01:
+        text += f", while the suite's median is {signed_percent(relative_change(suite.change))}"
+    elif comparison.machine is not None and abs(relative_change(comparison.machine)) >= 0.01:
+        text += f"; the reference workload is {percent_up(comparison.machine)}, and {_beside_it(comparison)}"
     parts = _time_and_power(comparison)
     return f"{text}: {parts}" if parts else text
 
 
-def _of_machine(comparison: Comparison) -> str | None:
+def of_machine_sentence(comparison: Comparison) -> str | None:
     """The sentence where it is the machine that leaves it open."""
     if comparison.machine is None:
         return None
     remedy = "measure again when the machine is as it was, or accept it, if it is to stay so (--carbon-accept)"
-    text, beside = _than_other(comparison), _beside_it(comparison)
+    text, beside = than_other(comparison), _beside_it(comparison)
     if comparison.hidden:
         hides = "a machine that takes less can hide that the code takes more"
-        return f"{text}, but the reference workload is {_up(comparison.machine)}, and {beside}: {hides}; {remedy}"
+        return (
+            f"{text}, but the reference workload is {percent_up(comparison.machine)}, and {beside}: {hides}; {remedy}"
+        )
     if comparison.of_machine and comparison.machine >= comparison.change / 2:
         return (
-            f"{text}, and the reference workload is {_up(comparison.machine)} as well: the machine, not the code;"
-            f" {beside}, and {_sees(comparison)}; {remedy}"
+            f"{text}, and the reference workload is {percent_up(comparison.machine)} as well: the machine, not the"
+            f" code; {beside}, and {smallest_detectable(comparison)}; {remedy}"
         )
     return None
 
 
 def _beside_it(comparison: Comparison) -> str:
-    beyond = _relative(comparison.beyond)
+    beyond = relative_change(comparison.beyond)
     if abs(beyond) < 0.0005:
         return "beside it this takes as much"
-    return f"beside it this takes {_percent(beyond)} {'more' if beyond > 0 else 'less'}"
+    return f"beside it this takes {percent(beyond)} {'more' if beyond > 0 else 'less'}"
 
 
-def _left_open(comparison: Comparison) -> str:
+def left_open_sentence(comparison: Comparison) -> str:
     """What would fail by itself and does not beside the reference workload, though that has hardly moved."""
-    machine = _signed(_relative(comparison.machine or 0.0))
-    beyond = f"{_signed(_relative(comparison.beyond))}, {comparison.words.noise}"
-    text = f"{_than_other(comparison)}, but beside the reference workload ({machine}) {beyond}"
-    return f"{text}; {_sees(comparison)}: measure again"
+    machine = signed_percent(relative_change(comparison.machine or 0.0))
+    beyond = f"{signed_percent(relative_change(comparison.beyond))}, {comparison.words.noise}"
+    text = f"{than_other(comparison)}, but beside the reference workload ({machine}) {beyond}"
+    return f"{text}; {smallest_detectable(comparison)}: measure again"
 
 
 def _lost_in_error(candidate: Candidate, comparison: Comparison, allowed: float) -> bool:
@@ -1575,15 +1579,15 @@ def _lost_in_error(candidate: Candidate, comparison: Comparison, allowed: float)
     return coarse and error is not None and abs(comparison.change) <= math.log1p(error)
 
 
-def _too_coarse(candidate: Candidate, comparison: Comparison, allowed: float) -> str | None:
+def too_coarse_sentence(candidate: Candidate, comparison: Comparison, allowed: float) -> str | None:
     """The sentence where its own error is larger than the tolerance; with what would help."""
     error = candidate.error
     if error is None or error <= allowed or allowed is False:
         return None
     remedy = _longer(candidate, error, allowed, comparison.words)
     return (
-        f"{_than_other(comparison)}, but its own error of ±{_percent(error)} is larger than the tolerance of "
-        f"{_percent(allowed)}: {remedy}"
+        f"{than_other(comparison)}, but its own error of ±{percent(error)} is larger than the tolerance of "
+        f"{percent(allowed)}: {remedy}"
     )
 
 
@@ -1599,14 +1603,14 @@ def _longer(candidate: Candidate, error: float, allowed: float, words: Wording) 
         sessions = math.ceil(times) * len(candidate.sessions)
         if sessions <= SESSIONS_MOST:
             reached = error / math.sqrt(sessions / len(candidate.sessions))
-            return f"--carbon-sessions={sessions} would give ±{_percent(reached)}, or let the window hold more calls"
+            return f"--carbon-sessions={sessions} would give ±{percent(reached)}, or let the window hold more calls"
         return f"let the window hold more calls (about {_count(times)} times as many), or {other}"
     needed_s = taken_s * times
     time_s = next((time_s for time_s in TIMES_S if time_s >= needed_s), None)
     if time_s is None:
-        return f"it would have to be measured for {_minutes(needed_s)} to be known to {_percent(allowed)}: {other}"
+        return f"it would have to be measured for {_minutes(needed_s)} to be known to {percent(allowed)}: {other}"
     option = "max" if time_s > most_s else "min"
-    return f"--carbon-{option}-time={time_s} would give ±{_percent(error * math.sqrt(taken_s / time_s))}"
+    return f"--carbon-{option}-time={time_s} would give ±{percent(error * math.sqrt(taken_s / time_s))}"
 
 
 def _count(number: float) -> str:
@@ -1617,15 +1621,15 @@ def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{_count(seconds / 3600)} hours"
 
 
-def _noise(comparison: Comparison) -> str:
+def noise_sentence(comparison: Comparison) -> str:
     """Of a change beyond the tolerance that is left open: that noise explains it, and what would decide it."""
     words, suite = comparison.words, comparison.suite
-    text = _than_other(comparison)
+    text = than_other(comparison)
     if suite and abs(comparison.beyond) <= comparison.tolerated:
-        text += f", as the suite's median ({_signed(_relative(suite.change))})"
+        text += f", as the suite's median ({signed_percent(relative_change(suite.change))})"
     elif comparison.machine is not None:
-        text += f", while the reference workload is at {_signed(_relative(comparison.machine))}"
-    text += f", {words.noise}: {_sees(comparison)}; "
+        text += f", while the reference workload is at {signed_percent(relative_change(comparison.machine))}"
+    text += f", {words.noise}: {smallest_detectable(comparison)}; "
     if not words.instead:
         return f"{text}{words.more}"
     if comparison.decides and abs(comparison.beyond) > comparison.tolerated:
@@ -1635,34 +1639,35 @@ def _noise(comparison: Comparison) -> str:
     return f"{text}not even {BATCHES_MOST} batches would decide it: {words.instead}"
 
 
-def _passed(comparison: Comparison) -> str:
-    text = _than_other(comparison)
+def passed_sentence(comparison: Comparison) -> str:
+    text = than_other(comparison)
     if comparison.suite and abs(comparison.change) > comparison.tolerated:
         shared = comparison.suite.change
         days = comparison.change - comparison.beyond - shared
         text += (
-            f", as the suite's median ({_signed(_relative(shared))})"
+            f", as the suite's median ({signed_percent(relative_change(shared))})"
             if abs(shared) >= abs(days)
             else ", as all tests on the days of its baseline"
         )
     elif abs(comparison.change) > comparison.tolerated and comparison.machine is not None:
-        return f"{text}, as the reference workload ({_signed(_relative(comparison.machine))}); {_sees(comparison)}"
+        moved = signed_percent(relative_change(comparison.machine))
+        return f"{text}, as the reference workload ({moved}); {smallest_detectable(comparison)}"
     if comparison.machine_moved and comparison.machine is not None:
-        text += f", while the reference workload is {_up(comparison.machine)}"
-    return f"{text}; {_sees(comparison)}"
+        text += f", while the reference workload is {percent_up(comparison.machine)}"
+    return f"{text}; {smallest_detectable(comparison)}"
 
 
-def _than_other(comparison: Comparison) -> str:
-    change = _relative(comparison.change)
-    then, now = _joules(math.exp(comparison.baseline_ln_j), math.exp(comparison.score.ln_j))
+def than_other(comparison: Comparison) -> str:
+    change = relative_change(comparison.change)
+    then, now = comparable_joules(math.exp(comparison.baseline_ln_j), math.exp(comparison.score.ln_j))
     if abs(change) < 0.0005:
         return f"as much energy per call as {comparison.words.other} ({then})"
     more = "more" if change > 0 else "less"
-    return f"{_percent(change)} {more} energy per call than {comparison.words.other} ({then} → {now})"
+    return f"{percent(change)} {more} energy per call than {comparison.words.other} ({then} → {now})"
 
 
-def _sees(comparison: Comparison) -> str:
-    return comparison.words.sees.format(_percent(_relative(comparison.detectable)))
+def smallest_detectable(comparison: Comparison) -> str:
+    return comparison.words.sees.format(percent(relative_change(comparison.detectable)))
 
 
 def _time_and_power(comparison: Comparison) -> str | None:
@@ -1671,8 +1676,8 @@ def _time_and_power(comparison: Comparison) -> str | None:
     if time is None:
         return None
     power = comparison.change - time
-    takes = f"each call takes {_percent(_relative(time))} {'longer' if time > 0 else 'less time'}"
-    draws = f"draws {_percent(_relative(power))} {'more' if power > 0 else 'less'} power"
+    takes = f"each call takes {percent(relative_change(time))} {'longer' if time > 0 else 'less time'}"
+    draws = f"draws {percent(relative_change(power))} {'more' if power > 0 else 'less'} power"
     if abs(power) < min(abs(time) / 4, 0.05):
         return f"{takes}, at {_same('power', power)}"
     if abs(time) < min(abs(power) / 4, 0.05):
@@ -1681,13 +1686,17 @@ def _time_and_power(comparison: Comparison) -> str | None:
 
 
 def _same(what: str, change: float) -> str:
-    return f"the same {what}" if abs(change) < 0.0005 else f"about the same {what} ({_signed(_relative(change))})"
+    return (
+        f"the same {what}"
+        if abs(change) < 0.0005
+        else f"about the same {what} ({signed_percent(relative_change(change))})"
+    )
 
 
-def _explanation(candidate: Candidate, comparison: Comparison) -> str | None:
+def explanation_sentence(candidate: Candidate, comparison: Comparison) -> str | None:
     """The doubts that could explain the change, as one text; None where there are none."""
     could = [doubt for doubt in candidate.doubts if doubt.disqualifies and _explains(doubt, candidate, comparison)]
-    return _texts(could) if could else None
+    return warning_texts(could) if could else None
 
 
 def _explains(doubt: Doubt, candidate: Candidate, comparison: Comparison) -> bool:
@@ -1700,33 +1709,33 @@ def _explains(doubt: Doubt, candidate: Candidate, comparison: Comparison) -> boo
     return True
 
 
-def _texts(doubts: Iterable[Doubt]) -> str:
+def warning_texts(doubts: Iterable[Doubt]) -> str:
     return "; ".join(doubt.text.rstrip(".") for doubt in doubts)
 
 
-def _up(logarithm: float) -> str:
-    return f"{_percent(_relative(logarithm))} {'up' if logarithm > 0 else 'down'}"
+def percent_up(logarithm: float) -> str:
+    return f"{percent(relative_change(logarithm))} {'up' if logarithm > 0 else 'down'}"
 
 
-def _relative(logarithm: float) -> float:
+def relative_change(logarithm: float) -> float:
     return math.expm1(min(logarithm, LN_MOST))
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Without sign; one decimal where it says something."""
     value = abs(share) * 100
     return f"{value:.0f}%" if value >= 99.95 else f"{value:.1f}".removesuffix(".0") + "%"
 
 
-def _signed(share: float) -> str:
-    return ("-" if share < 0 else "+") + _percent(share)
+def signed_percent(share: float) -> str:
+    return ("-" if share < 0 else "+") + percent(share)
 
 
-def _joules(*energies_j: float) -> list[str]:
+def comparable_joules(*energies_j: float) -> list[str]:
     """Energies to be compared: in the largest's unit, with three digits of the smallest. Far apart: each by itself."""
     largest, smallest = max(energies_j), min(energies_j)
     if smallest < largest / 10:
-        return [text for energy_j in energies_j for text in _joules(energy_j)]
+        return [text for energy_j in energies_j for text in comparable_joules(energy_j)]
     unit, size = next((u for u in _UNITS if u[1] <= largest * 1.0005), _UNITS[-1])
     decimals = 2 - math.floor(math.log10(smallest) - math.log10(size))
     form = f".{max(decimals, 0)}f" if 1e-10 < largest < 1e13 else ".3g"

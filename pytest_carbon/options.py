@@ -39,7 +39,7 @@ def _near(text: str, allowed: Iterable[str]) -> str:
     return did_you_mean(text, allowed)
 
 
-def _switch(text: str, base: Path) -> bool:
+def read_switch(text: str, base: Path) -> bool:
     if text.lower() in ("true", "1", "yes", "on", "t", "y"):
         return True
     if text.lower() in ("false", "0", "no", "off", "f", "n"):
@@ -47,7 +47,7 @@ def _switch(text: str, base: Path) -> bool:
     raise ValueError("write true or false")
 
 
-def _choice(*allowed: str) -> Callable[[str, Path], str]:
+def read_choice(*allowed: str) -> Callable[[str, Path], str]:
     def read(text: str, base: Path) -> str:
         if text not in allowed:
             raise ValueError(f"write one of {', '.join(allowed)}.{_near(text, allowed)}")
@@ -56,13 +56,13 @@ def _choice(*allowed: str) -> Callable[[str, Path], str]:
     return read
 
 
-def _share(least: float, most: float, *, above: bool = False) -> Callable[[str, Path], float]:
+def read_share(least: float, most: float, *, above: bool = False) -> Callable[[str, Path], float]:
     def read(text: str, base: Path) -> float:
-        from pytest_carbon.budget import share
+        from pytest_carbon.budget import parse_share
         from pytest_carbon.records import UsageProblem
 
         try:
-            value = share(text)
+            value = parse_share(text)
         except UsageProblem as problem:
             raise ValueError(str(problem)) from None
         if not least <= value <= most or (above and value == least):
@@ -73,7 +73,7 @@ def _share(least: float, most: float, *, above: bool = False) -> Callable[[str, 
     return read
 
 
-def _float(text: str) -> float:
+def read_float(text: str) -> float:
     """A finite number, or NaN, which no comparison lets through."""
     try:
         value = float(text)
@@ -82,9 +82,9 @@ def _float(text: str) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def _number(least: float, allowed: str) -> Callable[[str, Path], float]:
+def read_number(least: float, allowed: str) -> Callable[[str, Path], float]:
     def read(text: str, base: Path) -> float:
-        value = _float(text)
+        value = read_float(text)
         if not value >= least:
             raise ValueError(f"write {allowed}")
         return value
@@ -92,10 +92,10 @@ def _number(least: float, allowed: str) -> Callable[[str, Path], float]:
     return read
 
 
-def _seconds(*, above: bool = False) -> Callable[[str, Path], float]:
+def read_seconds(*, above: bool = False) -> Callable[[str, Path], float]:
     def read(text: str, base: Path) -> float:
         milliseconds = text.endswith("ms")
-        value = _float(text.removesuffix("ms").removesuffix("s")) / (1000 if milliseconds else 1)
+        value = read_float(text.removesuffix("ms").removesuffix("s")) / (1000 if milliseconds else 1)
         if not (value > 0 or (value == 0 and not above)):
             raise ValueError(f"write seconds{', above 0' if above else ''}, such as 2, 0.5 or 500ms")
         return value
@@ -103,19 +103,19 @@ def _seconds(*, above: bool = False) -> Callable[[str, Path], float]:
     return read
 
 
-def _sessions(text: str, base: Path) -> int:
+def read_sessions(text: str, base: Path) -> int:
     if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) < 1:
         raise ValueError("write how many fresh processes are to run the tests, such as 3; 1 is this one")
     return int(text)
 
 
-def _confirm(text: str, base: Path) -> int:
+def read_confirm(text: str, base: Path) -> int:
     if not re.fullmatch(r"[0-9]{1,4}", text):
         raise ValueError("write how many fresh processes are to measure again what is suspect, such as 2; 0 is none")
     return int(text)
 
 
-def _against(text: str, base: Path) -> str:
+def read_against(text: str, base: Path) -> str:
     if text.startswith("-") or re.search(r"\s", text):
         raise ValueError("write a branch, a tag or a commit, such as main, origin/main, v1.2 or HEAD~1")
     return text
@@ -126,43 +126,43 @@ def _in_ci() -> bool:
     return os.environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
-def _rounds(text: str, base: Path) -> int:
+def read_rounds(text: str, base: Path) -> int:
     if not re.fullmatch(r"[0-9]+", text) or int(text) < 2:
         raise ValueError("write a whole number of rounds, at least 2: one round has no spread")
     return int(text)
 
 
-def _path(text: str, base: Path) -> Path:
+def read_path(text: str, base: Path) -> Path:
     return base / Path(text).expanduser()
 
 
-def _baseline(text: str, base: Path) -> Path | str:
+def read_baseline(text: str, base: Path) -> Path | str:
     from pytest_carbon.baselines.address import place
 
     return place(text, base)
 
 
-def _branch(text: str, base: Path) -> str:
+def read_branch(text: str, base: Path) -> str:
     if re.search(r"\s", text):
         raise ValueError("write the name of a branch, as git branch shows it")
     return text
 
 
-def _labels(text: str, base: Path) -> str:
+def read_labels(text: str, base: Path) -> str:
     pairs = dict(re.findall(r"([\w.-]+)=([^=,\n]+)(?:,|$)", text))
     if ",".join(f"{key}={value}" for key, value in pairs.items()) != text:
         raise ValueError("write KEY=VALUE, each key once, no = or comma in a value, such as --carbon-label=pool=a100")
     return ",".join(f"{key}={pairs[key]}" for key in sorted(pairs))
 
 
-def _meter(text: str, base: Path) -> str:
+def read_meter(text: str, base: Path) -> str:
     """Names joined by ``+``, which the meters know; ``replay:`` takes all that follows, since a path may
     have a ``+`` in it."""
     before, replay, file = text.partition("replay:")
     names = before.split("+")
     if replay:
         # Before it stands nothing, or a name and a "+".
-        names[-1] += replay + (str(_path(file.strip(), base)) if file.strip() else "")
+        names[-1] += replay + (str(read_path(file.strip(), base)) if file.strip() else "")
     if not all(re.fullmatch(r"replay:.+|[^+:]+", name) for name in names):
         raise ValueError("write auto, nvml, rapl, estimate or replay:FILE, or several joined by +")
     if "auto" in names and len(names) > 1:
@@ -170,7 +170,7 @@ def _meter(text: str, base: Path) -> str:
     return "+".join(names)
 
 
-def _gpus(text: str, base: Path) -> str:
+def read_gpus(text: str, base: Path) -> str:
     if text in ("used", "visible", "all"):
         return text
     parts = [part.strip() for part in text.split(",")]
@@ -182,23 +182,23 @@ def _gpus(text: str, base: Path) -> str:
     return ",".join(dict.fromkeys(parts))
 
 
-def _country(text: str, base: Path) -> str:
+def read_country(text: str, base: Path) -> str:
     if not re.fullmatch(r"[A-Za-z]{3}", text):
         raise ValueError("write the three letters of ISO 3166 alpha-3, such as DEU or USA")
     return text.upper()
 
 
-def _region(text: str, base: Path) -> str:
+def read_region(text: str, base: Path) -> str:
     return text
 
 
-def _cloud(text: str, base: Path) -> str:
+def read_cloud(text: str, base: Path) -> str:
     if not re.fullmatch(r"[^/\s]+/[^/\s]+", text):
         raise ValueError("write provider/region, such as aws/us-west-2")
     return text.lower()
 
 
-def _suite(text: str, base: Path) -> str | tuple[str, ...]:
+def read_suite(text: str, base: Path) -> str | tuple[str, ...]:
     if text in ("small", "study"):
         return text
     from pytest_carbon.tasks.catalogue import TASKS, models, models_meant
@@ -221,7 +221,7 @@ def _suite(text: str, base: Path) -> str | tuple[str, ...]:
     return ids
 
 
-def _queries(text: str, base: Path) -> int:
+def read_queries(text: str, base: Path) -> int:
     if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
         raise ValueError("write a whole number of calls, 1 or more; the study made 1000")
     return int(text)
@@ -230,7 +230,7 @@ def _queries(text: str, base: Path) -> int:
 # --- the table -------------------------------------------------------------------------------------
 
 
-class _Option(NamedTuple):
+class Option(NamedTuple):
     """One row of the options' table; the default is that of the field of Settings."""
 
     flag: str
@@ -251,245 +251,247 @@ class _Option(NamedTuple):
         return self.flag.lstrip("-").replace("-", "_")
 
 
-_SWITCH = _Option(
+SWITCH = Option(
     "--carbon",
     "enabled",
-    _switch,
+    read_switch,
     None,
     "measure what model calls cost, and fail tests that go over their budget or cost more than they used to",
 )
 
-_OPTIONS = (
-    _Option(
+OPTIONS = (
+    Option(
         "--carbon-record",
         "record",
-        _switch,
+        read_switch,
         None,
         "append this session to the baselines of what the gate does not fail, and no doubt disqualifies; implies "
         "--carbon",
         ini=False,
     ),
-    _Option(
+    Option(
         "--carbon-accept",
         "accept",
-        _switch,
+        read_switch,
         None,
         "the change is intended: start new baselines for the measurements that changed; implies --carbon",
         ini=False,
     ),
-    _Option(
+    Option(
         "--carbon-gate",
         "gate",
-        _choice("fail", "warn"),
+        read_choice("fail", "warn"),
         "fail|warn",
         "warn reports what would fail, and never fails a test (default: fail)",
     ),
-    _Option(
+    Option(
         "--carbon-baseline",
         "baseline",
-        _baseline,
+        read_baseline,
         "DIR|URL",
         "where the baselines are: a directory, or the URL of a database (default: carbon-baselines)",
     ),
-    _Option(
+    Option(
         "--carbon-branch",
         "branch",
-        _branch,
+        read_branch,
         "NAME",
         "in a database, compare with the baselines of this branch (default: main)",
     ),
-    _Option(
+    Option(
         "--carbon-label",
         "labels",
-        _labels,
+        read_labels,
         "KEY=VALUE",
         "keep this with what is recorded, such as pool=a100; may be given several times",
         ini=False,
         several=True,
     ),
-    _Option(
+    Option(
         "--carbon-tolerance",
         "tolerance",
-        _share(0, 1),
+        read_share(0, 1),
         "SHARE",
         "a change smaller than this never fails (default: 5%%)",
         number=True,
     ),
-    _Option(
+    Option(
         "--carbon-false-alarms",
         "false_alarms",
-        _share(0, 0.5, above=True),
+        read_share(0, 0.5, above=True),
         "SHARE",
         "the chance that an unchanged suite fails, shared among its measurements (default: 1%%)",
         number=True,
     ),
-    _Option(
+    Option(
         "--carbon-meter",
         "meter",
-        _meter,
+        read_meter,
         "NAME",
         "auto, nvml, rapl, estimate or replay:FILE (which goes last), or several joined by + (default: auto)",
     ),
-    _Option(
+    Option(
         "--carbon-gpus",
         "gpus",
-        _gpus,
+        read_gpus,
         "WHICH",
         "used (those where this process holds a context, else the visible ones), visible, all, or indices "
         "and UUIDs such as 0,1 (default: used)",
         number=True,
     ),
-    _Option(
+    Option(
         "--carbon-domains",
         "domains",
-        _choice("auto", "gpu", "measured", "total"),
+        read_choice("auto", "gpu", "measured", "total"),
         "WHICH",
         "what is summed and gated: gpu, measured, total, or auto: measured GPUs if there are any, else the "
         "measured CPU, else what is estimated (default: auto)",
     ),
-    _Option(
+    Option(
         "--carbon-country",
         "country",
-        _country,
+        read_country,
         "CODE",
         "where the electricity comes from: ISO 3166 alpha-3, such as DEU (default: the world's average)",
     ),
-    _Option("--carbon-region", "region", _region, "NAME", "a region of that country, such as california"),
-    _Option(
+    Option("--carbon-region", "region", read_region, "NAME", "a region of that country, such as california"),
+    Option(
         "--carbon-cloud",
         "cloud",
-        _cloud,
+        read_cloud,
         "PROVIDER/REGION",
         "the cloud region that the electricity is for, such as aws/us-west-2",
     ),
-    _Option(
+    Option(
         "--carbon-intensity",
         "intensity_g_per_kwh",
-        _number(0, "a number of gCO2e per kWh, 0 or more, such as 45"),
+        read_number(0, "a number of gCO2e per kWh, 0 or more, such as 45"),
         "G_PER_KWH",
         "the intensity of the electricity, given outright, in gCO2e per kWh",
         number=True,
     ),
-    _Option(
+    Option(
         "--carbon-pue",
         "pue",
-        _number(1, "a number of at least 1, such as 1.2: all that the facility takes, over what its computers take"),
+        read_number(
+            1, "a number of at least 1, such as 1.2: all that the facility takes, over what its computers take"
+        ),
         "FACTOR",
         "the facility's overhead, power usage effectiveness (default: 1.0)",
         number=True,
     ),
-    _Option(
+    Option(
         "--carbon-warmup",
         "warmup_s",
-        _seconds(),
+        read_seconds(),
         "SECONDS",
         "warm-up before measuring: two calls at least, and so long after the first (default: 1)",
         number=True,
     ),
-    _Option("--carbon-rounds", "rounds", _rounds, "N", "measure at least so many rounds (default: 5)", number=True),
-    _Option(
+    Option("--carbon-rounds", "rounds", read_rounds, "N", "measure at least so many rounds (default: 5)", number=True),
+    Option(
         "--carbon-min-time",
         "min_time_s",
-        _seconds(above=True),
+        read_seconds(above=True),
         "SECONDS",
         "measure at least so long (default: 1)",
         number=True,
     ),
-    _Option(
+    Option(
         "--carbon-max-time",
         "max_time_s",
-        _seconds(above=True),
+        read_seconds(above=True),
         "SECONDS",
         "measure at most so long; a call under way is finished (default: 10)",
         number=True,
     ),
-    _Option(
+    Option(
         "--carbon-precision",
         "precision",
-        _share(0, 0.5, above=True),
+        read_share(0, 0.5, above=True),
         "SHARE",
         "stop measuring once the mean is known so well (default: 1%%)",
         number=True,
     ),
-    _Option(
+    Option(
         "--carbon-sessions",
         "sessions",
-        _sessions,
+        read_sessions,
         "N",
         "run the tests in so many fresh processes, one after another: their mean is compared, and recorded as one "
         "batch (default: 1, which is this process)",
         number=True,
     ),
-    _Option(
+    Option(
         "--carbon-confirm",
         "confirm",
-        _confirm,
+        read_confirm,
         "N",
         "measure again, in so many fresh processes, what costs more than 1 in 20 unchanged measurements do, and judge "
         "the mean of all (default: 2 where the environment variable CI is set, else 0)",
         number=True,
     ),
-    _Option(
+    Option(
         "--carbon-against",
         "against",
-        _against,
+        read_against,
         "REF",
         "compare the working tree with another revision, here and now, and with no baseline: fresh processes of both "
         "take turns, --carbon-sessions pairs of them (default: 8); implies --carbon",
         ini=False,
     ),
-    _Option(
+    Option(
         "--carbon-session-timeout",
         "session_timeout_s",
-        _seconds(above=True),
+        read_seconds(above=True),
         "SECONDS",
         "end a fresh process that has brought back no test for so long; its test fails (default: no limit)",
         number=True,
     ),
-    _Option(
+    Option(
         "--carbon-reference",
         "reference",
-        _switch,
+        read_switch,
         None,
         "measure a fixed workload, too, at the start and at the end: what it takes is the machine's doing, and is "
         "taken out where less than eight measurements are compared",
     ),
-    _Option(
+    Option(
         "--carbon-strict",
         "strict",
-        _switch,
+        read_switch,
         None,
         "also fail without a baseline, for a figure in doubt, for a blind pass, and for baselines whose test is gone; "
         "not for a change that noise explains",
     ),
-    _Option(
+    Option(
         "--carbon-max-detectable",
         "max_detectable",
-        _share(0, 10, above=True),
+        read_share(0, 10, above=True),
         "SHARE",
         "a pass that could not have seen a change of this size is blind: --carbon-strict fails it (default: 30%%)",
         number=True,
     ),
-    _Option(
+    Option(
         "--carbon-suite",
         "suite",
-        _suite,
+        read_suite,
         "WHAT",
         "what --pyargs pytest_carbon.suite runs: small (a tiny variant of each task), study (every model, at its "
         "size), or models' full hub ids with commas between them (default: small)",
     ),
-    _Option(
+    Option(
         "--carbon-queries",
         "queries",
-        _queries,
+        read_queries,
         "N",
         "that suite makes so many calls of each model, instead of measuring for a time; 1000 in the study",
         number=True,
     ),
-    _Option(
+    Option(
         "--carbon-json",
         "json",
-        _path,
+        read_path,
         "FILE",
         "write the report to this file, as JSON, also when tests fail",
         ini=False,
@@ -502,9 +504,9 @@ def add_options(parser: pytest.Parser) -> None:
 
     Raises :class:`pytest.UsageError` where another plugin has one of them.
     """
-    for option in _OPTIONS:
+    for option in OPTIONS:
         _add_flag(parser, option)
-    for option in (_SWITCH, *_OPTIONS):
+    for option in (SWITCH, *OPTIONS):
         if option.ini:
             text = option.help.replace("%%", "%")
             parser.addini(option.key, text, type=_ini_type(option), default=None)
@@ -521,12 +523,12 @@ def add_switch(parser: pytest.Parser) -> None:
     """
     if pytest.version_tuple < (9,):  # there argparse is told of the options only when it parses
         groups = (*parser._groups, parser._anonymous)
-        if any(_SWITCH.flag in option.names() for group in groups for option in group.options):
-            raise _clash(_SWITCH)
-    _add_flag(parser, _SWITCH)
+        if any(SWITCH.flag in option.names() for group in groups for option in group.options):
+            raise _clash(SWITCH)
+    _add_flag(parser, SWITCH)
 
 
-def _add_flag(parser: pytest.Parser, option: _Option) -> None:
+def _add_flag(parser: pytest.Parser, option: Option) -> None:
     arguments: dict[str, Any] = {"dest": option.key, "default": None, "help": option.help}
     if option.metavar is not None:
         arguments.update(metavar=option.metavar, action="append" if option.several else "store")
@@ -540,14 +542,14 @@ def _add_flag(parser: pytest.Parser, option: _Option) -> None:
         raise _clash(option) from None
 
 
-def _clash(option: _Option) -> pytest.UsageError:
+def _clash(option: Option) -> pytest.UsageError:
     return refusal(
         f"{option.flag} is an option of pytest-carbon and of another plugin (pytest-codecarbon has a --carbon, too). "
         "Switch one of the two off, on the command line or in addopts: -p no:codecarbon, or -p no:carbon for this one"
     )
 
 
-def _ini_type(option: _Option) -> Any:
+def _ini_type(option: Option) -> Any:
     """The types that a key may have in native TOML, ``[tool.pytest]``; elsewhere everything is a text.
 
     Before pytest 9.2 a key has one type, and there a number must be written in quotes.
@@ -592,15 +594,15 @@ _PLACE = ("country", "region", "cloud", "intensity_g_per_kwh")
 def anything_given(config: pytest.Config) -> bool:
     """Whether the command line or the ini file says anything about carbon: if not, this is a run that has no
     use for :func:`settings`, and need not pay for the records."""
-    return any(_raw(config, option) for option in (_SWITCH, *_OPTIONS))
+    return any(_raw(config, option) for option in (SWITCH, *OPTIONS))
 
 
 def idle_flags(config: pytest.Config) -> list[str]:
     """The flags that somebody typed, not in ``addopts``, and that do nothing where ``--carbon`` is not given."""
     typed = [str(argument).partition("=")[0] for argument in config.invocation_params.args]
-    if f"--no-{_SWITCH.key}" in typed:
+    if f"--no-{SWITCH.key}" in typed:
         return []
-    flags = {option.flag for option in _OPTIONS if option.field not in ("suite", "queries")}
+    flags = {option.flag for option in OPTIONS if option.field not in ("suite", "queries")}
     return [
         flag for flag in dict.fromkeys(each.replace("--no-carbon-", "--carbon-") for each in typed) if flag in flags
     ]
@@ -637,7 +639,7 @@ def settings(config: pytest.Config) -> Settings:
         return cast("Settings", inherited[0])
     given: dict[str, _Given] = {}
     problems: list[str] = []
-    for option in (_SWITCH, *_OPTIONS):
+    for option in (SWITCH, *OPTIONS):
         if raw := _raw(config, option):
             try:
                 given[option.field] = _Given(raw.where, _read(option, raw, config), raw.flag)
@@ -672,7 +674,7 @@ def fields_given(config: pytest.Config) -> frozenset[str]:
     """The fields of Settings that the command line or the ini file sets."""
     if (inherited := getattr(config.option, _INHERITED, None)) is not None:
         return cast("frozenset[str]", inherited[1])
-    return frozenset(option.field for option in (_SWITCH, *_OPTIONS) if _raw(config, option))
+    return frozenset(option.field for option in (SWITCH, *OPTIONS) if _raw(config, option))
 
 
 def inherit(config: pytest.Config, settings: Settings, given: frozenset[str]) -> None:
@@ -687,7 +689,7 @@ def refuse_lost_root(config: pytest.Config) -> None:
     a flag that it does not know and, once the file is there, the place of tests. Raises :class:`pytest.UsageError`.
     """
     words = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *config.invocation_params.args]
-    paths = {option.flag for option in _OPTIONS if option.read in (_path, _baseline, _against)}
+    paths = {option.flag for option in OPTIONS if option.read in (read_path, read_baseline, read_against)}
     apart = [
         (flag, value)
         for flag, value in itertools.pairwise(words)
@@ -730,7 +732,7 @@ def remove_old_report(config: pytest.Config) -> None:
     option = config.option
     if option.carbon_json and not (option.collectonly or option.help or option.version):
         with contextlib.suppress(OSError):  # what stands in the way is refused where the options are read
-            if (report := _path(option.carbon_json.strip(), config.invocation_params.dir)).is_file():
+            if (report := read_path(option.carbon_json.strip(), config.invocation_params.dir)).is_file():
                 report.unlink()
 
 
@@ -774,7 +776,7 @@ def of_project() -> Settings:
     return found[0]
 
 
-def _raw(config: pytest.Config, option: _Option) -> _Given | None:
+def _raw(config: pytest.Config, option: Option) -> _Given | None:
     """What stands on the command line, or else in the ini file, unread. An empty ini key is not given."""
     value = getattr(config.option, option.key, None)
     if isinstance(value, bool):
@@ -798,16 +800,16 @@ def _raw(config: pytest.Config, option: _Option) -> _Given | None:
     return _Given(where, value, False)
 
 
-def _without_password(option: _Option, value: Any) -> Any:
+def _without_password(option: Option, value: Any) -> Any:
     """A value as texts may show it."""
-    if option.read is not _baseline or not isinstance(value, str):
+    if option.read is not read_baseline or not isinstance(value, str):
         return value
     from pytest_carbon.baselines.address import DatabaseUrl, is_url
 
     return DatabaseUrl(value.strip()) if is_url(value.strip()) else value
 
 
-def _read(option: _Option, raw: _Given, config: pytest.Config) -> Any:
+def _read(option: Option, raw: _Given, config: pytest.Config) -> Any:
     """The value of the option's field. Raises ValueError with what is allowed."""
     if isinstance(raw.value, Exception):
         error = str(raw.value).removeprefix(f"{config.inipath}: ")

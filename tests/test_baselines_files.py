@@ -549,7 +549,7 @@ FAULTS = {
         f"not '/etc/x.py::test_x[fp16]'. {RESTORE}",
     ),
     "duplicate": (
-        inserted(5, files._line_of(record(session="s1", energy_j_per_call=9.9))),
+        inserted(5, files.line_of(record(session="s1", energy_j_per_call=9.9))),
         f"line 5: session 's1' has other figures for 'call' of 'tests/test_m.py::test_x[fp16]' than in line 2. {ONCE}",
     ),
     "not JSON": (
@@ -707,7 +707,7 @@ def test_a_session_in_two_epochs_is_in_the_newer(store: FileStore) -> None:
         shutil.rmtree("carbon-baselines", ignore_errors=True)
         store.append(HOST, order[:1])
         with MODULE.open("a") as file:
-            file.write(files._line_of(order[1]) + "\n")
+            file.write(files.line_of(order[1]) + "\n")
         assert store.load(HOST.id) == {record().key: [accepted]}
 
 
@@ -763,7 +763,7 @@ def test_any_mixture_of_two_branches_is_read(tmp_path: Path, records: list[Recor
     path = tmp_path / "baselines" / HOST.id / "tests" / "test_m.py.jsonl"
     path.parent.mkdir(parents=True)
     header = files.header_line(HOST)
-    lines = data.draw(st.permutations([header] * 2 + [files._line_of(r) for r in [*records, *records[::2]]]))
+    lines = data.draw(st.permutations([header] * 2 + [files.line_of(r) for r in [*records, *records[::2]]]))
     path.write_text("\n".join([header, *lines, ""]))
     assert sorted(everything(FileStore(tmp_path / "baselines"))) == sorted(records)
 

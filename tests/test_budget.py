@@ -23,7 +23,7 @@ from pytest_carbon.budget import (
     holds,
     merge,
     parse,
-    share,
+    parse_share,
     unmeasured,
 )
 from pytest_carbon.records import Budget, Doubt, UsageProblem
@@ -206,9 +206,9 @@ def test_a_tolerance_is_a_percentage_or_a_share(written: object, value: float) -
 @given(st.floats(0, 100))
 def test_a_percentage_is_a_hundredth(percent: float) -> None:
     """``"x%"`` is x / 100, and so is that share without the sign, below 1."""
-    assert share(f"{percent!r}%") == pytest.approx(percent / 100)
+    assert parse_share(f"{percent!r}%") == pytest.approx(percent / 100)
     if percent < 100:
-        assert share(percent / 100) == share(repr(percent / 100)) == percent / 100
+        assert parse_share(percent / 100) == parse_share(repr(percent / 100)) == percent / 100
 
 
 def test_false_takes_a_test_out_of_the_baseline_gate() -> None:
@@ -261,7 +261,7 @@ def test_markers_merge_keyword_by_keyword_and_the_nearest_wins() -> None:
 
 
 def test_a_tolerance_of_false_or_nothing_is_not_overridden_from_further_out() -> None:
-    """A nearer False wins over the class's share, and a nearer share over the class's False."""
+    """A nearer False wins over the class's parse_share, and a nearer parse_share over the class's False."""
     assert only(merge([parse(tolerance=False)], [parse(tolerance="5%")])).tolerance is False
     assert only(merge([parse(tolerance=0)], [parse(tolerance=False)])).tolerance == 0
 

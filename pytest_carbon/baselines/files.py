@@ -65,9 +65,9 @@ _OF_ONE = re.compile(
 """The lines of one measurement, as this module writes them."""
 _LONGEST_NAME = 180  # bytes; file systems stop at 255, and a suffix comes on top
 _LARGEST = sys.float_info.max
-_TEMPORARY = ".pytest-carbon-"
+TEMPORARY = ".pytest-carbon-"
 _ABANDONED_S = 3600.0  # nobody writes a file for so long
-_RECORDING = f"{_TEMPORARY}recording"
+RECORDING = f"{TEMPORARY}recording"
 _CALIBRATION = "calibration.json"
 
 
@@ -105,10 +105,10 @@ def _is_number_or_none(value: object) -> bool:
 
 
 def _is_texts(value: object) -> bool:
-    return isinstance(value, (tuple, list)) and all(map(_is_text, value))
+    return isinstance(value, (tuple, list)) and all(map(is_text, value))
 
 
-def _is_text(value: object) -> bool:
+def is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
@@ -127,9 +127,9 @@ def _is_epoch(value: object) -> bool:
 _A_TIME = "a UTC time such as '2026-11-22T10:00:00Z'"
 FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "test": (_is_test, "the id of a test that does not lead out of the directory"),
-    "name": (_is_text, "the measurement's name"),
+    "name": (is_text, "the measurement's name"),
     "epoch": (_is_epoch, f"'0' or {_A_TIME}"),
-    "session": (_is_text, "a session's id"),
+    "session": (is_text, "a session's id"),
     "created": (is_time, _A_TIME),
     "boot": (_is_text_or_none, "a text or null"),
     "commit": (_is_text_or_none, "a text or null"),
@@ -206,11 +206,11 @@ def refuse_constant(name: str) -> NoReturn:
     raise Wrong(f"{name} is not a number that can be compared")
 
 
-_encode = json.JSONEncoder(allow_nan=False).encode
+encode_line = json.JSONEncoder(allow_nan=False).encode
 _decode = json.JSONDecoder(parse_constant=refuse_constant).raw_decode
 
 
-class _File(NamedTuple):
+class BaselineFile(NamedTuple):
     """A baseline file that was read and found good; ``lines`` and ``records`` go together."""
 
     header: str
@@ -228,7 +228,7 @@ class _Renaming(NamedTuple):
     """Files without what they lose; None of one that has nothing else."""
 
 
-class _Reader:
+class Reader:
     """Bytes → records. One for a whole load: what it knows already it neither checks nor keeps again."""
 
     def __init__(self, environment_id: str) -> None:
@@ -288,14 +288,14 @@ class _Reader:
             pass
         return frozenset(record.key for record in self.file(data, path).records)
 
-    def file(self, data: bytes, path: Path) -> _File:
+    def file(self, data: bytes, path: Path) -> BaselineFile:
         """A whole file: each session once for each measurement, in the order of the file."""
         try:
-            lines = _lines(data)
+            lines = split_lines(data)
         except UnicodeDecodeError as error:
-            raise _fault(path, data.count(b"\n", 0, error.start) + 1, Wrong("not UTF-8 text")) from None
+            raise fault_in(path, data.count(b"\n", 0, error.start) + 1, Wrong("not UTF-8 text")) from None
         if not any(lines):
-            raise _fault(path, 1, Wrong("the file is empty"))
+            raise fault_in(path, 1, Wrong("the file is empty"))
         header = ""
         kept: list[str] = []
         records: list[Record] = []
@@ -313,9 +313,9 @@ class _Reader:
                     records.append(record)
                     kept.append(line)
                 elif record != records[i]:
-                    if not _same(record, records[i]):
+                    if not same_record(record, records[i]):
                         raise Wrong(
-                            f"session {record.session!r} has other figures for {_of(record)} than in line "
+                            f"session {record.session!r} has other figures for {form_of(record)} than in line "
                             f"{lines.index(kept[i]) + 1}",
                             "A session measures a thing once: delete the line that is wrong.",
                         )
@@ -324,10 +324,10 @@ class _Reader:
             except Wrong as wrong:
                 if isinstance(wrong, _NotJson) and number == len(lines):  # no line break at the end
                     wrong = Wrong("the file ends in the middle of a line")
-                raise _fault(path, number, wrong) from None
+                raise fault_in(path, number, wrong) from None
         if not records:
-            raise _fault(path, 1, Wrong("nothing follows the header"))
-        return _File(header, kept, records)
+            raise fault_in(path, 1, Wrong("nothing follows the header"))
+        return BaselineFile(header, kept, records)
 
     def header(self, data: bytes, path: Path) -> str:
         """A file's first line, and nothing of the rest."""
@@ -336,7 +336,7 @@ class _Reader:
             if not line or self.record(line) is not None:
                 raise Wrong("the header is missing")
         except Wrong as wrong:
-            raise _fault(path, 1, wrong) from None
+            raise fault_in(path, 1, wrong) from None
         return line
 
     def record(self, line: str) -> Record | None:
@@ -349,7 +349,7 @@ class _Reader:
                 "Keep the records of both sides and delete the lines of the conflict. "
                 f"With '{GIT_ATTRIBUTES}' in .gitattributes, git merges baselines by itself.",
             )
-        fields = _value(line)
+        fields = value_of(line)
         if not isinstance(fields, dict):
             raise Wrong("neither a header nor a record")
         if "format" in fields:
@@ -366,7 +366,7 @@ class _Reader:
         check_format(fields["format"], FORMAT)
         environment = fields.get("environment")
         found = environment.get("id") if isinstance(environment, dict) else None
-        if not _is_text(found):
+        if not is_text(found):
             raise Wrong("the header does not name its environment")
         if found != self._environment_id:
             raise Wrong(
@@ -375,12 +375,12 @@ class _Reader:
             )
 
 
-def _lines(data: bytes) -> list[str]:
+def split_lines(data: bytes) -> list[str]:
     """Without line breaks, of either kind; the last is empty in a file that ends with one."""
     return [line.rstrip() for line in data.decode().split("\n")]
 
 
-def _value(line: str) -> Any:
+def value_of(line: str) -> Any:
     """The JSON value that is all of a line, or :class:`Wrong` with what it is instead."""
     try:
         value, end = _decode(line)
@@ -410,11 +410,11 @@ def check_format(found: object, ours: str) -> None:
 
 def _refuse_later(data: bytes, path: Path, latest: str) -> None:
     """Raise for what was recorded after a time, in a file that is good."""
-    for number, line in enumerate(_lines(data), 1):
-        fields = _value(line) if line else {}
+    for number, line in enumerate(split_lines(data), 1):
+        fields = value_of(line) if line else {}
         for name in ("created", "epoch"):
             if is_time(at := fields.get(name)) and at > latest:
-                raise _fault(
+                raise fault_in(
                     path,
                     number,
                     Wrong(
@@ -433,17 +433,17 @@ def _said(read: Callable[[], object]) -> str | None:
     return None
 
 
-def _fault(path: Path, number: int, wrong: Wrong, remedy: str = _RESTORE) -> BaselineError:
-    return BaselineError(f"{_shown(path)}, line {number}: {wrong.what}. {wrong.remedy or remedy}")
+def fault_in(path: Path, number: int, wrong: Wrong, remedy: str = _RESTORE) -> BaselineError:
+    return BaselineError(f"{shown_path(path)}, line {number}: {wrong.what}. {wrong.remedy or remedy}")
 
 
-def _of(record: Record) -> str:
+def form_of(record: Record) -> str:
     return f"{record.name!r} of {record.test!r}"
 
 
 def header_line(environment: Environment) -> str:
     """What is the same each time in one environment: two branches that start a file write the same line."""
-    return _encode(
+    return encode_line(
         {
             "format": FORMAT,
             "environment": {
@@ -460,7 +460,7 @@ def described(header: str, environment_id: str) -> Environment:
     found = json.loads(header)["environment"]
     stored, cpu = found.get("gpus"), found.get("cpu")
     gpus = (
-        [gpu for gpu in stored if isinstance(gpu, dict) and _is_text(gpu.get("name"))]
+        [gpu for gpu in stored if isinstance(gpu, dict) and is_text(gpu.get("name"))]
         if isinstance(stored, list)
         else []
     )
@@ -470,13 +470,13 @@ def described(header: str, environment_id: str) -> Environment:
             Gpu(i, "", gpu["name"], float(limit) if is_number(limit := gpu.get("power_limit_w")) else None)
             for i, gpu in enumerate(gpus)
         ),
-        cpu=cpu if _is_text(cpu) else None,
+        cpu=cpu if is_text(cpu) else None,
     )
 
 
-def _line_of(record: Record) -> str:
+def line_of(record: Record) -> str:
     fields = record._asdict()
-    return _encode({name: v for name, v in fields.items() if name not in _OPTIONAL or v != _OPTIONAL[name]})
+    return encode_line({name: v for name, v in fields.items() if name not in _OPTIONAL or v != _OPTIONAL[name]})
 
 
 # --- where a record lies -------------------------------------------------------------------------
@@ -501,10 +501,10 @@ def module_file(test: str) -> Path:
             "Set --rootdir to a folder that holds all tests, or name the package with --pyargs."
         )
     *folders, module = test.partition("::")[0].split("/")
-    return Path(*map(_folder_name, folders), _file_name(module) + ".jsonl")
+    return Path(*map(folder_name, folders), _file_name(module) + ".jsonl")
 
 
-def _folder_name(name: str) -> str:
+def folder_name(name: str) -> str:
     if name == ".":
         return "%2E"
     stem, dot, suffix = name.rpartition(".")
@@ -524,7 +524,7 @@ def _percent(match: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass"))
 
 
-def _shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """A path as a person standing in the current folder would type it."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
@@ -540,14 +540,14 @@ def write_atomically(path: Path, text: str) -> None:
 
     Makes its folder, and clears it of what writers that were killed have left there. Raises OSError.
     """
-    _replace_files([(path, text)])
-    for left in path.parent.glob(f"{_TEMPORARY}*.tmp"):
+    replace_files([(path, text)])
+    for left in path.parent.glob(f"{TEMPORARY}*.tmp"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > _ABANDONED_S:
                 left.unlink()
 
 
-def _replace_files(files: Iterable[tuple[Path, str]], before: Callable[[int], None] = lambda _: None) -> None:
+def replace_files(files: Iterable[tuple[Path, str]], before: Callable[[int], None] = lambda _: None) -> None:
     """Replace several files: nothing moves before all of them are on disk, so that a fault leaves all as they were.
 
     ``before`` is called then, with their number.
@@ -555,8 +555,8 @@ def _replace_files(files: Iterable[tuple[Path, str]], before: Callable[[int], No
     staged: list[tuple[Path, Path]] = []
     try:
         for path, text in files:
-            _make_folder(path.parent)
-            temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}.tmp")
+            make_folder(path.parent)
+            temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}.tmp")
             staged.append((temporary, path))
             with temporary.open("xb") as file:
                 file.write(text.encode())
@@ -572,7 +572,7 @@ def _replace_files(files: Iterable[tuple[Path, str]], before: Callable[[int], No
             temporary.unlink(missing_ok=True)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:  # a file is
@@ -580,7 +580,7 @@ def _make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """Let one process at a time write here.
 
     The directory itself is locked: no lock file that somebody might commit, and containers that share
@@ -618,21 +618,21 @@ def collector_waits() -> Iterator[None]:
 
 def read_file(path: Path) -> tuple[Environment, list[Record]]:
     """One file, wherever it lies: the environment it names, and its records. Raises :class:`BaselineError`."""
-    data = _bytes_of(path)
+    data = bytes_of(path)
     if data is None:
-        raise _refused("read", path, os.strerror(errno.ENOENT))
+        raise refused_path("read", path, os.strerror(errno.ENOENT))
     environment = _environment_of(data.decode(errors="replace").lstrip().partition("\n")[0].rstrip())
-    file = _Reader(environment).file(data, path)
+    file = Reader(environment).file(data, path)
     return described(file.header, environment), file.records
 
 
 def _environment_of(header: str) -> str:
     """The id in a header; what is wrong with one that has none is told where it is read."""
     try:
-        environment = _value(header)["environment"]["id"]
+        environment = value_of(header)["environment"]["id"]
     except (Wrong, LookupError, TypeError):
         return "?"
-    return environment if _is_text(environment) else "?"
+    return environment if is_text(environment) else "?"
 
 
 # --- the store -----------------------------------------------------------------------------------
@@ -654,17 +654,17 @@ class FileStore:
         self._settle()
         return sorted(
             entry.name
-            for entry in _entries(self._directory)
+            for entry in entries_of(self._directory)
             if entry.is_dir() and not entry.name.startswith(".") and any(self._files(Path(entry)))
         )
 
     def keys(self, environment_id: str) -> frozenset[Key]:
         """The measurements that have a baseline in an environment. Of files written here the figures are not read."""
         self._settle()
-        reader, found = _Reader(environment_id), set[Key]()
+        reader, found = Reader(environment_id), set[Key]()
         with collector_waits():
             for path in sorted(self._files(self._folder(environment_id))):
-                if (data := _bytes_of(path)) is not None:
+                if (data := bytes_of(path)) is not None:
                     self._keys[path] = reader.keys(data, path)
                     found |= self._keys[path]
         return frozenset(found)
@@ -679,12 +679,12 @@ class FileStore:
 
     def _load(self, environment_id: str, keys: frozenset[Key] | None) -> dict[Key, list[Record]]:
         folder = self._folder(environment_id)
-        reader = _Reader(environment_id)
+        reader = Reader(environment_id)
         stored: dict[Key, list[Record]] = {}
         for path in sorted(self._files(folder)):
             if keys is not None and keys.isdisjoint(self._keys.get(path, keys)):
                 continue
-            if (data := _bytes_of(path)) is None:
+            if (data := bytes_of(path)) is None:
                 continue
             records = reader.as_written(data)
             if records is None:
@@ -696,14 +696,14 @@ class FileStore:
         for records in stored.values():
             records.sort(key=by_time)
             if len({record.session for record in records}) < len(records):
-                records[:] = once(records, _shown(folder))
+                records[:] = once(records, shown_path(folder))
         return stored
 
     def describe(self, environment_id: str) -> Environment:
         """What the header of its first file says of an environment; only its id where there is none."""
         for path in sorted(self._files(self._folder(environment_id))):
-            if (data := _bytes_of(path)) is not None:
-                return described(_Reader(environment_id).header(data, path), environment_id)
+            if (data := bytes_of(path)) is not None:
+                return described(Reader(environment_id).header(data, path), environment_id)
         return Environment(environment_id)
 
     def append(self, environment: Environment, records: Sequence[Record]) -> None:
@@ -726,15 +726,15 @@ class FileStore:
                 module_file(test)
             for record in records:
                 if wrong := wrong_field(record._asdict()):
-                    raise BaselineError(f"nothing was recorded, because of {_of(record)}: {wrong}.")
+                    raise BaselineError(f"nothing was recorded, because of {form_of(record)}: {wrong}.")
         if new:
             with self._writing("recorded"):
                 self._record(new)
 
     def _record(self, new: Sequence[tuple[Path, str, Sequence[Record]]]) -> None:
         """Add records below environments' folders, with the headers of files that are made for them."""
-        lines_of = {record: _line_of(record) for _, _, records in new for record in records}
-        recording = self._directory / _RECORDING
+        lines_of = {record: line_of(record) for _, _, records in new for record in records}
+        recording = self._directory / RECORDING
 
         def changed() -> Iterator[tuple[Path, str]]:  # one at a time: together they may be large
             for folder, header, records in new:
@@ -751,42 +751,42 @@ class FileStore:
                 lines = [line for _, header, records in new for line in (header, *map(lines_of.__getitem__, records))]
                 write_atomically(recording, "\n".join([*lines, ""]))
 
-        _replace_files(changed(), note)
+        replace_files(changed(), note)
         recording.unlink(missing_ok=True)
 
     def _settle(self) -> None:
         """Wait for a process that records in several files; finish what one has begun that was killed."""
-        if not (self._directory / _RECORDING).exists():
+        if not (self._directory / RECORDING).exists():
             return
         try:
             with self._writing():
                 pass
         except BaselineError as error:
-            if (self._directory / _RECORDING).exists():
+            if (self._directory / RECORDING).exists():
                 raise BaselineError(
-                    f"a recording into {_shown(self._directory)} was interrupted in the middle, and cannot be finished:"
-                    f" {error}"
+                    f"a recording into {shown_path(self._directory)} was interrupted in the middle, and cannot be"
+                    f" finished: {error}"
                 ) from None
 
     def _finish(self) -> None:
         """Record what a process that was killed had begun to, and clear away what it left."""
-        recording = self._directory / _RECORDING
-        if (data := _bytes_of(recording)) is not None:
+        recording = self._directory / RECORDING
+        if (data := bytes_of(recording)) is not None:
             new: list[tuple[Path, str, list[Record]]] = []
-            reader = _Reader("?")
-            for number, line in enumerate(filter(None, _lines(data)), 1):
+            reader = Reader("?")
+            for number, line in enumerate(filter(None, split_lines(data)), 1):
                 try:
                     if line.startswith('{"format"'):
-                        reader = _Reader(_environment_of(line))
+                        reader = Reader(_environment_of(line))
                         new.append((self._folder(_environment_of(line)), line, []))
                     if (record := reader.record(line)) is not None:
                         new[-1][2].append(record)
                 except (Wrong, IndexError) as error:
                     wrong = error if isinstance(error, Wrong) else Wrong("a record where the header should be")
-                    raise _fault(recording, number, wrong, "Delete the file, and record anew.") from None
+                    raise fault_in(recording, number, wrong, "Delete the file, and record anew.") from None
             self._record(new)
             recording.unlink(missing_ok=True)
-        for orphan in self._directory.rglob(f"{_TEMPORARY}*"):
+        for orphan in self._directory.rglob(f"{TEMPORARY}*"):
             orphan.unlink(missing_ok=True)
 
     def rename(self, tests: Mapping[str, str | None]) -> int:
@@ -801,7 +801,7 @@ class FileStore:
             found = [self._renamed(environment_id, tests) for environment_id in self.environments()]
             gaining = [step for each in found for step in each.gaining]
             losing = [step for each in found for step in each.losing]
-            _replace_files([*gaining, *((path, text) for path, text in losing if text is not None)])
+            replace_files([*gaining, *((path, text) for path, text in losing if text is not None)])
             for path, text in losing:
                 if text is None:
                     path.unlink(missing_ok=True)
@@ -810,8 +810,8 @@ class FileStore:
 
     def _renamed(self, environment_id: str, tests: Mapping[str, str | None]) -> _Renaming:
         """What has to be written in one environment."""
-        folder, reader = self._folder(environment_id), _Reader(environment_id)
-        files = {path: reader.file(data, path) for path in self._files(folder) if (data := _bytes_of(path)) is not None}
+        folder, reader = self._folder(environment_id), Reader(environment_id)
+        files = {path: reader.file(data, path) for path in self._files(folder) if (data := bytes_of(path)) is not None}
         staying: dict[Path, list[tuple[Record, str]]] = {path: [] for path in files}
         leaving: dict[Path, list[tuple[Record, str]]] = {}
         moved: dict[tuple[str, str, str], tuple[Record, str]] = {}
@@ -823,7 +823,7 @@ class FileStore:
                 leaving.setdefault(path, []).append((record, line))
                 if (new := tests[record.test]) is None:
                     continue
-                there = (record._replace(test=new), _encode(json.loads(line) | {"test": new}))
+                there = (record._replace(test=new), encode_line(json.loads(line) | {"test": new}))
                 first, _ = moved.setdefault((new, record.name, record.session), there)
                 if first._replace(epoch=record.epoch) != there[0]:
                     raise BaselineError(f"two tests cannot both become {new!r}: nothing was renamed.")
@@ -842,7 +842,7 @@ class FileStore:
         for at, (record, path) in known.items():
             if record.test not in one or moved.pop(at, (record, ""))[0] != record:
                 raise BaselineError(
-                    f"{record.test!r} has records of its own in {_shown(path)}, and two histories are not mixed:"
+                    f"{record.test!r} has records of its own in {shown_path(path)}, and two histories are not mixed:"
                     " nothing was renamed. Take those away first, or leave them both as they are."
                 )
         arriving: dict[Path, list[tuple[Record, str]]] = {}
@@ -881,11 +881,12 @@ class FileStore:
             paths: look at these only, which must lie in the directory; None: at every one.
         """
         self._settle()
-        for entry in sorted(_entries(self._directory), key=attrgetter("name")):
+        for entry in sorted(entries_of(self._directory), key=attrgetter("name")):
             folder = Path(entry)
             if not entry.is_dir():
                 if entry.name.endswith(".jsonl") and (paths is None or folder in paths):
-                    yield f"{_shown(folder)}: it lies in no environment's folder, and is never read. Move or delete it."
+                    what = "it lies in no environment's folder, and is never read. Move or delete it."
+                    yield f"{shown_path(folder)}: {what}"
             elif not entry.name.startswith("."):
                 try:
                     inside = [*sorted(self._files(folder)), *folder.glob(_CALIBRATION)]
@@ -907,8 +908,8 @@ class FileStore:
             self._refuse_links(path)
             if path.name == _CALIBRATION:
                 self.calibration(environment_id)
-            elif (data := _bytes_of(path)) is not None:
-                _Reader(environment_id).file(data, path)
+            elif (data := bytes_of(path)) is not None:
+                Reader(environment_id).file(data, path)
                 _refuse_later(data, path, latest)
 
         return _said(read)
@@ -919,20 +920,20 @@ class FileStore:
         while not place.exists():
             place = place.parent
         if not place.is_dir():
-            raise _refused("write", self._directory, os.strerror(errno.ENOTDIR))
+            raise refused_path("write", self._directory, os.strerror(errno.ENOTDIR))
         if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-            raise _refused("write", self._directory, os.strerror(errno.EACCES))
+            raise refused_path("write", self._directory, os.strerror(errno.EACCES))
 
     def calibration(self, environment_id: str) -> Calibration | None:
         """What is known about an environment's counters; None where nothing is."""
         path = self._folder(environment_id) / _CALIBRATION
         self._refuse_links(path)
-        if (data := _bytes_of(path)) is None:
+        if (data := bytes_of(path)) is None:
             return None
         try:
             return read_calibration(data)
         except Wrong as wrong:
-            raise _fault(path, 1, wrong, "Delete the file: the next run finds it out anew.") from None
+            raise fault_in(path, 1, wrong, "Delete the file: the next run finds it out anew.") from None
 
     def keep_calibration(self, environment_id: str, calibration: Calibration, *, replace: bool = False) -> None:
         """Keep what was found out about an environment's counters; what is kept already stays, unless replaced."""
@@ -941,7 +942,7 @@ class FileStore:
         try:
             read_calibration(text.encode())
         except Wrong as wrong:
-            raise BaselineError(f"{_shown(path)}: nothing was kept: {wrong.what}.") from None
+            raise BaselineError(f"{shown_path(path)}: nothing was kept: {wrong.what}.") from None
         with self._writing():
             if replace or self.calibration(environment_id) is None:
                 self._refuse_links(path)
@@ -957,17 +958,17 @@ class FileStore:
     @contextmanager
     def _writing(self, what: str = "changed") -> Iterator[None]:
         try:
-            _make_folder(self._directory)
-            with _locked(self._directory):
+            make_folder(self._directory)
+            with locked(self._directory):
                 self._finish()
                 yield
         except OSError as error:
-            raise _refused("write", self._directory, error, what) from error
+            raise refused_path("write", self._directory, error, what) from error
 
     def _folder(self, environment_id: str) -> Path:
-        if environment_id.startswith(".") or _folder_name(environment_id) != environment_id:
+        if environment_id.startswith(".") or folder_name(environment_id) != environment_id:
             raise BaselineError(
-                f"{environment_id!r} cannot be the id of an environment: in {_shown(self._directory)} it is the "
+                f"{environment_id!r} cannot be the id of an environment: in {shown_path(self._directory)} it is the "
                 "name of a folder, made of letters, digits, '-', '.' and '_'."
             )
         return self._directory / environment_id
@@ -975,7 +976,7 @@ class FileStore:
     def _files(self, folder: Path) -> Iterator[Path]:
         """The baseline files in a folder and below it."""
         self._refuse_links(folder)
-        for entry in _entries(folder):
+        for entry in entries_of(folder):
             path = Path(entry)
             if entry.is_dir():
                 yield from self._files(path)
@@ -988,7 +989,7 @@ class FileStore:
         while path != self._directory:
             if path.is_symlink():
                 raise BaselineError(
-                    f"{_shown(path)} is a symbolic link to {os.readlink(path)!r}, and baselines must lie in their "
+                    f"{shown_path(path)} is a symbolic link to {os.readlink(path)!r}, and baselines must lie in their "
                     "directory itself. Move them there, or name the other directory with --carbon-baseline."
                 )
             path = path.parent
@@ -998,26 +999,26 @@ class FileStore:
     ) -> str | None:
         """The text of a file with records added; None where it has them all."""
         self._refuse_links(path)
-        data = _bytes_of(path)
+        data = bytes_of(path)
         if data is None:
-            file = _File(header, [], [])
+            file = BaselineFile(header, [], [])
         elif self._read.get(path, (None,))[0] == hash(data):
-            header, *lines = filter(None, _lines(data))
-            file = _File(header, lines, self._read[path][1])
+            header, *lines = filter(None, split_lines(data))
+            file = BaselineFile(header, lines, self._read[path][1])
         else:
-            file = _Reader(environment_id).file(data, path)
-        merged = once([*file.records, *added], _shown(path))
+            file = Reader(environment_id).file(data, path)
+        merged = once([*file.records, *added], shown_path(path))
         here, fresh = merged[: len(file.records)], merged[len(file.records) :]
         # Lines that are there stay as they are, but for a newer epoch: a later version may have put more into them.
         lines = [
-            line if record is before else _encode(json.loads(line) | {"epoch": record.epoch})
+            line if record is before else encode_line(json.loads(line) | {"epoch": record.epoch})
             for line, record, before in zip(file.lines, here, file.records, strict=True)
         ]
         if not fresh and lines == file.lines:
             return None
         rows = [
             *zip(map(_by_test, here), lines, strict=True),
-            *((_by_test(r), lines_of.get(r) or _line_of(r)) for r in fresh),
+            *((_by_test(r), lines_of.get(r) or line_of(r)) for r in fresh),
         ]
         return "\n".join([file.header, *(line for _, line in sorted(rows)), ""])
 
@@ -1030,9 +1031,9 @@ def once(records: Iterable[Record], where: str) -> list[Record]:
         first = seen.setdefault(identity, record)
         if first is record:
             continue
-        if not _same(first, record):
+        if not same_record(first, record):
             raise BaselineError(
-                f"{where}: session {record.session!r} has more than one set of figures for {_of(record)}. "
+                f"{where}: session {record.session!r} has more than one set of figures for {form_of(record)}. "
                 "A session measures a thing once: delete the line that is wrong."
             )
         if record.epoch > first.epoch:
@@ -1040,7 +1041,7 @@ def once(records: Iterable[Record], where: str) -> list[Record]:
     return list(seen.values())
 
 
-def _same(one: Record, other: Record) -> bool:
+def same_record(one: Record, other: Record) -> bool:
     """Whether two records of a session say the same: not on which branch it counts, which a database changes when it
     takes in a directory, nor what somebody labelled it."""
     return one._replace(epoch=other.epoch, branch=other.branch, labels=other.labels) == other
@@ -1065,7 +1066,7 @@ def calibration_line(calibration: Calibration) -> str:
 def read_calibration(data: bytes) -> Calibration:
     """The calibration in a line. Raises :class:`Wrong`."""
     try:
-        fields = _value(data.decode().rstrip())
+        fields = value_of(data.decode().rstrip())
     except UnicodeDecodeError:
         raise Wrong("not UTF-8 text") from None
     if not isinstance(fields, dict):
@@ -1088,7 +1089,7 @@ def read_calibration(data: bytes) -> Calibration:
     return Calibration(float(settle_s), part_time, created, **known)
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def entries_of(folder: Path) -> list[os.DirEntry[str]]:
     """What is in a folder; nothing where there is none, or it is a file."""
     try:
         with os.scandir(folder) as entries:
@@ -1096,26 +1097,26 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise _refused("read", folder, error) from error
+        raise refused_path("read", folder, error) from error
 
 
-def _bytes_of(path: Path) -> bytes | None:
+def bytes_of(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _refused("read", path, error) from error
+        raise refused_path("read", path, error) from error
 
 
-def _refused(verb: str, path: Path, error: OSError | str, what: str | None = None) -> BaselineError:
+def refused_path(verb: str, path: Path, error: OSError | str, what: str | None = None) -> BaselineError:
     """``what``: was to be done when it failed; None: it was only asked whether it could be."""
     reason = error if isinstance(error, str) else error.strerror or str(error)
     done = f"Nothing was {what or 'recorded'}. " if verb == "write" else ""
     done += AGAIN if what == "recorded" else ""
     helps = remedy(error, "Give this user the right to")
     return BaselineError(
-        f"cannot {verb} {_shown(path)}: {reason}. {done}{helps}, or name another directory with --carbon-baseline."
+        f"cannot {verb} {shown_path(path)}: {reason}. {done}{helps}, or name another directory with --carbon-baseline."
     )
 
 

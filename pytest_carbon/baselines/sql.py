@@ -72,7 +72,7 @@ _T = TypeVar("_T")
 
 VERSION = "0003"
 """The newest of ``migrations/versions``."""
-_OLDER = ("0001", "0002")
+OLDER_VERSIONS = ("0001", "0002")
 """Those that can be read as they are; who writes brings them up to date."""
 VERSION_TABLE = "carbon_schema"
 """Of our own: the application that owns the database may use alembic, too."""
@@ -164,7 +164,7 @@ class SqlStore:
         self._own = own
         if find_spec("alembic") is None:  # imported where a database is new, which may be after an hour
             raise ModuleNotFoundError(name="alembic")
-        self._engine, self._secrets = _engine(url)
+        self._engine, self._secrets = engine_of(url)
         self._snapshot: Connection | None = None
         file = self._engine.url.database if self._engine.dialect.name == "sqlite" else None
         self._file = Path(file) if file else None
@@ -595,7 +595,7 @@ class SqlStore:
         if not inspect(connection).has_table(VERSION_TABLE):
             return None
         found = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar()
-        if found not in (None, VERSION, *_OLDER):
+        if found not in (None, VERSION, *OLDER_VERSIONS):
             raise BaselineError(
                 f"{self._url}: its tables are of version {found!r}, and this pytest-carbon reads {VERSION!r}. Upgrade"
                 " pytest-carbon: a newer version has been there."
@@ -662,7 +662,7 @@ class SqlStore:
         return BaselineError(f"cannot {verb} {self._url}: {reason}. {done}{remedy}")
 
 
-def _engine(url: DatabaseUrl) -> tuple[Engine, list[str]]:
+def engine_of(url: DatabaseUrl) -> tuple[Engine, list[str]]:
     """The engine, whose ``repr`` has no secrets, and the secrets."""
     try:
         made = make_url(url.reveal())

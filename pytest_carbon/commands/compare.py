@@ -55,7 +55,7 @@ def _share(least: float, most: float) -> Callable[[str], float]:
         from pytest_carbon.records import UsageProblem
 
         try:
-            value = budget.share(text)
+            value = budget.parse_share(text)
         except UsageProblem as problem:
             raise argparse.ArgumentTypeError(str(problem)) from None
         if not least <= value <= most:

@@ -50,7 +50,7 @@ from pytest_carbon.reports.text import (
 
 _MOST_ROWS = 40
 """More rows than this push the problems off the screen: those that pass are then counted, not listed."""
-_LEAST_NAME = 14
+LEAST_NAME = 14
 """Columns of a test's id below which a column of figures is given up instead."""
 _MOST_LINES = 2
 """Lines that a test's id may take above its figures, about."""
@@ -75,11 +75,11 @@ _BLIND = "pass (blind)"
 _IN_DOUBT = "in doubt"
 """That of a figure in doubt that ``--carbon-strict`` fails, whatever the gate says of it."""
 
-_FAILING: Mapping[str, bool] = {"red": True, "bold": True}
-_WARNING: Mapping[str, bool] = {"yellow": True}
+FAILING: Mapping[str, bool] = {"red": True, "bold": True}
+WARNING: Mapping[str, bool] = {"yellow": True}
 _GOOD: Mapping[str, bool] = {"green": True}
-_HEADER: Mapping[str, bool] = {"bold": True}
-_PLAIN: Mapping[str, bool] = {}
+HEADER: Mapping[str, bool] = {"bold": True}
+PLAIN: Mapping[str, bool] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +166,14 @@ class Stored:
     """Where what was measured here, and has no baseline here, has one, and how that environment differs."""
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     test: TestResult
     measurement: Measurement
     verdict: Verdict
 
     @property
     def label(self) -> str:
-        return _label((self.test.nodeid, self.measurement.name))
+        return row_label((self.test.nodeid, self.measurement.name))
 
     @property
     def module(self) -> str:
@@ -186,7 +186,7 @@ class _Row(NamedTuple):
         return self.test.nodeid[len(self.module) + 2 :] if self.module else self.test.nodeid
 
 
-def _label(key: Key) -> str:
+def row_label(key: Key) -> str:
     test, name = key
     return label((Page(_LONGEST_NAME).fit(test, _LONGEST_NAME), name))
 
@@ -215,49 +215,49 @@ def summary(
         excused = all(row.verdict.status != "regression" for row in rows) and any(
             row.verdict.status == "inconclusive" for row in rows
         )
-        shared = (part.suite.moved, _WARNING if excused or result.settings.gate == "warn" else _FAILING)
-        machine = (part.suite.machine, _WARNING)
+        shared = (part.suite.moved, WARNING if excused or result.settings.gate == "warn" else FAILING)
+        machine = (part.suite.machine, WARNING)
         if quiet:
-            shown = _unfolded([row for row in rows if row.verdict.status != "pass"], result.settings)
+            shown = unfolded([row for row in rows if row.verdict.status != "pass"], result.settings)
             which = f" ({part.environment.id})" if result.others else _estimated(part)
             sentence = ". ".join(filter(None, [f"carbon{which}: {compared}", nearby]))
-            lines += _table(shown, page, result.settings, header=False)
-            lines += _sentences(page, [shared, machine, (sentence, _PLAIN)])
+            lines += table(shown, page, result.settings, header=False)
+            lines += _sentences(page, [shared, machine, (sentence, PLAIN)])
             continue
-        shown = rows if verbose else _unfolded(rows, result.settings)
-        lines += [_headline(part, page), *_table(shown, page, result.settings)]
-        lines += _sentences(page, [(_folded(rows, shown, result.settings), _PLAIN)])
+        shown = rows if verbose else unfolded(rows, result.settings)
+        lines += [_headline(part, page), *table(shown, page, result.settings)]
+        lines += _sentences(page, [(folded(rows, shown, result.settings), PLAIN)])
         if rows:
             lines.append(Line(""))
-        lines += _sentences(page, [shared, machine, (compared, _PLAIN), (nearby, _PLAIN)])
+        lines += _sentences(page, [shared, machine, (compared, PLAIN), (nearby, PLAIN)])
         lines += _sentences(page, _reference(part))
-        lines += _sentences(page, [(_after_work(rows), _PLAIN)])
-        lines += _sentences(page, [(text, _WARNING) for text in _elsewhere(rows, here)])
+        lines += _sentences(page, [(_after_work(rows), PLAIN)])
+        lines += _sentences(page, [(text, WARNING) for text in _elsewhere(rows, here)])
         if here.elsewhere and len(part.environment.gpus) > fewest and result.settings.gpus == "used":
-            lines += _sentences(page, [(_STAY_OPEN, _WARNING)])
+            lines += _sentences(page, [(_STAY_OPEN, WARNING)])
         if result.others:
             lines.append(Line(""))
-    notes = [(note, _PLAIN) for note in result.notes]
-    rows = [_Row(test, *pair) for test in result.tests for pair in test.measurements]
-    blind = (_blind(rows, result), _WARNING)
+    notes = [(note, PLAIN) for note in result.notes]
+    rows = [Row(test, *pair) for test in result.tests for pair in test.measurements]
+    blind = (_blind(rows, result), WARNING)
     if quiet:
         return lines + _sentences(page, [blind, *notes])
     return lines + _sentences(
         page,
         [
             blind,
-            *((doubt, _WARNING) for doubt in _doubts(rows)),
-            (_warn_only(rows, result.settings), _WARNING),
-            (_cost(rows, result), _PLAIN),
-            (_intensity(result.intensity) if rows else None, _PLAIN),
+            *((doubt, WARNING) for doubt in _doubts(rows)),
+            (_warn_only(rows, result.settings), WARNING),
+            (_cost(rows, result), PLAIN),
+            (_intensity(result.intensity) if rows else None, PLAIN),
             *notes,
         ],
     )
 
 
-def _parts(result: SessionResult) -> list[tuple[SessionResult, list[_Row]]]:
+def _parts(result: SessionResult) -> list[tuple[SessionResult, list[Row]]]:
     """The result as each of its environments has it, with that one's rows."""
-    rows = [_Row(test, *pair) for test in result.tests for pair in test.measurements]
+    rows = [Row(test, *pair) for test in result.tests for pair in test.measurements]
     others = {environment.id for environment, _ in result.others}
     return [
         (result, [row for row in rows if row.measurement.environment not in others]),
@@ -282,19 +282,19 @@ def _estimated(result: SessionResult) -> str:
 def _headline(result: SessionResult, page: Page) -> Line:
     title = page.fit(f"carbon{_estimated(result)}: {result.environment.id}", page.width - 4)
     bars = page.width - columns(title) - 2
-    return Line(f"{'=' * (bars // 2)} {title} {'=' * (bars - bars // 2)}", _HEADER)
+    return Line(f"{'=' * (bars // 2)} {title} {'=' * (bars - bars // 2)}", HEADER)
 
 
-def _unfolded(rows: list[_Row], settings: Settings) -> list[_Row]:
+def unfolded(rows: list[Row], settings: Settings) -> list[Row]:
     """All rows while they fit on a screen, else those that a person must see."""
     return rows if len(rows) <= _MOST_ROWS else [row for row in rows if not _folds(row, settings)]
 
 
-def _folds(row: _Row, settings: Settings) -> bool:
+def _folds(row: Row, settings: Settings) -> bool:
     return _status(row, settings) in ("pass", _BLIND, "new")
 
 
-def _folded(rows: list[_Row], shown: list[_Row], settings: Settings) -> str | None:
+def folded(rows: list[Row], shown: list[Row], settings: Settings) -> str | None:
     if len(shown) == len(rows):
         return None
     hidden = [row.verdict for row in rows if _folds(row, settings)]
@@ -313,7 +313,7 @@ def _folded(rows: list[_Row], shown: list[_Row], settings: Settings) -> str | No
 # --- the table -------------------------------------------------------------------------------------
 
 
-def _table(rows: list[_Row], page: Page, settings: Settings, *, header: bool = True) -> list[Line]:
+def table(rows: list[Row], page: Page, settings: Settings, *, header: bool = True) -> list[Line]:
     """One row a measurement, in the order of the run.
 
     The richest set of columns beside which the tests' ids fit; else under a line for each module, and with
@@ -337,7 +337,7 @@ def _table(rows: list[_Row], page: Page, settings: Settings, *, header: bool = T
     tests = Column(page.fit("test", room), names, left=True)
     lines = []
     if header:
-        lines.append(Line(joined(tests.title, *(column.title for column in figures)), _HEADER))
+        lines.append(Line(joined(tests.title, *(column.title for column in figures)), HEADER))
     module = function = ""
     for i, row in enumerate(rows):
         if grouped and row.module != module:
@@ -352,13 +352,13 @@ def _table(rows: list[_Row], page: Page, settings: Settings, *, header: bool = T
     return lines
 
 
-def _cuts_parameters(row: _Row, short: str, page: Page) -> bool:
+def _cuts_parameters(row: Row, short: str, page: Page) -> bool:
     """Whether a name lost a part of its parameters, which tell it from others: ``test_task[…nglish-small]``."""
     _, bracket, parameters = row.function.partition("[")
     return not short.endswith(page.clean(bracket + parameters))
 
 
-def _layout(rows: list[_Row], page: Page, settings: Settings) -> tuple[list[Column], bool]:
+def _layout(rows: list[Row], page: Page, settings: Settings) -> tuple[list[Column], bool]:
     """The columns beside the tests' ids, and whether the ids stand under their modules."""
     energy = aligned([_energy(row.measurement) for row in rows], page)
     carbon = aligned([_carbon_per_1000(row.measurement) for row in rows], page)
@@ -382,7 +382,7 @@ def _layout(rows: list[_Row], page: Page, settings: Settings) -> tuple[list[Colu
             if _taken(figures) + max(columns(page.clean(_name(row, grouped))) for row in rows) <= page.width:
                 return figures, grouped
     for column in (lean[1], lean[3], lean[2], lean[0]):  # a narrow terminal: what can be done without goes first
-        if _taken(lean) + _LEAST_NAME > page.width:
+        if _taken(lean) + LEAST_NAME > page.width:
             lean.remove(column)
     return lean, True
 
@@ -391,7 +391,7 @@ def _taken(figures: list[Column]) -> int:
     return sum(column.width + 2 for column in figures)
 
 
-def _name(row: _Row, grouped: bool) -> str:
+def _name(row: Row, grouped: bool) -> str:
     """How a row is called: by its id, or by what the lines above it leave to say."""
     if not grouped:
         return label((row.test.nodeid, row.measurement.name))
@@ -424,48 +424,48 @@ def _sees(verdict: Verdict) -> str:
     return known if known == UNKNOWN else f"≥{known}"
 
 
-def _fails(row: _Row, settings: Settings) -> bool:
+def _fails(row: Row, settings: Settings) -> bool:
     strict = settings.strict and row.test.outcome == "failed" and gate.fails_strictly(row.measurement, row.verdict)
     return (row.verdict.failed or strict) and not _accepted(row, settings)
 
 
-def _accepted(row: _Row, settings: Settings) -> bool:
+def _accepted(row: Row, settings: Settings) -> bool:
     """Whether a change is no failure because it was accepted in this run."""
     accepting = settings.accept and settings.gate == "fail" and row.test.outcome == "passed"
     return accepting and (row.verdict.status in ("regression", "improvement") or row.verdict.machine)
 
 
-def _status(row: _Row, settings: Settings) -> str:
+def _status(row: Row, settings: Settings) -> str:
     """Capitals for what fails the build: they stand out where there is no colour."""
     if _fails(row, settings):
-        return _strictly(row.verdict).upper()
+        return fails_if_strict(row.verdict).upper()
     if _accepted(row, settings):
         return "accepted"
-    by_carbon = any(_fails(_Row(row.test, *pair), settings) for pair in row.test.measurements)
+    by_carbon = any(_fails(Row(row.test, *pair), settings) for pair in row.test.measurements)
     own = _BLIND if row.verdict.blind else row.verdict.status
     return "test failed" if row.test.outcome == "failed" and not by_carbon else own
 
 
-def _strictly(verdict: Verdict) -> str:
+def fails_if_strict(verdict: Verdict) -> str:
     """How what fails is called: a pass or a gain that ``--carbon-strict`` fails is blind, or in doubt."""
     if verdict.status not in ("pass", "improvement"):
         return verdict.status
     return "blind" if verdict.blind else _IN_DOUBT
 
 
-def _markup(row: _Row, settings: Settings) -> Mapping[str, bool]:
+def _markup(row: Row, settings: Settings) -> Mapping[str, bool]:
     status = row.verdict.status
     if _fails(row, settings):
-        return _WARNING if settings.gate == "warn" and status != "error" else _FAILING
-    return {"inconclusive": _WARNING, "improvement": _GOOD}.get(status, _PLAIN)
+        return WARNING if settings.gate == "warn" and status != "error" else FAILING
+    return {"inconclusive": WARNING, "improvement": _GOOD}.get(status, PLAIN)
 
 
 # --- the sentences under it ------------------------------------------------------------------------
 
 
-def _compared(rows: list[_Row], result: SessionResult, not_run: Sequence[Key] | None, *, tally: bool) -> str:
+def _compared(rows: list[Row], result: SessionResult, not_run: Sequence[Key] | None, *, tally: bool) -> str:
     """``compared 11 of 12: …``: what was not, and why."""
-    left_out: dict[Status, list[_Row]] = {}
+    left_out: dict[Status, list[Row]] = {}
     for row in rows:
         if row.verdict.change is None:
             left_out.setdefault(row.verdict.status, []).append(row)
@@ -482,23 +482,23 @@ def _compared(rows: list[_Row], result: SessionResult, not_run: Sequence[Key] | 
         return "nothing was measured: no test that ran uses the carbon fixture or has a carbon_budget marker"
     reasons = []
     if errors:
-        reasons.append(f"{_who(errors)} {_verb(errors, 'was', 'were')} not measured")
+        reasons.append(f"{_who(errors)} {verb_for(errors, 'was', 'were')} not measured")
     if new and result.against is not None:
         reasons.append(f"{_who(new)} could not be compared")
     elif new and (result.settings.record or result.settings.accept):
         reasons.append(f"{_who(new)} had no baseline")
     elif new:
-        remedy = f"(record {_verb(new, 'one', 'them')} with --carbon-record)"
-        reasons.append(f"{_who(new)} {_verb(new, 'has', 'have')} no baseline {remedy}")
+        remedy = f"(record {verb_for(new, 'one', 'them')} with --carbon-record)"
+        reasons.append(f"{_who(new)} {verb_for(new, 'has', 'have')} no baseline {remedy}")
     if exempt:
         held = "not held to one" if result.against is None else "exempt"
-        reasons.append(f"{_who(exempt)} {_verb(exempt, 'is', 'are')} {held} (tolerance=False)")
+        reasons.append(f"{_who(exempt)} {verb_for(exempt, 'is', 'are')} {held} (tolerance=False)")
     if over:
         held = "held to no baseline" if result.against is None else "could not be compared"
-        reasons.append(f"{_who(over)} {_verb(over, 'is', 'are')} over budget and {held}")
+        reasons.append(f"{_who(over)} {verb_for(over, 'is', 'are')} over budget and {held}")
     if missing:
         known = 0 < len(not_run or ()) <= _MOST_NAMES
-        names = listing([_label(key) for key in not_run or ()]) if known else f"{count(missing)} with a baseline"
+        names = listing([row_label(key) for key in not_run or ()]) if known else f"{count(missing)} with a baseline"
         reasons.append(f"{names} {'was' if missing == 1 else 'were'} not run")
     text = f"compared {count(suite.compared)} of {count(total)}"
     if (against := result.against) is not None:
@@ -519,12 +519,12 @@ def numbers(found: Sequence[Status]) -> str:
     )
 
 
-def _who(rows: list[_Row]) -> str:
+def _who(rows: list[Row]) -> str:
     """A few by name; the table names the others."""
     return listing([row.label for row in rows]) if len(rows) <= _MOST_NAMES else count(len(rows))
 
 
-def _verb(several: Sequence[object], one: str, many: str) -> str:
+def verb_for(several: Sequence[object], one: str, many: str) -> str:
     return one if len(several) == 1 else many
 
 
@@ -537,14 +537,14 @@ def _nearest(environments: Sequence[str], nearest: str | None) -> str | None:
     return f"nearest environment with a baseline: {nearest}{also}"
 
 
-def _elsewhere(rows: list[_Row], here: Stored) -> list[str]:
+def _elsewhere(rows: list[Row], here: Stored) -> list[str]:
     """What is held to nothing here and would be in another environment, where that is not said already."""
     texts = []
     found = [(row, here.elsewhere.get((row.test.nodeid, row.measurement.name))) for row in rows]
     for there in dict.fromkeys(there for _, there in found if there is not None):
         concerned = [row for row, where in found if where == there]
         if here.nearest is None or here.environments[:1] != [there[0]]:
-            has = _verb(concerned, "has", "have")
+            has = verb_for(concerned, "has", "have")
             texts.append(f"{_who(concerned)} {has} no baseline here, but in {there[0]} ({there[1]})")
     return texts
 
@@ -557,20 +557,20 @@ def _reference(part: SessionResult) -> list[tuple[str, Mapping[str, bool]]]:
             continue
         if measurement.energy_j_per_call is None:
             reason = (measurement.failure or verdict.reason).rstrip(".")
-            said.append((f"reference workload: not measured, so nothing is judged beside it: {reason}", _WARNING))
+            said.append((f"reference workload: not measured, so nothing is judged beside it: {reason}", WARNING))
             continue
-        text = f"reference workload: {quantity(_now(measurement)[0] or 0.0, 'J')}"
+        text = f"reference workload: {quantity(now_text(measurement)[0] or 0.0, 'J')}"
         if verdict.change is not None:
             batches = verdict.baseline_batches
             text += f", {change(verdict.change)} on the baseline's {count(batches)} batch{'es' * (batches != 1)}"
         elif not (part.settings.record or part.settings.accept):
             text += ", and no baseline of it here yet (--carbon-record)"
-        said.append((text, _PLAIN))
-        said += [(f"doubt ({doubt.code}): reference workload: {doubt.text}", _WARNING) for doubt in measurement.doubts]
+        said.append((text, PLAIN))
+        said += [(f"doubt ({doubt.code}): reference workload: {doubt.text}", WARNING) for doubt in measurement.doubts]
     return said
 
 
-def _after_work(rows: list[_Row]) -> str | None:
+def _after_work(rows: list[Row]) -> str | None:
     """What the machine takes after a burst of work, in which no call has a part."""
     measurement = next((row.measurement for row in rows if (row.measurement.after_work_j or 0.0) > 0), None)
     if measurement is None or measurement.after_work_j is None:
@@ -582,7 +582,7 @@ def _after_work(rows: list[_Row]) -> str | None:
     )
 
 
-def _blind(rows: list[_Row], result: SessionResult) -> str | None:
+def _blind(rows: list[Row], result: SessionResult) -> str | None:
     """How many passes are blind, the blindest gate's sentence, and which others are."""
     pairs = result.against.pairs if result.against is not None else None
     most = result.settings.max_detectable
@@ -596,34 +596,34 @@ def _blind(rows: list[_Row], result: SessionResult) -> str | None:
     return _concerning(what, blind, rows)
 
 
-def _doubts(rows: list[_Row]) -> list[str]:
+def _doubts(rows: list[Row]) -> list[str]:
     """Once per code: a sentence, and whom it concerns."""
-    found: dict[str, list[tuple[_Row, str]]] = {}
+    found: dict[str, list[tuple[Row, str]]] = {}
     for row in rows:
         for doubt in {doubt.code: doubt for doubt in row.measurement.doubts}.values():
             found.setdefault(doubt.code, []).append((row, doubt.text))
     return [_concerning(f"doubt ({code})", concerned, rows) for code, concerned in found.items()]
 
 
-def _concerning(what: str, found: list[tuple[_Row, str]], rows: list[_Row]) -> str:
+def _concerning(what: str, found: list[tuple[Row, str]], rows: list[Row]) -> str:
     """``what: a and b: sentence`` where all have the same, else the first one's and the names of the others."""
     functions = [(row.function, row.measurement.name) for row in rows]
     unique = len(set(functions)) == len(functions)  # the module need not be said
-    labels = [_label((row.function, row.measurement.name)) if unique else row.label for row, _ in found]
+    labels = [row_label((row.function, row.measurement.name)) if unique else row.label for row, _ in found]
     text = found[0][1].rstrip(".")
     if len({text for _, text in found}) == 1:
         return f"{what}: {listing(labels)}: {text}"
     return f"{what}: {labels[0]}: {text}. Also {listing(labels[1:])}"
 
 
-def _warn_only(rows: list[_Row], settings: Settings) -> str | None:
+def _warn_only(rows: list[Row], settings: Settings) -> str | None:
     spared = [row for row in rows if row.verdict.failed and row.verdict.status != "error"]
     if settings.gate != "warn" or not spared:
         return None
     return f"{_who(spared)} would have failed without --carbon-gate=warn"
 
 
-def _cost(rows: list[_Row], result: SessionResult) -> str | None:
+def _cost(rows: list[Row], result: SessionResult) -> str | None:
     """What measuring took besides the calls: joules, grams, seconds."""
     if not rows:
         return None
@@ -652,10 +652,10 @@ def _intensity(intensity: CarbonIntensity) -> str:
     source = intensity.source
     if intensity.year is not None and str(intensity.year) not in source:
         source = f"{source}, {intensity.year}"
-    return f"CO2e per 1,000 calls at {_grid_and_pue(intensity)}: {source}"
+    return f"CO2e per 1,000 calls at {grid_and_pue(intensity)}: {source}"
 
 
-def _grid_and_pue(intensity: CarbonIntensity) -> str:
+def grid_and_pue(intensity: CarbonIntensity) -> str:
     pue = f"{intensity.pue:.1f}" if round(intensity.pue, 1) == intensity.pue else f"{intensity.pue:.4g}"
     return f"{intensity.g_per_kwh:.4g} gCO2e/kWh, PUE {pue}"
 
@@ -676,7 +676,7 @@ def failure(test: str, measurement: Measurement, verdict: Verdict, context: Fail
     if measurement.failure and measurement.failure not in reason:
         reason = f"{reason.rstrip('.')}: {measurement.failure}"
     parts = [
-        page.wrap(f"carbon {_strictly(verdict)}{where}{estimated}: {reason}", hang=""),
+        page.wrap(f"carbon {fails_if_strict(verdict)}{where}{estimated}: {reason}", hang=""),
         _figures(measurement, verdict, context, page) + _facts(measurement, verdict, context, page),
         _remedy(test, measurement, verdict, context, page),
     ]
@@ -685,7 +685,7 @@ def failure(test: str, measurement: Measurement, verdict: Verdict, context: Fail
 
 def _figures(measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page) -> list[str]:
     """Energy, and the time and the power whose product it is: then, now, by how much."""
-    energy_j, duration_s, power_w = _now(measurement)
+    energy_j, duration_s, power_w = now_text(measurement)
     if energy_j is None or verdict.baseline_j_per_call is None:
         return []
     was_j, was_s = verdict.baseline_j_per_call, _before(duration_s, verdict.duration_change)
@@ -715,7 +715,7 @@ def _figures(measurement: Measurement, verdict: Verdict, context: FailureContext
     return lines
 
 
-def _now(measurement: Measurement) -> tuple[float | None, float | None, float | None]:
+def now_text(measurement: Measurement) -> tuple[float | None, float | None, float | None]:
     """J and s per call, W: as the gate scores them, where it does, so that they are what its sentence speaks of."""
     energy_j, duration_s = measurement.energy_j_per_call, measurement.duration_s_per_call
     scores = measurement.sessions
@@ -727,7 +727,7 @@ def _now(measurement: Measurement) -> tuple[float | None, float | None, float | 
 
 def _mean_differs(measurement: Measurement) -> bool:
     """Whether the energy of all calls over their number is another figure than the gate's, to those who read it."""
-    mean_j, scored_j = measurement.energy_j_per_call, _now(measurement)[0]
+    mean_j, scored_j = measurement.energy_j_per_call, now_text(measurement)[0]
     return bool(mean_j and scored_j and abs(mean_j / scored_j - 1) > 0.01)
 
 
@@ -757,7 +757,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
     doubts = [doubt for doubt in measurement.doubts if doubt.text.rstrip(".") not in verdict.reason]
     strict = None if verdict.failed else _why_strict(measurement, verdict, context)
     suite = context.suite if context.suite and context.suite not in verdict.reason else None
-    card, temperature = _card(measurement, verdict, context), _temperature(measurement, verdict, context)
+    card, temperature = card_text(measurement, verdict, context), temperature_text(measurement, verdict, context)
     lines: list[str] = []
     for what, text in (
         ("now", _call(measurement) if verdict.baseline_j_per_call is None else None),
@@ -788,7 +788,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
 
 
 def _call(measurement: Measurement) -> str:
-    energy_j, (_, duration_s, power_w) = measurement.energy_j_per_call, _now(measurement)
+    energy_j, (_, duration_s, power_w) = measurement.energy_j_per_call, now_text(measurement)
     assert energy_j is not None
     text = f"{quantity(energy_j, 'J', measurement.energy_j_per_call_error)} per call"
     if duration_s and power_w is not None:
@@ -836,17 +836,17 @@ def _why_strict(measurement: Measurement, verdict: Verdict, context: FailureCont
     return None
 
 
-def _card(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
+def card_text(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
     """That it was measured on a card that none of the baseline's recordings was."""
     before = context.baseline.gpus if context.baseline else ()
     other = [uuid for uuid in measurement.gpus if uuid not in before]
     if not before or not other or any(uuid in verdict.reason for uuid in other):
         return None
     now, then = cards(other, before)
-    return f"{_verb(other, 'another card', 'other cards')} of this model: {now} (baseline: {then})"
+    return f"{verb_for(other, 'another card', 'other cards')} of this model: {now} (baseline: {then})"
 
 
-def _temperature(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
+def temperature_text(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
     """At the start, where that is another than the baseline's."""
     now, then = measurement.temperature_c, context.baseline.temperature_c if context.baseline else None
     if now is None or then is None or abs(now - then) < _WARMER_C or "°C" in verdict.reason:
@@ -897,7 +897,7 @@ def _carbon(measurement: Measurement, intensity: CarbonIntensity) -> str | None:
     if measurement.emissions_g_per_call is None:
         return None
     grams = quantity(1000 * measurement.emissions_g_per_call, "g")
-    return f"{grams} CO2e per 1,000 calls at {_grid_and_pue(intensity)}"
+    return f"{grams} CO2e per 1,000 calls at {grid_and_pue(intensity)}"
 
 
 def _remedy(test: str, measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page) -> list[str]:
@@ -1001,7 +1001,7 @@ def progress(test: str, name: str, steps: Sequence[str], *, width: int, ascii: b
     while True:
         rest = page.clean(f"{name and f' · {name}'}: {' · '.join(steps)}")
         room = width - columns("carbon: ") - columns(rest)
-        if room >= min(_LEAST_NAME, columns(function)) or len(steps) <= 1:
+        if room >= min(LEAST_NAME, columns(function)) or len(steps) <= 1:
             break
         del steps[0]
     line = f"carbon: {page.fit(function, room)}{rest}" if room > 3 else f"carbon: {' · '.join(steps)}"

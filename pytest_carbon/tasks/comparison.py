@@ -474,7 +474,7 @@ class Claim:
 
 _SHORT = ("text-classification", "extractive-question-answering", "fill-mask", "token-classification")
 _LONG = ("object-detection", "text-generation", "summarization")
-_TIERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], float], ...] = (
+TIERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], float], ...] = (
     (
         "text-classification, extractive-question-answering, fill-mask and token-classification cost less than"
         " image-classification",
@@ -508,13 +508,13 @@ _TIERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], float], ...] = (
         FAR,
     ),
 )
-_KINDS = {"forward": "forward-only tasks", "generate": "generating ones", "diffuse": "image generation"}
+KINDS = {"forward": "forward-only tasks", "generate": "generating ones", "diffuse": "image generation"}
 
 
 def tiers(tasks: Iterable[TaskRow]) -> list[Claim]:
     """The study's tiers: what any honest reproduction must show. "Far" and "several times" are :data:`FAR` times."""
     wh = {row.task: row.wh_per_1000 for row in tasks}
-    return [_claim(text, wh, below, above, times) for text, below, above, times in _TIERS]
+    return [_claim(text, wh, below, above, times) for text, below, above, times in TIERS]
 
 
 def _claim(text: str, wh: Mapping[str, float], below: Sequence[str], above: Sequence[str], times: float) -> Claim:
@@ -536,13 +536,13 @@ def coarse_order(tasks: Iterable[TaskRow]) -> Claim:
 
     What each kind does decides it, whatever the size of the models; so it is asked of small variants, too.
     """
-    kinds: dict[str, list[float]] = {kind: [] for kind in _KINDS}
+    kinds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for row in tasks:
         if row.task in TASKS:
             kinds[TASKS[row.task].kind].append(row.wh_per_1000)
-    text = f"by the medians over tasks, {' < '.join(_KINDS.values())}"
-    medians = [(_KINDS[kind], statistics.median(found)) for kind, found in kinds.items() if found]
-    if len(medians) < len(_KINDS):
+    text = f"by the medians over tasks, {' < '.join(KINDS.values())}"
+    medians = [(KINDS[kind], statistics.median(found)) for kind, found in kinds.items() if found]
+    if len(medians) < len(KINDS):
         return Claim(text, "not measured here")
     steps = itertools.pairwise(medians)
     # the step that fails, or the narrowest one
@@ -550,7 +550,7 @@ def coarse_order(tasks: Iterable[TaskRow]) -> Claim:
     return Claim(text, "holds" if lower[1] < upper[1] else "does not hold", lower, upper)
 
 
-_PURPOSES = {
+PURPOSES = {
     "zero-shot-sentiment": "text-classification",
     "zero-shot-question-answering": "extractive-question-answering",
     "zero-shot-summarization": "summarization",
@@ -571,7 +571,7 @@ def multi_purpose(tasks: Iterable[TaskRow]) -> list[Ratio]:
     """Of the tasks for which both were measured."""
     wh = {row.task: row.wh_per_1000 for row in tasks}
     found = []
-    for many, one in _PURPOSES.items():
+    for many, one in PURPOSES.items():
         of_many, of_one = TASKS[many].study_wh_per_1000, TASKS[one].study_wh_per_1000
         if many in wh and one in wh and of_many is not None and of_one is not None:
             found.append(Ratio(many, one, wh[many] / wh[one], of_many / of_one))

@@ -68,7 +68,7 @@ def batch():
 def test_the_readmes_table_has_every_option() -> None:
     """With its default, and a star where there is an ini key."""
     shown = {re.split("[ =]", name)[0]: cells for name, cells in rows(page("README.md")).items()}
-    every = (options._SWITCH, *options._OPTIONS)
+    every = (options.SWITCH, *options.OPTIONS)
     assert list(shown) == [option.flag for option in every]
     for option in every:
         first, default, _ = shown[option.flag]

@@ -230,7 +230,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> str:
-    """The table of docs/gate.md: of each drift the worst."""
+    """The table of docs/gate-evidence.md: of each drift the worst."""
     lines = [
         "| what the machine does | unchanged suites that fail | +6% found: 1 measurement, 8 pairs | of 20, 10 pairs "
         "| one revision after the other: unchanged suites that fail |",

@@ -84,7 +84,7 @@ def test_every_doubt_is_explained() -> None:
     """docs/measuring.md has each code that the package can give, and no other."""
     source = "\n".join(path.read_text(encoding="utf-8") for path in Path(pytest_carbon.__file__).parent.rglob("*.py"))
     given = set(re.findall(r'Doubt\(\s*"([a-z-]+)"', source))
-    explained = page("docs/measuring.md").partition("## Doubts")[2]
+    explained = page("docs/measuring.md").partition("## Warnings")[2]
     assert set(rows(explained)) == given
 
 
@@ -104,10 +104,10 @@ def test_the_table_of_the_reference_workload_is_of_its_results() -> None:
     from benchmarks.reference import table
 
     results = json.loads((ROOT / "benchmarks/results/reference.json").read_text("utf-8"))
-    shown = page("docs/gate.md").partition("<!-- table: benchmarks/results/reference.json -->\n")[2]
+    shown = page("docs/gate-evidence.md").partition("<!-- table: benchmarks/results/reference.json -->\n")[2]
     assert shown.partition("\n<!-- end of the table -->")[0] == table(results["rows"])
     for cost in results["cost"]:
-        assert f"{cost['duration_s']:.1f} s and {cost['energy_j']:.0f} J" in page("docs/gate.md")
+        assert f"{cost['duration_s']:.1f} s and {cost['energy_j']:.0f} J" in page("docs/gate-evidence.md")
 
 
 def test_the_table_of_killed_runs_is_of_its_results() -> None:

@@ -67,10 +67,11 @@ def test_skip(carbon): ...
 """
 
 
+@pytest.mark.usefixtures("all_plugins")
 def test_the_mean_of_the_sessions_is_the_figure(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """Each in a process of its own; what has failed or is skipped does not run again; a report reads back."""
     pytester.makepyfile(test_it=SUITE)
-    run = run_carbon("--carbon-sessions=3", "-rsx", "--junitxml=junit.xml")
+    run = run_carbon("--carbon-sessions=3", "-rsx", "--junitxml=junit.xml", intensity=False)
     assert run.ret == 0
     assert run.outcomes() == {"passed": 4, "skipped": 1, "xfailed": 1}
     assert "carbon: 5 tests to measure in 3 fresh processes, one after another; their results come" in run.text

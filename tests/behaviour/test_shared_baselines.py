@@ -20,6 +20,7 @@ import psycopg  # noqa: F401
 import sqlalchemy as sa
 
 import pytest_carbon.baselines.sql
+import pytest_carbon.doctor
 from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.baselines.files import FileStore
@@ -390,9 +391,13 @@ def test_doctor_saves_in_a_database(pytester: pytest.Pytester, url: str, capsys:
 
 
 def test_no_error_of_the_command_line_shows_a_password(
-    run_carbon: CarbonRunner, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+    run_carbon: CarbonRunner,
+    pytester: pytest.Pytester,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """From the command line, from the ini file, and beside it."""
+    monkeypatch.setattr(pytest_carbon.doctor, "NOISE_S", 0.3)
     work(pytester, 2.0)
     for args in (
         ("--carbon-baseline=postgres://ci:s3cr@db/x",),

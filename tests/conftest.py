@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import signal
 from collections.abc import Iterator
@@ -12,11 +13,17 @@ import pytest
 from extras import library
 from postgres import PostgresServer, why_not
 
+import pytest_carbon
 import simulation
 
 pytest_plugins = ["pytester"]
 
 os.environ.pop("CI", None)  # where it is set, what is suspect is measured again: a test that wants that says so
+
+# What an installed package has: a checkout's bytecode is not written by runs that write none, as most here, and then
+# each of a thousand processes compiles the package anew.
+for package in (pytest_carbon, simulation):
+    compileall.compile_dir(Path(str(package.__file__)).parent, quiet=2)
 
 # A script's background, and nohup, have processes ignore these; the runs that tests start and interrupt inherit that.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -17,3 +18,16 @@ def library(name: str) -> Any:
     if os.environ.get(MUST_BE_THERE):
         return import_module(name)
     return pytest.importorskip(name, reason=f"{name.partition('.')[0]} is not installed: pytest-carbon[tasks,examples]")
+
+
+def one_of_each_class(models: Iterable[str]) -> list[Any]:
+    """Parameters: of the models that share a class the first one; the others are marked slow."""
+    from pytest_carbon.tasks.architectures import ARCHITECTURES
+
+    seen: set[str] = set()
+    parameters = []
+    for model in models:
+        name = ARCHITECTURES[model].model_class
+        parameters.append(pytest.param(model, marks=[pytest.mark.slow] if name in seen else []))
+        seen.add(name)
+    return parameters

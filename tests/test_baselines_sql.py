@@ -878,12 +878,17 @@ def check_all_there(url: str, expected: set[str], processes: int) -> None:
             assert (r.energy_j_per_call, r.duration_s_per_call) == (1.0 + i, 1.0 + writer)
 
 
-def test_many_processes_append_while_the_server_is_killed(postgres: PostgresServer, tmp_path: Path) -> None:
-    """8 × 200 sessions, ``kill -9`` and a restart in the middle: what was told to be there is, at once and for good;
-    what failed, and was tried again, is there once."""
+@pytest.mark.parametrize(
+    ("processes", "sessions"), [(3, 60), pytest.param(8, 200, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_many_processes_append_while_the_server_is_killed(
+    postgres: PostgresServer, tmp_path: Path, processes: int, sessions: int
+) -> None:
+    """``kill -9`` and a restart in the middle: what was told to be there is, at once and for good; what failed, and was
+    tried again, is there once."""
     url = postgres.local(postgres.database())
-    writers = Writers(url, tmp_path, processes=8, sessions=200)
-    writers.wait_for(500)
+    writers = Writers(url, tmp_path, processes=processes, sessions=sessions)
+    writers.wait_for(processes * sessions // 3)
     postgres.kill()
     told = writers.told()
     postgres.start()
@@ -891,7 +896,7 @@ def test_many_processes_append_while_the_server_is_killed(postgres: PostgresServ
     assert told <= {r.session for r in stored["m0.py::t", "call"]}
     assert len(told) < len(writers.all)
     assert writers.finish() > 0
-    check_all_there(url, writers.all, 8)
+    check_all_there(url, writers.all, processes)
 
 
 def test_many_processes_append_to_one_file(tmp_path: Path) -> None:
@@ -902,11 +907,12 @@ def test_many_processes_append_to_one_file(tmp_path: Path) -> None:
     check_all_there(url, writers.all, 4)
 
 
-def test_writers_killed_at_any_moment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [3, pytest.param(12, marks=pytest.mark.slow)])
+def test_writers_killed_at_any_moment(tmp_path: Path, kills: int) -> None:
     """Whole sessions or none, in a file that the next one writes to; nothing that was told to be there is lost."""
     url, chance = f"sqlite:///{tmp_path}/x.db", random.Random(4)
     told = set()
-    for number in range(12):
+    for number in range(kills):
         code = WRITER.replace("print(failed)", "")
         log = tmp_path / f"{number}.log"
         process = subprocess.Popen([sys.executable, "-c", code, url, str(number), "1000", str(log)])
@@ -920,7 +926,7 @@ def test_writers_killed_at_any_moment(tmp_path: Path) -> None:
         stored = open_store(url).load("e")
         sessions = [{r.session for r in stored[f"m{test}.py::t", "call"]} for test in (0, 1)]
         assert told <= sessions[0] == sessions[1]
-    assert len(told) >= 12
+    assert len(told) >= kills
 
 
 def test_what_is_read_is_of_one_moment(store: SqlStore) -> None:

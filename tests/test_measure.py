@@ -318,8 +318,17 @@ def test_what_a_device_does_after_work_is_reported_and_in_no_figure() -> None:
     assert m.doubts == ()
 
 
-@pytest.mark.parametrize("first_s", [0.005, 0.05, 0.3, 1.5])
-@pytest.mark.parametrize("period_s", [0.02, 0.1])
+ON_EACH_RUN = ((0.1, 0.05), (0.02, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("period_s", "first_s"),
+    [
+        pytest.param(period_s, first_s, marks=() if (period_s, first_s) in ON_EACH_RUN else pytest.mark.slow)
+        for period_s in (0.02, 0.1)
+        for first_s in (0.005, 0.05, 0.3, 1.5)
+    ],
+)
 def test_a_score_knows_neither_the_first_test_nor_the_loops_length(first_s: float, period_s: float) -> None:
     """Loops of 1 to 8 s at one power, after different first tests, on a device with a plateau."""
     scores = []

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import pytest
+from extras import one_of_each_class
 
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks import catalogue
@@ -54,7 +55,7 @@ def test_every_model_of_the_catalogue_has_an_architecture_and_nothing_else_has()
     assert set(ARCHITECTURES) == set(catalogue.models())
 
 
-@pytest.mark.parametrize("id", sorted({**IMAGES, **DIFFUSION}))
+@pytest.mark.parametrize("id", one_of_each_class(sorted({**IMAGES, **DIFFUSION})))
 def test_the_parameter_count_is_the_studys(id: str) -> None:
     """A config is the right one when its parameters are as many as the study counted."""
     study = catalogue.models()[id].parameters
@@ -97,7 +98,7 @@ def test_with_the_head_a_model_is_larger() -> None:
 # --- the call ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("id", CLASSIFIERS)
+@pytest.mark.parametrize("id", one_of_each_class(CLASSIFIERS))
 def test_a_small_classifier_gives_finite_logits(id: str) -> None:
     """The tiny variant of each class really runs on an image."""
     model = small(id, "image-classification")
@@ -107,7 +108,7 @@ def test_a_small_classifier_gives_finite_logits(id: str) -> None:
     assert logits.std() > 1e-4
 
 
-@pytest.mark.parametrize("id", DETECTORS)
+@pytest.mark.parametrize("id", one_of_each_class(DETECTORS))
 def test_a_small_detector_gives_finite_boxes(id: str) -> None:
     """Ten boxes, each within the image."""
     model = small(id, "object-detection")
@@ -117,7 +118,7 @@ def test_a_small_detector_gives_finite_boxes(id: str) -> None:
     assert ((found.pred_boxes >= 0) & (found.pred_boxes <= 1)).all()
 
 
-@pytest.mark.parametrize("id", CAPTIONERS)
+@pytest.mark.parametrize("id", one_of_each_class(CAPTIONERS))
 def test_a_small_captioner_writes_as_many_tokens_as_it_is_told(id: str) -> None:
     """Neither more nor fewer, and out of finite logits."""
     model = small(id, "image-captioning")
@@ -137,7 +138,7 @@ def test_a_small_captioner_writes_as_many_tokens_as_it_is_told(id: str) -> None:
     assert all(step.isfinite().all() for step in written.logits)
 
 
-@pytest.mark.parametrize("id", GENERATORS)
+@pytest.mark.parametrize("id", one_of_each_class(GENERATORS))
 def test_a_small_generator_draws_a_picture(id: str, capfd: pytest.CaptureFixture[str]) -> None:
     """With its own number of steps, in its own size, and without a line on the terminal."""
     import numpy as np

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from extras import library
+from extras import library, one_of_each_class
 
 from pytest_carbon.tasks import catalogue
 from pytest_carbon.tasks.architectures import Architecture
@@ -77,7 +77,7 @@ def test_every_text_model_of_the_catalogue_is_here() -> None:
         assert TEXT[name].model_class.endswith(heads), f"{name}: {TEXT[name].model_class} for {task.name}"
 
 
-@pytest.mark.parametrize("model", TEXT)
+@pytest.mark.parametrize("model", one_of_each_class(TEXT))
 def test_its_size_is_the_studys(model: str, transformers: Any) -> None:
     """To the last parameter, but for three figures that the study rounds and one that is another model's."""
     counted = parameters(model)
@@ -102,7 +102,7 @@ def test_the_studys_figure_for_distilbart_xsum_is_that_of_six_and_six_layers(tra
     assert catalogue.find_model("sshleifer/distilbart-xsum-12-6").parameters == 229_933_056
 
 
-@pytest.mark.parametrize("model", TEXT)
+@pytest.mark.parametrize("model", one_of_each_class(TEXT))
 def test_its_config_has_no_misspelt_key(model: str, transformers: Any) -> None:
     """Configuration classes take any keyword without a word: what they do not declare is listed here."""
     config_class = class_of(transformers, TEXT[model]).config_class
@@ -110,7 +110,7 @@ def test_its_config_has_no_misspelt_key(model: str, transformers: Any) -> None:
     assert {*TEXT[model].config, *TEXT[model].small} <= declared
 
 
-@pytest.mark.parametrize("model", TEXT)
+@pytest.mark.parametrize("model", one_of_each_class(TEXT))
 def test_its_small_variant_runs(model: str, transformers: Any) -> None:
     """Random fp32 weights, random ids: outputs of the right shape, finite, exactly as many new tokens as asked."""
     import torch

@@ -59,12 +59,16 @@ def pytest_carbon_meters(config):
 ENVIRONMENT = "1x-battery-gpu"
 """The environment's id with the battery."""
 
+ALONE = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
+INTENSITY = "--carbon-intensity=475"
+"""The world average's, given, so that no process imports pandas to look it up."""
 QUICK = (
     "--carbon-warmup=0",
     "--carbon-min-time=0.01",
     "--carbon-max-time=1",
     "--carbon-rounds=3",
     "--carbon-precision=50%",
+    INTENSITY,
 )
 
 
@@ -118,13 +122,22 @@ class CarbonRunner:
         self._pytester = pytester
 
     def __call__(
-        self, *args: str | os.PathLike[str], carbon: bool = True, subprocess: bool = False, report: bool = True
+        self,
+        *args: str | os.PathLike[str],
+        carbon: bool = True,
+        subprocess: bool = False,
+        report: bool = True,
+        intensity: bool = True,
     ) -> Run:
         file = self._pytester.path / "report.json"
         file.unlink(missing_ok=True)
-        options = ["-p", "battery", "-o", "asyncio_default_fixture_loop_scope=function"]  # or pytest-asyncio warns
+        options = ["-p", "battery"]
+        if ALONE not in os.environ:
+            options += ["-o", "asyncio_default_fixture_loop_scope=function"]  # or pytest-asyncio warns
         if carbon:
             options += ["--carbon", "--carbon-meter=battery", *QUICK]
+            if not intensity:
+                options.remove(INTENSITY)
             options += [f"--carbon-json={file}"] if report else []
         run = self._pytester.runpytest_subprocess if subprocess else self._pytester.runpytest_inprocess
         result = run(*options, *args)
@@ -132,11 +145,25 @@ class CarbonRunner:
 
 
 @pytest.fixture
+def all_plugins() -> None:
+    """For a test that needs other installed plugins: pytest loads all of them, as it does for a user."""
+
+
+@pytest.fixture(autouse=True)
+def plugin_alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load no installed plugin but this one: the others take most of a process's start-up. See ``all_plugins``."""
+    if "all_plugins" not in request.fixturenames:
+        monkeypatch.setenv(ALONE, "1")
+        monkeypatch.setenv("PYTEST_PLUGINS", "pytest_carbon.plugin")
+
+
+@pytest.fixture
 def run_carbon(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> CarbonRunner:
     """Runs ``pytest --carbon`` in pytester's folder: quick, on the battery, with a JSON report.
 
     ``run_carbon("--carbon-record", "-k", "x")``: what is given here comes later, and wins. ``carbon=False`` leaves all
-    of it out but the battery; ``subprocess=True`` takes a new process (a second more); ``report=False`` writes none.
+    of it out but the battery; ``subprocess=True`` takes a new process (a second more); ``report=False`` writes none;
+    ``intensity=False`` does not give the grid's intensity: codecarbon's tables are read, a second for each process.
     """
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setenv("COLUMNS", "100")

@@ -14,6 +14,7 @@ SETTINGS = """
 carbon_meter = estimate
 carbon_warmup = 0.2
 carbon_min_time = 0.5
+carbon_intensity = 475
 carbon_precision = 50%
 carbon_tolerance = 100%
 addopts = -p quiet_machine

@@ -27,6 +27,7 @@ def test_it_says_what_it_is() -> None:
     assert (Path(pytest_carbon.__file__).parent / "py.typed").exists()
 
 
+@pytest.mark.usefixtures("all_plugins")
 def test_it_can_be_switched_off(pytester: pytest.Pytester) -> None:
     """``-p no:carbon``: neither option nor fixture is left."""
     pytester.makepyfile("def test_it(carbon): pass")

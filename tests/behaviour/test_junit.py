@@ -101,6 +101,7 @@ def test_the_counts_are_right(run_carbon: CarbonRunner, pytester: pytest.Pyteste
     assert counts == {"tests": "5", "failures": "2", "errors": "0", "skipped": "0"}
 
 
+@pytest.mark.usefixtures("all_plugins")
 def test_pytest_json_report_has_it(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """Another plugin's report: the outcome that the gate decided, the properties, the text."""
     pytester.makepyfile(test_it=SUITE)

@@ -88,6 +88,7 @@ class TestIt:
     assert energies == pytest.approx([3.0, 6.0, 4.0])
 
 
+@pytest.mark.usefixtures("all_plugins")
 def test_async(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """What the coroutine does is in the window."""
     pytester.makepyfile("""

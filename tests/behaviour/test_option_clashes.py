@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("all_plugins")  # with PYTEST_PLUGINS, -p no:carbon would leave it there
+
 OURS = """
 import pytest
 from pytest_carbon import options

@@ -10,6 +10,8 @@ from faults import recorded, records
 
 pytest.importorskip("pytest_rerunfailures")
 
+pytestmark = pytest.mark.usefixtures("all_plugins")
+
 FLAKY = """
 import os
 from pathlib import Path

@@ -20,6 +20,7 @@ import psycopg  # noqa: F401
 import sqlalchemy as sa
 
 import pytest_carbon.baselines.sql
+import pytest_carbon.doctor
 from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.baselines.files import FileStore
@@ -325,8 +326,8 @@ def test_what_cannot_be_trusted_stops_the_run(shown: Any, pytester: pytest.Pytes
     says = "'energy_j_per_call' must be a finite number above 0, not -2.0. pytest-carbon did not write that: delete"
     refused_before_anything_ran(shown, pytester, says, *ALL)
     change("UPDATE carbon_schema SET version_num = '9999'")
-    known = pytest_carbon.baselines.sql.VERSION
-    says = f"its tables are of version '9999', and this pytest-carbon reads '{known}'. Upgrade pytest-carbon"
+    version = pytest_carbon.baselines.sql.VERSION
+    says = f"its tables are of version '9999', and this pytest-carbon reads '{version}'. Upgrade pytest-carbon"
     refused_before_anything_ran(shown, pytester, says, *ALL)
 
 
@@ -390,9 +391,13 @@ def test_doctor_saves_in_a_database(pytester: pytest.Pytester, url: str, capsys:
 
 
 def test_no_error_of_the_command_line_shows_a_password(
-    run_carbon: CarbonRunner, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+    run_carbon: CarbonRunner,
+    pytester: pytest.Pytester,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """From the command line, from the ini file, and beside it."""
+    monkeypatch.setattr(pytest_carbon.doctor, "NOISE_S", 0.3)
     work(pytester, 2.0)
     for args in (
         ("--carbon-baseline=postgres://ci:s3cr@db/x",),

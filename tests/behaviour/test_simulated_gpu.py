@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import INTENSITY
 
 from simulation import SimulatedGpu, SimulatedNvml
 
@@ -45,12 +46,12 @@ def run(pytester: pytest.Pytester, sim: SimulatedNvml, *args: str, **environ: st
             patch.setenv(name, value)
         patch.delenv("PYTEST_ADDOPTS", raising=False)
         result = pytester.runpytest_subprocess(
-            "-p",
-            "no:asyncio",
             "--carbon",
+            INTENSITY,
             "--carbon-json=r.json",
             "--carbon-warmup=0.5",
             "--carbon-precision=5%",
+            "--carbon-min-time=0.5",
             *args,
         )
     return result, json.loads((pytester.path / "r.json").read_text("utf-8"))

@@ -113,6 +113,7 @@ def test_a_suite_that_leaves_its_folder(run_carbon: CarbonRunner, pytester: pyte
     assert "recorded 1 measurement in kept/1x-battery-gpu" in run.lines
 
 
+@pytest.mark.usefixtures("all_plugins")
 def test_asyncio_in_its_automatic_mode(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """Coroutine tests without a mark of their own."""
     pytester.makepyfile(

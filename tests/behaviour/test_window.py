@@ -152,6 +152,7 @@ def test_next(carbon):
     assert run.measurement("test_next", "decode")["energy_j_per_call"] == 4.0
 
 
+@pytest.mark.usefixtures("all_plugins")
 def test_async_with(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """What is awaited inside is in the window."""
     pytester.makepyfile("""

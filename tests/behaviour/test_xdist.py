@@ -8,6 +8,8 @@ from faults import recorded
 
 pytest.importorskip("xdist")
 
+pytestmark = pytest.mark.usefixtures("all_plugins")
+
 SUITE = "from battery import draw\ndef test_a(carbon): carbon(draw, 1.0)\ndef test_b(carbon): carbon(draw, 2.0)\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -35,6 +36,17 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def only_new_garbage() -> Iterator[None]:
+    """Keep what was there before a test out of its garbage collections.
+
+    Each run of pytest inside a test ends with five of them, and each would go through all of torch and pandas.
+    """
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

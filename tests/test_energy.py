@@ -487,7 +487,7 @@ def test_a_step_is_told_from_wander() -> None:
 
 
 @pytest.mark.parametrize("period_s", [0.02, 0.1])
-@pytest.mark.parametrize("heat_s", [3.0, 10.0])
+@pytest.mark.parametrize("heat_s", [3.0, pytest.param(10.0, marks=pytest.mark.slow)])
 def test_a_card_that_cools_slowly_is_quiet(period_s: float, heat_s: float) -> None:
     """Its power drifts: a line through a second of it is off by 50 mJ at its end, and 5 ms of work are 1 J."""
     chance = random.Random(1)

@@ -36,6 +36,7 @@ FORMS: dict[str, tuple[str | None, list[int]]] = {
     "a MIG device": (MIG, [2]),
     "a MIG device of an older driver": (OLD_MIG, [1]),
 }
+ON_EACH_RUN = ("not set", "in another order", "the beginning of a UUID", "ends at an unknown UUID", "a MIG device")
 NONE = {
     "empty": "",
     "-1": "-1",
@@ -48,7 +49,14 @@ NONE = {
 }
 
 
-@pytest.mark.parametrize(("value", "indices"), FORMS.values(), ids=FORMS.keys())
+# test_devices.py reads every form without a GPU; measuring takes a second each.
+@pytest.mark.parametrize(
+    ("value", "indices"),
+    [
+        pytest.param(*form, id=name, marks=() if name in ON_EACH_RUN else pytest.mark.slow)
+        for name, form in FORMS.items()
+    ],
+)
 def test_the_gpus_that_it_shows_are_measured(
     run_carbon: CarbonRunner,
     pytester: pytest.Pytester,

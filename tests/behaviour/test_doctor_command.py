@@ -122,7 +122,10 @@ def test_a_permission_that_is_refused_is_said(doctor: Doctor, simulated: Callabl
 
 
 def test_gpus_that_are_there_are_examined_and_lost_ones_said(
-    doctor: Doctor, simulated: Callable[..., SimulatedNvml], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    quick_doctor: Doctor,
+    simulated: Callable[..., SimulatedNvml],
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One GPU lost, one hidden, one with a neighbour, on a CI service; without a load what it leaves unknown."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2")
@@ -130,7 +133,7 @@ def test_gpus_that_are_there_are_examined_and_lost_ones_said(
     sim = simulated(FAST, FAST, FAST, FAST)
     sim.lose_gpu(3)
     sim.set_processes(0, [os.getppid() + 100_000, os.getppid() + 100_001, *range(500_000, 500_060)])
-    result = doctor("--load", "none", "--json", "doctor.json")
+    result = quick_doctor("--load", "none", "--json", "doctor.json")
     assert result.ret == 0
     assert result.outlines[0] == "Energy can be measured here: gpu:0 and gpu:2."
     text = words(result)

@@ -31,12 +31,13 @@ THERE = ", ".join(f"{index} (NVIDIA H100 80GB HBM3, {uuid})" for index, uuid in 
         ("used", [0, 1]),
         ("visible", [0, 1]),
         ("all", [0, 1, 2]),
-        ("2", [2]),
         ("2,0,2", [0, 2]),
-        (UUIDS[2], [2]),
-        ("GPU-b", [2]),
-        (f"0,{UUIDS[2]}", [0, 2]),
         (MIG, [2]),
+        # test_devices.py reads these without a GPU; measuring takes a second each.
+        pytest.param("2", [2], marks=pytest.mark.slow),
+        pytest.param(UUIDS[2], [2], marks=pytest.mark.slow),
+        pytest.param("GPU-b", [2], marks=pytest.mark.slow),
+        pytest.param(f"0,{UUIDS[2]}", [0, 2], marks=pytest.mark.slow),
     ],
 )
 def test_which_gpus(

@@ -8,7 +8,13 @@ from faults import recorded
 
 pytest.importorskip("xdist")
 
-pytestmark = pytest.mark.usefixtures("all_plugins")
+
+@pytest.fixture(autouse=True)
+def xdist(request: pytest.FixtureRequest, run_carbon: CarbonRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its plugin under its own name, and no others."""
+    if "all_plugins" not in request.fixturenames:
+        monkeypatch.setenv("PYTEST_ADDOPTS", "-p xdist")
+
 
 SUITE = "from battery import draw\ndef test_a(carbon): carbon(draw, 1.0)\ndef test_b(carbon): carbon(draw, 2.0)\n"
 
@@ -43,6 +49,7 @@ def test_workers_are_refused(
     assert recorded(pytester.path) == []
 
 
+@pytest.mark.usefixtures("all_plugins")
 def test_no_workers_are_no_workers(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """``-n 0`` and ``-p no:xdist`` are what an ini file's ``-n 2`` is undone with."""
     pytester.makepyfile(test_it=SUITE)

@@ -261,7 +261,7 @@ def test_markers_merge_keyword_by_keyword_and_the_nearest_wins() -> None:
 
 
 def test_a_tolerance_of_false_or_nothing_is_not_overridden_from_further_out() -> None:
-    """A nearer False wins over the class's parse_share, and a nearer parse_share over the class's False."""
+    """A nearer False wins over the class's share, and a nearer share over the class's False."""
     assert only(merge([parse(tolerance=False)], [parse(tolerance="5%")])).tolerance is False
     assert only(merge([parse(tolerance=0)], [parse(tolerance=False)])).tolerance == 0
 

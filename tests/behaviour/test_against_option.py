@@ -566,14 +566,14 @@ def test_good():
     }
     project.commit(test_it=dying.format(**there))
     project.write(test_it=dying.format(**dict.fromkeys(there, "pass")))
-    run = project.run("--carbon-session-timeout=5")
+    run = project.run("--carbon-session-timeout=10")
     label = project.label()
     assert run.ret == 1
     assert run.outcomes() == {"failed": 3, "passed": 2}
     for name, why in (
         ("killed", "was killed by signal 9"),
         ("exits", "ended in the middle, with exit status 3"),
-        ("hangs", "had brought back nothing for 5 s (--carbon-session-timeout) and was ended"),
+        ("hangs", "had brought back nothing for 10 s (--carbon-session-timeout) and was ended"),
     ):
         assert run.status(f"test_{name}") == "error"
         assert run.measurement(f"test_{name}")["energy_j_per_call"] is None

@@ -38,9 +38,9 @@ import scipy.special  # noqa: F401
 
 import pytest_carbon.session  # noqa: F401
 from benchmarks.report import made_by, write_results
-from pytest_carbon import cli
 from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.address import DatabaseUrl, is_url
+from pytest_carbon.cli import main as command
 from pytest_carbon.quiet import quiet_codecarbon
 from pytest_carbon.records import Record
 from tests.postgres import SECRETS, PostgresServer, why_not
@@ -281,7 +281,7 @@ def _told(run: Run, suite: Suite, recorded: bool, tally: Tally) -> list[str]:
     if run.report is not None:
         before = suite.everything()
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
-            status = cli.main(["baseline", "accept", str(run.report), f"--baseline={suite.place}"])
+            status = command(["baseline", "accept", str(run.report), f"--baseline={suite.place}"])
         added = suite.everything() - before
         tally.accepted_later += bool(added)
         if status != 0 or (added and recorded) or not (recorded or _whole(added)):

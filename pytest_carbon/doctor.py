@@ -910,7 +910,7 @@ def calibrations(found: Examination) -> dict[str, Calibration]:
         above = [[c.after_work_j for c in several if c.after_work_j is not None] for several in peers]
         above_j = [max(joules) for joules in above if joules]
         domains = [Domain(c.domain, c.kind, c.source) for c in part]
-        id = environment.environment_id(list(gpus.values()), domains, machine.processor())
+        id = environment.environment_id(list(gpus.values()), domains, machine.this_processor())
         kept[id] = Calibration(
             settle_s=max(c.settle_s or 0.0 for c in every),
             part_time_sampling=True if True in looks else None if None in looks else False,

@@ -32,7 +32,7 @@ def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None
         gated: the domains whose energy is summed.
         driver: the GPU driver's version, where known.
     """
-    processor = machine.processor()
+    processor = machine.this_processor()
     return Environment(
         id=environment_id(gpus, gated, processor),
         gpus=tuple(gpus),

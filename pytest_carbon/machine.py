@@ -18,7 +18,7 @@ class Processor:
     """A virtual machine: it may show fewer threads than the processor has, and hides its counters."""
 
 
-def processor() -> Processor:
+def this_processor() -> Processor:
     """This machine's. On Linux from /proc/cpuinfo; elsewhere the name is the one that py-cpuinfo finds."""
     import psutil
 

@@ -624,12 +624,12 @@ class Measurer:
             figures = {d.name: self._energy(d, loop) for d in scope.domains}
             total_j = math.fsum(figures[n].energy_j for n in scope.gated)
             error_j = math.hypot(*(figures[n].error_j for n in scope.gated if n in self._stepped))
-            lines = [window.after(self._edges[n]) for n in self._watched(scope)]
-            chosen = [energy.stretch_after(edges, window.end_s) for edges in lines]
+            stretches = [window.after(self._edges[n]) for n in self._watched(scope)]
+            chosen = [energy.stretch_after(edges, window.end_s) for edges in stretches]
             sharp = all(_is_sharp(stretch, window.end_s) for stretch in chosen)
             if error_j <= protocol.precision * total_j and (sharp or not single):
                 break
-            ended = all(energy.is_stretch(s) and s[-1] is not e[-1] for s, e in zip(chosen, lines, strict=True))
+            ended = all(energy.is_stretch(s) and s[-1] is not e[-1] for s, e in zip(chosen, stretches, strict=True))
             full = all(energy.is_full(stretch) for stretch in chosen)
             if ended or full or self._clock() > window.end_s + window.settle_s + longest_s:
                 break
@@ -863,14 +863,14 @@ class Measurer:
         """Until there is enough of a straight stretch after the work, or that was waited for long enough."""
         since_s = end_s + min(self._settle_s, energy.FALL_LONGEST_S)
         while True:
-            lines = [[e for e in self._edges[n] if e.before_s >= since_s] for n in self._watched(scope)]
+            stretches = [[e for e in self._edges[n] if e.before_s >= since_s] for n in self._watched(scope)]
             if all(
                 len(edges) >= energy.EDGES_LEAST
                 and (
                     energy.is_stretch(energy.stretch_after(edges, end_s))
                     or self._clock() > since_s + QUIET_LONGEST_S / 2
                 )
-                for edges in lines
+                for edges in stretches
             ):
                 return
             self._wait_edge(scope, since_s)

@@ -46,7 +46,7 @@ class EstimateMeter:
         exclude: Iterable[int] = (),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        processor = processor or machine.processor()
+        processor = processor or machine.this_processor()
         version = codecarbon_version()
         processor_w, processor_source = thread_watts(processor, _design_power_w(processor), version)
         memory_w = _memory_w()

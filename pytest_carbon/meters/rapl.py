@@ -232,5 +232,5 @@ def why_absent(root: Path, around: Surroundings) -> str:
 
 def _why_absent(root: Path) -> str:
     system = {"darwin": "macOS", "win32": "Windows", "linux": "Linux"}.get(sys.platform, sys.platform)
-    around = Surroundings(system, platform.release(), machine.processor().virtual, machine.in_container())
+    around = Surroundings(system, platform.release(), machine.this_processor().virtual, machine.in_container())
     return why_absent(root, around)

@@ -167,7 +167,7 @@ class AppleMeter:
     def gpus(self) -> tuple[Gpu, ...]:
         from pytest_carbon import machine
 
-        return (Gpu(0, uuid="apple-0", name=f"{machine.processor().name or 'Apple'} GPU"),)
+        return (Gpu(0, uuid="apple-0", name=f"{machine.this_processor().name or 'Apple'} GPU"),)
 
     def close(self) -> None:
         self._folder.cleanup()

@@ -315,7 +315,7 @@ def _energy_score(group: Group, page: Page) -> list[Line]:
         names.append(f"  {score.row.name}")
         rows.append(score)
     there = {row.row.model: AI_ENERGY_SCORE_MODELS.get(row.row.model) for row in found}
-    figures = [
+    columns = [
         Column("GPU, 1,000 calls", aligned([_scored(s) if s else "" for s in rows], page)),
         Column("stars", ["*" * s.stars if s else "" for s in rows], left=True),
         *(
@@ -334,7 +334,7 @@ def _energy_score(group: Group, page: Page) -> list[Line]:
                 " the nearest band's. Those figures are of an H100 80 GB"
             ],
         ),
-        *_lines(_Table("model", names, figures), page),
+        *_lines(_Table("model", names, columns), page),
     ]
 
 

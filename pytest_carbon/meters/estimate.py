@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from pytest_carbon import machine
-from pytest_carbon.machine import Processor
+from pytest_carbon.machine import Processor, this_processor
 from pytest_carbon.meters.protocol import Observation
 from pytest_carbon.quiet import codecarbon_version, quiet_codecarbon
 from pytest_carbon.records import Domain, Gpu, MeterError
@@ -46,7 +45,7 @@ class EstimateMeter:
         exclude: Iterable[int] = (),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        processor = processor or machine.this_processor()
+        processor = processor or this_processor()
         version = codecarbon_version()
         processor_w, processor_source = thread_watts(processor, _design_power_w(processor), version)
         memory_w = _memory_w()

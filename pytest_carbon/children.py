@@ -29,11 +29,12 @@ from typing import Any, BinaryIO, Protocol
 
 import pytest
 
-from pytest_carbon import options, relocation
+from pytest_carbon import options
+from pytest_carbon.host import import_paths
+from pytest_carbon.host.import_paths import Move
+from pytest_carbon.host.worktree import dying_with_parent, without_repository
 from pytest_carbon.records import Calibration, Environment, Measurement, Settings
-from pytest_carbon.relocation import Move
 from pytest_carbon.reports import jsonfile
-from pytest_carbon.worktree import dying_with_parent, without_repository
 
 _CODE = (
     "import json, sys; request = json.load(open(int(sys.argv[1]), encoding='utf-8')); sys.path[:] = request['path'];"
@@ -88,7 +89,7 @@ class Side:
     given: frozenset[str]
     """The fields of the settings that the user has set."""
     sources: Mapping[str, Sequence[str]]
-    """See :func:`~pytest_carbon.relocation.copies`."""
+    """See :func:`~pytest_carbon.host.import_paths.copies`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -544,7 +545,7 @@ class Outlet:
     def _refusal(self) -> str | None:
         if (side := self.side) is None:
             return None
-        text = relocation.refusal(side.move, side.base, side.label, side.sources)
+        text = import_paths.refusal(side.move, side.base, side.label, side.sources)
         return f"--carbon-against={side.settings.against}: {text}" if text else None
 
     def send(self, message: Mapping[str, Any]) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 from statistics import fmean, geometric_mean, median
 from typing import NamedTuple
 
-from pytest_carbon import baselines, environment, gate, reference
+from pytest_carbon import baselines, gate, reference
 from pytest_carbon.baselines import address
 from pytest_carbon.baselines.files import collector_waits, read_file
+from pytest_carbon.host import machine
 from pytest_carbon.records import (
     REFERENCE,
     Environment,
@@ -420,7 +421,7 @@ def _elsewhere(base: Side, head: Side) -> Iterator[str]:
     others = [each for id, each in base.environments.items() if base.keys(id)]
     for id, there in head.environments.items():
         if head.keys(id) and id not in {other.id for other in others}:
-            found = environment.nearest(there, others)
+            found = machine.nearest(there, others)
             text = f"HEAD has {_some(head.keys(id))} in {id}"
             if found:
                 nearest, how = found[0]

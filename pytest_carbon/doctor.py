@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from pytest_carbon import contention, emissions, energy, environment, gate, loads, machine, meters, phases
+from pytest_carbon import contention, energy, gate, loads, meters, phases
 from pytest_carbon.contention import Snapshot
 from pytest_carbon.energy import Window
+from pytest_carbon.host import electricity, machine, processor
 from pytest_carbon.loads import Fixed, Load
 from pytest_carbon.measure import (
     CALIBRATION_CALLS,
@@ -249,7 +250,7 @@ def examine(
     Raises:
         UsageProblem: the settings or the load name what is not there.
     """
-    intensity = emissions.intensity(
+    intensity = electricity.intensity(
         country=settings.country,
         region=settings.region,
         cloud=settings.cloud,
@@ -760,7 +761,7 @@ def record(settings: Settings, seconds: float, *, progress: Callable[[str], None
         UsageProblem: the settings name what is not there, or nothing that moves in steps is.
         MeterError: a counter cannot be read, or does not change.
     """
-    rig = Rig(settings, intensity=emissions.intensity(g_per_kwh=0.0), session="record")
+    rig = Rig(settings, intensity=electricity.intensity(g_per_kwh=0.0), session="record")
     try:
         domains = tuple(d for meter in rig.meters if meter.stepped for d in meter.domains)
         if rig.watcher is None:
@@ -910,7 +911,7 @@ def calibrations(found: Examination) -> dict[str, Calibration]:
         above = [[c.after_work_j for c in several if c.after_work_j is not None] for several in peers]
         above_j = [max(joules) for joules in above if joules]
         domains = [Domain(c.domain, c.kind, c.source) for c in part]
-        id = environment.environment_id(list(gpus.values()), domains, machine.this_processor())
+        id = machine.environment_id(list(gpus.values()), domains, processor.this_processor())
         kept[id] = Calibration(
             settle_s=max(c.settle_s or 0.0 for c in every),
             part_time_sampling=True if True in looks else None if None in looks else False,

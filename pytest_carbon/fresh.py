@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon import children, environment, options
+from pytest_carbon import children, options
 from pytest_carbon.children import Brought, Ending
 from pytest_carbon.held import Log, Test, test_id
+from pytest_carbon.host import machine
 from pytest_carbon.progress import Progress, Stages
 from pytest_carbon.records import Calibration, Measurement, Settings
 
@@ -76,7 +77,7 @@ class Fresh:
         """The same of all of them."""
         if came := self.came:
             return Brought.of_all(came)
-        unknown = environment.describe((), (), driver=None)
+        unknown = machine.describe((), (), driver=None)
         return Brought(unknown, {unknown.id: unknown}, nowhere=True)
 
     @pytest.hookimpl(tryfirst=True)

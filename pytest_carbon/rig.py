@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from pytest_carbon import contention, devices, environment, meters
+from pytest_carbon import contention, devices, meters
 from pytest_carbon.contention import Snapshot
+from pytest_carbon.host import machine
 from pytest_carbon.measure import Measurer, Scope
 from pytest_carbon.meters import Choice, nvml
 from pytest_carbon.meters.estimate import EstimateMeter
@@ -179,7 +180,7 @@ class Rig:
             return self._ids[names]
         gpus = [self._gpus[d.name] for d in domains if d.name in self._gpus]
         driver = self._nvidia.driver_version() if self._nvidia is not None else None
-        found = environment.describe(gpus, gated, driver=driver)
+        found = machine.describe(gpus, gated, driver=driver)
         self._environments[found.id] = found
         self._ids[names] = found.id
         return found.id

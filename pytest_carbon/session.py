@@ -13,18 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_carbon import (
-    baselines,
-    budget,
-    children,
-    devices,
-    emissions,
-    environment,
-    gate,
-    options,
-    reference,
-    worktree,
-)
+from pytest_carbon import baselines, budget, children, devices, gate, options, reference
 from pytest_carbon.against import Sides
 from pytest_carbon.baselines.stored import Stored
 from pytest_carbon.children import Brought
@@ -32,6 +21,7 @@ from pytest_carbon.explaining import Explainer
 from pytest_carbon.fixture import TASKS, Carbon
 from pytest_carbon.fresh import Fresh
 from pytest_carbon.held import Log, Test, measures, redirected, test_id
+from pytest_carbon.host import electricity, machine, worktree
 from pytest_carbon.judging import Judgement
 from pytest_carbon.measure import Protocol
 from pytest_carbon.progress import Progress, ascii_only, width
@@ -103,7 +93,7 @@ class CarbonSession:
             self._refuse_debugger()
             config.pluginmanager.register(self._fresh, "pytest-carbon-sessions")
         try:
-            self._intensity = emissions.intensity(
+            self._intensity = electricity.intensity(
                 country=settings.country,
                 region=settings.region,
                 cloud=settings.cloud,
@@ -118,7 +108,7 @@ class CarbonSession:
     def _open_store(self) -> baselines.Store:
         settings = self._settings
         shared = not isinstance(settings.baseline, Path)
-        git = environment.git_state(self._config.rootpath, main=settings.branch) if shared else environment.GitState()
+        git = machine.git_state(self._config.rootpath, main=settings.branch) if shared else machine.GitState()
         store = baselines.open_store(settings.baseline, branch=settings.branch, own=git.branch)
         if settings.record or settings.accept:
             baselines.refuse_unknown_branch(settings.baseline, git.commit, git.branch)
@@ -465,7 +455,7 @@ class CarbonSession:
         for test, m in judgement.measured:
             judged.setdefault(test.key, []).append((m, judgement.verdict(test, m)))
         main, suites, sides = judgement.main, judgement.suites, self._sides
-        git = environment.git_state(self._config.rootpath, main=self._settings.branch)
+        git = machine.git_state(self._config.rootpath, main=self._settings.branch)
         return SessionResult(
             session=self._session_id,
             created=self._created,

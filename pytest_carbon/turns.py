@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon import children, environment, options, pairs, worktree
+from pytest_carbon import children, options, pairs
 from pytest_carbon.against import Sides
 from pytest_carbon.children import Brought
 from pytest_carbon.fresh import Fresh, ended_in_order, why_skipped
 from pytest_carbon.held import Test
+from pytest_carbon.host import machine, worktree
+from pytest_carbon.host.import_paths import Move, own_packages
 from pytest_carbon.progress import Progress
 from pytest_carbon.records import Against, CarbonError, Measurement, Settings
 from pytest_carbon.records import label as measurement_label
-from pytest_carbon.relocation import Move, own_packages
 from pytest_carbon.reports.text import listing
 
 
@@ -159,7 +160,7 @@ class TakingTurns(Fresh):
 
     def _differ(self, there: str, here: str) -> str:
         known = self.known.environments
-        return environment.difference(known[there], known[here])
+        return machine.difference(known[there], known[here])
 
     def reported(self, test: str, report: pytest.TestReport) -> None:
         super().reported(test, report)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon.emissions import GOOGLE_YEAR, GRIDS, intensity
-from pytest_carbon.quiet import codecarbon_version, quiet_codecarbon
+from pytest_carbon.host.codecarbon import codecarbon_version, quiet_codecarbon
+from pytest_carbon.host.electricity import GOOGLE_YEAR, GRIDS, intensity
 from pytest_carbon.records import CarbonIntensity, UsageProblem
 
 CODECARBON = f"(codecarbon {codecarbon_version()})"

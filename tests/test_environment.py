@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon import environment
-from pytest_carbon.environment import GitState, describe, difference, environment_id, git_state, nearest
-from pytest_carbon.machine import Processor, parse_cpuinfo
+from pytest_carbon.host import machine
+from pytest_carbon.host.machine import GitState, describe, difference, environment_id, git_state, nearest
+from pytest_carbon.host.processor import Processor, parse_cpuinfo
 from pytest_carbon.meters.nvml import AVERAGE, COUNTER, INSTANT, NvmlMeter
 from pytest_carbon.records import Domain, Environment, Gpu
 from simulation import SimulatedGpu, SimulatedNvml
@@ -142,16 +142,16 @@ def test_torch_is_asked_about_and_never_imported(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(sys.modules, "torch")
     describe([], domains("cpu:0"), driver=None)
     assert "torch" not in sys.modules
-    assert environment._version_of("pytest") == version("pytest")
-    assert environment._version_of("no-such-package") is None
+    assert machine._version_of("pytest") == version("pytest")
+    assert machine._version_of("no-such-package") is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux has an id for it")
 def test_boot_is_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     """And a minute of the clock where the system has no id."""
-    assert environment._boot() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    monkeypatch.setattr(environment, "Path", lambda path: Path("/nowhere"))
-    assert re.fullmatch(r"minute-\d{7,}", environment._boot() or "")
+    assert machine._boot() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    monkeypatch.setattr(machine, "Path", lambda path: Path("/nowhere"))
+    assert re.fullmatch(r"minute-\d{7,}", machine._boot() or "")
 
 
 # --- what leaves an id as it is ------------------------------------------------------------------
@@ -179,8 +179,8 @@ def reads_as(tmp_path: Path, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
         ):
             for setting, value in changes.items():
                 getattr(sim, f"set_{setting}")(0, value)
-            patch.setattr(environment, "_boot", lambda: boot)
-            patch.setattr("pytest_carbon.machine.this_processor", lambda: parse_cpuinfo(cpuinfo, 224))
+            patch.setattr(machine, "_boot", lambda: boot)
+            patch.setattr("pytest_carbon.host.processor.this_processor", lambda: parse_cpuinfo(cpuinfo, 224))
             meter = NvmlMeter()
             try:
                 counted = list(meter.domains) if "gpu" in gated else []
@@ -456,5 +456,5 @@ def test_a_git_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(environment, "GIT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(machine, "GIT_TIMEOUT_S", 0.2)
     assert git_state(tmp_path) == GitState()

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from pytest_carbon.host.codecarbon import quiet_codecarbon
 from pytest_carbon.meters import through_codecarbon
 from pytest_carbon.meters.protocol import Meter
 from pytest_carbon.meters.through_codecarbon import AmdMeter, AppleMeter, WindowsMeter
-from pytest_carbon.quiet import quiet_codecarbon
 from pytest_carbon.records import Domain, Gpu, MeterError
 
 

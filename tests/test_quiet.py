@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pytest_carbon.quiet import quiet_codecarbon
+from pytest_carbon.host.codecarbon import quiet_codecarbon
 
 EVERYTHING = """
 import json, socket, warnings
@@ -24,8 +24,8 @@ class Refused(socket.socket):
 socket.socket, socket.create_connection, socket.getaddrinfo = Refused, refuse, refuse
 warnings.simplefilter("error")
 
-from pytest_carbon.emissions import intensity
-from pytest_carbon.machine import Processor
+from pytest_carbon.host.electricity import intensity
+from pytest_carbon.host.processor import Processor
 from pytest_carbon.meters.estimate import EstimateMeter
 from pytest_carbon.meters.through_codecarbon import AmdMeter, AppleMeter, WindowsMeter
 from pytest_carbon.records import MeterError
@@ -113,7 +113,7 @@ def test_a_users_own_codecarbon_is_left_as_it_was() -> None:
 def test_codecarbons_log_is_not_tied_to_a_tests_stderr() -> None:
     """Under pytest the stream of that moment is closed after the test, and codecarbon would write to it later."""
     code = (
-        "from pytest_carbon.quiet import quiet_codecarbon\n"
+        "from pytest_carbon.host.codecarbon import quiet_codecarbon\n"
         "import logging\n"
         "with quiet_codecarbon():\n"
         "    import codecarbon\n"
@@ -132,7 +132,7 @@ def test_importing_the_meters_loads_nothing_heavy() -> None:
     code = (
         "import sys\n"
         "import pytest_carbon.meters.estimate, pytest_carbon.meters.rapl, pytest_carbon.meters.replay\n"
-        "import pytest_carbon.meters.through_codecarbon, pytest_carbon.emissions, pytest_carbon.environment\n"
+        "import pytest_carbon.meters.through_codecarbon, pytest_carbon.host.electricity, pytest_carbon.host.machine\n"
         "heavy = {'codecarbon', 'pandas', 'numpy', 'scipy', 'psutil', 'pynvml', 'torch', 'requests', 'amdsmi'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )

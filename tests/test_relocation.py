@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from pytest_carbon.relocation import Move, built, copies, own_packages, refusal, strays
+from pytest_carbon.host.import_paths import Move, built, copies, own_packages, refusal, strays
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_carbon import worktree
+from pytest_carbon.host import worktree
+from pytest_carbon.host.worktree import Revision, checked_out, find, fingerprint
 from pytest_carbon.records import UsageProblem
-from pytest_carbon.worktree import Revision, checked_out, find, fingerprint
 
 WHO = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
 LOCAL = ("-c", "protocol.file.allow=always")
@@ -516,7 +516,7 @@ def test_submodules_that_are_not_here(nested: Path, space: Path, tmp_path: Path)
 def holding(repo: Path, space: Path, ref: str = "HEAD~1") -> Iterator[subprocess.Popen[str]]:
     """Another process that has a revision checked out."""
     code = (
-        "import sys, tempfile, time; from pathlib import Path; from pytest_carbon.worktree import *;"
+        "import sys, tempfile, time; from pathlib import Path; from pytest_carbon.host.worktree import *;"
         "tempfile.tempdir = sys.argv[1]; repo = Path(sys.argv[2]); revision = find(sys.argv[3], repo, repo)\n"
         "with checked_out(revision) as tree: print(tree, flush=True); time.sleep(100)"
     )

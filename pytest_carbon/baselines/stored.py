@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from pytest_carbon import environment, gate
+from pytest_carbon import gate
 from pytest_carbon.baselines import Store
+from pytest_carbon.host import machine
 from pytest_carbon.records import Environment, Key, Record
 
 
@@ -68,7 +69,7 @@ class Stored:
     def nearest(self, here: Environment, others: Collection[str] | None = None) -> list[tuple[str, str]]:
         """Other environments that have a baseline, or some of them, the nearest first, and how they differ from one."""
         among = self.environments if others is None else others
-        return environment.nearest(here, [self.environments[other] for other in among])
+        return machine.nearest(here, [self.environments[other] for other in among])
 
     def elsewhere(self, here: Environment, keys: Collection[Key]) -> tuple[str, str] | None:
         """The environment nearest to one that holds none of some measurements, and how it differs; rather one that

@@ -275,7 +275,7 @@ def _prune(given: argparse.Namespace) -> int:
 def _refuse_other_branches(location: Path | str) -> None:
     """A test that is gone on this branch is there on others, whose records a database has, too."""
     from pytest_carbon import options
-    from pytest_carbon.environment import git_state
+    from pytest_carbon.host.machine import git_state
     from pytest_carbon.records import UsageProblem
 
     main, here = options.of_project().branch, git_state(Path.cwd()).branch

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from pytest_carbon.machine import Processor, this_processor
+from pytest_carbon.host.codecarbon import codecarbon_version, quiet_codecarbon
+from pytest_carbon.host.processor import Processor, this_processor
 from pytest_carbon.meters.protocol import Observation
-from pytest_carbon.quiet import codecarbon_version, quiet_codecarbon
 from pytest_carbon.records import Domain, Gpu, MeterError
 
 SAME_MOMENT_S = 5e-3

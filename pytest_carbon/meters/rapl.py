@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_carbon import machine
+from pytest_carbon.host import processor
 from pytest_carbon.meters.protocol import Observation
 from pytest_carbon.records import Domain, Gpu, MeterError
 
@@ -232,5 +232,5 @@ def why_absent(root: Path, around: Surroundings) -> str:
 
 def _why_absent(root: Path) -> str:
     system = {"darwin": "macOS", "win32": "Windows", "linux": "Linux"}.get(sys.platform, sys.platform)
-    around = Surroundings(system, platform.release(), machine.this_processor().virtual, machine.in_container())
+    around = Surroundings(system, platform.release(), processor.this_processor().virtual, processor.in_container())
     return why_absent(root, around)

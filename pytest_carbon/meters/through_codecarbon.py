@@ -16,8 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pytest_carbon.host.codecarbon import quiet_codecarbon
 from pytest_carbon.meters.protocol import Observation
-from pytest_carbon.quiet import quiet_codecarbon
 from pytest_carbon.records import Domain, Gpu, MeterError
 
 JOULES_PER_PICOWATT_HOUR = 3.6e-9
@@ -165,9 +165,9 @@ class AppleMeter:
         return Observation(power_w=self._power_w[domain] if self._last_s is not None else None)
 
     def gpus(self) -> tuple[Gpu, ...]:
-        from pytest_carbon import machine
+        from pytest_carbon.host import processor
 
-        return (Gpu(0, uuid="apple-0", name=f"{machine.this_processor().name or 'Apple'} GPU"),)
+        return (Gpu(0, uuid="apple-0", name=f"{processor.this_processor().name or 'Apple'} GPU"),)
 
     def close(self) -> None:
         self._folder.cleanup()

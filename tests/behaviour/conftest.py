@@ -25,9 +25,10 @@ import pytest
 import scipy.special  # noqa: F401
 
 import pytest_carbon.session  # noqa: F401
-from pytest_carbon import contention, emissions
+from pytest_carbon import contention
+from pytest_carbon.host import electricity
 
-emissions.intensity()  # codecarbon's tables, by pandas, which imports parts of itself when it first reads one
+electricity.intensity()  # codecarbon's tables, by pandas, which imports parts of itself when it first reads one
 
 BATTERY = '''
 from pytest_carbon import Domain, Gpu, MeterSource, Observation, contention

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_carbon.quiet import codecarbon_version, quiet_codecarbon
+from pytest_carbon.host.codecarbon import codecarbon_version, quiet_codecarbon
 from pytest_carbon.records import CarbonIntensity, UsageProblem
 
 WORLD_SOURCES = {

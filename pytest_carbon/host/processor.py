@@ -55,7 +55,7 @@ def in_container() -> bool:
 
 
 def _name_elsewhere() -> str | None:
-    from pytest_carbon.quiet import quiet_codecarbon
+    from pytest_carbon.host.codecarbon import quiet_codecarbon
 
     with quiet_codecarbon():
         from codecarbon.core.util import detect_cpu_model

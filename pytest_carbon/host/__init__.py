@@ -1,0 +1,1 @@
+"""This machine, its grid and its repository."""

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.report import made_by, write_results
-from pytest_carbon.contention import Reader, between
+from pytest_carbon.measure.contention import Reader, between
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 RECORDINGS = 3

@@ -31,12 +31,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import made_by
-from pytest_carbon import energy, loads, phases
-from pytest_carbon.doctor import Bench, Counter, find_delay
-from pytest_carbon.energy import Window
-from pytest_carbon.loads import Load
+from pytest_carbon.measure import lines, phases, workloads
+from pytest_carbon.measure.examination import Bench, Counter, find_delay
+from pytest_carbon.measure.instruments import Rig
+from pytest_carbon.measure.lines import Window
+from pytest_carbon.measure.workloads import Load
 from pytest_carbon.records import CarbonIntensity, Edge, Settings
-from pytest_carbon.rig import Rig
 
 IDLE_S = 5.0
 BURSTS_S = (0.5, 2.0, 8.0)
@@ -172,12 +172,12 @@ class Look:
         """Before any context is there, and with one."""
         start_s = self.bench.clock()
         self.bench.watch(start_s, IDLE_S, 10)
-        before = energy.levels_after(self.edges(start_s), start_s, 0.0)
+        before = lines.levels_after(self.edges(start_s), start_s, 0.0)
         self.load = self._open_load()
         self.load(0.3)
         end_s = self.bench.clock()
         self.bench.watch(end_s, AFTER_S, 10)
-        held = energy.levels_after(self.edges(end_s), end_s, self.settle_s)
+        held = lines.levels_after(self.edges(end_s), end_s, self.settle_s)
         return {
             "without_context_w": before[-1].power_w,
             "with_context_w": held[-1].power_w,
@@ -194,12 +194,12 @@ class Look:
             end_s = self.bench.clock()
             self.bench.watch(end_s, AFTER_S, 10)
             busy = [e for e in self.edges(start_s) if e.after_s <= end_s][-20:]
-            busy_w = energy.fit_line(busy).power_w if len(busy) > 1 else None
+            busy_w = lines.fit_line(busy).power_w if len(busy) > 1 else None
             after = self.edges(end_s)
-            settle_s = energy.settle_time_s(after, end_s, busy_w) if busy_w is not None else None
+            settle_s = lines.settle_time_s(after, end_s, busy_w) if busy_w is not None else None
             self.settle_s = settle_s or self.settle_s
-            levels = energy.levels_after(after, end_s, min(self.settle_s, energy.FALL_LONGEST_S))
-            above = energy.after_work(levels, end_s) or (None, None)
+            levels = lines.levels_after(after, end_s, min(self.settle_s, lines.FALL_LONGEST_S))
+            above = lines.after_work(levels, end_s) or (None, None)
             bursts.append(
                 {
                     "burst_s": end_s - start_s,
@@ -234,7 +234,7 @@ class Look:
                         [e for e in self.edges(since_s) if e.after_s <= until_s], calls, self.settle_s
                     ),
                     "instant_share": phases.sampled_share(readings_as_edges(readings), calls, self.settle_s),
-                    "instant_period_s": energy.period_s(readings_as_edges(readings)),
+                    "instant_period_s": lines.period_s(readings_as_edges(readings)),
                     "busy_w": self.busy_w(calls),
                 }
             )
@@ -259,7 +259,7 @@ class Look:
     def busy_w(self, busy: Sequence[tuple[float, float]]) -> float:
         """Mean power while calls ran, by the lines around all of them; what they leave behind stands for the pauses."""
         window = Window(busy[0][0] - 3.0, busy[0][0], busy[-1][1], self.settle_s)
-        figure = energy.window_energy(self.edges(window.quiet_since_s), window)
+        figure = lines.window_energy(self.edges(window.quiet_since_s), window)
         busy_s = math.fsum(end_s - start_s for start_s, end_s in busy)
         return (figure.energy_j - figure.after_power_w * (figure.duration_s - busy_s)) / busy_s
 
@@ -267,11 +267,11 @@ class Look:
         """Period, jitter and brackets over everything so far; the latency from ends of work."""
         every = self.edges(0.0)[8:]
         widths = sorted(e.after_s - e.before_s for e in every)
-        settle_s = min(self.settle_s, energy.FALL_LONGEST_S)
+        settle_s = min(self.settle_s, lines.FALL_LONGEST_S)
         ends = self.bench.windows(self.load, ENDS, settle_s + END_S, self.bench.clock() + settle_s, settle_s)
         delay = find_delay(self.edges(0.0), ends)
         return {
-            "period_s": energy.mean_period_s(every),
+            "period_s": lines.mean_period_s(every),
             "jitter_s": jitter_s(every[-300:]),
             "bracket_s": statistics.median(widths),
             "bracket_90_s": widths[int(0.9 * (len(widths) - 1))],
@@ -297,7 +297,7 @@ class Look:
         }
 
 
-def _plain(levels: Sequence[energy.Level]) -> list[list[float]]:
+def _plain(levels: Sequence[lines.Level]) -> list[list[float]]:
     return [[level.power_w, level.since_s, level.until_s] for level in levels]
 
 
@@ -305,7 +305,7 @@ def sample(uuid: str) -> None:
     """Print the power, and what else the driver says, every few milliseconds, until killed."""
     import pynvml
 
-    from pytest_carbon.meters.nvml import NvmlMeter
+    from pytest_carbon.measure.meters.nvml import NvmlMeter
 
     meter = NvmlMeter([uuid])
     handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
@@ -330,7 +330,7 @@ def sample(uuid: str) -> None:
 
 
 def torch_load() -> Load:
-    found = loads.find("torch", ())
+    found = workloads.find("torch", ())
     assert found.load is not None
     return found.load
 

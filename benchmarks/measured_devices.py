@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pytest_carbon.measure import Measurer, Protocol, Scope
+from pytest_carbon.measure.instruments import Rig
+from pytest_carbon.measure.measurer import Measurer, Protocol, Scope
 from pytest_carbon.records import CarbonIntensity, Domain, Measurement, Settings
-from pytest_carbon.rig import Rig
 from simulation import Control, SimulatedGpu, attach, gpu_load
 from tests.world import World
 

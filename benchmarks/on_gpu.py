@@ -36,7 +36,7 @@ from typing import Any
 
 from benchmarks.first_look import result_file, simulated_gpu, write_whole
 from benchmarks.report import made_by
-from pytest_carbon.meters import nvml
+from pytest_carbon.measure.meters import nvml
 from pytest_carbon.records import MeterError
 
 MODELS = (

@@ -42,9 +42,9 @@ def call_costs() -> dict[str, float]:
     """Seconds that a call which does nothing takes more than in a bare loop, by tool."""
     from benchmarks.measurement import codecarbon_windows, zeus_windows
     from pytest_carbon.fixture import Carbon
-    from pytest_carbon.measure import Protocol
+    from pytest_carbon.measure.instruments import Rig
+    from pytest_carbon.measure.measurer import Protocol
     from pytest_carbon.records import CarbonIntensity, Settings
-    from pytest_carbon.rig import Rig
 
     rig = Rig(Settings(), intensity=CarbonIntensity(475, 1, "given", None), session="b")
     ours, bare = [], []
@@ -79,8 +79,8 @@ def _per_call_s(windows: Callable[[Callable[[], None]], object], calls: int) -> 
 
 def watcher_share() -> float:
     """CPU seconds of the watcher's process a second, once it knows the counter's period."""
-    from pytest_carbon.meters import built_in_sources
-    from pytest_carbon.watcher import Watcher
+    from pytest_carbon.measure.meters import built_in_sources
+    from pytest_carbon.measure.watcher import Watcher
 
     watcher = Watcher([built_in_sources()["nvml"]])
     watcher.start()

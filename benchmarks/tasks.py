@@ -75,9 +75,9 @@ def random_against_checkpoint(folder: Path) -> dict[str, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     from pytest_carbon.fixture import Carbon
-    from pytest_carbon.measure import Protocol
+    from pytest_carbon.measure.instruments import Rig
+    from pytest_carbon.measure.measurer import Protocol
     from pytest_carbon.records import CarbonIntensity, Settings
-    from pytest_carbon.rig import Rig
     from pytest_carbon.tasks import build_task
 
     torch.set_num_threads(1)

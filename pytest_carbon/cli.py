@@ -145,7 +145,7 @@ def _seconds(text: str) -> float:
 def run_doctor(given: argparse.Namespace) -> int:
     from pytest_carbon import baselines
     from pytest_carbon.baselines.address import place
-    from pytest_carbon.doctor import calibrations, examine
+    from pytest_carbon.measure.examination import calibrations, examine
     from pytest_carbon.records import UsageProblem
     from pytest_carbon.reports import doctor as report
 
@@ -208,7 +208,7 @@ def progress_of() -> Iterator[Callable[[str], None]]:
 def settings_of(given: argparse.Namespace) -> Settings:
     """The settings of a run in this project, with what the command line gives."""
     from pytest_carbon import options
-    from pytest_carbon.meters import built_in_sources
+    from pytest_carbon.measure.meters import built_in_sources
 
     settings = options.of_project()
     if given.gpus is not None:
@@ -285,8 +285,8 @@ def _refuse_another_projects(result: SessionResult, store: Store, where: Path | 
 
 
 def run_record_trace(given: argparse.Namespace) -> int:
-    from pytest_carbon.doctor import record
-    from pytest_carbon.meters.replay import write_trace
+    from pytest_carbon.measure.examination import record
+    from pytest_carbon.measure.meters.replay import write_trace
     from pytest_carbon.records import UsageProblem
 
     settings = settings_of(given)

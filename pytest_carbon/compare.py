@@ -15,10 +15,11 @@ from pathlib import Path
 from statistics import fmean, geometric_mean, median
 from typing import NamedTuple
 
-from pytest_carbon import baselines, gate, reference
+from pytest_carbon import baselines, gate
 from pytest_carbon.baselines import address
 from pytest_carbon.baselines.files import collector_waits, read_file
 from pytest_carbon.host import machine
+from pytest_carbon.measure import reference
 from pytest_carbon.records import (
     REFERENCE,
     Environment,

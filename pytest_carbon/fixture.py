@@ -12,7 +12,7 @@ from typing import Any, NoReturn, Self
 
 import pytest
 
-from pytest_carbon.measure import Measurer, OpenWindow, Protocol, prepared, refuse_lazy
+from pytest_carbon.measure.measurer import Measurer, OpenWindow, Protocol, prepared, refuse_lazy
 from pytest_carbon.records import Doubt, Measurement, MeasurementError, TaskInfo, UsageProblem
 
 __tracebackhide__ = True

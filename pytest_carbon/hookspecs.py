@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:  # every pytest run of everyone who has this installed imports this module
-    from pytest_carbon.meters.protocol import MeterSource
+    from pytest_carbon.measure.meters.protocol import MeterSource
     from pytest_carbon.records import SessionResult
 
 

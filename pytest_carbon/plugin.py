@@ -102,7 +102,7 @@ def carbon(request: pytest.FixtureRequest) -> Iterator[Carbon]:
         yield session.carbon_for(request.node)
         return
     from pytest_carbon.fixture import Carbon
-    from pytest_carbon.measure import Protocol
+    from pytest_carbon.measure.measurer import Protocol
 
     yield Carbon(None, Protocol(), WHY_INERT)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_carbon import baselines, budget, children, devices, gate, options, reference
+from pytest_carbon import baselines, budget, children, gate, options
 from pytest_carbon.against import Sides
 from pytest_carbon.baselines.stored import Stored
 from pytest_carbon.children import Brought
@@ -23,7 +23,9 @@ from pytest_carbon.fresh import Fresh
 from pytest_carbon.held import Log, Test, measures, redirected, test_id
 from pytest_carbon.host import electricity, machine, worktree
 from pytest_carbon.judging import Judgement
-from pytest_carbon.measure import Protocol
+from pytest_carbon.measure import devices, reference
+from pytest_carbon.measure.instruments import Rig
+from pytest_carbon.measure.measurer import Protocol
 from pytest_carbon.progress import Progress, ascii_only, width
 from pytest_carbon.recording import Recorder
 from pytest_carbon.records import (
@@ -39,11 +41,10 @@ from pytest_carbon.records import (
 )
 from pytest_carbon.reports import jsonfile, terminal
 from pytest_carbon.reports.text import error_lines, listing
-from pytest_carbon.rig import Rig
 from pytest_carbon.turns import TakingTurns
 
 if TYPE_CHECKING:
-    from pytest_carbon.meters.protocol import MeterSource
+    from pytest_carbon.measure.meters.protocol import MeterSource
 
 _CARBON = pytest.StashKey[Carbon]()
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon.batch import merged
+from pytest_carbon.measure.merge import merged
 from pytest_carbon.records import Domain, DomainEnergy, Doubt, Measurement, Round, SessionScore
 
 GPU, CPU = Domain("gpu:0", "measured", "nvml"), Domain("cpu:0", "estimated", "load")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon.contention import TELLING_S, Reader, Snapshot, between, needed_s, shared
+from pytest_carbon.measure.contention import TELLING_S, Reader, Snapshot, between, needed_s, shared
 
 START = Snapshot(time_s=100.0, cores=2, machine_cores=2, busy_s=50.0, machine_s=50.0, own_s=9.0, threads={7: (9.0, 0)})
 

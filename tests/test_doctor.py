@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_carbon import contention, doctor, loads
-from pytest_carbon.doctor import (
+from pytest_carbon.measure import contention, examination, workloads
+from pytest_carbon.measure.examination import (
     Counter,
     Examination,
     calibrations,
@@ -27,10 +27,10 @@ from pytest_carbon.doctor import (
     stretches,
     study,
 )
-from pytest_carbon.energy import Window
-from pytest_carbon.meters.replay import write_constant_trace
+from pytest_carbon.measure.lines import Window
+from pytest_carbon.measure.meters.replay import write_constant_trace
+from pytest_carbon.measure.watcher import Notes
 from pytest_carbon.records import Domain, Edge, Environment, Gpu, MeterError, Settings, UsageProblem
-from pytest_carbon.watcher import Notes
 from simulation import SimulatedGpu, SimulatedNvml
 
 BRACKET_S = 1e-4
@@ -408,38 +408,38 @@ ESTIMATE = Domain("cpu:0", "estimated", "a table")
 
 def test_no_load_is_a_load_to_ask_for() -> None:
     """And the reason why things stay unknown."""
-    assert loads.find("none", [GPU]) == (None, "--load=none was given.")
+    assert workloads.find("none", [GPU]) == (None, "--load=none was given.")
 
 
 def test_nothing_is_loaded_that_could_not_be_seen() -> None:
     """An estimate is no counter."""
-    assert loads.find("auto", [ESTIMATE]) == (None, "there is no counter here that a load could be seen in.")
+    assert workloads.find("auto", [ESTIMATE]) == (None, "there is no counter here that a load could be seen in.")
 
 
 def test_the_processor_is_loaded_for_as_long_as_asked() -> None:
     """And at most a little longer: windows are timed around it."""
-    load, text = loads.find("auto", [CPU])
+    load, text = workloads.find("auto", [CPU])
     assert load is not None
     assert text.startswith("hashing on ")
     start_s, used_s = time.perf_counter(), time.process_time()
     load(0.1)
     assert time.perf_counter() - start_s >= 0.1
     assert time.process_time() > used_s
-    assert loads.find("cpu", []).text == text
+    assert workloads.find("cpu", []).text == text
 
 
 def test_without_torch_a_gpu_is_not_loaded_and_the_processor_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to do about it; asked for by name it is an error."""
     monkeypatch.setitem(sys.modules, "torch", None)
     why = "torch is not installed, so nothing can load the GPU: `pip install torch`."
-    load, text = loads.find("auto", [GPU])
+    load, text = workloads.find("auto", [GPU])
     assert load is None
     assert text == f"{why} Or give --load=MODULE:FUNCTION, which is called with seconds."
-    load, text = loads.find("auto", [GPU, CPU])
+    load, text = workloads.find("auto", [GPU, CPU])
     assert load is not None
     assert why in text
     with pytest.raises(UsageProblem) as caught:
-        loads.find("torch", [GPU])
+        workloads.find("torch", [GPU])
     assert str(caught.value) == f"--load=torch: {why}"
 
 
@@ -479,7 +479,7 @@ def test_torch_loads_every_gpu_and_waits_for_it(monkeypatch: pytest.MonkeyPatch)
     """Beside the processor, where its counter is there, too."""
     torch = Torch(2)
     monkeypatch.setitem(sys.modules, "torch", torch)
-    load, text = loads.find("auto", [GPU, CPU])
+    load, text = workloads.find("auto", [GPU, CPU])
     assert load is not None
     assert text.startswith("matrix products with torch 2.13.0 on 2 GPUs and hashing on ")
     used_s = time.process_time()
@@ -494,7 +494,7 @@ def test_a_torch_that_reaches_no_gpu_is_no_load(monkeypatch: pytest.MonkeyPatch)
     """A build for CPUs, for one."""
     monkeypatch.setitem(sys.modules, "torch", Torch(0))
     with pytest.raises(UsageProblem) as caught:
-        loads.find("torch", [GPU])
+        workloads.find("torch", [GPU])
     assert str(caught.value) == "--load=torch: torch 2.13.0 reaches no GPU: install a build of it for CUDA."
 
 
@@ -503,7 +503,7 @@ def test_a_function_of_ones_own_is_a_load(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "doctors_work.py").write_text("def busy(seconds): seen.append(seconds)\nseen = []\nnumber = 7\n")
-    load, text = loads.find("doctors_work:busy", [])
+    load, text = workloads.find("doctors_work:busy", [])
     assert load is not None
     assert text == "doctors_work:busy"
     load(0.5)
@@ -519,7 +519,7 @@ def test_a_function_of_ones_own_is_a_load(monkeypatch: pytest.MonkeyPatch, tmp_p
         "no_such_module:busy": "it cannot be imported: ModuleNotFoundError",
     }.items():
         with pytest.raises(UsageProblem) as caught:
-            loads.find(spec, [])
+            workloads.find(spec, [])
         assert str(caught.value).startswith(f"--load={spec}: {problem}")
     del sys.modules["doctors_work"]
 
@@ -554,8 +554,8 @@ def test_a_counter_that_is_read_exactly_needs_no_watching(tmp_path: Path) -> Non
 
 def test_an_estimate_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The conclusion that the exit status rests on."""
-    monkeypatch.setattr(doctor, "NOISE_S", 0.05)
-    monkeypatch.setattr(doctor, "STRETCHES", 3)
+    monkeypatch.setattr(examination, "NOISE_S", 0.05)
+    monkeypatch.setattr(examination, "STRETCHES", 3)
     found = examine(Settings(meter="estimate"))
     assert not found.measurable
     assert found.noise is not None
@@ -593,11 +593,11 @@ def test_stretches_are_as_long_as_asked_and_count_joules_per_call() -> None:
         nonlocal now_s
         now_s += seconds
 
-    energies_j = stretches(loads.Fixed("x-1", lambda: work(0.03)), lambda: 10 * now_s, clock=lambda: now_s)
-    assert energies_j == pytest.approx([0.3] * doctor.STRETCHES)
-    assert now_s + 1.1 * doctor.STRETCHES > 1 + doctor.NOISE_S
-    energies_j = stretches(loads.Fixed("x-1", lambda: work(7)), lambda: 10 * now_s, clock=lambda: now_s)
-    assert energies_j == pytest.approx([70] * doctor.STRETCHES)
+    energies_j = stretches(workloads.Fixed("x-1", lambda: work(0.03)), lambda: 10 * now_s, clock=lambda: now_s)
+    assert energies_j == pytest.approx([0.3] * examination.STRETCHES)
+    assert now_s + 1.1 * examination.STRETCHES > 1 + examination.NOISE_S
+    energies_j = stretches(workloads.Fixed("x-1", lambda: work(7)), lambda: 10 * now_s, clock=lambda: now_s)
+    assert energies_j == pytest.approx([70] * examination.STRETCHES)
 
 
 def test_the_spread_is_relative() -> None:

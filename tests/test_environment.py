@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pytest_carbon.host import machine
 from pytest_carbon.host.machine import GitState, describe, difference, environment_id, git_state, nearest
 from pytest_carbon.host.processor import Processor, parse_cpuinfo
-from pytest_carbon.meters.nvml import AVERAGE, COUNTER, INSTANT, NvmlMeter
+from pytest_carbon.measure.meters.nvml import AVERAGE, COUNTER, INSTANT, NvmlMeter
 from pytest_carbon.records import Domain, Environment, Gpu
 from simulation import SimulatedGpu, SimulatedNvml
 

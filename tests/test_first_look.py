@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import first_look, on_gpu
-from pytest_carbon import energy, phases
+from pytest_carbon.measure import lines, phases
 from pytest_carbon.records import Edge
 
 
@@ -36,7 +36,7 @@ def test_what_tells_how_a_counter_looks_tells_it_of_a_power_sensor(looked_at: fl
         samples.append((poll_s, readings[int((poll_s - 0.02) / 0.1) - 1]))
         poll_s += 0.005 if chance.random() < 0.95 else 0.012
     edges = first_look.readings_as_edges(samples)
-    assert energy.period_s(edges) == pytest.approx(0.1, rel=0.02)
+    assert lines.period_s(edges) == pytest.approx(0.1, rel=0.02)
     assert phases.sampled_share(edges, calls) == pytest.approx(looked_at, rel=0.2)
 
 

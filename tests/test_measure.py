@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.measure import Measurer, Protocol, Scope, refuse_lazy
-from pytest_carbon.meters.protocol import Observation
+from pytest_carbon.measure.measurer import Measurer, Protocol, Scope, refuse_lazy
+from pytest_carbon.measure.meters.protocol import Observation
+from pytest_carbon.measure.watcher import Notes
 from pytest_carbon.records import Calibration, CarbonIntensity, Domain, Doubt, Gpu, Measurement, MeterError
-from pytest_carbon.watcher import Notes
 from tests.world import World
 
 GPU = Domain("gpu:0", "measured", "a simulation")

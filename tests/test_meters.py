@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.meters import built_in_sources, choose, gated
-from pytest_carbon.meters.protocol import MeterSource, Observation
-from pytest_carbon.meters.replay import write_constant_trace
+from pytest_carbon.measure.meters import built_in_sources, choose, gated
+from pytest_carbon.measure.meters.protocol import MeterSource, Observation
+from pytest_carbon.measure.meters.replay import write_constant_trace
 from pytest_carbon.records import Domain, Gpu, MeterError, UsageProblem
 
 

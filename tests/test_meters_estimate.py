@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from pytest_carbon.host.codecarbon import codecarbon_version
 from pytest_carbon.host.processor import Processor, parse_cpuinfo
-from pytest_carbon.meters import estimate
-from pytest_carbon.meters.estimate import CpuSeconds, EstimateMeter, thread_watts
-from pytest_carbon.meters.protocol import Meter
+from pytest_carbon.measure.meters import estimate
+from pytest_carbon.measure.meters.estimate import CpuSeconds, EstimateMeter, thread_watts
+from pytest_carbon.measure.meters.protocol import Meter
 from pytest_carbon.records import MeterError
 
 XEON = Processor("Intel(R) Xeon(R) Platinum 8160T CPU @ 2.10GHz", threads=48)

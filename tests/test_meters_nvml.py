@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import simulation
-from pytest_carbon.meters import nvml
-from pytest_carbon.meters.nvml import Integral, NvmlMeter, inventory, strangers
-from pytest_carbon.meters.protocol import Meter, MeterSource
+from pytest_carbon.measure.meters import nvml
+from pytest_carbon.measure.meters.nvml import Integral, NvmlMeter, inventory, strangers
+from pytest_carbon.measure.meters.protocol import Meter, MeterSource
 from pytest_carbon.records import Domain, MeterError
 from simulation import SimulatedGpu, SimulatedNvml
 

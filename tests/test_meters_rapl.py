@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon.meters.protocol import Meter
-from pytest_carbon.meters.rapl import RaplMeter, Surroundings, why_absent
+from pytest_carbon.measure.meters.protocol import Meter
+from pytest_carbon.measure.meters.rapl import RaplMeter, Surroundings, why_absent
 from pytest_carbon.records import Domain, MeterError
 
 RANGE_UJ = 262_143_328_850

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon.meters.protocol import Meter, MeterSource, Observation
-from pytest_carbon.meters.replay import FORMAT, ReplayMeter, write_constant_trace, write_trace
+from pytest_carbon.measure.meters.protocol import Meter, MeterSource, Observation
+from pytest_carbon.measure.meters.replay import FORMAT, ReplayMeter, write_constant_trace, write_trace
 from pytest_carbon.records import Domain, Edge, Gpu, MeterError
 
 GPU = {"domain": "gpu:0", "kind": "measured", "source": "nvml total energy"}

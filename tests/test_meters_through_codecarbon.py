@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_carbon.host.codecarbon import quiet_codecarbon
-from pytest_carbon.meters import through_codecarbon
-from pytest_carbon.meters.protocol import Meter
-from pytest_carbon.meters.through_codecarbon import AmdMeter, AppleMeter, WindowsMeter
+from pytest_carbon.measure.meters import codecarbon
+from pytest_carbon.measure.meters.codecarbon import AmdMeter, AppleMeter, WindowsMeter
+from pytest_carbon.measure.meters.protocol import Meter
 from pytest_carbon.records import Domain, Gpu, MeterError
 
 
@@ -24,7 +24,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Make the meters believe that this is another system."""
 
     def pretend(system: str) -> None:
-        monkeypatch.setattr(through_codecarbon, "platform", SimpleNamespace(system=lambda: system))
+        monkeypatch.setattr(codecarbon, "platform", SimpleNamespace(system=lambda: system))
 
     return pretend
 
@@ -88,7 +88,7 @@ def amd(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Amdsmi]:
         library = Amdsmi(*counters)
         monkeypatch.setattr(gpu_amd, "amdsmi", library)
         monkeypatch.setattr(gpu_amd, "AMDSMI_AVAILABLE", True)
-        monkeypatch.setattr(through_codecarbon, "find_spec", lambda name: object())
+        monkeypatch.setattr(codecarbon, "find_spec", lambda name: object())
         return library
 
     return install
@@ -152,7 +152,7 @@ def test_amd_that_cannot_start_is_an_error(amd: Callable[..., Amdsmi], monkeypat
 
 def test_without_the_amd_library_it_says_which_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of codecarbon is loaded to find that out."""
-    monkeypatch.setattr(through_codecarbon, "find_spec", lambda name: None)
+    monkeypatch.setattr(codecarbon, "find_spec", lambda name: None)
     with pytest.raises(MeterError) as caught:
         AmdMeter()
     assert str(caught.value) == "no AMD GPU library: `pip install amdsmi`, in the version of the ROCm driver."
@@ -170,7 +170,7 @@ def test_amdsmi_is_found_the_way_codecarbon_finds_it(tmp_path: Path, body: str, 
     )
     code = (
         "import json\n"
-        "from pytest_carbon.meters.through_codecarbon import AmdMeter\n"
+        "from pytest_carbon.measure.meters.codecarbon import AmdMeter\n"
         "from pytest_carbon.records import MeterError\n"
         "try:\n    print(json.dumps(AmdMeter().read_j(0)))\n"
         "except MeterError as error:\n    print(json.dumps(str(error)))\n"

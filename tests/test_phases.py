@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_carbon import phases
+from pytest_carbon.measure import phases
 from pytest_carbon.records import Edge
 from tests.world import World
 

@@ -26,8 +26,8 @@ warnings.simplefilter("error")
 
 from pytest_carbon.host.electricity import intensity
 from pytest_carbon.host.processor import Processor
-from pytest_carbon.meters.estimate import EstimateMeter
-from pytest_carbon.meters.through_codecarbon import AmdMeter, AppleMeter, WindowsMeter
+from pytest_carbon.measure.meters.estimate import EstimateMeter
+from pytest_carbon.measure.meters.codecarbon import AmdMeter, AppleMeter, WindowsMeter
 from pytest_carbon.records import MeterError
 
 figures = [
@@ -131,8 +131,8 @@ def test_importing_the_meters_loads_nothing_heavy() -> None:
     """codecarbon, pandas, psutil and the rest come when a meter is opened, or a figure is asked for."""
     code = (
         "import sys\n"
-        "import pytest_carbon.meters.estimate, pytest_carbon.meters.rapl, pytest_carbon.meters.replay\n"
-        "import pytest_carbon.meters.through_codecarbon, pytest_carbon.host.electricity, pytest_carbon.host.machine\n"
+        "import pytest_carbon.measure.meters.estimate, pytest_carbon.measure.meters.rapl, pytest_carbon.measure.meters.replay\n"
+        "import pytest_carbon.measure.meters.codecarbon, pytest_carbon.host.electricity, pytest_carbon.host.machine\n"
         "heavy = {'codecarbon', 'pandas', 'numpy', 'scipy', 'psutil', 'pynvml', 'torch', 'requests', 'amdsmi'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.doctor import Counter, Examination, Neighbours, Noise, NvidiaGpu
+from pytest_carbon.measure.examination import Counter, Examination, Neighbours, Noise, NvidiaGpu
 from pytest_carbon.records import CarbonIntensity, Environment, Gpu
 from pytest_carbon.reports.doctor import advice, conclusion, document, text
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from pytest_carbon import MeterSource, write_constant_trace
-from pytest_carbon.meters.protocol import Observation
-from pytest_carbon.meters.replay import ReplayMeter
+from pytest_carbon.measure.meters.protocol import Observation
+from pytest_carbon.measure.meters.replay import ReplayMeter
+from pytest_carbon.measure.watcher import Tracker, Watcher
 from pytest_carbon.records import Domain, Edge, Gpu, MeterError
-from pytest_carbon.watcher import Tracker, Watcher
 
 
 class Ticking:

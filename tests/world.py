@@ -7,8 +7,8 @@ import math
 import random
 from collections.abc import Sequence
 
+from pytest_carbon.measure.watcher import Notes
 from pytest_carbon.records import Edge, MeterError
-from pytest_carbon.watcher import Notes
 
 
 class World:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pytest_carbon.doctor import Counter, Examination, Neighbours
-from pytest_carbon.energy import SHARE_DISAGREE, SHARE_EXCESS
+from pytest_carbon.measure.examination import Counter, Examination, Neighbours
+from pytest_carbon.measure.lines import SHARE_DISAGREE, SHARE_EXCESS
 from pytest_carbon.records import Gpu
 from pytest_carbon.reports.text import Page, change, count, listing, quantity, share
 

@@ -25,13 +25,14 @@ import pytest
 import scipy.special  # noqa: F401
 
 import pytest_carbon.session  # noqa: F401
-from pytest_carbon import contention
 from pytest_carbon.host import electricity
+from pytest_carbon.measure import contention
 
 electricity.intensity()  # codecarbon's tables, by pandas, which imports parts of itself when it first reads one
 
 BATTERY = '''
-from pytest_carbon import Domain, Gpu, MeterSource, Observation, contention
+from pytest_carbon import Domain, Gpu, MeterSource, Observation
+from pytest_carbon.measure import contention
 
 contention.ROOT = "/no such folder"  # what else runs here is none of the test's business
 drawn_j = 1000.0

@@ -36,7 +36,7 @@ import pytest
 
 def watcher():
     """The run's own; a child of another test that ended, and that nobody has waited for, has no command line."""
-    (child,) = [p for p in psutil.Process().children() if "pytest_carbon.watcher" in command_line(p)]
+    (child,) = [p for p in psutil.Process().children() if "pytest_carbon.measure.watcher" in command_line(p)]
     return child
 
 def command_line(process):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import CarbonRunner
 
-from pytest_carbon.meters.replay import write_constant_trace
+from pytest_carbon.measure.meters.replay import write_constant_trace
 
 Cli = Any
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_carbon.baselines import open_store
-from pytest_carbon.meters.replay import write_constant_trace
+from pytest_carbon.measure.meters.replay import write_constant_trace
 from simulation import SimulatedGpu, SimulatedNvml
 
 Doctor = Callable[..., pytest.RunResult]
@@ -27,11 +27,12 @@ def busy(seconds):
 
 QUICKLY = """
 import sys
-from pytest_carbon import cli, doctor
-doctor.WATCH_S, doctor.WARM_UP_S, doctor.LOAD_S, doctor.SETTLING_S = 0.8, 0.1, 0.6, 1.1
-doctor.QUIET_SPAN_S, doctor.ENDS, doctor.END_S, doctor.WINDOWS = 0.16, 3, 0.1, 10
-doctor.NOISE_S, doctor.STRETCHES = 0.3, 3
-doctor.CALIBRATION_LEVEL_S = 0.6
+from pytest_carbon import cli
+from pytest_carbon.measure import examination
+examination.WATCH_S, examination.WARM_UP_S, examination.LOAD_S, examination.SETTLING_S = 0.8, 0.1, 0.6, 1.1
+examination.QUIET_SPAN_S, examination.ENDS, examination.END_S, examination.WINDOWS = 0.16, 3, 0.1, 10
+examination.NOISE_S, examination.STRETCHES = 0.3, 3
+examination.CALIBRATION_LEVEL_S = 0.6
 sys.exit(cli.main())
 """
 """The command, with fewer and shorter windows: in seconds, and less sharply."""

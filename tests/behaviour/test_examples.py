@@ -21,7 +21,7 @@ addopts = -p quiet_machine
 """
 """Quick, and content with what a busy machine gives: the slowdown is by much more."""
 QUIET_MACHINE = """
-from pytest_carbon import contention
+from pytest_carbon.measure import contention
 
 contention.ROOT = "/no such folder"
 """

@@ -49,7 +49,7 @@ class Import(NamedTuple):
 
 
 def part(module: str) -> str:
-    """``meters`` for ``pytest_carbon.meters.nvml``."""
+    """``meters`` for ``pytest_carbon.measure.meters.nvml``."""
     return [*module.split("."), "__init__"][1]
 
 

@@ -196,7 +196,7 @@ def test_a_counter_that_stands_still(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is waited for, and then it is an error: 0 J would be the best figure of all."""
-    monkeypatch.setattr("pytest_carbon.measure.NO_EDGE_S", 0.5)
+    monkeypatch.setattr("pytest_carbon.measure.measurer.NO_EDGE_S", 0.5)
     pytester.makepyfile(test_it=f"{WORK}\ndef test_it(carbon):\n    carbon(work)\n")
     with simulated_gpus(pytester.path, nvml_library, [SimulatedGpu(period_s=1e6)]):
         run = run_carbon(*STEPPED)
@@ -258,7 +258,7 @@ def test_nothing_can_measure(run_carbon: CarbonRunner, pytester: pytest.Pytester
         """
 import pytest
 from pytest_carbon import MeterError, MeterSource
-from pytest_carbon.meters import built_in_sources
+from pytest_carbon.measure.meters import built_in_sources
 
 class Refusing:
     def __init__(self, name):
@@ -440,7 +440,7 @@ def powercap(pytester: pytest.Pytester) -> Powercap:
     pytester.makeconftest(
         f"""
 from pytest_carbon import MeterSource
-from pytest_carbon.meters.rapl import RaplMeter
+from pytest_carbon.measure.meters.rapl import RaplMeter
 
 def pytest_carbon_meters(config):
     return {{"rapl": MeterSource("rapl", RaplMeter, {{"root": {str(found.zone.parent)!r}}})}}

@@ -13,8 +13,8 @@ from extras import library
 from faults import records
 
 import pytest_carbon.baselines.sql  # noqa: F401  (before pytester notes what is imported)
-from pytest_carbon import reference
-from pytest_carbon.measure import Protocol
+from pytest_carbon.measure import reference
+from pytest_carbon.measure.measurer import Protocol
 from pytest_carbon.records import REFERENCE
 
 NAME = "reference battery-1"
@@ -34,8 +34,8 @@ def test_b():
 CONFTEST = """
 import os
 from battery import draw
-from pytest_carbon import reference
-from pytest_carbon.measure import Protocol
+from pytest_carbon.measure import reference
+from pytest_carbon.measure.measurer import Protocol
 
 reference.PROTOCOL = Protocol(0.0, 3, None, 0.01, 0.1, 0.5, overhead=True)
 times = 0

@@ -20,7 +20,7 @@ import psycopg  # noqa: F401
 import sqlalchemy as sa
 
 import pytest_carbon.baselines.sql
-import pytest_carbon.doctor
+import pytest_carbon.measure.examination
 from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.baselines.files import FileStore
@@ -397,7 +397,7 @@ def test_no_error_of_the_command_line_shows_a_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """From the command line, from the ini file, and beside it."""
-    monkeypatch.setattr(pytest_carbon.doctor, "NOISE_S", 0.3)
+    monkeypatch.setattr(pytest_carbon.measure.examination, "NOISE_S", 0.3)
     work(pytester, 2.0)
     for args in (
         ("--carbon-baseline=postgres://ci:s3cr@db/x",),

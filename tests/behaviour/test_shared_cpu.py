@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from conftest import CarbonRunner, Run
 
-from pytest_carbon import contention
-from pytest_carbon.contention import Snapshot
+from pytest_carbon.measure import contention
+from pytest_carbon.measure.contention import Snapshot
 
 SUITE = """
 from battery import draw

@@ -351,7 +351,7 @@ def times(run_suite: CarbonRunner, pytester: pytest.Pytester, *args: str) -> dic
     pytester.makepyfile(
         tell="""
         import json, pathlib
-        from pytest_carbon.measure import Measurer
+        from pytest_carbon.measure.measurer import Measurer
 
         run = Measurer.run
 

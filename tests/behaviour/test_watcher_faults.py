@@ -15,9 +15,9 @@ import pytest
 from conftest import QUICK, CarbonRunner
 from faults import STEPPED, WATCHER, WORK, is_there, know_settling_time, records, simulated_gpus
 
-from pytest_carbon.meters.protocol import MeterSource
-from pytest_carbon.meters.replay import ReplayMeter, write_constant_trace
-from pytest_carbon.watcher import Watcher
+from pytest_carbon.measure.meters.protocol import MeterSource
+from pytest_carbon.measure.meters.replay import ReplayMeter, write_constant_trace
+from pytest_carbon.measure.watcher import Watcher
 
 LOST = "this measurement is lost, run the test again"
 
@@ -120,7 +120,7 @@ def test_stopped_for_good(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is given up after a while, said to be stopped or starved, and replaced."""
-    monkeypatch.setattr("pytest_carbon.watcher.ANSWER_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("pytest_carbon.measure.watcher.ANSWER_TIMEOUT_S", 1.0)
     pytester.makepyfile(
         test_it=f"""
 {WATCHER}
@@ -214,7 +214,7 @@ def test_it_cannot_start(
 ) -> None:
     """The run is refused before its first test, with what the child said last."""
     pytester.makepyfile(test_it=f"{WORK}\nfrom pathlib import Path\ndef test_it(carbon):\n    Path('ran').touch()\n")
-    monkeypatch.setattr("pytest_carbon.watcher.START_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("pytest_carbon.measure.watcher.START_TIMEOUT_S", 1.0)
     with simulated_gpus(pytester.path, nvml_library):
         monkeypatch.setattr(sys, "executable", interpreter(pytester.path))
         run = run_carbon(*STEPPED)

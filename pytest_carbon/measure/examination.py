@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from pytest_carbon import contention, energy, gate, loads, meters, phases
-from pytest_carbon.contention import Snapshot
-from pytest_carbon.energy import Window
+from pytest_carbon import gate
 from pytest_carbon.host import electricity, machine, processor
-from pytest_carbon.loads import Fixed, Load
-from pytest_carbon.measure import (
+from pytest_carbon.measure import contention, lines, meters, phases, workloads
+from pytest_carbon.measure.contention import Snapshot
+from pytest_carbon.measure.instruments import Rig
+from pytest_carbon.measure.lines import Window
+from pytest_carbon.measure.measurer import (
     CALIBRATION_CALLS,
     CALIBRATION_LEVEL_S,
     GOLDEN_RATIO,
@@ -27,8 +28,10 @@ from pytest_carbon.measure import (
     QUIET_LONGEST_S,
     SETTLE_UNKNOWN_S,
 )
-from pytest_carbon.meters import nvml
-from pytest_carbon.meters.nvml import NvmlMeter
+from pytest_carbon.measure.meters import nvml
+from pytest_carbon.measure.meters.nvml import NvmlMeter
+from pytest_carbon.measure.watcher import EdgeSource, Watcher
+from pytest_carbon.measure.workloads import Fixed, Load
 from pytest_carbon.records import (
     Calibration,
     CarbonIntensity,
@@ -43,8 +46,6 @@ from pytest_carbon.records import (
     Settings,
     UsageProblem,
 )
-from pytest_carbon.rig import Rig
-from pytest_carbon.watcher import EdgeSource, Watcher
 
 WATCH_S = 2.5
 """The idle counters are watched so long at least. Opening a device may itself be work: from a step of the power on."""
@@ -244,7 +245,7 @@ def examine(
     """Open the meters as a run with these settings would, and find out about them what can be found out.
 
     Args:
-        load: what to load the devices with; see :func:`pytest_carbon.loads.find`.
+        load: what to load the devices with; see :func:`pytest_carbon.measure.workloads.find`.
         progress: told in a few words what is going on.
 
     Raises:
@@ -259,7 +260,7 @@ def examine(
     )
     around = Examination(
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        cores=loads.cores(),
+        cores=workloads.cores(),
         ci=ci_service(os.environ),
         intensity=intensity,
     )
@@ -284,7 +285,7 @@ def examine(
                 )
         for counter in counters:
             _time_reads(counter, read[counter.domain])
-        work = loads.find(load, choice.domains)
+        work = workloads.find(load, choice.domains)
         stopped = share = None
         watched = [c for c in counters if c.stepped and c.failure is None]
         if watcher is not None and watched:
@@ -357,7 +358,7 @@ def _noise(
 ) -> Noise | None:
     """How the processor's energy scatters while it does the same work for some seconds."""
     progress(f"repeating the same work for {NOISE_S:g} s")
-    fixed = loads.fixed_cpu()
+    fixed = workloads.fixed_cpu()
     try:
         energies_j = stretches(fixed, lambda: math.fsum(read() for read in reads))
     except MeterError:  # the counter is told of by itself
@@ -561,7 +562,7 @@ class Bench:
     def idle_edges(self, counter: Counter, begun_s: float) -> list[Edge]:
         """A counter's edges; where the power fell by a step, those since then, after some more seconds."""
         step_s = 0.0
-        while levels := energy.levels_after(self.edges[counter.domain], begun_s, 0.0):
+        while levels := lines.levels_after(self.edges[counter.domain], begun_s, 0.0):
             last_w = levels[-1].power_w
             falls = (
                 later.since_s
@@ -588,7 +589,7 @@ class Bench:
         Without this the phase would be the same each time: a wait for quiet ends when an edge comes.
         """
         recent = [self.edges[c.domain][-PHASE_EDGES:] for c in self.live()]
-        edges, period_s = max(((r, energy.mean_period_s(r) or 0.0) for r in recent), key=lambda pair: pair[1])
+        edges, period_s = max(((r, lines.mean_period_s(r) or 0.0) for r in recent), key=lambda pair: pair[1])
         self._sleep((edges[-1].time_s + number * GOLDEN_RATIO % 1 * period_s - self.clock()) % period_s)
 
     def windows(self, load: Load, count: int, seconds: float, quiet_since_s: float, settle_s: float) -> list[Window]:
@@ -623,21 +624,21 @@ class Bench:
 
 
 def _is_quiet(edges: Sequence[Edge]) -> bool:
-    stretch = energy.stretch_before(edges)
+    stretch = lines.stretch_before(edges)
     return (
         len(stretch) >= QUIET_EDGES
-        and energy.span_s(stretch) >= QUIET_SPAN_S - energy.SLACK_S
-        and energy.is_straight(stretch)
+        and lines.span_s(stretch) >= QUIET_SPAN_S - lines.SLACK_S
+        and lines.is_straight(stretch)
     )
 
 
 def _idle(counter: Counter, edges: Sequence[Edge]) -> None:
-    counter.period_s = energy.period_s(edges)
-    counter.idle_power_w = energy.fit_line(edges).power_w
+    counter.period_s = lines.period_s(edges)
+    counter.idle_power_w = lines.fit_line(edges).power_w
     fifth = (len(edges) - 1) // 5
     powers = [_power_w(edges[fifth * i : fifth * (i + 1) + 1]) for i in range(5)]
     counter.idle_wander_w = max(powers) - min(powers)
-    counter.idle_disagreement = energy.disagreement(energy.stretch_before(edges), (), ())
+    counter.idle_disagreement = lines.disagreement(lines.stretch_before(edges), (), ())
 
 
 def _brackets(counter: Counter, edges: Sequence[Edge]) -> None:
@@ -668,7 +669,7 @@ def _under_load(bench: Bench, load: Load, progress: Callable[[str], None]) -> No
     able = [c for c in bench.live() if c.settle_s is not None and (c.period_s or math.inf) <= SLOWEST_PERIOD_S]
     if not able:
         return
-    settle_s = min(max(c.settle_s or 0.0 for c in able), energy.FALL_LONGEST_S)
+    settle_s = min(max(c.settle_s or 0.0 for c in able), lines.FALL_LONGEST_S)
     long = replace(long, settle_s=settle_s, quiet_until_s=bench.clock())
     periods_s = [c.period_s or 0.0 for c in able]
     progress("looking for part-time sampling")
@@ -697,29 +698,29 @@ def _under_load(bench: Bench, load: Load, progress: Callable[[str], None]) -> No
 def _loaded(counter: Counter, edges: Sequence[Edge], long: Window) -> None:
     """What a counter shows of a long, constant load, and of the fast fall after it."""
     during = long.during(edges)
-    if long.duration_s > energy.FROZEN_PERIODS * (counter.period_s or math.inf):
+    if long.duration_s > lines.FROZEN_PERIODS * (counter.period_s or math.inf):
         counter.frozen_under_load = not during
     late = [e for e in during if e.before_s >= long.end_s - 1.0]
     after = [e for e in edges if e.before_s >= long.end_s]
-    if len(late) < 2 or len(after) < energy.EDGES_LEAST:
+    if len(late) < 2 or len(after) < lines.EDGES_LEAST:
         return
     counter.busy_power_w = _power_w(late)
     readings = [e.power_w for e in late if e.power_w is not None]
-    mean_w = statistics.fmean(readings) if len(readings) >= energy.EDGES_LEAST else 0.0
-    if mean_w > 0 and statistics.stdev(readings) <= energy.SHARE_DISAGREE * mean_w:
+    mean_w = statistics.fmean(readings) if len(readings) >= lines.EDGES_LEAST else 0.0
+    if mean_w > 0 and statistics.stdev(readings) <= lines.SHARE_DISAGREE * mean_w:
         counter.busy_disagreement = counter.busy_power_w / mean_w - 1
-    counter.settle_s = energy.settle_time_s(after, long.end_s, counter.busy_power_w)
+    counter.settle_s = lines.settle_time_s(after, long.end_s, counter.busy_power_w)
 
 
 def _levels(bench: Bench, counter: Counter, end_s: float) -> None:
     """What the device holds after the fast fall, until the last level has lasted a while."""
-    settle_s = min(counter.settle_s or 0.0, energy.FALL_LONGEST_S)
-    while levels := energy.levels_after(bench.since(counter, end_s), end_s, settle_s):
+    settle_s = min(counter.settle_s or 0.0, lines.FALL_LONGEST_S)
+    while levels := lines.levels_after(bench.since(counter, end_s), end_s, settle_s):
         until_s = min(levels[-1].since_s + CALIBRATION_LEVEL_S, SETTLING_MOST_S)
         if bench.clock() >= end_s + until_s:
             break
         bench.watch(end_s, until_s, WATCH_EDGES)
-    if (above := energy.after_work(levels, end_s)) is None:
+    if (above := lines.after_work(levels, end_s)) is None:
         return
     counter.levels = tuple((level.power_w, level.since_s, level.until_s) for level in levels)
     counter.settled_power_w = levels[-1].power_w
@@ -728,12 +729,12 @@ def _levels(bench: Bench, counter: Counter, end_s: float) -> None:
 
 def _windows(counter: Counter, edges: Sequence[Edge], long: Window, singles: Sequence[Window], window_s: float) -> None:
     """Single windows of the same work against their errors, against each other, and against a loop."""
-    figures = [energy.window_energy(edges, window) for window in singles]
+    figures = [lines.window_energy(edges, window) for window in singles]
     # A load stops a little late, each time a little differently.
     energies_j = [f.energy_j * window_s / f.duration_s for f in figures]
     errors_j = [f.error_j * window_s / f.duration_s for f in figures]
     mean_j, error_j = statistics.fmean(energies_j), statistics.median(errors_j)
-    loop = energy.window_energy(edges, long)
+    loop = lines.window_energy(edges, long)
     counter.window_s = window_s
     counter.window_error = error_j / mean_j
     counter.window_spread = statistics.stdev(energies_j) / mean_j
@@ -746,7 +747,7 @@ def _windows(counter: Counter, edges: Sequence[Edge], long: Window, singles: Seq
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What counters did; what :func:`~pytest_carbon.meters.replay.write_trace` takes."""
+    """What counters did; what :func:`~pytest_carbon.measure.meters.replay.write_trace` takes."""
 
     domains: tuple[Domain, ...]
     edges: Mapping[str, Sequence[Edge]]
@@ -773,7 +774,7 @@ def record(settings: Settings, seconds: float, *, progress: Callable[[str], None
         counters = [Counter(d.name, d.kind, d.source, "", True, True) for d in domains]
         bench = Bench(counters, rig.watcher, time.perf_counter, time.sleep)
         progress("waiting for the counters to change")
-        bench.watch(time.perf_counter(), 0.0, energy.EDGES_LEAST)
+        bench.watch(time.perf_counter(), 0.0, lines.EDGES_LEAST)
         if still := [c.failure for c in counters if c.failure is not None]:
             raise MeterError(still[0])
         start_s = time.perf_counter()
@@ -824,16 +825,16 @@ def find_delay(edges: Sequence[Edge], windows: Sequence[Window]) -> Delay | None
     missing_j: list[float] = []
     for window in windows:
         after = window.after(edges)
-        if len(after) < energy.EDGES_LEAST:
+        if len(after) < lines.EDGES_LEAST:
             continue
-        settled = energy.fit_line(energy.stretch_after(after, window.end_s))
+        settled = lines.fit_line(lines.stretch_after(after, window.end_s))
         # Before that the power was still rising.
         from_s, to_s = window.start_s + window.settle_s, window.end_s + window.settle_s
         near = [e for e in edges if from_s <= e.before_s and e.after_s <= to_s]
         late_s += [e.time_s - window.end_s for e in near]
         missing_j += [settled.at(e.time_s) - e.energy_j for e in near]
     freedom = len(late_s) - 3
-    if freedom < energy.EDGES_LEAST:
+    if freedom < lines.EDGES_LEAST:
         return None
     x, y = numpy.array(late_s), numpy.array(missing_j)
 
@@ -877,7 +878,7 @@ def find_delay(edges: Sequence[Edge], windows: Sequence[Window]) -> Delay | None
     scatter_s += 0.01 * time_constant_s  # what is left of the tail pulls at the lines
     latency_error_s = scatter_s + max(abs(other - latency_s) for _, other, _ in close)
     time_constant_error_s = scatter_s + max(abs(other - time_constant_s) for _, _, other in close)
-    if latency_error_s > max(0.005, (energy.period_s(edges) or 0.0) / 10):
+    if latency_error_s > max(0.005, (lines.period_s(edges) or 0.0) / 10):
         return None
     return Delay(latency_s, latency_error_s, time_constant_s, time_constant_error_s)
 

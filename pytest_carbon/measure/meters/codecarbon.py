@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_carbon.host.codecarbon import quiet_codecarbon
-from pytest_carbon.meters.protocol import Observation
+from pytest_carbon.measure.meters.protocol import Observation
 from pytest_carbon.records import Domain, Gpu, MeterError
 
 JOULES_PER_PICOWATT_HOUR = 3.6e-9

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from pytest_carbon import gate, loads
-from pytest_carbon.batch import merged
-from pytest_carbon.loads import Fixed
-from pytest_carbon.measure import Measurer, Protocol
+from pytest_carbon import gate
+from pytest_carbon.measure import workloads
+from pytest_carbon.measure.measurer import Measurer, Protocol
+from pytest_carbon.measure.merge import merged
+from pytest_carbon.measure.workloads import Fixed
 from pytest_carbon.records import REFERENCE, Domain, Doubt, Measurement, SessionScore, UsageProblem
 
 PROTOCOL = Protocol(warmup_s=0.3, rounds=5, min_time_s=1.0, max_time_s=2.0, precision=0.005, overhead=True)
@@ -44,8 +45,8 @@ def kernel(gated: Sequence[Domain], own: tuple[str, Callable[[], object]] | None
         name, call = own
         return Fixed(f"reference {name}", call)
     try:
-        found = loads.fixed_gpu(uuids) if any(d.family == "gpu" for d in gated) else loads.fixed_cpu()
-    except loads.Unable as why:
+        found = workloads.fixed_gpu(uuids) if any(d.family == "gpu" for d in gated) else workloads.fixed_cpu()
+    except workloads.Unable as why:
         raise UsageProblem(f"--carbon-reference: {str(why).rstrip('.')}; or {_OWN}.") from None
     return found._replace(name=f"reference {found.name}")
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_carbon.meters.protocol import Meter, MeterSource
-from pytest_carbon.meters.replay import ReplayMeter
+from pytest_carbon.measure.meters.protocol import Meter, MeterSource
+from pytest_carbon.measure.meters.replay import ReplayMeter
 from pytest_carbon.records import Domain, Gpu, MeterError, UsageProblem
 
 FALLBACK = "estimate"
@@ -46,10 +46,10 @@ def built_in_sources(gpus: Sequence[str] | None = None) -> dict[str, MeterSource
     Args:
         gpus: UUIDs of the NVIDIA GPUs to measure; None: all.
     """
-    from pytest_carbon.meters.estimate import EstimateMeter
-    from pytest_carbon.meters.nvml import NvmlMeter
-    from pytest_carbon.meters.rapl import RaplMeter
-    from pytest_carbon.meters.through_codecarbon import AmdMeter, AppleMeter, WindowsMeter
+    from pytest_carbon.measure.meters.codecarbon import AmdMeter, AppleMeter, WindowsMeter
+    from pytest_carbon.measure.meters.estimate import EstimateMeter
+    from pytest_carbon.measure.meters.nvml import NvmlMeter
+    from pytest_carbon.measure.meters.rapl import RaplMeter
 
     sources = (
         MeterSource("nvml", NvmlMeter, {"uuids": None if gpus is None else tuple(gpus)}),

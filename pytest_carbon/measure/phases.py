@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_carbon.energy import EDGES_LEAST, SETTLE_TIME_CONSTANTS, period_s
+from pytest_carbon.measure.lines import EDGES_LEAST, SETTLE_TIME_CONSTANTS, period_s
 from pytest_carbon.records import Edge
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from pytest_carbon.meters.protocol import Observation
+from pytest_carbon.measure.meters.protocol import Observation
 from pytest_carbon.records import Domain, Gpu, MeterError
 
 COUNTER = "nvml total energy"

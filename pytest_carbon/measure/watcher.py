@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from pytest_carbon.meters.protocol import Meter, MeterSource, Observation, read_j
+from pytest_carbon.measure.meters.protocol import Meter, MeterSource, Observation, read_j
 from pytest_carbon.records import Edge, MeterError
 
 FINE_STEP_S = 1e-4
@@ -308,7 +308,7 @@ class _Process:
         reads, writes = os.pipe()  # its own: what libraries and sitecustomize print goes to standard output
         self._from: IO[bytes] = os.fdopen(reads, "rb")
         # What the child itself needs is imported before it may see a user's signal.py or queue.py.
-        code = "import sys; sys.path.append(sys.argv[1]); from pytest_carbon.watcher import main; main(*sys.argv[2:])"
+        code = "import sys; sys.path.append(sys.argv[1]); from pytest_carbon.measure.watcher import main; main(*sys.argv[2:])"
         paths = json.dumps([p for p in sys.path if isinstance(p, str)])
         try:
             self.process = subprocess.Popen(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pytest_carbon.host.codecarbon import codecarbon_version, quiet_codecarbon
 from pytest_carbon.host.processor import Processor, this_processor
-from pytest_carbon.meters.protocol import Observation
+from pytest_carbon.measure.meters.protocol import Observation
 from pytest_carbon.records import Domain, Gpu, MeterError
 
 SAME_MOMENT_S = 5e-3

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any
 
-from pytest_carbon import energy, phases
-from pytest_carbon.energy import Window, WindowEnergy
-from pytest_carbon.meters.protocol import Meter, read_j
+from pytest_carbon.measure import lines, phases
+from pytest_carbon.measure.lines import Window, WindowEnergy
+from pytest_carbon.measure.meters.protocol import Meter, read_j
+from pytest_carbon.measure.watcher import EdgeSource
 from pytest_carbon.records import (
     Calibration,
     CarbonIntensity,
@@ -27,7 +28,6 @@ from pytest_carbon.records import (
     Round,
     SessionScore,
 )
-from pytest_carbon.watcher import EdgeSource
 
 __tracebackhide__ = True
 """What a measured call raises is shown where it was raised, without the frames of this module in between."""
@@ -228,7 +228,7 @@ class Measurer:
         Raises:
             TypeError: ``fn`` returned a generator or a coroutine, so that nothing ran.
         """
-        energy.student_t(0.975, 1)  # its import must not fall into the loop
+        lines.student_t(0.975, 1)  # its import must not fall into the loop
         self._refresh()
         self._progress("warm-up")
         result, call_s, warm_from_s = self._warm_up(fn, args, kwargs, setup, protocol.warmup_s)
@@ -250,7 +250,7 @@ class Measurer:
 
     def window_begin(self) -> OpenWindow:
         """Wait for quiet and open a window. What goes wrong becomes the failure of its measurement."""
-        energy.student_t(0.975, 1)  # its import must not fall into the window
+        lines.student_t(0.975, 1)  # its import must not fall into the window
         self._refresh()
         self._synchronise()
         idle_since_s = self._clock()
@@ -366,7 +366,7 @@ class Measurer:
         if self._watched(scope):
             self._fetch()
         # A processor's counter adds up, and is known right beside the work.
-        watched = [name for name in self._watched(scope) if not energy.is_fast(self._edges[name][-20:])]
+        watched = [name for name in self._watched(scope) if not lines.is_fast(self._edges[name][-20:])]
         if self._calibration is not None and self._calibration.part_time_sampling is None and watched:
             self._calibration = replace(self._calibration, **self._habits(watched, call, call_s))
             self._calibrations[scope.environment] = self._calibration
@@ -378,20 +378,20 @@ class Measurer:
         self._watch_until(busy_to_s + CALIBRATION_S)
         found: dict[str, float] = {}
         for name, power_w in busy_w.items():
-            settle_s = energy.settle_time_s(self._edges[name], busy_to_s, power_w) if power_w is not None else None
+            settle_s = lines.settle_time_s(self._edges[name], busy_to_s, power_w) if power_w is not None else None
             if settle_s is not None:  # else the work hardly raises the power: there is no fall to learn from
                 found[name] = settle_s
         if not found:
             return
         after = []
         for name in found.keys() & scope.gated:
-            while levels := energy.levels_after(self._edges[name], busy_to_s, found[name]):
+            while levels := lines.levels_after(self._edges[name], busy_to_s, found[name]):
                 # It steps on for as long as the last level is young.
                 until_s = busy_to_s + min(levels[-1].since_s + CALIBRATION_LEVEL_S, 2 * CALIBRATION_S)
                 if self._clock() >= until_s:
                     break
                 self._watch_until(until_s)
-            if (above := energy.after_work(levels, busy_to_s)) is not None:
+            if (above := lines.after_work(levels, busy_to_s)) is not None:
                 after.append(above)
         self._calibration = Calibration(max(found.values()))  # so that it is known while the next is found out
         self._calibration = self._calibrations[scope.environment] = Calibration(
@@ -408,7 +408,7 @@ class Measurer:
 
     def _habits(self, names: Sequence[str], call: Callable[[], Any], call_s: float) -> dict[str, Any]:
         """What calls at many phases of the counters' periods show of them: fields of a calibration."""
-        period = max(energy.period_s(self._edges[n]) or 0.0 for n in names)
+        period = max(lines.period_s(self._edges[n]) or 0.0 for n in names)
         if phases.CALLS_LEAST * call_s > CALIBRATION_CALLS_S or not period:
             return {}
         self._progress("finding out whether the counter looks all of the time (once an environment)")
@@ -443,11 +443,11 @@ class Measurer:
         """Until the next of the golden-ratio phases of the slowest counter's period, told from its last change."""
         self._fetch()
         edges, period_s = max(
-            ((self._edges[n], energy.mean_period_s(self._edges[n]) or 0.0) for n in names), key=lambda pair: pair[1]
+            ((self._edges[n], lines.mean_period_s(self._edges[n]) or 0.0) for n in names), key=lambda pair: pair[1]
         )
         # One that was caught late does not say when the counter changed.
         sharp = [e for e in edges if e.after_s - e.before_s <= phases.SHARP * period_s] or edges
-        period_s = energy.mean_period_s(sharp) or period_s
+        period_s = lines.mean_period_s(sharp) or period_s
         self._phases += 1
         now_s = self._clock()
         start_s = sharp[-1].time_s + self._phases * GOLDEN_RATIO % 1 * period_s
@@ -591,10 +591,10 @@ class Measurer:
 
     def _is_precise(self, scope: Scope, loop: _Loop, precision: float) -> bool:
         """Whether the time and the energy of a call are known well enough to stop."""
-        if energy.relative_error([r.duration_s / r.calls for r in loop.rounds]) > precision:
+        if lines.relative_error([r.duration_s / r.calls for r in loop.rounds]) > precision:
             return False
         joules = self._round_j(scope, loop)
-        if joules is not None and energy.relative_error(joules) > precision:
+        if joules is not None and lines.relative_error(joules) > precision:
             return False
         if len(loop.windows) == len(loop.rounds):  # each round is a window of its own, which has its error
             figures = [
@@ -619,18 +619,18 @@ class Measurer:
         window = loop.windows[-1]
         single = loop.calls == 1
         self._wait_after(scope, window.end_s)
-        longest_s = max(2 * energy.STRETCH_S, min(QUIET_LONGEST_S, QUIET_BOTH_S - waited_s))
+        longest_s = max(2 * lines.STRETCH_S, min(QUIET_LONGEST_S, QUIET_BOTH_S - waited_s))
         while True:
             figures = {d.name: self._energy(d, loop) for d in scope.domains}
             total_j = math.fsum(figures[n].energy_j for n in scope.gated)
             error_j = math.hypot(*(figures[n].error_j for n in scope.gated if n in self._stepped))
             stretches = [window.after(self._edges[n]) for n in self._watched(scope)]
-            chosen = [energy.stretch_after(edges, window.end_s) for edges in stretches]
+            chosen = [lines.stretch_after(edges, window.end_s) for edges in stretches]
             sharp = all(_is_sharp(stretch, window.end_s) for stretch in chosen)
             if error_j <= protocol.precision * total_j and (sharp or not single):
                 break
-            ended = all(energy.is_stretch(s) and s[-1] is not e[-1] for s, e in zip(chosen, stretches, strict=True))
-            full = all(energy.is_full(stretch) for stretch in chosen)
+            ended = all(lines.is_stretch(s) and s[-1] is not e[-1] for s, e in zip(chosen, stretches, strict=True))
+            full = all(lines.is_full(stretch) for stretch in chosen)
             if ended or full or self._clock() > window.end_s + window.settle_s + longest_s:
                 break
             self._wait_edge(scope)
@@ -703,7 +703,7 @@ class Measurer:
             return math.nan
         # Read in the same rounds, they scatter together.
         read_j = math.fsum(figures[n].energy_j for n in direct)
-        return math.hypot(*stepped, energy.relative_error(joules) * read_j if read_j > 0 else 0.0)
+        return math.hypot(*stepped, lines.relative_error(joules) * read_j if read_j > 0 else 0.0)
 
     def _temperature_c(self, scope: Scope, start_s: float) -> float | None:
         """Of the hottest gated device, when the measurement began."""
@@ -739,10 +739,10 @@ class Measurer:
             error_j = math.nan  # one read says nothing about its own error
             if len(per_round) == len(loop.rounds) > 1:
                 per_call = [j / r.calls for j, r in zip(per_round, loop.rounds, strict=True)]
-                error_j = energy.relative_error(per_call) * total_j if total_j > 0 else 0.0
+                error_j = lines.relative_error(per_call) * total_j if total_j > 0 else 0.0
             return WindowEnergy(total_j, error_j, duration_s, 0.0, 0.0, 0.0)
         edges = self._edges[domain.name]
-        figure = energy.merge([energy.window_energy(edges, window) for window in loop.windows])
+        figure = lines.merge([lines.window_energy(edges, window) for window in loop.windows])
         # In a pause the device holds what it holds after the work.
         energy_j = figure.energy_j - figure.after_power_w * loop.idle_s
         if loop.starts:
@@ -750,7 +750,7 @@ class Measurer:
         elif self._calibration is not None and self._calibration.part_time_sampling is None and loop.calls > 1:
             # A counter that looks part-time, if this is one, may miss the part of a period at either end.
             raised_w = max(figure.mean_power_w - figure.after_power_w, 0.0)
-            beat_j = PART_TIME_BLIND * raised_w * (energy.period_s(edges) or 0.0) * math.sqrt(len(loop.windows))
+            beat_j = PART_TIME_BLIND * raised_w * (lines.period_s(edges) or 0.0) * math.sqrt(len(loop.windows))
         else:
             beat_j = 0.0
         return replace(figure, energy_j=energy_j, error_j=math.hypot(figure.error_j, beat_j))
@@ -762,8 +762,8 @@ class Measurer:
             edges = self._edges[name]
             found: list[Doubt] = []
             for window in loop.windows:
-                figure = energy.window_energy(edges, window)
-                found += energy.window_doubts(
+                figure = lines.window_energy(edges, window)
+                found += lines.window_doubts(
                     figure,
                     edges,
                     window,
@@ -772,18 +772,18 @@ class Measurer:
                     calls=loop.calls,
                 )
             if len(loop.windows) == 1 and loop.calls > 1:
-                unsteady = energy.unsteady(durations, window.during(edges), precision=protocol.precision)
+                unsteady = lines.unsteady(durations, window.during(edges), precision=protocol.precision)
                 found += [unsteady] if unsteady else []
             prefix = f"{name}: " if len(scope.gated) > 1 else ""
             doubts += [replace(d, text=prefix + d.text) for d in found]
         if not any(n in self._stepped for n in scope.gated) and loop.calls > 1:
             joules = self._round_j(scope, loop)
-            unsteady = energy.unsteady(durations, (), precision=protocol.precision) or (
-                energy.unsteady(joules, (), precision=protocol.precision, what="energy") if joules else None
+            unsteady = lines.unsteady(durations, (), precision=protocol.precision) or (
+                lines.unsteady(joules, (), precision=protocol.precision, what="energy") if joules else None
             )
             doubts += [unsteady] if unsteady else []
         few = len(loop.rounds) < protocol.rounds
-        if few and (len(loop.rounds) < ROUNDS_LEAST or energy.relative_error(durations) > protocol.precision):
+        if few and (len(loop.rounds) < ROUNDS_LEAST or lines.relative_error(durations) > protocol.precision):
             fewer = ", or fewer calls a round" if loop.calls > len(loop.rounds) else ""
             known = f"too few to know the time of a call to {100 * protocol.precision:g}%"
             doubts.append(
@@ -816,7 +816,7 @@ class Measurer:
 
     def _window(self, since_s: float, start_s: float, end_s: float, until_s: float = math.inf) -> Window:
         known = self._calibration
-        latency_s, error_s = 0.0, self._settle_s / energy.SETTLE_TIME_CONSTANTS  # the fall was no slower than that
+        latency_s, error_s = 0.0, self._settle_s / lines.SETTLE_TIME_CONSTANTS  # the fall was no slower than that
         if known is not None and known.latency_s is not None:
             latency_s, error_s = known.latency_s, known.latency_error_s or 0.0
         return Window(since_s, start_s, end_s, self._settle_s, until_s, latency_s, error_s)
@@ -848,12 +848,12 @@ class Measurer:
             now_s = self._clock()
             waited_s = now_s - max(begun_s, since_s)
             quiet = [[e for e in self._edges[name] if e.before_s >= since_s] for name in watched]
-            if any(len(edges) < energy.EDGES_LEAST for edges in quiet):
+            if any(len(edges) < lines.EDGES_LEAST for edges in quiet):
                 continue
-            stretches = [energy.stretch_before(edges) for edges in quiet]
-            straight = all(energy.is_stretch(stretch) for stretch in stretches)
+            stretches = [lines.stretch_before(edges) for edges in quiet]
+            straight = all(lines.is_stretch(stretch) for stretch in stretches)
             known = not sharp or all(
-                _is_sharp(stretch, now_s) or energy.span_s(stretch) >= QUIET_LONGEST_S or energy.is_full(stretch)
+                _is_sharp(stretch, now_s) or lines.span_s(stretch) >= QUIET_LONGEST_S or lines.is_full(stretch)
                 for stretch in stretches
             )
             if (straight and known) or waited_s > QUIET_LONGEST_S or (straight and waited_s > QUIET_BOTH_S / 2):
@@ -861,14 +861,13 @@ class Measurer:
 
     def _wait_after(self, scope: Scope, end_s: float) -> None:
         """Until there is enough of a straight stretch after the work, or that was waited for long enough."""
-        since_s = end_s + min(self._settle_s, energy.FALL_LONGEST_S)
+        since_s = end_s + min(self._settle_s, lines.FALL_LONGEST_S)
         while True:
             stretches = [[e for e in self._edges[n] if e.before_s >= since_s] for n in self._watched(scope)]
             if all(
-                len(edges) >= energy.EDGES_LEAST
+                len(edges) >= lines.EDGES_LEAST
                 and (
-                    energy.is_stretch(energy.stretch_after(edges, end_s))
-                    or self._clock() > since_s + QUIET_LONGEST_S / 2
+                    lines.is_stretch(lines.stretch_after(edges, end_s)) or self._clock() > since_s + QUIET_LONGEST_S / 2
                 )
                 for edges in stretches
             ):
@@ -887,7 +886,7 @@ class Measurer:
         begun_s = self._clock()
         while True:
             edges, now_s = self._edges[first], self._clock()
-            period = energy.period_s(edges[-20:]) or 0.02
+            period = lines.period_s(edges[-20:]) or 0.02
             due_s = max((edges[-1].time_s if edges else begun_s) + period, since_s)
             self._sleep(min(max(due_s - now_s, EDGE_POLL_S), 0.2))
             self._fetch_all(scope)
@@ -937,7 +936,7 @@ class Measurer:
         """Drop the edges that no later line can need, before a new measurement begins."""
         self._fetch()
         for name, edges in self._edges.items():
-            self._edges[name] = edges[-2 * energy.EDGES_MOST :]
+            self._edges[name] = edges[-2 * lines.EDGES_MOST :]
 
 
 def refuse_lazy(result: Any) -> Any:
@@ -1000,11 +999,11 @@ def _calls(
 
 def _is_sharp(stretch: Sequence[Edge], time_s: float) -> bool:
     """Whether the line through a stretch is known well at a window's boundary, or as well as it can be."""
-    if len(stretch) < energy.EDGES_LEAST:
+    if len(stretch) < lines.EDGES_LEAST:
         return False
-    if energy.slow_drift(stretch) is not None:  # it gets no sharper: a longer drift is no parabola any more
+    if lines.slow_drift(stretch) is not None:  # it gets no sharper: a longer drift is no parabola any more
         return True
-    line = energy.fit_line(stretch)
+    line = lines.fit_line(stretch)
     return line.error_j(time_s) <= QUIET_SHARP_S * abs(line.power_w)
 
 

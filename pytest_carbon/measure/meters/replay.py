@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from pytest_carbon.meters.protocol import Observation
+from pytest_carbon.measure.meters.protocol import Observation
 from pytest_carbon.records import REPLAYED, Domain, Edge, Gpu, Kind, MeterError
 
 FORMAT = "pytest-carbon-trace/1"

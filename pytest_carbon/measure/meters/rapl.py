@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_carbon.host import processor
-from pytest_carbon.meters.protocol import Observation
+from pytest_carbon.measure.meters.protocol import Observation
 from pytest_carbon.records import Domain, Gpu, MeterError
 
 LARGEST_POWER_W = 5000.0

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from pytest_carbon.devices import torch_uuids
+from pytest_carbon.measure.devices import torch_uuids
 from pytest_carbon.records import Domain, UsageProblem
 
 Load = Callable[[float], None]

@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from pytest_carbon import contention, devices, meters
-from pytest_carbon.contention import Snapshot
 from pytest_carbon.host import machine
-from pytest_carbon.measure import Measurer, Scope
-from pytest_carbon.meters import Choice, nvml
-from pytest_carbon.meters.estimate import EstimateMeter
-from pytest_carbon.meters.nvml import NvmlMeter
-from pytest_carbon.meters.protocol import Meter, MeterSource
+from pytest_carbon.measure import contention, devices, meters
+from pytest_carbon.measure.contention import Snapshot
+from pytest_carbon.measure.measurer import Measurer, Scope
+from pytest_carbon.measure.meters import Choice, nvml
+from pytest_carbon.measure.meters.estimate import EstimateMeter
+from pytest_carbon.measure.meters.nvml import NvmlMeter
+from pytest_carbon.measure.meters.protocol import Meter, MeterSource
+from pytest_carbon.measure.watcher import Watcher
 from pytest_carbon.records import (
     Calibration,
     CarbonIntensity,
@@ -27,7 +28,6 @@ from pytest_carbon.records import (
     Settings,
     UsageProblem,
 )
-from pytest_carbon.watcher import Watcher
 
 _sleep = time.sleep  # a test of the user's may replace it
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from pytest_carbon import budget, gate
-from pytest_carbon.against import Sides
+from pytest_carbon import gate
 from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.baselines.stored import Stored
 from pytest_carbon.children import Brought
+from pytest_carbon.gate import budget
+from pytest_carbon.gate.sides import Sides
 from pytest_carbon.held import Test
 from pytest_carbon.measure import reference
 from pytest_carbon.measure.merge import merged

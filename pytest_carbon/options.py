@@ -34,7 +34,7 @@ MARKER = "carbon_budget"
 
 
 def _near(text: str, allowed: Iterable[str]) -> str:
-    from pytest_carbon.budget import did_you_mean
+    from pytest_carbon.gate.budget import did_you_mean
 
     return did_you_mean(text, allowed)
 
@@ -58,7 +58,7 @@ def read_choice(*allowed: str) -> Callable[[str, Path], str]:
 
 def read_share(least: float, most: float, *, above: bool = False) -> Callable[[str, Path], float]:
     def read(text: str, base: Path) -> float:
-        from pytest_carbon.budget import parse_share
+        from pytest_carbon.gate.budget import parse_share
         from pytest_carbon.records import UsageProblem
 
         try:
@@ -884,13 +884,13 @@ def _unwritable(given: dict[str, _Given]) -> Iterable[str]:
 def budgets_of(item: pytest.Item) -> tuple[Budget, ...]:
     """The budgets of a test, those of its parameters, function, classes and module merged.
 
-    For :func:`~pytest_carbon.budget.budget_for`; empty where the test has no marker. Raises
+    For :func:`~pytest_carbon.gate.budget.budget_for`; empty where the test has no marker. Raises
     :class:`pytest.UsageError` with the test, the value, and what is allowed.
     """
     levels = _levels(item)
     if not any(levels):
         return ()
-    from pytest_carbon.budget import merge, parse
+    from pytest_carbon.gate.budget import merge, parse
     from pytest_carbon.records import UsageProblem
 
     try:
@@ -901,7 +901,7 @@ def budgets_of(item: pytest.Item) -> tuple[Budget, ...]:
 
 def own_names(item: pytest.Item) -> list[str]:
     """The measurements that the markers of the test itself name, not those of its class or module, which
-    may be meant for other tests; for :func:`~pytest_carbon.budget.unmeasured`."""
+    may be meant for other tests; for :func:`~pytest_carbon.gate.budget.unmeasured`."""
     parameters, function, *_ = _levels(item)
     return [mark.kwargs["name"] for mark in (*parameters, *function) if mark.kwargs.get("name")]
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_carbon import baselines, budget, children, gate, options
-from pytest_carbon.against import Sides
+from pytest_carbon import baselines, children, gate, options
 from pytest_carbon.baselines.stored import Stored
 from pytest_carbon.children import Brought
 from pytest_carbon.explaining import Explainer
 from pytest_carbon.fixture import TASKS, Carbon
 from pytest_carbon.fresh import Fresh
+from pytest_carbon.gate import budget
+from pytest_carbon.gate.sides import Sides
 from pytest_carbon.held import Log, Test, measures, redirected, test_id
 from pytest_carbon.host import electricity, machine, worktree
 from pytest_carbon.judging import Judgement

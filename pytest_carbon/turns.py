@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon import children, options, pairs
-from pytest_carbon.against import Sides
+from pytest_carbon import children, options
 from pytest_carbon.children import Brought
 from pytest_carbon.fresh import Fresh, ended_in_order, why_skipped
+from pytest_carbon.gate import pairs
+from pytest_carbon.gate.sides import Sides
 from pytest_carbon.held import Test
 from pytest_carbon.host import machine, worktree
 from pytest_carbon.host.import_paths import Move, own_packages

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon.budget import (
+from pytest_carbon.gate.budget import (
     EMISSION_UNITS,
     ENERGY_UNITS,
     Finding,

@@ -51,7 +51,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _share(least: float, most: float) -> Callable[[str], float]:
     def share(text: str) -> float:
-        from pytest_carbon import budget
+        from pytest_carbon.gate import budget
         from pytest_carbon.records import UsageProblem
 
         try:

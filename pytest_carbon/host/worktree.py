@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_carbon.budget import did_you_mean
+from pytest_carbon.gate.budget import did_you_mean
 from pytest_carbon.records import UsageProblem
 
 _PREFIX = "pytest-carbon-against-"

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from pytest_carbon.budget import did_you_mean
+from pytest_carbon.gate.budget import did_you_mean
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks import catalogue, models
 from pytest_carbon.tasks.architectures import architecture

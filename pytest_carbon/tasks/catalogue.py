@@ -16,7 +16,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal, NamedTuple
 
-from pytest_carbon.budget import did_you_mean
+from pytest_carbon.gate.budget import did_you_mean
 from pytest_carbon.records import UsageProblem
 
 STUDY = "Power Hungry Processing (arXiv 2311.16863)"

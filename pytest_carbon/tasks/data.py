@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from pytest_carbon.budget import did_you_mean
+from pytest_carbon.gate.budget import did_you_mean
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks.catalogue import find_dataset, find_task
 from pytest_carbon.tasks.hub import first_line, unreachable

@@ -17,7 +17,7 @@ import pytest
 from conftest import BATTERY, QUICK, CarbonRunner, Run
 from faults import running, wait_for
 
-from pytest_carbon import pairs
+from pytest_carbon.gate import pairs
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -132,7 +132,7 @@ def test_the_same_code_passes(project: Project) -> None:
     assert (against["ref"], against["commit"]) == ("base", project.git("rev-parse", "base"))
     assert (against["pairs"], against["complete"], against["dirty"]) == (2, 2, False)
 
-    from pytest_carbon import pairs
+    from pytest_carbon.gate import pairs
     from pytest_carbon.reports import jsonfile
 
     assert list(pairs.order(2, against["seed"])) == against["base_first"]

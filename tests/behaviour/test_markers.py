@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_carbon.budget import budget_for
+from pytest_carbon.gate.budget import budget_for
 from pytest_carbon.options import budgets_of, own_names
 
 

@@ -453,7 +453,7 @@ def blinder(
 def weak(verdict: Verdict, pairs: int | None = None, most: float = MAX_DETECTABLE) -> str | None:
     """The sentence for a gate that could not have seen a change of ``most``, with what would help; else None.
 
-    ``pairs`` of sessions, where two revisions were compared side by side (see :mod:`pytest_carbon.pairs`).
+    ``pairs`` of sessions, where two revisions were compared side by side (see :mod:`pytest_carbon.gate.pairs`).
     """
     if verdict.detectable_change is None or verdict.detectable_change <= most:
         return None

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from pytest_carbon import pairs
-from pytest_carbon.gate import MAX_DETECTABLE, Candidate
+from pytest_carbon.gate import MAX_DETECTABLE, Candidate, pairs
 from pytest_carbon.measure.merge import merged
 from pytest_carbon.records import Against, Doubt, Key, Measurement, SessionScore, SuiteVerdict, Verdict, label
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.baselines.stored import Stored
+from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate import budget
 from pytest_carbon.held import Test, test_id
 from pytest_carbon.judging import Judgement

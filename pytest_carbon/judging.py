@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pytest_carbon import gate
 from pytest_carbon.baselines.files import collector_waits
-from pytest_carbon.baselines.stored import Stored
+from pytest_carbon.baselines.view import Stored
 from pytest_carbon.children import Brought
 from pytest_carbon.gate import budget
 from pytest_carbon.gate.sides import Sides

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_carbon import baselines, children, gate, options
-from pytest_carbon.baselines.stored import Stored
+from pytest_carbon.baselines.view import Stored
 from pytest_carbon.children import Brought
 from pytest_carbon.explaining import Explainer
 from pytest_carbon.fixture import TASKS, Carbon

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_carbon import gate
 from pytest_carbon.baselines import Store, open_store
-from pytest_carbon.baselines.stored import Stored
+from pytest_carbon.baselines.view import Stored
 from pytest_carbon.records import BaselineError, Environment, Gpu, Key, Record
 
 HOST = Environment("1x-a-gpu", (Gpu(0, "", "A", 300.0),))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon import compare
+from pytest_carbon.baselines import comparison
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.records import (
     CarbonIntensity,
@@ -64,10 +64,10 @@ def measurement(session: str, energy_j: float, **changes: Any) -> Measurement:
     return replace(found, **changes)
 
 
-def side(found: SessionResult, tmp_path: Path) -> compare.Side:
+def side(found: SessionResult, tmp_path: Path) -> comparison.Side:
     path = tmp_path / f"{found.session}.json"
     jsonfile.write(found, path)
-    return compare.read(str(path))
+    return comparison.read(str(path))
 
 
 def record(energy_j: float, day: int, epoch: str = "0", **changes: Any) -> Record:
@@ -113,18 +113,18 @@ def test_a_module_that_has_an_environments_name(tmp_path: Path) -> None:
     """A folder counts as one environment's where its files say so, not because of its name alone."""
     store = FileStore(tmp_path / "perf" / "a-gpu")
     store.append(HOST, [record(1.0, 1)])
-    assert list(compare.read(str(tmp_path / "perf" / "a-gpu")).stored) == ["a-gpu"]
-    assert list(compare.read(str(tmp_path / "perf" / "a-gpu" / "a-gpu")).stored) == ["a-gpu"]
+    assert list(comparison.read(str(tmp_path / "perf" / "a-gpu")).stored) == ["a-gpu"]
+    assert list(comparison.read(str(tmp_path / "perf" / "a-gpu" / "a-gpu")).stored) == ["a-gpu"]
 
 
 def test_a_directory_of_nothing_is_refused(tmp_path: Path) -> None:
     """So is one that is not there, and a report that is not."""
     with pytest.raises(UsageProblem, match="there are no baselines in it"):
-        compare.read(str(tmp_path))
+        comparison.read(str(tmp_path))
     with pytest.raises(UsageProblem, match="there is no such file or directory"):
-        compare.read(str(tmp_path / "nothing"))
+        comparison.read(str(tmp_path / "nothing"))
     with pytest.raises(UsageProblem, match="cannot be read"):
-        compare.read(str(tmp_path / "nothing.json"))
+        comparison.read(str(tmp_path / "nothing.json"))
 
 
 # --- comparing -----------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_batches_of_head_count_the_same(tmp_path: Path) -> None:
             record(4.0, 3, newest),
         ],
     )
-    found = compare.compare(side(result("s1", a=1.0), tmp_path), compare.read(str(tmp_path / "perf")), **RULE)
+    found = comparison.compare(side(result("s1", a=1.0), tmp_path), comparison.read(str(tmp_path / "perf")), **RULE)
     (row,) = found.rows
     assert row.head_j == pytest.approx(2.0)  # of 1 and 4
     assert row.verdict.change == pytest.approx(1.0)
@@ -153,17 +153,20 @@ def test_the_first_twenty_batches_are_the_baseline(tmp_path: Path) -> None:
     """As in the gate, whichever side they are on."""
     store = FileStore(tmp_path / "perf")
     store.append(HOST, [record(1.0 if day <= 20 else 5.0, day) for day in range(1, 26)])
-    baseline, report = compare.read(str(tmp_path / "perf")), side(result("s1", "2026-11-20T10:00:00Z", a=1.0), tmp_path)
+    baseline, report = (
+        comparison.read(str(tmp_path / "perf")),
+        side(result("s1", "2026-11-20T10:00:00Z", a=1.0), tmp_path),
+    )
     for pair in ((baseline, report), (report, baseline)):
-        (row,) = compare.compare(*pair, **RULE).rows
+        (row,) = comparison.compare(*pair, **RULE).rows
         assert (row.base_j, row.head_j) == (pytest.approx(1.0), pytest.approx(1.0))
 
 
 def test_the_gates_share_of_false_alarms_is_of_all_that_base_has(tmp_path: Path) -> None:
     """With more measurements in BASE each is held to a stricter test, whatever HEAD has."""
-    few = compare.compare(side(result("s1", a=1.0), tmp_path), side(result("s2", a=1.0), tmp_path), **RULE)
+    few = comparison.compare(side(result("s1", a=1.0), tmp_path), side(result("s2", a=1.0), tmp_path), **RULE)
     many = side(result("s3", a=1.0, **{f"more{i}": 1.0 for i in range(50)}), tmp_path)
-    found = compare.compare(many, side(result("s2", a=1.0), tmp_path), **RULE)
+    found = comparison.compare(many, side(result("s2", a=1.0), tmp_path), **RULE)
     assert found.parts[0].suite.gated == 51
     assert (found.rows[0].verdict.detectable_change or 0) > (few.rows[0].verdict.detectable_change or 1)
 
@@ -173,7 +176,7 @@ def test_a_session_both_have_is_left_out_of_base(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "perf")
     store.append(HOST, [record(1.0, 1), record(2.0, 2, session="s1"), record(2.0, 2, session="s1", test="t.py::b")])
     head = side(result("s1", a=2.0, b=2.0), tmp_path)
-    found = compare.compare(compare.read(str(tmp_path / "perf")), head, **RULE)
+    found = comparison.compare(comparison.read(str(tmp_path / "perf")), head, **RULE)
     assert [row.verdict.change for row in found.rows] == [pytest.approx(1.0)]
     assert found.parts[0].own == (("t.py::b", "call"),)
 
@@ -185,7 +188,7 @@ def test_estimates_are_held_to_their_own_prior(tmp_path: Path, environment: str)
         side(result(session, a=measurement(session, 1.0, environment=environment)), tmp_path)
         for session in ("s1", "s2")
     ]
-    (row,) = compare.compare(*pair, **RULE).rows
+    (row,) = comparison.compare(*pair, **RULE).rows
     assert row.verdict.detectable_change is not None
     assert (row.verdict.detectable_change > 0.25) == environment.endswith("-estimated")
 
@@ -202,15 +205,15 @@ def test_another_card_and_a_warm_start_are_noted(tmp_path: Path) -> None:
         ],
     )
     warm = measurement("s1", 1.0, temperature_c=61.0, gpus=("GPU-9d8e7f60-1111",))
-    base, head = compare.read(str(tmp_path / "perf")), side(result("s1", a=warm, b=1.0), tmp_path)
-    assert list(compare._conditions(base, head, HOST.id)) == [
+    base, head = comparison.read(str(tmp_path / "perf")), side(result("s1", a=warm, b=1.0), tmp_path)
+    assert list(comparison._conditions(base, head, HOST.id)) == [
         "HEAD was measured on GPU-9d8e…, BASE on GPU-1f3a…: two cards of one model differ by 2 or 3%",
         "HEAD started at 61 °C, BASE at 45 °C: a GPU takes about 0.35% more for each degree",
     ]
-    assert set(compare._conditions(base, head, HOST.id)) <= set(compare.compare(base, head, **RULE).notes)
+    assert set(comparison._conditions(base, head, HOST.id)) <= set(comparison.compare(base, head, **RULE).notes)
     same = measurement("s2", 1.0, temperature_c=49.0, gpus=("GPU-1f3a4b5c-0000",))
     for found in (same, measurement("s2", 1.0)):
-        assert list(compare._conditions(base, side(result("s2", a=found), tmp_path), HOST.id)) == []
+        assert list(comparison._conditions(base, side(result("s2", a=found), tmp_path), HOST.id)) == []
 
 
 # --- other names ---------------------------------------------------------------------------------
@@ -235,14 +238,14 @@ def keys(*tests: str) -> list[Key]:
 def test_what_was_perhaps_renamed(gone: list[str], new: list[str], found: list[int | None]) -> None:
     """The same test in another module first, then the nearest id; a new name is one test's only."""
     expected = {key: keys(*new)[at] for key, at in zip(keys(*gone), found, strict=True) if at is not None}
-    assert compare.renamed(keys(*gone), keys(*new)) == expected
+    assert comparison.renamed(keys(*gone), keys(*new)) == expected
 
 
 @given(st.lists(st.tuples(st.text(max_size=9), st.sampled_from(["call", "decode"])), unique=True), st.data())
 def test_a_new_name_is_given_once(gone: list[Key], data: st.DataObject) -> None:
     """To a measurement of the same name."""
     new = data.draw(st.lists(st.tuples(st.text(max_size=9), st.sampled_from(["call", "decode"])), unique=True))
-    found = compare.renamed(gone, new)
+    found = comparison.renamed(gone, new)
     assert found.keys() <= set(gone)
     assert set(found.values()) <= set(new)
     assert len(set(found.values())) == len(found)
@@ -253,4 +256,4 @@ def test_many_ids_take_no_longer_than_some_seconds() -> None:
     """Of thousands that share nothing, few are looked at."""
     gone = keys(*(f"tests/test_{i:05}.py::test_{math.sqrt(i + 2)}" for i in range(5000)))
     new = keys(*(f"spec/check_{i:05}.py::check_{math.sqrt(i + 9000)}" for i in range(5000)))
-    assert len(compare.renamed(gone, new)) <= 4
+    assert len(comparison.renamed(gone, new)) <= 4

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_carbon.baselines.files import FileStore
-from pytest_carbon.baselines.stored import Stored
+from pytest_carbon.baselines.view import Stored
 from pytest_carbon.children import Brought
 from pytest_carbon.recording import Recorder
 from pytest_carbon.records import (

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon.compare import Comparison, Part, Row, Side
+from pytest_carbon.baselines.comparison import Comparison, Part, Row, Side
 from pytest_carbon.records import (
     CarbonIntensity,
     Environment,

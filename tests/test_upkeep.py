@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon import gate, upkeep
-from pytest_carbon.baselines import open_store
+from pytest_carbon import gate
+from pytest_carbon.baselines import open_store, upkeep
 from pytest_carbon.baselines.files import FileStore
+from pytest_carbon.baselines.upkeep import Collected, Gone
 from pytest_carbon.records import Calibration, Environment, Key, Record, SessionScore, UsageProblem
-from pytest_carbon.upkeep import Collected, Gone
 
 HOST = Environment("a-gpu")
 RULE = {"tolerance": 0.05, "false_alarms": 0.01}

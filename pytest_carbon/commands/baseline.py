@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_carbon.baselines import Store
+    from pytest_carbon.baselines.upkeep import Collected
     from pytest_carbon.records import Key, Record, Settings
-    from pytest_carbon.upkeep import Collected
 
 OK, FAULTS = 0, 1
 
@@ -157,7 +157,8 @@ def _number(number: int, what: str) -> str:
 
 
 def _list(given: argparse.Namespace) -> int:
-    from pytest_carbon import options, upkeep
+    from pytest_carbon import options
+    from pytest_carbon.baselines import upkeep
     from pytest_carbon.commands import ascii_only, width
     from pytest_carbon.reports import upkeep as report
 
@@ -180,7 +181,7 @@ def _list(given: argparse.Namespace) -> int:
 
 
 def _show(given: argparse.Namespace) -> int:
-    from pytest_carbon import upkeep
+    from pytest_carbon.baselines import upkeep
     from pytest_carbon.commands import ascii_only, width
     from pytest_carbon.reports import upkeep as report
 
@@ -233,8 +234,8 @@ def _inside(path: Path, directory: Path) -> Path:
 
 
 def _prune(given: argparse.Namespace) -> int:
-    from pytest_carbon import upkeep
-    from pytest_carbon.compare import renamed
+    from pytest_carbon.baselines import upkeep
+    from pytest_carbon.baselines.comparison import renamed
 
     location = _location(given)
     store = _open(location)
@@ -312,8 +313,8 @@ def _text_of(path: Path) -> str:
 
 def _collect(arguments: Sequence[str]) -> Collected:
     """Let pytest collect the suite, in a process of its own. Raises where that is not all of it."""
+    from pytest_carbon.baselines.upkeep import Collected
     from pytest_carbon.records import UsageProblem
-    from pytest_carbon.upkeep import Collected
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "collected.json")
@@ -355,7 +356,7 @@ def _collect(arguments: Sequence[str]) -> Collected:
 
 
 def _rename(given: argparse.Namespace) -> int:
-    from pytest_carbon import upkeep
+    from pytest_carbon.baselines import upkeep
 
     location = _location(given)
     store = _open(location)
@@ -370,8 +371,8 @@ def _rename(given: argparse.Namespace) -> int:
 
 
 def _copy(given: argparse.Namespace) -> int:
-    from pytest_carbon import options, upkeep
-    from pytest_carbon.baselines import open_store
+    from pytest_carbon import options
+    from pytest_carbon.baselines import open_store, upkeep
     from pytest_carbon.records import UsageProblem
 
     source, target = _place(given.source), _place(given.target)

@@ -66,15 +66,16 @@ def _share(least: float, most: float) -> Callable[[str], float]:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from pytest_carbon import compare, options
+    from pytest_carbon import options
+    from pytest_carbon.baselines import comparison
     from pytest_carbon.commands import ascii_only, width
     from pytest_carbon.records import CarbonError
     from pytest_carbon.reports import comparison as report
 
     try:
         settings = options.of_project()
-        base, head = (compare.read(place, branch=settings.branch) for place in (given.base, given.head))
-        found = compare.compare(
+        base, head = (comparison.read(place, branch=settings.branch) for place in (given.base, given.head))
+        found = comparison.compare(
             base,
             head,
             tolerance=settings.tolerance if given.tolerance is None else given.tolerance,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_carbon import gate
-from pytest_carbon.compare import Comparison, Kernel, Part, Row, Side
+from pytest_carbon.baselines.comparison import Comparison, Kernel, Part, Row, Side
 from pytest_carbon.records import Key, Status, Verdict, label
 from pytest_carbon.reports.terminal import numbers
 from pytest_carbon.reports.text import (

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from statistics import geometric_mean
 
+from pytest_carbon.baselines.upkeep import Batch, History, Overview
 from pytest_carbon.gate import BATCHES_MOST
 from pytest_carbon.records import Environment, Key, label
 from pytest_carbon.reports.text import (
@@ -22,7 +23,6 @@ from pytest_carbon.reports.text import (
     quantities,
     share,
 )
-from pytest_carbon.upkeep import Batch, History, Overview
 
 _LABEL = 12
 _LEAST_RANGE = math.log(1.1)

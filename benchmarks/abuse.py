@@ -40,7 +40,7 @@ import pytest_carbon.session  # noqa: F401
 from benchmarks.report import made_by, write_results
 from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.address import DatabaseUrl, is_url
-from pytest_carbon.cli import main as command
+from pytest_carbon.commands.main import main as command
 from pytest_carbon.host.codecarbon import quiet_codecarbon
 from pytest_carbon.records import Record
 from tests.postgres import SECRETS, PostgresServer, why_not

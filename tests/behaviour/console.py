@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pytest_carbon import baselines
 from pytest_carbon.baselines.files import FileStore
-from pytest_carbon.cli import main
+from pytest_carbon.commands.main import main
 from pytest_carbon.records import (
     REFERENCE,
     CarbonIntensity,

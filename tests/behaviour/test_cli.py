@@ -156,13 +156,13 @@ def test_the_ini_file_is_found_from_below(cli: Cli, changed: Path, pytester: pyt
     pytester.mkdir("src")
     pytester.chdir()
     result = pytester.run(
-        sys.executable, "-c", "import os; os.chdir('src'); from pytest_carbon.cli import main; main()"
+        sys.executable, "-c", "import os; os.chdir('src'); from pytest_carbon.commands.main import main; main()"
     )
     assert result.ret == 2  # no command: but it starts from there
     result = pytester.run(
         sys.executable,
         "-c",
-        "import os, sys; os.chdir('src'); from pytest_carbon.cli import main;"
+        "import os, sys; os.chdir('src'); from pytest_carbon.commands.main import main;"
         " sys.exit(main(['baseline', 'accept', '../report.json']))",
     )
     assert result.ret == 0

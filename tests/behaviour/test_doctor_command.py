@@ -27,13 +27,13 @@ def busy(seconds):
 
 QUICKLY = """
 import sys
-from pytest_carbon import cli
+from pytest_carbon.commands import main
 from pytest_carbon.measure import examination
 examination.WATCH_S, examination.WARM_UP_S, examination.LOAD_S, examination.SETTLING_S = 0.8, 0.1, 0.6, 1.1
 examination.QUIET_SPAN_S, examination.ENDS, examination.END_S, examination.WINDOWS = 0.16, 3, 0.1, 10
 examination.NOISE_S, examination.STRETCHES = 0.3, 3
 examination.CALIBRATION_LEVEL_S = 0.6
-sys.exit(cli.main())
+sys.exit(main.main())
 """
 """The command, with fewer and shorter windows: in seconds, and less sharply."""
 

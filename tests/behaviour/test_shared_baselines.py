@@ -24,7 +24,7 @@ import pytest_carbon.measure.examination
 from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.baselines.files import FileStore
-from pytest_carbon.cli import main
+from pytest_carbon.commands.main import main
 from pytest_carbon.records import Record
 
 TEST = "test_it.py::test_it"

@@ -36,7 +36,7 @@ import psycopg
 import pytest
 import scipy.special  # noqa: F401
 
-import pytest_carbon.session  # noqa: F401
+import pytest_carbon.plugin.run  # noqa: F401
 from benchmarks.report import made_by, write_results
 from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.address import DatabaseUrl, is_url

@@ -41,9 +41,9 @@ def nothing() -> None:
 def call_costs() -> dict[str, float]:
     """Seconds that a call which does nothing takes more than in a bare loop, by tool."""
     from benchmarks.measurement import codecarbon_windows, zeus_windows
-    from pytest_carbon.fixture import Carbon
     from pytest_carbon.measure.instruments import Rig
     from pytest_carbon.measure.measurer import Protocol
+    from pytest_carbon.plugin.fixture import Carbon
     from pytest_carbon.records import CarbonIntensity, Settings
 
     rig = Rig(Settings(), intensity=CarbonIntensity(475, 1, "given", None), session="b")

@@ -74,9 +74,9 @@ def random_against_checkpoint(folder: Path) -> dict[str, Any]:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from pytest_carbon.fixture import Carbon
     from pytest_carbon.measure.instruments import Rig
     from pytest_carbon.measure.measurer import Protocol
+    from pytest_carbon.plugin.fixture import Carbon
     from pytest_carbon.records import CarbonIntensity, Settings
     from pytest_carbon.tasks import build_task
 

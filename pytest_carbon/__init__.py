@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_carbon.fixture import Carbon as Carbon
-    from pytest_carbon.fixture import TaskFactory as TaskFactory
-    from pytest_carbon.fixture import Window as Window
     from pytest_carbon.measure.meters.protocol import Meter as Meter
     from pytest_carbon.measure.meters.protocol import MeterSource as MeterSource
     from pytest_carbon.measure.meters.protocol import Observation as Observation
     from pytest_carbon.measure.meters.replay import write_constant_trace as write_constant_trace
     from pytest_carbon.measure.meters.replay import write_trace as write_trace
+    from pytest_carbon.plugin.fixture import Carbon as Carbon
+    from pytest_carbon.plugin.fixture import TaskFactory as TaskFactory
+    from pytest_carbon.plugin.fixture import Window as Window
     from pytest_carbon.records import Domain as Domain
     from pytest_carbon.records import Gpu as Gpu
     from pytest_carbon.records import Measurement as Measurement

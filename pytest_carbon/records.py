@@ -392,7 +392,7 @@ class CarbonIntensity:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options of a run, after precedence and refusals (see :mod:`pytest_carbon.options`)."""
+    """The options of a run, after precedence and refusals (see :mod:`pytest_carbon.plugin.options`)."""
 
     enabled: bool = False
     record: bool = False

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon import options
 from pytest_carbon.baselines.address import DatabaseUrl
+from pytest_carbon.plugin import options
 from pytest_carbon.records import Settings
 
 

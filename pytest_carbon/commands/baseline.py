@@ -107,7 +107,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _location(given: argparse.Namespace, settings: Settings | None = None) -> Path | str:
     """What the command line or the project names, as a person standing here would."""
-    from pytest_carbon import options
+    from pytest_carbon.plugin import options
 
     if given.baseline is not None:
         return _place(given.baseline)
@@ -157,9 +157,9 @@ def _number(number: int, what: str) -> str:
 
 
 def _list(given: argparse.Namespace) -> int:
-    from pytest_carbon import options
     from pytest_carbon.baselines import upkeep
     from pytest_carbon.commands import ascii_only, width
+    from pytest_carbon.plugin import options
     from pytest_carbon.reports import upkeep as report
 
     settings = options.of_project()
@@ -275,8 +275,8 @@ def _prune(given: argparse.Namespace) -> int:
 
 def _refuse_other_branches(location: Path | str) -> None:
     """A test that is gone on this branch is there on others, whose records a database has, too."""
-    from pytest_carbon import options
     from pytest_carbon.host.machine import git_state
+    from pytest_carbon.plugin import options
     from pytest_carbon.records import UsageProblem
 
     main, here = options.of_project().branch, git_state(Path.cwd()).branch
@@ -319,7 +319,7 @@ def _collect(arguments: Sequence[str]) -> Collected:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "collected.json")
         done = subprocess.run(
-            [sys.executable, "-m", "pytest_carbon.collection", str(file), *arguments],
+            [sys.executable, "-m", "pytest_carbon.plugin.collection", str(file), *arguments],
             capture_output=True,
             stdin=subprocess.DEVNULL,
             encoding="utf-8",
@@ -371,8 +371,8 @@ def _rename(given: argparse.Namespace) -> int:
 
 
 def _copy(given: argparse.Namespace) -> int:
-    from pytest_carbon import options
     from pytest_carbon.baselines import open_store, upkeep
+    from pytest_carbon.plugin import options
     from pytest_carbon.records import UsageProblem
 
     source, target = _place(given.source), _place(given.target)

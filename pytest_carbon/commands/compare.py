@@ -66,9 +66,9 @@ def _share(least: float, most: float) -> Callable[[str], float]:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from pytest_carbon import options
     from pytest_carbon.baselines import comparison
     from pytest_carbon.commands import ascii_only, width
+    from pytest_carbon.plugin import options
     from pytest_carbon.records import CarbonError
     from pytest_carbon.reports import comparison as report
 

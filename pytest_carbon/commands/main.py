@@ -207,8 +207,8 @@ def progress_of() -> Iterator[Callable[[str], None]]:
 
 def settings_of(given: argparse.Namespace) -> Settings:
     """The settings of a run in this project, with what the command line gives."""
-    from pytest_carbon import options
     from pytest_carbon.measure.meters import built_in_sources
+    from pytest_carbon.plugin import options
 
     settings = options.of_project()
     if given.gpus is not None:
@@ -230,9 +230,9 @@ def settings_of(given: argparse.Namespace) -> Settings:
 
 
 def run_accept(given: argparse.Namespace) -> int:
-    from pytest_carbon import options
     from pytest_carbon.baselines import open_store, refuse_unknown_branch
     from pytest_carbon.baselines.address import place
+    from pytest_carbon.plugin import options
     from pytest_carbon.records import Settings, UsageProblem
     from pytest_carbon.reports import jsonfile
 

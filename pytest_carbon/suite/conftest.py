@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_carbon import options
-from pytest_carbon.held import WEIGHT
+from pytest_carbon.plugin import options
+from pytest_carbon.plugin.waiting import WEIGHT
 from pytest_carbon.records import Settings
 from pytest_carbon.tasks import catalogue
 

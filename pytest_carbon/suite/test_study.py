@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_carbon.fixture import Carbon
+    from pytest_carbon.plugin.fixture import Carbon
     from pytest_carbon.suite.conftest import Cell
 
 

@@ -24,7 +24,7 @@ import psutil  # noqa: F401
 import pytest
 import scipy.special  # noqa: F401
 
-import pytest_carbon.session  # noqa: F401
+import pytest_carbon.plugin.run  # noqa: F401
 from pytest_carbon.host import electricity
 from pytest_carbon.measure import contention
 

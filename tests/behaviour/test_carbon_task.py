@@ -9,7 +9,7 @@ from conftest import CarbonRunner
 from extras import library
 from test_hooks import example
 
-from pytest_carbon import hookspecs
+from pytest_carbon.plugin import hookspecs
 
 # Before pytester notes what is imported: it takes the rest away after each run, and torch cannot be imported twice.
 torch = library("torch")

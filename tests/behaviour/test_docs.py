@@ -15,8 +15,8 @@ import pytest
 from conftest import QUICK, CarbonRunner
 
 import pytest_carbon
-from pytest_carbon import options
 from pytest_carbon.baselines.files import GIT_ATTRIBUTES
+from pytest_carbon.plugin import options
 from pytest_carbon.records import Settings, Status
 
 ROOT = Path(__file__).parents[2]

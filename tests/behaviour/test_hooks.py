@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from conftest import CarbonRunner
 
-from pytest_carbon import hookspecs
+from pytest_carbon.plugin import hookspecs
 
 
 def example(hook: Callable[..., object]) -> str:

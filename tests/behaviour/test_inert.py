@@ -198,7 +198,10 @@ def test_a_suite_without_carbon_pays_for_three_modules(
     result = pytester.runpytest_subprocess("-p", "pytest_carbon.plugin", "-s")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
-        ["heavy:", "ours: pytest_carbon pytest_carbon.hookspecs pytest_carbon.options pytest_carbon.plugin"]
+        [
+            "heavy:",
+            "ours: pytest_carbon pytest_carbon.plugin.hookspecs pytest_carbon.plugin.options pytest_carbon.plugin",
+        ]
     )
 
 

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("all_plugins")  # with PYTEST_PLUGINS, -p n
 
 OURS = """
 import pytest
-from pytest_carbon import options
+from pytest_carbon.plugin import options
 
 def pytest_addoption(parser):
     options.add_options(parser)
@@ -107,13 +107,11 @@ def test_who_does_not_use_it_pays_for_one_module(pytester: pytest.Pytester) -> N
             print("loaded:", *sorted(name for name in sys.modules if name.startswith("pytest_carbon")))
     """)
     result = run(pytester, "-p", "ours", "-s")
-    result.stdout.fnmatch_lines(["loaded: pytest_carbon pytest_carbon.options"])
-    code = (
-        "import sys, pytest; before = set(sys.modules); import pytest_carbon.options; print(*set(sys.modules) - before)"
-    )
+    result.stdout.fnmatch_lines(["loaded: pytest_carbon pytest_carbon.plugin.options"])
+    code = "import sys, pytest; before = set(sys.modules); import pytest_carbon.plugin.options; print(*set(sys.modules) - before)"
     assert set(pytester.run(sys.executable, "-c", code).outlines[0].split()) == {
         "pytest_carbon",
-        "pytest_carbon.options",
+        "pytest_carbon.plugin.options",
     }
 
 

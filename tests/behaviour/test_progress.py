@@ -14,7 +14,7 @@ import termios
 import pytest
 from conftest import CarbonRunner
 
-import pytest_carbon.progress
+import pytest_carbon.plugin.progress
 
 SUITE = """
 import time
@@ -126,7 +126,7 @@ def test_a_log_has_a_sign_of_life(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A CI ends a job that says nothing for long."""
-    monkeypatch.setattr(pytest_carbon.progress, "SIGN_OF_LIFE_S", 0)
+    monkeypatch.setattr(pytest_carbon.plugin.progress, "SIGN_OF_LIFE_S", 0)
     pytester.makepyfile(test_it=SUITE)
     assert "carbon: 1 of 2 tests measured, their results wait for the last one" in run_carbon().lines
 
@@ -134,7 +134,7 @@ def test_a_log_has_a_sign_of_life(
 def test_the_time_left_is_that_of_the_tests_so_far() -> None:
     """Less what the one under way has taken; unknown while none is done; nothing is said of a single test."""
     now_s = 0.0
-    pace = pytest_carbon.progress.Pace(lambda: now_s)
+    pace = pytest_carbon.plugin.progress.Pace(lambda: now_s)
     pace.add("a", 1.0)
     assert str(pace) == ""
     for test in ("b", "c", "d"):
@@ -161,7 +161,7 @@ def test_the_time_left_is_that_of_the_tests_so_far() -> None:
 def test_the_time_left_knows_which_tests_are_long() -> None:
     """Where that is known before: an image takes a thousand times what a label does."""
     now_s = 0.0
-    pace = pytest_carbon.progress.Pace(lambda: now_s)
+    pace = pytest_carbon.plugin.progress.Pace(lambda: now_s)
     pace.add("label", 2.0)
     pace.add("image", 2000.0)
     pace.begin("label")

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon import children, options
-from pytest_carbon.children import Brought
-from pytest_carbon.fresh import Fresh, ended_in_order, why_skipped
 from pytest_carbon.gate import pairs
 from pytest_carbon.gate.sides import Sides
-from pytest_carbon.held import Test
 from pytest_carbon.host import machine, worktree
 from pytest_carbon.host.import_paths import Move, own_packages
-from pytest_carbon.progress import Progress
+from pytest_carbon.plugin import options
+from pytest_carbon.plugin.processes import parent
+from pytest_carbon.plugin.processes.parent import Brought
+from pytest_carbon.plugin.processes.sessions import Fresh, ended_in_order, why_skipped
+from pytest_carbon.plugin.progress import Progress
+from pytest_carbon.plugin.waiting import Test
 from pytest_carbon.records import Against, CarbonError, Measurement, Settings
 from pytest_carbon.records import label as measurement_label
 from pytest_carbon.reports.text import listing
@@ -28,7 +29,7 @@ class TakingTurns(Fresh):
     """Runs the tests in pairs of processes, here and at a revision.
 
     Args:
-        measuring: as of :class:`~pytest_carbon.fresh.Fresh`.
+        measuring: as of :class:`~pytest_carbon.plugin.processes.sessions.Fresh`.
         revision: what the working tree is compared with.
     """
 
@@ -94,13 +95,13 @@ class TakingTurns(Fresh):
             )
 
     def _take_turns(self, session: pytest.Session, tree: Path) -> None:
-        self._code = {key: children.source_of(test.item) for key, test in self.tests.items()}
+        self._code = {key: parent.source_of(test.item) for key, test in self.tests.items()}
         root, here = self.config.rootpath, self.config.invocation_params.dir
         move = Move.between(self._revision.top, tree, root, here)
         sources = own_packages(self._revision.top, worktree.tracked(self._revision.top))
         settings = replace(self.settings, sessions=1)
         both = {
-            base: children.Side(base, self._revision.label, move, settings, self._given, sources)
+            base: parent.Side(base, self._revision.label, move, settings, self._given, sources)
             for base in (True, False)
         }
         order = self.sides.against.base_first
@@ -116,14 +117,14 @@ class TakingTurns(Fresh):
             if not any(self._is_due(key, both[True]) and self._is_due(key, both[False]) for key in self.measures):
                 break
 
-    def _is_due(self, key: str, side: children.Side) -> bool:
+    def _is_due(self, key: str, side: parent.Side) -> bool:
         """Whether a test runs: what has failed here, or was skipped, is decided; what has there, is not compared."""
         test = self.tests[key]
         if key in self.sides.dead or (side.base and key in self.sides.apart):
             return False
         return test.outcome is None or test.waits
 
-    def _one_side(self, session: pytest.Session, side: children.Side) -> None:
+    def _one_side(self, session: pytest.Session, side: parent.Side) -> None:
         whose = self._revision.label if side.base else "here"
         where = f"pair {self.pair} of {len(self.sides.against.base_first)}, {whose}"
         left: Sequence[str] = [key for key in self.tests if self._is_due(key, side)]
@@ -206,12 +207,12 @@ class _There:
     def reported(self, test: str, report: Any) -> None:
         """What failed there, or was skipped, has nothing to compare with."""
         at = f"at {self._sides.against.label}"
-        shared, failed = children.shared_teardown(self._turns.config, report)
+        shared, failed = parent.shared_teardown(self._turns.config, report)
         if shared:
-            text = f"{at} the teardown of {' and '.join(shared)} failed ({children.said(failed)})"
+            text = f"{at} the teardown of {' and '.join(shared)} failed ({parent.said(failed)})"
             self._turns.note_once(f"{text}; what was measured before counts")
         elif report.outcome == "failed":
-            self._sides.part(test, f"it failed {at} ({children.said(report)})", self._turns.pair, fails=True)
+            self._sides.part(test, f"it failed {at} ({parent.said(report)})", self._turns.pair, fails=True)
         elif report.skipped and type(report) is pytest.TestReport:
             self._sides.part(test, _idle(report, at), self._turns.pair, fails=True)
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pytest_carbon import gate
 from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.baselines.view import Stored
-from pytest_carbon.children import Brought
 from pytest_carbon.gate import budget
 from pytest_carbon.gate.sides import Sides
-from pytest_carbon.held import Test
 from pytest_carbon.measure import reference
 from pytest_carbon.measure.merge import merged
+from pytest_carbon.plugin.processes.parent import Brought
+from pytest_carbon.plugin.waiting import Test
 from pytest_carbon.records import (
     REFERENCE,
     Budget,

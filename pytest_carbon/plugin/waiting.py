@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon import options
-from pytest_carbon.progress import Progress
+from pytest_carbon.plugin import options
+from pytest_carbon.plugin.progress import Progress
 from pytest_carbon.records import Budget, Measurement
 
 WEIGHT = pytest.StashKey[float]()

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon import children, options
-from pytest_carbon.children import Brought, Ending
-from pytest_carbon.held import Log, Test, test_id
 from pytest_carbon.host import machine
-from pytest_carbon.progress import Progress, Stages
+from pytest_carbon.plugin import options
+from pytest_carbon.plugin.processes import parent
+from pytest_carbon.plugin.processes.parent import Brought, Ending
+from pytest_carbon.plugin.progress import Progress, Stages
+from pytest_carbon.plugin.waiting import Log, Test, test_id
 from pytest_carbon.records import Calibration, Measurement, Settings
 
 _TWICE_S = 1.0
@@ -50,10 +51,10 @@ class Fresh:
         self.stages = Stages(progress)
         self.last = False
         """Whether no process comes after this one."""
-        self.side: children.Side | None = None
+        self.side: parent.Side | None = None
         """Which of two revisions it measures, where there are two."""
         self._progress = progress
-        self._launcher = children.Launcher(config)
+        self._launcher = parent.Launcher(config)
         self._warned = False
         """Whether one has told of the warnings that all have."""
         self._calibrations: Mapping[str, Calibration] = {}
@@ -163,7 +164,7 @@ class Fresh:
         return left
 
     def launch(
-        self, tests: Sequence[str], listener: children.Listener, *, warn: bool = False, maxfail: int = 0
+        self, tests: Sequence[str], listener: parent.Listener, *, warn: bool = False, maxfail: int = 0
     ) -> Ending:
         """Run tests in a process, with what those before it have learned; how it ended."""
         calibrations = {**self._calibrations, **self.known.calibrations}
@@ -209,7 +210,7 @@ class Fresh:
     def reported(self, test: str, report: pytest.TestReport) -> None:
         assert self._before is not None
         found, before = self._before
-        shared, failed = children.shared_teardown(self.config, report)
+        shared, failed = parent.shared_teardown(self.config, report)
         if not self._shared.issuperset(shared):  # else it is told, and is no other test's that comes last now
             self._shared.update(shared)
             report = failed

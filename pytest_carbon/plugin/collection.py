@@ -1,4 +1,4 @@
-"""``python -m pytest_carbon.collection FILE …``: what pytest collects here, by the ids that baselines know tests by.
+"""``python -m pytest_carbon.plugin.collection FILE …``: what pytest collects here, by the ids that baselines know tests by.
 
 A process of its own, started by ``pytest-carbon baseline prune``: collecting runs the project's conftest files and
 imports its tests.
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.held import measures, test_id
+from pytest_carbon.plugin.waiting import measures, test_id
 
 
 class _Collector:

@@ -13,22 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_carbon import baselines, children, gate, options
+from pytest_carbon import baselines, gate
 from pytest_carbon.baselines.view import Stored
-from pytest_carbon.children import Brought
-from pytest_carbon.explaining import Explainer
-from pytest_carbon.fixture import TASKS, Carbon
-from pytest_carbon.fresh import Fresh
 from pytest_carbon.gate import budget
 from pytest_carbon.gate.sides import Sides
-from pytest_carbon.held import Log, Test, measures, redirected, test_id
 from pytest_carbon.host import electricity, machine, worktree
-from pytest_carbon.judging import Judgement
 from pytest_carbon.measure import devices, reference
 from pytest_carbon.measure.instruments import Rig
 from pytest_carbon.measure.measurer import Protocol
-from pytest_carbon.progress import Progress, ascii_only, width
-from pytest_carbon.recording import Recorder
+from pytest_carbon.plugin import options
+from pytest_carbon.plugin.failures import Explainer
+from pytest_carbon.plugin.fixture import TASKS, Carbon
+from pytest_carbon.plugin.judge import Judgement
+from pytest_carbon.plugin.processes import parent
+from pytest_carbon.plugin.processes.parent import Brought
+from pytest_carbon.plugin.processes.sessions import Fresh
+from pytest_carbon.plugin.processes.turns import TakingTurns
+from pytest_carbon.plugin.progress import Progress, ascii_only, width
+from pytest_carbon.plugin.record import Recorder
+from pytest_carbon.plugin.waiting import Log, Test, measures, redirected, test_id
 from pytest_carbon.records import (
     Calibration,
     CarbonError,
@@ -42,7 +45,6 @@ from pytest_carbon.records import (
 )
 from pytest_carbon.reports import jsonfile, terminal
 from pytest_carbon.reports.text import error_lines, listing
-from pytest_carbon.turns import TakingTurns
 
 if TYPE_CHECKING:
     from pytest_carbon.measure.meters.protocol import MeterSource
@@ -62,7 +64,7 @@ class CarbonSession:
         self._tests: dict[str, Test] = {}
         """Those that measure, by their ids."""
         self._rig: Rig | None = None
-        self._outlet = config.stash.get(children.OUTLET, None)
+        self._outlet = config.stash.get(parent.OUTLET, None)
         """There where this is a child: what it measures is judged by its parent."""
         self._apart = (settings.sessions > 1 or settings.against is not None) and self._outlet is None
         """Whether the tests run in fresh processes, and this one only collects and judges."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from pytest_carbon import baselines, gate
 from pytest_carbon.baselines.files import module_file
 from pytest_carbon.baselines.view import Stored
-from pytest_carbon.children import Brought
+from pytest_carbon.plugin.processes.parent import Brought
 from pytest_carbon.records import BaselineError, Key, Record, SessionResult, Settings, label
 
 

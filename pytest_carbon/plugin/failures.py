@@ -11,10 +11,10 @@ import pytest
 
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate import budget
-from pytest_carbon.held import Test, test_id
-from pytest_carbon.judging import Judgement
-from pytest_carbon.progress import ascii_only, width
-from pytest_carbon.recording import Recorder
+from pytest_carbon.plugin.judge import Judgement
+from pytest_carbon.plugin.progress import ascii_only, width
+from pytest_carbon.plugin.record import Recorder
+from pytest_carbon.plugin.waiting import Test, test_id
 from pytest_carbon.records import REFERENCE, Key, Measurement, SessionResult, TestResult
 from pytest_carbon.reports import terminal
 

@@ -29,16 +29,16 @@ from typing import Any, BinaryIO, Protocol
 
 import pytest
 
-from pytest_carbon import options
 from pytest_carbon.host import import_paths
 from pytest_carbon.host.import_paths import Move
 from pytest_carbon.host.worktree import dying_with_parent, without_repository
+from pytest_carbon.plugin import options
 from pytest_carbon.records import Calibration, Environment, Measurement, Settings
 from pytest_carbon.reports import jsonfile
 
 _CODE = (
     "import json, sys; request = json.load(open(int(sys.argv[1]), encoding='utf-8')); sys.path[:] = request['path'];"
-    " from pytest_carbon.children import main; sys.exit(main(request))"
+    " from pytest_carbon.plugin.processes.parent import main; sys.exit(main(request))"
 )
 _SILENT_S = 1.0
 """So often a child that says nothing is looked at."""

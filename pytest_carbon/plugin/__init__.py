@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_carbon import options
+from pytest_carbon.plugin import options
 
 if TYPE_CHECKING:
-    from pytest_carbon.fixture import Carbon, TaskFactory
+    from pytest_carbon.plugin.fixture import Carbon, TaskFactory
 
 WHY_INERT = "a measurement is needed here, and --carbon is not given"
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    from pytest_carbon import hookspecs
+    from pytest_carbon.plugin import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
 
@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     options.remove_old_report(config)
     settings = options.settings(config)
     if settings.enabled:
-        from pytest_carbon.session import CarbonSession
+        from pytest_carbon.plugin.run import CarbonSession
 
         config.pluginmanager.register(CarbonSession(config, settings), "pytest-carbon-session")
     elif flags := options.idle_flags(config):
@@ -101,8 +101,8 @@ def carbon(request: pytest.FixtureRequest) -> Iterator[Carbon]:
     if session is not None:
         yield session.carbon_for(request.node)
         return
-    from pytest_carbon.fixture import Carbon
     from pytest_carbon.measure.measurer import Protocol
+    from pytest_carbon.plugin.fixture import Carbon
 
     yield Carbon(None, Protocol(), WHY_INERT)
 
@@ -110,7 +110,7 @@ def carbon(request: pytest.FixtureRequest) -> Iterator[Carbon]:
 @pytest.fixture
 def carbon_task(request: pytest.FixtureRequest) -> Iterator[TaskFactory]:
     """Makes a task of the study, of its models or of your own: ``carbon(carbon_task("summarization"))``."""
-    from pytest_carbon.fixture import TASKS, TaskFactory
+    from pytest_carbon.plugin.fixture import TASKS, TaskFactory
 
     more: dict[str, Any] = {}
     for tasks in request.node.ihook.pytest_carbon_tasks(config=request.config):

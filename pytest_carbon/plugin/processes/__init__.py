@@ -1,0 +1,1 @@
+"""Sessions that run in processes of their own."""

@@ -22,7 +22,7 @@ from pytest_carbon.records import (
     Verdict,
 )
 from pytest_carbon.reports import comparison as report
-from pytest_carbon.reports.text import columns
+from pytest_carbon.reports.layout import columns
 
 HOST = Environment("1x-nvidia-h100-80gb-hbm3-700w-gpu", torch="2.13.0", pytest_carbon="0.1.0")
 

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_carbon.measure.examination import Counter, Examination, Neighbours, Noise, NvidiaGpu
 from pytest_carbon.records import CarbonIntensity, Environment, Gpu
-from pytest_carbon.reports.doctor import advice, conclusion, document, text
+from pytest_carbon.reports.examination import advice, conclusion, document, text
 
 H100 = Gpu(0, "GPU-1f3a0000", "NVIDIA H100 80GB HBM3", 700.0, 80 << 30)
 T4 = Gpu(1, "GPU-7e511a00", "Tesla T4", 70.0)

@@ -19,9 +19,9 @@ from pytest_carbon.records import (
     TestResult,
 )
 from pytest_carbon.reports.jsonfile import read, write
-from pytest_carbon.reports.suite import tables
-from pytest_carbon.reports.terminal import Stored, summary
-from pytest_carbon.reports.text import Page
+from pytest_carbon.reports.layout import Page
+from pytest_carbon.reports.study import tables
+from pytest_carbon.reports.summary import Stored, summary
 from pytest_carbon.tasks.catalogue import SMALL
 from tests.study import CPU, H100, as_in_the_study, info, measured, passing
 

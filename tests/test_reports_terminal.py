@@ -32,7 +32,7 @@ from pytest_carbon.records import (
     TestResult,
     Verdict,
 )
-from pytest_carbon.reports.terminal import (
+from pytest_carbon.reports.summary import (
     BaselineSummary,
     FailureContext,
     Line,

@@ -10,7 +10,7 @@ from _pytest._io.wcwidth import wcswidth
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_carbon.reports.text import (
+from pytest_carbon.reports.layout import (
     Page,
     about,
     change,

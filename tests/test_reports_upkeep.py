@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pytest_carbon.baselines.upkeep import Batch, History, Overview
 from pytest_carbon.records import Environment, Record
-from pytest_carbon.reports import upkeep as report
-from pytest_carbon.reports.text import columns
+from pytest_carbon.reports import baselines as report
+from pytest_carbon.reports.layout import columns
 
 RECORD = Record("t.py::a", "call", "0", "s", "2026-10-01T10:00:00Z", None, None, None, 1.0, None, 0.1)
 OVERVIEW = Overview(

@@ -35,7 +35,7 @@ from pytest_carbon.records import (
     label,
 )
 from pytest_carbon.reports import jsonfile
-from pytest_carbon.reports.text import cards, count, listing
+from pytest_carbon.reports.layout import cards, count, listing
 
 _WARMER_C = 5.0
 """A start that differs by less is no explanation."""

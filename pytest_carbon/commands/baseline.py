@@ -160,7 +160,7 @@ def _list(given: argparse.Namespace) -> int:
     from pytest_carbon.baselines import upkeep
     from pytest_carbon.commands import ascii_only, width
     from pytest_carbon.plugin import options
-    from pytest_carbon.reports import upkeep as report
+    from pytest_carbon.reports import baselines as report
 
     settings = options.of_project()
     location = _location(given, settings)
@@ -183,7 +183,7 @@ def _list(given: argparse.Namespace) -> int:
 def _show(given: argparse.Namespace) -> int:
     from pytest_carbon.baselines import upkeep
     from pytest_carbon.commands import ascii_only, width
-    from pytest_carbon.reports import upkeep as report
+    from pytest_carbon.reports import baselines as report
 
     store = _open(_location(given))
     found = upkeep.histories(_all(store), given.test)
@@ -288,7 +288,7 @@ def _refuse_other_branches(location: Path | str) -> None:
 
 
 def _names(ids: Sequence[str]) -> str:
-    from pytest_carbon.reports.text import listing
+    from pytest_carbon.reports.layout import listing
 
     return listing(list(ids))
 

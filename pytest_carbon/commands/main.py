@@ -147,7 +147,7 @@ def run_doctor(given: argparse.Namespace) -> int:
     from pytest_carbon.baselines.address import place
     from pytest_carbon.measure.examination import calibrations, examine
     from pytest_carbon.records import UsageProblem
-    from pytest_carbon.reports import doctor as report
+    from pytest_carbon.reports import examination as report
 
     settings = settings_of(given)
     if given.save:

@@ -25,7 +25,7 @@ from pytest_carbon.records import (
     Verdict,
     label,
 )
-from pytest_carbon.reports.text import change, listing
+from pytest_carbon.reports.layout import change, listing
 
 
 class Judgement:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.reports import terminal
-from pytest_carbon.reports.text import about
+from pytest_carbon.reports import summary
+from pytest_carbon.reports.layout import about
 
 SIGN_OF_LIFE_S = 60.0
 
@@ -78,7 +78,7 @@ class Progress:
             self._shown_s = now_s
             test, name = self._running()
             steps = [text for text in (step, str(self.pace)) if text]
-            self._show(lambda width: terminal.progress(test, name, steps, width=width, ascii=ascii_only(self._config)))
+            self._show(lambda width: summary.progress(test, name, steps, width=width, ascii=ascii_only(self._config)))
 
     def say(self, line: str) -> None:
         """A line that stays."""
@@ -90,7 +90,7 @@ class Progress:
 
     def running(self, test: str, step: str) -> None:
         """What other processes are doing."""
-        self._show(lambda width: terminal.progress(test, "", [step], width=width, ascii=ascii_only(self._config)))
+        self._show(lambda width: summary.progress(test, "", [step], width=width, ascii=ascii_only(self._config)))
 
     def waiting(self, reports: int, tests: int, where: str = "") -> None:
         """How many reports wait, between tests; a line a minute where there is no terminal, so that CI sees life."""
@@ -104,7 +104,7 @@ class Progress:
                 f"carbon: {where}{reports} of {tests} tests measured{left}, their results wait for the last one"
             )
         self._show(
-            lambda width: terminal.waiting(reports, width=width, ascii=ascii_only(self._config)) if reports else ""
+            lambda width: summary.waiting(reports, width=width, ascii=ascii_only(self._config)) if reports else ""
         )
 
     def clear(self) -> None:

@@ -43,8 +43,8 @@ from pytest_carbon.records import (
     TestResult,
     Verdict,
 )
-from pytest_carbon.reports import jsonfile, terminal
-from pytest_carbon.reports.text import error_lines, listing
+from pytest_carbon.reports import jsonfile, summary
+from pytest_carbon.reports.layout import error_lines, listing
 
 if TYPE_CHECKING:
     from pytest_carbon.measure.meters.protocol import MeterSource
@@ -603,7 +603,7 @@ class CarbonSession:
         ids = [self._result.environment.id, *(each.id for each, _ in self._result.others)]
         quiet = terminalreporter.verbosity < 0
         notes = self._recorder.sentences if quiet else [note for note in self._result.notes if note not in problems]
-        lines = terminal.summary(
+        lines = summary.summary(
             replace(self._result, notes=tuple(notes)),
             {id: self._explainer.seen_from(id) for id in ids},
             width=width(self._config),

@@ -9,8 +9,7 @@ from typing import Any
 from pytest_carbon import gate
 from pytest_carbon.baselines.comparison import Comparison, Kernel, Part, Row, Side
 from pytest_carbon.records import Key, Status, Verdict, label
-from pytest_carbon.reports.terminal import numbers
-from pytest_carbon.reports.text import (
+from pytest_carbon.reports.layout import (
     UNKNOWN,
     Column,
     Page,
@@ -25,6 +24,7 @@ from pytest_carbon.reports.text import (
     quantity,
     share,
 )
+from pytest_carbon.reports.summary import numbers
 
 FORMAT = "pytest-carbon-comparison/1"
 

@@ -42,7 +42,7 @@ from pytest_carbon.records import (
     UsageProblem,
     Verdict,
 )
-from pytest_carbon.reports.text import NBSP, change, quantities
+from pytest_carbon.reports.layout import NBSP, change, quantities
 
 FORMAT = "pytest-carbon/1"
 

@@ -15,7 +15,7 @@ from console import CAPPED, HOST, Ran, carbon, days, record, run
 from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.records import Calibration, Record
-from pytest_carbon.reports.text import columns
+from pytest_carbon.reports.layout import columns
 
 X = "tests/test_m.py::test_x"
 PLACE = Path("carbon-baselines")

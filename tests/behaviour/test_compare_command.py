@@ -13,7 +13,7 @@ from console import CAPPED, HOST, carbon, days, measured, record, run, write
 
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.records import Doubt, Measurement, SessionResult, SessionScore, Verdict
-from pytest_carbon.reports.text import columns
+from pytest_carbon.reports.layout import columns
 
 SUITE = {f"tests/test_models.py::test_{name}": energy_j for name, energy_j in {"a": 1.0, "b": 2.0, "c": 0.5}.items()}
 A, B, C = SUITE

@@ -22,7 +22,7 @@ from pytest_carbon.plugin.progress import Progress
 from pytest_carbon.plugin.waiting import Test
 from pytest_carbon.records import Against, CarbonError, Measurement, Settings
 from pytest_carbon.records import label as measurement_label
-from pytest_carbon.reports.text import listing
+from pytest_carbon.reports.layout import listing
 
 
 class TakingTurns(Fresh):

@@ -27,8 +27,7 @@ from pytest_carbon.records import (
     Verdict,
     label,
 )
-from pytest_carbon.reports.suite import tables as tables_of_tasks
-from pytest_carbon.reports.text import (
+from pytest_carbon.reports.layout import (
     UNKNOWN,
     Column,
     Line,
@@ -47,6 +46,7 @@ from pytest_carbon.reports.text import (
     rjust,
     share,
 )
+from pytest_carbon.reports.study import tables as tables_of_tasks
 
 _MOST_ROWS = 40
 """More rows than this push the problems off the screen: those that pass are then counted, not listed."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pytest_carbon.records import SessionResult
-from pytest_carbon.reports.text import (
+from pytest_carbon.reports.layout import (
     UNKNOWN,
     Column,
     Line,

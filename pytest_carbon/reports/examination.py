@@ -11,7 +11,7 @@ from typing import Any
 from pytest_carbon.measure.examination import Counter, Examination, Neighbours
 from pytest_carbon.measure.lines import SHARE_DISAGREE, SHARE_EXCESS
 from pytest_carbon.records import Gpu
-from pytest_carbon.reports.text import Page, change, count, listing, quantity, share
+from pytest_carbon.reports.layout import Page, change, count, listing, quantity, share
 
 FORMAT = "pytest-carbon-doctor/1"
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_carbon.records import Domain, DomainEnergy, Doubt, Measurement, TestResult, Verdict
-from pytest_carbon.tasks import comparison
+from pytest_carbon.tasks import figures
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS, AiEnergyScore
-from pytest_carbon.tasks.comparison import (
+from pytest_carbon.tasks.figures import (
     Group,
     TaskRow,
     coarse_order,
@@ -121,7 +121,7 @@ def test_what_may_not_stand_together_does_not() -> None:
 def test_a_models_own_figure_in_the_study_is_over_the_same_data_sets() -> None:
     """And there is none for a data set, a size or a model that it does not have."""
     model = "lvwerra/distilbert-imdb"
-    cells = {c.dataset: c.energy_wh_per_1000 for c in comparison.study_cells() if c.model == model}
+    cells = {c.dataset: c.energy_wh_per_1000 for c in figures.study_cells() if c.model == model}
     two = [measured(info(model=model, dataset=d), 1.0) for d in ("sst2", "imdb")]
     (row,) = group(*two).rows
     assert row.study_wh_per_1000 == pytest.approx((cells["sst2"] + cells["imdb"]) / 2)

@@ -21,9 +21,9 @@ from pytest_carbon.reports.layout import (
     quantities,
     quantity,
 )
-from pytest_carbon.tasks import comparison
+from pytest_carbon.tasks import figures
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS, WHY_ABSOLUTE_FIGURES_DIFFER
-from pytest_carbon.tasks.comparison import Claim, Figure, Group, ModelRow, Score, TaskRow
+from pytest_carbon.tasks.figures import Claim, Figure, Group, ModelRow, Score, TaskRow
 
 _LEAST_NAME = 24
 """Columns of a name below which a column of figures is given up instead."""
@@ -64,7 +64,7 @@ def tables(result: SessionResult, page: Page, *, quiet: bool = False) -> list[Li
     ``quiet``: only the tables over tasks, and none of a user's own models. No line is wider than the page.
     """
     lines: list[Line] = []
-    for group in comparison.groups(result.tests):
+    for group in figures.groups(result.tests):
         if quiet and not group.tasks:
             continue
         lines += _headline(group, page)
@@ -165,7 +165,7 @@ def _taken(figures: Sequence[Column]) -> int:
 def _by_task(group: Group, page: Page) -> _Table:
     """As the study's Table 2, the cheapest task first."""
     rows, beside = group.tasks, group.comparable
-    charges = [_bare(row.wh_per_1000 / comparison.PHONE_CHARGE_WH) for row in rows]
+    charges = [_bare(row.wh_per_1000 / figures.PHONE_CHARGE_WH) for row in rows]
     study = [_mean(task.study_wh_per_1000, task.study_sd_wh) for task in (TASKS[row.task] for row in rows)]
     figures = [
         Column("Wh per 1,000", aligned([_marked(_mean(row.wh_per_1000, row.sd_wh), row) for row in rows], page)),
@@ -275,8 +275,8 @@ def _findings(group: Group, page: Page, titles: Collection[str]) -> list[Line]:
     lines: list[Line] = []
     tasks = group.tasks
     if len(tasks) > 1:
-        claims = [comparison.coarse_order(tasks)]
-        claims += comparison.tiers(tasks) if group.comparable else []
+        claims = [figures.coarse_order(tasks)]
+        claims += figures.tiers(tasks) if group.comparable else []
         if any(claim.outcome != "not measured here" for claim in claims):
             lines += [Line(""), *(line for claim in claims for line in _claim(claim, page))]
     lines += _sentences(page, _ratios(group))
@@ -294,14 +294,14 @@ def _claim(claim: Claim, page: Page) -> list[Line]:
 
 
 def _ratios(group: Group) -> Iterable[str]:
-    for ratio in comparison.multi_purpose(group.tasks) if not group.small else ():
+    for ratio in figures.multi_purpose(group.tasks) if not group.small else ():
         study = f"; {ratio.study:.3g} times in the study" if group.comparable else ""
         yield f"{ratio.multi_purpose} took {ratio.here:.3g} times what {ratio.specific} took{study}"
 
 
 def _energy_score(group: Group, page: Page) -> list[Line]:
     """Beside the figures of AI Energy Score: the GPU's energy alone."""
-    found = comparison.scores(group)
+    found = figures.scores(group)
     if not found:
         return []
     names: list[str] = []
@@ -353,12 +353,12 @@ def _notes(group: Group, titles: Collection[str]) -> Iterable[str]:
         yield "small variants are not the study's models: neither its figures nor its tiers are held against them"
     dearest = max([row for row in group.rows if not row.unsure] or group.rows, key=lambda row: row.wh_per_1000)
     but = " that is not in doubt" if any(row.wh_per_1000 > dearest.wh_per_1000 for row in group.rows) else ""
-    charge = f"{comparison.PHONE_CHARGE_WH / 1000:g} kWh"
+    charge = f"{figures.PHONE_CHARGE_WH / 1000:g} kWh"
     yield (
         f"1,000 calls of the dearest{but}, {dearest.task}, are {_bare(dearest.phone_charges_per_1000)} phone charges"
         f" of {charge} (the study's newer versions; its first had 0.012)"
     )
-    if found := comparison.preparing(group):
+    if found := figures.preparing(group):
         each = ", ".join(f"{task} {share:.0%} ({quantity(seconds, 's')} a call)" for task, seconds, share in found)
         yield f"of the time, preparing inputs (tokenising, resizing) took, where more than 5%: {each}"
     units = {row.unit for row in group.rows if row.j_per_unit is not None}

@@ -313,7 +313,8 @@ def test_what_a_device_reports_late_is_raised(monkeypatch):
 def test_nothing_heavy_is_imported():
     """A process without torch stays without it."""
     code = (
-        "import sys; from pytest_carbon.measure.devices import select, synchroniser; from pytest_carbon.records import Gpu\n"
+        "import sys; from pytest_carbon.measure.devices import select, synchroniser; "
+        "from pytest_carbon.records import Gpu\n"
         "wait = synchroniser(); wait(); select('used', [Gpu(0, 'GPU-a', 'x')], {})\n"
         "heavy = {'torch', 'numpy', 'scipy', 'psutil', 'pynvml'} & set(sys.modules); assert not heavy, heavy"
     )

@@ -180,7 +180,7 @@ def reads_as(tmp_path: Path, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
             for setting, value in changes.items():
                 getattr(sim, f"set_{setting}")(0, value)
             patch.setattr(machine, "_boot", lambda: boot)
-            patch.setattr("pytest_carbon.host.processor.this_processor", lambda: parse_cpuinfo(cpuinfo, 224))
+            patch.setattr("pytest_carbon.host.machine.this_processor", lambda: parse_cpuinfo(cpuinfo, 224))
             meter = NvmlMeter()
             try:
                 counted = list(meter.domains) if "gpu" in gated else []

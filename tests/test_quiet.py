@@ -131,7 +131,8 @@ def test_importing_the_meters_loads_nothing_heavy() -> None:
     """codecarbon, pandas, psutil and the rest come when a meter is opened, or a figure is asked for."""
     code = (
         "import sys\n"
-        "import pytest_carbon.measure.meters.estimate, pytest_carbon.measure.meters.rapl, pytest_carbon.measure.meters.replay\n"
+        "import pytest_carbon.measure.meters.estimate, pytest_carbon.measure.meters.rapl, "
+        "pytest_carbon.measure.meters.replay\n"
         "import pytest_carbon.measure.meters.codecarbon, pytest_carbon.host.electricity, pytest_carbon.host.machine\n"
         "heavy = {'codecarbon', 'pandas', 'numpy', 'scipy', 'psutil', 'pynvml', 'torch', 'requests', 'amdsmi'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"

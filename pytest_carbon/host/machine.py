@@ -14,8 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_carbon.host import processor
-from pytest_carbon.host.processor import Processor
+from pytest_carbon.host.processor import Processor, this_processor
 from pytest_carbon.records import Domain, Environment, Gpu
 
 LONGEST_ID = 100
@@ -32,7 +31,7 @@ def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None
         gated: the domains whose energy is summed.
         driver: the GPU driver's version, where known.
     """
-    processor = processor.this_processor()
+    processor = this_processor()
     return Environment(
         id=environment_id(gpus, gated, processor),
         gpus=tuple(gpus),

@@ -308,7 +308,8 @@ class _Process:
         reads, writes = os.pipe()  # its own: what libraries and sitecustomize print goes to standard output
         self._from: IO[bytes] = os.fdopen(reads, "rb")
         # What the child itself needs is imported before it may see a user's signal.py or queue.py.
-        code = "import sys; sys.path.append(sys.argv[1]); from pytest_carbon.measure.watcher import main; main(*sys.argv[2:])"
+        code = "import sys; sys.path.append(sys.argv[1]); from pytest_carbon.measure.watcher import main; "
+        code += "main(*sys.argv[2:])"
         paths = json.dumps([p for p in sys.path if isinstance(p, str)])
         try:
             self.process = subprocess.Popen(

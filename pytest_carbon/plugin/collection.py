@@ -1,4 +1,4 @@
-"""``python -m pytest_carbon.plugin.collection FILE …``: what pytest collects here, by the ids that baselines know tests by.
+"""``python -m pytest_carbon.plugin.collection FILE …``: what pytest collects here, by the ids of the baselines.
 
 A process of its own, started by ``pytest-carbon baseline prune``: collecting runs the project's conftest files and
 imports its tests.

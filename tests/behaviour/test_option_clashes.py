@@ -108,7 +108,8 @@ def test_who_does_not_use_it_pays_for_one_module(pytester: pytest.Pytester) -> N
     """)
     result = run(pytester, "-p", "ours", "-s")
     result.stdout.fnmatch_lines(["loaded: pytest_carbon pytest_carbon.plugin.options"])
-    code = "import sys, pytest; before = set(sys.modules); import pytest_carbon.plugin.options; print(*set(sys.modules) - before)"
+    code = "import sys, pytest; before = set(sys.modules); "
+    code += "import pytest_carbon.plugin.options; print(*set(sys.modules) - before)"
     assert set(pytester.run(sys.executable, "-c", code).outlines[0].split()) == {
         "pytest_carbon",
         "pytest_carbon.plugin.options",

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Carbon": "fixture",
-    "TaskFactory": "fixture",
-    "Window": "fixture",
-    "Meter": "meters.protocol",
-    "MeterSource": "meters.protocol",
-    "Observation": "meters.protocol",
-    "write_constant_trace": "meters.replay",
-    "write_trace": "meters.replay",
+    "Carbon": "plugin.fixture",
+    "TaskFactory": "plugin.fixture",
+    "Window": "plugin.fixture",
+    "Meter": "measure.meters.protocol",
+    "MeterSource": "measure.meters.protocol",
+    "Observation": "measure.meters.protocol",
+    "write_constant_trace": "measure.meters.replay",
+    "write_trace": "measure.meters.replay",
     "Domain": "records",
     "Gpu": "records",
     "Measurement": "records",

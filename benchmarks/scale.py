@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import made_by, write_results
-from pytest_carbon.baselines import decide, open_store
+from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.address import DatabaseUrl
+from pytest_carbon.baselines.decide import decide
 from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.records import (
     CarbonIntensity,

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.baselines import ALREADY_STORED, FULL, decide, open_store
+from pytest_carbon.baselines import open_store
+from pytest_carbon.baselines.decide import ALREADY_STORED, FULL, decide
 from pytest_carbon.records import (
     CarbonIntensity,
     Doubt,

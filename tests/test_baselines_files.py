@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from stored import record
 
 import pytest_carbon
-from pytest_carbon.baselines import files
-from pytest_carbon.baselines.files import AGAIN, FileStore, module_file
+from pytest_carbon.baselines import disk, files, format
+from pytest_carbon.baselines.disk import AGAIN, module_file
+from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.records import BaselineError, Calibration, Environment, Gpu, Record, UsageProblem
 
 HOST = Environment(
@@ -74,7 +75,7 @@ def test_a_file_is_a_header_and_a_line_a_record(store: FileStore) -> None:
 
 def test_fields_are_written_in_the_order_of_the_record() -> None:
     """A field added to Record must be added to the format too."""
-    assert tuple(files.FIELDS) == Record._fields
+    assert tuple(format.FIELDS) == Record._fields
 
 
 def test_records_are_sorted_by_test_name_and_time(store: FileStore) -> None:
@@ -358,7 +359,7 @@ MODULES = st.lists(st.text(max_size=200).filter(lambda t: "::" not in t), min_si
 @given(MODULES, MODULES)
 def test_two_modules_never_share_a_file(one: str, other: str) -> None:
     """Different modules have different files, none of them a folder of the other, each inside, none too long."""
-    if files.leads_out(one) or files.leads_out(other):
+    if disk.leads_out(one) or disk.leads_out(other):
         return
     places = [module_file(f"{module}::t") for module in (one, other)]
     assert (places[0] == places[1]) == (one == other)
@@ -549,7 +550,7 @@ FAULTS = {
         f"not '/etc/x.py::test_x[fp16]'. {RESTORE}",
     ),
     "duplicate": (
-        inserted(5, files.line_of(record(session="s1", energy_j_per_call=9.9))),
+        inserted(5, format.line_of(record(session="s1", energy_j_per_call=9.9))),
         f"line 5: session 's1' has other figures for 'call' of 'tests/test_m.py::test_x[fp16]' than in line 2. {ONCE}",
     ),
     "not JSON": (
@@ -707,7 +708,7 @@ def test_a_session_in_two_epochs_is_in_the_newer(store: FileStore) -> None:
         shutil.rmtree("carbon-baselines", ignore_errors=True)
         store.append(HOST, order[:1])
         with MODULE.open("a") as file:
-            file.write(files.line_of(order[1]) + "\n")
+            file.write(format.line_of(order[1]) + "\n")
         assert store.load(HOST.id) == {record().key: [accepted]}
 
 
@@ -716,7 +717,7 @@ numbers = st.floats(min_value=0, exclude_min=True, allow_infinity=False, allow_n
 times = st.datetimes().map(lambda time: time.strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0"))
 any_record = st.builds(
     Record,
-    test=texts.filter(lambda test: not files.leads_out(test)) | st.sampled_from(["a/b.py::t[\ud800/\n::x]", "a.py::t"]),
+    test=texts.filter(lambda test: not disk.leads_out(test)) | st.sampled_from(["a/b.py::t[\ud800/\n::x]", "a.py::t"]),
     name=texts,
     epoch=st.just("0") | times,
     session=texts,
@@ -762,8 +763,8 @@ def test_any_mixture_of_two_branches_is_read(tmp_path: Path, records: list[Recor
     shutil.rmtree(tmp_path / "baselines", ignore_errors=True)
     path = tmp_path / "baselines" / HOST.id / "tests" / "test_m.py.jsonl"
     path.parent.mkdir(parents=True)
-    header = files.header_line(HOST)
-    lines = data.draw(st.permutations([header] * 2 + [files.line_of(r) for r in [*records, *records[::2]]]))
+    header = format.header_line(HOST)
+    lines = data.draw(st.permutations([header] * 2 + [format.line_of(r) for r in [*records, *records[::2]]]))
     path.write_text("\n".join([header, *lines, ""]))
     assert sorted(everything(FileStore(tmp_path / "baselines"))) == sorted(records)
 
@@ -810,7 +811,7 @@ def test_git_merges_two_branches_that_recorded(store: FileStore, monkeypatch: py
         git("commit", "--quiet", "--message", "more")
 
     git("init", "--quiet", "--initial-branch=main")
-    Path(".gitattributes").write_text(f"{files.GIT_ATTRIBUTES}\n")
+    Path(".gitattributes").write_text(f"{format.GIT_ATTRIBUTES}\n")
     base = [] if new else [record(session=f"base{day}", day=day) for day in (3, 5)]
     store.append(HOST, base)
     commit()
@@ -1179,7 +1180,7 @@ def test_a_calibration_need_not_know_what_comes_after_the_work(store: FileStore)
     """Where it was not seen."""
     FOLDER.mkdir(parents=True)
     (FOLDER / "calibration.json").write_text(
-        f'{{"format": "{files.CALIBRATION_FORMAT}", "settle_s": 1, "part_time_sampling": false}}'
+        f'{{"format": "{format.CALIBRATION_FORMAT}", "settle_s": 1, "part_time_sampling": false}}'
     )
     assert store.calibration(HOST.id) == Calibration(1.0, part_time_sampling=False)
 
@@ -1224,7 +1225,7 @@ def test_a_calibration_that_cannot_be_trusted_stops_the_run(store: FileStore, te
     """It is said, and what to do; nothing is overwritten."""
     path = FOLDER / "calibration.json"
     path.parent.mkdir(parents=True)
-    data = text if isinstance(text, bytes) else text.replace('"F"', f'"{files.CALIBRATION_FORMAT}"').encode()
+    data = text if isinstance(text, bytes) else text.replace('"F"', f'"{format.CALIBRATION_FORMAT}"').encode()
     path.write_bytes(data)
     for use in (
         lambda: store.calibration(HOST.id),
@@ -1268,7 +1269,7 @@ def test_what_else_a_header_holds_is_as_good_as_unknown(store: FileStore, rest: 
     """The id is what is checked: it is what is compared by."""
     store.append(HOST, [record()])
     _, *lines = MODULE.read_text().splitlines(keepends=True)
-    header = f'{{"format": "{files.FORMAT}", "environment": {{"id": "{HOST.id}"{rest}}}}}\n'
+    header = f'{{"format": "{format.FORMAT}", "environment": {{"id": "{HOST.id}"{rest}}}}}\n'
     MODULE.write_text(header + "".join(lines))
     found = store.describe(HOST.id)
     assert (found.id, found.cpu) == (HOST.id, None)
@@ -1307,7 +1308,7 @@ def test_a_file_that_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> Non
         path.touch()
     for path in (left, mine):
         os.utime(path, (0, 0))
-    files.write_atomically(tmp_path / "report.json", "{}")
+    disk.write_atomically(tmp_path / "report.json", "{}")
     assert sorted(tmp_path.iterdir()) == sorted([others, mine, tmp_path / "report.json"])
 
 

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from postgres import PASSWORD, SECRETS, PostgresServer
 from stored import record
 
+from pytest_carbon.baselines import tables
+
 pytest.importorskip("sqlalchemy", reason="the extra sql is not installed")
 import sqlalchemy as sa
 from alembic import command
@@ -28,7 +30,8 @@ from alembic.migration import MigrationContext
 
 from pytest_carbon.baselines import Store, open_store, refuse_unknown_branch, sql
 from pytest_carbon.baselines.address import DatabaseUrl, place
-from pytest_carbon.baselines.files import FileStore, header_line
+from pytest_carbon.baselines.files import FileStore
+from pytest_carbon.baselines.format import header_line
 from pytest_carbon.baselines.sql import SqlStore
 from pytest_carbon.records import BaselineError, Calibration, Environment, Gpu, Record, UsageProblem
 
@@ -485,9 +488,9 @@ def test_the_migrations_make_the_tables_that_are_used(store: SqlStore, url: str)
     """What alembic has made is what is declared, to the last constraint; and the versions are the same."""
     store.append(HOST, [record()])
     with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": sql.VERSION_TABLE})
-        assert compare_metadata(context, sql._METADATA) == []
-        assert context.get_current_heads() == (sql.VERSION,)
+        context = MigrationContext.configure(connection, opts={"version_table": tables.VERSION_TABLE})
+        assert compare_metadata(context, tables._METADATA) == []
+        assert context.get_current_heads() == (tables.VERSION,)
 
 
 def as_version(url: str, version: str, *records: Record) -> None:
@@ -495,23 +498,23 @@ def as_version(url: str, version: str, *records: Record) -> None:
     with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
         config = Config()
         config.set_main_option("script_location", str(Path(sql.__file__).with_name("migrations")))
-        config.attributes.update(connection=connection, version_table=sql.VERSION_TABLE)
+        config.attributes.update(connection=connection, version_table=tables.VERSION_TABLE)
         command.upgrade(config, version)
         (here,) = connection.execute(
-            sa.insert(sql.ENVIRONMENT).values(name=HOST.id, header=header_line(HOST))
+            sa.insert(tables.ENVIRONMENT).values(name=HOST.id, header=header_line(HOST))
         ).inserted_primary_key
         for r in records:
             facts = {"environment_id": here, "commit_id": r.commit}
             names = ("session", "created", "boot", "branch", "torch", "driver")
             (session,) = connection.execute(
-                sa.insert(sql.SESSION).values(**facts, **{name: getattr(r, name) for name in names})
+                sa.insert(tables.SESSION).values(**facts, **{name: getattr(r, name) for name in names})
             ).inserted_primary_key
             (measurement,) = connection.execute(
-                sa.insert(sql.MEASUREMENT).values(environment_id=here, test=r.test, name=r.name)
+                sa.insert(tables.MEASUREMENT).values(environment_id=here, test=r.test, name=r.name)
             ).inserted_primary_key
             figures = ("epoch", "energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call")
             connection.execute(
-                sa.insert(sql.RECORD).values(
+                sa.insert(tables.RECORD).values(
                     session_id=session, measurement_id=measurement, **{name: getattr(r, name) for name in figures}
                 )
             )
@@ -538,12 +541,12 @@ def test_a_database_of_an_older_version(store: SqlStore, url: str, version: str)
     assert version_of(url) == version
     new = record("a.py::t", session="s3", day=3)
     store.append(HOST, [main, new])
-    assert version_of(url) == sql.VERSION
+    assert version_of(url) == tables.VERSION
     assert everything(store) == {main, other, new}
     assert of_main.keys(HOST.id) == {main.key}
     with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": sql.VERSION_TABLE})
-        assert compare_metadata(context, sql._METADATA) == []
+        context = MigrationContext.configure(connection, opts={"version_table": tables.VERSION_TABLE})
+        assert compare_metadata(context, tables._METADATA) == []
 
 
 def test_an_application_of_its_own_in_the_same_database(store: SqlStore, url: str) -> None:
@@ -592,7 +595,7 @@ def test_a_server_that_cannot_be_reached(postgres: PostgresServer) -> None:
 @pytest.mark.parametrize("what", ["read", "write"])
 def test_what_another_process_has_locked(url: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is not waited for for ever."""
-    monkeypatch.setattr(sql, "PATIENCE_S", 1)
+    monkeypatch.setattr(tables, "PATIENCE_S", 1)
     store = SqlStore(DatabaseUrl(url))
     store.append(HOST, [record()])
     locking, lock = "BEGIN", "LOCK TABLE carbon_schema"

@@ -11,13 +11,11 @@ import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from pathlib import Path
 from statistics import fmean, geometric_mean, median
 from typing import NamedTuple
 
-from pytest_carbon import baselines, gate
-from pytest_carbon.baselines import address
-from pytest_carbon.baselines.files import collector_waits, read_file
+from pytest_carbon import gate
+from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.host import machine
 from pytest_carbon.measure import reference
 from pytest_carbon.records import (
@@ -29,12 +27,10 @@ from pytest_carbon.records import (
     SessionResult,
     SessionScore,
     SuiteVerdict,
-    TestResult,
     UsageProblem,
     Verdict,
     label,
 )
-from pytest_carbon.reports import jsonfile
 from pytest_carbon.reports.layout import cards, count, listing
 
 _WARMER_C = 5.0
@@ -134,64 +130,6 @@ class Comparison:
     def failed(self) -> bool:
         """Whether there is a regression, or something that HEAD failed to measure."""
         return any(row.verdict.failed for row in self.rows)
-
-
-# --- what is compared ----------------------------------------------------------------------------
-
-
-def read(place: str, *, branch: str | None = None) -> Side:
-    """A report of ``--carbon-json``, a directory of baselines, an environment's folder in it, one file, or a URL, of
-    whose records those of one branch count.
-
-    Raises :class:`UsageProblem` and :class:`~pytest_carbon.records.BaselineError`.
-    """
-    path = address.place(place, Path.cwd())
-    if isinstance(path, address.DatabaseUrl):
-        return _of_store(str(path), baselines.open_store(path, branch=branch), None)
-    if path.is_dir():
-        first = min(path.rglob("*.jsonl"), default=None)
-        of = None if first is None else read_file(first)[0].id
-        if of == path.resolve().name:  # the folder of one environment
-            return _of_store(place, baselines.open_store(path.resolve().parent), of)
-        return _of_store(place, baselines.open_store(path), None)
-    if not path.exists() and path.suffix not in (".json", ".jsonl"):
-        raise UsageProblem(
-            f"{place}: there is no such file or directory. Give a report of --carbon-json, a directory of baselines, an"
-            " environment's folder or a file in it, or the URL of a database."
-        )
-    if path.suffix == ".jsonl":
-        found, records = read_file(Path(place).expanduser())
-        by_key: dict[Key, list[Record]] = {}
-        for record in records:
-            by_key.setdefault(record.key, []).append(record)
-        return Side(place, None, {found.id: found}, {found.id: by_key}, {})
-    return _of_report(place, jsonfile.read(Path(place).expanduser()))
-
-
-def _of_store(place: str, store: baselines.Store, only: str | None) -> Side:
-    with store.snapshot():
-        ids = store.environments() if only is None else [only]
-        if not ids:
-            raise UsageProblem(f"{hint}." if (hint := store.hint()) else f"{place}: there are no baselines in it.")
-        return Side(place, None, {id: store.describe(id) for id in ids}, {id: store.load(id) for id in ids}, {})
-
-
-def _of_report(place: str, result: SessionResult) -> Side:
-    environments = {each.id: each for each in (result.environment, *(other for other, _ in result.others))}
-    stored: dict[str, dict[Key, Sequence[Record]]] = {}
-    measured: dict[str, dict[Key, tuple[Measurement, Verdict]]] = {}
-    for test in result.tests:
-        for measurement, verdict in test.measurements:
-            id, key = measurement.environment, (test.nodeid, measurement.name)
-            environments.setdefault(id, replace(result.environment, id=id))
-            measured.setdefault(id, {})[key] = measurement, verdict
-            if measurement.failure is None and has_figures(measurement):
-                stored.setdefault(id, {})[key] = baselines.records_of(result, test, measurement)
-    for measurement, _ in result.references:
-        if measurement.failure is None and has_figures(measurement):
-            records = baselines.records_of(result, TestResult(REFERENCE, "passed"), measurement)
-            stored.setdefault(measurement.environment, {})[REFERENCE, measurement.name] = records
-    return Side(place, result, environments, stored, measured)
 
 
 def has_figures(measurement: Measurement) -> bool:

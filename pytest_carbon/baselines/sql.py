@@ -21,126 +21,55 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import (
-    URL,
-    Column,
     Connection,
-    Double,
-    Engine,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    NullPool,
     Select,
     Table,
-    Text,
     UniqueConstraint,
     bindparam,
-    create_engine,
     delete,
-    event,
     func,
     inspect,
-    make_url,
     null,
     or_,
     select,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from pytest_carbon.baselines.address import DatabaseUrl
-from pytest_carbon.baselines.files import (
-    AGAIN,
+from pytest_carbon.baselines.disk import AGAIN
+from pytest_carbon.baselines.files import collector_waits, once
+from pytest_carbon.baselines.format import (
     FIELDS,
     NUMBERS,
     Wrong,
     all_good,
     by_time,
     calibration_line,
-    collector_waits,
     described,
     header_line,
-    once,
     read_calibration,
     wrong_field,
+)
+from pytest_carbon.baselines.tables import (
+    CARDS,
+    ENVIRONMENT,
+    MEASUREMENT,
+    OLDER_VERSIONS,
+    PATIENCE_S,
+    RECORD,
+    SESSION,
+    VERSION,
+    VERSION_TABLE,
+    engine_of,
 )
 from pytest_carbon.records import BaselineError, Calibration, Environment, Key, Record, UsageProblem
 
 _T = TypeVar("_T")
-
-VERSION = "0003"
-"""The newest of ``migrations/versions``."""
-OLDER_VERSIONS = ("0001", "0002")
-"""Those that can be read as they are; who writes brings them up to date."""
-VERSION_TABLE = "carbon_schema"
-"""Of our own: the application that owns the database may use alembic, too."""
-PATIENCE_S = 60
-"""How long one process waits for what another has locked."""
-_CONNECT_S = 10
-_ALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
-"""The driver's, in s and ms: who cannot be reached for half a minute is lost. The system's own wait is hours."""
 _LOCK = 0x636172626F6E  # "carbon"
 _AT_ONCE = 500  # what a statement names
 _READ_AT_ONCE = 5000  # the numbers that one names, and the rows that are fetched
-_FORMS = "sqlite:///FILE and postgresql+psycopg://USER@HOST/DATABASE"
-
-_METADATA = MetaData()
-ENVIRONMENT = Table(
-    "carbon_environment",
-    _METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("header", Text),  # as a file's; NULL: only a calibration is known
-    Column("calibration", Text),  # as a file's
-    UniqueConstraint("name", name="carbon_environment_once"),
-)
-MEASUREMENT = Table(
-    "carbon_measurement",
-    _METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("environment_id", ForeignKey(ENVIRONMENT.c.id), nullable=False),
-    Column("test", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    UniqueConstraint("environment_id", "test", "name", name="carbon_measurement_once"),
-)
-SESSION = Table(
-    "carbon_session",
-    _METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("environment_id", ForeignKey(ENVIRONMENT.c.id), nullable=False),
-    Column("session", Text, nullable=False),
-    Column("created", Text, nullable=False),
-    Column("boot", Text),
-    Column("commit_id", Text),
-    Column("branch", Text),
-    Column("torch", Text),
-    Column("driver", Text),
-    Column("labels", Text),
-    UniqueConstraint("environment_id", "session", name="carbon_session_once"),
-)
-CARDS = Table(
-    "carbon_cards",
-    _METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("uuids", Text, nullable=False),  # a JSON list, as a file's
-    UniqueConstraint("uuids", name="carbon_cards_once"),
-)
-RECORD = Table(
-    "carbon_record",
-    _METADATA,
-    Column("session_id", ForeignKey(SESSION.c.id), primary_key=True),
-    Column("measurement_id", ForeignKey(MEASUREMENT.c.id), primary_key=True),
-    Column("epoch", Text, nullable=False),
-    Column("energy_j_per_call", Double, nullable=False),
-    Column("energy_j_per_call_error", Double),
-    Column("duration_s_per_call", Double, nullable=False),
-    Column("temperature_c", Double),
-    Column("cards_id", ForeignKey(CARDS.c.id)),  # NULL: a processor's
-    Index("carbon_record_of", "measurement_id"),
-    sqlite_with_rowid=False,
-)
 
 _figures = attrgetter("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call", "temperature_c")
 _facts = attrgetter("created", "boot", "commit", "torch", "driver")
@@ -660,68 +589,6 @@ class SqlStore:
                 " connect to it; or name another place with --carbon-baseline."
             )
         return BaselineError(f"cannot {verb} {self._url}: {reason}. {done}{remedy}")
-
-
-def engine_of(url: DatabaseUrl) -> tuple[Engine, list[str]]:
-    """The engine, whose ``repr`` has no secrets, and the secrets."""
-    try:
-        made = make_url(url.reveal())
-    except (ArgumentError, ValueError):
-        raise UsageProblem(
-            f"--carbon-baseline: {str(url)!r} cannot be read as a URL. Databases are {_FORMS}; in a password, write"
-            " what is no letter and no digit as %XX (@ as %40)."
-        ) from None
-    kind, _, driver = made.drivername.partition("+")
-    if kind == "sqlite" and driver in ("", "pysqlite"):
-        return _sqlite_engine(url, made), []
-    if kind in ("postgresql", "postgres") and (kind, driver) != ("postgresql", "psycopg"):
-        fixed = str(url).replace(made.drivername, "postgresql+psycopg", 1)
-        raise UsageProblem(f"--carbon-baseline: {str(url)!r} names no driver that is used here. Write {fixed!r}.")
-    if kind != "postgresql":
-        raise UsageProblem(f"--carbon-baseline: {str(url)!r} is no database that is known here: these are {_FORMS}.")
-    if url.reveal().count("@") > 1:  # what follows the first is the host, and errors show that
-        raise UsageProblem(
-            f"--carbon-baseline: {str(url)!r} has more than one @. Only the one before the host is written so: in a"
-            " user or a password write %40."
-        )
-    if made.password == "***":
-        raise UsageProblem(
-            f"--carbon-baseline: {str(url)!r} is as reports show it, without its password. Put that in, or leave it out"
-            " and give it as PGPASSWORD or in ~/.pgpass."
-        )
-    # As arguments of the driver, no text of the engine has them: a password may be among them.
-    parameters = {name: value for name, value in made.query.items() if isinstance(value, str)}
-    arguments = {
-        "connect_timeout": _CONNECT_S,
-        "application_name": "pytest-carbon",
-        "prepare_threshold": None,
-        **_ALIVE,
-    }
-    engine = create_engine(
-        made.difference_update_query(parameters), poolclass=NullPool, connect_args={**arguments, **parameters}
-    )
-    secrets = [value for name, value in parameters.items() if "password" in name]
-    return engine, [secret for secret in (made.password, *secrets) if secret]
-
-
-def _sqlite_engine(url: DatabaseUrl, made: URL) -> Engine:
-    if made.host or not made.database or made.database.startswith((":memory:", "file:")) or made.query:
-        raise UsageProblem(
-            f"--carbon-baseline: {str(url)!r} names no file. Write sqlite:///FILE, and for an absolute path"
-            " sqlite:////FILE; there are no parameters."
-        )
-    engine = create_engine(made, poolclass=NullPool, connect_args={"timeout": PATIENCE_S})
-
-    # As SQLAlchemy's documentation has it: the driver begins transactions late, and not before what makes tables.
-    @event.listens_for(engine, "connect")
-    def connected(connection: Any, _: object) -> None:
-        connection.isolation_level = None
-
-    @event.listens_for(engine, "begin")
-    def begun(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
-
-    return engine
 
 
 def _insert(connection: Connection) -> Any:

@@ -11,7 +11,8 @@ from statistics import fmean, geometric_mean, median, stdev
 
 from pytest_carbon import gate
 from pytest_carbon.baselines import Store
-from pytest_carbon.baselines.files import collector_waits, leads_out
+from pytest_carbon.baselines.disk import leads_out
+from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.gate.budget import did_you_mean
 from pytest_carbon.records import REFERENCE, Environment, Key, Record, SessionScore, UsageProblem, Verdict
 

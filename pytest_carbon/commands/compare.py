@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from pytest_carbon.commands import compare_sides
+
 UNCHANGED, REGRESSION, INCOMPARABLE = 0, 1, 2
 
 _PLACE = "a report of --carbon-json, a directory of baselines, one environment's folder or file in it, or a database"
@@ -74,7 +76,7 @@ def _run(given: argparse.Namespace) -> int:
 
     try:
         settings = options.of_project()
-        base, head = (comparison.read(place, branch=settings.branch) for place in (given.base, given.head))
+        base, head = (compare_sides.read(place, branch=settings.branch) for place in (given.base, given.head))
         found = comparison.compare(
             base,
             head,

@@ -176,7 +176,7 @@ def run_doctor(given: argparse.Namespace) -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    from pytest_carbon.baselines.files import remedy, write_atomically
+    from pytest_carbon.baselines.disk import remedy, write_atomically
     from pytest_carbon.records import UsageProblem
 
     try:

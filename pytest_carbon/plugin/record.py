@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_carbon import baselines, gate
-from pytest_carbon.baselines.files import module_file
+from pytest_carbon.baselines import decide
+from pytest_carbon.baselines.disk import module_file
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.plugin.processes.parent import Brought
 from pytest_carbon.records import BaselineError, Key, Record, SessionResult, Settings, label
@@ -45,9 +46,9 @@ class Recorder:
 
     def record(self, result: SessionResult, brought: Brought, stored: Stored) -> None:
         assert self._store is not None
-        decisions = baselines.decide(result, accept=self._settings.accept, stored=stored.records)
+        decisions = decide.decide(result, accept=self._settings.accept, stored=stored.records)
         before = {id: stored.records(id) for id in {d.environment for d in decisions if d.records}}
-        by_id: dict[str, list[baselines.Decision]] = {}
+        by_id: dict[str, list[decide.Decision]] = {}
         for decision in decisions:
             if decision.records:
                 by_id.setdefault(decision.environment, []).append(decision)
@@ -55,7 +56,7 @@ class Recorder:
             [
                 (
                     brought.environments[id],
-                    [r for d in mine for r in d.records] + baselines.of_reference(result, mine, id),
+                    [r for d in mine for r in d.records] + decide.of_reference(result, mine, id),
                 )
                 for id, mine in by_id.items()
             ]
@@ -92,7 +93,7 @@ class Recorder:
                     self.sentences.append(f"the settling time was not kept, so the next run finds it out anew: {error}")
 
     def _blinder(
-        self, before: Mapping[Key, Sequence[Record]], decisions: Sequence[baselines.Decision], id: str, unread: int
+        self, before: Mapping[Key, Sequence[Record]], decisions: Sequence[decide.Decision], id: str, unread: int
     ) -> str | None:
         """Why the gate sees less with what was recorded than it did without."""
         return gate.blinder(
@@ -104,7 +105,7 @@ class Recorder:
             unread=unread,
         )
 
-    def _one_batch(self, id: str, decisions: Sequence[baselines.Decision], now: Stored) -> str:
+    def _one_batch(self, id: str, decisions: Sequence[decide.Decision], now: Stored) -> str:
         """What a batch of several sessions is good for: what the next run, with it in the baseline, will see."""
         records = now.records(id)
         others = {(d.key, record.session) for d in decisions for record in d.records[1:]}
@@ -137,7 +138,7 @@ class Recorder:
         return not isinstance(self._settings.baseline, Path) and branch not in (None, self._settings.branch)
 
 
-def _grouped(decisions: Sequence[baselines.Decision]) -> Mapping[str, list[str]]:
+def _grouped(decisions: Sequence[decide.Decision]) -> Mapping[str, list[str]]:
     """Why what was not recorded was not: ids by reason."""
     grouped: dict[str, list[str]] = {}
     for d in decisions:

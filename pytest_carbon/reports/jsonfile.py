@@ -9,17 +9,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from pytest_carbon.baselines import ALREADY_STORED, Decision, Store, decide, of_reference
-from pytest_carbon.baselines.files import (
-    Wrong,
-    check_format,
-    is_number,
-    is_time,
-    leads_out,
-    refuse_constant,
-    remedy,
-    write_atomically,
-)
+from pytest_carbon.baselines import Store
+from pytest_carbon.baselines.decide import ALREADY_STORED, Decision, decide, of_reference
+from pytest_carbon.baselines.disk import leads_out, remedy, write_atomically
+from pytest_carbon.baselines.format import Wrong, check_format, is_number, is_time, refuse_constant
 from pytest_carbon.records import (
     INFORMS,
     Against,

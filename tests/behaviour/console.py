@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_carbon import baselines
+from pytest_carbon.baselines import decide
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.commands.main import main
 from pytest_carbon.records import (
@@ -144,7 +144,7 @@ def record(store: FileStore, *results: SessionResult) -> None:
                     r
                     for t in (*result.tests, of_reference)
                     for m, _ in t.measurements
-                    for r in baselines.records_of(result, t, m)
+                    for r in decide.records_of(result, t, m)
                 ],
             )
 

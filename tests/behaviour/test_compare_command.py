@@ -11,6 +11,7 @@ import pytest
 from conftest import CarbonRunner
 from console import CAPPED, HOST, carbon, days, measured, record, run, write
 
+from pytest_carbon.baselines import decide
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.records import Doubt, Measurement, SessionResult, SessionScore, Verdict
 from pytest_carbon.reports.layout import columns
@@ -391,9 +392,8 @@ def test_baselines_with_baselines(perf: FileStore) -> None:
 
 
 def records_of(result):  # type: ignore[no-untyped-def]
-    from pytest_carbon import baselines
 
-    return [r for t in result.tests for m, _ in t.measurements for r in baselines.records_of(result, t, m)]
+    return [r for t in result.tests for m, _ in t.measurements for r in decide.records_of(result, t, m)]
 
 
 def test_a_report_that_is_recorded_already_is_not_its_own_baseline(perf: FileStore) -> None:

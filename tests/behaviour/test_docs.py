@@ -15,7 +15,7 @@ import pytest
 from conftest import QUICK, CarbonRunner
 
 import pytest_carbon
-from pytest_carbon.baselines.files import GIT_ATTRIBUTES
+from pytest_carbon.baselines.format import GIT_ATTRIBUTES
 from pytest_carbon.plugin import options
 from pytest_carbon.records import Settings, Status
 

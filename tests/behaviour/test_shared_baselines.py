@@ -326,7 +326,7 @@ def test_what_cannot_be_trusted_stops_the_run(shown: Any, pytester: pytest.Pytes
     says = "'energy_j_per_call' must be a finite number above 0, not -2.0. pytest-carbon did not write that: delete"
     refused_before_anything_ran(shown, pytester, says, *ALL)
     change("UPDATE carbon_schema SET version_num = '9999'")
-    version = pytest_carbon.baselines.sql.VERSION
+    version = pytest_carbon.baselines.tables.VERSION
     says = f"its tables are of version '9999', and this pytest-carbon reads '{version}'. Upgrade pytest-carbon"
     refused_before_anything_ran(shown, pytester, says, *ALL)
 

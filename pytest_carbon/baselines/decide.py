@@ -1,0 +1,167 @@
+"""What a run adds to its baselines, and why not (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import isfinite, sqrt
+
+from pytest_carbon.gate import BATCHES_MOST
+from pytest_carbon.records import REFERENCE, Key, Measurement, Record, SessionResult, TestResult, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one measurement of a run gives to its baseline."""
+
+    key: Key
+    environment: str
+    status: str
+    """Its verdict's."""
+    records: tuple[Record, ...] = ()
+    """What to append; nothing where ``why_not`` says why."""
+    why_not: str | None = None
+    """The rest of the sentence "not recorded: …"."""
+    changed: bool = False
+    """Whether the gate found a change, the code's or the machine's, which may be accepted."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether these records begin a new epoch."""
+        return bool(self.records) and self.changed
+
+
+def _changed(verdict: Verdict) -> bool:
+    return verdict.status in ("regression", "improvement") or verdict.machine
+
+
+ALREADY_STORED = "this session is stored already"
+FULL = f"its baseline has its {BATCHES_MOST} batches, and nothing more is needed until a change is accepted"
+
+
+def decide(
+    result: SessionResult,
+    *,
+    accept: bool,
+    stored: Callable[[str], Mapping[Key, Sequence[Record]]],
+    now: str | None = None,
+) -> list[Decision]:
+    """What each measurement of a run gives to its baseline, and why not.
+
+    Recorded is what passed, is new, or is inconclusive for its noise or its own error, unless its baseline is full:
+    to record only what passes would cut a baseline off at the tolerance, and make it promise less noise than there
+    is. With ``accept`` a change that the gate found (a regression or an improvement) begins a new epoch, named after
+    the time of the run. Nothing comes from a figure that a doubt disqualifies, from a test that failed by itself, or
+    that fails for one of its measurements, unless that is accepted here; nor from what is over its budget or not
+    measured. ``stored`` is
+    :meth:`Store.load`, asked once for each environment; ``now``, the time as ISO 8601 has it, is the clock's.
+    """
+    now = now or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    known: dict[str, Mapping[Key, Sequence[Record]]] = {}
+    seen: set[tuple[str, Key]] = set()
+    decisions = []
+    for test in result.tests:
+        for measurement, verdict in test.measurements:
+            key, environment = (test.nodeid, measurement.name), measurement.environment
+            records: tuple[Record, ...] = ()
+            why_not = _unfit(test, measurement, verdict, accept)
+            if why_not is None and (environment, key) in seen:
+                why_not = "the same test ran before in this session"
+            if why_not is None:
+                if environment not in known:
+                    known[environment] = stored(environment)
+                before = known[environment].get(key, ())
+                newest = max((record.epoch for record in before), default="0")
+                have = {record.session for record in before}
+                epoch = result.created if _changed(verdict) else newest
+                records = tuple(
+                    record for record in records_of(result, test, measurement, epoch) if record.session not in have
+                )
+                if not records:
+                    why_not = ALREADY_STORED
+                elif newest > result.created:
+                    records = ()
+                    why_not = f"a change was accepted later, at {newest}; run the tests again"
+                    if newest > now:
+                        why_not = (
+                            f"its epoch {newest} is in the future, for this machine's clock says {now}; set the clock"
+                            " right, or that epoch in the baseline"
+                        )
+                elif verdict.baseline_batches >= BATCHES_MOST and epoch == newest:
+                    records = ()
+                    why_not = FULL
+                else:
+                    seen.add((environment, key))
+            decisions.append(Decision(key, environment, verdict.status, records, why_not, _changed(verdict)))
+    return decisions
+
+
+def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept: bool) -> str | None:
+    """Why a measurement is not recorded whatever is stored; None where it may be."""
+    status = verdict.status
+    if status == "error" or measurement.failure is not None or not _has_scores(measurement):
+        return "it was not measured"
+    if status == "over-budget":
+        return "it is over its budget, which no flag lifts; change the budget or the code"
+    if verdict.machine and not accept:
+        return "the machine itself changed, as its reference workload says; accept it if it is to stay so"
+    if doubts := [doubt.code for doubt in measurement.doubts if doubt.disqualifies]:
+        return f"it is in doubt ({', '.join(doubts)}), and a figure in doubt is neither recorded nor accepted"
+    if status in ("regression", "improvement") and not accept:
+        return f"it is {'an' if status == 'improvement' else 'a'} {status}; accept it if it is intended"
+    own_outcome = test.functional_outcome or test.outcome
+    if own_outcome != "passed":
+        return f"its test did not pass ({own_outcome})"
+    failing = [m.name for m, v in test.measurements if v.failed and not (accept and v.status == "regression")]
+    if failing:
+        return f"its test fails for {', '.join(map(repr, failing))}"
+    return None
+
+
+def of_reference(result: SessionResult, decisions: Sequence[Decision], environment: str) -> list[Record]:
+    """What a reference workload gives to the baselines of an environment: its figures in the sessions that others are
+    recorded of. It has no epochs: what measurements are held to says which of its figures count."""
+    sessions = {record.session for d in decisions if d.environment == environment for record in d.records}
+    return [
+        record
+        for measurement, _ in result.references
+        if measurement.environment == environment and measurement.failure is None and _has_scores(measurement)
+        for record in records_of(result, TestResult(REFERENCE, "passed"), measurement)
+        if record.session in sessions
+    ]
+
+
+def _has_scores(measurement: Measurement) -> bool:
+    figures = [
+        figure for score in measurement.sessions for figure in (score.energy_j_per_call, score.duration_s_per_call)
+    ]
+    return bool(figures) and all(isfinite(figure) and figure > 0 for figure in figures)
+
+
+def records_of(result: SessionResult, test: TestResult, measurement: Measurement, epoch: str = "0") -> list[Record]:
+    """A measurement of a run as a baseline would keep it, a record a session."""
+    error, temperature_c = measurement.energy_j_per_call_error, measurement.temperature_c
+    if error is not None:  # of the mean of all sessions: one of them is known worse
+        error *= sqrt(len(measurement.sessions))
+    return [
+        Record(
+            test=test.nodeid,
+            name=measurement.name,
+            epoch=epoch,
+            session=score.session,
+            created=result.created,
+            boot=result.environment.boot,
+            commit=result.commit,
+            branch=result.branch,
+            energy_j_per_call=score.energy_j_per_call,
+            energy_j_per_call_error=error if error is not None and isfinite(error) else None,
+            duration_s_per_call=score.duration_s_per_call,
+            torch=result.environment.torch,
+            driver=result.environment.driver,
+            labels=result.labels,
+            temperature_c=float(temperature_c) if temperature_c is not None and isfinite(temperature_c) else None,
+            gpus=measurement.gpus,
+        )
+        for score in measurement.sessions
+    ]

@@ -1,0 +1,190 @@
+"""Files and folders of baselines: locked, replaced atomically, named for any module."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+
+from pytest_carbon.records import BaselineError, UsageProblem
+
+AGAIN = (
+    "Do it again later (a run by what --carbon-json wrote: pytest-carbon baseline accept REPORT.json, which accepts"
+    " what changed, too); nothing is ever stored twice. "
+)
+"""What is to be done where something could not be recorded."""
+_UNSAFE_IN_NAMES = re.compile(r"[^\w .,+=@()\[\]-]")
+_LONGEST_NAME = 180  # bytes; file systems stop at 255, and a suffix comes on top
+TEMPORARY = ".pytest-carbon-"
+_ABANDONED_S = 3600.0  # nobody writes a file for so long
+RECORDING = f"{TEMPORARY}recording"
+
+
+# --- where a record lies -------------------------------------------------------------------------
+
+
+def leads_out(test: str) -> bool:
+    """Whether a test's id names no place inside the baselines' directory: it is absolute, or climbs with ``..``."""
+    folders = test.partition("::")[0].split("/")
+    return folders[0] == "" or ".." in folders
+
+
+def module_file(test: str) -> Path:
+    """Where a test's records lie in its environment's folder: ``tests/test_m.py::t`` → ``tests/test_m.py.jsonl``.
+
+    What a file name cannot hold is written as ``%XX``, and a name too long ends in a digest, so that
+    two modules never share a file (where case does not tell files apart they may: records name their
+    test, so nothing depends on it). Raises :class:`UsageProblem` for an id that leads out.
+    """
+    if leads_out(test):
+        raise UsageProblem(
+            f"{test!r} can have no baseline: its id leads out of the root dir. "
+            "Set --rootdir to a folder that holds all tests, or name the package with --pyargs."
+        )
+    *folders, module = test.partition("::")[0].split("/")
+    return Path(*map(folder_name, folders), _file_name(module) + ".jsonl")
+
+
+def folder_name(name: str) -> str:
+    if name == ".":
+        return "%2E"
+    stem, dot, suffix = name.rpartition(".")
+    # A folder "m.jsonl" would stand where the module "m" has its file.
+    return _file_name(stem) + "%2E" + suffix if dot and suffix in ("json", "jsonl") else _file_name(name)
+
+
+def _file_name(name: str) -> str:
+    safe = _UNSAFE_IN_NAMES.sub(_percent, name) or "%"
+    if len(safe.encode()) > _LONGEST_NAME:
+        digest = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        safe = safe.encode()[: _LONGEST_NAME - 40].decode(errors="ignore") + "%-" + digest
+    return safe
+
+
+def _percent(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass"))
+
+
+def shown_path(path: Path) -> str:
+    """A path as a person standing in the current folder would type it."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except (ValueError, FileNotFoundError):  # there may be no current folder any more
+        return str(path)
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that whoever looks, and whenever this process dies, it is the old one or the new one.
+
+    Makes its folder, and clears it of what writers that were killed have left there. Raises OSError.
+    """
+    replace_files([(path, text)])
+    for left in path.parent.glob(f"{TEMPORARY}*.tmp"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                left.unlink()
+
+
+def replace_files(files: Iterable[tuple[Path, str]], before: Callable[[int], None] = lambda _: None) -> None:
+    """Replace several files: nothing moves before all of them are on disk, so that a fault leaves all as they were.
+
+    ``before`` is called then, with their number.
+    """
+    staged: list[tuple[Path, Path]] = []
+    try:
+        for path, text in files:
+            make_folder(path.parent)
+            temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}.tmp")
+            staged.append((temporary, path))
+            with temporary.open("xb") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists():
+                shutil.copymode(path, temporary)
+        before(len(staged))
+        for temporary, path in staged:
+            os.replace(temporary, path)
+    finally:
+        for temporary, _ in staged:
+            temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # a file is
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Let one process at a time write here.
+
+    The directory itself is locked: no lock file that somebody might commit, and containers that share
+    a mount share the lock. Network file systems that lock files only get a file ``.lock``.
+    """
+    if sys.platform == "win32":  # not a platform this project claims: written without a lock
+        yield
+        return
+    import fcntl
+
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:
+        os.close(handle)
+        handle = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def entries_of(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder; nothing where there is none, or it is a file."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise refused_path("read", folder, error) from error
+
+
+def bytes_of(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise refused_path("read", path, error) from error
+
+
+def refused_path(verb: str, path: Path, error: OSError | str, what: str | None = None) -> BaselineError:
+    """``what``: was to be done when it failed; None: it was only asked whether it could be."""
+    reason = error if isinstance(error, str) else error.strerror or str(error)
+    done = f"Nothing was {what or 'recorded'}. " if verb == "write" else ""
+    done += AGAIN if what == "recorded" else ""
+    helps = remedy(error, "Give this user the right to")
+    return BaselineError(
+        f"cannot {verb} {shown_path(path)}: {reason}. {done}{helps}, or name another directory with --carbon-baseline."
+    )
+
+
+def remedy(error: BaseException | str, otherwise: str) -> str:
+    """What helps where a file could not be written: room, where there is none, else ``otherwise``."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "Make room there" if full else otherwise

@@ -1,0 +1,452 @@
+"""The lines of a baseline file: written, read, and refused with their place."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from itertools import repeat
+from operator import attrgetter, itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, TypeGuard
+
+from pytest_carbon.baselines.disk import leads_out, shown_path
+from pytest_carbon.records import BaselineError, Calibration, Environment, Gpu, Key, Record
+
+FORMAT = "pytest-carbon-baseline/1"
+CALIBRATION_FORMAT = "pytest-carbon-calibration/1"
+GIT_ATTRIBUTES = "carbon-baselines/**/*.jsonl merge=union"
+"""The line for ``.gitattributes`` with which git merges baselines without conflicts."""
+
+_RESTORE = "Restore it from version control, or delete it and record anew with --carbon-record."
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+_CONFLICT = re.compile(r"(<{7}|\|{7}|={7}|>{7})( .*)?")
+_OF_ONE = re.compile(
+    rb'\{"test": ("(?:[^"\\\n]|\\.)*+"), "name": ("(?:[^"\\\n]|\\.)*+"), "epoch": [^\n]*+(?<=\})\n'
+    rb'(?:\{"test": \1, "name": \2, "epoch": [^\n]*+(?<=\})\n)*+'
+)
+"""The lines of one measurement, as this module writes them."""
+_LARGEST = sys.float_info.max
+
+
+# --- what a record may hold ----------------------------------------------------------------------
+
+
+def is_time(value: object) -> TypeGuard[str]:
+    """Whether this is a UTC time as every format of ours writes it: ``2026-11-22T10:00:00Z``, so that text sorts."""
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        return False
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:  # the 31st of February
+        return False
+    return True
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether this is a finite number; ``True`` is not, nor is an integer that no float can hold."""
+    if value.__class__ is not float and (not isinstance(value, (int, float)) or isinstance(value, bool)):
+        return False
+    return -_LARGEST <= value <= _LARGEST
+
+
+def _is_positive(value: object) -> bool:
+    return is_number(value) and value > 0
+
+
+def _is_error(value: object) -> bool:
+    return value is None or (is_number(value) and value >= 0)
+
+
+def _is_number_or_none(value: object) -> bool:
+    return value is None or is_number(value)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, (tuple, list)) and all(map(is_text, value))
+
+
+def is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_test(value: object) -> bool:
+    return isinstance(value, str) and not leads_out(value)
+
+
+def _is_epoch(value: object) -> bool:
+    return value == "0" or is_time(value)
+
+
+_A_TIME = "a UTC time such as '2026-11-22T10:00:00Z'"
+FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "test": (_is_test, "the id of a test that does not lead out of the directory"),
+    "name": (is_text, "the measurement's name"),
+    "epoch": (_is_epoch, f"'0' or {_A_TIME}"),
+    "session": (is_text, "a session's id"),
+    "created": (is_time, _A_TIME),
+    "boot": (_is_text_or_none, "a text or null"),
+    "commit": (_is_text_or_none, "a text or null"),
+    "branch": (_is_text_or_none, "a text or null"),
+    "energy_j_per_call": (_is_positive, "a finite number above 0"),
+    "energy_j_per_call_error": (_is_error, "a finite number from 0, or null"),
+    "duration_s_per_call": (_is_positive, "a finite number above 0"),
+    "torch": (_is_text_or_none, "a text or null"),
+    "driver": (_is_text_or_none, "a text or null"),
+    "labels": (_is_text_or_none, "a text or null"),
+    "temperature_c": (_is_number_or_none, "a finite number or null"),
+    "gpus": (_is_texts, "a list of UUIDs"),
+}
+"""What a record holds, in the order of :class:`~pytest_carbon.records.Record` and of the line."""
+
+_OPTIONAL: dict[str, Any] = {"labels": None, "temperature_c": None, "gpus": ()}
+"""The fields that a line need not have, and what they then are: they are written where there is something to write."""
+
+_values = itemgetter(*FIELDS)
+NUMBERS = ("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call", "temperature_c")
+by_time = attrgetter("created", "session")
+
+
+def all_good(name: str, values: tuple[Any, ...]) -> bool:
+    """Whether each value may stand in this field of numbers; False also for integers."""
+    numbers = [value for value in values if value is not None]
+    if set(map(type, numbers)) - {float}:
+        return False
+    good, _ = FIELDS[name]
+    extremes = {min(numbers), max(numbers)} if numbers else set()
+    return all(map(good, extremes | {None} if len(numbers) < len(values) else extremes))
+
+
+def wrong_field(fields: dict[str, Any]) -> str | None:
+    """What is wrong with a record's fields, as the end of a sentence."""
+    for name, (good, what) in FIELDS.items():
+        if name not in fields:
+            return f"the record has no '{name}'"
+        if not good(fields[name]):
+            return f"'{name}' must be {what}, not {fields[name]!r}"
+    return None
+
+
+class _Known(dict[Any, Any]):
+    """Values found good before, each kept once: 200,000 records share a few thousand strings."""
+
+    def __init__(self, good: Callable[[object], bool]) -> None:
+        super().__init__()
+        self._good = good
+
+    def __missing__(self, value: object) -> object:
+        if not self._good(value):
+            raise ValueError(value)
+        self[value] = value
+        return value
+
+
+class Wrong(Exception):
+    """What is wrong with what was read (a sentence without its full stop), and the remedy if it is a special one."""
+
+    def __init__(self, what: str, remedy: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+
+class _NotJson(Wrong):
+    pass
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """For json's ``parse_constant``: NaN and the infinities, which JSON does not have and Python reads."""
+    raise Wrong(f"{name} is not a number that can be compared")
+
+
+encode_line = json.JSONEncoder(allow_nan=False).encode
+_decode = json.JSONDecoder(parse_constant=refuse_constant).raw_decode
+
+
+class BaselineFile(NamedTuple):
+    """A baseline file that was read and found good; ``lines`` and ``records`` go together."""
+
+    header: str
+    lines: list[str]
+    records: list[Record]
+
+
+class Reader:
+    """Bytes → records. One for a whole load: what it knows already it neither checks nor keeps again."""
+
+    def __init__(self, environment_id: str) -> None:
+        self._environment_id = environment_id
+        self._known = {name: _Known(good) for name, (good, _) in FIELDS.items() if name not in NUMBERS}
+        self._temperatures: dict[float | None, float | None] = {}
+        """Good ones, each kept once, too: they are few."""
+
+    def as_written(self, data: bytes) -> list[Record] | None:
+        """The records of a file that is as this module writes it; None for any other, which takes :meth:`file`.
+
+        The checks are the same, but made a column at a time: for 200,000 records that is half a second less.
+        """
+        try:
+            header, *lines, last = data.decode().split("\n")
+            if self.record(header) is not None or last:
+                return None
+            text = f"[{','.join(lines)}]"
+            objects, end = _decode(text)
+            # Values are texts, numbers, null and lists of texts. So an object that went on over a line break would
+            # leave a line that does not begin with "{", and as many objects as lines, all of which do, are one in each.
+            if end != len(text) or len(objects) != len(lines) or set(map(itemgetter(0), lines)) != {"{"}:
+                return None
+            for name, default in _OPTIONAL.items():
+                deque(map(dict.setdefault, objects, repeat(name), repeat(default)), 0)  # a loop in C
+            if set(map(len, objects)) != {len(FIELDS)}:
+                return None
+            columns = dict(zip(FIELDS, zip(*map(_values, objects), strict=True), strict=True))
+            if len(set(zip(columns["test"], columns["name"], columns["session"], strict=True))) != len(lines):
+                return None
+            if not all(all_good(name, columns[name]) for name in NUMBERS):
+                return None
+            if set(map(type, columns["gpus"])) - {list, tuple}:  # of a text, tuple() makes one, too
+                return None
+            columns["gpus"] = tuple(map(tuple, columns["gpus"]))
+            columns["temperature_c"] = tuple(map(self._temperatures.setdefault, *repeat(columns["temperature_c"], 2)))
+            for name, known in self._known.items():
+                columns[name] = tuple(map(known.__getitem__, columns[name]))
+            return list(map(tuple.__new__, repeat(Record), zip(*columns.values(), strict=True)))
+        except (Wrong, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return None
+
+    def keys(self, data: bytes, path: Path) -> frozenset[Key]:
+        """Whose records a file holds: where it is as this module writes it, without a look at their figures."""
+        at = data.find(b"\n") + 1
+        header = data[: max(at - 1, 0)]
+        found: set[tuple[bytes, bytes]] = set()
+        while lines := _OF_ONE.match(data, at):
+            found.add((lines[1], lines[2]))
+            at = lines.end()
+        try:
+            if found and at == len(data) and self.record(header.decode()) is None:
+                test, name = self._known["test"], self._known["name"]
+                texts = json.loads(b"[%s]" % b",".join(map(b"[%s,%s]".__mod__, found)))  # at once: that is faster
+                return frozenset((test[of], name[named]) for of, named in texts)
+        except (Wrong, ValueError):
+            pass
+        return frozenset(record.key for record in self.file(data, path).records)
+
+    def file(self, data: bytes, path: Path) -> BaselineFile:
+        """A whole file: each session once for each measurement, in the order of the file."""
+        try:
+            lines = split_lines(data)
+        except UnicodeDecodeError as error:
+            raise fault_in(path, data.count(b"\n", 0, error.start) + 1, Wrong("not UTF-8 text")) from None
+        if not any(lines):
+            raise fault_in(path, 1, Wrong("the file is empty"))
+        header = ""
+        kept: list[str] = []
+        records: list[Record] = []
+        place: dict[tuple[str, str, str], int] = {}
+        for number, line in enumerate(lines, 1):
+            try:
+                record = self.record(line)
+                if record is None:
+                    header = header or line
+                    continue
+                if not header:
+                    raise Wrong("a record where the header should be")
+                i = place.setdefault((record.test, record.name, record.session), len(records))
+                if i == len(records):
+                    records.append(record)
+                    kept.append(line)
+                elif record != records[i]:
+                    if not same_record(record, records[i]):
+                        raise Wrong(
+                            f"session {record.session!r} has other figures for {form_of(record)} than in line "
+                            f"{lines.index(kept[i]) + 1}",
+                            "A session measures a thing once: delete the line that is wrong.",
+                        )
+                    if record.epoch > records[i].epoch:  # two branches accepted one report: the newer holds
+                        records[i], kept[i] = record, line
+            except Wrong as wrong:
+                if isinstance(wrong, _NotJson) and number == len(lines):  # no line break at the end
+                    wrong = Wrong("the file ends in the middle of a line")
+                raise fault_in(path, number, wrong) from None
+        if not records:
+            raise fault_in(path, 1, Wrong("nothing follows the header"))
+        return BaselineFile(header, kept, records)
+
+    def header(self, data: bytes, path: Path) -> str:
+        """A file's first line, and nothing of the rest."""
+        line = data.lstrip().partition(b"\n")[0].decode(errors="replace").rstrip()
+        try:
+            if not line or self.record(line) is not None:
+                raise Wrong("the header is missing")
+        except Wrong as wrong:
+            raise fault_in(path, 1, wrong) from None
+        return line
+
+    def record(self, line: str) -> Record | None:
+        """The record in a line; None for a header and for an empty line. Raises :class:`Wrong`."""
+        if not line:
+            return None
+        if _CONFLICT.fullmatch(line):
+            raise Wrong(
+                f"a merge conflict was left here ({line!r})",
+                "Keep the records of both sides and delete the lines of the conflict. "
+                f"With '{GIT_ATTRIBUTES}' in .gitattributes, git merges baselines by itself.",
+            )
+        fields = value_of(line)
+        if not isinstance(fields, dict):
+            raise Wrong("neither a header nor a record")
+        if "format" in fields:
+            self._check_header(fields)
+            return None
+        fields = _OPTIONAL | fields
+        if wrong := wrong_field(fields):
+            raise Wrong(wrong)
+        fields["gpus"] = tuple(fields["gpus"])
+        return Record._make(float(value) if isinstance(value, int) else value for value in _values(fields))
+
+    def _check_header(self, fields: dict[str, Any]) -> None:
+        """Raise :class:`Wrong` for everything but a header of this environment in this format."""
+        check_format(fields["format"], FORMAT)
+        environment = fields.get("environment")
+        found = environment.get("id") if isinstance(environment, dict) else None
+        if not is_text(found):
+            raise Wrong("the header does not name its environment")
+        if found != self._environment_id:
+            raise Wrong(
+                f"recorded in the environment {found!r}, but kept in the folder of {self._environment_id!r}",
+                "Move the file to the folder of its own environment: figures of two machines cannot be compared.",
+            )
+
+
+def split_lines(data: bytes) -> list[str]:
+    """Without line breaks, of either kind; the last is empty in a file that ends with one."""
+    return [line.rstrip() for line in data.decode().split("\n")]
+
+
+def value_of(line: str) -> Any:
+    """The JSON value that is all of a line, or :class:`Wrong` with what it is instead."""
+    try:
+        value, end = _decode(line)
+    except RecursionError:
+        raise Wrong("not JSON that a baseline can hold (too deep)") from None
+    except json.JSONDecodeError as error:
+        raise _NotJson(f"not JSON ({error.msg}, column {error.colno})") from None
+    except ValueError:  # an integer of more than 4,300 digits
+        raise Wrong("not JSON that a baseline can hold (a number is too long)") from None
+    if end != len(line):
+        raise Wrong(f"more than one JSON value in a line (column {end + 1})")
+    return value
+
+
+def check_format(found: object, ours: str) -> None:
+    """Raise :class:`Wrong` for another format, or another version of it."""
+    if found == ours:
+        return
+    kind = ours.rpartition("/")[0]
+    if isinstance(found, str) and found.startswith(f"{kind}/"):
+        raise Wrong(
+            f"written in the format {found!r}, and this version reads {ours!r}",
+            "Upgrade pytest-carbon: a newer version wrote it.",
+        )
+    raise Wrong(f"the format is {found!r}, not {ours!r}")
+
+
+def fault_in(path: Path, number: int, wrong: Wrong, remedy: str = _RESTORE) -> BaselineError:
+    return BaselineError(f"{shown_path(path)}, line {number}: {wrong.what}. {wrong.remedy or remedy}")
+
+
+def form_of(record: Record) -> str:
+    return f"{record.name!r} of {record.test!r}"
+
+
+def header_line(environment: Environment) -> str:
+    """What is the same each time in one environment: two branches that start a file write the same line."""
+    return encode_line(
+        {
+            "format": FORMAT,
+            "environment": {
+                "id": environment.id,
+                "gpus": [{"name": gpu.name, "power_limit_w": gpu.power_limit_w} for gpu in environment.gpus],
+                "cpu": environment.cpu,
+            },
+        }
+    )
+
+
+def described(header: str, environment_id: str) -> Environment:
+    """What a good header says of its environment; what somebody made of the rest of it is as good as unknown."""
+    found = json.loads(header)["environment"]
+    stored, cpu = found.get("gpus"), found.get("cpu")
+    gpus = (
+        [gpu for gpu in stored if isinstance(gpu, dict) and is_text(gpu.get("name"))]
+        if isinstance(stored, list)
+        else []
+    )
+    return Environment(
+        environment_id,
+        gpus=tuple(
+            Gpu(i, "", gpu["name"], float(limit) if is_number(limit := gpu.get("power_limit_w")) else None)
+            for i, gpu in enumerate(gpus)
+        ),
+        cpu=cpu if is_text(cpu) else None,
+    )
+
+
+def line_of(record: Record) -> str:
+    fields = record._asdict()
+    return encode_line({name: v for name, v in fields.items() if name not in _OPTIONAL or v != _OPTIONAL[name]})
+
+
+def same_record(one: Record, other: Record) -> bool:
+    """Whether two records of a session say the same: not on which branch it counts, which a database changes when it
+    takes in a directory, nor what somebody labelled it."""
+    return one._replace(epoch=other.epoch, branch=other.branch, labels=other.labels) == other
+
+
+def calibration_line(calibration: Calibration) -> str:
+    """What is kept of a calibration, in one line; not checked."""
+    return json.dumps(
+        {
+            "format": CALIBRATION_FORMAT,
+            "settle_s": calibration.settle_s,
+            "part_time_sampling": calibration.part_time_sampling,
+            "created": calibration.created,
+            "after_work_j": calibration.after_work_j,
+            "after_work_s": calibration.after_work_s,
+            "latency_s": calibration.latency_s,
+            "latency_error_s": calibration.latency_error_s,
+        }
+    )
+
+
+def read_calibration(data: bytes) -> Calibration:
+    """The calibration in a line. Raises :class:`Wrong`."""
+    try:
+        fields = value_of(data.decode().rstrip())
+    except UnicodeDecodeError:
+        raise Wrong("not UTF-8 text") from None
+    if not isinstance(fields, dict):
+        raise Wrong("not a calibration")
+    check_format(fields.get("format"), CALIBRATION_FORMAT)
+    settle_s, part_time = fields.get("settle_s"), fields.get("part_time_sampling")
+    created = fields.get("created")
+    if not (is_number(settle_s) and settle_s >= 0):
+        raise Wrong(f"'settle_s' must be a finite number from 0, not {settle_s!r}")
+    if not (part_time is None or isinstance(part_time, bool)) or "part_time_sampling" not in fields:
+        raise Wrong(f"'part_time_sampling' must be true, false or null (not known), not {part_time!r}")
+    if not (created is None or is_time(created)):
+        raise Wrong(f"'created' must be null or {_A_TIME}, not {created!r}")
+    known: dict[str, float | None] = {}
+    for name in ("after_work_j", "after_work_s", "latency_s", "latency_error_s"):
+        value = fields.get(name)
+        if not _is_error(value):
+            raise Wrong(f"'{name}' must be a finite number from 0, or null, not {value!r}")
+        known[name] = None if value is None else float(value)
+    return Calibration(float(settle_s), part_time, created, **known)

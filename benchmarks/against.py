@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from benchmarks.report import made_by, write_results
-from pytest_carbon.gate import POWER, PRIOR_FREEDOM, PRIOR_SPREAD, SUITE, learn_prior, upper_t
 from pytest_carbon.gate.pairs import drift_terms, fit_pairs, order
+from pytest_carbon.gate.statistics import POWER, SUITE
+from pytest_carbon.gate.variance import PRIOR_FREEDOM, PRIOR_SPREAD, learn_prior, upper_t
 
 NOISE = 0.02
 TOLERANCE = 0.02

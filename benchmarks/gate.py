@@ -43,7 +43,9 @@ from scipy.special import ndtri
 
 from benchmarks import recordings
 from benchmarks.report import made_by, write_results
-from pytest_carbon.gate import Candidate, judge, suspect
+from pytest_carbon.gate import judge
+from pytest_carbon.gate.scores import Candidate
+from pytest_carbon.gate.verdicts import suspect
 from pytest_carbon.records import Key, Record, SessionScore, Verdict
 
 BATCHES = 5

@@ -26,7 +26,9 @@ from typing import Any, get_args
 import numpy as np
 from scipy.special import ndtri
 
-from pytest_carbon.gate import BATCHES_MOST, Candidate, judge
+from pytest_carbon.gate import judge
+from pytest_carbon.gate.recordings import BATCHES_MOST
+from pytest_carbon.gate.scores import Candidate
 from pytest_carbon.records import Key, Record, SessionScore, Status, Verdict
 
 TOLERANCE = 0.05

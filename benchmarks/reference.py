@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 
 from benchmarks.gate import BATCHES, FALSE_ALARMS, TOLERANCE
 from benchmarks.report import made_by, write_results
-from pytest_carbon.gate import Candidate, judge
+from pytest_carbon.gate import judge
+from pytest_carbon.gate.scores import Candidate
 from pytest_carbon.records import REFERENCE, Key, Record, SessionScore
 from simulation import SimulatedGpu, SimulatedNvml, build
 

@@ -30,6 +30,7 @@ from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.baselines.decide import decide
 from pytest_carbon.baselines.files import collector_waits
+from pytest_carbon.gate import scores
 from pytest_carbon.records import (
     CarbonIntensity,
     Domain,
@@ -142,7 +143,7 @@ def run(place: str) -> dict[str, float]:
         stored = store.load(ENVIRONMENT.id)
     seconds["load"] = time.perf_counter() - started
 
-    candidates = [gate.Candidate(key, m.sessions, error=0.004, doubts=m.doubts) for key, m in measured.items()]
+    candidates = [scores.Candidate(key, m.sessions, error=0.004, doubts=m.doubts) for key, m in measured.items()]
     with collector_waits():
         verdicts, suite = gate.judge(candidates, stored, tolerance=0.05, false_alarms=0.01)
     seconds["gate"] = time.perf_counter() - started - sum(seconds.values())

@@ -264,7 +264,7 @@ class Verdict:
     tolerance: float | Literal[False] | None = None
     """The marker's own, as in :class:`Budget`."""
     chance: float | None = None
-    """How often an unchanged measurement costs more by so much (see :func:`~pytest_carbon.gate.suspect`)."""
+    """How often an unchanged measurement costs more by so much (see :func:`~pytest_carbon.gate.verdicts.suspect`)."""
     base_sessions: tuple[SessionScore, ...] = ()
     """With ``--carbon-against``: the other revision's, in the order of the pairs, as the measurement's own are."""
     first_change: float | None = None

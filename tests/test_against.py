@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_carbon.gate import Candidate
 from pytest_carbon.gate import pairs as pairs_of_sessions
+from pytest_carbon.gate.scores import Candidate
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.records import Against, Doubt, Key, Measurement, SessionScore, SuiteVerdict, Verdict
 

@@ -18,15 +18,13 @@ from pytest_carbon.gate.budget import (
     Finding,
     budget_for,
     check,
-    emissions_text,
-    energy_text,
     holds,
     merge,
     parse,
-    parse_share,
     unmeasured,
 )
 from pytest_carbon.records import Budget, Doubt, UsageProblem
+from pytest_carbon.text import emissions_text, energy_text, parse_share
 
 H100 = "1x-nvidia-h100-80gb-hbm3-700w-gpu"
 A100 = "8x-nvidia-a100-sxm4-80gb-400w-gpu"

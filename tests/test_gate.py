@@ -16,20 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
-from pytest_carbon.gate import (
-    LEARN_MOST,
-    Candidate,
-    baseline,
-    batches,
-    blinder,
-    confirmed,
-    judge,
-    outlook,
-    suspect,
-    to_read,
-    unconfirmed,
-    weak,
-)
+from pytest_carbon.gate import blinder, judge, outlook
+from pytest_carbon.gate.recordings import LEARN_MOST, baseline, batches, to_read
+from pytest_carbon.gate.scores import Candidate
+from pytest_carbon.gate.sentences import weak
+from pytest_carbon.gate.verdicts import confirmed, suspect, unconfirmed
 from pytest_carbon.records import BaselineError, Doubt, Key, Record, SessionScore, SuiteVerdict, Verdict
 
 BASE_J = (1.20, 1.21, 1.22, 1.205, 1.215)

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pytest_carbon.gate import Candidate, judge, suspect
+from pytest_carbon.gate import judge
+from pytest_carbon.gate.scores import Candidate
+from pytest_carbon.gate.verdicts import suspect
 from pytest_carbon.records import REFERENCE, Key, Record, SessionScore, SuiteVerdict, Verdict
 
 KERNEL: Key = (REFERENCE, "reference sha256-1")

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from benchmarks import against
-from pytest_carbon.gate import Candidate, learn_prior, pairs
+from pytest_carbon.gate import pairs
 from pytest_carbon.gate.pairs import judge_pairs, order
+from pytest_carbon.gate.scores import Candidate
+from pytest_carbon.gate.variance import learn_prior
 from pytest_carbon.records import Doubt, Key, SessionScore, SuiteVerdict, Verdict
 
 ROOT = Path(__file__).parents[1]

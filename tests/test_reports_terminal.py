@@ -15,7 +15,7 @@ from _pytest._io.wcwidth import wcswidth
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon import gate
+from pytest_carbon.gate import sentences
 from pytest_carbon.records import (
     CarbonIntensity,
     Doubt,
@@ -402,7 +402,7 @@ def test_blind_passes_are_counted_and_the_blindest_speaks_for_all() -> None:
         result_of(f"tests/test_m.py::test_{n}", (measured(1.0), verdict("pass", 0.01, n / 100, blind=n > 30)))
         for n in (30, 31, 45, 40)
     ]
-    sentence = gate.weak(tests[2].measurements[0][1])
+    sentence = sentences.weak(tests[2].measurements[0][1])
     told = f"3 of 4 passes are blind: test_45: {sentence}. Also test_40 and test_31"
     assert f"{told} measuring cost" in joined(run(*tests))
     assert sum(line.endswith("  pass (blind)") for line in report(run(*tests))) == 3

@@ -15,6 +15,7 @@ from pytest_carbon import gate
 from pytest_carbon.baselines import open_store, upkeep
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.baselines.upkeep import Collected, Gone
+from pytest_carbon.gate import recordings, scores
 from pytest_carbon.records import Calibration, Environment, Key, Record, SessionScore, UsageProblem
 
 HOST = Environment("a-gpu")
@@ -63,10 +64,10 @@ def test_the_spread_is_that_of_batches() -> None:
     energies = [1.0, 1.03, 0.98]
     records = [record(day, energy_j) for day, energy_j in enumerate(energies, 1)]
     records += [record(2, 1.03, session=f"again {i}", created=f"2026-10-02T1{i}:30:00Z") for i in range(3)]
-    held = gate.baseline(records)
+    held = recordings.baseline(records)
     assert held is not None
     assert upkeep.spread(held) == pytest.approx(math.expm1(np.std(np.log(energies), ddof=1)))
-    alone = gate.baseline(records[:1])
+    alone = recordings.baseline(records[:1])
     assert alone is not None
     assert upkeep.spread(alone) is None
     found = upkeep.overview(HOST, {X: records[:1]}, **RULE)
@@ -83,7 +84,7 @@ def test_the_detectable_change_is_the_gates() -> None:
     }
     found = upkeep.overview(HOST, stored, **RULE)
     now = [
-        gate.Candidate(
+        scores.Candidate(
             key,
             (SessionScore("now", float(np.exp(np.mean([np.log(r.energy_j_per_call) for r in records]))), 0.1),),
             None,

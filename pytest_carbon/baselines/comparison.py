@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pytest_carbon import gate
 from pytest_carbon.baselines.files import collector_waits
+from pytest_carbon.gate import recordings, scores
 from pytest_carbon.host import machine
 from pytest_carbon.measure import reference
 from pytest_carbon.records import (
@@ -186,7 +187,7 @@ def _part(base: Side, head: Side, there: Environment, tolerance: float, false_al
     )
 
 
-def _candidate(base: Side, head: Side, id: str, key: Key) -> gate.Candidate:
+def _candidate(base: Side, head: Side, id: str, key: Key) -> scores.Candidate:
     """HEAD's measurement as the gate takes it, with BASE's doubts and error: they can explain a change as well."""
     found, before = head.measured.get(id, {}).get(key), base.measured.get(id, {}).get(key)
     errors = [error for pair in (found, before) if pair and (error := _relative_error(pair[0])) is not None]
@@ -198,7 +199,7 @@ def _candidate(base: Side, head: Side, id: str, key: Key) -> gate.Candidate:
             if doubt.disqualifies
         ]
     marker = found or before
-    return gate.Candidate(
+    return scores.Candidate(
         key=key,
         sessions=found[0].sessions if found else _as_one_batch(head.stored[id][key]),
         error=max(errors, default=None),
@@ -215,7 +216,7 @@ def _relative_error(measurement: Measurement) -> float | None:
 
 def _as_one_batch(records: Sequence[Record]) -> tuple[SessionScore, ...]:
     """The batches of the newest epoch, each as if it had been a session: of these, a batch is the mean."""
-    held = gate.baseline(records)
+    held = recordings.baseline(records)
     assert held is not None
     return tuple(map(_as_session, held.batches))
 
@@ -229,7 +230,7 @@ def _as_session(batch: Sequence[Record]) -> SessionScore:
     )
 
 
-def _reference(head: Side, id: str, common: Sequence[Key]) -> gate.Candidate | None:
+def _reference(head: Side, id: str, common: Sequence[Key]) -> scores.Candidate | None:
     """HEAD's reference workload as the gate takes it; of baselines, in the batches that stand for HEAD and have one."""
     if head.result is not None:
         found = head.kernel(id)
@@ -245,16 +246,16 @@ def _reference(head: Side, id: str, common: Sequence[Key]) -> gate.Candidate | N
     taken = {record.session: record for record in of_head[key]}
     sessions = {}
     for each in common:
-        held = gate.baseline(of_head[each])
+        held = recordings.baseline(of_head[each])
         for batch in held.batches if held else ():
             if all(record.session in taken for record in batch):
                 own = _as_session([taken[record.session] for record in batch])
                 sessions[own.session] = own
-    return gate.Candidate(key, tuple(sessions.values()), None) if sessions else None
+    return scores.Candidate(key, tuple(sessions.values()), None) if sessions else None
 
 
 def _kernel(
-    base: Side, head: Side, id: str, workload: gate.Candidate | None, verdicts: Mapping[Key, Verdict]
+    base: Side, head: Side, id: str, workload: scores.Candidate | None, verdicts: Mapping[Key, Verdict]
 ) -> Kernel | None:
     """What both sides have of a reference workload, or why nothing is judged beside it."""
     sides = [(name, side, side.kernel(id)) for name, side in (("BASE", base), ("HEAD", head))]
@@ -276,7 +277,7 @@ def _kernel(
     return Kernel(None, f"only {which} has one (--carbon-reference)", doubts)
 
 
-def _row(candidate: gate.Candidate, verdict: Verdict, records: Sequence[Record]) -> Row:
+def _row(candidate: scores.Candidate, verdict: Verdict, records: Sequence[Record]) -> Row:
     energies_j = [score.energy_j_per_call for score in candidate.sessions]
     known = candidate.failure is None and energies_j and min(energies_j) > 0
     base_j = verdict.baseline_j_per_call

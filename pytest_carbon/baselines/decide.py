@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isfinite, sqrt
 
-from pytest_carbon.gate import BATCHES_MOST
+from pytest_carbon.gate.recordings import BATCHES_MOST
 from pytest_carbon.records import REFERENCE, Key, Measurement, Record, SessionResult, TestResult, Verdict
 
 

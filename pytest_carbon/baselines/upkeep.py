@@ -13,8 +13,9 @@ from pytest_carbon import gate
 from pytest_carbon.baselines import Store
 from pytest_carbon.baselines.disk import leads_out
 from pytest_carbon.baselines.files import collector_waits
-from pytest_carbon.gate.budget import did_you_mean
+from pytest_carbon.gate import recordings, scores
 from pytest_carbon.records import REFERENCE, Environment, Key, Record, SessionScore, UsageProblem, Verdict
+from pytest_carbon.text import did_you_mean
 
 # --- what there is -------------------------------------------------------------------------------
 
@@ -45,7 +46,7 @@ class Overview:
 def overview(environment: Environment, stored: Mapping[Key, Sequence[Record]], **rule: float) -> Overview:
     """Of an environment that has records; ``rule``: the gate's ``tolerance`` and ``false_alarms``."""
     tests = {key: records for key, records in stored.items() if key[0] != REFERENCE}
-    held = {key: found for key, records in tests.items() if (found := gate.baseline(records))}
+    held = {key: found for key, records in tests.items() if (found := recordings.baseline(records))}
     verdicts = _unchanged(environment.id, held, stored, **rule)
     spreads = [(known, key) for key, baseline in held.items() if (known := spread(baseline)) is not None]
     detectable = [(verdict.detectable_change or 0.0, key) for key, verdict in verdicts.items()]
@@ -69,11 +70,11 @@ def overview(environment: Environment, stored: Mapping[Key, Sequence[Record]], *
 
 
 def _unchanged(
-    id: str, held: Mapping[Key, gate.Baseline], stored: Mapping[Key, Sequence[Record]], **rule: float
+    id: str, held: Mapping[Key, recordings.Baseline], stored: Mapping[Key, Sequence[Record]], **rule: float
 ) -> dict[Key, Verdict]:
     """The gate's verdicts on a run of everything that costs what it did."""
     candidates = [
-        gate.Candidate(
+        scores.Candidate(
             key,
             (
                 SessionScore(
@@ -97,7 +98,7 @@ def _unchanged(
     return verdicts
 
 
-def spread(baseline: gate.Baseline) -> float | None:
+def spread(baseline: recordings.Baseline) -> float | None:
     """How much the batches differ, relative; None of a single one."""
     means = [fmean(math.log(record.energy_j_per_call) for record in batch) for batch in baseline.batches]
     return math.expm1(stdev(means)) if len(means) > 1 else None
@@ -163,12 +164,12 @@ def _nearest(wanted: str, known: Collection[str]) -> str:
 
 
 def _history(environment_id: str, key: Key, records: Sequence[Record]) -> History:
-    held = gate.baseline(records)
+    held = recordings.baseline(records)
     assert held is not None
     counted = {record.session for batches in (held.batches, *held.earlier) for batch in batches for record in batch}
     epochs: dict[str, list[Batch]] = {}
     for epoch in sorted({record.epoch for record in records}):
-        for batch in gate.batches(record for record in records if record.epoch == epoch):
+        for batch in recordings.batches(record for record in records if record.epoch == epoch):
             epochs.setdefault(epoch, []).append(
                 Batch(
                     sessions=len(batch),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from pytest_carbon import gate
 from pytest_carbon.baselines import Store
+from pytest_carbon.gate import recordings
 from pytest_carbon.host import machine
 from pytest_carbon.records import Environment, Key, Record
 
@@ -43,9 +43,10 @@ class Stored:
         return [id for id, known in self._keys.items() if not known.isdisjoint(keys)]
 
     def records(self, id: str) -> Mapping[Key, list[Record]]:
-        """The records that the verdicts on the run's tests need, by measurement (:func:`~pytest_carbon.gate.to_read`).
+        """The records that the verdicts on the run's tests need, by measurement.
 
-        Of an environment that was not the run's when it began, as they are now.
+        See :func:`~pytest_carbon.gate.recordings.to_read`; of an environment that was not the run's when it began, as
+        they are now.
         """
         if id in self.environments and id not in self._records:
             assert self._store is not None
@@ -81,4 +82,4 @@ class Stored:
 
     def _read(self, id: str) -> None:
         assert self._store is not None
-        self._records[id] = self._store.load(id, gate.to_read(self._keys[id], self._tests))
+        self._records[id] = self._store.load(id, recordings.to_read(self._keys[id], self._tests))

@@ -53,11 +53,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _share(least: float, most: float) -> Callable[[str], float]:
     def share(text: str) -> float:
-        from pytest_carbon.gate import budget
         from pytest_carbon.records import UsageProblem
+        from pytest_carbon.text import parse_share
 
         try:
-            value = budget.parse_share(text)
+            value = parse_share(text)
         except UsageProblem as problem:
             raise argparse.ArgumentTypeError(str(problem)) from None
         if not least <= value <= most:

@@ -32,24 +32,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_carbon.gate import (
-    LN_MOST,
-    MAX_DETECTABLE,
-    POWER,
-    PRIOR_FREEDOM,
-    PRIOR_SPREAD,
-    PRIOR_SPREAD_ESTIMATED,
-    SUITE,
-    Candidate,
-    Comparison,
-    Score,
-    Shared,
-    Wording,
-    learn_prior,
-    score_of,
-    upper_t,
-    verdict_on,
-)
+from pytest_carbon.gate.scores import LN_MOST, Candidate, Comparison, Score, Shared, Wording, score_of
+from pytest_carbon.gate.sentences import MAX_DETECTABLE
+from pytest_carbon.gate.statistics import POWER, SUITE
+from pytest_carbon.gate.variance import PRIOR_FREEDOM, PRIOR_SPREAD, PRIOR_SPREAD_ESTIMATED, learn_prior, upper_t
+from pytest_carbon.gate.verdicts import verdict_on
 from pytest_carbon.records import Key, SessionScore, SuiteVerdict, Verdict
 
 if TYPE_CHECKING:

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from pytest_carbon.gate import MAX_DETECTABLE, Candidate, pairs
+from pytest_carbon.gate import pairs
+from pytest_carbon.gate.scores import Candidate
+from pytest_carbon.gate.sentences import MAX_DETECTABLE
 from pytest_carbon.measure.merge import merged
 from pytest_carbon.records import Against, Doubt, Key, Measurement, SessionScore, SuiteVerdict, Verdict, label
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_carbon.gate.budget import did_you_mean
 from pytest_carbon.records import UsageProblem
+from pytest_carbon.text import did_you_mean
 
 _PREFIX = "pytest-carbon-against-"
 _OWNER = re.compile(rf"{_PREFIX}(?P<pid>\d+)-(?P<created>\d+)-(?P<space>\d+)-")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from pytest_carbon import gate
+from pytest_carbon.gate import scores
 from pytest_carbon.measure import workloads
 from pytest_carbon.measure.measurer import Measurer, Protocol
 from pytest_carbon.measure.merge import merged
@@ -113,10 +113,10 @@ def of_run(sessions: Iterable[Measurement]) -> dict[str, Measurement]:
     return {environment: merged(each) for environment, each in found.items()}
 
 
-def candidate(measurement: Measurement) -> gate.Candidate:
+def candidate(measurement: Measurement) -> scores.Candidate:
     """As the gate takes it."""
     error, energy_j = measurement.energy_j_per_call_error, measurement.energy_j_per_call
-    return gate.Candidate(
+    return scores.Candidate(
         (REFERENCE, measurement.name),
         measurement.sessions,
         error / energy_j if error is not None and energy_j else None,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pytest_carbon import gate
 from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.baselines.view import Stored
-from pytest_carbon.gate import budget
+from pytest_carbon.gate import budget, scores, verdicts
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.measure import reference
 from pytest_carbon.measure.merge import merged
@@ -78,7 +78,7 @@ class Judgement:
         return {
             (test.key, m.name): (first, len(m.sessions))
             for test, m in self.measured
-            if test.waits and gate.suspect(first := self.verdict(test, m))
+            if test.waits and verdicts.suspect(first := self.verdict(test, m))
         }
 
     def confirm(self, firsts: Mapping[Key, tuple[Verdict, int]], *, stopped: bool) -> list[str]:
@@ -94,10 +94,10 @@ class Judgement:
             first, sessions = firsts[key]
             then = self.verdict(test, m)
             if len(m.sessions) == sessions:
-                self._verdicts[m.environment][key] = gate.unconfirmed(then)
+                self._verdicts[m.environment][key] = verdicts.unconfirmed(then)
                 untold.append(f"{label(key)} ({change(first.change)}: {then.status})")
                 continue
-            self._verdicts[m.environment][key] = gate.confirmed(first, then, len(m.sessions))
+            self._verdicts[m.environment][key] = verdicts.confirmed(first, then, len(m.sessions))
             over = f"over {len(m.sessions)} sessions {change(then.change)}" if then.change is not None else "not known"
             told.append(f"{label(key)} (at first {change(first.change)}, {over}: {then.status})")
         notes = []
@@ -125,7 +125,7 @@ class Judgement:
         found = [merged(each) if sides is None else sides.measurement((test.key, name)) for name, each in names.items()]
         return [m if m.environment else replace(m, environment=self.brought.environment.id) for m in found]
 
-    def _held(self, test: Test, m: Measurement) -> tuple[Measurement, gate.Candidate]:
+    def _held(self, test: Test, m: Measurement) -> tuple[Measurement, scores.Candidate]:
         """A measurement held to its budget, whose doubt joins its own, and what the gate is to know of it."""
         allowed = budget.budget_for(test.budgets, m.name, m.environment) or Budget()
         finding = budget.check(
@@ -142,7 +142,7 @@ class Judgement:
         relative = None
         if m.energy_j_per_call and m.energy_j_per_call_error is not None:
             relative = m.energy_j_per_call_error / m.energy_j_per_call
-        return m, gate.Candidate(
+        return m, scores.Candidate(
             key=(test.key, m.name),
             sessions=m.sessions,
             error=relative,
@@ -157,7 +157,7 @@ class Judgement:
             max_time_s=self._settings.max_time_s if len(m.rounds) > len(m.sessions) else None,
         )
 
-    def _judge(self, id: str, candidates: Sequence[gate.Candidate]) -> None:
+    def _judge(self, id: str, candidates: Sequence[scores.Candidate]) -> None:
         """All measurements of one environment; the reference workload, too."""
         tolerance, false_alarms = self._settings.tolerance, self._settings.false_alarms
         estimated, max_detectable = id.endswith("-estimated"), self._settings.max_detectable

@@ -34,7 +34,7 @@ MARKER = "carbon_budget"
 
 
 def _near(text: str, allowed: Iterable[str]) -> str:
-    from pytest_carbon.gate.budget import did_you_mean
+    from pytest_carbon.text import did_you_mean
 
     return did_you_mean(text, allowed)
 
@@ -58,8 +58,8 @@ def read_choice(*allowed: str) -> Callable[[str, Path], str]:
 
 def read_share(least: float, most: float, *, above: bool = False) -> Callable[[str, Path], float]:
     def read(text: str, base: Path) -> float:
-        from pytest_carbon.gate.budget import parse_share
         from pytest_carbon.records import UsageProblem
+        from pytest_carbon.text import parse_share
 
         try:
             value = parse_share(text)

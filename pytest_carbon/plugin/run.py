@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_carbon import baselines, gate
+from pytest_carbon import baselines
 from pytest_carbon.baselines.view import Stored
-from pytest_carbon.gate import budget
+from pytest_carbon.gate import budget, verdicts
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import electricity, machine, worktree
 from pytest_carbon.measure import devices, reference
@@ -530,7 +530,7 @@ class CarbonSession:
             return True
         if self._settings.gate == "warn":
             return False
-        return verdict.failed or (self._settings.strict and gate.fails_strictly(measurement, verdict))
+        return verdict.failed or (self._settings.strict and verdicts.fails_strictly(measurement, verdict))
 
     def _gone(self, id: str) -> None:
         """With ``--carbon-strict``: baselines whose test is gone from a collected module, or with its module from where

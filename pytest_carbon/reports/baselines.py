@@ -8,7 +8,7 @@ from datetime import datetime
 from statistics import geometric_mean
 
 from pytest_carbon.baselines.upkeep import Batch, History, Overview
-from pytest_carbon.gate import BATCHES_MOST
+from pytest_carbon.gate.recordings import BATCHES_MOST
 from pytest_carbon.records import Environment, Key, label
 from pytest_carbon.reports.layout import (
     UNKNOWN,

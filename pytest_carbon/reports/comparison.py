@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pytest_carbon import gate
 from pytest_carbon.baselines.comparison import Comparison, Kernel, Part, Row, Side
+from pytest_carbon.gate import sentences
 from pytest_carbon.records import Key, Status, Verdict, label
 from pytest_carbon.reports.layout import (
     UNKNOWN,
@@ -120,7 +120,7 @@ def _missing(part: Part) -> Iterator[tuple[str, Sequence[Key]]]:
 def _weak(part: Part) -> tuple[str, str] | None:
     """The weakest comparison, and the sentence of it, where it is too weak."""
     rows = sorted(part.rows, key=lambda row: -(row.verdict.detectable_change or 0))
-    sentence = gate.weak(rows[0].verdict) if rows else None
+    sentence = sentences.weak(rows[0].verdict) if rows else None
     return (label(rows[0].key), sentence) if sentence else None
 
 

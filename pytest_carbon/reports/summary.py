@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, geometric_mean
 from typing import Literal, NamedTuple, get_args
 
-from pytest_carbon import gate
+from pytest_carbon.gate import recordings, sentences, verdicts
 from pytest_carbon.records import (
     Against,
     CarbonIntensity,
@@ -103,7 +103,7 @@ class BaselineSummary:
     @classmethod
     def of(cls, records: Iterable[Record], location: str, environment: Environment | None = None) -> BaselineSummary:
         """Of one measurement's records, those that it is held to; ``environment`` is as it was when they were made."""
-        counted = gate.baseline(records)
+        counted = recordings.baseline(records)
         if counted is None:
             return cls(location)
         ordered = [record for batch in counted.batches for record in batch]
@@ -425,7 +425,7 @@ def _sees(verdict: Verdict) -> str:
 
 
 def _fails(row: Row, settings: Settings) -> bool:
-    strict = settings.strict and row.test.outcome == "failed" and gate.fails_strictly(row.measurement, row.verdict)
+    strict = settings.strict and row.test.outcome == "failed" and verdicts.fails_strictly(row.measurement, row.verdict)
     return (row.verdict.failed or strict) and not _accepted(row, settings)
 
 
@@ -586,7 +586,7 @@ def _blind(rows: list[Row], result: SessionResult) -> str | None:
     """How many passes are blind, the blindest gate's sentence, and which others are."""
     pairs = result.against.pairs if result.against is not None else None
     most = result.settings.max_detectable
-    blind = [(row, gate.weak(row.verdict, pairs, most) or "") for row in rows if row.verdict.blind]
+    blind = [(row, sentences.weak(row.verdict, pairs, most) or "") for row in rows if row.verdict.blind]
     if not blind:
         return None
     blind.sort(key=lambda found: -(found[0].verdict.detectable_change or 0))
@@ -830,7 +830,7 @@ def _why_strict(measurement: Measurement, verdict: Verdict, context: FailureCont
     """Why ``--carbon-strict`` fails what the gate does not."""
     if verdict.blind:
         pairs = context.against.pairs if context.against is not None else None
-        return f"--carbon-strict fails a blind pass: {gate.weak(verdict, pairs, most=0.0)}"
+        return f"--carbon-strict fails a blind pass: {sentences.weak(verdict, pairs, most=0.0)}"
     if verdict.status != "new" and any(doubt.disqualifies for doubt in measurement.doubts):
         return "--carbon-strict fails a figure in doubt, whatever its change"
     return None

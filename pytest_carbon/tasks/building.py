@@ -10,7 +10,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from pytest_carbon.gate.budget import did_you_mean
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks import catalogue, models
 from pytest_carbon.tasks.architectures import architecture
@@ -31,6 +30,7 @@ from pytest_carbon.tasks.text import (
     TokenClassification,
 )
 from pytest_carbon.tasks.tokenizers import tokenizer_for
+from pytest_carbon.text import did_you_mean
 
 TASK_BUILDERS: Mapping[str, type[ModelTask]] = {
     "text-classification": TextClassification,

@@ -16,8 +16,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal, NamedTuple
 
-from pytest_carbon.gate.budget import did_you_mean
 from pytest_carbon.records import UsageProblem
+from pytest_carbon.text import did_you_mean
 
 STUDY = "Power Hungry Processing (arXiv 2311.16863)"
 WHY_ABSOLUTE_FIGURES_DIFFER = (

@@ -21,10 +21,10 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from pytest_carbon.gate.budget import did_you_mean
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks.catalogue import find_dataset, find_task
 from pytest_carbon.tasks.hub import first_line, unreachable
+from pytest_carbon.text import did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np

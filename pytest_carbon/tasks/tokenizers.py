@@ -14,10 +14,10 @@ from pathlib import Path
 from string import ascii_letters, ascii_lowercase, digits, punctuation
 from typing import Any, Literal
 
-from pytest_carbon.gate.budget import did_you_mean
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks.data import WORDS
 from pytest_carbon.tasks.hub import first_line, unreachable
+from pytest_carbon.text import did_you_mean
 
 Kind = Literal["wordpiece", "bpe", "unigram", "clip"]
 

@@ -1,0 +1,135 @@
+"""Records → recordings: sessions within six hours count as one; the baseline of a measurement (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+
+from pytest_carbon.records import REFERENCE, Key, Record
+
+BATCH_S = 6 * 3600.0
+"""A batch lasts this long, from its first session."""
+BATCHES_MOST = 20
+"""A baseline is the first so many batches of an epoch: a mean that slides would follow a creep."""
+LEARN_MOST = 1000
+"""Of a larger environment it is learnt from this run's measurements, and from others up to so many (:func:`to_read`):
+its spread is then known to a few percent of itself, and ten times as many would not move a verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What one measurement is held to: the records that count, in batches, oldest first."""
+
+    epoch: str
+    batches: tuple[tuple[Record, ...], ...]
+    """The first 20 of the newest epoch."""
+    earlier: tuple[tuple[tuple[Record, ...], ...], ...] = ()
+    """The first 20 of each earlier epoch: they lend the variance within them, not their mean."""
+
+    @property
+    def sessions(self) -> int:
+        return sum(len(batch) for batch in self.batches)
+
+
+def batches(records: Iterable[Record]) -> list[tuple[Record, ...]]:
+    """Records in batches: the sessions of one boot within six hours of the first of them, sorted by time.
+
+    A session is never divided, and counts once per measurement. Where a boot is unknown only the six hours
+    count. Sessions are taken in order of their time, so a clock that was set back moves them, and neither
+    makes nor loses any.
+    """
+    records = list(records)
+    numbers = batch_numbers(records)
+    found: list[dict[tuple[Key, str], Record]] = [{} for _ in range(max(numbers.values(), default=-1) + 1)]
+    for record in records:
+        found[numbers[record.session]].setdefault((record.key, record.session), record)
+    return [tuple(sorted(batch.values(), key=_when)) for batch in found]
+
+
+def baseline(
+    records: Iterable[Record], numbers: Mapping[str, int] | None = None, leave_out: Collection[str] = ()
+) -> Baseline | None:
+    """What one measurement is held to, from all its records; None where there are none.
+
+    ``numbers`` are the batches that sessions belong to (default: by these records alone); ``leave_out`` are
+    sessions that don't count. Of records with one session id the first counts.
+    """
+    if numbers is None:
+        records = list(records)
+        numbers = batch_numbers(records)
+    seen = set(leave_out)
+    epochs: dict[str, dict[int, list[Record]]] = {}
+    for record in records:
+        session = record.session
+        if session in seen:
+            continue
+        seen.add(session)
+        epochs.setdefault(record.epoch, {}).setdefault(numbers[session], []).append(record)
+    if not epochs:
+        return None
+    kept = [
+        tuple(tuple(found[number]) for number in sorted(found)[:BATCHES_MOST]) for _, found in sorted(epochs.items())
+    ]
+    return Baseline(max(epochs), kept[-1], tuple(kept[:-1]))
+
+
+def to_read(held: Collection[Key], tests: Collection[str]) -> set[Key]:
+    """The measurements of an environment whose records :func:`judge` is to have, for a run of these tests.
+
+    All, where it holds no more than :data:`LEARN_MOST`. Of more than that the run's own and a reference workload's,
+    and, where those are fewer, the modules that come first in the order of their names' digests, whole, until there
+    are so many: a sample that is the same for everybody, whichever of them are selected, and in which no kind of test
+    is preferred.
+    """
+    if len(held) <= LEARN_MOST:
+        return set(held)
+    found = {key for key in held if key[0] in tests or key[0] == REFERENCE}
+    modules: dict[str, list[Key]] = {}
+    for key in held:
+        modules.setdefault(key[0].partition("::")[0], []).append(key)
+    for module in sorted(modules, key=lambda name: sha256(name.encode("utf-8", "surrogatepass")).digest()):
+        if len(found) >= LEARN_MOST:
+            break
+        found.update(modules[module])
+    return found
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+def _seconds(created: str) -> float:
+    at = datetime.fromisoformat(created)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def _when(record: Record) -> tuple[float, str, Key]:
+    return _seconds(record.created), record.session, record.key
+
+
+def batch_numbers(records: Iterable[Record]) -> dict[str, int]:
+    """Session → its batch, numbered by time. A session begins with the earliest of its records."""
+    first: dict[str, Record] = {}
+    for record in records:
+        known = first.get(record.session)
+        if known is None or record.created < known.created:
+            first[record.session] = record
+    numbers: dict[str, int] = {}
+    starts_s: list[float] = []
+    boots: list[str | None] = []
+    running: list[int] = []
+    for record in sorted(first.values(), key=_when):
+        at_s = _seconds(record.created)
+        running = [number for number in running if at_s - starts_s[number] <= BATCH_S]
+        for number in reversed(running):
+            if boots[number] is None or record.boot in (None, boots[number]):
+                break
+        else:
+            number = len(starts_s)
+            running.append(number)
+            starts_s.append(at_s)
+            boots.append(None)
+        boots[number] = boots[number] or record.boot
+        numbers[record.session] = number
+    return numbers

@@ -1,0 +1,284 @@
+"""A verdict's sentences (pure)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from pytest_carbon.gate.recordings import BATCHES_MOST
+from pytest_carbon.gate.scores import Candidate, Comparison, Wording, percent_up, relative_change
+from pytest_carbon.records import Doubt, Verdict
+from pytest_carbon.text import comparable_joules, percent, signed_percent
+
+MAX_DETECTABLE = 0.30
+"""A pass that could not have seen a change of this size is blind, unless ``--carbon-max-detectable`` says otherwise."""
+WARMER_C = 15.0
+"""A start that differs so much from the baseline's is named."""
+PER_DEGREE = 0.0035
+"""What a degree at the start adds to the energy: measured on one RTX 4090, 540 runs of fixed work over three days."""
+
+EXPLAINS_MORE_ONLY = frozenset({"shared-gpu", "shared-cpu", "traced"})
+"""Doubts that can make a measurement dearer, never cheaper: a neighbour's energy, or a tracer's, is added."""
+EXPLAINS_BY_ERROR = frozenset({"few-rounds", "unsteady", "short", "few-edges", "unquiet"})
+"""Doubts that say how badly a figure is known. They explain no change that is far larger than its error. Every other
+doubt of the figure, a plug-in's included, can explain any change: a reading that is not trusted may be wrong by any
+amount, in both directions."""
+FAR = 3.0
+"""So many 95% errors are far larger."""
+TIMES_S = (10, 20, 30, 60, 120, 300, 600)
+"""What ``--carbon-max-time`` is advised to be; a longer one is no advice."""
+SESSIONS_MOST = 20
+"""As many fresh processes are advised at most."""
+
+
+def weak(verdict: Verdict, pairs: int | None = None, most: float = MAX_DETECTABLE) -> str | None:
+    """The sentence for a gate that could not have seen a change of ``most``, with what would help; else None.
+
+    ``pairs`` of sessions, where two revisions were compared side by side (see :mod:`pytest_carbon.gate.pairs`).
+    """
+    if verdict.detectable_change is None or verdict.detectable_change <= most:
+        return None
+    if pairs is not None:
+        return (
+            f"{pairs} pairs see only changes of {percent(verdict.detectable_change)} and more: "
+            f"take more of them (--carbon-sessions={2 * pairs})"
+        )
+    held = verdict.baseline_batches
+    sees = (
+        f"the gate sees only changes of {percent(verdict.detectable_change)} and more here, "
+        f"with {held} baseline {'batch' if held == 1 else 'batches'}"
+    )
+    if held >= BATCHES_MOST:
+        return f"{sees}, the most a baseline takes: compare two revisions side by side (--carbon-against)"
+    return (
+        f"{sees}: record batches on other days (--carbon-record), or compare two revisions side by side"
+        " (--carbon-against)"
+    )
+
+
+def differences_sentence(candidate: Candidate, comparison: Comparison | None) -> tuple[Doubt, ...]:
+    """What is not as it was in the baseline, and may explain a change: another card, a warmer start."""
+    if comparison is None:
+        return ()
+    found = []
+    if comparison.elsewhere:
+        found.append(
+            Doubt(
+                "other-card",
+                f"measured on another card of the same model ({_cards(candidate.gpus)}; its baseline:"
+                f" {_cards(comparison.elsewhere)}): two cards differ by 2 to 3%, and that much more is allowed",
+                informs=True,
+            )
+        )
+    now, then = candidate.temperature_c, comparison.temperature_c
+    if now is not None and then is not None and abs(now - then) >= WARMER_C:
+        more = f"{abs(now - then):.0f} °C {'warmer' if now > then else 'colder'}"
+        found.append(
+            Doubt(
+                "warmer" if now > then else "colder",
+                f"it started {more} than its baseline ({then:.0f} → {now:.0f} °C), which makes about"
+                f" {signed_percent(PER_DEGREE * (now - then))} of energy by itself",
+                informs=True,
+            )
+        )
+    return tuple(found)
+
+
+def _cards(gpus: Sequence[str]) -> str:
+    return ", ".join(gpus[:2]) + (f" and {len(gpus) - 2} more" if gpus[2:] else "")
+
+
+def no_energy_sentence(candidate: Candidate) -> str:
+    if not candidate.sessions:
+        return "nothing was measured: no session has an energy"
+    energy_j = min(session.energy_j_per_call for session in candidate.sessions)
+    return (
+        f"the energy came out as {energy_j:.3g} J per call, and only a positive one can be judged: "
+        "the work is too small for this meter; measure more calls in one window"
+    )
+
+
+def regression_sentence(comparison: Comparison, allowed: float) -> str:
+    return f"{change_sentence(comparison)}; the tolerance is {percent(allowed)}, and {smallest_detectable(comparison)}"
+
+
+def change_sentence(comparison: Comparison) -> str:
+    """What changed, beside what the suite did, and whether time or power moved."""
+    text, suite = than_other(comparison), comparison.suite
+    if suite and suite.moved and suite.moved == comparison.direction:
+        this = "this one, beyond the rest, takes" if comparison.alone == suite.moved else "this one takes"
+        text = f"{suite.sentence}; {this} {text}"
+    elif suite and abs(relative_change(suite.change)) >= 0.01:
+        text += f", while the suite's median is {signed_percent(relative_change(suite.change))}"
+    elif comparison.machine is not None and abs(relative_change(comparison.machine)) >= 0.01:
+        text += f"; the reference workload is {percent_up(comparison.machine)}, and {_beside_it(comparison)}"
+    parts = _time_and_power(comparison)
+    return f"{text}: {parts}" if parts else text
+
+
+def of_machine_sentence(comparison: Comparison) -> str | None:
+    """The sentence where it is the machine that leaves it open."""
+    if comparison.machine is None:
+        return None
+    remedy = "measure again when the machine is as it was, or accept it, if it is to stay so (--carbon-accept)"
+    text, beside = than_other(comparison), _beside_it(comparison)
+    if comparison.hidden:
+        hides = "a machine that takes less can hide that the code takes more"
+        return (
+            f"{text}, but the reference workload is {percent_up(comparison.machine)}, and {beside}: {hides}; {remedy}"
+        )
+    if comparison.of_machine and comparison.machine >= comparison.change / 2:
+        return (
+            f"{text}, and the reference workload is {percent_up(comparison.machine)} as well: the machine, not the"
+            f" code; {beside}, and {smallest_detectable(comparison)}; {remedy}"
+        )
+    return None
+
+
+def _beside_it(comparison: Comparison) -> str:
+    beyond = relative_change(comparison.beyond)
+    if abs(beyond) < 0.0005:
+        return "beside it this takes as much"
+    return f"beside it this takes {percent(beyond)} {'more' if beyond > 0 else 'less'}"
+
+
+def left_open_sentence(comparison: Comparison) -> str:
+    """What would fail by itself and does not beside the reference workload, though that has hardly moved."""
+    machine = signed_percent(relative_change(comparison.machine or 0.0))
+    beyond = f"{signed_percent(relative_change(comparison.beyond))}, {comparison.words.noise}"
+    text = f"{than_other(comparison)}, but beside the reference workload ({machine}) {beyond}"
+    return f"{text}; {smallest_detectable(comparison)}: measure again"
+
+
+def too_coarse_sentence(candidate: Candidate, comparison: Comparison, allowed: float) -> str | None:
+    """The sentence where its own error is larger than the tolerance; with what would help."""
+    error = candidate.error
+    if error is None or error <= allowed or allowed is False:
+        return None
+    remedy = _longer(candidate, error, allowed, comparison.words)
+    return (
+        f"{than_other(comparison)}, but its own error of ±{percent(error)} is larger than the tolerance of "
+        f"{percent(allowed)}: {remedy}"
+    )
+
+
+def _longer(candidate: Candidate, error: float, allowed: float, words: Wording) -> str:
+    """What would make an error that is larger than the tolerance small enough; an error falls with 1/√time."""
+    other = f"allow more (tolerance=), or {words.instead}" if words.instead else "allow more (tolerance=)"
+    taken_s, most_s = candidate.measured_s, candidate.max_time_s
+    wanted = 0.8 * allowed
+    if not taken_s or wanted <= 0:
+        return f"measure longer (--carbon-max-time), or {other}"
+    times = (error / wanted) ** 2
+    if most_s is None:
+        sessions = math.ceil(times) * len(candidate.sessions)
+        if sessions <= SESSIONS_MOST:
+            reached = error / math.sqrt(sessions / len(candidate.sessions))
+            return f"--carbon-sessions={sessions} would give ±{percent(reached)}, or let the window hold more calls"
+        return f"let the window hold more calls (about {_count(times)} times as many), or {other}"
+    needed_s = taken_s * times
+    time_s = next((time_s for time_s in TIMES_S if time_s >= needed_s), None)
+    if time_s is None:
+        return f"it would have to be measured for {_minutes(needed_s)} to be known to {percent(allowed)}: {other}"
+    option = "max" if time_s > most_s else "min"
+    return f"--carbon-{option}-time={time_s} would give ±{percent(error * math.sqrt(taken_s / time_s))}"
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}" if number < 1e6 else f"{number:.0e}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{_count(seconds / 3600)} hours"
+
+
+def noise_sentence(comparison: Comparison) -> str:
+    """Of a change beyond the tolerance that is left open: that noise explains it, and what would decide it."""
+    words, suite = comparison.words, comparison.suite
+    text = than_other(comparison)
+    if suite and abs(comparison.beyond) <= comparison.tolerated:
+        text += f", as the suite's median ({signed_percent(relative_change(suite.change))})"
+    elif comparison.machine is not None:
+        text += f", while the reference workload is at {signed_percent(relative_change(comparison.machine))}"
+    text += f", {words.noise}: {smallest_detectable(comparison)}; "
+    if not words.instead:
+        return f"{text}{words.more}"
+    if comparison.decides and abs(comparison.beyond) > comparison.tolerated:
+        return f"{text}{words.more}: {comparison.decides} batches would decide it; or {words.instead}"
+    if comparison.batches < BATCHES_MOST and abs(comparison.beyond) <= comparison.tolerated:
+        return f"{text}{words.more}, or {words.instead}"
+    return f"{text}not even {BATCHES_MOST} batches would decide it: {words.instead}"
+
+
+def passed_sentence(comparison: Comparison) -> str:
+    text = than_other(comparison)
+    if comparison.suite and abs(comparison.change) > comparison.tolerated:
+        shared = comparison.suite.change
+        days = comparison.change - comparison.beyond - shared
+        text += (
+            f", as the suite's median ({signed_percent(relative_change(shared))})"
+            if abs(shared) >= abs(days)
+            else ", as all tests on the days of its baseline"
+        )
+    elif abs(comparison.change) > comparison.tolerated and comparison.machine is not None:
+        moved = signed_percent(relative_change(comparison.machine))
+        return f"{text}, as the reference workload ({moved}); {smallest_detectable(comparison)}"
+    if comparison.machine_moved and comparison.machine is not None:
+        text += f", while the reference workload is {percent_up(comparison.machine)}"
+    return f"{text}; {smallest_detectable(comparison)}"
+
+
+def than_other(comparison: Comparison) -> str:
+    change = relative_change(comparison.change)
+    then, now = comparable_joules(math.exp(comparison.baseline_ln_j), math.exp(comparison.score.ln_j))
+    if abs(change) < 0.0005:
+        return f"as much energy per call as {comparison.words.other} ({then})"
+    more = "more" if change > 0 else "less"
+    return f"{percent(change)} {more} energy per call than {comparison.words.other} ({then} → {now})"
+
+
+def smallest_detectable(comparison: Comparison) -> str:
+    return comparison.words.sees.format(percent(relative_change(comparison.detectable)))
+
+
+def _time_and_power(comparison: Comparison) -> str | None:
+    """Which of the two moved: energy = power × time. What is below 5% and a quarter of the other has not."""
+    time = comparison.duration
+    if time is None:
+        return None
+    power = comparison.change - time
+    takes = f"each call takes {percent(relative_change(time))} {'longer' if time > 0 else 'less time'}"
+    draws = f"draws {percent(relative_change(power))} {'more' if power > 0 else 'less'} power"
+    if abs(power) < min(abs(time) / 4, 0.05):
+        return f"{takes}, at {_same('power', power)}"
+    if abs(time) < min(abs(power) / 4, 0.05):
+        return f"each call {draws}, in {_same('time', time)}"
+    return f"{takes} {'and' if time * power > 0 else 'but'} {draws}"
+
+
+def _same(what: str, change: float) -> str:
+    return (
+        f"the same {what}"
+        if abs(change) < 0.0005
+        else f"about the same {what} ({signed_percent(relative_change(change))})"
+    )
+
+
+def explanation_sentence(candidate: Candidate, comparison: Comparison) -> str | None:
+    """The doubts that could explain the change, as one text; None where there are none."""
+    could = [doubt for doubt in candidate.doubts if doubt.disqualifies and _explains(doubt, candidate, comparison)]
+    return warning_texts(could) if could else None
+
+
+def _explains(doubt: Doubt, candidate: Candidate, comparison: Comparison) -> bool:
+    """Whether a doubt could explain the change. One of the other revision, or of the base, does so the other way."""
+    code, change = doubt.code.removeprefix("base-").removesuffix(" in BASE"), comparison.change
+    if code in EXPLAINS_MORE_ONLY:
+        return change > 0 if code == doubt.code else change < 0
+    if code in EXPLAINS_BY_ERROR and candidate.error is not None:
+        return abs(change) <= math.log1p(FAR * candidate.error)
+    return True
+
+
+def warning_texts(doubts: Iterable[Doubt]) -> str:
+    return "; ".join(doubt.text.rstrip(".") for doubt in doubts)

@@ -1,0 +1,287 @@
+"""The tests: a change against its tolerance and what recordings differ by (pure)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pytest_carbon.gate.recordings import BATCHES_MOST, Baseline
+from pytest_carbon.gate.scores import BASELINES, Comparison, Score, Shared
+from pytest_carbon.gate.variance import (
+    CARD_SPREAD,
+    PRIOR_FREEDOM,
+    HeldTo,
+    Points,
+    all_points,
+    by_card,
+    freedom_with_cards,
+    held_to_cards,
+    moderated,
+    spread_of,
+    upper_t,
+)
+from pytest_carbon.records import Key
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Bools: TypeAlias = NDArray[np.bool_]
+    Floats: TypeAlias = NDArray[np.float64]
+    Ints: TypeAlias = NDArray[np.intp]
+
+
+SUITE = 8
+"""A median of fewer is not the suite's."""
+POWER = 0.8
+"""The chance with which the detectable change is found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What the user asked for; shares."""
+
+    tolerances: Mapping[Key, float]
+    suite_tolerance: float
+    false_alarms: float
+    spread: float
+    """s0."""
+    measurements: int
+    """That share the false alarms."""
+
+
+def compare(
+    compared: Mapping[Key, Score], baselines: Mapping[Key, Baseline], numbers: Mapping[str, int], rule: Rule
+) -> tuple[dict[Key, Comparison], Shared | None]:
+    """Measurements against their baselines, and what they share where they are enough to say."""
+    if not compared:
+        return {}, None
+    import numpy as np
+    from scipy.special import stdtr
+
+    n = len(compared)
+    keys = list(compared)
+    if n >= SUITE:  # what the batches of the others differ by is worth knowing, too
+        keys += [key for key in baselines if key not in compared]
+    cards: dict[tuple[str, ...], int] = {(): 0}
+    points = all_points([baselines[key] for key in keys], numbers, cards)
+    score_ln_j = np.array([score.ln_j for score in compared.values()])
+    error2 = np.array([score.error**2 for score in compared.values()])
+    card = np.array([cards.setdefault(score.gpus, len(cards)) for score in compared.values()])
+    spread = spread_of(points, points.ln_j, points.row, points.error2, rule.spread)
+
+    shares = None
+    if n >= SUITE:
+        shares = _shares(points, spread.deviation, n)
+        ln_j = spread.deviation - shares.of_batch[points.batch]
+        spread = spread_of(points, ln_j, points.row, points.error2, rule.spread)
+    elif card.any():  # where the suite has no median, cards are told apart
+        group, more = by_card(points.row, points.card)
+        spread = spread_of(points, points.ln_j, group, points.error2 + more, rule.spread)
+    variance, nu = moderated(points, spread, rule.spread, learn=shares is not None, n=n)
+    held = held_to_cards(points, variance, card if shares is None else np.zeros(n, dtype=int))
+    newest = held.points
+    change = score_ln_j - held.mean(points.ln_j)
+
+    suite, rate, beyond, days_left = None, rule.false_alarms, change, np.zeros(n)
+    if shares is not None:
+        rate = rule.false_alarms / 2
+        suite, beyond, days_left = _share(
+            points, held, shares, change, card, rate=rate, tolerance=rule.suite_tolerance, spread=rule.spread
+        )
+    sessions_left = _sessions_left(points, np.array([score.sessions for score in compared.values()]))
+    own = variance + error2 + days_left + sessions_left
+    se = np.sqrt(own + held.variance)
+    nu = freedom_with_cards(nu, se**2, held.of_cards)
+
+    noise = upper_t(nu, rate / rule.measurements) * se
+    tolerated = np.log1p([rule.tolerances[key] for key in compared])
+    detectable = np.maximum(noise, tolerated) + upper_t(nu, 1 - POWER) * se
+    size = np.bincount(points.measurement[newest])
+    open_to = np.maximum(np.abs(beyond), tolerated)
+    decides = _decided_by(
+        np.flatnonzero((np.abs(change) > tolerated) & (np.abs(beyond) <= noise)),
+        open_to,
+        own,
+        held.variance,
+        nu,
+        size,
+        rate / rule.measurements,
+    )
+    apart = _apart(points, newest, card)
+    names = list(cards)
+    columns = (
+        held.mean(points.ln_j),
+        held.mean(points.ln_s),
+        change,
+        beyond,
+        noise,
+        detectable,
+        tolerated,
+        stdtr(nu, -beyond / se),
+    )
+    warmth = _mean_known(points.temperature_c[newest], points.measurement[newest], n).tolist()
+    facts: list[tuple[Any, ...]] = [
+        (decides.get(i), names[apart[i]], warmth[i] if math.isfinite(warmth[i]) else None) for i in range(n)
+    ]
+    return {
+        key: Comparison(
+            score,
+            suite,
+            BASELINES,
+            len(baselines[key].batches),
+            baselines[key].sessions,
+            *figures,
+            *fact,
+        )
+        for (key, score), fact, *figures in zip(
+            compared.items(), facts, *(column.tolist() for column in columns), strict=True
+        )
+    }, suite
+
+
+def _apart(points: Points, newest: Ints, card: Ints) -> list[int]:
+    """Of each measurement the number of a card of its baseline, where none of that was of the card of now; else 0."""
+    import numpy as np
+
+    measurement, of_card = points.measurement[newest], points.card[newest]
+    now = card[measurement]
+    same = np.bincount(measurement, (of_card == now) | (of_card == 0), len(card)) > 0
+    one = np.zeros(len(card), dtype=int)
+    one[measurement] = of_card
+    found: list[int] = np.where(same | (card == 0), 0, one).tolist()
+    return found
+
+
+def _mean_known(values: Floats, measurement: Ints, n: int) -> Floats:
+    """Of each measurement the mean of what is finite; NaN where nothing is."""
+    import numpy as np
+
+    known = np.isfinite(values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means: Floats = np.bincount(measurement[known], values[known], n) / np.bincount(measurement[known], minlength=n)
+    return means
+
+
+def _decided_by(
+    which: Ints, size: Floats, own: Floats, of_mean: Floats, nu: Floats, held: Ints, probability: float
+) -> dict[int, int]:
+    """With how many batches changes of this size would be decided, of those measurements for which 20 are enough."""
+    import numpy as np
+
+    if not len(which):
+        return {}
+    batches = np.arange(1, BATCHES_MOST + 1)
+    at = which[:, None]
+    se = np.sqrt(own[at] + of_mean[at] * held[at] / batches)
+    freedom = np.maximum(nu[at] + batches - held[at], PRIOR_FREEDOM)
+    enough = (upper_t(freedom.ravel(), probability).reshape(freedom.shape) * se < size[at]) & (batches > held[at])
+    return {int(i): int(batches[row.argmax()]) for i, row in zip(which, enough, strict=True) if row.any()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """What the suite shared in each batch."""
+
+    of_batch: Floats
+    known: Bools
+    """Whether enough measurements tell."""
+    of_newest: Ints
+    """The batches that are told of by what is held to them now."""
+
+
+def _shares(points: Points, deviation: Floats, n: int) -> _Shares:
+    """The median, over the first n measurements, of what they differ from their own means by, in each batch."""
+    import numpy as np
+
+    measurement, batch = points.measurement, points.batch
+    ours = measurement < n
+    telling = ours & (points.row_size[points.row] > 1)  # one batch deviates from its own mean by nothing
+    known = np.bincount(batch, telling) >= SUITE
+    shares = np.zeros(len(known))
+    for number in np.flatnonzero(known):
+        shares[number] = np.median(deviation[telling & (batch == number)])
+    return _Shares(shares, known, np.flatnonzero(np.bincount(batch, telling & points.newest) >= SUITE))
+
+
+def _share(
+    points: Points,
+    held: HeldTo,
+    shares: _Shares,
+    change: Floats,
+    card: Ints,
+    *,
+    rate: float,
+    tolerance: float,
+    spread: float,
+) -> tuple[Shared, Floats, Floats]:
+    """What the suite shares now; measurements' changes beyond it; the variance it leaves in them.
+
+    The compared measurements, those that have a ``change``, come first among all. The suite is judged as a
+    measurement whose batches are the medians of all, with the prior of a single one: K + 3 degrees of freedom. What
+    cards differ by is the suite's: the median takes it out of each measurement, as it does a day.
+    """
+    import numpy as np
+
+    n, known, measurement = len(change), shares.known, held.measurement
+    batch = points.batch[held.points]
+    card_of = np.zeros(len(known), dtype=int)
+    card_of[batch] = points.card[held.points]
+
+    squares, freedom = 0.0, 0.0
+    if len(shares.of_newest):
+        of_newest, zeros = shares.of_batch[shares.of_newest], np.zeros(len(shares.of_newest), dtype=int)
+        group, more = by_card(zeros, card_of[shares.of_newest])
+        sizes = np.bincount(group)
+        means = np.bincount(group, of_newest) / sizes
+        freedom = float((sizes - 1).sum())
+        squares = max(float(((of_newest - means[group]) ** 2).sum() - (more * (1 - 1 / sizes[group])).sum()), 0.0)
+    variance = (PRIOR_FREEDOM * spread**2 + squares) / (PRIOR_FREEDOM + freedom)
+
+    # The days in a measurement's baseline, beside those in the suite's: nothing where all hold the same batches.
+    weight = held.weight
+    weight_of_suite = np.bincount(batch, weight, len(known)) / n
+    days = np.bincount(measurement, weight * shares.of_batch[batch]) - weight_of_suite @ shares.of_batch
+    unknown = np.where(known, 0, weight_of_suite)
+    square = np.where(known[batch], 0, weight**2 - 2 * weight * weight_of_suite[batch])
+    left = variance * np.maximum(np.bincount(measurement, square) + unknown @ unknown, 0)
+
+    beyond = change + days
+    median = float(np.median(beyond))
+    now = int(np.bincount(card).argmax())
+    cards = 0.0
+    if now:
+        of_cards = np.bincount(np.where(card_of == 0, now, card_of), weight_of_suite, now + 1)
+        of_cards[now] -= 1
+        cards = CARD_SPREAD**2 / 2 * float(of_cards @ of_cards)
+    both = variance * (1 + weight_of_suite @ weight_of_suite) + cards  # 1 + 1/K where all hold the same K
+    nu = freedom_with_cards(np.array([PRIOR_FREEDOM + freedom]), np.array([both]), np.array([cards]))
+    noise = float(upper_t(nu, rate)[0]) * math.sqrt(both)
+    moved = int(math.copysign(1, median)) if abs(median) > max(noise, math.log1p(tolerance)) else 0
+    return Shared(median, moved), beyond - median, left
+
+
+def _sessions_left(points: Points, sessions: Ints) -> Floats:
+    """The variance that batches of so many sessions have beyond those that the first measurements are held to.
+
+    Without the sessions' own errors: those of now and of each batch are counted by themselves.
+    """
+    import numpy as np
+
+    n = len(sessions)
+    measurement = points.measurement
+    squares, by_errors, freedom, inverse, points_of = (
+        np.bincount(measurement, each)[:n]
+        for each in (
+            points.square,
+            points.square_of_errors,
+            points.sessions - 1,
+            1 / points.sessions,
+            np.ones(len(measurement)),
+        )
+    )
+    within = np.maximum(squares - by_errors, 0) / np.maximum(freedom, 1)
+    left: Floats = within * np.maximum(1 / sessions - inverse / points_of, 0)
+    return left

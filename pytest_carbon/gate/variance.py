@@ -1,0 +1,345 @@
+"""What recordings differ by: estimated, moderated, learnt from the suite, by card (pure)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from pytest_carbon.gate.recordings import Baseline
+from pytest_carbon.gate.scores import ERROR_MOST, Z95
+from pytest_carbon.records import BaselineError, Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Bools: TypeAlias = NDArray[np.bool_]
+    Floats: TypeAlias = NDArray[np.float64]
+    Ints: TypeAlias = NDArray[np.intp]
+
+
+PRIOR_FREEDOM = 4.0
+"""ν0: what the prior spread counts for, in degrees of freedom. Simulated: with suites of 1, 20 and 200
+and spreads of 1–2%, uneven, it holds the false alarms (`python -m benchmarks.gate`)."""
+PRIOR_SPREAD = 0.02
+"""s0: how much batches of a counter's energy differ. An assumption until it is measured on real GPUs."""
+PRIOR_SPREAD_ESTIMATED = 0.05
+"""s0 where energy is estimated: the estimate follows load and time, which wander more."""
+PRIOR_FREEDOM_MOST = 20.0
+"""No suite is so even that its spread counts for more."""
+LEARN_MEASUREMENTS = 10
+"""The prior is learnt where so many measurements …"""
+LEARN_FREEDOM = 4
+"""… have so many degrees of freedom: five batches of one epoch."""
+VARIANCE_FLOOR = 0.1
+"""No variance counts as less than this share of the suite's median: one zero would poison the fit."""
+ROUNDING = 1e-20
+"""A variance below this is that of rounding."""
+CARD_SPREAD = 0.025
+"""By how much two cards of one model differ, as a standard deviation. Measured: 1.1–2.8% range of energy over three
+B300; the gain of five RTX 3090 sensors has a standard deviation of 1.5%, so two of them differ by 2.1%; 2–3% in all."""
+CARD_FREEDOM = 4.0
+"""What that spread counts for, in degrees of freedom: a handful of cards is all that was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Baseline batches of many measurements, flat: a point is one batch of one, a row one epoch of one."""
+
+    ln_j: Floats
+    ln_s: Floats
+    """Not finite where a clock saw nothing."""
+    error2: Floats
+    """The square of the standard error of ``ln_j``: how well it was measured."""
+    sessions: Ints
+    """How many a batch is the mean of."""
+    square: Floats
+    """Sum of the squares of what their ln(J) differ from that mean by."""
+    square_of_errors: Floats
+    """What that sum would be by the sessions' own errors alone."""
+    temperature_c: Floats
+    """NaN where it is not known."""
+    card: Ints
+    """Number of the card, or cards, that it was measured on; 0: not known, or none."""
+    batch: Ints
+    """Number of the batch in the environment."""
+    row: Ints
+    row_measurement: Ints
+    row_newest: Bools
+    """Whether the row is its measurement's newest epoch; there is one such row each, in order."""
+
+    @property
+    def row_size(self) -> Ints:
+        import numpy as np
+
+        return np.bincount(self.row)
+
+    @property
+    def measurement(self) -> Ints:
+        return self.row_measurement[self.row]
+
+    @property
+    def newest(self) -> Bools:
+        """Whether a point is what its measurement is held to."""
+        return self.row_newest[self.row]
+
+
+def all_points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards: dict[tuple[str, ...], int]) -> Points:
+    """``cards`` are numbered from 1, () is 0; those that are not among them yet are added."""
+    import numpy as np
+
+    flat: list[Record] = []
+    starts: list[int] = []
+    batch: list[int] = []
+    row: list[int] = []
+    row_measurement: list[int] = []
+    row_newest: list[bool] = []
+    card: list[int] = []
+    numbered: dict[tuple[str, ...], int] = {}
+    for measurement, held in enumerate(baselines):
+        for epoch in (*held.earlier, held.batches):
+            for sessions in epoch:
+                starts.append(len(flat))
+                flat.extend(sessions)
+                batch.append(numbers[sessions[0].session])
+                gpus = sessions[0].gpus
+                if gpus not in numbered:
+                    numbered[gpus] = cards.setdefault(tuple(sorted(gpus)), len(cards))
+                card.append(numbered[gpus])
+                row.append(len(row_measurement))
+            row_measurement.append(measurement)
+            row_newest.append(epoch is held.batches)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each_ln_j = np.log([record.energy_j_per_call for record in flat])
+        each_ln_s = np.log([record.duration_s_per_call for record in flat])
+    if not np.isfinite(each_ln_j).all():
+        bad = flat[int(np.argmin(np.isfinite(each_ln_j)))]
+        raise BaselineError(
+            f"the baseline of {bad.test} ({bad.name}) holds {bad.energy_j_per_call} J per call, of session "
+            f"{bad.session}; a positive number is wanted: delete that line"
+        )
+    counts = np.diff([*starts, len(flat)])
+    ln_j = np.add.reduceat(each_ln_j, starts) / counts
+    errors_j = np.array([record.energy_j_per_call_error or 0.0 for record in flat])
+    with np.errstate(over="ignore"):
+        each_error2 = (np.minimum(errors_j / np.exp(each_ln_j), ERROR_MOST) / Z95) ** 2
+    error2 = np.add.reduceat(each_error2, starts)
+    degrees = np.array([math.nan if record.temperature_c is None else record.temperature_c for record in flat])
+    return Points(
+        ln_j,
+        np.add.reduceat(each_ln_s, starts) / counts,
+        error2 / counts**2,
+        counts,
+        np.add.reduceat((each_ln_j - np.repeat(ln_j, counts)) ** 2, starts),
+        error2 * (1 - 1 / counts),
+        np.add.reduceat(degrees, starts) / counts,
+        np.array(card),
+        np.array(batch),
+        np.array(row),
+        np.array(row_measurement),
+        np.array(row_newest),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """What batches differ by, from the mean of their group: an epoch of a measurement, or its batches of one card."""
+
+    deviation: Floats
+    """Of each point."""
+    squares: Floats
+    """Their sum, of each measurement."""
+    by_errors: Floats
+    """What that would be by the batches' own errors alone."""
+    freedom: Floats
+    """The degrees of freedom, of each measurement; as many as batches less groups, where all are known as well."""
+    rich: Bools
+    """Whether there are enough to learn a prior from."""
+
+
+def spread_of(points: Points, values: Floats, group: Ints, error2: Floats, prior: float) -> _Spread:
+    """What values differ by within their groups. What is known worse than the best of its group counts for less.
+
+    With weights a, A₁ = Σa and A₂ = Σa², the sum Σa·(x − x̄)² is expected to be s²·(A₁ − A₂/A₁) + Σa·e²·(1 − a/A₁).
+    """
+    import numpy as np
+
+    count = int(group.max()) + 1
+    total = prior**2 + error2
+    least = np.full(count, np.inf)
+    np.minimum.at(least, group, total)
+    weight = least[group] / total
+    one, two = np.bincount(group, weight, count), np.bincount(group, weight**2, count)
+    deviation = values - (np.bincount(group, weight * values, count) / one)[group]
+    measurement = points.measurement
+    first = np.zeros(count, dtype=int)
+    first[group] = measurement
+
+    return _Spread(
+        deviation,
+        np.bincount(measurement, weight * deviation**2).astype(float),
+        np.bincount(measurement, weight * error2 * (1 - weight / one[group])).astype(float),
+        np.bincount(first, one - two / one).astype(float),
+        np.bincount(first, np.bincount(group, minlength=count) - 1) >= LEARN_FREEDOM,
+    )
+
+
+def by_card(row: Ints, card: Ints) -> tuple[Ints, Floats]:
+    """Groups of points of one row and one card, and the variance that is beside their own.
+
+    Cards that have a single point in a row make one group: by those alone what cards differ by is known, and it is
+    taken for what it usually is.
+    """
+    import numpy as np
+
+    pairs = row * (int(card.max()) + 1) + card
+    _, group, sizes = np.unique(pairs, return_inverse=True, return_counts=True)
+    single = sizes[group] == 1
+    group = np.where(single, len(sizes) + row, group)
+    _, group = np.unique(group, return_inverse=True)
+    return group, np.where(single, CARD_SPREAD**2 / 2, 0.0)
+
+
+def without_errors(squares: Floats, by_errors: Floats, freedom: Floats, prior: float) -> Floats:
+    """A moderated variance, of which what known errors explain is taken off; with a prior that is without them."""
+    import numpy as np
+
+    found: Floats = (PRIOR_FREEDOM * prior + np.maximum(squares - by_errors, 0)) / (PRIOR_FREEDOM + freedom)
+    return found
+
+
+def moderated(points: Points, spread: _Spread, prior: float, *, learn: bool, n: int) -> tuple[Floats, Floats]:
+    """The variance between the batches of the first n measurements, without their own errors; degrees of freedom.
+
+    What batches were seen to differ by has their own errors in it already: those are taken off, before they are
+    added, as far as they are known, to a comparison. A prior that is learnt is of both, one that is assumed is not.
+    """
+    import numpy as np
+
+    squares, learnt = learn_prior(spread.squares, spread.freedom, spread.rich) if learn else (spread.squares, None)
+    if learnt is None:
+        of_all = without_errors(squares, spread.by_errors, spread.freedom, prior**2)
+        return of_all[:n], PRIOR_FREEDOM + spread.freedom[:n]
+    freedom, variance = learnt
+    nu: Floats = freedom + spread.freedom[:n]
+    both = (freedom * variance + squares[:n]) / nu
+    typical = np.bincount(points.measurement, points.error2) / np.bincount(points.measurement)
+    known = spread.freedom > 0
+    errors = np.where(known, spread.by_errors / np.where(known, spread.freedom, 1), typical)[:n]
+    return np.maximum(both - errors, VARIANCE_FLOOR * both), nu
+
+
+@dataclass(frozen=True, slots=True)
+class HeldTo:
+    """The batches that measurements are held to, and what each counts for."""
+
+    points: Ints
+    """Which points they are."""
+    measurement: Ints
+    weight: Floats
+    """Of each; a measurement's add up to 1."""
+    variance: Floats
+    """Of the mean, of each measurement; with what another card differs by."""
+    of_cards: Floats
+    """The part of it that is what cards differ by."""
+
+    def mean(self, values: Floats) -> Floats:
+        import numpy as np
+
+        means: Floats = np.bincount(self.measurement, self.weight * values[self.points]).astype(float)
+        return means
+
+
+def held_to_cards(points: Points, variance: Floats, card: Ints) -> HeldTo:
+    """What each measurement is held to: batches by 1/(s² + e²), those of the card of now before those of others.
+
+    Two cards differ by :data:`CARD_SPREAD`, so each by 1/√2 of it from what they are on average. The mean is the best
+    that is linear in the batches and without bias (generalised least squares). Unknown cards count as that of now.
+    """
+    import numpy as np
+
+    n = len(variance)
+    at = np.flatnonzero(points.newest & (points.measurement < n))
+    measurement = points.measurement[at]
+    weight = 1 / (variance[measurement] + points.error2[at])
+    now = card[measurement]
+    of_card = np.where((points.card[at] == 0) | (now == 0), now, points.card[at])
+    _, first, group = np.unique(
+        measurement * (int(of_card.max()) + 1) + of_card, return_index=True, return_inverse=True
+    )
+    whose, same = measurement[first], of_card[first] == now[first]
+    apart = np.where(card > 0, CARD_SPREAD**2 / 2, 0.0)  # of each measurement
+    precision = np.bincount(group, weight)
+    of_group = 1 / (1 / precision + apart[whose])
+    of_same = np.bincount(whose, of_group * same, n)
+    level = (1 - apart * of_same) / np.bincount(whose, of_group, n)
+    share = of_group * (level[whose] + apart[whose] * same)
+    of_days = np.bincount(whose, share**2 / precision, n)
+    of_cards = apart * (np.bincount(whose, share**2, n) + 1 - 2 * np.bincount(whose, share * same, n))
+    return HeldTo(at, measurement, share[group] * weight / precision[group], of_days + of_cards, of_cards)
+
+
+def freedom_with_cards(nu: Floats, variance: Floats, of_cards: Floats) -> Floats:
+    """Degrees of freedom of a variance, a part of which is what cards differ by (Satterthwaite)."""
+    import numpy as np
+
+    rest = variance - of_cards
+    found: Floats = np.where(of_cards > 0, variance**2 / (rest**2 / nu + of_cards**2 / CARD_FREEDOM), nu)
+    return found
+
+
+def learn_prior(
+    square: Floats, freedom: Floats, rich: Bools | None = None
+) -> tuple[Floats, tuple[float, float] | None]:
+    """Sums of squares with the floor, and the prior (ν0, s0²) that all measurements show; None if too few.
+
+    It is learnt from those that are ``rich``: by default, that have enough degrees of freedom.
+
+    Moments of ln s², as in Smyth (2004), Linear models and empirical Bayes methods for assessing differential
+    expression, Stat. Appl. Genet. Mol. Biol. 3(1), section 6.2.
+    """
+    import numpy as np
+    from scipy.special import digamma, polygamma
+
+    if rich is None:
+        rich = freedom >= LEARN_FREEDOM
+    if np.count_nonzero(rich) < LEARN_MEASUREMENTS:
+        return square, None
+    middle = float(np.median(square[rich] / freedom[rich]))
+    if middle < ROUNDING:  # most never vary: a replayed trace, nothing to learn from
+        return square, None
+    square = np.maximum(square, VARIANCE_FLOOR * middle * freedom)
+    half = freedom[rich] / 2
+    centred = np.log(square[rich] / freedom[rich]) - digamma(half) + np.log(half)
+    mean = float(centred.mean())
+    excess = float(centred.var(ddof=1) - polygamma(1, half).mean())
+    if excess <= 0:  # the variances differ by no more than chance: all one
+        return square, (PRIOR_FREEDOM_MOST, math.exp(mean))
+    half_prior = _trigamma_inverse(excess)
+    variance = math.exp(mean + float(digamma(half_prior)) - math.log(half_prior))
+    return square, (min(2 * half_prior, PRIOR_FREEDOM_MOST), variance)
+
+
+def _trigamma_inverse(value: float) -> float:
+    """The y of trigamma(y) = value > 0, by Newton on 1/trigamma, which is convex and nearly straight."""
+    from scipy.special import polygamma
+
+    y = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = float(polygamma(1, y))
+        step = trigamma * (1 - trigamma / value) / float(polygamma(2, y))
+        y += step
+        if abs(step) < 1e-9 * y:
+            break
+    return y
+
+
+def upper_t(freedom: Floats, probability: float) -> Floats:
+    """The t that is exceeded with this probability; quantiles are slow, so one for each distinct freedom."""
+    import numpy as np
+    from scipy.special import stdtrit
+
+    distinct, where = np.unique(freedom, return_inverse=True)
+    return (-stdtrit(distinct, probability)).astype(float)[where]

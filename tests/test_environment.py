@@ -16,8 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon.host import machine
-from pytest_carbon.host.machine import GitState, describe, difference, environment_id, git_state, nearest
+from pytest_carbon.host import git, machine
+from pytest_carbon.host.git import GitState, git_state
+from pytest_carbon.host.machine import describe, environment_id
+from pytest_carbon.host.nearest import difference, nearest
 from pytest_carbon.host.processor import Processor, parse_cpuinfo
 from pytest_carbon.measure.meters.nvml import AVERAGE, COUNTER, INSTANT, NvmlMeter
 from pytest_carbon.records import Domain, Environment, Gpu
@@ -456,5 +458,5 @@ def test_a_git_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(machine, "GIT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(git, "GIT_TIMEOUT_S", 0.2)
     assert git_state(tmp_path) == GitState()

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from pytest_carbon import gate
 from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.gate import recordings, scores
-from pytest_carbon.host import machine
+from pytest_carbon.host import nearest
 from pytest_carbon.measure import reference
 from pytest_carbon.records import (
     REFERENCE,
@@ -361,7 +361,7 @@ def _elsewhere(base: Side, head: Side) -> Iterator[str]:
     others = [each for id, each in base.environments.items() if base.keys(id)]
     for id, there in head.environments.items():
         if head.keys(id) and id not in {other.id for other in others}:
-            found = machine.nearest(there, others)
+            found = nearest.nearest(there, others)
             text = f"HEAD has {_some(head.keys(id))} in {id}"
             if found:
                 nearest, how = found[0]

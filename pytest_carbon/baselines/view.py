@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from pytest_carbon.baselines import Store
 from pytest_carbon.gate import recordings
-from pytest_carbon.host import machine
+from pytest_carbon.host import nearest
 from pytest_carbon.records import Environment, Key, Record
 
 
@@ -70,7 +70,7 @@ class Stored:
     def nearest(self, here: Environment, others: Collection[str] | None = None) -> list[tuple[str, str]]:
         """Other environments that have a baseline, or some of them, the nearest first, and how they differ from one."""
         among = self.environments if others is None else others
-        return machine.nearest(here, [self.environments[other] for other in among])
+        return nearest.nearest(here, [self.environments[other] for other in among])
 
     def elsewhere(self, here: Environment, keys: Collection[Key]) -> tuple[str, str] | None:
         """The environment nearest to one that holds none of some measurements, and how it differs; rather one that

@@ -275,7 +275,7 @@ def _prune(given: argparse.Namespace) -> int:
 
 def _refuse_other_branches(location: Path | str) -> None:
     """A test that is gone on this branch is there on others, whose records a database has, too."""
-    from pytest_carbon.host.machine import git_state
+    from pytest_carbon.host.git import git_state
     from pytest_carbon.plugin import options
     from pytest_carbon.records import UsageProblem
 

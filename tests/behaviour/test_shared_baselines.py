@@ -42,7 +42,7 @@ def url(request: pytest.FixtureRequest, pytester: pytest.Pytester) -> str:
 @pytest.fixture(autouse=True)
 def no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever CI runs these tests: its branches are not those of the repositories made here."""
-    for name in pytest_carbon.host.machine._BRANCH_ON_CI:
+    for name in pytest_carbon.host.git._BRANCH_ON_CI:
         monkeypatch.delenv(name, raising=False)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_carbon.gate import pairs
 from pytest_carbon.gate.sides import Sides
-from pytest_carbon.host import machine, worktree
+from pytest_carbon.host import nearest, worktree
 from pytest_carbon.host.import_paths import Move, own_packages
 from pytest_carbon.plugin import options
 from pytest_carbon.plugin.processes import parent
@@ -162,7 +162,7 @@ class TakingTurns(Fresh):
 
     def _differ(self, there: str, here: str) -> str:
         known = self.known.environments
-        return machine.difference(known[there], known[here])
+        return nearest.difference(known[there], known[here])
 
     def reported(self, test: str, report: pytest.TestReport) -> None:
         super().reported(test, report)

@@ -1,0 +1,128 @@
+"""The machine with baselines that is most like this one, and how it differs (pure)."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pytest_carbon.host.machine import FAMILIES, plain, slug
+from pytest_carbon.records import Environment
+
+# --- which stored environment is nearest ---------------------------------------------------------
+
+
+def nearest(here: Environment, stored: Iterable[Environment]) -> list[tuple[str, str]]:
+    """(id, what differs) of other environments, the one most like this one first.
+
+    Args:
+        here: this environment.
+        stored: those that have a baseline, as they are stored: an id alone will do.
+    """
+    others = sorted((each for each in stored if each.id != here.id), key=lambda each: each.id)
+    others.sort(key=lambda each: _distance(_facts(each.id), _facts(here.id)))
+    return [(each.id, difference(each, here)) for each in others]
+
+
+def difference(there: Environment, here: Environment) -> str:
+    """What differs between two environments: ``same GPU, power limit 700 W → 500 W``, ``estimated there, measured
+    here``. From their ids, with the names of GPUs and processors where they are known."""
+    a, b = _facts(there.id), _facts(here.id)
+    found = _hardware(there, here)
+    if a.counts != b.counts and a.counts and b.counts:
+        found.append(f"{a.counts} GPU{'' if a.counts == '1' else 's'} there, {b.counts} here")
+    if a.limits_w != b.limits_w and "gpu" in a.domains and "gpu" in b.domains:
+        found.append(f"power limit {_watts(a.limits_w)} → {_watts(b.limits_w)}")
+    if a.threads != b.threads and a.threads and b.threads:
+        found.append(f"{a.threads} threads there, {b.threads} here")
+    if a.domains != b.domains:
+        found.append(f"{' + '.join(a.domains) or 'something else'} counted there, {' + '.join(b.domains)} here")
+    if a.estimated != b.estimated:
+        kinds = ("measured", "estimated")
+        found.append(f"{kinds[a.estimated]} there, {kinds[b.estimated]} here")
+    if a.integrated != b.integrated:
+        counted = ("an energy counter", "integrated power")
+        found.append(f"{counted[a.integrated]} there, {counted[b.integrated]} here")
+    return ", ".join(found)
+
+
+def _hardware(there: Environment, here: Environment) -> list[str]:
+    """Whether the GPUs are the same, and the processors, as far as both environments count them."""
+    a, b = _facts(there.id), _facts(here.id)
+    found = []
+    for what, families, x, y in (
+        ("GPU", {"gpu"}, _gpus_in(there), _gpus_in(here)),
+        ("processor", {"cpu", "dram"}, _cpu_in(there), _cpu_in(here)),
+    ):
+        if families & {*a.domains} and families & {*b.domains} and x and y:
+            found.append(f"same {what}" if x == y else f"another {what}: {x} there, {y} here")
+    if found:
+        return found
+    gpus = ["gpu" in facts.domains for facts in (a, b)]
+    if a.model == b.model:
+        return ["same GPU" if all(gpus) else "same processor"]
+    x, y = (_gpus_in(e) or _cpu_in(e) or facts.model or e.id for e, facts in ((there, a), (here, b)))
+    what = "another GPU: " if all(gpus) else "" if any(gpus) else "another processor: "
+    return [f"{what}{x} there, {y} here"]
+
+
+def _gpus_in(environment: Environment) -> str:
+    """The models of the GPUs that make an environment's id; nothing where they are not known."""
+    models = dict.fromkeys(gpu.name for gpu in environment.gpus if slug(gpu.name) in environment.id)
+    return " + ".join(sorted(models))
+
+
+def _cpu_in(environment: Environment) -> str:
+    cpu = environment.cpu
+    return cpu if cpu and slug(plain(cpu)) in environment.id else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What an id says; of several kinds of GPU, the numbers and limits are joined by ``+``."""
+
+    model: str
+    counts: str
+    limits_w: str
+    threads: str
+    domains: tuple[str, ...]
+    estimated: bool
+    integrated: bool
+
+
+def _facts(environment: str) -> _Facts:
+    words = environment.split("-")
+    estimated = words[-1] == "estimated" and bool(words.pop())
+    integrated = words[-1:] == ["integrated"] and bool(words.pop())
+    domains: list[str] = []
+    while words and words[-1] in FAMILIES:
+        domains.insert(0, words.pop())
+    numbers: dict[str, list[str]] = {"x": [], "w": [], "c": []}
+    model = []
+    for word in words:
+        number = re.fullmatch(r"(\d+)([xwc])", word)
+        if number:
+            numbers[number[2]].append(number[1])
+        else:
+            model.append(word)
+    counts, limits_w, threads = ("+".join(found) for found in numbers.values())
+    return _Facts("-".join(model), counts, limits_w, threads, tuple(domains), estimated, integrated)
+
+
+def _watts(limits: str) -> str:
+    return f"{limits} W" if limits else "unknown"
+
+
+def _distance(a: _Facts, b: _Facts) -> float:
+    """What makes two environments differ, the gravest first: how they are measured, the hardware, its settings."""
+    return (
+        8 * (a.estimated != b.estimated)
+        + 8 * (a.integrated != b.integrated)
+        + 8 * (a.domains != b.domains)
+        + 8 * (1 - difflib.SequenceMatcher(None, a.model, b.model).ratio())
+        + (1 if a.model == b.model else 2)
+        + (a.counts != b.counts)
+        + (a.threads != b.threads)
+        + 0.5 * (a.limits_w != b.limits_w)
+    )

@@ -31,10 +31,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import made_by
-from pytest_carbon.measure import lines, phases, workloads
-from pytest_carbon.measure.examination import Bench, Counter, find_delay
+from pytest_carbon.measure import calibration, lines, phases, windows, workloads
+from pytest_carbon.measure.counters import Bench, Counter
 from pytest_carbon.measure.instruments import Rig
-from pytest_carbon.measure.lines import Window
+from pytest_carbon.measure.latency import find_delay
+from pytest_carbon.measure.windows import Window
 from pytest_carbon.measure.workloads import Load
 from pytest_carbon.records import CarbonIntensity, Edge, Settings
 
@@ -172,12 +173,12 @@ class Look:
         """Before any context is there, and with one."""
         start_s = self.bench.clock()
         self.bench.watch(start_s, IDLE_S, 10)
-        before = lines.levels_after(self.edges(start_s), start_s, 0.0)
+        before = calibration.levels_after(self.edges(start_s), start_s, 0.0)
         self.load = self._open_load()
         self.load(0.3)
         end_s = self.bench.clock()
         self.bench.watch(end_s, AFTER_S, 10)
-        held = lines.levels_after(self.edges(end_s), end_s, self.settle_s)
+        held = calibration.levels_after(self.edges(end_s), end_s, self.settle_s)
         return {
             "without_context_w": before[-1].power_w,
             "with_context_w": held[-1].power_w,
@@ -196,10 +197,10 @@ class Look:
             busy = [e for e in self.edges(start_s) if e.after_s <= end_s][-20:]
             busy_w = lines.fit_line(busy).power_w if len(busy) > 1 else None
             after = self.edges(end_s)
-            settle_s = lines.settle_time_s(after, end_s, busy_w) if busy_w is not None else None
+            settle_s = calibration.settle_time_s(after, end_s, busy_w) if busy_w is not None else None
             self.settle_s = settle_s or self.settle_s
-            levels = lines.levels_after(after, end_s, min(self.settle_s, lines.FALL_LONGEST_S))
-            above = lines.after_work(levels, end_s) or (None, None)
+            levels = calibration.levels_after(after, end_s, min(self.settle_s, lines.FALL_LONGEST_S))
+            above = calibration.after_work(levels, end_s) or (None, None)
             bursts.append(
                 {
                     "burst_s": end_s - start_s,
@@ -259,7 +260,7 @@ class Look:
     def busy_w(self, busy: Sequence[tuple[float, float]]) -> float:
         """Mean power while calls ran, by the lines around all of them; what they leave behind stands for the pauses."""
         window = Window(busy[0][0] - 3.0, busy[0][0], busy[-1][1], self.settle_s)
-        figure = lines.window_energy(self.edges(window.quiet_since_s), window)
+        figure = windows.window_energy(self.edges(window.quiet_since_s), window)
         busy_s = math.fsum(end_s - start_s for start_s, end_s in busy)
         return (figure.energy_j - figure.after_power_w * (figure.duration_s - busy_s)) / busy_s
 
@@ -297,7 +298,7 @@ class Look:
         }
 
 
-def _plain(levels: Sequence[lines.Level]) -> list[list[float]]:
+def _plain(levels: Sequence[calibration.Level]) -> list[list[float]]:
     return [[level.power_w, level.since_s, level.until_s] for level in levels]
 
 

@@ -15,21 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_carbon.measure import contention, examination, workloads
+from pytest_carbon.measure.counters import Counter, study
 from pytest_carbon.measure.examination import (
-    Counter,
     Examination,
     calibrations,
     ci_service,
     detectable,
     examine,
-    find_delay,
     relative_spread,
     stretches,
-    study,
 )
-from pytest_carbon.measure.lines import Window
+from pytest_carbon.measure.latency import find_delay
 from pytest_carbon.measure.meters.replay import write_constant_trace
 from pytest_carbon.measure.watcher import Notes
+from pytest_carbon.measure.windows import Window
 from pytest_carbon.records import Domain, Edge, Environment, Gpu, MeterError, Settings, UsageProblem
 from simulation import SimulatedGpu, SimulatedNvml
 

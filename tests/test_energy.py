@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_carbon.measure import lines
-from pytest_carbon.measure.lines import Window
+from pytest_carbon.measure import calibration, lines, warnings
+from pytest_carbon.measure.windows import Window, WindowEnergy, merge, window_energy
 from pytest_carbon.records import Edge, MeasurementError
 from tests.world import World
 
@@ -28,8 +28,8 @@ def a_window(world: World, seconds: float, power_w: float = 300.0, quiet_s: floa
     return world.fetch()["gpu:0"], Window(since_s, start_s, end_s, SETTLE_S)
 
 
-def codes(figure: lines.WindowEnergy, edges: list[Edge], window: Window, *, calls: int = 1) -> list[str]:
-    return [d.code for d in lines.window_doubts(figure, edges, window, precision=0.01, calls=calls)]
+def codes(figure: WindowEnergy, edges: list[Edge], window: Window, *, calls: int = 1) -> list[str]:
+    return [d.code for d in warnings.window_doubts(figure, edges, window, precision=0.01, calls=calls)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -47,7 +47,7 @@ def test_a_window_comes_to_the_energy_commanded(
     """Whatever the power, the counter's period and phase, and the tail: energy with its tail is what was commanded."""
     world = World(idle_w=idle_w, period_s=period_s, time_constant_s=time_constant_s, seed=seed)
     edges, window = a_window(world, seconds, power_w)
-    figure = lines.window_energy(edges, window)
+    figure = window_energy(edges, window)
     truth_j = world.commanded_j(window.start_s, window.end_s)
     # three times the 95% error: with the fewest degrees of freedom one deviation in some 100,000 is larger
     assert abs(figure.energy_j - truth_j) <= 3 * figure.error_j + 1e-9
@@ -61,8 +61,8 @@ def test_when_the_clock_or_the_counter_began_does_not_matter(shift_s: float, off
     edges, w = a_window(World(seed=seed, time_constant_s=0.05), 0.3)
     moved = [Edge(e.before_s + shift_s, e.after_s + shift_s, e.energy_j + offset_j) for e in edges]
     there = Window(w.quiet_since_s + shift_s, w.start_s + shift_s, w.end_s + shift_s, w.settle_s)
-    here = lines.window_energy(edges, w)
-    assert lines.window_energy(moved, there).energy_j == pytest.approx(here.energy_j, abs=1e-3)
+    here = window_energy(edges, w)
+    assert window_energy(moved, there).energy_j == pytest.approx(here.energy_j, abs=1e-3)
 
 
 @settings(max_examples=40, deadline=None)
@@ -71,7 +71,7 @@ def test_energy_and_error_scale_with_the_counter(gain: float, seed: int) -> None
     """A counter in other units gives the same figure in those units."""
     edges, window = a_window(World(seed=seed), 0.1)
     scaled = [e._replace(energy_j=e.energy_j * gain) for e in edges]
-    one, other = lines.window_energy(edges, window), lines.window_energy(scaled, window)
+    one, other = window_energy(edges, window), window_energy(scaled, window)
     assert other.energy_j == pytest.approx(gain * one.energy_j, rel=1e-6)
     assert other.error_j == pytest.approx(gain * one.error_j, rel=1e-3)
 
@@ -82,7 +82,7 @@ def test_the_reported_error_covers_the_truth_as_often_as_it_says() -> None:
     for seed in range(400):
         world = World(seed=seed, period_s=(0.1, 0.02)[seed % 2])
         edges, window = a_window(world, (0.005, 0.1)[seed % 4 // 2])
-        figure = lines.window_energy(edges, window)
+        figure = window_energy(edges, window)
         held += abs(figure.energy_j - world.commanded_j(window.start_s, window.end_s)) <= figure.error_j
     assert 0.93 <= held / 400 <= 0.99
 
@@ -90,7 +90,7 @@ def test_the_reported_error_covers_the_truth_as_often_as_it_says() -> None:
 def test_the_tail_is_reported_as_part_of_the_energy() -> None:
     """With a time constant of 50 ms, 230 W of excess leave 11.5 J behind a long window."""
     edges, window = a_window(World(time_constant_s=0.05, seed=3), 2.0)
-    figure = lines.window_energy(edges, window)
+    figure = window_energy(edges, window)
     assert figure.tail_j == pytest.approx(11.5, rel=0.35)  # scaled back from the first edge, up to a period later
     assert figure.idle_power_w == pytest.approx(70, rel=1e-3)
 
@@ -102,7 +102,7 @@ def test_scatter_long_after_the_fall_is_no_tail() -> None:
         edges += [Edge(t - 5e-5, t + 5e-5, 0.5 + 100 * t) for t in (0.05 + 0.1 * k for k in range(12))]
         first = edges[12]
         edges[12] = first._replace(energy_j=first.energy_j - 100 * late_s)
-        figure = lines.window_energy(edges, Window(-2.0, -0.005, 0.0, settle_s=0.012))
+        figure = window_energy(edges, Window(-2.0, -0.005, 0.0, settle_s=0.012))
         assert 0 <= figure.tail_j <= 0.11
 
 
@@ -112,7 +112,7 @@ def test_a_counter_that_went_back_has_no_energy() -> None:
     world.reset_at_s = world.now_s + 1.65
     edges, window = a_window(world, 0.1)
     with pytest.raises(MeasurementError, match=r"the energy counter went back from [\d.]+ J to [\d.]+ J"):
-        lines.window_energy(edges, window)
+        window_energy(edges, window)
 
 
 @settings(max_examples=60, deadline=None)
@@ -124,7 +124,7 @@ def test_whenever_the_counter_went_back_there_is_no_energy(share: float, seed: i
     world = World(seed=seed, period_s=period_s, reset_at_s=first + share * (last - first))
     edges, window = a_window(world, 0.2)
     with pytest.raises(MeasurementError, match="went back"):
-        lines.window_energy(edges, window)
+        window_energy(edges, window)
 
 
 @settings(max_examples=200, deadline=None)
@@ -145,26 +145,26 @@ def test_whatever_a_watcher_notes_there_is_a_figure_or_a_refusal(
     start_s, end_s = (share * at_s for share in moments)
     window = Window(0.0, start_s, end_s, settle * (at_s - end_s))
     try:
-        figure = lines.window_energy(edges, window)
+        figure = window_energy(edges, window)
     except MeasurementError:
         return
     numbers = (figure.energy_j, figure.error_j, figure.duration_s, figure.tail_j, figure.idle_power_w)
     assert all(map(math.isfinite, numbers))
     assert figure.error_j >= 0
-    lines.window_doubts(figure, edges, window, precision=0.01)
+    warnings.window_doubts(figure, edges, window, precision=0.01)
 
 
 def test_too_few_quiet_edges_are_an_error() -> None:
     """One edge makes no line."""
     edges, window = a_window(World(), 0.1, quiet_s=0.05)
     with pytest.raises(MeasurementError, match="while the device was quiet before the work"):
-        lines.window_energy(edges, window)
+        window_energy(edges, window)
 
 
 def test_two_or_three_quiet_edges_are_a_doubt() -> None:
     """A line through three edges is a figure, and a doubt."""
     edges, window = a_window(World(), 0.1, quiet_s=0.35)
-    assert codes(lines.window_energy(edges, window), edges, window)[0] == "few-edges"
+    assert codes(window_energy(edges, window), edges, window)[0] == "few-edges"
 
 
 def test_a_line_uses_fewer_edges_where_the_counter_wanders() -> None:
@@ -186,8 +186,8 @@ def test_an_edge_that_was_caught_late_counts_for_little() -> None:
 def test_short_windows_that_are_imprecise_are_a_doubt() -> None:
     """5 ms on a 100 ms counter whose edges are known to 20 ms."""
     edges, window = a_window(World(bracket_s=0.02), 0.005)
-    figure = lines.window_energy(edges, window)
-    doubts = lines.window_doubts(figure, edges, window, precision=0.01)
+    figure = window_energy(edges, window)
+    doubts = warnings.window_doubts(figure, edges, window, precision=0.01)
     assert [d.code for d in doubts] == ["short"]
     percent = f"{figure.error_j / figure.energy_j:.1%}"
     assert doubts[0].text == (
@@ -200,9 +200,9 @@ def test_short_windows_that_are_imprecise_are_a_doubt() -> None:
 def test_a_tail_above_a_twentieth_is_a_doubt() -> None:
     """20 ms of work with a tail of 50 ms: most of its energy comes after it."""
     edges, window = a_window(World(time_constant_s=0.05, seed=1), 0.02)
-    assert "tail" in codes(lines.window_energy(edges, window), edges, window)
+    assert "tail" in codes(window_energy(edges, window), edges, window)
     edges, window = a_window(World(seed=1), 2.0)
-    assert codes(lines.window_energy(edges, window), edges, window) == []
+    assert codes(window_energy(edges, window), edges, window) == []
 
 
 def test_work_of_others_in_the_quiet_is_a_doubt() -> None:
@@ -217,7 +217,7 @@ def test_work_of_others_in_the_quiet_is_a_doubt() -> None:
     end_s = world.now_s
     world.sleep(SETTLE_S + 1.0)
     edges, window = world.fetch()["gpu:0"], Window(since_s, start_s, end_s, SETTLE_S)
-    assert "unquiet" in codes(lines.window_energy(edges, window), edges, window)
+    assert "unquiet" in codes(window_energy(edges, window), edges, window)
 
 
 def test_throttling_and_a_changed_power_limit_are_doubts() -> None:
@@ -227,7 +227,7 @@ def test_throttling_and_a_changed_power_limit_are_doubts() -> None:
         e._replace(throttle="thermal" if e.time_s > window.start_s + 1 else None, power_limit_w=300.0) for e in edges
     ]
     hot[-1] = hot[-1]._replace(power_limit_w=250.0)
-    doubts = lines.window_doubts(lines.window_energy(hot, window), hot, window, precision=0.01)
+    doubts = warnings.window_doubts(window_energy(hot, window), hot, window, precision=0.01)
     assert [d.code for d in doubts] == ["throttled", "power-limit-changed"]
     assert "(thermal)" in doubts[0].text
     assert "between 250 W and 300 W" in doubts[1].text
@@ -240,7 +240,7 @@ def test_a_counter_that_disagrees_with_the_devices_power_is_a_doubt(
 ) -> None:
     """More than 10% between the two is a doubt, whichever part of the time the power sensor looks."""
     edges, window = a_window(World(gain=gain, power_sampled=power_sampled), 2.0)
-    assert ("counter-disagrees" in codes(lines.window_energy(edges, window), edges, window)) == doubted
+    assert ("counter-disagrees" in codes(window_energy(edges, window), edges, window)) == doubted
 
 
 @pytest.mark.parametrize("call_s", [0.05, 0.1, 0.13, 0.2])
@@ -257,7 +257,7 @@ def test_part_time_power_beside_calls_of_two_phases_is_no_contradiction(call_s: 
         window = Window(since_s, start_s, world.now_s, 0.02)
         world.sleep(1.2)
         edges = world.fetch()["gpu:0"]
-        doubted = "counter-disagrees" in codes(lines.window_energy(edges, window), edges, window, calls=20)
+        doubted = "counter-disagrees" in codes(window_energy(edges, window), edges, window, calls=20)
         assert doubted == (gain != 1)
 
 
@@ -267,7 +267,7 @@ def test_a_counter_that_stands_still_while_the_work_runs_is_a_doubt() -> None:
     frozen = [e for e in edges if not window.start_s <= e.before_s <= window.end_s]
     (doubt,) = [
         d
-        for d in lines.window_doubts(lines.window_energy(frozen, window), frozen, window, precision=0.01)
+        for d in warnings.window_doubts(window_energy(frozen, window), frozen, window, precision=0.01)
         if d.code == "counter-disagrees"
     ]
     assert doubt.text.startswith(
@@ -286,7 +286,7 @@ def test_a_counter_that_hardly_moves_while_the_work_runs_is_a_doubt() -> None:
         e._replace(energy_j=frozen + 70 * (e.time_s - window.end_s)) if e.time_s > window.end_s else e for e in stuck
     ]
     stuck = [e._replace(energy_j=frozen) if e is inside[-1] or e in inside else e for e in stuck]
-    figure = lines.window_energy(stuck, window)
+    figure = window_energy(stuck, window)
     assert "counter-disagrees" in codes(figure, stuck, window, calls=100)
 
 
@@ -294,13 +294,13 @@ def test_halves_that_differ_are_unsteady() -> None:
     """Time per call, then power: each above the precision, and beyond its own noise."""
     steady = [0.1, 0.1001, 0.0999, 0.1, 0.1001, 0.0999]
     slower = [*steady, *(1.05 * d for d in steady)]
-    assert lines.unsteady(steady * 2, (), precision=0.01) is None
-    doubt = lines.unsteady(slower, (), precision=0.01)
+    assert warnings.unsteady(steady * 2, (), precision=0.01) is None
+    doubt = warnings.unsteady(slower, (), precision=0.01)
     assert doubt is not None
     assert doubt.code == "unsteady"
     assert doubt.text.startswith("the time of a call was 5.0% more in the loop's second half than in its first")
     warming = [Edge(k * 0.1, k * 0.1, 30.0 * k + max(k - 10, 0) * 2) for k in range(21)]
-    doubt = lines.unsteady([], warming, precision=0.01)
+    doubt = warnings.unsteady([], warming, precision=0.01)
     assert doubt is not None
     assert doubt.text.startswith("the power was 6.7% higher in the loop's second half")
 
@@ -314,7 +314,7 @@ def test_the_settling_time_is_six_time_constants_of_the_tail(period_s: float, ti
         world.work(1.0)
         end_s = world.now_s
         world.sleep(2.5)
-        settle_s = lines.settle_time_s(world.fetch()["gpu:0"], end_s, 300.0)
+        settle_s = calibration.settle_time_s(world.fetch()["gpu:0"], end_s, 300.0)
         assert settle_s is not None
         assert 5.5 * time_constant_s <= settle_s <= max(7.5 * time_constant_s, 6 * 0.03, period_s)
 
@@ -326,17 +326,17 @@ def test_work_that_hardly_raises_the_power_says_nothing_about_the_tail() -> None
     end_s = world.now_s
     world.sleep(2.5)
     edges = world.fetch()["gpu:0"]
-    assert lines.settle_time_s(edges, end_s, 75.0) is None
-    assert lines.settle_time_s(edges[-6:], end_s, 300.0) is None
+    assert calibration.settle_time_s(edges, end_s, 75.0) is None
+    assert calibration.settle_time_s(edges[-6:], end_s, 300.0) is None
 
 
 def test_repeated_windows_add_up_and_their_spread_counts() -> None:
     """Ten windows that differ by more than their lines explain carry the error of their spread."""
-    windows = [lines.WindowEnergy(1 + 0.1 * (k % 2), 0.001, 0.1, 0.0, 70.0, 70.0) for k in range(10)]
-    merged = lines.merge(windows)
+    windows = [WindowEnergy(1 + 0.1 * (k % 2), 0.001, 0.1, 0.0, 70.0, 70.0) for k in range(10)]
+    merged = merge(windows)
     assert merged.energy_j == pytest.approx(10.5)
     assert merged.error_j == pytest.approx(2.262 * 0.0527 * math.sqrt(10), rel=1e-3)
-    assert lines.merge(windows[:1]) == windows[0]
+    assert merge(windows[:1]) == windows[0]
 
 
 @given(st.lists(st.floats(0.5, 2), min_size=2, max_size=20))
@@ -346,7 +346,7 @@ def test_the_relative_error_of_a_mean_is_students(values: list[float]) -> None:
 
     half = stats.t.interval(0.95, len(values) - 1, 0, stats.sem(values))[1] if len(set(values)) > 1 else 0.0
     mean = sum(values) / len(values)
-    assert lines.relative_error(values) == pytest.approx(half / mean, rel=1e-6, abs=1e-12)
+    assert warnings.relative_error(values) == pytest.approx(half / mean, rel=1e-6, abs=1e-12)
 
 
 # --- what real devices do
@@ -387,9 +387,9 @@ def test_a_plateau_is_not_the_windows(
     truth_j = world.true_j(0, world.now_s) - before_j
     world.sleep(0.5)
     seen = [*seen, *world.fetch()["gpu:0"]]
-    figure = lines.window_energy(seen, window)
+    figure = window_energy(seen, window)
     assert figure.energy_j == pytest.approx(truth_j, rel=0.03)
-    assert [d.code for d in lines.window_doubts(figure, seen, window, precision=0.05) if d.disqualifies] == []
+    assert [d.code for d in warnings.window_doubts(figure, seen, window, precision=0.05) if d.disqualifies] == []
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.3, 0.5])
@@ -436,10 +436,10 @@ def test_levels_after_work_are_found_with_their_times() -> None:
         end_s = world.now_s
         world.sleep(3.5)
         edges = [e for e in world.fetch()["gpu:0"] if e.before_s >= end_s]
-        levels = lines.levels_after(edges, end_s, 0.02)
+        levels = calibration.levels_after(edges, end_s, 0.02)
         assert [level.power_w for level in levels] == pytest.approx([100, 70], abs=0.5)
         assert levels[0].until_s == levels[1].since_s == pytest.approx(2.0, abs=0.02)
-        above = lines.after_work(levels, end_s)
+        above = calibration.after_work(levels, end_s)
         assert above is not None
         assert above[0] == pytest.approx(60, rel=0.02)
         assert above[1] == pytest.approx(2.0, abs=0.02)
@@ -451,10 +451,10 @@ def test_a_device_without_a_plateau_takes_nothing_after_work() -> None:
     world.work(1.0)
     end_s = world.now_s
     world.sleep(2.7)
-    levels = lines.levels_after(world.fetch()["gpu:0"], end_s, 0.1)
+    levels = calibration.levels_after(world.fetch()["gpu:0"], end_s, 0.1)
     assert [round(level.power_w) for level in levels] == [70]
-    assert lines.after_work(levels, end_s) == (0.0, 0.0)
-    assert lines.after_work([], end_s) is None
+    assert calibration.after_work(levels, end_s) == (0.0, 0.0)
+    assert calibration.after_work([], end_s) is None
 
 
 @pytest.mark.parametrize("period_s", [0.02, 0.1])
@@ -466,7 +466,7 @@ def test_the_settling_time_does_not_know_of_the_plateau(period_s: float) -> None
             world.work(1.0)
             end_s = world.now_s
             world.sleep(2.7)
-            settle_s = lines.settle_time_s(world.fetch()["gpu:0"], end_s, 300.0)
+            settle_s = calibration.settle_time_s(world.fetch()["gpu:0"], end_s, 300.0)
             assert settle_s is not None
             assert 0.055 <= settle_s <= 0.1
 
@@ -501,9 +501,9 @@ def test_a_card_that_cools_slowly_is_quiet(period_s: float, heat_s: float) -> No
         seen_s = [phase_s + period_s * k for k in range(round(2.1 / period_s))]
         edges = [Edge(t - 5e-5, t + 5e-5, counter_j(t + chance.uniform(-5e-5, 5e-5))) for t in seen_s]
         window = Window(-1.0, 1.0, 1.005, 0.012)
-        figure = lines.window_energy(edges, window)
+        figure = window_energy(edges, window)
         errors_j.append(abs(figure.energy_j - 1.01))
-        doubts = lines.window_doubts(figure, edges, window, precision=0.01)
+        doubts = warnings.window_doubts(figure, edges, window, precision=0.01)
         unquiet += any(doubt.code == "unquiet" and doubt.disqualifies for doubt in doubts)
     assert unquiet <= 1
     assert sorted(errors_j)[45] < 0.06
@@ -518,21 +518,21 @@ def test_a_step_that_only_the_last_edge_shows_is_in_the_error() -> None:
     end_s = 0.0051
     taken_j = before[-1].energy_j + 0.005 * 345
     after = [Edge(t - 5e-5, t + 5e-5, taken_j + 100 * (t - end_s)) for t in (0.02 * k for k in range(1, 49))]
-    figure = lines.window_energy([*before, *after], Window(-2.0, 1e-4, end_s, 0.01))
+    figure = window_energy([*before, *after], Window(-2.0, 1e-4, end_s, 0.01))
     assert abs(figure.energy_j - 0.005 * 345) <= figure.error_j
     assert figure.error_j > 0.4
 
 
 def test_a_call_that_grows_all_through_the_loop_is_a_trend() -> None:
     """A leak grows to the end; what warms up levels off, and noise does neither."""
-    leak = lines.unsteady([1.0 + 0.04 * k for k in range(10)], (), precision=0.01)
+    leak = warnings.unsteady([1.0 + 0.04 * k for k in range(10)], (), precision=0.01)
     assert leak is not None
     assert leak.code == "trend"
     assert not leak.disqualifies
     assert leak.text.startswith("the time of a call grew steadily through the loop, by 36.0% from its start to its end")
-    assert lines.steady_growth([1.0 + 0.1 * k for k in range(5)]) == pytest.approx(0.4)
-    assert lines.steady_growth([1.3 - 0.3 * math.exp(-k / 2) for k in range(12)]) is None
-    assert lines.steady_growth([1.0, 1.1, 1.0, 1.1, 1.05, 1.0]) is None
-    assert lines.steady_growth([1.0] * 10 + [1.1] * 10) is None
-    assert lines.steady_growth([1.0, 2.0]) is None
-    assert lines.steady_growth([1.0 + 0.001 * k for k in range(5000)]) == pytest.approx(5.0, rel=0.05)
+    assert warnings.steady_growth([1.0 + 0.1 * k for k in range(5)]) == pytest.approx(0.4)
+    assert warnings.steady_growth([1.3 - 0.3 * math.exp(-k / 2) for k in range(12)]) is None
+    assert warnings.steady_growth([1.0, 1.1, 1.0, 1.1, 1.05, 1.0]) is None
+    assert warnings.steady_growth([1.0] * 10 + [1.1] * 10) is None
+    assert warnings.steady_growth([1.0, 2.0]) is None
+    assert warnings.steady_growth([1.0 + 0.001 * k for k in range(5000)]) == pytest.approx(5.0, rel=0.05)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon.host import git, machine
+from pytest_carbon.host import machine
 from pytest_carbon.host.git import GitState, git_state
 from pytest_carbon.host.machine import describe, environment_id
 from pytest_carbon.host.nearest import difference, nearest

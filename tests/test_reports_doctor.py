@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.measure.examination import Counter, Examination, Neighbours, Noise, NvidiaGpu
+from pytest_carbon.measure.counters import Counter
+from pytest_carbon.measure.examination import Examination, Neighbours, Noise, NvidiaGpu
 from pytest_carbon.records import CarbonIntensity, Environment, Gpu
 from pytest_carbon.reports.examination import advice, conclusion, document, text
 

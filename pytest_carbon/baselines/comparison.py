@@ -17,8 +17,8 @@ from typing import NamedTuple
 from pytest_carbon import gate
 from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.gate import recordings, scores
-from pytest_carbon.host import nearest
-from pytest_carbon.measure import reference
+from pytest_carbon.gate.reference import candidate
+from pytest_carbon.host.nearest import nearest
 from pytest_carbon.records import (
     REFERENCE,
     Environment,
@@ -170,7 +170,7 @@ def _part(base: Side, head: Side, there: Environment, tolerance: float, false_al
             estimated=there.id.endswith("-estimated"),
             reference=workload,
         )
-    rows = [_row(candidate, verdicts[candidate.key], stored[candidate.key]) for candidate in candidates]
+    rows = [_row(each, verdicts[each.key], stored[each.key]) for each in candidates]
     known_base, known_head = set(in_base), set(in_head)
     only_base = tuple(key for key in in_base if key not in known_head)
     only_head = tuple(key for key in in_head if key not in known_base)
@@ -234,7 +234,7 @@ def _reference(head: Side, id: str, common: Sequence[Key]) -> scores.Candidate |
     """HEAD's reference workload as the gate takes it; of baselines, in the batches that stand for HEAD and have one."""
     if head.result is not None:
         found = head.kernel(id)
-        return reference.candidate(found) if found else None
+        return candidate(found) if found else None
     of_head = head.stored.get(id, {})
     key = max(
         (key for key in of_head if key[0] == REFERENCE),
@@ -361,11 +361,11 @@ def _elsewhere(base: Side, head: Side) -> Iterator[str]:
     others = [each for id, each in base.environments.items() if base.keys(id)]
     for id, there in head.environments.items():
         if head.keys(id) and id not in {other.id for other in others}:
-            found = nearest.nearest(there, others)
+            found = nearest(there, others)
             text = f"HEAD has {_some(head.keys(id))} in {id}"
             if found:
-                nearest, how = found[0]
-                text += f", and the nearest environment of BASE is {nearest} ({how})"
+                closest, how = found[0]
+                text += f", and the nearest environment of BASE is {closest} ({how})"
             yield text.replace(" there", " in BASE").replace(" here", " in HEAD")
 
 

@@ -12,8 +12,8 @@ from pytest_carbon.commands.exit import OK
 
 
 def run_record_trace(given: argparse.Namespace) -> int:
-    from pytest_carbon.measure.examination import record
     from pytest_carbon.measure.meters.replay import write_trace
+    from pytest_carbon.measure.trace import record
     from pytest_carbon.records import UsageProblem
 
     settings = settings_of(given)

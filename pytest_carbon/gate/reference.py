@@ -6,11 +6,12 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from pytest_carbon.gate import scores
 from pytest_carbon.gate.recordings import Baseline, baseline
 from pytest_carbon.gate.scores import Candidate, Comparison, Score, percent_up, relative_change, score_of
 from pytest_carbon.gate.sentences import no_energy_sentence, passed_sentence
 from pytest_carbon.gate.statistics import Rule, compare
-from pytest_carbon.records import Key, Record, Verdict
+from pytest_carbon.records import REFERENCE, Key, Measurement, Record, Verdict
 
 # --- the reference workload ----------------------------------------------------------------------
 
@@ -141,4 +142,16 @@ def on_kernel(reference: Candidate, kernel: Comparison | None, machine: str | No
         duration_change=None if duration is None else relative_change(duration),
         power_change=None if duration is None else relative_change(kernel.change - duration),
         chance=kernel.chance,
+    )
+
+
+def candidate(measurement: Measurement) -> scores.Candidate:
+    """As the gate takes it."""
+    error, energy_j = measurement.energy_j_per_call_error, measurement.energy_j_per_call
+    return scores.Candidate(
+        (REFERENCE, measurement.name),
+        measurement.sessions,
+        error / energy_j if error is not None and energy_j else None,
+        failure=measurement.failure,
+        gpus=measurement.gpus,
     )

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any
 
-from pytest_carbon.measure import lines, phases
-from pytest_carbon.measure.lines import Window, WindowEnergy
+from pytest_carbon.measure import lines, phases, warnings
+from pytest_carbon.measure.calibration import after_work, levels_after, settle_time_s
 from pytest_carbon.measure.meters.protocol import Meter, read_j
 from pytest_carbon.measure.watcher import EdgeSource
+from pytest_carbon.measure.windows import Window, WindowEnergy, merge, window_energy
 from pytest_carbon.records import (
     Calibration,
     CarbonIntensity,
@@ -378,20 +379,20 @@ class Measurer:
         self._watch_until(busy_to_s + CALIBRATION_S)
         found: dict[str, float] = {}
         for name, power_w in busy_w.items():
-            settle_s = lines.settle_time_s(self._edges[name], busy_to_s, power_w) if power_w is not None else None
+            settle_s = settle_time_s(self._edges[name], busy_to_s, power_w) if power_w is not None else None
             if settle_s is not None:  # else the work hardly raises the power: there is no fall to learn from
                 found[name] = settle_s
         if not found:
             return
         after = []
         for name in found.keys() & scope.gated:
-            while levels := lines.levels_after(self._edges[name], busy_to_s, found[name]):
+            while levels := levels_after(self._edges[name], busy_to_s, found[name]):
                 # It steps on for as long as the last level is young.
                 until_s = busy_to_s + min(levels[-1].since_s + CALIBRATION_LEVEL_S, 2 * CALIBRATION_S)
                 if self._clock() >= until_s:
                     break
                 self._watch_until(until_s)
-            if (above := lines.after_work(levels, busy_to_s)) is not None:
+            if (above := after_work(levels, busy_to_s)) is not None:
                 after.append(above)
         self._calibration = Calibration(max(found.values()))  # so that it is known while the next is found out
         self._calibration = self._calibrations[scope.environment] = Calibration(
@@ -591,10 +592,10 @@ class Measurer:
 
     def _is_precise(self, scope: Scope, loop: _Loop, precision: float) -> bool:
         """Whether the time and the energy of a call are known well enough to stop."""
-        if lines.relative_error([r.duration_s / r.calls for r in loop.rounds]) > precision:
+        if warnings.relative_error([r.duration_s / r.calls for r in loop.rounds]) > precision:
             return False
         joules = self._round_j(scope, loop)
-        if joules is not None and lines.relative_error(joules) > precision:
+        if joules is not None and warnings.relative_error(joules) > precision:
             return False
         if len(loop.windows) == len(loop.rounds):  # each round is a window of its own, which has its error
             figures = [
@@ -703,7 +704,7 @@ class Measurer:
             return math.nan
         # Read in the same rounds, they scatter together.
         read_j = math.fsum(figures[n].energy_j for n in direct)
-        return math.hypot(*stepped, lines.relative_error(joules) * read_j if read_j > 0 else 0.0)
+        return math.hypot(*stepped, warnings.relative_error(joules) * read_j if read_j > 0 else 0.0)
 
     def _temperature_c(self, scope: Scope, start_s: float) -> float | None:
         """Of the hottest gated device, when the measurement began."""
@@ -739,10 +740,10 @@ class Measurer:
             error_j = math.nan  # one read says nothing about its own error
             if len(per_round) == len(loop.rounds) > 1:
                 per_call = [j / r.calls for j, r in zip(per_round, loop.rounds, strict=True)]
-                error_j = lines.relative_error(per_call) * total_j if total_j > 0 else 0.0
+                error_j = warnings.relative_error(per_call) * total_j if total_j > 0 else 0.0
             return WindowEnergy(total_j, error_j, duration_s, 0.0, 0.0, 0.0)
         edges = self._edges[domain.name]
-        figure = lines.merge([lines.window_energy(edges, window) for window in loop.windows])
+        figure = merge([window_energy(edges, window) for window in loop.windows])
         # In a pause the device holds what it holds after the work.
         energy_j = figure.energy_j - figure.after_power_w * loop.idle_s
         if loop.starts:
@@ -762,8 +763,8 @@ class Measurer:
             edges = self._edges[name]
             found: list[Doubt] = []
             for window in loop.windows:
-                figure = lines.window_energy(edges, window)
-                found += lines.window_doubts(
+                figure = window_energy(edges, window)
+                found += warnings.window_doubts(
                     figure,
                     edges,
                     window,
@@ -772,18 +773,18 @@ class Measurer:
                     calls=loop.calls,
                 )
             if len(loop.windows) == 1 and loop.calls > 1:
-                unsteady = lines.unsteady(durations, window.during(edges), precision=protocol.precision)
+                unsteady = warnings.unsteady(durations, window.during(edges), precision=protocol.precision)
                 found += [unsteady] if unsteady else []
             prefix = f"{name}: " if len(scope.gated) > 1 else ""
             doubts += [replace(d, text=prefix + d.text) for d in found]
         if not any(n in self._stepped for n in scope.gated) and loop.calls > 1:
             joules = self._round_j(scope, loop)
-            unsteady = lines.unsteady(durations, (), precision=protocol.precision) or (
-                lines.unsteady(joules, (), precision=protocol.precision, what="energy") if joules else None
+            unsteady = warnings.unsteady(durations, (), precision=protocol.precision) or (
+                warnings.unsteady(joules, (), precision=protocol.precision, what="energy") if joules else None
             )
             doubts += [unsteady] if unsteady else []
         few = len(loop.rounds) < protocol.rounds
-        if few and (len(loop.rounds) < ROUNDS_LEAST or lines.relative_error(durations) > protocol.precision):
+        if few and (len(loop.rounds) < ROUNDS_LEAST or warnings.relative_error(durations) > protocol.precision):
             fewer = ", or fewer calls a round" if loop.calls > len(loop.rounds) else ""
             known = f"too few to know the time of a call to {100 * protocol.precision:g}%"
             doubts.append(

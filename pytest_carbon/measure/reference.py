@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from pytest_carbon.gate import scores
 from pytest_carbon.measure import workloads
 from pytest_carbon.measure.measurer import Measurer, Protocol
 from pytest_carbon.measure.merge import merged
 from pytest_carbon.measure.workloads import Fixed
-from pytest_carbon.records import REFERENCE, Domain, Doubt, Measurement, SessionScore, UsageProblem
+from pytest_carbon.records import Domain, Doubt, Measurement, SessionScore, UsageProblem
 
 PROTOCOL = Protocol(warmup_s=0.3, rounds=5, min_time_s=1.0, max_time_s=2.0, precision=0.005, overhead=True)
 """The same for everybody, whatever the options say of the tests: a figure that depends on them is no reference."""
@@ -111,15 +110,3 @@ def of_run(sessions: Iterable[Measurement]) -> dict[str, Measurement]:
     for each in sessions:
         found.setdefault(each.environment, []).append(each)
     return {environment: merged(each) for environment, each in found.items()}
-
-
-def candidate(measurement: Measurement) -> scores.Candidate:
-    """As the gate takes it."""
-    error, energy_j = measurement.energy_j_per_call_error, measurement.energy_j_per_call
-    return scores.Candidate(
-        (REFERENCE, measurement.name),
-        measurement.sessions,
-        error / energy_j if error is not None and energy_j else None,
-        failure=measurement.failure,
-        gpus=measurement.gpus,
-    )

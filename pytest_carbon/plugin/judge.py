@@ -9,6 +9,7 @@ from pytest_carbon import gate
 from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate import budget, scores, verdicts
+from pytest_carbon.gate.reference import candidate
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.measure import reference
 from pytest_carbon.measure.merge import merged
@@ -180,6 +181,6 @@ class Judgement:
                 false_alarms=false_alarms,
                 estimated=estimated,
                 unread=self._stored.unread(id),
-                reference=reference.candidate(known) if known is not None else None,
+                reference=candidate(known) if known is not None else None,
                 max_detectable=max_detectable,
             )

@@ -17,7 +17,8 @@ from pytest_carbon import baselines
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate import budget, verdicts
 from pytest_carbon.gate.sides import Sides
-from pytest_carbon.host import electricity, git, worktree
+from pytest_carbon.host import electricity, worktree
+from pytest_carbon.host.git import GitState, git_state
 from pytest_carbon.measure import devices, reference
 from pytest_carbon.measure.instruments import Rig
 from pytest_carbon.measure.measurer import Protocol
@@ -112,7 +113,7 @@ class CarbonSession:
     def _open_store(self) -> baselines.Store:
         settings = self._settings
         shared = not isinstance(settings.baseline, Path)
-        git = git.git_state(self._config.rootpath, main=settings.branch) if shared else git.GitState()
+        git = git_state(self._config.rootpath, main=settings.branch) if shared else GitState()
         store = baselines.open_store(settings.baseline, branch=settings.branch, own=git.branch)
         if settings.record or settings.accept:
             baselines.refuse_unknown_branch(settings.baseline, git.commit, git.branch)
@@ -459,7 +460,7 @@ class CarbonSession:
         for test, m in judgement.measured:
             judged.setdefault(test.key, []).append((m, judgement.verdict(test, m)))
         main, suites, sides = judgement.main, judgement.suites, self._sides
-        git = git.git_state(self._config.rootpath, main=self._settings.branch)
+        git = git_state(self._config.rootpath, main=self._settings.branch)
         return SessionResult(
             session=self._session_id,
             created=self._created,

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pytest_carbon.measure.examination import Counter, Examination, Neighbours
-from pytest_carbon.measure.lines import SHARE_DISAGREE, SHARE_EXCESS
+from pytest_carbon.measure.calibration import SHARE_EXCESS
+from pytest_carbon.measure.counters import Counter
+from pytest_carbon.measure.examination import Examination, Neighbours
+from pytest_carbon.measure.warnings import SHARE_DISAGREE
 from pytest_carbon.records import Gpu
 from pytest_carbon.reports.layout import Page, change, count, listing, quantity, share
 

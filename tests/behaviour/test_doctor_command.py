@@ -28,9 +28,9 @@ def busy(seconds):
 QUICKLY = """
 import sys
 from pytest_carbon.commands import main
-from pytest_carbon.measure import examination
-examination.WATCH_S, examination.WARM_UP_S, examination.LOAD_S, examination.SETTLING_S = 0.8, 0.1, 0.6, 1.1
-examination.QUIET_SPAN_S, examination.ENDS, examination.END_S, examination.WINDOWS = 0.16, 3, 0.1, 10
+from pytest_carbon.measure import counters, examination
+counters.WATCH_S, counters.WARM_UP_S, counters.LOAD_S, counters.SETTLING_S = 0.8, 0.1, 0.6, 1.1
+counters.QUIET_SPAN_S, counters.ENDS, counters.END_S, counters.WINDOWS = 0.16, 3, 0.1, 10
 examination.NOISE_S, examination.STRETCHES = 0.3, 3
 examination.CALIBRATION_LEVEL_S = 0.6
 sys.exit(main.main())

@@ -1,0 +1,57 @@
+"""A recording of what the counters show, for the replay meter."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pytest_carbon.host import electricity
+from pytest_carbon.measure import lines
+from pytest_carbon.measure.counters import Bench, Counter
+from pytest_carbon.measure.instruments import Rig
+from pytest_carbon.records import Domain, Edge, Gpu, MeterError, Settings, UsageProblem
+
+# --- recording ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What counters did; what :func:`~pytest_carbon.measure.meters.replay.write_trace` takes."""
+
+    domains: tuple[Domain, ...]
+    edges: Mapping[str, Sequence[Edge]]
+    start_s: float
+    gpus: tuple[Gpu, ...]
+
+
+def record(settings: Settings, seconds: float, *, progress: Callable[[str], None] = lambda text: None) -> Recording:
+    """Watch the counters of a run with these settings for so long, or until Ctrl-C.
+
+    Raises:
+        UsageProblem: the settings name what is not there, or nothing that moves in steps is.
+        MeterError: a counter cannot be read, or does not change.
+    """
+    rig = Rig(settings, intensity=electricity.intensity(g_per_kwh=0.0), session="record")
+    try:
+        domains = tuple(d for meter in rig.meters if meter.stepped for d in meter.domains)
+        if rig.watcher is None:
+            there = ", ".join(f"{d.name} ({d.kind})" for d in rig.choice.domains)
+            raise UsageProblem(
+                f"there is nothing to record here: a trace is of a counter's steps, and {there} has none. Record on a"
+                " machine where `pytest-carbon doctor` finds a counter that changes."
+            )
+        counters = [Counter(d.name, d.kind, d.source, "", True, True) for d in domains]
+        bench = Bench(counters, rig.watcher, time.perf_counter, time.sleep)
+        progress("waiting for the counters to change")
+        bench.watch(time.perf_counter(), 0.0, lines.EDGES_LEAST)
+        if still := [c.failure for c in counters if c.failure is not None]:
+            raise MeterError(still[0])
+        start_s = time.perf_counter()
+        progress(f"recording for {seconds:g} s; Ctrl-C ends it")
+        with contextlib.suppress(KeyboardInterrupt):
+            bench.watch(start_s, seconds, 1)
+        return Recording(domains, bench.edges, start_s, rig.choice.gpus)
+    finally:
+        rig.close()

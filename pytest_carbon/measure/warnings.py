@@ -1,0 +1,320 @@
+"""What casts doubt on a measurement: seen in its counters and its windows (pure)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Sequence
+
+from pytest_carbon.measure.lines import (
+    EDGES_LEAST,
+    EDGES_MOST,
+    ROUNDING_J,
+    SLACK_S,
+    STRETCH_S,
+    Line,
+    fit_line,
+    is_fast,
+    is_straight,
+    kind_of_unrest,
+    period_s,
+    slow_drift,
+    span_s,
+    stretch_after,
+    stretch_before,
+    student_t,
+)
+from pytest_carbon.measure.windows import SHARE_TAIL, Window, WindowEnergy
+from pytest_carbon.records import Doubt, Edge
+
+FROZEN_PERIODS = 5
+"""A counter that does not move for so many of its periods has stopped,"""
+FROZEN_SHARE = 0.25
+"""or one that moves in less than this share of them: between two calls it may run for a moment."""
+GROWS_LEAST, GROWS_MOST = 5, 60
+"""A series of fewer does not say that it grows steadily; of more, neighbours are taken together."""
+POWERS_MOST = 20
+"""The power of a loop is looked at in so many stretches at most."""
+SHARE_DISAGREE = 0.10
+"""The counter and the device's own power may differ by this much."""
+
+
+def window_doubts(
+    figure: WindowEnergy,
+    edges: Sequence[Edge],
+    window: Window,
+    *,
+    precision: float,
+    tolerance: float = 0.05,
+    calls: int = 1,
+) -> tuple[Doubt, ...]:
+    """Everything that speaks against taking a window's figure at its word.
+
+    Args:
+        precision: the relative error that is asked for.
+        tolerance: the relative change that the gate is to see.
+        calls: calls in the window; a single one may be too short for its counter.
+    """
+    doubts = list(figure.doubts)
+    if calls == 1 and figure.error_j > tolerance * abs(figure.energy_j):
+        doubts.append(
+            Doubt(
+                "short",
+                f"one window of {window.duration_s * 1e3:.3g} ms is known to"
+                f" ±{_percent(figure.error_j, figure.energy_j)} only, and the tolerance is {100 * tolerance:.3g}%:"
+                " repeat the call with carbon(fn), or put more work into the window",
+            )
+        )
+    if figure.tail_j > SHARE_TAIL * abs(figure.energy_j):
+        doubts.append(
+            Doubt(
+                "tail",
+                f"{_percent(figure.tail_j, figure.energy_j)} of the energy came after the work had ended, while the"
+                " power fell; it belongs to the work, and its share is smaller in a longer measurement",
+            )
+        )
+    if figure.error_j > precision * abs(figure.energy_j):
+        doubts += _unquiet(figure, edges, window)
+    doubts += _observations(edges, window)
+    return tuple(doubts)
+
+
+def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window) -> list[Doubt]:
+    """A quiet line that is too short, bent or scattered, and what made it so."""
+    for side, quiet in (("before", window.before(edges)[::-1]), ("after", window.after(edges))):
+        chosen = stretch_before(quiet[::-1]) if side == "before" else stretch_after(quiet, window.end_s)
+        if len(chosen) < EDGES_LEAST:
+            continue
+        line = fit_line(chosen)
+        short = span_s(chosen) < STRETCH_S - SLACK_S and not is_fast(quiet) and len(quiet) > len(chosen)
+        if not short and is_straight(chosen, chance=0.001) and not _drifts(line, chosen):
+            continue
+        if not short and slow_drift(chosen) is not None:
+            continue
+        known = f"the energy is known to ±{_percent(figure.error_j, figure.energy_j)} only"
+        near = quiet[:EDGES_MOST]
+        if kind_of_unrest(near) == "step":
+            levels = _levels_w(near)
+            return [
+                Doubt(
+                    "unquiet",
+                    f"the power stepped from {levels[0]:.3g} W to {levels[1]:.3g} W {side} the work, so {known}: that"
+                    " is the device's own power state, and there is nothing to stop; repeat the call with carbon(fn)",
+                    informs=True,
+                )
+            ]
+        return [
+            Doubt(
+                "unquiet",
+                f"the power of {line.power_w:.3g} W wandered {side} the work, so {known}: something else runs on the"
+                " device; stop it",
+            )
+        ]
+    return []
+
+
+def _drifts(line: Line, edges: Sequence[Edge]) -> bool:
+    """Whether neighbouring edges are off the line together, by more than their brackets: the power moved.
+
+    A counter's own jitter puts each edge off by itself.
+    """
+    if line.residual_square_j2 <= 36 * line.timing_variance_j2 * line.freedom:
+        return False
+    scatter_s = math.sqrt(line.residual_square_j2 / line.freedom) / max(abs(line.power_w), ROUNDING_J)
+    if scatter_s > 0.1 * (period_s(edges) or math.inf):
+        return True
+    off_j = [e.energy_j - line.at(e.time_s) for e in edges]
+    together = math.fsum(a * b for a, b in itertools.pairwise(off_j))
+    return together > 0.2 * math.fsum(j * j for j in off_j)
+
+
+def _levels_w(edges: Sequence[Edge]) -> tuple[float, float]:
+    """The power on either side of the one step that the edges hold, in the order of time."""
+    cuts = range(2, len(edges) - 1)
+    at = min(cuts, key=lambda k: math.fsum(fit_line(p).residual_square_j2 for p in (edges[:k], edges[k:])))
+    first, second = sorted((edges[:at], edges[at:]), key=lambda part: part[0].time_s)
+    return fit_line(first).power_w, fit_line(second).power_w
+
+
+def _observations(edges: Sequence[Edge], window: Window) -> list[Doubt]:
+    """What the edges say beside their energy: throttling, power limits, instant power."""
+    doubts = []
+    during = window.during(edges)
+    reasons = sorted({e.throttle for e in during if e.throttle})
+    if reasons:
+        share = sum(1 for e in during if e.throttle) / len(during)
+        doubts.append(
+            Doubt(
+                "throttled",
+                f"the device held its clocks back ({', '.join(reasons)}) during {share:.0%} of the work: let it cool,"
+                " or ask for less power",
+            )
+        )
+    beside = [e for e in edges if window.quiet_since_s <= e.before_s and e.after_s <= window.quiet_until_s]
+    limits = [e.power_limit_w for e in beside if e.power_limit_w is not None]
+    if limits and max(limits) - min(limits) >= 1:
+        doubts.append(
+            Doubt(
+                "power-limit-changed",
+                f"the power limit changed between {min(limits):.0f} W and {max(limits):.0f} W during the measurement",
+            )
+        )
+    if (wrong := _disagreement_text(edges, window)) is not None:
+        doubts.append(Doubt("counter-disagrees", f"{wrong}: see `pytest-carbon doctor`"))
+    return doubts
+
+
+def _disagreement_text(edges: Sequence[Edge], window: Window) -> str | None:
+    """How the counter and the device's own power contradict each other around a window; None: they do not."""
+    period = period_s(edges)
+    if period is not None and window.duration_s > max(FROZEN_PERIODS * period, STRETCH_S):
+        moved, expected = len(window.during(edges)), window.duration_s / period
+        if moved < FROZEN_SHARE * expected:
+            return (
+                f"the energy counter moved {moved} times in the {window.duration_s:.3g} s of the work, and else it"
+                f" moves every {period:.2g} s"
+                if moved
+                else f"the energy counter did not move for the {window.duration_s:.3g} s of the work, and else it"
+                f" moves every {period:.2g} s"
+            )
+    before, after = stretch_before(window.before(edges)), stretch_after(window.after(edges), window.end_s)
+    differs = disagreement(before, window.during(edges), after)
+    if differs is None or abs(differs) <= SHARE_DISAGREE:
+        return None
+    more = "more" if differs > 0 else "less"
+    return f"the energy counter says {abs(differs):.0%} {more} than the device's own power readings"
+
+
+def disagreement(before: Sequence[Edge], during: Sequence[Edge], after: Sequence[Edge]) -> float | None:
+    """The counter over the device's own power, minus 1; 0 where not everything that can be compared says so.
+
+    A power sensor may look at a part of the time. Where the power is constant, on the quiet lines, that makes no
+    difference, so they are what is compared. Under a load, the readings may all fall into one phase of a call: a load
+    alone contradicts nothing, but it may speak for the counter.
+
+    Args:
+        before, after: the stretches that the quiet lines are fitted to.
+        during: the edges inside the window.
+
+    Returns:
+        None where the edges carry too few readings.
+    """
+    quiet: list[float] = []
+    for edges in (before, after):
+        powers = [e.power_w for e in edges if e.power_w is not None]
+        if len(powers) >= EDGES_LEAST and (power_w := statistics.median(powers)) > 0:
+            quiet.append(fit_line(edges).power_w / power_w - 1)
+    if not quiet:
+        return None
+    least = min(quiet, key=abs)
+    if min(quiet) * max(quiet) <= 0:
+        return 0.0
+    powers = [e.power_w for e in during if e.power_w is not None]
+    if len(powers) >= 10 and max(powers) <= (1 + SHARE_DISAGREE) * min(powers):
+        counted_w = (during[-1].energy_j - during[0].energy_j) / (during[-1].time_s - during[0].time_s)
+        loaded = counted_w / statistics.fmean(powers) - 1
+        if abs(loaded) <= SHARE_DISAGREE:
+            return 0.0
+    return least
+
+
+def unsteady(values: Sequence[float], during: Sequence[Edge], *, precision: float, what: str = "time") -> Doubt | None:
+    """Whether a loop was not steady: a figure that grows through all of it, or halves that differ.
+
+    Args:
+        values: seconds per call, or joules where ``what`` says ``energy``, one figure a round.
+        during: one domain's edges inside the window.
+    """
+    powers = [
+        (b.energy_j - a.energy_j) / (b.time_s - a.time_s) for a, b in itertools.pairwise(during) if b.time_s > a.time_s
+    ]
+    for series, took in ((values, f"the {what} of a call"), (powers, "the power")):
+        growth = steady_growth(series)
+        if growth is not None and growth > 2 * precision:
+            return Doubt(
+                "trend",
+                f"{took} grew steadily through the loop, by {growth:.1%} from its start to its end, and did not level"
+                " off: something may leak or a cache may grow; a longer warm-up will not help",
+            )
+    half = len(values) // 2
+    if half >= 3:
+        change = _halves(values[:half], values[-half:])
+        if change is not None and abs(change) > precision:
+            return Doubt(
+                "unsteady",
+                f"the {what} of a call was {abs(change):.1%} {'more' if change > 0 else 'less'} in the loop's second"
+                " half than in its first: a longer warm-up, or cooler or unloaded hardware, would steady it",
+            )
+    stretches_w = _grouped(powers, POWERS_MOST)
+    half = len(stretches_w) // 2
+    if half >= 5:
+        change = _halves(stretches_w[:half], stretches_w[-half:])
+        if change is not None and abs(change) > precision:
+            return Doubt(
+                "unsteady",
+                f"the power was {abs(change):.1%} {'higher' if change > 0 else 'lower'} in the loop's second half"
+                " than in its first: a longer warm-up would let it settle",
+            )
+    return None
+
+
+def steady_growth(values: Sequence[float]) -> float | None:
+    """By how much a series grows from its start to its end, if it does so all the way; None where it does not.
+
+    Mann-Kendall's test (one-sided, 1%) says that it grows; the second half must grow at least half as fast as the
+    whole, which neither what warms up does nor what steps once.
+    """
+    if len(values) < GROWS_LEAST or min(values) <= 0:
+        return None
+    values = _grouped(values, GROWS_MOST)
+    count = len(values)
+    concordant = sum((b > a) - (b < a) for i, a in enumerate(values) for b in values[i + 1 :])
+    if concordant <= 2.33 * math.sqrt(count * (count - 1) * (2 * count + 5) / 18):
+        return None
+    middle = (count + 1) // 2
+    whole = _slope(values)
+    if _slope(values[-middle:]) < whole / 2:
+        return None
+    return whole * (count - 1) / (statistics.fmean(values) - whole * (count - 1) / 2)
+
+
+def _grouped(values: Sequence[float], most: int) -> Sequence[float]:
+    """Means of neighbours, so many at most: what comes close together in time is alike."""
+    several = -(-len(values) // most)
+    if several <= 1:
+        return values
+    return [statistics.fmean(values[i : i + several]) for i in range(0, len(values), several)]
+
+
+def _slope(values: Sequence[float]) -> float:
+    middle = (len(values) - 1) / 2
+    square = math.fsum((i - middle) ** 2 for i in range(len(values)))
+    return math.fsum((i - middle) * value for i, value in enumerate(values)) / square
+
+
+def _halves(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """The relative change of the mean, where Welch's test finds it real (p < 1%)."""
+    mean_1, mean_2 = statistics.fmean(first), statistics.fmean(second)
+    error_square = (statistics.variance(first) + statistics.variance(second)) / len(first)
+    if mean_1 <= 0 or mean_1 == mean_2:
+        return None
+    if error_square > 0:
+        limit = student_t(0.995, 2 * len(first) - 2) * math.sqrt(error_square)
+        if abs(mean_2 - mean_1) <= limit:
+            return None
+    return mean_2 / mean_1 - 1
+
+
+def relative_error(values: Sequence[float]) -> float:
+    """Half-width of the 95% interval of the mean, relative to it; infinite for fewer than two values."""
+    if len(values) < 2:
+        return math.inf
+    mean = statistics.fmean(values)
+    if mean == 0:
+        return math.inf
+    return student_t(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values)) / abs(mean)
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{abs(part / whole):.1%}" if whole else "an unknown share"

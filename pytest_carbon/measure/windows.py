@@ -1,0 +1,253 @@
+"""The energy of a window between two quiet lines, with its error (pure)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pytest_carbon.measure.lines import (
+    EDGES_LEAST,
+    FALL_LONGEST_S,
+    SETTLE_TIME_CONSTANTS,
+    SLACK_S,
+    Line,
+    fit_line,
+    is_fast,
+    slow_drift,
+    step_j,
+    stretch_after,
+    stretch_before,
+    student_t,
+    weights_of,
+)
+from pytest_carbon.records import Doubt, Edge, MeasurementError
+
+FALL_SLOWEST_S = 0.1
+"""No fast fall is taken to have a longer time constant,"""
+FALL_APART_S = 0.15
+"""which two edges so far apart tell from a power that is held for a while,"""
+FALL_SLACK = 1.2
+"""give or take this factor."""
+SHARE_TAIL = 0.05
+"""A fast fall above this share of the window's energy is a doubt."""
+DRIFT_ERROR = 0.5
+"""What such a drift adds to a line at its end is known to this share of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of time in which calls ran, and what is around it, on the edges' clock."""
+
+    quiet_since_s: float
+    """Before this, other work ran."""
+    start_s: float
+    end_s: float
+    settle_s: float
+    """How long the fast fall takes; the line after begins within :data:`FALL_LONGEST_S` all the same."""
+    quiet_until_s: float = math.inf
+    """From then on, other work ran."""
+    latency_s: float = 0.0
+    """How much later than it is taken the counter shows energy,"""
+    latency_error_s: float = 0.0
+    """give or take."""
+
+    @property
+    def duration_s(self) -> float:
+        return self.end_s - self.start_s
+
+    def before(self, edges: Sequence[Edge]) -> list[Edge]:
+        """The quiet edges before the work; a late counter shows some of them when it has begun."""
+        until_s = self.start_s + max(self.latency_s - self.latency_error_s, 0.0)
+        return [e for e in edges if e.before_s >= self.quiet_since_s and e.after_s <= until_s]
+
+    def during(self, edges: Sequence[Edge]) -> list[Edge]:
+        return [e for e in edges if e.before_s >= self.start_s and e.after_s <= self.end_s]
+
+    def after(self, edges: Sequence[Edge]) -> list[Edge]:
+        """The quiet edges after the work."""
+        since_s = self.end_s + (0.0 if is_fast(edges) else min(self.settle_s, FALL_LONGEST_S))
+        return [e for e in edges if e.before_s >= since_s and e.after_s <= self.quiet_until_s]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowEnergy:
+    """What one domain took for one window."""
+
+    energy_j: float
+    error_j: float
+    """Half-width of the 95% interval."""
+    duration_s: float
+    tail_j: float
+    """The fast fall: what came after the end, above the line after."""
+    idle_power_w: float
+    """Slope of the line before."""
+    after_power_w: float
+    """Slope of the line after."""
+    doubts: tuple[Doubt, ...] = ()
+
+    @property
+    def mean_power_w(self) -> float:
+        """Tail included: energy of the window over its duration."""
+        return self.energy_j / self.duration_s
+
+
+def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
+    """The energy that one domain took from the window's start on until it was quiet again.
+
+    Args:
+        edges: the counter's edges in order of time, from the quiet before to the quiet after.
+
+    Raises:
+        MeasurementError: the counter went back, or fewer than two quiet edges lie on a side.
+    """
+    start_s, end_s = window.start_s, window.end_s
+    settle_s = 0.0 if is_fast(edges) else window.settle_s
+    before, after = window.before(edges), window.after(edges)
+    if len(before) < 2 or len(after) < 2:
+        side = "before" if len(before) < 2 else "after"
+        raise MeasurementError(
+            f"the counter changed only {min(len(before), len(after))} times while the device was quiet {side} the"
+            " work; at least 2 changes are needed: see `pytest-carbon doctor` for its period"
+        )
+    inside = [e for e in edges if before[0].before_s <= e.before_s <= after[-1].before_s]
+    for earlier, later in itertools.pairwise(inside):
+        if later.energy_j < earlier.energy_j - 1e-6:  # what adding up floats may lose is no reset
+            raise MeasurementError(
+                f"the energy counter went back from {earlier.energy_j:.3f} J to {later.energy_j:.3f} J"
+                " (counter-reset: the driver was reloaded, or the device was reset); measure again"
+            )
+    chosen_before, chosen_after = stretch_before(before), stretch_after(after, end_s)
+    line_before, line_after = fit_line(chosen_before), fit_line(chosen_after)
+    mean_w = (line_after.at(end_s) - line_before.at(start_s)) / max(window.duration_s, SLACK_S)
+    tail_j = _tail_j(edges, line_after, end_s + window.latency_s, settle_s, mean_w - line_after.power_w)
+    unsettled_j = _unsettled_j(line_after, chosen_after, end_s, settle_s, tail_j)
+    # A late counter's lines are late, too: that cancels where both have one power, and not after a step.
+    step_w = line_after.power_w - line_before.power_w
+    energy_j = line_after.at(end_s) - line_before.at(start_s) + unsettled_j + step_w * window.latency_s
+    tail_j += unsettled_j
+
+    freedom = line_before.freedom + line_after.freedom
+    residual_square = line_before.residual_square_j2 + line_after.residual_square_j2
+    timing = max(line_before.timing_variance_j2, line_after.timing_variance_j2)
+    variance = max(residual_square / freedom, timing) if freedom else timing
+    leverage = line_before.leverage(start_s) + line_after.leverage(end_s)
+    error_j = student_t(0.975, max(freedom, 1)) * math.sqrt(variance * leverage)
+    error_j += abs(step_w) * window.latency_error_s
+    error_j += abs(unsettled_j)  # the fall is timed roughly, and need not be of first order
+    drifts = [
+        bend.at(time_s) if (bend := slow_drift(chosen)) is not None else 0.0
+        for chosen, time_s in ((chosen_before, start_s), (chosen_after, end_s))
+    ]
+    energy_j += drifts[1] - drifts[0]
+    error_j += DRIFT_ERROR * math.fsum(map(abs, drifts))
+    if not drifts[0]:
+        error_j += 2 * step_j(chosen_before)  # the step lasted until the start, which is later than the last edge
+    excess_w = min([abs(mean_w - line_after.power_w), *(e.power_limit_w for e in edges if e.power_limit_w)])
+    shown_s, edge_j = end_s + window.latency_s, math.sqrt(variance)
+    error_j += _held_j(edges, line_after, chosen_after[0].time_s, shown_s, excess_w=excess_w, edge_j=edge_j)
+
+    doubts = []
+    fewest = min(len(chosen_before), len(chosen_after))
+    if fewest < EDGES_LEAST:
+        doubts.append(
+            Doubt("few-edges", f"a quiet line rests on {fewest} changes of the counter; {EDGES_LEAST} are wanted")
+        )
+    idle_w, after_w = line_before.power_w, line_after.power_w
+    return WindowEnergy(energy_j, error_j, end_s - start_s, tail_j, idle_w, after_w, tuple(doubts))
+
+
+def _tail_j(edges: Sequence[Edge], settled: Line, end_s: float, settle_s: float, excess_w: float) -> float:
+    """Joules above the settled power that came after the window's end.
+
+    The first edge after the end shows what was still missing on the settled line at that moment; a first-order
+    tail had more at the end by exp(elapsed / time constant). After three time constants hardly anything is missing:
+    what is, is scatter or a slower fall, and stands as it is. And no first-order tail holds more than the work's power
+    above the settled power, ``excess_w``, times the time constant.
+    """
+    time_constant_s = settle_s / SETTLE_TIME_CONSTANTS
+    first = next((e for e in edges if e.before_s >= end_s), None)
+    if first is None or time_constant_s <= 0:
+        return 0.0
+    missing_j = settled.at(first.time_s) - first.energy_j
+    elapsed_s = first.time_s - end_s
+    scaled_j = missing_j * (math.exp(elapsed_s / time_constant_s) if elapsed_s <= 3 * time_constant_s else 1.0)
+    return max(min(scaled_j, max(missing_j, excess_w * time_constant_s)), 0.0)
+
+
+def _held_j(
+    edges: Sequence[Edge], line: Line, until_s: float, end_s: float, *, excess_w: float, edge_j: float
+) -> float:
+    """Joules between a window's end and the line after that no fast fall holds; 0 where one may.
+
+    A power that was held for a while, too briefly for this counter to show a straight stretch, was no part of the
+    window, and nothing says how much of these joules it took.
+
+    Args:
+        until_s: where the line after begins.
+        excess_w: the work's power above the line after, at most.
+        edge_j: by how much an edge is off its line.
+    """
+    late = [e for e in edges if e.before_s >= end_s and e.time_s < until_s]
+    if not late:
+        return 0.0
+    first = late[0]
+    missing_j, since_s = line.at(first.time_s) - first.energy_j, first.time_s - end_s
+    most_j = FALL_SLACK * excess_w * FALL_SLOWEST_S * math.exp(-since_s / FALL_SLOWEST_S)
+    held = abs(missing_j) > most_j + _off_j(edge_j, line, first)
+    growing_w = missing_j / since_s if held and since_s > 0 else 0.0
+    then = next((e for e in late if e.time_s - first.time_s >= FALL_APART_S), None)
+    if then is not None:
+        apart_s = then.time_s - first.time_s
+        left_j = line.at(then.time_s) - then.energy_j
+        most_j = FALL_SLACK * abs(missing_j) * math.exp(-apart_s / FALL_SLOWEST_S)
+        held = held or abs(left_j) > most_j + _off_j(edge_j, line, then)
+        growing_w = (missing_j - left_j) / apart_s
+    return abs(missing_j + growing_w * since_s) if held else 0.0
+
+
+def _off_j(edge_j: float, line: Line, edge: Edge) -> float:
+    """By how much an edge may be off a line through others."""
+    return 4 * edge_j * math.sqrt(1 + line.leverage(edge.time_s))
+
+
+def _unsettled_j(line: Line, edges: Sequence[Edge], end_s: float, settle_s: float, tail_j: float) -> float:
+    """How far what is left of a first-order fall pulls the line after down, at the window's end."""
+    time_constant_s = settle_s / SETTLE_TIME_CONSTANTS
+    if tail_j <= 0 or time_constant_s <= 0:
+        return 0.0
+    away = (end_s - line.time_s) / line.time_square_s2
+    return math.fsum(
+        weight
+        * (1 / line.weight + away * (e.time_s - line.time_s))
+        * tail_j
+        * math.exp(-(e.time_s - end_s) / time_constant_s)
+        for e, weight in zip(edges, weights_of(edges), strict=True)
+    )
+
+
+def merge(windows: Sequence[WindowEnergy]) -> WindowEnergy:
+    """Repeated windows of one domain as one: sums, with the error from the lines or from the spread, the larger."""
+    if len(windows) == 1:
+        return windows[0]
+    from_lines = math.sqrt(math.fsum(w.error_j**2 for w in windows))
+    energies = [w.energy_j for w in windows]
+    total_j = math.fsum(energies)
+    from_spread = 0.0
+    if len(windows) >= 3:
+        from_spread = student_t(0.975, len(windows) - 1) * statistics.stdev(energies) * math.sqrt(len(windows))
+    seen: dict[str, Doubt] = {}
+    for window in windows:
+        for doubt in window.doubts:
+            seen.setdefault(doubt.code, doubt)
+    return replace(
+        windows[0],
+        energy_j=total_j,
+        error_j=max(from_lines, from_spread),
+        duration_s=math.fsum(w.duration_s for w in windows),
+        tail_j=math.fsum(w.tail_j for w in windows),
+        idle_power_w=statistics.fmean([w.idle_power_w for w in windows]),
+        doubts=tuple(seen.values()),
+    )

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pytest_carbon.measure.meters.replay import write_constant_trace as write_constant_trace
     from pytest_carbon.measure.meters.replay import write_trace as write_trace
     from pytest_carbon.plugin.fixture import Carbon as Carbon
-    from pytest_carbon.plugin.fixture import TaskFactory as TaskFactory
     from pytest_carbon.plugin.fixture import Window as Window
+    from pytest_carbon.plugin.task_fixture import TaskFactory as TaskFactory
     from pytest_carbon.records import Domain as Domain
     from pytest_carbon.records import Gpu as Gpu
     from pytest_carbon.records import Measurement as Measurement
@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Carbon": "plugin.fixture",
-    "TaskFactory": "plugin.fixture",
+    "TaskFactory": "plugin.task_fixture",
     "Window": "plugin.fixture",
     "Meter": "measure.meters.protocol",
     "MeterSource": "measure.meters.protocol",

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.plugin import options
+from pytest_carbon.plugin.settings import anything_given, fields_given, read_settings
 from pytest_carbon.records import Settings
 
 
@@ -34,7 +35,7 @@ WITHOUT_THE_REAL_ONE = ("-p", "no:carbon")
 def settings(pytester: pytest.Pytester, *args: str) -> Settings:
     """What a command line makes of the ini file that lies in the root dir."""
     pytester.plugins = [Plugin()]
-    return options.settings(pytester.parseconfig(*WITHOUT_THE_REAL_ONE, *args))
+    return read_settings(pytester.parseconfig(*WITHOUT_THE_REAL_ONE, *args))
 
 
 def refusal(pytester: pytest.Pytester, *args: str) -> tuple[str, ...]:
@@ -554,7 +555,7 @@ def test_what_the_user_said_is_known_from_what_is_a_default(pytester: pytest.Pyt
     pytester.makeini("[pytest]\ncarbon_rounds = 5\ncarbon_gate =")
     pytester.plugins = [Plugin()]
     config = pytester.parseconfig(*WITHOUT_THE_REAL_ONE, "--carbon-warmup=1")
-    assert options.fields_given(config) == {"rounds", "warmup_s"}
+    assert fields_given(config) == {"rounds", "warmup_s"}
 
 
 @pytest.mark.parametrize(
@@ -574,4 +575,4 @@ def test_a_run_that_says_nothing_about_carbon_is_known(
     """What cannot be read counts as given, so that it is refused."""
     pytester.makeini(f"[pytest]\n{ini}")
     pytester.plugins = [Plugin()]
-    assert options.anything_given(pytester.parseconfig(*WITHOUT_THE_REAL_ONE, *args)) is given
+    assert anything_given(pytester.parseconfig(*WITHOUT_THE_REAL_ONE, *args)) is given

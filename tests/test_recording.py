@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.baselines.view import Stored
-from pytest_carbon.plugin.processes.parent import Brought
+from pytest_carbon.plugin.processes.messages import Brought
 from pytest_carbon.plugin.record import Recorder
 from pytest_carbon.records import (
     BaselineError,

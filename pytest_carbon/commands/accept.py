@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_carbon.commands.exit import OK
+from pytest_carbon.plugin.settings import of_project
 
 if TYPE_CHECKING:
     from pytest_carbon.baselines import Store
@@ -22,12 +23,11 @@ if TYPE_CHECKING:
 def run_accept(given: argparse.Namespace) -> int:
     from pytest_carbon.baselines import open_store, refuse_unknown_branch
     from pytest_carbon.baselines.address import place
-    from pytest_carbon.plugin import options
     from pytest_carbon.records import Settings, UsageProblem
     from pytest_carbon.reports import jsonfile
 
     where: Path | str | None = None if given.baseline is None else place(given.baseline, Path())
-    settings = Settings() if isinstance(where, Path) else options.of_project()
+    settings = Settings() if isinstance(where, Path) else of_project()
     where = settings.baseline if where is None else where
     result = jsonfile.read(given.report)
     if given.baseline is None and isinstance(where, Path) and not where.exists():

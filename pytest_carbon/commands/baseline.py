@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_carbon.plugin.settings import of_project
+
 if TYPE_CHECKING:
     from pytest_carbon.baselines import Store
     from pytest_carbon.baselines.upkeep import Collected
@@ -107,11 +109,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _location(given: argparse.Namespace, settings: Settings | None = None) -> Path | str:
     """What the command line or the project names, as a person standing here would."""
-    from pytest_carbon.plugin import options
 
     if given.baseline is not None:
         return _place(given.baseline)
-    location = (settings or options.of_project()).baseline
+    location = (settings or of_project()).baseline
     if isinstance(location, Path) and location.is_relative_to(Path.cwd()):
         return location.relative_to(Path.cwd())
     return location
@@ -159,10 +160,9 @@ def _number(number: int, what: str) -> str:
 def _list(given: argparse.Namespace) -> int:
     from pytest_carbon.baselines import upkeep
     from pytest_carbon.commands import ascii_only, width
-    from pytest_carbon.plugin import options
     from pytest_carbon.reports import baselines as report
 
-    settings = options.of_project()
+    settings = of_project()
     location = _location(given, settings)
     store = _open(location, settings.branch)
     rule = {"tolerance": settings.tolerance, "false_alarms": settings.false_alarms}
@@ -276,10 +276,9 @@ def _prune(given: argparse.Namespace) -> int:
 def _refuse_other_branches(location: Path | str) -> None:
     """A test that is gone on this branch is there on others, whose records a database has, too."""
     from pytest_carbon.host.git import git_state
-    from pytest_carbon.plugin import options
     from pytest_carbon.records import UsageProblem
 
-    main, here = options.of_project().branch, git_state(Path.cwd()).branch
+    main, here = of_project().branch, git_state(Path.cwd()).branch
     if not isinstance(location, Path) and here not in (None, main):
         raise UsageProblem(
             f"--yes: {location} has the baselines of every branch, and on {main} the tests that are gone from {here}"
@@ -372,12 +371,11 @@ def _rename(given: argparse.Namespace) -> int:
 
 def _copy(given: argparse.Namespace) -> int:
     from pytest_carbon.baselines import open_store, upkeep
-    from pytest_carbon.plugin import options
     from pytest_carbon.records import UsageProblem
 
     source, target = _place(given.source), _place(given.target)
     # A database keeps branches apart; a directory is one branch's, and git's to merge.
-    branch = None if isinstance(source, Path) == isinstance(target, Path) else options.of_project().branch
+    branch = None if isinstance(source, Path) == isinstance(target, Path) else of_project().branch
     relabelled = branch if isinstance(source, Path) else None
     done = upkeep.copy(_open(source, branch), open_store(target, branch=branch), branch=relabelled)
     if not done:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from pytest_carbon.commands import compare_sides
+from pytest_carbon.plugin.settings import of_project
 
 UNCHANGED, REGRESSION, INCOMPARABLE = 0, 1, 2
 
@@ -70,12 +71,11 @@ def _share(least: float, most: float) -> Callable[[str], float]:
 def _run(given: argparse.Namespace) -> int:
     from pytest_carbon.baselines import comparison
     from pytest_carbon.commands import ascii_only, width
-    from pytest_carbon.plugin import options
     from pytest_carbon.records import CarbonError
     from pytest_carbon.reports import comparison as report
 
     try:
-        settings = options.of_project()
+        settings = of_project()
         base, head = (compare_sides.read(place, branch=settings.branch) for place in (given.base, given.head))
         found = comparison.compare(
             base,

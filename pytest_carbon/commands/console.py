@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_carbon.plugin.settings import of_project
+
 if TYPE_CHECKING:
     from pytest_carbon.records import Settings
 
@@ -47,9 +49,8 @@ def progress_of() -> Iterator[Callable[[str], None]]:
 def settings_of(given: argparse.Namespace) -> Settings:
     """The settings of a run in this project, with what the command line gives."""
     from pytest_carbon.measure.meters import built_in_sources
-    from pytest_carbon.plugin import options
 
-    settings = options.of_project()
+    settings = of_project()
     if given.gpus is not None:
         settings = replace(settings, gpus=given.gpus)
     if given.meter is not None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_carbon.plugin import options
+from pytest_carbon.plugin import markers, options
+from pytest_carbon.plugin.settings import anything_given, idle_flags, read_settings
 
 if TYPE_CHECKING:
-    from pytest_carbon.plugin.fixture import Carbon, TaskFactory
+    from pytest_carbon.plugin.fixture import Carbon
+    from pytest_carbon.plugin.task_fixture import TaskFactory
 
 WHY_INERT = "a measurement is needed here, and --carbon is not given"
 
@@ -38,17 +40,17 @@ def pytest_configure(config: pytest.Config) -> None:
         "carbon_budget(*, energy=None, emissions=None, per=1, tolerance=None, name=None, on=None): "
         "what the test's calls may cost with --carbon: limits, and a tolerance against the baseline",
     )
-    if not options.anything_given(config):
+    if not anything_given(config):
         return
     options.hide_password(config)
     options.refuse_lost_root(config)
     options.remove_old_report(config)
-    settings = options.settings(config)
+    settings = read_settings(config)
     if settings.enabled:
         from pytest_carbon.plugin.run import CarbonSession
 
         config.pluginmanager.register(CarbonSession(config, settings), "pytest-carbon-session")
-    elif flags := options.idle_flags(config):
+    elif flags := idle_flags(config):
         config.pluginmanager.register(_Idle(flags))
 
 
@@ -57,9 +59,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Refuse a marker that cannot be used, with or without ``--carbon``."""
     refused: dict[str, str] = {}
     for item in items:
-        if item.get_closest_marker(options.MARKER) is not None:
+        if item.get_closest_marker(markers.MARKER) is not None:
             try:
-                options.budgets_of(item)
+                markers.budgets_of(item)
             except pytest.UsageError as error:
                 if not hasattr(config, "workerinput"):
                     raise
@@ -110,7 +112,7 @@ def carbon(request: pytest.FixtureRequest) -> Iterator[Carbon]:
 @pytest.fixture
 def carbon_task(request: pytest.FixtureRequest) -> Iterator[TaskFactory]:
     """Makes a task of the study, of its models or of your own: ``carbon(carbon_task("summarization"))``."""
-    from pytest_carbon.plugin.fixture import TASKS, TaskFactory
+    from pytest_carbon.plugin.task_fixture import TASKS, TaskFactory
 
     more: dict[str, Any] = {}
     for tasks in request.node.ihook.pytest_carbon_tasks(config=request.config):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -13,7 +12,8 @@ from typing import Any, NoReturn, Self
 import pytest
 
 from pytest_carbon.measure.measurer import Measurer, OpenWindow, Protocol, prepared, refuse_lazy
-from pytest_carbon.records import Doubt, Measurement, MeasurementError, TaskInfo, UsageProblem
+from pytest_carbon.plugin.task_fixture import Called, is_out_of_memory, with_task
+from pytest_carbon.records import Doubt, Measurement, UsageProblem
 
 __tracebackhide__ = True
 """A failure is shown at the line of the test, and in what it called (pytest's ``--full-trace`` shows the rest)."""
@@ -267,164 +267,7 @@ class Carbon:
             self._measurements[name] = self._called.told(found)
 
 
-class Called:
-    """Which of a test's tasks were called inside a measurement that was not given the task itself."""
-
-    def __init__(self, tasks: Callable[[], Iterable[Any]]) -> None:
-        self._tasks = tasks
-        self._before: dict[int, int] = {}
-
-    def begin(self) -> None:
-        for task in self._tasks():
-            if callable(count_anew := getattr(task, "count_anew", None)):
-                count_anew()
-        self._before = {id(task): _calls_of(task) for task in self._tasks()}
-
-    def told(self, measurement: Measurement) -> Measurement:
-        """With the one task that was called, once for each of the measurement's calls; of others none is told.
-
-        Each of them may have found that its calls were not the work that they should have been.
-        """
-        counts = [(task, _calls_of(task) - self._before.get(id(task), 0)) for task in self._tasks()]
-        found = [(with_task(measurement, task), count) for task, count in counts if count > 0]
-        if measurement.failure is None and (failed := [each for each, _ in found if each.failure is not None]):
-            return failed[0]
-        fits = [each for each, count in found if measurement.failure is not None or count == measurement.calls]
-        return fits[0] if len(found) == len(fits) == 1 else measurement
-
-
-def _calls_of(task: Any) -> int:
-    calls = getattr(task, "calls", 0)
-    return calls if isinstance(calls, int) else 0
-
-
-def with_task(measurement: Measurement, task: Any) -> Measurement:
-    """With what the task says of itself, where it is one, and a doubt where it ran on what is not counted.
-
-    A task that finds, after its calls, that they were not the work that they should have been makes it a failure.
-    """
-    if not callable(getattr(task, "info", None)):
-        return measurement
-    try:
-        info = task.info()
-    except MeasurementError as error:
-        return Measurement(measurement.name, measurement.environment, failure=str(error))
-    if not isinstance(info, TaskInfo):
-        return measurement
-    return replace(measurement, task=info, doubts=(*measurement.doubts, *_on_another_device(measurement, info)))
-
-
-def _on_another_device(measurement: Measurement, info: TaskInfo) -> Iterator[Doubt]:
-    """A processor's work that is charged with what GPUs took meanwhile; a GPU's that is charged with a processor's."""
-    counted = [d.domain for d in measurement.domains if d.domain.name in measurement.gated]
-    device = (info.device or "").partition(":")[0]
-    what = ", ".join(f"{domain.name} ({domain.source})" for domain in counted)
-    if device in ("cuda", "mps", "xpu") and counted and all(domain.family != "gpu" for domain in counted):
-        yield Doubt(
-            "other-device",
-            f"the task ran on the GPU ({info.device}), and what is counted is {what}: not the energy of its work. "
-            "Count the GPU (--carbon-meter=auto, --carbon-gpus=used and --carbon-domains=auto do where it can be read; "
-            "pytest-carbon doctor says why it cannot), or run the task on the processor (device='cpu')",
-        )
-    if device == "cpu" and counted and all(domain.family == "gpu" for domain in counted):
-        yield Doubt(
-            "other-device",
-            f"the task ran on the processor, and what is counted is {what}: no energy of its work. Run it on the GPU "
-            "(device='cuda', with a torch that sees it; a model of your own: model.to('cuda')), or count the processor "
-            "(--carbon-domains=total, or --carbon-meter=rapl or estimate)",
-        )
-
-
-def is_out_of_memory(error: BaseException, *when: str) -> str | None:
-    from pytest_carbon.tasks.task import out_of_memory
-
-    return out_of_memory(error, *when)
-
-
 def _seconds(what: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise UsageProblem(f"{what}={value!r} is not possible: carbon.run() takes seconds, 0 or more, as a number")
     return float(value)
-
-
-# --- tasks -----------------------------------------------------------------------------------------
-
-TASKS = pytest.StashKey["TaskFactory"]()
-"""A test's: what it has measured may be the work of one of its tasks."""
-
-
-class TaskFactory:
-    """Makes the tasks that a test measures, and frees their models when it ends.
-
-    Args:
-        more: the tasks that are registered beside the study's, by name; see the hook ``pytest_carbon_tasks``.
-    """
-
-    def __init__(self, more: Mapping[str, Callable[..., Callable[..., Any]]]) -> None:
-        self._more = more
-        self._made: list[Any] = []
-
-    @property
-    def made(self) -> Sequence[Any]:
-        """What it has made, and not freed yet."""
-        return self._made
-
-    def __call__(self, name: str, /, **arguments: Any) -> Any:
-        """A task that is ready to be called: ``carbon(carbon_task("summarization", model="facebook/bart-large-cnn"))``.
-
-        Args:
-            name: ``text-classification``, ``extractive-question-answering``, ``fill-mask``, ``token-classification``,
-                ``image-classification``, ``object-detection``, ``text-generation``, ``summarization``,
-                ``image-captioning``, ``image-generation``, ``zero-shot-sentiment``, ``zero-shot-question-answering``,
-                ``zero-shot-summarization``, ``sentence-similarity``, ``speech-recognition``; or one of your own.
-            arguments: as :func:`pytest_carbon.tasks.build_task` has them: ``model`` (a hub id of the catalogue, or
-                your own module, callable or pipeline), ``dataset``, ``weights`` (``auto``, ``hub``, ``random``),
-                ``data`` (``auto``, ``hub``, ``synthetic``, or your own inputs), ``tokenizer``, ``processor``,
-                ``dtype`` (``fp32``, ``fp16``, ``bf16``), ``device``, ``batch_size``, ``size`` (``study``, ``small``),
-                ``new_tokens``, ``steps``, ``seed``. For a task of your own, those that it takes.
-
-        Skips the test where a library is not installed, or the model does not fit into the memory that is free.
-
-        Returns:
-            A callable: one call of it is one call of the task, on the next input of the data set.
-
-        Raises:
-            UsageProblem: a name or an argument that cannot be; what there is, and the remedy.
-        """
-        try:
-            made = self._make(name, arguments)
-        except UsageProblem as problem:
-            raise UsageProblem(str(problem)) from None  # shown at the test's line, not where it was found out
-        self._made.append(made)
-        return made
-
-    def free(self) -> None:
-        """Free what was made, the last one first."""
-        while self._made:
-            free = getattr(self._made.pop(), "free", None)
-            if callable(free):
-                free()
-
-    def _make(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        from pytest_carbon.tasks.building import TASK_BUILDERS, arguments_known, build_task
-        from pytest_carbon.tasks.catalogue import task_meant
-        from pytest_carbon.tasks.task import CannotRunHere
-
-        for clash in self._more.keys() & TASK_BUILDERS.keys():
-            raise UsageProblem(f"pytest_carbon_tasks has {clash!r}, which the study has, too: give yours another name")
-        if name in self._more:
-            return self._more[name](**arguments)
-        if name not in TASK_BUILDERS:
-            names = [*TASK_BUILDERS, *self._more]
-            raise UsageProblem(f"there is no task {name!r}; there are {', '.join(names)}.{task_meant(name, names)}")
-        arguments_known(arguments)
-        why = None
-        try:
-            return build_task(name, **arguments)
-        except CannotRunHere as lacks:
-            why = str(lacks)
-        except Exception as error:
-            why = is_out_of_memory(error, "while the model was loaded")
-            if why is None:
-                raise
-        pytest.skip(why)

@@ -13,7 +13,7 @@ from pytest_carbon.gate.reference import candidate
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.measure import reference
 from pytest_carbon.measure.merge import merged
-from pytest_carbon.plugin.processes.parent import Brought
+from pytest_carbon.plugin.processes.messages import Brought
 from pytest_carbon.plugin.waiting import Test
 from pytest_carbon.records import (
     REFERENCE,

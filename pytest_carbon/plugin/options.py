@@ -9,222 +9,41 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import math
 import os
 import re
 import shlex
-import shutil
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from pytest_carbon.plugin.refusal import refusal
+from pytest_carbon.plugin.values import (
+    read_against,
+    read_baseline,
+    read_branch,
+    read_choice,
+    read_cloud,
+    read_confirm,
+    read_country,
+    read_gpus,
+    read_labels,
+    read_meter,
+    read_number,
+    read_path,
+    read_queries,
+    read_region,
+    read_rounds,
+    read_seconds,
+    read_sessions,
+    read_share,
+    read_suite,
+    read_switch,
+)
+
 if TYPE_CHECKING:
-    from pytest_carbon.records import Budget, Settings
-
-MARKER = "carbon_budget"
-
-
-# --- values ----------------------------------------------------------------------------------------
-#
-# A reader is given the text and the folder that a relative path starts from. The ValueError that it raises
-# says what is allowed; the place and the text are put before that.
-
-
-def _near(text: str, allowed: Iterable[str]) -> str:
-    from pytest_carbon.text import did_you_mean
-
-    return did_you_mean(text, allowed)
-
-
-def read_switch(text: str, base: Path) -> bool:
-    if text.lower() in ("true", "1", "yes", "on", "t", "y"):
-        return True
-    if text.lower() in ("false", "0", "no", "off", "f", "n"):
-        return False
-    raise ValueError("write true or false")
-
-
-def read_choice(*allowed: str) -> Callable[[str, Path], str]:
-    def read(text: str, base: Path) -> str:
-        if text not in allowed:
-            raise ValueError(f"write one of {', '.join(allowed)}.{_near(text, allowed)}")
-        return text
-
-    return read
-
-
-def read_share(least: float, most: float, *, above: bool = False) -> Callable[[str, Path], float]:
-    def read(text: str, base: Path) -> float:
-        from pytest_carbon.records import UsageProblem
-        from pytest_carbon.text import parse_share
-
-        try:
-            value = parse_share(text)
-        except UsageProblem as problem:
-            raise ValueError(str(problem)) from None
-        if not least <= value <= most or (above and value == least):
-            allowed = f"above {least:.0%}, at most {most:.0%}" if above else f"between {least:.0%} and {most:.0%}"
-            raise ValueError(f"write a share {allowed}")
-        return value
-
-    return read
-
-
-def read_float(text: str) -> float:
-    """A finite number, or NaN, which no comparison lets through."""
-    try:
-        value = float(text)
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
-
-
-def read_number(least: float, allowed: str) -> Callable[[str, Path], float]:
-    def read(text: str, base: Path) -> float:
-        value = read_float(text)
-        if not value >= least:
-            raise ValueError(f"write {allowed}")
-        return value
-
-    return read
-
-
-def read_seconds(*, above: bool = False) -> Callable[[str, Path], float]:
-    def read(text: str, base: Path) -> float:
-        milliseconds = text.endswith("ms")
-        value = read_float(text.removesuffix("ms").removesuffix("s")) / (1000 if milliseconds else 1)
-        if not (value > 0 or (value == 0 and not above)):
-            raise ValueError(f"write seconds{', above 0' if above else ''}, such as 2, 0.5 or 500ms")
-        return value
-
-    return read
-
-
-def read_sessions(text: str, base: Path) -> int:
-    if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) < 1:
-        raise ValueError("write how many fresh processes are to run the tests, such as 3; 1 is this one")
-    return int(text)
-
-
-def read_confirm(text: str, base: Path) -> int:
-    if not re.fullmatch(r"[0-9]{1,4}", text):
-        raise ValueError("write how many fresh processes are to measure again what is suspect, such as 2; 0 is none")
-    return int(text)
-
-
-def read_against(text: str, base: Path) -> str:
-    if text.startswith("-") or re.search(r"\s", text):
-        raise ValueError("write a branch, a tag or a commit, such as main, origin/main, v1.2 or HEAD~1")
-    return text
-
-
-def _in_ci() -> bool:
-    """Whether this is CI, as every CI says."""
-    return os.environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")
-
-
-def read_rounds(text: str, base: Path) -> int:
-    if not re.fullmatch(r"[0-9]+", text) or int(text) < 2:
-        raise ValueError("write a whole number of rounds, at least 2: one round has no spread")
-    return int(text)
-
-
-def read_path(text: str, base: Path) -> Path:
-    return base / Path(text).expanduser()
-
-
-def read_baseline(text: str, base: Path) -> Path | str:
-    from pytest_carbon.baselines.address import place
-
-    return place(text, base)
-
-
-def read_branch(text: str, base: Path) -> str:
-    if re.search(r"\s", text):
-        raise ValueError("write the name of a branch, as git branch shows it")
-    return text
-
-
-def read_labels(text: str, base: Path) -> str:
-    pairs = dict(re.findall(r"([\w.-]+)=([^=,\n]+)(?:,|$)", text))
-    if ",".join(f"{key}={value}" for key, value in pairs.items()) != text:
-        raise ValueError("write KEY=VALUE, each key once, no = or comma in a value, such as --carbon-label=pool=a100")
-    return ",".join(f"{key}={pairs[key]}" for key in sorted(pairs))
-
-
-def read_meter(text: str, base: Path) -> str:
-    """Names joined by ``+``, which the meters know; ``replay:`` takes all that follows, since a path may
-    have a ``+`` in it."""
-    before, replay, file = text.partition("replay:")
-    names = before.split("+")
-    if replay:
-        # Before it stands nothing, or a name and a "+".
-        names[-1] += replay + (str(read_path(file.strip(), base)) if file.strip() else "")
-    if not all(re.fullmatch(r"replay:.+|[^+:]+", name) for name in names):
-        raise ValueError("write auto, nvml, rapl, estimate or replay:FILE, or several joined by +")
-    if "auto" in names and len(names) > 1:
-        raise ValueError("auto chooses by itself: leave it out, or leave the others out")
-    return "+".join(names)
-
-
-def read_gpus(text: str, base: Path) -> str:
-    if text in ("used", "visible", "all"):
-        return text
-    parts = [part.strip() for part in text.split(",")]
-    if not all(re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", part, re.ASCII) for part in parts):
-        raise ValueError(
-            "write used, visible, all, or indices and UUIDs with commas between them, such as 0,1."
-            + _near(text, ("used", "visible", "all"))
-        )
-    return ",".join(dict.fromkeys(parts))
-
-
-def read_country(text: str, base: Path) -> str:
-    if not re.fullmatch(r"[A-Za-z]{3}", text):
-        raise ValueError("write the three letters of ISO 3166 alpha-3, such as DEU or USA")
-    return text.upper()
-
-
-def read_region(text: str, base: Path) -> str:
-    return text
-
-
-def read_cloud(text: str, base: Path) -> str:
-    if not re.fullmatch(r"[^/\s]+/[^/\s]+", text):
-        raise ValueError("write provider/region, such as aws/us-west-2")
-    return text.lower()
-
-
-def read_suite(text: str, base: Path) -> str | tuple[str, ...]:
-    if text in ("small", "study"):
-        return text
-    from pytest_carbon.tasks.catalogue import TASKS, models, models_meant
-
-    ids = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    allowed = (
-        "write small, study, or models' full hub ids with commas between them, such as gpt2,facebook/bart-large-cnn"
-    )
-    for id in ids:
-        if id in ("small", "study"):
-            raise ValueError(
-                f"{id} is a suite of its own, and stands alone: {allowed}. A model among others is selected with -m:"
-                " --carbon-suite=study -m gpt2"
-            )
-        if id in TASKS:
-            raise ValueError(f"{id!r} is a task: {allowed}. A task is selected with -m: --carbon-suite=study -m {id}")
-        if id not in models():
-            meant = _near(id, ("small", "study")) or models_meant(id, models()) if id else ""
-            raise ValueError(f"{id!r} is none of the suite's {len(models())} models: {allowed}.{meant}")
-    return ids
-
-
-def read_queries(text: str, base: Path) -> int:
-    if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
-        raise ValueError("write a whole number of calls, 1 or more; the study made 1000")
-    return int(text)
+    pass
 
 
 # --- the table -------------------------------------------------------------------------------------
@@ -561,53 +380,6 @@ def _ini_type(option: Option) -> Any:
     return str | int | float if option.number else str
 
 
-def refusal(*problems: str) -> pytest.UsageError:
-    """What ends the run with exit status 4. pytest prints each problem as it is, after ``ERROR: ``: a terminal gets
-    lines that are broken between words; a file, or another program, each in one line."""
-    if sys.stderr.isatty():
-        from pytest_carbon.reports.layout import error_lines
-
-        first, width = "ERROR: ", shutil.get_terminal_size().columns
-        problems = tuple("\n".join(error_lines(each, width)).removeprefix(first) for each in problems)
-    return pytest.UsageError(*problems)
-
-
-# --- the command line and the ini file ---------------------------------------------------------------
-
-
-class _Given(NamedTuple):
-    """What the user gave for an option."""
-
-    where: str
-    """``--carbon-rounds=1``, ``carbon_rounds = 1 in /project/pytest.ini``."""
-    value: Any
-    flag: bool
-
-
-_INHERITED = "carbon_inherited"
-"""The attribute of ``config.option`` with the settings of a process that has them from another."""
-PAIRS = 8
-"""Of ``--carbon-against``, where ``--carbon-sessions`` does not say."""
-_PLACE = ("country", "region", "cloud", "intensity_g_per_kwh")
-
-
-def anything_given(config: pytest.Config) -> bool:
-    """Whether the command line or the ini file says anything about carbon: if not, this is a run that has no
-    use for :func:`settings`, and need not pay for the records."""
-    return any(_raw(config, option) for option in (SWITCH, *OPTIONS))
-
-
-def idle_flags(config: pytest.Config) -> list[str]:
-    """The flags that somebody typed, not in ``addopts``, and that do nothing where ``--carbon`` is not given."""
-    typed = [str(argument).partition("=")[0] for argument in config.invocation_params.args]
-    if f"--no-{SWITCH.key}" in typed:
-        return []
-    flags = {option.flag for option in OPTIONS if option.field not in ("suite", "queries")}
-    return [
-        flag for flag in dict.fromkeys(each.replace("--no-carbon-", "--carbon-") for each in typed) if flag in flags
-    ]
-
-
 def hide_password(config: pytest.Config) -> None:
     """pytest's ``--debug`` has written the command line into its file: take the password of a database out of it."""
     if not config.option.debug:
@@ -625,61 +397,6 @@ def hide_password(config: pytest.Config) -> None:
         data = data.replace(there, str(DatabaseUrl(url)).encode().ljust(len(there))[: len(there)])
     with open(config.option.debug, "r+b") as debug:
         debug.write(data)
-
-
-def settings(config: pytest.Config) -> Settings:
-    """The options of this run: a flag before an ini key before the default.
-
-    Everything given is read, also without ``--carbon``: a mistake in an ini file is found when it is
-    made. Raises :class:`pytest.UsageError` with one text for every problem: its place, what is allowed.
-    """
-    from pytest_carbon.records import Settings
-
-    if (inherited := getattr(config.option, _INHERITED, None)) is not None:
-        return cast("Settings", inherited[0])
-    given: dict[str, _Given] = {}
-    problems: list[str] = []
-    for option in (SWITCH, *OPTIONS):
-        if raw := _raw(config, option):
-            try:
-                given[option.field] = _Given(raw.where, _read(option, raw, config), raw.flag)
-            except ValueError as problem:
-                problems.append(f"{raw.where}: {problem}")
-    _drop_the_inis_place(given)
-    problems += _disagreements(given)
-
-    values = {field: found.value for field, found in given.items()}
-    defaults = Settings()
-    # One end of the time given, and the other left alone: the other gives way.
-    values.setdefault("min_time_s", min(defaults.min_time_s, values.get("max_time_s", math.inf)))
-    values.setdefault("max_time_s", max(defaults.max_time_s, values["min_time_s"]))
-    values.setdefault("baseline", config.rootpath / defaults.baseline)
-    values.setdefault("confirm", 2 if _in_ci() else 0)
-    if "against" in given:  # what an ini file says of sessions is of those that are compared with baselines
-        values.update(confirm=0, reference=False)
-        values["sessions"] = given["sessions"].value if "sessions" in given and given["sessions"].flag else PAIRS
-    switch = given.get("enabled")
-    if not (switch and switch.flag) and (values.get("record") or values.get("accept") or values.get("against")):
-        values["enabled"] = True
-    if not values.get("enabled"):
-        values.update(record=False, accept=False, against=None)
-    elif not problems:
-        problems += _unwritable(given)
-    if problems:
-        raise refusal(*problems)
-    return Settings(**values)
-
-
-def fields_given(config: pytest.Config) -> frozenset[str]:
-    """The fields of Settings that the command line or the ini file sets."""
-    if (inherited := getattr(config.option, _INHERITED, None)) is not None:
-        return cast("frozenset[str]", inherited[1])
-    return frozenset(option.field for option in (SWITCH, *OPTIONS) if _raw(config, option))
-
-
-def inherit(config: pytest.Config, settings: Settings, given: frozenset[str]) -> None:
-    """Have a process take its settings, and which of them the user gave, from the one that started it."""
-    setattr(config.option, _INHERITED, (settings, given))
 
 
 def refuse_lost_root(config: pytest.Config) -> None:
@@ -734,209 +451,3 @@ def remove_old_report(config: pytest.Config) -> None:
         with contextlib.suppress(OSError):  # what stands in the way is refused where the options are read
             if (report := read_path(option.carbon_json.strip(), config.invocation_params.dir)).is_file():
                 report.unlink()
-
-
-def of_project() -> Settings:
-    """The settings of a run without flags in the current folder, for commands outside of pytest.
-
-    Nothing of the project is run: neither its conftest files nor ``addopts``, whose carbon flags do not count here.
-    Raises :class:`~pytest_carbon.records.UsageProblem`, also for an ini file that pytest cannot read: why has been
-    printed then.
-    """
-    from pytest_carbon.records import UsageProblem
-
-    found: list[Settings | pytest.UsageError] = []
-
-    class Stop:
-        """Takes pytest's place once it has read the ini file."""
-
-        @pytest.hookimpl(tryfirst=True)
-        def pytest_cmdline_main(self, config: pytest.Config) -> int:
-            try:
-                found.append(settings(config))
-            except pytest.UsageError as error:
-                found.append(error)
-            return 0
-
-    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": ""}
-    before = {name: os.environ.get(name) for name in alone}
-    os.environ.update(alone)
-    try:
-        nothing = ("-o", "addopts=", "-o", "required_plugins=", "--noconftest", "--assert=plain")
-        pytest.main([*nothing, "-p", "pytest_carbon.plugin"], plugins=[Stop()])
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
-    if not found:
-        raise UsageProblem("pytest cannot read its ini file, as it says above")
-    if isinstance(found[0], pytest.UsageError):
-        raise UsageProblem("\n".join(map(str, found[0].args)))
-    return found[0]
-
-
-def _raw(config: pytest.Config, option: Option) -> _Given | None:
-    """What stands on the command line, or else in the ini file, unread. An empty ini key is not given."""
-    value = getattr(config.option, option.key, None)
-    if isinstance(value, bool):
-        return _Given(option.flag, value, True)
-    if isinstance(value, list):
-        return _Given(" ".join(f"{option.flag}={shlex.quote(each)}" for each in value), ",".join(value), True)
-    if value is not None:
-        return _Given(f"{option.flag}={shlex.quote(_without_password(option, value))}", value, True)
-    if not option.ini:
-        return None
-    overridden = any(o.partition("=")[0].strip() == option.key for o in config.option.override_ini or ())
-    try:
-        value = config.getini(option.key)
-    except (pytest.UsageError, TypeError, ValueError) as error:
-        # pytest says that this is no value of the key's type.
-        return _Given(f"-o {option.key}" if overridden else f"{option.key} in {config.inipath}", error, False)
-    if value is None or value == "":
-        return None
-    shown = _without_password(option, value)
-    where = f"-o {option.key}={shown}" if overridden else f"{option.key} = {shown} in {config.inipath}"
-    return _Given(where, value, False)
-
-
-def _without_password(option: Option, value: Any) -> Any:
-    """A value as texts may show it."""
-    if option.read is not read_baseline or not isinstance(value, str):
-        return value
-    from pytest_carbon.baselines.address import DatabaseUrl, is_url
-
-    return DatabaseUrl(value.strip()) if is_url(value.strip()) else value
-
-
-def _read(option: Option, raw: _Given, config: pytest.Config) -> Any:
-    """The value of the option's field. Raises ValueError with what is allowed."""
-    if isinstance(raw.value, Exception):
-        error = str(raw.value).removeprefix(f"{config.inipath}: ")
-        raise ValueError(f"{error}; write {'true or false' if option.metavar is None else 'one text, in quotes'}")
-    if isinstance(raw.value, list):
-        raise ValueError("write one text, not a list")
-    text = str(raw.value).lower() if isinstance(raw.value, bool) else str(raw.value).strip()
-    if not text:
-        raise ValueError("this is empty; give it a value, or leave it out")
-    return option.read(text, config.invocation_params.dir if raw.flag else config.rootpath)
-
-
-def _drop_the_inis_place(given: dict[str, _Given]) -> None:
-    """Flags that say where the electricity comes from replace what the ini file says about it as a whole:
-    its region is in its country, not in theirs. Only a region by itself stays in the ini file's country."""
-    flags = {field for field in _PLACE if field in given and given[field].flag}
-    for field in _PLACE:
-        if flags and field not in flags and not (field == "country" and flags == {"region"}):
-            given.pop(field, None)
-
-
-def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
-    place = [given[field].where for field in _PLACE[:3] if field in given]
-    if (outright := given.get("intensity_g_per_kwh")) and place:
-        yield f"{outright.where}: with the intensity given outright there is no use for {place[0]}; leave one out"
-    if (cloud := given.get("cloud")) and len(place) > 1:
-        yield f"{cloud.where}: a cloud region says where it is, so there is no use for {place[0]}; leave one out"
-    elif (region := given.get("region")) and "country" not in given:
-        yield f"{region.where}: a region needs its country; add --carbon-country, such as USA or CAN"
-    baseline = given.get("baseline")
-    if (branch := given.get("branch")) and branch.flag and not (baseline and isinstance(baseline.value, str)):
-        yield (
-            f"{branch.where}: a directory's baselines are those of the branch that is checked out, so there is nothing"
-            " to choose; leave it out, or give the URL of a database with --carbon-baseline"
-        )
-    if against := given.get("against"):
-        for field, why in (
-            ("record", "a comparison of two revisions records no baseline"),
-            ("accept", "a comparison of two revisions has no baseline that a change could be accepted into"),
-            ("confirm", "each side is measured in fresh processes already, --carbon-sessions of them"),
-            ("reference", "both sides are measured on the same machine in turns, and its drifts are taken out"),
-        ):
-            if (other := given.get(field)) and other.flag and other.value is not False:
-                yield f"{against.where}: {why}; leave {other.where} out"
-        if (pairs := given.get("sessions")) and pairs.flag and pairs.value < 2:
-            yield (
-                f"{pairs.where}: with --carbon-against this is the number of pairs, and one pair does not tell what"
-                " pairs differ by; give 2 at least, and 8 or more to see small changes"
-            )
-    least, most = given.get("min_time_s"), given.get("max_time_s")
-    if least and most and least.value > most.value:
-        yield f"{least.where}: this is longer than {most.where}; lower the one or raise the other"
-
-
-def _unwritable(given: dict[str, _Given]) -> Iterable[str]:
-    """What would otherwise be found out only when everything has been measured."""
-    baseline, json = given.get("baseline"), given.get("json")
-    if baseline and isinstance(baseline.value, Path) and os.path.isfile(baseline.value):
-        yield f"{baseline.where}: this is a file; write a directory (it need not exist yet), or a database URL"
-    if json and os.path.isdir(json.value):
-        yield f"{json.where}: this is a directory; write the path of a file"
-    elif json and (os.path.isfile(json.value) or not os.path.exists(json.value)):  # not so a pipe, a device
-        folder = next(folder for folder in json.value.absolute().parents if os.path.exists(folder))
-        may = os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
-        if not (os.path.isdir(folder) and may):
-            yield f"{json.where}: {folder} is no folder that this user may write to; write the path of a file in one"
-
-
-# --- markers ---------------------------------------------------------------------------------------
-
-
-def budgets_of(item: pytest.Item) -> tuple[Budget, ...]:
-    """The budgets of a test, those of its parameters, function, classes and module merged.
-
-    For :func:`~pytest_carbon.gate.budget.budget_for`; empty where the test has no marker. Raises
-    :class:`pytest.UsageError` with the test, the value, and what is allowed.
-    """
-    levels = _levels(item)
-    if not any(levels):
-        return ()
-    from pytest_carbon.gate.budget import merge, parse
-    from pytest_carbon.records import UsageProblem
-
-    try:
-        return merge(*([parse(*mark.args, **mark.kwargs) for mark in level] for level in levels))
-    except UsageProblem as problem:
-        raise refusal(f"{item.nodeid}: {problem}") from None
-
-
-def own_names(item: pytest.Item) -> list[str]:
-    """The measurements that the markers of the test itself name, not those of its class or module, which
-    may be meant for other tests; for :func:`~pytest_carbon.gate.budget.unmeasured`."""
-    parameters, function, *_ = _levels(item)
-    return [mark.kwargs["name"] for mark in (*parameters, *function) if mark.kwargs.get("name")]
-
-
-def shared_names(item: pytest.Item) -> list[pytest.Mark]:
-    """The markers with a name that a test shares with others: its class's, its module's."""
-    _, _, *shared = _levels(item)
-    return [mark for level in shared for mark in level if mark.kwargs.get("name")]
-
-
-def _levels(item: pytest.Item) -> list[list[pytest.Mark]]:
-    """A test's markers, one list a level, nearest first: its parameters', its own, its class's, its module's.
-
-    ``iter_markers`` has a parameter's after the function's, and a base class's before the derived one's.
-    """
-    callspec = getattr(item, "callspec", None)
-    parameters, function = _split(_mine(item.own_markers), callspec.marks if callspec else [])
-    levels = [parameters, function]
-    for node in reversed(item.listchain()[:-1]):
-        marks = _mine(node.own_markers)
-        for cls in node.obj.__mro__ if isinstance(node, pytest.Class) else ():
-            written = cls.__dict__.get("pytestmark", [])
-            of_class, marks = _split(marks, written if isinstance(written, list) else [written])
-            levels.append(of_class)
-        levels.append(marks)
-    return levels
-
-
-def _mine(marks: Iterable[pytest.Mark]) -> list[pytest.Mark]:
-    return [mark for mark in marks if mark.name == MARKER]
-
-
-def _split(
-    marks: list[pytest.Mark], some: Iterable[pytest.Mark | pytest.MarkDecorator]
-) -> tuple[list[pytest.Mark], list[pytest.Mark]]:
-    """The marks that are among ``some``, and the others. Equal ones may be written twice: identity counts."""
-    ids = {id(getattr(mark, "mark", mark)) for mark in some}
-    return [mark for mark in marks if id(mark) in ids], [mark for mark in marks if id(mark) not in ids]

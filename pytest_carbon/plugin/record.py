@@ -10,7 +10,7 @@ from pytest_carbon import baselines, gate
 from pytest_carbon.baselines import decide
 from pytest_carbon.baselines.disk import module_file
 from pytest_carbon.baselines.view import Stored
-from pytest_carbon.plugin.processes.parent import Brought
+from pytest_carbon.plugin.processes.messages import Brought
 from pytest_carbon.records import BaselineError, Key, Record, SessionResult, Settings, label
 
 

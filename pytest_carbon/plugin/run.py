@@ -22,16 +22,17 @@ from pytest_carbon.host.git import GitState, git_state
 from pytest_carbon.measure import devices, reference
 from pytest_carbon.measure.instruments import Rig
 from pytest_carbon.measure.measurer import Protocol
-from pytest_carbon.plugin import options
+from pytest_carbon.plugin import markers, refusal
 from pytest_carbon.plugin.failures import Explainer
-from pytest_carbon.plugin.fixture import TASKS, Carbon
+from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.judge import Judgement
-from pytest_carbon.plugin.processes import parent
-from pytest_carbon.plugin.processes.parent import Brought
+from pytest_carbon.plugin.processes import child
+from pytest_carbon.plugin.processes.messages import Brought
 from pytest_carbon.plugin.processes.sessions import Fresh
 from pytest_carbon.plugin.processes.turns import TakingTurns
 from pytest_carbon.plugin.progress import Progress, ascii_only, width
 from pytest_carbon.plugin.record import Recorder
+from pytest_carbon.plugin.task_fixture import TASKS
 from pytest_carbon.plugin.waiting import Log, Test, measures, redirected, test_id
 from pytest_carbon.records import (
     Calibration,
@@ -65,7 +66,7 @@ class CarbonSession:
         self._tests: dict[str, Test] = {}
         """Those that measure, by their ids."""
         self._rig: Rig | None = None
-        self._outlet = config.stash.get(parent.OUTLET, None)
+        self._outlet = config.stash.get(child.OUTLET, None)
         """There where this is a child: what it measures is judged by its parent."""
         self._apart = (settings.sessions > 1 or settings.against is not None) and self._outlet is None
         """Whether the tests run in fresh processes, and this one only collects and judges."""
@@ -91,7 +92,7 @@ class CarbonSession:
             try:
                 revision = worktree.find(settings.against, config.rootpath, config.invocation_params.dir)
             except CarbonError as error:
-                raise options.refusal(str(error)) from None
+                raise refusal.refusal(str(error)) from None
             self._fresh = taking_turns = TakingTurns(config, settings, self._tests, self.progress, revision)
             self._sides = taking_turns.sides
         if self._apart:
@@ -107,7 +108,7 @@ class CarbonSession:
             )
             self._store = self._open_store() if settings.against is None else None
         except CarbonError as error:
-            raise options.refusal(str(error)) from None
+            raise refusal.refusal(str(error)) from None
         self._recorder = Recorder(self._store, settings, config.invocation_params.dir)
 
     def _open_store(self) -> baselines.Store:
@@ -125,7 +126,7 @@ class CarbonSession:
         option = self._config.option
         if hasattr(self._config, "workerinput") or getattr(option, "dist", "no") != "no":
             workers = getattr(option, "numprocesses", None)
-            raise options.refusal(
+            raise refusal.refusal(
                 f"--carbon measures one test at a time, and pytest-xdist is asked for"
                 f"{f' {workers} workers' if workers else ' workers'}: they would share the device and measure each"
                 " other. Run with -n 0 (also where addopts has -n)"
@@ -134,7 +135,7 @@ class CarbonSession:
     def _refuse_debugger(self) -> None:
         for name, flag in (("usepdb", "--pdb"), ("trace", "--trace")):
             if getattr(self._config.option, name, False):
-                raise options.refusal(
+                raise refusal.refusal(
                     f"{flag} needs the terminal, and with --carbon-sessions={self._settings.sessions} the tests run in"
                     " other processes: leave one of the two out, or give --carbon-sessions=1"
                     if self._settings.against is None
@@ -158,8 +159,8 @@ class CarbonSession:
             key = test_id(item)
             self._collected.add(key)
             if measures(item):
-                marked = item.get_closest_marker(options.MARKER) is not None
-                test = self._tests[key] = Test(item, key, options.budgets_of(item), marked)
+                marked = item.get_closest_marker(markers.MARKER) is not None
+                test = self._tests[key] = Test(item, key, markers.budgets_of(item), marked)
                 self.progress.pace.add(key, test.weight)
 
     def pytest_report_collectionfinish(self) -> list[str]:
@@ -185,7 +186,7 @@ class CarbonSession:
             self._close()
             if self._outlet is not None:
                 self._outlet.send({"refused": str(error)})
-            raise options.refusal(str(error)) from None
+            raise refusal.refusal(str(error)) from None
         if self._outlet is not None:
             self._outlet.bring(self._of_rig())  # should this process not come to its end
             try:
@@ -211,7 +212,7 @@ class CarbonSession:
                 if not refused:
                     self._conclude(session, record=not interrupted)
             except CarbonError as error:
-                raise options.refusal(str(error)) from None
+                raise refusal.refusal(str(error)) from None
             finally:
                 self._pass_on()
                 self._close()
@@ -489,7 +490,7 @@ class CarbonSession:
         if test.outcome != "passed":
             # unittest notes a failure or a skip instead of raising it, and the window around it ended as if well
             return found if "carbon" in getattr(test.item, "fixturenames", ()) else []
-        missing = budget.unmeasured(options.own_names(test.item), [m.name for m in found])
+        missing = budget.unmeasured(markers.own_names(test.item), [m.name for m in found])
         if missing is None and test.marked and not found:
             missing = (
                 "the test has a carbon_budget marker and used the carbon fixture, but no call of it came to its end:"
@@ -497,7 +498,7 @@ class CarbonSession:
             )
         if missing is not None:
             assert self._rig is not None
-            name = next((n for n in options.own_names(test.item) if n not in {m.name for m in found}), "call")
+            name = next((n for n in markers.own_names(test.item) if n not in {m.name for m in found}), "call")
             found.append(Measurement(name=name, environment=self._rig.environment().id, failure=missing))
             test.mistaken.add(name)
         return found
@@ -562,7 +563,7 @@ class CarbonSession:
         sharing: dict[int, list[Test]] = {}
         marks: dict[int, pytest.Mark] = {}
         for test in () if self._selected else self._tests.values():
-            for mark in options.shared_names(test.item):
+            for mark in markers.shared_names(test.item):
                 marks[id(mark)] = mark
                 sharing.setdefault(id(mark), []).append(test)
         for number, tests in sharing.items():

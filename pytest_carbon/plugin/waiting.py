@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.plugin import options
+from pytest_carbon.plugin import markers
 from pytest_carbon.plugin.progress import Progress
 from pytest_carbon.records import Budget, Measurement
 
@@ -19,7 +19,7 @@ WEIGHT = pytest.StashKey[float]()
 
 def measures(item: pytest.Item) -> bool:
     """Whether a test measures anything."""
-    return item.get_closest_marker(options.MARKER) is not None or "carbon" in getattr(item, "fixturenames", ())
+    return item.get_closest_marker(markers.MARKER) is not None or "carbon" in getattr(item, "fixturenames", ())
 
 
 def test_id(item: pytest.Item) -> str:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_carbon.plugin import options
+from pytest_carbon.plugin import refusal
+from pytest_carbon.plugin.settings import fields_given, read_settings
 from pytest_carbon.plugin.waiting import WEIGHT
 from pytest_carbon.records import Settings
 from pytest_carbon.tasks import catalogue
@@ -73,7 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "cell" in metafunc.fixturenames:
-        chosen = cells(options.settings(metafunc.config))
+        chosen = cells(read_settings(metafunc.config))
         metafunc.parametrize(
             "cell",
             [pytest.param(c, id=c.id, marks=[getattr(pytest.mark, name) for name in c.names]) for c in chosen],
@@ -95,11 +96,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for name in unknown:
         if _is_misspelt(name):
             items.clear()  # pytest tells what was collected before it tells this
-            raise options.refusal(_no_such(name, expression))
+            raise refusal.refusal(_no_such(name, expression))
     yield
     if found and not items:
         if unknown:
-            raise options.refusal(_no_such(unknown[0], expression))
+            raise refusal.refusal(_no_such(unknown[0], expression))
         config.stash[_NOTHING_LEFT] = _why_nothing(config, list(found.values()))
 
 
@@ -114,7 +115,7 @@ def _cell(item: pytest.Item) -> Cell | None:
 
 def _weigh(config: pytest.Config, found: Mapping[pytest.Item, Cell]) -> None:
     """Where the calls are counted, tests take as unequally long as in the study: the time left is told by that."""
-    queries = options.settings(config).queries
+    queries = read_settings(config).queries
     if queries is None:
         return
     seconds = {(c.task, c.dataset, c.model): c.seconds_per_1000 / 1000 for c in catalogue.study_cells()}
@@ -160,7 +161,7 @@ def _no_such(name: str, expression: str) -> str:
 
 def _why_nothing(config: pytest.Config, cells: Sequence[Cell]) -> list[str]:
     """A hint where the selection leaves no test, of the suite or any other."""
-    option, suite = config.option, options.settings(config).suite
+    option, suite = config.option, read_settings(config).suite
     asked = {flag: getattr(option, name, "") for flag, name in (("-m", "markexpr"), ("-k", "keyword"))}
     given = " and ".join(f"{flag} {text!r}" for flag, text in asked.items() if text)
     if not given:
@@ -179,7 +180,7 @@ def _why_nothing(config: pytest.Config, cells: Sequence[Cell]) -> list[str]:
 @pytest.fixture(scope="session")
 def protocol(pytestconfig: pytest.Config) -> dict[str, Any]:
     """How ``carbon.run`` is to measure, where it is not as the options say."""
-    settings, given = options.settings(pytestconfig), options.fields_given(pytestconfig)
+    settings, given = read_settings(pytestconfig), fields_given(pytestconfig)
     how: dict[str, Any] = dict(SMALL_TIMES) if settings.suite == "small" else {}
     if "warmup_s" in given:
         how.pop("warmup", None)

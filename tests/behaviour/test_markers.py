@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_carbon.gate.budget import budget_for
-from pytest_carbon.plugin.options import budgets_of, own_names
+from pytest_carbon.plugin.markers import budgets_of, own_names
 
 
 def item(pytester: pytest.Pytester, source: str, name: str = "test_it") -> pytest.Item:

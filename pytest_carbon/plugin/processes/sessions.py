@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from pytest_carbon.host import machine
-from pytest_carbon.plugin import options
-from pytest_carbon.plugin.processes import parent
-from pytest_carbon.plugin.processes.parent import Brought, Ending
+from pytest_carbon.plugin import markers, refusal
+from pytest_carbon.plugin.processes import child, messages, parent
+from pytest_carbon.plugin.processes.messages import Brought, Ending
 from pytest_carbon.plugin.progress import Progress, Stages
 from pytest_carbon.plugin.waiting import Log, Test, test_id
 from pytest_carbon.records import Calibration, Measurement, Settings
@@ -51,7 +51,7 @@ class Fresh:
         self.stages = Stages(progress)
         self.last = False
         """Whether no process comes after this one."""
-        self.side: parent.Side | None = None
+        self.side: messages.Side | None = None
         """Which of two revisions it measures, where there are two."""
         self._progress = progress
         self._launcher = parent.Launcher(config)
@@ -143,7 +143,7 @@ class Fresh:
             raise
         self._warned = True
         if ending.refused is not None and not self._confirming:
-            raise options.refusal(ending.refused)
+            raise refusal.refusal(ending.refused)
         if ending.exit is not None:
             self._restore()
             raise pytest.exit.Exception(*ending.exit)
@@ -164,7 +164,7 @@ class Fresh:
         return left
 
     def launch(
-        self, tests: Sequence[str], listener: parent.Listener, *, warn: bool = False, maxfail: int = 0
+        self, tests: Sequence[str], listener: messages.Listener, *, warn: bool = False, maxfail: int = 0
     ) -> Ending:
         """Run tests in a process, with what those before it have learned; how it ended."""
         calibrations = {**self._calibrations, **self.known.calibrations}
@@ -210,7 +210,7 @@ class Fresh:
     def reported(self, test: str, report: pytest.TestReport) -> None:
         assert self._before is not None
         found, before = self._before
-        shared, failed = parent.shared_teardown(self.config, report)
+        shared, failed = child.shared_teardown(self.config, report)
         if not self._shared.issuperset(shared):  # else it is told, and is no other test's that comes last now
             self._shared.update(shared)
             report = failed
@@ -261,7 +261,7 @@ class Fresh:
             pytest.TestReport(item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", text, "call")
         )
         if key in self.measures:
-            names = [*(test.found or ())] or options.own_names(item) or ["call"]
+            names = [*(test.found or ())] or markers.own_names(item) or ["call"]
             self._keep(test, [Measurement(name=name, environment="", failure=why) for name in names])
         self._ended(test)
 

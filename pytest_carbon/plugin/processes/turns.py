@@ -14,11 +14,12 @@ from pytest_carbon.gate import pairs
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import nearest, worktree
 from pytest_carbon.host.import_paths import Move, own_packages
-from pytest_carbon.plugin import options
-from pytest_carbon.plugin.processes import parent
-from pytest_carbon.plugin.processes.parent import Brought
+from pytest_carbon.plugin import refusal
+from pytest_carbon.plugin.processes import child, messages
+from pytest_carbon.plugin.processes.messages import Brought
 from pytest_carbon.plugin.processes.sessions import Fresh, ended_in_order, why_skipped
 from pytest_carbon.plugin.progress import Progress
+from pytest_carbon.plugin.settings import fields_given
 from pytest_carbon.plugin.waiting import Test
 from pytest_carbon.records import Against, CarbonError, Measurement, Settings
 from pytest_carbon.records import label as measurement_label
@@ -48,7 +49,7 @@ class TakingTurns(Fresh):
         against = Against(revision.ref, revision.commit, revision.label, settings.sessions, seed, order, revision.dirty)
         self.sides = Sides(against, self._differ)
         self._there = _There(self, self.sides)
-        self._given = options.fields_given(config)
+        self._given = fields_given(config)
         self.pair = 0
         self._code: Mapping[str, str | None] = {}
         """What tells whether the tests' own code is another one there."""
@@ -70,7 +71,7 @@ class TakingTurns(Fresh):
             with ended_in_order(), worktree.checked_out(self._revision) as tree:
                 self._take_turns(session, tree)
         except CarbonError as error:
-            raise options.refusal(str(error)) from None
+            raise refusal.refusal(str(error)) from None
         finally:
             self._note(worktree.fingerprint(self._revision) != before)
         return True
@@ -95,13 +96,13 @@ class TakingTurns(Fresh):
             )
 
     def _take_turns(self, session: pytest.Session, tree: Path) -> None:
-        self._code = {key: parent.source_of(test.item) for key, test in self.tests.items()}
+        self._code = {key: child.source_of(test.item) for key, test in self.tests.items()}
         root, here = self.config.rootpath, self.config.invocation_params.dir
         move = Move.between(self._revision.top, tree, root, here)
         sources = own_packages(self._revision.top, worktree.tracked(self._revision.top))
         settings = replace(self.settings, sessions=1)
         both = {
-            base: parent.Side(base, self._revision.label, move, settings, self._given, sources)
+            base: messages.Side(base, self._revision.label, move, settings, self._given, sources)
             for base in (True, False)
         }
         order = self.sides.against.base_first
@@ -117,14 +118,14 @@ class TakingTurns(Fresh):
             if not any(self._is_due(key, both[True]) and self._is_due(key, both[False]) for key in self.measures):
                 break
 
-    def _is_due(self, key: str, side: parent.Side) -> bool:
+    def _is_due(self, key: str, side: messages.Side) -> bool:
         """Whether a test runs: what has failed here, or was skipped, is decided; what has there, is not compared."""
         test = self.tests[key]
         if key in self.sides.dead or (side.base and key in self.sides.apart):
             return False
         return test.outcome is None or test.waits
 
-    def _one_side(self, session: pytest.Session, side: parent.Side) -> None:
+    def _one_side(self, session: pytest.Session, side: messages.Side) -> None:
         whose = self._revision.label if side.base else "here"
         where = f"pair {self.pair} of {len(self.sides.against.base_first)}, {whose}"
         left: Sequence[str] = [key for key in self.tests if self._is_due(key, side)]
@@ -138,7 +139,7 @@ class TakingTurns(Fresh):
         label = self._revision.label
         ending = self.launch(tests, self._there)
         if ending.refused is not None:
-            raise options.refusal(ending.refused)
+            raise refusal.refusal(ending.refused)
         for key, source in ending.sources.items():
             if key in self.measures and self._code[key] != source:
                 self.sides.differing.add(key)
@@ -207,12 +208,12 @@ class _There:
     def reported(self, test: str, report: Any) -> None:
         """What failed there, or was skipped, has nothing to compare with."""
         at = f"at {self._sides.against.label}"
-        shared, failed = parent.shared_teardown(self._turns.config, report)
+        shared, failed = child.shared_teardown(self._turns.config, report)
         if shared:
-            text = f"{at} the teardown of {' and '.join(shared)} failed ({parent.said(failed)})"
+            text = f"{at} the teardown of {' and '.join(shared)} failed ({child.said(failed)})"
             self._turns.note_once(f"{text}; what was measured before counts")
         elif report.outcome == "failed":
-            self._sides.part(test, f"it failed {at} ({parent.said(report)})", self._turns.pair, fails=True)
+            self._sides.part(test, f"it failed {at} ({child.said(report)})", self._turns.pair, fails=True)
         elif report.skipped and type(report) is pytest.TestReport:
             self._sides.part(test, _idle(report, at), self._turns.pair, fails=True)
 

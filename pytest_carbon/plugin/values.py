@@ -1,0 +1,202 @@
+"""The values of options: read, or refused with what is allowed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+# --- values ----------------------------------------------------------------------------------------
+#
+# A reader is given the text and the folder that a relative path starts from. The ValueError that it raises
+# says what is allowed; the place and the text are put before that.
+
+
+def _near(text: str, allowed: Iterable[str]) -> str:
+    from pytest_carbon.text import did_you_mean
+
+    return did_you_mean(text, allowed)
+
+
+def read_switch(text: str, base: Path) -> bool:
+    if text.lower() in ("true", "1", "yes", "on", "t", "y"):
+        return True
+    if text.lower() in ("false", "0", "no", "off", "f", "n"):
+        return False
+    raise ValueError("write true or false")
+
+
+def read_choice(*allowed: str) -> Callable[[str, Path], str]:
+    def read(text: str, base: Path) -> str:
+        if text not in allowed:
+            raise ValueError(f"write one of {', '.join(allowed)}.{_near(text, allowed)}")
+        return text
+
+    return read
+
+
+def read_share(least: float, most: float, *, above: bool = False) -> Callable[[str, Path], float]:
+    def read(text: str, base: Path) -> float:
+        from pytest_carbon.records import UsageProblem
+        from pytest_carbon.text import parse_share
+
+        try:
+            value = parse_share(text)
+        except UsageProblem as problem:
+            raise ValueError(str(problem)) from None
+        if not least <= value <= most or (above and value == least):
+            allowed = f"above {least:.0%}, at most {most:.0%}" if above else f"between {least:.0%} and {most:.0%}"
+            raise ValueError(f"write a share {allowed}")
+        return value
+
+    return read
+
+
+def read_float(text: str) -> float:
+    """A finite number, or NaN, which no comparison lets through."""
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def read_number(least: float, allowed: str) -> Callable[[str, Path], float]:
+    def read(text: str, base: Path) -> float:
+        value = read_float(text)
+        if not value >= least:
+            raise ValueError(f"write {allowed}")
+        return value
+
+    return read
+
+
+def read_seconds(*, above: bool = False) -> Callable[[str, Path], float]:
+    def read(text: str, base: Path) -> float:
+        milliseconds = text.endswith("ms")
+        value = read_float(text.removesuffix("ms").removesuffix("s")) / (1000 if milliseconds else 1)
+        if not (value > 0 or (value == 0 and not above)):
+            raise ValueError(f"write seconds{', above 0' if above else ''}, such as 2, 0.5 or 500ms")
+        return value
+
+    return read
+
+
+def read_sessions(text: str, base: Path) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) < 1:
+        raise ValueError("write how many fresh processes are to run the tests, such as 3; 1 is this one")
+    return int(text)
+
+
+def read_confirm(text: str, base: Path) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}", text):
+        raise ValueError("write how many fresh processes are to measure again what is suspect, such as 2; 0 is none")
+    return int(text)
+
+
+def read_against(text: str, base: Path) -> str:
+    if text.startswith("-") or re.search(r"\s", text):
+        raise ValueError("write a branch, a tag or a commit, such as main, origin/main, v1.2 or HEAD~1")
+    return text
+
+
+def read_rounds(text: str, base: Path) -> int:
+    if not re.fullmatch(r"[0-9]+", text) or int(text) < 2:
+        raise ValueError("write a whole number of rounds, at least 2: one round has no spread")
+    return int(text)
+
+
+def read_path(text: str, base: Path) -> Path:
+    return base / Path(text).expanduser()
+
+
+def read_baseline(text: str, base: Path) -> Path | str:
+    from pytest_carbon.baselines.address import place
+
+    return place(text, base)
+
+
+def read_branch(text: str, base: Path) -> str:
+    if re.search(r"\s", text):
+        raise ValueError("write the name of a branch, as git branch shows it")
+    return text
+
+
+def read_labels(text: str, base: Path) -> str:
+    pairs = dict(re.findall(r"([\w.-]+)=([^=,\n]+)(?:,|$)", text))
+    if ",".join(f"{key}={value}" for key, value in pairs.items()) != text:
+        raise ValueError("write KEY=VALUE, each key once, no = or comma in a value, such as --carbon-label=pool=a100")
+    return ",".join(f"{key}={pairs[key]}" for key in sorted(pairs))
+
+
+def read_meter(text: str, base: Path) -> str:
+    """Names joined by ``+``, which the meters know; ``replay:`` takes all that follows, since a path may
+    have a ``+`` in it."""
+    before, replay, file = text.partition("replay:")
+    names = before.split("+")
+    if replay:
+        # Before it stands nothing, or a name and a "+".
+        names[-1] += replay + (str(read_path(file.strip(), base)) if file.strip() else "")
+    if not all(re.fullmatch(r"replay:.+|[^+:]+", name) for name in names):
+        raise ValueError("write auto, nvml, rapl, estimate or replay:FILE, or several joined by +")
+    if "auto" in names and len(names) > 1:
+        raise ValueError("auto chooses by itself: leave it out, or leave the others out")
+    return "+".join(names)
+
+
+def read_gpus(text: str, base: Path) -> str:
+    if text in ("used", "visible", "all"):
+        return text
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", part, re.ASCII) for part in parts):
+        raise ValueError(
+            "write used, visible, all, or indices and UUIDs with commas between them, such as 0,1."
+            + _near(text, ("used", "visible", "all"))
+        )
+    return ",".join(dict.fromkeys(parts))
+
+
+def read_country(text: str, base: Path) -> str:
+    if not re.fullmatch(r"[A-Za-z]{3}", text):
+        raise ValueError("write the three letters of ISO 3166 alpha-3, such as DEU or USA")
+    return text.upper()
+
+
+def read_region(text: str, base: Path) -> str:
+    return text
+
+
+def read_cloud(text: str, base: Path) -> str:
+    if not re.fullmatch(r"[^/\s]+/[^/\s]+", text):
+        raise ValueError("write provider/region, such as aws/us-west-2")
+    return text.lower()
+
+
+def read_suite(text: str, base: Path) -> str | tuple[str, ...]:
+    if text in ("small", "study"):
+        return text
+    from pytest_carbon.tasks.catalogue import TASKS, models, models_meant
+
+    ids = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    allowed = (
+        "write small, study, or models' full hub ids with commas between them, such as gpt2,facebook/bart-large-cnn"
+    )
+    for id in ids:
+        if id in ("small", "study"):
+            raise ValueError(
+                f"{id} is a suite of its own, and stands alone: {allowed}. A model among others is selected with -m:"
+                " --carbon-suite=study -m gpt2"
+            )
+        if id in TASKS:
+            raise ValueError(f"{id!r} is a task: {allowed}. A task is selected with -m: --carbon-suite=study -m {id}")
+        if id not in models():
+            meant = _near(id, ("small", "study")) or models_meant(id, models()) if id else ""
+            raise ValueError(f"{id!r} is none of the suite's {len(models())} models: {allowed}.{meant}")
+    return ids
+
+
+def read_queries(text: str, base: Path) -> int:
+    if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
+        raise ValueError("write a whole number of calls, 1 or more; the study made 1000")
+    return int(text)

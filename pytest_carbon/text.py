@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 
 from pytest_carbon.records import UsageProblem
@@ -105,3 +107,153 @@ def comparable_joules(*energies_j: float) -> list[str]:
     decimals = 2 - math.floor(math.log10(smallest) - math.log10(size))
     form = f".{max(decimals, 0)}f" if 1e-10 < largest < 1e13 else ".3g"
     return [f"{energy_j / size:{form}} {unit}" for energy_j in energies_j]
+
+
+NBSP = "\u00a0"
+_COMMAND = re.compile(
+    r"(?<![\w-])(?:git (?:add|branch|checkout|commit|config|fetch|lfs|log|merge-base|submodule|switch|worktree)"
+    r"|pip install|pytest-carbon \w+|pytest (?=-))"
+    r"(?: (?!(?:and|brings|list|makes|or|prints|shows)\b)[^\s,;()]*[^\s,;:.()])*"
+)
+"""What is to be pasted: no line is broken in it."""
+UNKNOWN = "–"
+
+_PREFIXES = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G"}
+_LARGEST = {"s": 0, "g": 1}  # nobody says ks; tonnes would be one more unit to learn
+_SIGNIFICANT = 3  # of a number that comes without an error
+_MOST_SIGNIFICANT = 6  # of one whose error is tiny: more would only widen the column
+
+
+# --- numbers -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number as it is printed: ``1.213``, ``0.004`` (or None), ``J``."""
+
+    value: str
+    error: str | None
+    unit: str
+
+    def __str__(self) -> str:
+        error = "" if self.error is None else f" ± {self.error}"
+        return f"{self.value}{error} {self.unit}"
+
+
+def quantities(
+    values: Iterable[float], unit: str, error: float | None = None, *, most: int = _MOST_SIGNIFICANT
+) -> list[Quantity]:
+    """Finite values in one unit with one number of decimals, so that they can be compared at a glance.
+
+    The prefix is that of the largest. ``error`` is the error of the last value and decides how many digits
+    are worth showing: two of the error where its leading digits are below 355, else one (the Particle Data
+    Group's rule), ``most`` significant ones of the largest value at most. Without it, three of the largest.
+    """
+    values = list(values)
+    if not all(map(math.isfinite, values)):
+        return [Quantity(f"{value:g}", None, unit) for value in values]
+    if error is not None and not (math.isfinite(error) and error > 0):
+        error = None
+    largest = max(map(abs, [*values, error or 0.0]))
+    top = _LARGEST.get(unit, max(_PREFIXES))
+    power = math.floor(math.log10(largest) / 3) if largest else 0
+    power = min(top, max(min(_PREFIXES), power))
+    decimals = _decimals(largest / 1000.0**power, error and error / 1000.0**power, most)
+    if power < top and round(largest / 1000.0**power, decimals) >= 1000:
+        power += 1
+        decimals = _decimals(1.0, error and error / 1000.0**power, most)
+    scale, unit = 1000.0**power, _PREFIXES[power] + unit
+    if largest and not 1e-4 < largest / scale < 1e7:  # beyond what the prefixes reach
+        texts = [f"{value / scale:.1e}" for value in values]
+        error_text = None if error is None else f"{max(error, largest / 100) / scale:.1e}"
+    else:
+        texts = [_number(value / scale, decimals) for value in values]
+        # Never rounded away: an error of nothing would say that the figure is exact.
+        error_text = None if error is None else _number(max(error / scale, 10.0**-decimals), decimals)
+    return [Quantity(text, None, unit) for text in texts[:-1]] + [Quantity(texts[-1], error_text, unit)]
+
+
+def quantity(value: float, unit: str, error: float | None = None) -> Quantity:
+    """One finite value, with its error where it has one: ``1.213 ± 0.004 J``."""
+    return quantities([value], unit, error)[0]
+
+
+def _decimals(value: float, error: float | None, most: int) -> int:
+    if error:
+        exponent = math.floor(math.log10(error))
+        leading = error / 10.0 ** max(exponent, -300)  # below, a power is 0
+        wanted = (1 if leading < 3.55 else 0) - exponent
+    elif value:
+        wanted = max(0, _SIGNIFICANT - 1 - math.floor(math.log10(value)))
+    else:
+        return 0
+    return min(wanted, most - 1 - math.floor(math.log10(value)))
+
+
+def _number(value: float, decimals: int) -> str:
+    return f"{round(value, decimals) + 0.0:.{max(0, decimals)}f}"
+
+
+def change(relative: float | None) -> str:
+    """0.008 → ``+0.8%``; beyond tenfold ``×12``."""
+    if relative is None or not math.isfinite(relative):
+        return UNKNOWN
+    if relative >= 10:
+        return f"×{1 + relative:.0f}" if relative < 1e5 else f"×{1 + relative:.0e}"
+    return f"{round(100 * relative, 1) + 0.0:+.1f}%" if abs(relative) < 0.9995 else f"{100 * relative:+.0f}%"
+
+
+def share(relative: float | None) -> str:
+    """0.041 → ``4.1%``; from 10% on without a decimal."""
+    if relative is None or not math.isfinite(relative):
+        return UNKNOWN
+    if relative >= 10:
+        return change(relative)
+    return f"{100 * relative:.1f}%" if relative < 0.0995 else f"{100 * relative:.0f}%"
+
+
+def duration(seconds: float) -> str:
+    """``3.4 s``, ``12 s``, ``4 min``, ``2.5 h``: how long a run took, to two digits or so."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 119.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7170 else f"{seconds / 3600:.1f} h"
+
+
+def about(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``1 h 20 min``, ``3 days``: how long something will take, which nobody knows exactly."""
+    if seconds < 55:
+        return f"{max(1, round(seconds / 10)) * 10} s"
+    if seconds < 59.5 * 60:
+        return f"{max(1, round(seconds / 60))} min"
+    hours, minutes = divmod(round(seconds / 600) * 10, 60)
+    if hours < 10:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{seconds / 3600:.0f} h" if hours < 48 else f"{seconds / 86400:.0f} days"
+
+
+def count(n: int) -> str:
+    """12345 → ``12,345``."""
+    return f"{n:,}"
+
+
+def listing(names: Sequence[str], most: int = 3) -> str:
+    """``a``, ``a and b``, ``a, b, c and 9 more``."""
+    shown, rest = list(names[:most]), len(names) - most
+    if rest > 0:
+        shown.append(f"{rest} more")
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def error_lines(text: str, width: int, first: str = "ERROR: ") -> list[str]:
+    """What a terminal is told of an error: lines broken between words, but not in a command, however long that is."""
+    lines: list[str] = []
+    for paragraph in text.splitlines():
+        held = _COMMAND.sub(lambda command: command[0].replace(" ", NBSP), paragraph)
+        room = first if not lines else "  "
+        found = textwrap.wrap(
+            room + held, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+        lines += [line.replace(NBSP, " ") for line in found]
+    return lines

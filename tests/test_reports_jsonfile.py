@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_carbon.baselines import open_store
+from pytest_carbon.plugin import record
 from pytest_carbon.records import (
     INFORMS,
     BaselineError,
@@ -620,7 +621,7 @@ def test_keys_of_a_later_version_are_no_fault() -> None:
 
 def accepted(result: SessionResult) -> list[str]:
     jsonfile.write(result, Path("report.json"))
-    return jsonfile.accept_report(Path("report.json"), open_store("carbon-baselines"))
+    return record.accept_report(Path("report.json"), open_store("carbon-baselines"))
 
 
 def a_test(name: str, status: Status, **changes: Any) -> TestResult:

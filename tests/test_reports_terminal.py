@@ -32,18 +32,9 @@ from pytest_carbon.records import (
     TestResult,
     Verdict,
 )
-from pytest_carbon.reports.summary import (
-    BaselineSummary,
-    FailureContext,
-    Line,
-    Stored,
-    failure,
-    junit_properties,
-    numbers,
-    progress,
-    summary,
-    waiting,
-)
+from pytest_carbon.reports.failure import BaselineSummary, FailureContext, failure
+from pytest_carbon.reports.junit import junit_properties
+from pytest_carbon.reports.summary import Line, Stored, numbers, progress, summary, waiting
 
 H100 = "1x-nvidia-h100-80gb-hbm3-700w-gpu"
 CPU = "1x-amd-epyc-9554-cpu-estimated"

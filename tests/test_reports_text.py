@@ -10,19 +10,8 @@ from _pytest._io.wcwidth import wcswidth
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_carbon.reports.layout import (
-    Page,
-    about,
-    change,
-    columns,
-    count,
-    duration,
-    error_lines,
-    listing,
-    quantities,
-    quantity,
-    share,
-)
+from pytest_carbon.reports.layout import Page, columns
+from pytest_carbon.text import about, change, count, duration, error_lines, listing, quantities, quantity, share
 
 finite = st.floats(min_value=-1e300, max_value=1e300)
 FACTORS = {"n": 1e-9, "µ": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}

@@ -14,17 +14,8 @@ from hypothesis import strategies as st
 from pytest_carbon.records import Domain, DomainEnergy, Doubt, Measurement, TestResult, Verdict
 from pytest_carbon.tasks import figures
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS, AiEnergyScore
-from pytest_carbon.tasks.figures import (
-    Group,
-    TaskRow,
-    coarse_order,
-    groups,
-    multi_purpose,
-    preparing,
-    scores,
-    stars,
-    tiers,
-)
+from pytest_carbon.tasks.figures import Group, TaskRow, groups, preparing
+from pytest_carbon.tasks.findings import coarse_order, multi_purpose, scores, stars, tiers
 from tests.study import CPU, H100, TABLE_2_WH, as_in_the_study, info, measured, passing
 
 

@@ -32,7 +32,8 @@ from pytest_carbon.records import (
     Verdict,
     label,
 )
-from pytest_carbon.reports.layout import cards, count, listing
+from pytest_carbon.reports.layout import cards
+from pytest_carbon.text import count, listing
 
 _WARMER_C = 5.0
 """A start that differs by less is no explanation."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_carbon.commands.exit import OK
+from pytest_carbon.plugin import record
 from pytest_carbon.plugin.settings import of_project
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def run_accept(given: argparse.Namespace) -> int:
         refuse_unknown_branch(where, result.commit, result.branch)
     store = open_store(where, branch=settings.branch, own=result.branch)
     _refuse_another_projects(result, store, where, given.report)
-    for sentence in jsonfile.accept(result, store, given.report):
+    for sentence in record.accept(result, store, given.report):
         print(sentence)
     if not isinstance(where, Path) and result.branch not in (None, settings.branch):
         print(f"That is {result.branch}'s alone: --branch={settings.branch} takes it into the baseline of all.")

@@ -287,7 +287,7 @@ def _refuse_other_branches(location: Path | str) -> None:
 
 
 def _names(ids: Sequence[str]) -> str:
-    from pytest_carbon.reports.layout import listing
+    from pytest_carbon.text import listing
 
     return listing(list(ids))
 

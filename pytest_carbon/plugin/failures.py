@@ -16,7 +16,7 @@ from pytest_carbon.plugin.progress import ascii_only, width
 from pytest_carbon.plugin.record import Recorder
 from pytest_carbon.plugin.waiting import Test, test_id
 from pytest_carbon.records import REFERENCE, Key, Measurement, SessionResult, TestResult
-from pytest_carbon.reports import summary
+from pytest_carbon.reports import failure, junit, summary
 
 
 class Explainer:
@@ -38,7 +38,7 @@ class Explainer:
 
     def write(self, test: Test, result: TestResult, failing: set[Key]) -> None:
         """Flip the report of a test that the gate fails, and give its reports their properties."""
-        properties = [p for m, v in result.measurements for p in summary.junit_properties(m, v)]
+        properties = [p for m, v in result.measurements for p in junit.junit_properties(m, v)]
         for report in test.reports:
             kept = [p for p in report.user_properties if not str(p[0]).startswith("carbon.")]
             report.user_properties = kept + list(properties)
@@ -46,7 +46,7 @@ class Explainer:
         if call is None or result.outcome != "failed":
             return
         failed = [(m, v) for m, v in result.measurements if (test.key, m.name) in failing]
-        texts = [summary.failure(test.key, m, v, self._context(test, m)) for m, v in failed]
+        texts = [failure.failure(test.key, m, v, self._context(test, m)) for m, v in failed]
         call.outcome = "failed"
         call.longrepr = _Failure("\n\n".join(texts), failed[0][1].reason, test.item)  # type: ignore[assignment]
 
@@ -71,19 +71,19 @@ class Explainer:
             },
         )
 
-    def _context(self, test: Test, m: Measurement) -> summary.FailureContext:
+    def _context(self, test: Test, m: Measurement) -> failure.FailureContext:
         id, settings = m.environment, self._result.settings
         records = self._stored.records(id).get((test.key, m.name), [])
         nearest = self._elsewhere(id, {(test.key, m.name)})
         allowed = budget.budget_for(test.budgets, m.name, id)
         suite = self._judgement.suites[id]
-        return summary.FailureContext(
+        return failure.FailureContext(
             environment=self._judgement.environment(id),
             intensity=self._result.intensity,
             tolerance=allowed.tolerance if allowed and allowed.tolerance is not None else settings.tolerance,
             commit=self._result.commit,
             dirty=self._result.dirty,
-            baseline=summary.BaselineSummary.of(
+            baseline=failure.BaselineSummary.of(
                 records, self._recorder.location(id, test.key), self._stored.environments.get(id)
             )
             if records

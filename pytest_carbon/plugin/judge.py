@@ -26,7 +26,7 @@ from pytest_carbon.records import (
     Verdict,
     label,
 )
-from pytest_carbon.reports.layout import change, listing
+from pytest_carbon.text import change, listing
 
 
 class Judgement:

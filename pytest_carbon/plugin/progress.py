@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_carbon.reports import summary
-from pytest_carbon.reports.layout import about
+from pytest_carbon.text import about
 
 SIGN_OF_LIFE_S = 60.0
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pytest_carbon import baselines, gate
-from pytest_carbon.baselines import decide
-from pytest_carbon.baselines.disk import module_file
+from pytest_carbon.baselines import Store
+from pytest_carbon.baselines.decide import ALREADY_STORED, Decision, decide, of_reference
+from pytest_carbon.baselines.disk import leads_out, module_file
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.plugin.processes.messages import Brought
-from pytest_carbon.records import BaselineError, Key, Record, SessionResult, Settings, label
+from pytest_carbon.records import BaselineError, Key, Record, SessionResult, Settings, UsageProblem, label
+from pytest_carbon.reports.jsonfile import read
+from pytest_carbon.text import NBSP, change, quantities
 
 
 class Recorder:
@@ -46,9 +50,9 @@ class Recorder:
 
     def record(self, result: SessionResult, brought: Brought, stored: Stored) -> None:
         assert self._store is not None
-        decisions = decide.decide(result, accept=self._settings.accept, stored=stored.records)
+        decisions = decide(result, accept=self._settings.accept, stored=stored.records)
         before = {id: stored.records(id) for id in {d.environment for d in decisions if d.records}}
-        by_id: dict[str, list[decide.Decision]] = {}
+        by_id: dict[str, list[Decision]] = {}
         for decision in decisions:
             if decision.records:
                 by_id.setdefault(decision.environment, []).append(decision)
@@ -56,7 +60,7 @@ class Recorder:
             [
                 (
                     brought.environments[id],
-                    [r for d in mine for r in d.records] + decide.of_reference(result, mine, id),
+                    [r for d in mine for r in d.records] + of_reference(result, mine, id),
                 )
                 for id, mine in by_id.items()
             ]
@@ -93,7 +97,7 @@ class Recorder:
                     self.sentences.append(f"the settling time was not kept, so the next run finds it out anew: {error}")
 
     def _blinder(
-        self, before: Mapping[Key, Sequence[Record]], decisions: Sequence[decide.Decision], id: str, unread: int
+        self, before: Mapping[Key, Sequence[Record]], decisions: Sequence[Decision], id: str, unread: int
     ) -> str | None:
         """Why the gate sees less with what was recorded than it did without."""
         return gate.blinder(
@@ -105,7 +109,7 @@ class Recorder:
             unread=unread,
         )
 
-    def _one_batch(self, id: str, decisions: Sequence[decide.Decision], now: Stored) -> str:
+    def _one_batch(self, id: str, decisions: Sequence[Decision], now: Stored) -> str:
         """What a batch of several sessions is good for: what the next run, with it in the baseline, will see."""
         records = now.records(id)
         others = {(d.key, record.session) for d in decisions for record in d.records[1:]}
@@ -138,10 +142,85 @@ class Recorder:
         return not isinstance(self._settings.baseline, Path) and branch not in (None, self._settings.branch)
 
 
-def _grouped(decisions: Sequence[decide.Decision]) -> Mapping[str, list[str]]:
+def _grouped(decisions: Sequence[Decision]) -> Mapping[str, list[str]]:
     """Why what was not recorded was not: ids by reason."""
     grouped: dict[str, list[str]] = {}
     for d in decisions:
         if d.why_not is not None:
             grouped.setdefault(d.why_not, []).append(label(d.key))
     return grouped
+
+
+# --- accepting -----------------------------------------------------------------------------------
+
+
+def accept_report(path: Path, store: Store) -> list[str]:
+    """Do what ``--carbon-accept`` would have done in the run that wrote a report: see :func:`accept`."""
+    return accept(read(path), store, path)
+
+
+def accept(result: SessionResult, store: Store, source: Path) -> list[str]:
+    """Do what ``--carbon-accept`` would have done in a run; say what that was, in sentences.
+
+    Nothing is written where anything is wrong with the report (:class:`UsageProblem`) or the baselines
+    (:class:`~pytest_carbon.records.BaselineError`). A second time adds nothing.
+    """
+    if result.against is not None:
+        raise UsageProblem(
+            f"{source}: this run compared with {result.against.label}, side by side, and with no baseline, so there is"
+            " no change of one to accept. Give the report of a run without --carbon-against."
+        )
+    for test in result.tests:
+        if leads_out(test.nodeid):
+            raise UsageProblem(
+                f"{source}: the id of the test {test.nodeid!r} leads out of the baselines' directory, so nothing of "
+                "this report was accepted. Give a report of tests inside the root dir."
+            )
+    decisions = decide(result, accept=True, stored=store.load)
+    records: dict[str, list[Record]] = {}
+    for decision in decisions:
+        if decision.records:
+            records.setdefault(decision.environment, []).extend(decision.records)
+    there = {environment.id: environment for environment, _ in result.others}
+    for id, added in records.items():
+        added += of_reference(result, decisions, id)
+    store.append_all([(there.get(id, replace(result.environment, id=id)), added) for id, added in records.items()])
+    return list(_sentences(result, decisions))
+
+
+def _sentences(result: SessionResult, decisions: list[Decision]) -> Iterator[str]:
+    measured = {
+        (measurement.environment, (test.nodeid, measurement.name)): (measurement, verdict)
+        for test in result.tests
+        for measurement, verdict in test.measurements
+    }
+    for decision in decisions:
+        test, name = decision.key
+        if decision.accepted:
+            measurement, verdict = measured[decision.environment, decision.key]
+            before, now = verdict.baseline_j_per_call, measurement.energy_j_per_call
+            if before is not None and now is not None:
+                was, is_ = quantities([before, now], "J")
+                figures = f"{was} → {is_} per call ({change(verdict.change)})".replace(NBSP, " ")
+                yield f"{test} ({name}): {decision.status} accepted, {figures}."
+            else:
+                yield f"{test} ({name}): {decision.status} accepted."
+        elif decision.why_not not in (None, ALREADY_STORED):
+            yield f"{test} ({name}): not recorded: {decision.why_not}."
+    for environment_id in sorted({decision.environment for decision in decisions}):
+        mine = [decision for decision in decisions if decision.environment == environment_id]
+        accepted = sum(decision.accepted for decision in mine)
+        recorded = sum(bool(decision.records) for decision in mine) - accepted
+        stored = sum(decision.why_not == ALREADY_STORED for decision in mine)
+        counts = [
+            f"{accepted} accepted as a change" if accepted else "",
+            f"{recorded} recorded" if recorded else "",
+            f"{stored} stored already" if stored else "",
+        ]
+        text = ", ".join(filter(None, counts)) or "nothing recorded"
+        of = f"{len(mine)} measurement{'' if len(mine) == 1 else 's'}"
+        yield f"{environment_id}: {text}, of {of} of session {result.session}."
+    if not decisions:
+        yield f"Nothing was measured in session {result.session}."
+    if any(decision.records for decision in decisions) and result.dirty:
+        yield f"The report was made with uncommitted changes: commit {result.commit} is not all of what was measured."

@@ -46,7 +46,7 @@ from pytest_carbon.records import (
     Verdict,
 )
 from pytest_carbon.reports import jsonfile, summary
-from pytest_carbon.reports.layout import error_lines, listing
+from pytest_carbon.text import error_lines, listing
 
 if TYPE_CHECKING:
     from pytest_carbon.measure.meters.protocol import MeterSource

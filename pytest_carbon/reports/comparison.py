@@ -9,22 +9,9 @@ from typing import Any
 from pytest_carbon.baselines.comparison import Comparison, Kernel, Part, Row, Side
 from pytest_carbon.gate import sentences
 from pytest_carbon.records import Key, Status, Verdict, label
-from pytest_carbon.reports.layout import (
-    UNKNOWN,
-    Column,
-    Page,
-    Quantity,
-    aligned,
-    change,
-    columns,
-    count,
-    joined,
-    listing,
-    quantities,
-    quantity,
-    share,
-)
+from pytest_carbon.reports.layout import Column, Page, aligned, columns, joined
 from pytest_carbon.reports.summary import numbers
+from pytest_carbon.text import UNKNOWN, Quantity, change, count, listing, quantities, quantity, share
 
 FORMAT = "pytest-carbon-comparison/1"
 

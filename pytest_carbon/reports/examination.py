@@ -13,7 +13,8 @@ from pytest_carbon.measure.counters import Counter
 from pytest_carbon.measure.examination import Examination, Neighbours
 from pytest_carbon.measure.warnings import SHARE_DISAGREE
 from pytest_carbon.records import Gpu
-from pytest_carbon.reports.layout import Page, change, count, listing, quantity, share
+from pytest_carbon.reports.layout import Page
+from pytest_carbon.text import change, count, listing, quantity, share
 
 FORMAT = "pytest-carbon-doctor/1"
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from pytest_carbon.baselines import Store
-from pytest_carbon.baselines.decide import ALREADY_STORED, Decision, decide, of_reference
-from pytest_carbon.baselines.disk import leads_out, remedy, write_atomically
+from pytest_carbon.baselines.disk import remedy, write_atomically
 from pytest_carbon.baselines.format import Wrong, check_format, is_number, is_time, refuse_constant
 from pytest_carbon.records import (
     INFORMS,
@@ -24,7 +21,6 @@ from pytest_carbon.records import (
     Gpu,
     Kind,
     Measurement,
-    Record,
     Round,
     SessionResult,
     SessionScore,
@@ -35,7 +31,6 @@ from pytest_carbon.records import (
     UsageProblem,
     Verdict,
 )
-from pytest_carbon.reports.layout import NBSP, change, quantities
 
 FORMAT = "pytest-carbon/1"
 
@@ -597,78 +592,3 @@ def _read_task(task: _Object | None) -> TaskInfo | None:
         preparation_s=task.number_or_none("preparation_s"),
         **{name: task.count_or_none(name) for name in _WORK if task.has(name)},  # which came later
     )
-
-
-# --- accepting -----------------------------------------------------------------------------------
-
-
-def accept_report(path: Path, store: Store) -> list[str]:
-    """Do what ``--carbon-accept`` would have done in the run that wrote a report: see :func:`accept`."""
-    return accept(read(path), store, path)
-
-
-def accept(result: SessionResult, store: Store, source: Path) -> list[str]:
-    """Do what ``--carbon-accept`` would have done in a run; say what that was, in sentences.
-
-    Nothing is written where anything is wrong with the report (:class:`UsageProblem`) or the baselines
-    (:class:`~pytest_carbon.records.BaselineError`). A second time adds nothing.
-    """
-    if result.against is not None:
-        raise UsageProblem(
-            f"{source}: this run compared with {result.against.label}, side by side, and with no baseline, so there is"
-            " no change of one to accept. Give the report of a run without --carbon-against."
-        )
-    for test in result.tests:
-        if leads_out(test.nodeid):
-            raise UsageProblem(
-                f"{source}: the id of the test {test.nodeid!r} leads out of the baselines' directory, so nothing of "
-                "this report was accepted. Give a report of tests inside the root dir."
-            )
-    decisions = decide(result, accept=True, stored=store.load)
-    records: dict[str, list[Record]] = {}
-    for decision in decisions:
-        if decision.records:
-            records.setdefault(decision.environment, []).extend(decision.records)
-    there = {environment.id: environment for environment, _ in result.others}
-    for id, added in records.items():
-        added += of_reference(result, decisions, id)
-    store.append_all([(there.get(id, replace(result.environment, id=id)), added) for id, added in records.items()])
-    return list(_sentences(result, decisions))
-
-
-def _sentences(result: SessionResult, decisions: list[Decision]) -> Iterator[str]:
-    measured = {
-        (measurement.environment, (test.nodeid, measurement.name)): (measurement, verdict)
-        for test in result.tests
-        for measurement, verdict in test.measurements
-    }
-    for decision in decisions:
-        test, name = decision.key
-        if decision.accepted:
-            measurement, verdict = measured[decision.environment, decision.key]
-            before, now = verdict.baseline_j_per_call, measurement.energy_j_per_call
-            if before is not None and now is not None:
-                was, is_ = quantities([before, now], "J")
-                figures = f"{was} → {is_} per call ({change(verdict.change)})".replace(NBSP, " ")
-                yield f"{test} ({name}): {decision.status} accepted, {figures}."
-            else:
-                yield f"{test} ({name}): {decision.status} accepted."
-        elif decision.why_not not in (None, ALREADY_STORED):
-            yield f"{test} ({name}): not recorded: {decision.why_not}."
-    for environment_id in sorted({decision.environment for decision in decisions}):
-        mine = [decision for decision in decisions if decision.environment == environment_id]
-        accepted = sum(decision.accepted for decision in mine)
-        recorded = sum(bool(decision.records) for decision in mine) - accepted
-        stored = sum(decision.why_not == ALREADY_STORED for decision in mine)
-        counts = [
-            f"{accepted} accepted as a change" if accepted else "",
-            f"{recorded} recorded" if recorded else "",
-            f"{stored} stored already" if stored else "",
-        ]
-        text = ", ".join(filter(None, counts)) or "nothing recorded"
-        of = f"{len(mine)} measurement{'' if len(mine) == 1 else 's'}"
-        yield f"{environment_id}: {text}, of {of} of session {result.session}."
-    if not decisions:
-        yield f"Nothing was measured in session {result.session}."
-    if any(decision.records for decision in decisions) and result.dirty:
-        yield f"The report was made with uncommitted changes: commit {result.commit} is not all of what was measured."

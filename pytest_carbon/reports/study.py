@@ -9,21 +9,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pytest_carbon.records import SessionResult
-from pytest_carbon.reports.layout import (
-    UNKNOWN,
-    Column,
-    Line,
-    Page,
-    Quantity,
-    aligned,
-    columns,
-    joined,
-    quantities,
-    quantity,
-)
-from pytest_carbon.tasks import figures
+from pytest_carbon.reports.layout import Column, Line, Page, aligned, columns, joined
+from pytest_carbon.tasks import figures, findings
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS, WHY_ABSOLUTE_FIGURES_DIFFER
-from pytest_carbon.tasks.figures import Claim, Figure, Group, ModelRow, Score, TaskRow
+from pytest_carbon.tasks.figures import Figure, Group, ModelRow, TaskRow
+from pytest_carbon.tasks.findings import Claim, Score
+from pytest_carbon.text import UNKNOWN, Quantity, quantities, quantity
 
 _LEAST_NAME = 24
 """Columns of a name below which a column of figures is given up instead."""
@@ -275,8 +266,8 @@ def _findings(group: Group, page: Page, titles: Collection[str]) -> list[Line]:
     lines: list[Line] = []
     tasks = group.tasks
     if len(tasks) > 1:
-        claims = [figures.coarse_order(tasks)]
-        claims += figures.tiers(tasks) if group.comparable else []
+        claims = [findings.coarse_order(tasks)]
+        claims += findings.tiers(tasks) if group.comparable else []
         if any(claim.outcome != "not measured here" for claim in claims):
             lines += [Line(""), *(line for claim in claims for line in _claim(claim, page))]
     lines += _sentences(page, _ratios(group))
@@ -294,14 +285,14 @@ def _claim(claim: Claim, page: Page) -> list[Line]:
 
 
 def _ratios(group: Group) -> Iterable[str]:
-    for ratio in figures.multi_purpose(group.tasks) if not group.small else ():
+    for ratio in findings.multi_purpose(group.tasks) if not group.small else ():
         study = f"; {ratio.study:.3g} times in the study" if group.comparable else ""
         yield f"{ratio.multi_purpose} took {ratio.here:.3g} times what {ratio.specific} took{study}"
 
 
 def _energy_score(group: Group, page: Page) -> list[Line]:
     """Beside the figures of AI Energy Score: the GPU's energy alone."""
-    found = figures.scores(group)
+    found = findings.scores(group)
     if not found:
         return []
     names: list[str] = []

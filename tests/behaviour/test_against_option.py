@@ -18,6 +18,7 @@ from conftest import BATTERY, QUICK, CarbonRunner, Run
 from faults import running, wait_for
 
 from pytest_carbon.gate import pairs
+from pytest_carbon.plugin import record
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -285,10 +286,9 @@ def test_no_report_of_it_can_be_accepted(project: Project) -> None:
 
     from pytest_carbon import baselines
     from pytest_carbon.records import UsageProblem
-    from pytest_carbon.reports import jsonfile
 
     with pytest.raises(UsageProblem, match="and with no baseline, so there is no change of one to accept"):
-        jsonfile.accept_report(project.path / "report.json", baselines.open_store(project.path / "there"))
+        record.accept_report(project.path / "report.json", baselines.open_store(project.path / "there"))
 
 
 def test_the_parents_arguments_hold(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

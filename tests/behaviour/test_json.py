@@ -212,7 +212,7 @@ def test_none_is_written_unasked(run_carbon: CarbonRunner, pytester: pytest.Pyte
 def test_it_can_be_accepted(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """``pytest-carbon baseline accept`` reads what ``--carbon-json`` wrote: what was red is green, without the GPU."""
     from pytest_carbon.baselines import open_store
-    from pytest_carbon.reports.jsonfile import accept_report
+    from pytest_carbon.plugin.record import accept_report
 
     source = "import pytest\nfrom battery import draw\n@pytest.mark.carbon_budget\ndef test_it(): draw({})\n"
     pytester.makepyfile(test_it=source.format(2.0))

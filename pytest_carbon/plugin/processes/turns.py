@@ -23,7 +23,7 @@ from pytest_carbon.plugin.settings import fields_given
 from pytest_carbon.plugin.waiting import Test
 from pytest_carbon.records import Against, CarbonError, Measurement, Settings
 from pytest_carbon.records import label as measurement_label
-from pytest_carbon.reports.layout import listing
+from pytest_carbon.text import listing
 
 
 class TakingTurns(Fresh):

@@ -1,0 +1,28 @@
+"""What a JUnit report says of a measurement (pure)."""
+
+from __future__ import annotations
+
+from pytest_carbon.records import Measurement, Verdict
+
+# --- elsewhere ---------------------------------------------------------------------------------------
+
+
+def junit_properties(measurement: Measurement, verdict: Verdict) -> list[tuple[str, str]]:
+    """``user_properties`` for JUnit XML: SI numbers, unrounded; what is unknown is left out, never 0."""
+    prefix = "carbon." if measurement.name == "call" else f"carbon.{measurement.name}."
+    values: dict[str, object] = {
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "environment": measurement.environment,
+        "calls": measurement.calls or None,
+        "energy_j_per_call": measurement.energy_j_per_call,
+        "energy_j_per_call_error": measurement.energy_j_per_call_error,
+        "duration_s_per_call": measurement.duration_s_per_call,
+        "emissions_g_per_call": measurement.emissions_g_per_call,
+        "baseline_j_per_call": verdict.baseline_j_per_call,
+        "change": verdict.change,
+        "detectable_change": verdict.detectable_change,
+        "limit_j_per_call": verdict.limit_j_per_call,
+        "doubts": ",".join(doubt.code for doubt in measurement.doubts) or None,
+    }
+    return [(prefix + key, str(value)) for key, value in values.items() if value is not None]

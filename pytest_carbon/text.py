@@ -246,6 +246,14 @@ def listing(names: Sequence[str], most: int = 3) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
+def cards(now: Sequence[str], then: Sequence[str]) -> tuple[str, str]:
+    """The UUIDs of two sets of cards, as short as tells one from another: ``GPU-1f3a…``."""
+    every = {*now, *then}
+    length = next((n for n in (8, 12, 17) if len({uuid[:n] for uuid in every}) == len(every)), None)
+    short = {uuid: uuid if length is None or len(uuid) <= length + 1 else f"{uuid[:length]}…" for uuid in every}
+    return listing([short[uuid] for uuid in now], 2), listing([short[uuid] for uuid in then], 2)
+
+
 def error_lines(text: str, width: int, first: str = "ERROR: ") -> list[str]:
     """What a terminal is told of an error: lines broken between words, but not in a command, however long that is."""
     lines: list[str] = []

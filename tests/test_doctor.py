@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import random
@@ -14,14 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_carbon.gate import detectable
 from pytest_carbon.measure import contention, examination, workloads
 from pytest_carbon.measure.counters import Counter, study
 from pytest_carbon.measure.examination import (
     Examination,
     calibrations,
     ci_service,
-    detectable,
-    examine,
     relative_spread,
     stretches,
 )
@@ -31,6 +31,8 @@ from pytest_carbon.measure.watcher import Notes
 from pytest_carbon.measure.windows import Window
 from pytest_carbon.records import Domain, Edge, Environment, Gpu, MeterError, Settings, UsageProblem
 from simulation import SimulatedGpu, SimulatedNvml
+
+examine = functools.partial(examination.examine, detectable=detectable)
 
 BRACKET_S = 1e-4
 

@@ -32,8 +32,7 @@ from pytest_carbon.records import (
     Verdict,
     label,
 )
-from pytest_carbon.reports.layout import cards
-from pytest_carbon.text import count, listing
+from pytest_carbon.text import cards, count, listing
 
 _WARMER_C = 5.0
 """A start that differs by less is no explanation."""

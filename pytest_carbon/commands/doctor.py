@@ -14,7 +14,7 @@ from pytest_carbon.commands.exit import NOTHING_MEASURED, OK
 
 
 def run_doctor(given: argparse.Namespace) -> int:
-    from pytest_carbon import baselines
+    from pytest_carbon import baselines, gate
     from pytest_carbon.baselines.address import place
     from pytest_carbon.measure.examination import calibrations, examine
     from pytest_carbon.records import UsageProblem
@@ -29,7 +29,7 @@ def run_doctor(given: argparse.Namespace) -> int:
     if given.json is not None and given.json.is_dir():
         raise UsageProblem(f"--json={given.json}: this is a directory; write the path of a file.")
     with progress_of() as progress:
-        found = examine(settings, given.load, progress=progress)
+        found = examine(settings, given.load, detectable=gate.detectable, progress=progress)
     print("\n".join(report.text(found, saved=given.save is not None, width=width(), ascii=ascii_only())))
     if given.json is not None:
         write_text(given.json, report.document(found))

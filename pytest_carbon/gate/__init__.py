@@ -66,6 +66,7 @@ what would help. A pass that could not have seen a change of ``max_detectable`` 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from statistics import median, median_low
@@ -91,6 +92,7 @@ from pytest_carbon.records import (
     Key,
     Record,
     SessionScore,
+    Settings,
     SuiteVerdict,
     Verdict,
 )
@@ -259,3 +261,37 @@ def blinder(
         " was assumed, and so may the single session of the next run; record on another day, or run as many"
         " (--carbon-sessions)"
     )
+
+
+def detectable(spread: float, recordings: int, settings: Settings, *, estimated: bool) -> float:
+    """The smallest detectable change (a share) of one test after so many recordings that scatter so much.
+
+    The gate itself says it, of made-up recordings: each a day after the last, known as well as a stretch is.
+    """
+    middle = (recordings - 1) / 2
+    steps = [number - middle for number in range(recordings)]
+    scale = spread / statistics.stdev(steps) if recordings > 1 else 0.0
+    key = ("noise", "call")
+    records = [
+        Record(
+            test=key[0],
+            name=key[1],
+            epoch="0",
+            session=f"session {number}",
+            created=f"2026-01-{number + 1:02d}T00:00:00Z",
+            boot=f"boot {number}",
+            commit=None,
+            branch=None,
+            energy_j_per_call=math.exp(scale * step),
+            energy_j_per_call_error=1.96 * spread * math.exp(scale * step),
+            duration_s_per_call=1.0,
+        )
+        for number, step in enumerate(steps)
+    ]
+    return outlook(
+        {key: records},
+        [key],
+        tolerance=settings.tolerance,
+        false_alarms=settings.false_alarms,
+        estimated=estimated,
+    )[0]

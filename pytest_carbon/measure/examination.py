@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Protocol
 
-from pytest_carbon import gate
 from pytest_carbon.host import electricity, machine, processor
 from pytest_carbon.measure import contention, meters, workloads
 from pytest_carbon.measure.contention import Snapshot
@@ -29,7 +29,6 @@ from pytest_carbon.records import (
     Gpu,
     MeasurementError,
     MeterError,
-    Record,
     Settings,
     UsageProblem,
 )
@@ -42,6 +41,12 @@ STRETCHES = 10
 """in so many stretches: each is as long as a measurement is, at least."""
 RECORDINGS = (1, 5)
 """What a gate sees is told after so many."""
+
+
+class Detectable(Protocol):
+    """The smallest detectable change (a share) of one test after so many recordings that scatter so much."""
+
+    def __call__(self, spread: float, recordings: int, settings: Settings, *, estimated: bool) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +134,14 @@ def examine(
     settings: Settings,
     load: str = "auto",
     *,
+    detectable: Detectable,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Examination:
     """Open the meters as a run with these settings would, and find out about them what can be found out.
 
     Args:
         load: what to load the devices with; see :func:`pytest_carbon.measure.workloads.find`.
+        detectable: the gate's :func:`pytest_carbon.gate.detectable`.
         progress: told in a few words what is going on.
 
     Raises:
@@ -195,7 +202,8 @@ def examine(
         ]
         if processors and stopped is None and load != "none":
             estimated = any(c.kind == "estimated" for c in processors)
-            noise = _noise([read[c.domain] for c in processors], wanted, progress, estimated=estimated)
+            sees = functools.partial(detectable, settings=wanted, estimated=estimated)
+            noise = _noise([read[c.domain] for c in processors], sees, progress)
         gpus, silent = _nvidia(choice.gpus, rig.nvidia, watcher)
         return replace(
             around,
@@ -243,7 +251,9 @@ def _neighbours(before: Snapshot, after: Snapshot, *, counted: bool) -> Neighbou
 
 
 def _noise(
-    reads: Sequence[Callable[[], float]], settings: Settings, progress: Callable[[str], None], *, estimated: bool
+    reads: Sequence[Callable[[], float]],
+    detectable: Callable[[float, int], float],
+    progress: Callable[[str], None],
 ) -> Noise | None:
     """How the processor's energy scatters while it does the same work for some seconds."""
     progress(f"repeating the same work for {NOISE_S:g} s")
@@ -255,7 +265,7 @@ def _noise(
     spread = relative_spread(energies_j)
     if spread is None:
         return None
-    one, five = (detectable(spread, recordings, settings, estimated=estimated) for recordings in RECORDINGS)
+    one, five = (detectable(spread, recordings) for recordings in RECORDINGS)
     return Noise(fixed.name, len(energies_j), NOISE_S / STRETCHES, spread, one, five)
 
 
@@ -277,40 +287,6 @@ def stretches(
 def relative_spread(energies_j: Sequence[float]) -> float | None:
     """Standard deviation of their logarithms; None where a counter stood still or went back."""
     return statistics.stdev(map(math.log, energies_j)) if min(energies_j) > 0 else None
-
-
-def detectable(spread: float, recordings: int, settings: Settings, *, estimated: bool) -> float:
-    """The smallest detectable change (a share) of one test after so many recordings that scatter so much.
-
-    The gate itself says it, of made-up recordings: each a day after the last, known as well as a stretch is.
-    """
-    middle = (recordings - 1) / 2
-    steps = [number - middle for number in range(recordings)]
-    scale = spread / statistics.stdev(steps) if recordings > 1 else 0.0
-    key = ("noise", "call")
-    records = [
-        Record(
-            test=key[0],
-            name=key[1],
-            epoch="0",
-            session=f"session {number}",
-            created=f"2026-01-{number + 1:02d}T00:00:00Z",
-            boot=f"boot {number}",
-            commit=None,
-            branch=None,
-            energy_j_per_call=math.exp(scale * step),
-            energy_j_per_call_error=1.96 * spread * math.exp(scale * step),
-            duration_s_per_call=1.0,
-        )
-        for number, step in enumerate(steps)
-    ]
-    return gate.outlook(
-        {key: records},
-        [key],
-        tolerance=settings.tolerance,
-        false_alarms=settings.false_alarms,
-        estimated=estimated,
-    )[0]
 
 
 def _time_reads(counter: Counter, read_j: Callable[[], float]) -> None:

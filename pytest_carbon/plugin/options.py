@@ -14,7 +14,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -41,10 +41,6 @@ from pytest_carbon.plugin.values import (
     read_suite,
     read_switch,
 )
-
-if TYPE_CHECKING:
-    pass
-
 
 # --- the table -------------------------------------------------------------------------------------
 

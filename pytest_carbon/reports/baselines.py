@@ -10,8 +10,8 @@ from statistics import geometric_mean
 from pytest_carbon.baselines.upkeep import Batch, History, Overview
 from pytest_carbon.gate.recordings import BATCHES_MOST
 from pytest_carbon.records import Environment, Key, label
-from pytest_carbon.reports.layout import Column, Page, aligned, cards, columns, joined
-from pytest_carbon.text import UNKNOWN, change, count, quantities, share
+from pytest_carbon.reports.layout import Column, Page, aligned, columns, joined
+from pytest_carbon.text import UNKNOWN, cards, change, count, quantities, share
 
 _LABEL = 12
 _LEAST_RANGE = math.log(1.1)

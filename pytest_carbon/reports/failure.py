@@ -10,9 +10,9 @@ from typing import Literal
 
 from pytest_carbon.gate import recordings, sentences
 from pytest_carbon.records import Against, CarbonIntensity, Environment, Measurement, Record, Verdict
-from pytest_carbon.reports.layout import Page, cards, columns, rjust
+from pytest_carbon.reports.layout import Page, columns, rjust
 from pytest_carbon.reports.table import fails_if_strict
-from pytest_carbon.text import UNKNOWN, change, count, listing, quantities, quantity, share
+from pytest_carbon.text import UNKNOWN, cards, change, count, listing, quantities, quantity, share
 
 _LABEL = 12
 """Columns of the labels in a failure's report."""

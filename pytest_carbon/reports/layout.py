@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pytest_carbon.text import NBSP, Quantity, listing
+from pytest_carbon.text import NBSP, Quantity
 
 _HELD = re.compile(r"(?<=\d) (?=[nµumkMG]?(?:J|Wh|W|g|s)\b|min\b|gCO2e|±|\+/-)|(?<=±) (?=\d)|(?<=\+/-) (?=\d)")
 """The spaces at which no line is broken: those inside a number with its error and unit."""
@@ -60,14 +60,6 @@ def _head(text: str, room: int) -> str:
         if taken > room:
             return text[:i]
     return text
-
-
-def cards(now: Sequence[str], then: Sequence[str]) -> tuple[str, str]:
-    """The UUIDs of two sets of cards, as short as tells one from another: ``GPU-1f3a…``."""
-    every = {*now, *then}
-    length = next((n for n in (8, 12, 17) if len({uuid[:n] for uuid in every}) == len(every)), None)
-    short = {uuid: uuid if length is None or len(uuid) <= length + 1 else f"{uuid[:length]}…" for uuid in every}
-    return listing([short[uuid] for uuid in now], 2), listing([short[uuid] for uuid in then], 2)
 
 
 def _breakable(piece: str) -> str:

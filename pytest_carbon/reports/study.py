@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from pytest_carbon.records import SessionResult
 from pytest_carbon.reports.layout import Column, Line, Page, aligned, columns, joined
-from pytest_carbon.tasks import figures, findings
+from pytest_carbon.tasks import findings
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS, WHY_ABSOLUTE_FIGURES_DIFFER
-from pytest_carbon.tasks.figures import Figure, Group, ModelRow, TaskRow
+from pytest_carbon.tasks.figures import PHONE_CHARGE_WH, Figure, Group, ModelRow, TaskRow, groups, preparing
 from pytest_carbon.tasks.findings import Claim, Score
 from pytest_carbon.text import UNKNOWN, Quantity, quantities, quantity
 
@@ -55,7 +55,7 @@ def tables(result: SessionResult, page: Page, *, quiet: bool = False) -> list[Li
     ``quiet``: only the tables over tasks, and none of a user's own models. No line is wider than the page.
     """
     lines: list[Line] = []
-    for group in figures.groups(result.tests):
+    for group in groups(result.tests):
         if quiet and not group.tasks:
             continue
         lines += _headline(group, page)
@@ -156,7 +156,7 @@ def _taken(figures: Sequence[Column]) -> int:
 def _by_task(group: Group, page: Page) -> _Table:
     """As the study's Table 2, the cheapest task first."""
     rows, beside = group.tasks, group.comparable
-    charges = [_bare(row.wh_per_1000 / figures.PHONE_CHARGE_WH) for row in rows]
+    charges = [_bare(row.wh_per_1000 / PHONE_CHARGE_WH) for row in rows]
     study = [_mean(task.study_wh_per_1000, task.study_sd_wh) for task in (TASKS[row.task] for row in rows)]
     figures = [
         Column("Wh per 1,000", aligned([_marked(_mean(row.wh_per_1000, row.sd_wh), row) for row in rows], page)),
@@ -344,12 +344,12 @@ def _notes(group: Group, titles: Collection[str]) -> Iterable[str]:
         yield "small variants are not the study's models: neither its figures nor its tiers are held against them"
     dearest = max([row for row in group.rows if not row.unsure] or group.rows, key=lambda row: row.wh_per_1000)
     but = " that is not in doubt" if any(row.wh_per_1000 > dearest.wh_per_1000 for row in group.rows) else ""
-    charge = f"{figures.PHONE_CHARGE_WH / 1000:g} kWh"
+    charge = f"{PHONE_CHARGE_WH / 1000:g} kWh"
     yield (
         f"1,000 calls of the dearest{but}, {dearest.task}, are {_bare(dearest.phone_charges_per_1000)} phone charges"
         f" of {charge} (the study's newer versions; its first had 0.012)"
     )
-    if found := figures.preparing(group):
+    if found := preparing(group):
         each = ", ".join(f"{task} {share:.0%} ({quantity(seconds, 's')} a call)" for task, seconds, share in found)
         yield f"of the time, preparing inputs (tokenising, resizing) took, where more than 5%: {each}"
     units = {row.unit for row in group.rows if row.j_per_unit is not None}

@@ -188,7 +188,7 @@ def test_it(carbon):
     result.stdout.fnmatch_lines(["heavy:"])
 
 
-def test_a_suite_without_carbon_pays_for_three_modules(
+def test_a_suite_without_carbon_pays_for_the_options_alone(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Installed, and neither switched on nor used."""
@@ -200,7 +200,9 @@ def test_a_suite_without_carbon_pays_for_three_modules(
     result.stdout.fnmatch_lines(
         [
             "heavy:",
-            "ours: pytest_carbon pytest_carbon.plugin.hookspecs pytest_carbon.plugin.options pytest_carbon.plugin",
+            "ours: pytest_carbon pytest_carbon.plugin pytest_carbon.plugin.hookspecs pytest_carbon.plugin.markers "
+            "pytest_carbon.plugin.options pytest_carbon.plugin.refusal pytest_carbon.plugin.settings "
+            "pytest_carbon.plugin.values",
         ]
     )
 

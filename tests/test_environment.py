@@ -458,5 +458,5 @@ def test_a_git_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(git, "GIT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("pytest_carbon.host.git.GIT_TIMEOUT_S", 0.2)
     assert git_state(tmp_path) == GitState()

@@ -66,10 +66,9 @@ what would help. A pass that could not have seen a change of ``max_detectable`` 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from statistics import median, median_low
+from statistics import median, stdev
 from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_carbon.gate.recordings import baseline, batch_numbers, batches
@@ -270,7 +269,7 @@ def detectable(spread: float, recordings: int, settings: Settings, *, estimated:
     """
     middle = (recordings - 1) / 2
     steps = [number - middle for number in range(recordings)]
-    scale = spread / statistics.stdev(steps) if recordings > 1 else 0.0
+    scale = spread / stdev(steps) if recordings > 1 else 0.0
     key = ("noise", "call")
     records = [
         Record(

@@ -1,4 +1,4 @@
-"""Every pytest hook; no arithmetic."""
+"""Every pytest hook; no arithmetic. PYTEST_DONT_REWRITE: a session in a process of its own imports it before pytest."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from statistics import median, stdev
+from statistics import median, median_low, stdev
 from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_carbon.gate.recordings import baseline, batch_numbers, batches

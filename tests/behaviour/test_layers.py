@@ -27,6 +27,8 @@ ENTRIES = (
 )
 """The package's entries, from the top to the ground. Each imports only those below it."""
 
+DATA: set[str] = set()
+"""Modules that are tables, and may be long."""
 HEAVY = {"pynvml", "codecarbon", "torch", "numpy", "scipy", "psutil", "rich", "pandas", "transformers", "diffusers"}
 
 
@@ -87,6 +89,11 @@ ALL = [found for module, path in modules().items() for found in imports(module, 
 OURS = [i for i in ALL if i.of.partition(".")[0] == "pytest_carbon" and "__init__" not in (i.by_part, i.of_part)]
 
 
+def test_the_package_has_eleven_entries() -> None:
+    entries = {part(module) for module in modules()} - {"__init__", "__main__"}
+    assert entries == set(ENTRIES)
+
+
 def test_imports_run_downward() -> None:
     """Also those inside functions, and those for type checkers."""
     rank = {entry: number for number, entry in enumerate(ENTRIES)}
@@ -110,8 +117,39 @@ def test_nothing_heavy_is_imported_with_a_module() -> None:
 
 def test_torch_is_looked_up_never_imported() -> None:
     """Measuring does not bring in a framework that the tests do not use."""
-    importing = {i.by_part for i in ALL if i.of.partition(".")[0] == "torch"}
-    assert importing <= {"tasks", "suite", "loads"}  # which do work of their own
+    importing = {i.by for i in ALL if i.of.partition(".")[0] == "torch" and i.by_part not in ("tasks", "suite")}
+    assert importing <= {"pytest_carbon.measure.workloads"}  # which does work of its own
+
+
+@pytest.mark.parametrize("library", ["pytest", "_pytest", "pluggy"])
+def test_pytest_is_imported_in_plugin_and_suite_only(library: str) -> None:
+    """That is what lets the rest be tested, and used, without it."""
+    knowing = {i.by_part for i in ALL if i.of.partition(".")[0] == library}
+    assert knowing <= {"plugin", "suite"}
+
+
+def test_private_names_stay_in_their_module() -> None:
+    used = []
+    for module, path in modules().items():
+        tree = ast.parse(path.read_text("utf-8"))
+        names = {}  # of modules that are imported whole
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pytest_carbon"):
+                used += [f"{module}: {node.module}.{a.name}" for a in node.names if a.name.startswith("_")]
+                names |= {a.asname or a.name: a.name for a in node.names if f"{node.module}.{a.name}" in modules()}
+        used += [
+            f"{module}: {names[node.value.id]}.{node.attr}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names
+            if node.attr.startswith("_") and not node.attr.startswith("__")
+        ]
+    assert not used
+
+
+def test_no_file_is_longer_than_600_lines() -> None:
+    """Data apart."""
+    long = {module: len(path.read_text("utf-8").splitlines()) for module, path in modules().items()}
+    assert not {module: lines for module, lines in long.items() if lines > 600 and module not in DATA}
 
 
 def test_records_use_the_standard_library_only() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 import pytest_carbon
 
 HOUSE = Path(pytest_carbon.__file__).parent

@@ -1090,7 +1090,7 @@ def test_processes_that_write_at_once_lose_nothing(store: FileStore) -> None:
     code = """
 import sys
 from pathlib import Path
-from test_baselines_files import FileStore, HOST, record
+from baselines.test_files import FileStore, HOST, record
 me, store = sys.argv[1], FileStore(Path("carbon-baselines"))
 for number in range(20):
     store.append(HOST, [record(test, f"{me}-{number}") for test in ("a.py::t", "b.py::t", f"{me}.py::t")])
@@ -1112,7 +1112,7 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_or_the_new(store: FileStor
     code = """
 import os, random, signal, sys
 from pathlib import Path
-from test_baselines_files import FileStore, HOST, everything, record
+from baselines.test_files import FileStore, HOST, everything, record
 chance, store = random.Random(1), FileStore(Path("carbon-baselines"))
 tests = ["a.py::one", "a.py::two", "b.py::one"]
 store.append(HOST, [record(test, "first") for test in tests])

@@ -22,7 +22,7 @@ from pytest_carbon.gate.scores import Candidate
 from pytest_carbon.gate.variance import learn_prior
 from pytest_carbon.records import Doubt, Key, SessionScore, SuiteVerdict, Verdict
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REF = "main (abc1234)"
 THROTTLED = Doubt("throttled", "the device held its clocks back (thermal) during 30% of the work: let it cool")
 SHARED = Doubt("shared-gpu", "another process used gpu:0 meanwhile: measure on a GPU of your own")

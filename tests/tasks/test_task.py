@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from extras import library
-from test_tasks_models import in_cache
 
 from pytest_carbon.records import MeasurementError, TaskInfo, UsageProblem
 from pytest_carbon.tasks import CannotRunHere, ModelTask, Result, build_task, building, generation, models
@@ -21,6 +20,7 @@ from pytest_carbon.tasks.generation import prompted
 from pytest_carbon.tasks.task import out_of_memory
 from pytest_carbon.tasks.text import masked
 from pytest_carbon.tasks.tokenizers import random_tokenizer
+from tasks.test_models import in_cache
 
 torch = library("torch")
 transformers = library("transformers")

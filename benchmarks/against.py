@@ -6,9 +6,9 @@ A session's ln(J/call) has 2% of noise. On top comes what the machine does meanw
 first measurement alone: a steady drift of 10% over the run, a step of 10% at a random moment (both up or down), a
 random walk of 1% a session, or a cycle of four sessions with an amplitude of 5% and a random phase. The sessions run
 in the product's own ``order``, and are judged by its own least squares, prior and quantiles, many suites at once: what
-``judge_pairs`` does between them stands here once more (:func:`side_by_side`), and tests/gate/test_pairs.py holds the two to
-the same decisions and figures. Beside it, on the same machine, stands what one would do by hand: all sessions of the
-one revision, then all of the other, and Welch's t-test at the same α, shared among the measurements, and the same
+``judge_pairs`` does between them stands here once more (:func:`side_by_side`), and tests/gate/test_pairs.py holds
+the two to the same decisions and figures. Beside it, on the same machine, stands what one would do by hand: all
+sessions of the one revision, then all of the other, and Welch's t-test at the same α, shared among the measurements, and the same
 tolerance.
 """
 

@@ -271,7 +271,7 @@ class Verdict:
     """Of what was measured again before it was judged: the ``change`` that made it suspect."""
     reference_change: float | None = None
     """Of the reference workload since the same batches, where it was taken out before judging."""
-    machine: bool = False
+    machine_moved: bool = False
     """Whether it is ``inconclusive`` for the machine's own change: where that is to stay, it can be accepted."""
     blind: bool = False
     """Whether it passes, and the gate could not have seen a change of ``--carbon-max-detectable``."""
@@ -295,7 +295,7 @@ class SuiteVerdict:
     median_change: float | None = None
     moved: str | None = None
     """The sentence, when the whole suite moved."""
-    machine: str | None = None
+    machine_moved: str | None = None
     """The sentence, when the machine itself moved: its reference workload did."""
 
 

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from pytest_carbon import gate
 from pytest_carbon.baselines.files import collector_waits
-from pytest_carbon.gate import recordings, scores
+from pytest_carbon.gate import scores
+from pytest_carbon.gate.recordings import baseline_of
 from pytest_carbon.gate.reference import candidate
 from pytest_carbon.host.nearest import nearest
 from pytest_carbon.records import (
@@ -216,7 +217,7 @@ def _relative_error(measurement: Measurement) -> float | None:
 
 def _as_one_batch(records: Sequence[Record]) -> tuple[SessionScore, ...]:
     """The batches of the newest epoch, each as if it had been a session: of these, a batch is the mean."""
-    held = recordings.baseline(records)
+    held = baseline_of(records)
     assert held is not None
     return tuple(map(_as_session, held.batches))
 
@@ -246,7 +247,7 @@ def _reference(head: Side, id: str, common: Sequence[Key]) -> scores.Candidate |
     taken = {record.session: record for record in of_head[key]}
     sessions = {}
     for each in common:
-        held = recordings.baseline(of_head[each])
+        held = baseline_of(of_head[each])
         for batch in held.batches if held else ():
             if all(record.session in taken for record in batch):
                 own = _as_session([taken[record.session] for record in batch])

@@ -33,7 +33,7 @@ class Decision:
 
 
 def _changed(verdict: Verdict) -> bool:
-    return verdict.status in ("regression", "improvement") or verdict.machine
+    return verdict.status in ("regression", "improvement") or verdict.machine_moved
 
 
 ALREADY_STORED = "this session is stored already"
@@ -104,7 +104,7 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
         return "it was not measured"
     if status == "over-budget":
         return "it is over its budget, which no flag lifts; change the budget or the code"
-    if verdict.machine and not accept:
+    if verdict.machine_moved and not accept:
         return "the machine itself changed, as its reference workload says; accept it if it is to stay so"
     if doubts := [doubt.code for doubt in measurement.doubts if doubt.disqualifies]:
         return f"it is in doubt ({', '.join(doubts)}), and a figure in doubt is neither recorded nor accepted"

@@ -13,7 +13,8 @@ from pytest_carbon import gate
 from pytest_carbon.baselines import Store
 from pytest_carbon.baselines.disk import leads_out
 from pytest_carbon.baselines.files import collector_waits
-from pytest_carbon.gate import recordings, scores
+from pytest_carbon.gate import scores
+from pytest_carbon.gate.recordings import Baseline, baseline_of, recordings_of
 from pytest_carbon.records import REFERENCE, Environment, Key, Record, SessionScore, UsageProblem, Verdict
 from pytest_carbon.text import did_you_mean
 
@@ -46,7 +47,7 @@ class Overview:
 def overview(environment: Environment, stored: Mapping[Key, Sequence[Record]], **rule: float) -> Overview:
     """Of an environment that has records; ``rule``: the gate's ``tolerance`` and ``false_alarms``."""
     tests = {key: records for key, records in stored.items() if key[0] != REFERENCE}
-    held = {key: found for key, records in tests.items() if (found := recordings.baseline(records))}
+    held = {key: found for key, records in tests.items() if (found := baseline_of(records))}
     verdicts = _unchanged(environment.id, held, stored, **rule)
     spreads = [(known, key) for key, baseline in held.items() if (known := spread(baseline)) is not None]
     detectable = [(verdict.detectable_change or 0.0, key) for key, verdict in verdicts.items()]
@@ -70,7 +71,7 @@ def overview(environment: Environment, stored: Mapping[Key, Sequence[Record]], *
 
 
 def _unchanged(
-    id: str, held: Mapping[Key, recordings.Baseline], stored: Mapping[Key, Sequence[Record]], **rule: float
+    id: str, held: Mapping[Key, Baseline], stored: Mapping[Key, Sequence[Record]], **rule: float
 ) -> dict[Key, Verdict]:
     """The gate's verdicts on a run of everything that costs what it did."""
     candidates = [
@@ -98,7 +99,7 @@ def _unchanged(
     return verdicts
 
 
-def spread(baseline: recordings.Baseline) -> float | None:
+def spread(baseline: Baseline) -> float | None:
     """How much the batches differ, relative; None of a single one."""
     means = [fmean(math.log(record.energy_j_per_call) for record in batch) for batch in baseline.batches]
     return math.expm1(stdev(means)) if len(means) > 1 else None
@@ -164,12 +165,12 @@ def _nearest(wanted: str, known: Collection[str]) -> str:
 
 
 def _history(environment_id: str, key: Key, records: Sequence[Record]) -> History:
-    held = recordings.baseline(records)
+    held = baseline_of(records)
     assert held is not None
     counted = {record.session for batches in (held.batches, *held.earlier) for batch in batches for record in batch}
     epochs: dict[str, list[Batch]] = {}
     for epoch in sorted({record.epoch for record in records}):
-        for batch in recordings.batches(record for record in records if record.epoch == epoch):
+        for batch in recordings_of(record for record in records if record.epoch == epoch):
             epochs.setdefault(epoch, []).append(
                 Batch(
                     sessions=len(batch),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from pytest_carbon.baselines import Store
-from pytest_carbon.gate import recordings
+from pytest_carbon.gate.recordings import to_read
 from pytest_carbon.host import nearest
 from pytest_carbon.records import Environment, Key, Record
 
@@ -82,4 +82,4 @@ class Stored:
 
     def _read(self, id: str) -> None:
         assert self._store is not None
-        self._records[id] = self._store.load(id, recordings.to_read(self._keys[id], self._tests))
+        self._records[id] = self._store.load(id, to_read(self._keys[id], self._tests))

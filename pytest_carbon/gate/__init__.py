@@ -71,7 +71,7 @@ from dataclasses import replace
 from statistics import median, median_low, stdev
 from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_carbon.gate.recordings import baseline, batch_numbers, batches
+from pytest_carbon.gate.recordings import baseline_of, batch_numbers, recordings_of
 from pytest_carbon.gate.reference import (
     beside_reference,
     by_session,
@@ -135,7 +135,7 @@ def judge(
     baselines = {
         key: found
         for key, records in stored.items()
-        if key not in exempt and (found := baseline(records, numbers, current)) is not None
+        if key not in exempt and (found := baseline_of(records, numbers, current)) is not None
     }
     scores = {candidate.key: score_of(candidate) for candidate in candidates}
     compared = {key: score for key, score in scores.items() if score is not None and key in baselines}
@@ -186,10 +186,10 @@ def judge(
         false_alarm_rate=false_alarms,
         median_change=relative_change(shared.change) if shared else None,
         moved=shared.sentence if shared else None,
-        machine=machine_change(kernel, taken_out=bool(beside)) if kernel else None,
+        machine_moved=machine_change(kernel, taken_out=bool(beside)) if kernel else None,
     )
     if reference:
-        verdicts[reference.key] = on_kernel(reference, kernel, suite.machine)
+        verdicts[reference.key] = on_kernel(reference, kernel, suite.machine_moved)
     return verdicts, suite
 
 
@@ -244,7 +244,7 @@ def blinder(
     epoch = max(record.epoch for record in before[first])
     now = next((record for record in added[first] if record.epoch == epoch), None)
     here = [record for record in before[first] if record.epoch == epoch]
-    if now is None or len(batches([*here, now])) > len(batches(here)):
+    if now is None or len(recordings_of([*here, now])) > len(recordings_of(here)):
         return None  # an epoch, or a day, of its own
     keys = [key for key in added if before.get(key)]
     after = {key: [*records, *added.get(key, ())] for key, records in before.items()}

@@ -33,7 +33,7 @@ class Baseline:
         return sum(len(batch) for batch in self.batches)
 
 
-def batches(records: Iterable[Record]) -> list[tuple[Record, ...]]:
+def recordings_of(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     """Records in batches: the sessions of one boot within six hours of the first of them, sorted by time.
 
     A session is never divided, and counts once per measurement. Where a boot is unknown only the six hours
@@ -48,7 +48,7 @@ def batches(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     return [tuple(sorted(batch.values(), key=_when)) for batch in found]
 
 
-def baseline(
+def baseline_of(
     records: Iterable[Record], numbers: Mapping[str, int] | None = None, leave_out: Collection[str] = ()
 ) -> Baseline | None:
     """What one measurement is held to, from all its records; None where there are none.

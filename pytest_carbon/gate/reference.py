@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pytest_carbon.gate import scores
-from pytest_carbon.gate.recordings import Baseline, baseline
+from pytest_carbon.gate.recordings import Baseline, baseline_of
 from pytest_carbon.gate.scores import Candidate, Comparison, Score, percent_up, relative_change, score_of
 from pytest_carbon.gate.sentences import no_energy_sentence, passed_sentence
 from pytest_carbon.gate.statistics import Rule, compare
@@ -88,7 +88,7 @@ def of_kernel(
     """The reference workload against itself in the batches that measurements are held to, at α/2 either way: that fails
     nothing. It has no epochs: it does not change, and what a measurement is held to says which batches count."""
     records = [r._replace(epoch="0") for r in stored.get(reference.key, ()) if r.session in sessions]
-    held = baseline(records, numbers)
+    held = baseline_of(records, numbers)
     score = score_of(reference)
     if held is None or score is None:
         return None
@@ -109,7 +109,7 @@ def subtracted(whole: Comparison, quotient: Comparison | None, kernel: Compariso
         detectable=quotient.detectable,
         chance=quotient.chance,
         decides=quotient.decides,
-        machine=whole.change - quotient.change,
+        reference=whole.change - quotient.change,
         machine_moved=kernel.alone,
         as_it_is=whole.alone,
     )

@@ -148,7 +148,7 @@ class Comparison:
     """The cards of its baseline, where it was measured on another one; a few of them."""
     temperature_c: float | None = None
     """The mean of its baseline's, at the start."""
-    machine: float | None = None
+    reference: float | None = None
     """The reference workload's change since the same batches, where it was taken out: ``change`` less ``beyond``."""
     machine_moved: int = 0
     """1 where that workload is up by more than chance, -1 where it is down."""
@@ -180,7 +180,7 @@ class Comparison:
     @property
     def of_machine(self) -> bool:
         """Whether it would have gone up by itself, and does not beside the reference workload."""
-        return self.machine is not None and self.as_it_is > 0 and self.alone <= 0
+        return self.reference is not None and self.as_it_is > 0 and self.alone <= 0
 
     @property
     def hidden(self) -> bool:

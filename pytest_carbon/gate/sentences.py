@@ -110,26 +110,26 @@ def change_sentence(comparison: Comparison) -> str:
         text = f"{suite.sentence}; {this} {text}"
     elif suite and abs(relative_change(suite.change)) >= 0.01:
         text += f", while the suite's median is {signed_percent(relative_change(suite.change))}"
-    elif comparison.machine is not None and abs(relative_change(comparison.machine)) >= 0.01:
-        text += f"; the reference workload is {percent_up(comparison.machine)}, and {_beside_it(comparison)}"
+    elif comparison.reference is not None and abs(relative_change(comparison.reference)) >= 0.01:
+        text += f"; the reference workload is {percent_up(comparison.reference)}, and {_beside_it(comparison)}"
     parts = _time_and_power(comparison)
     return f"{text}: {parts}" if parts else text
 
 
 def of_machine_sentence(comparison: Comparison) -> str | None:
     """The sentence where it is the machine that leaves it open."""
-    if comparison.machine is None:
+    if comparison.reference is None:
         return None
     remedy = "measure again when the machine is as it was, or accept it, if it is to stay so (--carbon-accept)"
     text, beside = than_other(comparison), _beside_it(comparison)
     if comparison.hidden:
         hides = "a machine that takes less can hide that the code takes more"
         return (
-            f"{text}, but the reference workload is {percent_up(comparison.machine)}, and {beside}: {hides}; {remedy}"
+            f"{text}, but the reference workload is {percent_up(comparison.reference)}, and {beside}: {hides}; {remedy}"
         )
-    if comparison.of_machine and comparison.machine >= comparison.change / 2:
+    if comparison.of_machine and comparison.reference >= comparison.change / 2:
         return (
-            f"{text}, and the reference workload is {percent_up(comparison.machine)} as well: the machine, not the"
+            f"{text}, and the reference workload is {percent_up(comparison.reference)} as well: the machine, not the"
             f" code; {beside}, and {smallest_detectable(comparison)}; {remedy}"
         )
     return None
@@ -144,7 +144,7 @@ def _beside_it(comparison: Comparison) -> str:
 
 def left_open_sentence(comparison: Comparison) -> str:
     """What would fail by itself and does not beside the reference workload, though that has hardly moved."""
-    machine = signed_percent(relative_change(comparison.machine or 0.0))
+    machine = signed_percent(relative_change(comparison.reference or 0.0))
     beyond = f"{signed_percent(relative_change(comparison.beyond))}, {comparison.words.noise}"
     text = f"{than_other(comparison)}, but beside the reference workload ({machine}) {beyond}"
     return f"{text}; {smallest_detectable(comparison)}: measure again"
@@ -198,8 +198,8 @@ def noise_sentence(comparison: Comparison) -> str:
     text = than_other(comparison)
     if suite and abs(comparison.beyond) <= comparison.tolerated:
         text += f", as the suite's median ({signed_percent(relative_change(suite.change))})"
-    elif comparison.machine is not None:
-        text += f", while the reference workload is at {signed_percent(relative_change(comparison.machine))}"
+    elif comparison.reference is not None:
+        text += f", while the reference workload is at {signed_percent(relative_change(comparison.reference))}"
     text += f", {words.noise}: {smallest_detectable(comparison)}; "
     if not words.instead:
         return f"{text}{words.more}"
@@ -220,11 +220,11 @@ def passed_sentence(comparison: Comparison) -> str:
             if abs(shared) >= abs(days)
             else ", as all tests on the days of its baseline"
         )
-    elif abs(comparison.change) > comparison.tolerated and comparison.machine is not None:
-        moved = signed_percent(relative_change(comparison.machine))
+    elif abs(comparison.change) > comparison.tolerated and comparison.reference is not None:
+        moved = signed_percent(relative_change(comparison.reference))
         return f"{text}, as the reference workload ({moved}); {smallest_detectable(comparison)}"
-    if comparison.machine_moved and comparison.machine is not None:
-        text += f", while the reference workload is {percent_up(comparison.machine)}"
+    if comparison.machine_moved and comparison.reference is not None:
+        text += f", while the reference workload is {percent_up(comparison.reference)}"
     return f"{text}; {smallest_detectable(comparison)}"
 
 

@@ -67,7 +67,7 @@ def fails_strictly(measurement: Measurement, verdict: Verdict) -> bool:
     """
     nothing = verdict.status == "new" or (verdict.status == "inconclusive" and verdict.change is None)
     in_doubt = any(doubt.disqualifies for doubt in measurement.doubts)
-    return nothing or in_doubt or verdict.blind or verdict.machine
+    return nothing or in_doubt or verdict.blind or verdict.machine_moved
 
 
 # --- verdicts and their sentences ----------------------------------------------------------------
@@ -108,8 +108,8 @@ def verdict_on(
         limit_j_per_call=candidate.limit_j_per_call,
         tolerance=candidate.tolerance,
         chance=comparison.chance,
-        reference_change=None if comparison.machine is None else relative_change(comparison.machine),
-        machine=status == "inconclusive" and _by_machine(candidate, comparison, tolerance) is not None,
+        reference_change=None if comparison.reference is None else relative_change(comparison.reference),
+        machine_moved=status == "inconclusive" and _by_machine(candidate, comparison, tolerance) is not None,
         blind=status == "pass" and _blind(comparison, max_detectable),
         differences=differs,
     )

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_carbon.measure import calibration, lines, phases, warnings
+from pytest_carbon.measure import calibration, lines, phases
 from pytest_carbon.measure.latency import find_delay
 from pytest_carbon.measure.measurer import (
     CALIBRATION_CALLS,
@@ -20,6 +20,7 @@ from pytest_carbon.measure.measurer import (
     QUIET_LONGEST_S,
     SETTLE_UNKNOWN_S,
 )
+from pytest_carbon.measure.warnings import FROZEN_PERIODS, SHARE_DISAGREE, disagreement
 from pytest_carbon.measure.watcher import EdgeSource
 from pytest_carbon.measure.windows import Window, window_energy
 from pytest_carbon.measure.workloads import Load
@@ -298,7 +299,7 @@ def _idle(counter: Counter, edges: Sequence[Edge]) -> None:
     fifth = (len(edges) - 1) // 5
     powers = [_power_w(edges[fifth * i : fifth * (i + 1) + 1]) for i in range(5)]
     counter.idle_wander_w = max(powers) - min(powers)
-    counter.idle_disagreement = warnings.disagreement(lines.stretch_before(edges), (), ())
+    counter.idle_disagreement = disagreement(lines.stretch_before(edges), (), ())
 
 
 def _brackets(counter: Counter, edges: Sequence[Edge]) -> None:
@@ -358,7 +359,7 @@ def _under_load(bench: Bench, load: Load, progress: Callable[[str], None]) -> No
 def _loaded(counter: Counter, edges: Sequence[Edge], long: Window) -> None:
     """What a counter shows of a long, constant load, and of the fast fall after it."""
     during = long.during(edges)
-    if long.duration_s > warnings.FROZEN_PERIODS * (counter.period_s or math.inf):
+    if long.duration_s > FROZEN_PERIODS * (counter.period_s or math.inf):
         counter.frozen_under_load = not during
     late = [e for e in during if e.before_s >= long.end_s - 1.0]
     after = [e for e in edges if e.before_s >= long.end_s]
@@ -367,7 +368,7 @@ def _loaded(counter: Counter, edges: Sequence[Edge], long: Window) -> None:
     counter.busy_power_w = _power_w(late)
     readings = [e.power_w for e in late if e.power_w is not None]
     mean_w = statistics.fmean(readings) if len(readings) >= lines.EDGES_LEAST else 0.0
-    if mean_w > 0 and statistics.stdev(readings) <= warnings.SHARE_DISAGREE * mean_w:
+    if mean_w > 0 and statistics.stdev(readings) <= SHARE_DISAGREE * mean_w:
         counter.busy_disagreement = counter.busy_power_w / mean_w - 1
     counter.settle_s = calibration.settle_time_s(after, long.end_s, counter.busy_power_w)
 

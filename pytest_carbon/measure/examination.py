@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from pytest_carbon.host import electricity, machine, processor
+from pytest_carbon.host import electricity, processor
+from pytest_carbon.host.machine import environment_id
 from pytest_carbon.measure import contention, meters, workloads
 from pytest_carbon.measure.contention import Snapshot
 from pytest_carbon.measure.counters import Counter, study
@@ -359,7 +360,7 @@ def calibrations(found: Examination) -> dict[str, Calibration]:
         above = [[c.after_work_j for c in several if c.after_work_j is not None] for several in peers]
         above_j = [max(joules) for joules in above if joules]
         domains = [Domain(c.domain, c.kind, c.source) for c in part]
-        id = machine.environment_id(list(gpus.values()), domains, processor.this_processor())
+        id = environment_id(list(gpus.values()), domains, processor.this_processor())
         kept[id] = Calibration(
             settle_s=max(c.settle_s or 0.0 for c in every),
             part_time_sampling=True if True in looks else None if None in looks else False,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from pytest_carbon.host import machine
+from pytest_carbon.host.machine import describe
 from pytest_carbon.measure import contention, devices, meters
 from pytest_carbon.measure.contention import Snapshot
 from pytest_carbon.measure.measurer import Measurer, Scope
@@ -180,7 +180,7 @@ class Rig:
             return self._ids[names]
         gpus = [self._gpus[d.name] for d in domains if d.name in self._gpus]
         driver = self._nvidia.driver_version() if self._nvidia is not None else None
-        found = machine.describe(gpus, gated, driver=driver)
+        found = describe(gpus, gated, driver=driver)
         self._environments[found.id] = found
         self._ids[names] = found.id
         return found.id

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any
 
-from pytest_carbon.measure import lines, phases, warnings
+from pytest_carbon.measure import lines, phases
 from pytest_carbon.measure.calibration import after_work, levels_after, settle_time_s
 from pytest_carbon.measure.meters.protocol import Meter, read_j
+from pytest_carbon.measure.warnings import relative_error, unsteady, window_doubts
 from pytest_carbon.measure.watcher import EdgeSource
 from pytest_carbon.measure.windows import Window, WindowEnergy, merge, window_energy
 from pytest_carbon.records import (
@@ -592,10 +593,10 @@ class Measurer:
 
     def _is_precise(self, scope: Scope, loop: _Loop, precision: float) -> bool:
         """Whether the time and the energy of a call are known well enough to stop."""
-        if warnings.relative_error([r.duration_s / r.calls for r in loop.rounds]) > precision:
+        if relative_error([r.duration_s / r.calls for r in loop.rounds]) > precision:
             return False
         joules = self._round_j(scope, loop)
-        if joules is not None and warnings.relative_error(joules) > precision:
+        if joules is not None and relative_error(joules) > precision:
             return False
         if len(loop.windows) == len(loop.rounds):  # each round is a window of its own, which has its error
             figures = [
@@ -704,7 +705,7 @@ class Measurer:
             return math.nan
         # Read in the same rounds, they scatter together.
         read_j = math.fsum(figures[n].energy_j for n in direct)
-        return math.hypot(*stepped, warnings.relative_error(joules) * read_j if read_j > 0 else 0.0)
+        return math.hypot(*stepped, relative_error(joules) * read_j if read_j > 0 else 0.0)
 
     def _temperature_c(self, scope: Scope, start_s: float) -> float | None:
         """Of the hottest gated device, when the measurement began."""
@@ -740,7 +741,7 @@ class Measurer:
             error_j = math.nan  # one read says nothing about its own error
             if len(per_round) == len(loop.rounds) > 1:
                 per_call = [j / r.calls for j, r in zip(per_round, loop.rounds, strict=True)]
-                error_j = warnings.relative_error(per_call) * total_j if total_j > 0 else 0.0
+                error_j = relative_error(per_call) * total_j if total_j > 0 else 0.0
             return WindowEnergy(total_j, error_j, duration_s, 0.0, 0.0, 0.0)
         edges = self._edges[domain.name]
         figure = merge([window_energy(edges, window) for window in loop.windows])
@@ -764,7 +765,7 @@ class Measurer:
             found: list[Doubt] = []
             for window in loop.windows:
                 figure = window_energy(edges, window)
-                found += warnings.window_doubts(
+                found += window_doubts(
                     figure,
                     edges,
                     window,
@@ -773,18 +774,18 @@ class Measurer:
                     calls=loop.calls,
                 )
             if len(loop.windows) == 1 and loop.calls > 1:
-                unsteady = warnings.unsteady(durations, window.during(edges), precision=protocol.precision)
-                found += [unsteady] if unsteady else []
+                uneven = unsteady(durations, window.during(edges), precision=protocol.precision)
+                found += [uneven] if uneven else []
             prefix = f"{name}: " if len(scope.gated) > 1 else ""
             doubts += [replace(d, text=prefix + d.text) for d in found]
         if not any(n in self._stepped for n in scope.gated) and loop.calls > 1:
             joules = self._round_j(scope, loop)
-            unsteady = warnings.unsteady(durations, (), precision=protocol.precision) or (
-                warnings.unsteady(joules, (), precision=protocol.precision, what="energy") if joules else None
+            uneven = unsteady(durations, (), precision=protocol.precision) or (
+                unsteady(joules, (), precision=protocol.precision, what="energy") if joules else None
             )
-            doubts += [unsteady] if unsteady else []
+            doubts += [uneven] if uneven else []
         few = len(loop.rounds) < protocol.rounds
-        if few and (len(loop.rounds) < ROUNDS_LEAST or warnings.relative_error(durations) > protocol.precision):
+        if few and (len(loop.rounds) < ROUNDS_LEAST or relative_error(durations) > protocol.precision):
             fewer = ", or fewer calls a round" if loop.calls > len(loop.rounds) else ""
             known = f"too few to know the time of a call to {100 * protocol.precision:g}%"
             doubts.append(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from pytest_carbon.measure import warnings
+from pytest_carbon.measure.warnings import steady_growth
 from pytest_carbon.records import DomainEnergy, Doubt, Measurement
 
 SHARE_TREND = 0.02
@@ -66,7 +66,7 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
 
 def _trend(measurements: Sequence[Measurement]) -> list[Doubt]:
     """Whether each session takes more than the one before it."""
-    growth = warnings.steady_growth([score.energy_j_per_call for m in measurements for score in m.sessions])
+    growth = steady_growth([score.energy_j_per_call for m in measurements for score in m.sessions])
     if growth is None or growth <= SHARE_TREND or any(d.code == "trend" for m in measurements for d in m.doubts):
         return []
     return [

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean, geometric_mean
 from typing import Literal
 
-from pytest_carbon.gate import recordings, sentences
+from pytest_carbon.gate import sentences
+from pytest_carbon.gate.recordings import baseline_of
 from pytest_carbon.records import Against, CarbonIntensity, Environment, Measurement, Record, Verdict
 from pytest_carbon.reports.layout import Page, columns, rjust
 from pytest_carbon.reports.table import fails_if_strict
@@ -43,7 +44,7 @@ class BaselineSummary:
     @classmethod
     def of(cls, records: Iterable[Record], location: str, environment: Environment | None = None) -> BaselineSummary:
         """Of one measurement's records, those that it is held to; ``environment`` is as it was when they were made."""
-        counted = recordings.baseline(records)
+        counted = baseline_of(records)
         if counted is None:
             return cls(location)
         ordered = [record for batch in counted.batches for record in batch]
@@ -352,7 +353,7 @@ def _remedy(test: str, measurement: Measurement, verdict: Verdict, context: Fail
     elif verdict.blind:
         text = "Record it on other days, too, or compare two revisions side by side:"
         commands = [f"pytest --carbon-record {again}", f"pytest --carbon-against=main {again}"]
-    elif verdict.status in ("regression", "improvement") or verdict.machine:
+    elif verdict.status in ("regression", "improvement") or verdict.machine_moved:
         text = "If this is intended, accept it here, or from the CI artefact (--carbon-json):"
         elsewhere = [argument for argument in arguments if argument.startswith("--carbon-baseline=")]
         artefact = " ".join(_quoted(a, ascii=context.ascii) for a in (context.report or "REPORT.json", *elsewhere))

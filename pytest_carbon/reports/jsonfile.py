@@ -144,7 +144,7 @@ def _suite(suite: SuiteVerdict) -> dict[str, Any]:
         "median_change": _finite(suite.median_change),
         "false_alarm_rate": _finite(suite.false_alarm_rate),
         "moved": suite.moved,
-        "machine": suite.machine,
+        "machine_moved": suite.machine_moved,
     }
 
 
@@ -175,7 +175,7 @@ def _measurement(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
             "first_change": _finite(verdict.first_change),
             "base_sessions": [_score(score) for score in verdict.base_sessions],
             "reference_change": _finite(verdict.reference_change),
-            "machine": verdict.machine,
+            "machine_moved": verdict.machine_moved,
             "blind": verdict.blind,
             "reason": verdict.reason,
         },
@@ -476,7 +476,7 @@ def _read_suite(suite: _Object) -> SuiteVerdict:
         false_alarm_rate=suite.number("false_alarm_rate"),
         median_change=suite.number_or_none("median_change"),
         moved=suite.text_or_none("moved"),
-        machine=suite.text_or_none("machine") if suite.has("machine") else None,
+        machine_moved=suite.text_or_none("machine_moved") if suite.has("machine_moved") else None,
     )
 
 
@@ -567,7 +567,7 @@ def _read_verdict(verdict: _Object) -> Verdict:
         first_change=verdict.number_or_none("first_change") if verdict.has("first_change") else None,
         base_sessions=_read_scores(verdict, "base_sessions") if verdict.has("base_sessions") else (),
         reference_change=verdict.number_or_none("reference_change") if verdict.has("reference_change") else None,
-        machine=verdict.has("machine") and verdict.flag_or_none("machine") is True,
+        machine_moved=verdict.has("machine_moved") and verdict.flag_or_none("machine_moved") is True,
         blind=verdict.flag("blind"),
     )
 

@@ -85,7 +85,7 @@ def summary(
             row.verdict.status == "inconclusive" for row in rows
         )
         shared = (part.suite.moved, WARNING if excused or result.settings.gate == "warn" else FAILING)
-        machine = (part.suite.machine, WARNING)
+        machine = (part.suite.machine_moved, WARNING)
         if quiet:
             shown = unfolded([row for row in rows if row.verdict.status != "pass"], result.settings)
             which = f" ({part.environment.id})" if result.others else _estimated(part)

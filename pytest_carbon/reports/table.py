@@ -204,7 +204,7 @@ def _fails(row: Row, settings: Settings) -> bool:
 def _accepted(row: Row, settings: Settings) -> bool:
     """Whether a change is no failure because it was accepted in this run."""
     accepting = settings.accept and settings.gate == "fail" and row.test.outcome == "passed"
-    return accepting and (row.verdict.status in ("regression", "improvement") or row.verdict.machine)
+    return accepting and (row.verdict.status in ("regression", "improvement") or row.verdict.machine_moved)
 
 
 def _status(row: Row, settings: Settings) -> str:

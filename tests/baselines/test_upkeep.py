@@ -15,7 +15,8 @@ from pytest_carbon import gate
 from pytest_carbon.baselines import open_store, upkeep
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.baselines.upkeep import Collected, Gone
-from pytest_carbon.gate import recordings, scores
+from pytest_carbon.gate import scores
+from pytest_carbon.gate.recordings import baseline_of
 from pytest_carbon.records import Calibration, Environment, Key, Record, SessionScore, UsageProblem
 
 HOST = Environment("a-gpu")
@@ -64,10 +65,10 @@ def test_the_spread_is_that_of_batches() -> None:
     energies = [1.0, 1.03, 0.98]
     records = [record(day, energy_j) for day, energy_j in enumerate(energies, 1)]
     records += [record(2, 1.03, session=f"again {i}", created=f"2026-10-02T1{i}:30:00Z") for i in range(3)]
-    held = recordings.baseline(records)
+    held = baseline_of(records)
     assert held is not None
     assert upkeep.spread(held) == pytest.approx(math.expm1(np.std(np.log(energies), ddof=1)))
-    alone = recordings.baseline(records[:1])
+    alone = baseline_of(records[:1])
     assert alone is not None
     assert upkeep.spread(alone) is None
     found = upkeep.overview(HOST, {X: records[:1]}, **RULE)

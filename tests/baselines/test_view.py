@@ -8,7 +8,7 @@ import pytest
 
 from pytest_carbon.baselines import Store, open_store
 from pytest_carbon.baselines.view import Stored
-from pytest_carbon.gate import recordings
+from pytest_carbon.gate.recordings import to_read
 from pytest_carbon.records import BaselineError, Environment, Gpu, Key, Record
 
 HOST = Environment("1x-a-gpu", (Gpu(0, "", "A", 300.0),))
@@ -82,11 +82,11 @@ def test_where_the_environment_is_not_known_yet_all_that_may_be_it_are_read(
 
 def test_of_a_large_environment_no_more_is_read_than_is_needed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest is counted."""
-    monkeypatch.setattr(recordings, "LEARN_MOST", 4)
+    monkeypatch.setattr("pytest_carbon.gate.recordings.LEARN_MOST", 4)
     tests = [f"m{module}.py::t{i}" for module in range(5) for i in range(3)]
     store.append(HOST, [record(test) for test in tests])
     stored = seen(store, HOST.id, "m1.py::t0", "m2.py::t0")
-    assert set(stored.records(HOST.id)) == recordings.to_read(stored.keys(HOST.id), {"m1.py::t0", "m2.py::t0"})
+    assert set(stored.records(HOST.id)) == to_read(stored.keys(HOST.id), {"m1.py::t0", "m2.py::t0"})
     assert len(stored.records(HOST.id)) + stored.unread(HOST.id) == len(stored.keys(HOST.id)) == len(tests)
     assert stored.unread(HOST.id) >= 9
 
@@ -94,7 +94,7 @@ def test_of_a_large_environment_no_more_is_read_than_is_needed(store: Store, mon
 def test_files_and_a_database_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which measurements are read depends on what there is, not on where it lies or when it came."""
     pytest.importorskip("sqlalchemy", reason="the extra sql is not installed")
-    monkeypatch.setattr(recordings, "LEARN_MOST", 4)
+    monkeypatch.setattr("pytest_carbon.gate.recordings.LEARN_MOST", 4)
     records = [record(f"m{module}.py::t{i}") for module in range(5) for i in range(3)]
     files, database = open_store(tmp_path / "baselines"), open_store(f"sqlite:///{tmp_path}/x.db", branch="main")
     files.append(HOST, records)

@@ -254,7 +254,7 @@ def test_the_reference_workload_in_json_and_markdown() -> None:
     write("head.json", beside(run("s2", {A: 1.4, B: 2.8, C: 0.7}, created=LATER), 0.7))
     ran = carbon("compare", "base.json", "head.json", "--format=json")
     (part,) = json.loads(ran.out)["environments"]
-    assert part["machine"].startswith("the machine itself is 40% up")
+    assert part["machine_moved"].startswith("the machine itself is 40% up")
     assert part["reference"] == {
         "name": KERNEL,
         "base_j_per_call": pytest.approx(0.5),
@@ -273,7 +273,7 @@ def test_the_reference_workload_in_json_and_markdown() -> None:
     base()
     write("none.json", run("s3", SUITE, created=LATER))
     (part,) = json.loads(carbon("compare", "base.json", "none.json", "--format=json").out)["environments"]
-    assert (part["machine"], part["reference"]) == (None, None)
+    assert (part["machine_moved"], part["reference"]) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -349,7 +349,7 @@ def test_what_was_not_selected_is_left_alone(run_carbon: CarbonRunner, pytester:
         "median_change": None,
         "false_alarm_rate": 0.01,
         "moved": None,
-        "machine": None,
+        "machine_moved": None,
     }
 
 

@@ -101,7 +101,7 @@ def test_a_machine_as_it_was(run_carbon: CarbonRunner) -> None:
     assert run.ret == 0
     assert "compared 2 of 2" in run.text
     assert "reference workload: 500 mJ, +0.0% on the baseline's 1 batch" in run.text
-    assert (run.report["suite"]["gated"], run.report["suite"]["machine"]) == (2, None)
+    assert (run.report["suite"]["gated"], run.report["suite"]["machine_moved"]) == (2, None)
     (found,) = run.report["references"]
     assert (found["verdict"]["status"], found["verdict"]["baseline_batches"]) == ("pass", 1)
 
@@ -118,12 +118,12 @@ def test_a_machine_that_moved_is_said_and_fails_nothing(
     assert run.outcomes() == {"passed": 2}
     for test in ("test_a", "test_b"):
         verdict = run.measurement(test)["verdict"]
-        assert (verdict["status"], verdict["machine"]) == ("inconclusive", True)
+        assert (verdict["status"], verdict["machine_moved"]) == ("inconclusive", True)
         assert verdict["reference_change"] == pytest.approx(0.3)
         assert "the reference workload is 30% up as well: the machine, not the code" in verdict["reason"]
     assert "the machine itself is 30% up (reference workload): heat, clocks, a driver, a neighbour" in run.text
     assert "reference workload: 650 mJ, +30.0% on the baseline's 1 batch" in run.text
-    assert run.report["suite"]["machine"].startswith("the machine itself is 30% up")
+    assert run.report["suite"]["machine_moved"].startswith("the machine itself is 30% up")
     quiet = run_carbon("--carbon-reference", "-q")
     assert "the machine itself is 30% up" in quiet.text
 

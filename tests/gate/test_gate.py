@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
 from pytest_carbon.gate import blinder, judge, outlook
-from pytest_carbon.gate.recordings import LEARN_MOST, baseline, batches, to_read
+from pytest_carbon.gate.recordings import LEARN_MOST, baseline_of, recordings_of, to_read
 from pytest_carbon.gate.scores import Candidate
 from pytest_carbon.gate.sentences import weak
 from pytest_carbon.gate.verdicts import confirmed, suspect, unconfirmed
@@ -159,7 +159,7 @@ def sessions_of(found: Iterable[Iterable[Record]]) -> list[list[str]]:
 def test_batch_is_six_hours_from_its_first_session() -> None:
     """Six hours count from the first session, not from the last."""
     records = [record(hours=hours) for hours in (0, 4, 6, 6.1, 12.1, 12.2)]
-    assert sessions_of(batches(records)) == [
+    assert sessions_of(recordings_of(records)) == [
         ["session 0", "session 4", "session 6"],
         ["session 6.1", "session 12.1"],
         ["session 12.2"],
@@ -169,7 +169,7 @@ def test_batch_is_six_hours_from_its_first_session() -> None:
 def test_another_boot_is_another_batch() -> None:
     """Two boots within an hour are two batches, also where their sessions alternate."""
     records = [record(hours=hour / 4, boot="ab"[hour % 2]) for hour in range(4)]
-    assert sessions_of(batches(records)) == [["session 0.0", "session 0.5"], ["session 0.25", "session 0.75"]]
+    assert sessions_of(recordings_of(records)) == [["session 0.0", "session 0.5"], ["session 0.25", "session 0.75"]]
 
 
 def test_unknown_boot_leaves_only_the_hours() -> None:
@@ -180,21 +180,23 @@ def test_unknown_boot_leaves_only_the_hours() -> None:
         record(hours=2, boot="b"),
         record(hours=9, boot=None),
     ]
-    assert sessions_of(batches(records)) == [["session 0", "session 1"], ["session 2"], ["session 9"]]
+    assert sessions_of(recordings_of(records)) == [["session 0", "session 1"], ["session 2"], ["session 9"]]
 
 
 def test_session_is_never_divided() -> None:
     """What one session recorded over seven hours, for two tests, is one batch from its first hour on."""
     first, other, repeated = (record(hours=h, i=i, session="long") for h, i in ((0, 0), (7, 1), (7, 0)))
     later = record(hours=6.5)
-    assert batches([other, later, repeated, first]) == [(repeated, other), (later,)]
-    assert batches([first, other, repeated]) == [(first, other)]
+    assert recordings_of([other, later, repeated, first]) == [(repeated, other), (later,)]
+    assert recordings_of([first, other, repeated]) == [(first, other)]
 
 
 def test_time_zones_are_told_apart() -> None:
     """10:00+02:00 is 08:00 UTC, and a time without a zone is UTC."""
     early, late = record(session="early"), record(session="late")
-    found = batches([late._replace(created="2026-01-01T09:00:00"), early._replace(created="2026-01-01T10:00:00+02:00")])
+    found = recordings_of(
+        [late._replace(created="2026-01-01T09:00:00"), early._replace(created="2026-01-01T10:00:00+02:00")]
+    )
     assert sessions_of(found) == [["early", "late"]]
 
 
@@ -207,8 +209,8 @@ def test_batches_do_not_depend_on_order(when: list[tuple[int, str | None]], orde
     records = [record(hours=hours / 4, boot=boot, session=f"s{n}") for n, (hours, boot) in enumerate(when)]
     shuffled = records.copy()
     order.shuffle(shuffled)
-    assert batches(shuffled) == batches(records)
-    assert sorted(r.session for batch in batches(records) for r in batch) == sorted(r.session for r in records)
+    assert recordings_of(shuffled) == recordings_of(records)
+    assert sorted(r.session for batch in recordings_of(records) for r in batch) == sorted(r.session for r in records)
 
 
 # --- baselines ---------------------------------------------------------------------------------
@@ -216,7 +218,7 @@ def test_batches_do_not_depend_on_order(when: list[tuple[int, str | None]], orde
 
 def test_baseline_is_the_first_twenty_batches() -> None:
     """Later batches do not move a baseline: it does not follow a creep."""
-    held = baseline(reversed(daily(range(1, 31))))
+    held = baseline_of(reversed(daily(range(1, 31))))
     assert held is not None
     assert [batch[0].energy_j_per_call for batch in held.batches] == list(range(1, 21))
 
@@ -228,7 +230,7 @@ def test_baseline_is_of_the_newest_epoch() -> None:
         *daily([5], start=4, epoch="2026-03-01T00:00:00Z"),
         *daily([3, 4], start=2, epoch="2026-02-01T00:00:00Z"),
     ]
-    held = baseline(records)
+    held = baseline_of(records)
     assert held is not None
     assert (held.epoch, held.sessions) == ("2026-03-01T00:00:00Z", 1)
     assert sessions_of(held.batches) == [["session 96.0"]]
@@ -237,8 +239,8 @@ def test_baseline_is_of_the_newest_epoch() -> None:
 
 def test_no_records_no_baseline() -> None:
     """Nothing stored, or nothing but what is left out, is no baseline."""
-    assert baseline([]) is None
-    assert baseline([record(session="now")], leave_out={"now"}) is None
+    assert baseline_of([]) is None
+    assert baseline_of([record(session="now")], leave_out={"now"}) is None
 
 
 # --- one measurement ---------------------------------------------------------------------------

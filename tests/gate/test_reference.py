@@ -75,7 +75,7 @@ def noise(batches: int, rate: float, s: float = 0.02, nu: float = 4.0) -> float:
 def test_a_machine_that_moved_is_not_the_code() -> None:
     """What would fail by itself is inconclusive: it is no more beside the workload than it was."""
     (without,), suite, kernel = run([0.08], None)
-    assert (without.status, suite.machine, kernel) == ("regression", None, None)
+    assert (without.status, suite.machine_moved, kernel) == ("regression", None, None)
     (verdict,), suite, kernel = run([0.08], 0.07)
     assert verdict.status == "inconclusive"
     assert verdict.reason == (
@@ -83,17 +83,17 @@ def test_a_machine_that_moved_is_not_the_code() -> None:
         "machine, not the code; beside it this takes 0.9% more, and the gate sees changes of 6.8% and more here; "
         "measure again when the machine is as it was, or accept it, if it is to stay so (--carbon-accept)"
     )
-    assert verdict.machine
+    assert verdict.machine_moved
     assert verdict.change == pytest.approx(0.08)
     assert verdict.reference_change == pytest.approx(0.07)
     (verdict,), _, _ = run([0.08], 0.08)
     assert "is 8% up as well: the machine, not the code; beside it this takes as much, and the gate" in verdict.reason
-    assert suite.machine == (
+    assert suite.machine_moved == (
         "the machine itself is 7% up (reference workload): heat, clocks, a driver, a neighbour; each test is judged by "
         "what lies beyond that"
     )
     assert kernel is not None
-    assert (kernel.status, kernel.reason, kernel.change) == ("inconclusive", suite.machine, pytest.approx(0.07))
+    assert (kernel.status, kernel.reason, kernel.change) == ("inconclusive", suite.machine_moved, pytest.approx(0.07))
     assert kernel.baseline_batches == DAYS
     assert not suspect(verdict)  # in a minute the machine is as it is now
 
@@ -108,7 +108,7 @@ def test_a_regression_on_a_machine_that_moved_is_one() -> None:
         "sees changes of 6.8% and more here"
     )
     assert verdict.reference_change == pytest.approx(0.07)
-    assert not verdict.machine
+    assert not verdict.machine_moved
     assert suspect(verdict)
 
 
@@ -121,9 +121,9 @@ def test_a_machine_that_takes_less_hides_nothing() -> None:
         "beside it this takes 13.3% more: a machine that takes less can hide that the code takes more; measure again "
         "when the machine is as it was, or accept it, if it is to stay so (--carbon-accept)"
     )
-    assert verdict.machine
-    assert suite.machine is not None
-    assert suite.machine.startswith("the machine itself is 10% down (reference workload)")
+    assert verdict.machine_moved
+    assert suite.machine_moved is not None
+    assert suite.machine_moved.startswith("the machine itself is 10% down (reference workload)")
 
 
 def test_less_on_a_machine_that_takes_less_is_no_gain() -> None:
@@ -151,12 +151,12 @@ def test_a_workload_that_explains_little_is_not_blamed() -> None:
     days = (-0.04, 0.04, -0.04, 0.04, 0.0)
     (without,), _, _ = run([0.08], None)
     (verdict,), suite, kernel = run([0.08], 0.01, kernel_days=days)
-    assert (without.status, verdict.status, suite.machine) == ("regression", "inconclusive", None)
+    assert (without.status, verdict.status, suite.machine_moved) == ("regression", "inconclusive", None)
     assert verdict.reason.startswith(
         "8% more energy per call than the baseline (1.00 J → 1.08 J), but beside the reference workload (+1"
     )
     assert verdict.reason.endswith(": measure again")
-    assert not verdict.machine
+    assert not verdict.machine_moved
     assert kernel is not None
     assert kernel.status == "pass"
 
@@ -236,7 +236,9 @@ def test_nothing_is_taken_out_where_most_batches_have_no_reference() -> None:
     without, _, _ = run([0.08], None)
     verdicts, suite, kernel = run([0.08], 0.20, kernel_days=few)
     assert verdicts == without
-    assert suite.machine == "the machine itself is 20% up (reference workload): heat, clocks, a driver, a neighbour"
+    assert (
+        suite.machine_moved == "the machine itself is 20% up (reference workload): heat, clocks, a driver, a neighbour"
+    )
     assert kernel is not None
     assert kernel.baseline_batches == 2
 
@@ -245,7 +247,7 @@ def test_a_workload_without_a_baseline() -> None:
     """Nothing is taken out, and it says what to do."""
     without, _, _ = run([0.08], None)
     verdicts, suite, kernel = run([0.08], 0.07, kernel_days=())
-    assert (verdicts, suite.machine) == (without, None)
+    assert (verdicts, suite.machine_moved) == (without, None)
     assert kernel == Verdict("new", "the reference workload has no baseline here yet: record one with --carbon-record")
 
 
@@ -289,7 +291,7 @@ def test_what_was_accepted_is_compared_with_the_machine_since() -> None:
     assert verdicts[key()].status == "pass"
     assert verdicts[KERNEL].change == pytest.approx(0, abs=1e-12)
     assert verdicts[KERNEL].baseline_batches == 2
-    assert suite.machine is None
+    assert suite.machine_moved is None
 
 
 def test_a_stored_reference_is_of_no_account_without_the_option() -> None:
@@ -334,5 +336,5 @@ def test_with_eight_it_tells_the_machine_from_what_tests_share(kernel: float | N
     assert {v.status for v in verdicts} == {"regression"}
     assert all(f"the whole suite is 12% up: {why}" in v.reason for v in verdicts)
     moved = kernel is not None and abs(kernel) > 0.1
-    assert (suite.machine is not None) == moved
-    assert "each test is judged" not in (suite.machine or "")
+    assert (suite.machine_moved is not None) == moved
+    assert "each test is judged" not in (suite.machine_moved or "")

@@ -16,9 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon.host import machine
 from pytest_carbon.host.git import GitState, git_state
-from pytest_carbon.host.machine import describe, environment_id
+from pytest_carbon.host.machine import _boot, _version_of, describe, environment_id
 from pytest_carbon.host.nearest import difference, nearest
 from pytest_carbon.host.processor import Processor, parse_cpuinfo
 from pytest_carbon.measure.meters.nvml import AVERAGE, COUNTER, INSTANT, NvmlMeter
@@ -144,16 +143,16 @@ def test_torch_is_asked_about_and_never_imported(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(sys.modules, "torch")
     describe([], domains("cpu:0"), driver=None)
     assert "torch" not in sys.modules
-    assert machine._version_of("pytest") == version("pytest")
-    assert machine._version_of("no-such-package") is None
+    assert _version_of("pytest") == version("pytest")
+    assert _version_of("no-such-package") is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux has an id for it")
 def test_boot_is_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     """And a minute of the clock where the system has no id."""
-    assert machine._boot() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    monkeypatch.setattr(machine, "Path", lambda path: Path("/nowhere"))
-    assert re.fullmatch(r"minute-\d{7,}", machine._boot() or "")
+    assert _boot() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    monkeypatch.setattr("pytest_carbon.host.machine.Path", lambda path: Path("/nowhere"))
+    assert re.fullmatch(r"minute-\d{7,}", _boot() or "")
 
 
 # --- what leaves an id as it is ------------------------------------------------------------------
@@ -181,7 +180,7 @@ def reads_as(tmp_path: Path, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
         ):
             for setting, value in changes.items():
                 getattr(sim, f"set_{setting}")(0, value)
-            patch.setattr(machine, "_boot", lambda: boot)
+            patch.setattr("pytest_carbon.host.machine._boot", lambda: boot)
             patch.setattr("pytest_carbon.host.machine.this_processor", lambda: parse_cpuinfo(cpuinfo, 224))
             meter = NvmlMeter()
             try:

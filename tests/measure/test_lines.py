@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_carbon.measure import calibration, lines, warnings
+from pytest_carbon.measure import calibration, lines
+from pytest_carbon.measure.warnings import relative_error, steady_growth, unsteady, window_doubts
 from pytest_carbon.measure.windows import Window, WindowEnergy, merge, window_energy
 from pytest_carbon.records import Edge, MeasurementError
 from tests.world import World
@@ -29,7 +30,7 @@ def a_window(world: World, seconds: float, power_w: float = 300.0, quiet_s: floa
 
 
 def codes(figure: WindowEnergy, edges: list[Edge], window: Window, *, calls: int = 1) -> list[str]:
-    return [d.code for d in warnings.window_doubts(figure, edges, window, precision=0.01, calls=calls)]
+    return [d.code for d in window_doubts(figure, edges, window, precision=0.01, calls=calls)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -151,7 +152,7 @@ def test_whatever_a_watcher_notes_there_is_a_figure_or_a_refusal(
     numbers = (figure.energy_j, figure.error_j, figure.duration_s, figure.tail_j, figure.idle_power_w)
     assert all(map(math.isfinite, numbers))
     assert figure.error_j >= 0
-    warnings.window_doubts(figure, edges, window, precision=0.01)
+    window_doubts(figure, edges, window, precision=0.01)
 
 
 def test_too_few_quiet_edges_are_an_error() -> None:
@@ -187,7 +188,7 @@ def test_short_windows_that_are_imprecise_are_a_doubt() -> None:
     """5 ms on a 100 ms counter whose edges are known to 20 ms."""
     edges, window = a_window(World(bracket_s=0.02), 0.005)
     figure = window_energy(edges, window)
-    doubts = warnings.window_doubts(figure, edges, window, precision=0.01)
+    doubts = window_doubts(figure, edges, window, precision=0.01)
     assert [d.code for d in doubts] == ["short"]
     percent = f"{figure.error_j / figure.energy_j:.1%}"
     assert doubts[0].text == (
@@ -227,7 +228,7 @@ def test_throttling_and_a_changed_power_limit_are_doubts() -> None:
         e._replace(throttle="thermal" if e.time_s > window.start_s + 1 else None, power_limit_w=300.0) for e in edges
     ]
     hot[-1] = hot[-1]._replace(power_limit_w=250.0)
-    doubts = warnings.window_doubts(window_energy(hot, window), hot, window, precision=0.01)
+    doubts = window_doubts(window_energy(hot, window), hot, window, precision=0.01)
     assert [d.code for d in doubts] == ["throttled", "power-limit-changed"]
     assert "(thermal)" in doubts[0].text
     assert "between 250 W and 300 W" in doubts[1].text
@@ -267,7 +268,7 @@ def test_a_counter_that_stands_still_while_the_work_runs_is_a_doubt() -> None:
     frozen = [e for e in edges if not window.start_s <= e.before_s <= window.end_s]
     (doubt,) = [
         d
-        for d in warnings.window_doubts(window_energy(frozen, window), frozen, window, precision=0.01)
+        for d in window_doubts(window_energy(frozen, window), frozen, window, precision=0.01)
         if d.code == "counter-disagrees"
     ]
     assert doubt.text.startswith(
@@ -294,13 +295,13 @@ def test_halves_that_differ_are_unsteady() -> None:
     """Time per call, then power: each above the precision, and beyond its own noise."""
     steady = [0.1, 0.1001, 0.0999, 0.1, 0.1001, 0.0999]
     slower = [*steady, *(1.05 * d for d in steady)]
-    assert warnings.unsteady(steady * 2, (), precision=0.01) is None
-    doubt = warnings.unsteady(slower, (), precision=0.01)
+    assert unsteady(steady * 2, (), precision=0.01) is None
+    doubt = unsteady(slower, (), precision=0.01)
     assert doubt is not None
     assert doubt.code == "unsteady"
     assert doubt.text.startswith("the time of a call was 5.0% more in the loop's second half than in its first")
     warming = [Edge(k * 0.1, k * 0.1, 30.0 * k + max(k - 10, 0) * 2) for k in range(21)]
-    doubt = warnings.unsteady([], warming, precision=0.01)
+    doubt = unsteady([], warming, precision=0.01)
     assert doubt is not None
     assert doubt.text.startswith("the power was 6.7% higher in the loop's second half")
 
@@ -346,7 +347,7 @@ def test_the_relative_error_of_a_mean_is_students(values: list[float]) -> None:
 
     half = stats.t.interval(0.95, len(values) - 1, 0, stats.sem(values))[1] if len(set(values)) > 1 else 0.0
     mean = sum(values) / len(values)
-    assert warnings.relative_error(values) == pytest.approx(half / mean, rel=1e-6, abs=1e-12)
+    assert relative_error(values) == pytest.approx(half / mean, rel=1e-6, abs=1e-12)
 
 
 # --- what real devices do
@@ -389,7 +390,7 @@ def test_a_plateau_is_not_the_windows(
     seen = [*seen, *world.fetch()["gpu:0"]]
     figure = window_energy(seen, window)
     assert figure.energy_j == pytest.approx(truth_j, rel=0.03)
-    assert [d.code for d in warnings.window_doubts(figure, seen, window, precision=0.05) if d.disqualifies] == []
+    assert [d.code for d in window_doubts(figure, seen, window, precision=0.05) if d.disqualifies] == []
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.3, 0.5])
@@ -503,7 +504,7 @@ def test_a_card_that_cools_slowly_is_quiet(period_s: float, heat_s: float) -> No
         window = Window(-1.0, 1.0, 1.005, 0.012)
         figure = window_energy(edges, window)
         errors_j.append(abs(figure.energy_j - 1.01))
-        doubts = warnings.window_doubts(figure, edges, window, precision=0.01)
+        doubts = window_doubts(figure, edges, window, precision=0.01)
         unquiet += any(doubt.code == "unquiet" and doubt.disqualifies for doubt in doubts)
     assert unquiet <= 1
     assert sorted(errors_j)[45] < 0.06
@@ -525,14 +526,14 @@ def test_a_step_that_only_the_last_edge_shows_is_in_the_error() -> None:
 
 def test_a_call_that_grows_all_through_the_loop_is_a_trend() -> None:
     """A leak grows to the end; what warms up levels off, and noise does neither."""
-    leak = warnings.unsteady([1.0 + 0.04 * k for k in range(10)], (), precision=0.01)
+    leak = unsteady([1.0 + 0.04 * k for k in range(10)], (), precision=0.01)
     assert leak is not None
     assert leak.code == "trend"
     assert not leak.disqualifies
     assert leak.text.startswith("the time of a call grew steadily through the loop, by 36.0% from its start to its end")
-    assert warnings.steady_growth([1.0 + 0.1 * k for k in range(5)]) == pytest.approx(0.4)
-    assert warnings.steady_growth([1.3 - 0.3 * math.exp(-k / 2) for k in range(12)]) is None
-    assert warnings.steady_growth([1.0, 1.1, 1.0, 1.1, 1.05, 1.0]) is None
-    assert warnings.steady_growth([1.0] * 10 + [1.1] * 10) is None
-    assert warnings.steady_growth([1.0, 2.0]) is None
-    assert warnings.steady_growth([1.0 + 0.001 * k for k in range(5000)]) == pytest.approx(5.0, rel=0.05)
+    assert steady_growth([1.0 + 0.1 * k for k in range(5)]) == pytest.approx(0.4)
+    assert steady_growth([1.3 - 0.3 * math.exp(-k / 2) for k in range(12)]) is None
+    assert steady_growth([1.0, 1.1, 1.0, 1.1, 1.05, 1.0]) is None
+    assert steady_growth([1.0] * 10 + [1.1] * 10) is None
+    assert steady_growth([1.0, 2.0]) is None
+    assert steady_growth([1.0 + 0.001 * k for k in range(5000)]) == pytest.approx(5.0, rel=0.05)

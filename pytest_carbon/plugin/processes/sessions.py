@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.host import machine
+from pytest_carbon.host.machine import describe
 from pytest_carbon.plugin import markers, refusal
 from pytest_carbon.plugin.processes import child, messages, parent
 from pytest_carbon.plugin.processes.messages import Brought, Ending
@@ -78,7 +78,7 @@ class Fresh:
         """The same of all of them."""
         if came := self.came:
             return Brought.of_all(came)
-        unknown = machine.describe((), (), driver=None)
+        unknown = describe((), (), driver=None)
         return Brought(unknown, {unknown.id: unknown}, nowhere=True)
 
     @pytest.hookimpl(tryfirst=True)

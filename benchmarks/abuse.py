@@ -194,7 +194,7 @@ class Suite:
             self._wait_until_alone()
         store = open_store(DatabaseUrl(self.place) if is_url(self.place) else self.place)
         with store.snapshot():
-            return {r for id in store.environments() for records in store.load(id).values() for r in records}
+            return {r for id in store.machines() for records in store.load(id).values() for r in records}
 
     def _wait_until_alone(self) -> None:
         """What a killed run has asked for the server may still do."""

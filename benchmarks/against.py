@@ -8,8 +8,8 @@ random walk of 1% a session, or a cycle of four sessions with an amplitude of 5%
 in the product's own ``order``, and are judged by its own least squares, prior and quantiles, many suites at once: what
 ``judge_pairs`` does between them stands here once more (:func:`side_by_side`), and tests/gate/test_pairs.py holds
 the two to the same decisions and figures. Beside it, on the same machine, stands what one would do by hand: all
-sessions of the one revision, then all of the other, and Welch's t-test at the same α, shared among the measurements, and the same
-tolerance.
+sessions of the one revision, then all of the other, and Welch's t-test at the same α, shared among the measurements,
+and the same tolerance.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class Measured(NamedTuple):
     name: str
     status: str
     change: float | None
-    doubts: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def slowed(self) -> bool:
@@ -116,7 +116,7 @@ def run(folder: Path, files: Sequence[str], *options: str, load: int = 0) -> Run
             name=m["name"],
             status=m["verdict"]["status"],
             change=m["verdict"]["change"],
-            doubts=tuple(doubt["code"] for doubt in m.get("doubts") or m.get("warnings") or ()),
+            warnings=tuple(warning["code"] for warning in m.get("warnings") or m.get("warnings") or ()),
         )
         for test in content["tests"]
         for m in test["measurements"]
@@ -205,9 +205,9 @@ def statuses(measured: Sequence[Measured]) -> str:
 
 
 def red(measured: Sequence[Measured]) -> str:
-    """The measurements that failed, with their doubts."""
+    """The measurements that failed, with their warnings."""
     failed = [m for m in measured if m.status in ("error", "over-budget", "regression")]
-    return "".join(f"; {m.file} {m.name} {m.change:+.0%} ({', '.join(m.doubts)})" for m in failed if m.change)
+    return "".join(f"; {m.file} {m.name} {m.change:+.0%} ({', '.join(m.warnings)})" for m in failed if m.change)
 
 
 def figures(unchanged: Sequence[Run], slowed: Sequence[Run], recorded: int) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def figures(unchanged: Sequence[Run], slowed: Sequence[Run], recorded: int) -> d
         "unchanged_runs_red": sum(each.exit_status != 0 for each in unchanged),
         "unchanged_measurements": Counter(m.status for m in same),
         "unchanged_changes": sorted(m.change for m in same if m.change is not None),
-        "unchanged_in_doubt_shared_cpu": sum("shared-cpu" in m.doubts for m in same),
+        "unchanged_with_warning_shared_cpu": sum("shared-cpu" in m.warnings for m in same),
         "slowed_runs": len(slowed),
         "slowed_measurements": Counter(m.status for m in twice),
         "slowed_changes": sorted(m.change for m in twice if m.change is not None),
@@ -240,10 +240,11 @@ def table(found: dict[str, Any]) -> list[str]:
         return f"{100 * changes[0]:+.0f} to {100 * changes[-1]:+.0f}%" if changes else "–"
 
     same, twice = found["unchanged_measurements"], found["slowed_measurements"]
-    doubted = f"{found['unchanged_in_doubt_shared_cpu']} of {sum(same.values())}"
+    warned = f"{found['unchanged_with_warning_shared_cpu']} of {sum(same.values())}"
     return [
         f"unchanged: {found['unchanged_runs_red']} of {found['unchanged_runs']} runs red",
-        f"  measurements: {counted(same)}; changes {span(found['unchanged_changes'])}; {doubted} in doubt (shared-cpu)",
+        f"  measurements: {counted(same)}; changes {span(found['unchanged_changes'])}; {warned} with a warning "
+        f"(shared-cpu)",
         f"+100%: {found['slowed_runs']} runs",
         f"  measurements: {counted(twice)}; changes {span(found['slowed_changes'])}",
     ]

@@ -393,7 +393,7 @@ def look(folder: Path | None, open_load: Callable[[], Load]) -> Look:
                 "what": "what is not known of real devices, looked at first",
                 "gpu": gpu.name,
                 "power_limit_w": gpu.power_limit_w,
-                "driver": rig.environment().driver,
+                "driver": rig.machine().driver,
                 "source": domains[0].source,
                 "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "command": made_by("first_look"),

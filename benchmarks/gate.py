@@ -2,13 +2,14 @@
 
     python -m benchmarks.gate [--suites 10000] [--table confirmed sizes starved …] [--json FILE]
 
-Each suite has five baseline batches, a day each, and the day of now, judged by the product's own ``judge``. Simulated,
-not measured: a test's sessions differ by its own σ (uniform within half of the cell's either way; half of the variance
-in power, half in time), of which variance a share is drawn anew in each session and the rest once a day; a day moves
-the power of all tests alike; and a session has ten rounds that differ by the cell's σ, which adds to it. One round in
-twenty is an outlier that takes 5–30% longer at the same power. With confirmation, what the product's ``suspect`` names
-is measured in two more sessions of the day, and all are judged again, as ``--carbon-confirm=2`` does. *At best* is what
-a test would find that had as many sessions, the same false alarms and tolerance, and knew each σ and what each day did.
+Each suite has five baseline recordings, a day each, and the day of now, judged by the product's own ``judge``.
+Simulated, not measured: a test's sessions differ by its own σ (uniform within half of the cell's either way; half of
+the variance in power, half in time), of which variance a share is drawn anew in each session and the rest once a day;
+a day moves the power of all tests alike; and a session has ten rounds that differ by the cell's σ, which adds to it.
+One round in twenty is an outlier that takes 5–30% longer at the same power. With confirmation, what the product's
+``suspect`` names is measured in two more sessions of the day, and all are judged again, as ``--carbon-confirm=2``
+does. *At best* is what a test would find that had as many sessions, the same false alarms and tolerance, and knew each
+σ and what each day did.
 
 Beside the gate, on the same rounds, three rules in use, each of now's first session against the last one stored:
 
@@ -48,7 +49,7 @@ from pytest_carbon.gate.scores import Candidate
 from pytest_carbon.gate.verdicts import suspect
 from pytest_carbon.records import Key, Record, SessionScore, Verdict
 
-BATCHES = 5
+RECORDINGS = 5
 ROUNDS = 10
 OUTLIERS = 0.05
 TOLERANCE = 0.05
@@ -85,7 +86,7 @@ class Cell:
     within: float = 0.0
     """The share of the variance that is drawn in each session, not once a day."""
     sessions: int = 1
-    """Of a baseline batch."""
+    """Of a baseline recording."""
     confirm: int = 0
     """In so many more sessions a suspect is measured."""
 
@@ -119,36 +120,38 @@ CONFIRMED = tuple(
 
 @dataclass
 class Rounds:
-    """Rounds of many suites; shape (suites, batches, sessions, measurements, rounds); the last batch is of now."""
+    """Rounds of many suites; shape (suites, recordings, sessions, measurements, rounds); the last recording is of
+    now."""
 
     power_w: Floats
     duration_s: Floats
     own: Floats
     """Each measurement's σ, without that of its rounds; shape (suites, measurements)."""
     day: Floats
-    """What each day adds to all, a logarithm; shape (suites, batches)."""
+    """What each day adds to all, a logarithm; shape (suites, recordings)."""
 
     def sessions(self) -> tuple[Floats, Floats]:
-        """What a session is scored by: J/call and seconds per call; shape (suites, batches, sessions, measurements)."""
+        """What a session is scored by: J/call and seconds per call; shape (suites, recordings, sessions,
+        measurements)."""
         median_s = np.median(self.duration_s, axis=-1)
         mean_w = (self.power_w * self.duration_s).sum(axis=-1) / self.duration_s.sum(axis=-1)
         return mean_w * median_s, median_s
 
     def stored_and_now(self) -> tuple[Floats, Floats]:
         """J/call of the rounds of the last stored session and the first of now; (suites, measurements, rounds)."""
-        stored, now = (self.power_w[:, batch, 0] * self.duration_s[:, batch, 0] for batch in (-2, -1))
+        stored, now = (self.power_w[:, recording, 0] * self.duration_s[:, recording, 0] for recording in (-2, -1))
         return stored, now
 
 
 def simulate(cell: Cell, suites: int, rng: np.random.Generator) -> Rounds:
-    """Suites with their baseline batches and, last, the batch of now."""
-    batches = (suites, BATCHES + 1, 1, cell.measurements)
-    shape = (suites, BATCHES + 1, max(cell.sessions, 1 + cell.confirm), cell.measurements)
+    """Suites with their baseline recordings and, last, the recording of now."""
+    recordings = (suites, RECORDINGS + 1, 1, cell.measurements)
+    shape = (suites, RECORDINGS + 1, max(cell.sessions, 1 + cell.confirm), cell.measurements)
     own = cell.spread * rng.uniform(0.5, 1.5, (suites, cell.measurements))
-    day = rng.normal(0, 1, (suites, BATCHES + 1)) * cell.day
+    day = rng.normal(0, 1, (suites, RECORDINGS + 1)) * cell.day
 
     def drawn() -> Floats:
-        noise = np.sqrt(1 - cell.within) * rng.normal(0, 1, batches) + np.sqrt(cell.within) * rng.normal(0, 1, shape)
+        noise = np.sqrt(1 - cell.within) * rng.normal(0, 1, recordings) + np.sqrt(cell.within) * rng.normal(0, 1, shape)
         scaled: Floats = noise * own[:, None, None, :] / np.sqrt(2)
         return scaled
 
@@ -175,7 +178,7 @@ Figures = Sequence[Sequence[Sequence[float]]]
 
 
 def one_suite(cell: Cell, energy_j: Figures, duration_s: Figures) -> tuple[list[bool], list[bool], list[bool]]:
-    """The same of one suite, whose figures are [batch][session][measurement]: judged, and judged again."""
+    """The same of one suite, whose figures are [recording][session][measurement]: judged, and judged again."""
     keys: list[Key] = [(f"test_{i}", "call") for i in range(cell.measurements)]
     stored = {
         (test, name): [
@@ -183,16 +186,16 @@ def one_suite(cell: Cell, energy_j: Figures, duration_s: Figures) -> tuple[list[
                 test=test,
                 name=name,
                 epoch="0",
-                session=f"session {batch}.{n}",
-                created=f"2026-01-{batch + 1:02d}T{n + 9:02d}:00:00Z",
-                boot=f"boot {batch}",
+                session=f"session {recording}.{n}",
+                created=f"2026-01-{recording + 1:02d}T{n + 9:02d}:00:00Z",
+                boot=f"boot {recording}",
                 commit=None,
                 branch=None,
-                energy_j_per_call=energy_j[batch][n][i],
-                energy_j_per_call_error=0.005 * energy_j[batch][n][i],
-                duration_s_per_call=duration_s[batch][n][i],
+                energy_j_per_call=energy_j[recording][n][i],
+                energy_j_per_call_error=0.005 * energy_j[recording][n][i],
+                duration_s_per_call=duration_s[recording][n][i],
             )
-            for batch in range(BATCHES)
+            for recording in range(RECORDINGS)
             for n in range(cell.sessions)
         ]
         for i, (test, name) in enumerate(keys)
@@ -223,8 +226,8 @@ def found_at_best(cell: Cell, rounds: Rounds) -> Bools:
     then, now = ln_j[:, :-1, : cell.sessions].mean(axis=(1, 2)), ln_j[:, -1, : 1 + cell.confirm].mean(axis=1)
     days = rounds.day[:, -1] - rounds.day[:, :-1].mean(axis=1)
     own, of_rounds = rounds.own**2, (MEDIAN_NOISE * cell.spread) ** 2
-    of_sessions = 1 / (1 + cell.confirm) + 1 / (BATCHES * cell.sessions)
-    variance = own * (1 - cell.within) * (1 + 1 / BATCHES) + (own * cell.within + of_rounds) * of_sessions
+    of_sessions = 1 / (1 + cell.confirm) + 1 / (RECORDINGS * cell.sessions)
+    variance = own * (1 - cell.within) * (1 + 1 / RECORDINGS) + (own * cell.within + of_rounds) * of_sessions
     noise = -ndtri(FALSE_ALARMS / 2 / cell.measurements) * np.sqrt(variance)
     tolerated = math.log1p(TOLERANCE)
     found: Bools = (now - then - days[:, None] > np.maximum(noise, tolerated)) & (now - then > tolerated)
@@ -318,7 +321,7 @@ def run_cell(cell: Cell, suites: int, seed: tuple[int, ...], pool: ProcessPoolEx
         "spread": cell.spread,
         "within_a_day": cell.within,
         "day_effect": cell.day,
-        "sessions_a_batch": cell.sessions,
+        "sessions_a_recording": cell.sessions,
         "confirm": cell.confirm,
         "injected_change": cell.change or None,
         "outliers_longer": cell.stall,
@@ -360,7 +363,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 CONFIRMED_HEADER = (
-    "| sessions a batch | σ | within a day | fails: gate | `mean:5%` | Mann–Whitney | criterion"
+    "| sessions a recording | σ | within a day | fails: gate | `mean:5%` | Mann–Whitney | criterion"
     " | suspect | costs | finds: gate | at best | `mean:5%` | Mann–Whitney | criterion |\n"
     f"|{' --- |' * 14}"
 )
@@ -379,7 +382,7 @@ def confirmed_line(rows: Sequence[dict[str, Any]]) -> str:
         return " / ".join(text if met else f"**{text}**" for text, met in shown) or "–"
 
     cells = [
-        str(rows[0]["sessions_a_batch"]),
+        str(rows[0]["sessions_a_recording"]),
         f"{rows[0]['spread']:.0%}",
         f"{rows[0]['within_a_day']:.0%}",
         gate(unchanged, "suites_failed"),
@@ -416,7 +419,8 @@ def main(argv: list[str] | None = None) -> int:
             return rows[-1]
 
         print(
-            f"Simulated: {options.suites:,} suites a figure; a quarter, where one changed or a batch has three sessions"
+            f"Simulated: {options.suites:,} suites a figure; a quarter, where one changed or a recording has three "
+            f"sessions"
         )
         if "confirmed" in options.table:
             print(f"\nWith confirmation, suites of 20, in percent; bold: a bar is missed\n\n{CONFIRMED_HEADER}")

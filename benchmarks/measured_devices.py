@@ -112,18 +112,18 @@ class Truth:
 
 
 def told(m: Measurement) -> Row:
-    """What a measurement says of itself: its relative error and its doubts."""
+    """What a measurement says of itself: its relative error and its warnings."""
     return {
         "reported_error": (m.energy_j_per_call_error or 0) / (m.energy_j_per_call or math.nan),
-        "informs": [d.code for d in m.doubts if not d.disqualifies],
-        "disqualifies": [d.code for d in m.doubts if d.disqualifies],
+        "informs": [d.code for d in m.warnings if not d.disqualifies],
+        "disqualifies": [d.code for d in m.warnings if d.disqualifies],
     }
 
 
 def figure(what: str, m: Measurement, true_j: float) -> Row:
     """A row for a measurement that came to a figure, or to none."""
     if m.energy_j_per_call is None:
-        codes = [d.code for d in m.doubts if d.disqualifies]
+        codes = [d.code for d in m.warnings if d.disqualifies]
         return {"what": what, "tool": "pytest-carbon", "failure": m.failure, "disqualifies": codes}
     return {
         "what": what,

@@ -12,7 +12,7 @@ doctor's findings, every report, and the spread between rounds and between proce
 for). The card's settings are left alone.
 
 ``--simulated`` runs all of it on a simulated GPU in some five minutes, to see that it works: a test of the small suite,
-whose work on the processor is doubted, and a task that draws from the simulated GPU, which is recorded and gated.
+whose work on the processor is warned, and a task that draws from the simulated GPU, which is recorded and gated.
 Nothing of that is written.
 """
 

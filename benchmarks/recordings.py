@@ -27,7 +27,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from pytest_carbon.gate import judge
-from pytest_carbon.gate.recordings import BATCHES_MOST
+from pytest_carbon.gate.recordings import RECORDINGS_MOST
 from pytest_carbon.gate.scores import Candidate
 from pytest_carbon.records import Key, Record, SessionScore, Status, Verdict
 
@@ -87,7 +87,7 @@ def cases(table: str) -> tuple[Case, ...]:
         Case(
             table,
             n,
-            BATCHES_MOST,
+            RECORDINGS_MOST,
             spread,
             estimated=estimated,
             recorded=recorded,

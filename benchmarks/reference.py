@@ -2,14 +2,14 @@
 
     python -m benchmarks.reference [--suites 10000] [--json FILE] [--no-cost]
 
-Simulated, not measured: each suite has five baseline batches and one of now, a session each, judged by the product's
-own ``judge`` without and with the reference. A test's batches differ by its own σ (1%, uneven: uniform within half of
-it either way), and a day moves all tests alike. The workload differs by 0.5% by itself. Its correlation with the tests
-is how much of what days do to them they do to it: the rest of its days is its own. Where the machine has moved since
-the baseline, tests take 7% more, and the workload 7% times the correlation. ``excused`` is the alternative that was not
-taken: tests are judged as without, and a failure is excused where the workload moved by its own test, and the test is
-not up beside it. What it costs is measured on this machine with a suite of two small tests, run with and without: on
-the estimated meter, and on a simulated GPU that draws 300 W while the workload runs.
+Simulated, not measured: each suite has five baseline recordings and one of now, a session each, judged by the product's
+own ``judge`` without and with the reference. A test's recordings differ by its own σ (1%, uneven: uniform within half
+of it either way), and a day moves all tests alike. The workload differs by 0.5% by itself. Its correlation with the
+tests is how much of what days do to them they do to it: the rest of its days is its own. Where the machine has moved
+since the baseline, tests take 7% more, and the workload 7% times the correlation. ``excused`` is the alternative that
+was not taken: tests are judged as without, and a failure is excused where the workload moved by its own test, and the
+test is not up beside it. What it costs is measured on this machine with a suite of two small tests, run with and
+without: on the estimated meter, and on a simulated GPU that draws 300 W while the workload runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.gate import BATCHES, FALSE_ALARMS, TOLERANCE
+from benchmarks.gate import FALSE_ALARMS, RECORDINGS, TOLERANCE
 from benchmarks.report import made_by, write_results
 from pytest_carbon.gate import judge
 from pytest_carbon.gate.scores import Candidate
@@ -72,11 +72,11 @@ CELLS = tuple(Cell(n, day, rho) for n in (1, 4, 7) for day in (0.0, 0.02, 0.05) 
 
 
 def simulate(cell: Cell, moved: float, change: float, suites: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """ln J of tests, shape (suites, batches, measurements), and of the workload; the batch of now comes last."""
-    shape = (suites, BATCHES + 1, 1)
+    """ln J of tests, shape (suites, recordings, measurements), and of the workload; the recording of now comes last."""
+    shape = (suites, RECORDINGS + 1, 1)
     each = SPREAD * rng.uniform(0.5, 1.5, (suites, 1, cell.measurements))
     day, own_day = (rng.normal(0, cell.day, shape) for _ in range(2)) if cell.day else (np.zeros(shape),) * 2
-    tests = day + each * rng.normal(0, 1, (suites, BATCHES + 1, cell.measurements))
+    tests = day + each * rng.normal(0, 1, (suites, RECORDINGS + 1, cell.measurements))
     kernel = cell.correlation * day + np.sqrt(1 - cell.correlation**2) * own_day + rng.normal(0, KERNEL_SPREAD, shape)
     tests[:, -1] += np.log1p(moved)
     kernel[:, -1] += cell.correlation * np.log1p(moved)
@@ -90,16 +90,16 @@ def records(key: Key, ln_j: list[float]) -> list[Record]:
             test=key[0],
             name=key[1],
             epoch="0",
-            session=f"session {batch}",
-            created=f"2026-01-{batch + 1:02d}T09:00:00Z",
-            boot=f"boot {batch}",
+            session=f"session {recording}",
+            created=f"2026-01-{recording + 1:02d}T09:00:00Z",
+            boot=f"boot {recording}",
             commit=None,
             branch=None,
             energy_j_per_call=energy_j,
             energy_j_per_call_error=None,
             duration_s_per_call=0.01,
         )
-        for batch, energy_j in enumerate(np.exp(ln_j).tolist())
+        for recording, energy_j in enumerate(np.exp(ln_j).tolist())
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a very large suite costs: 10,000 measurements against baselines of 20 batches.
+"""What a very large suite costs: 10,000 measurements against baselines of 20 recordings.
 
     python -m benchmarks.scale [--json FILE] [--baseline URL]
 
@@ -35,8 +35,8 @@ from pytest_carbon.records import (
     CarbonIntensity,
     Domain,
     DomainEnergy,
-    Environment,
     Gpu,
+    Machine,
     Measurement,
     Record,
     Round,
@@ -47,15 +47,16 @@ from pytest_carbon.records import (
 
 MEASUREMENTS = 10_000
 MODULES = 100
-BATCHES = 20
+RECORDINGS = 20
 MOST_S = 3.0
 MOST_MB = 300.0
 EPOCH = "2026-11-02T10:00:00Z"
-"""The first batch is of an earlier epoch: a full baseline would take no other session, and the write would be none."""
+"""The first recording is of an earlier epoch: a full baseline would take no other session, and the write would be
+none."""
 STEPS = ("load", "gate", "report", "write")
 
 GPU = Gpu(0, "GPU-3f4e5a6b-0000-4000-8000-000000000000", "NVIDIA H100 80GB HBM3", 700.0, 85_899_345_920)
-ENVIRONMENT = Environment(
+MACHINE = Machine(
     "1x-nvidia-h100-80gb-hbm3-700w-gpu",
     (GPU,),
     cpu="Intel Xeon Platinum 8480C",
@@ -77,37 +78,37 @@ def tests() -> list[str]:
 
 
 def prepare(place: str) -> None:
-    """Write the baselines: one batch a day, energies that differ by 1%."""
+    """Write the baselines: one recording a day, energies that differ by 1%."""
     chance = random.Random(20_261_122)
     records = [
         Record(
             test=test,
             name="call",
-            epoch="0" if batch == 0 else EPOCH,
-            session=f"{batch:032x}",
-            created=f"2026-11-{batch + 1:02d}T10:00:00Z",
-            boot=ENVIRONMENT.boot,
-            commit=f"{batch:040x}",
+            epoch="0" if recording == 0 else EPOCH,
+            session=f"{recording:032x}",
+            created=f"2026-11-{recording + 1:02d}T10:00:00Z",
+            boot=MACHINE.boot,
+            commit=f"{recording:040x}",
             branch="main",
             energy_j_per_call=(1 + number % 7) * chance.gauss(1, 0.01),
             energy_j_per_call_error=0.004 * (1 + number % 7),
             duration_s_per_call=0.004 * (1 + number % 7) * chance.gauss(1, 0.01),
-            torch=ENVIRONMENT.torch,
-            driver=ENVIRONMENT.driver,
+            torch=MACHINE.torch,
+            driver=MACHINE.driver,
             temperature_c=float(chance.randint(40, 70)),
             gpus=(GPU.uuid,),
         )
         for number, test in enumerate(tests())
-        for batch in range(BATCHES)
+        for recording in range(RECORDINGS)
     ]
-    open_store(place).append(ENVIRONMENT, records)
+    open_store(place).append(MACHINE, records)
 
 
 def measurement(number: int, chance: random.Random, session: str) -> Measurement:
     energy_j, duration_s = (1 + number % 7) * chance.gauss(1, 0.01), 0.004 * (1 + number % 7) * chance.gauss(1, 0.01)
     return Measurement(
         name="call",
-        environment=ENVIRONMENT.id,
+        machine=MACHINE.id,
         calls=240,
         duration_s_per_call=duration_s,
         energy_j_per_call=energy_j,
@@ -140,20 +141,20 @@ def run(place: str) -> dict[str, float]:
 
     store = open_store(place)
     with store.snapshot():
-        stored = store.load(ENVIRONMENT.id)
+        stored = store.load(MACHINE.id)
     seconds["load"] = time.perf_counter() - started
 
-    candidates = [scores.Candidate(key, m.sessions, error=0.004, doubts=m.doubts) for key, m in measured.items()]
+    candidates = [scores.Candidate(key, m.sessions, error=0.004, warnings=m.warnings) for key, m in measured.items()]
     with collector_waits():
         verdicts, suite = gate.judge(candidates, stored, tolerance=0.05, false_alarms=0.01)
     seconds["gate"] = time.perf_counter() - started - sum(seconds.values())
 
     result = SessionResult(
         session=session,
-        created=f"2026-11-{BATCHES + 1:02d}T10:00:00Z",
+        created=f"2026-11-{RECORDINGS + 1:02d}T10:00:00Z",
         duration_s=3600.0,
         exit_status=0,
-        environment=ENVIRONMENT,
+        machine=MACHINE,
         intensity=CarbonIntensity(369.5, 1.0, "Our World in Data", 2023),
         suite=suite,
         tests=tuple(
@@ -170,9 +171,9 @@ def run(place: str) -> dict[str, float]:
         jsonfile.write(result, Path(folder) / "report.json")
     seconds["report"] = time.perf_counter() - started - sum(seconds.values())
 
-    decisions = decide(result, accept=False, stored={ENVIRONMENT.id: stored}.__getitem__)
+    decisions = decide(result, accept=False, stored={MACHINE.id: stored}.__getitem__)
     records = [record for decision in decisions for record in decision.records]
-    store.append(ENVIRONMENT, records)
+    store.append(MACHINE, records)
     seconds["write"] = time.perf_counter() - started - sum(seconds.values())
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, on macOS bytes
@@ -217,8 +218,8 @@ def main(argv: list[str] | None = None) -> int:
     memory_mb = max(figures["memory"] for figures in runs)
     met = best["total"] <= MOST_S and memory_mb <= MOST_MB
 
-    print(f"{MEASUREMENTS:,} measurements against baselines of {BATCHES} batches")
-    print(f"({MEASUREMENTS * BATCHES:,} records in {where}); best of {len(runs)} runs\n")
+    print(f"{MEASUREMENTS:,} measurements against baselines of {RECORDINGS} recordings")
+    print(f"({MEASUREMENTS * RECORDINGS:,} records in {where}); best of {len(runs)} runs\n")
     print(f"{'step':<16}{'seconds':>9}{'at most':>9}")
     for step in (*STEPS, "total"):
         print(f"{step:<16}{best[step]:>9.2f}{f'{MOST_S:.2f}' if step == 'total' else '':>9}")
@@ -235,7 +236,7 @@ def main(argv: list[str] | None = None) -> int:
             {
                 "load_before": load,
                 "measurements": MEASUREMENTS,
-                "batches": BATCHES,
+                "recordings": RECORDINGS,
                 "where": where,
                 "seconds": {step: best[step] for step in (*STEPS, "total")},
                 "seconds_at_work": best["at_work"],

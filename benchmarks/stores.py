@@ -29,7 +29,7 @@ from typing import Any
 import psycopg
 
 from benchmarks.report import made_by, write_results
-from benchmarks.scale import ENVIRONMENT, GPU, MEASUREMENTS, MODULES, tests
+from benchmarks.scale import GPU, MACHINE, MEASUREMENTS, MODULES, tests
 from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.address import DatabaseUrl, is_url
 from pytest_carbon.records import Record
@@ -81,14 +81,14 @@ def record(number: int, test: str, session: int, noise: float) -> Record:
         epoch=f"2026-{epoch + 1:02d}-01T00:00:00Z" if epoch else "0",
         session=f"{session:032x}",
         created=f"2026-{epoch + 1:02d}-{day + 1:02d}T10:00:00Z",
-        boot=ENVIRONMENT.boot,
+        boot=MACHINE.boot,
         commit=f"{session:040x}",
         branch="main",
         energy_j_per_call=energy_j,
         energy_j_per_call_error=0.004 * energy_j,
         duration_s_per_call=0.004 * energy_j,
-        torch=ENVIRONMENT.torch,
-        driver=ENVIRONMENT.driver,
+        torch=MACHINE.torch,
+        driver=MACHINE.driver,
         temperature_c=40.0 + number % 30,
         gpus=(GPU.uuid,),
     )
@@ -105,13 +105,13 @@ def fill(place: str) -> None:
         each = MEASUREMENTS // MODULES
         for start in range(0, MEASUREMENTS, each):
             module = every[start : start + each]
-            store.append(ENVIRONMENT, [record(n, t, s, noise[n * count + s]) for n, t in module for s in range(count)])
+            store.append(MACHINE, [record(n, t, s, noise[n * count + s]) for n, t in module for s in range(count)])
         return
-    there = store.load(ENVIRONMENT.id, [(tests()[-1], "call")])
+    there = store.load(MACHINE.id, [(tests()[-1], "call")])
     held = {each.session for records in there.values() for each in records}
     for session in range(count):
         if f"{session:032x}" not in held:
-            store.append(ENVIRONMENT, [record(n, t, session, noise[n * count + session]) for n, t in every])
+            store.append(MACHINE, [record(n, t, session, noise[n * count + session]) for n, t in every])
     if kind == "postgresql":  # as the server does by itself, some minutes later
         with psycopg.connect(place.replace("+psycopg", "", 1), autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE")

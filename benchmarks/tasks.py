@@ -102,11 +102,11 @@ def random_against_checkpoint(folder: Path) -> dict[str, Any]:
             assert m.energy_j_per_call is not None
             found[name].append(m.energy_j_per_call)
             errors[name].append((m.energy_j_per_call_error or 0.0) / m.energy_j_per_call)
-    environment = m.environment
+    machine = m.machine
     rig.close()
     changes = [r / c - 1 for r, c in zip(found["random"], found["checkpoint"], strict=True)]
     return {
-        "environment": environment,
+        "machine": machine,
         "checkpoint_j_per_call": statistics.fmean(found["checkpoint"]),
         "random_j_per_call": statistics.fmean(found["random"]),
         "change_mean": statistics.fmean(changes),
@@ -169,7 +169,7 @@ def main() -> None:
     if pair:
         print(
             f"\nall-MiniLM-L6-v2, random weights over its checkpoint: {pair['change_mean']:+.2%} ± "
-            f"{pair['change_error']:.2%} ({pair['environment']})"
+            f"{pair['change_error']:.2%} ({pair['machine']})"
         )
     if args.json is not None:
         write_results(

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 Kind = Literal["measured", "estimated"]
 Status = Literal["error", "over-budget", "regression", "inconclusive", "improvement", "new", "pass"]
 Key = tuple[str, str]
-"""A measurement's identity inside an environment: the test's id and the measurement's name."""
+"""A measurement's identity inside a machine: the test's id and the measurement's name."""
 REFERENCE = "pytest-carbon"
 """In the place of a test's id: a reference workload's, which is stored beside the tests and is none of them."""
 
@@ -90,11 +90,11 @@ class Edge(NamedTuple):
 
 
 INFORMS = frozenset({"tail", "near-limit", "trend", "other-card", "warmer"})
-"""Codes of doubts that leave the figure as good as it was."""
+"""Codes of warnings that leave the figure as good as it was."""
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class MeasurementWarning:
     """Why a measurement may not mean what it says."""
 
     code: str
@@ -183,12 +183,12 @@ class Measurement:
 
     The energies are sums over the gated domains; ``domains`` lists every domain that was read. A
     measurement that failed has ``failure`` set, and every figure ``None``; where the device's memory ran out, the
-    figures are ``None`` and a doubt, ``out-of-memory``, says why.
+    figures are ``None`` and a warning, ``out-of-memory``, says why.
     """
 
     name: str
-    environment: str
-    """The id of the environment it was measured in."""
+    machine: str
+    """The id of the machine it was measured in."""
     calls: int = 0
     duration_s_per_call: float | None = None
     energy_j_per_call: float | None = None
@@ -212,14 +212,14 @@ class Measurement:
     domains: tuple[DomainEnergy, ...] = ()
     rounds: tuple[Round, ...] = ()
     sessions: tuple[SessionScore, ...] = ()
-    doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[MeasurementWarning, ...] = ()
     failure: str | None = None
     task: TaskInfo | None = None
     """What the calls were, where a task of :mod:`pytest_carbon.tasks` was measured."""
 
     @property
     def estimated(self) -> bool:
-        return self.environment.endswith("-estimated")
+        return self.machine.endswith("-estimated")
 
 
 # --- budgets and verdicts ------------------------------------------------------------------------
@@ -238,7 +238,7 @@ class Budget:
     name: str | None = None
     """The measurement it is for; ``None``: each of the test's."""
     on: str | None = None
-    """A pattern of environment ids in which the limits hold; ``None``: every measured one."""
+    """A pattern of machine ids in which the limits hold; ``None``: every measured one."""
     energy_text: str | None = None
     """The limit as the marker has it, for messages."""
     emissions_text: str | None = None
@@ -251,7 +251,7 @@ class Verdict:
     status: Status
     reason: str
     baseline_j_per_call: float | None = None
-    baseline_batches: int = 0
+    baseline_recordings: int = 0
     baseline_sessions: int = 0
     change: float | None = None
     """Relative: 0.008 is +0.8%."""
@@ -270,12 +270,12 @@ class Verdict:
     first_change: float | None = None
     """Of what was measured again before it was judged: the ``change`` that made it suspect."""
     reference_change: float | None = None
-    """Of the reference workload since the same batches, where it was taken out before judging."""
+    """Of the reference workload since the same recordings, where it was taken out before judging."""
     machine_moved: bool = False
     """Whether it is ``inconclusive`` for the machine's own change: where that is to stay, it can be accepted."""
     blind: bool = False
     """Whether it passes, and the gate could not have seen a change of ``--carbon-max-detectable``."""
-    differences: tuple[Doubt, ...] = ()
+    differences: tuple[MeasurementWarning, ...] = ()
     """What is not as it was in the baseline, and may explain a change; they inform."""
 
     @property
@@ -286,10 +286,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class SuiteVerdict:
-    """What the measurements of one environment share."""
+    """What the measurements of one machine share."""
 
     gated: int
-    """Measurements that have a baseline in this environment (``m``), whatever was selected."""
+    """Measurements that have a baseline on this machine (``m``), whatever was selected."""
     compared: int
     false_alarm_rate: float
     median_change: float | None = None
@@ -343,7 +343,7 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Environment:
+class Machine:
     """What this machine is; ``id`` is what must match before two measurements may be compared."""
 
     id: str
@@ -359,7 +359,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was found out once about an environment's counters; kept beside its baselines."""
+    """What was found out once about a machine's counters; kept beside its baselines."""
 
     settle_s: float
     """How long after the work has ended the fast fall of the power is over: half a second at most."""
@@ -481,14 +481,14 @@ class SessionResult:
     created: str
     duration_s: float
     exit_status: int
-    environment: Environment
+    machine: Machine
     intensity: CarbonIntensity
     suite: SuiteVerdict
     tests: tuple[TestResult, ...] = ()
-    others: tuple[tuple[Environment, SuiteVerdict], ...] = ()
-    """The other environments, where not all was measured in one (a test opened a second GPU), and their suites."""
+    others: tuple[tuple[Machine, SuiteVerdict], ...] = ()
+    """The other machines, where not all was measured in one (a test opened a second GPU), and their suites."""
     references: tuple[tuple[Measurement, Verdict], ...] = ()
-    """The reference workload and what it says of the machine, for each environment that it was measured in."""
+    """The reference workload and what it says of the machine, for each machine that it was measured in."""
     cost_energy_j: float | None = None
     """What measuring itself cost: everything the gated domains took during the run but outside the calls."""
     metered_s: float | None = None
@@ -501,4 +501,4 @@ class SessionResult:
     against: Against | None = None
     settings: Settings = field(default_factory=Settings)
     notes: tuple[str, ...] = ()
-    """Sentences for the end of the run: meters not taken, environments that have a baseline, …"""
+    """Sentences for the end of the run: meters not taken, machines that have a baseline, …"""

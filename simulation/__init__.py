@@ -546,7 +546,7 @@ def attach(environ: Mapping[str, str] = os.environ) -> Control:
 class gpu_load:
     """``with gpu_load(300): …``: a GPU is under a load of so many watts while the block runs.
 
-    For code under test: it finds the simulation by the environment. At the end the command before it
+    For code under test: it finds the simulation by the machine. At the end the command before it
     holds again: idle, after the GPU's levels.
     """
 

@@ -57,20 +57,20 @@ def measured(
     task: TaskInfo | None,
     wh_per_1000: float | None,
     seconds_per_1000: float = 10.0,
-    environment: str = H100,
+    machine: str = H100,
     gpu_wh: float | None = None,
     source: str = "nvml total energy",
 ) -> Measurement:
     """What 1,000 calls took, as a measurement has it; ``gpu_wh``: what of it is the GPU's (all of it)."""
     if wh_per_1000 is None:
-        return Measurement("call", environment, task=task)
+        return Measurement("call", machine, task=task)
     energy_j, seconds = 3.6 * wh_per_1000, seconds_per_1000 / 1000
-    estimated = environment.endswith("-estimated")
+    estimated = machine.endswith("-estimated")
     gpu_j = 3.6 * (wh_per_1000 if gpu_wh is None else gpu_wh)
     domain = Domain("cpu:0", "estimated", source) if estimated else Domain("gpu:0", "measured", source)
     return Measurement(
         "call",
-        environment,
+        machine,
         calls=1000,
         duration_s_per_call=seconds,
         energy_j_per_call=energy_j,

@@ -11,8 +11,8 @@ from pytest_carbon.baselines.address import DatabaseUrl, is_url
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.records import (
     Calibration,
-    Environment,
     Key,
+    Machine,
     Record,
     UsageProblem,
 )
@@ -25,27 +25,27 @@ class Store(Protocol):
     trusted; nothing of that is ever read as "no baseline".
     """
 
-    def environments(self) -> list[str]:
-        """The ids of the environments that have a baseline, sorted."""
+    def machines(self) -> list[str]:
+        """The ids of the machines that have a baseline, sorted."""
 
-    def keys(self, environment_id: str) -> frozenset[Key]:
-        """The measurements that have a baseline in an environment; their figures are not looked at."""
+    def keys(self, machine_id: str) -> frozenset[Key]:
+        """The measurements that have a baseline on a machine; their figures are not looked at."""
 
-    def load(self, environment_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
-        """Everything stored for an environment, or of some of its measurements; each one's records oldest first."""
+    def load(self, machine_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
+        """Everything stored for a machine, or of some of its measurements; each one's records oldest first."""
 
-    def describe(self, environment_id: str) -> Environment:
-        """What is stored of an environment besides its id: GPUs and processor, where known."""
+    def describe(self, machine_id: str) -> Machine:
+        """What is stored of a machine besides its id: GPUs and processor, where known."""
 
-    def append(self, environment: Environment, records: Sequence[Record]) -> None:
-        """Add records to one environment: all of them or, with an error, none. What is stored stays once, and moves
+    def append(self, machine: Machine, records: Sequence[Record]) -> None:
+        """Add records to one machine: all of them or, with an error, none. What is stored stays once, and moves
         to a newer epoch only."""
 
-    def append_all(self, sessions: Sequence[tuple[Environment, Sequence[Record]]]) -> None:
-        """The same in several environments, as one: also a process that is killed leaves all of it or none."""
+    def append_all(self, sessions: Sequence[tuple[Machine, Sequence[Record]]]) -> None:
+        """The same on several machines, as one: also a process that is killed leaves all of it or none."""
 
     def rename(self, tests: Mapping[str, str | None]) -> int:
-        """Put tests' records, in every environment, under other ids; ``None`` takes them away. How many there were.
+        """Put tests' records, in every machine, under other ids; ``None`` takes them away. How many there were.
 
         All of it or, with an error, none; a new id that has records of its own is an error.
         """
@@ -53,10 +53,10 @@ class Store(Protocol):
     def check_writable(self) -> None:
         """Raise before a run what :meth:`append` would raise after it, as far as that can be known."""
 
-    def calibration(self, environment_id: str) -> Calibration | None:
-        """What was found out about an environment's counters; None where nothing was."""
+    def calibration(self, machine_id: str) -> Calibration | None:
+        """What was found out about a machine's counters; None where nothing was."""
 
-    def keep_calibration(self, environment_id: str, calibration: Calibration, *, replace: bool = False) -> None:
+    def keep_calibration(self, machine_id: str, calibration: Calibration, *, replace: bool = False) -> None:
         """Keep what was found out; what is kept already stays, unless it is to be replaced."""
 
     def snapshot(self) -> AbstractContextManager[None]:

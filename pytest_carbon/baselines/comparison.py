@@ -1,8 +1,9 @@
 """Two runs, or baselines, side by side: what HEAD costs more or less than BASE, by the gate's own rule.
 
-BASE is what the gate calls the baseline: the records of a baseline, or a report as a baseline of one batch. HEAD is
-what it judges: a report, or the newest epoch of a baseline, taken as one batch of which each batch counts the same.
-Where both have a reference workload (``--carbon-reference``), that says what of a change is the machine's, as in a run.
+BASE is what the gate calls the baseline: the records of a baseline, or a report as a baseline of one recording. HEAD is
+what it judges: a report, or the newest epoch of a baseline, taken as one recording of which each recording counts the
+same. Where both have a reference workload (``--carbon-reference``), that says what of a change is the machine's, as in
+a run.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from pytest_carbon.gate.reference import candidate
 from pytest_carbon.host.nearest import nearest
 from pytest_carbon.records import (
     REFERENCE,
-    Environment,
     Key,
+    Machine,
     Measurement,
     Record,
     SessionResult,
@@ -51,25 +52,25 @@ class Side:
     """As the user named it."""
     result: SessionResult | None
     """The report's run; None for baselines."""
-    environments: Mapping[str, Environment]
+    machines: Mapping[str, Machine]
     stored: Mapping[str, Mapping[Key, Sequence[Record]]]
-    """By environment: what has a figure, as a baseline has it; a reference workload, too."""
+    """By machine: what has a figure, as a baseline has it; a reference workload, too."""
     measured: Mapping[str, Mapping[Key, tuple[Measurement, Verdict]]]
-    """By environment: everything that a report has; nothing of baselines."""
+    """By machine: everything that a report has; nothing of baselines."""
 
-    def keys(self, environment_id: str) -> list[Key]:
-        """What was measured or stored in one environment, in the order of the run."""
-        known = {**self.measured.get(environment_id, {}), **self.stored.get(environment_id, {})}
+    def keys(self, machine_id: str) -> list[Key]:
+        """What was measured or stored on one machine, in the order of the run."""
+        known = {**self.measured.get(machine_id, {}), **self.stored.get(machine_id, {})}
         return [key for key in known if key[0] != REFERENCE]
 
-    def kernel(self, environment_id: str) -> Measurement | None:
-        """A report's reference workload in one environment."""
+    def kernel(self, machine_id: str) -> Measurement | None:
+        """A report's reference workload on one machine."""
         of_run = self.result.references if self.result else ()
-        return next((m for m, _ in of_run if m.environment == environment_id), None)
+        return next((m for m, _ in of_run if m.machine == machine_id), None)
 
-    def records(self, environments: Collection[str]) -> list[Record]:
-        """What it has of some environments, oldest first."""
-        found = [r for id in environments for each in self.stored.get(id, {}).values() for r in each]
+    def records(self, machines: Collection[str]) -> list[Record]:
+        """What it has of some machines, oldest first."""
+        found = [r for id in machines for each in self.stored.get(id, {}).values() for r in each]
         return sorted(found, key=lambda record: record.created)
 
 
@@ -80,26 +81,26 @@ class Row(NamedTuple):
     base_j: float | None
     head_j: float | None
     verdict: Verdict
-    doubts: tuple[str, ...]
+    warnings: tuple[str, ...]
     """Their codes."""
 
 
 class Kernel(NamedTuple):
-    """The reference workload in one environment."""
+    """The reference workload on one machine."""
 
     row: Row | None
     """On both sides; None where one has none that can be compared."""
     why_not: str | None = None
     """The sentence for that."""
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     """Sentences."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One environment that both sides know."""
+    """One machine that both sides know."""
 
-    environment: Environment
+    machine: Machine
     suite: SuiteVerdict
     rows: tuple[Row, ...]
     only_base: tuple[Key, ...] = ()
@@ -145,8 +146,8 @@ def has_figures(measurement: Measurement) -> bool:
 def compare(base: Side, head: Side, *, tolerance: float, false_alarms: float) -> Comparison:
     """Verdicts on what is on both sides. Raises :class:`UsageProblem` where that is nothing."""
     parts = []
-    for id, there in head.environments.items():
-        if id in base.environments and (part := _part(base, head, there, tolerance, false_alarms)) is not None:
+    for id, there in head.machines.items():
+        if id in base.machines and (part := _part(base, head, there, tolerance, false_alarms)) is not None:
             parts.append(part)
     comparison = Comparison(base, head, tuple(parts), tolerance, false_alarms, tuple(_notes(base, head)))
     if not any(row.verdict.change is not None or row.verdict.status == "pass" for row in comparison.rows):
@@ -154,7 +155,7 @@ def compare(base: Side, head: Side, *, tolerance: float, false_alarms: float) ->
     return comparison
 
 
-def _part(base: Side, head: Side, there: Environment, tolerance: float, false_alarms: float) -> Part | None:
+def _part(base: Side, head: Side, there: Machine, tolerance: float, false_alarms: float) -> Part | None:
     in_base, in_head = base.keys(there.id), head.keys(there.id)
     stored = base.stored.get(there.id, {})
     common = [key for key in in_head if key in stored]
@@ -176,7 +177,7 @@ def _part(base: Side, head: Side, there: Environment, tolerance: float, false_al
     only_base = tuple(key for key in in_base if key not in known_head)
     only_head = tuple(key for key in in_head if key not in known_base)
     return Part(
-        environment=there,
+        machine=there,
         suite=suite,
         rows=tuple(row for row in rows if row.verdict.status != "new"),
         only_base=only_base,
@@ -189,22 +190,22 @@ def _part(base: Side, head: Side, there: Environment, tolerance: float, false_al
 
 
 def _candidate(base: Side, head: Side, id: str, key: Key) -> scores.Candidate:
-    """HEAD's measurement as the gate takes it, with BASE's doubts and error: they can explain a change as well."""
+    """HEAD's measurement as the gate takes it, with BASE's warnings and error: they can explain a change as well."""
     found, before = head.measured.get(id, {}).get(key), base.measured.get(id, {}).get(key)
     errors = [error for pair in (found, before) if pair and (error := _relative_error(pair[0])) is not None]
-    doubts = [*found[0].doubts] if found else []
+    warnings = [*found[0].warnings] if found else []
     if before:
-        doubts += [
-            replace(doubt, code=f"{doubt.code} in BASE", text=f"in BASE, {doubt.text}")
-            for doubt in before[0].doubts
-            if doubt.disqualifies
+        warnings += [
+            replace(warning, code=f"{warning.code} in BASE", text=f"in BASE, {warning.text}")
+            for warning in before[0].warnings
+            if warning.disqualifies
         ]
     marker = found or before
     return scores.Candidate(
         key=key,
-        sessions=found[0].sessions if found else _as_one_batch(head.stored[id][key]),
+        sessions=found[0].sessions if found else _as_one_recording(head.stored[id][key]),
         error=max(errors, default=None),
-        doubts=tuple(doubts),
+        warnings=tuple(warnings),
         tolerance=marker[1].tolerance if marker else None,
         failure=found[0].failure if found else None,
     )
@@ -215,24 +216,25 @@ def _relative_error(measurement: Measurement) -> float | None:
     return error_j / energy_j if energy_j and error_j is not None else None
 
 
-def _as_one_batch(records: Sequence[Record]) -> tuple[SessionScore, ...]:
-    """The batches of the newest epoch, each as if it had been a session: of these, a batch is the mean."""
+def _as_one_recording(records: Sequence[Record]) -> tuple[SessionScore, ...]:
+    """The recordings of the newest epoch, each as if it had been a session: of these, a recording is the mean."""
     held = baseline_of(records)
     assert held is not None
-    return tuple(map(_as_session, held.batches))
+    return tuple(map(_as_session, held.recordings))
 
 
-def _as_session(batch: Sequence[Record]) -> SessionScore:
-    """Batches of the same sessions are the same one."""
+def _as_session(recording: Sequence[Record]) -> SessionScore:
+    """Recordings of the same sessions are the same one."""
     return SessionScore(
-        f"the batch of {sorted(record.session for record in batch)}",
-        geometric_mean(record.energy_j_per_call for record in batch),
-        geometric_mean(record.duration_s_per_call for record in batch),
+        f"the recording of {sorted(record.session for record in recording)}",
+        geometric_mean(record.energy_j_per_call for record in recording),
+        geometric_mean(record.duration_s_per_call for record in recording),
     )
 
 
 def _reference(head: Side, id: str, common: Sequence[Key]) -> scores.Candidate | None:
-    """HEAD's reference workload as the gate takes it; of baselines, in the batches that stand for HEAD and have one."""
+    """HEAD's reference workload as the gate takes it; of baselines, in the recordings that stand for HEAD and have
+    one."""
     if head.result is not None:
         found = head.kernel(id)
         return candidate(found) if found else None
@@ -248,9 +250,9 @@ def _reference(head: Side, id: str, common: Sequence[Key]) -> scores.Candidate |
     sessions = {}
     for each in common:
         held = baseline_of(of_head[each])
-        for batch in held.batches if held else ():
-            if all(record.session in taken for record in batch):
-                own = _as_session([taken[record.session] for record in batch])
+        for recording in held.recordings if held else ():
+            if all(record.session in taken for record in recording):
+                own = _as_session([taken[record.session] for record in recording])
                 sessions[own.session] = own
     return scores.Candidate(key, tuple(sessions.values()), None) if sessions else None
 
@@ -260,22 +262,22 @@ def _kernel(
 ) -> Kernel | None:
     """What both sides have of a reference workload, or why nothing is judged beside it."""
     sides = [(name, side, side.kernel(id)) for name, side in (("BASE", base), ("HEAD", head))]
-    doubts = tuple(f"in {name}, {doubt.text}" for name, _, found in sides if found for doubt in found.doubts)
+    warnings = tuple(f"in {name}, {warning.text}" for name, _, found in sides if found for warning in found.warnings)
     for name, _, found in sides:
         if found and (failure := found.failure):
-            return Kernel(None, f"it could not be measured in {name} ({failure.rstrip('.')})", doubts)
+            return Kernel(None, f"it could not be measured in {name} ({failure.rstrip('.')})", warnings)
     names = [sorted(of for test, of in side.stored.get(id, {}) if test == REFERENCE) for _, side, _ in sides]
     if not any(names):
         return None
     if workload is not None and (verdict := verdicts[workload.key]).change is not None:
         row = _row(workload, verdict, base.stored[id][workload.key])
-        return Kernel(row, doubts=doubts)
+        return Kernel(row, warnings=warnings)
     if all(names) and not set(names[0]) & set(names[1]):
-        return Kernel(None, f"it is {listing(names[0])} in BASE and {listing(names[1])} in HEAD", doubts)
+        return Kernel(None, f"it is {listing(names[0])} in BASE and {listing(names[1])} in HEAD", warnings)
     which = "BASE" if names[0] else "HEAD"
     if all(names):
-        return Kernel(None, "BASE and HEAD do not both have it of the sessions that are compared", doubts)
-    return Kernel(None, f"only {which} has one (--carbon-reference)", doubts)
+        return Kernel(None, "BASE and HEAD do not both have it of the sessions that are compared", warnings)
+    return Kernel(None, f"only {which} has one (--carbon-reference)", warnings)
 
 
 def _row(candidate: scores.Candidate, verdict: Verdict, records: Sequence[Record]) -> Row:
@@ -284,10 +286,12 @@ def _row(candidate: scores.Candidate, verdict: Verdict, records: Sequence[Record
     base_j = verdict.baseline_j_per_call
     return Row(
         candidate.key,
-        geometric_mean(batch.energy_j_per_call for batch in _as_one_batch(records)) if base_j is None else base_j,
+        geometric_mean(recording.energy_j_per_call for recording in _as_one_recording(records))
+        if base_j is None
+        else base_j,
         geometric_mean(energies_j) if known else None,
         verdict,
-        tuple(doubt.code for doubt in candidate.doubts),
+        tuple(warning.code for warning in candidate.warnings),
     )
 
 
@@ -340,11 +344,11 @@ def _why_nothing(comparison: Comparison) -> str:
             old, new = next(iter(part.renamed.items()))
             return f"{text} If {label(old)} is now {label(new)}, measure BASE again with the new names{_rename(base)}."
         return f"{text} Are they of the same project, and of the same tests?"
-    ids = [id for id in head.environments if head.keys(id)]
-    if not ids or not any(map(base.keys, base.environments)):
+    ids = [id for id in head.machines if head.keys(id)]
+    if not ids or not any(map(base.keys, base.machines)):
         return f"{places} cannot be compared: nothing was measured in {head.place if not ids else base.place}."
     return (
-        f"{places} cannot be compared, for figures of different environments differ for reasons of their own."
+        f"{places} cannot be compared, for figures of different machines differ for reasons of their own."
         f" {'. '.join(_elsewhere(base, head))}."
     )
 
@@ -358,25 +362,25 @@ def _some(keys: Sequence[Key]) -> str:
 
 
 def _elsewhere(base: Side, head: Side) -> Iterator[str]:
-    """What of HEAD is of an environment that BASE does not know, and which of BASE's is nearest."""
-    others = [each for id, each in base.environments.items() if base.keys(id)]
-    for id, there in head.environments.items():
+    """What of HEAD is of a machine that BASE does not know, and which of BASE's is nearest."""
+    others = [each for id, each in base.machines.items() if base.keys(id)]
+    for id, there in head.machines.items():
         if head.keys(id) and id not in {other.id for other in others}:
             found = nearest(there, others)
             text = f"HEAD has {_some(head.keys(id))} in {id}"
             if found:
                 closest, how = found[0]
-                text += f", and the nearest environment of BASE is {closest} ({how})"
+                text += f", and the nearest machine of BASE is {closest} ({how})"
             yield text.replace(" there", " in BASE").replace(" here", " in HEAD")
 
 
 def _notes(base: Side, head: Side) -> Iterator[str]:
-    shared = set(head.environments) & set(base.environments)
+    shared = set(head.machines) & set(base.machines)
     if shared:
         yield from (f"not compared: {sentence}" for sentence in _elsewhere(base, head))
     was, now = base.result, head.result
     if was and now:
-        before, after = was.environment.pytest_carbon, now.environment.pytest_carbon
+        before, after = was.machine.pytest_carbon, now.machine.pytest_carbon
         if before != after and before and after:
             yield (
                 f"BASE was measured by pytest-carbon {before}, HEAD by {after}: where the two measure differently, that"
@@ -393,7 +397,7 @@ def _notes(base: Side, head: Side) -> Iterator[str]:
 
 
 def _conditions(base: Side, head: Side, id: str) -> Iterator[str]:
-    """Other cards of the same model, another temperature at the start: the environment's id tells neither."""
+    """Other cards of the same model, another temperature at the start: the machine's id tells neither."""
     was, now = (
         {key: _of_newest_epoch(records) for key, records in side.stored.get(id, {}).items()} for side in (base, head)
     )
@@ -425,7 +429,7 @@ def _temperature_c(records: Iterable[Record]) -> float | None:
 
 
 def _sources(base: Side, head: Side) -> Iterator[str]:
-    """Domains that were counted by one meter in BASE, and by another in HEAD: the environment's id does not tell."""
+    """Domains that were counted by one meter in BASE, and by another in HEAD: the machine's id does not tell."""
     counted = [
         {
             (id, taken.domain.name): taken.domain.source

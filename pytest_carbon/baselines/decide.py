@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isfinite, sqrt
 
-from pytest_carbon.gate.recordings import BATCHES_MOST
+from pytest_carbon.gate.recordings import RECORDINGS_MOST
 from pytest_carbon.records import REFERENCE, Key, Measurement, Record, SessionResult, TestResult, Verdict
 
 
@@ -16,7 +16,7 @@ class Decision:
     """What one measurement of a run gives to its baseline."""
 
     key: Key
-    environment: str
+    machine: str
     status: str
     """Its verdict's."""
     records: tuple[Record, ...] = ()
@@ -37,7 +37,7 @@ def _changed(verdict: Verdict) -> bool:
 
 
 ALREADY_STORED = "this session is stored already"
-FULL = f"its baseline has its {BATCHES_MOST} batches, and nothing more is needed until a change is accepted"
+FULL = f"its baseline has its {RECORDINGS_MOST} recordings, and nothing more is needed until a change is accepted"
 
 
 def decide(
@@ -52,10 +52,10 @@ def decide(
     Recorded is what passed, is new, or is inconclusive for its noise or its own error, unless its baseline is full:
     to record only what passes would cut a baseline off at the tolerance, and make it promise less noise than there
     is. With ``accept`` a change that the gate found (a regression or an improvement) begins a new epoch, named after
-    the time of the run. Nothing comes from a figure that a doubt disqualifies, from a test that failed by itself, or
+    the time of the run. Nothing comes from a figure that a warning disqualifies, from a test that failed by itself, or
     that fails for one of its measurements, unless that is accepted here; nor from what is over its budget or not
     measured. ``stored`` is
-    :meth:`Store.load`, asked once for each environment; ``now``, the time as ISO 8601 has it, is the clock's.
+    :meth:`Store.load`, asked once for each machine; ``now``, the time as ISO 8601 has it, is the clock's.
     """
     now = now or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     known: dict[str, Mapping[Key, Sequence[Record]]] = {}
@@ -63,15 +63,15 @@ def decide(
     decisions = []
     for test in result.tests:
         for measurement, verdict in test.measurements:
-            key, environment = (test.nodeid, measurement.name), measurement.environment
+            key, machine = (test.nodeid, measurement.name), measurement.machine
             records: tuple[Record, ...] = ()
             why_not = _unfit(test, measurement, verdict, accept)
-            if why_not is None and (environment, key) in seen:
+            if why_not is None and (machine, key) in seen:
                 why_not = "the same test ran before in this session"
             if why_not is None:
-                if environment not in known:
-                    known[environment] = stored(environment)
-                before = known[environment].get(key, ())
+                if machine not in known:
+                    known[machine] = stored(machine)
+                before = known[machine].get(key, ())
                 newest = max((record.epoch for record in before), default="0")
                 have = {record.session for record in before}
                 epoch = result.created if _changed(verdict) else newest
@@ -88,12 +88,12 @@ def decide(
                             f"its epoch {newest} is in the future, for this machine's clock says {now}; set the clock"
                             " right, or that epoch in the baseline"
                         )
-                elif verdict.baseline_batches >= BATCHES_MOST and epoch == newest:
+                elif verdict.baseline_recordings >= RECORDINGS_MOST and epoch == newest:
                     records = ()
                     why_not = FULL
                 else:
-                    seen.add((environment, key))
-            decisions.append(Decision(key, environment, verdict.status, records, why_not, _changed(verdict)))
+                    seen.add((machine, key))
+            decisions.append(Decision(key, machine, verdict.status, records, why_not, _changed(verdict)))
     return decisions
 
 
@@ -106,8 +106,8 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
         return "it is over its budget, which no flag lifts; change the budget or the code"
     if verdict.machine_moved and not accept:
         return "the machine itself changed, as its reference workload says; accept it if it is to stay so"
-    if doubts := [doubt.code for doubt in measurement.doubts if doubt.disqualifies]:
-        return f"it is in doubt ({', '.join(doubts)}), and a figure in doubt is neither recorded nor accepted"
+    if warnings := [warning.code for warning in measurement.warnings if warning.disqualifies]:
+        return f"it has a warning ({', '.join(warnings)}), and a figure with a warning is neither recorded nor accepted"
     if status in ("regression", "improvement") and not accept:
         return f"it is {'an' if status == 'improvement' else 'a'} {status}; accept it if it is intended"
     own_outcome = test.functional_outcome or test.outcome
@@ -119,14 +119,14 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
     return None
 
 
-def of_reference(result: SessionResult, decisions: Sequence[Decision], environment: str) -> list[Record]:
-    """What a reference workload gives to the baselines of an environment: its figures in the sessions that others are
+def of_reference(result: SessionResult, decisions: Sequence[Decision], machine: str) -> list[Record]:
+    """What a reference workload gives to the baselines of a machine: its figures in the sessions that others are
     recorded of. It has no epochs: what measurements are held to says which of its figures count."""
-    sessions = {record.session for d in decisions if d.environment == environment for record in d.records}
+    sessions = {record.session for d in decisions if d.machine == machine for record in d.records}
     return [
         record
         for measurement, _ in result.references
-        if measurement.environment == environment and measurement.failure is None and _has_scores(measurement)
+        if measurement.machine == machine and measurement.failure is None and _has_scores(measurement)
         for record in records_of(result, TestResult(REFERENCE, "passed"), measurement)
         if record.session in sessions
     ]
@@ -151,14 +151,14 @@ def records_of(result: SessionResult, test: TestResult, measurement: Measurement
             epoch=epoch,
             session=score.session,
             created=result.created,
-            boot=result.environment.boot,
+            boot=result.machine.boot,
             commit=result.commit,
             branch=result.branch,
             energy_j_per_call=score.energy_j_per_call,
             energy_j_per_call_error=error if error is not None and isfinite(error) else None,
             duration_s_per_call=score.duration_s_per_call,
-            torch=result.environment.torch,
-            driver=result.environment.driver,
+            torch=result.machine.torch,
+            driver=result.machine.driver,
             labels=result.labels,
             temperature_c=float(temperature_c) if temperature_c is not None and isfinite(temperature_c) else None,
             gpus=measurement.gpus,

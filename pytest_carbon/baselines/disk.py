@@ -38,7 +38,7 @@ def leads_out(test: str) -> bool:
 
 
 def module_file(test: str) -> Path:
-    """Where a test's records lie in its environment's folder: ``tests/test_m.py::t`` → ``tests/test_m.py.jsonl``.
+    """Where a test's records lie in its machine's folder: ``tests/test_m.py::t`` → ``tests/test_m.py.jsonl``.
 
     What a file name cannot hold is written as ``%XX``, and a name too long ends in a digest, so that
     two modules never share a file (where case does not tell files apart they may: records name their

@@ -1,6 +1,6 @@
 """Baselines as JSON Lines in a directory, made to be committed, reviewed and merged.
 
-``<directory>/<environment id>/<path of the test module>.jsonl``: a header line, then a line a record,
+``<directory>/<machine id>/<path of the test module>.jsonl``: a header line, then a line a record,
 sorted by test, name and time. With git's ``merge=union`` (:data:`GIT_ATTRIBUTES`) two branches that
 recorded sessions merge by themselves: headers in the middle, records out of order and identical records
 are read as if they were not there. Everything else that is not as this module writes it is a
@@ -62,8 +62,8 @@ from pytest_carbon.baselines.format import (
 from pytest_carbon.records import (
     BaselineError,
     Calibration,
-    Environment,
     Key,
+    Machine,
     Record,
 )
 
@@ -73,7 +73,7 @@ _by_test = attrgetter("test", "name", "created", "session")
 
 
 class _Renaming(NamedTuple):
-    """What renaming writes in one environment."""
+    """What renaming writes on one machine."""
 
     records: int
     gaining: list[tuple[Path, str]]
@@ -119,23 +119,23 @@ def collector_waits() -> Iterator[None]:
             gc.enable()
 
 
-def read_file(path: Path) -> tuple[Environment, list[Record]]:
-    """One file, wherever it lies: the environment it names, and its records. Raises :class:`BaselineError`."""
+def read_file(path: Path) -> tuple[Machine, list[Record]]:
+    """One file, wherever it lies: the machine it names, and its records. Raises :class:`BaselineError`."""
     data = bytes_of(path)
     if data is None:
         raise refused_path("read", path, os.strerror(errno.ENOENT))
-    environment = _environment_of(data.decode(errors="replace").lstrip().partition("\n")[0].rstrip())
-    file = Reader(environment).file(data, path)
-    return described(file.header, environment), file.records
+    machine = _machine_of(data.decode(errors="replace").lstrip().partition("\n")[0].rstrip())
+    file = Reader(machine).file(data, path)
+    return described(file.header, machine), file.records
 
 
-def _environment_of(header: str) -> str:
+def _machine_of(header: str) -> str:
     """The id in a header; what is wrong with one that has none is told where it is read."""
     try:
-        environment = value_of(header)["environment"]["id"]
+        machine = value_of(header)["machine"]["id"]
     except (Wrong, LookupError, TypeError):
         return "?"
-    return environment if is_text(environment) else "?"
+    return machine if is_text(machine) else "?"
 
 
 # --- the store -----------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class FileStore:
         """What :meth:`load` found good: a hash of the file's bytes, and its records. A file that is still
         the same when it is appended to is not parsed again, which halves the time of a large run."""
 
-    def environments(self) -> list[str]:
+    def machines(self) -> list[str]:
         """The ids that have a baseline, sorted."""
         self._settle()
         return sorted(
@@ -161,28 +161,28 @@ class FileStore:
             if entry.is_dir() and not entry.name.startswith(".") and any(self._files(Path(entry)))
         )
 
-    def keys(self, environment_id: str) -> frozenset[Key]:
-        """The measurements that have a baseline in an environment. Of files written here the figures are not read."""
+    def keys(self, machine_id: str) -> frozenset[Key]:
+        """The measurements that have a baseline on a machine. Of files written here the figures are not read."""
         self._settle()
-        reader, found = Reader(environment_id), set[Key]()
+        reader, found = Reader(machine_id), set[Key]()
         with collector_waits():
-            for path in sorted(self._files(self._folder(environment_id))):
+            for path in sorted(self._files(self._folder(machine_id))):
                 if (data := bytes_of(path)) is not None:
                     self._keys[path] = reader.keys(data, path)
                     found |= self._keys[path]
         return frozenset(found)
 
-    def load(self, environment_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
-        """Everything stored for an environment, or of some of its measurements: its records by test and name, oldest
+    def load(self, machine_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
+        """Everything stored for a machine, or of some of its measurements: its records by test and name, oldest
         first. Files that have none of theirs, as :meth:`keys` has found, are not read."""
         self._settle()
         with collector_waits():
-            stored = self._load(environment_id, None if keys is None else frozenset(keys))
+            stored = self._load(machine_id, None if keys is None else frozenset(keys))
         return stored if keys is None else {key: stored[key] for key in stored if key in keys}
 
-    def _load(self, environment_id: str, keys: frozenset[Key] | None) -> dict[Key, list[Record]]:
-        folder = self._folder(environment_id)
-        reader = Reader(environment_id)
+    def _load(self, machine_id: str, keys: frozenset[Key] | None) -> dict[Key, list[Record]]:
+        folder = self._folder(machine_id)
+        reader = Reader(machine_id)
         stored: dict[Key, list[Record]] = {}
         for path in sorted(self._files(folder)):
             if keys is not None and keys.isdisjoint(self._keys.get(path, keys)):
@@ -202,28 +202,24 @@ class FileStore:
                 records[:] = once(records, shown_path(folder))
         return stored
 
-    def describe(self, environment_id: str) -> Environment:
-        """What the header of its first file says of an environment; only its id where there is none."""
-        for path in sorted(self._files(self._folder(environment_id))):
+    def describe(self, machine_id: str) -> Machine:
+        """What the header of its first file says of a machine; only its id where there is none."""
+        for path in sorted(self._files(self._folder(machine_id))):
             if (data := bytes_of(path)) is not None:
-                return described(Reader(environment_id).header(data, path), environment_id)
-        return Environment(environment_id)
+                return described(Reader(machine_id).header(data, path), machine_id)
+        return Machine(machine_id)
 
-    def append(self, environment: Environment, records: Sequence[Record]) -> None:
+    def append(self, machine: Machine, records: Sequence[Record]) -> None:
         """Add records to the files of their tests; no other file is touched, nor one that has them already.
 
         A record that is there moves to a newer epoch, never to an older one. Where anything is wrong nothing is
         written.
         """
-        self.append_all([(environment, records)])
+        self.append_all([(machine, records)])
 
-    def append_all(self, sessions: Sequence[tuple[Environment, Sequence[Record]]]) -> None:
-        """The same in several environments: all of it or, with an error, none."""
-        new = [
-            (self._folder(environment.id), header_line(environment), records)
-            for environment, records in sessions
-            if records
-        ]
+    def append_all(self, sessions: Sequence[tuple[Machine, Sequence[Record]]]) -> None:
+        """The same on several machines: all of it or, with an error, none."""
+        new = [(self._folder(machine.id), header_line(machine), records) for machine, records in sessions if records]
         for _, _, records in new:
             for test in {record.test.partition("::")[0]: record.test for record in records}.values():
                 module_file(test)
@@ -235,7 +231,7 @@ class FileStore:
                 self._record(new)
 
     def _record(self, new: Sequence[tuple[Path, str, Sequence[Record]]]) -> None:
-        """Add records below environments' folders, with the headers of files that are made for them."""
+        """Add records below machines' folders, with the headers of files that are made for them."""
         lines_of = {record: line_of(record) for _, _, records in new for record in records}
         recording = self._directory / RECORDING
 
@@ -280,8 +276,8 @@ class FileStore:
             for number, line in enumerate(filter(None, split_lines(data)), 1):
                 try:
                     if line.startswith('{"format"'):
-                        reader = Reader(_environment_of(line))
-                        new.append((self._folder(_environment_of(line)), line, []))
+                        reader = Reader(_machine_of(line))
+                        new.append((self._folder(_machine_of(line)), line, []))
                     if (record := reader.record(line)) is not None:
                         new[-1][2].append(record)
                 except (Wrong, IndexError) as error:
@@ -293,7 +289,7 @@ class FileStore:
             orphan.unlink(missing_ok=True)
 
     def rename(self, tests: Mapping[str, str | None]) -> int:
-        """Put tests' records, in every environment, under other ids; ``None`` takes them away. How many there were.
+        """Put tests' records, in every machine, under other ids; ``None`` takes them away. How many there were.
 
         Where anything is wrong nothing is written. Files that gain records come before those that lose them, so that
         whenever this process dies none is lost; to do it again finishes it.
@@ -301,7 +297,7 @@ class FileStore:
         for new in filter(None, tests.values()):
             module_file(new)
         with self._writing():
-            found = [self._renamed(environment_id, tests) for environment_id in self.environments()]
+            found = [self._renamed(machine_id, tests) for machine_id in self.machines()]
             gaining = [step for each in found for step in each.gaining]
             losing = [step for each in found for step in each.losing]
             replace_files([*gaining, *((path, text) for path, text in losing if text is not None)])
@@ -311,9 +307,9 @@ class FileStore:
                     self._remove_empty(path.parent)
         return sum(each.records for each in found)
 
-    def _renamed(self, environment_id: str, tests: Mapping[str, str | None]) -> _Renaming:
-        """What has to be written in one environment."""
-        folder, reader = self._folder(environment_id), Reader(environment_id)
+    def _renamed(self, machine_id: str, tests: Mapping[str, str | None]) -> _Renaming:
+        """What has to be written on one machine."""
+        folder, reader = self._folder(machine_id), Reader(machine_id)
         files = {path: reader.file(data, path) for path in self._files(folder) if (data := bytes_of(path)) is not None}
         staying: dict[Path, list[tuple[Record, str]]] = {path: [] for path in files}
         leaving: dict[Path, list[tuple[Record, str]]] = {}
@@ -388,7 +384,7 @@ class FileStore:
             folder = Path(entry)
             if not entry.is_dir():
                 if entry.name.endswith(".jsonl") and (paths is None or folder in paths):
-                    what = "it lies in no environment's folder, and is never read. Move or delete it."
+                    what = "it lies on no machine's folder, and is never read. Move or delete it."
                     yield f"{shown_path(folder)}: {what}"
             elif not entry.name.startswith("."):
                 try:
@@ -406,13 +402,13 @@ class FileStore:
                 if not found and (together := _said(partial(self.load, entry.name))):
                     yield together
 
-    def _fault_of(self, path: Path, environment_id: str, latest: str) -> str | None:
+    def _fault_of(self, path: Path, machine_id: str, latest: str) -> str | None:
         def read() -> None:
             self._refuse_links(path)
             if path.name == _CALIBRATION:
-                self.calibration(environment_id)
+                self.calibration(machine_id)
             elif (data := bytes_of(path)) is not None:
-                Reader(environment_id).file(data, path)
+                Reader(machine_id).file(data, path)
                 _refuse_later(data, path, latest)
 
         return _said(read)
@@ -427,9 +423,9 @@ class FileStore:
         if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise refused_path("write", self._directory, os.strerror(errno.EACCES))
 
-    def calibration(self, environment_id: str) -> Calibration | None:
-        """What is known about an environment's counters; None where nothing is."""
-        path = self._folder(environment_id) / _CALIBRATION
+    def calibration(self, machine_id: str) -> Calibration | None:
+        """What is known about a machine's counters; None where nothing is."""
+        path = self._folder(machine_id) / _CALIBRATION
         self._refuse_links(path)
         if (data := bytes_of(path)) is None:
             return None
@@ -438,16 +434,16 @@ class FileStore:
         except Wrong as wrong:
             raise fault_in(path, 1, wrong, "Delete the file: the next run finds it out anew.") from None
 
-    def keep_calibration(self, environment_id: str, calibration: Calibration, *, replace: bool = False) -> None:
-        """Keep what was found out about an environment's counters; what is kept already stays, unless replaced."""
+    def keep_calibration(self, machine_id: str, calibration: Calibration, *, replace: bool = False) -> None:
+        """Keep what was found out about a machine's counters; what is kept already stays, unless replaced."""
         text = calibration_line(calibration) + "\n"
-        path = self._folder(environment_id) / _CALIBRATION
+        path = self._folder(machine_id) / _CALIBRATION
         try:
             read_calibration(text.encode())
         except Wrong as wrong:
             raise BaselineError(f"{shown_path(path)}: nothing was kept: {wrong.what}.") from None
         with self._writing():
-            if replace or self.calibration(environment_id) is None:
+            if replace or self.calibration(machine_id) is None:
                 self._refuse_links(path)
                 write_atomically(path, text)
 
@@ -468,13 +464,13 @@ class FileStore:
         except OSError as error:
             raise refused_path("write", self._directory, error, what) from error
 
-    def _folder(self, environment_id: str) -> Path:
-        if environment_id.startswith(".") or folder_name(environment_id) != environment_id:
+    def _folder(self, machine_id: str) -> Path:
+        if machine_id.startswith(".") or folder_name(machine_id) != machine_id:
             raise BaselineError(
-                f"{environment_id!r} cannot be the id of an environment: in {shown_path(self._directory)} it is the "
+                f"{machine_id!r} cannot be the id of a machine: in {shown_path(self._directory)} it is the "
                 "name of a folder, made of letters, digits, '-', '.' and '_'."
             )
-        return self._directory / environment_id
+        return self._directory / machine_id
 
     def _files(self, folder: Path) -> Iterator[Path]:
         """The baseline files in a folder and below it."""
@@ -498,7 +494,7 @@ class FileStore:
             path = path.parent
 
     def _merged(
-        self, path: Path, environment_id: str, header: str, added: Sequence[Record], lines_of: Mapping[Record, str]
+        self, path: Path, machine_id: str, header: str, added: Sequence[Record], lines_of: Mapping[Record, str]
     ) -> str | None:
         """The text of a file with records added; None where it has them all."""
         self._refuse_links(path)
@@ -509,7 +505,7 @@ class FileStore:
             header, *lines = filter(None, split_lines(data))
             file = BaselineFile(header, lines, self._read[path][1])
         else:
-            file = Reader(environment_id).file(data, path)
+            file = Reader(machine_id).file(data, path)
         merged = once([*file.records, *added], shown_path(path))
         here, fresh = merged[: len(file.records)], merged[len(file.records) :]
         # Lines that are there stay as they are, but for a newer epoch: a later version may have put more into them.

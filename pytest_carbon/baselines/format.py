@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeGuard
 
 from pytest_carbon.baselines.disk import leads_out, shown_path
-from pytest_carbon.records import BaselineError, Calibration, Environment, Gpu, Key, Record
+from pytest_carbon.records import BaselineError, Calibration, Gpu, Key, Machine, Record
 
 FORMAT = "pytest-carbon-baseline/1"
 CALIBRATION_FORMAT = "pytest-carbon-calibration/1"
@@ -181,8 +181,8 @@ class BaselineFile(NamedTuple):
 class Reader:
     """Bytes → records. One for a whole load: what it knows already it neither checks nor keeps again."""
 
-    def __init__(self, environment_id: str) -> None:
-        self._environment_id = environment_id
+    def __init__(self, machine_id: str) -> None:
+        self._machine_id = machine_id
         self._known = {name: _Known(good) for name, (good, _) in FIELDS.items() if name not in NUMBERS}
         self._temperatures: dict[float | None, float | None] = {}
         """Good ones, each kept once, too: they are few."""
@@ -312,16 +312,16 @@ class Reader:
         return Record._make(float(value) if isinstance(value, int) else value for value in _values(fields))
 
     def _check_header(self, fields: dict[str, Any]) -> None:
-        """Raise :class:`Wrong` for everything but a header of this environment in this format."""
+        """Raise :class:`Wrong` for everything but a header of this machine in this format."""
         check_format(fields["format"], FORMAT)
-        environment = fields.get("environment")
-        found = environment.get("id") if isinstance(environment, dict) else None
+        machine = fields.get("machine")
+        found = machine.get("id") if isinstance(machine, dict) else None
         if not is_text(found):
-            raise Wrong("the header does not name its environment")
-        if found != self._environment_id:
+            raise Wrong("the header does not name its machine")
+        if found != self._machine_id:
             raise Wrong(
-                f"recorded in the environment {found!r}, but kept in the folder of {self._environment_id!r}",
-                "Move the file to the folder of its own environment: figures of two machines cannot be compared.",
+                f"recorded on the machine {found!r}, but kept in the folder of {self._machine_id!r}",
+                "Move the file to the folder of its own machine: figures of two machines cannot be compared.",
             )
 
 
@@ -366,31 +366,31 @@ def form_of(record: Record) -> str:
     return f"{record.name!r} of {record.test!r}"
 
 
-def header_line(environment: Environment) -> str:
-    """What is the same each time in one environment: two branches that start a file write the same line."""
+def header_line(machine: Machine) -> str:
+    """What is the same each time on one machine: two branches that start a file write the same line."""
     return encode_line(
         {
             "format": FORMAT,
-            "environment": {
-                "id": environment.id,
-                "gpus": [{"name": gpu.name, "power_limit_w": gpu.power_limit_w} for gpu in environment.gpus],
-                "cpu": environment.cpu,
+            "machine": {
+                "id": machine.id,
+                "gpus": [{"name": gpu.name, "power_limit_w": gpu.power_limit_w} for gpu in machine.gpus],
+                "cpu": machine.cpu,
             },
         }
     )
 
 
-def described(header: str, environment_id: str) -> Environment:
-    """What a good header says of its environment; what somebody made of the rest of it is as good as unknown."""
-    found = json.loads(header)["environment"]
+def described(header: str, machine_id: str) -> Machine:
+    """What a good header says of its machine; what somebody made of the rest of it is as good as unknown."""
+    found = json.loads(header)["machine"]
     stored, cpu = found.get("gpus"), found.get("cpu")
     gpus = (
         [gpu for gpu in stored if isinstance(gpu, dict) and is_text(gpu.get("name"))]
         if isinstance(stored, list)
         else []
     )
-    return Environment(
-        environment_id,
+    return Machine(
+        machine_id,
         gpus=tuple(
             Gpu(i, "", gpu["name"], float(limit) if is_number(limit := gpu.get("power_limit_w")) else None)
             for i, gpu in enumerate(gpus)

@@ -1,6 +1,6 @@
 """Baselines in a database that many machines share: SQLite, or PostgreSQL through psycopg.
 
-Five tables: environments, the measurements and the sessions of each, the sets of cards that were measured, and a record
+Five tables: machines, the measurements and the sessions of each, the sets of cards that were measured, and a record
 for each session of a measurement, which the key of its table keeps from being there twice. An append is one
 transaction, and so is all that one question reads. Between them no connection is open: measuring takes an hour.
 
@@ -54,7 +54,7 @@ from pytest_carbon.baselines.format import (
 )
 from pytest_carbon.baselines.tables import (
     CARDS,
-    ENVIRONMENT,
+    MACHINE,
     MEASUREMENT,
     OLDER_VERSIONS,
     PATIENCE_S,
@@ -64,7 +64,7 @@ from pytest_carbon.baselines.tables import (
     VERSION_TABLE,
     engine_of,
 )
-from pytest_carbon.records import BaselineError, Calibration, Environment, Key, Record, UsageProblem
+from pytest_carbon.records import BaselineError, Calibration, Key, Machine, Record, UsageProblem
 
 _T = TypeVar("_T")
 _LOCK = 0x636172626F6E  # "carbon"
@@ -100,52 +100,50 @@ class SqlStore:
 
     # --- reading
 
-    def environments(self) -> list[str]:
+    def machines(self) -> list[str]:
         """The ids that have a baseline, sorted."""
         with self._reading() as connection:
             if connection is None:
                 return []
-            query = select(ENVIRONMENT.c.name).join(SESSION).where(self._counts()).distinct()
+            query = select(MACHINE.c.name).join(SESSION).where(self._counts()).distinct()
             return sorted(connection.scalars(query))
 
-    def keys(self, environment_id: str) -> frozenset[Key]:
-        """The measurements that have a record that counts in an environment."""
+    def keys(self, machine_id: str) -> frozenset[Key]:
+        """The measurements that have a record that counts on a machine."""
         with self._reading() as connection:
-            return frozenset() if connection is None else frozenset(self._keys(connection, environment_id).values())
+            return frozenset() if connection is None else frozenset(self._keys(connection, machine_id).values())
 
-    def _keys(self, connection: Connection, environment_id: str) -> dict[int, Key]:
-        here = select(ENVIRONMENT.c.id).where(ENVIRONMENT.c.name == environment_id).scalar_subquery()
-        query = select(MEASUREMENT.c.id, MEASUREMENT.c.test, MEASUREMENT.c.name).where(
-            MEASUREMENT.c.environment_id == here
-        )
-        others = select(SESSION.c.id).where(SESSION.c.environment_id == here, ~self._counts()).limit(1)
+    def _keys(self, connection: Connection, machine_id: str) -> dict[int, Key]:
+        here = select(MACHINE.c.id).where(MACHINE.c.name == machine_id).scalar_subquery()
+        query = select(MEASUREMENT.c.id, MEASUREMENT.c.test, MEASUREMENT.c.name).where(MEASUREMENT.c.machine_id == here)
+        others = select(SESSION.c.id).where(SESSION.c.machine_id == here, ~self._counts()).limit(1)
         if self._branch is not None and connection.scalar(others) is not None:
             of_it = select(RECORD.c.measurement_id).join(SESSION).where(self._counts())
             if self._version(connection) == "0001":  # without its index each question would read the whole table
-                query = query.where(MEASUREMENT.c.id.in_(of_it.where(SESSION.c.environment_id == here)))
+                query = query.where(MEASUREMENT.c.id.in_(of_it.where(SESSION.c.machine_id == here)))
             else:
                 query = query.where(of_it.where(RECORD.c.measurement_id == MEASUREMENT.c.id).exists())
         return {id: (test, name) for id, test, name in connection.execute(query)}
 
-    def load(self, environment_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
-        """Everything that counts in an environment, or of some of its measurements: its records by test and name,
+    def load(self, machine_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
+        """Everything that counts on a machine, or of some of its measurements: its records by test and name,
         oldest first."""
         with collector_waits(), self._reading() as connection:
             if connection is None:
                 return {}
-            here = select(ENVIRONMENT.c.id).where(ENVIRONMENT.c.name == environment_id).scalar_subquery()
+            here = select(MACHINE.c.id).where(MACHINE.c.name == machine_id).scalar_subquery()
             known: dict[int, Key] = {
                 id: (test, name)
                 for id, test, name in connection.execute(
                     select(MEASUREMENT.c.id, MEASUREMENT.c.test, MEASUREMENT.c.name).where(
-                        MEASUREMENT.c.environment_id == here
+                        MEASUREMENT.c.machine_id == here
                     )
                 )
             }
             wanted = None if keys is None else sorted(id for id, key in known.items() if key in keys)
             sessions: dict[int, Any] = {
                 row.id: row
-                for row in connection.execute(select(SESSION).where(SESSION.c.environment_id == here, self._counts()))
+                for row in connection.execute(select(SESSION).where(SESSION.c.machine_id == here, self._counts()))
             }
             before = {id: (s.session, s.created, s.boot, s.commit_id, s.branch) for id, s in sessions.items()}
             after = {id: (s.torch, s.driver, s.labels) for id, s in sessions.items()}
@@ -159,7 +157,7 @@ class SqlStore:
                 if (key := known.get(measurement)) is None:
                     raise BaselineError(
                         f"{self._url}: carbon_record has figures of measurement {measurement}, which is none of"
-                        f" {environment_id}. Restore the database from its backup."
+                        f" {machine_id}. Restore the database from its backup."
                     )
                 if (gpus := cards.get(cards_id)) is None:
                     raise BaselineError(
@@ -170,20 +168,20 @@ class SqlStore:
                 record = Record(*key, epoch, *before[session], *figures, *after[session], temperature_c, gpus)
                 stored.setdefault(key, []).append(record)
                 everything.append(record)
-            self._check(environment_id, everything)
+            self._check(machine_id, everything)
         if self._branch not in (None, self._own) and any(s.branch == self._own for s in sessions.values()):
             stored = {key: counted for key, records in stored.items() if (counted := self._of_branch(records))}
         for records in stored.values():
             records.sort(key=by_time)
         return stored
 
-    def _rows(self, connection: Connection, environment: Any, measurements: Sequence[int] | None) -> Iterator[Any]:
-        """The records of an environment that count; of some measurements, those that do not count, too."""
+    def _rows(self, connection: Connection, machine: Any, measurements: Sequence[int] | None) -> Iterator[Any]:
+        """The records of a machine that count; of some measurements, those that do not count, too."""
         kept = self._version(connection) == VERSION  # older tables have neither temperature nor cards
         later = {RECORD.c.temperature_c, RECORD.c.cards_id}
         records = select(*(column if kept or column not in later else null() for column in RECORD.c))
         if measurements is None:
-            sessions = select(SESSION.c.id).where(SESSION.c.environment_id == environment, self._counts())
+            sessions = select(SESSION.c.id).where(SESSION.c.machine_id == machine, self._counts())
             yield from _all(connection, records.where(RECORD.c.session_id.in_(sessions)))
             return
         for start in range(0, len(measurements), _READ_AT_ONCE):
@@ -211,20 +209,20 @@ class SqlStore:
             found[id] = tuple(uuids)
         return found
 
-    def describe(self, environment_id: str) -> Environment:
-        """What is stored of an environment; only its id where nothing is."""
+    def describe(self, machine_id: str) -> Machine:
+        """What is stored of a machine; only its id where nothing is."""
         with self._reading() as connection:
-            query = select(ENVIRONMENT.c.header).where(ENVIRONMENT.c.name == environment_id)
+            query = select(MACHINE.c.header).where(MACHINE.c.name == machine_id)
             header = None if connection is None else connection.scalar(query)
         try:
-            return described(header or "", environment_id)
+            return described(header or "", machine_id)
         except (ValueError, LookupError, TypeError):  # there is none, or what somebody made of it: as good as unknown
-            return Environment(environment_id)
+            return Machine(machine_id)
 
-    def calibration(self, environment_id: str) -> Calibration | None:
-        """What is known about an environment's counters; None where nothing is."""
+    def calibration(self, machine_id: str) -> Calibration | None:
+        """What is known about a machine's counters; None where nothing is."""
         with self._reading() as connection:
-            return None if connection is None else self._calibration(connection, environment_id)
+            return None if connection is None else self._calibration(connection, machine_id)
 
     def hint(self) -> str | None:
         """What to say where the database has baselines, and none that counts."""
@@ -251,19 +249,19 @@ class SqlStore:
         newest = max((record.epoch for record in theirs), default="")
         return theirs + [record for record in records if record.branch == self._own and record.epoch > newest]
 
-    def _check(self, environment_id: str, records: Sequence[Record]) -> None:
+    def _check(self, machine_id: str, records: Sequence[Record]) -> None:
         for (name, (good, _)), column in zip(FIELDS.items(), zip(*records, strict=True), strict=False):
             if all_good(name, column) if name in NUMBERS else all(map(good, set(column))):
                 continue
             for record in records:
                 if wrong := wrong_field(record._asdict()):
                     raise BaselineError(
-                        f"{self._url} ({environment_id}), session {record.session!r}, {_of(record)}: {wrong}."
+                        f"{self._url} ({machine_id}), session {record.session!r}, {_of(record)}: {wrong}."
                         " pytest-carbon did not write that: delete the row, or restore the database from its backup."
                     )
 
-    def _calibration(self, connection: Connection, environment_id: str) -> Calibration | None:
-        text = connection.scalar(select(ENVIRONMENT.c.calibration).where(ENVIRONMENT.c.name == environment_id))
+    def _calibration(self, connection: Connection, machine_id: str) -> Calibration | None:
+        text = connection.scalar(select(MACHINE.c.calibration).where(MACHINE.c.name == machine_id))
         if text is None:
             return None
         try:
@@ -271,30 +269,30 @@ class SqlStore:
         except Wrong as wrong:
             remedy = wrong.remedy or "Set it to NULL: the next run finds it out anew."
             raise BaselineError(
-                f"{self._url}, the calibration of {environment_id} in carbon_environment: {wrong.what}. {remedy}"
+                f"{self._url}, the calibration of {machine_id} in carbon_machine: {wrong.what}. {remedy}"
             ) from None
 
     # --- writing
 
-    def append(self, environment: Environment, records: Sequence[Record]) -> None:
-        """Add records to one environment, in one transaction. What is there already, as it is, stays so.
+    def append(self, machine: Machine, records: Sequence[Record]) -> None:
+        """Add records to one machine, in one transaction. What is there already, as it is, stays so.
 
         A record that is there moves to a newer epoch, never to an older one; and to the branch whose records
         count, never away from it.
         """
-        self.append_all([(environment, records)])
+        self.append_all([(machine, records)])
 
-    def append_all(self, sessions: Sequence[tuple[Environment, Sequence[Record]]]) -> None:
-        """The same in several environments: all of it or, with an error, none."""
-        new = [(environment, once(records, str(self._url))) for environment, records in sessions if records]
+    def append_all(self, sessions: Sequence[tuple[Machine, Sequence[Record]]]) -> None:
+        """The same on several machines: all of it or, with an error, none."""
+        new = [(machine, once(records, str(self._url))) for machine, records in sessions if records]
         for _, records in new:
             for record in records:
                 if wrong := wrong_field(record._asdict()) or _unstorable(record):
                     raise BaselineError(f"nothing was recorded, because of {_of(record)}: {wrong}.")
         if new:
             with self._writing("recorded") as connection:
-                for environment, records in new:
-                    self._append(connection, environment, records)
+                for machine, records in new:
+                    self._append(connection, machine, records)
 
     def check_writable(self) -> None:
         """Raise now what :meth:`append` would raise after an hour of measuring: do it, and take it back."""
@@ -305,7 +303,7 @@ class SqlStore:
             return
         probe = Record("probe", "probe", "0", "probe", "2000-01-01T00:00:00Z", None, None, None, 1.0, None, 1.0)
         with self._writing(keep=False) as connection:
-            self._append(connection, Environment("probe"), [probe])
+            self._append(connection, Machine("probe"), [probe])
 
     def _check_folder(self) -> None:
         assert self._file is not None
@@ -315,20 +313,20 @@ class SqlStore:
         if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
             raise self._refused("write", f"{place} is no folder that this user may write to")
 
-    def keep_calibration(self, environment_id: str, calibration: Calibration, *, replace: bool = False) -> None:
-        """Keep what was found out about an environment's counters; what is kept already stays, unless replaced."""
+    def keep_calibration(self, machine_id: str, calibration: Calibration, *, replace: bool = False) -> None:
+        """Keep what was found out about a machine's counters; what is kept already stays, unless replaced."""
         text = calibration_line(calibration)
         try:
             read_calibration(text.encode())
         except Wrong as wrong:
-            raise BaselineError(f"{self._url} ({environment_id}): nothing was kept: {wrong.what}.") from None
+            raise BaselineError(f"{self._url} ({machine_id}): nothing was kept: {wrong.what}.") from None
         with self._writing() as connection:
-            (id,) = _ids(connection, ENVIRONMENT, {}, [{"name": environment_id}]).values()
-            if replace or self._calibration(connection, environment_id) is None:
-                connection.execute(update(ENVIRONMENT).where(ENVIRONMENT.c.id == id).values(calibration=text))
+            (id,) = _ids(connection, MACHINE, {}, [{"name": machine_id}]).values()
+            if replace or self._calibration(connection, machine_id) is None:
+                connection.execute(update(MACHINE).where(MACHINE.c.id == id).values(calibration=text))
 
     def rename(self, tests: Mapping[str, str | None]) -> int:
-        """Put tests' records, in every environment and of every branch, under other ids; ``None`` takes them away.
+        """Put tests' records, in every machine and of every branch, under other ids; ``None`` takes them away.
 
         How many there were. All of it or, with an error, none; a new id that has records of its own is an error.
         """
@@ -339,14 +337,14 @@ class SqlStore:
             concerned = {*tests, *filter(None, tests.values())}
             rows = [row for row in connection.execute(select(MEASUREMENT)) if row.test in concerned]
             leaving = [row for row in rows if row.test in tests]
-            there = {(row.environment_id, row.test, row.name): row.id for row in rows if row.test not in tests}
+            there = {(row.machine_id, row.test, row.name): row.id for row in rows if row.test not in tests}
             figures = _figures_of(connection, [row.id for row in rows])
             taken: set[tuple[int, str, str]] = set()
             gone = [row.id for row in leaving if tests[row.test] is None]
             for row in leaving:
                 if (new := tests[row.test]) is None:
                     continue
-                place = (row.environment_id, new, row.name)
+                place = (row.machine_id, new, row.name)
                 if place in taken:
                     raise BaselineError(f"two tests cannot both become {new!r}: nothing was renamed.")
                 taken.add(place)
@@ -371,15 +369,15 @@ class SqlStore:
                     connection.execute(update(MEASUREMENT).where(MEASUREMENT.c.id == row.id).values(test=test))
             return sum(len(figures[row.id]) for row in leaving)
 
-    def _append(self, connection: Connection, environment: Environment, records: Sequence[Record]) -> None:
-        header = header_line(environment)
-        (here,) = _ids(connection, ENVIRONMENT, {}, [{"name": environment.id, "header": header}]).values()
+    def _append(self, connection: Connection, machine: Machine, records: Sequence[Record]) -> None:
+        header = header_line(machine)
+        (here,) = _ids(connection, MACHINE, {}, [{"name": machine.id, "header": header}]).values()
         connection.execute(
-            update(ENVIRONMENT).where(ENVIRONMENT.c.id == here, ENVIRONMENT.c.header.is_(None)).values(header=header)
+            update(MACHINE).where(MACHINE.c.id == here, MACHINE.c.header.is_(None)).values(header=header)
         )
         keys = dict.fromkeys(record.key for record in records)
         rows = [{"test": test, "name": name} for test, name in keys]
-        measurements = _ids(connection, MEASUREMENT, {"environment_id": here}, rows)
+        measurements = _ids(connection, MEASUREMENT, {"machine_id": here}, rows)
         texts = {record.gpus: json.dumps(record.gpus) for record in records if record.gpus}
         ids = _ids(connection, CARDS, {}, [{"uuids": text} for text in texts.values()]) if texts else {}
         cards = {gpus: ids[text,] for gpus, text in texts.items()}
@@ -399,7 +397,7 @@ class SqlStore:
     ) -> None:
         rows = [
             {
-                "environment_id": here,
+                "machine_id": here,
                 "session": r.session,
                 "created": r.created,
                 "boot": r.boot,
@@ -413,7 +411,7 @@ class SqlStore:
         ]
         insert = _insert(connection)
         connection.execute(insert(SESSION).on_conflict_do_nothing(), rows)
-        query = select(SESSION).where(SESSION.c.environment_id == here, SESSION.c.session.in_(sessions))
+        query = select(SESSION).where(SESSION.c.machine_id == here, SESSION.c.session.in_(sessions))
         ids: dict[str, int] = {}
         for row in connection.execute(query):
             ids[row.session] = row.id

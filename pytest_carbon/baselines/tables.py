@@ -27,9 +27,9 @@ from sqlalchemy.exc import ArgumentError
 from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.records import UsageProblem
 
-VERSION = "0003"
+VERSION = "0001"
 """The newest of ``migrations/versions``."""
-OLDER_VERSIONS = ("0001", "0002")
+OLDER_VERSIONS: tuple[str, ...] = ()
 """Those that can be read as they are; who writes brings them up to date."""
 VERSION_TABLE = "carbon_schema"
 """Of our own: the application that owns the database may use alembic, too."""
@@ -41,29 +41,29 @@ _ALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3
 _FORMS = "sqlite:///FILE and postgresql+psycopg://USER@HOST/DATABASE"
 
 _METADATA = MetaData()
-ENVIRONMENT = Table(
-    "carbon_environment",
+MACHINE = Table(
+    "carbon_machine",
     _METADATA,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False),
     Column("header", Text),  # as a file's; NULL: only a calibration is known
     Column("calibration", Text),  # as a file's
-    UniqueConstraint("name", name="carbon_environment_once"),
+    UniqueConstraint("name", name="carbon_machine_once"),
 )
 MEASUREMENT = Table(
     "carbon_measurement",
     _METADATA,
     Column("id", Integer, primary_key=True),
-    Column("environment_id", ForeignKey(ENVIRONMENT.c.id), nullable=False),
+    Column("machine_id", ForeignKey(MACHINE.c.id), nullable=False),
     Column("test", Text, nullable=False),
     Column("name", Text, nullable=False),
-    UniqueConstraint("environment_id", "test", "name", name="carbon_measurement_once"),
+    UniqueConstraint("machine_id", "test", "name", name="carbon_measurement_once"),
 )
 SESSION = Table(
     "carbon_session",
     _METADATA,
     Column("id", Integer, primary_key=True),
-    Column("environment_id", ForeignKey(ENVIRONMENT.c.id), nullable=False),
+    Column("machine_id", ForeignKey(MACHINE.c.id), nullable=False),
     Column("session", Text, nullable=False),
     Column("created", Text, nullable=False),
     Column("boot", Text),
@@ -72,7 +72,7 @@ SESSION = Table(
     Column("torch", Text),
     Column("driver", Text),
     Column("labels", Text),
-    UniqueConstraint("environment_id", "session", name="carbon_session_once"),
+    UniqueConstraint("machine_id", "session", name="carbon_session_once"),
 )
 CARDS = Table(
     "carbon_cards",

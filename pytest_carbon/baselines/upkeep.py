@@ -15,7 +15,7 @@ from pytest_carbon.baselines.disk import leads_out
 from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.gate import scores
 from pytest_carbon.gate.recordings import Baseline, baseline_of, recordings_of
-from pytest_carbon.records import REFERENCE, Environment, Key, Record, SessionScore, UsageProblem, Verdict
+from pytest_carbon.records import REFERENCE, Key, Machine, Record, SessionScore, UsageProblem, Verdict
 from pytest_carbon.text import did_you_mean
 
 # --- what there is -------------------------------------------------------------------------------
@@ -23,13 +23,13 @@ from pytest_carbon.text import did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What the baselines of one environment hold, and what a gate over all of them would see."""
+    """What the baselines of one machine hold, and what a gate over all of them would see."""
 
-    environment: Environment
+    machine: Machine
     measurements: int
     tests: int
     sessions: int
-    batches: tuple[int, int]
+    recordings: tuple[int, int]
     """The fewest and the most of a measurement, of those that count."""
     first: str
     newest: str
@@ -37,29 +37,29 @@ class Overview:
     accepted: str | None
     """When a change was accepted last."""
     spread: float | None
-    """The median over the measurements: how much the batches of one differ (a standard deviation, relative)."""
+    """The median over the measurements: how much the recordings of one differ (a standard deviation, relative)."""
     most_spread: tuple[float, Key] | None
     detectable: float
     """The median over the measurements."""
     most_detectable: tuple[float, Key]
 
 
-def overview(environment: Environment, stored: Mapping[Key, Sequence[Record]], **rule: float) -> Overview:
-    """Of an environment that has records; ``rule``: the gate's ``tolerance`` and ``false_alarms``."""
+def overview(machine: Machine, stored: Mapping[Key, Sequence[Record]], **rule: float) -> Overview:
+    """Of a machine that has records; ``rule``: the gate's ``tolerance`` and ``false_alarms``."""
     tests = {key: records for key, records in stored.items() if key[0] != REFERENCE}
     held = {key: found for key, records in tests.items() if (found := baseline_of(records))}
-    verdicts = _unchanged(environment.id, held, stored, **rule)
+    verdicts = _unchanged(machine.id, held, stored, **rule)
     spreads = [(known, key) for key, baseline in held.items() if (known := spread(baseline)) is not None]
     detectable = [(verdict.detectable_change or 0.0, key) for key, verdict in verdicts.items()]
     records = [record for each in stored.values() for record in each]
-    batches = [len(baseline.batches) for baseline in held.values()]
+    recordings = [len(baseline.recordings) for baseline in held.values()]
     epochs = {record.epoch for record in records} - {"0"}
     return Overview(
-        environment=environment,
+        machine=machine,
         measurements=len(held),
         tests=len({test for test, _ in held}),
         sessions=len({record.session for record in records}),
-        batches=(min(batches), max(batches)),
+        recordings=(min(recordings), max(recordings)),
         first=min(record.created for record in records),
         newest=max(record.created for record in records),
         accepted=max(epochs, default=None),
@@ -80,8 +80,12 @@ def _unchanged(
             (
                 SessionScore(
                     "a run without a change",
-                    geometric_mean(geometric_mean(r.energy_j_per_call for r in batch) for batch in baseline.batches),
-                    geometric_mean(geometric_mean(r.duration_s_per_call for r in batch) for batch in baseline.batches),
+                    geometric_mean(
+                        geometric_mean(r.energy_j_per_call for r in recording) for recording in baseline.recordings
+                    ),
+                    geometric_mean(
+                        geometric_mean(r.duration_s_per_call for r in recording) for recording in baseline.recordings
+                    ),
                 ),
             ),
             error=None,
@@ -100,8 +104,8 @@ def _unchanged(
 
 
 def spread(baseline: Baseline) -> float | None:
-    """How much the batches differ, relative; None of a single one."""
-    means = [fmean(math.log(record.energy_j_per_call) for record in batch) for batch in baseline.batches]
+    """How much the recordings differ, relative; None of a single one."""
+    means = [fmean(math.log(record.energy_j_per_call) for record in recording) for recording in baseline.recordings]
     return math.expm1(stdev(means)) if len(means) > 1 else None
 
 
@@ -109,7 +113,7 @@ def spread(baseline: Baseline) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Recording:
     sessions: int
     first: Record
     """The oldest of its sessions: when it was, and of what code."""
@@ -125,11 +129,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One measurement in one environment, oldest first."""
+    """One measurement on one machine, oldest first."""
 
-    environment: str
+    machine: str
     key: Key
-    epochs: tuple[tuple[str, tuple[Batch, ...]], ...]
+    epochs: tuple[tuple[str, tuple[Recording, ...]], ...]
 
 
 def histories(stored: Mapping[str, Mapping[Key, Sequence[Record]]], wanted: str) -> list[History]:
@@ -164,25 +168,30 @@ def _nearest(wanted: str, known: Collection[str]) -> str:
     return f" Did you mean {ends[0]}?" if ends else did_you_mean(wanted, sorted(known))
 
 
-def _history(environment_id: str, key: Key, records: Sequence[Record]) -> History:
+def _history(machine_id: str, key: Key, records: Sequence[Record]) -> History:
     held = baseline_of(records)
     assert held is not None
-    counted = {record.session for batches in (held.batches, *held.earlier) for batch in batches for record in batch}
-    epochs: dict[str, list[Batch]] = {}
+    counted = {
+        record.session
+        for recordings in (held.recordings, *held.earlier)
+        for recording in recordings
+        for record in recording
+    }
+    epochs: dict[str, list[Recording]] = {}
     for epoch in sorted({record.epoch for record in records}):
-        for batch in recordings_of(record for record in records if record.epoch == epoch):
+        for recording in recordings_of(record for record in records if record.epoch == epoch):
             epochs.setdefault(epoch, []).append(
-                Batch(
-                    sessions=len(batch),
-                    first=batch[0],
-                    energy_j_per_call=geometric_mean(record.energy_j_per_call for record in batch),
-                    duration_s_per_call=geometric_mean(record.duration_s_per_call for record in batch),
-                    counts=batch[0].session in counted,
-                    temperature_c=fmean(known) if (known := _temperatures_c(batch)) else None,
-                    gpus=tuple(sorted({uuid for record in batch for uuid in record.gpus})),
+                Recording(
+                    sessions=len(recording),
+                    first=recording[0],
+                    energy_j_per_call=geometric_mean(record.energy_j_per_call for record in recording),
+                    duration_s_per_call=geometric_mean(record.duration_s_per_call for record in recording),
+                    counts=recording[0].session in counted,
+                    temperature_c=fmean(known) if (known := _temperatures_c(recording)) else None,
+                    gpus=tuple(sorted({uuid for record in recording for uuid in record.gpus})),
                 )
             )
-    return History(environment_id, key, tuple((epoch, tuple(batches)) for epoch, batches in epochs.items()))
+    return History(machine_id, key, tuple((epoch, tuple(recordings)) for epoch, recordings in epochs.items()))
 
 
 def _temperatures_c(records: Iterable[Record]) -> list[float]:
@@ -308,9 +317,9 @@ def renames(known: Collection[str], old: str, new: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What went into one environment."""
+    """What went into one machine."""
 
-    environment: str
+    machine: str
     records: int
     already: int
 
@@ -320,7 +329,7 @@ def copy(source: Store, target: Store, *, branch: str | None = None) -> list[Cop
     done = []
     target.check_writable()
     with source.snapshot():
-        for id in source.environments():
+        for id in source.machines():
             records = [record for each in source.load(id).values() for record in each]
             records = records if branch is None else [record._replace(branch=branch) for record in records]
             before = {(r.test, r.name, r.session) for each in target.load(id).values() for r in each}

@@ -1,4 +1,4 @@
-"""What a run reads of its baselines: what there is in every environment, and the records that its own verdicts need."""
+"""What a run reads of its baselines: what there is in every machine, and the records that its own verdicts need."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from pytest_carbon.baselines import Store
 from pytest_carbon.gate.recordings import to_read
 from pytest_carbon.host import nearest
-from pytest_carbon.records import Environment, Key, Record
+from pytest_carbon.records import Key, Machine, Record
 
 
 class Stored:
-    """The baselines as a run of some tests sees them. Each environment's are read once, and are of one moment.
+    """The baselines as a run of some tests sees them. Each machine's are read once, and are of one moment.
 
     Where there is no store, nothing is stored. Every method raises :class:`~pytest_carbon.records.BaselineError` for
     what cannot be trusted.
@@ -22,33 +22,33 @@ class Stored:
         self._tests = frozenset(tests)
         self._keys: dict[str, frozenset[Key]] = {}
         self._records: dict[str, dict[Key, list[Record]]] = {}
-        self.environments: dict[str, Environment] = {}
+        self.machines: dict[str, Machine] = {}
         """Those that have a baseline, by their ids."""
 
     def look(self, own: str | None) -> None:
-        """See what there is, and read what a run in an environment needs; ``None``: in whichever has its tests."""
+        """See what there is, and read what a run on a machine needs; ``None``: in whichever has its tests."""
         assert self._store is not None
-        for id in self._store.environments():
+        for id in self._store.machines():
             self._keys[id] = self._store.keys(id)
-            self.environments[id] = self._store.describe(id)
+            self.machines[id] = self._store.describe(id)
             if id == own or (own is None and any(test in self._tests for test, _ in self._keys[id])):
                 self._read(id)
 
     def keys(self, id: str) -> Collection[Key]:
-        """The measurements that have a baseline in an environment."""
+        """The measurements that have a baseline on a machine."""
         return self._keys.get(id, frozenset())
 
     def holding(self, keys: Collection[Key]) -> list[str]:
-        """The environments that have a baseline of any of these measurements."""
+        """The machines that have a baseline of any of these measurements."""
         return [id for id, known in self._keys.items() if not known.isdisjoint(keys)]
 
     def records(self, id: str) -> Mapping[Key, list[Record]]:
         """The records that the verdicts on the run's tests need, by measurement.
 
-        See :func:`~pytest_carbon.gate.recordings.to_read`; of an environment that was not the run's when it began, as
+        See :func:`~pytest_carbon.gate.recordings.to_read`; of a machine that was not the run's when it began, as
         they are now.
         """
-        if id in self.environments and id not in self._records:
+        if id in self.machines and id not in self._records:
             assert self._store is not None
             with self._store.snapshot():
                 self._keys[id] = self._store.keys(id)
@@ -56,28 +56,28 @@ class Stored:
         return self._records.get(id, {})
 
     def unread(self, id: str) -> int:
-        """The measurements that have a baseline in an environment, and are not among its :meth:`records`."""
+        """The measurements that have a baseline on a machine, and are not among its :meth:`records`."""
         return len(self._keys.get(id, frozenset()) - self._records.get(id, {}).keys())
 
     def anew(self, own: str) -> Stored:
-        """The same as they are now, for a run in an environment."""
+        """The same as they are now, for a run on a machine."""
         assert self._store is not None
         now = Stored(self._store, self._tests)
         with self._store.snapshot():
             now.look(own)
         return now
 
-    def nearest(self, here: Environment, others: Collection[str] | None = None) -> list[tuple[str, str]]:
-        """Other environments that have a baseline, or some of them, the nearest first, and how they differ from one."""
-        among = self.environments if others is None else others
-        return nearest.nearest(here, [self.environments[other] for other in among])
+    def nearest(self, here: Machine, others: Collection[str] | None = None) -> list[tuple[str, str]]:
+        """Other machines that have a baseline, or some of them, the nearest first, and how they differ from one."""
+        among = self.machines if others is None else others
+        return nearest.nearest(here, [self.machines[other] for other in among])
 
-    def elsewhere(self, here: Environment, keys: Collection[Key]) -> tuple[str, str] | None:
-        """The environment nearest to one that holds none of some measurements, and how it differs; rather one that
+    def elsewhere(self, here: Machine, keys: Collection[Key]) -> tuple[str, str] | None:
+        """The machine nearest to one that holds none of some measurements, and how it differs; rather one that
         does hold any of them. None where the one itself holds one, or there is no other."""
         if any(key in self.keys(here.id) for key in keys):
             return None
-        found = self.nearest(here, self.holding(keys) or ([] if here.id in self.environments else None))
+        found = self.nearest(here, self.holding(keys) or ([] if here.id in self.machines else None))
         return found[0] if found else None
 
     def _read(self, id: str) -> None:

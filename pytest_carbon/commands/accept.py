@@ -61,7 +61,7 @@ def _refuse_another_projects(result: SessionResult, store: Store, where: Path | 
 
     modules = {test.nodeid.partition("::")[0] for test in result.tests if test.measurements}
     with store.snapshot():
-        known = {test.partition("::")[0] for id in store.environments() for test, _ in store.keys(id)}
+        known = {test.partition("::")[0] for id in store.machines() for test, _ in store.keys(id)}
     if not known or not modules or known & modules or not all(module.endswith(".py") for module in modules):
         return
     if not any((root / module).exists() for root in (Path.cwd(), *Path.cwd().parents) for module in modules):

@@ -40,8 +40,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
     listing = command(
         "list",
-        "what there is, environment by environment, and how small a change it can show",
-        "For each environment: how much is stored, how old it is, how much batches differ, and the smallest change that"
+        "what there is, machine by machine, and how small a change it can show",
+        "For each machine: how much is stored, how old it is, how much recordings differ, and the smallest change that"
         " a run of everything would find four times in five.",
     )
     listing.set_defaults(run=_list)
@@ -87,7 +87,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     rename = command(
         "rename",
         "keep the baselines of tests that have a new name",
-        "Put what is stored of OLD under NEW, in every environment: of a test, or with module.py:: of all its tests.",
+        "Put what is stored of OLD under NEW, in every machine: of a test, or with module.py:: of all its tests.",
     )
     rename.add_argument("old", metavar="OLD", help="a test's id, or a module's or a class's with :: at its end")
     rename.add_argument("new", metavar="NEW", help="the same of the new name, which must have no baseline")
@@ -139,7 +139,7 @@ def _open(location: Path | str, branch: str | None = None) -> Store:
 
 def _all(store: Store) -> dict[str, dict[Key, list[Record]]]:
     with store.snapshot():
-        return {id: store.load(id) for id in store.environments()}
+        return {id: store.load(id) for id in store.machines()}
 
 
 def _now() -> datetime:
@@ -205,7 +205,7 @@ def _check(given: argparse.Namespace) -> int:
         raise UsageProblem(f"{location} is a database, and has no files to check: leave them out.")
     else:
         faults = []
-        for id in store.environments():
+        for id in store.machines():
             try:
                 store.load(id)
             except BaselineError as error:
@@ -295,7 +295,7 @@ def _names(ids: Sequence[str]) -> str:
 def _records(stored: Mapping[str, Mapping[Key, Sequence[Record]]], test: str) -> str:
     held = {id: sum(len(records) for key, records in by_key.items() if key[0] == test) for id, by_key in stored.items()}
     held = {id: number for id, number in held.items() if number}
-    where = next(iter(held)) if len(held) == 1 else _number(len(held), "environment")
+    where = next(iter(held)) if len(held) == 1 else _number(len(held), "machine")
     return f"{_number(sum(held.values()), 'record')} in {where}"
 
 
@@ -382,5 +382,5 @@ def _copy(given: argparse.Namespace) -> int:
         raise UsageProblem(f"there are no baselines in {source}: nothing was copied.")
     for each in done:
         already = f", {each.already:,} {'was' if each.already == 1 else 'were'} there already" if each.already else ""
-        print(f"{each.environment}: {_number(each.records, 'record')} copied{already}")
+        print(f"{each.machine}: {_number(each.records, 'record')} copied{already}")
     return OK

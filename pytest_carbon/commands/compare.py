@@ -11,7 +11,7 @@ from pytest_carbon.plugin.settings import of_project
 
 UNCHANGED, REGRESSION, INCOMPARABLE = 0, 1, 2
 
-_PLACE = "a report of --carbon-json, a directory of baselines, one environment's folder or file in it, or a database"
+_PLACE = "a report of --carbon-json, a directory of baselines, one machine's folder or file in it, or a database"
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,7 +20,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="compare two reports, or baselines",
         description="Compare what two runs measured, or a run with baselines, by the rule of the gate: HEAD with BASE.",
         epilog="Exit status: 0; 1 where something of HEAD is a regression, or could not be measured; 2 where the two"
-        " cannot be compared: other environments, other tests, a file that cannot be read. Budgets are not looked at.",
+        " cannot be compared: other machines, other tests, a file that cannot be read. Budgets are not looked at.",
     )
     parser.add_argument(
         "base", metavar="BASE", help=f"the baseline: {_PLACE}, of which the records of carbon_branch count"

@@ -1,15 +1,15 @@
-"""Sessions against baselines → verdicts: what is a change, and what batches differ by anyway (pure; algorithm 2).
+"""Sessions against baselines → verdicts: what is a change, and what recordings differ by anyway (pure; algorithm 2).
 
-The score of a session is the logarithm of its J/call; that of a batch is the mean of its sessions'. The
-batch, not the session, is the unit of replication: whatever shares a boot and six hours shares the
-day's temperature, clocks and neighbours. A measurement's change is its batch of now less the mean of its
-baseline batches, and is a *regression* where it is larger than the tolerance and than what batches
+The score of a session is the logarithm of its J/call; that of a recording is the mean of its sessions'. The
+recording, not the session, is the unit of replication: whatever shares a boot and six hours shares the
+day's temperature, clocks and neighbours. A measurement's change is its recording of now less the mean of its
+baseline recordings, and is a *regression* where it is larger than the tolerance and than what recordings
 differ by: one-sided t-test at α/m, so that an unchanged **suite** fails with probability α, however
-many measurements (m) it holds. Variances of a handful of batches are poor, so they are moderated: by
+many measurements (m) it holds. Variances of a handful of recordings are poor, so they are moderated: by
 constants, and in suites large enough by what all measurements show (empirical Bayes).
 
 **What the suite shares.** With eight measurements compared (hence m ≥ 8), the median of their changes is tested by
-itself, as a measurement of its own whose batches are the medians of the suite's, and each measurement is
+itself, as a measurement of its own whose recordings are the medians of the suite's, and each measurement is
 tested for what it does beyond that median; α is halved between the two. A measurement fails on its own
 only where its own change *and* what lies beyond the median exceed the tolerance: a change the user
 allows never fails, nor does one that the whole suite shares, unless the median failed. Where fewer
@@ -17,18 +17,19 @@ than eight are compared, a median would be one test's luck: nothing is taken out
 to the measurements (m stays the store's). Nor are variances learnt from the suite then: with the day
 left in, they are one draw of the day's luck, seen m times.
 
-**Baselines of different batches** (a test added, or accepted, later than the others). The median takes out
-today's luck, and that of the baseline's days as far as all baselines hold the same batches. With weights w (1/K in
-each batch of a measurement) and the suite's mean weights v, a measurement keeps Σ(w − v)·day. Where eight
+**Baselines of different recordings** (a test added, or accepted, later than the others). The median takes out
+today's luck, and that of the baseline's days as far as all baselines hold the same recordings. With weights w (1/K in
+each recording of a measurement) and the suite's mean weights v, a measurement keeps Σ(w − v)·day. Where eight
 others tell what the suite shared on a day, that is taken out; where not, it is variance: s_suite²·Σ(w − v)²
-over such days is added to the measurement's. Both are nil where all hold the same batches. Without this, a test
+over such days is added to the measurement's. Both are nil where all hold the same recordings. Without this, a test
 recorded on a day of its own is held to that day's luck, and fails more often than it should.
 
 **Baselines of more sessions than this run.** The mean of three processes differs less from day to day than one process
-does, and s² is what the batches of the baseline differ by. Where this run has fewer sessions than they have, what the
-fewer leave is added to a measurement's variance: s_w²·(1/n − mean of 1/n_base), where s_w² is what the sessions within
-its own batches differ by. It is nil where there are as many, or more. Without this, one process that is compared with
-batches of three (``--carbon-record --carbon-sessions=3``) would be held to what those differ by, and fail by its luck.
+does, and s² is what the recordings of the baseline differ by. Where this run has fewer sessions than they have, what
+the fewer leave is added to a measurement's variance: s_w²·(1/n − mean of 1/n_base), where s_w² is what the sessions
+within its own recordings differ by. It is nil where there are as many, or more. Without this, one process that is
+compared with recordings of three (``--carbon-record --carbon-sessions=3``) would be held to what those differ by, and
+fail by its luck.
 
 **The reference workload** (``--carbon-reference``), where fewer than eight are compared: a fixed kernel, measured in
 the same sessions, stands for the machine. Each session's energy is divided by what the kernel took in it, now and in
@@ -36,28 +37,28 @@ the baseline, and the quotient is judged as what lies beyond a median is: a meas
 by more than quotients differ by and than the tolerance, *and* its own change exceeds that, too. The kernel counts as
 one measurement more among those that share α. What would fail by itself and does not beside the kernel is
 `inconclusive`: the machine. So is what costs no more on a machine that takes so much less that it should have cost
-less. A baseline's batches without a reference are left out where they are not most of it; where they are, nothing is
+less. A baseline's recordings without a reference are left out where they are not most of it; where they are, nothing is
 taken out. Simulated beside the alternative, to let the kernel's own test excuse what it explains, this blames the code
 less often where the machine moved, and finds more where days differ (``python -m benchmarks.reference``). With eight
 measurements the median knows more of what tests share than a kernel does: the kernel then only says which it was, the
 machine or something all tests use.
 
-**Errors.** Each figure has a 95% error; e is its standard error, relative. A batch weighs 1/(s² + e²), and the
-variance of a comparison is s² + e_new² + 1/Σw. What batches were seen to differ by has their errors in it already,
+**Errors.** Each figure has a 95% error; e is its standard error, relative. A recording weighs 1/(s² + e²), and the
+variance of a comparison is s² + e_new² + 1/Σw. What recordings were seen to differ by has their errors in it already,
 so those are taken off the variance that is seen, as far as it goes, before they are added. So an error that all
-share changes nothing, and one bad batch moves nothing. An unknown error counts as none.
+share changes nothing, and one bad recording moves nothing. An unknown error counts as none.
 
 **Cards.** Two cards of one model differ by 2.5%, as a standard deviation: each has an effect of its own, of
-2.5%/√2. With fewer than eight compared, what batches differ by is looked for within cards, and the mean is the best
-that is linear in them (generalised least squares): batches of the card of now count for more, and one card against
-another is one draw, however many batches there are. With eight the median takes a card's effect out of each
+2.5%/√2. With fewer than eight compared, what recordings differ by is looked for within cards, and the mean is the best
+that is linear in them (generalised least squares): recordings of the card of now count for more, and one card against
+another is one draw, however many recordings there are. With eight the median takes a card's effect out of each
 measurement, as it does a day's; it is added to the median's own variance. The energy beside a reference workload
 has no such effect.
 
-**Doubts.** Statuses are looked up in the order `error`, `over-budget`, `regression`, `inconclusive`, `improvement`,
-`new`, `pass`; the first that holds is the verdict. A change that a disqualifying doubt could explain is
-`inconclusive`, whatever the statistics say of it, be it up or down: see :func:`_explains` for what a doubt can
-explain. Within the tolerance a doubt excuses nothing and the measurement passes; it is not recorded. What is known
+**Warnings.** Statuses are looked up in the order `error`, `over-budget`, `regression`, `inconclusive`, `improvement`,
+`new`, `pass`; the first that holds is the verdict. A change that a disqualifying warning could explain is
+`inconclusive`, whatever the statistics say of it, be it up or down: see :func:`_explains` for what a warning can
+explain. Within the tolerance a warning excuses nothing and the measurement passes; it is not recorded. What is known
 worse than the tolerance is `inconclusive`, unless a change was decided in spite of it. So is a change beyond the
 tolerance that the statistics leave open: noise explains it. Both are recorded, and both say with which figures, and
 what would help. A pass that could not have seen a change of ``max_detectable`` is blind.
@@ -71,7 +72,7 @@ from dataclasses import replace
 from statistics import median, median_low, stdev
 from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_carbon.gate.recordings import baseline_of, batch_numbers, recordings_of
+from pytest_carbon.gate.recordings import baseline_of, recording_numbers, recordings_of
 from pytest_carbon.gate.reference import (
     beside_reference,
     by_session,
@@ -117,9 +118,9 @@ def judge(
     reference: Candidate | None = None,
     max_detectable: float = MAX_DETECTABLE,
 ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
-    """Verdicts on all measurements of this run, in one environment, and on the suite as a whole.
+    """Verdicts on all measurements of this run, on one machine, and on the suite as a whole.
 
-    ``stored`` is everything that the store has for the environment, whatever was selected, or as much of it as
+    ``stored`` is everything that the store has for the machine, whatever was selected, or as much of it as
     :func:`to_read` names, with the number of those that are ``unread``: α is shared among all of its measurements.
     Sessions of this run that are in it already are left out: nothing is its own baseline. ``tolerance`` and
     ``false_alarms`` are shares (0.05, 0.01); ``estimated`` says that the energy is. ``reference`` is the reference
@@ -131,7 +132,7 @@ def judge(
     exempt = {candidate.key for candidate in candidates if candidate.tolerance is False}
     exempt |= {key for key in stored if key[0] == REFERENCE}
     current = {session.session for candidate in candidates for session in candidate.sessions}
-    numbers = batch_numbers(r for records in stored.values() for r in records if r.session not in current)
+    numbers = recording_numbers(r for records in stored.values() for r in records if r.session not in current)
     baselines = {
         key: found
         for key, records in stored.items()
@@ -162,7 +163,7 @@ def judge(
     )
     kernel = None
     if reference:
-        sessions = {record.session for key in compared for batch in held_to[key].batches for record in batch}
+        sessions = {record.session for key in compared for recording in held_to[key].recordings for record in recording}
         sessions = sessions or set(numbers)
         kernel = of_kernel(reference, stored, sessions, numbers, rule)
     if kernel:
@@ -203,7 +204,7 @@ def outlook(
     unread: int = 0,
 ) -> tuple[float, int]:
     """What the next run will see: the median, over the measurements ``keys``, of the detectable change (a share), and
-    of the batches that their baselines have now. The other arguments are those of :func:`judge`.
+    of the recordings that their baselines have now. The other arguments are those of :func:`judge`.
     """
     again = "the next run's"
     candidates = [
@@ -222,7 +223,7 @@ def outlook(
         candidates, stored, tolerance=tolerance, false_alarms=false_alarms, estimated=estimated, unread=unread
     )
     sees = [v.detectable_change for v in verdicts.values() if v.detectable_change is not None]
-    return median(sees), int(median_low([v.baseline_batches for v in verdicts.values()]))
+    return median(sees), int(median_low([v.baseline_recordings for v in verdicts.values()]))
 
 
 def blinder(

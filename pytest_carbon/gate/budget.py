@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
-from pytest_carbon.records import Budget, Doubt, UsageProblem
+from pytest_carbon.records import Budget, MeasurementWarning, UsageProblem
 from pytest_carbon.text import AMOUNT, did_you_mean, finite_number, parse_share, with_digits
 
 ENERGY_UNITS: Mapping[str, float] = {"mJ": 1e-3, "J": 1.0, "kJ": 1e3, "Wh": 3.6e3, "kWh": 3.6e6}
@@ -138,7 +138,7 @@ def merge(*levels: Iterable[Budget]) -> tuple[Budget, ...]:
 
     One argument a level, nearest first: the parameters' markers, the function's, its class's, its
     module's. Within a level the given order holds (the decorator closest to the function first), but a
-    marker that names a measurement or an environment goes before one for all of them: in whatever
+    marker that names a measurement or a machine goes before one for all of them: in whatever
     order the two are stacked, neither silently switches the other off.
     """
     return tuple(
@@ -146,17 +146,17 @@ def merge(*levels: Iterable[Budget]) -> tuple[Budget, ...]:
     )
 
 
-def budget_for(budgets: Iterable[Budget], measurement: str, environment_id: str) -> Budget | None:
-    """What merged markers say about one measurement in one environment; None where nothing does.
+def budget_for(budgets: Iterable[Budget], measurement: str, machine_id: str) -> Budget | None:
+    """What merged markers say about one measurement on one machine; None where nothing does.
 
-    Keyword by keyword the first marker wins. Limits that hold in this environment go before those that
-    do not, which are only shown: so one test can carry limits for several environments.
+    Keyword by keyword the first marker wins. Limits that hold on this machine go before those that
+    do not, which are only shown: so one test can carry limits for several machines.
     """
     mine = [budget for budget in budgets if budget.name in (None, measurement)]
     if not mine:
         return None
     limits = [b for b in mine if b.energy_j_per_call is not None or b.emissions_g_per_call is not None]
-    limits = [b for b in limits if holds(b, environment_id)] or limits
+    limits = [b for b in limits if holds(b, machine_id)] or limits
     first = limits[0] if limits else mine[0]
     energy = next((b for b in limits if b.energy_j_per_call is not None), first)
     emissions = next((b for b in limits if b.emissions_g_per_call is not None), first)
@@ -204,21 +204,21 @@ class Finding:
     """The energy limit, whether it is enforced here or only shown."""
     over: str | None = None
     """By how much an enforced limit is exceeded, and what to do; None where all are met."""
-    doubt: Doubt | None = None
+    warning: MeasurementWarning | None = None
     """The error reaches across an enforced limit (``near-limit``)."""
     shown: str | None = None
-    """What a limit that does not hold in this environment would say, and why it does not hold."""
+    """What a limit that does not hold on this machine would say, and why it does not hold."""
 
 
-def holds(budget: Budget, environment_id: str) -> bool:
-    """Whether the limits are enforced in an environment: in every measured one, or where ``on`` matches.
+def holds(budget: Budget, machine_id: str) -> bool:
+    """Whether the limits are enforced on a machine: in every measured one, or where ``on`` matches.
 
     ``on`` matches the id, or the id without its leading count (``1x-``), in any case:
     ``nvidia-h100*`` is one H100, and also eight of them.
     """
     if budget.on is None:
-        return not environment_id.endswith("-estimated")
-    id, pattern = environment_id.lower(), budget.on.lower()
+        return not machine_id.endswith("-estimated")
+    id, pattern = machine_id.lower(), budget.on.lower()
     return fnmatchcase(id, pattern) or fnmatchcase(re.sub(r"^\d+x-", "", id), pattern)
 
 
@@ -291,7 +291,7 @@ def check(
     energy_j_per_call: float | None,
     error_j: float | None,
     emissions_g_per_call: float | None,
-    environment_id: str,
+    machine_id: str,
 ) -> Finding:
     """Hold one measurement to its budget (as :func:`budget_for` gives it).
 
@@ -309,10 +309,10 @@ def check(
         error_g = error_j and energy_j_per_call and emissions_g_per_call * error_j / energy_j_per_call
         figures = budget.emissions_g_per_call, emissions_g_per_call, error_g
         limits.append(_Limit.of("emissions", text, EMISSION_UNITS, budget.per, *figures))
-    if limits and not holds(budget, environment_id):
+    if limits and not holds(budget, machine_id):
         said = "; ".join(limit.over or limit.within for limit in limits)
         why = (
-            f"on={budget.on!r} does not match this environment, {environment_id}"
+            f"on={budget.on!r} does not match this machine, {machine_id}"
             if budget.on
             else "energy is only estimated here (on='*' would enforce it)"
         )
@@ -326,5 +326,5 @@ def check(
         f"in its carbon_budget marker"
         if over
         else None,
-        doubt=Doubt("near-limit", "; ".join(near)) if near else None,
+        warning=MeasurementWarning("near-limit", "; ".join(near)) if near else None,
     )

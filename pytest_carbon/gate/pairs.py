@@ -87,14 +87,14 @@ def judge_pairs(
     numbers: Sequence[int] | None = None,
     max_detectable: float = MAX_DETECTABLE,
 ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
-    """Verdicts on all measurements of one environment, each against itself in another revision.
+    """Verdicts on all measurements of one machine, each against itself in another revision.
 
     A candidate's sessions are those of the head, ``base`` has those of the other revision, both in the order of the
     pairs and with one for each; ``base_first`` says of each pair which ran first (see :func:`order`). What has fewer
     sessions on either side, or no positive energy in the base, is not compared, and `inconclusive`. ``ref`` is how
     sentences call the other revision: ``main (abc1234)``. ``tolerance`` and ``false_alarms`` are shares; ``estimated``
     says that the energy is. ``numbers`` are those of the pairs in the run, from 1, where some of them are lacking. A
-    verdict's baseline is the other revision: one batch, of as many sessions as there are pairs.
+    verdict's baseline is the other revision: one recording, of as many sessions as there are pairs.
     """
     pairs = len(base_first)
     words = _words(ref, pairs)
@@ -134,7 +134,7 @@ def _words(ref: str, pairs: int) -> Wording:
     return Wording(
         other=ref,
         none=f"{ref} does not have this measurement: there is nothing to compare it with",
-        none_in_doubt=f"{ref} does not have this measurement, which is in doubt, besides: ",
+        none_with_warning=f"{ref} does not have this measurement, which has a warning, besides: ",
         free=f"not held to {ref}",
         noise="which noise of this size explains, as sessions here differ",
         more=f"take more pairs (--carbon-sessions={2 * pairs})",

@@ -9,43 +9,43 @@ from hashlib import sha256
 
 from pytest_carbon.records import REFERENCE, Key, Record
 
-BATCH_S = 6 * 3600.0
-"""A batch lasts this long, from its first session."""
-BATCHES_MOST = 20
-"""A baseline is the first so many batches of an epoch: a mean that slides would follow a creep."""
+RECORDING_S = 6 * 3600.0
+"""A recording lasts this long, from its first session."""
+RECORDINGS_MOST = 20
+"""A baseline is the first so many recordings of an epoch: a mean that slides would follow a creep."""
 LEARN_MOST = 1000
-"""Of a larger environment it is learnt from this run's measurements, and from others up to so many (:func:`to_read`):
+"""Of a larger machine it is learnt from this run's measurements, and from others up to so many (:func:`to_read`):
 its spread is then known to a few percent of itself, and ten times as many would not move a verdict."""
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What one measurement is held to: the records that count, in batches, oldest first."""
+    """What one measurement is held to: the records that count, in recordings, oldest first."""
 
     epoch: str
-    batches: tuple[tuple[Record, ...], ...]
+    recordings: tuple[tuple[Record, ...], ...]
     """The first 20 of the newest epoch."""
     earlier: tuple[tuple[tuple[Record, ...], ...], ...] = ()
     """The first 20 of each earlier epoch: they lend the variance within them, not their mean."""
 
     @property
     def sessions(self) -> int:
-        return sum(len(batch) for batch in self.batches)
+        return sum(len(recording) for recording in self.recordings)
 
 
 def recordings_of(records: Iterable[Record]) -> list[tuple[Record, ...]]:
-    """Records in batches: the sessions of one boot within six hours of the first of them, sorted by time.
+    """Records in recordings: the sessions of one boot within six hours of the first of them, sorted by time.
 
     A session is never divided, and counts once per measurement. Where a boot is unknown only the six hours
     count. Sessions are taken in order of their time, so a clock that was set back moves them, and neither
     makes nor loses any.
     """
     records = list(records)
-    numbers = batch_numbers(records)
+    numbers = recording_numbers(records)
     found: list[dict[tuple[Key, str], Record]] = [{} for _ in range(max(numbers.values(), default=-1) + 1)]
     for record in records:
         found[numbers[record.session]].setdefault((record.key, record.session), record)
-    return [tuple(sorted(batch.values(), key=_when)) for batch in found]
+    return [tuple(sorted(recording.values(), key=_when)) for recording in found]
 
 
 def baseline_of(
@@ -53,12 +53,12 @@ def baseline_of(
 ) -> Baseline | None:
     """What one measurement is held to, from all its records; None where there are none.
 
-    ``numbers`` are the batches that sessions belong to (default: by these records alone); ``leave_out`` are
+    ``numbers`` are the recordings that sessions belong to (default: by these records alone); ``leave_out`` are
     sessions that don't count. Of records with one session id the first counts.
     """
     if numbers is None:
         records = list(records)
-        numbers = batch_numbers(records)
+        numbers = recording_numbers(records)
     seen = set(leave_out)
     epochs: dict[str, dict[int, list[Record]]] = {}
     for record in records:
@@ -70,13 +70,13 @@ def baseline_of(
     if not epochs:
         return None
     kept = [
-        tuple(tuple(found[number]) for number in sorted(found)[:BATCHES_MOST]) for _, found in sorted(epochs.items())
+        tuple(tuple(found[number]) for number in sorted(found)[:RECORDINGS_MOST]) for _, found in sorted(epochs.items())
     ]
     return Baseline(max(epochs), kept[-1], tuple(kept[:-1]))
 
 
 def to_read(held: Collection[Key], tests: Collection[str]) -> set[Key]:
-    """The measurements of an environment whose records :func:`judge` is to have, for a run of these tests.
+    """The measurements of a machine whose records :func:`judge` is to have, for a run of these tests.
 
     All, where it holds no more than :data:`LEARN_MOST`. Of more than that the run's own and a reference workload's,
     and, where those are fewer, the modules that come first in the order of their names' digests, whole, until there
@@ -96,7 +96,7 @@ def to_read(held: Collection[Key], tests: Collection[str]) -> set[Key]:
     return found
 
 
-# --- batches -------------------------------------------------------------------------------------
+# --- recordings -------------------------------------------------------------------------------------
 
 
 def _seconds(created: str) -> float:
@@ -108,8 +108,8 @@ def _when(record: Record) -> tuple[float, str, Key]:
     return _seconds(record.created), record.session, record.key
 
 
-def batch_numbers(records: Iterable[Record]) -> dict[str, int]:
-    """Session → its batch, numbered by time. A session begins with the earliest of its records."""
+def recording_numbers(records: Iterable[Record]) -> dict[str, int]:
+    """Session → its recording, numbered by time. A session begins with the earliest of its records."""
     first: dict[str, Record] = {}
     for record in records:
         known = first.get(record.session)
@@ -121,7 +121,7 @@ def batch_numbers(records: Iterable[Record]) -> dict[str, int]:
     running: list[int] = []
     for record in sorted(first.values(), key=_when):
         at_s = _seconds(record.created)
-        running = [number for number in running if at_s - starts_s[number] <= BATCH_S]
+        running = [number for number in running if at_s - starts_s[number] <= RECORDING_S]
         for number in reversed(running):
             if boots[number] is None or record.boot in (None, boots[number]):
                 break

@@ -31,13 +31,13 @@ def beside_reference(
     kernel_j: Mapping[str, float],
 ) -> dict[Key, tuple[Score, Baseline]]:
     """Of each measurement that can be judged beside the reference workload, the score divided by it, and the baseline
-    without the batches that have none; they must not be most of it."""
+    without the recordings that have none; they must not be most of it."""
     found = {}
     for candidate in candidates:
         if candidate.key not in compared or not all(each.session in kernel_j for each in candidate.sessions):
             continue
         held = baselines[candidate.key]
-        known = _having(held.batches, kernel_j)
+        known = _having(held.recordings, kernel_j)
         score = score_of(
             replace(
                 candidate,
@@ -48,21 +48,21 @@ def beside_reference(
                 ),
             )
         )
-        if score is not None and 2 * len(known) >= len(held.batches):
-            found[candidate.key] = score, replace(held, batches=known)
+        if score is not None and 2 * len(known) >= len(held.recordings):
+            found[candidate.key] = score, replace(held, recordings=known)
     return found
 
 
-def _having(batches: Iterable[tuple[Record, ...]], kernel_j: Mapping[str, float]) -> tuple[tuple[Record, ...], ...]:
-    """The sessions that have a reference, and the batches that have such sessions."""
-    known = (tuple(record for record in batch if record.session in kernel_j) for batch in batches)
-    return tuple(batch for batch in known if batch)
+def _having(recordings: Iterable[tuple[Record, ...]], kernel_j: Mapping[str, float]) -> tuple[tuple[Record, ...], ...]:
+    """The sessions that have a reference, and the recordings that have such sessions."""
+    known = (tuple(record for record in recording if record.session in kernel_j) for recording in recordings)
+    return tuple(recording for recording in known if recording)
 
 
 def divided_by_reference(held: Baseline, kernel_j: Mapping[str, float]) -> Baseline:
     """A baseline of what measurements took over what the reference workload took in the same session."""
 
-    def each(batches: Iterable[tuple[Record, ...]]) -> tuple[tuple[Record, ...], ...]:
+    def each(recordings: Iterable[tuple[Record, ...]]) -> tuple[tuple[Record, ...], ...]:
         return tuple(
             tuple(
                 r._replace(
@@ -70,12 +70,12 @@ def divided_by_reference(held: Baseline, kernel_j: Mapping[str, float]) -> Basel
                     energy_j_per_call_error=(r.energy_j_per_call_error or 0.0) / kernel_j[r.session],
                     gpus=(),  # the workload is measured on the same card
                 )
-                for r in batch
+                for r in recording
             )
-            for batch in _having(batches, kernel_j)
+            for recording in _having(recordings, kernel_j)
         )
 
-    return Baseline(held.epoch, each(held.batches), tuple(filter(None, map(each, held.earlier))))
+    return Baseline(held.epoch, each(held.recordings), tuple(filter(None, map(each, held.earlier))))
 
 
 def of_kernel(
@@ -85,8 +85,9 @@ def of_kernel(
     numbers: Mapping[str, int],
     rule: Rule,
 ) -> Comparison | None:
-    """The reference workload against itself in the batches that measurements are held to, at α/2 either way: that fails
-    nothing. It has no epochs: it does not change, and what a measurement is held to says which batches count."""
+    """The reference workload against itself in the recordings that measurements are held to, at α/2 either way: that
+    fails nothing. It has no epochs: it does not change, and what a measurement is held to says which recordings
+    count."""
     records = [r._replace(epoch="0") for r in stored.get(reference.key, ()) if r.session in sessions]
     held = baseline_of(records, numbers)
     score = score_of(reference)
@@ -102,7 +103,7 @@ def subtracted(whole: Comparison, quotient: Comparison | None, kernel: Compariso
         return replace(whole, suite=replace(whole.suite, kernel=kernel)) if whole.suite else whole
     return replace(
         whole,
-        batches=len(held.batches),
+        recordings=len(held.recordings),
         sessions=held.sessions,
         beyond=quotient.beyond,
         noise=quotient.noise,
@@ -135,7 +136,7 @@ def on_kernel(reference: Candidate, kernel: Comparison | None, machine: str | No
         status="inconclusive" if machine else "pass",
         reason=machine or f"the reference workload takes {passed_sentence(kernel)}",
         baseline_j_per_call=math.exp(kernel.baseline_ln_j),
-        baseline_batches=kernel.batches,
+        baseline_recordings=kernel.recordings,
         baseline_sessions=kernel.sessions,
         change=relative_change(kernel.change),
         detectable_change=relative_change(kernel.detectable),

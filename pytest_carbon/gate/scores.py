@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_carbon.records import Doubt, Key, SessionScore
+from pytest_carbon.records import Key, MeasurementWarning, SessionScore
 from pytest_carbon.text import percent, signed_percent
 
 Z95 = 1.96
@@ -25,10 +25,10 @@ class Candidate:
 
     key: Key
     sessions: tuple[SessionScore, ...]
-    """This run's: they are one batch. Empty where it was not measured."""
+    """This run's: they are one recording. Empty where it was not measured."""
     error: float | None
     """Half-width of the 95% interval of its energy, relative to it."""
-    doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[MeasurementWarning, ...] = ()
     tolerance: float | Literal[False] | None = None
     """The marker's; ``None``: the suite's; ``False``: not held to a baseline."""
     failure: str | None = None
@@ -56,9 +56,9 @@ class Wording:
     other: str = "the baseline"
     none: str = "no baseline here yet: record one with --carbon-record"
     """Where there is nothing to compare a measurement with …"""
-    none_in_doubt: str = "no baseline here, and none is recorded of a measurement in doubt: "
+    none_with_warning: str = "no baseline here, and none is recorded of a measurement with a warning: "
     free: str = "not held to a baseline"
-    noise: str = "which noise of this size explains, as batches here differ"
+    noise: str = "which noise of this size explains, as recordings here differ"
     more: str = "record on other days (--carbon-record)"
     """What makes it see more, where noise leaves a change open …"""
     instead: str = "compare two revisions side by side (--carbon-against)"
@@ -77,7 +77,7 @@ BASELINES = Wording()
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A batch: ln of J/call, and of seconds per call."""
+    """A recording: ln of J/call, and of seconds per call."""
 
     ln_j: float
     ln_s: float
@@ -128,7 +128,7 @@ class Comparison:
     score: Score
     suite: Shared | None
     words: Wording
-    batches: int
+    recordings: int
     sessions: int
     baseline_ln_j: float
     baseline_ln_s: float
@@ -136,20 +136,20 @@ class Comparison:
     beyond: float
     """The change less what the suite shares."""
     noise: float
-    """t*·se: what batches differ by."""
+    """t*·se: what recordings differ by."""
     detectable: float
     tolerated: float
     """ln(1 + tolerance)."""
     chance: float
     """Of a ``beyond`` at least so large where nothing changed: one-sided, uncorrected."""
     decides: int | None = None
-    """With so many batches the gate could decide a change of this size; None where none of 20 do."""
+    """With so many recordings the gate could decide a change of this size; None where none of 20 do."""
     elsewhere: tuple[str, ...] = ()
     """The cards of its baseline, where it was measured on another one; a few of them."""
     temperature_c: float | None = None
     """The mean of its baseline's, at the start."""
     reference: float | None = None
-    """The reference workload's change since the same batches, where it was taken out: ``change`` less ``beyond``."""
+    """The reference workload's change since the same recordings, where it was taken out: ``change`` less ``beyond``."""
     machine_moved: int = 0
     """1 where that workload is up by more than chance, -1 where it is down."""
     as_it_is: int = 0
@@ -196,7 +196,7 @@ class Comparison:
 
 
 def score_of(candidate: Candidate) -> Score | None:
-    """The batch that this run's sessions are; None where there is no energy to speak of."""
+    """The recording that this run's sessions are; None where there is no energy to speak of."""
     sessions = list({session.session: session for session in reversed(candidate.sessions)}.values())
     if candidate.failure is not None or not sessions:
         return None

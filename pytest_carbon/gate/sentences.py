@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from pytest_carbon.gate.recordings import BATCHES_MOST
+from pytest_carbon.gate.recordings import RECORDINGS_MOST
 from pytest_carbon.gate.scores import Candidate, Comparison, Wording, percent_up, relative_change
-from pytest_carbon.records import Doubt, Verdict
+from pytest_carbon.records import MeasurementWarning, Verdict
 from pytest_carbon.text import comparable_joules, percent, signed_percent
 
 MAX_DETECTABLE = 0.30
@@ -18,10 +18,10 @@ PER_DEGREE = 0.0035
 """What a degree at the start adds to the energy: measured on one RTX 4090, 540 runs of fixed work over three days."""
 
 EXPLAINS_MORE_ONLY = frozenset({"shared-gpu", "shared-cpu", "traced"})
-"""Doubts that can make a measurement dearer, never cheaper: a neighbour's energy, or a tracer's, is added."""
+"""Warnings that can make a measurement dearer, never cheaper: a neighbour's energy, or a tracer's, is added."""
 EXPLAINS_BY_ERROR = frozenset({"few-rounds", "unsteady", "short", "few-edges", "unquiet"})
-"""Doubts that say how badly a figure is known. They explain no change that is far larger than its error. Every other
-doubt of the figure, a plug-in's included, can explain any change: a reading that is not trusted may be wrong by any
+"""Warnings that say how badly a figure is known. They explain no change that is far larger than its error. Every other
+warning of the figure, a plug-in's included, can explain any change: a reading that is not trusted may be wrong by any
 amount, in both directions."""
 FAR = 3.0
 """So many 95% errors are far larger."""
@@ -43,27 +43,27 @@ def weak(verdict: Verdict, pairs: int | None = None, most: float = MAX_DETECTABL
             f"{pairs} pairs see only changes of {percent(verdict.detectable_change)} and more: "
             f"take more of them (--carbon-sessions={2 * pairs})"
         )
-    held = verdict.baseline_batches
+    held = verdict.baseline_recordings
     sees = (
         f"the gate sees only changes of {percent(verdict.detectable_change)} and more here, "
-        f"with {held} baseline {'batch' if held == 1 else 'batches'}"
+        f"with {held} baseline {'recording' if held == 1 else 'recordings'}"
     )
-    if held >= BATCHES_MOST:
+    if held >= RECORDINGS_MOST:
         return f"{sees}, the most a baseline takes: compare two revisions side by side (--carbon-against)"
     return (
-        f"{sees}: record batches on other days (--carbon-record), or compare two revisions side by side"
+        f"{sees}: record recordings on other days (--carbon-record), or compare two revisions side by side"
         " (--carbon-against)"
     )
 
 
-def differences_sentence(candidate: Candidate, comparison: Comparison | None) -> tuple[Doubt, ...]:
+def differences_sentence(candidate: Candidate, comparison: Comparison | None) -> tuple[MeasurementWarning, ...]:
     """What is not as it was in the baseline, and may explain a change: another card, a warmer start."""
     if comparison is None:
         return ()
     found = []
     if comparison.elsewhere:
         found.append(
-            Doubt(
+            MeasurementWarning(
                 "other-card",
                 f"measured on another card of the same model ({_cards(candidate.gpus)}; its baseline:"
                 f" {_cards(comparison.elsewhere)}): two cards differ by 2 to 3%, and that much more is allowed",
@@ -74,7 +74,7 @@ def differences_sentence(candidate: Candidate, comparison: Comparison | None) ->
     if now is not None and then is not None and abs(now - then) >= WARMER_C:
         more = f"{abs(now - then):.0f} °C {'warmer' if now > then else 'colder'}"
         found.append(
-            Doubt(
+            MeasurementWarning(
                 "warmer" if now > then else "colder",
                 f"it started {more} than its baseline ({then:.0f} → {now:.0f} °C), which makes about"
                 f" {signed_percent(PER_DEGREE * (now - then))} of energy by itself",
@@ -204,10 +204,10 @@ def noise_sentence(comparison: Comparison) -> str:
     if not words.instead:
         return f"{text}{words.more}"
     if comparison.decides and abs(comparison.beyond) > comparison.tolerated:
-        return f"{text}{words.more}: {comparison.decides} batches would decide it; or {words.instead}"
-    if comparison.batches < BATCHES_MOST and abs(comparison.beyond) <= comparison.tolerated:
+        return f"{text}{words.more}: {comparison.decides} recordings would decide it; or {words.instead}"
+    if comparison.recordings < RECORDINGS_MOST and abs(comparison.beyond) <= comparison.tolerated:
         return f"{text}{words.more}, or {words.instead}"
-    return f"{text}not even {BATCHES_MOST} batches would decide it: {words.instead}"
+    return f"{text}not even {RECORDINGS_MOST} recordings would decide it: {words.instead}"
 
 
 def passed_sentence(comparison: Comparison) -> str:
@@ -265,20 +265,22 @@ def _same(what: str, change: float) -> str:
 
 
 def explanation_sentence(candidate: Candidate, comparison: Comparison) -> str | None:
-    """The doubts that could explain the change, as one text; None where there are none."""
-    could = [doubt for doubt in candidate.doubts if doubt.disqualifies and _explains(doubt, candidate, comparison)]
+    """The warnings that could explain the change, as one text; None where there are none."""
+    could = [
+        warning for warning in candidate.warnings if warning.disqualifies and _explains(warning, candidate, comparison)
+    ]
     return warning_texts(could) if could else None
 
 
-def _explains(doubt: Doubt, candidate: Candidate, comparison: Comparison) -> bool:
-    """Whether a doubt could explain the change. One of the other revision, or of the base, does so the other way."""
-    code, change = doubt.code.removeprefix("base-").removesuffix(" in BASE"), comparison.change
+def _explains(warning: MeasurementWarning, candidate: Candidate, comparison: Comparison) -> bool:
+    """Whether a warning could explain the change. One of the other revision, or of the base, does so the other way."""
+    code, change = warning.code.removeprefix("base-").removesuffix(" in BASE"), comparison.change
     if code in EXPLAINS_MORE_ONLY:
-        return change > 0 if code == doubt.code else change < 0
+        return change > 0 if code == warning.code else change < 0
     if code in EXPLAINS_BY_ERROR and candidate.error is not None:
         return abs(change) <= math.log1p(FAR * candidate.error)
     return True
 
 
-def warning_texts(doubts: Iterable[Doubt]) -> str:
-    return "; ".join(doubt.text.rstrip(".") for doubt in doubts)
+def warning_texts(warnings: Iterable[MeasurementWarning]) -> str:
+    return "; ".join(warning.text.rstrip(".") for warning in warnings)

@@ -10,7 +10,16 @@ from pytest_carbon.gate import pairs
 from pytest_carbon.gate.scores import Candidate
 from pytest_carbon.gate.sentences import MAX_DETECTABLE
 from pytest_carbon.measure.merge import merged
-from pytest_carbon.records import Against, Doubt, Key, Measurement, SessionScore, SuiteVerdict, Verdict, label
+from pytest_carbon.records import (
+    Against,
+    Key,
+    Measurement,
+    MeasurementWarning,
+    SessionScore,
+    SuiteVerdict,
+    Verdict,
+    label,
+)
 
 
 @dataclass(slots=True)
@@ -19,7 +28,7 @@ class Sides:
 
     against: Against
     difference: Callable[[str, str], str]
-    """How two environments differ, by their ids."""
+    """How two machines differ, by their ids."""
     here: dict[Key, dict[int, Measurement]] = field(default_factory=dict)
     there: dict[Key, dict[int, Measurement]] = field(default_factory=dict)
     complete: int = 0
@@ -27,7 +36,7 @@ class Sides:
     apart: dict[str, str] = field(default_factory=dict)
     """Tests that the other revision has nothing (more) to compare with, and why; the test is the sentence's "it"."""
     apart_in: dict[str, int] = field(default_factory=dict)
-    """Of them, those in which pair that was; of what it has measured before is no doubt. Not listed: in the first."""
+    """Of them, those in which pair that was; of what it has measured before is no warning. Not listed: in the first."""
     failing: set[str] = field(default_factory=set)
     """Of them, those that the other revision has, and that failed there or were skipped."""
     idle: dict[str, str] = field(default_factory=dict)
@@ -47,23 +56,23 @@ class Sides:
 
     def measurement(self, key: Key) -> Measurement:
         """What reports show, and budgets hold: of the working tree, over the pairs that are compared, or, where too few
-        are, over all; with the doubts of both. A failure in either is its failure."""
+        are, over all; with the warnings of both. A failure in either is its failure."""
         test, name = key
         here, there = self.here.get(key, {}), self.there.get(key, {})
-        environment = self._environment(key)
+        machine = self._machine(key)
         failure = self.dead.get(test)
         for pair in range(1, self.against.pairs + 1) if failure is None else ():
             for where, found in (("", here.get(pair)), (f"{self.against.label}, ", there.get(pair))):
                 if found is not None and found.failure is not None:
                     failure = failure or f"{where}in pair {pair} of {self.against.pairs}: {found.failure}"
         if failure is not None or not here:
-            return Measurement(name, environment, failure=failure or "it was not measured")
+            return Measurement(name, machine, failure=failure or "it was not measured")
         whole = self._whole(key)
         if len(whole) < pairs.PAIRS:
-            whole = [pair for pair in here if here[pair].environment == environment]
+            whole = [pair for pair in here if here[pair].machine == machine]
         shown = merged([here[pair] for pair in whole])
         base = [there[pair] for pair in whole if pair in there]
-        return replace(shown, doubts=self._joined(shown.doubts, merged(base).doubts if base else ()))
+        return replace(shown, warnings=self._joined(shown.warnings, merged(base).warnings if base else ()))
 
     def judge(
         self,
@@ -74,7 +83,7 @@ class Sides:
         estimated: bool,
         max_detectable: float = MAX_DETECTABLE,
     ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
-        """Verdicts on all measurements of one environment, and on what they share; as :func:`pairs.judge_pairs`.
+        """Verdicts on all measurements of one machine, and on what they share; as :func:`pairs.judge_pairs`.
 
         What lacks a pair is compared by those that it has: with its likes, and with their share of the false alarms.
         """
@@ -201,11 +210,11 @@ class Sides:
             sentences.append(f"{differs}: {_few(sorted(self.differing))}")
         return sentences
 
-    def _environment(self, key: Key) -> str:
-        """The environment of most of its sessions; empty where there is none."""
+    def _machine(self, key: Key) -> str:
+        """The machine of most of its sessions; empty where there is none."""
         found = [*self.here.get(key, {}).values(), *self.there.get(key, {}).values()]
-        ids = Counter(m.environment for m in found if m.environment)
-        mine = {m.environment for m in self.here.get(key, {}).values()}
+        ids = Counter(m.machine for m in found if m.machine)
+        mine = {m.machine for m in self.here.get(key, {}).values()}
         return max(ids, key=lambda id: (id in mine, ids[id]), default="")
 
     def _whole(self, key: Key) -> list[int]:
@@ -218,30 +227,32 @@ class Sides:
 
     def _dropped(self, key: Key) -> dict[int, str]:
         """The pairs of which one side is missing, or was measured somewhere else, and why."""
-        environment = self._environment(key)
+        machine = self._machine(key)
         dropped = {}
         for pair in range(1, self.complete + 1):
             for where, side in (("here", self.here), (f"at {self.against.label}", self.there)):
                 found = side.get(key, {}).get(pair)
                 if found is None or not found.sessions:
                     dropped[pair] = f"nothing was measured {where}"
-                elif found.environment != environment:
-                    how = self.difference(environment, found.environment)
-                    dropped[pair] = f"it was measured in another environment {where} ({how})"
+                elif found.machine != machine:
+                    how = self.difference(machine, found.machine)
+                    dropped[pair] = f"it was measured on another machine {where} ({how})"
         return dropped
 
     def _scores(self, key: Key, whole: Sequence[int]) -> tuple[SessionScore, ...]:
         return tuple(self.there[key][pair].sessions[0] for pair in whole)
 
-    def _joined(self, mine: Sequence[Doubt], base: Sequence[Doubt]) -> tuple[Doubt, ...]:
-        """The doubts of both. Those of the other revision alone have a code of their own: what makes it dearer makes
+    def _joined(
+        self, mine: Sequence[MeasurementWarning], base: Sequence[MeasurementWarning]
+    ) -> tuple[MeasurementWarning, ...]:
+        """The warnings of both. Those of the other revision alone have a code of their own: what makes it dearer makes
         the change smaller."""
-        both = {doubt.code for doubt in mine} & {doubt.code for doubt in base}
+        both = {warning.code for warning in mine} & {warning.code for warning in base}
         label = self.against.label
         return (
             *(replace(d, text=f"{d.text.rstrip('.')} (at {label}, too)") if d.code in both else d for d in mine),
             *(
-                Doubt(f"base-{d.code}" if d.disqualifies else d.code, f"at {label}: {d.text}", d.informs)
+                MeasurementWarning(f"base-{d.code}" if d.disqualifies else d.code, f"at {label}: {d.text}", d.informs)
                 for d in base
                 if d.code not in both
             ),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pytest_carbon.gate.recordings import BATCHES_MOST, Baseline
+from pytest_carbon.gate.recordings import RECORDINGS_MOST, Baseline
 from pytest_carbon.gate.scores import BASELINES, Comparison, Score, Shared
 from pytest_carbon.gate.variance import (
     CARD_SPREAD,
@@ -63,7 +63,7 @@ def compare(
 
     n = len(compared)
     keys = list(compared)
-    if n >= SUITE:  # what the batches of the others differ by is worth knowing, too
+    if n >= SUITE:  # what the recordings of the others differ by is worth knowing, too
         keys += [key for key in baselines if key not in compared]
     cards: dict[tuple[str, ...], int] = {(): 0}
     points = all_points([baselines[key] for key in keys], numbers, cards)
@@ -75,7 +75,7 @@ def compare(
     shares = None
     if n >= SUITE:
         shares = _shares(points, spread.deviation, n)
-        ln_j = spread.deviation - shares.of_batch[points.batch]
+        ln_j = spread.deviation - shares.of_recording[points.recording]
         spread = spread_of(points, ln_j, points.row, points.error2, rule.spread)
     elif card.any():  # where the suite has no median, cards are told apart
         group, more = by_card(points.row, points.card)
@@ -131,7 +131,7 @@ def compare(
             score,
             suite,
             BASELINES,
-            len(baselines[key].batches),
+            len(baselines[key].recordings),
             baselines[key].sessions,
             *figures,
             *fact,
@@ -168,42 +168,42 @@ def _mean_known(values: Floats, measurement: Ints, n: int) -> Floats:
 def _decided_by(
     which: Ints, size: Floats, own: Floats, of_mean: Floats, nu: Floats, held: Ints, probability: float
 ) -> dict[int, int]:
-    """With how many batches changes of this size would be decided, of those measurements for which 20 are enough."""
+    """With how many recordings changes of this size would be decided, of those measurements for which 20 are enough."""
     import numpy as np
 
     if not len(which):
         return {}
-    batches = np.arange(1, BATCHES_MOST + 1)
+    recordings = np.arange(1, RECORDINGS_MOST + 1)
     at = which[:, None]
-    se = np.sqrt(own[at] + of_mean[at] * held[at] / batches)
-    freedom = np.maximum(nu[at] + batches - held[at], PRIOR_FREEDOM)
-    enough = (upper_t(freedom.ravel(), probability).reshape(freedom.shape) * se < size[at]) & (batches > held[at])
-    return {int(i): int(batches[row.argmax()]) for i, row in zip(which, enough, strict=True) if row.any()}
+    se = np.sqrt(own[at] + of_mean[at] * held[at] / recordings)
+    freedom = np.maximum(nu[at] + recordings - held[at], PRIOR_FREEDOM)
+    enough = (upper_t(freedom.ravel(), probability).reshape(freedom.shape) * se < size[at]) & (recordings > held[at])
+    return {int(i): int(recordings[row.argmax()]) for i, row in zip(which, enough, strict=True) if row.any()}
 
 
 @dataclass(frozen=True, slots=True)
 class _Shares:
-    """What the suite shared in each batch."""
+    """What the suite shared in each recording."""
 
-    of_batch: Floats
+    of_recording: Floats
     known: Bools
     """Whether enough measurements tell."""
     of_newest: Ints
-    """The batches that are told of by what is held to them now."""
+    """The recordings that are told of by what is held to them now."""
 
 
 def _shares(points: Points, deviation: Floats, n: int) -> _Shares:
-    """The median, over the first n measurements, of what they differ from their own means by, in each batch."""
+    """The median, over the first n measurements, of what they differ from their own means by, in each recording."""
     import numpy as np
 
-    measurement, batch = points.measurement, points.batch
+    measurement, recording = points.measurement, points.recording
     ours = measurement < n
-    telling = ours & (points.row_size[points.row] > 1)  # one batch deviates from its own mean by nothing
-    known = np.bincount(batch, telling) >= SUITE
+    telling = ours & (points.row_size[points.row] > 1)  # one recording deviates from its own mean by nothing
+    known = np.bincount(recording, telling) >= SUITE
     shares = np.zeros(len(known))
     for number in np.flatnonzero(known):
-        shares[number] = np.median(deviation[telling & (batch == number)])
-    return _Shares(shares, known, np.flatnonzero(np.bincount(batch, telling & points.newest) >= SUITE))
+        shares[number] = np.median(deviation[telling & (recording == number)])
+    return _Shares(shares, known, np.flatnonzero(np.bincount(recording, telling & points.newest) >= SUITE))
 
 
 def _share(
@@ -220,19 +220,19 @@ def _share(
     """What the suite shares now; measurements' changes beyond it; the variance it leaves in them.
 
     The compared measurements, those that have a ``change``, come first among all. The suite is judged as a
-    measurement whose batches are the medians of all, with the prior of a single one: K + 3 degrees of freedom. What
+    measurement whose recordings are the medians of all, with the prior of a single one: K + 3 degrees of freedom. What
     cards differ by is the suite's: the median takes it out of each measurement, as it does a day.
     """
     import numpy as np
 
     n, known, measurement = len(change), shares.known, held.measurement
-    batch = points.batch[held.points]
+    recording = points.recording[held.points]
     card_of = np.zeros(len(known), dtype=int)
-    card_of[batch] = points.card[held.points]
+    card_of[recording] = points.card[held.points]
 
     squares, freedom = 0.0, 0.0
     if len(shares.of_newest):
-        of_newest, zeros = shares.of_batch[shares.of_newest], np.zeros(len(shares.of_newest), dtype=int)
+        of_newest, zeros = shares.of_recording[shares.of_newest], np.zeros(len(shares.of_newest), dtype=int)
         group, more = by_card(zeros, card_of[shares.of_newest])
         sizes = np.bincount(group)
         means = np.bincount(group, of_newest) / sizes
@@ -240,12 +240,12 @@ def _share(
         squares = max(float(((of_newest - means[group]) ** 2).sum() - (more * (1 - 1 / sizes[group])).sum()), 0.0)
     variance = (PRIOR_FREEDOM * spread**2 + squares) / (PRIOR_FREEDOM + freedom)
 
-    # The days in a measurement's baseline, beside those in the suite's: nothing where all hold the same batches.
+    # The days in a measurement's baseline, beside those in the suite's: nothing where all hold the same recordings.
     weight = held.weight
-    weight_of_suite = np.bincount(batch, weight, len(known)) / n
-    days = np.bincount(measurement, weight * shares.of_batch[batch]) - weight_of_suite @ shares.of_batch
+    weight_of_suite = np.bincount(recording, weight, len(known)) / n
+    days = np.bincount(measurement, weight * shares.of_recording[recording]) - weight_of_suite @ shares.of_recording
     unknown = np.where(known, 0, weight_of_suite)
-    square = np.where(known[batch], 0, weight**2 - 2 * weight * weight_of_suite[batch])
+    square = np.where(known[recording], 0, weight**2 - 2 * weight * weight_of_suite[recording])
     left = variance * np.maximum(np.bincount(measurement, square) + unknown @ unknown, 0)
 
     beyond = change + days
@@ -264,9 +264,9 @@ def _share(
 
 
 def _sessions_left(points: Points, sessions: Ints) -> Floats:
-    """The variance that batches of so many sessions have beyond those that the first measurements are held to.
+    """The variance that recordings of so many sessions have beyond those that the first measurements are held to.
 
-    Without the sessions' own errors: those of now and of each batch are counted by themselves.
+    Without the sessions' own errors: those of now and of each recording are counted by themselves.
     """
     import numpy as np
 

@@ -24,7 +24,7 @@ PRIOR_FREEDOM = 4.0
 """ν0: what the prior spread counts for, in degrees of freedom. Simulated: with suites of 1, 20 and 200
 and spreads of 1–2%, uneven, it holds the false alarms (`python -m benchmarks.gate`)."""
 PRIOR_SPREAD = 0.02
-"""s0: how much batches of a counter's energy differ. An assumption until it is measured on real GPUs."""
+"""s0: how much recordings of a counter's energy differ. An assumption until it is measured on real GPUs."""
 PRIOR_SPREAD_ESTIMATED = 0.05
 """s0 where energy is estimated: the estimate follows load and time, which wander more."""
 PRIOR_FREEDOM_MOST = 20.0
@@ -32,7 +32,7 @@ PRIOR_FREEDOM_MOST = 20.0
 LEARN_MEASUREMENTS = 10
 """The prior is learnt where so many measurements …"""
 LEARN_FREEDOM = 4
-"""… have so many degrees of freedom: five batches of one epoch."""
+"""… have so many degrees of freedom: five recordings of one epoch."""
 VARIANCE_FLOOR = 0.1
 """No variance counts as less than this share of the suite's median: one zero would poison the fit."""
 ROUNDING = 1e-20
@@ -46,7 +46,7 @@ CARD_FREEDOM = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Baseline batches of many measurements, flat: a point is one batch of one, a row one epoch of one."""
+    """Baseline recordings of many measurements, flat: a point is one recording of one, a row one epoch of one."""
 
     ln_j: Floats
     ln_s: Floats
@@ -54,7 +54,7 @@ class Points:
     error2: Floats
     """The square of the standard error of ``ln_j``: how well it was measured."""
     sessions: Ints
-    """How many a batch is the mean of."""
+    """How many a recording is the mean of."""
     square: Floats
     """Sum of the squares of what their ln(J) differ from that mean by."""
     square_of_errors: Floats
@@ -63,8 +63,8 @@ class Points:
     """NaN where it is not known."""
     card: Ints
     """Number of the card, or cards, that it was measured on; 0: not known, or none."""
-    batch: Ints
-    """Number of the batch in the environment."""
+    recording: Ints
+    """Number of the recording on the machine."""
     row: Ints
     row_measurement: Ints
     row_newest: Bools
@@ -92,25 +92,25 @@ def all_points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards:
 
     flat: list[Record] = []
     starts: list[int] = []
-    batch: list[int] = []
+    recording: list[int] = []
     row: list[int] = []
     row_measurement: list[int] = []
     row_newest: list[bool] = []
     card: list[int] = []
     numbered: dict[tuple[str, ...], int] = {}
     for measurement, held in enumerate(baselines):
-        for epoch in (*held.earlier, held.batches):
+        for epoch in (*held.earlier, held.recordings):
             for sessions in epoch:
                 starts.append(len(flat))
                 flat.extend(sessions)
-                batch.append(numbers[sessions[0].session])
+                recording.append(numbers[sessions[0].session])
                 gpus = sessions[0].gpus
                 if gpus not in numbered:
                     numbered[gpus] = cards.setdefault(tuple(sorted(gpus)), len(cards))
                 card.append(numbered[gpus])
                 row.append(len(row_measurement))
             row_measurement.append(measurement)
-            row_newest.append(epoch is held.batches)
+            row_newest.append(epoch is held.recordings)
     with np.errstate(divide="ignore", invalid="ignore"):
         each_ln_j = np.log([record.energy_j_per_call for record in flat])
         each_ln_s = np.log([record.duration_s_per_call for record in flat])
@@ -136,7 +136,7 @@ def all_points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards:
         error2 * (1 - 1 / counts),
         np.add.reduceat(degrees, starts) / counts,
         np.array(card),
-        np.array(batch),
+        np.array(recording),
         np.array(row),
         np.array(row_measurement),
         np.array(row_newest),
@@ -145,16 +145,17 @@ def all_points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards:
 
 @dataclass(frozen=True, slots=True)
 class _Spread:
-    """What batches differ by, from the mean of their group: an epoch of a measurement, or its batches of one card."""
+    """What recordings differ by, from the mean of their group: an epoch of a measurement, or its recordings of one
+    card."""
 
     deviation: Floats
     """Of each point."""
     squares: Floats
     """Their sum, of each measurement."""
     by_errors: Floats
-    """What that would be by the batches' own errors alone."""
+    """What that would be by the recordings' own errors alone."""
     freedom: Floats
-    """The degrees of freedom, of each measurement; as many as batches less groups, where all are known as well."""
+    """The degrees of freedom, of each measurement; as many as recordings less groups, where all are known as well."""
     rich: Bools
     """Whether there are enough to learn a prior from."""
 
@@ -211,9 +212,9 @@ def without_errors(squares: Floats, by_errors: Floats, freedom: Floats, prior: f
 
 
 def moderated(points: Points, spread: _Spread, prior: float, *, learn: bool, n: int) -> tuple[Floats, Floats]:
-    """The variance between the batches of the first n measurements, without their own errors; degrees of freedom.
+    """The variance between the recordings of the first n measurements, without their own errors; degrees of freedom.
 
-    What batches were seen to differ by has their own errors in it already: those are taken off, before they are
+    What recordings were seen to differ by has their own errors in it already: those are taken off, before they are
     added, as far as they are known, to a comparison. A prior that is learnt is of both, one that is assumed is not.
     """
     import numpy as np
@@ -233,7 +234,7 @@ def moderated(points: Points, spread: _Spread, prior: float, *, learn: bool, n: 
 
 @dataclass(frozen=True, slots=True)
 class HeldTo:
-    """The batches that measurements are held to, and what each counts for."""
+    """The recordings that measurements are held to, and what each counts for."""
 
     points: Ints
     """Which points they are."""
@@ -253,10 +254,10 @@ class HeldTo:
 
 
 def held_to_cards(points: Points, variance: Floats, card: Ints) -> HeldTo:
-    """What each measurement is held to: batches by 1/(s² + e²), those of the card of now before those of others.
+    """What each measurement is held to: recordings by 1/(s² + e²), those of the card of now before those of others.
 
     Two cards differ by :data:`CARD_SPREAD`, so each by 1/√2 of it from what they are on average. The mean is the best
-    that is linear in the batches and without bias (generalised least squares). Unknown cards count as that of now.
+    that is linear in the recordings and without bias (generalised least squares). Unknown cards count as that of now.
     """
     import numpy as np
 

@@ -62,12 +62,12 @@ def unconfirmed(verdict: Verdict) -> Verdict:
 def fails_strictly(measurement: Measurement, verdict: Verdict) -> bool:
     """Whether ``--carbon-strict`` fails a measurement that the gate does not.
 
-    It does for what has nothing to be compared with, for a figure in doubt, for a pass that is blind, and for a
+    It does for what has nothing to be compared with, for a figure with a warning, for a pass that is blind, and for a
     machine that moved. It does not for a change that noise explains, nor for an error that is only large.
     """
     nothing = verdict.status == "new" or (verdict.status == "inconclusive" and verdict.change is None)
-    in_doubt = any(doubt.disqualifies for doubt in measurement.doubts)
-    return nothing or in_doubt or verdict.blind or verdict.machine_moved
+    has_warning = any(warning.disqualifies for warning in measurement.warnings)
+    return nothing or has_warning or verdict.blind or verdict.machine_moved
 
 
 # --- verdicts and their sentences ----------------------------------------------------------------
@@ -93,13 +93,13 @@ def verdict_on(
     if comparison is None or score is None:
         return Verdict(status, reason, limit_j_per_call=candidate.limit_j_per_call, tolerance=candidate.tolerance)
     if status in ("regression", "inconclusive"):
-        reason = "; ".join([reason, *(doubt.text for doubt in differs if doubt.code == "warmer")])
+        reason = "; ".join([reason, *(warning.text for warning in differs if warning.code == "warmer")])
     duration = comparison.duration
     return Verdict(
         status=status,
         reason=reason,
         baseline_j_per_call=math.exp(comparison.baseline_ln_j),
-        baseline_batches=comparison.batches,
+        baseline_recordings=comparison.recordings,
         baseline_sessions=comparison.sessions,
         change=relative_change(comparison.change),
         detectable_change=relative_change(comparison.detectable),
@@ -127,14 +127,14 @@ def _decide(
     """The first status that holds, and why."""
     if candidate.failure is not None:
         return "error", candidate.failure
-    if score is None and not candidate.sessions and candidate.doubts:
-        return "inconclusive", f"nothing was measured: {warning_texts(candidate.doubts)}"
+    if score is None and not candidate.sessions and candidate.warnings:
+        return "inconclusive", f"nothing was measured: {warning_texts(candidate.warnings)}"
     if score is None:
         return "error", no_energy_sentence(candidate)
     allowed = tolerance if candidate.tolerance is None else candidate.tolerance
     direction = comparison.direction if comparison and not _lost_in_error(candidate, comparison, allowed) else 0
-    doubt = explanation_sentence(candidate, comparison) if comparison else None
-    regression = regression_sentence(comparison, allowed) if comparison and direction > 0 and not doubt else None
+    warning = explanation_sentence(candidate, comparison) if comparison else None
+    regression = regression_sentence(comparison, allowed) if comparison and direction > 0 and not warning else None
 
     if candidate.over_budget is not None:
         if regression:
@@ -144,8 +144,8 @@ def _decide(
         return "regression", regression
     if comparison and not direction and (coarse := too_coarse_sentence(candidate, comparison, allowed)):
         return "inconclusive", coarse
-    if comparison and abs(comparison.change) > comparison.tolerated and doubt:
-        return "inconclusive", f"{than_other(comparison)}, in doubt: {doubt}"
+    if comparison and abs(comparison.change) > comparison.tolerated and warning:
+        return "inconclusive", f"{than_other(comparison)}, with a warning: {warning}"
     if comparison and (machine := of_machine_sentence(comparison)):
         return "inconclusive", machine
     if comparison and comparison.of_machine:
@@ -157,8 +157,8 @@ def _decide(
     if allowed is False:
         return "pass", f"{words.free}: its marker says tolerance=False"
     if comparison is None:
-        if doubts := [doubt for doubt in candidate.doubts if doubt.disqualifies]:
-            return "new", f"{words.none_in_doubt}{warning_texts(doubts)}"
+        if warnings := [warning for warning in candidate.warnings if warning.disqualifies]:
+            return "new", f"{words.none_with_warning}{warning_texts(warnings)}"
         return "new", words.none
     return "pass", passed_sentence(comparison)
 

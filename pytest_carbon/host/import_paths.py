@@ -221,7 +221,7 @@ def refusal(move: Move, base: bool, label: str, sources: Mapping[str, Sequence[s
         if file.endswith(tuple(EXTENSION_SUFFIXES)):
             return (
                 f"{name} is compiled, and was built in the working tree ({file}), so there is none of {label}: install"
-                " each revision in an environment of its own, measure in both with --carbon-json, and compare them with"
+                " each revision on a machine of its own, measure in both with --carbon-json, and compare them with"
                 " pytest-carbon compare BASE.json HEAD.json"
             )
         more = f", and {len(found) - 1} more modules" if found[1:] else ""

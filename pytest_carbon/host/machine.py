@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_carbon.host.processor import Processor, this_processor
-from pytest_carbon.records import Domain, Environment, Gpu
+from pytest_carbon.records import Domain, Gpu, Machine
 
 LONGEST_ID = 100
 FAMILIES = ("gpu", "cpu", "dram")
 """What may end an id, in this order; domains of other meters follow by name."""
 
 
-def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None) -> Environment:
+def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None) -> Machine:
     """This machine, as reports and baselines name it.
 
     Args:
@@ -27,8 +27,8 @@ def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None
         driver: the GPU driver's version, where known.
     """
     processor = this_processor()
-    return Environment(
-        id=environment_id(gpus, gated, processor),
+    return Machine(
+        id=machine_id(gpus, gated, processor),
         gpus=tuple(gpus),
         cpu=None if processor.name is None else plain(processor.name),
         cpu_count=processor.threads,
@@ -40,7 +40,7 @@ def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None
     )
 
 
-def environment_id(gpus: Sequence[Gpu], gated: Sequence[Domain], processor: Processor) -> str:
+def machine_id(gpus: Sequence[Gpu], gated: Sequence[Domain], processor: Processor) -> str:
     """``1x-nvidia-h100-80gb-hbm3-700w-gpu``, ``intel-xeon-platinum-8480c-224c-cpu-dram-estimated``.
 
     What counts is the model, number and power limit of the gated GPUs; the model and threads of the processor where

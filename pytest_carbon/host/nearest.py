@@ -8,16 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pytest_carbon.host.machine import FAMILIES, plain, slug
-from pytest_carbon.records import Environment
+from pytest_carbon.records import Machine
 
-# --- which stored environment is nearest ---------------------------------------------------------
+# --- which stored machine is nearest ---------------------------------------------------------
 
 
-def nearest(here: Environment, stored: Iterable[Environment]) -> list[tuple[str, str]]:
-    """(id, what differs) of other environments, the one most like this one first.
+def nearest(here: Machine, stored: Iterable[Machine]) -> list[tuple[str, str]]:
+    """(id, what differs) of other machines, the one most like this one first.
 
     Args:
-        here: this environment.
+        here: this machine.
         stored: those that have a baseline, as they are stored: an id alone will do.
     """
     others = sorted((each for each in stored if each.id != here.id), key=lambda each: each.id)
@@ -25,8 +25,8 @@ def nearest(here: Environment, stored: Iterable[Environment]) -> list[tuple[str,
     return [(each.id, difference(each, here)) for each in others]
 
 
-def difference(there: Environment, here: Environment) -> str:
-    """What differs between two environments: ``same GPU, power limit 700 W → 500 W``, ``estimated there, measured
+def difference(there: Machine, here: Machine) -> str:
+    """What differs between two machines: ``same GPU, power limit 700 W → 500 W``, ``estimated there, measured
     here``. From their ids, with the names of GPUs and processors where they are known."""
     a, b = _facts(there.id), _facts(here.id)
     found = _hardware(there, here)
@@ -47,8 +47,8 @@ def difference(there: Environment, here: Environment) -> str:
     return ", ".join(found)
 
 
-def _hardware(there: Environment, here: Environment) -> list[str]:
-    """Whether the GPUs are the same, and the processors, as far as both environments count them."""
+def _hardware(there: Machine, here: Machine) -> list[str]:
+    """Whether the GPUs are the same, and the processors, as far as both machines count them."""
     a, b = _facts(there.id), _facts(here.id)
     found = []
     for what, families, x, y in (
@@ -67,15 +67,15 @@ def _hardware(there: Environment, here: Environment) -> list[str]:
     return [f"{what}{x} there, {y} here"]
 
 
-def _gpus_in(environment: Environment) -> str:
-    """The models of the GPUs that make an environment's id; nothing where they are not known."""
-    models = dict.fromkeys(gpu.name for gpu in environment.gpus if slug(gpu.name) in environment.id)
+def _gpus_in(machine: Machine) -> str:
+    """The models of the GPUs that make a machine's id; nothing where they are not known."""
+    models = dict.fromkeys(gpu.name for gpu in machine.gpus if slug(gpu.name) in machine.id)
     return " + ".join(sorted(models))
 
 
-def _cpu_in(environment: Environment) -> str:
-    cpu = environment.cpu
-    return cpu if cpu and slug(plain(cpu)) in environment.id else ""
+def _cpu_in(machine: Machine) -> str:
+    cpu = machine.cpu
+    return cpu if cpu and slug(plain(cpu)) in machine.id else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ class _Facts:
     integrated: bool
 
 
-def _facts(environment: str) -> _Facts:
-    words = environment.split("-")
+def _facts(machine: str) -> _Facts:
+    words = machine.split("-")
     estimated = words[-1] == "estimated" and bool(words.pop())
     integrated = words[-1:] == ["integrated"] and bool(words.pop())
     domains: list[str] = []
@@ -115,7 +115,7 @@ def _watts(limits: str) -> str:
 
 
 def _distance(a: _Facts, b: _Facts) -> float:
-    """What makes two environments differ, the gravest first: how they are measured, the hardware, its settings."""
+    """What makes two machines differ, the gravest first: how they are measured, the hardware, its settings."""
     return (
         8 * (a.estimated != b.estimated)
         + 8 * (a.integrated != b.integrated)

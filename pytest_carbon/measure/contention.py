@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter, process_time
 
-from pytest_carbon.records import Doubt
+from pytest_carbon.records import MeasurementWarning
 
 MOST_WAITING = 0.10
 """Share of its time that this process may wait for a processor that others have. On two cores (a virtual AMD EPYC):
@@ -153,7 +153,7 @@ def between(before: Snapshot, after: Snapshot) -> Load:
     )
 
 
-def shared(before: Snapshot, after: Snapshot, *, counted: bool) -> Doubt | None:
+def shared(before: Snapshot, after: Snapshot, *, counted: bool) -> MeasurementWarning | None:
     """``shared-cpu``, where other processes had the processor between two snapshots.
 
     Args:
@@ -162,7 +162,7 @@ def shared(before: Snapshot, after: Snapshot, *, counted: bool) -> Doubt | None:
     """
     load = between(before, after)
     if counted and _counts_others(load):
-        return _doubt(load, counted=True)
+        return _warning(load, counted=True)
     waiting = load.waiting_for_others
     blamed = load.taken is None or load.taken > BACKGROUND
     waits = waiting is not None and waiting > MOST_WAITING and load.waited_s > WAITED_S and blamed
@@ -172,7 +172,7 @@ def shared(before: Snapshot, after: Snapshot, *, counted: bool) -> Doubt | None:
     unknown = waiting is None or load.ran_s < TELLING_S / 2
     full = telling and unknown and load.taken is not None and load.taken > MOST_TAKEN
     crowded = telling and load.beside > MOST_SIBLINGS
-    return _doubt(load) if waits or robbed or full or crowded else None
+    return _warning(load) if waits or robbed or full or crowded else None
 
 
 def needed_s(before: Snapshot, after: Snapshot) -> float:
@@ -188,7 +188,7 @@ def _counts_others(load: Load) -> bool:
     return others > max(MOST_COUNTED * max(own, 1.0), MOST_COUNTED_CORES * load.machine_cores)
 
 
-def _doubt(load: Load, *, counted: bool = False) -> Doubt:
+def _warning(load: Load, *, counted: bool = False) -> MeasurementWarning:
     others, cores = load.other_cores, load.cores
     if counted:
         others, cores = load.machine_other_cores, load.machine_cores
@@ -203,7 +203,7 @@ def _doubt(load: Load, *, counted: bool = False) -> Doubt:
         facts.append("their energy is counted, too")
     *first, last = facts
     said = f"{', '.join(first)}, and {last}" if first else last
-    return Doubt(
+    return MeasurementWarning(
         "shared-cpu",
         f"other processes kept the processor busy while the calls ran: {said}; stop what else runs, or measure on a"
         " quiet machine",

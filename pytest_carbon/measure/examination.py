@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from pytest_carbon.host import electricity, processor
-from pytest_carbon.host.machine import environment_id
+from pytest_carbon.host.machine import machine_id
 from pytest_carbon.measure import contention, meters, workloads
 from pytest_carbon.measure.contention import Snapshot
 from pytest_carbon.measure.counters import Counter, study
@@ -26,8 +26,8 @@ from pytest_carbon.records import (
     Calibration,
     CarbonIntensity,
     Domain,
-    Environment,
     Gpu,
+    Machine,
     MeasurementError,
     MeterError,
     Settings,
@@ -86,7 +86,7 @@ class Neighbours:
     """How many of the cores that this process may use others used, on the average."""
     waiting: float | None
     """Share of the time in which this process wanted to run and waited for a core."""
-    doubt: str | None = None
+    warning: str | None = None
     """What a measurement meanwhile would have said of them."""
 
 
@@ -100,7 +100,7 @@ class Examination:
     """Meters that are not used, and why: (name, sentence)."""
     failure: str | None = None
     """Why nothing could be examined."""
-    environment: Environment | None = None
+    machine: Machine | None = None
     """What a run would be compared with, were it to use all of the GPUs examined."""
     nvidia: tuple[NvidiaGpu, ...] = ()
     notes: tuple[str, ...] = ()
@@ -212,7 +212,7 @@ def examine(
             noise=noise,
             counters=tuple(counters),
             not_taken=choice.not_taken,
-            environment=rig.environment(),
+            machine=rig.machine(),
             nvidia=gpus,
             notes=tuple(dict.fromkeys((*notes, *rig.notes, *silent))),
             load=work.text,
@@ -241,13 +241,13 @@ def _rig(settings: Settings, intensity: CarbonIntensity) -> tuple[Rig, Settings,
 
 def _neighbours(before: Snapshot, after: Snapshot, *, counted: bool) -> Neighbours:
     load = contention.between(before, after)
-    doubt = contention.shared(before, after, counted=counted)
+    warning = contention.shared(before, after, counted=counted)
     return Neighbours(
         load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         seconds=load.elapsed_s,
         other_cores=load.other_cores,
         waiting=load.waiting,
-        doubt=None if doubt is None else doubt.text,
+        warning=None if warning is None else warning.text,
     )
 
 
@@ -323,7 +323,7 @@ def _nvidia(
 
 
 def ci_service(environ: Mapping[str, str]) -> str | None:
-    """The CI service whose environment this is."""
+    """The CI service whose machine this is."""
     if environ.get("GITHUB_ACTIONS"):
         return "a GitHub-hosted runner" if environ.get("RUNNER_ENVIRONMENT") == "github-hosted" else "GitHub Actions"
     if environ.get("GITLAB_CI"):
@@ -335,13 +335,13 @@ def ci_service(environ: Mapping[str, str]) -> str | None:
 
 
 def calibrations(found: Examination) -> dict[str, Calibration]:
-    """What baselines keep about the counters, by the id of each environment that a run here may have.
+    """What baselines keep about the counters, by the id of each machine that a run here may have.
 
-    A run that uses some of several GPUs has an environment of its own: so there is one for each GPU, for the first
+    A run that uses some of several GPUs has a machine of its own: so there is one for each GPU, for the first
     two, and so on. Whichever of the same model a run uses, it gets what the worst of them needs.
     """
     known = [c for c in found.counters if c.gated and c.stepped and c.settle_s is not None]
-    gpus = {f"gpu:{gpu.index}": gpu for gpu in (found.environment.gpus if found.environment is not None else ())}
+    gpus = {f"gpu:{gpu.index}": gpu for gpu in (found.machine.gpus if found.machine is not None else ())}
     parts = [known]
     if all(c.domain in gpus for c in known):
         parts = [*([c] for c in known), *(known[:count] for count in range(2, len(known) + 1))]
@@ -360,7 +360,7 @@ def calibrations(found: Examination) -> dict[str, Calibration]:
         above = [[c.after_work_j for c in several if c.after_work_j is not None] for several in peers]
         above_j = [max(joules) for joules in above if joules]
         domains = [Domain(c.domain, c.kind, c.source) for c in part]
-        id = environment_id(list(gpus.values()), domains, processor.this_processor())
+        id = machine_id(list(gpus.values()), domains, processor.this_processor())
         kept[id] = Calibration(
             settle_s=max(c.settle_s or 0.0 for c in every),
             part_time_sampling=True if True in looks else None if None in looks else False,

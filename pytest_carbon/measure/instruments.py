@@ -1,4 +1,4 @@
-"""The rig: meters, watcher, devices and environment put together for a run, and taken down after it."""
+"""The rig: meters, watcher, devices and machine put together for a run, and taken down after it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from pytest_carbon.records import (
     Calibration,
     CarbonIntensity,
     Domain,
-    Doubt,
-    Environment,
     Gpu,
+    Machine,
+    MeasurementWarning,
     MeterError,
     Settings,
     UsageProblem,
@@ -38,7 +38,7 @@ class Rig:
     Args:
         sources: meters beside the built-in ones.
         synchronise: what to call, besides torch, so that devices have done their work.
-        calibration: what is known of an environment's counters already.
+        calibration: what is known of a machine's counters already.
         progress: told in a few words what is going on.
         resting: processes that may hold a context on a GPU and do nothing while this one measures.
         load: tells what uses the processor.
@@ -56,7 +56,7 @@ class Rig:
         session: str,
         sources: Mapping[str, MeterSource] | None = None,
         synchronise: Sequence[Callable[[], None]] = (),
-        calibration: Callable[[str], Calibration | None] = lambda environment: None,
+        calibration: Callable[[str], Calibration | None] = lambda machine: None,
         progress: Callable[[str], None] = lambda text: None,
         resting: Sequence[int] = (),
         load: Callable[[], Snapshot] | None = None,
@@ -67,7 +67,7 @@ class Rig:
         """What used the processor when the work began, where that matters."""
         self._resting = resting
         self._choice = _choose(settings, sources or {})
-        self._environments: dict[str, Environment] = {}
+        self._machines: dict[str, Machine] = {}
         self._ids: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
         self._gpus = {f"gpu:{gpu.index}": gpu for gpu in self._choice.gpus}
         named = _named(settings.gpus, self._choice)
@@ -133,9 +133,9 @@ class Rig:
             )
         return tuple(said)
 
-    def environment(self, id: str | None = None) -> Environment:
-        """The environment of a measurement, by its id; without one, of what was measured last."""
-        return self._environments[self._latest.environment if id is None else id]
+    def machine(self, id: str | None = None) -> Machine:
+        """The machine of a measurement, by its id; without one, of what was measured last."""
+        return self._machines[self._latest.machine if id is None else id]
 
     @property
     def gated(self) -> tuple[Domain, ...]:
@@ -143,9 +143,9 @@ class Rig:
         return tuple(d for d in self._choice.domains if d.name in self._latest.gated)
 
     @property
-    def environments(self) -> Mapping[str, Environment]:
+    def machines(self) -> Mapping[str, Machine]:
         """All that have been measured in, by their ids."""
-        return self._environments
+        return self._machines
 
     def cost_j(self) -> float | None:
         """What the gated domains took outside the measured calls so far."""
@@ -181,7 +181,7 @@ class Rig:
         gpus = [self._gpus[d.name] for d in domains if d.name in self._gpus]
         driver = self._nvidia.driver_version() if self._nvidia is not None else None
         found = describe(gpus, gated, driver=driver)
-        self._environments[found.id] = found
+        self._machines[found.id] = found
         self._ids[names] = found.id
         return found.id
 
@@ -194,11 +194,11 @@ class Rig:
         live = [d for source, meter in self._choice.taken if source.name != "replay" for d in meter.domains]
         return [d for d in live if d.name in gated and d.family in ("cpu", "dram")]
 
-    def _conditions(self, gated: Sequence[str]) -> list[Doubt]:
+    def _conditions(self, gated: Sequence[str]) -> list[MeasurementWarning]:
         """Who else uses the gated devices."""
         return [*self._neighbours_on_processor(gated), *self._neighbours_on_gpus(gated)]
 
-    def _neighbours_on_processor(self, gated: Sequence[str]) -> list[Doubt]:
+    def _neighbours_on_processor(self, gated: Sequence[str]) -> list[MeasurementWarning]:
         before, self._before = self._before, None
         processors = self._processors(gated)
         if before is None or not processors:
@@ -207,13 +207,13 @@ class Rig:
         if (more_s := contention.needed_s(before, after)) > 0:  # too short to tell: what runs still runs
             _sleep(more_s)
             after = self._load()
-        doubt = contention.shared(before, after, counted=any(d.kind == "measured" for d in processors))
-        return [] if doubt is None else [doubt]
+        warning = contention.shared(before, after, counted=any(d.kind == "measured" for d in processors))
+        return [] if warning is None else [warning]
 
-    def _neighbours_on_gpus(self, gated: Sequence[str]) -> list[Doubt]:
+    def _neighbours_on_gpus(self, gated: Sequence[str]) -> list[MeasurementWarning]:
         if self._nvidia is None:
             return []
-        doubts = []
+        warnings = []
         held = {f"gpu:{gpu.index}" for gpu in devices.contexts(tuple(self._gpus.values()))}
         watcher = self._watcher.pid if self._watcher is not None else None
         for index, domain in enumerate(self._nvidia.domains):
@@ -226,14 +226,14 @@ class Rig:
                 resting=self._resting,
             )
             if others:
-                doubts.append(
-                    Doubt(
+                warnings.append(
+                    MeasurementWarning(
                         "shared-gpu",
                         f"{others} other process{'es' * (others != 1)} had work on {domain.name}, and no energy is"
                         " counted by process: measure on a GPU of your own",
                     )
                 )
-        return doubts
+        return warnings
 
 
 def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choice:

@@ -1,4 +1,4 @@
-"""Edges of a counter → the energy of a window, its error and its doubts (pure; algorithm 1).
+"""Edges of a counter → the energy of a window, its error and its warnings (pure; algorithm 1).
 
 Where a device's power is constant, its counter grows along a straight line. The energy of a window is the line after
 it, extrapolated back to the window's end, minus the line before it, extrapolated forward to its start. The line before

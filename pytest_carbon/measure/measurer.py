@@ -14,7 +14,7 @@ from typing import Any
 from pytest_carbon.measure import lines, phases
 from pytest_carbon.measure.calibration import after_work, levels_after, settle_time_s
 from pytest_carbon.measure.meters.protocol import Meter, read_j
-from pytest_carbon.measure.warnings import relative_error, unsteady, window_doubts
+from pytest_carbon.measure.warnings import relative_error, unsteady, window_warnings
 from pytest_carbon.measure.watcher import EdgeSource
 from pytest_carbon.measure.windows import Window, WindowEnergy, merge, window_energy
 from pytest_carbon.records import (
@@ -22,10 +22,10 @@ from pytest_carbon.records import (
     CarbonIntensity,
     Domain,
     DomainEnergy,
-    Doubt,
     Edge,
     Measurement,
     MeasurementError,
+    MeasurementWarning,
     MeterError,
     Round,
     SessionScore,
@@ -101,7 +101,7 @@ class Scope:
     """Those that are reported."""
     gated: tuple[str, ...]
     """The names of those that are summed."""
-    environment: str
+    machine: str
     gpus: tuple[str, ...] = ()
     """The UUIDs of the gated GPUs."""
 
@@ -153,7 +153,7 @@ class Measurer:
         clock, sleep: seconds; the clock of the edges.
         synchronise: returns once every device has done what it was asked to.
         before: called right before the work, once a loop or window: whoever has conditions may look.
-        conditions: called right after the work with the gated domains' names: doubts about the devices.
+        conditions: called right after the work with the gated domains' names: warnings about the devices.
         progress: told in a few words what is going on.
         session: the id of this session.
     """
@@ -170,9 +170,9 @@ class Measurer:
         clock: Callable[[], float],
         sleep: Callable[[float], None],
         synchronise: Callable[[], None],
-        calibration: Callable[[str], Calibration | None] = lambda environment: None,
+        calibration: Callable[[str], Calibration | None] = lambda machine: None,
         before: Callable[[], None] = lambda: None,
-        conditions: Callable[[Sequence[str]], Sequence[Doubt]] = lambda domains: (),
+        conditions: Callable[[Sequence[str]], Sequence[MeasurementWarning]] = lambda domains: (),
         progress: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._watcher = watcher
@@ -191,7 +191,7 @@ class Measurer:
         self._edges: dict[str, list[Edge]] = {name: [] for name in self._stepped}
         self._calibrations: dict[str, Calibration] = {}
         self._calibration: Calibration | None = None
-        """The one of the environment that is being measured."""
+        """The one of the machine that is being measured."""
         self._busy_until_s = -math.inf
         """When work last ended that this measurer knows of."""
         self._phases = 0
@@ -248,7 +248,7 @@ class Measurer:
         except (MeterError, MeasurementError) as error:
             if result is _NOT_CALLED:
                 result = _call(fn, setup, args, kwargs)
-            return result, Measurement(name=name, environment=scope.environment, failure=str(error))
+            return result, Measurement(name=name, machine=scope.machine, failure=str(error))
 
     def window_begin(self) -> OpenWindow:
         """Wait for quiet and open a window. What goes wrong becomes the failure of its measurement."""
@@ -297,16 +297,16 @@ class Measurer:
             protocol = replace(protocol, rounds=1)
             measurement = self._finish(name, scope, loop, protocol, waited_s=opened.waited_s)
         except (MeterError, MeasurementError) as error:
-            return Measurement(name=name, environment=scope.environment, failure=str(error))
+            return Measurement(name=name, machine=scope.machine, failure=str(error))
         return measurement if measurement.failure is not None else _per_call(measurement, calls)
 
-    def nothing(self, name: str, doubt: Doubt) -> Measurement:
+    def nothing(self, name: str, warning: MeasurementWarning) -> Measurement:
         """A measurement that came to nothing, through no fault of the work or the meters."""
-        return Measurement(name=name, environment=self._scope().environment, doubts=(doubt,))
+        return Measurement(name=name, machine=self._scope().machine, warnings=(warning,))
 
     @property
     def calibrations(self) -> Mapping[str, Calibration]:
-        """What is known about the counters, by environment: found out in this session, or kept with the baselines."""
+        """What is known about the counters, by machine: found out in this session, or kept with the baselines."""
         return self._calibrations
 
     def cost_j(self, domains: Sequence[str]) -> float | None:
@@ -349,16 +349,16 @@ class Measurer:
         return result, statistics.median(durations[-100:]), first_end_s
 
     def _take_over_calibration(self, scope: Scope) -> None:
-        if scope.environment not in self._calibrations:
-            stored = self._stored_calibration(scope.environment)
+        if scope.machine not in self._calibrations:
+            stored = self._stored_calibration(scope.machine)
             if stored is not None:
-                self._calibrations[scope.environment] = stored
-        self._calibration = self._calibrations.get(scope.environment)
+                self._calibrations[scope.machine] = stored
+        self._calibration = self._calibrations.get(scope.machine)
 
     def _calibrate(
         self, scope: Scope, call: Callable[[], Any], call_s: float, busy_from_s: float, busy_to_s: float
     ) -> None:
-        """Find out how the power falls after the warm-up, and whether a counter looks part-time: once an environment.
+        """Find out how the power falls after the warm-up, and whether a counter looks part-time: once a machine.
 
         Args:
             busy_from_s, busy_to_s: of the warm-up.
@@ -371,12 +371,12 @@ class Measurer:
         watched = [name for name in self._watched(scope) if not lines.is_fast(self._edges[name][-20:])]
         if self._calibration is not None and self._calibration.part_time_sampling is None and watched:
             self._calibration = replace(self._calibration, **self._habits(watched, call, call_s))
-            self._calibrations[scope.environment] = self._calibration
+            self._calibrations[scope.machine] = self._calibration
         if self._calibration is not None or not watched or busy_to_s - busy_from_s < 0.3:
             return
         self._fetch()
         busy_w = {name: self._power_w(name, max(busy_from_s, busy_to_s - 0.5), busy_to_s) for name in watched}
-        self._progress("finding out how the power settles (once an environment)")
+        self._progress("finding out how the power settles (once a machine)")
         self._watch_until(busy_to_s + CALIBRATION_S)
         found: dict[str, float] = {}
         for name, power_w in busy_w.items():
@@ -396,7 +396,7 @@ class Measurer:
             if (above := after_work(levels, busy_to_s)) is not None:
                 after.append(above)
         self._calibration = Calibration(max(found.values()))  # so that it is known while the next is found out
-        self._calibration = self._calibrations[scope.environment] = Calibration(
+        self._calibration = self._calibrations[scope.machine] = Calibration(
             settle_s=max(found.values()),
             **self._habits(list(found), call, call_s),
             after_work_j=math.fsum(joules for joules, _ in after) if after else None,
@@ -413,7 +413,7 @@ class Measurer:
         period = max(lines.period_s(self._edges[n]) or 0.0 for n in names)
         if phases.CALLS_LEAST * call_s > CALIBRATION_CALLS_S or not period:
             return {}
-        self._progress("finding out whether the counter looks all of the time (once an environment)")
+        self._progress("finding out whether the counter looks all of the time (once a machine)")
         repeats = _burst(call_s)
         busy: list[tuple[float, float]] = []
         begun_s = self._clock()
@@ -636,18 +636,18 @@ class Measurer:
             if ended or full or self._clock() > window.end_s + window.settle_s + longest_s:
                 break
             self._wait_edge(scope)
-        doubts = (*conditions, *self._doubts(scope, loop, protocol))
+        warnings = (*conditions, *self._warnings(scope, loop, protocol))
         if total_j <= 0:
             failure = (
                 f"the work took {total_j:.3g} ± {error_j:.3g} J, less than the meter can tell from nothing: make it"
                 " longer (more calls in the window, or carbon(fn), which repeats the call)"
             )
-            if wrong := next((d.text for d in doubts if d.code == "counter-disagrees"), None):
+            if wrong := next((d.text for d in warnings if d.code == "counter-disagrees"), None):
                 failure = f"the work took {total_j:.3g} J, for {wrong}"
-            return Measurement(name=name, environment=scope.environment, failure=failure, doubts=doubts)
+            return Measurement(name=name, machine=scope.machine, failure=failure, warnings=warnings)
         for n, figure in () if protocol.overhead else figures.items():
             self._measured_j[n] = self._measured_j.get(n, 0.0) + figure.energy_j
-        return self._measurement(name, scope, loop, protocol, figures, doubts)
+        return self._measurement(name, scope, loop, protocol, figures, warnings)
 
     def _measurement(
         self,
@@ -656,7 +656,7 @@ class Measurer:
         loop: _Loop,
         protocol: Protocol,
         figures: Mapping[str, WindowEnergy],
-        doubts: Sequence[Doubt],
+        warnings: Sequence[MeasurementWarning],
     ) -> Measurement:
         calls = loop.calls
         busy_s = math.fsum(r.duration_s for r in loop.rounds)
@@ -668,7 +668,7 @@ class Measurer:
         score = SessionScore(self._session, score_j, median_s)
         return Measurement(
             name=name,
-            environment=scope.environment,
+            machine=scope.machine,
             calls=calls,
             duration_s_per_call=median_s,
             energy_j_per_call=total_j / calls,
@@ -691,7 +691,7 @@ class Measurer:
             ),
             rounds=tuple(loop.rounds),
             sessions=(score,),
-            doubts=_one_of_each(doubts),
+            warnings=_one_of_each(warnings),
         )
 
     def _error_j(self, scope: Scope, loop: _Loop, figures: Mapping[str, WindowEnergy], total_j: float) -> float:
@@ -757,15 +757,15 @@ class Measurer:
             beat_j = 0.0
         return replace(figure, energy_j=energy_j, error_j=math.hypot(figure.error_j, beat_j))
 
-    def _doubts(self, scope: Scope, loop: _Loop, protocol: Protocol) -> list[Doubt]:
-        doubts: list[Doubt] = []
+    def _warnings(self, scope: Scope, loop: _Loop, protocol: Protocol) -> list[MeasurementWarning]:
+        warnings: list[MeasurementWarning] = []
         durations = [r.duration_s / r.calls for r in loop.rounds]
         for name in [n for n in scope.gated if n in self._stepped]:
             edges = self._edges[name]
-            found: list[Doubt] = []
+            found: list[MeasurementWarning] = []
             for window in loop.windows:
                 figure = window_energy(edges, window)
-                found += window_doubts(
+                found += window_warnings(
                     figure,
                     edges,
                     window,
@@ -777,19 +777,19 @@ class Measurer:
                 uneven = unsteady(durations, window.during(edges), precision=protocol.precision)
                 found += [uneven] if uneven else []
             prefix = f"{name}: " if len(scope.gated) > 1 else ""
-            doubts += [replace(d, text=prefix + d.text) for d in found]
+            warnings += [replace(d, text=prefix + d.text) for d in found]
         if not any(n in self._stepped for n in scope.gated) and loop.calls > 1:
             joules = self._round_j(scope, loop)
             uneven = unsteady(durations, (), precision=protocol.precision) or (
                 unsteady(joules, (), precision=protocol.precision, what="energy") if joules else None
             )
-            doubts += [uneven] if uneven else []
+            warnings += [uneven] if uneven else []
         few = len(loop.rounds) < protocol.rounds
         if few and (len(loop.rounds) < ROUNDS_LEAST or relative_error(durations) > protocol.precision):
             fewer = ", or fewer calls a round" if loop.calls > len(loop.rounds) else ""
             known = f"too few to know the time of a call to {100 * protocol.precision:g}%"
-            doubts.append(
-                Doubt(
+            warnings.append(
+                MeasurementWarning(
                     "few-rounds",
                     f"{len(loop.rounds)} of {protocol.rounds} rounds fitted into {protocol.max_time_s:g} s, {known}:"
                     f" allow more time (max_time=, --carbon-max-time){fewer}"
@@ -801,14 +801,14 @@ class Measurer:
             starts = loop.starts or loop.calls
             so_few = f"{starts} calls are" if starts > 1 else "one call is"
             more_time = f" (--carbon-max-time={_enough_s(loop, starts)})" if loop.starts else ""
-            doubts.append(
-                Doubt(
+            warnings.append(
+                MeasurementWarning(
                     "part-time-sampling",
                     f"this counter looks at a part of the time only, and {so_few} too few for that to average out:"
                     f" measure {PHASED_CALLS} at least, with carbon(fn){more_time}",
                 )
             )
-        return doubts
+        return warnings
 
     # --- quiet
 
@@ -1009,13 +1009,13 @@ def _is_sharp(stretch: Sequence[Edge], time_s: float) -> bool:
     return line.error_j(time_s) <= QUIET_SHARP_S * abs(line.power_w)
 
 
-def _one_of_each(doubts: Sequence[Doubt]) -> tuple[Doubt, ...]:
-    """The first doubt of each code; one that disqualifies comes before one that only informs."""
-    first: dict[str, Doubt] = {}
-    for doubt in doubts:
-        known = first.setdefault(doubt.code, doubt)
-        if doubt.disqualifies and not known.disqualifies:
-            first[doubt.code] = doubt
+def _one_of_each(warnings: Sequence[MeasurementWarning]) -> tuple[MeasurementWarning, ...]:
+    """The first warning of each code; one that disqualifies comes before one that only informs."""
+    first: dict[str, MeasurementWarning] = {}
+    for warning in warnings:
+        known = first.setdefault(warning.code, warning)
+        if warning.disqualifies and not known.disqualifies:
+            first[warning.code] = warning
     return tuple(first.values())
 
 

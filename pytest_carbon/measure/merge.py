@@ -1,6 +1,6 @@
 """Several sessions' measurements of one thing → the one that reports show and the gate judges (pure).
 
-The sessions of a run share its day: they are one batch, whose figure is their mean.
+The sessions of a run share its day: they are one recording, whose figure is their mean.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from pytest_carbon.measure.warnings import steady_growth
-from pytest_carbon.records import DomainEnergy, Doubt, Measurement
+from pytest_carbon.records import DomainEnergy, Measurement, MeasurementWarning
 
 SHARE_TREND = 0.02
 """Sessions that differ by less than this in all are no trend."""
@@ -22,28 +22,28 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
 
     Figures per call are means over the sessions, calls and rounds all of theirs, and the error is that of the mean: how
     well it was measured, not what sessions differ by, which is the gate's to know. Its cards are all of
-    theirs, its temperature their mean. A doubt that not all of them have says so. A session that could not
+    theirs, its temperature their mean. A warning that not all of them have says so. A session that could not
     be measured makes it all a failure, and one in which nothing was measured leaves no figure: a mean of what happened
     to work is no result.
     """
     first, several = measurements[0], len(measurements)
     if several == 1:
         return first
-    doubts = _doubts(measurements)
+    warnings = _warnings(measurements)
     for number, each in enumerate(measurements, 1):
         if each.failure is not None:
             failure = f"in session {number} of {several}: {each.failure}"
-            return Measurement(first.name, each.environment, doubts=doubts, failure=failure, task=first.task)
-    if elsewhere := next((m.environment for m in measurements if m.environment != first.environment), None):
+            return Measurement(first.name, each.machine, warnings=warnings, failure=failure, task=first.task)
+    if elsewhere := next((m.machine for m in measurements if m.machine != first.machine), None):
         return Measurement(
             first.name,
-            first.environment,
-            failure=f"one session measured it in {first.environment}, another in {elsewhere}, and their figures have no"
+            first.machine,
+            failure=f"one session measured it in {first.machine}, another in {elsewhere}, and their figures have no"
             " mean: say with --carbon-gpus what is to be measured",
             task=first.task,
         )
     if any(m.energy_j_per_call is None for m in measurements):
-        return Measurement(first.name, first.environment, gated=first.gated, doubts=doubts, task=first.task)
+        return Measurement(first.name, first.machine, gated=first.gated, warnings=warnings, task=first.task)
     after_work = next((m for m in measurements if m.after_work_j is not None), first)
     return replace(
         first,
@@ -60,17 +60,17 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
         domains=_domains(measurements),
         rounds=tuple(each for m in measurements for each in m.rounds),
         sessions=tuple(score for m in measurements for score in m.sessions),
-        doubts=(*doubts, *_trend(measurements)),
+        warnings=(*warnings, *_trend(measurements)),
     )
 
 
-def _trend(measurements: Sequence[Measurement]) -> list[Doubt]:
+def _trend(measurements: Sequence[Measurement]) -> list[MeasurementWarning]:
     """Whether each session takes more than the one before it."""
     growth = steady_growth([score.energy_j_per_call for m in measurements for score in m.sessions])
-    if growth is None or growth <= SHARE_TREND or any(d.code == "trend" for m in measurements for d in m.doubts):
+    if growth is None or growth <= SHARE_TREND or any(d.code == "trend" for m in measurements for d in m.warnings):
         return []
     return [
-        Doubt(
+        MeasurementWarning(
             "trend",
             f"the energy of a call grew from each session to the next, by {growth:.1%} over {len(measurements)}"
             " sessions: the machine is still warming up, or something that outlives a process grows (a cache, a file)",
@@ -107,19 +107,19 @@ def _domains(measurements: Sequence[Measurement]) -> tuple[DomainEnergy, ...]:
     return tuple(found)
 
 
-def _doubts(measurements: Sequence[Measurement]) -> tuple[Doubt, ...]:
+def _warnings(measurements: Sequence[Measurement]) -> tuple[MeasurementWarning, ...]:
     """Each code once, with the text of the first session that has it, and how many have it. One that leaves the figure
     as it was in some sessions, and not in others, is told as it was in the others."""
-    by_code: dict[str, dict[int, list[Doubt]]] = {}
+    by_code: dict[str, dict[int, list[MeasurementWarning]]] = {}
     for number, m in enumerate(measurements):
-        for doubt in m.doubts:
-            by_code.setdefault(doubt.code, {}).setdefault(number, []).append(doubt)
-    doubts = []
+        for warning in m.warnings:
+            by_code.setdefault(warning.code, {}).setdefault(number, []).append(warning)
+    warnings = []
     for by_session in by_code.values():
-        found = [doubt for each in by_session.values() for doubt in each]
-        doubt = next((doubt for doubt in found if doubt.disqualifies), found[0])
+        found = [warning for each in by_session.values() for warning in each]
+        warning = next((warning for warning in found if warning.disqualifies), found[0])
         if (having := len(by_session)) < len(measurements):
-            text = f"{doubt.text.rstrip('.')} (so in {having} of {len(measurements)} sessions)"
-            doubt = replace(doubt, text=text)
-        doubts.append(doubt)
-    return tuple(doubts)
+            text = f"{warning.text.rstrip('.')} (so in {having} of {len(measurements)} sessions)"
+            warning = replace(warning, text=text)
+        warnings.append(warning)
+    return tuple(warnings)

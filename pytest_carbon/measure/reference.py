@@ -17,7 +17,7 @@ from pytest_carbon.measure import workloads
 from pytest_carbon.measure.measurer import Measurer, Protocol
 from pytest_carbon.measure.merge import merged
 from pytest_carbon.measure.workloads import Fixed
-from pytest_carbon.records import Domain, Doubt, Measurement, SessionScore, UsageProblem
+from pytest_carbon.records import Domain, Measurement, MeasurementWarning, SessionScore, UsageProblem
 
 PROTOCOL = Protocol(warmup_s=0.3, rounds=5, min_time_s=1.0, max_time_s=2.0, precision=0.005, overhead=True)
 """The same for everybody, whatever the options say of the tests: a figure that depends on them is no reference."""
@@ -25,7 +25,7 @@ DRIFT = 0.05
 """By so much the two figures of a process may differ: a GPU that comes to the first one cold takes a little less."""
 
 _OF_LOOPS = frozenset({"few-rounds", "tail", "unsteady"})
-"""Doubts that ask for a longer loop: its length is fixed here."""
+"""Warnings that ask for a longer loop: its length is fixed here."""
 
 _OWN = "give one of your own with the hook pytest_carbon_reference, or leave --carbon-reference out"
 
@@ -50,25 +50,25 @@ def kernel(gated: Sequence[Domain], own: tuple[str, Callable[[], object]] | None
     return found._replace(name=f"reference {found.name}")
 
 
-def measure(measurer: Measurer, environment: str, make: Callable[[], Fixed]) -> Measurement:
+def measure(measurer: Measurer, machine: str, make: Callable[[], Fixed]) -> Measurement:
     """One figure. Where the kernel itself fails (no memory is left for it, say) there is none, and the run goes on."""
     name = "reference"
     try:
         fixed = make()
         name = fixed.name
         found = measurer.run(name, fixed.call, (), {}, protocol=PROTOCOL)[1]
-        return replace(found, doubts=tuple(doubt for doubt in found.doubts if doubt.code not in _OF_LOOPS))
+        return replace(found, warnings=tuple(warning for warning in found.warnings if warning.code not in _OF_LOOPS))
     except UsageProblem:
         raise
     except Exception as error:
-        return Measurement(name, environment, failure=f"it failed with {type(error).__name__}: {error}")
+        return Measurement(name, machine, failure=f"it failed with {type(error).__name__}: {error}")
 
 
 def of_process(figures: Iterable[Measurement]) -> tuple[Measurement, ...]:
-    """A process's figures as one session's: their mean, in each environment that they were measured in."""
+    """A process's figures as one session's: their mean, on each machine that they were measured in."""
     found: dict[str, list[Measurement]] = {}
     for figure in figures:
-        found.setdefault(figure.environment, []).append(figure)
+        found.setdefault(figure.machine, []).append(figure)
     return tuple(map(_of_session, found.values()))
 
 
@@ -76,27 +76,27 @@ def _of_session(figures: Sequence[Measurement]) -> Measurement:
     known = [figure for figure in figures if figure.failure is None]
     if len(known) < 2:
         return (known or figures)[0]
-    doubts = {doubt.code: doubt for figure in known for doubt in figure.doubts}
+    warnings = {warning.code: warning for figure in known for warning in figure.warnings}
     if (moved := _moved(known[0], known[-1])) is not None:
         lower = min(known, key=lambda figure: figure.sessions[0].energy_j_per_call)
-        return replace(lower, doubts=(*doubts.values(), moved))
+        return replace(lower, warnings=(*warnings.values(), moved))
     scores = [score for figure in known for score in figure.sessions]
     score = SessionScore(
         scores[0].session,
         fmean(score.energy_j_per_call for score in scores),
         fmean(score.duration_s_per_call for score in scores),
     )
-    return replace(merged(known), sessions=(score,), doubts=tuple(doubts.values()))
+    return replace(merged(known), sessions=(score,), warnings=tuple(warnings.values()))
 
 
-def _moved(start: Measurement, end: Measurement) -> Doubt | None:
-    """The doubt, where the two differ by more than their errors and what is usual."""
+def _moved(start: Measurement, end: Measurement) -> MeasurementWarning | None:
+    """The warning, where the two differ by more than their errors and what is usual."""
     before_j, after_j = (figure.sessions[0].energy_j_per_call for figure in (start, end))
     errors = [(figure.energy_j_per_call_error or 0.0) / (figure.energy_j_per_call or 1.0) for figure in (start, end)]
     change = after_j / before_j - 1
     if abs(change) <= max(DRIFT, math.hypot(*errors)):
         return None
-    return Doubt(
+    return MeasurementWarning(
         "machine-moved",
         f"the machine moved by {100 * abs(change):.0f}% during this run: the reference workload took so much"
         f" {'more' if change > 0 else 'less'} at its end than at its start, so what was measured early and what was"
@@ -105,8 +105,8 @@ def _moved(start: Measurement, end: Measurement) -> Doubt | None:
 
 
 def of_run(sessions: Iterable[Measurement]) -> dict[str, Measurement]:
-    """By environment, what all processes of a run found."""
+    """By machine, what all processes of a run found."""
     found: dict[str, list[Measurement]] = {}
     for each in sessions:
-        found.setdefault(each.environment, []).append(each)
-    return {environment: merged(each) for environment, each in found.items()}
+        found.setdefault(each.machine, []).append(each)
+    return {machine: merged(each) for machine, each in found.items()}

@@ -1,4 +1,4 @@
-"""What casts doubt on a measurement: seen in its counters and its windows (pure)."""
+"""What gives a warning about a measurement: seen in its counters and its windows (pure)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pytest_carbon.measure.lines import (
     student_t,
 )
 from pytest_carbon.measure.windows import SHARE_TAIL, Window, WindowEnergy
-from pytest_carbon.records import Doubt, Edge
+from pytest_carbon.records import Edge, MeasurementWarning
 
 FROZEN_PERIODS = 5
 """A counter that does not move for so many of its periods has stopped,"""
@@ -40,7 +40,7 @@ SHARE_DISAGREE = 0.10
 """The counter and the device's own power may differ by this much."""
 
 
-def window_doubts(
+def window_warnings(
     figure: WindowEnergy,
     edges: Sequence[Edge],
     window: Window,
@@ -48,7 +48,7 @@ def window_doubts(
     precision: float,
     tolerance: float = 0.05,
     calls: int = 1,
-) -> tuple[Doubt, ...]:
+) -> tuple[MeasurementWarning, ...]:
     """Everything that speaks against taking a window's figure at its word.
 
     Args:
@@ -56,10 +56,10 @@ def window_doubts(
         tolerance: the relative change that the gate is to see.
         calls: calls in the window; a single one may be too short for its counter.
     """
-    doubts = list(figure.doubts)
+    warnings = list(figure.warnings)
     if calls == 1 and figure.error_j > tolerance * abs(figure.energy_j):
-        doubts.append(
-            Doubt(
+        warnings.append(
+            MeasurementWarning(
                 "short",
                 f"one window of {window.duration_s * 1e3:.3g} ms is known to"
                 f" ±{_percent(figure.error_j, figure.energy_j)} only, and the tolerance is {100 * tolerance:.3g}%:"
@@ -67,20 +67,20 @@ def window_doubts(
             )
         )
     if figure.tail_j > SHARE_TAIL * abs(figure.energy_j):
-        doubts.append(
-            Doubt(
+        warnings.append(
+            MeasurementWarning(
                 "tail",
                 f"{_percent(figure.tail_j, figure.energy_j)} of the energy came after the work had ended, while the"
                 " power fell; it belongs to the work, and its share is smaller in a longer measurement",
             )
         )
     if figure.error_j > precision * abs(figure.energy_j):
-        doubts += _unquiet(figure, edges, window)
-    doubts += _observations(edges, window)
-    return tuple(doubts)
+        warnings += _unquiet(figure, edges, window)
+    warnings += _observations(edges, window)
+    return tuple(warnings)
 
 
-def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window) -> list[Doubt]:
+def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window) -> list[MeasurementWarning]:
     """A quiet line that is too short, bent or scattered, and what made it so."""
     for side, quiet in (("before", window.before(edges)[::-1]), ("after", window.after(edges))):
         chosen = stretch_before(quiet[::-1]) if side == "before" else stretch_after(quiet, window.end_s)
@@ -97,7 +97,7 @@ def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window) -> lis
         if kind_of_unrest(near) == "step":
             levels = _levels_w(near)
             return [
-                Doubt(
+                MeasurementWarning(
                     "unquiet",
                     f"the power stepped from {levels[0]:.3g} W to {levels[1]:.3g} W {side} the work, so {known}: that"
                     " is the device's own power state, and there is nothing to stop; repeat the call with carbon(fn)",
@@ -105,7 +105,7 @@ def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window) -> lis
                 )
             ]
         return [
-            Doubt(
+            MeasurementWarning(
                 "unquiet",
                 f"the power of {line.power_w:.3g} W wandered {side} the work, so {known}: something else runs on the"
                 " device; stop it",
@@ -137,15 +137,15 @@ def _levels_w(edges: Sequence[Edge]) -> tuple[float, float]:
     return fit_line(first).power_w, fit_line(second).power_w
 
 
-def _observations(edges: Sequence[Edge], window: Window) -> list[Doubt]:
+def _observations(edges: Sequence[Edge], window: Window) -> list[MeasurementWarning]:
     """What the edges say beside their energy: throttling, power limits, instant power."""
-    doubts = []
+    warnings = []
     during = window.during(edges)
     reasons = sorted({e.throttle for e in during if e.throttle})
     if reasons:
         share = sum(1 for e in during if e.throttle) / len(during)
-        doubts.append(
-            Doubt(
+        warnings.append(
+            MeasurementWarning(
                 "throttled",
                 f"the device held its clocks back ({', '.join(reasons)}) during {share:.0%} of the work: let it cool,"
                 " or ask for less power",
@@ -154,15 +154,15 @@ def _observations(edges: Sequence[Edge], window: Window) -> list[Doubt]:
     beside = [e for e in edges if window.quiet_since_s <= e.before_s and e.after_s <= window.quiet_until_s]
     limits = [e.power_limit_w for e in beside if e.power_limit_w is not None]
     if limits and max(limits) - min(limits) >= 1:
-        doubts.append(
-            Doubt(
+        warnings.append(
+            MeasurementWarning(
                 "power-limit-changed",
                 f"the power limit changed between {min(limits):.0f} W and {max(limits):.0f} W during the measurement",
             )
         )
     if (wrong := _disagreement_text(edges, window)) is not None:
-        doubts.append(Doubt("counter-disagrees", f"{wrong}: see `pytest-carbon doctor`"))
-    return doubts
+        warnings.append(MeasurementWarning("counter-disagrees", f"{wrong}: see `pytest-carbon doctor`"))
+    return warnings
 
 
 def _disagreement_text(edges: Sequence[Edge], window: Window) -> str | None:
@@ -219,7 +219,9 @@ def disagreement(before: Sequence[Edge], during: Sequence[Edge], after: Sequence
     return least
 
 
-def unsteady(values: Sequence[float], during: Sequence[Edge], *, precision: float, what: str = "time") -> Doubt | None:
+def unsteady(
+    values: Sequence[float], during: Sequence[Edge], *, precision: float, what: str = "time"
+) -> MeasurementWarning | None:
     """Whether a loop was not steady: a figure that grows through all of it, or halves that differ.
 
     Args:
@@ -232,7 +234,7 @@ def unsteady(values: Sequence[float], during: Sequence[Edge], *, precision: floa
     for series, took in ((values, f"the {what} of a call"), (powers, "the power")):
         growth = steady_growth(series)
         if growth is not None and growth > 2 * precision:
-            return Doubt(
+            return MeasurementWarning(
                 "trend",
                 f"{took} grew steadily through the loop, by {growth:.1%} from its start to its end, and did not level"
                 " off: something may leak or a cache may grow; a longer warm-up will not help",
@@ -241,7 +243,7 @@ def unsteady(values: Sequence[float], during: Sequence[Edge], *, precision: floa
     if half >= 3:
         change = _halves(values[:half], values[-half:])
         if change is not None and abs(change) > precision:
-            return Doubt(
+            return MeasurementWarning(
                 "unsteady",
                 f"the {what} of a call was {abs(change):.1%} {'more' if change > 0 else 'less'} in the loop's second"
                 " half than in its first: a longer warm-up, or cooler or unloaded hardware, would steady it",
@@ -251,7 +253,7 @@ def unsteady(values: Sequence[float], during: Sequence[Edge], *, precision: floa
     if half >= 5:
         change = _halves(stretches_w[:half], stretches_w[-half:])
         if change is not None and abs(change) > precision:
-            return Doubt(
+            return MeasurementWarning(
                 "unsteady",
                 f"the power was {abs(change):.1%} {'higher' if change > 0 else 'lower'} in the loop's second half"
                 " than in its first: a longer warm-up would let it settle",

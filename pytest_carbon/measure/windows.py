@@ -23,7 +23,7 @@ from pytest_carbon.measure.lines import (
     student_t,
     weights_of,
 )
-from pytest_carbon.records import Doubt, Edge, MeasurementError
+from pytest_carbon.records import Edge, MeasurementError, MeasurementWarning
 
 FALL_SLOWEST_S = 0.1
 """No fast fall is taken to have a longer time constant,"""
@@ -32,7 +32,7 @@ FALL_APART_S = 0.15
 FALL_SLACK = 1.2
 """give or take this factor."""
 SHARE_TAIL = 0.05
-"""A fast fall above this share of the window's energy is a doubt."""
+"""A fast fall above this share of the window's energy is a warning."""
 DRIFT_ERROR = 0.5
 """What such a drift adds to a line at its end is known to this share of it."""
 
@@ -86,7 +86,7 @@ class WindowEnergy:
     """Slope of the line before."""
     after_power_w: float
     """Slope of the line after."""
-    doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[MeasurementWarning, ...] = ()
 
     @property
     def mean_power_w(self) -> float:
@@ -149,14 +149,16 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     shown_s, edge_j = end_s + window.latency_s, math.sqrt(variance)
     error_j += _held_j(edges, line_after, chosen_after[0].time_s, shown_s, excess_w=excess_w, edge_j=edge_j)
 
-    doubts = []
+    warnings = []
     fewest = min(len(chosen_before), len(chosen_after))
     if fewest < EDGES_LEAST:
-        doubts.append(
-            Doubt("few-edges", f"a quiet line rests on {fewest} changes of the counter; {EDGES_LEAST} are wanted")
+        warnings.append(
+            MeasurementWarning(
+                "few-edges", f"a quiet line rests on {fewest} changes of the counter; {EDGES_LEAST} are wanted"
+            )
         )
     idle_w, after_w = line_before.power_w, line_after.power_w
-    return WindowEnergy(energy_j, error_j, end_s - start_s, tail_j, idle_w, after_w, tuple(doubts))
+    return WindowEnergy(energy_j, error_j, end_s - start_s, tail_j, idle_w, after_w, tuple(warnings))
 
 
 def _tail_j(edges: Sequence[Edge], settled: Line, end_s: float, settle_s: float, excess_w: float) -> float:
@@ -238,10 +240,10 @@ def merge(windows: Sequence[WindowEnergy]) -> WindowEnergy:
     from_spread = 0.0
     if len(windows) >= 3:
         from_spread = student_t(0.975, len(windows) - 1) * statistics.stdev(energies) * math.sqrt(len(windows))
-    seen: dict[str, Doubt] = {}
+    seen: dict[str, MeasurementWarning] = {}
     for window in windows:
-        for doubt in window.doubts:
-            seen.setdefault(doubt.code, doubt)
+        for warning in window.warnings:
+            seen.setdefault(warning.code, warning)
     return replace(
         windows[0],
         energy_j=total_j,
@@ -249,5 +251,5 @@ def merge(windows: Sequence[WindowEnergy]) -> WindowEnergy:
         duration_s=math.fsum(w.duration_s for w in windows),
         tail_j=math.fsum(w.tail_j for w in windows),
         idle_power_w=statistics.fmean([w.idle_power_w for w in windows]),
-        doubts=tuple(seen.values()),
+        warnings=tuple(seen.values()),
     )

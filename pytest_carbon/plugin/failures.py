@@ -51,13 +51,13 @@ class Explainer:
         call.longrepr = _Failure("\n\n".join(texts), failed[0][1].reason, test.item)  # type: ignore[assignment]
 
     def seen_from(self, id: str) -> summary.Stored:
-        """What is stored, as seen from an environment of this run."""
-        known, stored = list(self._stored.environments), self._stored.keys(id)
-        measured = [(t.nodeid, m.name) for t in self._result.tests for m, _ in t.measurements if m.environment == id]
+        """What is stored, as seen from a machine of this run."""
+        known, stored = list(self._stored.machines), self._stored.keys(id)
+        measured = [(t.nodeid, m.name) for t in self._result.tests for m, _ in t.measurements if m.machine == id]
         sentence = None
         if id not in known and (found := self._elsewhere(id, measured)) is not None:
             first, sentence = found
-            others = self._stored.nearest(self._judgement.environment(id))
+            others = self._stored.nearest(self._judgement.machine(id))
             known = [first, *(f"{other} ({how})" for other, how in others if other != first)]
         ran = {t.nodeid for t in self._result.tests}
         return summary.Stored(
@@ -72,19 +72,19 @@ class Explainer:
         )
 
     def _context(self, test: Test, m: Measurement) -> failure.FailureContext:
-        id, settings = m.environment, self._result.settings
+        id, settings = m.machine, self._result.settings
         records = self._stored.records(id).get((test.key, m.name), [])
         nearest = self._elsewhere(id, {(test.key, m.name)})
         allowed = budget.budget_for(test.budgets, m.name, id)
         suite = self._judgement.suites[id]
         return failure.FailureContext(
-            environment=self._judgement.environment(id),
+            machine=self._judgement.machine(id),
             intensity=self._result.intensity,
             tolerance=allowed.tolerance if allowed and allowed.tolerance is not None else settings.tolerance,
             commit=self._result.commit,
             dirty=self._result.dirty,
             baseline=failure.BaselineSummary.of(
-                records, self._recorder.location(id, test.key), self._stored.environments.get(id)
+                records, self._recorder.location(id, test.key), self._stored.machines.get(id)
             )
             if records
             else None,
@@ -116,10 +116,10 @@ class Explainer:
         return [*words, "--pyargs", test_id(item)]
 
     def _elsewhere(self, id: str, keys: Collection[Key]) -> tuple[str, str] | None:
-        """The nearest environment that has a baseline, where this one has none of these measurements."""
+        """The nearest machine that has a baseline, where this one has none of these measurements."""
         if self._judgement.brought.nowhere:
             return None
-        return self._stored.elsewhere(self._judgement.environment(id), keys)
+        return self._stored.elsewhere(self._judgement.machine(id), keys)
 
 
 class _Failure:

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_carbon.measure.measurer import Measurer, OpenWindow, Protocol, prepared, refuse_lazy
 from pytest_carbon.plugin.task_fixture import Called, is_out_of_memory, with_task
-from pytest_carbon.records import Doubt, Measurement, UsageProblem
+from pytest_carbon.records import Measurement, MeasurementWarning, UsageProblem
 
 __tracebackhide__ = True
 """A failure is shown at the line of the test, and in what it called (pytest's ``--full-trace`` shows the rest)."""
@@ -182,7 +182,7 @@ class Carbon:
     def _give_up(self, name: str, task: Any, why: str) -> NoReturn:
         """End a test whose device had not the memory: nothing was measured, which says nothing about the code."""
         if self._measurer is not None:
-            self._measurements[name] = self._measurer.nothing(name, Doubt("out-of-memory", why))
+            self._measurements[name] = self._measurer.nothing(name, MeasurementWarning("out-of-memory", why))
             with contextlib.suppress(Exception):  # of a user's task that knows nothing of no calls
                 self._measurements[name] = with_task(self._measurements[name], task)
         if self._strict:

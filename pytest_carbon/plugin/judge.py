@@ -18,8 +18,8 @@ from pytest_carbon.plugin.waiting import Test
 from pytest_carbon.records import (
     REFERENCE,
     Budget,
-    Environment,
     Key,
+    Machine,
     Measurement,
     Settings,
     SuiteVerdict,
@@ -46,18 +46,18 @@ class Judgement:
         self._references = reference.of_run(brought.references) if settings.reference else {}
         self._verdicts: dict[str, dict[Key, Verdict]] = {}
         self.suites: dict[str, SuiteVerdict] = {}
-        """What the measurements share, by environment."""
-        for id in dict.fromkeys(m.environment for _, m, _ in held):
-            self._judge(id, [candidate for _, m, candidate in held if m.environment == id])
+        """What the measurements share, by machine."""
+        for id in dict.fromkeys(m.machine for _, m, _ in held):
+            self._judge(id, [candidate for _, m, candidate in held if m.machine == id])
         self.measured = [(test, self._with_differences(test, m)) for test, m, _ in held]
-        """With the doubts of the budgets, and what is not as it was in the baseline."""
+        """With the warnings of the budgets, and what is not as it was in the baseline."""
 
     def verdict(self, test: Test, m: Measurement) -> Verdict:
-        return self._verdicts[m.environment][test.key, m.name]
+        return self._verdicts[m.machine][test.key, m.name]
 
     def _with_differences(self, test: Test, m: Measurement) -> Measurement:
         differences = self.verdict(test, m).differences
-        return replace(m, doubts=(*m.doubts, *differences)) if differences else m
+        return replace(m, warnings=(*m.warnings, *differences)) if differences else m
 
     @property
     def references(self) -> tuple[tuple[Measurement, Verdict], ...]:
@@ -65,14 +65,14 @@ class Judgement:
         found = self._references.items()
         return tuple((m, self._verdicts[id][REFERENCE, m.name]) for id, m in found if id in self._verdicts)
 
-    def environment(self, id: str) -> Environment:
-        return self.brought.environments[id]
+    def machine(self, id: str) -> Machine:
+        return self.brought.machines[id]
 
     @property
-    def main(self) -> Environment:
-        """The environment of the run: of most measurements, where they differ."""
-        ids = [m.environment for _, m in self.measured]
-        return self.environment(max(ids, key=ids.count)) if ids else self.brought.environment
+    def main(self) -> Machine:
+        """The machine of the run: of most measurements, where they differ."""
+        ids = [m.machine for _, m in self.measured]
+        return self.machine(max(ids, key=ids.count)) if ids else self.brought.machine
 
     def suspects(self) -> dict[Key, tuple[Verdict, int]]:
         """What is to be measured again, of tests that have passed: the verdict on it, and on how many sessions."""
@@ -95,10 +95,10 @@ class Judgement:
             first, sessions = firsts[key]
             then = self.verdict(test, m)
             if len(m.sessions) == sessions:
-                self._verdicts[m.environment][key] = verdicts.unconfirmed(then)
+                self._verdicts[m.machine][key] = verdicts.unconfirmed(then)
                 untold.append(f"{label(key)} ({change(first.change)}: {then.status})")
                 continue
-            self._verdicts[m.environment][key] = verdicts.confirmed(first, then, len(m.sessions))
+            self._verdicts[m.machine][key] = verdicts.confirmed(first, then, len(m.sessions))
             over = f"over {len(m.sessions)} sessions {change(then.change)}" if then.change is not None else "not known"
             told.append(f"{label(key)} (at first {change(first.change)}, {over}: {then.status})")
         notes = []
@@ -124,22 +124,22 @@ class Judgement:
         """What a test measured, over all its sessions."""
         names, sides = test.found or {}, self._sides
         found = [merged(each) if sides is None else sides.measurement((test.key, name)) for name, each in names.items()]
-        return [m if m.environment else replace(m, environment=self.brought.environment.id) for m in found]
+        return [m if m.machine else replace(m, machine=self.brought.machine.id) for m in found]
 
     def _held(self, test: Test, m: Measurement) -> tuple[Measurement, scores.Candidate]:
-        """A measurement held to its budget, whose doubt joins its own, and what the gate is to know of it."""
-        allowed = budget.budget_for(test.budgets, m.name, m.environment) or Budget()
+        """A measurement held to its budget, whose warning joins its own, and what the gate is to know of it."""
+        allowed = budget.budget_for(test.budgets, m.name, m.machine) or Budget()
         finding = budget.check(
             allowed,
             energy_j_per_call=m.energy_j_per_call,
             error_j=m.energy_j_per_call_error,
             emissions_g_per_call=m.emissions_g_per_call,
-            environment_id=m.environment,
+            machine_id=m.machine,
         )
         if finding.shown:
             self.shown.append(f"{test.key}: {finding.shown}")
-        if finding.doubt:
-            m = replace(m, doubts=(*m.doubts, finding.doubt))
+        if finding.warning:
+            m = replace(m, warnings=(*m.warnings, finding.warning))
         relative = None
         if m.energy_j_per_call and m.energy_j_per_call_error is not None:
             relative = m.energy_j_per_call_error / m.energy_j_per_call
@@ -147,7 +147,7 @@ class Judgement:
             key=(test.key, m.name),
             sessions=m.sessions,
             error=relative,
-            doubts=m.doubts,
+            warnings=m.warnings,
             tolerance=allowed.tolerance,
             failure=m.failure,
             over_budget=finding.over,
@@ -159,7 +159,7 @@ class Judgement:
         )
 
     def _judge(self, id: str, candidates: Sequence[scores.Candidate]) -> None:
-        """All measurements of one environment; the reference workload, too."""
+        """All measurements of one machine; the reference workload, too."""
         tolerance, false_alarms = self._settings.tolerance, self._settings.false_alarms
         estimated, max_detectable = id.endswith("-estimated"), self._settings.max_detectable
         if self._sides is not None:

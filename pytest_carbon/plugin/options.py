@@ -80,7 +80,7 @@ OPTIONS = (
         "record",
         read_switch,
         None,
-        "append this session to the baselines of what the gate does not fail, and no doubt disqualifies; implies "
+        "append this session to the baselines of what the gate does not fail, and no warning disqualifies; implies "
         "--carbon",
         ini=False,
     ),
@@ -234,7 +234,7 @@ OPTIONS = (
         read_sessions,
         "N",
         "run the tests in so many fresh processes, one after another: their mean is compared, and recorded as one "
-        "batch (default: 1, which is this process)",
+        "recording (default: 1, which is this process)",
         number=True,
     ),
     Option(
@@ -276,7 +276,8 @@ OPTIONS = (
         "strict",
         read_switch,
         None,
-        "also fail without a baseline, for a figure in doubt, for a blind pass, and for baselines whose test is gone; "
+        "also fail without a baseline, for a figure with a warning, for a blind pass, and for baselines whose test is "
+        "gone; "
         "not for a change that noise explains",
     ),
     Option(

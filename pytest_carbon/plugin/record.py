@@ -35,7 +35,7 @@ class Recorder:
         """Asked for, and said with ``-q``, too."""
 
     def place(self, id: str) -> str:
-        """Where an environment's baselines lie."""
+        """Where a machine's baselines lie."""
         place = self._settings.baseline
         if not isinstance(place, Path):
             return f"{place} ({id})"
@@ -51,15 +51,15 @@ class Recorder:
     def record(self, result: SessionResult, brought: Brought, stored: Stored) -> None:
         assert self._store is not None
         decisions = decide(result, accept=self._settings.accept, stored=stored.records)
-        before = {id: stored.records(id) for id in {d.environment for d in decisions if d.records}}
+        before = {id: stored.records(id) for id in {d.machine for d in decisions if d.records}}
         by_id: dict[str, list[Decision]] = {}
         for decision in decisions:
             if decision.records:
-                by_id.setdefault(decision.environment, []).append(decision)
+                by_id.setdefault(decision.machine, []).append(decision)
         self._store.append_all(
             [
                 (
-                    brought.environments[id],
+                    brought.machines[id],
                     [r for d in mine for r in d.records] + of_reference(result, mine, id),
                 )
                 for id, mine in by_id.items()
@@ -77,7 +77,7 @@ class Recorder:
             )
             if each and not self._aside(result.branch):
                 with contextlib.suppress(BaselineError):  # the store is gone since, and what it took is recorded
-                    self.sentences.append(self._one_batch(id, mine, stored.anew(id)))
+                    self.sentences.append(self._one_recording(id, mine, stored.anew(id)))
             if (worse := self._blinder(before[id], mine, id, stored.unread(id))) and not self._aside(result.branch):
                 self.sentences.append(worse)
         if self.recorded and self._aside(result.branch):
@@ -109,12 +109,12 @@ class Recorder:
             unread=unread,
         )
 
-    def _one_batch(self, id: str, decisions: Sequence[Decision], now: Stored) -> str:
-        """What a batch of several sessions is good for: what the next run, with it in the baseline, will see."""
+    def _one_recording(self, id: str, decisions: Sequence[Decision], now: Stored) -> str:
+        """What a recording of several sessions is good for: what the next run, with it in the baseline, will see."""
         records = now.records(id)
         others = {(d.key, record.session) for d in decisions for record in d.records[1:]}
         alone = {d.key: [r for r in records[d.key] if (d.key, r.session) not in others] for d in decisions}
-        (sees, batches), (once, _) = (
+        (sees, recordings), (once, _) = (
             gate.outlook(
                 {**records, **held},
                 {d.key for d in decisions},
@@ -132,8 +132,9 @@ class Recorder:
             else ""
         )
         return (
-            f"its sessions share a day, so they are one batch, however many they are: with {batches} batch"
-            f"{'es' * (batches != 1)} the gate sees changes of {sees:.0%} and more{why}, and batches of other days make"
+            f"its sessions share a day, so they are one recording, however many they are: with {recordings} recording"
+            f"{'es' * (recordings != 1)} the gate sees changes of {sees:.0%} and more{why}, and recordings of other "
+            f"days make"
             " it sharper (--carbon-record again, on another day)"
         )
 
@@ -180,24 +181,24 @@ def accept(result: SessionResult, store: Store, source: Path) -> list[str]:
     records: dict[str, list[Record]] = {}
     for decision in decisions:
         if decision.records:
-            records.setdefault(decision.environment, []).extend(decision.records)
-    there = {environment.id: environment for environment, _ in result.others}
+            records.setdefault(decision.machine, []).extend(decision.records)
+    there = {machine.id: machine for machine, _ in result.others}
     for id, added in records.items():
         added += of_reference(result, decisions, id)
-    store.append_all([(there.get(id, replace(result.environment, id=id)), added) for id, added in records.items()])
+    store.append_all([(there.get(id, replace(result.machine, id=id)), added) for id, added in records.items()])
     return list(_sentences(result, decisions))
 
 
 def _sentences(result: SessionResult, decisions: list[Decision]) -> Iterator[str]:
     measured = {
-        (measurement.environment, (test.nodeid, measurement.name)): (measurement, verdict)
+        (measurement.machine, (test.nodeid, measurement.name)): (measurement, verdict)
         for test in result.tests
         for measurement, verdict in test.measurements
     }
     for decision in decisions:
         test, name = decision.key
         if decision.accepted:
-            measurement, verdict = measured[decision.environment, decision.key]
+            measurement, verdict = measured[decision.machine, decision.key]
             before, now = verdict.baseline_j_per_call, measurement.energy_j_per_call
             if before is not None and now is not None:
                 was, is_ = quantities([before, now], "J")
@@ -207,8 +208,8 @@ def _sentences(result: SessionResult, decisions: list[Decision]) -> Iterator[str
                 yield f"{test} ({name}): {decision.status} accepted."
         elif decision.why_not not in (None, ALREADY_STORED):
             yield f"{test} ({name}): not recorded: {decision.why_not}."
-    for environment_id in sorted({decision.environment for decision in decisions}):
-        mine = [decision for decision in decisions if decision.environment == environment_id]
+    for machine_id in sorted({decision.machine for decision in decisions}):
+        mine = [decision for decision in decisions if decision.machine == machine_id]
         accepted = sum(decision.accepted for decision in mine)
         recorded = sum(bool(decision.records) for decision in mine) - accepted
         stored = sum(decision.why_not == ALREADY_STORED for decision in mine)
@@ -219,7 +220,7 @@ def _sentences(result: SessionResult, decisions: list[Decision]) -> Iterator[str
         ]
         text = ", ".join(filter(None, counts)) or "nothing recorded"
         of = f"{len(mine)} measurement{'' if len(mine) == 1 else 's'}"
-        yield f"{environment_id}: {text}, of {of} of session {result.session}."
+        yield f"{machine_id}: {text}, of {of} of session {result.session}."
     if not decisions:
         yield f"Nothing was measured in session {result.session}."
     if any(decision.records for decision in decisions) and result.dirty:

@@ -227,8 +227,8 @@ class CarbonSession:
         self._stored = Stored(self._store, self._tests)
         if self._store is not None:
             with self._store.snapshot():
-                self._stored.look(None if self._rig is None else self._rig.environment().id)
-                for known in self._stored.environments:
+                self._stored.look(None if self._rig is None else self._rig.machine().id)
+                for known in self._stored.machines:
                     calibration(known)
                 if hint := self._store.hint():
                     self._notes.append(hint)
@@ -248,13 +248,13 @@ class CarbonSession:
             resting=() if self._outlet is None else (self._outlet.parent,),
         )
         self._metered_since_s = time.perf_counter()
-        calibration(self._rig.environment().id)
+        calibration(self._rig.machine().id)
 
     def _refer(self) -> None:
         """Measure the reference workload, where it is asked for, and by the process that measures."""
         if self._rig is None or not self._settings.reference:
             return
-        rig, here = self._rig, self._rig.environment()
+        rig, here = self._rig, self._rig.machine()
         own = self._config.hook.pytest_carbon_reference(config=self._config)
         uuids = [] if self._settings.gpus == "used" else [gpu.uuid for gpu in here.gpus]
         found = reference.measure(rig.measurer, here.id, lambda: reference.kernel(rig.gated, own, uuids))
@@ -262,15 +262,15 @@ class CarbonSession:
         self._references.append(found)
 
     def _calibration(self, id: str) -> Calibration | None:
-        """What is known of an environment's counters: by the processes before this one, or beside the baselines."""
+        """What is known of a machine's counters: by the processes before this one, or beside the baselines."""
         known = self._outlet.calibrations.get(id) if self._outlet is not None else None
         return known or (self._store.calibration(id) if self._store is not None else None)
 
     def _of_rig(self) -> Brought:
         assert self._rig is not None
         return Brought(
-            self._rig.environment(),
-            self._rig.environments,
+            self._rig.machine(),
+            self._rig.machines,
             self._rig.notes,
             self._rig.cost_j(),
             time.perf_counter() - self._metered_since_s,
@@ -427,7 +427,7 @@ class CarbonSession:
             else t
             for t in result.tests
         ]
-        for id in dict.fromkeys((result.environment.id, *judgement.suites)):
+        for id in dict.fromkeys((result.machine.id, *judgement.suites)):
             self._gone(id)
         self._unmet({(test.key, m.name) for test, m in judgement.measured})
         if sides is not None:
@@ -467,11 +467,11 @@ class CarbonSession:
             created=self._created,
             duration_s=time.perf_counter() - self._begun_s,
             exit_status=0,
-            environment=main,
+            machine=main,
             intensity=self._intensity,
             suite=suites.get(main.id, SuiteVerdict(0, 0, self._settings.false_alarms)),
             tests=tuple(TestResult(t.key, t.outcome or "", tuple(judged.get(t.key, ())), t.outcome) for t in ran),
-            others=tuple((judgement.environment(id), suites[id]) for id in suites if id != main.id),
+            others=tuple((judgement.machine(id), suites[id]) for id in suites if id != main.id),
             references=judgement.references,
             cost_energy_j=judgement.brought.cost_j,
             metered_s=judgement.brought.metered_s,
@@ -499,7 +499,7 @@ class CarbonSession:
         if missing is not None:
             assert self._rig is not None
             name = next((n for n in markers.own_names(test.item) if n not in {m.name for m in found}), "call")
-            found.append(Measurement(name=name, environment=self._rig.environment().id, failure=missing))
+            found.append(Measurement(name=name, machine=self._rig.machine().id, failure=missing))
             test.mistaken.add(name)
         return found
 
@@ -602,7 +602,7 @@ class CarbonSession:
         if self._result is None or self._explainer is None:
             return
         problems = set(self._problems)
-        ids = [self._result.environment.id, *(each.id for each, _ in self._result.others)]
+        ids = [self._result.machine.id, *(each.id for each, _ in self._result.others)]
         quiet = terminalreporter.verbosity < 0
         notes = self._recorder.sentences if quiet else [note for note in self._result.notes if note not in problems]
         lines = summary.summary(

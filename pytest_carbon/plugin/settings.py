@@ -1,4 +1,4 @@
-"""Options, pytest.ini and the environment → the settings of a run, and what contradicts what."""
+"""Options, pytest.ini and the machine → the settings of a run, and what contradicts what."""
 
 from __future__ import annotations
 

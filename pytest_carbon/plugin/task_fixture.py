@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.records import Doubt, Measurement, MeasurementError, TaskInfo, UsageProblem
+from pytest_carbon.records import Measurement, MeasurementError, MeasurementWarning, TaskInfo, UsageProblem
 
 
 class Called:
@@ -43,7 +43,7 @@ def _calls_of(task: Any) -> int:
 
 
 def with_task(measurement: Measurement, task: Any) -> Measurement:
-    """With what the task says of itself, where it is one, and a doubt where it ran on what is not counted.
+    """With what the task says of itself, where it is one, and a warning where it ran on what is not counted.
 
     A task that finds, after its calls, that they were not the work that they should have been makes it a failure.
     """
@@ -52,26 +52,26 @@ def with_task(measurement: Measurement, task: Any) -> Measurement:
     try:
         info = task.info()
     except MeasurementError as error:
-        return Measurement(measurement.name, measurement.environment, failure=str(error))
+        return Measurement(measurement.name, measurement.machine, failure=str(error))
     if not isinstance(info, TaskInfo):
         return measurement
-    return replace(measurement, task=info, doubts=(*measurement.doubts, *_on_another_device(measurement, info)))
+    return replace(measurement, task=info, warnings=(*measurement.warnings, *_on_another_device(measurement, info)))
 
 
-def _on_another_device(measurement: Measurement, info: TaskInfo) -> Iterator[Doubt]:
+def _on_another_device(measurement: Measurement, info: TaskInfo) -> Iterator[MeasurementWarning]:
     """A processor's work that is charged with what GPUs took meanwhile; a GPU's that is charged with a processor's."""
     counted = [d.domain for d in measurement.domains if d.domain.name in measurement.gated]
     device = (info.device or "").partition(":")[0]
     what = ", ".join(f"{domain.name} ({domain.source})" for domain in counted)
     if device in ("cuda", "mps", "xpu") and counted and all(domain.family != "gpu" for domain in counted):
-        yield Doubt(
+        yield MeasurementWarning(
             "other-device",
             f"the task ran on the GPU ({info.device}), and what is counted is {what}: not the energy of its work. "
             "Count the GPU (--carbon-meter=auto, --carbon-gpus=used and --carbon-domains=auto do where it can be read; "
             "pytest-carbon doctor says why it cannot), or run the task on the processor (device='cpu')",
         )
     if device == "cpu" and counted and all(domain.family == "gpu" for domain in counted):
-        yield Doubt(
+        yield MeasurementWarning(
             "other-device",
             f"the task ran on the processor, and what is counted is {what}: no energy of its work. Run it on the GPU "
             "(device='cuda', with a torch that sees it; a model of your own: model.to('cuda')), or count the processor "

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from statistics import geometric_mean
 
-from pytest_carbon.baselines.upkeep import Batch, History, Overview
-from pytest_carbon.gate.recordings import BATCHES_MOST
-from pytest_carbon.records import Environment, Key, label
+from pytest_carbon.baselines.upkeep import History, Overview, Recording
+from pytest_carbon.gate.recordings import RECORDINGS_MOST
+from pytest_carbon.records import Key, Machine, label
 from pytest_carbon.reports.layout import Column, Page, aligned, columns, joined
 from pytest_carbon.text import UNKNOWN, cards, change, count, quantities, share
 
@@ -25,7 +25,7 @@ _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 def overviews(
     found: Sequence[Overview], place: str, *, now: str, width: int, ascii: bool = False, hint: str | None = None
 ) -> list[str]:
-    """A paragraph an environment; where there is none, the hint at why, if there is one."""
+    """A paragraph a machine; where there is none, the hint at why, if there is one."""
     page = Page(width, ascii)
     if not found and hint:
         return page.wrap(f"{hint}.", hang="")
@@ -33,7 +33,7 @@ def overviews(
         return page.wrap(f"There are no baselines in {place} yet. Record some with pytest --carbon-record.", hang="")
     lines: list[str] = []
     for each in found:
-        lines += ["", page.fit(each.environment.id, width)] if lines else [page.fit(each.environment.id, width)]
+        lines += ["", page.fit(each.machine.id, width)] if lines else [page.fit(each.machine.id, width)]
         for name, text in _rows(each, now):
             if text:
                 lines += page.wrap(text, indent=f"  {name:<{_LABEL}}", hang=" " * (_LABEL + 2))
@@ -41,28 +41,28 @@ def overviews(
 
 
 def _rows(each: Overview, now: str) -> list[tuple[str, str | None]]:
-    fewest, most = each.batches
+    fewest, most = each.recordings
     held = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-    full = f"the most that count are {BATCHES_MOST}" if most < BATCHES_MOST else "full: no more are needed"
+    full = f"the most that count are {RECORDINGS_MOST}" if most < RECORDINGS_MOST else "full: no more are needed"
     ages = f"newest {_age(each.newest, now)}, oldest {_age(each.first, now)}"
     return [
-        ("hardware", _hardware(each.environment)),
+        ("hardware", _hardware(each.machine)),
         (
             "holds",
             f"{_number(each.measurements, 'measurement')} of {_number(each.tests, 'test')},"
             f" from {_number(each.sessions, 'session')}",
         ),
-        ("batches", f"{held} of each; {full}"),
+        ("recordings", f"{held} of each; {full}"),
         ("age", ages + (f"; a change was accepted {_age(each.accepted, now)}" if each.accepted else "")),
         ("spread", _spread(each)),
         ("detectable", _most(f"changes of {share(each.detectable)} and more", each.detectable, each.most_detectable)),
     ]
 
 
-def _hardware(environment: Environment) -> str | None:
-    kinds = dict.fromkeys((gpu.name, gpu.power_limit_w) for gpu in environment.gpus)
+def _hardware(machine: Machine) -> str | None:
+    kinds = dict.fromkeys((gpu.name, gpu.power_limit_w) for gpu in machine.gpus)
     names = [name if limit_w is None else f"{name} at {limit_w:.0f} W" for name, limit_w in kinds]
-    return ", ".join([*names, *([environment.cpu] if environment.cpu else [])]) or None
+    return ", ".join([*names, *([machine.cpu] if machine.cpu else [])]) or None
 
 
 def _number(number: int, what: str) -> str:
@@ -71,8 +71,8 @@ def _number(number: int, what: str) -> str:
 
 def _spread(each: Overview) -> str:
     if each.spread is None or each.most_spread is None:
-        return "unknown: one batch has none. Record on other days"
-    return _most(f"batches differ by {share(each.spread)}", each.spread, each.most_spread)
+        return "unknown: one recording has none. Record on other days"
+    return _most(f"recordings differ by {share(each.spread)}", each.spread, each.most_spread)
 
 
 def _most(text: str, middle: float, most: tuple[float, Key]) -> str:
@@ -99,28 +99,28 @@ def _age(then: str, now: str) -> str:
 
 
 def histories(found: Sequence[History], *, width: int, ascii: bool = False) -> list[str]:
-    """A spark line and a table of batches for each measurement and environment, marked where a change was accepted."""
+    """A spark line and a table of recordings for each measurement and machine, marked where a change was accepted."""
     page = Page(width, ascii)
     lines: list[str] = []
     for each in found:
         lines += [""] * bool(lines) + page.wrap(label(each.key), hang="    ")
-        lines += [page.fit(f"in {each.environment}", width), "", page.fit(f"  {_spark(each, page)}", width), ""]
+        lines += [page.fit(f"in {each.machine}", width), "", page.fit(f"  {_spark(each, page)}", width), ""]
         lines += _table(each, page)
     return lines
 
 
 def _spark(history: History, page: Page) -> str:
-    """A bar a batch, the epochs apart, and from where to where they go."""
+    """A bar a recording, the epochs apart, and from where to where they go."""
     bars = _ASCII_BARS if page.ascii else _BARS
     between = " | " if page.ascii else " │ "
-    all = [math.log(batch.energy_j_per_call) for _, batches in history.epochs for batch in batches]
+    all = [math.log(recording.energy_j_per_call) for _, recordings in history.epochs for recording in recordings]
     low, high = min(all), max(all)
     height = max(high - low, _LEAST_RANGE)
 
-    def bar(batch: Batch) -> str:
-        return bars[min(int((math.log(batch.energy_j_per_call) - low) / height * len(bars)), len(bars) - 1)]
+    def bar(recording: Recording) -> str:
+        return bars[min(int((math.log(recording.energy_j_per_call) - low) / height * len(bars)), len(bars) - 1)]
 
-    line = between.join("".join(map(bar, batches)) for _, batches in history.epochs)
+    line = between.join("".join(map(bar, recordings)) for _, recordings in history.epochs)
     least, most = quantities([math.exp(low), math.exp(high)], "J")
     text = f"{least}" if least == most else f"{least} to {most}"
     room = page.width - columns(text) - 8
@@ -130,43 +130,47 @@ def _spark(history: History, page: Page) -> str:
 
 
 def _table(history: History, page: Page) -> list[str]:
-    batches = [(epoch, batch) for epoch, batches in history.epochs for batch in batches]
-    first = {epoch: batches[0] for epoch, batches in history.epochs}
-    energies = quantities([batch.energy_j_per_call for _, batch in batches], "J")
+    recordings = [(epoch, recording) for epoch, recordings in history.epochs for recording in recordings]
+    first = {epoch: recordings[0] for epoch, recordings in history.epochs}
+    energies = quantities([recording.energy_j_per_call for _, recording in recordings], "J")
     accepted = _accepted(history)
     table = [
-        Column("batch", [batch.first.created[:16].replace("T", " ") for _, batch in batches], left=True),
-        Column("sessions", [count(batch.sessions) for _, batch in batches]),
+        Column("recording", [recording.first.created[:16].replace("T", " ") for _, recording in recordings], left=True),
+        Column("sessions", [count(recording.sessions) for _, recording in recordings]),
         Column("energy/call", aligned(energies, page)),
-        Column("vs first", [page.clean(_moved(batch, first[epoch])) for epoch, batch in batches]),
-        Column("time/call", aligned(quantities([b.duration_s_per_call for _, b in batches], "s"), page)),
-        Column("commit", [(batch.first.commit or UNKNOWN)[:7] for _, batch in batches], left=True),
-        Column("torch", [batch.first.torch or UNKNOWN for _, batch in batches], left=True),
-        Column("driver", [batch.first.driver or UNKNOWN for _, batch in batches], left=True),
-        Column("branch", [page.fit(batch.first.branch or UNKNOWN, 20) for _, batch in batches], left=True),
+        Column("vs first", [page.clean(_moved(recording, first[epoch])) for epoch, recording in recordings]),
+        Column("time/call", aligned(quantities([b.duration_s_per_call for _, b in recordings], "s"), page)),
+        Column("commit", [(recording.first.commit or UNKNOWN)[:7] for _, recording in recordings], left=True),
+        Column("torch", [recording.first.torch or UNKNOWN for _, recording in recordings], left=True),
+        Column("driver", [recording.first.driver or UNKNOWN for _, recording in recordings], left=True),
+        Column("branch", [page.fit(recording.first.branch or UNKNOWN, 20) for _, recording in recordings], left=True),
     ]
-    if len({batch.gpus for _, batch in batches if batch.gpus}) > 1:
-        every = sorted({uuid for _, batch in batches for uuid in batch.gpus})
-        table.insert(6, Column("card", [page.clean(_cards(batch, every)) for _, batch in batches], left=True))
-    if any(batch.temperature_c is not None for _, batch in batches):
-        table.insert(6, Column("at start", [page.clean(_degrees(batch.temperature_c)) for _, batch in batches]))
+    if len({recording.gpus for _, recording in recordings if recording.gpus}) > 1:
+        every = sorted({uuid for _, recording in recordings for uuid in recording.gpus})
+        table.insert(
+            6, Column("card", [page.clean(_cards(recording, every)) for _, recording in recordings], left=True)
+        )
+    if any(recording.temperature_c is not None for _, recording in recordings):
+        table.insert(
+            6, Column("at start", [page.clean(_degrees(recording.temperature_c)) for _, recording in recordings])
+        )
     while sum(column.width + 2 for column in table) > page.width and len(table) > 3:
         table.pop()
     lines = [f"  {joined(*(page.clean(column.title) for column in table))}"]
-    for i, (epoch, _) in enumerate(batches):
+    for i, (epoch, _) in enumerate(recordings):
         if epoch in accepted:
             lines.append(page.fit(f"  {accepted.pop(epoch)}", page.width))
         text = joined(*(page.clean(column.cells[i]) for column in table))
         lines.append(page.fit(f"  {text}", page.width))
-    if not all(batch.counts for _, batch in batches):
+    if not all(recording.counts for _, recording in recordings):
         lines += page.wrap(
-            f"Of an epoch the first {BATCHES_MOST} batches count: those after them are never read.", indent="  "
+            f"Of an epoch the first {RECORDINGS_MOST} recordings count: those after them are never read.", indent="  "
         )
     return lines
 
 
-def _cards(batch: Batch, every: Sequence[str]) -> str:
-    return cards(batch.gpus, every)[0] if batch.gpus else UNKNOWN
+def _cards(recording: Recording, every: Sequence[str]) -> str:
+    return cards(recording.gpus, every)[0] if recording.gpus else UNKNOWN
 
 
 def _degrees(temperature_c: float | None) -> str:
@@ -176,8 +180,8 @@ def _degrees(temperature_c: float | None) -> str:
 def _accepted(history: History) -> dict[str, str]:
     """The line over each epoch that began with a change: when it was accepted, and how large it was."""
     lines, before_j = {}, None
-    for epoch, batches in history.epochs:
-        mean_j = geometric_mean(batch.energy_j_per_call for batch in batches if batch.counts)
+    for epoch, recordings in history.epochs:
+        mean_j = geometric_mean(recording.energy_j_per_call for recording in recordings if recording.counts)
         by = "" if before_j is None else f" ({change(mean_j / before_j - 1)})"
         if epoch != "0":
             lines[epoch] = f"change accepted {epoch[:16].replace('T', ' ')} UTC{by}"
@@ -185,5 +189,5 @@ def _accepted(history: History) -> dict[str, str]:
     return lines
 
 
-def _moved(batch: Batch, first: Batch) -> str:
-    return UNKNOWN if batch is first else change(batch.energy_j_per_call / first.energy_j_per_call - 1)
+def _moved(recording: Recording, first: Recording) -> str:
+    return UNKNOWN if recording is first else change(recording.energy_j_per_call / first.energy_j_per_call - 1)

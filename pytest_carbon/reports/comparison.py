@@ -36,10 +36,10 @@ _MEANINGFUL = "\\`*_[]<>&#|~"
 def _described(side: Side, comparison: Comparison) -> str:
     """Where it is from: its time, its code, what it ran on."""
     result = side.result
-    records = side.records([part.environment.id for part in comparison.parts])
+    records = side.records([part.machine.id for part in comparison.parts])
     if result is not None:
         parts = [_minute(result.created), _code(result.branch, result.commit, result.dirty)]
-        torch, driver = result.environment.torch, result.environment.driver
+        torch, driver = result.machine.torch, result.machine.driver
     else:
         first, newest = records[0], records[-1]
         sessions = len({record.session for record in records})
@@ -78,17 +78,17 @@ def _reasons(part: Part) -> Iterator[tuple[Row, str]]:
 
 
 def _beside(part: Part) -> Iterator[str]:
-    """What the reference workload took, or why nothing is judged beside it; what is in doubt about it."""
+    """What the reference workload took, or why nothing is judged beside it; what is a warning about it."""
     if part.kernel is None:
         return
-    row, why_not, doubts = part.kernel
+    row, why_not, warnings = part.kernel
     if row is not None:
         before, after = _figures(row)
         beyond = "; beyond: what each changed beyond that" if any(map(_beyond, part.rows)) else ""
         yield f"reference workload: {before} in BASE, {after} in HEAD ({change(row.verdict.change)}){beyond}"
     else:
         yield f"reference workload: {why_not}, so it cannot tell the machine from the code"
-    yield from (f"doubt: reference workload: {doubt}" for doubt in doubts)
+    yield from (f"warning: reference workload: {warning}" for warning in warnings)
 
 
 def _beyond(row: Row) -> str:
@@ -113,7 +113,7 @@ def _weak(part: Part) -> tuple[str, str] | None:
 
 def _rule(comparison: Comparison) -> str:
     return (
-        f"a change fails beyond {100 * comparison.tolerance:g}%, or what a test's marker says, where batches do not"
+        f"a change fails beyond {100 * comparison.tolerance:g}%, or what a test's marker says, where recordings do not"
         f" differ by as much; an unchanged suite fails once in {1 / comparison.false_alarms:.0f}"
     )
 
@@ -142,7 +142,7 @@ def text(comparison: Comparison, *, verbose: bool = False, width: int = 80, asci
     for name, side in (("BASE", comparison.base), ("HEAD", comparison.head)):
         lines += page.wrap(_described(side, comparison), indent=f"{name}  ", hang=" " * 6)
     for part in comparison.parts:
-        title = page.fit(part.environment.id, width - 4)
+        title = page.fit(part.machine.id, width - 4)
         bars = width - columns(title) - 2
         lines += ["", f"{'=' * (bars // 2)} {title} {'=' * (bars - bars // 2)}"]
         shown = [row for row in part.rows if verbose or len(part.rows) <= _MOST_ROWS or row.verdict.status != "pass"]
@@ -255,7 +255,7 @@ def _comment(comparison: Comparison, most: int) -> str:
     for part in comparison.parts:
         changed = [row for row in part.rows if row.verdict.status != "pass"]
         same = [row for row in part.rows if row.verdict.status == "pass"]
-        lines += ["", f"**{_code_span(part.environment.id)}**: {_plain(_compared(part))}"]
+        lines += ["", f"**{_code_span(part.machine.id)}**: {_plain(_compared(part))}"]
         for moved in filter(None, (part.suite.moved, part.suite.machine_moved)):
             lines += ["", f"**{_plain(moved)}.**"]
         if changed:
@@ -337,7 +337,7 @@ def document(comparison: Comparison) -> str:
         "head": _side(comparison.head),
         "tolerance": comparison.tolerance,
         "false_alarm_rate": comparison.false_alarms,
-        "environments": [_part(part) for part in comparison.parts],
+        "machines": [_part(part) for part in comparison.parts],
         "notes": list(comparison.notes),
     }
     return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
@@ -353,7 +353,7 @@ def _side(side: Side) -> dict[str, Any]:
         "commit": result and result.commit,
         "branch": result and result.branch,
         "dirty": result and result.dirty,
-        "pytest_carbon": result and result.environment.pytest_carbon,
+        "pytest_carbon": result and result.machine.pytest_carbon,
     }
 
 
@@ -368,13 +368,13 @@ def _reference(kernel: Kernel | None) -> dict[str, Any] | None:
         "change": row and row.verdict.change,
         "detectable_change": row and row.verdict.detectable_change,
         "why_not": kernel.why_not,
-        "doubts": list(kernel.doubts),
+        "warnings": list(kernel.warnings),
     }
 
 
 def _part(part: Part) -> dict[str, Any]:
     return {
-        "environment": part.environment.id,
+        "machine": part.machine.id,
         "median_change": part.suite.median_change,
         "moved": part.suite.moved,
         "machine_moved": part.suite.machine_moved,
@@ -385,14 +385,14 @@ def _part(part: Part) -> dict[str, Any]:
                 "name": row.key[1],
                 "base_j_per_call": row.base_j,
                 "head_j_per_call": row.head_j,
-                "doubts": list(row.doubts),
+                "warnings": list(row.warnings),
                 "status": row.verdict.status,
                 "change": row.verdict.change,
                 "duration_change": row.verdict.duration_change,
                 "power_change": row.verdict.power_change,
                 "detectable_change": row.verdict.detectable_change,
                 "reference_change": row.verdict.reference_change,
-                "base_batches": row.verdict.baseline_batches,
+                "base_recordings": row.verdict.baseline_recordings,
                 "base_sessions": row.verdict.baseline_sessions,
                 "reason": row.verdict.reason,
             }

@@ -92,7 +92,7 @@ def _sections(found: Examination) -> Iterator[tuple[str, list[_Row]]]:
     if found.failure is not None:
         rows += [("none", found.failure)]
     yield "Meters", rows
-    gpus = {f"gpu:{gpu.index}": gpu for gpu in (found.environment.gpus if found.environment else ())}
+    gpus = {f"gpu:{gpu.index}": gpu for gpu in (found.machine.gpus if found.machine else ())}
     for c in found.counters:
         if c.stepped:
             yield _title(c, gpus.get(c.domain)), list(_counter_rows(c, found))
@@ -197,15 +197,15 @@ def _fall(c: Counter) -> str:
 
 
 def _run_rows(found: Examination) -> Iterator[_Row]:
-    if found.environment is not None:
+    if found.machine is not None:
         gated = [c.domain for c in found.counters if c.gated]
-        yield "environment", found.environment.id
+        yield "machine", found.machine.id
         yield "gated", " + ".join(gated)
-        processor = found.environment.cpu or "an unknown processor"
-        yield "processor", f"{processor}, {found.environment.cpu_count} threads, {found.cores} for this process"
-        if found.environment.driver is not None:
-            yield "driver", found.environment.driver
-        yield "torch", found.environment.torch or "not installed"
+        processor = found.machine.cpu or "an unknown processor"
+        yield "processor", f"{processor}, {found.machine.cpu_count} threads, {found.cores} for this process"
+        if found.machine.driver is not None:
+            yield "driver", found.machine.driver
+        yield "torch", found.machine.torch or "not installed"
     hidden = [f"GPU {n.gpu.index} ({n.gpu.name}, {n.gpu.uuid})" for n in found.nvidia if not n.examined]
     if hidden and len(hidden) < len(found.nvidia):
         yield "left out", f"{', '.join(hidden)}, by CUDA_VISIBLE_DEVICES or --carbon-gpus"
@@ -333,10 +333,10 @@ def _general_advice(found: Examination) -> Iterator[str]:
         yield "This process has one core for the work and the watcher together: give it two."
     if (
         found.neighbours is not None
-        and found.neighbours.doubt is not None
+        and found.neighbours.warning is not None
         and any(c.gated and not c.domain.startswith("gpu") for c in found.counters)
     ):
-        yield f"A measurement now would be in doubt (shared-cpu): {found.neighbours.doubt}."
+        yield f"A measurement now would have a warning (shared-cpu): {found.neighbours.warning}."
     if found.noise is not None and found.noise.detects_after_1 > _COARSE:
         yield (
             f"This machine can see changes of {share(found.noise.detects_after_1)} and more after one recording, and of"

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pytest_carbon.gate import sentences
 from pytest_carbon.gate.recordings import baseline_of
-from pytest_carbon.records import Against, CarbonIntensity, Environment, Measurement, Record, Verdict
+from pytest_carbon.records import Against, CarbonIntensity, Machine, Measurement, Record, Verdict
 from pytest_carbon.reports.layout import Page, columns, rjust
 from pytest_carbon.reports.table import fails_if_strict
 from pytest_carbon.text import UNKNOWN, cards, change, count, listing, quantities, quantity, share
@@ -25,7 +25,7 @@ _FIGURES_DIGITS = 4
 
 @dataclass(frozen=True, slots=True)
 class BaselineSummary:
-    """Where a baseline lies and what its newest session ran on; the verdict knows how many batches it has."""
+    """Where a baseline lies and what its newest session ran on; the verdict knows how many recordings it has."""
 
     location: str
     """The file or URL, as the user would name it."""
@@ -42,12 +42,12 @@ class BaselineSummary:
     """At the start of its sessions, on average."""
 
     @classmethod
-    def of(cls, records: Iterable[Record], location: str, environment: Environment | None = None) -> BaselineSummary:
-        """Of one measurement's records, those that it is held to; ``environment`` is as it was when they were made."""
+    def of(cls, records: Iterable[Record], location: str, machine: Machine | None = None) -> BaselineSummary:
+        """Of one measurement's records, those that it is held to; ``machine`` is as it was when they were made."""
         counted = baseline_of(records)
         if counted is None:
             return cls(location)
-        ordered = [record for batch in counted.batches for record in batch]
+        ordered = [record for recording in counted.recordings for record in recording]
         newest = ordered[-1]
         temperatures_c = [record.temperature_c for record in ordered if record.temperature_c is not None]
         return cls(
@@ -57,7 +57,7 @@ class BaselineSummary:
             commit=newest.commit,
             torch=newest.torch,
             driver=newest.driver,
-            power_limit_w=None if environment is None else _power_limit_w(environment),
+            power_limit_w=None if machine is None else _power_limit_w(machine),
             gpus=tuple(dict.fromkeys(uuid for record in ordered for uuid in record.gpus)),
             temperature_c=fmean(temperatures_c) if temperatures_c else None,
         )
@@ -67,7 +67,7 @@ class BaselineSummary:
 class FailureContext:
     """What the report of a failed test says besides the measurement and its verdict."""
 
-    environment: Environment
+    machine: Machine
     intensity: CarbonIntensity
     tolerance: float | Literal[False]
     """The one that this measurement is held to."""
@@ -77,7 +77,7 @@ class FailureContext:
     suite: str | None = None
     """The sentence, when the whole suite moved."""
     nearest: str | None = None
-    """The nearest environment that has a baseline, and what differs, when this one has none."""
+    """The nearest machine that has a baseline, and what differs, when this one has none."""
     mistake: bool = False
     """Whether it was not measured for a mistake in the test, whose remedy the reason says."""
     against: Against | None = None
@@ -193,7 +193,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
     """Labelled sentences: what was measured, what the baseline is, what else changed."""
     if verdict.status == "error" or measurement.energy_j_per_call is None:
         return []
-    doubts = [doubt for doubt in measurement.doubts if doubt.text.rstrip(".") not in verdict.reason]
+    warnings = [warning for warning in measurement.warnings if warning.text.rstrip(".") not in verdict.reason]
     strict = None if verdict.failed else _why_strict(measurement, verdict, context)
     suite = context.suite if context.suite and context.suite not in verdict.reason else None
     card, temperature = card_text(measurement, verdict, context), temperature_text(measurement, verdict, context)
@@ -210,7 +210,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
         ("temperature", temperature),
         ("strict", strict),
         ("suite", suite),
-        *(("doubt", doubt.text) for doubt in doubts),
+        *(("warning", warning.text) for warning in warnings),
         ("nearest", context.nearest),
         ("carbon", _carbon(measurement, context.intensity)),
     ):
@@ -248,10 +248,10 @@ def _allowed(verdict: Verdict, tolerance: float | Literal[False]) -> str | None:
 
 
 def _baseline(verdict: Verdict, baseline: BaselineSummary | None) -> str | None:
-    if not verdict.baseline_batches:
+    if not verdict.baseline_recordings:
         return None
-    batches, sessions = verdict.baseline_batches, verdict.baseline_sessions
-    text = f"{count(batches)} batch{'es' * (batches != 1)} ({count(sessions)} session{'s' * (sessions != 1)})"
+    recordings, sessions = verdict.baseline_recordings, verdict.baseline_sessions
+    text = f"{count(recordings)} recording{'s' * (recordings != 1)} ({count(sessions)} session{'s' * (sessions != 1)})"
     if baseline and baseline.first and baseline.last:
         first, last = baseline.first[:10], baseline.last[:10]
         text += f" of {first}" if first == last else f" from {first} to {last}"
@@ -270,8 +270,8 @@ def _why_strict(measurement: Measurement, verdict: Verdict, context: FailureCont
     if verdict.blind:
         pairs = context.against.pairs if context.against is not None else None
         return f"--carbon-strict fails a blind pass: {sentences.weak(verdict, pairs, most=0.0)}"
-    if verdict.status != "new" and any(doubt.disqualifies for doubt in measurement.doubts):
-        return "--carbon-strict fails a figure in doubt, whatever its change"
+    if verdict.status != "new" and any(warning.disqualifies for warning in measurement.warnings):
+        return "--carbon-strict fails a figure with a warning, whatever its change"
     return None
 
 
@@ -298,14 +298,14 @@ def _differences(context: FailureContext, *, others: bool = False) -> str | None
 
     ``others``: whether there are differences besides, which are told apart.
     """
-    baseline, environment = context.baseline, context.environment
+    baseline, machine = context.baseline, context.machine
     if baseline is None:
         return None
     differ, same = [], []
     for what, was, now in (
-        ("torch", baseline.torch, environment.torch),
-        ("driver", baseline.driver, environment.driver),
-        ("power limit", _watts(baseline.power_limit_w), _watts(_power_limit_w(environment))),
+        ("torch", baseline.torch, machine.torch),
+        ("driver", baseline.driver, machine.driver),
+        ("power limit", _watts(baseline.power_limit_w), _watts(_power_limit_w(machine))),
         ("commit", baseline.commit and baseline.commit[:7], context.commit and context.commit[:7]),
     ):
         if was is None or now is None:
@@ -322,9 +322,9 @@ def _differences(context: FailureContext, *, others: bool = False) -> str | None
     return f"no {'other ' * others}known difference (same {listing(same, most=len(same))})" if same else None
 
 
-def _power_limit_w(environment: Environment) -> float | None:
+def _power_limit_w(machine: Machine) -> float | None:
     """Of its GPUs, where they have one and the same."""
-    limits_w = {gpu.power_limit_w for gpu in environment.gpus}
+    limits_w = {gpu.power_limit_w for gpu in machine.gpus}
     return limits_w.pop() if len(limits_w) == 1 else None
 
 
@@ -346,9 +346,9 @@ def _remedy(test: str, measurement: Measurement, verdict: Verdict, context: Fail
     commands: list[str] = []
     if context.against is not None and verdict.status != "error":
         return _remedy_side_by_side(verdict, context, again, page)
-    in_doubt = any(doubt.disqualifies for doubt in measurement.doubts)
-    if in_doubt and verdict.status not in ("error", "over-budget"):
-        text = "A figure in doubt is neither recorded nor accepted. Measure again while nothing else runs here:"
+    has_warning = any(warning.disqualifies for warning in measurement.warnings)
+    if has_warning and verdict.status not in ("error", "over-budget"):
+        text = "A figure with a warning is neither recorded nor accepted. Measure again while nothing else runs here:"
         commands = [f"pytest --carbon {again}"]
     elif verdict.blind:
         text = "Record it on other days, too, or compare two revisions side by side:"

@@ -16,11 +16,11 @@ from pytest_carbon.records import (
     CarbonIntensity,
     Domain,
     DomainEnergy,
-    Doubt,
-    Environment,
     Gpu,
     Kind,
+    Machine,
     Measurement,
+    MeasurementWarning,
     Round,
     SessionResult,
     SessionScore,
@@ -79,7 +79,7 @@ def _run(result: SessionResult) -> dict[str, Any]:
         "dirty": result.dirty,
         "labels": result.labels,
         "against": None if result.against is None else _against(result.against),
-        "environment": environment_form(result.environment),
+        "machine": machine_form(result.machine),
         "carbon": {
             "intensity_g_per_kwh": _finite(result.intensity.g_per_kwh),
             "pue": _finite(result.intensity.pue),
@@ -91,9 +91,8 @@ def _run(result: SessionResult) -> dict[str, Any]:
             "emissions_g": None if cost is None else _finite(result.intensity.emissions_g(cost)),
         },
         "suite": _suite(result.suite),
-        "other_environments": [
-            {"environment": environment_form(environment), "suite": _suite(suite)}
-            for environment, suite in result.others
+        "other_machines": [
+            {"machine": machine_form(machine), "suite": _suite(suite)} for machine, suite in result.others
         ],
         "references": [_measurement(*reference) for reference in result.references],
         "notes": list(result.notes),
@@ -113,10 +112,10 @@ def _against(against: Against) -> dict[str, Any]:
     }
 
 
-def environment_form(environment: Environment) -> dict[str, Any]:
-    """An environment as the report has it; :func:`read_environment` reads it."""
+def machine_form(machine: Machine) -> dict[str, Any]:
+    """A machine as the report has it; :func:`read_machine` reads it."""
     return {
-        "id": environment.id,
+        "id": machine.id,
         "gpus": [
             {
                 "index": gpu.index,
@@ -125,15 +124,15 @@ def environment_form(environment: Environment) -> dict[str, Any]:
                 "power_limit_w": _finite(gpu.power_limit_w),
                 "memory_bytes": gpu.memory_bytes,
             }
-            for gpu in environment.gpus
+            for gpu in machine.gpus
         ],
-        "cpu": environment.cpu,
-        "cpu_count": environment.cpu_count,
-        "driver": environment.driver,
-        "torch": environment.torch,
-        "python": environment.python,
-        "pytest_carbon": environment.pytest_carbon,
-        "boot": environment.boot,
+        "cpu": machine.cpu,
+        "cpu_count": machine.cpu_count,
+        "driver": machine.driver,
+        "torch": machine.torch,
+        "python": machine.python,
+        "pytest_carbon": machine.pytest_carbon,
+        "boot": machine.boot,
     }
 
 
@@ -163,7 +162,7 @@ def _measurement(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
         "verdict": {
             "status": verdict.status,
             "baseline_j_per_call": _finite(verdict.baseline_j_per_call),
-            "baseline_batches": verdict.baseline_batches,
+            "baseline_recordings": verdict.baseline_recordings,
             "baseline_sessions": verdict.baseline_sessions,
             "change": _finite(verdict.change),
             "duration_change": _finite(verdict.duration_change),
@@ -186,7 +185,7 @@ def measurement_form(measurement: Measurement) -> dict[str, Any]:
     """A measurement as the report has it, but for its verdict; :func:`read_measurement` reads it."""
     return {
         "name": measurement.name,
-        "environment": measurement.environment,
+        "machine": measurement.machine,
         "calls": measurement.calls,
         "duration_s_per_call": _finite(measurement.duration_s_per_call),
         "energy_j_per_call": _finite(measurement.energy_j_per_call),
@@ -211,8 +210,9 @@ def measurement_form(measurement: Measurement) -> dict[str, Any]:
         ],
         "rounds": [{"calls": round_.calls, "duration_s": _finite(round_.duration_s)} for round_ in measurement.rounds],
         "sessions": [_score(score) for score in measurement.sessions],
-        "doubts": [
-            {"code": doubt.code, "text": doubt.text, "disqualifies": doubt.disqualifies} for doubt in measurement.doubts
+        "warnings": [
+            {"code": warning.code, "text": warning.text, "disqualifies": warning.disqualifies}
+            for warning in measurement.warnings
         ],
         "failure": measurement.failure,
         "task": None if measurement.task is None else _task(measurement.task),
@@ -401,13 +401,13 @@ def _brief(value: Any) -> str:
 
 def _result(report: _Object) -> SessionResult:
     check_format(report.format(), FORMAT)
-    environment, carbon = _read_environment(report.child("environment")), report.child("carbon")
+    machine, carbon = _read_machine(report.child("machine")), report.child("carbon")
     return SessionResult(
         session=report.text("session"),
         created=report.time("created"),
         duration_s=report.number("duration_s"),
         exit_status=report.count("exit_status"),
-        environment=environment,
+        machine=machine,
         intensity=CarbonIntensity(
             carbon.number("intensity_g_per_kwh"),
             carbon.number("pue"),
@@ -416,8 +416,8 @@ def _result(report: _Object) -> SessionResult:
         ),
         suite=_read_suite(report.child("suite")),
         others=tuple(
-            (_read_environment(other.child("environment")), _read_suite(other.child("suite")))
-            for other in report.objects("other_environments")
+            (_read_machine(other.child("machine")), _read_suite(other.child("suite")))
+            for other in report.objects("other_machines")
         ),
         tests=tuple(map(_read_test, report.objects("tests"))),
         references=tuple(map(_read_measurement, report.objects("references"))) if report.has("references") else (),
@@ -446,9 +446,9 @@ def _read_against(against: _Object | None) -> Against | None:
     )
 
 
-def _read_environment(environment: _Object) -> Environment:
-    return Environment(
-        id=environment.text("id"),
+def _read_machine(machine: _Object) -> Machine:
+    return Machine(
+        id=machine.text("id"),
         gpus=tuple(
             Gpu(
                 gpu.count("index"),
@@ -457,15 +457,15 @@ def _read_environment(environment: _Object) -> Environment:
                 gpu.number_or_none("power_limit_w"),
                 gpu.count_or_none("memory_bytes"),
             )
-            for gpu in environment.objects("gpus")
+            for gpu in machine.objects("gpus")
         ),
-        cpu=environment.text_or_none("cpu"),
-        cpu_count=environment.count_or_none("cpu_count"),
-        driver=environment.text_or_none("driver"),
-        torch=environment.text_or_none("torch"),
-        python=environment.text_or_none("python"),
-        pytest_carbon=environment.text_or_none("pytest_carbon"),
-        boot=environment.text_or_none("boot"),
+        cpu=machine.text_or_none("cpu"),
+        cpu_count=machine.count_or_none("cpu_count"),
+        driver=machine.text_or_none("driver"),
+        torch=machine.text_or_none("torch"),
+        python=machine.text_or_none("python"),
+        pytest_carbon=machine.text_or_none("pytest_carbon"),
+        boot=machine.text_or_none("boot"),
     )
 
 
@@ -499,15 +499,15 @@ def read_measurement(form: Any) -> Measurement:
     return _read_figures(_Object(form, "measurement"))
 
 
-def read_environment(form: Any) -> Environment:
-    """What :func:`environment_form` gave."""
-    return _read_environment(_Object(form, "environment"))
+def read_machine(form: Any) -> Machine:
+    """What :func:`machine_form` gave."""
+    return _read_machine(_Object(form, "machine"))
 
 
 def _read_figures(found: _Object) -> Measurement:
     return Measurement(
         name=found.text("name"),
-        environment=found.text("environment"),
+        machine=found.text("machine"),
         calls=found.count("calls"),
         duration_s_per_call=found.number_or_none("duration_s_per_call"),
         energy_j_per_call=found.number_or_none("energy_j_per_call"),
@@ -530,17 +530,17 @@ def _read_figures(found: _Object) -> Measurement:
         ),
         rounds=tuple(Round(round_.count("calls"), round_.number("duration_s")) for round_ in found.objects("rounds")),
         sessions=_read_scores(found, "sessions"),
-        doubts=tuple(map(_read_doubt, found.objects("doubts"))),
+        warnings=tuple(map(_read_warning, found.objects("warnings"))),
         failure=found.text_or_none("failure"),
         task=_read_task(found.child_or_none("task")),
     )
 
 
-def _read_doubt(found: _Object) -> Doubt:
+def _read_warning(found: _Object) -> MeasurementWarning:
     code, disqualifies = found.text("code"), found.flag("disqualifies")
     if disqualifies and code in INFORMS:
-        raise Wrong(f"a doubt {json.dumps(code)} never disqualifies a figure, and here it does")
-    return Doubt(code, found.text("text"), informs=not disqualifies and code not in INFORMS)
+        raise Wrong(f"a warning {json.dumps(code)} never disqualifies a figure, and here it does")
+    return MeasurementWarning(code, found.text("text"), informs=not disqualifies and code not in INFORMS)
 
 
 def _read_scores(there: _Object, key: str) -> tuple[SessionScore, ...]:
@@ -555,7 +555,7 @@ def _read_verdict(verdict: _Object) -> Verdict:
         status=cast(Status, verdict.choice("status", get_args(Status))),
         reason=verdict.text("reason"),
         baseline_j_per_call=verdict.number_or_none("baseline_j_per_call"),
-        baseline_batches=verdict.count("baseline_batches"),
+        baseline_recordings=verdict.count("baseline_recordings"),
         baseline_sessions=verdict.count("baseline_sessions"),
         change=verdict.number_or_none("change"),
         detectable_change=verdict.number_or_none("detectable_change"),

@@ -13,7 +13,7 @@ def junit_properties(measurement: Measurement, verdict: Verdict) -> list[tuple[s
     values: dict[str, object] = {
         "status": verdict.status,
         "reason": verdict.reason,
-        "environment": measurement.environment,
+        "machine": measurement.machine,
         "calls": measurement.calls or None,
         "energy_j_per_call": measurement.energy_j_per_call,
         "energy_j_per_call_error": measurement.energy_j_per_call_error,
@@ -23,6 +23,6 @@ def junit_properties(measurement: Measurement, verdict: Verdict) -> list[tuple[s
         "change": verdict.change,
         "detectable_change": verdict.detectable_change,
         "limit_j_per_call": verdict.limit_j_per_call,
-        "doubts": ",".join(doubt.code for doubt in measurement.doubts) or None,
+        "warnings": ",".join(warning.code for warning in measurement.warnings) or None,
     }
     return [(prefix + key, str(value)) for key, value in values.items() if value is not None]

@@ -20,7 +20,7 @@ _LEAST_NAME = 24
 """Columns of a name below which a column of figures is given up instead."""
 _NEARLY_ALL = 0.3
 """A relative error that leaves one digit of a figure."""
-_DOUBTED = "~"
+_WARNED = "~"
 _J_PER = "J per"
 _PER = {"token": "tok", "image": "img", "second of audio": "s"}
 
@@ -70,19 +70,19 @@ def tables(result: SessionResult, page: Page, *, quiet: bool = False) -> list[Li
                 of_models = _by_model(group, page)
                 titles = of_models.kept(page)
                 lines += [Line(""), *_lines(of_models, page)]
-        lines += _sentences(page, _in_doubt(group, quiet=quiet), _WARNING)
+        lines += _sentences(page, _with_warning(group, quiet=quiet), _WARNING)
         if not quiet:
             lines += _findings(group, page, titles)
             lines.append(Line(""))
     return lines
 
 
-def _in_doubt(group: Group, *, quiet: bool) -> Iterable[str]:
-    doubted = [f for f in group.figures if f.unsure]
-    if doubted:
-        why = ", ".join(dict.fromkeys(reason for f in doubted for reason in f.unsure))
+def _with_warning(group: Group, *, quiet: bool) -> Iterable[str]:
+    warned = [f for f in group.figures if f.unsure]
+    if warned:
+        why = ", ".join(dict.fromkeys(reason for f in warned for reason in f.unsure))
         below = "" if quiet else ", see below"
-        yield f"{_DOUBTED} in doubt{below}: {len(doubted)} of {len(group.figures)} ({why})"
+        yield f"{_WARNED} with a warning{below}: {len(warned)} of {len(group.figures)} ({why})"
     out = Counter(_why_out(f) for f in group.figures)
     del out[None]
     if out:
@@ -110,7 +110,7 @@ def _headline(group: Group, page: Page) -> list[Line]:
     title = page.fit(f"{what}{how}", page.width - 4)
     bars = page.width - columns(title) - 2
     facts = [
-        group.environment,
+        group.machine,
         *filter(None, [group.device, group.dtype]),
         f"batch {group.batch_size}",
         f"{' and '.join(group.over('weights'))} weights",
@@ -227,7 +227,7 @@ def _figures(rows: Sequence[ModelRow | None], page: Page) -> list[Column]:
 def _marked(figure: Quantity | str, row: ModelRow | TaskRow) -> Quantity | str:
     if not row.unsure:
         return figure
-    return f"{_DOUBTED}{figure}" if isinstance(figure, str) else replace(figure, value=f"{_DOUBTED}{figure.value}")
+    return f"{_WARNED}{figure}" if isinstance(figure, str) else replace(figure, value=f"{_WARNED}{figure.value}")
 
 
 def _measured(value: float | None, unit: str, row: ModelRow) -> Quantity | str:
@@ -343,7 +343,7 @@ def _notes(group: Group, titles: Collection[str]) -> Iterable[str]:
     if group.small:
         yield "small variants are not the study's models: neither its figures nor its tiers are held against them"
     dearest = max([row for row in group.rows if not row.unsure] or group.rows, key=lambda row: row.wh_per_1000)
-    but = " that is not in doubt" if any(row.wh_per_1000 > dearest.wh_per_1000 for row in group.rows) else ""
+    but = " that has no warning" if any(row.wh_per_1000 > dearest.wh_per_1000 for row in group.rows) else ""
     charge = f"{PHONE_CHARGE_WH / 1000:g} kWh"
     yield (
         f"1,000 calls of the dearest{but}, {dearest.task}, are {_bare(dearest.phone_charges_per_1000)} phone charges"

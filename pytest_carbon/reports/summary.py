@@ -48,16 +48,16 @@ _STAY_OPEN = (
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What is stored, as seen from one environment."""
+    """What is stored, as seen from one machine."""
 
-    environments: Sequence[str]
+    machines: Sequence[str]
     """Those that have a baseline, nearest first: its id, and of each other its id and how it differs."""
     nearest: str | None = None
     """How the first of them differs from this one, given where this one has none."""
     not_run: Sequence[Key] | None = None
     """The measurements that have a baseline here and were not run; None: their number follows from the suite's."""
     elsewhere: Mapping[Key, tuple[str, str]] = field(default_factory=dict)
-    """Where what was measured here, and has no baseline here, has one, and how that environment differs."""
+    """Where what was measured here, and has no baseline here, has one, and how that machine differs."""
 
 
 def summary(
@@ -69,18 +69,18 @@ def summary(
     verbose: bool,
     ascii: bool = False,
 ) -> list[Line]:
-    """What stands at the end of the run: a table for each environment, and what it cannot say.
+    """What stands at the end of the run: a table for each machine, and what it cannot say.
 
-    ``stored``: what there is for the result's environment, and for each of its others. ``quiet``: only the rows
+    ``stored``: what there is for the result's machine, and for each of its others. ``quiet``: only the rows
     that do not simply pass, one sentence, and the notes. No line is wider than ``width`` (30 at least).
     """
     page = Page(width, ascii)
     lines = tables_of_tasks(result, page, quiet=quiet)
-    fewest = min(len(each.gpus) for each in (result.environment, *(other for other, _ in result.others)))
+    fewest = min(len(each.gpus) for each in (result.machine, *(other for other, _ in result.others)))
     for part, rows in _parts(result):
-        here = stored[part.environment.id]
+        here = stored[part.machine.id]
         compared = _compared(rows, part, here.not_run, tally=quiet)
-        nearby = _nearest(here.environments, here.nearest)
+        nearby = _nearest(here.machines, here.nearest)
         excused = all(row.verdict.status != "regression" for row in rows) and any(
             row.verdict.status == "inconclusive" for row in rows
         )
@@ -88,7 +88,7 @@ def summary(
         machine = (part.suite.machine_moved, WARNING)
         if quiet:
             shown = unfolded([row for row in rows if row.verdict.status != "pass"], result.settings)
-            which = f" ({part.environment.id})" if result.others else _estimated(part)
+            which = f" ({part.machine.id})" if result.others else _estimated(part)
             sentence = ". ".join(filter(None, [f"carbon{which}: {compared}", nearby]))
             lines += table(shown, page, result.settings, header=False)
             lines += _sentences(page, [shared, machine, (sentence, PLAIN)])
@@ -102,7 +102,7 @@ def summary(
         lines += _sentences(page, _reference(part))
         lines += _sentences(page, [(_after_work(rows), PLAIN)])
         lines += _sentences(page, [(text, WARNING) for text in _elsewhere(rows, here)])
-        if here.elsewhere and len(part.environment.gpus) > fewest and result.settings.gpus == "used":
+        if here.elsewhere and len(part.machine.gpus) > fewest and result.settings.gpus == "used":
             lines += _sentences(page, [(_STAY_OPEN, WARNING)])
         if result.others:
             lines.append(Line(""))
@@ -115,7 +115,7 @@ def summary(
         page,
         [
             blind,
-            *((doubt, WARNING) for doubt in _doubts(rows)),
+            *((warning, WARNING) for warning in _warnings(rows)),
             (_warn_only(rows, result.settings), WARNING),
             (_cost(rows, result), PLAIN),
             (_intensity(result.intensity) if rows else None, PLAIN),
@@ -125,17 +125,17 @@ def summary(
 
 
 def _parts(result: SessionResult) -> list[tuple[SessionResult, list[Row]]]:
-    """The result as each of its environments has it, with that one's rows."""
+    """The result as each of its machines has it, with that one's rows."""
     rows = [Row(test, *pair) for test in result.tests for pair in test.measurements]
-    others = {environment.id for environment, _ in result.others}
+    others = {machine.id for machine, _ in result.others}
     return [
-        (result, [row for row in rows if row.measurement.environment not in others]),
+        (result, [row for row in rows if row.measurement.machine not in others]),
         *(
             (
-                replace(result, environment=environment, suite=suite),
-                [row for row in rows if row.measurement.environment == environment.id],
+                replace(result, machine=machine, suite=suite),
+                [row for row in rows if row.measurement.machine == machine.id],
             )
-            for environment, suite in result.others
+            for machine, suite in result.others
         ),
     ]
 
@@ -145,11 +145,11 @@ def _sentences(page: Page, texts: Iterable[tuple[str | None, Mapping[str, bool]]
 
 
 def _estimated(result: SessionResult) -> str:
-    return " (estimated, not measured)" if result.environment.id.endswith("-estimated") else ""
+    return " (estimated, not measured)" if result.machine.id.endswith("-estimated") else ""
 
 
 def _headline(result: SessionResult, page: Page) -> Line:
-    title = page.fit(f"carbon{_estimated(result)}: {result.environment.id}", page.width - 4)
+    title = page.fit(f"carbon{_estimated(result)}: {result.machine.id}", page.width - 4)
     bars = page.width - columns(title) - 2
     return Line(f"{'=' * (bars // 2)} {title} {'=' * (bars - bars // 2)}", HEADER)
 
@@ -218,32 +218,32 @@ def _who(rows: list[Row]) -> str:
     return listing([row.label for row in rows]) if len(rows) <= _MOST_NAMES else count(len(rows))
 
 
-def _nearest(environments: Sequence[str], nearest: str | None) -> str | None:
+def _nearest(machines: Sequence[str], nearest: str | None) -> str | None:
     if nearest is None:
         return None
-    if environments and environments[0] not in nearest:
-        nearest = f"{environments[0]} ({nearest})"
-    also = f"; others: {listing(environments[1:])}" if environments[1:] else ""
-    return f"nearest environment with a baseline: {nearest}{also}"
+    if machines and machines[0] not in nearest:
+        nearest = f"{machines[0]} ({nearest})"
+    also = f"; others: {listing(machines[1:])}" if machines[1:] else ""
+    return f"nearest machine with a baseline: {nearest}{also}"
 
 
 def _elsewhere(rows: list[Row], here: Stored) -> list[str]:
-    """What is held to nothing here and would be in another environment, where that is not said already."""
+    """What is held to nothing here and would be on another machine, where that is not said already."""
     texts = []
     found = [(row, here.elsewhere.get((row.test.nodeid, row.measurement.name))) for row in rows]
     for there in dict.fromkeys(there for _, there in found if there is not None):
         concerned = [row for row, where in found if where == there]
-        if here.nearest is None or here.environments[:1] != [there[0]]:
+        if here.nearest is None or here.machines[:1] != [there[0]]:
             has = verb_for(concerned, "has", "have")
             texts.append(f"{_who(concerned)} {has} no baseline here, but in {there[0]} ({there[1]})")
     return texts
 
 
 def _reference(part: SessionResult) -> list[tuple[str, Mapping[str, bool]]]:
-    """What the reference workload took, and how that compares with the baseline; what is in doubt about it."""
+    """What the reference workload took, and how that compares with the baseline; what is a warning about it."""
     said: list[tuple[str, Mapping[str, bool]]] = []
     for measurement, verdict in part.references:
-        if measurement.environment != part.environment.id:
+        if measurement.machine != part.machine.id:
             continue
         if measurement.energy_j_per_call is None:
             reason = (measurement.failure or verdict.reason).rstrip(".")
@@ -251,12 +251,17 @@ def _reference(part: SessionResult) -> list[tuple[str, Mapping[str, bool]]]:
             continue
         text = f"reference workload: {quantity(now_text(measurement)[0] or 0.0, 'J')}"
         if verdict.change is not None:
-            batches = verdict.baseline_batches
-            text += f", {change(verdict.change)} on the baseline's {count(batches)} batch{'es' * (batches != 1)}"
+            recordings = verdict.baseline_recordings
+            text += (
+                f", {change(verdict.change)} on the baseline's {count(recordings)} recording{'s' * (recordings != 1)}"
+            )
         elif not (part.settings.record or part.settings.accept):
             text += ", and no baseline of it here yet (--carbon-record)"
         said.append((text, PLAIN))
-        said += [(f"doubt ({doubt.code}): reference workload: {doubt.text}", WARNING) for doubt in measurement.doubts]
+        said += [
+            (f"warning ({warning.code}): reference workload: {warning.text}", WARNING)
+            for warning in measurement.warnings
+        ]
     return said
 
 
@@ -286,13 +291,13 @@ def _blind(rows: list[Row], result: SessionResult) -> str | None:
     return _concerning(what, blind, rows)
 
 
-def _doubts(rows: list[Row]) -> list[str]:
+def _warnings(rows: list[Row]) -> list[str]:
     """Once per code: a sentence, and whom it concerns."""
     found: dict[str, list[tuple[Row, str]]] = {}
     for row in rows:
-        for doubt in {doubt.code: doubt for doubt in row.measurement.doubts}.values():
-            found.setdefault(doubt.code, []).append((row, doubt.text))
-    return [_concerning(f"doubt ({code})", concerned, rows) for code, concerned in found.items()]
+        for warning in {warning.code: warning for warning in row.measurement.warnings}.values():
+            found.setdefault(warning.code, []).append((row, warning.text))
+    return [_concerning(f"warning ({code})", concerned, rows) for code, concerned in found.items()]
 
 
 def _concerning(what: str, found: list[tuple[Row, str]], rows: list[Row]) -> str:

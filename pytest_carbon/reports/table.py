@@ -22,8 +22,8 @@ _LONGEST_NAME = 100
 
 _BLIND = "pass (blind)"
 """The status of what passes though the gate could not have seen much."""
-_IN_DOUBT = "in doubt"
-"""That of a figure in doubt that ``--carbon-strict`` fails, whatever the gate says of it."""
+_WITH_WARNING = "with a warning"
+"""That of a figure with a warning that ``--carbon-strict`` fails, whatever the gate says of it."""
 
 FAILING: Mapping[str, bool] = {"red": True, "bold": True}
 WARNING: Mapping[str, bool] = {"yellow": True}
@@ -137,7 +137,7 @@ def _layout(rows: list[Row], page: Page, settings: Settings) -> tuple[list[Colum
     moved = Column("change", [page.clean(change(row.verdict.change)) for row in rows])
     sees = [page.clean(_sees(row.verdict)) for row in rows]
     status = Column("status", [_status(row, settings) for row in rows], left=True)
-    doubts = [", ".join(doubt.code for doubt in row.measurement.doubts) for row in rows]
+    warnings = [", ".join(warning.code for warning in row.measurement.warnings) for row in rows]
     rich = [
         Column("energy per call", energy),
         Column("time", aligned([_time(row.measurement) for row in rows], page)),
@@ -146,7 +146,7 @@ def _layout(rows: list[Row], page: Page, settings: Settings) -> tuple[list[Colum
         moved,
         Column("detectable", sees),
         status,
-        *([Column("doubts", [page.clean(doubt) for doubt in doubts], left=True)] if any(doubts) else []),
+        *([Column("warnings", [page.clean(warning) for warning in warnings], left=True)] if any(warnings) else []),
     ]
     lean = [Column("energy/call", energy), Column("CO2e/1k", carbon), moved, Column("detects", sees), status]
     for figures in (rich, lean):
@@ -219,10 +219,10 @@ def _status(row: Row, settings: Settings) -> str:
 
 
 def fails_if_strict(verdict: Verdict) -> str:
-    """How what fails is called: a pass or a gain that ``--carbon-strict`` fails is blind, or in doubt."""
+    """How what fails is called: a pass or a gain that ``--carbon-strict`` fails is blind, or with a warning."""
     if verdict.status not in ("pass", "improvement"):
         return verdict.status
-    return "blind" if verdict.blind else _IN_DOUBT
+    return "blind" if verdict.blind else _WITH_WARNING
 
 
 def _markup(row: Row, settings: Settings) -> Mapping[str, bool]:

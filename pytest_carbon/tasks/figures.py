@@ -25,11 +25,11 @@ FAR = 3.0
 BANDS = 5
 """AI Energy Score's stars: so many bands of equal width from a task's least to its greatest figure."""
 MOST_ERROR = 0.05
-"""Relative; a figure that may be further off is in doubt."""
+"""Relative; a figure that may be further off has a warning."""
 PREPARING = 0.05
 """The share of a call's time from which on preparing its input is told."""
 NOT_ITS_OWN = "other-device"
-"""The doubt of a figure that is no energy of the work at all."""
+"""The warning of a figure that is no energy of the work at all."""
 
 _FAILED = {"failed": "failed test", "error": "failed test", "xfailed": "xfailed test"}
 
@@ -49,7 +49,7 @@ class Figure:
     name: str
     """The measurement's; ``call`` where the test gave it none."""
     task: TaskInfo
-    environment: str
+    machine: str
     source: str
     """What the gated domains' energy comes from."""
     energy_j: float
@@ -61,7 +61,7 @@ class Figure:
     """Of the measured GPUs alone; None where there are none."""
     failed: str | None
     """``failed test``, whatever the gate says, or ``xfailed test``; None: it passed."""
-    doubts: tuple[str, ...]
+    warnings: tuple[str, ...]
     """The codes of those about the figure itself."""
 
     @property
@@ -81,13 +81,13 @@ class Figure:
         return (
             *((self.failed,) if self.failed else ()),
             *((f"error of more than {MOST_ERROR:.0%}",) if vague else ()),
-            *self.doubts,
+            *self.warnings,
         )
 
     @property
     def sound(self) -> bool:
         """Whether it may enter a mean: it is the work's energy, and the work was done."""
-        return not self.failed and NOT_ITS_OWN not in self.doubts
+        return not self.failed and NOT_ITS_OWN not in self.warnings
 
     @property
     def new_tokens(self) -> float | None:
@@ -153,7 +153,7 @@ def figure(test: TestResult, measurement: Measurement) -> Figure | None:
         test=test.nodeid,
         name=measurement.name,
         task=task,
-        environment=measurement.environment,
+        machine=measurement.machine,
         source="; ".join(dict.fromkeys(each.domain.source for each in gated)),
         energy_j=energy_j,
         error=None if error_j is None else error_j / abs(energy_j) if energy_j else math.inf,
@@ -161,7 +161,7 @@ def figure(test: TestResult, measurement: Measurement) -> Figure | None:
         emissions_g=measurement.emissions_g_per_call,
         gpu_j=math.fsum(gpus) if gpus else None,
         failed=_FAILED.get(test.functional_outcome or test.outcome),
-        doubts=tuple(dict.fromkeys(doubt.code for doubt in measurement.doubts if doubt.disqualifies)),
+        warnings=tuple(dict.fromkeys(warning.code for warning in measurement.warnings if warning.disqualifies)),
     )
 
 
@@ -262,7 +262,7 @@ class ModelRow:
 class _Alike(NamedTuple):
     """What is the same for all the work that may be compared; a user's own models stand beside it."""
 
-    environment: str
+    machine: str
     small: bool
     device: str | None
     dtype: str | None
@@ -273,10 +273,10 @@ class _Alike(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What may stand in one table: measured in one environment, on one device, in one size, precision and batch size,
+    """What may stand in one table: measured on one machine, on one device, in one size, precision and batch size,
     with weights and data from one source. A user's own models have weights and data of their own."""
 
-    environment: str
+    machine: str
     small: bool
     device: str | None
     dtype: str | None
@@ -286,7 +286,7 @@ class Group:
 
     @property
     def estimated(self) -> bool:
-        return self.environment.endswith("-estimated")
+        return self.machine.endswith("-estimated")
 
     @property
     def replayed(self) -> bool:
@@ -296,7 +296,7 @@ class Group:
     @property
     def simulated(self) -> bool:
         """Whether the GPU was none: the simulated driver's say so in their names."""
-        return "x-simulated-" in self.environment
+        return "x-simulated-" in self.machine
 
     @property
     def comparable(self) -> bool:
@@ -357,14 +357,14 @@ def groups(tests: Iterable[TestResult]) -> list[Group]:
     found: dict[_Alike, list[Figure]] = {}
     for each in sorted(figures, key=lambda f: f.own):  # those that a user's own may stand beside come first
         info = each.task
-        where = (each.environment, info.size == "small", info.device, info.dtype, info.batch_size)
+        where = (each.machine, info.size == "small", info.device, info.dtype, info.batch_size)
         if each.own:
             key = next((key for key in found if key[:5] == where), _Alike(*where, info.weights, None))
         else:
             key = _Alike(*where, info.weights, info.data)
         found.setdefault(key, []).append(each)
     return [
-        Group(key.environment, key.small, key.device, key.dtype, key.batch_size, _sorted(_rows(together)))
+        Group(key.machine, key.small, key.device, key.dtype, key.batch_size, _sorted(_rows(together)))
         for key, together in found.items()
     ]
 

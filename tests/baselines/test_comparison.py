@@ -16,8 +16,8 @@ from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.commands import compare_sides
 from pytest_carbon.records import (
     CarbonIntensity,
-    Environment,
     Key,
+    Machine,
     Measurement,
     Record,
     SessionResult,
@@ -29,8 +29,8 @@ from pytest_carbon.records import (
 )
 from pytest_carbon.reports import jsonfile
 
-HOST = Environment("a-gpu", pytest_carbon="0.1.0", boot="b0")
-OTHER = Environment("another-gpu", boot="b0")
+HOST = Machine("a-gpu", pytest_carbon="0.1.0", boot="b0")
+OTHER = Machine("another-gpu", boot="b0")
 RULE = {"tolerance": 0.05, "false_alarms": 0.01}
 
 
@@ -96,22 +96,22 @@ def record(energy_j: float, day: int, epoch: str = "0", **changes: Any) -> Recor
 
 
 def test_a_report_has_records_of_what_has_figures(tmp_path: Path) -> None:
-    """What failed, or came out as nothing, was measured, and has none; each environment apart."""
+    """What failed, or came out as nothing, was measured, and has none; each machine apart."""
     failed = Measurement("call", HOST.id, failure="the GPU is lost")
     nothing = measurement("s1", 1.0, sessions=(SessionScore("s1", 0.0, 0.1),))
-    elsewhere = measurement("s1", 1.0, environment=OTHER.id)
+    elsewhere = measurement("s1", 1.0, machine=OTHER.id)
     found = side(replace(result("s1", a=1.0, b=failed, c=nothing, d=elsewhere), others=()), tmp_path)
     assert {id: list(by_key) for id, by_key in found.stored.items()} == {
         "a-gpu": [("t.py::a", "call")],
         "another-gpu": [("t.py::d", "call")],
     }
     assert found.keys("a-gpu") == [("t.py::a", "call"), ("t.py::b", "call"), ("t.py::c", "call")]
-    assert found.environments["another-gpu"].boot == "b0"
+    assert found.machines["another-gpu"].boot == "b0"
     assert [each.session for each in found.records(["a-gpu", "nowhere"])] == ["s1"]
 
 
-def test_a_module_that_has_an_environments_name(tmp_path: Path) -> None:
-    """A folder counts as one environment's where its files say so, not because of its name alone."""
+def test_a_module_that_has_an_machines_name(tmp_path: Path) -> None:
+    """A folder counts as one machine's where its files say so, not because of its name alone."""
     store = FileStore(tmp_path / "perf" / "a-gpu")
     store.append(HOST, [record(1.0, 1)])
     assert list(compare_sides.read(str(tmp_path / "perf" / "a-gpu")).stored) == ["a-gpu"]
@@ -131,7 +131,7 @@ def test_a_directory_of_nothing_is_refused(tmp_path: Path) -> None:
 # --- comparing -----------------------------------------------------------------------------------
 
 
-def test_batches_of_head_count_the_same(tmp_path: Path) -> None:
+def test_recordings_of_head_count_the_same(tmp_path: Path) -> None:
     """However many sessions each has; of the newest epoch alone."""
     store = FileStore(tmp_path / "perf")
     newest = "2026-10-02T09:00:00Z"
@@ -150,7 +150,7 @@ def test_batches_of_head_count_the_same(tmp_path: Path) -> None:
     assert found.failed
 
 
-def test_the_first_twenty_batches_are_the_baseline(tmp_path: Path) -> None:
+def test_the_first_twenty_recordings_are_the_baseline(tmp_path: Path) -> None:
     """As in the gate, whichever side they are on."""
     store = FileStore(tmp_path / "perf")
     store.append(HOST, [record(1.0 if day <= 20 else 5.0, day) for day in range(1, 26)])
@@ -182,16 +182,13 @@ def test_a_session_both_have_is_left_out_of_base(tmp_path: Path) -> None:
     assert found.parts[0].own == (("t.py::b", "call"),)
 
 
-@pytest.mark.parametrize("environment", ["a-cpu-estimated", "a-cpu"])
-def test_estimates_are_held_to_their_own_prior(tmp_path: Path, environment: str) -> None:
-    """Where energy is estimated, batches are taken to differ by more."""
-    pair = [
-        side(result(session, a=measurement(session, 1.0, environment=environment)), tmp_path)
-        for session in ("s1", "s2")
-    ]
+@pytest.mark.parametrize("machine", ["a-cpu-estimated", "a-cpu"])
+def test_estimates_are_held_to_their_own_prior(tmp_path: Path, machine: str) -> None:
+    """Where energy is estimated, recordings are taken to differ by more."""
+    pair = [side(result(session, a=measurement(session, 1.0, machine=machine)), tmp_path) for session in ("s1", "s2")]
     (row,) = comparison.compare(*pair, **RULE).rows
     assert row.verdict.detectable_change is not None
-    assert (row.verdict.detectable_change > 0.25) == environment.endswith("-estimated")
+    assert (row.verdict.detectable_change > 0.25) == machine.endswith("-estimated")
 
 
 def test_another_card_and_a_warm_start_are_noted(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.decide import ALREADY_STORED, FULL, decide
 from pytest_carbon.records import (
     CarbonIntensity,
-    Doubt,
-    Environment,
     Key,
+    Machine,
     Measurement,
+    MeasurementWarning,
     Record,
     SessionResult,
     SessionScore,
@@ -26,14 +26,14 @@ from pytest_carbon.records import (
 )
 
 NOW = "2026-11-22T10:00:00Z"
-HOST = Environment("a-gpu", torch="2.13.0", driver="580.65", boot="b0")
+HOST = Machine("a-gpu", torch="2.13.0", driver="580.65", boot="b0")
 STATUSES: tuple[Status, ...] = ("error", "over-budget", "regression", "inconclusive", "improvement", "new", "pass")
 
 
 def measured(status: Status = "pass", **changes: Any) -> tuple[Measurement, Verdict]:
     fields: dict[str, Any] = {
         "name": "call",
-        "environment": HOST.id,
+        "machine": HOST.id,
         "calls": 240,
         "duration_s_per_call": 0.0042,
         "energy_j_per_call": 1.23,
@@ -49,7 +49,7 @@ def run(*tests: TestResult) -> SessionResult:
         created=NOW,
         duration_s=12.3,
         exit_status=0,
-        environment=HOST,
+        machine=HOST,
         intensity=CarbonIntensity(369.5, 1.0, "somewhere", 2023),
         suite=SuiteVerdict(1, 1, 0.01),
         tests=tests,
@@ -71,15 +71,15 @@ EXPECTED = Record(
 
 def stored(*epochs: str, session: str = "before") -> Any:
     records = [EXPECTED._replace(epoch=epoch, session=f"{session}{i}") for i, epoch in enumerate(epochs)]
-    return lambda environment: {EXPECTED.key: records} if records else {}
+    return lambda machine: {EXPECTED.key: records} if records else {}
 
 
 def to_record(result: SessionResult, *, accept: bool, stored: Any) -> dict[str, list[Record]]:
-    """The records of all decisions, by their environment."""
+    """The records of all decisions, by their machine."""
     records: dict[str, list[Record]] = {}
     for decision in decide(result, accept=accept, stored=stored):
         if decision.records:
-            records.setdefault(decision.environment, []).extend(decision.records)
+            records.setdefault(decision.machine, []).extend(decision.records)
     return records
 
 
@@ -89,14 +89,14 @@ def why_not(result: SessionResult, accept: bool, stored: Any, now: str = "2026-1
     return decision.why_not
 
 
-IN_DOUBT = "it is in doubt ({}), and a figure in doubt is neither recorded nor accepted"
+WITH_WARNING = "it has a warning ({}), and a figure with a warning is neither recorded nor accepted"
 
 
 @pytest.mark.parametrize("accept", [False, True], ids=["record", "accept"])
 @pytest.mark.parametrize("status", ["pass", "new", "inconclusive"])
 def test_what_noise_leaves_open_is_recorded(status: Status, accept: bool) -> None:
-    """Also what is known badly: it counts for less. What a doubt only informs of does not keep it out."""
-    known_badly = measured(status, energy_j_per_call_error=0.5, doubts=(Doubt("tail", "…"),))
+    """Also what is known badly: it counts for less. What a warning only informs of does not keep it out."""
+    known_badly = measured(status, energy_j_per_call_error=0.5, warnings=(MeasurementWarning("tail", "…"),))
     found = to_record(run(result_of(known_badly)), accept=accept, stored=stored("0"))
     assert found == {"a-gpu": [EXPECTED._replace(energy_j_per_call_error=0.5)]}
 
@@ -127,18 +127,18 @@ def test_cards_and_temperature_are_recorded(accept: bool) -> None:
 
 @pytest.mark.parametrize("accept", [False, True], ids=["record", "accept"])
 def test_a_full_baseline_does_not_grow(accept: bool) -> None:
-    """What comes after the 20th batch would never be read; a session of the 20th still belongs to it."""
+    """What comes after the 20th recording would never be read; a session of the 20th still belongs to it."""
     measurement, _ = measured()
-    for batches, says in [(19, None), (20, FULL)]:
-        result = run(result_of((measurement, Verdict("pass", "because", baseline_batches=batches))))
+    for recordings, says in [(19, None), (20, FULL)]:
+        result = run(result_of((measurement, Verdict("pass", "because", baseline_recordings=recordings))))
         assert why_not(result, accept, stored("0")) == says
-    assert FULL == "its baseline has its 20 batches, and nothing more is needed until a change is accepted"
+    assert FULL == "its baseline has its 20 recordings, and nothing more is needed until a change is accepted"
 
 
 def test_a_change_of_a_full_baseline_begins_an_epoch() -> None:
     """As any other."""
     measurement, _ = measured()
-    verdict = Verdict("regression", "because", baseline_batches=20)
+    verdict = Verdict("regression", "because", baseline_recordings=20)
     result = run(result_of((measurement, verdict), outcome="failed", own="passed"))
     assert to_record(result, accept=True, stored=stored("0")) == {"a-gpu": [EXPECTED._replace(epoch=NOW)]}
 
@@ -162,16 +162,24 @@ def test_an_accepted_change_begins_an_epoch(status: Status) -> None:
         ("pass", {"sessions": (SessionScore("now", float("nan"), 1.0),)}, "it was not measured"),
         ("pass", {"sessions": (SessionScore("now", 0.0, 1.0),)}, "it was not measured"),
         ("over-budget", {}, "it is over its budget, which no flag lifts; change the budget or the code"),
-        ("new", {"doubts": (Doubt("unquiet", "…"), Doubt("short", "…"))}, IN_DOUBT.format("unquiet, short")),
+        (
+            "new",
+            {"warnings": (MeasurementWarning("unquiet", "…"), MeasurementWarning("short", "…"))},
+            WITH_WARNING.format("unquiet, short"),
+        ),
         *(
-            (status, {"doubts": (Doubt("throttled", "…"), Doubt("tail", "…"))}, IN_DOUBT.format("throttled"))
+            (
+                status,
+                {"warnings": (MeasurementWarning("throttled", "…"), MeasurementWarning("tail", "…"))},
+                WITH_WARNING.format("throttled"),
+            )
             for status in ("pass", "inconclusive", "regression", "improvement")
         ),
     ],
 )
 @pytest.mark.parametrize("accept", [False, True], ids=["record", "accept"])
 def test_what_is_never_recorded(status: Status, changes: dict[str, Any], says: str, accept: bool) -> None:
-    """Neither --carbon-record nor --carbon-accept takes what failed, is over its budget or in doubt."""
+    """Neither --carbon-record nor --carbon-accept takes what failed, is over its budget or with a warning."""
     assert why_not(run(result_of(measured(status, **changes))), accept, stored()) == says
 
 
@@ -185,10 +193,10 @@ def test_a_change_needs_to_be_accepted() -> None:
     )
 
 
-def test_a_doubt_that_explains_nothing_is_no_reason() -> None:
-    """What passed in spite of a doubt, and what is new and without one, is recorded."""
-    doubtful = measured("pass", doubts=(Doubt("tail", "…"),))
-    assert why_not(run(result_of(doubtful)), False, stored("0")) is None
+def test_a_warning_that_explains_nothing_is_no_reason() -> None:
+    """What passed in spite of a warning, and what is new and without one, is recorded."""
+    unsure = measured("pass", warnings=(MeasurementWarning("tail", "…"),))
+    assert why_not(run(result_of(unsure)), False, stored("0")) is None
     assert why_not(run(result_of(measured("new"))), False, stored()) is None
 
 
@@ -253,7 +261,7 @@ def test_a_run_older_than_the_newest_epoch_is_stale(status: Status) -> None:
     )
 
 
-def test_twenty_batches_do_not_close_an_epoch() -> None:
+def test_twenty_recordings_do_not_close_an_epoch() -> None:
     """More than the gate uses are kept: they are the history."""
     assert why_not(run(result_of(measured())), False, stored(*["0"] * 40)) is None
 
@@ -266,18 +274,18 @@ def test_an_error_that_is_no_number_is_unknown() -> None:
     }
 
 
-def test_each_environment_is_asked_for_once() -> None:
-    """Loading is dear; an environment of which nothing is recorded is not loaded at all."""
+def test_each_machine_is_asked_for_once() -> None:
+    """Loading is dear; a machine of which nothing is recorded is not loaded at all."""
     asked = []
 
-    def load(environment: str) -> dict[Key, list[Record]]:
-        asked.append(environment)
+    def load(machine: str) -> dict[Key, list[Record]]:
+        asked.append(machine)
         return {}
 
     result = run(
-        result_of(measured(), measured(name="b", environment="b-cpu"), nodeid="a.py::a"),
-        result_of(measured(), measured(name="b", environment="b-cpu"), nodeid="a.py::b"),
-        result_of(measured("over-budget", environment="c-cpu"), nodeid="a.py::c"),
+        result_of(measured(), measured(name="b", machine="b-cpu"), nodeid="a.py::a"),
+        result_of(measured(), measured(name="b", machine="b-cpu"), nodeid="a.py::b"),
+        result_of(measured("over-budget", machine="c-cpu"), nodeid="a.py::c"),
     )
     records = to_record(result, accept=False, stored=load)
     assert asked == ["a-gpu", "b-cpu"]
@@ -320,4 +328,4 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
 def test_a_directory_may_come_into_being_later(tmp_path: Path) -> None:
     """As a path or as text, there already or not."""
     for location in (tmp_path, tmp_path / "a" / "b", str(tmp_path / "c")):
-        assert open_store(location).environments() == []
+        assert open_store(location).machines() == []

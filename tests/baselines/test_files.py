@@ -23,9 +23,9 @@ import pytest_carbon
 from pytest_carbon.baselines import disk, files, format
 from pytest_carbon.baselines.disk import AGAIN, module_file
 from pytest_carbon.baselines.files import FileStore
-from pytest_carbon.records import BaselineError, Calibration, Environment, Gpu, Record, UsageProblem
+from pytest_carbon.records import BaselineError, Calibration, Gpu, Machine, Record, UsageProblem
 
-HOST = Environment(
+HOST = Machine(
     "1x-nvidia-h100-80gb-hbm3-700w-gpu",
     (Gpu(0, "GPU-1234", "NVIDIA H100 80GB HBM3", 700.0, 85_899_345_920),),
     cpu="Intel Xeon Platinum 8480C",
@@ -38,7 +38,7 @@ FOLDER = Path("carbon-baselines") / HOST.id
 MODULE = FOLDER / "tests" / "test_m.py.jsonl"
 RESTORE = "Restore it from version control, or delete it and record anew with --carbon-record."
 HEADER = (
-    '{"format": "pytest-carbon-baseline/1", "environment": {"id": "1x-nvidia-h100-80gb-hbm3-700w-gpu", '
+    '{"format": "pytest-carbon-baseline/1", "machine": {"id": "1x-nvidia-h100-80gb-hbm3-700w-gpu", '
     '"gpus": [{"name": "NVIDIA H100 80GB HBM3", "power_limit_w": 700.0}], "cpu": "Intel Xeon Platinum 8480C"}}'
 )
 
@@ -96,7 +96,7 @@ def test_records_are_sorted_by_test_name_and_time(store: FileStore) -> None:
 def test_nothing_is_stored_where_there_is_nothing(store: FileStore) -> None:
     """No directory is no baseline, and reading makes none."""
     assert store.load(HOST.id) == {}
-    assert store.environments() == []
+    assert store.machines() == []
     assert store.calibration(HOST.id) is None
     store.append(HOST, [])
     assert not Path("carbon-baselines").exists()
@@ -112,15 +112,15 @@ def test_records_come_back_by_test_and_name_oldest_first(store: FileStore) -> No
     assert (FOLDER / "pkg.tests.test_n.jsonl").exists()
 
 
-def test_environments_are_those_with_records(store: FileStore) -> None:
+def test_machines_are_those_with_records(store: FileStore) -> None:
     """A calibration alone, a hidden folder, and stray files are no baseline."""
     store.append(HOST, [record()])
-    store.append(Environment("a-cpu-estimated"), [record()])
+    store.append(Machine("a-cpu-estimated"), [record()])
     store.keep_calibration("calibrated-only", Calibration(0.6))
     Path("carbon-baselines/README.md").write_text("hello")
     Path("carbon-baselines/.cache").mkdir()
     Path("carbon-baselines/.cache/x.jsonl").write_text("")
-    assert store.environments() == [HOST.id, "a-cpu-estimated"]
+    assert store.machines() == [HOST.id, "a-cpu-estimated"]
 
 
 def test_some_measurements_are_read(store: FileStore) -> None:
@@ -140,7 +140,7 @@ def test_some_measurements_are_read(store: FileStore) -> None:
 
 
 def test_what_is_seen_of_files_that_are_not_read(store: FileStore) -> None:
-    """Whether lines are records, not their figures: a conflict, a line cut off, another format or environment."""
+    """Whether lines are records, not their figures: a conflict, a line cut off, another format or machine."""
     text = [json.dumps(record(session=f"s{day}", day=day)._asdict()) for day in (1, 2)]
     for lines, says in [
         ([HEADER, text[0], "=======", text[1], ""], "line 3: a merge conflict was left here ('=======')."),
@@ -149,7 +149,7 @@ def test_what_is_seen_of_files_that_are_not_read(store: FileStore) -> None:
         ([""], "line 1: the file is empty."),
         ([text[0], text[1], ""], "line 1: a record where the header should be."),
         ([HEADER.replace("baseline/1", "baseline/2"), text[0], ""], "line 1: written in the format"),
-        ([HEADER.replace("700w", "500w"), text[0], ""], "line 1: recorded in the environment"),
+        ([HEADER.replace("700w", "500w"), text[0], ""], "line 1: recorded on the machine"),
         ([HEADER, text[0].replace("tests/test_m", "../m"), ""], "line 2: 'test' must be the id of a test that"),
         ([HEADER, text[0], "[]", ""], "line 3: neither a header nor a record."),
     ]:
@@ -198,7 +198,7 @@ def test_fields_of_a_later_version_survive(store: FileStore) -> None:
     store.append(HOST, [record(session="s2", day=2)])
     header, first, _ = map(json.loads, MODULE.read_text().splitlines())
     assert first["tokens"] == 7
-    assert header["environment"]["bios"] == 1
+    assert header["machine"]["bios"] == 1
     assert len(everything(store)) == 2
 
 
@@ -372,18 +372,18 @@ def test_two_modules_never_share_a_file(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize("id", ["../elsewhere", "a/b", "", ".", "..", ".git", "a\nb", "x" * 300])
-def test_an_environment_is_one_folder(store: FileStore, id: str) -> None:
+def test_an_machine_is_one_folder(store: FileStore, id: str) -> None:
     """An id that is not a plain folder name is refused wherever it is given."""
     for use in (
         lambda: store.load(id),
-        lambda: store.append(Environment(id), [record()]),
+        lambda: store.append(Machine(id), [record()]),
         lambda: store.calibration(id),
         lambda: store.keep_calibration(id, Calibration(1.0)),
     ):
         with pytest.raises(BaselineError) as error:
             use()
         assert message(error) == (
-            f"{id!r} cannot be the id of an environment: in carbon-baselines it is the name of a folder, "
+            f"{id!r} cannot be the id of a machine: in carbon-baselines it is the name of a folder, "
             "made of letters, digits, '-', '.' and '_'."
         )
     assert list(Path().rglob("*")) == []
@@ -400,7 +400,7 @@ def test_links_are_refused(store: FileStore) -> None:
         "Move them there, or name the other directory with --carbon-baseline."
     )
     for use in (
-        store.environments,
+        store.machines,
         lambda: store.load(HOST.id),
         lambda: store.append(HOST, [record(session="s2")]),
         lambda: store.calibration(HOST.id),
@@ -486,14 +486,14 @@ FAULTS = {
         replaced(1, "pytest-carbon-baseline/1", "x/1"),
         f"line 1: the format is 'x/1', not 'pytest-carbon-baseline/1'. {RESTORE}",
     ),
-    "another environment": (
+    "another machine": (
         replaced(1, HOST.id, "a-cpu"),
-        f"line 1: recorded in the environment 'a-cpu', but kept in the folder of '{HOST.id}'. "
-        "Move the file to the folder of its own environment: figures of two machines cannot be compared.",
+        f"line 1: recorded on the machine 'a-cpu', but kept in the folder of '{HOST.id}'. "
+        "Move the file to the folder of its own machine: figures of two machines cannot be compared.",
     ),
-    "no environment": (
+    "no machine": (
         replaced(1, '"id"', '"ID"'),
-        f"line 1: the header does not name its environment. {RESTORE}",
+        f"line 1: the header does not name its machine. {RESTORE}",
     ),
     "NaN": (replaced(2, "1.21", "NaN"), f"line 2: NaN is not a number that can be compared. {RESTORE}"),
     "Infinity": (
@@ -597,7 +597,7 @@ def test_a_file_that_cannot_be_trusted_stops_the_run(store: FileStore, change: A
 
     assert MODULE.read_bytes() == broken
     assert [path for path in Path().rglob("*") if path.is_file()] == [MODULE]
-    assert store.environments() == [HOST.id]
+    assert store.machines() == [HOST.id]
 
 
 def test_no_truncation_goes_unnoticed_within_a_line(store: FileStore) -> None:
@@ -881,11 +881,11 @@ def killed(writes: Callable[[], object], at: int) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
-OTHER = Environment("1x-another-gpu")
+OTHER = Machine("1x-another-gpu")
 
 
 def both(store: FileStore) -> set[tuple[str, Record]]:
-    return {(id, each) for id in store.environments() for records in store.load(id).values() for each in records}
+    return {(id, each) for id in store.machines() for records in store.load(id).values() for each in records}
 
 
 def leftovers() -> list[Path]:
@@ -897,10 +897,10 @@ def leftovers() -> list[Path]:
 def test_a_recording_killed_anywhere_is_all_there_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
-    """Over several files and environments, at every step on the way; and the next one is not in its way."""
+    """Over several files and machines, at every step on the way; and the next one is not in its way."""
     tests = ["tests/a.py::t", "tests/b.py::t", "c.py::t"]
-    new = [(environment, [record(test, "s2", day=2) for test in tests]) for environment in (HOST, OTHER)]
-    after = {(environment.id, each) for environment, records in new for each in records}
+    new = [(machine, [record(test, "s2", day=2) for test in tests]) for machine in (HOST, OTHER)]
+    after = {(machine.id, each) for machine, records in new for each in records}
     seen: list[bool] = []
     for at in range(1000):
         folder = tmp_path / str(at)
@@ -943,7 +943,7 @@ def test_a_recording_that_was_interrupted_and_may_not_be_finished(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", refused)  # which locks the directory
-        for read in (store.environments, lambda: store.keys(HOST.id), lambda: store.load(HOST.id)):
+        for read in (store.machines, lambda: store.keys(HOST.id), lambda: store.load(HOST.id)):
             with pytest.raises(BaselineError) as error:
                 read()
             assert message(error) == (
@@ -1157,7 +1157,7 @@ def test_where_folders_cannot_be_locked_a_file_is(store: FileStore, monkeypatch:
     store.append(HOST, [record()])
     assert len(locked) == 1
     assert sorted(path.name for path in Path("carbon-baselines").iterdir()) == [".lock", HOST.id]
-    assert store.environments() == [HOST.id]
+    assert store.machines() == [HOST.id]
 
 
 # --- calibration ---------------------------------------------------------------------------------
@@ -1250,15 +1250,15 @@ def test_a_newer_calibration_asks_for_an_upgrade(store: FileStore) -> None:
     )
 
 
-# --- what an environment is ----------------------------------------------------------------------
+# --- what a machine is ----------------------------------------------------------------------
 
 
-def test_an_environment_is_described_by_its_header(store: FileStore) -> None:
+def test_an_machine_is_described_by_its_header(store: FileStore) -> None:
     """GPUs with their power limits, the processor; of one that is not stored its id alone."""
     store.append(HOST, [record()])
     found = store.describe(HOST.id)
-    assert found == Environment(HOST.id, (Gpu(0, "", "NVIDIA H100 80GB HBM3", 700.0),), cpu=HOST.cpu)
-    assert store.describe("another") == Environment("another")
+    assert found == Machine(HOST.id, (Gpu(0, "", "NVIDIA H100 80GB HBM3", 700.0),), cpu=HOST.cpu)
+    assert store.describe("another") == Machine("another")
 
 
 @pytest.mark.parametrize(
@@ -1269,7 +1269,7 @@ def test_what_else_a_header_holds_is_as_good_as_unknown(store: FileStore, rest: 
     """The id is what is checked: it is what is compared by."""
     store.append(HOST, [record()])
     _, *lines = MODULE.read_text().splitlines(keepends=True)
-    header = f'{{"format": "{format.FORMAT}", "environment": {{"id": "{HOST.id}"{rest}}}}}\n'
+    header = f'{{"format": "{format.FORMAT}", "machine": {{"id": "{HOST.id}"{rest}}}}}\n'
     MODULE.write_text(header + "".join(lines))
     found = store.describe(HOST.id)
     assert (found.id, found.cpu) == (HOST.id, None)
@@ -1280,18 +1280,18 @@ def test_what_else_a_header_holds_is_as_good_as_unknown(store: FileStore, rest: 
 
 
 def test_a_file_by_itself_is_read_wherever_it_lies(store: FileStore) -> None:
-    """By the environment that it names; what is wrong with it is said as ever."""
+    """By the machine that it names; what is wrong with it is said as ever."""
     store.append(HOST, [record(), record(session="s2", day=2)])
     alone = Path("alone.jsonl")
     MODULE.rename(alone)
-    environment, records = files.read_file(alone)
-    assert environment.id == HOST.id
+    machine, records = files.read_file(alone)
+    assert machine.id == HOST.id
     assert [each.session for each in records] == ["s1", "s2"]
     for text, says in {
         "": "alone.jsonl, line 1: the file is empty",
         "[1]\n": "alone.jsonl, line 1: neither a header nor a record",
         alone.read_text() + "=======\n": "alone.jsonl, line 4: a merge conflict was left here",
-        HEADER.replace(f'"{HOST.id}"', "7") + "\n": "alone.jsonl, line 1: the header does not name its environment",
+        HEADER.replace(f'"{HOST.id}"', "7") + "\n": "alone.jsonl, line 1: the header does not name its machine",
     }.items():
         alone.write_text(text)
         with pytest.raises(BaselineError) as error:
@@ -1318,8 +1318,8 @@ OLD, NEW = record().test, "tests/deep/test_n.py::test_y"
 
 
 def test_a_renamed_test_takes_its_history_along(store: FileStore) -> None:
-    """To the file of its module, in every environment, with what a later version put into its lines."""
-    other = Environment("another")
+    """To the file of its module, in every machine, with what a later version put into its lines."""
+    other = Machine("another")
     store.append(HOST, [record(), record(name="decode"), record(session="s2", day=2, epoch="2026-11-02T09:00:00Z")])
     store.append(HOST, [record("tests/test_m.py::test_stays"), record("tests/deep/test_n.py::test_was_there")])
     store.append(other, [record()])
@@ -1339,11 +1339,11 @@ def test_a_renamed_test_takes_its_history_along(store: FileStore) -> None:
 def test_what_is_taken_away_leaves_no_empty_file(store: FileStore) -> None:
     """Nor folder; a calibration stays, and other tests' files are not touched."""
     store.append(HOST, [record(), record("tests/deep/er/test_n.py::test_y"), record("tests/test_m.py::test_stays")])
-    other = Environment("another")
+    other = Machine("another")
     store.append(other, [record()])
     store.keep_calibration("another", Calibration(0.5))
     assert store.rename({OLD: None, "tests/deep/er/test_n.py::test_y": None, "never.py::recorded": None}) == 3
-    assert store.environments() == [HOST.id]
+    assert store.machines() == [HOST.id]
     assert list(store.load(HOST.id)) == [("tests/test_m.py::test_stays", "call")]
     assert sorted(str(path.relative_to("carbon-baselines")) for path in Path("carbon-baselines").rglob("*")) == [
         HOST.id,
@@ -1377,8 +1377,8 @@ def test_names_may_be_exchanged(store: FileStore) -> None:
     ],
 )
 def test_two_histories_are_never_mixed(store: FileStore, there: list[Record], tests: dict[str, str], says: str) -> None:
-    """Nothing at all is renamed then, in no environment."""
-    store.append(Environment("first"), [record()])
+    """Nothing at all is renamed then, on no machine."""
+    store.append(Machine("first"), [record()])
     store.append(HOST, [record(), *there])
     before = {path: path.read_bytes() for path in Path("carbon-baselines").rglob("*.jsonl")}
     with pytest.raises(BaselineError) as error:
@@ -1429,7 +1429,7 @@ def test_an_interrupted_rename_is_finished_by_the_next(
 ) -> None:
     """Whichever of its files had been written: the history is there before, twice between, once after."""
     store.append(HOST, [record(), record("tests/test_m.py::test_stays"), record(session="s2", day=2)])
-    store.append(Environment("another"), [record()])
+    store.append(Machine("another"), [record()])
     before = everything(store)
     real, done = os.replace, []
 

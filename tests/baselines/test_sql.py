@@ -33,9 +33,9 @@ from pytest_carbon.baselines.address import DatabaseUrl, place
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.baselines.format import header_line
 from pytest_carbon.baselines.sql import SqlStore
-from pytest_carbon.records import BaselineError, Calibration, Environment, Gpu, Record, UsageProblem
+from pytest_carbon.records import BaselineError, Calibration, Gpu, Machine, Record, UsageProblem
 
-HOST = Environment(
+HOST = Machine(
     "1x-nvidia-h100-80gb-hbm3-700w-gpu",
     (Gpu(0, "", "NVIDIA H100 80GB HBM3", 700.0),),
     cpu="Intel Xeon Platinum 8480C",
@@ -81,10 +81,10 @@ def refusal(call: Any, *arguments: Any) -> str:
 def test_nothing_is_stored_where_there_is_nothing(store: SqlStore, url: str) -> None:
     """Nothing is no baseline, and reading makes none: neither a file nor a table."""
     assert store.load(HOST.id) == {}
-    assert store.environments() == []
+    assert store.machines() == []
     assert store.calibration(HOST.id) is None
     assert store.hint() is None
-    assert store.describe(HOST.id) == Environment(HOST.id)
+    assert store.describe(HOST.id) == Machine(HOST.id)
     store.append(HOST, [])
     store.check_writable()
     if url.startswith("sqlite"):
@@ -101,7 +101,7 @@ def test_records_come_back_by_test_and_name_oldest_first(store: SqlStore) -> Non
     store.append(HOST, [late, other])
     store.append(HOST, [early])
     assert store.load(HOST.id) == {late.key: [early, late], other.key: [other]}
-    assert store.environments() == [HOST.id]
+    assert store.machines() == [HOST.id]
     assert store.describe(HOST.id) == HOST
     assert store.load("another") == {}
 
@@ -142,7 +142,7 @@ def test_a_database_and_a_directory_hold_the_same(appends: list[list[Record]], t
         for each in (directory, database):
             each.append(HOST, records)
     assert database.load(HOST.id) == directory.load(HOST.id)
-    assert database.environments() == directory.environments()
+    assert database.machines() == directory.machines()
     assert database.describe(HOST.id) == directory.describe(HOST.id)
 
 
@@ -154,7 +154,7 @@ def test_what_is_stored_already_is_not_stored_twice(store: SqlStore, url: str) -
     with engine.connect() as connection:
         counts = [
             connection.exec_driver_sql(f"SELECT count(*) FROM carbon_{table}").scalar()
-            for table in ("environment", "measurement", "session", "record")
+            for table in ("machine", "measurement", "session", "record")
         ]
     assert counts == [1, 1, 2, 2]
 
@@ -243,7 +243,7 @@ def test_a_calibration_is_kept_once(store: SqlStore) -> None:
     store.keep_calibration(HOST.id, first)
     store.keep_calibration(HOST.id, second)
     assert store.calibration(HOST.id) == first
-    assert store.environments() == []
+    assert store.machines() == []
     store.keep_calibration(HOST.id, second, replace=True)
     store.append(HOST, [record()])
     assert store.calibration(HOST.id) == second
@@ -256,17 +256,17 @@ def test_a_calibration_is_kept_once(store: SqlStore) -> None:
 
 
 def test_tests_are_renamed_and_taken_away(store: SqlStore) -> None:
-    """In every environment, with all their measurements; two may change places."""
+    """In every machine, with all their measurements; two may change places."""
     a, b, c = (record(f"{name}.py::t", session=name, energy_j_per_call=x) for x, name in enumerate("abc", 1))
     decode = a._replace(name="decode")
-    other = Environment("another")
+    other = Machine("another")
     store.append(HOST, [a, decode, b, c])
     store.append(other, [a])
     assert store.rename({a.test: b.test, b.test: a.test, c.test: None, "nobody.py::t": "n.py::t"}) == 5
     assert everything(store) == {a._replace(test=b.test), decode._replace(test=b.test), b._replace(test=a.test)}
     assert set(store.load(other.id)) == {(b.test, "call")}
     assert store.rename({a.test: None, b.test: None}) == 4
-    assert store.environments() == []
+    assert store.machines() == []
 
 
 def test_two_histories_are_not_mixed(store: SqlStore, url: str) -> None:
@@ -332,12 +332,12 @@ def test_what_a_branch_adds_is_its_own(store: SqlStore, url: str) -> None:
     """A new test, or a new machine, has a baseline on the branch that recorded it, and nowhere else."""
     new = record("new.py::t", branch="feature")
     store.append(HOST, [record(session="s2"), new])
-    store.append(Environment("new"), [new])
+    store.append(Machine("new"), [new])
     feature, main = open_store(url, branch="main", own="feature"), open_store(url, branch="main", own="main")
     assert set(feature.load(HOST.id)) == {record().key, new.key}
-    assert feature.environments() == [HOST.id, "new"]
+    assert feature.machines() == [HOST.id, "new"]
     assert set(main.load(HOST.id)) == {record().key}
-    assert main.environments() == [HOST.id]
+    assert main.machines() == [HOST.id]
 
 
 def test_a_record_moves_to_the_branch_that_counts_and_stays(store: SqlStore, url: str) -> None:
@@ -444,27 +444,27 @@ def test_cards_that_are_not_there(tmp_path: Path) -> None:
 def test_a_calibration_that_cannot_be_trusted_stops_the_run(store: SqlStore, url: str) -> None:
     """Nor is it overwritten by a run."""
     store.keep_calibration(HOST.id, Calibration(0.6))
-    execute(url, "UPDATE carbon_environment SET calibration = '{'")
-    says = f"{DatabaseUrl(url)}, the calibration of {HOST.id} in carbon_environment: not JSON (Expecting property name"
+    execute(url, "UPDATE carbon_machine SET calibration = '{'")
+    says = f"{DatabaseUrl(url)}, the calibration of {HOST.id} in carbon_machine: not JSON (Expecting property name"
     for text in (refusal(store.calibration, HOST.id), refusal(store.keep_calibration, HOST.id, Calibration(0.5))):
         assert text.startswith(says)
         assert text.endswith("Set it to NULL: the next run finds it out anew.")
 
 
-def test_what_else_is_stored_of_an_environment_is_as_good_as_unknown(store: SqlStore, url: str) -> None:
+def test_what_else_is_stored_of_an_machine_is_as_good_as_unknown(store: SqlStore, url: str) -> None:
     """Its name is what is compared by."""
     store.append(HOST, [record()])
     for header in ("'{'", "'[]'", "'7'", "NULL"):
-        execute(url, f"UPDATE carbon_environment SET header = {header}")
-        assert store.describe(HOST.id) == Environment(HOST.id)
+        execute(url, f"UPDATE carbon_machine SET header = {header}")
+        assert store.describe(HOST.id) == Machine(HOST.id)
     store.append(HOST, [record(session="s2")])
     assert store.describe(HOST.id) == HOST
 
 
 def test_figures_of_a_test_of_elsewhere(store: SqlStore, url: str) -> None:
-    """A record whose test is of another environment is nobody's."""
+    """A record whose test is of another machine is nobody's."""
     store.append(HOST, [record()])
-    store.append(Environment("another"), [record("b.py::t")])
+    store.append(Machine("another"), [record("b.py::t")])
     execute(url, "UPDATE carbon_record SET measurement_id = (SELECT id FROM carbon_measurement WHERE test = 'b.py::t')"
             " WHERE measurement_id <> (SELECT id FROM carbon_measurement WHERE test = 'b.py::t')")  # fmt: skip
     assert "which is none of" in refusal(store.load, HOST.id)
@@ -478,7 +478,7 @@ def test_a_newer_schema_is_refused(store: SqlStore, url: str) -> None:
         f"{DatabaseUrl(url)}: its tables are of version '0009', and this pytest-carbon reads '0003'. Upgrade"
         " pytest-carbon: a newer version has been there."
     )
-    calls = [(store.load, HOST.id), (store.environments,), (store.check_writable,), (store.append, HOST, [record()])]
+    calls = [(store.load, HOST.id), (store.machines,), (store.check_writable,), (store.append, HOST, [record()])]
     assert {refusal(*call) for call in calls} == {says}
     execute(url, "UPDATE carbon_schema SET version_num = '0003'")
     assert everything(store) == {record()}
@@ -501,16 +501,16 @@ def as_version(url: str, version: str, *records: Record) -> None:
         config.attributes.update(connection=connection, version_table=tables.VERSION_TABLE)
         command.upgrade(config, version)
         (here,) = connection.execute(
-            sa.insert(tables.ENVIRONMENT).values(name=HOST.id, header=header_line(HOST))
+            sa.insert(tables.MACHINE).values(name=HOST.id, header=header_line(HOST))
         ).inserted_primary_key
         for r in records:
-            facts = {"environment_id": here, "commit_id": r.commit}
+            facts = {"machine_id": here, "commit_id": r.commit}
             names = ("session", "created", "boot", "branch", "torch", "driver")
             (session,) = connection.execute(
                 sa.insert(tables.SESSION).values(**facts, **{name: getattr(r, name) for name in names})
             ).inserted_primary_key
             (measurement,) = connection.execute(
-                sa.insert(tables.MEASUREMENT).values(environment_id=here, test=r.test, name=r.name)
+                sa.insert(tables.MEASUREMENT).values(machine_id=here, test=r.test, name=r.name)
             ).inserted_primary_key
             figures = ("epoch", "energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call")
             connection.execute(
@@ -552,7 +552,7 @@ def test_a_database_of_an_older_version(store: SqlStore, url: str, version: str)
 def test_an_application_of_its_own_in_the_same_database(store: SqlStore, url: str) -> None:
     """Its tables and its alembic's version stay as they are."""
     execute(url, "CREATE TABLE alembic_version (version_num VARCHAR(32))", "INSERT INTO alembic_version VALUES ('77')")
-    assert store.environments() == []
+    assert store.machines() == []
     store.append(HOST, [record()])
     with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all() == ["77"]
@@ -625,7 +625,7 @@ def test_a_user_who_may_only_read(postgres: PostgresServer) -> None:
     cases = [((reader.check_writable,), "Nothing was recorded."), ((reader.append, HOST, [record()]), LATER_ON)]
     for call, recorded in cases:
         text = refusal(*call)
-        assert "permission denied for table carbon_environment" in text
+        assert "permission denied for table carbon_machine" in text
         assert text.endswith(f". {recorded} {remedy}")
     assert refusal(reader.rename, {record().test: None}).endswith(f". Nothing was changed. {remedy}")
     new = SqlStore(DatabaseUrl(f"{url}?options=-cdefault_transaction_read_only%3Don"))
@@ -639,7 +639,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     store = SqlStore(DatabaseUrl(f"sqlite:///{path}"))
     says = f"sqlite:///{path}: file is not a database. "
     remedy = "Restore it from its backup, or name another place with --carbon-baseline."
-    assert refusal(store.environments) == f"cannot read {says}{remedy}"
+    assert refusal(store.machines) == f"cannot read {says}{remedy}"
     assert refusal(store.check_writable) == f"cannot write {says}Nothing was recorded. {remedy}"
     assert path.read_text().startswith("these are my notes")
 
@@ -653,7 +653,7 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
         " Nothing was recorded. Give this user the right to, or name another place with --carbon-baseline."
     )
     assert "Not a directory" in refusal(store.append, HOST, [record()])
-    assert store.environments() == []
+    assert store.machines() == []
 
 
 def test_a_folder_is_made_for_a_file(tmp_path: Path) -> None:
@@ -751,7 +751,7 @@ def test_no_secret_leaves(postgres: PostgresServer) -> None:
     gone = postgres.url("nowhere") + "?application_name=s3cr"
     for url in (wrong, gone):
         store = SqlStore(DatabaseUrl(url))
-        for call in (store.environments, store.check_writable, partial(store.append, HOST, [record()])):
+        for call in (store.machines, store.check_writable, partial(store.append, HOST, [record()])):
             with pytest.raises(BaselineError) as raised:
                 call()
             error = raised.value
@@ -798,7 +798,7 @@ except Exception as error:
 
 def test_files_need_nothing_of_the_extra() -> None:
     """Who has baselines in files imports none of it."""
-    code = "import sys, pytest_carbon.plugin.run as s; s.baselines.open_store('x').environments(); print(*sys.modules)"
+    code = "import sys, pytest_carbon.plugin.run as s; s.baselines.open_store('x').machines(); print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"sqlalchemy", "alembic", "psycopg", "pytest_carbon.baselines.sql"} & set(found)
 
@@ -809,7 +809,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from pytest_carbon.baselines import open_store
-from pytest_carbon.records import BaselineError, Environment, Record
+from pytest_carbon.records import BaselineError, Machine, Record
 
 url, number, sessions, log = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
 store, failed = open_store(url), 0
@@ -823,7 +823,7 @@ with log.open("w") as done:
         ]
         while True:
             try:
-                store.append(Environment("e"), records)
+                store.append(Machine("e"), records)
                 break
             except BaselineError:
                 failed += 1
@@ -977,7 +977,7 @@ def test_parameters_of_the_url_reach_the_driver(postgres: PostgresServer) -> Non
     team = open_store(f"{url}?options=-csearch_path%3Dteam")
     team.append(HOST, [record()])
     assert everything(team) == {record()}
-    assert open_store(url).environments() == []
+    assert open_store(url).machines() == []
 
 
 def test_a_server_that_vanishes_is_not_waited_for(postgres: PostgresServer) -> None:
@@ -989,7 +989,7 @@ def test_a_server_that_vanishes_is_not_waited_for(postgres: PostgresServer) -> N
         assert (told["keepalives_idle"], told["tcp_user_timeout"]) == (idle, "30000")
 
 
-def test_the_password_may_come_from_the_environment(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_may_come_from_the_machine(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that no command line has it."""
     url = postgres.database()
     monkeypatch.setenv("PGPASSWORD", PASSWORD)

@@ -17,9 +17,9 @@ from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.baselines.upkeep import Collected, Gone
 from pytest_carbon.gate import scores
 from pytest_carbon.gate.recordings import baseline_of
-from pytest_carbon.records import Calibration, Environment, Key, Record, SessionScore, UsageProblem
+from pytest_carbon.records import Calibration, Key, Machine, Record, SessionScore, UsageProblem
 
-HOST = Environment("a-gpu")
+HOST = Machine("a-gpu")
 RULE = {"tolerance": 0.05, "false_alarms": 0.01}
 X: Key = ("tests/test_m.py::test_x", "call")
 
@@ -43,7 +43,7 @@ def record(day: int, energy_j: float = 1.0, key: Key = X, **changes: Any) -> Rec
 
 
 def test_an_overview_counts_what_is_there() -> None:
-    """Measurements, tests, sessions, the fewest and the most batches, ages, the last acceptance."""
+    """Measurements, tests, sessions, the fewest and the most recordings, ages, the last acceptance."""
     accepted = "2026-10-03T09:00:00Z"
     decode = ("tests/test_m.py::test_x", "decode")
     found = upkeep.overview(
@@ -55,13 +55,13 @@ def test_an_overview_counts_what_is_there() -> None:
         **RULE,
     )
     assert (found.measurements, found.tests, found.sessions) == (2, 1, 5)
-    assert found.batches == (1, 3)
+    assert found.recordings == (1, 3)
     assert (found.first, found.newest) == ("2026-10-01T10:00:00Z", "2026-10-04T10:00:00Z")
     assert found.accepted == accepted
 
 
-def test_the_spread_is_that_of_batches() -> None:
-    """Of the newest epoch, however many sessions a batch has; a single batch has none."""
+def test_the_spread_is_that_of_recordings() -> None:
+    """Of the newest epoch, however many sessions a recording has; a single recording has none."""
     energies = [1.0, 1.03, 0.98]
     records = [record(day, energy_j) for day, energy_j in enumerate(energies, 1)]
     records += [record(2, 1.03, session=f"again {i}", created=f"2026-10-02T1{i}:30:00Z") for i in range(3)]
@@ -97,23 +97,23 @@ def test_the_detectable_change_is_the_gates() -> None:
     changes = [verdict.detectable_change or 0 for verdict in verdicts.values()]
     assert found.detectable == pytest.approx(np.median(changes))
     assert found.most_detectable == (pytest.approx(max(changes)), ("t.py::test_2", "call"))
-    estimated = upkeep.overview(Environment("a-cpu-estimated"), stored, **RULE)
+    estimated = upkeep.overview(Machine("a-cpu-estimated"), stored, **RULE)
     assert estimated.detectable > found.detectable
 
 
 # --- histories -----------------------------------------------------------------------------------
 
 
-def test_a_history_is_batches_by_epoch() -> None:
-    """The sessions of a batch are one line; what is beyond the twentieth of an epoch does not count."""
+def test_a_history_is_recordings_by_epoch() -> None:
+    """The sessions of a recording are one line; what is beyond the twentieth of an epoch does not count."""
     accepted = "2026-10-25T09:00:00Z"
     records = [record(day) for day in range(1, 23)]
     records += [record(25, energy_j, session=f"new {energy_j}", epoch=accepted) for energy_j in (2.0, 8.0)]
     (found,) = upkeep.histories({"a-gpu": {X: records}}, X[0])
     (first, before), (second, after) = found.epochs
     assert (first, second) == ("0", accepted)
-    assert [batch.counts for batch in before] == [True] * 20 + [False] * 2
-    assert [(batch.sessions, batch.energy_j_per_call) for batch in after] == [(2, pytest.approx(4.0))]
+    assert [recording.counts for recording in before] == [True] * 20 + [False] * 2
+    assert [(recording.sessions, recording.energy_j_per_call) for recording in after] == [(2, pytest.approx(4.0))]
 
 
 IDS = st.text("ab:/[].", min_size=1, max_size=8)

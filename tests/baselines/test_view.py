@@ -9,10 +9,10 @@ import pytest
 from pytest_carbon.baselines import Store, open_store
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate.recordings import to_read
-from pytest_carbon.records import BaselineError, Environment, Gpu, Key, Record
+from pytest_carbon.records import BaselineError, Gpu, Key, Machine, Record
 
-HOST = Environment("1x-a-gpu", (Gpu(0, "", "A", 300.0),))
-OTHER = Environment("1x-b-gpu")
+HOST = Machine("1x-a-gpu", (Gpu(0, "", "A", 300.0),))
+OTHER = Machine("1x-b-gpu")
 
 
 def record(test: str, session: str = "s1", day: int = 1, energy_j: float = 1.0) -> Record:
@@ -39,12 +39,12 @@ def seen(store: Store, own: str | None, *tests: str) -> Stored:
     return stored
 
 
-def test_a_run_sees_its_own_environment_and_what_there_is_elsewhere(store: Store) -> None:
+def test_a_run_sees_its_own_machine_and_what_there_is_elsewhere(store: Store) -> None:
     """Records of its own, of the others which measurements there are."""
     store.append(HOST, [record("a.py::t"), record("b.py::t")])
     store.append(OTHER, [record("a.py::t"), record("c.py::t")])
     stored = seen(store, HOST.id, "a.py::t")
-    assert stored.environments == {HOST.id: HOST, OTHER.id: OTHER}
+    assert stored.machines == {HOST.id: HOST, OTHER.id: OTHER}
     assert stored.keys(HOST.id) == {key("a.py::t"), key("b.py::t")}
     assert stored.keys("nowhere") == set()
     assert stored.records(HOST.id) == {key(t): [record(t)] for t in ("a.py::t", "b.py::t")}
@@ -54,20 +54,20 @@ def test_a_run_sees_its_own_environment_and_what_there_is_elsewhere(store: Store
     assert stored.unread(HOST.id) == stored.unread("nowhere") == 0
 
 
-def test_an_environment_is_read_once(store: Store) -> None:
-    """What comes later is the next run's; of another environment than the run's own, what is there when it is asked."""
+def test_an_machine_is_read_once(store: Store) -> None:
+    """What comes later is the next run's; of another machine than the run's own, what is there when it is asked."""
     store.append(HOST, [record("a.py::t")])
     store.append(OTHER, [record("a.py::t")])
     stored = seen(store, HOST.id, "a.py::t")
-    for environment in (HOST, OTHER):
-        store.append(environment, [record("a.py::t", session="s2", day=2), record("b.py::t")])
+    for machine in (HOST, OTHER):
+        store.append(machine, [record("a.py::t", session="s2", day=2), record("b.py::t")])
     assert stored.records(HOST.id) == {key("a.py::t"): [record("a.py::t")]}
     assert set(stored.records(OTHER.id)) == stored.keys(OTHER.id) == {key("a.py::t"), key("b.py::t")}
     store.append(OTHER, [record("c.py::t")])
     assert set(stored.records(OTHER.id)) == stored.keys(OTHER.id) == {key("a.py::t"), key("b.py::t")}
 
 
-def test_where_the_environment_is_not_known_yet_all_that_may_be_it_are_read(
+def test_where_the_machine_is_not_known_yet_all_that_may_be_it_are_read(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fresh processes measure, and only they know: what has the run's tests is looked through before."""
@@ -80,7 +80,7 @@ def test_where_the_environment_is_not_known_yet_all_that_may_be_it_are_read(
         stored.records(OTHER.id)
 
 
-def test_of_a_large_environment_no_more_is_read_than_is_needed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_large_machine_no_more_is_read_than_is_needed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest is counted."""
     monkeypatch.setattr("pytest_carbon.gate.recordings.LEARN_MOST", 4)
     tests = [f"m{module}.py::t{i}" for module in range(5) for i in range(3)]
@@ -106,7 +106,7 @@ def test_files_and_a_database_give_the_same(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_what_cannot_be_trusted_elsewhere_is_told_at_once(tmp_path: Path) -> None:
-    """A conflict in another environment's file, too: the run is stopped before it costs."""
+    """A conflict on another machine's file, too: the run is stopped before it costs."""
     store = open_store(tmp_path / "baselines")
     store.append(HOST, [record("a.py::t")])
     store.append(OTHER, [record("a.py::t")])

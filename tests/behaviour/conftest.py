@@ -58,8 +58,8 @@ class Battery:
 def pytest_carbon_meters(config):
     return {"battery": MeterSource("battery", Battery)}
 '''
-ENVIRONMENT = "1x-battery-gpu"
-"""The environment's id with the battery."""
+MACHINE = "1x-battery-gpu"
+"""The machine's id with the battery."""
 
 ALONE = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 INTENSITY = "--carbon-intensity=475"

@@ -17,8 +17,8 @@ from pytest_carbon.records import (
     CarbonIntensity,
     Domain,
     DomainEnergy,
-    Environment,
     Gpu,
+    Machine,
     Measurement,
     SessionResult,
     SessionScore,
@@ -28,7 +28,7 @@ from pytest_carbon.records import (
 )
 from pytest_carbon.reports import jsonfile
 
-HOST = Environment(
+HOST = Machine(
     "1x-nvidia-h100-80gb-hbm3-700w-gpu",
     (Gpu(0, "GPU-1234", "NVIDIA H100 80GB HBM3", 700.0),),
     driver="580.65.06",
@@ -83,7 +83,7 @@ def run(
     joules: Mapping[str, float | Measurement | None],
     *,
     created: str = "2026-11-20T10:00:00Z",
-    environment: Environment = HOST,
+    machine: Machine = HOST,
     tolerance: Mapping[str, float | bool] | None = None,
     branch: str = "main",
     dirty: bool = False,
@@ -91,7 +91,7 @@ def run(
     """A run in which each test took so many joules a call; None: it could not be measured."""
     tests = []
     for test, energy_j in joules.items():
-        found = energy_j if isinstance(energy_j, Measurement) else measured(session, energy_j, environment)
+        found = energy_j if isinstance(energy_j, Measurement) else measured(session, energy_j, machine)
         marked = (tolerance or {}).get(test)
         verdict = Verdict("pass", "because", tolerance=False if marked is False else marked)
         tests.append(TestResult(test, "passed", ((found, verdict),)))
@@ -100,7 +100,7 @@ def run(
         created=created,
         duration_s=12.3,
         exit_status=0,
-        environment=replace(environment, boot=f"boot of {session}"),
+        machine=replace(machine, boot=f"boot of {session}"),
         intensity=CarbonIntensity(369.5, 1.0, "somewhere", 2023),
         suite=SuiteVerdict(0, 0, 0.01),
         tests=tuple(tests),
@@ -111,13 +111,13 @@ def run(
 
 
 def measured(
-    session: str, energy_j: float | None, environment: Environment = HOST, *, source: str = "a counter"
+    session: str, energy_j: float | None, machine: Machine = HOST, *, source: str = "a counter"
 ) -> Measurement:
     if energy_j is None:
-        return Measurement("call", environment.id, gated=("gpu:0",), failure="GPU 0 is lost")
+        return Measurement("call", machine.id, gated=("gpu:0",), failure="GPU 0 is lost")
     return Measurement(
         "call",
-        environment.id,
+        machine.id,
         calls=240,
         duration_s_per_call=0.004,
         energy_j_per_call=energy_j,
@@ -137,9 +137,9 @@ def record(store: FileStore, *results: SessionResult) -> None:
     """Put all of some runs into a store."""
     for result in results:
         of_reference = TestResult(REFERENCE, "passed", result.references)
-        for id in {m.environment for test in result.tests for m, _ in test.measurements}:
+        for id in {m.machine for test in result.tests for m, _ in test.measurements}:
             store.append(
-                replace(result.environment, id=id),
+                replace(result.machine, id=id),
                 [
                     r
                     for t in (*result.tests, of_reference)

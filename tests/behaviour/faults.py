@@ -14,7 +14,7 @@ from typing import Any
 from simulation import SimulatedGpu, SimulatedNvml
 
 H100 = "1x-nvidia-h100-80gb-hbm3-700w-gpu"
-"""The environment's id with one simulated GPU."""
+"""The machine's id with one simulated GPU."""
 STEPPED = ("--carbon-meter=nvml", "--carbon-min-time=0.05", "--carbon-max-time=1")
 """For ``run_carbon`` in a simulation: every GPU's counter is watched, and a measurement takes a second."""
 WORK = '''
@@ -75,10 +75,10 @@ def simulated_gpus(folder: Path, library: Path, gpus: Sequence[SimulatedGpu] = (
         yield sim
 
 
-def know_settling_time(environment: Path, settle_s: float = 0.02) -> None:
-    environment.mkdir(parents=True, exist_ok=True)
+def know_settling_time(machine: Path, settle_s: float = 0.02) -> None:
+    machine.mkdir(parents=True, exist_ok=True)
     known = {"format": "pytest-carbon-calibration/1", "settle_s": settle_s, "part_time_sampling": False}
-    (environment / "calibration.json").write_text(json.dumps(known | {"created": None}) + "\n", "utf-8")
+    (machine / "calibration.json").write_text(json.dumps(known | {"created": None}) + "\n", "utf-8")
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

@@ -365,7 +365,7 @@ def test_nothing_that_the_other_has(project: Project) -> None:
     assert f"carbon new: it is not there at {project.label()}: there is nothing to compare it with" in run.text
 
 
-def test_another_environment_there(project: Project) -> None:
+def test_another_machine_there(project: Project) -> None:
     """Is said, and not compared; where nothing else is, the run is not green."""
     limited = BATTERY.replace('"Battery")', '"Battery", float(open("limit.py").read()[2:]))')
     (project.space.parent / "battery.py").write_text(limited, "utf-8")
@@ -375,10 +375,10 @@ def test_another_environment_there(project: Project) -> None:
     verdict = run.measurement("test_it")["verdict"]
     assert verdict["status"] == "inconclusive"
     assert verdict["reason"] == (
-        f"not compared with {project.label()}: 0 of 2 pairs can be, and 2 must: it was measured in another environment"
+        f"not compared with {project.label()}: 0 of 2 pairs can be, and 2 must: it was measured on another machine"
         f" at {project.label()} (same GPU, power limit 500 W → 700 W)"
     )
-    assert run.report["environment"]["id"] == "1x-battery-500w-gpu"
+    assert run.report["machine"]["id"] == "1x-battery-500w-gpu"
     assert run.ret == 1
     assert f"ERROR: nothing was compared with {project.label()}: test_it.py::test_it: 0 of 2 pairs can be" in run.text
 
@@ -745,7 +745,7 @@ def test_a_module_that_was_built_in_place(project: Project) -> None:
     project.commit(model="try: import pkg._json\nexcept ImportError: pass\nCOST = 2.0")
     assert (
         f"pkg._json is compiled, and was built in the working tree ({project.path}/pkg/_json{suffix}), so there"
-        f" is none of {project.label()}: install each revision in an environment of its own" in project.refused()
+        f" is none of {project.label()}: install each revision on a machine of its own" in project.refused()
     )
 
 

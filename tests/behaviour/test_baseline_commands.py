@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, CarbonRunner
+from conftest import MACHINE, CarbonRunner
 from console import CAPPED, HOST, Ran, carbon, days, record, run
 
 from pytest_carbon.baselines import open_store
@@ -41,8 +41,8 @@ def contents(folder: Path = PLACE) -> dict[str, bytes]:
 
 
 def stored_in(store: FileStore) -> dict[str, list[str]]:
-    """By environment, the tests that have a baseline."""
-    return {id: sorted({test for test, _ in store.load(id)}) for id in store.environments()}
+    """By machine, the tests that have a baseline."""
+    return {id: sorted({test for test, _ in store.load(id)}) for id in store.machines()}
 
 
 def error(ran: Ran) -> str:
@@ -54,8 +54,8 @@ def error(ran: Ran) -> str:
 
 
 def test_list(store: FileStore) -> None:
-    """A paragraph an environment: what it holds, its age, its spread, what it can show."""
-    record(store, run("s9", {X: 2.0, "tests/test_m.py::test_y": 1.0}, environment=CAPPED))
+    """A paragraph a machine: what it holds, its age, its spread, what it can show."""
+    record(store, run("s9", {X: 2.0, "tests/test_m.py::test_y": 1.0}, machine=CAPPED))
     ran = carbon("baseline", "list")
     assert ran.ret == 0
     newest = [line for line in ran.lines if line.startswith("  age")]
@@ -64,15 +64,15 @@ def test_list(store: FileStore) -> None:
         "1x-nvidia-h100-80gb-hbm3-500w-gpu",
         "  hardware    NVIDIA H100 80GB HBM3 at 500 W",
         "  holds       2 measurements of 2 tests, from 1 session",
-        "  batches     1 of each; the most that count are 20",
-        "  spread      unknown: one batch has none. Record on other days",
+        "  recordings     1 of each; the most that count are 20",
+        "  spread      unknown: one recording has none. Record on other days",
         "  detectable  changes of 17% and more",
         "",
         "1x-nvidia-h100-80gb-hbm3-700w-gpu",
         "  hardware    NVIDIA H100 80GB HBM3 at 700 W",
         "  holds       1 measurement of 1 test, from 5 sessions",
-        "  batches     5 of each; the most that count are 20",
-        "  spread      batches differ by 0.8%",
+        "  recordings     5 of each; the most that count are 20",
+        "  spread      recordings differ by 0.8%",
         "  detectable  changes of 6.6% and more",
     ]
 
@@ -82,7 +82,7 @@ def test_list_says_of_whom_the_worst_is(store: FileStore) -> None:
     restless = days([1.0, 1.1, 0.9, 1.05], "tests/test_m.py::test_restless", month="2026-10")
     record(store, *restless)
     ran = carbon("baseline", "list")
-    assert "batches 4 to 5 of each" in ran.text
+    assert "recordings 4 to 5 of each" in ran.text
     assert "for tests/test_m.py::test_restless)" in ran.text
     assert max(map(columns, ran.lines)) <= 80
 
@@ -149,7 +149,7 @@ def test_a_time_in_the_future_is_a_wrong_clocks(store: FileStore) -> None:
 
 
 def test_show(store: FileStore) -> None:
-    """A spark line and a table of batches; where a change was accepted stands between them."""
+    """A spark line and a table of recordings; where a change was accepted stands between them."""
     store.append(HOST, [change(day, 1.5) for day in (6, 7)])
     ran = carbon("baseline", "show", X)
     assert ran.ret == 0
@@ -159,7 +159,7 @@ def test_show(store: FileStore) -> None:
         "",
         "  ▁▁▁▁▁ │ ██  0.99 J to 1.50 J per call",
         "",
-        "  batch             sessions  energy/call  vs first  time/call  commit   torch",
+        "  recording             sessions  energy/call  vs first  time/call  commit   torch",
         "  2026-11-01 10:00         1       1.00 J         –    4.00 ms  1a2b3c4  2.13.0",
         "  2026-11-02 10:00         1       1.01 J     +1.0%    4.00 ms  1a2b3c4  2.13.0",
         "  2026-11-03 10:00         1       0.99 J     -1.0%    4.00 ms  1a2b3c4  2.13.0",
@@ -191,9 +191,9 @@ def change(day: int, energy_j: float, test: str = X) -> Record:
 
 
 def test_show_a_module_a_class_a_function_with_parameters(store: FileStore) -> None:
-    """Everything below the id, in each environment; several measurements of a test, too."""
+    """Everything below the id, on each machine; several measurements of a test, too."""
     more = [f"tests/test_m.py::TestC::test_y[{i}]" for i in range(2)]
-    record(store, run("s8", dict.fromkeys([X, *more], 1.0), environment=CAPPED))
+    record(store, run("s8", dict.fromkeys([X, *more], 1.0), machine=CAPPED))
 
     def shown(id: str) -> list[tuple[str, str]]:
         lines = carbon("baseline", "show", id).lines
@@ -224,10 +224,10 @@ def test_show_what_is_not_there(store: FileStore, id: str, hint: str) -> None:
 
 
 def test_show_more_than_counts(store: FileStore) -> None:
-    """A merge may bring an epoch more batches than the gate reads: it is said."""
+    """A merge may bring an epoch more recordings than the gate reads: it is said."""
     record(store, *days([1.0] * 22, month="2026-10"))
     ran = carbon("baseline", "show", X)
-    assert ran.lines[-1] == "  Of an epoch the first 20 batches count: those after them are never read."
+    assert ran.lines[-1] == "  Of an epoch the first 20 recordings count: those after them are never read."
     assert max(map(columns, ran.lines)) <= 80
 
 
@@ -266,7 +266,7 @@ def test_check_says_what_is_wrong_with_each_file(store: FileStore) -> None:
         " the true time here, or delete the line.",
         f"{folder}/calibration.json:1: 'settle_s' must be a finite number from 0, not -1. Delete the file: the next run"
         " finds it out anew.",
-        "carbon-baselines/stray.jsonl: it lies in no environment's folder, and is never read. Move or delete it.",
+        "carbon-baselines/stray.jsonl: it lies on no machine's folder, and is never read. Move or delete it.",
     ]
     assert carbon("baseline", "check", late).lines == ran.lines[2:3]
     assert carbon("baseline", "check", "README.md").ret == 4
@@ -318,18 +318,18 @@ def project(store: FileStore) -> FileStore:
         Path(path).write_text(text)
     Path("pytest.ini").write_text("[pytest]\ntestpaths = tests\n")
     there = ["tests/test_n.py::test_y[1]", "tests/test_n.py::test_y[2]"]
-    record(store, run("s9", dict.fromkeys([*there, *GONE], 1.0)), run("s9", {GONE[0]: 1.0}, environment=CAPPED))
+    record(store, run("s9", dict.fromkeys([*there, *GONE], 1.0)), run("s9", {GONE[0]: 1.0}, machine=CAPPED))
     return store
 
 
 def test_prune_says_first_and_deletes_then(project: FileStore) -> None:
-    """A dry run touches nothing; --yes takes the records of tests that are gone, in every environment, and no other."""
+    """A dry run touches nothing; --yes takes the records of tests that are gone, in every machine, and no other."""
     before = contents()
     ran = carbon("baseline", "prune")
     assert ran.ret == 0
     assert ran.lines == [
         "Gone: 2 of the 5 tests that have a baseline.",
-        "  tests/test_m.py::test_old: 2 records in 2 environments",
+        "  tests/test_m.py::test_old: 2 records in 2 machines",
         "  tests/test_old.py::test_z: 1 record in 1x-nvidia-h100-80gb-hbm3-700w-gpu",
         "Nothing was deleted. With --yes, their records are.",
     ]
@@ -483,7 +483,7 @@ def test_prune_after_a_run(run_carbon: CarbonRunner, pytester: pytest.Pytester) 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(pytester.path)
         ran = carbon("baseline", "prune", "--yes")
-        assert f"  test_it.py::test_other: 1 record in {ENVIRONMENT}" in ran.lines
+        assert f"  test_it.py::test_other: 1 record in {MACHINE}" in ran.lines
         assert ran.lines[-1] == "Deleted 1 record."
     assert run_carbon("--carbon-strict").ret == 0
 
@@ -517,7 +517,7 @@ def test_prune_of_a_database_is_for_the_main_branch(project: FileStore, monkeypa
 
 
 def test_rename_a_test(project: FileStore) -> None:
-    """In every environment; its history goes with it, its file, too, and nothing else changes."""
+    """In every machine; its history goes with it, its file, too, and nothing else changes."""
     new = "tests/test_m.py::test_new"
     ran = carbon("baseline", "rename", GONE[0], new)
     assert ran.lines == [f"{GONE[0]} -> {new}", "Renamed 1 test, 2 records."]

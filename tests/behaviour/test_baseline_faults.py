@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, CarbonRunner
+from conftest import MACHINE, CarbonRunner
 from faults import as_nobody, records
 
-FILE = f"carbon-baselines/{ENVIRONMENT}/test_it.py.jsonl"
+FILE = f"carbon-baselines/{MACHINE}/test_it.py.jsonl"
 RESTORE = "Restore it from version control, or delete it and record anew with --carbon-record."
 
 
@@ -123,10 +123,10 @@ FAULTS: dict[str, tuple[Callable[[str], str], int, str]] = {
     ),
     "one session twice": (another_figure, 3, "SESSION A session measures a thing once: delete the line that is wrong."),
     "another machine's": (
-        lambda text: text.replace(f'"id": "{ENVIRONMENT}"', '"id": "1x-nvidia-h100-gpu"'),
+        lambda text: text.replace(f'"id": "{MACHINE}"', '"id": "1x-nvidia-h100-gpu"'),
         1,
-        "recorded in the environment '1x-nvidia-h100-gpu', but kept in the folder of '1x-battery-gpu'. Move the file "
-        "to the folder of its own environment: figures of two machines cannot be compared.",
+        "recorded on the machine '1x-nvidia-h100-gpu', but kept in the folder of '1x-battery-gpu'. Move the file "
+        "to the folder of its own machine: figures of two machines cannot be compared.",
     ),
     "no UTF-8": (lambda text: text.replace("test_it.py::", "test_it.py::\udcff"), 2, f"not UTF-8 text. {RESTORE}"),
 }
@@ -145,7 +145,7 @@ def test_a_file_that_cannot_be_trusted(
 
 
 def test_a_file_of_another_module_is_looked_at_too(run_carbon: CarbonRunner, baseline: Path) -> None:
-    """m counts every baseline of the environment: one that cannot be read makes the gate another."""
+    """m counts every baseline of the machine: one that cannot be read makes the gate another."""
     other = baseline.with_name("test_other.py.jsonl")
     other.write_text("", "utf-8")
     refused(run_carbon, baseline, f"{FILE.replace('test_it', 'test_other')}, line 1: the file is empty. {RESTORE}")
@@ -157,7 +157,7 @@ def test_a_calibration_that_cannot_be_trusted(run_carbon: CarbonRunner, baseline
     refused(
         run_carbon,
         baseline,
-        f"carbon-baselines/{ENVIRONMENT}/calibration.json, line 1: not JSON (Expecting property name enclosed in "
+        f"carbon-baselines/{MACHINE}/calibration.json, line 1: not JSON (Expecting property name enclosed in "
         "double quotes, column 2). Delete the file: the next run finds it out anew.",
     )
 

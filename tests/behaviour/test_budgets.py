@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import ENVIRONMENT, CarbonRunner
+from conftest import MACHINE, CarbonRunner
 
 
 def marked(pytester: pytest.Pytester, marker: str, joules: float = 3.0) -> None:
@@ -73,7 +73,7 @@ def test_messages_speak_as_the_user_wrote(run_carbon: CarbonRunner, pytester: py
     [
         (None, True),
         ("battery*", True),
-        (ENVIRONMENT, True),
+        (MACHINE, True),
         ("1x-*", True),
         ("BATTERY-GPU", True),
         ("*", True),
@@ -81,7 +81,7 @@ def test_messages_speak_as_the_user_wrote(run_carbon: CarbonRunner, pytester: py
     ],
 )
 def test_where_a_limit_holds(run_carbon: CarbonRunner, pytester: pytest.Pytester, on: str | None, over: bool) -> None:
-    """``on`` matches environments; elsewhere the limit is shown, not enforced."""
+    """``on`` matches machines; elsewhere the limit is shown, not enforced."""
     marked(pytester, f'energy="2 J", on={on!r}')
     run = run_carbon()
     assert run.outcomes() == ({"failed": 1} if over else {"passed": 1})
@@ -110,7 +110,7 @@ def test_an_estimate_is_shown_not_enforced(run_carbon: CarbonRunner, pytester: p
     marked(pytester, 'energy="2 J"')
     run = run_carbon("--carbon-meter=guess")
     assert run.outcomes() == {"passed": 1}
-    assert run.report["environment"]["id"].endswith("-cpu-estimated")
+    assert run.report["machine"]["id"].endswith("-cpu-estimated")
     assert "carbon (estimated, not measured):" in run.text
     assert "test_it.py::test_it: 3.00 J per call, 50% over the budget of 2 J" in run.text
 
@@ -202,7 +202,7 @@ def test_a_budget_also_holds_while_recording_and_accepting(run_carbon: CarbonRun
         assert not (pytester.path / "carbon-baselines").exists()
 
 
-def test_a_limit_within_the_error_is_a_doubt(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+def test_a_limit_within_the_error_is_a_warning(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """The point estimate decides; that it might have gone the other way is said."""
     pytester.makepyfile("""
 import pytest
@@ -216,8 +216,8 @@ def test_it(carbon):
 """)
     run = run_carbon("--carbon-record")
     assert run.outcomes() == {"passed": 1}
-    assert "doubt (near-limit): test_it: the budget of 2 J per call lies within the error" in run.text
-    assert "recorded 1 measurement in" in run.text  # the figure itself is not in doubt
+    assert "warning (near-limit): test_it: the budget of 2 J per call lies within the error" in run.text
+    assert "recorded 1 measurement in" in run.text  # the figure itself has no warning
 
 
 def test_gate_warn_does_not_fail_for_a_budget(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

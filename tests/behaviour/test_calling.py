@@ -100,7 +100,7 @@ def test_it(carbon):
 
 
 def test_measuring_ends_at_the_most_time(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
-    """``max_time``: the call under way is finished, no other begun; that there were few rounds is a doubt."""
+    """``max_time``: the call under way is finished, no other begun; that there were few rounds is a warning."""
     pytester.makepyfile("""
 import time
 from battery import draw
@@ -114,9 +114,9 @@ def test_it(carbon):
     found = run_carbon().measurement("test_it")
     assert found["calls"] <= 2
     assert found["energy_j_per_call"] == pytest.approx(2.0)
-    doubts = {d["code"]: d["text"] for d in found["doubts"]}
-    assert doubts["few-rounds"].startswith(f"{found['calls']} of 5 rounds fitted into 0.08 s, too few to know")
-    assert ": allow more time (max_time=, --carbon-max-time)" in doubts["few-rounds"]
+    warnings = {d["code"]: d["text"] for d in found["warnings"]}
+    assert warnings["few-rounds"].startswith(f"{found['calls']} of 5 rounds fitted into 0.08 s, too few to know")
+    assert ": allow more time (max_time=, --carbon-max-time)" in warnings["few-rounds"]
 
 
 def test_setup_makes_each_round_and_costs_nothing(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

@@ -299,7 +299,7 @@ def test_it(carbon, carbon_task):
 
 
 def test_a_task_on_the_processor_is_not_charged_with_a_gpu(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
-    """The figure is doubted, with what to do, and is not recorded; that of a callable may be the GPU's."""
+    """The figure is warned, with what to do, and is not recorded; that of a callable may be the GPU's."""
     pytester.makepyfile(
         test_it="""
 import pytest
@@ -323,10 +323,10 @@ def test_it(carbon, device):
     )
     run = run_carbon("--carbon-record")
     assert run.outcomes() == {"passed": 3}, run.text
-    codes = {id: {d["code"] for d in run.measurement(f"test_it[{id}]")["doubts"]} for id in ("cpu", "cuda", "None")}
+    codes = {id: {d["code"] for d in run.measurement(f"test_it[{id}]")["warnings"]} for id in ("cpu", "cuda", "None")}
     assert [id for id, found in codes.items() if "other-device" in found] == ["cpu"]
-    (doubt,) = [d for d in run.measurement("test_it[cpu]")["doubts"] if d["code"] == "other-device"]
-    assert doubt["text"] == (
+    (warning,) = [d for d in run.measurement("test_it[cpu]")["warnings"] if d["code"] == "other-device"]
+    assert warning["text"] == (
         "the task ran on the processor, and what is counted is gpu:0 (a battery): no energy of its work. Run it on the "
         "GPU (device='cuda', with a torch that sees it; a model of your own: model.to('cuda')), or count the processor "
         "(--carbon-domains=total, or --carbon-meter=rapl or estimate)"
@@ -360,8 +360,8 @@ def test_it(carbon, device):
     )
     run = run_carbon("--carbon-meter=estimate", "--carbon-min-time=0.1", "--carbon-max-time=1")
     assert run.outcomes() == {"passed": 4}, run.text
-    doubts = {t["nodeid"].partition("[")[2][:-1]: t["measurements"][0]["doubts"] for t in run.report["tests"]}
-    told = {id: [d["text"] for d in found if d["code"] == "other-device"] for id, found in doubts.items()}
+    warnings = {t["nodeid"].partition("[")[2][:-1]: t["measurements"][0]["warnings"] for t in run.report["tests"]}
+    told = {id: [d["text"] for d in found if d["code"] == "other-device"] for id, found in warnings.items()}
     assert [id for id, texts in told.items() if texts] == ["cuda", "mps"]
     assert told["cuda"][0].startswith("the task ran on the GPU (cuda), and what is counted is cpu:0 (estimated: ")
     assert told["cuda"][0].endswith(
@@ -372,7 +372,7 @@ def test_it(carbon, device):
 
 
 @pytest.mark.usefixtures("a_model")
-def test_the_processor_that_is_counted_is_not_doubted(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+def test_the_processor_that_is_counted_is_not_warninged(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """By the estimate, which is what the remedy says."""
     pytester.makepyfile("""
 def test_it(carbon, carbon_task):
@@ -380,7 +380,7 @@ def test_it(carbon, carbon_task):
 """)
     run = run_carbon("--carbon-meter=estimate", "--carbon-min-time=0.3", "--carbon-max-time=1")
     assert run.outcomes() == {"passed": 1}, run.text
-    assert "other-device" not in {doubt["code"] for doubt in run.measurement("test_it")["doubts"]}
+    assert "other-device" not in {warning["code"] for warning in run.measurement("test_it")["warnings"]}
 
 
 # --- out of memory ---------------------------------------------------------------------------------
@@ -427,7 +427,7 @@ def test_out_of_memory_is_inconclusive(run_carbon: CarbonRunner, pytester: pytes
         f"nothing was measured: {RAN_OUT}",
     )
     assert (found["energy_j_per_call"], found["failure"], found["calls"]) == (None, None, 0)
-    assert found["doubts"] == [{"code": "out-of-memory", "text": RAN_OUT, "disqualifies": True}]
+    assert found["warnings"] == [{"code": "out-of-memory", "text": RAN_OUT, "disqualifies": True}]
     assert found["task"]["name"] == "summarization"
     assert run.status("test_next") == "new"
     stored = "".join(path.read_text("utf-8") for path in (pytester.path / "carbon-baselines").rglob("*.jsonl"))

@@ -13,7 +13,7 @@ from console import CAPPED, HOST, carbon, days, measured, record, run, write
 
 from pytest_carbon.baselines import decide
 from pytest_carbon.baselines.files import FileStore
-from pytest_carbon.records import Doubt, Measurement, SessionResult, SessionScore, Verdict
+from pytest_carbon.records import Measurement, MeasurementWarning, SessionResult, SessionScore, Verdict
 from pytest_carbon.reports.layout import columns
 
 SUITE = {f"tests/test_models.py::test_{name}": energy_j for name, energy_j in {"a": 1.0, "b": 2.0, "c": 0.5}.items()}
@@ -54,7 +54,7 @@ def test_two_reports_of_one_code() -> None:
         "tests/test_models.py::test_c   500 mJ   500 mJ   +0.0%     ≥19%  pass",
         "",
         "compared 3 of 3: 3 pass",
-        "a change fails beyond 5%, or what a test's marker says, where batches do not",
+        "a change fails beyond 5%, or what a test's marker says, where recordings do not",
         "  differ by as much; an unchanged suite fails once in 100",
     ]
 
@@ -154,10 +154,12 @@ def test_a_share_that_is_none_is_refused(wrong: str) -> None:
     assert "--tolerance" in ran.err
 
 
-def test_doubts_of_either_side_leave_a_change_open() -> None:
+def test_warnings_of_either_side_leave_a_change_open() -> None:
     """BASE's can explain a change as well as HEAD's, be it a gain or a regression."""
-    busy = Doubt("throttled", "the GPU held its clocks back: thermal.")
-    base(**{A: replace(measured("s1", 2.0), doubts=(busy,)), B: 2.0, C: replace(measured("s1", 0.5), doubts=(busy,))})
+    busy = MeasurementWarning("throttled", "the GPU held its clocks back: thermal.")
+    base(
+        **{A: replace(measured("s1", 2.0), warnings=(busy,)), B: 2.0, C: replace(measured("s1", 0.5), warnings=(busy,))}
+    )
     write("head.json", run("s2", {A: 1.0, B: 2.0, C: 1.0}, created=LATER))
     ran = carbon("compare", "base.json", "head.json")
     assert "compared 3 of 3: 2 inconclusive, 1 pass" in ran.lines
@@ -176,13 +178,13 @@ def test_a_coarse_figure_on_either_side_decides_nothing() -> None:
         assert "its own error of ±20% is larger than the tolerance of 5%" in ran.text
 
 
-def test_the_sessions_of_a_report_are_one_batch() -> None:
+def test_the_sessions_of_a_report_are_one_recording() -> None:
     """Their mean is compared."""
     base()
     scores = (SessionScore("s2", 1.4, 0.004), SessionScore("s3", 1.0, 0.004))
     write("head.json", run("s2", SUITE | {A: replace(measured("s2", 1.2), sessions=scores)}, created=LATER))
     ran = carbon("compare", "base.json", "head.json", "--format=json")
-    found = json.loads(ran.out)["environments"][0]["measurements"][0]
+    found = json.loads(ran.out)["machines"][0]["measurements"][0]
     assert found["change"] == pytest.approx((1.4 * 1.0) ** 0.5 - 1)
     assert found["head_j_per_call"] == pytest.approx((1.4 * 1.0) ** 0.5)
 
@@ -238,7 +240,8 @@ def test_a_machine_that_moved_is_not_blamed_on_the_code() -> None:
 
 
 def test_a_small_change_of_the_machine_is_said() -> None:
-    """+7% between two reports is within what batches can differ by; that the machine took as much more stands there."""
+    """+7% between two reports is within what recordings can differ by; that the machine took as much more stands
+    there."""
     write("base.json", beside(run("s1", {A: 1.0}), 0.5))
     write("head.json", beside(run("s2", {A: 1.07}, created=LATER), 0.535))
     ran = carbon("compare", "base.json", "head.json")
@@ -249,11 +252,11 @@ def test_a_small_change_of_the_machine_is_said() -> None:
 
 
 def test_the_reference_workload_in_json_and_markdown() -> None:
-    """By environment, and what of each change it explains."""
+    """By machine, and what of each change it explains."""
     write("base.json", beside(run("s1", SUITE), 0.5))
     write("head.json", beside(run("s2", {A: 1.4, B: 2.8, C: 0.7}, created=LATER), 0.7))
     ran = carbon("compare", "base.json", "head.json", "--format=json")
-    (part,) = json.loads(ran.out)["environments"]
+    (part,) = json.loads(ran.out)["machines"]
     assert part["machine_moved"].startswith("the machine itself is 40% up")
     assert part["reference"] == {
         "name": KERNEL,
@@ -262,7 +265,7 @@ def test_the_reference_workload_in_json_and_markdown() -> None:
         "change": pytest.approx(0.4),
         "detectable_change": pytest.approx(0.17, abs=0.05),
         "why_not": None,
-        "doubts": [],
+        "warnings": [],
     }
     assert [m["reference_change"] for m in part["measurements"]] == [pytest.approx(0.4)] * 3
     text = carbon("compare", "base.json", "head.json", "--format=markdown").out
@@ -272,7 +275,7 @@ def test_the_reference_workload_in_json_and_markdown() -> None:
     assert "\n- reference workload: 500 mJ in BASE, 700 mJ in HEAD (+40.0%); beyond: what each changed" in text
     base()
     write("none.json", run("s3", SUITE, created=LATER))
-    (part,) = json.loads(carbon("compare", "base.json", "none.json", "--format=json").out)["environments"]
+    (part,) = json.loads(carbon("compare", "base.json", "none.json", "--format=json").out)["machines"]
     assert (part["machine_moved"], part["reference"]) == (None, None)
 
 
@@ -296,26 +299,26 @@ def test_a_reference_workload_that_says_nothing(before: Any, after: Any, why: st
     assert f"reference workload: {why}" in ran.text
     assert "so it cannot tell the machine from the code" in ran.text
     assert "change detects" in ran.text
-    found = json.loads(carbon("compare", "base.json", "head.json", "--format=json").out)["environments"][0]
+    found = json.loads(carbon("compare", "base.json", "head.json", "--format=json").out)["machines"][0]
     assert found["reference"]["why_not"].startswith(why)
     assert f"reference workload: {why.split(' (')[0]}" in carbon(
         "compare", "base.json", "head.json", "--format=markdown"
     ).out.replace("\\", "")
 
 
-def test_a_machine_that_moved_during_a_run_is_in_doubt() -> None:
+def test_a_machine_that_moved_during_a_run_is_with_warning() -> None:
     """Of either side."""
-    moved = Doubt("machine-moved", "the machine moved by 9% during this run")
-    write("base.json", beside(run("s1", SUITE), 0.5, doubts=(moved,)))
+    moved = MeasurementWarning("machine-moved", "the machine moved by 9% during this run")
+    write("base.json", beside(run("s1", SUITE), 0.5, warnings=(moved,)))
     write("head.json", beside(run("s2", SUITE, created=LATER), 0.5))
     for pair in (("base.json", "head.json"), ("head.json", "base.json")):
         name = "BASE" if pair[0] == "base.json" else "HEAD"
         ran = carbon("compare", *pair)
-        assert f"doubt: reference workload: in {name}, the machine moved by 9% during this run" in ran.lines
+        assert f"warning: reference workload: in {name}, the machine moved by 9% during this run" in ran.lines
 
 
 def test_baselines_have_the_reference_workload_of_their_sessions() -> None:
-    """As BASE, and as HEAD, where their newest epoch is one batch."""
+    """As BASE, and as HEAD, where their newest epoch is one recording."""
     energies = [1.0, 1.01, 0.99, 1.005, 0.995]
     for place, by in (("cold", 1.0), ("warm", 1.08)):
         record(FileStore(Path(place)), *(beside(day, 0.5 * by) for day in days([by * each for each in energies])))
@@ -359,10 +362,10 @@ X = "tests/test_m.py::test_x"
 @pytest.mark.parametrize(
     "place",
     ["perf", f"perf/{HOST.id}", f"perf/{HOST.id}/tests/test_m.py.jsonl", "../{here}/perf"],
-    ids=["directory", "environment", "file", "from elsewhere"],
+    ids=["directory", "machine", "file", "from elsewhere"],
 )
 def test_a_report_with_baselines(perf: FileStore, place: str) -> None:
-    """A directory, an environment's folder in it, a file; and the verdict of the run itself."""
+    """A directory, a machine's folder in it, a file; and the verdict of the run itself."""
     write("head.json", run("s2", {X: 1.2}, created=LATER))
     ran = carbon("compare", place.format(here=Path.cwd().name), "head.json")
     assert ran.ret == 1
@@ -371,12 +374,12 @@ def test_a_report_with_baselines(perf: FileStore, place: str) -> None:
 
 
 def test_baselines_with_a_report(perf: FileStore) -> None:
-    """HEAD is the newest epoch, one batch of which each day counts the same."""
+    """HEAD is the newest epoch, one recording of which each day counts the same."""
     write("base.json", run("s2", {X: 0.7}))
     found = json.loads(carbon("compare", "base.json", "perf", "--format", "json").out)
-    (row,) = found["environments"][0]["measurements"]
+    (row,) = found["machines"][0]["measurements"]
     assert row["head_j_per_call"] == pytest.approx((1.0 * 1.01 * 0.99 * 1.005 * 0.995) ** 0.2)
-    assert (row["status"], row["base_batches"]) == ("regression", 1)
+    assert (row["status"], row["base_recordings"]) == ("regression", 1)
 
 
 def test_baselines_with_baselines(perf: FileStore) -> None:
@@ -414,30 +417,30 @@ def test_a_report_that_is_recorded_already_is_not_its_own_baseline(perf: FileSto
 # --- what cannot be compared ---------------------------------------------------------------------
 
 
-def test_other_environments() -> None:
+def test_other_machines() -> None:
     """Exit status 2, and what differs."""
     base()
-    write("head.json", run("s2", SUITE, created=LATER, environment=CAPPED))
+    write("head.json", run("s2", SUITE, created=LATER, machine=CAPPED))
     ran = carbon("compare", "base.json", "head.json")
     assert (ran.ret, ran.out) == (2, "")
     assert ran.err == (
-        "pytest-carbon: base.json and head.json cannot be compared, for figures of different environments differ for"
+        "pytest-carbon: base.json and head.json cannot be compared, for figures of different machines differ for"
         f" reasons of their own. HEAD has 3 ({A}, {B} and 1 more) in 1x-nvidia-h100-80gb-hbm3-500w-gpu, and the nearest"
-        " environment of BASE is 1x-nvidia-h100-80gb-hbm3-700w-gpu (same GPU, power limit 700 W → 500 W).\n"
+        " machine of BASE is 1x-nvidia-h100-80gb-hbm3-700w-gpu (same GPU, power limit 700 W → 500 W).\n"
     )
 
 
 def test_other_gated_domains() -> None:
-    """They make another environment: a GPU's joules are not those of a GPU and its host."""
+    """They make another machine: a GPU's joules are not those of a GPU and its host."""
     base()
     both = replace(HOST, id="1x-nvidia-h100-80gb-hbm3-700w-intel-xeon-8c-gpu-cpu", cpu="Intel Xeon")
-    write("head.json", run("s2", SUITE, created=LATER, environment=both))
+    write("head.json", run("s2", SUITE, created=LATER, machine=both))
     ran = carbon("compare", "base.json", "head.json")
     assert ran.ret == 2
     assert "(same GPU, gpu counted in BASE, gpu + cpu in HEAD)" in ran.err
 
 
-def test_one_environment_of_two_is_compared() -> None:
+def test_one_machine_of_two_is_compared() -> None:
     """The other is named beside it."""
     base()
     capped = measured("s2", 1.0, CAPPED)
@@ -447,7 +450,7 @@ def test_one_environment_of_two_is_compared() -> None:
     assert "compared 3 of 3: 3 pass" in ran.lines
     assert (
         "not compared: HEAD has 1 (tests/test_models.py::test_d) in 1x-nvidia-h100-80gb-hbm3-500w-gpu, and the nearest"
-        " environment of BASE is 1x-nvidia-h100-80gb-hbm3-700w-gpu (same GPU, power limit 700 W → 500 W)"
+        " machine of BASE is 1x-nvidia-h100-80gb-hbm3-700w-gpu (same GPU, power limit 700 W → 500 W)"
     ) in ran.text
 
 
@@ -524,7 +527,7 @@ def test_another_version_another_meter_a_clock_that_ran_backwards() -> None:
     base()
     newer = replace(HOST, pytest_carbon="0.3.0")
     head = {key: measured("s2", energy_j, source="a trace") for key, energy_j in SUITE.items()}
-    write("head.json", run("s2", head, created="2026-11-19T10:00:00Z", environment=newer))
+    write("head.json", run("s2", head, created="2026-11-19T10:00:00Z", machine=newer))
     ran = carbon("compare", "base.json", "head.json")
     assert ran.ret == 0
     assert (
@@ -560,7 +563,7 @@ def test_json() -> None:
         "dirty": False,
         "pytest_carbon": "0.1.0",
     }
-    (part,) = found["environments"]
+    (part,) = found["machines"]
     first, second = part["measurements"]
     assert (first["test"], first["name"], first["status"]) == (A, "call", "regression")
     assert (first["base_j_per_call"], first["head_j_per_call"]) == (pytest.approx(1.0), pytest.approx(1.5))

@@ -50,7 +50,7 @@ def test_it(carbon):
     assert found.emissions_g_per_call == pytest.approx(2.0 / 3.6e6 * 475)
     assert found.duration_s_per_call > 0
     assert found.calls == 4
-    assert found.doubts == ()
+    assert found.warnings == ()
     assert carbon.measurements == (found,)
     carbon(draw, 2.0)
     assert carbon["call"].energy_j_per_call_error < 1e-6

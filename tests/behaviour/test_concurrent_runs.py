@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, QUICK, CarbonRunner
+from conftest import MACHINE, QUICK, CarbonRunner
 from faults import records
 
 SUITE = """
@@ -78,7 +78,7 @@ def pytest_runtest_teardown(item, nextitem):
     assert len(found) == 40
     assert {frozenset(each) for each in found.values()} == {frozenset(next(iter(found.values())))}
     assert {len(each) for each in found.values()} == {runs}
-    folder = pytester.path / "carbon-baselines" / ENVIRONMENT
+    folder = pytester.path / "carbon-baselines" / MACHINE
     assert sorted(path.name for path in folder.iterdir()) == ["test_a.py.jsonl", "test_b.py.jsonl"]
     (pytester.path / "conftest.py").unlink()
     assert run_carbon().outcomes() == {"passed": 40}
@@ -117,7 +117,7 @@ def test_a_run_that_was_killed_left_its_files(run_carbon: CarbonRunner, pytester
     """What it had not finished writing is in nobody's way: it is not read, and the next record takes it away."""
     pytester.makepyfile(test_it=SUITE)
     run_carbon("--carbon-record")
-    folder = pytester.path / "carbon-baselines" / ENVIRONMENT
+    folder = pytester.path / "carbon-baselines" / MACHINE
     half = folder / ".pytest-carbon-1-abcd.tmp"
     half.write_text((folder / "test_it.py.jsonl").read_text()[:500])
     assert run_carbon().outcomes() == {"passed": 20}

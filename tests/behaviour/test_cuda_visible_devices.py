@@ -1,4 +1,4 @@
-"""CUDA_VISIBLE_DEVICES in each of its forms: which GPUs are measured, and what that environment is called."""
+"""CUDA_VISIBLE_DEVICES in each of its forms: which GPUs are measured, and what that machine is called."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_gpus_that_it_shows_are_measured(
     value: str | None,
     indices: list[int],
 ) -> None:
-    """As CUDA reads it; their number is part of the environment's id, and each has its own figure."""
+    """As CUDA reads it; their number is part of the machine's id, and each has its own figure."""
     pytester.makepyfile(test_it=SUITE)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if value is not None:
@@ -74,8 +74,8 @@ def test_the_gpus_that_it_shows_are_measured(
         run = run_carbon(*STEPPED)
     assert (run.ret, run.outcomes()) == (0, {"passed": 1})
     assert [d["domain"] for d in run.measurement("test_it")["domains"]] == [f"gpu:{index}" for index in indices]
-    assert run.report["environment"]["id"] == f"{len(indices)}x-nvidia-h100-80gb-hbm3-700w-gpu"
-    assert [gpu["uuid"] for gpu in run.report["environment"]["gpus"]] == [UUIDS[index] for index in indices]
+    assert run.report["machine"]["id"] == f"{len(indices)}x-nvidia-h100-80gb-hbm3-700w-gpu"
+    assert [gpu["uuid"] for gpu in run.report["machine"]["gpus"]] == [UUIDS[index] for index in indices]
 
 
 @pytest.mark.parametrize("value", NONE.values(), ids=NONE.keys())
@@ -107,7 +107,7 @@ def test_where_it_shows_none_the_other_meters_measure(
         run = run_carbon("--carbon-meter=nvml+estimate")
     assert run.outcomes() == {"passed": 1}
     assert {d["domain"].partition(":")[0] for d in run.measurement("test_it")["domains"]} == {"cpu", "dram"}
-    assert run.report["environment"]["id"].endswith("-estimated")
+    assert run.report["machine"]["id"].endswith("-estimated")
 
 
 MIXED = [
@@ -130,7 +130,7 @@ def test_indices_of_gpus_of_different_models(
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     assert "that which are meant cannot be told: 0 (NVIDIA H100 80GB HBM3, GPU-h100), 1 (Tesla T4" in refused.errors
     assert "Set CUDA_DEVICE_ORDER=PCI_BUS_ID, or use UUIDs in CUDA_VISIBLE_DEVICES, or name" in refused.errors
-    assert run.report["environment"]["id"] == "1x-tesla-t4-70w-gpu"
+    assert run.report["machine"]["id"] == "1x-tesla-t4-70w-gpu"
 
 
 def test_an_unknown_mig_device(

@@ -80,10 +80,10 @@ def test_the_readmes_table_has_every_option() -> None:
             assert option.read(default.strip("`"), Path()) == value, option.flag
 
 
-def test_every_doubt_is_explained() -> None:
+def test_every_warning_is_explained() -> None:
     """docs/measuring.md has each code that the package can give, and no other."""
     source = "\n".join(path.read_text(encoding="utf-8") for path in Path(pytest_carbon.__file__).parent.rglob("*.py"))
-    given = set(re.findall(r'Doubt\(\s*"([a-z-]+)"', source))
+    given = set(re.findall(r'Warning\(\s*"([a-z-]+)"', source))
     explained = page("docs/measuring.md").partition("## Warnings")[2]
     assert set(rows(explained)) == given
 

@@ -102,7 +102,7 @@ def test_a_machine_that_can_only_estimate_is_1(pytester: pytest.Pytester) -> Non
     assert content["neighbours"]["load_average"] >= 0
     assert content["format"] == "pytest-carbon-doctor/1"
     assert content["measurable"] is False
-    assert content["environment"]["id"].endswith("-cpu-dram-estimated")
+    assert content["machine"]["id"].endswith("-cpu-dram-estimated")
 
 
 def test_a_meter_that_cannot_be_used_is_1(doctor: Doctor) -> None:
@@ -144,8 +144,8 @@ def test_gpus_that_are_there_are_examined_and_lost_ones_said(
     assert "sampling stay unknown: --load=none was given." in text
     assert "This is GitLab CI: run `pytest --carbon --carbon-json=carbon.json`" in text
     content = report(pytester)
-    assert content["environment"]["id"] == "2x-nvidia-h100-80gb-hbm3-700w-gpu"
-    assert content["environment"]["driver"] == "580.159.04"
+    assert content["machine"]["id"] == "2x-nvidia-h100-80gb-hbm3-700w-gpu"
+    assert content["machine"]["driver"] == "580.159.04"
     gpus = content["counters"][:2]
     assert [c["domain"] for c in gpus] == ["gpu:0", "gpu:2"]
     for c in gpus:

@@ -82,7 +82,7 @@ def test_a_slowdown_is_red_and_accepted_it_is_green(digits: Path, pytester: pyte
     assert "pytest --carbon-accept examples/test_digits.py::test_digits_are_read" in labels_and_commands(shown)
     report = labels_and_commands(text.partition(begins)[2].partition("\n===")[0])
     assert [line for line in report if line in labels_and_commands(shown)] == labels_and_commands(shown)
-    assert {line for line in report if line not in labels_and_commands(shown)} <= {"doubt", "all calls"}, text
+    assert {line for line in report if line not in labels_and_commands(shown)} <= {"warning", "all calls"}, text
 
     ret, text = run(pytester, "--carbon-accept")
     assert (ret, "1 of them accepted as changed" in text) == (0, True), text

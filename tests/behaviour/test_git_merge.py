@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, CarbonRunner
+from conftest import MACHINE, CarbonRunner
 from console import HOST, carbon
 from stored import record
 
@@ -28,7 +28,7 @@ from battery import draw
 def test_it(size):
     draw(float(os.environ["JOULES"]) * (3 if size == "large" else 1))
 """
-STORED = Path("carbon-baselines") / ENVIRONMENT / "test_it.py.jsonl"
+STORED = Path("carbon-baselines") / MACHINE / "test_it.py.jsonl"
 
 
 def documented() -> str:
@@ -79,7 +79,7 @@ def measure(run_carbon: CarbonRunner, monkeypatch: pytest.MonkeyPatch):  # type:
 
 
 def sessions() -> set[str]:
-    stored = FileStore(Path("carbon-baselines")).load(ENVIRONMENT)
+    stored = FileStore(Path("carbon-baselines")).load(MACHINE)
     return {record.session for records in stored.values() for record in records}
 
 

@@ -55,7 +55,7 @@ def test_which_gpus(
         run = run_carbon(*STEPPED, *([f"--carbon-gpus={option}"] if option else []))
     assert run.outcomes() == {"passed": 1}
     assert [d["domain"] for d in run.measurement("test_it")["domains"]] == [f"gpu:{index}" for index in indices]
-    assert run.report["environment"]["id"].startswith(f"{len(indices)}x-")
+    assert run.report["machine"]["id"].startswith(f"{len(indices)}x-")
 
 
 @pytest.mark.parametrize(("option", "count"), [("used", 1), ("visible", 3), ("all", 3)])
@@ -88,7 +88,7 @@ def test_it(carbon):
 def test_a_gpu_that_an_earlier_test_opened(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It counts from then on: in a table of its own, with the environment named in which the test has its baseline."""
+    """It counts from then on: in a table of its own, with the machine named in which the test has its baseline."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     pytester.makepyfile(
         test_it=f"""
@@ -109,11 +109,11 @@ def test_second(carbon):
         run_carbon(*STEPPED, "--carbon-record", "-k", "second")
         sim.set_processes(1, [])
         run = run_carbon(*STEPPED, "--carbon-strict")
-    assert [each["environment"]["id"] for each in run.report["other_environments"]] == [two]
-    assert run.measurement("first")["environment"] == H100
-    assert run.measurement("second")["environment"] == two
+    assert [each["machine"]["id"] for each in run.report["other_machines"]] == [two]
+    assert run.measurement("first")["machine"] == H100
+    assert run.measurement("second")["machine"] == two
     assert run.text.index(f"carbon: {H100} =") < run.text.index(f"carbon: {two} =")
-    assert f"nearest environment with a baseline: {H100} (same GPU, 1 GPU there, 2 here)" in run.text
+    assert f"nearest machine with a baseline: {H100} (same GPU, 1 GPU there, 2 here)" in run.text
     assert "GPUs that a test has opened stay open" in run.text
     assert f"nearest {H100}: same GPU, 1 GPU there, 2 here" in run.text
 
@@ -121,7 +121,7 @@ def test_second(carbon):
 def test_one_that_a_child_uses(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that the test started computes for it; a stranger does not, and is a doubt."""
+    """A server that the test started computes for it; a stranger does not, and is a warning."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     pytester.makepyfile(
         test_it=f"""
@@ -139,7 +139,7 @@ def test_it(carbon):
         run = run_carbon(*STEPPED)
     measured = run.measurement("test_it")
     assert [d["domain"] for d in measured["domains"]] == ["gpu:2"]
-    assert "shared-gpu" in [doubt["code"] for doubt in measured["doubts"]]
+    assert "shared-gpu" in [warning["code"] for warning in measured["warnings"]]
     assert "1 other process had work on gpu:2, and no energy is counted by process" in run.text
 
 
@@ -205,12 +205,12 @@ def four_amd(pytester: pytest.Pytester) -> Path:
 def test_gpus_of_any_maker_are_chosen(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, four_amd: Path, option: str, indices: list[int]
 ) -> None:
-    """Only what is named is reported, gated and a part of the environment's name."""
+    """Only what is named is reported, gated and a part of the machine's name."""
     pytester.makepyfile(test_it="import time\n\ndef test_it(carbon):\n    carbon(time.sleep, 0.005)\n")
     run = run_carbon(f"--carbon-meter=replay:{four_amd}", f"--carbon-gpus={option}")
     assert run.outcomes() == {"passed": 1}
     assert [d["domain"] for d in run.measurement("test_it")["domains"]] == [f"gpu:{index}" for index in indices]
-    assert run.report["environment"]["id"] == f"{len(indices)}x-mi300x-gpu"
+    assert run.report["machine"]["id"] == f"{len(indices)}x-mi300x-gpu"
 
 
 def test_a_gpu_that_no_maker_has(run_carbon: CarbonRunner, pytester: pytest.Pytester, four_amd: Path) -> None:

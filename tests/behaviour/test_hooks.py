@@ -74,7 +74,7 @@ def pytest_configure(config):
     assert (domain["domain"], domain["kind"], domain["source"]) == ("cpu:0", "measured", "the socket in the wall")
     assert domain["mean_power_w"] == pytest.approx(100, rel=0.2)
     assert found["energy_j_per_call"] == pytest.approx(100 * found["duration_s_per_call"], rel=0.3)
-    assert run.report["environment"]["id"].endswith("-cpu")
+    assert run.report["machine"]["id"].endswith("-cpu")
     assert "watched" not in run.text, "the conftest's meter could not be opened in a process of its own"
 
 
@@ -149,7 +149,7 @@ def test_a_report_sees_the_verdicts(run_carbon: CarbonRunner, pytester: pytest.P
 def pytest_carbon_report(config, result):
     (test,) = result.tests
     ((measurement, verdict),) = test.measurements
-    return [f"{result.exit_status} {test.outcome} {measurement.name} {verdict.status} {result.environment.id}"]
+    return [f"{result.exit_status} {test.outcome} {measurement.name} {verdict.status} {result.machine.id}"]
 """)
     pytester.makepyfile(
         test_it="""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ENVIRONMENT, QUICK, CarbonRunner
+from conftest import MACHINE, QUICK, CarbonRunner
 from faults import STEPPED, WATCHER, is_there, records, running, simulated_gpus, wait_for
 
 SUITE = """
@@ -84,7 +84,7 @@ def test_while_baselines_are_written(run_carbon: CarbonRunner, pytester: pytest.
     for name in "ab":
         pytester.makepyfile(**{f"test_{name}": SUITE.format(body="with carbon.window(): draw(1.0)")})
     assert run_carbon("--carbon-record").outcomes() == {"passed": 6}
-    folder = pytester.path / "carbon-baselines" / ENVIRONMENT
+    folder = pytester.path / "carbon-baselines" / MACHINE
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     pytester.makeconftest("""
 import os

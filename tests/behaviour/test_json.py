@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import ENVIRONMENT, CarbonRunner
+from conftest import MACHINE, CarbonRunner
 
 SUITE = """
 import pytest
@@ -58,7 +58,7 @@ MEASUREMENT = {
     "domains",
     "rounds",
     "sessions",
-    "doubts",
+    "warnings",
     "task",
     "verdict",
 }
@@ -66,7 +66,7 @@ DOMAIN = {"domain", "kind", "source", "energy_j_per_call", "mean_power_w", "idle
 VERDICT = {
     "status",
     "baseline_j_per_call",
-    "baseline_batches",
+    "baseline_recordings",
     "baseline_sessions",
     "change",
     "detectable_change",
@@ -93,12 +93,12 @@ def test_it_has_what_the_format_says(run_carbon: CarbonRunner, pytester: pytest.
     assert report["duration_s"] > 0
     assert report["exit_status"] == 1
     assert (report["commit"], report["branch"], report["dirty"]) == (None, None, None)  # no repository here
-    environment = report["environment"]
-    assert environment["id"] == ENVIRONMENT
-    assert environment["gpus"] == [
+    machine = report["machine"]
+    assert machine["id"] == MACHINE
+    assert machine["gpus"] == [
         {"index": 0, "uuid": "battery-0", "name": "Battery", "power_limit_w": None, "memory_bytes": None}
     ]
-    assert {"cpu", "driver", "torch", "python", "pytest_carbon"} <= environment.keys()
+    assert {"cpu", "driver", "torch", "python", "pytest_carbon"} <= machine.keys()
     assert report["carbon"]["intensity_g_per_kwh"] == 475.0
     assert report["carbon"]["pue"] == 1.0
     assert report["carbon"]["source"].startswith("world average")

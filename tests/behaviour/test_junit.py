@@ -59,7 +59,7 @@ def test_figures_are_properties(junit: dict[str, ElementTree.Element]) -> None:
     found = properties(junit["test_passes"])
     assert (found["mine"], found["7"]) == ("kept", "as pytest takes it")
     assert found["carbon.status"] == "new"
-    assert found["carbon.environment"] == "1x-battery-gpu"
+    assert found["carbon.machine"] == "1x-battery-gpu"
     assert float(found["carbon.energy_j_per_call"]) == 2.0
     assert float(found["carbon.emissions_g_per_call"]) == pytest.approx(2.0 / 3.6e6 * 475)
     assert float(found["carbon.limit_j_per_call"]) == 9.0

@@ -131,7 +131,7 @@ def test_one_of_two_gpus_is_lost(run_carbon: CarbonRunner, pytester: pytest.Pyte
         run = run_carbon(*STEPPED)
     assert run.outcomes() == {"passed": 2, "failed": 2}
     assert run.measurement("::test_before")["energy_j_per_call"] > 0
-    assert run.report["environment"]["id"].startswith("2x-")
+    assert run.report["machine"]["id"].startswith("2x-")
     is_an_error(run, "::test_lost", GPU_0.replace("GPU 0", "GPU 1").partition(",")[0])
     is_an_error(run, "::test_after", "gpu:1 is not there any more: it could be read when the run began")
 
@@ -148,7 +148,7 @@ def test_a_gpu_that_nobody_uses_is_lost(
         run = run_carbon(*STEPPED)
     assert run.status("::test_before") == run.status("::test_after") == "new"
     assert [d["domain"] for d in run.measurement("::test_after")["domains"]] == ["gpu:0"]
-    assert run.report["environment"]["id"] == H100
+    assert run.report["machine"]["id"] == H100
 
 
 def test_a_gpu_is_lost_from_the_start(run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_gpu_is_lost_from_the_start(run_carbon: CarbonRunner, pytester: pytest
     with simulated_gpus(pytester.path, nvml_library, [SimulatedGpu(period_s=0.02)] * 2) as sim:
         sim.lose_gpu(1)
         run = run_carbon(*STEPPED)
-    assert (run.outcomes(), run.report["environment"]["id"]) == ({"passed": 1}, H100)
+    assert (run.outcomes(), run.report["machine"]["id"]) == ({"passed": 1}, H100)
     assert f"GPU 1 does not answer: NVML says 'GPU is lost'. {XID.format(1)}" in run.text
 
 

@@ -43,10 +43,10 @@ def on_a_terminal(pytester: pytest.Pytester, *args: str) -> str:
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     path = os.pathsep.join(filter(None, [str(pytester.path), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": path}
-    environment.pop("COLUMNS", None)
+    machine = {**os.environ, "TERM": "xterm", "PYTHONPATH": path}
+    machine.pop("COLUMNS", None)
     command = [sys.executable, "-m", "pytest", "-p", "battery", "--carbon", "--carbon-meter=battery", *args]
-    with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment) as process:
+    with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=machine) as process:
         os.close(follower)
         seen = b""
         try:

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, CarbonRunner
+from conftest import MACHINE, CarbonRunner
 from faults import records
 
 SOURCE = """
@@ -43,7 +43,7 @@ def test_each_package_has_its_baselines(run_carbon: CarbonRunner, pytester: pyte
     ids = ["first.suite.test_tasks::test_it", "second.suite.test_tasks::test_it", "test_tasks.py::test_it"]
     assert [test["nodeid"] for test in run.report["tests"]] == ids
     assert sorted(record["test"] for record in records(pytester.path)) == ids
-    files = sorted(path.name for path in (pytester.path / "carbon-baselines" / ENVIRONMENT).iterdir())
+    files = sorted(path.name for path in (pytester.path / "carbon-baselines" / MACHINE).iterdir())
     assert files == ["first.suite.test_tasks.jsonl", "second.suite.test_tasks.jsonl", "test_tasks.py.jsonl"]
     run = run_carbon("--pyargs", "second.suite")
     assert "compared 1 of 3" in run.text
@@ -73,7 +73,7 @@ def test_the_command_that_accepts(
     monkeypatch.setenv("COST", "2")
     run = run_carbon("--pyargs", "first")
     assert run.outcomes() == {"failed": 1}
-    assert f"in carbon-baselines/{ENVIRONMENT}/first.suite.test_tasks.jsonl" in run.text
+    assert f"in carbon-baselines/{MACHINE}/first.suite.test_tasks.jsonl" in run.text
     (command,) = [line for line in run.lines if "pytest --carbon-accept " in line]
     assert run_carbon(*shlex.split(command)[1:]).outcomes() == {"passed": 1}
     assert run_carbon("--pyargs", "first").outcomes() == {"passed": 1}

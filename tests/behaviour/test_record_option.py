@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ENVIRONMENT, CarbonRunner
+from conftest import MACHINE, CarbonRunner
 
 WORK = """
 import pytest
@@ -35,7 +35,7 @@ def several(pytester: pytest.Pytester, **joules: float) -> None:
 
 
 def baseline(pytester: pytest.Pytester, module: str = "test_it.py") -> Path:
-    return pytester.path / "carbon-baselines" / ENVIRONMENT / f"{module}.jsonl"
+    return pytester.path / "carbon-baselines" / MACHINE / f"{module}.jsonl"
 
 
 def records(pytester: pytest.Pytester) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ def test_a_first_run_says_how_to_begin(run_carbon: CarbonRunner, pytester: pytes
 
 
 def test_record_writes_what_was_measured(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
-    """One line, in the folder of its environment, beside what it says on the terminal."""
+    """One line, in the folder of its machine, beside what it says on the terminal."""
     work(pytester, 2.0)
     run = run_carbon("--carbon-record")
     assert run.outcomes() == {"passed": 1}
@@ -71,7 +71,7 @@ def test_record_writes_what_was_measured(run_carbon: CarbonRunner, pytester: pyt
     assert record["energy_j_per_call"] == pytest.approx(2.0)
     assert record["session"] == run.report["session"]
     assert record["created"] == run.report["created"]
-    assert f"recorded 1 measurement in carbon-baselines/{ENVIRONMENT}" in run.lines
+    assert f"recorded 1 measurement in carbon-baselines/{MACHINE}" in run.lines
 
 
 def test_record_switches_measuring_on(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
@@ -93,7 +93,7 @@ def test_unchanged_passes(run_carbon: CarbonRunner, pytester: pytest.Pytester) -
     verdict = run.measurement("test_it")["verdict"]
     assert verdict["status"] == "pass"
     assert verdict["change"] == pytest.approx(0, abs=1e-9)
-    assert (verdict["baseline_batches"], verdict["baseline_sessions"]) == (1, 1)
+    assert (verdict["baseline_recordings"], verdict["baseline_sessions"]) == (1, 1)
     assert verdict["baseline_j_per_call"] == pytest.approx(2.0)
     assert "compared 1 of 1" in run.lines
     assert baseline(pytester).read_bytes() == before
@@ -101,7 +101,7 @@ def test_unchanged_passes(run_carbon: CarbonRunner, pytester: pytest.Pytester) -
 
 @pytest.mark.usefixtures("recorded")
 def test_a_regression_turns_the_test_red(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
-    """The report says what it cost and used to, over how many batches, what could be seen, and how to accept it."""
+    """The report says what it cost and used to, over how many recordings, what could be seen, and how to accept it."""
     work(pytester, 6.0)
     run = run_carbon()
     assert run.outcomes() == {"failed": 1}
@@ -110,8 +110,8 @@ def test_a_regression_turns_the_test_red(run_carbon: CarbonRunner, pytester: pyt
     assert "carbon regression: 200% more energy per call than the baseline (2.00 J → 6.00 J)" in text
     assert re.search(r"the tolerance is 5%, and the gate sees changes of [0-9.]+% and more here", text)
     assert "baseline now change energy 2.00 J 6.00 J +200% time" in text
-    assert "baseline 1 batch (1 session) of 20" in text
-    assert f"in carbon-baselines/{ENVIRONMENT}/test_it.py.jsonl" in text
+    assert "baseline 1 recording (1 session) of 20" in text
+    assert f"in carbon-baselines/{MACHINE}/test_it.py.jsonl" in text
     assert "pytest --carbon-accept --carbon-meter=battery test_it.py::test_it" in text
     assert f"pytest-carbon baseline accept {pytester.path / 'report.json'}" in text
     verdict = run.measurement("test_it")["verdict"]
@@ -180,14 +180,14 @@ def test_the_commit_is_kept_and_compared(run_carbon: CarbonRunner, pytester: pyt
     assert f"since then commit {first[:7]} → {second[:7]}" in run_carbon().text
 
 
-def test_sessions_of_one_day_are_one_batch(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+def test_sessions_of_one_day_are_one_recording(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """Recorded three times in a row: more figures, not more that is known of how days differ."""
     work(pytester, 2.0)
     seen = []
     for _ in range(3):
         run_carbon("--carbon-record")
         verdict = run_carbon().measurement("test_it")["verdict"]
-        seen.append((verdict["baseline_batches"], verdict["baseline_sessions"], verdict["detectable_change"]))
+        seen.append((verdict["baseline_recordings"], verdict["baseline_sessions"], verdict["detectable_change"]))
     assert [each[:2] for each in seen] == [(1, 1), (1, 2), (1, 3)]
     assert len({each[2] for each in seen}) == 1
 
@@ -200,7 +200,7 @@ def test_accepting_turns_it_green(run_carbon: CarbonRunner, pytester: pytest.Pyt
     assert run.outcomes() == {"passed": 1}
     assert run.ret == 0
     assert run.status("test_it") == "regression"
-    assert f"recorded 1 measurement, 1 of them accepted as changed in carbon-baselines/{ENVIRONMENT}" in run.lines
+    assert f"recorded 1 measurement, 1 of them accepted as changed in carbon-baselines/{MACHINE}" in run.lines
     assert "REGRESSION" not in run.text  # capitals are for what fails the build
     assert any(line.endswith("  accepted") for line in run.lines)
     old, new = sorted(records(pytester), key=lambda record: record["epoch"])  # both may be of one second
@@ -389,7 +389,7 @@ def test_noise_is_inconclusive_recorded_and_no_failure(run_carbon: CarbonRunner,
     assert run.status("test_it") == "inconclusive"
     (found,) = run.test("test_it")["measurements"]
     assert "which noise of this size explains" in found["verdict"]["reason"]
-    assert "batches would decide it" in found["verdict"]["reason"]
+    assert "recordings would decide it" in found["verdict"]["reason"]
     assert len(records(pytester)) == 2
 
 
@@ -422,7 +422,7 @@ def test_a_second_session_of_the_day_says_why_it_made_the_gate_blinder(
     assert "more sessions of the same day do not make the gate sharper: with them" in " ".join(run.text.split())
 
 
-IN_DOUBT = """
+WITH_WARNING = """
 import pytest
 from battery import draw
 
@@ -430,25 +430,26 @@ def test_it(carbon):
     with carbon.window("call"):
         draw({joules})
     for name, m in list(carbon._measurements.items()):
-        doubt = __import__("pytest_carbon.records").records.Doubt("throttled", "it was held back")
-        carbon._measurements[name] = __import__("dataclasses").replace(m, doubts=(doubt,))
+        warning = __import__("pytest_carbon.records").records.MeasurementWarning("throttled", "it was held back")
+        carbon._measurements[name] = __import__("dataclasses").replace(m, warnings=(warning,))
 """
 
 
 @pytest.mark.usefixtures("recorded")
-def test_a_figure_in_doubt_is_not_recorded_and_fails_strictly(
+def test_a_figure_with_warning_is_not_recorded_and_fails_strictly(
     run_carbon: CarbonRunner, pytester: pytest.Pytester
 ) -> None:
-    """Whatever its change: a doubt that could explain it makes that inconclusive, also where it would be a failure."""
+    """Whatever its change: a warning that could explain it makes that inconclusive, also where it would be a
+    failure."""
     for joules, status in ((2.0, "pass"), (4.0, "inconclusive")):
-        pytester.makepyfile(test_it=IN_DOUBT.format(joules=joules))
+        pytester.makepyfile(test_it=WITH_WARNING.format(joules=joules))
         run = run_carbon("--carbon-record")
         assert (run.outcomes(), run.status("test_it")) == ({"passed": 1}, status)
-        assert "it is in doubt (throttled), and a figure in doubt is neither recorded nor accepted" in run.text
+        assert "it has a warning (throttled), and a figure with a warning is neither recorded nor accepted" in run.text
         assert len(records(pytester)) == 1
         run = run_carbon(STRICT)
         assert run.outcomes() == {"failed": 1}
-        assert "--carbon-strict fails a figure in doubt, whatever its change" in run.text
+        assert "--carbon-strict fails a figure with a warning, whatever its change" in run.text
 
 
 @pytest.mark.usefixtures("recorded")
@@ -461,7 +462,7 @@ def test_strict_fails_for_a_baseline_whose_test_is_gone(run_carbon: CarbonRunner
     assert run.ret == 1
     assert run.report["exit_status"] == 1
     gone = (
-        f"ERROR: --carbon-strict: test_it.py::test_it has a baseline in carbon-baselines/{ENVIRONMENT}, and no such "
+        f"ERROR: --carbon-strict: test_it.py::test_it has a baseline in carbon-baselines/{MACHINE}, and no such "
         "test was collected: if it was renamed, pytest-carbon baseline rename OLD NEW; if it was removed, "
         "pytest-carbon baseline prune"
     )
@@ -576,8 +577,8 @@ def test_it(carbon, joules):
 
 
 @pytest.mark.usefixtures("recorded")
-def test_another_environment_has_another_baseline(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
-    """Nothing is compared across environments; the nearest one that has a baseline is named."""
+def test_another_machine_has_another_baseline(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """Nothing is compared across machines; the nearest one that has a baseline is named."""
     pytester.makeconftest("""
 import battery
 from pytest_carbon import Gpu, MeterSource
@@ -593,7 +594,7 @@ def pytest_carbon_meters(config):
     run = run_carbon("--carbon-meter=other")
     assert run.ret == 0
     assert run.status("test_it") == "new"
-    assert f"nearest environment with a baseline: {ENVIRONMENT}" in run.text
+    assert f"nearest machine with a baseline: {MACHINE}" in run.text
     run_carbon("--carbon-meter=other", "--carbon-record")
     assert run_carbon("--carbon-meter=other").status("test_it") == "pass"
     assert run_carbon().status("test_it") == "regression"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ENVIRONMENT, CarbonRunner
+from conftest import MACHINE, CarbonRunner
 from console import carbon
 from extras import library
 from faults import records
@@ -66,7 +66,7 @@ def suite(pytester: pytest.Pytester) -> None:
 
 @pytest.fixture
 def recorded(suite: None, run_carbon: CarbonRunner) -> None:
-    """A baseline of one batch."""
+    """A baseline of one recording."""
     assert run_carbon("--carbon-record", "--carbon-reference").ret == 0
 
 
@@ -82,13 +82,13 @@ def test_it_is_recorded_beside_the_tests(run_carbon: CarbonRunner, pytester: pyt
     assert run.outcomes() == {"passed": 2}
     assert "reference workload: 500 mJ" in run.text
     assert "recorded 2 measurements in" in run.text
-    lines = (pytester.path / "carbon-baselines" / ENVIRONMENT / "pytest-carbon.jsonl").read_text("utf-8").splitlines()
+    lines = (pytester.path / "carbon-baselines" / MACHINE / "pytest-carbon.jsonl").read_text("utf-8").splitlines()
     (record,) = [json.loads(line) for line in lines[1:]]
     assert (record["test"], record["name"], record["epoch"]) == (REFERENCE, NAME, "0")
     assert record["energy_j_per_call"] == pytest.approx(0.5)
     assert {each["session"] for each in stored(pytester)} == {record["session"]}
     (found,) = run.report["references"]
-    assert (found["name"], found["environment"], found["verdict"]["status"]) == (NAME, ENVIRONMENT, "new")
+    assert (found["name"], found["machine"], found["verdict"]["status"]) == (NAME, MACHINE, "new")
     assert [score["session"] for score in found["sessions"]] == [record["session"]]
     assert len(run.report["tests"]) == 2
     assert run.report["suite"]["gated"] == 0
@@ -100,10 +100,10 @@ def test_a_machine_as_it_was(run_carbon: CarbonRunner) -> None:
     run = run_carbon("--carbon-reference", "--carbon-strict")
     assert run.ret == 0
     assert "compared 2 of 2" in run.text
-    assert "reference workload: 500 mJ, +0.0% on the baseline's 1 batch" in run.text
+    assert "reference workload: 500 mJ, +0.0% on the baseline's 1 recording" in run.text
     assert (run.report["suite"]["gated"], run.report["suite"]["machine_moved"]) == (2, None)
     (found,) = run.report["references"]
-    assert (found["verdict"]["status"], found["verdict"]["baseline_batches"]) == ("pass", 1)
+    assert (found["verdict"]["status"], found["verdict"]["baseline_recordings"]) == ("pass", 1)
 
 
 @pytest.mark.usefixtures("recorded")
@@ -122,7 +122,7 @@ def test_a_machine_that_moved_is_said_and_fails_nothing(
         assert verdict["reference_change"] == pytest.approx(0.3)
         assert "the reference workload is 30% up as well: the machine, not the code" in verdict["reason"]
     assert "the machine itself is 30% up (reference workload): heat, clocks, a driver, a neighbour" in run.text
-    assert "reference workload: 650 mJ, +30.0% on the baseline's 1 batch" in run.text
+    assert "reference workload: 650 mJ, +30.0% on the baseline's 1 recording" in run.text
     assert run.report["suite"]["machine_moved"].startswith("the machine itself is 30% up")
     quiet = run_carbon("--carbon-reference", "-q")
     assert "the machine itself is 30% up" in quiet.text
@@ -169,7 +169,7 @@ def test_a_machine_that_stays_so_is_accepted(
     assert len(epochs) == 5  # the workload has none
     run = run_carbon("--carbon-reference", "--carbon-strict")
     assert run.ret == 0
-    assert "reference workload: 650 mJ, +0.0% on the baseline's 1 batch" in run.text
+    assert "reference workload: 650 mJ, +0.0% on the baseline's 1 recording" in run.text
     assert (run.status("test_a"), run.status("test_b")) == ("pass", "pass")
 
 
@@ -206,22 +206,22 @@ def test_a_part_of_the_suite(run_carbon: CarbonRunner) -> None:
     """The workload is measured with any test; what was not run is the other test alone."""
     run = run_carbon("--carbon-reference", "-k", "test_a")
     assert "compared 1 of 2: test_it.py::test_b was not run" in run.text
-    assert "+0.0% on the baseline's 1 batch" in run.text
+    assert "+0.0% on the baseline's 1 recording" in run.text
 
 
 @pytest.mark.usefixtures("suite")
 def test_a_machine_that_moves_during_the_run(run_carbon: CarbonRunner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The figure is the lower of the two, and the difference is a doubt; of two that hardly differ it is the mean."""
+    """The figure is the lower of the two, and the difference is a warning; of two that hardly differ it is the mean."""
     monkeypatch.setenv("MACHINE", "1 1.2")
     run = run_carbon("--carbon-reference")
     assert "reference workload: 500 mJ, and no baseline of it here yet (--carbon-record)" in run.text
     assert (
-        "doubt (machine-moved): reference workload: the machine moved by 20% during this run: the reference workload"
+        "warning (machine-moved): reference workload: the machine moved by 20% during this run: the reference workload"
         " took so much more at its end than at its start" in run.text
     )
     (found,) = run.report["references"]
     assert [score["energy_j_per_call"] for score in found["sessions"]] == pytest.approx([0.5])
-    assert [doubt["code"] for doubt in found["doubts"]] == ["machine-moved"]
+    assert [warning["code"] for warning in found["warnings"]] == ["machine-moved"]
     monkeypatch.setenv("MACHINE", "1 1.04")
     run = run_carbon("--carbon-reference")
     assert "reference workload: 510 mJ, and" in run.text
@@ -263,7 +263,7 @@ def test_a(carbon):
     trace.write_text("\n".join([header, *lines, ""]), "utf-8")
     run = run_carbon("--carbon-reference", f"--carbon-meter=replay:{trace}")
     (found,) = run.report["references"]
-    assert "machine-moved" in [doubt["code"] for doubt in found["doubts"]]
+    assert "machine-moved" in [warning["code"] for warning in found["warnings"]]
     assert found["energy_j_per_call"] == pytest.approx(2.5, rel=0.7)
 
 
@@ -281,7 +281,7 @@ def test_fresh_processes_measure_it(
     assert sessions == {score["session"] for score in run.measurement("test_a")["sessions"]}
     assert run.measurement("test_a")["verdict"]["reference_change"] == pytest.approx(0.3)
     assert {each["session"] for each in stored(pytester) if each["test"] == REFERENCE} > sessions
-    assert "reference workload: 650 mJ, +30.0% on the baseline's 1 batch" in run.text
+    assert "reference workload: 650 mJ, +30.0% on the baseline's 1 recording" in run.text
 
 
 @pytest.mark.usefixtures("recorded")
@@ -388,7 +388,7 @@ def test_it_is_not_a_test_that_is_gone(run_carbon: CarbonRunner, pytester: pytes
     said = command("prune", "--yes", f"--baseline={place}", "--", "-p", "battery")
     assert "Gone: 1 of the 2 tests that have a baseline. test_it.py::test_b" in said
     run = run_carbon("--carbon-reference", f"--carbon-baseline={place}", "-k", "test_a")
-    assert "+0.0% on the baseline's 1 batch" in run.text
+    assert "+0.0% on the baseline's 1 recording" in run.text
 
 
 def test_it_is_copied(run_carbon: CarbonRunner, place: str) -> None:
@@ -396,7 +396,7 @@ def test_it_is_copied(run_carbon: CarbonRunner, place: str) -> None:
     other = "sqlite:///other.db" if place == "carbon-baselines" else "other"
     command("copy", place, other)
     run = run_carbon("--carbon-reference", f"--carbon-baseline={other}")
-    assert "+0.0% on the baseline's 1 batch" in run.text
+    assert "+0.0% on the baseline's 1 recording" in run.text
     assert run.report["suite"]["gated"] == 2
 
 

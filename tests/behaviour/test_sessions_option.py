@@ -8,7 +8,7 @@ import signal
 import sys
 
 import pytest
-from conftest import ENVIRONMENT, QUICK, CarbonRunner
+from conftest import MACHINE, QUICK, CarbonRunner
 from faults import records, running, wait_for
 
 COUNTING = '''
@@ -104,21 +104,21 @@ def test_one_session_is_this_process(run_carbon: CarbonRunner, pytester: pytest.
     assert len(run.measurement("test_it")["sessions"]) == 2
 
 
-def test_a_recording_is_one_batch(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
-    """All sessions are recorded; the next run is compared with their mean, and is told that it is one batch."""
+def test_a_recording_is_one_recording(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """All sessions are recorded; the next run is compared with their mean, and is told that it is one recording."""
     pytester.makepyfile(test_it=SUITE)
     run = run_carbon("--carbon-record", "--carbon-sessions=3", "-k", "marked")
-    assert f"recorded 1 measurement, 3 sessions each, in carbon-baselines/{ENVIRONMENT}" in run.text
+    assert f"recorded 1 measurement, 3 sessions each, in carbon-baselines/{MACHINE}" in run.text
     assert (
-        "its sessions share a day, so they are one batch, however many they are: with 1 batch the gate sees changes of"
-        in run.text
+        "its sessions share a day, so they are one recording, however many they are: with 1 recording the gate sees "
+        "changes of" in run.text
     )
-    assert "and batches of other days make it sharper (--carbon-record again, on another day)" in run.text
+    assert "and recordings of other days make it sharper (--carbon-record again, on another day)" in run.text
     assert sorted(r["energy_j_per_call"] for r in records(pytester.path)) == pytest.approx([1.0, 2.0, 3.0])
     assert len({r["session"] for r in records(pytester.path)}) == 3
     (pytester.path / "marked.count").unlink()
     verdict = run_carbon("--carbon-sessions=3", "-k", "marked").measurement("test_marked")["verdict"]
-    assert (verdict["status"], verdict["baseline_batches"], verdict["baseline_sessions"]) == ("pass", 1, 3)
+    assert (verdict["status"], verdict["baseline_recordings"], verdict["baseline_sessions"]) == ("pass", 1, 3)
     assert verdict["change"] == pytest.approx(0, abs=1e-9)
 
 
@@ -379,7 +379,7 @@ def test_a_process_that_dies_after_its_tests(run_carbon: CarbonRunner, pytester:
 
 
 def test_a_process_that_cannot_begin(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
-    """It collects nothing: every test is an error, with what it said, and none is passed over; nor is an environment
+    """It collects nothing: every test is an error, with what it said, and none is passed over; nor is a machine
     made up of which nobody has said what it is."""
     pytester.makepyfile(test_old="from battery import draw\ndef test_old(carbon): carbon(draw, 1.0)")
     assert run_carbon("--carbon-record").ret == 0

@@ -40,7 +40,7 @@ class TestWhereTheElectricityComesFrom:
         assert "Sweden" in carbon["source"]
         found = run.measurement("test_it")
         assert found["emissions_g_per_call"] == pytest.approx(1e-6 * carbon["intensity_g_per_kwh"])
-        assert run.report["environment"]["id"] == "1x-battery-gpu"  # another grid is no other machine
+        assert run.report["machine"]["id"] == "1x-battery-gpu"  # another grid is no other machine
 
     def test_a_region(self, run_carbon: CarbonRunner) -> None:
         """A part of a country that has another grid."""
@@ -109,7 +109,7 @@ def test_it(carbon):
         pytester.makepyfile(test_it=SLEEPS.replace("0.002", "0.05"))
         found = run_carbon("--carbon-rounds=50", "--carbon-max-time=0.08").measurement("test_it")
         assert found["calls"] <= 2
-        assert "few-rounds" in [doubt["code"] for doubt in found["doubts"]]
+        assert "few-rounds" in [warning["code"] for warning in found["warnings"]]
 
     def test_precision(self, run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
         """Rounds that differ are measured until their mean is known so well."""
@@ -169,7 +169,7 @@ class TestWhatIsGated:
     def test_domains(
         self, run_carbon: CarbonRunner, pytester: pytest.Pytester, option: str, gated: list[str], joules: float
     ) -> None:
-        """And the environment is another where they are others."""
+        """And the machine is another where they are others."""
         pytester.makeconftest(TWO.format(domains=DOMAINS))
         pytester.makepyfile(test_it=MARKED.format(2.0))
         run = run_carbon("--carbon-meter=many", f"--carbon-domains={option}")
@@ -178,8 +178,8 @@ class TestWhatIsGated:
         assert found["energy_j_per_call"] == joules
         assert [each["energy_j_per_call"] for each in found["domains"]] == [2.0, 4.0, 6.0, 8.0]
         ending = {"auto": "-gpu", "gpu": "-gpu", "measured": "-gpu-cpu", "total": "-gpu-cpu-dram-estimated"}[option]
-        assert found["environment"].startswith("2x-many-")
-        assert found["environment"].endswith(ending)
+        assert found["machine"].startswith("2x-many-")
+        assert found["machine"].endswith(ending)
 
     def test_auto_without_a_gpu(self, run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
         """The measured processor; what is only estimated is not added to it."""
@@ -226,7 +226,7 @@ def test_an_estimate(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> Non
     run = run_carbon("--carbon-meter=estimate")
     assert run.outcomes() == {"passed": 1}, run.text
     found = run.measurement("test_it")
-    assert found["environment"].endswith("-estimated")
+    assert found["machine"].endswith("-estimated")
     assert {each["kind"] for each in found["domains"]} == {"estimated"}
     assert found["energy_j_per_call"] > 0
     assert "carbon (estimated, not measured): " in run.text

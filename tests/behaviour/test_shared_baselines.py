@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import ENVIRONMENT, CarbonRunner, Run
+from conftest import MACHINE, CarbonRunner, Run
 from faults import as_nobody
 from postgres import PASSWORD, SECRETS, PostgresServer
 
@@ -55,7 +55,7 @@ def work(pytester: pytest.Pytester, joules: float, more: str = "") -> None:
 
 
 def stored(url: str, **branch: str) -> list[Record]:
-    return [record for records in open_store(url, **branch).load(ENVIRONMENT).values() for record in records]
+    return [record for records in open_store(url, **branch).load(MACHINE).values() for record in records]
 
 
 def git(pytester: pytest.Pytester, *args: str) -> str:
@@ -114,7 +114,7 @@ def test_recorded_compared_red_accepted_green(shown: Any, pytester: pytest.Pytes
     work(pytester, 2.0)
     run = shown("--carbon-record")
     assert run.outcomes() == {"passed": 1}
-    assert says(run, f"recorded 1 measurement in {DatabaseUrl(url)} ({ENVIRONMENT})")
+    assert says(run, f"recorded 1 measurement in {DatabaseUrl(url)} ({MACHINE})")
     assert "alone" not in run.text
     (record,) = stored(url)
     assert record.key == (TEST, "call")
@@ -124,7 +124,7 @@ def test_recorded_compared_red_accepted_green(shown: Any, pytester: pytest.Pytes
     work(pytester, 6.0)
     run = shown("-vv", "--showlocals", "-rA")
     assert run.outcomes() == {"failed": 1}
-    assert says(run, f"in {DatabaseUrl(url)} ({ENVIRONMENT})")
+    assert says(run, f"in {DatabaseUrl(url)} ({MACHINE})")
     assert f"--carbon-baseline={DatabaseUrl(url)}" in run.text.replace("'", "").replace("\\", "")
 
     assert shown("--carbon-accept").outcomes() == {"passed": 1}
@@ -136,7 +136,7 @@ def test_recorded_compared_red_accepted_green(shown: Any, pytester: pytest.Pytes
 def test_an_ini_file_may_name_the_database(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, postgres: PostgresServer
 ) -> None:
-    """Without the password, which the environment has; a file of SQLite's is found from the root dir."""
+    """Without the password, which the machine has; a file of SQLite's is found from the root dir."""
     work(pytester, 2.0)
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     bare = f"postgresql+psycopg://ci@{postgres.database().rpartition('@')[2]}"
@@ -172,7 +172,7 @@ def test_labels_are_kept_with_what_is_recorded(shown: Any, pytester: pytest.Pyte
     run = shown("--carbon-record", *labels)
     shown("--carbon-record", *labels, f"--carbon-baseline={pytester.path / 'files'}")
     assert run.report["labels"] == "pool=a100,team=nlp"
-    (in_files,) = FileStore(pytester.path / "files").load(ENVIRONMENT).values()
+    (in_files,) = FileStore(pytester.path / "files").load(MACHINE).values()
     assert [record.labels for record in (*stored(url), *in_files)] == ["pool=a100,team=nlp"] * 2
 
 
@@ -290,7 +290,7 @@ def test_a_directorys_baselines_become_the_main_branchs_and_come_back(
     work(pytester, 6.0)
     shown("--carbon-accept")
     assert main(["baseline", "copy", url, "back"]) == 0
-    (back,) = FileStore(pytester.path / "back").load(ENVIRONMENT).values()
+    (back,) = FileStore(pytester.path / "back").load(MACHINE).values()
     assert [(record.branch, record.energy_j_per_call) for record in back] == [("main", pytest.approx(2.0))]
     assert main(["baseline", "copy", url, f"sqlite:///{pytester.path}/all.db"]) == 0
     assert len(stored(f"sqlite:///{pytester.path}/all.db")) == 2
@@ -439,16 +439,16 @@ def test_no_password_in_what_pytest_writes_of_itself(
 
 
 def test_several_sessions_are_recorded_at_once(shown: Any, pytester: pytest.Pytester, url: str) -> None:
-    """As one batch, in a database as in files; the next run is compared with it."""
+    """As one recording, in a database as in files; the next run is compared with it."""
     work(pytester, 2.0)
     run = shown("--carbon-record", "--carbon-sessions=3")
     assert run.outcomes() == {"passed": 1}
-    assert says(run, f"recorded 1 measurement, 3 sessions each, in {DatabaseUrl(url)} ({ENVIRONMENT})")
-    assert "with 1 batch the gate sees changes of" in run.text
+    assert says(run, f"recorded 1 measurement, 3 sessions each, in {DatabaseUrl(url)} ({MACHINE})")
+    assert "with 1 recording the gate sees changes of" in run.text
     assert len({record.session for record in stored(url)}) == 3
     run = shown("--carbon-sessions=2")
     verdict = run.measurement("test_it")["verdict"]
-    assert (verdict["baseline_batches"], verdict["baseline_sessions"]) == (1, 3)
+    assert (verdict["baseline_recordings"], verdict["baseline_sessions"]) == (1, 3)
     work(pytester, 6.0)
     assert shown("--carbon-sessions=2").outcomes() == {"failed": 1}
 
@@ -456,7 +456,7 @@ def test_several_sessions_are_recorded_at_once(shown: Any, pytester: pytest.Pyte
 def test_alembic_is_imported_only_where_tables_are_made() -> None:
     """It takes as long as the rest."""
     assert alembic.command is not None
-    code = "import sys; from pytest_carbon.baselines import open_store; open_store('sqlite:///x.db').environments(); "
+    code = "import sys; from pytest_carbon.baselines import open_store; open_store('sqlite:///x.db').machines(); "
     code += "print('alembic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 

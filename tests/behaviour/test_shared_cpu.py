@@ -72,7 +72,7 @@ def run_cell(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> Callable[..
 
 
 def codes(run: Run) -> set[str]:
-    return {doubt["code"] for doubt in run.measurement("test_it", "window")["doubts"]}
+    return {warning["code"] for warning in run.measurement("test_it", "window")["warnings"]}
 
 
 def test_beside_a_load_nothing_is_recorded_and_the_report_says_why(
@@ -82,19 +82,19 @@ def test_beside_a_load_nothing_is_recorded_and_the_report_says_why(
     machine.others = 1.6
     run = run_cell("--carbon-record")
     assert run.outcomes() == {"passed": 1}
-    (doubt,) = run.measurement("test_it", "window")["doubts"]
-    assert doubt["code"] == "shared-cpu"
-    assert doubt["text"] == (
+    (warning,) = run.measurement("test_it", "window")["warnings"]
+    assert warning["code"] == "shared-cpu"
+    assert warning["text"] == (
         "other processes kept the processor busy while the calls ran: they used 1.6 of 2 cores, and this process waited"
         " 60% of the time for one; stop what else runs, or measure on a quiet machine"
     )
-    assert f"doubt (shared-cpu): test_it · window: {doubt['text']}" in run.text
+    assert f"warning (shared-cpu): test_it · window: {warning['text']}" in run.text
     assert "not recorded: test_it.py::test_it" in run.text
     assert not list(pytester.path.glob("carbon-baselines/*/*"))
 
 
 def test_beside_a_neighbour_that_leaves_a_core_it_is_recorded(run_cell: Callable[..., Run], machine: Machine) -> None:
-    """One that keeps to the other core is no doubt."""
+    """One that keeps to the other core is no warning."""
     machine.others = 0.9
     run = run_cell("--carbon-record")
     assert codes(run) == set()
@@ -130,4 +130,4 @@ def test_loops_are_looked_at_too(run_carbon: CarbonRunner, pytester: pytest.Pyte
     pytester.makepyfile(test_it="def test_it(carbon):\n    carbon(sum, range(1000))\n")
     machine.others = 1.6
     found = run_carbon("--carbon-meter=estimate").measurement("test_it")
-    assert "shared-cpu" in {doubt["code"] for doubt in found["doubts"]}
+    assert "shared-cpu" in {warning["code"] for warning in found["warnings"]}

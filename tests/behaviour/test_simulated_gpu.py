@@ -66,7 +66,7 @@ def test_a_regression_on_a_gpu_turns_red_and_accepting_it_turns_it_green(
 
     result, report = run(pytester, gpu, "--carbon-record")
     result.assert_outcomes(passed=2)
-    assert report["environment"]["id"] == "1x-nvidia-h100-80gb-hbm3-700w-gpu"
+    assert report["machine"]["id"] == "1x-nvidia-h100-80gb-hbm3-700w-gpu"
     loop, window = (test["measurements"][0] for test in report["tests"])
     # Calls overrun their 10 ms of sleep where the machine is busy; at 300 W whatever they take.
     duration_s, calls = (sum(taken[what] for taken in loop["rounds"]) for what in ("duration_s", "calls"))
@@ -97,7 +97,7 @@ def test_a_regression_on_a_gpu_turns_red_and_accepting_it_turns_it_green(
 
 
 def test_only_the_visible_gpu_is_measured(pytester: pytest.Pytester, tmp_path: Path, nvml_library: Path) -> None:
-    """Of two GPUs the second: its energy, its name, and one GPU in the environment's id."""
+    """Of two GPUs the second: its energy, its name, and one GPU on the machine's id."""
     gpus = [SimulatedGpu(period_s=0.02), SimulatedGpu(period_s=0.02, idle_w=40)]
     pytester.makepyfile(
         f"""
@@ -123,7 +123,7 @@ def test_only_the_visible_gpu_is_measured(pytester: pytest.Pytester, tmp_path: P
     energy_j = measurement["energy_j_per_call"]
     assert 0.98 * 300 * loaded_s < energy_j < 1.02 * 300 * measurement["duration_s_per_call"]  # beside it, it is idle
     assert measurement["domains"][0]["idle_power_w"] == pytest.approx(40, rel=0.03)
-    assert report["environment"]["id"].startswith("1x-")
+    assert report["machine"]["id"].startswith("1x-")
     assert os.environ.get("CUDA_VISIBLE_DEVICES") is None
 
 
@@ -132,7 +132,7 @@ def test_fresh_processes_on_a_gpu(pytester: pytest.Pytester, gpu: SimulatedNvml)
     pytester.makepyfile(SUITE.format(root=str(Path(__file__).parents[2])))
     result, report = run(pytester, gpu, "--carbon-record", "--carbon-sessions=2", "-k", "loop")
     result.assert_outcomes(passed=1, deselected=1)
-    assert report["environment"]["id"] == "1x-nvidia-h100-80gb-hbm3-700w-gpu"
+    assert report["machine"]["id"] == "1x-nvidia-h100-80gb-hbm3-700w-gpu"
     (loop,) = report["tests"][0]["measurements"]
     assert len(loop["sessions"]) == 2
     seconds, calls = (sum(each[what] for each in loop["rounds"]) for what in ("duration_s", "calls"))

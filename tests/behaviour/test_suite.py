@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from conftest import ENVIRONMENT, CarbonRunner
+from conftest import MACHINE, CarbonRunner
 from extras import library
 from faults import records
 
@@ -422,7 +422,7 @@ def test_baselines_record_gate_and_accept_as_for_any_test(
         f"pytest_carbon.suite.test_study::test_task[text-generation-{dataset}-gpt2]"
         for dataset in TASKS["text-generation"].datasets
     }
-    assert (pytester.path / "carbon-baselines" / ENVIRONMENT / "pytest_carbon.suite.test_study.jsonl").exists()
+    assert (pytester.path / "carbon-baselines" / MACHINE / "pytest_carbon.suite.test_study.jsonl").exists()
     dearer = pytester.path / "fake.py"
     dearer.write_text(dearer.read_text().replace("draw(0.5)", "draw(5.0)"))
     run = run_suite(*args, subprocess=True)

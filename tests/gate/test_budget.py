@@ -23,7 +23,7 @@ from pytest_carbon.gate.budget import (
     parse,
     unmeasured,
 )
-from pytest_carbon.records import Budget, Doubt, UsageProblem
+from pytest_carbon.records import Budget, MeasurementWarning, UsageProblem
 from pytest_carbon.text import emissions_text, energy_text, parse_share
 
 H100 = "1x-nvidia-h100-80gb-hbm3-700w-gpu"
@@ -242,8 +242,8 @@ def test_a_tolerance_that_cannot_be_used_is_refused(written: object, text: str) 
 # --- which marker counts -----------------------------------------------------------------------------
 
 
-def only(budgets: tuple[Budget, ...], name: str = "call", environment: str = H100) -> Budget:
-    budget = budget_for(budgets, name, environment)
+def only(budgets: tuple[Budget, ...], name: str = "call", machine: str = H100) -> Budget:
+    budget = budget_for(budgets, name, machine)
     assert budget is not None
     return budget
 
@@ -305,7 +305,7 @@ def test_the_decorator_closest_to_the_function_wins() -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_one_test_may_carry_limits_for_several_environments(order: int) -> None:
+def test_one_test_may_carry_limits_for_several_machines(order: int) -> None:
     """Each limit holds where its ``on`` matches; a limit without one holds everywhere else."""
     stacked = [
         parse(energy="2 J", on="nvidia-h100*"),
@@ -313,14 +313,14 @@ def test_one_test_may_carry_limits_for_several_environments(order: int) -> None:
         parse(energy="9 J"),
     ][::order]
     budgets = merge(stacked)
-    assert only(budgets, environment=H100).energy_text == "2 J"
-    assert only(budgets, environment=A100).energy_text == "4 J"
-    assert only(budgets, environment="intel-xeon-cpu").energy_text == "9 J"
+    assert only(budgets, machine=H100).energy_text == "2 J"
+    assert only(budgets, machine=A100).energy_text == "4 J"
+    assert only(budgets, machine="intel-xeon-cpu").energy_text == "9 J"
 
 
 def test_where_no_limit_holds_the_nearest_is_shown() -> None:
     """A limit for another machine is still the best that can be said."""
-    budget = only(merge([parse(energy="2 J", on="nvidia-h100*", tolerance="1%")]), environment=A100)
+    budget = only(merge([parse(energy="2 J", on="nvidia-h100*", tolerance="1%")]), machine=A100)
     assert (budget.energy_text, budget.on, budget.tolerance) == ("2 J", "nvidia-h100*", 0.01)
     assert not holds(budget, A100)
 
@@ -341,7 +341,7 @@ def test_a_name_that_was_not_measured_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("on", "environment", "held"),
+    ("on", "machine", "held"),
     [
         (None, H100, True),
         (None, "intel-xeon-cpu", True),
@@ -359,9 +359,9 @@ def test_a_name_that_was_not_measured_is_told() -> None:
         ("nvidia-[ah]100*", A100, True),
     ],
 )
-def test_on_is_a_pattern_of_environment_ids(on: str | None, environment: str, held: bool) -> None:
-    """With or without the count of GPUs, in any case; unset, every measured environment."""
-    assert holds(Budget(on=on), environment) is held
+def test_on_is_a_pattern_of_machine_ids(on: str | None, machine: str, held: bool) -> None:
+    """With or without the count of GPUs, in any case; unset, every measured machine."""
+    assert holds(Budget(on=on), machine) is held
 
 
 # --- whether it is met ---------------------------------------------------------------------------------
@@ -372,14 +372,14 @@ def found(
     energy_j: float | None,
     emissions_g: float | None = None,
     error_j: float | None = None,
-    environment: str = H100,
+    machine: str = H100,
 ) -> Finding:
     return check(
         budget,
         energy_j_per_call=energy_j,
         error_j=error_j,
         emissions_g_per_call=emissions_g,
-        environment_id=environment,
+        machine_id=machine,
     )
 
 
@@ -435,11 +435,11 @@ def test_what_was_not_measured_is_held_to_nothing() -> None:
 
 
 @pytest.mark.parametrize(("energy_j", "over"), [(2.45, False), (2.55, True)])
-def test_an_error_across_the_limit_is_a_doubt(energy_j: float, over: bool) -> None:
-    """The point estimate decides, and the doubt says that it might have been the other way."""
+def test_an_error_across_the_limit_is_a_warning(energy_j: float, over: bool) -> None:
+    """The point estimate decides, and the warning says that it might have been the other way."""
     finding = found(parse(energy="2.5 J"), energy_j, error_j=0.1)
     assert (finding.over is not None) is over
-    assert finding.doubt == Doubt(
+    assert finding.warning == MeasurementWarning(
         "near-limit",
         f"the budget of 2.5 J per call lies within the error of what was measured, {energy_j} ± 0.10 J: "
         "measure longer (--carbon-max-time), or leave more room",
@@ -449,13 +449,13 @@ def test_an_error_across_the_limit_is_a_doubt(energy_j: float, over: bool) -> No
 def test_emissions_have_the_relative_error_of_the_energy() -> None:
     """Intensity and PUE are given, not measured."""
     budget = parse(emissions="1 mg")
-    assert found(budget, 2.0, 0.00097, error_j=0.1).doubt is not None
-    assert found(budget, 2.0, 0.00094, error_j=0.1).doubt is None
+    assert found(budget, 2.0, 0.00097, error_j=0.1).warning is not None
+    assert found(budget, 2.0, 0.00094, error_j=0.1).warning is None
 
 
 @given(limit=st.floats(1e-3, 1e3), energy_j=st.floats(1e-3, 1e3), error_j=st.floats(0, 1), per=st.integers(1, 10**6))
-def test_over_and_doubt_follow_the_numbers(limit: float, energy_j: float, error_j: float, per: int) -> None:
-    """Over means more than the limit; a doubt that the limit lies inside the interval."""
+def test_over_and_warning_follow_the_numbers(limit: float, energy_j: float, error_j: float, per: int) -> None:
+    """Over means more than the limit; a warning that the limit lies inside the interval."""
     budget = parse(energy=limit, per=per)
     assert budget.energy_j_per_call is not None
     finding = found(budget, energy_j, error_j=error_j)
@@ -464,7 +464,7 @@ def test_over_and_doubt_follow_the_numbers(limit: float, energy_j: float, error_
     if abs(gap) > rounding:
         assert (finding.over is not None) is (gap > 0)
     if abs(abs(gap) - error_j) > rounding:
-        assert (finding.doubt is not None) is (abs(gap) < error_j)
+        assert (finding.warning is not None) is (abs(gap) < error_j)
 
 
 @given(excess=st.floats(1e-12, 1e6), digits=st.integers(1, 6))
@@ -479,19 +479,19 @@ def test_an_exceeded_limit_never_looks_met(excess: float, digits: int) -> None:
 
 
 def test_elsewhere_a_limit_is_shown_and_not_enforced() -> None:
-    """With what it would say, and why it does not hold; a doubt about it would help nobody."""
+    """With what it would say, and why it does not hold; a warning about it would help nobody."""
     budget = parse(energy="2.5 J")
-    assert found(budget, 3.12, error_j=1, environment=ESTIMATED) == Finding(
+    assert found(budget, 3.12, error_j=1, machine=ESTIMATED) == Finding(
         limit_j_per_call=2.5,
         shown="3.12 J per call, 25% over the budget of 2.5 J: shown, not enforced, since energy is only "
         "estimated here (on='*' would enforce it)",
     )
     budget = parse(energy="2.5 J", on="nvidia-h100*")
-    assert found(budget, 2, environment=A100).shown == (
+    assert found(budget, 2, machine=A100).shown == (
         "2.00 J per call, within the budget of 2.5 J: shown, not enforced, since on='nvidia-h100*' does not "
-        f"match this environment, {A100}"
+        f"match this machine, {A100}"
     )
-    assert found(parse(tolerance="5%"), 2, environment=ESTIMATED) == Finding()
+    assert found(parse(tolerance="5%"), 2, machine=ESTIMATED) == Finding()
 
 
 def test_a_budget_without_texts_is_spoken_of_in_base_units() -> None:

@@ -1,4 +1,4 @@
-"""The gate: batches, statistics against an independent oracle, statuses and their sentences."""
+"""The gate: recordings, statistics against an independent oracle, statuses and their sentences."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from pytest_carbon.gate.recordings import LEARN_MOST, baseline_of, recordings_of
 from pytest_carbon.gate.scores import Candidate
 from pytest_carbon.gate.sentences import weak
 from pytest_carbon.gate.verdicts import confirmed, suspect, unconfirmed
-from pytest_carbon.records import BaselineError, Doubt, Key, Record, SessionScore, SuiteVerdict, Verdict
+from pytest_carbon.records import BaselineError, Key, MeasurementWarning, Record, SessionScore, SuiteVerdict, Verdict
 
 BASE_J = (1.20, 1.21, 1.22, 1.205, 1.215)
-"""Five baseline batches whose mean is 1.21 J."""
-THROTTLED = Doubt("throttled", "the device held its clocks back (thermal) during 30% of the work: let it cool")
-SHARED = Doubt("shared-gpu", "another process used gpu:0 meanwhile: measure on a GPU of your own")
-NEAR = Doubt("near-limit", "the budget of 1.4 J per call lies within the error of what was measured")
+"""Five baseline recordings whose mean is 1.21 J."""
+THROTTLED = MeasurementWarning(
+    "throttled", "the device held its clocks back (thermal) during 30% of the work: let it cool"
+)
+SHARED = MeasurementWarning("shared-gpu", "another process used gpu:0 meanwhile: measure on a GPU of your own")
+NEAR = MeasurementWarning("near-limit", "the budget of 1.4 J per call lies within the error of what was measured")
 
 
 # --- helpers -----------------------------------------------------------------------------------
@@ -57,7 +59,7 @@ def record(
 
 
 def daily(energies_j: Iterable[float], *, i: int = 0, start: int = 0, epoch: str = "0") -> list[Record]:
-    """One session a day: a batch each."""
+    """One session a day: a recording each."""
     return [record(energy_j, 24.0 * (start + day), i=i, epoch=epoch) for day, energy_j in enumerate(energies_j)]
 
 
@@ -91,9 +93,9 @@ def noise(days: int, measurements: int, spread: float, seed: int = 0) -> np.ndar
     return np.random.default_rng(seed).normal(0, spread, (days, measurements))
 
 
-def detectable(s: float, nu: float, batches: int, probability: float, tolerance: float = 0.05) -> float:
+def detectable(s: float, nu: float, recordings: int, probability: float, tolerance: float = 0.05) -> float:
     """The design's formula, by scipy.stats."""
-    se = s * math.sqrt(1 + 1 / batches)
+    se = s * math.sqrt(1 + 1 / recordings)
     least = max(stats.t.isf(probability, nu) * se, math.log1p(tolerance))
     return math.expm1(least + stats.t.ppf(0.8, nu) * se)
 
@@ -111,7 +113,7 @@ def fit_f_distribution(variances: np.ndarray, freedom: float) -> tuple[float, fl
 # --- what is read ------------------------------------------------------------------------------
 
 
-def test_a_small_environment_is_read_whole() -> None:
+def test_a_small_machine_is_read_whole() -> None:
     """Whatever is selected, the verdicts are those of everything."""
     held = [key(i) for i in range(LEARN_MOST)]
     assert to_read(held, {held[0][0]}) == to_read(held, ()) == set(held)
@@ -121,7 +123,7 @@ def keys_of(modules: int, each: int) -> list[Key]:
     return [(f"tests/test_{module}.py::test_{i}", "call") for module in range(modules) for i in range(each)]
 
 
-def test_of_a_large_environment_the_runs_own_and_some_more_are_read() -> None:
+def test_of_a_large_machine_the_runs_own_and_some_more_are_read() -> None:
     """Whole modules, the same ones for everybody, up to a thousand; all of the run's, however many they are."""
     held = keys_of(50, 100)
     one, another = to_read(held, {held[0][0]}), to_read(held[::-1], {held[0][0], held[1][0]})
@@ -136,7 +138,7 @@ def test_of_a_large_environment_the_runs_own_and_some_more_are_read() -> None:
 
 
 def test_what_is_not_read_is_counted() -> None:
-    """The false-alarm rate is shared among all that the environment holds, read or not."""
+    """The false-alarm rate is shared among all that the machine holds, read or not."""
     stored = {key(i): daily(BASE_J, i=i) for i in range(7)}
     whole = judge([now(1.3)], stored, tolerance=0.05, false_alarms=0.01)
     part = judge([now(1.3)], {key(): stored[key()]}, tolerance=0.05, false_alarms=0.01, unread=6)
@@ -149,14 +151,14 @@ def test_what_is_not_read_is_counted() -> None:
     )
 
 
-# --- batches -----------------------------------------------------------------------------------
+# --- recordings -----------------------------------------------------------------------------------
 
 
 def sessions_of(found: Iterable[Iterable[Record]]) -> list[list[str]]:
-    return [[r.session for r in batch] for batch in found]
+    return [[r.session for r in recording] for recording in found]
 
 
-def test_batch_is_six_hours_from_its_first_session() -> None:
+def test_recording_is_six_hours_from_its_first_session() -> None:
     """Six hours count from the first session, not from the last."""
     records = [record(hours=hours) for hours in (0, 4, 6, 6.1, 12.1, 12.2)]
     assert sessions_of(recordings_of(records)) == [
@@ -166,14 +168,15 @@ def test_batch_is_six_hours_from_its_first_session() -> None:
     ]
 
 
-def test_another_boot_is_another_batch() -> None:
-    """Two boots within an hour are two batches, also where their sessions alternate."""
+def test_another_boot_is_another_recording() -> None:
+    """Two boots within an hour are two recordings, also where their sessions alternate."""
     records = [record(hours=hour / 4, boot="ab"[hour % 2]) for hour in range(4)]
     assert sessions_of(recordings_of(records)) == [["session 0.0", "session 0.5"], ["session 0.25", "session 0.75"]]
 
 
 def test_unknown_boot_leaves_only_the_hours() -> None:
-    """A session of an unknown boot belongs to the batch of its hours, and a boot once known stays the batch's."""
+    """A session of an unknown boot belongs to the recording of its hours, and a boot once known stays the
+    recording's."""
     records = [
         record(hours=0, boot=None),
         record(hours=1, boot="a"),
@@ -184,7 +187,7 @@ def test_unknown_boot_leaves_only_the_hours() -> None:
 
 
 def test_session_is_never_divided() -> None:
-    """What one session recorded over seven hours, for two tests, is one batch from its first hour on."""
+    """What one session recorded over seven hours, for two tests, is one recording from its first hour on."""
     first, other, repeated = (record(hours=h, i=i, session="long") for h, i in ((0, 0), (7, 1), (7, 0)))
     later = record(hours=6.5)
     assert recordings_of([other, later, repeated, first]) == [(repeated, other), (later,)]
@@ -204,23 +207,25 @@ def test_time_zones_are_told_apart() -> None:
     st.lists(st.tuples(st.integers(0, 200), st.sampled_from(["a", "b", None])), max_size=12),
     st.randoms(use_true_random=False),
 )
-def test_batches_do_not_depend_on_order(when: list[tuple[int, str | None]], order: random.Random) -> None:
-    """A clock that was set back, and so another order of the lines, makes and loses no batches."""
+def test_recordings_do_not_depend_on_order(when: list[tuple[int, str | None]], order: random.Random) -> None:
+    """A clock that was set back, and so another order of the lines, makes and loses no recordings."""
     records = [record(hours=hours / 4, boot=boot, session=f"s{n}") for n, (hours, boot) in enumerate(when)]
     shuffled = records.copy()
     order.shuffle(shuffled)
     assert recordings_of(shuffled) == recordings_of(records)
-    assert sorted(r.session for batch in recordings_of(records) for r in batch) == sorted(r.session for r in records)
+    assert sorted(r.session for recording in recordings_of(records) for r in recording) == sorted(
+        r.session for r in records
+    )
 
 
 # --- baselines ---------------------------------------------------------------------------------
 
 
-def test_baseline_is_the_first_twenty_batches() -> None:
-    """Later batches do not move a baseline: it does not follow a creep."""
+def test_baseline_is_the_first_twenty_recordings() -> None:
+    """Later recordings do not move a baseline: it does not follow a creep."""
     held = baseline_of(reversed(daily(range(1, 31))))
     assert held is not None
-    assert [batch[0].energy_j_per_call for batch in held.batches] == list(range(1, 21))
+    assert [recording[0].energy_j_per_call for recording in held.recordings] == list(range(1, 21))
 
 
 def test_baseline_is_of_the_newest_epoch() -> None:
@@ -233,8 +238,8 @@ def test_baseline_is_of_the_newest_epoch() -> None:
     held = baseline_of(records)
     assert held is not None
     assert (held.epoch, held.sessions) == ("2026-03-01T00:00:00Z", 1)
-    assert sessions_of(held.batches) == [["session 96.0"]]
-    assert [[batch[0].energy_j_per_call for batch in epoch] for epoch in held.earlier] == [[1, 2], [3, 4]]
+    assert sessions_of(held.recordings) == [["session 96.0"]]
+    assert [[recording[0].energy_j_per_call for recording in epoch] for epoch in held.earlier] == [[1, 2], [3, 4]]
 
 
 def test_no_records_no_baseline() -> None:
@@ -246,16 +251,16 @@ def test_no_records_no_baseline() -> None:
 # --- one measurement ---------------------------------------------------------------------------
 
 
-def test_change_is_against_the_mean_of_batches() -> None:
-    """The baseline is the geometric mean of batches, a batch that of its sessions."""
+def test_change_is_against_the_mean_of_recordings() -> None:
+    """The baseline is the geometric mean of recordings, a recording that of its sessions."""
     records = [record(1.0, 0), record(4.0, 1), record(8.0, 24)]
     verdict = one(now(8.0), records)
     assert verdict.baseline_j_per_call == pytest.approx(4.0)
     assert verdict.change == pytest.approx(1.0)
-    assert (verdict.baseline_batches, verdict.baseline_sessions) == (2, 3)
+    assert (verdict.baseline_recordings, verdict.baseline_sessions) == (2, 3)
 
 
-def test_sessions_of_now_are_one_batch() -> None:
+def test_sessions_of_now_are_one_recording() -> None:
     """However many sessions this run brings, their mean is compared, and a repeated one counts once."""
     sessions = (SessionScore("a", 1.0, 1.0), SessionScore("b", 4.0, 1.0), SessionScore("b", 9.0, 1.0))
     assert one(now(1.0, sessions=sessions), daily([1.0])).change == pytest.approx(1.0)
@@ -263,7 +268,7 @@ def test_sessions_of_now_are_one_batch() -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 5, 20])
 def test_detectable_change_is_the_formula(k: int) -> None:
-    """s moderated by four degrees of freedom of 2%, t at α, and 80% power; one batch has the prior alone."""
+    """s moderated by four degrees of freedom of 2%, t at α, and 80% power; one recording has the prior alone."""
     logarithms = noise(k, 1, 0.01)[:, 0]
     squares = np.sum((logarithms - logarithms.mean()) ** 2)
     s = math.sqrt((4 * 0.02**2 + squares) / (4 + k - 1))
@@ -271,16 +276,16 @@ def test_detectable_change_is_the_formula(k: int) -> None:
     assert verdict.detectable_change == pytest.approx(detectable(s, 4 + k - 1, k, 0.01), rel=1e-9)
 
 
-def test_one_hour_of_sessions_is_one_batch() -> None:
+def test_one_hour_of_sessions_is_one_recording() -> None:
     """Five sessions recorded within an hour promise no more than one."""
     hour = one(of_sessions(5), [record(energy_j, n / 5) for n, energy_j in enumerate(BASE_J)])
-    assert (hour.baseline_batches, hour.baseline_sessions) == (1, 5)
+    assert (hour.baseline_recordings, hour.baseline_sessions) == (1, 5)
     assert hour.detectable_change == pytest.approx(detectable(0.02, 4, 1, 0.01))
 
 
 @pytest.mark.parametrize("measurements", [1, 12])
 def test_fewer_sessions_than_the_baselines_have_their_own_noise(measurements: int) -> None:
-    """One process is not held to what means of three differ by: what its own batches' sessions do is added."""
+    """One process is not held to what means of three differ by: what its own recordings' sessions do is added."""
     logarithms = noise(5, 1, 0.01)[:, 0]
     within = np.array([[-0.03, 0.01, 0.02], [0.02, -0.02, 0.0], [0.0, 0.0, 0.0], [0.01, 0.0, -0.01]])
     records = [
@@ -301,7 +306,7 @@ def test_fewer_sessions_than_the_baselines_have_their_own_noise(measurements: in
 
 
 def test_one_session_each_has_no_noise_within() -> None:
-    """Where no batch has two sessions, what they differ by is not known, and nothing is added or taken away."""
+    """Where no recording has two sessions, what they differ by is not known, and nothing is added or taken away."""
     for taken in (1, 3):
         verdict = one(of_sessions(taken), daily([1.0] * 5))
         assert verdict.detectable_change == pytest.approx(detectable(math.sqrt(4 * 0.02**2 / 8), 8, 5, 0.01))
@@ -336,13 +341,13 @@ def test_improvement_is_the_mirror_image() -> None:
 
 
 def test_earlier_epochs_lend_their_variance() -> None:
-    """A new epoch of one batch has the degrees of freedom of those before it, and only its own mean."""
+    """A new epoch of one recording has the degrees of freedom of those before it, and only its own mean."""
     old = noise(6, 1, 0.03)[:, 0]
     squares = np.sum((old - old.mean()) ** 2)
     records = daily(np.exp(old)) + daily([2.0], start=6, epoch="2026-02-01T00:00:00Z")
     verdict = one(now(2.0), records)
     assert verdict.change == pytest.approx(0.0)
-    assert verdict.baseline_batches == 1
+    assert verdict.baseline_recordings == 1
     s = math.sqrt((4 * 0.02**2 + squares) / 9)
     assert verdict.detectable_change == pytest.approx(detectable(s, 9, 1, 0.01))
 
@@ -360,17 +365,17 @@ def test_false_alarms_are_shared_by_all_that_is_stored() -> None:
 
 
 def test_estimates_have_a_wider_prior() -> None:
-    """Where energy is estimated, batches are taken to differ by 5% until they show otherwise."""
+    """Where energy is estimated, recordings are taken to differ by 5% until they show otherwise."""
     verdicts, _ = judge([now(1.0)], {key(): daily([1.0])}, tolerance=0.05, false_alarms=0.01, estimated=True)
     assert verdicts[key()].detectable_change == pytest.approx(detectable(0.05, 4, 1, 0.01))
 
 
 def test_session_is_not_its_own_baseline() -> None:
-    """What this run has already recorded is not compared with itself, and does not begin a batch."""
+    """What this run has already recorded is not compared with itself, and does not begin a recording."""
     own = record(1.0, 0, session="now")
     verdict = one(now(1.0), [own])
     assert (verdict.status, verdict.change) == ("new", None)
-    assert one(now(1.0), [own, record(1.0, 1), record(1.0, 6.5)]).baseline_batches == 1
+    assert one(now(1.0), [own, record(1.0, 1), record(1.0, 6.5)]).baseline_recordings == 1
 
 
 def test_time_and_power_add_up() -> None:
@@ -445,7 +450,7 @@ def test_suite_that_moved_fails_with_that_sentence() -> None:
 
 @pytest.mark.parametrize("spread", [0.0, 0.03])
 def test_median_is_tested_like_a_measurement(spread: float) -> None:
-    """The suite's batches are its medians: K + 3 degrees of freedom, the prior of one, half of α."""
+    """The suite's recordings are its medians: K + 3 degrees of freedom, the prior of one, half of α."""
     days = noise(5, 1, spread, seed=3)
     squares = np.sum((days - days.mean()) ** 2)
     threshold = stats.t.isf(0.005, 8) * math.sqrt((4 * 0.02**2 + squares) / 8 * 1.2)
@@ -582,7 +587,7 @@ def test_new_tests_do_not_tell_what_a_day_was() -> None:
 
 
 def test_accepted_suite_is_judged_by_what_came_since() -> None:
-    """The days of earlier epochs do not count for the suite's median: one batch since, four degrees of freedom."""
+    """The days of earlier epochs do not count for the suite's median: one recording since, four degrees of freedom."""
     wild = np.exp([-0.3, 0.3, -0.2, 0.2, 0.0])
     stored = {key(i): [*daily(wild, i=i), *daily([1.0], i=i, start=5, epoch="1")] for i in range(9)}
     threshold = stats.t.isf(0.005, 4) * 0.02 * math.sqrt(2)
@@ -596,7 +601,7 @@ def test_accepted_suite_is_judged_by_what_came_since() -> None:
 
 
 SEES = "the gate sees changes of 6.5% and more here"
-NOISE = "which noise of this size explains, as batches here differ"
+NOISE = "which noise of this size explains, as recordings here differ"
 MORE = "12.4% more energy per call than the baseline (1.21 J → 1.36 J)"
 LESS = "17.4% less energy per call than the baseline (1.21 J → 1.00 J)"
 REGRESSION = f"{MORE}: each call draws 12.4% more power, in the same time; the tolerance is 5%, and {SEES}"
@@ -625,7 +630,7 @@ COARSE = (
             "regression",
             f"{MORE}: each call takes 30% longer but draws 13.5% less power; the tolerance is 5%, and {SEES}",
         ),
-        (now(1.36, doubts=(THROTTLED, NEAR)), "inconclusive", f"{MORE}, in doubt: {THROTTLED.text}"),
+        (now(1.36, warnings=(THROTTLED, NEAR)), "inconclusive", f"{MORE}, with a warning: {THROTTLED.text}"),
         # What is known to ±12% cannot be seen to move by as much.
         (now(1.36, error=0.12), "inconclusive", f"{MORE}, but its own error of ±12% {COARSE}"),
         (
@@ -658,12 +663,12 @@ COARSE = (
             f"time; {SEES}; to hold the gain, accept it as the new baseline (--carbon-accept)",
         ),
         (
-            now(1.0, doubts=(THROTTLED, NEAR)),
+            now(1.0, warnings=(THROTTLED, NEAR)),
             "inconclusive",
-            f"{LESS}, in doubt: {THROTTLED.text}",
+            f"{LESS}, with a warning: {THROTTLED.text}",
         ),
         (
-            now(1.0, doubts=(SHARED, NEAR)),
+            now(1.0, warnings=(SHARED, NEAR)),
             "improvement",
             f"{LESS}: each call draws 17.4% less power, in the same "
             f"time; {SEES}; to hold the gain, accept it as the new baseline (--carbon-accept)",
@@ -671,7 +676,7 @@ COARSE = (
         (now(1.21), "pass", f"as much energy per call as the baseline (1.21 J); {SEES}"),
         (now(1.2), "pass", f"0.8% less energy per call than the baseline (1.21 J → 1.20 J); {SEES}"),
         (
-            now(1.25, doubts=(THROTTLED,)),
+            now(1.25, warnings=(THROTTLED,)),
             "pass",
             f"3.3% more energy per call than the baseline (1.21 J → 1.25 J); {SEES}",
         ),
@@ -681,7 +686,7 @@ COARSE = (
             f"1.36 J, 8.8% over the budget of 1.25 J; it is a regression, too: {REGRESSION}",
         ),
         (
-            now(1.21, over_budget="1.21 J, 21% over the budget of 1 J", doubts=(THROTTLED,), error=0.2),
+            now(1.21, over_budget="1.21 J, 21% over the budget of 1 J", warnings=(THROTTLED,), error=0.2),
             "over-budget",
             "1.21 J, 21% over the budget of 1 J",
         ),
@@ -694,7 +699,12 @@ COARSE = (
         ),
         (now(1.0, sessions=()), "error", "nothing was measured: no session has an energy"),
         (
-            now(1.0, sessions=(), error=None, doubts=(Doubt("out-of-memory", "out of memory: none left."),)),
+            now(
+                1.0,
+                sessions=(),
+                error=None,
+                warnings=(MeasurementWarning("out-of-memory", "out of memory: none left."),),
+            ),
             "inconclusive",
             "nothing was measured: out of memory: none left",
         ),
@@ -714,9 +724,9 @@ def test_status_and_reason(candidate: Candidate, status: str, reason: str) -> No
         (now(1.0), "new", "no baseline here yet: record one with --carbon-record"),
         (now(1.0, error=None), "new", "no baseline here yet: record one with --carbon-record"),
         (
-            now(1.0, doubts=(THROTTLED,)),
+            now(1.0, warnings=(THROTTLED,)),
             "new",
-            f"no baseline here, and none is recorded of a measurement in doubt: {THROTTLED.text}",
+            f"no baseline here, and none is recorded of a measurement with a warning: {THROTTLED.text}",
         ),
         (now(1.0, error=0.1), "new", "no baseline here yet: record one with --carbon-record"),
         (now(1.0, over_budget="too much"), "over-budget", "too much"),
@@ -727,24 +737,26 @@ def test_status_without_a_baseline(candidate: Candidate, status: str, reason: st
     """Nothing to compare with is new, however well it is known."""
     verdict = one(candidate)
     assert (verdict.status, verdict.reason) == (status, reason)
-    assert (verdict.change, verdict.detectable_change, verdict.baseline_batches) == (None, None, 0)
+    assert (verdict.change, verdict.detectable_change, verdict.baseline_recordings) == (None, None, 0)
 
 
 def test_open_change_is_inconclusive() -> None:
-    """Beyond the tolerance and within what batches differ by: for a doubt that explains it, else for noise."""
+    """Beyond the tolerance and within what recordings differ by: for a warning that explains it, else for noise."""
     wide = daily([1.0])
     plain = "8% more energy per call than the baseline (1.00 J → 1.08 J)"
     verdict = one(now(1.08), wide)
     assert (verdict.status, verdict.reason) == (
         "inconclusive",
         f"{plain}, {NOISE}: the gate sees changes of 14.2% and more here; record on other days (--carbon-record): 3 "
-        "batches would decide it; or compare two revisions side by side (--carbon-against)",
+        "recordings would decide it; or compare two revisions side by side (--carbon-against)",
     )
-    verdict = one(now(1.08, doubts=(SHARED, NEAR)), wide)
-    assert (verdict.status, verdict.reason) == ("inconclusive", f"{plain}, in doubt: {SHARED.text}")
-    assert NOISE in one(now(1.08, doubts=(NEAR,)), wide).reason
-    assert NOISE in one(now(1 / 1.08, doubts=(SHARED,)), wide).reason
-    assert one(now(1.08, doubts=(Doubt("a plug-in's", "the lid was open"),)), wide).status == "inconclusive"
+    verdict = one(now(1.08, warnings=(SHARED, NEAR)), wide)
+    assert (verdict.status, verdict.reason) == ("inconclusive", f"{plain}, with a warning: {SHARED.text}")
+    assert NOISE in one(now(1.08, warnings=(NEAR,)), wide).reason
+    assert NOISE in one(now(1 / 1.08, warnings=(SHARED,)), wide).reason
+    assert (
+        one(now(1.08, warnings=(MeasurementWarning("a plug-in's", "the lid was open"),)), wide).status == "inconclusive"
+    )
 
 
 def test_reason_names_what_the_suite_did() -> None:
@@ -787,15 +799,16 @@ def test_weak_gate_says_what_would_help() -> None:
     assert weak(one(now(1.0))) is None
     assert weak(one(now(1.0), daily([1.0] * 5))) is None
     assert weak(one(now(1.0), daily([1.0]), false_alarms=0.00005)) == (
-        "the gate sees only changes of 59.4% and more here, with 1 baseline batch: record batches on other days "
+        "the gate sees only changes of 59.4% and more here, with 1 baseline recording: record recordings on other days "
         "(--carbon-record), or compare two revisions side by side (--carbon-against)"
     )
     assert weak(one(now(1.0), daily([1.0, 1.5, 1.2]))) == (
-        "the gate sees only changes of 73.9% and more here, with 3 baseline batches: record batches on other days "
+        "the gate sees only changes of 73.9% and more here, with 3 baseline recordings: record recordings on other "
+        "days "
         "(--carbon-record), or compare two revisions side by side (--carbon-against)"
     )
     assert weak(one(now(1.0), daily([1.0, 1.5] * 15))) == (
-        "the gate sees only changes of 91.7% and more here, with 20 baseline batches, the most a baseline takes: "
+        "the gate sees only changes of 91.7% and more here, with 20 baseline recordings, the most a baseline takes: "
         "compare two revisions side by side (--carbon-against)"
     )
     assert weak(one(now(1.0), daily([1.0] * 5)), most=0.05) is not None
@@ -835,7 +848,7 @@ def test_recordings_count_by_how_well_they_are_known() -> None:
 
 
 def test_errors_are_not_counted_twice() -> None:
-    """What batches differ by has their errors in it: known to the same error, they promise what they did without."""
+    """What recordings differ by has their errors in it: known to the same error, they promise what they did without."""
     x = noise(20, 1, 0.05, seed=2)[:, 0]
     without = one(now(1.0), daily(np.exp(x)))
     with_errors = one(now(1.0, error=0.02), [known(math.exp(j), 0.02, day) for day, j in enumerate(x)])
@@ -853,7 +866,7 @@ def test_a_figure_known_badly_is_recorded_and_gets_sharper() -> None:
     assert sees[2] > math.expm1(stats.norm.isf(0.01) * 0.06 / 1.96)
 
 
-def test_sessions_of_a_batch_are_known_better_together() -> None:
+def test_sessions_of_a_recording_are_known_better_together() -> None:
     """Its error is that of the mean of their logarithms."""
     four = [known(1.0, 0.1)._replace(session=f"s{n}") for n in range(4)]
     sees = [one(of_sessions(4), stored, tolerance=0.2).detectable_change for stored in (four, [known(1.0, 0.05)] * 1)]
@@ -892,53 +905,53 @@ def test_what_no_window_could_hold_is_not_advised() -> None:
 def test_noise_that_no_baseline_would_decide_says_so() -> None:
     """A change of the size of the noise stays open with twenty recordings."""
     reason = one(now(1.1), daily([1.0, 1.2, 0.9])).reason
-    assert "not even 20 batches would decide it: compare two revisions side by side (--carbon-against)" in reason
+    assert "not even 20 recordings would decide it: compare two revisions side by side (--carbon-against)" in reason
 
 
-def test_the_batches_that_would_decide_do() -> None:
+def test_the_recordings_that_would_decide_do() -> None:
     """As many as the sentence says, that differ as those there do, and not one fewer."""
     reason = one(now(1.08), daily([1.0])).reason
-    assert "3 batches would decide it" in reason
+    assert "3 recordings would decide it" in reason
     even = [math.exp(0.02 * (-1) ** n * math.sqrt(n_of / (n_of + n_of % 2))) for n_of in (4,) for n in range(4)]
     assert one(now(1.08), daily(even)).status == "regression"
 
 
-# --- doubts ------------------------------------------------------------------------------------
+# --- warnings ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", ["shared-gpu", "shared-cpu", "traced"])
 def test_what_adds_energy_explains_more_of_it_only(code: str) -> None:
     """However large the increase; and no gain."""
-    doubts = (Doubt(code, "somebody else"),)
-    assert one(now(2.4, doubts=doubts), daily(BASE_J)).status == "inconclusive"
-    assert one(now(0.8, doubts=doubts), daily(BASE_J)).status == "improvement"
+    warnings = (MeasurementWarning(code, "somebody else"),)
+    assert one(now(2.4, warnings=warnings), daily(BASE_J)).status == "inconclusive"
+    assert one(now(0.8, warnings=warnings), daily(BASE_J)).status == "improvement"
 
 
 @pytest.mark.parametrize("code", ["few-rounds", "unsteady", "short", "few-edges", "unquiet"])
 def test_what_is_about_the_error_explains_no_more_than_thrice_of_it(code: str) -> None:
     """A change far larger than the figure's own error stays one. Where that is not known it could be anything."""
-    doubts = (Doubt(code, "not well known"),)
+    warnings = (MeasurementWarning(code, "not well known"),)
     for energy_j, error, status in (
         (1.21 * 1.11, 0.04, "inconclusive"),
         (1.21 * 1.2, 0.04, "regression"),
         (1.21 / 1.2, 0.04, "improvement"),
         (1.21 * 1.2, None, "inconclusive"),
     ):
-        assert one(now(energy_j, error=error, doubts=doubts), daily(BASE_J)).status == status
+        assert one(now(energy_j, error=error, warnings=warnings), daily(BASE_J)).status == status
 
 
 @pytest.mark.parametrize("code", ["throttled", "power-limit-changed", "counter-disagrees", "mig", "elsewhere"])
 def test_what_may_be_anything_explains_any_change(code: str) -> None:
     """In both directions."""
-    doubts = (Doubt(code, "not to be trusted"),)
-    assert one(now(9.0, doubts=doubts), daily(BASE_J)).status == "inconclusive"
-    assert one(now(0.1, doubts=doubts), daily(BASE_J)).status == "inconclusive"
+    warnings = (MeasurementWarning(code, "not to be trusted"),)
+    assert one(now(9.0, warnings=warnings), daily(BASE_J)).status == "inconclusive"
+    assert one(now(0.1, warnings=warnings), daily(BASE_J)).status == "inconclusive"
 
 
 def test_what_informs_explains_nothing() -> None:
     """Nor one of a code that disqualifies elsewhere."""
-    for doubt in (Doubt("tail", "late"), Doubt("unquiet", "a step", informs=True)):
-        assert one(now(1.4, doubts=(doubt,)), daily(BASE_J)).status == "regression"
+    for warning in (MeasurementWarning("tail", "late"), MeasurementWarning("unquiet", "a step", informs=True)):
+        assert one(now(1.4, warnings=(warning,)), daily(BASE_J)).status == "regression"
 
 
 # --- another card, another temperature ---------------------------------------------------------
@@ -1085,7 +1098,7 @@ def runs(draw: st.DrawFn) -> tuple[list[Candidate], dict[Key, list[Record]]]:
                     i,
                     tolerance=draw(st.sampled_from([None, None, None, 0.1, False])),
                     error=draw(st.sampled_from([None, 0.001, 0.2])),
-                    doubts=draw(st.sampled_from([(), (THROTTLED,)])),
+                    warnings=draw(st.sampled_from([(), (THROTTLED,)])),
                 )
             )
     return candidates, stored
@@ -1119,7 +1132,7 @@ def test_every_verdict_is_finite(run: tuple[list[Candidate], dict[Key, list[Reco
     for verdict in verdicts.values():
         assert verdict.reason
         assert all(math.isfinite(getattr(verdict, name) or 0.0) for name in FIGURES)
-        assert (verdict.change is None) == (verdict.baseline_batches == 0) == (verdict.detectable_change is None)
+        assert (verdict.change is None) == (verdict.baseline_recordings == 0) == (verdict.detectable_change is None)
 
 
 @given(st.floats(1e-300, 1e300), st.floats(1e-300, 1e300), st.floats(1e-9, 0.5))
@@ -1195,7 +1208,7 @@ def test_larger_change_is_never_less_failing(
         int(chosen.key[0].rpartition("_")[2]),
         tolerance=chosen.tolerance,
         error=chosen.error,
-        doubts=chosen.doubts,
+        warnings=chosen.warnings,
     )
     before = judged(candidates, stored)[chosen.key]
     after = judged([*candidates[:n], dearer, *candidates[n + 1 :]], stored)[chosen.key]
@@ -1237,19 +1250,19 @@ def test_import_is_cheap() -> None:
 
 
 def test_the_outlook_is_what_the_next_run_sees() -> None:
-    """The detectable change of a run that comes out as the last record, and how many batches it is from."""
+    """The detectable change of a run that comes out as the last record, and how many recordings it is from."""
     stored = {key(): daily(BASE_J), key(1): daily(BASE_J[:1], i=1)}
     verdicts, _ = judge([now(1.215), now(1.2, i=1)], stored, tolerance=0.05, false_alarms=0.01)
-    for i, batches_held in ((0, 5), (1, 1)):
+    for i, recordings_held in ((0, 5), (1, 1)):
         sees = verdicts[key(i)].detectable_change
-        assert outlook(stored, [key(i)], tolerance=0.05, false_alarms=0.01) == (pytest.approx(sees), batches_held)
+        assert outlook(stored, [key(i)], tolerance=0.05, false_alarms=0.01) == (pytest.approx(sees), recordings_held)
 
 
 def test_more_sessions_of_a_day_do_not_sharpen_the_outlook() -> None:
-    """They are one batch."""
+    """They are one recording."""
     three = [record(1.2, hours, session=str(hours)) for hours in (0.0, 0.1, 0.2)]
-    one_batch = outlook({key(): three[:1]}, [key()], tolerance=0.05, false_alarms=0.01)
-    assert outlook({key(): three}, [key()], tolerance=0.05, false_alarms=0.01) == one_batch
+    one_recording = outlook({key(): three[:1]}, [key()], tolerance=0.05, false_alarms=0.01)
+    assert outlook({key(): three}, [key()], tolerance=0.05, false_alarms=0.01) == one_recording
 
 
 def test_more_sessions_of_a_day_say_why_the_gate_sees_less() -> None:
@@ -1291,7 +1304,7 @@ def test_one_in_twenty_is_suspect_where_nothing_changed() -> None:
 
 @given(st.floats(0.5, 2.0))
 def test_the_chance_is_that_of_the_t_test(energy_j: float) -> None:
-    """One-sided, towards more: of the change, over batches whose variance is moderated."""
+    """One-sided, towards more: of the change, over recordings whose variance is moderated."""
     logs = np.log(BASE_J)
     spread = math.sqrt((4 * 0.02**2 + 4 * np.var(logs, ddof=1)) / 8)
     t = (math.log(energy_j) - logs.mean()) / (spread * math.sqrt(1 + 1 / 5))

@@ -20,12 +20,14 @@ from pytest_carbon.gate import pairs
 from pytest_carbon.gate.pairs import judge_pairs, order
 from pytest_carbon.gate.scores import Candidate
 from pytest_carbon.gate.variance import learn_prior
-from pytest_carbon.records import Doubt, Key, SessionScore, SuiteVerdict, Verdict
+from pytest_carbon.records import Key, MeasurementWarning, SessionScore, SuiteVerdict, Verdict
 
 ROOT = Path(__file__).parents[2]
 REF = "main (abc1234)"
-THROTTLED = Doubt("throttled", "the device held its clocks back (thermal) during 30% of the work: let it cool")
-SHARED = Doubt("shared-gpu", "another process used gpu:0 meanwhile: measure on a GPU of your own")
+THROTTLED = MeasurementWarning(
+    "throttled", "the device held its clocks back (thermal) during 30% of the work: let it cool"
+)
+SHARED = MeasurementWarning("shared-gpu", "another process used gpu:0 meanwhile: measure on a GPU of your own")
 EIGHT = (True, False, True, False, False, True, False, True)
 """An order of eight pairs, balanced among the even and among the odd."""
 
@@ -189,7 +191,7 @@ def test_by_hand() -> None:
     assert s == pytest.approx(0.02593, rel=1e-3)
     threshold = 3.36493 * s / math.sqrt(2)  # t(0.99; 5), from a table
     verdict = one(head([1.10, 1.12]), [1.0, 1.0], (True, False))
-    assert (verdict.baseline_j_per_call, verdict.baseline_batches, verdict.baseline_sessions) == (1.0, 1, 2)
+    assert (verdict.baseline_j_per_call, verdict.baseline_recordings, verdict.baseline_sessions) == (1.0, 1, 2)
     assert verdict.change == pytest.approx(math.sqrt(1.10 * 1.12) - 1)
     reach = 0.91954 * s / math.sqrt(2)  # t(0.8; 5)
     assert verdict.detectable_change == pytest.approx(math.expm1(threshold + reach), rel=1e-4)
@@ -364,13 +366,13 @@ COARSE = "is larger than the tolerance of 5%: measure longer (--carbon-max-time)
     ("candidate", "status", "reason"),
     [
         (head([1.36] * 8), "regression", REGRESSION),
-        (head([1.36] * 8, doubts=(THROTTLED,)), "inconclusive", f"{MORE}, in doubt: {THROTTLED.text}"),
+        (head([1.36] * 8, warnings=(THROTTLED,)), "inconclusive", f"{MORE}, with a warning: {THROTTLED.text}"),
         (
-            head([1.0] * 8, doubts=(replace(SHARED, code="base-shared-gpu"),)),
+            head([1.0] * 8, warnings=(replace(SHARED, code="base-shared-gpu"),)),
             "inconclusive",
-            f"{LESS}, in doubt: {SHARED.text}",
+            f"{LESS}, with a warning: {SHARED.text}",
         ),
-        (head([1.36] * 8, doubts=(replace(SHARED, code="base-shared-gpu"),)), "regression", REGRESSION),
+        (head([1.36] * 8, warnings=(replace(SHARED, code="base-shared-gpu"),)), "regression", REGRESSION),
         (
             head([1.36] * 8, over_budget="1.36 J, 8.8% over the budget of 1.25 J.", limit_j_per_call=1.25),
             "over-budget",
@@ -382,9 +384,9 @@ COARSE = "is larger than the tolerance of 5%: measure longer (--carbon-max-time)
             "improvement",
             f"{LESS}: each call draws 17.4% less power, in the same time; {SEES}",
         ),
-        (head([1.0] * 8, doubts=(THROTTLED,)), "inconclusive", f"{LESS}, in doubt: {THROTTLED.text}"),
+        (head([1.0] * 8, warnings=(THROTTLED,)), "inconclusive", f"{LESS}, with a warning: {THROTTLED.text}"),
         (
-            head([1.0] * 8, doubts=(SHARED,)),
+            head([1.0] * 8, warnings=(SHARED,)),
             "improvement",
             f"{LESS}: each call draws 17.4% less power, in the same time; {SEES}",
         ),
@@ -400,7 +402,7 @@ COARSE = "is larger than the tolerance of 5%: measure longer (--carbon-max-time)
             "for this meter; measure more calls in one window",
         ),
         (
-            head([], error=None, doubts=(Doubt("out-of-memory", "out of memory: none left."),)),
+            head([], error=None, warnings=(MeasurementWarning("out-of-memory", "out of memory: none left."),)),
             "inconclusive",
             "nothing was measured: out of memory: none left",
         ),
@@ -425,9 +427,9 @@ def test_status_and_reason(candidate: Candidate, status: str, reason: str) -> No
     [
         (head([1.0] * 8), "new", f"{REF} does not have this measurement: there is nothing to compare it with"),
         (
-            head([1.0] * 8, doubts=(THROTTLED,)),
+            head([1.0] * 8, warnings=(THROTTLED,)),
             "new",
-            f"{REF} does not have this measurement, which is in doubt, besides: {THROTTLED.text}",
+            f"{REF} does not have this measurement, which has a warning, besides: {THROTTLED.text}",
         ),
         (head([1.0] * 8, over_budget="too much"), "over-budget", "too much"),
         (head([1.0] * 8, failure="the GPU was lost"), "error", "the GPU was lost"),
@@ -439,7 +441,7 @@ def test_status_of_what_only_the_head_has(candidate: Candidate, status: str, rea
     verdicts, shared = judged([candidate], {key(9): scores([1.0] * 8)})
     assert (verdicts[key()].status, verdicts[key()].reason) == (status, reason)
     assert (shared.gated, shared.compared) == (0, 0)
-    assert (verdicts[key()].change, verdicts[key()].baseline_batches) == (None, 0)
+    assert (verdicts[key()].change, verdicts[key()].baseline_recordings) == (None, 0)
 
 
 def test_open_change_is_inconclusive_and_says_what_would_help() -> None:
@@ -573,7 +575,7 @@ def test_every_verdict_is_finite(run: Run) -> None:
     assert (shared.gated, shared.compared) == (len(ln_head), len(ln_head))
     for verdict in verdicts:
         assert all(math.isfinite(getattr(verdict, name)) for name in (*FIGURES, "baseline_j_per_call"))
-        assert (verdict.baseline_batches, verdict.baseline_sessions) == (1, len(base_first))
+        assert (verdict.baseline_recordings, verdict.baseline_sessions) == (1, len(base_first))
 
 
 @given(runs(), st.floats(1e-6, 0.4), st.floats(1e-6, 0.4))

@@ -62,11 +62,11 @@ def run(
     return [verdicts[c.key] for c in candidates], suite, verdicts.get(KERNEL)
 
 
-def noise(batches: int, rate: float, s: float = 0.02, nu: float = 4.0) -> float:
+def noise(recordings: int, rate: float, s: float = 0.02, nu: float = 4.0) -> float:
     """What quotients of a baseline without a spread must exceed, by the formula of the design."""
-    nu = nu + batches - 1
+    nu = nu + recordings - 1
     s = math.sqrt(4 * s**2 / nu)
-    return float(stats.t.isf(rate, nu) * s * math.sqrt(1 + 1 / batches))
+    return float(stats.t.isf(rate, nu) * s * math.sqrt(1 + 1 / recordings))
 
 
 # --- the machine moved -----------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_a_machine_that_moved_is_not_the_code() -> None:
     )
     assert kernel is not None
     assert (kernel.status, kernel.reason, kernel.change) == ("inconclusive", suite.machine_moved, pytest.approx(0.07))
-    assert kernel.baseline_batches == DAYS
+    assert kernel.baseline_recordings == DAYS
     assert not suspect(verdict)  # in a minute the machine is as it is now
 
 
@@ -173,7 +173,7 @@ def test_the_workload_shares_the_false_alarms() -> None:
         assert verdict.detectable_change == pytest.approx(math.expm1(least + se))
 
 
-def test_days_are_taken_out_of_every_batch() -> None:
+def test_days_are_taken_out_of_every_recording() -> None:
     """A change is found that the days would have hidden: quotients differ by nothing."""
     days = (0.08, -0.08, 0.05, -0.05, 0.0)
     (without,), _, _ = run([0.10], None, days=days)
@@ -198,7 +198,7 @@ def test_a_workload_that_never_moves_changes_no_change(days: list[float], change
     rule = {"tolerance": 0.05, "false_alarms": 0.01}
     without, _ = judge([now(key(), 1 + change)], stored, **{**rule, "false_alarms": 0.005})
     verdicts, _ = judge([now(key(), 1 + change)], stored, reference=now(KERNEL, kernel_j), **rule)
-    for field in ("status", "change", "detectable_change", "chance", "baseline_j_per_call", "baseline_batches"):
+    for field in ("status", "change", "detectable_change", "chance", "baseline_j_per_call", "baseline_recordings"):
         was, is_ = getattr(without[key()], field), getattr(verdicts[key()], field)
         assert is_ == (pytest.approx(was, rel=1e-9, abs=1e-12) if isinstance(was, float) else was)
     assert verdicts[key()].reference_change == pytest.approx(0, abs=1e-12)
@@ -217,20 +217,20 @@ def test_each_session_is_divided_by_the_workload_in_it() -> None:
 # --- what there is a reference of --------------------------------------------------------------------
 
 
-def test_batches_without_a_reference_are_left_out() -> None:
+def test_recordings_without_a_reference_are_left_out() -> None:
     """Where they are not most of the baseline: they may be of a machine before the first that is known."""
     days = (0.0, 0.0, 0.10, 0.10, 0.10)
     (verdict,), _, kernel = run([0.10], 0.0, days=days, kernel_days=(None, None, 0.0, 0.0, 0.0))
     assert verdict.change == pytest.approx(0)
-    assert verdict.baseline_batches == DAYS
+    assert verdict.baseline_recordings == DAYS
     assert verdict.detectable_change == pytest.approx(
         math.expm1(max(noise(3, 0.005), math.log1p(0.05)) + noise(3, 0.2))
     )
     assert kernel is not None
-    assert kernel.baseline_batches == 3
+    assert kernel.baseline_recordings == 3
 
 
-def test_nothing_is_taken_out_where_most_batches_have_no_reference() -> None:
+def test_nothing_is_taken_out_where_most_recordings_have_no_reference() -> None:
     """The verdict is the one without; the machine is told of all the same."""
     few = (None, None, None, 0.0, 0.0)
     without, _, _ = run([0.08], None)
@@ -240,7 +240,7 @@ def test_nothing_is_taken_out_where_most_batches_have_no_reference() -> None:
         suite.machine_moved == "the machine itself is 20% up (reference workload): heat, clocks, a driver, a neighbour"
     )
     assert kernel is not None
-    assert kernel.baseline_batches == 2
+    assert kernel.baseline_recordings == 2
 
 
 def test_a_workload_without_a_baseline() -> None:
@@ -281,7 +281,7 @@ def test_a_measurement_without_a_baseline_says_nothing_of_it() -> None:
 
 
 def test_what_was_accepted_is_compared_with_the_machine_since() -> None:
-    """The workload has no epochs: the batches of the measurements say which of its figures count."""
+    """The workload has no epochs: the recordings of the measurements say which of its figures count."""
     later = daily(key(), (0.2, 0.2), start=3, epoch="2026-01-04T09:00:00Z")
     stored = {
         key(): [*daily(key(), (0.0, 0.0, 0.0)), *later],
@@ -290,7 +290,7 @@ def test_what_was_accepted_is_compared_with_the_machine_since() -> None:
     verdicts, suite = judge([now(key(), 1.2)], stored, reference=now(KERNEL, 1.2), tolerance=0.05, false_alarms=0.01)
     assert verdicts[key()].status == "pass"
     assert verdicts[KERNEL].change == pytest.approx(0, abs=1e-12)
-    assert verdicts[KERNEL].baseline_batches == 2
+    assert verdicts[KERNEL].baseline_recordings == 2
     assert suite.machine_moved is None
 
 

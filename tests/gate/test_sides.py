@@ -7,7 +7,7 @@ import pytest
 from pytest_carbon.gate import pairs as pairs_of_sessions
 from pytest_carbon.gate.scores import Candidate
 from pytest_carbon.gate.sides import Sides
-from pytest_carbon.records import Against, Doubt, Key, Measurement, SessionScore, SuiteVerdict, Verdict
+from pytest_carbon.records import Against, Key, Measurement, MeasurementWarning, SessionScore, SuiteVerdict, Verdict
 
 KEY = ("test_a", "call")
 LABEL = "main (1a2b3c4)"
@@ -19,16 +19,16 @@ def sides(pairs: int = 8) -> Sides:
     return Sides(against, lambda there, here: f"{there} → {here}", complete=pairs)
 
 
-def measured(energy_j: float, environment: str = "here", *doubts: Doubt) -> Measurement:
+def measured(energy_j: float, machine: str = "here", *warnings: MeasurementWarning) -> Measurement:
     score = SessionScore(f"{energy_j}", energy_j, 1.0)
     return Measurement(
         "call",
-        environment,
+        machine,
         calls=1,
         duration_s_per_call=1.0,
         energy_j_per_call=energy_j,
         sessions=(score,),
-        doubts=doubts,
+        warnings=warnings,
     )
 
 
@@ -44,7 +44,7 @@ def judged(found: Sides, *keys: Key) -> tuple[dict[Key, Verdict], SuiteVerdict]:
     candidates = []
     for key in keys or (KEY,):
         m = found.measurement(key)
-        candidates.append(Candidate(key, m.sessions, 0.0, m.doubts, failure=m.failure))
+        candidates.append(Candidate(key, m.sessions, 0.0, m.warnings, failure=m.failure))
     return found.judge(candidates, tolerance=0.05, false_alarms=0.01, estimated=False)
 
 
@@ -75,12 +75,12 @@ def test_a_pair_without_one_side_is_left_out() -> None:
     assert found.notes() == [f"pair 3 is not compared of test_a: nothing was measured at {LABEL}"]
 
 
-def test_another_environment_is_another_pair() -> None:
+def test_another_machine_is_another_pair() -> None:
     """Most of its sessions say which one is compared."""
     found = filled(1.5, 1.0)
     found.there[KEY][2] = measured(1.0, "elsewhere")
     assert len(judged(found)[0][KEY].base_sessions) == 7
-    told = f"it was measured in another environment at {LABEL} (here → elsewhere)"
+    told = f"it was measured on another machine at {LABEL} (here → elsewhere)"
     assert found.notes() == [f"pair 2 is not compared of test_a: {told}"]
 
 
@@ -97,7 +97,7 @@ def test_fewer_than_two_pairs_are_not_compared() -> None:
 def test_what_ran_out_of_memory() -> None:
     """Keeps its own reason."""
     found = filled()
-    nothing = Measurement("call", "here", doubts=(Doubt("out-of-memory", "the GPU's memory ran out"),))
+    nothing = Measurement("call", "here", warnings=(MeasurementWarning("out-of-memory", "the GPU's memory ran out"),))
     found.here[KEY] = dict.fromkeys(range(1, 9), nothing)
     verdict = judged(found)[0][KEY]
     assert (verdict.status, verdict.reason) == ("inconclusive", "nothing was measured: the GPU's memory ran out")
@@ -182,7 +182,7 @@ def test_nothing_is_compared_though_the_other_has_it() -> None:
     assert found.trouble() is None
     found = filled(pairs=2)
     found.there[KEY] = {pair: measured(1.0, "elsewhere") for pair in (1, 2)}
-    why = f"0 of 2 pairs can be, and 2 must: it was measured in another environment at {LABEL} (here → elsewhere)"
+    why = f"0 of 2 pairs can be, and 2 must: it was measured on another machine at {LABEL} (here → elsewhere)"
     assert found.trouble() == f"nothing was compared with {LABEL}: test_a: {why}"
     assert found.notes() == [f"not compared: test_a: {why}"]
     found.complete = 1
@@ -209,18 +209,21 @@ def test_a_failure_of_either_is_an_error() -> None:
     assert judged(found)[0][KEY].reason == found.dead["test_a"]
 
 
-def test_doubts_of_both_join() -> None:
+def test_warnings_of_both_join() -> None:
     """Those of the other side under codes of their own: they mean something else for the change."""
     found = filled()
-    shared = Doubt("shared-gpu", "another process.")
-    found.here[KEY] = {pair: measured(1.0, "here", Doubt("unsteady", "halves differ.")) for pair in range(1, 9)}
-    found.there[KEY] = {
-        pair: measured(1.0, "here", Doubt("unsteady", "x"), Doubt("tail", "a tail"), shared) for pair in range(1, 9)
+    shared = MeasurementWarning("shared-gpu", "another process.")
+    found.here[KEY] = {
+        pair: measured(1.0, "here", MeasurementWarning("unsteady", "halves differ.")) for pair in range(1, 9)
     }
-    assert found.measurement(KEY).doubts == (
-        Doubt("unsteady", f"halves differ (at {LABEL}, too)"),
-        Doubt("tail", f"at {LABEL}: a tail"),
-        Doubt("base-shared-gpu", f"at {LABEL}: another process."),
+    found.there[KEY] = {
+        pair: measured(1.0, "here", MeasurementWarning("unsteady", "x"), MeasurementWarning("tail", "a tail"), shared)
+        for pair in range(1, 9)
+    }
+    assert found.measurement(KEY).warnings == (
+        MeasurementWarning("unsteady", f"halves differ (at {LABEL}, too)"),
+        MeasurementWarning("tail", f"at {LABEL}: a tail"),
+        MeasurementWarning("base-shared-gpu", f"at {LABEL}: another process."),
     )
 
 

@@ -46,14 +46,14 @@ print(json.dumps([[str(figure) for figure in figures], [str((m.domains, m._watts
 """
 
 
-def run_everything(folder: Path, **environment: str) -> list[list[str]]:
+def run_everything(folder: Path, **machine: str) -> list[list[str]]:
     """All that is taken from codecarbon, in a fresh process, with this folder as home and as the current one."""
     clean = {key: value for key, value in os.environ.items() if not key.lower().startswith("codecarbon_")}
     root = str(Path(__file__).parents[1])
     done = subprocess.run(
         [sys.executable, "-c", EVERYTHING],
         cwd=folder,
-        env=clean | {"PYTHONPATH": root, "HOME": str(folder), "USERPROFILE": str(folder)} | environment,
+        env=clean | {"PYTHONPATH": root, "HOME": str(folder), "USERPROFILE": str(folder)} | machine,
         capture_output=True,
         text=True,
         timeout=120,

@@ -84,7 +84,7 @@ def test_arguments(tree: Path, move: Move, tmp_path: Path, given: str, expected:
     assert move.text(given.format(**places)) == expected.format(**places)
 
 
-def test_environment_variables(tree: Path, move: Move, tmp_path: Path) -> None:
+def test_machine_variables(tree: Path, move: Move, tmp_path: Path) -> None:
     """Those by which Python and pytest find things; what a .pth file has linked is found by processes, too."""
     environ = {"PYTHONPATH": f"/a:{tree}/src", "PYTEST_ADDOPTS": f"--ignore={tree}/x", "PWD": "/", "HOME": str(tree)}
     path = ["", f"{tree}/tests", "/usr/lib/site-packages", f"{tree}/lib", "/else"]

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_carbon.host.git import GitState, git_state
-from pytest_carbon.host.machine import _boot, _version_of, describe, environment_id
+from pytest_carbon.host.machine import _boot, _version_of, describe, machine_id
 from pytest_carbon.host.nearest import difference, nearest
 from pytest_carbon.host.processor import Processor, parse_cpuinfo
 from pytest_carbon.measure.meters.nvml import AVERAGE, COUNTER, INSTANT, NvmlMeter
-from pytest_carbon.records import Domain, Environment, Gpu
+from pytest_carbon.records import Domain, Gpu, Machine
 from simulation import SimulatedGpu, SimulatedNvml
 
 XEON = Processor("Intel(R) Xeon(R) Platinum 8480C", 224, sockets=2)
@@ -77,7 +77,7 @@ def domains(*names: str, kind: str = "measured") -> list[Domain]:
 )
 def test_ids(gpus: list[Gpu], gated: list[Domain], found: str) -> None:
     """What is gated, on what, under which power limit, and whether it is integrated or estimated."""
-    assert environment_id(gpus, gated, XEON) == found
+    assert machine_id(gpus, gated, XEON) == found
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_ids(gpus: list[Gpu], gated: list[Domain], found: str) -> None:
 )
 def test_processors_by_their_model(name: str | None, found: str) -> None:
     """Trade marks, clock readings and filler are not part of a name."""
-    assert environment_id([], domains("cpu:0"), Processor(name, 8)) == found
+    assert machine_id([], domains("cpu:0"), Processor(name, 8)) == found
 
 
 @given(
@@ -109,7 +109,7 @@ def test_ids_are_short_folder_names(
 ) -> None:
     """a–z, 0–9 and single hyphens, 100 characters at most, the domains and the kind always at the end."""
     gpus = [Gpu(i, f"GPU-{i}", name, limit) for i, (name, limit) in enumerate(described)]
-    found = environment_id(gpus, domains(*gated, kind="estimated" if estimated else "measured"), Processor(cpu, 4))
+    found = machine_id(gpus, domains(*gated, kind="estimated" if estimated else "measured"), Processor(cpu, 4))
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", found)
     assert len(found) <= 100
     assert found.endswith("-estimated") == estimated
@@ -117,7 +117,7 @@ def test_ids_are_short_folder_names(
 
 def test_long_ids_stay_apart() -> None:
     """What is cut off is still told apart."""
-    long = [environment_id([gpu(0, "X" * 120 + end)], domains("gpu:0"), XEON) for end in "ab"]
+    long = [machine_id([gpu(0, "X" * 120 + end)], domains("gpu:0"), XEON) for end in "ab"]
     assert [len(found) for found in long] == [100, 100]
     assert long[0] != long[1]
 
@@ -172,7 +172,7 @@ def reads_as(tmp_path: Path, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
 
     def read(
         gated: str = "gpu", *, driver: str = "580.65.06", cpuinfo: str = CPUINFO, boot: str = "b0", **changes: Any
-    ) -> Environment:
+    ) -> Machine:
         gpu = SimulatedGpu(**{field: changes.pop(field) for field in ("uuid", "name") if field in changes})
         with (
             monkeypatch.context() as patch,
@@ -244,9 +244,9 @@ def test_an_id_changes_with_what_costs(reads_as: Any, change: dict[str, Any], di
 # --- what differs ------------------------------------------------------------------------------------
 
 
-def known(id: str, *gpus: str, cpu: str | None = None) -> Environment:
+def known(id: str, *gpus: str, cpu: str | None = None) -> Machine:
     """As a baseline's header has it."""
-    return Environment(id, tuple(Gpu(i, "", name) for i, name in enumerate(gpus)), cpu=cpu)
+    return Machine(id, tuple(Gpu(i, "", name) for i, name in enumerate(gpus)), cpu=cpu)
 
 
 @pytest.mark.parametrize(
@@ -320,12 +320,12 @@ def known(id: str, *gpus: str, cpu: str | None = None) -> Environment:
         (known("my-folder"), known("my-other-folder"), "another processor: my-folder there, my-other-folder here"),
     ],
 )
-def test_differences_are_a_sentence(there: Environment, here: Environment, text: str) -> None:
+def test_differences_are_a_sentence(there: Machine, here: Machine, text: str) -> None:
     """From what is stored to what is here, with the hardware's names where they are known."""
     assert difference(there, here) == text
 
 
-def test_the_nearest_environment() -> None:
+def test_the_nearest_machine() -> None:
     """Same way of measuring before same hardware, same hardware before same settings."""
     stored = [
         "intel-xeon-8c-cpu-estimated",
@@ -333,9 +333,9 @@ def test_the_nearest_environment() -> None:
         "4x-nvidia-h100-80gb-hbm3-500w-gpu",
         "1x-nvidia-h100-80gb-hbm3-700w-gpu",
     ]
-    here = Environment("1x-nvidia-h100-80gb-hbm3-500w-gpu")
-    assert nearest(here, map(Environment, stored)) == [
-        (id, difference(Environment(id), here))
+    here = Machine("1x-nvidia-h100-80gb-hbm3-500w-gpu")
+    assert nearest(here, map(Machine, stored)) == [
+        (id, difference(Machine(id), here))
         for id in (
             "1x-nvidia-h100-80gb-hbm3-700w-gpu",
             "4x-nvidia-h100-80gb-hbm3-500w-gpu",
@@ -346,17 +346,17 @@ def test_the_nearest_environment() -> None:
 
 
 def test_nothing_is_near_where_nothing_is_stored() -> None:
-    """Nor is this environment near itself."""
-    here = Environment("intel-xeon-8c-cpu")
+    """Nor is this machine near itself."""
+    here = Machine("intel-xeon-8c-cpu")
     assert nearest(here, []) == []
     assert nearest(here, [here]) == []
 
 
 @given(st.from_regex(r"[a-z0-9]+(-[a-z0-9]+){0,9}", fullmatch=True), st.from_regex(r"[a-z0-9-]{1,60}", fullmatch=True))
 def test_any_folder_name_can_be_compared(there: str, here: str) -> None:
-    """A folder that somebody made is a stored environment like others."""
-    assert difference(Environment(there), Environment(here))
-    assert len(nearest(Environment(here), [Environment(there), Environment(here)])) == (there != here)
+    """A folder that somebody made is a stored machine like others."""
+    assert difference(Machine(there), Machine(here))
+    assert len(nearest(Machine(here), [Machine(there), Machine(here)])) == (there != here)
 
 
 # --- git -------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def after(
     )
 
 
-# --- whether it is a doubt ---------------------------------------------------------------------------
+# --- whether it is a warning ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def after(
         pytest.param(after(1, own=1, others=1.0, cores=8, siblings=True), id="room on real cores"),
     ],
 )
-def test_what_does_not_disturb_an_estimate_is_no_doubt(now: Snapshot) -> None:
+def test_what_does_not_disturb_an_estimate_is_no_warning(now: Snapshot) -> None:
     """Own threads, short waits, and neighbours that leave a core."""
     assert shared(START, now, counted=False) is None
 
@@ -100,13 +100,13 @@ def test_what_does_not_disturb_an_estimate_is_no_doubt(now: Snapshot) -> None:
         (after(1, own=1, others=0.6, siblings=True), "they used 0.6 of 2 cores"),
     ],
 )
-def test_neighbours_that_disturb_are_a_doubt_with_figures_and_a_remedy(now: Snapshot, facts: str) -> None:
+def test_neighbours_that_disturb_are_a_warning_with_figures_and_a_remedy(now: Snapshot, facts: str) -> None:
     """Also where own threads wait for each other, too, and where the host of a virtual machine is the neighbour."""
-    doubt = shared(START, now, counted=False)
-    assert doubt is not None
-    assert doubt.code == "shared-cpu"
-    assert doubt.disqualifies
-    assert doubt.text == (
+    warning = shared(START, now, counted=False)
+    assert warning is not None
+    assert warning.code == "shared-cpu"
+    assert warning.disqualifies
+    assert warning.text == (
         f"other processes kept the processor busy while the calls ran: {facts}; stop what else runs, or measure on a"
         " quiet machine"
     )
@@ -126,9 +126,9 @@ def test_a_counter_of_the_whole_processor_counts_its_neighbours() -> None:
     """Half a core of somebody else's is energy that no call took, wherever it ran."""
     now = after(1, own=1, others=0.0, elsewhere=0.5)
     assert shared(START, now, counted=False) is None
-    doubt = shared(START, now, counted=True)
-    assert doubt is not None
-    assert "they used 0.5 of 4 cores, and their energy is counted, too; stop" in doubt.text
+    warning = shared(START, now, counted=True)
+    assert warning is not None
+    assert "they used 0.5 of 4 cores, and their energy is counted, too; stop" in warning.text
     assert shared(START, after(1, own=1, others=0.05), counted=True) is None
     # What a large machine does in the background is little of what it takes.
     assert shared(START, after(1, own=1, others=0.5, cores=64), counted=True) is None
@@ -141,22 +141,22 @@ def test_short_calls_are_looked_at_for_longer() -> None:
     assert needed_s(Snapshot(100.0), Snapshot(100.01)) == 0, "nothing can be told, however long"
 
 
-def test_what_is_unknown_is_no_doubt() -> None:
+def test_what_is_unknown_is_no_warning() -> None:
     """A system without these files; and one that tells only some of it."""
     assert shared(Snapshot(1.0), Snapshot(9.0), counted=True) is None
     assert shared(Snapshot(1.0), Snapshot(9.0), counted=False) is None
     busy = Snapshot(9.0, cores=2, busy_s=9.0, own_s=1.0)
     assert between(Snapshot(1.0, cores=2, busy_s=0.0), busy).other_cores is None
-    # Without waiting times, a machine that is full by more than half is a doubt.
-    doubt = shared(
+    # Without waiting times, a machine that is full by more than half is a warning.
+    warning = shared(
         Snapshot(1.0, cores=2, busy_s=0.0, own_s=0.0), Snapshot(9.0, cores=2, busy_s=15.9, own_s=5.0), counted=False
     )
-    assert doubt is not None
-    assert "they used 1.4 of 2 cores; stop" in doubt.text
+    assert warning is not None
+    assert "they used 1.4 of 2 cores; stop" in warning.text
     # Without the use of the cores, waiting is put down to others.
-    doubt = shared(Snapshot(1.0, threads={1: (0.0, 0.0)}), Snapshot(9.0, threads={1: (2.0, 2.0)}), counted=False)
-    assert doubt is not None
-    assert "while the calls ran: this process waited 50% of the time for one; stop" in doubt.text
+    warning = shared(Snapshot(1.0, threads={1: (0.0, 0.0)}), Snapshot(9.0, threads={1: (2.0, 2.0)}), counted=False)
+    assert warning is not None
+    assert "while the calls ran: this process waited 50% of the time for one; stop" in warning.text
 
 
 def test_work_in_threads_that_have_ended_says_nothing_of_waiting() -> None:

@@ -1,4 +1,4 @@
-"""Which GPUs a process means, by its environment, its contexts and its option; and waiting for them."""
+"""Which GPUs a process means, by its machine, its contexts and its option; and waiting for them."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_used_are_those_of_torch_and_of_nvmls_list(monkeypatch):
 
 
 def test_used_without_any_context_are_the_visible_ones(monkeypatch):
-    """Before anything has run, the environment is all there is."""
+    """Before anything has run, the machine is all there is."""
     install(monkeypatch, None)
     assert indices(used(ALIKE, {"CUDA_VISIBLE_DEVICES": "2,1"})) == [1, 2]
     assert used(ALIKE, {"CUDA_VISIBLE_DEVICES": ""}) == ()

@@ -29,7 +29,7 @@ from pytest_carbon.measure.latency import find_delay
 from pytest_carbon.measure.meters.replay import write_constant_trace
 from pytest_carbon.measure.watcher import Notes
 from pytest_carbon.measure.windows import Window
-from pytest_carbon.records import Domain, Edge, Environment, Gpu, MeterError, Settings, UsageProblem
+from pytest_carbon.records import Domain, Edge, Gpu, Machine, MeterError, Settings, UsageProblem
 from simulation import SimulatedGpu, SimulatedNvml
 
 examine = functools.partial(examination.examine, detectable=detectable)
@@ -37,7 +37,7 @@ examine = functools.partial(examination.examine, detectable=detectable)
 BRACKET_S = 1e-4
 
 
-class Machine:
+class SimulatedMachine:
     """Simulated GPUs, a watcher of them, and a load of 300 W on some, on a clock that moves only when told to."""
 
     def __init__(self, sim: SimulatedNvml, loaded: Sequence[int] | None = None) -> None:
@@ -108,14 +108,14 @@ class Machine:
 
 
 @pytest.fixture
-def machine(nvml_library: Path, tmp_path: Path) -> Iterator[Callable[..., Machine]]:
+def machine(nvml_library: Path, tmp_path: Path) -> Iterator[Callable[..., SimulatedMachine]]:
     """Machines of simulated GPUs."""
     sims: list[SimulatedNvml] = []
     numbers = itertools.count()
 
-    def make(*gpus: SimulatedGpu, loaded: Sequence[int] | None = None) -> Machine:
+    def make(*gpus: SimulatedGpu, loaded: Sequence[int] | None = None) -> SimulatedMachine:
         sims.append(SimulatedNvml(tmp_path / str(next(numbers)), gpus, library=nvml_library))
-        return Machine(sims[-1], loaded)
+        return SimulatedMachine(sims[-1], loaded)
 
     yield make
     for sim in sims:
@@ -546,8 +546,8 @@ def test_a_counter_that_is_read_exactly_needs_no_watching(tmp_path: Path) -> Non
     assert 0 < c.read_s < 0.1
     assert c.period_s is None
     assert found.watcher_share is None
-    assert found.environment is not None
-    assert found.environment.id == "1x-replay-gpu"
+    assert found.machine is not None
+    assert found.machine.id == "1x-replay-gpu"
     assert found.intensity is not None
     assert found.intensity.g_per_kwh == 45
     assert [name for name, _ in found.not_taken][:1] == ["nvml"]
@@ -582,8 +582,8 @@ def test_a_busy_machine_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.seconds == 10
     assert found.other_cores == pytest.approx(1.5)
     assert found.waiting == pytest.approx(0.6)
-    assert found.doubt is not None
-    assert "they used 1.5 of 2 cores" in found.doubt
+    assert found.warning is not None
+    assert "they used 1.5 of 2 cores" in found.warning
 
 
 def test_stretches_are_as_long_as_asked_and_count_joules_per_call() -> None:
@@ -643,8 +643,8 @@ def test_domains_that_are_not_there_do_not_keep_the_doctor_from_looking(tmp_path
 
 
 def examined(*counters: Counter, gpus: Sequence[Gpu] = ()) -> Examination:
-    environment = Environment("here", gpus=tuple(gpus))
-    return Examination("2026-11-22T10:00:00Z", counters=counters, environment=environment)
+    machine = Machine("here", gpus=tuple(gpus))
+    return Examination("2026-11-22T10:00:00Z", counters=counters, machine=machine)
 
 
 def settled(domain: str, settle_s: float | None, *, gated: bool = True, part_time: bool | None = False) -> Counter:
@@ -661,7 +661,7 @@ def after(c: Counter, joules: float, seconds: float) -> Counter:
 H100 = [Gpu(i, f"GPU-{i}", "NVIDIA H100", 700.0) for i in range(3)]
 
 
-def test_one_gpu_is_one_environment() -> None:
+def test_one_gpu_is_one_machine() -> None:
     """With the settling time, the sampling and the day."""
     kept = calibrations(examined(settled("gpu:0", 0.3, part_time=True), gpus=H100[:1]))
     assert list(kept) == ["1x-nvidia-h100-700w-gpu"]
@@ -671,7 +671,7 @@ def test_one_gpu_is_one_environment() -> None:
     assert calibration.created == "2026-11-22T10:00:00Z"
 
 
-def test_several_gpus_are_several_environments() -> None:
+def test_several_gpus_are_several_machines() -> None:
     """A run may use any one, or two, or all; each gets what the worst of the model needs."""
     three = [settled("gpu:0", 0.3), settled("gpu:1", 0.5), settled("gpu:2", 0.4, part_time=True)]
     kept = calibrations(examined(*three, gpus=H100))

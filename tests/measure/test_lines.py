@@ -1,4 +1,4 @@
-"""Edges → energy: the two quiet lines, their error, the doubts, the settling time."""
+"""Edges → energy: the two quiet lines, their error, the warnings, the settling time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_carbon.measure import calibration, lines
-from pytest_carbon.measure.warnings import relative_error, steady_growth, unsteady, window_doubts
+from pytest_carbon.measure.warnings import relative_error, steady_growth, unsteady, window_warnings
 from pytest_carbon.measure.windows import Window, WindowEnergy, merge, window_energy
 from pytest_carbon.records import Edge, MeasurementError
 from tests.world import World
@@ -30,7 +30,7 @@ def a_window(world: World, seconds: float, power_w: float = 300.0, quiet_s: floa
 
 
 def codes(figure: WindowEnergy, edges: list[Edge], window: Window, *, calls: int = 1) -> list[str]:
-    return [d.code for d in window_doubts(figure, edges, window, precision=0.01, calls=calls)]
+    return [d.code for d in window_warnings(figure, edges, window, precision=0.01, calls=calls)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -152,7 +152,7 @@ def test_whatever_a_watcher_notes_there_is_a_figure_or_a_refusal(
     numbers = (figure.energy_j, figure.error_j, figure.duration_s, figure.tail_j, figure.idle_power_w)
     assert all(map(math.isfinite, numbers))
     assert figure.error_j >= 0
-    window_doubts(figure, edges, window, precision=0.01)
+    window_warnings(figure, edges, window, precision=0.01)
 
 
 def test_too_few_quiet_edges_are_an_error() -> None:
@@ -162,8 +162,8 @@ def test_too_few_quiet_edges_are_an_error() -> None:
         window_energy(edges, window)
 
 
-def test_two_or_three_quiet_edges_are_a_doubt() -> None:
-    """A line through three edges is a figure, and a doubt."""
+def test_two_or_three_quiet_edges_are_a_warning() -> None:
+    """A line through three edges is a figure, and a warning."""
     edges, window = a_window(World(), 0.1, quiet_s=0.35)
     assert codes(window_energy(edges, window), edges, window)[0] == "few-edges"
 
@@ -184,21 +184,21 @@ def test_an_edge_that_was_caught_late_counts_for_little() -> None:
     assert lines.fit_line(late).error_j(0.85) < 2 * lines.fit_line(sharp[:8]).error_j(0.85)
 
 
-def test_short_windows_that_are_imprecise_are_a_doubt() -> None:
+def test_short_windows_that_are_imprecise_are_a_warning() -> None:
     """5 ms on a 100 ms counter whose edges are known to 20 ms."""
     edges, window = a_window(World(bracket_s=0.02), 0.005)
     figure = window_energy(edges, window)
-    doubts = window_doubts(figure, edges, window, precision=0.01)
-    assert [d.code for d in doubts] == ["short"]
+    warnings = window_warnings(figure, edges, window, precision=0.01)
+    assert [d.code for d in warnings] == ["short"]
     percent = f"{figure.error_j / figure.energy_j:.1%}"
-    assert doubts[0].text == (
+    assert warnings[0].text == (
         f"one window of 5 ms is known to ±{percent} only, and the tolerance is 5%: repeat the call with carbon(fn), or"
         " put more work into the window"
     )
     assert "short" not in codes(figure, edges, window, calls=50)
 
 
-def test_a_tail_above_a_twentieth_is_a_doubt() -> None:
+def test_a_tail_above_a_twentieth_is_a_warning() -> None:
     """20 ms of work with a tail of 50 ms: most of its energy comes after it."""
     edges, window = a_window(World(time_constant_s=0.05, seed=1), 0.02)
     assert "tail" in codes(window_energy(edges, window), edges, window)
@@ -206,7 +206,7 @@ def test_a_tail_above_a_twentieth_is_a_doubt() -> None:
     assert codes(window_energy(edges, window), edges, window) == []
 
 
-def test_work_of_others_in_the_quiet_is_a_doubt() -> None:
+def test_work_of_others_in_the_quiet_is_a_warning() -> None:
     """A neighbour's burst in the quiet before."""
     world = World()
     since_s = world.now_s
@@ -221,27 +221,27 @@ def test_work_of_others_in_the_quiet_is_a_doubt() -> None:
     assert "unquiet" in codes(window_energy(edges, window), edges, window)
 
 
-def test_throttling_and_a_changed_power_limit_are_doubts() -> None:
+def test_throttling_and_a_changed_power_limit_are_warnings() -> None:
     """Both are read off the edges."""
     edges, window = a_window(World(), 2.0)
     hot = [
         e._replace(throttle="thermal" if e.time_s > window.start_s + 1 else None, power_limit_w=300.0) for e in edges
     ]
     hot[-1] = hot[-1]._replace(power_limit_w=250.0)
-    doubts = window_doubts(window_energy(hot, window), hot, window, precision=0.01)
-    assert [d.code for d in doubts] == ["throttled", "power-limit-changed"]
-    assert "(thermal)" in doubts[0].text
-    assert "between 250 W and 300 W" in doubts[1].text
+    warnings = window_warnings(window_energy(hot, window), hot, window, precision=0.01)
+    assert [d.code for d in warnings] == ["throttled", "power-limit-changed"]
+    assert "(thermal)" in warnings[0].text
+    assert "between 250 W and 300 W" in warnings[1].text
 
 
-@pytest.mark.parametrize(("gain", "doubted"), [(1.0, False), (0.95, False), (0.85, True), (0.5, True), (2.0, True)])
+@pytest.mark.parametrize(("gain", "warned"), [(1.0, False), (0.95, False), (0.85, True), (0.5, True), (2.0, True)])
 @pytest.mark.parametrize("power_sampled", [1.0, 0.25])
-def test_a_counter_that_disagrees_with_the_devices_power_is_a_doubt(
-    gain: float, doubted: bool, power_sampled: float
+def test_a_counter_that_disagrees_with_the_devices_power_is_a_warning(
+    gain: float, warned: bool, power_sampled: float
 ) -> None:
-    """More than 10% between the two is a doubt, whichever part of the time the power sensor looks."""
+    """More than 10% between the two is a warning, whichever part of the time the power sensor looks."""
     edges, window = a_window(World(gain=gain, power_sampled=power_sampled), 2.0)
-    assert ("counter-disagrees" in codes(window_energy(edges, window), edges, window)) == doubted
+    assert ("counter-disagrees" in codes(window_energy(edges, window), edges, window)) == warned
 
 
 @pytest.mark.parametrize("call_s", [0.05, 0.1, 0.13, 0.2])
@@ -258,25 +258,25 @@ def test_part_time_power_beside_calls_of_two_phases_is_no_contradiction(call_s: 
         window = Window(since_s, start_s, world.now_s, 0.02)
         world.sleep(1.2)
         edges = world.fetch()["gpu:0"]
-        doubted = "counter-disagrees" in codes(window_energy(edges, window), edges, window, calls=20)
-        assert doubted == (gain != 1)
+        warned = "counter-disagrees" in codes(window_energy(edges, window), edges, window, calls=20)
+        assert warned == (gain != 1)
 
 
-def test_a_counter_that_stands_still_while_the_work_runs_is_a_doubt() -> None:
+def test_a_counter_that_stands_still_while_the_work_runs_is_a_warning() -> None:
     """It moves before and after, and not once in two seconds of work."""
     edges, window = a_window(World(), 2.0)
     frozen = [e for e in edges if not window.start_s <= e.before_s <= window.end_s]
-    (doubt,) = [
+    (warning,) = [
         d
-        for d in window_doubts(window_energy(frozen, window), frozen, window, precision=0.01)
+        for d in window_warnings(window_energy(frozen, window), frozen, window, precision=0.01)
         if d.code == "counter-disagrees"
     ]
-    assert doubt.text.startswith(
+    assert warning.text.startswith(
         "the energy counter did not move for the 2 s of the work, and else it moves every 0.1 s"
     )
 
 
-def test_a_counter_that_hardly_moves_while_the_work_runs_is_a_doubt() -> None:
+def test_a_counter_that_hardly_moves_while_the_work_runs_is_a_warning() -> None:
     """It stands still under a load, and runs on for the moment between two calls that it happens to tick in."""
     world = World(seed=1)
     edges, window = a_window(world, 3.0)
@@ -296,14 +296,14 @@ def test_halves_that_differ_are_unsteady() -> None:
     steady = [0.1, 0.1001, 0.0999, 0.1, 0.1001, 0.0999]
     slower = [*steady, *(1.05 * d for d in steady)]
     assert unsteady(steady * 2, (), precision=0.01) is None
-    doubt = unsteady(slower, (), precision=0.01)
-    assert doubt is not None
-    assert doubt.code == "unsteady"
-    assert doubt.text.startswith("the time of a call was 5.0% more in the loop's second half than in its first")
+    warning = unsteady(slower, (), precision=0.01)
+    assert warning is not None
+    assert warning.code == "unsteady"
+    assert warning.text.startswith("the time of a call was 5.0% more in the loop's second half than in its first")
     warming = [Edge(k * 0.1, k * 0.1, 30.0 * k + max(k - 10, 0) * 2) for k in range(21)]
-    doubt = unsteady([], warming, precision=0.01)
-    assert doubt is not None
-    assert doubt.text.startswith("the power was 6.7% higher in the loop's second half")
+    warning = unsteady([], warming, precision=0.01)
+    assert warning is not None
+    assert warning.text.startswith("the power was 6.7% higher in the loop's second half")
 
 
 @pytest.mark.parametrize("period_s", [0.02, 0.1])
@@ -390,7 +390,7 @@ def test_a_plateau_is_not_the_windows(
     seen = [*seen, *world.fetch()["gpu:0"]]
     figure = window_energy(seen, window)
     assert figure.energy_j == pytest.approx(truth_j, rel=0.03)
-    assert [d.code for d in window_doubts(figure, seen, window, precision=0.05) if d.disqualifies] == []
+    assert [d.code for d in window_warnings(figure, seen, window, precision=0.05) if d.disqualifies] == []
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.3, 0.5])
@@ -504,8 +504,8 @@ def test_a_card_that_cools_slowly_is_quiet(period_s: float, heat_s: float) -> No
         window = Window(-1.0, 1.0, 1.005, 0.012)
         figure = window_energy(edges, window)
         errors_j.append(abs(figure.energy_j - 1.01))
-        doubts = window_doubts(figure, edges, window, precision=0.01)
-        unquiet += any(doubt.code == "unquiet" and doubt.disqualifies for doubt in doubts)
+        warnings = window_warnings(figure, edges, window, precision=0.01)
+        unquiet += any(warning.code == "unquiet" and warning.disqualifies for warning in warnings)
     assert unquiet <= 1
     assert sorted(errors_j)[45] < 0.06
 

@@ -13,7 +13,7 @@ import pytest
 from pytest_carbon.measure.measurer import Measurer, Protocol, Scope, refuse_lazy
 from pytest_carbon.measure.meters.protocol import Observation
 from pytest_carbon.measure.watcher import Notes
-from pytest_carbon.records import Calibration, CarbonIntensity, Domain, Doubt, Gpu, Measurement, MeterError
+from pytest_carbon.records import Calibration, CarbonIntensity, Domain, Gpu, Measurement, MeasurementWarning, MeterError
 from tests.world import World
 
 GPU = Domain("gpu:0", "measured", "a simulation")
@@ -82,7 +82,7 @@ def test_a_loop_comes_to_the_energy_commanded(time_constant_s: float, period_s: 
     (domain,) = m.domains
     assert domain.idle_power_w == pytest.approx(70, rel=0.001)
     assert domain.mean_power_w == pytest.approx(300, rel=0.02)
-    assert m.doubts == ()
+    assert m.warnings == ()
 
 
 def test_the_score_is_power_times_the_median_rounds_time() -> None:
@@ -94,7 +94,7 @@ def test_the_score_is_power_times_the_median_rounds_time() -> None:
         world.work(0.205 if next(calls) == 300 else 0.005)
 
     known = Calibration(settle_s=0.05, part_time_sampling=False)
-    _, m = run(a_measurer(world, calibration=lambda environment: known), fn, rounds=9)
+    _, m = run(a_measurer(world, calibration=lambda machine: known), fn, rounds=9)
     (score,) = m.sessions
     assert score.session == "s1"
     assert score.energy_j_per_call == pytest.approx(1.5, rel=0.005)
@@ -113,7 +113,7 @@ def test_warm_up_is_two_calls_and_the_seconds_after_the_first() -> None:
         world.work(durations[-1])
 
     known = Calibration(settle_s=0.05, part_time_sampling=False)
-    _, m = run(a_measurer(world, calibration=lambda environment: known), fn, warmup_s=0.5)
+    _, m = run(a_measurer(world, calibration=lambda machine: known), fn, warmup_s=0.5)
     assert len(durations) - m.calls == pytest.approx(1 + 50, abs=1)
     assert m.energy_j_per_call == pytest.approx(3.0, rel=0.003)
     done: list[None] = []
@@ -133,7 +133,7 @@ def test_a_start_that_is_late_waits_for_its_phase() -> None:
 
     world = Delayed(sampled=0.25, seed=4)
     known = Calibration(settle_s=0.02, part_time_sampling=True)
-    _, m = run(a_measurer(world, calibration=lambda environment: known), lambda: world.work(0.005), max_time_s=60)
+    _, m = run(a_measurer(world, calibration=lambda machine: known), lambda: world.work(0.005), max_time_s=60)
     assert m.energy_j_per_call == pytest.approx(1.5, rel=0.015)
 
 
@@ -152,7 +152,7 @@ def test_a_change_that_was_caught_late_does_not_move_the_phases() -> None:
     errors = []
     for seed in range(10):
         world = Starved(sampled=0.25, seed=seed)
-        measurer = a_measurer(world, calibration=lambda environment: known)
+        measurer = a_measurer(world, calibration=lambda machine: known)
         _, m = run(measurer, lambda world=world: world.work(0.05, 400, 200), max_time_s=60)
         assert m.energy_j_per_call is not None
         errors.append(abs(m.energy_j_per_call / 15 - 1))
@@ -171,7 +171,7 @@ def test_calls_that_last_unequally_long_are_in_a_part_time_counters_error() -> N
             lasted.append(0.035 + 0.012 * world.random.random() ** 4)
             world.work(lasted[-1])
 
-        _, m = run(a_measurer(world, calibration=lambda environment: known), fn, max_time_s=60)
+        _, m = run(a_measurer(world, calibration=lambda machine: known), fn, max_time_s=60)
         assert m.energy_j_per_call is not None
         assert m.energy_j_per_call_error is not None
         true_j = 300 * sum(lasted[-m.calls :]) / m.calls
@@ -180,20 +180,20 @@ def test_calls_that_last_unequally_long_are_in_a_part_time_counters_error() -> N
 
 
 def test_measuring_stops_at_max_time_with_the_call_under_way_finished() -> None:
-    """Calls of 4 s with 10 s allowed: three of them, which agree. Two would be a doubt, or three that scatter."""
+    """Calls of 4 s with 10 s allowed: three of them, which agree. Two would be a warning, or three that scatter."""
     world = World()
     _, m = run(a_measurer(world), lambda: world.work(4.0), warmup_s=0, max_time_s=10.0)
     assert [r.calls for r in m.rounds] == [1, 1, 1]
-    assert m.doubts == ()
+    assert m.warnings == ()
     _, m = run(a_measurer(world), lambda: world.work(4.0), warmup_s=0, max_time_s=5.0)
-    assert [d.code for d in m.doubts] == ["few-rounds"]
-    assert m.doubts[0].text == (
+    assert [d.code for d in m.warnings] == ["few-rounds"]
+    assert m.warnings[0].text == (
         "2 of 5 rounds fitted into 5 s, too few to know the time of a call to 1%: allow more time (max_time=,"
         " --carbon-max-time)"
     )
     seconds = iter([4.0] * 3 + [3.0, 4.0, 5.0])
     _, m = run(a_measurer(world), lambda: world.work(next(seconds)), warmup_s=0, max_time_s=10.0, calls=1)
-    assert [d.code for d in m.doubts] == ["few-rounds"]
+    assert [d.code for d in m.warnings] == ["few-rounds"]
 
 
 @pytest.mark.parametrize(
@@ -210,12 +210,12 @@ def test_so_many_queries_are_made_and_no_more(queries: int, rounds: list[int], s
     assert next(seconds, None) is None
 
 
-def test_too_few_queries_are_a_doubt_that_says_so() -> None:
+def test_too_few_queries_are_a_warning_that_says_so() -> None:
     """Time would not help."""
     world = World()
     seconds = iter([1.0, 1.0, 1.0, 2.0])
     _, m = run(a_measurer(world), lambda: world.work(next(seconds)), warmup_s=0, queries=2)
-    assert [d.text for d in m.doubts if d.code == "few-rounds"] == [
+    assert [d.text for d in m.warnings if d.code == "few-rounds"] == [
         "2 calls are too few to know the time of a call to 1%: ask for more (queries=, --carbon-queries)"
     ]
 
@@ -223,7 +223,7 @@ def test_too_few_queries_are_a_doubt_that_says_so() -> None:
 def test_queries_with_setup_and_with_a_counter_that_samples_part_time() -> None:
     """As many as were asked for there, too."""
     world = World()
-    measurer = a_measurer(world, calibration=lambda environment: Calibration(0.3, part_time_sampling=True))
+    measurer = a_measurer(world, calibration=lambda machine: Calibration(0.3, part_time_sampling=True))
     _, m = run(measurer, lambda: world.work(0.05), warmup_s=0, queries=12)
     assert [r.calls for r in m.rounds] == [3, 3, 2, 2, 2]
     _, m = a_measurer(world).run(
@@ -238,7 +238,7 @@ def test_measuring_goes_on_until_the_mean_is_precise() -> None:
     durations = [0.0095, 0.0105]
     count = iter(range(10**9))
     known = Calibration(settle_s=0.05, part_time_sampling=False)
-    measurer = a_measurer(world, calibration=lambda environment: known)
+    measurer = a_measurer(world, calibration=lambda machine: known)
     _, m = run(measurer, lambda: world.work(durations[next(count) // 21 % 2]), calls=21)
     assert 5 < len(m.rounds) <= 50
 
@@ -301,8 +301,8 @@ def test_a_loop_whose_calls_grow_is_a_trend() -> None:
     world = World()
     seconds = iter(0.005 + 1e-5 * k for k in range(10**6))
     known = Calibration(settle_s=0.05, part_time_sampling=False)
-    _, m = run(a_measurer(world, calibration=lambda environment: known), lambda: world.work(next(seconds)))
-    assert [d.code for d in m.doubts] == ["trend"]
+    _, m = run(a_measurer(world, calibration=lambda machine: known), lambda: world.work(next(seconds)))
+    assert [d.code for d in m.warnings] == ["trend"]
 
 
 def test_what_a_device_does_after_work_is_reported_and_in_no_figure() -> None:
@@ -315,7 +315,7 @@ def test_what_a_device_does_after_work_is_reported_and_in_no_figure() -> None:
     assert m.after_work_j == pytest.approx(60, rel=0.02)
     assert m.after_work_s == pytest.approx(2.0, abs=0.02)
     assert (m.temperature_c, m.gpus) == (41.0, ("GPU-1",))
-    assert m.doubts == ()
+    assert m.warnings == ()
 
 
 ON_EACH_RUN = ((0.1, 0.05), (0.02, 0.3))
@@ -338,7 +338,7 @@ def test_a_score_knows_neither_the_first_test_nor_the_loops_length(first_s: floa
         run(measurer, lambda: world.work(first_s, 345))  # noqa: B023
         _, m = run(measurer, lambda: world.work(0.02, 345), min_time_s=length_s, max_time_s=length_s + 9)  # noqa: B023
         scores.append(m.sessions[0].energy_j_per_call)
-        assert not [d for d in m.doubts if d.disqualifies]
+        assert not [d for d in m.warnings if d.disqualifies]
     assert scores == pytest.approx([6.9] * 4, rel=0.003)
 
 
@@ -364,7 +364,7 @@ def test_a_part_time_counter_is_found_out_and_its_calls_start_at_all_phases(
         truth_j = call_s * (400 if then_w is None else 300)
         assert m.energy_j_per_call == pytest.approx(truth_j, rel=0.015)
         assert m.calls >= 50
-        assert not [d for d in m.doubts if d.disqualifies]
+        assert not [d for d in m.warnings if d.disqualifies]
 
 
 def test_setup_runs_before_each_round_unmeasured() -> None:
@@ -459,7 +459,7 @@ def test_a_step_of_the_devices_own_power_leaves_the_figure() -> None:
     opened = measurer.window_begin()
     world.work(0.02)
     m = measurer.window_end("w", opened, 1, Protocol())
-    (step,) = [d for d in m.doubts if d.code == "unquiet"]
+    (step,) = [d for d in m.warnings if d.code == "unquiet"]
     assert "stepped from 100 W to 57 W after the work" in step.text
     assert not step.disqualifies
 
@@ -713,7 +713,7 @@ def test_a_processors_counter_is_known_right_beside_the_work(wander_w: float) ->
         m = measurer.window_end("w", opened, 1, Protocol())
         assert m.energy_j_per_call == pytest.approx(world.true_j(start_s, end_s), rel=0.03)
         assert world.now_s - asked_s < 0.2 + 0.5
-        assert not [d for d in m.doubts if d.disqualifies]
+        assert not [d for d in m.warnings if d.disqualifies]
         world.sleep(0.37)
 
 
@@ -734,15 +734,15 @@ def test_a_counter_that_samples_part_time_gets_spaced_calls() -> None:
     phases = sorted(s % 0.1 for s in starts[-50:])
     assert max(b - a for a, b in pairwise(phases)) < 0.01
     _, m = run(measurer, fn, warmup_s=0, max_time_s=2)
-    assert "part-time-sampling" in [d.code for d in m.doubts]
+    assert "part-time-sampling" in [d.code for d in m.warnings]
 
 
-def test_what_is_known_of_the_devices_joins_the_doubts() -> None:
+def test_what_is_known_of_the_devices_joins_the_warnings() -> None:
     """A neighbour on the GPU, found right after the work."""
     world = World()
-    doubt = Doubt("shared-gpu", "1 other process had work on gpu:0")
-    _, m = run(a_measurer(world, conditions=lambda gated: [doubt]), lambda: world.work(0.005))
-    assert m.doubts == (doubt,)
+    warning = MeasurementWarning("shared-gpu", "1 other process had work on gpu:0")
+    _, m = run(a_measurer(world, conditions=lambda gated: [warning]), lambda: world.work(0.005))
+    assert m.warnings == (warning,)
 
 
 @pytest.mark.parametrize("with_setup", [False, True])
@@ -751,7 +751,7 @@ def test_whoever_has_conditions_may_look_right_before_the_work(with_setup: bool)
     world = World()
     told: list[str] = []
 
-    def conditions(gated: Sequence[str]) -> list[Doubt]:
+    def conditions(gated: Sequence[str]) -> list[MeasurementWarning]:
         told.append("after")
         return []
 
@@ -812,12 +812,12 @@ def test_progress_names_each_step() -> None:
 
 
 @pytest.mark.parametrize("period_s", [0.02, 0.1])
-def test_a_card_that_cools_is_measured_without_a_doubt(period_s: float) -> None:
+def test_a_card_that_cools_is_measured_without_a_warning(period_s: float) -> None:
     """Its power drifts by a quarter of a watt a second: a long stretch is bent, what lies next to the work is not."""
     world = World(idle_w=64.0, period_s=period_s, wander_w=1.2, wander_period_s=30.0)
     measurer = a_measurer(world)
     run(measurer, lambda: world.work(0.02, 200))
-    doubted = 0
+    warned = 0
     for number in range(24):
         world.sleep(0.37 * (number % 7))
         opened = measurer.window_begin()
@@ -826,5 +826,5 @@ def test_a_card_that_cools_is_measured_without_a_doubt(period_s: float) -> None:
         end_s = world.now_s
         m = measurer.window_end("w", opened, 1, Protocol())
         assert m.energy_j_per_call == pytest.approx(world.true_j(start_s, end_s), rel=0.04)
-        doubted += any(d.disqualifies for d in m.doubts)
-    assert doubted <= 1
+        warned += any(d.disqualifies for d in m.warnings)
+    assert warned <= 1

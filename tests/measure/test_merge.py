@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_carbon.measure.merge import merged
-from pytest_carbon.records import Domain, DomainEnergy, Doubt, Measurement, Round, SessionScore
+from pytest_carbon.records import Domain, DomainEnergy, Measurement, MeasurementWarning, Round, SessionScore
 
 GPU, CPU = Domain("gpu:0", "measured", "nvml"), Domain("cpu:0", "estimated", "load")
 
@@ -18,7 +18,7 @@ GPU, CPU = Domain("gpu:0", "measured", "nvml"), Domain("cpu:0", "estimated", "lo
 def session(number: int, energy_j: float = 1.0, **facts: object) -> Measurement:
     found = Measurement(
         name="call",
-        environment="here",
+        machine="here",
         calls=10,
         duration_s_per_call=0.01,
         energy_j_per_call=energy_j,
@@ -71,16 +71,16 @@ def test_a_failure_in_one_is_a_failure() -> None:
 
 
 def test_nothing_measured_in_one_leaves_no_figure() -> None:
-    """The memory ran out in it: the doubt says so."""
-    nothing = Measurement("call", "here", doubts=(Doubt("out-of-memory", "no room"),))
+    """The memory ran out in it: the warning says so."""
+    nothing = Measurement("call", "here", warnings=(MeasurementWarning("out-of-memory", "no room"),))
     found = merged([session(1), nothing])
     assert (found.energy_j_per_call, found.sessions, found.failure) == (None, (), None)
-    assert found.doubts == (Doubt("out-of-memory", "no room (so in 1 of 2 sessions)"),)
+    assert found.warnings == (MeasurementWarning("out-of-memory", "no room (so in 1 of 2 sessions)"),)
 
 
-def test_sessions_of_two_environments_have_no_mean() -> None:
+def test_sessions_of_two_machines_have_no_mean() -> None:
     """Which two, and what to do."""
-    assert merged([session(1), session(2, environment="there")]).failure == (
+    assert merged([session(1), session(2, machine="there")]).failure == (
         "one session measured it in here, another in there, and their figures have no mean: say with --carbon-gpus what"
         " is to be measured"
     )
@@ -94,32 +94,35 @@ def test_the_machine_is_that_of_its_sessions() -> None:
     assert merged([session(1), session(2)]).after_work_j is None
 
 
-def test_a_doubt_disqualifies_where_it_does_in_one_session() -> None:
+def test_a_warning_disqualifies_where_it_does_in_one_session() -> None:
     """However many others it leaves as they were, and in whatever order they come."""
-    step, wander = Doubt("unquiet", "the power stepped", informs=True), Doubt("unquiet", "the power wandered")
-    assert merged([session(1, doubts=(step,)), session(2, doubts=(wander,))]).doubts == (wander,)
-    assert merged([session(1, doubts=(step,)), session(2, doubts=(step,))]).doubts == (step,)
-    assert merged([session(1, doubts=(wander, step)), session(2)]).doubts == (
-        Doubt("unquiet", "the power wandered (so in 1 of 2 sessions)"),
+    step, wander = (
+        MeasurementWarning("unquiet", "the power stepped", informs=True),
+        MeasurementWarning("unquiet", "the power wandered"),
     )
-    assert merged([session(1, doubts=(step,)), session(2)]).doubts == (
-        Doubt("unquiet", "the power stepped (so in 1 of 2 sessions)", informs=True),
+    assert merged([session(1, warnings=(step,)), session(2, warnings=(wander,))]).warnings == (wander,)
+    assert merged([session(1, warnings=(step,)), session(2, warnings=(step,))]).warnings == (step,)
+    assert merged([session(1, warnings=(wander, step)), session(2)]).warnings == (
+        MeasurementWarning("unquiet", "the power wandered (so in 1 of 2 sessions)"),
+    )
+    assert merged([session(1, warnings=(step,)), session(2)]).warnings == (
+        MeasurementWarning("unquiet", "the power stepped (so in 1 of 2 sessions)", informs=True),
     )
 
 
-def test_doubts_are_told_once() -> None:
+def test_warnings_are_told_once() -> None:
     """And in how many sessions, where not in all."""
-    tail, hot = Doubt("tail", "a tail of 10%"), Doubt("throttled", "it was hot.")
-    found = merged([session(1, doubts=(tail,)), session(2, doubts=(tail, hot)), session(3, doubts=(tail,))])
-    assert found.doubts == (tail, Doubt("throttled", "it was hot (so in 1 of 3 sessions)"))
+    tail, hot = MeasurementWarning("tail", "a tail of 10%"), MeasurementWarning("throttled", "it was hot.")
+    found = merged([session(1, warnings=(tail,)), session(2, warnings=(tail, hot)), session(3, warnings=(tail,))])
+    assert found.warnings == (tail, MeasurementWarning("throttled", "it was hot (so in 1 of 3 sessions)"))
 
 
 def test_sessions_that_take_more_and_more_are_a_trend() -> None:
     """Each session takes 2% more than the one before: said, and the figure stands."""
     grown = merged([session(i, 1 + 0.02 * i) for i in range(6)])
-    (doubt,) = grown.doubts
-    assert doubt.code == "trend"
-    assert not doubt.disqualifies
-    assert doubt.text.startswith("the energy of a call grew from each session to the next, by 10.0% over 6 sessions")
-    assert merged([session(i, 1 + 0.02 * (i % 2)) for i in range(6)]).doubts == ()
-    assert merged([session(i, 1 + 0.001 * i) for i in range(6)]).doubts == ()
+    (warning,) = grown.warnings
+    assert warning.code == "trend"
+    assert not warning.disqualifies
+    assert warning.text.startswith("the energy of a call grew from each session to the next, by 10.0% over 6 sessions")
+    assert merged([session(i, 1 + 0.02 * (i % 2)) for i in range(6)]).warnings == ()
+    assert merged([session(i, 1 + 0.001 * i) for i in range(6)]).warnings == ()

@@ -540,7 +540,7 @@ def test_a_list_is_refused_in_every_pyproject(pytester: pytest.Pytester) -> None
     pytester.makepyprojecttoml("[tool.pytest.ini_options]\ncarbon_gpus = ['0', '1']")
     file = pytester.path / "pyproject.toml"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", pytest.PytestWarning)  # pytest 9.2 has its own doubts about lists
+        warnings.simplefilter("ignore", pytest.PytestWarning)  # pytest 9.2 has its own warnings about lists
         (text,) = refusal(pytester)
     assert text == f"carbon_gpus = ['0', '1'] in {file}: write one text, not a list"
     if pytest.version_tuple >= (9,):

@@ -14,8 +14,8 @@ from pytest_carbon.records import (
     BaselineError,
     Calibration,
     CarbonIntensity,
-    Environment,
     Key,
+    Machine,
     Measurement,
     Record,
     SessionResult,
@@ -26,7 +26,7 @@ from pytest_carbon.records import (
     Verdict,
 )
 
-HOST = Environment("a-gpu")
+HOST = Machine("a-gpu")
 
 
 class GoesAway(FileStore):
@@ -34,21 +34,21 @@ class GoesAway(FileStore):
 
     gone = False
 
-    def append_all(self, sessions: Sequence[tuple[Environment, Sequence[Record]]]) -> None:
+    def append_all(self, sessions: Sequence[tuple[Machine, Sequence[Record]]]) -> None:
         super().append_all(sessions)
         self.gone = True
 
-    def environments(self) -> list[str]:
+    def machines(self) -> list[str]:
         if self.gone:
             raise BaselineError("cannot read it.")
-        return super().environments()
+        return super().machines()
 
-    def load(self, environment_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
+    def load(self, machine_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
         if self.gone:
             raise BaselineError("cannot read it.")
-        return super().load(environment_id, keys)
+        return super().load(machine_id, keys)
 
-    def keep_calibration(self, environment_id: str, calibration: Calibration, *, replace: bool = False) -> None:
+    def keep_calibration(self, machine_id: str, calibration: Calibration, *, replace: bool = False) -> None:
         raise BaselineError("cannot write it. Nothing was changed.")
 
 
@@ -61,7 +61,7 @@ def test_what_is_recorded_stays_so_when_its_place_goes_away(tmp_path: Path) -> N
         created="2026-11-22T10:00:00Z",
         duration_s=1.0,
         exit_status=0,
-        environment=HOST,
+        machine=HOST,
         intensity=CarbonIntensity(475.0, 1.0, "given", None),
         suite=SuiteVerdict(0, 0, 0.01),
         tests=(TestResult("t.py::a", "passed", ((found, Verdict("new", "because")),), "passed"),),

@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon.baselines.upkeep import Batch, History, Overview
-from pytest_carbon.records import Environment, Record
+from pytest_carbon.baselines.upkeep import History, Overview, Recording
+from pytest_carbon.records import Machine, Record
 from pytest_carbon.reports import baselines as report
 from pytest_carbon.reports.layout import columns
 
 RECORD = Record("t.py::a", "call", "0", "s", "2026-10-01T10:00:00Z", None, None, None, 1.0, None, 0.1)
 OVERVIEW = Overview(
-    environment=Environment("a-gpu"),
+    machine=Machine("a-gpu"),
     measurements=1,
     tests=1,
     sessions=1,
-    batches=(1, 1),
+    recordings=(1, 1),
     first="2026-10-01T10:00:00Z",
     newest="2026-10-01T10:00:00Z",
     accepted=None,
@@ -30,12 +30,14 @@ OVERVIEW = Overview(
 )
 
 
-def batch(energy_j: float, counts: bool = True, **changes: str) -> Batch:
-    return Batch(1, RECORD._replace(**changes), energy_j, 0.1, counts)  # type: ignore[arg-type]
+def recording(energy_j: float, counts: bool = True, **changes: str) -> Recording:
+    return Recording(1, RECORD._replace(**changes), energy_j, 0.1, counts)  # type: ignore[arg-type]
 
 
 def spark(*epochs: list[float]) -> str:
-    history = History("a-gpu", ("t.py::a", "call"), tuple((f"{i}", tuple(map(batch, e))) for i, e in enumerate(epochs)))
+    history = History(
+        "a-gpu", ("t.py::a", "call"), tuple((f"{i}", tuple(map(recording, e))) for i, e in enumerate(epochs))
+    )
     return report.histories([history], width=80)[3].strip()
 
 
@@ -80,19 +82,19 @@ def test_ages(then: str, age: str) -> None:
 
 
 def test_a_full_baseline_says_so() -> None:
-    """No more batches are needed."""
-    lines = report.overviews([replace(OVERVIEW, batches=(3, 20))], "perf", now=OVERVIEW.newest, width=80)
-    assert "  batches     3 to 20 of each; full: no more are needed" in lines
+    """No more recordings are needed."""
+    lines = report.overviews([replace(OVERVIEW, recordings=(3, 20))], "perf", now=OVERVIEW.newest, width=80)
+    assert "  recordings     3 to 20 of each; full: no more are needed" in lines
 
 
 def test_another_card_and_the_temperature_are_shown() -> None:
     """Where there is something to show: one card all along is none."""
 
-    def columns_of(*batches: Batch) -> list[list[str]]:
-        history = History("a-gpu", ("t.py::a", "call"), (("0", batches),))
+    def columns_of(*recordings: Recording) -> list[list[str]]:
+        history = History("a-gpu", ("t.py::a", "call"), (("0", recordings),))
         return [line.split()[-3:] for line in report.histories([history], width=120)[5:]]
 
-    cool = replace(batch(1.0, torch="2.9", driver="580"), temperature_c=44.6, gpus=("GPU-1f3a4b5c-0000",))
+    cool = replace(recording(1.0, torch="2.9", driver="580"), temperature_c=44.6, gpus=("GPU-1f3a4b5c-0000",))
     warm = replace(cool, temperature_c=None, gpus=("GPU-9d8e7f60-1111",))
     title, first, second = report.histories([History("a", ("t", "call"), (("0", (cool, warm)),))], width=120)[-3:]
     assert title.split()[-7:] == ["commit", "at", "start", "card", "torch", "driver", "branch"]
@@ -103,8 +105,8 @@ def test_another_card_and_the_temperature_are_shown() -> None:
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
-BATCHES = st.builds(
-    Batch,
+RECORDINGS = st.builds(
+    Recording,
     st.integers(1, 9),
     st.builds(RECORD._replace, commit=st.none() | TEXTS, torch=TEXTS, driver=TEXTS, branch=st.none() | TEXTS),
     st.floats(1e-9, 1e9),
@@ -120,7 +122,7 @@ HISTORIES = st.builds(
     st.lists(
         st.tuples(
             st.sampled_from(["0", "2026-11-22T10:00:00Z"]),
-            st.lists(BATCHES, min_size=1, max_size=30).map(lambda all: (replace(all[0], counts=True), *all[1:])),
+            st.lists(RECORDINGS, min_size=1, max_size=30).map(lambda all: (replace(all[0], counts=True), *all[1:])),
         ),
         min_size=1,
         max_size=2,
@@ -140,8 +142,8 @@ def test_no_line_of_a_history_is_wider_than_the_page(found: list[History], width
 
 @given(TEXTS, TEXTS, st.integers(40, 120), st.booleans())
 def test_no_line_of_the_list_is_wider_than_the_page(id: str, test: str, width: int, ascii: bool) -> None:
-    """Whatever environments and tests are called."""
-    found = replace(OVERVIEW, environment=Environment(id, cpu=test), most_detectable=(0.5, (test, id)))
+    """Whatever machines and tests are called."""
+    found = replace(OVERVIEW, machine=Machine(id, cpu=test), most_detectable=(0.5, (test, id)))
     lines = report.overviews([found, found], "perf", now=OVERVIEW.newest, width=width, ascii=ascii)
     assert all(columns(line) <= width for line in lines)
     assert not ascii or all(line.isascii() for line in lines)

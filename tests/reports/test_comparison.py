@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pytest_carbon.baselines.comparison import Comparison, Part, Row, Side
 from pytest_carbon.records import (
     CarbonIntensity,
-    Environment,
     Key,
+    Machine,
     SessionResult,
     Status,
     SuiteVerdict,
@@ -24,7 +24,7 @@ from pytest_carbon.records import (
 from pytest_carbon.reports import comparison as report
 from pytest_carbon.reports.layout import columns
 
-HOST = Environment("1x-nvidia-h100-80gb-hbm3-700w-gpu", torch="2.13.0", pytest_carbon="0.1.0")
+HOST = Machine("1x-nvidia-h100-80gb-hbm3-700w-gpu", torch="2.13.0", pytest_carbon="0.1.0")
 
 
 def side(place: str = "base.json", **changes: object) -> Side:
@@ -33,7 +33,7 @@ def side(place: str = "base.json", **changes: object) -> Side:
         "created": "2026-11-20T10:00:00Z",
         "duration_s": 1.0,
         "exit_status": 0,
-        "environment": HOST,
+        "machine": HOST,
         "intensity": CarbonIntensity(475.0, 1.0, "given", None),
         "suite": SuiteVerdict(0, 0, 0.01),
         "commit": "1a2b3c4d5e6f",
@@ -70,7 +70,7 @@ ROWS = st.builds(
 )
 PARTS = st.builds(
     Part,
-    st.builds(Environment, TEXTS),
+    st.builds(Machine, TEXTS),
     st.builds(SuiteVerdict, st.just(1), st.just(1), st.just(0.01), st.none(), st.none() | TEXTS),
     st.lists(ROWS, max_size=6).map(tuple),
     st.lists(KEYS, max_size=3).map(tuple),
@@ -117,7 +117,7 @@ def test_json_is_read_by_any_parser(parts: tuple[Part, ...], place: str) -> None
     """No NaN, and everything that was given."""
     found = json.loads(report.document(Comparison(side(place), side(), parts, 0.05, 0.01)), parse_constant=pytest.fail)
     assert found["base"]["place"] == place
-    assert [len(part["measurements"]) for part in found["environments"]] == [len(part.rows) for part in parts]
+    assert [len(part["measurements"]) for part in found["machines"]] == [len(part.rows) for part in parts]
 
 
 def test_what_fails_is_in_capitals_and_what_passes_folds() -> None:
@@ -166,7 +166,7 @@ def test_a_comment_on_a_suite_that_is_up_stays_within_it(length: int, left: int)
 def test_a_comparison_too_weak_says_so() -> None:
     """With what would help, in text and Markdown."""
     weak = Row(("t.py::a", "call"), 1.0, 1.0, Verdict("pass", "because", 1.0, 1, 1, 0.0, 0.41), ())
-    sentence = "too weak: t.py::a: the gate sees only changes of 41% and more here, with 1 baseline batch: record"
+    sentence = "too weak: t.py::a: the gate sees only changes of 41% and more here, with 1 baseline recording: record"
     assert sentence in " ".join(" ".join(report.text(comparison(weak))).split())
     assert sentence.replace("t.py::a", "`t.py::a`") in report.markdown(comparison(weak))
 

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_carbon.measure.counters import Counter
 from pytest_carbon.measure.examination import Examination, Neighbours, Noise, NvidiaGpu
-from pytest_carbon.records import CarbonIntensity, Environment, Gpu
+from pytest_carbon.records import CarbonIntensity, Gpu, Machine
 from pytest_carbon.reports.examination import advice, conclusion, document, text
 
 H100 = Gpu(0, "GPU-1f3a0000", "NVIDIA H100 80GB HBM3", 700.0, 80 << 30)
@@ -48,7 +48,7 @@ EXAMINED = Examination(
         ("rapl", "/sys/class/powercap/intel-rapl:0/energy_uj may not be read. Since Linux 5.10 only root may read it."),
         ("windows", "not asked for."),
     ),
-    environment=Environment(
+    machine=Machine(
         "1x-nvidia-h100-80gb-hbm3-700w-gpu", (H100,), "Intel Xeon Platinum 8480C", 224, "580.159.04", "2.13.0", "3.11.2"
     ),
     nvidia=(NvidiaGpu(H100, examined=True, other_processes=0), NvidiaGpu(T4, examined=False)),
@@ -61,7 +61,7 @@ EXAMINED = Examination(
 )
 
 BUSY = Neighbours(
-    load_average=7.0, seconds=10.0, other_cores=1.8, waiting=0.7, doubt="other processes kept the processor busy"
+    load_average=7.0, seconds=10.0, other_cores=1.8, waiting=0.7, warning="other processes kept the processor busy"
 )
 
 PAGE = """\
@@ -99,7 +99,7 @@ cpu:0, estimated: read where the work runs, exactly; no counter to wait for
   read            takes 600 µs
 
 A run here
-  environment     1x-nvidia-h100-80gb-hbm3-700w-gpu
+  machine     1x-nvidia-h100-80gb-hbm3-700w-gpu
   gated           gpu:0
   processor       Intel Xeon Platinum 8480C, 224 threads, 16 for this process
   driver          580.159.04
@@ -371,7 +371,7 @@ def test_the_same_advice_on_two_counters_is_given_once() -> None:
         ({"neighbours": BUSY}, []),
         (
             {"neighbours": BUSY, "counters": (gpu(domain="cpu:0", meter="rapl"),)},
-            ["A measurement now would be in doubt (shared-cpu): other processes kept the processor busy."],
+            ["A measurement now would have a warning (shared-cpu): other processes kept the processor busy."],
         ),
         ({"cores": 1}, ["This process has one core for the work and the watcher together: give it two."]),
         ({"notes": ("GPU 1 does not answer",)}, ["GPU 1 does not answer."]),
@@ -423,7 +423,7 @@ def test_the_json_has_everything() -> None:
     assert (counter["busy_disagreement"], counter["time_constant_s"], counter["settled_power_w"]) == (None, None, None)
     assert content["counters"][1]["idle_power_w"] is None
     assert content["not_taken"][1] == {"meter": "windows", "why": "not asked for."}
-    assert content["environment"]["id"] == "1x-nvidia-h100-80gb-hbm3-700w-gpu"
+    assert content["machine"]["id"] == "1x-nvidia-h100-80gb-hbm3-700w-gpu"
     assert content["nvidia"][0]["gpu"]["power_limit_w"] == 700.0
     assert content["intensity"] == {"g_per_kwh": 475.0, "pue": 1.2, "source": "world average, IEA", "year": 2018}
     assert content["advice"] == []

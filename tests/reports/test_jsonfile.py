@@ -21,11 +21,11 @@ from pytest_carbon.records import (
     CarbonIntensity,
     Domain,
     DomainEnergy,
-    Doubt,
-    Environment,
     Gpu,
     Kind,
+    Machine,
     Measurement,
+    MeasurementWarning,
     Round,
     SessionResult,
     SessionScore,
@@ -38,7 +38,7 @@ from pytest_carbon.records import (
 )
 from pytest_carbon.reports import jsonfile
 
-HOST = Environment(
+HOST = Machine(
     "1x-nvidia-h100-80gb-hbm3-700w-gpu",
     (Gpu(0, "GPU-1234", "NVIDIA H100 80GB HBM3", 700.0, 85_899_345_920),),
     cpu="Intel Xeon Platinum 8480C",
@@ -51,7 +51,7 @@ HOST = Environment(
 )
 CALL = Measurement(
     name="call",
-    environment=HOST.id,
+    machine=HOST.id,
     calls=240,
     duration_s_per_call=0.0041,
     energy_j_per_call=1.21,
@@ -66,13 +66,13 @@ CALL = Measurement(
     domains=(DomainEnergy(Domain("gpu:0", "measured", "nvml total energy"), 1.21, 295.0, 70.1),),
     rounds=(Round(48, 0.197),),
     sessions=(SessionScore("now", 1.2, 0.004),),
-    doubts=(Doubt("tail", "the tail is 6% of the window"),),
+    warnings=(MeasurementWarning("tail", "the tail is 6% of the window"),),
 )
 SLOWER = Verdict(
     "regression",
     "it takes 8% more",
     baseline_j_per_call=1.12,
-    baseline_batches=5,
+    baseline_recordings=5,
     baseline_sessions=9,
     change=0.08,
     detectable_change=0.07,
@@ -85,7 +85,7 @@ RUN = SessionResult(
     created="2026-11-22T10:00:00Z",
     duration_s=12.3,
     exit_status=1,
-    environment=HOST,
+    machine=HOST,
     intensity=CarbonIntensity(369.5, 1.0, "Our World in Data, Ember", 2023),
     suite=SuiteVerdict(12, 11, 0.01, 0.004),
     tests=(TestResult("tests/test_m.py::test_x[fp16]", "failed", ((CALL, SLOWER),), "passed"),),
@@ -128,7 +128,7 @@ def test_a_report_has_these_keys() -> None:
         "dirty": False,
         "labels": None,
         "against": None,
-        "environment": {
+        "machine": {
             "id": "1x-nvidia-h100-80gb-hbm3-700w-gpu",
             "gpus": [
                 {
@@ -157,7 +157,7 @@ def test_a_report_has_these_keys() -> None:
             "moved": None,
             "machine_moved": None,
         },
-        "other_environments": [],
+        "other_machines": [],
         "references": [],
         "notes": ["a note"],
         "tests": [
@@ -168,7 +168,7 @@ def test_a_report_has_these_keys() -> None:
                 "measurements": [
                     {
                         "name": "call",
-                        "environment": "1x-nvidia-h100-80gb-hbm3-700w-gpu",
+                        "machine": "1x-nvidia-h100-80gb-hbm3-700w-gpu",
                         "calls": 240,
                         "duration_s_per_call": 0.0041,
                         "energy_j_per_call": 1.21,
@@ -192,13 +192,13 @@ def test_a_report_has_these_keys() -> None:
                         ],
                         "rounds": [{"calls": 48, "duration_s": 0.197}],
                         "sessions": [{"session": "now", "energy_j_per_call": 1.2, "duration_s_per_call": 0.004}],
-                        "doubts": [{"code": "tail", "text": "the tail is 6% of the window", "disqualifies": False}],
+                        "warnings": [{"code": "tail", "text": "the tail is 6% of the window", "disqualifies": False}],
                         "failure": None,
                         "task": None,
                         "verdict": {
                             "status": "regression",
                             "baseline_j_per_call": 1.12,
-                            "baseline_batches": 5,
+                            "baseline_recordings": 5,
                             "baseline_sessions": 9,
                             "change": 0.08,
                             "duration_change": 0.09,
@@ -287,7 +287,7 @@ def test_what_is_unknown_is_null_never_zero() -> None:
         "2026-11-22T10:00:00Z",
         0.1,
         1,
-        Environment("a-cpu"),
+        Machine("a-cpu"),
         CarbonIntensity(475.0, 1.0, "given", None),
         SuiteVerdict(0, 0, 0.01),
         (TestResult("a.py::t", "failed", ((failed, Verdict("error", "the GPU is lost")),)),),
@@ -300,7 +300,7 @@ def test_what_is_unknown_is_null_never_zero() -> None:
     )
     assert {key: found[key] for key in unknown} == dict.fromkeys(unknown)
     assert report["cost_of_measuring"] == {"energy_j": None, "emissions_g": None}
-    assert report["environment"] == dict.fromkeys(report["environment"]) | {"id": "a-cpu", "gpus": []}
+    assert report["machine"] == dict.fromkeys(report["machine"]) | {"id": "a-cpu", "gpus": []}
     assert (report["commit"], report["dirty"], report["carbon"]["year"]) == (None, None, None)
 
 
@@ -421,7 +421,10 @@ measurements = st.builds(
     *(texts, texts, counts, *[maybe_number] * 7, some(texts), maybe_number, some(texts), some(domain_energies)),
     some(st.builds(Round, counts, numbers)),
     some(st.builds(SessionScore, texts, numbers, numbers)),
-    some(st.builds(Doubt, texts, texts, st.booleans()) | st.builds(Doubt, st.sampled_from(sorted(INFORMS)), texts)),
+    some(
+        st.builds(MeasurementWarning, texts, texts, st.booleans())
+        | st.builds(MeasurementWarning, st.sampled_from(sorted(INFORMS)), texts)
+    ),
     maybe_text,
     st.none()
     | st.builds(
@@ -441,7 +444,7 @@ tests = st.builds(
     TestResult, texts, st.just("failed"), some(st.tuples(measurements, verdicts)), st.none() | st.just("passed")
 )
 gpus = st.builds(Gpu, counts, texts, texts, maybe_number, maybe_count)
-environments = st.builds(Environment, texts, some(gpus), maybe_text, maybe_count, *[maybe_text] * 5)
+machines = st.builds(Machine, texts, some(gpus), maybe_text, maybe_count, *[maybe_text] * 5)
 suites = st.builds(SuiteVerdict, counts, counts, numbers, maybe_number, maybe_text)
 runs = st.builds(
     SessionResult,
@@ -449,10 +452,10 @@ runs = st.builds(
     created=times,
     duration_s=numbers,
     exit_status=counts,
-    environment=environments,
+    machine=machines,
     intensity=st.builds(CarbonIntensity, st.floats(0, 2000), st.floats(1, 3), texts, maybe_count),
     suite=suites,
-    others=some(st.tuples(environments, suites)),
+    others=some(st.tuples(machines, suites)),
     tests=some(tests),
     cost_energy_j=maybe_number,
     commit=maybe_text,
@@ -475,10 +478,10 @@ def test_every_run_comes_back(tmp_path: Path, result: SessionResult) -> None:
 
 def test_a_message_between_processes_has_all_of_a_measurement() -> None:
     """As the report has it: what another process measured is what this one judges."""
-    steps = Doubt("unquiet", "the power stepped", informs=True)
-    found = replace(CALL, doubts=(*CALL.doubts, steps, Doubt("unsteady", "the halves differ")))
+    steps = MeasurementWarning("unquiet", "the power stepped", informs=True)
+    found = replace(CALL, warnings=(*CALL.warnings, steps, MeasurementWarning("unsteady", "the halves differ")))
     sent = json.loads(json.dumps(jsonfile.measurement_form(found)))
-    assert [doubt["disqualifies"] for doubt in sent["doubts"]] == [False, False, True]
+    assert [warning["disqualifies"] for warning in sent["warnings"]] == [False, False, True]
     assert jsonfile.read_measurement(sent) == found
 
 
@@ -504,7 +507,7 @@ AS_WRITTEN = "Give the file that pytest --carbon --carbon-json wrote, as it wrot
         (lambda text: "[" * 100_000, f"not JSON that a report can hold. {AS_WRITTEN}"),
         (lambda text: "[]", f"a report must be an object, not []. {AS_WRITTEN}"),
         (lambda text: "{}", f"the format is None, not 'pytest-carbon/1'. {AS_WRITTEN}"),
-        (lambda text: '{"format": "pytest-carbon/1"}', f"environment is missing. {AS_WRITTEN}"),
+        (lambda text: '{"format": "pytest-carbon/1"}', f"machine is missing. {AS_WRITTEN}"),
         (
             lambda text: text.replace("pytest-carbon/1", "pytest-carbon-baseline/1"),
             f"the format is 'pytest-carbon-baseline/1', not 'pytest-carbon/1'. {AS_WRITTEN}",
@@ -535,11 +538,11 @@ AS_WRITTEN = "Give the file that pytest --carbon --carbon-json wrote, as it wrot
         ),
         (
             lambda text: text.replace('"disqualifies": false', '"disqualifies": null'),
-            f"tests[0].measurements[0].doubts[0].disqualifies must be true or false, not null. {AS_WRITTEN}",
+            f"tests[0].measurements[0].warnings[0].disqualifies must be true or false, not null. {AS_WRITTEN}",
         ),
         (
             lambda text: text.replace('"disqualifies": false', '"disqualifies": true'),
-            f'a doubt "tail" never disqualifies a figure, and here it does. {AS_WRITTEN}',
+            f'a warning "tail" never disqualifies a figure, and here it does. {AS_WRITTEN}',
         ),
         (
             lambda text: text.replace('"gpus": ["GPU-1234"]', '"gpus": "GPU-1234"'),
@@ -630,10 +633,10 @@ def a_test(name: str, status: Status, **changes: Any) -> TestResult:
     return TestResult(f"tests/test_m.py::{name}", outcome, ((replace(CALL, **changes), verdict),), "passed")
 
 
-def test_each_environment_of_a_report_is_stored_as_what_it_is() -> None:
+def test_each_machine_of_a_report_is_stored_as_what_it_is() -> None:
     """A second GPU that a test opened is among the GPUs of that test's baseline only."""
     two = replace(HOST, id="2x-nvidia-h100-80gb-hbm3-700w-gpu", gpus=(*HOST.gpus, Gpu(1, "GPU-5678", "NVIDIA H100")))
-    tests = (a_test("one", "pass"), a_test("two", "pass", environment=two.id))
+    tests = (a_test("one", "pass"), a_test("two", "pass", machine=two.id))
     accepted(replace(RUN, tests=tests, others=((two, SuiteVerdict(1, 1, 0.01)),)))
     (header,) = [p.read_text().splitlines()[0] for p in Path("carbon-baselines", two.id).rglob("*.jsonl")]
     assert '{"name": "NVIDIA H100", "power_limit_w": null}' in header
@@ -649,14 +652,15 @@ def test_accepting_a_report_does_what_the_flag_does() -> None:
                 a_test("fine", "pass"),
                 a_test("same", "pass"),
                 a_test("dear", "over-budget"),
-                a_test("doubtful", "new", doubts=(Doubt("unquiet", "it was not quiet"),)),
+                a_test("unsure", "new", warnings=(MeasurementWarning("unquiet", "it was not quiet"),)),
             ),
         )
     ) == [
         "tests/test_m.py::slower (call): regression accepted, 1.12 J → 1.21 J per call (+8.0%).",
         "tests/test_m.py::dear (call): not recorded: it is over its budget, which no flag lifts; "
         "change the budget or the code.",
-        "tests/test_m.py::doubtful (call): not recorded: it is in doubt (unquiet), and a figure in doubt is neither "
+        "tests/test_m.py::unsure (call): not recorded: it has a warning (unquiet), and a figure with a warning is "
+        "neither "
         "recorded nor accepted.",
         "1x-nvidia-h100-80gb-hbm3-700w-gpu: 1 accepted as a change, 2 recorded, of 5 measurements of session now.",
     ]
@@ -685,14 +689,14 @@ def test_accepting_a_report_again_adds_nothing() -> None:
     assert {path: path.read_bytes() for path in Path("carbon-baselines").rglob("*.jsonl")} == before
 
 
-def test_each_measurement_goes_into_its_environment() -> None:
+def test_each_measurement_goes_into_its_machine() -> None:
     """A run may have measured in two: by the GPU's counter, and estimated."""
-    report = replace(RUN, tests=(a_test("a", "pass"), a_test("b", "pass", environment="a-cpu-estimated")))
+    report = replace(RUN, tests=(a_test("a", "pass"), a_test("b", "pass", machine="a-cpu-estimated")))
     assert accepted(report) == [
         "1x-nvidia-h100-80gb-hbm3-700w-gpu: 1 recorded, of 1 measurement of session now.",
         "a-cpu-estimated: 1 recorded, of 1 measurement of session now.",
     ]
-    assert open_store("carbon-baselines").environments() == [HOST.id, "a-cpu-estimated"]
+    assert open_store("carbon-baselines").machines() == [HOST.id, "a-cpu-estimated"]
 
 
 def test_a_report_without_measurements_says_so() -> None:
@@ -726,11 +730,11 @@ def test_a_report_with_an_id_that_leads_out_is_refused(nodeid: str, status: Stat
     assert not Path("carbon-baselines").exists()
 
 
-def test_a_report_of_an_environment_that_is_no_folder_is_refused() -> None:
-    """Neither does an environment's id lead out."""
+def test_a_report_of_an_machine_that_is_no_folder_is_refused() -> None:
+    """Neither does a machine's id lead out."""
     with pytest.raises(BaselineError) as error:
-        accepted(replace(RUN, tests=(a_test("a", "pass", environment="../../elsewhere"),)))
-    assert message(error).startswith("'../../elsewhere' cannot be the id of an environment: in carbon-baselines ")
+        accepted(replace(RUN, tests=(a_test("a", "pass", machine="../../elsewhere"),)))
+    assert message(error).startswith("'../../elsewhere' cannot be the id of a machine: in carbon-baselines ")
     assert not Path("carbon-baselines").exists()
 
 

@@ -11,9 +11,9 @@ from _pytest._io.wcwidth import wcswidth
 
 from pytest_carbon.records import (
     CarbonIntensity,
-    Doubt,
-    Environment,
+    Machine,
     Measurement,
+    MeasurementWarning,
     SessionResult,
     SuiteVerdict,
     TestResult,
@@ -34,7 +34,7 @@ def run(*measurements: Measurement, **rest: Any) -> SessionResult:
         created="2026-11-22T10:00:00Z",
         duration_s=60.0,
         exit_status=0,
-        environment=Environment(H100),
+        machine=Machine(H100),
         intensity=CarbonIntensity(400.0, 1.0, "given", None),
         suite=SuiteVerdict(0, 0, 0.01),
         tests=passing(*measurements),
@@ -77,7 +77,7 @@ def test_the_small_suite_at_80_columns() -> None:
     """One line a task, the cheapest first; estimated, and held against nothing of the study but the order of kinds."""
     assert report(*SMALL_RUN) == [
         "-------- small variants of the study's tasks (estimated, not measured) ---------",
-        "1x-amd-epyc-9554-cpu-estimated · cpu · fp32 · batch 1 · random weights ·",
+        "1x-amd-epyc-9554-cpu-estimated · cpu · fp32 · recording 1 · random weights ·",
         "  synthetic data",
         "energy: 215 W TDP / 32 threads × CPU seconds (codecarbon 3.3.2)",
         "task, 1,000 calls               energy     CO2e    time    power        J per",
@@ -105,7 +105,7 @@ def test_the_study_at_80_columns() -> None:
     lines = report(*cells)
     assert lines[:12] == [
         "------------------------------ the study's tasks -------------------------------",
-        "1x-nvidia-h100-80gb-hbm3-700w-gpu · cuda · fp32 · batch 1 · random weights ·",
+        "1x-nvidia-h100-80gb-hbm3-700w-gpu · cuda · fp32 · recording 1 · random weights ·",
         "  synthetic data",
         "energy: nvml total energy",
         "task                    Wh per 1,000     in the study  models  charges",
@@ -160,7 +160,7 @@ def test_why_absolute_figures_differ_is_said() -> None:
     differ = "absolute figures differ from the study's: the study's node counts 7 idle GPUs and 430.8 W of RAM"
     assert differ in text
     assert "an estimate for a processor" not in text
-    text = joined(measured(info(), 1.0, environment=CPU, source=TDP))
+    text = joined(measured(info(), 1.0, machine=CPU, source=TDP))
     assert differ in text
     assert "and an estimate for a processor is no GPU's figure" in text
     assert differ not in joined(*SMALL_RUN)
@@ -174,7 +174,7 @@ def test_ai_energy_score_stands_beside_measured_gpus_only() -> None:
     (line,) = [line for line in lines if line.startswith("  distilgpt2 ") and "*" in line]
     assert line.split() == ["distilgpt2", "7.68", "Wh", "*****", "1.31", "Wh"]
     assert "five bands of equal width, from a task's least figure to its greatest" in joined(*cells)
-    for nothing in (SMALL_RUN, [measured(info("text-generation"), 1.0, environment=CPU)]):
+    for nothing in (SMALL_RUN, [measured(info("text-generation"), 1.0, machine=CPU)]):
         assert "AI Energy Score" not in joined(*nothing)
 
 
@@ -188,7 +188,7 @@ def test_ai_energy_score_stands_beside_measured_gpus_only() -> None:
             "the study's tasks (replayed from a trace, not measured)",
         ),
         (
-            [measured(info(), 1.0, environment="1x-simulated-h100-700w-gpu")],
+            [measured(info(), 1.0, machine="1x-simulated-h100-700w-gpu")],
             "the study's tasks (simulated, not measured)",
         ),
         ([measured(info(size=None), 1.0)], "tasks"),
@@ -215,7 +215,7 @@ def test_quiet_shows_the_tables_over_tasks() -> None:
 
 
 def test_small_and_real_sizes_have_a_table_each() -> None:
-    """And environments, and precisions."""
+    """And machines, and precisions."""
     titles = [
         line for line in report(*SMALL_RUN, measured(info(), 1.0), measured(info(dtype="fp16"), 0.6)) if "---" in line
     ]
@@ -238,12 +238,12 @@ def test_a_column_that_has_no_room_is_not_explained() -> None:
     assert "J per" not in joined(*SMALL_RUN, width=60)
 
 
-def test_doubtful_figures_are_marked() -> None:
+def test_unsure_figures_are_marked() -> None:
     """With how many, and why; only the digits that their error leaves; what a failed test did is in no mean."""
     vague = measured(info(dataset="sst2"), 6.1234)
     vague = replace(vague, energy_j_per_call_error=9 * 3.6)
     strange = measured(info(model="other", dataset="imdb"), 2.0)
-    strange = replace(strange, doubts=(Doubt("throttled", "the GPU was hot"),))
+    strange = replace(strange, warnings=(MeasurementWarning("throttled", "the GPU was hot"),))
     tests = [*passing(vague, strange, measured(info(model="third"), 4.0))]
     tests.append(TestResult("t.py::bad", "failed", passing(measured(info(model="bad"), 9.0))[0].measurements))
     lines = [line.text for line in tables(replace(run(), tests=tuple(tests)), Page(80))]
@@ -257,16 +257,16 @@ def test_doubtful_figures_are_marked() -> None:
         "  third                           4.00 Wh  1.60 g   10.0 s  1.44 kW   514 mJ/tok",
         "  gpt2                              ~6 Wh     2 g   10.0 s     2 kW   800 mJ/tok",
         "  bad                            ~9.00 Wh  3.60 g   10.0 s  3.24 kW  1.16 J/tok",
-        "~ in doubt, see below: 3 of 4 (throttled, error of more than 5%, failed test)",
+        "~ with a warning, see below: 3 of 4 (throttled, error of more than 5%, failed test)",
     ]
 
 
 def test_the_dearest_is_one_that_is_sure() -> None:
     """And where another one seems dearer, it is said which of them this is."""
     sure, vague = measured(info("fill-mask"), 22.0), measured(info("text-generation"), 44.0)
-    vague = replace(vague, doubts=(Doubt("unsteady", "the halves differ"),))
+    vague = replace(vague, warnings=(MeasurementWarning("unsteady", "the halves differ"),))
     assert "1,000 calls of the dearest, fill-mask, are 1.0 phone charges" in joined(sure)
-    assert "1,000 calls of the dearest that is not in doubt, fill-mask, are 1.0 phone charges" in joined(sure, vague)
+    assert "1,000 calls of the dearest that has no warning, fill-mask, are 1.0 phone charges" in joined(sure, vague)
 
 
 def test_what_is_in_no_mean_is_counted_with_the_reason() -> None:
@@ -276,7 +276,7 @@ def test_what_is_in_no_mean_is_counted_with_the_reason() -> None:
         *passing(measured(info(), 1.0)),
         TestResult("t.py::bad", "failed", passing(failed)[0].measurements),
         TestResult("t.py::xfail", "xfailed", passing(expected)[0].measurements),
-        *passing(replace(elsewhere, doubts=(Doubt("other-device", "the task ran on the processor"),))),
+        *passing(replace(elsewhere, warnings=(MeasurementWarning("other-device", "the task ran on the processor"),))),
         *passing(replace(other, task=info("image-generation", "segmind/tiny-sd", steps=2))),
     ]
     lines = [line.text for line in tables(replace(run(), tests=tuple(tests)), Page(200))]

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from pytest_carbon.gate import sentences
 from pytest_carbon.records import (
     CarbonIntensity,
-    Doubt,
-    Environment,
     Gpu,
+    Machine,
     Measurement,
+    MeasurementWarning,
     Record,
     Round,
     SessionResult,
@@ -39,8 +39,10 @@ from pytest_carbon.reports.summary import Line, Stored, numbers, progress, summa
 H100 = "1x-nvidia-h100-80gb-hbm3-700w-gpu"
 CPU = "1x-amd-epyc-9554-cpu-estimated"
 WORLD = CarbonIntensity(369.47, 1.0, "world average, Our World in Data", 2023)
-MACHINE = Environment(H100, gpus=(Gpu(0, "GPU-1", "NVIDIA H100 80GB HBM3", 700.0),), driver="580.65", torch="2.13.0")
-TAIL = Doubt("tail", "12% of the energy came after the work had ended; longer measurements make that share smaller")
+MACHINE = Machine(H100, gpus=(Gpu(0, "GPU-1", "NVIDIA H100 80GB HBM3", 700.0),), driver="580.65", torch="2.13.0")
+TAIL = MeasurementWarning(
+    "tail", "12% of the energy came after the work had ended; longer measurements make that share smaller"
+)
 TEST = "tests/test_text.py::test_classify[fp16]"
 
 
@@ -51,16 +53,16 @@ def measured(
     name: str = "call",
     calls: int = 100,
     power_w: float = 296.0,
-    doubts: tuple[Doubt, ...] = (),
-    environment: str = H100,
+    warnings: tuple[MeasurementWarning, ...] = (),
+    machine: str = H100,
     failure: str | None = None,
 ) -> Measurement:
     if energy_j is None:
-        return Measurement(name, environment, failure=failure or "GPU 0 was lost")
+        return Measurement(name, machine, failure=failure or "GPU 0 was lost")
     duration_s = energy_j / power_w
     return Measurement(
         name,
-        environment,
+        machine,
         calls=calls,
         duration_s_per_call=duration_s,
         energy_j_per_call=energy_j,
@@ -68,12 +70,12 @@ def measured(
         emissions_g_per_call=WORLD.emissions_g(energy_j),
         rounds=(Round(calls, calls * duration_s),),
         sessions=(SessionScore("now", energy_j, duration_s),),
-        doubts=doubts,
+        warnings=warnings,
     )
 
 
 def verdict(status: Status, change: float | None = None, detectable: float | None = None, **rest: Any) -> Verdict:
-    held = {"baseline_batches": 5, "baseline_sessions": 9} if change is not None else {}
+    held = {"baseline_recordings": 5, "baseline_sessions": 9} if change is not None else {}
     return Verdict(status, rest.pop("reason", ""), change=change, detectable_change=detectable, **{**held, **rest})
 
 
@@ -81,7 +83,7 @@ def result_of(nodeid: str, *pairs: tuple[Measurement, Verdict], outcome: str = "
     return TestResult(nodeid, outcome, pairs)
 
 
-def run(*tests: TestResult, environment: Environment = MACHINE, **rest: Any) -> SessionResult:
+def run(*tests: TestResult, machine: Machine = MACHINE, **rest: Any) -> SessionResult:
     pairs = [pair for test in tests for pair in test.measurements]
     compared = sum(v.change is not None for _, v in pairs)
     fields = {
@@ -92,7 +94,7 @@ def run(*tests: TestResult, environment: Environment = MACHINE, **rest: Any) -> 
         **rest,
     }
     return SessionResult(
-        session="now", created="2026-11-22T10:00:00Z", exit_status=1, environment=environment, tests=tests, **fields
+        session="now", created="2026-11-22T10:00:00Z", exit_status=1, machine=machine, tests=tests, **fields
     )
 
 
@@ -102,10 +104,10 @@ def report(result: SessionResult, **options: Any) -> list[str]:
 
 def lines(result: SessionResult, **options: Any) -> list[Line]:
     stored = {field: options.pop(field) for field in ("nearest", "not_run", "elsewhere") if field in options}
-    here = Stored(options.pop("environments", [H100]), **stored)
+    here = Stored(options.pop("machines", [H100]), **stored)
     others = options.pop("others", {})
     return summary(
-        result, {result.environment.id: here, **others}, **{"width": 80, "quiet": False, "verbose": False, **options}
+        result, {result.machine.id: here, **others}, **{"width": 80, "quiet": False, "verbose": False, **options}
     )
 
 
@@ -117,7 +119,7 @@ def joined(result: SessionResult, **options: Any) -> str:
 MIXED = (
     result_of(TEST, (measured(1.2131, 0.0041), verdict("pass", 0.008, 0.071))),
     result_of(
-        "tests/test_text.py::test_generate[llama-7b-fp16-batch1]",
+        "tests/test_text.py::test_generate[llama-7b-fp16-recording1]",
         (measured(812.1, 3.2, name="prefill", calls=1), verdict("pass", -0.012, 0.072)),
         (measured(0.0124, 0.00011, name="decode", calls=128), verdict("regression", 0.273, 0.074)),
         outcome="failed",
@@ -125,10 +127,11 @@ MIXED = (
     result_of("tests/test_text.py::test_summarise", (measured(41.2, 0.2), verdict("over-budget", 0.011, 0.072))),
     result_of(
         "tests/test_image.py::test_diffusion[sdxl-30-steps]",
-        (measured(1834.0, 6.0, doubts=(TAIL,)), verdict("inconclusive", 0.082, 0.41)),
+        (measured(1834.0, 6.0, warnings=(TAIL,)), verdict("inconclusive", 0.082, 0.41)),
     ),
     result_of(
-        "tests/test_image.py::test_detect", (measured(2.31, 0.02, doubts=(TAIL,)), verdict("improvement", -0.182, 0.07))
+        "tests/test_image.py::test_detect",
+        (measured(2.31, 0.02, warnings=(TAIL,)), verdict("improvement", -0.182, 0.07)),
     ),
     result_of("tests/test_image.py::test_caption", (measured(None), verdict("error")), outcome="failed"),
     result_of("tests/test_image.py::TestSegment::test_masks", (measured(5.512, 0.031), verdict("new"))),
@@ -143,7 +146,7 @@ def test_the_table_says_at_80_columns_what_each_measurement_cost_and_how_it_chan
         "test                         energy/call  CO2e/1k  change  detects  status",
         "tests/test_text.py",
         "  test_classify[fp16]   1.213 ± 0.004 J    125 mg   +0.8%    ≥7.1%  pass",
-        "  test_generate[llama-7b-fp16-batch1]",
+        "  test_generate[llama-7b-fp16-recording1]",
         "    prefill             812.1 ± 3.2   J   83.3 g    -1.2%    ≥7.2%  pass",
         "    decode              12.40 ± 0.11  mJ  1.27 mg  +27.3%    ≥7.4%  REGRESSION",
         "  test_summarise        41.20 ± 0.20  J   4.23 g    +1.1%    ≥7.2%  OVER-BUDGET",
@@ -161,14 +164,14 @@ def test_the_table_says_at_80_columns_what_each_measurement_cost_and_how_it_chan
 
 
 def test_the_sentences_under_the_table_say_what_it_cannot() -> None:
-    """What was not compared, doubts once per code, what measuring cost, the grid."""
+    """What was not compared, warnings once per code, what measuring cost, the grid."""
     notes = ("rapl was not taken: no permission",)
     text = joined(run(*MIXED, suite=SuiteVerdict(8, 6, 0.01), notes=notes, duration_s=830.0))
     assert text.partition("compared ")[2] == (
         "6 of 10: tests/test_image.py::test_caption was not measured; tests/test_image.py::TestSegment::test_masks "
         "has no baseline (record one with --carbon-record); tests/test_image.py::test_upscale is not held to one "
         "(tolerance=False); 1 with a baseline was not run "
-        "doubt (tail): test_diffusion[sdxl-30-steps] and test_detect: 12% of the energy came after the work had "
+        "warning (tail): test_diffusion[sdxl-30-steps] and test_detect: 12% of the energy came after the work had "
         "ended; longer measurements make that share smaller "
         "measuring cost 512 J (52.5 mg CO2e), 3 min; the calls themselves took 189 kJ (19.4 g CO2e), 11 min "
         "CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0: world average, Our World in Data, 2023 "
@@ -177,15 +180,15 @@ def test_the_sentences_under_the_table_say_what_it_cannot() -> None:
 
 
 def test_a_wide_terminal_shows_time_and_power_and_whole_ids() -> None:
-    """Energy = power × time: with room, all three, and the doubts beside the row they concern."""
+    """Energy = power × time: with room, all three, and the warnings beside the row they concern."""
     assert report(run(*MIXED[:2], MIXED[3]), width=200)[1:6] == [
         "test                                                                energy per call     time  power  "
-        "CO2e per 1,000  change  detectable  status        doubts",
+        "CO2e per 1,000  change  detectable  status        warnings",
         "tests/test_text.py::test_classify[fp16]                            1.213 ± 0.004 J   4.10 ms  296 W  "
         "        125 mg   +0.8%       ≥7.1%  pass",
-        "tests/test_text.py::test_generate[llama-7b-fp16-batch1] · prefill  812.1 ± 3.2   J   2.74 s   296 W  "
+        "tests/test_text.py::test_generate[llama-7b-fp16-recording1] · prefill  812.1 ± 3.2   J   2.74 s   296 W  "
         "       83.3 g    -1.2%       ≥7.2%  pass",
-        "tests/test_text.py::test_generate[llama-7b-fp16-batch1] · decode   12.40 ± 0.11  mJ  41.9 µs  296 W  "
+        "tests/test_text.py::test_generate[llama-7b-fp16-recording1] · decode   12.40 ± 0.11  mJ  41.9 µs  296 W  "
         "       1.27 mg  +27.3%       ≥7.4%  REGRESSION",
         "tests/test_image.py::test_diffusion[sdxl-30-steps]                 1.834 ± 0.006 kJ  6.20 s   296 W  "
         "        188 g    +8.2%        ≥41%  inconclusive  tail",
@@ -196,7 +199,7 @@ def test_quiet_shows_what_does_not_pass_and_one_sentence() -> None:
     """With -q a person sees the rows to act on; the counts stand for the rest."""
     assert report(run(*MIXED[:3], MIXED[6]), quiet=True) == [
         "tests/test_text.py",
-        "  test_generate[llama-7b-fp16-batch1]",
+        "  test_generate[llama-7b-fp16-recording1]",
         "    decode               12.40 ± 0.11  mJ  1.27 mg  +27.3%    ≥7.4%  REGRESSION",
         "  test_summarise         41.20 ± 0.20  J   4.23 g    +1.1%    ≥7.2%  OVER-BUDGET",
         "tests/test_image.py",
@@ -226,7 +229,7 @@ def test_ascii_has_no_sign_that_the_terminal_cannot_show() -> None:
         "test                          energy/call  CO2e/1k  change  detects  status",
         "tests/test_text.py",
         "  test_classify[fp16]  1.213 +/- 0.004 J    125 mg   +0.8%   >=7.1%  pass",
-        "  test_generate[llama-7b-fp16-batch1]",
+        "  test_generate[llama-7b-fp16-recording1]",
         "    prefill            812.1 +/- 3.2   J   83.3 g    -1.2%   >=7.2%  pass",
         "    decode             12.40 +/- 0.11  mJ  1.27 mg  +27.3%   >=7.4%  REGRESSION",
     ]
@@ -234,24 +237,22 @@ def test_ascii_has_no_sign_that_the_terminal_cannot_show() -> None:
 
 def test_estimates_are_called_estimates_in_the_headline() -> None:
     """Also with -q: nobody may take an estimate for a measurement."""
-    result = run(
-        result_of(TEST, (measured(0.031, 0.001, environment=CPU), verdict("new"))), environment=Environment(CPU)
-    )
+    result = run(result_of(TEST, (measured(0.031, 0.001, machine=CPU), verdict("new"))), machine=Machine(CPU))
     assert report(result)[0] == "======= carbon (estimated, not measured): 1x-amd-epyc-9554-cpu-estimated ======="
     assert "carbon (estimated, not measured): compared 0 of 1 (1 new):" in report(result, quiet=True)
 
 
-def test_an_environment_without_baselines_names_the_nearest_that_has_one() -> None:
+def test_an_machine_without_baselines_names_the_nearest_that_has_one() -> None:
     """On a new machine a person wants to know what it differs in from those that are known."""
     result = run(result_of(TEST, (measured(1.2131, 0.0041), verdict("new"))))
     text = joined(
         result,
-        environments=["1x-nvidia-h100-80gb-hbm3-500w-gpu", "2x-nvidia-a100"],
+        machines=["1x-nvidia-h100-80gb-hbm3-500w-gpu", "2x-nvidia-a100"],
         nearest="same GPU, power limit 500 W → 700 W",
     )
     assert (
         f"compared 0 of 1: {TEST} has no baseline (record one with --carbon-record) "
-        "nearest environment with a baseline: 1x-nvidia-h100-80gb-hbm3-500w-gpu (same GPU, power limit "
+        "nearest machine with a baseline: 1x-nvidia-h100-80gb-hbm3-500w-gpu (same GPU, power limit "
         "500 W → 700 W); others: 2x-nvidia-a100 measuring cost"
     ) in text
 
@@ -275,7 +276,7 @@ def test_many_rows_are_folded_to_those_that_a_person_must_see() -> None:
         "  test_diffusion[sdxl-30-steps]",
         "    call    1.834 ± 0.006 kJ   188 g    +8.2%     ≥41%  inconclusive",
         "tests/test_text.py",
-        "  test_generate[llama-7b-fp16-batch1]",
+        "  test_generate[llama-7b-fp16-recording1]",
         "    decode  12.40 ± 0.11  mJ  1.27 mg  +27.3%    ≥7.4%  REGRESSION",
         "298 pass (change -1.2% to +3.0%) and 1 is new: listed with -v",
         "",
@@ -297,21 +298,21 @@ def test_measurements_that_were_not_run_are_named_where_they_are_known() -> None
 TWO = replace(MACHINE, id=H100.replace("1x", "2x"), gpus=(*MACHINE.gpus, Gpu(1, "GPU-2", "NVIDIA H100 80GB HBM3")))
 
 
-def in_two_environments() -> SessionResult:
+def in_two_machines() -> SessionResult:
     """The first test was measured on one GPU; the others on two, for the first of them opened the second."""
     tests = (
         result_of("t.py::test_one", (measured(1.0, 0.01), verdict("pass", 0.01, 0.07))),
-        result_of("t.py::test_two", (measured(2.0, 0.01, environment=TWO.id), verdict("new"))),
-        result_of("t.py::test_old", (measured(3.0, 0.01, environment=TWO.id), verdict("regression", 0.5, 0.07))),
+        result_of("t.py::test_two", (measured(2.0, 0.01, machine=TWO.id), verdict("new"))),
+        result_of("t.py::test_old", (measured(3.0, 0.01, machine=TWO.id), verdict("regression", 0.5, 0.07))),
     )
     suite = SuiteVerdict(1, 1, 0.01)
     return run(*tests, suite=suite, others=((TWO, replace(suite, moved="the whole suite is 50% up")),))
 
 
-def test_each_environment_has_its_table_and_its_count() -> None:
+def test_each_machine_has_its_table_and_its_count() -> None:
     """What is compared in one is not counted in another; a test whose baseline lies in another is said to have it."""
     there = {TWO.id: Stored([H100], elsewhere={("t.py::test_two", "call"): (H100, "same GPU, 1 → 2 GPUs")})}
-    text = report(in_two_environments(), others=there, width=100)
+    text = report(in_two_machines(), others=there, width=100)
     assert [line.strip("= ") for line in text if line.startswith("==")] == [f"carbon: {H100}", f"carbon: {TWO.id}"]
     at = [next(i for i, line in enumerate(text) if line.startswith(t)) for t in ("t.py::test_one", "t.py::test_two")]
     second = text.index(next(line for line in text if TWO.id in line))
@@ -322,7 +323,7 @@ def test_each_environment_has_its_table_and_its_count() -> None:
     assert f"t.py::test_two has no baseline here, but in {H100} (same GPU, 1 → 2 GPUs)" in said
     assert "GPUs that a test has opened stay open for the tests after it, and count there: say with" in said
     assert said.count("measuring cost") == 1
-    quiet = report(in_two_environments(), others=there, width=100, quiet=True)
+    quiet = report(in_two_machines(), others=there, width=100, quiet=True)
     assert f"carbon ({H100}): compared 1 of 1 (1 pass)" in quiet
     assert any(line.startswith(f"carbon ({TWO.id}): compared 1 of 2") for line in quiet)
 
@@ -351,7 +352,8 @@ def test_the_warning_gate_says_what_it_spared() -> None:
     result = run(MIXED[1], MIXED[5], settings=Settings(enabled=True, gate="warn"))
     found = lines(result)
     assert (
-        "tests/test_text.py::test_generate[llama-7b-fp16-batch1] · decode would have failed without --carbon-gate=warn"
+        "tests/test_text.py::test_generate[llama-7b-fp16-recording1] · decode would have failed without "
+        "--carbon-gate=warn"
     ) in joined(result)
     assert next(line for line in found if "REGRESSION" in line.text).markup == {"yellow": True}
     assert next(line for line in found if "ERROR" in line.text).markup == {"red": True, "bold": True}
@@ -376,15 +378,16 @@ def test_nothing_measured_is_said() -> None:
     assert "compared 0 of 12: 12 with a baseline were not run" in report(run(suite=SuiteVerdict(12, 0, 0.01)))
 
 
-def test_doubts_of_one_code_stand_once_with_all_whom_they_concern() -> None:
+def test_warnings_of_one_code_stand_once_with_all_whom_they_concern() -> None:
     """Where their figures differ the first one's sentence stands for them."""
     tests = [
         result_of(
-            f"tests/test_m.py::test_{n}", (measured(1.0, doubts=(Doubt("tail", f"{n}% came later."),)), verdict("new"))
+            f"tests/test_m.py::test_{n}",
+            (measured(1.0, warnings=(MeasurementWarning("tail", f"{n}% came later."),)), verdict("new")),
         )
         for n in range(7, 13)
     ]
-    assert "doubt (tail): test_7: 7% came later. Also test_8, test_9, test_10 and 2 more" in report(run(*tests))
+    assert "warning (tail): test_7: 7% came later. Also test_8, test_9, test_10 and 2 more" in report(run(*tests))
 
 
 def test_blind_passes_are_counted_and_the_blindest_speaks_for_all() -> None:
@@ -418,26 +421,26 @@ def test_a_blind_pass_is_one_by_the_settings() -> None:
     ("status", "changes", "shown"),
     [
         ("pass", {"blind": True}, "BLIND"),
-        ("pass", {}, "IN DOUBT"),
-        ("improvement", {}, "IN DOUBT"),
+        ("pass", {}, "IN WARNING"),
+        ("improvement", {}, "IN WARNING"),
         ("inconclusive", {}, "INCONCLUSIVE"),
     ],
 )
 def test_what_strict_fails_stands_out(status: Status, changes: dict[str, Any], shown: str) -> None:
     """And its report says why it fails, and what to do."""
-    doubts = () if changes else (Doubt("throttled", "the device held its clocks back"),)
+    warnings = () if changes else (MeasurementWarning("throttled", "the device held its clocks back"),)
     found = verdict(status, 0.01, 0.4, reason="because", **changes)
-    test = result_of(TEST, (measured(1.0, doubts=doubts), found), outcome="failed")
+    test = result_of(TEST, (measured(1.0, warnings=warnings), found), outcome="failed")
     row = next(line for line in lines(run(test, settings=replace(Settings(), strict=True))) if shown in line.text)
     assert row.markup == {"red": True, "bold": True}
-    text = failure(TEST, measured(1.0, doubts=doubts), found, CONTEXT)
+    text = failure(TEST, measured(1.0, warnings=warnings), found, CONTEXT)
     assert text.startswith(f"carbon {shown.lower()}: because\n")
     if changes:
         assert "--carbon-strict fails a blind pass: the gate sees only changes of 40%" in " ".join(text.split())
         assert "pytest --carbon-against=main" in text
     else:
-        assert "--carbon-strict fails a figure in doubt, whatever its change" in " ".join(text.split())
-        assert "A figure in doubt is neither recorded nor accepted" in text
+        assert "--carbon-strict fails a figure with a warning, whatever its change" in " ".join(text.split())
+        assert "A figure with a warning is neither recorded nor accepted" in text
 
 
 def test_the_cost_of_measuring_may_be_unknown() -> None:
@@ -501,7 +504,7 @@ def test_shortened_ids_stay_apart() -> None:
 # --- a failed test -----------------------------------------------------------------------------------
 
 CONTEXT = FailureContext(
-    environment=MACHINE,
+    machine=MACHINE,
     intensity=WORLD,
     tolerance=0.05,
     commit="e4f5a6b7c8d9",
@@ -539,7 +542,7 @@ def test_a_regression_says_what_moved_since_when_and_how_to_accept_it() -> None:
         "  energy       0.953 J   1.213 ± 0.004 J   +27.3%",
         "  time         3.28 ms           4.10 ms   +25.1%  ← this is what moved",
         "  power          291 W             296 W    +1.8%",
-        "  baseline    5 batches (9 sessions) from 2026-10-02 to 2026-11-20",
+        "  baseline    5 recordings (9 sessions) from 2026-10-02 to 2026-11-20",
         "  in  carbon-baselines/1x-nvidia-h100-80gb-hbm3-700w-gpu/tests/test_text.jsonl",
         "  since then  torch 2.11.0 → 2.13.0, commit a1b2c3d → e4f5a6b (dirty)",
         "  carbon      125 mg CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
@@ -605,7 +608,7 @@ def test_an_error_says_why_nothing_was_measured_and_what_to_do() -> None:
 
 
 def test_a_new_measurement_that_strict_fails_says_how_to_record_it() -> None:
-    """Or, in doubt, to measure it again: in doubt nothing is recorded."""
+    """Or, with a warning, to measure it again: with a warning nothing is recorded."""
     new = verdict("new", reason="no baseline here yet")
     context = replace(CONTEXT, baseline=None, nearest="1x-nvidia-h100-500w-gpu: same GPU, power limit 500 W → 700 W")
     assert failure(TEST, measured(5.512, 0.031, name="decode"), new, context).splitlines() == [
@@ -618,26 +621,26 @@ def test_a_new_measurement_that_strict_fails_says_how_to_record_it() -> None:
         "  Record a baseline, and commit it:",
         "    pytest --carbon-record 'tests/test_text.py::test_classify[fp16]'",
     ]
-    informed = failure(TEST, measured(5.512, 0.031, doubts=(TAIL,)), new, context)
-    assert "  doubt       12% of the energy came after the work had ended; longer" in informed
+    informed = failure(TEST, measured(5.512, 0.031, warnings=(TAIL,)), new, context)
+    assert "  warning       12% of the energy came after the work had ended; longer" in informed
     assert informed.endswith("    pytest --carbon-record 'tests/test_text.py::test_classify[fp16]'")
-    doubted = failure(TEST, measured(5.512, 0.031, doubts=(Doubt("short", "too short"),)), new, context)
-    assert doubted.endswith(
-        "  A figure in doubt is neither recorded nor accepted. Measure again while\n"
+    warned = failure(TEST, measured(5.512, 0.031, warnings=(MeasurementWarning("short", "too short"),)), new, context)
+    assert warned.endswith(
+        "  A figure with a warning is neither recorded nor accepted. Measure again while\n"
         "  nothing else runs here:\n"
         "    pytest --carbon 'tests/test_text.py::test_classify[fp16]'"
     )
 
 
 def test_what_the_reason_says_is_not_said_again() -> None:
-    """Neither a doubt, nor the suite's sentence, nor what the gate sees."""
+    """Neither a warning, nor the suite's sentence, nor what the gate sees."""
     moved = "the whole suite is 7% up: the machine, or something all tests use"
-    reason = f"{moved}; this one takes 9% more; the gate sees changes of 8% and more here. In doubt: {TAIL.text}"
+    reason = f"{moved}; this one takes 9% more; the gate sees changes of 8% and more here. In warning: {TAIL.text}"
     found = replace(REGRESSION, reason=reason)
     context = replace(CONTEXT, suite=moved, width=500)
-    text = failure(TEST, measured(1.2131, 0.0041, doubts=(TAIL,)), found, context)
+    text = failure(TEST, measured(1.2131, 0.0041, warnings=(TAIL,)), found, context)
     assert [text.count(said) for said in (moved, TAIL.text, "the gate sees")] == [1, 1, 1]
-    silent = failure(TEST, measured(1.2131, 0.0041, doubts=(TAIL,)), replace(found, reason="more"), context)
+    silent = failure(TEST, measured(1.2131, 0.0041, warnings=(TAIL,)), replace(found, reason="more"), context)
     assert [silent.count(said) for said in (moved, TAIL.text, "the gate sees")] == [1, 1, 1]
 
 
@@ -659,14 +662,14 @@ def test_power_can_be_what_moved_or_both_or_neither() -> None:
         ({"commit": "a1b2c3d4e5f6", "dirty": True}, "torch 2.11.0 → 2.13.0, uncommitted changes on a1b2c3d"),
         ({"commit": "a1b2c3d4e5f6", "dirty": False}, "torch 2.11.0 → 2.13.0"),
         (
-            {"environment": replace(MACHINE, torch="2.11.0"), "commit": None},
+            {"machine": replace(MACHINE, torch="2.11.0"), "commit": None},
             "no known difference (same torch, driver and power limit)",
         ),
         (
-            {"environment": replace(MACHINE, driver="590.1", gpus=(Gpu(0, "u", "n", 500.0),)), "commit": None},
+            {"machine": replace(MACHINE, driver="590.1", gpus=(Gpu(0, "u", "n", 500.0),)), "commit": None},
             "torch 2.11.0 → 2.13.0, driver 580.65 → 590.1, power limit 700 W → 500 W",
         ),
-        ({"environment": Environment(H100), "commit": None}, None),
+        ({"machine": Machine(H100), "commit": None}, None),
     ],
 )
 def test_what_differs_since_the_baseline_is_listed(changed: dict[str, Any], says: str | None) -> None:
@@ -709,7 +712,7 @@ def conditions(found: Measurement, baseline: dict[str, Any], **context: Any) -> 
 
 
 def test_another_card_and_a_warm_start_are_told() -> None:
-    """They may explain a change, and neither makes another environment."""
+    """They may explain a change, and neither makes another machine."""
     baseline = {"gpus": ("GPU-9d8e7f60-1111",), "temperature_c": 45.2}
     assert conditions(on("GPU-1f3a4b5c-0000", temperature_c=61.0), baseline) == [
         "  card        another card of this model: GPU-1f3a… (baseline: GPU-9d8e…)",
@@ -794,7 +797,7 @@ def test_arguments_stand_for_the_id_in_commands() -> None:
 
 def test_an_estimate_fails_as_an_estimate() -> None:
     """Every report says so."""
-    text = failure(TEST, measured(1.2131, 0.0041, environment=CPU), REGRESSION, CONTEXT)
+    text = failure(TEST, measured(1.2131, 0.0041, machine=CPU), REGRESSION, CONTEXT)
     assert text.startswith("carbon regression (estimated, not measured): 27.3% more energy")
 
 
@@ -803,15 +806,15 @@ def test_an_estimate_fails_as_an_estimate() -> None:
 
 def test_junit_properties_are_unrounded_and_leave_out_what_is_unknown() -> None:
     """SI numbers as JSON has them; a named measurement has its name in the property's."""
-    found = dict(junit_properties(measured(1.2131, 0.0041, name="decode", doubts=(TAIL,)), REGRESSION))
+    found = dict(junit_properties(measured(1.2131, 0.0041, name="decode", warnings=(TAIL,)), REGRESSION))
     assert found["carbon.decode.energy_j_per_call"] == "1.2131"
     assert found["carbon.decode.status"] == "regression"
-    assert found["carbon.decode.doubts"] == "tail"
+    assert found["carbon.decode.warnings"] == "tail"
     assert "carbon.decode.limit_j_per_call" not in found
     assert dict(junit_properties(measured(None), verdict("error", reason="GPU 0 was lost"))) == {
         "carbon.status": "error",
         "carbon.reason": "GPU 0 was lost",
-        "carbon.environment": H100,
+        "carbon.machine": H100,
     }
 
 
@@ -841,18 +844,18 @@ figures = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False))
 positive = st.floats(min_value=1e-9, max_value=1e9)
 words = st.text(min_size=1, max_size=60)
 statuses = st.sampled_from(["error", "over-budget", "regression", "inconclusive", "improvement", "new", "pass"])
-doubts = st.builds(Doubt, code=st.text(min_size=1, max_size=12), text=words)
+warnings = st.builds(MeasurementWarning, code=st.text(min_size=1, max_size=12), text=words)
 measurements = st.builds(
     Measurement,
     name=st.one_of(st.just("call"), words),
-    environment=st.sampled_from([H100, CPU]),
+    machine=st.sampled_from([H100, CPU]),
     calls=st.integers(0, 10**6),
     duration_s_per_call=st.one_of(st.none(), positive),
     energy_j_per_call=figures,
     energy_j_per_call_error=st.one_of(st.none(), positive),
     emissions_g_per_call=figures,
     sessions=st.lists(st.builds(SessionScore, st.just("s"), positive, positive), max_size=2).map(tuple),
-    doubts=st.lists(doubts, max_size=2).map(tuple),
+    warnings=st.lists(warnings, max_size=2).map(tuple),
     after_work_j=figures,
     after_work_s=st.one_of(st.none(), positive),
     temperature_c=figures,
@@ -863,7 +866,7 @@ verdicts = st.builds(
     status=statuses,
     reason=words,
     baseline_j_per_call=st.one_of(st.none(), positive),
-    baseline_batches=st.integers(0, 20),
+    baseline_recordings=st.integers(0, 20),
     baseline_sessions=st.integers(0, 200),
     change=st.one_of(st.none(), st.floats(min_value=-0.999, max_value=1e12)),
     detectable_change=st.one_of(st.none(), st.floats(min_value=0, max_value=1e300)),
@@ -879,7 +882,7 @@ tests = st.builds(
 )
 contexts = st.builds(
     FailureContext,
-    environment=st.just(MACHINE),
+    machine=st.just(MACHINE),
     intensity=st.just(WORLD),
     tolerance=st.one_of(st.just(False), st.floats(0, 1)),
     commit=st.one_of(st.none(), words),
@@ -926,9 +929,7 @@ def test_no_line_of_the_summary_is_wider_than_the_terminal(
 ) -> None:
     """For any records, as an independent measure of width has it; and pytest's writer takes every line."""
     result = run(*found, settings=settings, cost_energy_j=cost, notes=("a note " * 30,))
-    shown = lines(
-        result, width=width, quiet=quiet, verbose=verbose, ascii=ascii, nearest=nearest, environments=["a", "b"]
-    )
+    shown = lines(result, width=width, quiet=quiet, verbose=verbose, ascii=ascii, nearest=nearest, machines=["a", "b"])
     writer = TerminalWriter()
     for line in shown:
         assert 0 <= wcswidth(line.text) <= width, line.text

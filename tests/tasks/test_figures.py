@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon.records import Domain, DomainEnergy, Doubt, Measurement, TestResult, Verdict
+from pytest_carbon.records import Domain, DomainEnergy, Measurement, MeasurementWarning, TestResult, Verdict
 from pytest_carbon.tasks import figures
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS, AiEnergyScore
 from pytest_carbon.tasks.figures import Group, TaskRow, groups, preparing
@@ -91,10 +91,10 @@ def test_a_model_is_the_mean_over_its_data_sets() -> None:
 
 
 def test_what_may_not_stand_together_does_not() -> None:
-    """Environments, devices, precisions, batch sizes, sources of weights and data, small variants and real sizes."""
+    """Machines, devices, precisions, batch sizes, sources of weights and data, small variants and real sizes."""
     different = [
         measured(info(), 1.0),
-        measured(info(), 1.0, environment=CPU),
+        measured(info(), 1.0, machine=CPU),
         measured(info(dtype="fp16"), 1.0),
         measured(info(batch_size=8), 1.0),
         measured(info(size="small"), 1.0),
@@ -173,7 +173,7 @@ def test_own_models_stand_beside_the_catalogues_on_the_same_device() -> None:
         measured(info("text-generation", "distilgpt2", "wikitext", new_tokens=10, tokens_out=9.0), 90.0),
         replace(
             measured(info("text-generation", "distilgpt2", "wikitext"), 90.0),
-            doubts=(Doubt("other-device", "the task ran on the processor"),),
+            warnings=(MeasurementWarning("other-device", "the task ran on the processor"),),
         ),
     ],
     ids=["more tokens", "unknown tokens", "own", "fewer tokens", "other device"],
@@ -248,13 +248,13 @@ def test_what_a_failed_test_measured_enters_no_mean() -> None:
     assert [task.wh_per_1000 for task in found.tasks] == [pytest.approx(5.0)]
 
 
-def test_why_a_figure_is_in_doubt() -> None:
-    """An error of more than 5%, and doubts about the figure: a tail is a part of it."""
+def test_why_a_figure_is_with_warning() -> None:
+    """An error of more than 5%, and warnings about the figure: a tail is a part of it."""
     fine = measured(info(), 1.0)
     energy_j = fine.energy_j_per_call
     assert energy_j is not None
-    doubts = (Doubt("tail", "…"), Doubt("throttled", "…"))
-    worse = replace(fine, energy_j_per_call_error=0.06 * energy_j, doubts=doubts)
+    warnings = (MeasurementWarning("tail", "…"), MeasurementWarning("throttled", "…"))
+    worse = replace(fine, energy_j_per_call_error=0.06 * energy_j, warnings=warnings)
     assert [f.unsure for f in group(fine, worse).figures] == [(), ("error of more than 5%", "throttled")]
 
 
@@ -421,7 +421,7 @@ def test_only_the_gpus_own_energy_is_held_against_ai_energy_score() -> None:
 @pytest.mark.parametrize(
     "measurement",
     [
-        measured(info(), 1.0, environment=CPU),
+        measured(info(), 1.0, machine=CPU),
         measured(info(size="small"), 1.0),
         measured(info(batch_size=8), 1.0),
         measured(info("fill-mask"), 1.0),

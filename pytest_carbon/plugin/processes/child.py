@@ -102,8 +102,8 @@ class Outlet:
         self.send(
             {
                 "brought": {
-                    "environment": brought.environment.id,
-                    "environments": [jsonfile.environment_form(each) for each in brought.environments.values()],
+                    "machine": brought.machine.id,
+                    "machines": [jsonfile.machine_form(each) for each in brought.machines.values()],
                     "notes": list(brought.notes),
                     "cost_j": brought.cost_j,
                     "metered_s": brought.metered_s,

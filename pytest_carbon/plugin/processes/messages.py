@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pytest
 
 from pytest_carbon.host.import_paths import Move
-from pytest_carbon.records import Calibration, Environment, Measurement, Settings
+from pytest_carbon.records import Calibration, Machine, Measurement, Settings
 from pytest_carbon.reports import jsonfile
 
 
@@ -37,15 +37,15 @@ class Side:
 class Brought:
     """What a process that measured knows besides its measurements."""
 
-    environment: Environment
+    machine: Machine
     """Of what it measured last."""
-    environments: Mapping[str, Environment]
+    machines: Mapping[str, Machine]
     notes: tuple[str, ...] = ()
     cost_j: float | None = None
     metered_s: float = 0.0
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     references: tuple[Measurement, ...] = ()
-    """The reference workload, once a process and environment."""
+    """The reference workload, once a process and machine."""
     nowhere: bool = False
     """Nothing is known: not one process has said what it measures."""
 
@@ -53,14 +53,14 @@ class Brought:
     def of_all(cls, several: Sequence[Brought]) -> Brought:
         """What several processes brought, one after another; at least one."""
         costs = [each.cost_j for each in several if each.cost_j is not None]
-        environments: dict[str, Environment] = {}
+        machines: dict[str, Machine] = {}
         calibrations: dict[str, Calibration] = {}
         for each in several:
-            environments.update(each.environments)
+            machines.update(each.machines)
             calibrations.update({id: c for id, c in each.calibrations.items() if id not in calibrations})
         return cls(
-            several[-1].environment,
-            environments,
+            several[-1].machine,
+            machines,
             tuple(dict.fromkeys(note for each in several for note in each.notes)),
             sum(costs) if len(costs) == len(several) else None,
             sum(each.metered_s for each in several),
@@ -122,10 +122,10 @@ def report_of(config: pytest.Config, data: dict[str, Any]) -> Any:
 
 
 def read_brought(form: Mapping[str, Any]) -> Brought:
-    environments = {each["id"]: jsonfile.read_environment(each) for each in form["environments"]}
+    machines = {each["id"]: jsonfile.read_machine(each) for each in form["machines"]}
     return Brought(
-        environments[form["environment"]],
-        environments,
+        machines[form["machine"]],
+        machines,
         tuple(form["notes"]),
         form["cost_j"],
         form["metered_s"],

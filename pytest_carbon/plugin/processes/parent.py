@@ -98,7 +98,7 @@ class Launcher:
             number: which of the run's children this is, from 1.
             warn: tell pytest of the warnings in it.
             maxfail: after so many failures it ends; 0: it does not.
-            calibrations: what is known of counters, by environment.
+            calibrations: what is known of counters, by machine.
             limit_s: a child that has brought back nothing for so long is ended.
             side: which of two revisions it measures, where there are two.
 

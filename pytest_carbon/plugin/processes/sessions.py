@@ -262,7 +262,7 @@ class Fresh:
         )
         if key in self.measures:
             names = [*(test.found or ())] or markers.own_names(item) or ["call"]
-            self._keep(test, [Measurement(name=name, environment="", failure=why) for name in names])
+            self._keep(test, [Measurement(name=name, machine="", failure=why) for name in names])
         self._ended(test)
 
     def _keep(self, test: Test, measurements: Sequence[Measurement]) -> None:

@@ -162,7 +162,7 @@ class TakingTurns(Fresh):
         return left
 
     def _differ(self, there: str, here: str) -> str:
-        known = self.known.environments
+        known = self.known.machines
         return nearest.difference(known[there], known[here])
 
     def reported(self, test: str, report: pytest.TestReport) -> None:

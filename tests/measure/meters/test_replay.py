@@ -116,7 +116,7 @@ def test_a_recorded_error_is_raised_from_then_on(path: Path) -> None:
 
 
 def test_gpus_are_those_of_the_header(path: Path) -> None:
-    """Name, UUID, limit and memory make the environment's id; one that is not described is called replay."""
+    """Name, UUID, limit and memory make the machine's id; one that is not described is called replay."""
     h100 = {"name": "NVIDIA H100", "uuid": "GPU-1", "power_limit_w": 700, "memory_bytes": 85899345920}
     domains = (GPU | {"gpu": h100}, GPU | {"domain": "gpu:3"})
     meter = ReplayMeter(trace(path, step(1, 1), step(1, 1, "gpu:3"), domains=domains))

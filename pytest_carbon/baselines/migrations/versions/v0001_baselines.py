@@ -1,4 +1,4 @@
-"""Baselines: environments, the measurements and the sessions of each, and their figures."""
+"""Baselines: machines, the measurements and the sessions of each, their figures and the cards they were made on."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,25 +11,25 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
-        "carbon_environment",
+        "carbon_machine",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("header", sa.Text),
         sa.Column("calibration", sa.Text),
-        sa.UniqueConstraint("name", name="carbon_environment_once"),
+        sa.UniqueConstraint("name", name="carbon_machine_once"),
     )
     op.create_table(
         "carbon_measurement",
         sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("environment_id", sa.Integer, sa.ForeignKey("carbon_environment.id"), nullable=False),
+        sa.Column("machine_id", sa.Integer, sa.ForeignKey("carbon_machine.id"), nullable=False),
         sa.Column("test", sa.Text, nullable=False),
         sa.Column("name", sa.Text, nullable=False),
-        sa.UniqueConstraint("environment_id", "test", "name", name="carbon_measurement_once"),
+        sa.UniqueConstraint("machine_id", "test", "name", name="carbon_measurement_once"),
     )
     op.create_table(
         "carbon_session",
         sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("environment_id", sa.Integer, sa.ForeignKey("carbon_environment.id"), nullable=False),
+        sa.Column("machine_id", sa.Integer, sa.ForeignKey("carbon_machine.id"), nullable=False),
         sa.Column("session", sa.Text, nullable=False),
         sa.Column("created", sa.Text, nullable=False),
         sa.Column("boot", sa.Text),
@@ -38,7 +38,13 @@ def upgrade() -> None:
         sa.Column("torch", sa.Text),
         sa.Column("driver", sa.Text),
         sa.Column("labels", sa.Text),
-        sa.UniqueConstraint("environment_id", "session", name="carbon_session_once"),
+        sa.UniqueConstraint("machine_id", "session", name="carbon_session_once"),
+    )
+    op.create_table(
+        "carbon_cards",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("uuids", sa.Text, nullable=False),
+        sa.UniqueConstraint("uuids", name="carbon_cards_once"),
     )
     op.create_table(
         "carbon_record",
@@ -48,5 +54,8 @@ def upgrade() -> None:
         sa.Column("energy_j_per_call", sa.Double, nullable=False),
         sa.Column("energy_j_per_call_error", sa.Double),
         sa.Column("duration_s_per_call", sa.Double, nullable=False),
+        sa.Column("temperature_c", sa.Double),
+        sa.Column("cards_id", sa.Integer, sa.ForeignKey("carbon_cards.id")),
         sqlite_with_rowid=False,
     )
+    op.create_index("carbon_record_of", "carbon_record", ["measurement_id"])  # a run reads those of its own tests

@@ -10,6 +10,9 @@ import pytest
 
 from pytest_carbon.records import Measurement, MeasurementError, MeasurementWarning, TaskInfo, UsageProblem
 
+__tracebackhide__ = True
+"""A failure is shown at the line of the test, and in what it called."""
+
 
 class Called:
     """Which of a test's tasks were called inside a measurement that was not given the task itself."""

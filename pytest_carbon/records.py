@@ -13,6 +13,8 @@ from typing import Literal, NamedTuple
 
 Kind = Literal["measured", "estimated"]
 Status = Literal["error", "over-budget", "regression", "inconclusive", "improvement", "new", "pass"]
+Effect = Literal["none", "warns", "fails", "accepted"]
+"""What a verdict does to the run: nothing, a warning, a failure; or it was accepted as intended."""
 Key = tuple[str, str]
 """A measurement's identity inside a machine: the test's id and the measurement's name."""
 REFERENCE = "pytest-carbon"
@@ -263,7 +265,7 @@ class Verdict:
     limit_j_per_call: float | None = None
     tolerance: float | Literal[False] | None = None
     """The marker's own, as in :class:`Budget`."""
-    chance: float | None = None
+    p_value: float | None = None
     """How often an unchanged measurement costs more by so much (see :func:`~pytest_carbon.gate.verdicts.suspect`)."""
     base_sessions: tuple[SessionScore, ...] = ()
     """With ``--carbon-against``: the other revision's, in the order of the pairs, as the measurement's own are."""
@@ -277,6 +279,8 @@ class Verdict:
     """Whether it passes, and the gate could not have seen a change of ``--carbon-max-detectable``."""
     differences: tuple[MeasurementWarning, ...] = ()
     """What is not as it was in the baseline, and may explain a change; they inform."""
+    effect: Effect = "none"
+    """What follows for the run; decided once, after recording."""
 
     @property
     def failed(self) -> bool:
@@ -293,10 +297,14 @@ class SuiteVerdict:
     compared: int
     false_alarm_rate: float
     median_change: float | None = None
-    moved: str | None = None
+    status: Literal["pass", "regression", "improvement"] = "pass"
+    """Whether the median moved: up is a regression, down an improvement."""
+    reason: str | None = None
     """The sentence, when the whole suite moved."""
     machine_moved: str | None = None
     """The sentence, when the machine itself moved: its reference workload did."""
+    effect: Effect = "none"
+    """What follows for the run; decided once, after recording."""
 
 
 class Record(NamedTuple):

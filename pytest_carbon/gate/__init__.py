@@ -186,7 +186,8 @@ def judge(
         compared=len(compared),
         false_alarm_rate=false_alarms,
         median_change=relative_change(shared.change) if shared else None,
-        moved=shared.sentence if shared else None,
+        status=shared.status if shared else "pass",
+        reason=shared.sentence if shared else None,
         machine_moved=machine_change(kernel, taken_out=bool(beside)) if kernel else None,
     )
     if reference:

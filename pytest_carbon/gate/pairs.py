@@ -125,7 +125,8 @@ def judge_pairs(
         compared=len(compared),
         false_alarm_rate=false_alarms,
         median_change=math.expm1(min(shared.change, LN_MOST)) if shared else None,
-        moved=shared.sentence if shared else None,
+        status=shared.status if shared else "pass",
+        reason=shared.sentence if shared else None,
     )
     return verdicts, suite
 

@@ -108,7 +108,7 @@ def subtracted(whole: Comparison, quotient: Comparison | None, kernel: Compariso
         beyond=quotient.beyond,
         noise=quotient.noise,
         detectable=quotient.detectable,
-        chance=quotient.chance,
+        p_value=quotient.p_value,
         decides=quotient.decides,
         reference=whole.change - quotient.change,
         machine_moved=kernel.alone,
@@ -142,7 +142,7 @@ def on_kernel(reference: Candidate, kernel: Comparison | None, machine: str | No
         detectable_change=relative_change(kernel.detectable),
         duration_change=None if duration is None else relative_change(duration),
         power_change=None if duration is None else relative_change(kernel.change - duration),
-        chance=kernel.chance,
+        p_value=kernel.p_value,
     )
 
 

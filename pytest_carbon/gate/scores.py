@@ -103,6 +103,10 @@ class Shared:
     """The reference workload's."""
 
     @property
+    def status(self) -> Literal["pass", "regression", "improvement"]:
+        return "pass" if not self.moved else "regression" if self.moved > 0 else "improvement"
+
+    @property
     def sentence(self) -> str | None:
         if not self.moved:
             return None
@@ -140,7 +144,7 @@ class Comparison:
     detectable: float
     tolerated: float
     """ln(1 + tolerance)."""
-    chance: float
+    p_value: float
     """Of a ``beyond`` at least so large where nothing changed: one-sided, uncorrected."""
     decides: int | None = None
     """With so many recordings the gate could decide a change of this size; None where none of 20 do."""

@@ -30,17 +30,15 @@ SUSPECT = 0.05
 
 
 def suspect(verdict: Verdict) -> bool:
-    """Whether a measurement is to be measured again before the verdict on it counts: it may cost more, or fail for it.
+    """Whether to measure again before the verdict counts: it may cost more, or fails as a regression.
 
-    Its ``chance`` is below 5%: one-sided, towards more energy, of what lies beyond the suite's median where that is
-    taken out, by the t-test that the gate makes, but not shared among the suite's measurements, and without a
-    tolerance. So one measurement in twenty is suspect where nothing changed. What the gate would fail as a regression
-    is suspect whatever its chance, as where the whole suite moved. What costs no more than the baseline is not, nor
-    what measuring again does not help: what could not be measured, and what is over its budget.
+    Its ``p_value`` is below 5%: the gate's own t-test towards more energy, neither shared among measurements nor
+    with a tolerance, so one in twenty unchanged measurements is suspect. What costs no more than the baseline is
+    not suspect, nor what another measurement can't help: an error, and what is over its budget.
     """
     if verdict.status in ("error", "over-budget") or verdict.change is None or verdict.change <= 0:
         return False
-    return verdict.status == "regression" or (verdict.chance is not None and verdict.chance < SUSPECT)
+    return verdict.status == "regression" or (verdict.p_value is not None and verdict.p_value < SUSPECT)
 
 
 def confirmed(first: Verdict, then: Verdict, sessions: int) -> Verdict:
@@ -107,7 +105,7 @@ def verdict_on(
         power_change=None if duration is None else relative_change(comparison.change - duration),
         limit_j_per_call=candidate.limit_j_per_call,
         tolerance=candidate.tolerance,
-        chance=comparison.chance,
+        p_value=comparison.p_value,
         reference_change=None if comparison.reference is None else relative_change(comparison.reference),
         machine_moved=status == "inconclusive" and _by_machine(candidate, comparison, tolerance) is not None,
         blind=status == "pass" and _blind(comparison, max_detectable),

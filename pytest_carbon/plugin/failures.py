@@ -88,7 +88,7 @@ class Explainer:
             )
             if records
             else None,
-            suite=suite.moved or suite.machine_moved,
+            suite=suite.reason or suite.machine_moved,
             nearest=": ".join(nearest) if nearest else None,
             mistake=m.name in test.mistaken,
             against=self._result.against,

@@ -16,6 +16,7 @@ from pytest_carbon.records import (
     CarbonIntensity,
     Domain,
     DomainEnergy,
+    Effect,
     Gpu,
     Kind,
     Machine,
@@ -142,7 +143,9 @@ def _suite(suite: SuiteVerdict) -> dict[str, Any]:
         "compared": suite.compared,
         "median_change": _finite(suite.median_change),
         "false_alarm_rate": _finite(suite.false_alarm_rate),
-        "moved": suite.moved,
+        "status": suite.status,
+        "reason": suite.reason,
+        "effect": suite.effect,
         "machine_moved": suite.machine_moved,
     }
 
@@ -170,12 +173,13 @@ def _measurement(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
             "detectable_change": _finite(verdict.detectable_change),
             "limit_j_per_call": _finite(verdict.limit_j_per_call),
             "tolerance": verdict.tolerance,
-            "chance": _finite(verdict.chance),
+            "p_value": _finite(verdict.p_value),
             "first_change": _finite(verdict.first_change),
             "base_sessions": [_score(score) for score in verdict.base_sessions],
             "reference_change": _finite(verdict.reference_change),
             "machine_moved": verdict.machine_moved,
             "blind": verdict.blind,
+            "effect": verdict.effect,
             "reason": verdict.reason,
         },
     }
@@ -475,7 +479,9 @@ def _read_suite(suite: _Object) -> SuiteVerdict:
         compared=suite.count("compared"),
         false_alarm_rate=suite.number("false_alarm_rate"),
         median_change=suite.number_or_none("median_change"),
-        moved=suite.text_or_none("moved"),
+        status=cast(Any, suite.choice("status", ("pass", "regression", "improvement"))),
+        reason=suite.text_or_none("reason"),
+        effect=cast(Effect, suite.choice("effect", get_args(Effect))),
         machine_moved=suite.text_or_none("machine_moved") if suite.has("machine_moved") else None,
     )
 
@@ -563,12 +569,13 @@ def _read_verdict(verdict: _Object) -> Verdict:
         power_change=verdict.number_or_none("power_change"),
         limit_j_per_call=verdict.number_or_none("limit_j_per_call"),
         tolerance=verdict.tolerance(),
-        chance=verdict.number_or_none("chance") if verdict.has("chance") else None,  # these came later
+        p_value=verdict.number_or_none("p_value") if verdict.has("p_value") else None,  # these came later
         first_change=verdict.number_or_none("first_change") if verdict.has("first_change") else None,
         base_sessions=_read_scores(verdict, "base_sessions") if verdict.has("base_sessions") else (),
         reference_change=verdict.number_or_none("reference_change") if verdict.has("reference_change") else None,
         machine_moved=verdict.has("machine_moved") and verdict.flag_or_none("machine_moved") is True,
         blind=verdict.flag("blind"),
+        effect=cast(Effect, verdict.choice("effect", get_args(Effect))),
     )
 
 

@@ -84,7 +84,7 @@ def summary(
         excused = all(row.verdict.status != "regression" for row in rows) and any(
             row.verdict.status == "inconclusive" for row in rows
         )
-        shared = (part.suite.moved, WARNING if excused or result.settings.gate == "warn" else FAILING)
+        shared = (part.suite.reason, WARNING if excused or result.settings.gate == "warn" else FAILING)
         machine = (part.suite.machine_moved, WARNING)
         if quiet:
             shown = unfolded([row for row in rows if row.verdict.status != "pass"], result.settings)

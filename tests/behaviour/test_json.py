@@ -71,6 +71,7 @@ VERDICT = {
     "change",
     "detectable_change",
     "blind",
+    "effect",
     "limit_j_per_call",
     "reason",
 }

@@ -348,7 +348,9 @@ def test_what_was_not_selected_is_left_alone(run_carbon: CarbonRunner, pytester:
         "compared": 1,
         "median_change": None,
         "false_alarm_rate": 0.01,
-        "moved": None,
+        "status": "pass",
+        "reason": None,
+        "effect": "none",
         "machine_moved": None,
     }
 

@@ -409,7 +409,7 @@ def test_stored_energy_must_be_positive(energy_j: float) -> None:
 def test_seven_measurements_have_no_median() -> None:
     """Below eight nothing is taken out: seven that rise together are seven regressions of their own."""
     verdicts, shared = suite(np.zeros((5, 7)), [0.2] * 7)
-    assert (shared.median_change, shared.moved) == (None, None)
+    assert (shared.median_change, shared.reason) == (None, None)
     s = math.sqrt(4 * 0.02**2 / 8)
     assert verdicts[0].detectable_change == pytest.approx(detectable(s, 8, 5, 0.01 / 7))
     assert all(verdict.reason.startswith("22.1% more energy") for verdict in verdicts)
@@ -439,7 +439,7 @@ def test_median_is_taken_out_of_changes_and_variances() -> None:
 def test_suite_that_moved_fails_with_that_sentence() -> None:
     """Where the median fails, so does each measurement whose own change exceeds its tolerance, and no other."""
     verdicts, shared = suite(np.zeros((5, 9)), [0.07] * 7 + [0.04, 0.12])
-    assert shared.moved == "the whole suite is 7.3% up: the machine, or something all tests use"
+    assert shared.reason == "the whole suite is 7.3% up: the machine, or something all tests use"
     assert [verdict.status for verdict in verdicts] == ["regression"] * 7 + ["pass", "regression"]
     assert verdicts[0].reason == (
         "the whole suite is 7.3% up: the machine, or something all tests use; this one takes 7.3% more energy per call "
@@ -456,19 +456,19 @@ def test_median_is_tested_like_a_measurement(spread: float) -> None:
     threshold = stats.t.isf(0.005, 8) * math.sqrt((4 * 0.02**2 + squares) / 8 * 1.2)
     for factor, moved in ((0.999, False), (1.001, True)):
         _, shared = suite(days + np.zeros((5, 12)), [factor * threshold] * 12, tolerance=0.01)
-        assert (shared.moved is not None) is moved
+        assert (shared.reason is not None) is moved
 
 
 def test_shift_within_the_tolerance_is_not_said() -> None:
     """A suite that is 4% up for certain is allowed to be."""
     _, shared = suite(np.zeros((20, 9)), [math.log(1.04)] * 9, false_alarms=0.1)
-    assert (shared.moved, shared.median_change) == (None, pytest.approx(0.04))
+    assert (shared.reason, shared.median_change) == (None, pytest.approx(0.04))
 
 
 def test_suite_that_sank_is_an_improvement() -> None:
     """Down together is the mirror image: improvements, with the sentence."""
     verdicts, shared = suite(np.zeros((5, 9)), [-0.1] * 9)
-    assert shared.moved == "the whole suite is 9.5% down: the machine, or something all tests use"
+    assert shared.reason == "the whole suite is 9.5% down: the machine, or something all tests use"
     assert {verdict.status for verdict in verdicts} == {"improvement"}
     assert verdicts[0].reason == (
         "the whole suite is 9.5% down: the machine, or something all tests use; this one takes 9.5% less energy per "
@@ -483,7 +483,7 @@ def test_change_that_all_share_or_that_is_allowed_does_not_fail() -> None:
     beyond_only, _ = suite(steady, [-0.06] * 8 + [0.02])
     assert beyond_only[8].status == "pass"
     own_only, shared = suite(steady, [0.045] * 8 + [0.08])
-    assert (shared.moved, own_only[8].status) == (None, "pass")
+    assert (shared.reason, own_only[8].status) == (None, "pass")
     assert own_only[8].reason == (
         "8.3% more energy per call than the baseline (1.00 J → 1.08 J), as the suite's median (+4.6%); "
         "the gate sees changes of 5.8% and more here"
@@ -570,7 +570,7 @@ def test_known_days_are_taken_out_of_a_later_baseline() -> None:
     stored[key(19)] = daily(np.exp(days[5:]), i=19, start=5)
     verdicts, _ = judge([now(1.0, i) for i in range(20)], stored, tolerance=0.05, false_alarms=0.01)
     assert verdicts[key(19)].change == pytest.approx(math.expm1(-0.2))
-    assert verdicts[key(19)].chance == pytest.approx(0.5)
+    assert verdicts[key(19)].p_value == pytest.approx(0.5)
     assert {verdict.status for verdict in verdicts.values()} == {"inconclusive"}  # the days of all differ by as much
 
 
@@ -594,7 +594,7 @@ def test_accepted_suite_is_judged_by_what_came_since() -> None:
     for factor, moved in ((0.999, False), (1.001, True)):
         candidates = [now(math.exp(factor * threshold), i) for i in range(9)]
         _, shared = judge(candidates, stored, tolerance=0.05, false_alarms=0.01)
-        assert (shared.moved is not None) is moved
+        assert (shared.reason is not None) is moved
 
 
 # --- statuses and sentences --------------------------------------------------------------------
@@ -1031,7 +1031,7 @@ def test_the_median_takes_a_card_out() -> None:
         for factor, moved in ((0.999, False), (1.001, True)):
             candidates = [now(math.exp(factor * threshold), i, gpus=card) for i in range(9)]
             verdicts, shared = judge(candidates, stored, tolerance=0.05, false_alarms=0.01)
-            assert (shared.moved is not None) is moved
+            assert (shared.reason is not None) is moved
             assert verdicts[key()].detectable_change == pytest.approx(detectable(math.sqrt(s2), 8, 5, 0.005 / 9))
 
 
@@ -1309,7 +1309,7 @@ def test_the_chance_is_that_of_the_t_test(energy_j: float) -> None:
     spread = math.sqrt((4 * 0.02**2 + 4 * np.var(logs, ddof=1)) / 8)
     t = (math.log(energy_j) - logs.mean()) / (spread * math.sqrt(1 + 1 / 5))
     verdict = one(now(energy_j), daily(BASE_J))
-    assert verdict.chance == pytest.approx(stats.t.sf(t, 8), rel=1e-6, abs=1e-12)
+    assert verdict.p_value == pytest.approx(stats.t.sf(t, 8), rel=1e-6, abs=1e-12)
     assert suspect(verdict) == (stats.t.sf(t, 8) < 0.05)
 
 
@@ -1327,8 +1327,8 @@ def test_a_suite_that_moved_is_suspect() -> None:
     """All that would fail for it, though none moved beyond the rest."""
     stored = {key(i): daily([1.0, 1.01, 0.99, 1.0, 1.0], i=i) for i in range(10)}
     verdicts, suite = judge([now(1.2, i) for i in range(10)], stored, tolerance=0.05, false_alarms=0.01)
-    assert suite.moved
-    assert all(verdict.chance is not None and verdict.chance > 0.4 for verdict in verdicts.values())
+    assert suite.reason
+    assert all(verdict.p_value is not None and verdict.p_value > 0.4 for verdict in verdicts.values())
     assert all(map(suspect, verdicts.values()))
 
 

@@ -180,7 +180,7 @@ def test_without_prior_and_drifts_it_is_the_paired_t_test(count: int, monkeypatc
     monkeypatch.setattr(pairs, "JUMP_PAIRS", 99)
     ln_head, ln_base = noise(2, count) + np.array([[0.01], [0.0]])
     verdict = one(head(np.exp(ln_head).tolist()), np.exp(ln_base).tolist(), order(count, 1))
-    assert verdict.chance == pytest.approx(stats.ttest_rel(ln_head, ln_base, alternative="greater").pvalue)
+    assert verdict.p_value == pytest.approx(stats.ttest_rel(ln_head, ln_base, alternative="greater").pvalue)
     assert verdict.change == pytest.approx(math.expm1(np.mean(ln_head - ln_base)))
 
 
@@ -213,7 +213,7 @@ def test_drifts_are_fitted_beside_the_change(count: int, estimated: bool) -> Non
         head(np.exp(ln_head).tolist()), np.exp(ln_base).tolist(), base_first, tolerance=0.001, estimated=estimated
     )
     assert verdict.change == pytest.approx(math.expm1(change))
-    assert verdict.chance == pytest.approx(stats.t.sf(change / se, nu))
+    assert verdict.p_value == pytest.approx(stats.t.sf(change / se, nu))
     expected = (stats.t.isf(0.01, nu) + stats.t.ppf(0.8, nu)) * se
     assert verdict.detectable_change == pytest.approx(math.expm1(expected))
 
@@ -221,7 +221,7 @@ def test_drifts_are_fitted_beside_the_change(count: int, estimated: bool) -> Non
 @given(st.integers(4, 7), st.integers(0, 99), st.floats(-0.05, 0.05), st.floats(-0.2, 0.2), st.floats(0, 2 * math.pi))
 @settings(deadline=None)
 def test_drift_and_cycle_change_nothing(count: int, seed: int, slope: float, amplitude: float, phase: float) -> None:
-    """A steady drift and a cycle of four sessions, of any size: the change and its chance stay what they are."""
+    """A steady drift and a cycle of four sessions, of any size: the change and its p-value stay what they are."""
     base_first = order(count, seed)
     at = np.arange(2 * count)
     steady = noise(2 * count, seed=seed)
@@ -231,7 +231,7 @@ def test_drift_and_cycle_change_nothing(count: int, seed: int, slope: float, amp
         for h, b in (ran(steady, base_first, 0.03), ran(drifting, base_first, 0.03))
     )
     assert moved.change == pytest.approx(still.change, abs=1e-9)
-    assert moved.chance == pytest.approx(still.chance, abs=1e-9)
+    assert moved.p_value == pytest.approx(still.p_value, abs=1e-9)
     assert moved.status == still.status
 
 
@@ -295,7 +295,7 @@ def test_false_alarms_are_shared_by_what_is_compared() -> None:
 def test_seven_measurements_have_no_median() -> None:
     """Below eight nothing is taken out: seven that rise together are seven regressions of their own."""
     verdicts, shared = suite(np.full((7, 8), 0.1), np.zeros((7, 8)))
-    assert (shared.median_change, shared.moved) == (None, None)
+    assert (shared.median_change, shared.reason) == (None, None)
     assert {verdict.status for verdict in verdicts} == {"regression"}
     assert verdicts[0].reason.startswith(f"10.5% more energy per call than {REF} (1.00 J → 1.11 J): each call")
 
@@ -304,7 +304,7 @@ def test_eight_measurements_have_a_median() -> None:
     """What all share is said once, and is no machine's doing: it is the same for both revisions."""
     verdicts, shared = suite(np.array([0.1] * 7 + [0.3])[:, None] + np.zeros((8, 8)), np.zeros((8, 8)))
     assert shared.median_change == pytest.approx(math.expm1(0.1))
-    assert shared.moved == "the whole suite is 10.5% up: something all tests use"
+    assert shared.reason == "the whole suite is 10.5% up: something all tests use"
     assert {verdict.status for verdict in verdicts} == {"regression"}
     assert verdicts[0].reason == (
         f"the whole suite is 10.5% up: something all tests use; this one takes 10.5% more energy per call than {REF} "
@@ -319,7 +319,7 @@ def test_what_pairs_share_is_no_noise() -> None:
     wild = np.array([0.1, 0.1, -0.1, -0.1] * 2)
     quiet, _ = suite(np.array([0.0] * 8 + [0.1])[:, None] + np.zeros((9, 8)), np.zeros((9, 8)))
     loud, shared = suite(np.array([0.0] * 8 + [0.1])[:, None] + wild, np.zeros((9, 8)))
-    assert shared.moved is None
+    assert shared.reason is None
     assert [verdict.status for verdict in loud] == ["pass"] * 8 + ["regression"]
     assert loud[8].detectable_change == pytest.approx(quiet[8].detectable_change)
 
@@ -331,7 +331,7 @@ def test_the_median_is_tested_like_a_measurement() -> None:
     threshold = stats.t.isf(0.005, 9) * math.sqrt((4 * 2 * 0.02**2 + squares) / 9 * factor)
     for times, moved in ((0.999, False), (1.001, True)):
         ln_head = own - change + times * threshold + np.zeros((12, 8))
-        assert (suite(ln_head, np.zeros((12, 8)), tolerance=0.01)[1].moved is not None) is moved
+        assert (suite(ln_head, np.zeros((12, 8)), tolerance=0.01)[1].reason is not None) is moved
 
 
 def test_prior_is_learnt_from_ten_measurements() -> None:
@@ -506,7 +506,7 @@ def runs(draw: st.DrawFn, most: int = 14) -> Run:
     return both[0] + changes[0], both[1], order(count, int(rng.integers(99)))
 
 
-FIGURES = ("change", "detectable_change", "duration_change", "power_change", "chance")
+FIGURES = ("change", "detectable_change", "duration_change", "power_change", "p_value")
 
 
 def same(a: Verdict, b: Verdict) -> bool:
@@ -526,9 +526,9 @@ def test_revisions_that_swap_places_mirror_the_verdict(run: Run) -> None:
     assert [verdict.status for verdict in back] == [mirror.get(verdict.status, verdict.status) for verdict in there]
     for a, b in zip(there, back, strict=True):
         assert (1 + (a.change or 0)) * (1 + (b.change or 0)) == pytest.approx(1)
-        assert (a.chance or 0) + (b.chance or 0) == pytest.approx(1)
+        assert (a.p_value or 0) + (b.p_value or 0) == pytest.approx(1)
         assert a.detectable_change == pytest.approx(b.detectable_change)
-    assert (shared.moved is None) == (shared_back.moved is None)
+    assert (shared.reason is None) == (shared_back.reason is None)
 
 
 @given(runs(), st.floats(-12, 12))

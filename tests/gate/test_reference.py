@@ -198,7 +198,7 @@ def test_a_workload_that_never_moves_changes_no_change(days: list[float], change
     rule = {"tolerance": 0.05, "false_alarms": 0.01}
     without, _ = judge([now(key(), 1 + change)], stored, **{**rule, "false_alarms": 0.005})
     verdicts, _ = judge([now(key(), 1 + change)], stored, reference=now(KERNEL, kernel_j), **rule)
-    for field in ("status", "change", "detectable_change", "chance", "baseline_j_per_call", "baseline_recordings"):
+    for field in ("status", "change", "detectable_change", "p_value", "baseline_j_per_call", "baseline_recordings"):
         was, is_ = getattr(without[key()], field), getattr(verdicts[key()], field)
         assert is_ == (pytest.approx(was, rel=1e-9, abs=1e-12) if isinstance(was, float) else was)
     assert verdicts[key()].reference_change == pytest.approx(0, abs=1e-12)
@@ -211,7 +211,7 @@ def test_each_session_is_divided_by_the_workload_in_it() -> None:
     verdicts, _ = judge(candidates, stored, reference=now(KERNEL, 1.2, 1.0, 1.0), tolerance=0.05, false_alarms=0.01)
     assert verdicts[key(0)].reference_change == pytest.approx(1.2 ** (1 / 3) - 1)
     assert verdicts[key(1)].reference_change == pytest.approx(0.2)
-    assert [verdicts[key(i)].chance for i in range(2)] == [pytest.approx(0.5), pytest.approx(0.5)]
+    assert [verdicts[key(i)].p_value for i in range(2)] == [pytest.approx(0.5), pytest.approx(0.5)]
 
 
 # --- what there is a reference of --------------------------------------------------------------------
@@ -332,7 +332,7 @@ def test_with_eight_the_median_decides(kernel: float) -> None:
 def test_with_eight_it_tells_the_machine_from_what_tests_share(kernel: float | None, why: str) -> None:
     """All tests are up by 12%: is it the machine?"""
     verdicts, suite, _ = run([0.12] * 8, kernel)
-    assert suite.moved == f"the whole suite is 12% up: {why}"
+    assert suite.reason == f"the whole suite is 12% up: {why}"
     assert {v.status for v in verdicts} == {"regression"}
     assert all(f"the whole suite is 12% up: {why}" in v.reason for v in verdicts)
     moved = kernel is not None and abs(kernel) > 0.1

@@ -154,7 +154,9 @@ def test_a_report_has_these_keys() -> None:
             "compared": 11,
             "median_change": 0.004,
             "false_alarm_rate": 0.01,
-            "moved": None,
+            "status": "pass",
+            "reason": None,
+            "effect": "none",
             "machine_moved": None,
         },
         "other_machines": [],
@@ -206,12 +208,13 @@ def test_a_report_has_these_keys() -> None:
                             "detectable_change": 0.07,
                             "limit_j_per_call": 2.5,
                             "tolerance": None,
-                            "chance": None,
+                            "p_value": None,
                             "first_change": None,
                             "base_sessions": [],
                             "reference_change": None,
                             "machine_moved": False,
                             "blind": False,
+                            "effect": "none",
                             "reason": "it takes 8% more",
                         },
                     }
@@ -445,7 +448,9 @@ tests = st.builds(
 )
 gpus = st.builds(Gpu, counts, texts, texts, maybe_number, maybe_count)
 machines = st.builds(Machine, texts, some(gpus), maybe_text, maybe_count, *[maybe_text] * 5)
-suites = st.builds(SuiteVerdict, counts, counts, numbers, maybe_number, maybe_text)
+moves = st.sampled_from(["pass", "regression", "improvement"])
+effects = st.sampled_from(["none", "warns", "fails", "accepted"])
+suites = st.builds(SuiteVerdict, counts, counts, numbers, maybe_number, moves, maybe_text, effect=effects)
 runs = st.builds(
     SessionResult,
     session=texts,

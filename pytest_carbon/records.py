@@ -194,9 +194,11 @@ class Measurement:
     calls: int = 0
     duration_s_per_call: float | None = None
     energy_j_per_call: float | None = None
-    """Energy of all calls / number of calls."""
+    """What is judged and shown: mean power × median time per call; of a window its energy."""
     energy_j_per_call_error: float | None = None
     """Half-width of the 95% interval."""
+    energy_j_per_call_mean: float | None = None
+    """Energy of all calls / number of calls."""
     tail_j: float | None = None
     """The fast fall: what the device still took after the work had ended, above the line after (whole window)."""
     after_work_j: float | None = None

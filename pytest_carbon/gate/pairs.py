@@ -301,14 +301,14 @@ def _compare(
     change = beyond + own
     with np.errstate(invalid="ignore"):  # where a clock saw no time pass: NaN
         time = (fit.weights * (ln_s[0] - ln_s[1]) * head_second).sum(axis=1)
-        middle_j, middle_s = level.mean(axis=1), ln_s.mean(axis=(0, 2)) + 0 * time
+        head_j, head_s = ln_j[0].mean(axis=1), ln_s[0].mean(axis=1) + 0 * time
     noise = upper_t(nu, rate / m) * se
     tolerated = np.log1p([tolerance if c.tolerance is None else c.tolerance for c in compared])
     # A change moves the median, too: of m by as much as one of them counts for in it.
     reach = upper_t(nu, 1 - POWER) + (math.sqrt(math.pi / 2) / m if shared else 0.0)
     detectable = np.maximum(noise, tolerated) + reach * se
-    columns = (middle_j - change / 2, middle_s - time / 2, change, beyond, noise, detectable, tolerated)
-    heads = zip((middle_j + change / 2).tolist(), (middle_s + time / 2).tolist(), strict=True)
+    columns = (head_j - change, head_s - time, change, beyond, noise, detectable, tolerated)
+    heads = zip(head_j.tolist(), head_s.tolist(), strict=True)
     figures = zip(*(column.tolist() for column in (*columns, stdtr(nu, -beyond / se))), strict=True)
     return {
         c.key: Comparison(Score(*score), shared, _without(words, pairs, numbers, pair), 1, pairs, *each)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from statistics import fmean
+from statistics import fmean, geometric_mean
 
 from pytest_carbon.measure.warnings import steady_growth
 from pytest_carbon.records import DomainEnergy, Measurement, MeasurementWarning
@@ -20,11 +20,11 @@ SHARE_TREND = 0.02
 def merged(measurements: Sequence[Measurement]) -> Measurement:
     """One measurement from those of the same name, a session each, in the order of the sessions; at least one.
 
-    Figures per call are means over the sessions, calls and rounds all of theirs, and the error is that of the mean: how
-    well it was measured, not what sessions differ by, which is the gate's to know. Its cards are all of
-    theirs, its temperature their mean. A warning that not all of them have says so. A session that could not
-    be measured makes it all a failure, and one in which nothing was measured leaves no figure: a mean of what happened
-    to work is no result.
+    Figures per call are geometric means over the sessions, as the gate takes them; calls and rounds are all of theirs.
+    The error is that of the mean: how well it was measured, not what sessions differ by, which is the gate's to know.
+    Its cards are all of theirs, its temperature their mean. A warning that not all of them have says so. A session that
+    could not be measured makes it all a failure, and one in which nothing was measured leaves no figure: a mean of what
+    happened to work is no result.
     """
     first, several = measurements[0], len(measurements)
     if several == 1:
@@ -50,13 +50,14 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
         after_work_j=after_work.after_work_j,
         after_work_s=after_work.after_work_s,
         calls=sum(m.calls for m in measurements),
-        duration_s_per_call=_mean(m.duration_s_per_call for m in measurements),
-        energy_j_per_call=_mean(m.energy_j_per_call for m in measurements),
+        duration_s_per_call=_judged(m.duration_s_per_call for m in measurements),
+        energy_j_per_call=_judged(m.energy_j_per_call for m in measurements),
         energy_j_per_call_error=_error_of_mean([m.energy_j_per_call_error for m in measurements]),
+        energy_j_per_call_mean=_mean(m.energy_j_per_call_mean for m in measurements),
         tail_j=_mean(m.tail_j for m in measurements),
         temperature_c=_mean(m.temperature_c for m in measurements),
         gpus=tuple(dict.fromkeys(gpu for m in measurements for gpu in m.gpus)),
-        emissions_g_per_call=_mean(m.emissions_g_per_call for m in measurements),
+        emissions_g_per_call=_judged(m.emissions_g_per_call for m in measurements),
         domains=_domains(measurements),
         rounds=tuple(each for m in measurements for each in m.rounds),
         sessions=tuple(score for m in measurements for score in m.sessions),
@@ -82,6 +83,13 @@ def _mean(values: Iterable[float | None]) -> float | None:
     """Of what is known; None where one of them is not."""
     known = list(values)
     return fmean(value for value in known if value is not None) if None not in known else None
+
+
+def _judged(values: Iterable[float | None]) -> float | None:
+    """The mean as the gate takes it, of the logarithms."""
+    several = list(values)
+    positive = [value for value in several if value is not None and value > 0]
+    return geometric_mean(positive) if len(positive) == len(several) else _mean(several)
 
 
 def _error_of_mean(errors: Sequence[float | None]) -> float | None:

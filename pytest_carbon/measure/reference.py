@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from statistics import fmean
 
 from pytest_carbon.measure import workloads
 from pytest_carbon.measure.measurer import Measurer, Protocol
@@ -80,13 +79,11 @@ def _of_session(figures: Sequence[Measurement]) -> Measurement:
     if (moved := _moved(known[0], known[-1])) is not None:
         lower = min(known, key=lambda figure: figure.sessions[0].energy_j_per_call)
         return replace(lower, warnings=(*warnings.values(), moved))
-    scores = [score for figure in known for score in figure.sessions]
-    score = SessionScore(
-        scores[0].session,
-        fmean(score.energy_j_per_call for score in scores),
-        fmean(score.duration_s_per_call for score in scores),
-    )
-    return replace(merged(known), sessions=(score,), warnings=tuple(warnings.values()))
+    both = merged(known)
+    assert both.energy_j_per_call is not None
+    assert both.duration_s_per_call is not None
+    score = SessionScore(known[0].sessions[0].session, both.energy_j_per_call, both.duration_s_per_call)
+    return replace(both, sessions=(score,), warnings=tuple(warnings.values()))
 
 
 def _moved(start: Measurement, end: Measurement) -> MeasurementWarning | None:

@@ -325,8 +325,9 @@ def _cost(rows: list[Row], result: SessionResult) -> str | None:
     calls_s = 0.0
     calls_j = []
     for _, measurement, _ in rows:
-        if measurement.energy_j_per_call is not None:
-            calls_j.append(measurement.energy_j_per_call * measurement.calls)
+        mean_j = measurement.energy_j_per_call_mean or measurement.energy_j_per_call
+        if mean_j is not None:
+            calls_j.append(mean_j * measurement.calls)
         calls_s += sum(each.duration_s for each in measurement.rounds) or (
             (measurement.duration_s_per_call or 0.0) * measurement.calls
         )

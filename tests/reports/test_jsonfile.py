@@ -56,6 +56,7 @@ CALL = Measurement(
     duration_s_per_call=0.0041,
     energy_j_per_call=1.21,
     energy_j_per_call_error=0.01,
+    energy_j_per_call_mean=1.22,
     tail_j=0.8,
     after_work_j=84.8,
     after_work_s=1.8,
@@ -175,6 +176,7 @@ def test_a_report_has_these_keys() -> None:
                         "duration_s_per_call": 0.0041,
                         "energy_j_per_call": 1.21,
                         "energy_j_per_call_error": 0.01,
+                        "energy_j_per_call_mean": 1.22,
                         "tail_j": 0.8,
                         "after_work_j": 84.8,
                         "after_work_s": 1.8,
@@ -421,7 +423,7 @@ domain_energies = st.builds(
 )
 measurements = st.builds(
     Measurement,
-    *(texts, texts, counts, *[maybe_number] * 7, some(texts), maybe_number, some(texts), some(domain_energies)),
+    *(texts, texts, counts, *[maybe_number] * 8, some(texts), maybe_number, some(texts), some(domain_energies)),
     some(st.builds(Round, counts, numbers)),
     some(st.builds(SessionScore, texts, numbers, numbers)),
     some(

@@ -14,13 +14,15 @@ from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks import catalogue, models
 from pytest_carbon.tasks.architectures import architecture
 from pytest_carbon.tasks.catalogue import Task, find_dataset, find_model, find_task
-from pytest_carbon.tasks.data import Samples, given, load
+from pytest_carbon.tasks.data import DATASETS, Samples
 from pytest_carbon.tasks.diffusion import ImageGeneration
 from pytest_carbon.tasks.generation import NEW_TOKENS, ImageCaptioning, SpeechRecognition, Writing
-from pytest_carbon.tasks.hub import first_line, unreachable
+from pytest_carbon.tasks.given import given
+from pytest_carbon.tasks.hub import cached, first_line, from_hub, unreachable
 from pytest_carbon.tasks.images import ImageClassification, ObjectDetection
 from pytest_carbon.tasks.models import Built
 from pytest_carbon.tasks.own import Calling, CallingPipeline
+from pytest_carbon.tasks.synthetic import synthetic
 from pytest_carbon.tasks.task import CannotRunHere, ModelTask, refuse_too_large
 from pytest_carbon.tasks.text import (
     FillMask,
@@ -233,6 +235,31 @@ def _samples(task: Task, dataset: str | None, data: Any, seed: int) -> Samples:
     if data == "hub":
         _refuse_missing(task.name, ["datasets"])
     return load(task.name, dataset or catalogue.SMALL[task.name][0], data=data, seed=seed)
+
+
+def load(task: str, dataset: str, *, data: str = "synthetic", count: int = 1000, seed: int = 0) -> Samples:
+    """``count`` inputs of a data set for a task, the same for the same ``seed``.
+
+    ``synthetic`` needs no network. ``hub`` reads the data set from the local cache of the ``datasets`` library where
+    ``load_dataset`` has once put it, else streams it; where it has fewer than ``count``, all it has. ``auto`` is the
+    hub's where it is cached, else synthetic. Texts of the hub are whole: IMDB's, CNN/DailyMail's and XSum's are several
+    times longer than the mean lengths that the study gives, which the synthetic ones have.
+
+    Raises :class:`UsageProblem`: an unknown data set or ``data``, a hub that cannot be reached.
+    """
+    row = DATASETS[find_dataset(task, dataset)]
+    sources = ("synthetic", "hub", "auto")
+    if data not in sources:
+        raise UsageProblem(
+            f"data={data!r} is not a source of inputs: write one of {', '.join(sources)}, or a list of your own "
+            f"inputs.{did_you_mean(str(data), sources)}"
+        )
+    if count < 1:
+        raise UsageProblem(f"count={count}: a task needs at least one input; the study took 1000")
+    rows = None if data == "synthetic" else cached(row)
+    if data == "hub" or rows is not None:
+        return Samples(dataset, "hub", from_hub(task, dataset, count, seed, rows))
+    return Samples(dataset, "synthetic", synthetic(task, dataset, count, seed))
 
 
 def _refuse_missing(task: str, libraries: Iterable[str]) -> None:

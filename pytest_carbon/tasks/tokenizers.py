@@ -15,8 +15,8 @@ from string import ascii_letters, ascii_lowercase, digits, punctuation
 from typing import Any, Literal
 
 from pytest_carbon.records import UsageProblem
-from pytest_carbon.tasks.data import WORDS
 from pytest_carbon.tasks.hub import first_line, unreachable
+from pytest_carbon.tasks.synthetic import WORDS
 from pytest_carbon.text import did_you_mean
 
 Kind = Literal["wordpiece", "bpe", "unigram", "clip"]

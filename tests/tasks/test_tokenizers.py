@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_carbon.records import UsageProblem
-from pytest_carbon.tasks.data import WORDS, load
+from pytest_carbon.tasks.building import load
+from pytest_carbon.tasks.synthetic import WORDS
 from pytest_carbon.tasks.tokenizers import (
     DEFAULTS,
     FAMILIES,

@@ -64,14 +64,14 @@ def test_list(store: FileStore) -> None:
         "1x-nvidia-h100-80gb-hbm3-500w-gpu",
         "  hardware    NVIDIA H100 80GB HBM3 at 500 W",
         "  holds       2 measurements of 2 tests, from 1 session",
-        "  recordings     1 of each; the most that count are 20",
+        "  recordings  1 of each; the most that count are 20",
         "  spread      unknown: one recording has none. Record on other days",
         "  detectable  changes of 17% and more",
         "",
         "1x-nvidia-h100-80gb-hbm3-700w-gpu",
         "  hardware    NVIDIA H100 80GB HBM3 at 700 W",
         "  holds       1 measurement of 1 test, from 5 sessions",
-        "  recordings     5 of each; the most that count are 20",
+        "  recordings  5 of each; the most that count are 20",
         "  spread      recordings differ by 0.8%",
         "  detectable  changes of 6.6% and more",
     ]
@@ -116,7 +116,7 @@ def test_list_of_branches_that_do_not_count() -> None:
     pytest.importorskip("sqlalchemy", reason="the extra sql is not installed")
     place = "sqlite:///x.db"
     open_store(f"sqlite:///{Path.cwd()}/x.db").append(HOST, [change(6, 1.5)._replace(branch="master")])
-    says = "x.db has baselines of master, and none of main, which is what counts here. If your main branch has another"
+    says = "x.db has baselines of master, and none of main, the branch that counts. If your main branch has another"
     ran = carbon("baseline", "list", f"--baseline={place}")
     assert ran.ret == 0
     assert says in ran.text
@@ -159,7 +159,7 @@ def test_show(store: FileStore) -> None:
         "",
         "  ▁▁▁▁▁ │ ██  0.99 J to 1.50 J per call",
         "",
-        "  recording             sessions  energy/call  vs first  time/call  commit   torch",
+        "  recording         sessions  energy/call  vs first  time/call  commit   torch",
         "  2026-11-01 10:00         1       1.00 J         –    4.00 ms  1a2b3c4  2.13.0",
         "  2026-11-02 10:00         1       1.01 J     +1.0%    4.00 ms  1a2b3c4  2.13.0",
         "  2026-11-03 10:00         1       0.99 J     -1.0%    4.00 ms  1a2b3c4  2.13.0",
@@ -262,11 +262,11 @@ def test_check_says_what_is_wrong_with_each_file(store: FileStore) -> None:
         " by itself.",
         f"{cut}:2: the file ends in the middle of a line. Restore it from version control, or delete it and record anew"
         " with --carbon-record.",
-        f"{late}:2: 'created' is 2096-11-20T10:00:00Z, in the future. The clock where it was recorded was wrong: write"
-        " the true time here, or delete the line.",
+        f"{late}:2: 'created' is 2096-11-20T10:00:00Z, in the future. The clock of the recording machine was wrong:"
+        " write the true time, or delete the line.",
         f"{folder}/calibration.json:1: 'settle_s' must be a finite number from 0, not -1. Delete the file: the next run"
-        " finds it out anew.",
-        "carbon-baselines/stray.jsonl: it lies on no machine's folder, and is never read. Move or delete it.",
+        " measures it again.",
+        "carbon-baselines/stray.jsonl: it lies in no machine's folder, and is never read. Move or delete it.",
     ]
     assert carbon("baseline", "check", late).lines == ran.lines[2:3]
     assert carbon("baseline", "check", "README.md").ret == 4

@@ -302,7 +302,7 @@ class CarbonSession:
             if self._outlet is not None:
                 self._outlet.done(test_id(item))
             return result
-        test.item = item  # not the one that was collected last, where a test is given twice
+        test.item = item  # two items may share an id (--keep-duplicates)
         log = test.log = Log(item, self.progress)
         self._running = test
         self.progress.pace.begin(test.key)

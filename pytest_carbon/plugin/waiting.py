@@ -63,9 +63,6 @@ class Test:
     def take(self, report: pytest.TestReport) -> None:
         """Keep what passed until it is judged; pass everything else on at once."""
         plain = type(report) is pytest.TestReport
-        if plain and report.when == "setup":
-            self.pass_on()  # of the same test, given twice (--keep-duplicates): the last one is judged
-            self.forget()
         if plain and report.when == "call":
             expected = "xpassed" if report.passed else "xfailed"
             self.outcome = expected if hasattr(report, "wasxfail") else report.outcome

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import inspect
-import itertools
 import json
 import os
 import signal
@@ -20,7 +18,7 @@ import pytest
 
 from pytest_carbon.host import import_paths
 from pytest_carbon.host.worktree import dying_with_parent
-from pytest_carbon.plugin.processes.messages import Brought, read_side, report_form, report_of
+from pytest_carbon.plugin.processes.messages import Brought, read_side, report_form
 from pytest_carbon.plugin.settings import inherit
 from pytest_carbon.records import Calibration, Measurement
 from pytest_carbon.reports import jsonfile
@@ -37,8 +35,8 @@ class Outlet:
         self._pid = os.getpid()
         self._config: pytest.Config | None = None
         self._unmeasured: str | None = None
-        self.tests: dict[str, int] = {test: number for number, test in enumerate(request["tests"])}
-        """The keys of those that run, and their places."""
+        self.tests: dict[str, None] = dict.fromkeys(request["tests"])
+        """The keys of the tests that run, in order."""
         self.parent = int(request["parent"])
         self.side = read_side(request["side"]) if request["side"] is not None else None
         self._narrowed = False
@@ -50,17 +48,16 @@ class Outlet:
     def select(
         self, items: list[pytest.Item], key: Callable[[pytest.Item], str], measures: Callable[[pytest.Item], bool]
     ) -> None:
-        """Of what was collected leave what is to run, in its order."""
-        keys = {id(item): key(item) for item in items}
+        """Keep of the collected tests those that the parent names, in its order."""
+        collected = {key(item): item for item in items}
+        chosen = [collected[test] for test in self.tests if test in collected]
         if self.side is not None:
             self._refuse_imports()
-            others = {keys[id(item)] for item in items if measures(item)} - self.tests.keys()
-            sources = {keys[id(item)]: source_of(item) for item in items if keys[id(item)] in self.tests}
+            others = [test for test, item in collected.items() if test not in self.tests and measures(item)]
+            sources = {key(item): source_of(item) for item in chosen}
             self.send({"sources": sources, "others": sorted(others) if not self._narrowed else []})
-        items[:] = sorted(
-            (item for item in items if keys[id(item)] in self.tests), key=lambda item: self.tests[keys[id(item)]]
-        )
-        if missing := self.tests.keys() - set(keys.values()):
+        items[:] = chosen
+        if missing := self.tests.keys() - collected.keys():
             self.send({"missing": sorted(missing)})
 
     def _refuse_imports(self) -> None:
@@ -151,28 +148,6 @@ class Outlet:
 
             reporter._tw = create_terminal_writer(config, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
-    def pytest_sessionstart(self, session: pytest.Session) -> None:
-        capture = session.config.pluginmanager.get_plugin("capturemanager")
-        parts = [getattr(getattr(capture, "_global_capturing", None), part, None) for part in ("out", "err")]
-        files = [getattr(part, "tmpfile", None) for part in parts]
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            self.send({"captured": [file.fileno() for file in files if file is not None]})
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-        report = yield
-        if call.when != "teardown" or call.excinfo is None or not report.failed:
-            return report
-        if shared := _sharing(call.excinfo.value):
-            told = f"This is the teardown of {' and '.join(shared)}. It comes after the last of the tests that share it"
-            report.sections.append(("carbon", f"{told}, and is no more this test's than theirs."))
-            assert self._config is not None
-            failed = report_form(self._config, report)
-            # The test itself has passed, and been measured; whether it is to fail for this, the parent says.
-            report.outcome, report.longrepr, report.sections = "passed", None, []
-            setattr(report, _SHARED, {"of": shared, "failed": failed})
-        return report
-
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if self._unmeasured is not None:
@@ -224,34 +199,6 @@ class Outlet:
         if text := self._refusal():
             self.send({"refused": text})
         self.send({"finish": str(stop) if stop else None})
-
-
-_SHARED = "carbon_shared_teardown"
-"""The attribute of a report of a teardown that failed, and that is not the test's own."""
-
-
-def _sharing(error: BaseException) -> list[str]:
-    """Whose teardowns raised an error, where tests share them; nobody's, where one is a test's own."""
-    if isinstance(error, BaseExceptionGroup):
-        found = [_sharing(each) for each in error.exceptions]
-        return list(dict.fromkeys(itertools.chain(*found))) if all(found) else []
-    traceback, fixture = error.__traceback__, None
-    while traceback is not None:  # the innermost is the one that raised it
-        owner = traceback.tb_frame.f_locals.get("self")
-        fixture = owner if isinstance(owner, pytest.FixtureDef) else fixture
-        traceback = traceback.tb_next
-    if fixture is None or fixture.scope == "function":
-        return []
-    own = fixture.argname.startswith("_")  # pytest's, for teardown_module and its like
-    return [f"the {fixture.scope}" if own else f"the {fixture.scope}'s fixture {fixture.argname}"]
-
-
-def shared_teardown(config: pytest.Config, report: Any) -> tuple[Sequence[str], Any]:
-    """``the session's fixture server``, and the report as it is where it fails the test, where a report is of the
-    teardown of something that tests share, and that failed; else nothing, and the report."""
-    if (shared := getattr(report, _SHARED, None)) is None:
-        return (), report
-    return shared["of"], report_of(config, shared["failed"])
 
 
 def said(report: Any) -> str:

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 
@@ -188,7 +188,6 @@ class _Running:
             self._selector.register(descriptor, selectors.EVENT_READ)
         self._line = b""
         self._output = b""
-        self._captured: list[BinaryIO] = []
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.overdue = False
 
@@ -201,25 +200,13 @@ class _Running:
         finally:
             self._selector.close()
             os.close(self._channel)
-            for file in self._captured:
-                file.close()
             assert self.process.stdout is not None
             self.process.stdout.close()
-
-    def captured(self, descriptors: Sequence[int]) -> None:
-        """Hold on to the files in which the child's pytest keeps what a test prints: they would die with it."""
-        for descriptor in descriptors:
-            with contextlib.suppress(OSError):  # where there is no /proc, what the process itself printed has to do
-                self._captured.append(open(f"/proc/{self.process.pid}/fd/{descriptor}", "rb"))  # noqa: SIM115
 
     @property
     def output(self) -> str:
         """What it printed last; of a stack that faulthandler wrote, where the process was."""
-        printed = b""
-        for file in self._captured:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _OUTPUT_BYTES))
-            printed += file.read()
-        lines = (printed + self._output).decode(errors="replace").rstrip().splitlines()
+        lines = self._output.decode(errors="replace").rstrip().splitlines()
         lines = [line for line in lines if line.strip() and not line.startswith("Extension modules: ")]
         stack = next((i for i, line in enumerate(lines) if line.startswith("Fatal Python error: ")), len(lines))
         return "\n".join([*lines[:stack][-_OUTPUT_LINES:], *lines[stack : stack + _OUTPUT_LINES]])
@@ -327,8 +314,6 @@ def _follow(
                 interrupt = text
             case {"finish": stop}:
                 ending.stop, finished = stop, True
-            case {"captured": descriptors}:
-                running.captured(descriptors)
             case {"missing": missing}:
                 ending.missing = tuple(missing)
             case {"trouble": why, "text": text, "at": at}:

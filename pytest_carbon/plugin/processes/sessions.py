@@ -13,7 +13,7 @@ import pytest
 
 from pytest_carbon.host.machine import describe
 from pytest_carbon.plugin import markers, refusal
-from pytest_carbon.plugin.processes import child, messages, parent
+from pytest_carbon.plugin.processes import messages, parent
 from pytest_carbon.plugin.processes.messages import Brought, Ending
 from pytest_carbon.plugin.progress import Progress, Stages
 from pytest_carbon.plugin.waiting import Log, Test, test_id
@@ -44,8 +44,6 @@ class Fresh:
         """To say at the end."""
         self.troubles: list[str] = []
         """What went wrong that is no test's."""
-        self._shared: set[str] = set()
-        """Whose teardowns have failed that tests share."""
         self.left_out: dict[str, dict[str, str]] = {}
         """Tests that had passed, and did not run to their end again, by what happened instead; and why."""
         self.stages = Stages(progress)
@@ -64,8 +62,6 @@ class Fresh:
         """Whether the test under way had passed, and was then skipped."""
         self._came: list[Brought | None] = []
         """By each process."""
-        self._kept: dict[str, list[str]] = {}
-        """The names of what the last of them has measured, by test."""
         self._confirming = False
 
     @property
@@ -169,7 +165,6 @@ class Fresh:
         """Run tests in a process, with what those before it have learned; how it ended."""
         calibrations = {**self._calibrations, **self.known.calibrations}
         self._came.append(None)
-        self._kept = {}
         return self._launcher.run(
             tests,
             listener,
@@ -200,9 +195,6 @@ class Fresh:
     def begun(self, test: str) -> None:
         """It is run anew: what became of it in the session before is kept until it has come to its end."""
         found = self.tests[test]
-        # Given twice (--keep-duplicates): the last counts.
-        if test in self._kept and self.last and not self._confirming:
-            found.pass_on()
         self._before, self._skipped = (found, found.forget()), False
         found.log = Log(found.item, self._progress)
         self.stages.begun(test, found.item.nodeid)
@@ -210,10 +202,6 @@ class Fresh:
     def reported(self, test: str, report: pytest.TestReport) -> None:
         assert self._before is not None
         found, before = self._before
-        shared, failed = child.shared_teardown(self.config, report)
-        if not self._shared.issuperset(shared):  # else it is told, and is no other test's that comes last now
-            self._shared.update(shared)
-            report = failed
         if before["waits"] and type(report) is pytest.TestReport:
             if report.skipped:  # no verdict on what it has measured is lost because it does not run again
                 how = "failed as expected" if hasattr(report, "wasxfail") else "was skipped"
@@ -268,11 +256,6 @@ class Fresh:
     def _keep(self, test: Test, measurements: Sequence[Measurement]) -> None:
         found = test.found
         assert found is not None
-        for name in self._kept.get(test.key, ()):  # by the same test, given twice
-            found[name].pop()
-            if not found[name]:
-                del found[name]
-        self._kept[test.key] = [m.name for m in measurements]
         for m in measurements:
             found.setdefault(m.name, []).append(m)
 

@@ -76,10 +76,6 @@ class TakingTurns(Fresh):
             self._note(worktree.fingerprint(self._revision) != before)
         return True
 
-    def note_once(self, sentence: str) -> None:
-        if sentence not in self.notes:
-            self.notes.append(sentence)
-
     def _note(self, changed: bool) -> None:
         label = self._revision.label
         if self._revision.same:
@@ -208,11 +204,7 @@ class _There:
     def reported(self, test: str, report: Any) -> None:
         """What failed there, or was skipped, has nothing to compare with."""
         at = f"at {self._sides.against.label}"
-        shared, failed = child.shared_teardown(self._turns.config, report)
-        if shared:
-            text = f"{at} the teardown of {' and '.join(shared)} failed ({child.said(failed)})"
-            self._turns.note_once(f"{text}; what was measured before counts")
-        elif report.outcome == "failed":
+        if report.outcome == "failed":
             self._sides.part(test, f"it failed {at} ({child.said(report)})", self._turns.pair, fails=True)
         elif report.skipped and type(report) is pytest.TestReport:
             self._sides.part(test, _idle(report, at), self._turns.pair, fails=True)

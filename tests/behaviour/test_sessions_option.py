@@ -313,12 +313,12 @@ def test_after(carbon):
     carbon(draw, 1.0)
 """
 DEATHS = {
-    "exit": ("os._exit(7)", "ended in the middle, with exit status 7"),
+    "exit": ("os._exit(7)", "ended too early, with exit status 7"),
     "killed": (
         "os.kill(os.getpid(), signal.SIGKILL)",
         "was killed by signal 9 (SIGKILL, as the kernel does where memory",
     ),
-    "hangs": ("time.sleep(100)", "had brought back nothing for 5 s (--carbon-session-timeout) and was ended"),
+    "hangs": ("time.sleep(100)", "sent nothing for 5 s (--carbon-session-timeout) and was terminated"),
 }
 
 
@@ -349,7 +349,7 @@ def test_a_test_that_interrupts_its_process(run_carbon: CarbonRunner, pytester: 
     run = run_carbon("--carbon-sessions=2")
     assert run.outcomes() == {"failed": 1, "passed": 2}
     where = f"{pytester.path / 'test_it.py'}:14"
-    why = f"the process that measured it ended in the middle, with KeyboardInterrupt ({where})"
+    why = f"the process that measured it ended too early, with KeyboardInterrupt ({where})"
     assert run.measurement("test_dies")["failure"] == why
 
 
@@ -413,8 +413,8 @@ def test_a_process_that_does_not_begin_in_time(run_carbon: CarbonRunner, pyteste
     run = run_carbon("--carbon-sessions=2", "--carbon-session-timeout=4")
     assert run.status("test_one") == "error"
     assert (
-        "the process that measured it was still starting and collecting after 4 s (--carbon-session-timeout; give it"
-        " longer) and was ended"
+        "the process that measured it did not finish collecting within 4 s and was terminated; raise"
+        " --carbon-session-timeout"
     ) in run.text
 
 
@@ -432,7 +432,7 @@ def test_ids_that_are_not_the_same_in_every_process(run_carbon: CarbonRunner, py
     )
     run = run_carbon("--carbon-sessions=2")
     assert run.outcomes() == {"failed": 1, "passed": 1}
-    assert "was not collected in the fresh process, so its id is not the same in every one: give its" in run.text
+    assert "was not collected in the fresh process, because its id differs between processes: give its" in run.text
 
 
 def test_what_cannot_be_measured_with_is_refused(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

@@ -104,6 +104,25 @@ def test_one_session_is_this_process(run_carbon: CarbonRunner, pytester: pytest.
     assert len(run.measurement("test_it")["sessions"]) == 2
 
 
+def test_a_fresh_process_does_not_look_the_intensity_up(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """The parent has, and sends it: codecarbon and pandas take a second to import."""
+    pytester.makepyfile(
+        test_it="""
+        import sys
+        from battery import draw
+        def test_it(carbon):
+            carbon(draw, 1.0)
+            assert not {"codecarbon", "pandas", "pydantic"} & sys.modules.keys()
+        """
+    )
+    run = run_carbon("--carbon-sessions=2", "--carbon-country=FRA", intensity=False)
+    assert run.outcomes() == {"passed": 1}
+    measurement, carbon = run.measurement("test_it"), run.report["carbon"]
+    grams = measurement["energy_j_per_call"] / 3.6e6 * carbon["intensity_g_per_kwh"]
+    assert measurement["emissions_g_per_call"] == pytest.approx(grams, rel=0.5)
+    assert carbon["intensity_g_per_kwh"] < 200
+
+
 def test_a_recording_is_one_recording(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """All sessions are recorded; the next run is compared with their mean, and is told that it is one recording."""
     pytester.makepyfile(test_it=SUITE)

@@ -42,7 +42,6 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if not anything_given(config):
         return
-    options.hide_password(config)
     options.refuse_lost_root(config)
     options.remove_old_report(config)
     settings = read_settings(config)

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import itertools
 import os
-import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -377,65 +376,27 @@ def _ini_type(option: Option) -> Any:
     return str | int | float if option.number else str
 
 
-def hide_password(config: pytest.Config) -> None:
-    """pytest's ``--debug`` has written the command line into its file: take the password of a database out of it."""
-    if not config.option.debug:
-        return
-    from pytest_carbon.baselines.address import DatabaseUrl
-
-    given = [re.search(r"[A-Za-z][A-Za-z0-9+.-]+:/.*", str(each), re.DOTALL) for each in config.invocation_params.args]
-    writer = getattr(config.trace.root, "_writer", None)
-    if (file := getattr(writer, "__self__", None)) is not None:
-        file.flush()
-    data = Path(config.option.debug).read_bytes()
-    for url in [found[0] for found in given if found]:
-        there = repr(url)[1:-1].encode()
-        # As long as it was: pytest goes on writing where it is.
-        data = data.replace(there, str(DatabaseUrl(url)).encode().ljust(len(there))[: len(there)])
-    with open(config.option.debug, "r+b") as debug:
-        debug.write(data)
-
-
 def refuse_lost_root(config: pytest.Config) -> None:
-    """Refuse a path that stands apart from its flag where pytest took it for tests, and so found another root dir.
+    """Refuse an existing path that stands apart from its flag and may have moved the root dir.
 
-    pytest looks for its ini file before any plugin has told it of its flags: to that look ``--carbon-json FILE`` is
-    a flag that it does not know and, once the file is there, the place of tests. Raises :class:`pytest.UsageError`.
+    pytest looks for its ini file before plugins register their flags. In ``--carbon-json FILE`` it takes a FILE that
+    exists for a place of tests. A path inside the current folder does no harm, unless test arguments lead to an ini
+    file below that folder. Raises :class:`pytest.UsageError`.
     """
-    words = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *config.invocation_params.args]
-    paths = {option.flag for option in OPTIONS if option.read in (read_path, read_baseline, read_against)}
-    apart = [
-        (flag, value)
-        for flag, value in itertools.pairwise(words)
-        if flag in paths and os.path.exists(config.invocation_params.dir / value)
-    ]
-    if not apart or (intended := _root_without(config)) == (config.rootpath, config.inipath):
+    option, current = config.option, config.invocation_params.dir
+    if option.inifilename:
         return
-    flag, value = apart[0]
-    raise refusal(
-        f"write {flag}={shlex.quote(value)}: with a blank between them pytest took the path for the place of tests, and"
-        f" its root dir is {config.rootpath} (ini file: {config.inipath or 'none'}) instead of {intended[0]}"
-        f" (ini file: {intended[1] or 'none'})"
-    )
-
-
-def _root_without(config: pytest.Config) -> tuple[Path, Path | None]:
-    """The root dir and the ini file that pytest would have found by the arguments that do name tests."""
-    import inspect
-
-    from _pytest.config.findpaths import determine_setup  # nothing public tells
-
-    option = config.option
-    given = {
-        "inifile": option.inifilename,
-        "override_ini": option.override_ini,
-        "args": option.file_or_dir,
-        "rootdir_cmd_arg": option.rootdir or None,
-        "invocation_dir": config.invocation_params.dir,
-    }
-    known = inspect.signature(determine_setup).parameters  # pytest 8 has no override_ini there
-    root, ini, *_ = determine_setup(**{name: value for name, value in given.items() if name in known})
-    return root, ini
+    words = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *config.invocation_params.args]
+    flags = {option.flag for option in OPTIONS if option.read in (read_path, read_baseline, read_against)}
+    for flag, value in itertools.pairwise(words):
+        path = Path(os.path.abspath(current / value))
+        harmless = path.is_relative_to(current) and (config.inipath is not None or not option.file_or_dir)
+        if flag in flags and path.exists() and value not in option.file_or_dir and not harmless:
+            raise refusal(
+                f"write {flag}={shlex.quote(value)}: with a blank between them, pytest takes the path for a place of"
+                f" tests when it looks for its ini file. It found root dir {config.rootpath}, ini file"
+                f" {config.inipath or 'none'}"
+            )
 
 
 def remove_old_report(config: pytest.Config) -> None:

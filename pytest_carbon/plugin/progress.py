@@ -134,8 +134,6 @@ class Stages:
         self._planned: dict[str, Set[str]] = {}
         self._stage = ""
         self._done = self._count = 0
-        self.where = ""
-        """Which of them runs, in words."""
 
     def plan(self, stage: str, weights: Mapping[str, float]) -> None:
         """These tests are to run in a stage."""
@@ -143,11 +141,11 @@ class Stages:
         for test, weight in weights.items():
             self._pace.add(f"{stage} {test}", weight)
 
-    def enter(self, stage: str, where: str, tests: Collection[str]) -> None:
-        """It begins; of the tests that were planned these are left."""
+    def enter(self, stage: str, tests: Collection[str]) -> None:
+        """Begin a stage; of the tests that were planned these are left."""
         for test in self._planned[stage] - set(tests):
             self._pace.drop(f"{stage} {test}")
-        self._stage, self.where = stage, where
+        self._stage = stage
         self._done, self._count = 0, len(tests)
 
     def begun(self, test: str, shown: str) -> None:
@@ -155,12 +153,12 @@ class Stages:
         self._pace.begin(f"{self._stage} {test}")
         left_s = self._pace.left_s
         left = f" · about {about(left_s)} left" if left_s is not None else ""
-        self._progress.running(shown, f"{self.where} · test {self._done} of {self._count}{left}")
+        self._progress.running(shown, f"{self._stage} · test {self._done} of {self._count}{left}")
 
     def ended(self, *, waiting: bool) -> None:
         """A test did; whether the results of any wait."""
         self._pace.end()
-        self._progress.waiting(self._done if waiting else 0, self._count, f"{self.where}, ")
+        self._progress.waiting(self._done if waiting else 0, self._count, f"{self._stage}, ")
 
 
 def ascii_only(config: pytest.Config) -> bool:

@@ -27,9 +27,9 @@ from pytest_carbon.plugin.failures import Explainer
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.judge import Judgement
 from pytest_carbon.plugin.processes import child
-from pytest_carbon.plugin.processes.messages import Brought
+from pytest_carbon.plugin.processes.messages import Brought, Refused
 from pytest_carbon.plugin.processes.sessions import Fresh
-from pytest_carbon.plugin.processes.turns import TakingTurns
+from pytest_carbon.plugin.processes.turns import Turns
 from pytest_carbon.plugin.progress import Progress, ascii_only, width
 from pytest_carbon.plugin.record import Recorder
 from pytest_carbon.plugin.task_fixture import TASKS
@@ -87,28 +87,31 @@ class CarbonSession:
         self._refuse_parallel()
         self._sides: Sides | None = None
         """With ``--carbon-against``: what both revisions measured."""
-        self._fresh = Fresh(config, settings, self._tests, self.progress)
-        if self._apart and settings.against is not None:
-            try:
-                revision = worktree.find(settings.against, config.rootpath, config.invocation_params.dir)
-            except CarbonError as error:
-                raise refusal.refusal(str(error)) from None
-            self._fresh = taking_turns = TakingTurns(config, settings, self._tests, self.progress, revision)
-            self._sides = taking_turns.sides
-        if self._apart:
-            self._refuse_debugger()
-            config.pluginmanager.register(self._fresh, "pytest-carbon-sessions")
+        turns = None
         try:
-            self._intensity = electricity.intensity(
-                country=settings.country,
-                region=settings.region,
-                cloud=settings.cloud,
-                g_per_kwh=settings.intensity_g_per_kwh,
-                pue=settings.pue,
+            if self._apart and settings.against is not None:
+                revision = worktree.find(settings.against, config.rootpath, config.invocation_params.dir)
+                turns = Turns(config, settings, revision)
+                self._sides = turns.sides
+            if self._apart:
+                self._refuse_debugger()
+            self._intensity = (
+                electricity.intensity(
+                    country=settings.country,
+                    region=settings.region,
+                    cloud=settings.cloud,
+                    g_per_kwh=settings.intensity_g_per_kwh,
+                    pue=settings.pue,
+                )
+                if self._outlet is None
+                else self._outlet.request.intensity
             )
             self._store = self._open_store() if settings.against is None else None
         except CarbonError as error:
             raise refusal.refusal(str(error)) from None
+        self._fresh = Fresh(config, settings, self._intensity, self._tests, self.progress, turns)
+        if self._apart:
+            config.pluginmanager.register(self._fresh, "pytest-carbon-sessions")
         self._recorder = Recorder(self._store, settings, config.invocation_params.dir)
 
     def _open_store(self) -> baselines.Store:
@@ -185,16 +188,16 @@ class CarbonSession:
         except CarbonError as error:
             self._close()
             if self._outlet is not None:
-                self._outlet.send({"refused": str(error)})
+                self._outlet.send(Refused(str(error)))
             raise refusal.refusal(str(error)) from None
         if self._outlet is not None:
-            self._outlet.bring(self._of_rig())  # should this process not come to its end
+            self._outlet.send(self._of_rig())  # should this process not come to its end
             try:
                 result = yield
                 self._refer()
                 return result
             finally:
-                self._outlet.bring(self._of_rig())
+                self._outlet.send(self._of_rig())
                 self._close()
         interrupted = refused = False
         try:
@@ -245,7 +248,7 @@ class CarbonSession:
             session=self._session_id,
             calibration=calibration,
             progress=self.progress.step,
-            resting=() if self._outlet is None else (self._outlet.parent,),
+            resting=() if self._outlet is None else (self._outlet.request.parent,),
         )
         self._metered_since_s = time.perf_counter()
         calibration(self._rig.machine().id)
@@ -263,7 +266,7 @@ class CarbonSession:
 
     def _calibration(self, id: str) -> Calibration | None:
         """What is known of a machine's counters: by the processes before this one, or beside the baselines."""
-        known = self._outlet.calibrations.get(id) if self._outlet is not None else None
+        known = self._outlet.request.calibrations.get(id) if self._outlet is not None else None
         return known or (self._store.calibration(id) if self._store is not None else None)
 
     def _of_rig(self) -> Brought:
@@ -302,7 +305,7 @@ class CarbonSession:
             if self._outlet is not None:
                 self._outlet.done(test_id(item))
             return result
-        test.item = item  # not the one that was collected last, where a test is given twice
+        test.item = item  # two items may share an id (--keep-duplicates)
         log = test.log = Log(item, self.progress)
         self._running = test
         self.progress.pace.begin(test.key)

@@ -1,8 +1,7 @@
-"""Running tests again in a fresh process, and bringing back what became of them: both ends of it.
+"""Starts a fresh process that runs tests, and follows it to its end.
 
-The parent starts pytest with its own arguments, so that the child collects what it collected, and names the tests that
-are to run. The child sends, as it goes, a line of JSON for each thing that happens: reports as pytest serialises them,
-measurements as the JSON report has them. It has a pipe of its own for that: what it prints is the tests'.
+The process runs pytest with the parent's own arguments, so it collects the same tests; the parent names those that are
+to run. The process sends messages through a pipe of its own: what it prints belongs to the tests.
 """
 
 from __future__ import annotations
@@ -18,31 +17,30 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import pytest
 
 from pytest_carbon.host.import_paths import Move
 from pytest_carbon.host.worktree import without_repository
-from pytest_carbon.plugin.processes.messages import Ending, Listener, Side, read_brought, report_of, side_form
-from pytest_carbon.records import Calibration
-from pytest_carbon.reports import jsonfile
+from pytest_carbon.plugin.processes import messages
+from pytest_carbon.plugin.processes.messages import Message, Request, Side
+from pytest_carbon.records import Calibration, CarbonIntensity
 
 _CODE = (
     "import json, sys; request = json.load(open(int(sys.argv[1]), encoding='utf-8')); sys.path[:] = request['path'];"
     " from pytest_carbon.plugin.processes.child import main; sys.exit(main(request))"
 )
 _SILENT_S = 1.0
-"""So often a child that says nothing is looked at."""
+"""How often to look at a process that sends nothing."""
 _GRACE_S = 10.0
-"""So long a child that was interrupted may take to tear down its fixtures."""
+"""How long an interrupted process may take to tear down its fixtures."""
 _TRACE_S = 2.0
-"""So long a child that hangs may take to say where (faulthandler, on SIGABRT)."""
+"""How long a process that hangs may take to say where (faulthandler, on SIGABRT)."""
 _OUTPUT_BYTES = 16_000
-"""Of what a child printed last so much is kept, for when it dies."""
+"""How much of its last output to keep, for when it dies."""
 _OUTPUT_LINES = 20
 
 _FOR_THE_PARENT: Mapping[str, object] = {
@@ -69,40 +67,63 @@ _FOR_THE_PARENT: Mapping[str, object] = {
 """Options by which a run selects tests, or writes or keeps something: that is done once, by the parent."""
 
 
-# --- the parent's end ------------------------------------------------------------------------------
+@dataclass(slots=True)
+class Ending:
+    """How a process ended."""
+
+    why: str | None = None
+    """What went wrong, the rest of the sentence "the process …"; None if it ended in order."""
+    output: str = ""
+    """What it printed last, where something went wrong."""
+    under_way: str | None = None
+    """The test that was running when it died."""
+    left: tuple[str, ...] = ()
+    """The tests that it did not begin."""
+    missing: tuple[str, ...] = ()
+    """Those of them that it did not collect."""
+    troubles: tuple[messages.Trouble, ...] = ()
+    sources: Mapping[str, str | None] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+    """As in :class:`~pytest_carbon.plugin.processes.messages.Selected`."""
+    refused: str | None = None
+    exit: messages.Exited | None = None
+    stop: str | None = None
+    """Why a plugin or -x ended the run, if one did."""
 
 
 class Launcher:
-    """Starts children of one run; made before tests can have changed what they inherit."""
+    """Starts the fresh processes of a run; made before tests can have changed what they inherit."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, intensity: CarbonIntensity) -> None:
         self._config = config
+        self._intensity = intensity
         self._environ = {name: text for name, text in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
         self._path = [entry for entry in sys.path if isinstance(entry, str)]
 
     def run(
         self,
         tests: Sequence[str],
-        listener: Listener,
+        tell: Callable[[Message], None],
         *,
         number: int,
-        warn: bool = True,
-        maxfail: int = 0,
-        calibrations: Mapping[str, Calibration] | None = None,
-        limit_s: float | None = None,
-        side: Side | None = None,
+        warn: bool,
+        maxfail: int,
+        calibrations: Mapping[str, Calibration],
+        limit_s: float | None,
+        side: Side | None,
     ) -> Ending:
-        """Run tests in a fresh process, in their order, and tell the listener as it goes; how it ended.
+        """Run tests in a fresh process, in their order; return how it ended.
 
         Args:
-            number: which of the run's children this is, from 1.
-            warn: tell pytest of the warnings in it.
-            maxfail: after so many failures it ends; 0: it does not.
+            tell: called with what a test does and what the process has measured, while it runs.
+            number: which of the run's processes this is, from 1.
+            warn: pass the process's warnings on to pytest.
+            maxfail: the process ends after this many failures; 0: it does not.
             calibrations: what is known of counters, by machine.
-            limit_s: a child that has brought back nothing for so long is ended.
-            side: which of two revisions it measures, where there are two.
+            limit_s: end a process that has sent nothing for this long.
+            side: which of two revisions it measures, if there are two.
 
-        Whatever is raised here, Ctrl-C too, ends the child first.
+        An exception in here, also Ctrl-C, ends the process first.
         """
         invocation = self._config.invocation_params
         options = {**_FOR_THE_PARENT, "maxfail": maxfail}
@@ -110,31 +131,34 @@ class Launcher:
             options["basetemp"] = f"{basetemp}-process-{number}"
         if side is not None:
             options["carbon_reference"] = False
-        cwd, environ, arguments = invocation.dir, self._environ, [os.fspath(each) for each in invocation.args]
+        cwd, environ = invocation.dir, self._environ
+        arguments = [os.fspath(argument) for argument in invocation.args]
         if side is not None and side.base:
             cwd = Path(side.move.path(str(invocation.dir)))
             cwd.mkdir(parents=True, exist_ok=True)  # a folder that is new
             environ = side.move.environ(without_repository(environ), self._path, str(cwd))
             root = side.move.path(str(self._config.rootpath))
             arguments = [f"--rootdir={root}", *(self._moved(side.move, argument) for argument in arguments)]
-            # Which tests run is named, whatever their markers were there.
+            # The parent names the tests, whatever their markers were in the other revision.
             options |= {"continue_on_collection_errors": True, "keyword": "", "markexpr": "", "deselect": None}
-        request = {
-            "path": self._path,
-            "argv": sys.argv[:1],
-            "arguments": arguments,
-            "plugins": [plugin for plugin in invocation.plugins or () if isinstance(plugin, str)],
-            "options": options,
-            "tests": list(tests),
-            "calibrations": {id: asdict(found) for id, found in (calibrations or {}).items()},
-            "parent": os.getpid(),
-            "side": None if side is None else side_form(side),
-        }
         # A file without a name: arguments may hold the password of a database.
         with tempfile.TemporaryFile("w", encoding="utf-8") as file:
             reads, writes = os.pipe()
+            request = Request(
+                path=tuple(self._path),
+                argv=tuple(sys.argv[:1]),
+                arguments=tuple(arguments),
+                plugins=tuple(plugin for plugin in invocation.plugins or () if isinstance(plugin, str)),
+                options=options,
+                tests=tuple(tests),
+                intensity=self._intensity,
+                calibrations=calibrations,
+                parent=os.getpid(),
+                channel=writes,
+                side=side,
+            )
             try:
-                json.dump({**request, "channel": writes}, file)
+                json.dump(request, file, default=messages.form)
                 file.flush()
                 os.lseek(file.fileno(), 0, os.SEEK_SET)
                 flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
@@ -156,7 +180,7 @@ class Launcher:
             echo = getattr(self._config.option, "capture", "no") == "no"  # also without pytest's plugin for it
             lenient = side is not None and side.base
             with _Running(process, reads, echo=echo) as running:
-                return _follow(self._config, running, listener, tests, limit_s, warn, lenient)
+                return _follow(self._config, running, tell, tests, limit_s, warn, lenient)
 
     def _moved(self, move: Move, argument: str) -> str:
         """An argument for the other revision's process, whose current folder is another one."""
@@ -188,7 +212,6 @@ class _Running:
             self._selector.register(descriptor, selectors.EVENT_READ)
         self._line = b""
         self._output = b""
-        self._captured: list[BinaryIO] = []
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.overdue = False
 
@@ -201,30 +224,18 @@ class _Running:
         finally:
             self._selector.close()
             os.close(self._channel)
-            for file in self._captured:
-                file.close()
             assert self.process.stdout is not None
             self.process.stdout.close()
-
-    def captured(self, descriptors: Sequence[int]) -> None:
-        """Hold on to the files in which the child's pytest keeps what a test prints: they would die with it."""
-        for descriptor in descriptors:
-            with contextlib.suppress(OSError):  # where there is no /proc, what the process itself printed has to do
-                self._captured.append(open(f"/proc/{self.process.pid}/fd/{descriptor}", "rb"))  # noqa: SIM115
 
     @property
     def output(self) -> str:
         """What it printed last; of a stack that faulthandler wrote, where the process was."""
-        printed = b""
-        for file in self._captured:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _OUTPUT_BYTES))
-            printed += file.read()
-        lines = (printed + self._output).decode(errors="replace").rstrip().splitlines()
+        lines = self._output.decode(errors="replace").rstrip().splitlines()
         lines = [line for line in lines if line.strip() and not line.startswith("Extension modules: ")]
         stack = next((i for i, line in enumerate(lines) if line.startswith("Fatal Python error: ")), len(lines))
         return "\n".join([*lines[:stack][-_OUTPUT_LINES:], *lines[stack : stack + _OUTPUT_LINES]])
 
-    def messages(self, limit_s: float | None) -> Generator[dict[str, Any], None, None]:
+    def messages(self, limit_s: float | None) -> Generator[Message, None, None]:
         """What it sends, until it has ended, also by this: nothing came for longer than the limit."""
         heard_s = time.monotonic()
         ended = False
@@ -244,7 +255,7 @@ class _Running:
                 self.end(signal.SIGABRT, _TRACE_S)
                 ended = True
 
-    def _read(self, descriptor: int) -> list[dict[str, Any]]:
+    def _read(self, descriptor: int) -> list[Message]:
         chunks = []
         with contextlib.suppress(BlockingIOError):
             while chunk := os.read(descriptor, 65536):
@@ -258,7 +269,7 @@ class _Running:
                 self._pass_on(data)
             return []
         *lines, self._line = (self._line + data).split(b"\n")
-        return [json.loads(line) for line in lines]
+        return [messages.decode(line) for line in lines]
 
     def _pass_on(self, printed: bytes) -> None:
         """As they are: this process's encoding may have no such characters."""
@@ -292,72 +303,65 @@ class _Running:
 def _follow(
     config: pytest.Config,
     running: _Running,
-    listener: Listener,
+    tell: Callable[[Message], None],
     tests: Sequence[str],
     limit_s: float | None,
     warn: bool,
     lenient: bool,
 ) -> Ending:
-    """Pass on what a child sends, and say how it ended. ``lenient``: what it could not collect did not stop it."""
+    """Pass on what a process sends; return how it ended.
+
+    Args:
+        lenient: what it could not collect did not stop it.
+    """
     ending = Ending()
     left = dict.fromkeys(tests)
-    trouble: list[tuple[str, str]] = []
     finished = begun = False
     interrupt = ""
     for message in running.messages(limit_s):
         match message:
-            case {"begin": test}:
+            case messages.Begun(test):
                 ending.under_way, begun = test, True
                 left.pop(test, None)
-                listener.begun(test)
-            case {"report": data, "test": test}:
-                listener.reported(test, report_of(config, data))
-            case {"done": test, "measurements": forms, "mistaken": mistaken}:
+            case messages.Done():
                 ending.under_way = None
-                listener.done(test, [jsonfile.read_measurement(form) for form in forms], mistaken)
-            case {"warning": warning} if warn:
-                _warn(config, warning)
-            case {"brought": brought}:
-                listener.brought(read_brought(brought))
-            case {"refused": text}:
+            case messages.Warned() if warn:
+                _warn(config, message)
+            case messages.Refused(text):
                 ending.refused = text
-            case {"exit": reason, "status": status}:
-                ending.exit = (reason, status)
-            case {"interrupt": text}:
+            case messages.Exited():
+                ending.exit = message
+            case messages.Interrupted(text):
                 interrupt = text
-            case {"finish": stop}:
+            case messages.Finished(stop):
                 ending.stop, finished = stop, True
-            case {"captured": descriptors}:
-                running.captured(descriptors)
-            case {"missing": missing}:
-                ending.missing = tuple(missing)
-            case {"trouble": why, "text": text, "at": at}:
-                trouble.append((why, text))
-                ending.troubles = (*ending.troubles, (at, text))
-            case {"sources": sources, "others": others}:
-                ending.sources, ending.others = sources, tuple(others)
+            case messages.Trouble():
+                ending.troubles = (*ending.troubles, message)
+            case messages.Selected(missing, sources, others):
+                ending.missing, ending.sources, ending.others = missing, sources, others
+        tell(message)
     ending.left = tuple(left)
+    unexplained = left.keys() - set(ending.missing)
     status = running.process.returncode
     how = interrupt or f"exit status {status}"
     if running.overdue and not begun:
         ending.why = (
-            f"was still starting and collecting after {limit_s:g} s (--carbon-session-timeout; give it longer) and was"
-            " ended"
+            f"did not finish collecting within {limit_s:g} s and was terminated; raise --carbon-session-timeout"
         )
     elif running.overdue:
-        ending.why = f"had brought back nothing for {limit_s:g} s (--carbon-session-timeout) and was ended"
+        ending.why = f"sent nothing for {limit_s:g} s (--carbon-session-timeout) and was terminated"
     elif status < 0:
         ending.why = f"was killed by {_name(-status)}"
     elif ending.exit or ending.stop or ending.refused:
         pass
-    elif trouble and (left.keys() - set(ending.missing) if lenient else left):
-        ending.why, ending.missing = trouble[0][0], ()
+    elif ending.troubles and (unexplained if lenient else left):
+        ending.why, ending.missing = ending.troubles[0].why, ()
     elif not finished or ending.under_way:
-        ending.why = f"ended in the middle, with {how}"
-    elif left.keys() - set(ending.missing):
-        ending.why = f"ended with {how} before it came to this test"
+        ending.why = f"ended too early, with {how}"
+    elif unexplained:
+        ending.why = f"ended with {how} before this test began"
     if ending.why is not None:
-        ending.output = "\n".join([*(text for _, text in trouble), running.output]).strip()
+        ending.output = "\n".join([*(trouble.text for trouble in ending.troubles), running.output]).strip()
     return ending
 
 
@@ -369,19 +373,18 @@ def _name(number: int) -> str:
     return f"signal {number}"
 
 
-def _warn(config: pytest.Config, sent: Mapping[str, Any]) -> None:
-    """Tell pytest of a warning in a child, as it tells of its own."""
-    category = getattr(sys.modules.get(sent["module"]), sent["category"], None)
+def _warn(config: pytest.Config, sent: messages.Warned) -> None:
+    """Pass a process's warning on to pytest."""
+    category = getattr(sys.modules.get(sent.module), sent.category, None)
     try:
-        message = category(sent["text"])  # type: ignore[misc]
-    except Exception:  # it wants something else, or only the child knows it
-        message = UserWarning(f"{sent['category']}: {sent['text']}")
-    location = tuple(sent["location"]) if sent["location"] else None
+        message = category(sent.text)  # type: ignore[misc]
+    except Exception:  # it needs other arguments, or only the process knows it
+        message = UserWarning(f"{sent.category}: {sent.text}")
     config.hook.pytest_warning_recorded.call_historic(
         kwargs={
-            "warning_message": warnings.WarningMessage(message, type(message), sent["filename"], sent["lineno"]),
-            "when": sent["when"],
-            "nodeid": sent["nodeid"],
-            "location": location,
+            "warning_message": warnings.WarningMessage(message, type(message), sent.filename, sent.lineno),
+            "when": sent.when,
+            "nodeid": sent.nodeid,
+            "location": sent.location,
         }
     )

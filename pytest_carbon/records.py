@@ -277,6 +277,8 @@ class Verdict:
     """Of the reference workload since the same recordings, where it was taken out before judging."""
     machine_moved: bool = False
     """Whether it is ``inconclusive`` for the machine's own change: where that is to stay, it can be accepted."""
+    suite_moved: bool = False
+    """Whether it exceeds its tolerance together with the whole suite: accepting that accepts it."""
     blind: bool = False
     """Whether it passes, and the gate could not have seen a change of ``--carbon-max-detectable``."""
     differences: tuple[MeasurementWarning, ...] = ()

@@ -131,8 +131,10 @@ class Comparison:
 
     @property
     def failed(self) -> bool:
-        """Whether there is a regression, or something that HEAD failed to measure."""
-        return any(row.verdict.failed for row in self.rows)
+        """Whether there is a regression, of a test or the suite, or something that HEAD failed to measure."""
+        return any(row.verdict.failed for row in self.rows) or any(
+            part.suite.status == "regression" for part in self.parts
+        )
 
 
 def has_figures(measurement: Measurement) -> bool:

@@ -24,7 +24,7 @@ class Decision:
     why_not: str | None = None
     """The rest of the sentence "not recorded: …"."""
     changed: bool = False
-    """Whether the gate found a change, the code's or the machine's, which may be accepted."""
+    """Whether the gate found a change, the code's, the machine's or the suite's, which may be accepted."""
 
     @property
     def accepted(self) -> bool:
@@ -33,7 +33,7 @@ class Decision:
 
 
 def _changed(verdict: Verdict) -> bool:
-    return verdict.status in ("regression", "improvement") or verdict.machine_moved
+    return verdict.status in ("regression", "improvement") or verdict.machine_moved or verdict.suite_moved
 
 
 ALREADY_STORED = "this session is stored already"
@@ -110,6 +110,8 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
         return f"it has a warning ({', '.join(warnings)}), and a figure with a warning is neither recorded nor accepted"
     if status in ("regression", "improvement") and not accept:
         return f"it is {'an' if status == 'improvement' else 'a'} {status}; accept it if it is intended"
+    if verdict.suite_moved and not accept:
+        return "it moved with the whole suite; accept it if that is intended"
     own_outcome = test.functional_outcome or test.outcome
     if own_outcome != "passed":
         return f"its test did not pass ({own_outcome})"

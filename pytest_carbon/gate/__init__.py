@@ -82,11 +82,11 @@ from pytest_carbon.gate.reference import (
     on_kernel,
     subtracted,
 )
-from pytest_carbon.gate.scores import Candidate, relative_change, score_of
+from pytest_carbon.gate.scores import Candidate, score_of
 from pytest_carbon.gate.sentences import MAX_DETECTABLE
 from pytest_carbon.gate.statistics import SUITE, Rule, compare
 from pytest_carbon.gate.variance import PRIOR_SPREAD, PRIOR_SPREAD_ESTIMATED
-from pytest_carbon.gate.verdicts import verdict_on
+from pytest_carbon.gate.verdicts import suite_verdict, verdict_on
 from pytest_carbon.records import (
     REFERENCE,
     Key,
@@ -181,13 +181,12 @@ def judge(
         )
         for candidate in candidates
     }
-    suite = SuiteVerdict(
+    suite = suite_verdict(
+        shared,
+        verdicts.values(),
         gated=len(baselines) + unread,
         compared=len(compared),
-        false_alarm_rate=false_alarms,
-        median_change=relative_change(shared.change) if shared else None,
-        status=shared.status if shared else "pass",
-        reason=shared.sentence if shared else None,
+        false_alarms=false_alarms,
         machine_moved=machine_change(kernel, taken_out=bool(beside)) if kernel else None,
     )
     if reference:

@@ -32,11 +32,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_carbon.gate.scores import LN_MOST, Candidate, Comparison, Score, Shared, Wording, score_of
+from pytest_carbon.gate.scores import Candidate, Comparison, Score, Shared, Wording, score_of
 from pytest_carbon.gate.sentences import MAX_DETECTABLE
 from pytest_carbon.gate.statistics import POWER, SUITE
 from pytest_carbon.gate.variance import PRIOR_FREEDOM, PRIOR_SPREAD, PRIOR_SPREAD_ESTIMATED, learn_prior, upper_t
-from pytest_carbon.gate.verdicts import verdict_on
+from pytest_carbon.gate.verdicts import suite_verdict, verdict_on
 from pytest_carbon.records import Key, SessionScore, SuiteVerdict, Verdict
 
 if TYPE_CHECKING:
@@ -120,15 +120,9 @@ def judge_pairs(
     for key, why in apart.items():
         if not verdicts[key].failed:
             verdicts[key] = replace(verdicts[key], status="inconclusive", reason=why)
-    suite = SuiteVerdict(
-        gated=len(held),
-        compared=len(compared),
-        false_alarm_rate=false_alarms,
-        median_change=math.expm1(min(shared.change, LN_MOST)) if shared else None,
-        status=shared.status if shared else "pass",
-        reason=shared.sentence if shared else None,
+    return verdicts, suite_verdict(
+        shared, verdicts.values(), gated=len(held), compared=len(compared), false_alarms=false_alarms
     )
-    return verdicts, suite
 
 
 def _words(ref: str, pairs: int) -> Wording:

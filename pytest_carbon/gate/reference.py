@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pytest_carbon.gate import scores
 from pytest_carbon.gate.recordings import Baseline, baseline_of
-from pytest_carbon.gate.scores import Candidate, Comparison, Score, percent_up, relative_change, score_of
+from pytest_carbon.gate.scores import Candidate, Comparison, Score, percent_up, score_of
 from pytest_carbon.gate.sentences import no_energy_sentence, passed_sentence
 from pytest_carbon.gate.statistics import Rule, compare
-from pytest_carbon.records import REFERENCE, Key, Measurement, Record, Verdict
+from pytest_carbon.gate.verdicts import with_figures
+from pytest_carbon.records import REFERENCE, Key, Measurement, Record, Status, Verdict
 
 # --- the reference workload ----------------------------------------------------------------------
 
@@ -131,19 +131,8 @@ def on_kernel(reference: Candidate, kernel: Comparison | None, machine: str | No
         return Verdict("error", reference.failure or no_energy_sentence(reference))
     if kernel is None:
         return Verdict("new", "the reference workload has no baseline here yet: record one with --carbon-record")
-    duration = kernel.duration
-    return Verdict(
-        status="inconclusive" if machine else "pass",
-        reason=machine or f"the reference workload takes {passed_sentence(kernel)}",
-        baseline_j_per_call=math.exp(kernel.baseline_ln_j),
-        baseline_recordings=kernel.recordings,
-        baseline_sessions=kernel.sessions,
-        change=relative_change(kernel.change),
-        detectable_change=relative_change(kernel.detectable),
-        duration_change=None if duration is None else relative_change(duration),
-        power_change=None if duration is None else relative_change(kernel.change - duration),
-        p_value=kernel.p_value,
-    )
+    status: Status = "inconclusive" if machine else "pass"
+    return with_figures(Verdict(status, machine or f"the reference workload takes {passed_sentence(kernel)}"), kernel)
 
 
 def candidate(measurement: Measurement) -> scores.Candidate:

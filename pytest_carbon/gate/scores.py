@@ -103,10 +103,6 @@ class Shared:
     """The reference workload's."""
 
     @property
-    def status(self) -> Literal["pass", "regression", "improvement"]:
-        return "pass" if not self.moved else "regression" if self.moved > 0 else "improvement"
-
-    @property
     def sentence(self) -> str | None:
         if not self.moved:
             return None
@@ -162,9 +158,11 @@ class Comparison:
     @property
     def open(self) -> bool:
         """Whether a change beyond the tolerance is left open: no machine explains it, nor what the suite shares."""
-        if self.direction or abs(self.change) <= self.tolerated or self.as_it_is:
+        if self.alone or abs(self.change) <= self.tolerated or self.as_it_is:
             return False
-        return not (self.suite and max(abs(self.beyond), abs(self.suite.change)) <= self.tolerated)
+        if self.suite is None or abs(self.beyond) > self.tolerated:
+            return True
+        return not self.suite.moved and abs(self.suite.change) > self.tolerated
 
     @property
     def alone(self) -> int:
@@ -175,11 +173,9 @@ class Comparison:
         return 0
 
     @property
-    def direction(self) -> int:
-        """The same, with what the suite decides for all."""
-        if self.suite and self.suite.moved * self.change > self.tolerated:
-            return self.suite.moved
-        return self.alone
+    def with_suite(self) -> bool:
+        """Whether the whole suite moved, and its own change, in the same direction, exceeds the tolerance."""
+        return self.suite is not None and self.suite.moved * self.change > self.tolerated
 
     @property
     def of_machine(self) -> bool:

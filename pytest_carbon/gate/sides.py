@@ -111,9 +111,9 @@ class Sides:
             suites.append(suite)
             for candidate in found:
                 verdicts[candidate.key] = self._finished(candidate.key, judged[candidate.key], base)
-        largest = max(suites, key=lambda suite: suite.compared)
+        shown = max(suites, key=lambda suite: (suite.status == "regression", suite.compared))
         return verdicts, replace(
-            largest,
+            shown,
             gated=sum(suite.gated for suite in suites),
             compared=sum(suite.compared for suite in suites),
             false_alarm_rate=false_alarms,

@@ -36,7 +36,7 @@ class Explainer:
         self._stored = stored
         self._recorder = recorder
 
-    def write(self, test: Test, result: TestResult, failing: set[Key]) -> None:
+    def write(self, test: Test, result: TestResult) -> None:
         """Flip the report of a test that the gate fails, and give its reports their properties."""
         properties = [p for m, v in result.measurements for p in junit.junit_properties(m, v)]
         for report in test.reports:
@@ -45,10 +45,10 @@ class Explainer:
         call = next((r for r in test.reports if r.when == "call"), None)
         if call is None or result.outcome != "failed":
             return
-        failed = [(m, v) for m, v in result.measurements if (test.key, m.name) in failing]
+        failed = [(m, v) for m, v in result.measurements if v.effect == "fails"]
         texts = [failure.failure(test.key, m, v, self._context(test, m)) for m, v in failed]
         call.outcome = "failed"
-        call.longrepr = _Failure("\n\n".join(texts), failed[0][1].reason, test.item)  # type: ignore[assignment]
+        call.longrepr = _Failure("\n\n".join(texts), failed[0][1].reason, self._config, test.item.location)  # type: ignore[assignment]
 
     def seen_from(self, id: str) -> summary.Stored:
         """What is stored, as seen from a machine of this run."""
@@ -122,16 +122,44 @@ class Explainer:
         return self._stored.elsewhere(self._judgement.machine(id), keys)
 
 
+def report_suites(config: pytest.Config, result: SessionResult) -> None:
+    """Report a suite that moved as one failure of the run: a failed test ``pytest-carbon::suite``.
+
+    The counts, JUnit and other plugins get it as they get any test's. The terminal's progress does not, which would
+    pass 100%, nor do ``--last-failed`` and ``--stepwise``: there is no such test to run again.
+    """
+    manager = config.pluginmanager
+    terminal = manager.get_plugin("terminalreporter")
+    others = [manager.get_plugin(name) for name in ("lfplugin", "stepwiseplugin")]
+    deaf = [plugin for plugin in (terminal, *others) if plugin is not None]
+    for machine, suite in ((result.machine, result.suite), *result.others):
+        if suite.effect != "fails":
+            continue
+        name = "suite" if machine == result.machine else f"suite[{machine.id}]"
+        location = ("pytest-carbon", None, name)
+        moved = sum(m.machine == machine.id and v.suite_moved for t in result.tests for m, v in t.measurements)
+        text = failure.suite_failure(suite, moved, result, width=width(config), ascii=ascii_only(config))
+        failed = _Failure(text, suite.reason or "", config, location)
+        properties = junit.suite_properties(machine, suite)
+        nodeid, heard = f"pytest-carbon::{name}", manager.subset_hook_caller("pytest_runtest_logreport", deaf)
+        report = pytest.TestReport(nodeid, location, {}, "failed", failed, "call")  # type: ignore[arg-type]
+        heard(report=report)
+        # JUnit takes the properties, and other plugins the whole, when a test is torn down.
+        heard(report=pytest.TestReport(nodeid, location, {}, "passed", None, "teardown", user_properties=properties))
+        if terminal is not None:
+            terminal.stats.setdefault("failed", []).append(report)
+
+
 class _Failure:
     """What a report shows in place of a traceback: the text, and one line for the summary and for JUnit."""
 
-    def __init__(self, text: str, reason: str, item: pytest.Item) -> None:
+    def __init__(self, text: str, reason: str, config: pytest.Config, location: tuple[str, int | None, str]) -> None:
         from _pytest._code.code import ReprFileLocation
 
-        path, line, _ = item.location
+        path, line, _ = location
         self.reprcrash = ReprFileLocation(path, (line or 0) + 1, reason)
         self._text = text
-        self._shown = getattr(item.config.option, "tbstyle", None) != "line"  # that shows reprcrash
+        self._shown = getattr(config.option, "tbstyle", None) != "line"  # that shows reprcrash
 
     def toterminal(self, writer: Any) -> None:
         for line in self._text.splitlines() if self._shown else ():

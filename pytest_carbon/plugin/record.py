@@ -31,6 +31,8 @@ class Recorder:
         self._settings = settings
         self._here = here
         self.recorded: set[Key] = set()
+        self.accepted: set[Key] = set()
+        """Of those, as a change."""
         self.sentences: list[str] = []
         """Asked for, and said with ``-q``, too."""
 
@@ -67,6 +69,7 @@ class Recorder:
         )
         for id, mine in by_id.items():
             self.recorded |= {d.key for d in mine}
+            self.accepted |= {d.key for d in mine if d.accepted}
             accepted = sum(1 for d in mine if d.accepted)
             changes = f", {accepted} of them accepted as changed" if accepted else ""
             count = len(mine)
@@ -199,13 +202,14 @@ def _sentences(result: SessionResult, decisions: list[Decision]) -> Iterator[str
         test, name = decision.key
         if decision.accepted:
             measurement, verdict = measured[decision.machine, decision.key]
+            what = "the whole suite's change" if verdict.suite_moved else decision.status
             before, now = verdict.baseline_j_per_call, measurement.energy_j_per_call
             if before is not None and now is not None:
                 was, is_ = quantities([before, now], "J")
                 figures = f"{was} → {is_} per call ({change(verdict.change)})".replace(NBSP, " ")
-                yield f"{test} ({name}): {decision.status} accepted, {figures}."
+                yield f"{test} ({name}): {what} accepted, {figures}."
             else:
-                yield f"{test} ({name}): {decision.status} accepted."
+                yield f"{test} ({name}): {what} accepted."
         elif decision.why_not not in (None, ALREADY_STORED):
             yield f"{test} ({name}): not recorded: {decision.why_not}."
     for machine_id in sorted({decision.machine for decision in decisions}):

@@ -15,14 +15,14 @@ import pytest
 
 from pytest_carbon import baselines
 from pytest_carbon.baselines.view import Stored
-from pytest_carbon.gate import budget, verdicts
+from pytest_carbon.gate import budget
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import electricity, worktree
 from pytest_carbon.host.git import GitState, git_state
 from pytest_carbon.measure import devices, reference
 from pytest_carbon.measure.instruments import Rig
 from pytest_carbon.measure.measurer import Protocol
-from pytest_carbon.plugin import markers, refusal
+from pytest_carbon.plugin import failures, markers, refusal, stages
 from pytest_carbon.plugin.failures import Explainer
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.judge import Judgement
@@ -383,6 +383,8 @@ class CarbonSession:
             if test.reports and test.log is not None:
                 test.pass_on()
                 test.log.finish()
+        if self._result is not None:
+            failures.report_suites(self._config, self._result)
 
     # --- the verdicts
 
@@ -418,18 +420,7 @@ class CarbonSession:
                 problem = problem or error
                 why = str(error) if isinstance(error, CarbonError) else "recording was interrupted"
                 self._recorder.sentences.append(why)
-        failing = {
-            (test.nodeid, m.name)
-            for test in result.tests
-            for m, v in test.measurements
-            if self._fails(m, v) and not ((test.nodeid, m.name) in self._recorder.recorded and v.status != "error")
-        }
-        tests = [
-            replace(t, outcome="failed")
-            if t.outcome == "passed" and any((t.nodeid, m.name) in failing for m, _ in t.measurements)
-            else t
-            for t in result.tests
-        ]
+        result = stages.with_effects(result, self._recorder.recorded, self._recorder.accepted)
         for id in dict.fromkeys((result.machine.id, *judgement.suites)):
             self._gone(id)
         self._unmet({(test.key, m.name) for test, m in judgement.measured})
@@ -446,11 +437,11 @@ class CarbonSession:
                 f"passed in one process and {how} in another, so what the one measured is judged: {names}"
             )
         notes = (*judgement.brought.notes, *shown, *self._recorder.sentences, *self._notes)
-        self._result = replace(result, tests=tuple(tests), notes=notes)
+        self._result = replace(result, notes=notes)
         self._explainer = Explainer(self._config, self._result, judgement, self._known, self._recorder)
-        by_key = {t.nodeid: t for t in tests}
+        by_key = {t.nodeid: t for t in result.tests}
         for test in ran:
-            self._explainer.write(test, by_key[test.key], failing)
+            self._explainer.write(test, by_key[test.key])
         if problem is not None:
             raise problem
 
@@ -529,13 +520,6 @@ class CarbonSession:
     def _known(self) -> Stored:
         assert self._stored is not None
         return self._stored
-
-    def _fails(self, measurement: Measurement, verdict: Verdict) -> bool:
-        if verdict.status == "error":
-            return True
-        if self._settings.gate == "warn":
-            return False
-        return verdict.failed or (self._settings.strict and verdicts.fails_strictly(measurement, verdict))
 
     def _gone(self, id: str) -> None:
         """With ``--carbon-strict``: baselines whose test is gone from a collected module, or with its module from where

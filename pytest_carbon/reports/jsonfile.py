@@ -178,6 +178,7 @@ def _measurement(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
             "base_sessions": [_score(score) for score in verdict.base_sessions],
             "reference_change": _finite(verdict.reference_change),
             "machine_moved": verdict.machine_moved,
+            "suite_moved": verdict.suite_moved,
             "blind": verdict.blind,
             "effect": verdict.effect,
             "reason": verdict.reason,
@@ -576,6 +577,7 @@ def _read_verdict(verdict: _Object) -> Verdict:
         base_sessions=_read_scores(verdict, "base_sessions") if verdict.has("base_sessions") else (),
         reference_change=verdict.number_or_none("reference_change") if verdict.has("reference_change") else None,
         machine_moved=verdict.has("machine_moved") and verdict.flag_or_none("machine_moved") is True,
+        suite_moved=verdict.flag("suite_moved"),
         blind=verdict.flag("blind"),
         effect=cast(Effect, verdict.choice("effect", get_args(Effect))),
     )

@@ -333,8 +333,8 @@ def test_with_eight_it_tells_the_machine_from_what_tests_share(kernel: float | N
     """All tests are up by 12%: is it the machine?"""
     verdicts, suite, _ = run([0.12] * 8, kernel)
     assert suite.reason == f"the whole suite is 12% up: {why}"
-    assert {v.status for v in verdicts} == {"regression"}
-    assert all(f"the whole suite is 12% up: {why}" in v.reason for v in verdicts)
+    assert suite.status == "regression"
+    assert {(v.status, v.suite_moved) for v in verdicts} == {("pass", True)}
     moved = kernel is not None and abs(kernel) > 0.1
     assert (suite.machine_moved is not None) == moved
     assert "each test is judged" not in (suite.machine_moved or "")

@@ -215,6 +215,7 @@ def test_a_report_has_these_keys() -> None:
                             "base_sessions": [],
                             "reference_change": None,
                             "machine_moved": False,
+                            "suite_moved": False,
                             "blind": False,
                             "effect": "none",
                             "reason": "it takes 8% more",

@@ -185,7 +185,7 @@ def _of_catalogue(
         tokenizer = tokenizer or built.model.tokenizer
     elif task.modality != "image" and tokenizer is None:
         source = built.source if built.weights == "hub" else None
-        tokenizer = tokenizer_for(model_id, built.config, weights=built.weights, source=source)
+        tokenizer = tokenizer_for(model_id, built.model.config, weights=built.weights, source=source)
     if processor is None and task.modality != "text" and task.kind != "diffuse":
         processor = _processor_of(built)
     call = architecture(model_id).sized(size)[2]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 TIMEOUT_S = 10.0
+"""Of one question to the hub: its client tries for most of a minute, file after file."""
 HELD_IMAGES = 64
 """How many of a data set's images are held at once (59 MB)."""
 _EXPORT = "refs/convert/parquet"
@@ -26,7 +27,7 @@ _EXPORT = "refs/convert/parquet"
 
 
 def unreachable(id: str, *, kind: str = "model") -> str | None:
-    """Why the hub cannot be asked about a ``model`` or ``dataset``; None: it answers, if only that there is none."""
+    """Ask the hub once about a ``model`` or ``dataset``: why it cannot be asked; None where it answers anything."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -34,16 +35,16 @@ def unreachable(id: str, *, kind: str = "model") -> str | None:
         return "HF_HUB_OFFLINE forbids to ask it"
     try:
         get_hf_file_metadata(hf_hub_url(id, "README.md", repo_type=kind), timeout=TIMEOUT_S)
-    except HfHubHTTPError:  # an answer: what it means, the client says better
+    except HfHubHTTPError:  # an answer, which the client explains
         return None
-    except Exception as error:  # what a connection fails with is the business of the client's HTTP library
+    except Exception as error:  # whatever the client's HTTP library raises
         return f"{type(error).__name__}: {first_line(error)}"
     return None
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first: the hub's clients add paragraphs."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    """The first line of an error's text, without a full stop: the hub's clients add paragraphs."""
+    return str(error).strip().partition("\n")[0].rstrip(". ") or type(error).__name__
 
 
 def from_hub(task: str, dataset: str, count: int, seed: int, rows: Any | None) -> Sequence[Sample]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from io import BytesIO
@@ -47,10 +47,33 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0].rstrip(". ") or type(error).__name__
 
 
-def from_hub(task: str, dataset: str, count: int, seed: int, rows: Any | None) -> Sequence[Sample]:
-    """``count`` samples drawn with the seed; of images and recordings the few that are held, gone round.
+def read_part(part: str, model_id: str, source: str, read: Callable[..., Any]) -> Any:
+    """Read a part of a checkpoint from a folder or the hub's cache where it is complete there, else from the hub.
 
-    ``rows`` is the data set from the cache; None: it is streamed.
+    Raises :class:`UsageProblem` where it cannot be read.
+    """
+    try:
+        return read(source, local_files_only=True)
+    except Exception as error:  # not there, or incomplete
+        why, cause = f"{type(error).__name__}: {first_line(error)}", error
+    if not Path(source).is_dir():
+        nobody = unreachable(source)
+        try:
+            if nobody is None:
+                return read(source)
+            why = nobody
+        except Exception as error:  # whatever the hub's client or a damaged file raises
+            why, cause = f"{type(error).__name__}: {first_line(error)}", error
+    raise UsageProblem(
+        f"the {part} of {model_id} could not be read from {source if source != model_id else 'the hub'}: {why}; "
+        f"weights='random' needs none"
+    ) from cause
+
+
+def from_hub(task: str, dataset: str, count: int, seed: int, rows: Any | None) -> Sequence[Sample]:
+    """Draw ``count`` samples with the seed; hold only a few images and recordings, and repeat them.
+
+    ``rows`` is the data set from the cache; None: stream it.
     """
     row = DATASETS[dataset]
     held = {"image": HELD_IMAGES, "audio": RECORDINGS}
@@ -75,7 +98,7 @@ def from_hub(task: str, dataset: str, count: int, seed: int, rows: Any | None) -
                 break
     except UsageProblem:
         raise
-    except Exception as error:  # whatever the hub's client, a decoder or a changed data set comes up with
+    except Exception as error:  # whatever the hub's client, a decoder or a changed data set raises
         raise UsageProblem(
             f"the data set {dataset} ({row.hub_id}) could not be read from the hub: {type(error).__name__}: "
             f"{first_line(error)}; data='synthetic' needs no network"
@@ -89,17 +112,17 @@ def from_hub(task: str, dataset: str, count: int, seed: int, rows: Any | None) -
 
 
 def _where(row: DataSet) -> dict[str, Any]:
-    """What tells ``load_dataset`` where: a configuration, or a folder of the hub's export, where none are declared."""
+    """Arguments of ``load_dataset``: a configuration, or a folder of the hub's export, which declares none."""
     if row.exported:
         return {"revision": _EXPORT, "data_dir": row.config}
     return {"name": row.config}
 
 
 def cached(row: DataSet) -> Any | None:
-    """The data set from the local cache of the ``datasets`` library, without any network; None where it is not there.
+    """Read the data set from the local cache of the ``datasets`` library, without network; None where it is not there.
 
-    The library is slow to import: the folder is looked for first, where its documentation says it is. What of the
-    hub's own exports is cached carries no name to know it by: those are streamed every time.
+    The library is slow to import, so look for its folder first. A cached export of the hub's carries no name: those
+    are streamed every time.
     """
     if row.exported:
         return None
@@ -122,7 +145,7 @@ def cached(row: DataSet) -> Any | None:
 
 
 def _hub_sample(task: str, row: DataSet, columns: Mapping[str, Any]) -> Sample | None:
-    """A row as a sample; None where it has nothing: an empty line, a picture that is no longer there."""
+    """Make a sample of a row; None where it is empty: an empty line, a picture that is no longer there."""
     sample: dict[str, Any] = {}
     for field, column in row.columns.items():
         value = columns[column] if isinstance(column, str) else tuple(columns[name] for name in column)
@@ -144,7 +167,7 @@ def _hub_sample(task: str, row: DataSet, columns: Mapping[str, Any]) -> Sample |
 
 
 def _fetched_image(url: str) -> Image | None:
-    """RedCaps names its pictures by their addresses; many are gone."""
+    """Fetch a picture of RedCaps, which has addresses only; None where it is gone."""
     from http.client import HTTPException
     from urllib.request import Request, urlopen
 

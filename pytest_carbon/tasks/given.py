@@ -24,16 +24,16 @@ UNSIZED_ITEMS = 1000
 
 
 def given(task: str, data: object) -> Samples:
-    """A user's own inputs for a task, all of them, converted: images to RGB, recordings to 16 kHz mono.
+    """Convert all of a user's own inputs: images to RGB, recordings to 16 kHz mono.
 
-    ``data`` is a list or any other iterable, a ``datasets`` data set among them; of one without a length the first
-    1,000 are taken. Images keep their size.
+    ``data`` is a list or any other iterable, such as a ``datasets`` data set; of one without a length take the first
+    1,000. Images keep their size.
 
     Raises :class:`UsageProblem` for no inputs at all and for one of the wrong kind.
     """
     field = fields_of(task)[0]
     if isinstance(data, (str, bytes, Mapping)) or not (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):
-        raise UsageProblem(f"data={_short(data)} is not a list of inputs: write data=[…], each one {ALLOWED[field]}")
+        raise UsageProblem(f"data={brief(data)} is not a list of inputs: write data=[…], each one {ALLOWED[field]}")
     inputs: Iterator[Any] = iter(undecoded(data, field))
     items: list[Sample] = []
     held = 0
@@ -41,7 +41,7 @@ def given(task: str, data: object) -> Samples:
         try:
             sample = _given_sample(task, item)
         except UsageProblem as problem:
-            raise UsageProblem(f"data[{index}], {_short(item)}: {problem}") from problem.__cause__
+            raise UsageProblem(f"data[{index}], {brief(item)}: {problem}") from problem.__cause__
         held += _bytes(sample)
         if held > GIVEN_BYTES:
             raise UsageProblem(
@@ -51,12 +51,12 @@ def given(task: str, data: object) -> Samples:
             )
         items.append(sample)
     if not items:
-        raise UsageProblem(f"data={_short(data)} is empty: {task} needs at least one input, {ALLOWED[field]}")
+        raise UsageProblem(f"data={brief(data)} is empty: {task} needs at least one input, {ALLOWED[field]}")
     return Samples("given", "given", items)
 
 
 def _given_sample(task: str, item: Any) -> Sample:
-    """A sample of what a user gave. Raises UsageProblem, without the item's name, for what cannot be one."""
+    """Make a sample of what a user gave. Raises UsageProblem, without the item's name, for what cannot be one."""
     fields = fields_of(task)
     field = fields[0]
     if field == "audio":
@@ -77,21 +77,21 @@ def _given_sample(task: str, item: Any) -> Sample:
 
 
 def _picked(item: Mapping[Any, Any], fields: Sequence[str], task: str) -> tuple[Any, ...]:
-    """The fields of a mapping, by their own names or by those of the columns that a data set of the study has."""
-    found: list[Any] = []
+    """Pick the fields of a mapping, by their own names or by those of the columns of the study's data sets."""
+    values: list[Any] = []
     for field in fields:
         columns = [field, *(row.columns[field] for row in DATASETS.values() if field in row.columns)]
         for column in columns:
             names = (column,) if isinstance(column, str) else column
             if all(name in item for name in names):
-                found.append(item[column] if isinstance(column, str) else tuple(item[name] for name in names))
+                values.append(item[column] if isinstance(column, str) else tuple(item[name] for name in names))
                 break
         else:
             raise UsageProblem(
                 f"it has {', '.join(map(repr, item)) or 'nothing in it'}, but not {field!r}; "
                 f"{task} takes {ALLOWED[fields[0]]}"
             )
-    return tuple(found)
+    return tuple(values)
 
 
 def _text(value: Any, task: str, field: str) -> str:
@@ -105,7 +105,7 @@ def _text(value: Any, task: str, field: str) -> str:
 
 
 def opened_image(value: Any, task: str) -> Image:
-    """A PIL image from one, a path, an array, or what a data set has that is not decoded."""
+    """Open an image: PIL's own, a path, an array, or the undecoded bytes of a data set."""
     images = library("PIL.Image")
     if isinstance(value, images.Image):
         return value
@@ -125,7 +125,7 @@ def opened_image(value: Any, task: str) -> Image:
 
 
 def rgb(image: Image) -> Image:
-    """Red, green and blue of an image of any mode: grey, a palette, with transparency, 16 bits."""
+    """Convert an image of any mode to RGB: grey, a palette, with transparency, 16 bits."""
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):  # PIL cuts these off at 255
@@ -141,7 +141,7 @@ def rgb(image: Image) -> Image:
 
 
 def opened_sound(value: Any, task: str) -> tuple[Any, Any]:
-    """An array and its rate, from a pair or a mapping of both, a file's path, or a row of a data set."""
+    """Open a sound as an array and its rate: a pair or a mapping of both, a file's path, or a row of a data set."""
     if isinstance(value, Mapping):
         inner = value.get("audio", value)
         if isinstance(inner, Mapping) and inner.get("bytes"):  # a column of recordings that are not decoded
@@ -166,7 +166,7 @@ def opened_sound(value: Any, task: str) -> tuple[Any, Any]:
 
 
 def _decoded_sound(content: bytes) -> tuple[Any, int]:
-    """The array and the rate of a sound file: WAV by scipy, everything else by soundfile, which must be there."""
+    """Decode a sound file into an array and its rate: WAV with scipy, everything else with soundfile."""
     from scipy.io import wavfile
 
     try:
@@ -188,7 +188,7 @@ def _decoded_sound(content: bytes) -> tuple[Any, int]:
 
 
 def recording(array: Any, rate: Any) -> Sample:
-    """A recording as models take it: float32, one channel, 16 kHz."""
+    """Convert a recording to what models take: float32, one channel, 16 kHz."""
     import numpy as np
     from scipy.signal import resample_poly
 
@@ -214,7 +214,7 @@ def recording(array: Any, rate: Any) -> Sample:
 
 
 def undecoded(data: Any, field: str) -> Any:
-    """A ``datasets`` data set whose recordings come as bytes: decoding them there takes a library of its own."""
+    """Make a ``datasets`` data set give its recordings as bytes: it needs a further library to decode them."""
     features = getattr(data, "features", None)
     if field != "audio" or not isinstance(features, Mapping):
         return data
@@ -225,8 +225,8 @@ def undecoded(data: Any, field: str) -> Any:
     return data
 
 
-def _short(value: object) -> str:
-    """A value, cut to what a message has room for."""
+def brief(value: object) -> str:
+    """Write a value in at most 60 characters, for a message."""
     if hasattr(value, "__array__"):
         return f"an array of shape {getattr(value, 'shape', '?')}"
     if isinstance(value, Path):
@@ -236,7 +236,7 @@ def _short(value: object) -> str:
 
 
 def _bytes(sample: Sample) -> int:
-    """What a sample's image or recording takes in memory."""
+    """Memory of a sample's image or recording."""
     if "image" in sample:
         return 3 * int(sample["image"].width) * int(sample["image"].height)
     return int(sample["audio"].nbytes) if "audio" in sample else 0

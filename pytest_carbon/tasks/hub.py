@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from io import BytesIO
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 TIMEOUT_S = 10.0
+"""Of one question to the hub: its client tries for most of a minute, file after file."""
 HELD_IMAGES = 64
 """How many of a data set's images are held at once (59 MB)."""
 _EXPORT = "refs/convert/parquet"
@@ -26,7 +27,7 @@ _EXPORT = "refs/convert/parquet"
 
 
 def unreachable(id: str, *, kind: str = "model") -> str | None:
-    """Why the hub cannot be asked about a ``model`` or ``dataset``; None: it answers, if only that there is none."""
+    """Ask the hub once about a ``model`` or ``dataset``: why it cannot be asked; None where it answers anything."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -34,22 +35,45 @@ def unreachable(id: str, *, kind: str = "model") -> str | None:
         return "HF_HUB_OFFLINE forbids to ask it"
     try:
         get_hf_file_metadata(hf_hub_url(id, "README.md", repo_type=kind), timeout=TIMEOUT_S)
-    except HfHubHTTPError:  # an answer: what it means, the client says better
+    except HfHubHTTPError:  # an answer, which the client explains
         return None
-    except Exception as error:  # what a connection fails with is the business of the client's HTTP library
+    except Exception as error:  # whatever the client's HTTP library raises
         return f"{type(error).__name__}: {first_line(error)}"
     return None
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first: the hub's clients add paragraphs."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    """The first line of an error's text, without a full stop: the hub's clients add paragraphs."""
+    return str(error).strip().partition("\n")[0].rstrip(". ") or type(error).__name__
+
+
+def read_part(part: str, model_id: str, source: str, read: Callable[..., Any]) -> Any:
+    """Read a part of a checkpoint from a folder or the hub's cache where it is complete there, else from the hub.
+
+    Raises :class:`UsageProblem` where it cannot be read.
+    """
+    try:
+        return read(source, local_files_only=True)
+    except Exception as error:  # not there, or incomplete
+        why, cause = f"{type(error).__name__}: {first_line(error)}", error
+    if not Path(source).is_dir():
+        nobody = unreachable(source)
+        try:
+            if nobody is None:
+                return read(source)
+            why = nobody
+        except Exception as error:  # whatever the hub's client or a damaged file raises
+            why, cause = f"{type(error).__name__}: {first_line(error)}", error
+    raise UsageProblem(
+        f"the {part} of {model_id} could not be read from {source if source != model_id else 'the hub'}: {why}; "
+        f"weights='random' needs none"
+    ) from cause
 
 
 def from_hub(task: str, dataset: str, count: int, seed: int, rows: Any | None) -> Sequence[Sample]:
-    """``count`` samples drawn with the seed; of images and recordings the few that are held, gone round.
+    """Draw ``count`` samples with the seed; hold only a few images and recordings, and repeat them.
 
-    ``rows`` is the data set from the cache; None: it is streamed.
+    ``rows`` is the data set from the cache; None: stream it.
     """
     row = DATASETS[dataset]
     held = {"image": HELD_IMAGES, "audio": RECORDINGS}
@@ -74,7 +98,7 @@ def from_hub(task: str, dataset: str, count: int, seed: int, rows: Any | None) -
                 break
     except UsageProblem:
         raise
-    except Exception as error:  # whatever the hub's client, a decoder or a changed data set comes up with
+    except Exception as error:  # whatever the hub's client, a decoder or a changed data set raises
         raise UsageProblem(
             f"the data set {dataset} ({row.hub_id}) could not be read from the hub: {type(error).__name__}: "
             f"{first_line(error)}; data='synthetic' needs no network"
@@ -88,17 +112,17 @@ def from_hub(task: str, dataset: str, count: int, seed: int, rows: Any | None) -
 
 
 def _where(row: DataSet) -> dict[str, Any]:
-    """What tells ``load_dataset`` where: a configuration, or a folder of the hub's export, where none are declared."""
+    """Arguments of ``load_dataset``: a configuration, or a folder of the hub's export, which declares none."""
     if row.exported:
         return {"revision": _EXPORT, "data_dir": row.config}
     return {"name": row.config}
 
 
 def cached(row: DataSet) -> Any | None:
-    """The data set from the local cache of the ``datasets`` library, without any network; None where it is not there.
+    """Read the data set from the local cache of the ``datasets`` library, without network; None where it is not there.
 
-    The library is slow to import: the folder is looked for first, where its documentation says it is. What of the
-    hub's own exports is cached carries no name to know it by: those are streamed every time.
+    The library is slow to import, so look for its folder first. A cached export of the hub's carries no name: those
+    are streamed every time.
     """
     if row.exported:
         return None
@@ -121,7 +145,7 @@ def cached(row: DataSet) -> Any | None:
 
 
 def _hub_sample(task: str, row: DataSet, columns: Mapping[str, Any]) -> Sample | None:
-    """A row as a sample; None where it has nothing: an empty line, a picture that is no longer there."""
+    """Make a sample of a row; None where it is empty: an empty line, a picture that is no longer there."""
     sample: dict[str, Any] = {}
     for field, column in row.columns.items():
         value = columns[column] if isinstance(column, str) else tuple(columns[name] for name in column)
@@ -143,7 +167,7 @@ def _hub_sample(task: str, row: DataSet, columns: Mapping[str, Any]) -> Sample |
 
 
 def _fetched_image(url: str) -> Image | None:
-    """RedCaps names its pictures by their addresses; many are gone."""
+    """Fetch a picture of RedCaps, which has addresses only; None where it is gone."""
     from http.client import HTTPException
     from urllib.request import Request, urlopen
 

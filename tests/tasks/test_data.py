@@ -718,7 +718,7 @@ def test_a_data_set_that_the_hub_does_not_have_is_refused(streamed: dict[str, An
     """With what the hub says of it: not there, or its terms not accepted."""
     assert streamed["samsum 0"] == (
         "the data set samsum (knkarthick/samsum) could not be read from the hub: DatasetNotFoundError: Dataset "
-        "'knkarthick/samsum' doesn't exist on the Hub or cannot be accessed.; data='synthetic' needs no network"
+        "'knkarthick/samsum' doesn't exist on the Hub or cannot be accessed; data='synthetic' needs no network"
     )
 
 

@@ -14,8 +14,9 @@ from dataclasses import replace
 from statistics import fmean
 
 from pytest_carbon.measure import workloads
-from pytest_carbon.measure.measurer import Measurer, Protocol
+from pytest_carbon.measure.measurer import Measurer
 from pytest_carbon.measure.merge import merged
+from pytest_carbon.measure.protocol import Protocol
 from pytest_carbon.measure.workloads import Fixed
 from pytest_carbon.records import Domain, Measurement, MeasurementWarning, SessionScore, UsageProblem
 

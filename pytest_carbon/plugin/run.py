@@ -21,7 +21,7 @@ from pytest_carbon.host import electricity, worktree
 from pytest_carbon.host.git import GitState, git_state
 from pytest_carbon.measure import devices, reference
 from pytest_carbon.measure.instruments import Rig
-from pytest_carbon.measure.measurer import Protocol
+from pytest_carbon.measure.protocol import Protocol
 from pytest_carbon.plugin import markers, refusal
 from pytest_carbon.plugin.failures import Explainer
 from pytest_carbon.plugin.fixture import Carbon

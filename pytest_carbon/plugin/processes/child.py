@@ -289,5 +289,5 @@ def main(request: Mapping[str, Any]) -> int:
     sys.argv[:] = [*request["argv"], *request["arguments"]]
     outlet = Outlet(request)
     if outlet.side is not None and outlet.side.base:
-        outlet.side.move.move_over()
+        outlet.side.move.move_over(outlet.side.sources)
     return int(pytest.main(request["arguments"], plugins=[*request["plugins"], outlet]))

@@ -90,7 +90,7 @@ class CarbonSession:
         self._fresh = Fresh(config, settings, self._tests, self.progress)
         if self._apart and settings.against is not None:
             try:
-                revision = worktree.find(settings.against, config.rootpath, config.invocation_params.dir)
+                revision = worktree.find(settings.against, config.rootpath)
             except CarbonError as error:
                 raise refusal.refusal(str(error)) from None
             self._fresh = taking_turns = TakingTurns(config, settings, self._tests, self.progress, revision)

@@ -633,7 +633,7 @@ def test_what_cannot_be_compared_is_refused(project: Project) -> None:
     assert "--pdb needs the terminal, and with --carbon-against the tests run in other processes" in project.refused(
         "--pdb"
     )
-    told = "--carbon-against=mian: there is no branch, tag or commit of this name"
+    told = "--carbon-against=mian: git finds no such commit here"
     assert told in project.refused(ref="mian")
     assert "Did you mean main?" in project.refused(ref="mian")
 

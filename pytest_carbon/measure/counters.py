@@ -11,15 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_carbon.measure import calibration, lines, phases
+from pytest_carbon.measure.calibration import CALIBRATION_CALLS, CALIBRATION_LEVEL_S
 from pytest_carbon.measure.latency import find_delay
-from pytest_carbon.measure.measurer import (
-    CALIBRATION_CALLS,
-    CALIBRATION_LEVEL_S,
-    GOLDEN_RATIO,
-    NO_EDGE_S,
-    QUIET_LONGEST_S,
-    SETTLE_UNKNOWN_S,
-)
+from pytest_carbon.measure.readings import GOLDEN_RATIO, NO_EDGE_S, QUIET_LONGEST_S, SETTLE_UNKNOWN_S
 from pytest_carbon.measure.warnings import FROZEN_PERIODS, SHARE_DISAGREE, disagreement
 from pytest_carbon.measure.watcher import EdgeSource
 from pytest_carbon.measure.windows import Window, window_energy

@@ -11,11 +11,12 @@ from dataclasses import replace
 from pytest_carbon.host.machine import describe
 from pytest_carbon.measure import contention, devices, meters
 from pytest_carbon.measure.contention import Snapshot
-from pytest_carbon.measure.measurer import Measurer, Scope
+from pytest_carbon.measure.measurer import Measurer
 from pytest_carbon.measure.meters import Choice, nvml
 from pytest_carbon.measure.meters.estimate import EstimateMeter
 from pytest_carbon.measure.meters.nvml import NvmlMeter
 from pytest_carbon.measure.meters.protocol import Meter, MeterSource
+from pytest_carbon.measure.protocol import Scope
 from pytest_carbon.measure.watcher import Watcher
 from pytest_carbon.records import (
     Calibration,

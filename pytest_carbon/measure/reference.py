@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from pytest_carbon.measure import workloads
-from pytest_carbon.measure.measurer import Measurer, Protocol
+from pytest_carbon.measure.measurer import Measurer
 from pytest_carbon.measure.merge import merged
+from pytest_carbon.measure.protocol import Protocol
 from pytest_carbon.measure.workloads import Fixed
 from pytest_carbon.records import Domain, Measurement, MeasurementWarning, SessionScore, UsageProblem
 

@@ -21,7 +21,7 @@ from pytest_carbon.host import electricity, worktree
 from pytest_carbon.host.git import GitState, git_state
 from pytest_carbon.measure import devices, reference
 from pytest_carbon.measure.instruments import Rig
-from pytest_carbon.measure.measurer import Protocol
+from pytest_carbon.measure.protocol import Protocol
 from pytest_carbon.plugin import failures, markers, refusal, stages
 from pytest_carbon.plugin.failures import Explainer
 from pytest_carbon.plugin.fixture import Carbon
@@ -90,7 +90,7 @@ class CarbonSession:
         turns = None
         try:
             if self._apart and settings.against is not None:
-                revision = worktree.find(settings.against, config.rootpath, config.invocation_params.dir)
+                revision = worktree.find(settings.against, config.rootpath)
                 turns = Turns(config, settings, revision)
                 self._sides = turns.sides
             if self._apart:

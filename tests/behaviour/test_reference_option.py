@@ -14,7 +14,7 @@ from faults import records
 
 import pytest_carbon.baselines.sql  # noqa: F401  (before pytester notes what is imported)
 from pytest_carbon.measure import reference
-from pytest_carbon.measure.measurer import Protocol
+from pytest_carbon.measure.protocol import Protocol
 from pytest_carbon.records import REFERENCE
 
 NAME = "reference battery-1"
@@ -35,7 +35,7 @@ CONFTEST = """
 import os
 from battery import draw
 from pytest_carbon.measure import reference
-from pytest_carbon.measure.measurer import Protocol
+from pytest_carbon.measure.protocol import Protocol
 
 reference.PROTOCOL = Protocol(0.0, 3, None, 0.01, 0.1, 0.5, overhead=True)
 times = 0

@@ -84,19 +84,27 @@ class Explainer:
             commit=self._result.commit,
             dirty=self._result.dirty,
             baseline=failure.BaselineSummary.of(
-                records, self._recorder.location(id, test.key), self._stored.machines.get(id)
+                records, self._from_here(self._recorder.location(id, test.key)), self._stored.machines.get(id)
             )
             if records
             else None,
             suite=suite.reason or suite.machine_moved,
+            median_change=suite.median_change,
             nearest=": ".join(nearest) if nearest else None,
             mistake=m.name in test.mistaken,
             against=self._result.against,
-            report=str(settings.json) if settings.json else None,
+            report=self._from_here(settings.json) if settings.json else None,
+            ci_run=os.environ.get("GITHUB_RUN_ID") if os.environ.get("GITHUB_ACTIONS") else None,
             arguments=self._again(test.item),
             width=width(self._config),
             ascii=ascii_only(self._config),
         )
+
+    def _from_here(self, place: str | Path) -> str:
+        """A path as it is from where pytest was called, where it lies below that or the root dir."""
+        here, root = self._config.invocation_params.dir, self._config.rootpath
+        within = any(Path(place).is_relative_to(folder) for folder in (here, root))
+        return os.path.relpath(place, here) if within else str(place)
 
     def _again(self, item: pytest.Item) -> list[str]:
         """What runs a test again from where pytest was called, and compares it with the same baselines."""

@@ -9,9 +9,10 @@ from typing import Any
 from pytest_carbon.baselines.comparison import Comparison, Kernel, Part, Row, Side
 from pytest_carbon.gate import sentences
 from pytest_carbon.records import Key, Status, Verdict, label
-from pytest_carbon.reports.layout import Column, Page, aligned, columns, joined
+from pytest_carbon.reports.layout import Column, Page, Table, aligned, columns
 from pytest_carbon.reports.summary import numbers
-from pytest_carbon.text import UNKNOWN, Quantity, change, count, listing, quantities, quantity, share
+from pytest_carbon.reports.table import name_of
+from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, count, counted, listing, quantities, quantity
 
 FORMAT = "pytest-carbon-comparison/1"
 
@@ -23,8 +24,6 @@ _MOST_REASONS = 20
 _LONGEST_COMMENT = 65_000
 """GitHub takes 65,536 characters."""
 _MOST_NAMES = 5
-_LEAST_NAME = 14
-"""Columns of a test's id below which a column of figures is given up instead."""
 _DIGITS = 4
 _MEANINGFUL = "\\`*_[]<>&#|~"
 """What means something to Markdown."""
@@ -44,7 +43,7 @@ def _described(side: Side, comparison: Comparison) -> str:
         first, newest = records[0], records[-1]
         sessions = len({record.session for record in records})
         days = " to ".join(dict.fromkeys([first.created[:10], newest.created[:10]]))
-        parts = [f"{count(sessions)} session{'s' * (sessions != 1)} of {days}"]
+        parts = [f"{counted(sessions, 'session')} of {days}"]
         torch, driver = newest.torch, newest.driver
     parts += [f"{what} {version}" for what, version in (("torch", torch), ("driver", driver)) if version]
     return f"{side.place}: {', '.join(filter(None, parts))}"
@@ -118,11 +117,6 @@ def _rule(comparison: Comparison) -> str:
     )
 
 
-def _sees(verdict: Verdict) -> str:
-    known = share(verdict.detectable_change)
-    return known if known == UNKNOWN else f"≥{known}"
-
-
 def _figures(row: Row) -> tuple[Quantity | str, Quantity | str]:
     """J/call in BASE and HEAD, in one unit."""
     if row.base_j is None or row.head_j is None:
@@ -186,39 +180,14 @@ def _table(rows: Sequence[Row], page: Page) -> list[str]:
         Column("BASE", aligned(before, page)),
         Column("HEAD", aligned(after, page)),
         Column("change", [page.clean(change(row.verdict.change)) for row in rows]),
-        Column("detects", [page.clean(_sees(row.verdict)) for row in rows]),
+        Column("detectable", [page.clean(at_least(row.verdict.detectable_change)) for row in rows]),
         Column("verdict", [_status(row.verdict) for row in rows], left=True),
     ]
-    optional = [figures[3], figures[0], figures[1]]
+    optional = (figures[3], figures[0], figures[1])
     if any(beyond := [page.clean(_beyond(row)) for row in rows]):
         figures.insert(3, Column("beyond", beyond))
-    for column in optional:  # a narrow terminal: what can be done without goes first
-        if _room(figures, page) < _LEAST_NAME:
-            figures.remove(column)
-    room = max(1, _room(figures, page))
-    grouped = any(columns(page.clean(label(row.key))) > room for row in rows)
-    names = [f"  {_function(row.key)}" if grouped else label(row.key) for row in rows]
-    tests = Column("per call", [page.fit(name, room) for name in names], left=True)
-    lines = [joined(tests.title, *(column.title for column in figures))]
-    module = ""
-    for i, row in enumerate(rows):
-        if grouped and _module(row.key) != module:
-            module = _module(row.key)
-            lines.append(page.fit(module, page.width))
-        lines.append(joined(tests.cells[i], *(column.cells[i] for column in figures)))
-    return lines
-
-
-def _room(figures: Sequence[Column], page: Page) -> int:
-    return page.width - sum(column.width + 2 for column in figures)
-
-
-def _module(key: Key) -> str:
-    return key[0].partition("::")[0]
-
-
-def _function(key: Key) -> str:
-    return label((key[0].partition("::")[2] or key[0], key[1]))
+    table = Table("per call", [name_of(row.key) for row in rows], figures, optional).fitted(page)
+    return [line.text for line in table.lines(page, header={})]
 
 
 def _status(verdict: Verdict) -> str:
@@ -292,7 +261,7 @@ def _markdown_table(rows: Sequence[Row], most: int) -> list[str]:
             str(after),
             f"**{moved}**" if row.verdict.failed and moved != UNKNOWN else moved,
             *([_beyond(row)] if machine else []),
-            _sees(row.verdict),
+            at_least(row.verdict.detectable_change),
         ]
         lines.append(_cells(cells))
     if rest := rows[most:]:

@@ -286,7 +286,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(text, parse_constant=refuse_constant)
     except json.JSONDecodeError as error:
-        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
+        if not text.rstrip().endswith("}"):
             raise Wrong(
                 f"the file ends in the middle of a report, in line {error.lineno}"
                 if text.strip()

@@ -17,7 +17,7 @@ from pytest_carbon.records import (
     Settings,
     Status,
 )
-from pytest_carbon.reports.failure import grid_and_pue, now_text, verb_for
+from pytest_carbon.reports.failure import grid_and_pue, verb_for
 from pytest_carbon.reports.layout import Line, Page, columns
 from pytest_carbon.reports.study import tables as tables_of_tasks
 from pytest_carbon.reports.table import (
@@ -79,7 +79,7 @@ def summary(
     fewest = min(len(each.gpus) for each in (result.machine, *(other for other, _ in result.others)))
     for part, rows in _parts(result):
         here = stored[part.machine.id]
-        compared = _compared(rows, part, here.not_run, tally=quiet)
+        compared, left_out = _compared(rows, part, here.not_run, tally=quiet)
         nearby = _nearest(here.machines, here.nearest)
         excused = all(row.verdict.status != "regression" for row in rows) and any(
             row.verdict.status == "inconclusive" for row in rows
@@ -89,6 +89,7 @@ def summary(
         if quiet:
             shown = unfolded([row for row in rows if row.verdict.status != "pass"], result.settings)
             which = f" ({part.machine.id})" if result.others else _estimated(part)
+            compared += f": {'; '.join(left_out)}" if left_out else ""
             sentence = ". ".join(filter(None, [f"carbon{which}: {compared}", nearby]))
             lines += table(shown, page, result.settings, header=False)
             lines += _sentences(page, [shared, machine, (sentence, PLAIN)])
@@ -98,7 +99,9 @@ def summary(
         lines += _sentences(page, [(folded(rows, shown, result.settings), PLAIN)])
         if rows:
             lines.append(Line(""))
-        lines += _sentences(page, [shared, machine, (compared, PLAIN), (nearby, PLAIN)])
+        lines += _sentences(page, [shared, machine, (f"{compared}{':' if left_out else ''}", PLAIN)])
+        lines += [Line(text) for reason in left_out for text in page.wrap(reason, indent="  - ", hang="    ")]
+        lines += _sentences(page, [(nearby, PLAIN)])
         lines += _sentences(page, _reference(part))
         lines += _sentences(page, [(_after_work(rows), PLAIN)])
         lines += _sentences(page, [(text, WARNING) for text in _elsewhere(rows, here)])
@@ -118,7 +121,7 @@ def summary(
             *((warning, WARNING) for warning in _warnings(rows)),
             (_warn_only(rows, result.settings), WARNING),
             (_cost(rows, result), PLAIN),
-            (_intensity(result.intensity) if rows else None, PLAIN),
+            (_intensity(result) if rows else None, PLAIN),
             *notes,
         ],
     )
@@ -157,8 +160,10 @@ def _headline(result: SessionResult, page: Page) -> Line:
 # --- the sentences under it ------------------------------------------------------------------------
 
 
-def _compared(rows: list[Row], result: SessionResult, not_run: Sequence[Key] | None, *, tally: bool) -> str:
-    """``compared 11 of 12: …``: what was not, and why."""
+def _compared(
+    rows: list[Row], result: SessionResult, not_run: Sequence[Key] | None, *, tally: bool
+) -> tuple[str, list[str]]:
+    """``compared 11 of 12``, and what was not, each with its reason."""
     left_out: dict[Status, list[Row]] = {}
     for row in rows:
         if row.verdict.change is None:
@@ -171,9 +176,9 @@ def _compared(rows: list[Row], result: SessionResult, not_run: Sequence[Key] | N
     missing = max(0, suite.gated - suite.compared - len(errors)) if not_run is None else len(not_run)
     total = suite.compared + len(errors) + len(exempt) + len(over) + len(new) + missing
     if total == 0 and result.tests:
-        return "nothing was measured: no test came to the end of a measurement"
+        return "nothing was measured: no test completed a measurement", []
     if total == 0:
-        return "nothing was measured: no test that ran uses the carbon fixture or has a carbon_budget marker"
+        return "nothing was measured: no test that ran uses the carbon fixture or has a carbon_budget marker", []
     reasons = []
     if errors:
         reasons.append(f"{_who(errors)} {verb_for(errors, 'was', 'were')} not measured")
@@ -201,7 +206,7 @@ def _compared(rows: list[Row], result: SessionResult, not_run: Sequence[Key] | N
     if tally and rows:
         found = [row.verdict.status for row in rows]
         text += f" ({numbers(found)})"
-    return f"{text}: {'; '.join(reasons)}" if reasons else text
+    return text, reasons
 
 
 def numbers(found: Sequence[Status]) -> str:
@@ -249,7 +254,7 @@ def _reference(part: SessionResult) -> list[tuple[str, Mapping[str, bool]]]:
             reason = (measurement.failure or verdict.reason).rstrip(".")
             said.append((f"reference workload: not measured, so nothing is judged beside it: {reason}", WARNING))
             continue
-        text = f"reference workload: {quantity(now_text(measurement)[0] or 0.0, 'J')}"
+        text = f"reference workload: {quantity(measurement.energy_j_per_call, 'J')}"
         if verdict.change is not None:
             recordings = verdict.baseline_recordings
             text += (
@@ -334,9 +339,9 @@ def _cost(rows: list[Row], result: SessionResult) -> str | None:
     whole_s = result.duration_s if result.metered_s is None else result.metered_s
     around = duration(max(0.0, whole_s - calls_s))
     if result.cost_energy_j is None:
-        return f"what measuring cost is not known; the run took {around} besides the calls"
-    text = f"measuring cost {_joules(result.cost_energy_j, result.intensity)}, {around}"
-    calls = f"; the calls themselves took {_joules(sum(calls_j), result.intensity)}, {duration(calls_s)}"
+        return f"overhead: energy unknown, {around}"
+    text = f"overhead: {_joules(result.cost_energy_j, result.intensity)}, {around}"
+    calls = f"; the calls: {_joules(sum(calls_j), result.intensity)}, {duration(calls_s)}"
     return text + calls if calls_j else text
 
 
@@ -344,11 +349,14 @@ def _joules(energy_j: float, intensity: CarbonIntensity) -> str:
     return f"{quantity(energy_j, 'J')} ({quantity(intensity.emissions_g(energy_j), 'g')} CO2e)"
 
 
-def _intensity(intensity: CarbonIntensity) -> str:
+def _intensity(result: SessionResult) -> str:
+    intensity, settings = result.intensity, result.settings
     source = intensity.source
     if intensity.year is not None and str(intensity.year) not in source:
         source = f"{source}, {intensity.year}"
-    return f"CO2e per 1,000 calls at {grid_and_pue(intensity)}: {source}"
+    given = settings.country, settings.region, settings.cloud, settings.intensity_g_per_kwh
+    remedy = "" if any(value is not None for value in given) else "; --carbon-country sets your grid"
+    return f"CO2e per 1,000 calls at {grid_and_pue(intensity)}: {source}{remedy}"
 
 
 def progress(test: str, name: str, steps: Sequence[str], *, width: int, ascii: bool = False) -> str:

@@ -117,7 +117,7 @@ def test_accepting_a_report_turns_red_into_green(
     """In the directory of the ini file; no second one appears; and a second time there is nothing left to do."""
     result = cli("baseline", "accept", changed)
     assert result.ret == 0
-    assert "test_it.py::test_it (w): regression accepted, 1.00 J → 2.00 J per call (+100%)." in result.outlines
+    assert "test_it.py::test_it (w): regression accepted, 1.00 J → 2.00 J per call (2.0×)." in result.outlines
     assert not (pytester.path / "carbon-baselines").exists()
     stored = files(pytester.path / "perf" / "baselines")
     assert len(stored) == 1

@@ -221,7 +221,7 @@ def test_it_can_be_accepted(run_carbon: CarbonRunner, pytester: pytest.Pytester)
     pytester.makepyfile(test_it=source.format(6.0))
     assert run_carbon().status("test_it") == "regression"
     said = accept_report(pytester.path / "report.json", open_store(pytester.path / "carbon-baselines"))
-    assert said[0] == "test_it.py::test_it (call): regression accepted, 2.00 J → 6.00 J per call (+200%)."
+    assert said[0] == "test_it.py::test_it (call): regression accepted, 2.00 J → 6.00 J per call (3.0×)."
     run = run_carbon()
     assert run.ret == 0
     assert run.status("test_it") == "pass"

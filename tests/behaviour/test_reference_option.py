@@ -205,7 +205,7 @@ def test_without_the_option_nothing_changes(run_carbon: CarbonRunner, monkeypatc
 def test_a_part_of_the_suite(run_carbon: CarbonRunner) -> None:
     """The workload is measured with any test; what was not run is the other test alone."""
     run = run_carbon("--carbon-reference", "-k", "test_a")
-    assert "compared 1 of 2: test_it.py::test_b was not run" in run.text
+    assert "compared 1 of 2: - test_it.py::test_b was not run" in run.text
     assert "+0.0% on the baseline's 1 recording" in run.text
 
 

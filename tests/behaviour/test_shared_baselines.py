@@ -158,7 +158,7 @@ def test_a_report_is_accepted_into_a_database(
     accept = ["baseline", "accept", "report.json", f"--baseline={url}"]
     assert main(accept) == 0
     first = capsys.readouterr().out
-    assert f"{TEST} (call): regression accepted, 2.00 J → 6.00 J per call (+200%)." in first
+    assert f"{TEST} (call): regression accepted, 2.00 J → 6.00 J per call (3.0×)." in first
     assert main(accept) == 0
     assert "1 stored already, of 1 measurement" in capsys.readouterr().out
     assert shown().outcomes() == {"passed": 1}

@@ -16,6 +16,7 @@ from pytest_carbon.records import (
     SessionResult,
     Settings,
     Status,
+    is_estimated,
 )
 from pytest_carbon.reports.failure import grid_and_pue, now_text, verb_for
 from pytest_carbon.reports.layout import Line, Page, columns
@@ -145,7 +146,7 @@ def _sentences(page: Page, texts: Iterable[tuple[str | None, Mapping[str, bool]]
 
 
 def _estimated(result: SessionResult) -> str:
-    return " (estimated, not measured)" if result.machine.id.endswith("-estimated") else ""
+    return " (estimated, not measured)" if is_estimated(result.machine.id) else ""
 
 
 def _headline(result: SessionResult, page: Page) -> Line:

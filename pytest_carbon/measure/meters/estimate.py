@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 from pytest_carbon.host.codecarbon import codecarbon_version, quiet_codecarbon
 from pytest_carbon.host.processor import Processor, this_processor
-from pytest_carbon.measure.meters.protocol import Observation
-from pytest_carbon.records import Domain, Gpu, MeterError
+from pytest_carbon.measure.meters.protocol import JoulesOnly
+from pytest_carbon.records import Domain, MeterError
 
 SAME_MOMENT_S = 5e-3
 """The two domains are read one after the other: the second one's read so soon after is of the same CPU seconds."""
 
 
-class EstimateMeter:
+class EstimateMeter(JoulesOnly):
     """``cpu:0`` and ``dram:0``, estimated from the CPU seconds of this process and its children.
 
     One CPU second counts as the processor's thermal design power (or, where codecarbon does not know the model, its
@@ -73,15 +73,6 @@ class EstimateMeter:
             self._told.clear()
         self._told.add(domain)
         return self._watts[domain] * self._cpu_s
-
-    def observe(self, domain: int) -> Observation:
-        return Observation()
-
-    def gpus(self) -> tuple[Gpu, ...]:
-        return ()
-
-    def close(self) -> None:
-        pass
 
 
 def thread_watts(processor: Processor, design_power_w: float | None, version: str) -> tuple[float, str]:

@@ -8,6 +8,7 @@ process of a machine shares). Every field that carries a unit names it: ``_j`` j
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,6 +20,11 @@ Key = tuple[str, str]
 """A measurement's identity inside a machine: the test's id and the measurement's name."""
 REFERENCE = "pytest-carbon"
 """In the place of a test's id: a reference workload's, which is stored beside the tests and is none of them."""
+
+
+def is_estimated(machine_id: str) -> bool:
+    """Whether a machine's energy is estimated, by its id."""
+    return machine_id.endswith("-estimated")
 
 
 def label(key: Key) -> str:
@@ -223,7 +229,19 @@ class Measurement:
 
     @property
     def estimated(self) -> bool:
-        return self.machine.endswith("-estimated")
+        return is_estimated(self.machine)
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether there are sessions, and all have an energy and a duration above 0."""
+        figures = [f for s in self.sessions for f in (s.energy_j_per_call, s.duration_s_per_call)]
+        return bool(figures) and all(isfinite(figure) and figure > 0 for figure in figures)
+
+    @property
+    def relative_error(self) -> float | None:
+        """Half-width of the 95% interval of the energy, relative to it."""
+        energy_j, error_j = self.energy_j_per_call, self.energy_j_per_call_error
+        return error_j / energy_j if energy_j and error_j is not None else None
 
 
 # --- budgets and verdicts ------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from statistics import fmean, geometric_mean, median
 from typing import NamedTuple
 
@@ -32,6 +31,7 @@ from pytest_carbon.records import (
     SuiteVerdict,
     UsageProblem,
     Verdict,
+    is_estimated,
     label,
 )
 from pytest_carbon.text import cards, count, listing
@@ -137,11 +137,6 @@ class Comparison:
         )
 
 
-def has_figures(measurement: Measurement) -> bool:
-    figures = [f for score in measurement.sessions for f in (score.energy_j_per_call, score.duration_s_per_call)]
-    return bool(figures) and all(isfinite(figure) and figure > 0 for figure in figures)
-
-
 # --- comparing -----------------------------------------------------------------------------------
 
 
@@ -171,7 +166,7 @@ def _part(base: Side, head: Side, there: Machine, tolerance: float, false_alarms
             stored,
             tolerance=tolerance,
             false_alarms=false_alarms,
-            estimated=there.id.endswith("-estimated"),
+            estimated=is_estimated(there.id),
             reference=workload,
         )
     rows = [_row(each, verdicts[each.key], stored[each.key]) for each in candidates]
@@ -194,7 +189,7 @@ def _part(base: Side, head: Side, there: Machine, tolerance: float, false_alarms
 def _candidate(base: Side, head: Side, id: str, key: Key) -> scores.Candidate:
     """HEAD's measurement as the gate takes it, with BASE's warnings and error: they can explain a change as well."""
     found, before = head.measured.get(id, {}).get(key), base.measured.get(id, {}).get(key)
-    errors = [error for pair in (found, before) if pair and (error := _relative_error(pair[0])) is not None]
+    errors = [error for pair in (found, before) if pair and (error := pair[0].relative_error) is not None]
     warnings = [*found[0].warnings] if found else []
     if before:
         warnings += [
@@ -211,11 +206,6 @@ def _candidate(base: Side, head: Side, id: str, key: Key) -> scores.Candidate:
         tolerance=marker[1].tolerance if marker else None,
         failure=found[0].failure if found else None,
     )
-
-
-def _relative_error(measurement: Measurement) -> float | None:
-    energy_j, error_j = measurement.energy_j_per_call, measurement.energy_j_per_call_error
-    return error_j / energy_j if energy_j and error_j is not None else None
 
 
 def _as_one_recording(records: Sequence[Record]) -> tuple[SessionScore, ...]:

@@ -100,7 +100,7 @@ def decide(
 def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept: bool) -> str | None:
     """Why a measurement is not recorded whatever is stored; None where it may be."""
     status = verdict.status
-    if status == "error" or measurement.failure is not None or not _has_scores(measurement):
+    if status == "error" or measurement.failure is not None or not measurement.has_figures:
         return "it was not measured"
     if status == "over-budget":
         return "it is over its budget, which no flag lifts; change the budget or the code"
@@ -128,17 +128,10 @@ def of_reference(result: SessionResult, decisions: Sequence[Decision], machine: 
     return [
         record
         for measurement, _ in result.references
-        if measurement.machine == machine and measurement.failure is None and _has_scores(measurement)
+        if measurement.machine == machine and measurement.failure is None and measurement.has_figures
         for record in records_of(result, TestResult(REFERENCE, "passed"), measurement)
         if record.session in sessions
     ]
-
-
-def _has_scores(measurement: Measurement) -> bool:
-    figures = [
-        figure for score in measurement.sessions for figure in (score.energy_j_per_call, score.duration_s_per_call)
-    ]
-    return bool(figures) and all(isfinite(figure) and figure > 0 for figure in figures)
 
 
 def records_of(result: SessionResult, test: TestResult, measurement: Measurement, epoch: str = "0") -> list[Record]:

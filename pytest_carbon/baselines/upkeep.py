@@ -15,7 +15,7 @@ from pytest_carbon.baselines.disk import leads_out
 from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.gate import scores
 from pytest_carbon.gate.recordings import Baseline, baseline_of, recordings_of
-from pytest_carbon.records import REFERENCE, Key, Machine, Record, SessionScore, UsageProblem, Verdict
+from pytest_carbon.records import REFERENCE, Key, Machine, Record, SessionScore, UsageProblem, Verdict, is_estimated
 from pytest_carbon.text import did_you_mean
 
 # --- what there is -------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def _unchanged(
             stored,
             tolerance=rule["tolerance"],
             false_alarms=rule["false_alarms"],
-            estimated=id.endswith("-estimated"),
+            estimated=is_estimated(id),
         )
     return verdicts
 

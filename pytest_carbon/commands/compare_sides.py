@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_carbon import baselines
 from pytest_carbon.baselines import address, decide
-from pytest_carbon.baselines.comparison import Side, has_figures
+from pytest_carbon.baselines.comparison import Side
 from pytest_carbon.baselines.files import read_file
 from pytest_carbon.records import REFERENCE, Key, Measurement, Record, SessionResult, TestResult, UsageProblem, Verdict
 from pytest_carbon.reports import jsonfile
@@ -62,10 +62,10 @@ def _of_report(place: str, result: SessionResult) -> Side:
             id, key = measurement.machine, (test.nodeid, measurement.name)
             machines.setdefault(id, replace(result.machine, id=id))
             measured.setdefault(id, {})[key] = measurement, verdict
-            if measurement.failure is None and has_figures(measurement):
+            if measurement.failure is None and measurement.has_figures:
                 stored.setdefault(id, {})[key] = decide.records_of(result, test, measurement)
     for measurement, _ in result.references:
-        if measurement.failure is None and has_figures(measurement):
+        if measurement.failure is None and measurement.has_figures:
             records = decide.records_of(result, TestResult(REFERENCE, "passed"), measurement)
             stored.setdefault(measurement.machine, {})[REFERENCE, measurement.name] = records
     return Side(place, result, machines, stored, measured)

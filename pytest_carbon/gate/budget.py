@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
-from pytest_carbon.records import Budget, MeasurementWarning, UsageProblem
+from pytest_carbon.records import Budget, MeasurementWarning, UsageProblem, is_estimated
 from pytest_carbon.text import AMOUNT, did_you_mean, finite_number, parse_share, with_digits
 
 ENERGY_UNITS: Mapping[str, float] = {"mJ": 1e-3, "J": 1.0, "kJ": 1e3, "Wh": 3.6e3, "kWh": 3.6e6}
@@ -217,7 +217,7 @@ def holds(budget: Budget, machine_id: str) -> bool:
     ``nvidia-h100*`` is one H100, and also eight of them.
     """
     if budget.on is None:
-        return not machine_id.endswith("-estimated")
+        return not is_estimated(machine_id)
     id, pattern = machine_id.lower(), budget.on.lower()
     return fnmatchcase(id, pattern) or fnmatchcase(re.sub(r"^\d+x-", "", id), pattern)
 

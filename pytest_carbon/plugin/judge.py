@@ -24,6 +24,7 @@ from pytest_carbon.records import (
     Settings,
     SuiteVerdict,
     Verdict,
+    is_estimated,
     label,
 )
 from pytest_carbon.text import change, listing
@@ -140,13 +141,10 @@ class Judgement:
             self.shown.append(f"{test.key}: {finding.shown}")
         if finding.warning:
             m = replace(m, warnings=(*m.warnings, finding.warning))
-        relative = None
-        if m.energy_j_per_call and m.energy_j_per_call_error is not None:
-            relative = m.energy_j_per_call_error / m.energy_j_per_call
         return m, scores.Candidate(
             key=(test.key, m.name),
             sessions=m.sessions,
-            error=relative,
+            error=m.relative_error,
             warnings=m.warnings,
             tolerance=allowed.tolerance,
             failure=m.failure,
@@ -161,7 +159,7 @@ class Judgement:
     def _judge(self, id: str, candidates: Sequence[scores.Candidate]) -> None:
         """All measurements of one machine; the reference workload, too."""
         tolerance, false_alarms = self._settings.tolerance, self._settings.false_alarms
-        estimated, max_detectable = id.endswith("-estimated"), self._settings.max_detectable
+        estimated, max_detectable = is_estimated(id), self._settings.max_detectable
         if self._sides is not None:
             self._verdicts[id], self.suites[id] = self._sides.judge(
                 candidates,

@@ -13,7 +13,7 @@ from pytest_carbon.baselines.decide import ALREADY_STORED, Decision, decide, of_
 from pytest_carbon.baselines.disk import leads_out, module_file
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.plugin.processes.messages import Brought
-from pytest_carbon.records import BaselineError, Key, Record, SessionResult, Settings, UsageProblem, label
+from pytest_carbon.records import BaselineError, Key, Record, SessionResult, Settings, UsageProblem, is_estimated, label
 from pytest_carbon.reports.jsonfile import read
 from pytest_carbon.text import NBSP, change, quantities
 
@@ -108,7 +108,7 @@ class Recorder:
             {d.key: d.records for d in decisions},
             tolerance=self._settings.tolerance,
             false_alarms=self._settings.false_alarms,
-            estimated=id.endswith("-estimated"),
+            estimated=is_estimated(id),
             unread=unread,
         )
 
@@ -123,7 +123,7 @@ class Recorder:
                 {d.key for d in decisions},
                 tolerance=self._settings.tolerance,
                 false_alarms=self._settings.false_alarms,
-                estimated=id.endswith("-estimated"),
+                estimated=is_estimated(id),
                 unread=now.unread(id),
             )
             for held in ({}, alone)

@@ -16,6 +16,7 @@ from pytest_carbon.records import (
     SessionResult,
     Settings,
     Status,
+    is_estimated,
 )
 from pytest_carbon.reports.failure import grid_and_pue, verb_for
 from pytest_carbon.reports.layout import Line, Page, columns
@@ -148,7 +149,7 @@ def _sentences(page: Page, texts: Iterable[tuple[str | None, Mapping[str, bool]]
 
 
 def _estimated(result: SessionResult) -> str:
-    return " (estimated, not measured)" if result.machine.id.endswith("-estimated") else ""
+    return " (estimated, not measured)" if is_estimated(result.machine.id) else ""
 
 
 def _headline(result: SessionResult, page: Page) -> Line:

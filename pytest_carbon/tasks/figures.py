@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from pytest_carbon.records import REPLAYED, Measurement, TaskInfo, TestResult
+from pytest_carbon.records import REPLAYED, Measurement, TaskInfo, TestResult, is_estimated
 from pytest_carbon.tasks.catalogue import TASKS, study_cells
 from pytest_carbon.tasks.generation import NEW_TOKENS
 
@@ -286,7 +286,7 @@ class Group:
 
     @property
     def estimated(self) -> bool:
-        return self.machine.endswith("-estimated")
+        return is_estimated(self.machine)
 
     @property
     def replayed(self) -> bool:

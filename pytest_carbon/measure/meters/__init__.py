@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Literal
 from pytest_carbon.measure.meters.protocol import Meter, MeterSource
 from pytest_carbon.measure.meters.replay import ReplayMeter
 from pytest_carbon.records import Domain, Gpu, MeterError, UsageProblem
+from pytest_carbon.text import did_you_mean
 
 FALLBACK = "estimate"
 """The source that is opened only where no counter of the processor can be read, or where it is named."""
@@ -143,8 +143,7 @@ def _source(name: str, sources: Mapping[str, MeterSource]) -> MeterSource:
     allowed = f"auto, or one or several of {', '.join(sources)} and replay:FILE, joined by +"
     if name == "auto":
         raise UsageProblem(f"--carbon-meter: auto stands alone. Allowed: {allowed}.")
-    close = difflib.get_close_matches(name.lower(), ["auto", *sources], n=1)
-    meant = f" Did you mean {close[0]!r}?" if close else ""
+    meant = did_you_mean(name, ["auto", *sources])
     raise UsageProblem(f"--carbon-meter: there is no meter {name!r}.{meant} Allowed: {allowed}.")
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_carbon.host import processor
-from pytest_carbon.measure.meters.protocol import Observation
-from pytest_carbon.records import Domain, Gpu, MeterError
+from pytest_carbon.measure.meters.protocol import JoulesOnly
+from pytest_carbon.records import Domain, MeterError
 
 LARGEST_POWER_W = 5000.0
 """No package takes more. A counter that went back, and would have had to pass its end faster, was reset."""
@@ -31,7 +31,7 @@ PERMISSION_REMEDY = (
 )
 
 
-class RaplMeter:
+class RaplMeter(JoulesOnly):
     """``cpu:<package>`` and ``dram:<package>``, measured by the processor itself (Intel, and AMD since Zen).
 
     Only whole packages and their memory are read: ``core`` and ``uncore`` are parts of a package, ``psys`` holds it.
@@ -79,12 +79,6 @@ class RaplMeter:
 
     def read_j(self, domain: int) -> float:
         return self._zones[domain].read_j()
-
-    def observe(self, domain: int) -> Observation:
-        return Observation()
-
-    def gpus(self) -> tuple[Gpu, ...]:
-        return ()
 
     def close(self) -> None:
         for zone in self._zones:

@@ -32,13 +32,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from pytest_carbon.measure.meters.protocol import Observation
+from pytest_carbon.measure.meters.protocol import JoulesOnly, Observation
 from pytest_carbon.records import REPLAYED, Domain, Edge, Gpu, Kind, MeterError
 
 FORMAT = "pytest-carbon-trace/1"
 
 
-class ReplayMeter:
+class ReplayMeter(JoulesOnly):
     """Plays a trace in real time.
 
     Args:
@@ -94,9 +94,6 @@ class ReplayMeter:
 
     def gpus(self) -> tuple[Gpu, ...]:
         return tuple(track.gpu for track in self._tracks if track.gpu is not None)
-
-    def close(self) -> None:
-        pass
 
 
 def write_trace(

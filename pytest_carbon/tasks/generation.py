@@ -35,9 +35,6 @@ _LEAST_BYTES = 1024
 _MOST_UNREAD_BYTES = 4 * 1024**2
 """When to read them: after 4,096 calls that write little; reading takes a few microseconds of each."""
 
-_SENTIMENT = "what is the binary sentiment of the following sentence? "
-_SUMMARIZE = "summarize the following text: "
-
 
 def prompted(task: str, sample: Sample) -> str:
     """Write the text that a model continues: for zero-shot tasks, the study's own prompt around the input."""
@@ -46,8 +43,11 @@ def prompted(task: str, sample: Sample) -> str:
             f"{sample['question']}? Find the answer to the question in the following text: "
             f'"{sample["context"]}". Answer:'
         )
-    before = {"zero-shot-sentiment": _SENTIMENT, "zero-shot-summarization": _SUMMARIZE}.get(task, "")
-    return before + str(sample["text"])
+    prompts = {
+        "zero-shot-sentiment": "what is the binary sentiment of the following sentence? ",
+        "zero-shot-summarization": "summarize the following text: ",
+    }
+    return prompts.get(task, "") + str(sample["text"])
 
 
 class Generating(ModelTask):

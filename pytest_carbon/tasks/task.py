@@ -269,16 +269,12 @@ def refuse_too_large(
         return
     half = f"; in fp16 or bf16 it needs {_gb(at_half_bytes)}" if at_half_bytes and at_half_bytes <= free_bytes else ""
     what = "of memory" if batch_size == 1 else f"of memory for {batch_size} inputs a call"
+    batch, dtype, *others = _SMALLER.split(", ")
+    remedies = [batch] * (batch_size > 1) + [dtype] * (at_half_bytes is not None) + others
     raise CannotRunHere(
         f"{model_id} needs about {_gb(needed_bytes)} {what}, and {device} has {_gb(free_bytes)} free{half}. "
-        f"What helps: {_helping(batch_size, at_half_bytes is not None)}"
+        f"What helps: {', '.join(remedies)}"
     )
-
-
-def _helping(batch_size: int, may_be_halved: bool) -> str:
-    """The remedies of :data:`_SMALLER` that apply."""
-    batch, dtype, *others = _SMALLER.split(", ")
-    return ", ".join([*[batch] * (batch_size > 1), *[dtype] * may_be_halved, *others])
 
 
 def _free_bytes(device: str) -> int:

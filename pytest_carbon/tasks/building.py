@@ -116,10 +116,11 @@ def build_task(
         device = _fitting(task, model, dataset, dtype, device, size, batch_size)
     samples = _samples(task, dataset, data, seed)
     if isinstance(model, str):
-        kind, parts = _of_catalogue(task, model, weights, tokenizer, processor, dtype or "fp32", device, size, seed)
+        asked = {"weights": weights, "size": size, "dtype": dtype or "fp32", "device": device}
+        kind, parts = _of_catalogue(task, models.build(model, task=name, seed=seed, **asked), tokenizer, processor)
     else:
         kind, parts = _own(task, model, tokenizer, processor, dtype, device)
-    asked = {"new_tokens": new_tokens, "steps": steps}
+    fixed = {"new_tokens": new_tokens, "steps": steps}
     try:
         return kind(
             name=name,
@@ -128,7 +129,7 @@ def build_task(
             data=samples.source,
             batch_size=batch_size,
             seed=seed,
-            **parts | {what: count for what, count in asked.items() if count is not None},
+            **parts | {what: count for what, count in fixed.items() if count is not None},
         )
     except UsageProblem:
         parts.get("afterwards", lambda: None)()  # a model that trained does so again
@@ -159,43 +160,30 @@ def _fitting(
         raise UsageProblem(f"{problem}{stop} A model of your own: give the module itself, or a callable") from None
     if dataset is not None:
         find_dataset(task.name, dataset)
-    images = task.modality in ("image", "multimodal")
-    diffusion = ["diffusers"] if task.kind == "diffuse" else []
-    _refuse_missing(task.name, ["torch", "transformers", *diffusion, *(["PIL"] if images else [])])
+    further = ["diffusers"] * (task.kind == "diffuse") + ["PIL"] * (task.modality in ("image", "multimodal"))
+    _refuse_missing(task.name, ["torch", "transformers", *further])
     device = models.device_of(device)
     half = models.memory_bytes(model_id, "fp16", size, batch_size) if dtype == "fp32" else None
     refuse_too_large(model_id, models.memory_bytes(model_id, dtype, size, batch_size), half, device, batch_size)
     return device
 
 
-def _of_catalogue(
-    task: Task,
-    model_id: str,
-    weights: str,
-    tokenizer: Any,
-    processor: Any,
-    dtype: str,
-    device: str,
-    size: str,
-    seed: int,
-) -> tuple[type[ModelTask], dict[str, Any]]:
-    """Build the model: the class that calls it, and that class's arguments."""
-    built = models.build(model_id, task=task.name, weights=weights, size=size, dtype=dtype, device=device, seed=seed)
+def _of_catalogue(task: Task, built: Built, tokenizer: Any, processor: Any) -> tuple[type[ModelTask], dict[str, Any]]:
+    """Name the class that calls the model, and its arguments."""
     if task.kind == "diffuse":
         tokenizer = tokenizer or built.model.tokenizer
     elif task.modality != "image" and tokenizer is None:
-        source = built.source if built.weights == "hub" else None
-        tokenizer = tokenizer_for(model_id, built.model.config, weights=built.weights, source=source)
+        tokenizer = tokenizer_for(built.model_id, built.model.config, weights=built.weights, source=built.source)
     if processor is None and task.modality != "text" and task.kind != "diffuse":
         processor = _processor_of(built)
-    call = architecture(model_id).sized(size)[2]
+    call = architecture(built.model_id).sized(built.size)[2]
     return TASK_BUILDERS[task.name], {
         "model": built.model,
-        "model_id": model_id,
+        "model_id": built.model_id,
         "weights": built.weights,
         "dtype": built.dtype,
         "device": built.device,
-        "size": size,
+        "size": built.size,
         "tokenizer": tokenizer,
         "processor": processor,
         "new_tokens": call.get("max_new_tokens", NEW_TOKENS.get(task.name)),

@@ -73,9 +73,7 @@ class StudyCell(NamedTuple):
     task: str
     dataset: str
     model: str
-    repetitions: int
     energy_wh_per_1000: float
-    energy_sd_wh: float | None
     gpu_energy_wh_per_1000: float
     seconds_per_1000: float
 
@@ -211,18 +209,9 @@ def _rows() -> tuple[dict[str, str], ...]:
 @cache
 def study_cells() -> tuple[StudyCell, ...]:
     """The study's 312 cells."""
+    figures = StudyCell._fields[3:]
     return tuple(
-        StudyCell(
-            row["task"],
-            row["dataset"],
-            row["model"],
-            int(row["repetitions"]),
-            float(row["energy_wh_per_1000"]),
-            float(row["energy_sd_wh"]) if row["energy_sd_wh"] else None,
-            float(row["gpu_energy_wh_per_1000"]),
-            float(row["seconds_per_1000"]),
-        )
-        for row in _rows()
+        StudyCell(row["task"], row["dataset"], row["model"], *(float(row[name]) for name in figures)) for row in _rows()
     )
 
 

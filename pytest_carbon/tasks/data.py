@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks.catalogue import find_task
@@ -116,25 +116,9 @@ ALLOWED: Mapping[str, str] = {
 }
 
 
-class Round(Sequence[Sample]):
-    """``count`` samples made of fewer, gone round: what is large is held once."""
-
-    def __init__(self, held: Sequence[Sample], count: int) -> None:
-        self._held, self._count = held, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._count))]
-        if not -self._count <= index < self._count:
-            raise IndexError(f"sample {index} of {self._count}")
-        return self._held[index % self._count % len(self._held)]
+def repeated(held: Sequence[Sample], count: int) -> list[Sample]:
+    """``count`` samples that take the memory of those that are held."""
+    return [held[index % len(held)] for index in range(count)]
 
 
 def fields_of(task: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_carbon.records import UsageProblem
-from pytest_carbon.tasks.data import DATASETS, FIRST_WORDS, RECORDINGS, DataSet, Round, Sample, library, resized
+from pytest_carbon.tasks.data import DATASETS, FIRST_WORDS, RECORDINGS, DataSet, Sample, library, repeated, resized
 from pytest_carbon.tasks.given import opened_image, opened_sound, recording, rgb, undecoded
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def from_hub(task: str, dataset: str, count: int, seed: int, rows: Any | None) -
             f"the data set {dataset} ({row.hub_id}, {row.split}) has no row with {', '.join(map(str, row.columns))} "
             f"that could be read; data='synthetic' needs no network"
         )
-    return samples if wanted == count else Round(samples, count)
+    return samples if wanted == count else repeated(samples, count)
 
 
 def _where(row: DataSet) -> dict[str, Any]:

@@ -96,15 +96,9 @@ def build(
             model = _load(checkpoint, design, dtype, device)
         else:
             model = _random(model_id, size, dtype, device, seed)
-    return Built(
-        model,
-        "random" if checkpoint is None else "hub",
-        dtype,
-        device,
-        "random" if checkpoint is None else checkpoint.id,
-        model_id,
-        size,
-    )
+    weights_of: Weights = "random" if checkpoint is None else "hub"
+    source = "random" if checkpoint is None else checkpoint.id
+    return Built(model, weights_of, dtype, device, source, model_id, size)
 
 
 def device_of(text: str) -> str:

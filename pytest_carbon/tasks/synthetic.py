@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from pytest_carbon.tasks.data import DATASETS, FIRST_WORDS, RATE_HZ, RECORDINGS, Round, Sample, library, resized
+from pytest_carbon.tasks.data import DATASETS, FIRST_WORDS, RATE_HZ, RECORDINGS, Sample, library, repeated, resized
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,11 +61,11 @@ def synthetic(task: str, dataset: str, count: int, seed: int) -> Sequence[Sample
     chance = random.Random(f"{dataset} {seed}")
     if row.size:
         size = row.size
-        return Round([{"image": _noise_image(size, chance)} for _ in range(min(count, HELD_IMAGES))], count)
+        return repeated([{"image": _noise_image(size, chance)} for _ in range(min(count, HELD_IMAGES))], count)
     assert row.mean is not None
     if "audio" in row.columns:
         held = lengths(row.mean, row.spread, min(count, RECORDINGS), start=chance.random())
-        return Round([{"audio": _noise_bursts(length, chance), "rate": RATE_HZ} for length in held], count)
+        return repeated([{"audio": _noise_bursts(length, chance), "rate": RATE_HZ} for length in held], count)
     most = FIRST_WORDS.get(task)
     items: list[Sample] = []
     for length in lengths(row.mean, row.spread, count, start=chance.random()):

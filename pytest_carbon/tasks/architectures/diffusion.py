@@ -55,18 +55,18 @@ _UNET_XL = {
 }
 
 
-def _vae(side: int, **more: Any) -> dict[str, Any]:
+def _vae(side: int, channels: list[int], layers: int, **more: Any) -> dict[str, Any]:
     return {
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "block_out_channels": [128, 256, 512, 512],
-        "layers_per_block": 2,
-        "latent_channels": 4,
+        "down_block_types": ["DownEncoderBlock2D"] * len(channels),
+        "up_block_types": ["UpDecoderBlock2D"] * len(channels),
+        "block_out_channels": channels,
+        "layers_per_block": layers,
         "sample_size": side,
         **more,
     }
 
 
+_VAE = [128, 256, 512, 512], 2
 _CLIP_L = {**transformer(768, 12, 12, 3072), "projection_dim": 768}
 _OPEN_CLIP_H = {**transformer(1024, 23, 16, 4096), "hidden_act": "gelu", "projection_dim": 512}
 _OPEN_CLIP_G = {**transformer(1280, 32, 20, 5120), "hidden_act": "gelu", "projection_dim": 1280}
@@ -76,14 +76,7 @@ _SAFETY_CHECKER = {
     "text_config": transformer(768, 12, 12, 3072),
 }
 
-_SMALL_VAE = {
-    "down_block_types": ["DownEncoderBlock2D"] * 2,
-    "up_block_types": ["UpDecoderBlock2D"] * 2,
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "sample_size": 16,
-}
+_SMALL_VAE = _vae(16, [8, 16], 1, norm_num_groups=4)
 _SMALL_TEXT = {
     **transformer(32, 2, 2, 64),
     "projection_dim": 32,
@@ -122,7 +115,7 @@ def _stable_diffusion(
     side = unet["sample_size"] * 8
     config = {
         "unet": unet,
-        "vae": _vae(side, scaling_factor=0.18215),
+        "vae": _vae(side, *_VAE, scaling_factor=0.18215),
         "text_encoder": text_encoder,
         "scheduler": scheduler,
     }
@@ -158,7 +151,7 @@ DIFFUSION: Mapping[str, Architecture] = {
         "diffusers:StableDiffusionXLPipeline",
         {
             "unet": _UNET_XL,
-            "vae": _vae(1024, scaling_factor=0.13025, force_upcast=True),
+            "vae": _vae(1024, *_VAE, scaling_factor=0.13025, force_upcast=True),
             "text_encoder": _CLIP_L,
             "text_encoder_2": _OPEN_CLIP_G,
             "scheduler": _EULER,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,32 +41,25 @@ class Architecture:
         """Fresh copies of config, processor and call at ``size``: ``study`` or ``small``."""
         if size not in ("study", "small"):
             raise UsageProblem(f"size {size!r} is not one: study (the real architecture), small (a tiny variant)")
-        small = size == "small"
+        if size == "study":
+            return deepcopy(dict(self.config)), deepcopy(dict(self.processor)), deepcopy(dict(self.call))
         return (
-            merged(self.config, self.small if small else {}),
-            merged(self.processor, self.small_processor if small else {}),
-            merged(self.call, self.small_call if small else {}),
+            merged(self.config, self.small),
+            merged(self.processor, self.small_processor),
+            merged(self.call, self.small_call),
         )
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Copy ``base`` with ``over`` on top; merge nested mappings in the same way."""
-    result = {key: _copied(value) for key, value in base.items()}
+    result = deepcopy(dict(base))
     for key, value in over.items():
-        below = base.get(key)
+        below = result.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping):
             result[key] = merged(below, value)
         else:
-            result[key] = _copied(value)
+            result[key] = deepcopy(value)
     return result
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return merged(value, {})
-    if isinstance(value, (list, tuple)):
-        return [_copied(item) for item in value]
-    return value
 
 
 def transformer(width: int, layers: int, heads: int, inner: int) -> dict[str, Any]:

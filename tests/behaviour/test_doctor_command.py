@@ -119,7 +119,10 @@ def test_a_permission_that_is_refused_is_said(doctor: Doctor, simulated: Callabl
     sim.set_failure("NO_PERMISSION", function="nvmlInit")
     result = doctor("--meter", "nvml")
     assert result.ret == 1
-    assert "this user may not use the NVIDIA driver: `ls -l /dev/nvidia*` says who may" in words(result)
+    assert (
+        "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup): `ls -l /dev/nvidia*`"
+        in words(result)
+    )
 
 
 def test_gpus_that_are_there_are_examined_and_lost_ones_said(

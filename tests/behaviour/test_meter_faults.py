@@ -219,8 +219,8 @@ def test_a_counter_that_stands_still(
         (
             "nvmlInit",
             "NO_PERMISSION",
-            "this user may not use the NVIDIA driver: `ls -l /dev/nvidia*` says who may; in a container, start it with "
-            "`docker run --gpus all`.",
+            "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup): `ls -l"
+            " /dev/nvidia*` says who may; in a container, start it with `docker run --gpus all`.",
         ),
         (
             ENERGY,
@@ -228,7 +228,7 @@ def test_a_counter_that_stands_still(
             f"{GPU_0}: its energy could not be read: NVML says 'Insufficient Permissions'. This user may not read it: "
             "`ls -l /dev/nvidia*` says who may",
         ),
-        ("nvmlDeviceGetCount", "GPU_IS_LOST", "an NVIDIA GPU has fallen off the bus"),
+        ("nvmlDeviceGetCount", "GPU_IS_LOST", "NVML cannot be used: it says 'GPU is lost'"),
     ],
 )
 def test_no_gpu_can_be_read(

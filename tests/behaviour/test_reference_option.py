@@ -217,7 +217,7 @@ def test_a_machine_that_moves_during_the_run(run_carbon: CarbonRunner, monkeypat
     assert "reference workload: 500 mJ, and no baseline of it here yet (--carbon-record)" in run.text
     assert (
         "warning (machine-moved): reference workload: the machine moved by 20% during this run: the reference workload"
-        " took so much more at its end than at its start" in run.text
+        " took that much more at the end than at the start" in run.text
     )
     (found,) = run.report["references"]
     assert [score["energy_j_per_call"] for score in found["sessions"]] == pytest.approx([0.5])

@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from statistics import fmean, geometric_mean, median
 from typing import NamedTuple
 
@@ -133,11 +132,6 @@ class Comparison:
     def failed(self) -> bool:
         """Whether there is a regression, or something that HEAD failed to measure."""
         return any(row.verdict.failed for row in self.rows)
-
-
-def has_figures(measurement: Measurement) -> bool:
-    figures = [f for score in measurement.sessions for f in (score.energy_j_per_call, score.duration_s_per_call)]
-    return bool(figures) and all(isfinite(figure) and figure > 0 for figure in figures)
 
 
 # --- comparing -----------------------------------------------------------------------------------
@@ -408,7 +402,7 @@ def _conditions(base: Side, head: Side, id: str) -> Iterator[str]:
     if before and after and not set(after) & set(before):
         here, there = cards(after, before)
         yield f"HEAD was measured on {here}, BASE on {there}: two cards of one model differ by 2 or 3%"
-    found = [(_temperature_c(was[key]), _temperature_c(now[key])) for key in now if key in was]
+    found = [(temperature_c(was[key]), temperature_c(now[key])) for key in now if key in was]
     known = [(then, since) for then, since in found if then is not None and since is not None]
     if known:
         was_c, now_c = (median(degrees) for degrees in zip(*known, strict=True))
@@ -423,7 +417,8 @@ def _of_newest_epoch(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if record.epoch == newest]
 
 
-def _temperature_c(records: Iterable[Record]) -> float | None:
+def temperature_c(records: Iterable[Record]) -> float | None:
+    """Return the mean temperature at the start; None where it is unknown."""
     known = [record.temperature_c for record in records if record.temperature_c is not None]
     return fmean(known) if known else None
 

@@ -233,9 +233,9 @@ class Measurement:
 
     @property
     def has_figures(self) -> bool:
-        """Whether there are sessions, and all have an energy and a duration above 0."""
+        """Whether it was measured, with an energy and a duration above 0 in each session."""
         figures = [f for s in self.sessions for f in (s.energy_j_per_call, s.duration_s_per_call)]
-        return bool(figures) and all(isfinite(figure) and figure > 0 for figure in figures)
+        return self.failure is None and bool(figures) and all(isfinite(f) and f > 0 for f in figures)
 
     @property
     def relative_error(self) -> float | None:

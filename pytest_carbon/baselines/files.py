@@ -67,7 +67,9 @@ from pytest_carbon.records import (
 
 _LINE = re.compile(r"^(.*?), line (\d+): ", re.DOTALL)
 _CALIBRATION = "calibration.json"
+_Row = tuple[Record, str]  # with its line
 _by_test = attrgetter("test", "name", "created", "session")
+_identity = attrgetter("test", "name", "session")
 
 
 class _Renaming(NamedTuple):
@@ -252,42 +254,39 @@ class FileStore:
         """Return what a rename writes on one machine."""
         folder, reader = self._folder(machine_id), Reader(machine_id)
         files = {path: reader.file(data, path) for path in self._files(folder) if (data := bytes_of(path)) is not None}
-        staying: dict[Path, list[tuple[Record, str]]] = {path: [] for path in files}
-        leaving: dict[Path, list[tuple[Record, str]]] = {}
-        moved: dict[tuple[str, str, str], tuple[Record, str]] = {}
+        staying: dict[Path, list[_Row]] = {path: [] for path in files}
+        leaving: dict[Path, list[_Row]] = {}
+        moved: dict[tuple[str, str, str], _Row] = {}
         for path, file in files.items():
             for record, line in zip(file.records, file.lines, strict=True):
                 if record.test not in tests:
                     staying[path].append((record, line))
                     continue
                 leaving.setdefault(path, []).append((record, line))
-                if (new := tests[record.test]) is None:
-                    continue
-                row = (record._replace(test=new), encode_line(json.loads(line) | {"test": new}))
-                first, _ = moved.setdefault((new, record.name, record.session), row)
-                if record.epoch > first.epoch:
-                    moved[new, record.name, record.session] = row
-        targets = {record.test for record, _ in moved.values()}
-        known = {
-            (record.test, record.name, record.session): (record, path)
-            for path, rows in staying.items()
-            for record, _ in rows
-            if record.test in targets
+                if (new := tests[record.test]) is not None:
+                    at = (new, record.name, record.session)
+                    if at not in moved or record.epoch > moved[at][0].epoch:
+                        moved[at] = (record._replace(test=new), encode_line(json.loads(line) | {"test": new}))
+        targets = {test for test, _, _ in moved}
+        stored = {
+            at: path for path, rows in staying.items() for record, _ in rows if (at := _identity(record))[0] in targets
         }
+        equal = {_identity(r) for rows in staying.values() for r, _ in rows if moved.get(_identity(r), (None,))[0] == r}
         # Equal records under both names prove that they are one history: a rename was interrupted, or git merged it
         # with what another branch recorded under the old name.
-        one = {at[0] for at, (record, _) in known.items() if moved.get(at, (None,))[0] == record}
-        for at, (record, path) in known.items():
-            if record.test not in one or moved.pop(at, (record, ""))[0] != record:
+        joined = {test for test, _, _ in equal}
+        for at, path in stored.items():
+            if at[0] not in joined or (at in moved and at not in equal):
                 raise BaselineError(
-                    f"{record.test!r} has records of its own in {shown_path(path)}, and two histories are not mixed:"
+                    f"{at[0]!r} has records of its own in {shown_path(path)}, and two histories are not mixed:"
                     " nothing was renamed. Take those away first, or leave them both as they are."
                 )
-        arriving: dict[Path, list[tuple[Record, str]]] = {}
-        for record, line in moved.values():
-            arriving.setdefault(self._existing(folder / module_file(record.test), files), []).append((record, line))
+        arriving: dict[Path, list[_Row]] = {}
+        for at, row in moved.items():
+            if at not in equal:
+                arriving.setdefault(self._existing(folder / module_file(at[0]), files), []).append(row)
 
-        def text(path: Path, *parts: Mapping[Path, list[tuple[Record, str]]]) -> str | None:
+        def text(path: Path, *parts: Mapping[Path, list[_Row]]) -> str | None:
             header = (files.get(path) or next(iter(files.values()))).header
             rows = sorted((_by_test(record), line) for part in parts for record, line in part.get(path, ()))
             return "\n".join([header, *(line for _, line in rows), ""]) if rows else None
@@ -468,8 +467,7 @@ def once(records: Iterable[Record], where: str) -> list[Record]:
     """Keep each session once for each measurement, in the newest of its epochs."""
     seen: dict[tuple[str, str, str], Record] = {}
     for record in records:
-        identity = (record.test, record.name, record.session)
-        first = seen.setdefault(identity, record)
+        first = seen.setdefault(_identity(record), record)
         if first is record:
             continue
         if not same_record(first, record):
@@ -478,5 +476,5 @@ def once(records: Iterable[Record], where: str) -> list[Record]:
                 "A session measures a thing once: delete the line that is wrong."
             )
         if record.epoch > first.epoch:
-            seen[identity] = first._replace(epoch=record.epoch)
+            seen[_identity(record)] = first._replace(epoch=record.epoch)
     return list(seen.values())

@@ -51,72 +51,54 @@ def is_number(value: object) -> TypeGuard[float]:
     return -_LARGEST <= value <= _LARGEST
 
 
-def _is_positive(value: object) -> bool:
-    return is_number(value) and value > 0
-
-
-def _is_error(value: object) -> bool:
-    return value is None or (is_number(value) and value >= 0)
-
-
-def _is_number_or_none(value: object) -> bool:
-    return value is None or is_number(value)
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, (tuple, list)) and all(map(is_text, value))
-
-
 def is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
-def _is_text_or_none(value: object) -> bool:
-    return value is None or isinstance(value, str)
-
-
-def _is_test(value: object) -> bool:
-    return isinstance(value, str) and not leads_out(value)
-
-
-def _is_epoch(value: object) -> bool:
-    return value == "0" or is_time(value)
+def _or_none(good: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or good(value)
 
 
 _Allowed = tuple[Callable[[object], bool], str]
 _A_TIME = "a UTC time such as '2026-11-22T10:00:00Z'"
+_OPTIONAL_TEXT: _Allowed = (_or_none(lambda value: isinstance(value, str)), "a text or null")
+_POSITIVE: _Allowed = (lambda value: is_number(value) and value > 0, "a finite number above 0")
+_AMOUNT: _Allowed = (lambda value: is_number(value) and value >= 0, "a finite number from 0")
+_OPTIONAL_AMOUNT: _Allowed = (_or_none(_AMOUNT[0]), "a finite number from 0, or null")
 FIELDS: dict[str, _Allowed] = {
-    "test": (_is_test, "the id of a test that does not lead out of the directory"),
+    "test": (
+        lambda value: isinstance(value, str) and not leads_out(value),
+        "the id of a test that does not lead out of the directory",
+    ),
     "name": (is_text, "the measurement's name"),
-    "epoch": (_is_epoch, f"'0' or {_A_TIME}"),
+    "epoch": (lambda value: value == "0" or is_time(value), f"'0' or {_A_TIME}"),
     "session": (is_text, "a session's id"),
     "created": (is_time, _A_TIME),
-    "boot": (_is_text_or_none, "a text or null"),
-    "commit": (_is_text_or_none, "a text or null"),
-    "branch": (_is_text_or_none, "a text or null"),
-    "energy_j_per_call": (_is_positive, "a finite number above 0"),
-    "energy_j_per_call_error": (_is_error, "a finite number from 0, or null"),
-    "duration_s_per_call": (_is_positive, "a finite number above 0"),
-    "torch": (_is_text_or_none, "a text or null"),
-    "driver": (_is_text_or_none, "a text or null"),
-    "labels": (_is_text_or_none, "a text or null"),
-    "temperature_c": (_is_number_or_none, "a finite number or null"),
-    "gpus": (_is_texts, "a list of UUIDs"),
+    "boot": _OPTIONAL_TEXT,
+    "commit": _OPTIONAL_TEXT,
+    "branch": _OPTIONAL_TEXT,
+    "energy_j_per_call": _POSITIVE,
+    "energy_j_per_call_error": _OPTIONAL_AMOUNT,
+    "duration_s_per_call": _POSITIVE,
+    "torch": _OPTIONAL_TEXT,
+    "driver": _OPTIONAL_TEXT,
+    "labels": _OPTIONAL_TEXT,
+    "temperature_c": (_or_none(is_number), "a finite number or null"),
+    "gpus": (lambda value: isinstance(value, (tuple, list)) and all(map(is_text, value)), "a list of UUIDs"),
 }
 """What each field may be, in the order of :class:`~pytest_carbon.records.Record` and of the line."""
 
 _OPTIONAL: dict[str, Any] = {"labels": None, "temperature_c": None, "gpus": ()}
 """The fields that a line may omit, and their values then; such values are not written."""
 
-_AMOUNT = (_is_error, "a finite number from 0, or null")
 _CALIBRATION: dict[str, _Allowed] = {
-    "settle_s": (lambda value: value is not None and _is_error(value), "a finite number from 0"),
-    "part_time_sampling": (lambda value: value is None or isinstance(value, bool), "true, false or null (not known)"),
-    "created": (lambda value: value is None or is_time(value), f"null or {_A_TIME}"),
-    "after_work_j": _AMOUNT,
-    "after_work_s": _AMOUNT,
-    "latency_s": _AMOUNT,
-    "latency_error_s": _AMOUNT,
+    "settle_s": _AMOUNT,
+    "part_time_sampling": (_or_none(lambda value: isinstance(value, bool)), "true, false or null (not known)"),
+    "created": (_or_none(is_time), f"null or {_A_TIME}"),
+    "after_work_j": _OPTIONAL_AMOUNT,
+    "after_work_s": _OPTIONAL_AMOUNT,
+    "latency_s": _OPTIONAL_AMOUNT,
+    "latency_error_s": _OPTIONAL_AMOUNT,
 }
 _UNKNOWN = dict.fromkeys(list(_CALIBRATION)[2:])
 """The fields that a calibration may omit."""

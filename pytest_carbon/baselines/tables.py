@@ -38,10 +38,10 @@ _ALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3
 """In s and ms: a server that does not answer for half a minute is lost. The system's default is hours."""
 _FORMS = "sqlite:///FILE and postgresql+psycopg://USER@HOST/DATABASE"
 
-_METADATA = MetaData()
+METADATA = MetaData()
 MACHINE = Table(
     "carbon_machine",
-    _METADATA,
+    METADATA,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False),
     Column("header", Text),  # as a file's; NULL: only a calibration is known
@@ -50,7 +50,7 @@ MACHINE = Table(
 )
 MEASUREMENT = Table(
     "carbon_measurement",
-    _METADATA,
+    METADATA,
     Column("id", Integer, primary_key=True),
     Column("machine_id", ForeignKey(MACHINE.c.id), nullable=False),
     Column("test", Text, nullable=False),
@@ -59,7 +59,7 @@ MEASUREMENT = Table(
 )
 SESSION = Table(
     "carbon_session",
-    _METADATA,
+    METADATA,
     Column("id", Integer, primary_key=True),
     Column("machine_id", ForeignKey(MACHINE.c.id), nullable=False),
     Column("session", Text, nullable=False),
@@ -74,14 +74,14 @@ SESSION = Table(
 )
 CARDS = Table(
     "carbon_cards",
-    _METADATA,
+    METADATA,
     Column("id", Integer, primary_key=True),
     Column("uuids", Text, nullable=False),  # a JSON list, as a file's
     UniqueConstraint("uuids", name="carbon_cards_once"),
 )
 RECORD = Table(
     "carbon_record",
-    _METADATA,
+    METADATA,
     Column("session_id", ForeignKey(SESSION.c.id), primary_key=True),
     Column("measurement_id", ForeignKey(MEASUREMENT.c.id), primary_key=True),
     Column("epoch", Text, nullable=False),

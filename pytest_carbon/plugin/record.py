@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from pytest_carbon import baselines, gate
 from pytest_carbon.baselines import Store
-from pytest_carbon.baselines.decide import ALREADY_STORED, Decision, decide, of_reference
+from pytest_carbon.baselines.decide import ALREADY_STORED, Decision, appended, decide
 from pytest_carbon.baselines.disk import leads_out, module_file
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.plugin.processes.messages import Brought
@@ -58,15 +57,7 @@ class Recorder:
         for decision in decisions:
             if decision.records:
                 by_id.setdefault(decision.machine, []).append(decision)
-        self._store.append_all(
-            [
-                (
-                    brought.machines[id],
-                    [r for d in mine for r in d.records] + of_reference(result, mine, id),
-                )
-                for id, mine in by_id.items()
-            ]
-        )
+        self._store.append_all(appended(result, decisions, brought.machines))
         for id, mine in by_id.items():
             self.recorded |= {d.key for d in mine}
             self.accepted |= {d.key for d in mine if d.accepted}
@@ -181,14 +172,7 @@ def accept(result: SessionResult, store: Store, source: Path) -> list[str]:
                 "this report was accepted. Give a report of tests inside the root dir."
             )
     decisions = decide(result, accept=True, stored=store.load)
-    records: dict[str, list[Record]] = {}
-    for decision in decisions:
-        if decision.records:
-            records.setdefault(decision.machine, []).extend(decision.records)
-    there = {machine.id: machine for machine, _ in result.others}
-    for id, added in records.items():
-        added += of_reference(result, decisions, id)
-    store.append_all([(there.get(id, replace(result.machine, id=id)), added) for id, added in records.items()])
+    store.append_all(appended(result, decisions))
     return list(_sentences(result, decisions))
 
 

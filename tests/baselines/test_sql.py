@@ -331,7 +331,7 @@ def test_the_migrations_make_the_tables_that_are_used(store: SqlStore, url: str)
     store.append(HOST, [record()])
     with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": tables.VERSION_TABLE})
-        assert compare_metadata(context, tables._METADATA) == []
+        assert compare_metadata(context, tables.METADATA) == []
         assert context.get_current_heads() == (tables.VERSION,)
 
 

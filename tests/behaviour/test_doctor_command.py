@@ -174,7 +174,7 @@ def test_what_is_saved_is_what_runs_take_over(
     )
     result = pytester.run(sys.executable, "-c", QUICKLY, "doctor", "--load=work:busy", "--save", "--json=doctor.json")
     assert result.ret == 0
-    assert "Kept in " in result.outlines[-1]
+    assert "Stored in " in result.outlines[-1]
     assert not (pytester.path / "carbon-baselines").exists()
     calibration = open_store(pytester.path / "perf" / "baselines").calibration(id)
     assert calibration is not None
@@ -197,7 +197,10 @@ def test_nothing_to_save_is_4(doctor: Doctor, pytester: pytest.Pytester) -> None
     result = doctor("--meter", "estimate", "--load", "none", "--save", "there")
     assert result.ret == 4
     assert result.outlines[0].startswith("Energy can only be estimated here")
-    assert "pytest-carbon: --save: nothing was kept in there, for no settling time was found." in result.stderr.str()
+    assert (
+        "pytest-carbon: --save: nothing was stored in there, because no settling time was measured."
+        in result.stderr.str()
+    )
     assert not (pytester.path / "there").exists()
 
 

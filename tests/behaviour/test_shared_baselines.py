@@ -222,7 +222,9 @@ def test_a_report_of_a_branch_stays_the_branchs(
     git(pytester, "switch", "-q", "main")
     capsys.readouterr()
     assert main(["baseline", "accept", "report.json", f"--baseline={url}"]) == 0
-    assert "That is feature's alone: --branch=main takes it into the baseline of all.\n" in capsys.readouterr().out
+    assert (
+        "Only feature has that now; --branch=main adds it to the baseline of all branches.\n" in capsys.readouterr().out
+    )
     assert shown().status("test_it") == "new"
     git(pytester, "switch", "-q", "feature")
     assert shown().status("test_it") == "pass"
@@ -386,7 +388,7 @@ def test_doctor_saves_in_a_database(pytester: pytest.Pytester, url: str, capsys:
     """Where nothing was found that could be kept, it says so, of a place without a password."""
     assert main(["doctor", "--meter=estimate", "--load=none", f"--save={url}"]) == 4
     output, error = capsys.readouterr()
-    assert f"--save: nothing was kept in {DatabaseUrl(url)}, for no settling time was found." in error
+    assert f"--save: nothing was stored in {DatabaseUrl(url)}, because no settling time was measured." in error
     without_secrets(output, error)
 
 

@@ -15,24 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pytest_carbon.plugin import values
 from pytest_carbon.plugin.refusal import refusal
-from pytest_carbon.plugin.values import (
-    Reader,
-    read_against,
-    read_baseline,
-    read_choice,
-    read_count,
-    read_gpus,
-    read_labels,
-    read_matching,
-    read_meter,
-    read_number,
-    read_path,
-    read_seconds,
-    read_share,
-    read_suite,
-    read_switch,
-)
 
 
 class Option(NamedTuple):
@@ -40,7 +24,7 @@ class Option(NamedTuple):
 
     usage: str
     """The flag, and its value's name in ``--help``; without one it is a switch."""
-    read: Reader
+    read: values.Reader
     help: str
     name: str = ""
     """The field of Settings, where it differs from the flag."""
@@ -58,7 +42,8 @@ class Option(NamedTuple):
 
     @property
     def field(self) -> str:
-        return self.name or self.key.removeprefix("carbon_")
+        seconds = "_s" if self.metavar == "SECONDS" else ""
+        return self.name or self.key.removeprefix("carbon_") + seconds
 
     @property
     def key(self) -> str:
@@ -67,170 +52,167 @@ class Option(NamedTuple):
 
 
 SWITCH = Option(
-    "--carbon", read_switch, "measure model calls; fail tests that exceed a budget or cost more than before", "enabled"
+    "--carbon",
+    values.switch,
+    "measure model calls; fail tests that exceed a budget or cost more than before",
+    "enabled",
 )
 
 _PUE = "a number of at least 1, such as 1.2: energy of the facility divided by the energy of its computers"
 OPTIONS = (
     Option(
         "--carbon-record",
-        read_switch,
+        values.switch,
         "append this session to the baselines, except measurements that the gate fails or a warning disqualifies; "
         "implies --carbon",
         ini=False,
     ),
     Option(
         "--carbon-accept",
-        read_switch,
+        values.switch,
         "the change is intended: begin new baselines for the measurements that changed; implies --carbon",
         ini=False,
     ),
-    Option("--carbon-gate fail|warn", read_choice("fail", "warn"), "warn: only report what would fail (default: fail)"),
+    Option(
+        "--carbon-gate fail|warn", values.choice("fail", "warn"), "warn: only report what would fail (default: fail)"
+    ),
     Option(
         "--carbon-baseline DIR|URL",
-        read_baseline,
+        values.baseline,
         "the directory of the baselines, or the URL of a database (default: carbon-baselines)",
     ),
     Option(
         "--carbon-branch NAME",
-        read_matching(r"\S+", "the name of a branch, as git branch shows it"),
+        values.matching(r"\S+", "the name of a branch, as git branch shows it"),
         "in a database: the branch whose baselines count (default: main)",
     ),
     Option(
         "--carbon-label KEY=VALUE",
-        read_labels,
+        values.labels,
         "store this label with each recorded session, such as pool=a100; may be given several times",
         name="labels",
         ini=False,
         several=True,
     ),
-    Option("--carbon-tolerance SHARE", read_share(0, 1), "a smaller change never fails (default: 5%)"),
+    Option("--carbon-tolerance SHARE", values.share(0, 1), "a smaller change never fails (default: 5%)"),
     Option(
         "--carbon-false-alarms SHARE",
-        read_share(0, 0.5, above=True),
+        values.share(0, 0.5, above=True),
         "the probability that an unchanged suite fails, shared among its measurements (default: 1%)",
     ),
     Option(
         "--carbon-meter NAME",
-        read_meter,
+        values.meter,
         "auto, nvml, rapl, amd, apple, windows, estimate or replay:FILE; several joined by + (default: auto)",
     ),
     Option(
         "--carbon-gpus WHICH",
-        read_gpus,
+        values.gpus,
         "used (the GPUs that this process uses, else the visible ones), visible, all, or indices and UUIDs such as "
         "0,1 (default: used)",
     ),
     Option(
         "--carbon-domains WHICH",
-        read_choice("auto", "gpu", "measured", "total"),
+        values.choice("auto", "gpu", "measured", "total"),
         "the domains that are summed and gated: gpu, measured, total, or auto: measured GPUs if there are any, else "
         "the measured CPU, else the estimate (default: auto)",
     ),
     Option(
         "--carbon-country CODE",
-        read_matching(r"[A-Za-z]{3}", "the three letters of ISO 3166 alpha-3, such as DEU or USA", str.upper),
+        values.matching(r"[A-Za-z]{3}", "the three letters of ISO 3166 alpha-3, such as DEU or USA", str.upper),
         "the country of the electricity: ISO 3166 alpha-3, such as DEU (default: the world's average)",
     ),
     Option(
         "--carbon-region NAME",
-        read_matching(".+", "the name of a region"),
+        values.matching(".+", "the name of a region"),
         "a region of that country, such as california",
     ),
     Option(
         "--carbon-cloud PROVIDER/REGION",
-        read_matching(r"[^/\s]+/[^/\s]+", "provider/region, such as aws/us-west-2", str.lower),
+        values.matching(r"[^/\s]+/[^/\s]+", "provider/region, such as aws/us-west-2", str.lower),
         "instead of both: a cloud region, such as aws/us-west-2",
     ),
     Option(
         "--carbon-intensity G_PER_KWH",
-        read_number(0, "a number of gCO2e per kWh, 0 or more, such as 45"),
+        values.number(0, "a number of gCO2e per kWh, 0 or more, such as 45"),
         "instead of all three: the intensity of the electricity in gCO2e per kWh",
         name="intensity_g_per_kwh",
     ),
-    Option("--carbon-pue FACTOR", read_number(1, _PUE), "the facility's power usage effectiveness (default: 1.0)"),
+    Option("--carbon-pue FACTOR", values.number(1, _PUE), "the facility's power usage effectiveness (default: 1.0)"),
     Option(
-        "--carbon-warmup SECONDS",
-        read_seconds(),
-        "warm-up after the first call; at least two calls (default: 1)",
-        name="warmup_s",
+        "--carbon-warmup SECONDS", values.seconds(), "warm-up after the first call; at least two calls (default: 1)"
     ),
     Option(
         "--carbon-rounds N",
-        read_count(2, "a whole number of rounds, at least 2: one round has no spread"),
+        values.count(2, "a whole number of rounds, at least 2: one round has no spread"),
         "minimum number of rounds (default: 5)",
     ),
-    Option(
-        "--carbon-min-time SECONDS",
-        read_seconds(above=True),
-        "minimum time of measured calls (default: 1)",
-        name="min_time_s",
-    ),
+    Option("--carbon-min-time SECONDS", values.seconds(above=True), "minimum time of measured calls (default: 1)"),
     Option(
         "--carbon-max-time SECONDS",
-        read_seconds(above=True),
+        values.seconds(above=True),
         "maximum time of measured calls; a call that has started is finished (default: 10)",
-        name="max_time_s",
     ),
     Option(
         "--carbon-precision SHARE",
-        read_share(0, 0.5, above=True),
+        values.share(0, 0.5, above=True),
         "stop between the two when the mean is known to this precision (default: 1%)",
     ),
     Option(
         "--carbon-sessions N",
-        read_count(1, "the number of fresh processes that run the tests, such as 3; 1 means this process", digits=4),
+        values.count(1, "the number of fresh processes that run the tests, such as 3; 1 means this process", digits=4),
         "run the tests in N fresh processes, one after another; their mean is compared, and recorded as one recording "
         "(default: 1, this process)",
     ),
     Option(
         "--carbon-confirm N",
-        read_count(0, "the number of fresh processes that measure a suspect again, such as 2; 0 means none", digits=4),
+        values.count(
+            0, "the number of fresh processes that measure a suspect again, such as 2; 0 means none", digits=4
+        ),
         "measure a suspect again in N fresh processes before it fails; the mean of all counts (default: 2 if the "
         "environment variable CI is set, else 0)",
     ),
     Option(
         "--carbon-against REF",
-        read_against,
+        values.against,
         "compare the working tree with another revision, side by side, without a baseline, in --carbon-sessions pairs "
         "of fresh processes (default: 8); implies --carbon",
         ini=False,
     ),
     Option(
         "--carbon-session-timeout SECONDS",
-        read_seconds(above=True),
+        values.seconds(above=True),
         "terminate a fresh process that completes no test for this long; its test fails (default: no limit)",
-        name="session_timeout_s",
     ),
     Option(
         "--carbon-reference",
-        read_switch,
+        values.switch,
         "also measure a reference workload at the start and at the end: its change is attributed to the machine and "
         "subtracted when fewer than eight measurements are compared",
     ),
     Option(
         "--carbon-strict",
-        read_switch,
+        values.switch,
         "also fail a measurement without a baseline or with a disqualifying warning, a blind pass, and a baseline "
         "whose test no longer exists; not a change that noise explains",
     ),
     Option(
         "--carbon-max-detectable SHARE",
-        read_share(0, 10, above=True),
+        values.share(0, 10, above=True),
         "a pass whose smallest detectable change is larger is blind: --carbon-strict fails it (default: 30%)",
     ),
     Option(
         "--carbon-suite WHAT",
-        read_suite,
+        values.suite,
         "the models of --pyargs pytest_carbon.suite: small (a tiny variant of each task), study (every model at its "
         "size), or full hub ids with commas between them (default: small)",
     ),
     Option(
         "--carbon-queries N",
-        read_count(1, "a whole number of calls, 1 or more; the study made 1000"),
+        values.count(1, "a whole number of calls, 1 or more; the study made 1000"),
         "number of calls of each of its models, instead of a measuring time; 1000 in the study",
     ),
-    Option("--carbon-json FILE", read_path, "write the report to this file, also when tests fail", ini=False),
+    Option("--carbon-json FILE", values.path, "write the report to this file, also when tests fail", ini=False),
 )
 
 
@@ -252,7 +234,7 @@ def add_switch(parser: pytest.Parser) -> None:
     pytest-codecarbon has a flag of that name, too, and the second plugin to register it ends pytest with a traceback.
     So this one registers it after all others, and raises :class:`pytest.UsageError` if another plugin has it.
     """
-    if pytest.version_tuple < (9,):  # there argparse is told of the options only when it parses
+    if pytest.version_tuple < (9,):  # there argparse gets the options only when it parses
         groups = (*parser._groups, parser._anonymous)
         if any(SWITCH.flag in option.names() for group in groups for option in group.options):
             raise _clash(SWITCH)
@@ -263,7 +245,7 @@ def _add_flag(parser: pytest.Parser, option: Option) -> None:
     arguments: dict[str, Any] = {"dest": option.key, "default": None, "help": option.help.replace("%", "%%")}
     if option.metavar is not None:
         arguments.update(metavar=option.metavar, action="append" if option.several else "store")
-    elif option.ini:  # what an ini file switches on, --no-… switches off
+    elif option.ini:  # --no-… overrides the ini file
         arguments["action"] = argparse.BooleanOptionalAction
     else:
         arguments.update(action="store_const", const=True)
@@ -288,7 +270,7 @@ def _ini_type(option: Option) -> Any:
     if pytest.version_tuple < (9, 2):
         return "bool" if option.metavar is None else "string"
     if option.metavar is None:
-        return bool | str  # so that read_switch refuses other texts
+        return bool | str  # so that values.switch refuses other texts
     return str | int | float
 
 
@@ -303,7 +285,7 @@ def refuse_lost_root(config: pytest.Config) -> None:
     if option.inifilename:
         return
     words = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *config.invocation_params.args]
-    flags = {option.flag for option in OPTIONS if option.read in (read_path, read_baseline, read_against)}
+    flags = {option.flag for option in OPTIONS if option.read in (values.path, values.baseline, values.against)}
     for flag, value in itertools.pairwise(words):
         path = Path(os.path.abspath(current / value))
         harmless = path.is_relative_to(current) and (config.inipath is not None or not option.file_or_dir)
@@ -323,5 +305,5 @@ def remove_old_report(config: pytest.Config) -> None:
     option = config.option
     if option.carbon_json and not (option.collectonly or option.help or option.version):
         with contextlib.suppress(OSError):  # read_settings refuses what cannot be written
-            if (report := read_path(option.carbon_json.strip(), config.invocation_params.dir)).is_file():
+            if (report := values.path(option.carbon_json.strip(), config.invocation_params.dir)).is_file():
                 report.unlink()

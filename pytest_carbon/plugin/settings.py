@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 
+from pytest_carbon.plugin import values as readers
 from pytest_carbon.plugin.options import OPTIONS, SWITCH, Option
 from pytest_carbon.plugin.refusal import refusal
-from pytest_carbon.plugin.values import read_baseline
 
 if TYPE_CHECKING:
     from pytest_carbon.records import Settings
@@ -164,7 +164,7 @@ def _raw(config: pytest.Config, option: Option) -> _Given | None:
 
 def _without_password(option: Option, value: Any) -> Any:
     """Return a value as messages may show it."""
-    if option.read is not read_baseline or not isinstance(value, str):
+    if option.read is not readers.baseline or not isinstance(value, str):
         return value
     from pytest_carbon.baselines.address import DatabaseUrl, is_url
 

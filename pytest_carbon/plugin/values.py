@@ -21,7 +21,7 @@ def _near(text: str, allowed: Iterable[str]) -> str:
     return did_you_mean(text, allowed)
 
 
-def read_switch(text: str, base: Path) -> bool:
+def switch(text: str, base: Path) -> bool:
     if text.lower() in ("true", "1", "yes", "on", "t", "y"):
         return True
     if text.lower() in ("false", "0", "no", "off", "f", "n"):
@@ -29,7 +29,7 @@ def read_switch(text: str, base: Path) -> bool:
     raise ValueError("write true or false")
 
 
-def read_choice(*allowed: str) -> Reader:
+def choice(*allowed: str) -> Reader:
     def read(text: str, base: Path) -> str:
         if text not in allowed:
             raise ValueError(f"write one of {', '.join(allowed)}.{_near(text, allowed)}")
@@ -38,7 +38,7 @@ def read_choice(*allowed: str) -> Reader:
     return read
 
 
-def read_share(least: float, most: float, *, above: bool = False) -> Reader:
+def share(least: float, most: float, *, above: bool = False) -> Reader:
     def read(text: str, base: Path) -> float:
         from pytest_carbon.records import UsageProblem
         from pytest_carbon.text import parse_share
@@ -55,8 +55,8 @@ def read_share(least: float, most: float, *, above: bool = False) -> Reader:
     return read
 
 
-def read_float(text: str) -> float:
-    """A finite number, or NaN, which no comparison lets through."""
+def _finite(text: str) -> float:
+    """Read a finite number; anything else is NaN, which fails every comparison."""
     try:
         value = float(text)
     except ValueError:
@@ -64,9 +64,9 @@ def read_float(text: str) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def read_number(least: float, allowed: str) -> Reader:
+def number(least: float, allowed: str) -> Reader:
     def read(text: str, base: Path) -> float:
-        value = read_float(text)
+        value = _finite(text)
         if not value >= least:
             raise ValueError(f"write {allowed}")
         return value
@@ -74,10 +74,10 @@ def read_number(least: float, allowed: str) -> Reader:
     return read
 
 
-def read_seconds(*, above: bool = False) -> Reader:
+def seconds(*, above: bool = False) -> Reader:
     def read(text: str, base: Path) -> float:
         milliseconds = text.endswith("ms")
-        value = read_float(text.removesuffix("ms").removesuffix("s")) / (1000 if milliseconds else 1)
+        value = _finite(text.removesuffix("ms").removesuffix("s")) / (1000 if milliseconds else 1)
         if not (value > 0 or (value == 0 and not above)):
             raise ValueError(f"write seconds{', above 0' if above else ''}, such as 2, 0.5 or 500ms")
         return value
@@ -85,7 +85,7 @@ def read_seconds(*, above: bool = False) -> Reader:
     return read
 
 
-def read_count(least: int, allowed: str, *, digits: int = 18) -> Reader:
+def count(least: int, allowed: str, *, digits: int = 18) -> Reader:
     def read(text: str, base: Path) -> int:
         if not re.fullmatch(f"[0-9]{{1,{digits}}}", text) or int(text) < least:
             raise ValueError(f"write {allowed}")
@@ -94,7 +94,7 @@ def read_count(least: int, allowed: str, *, digits: int = 18) -> Reader:
     return read
 
 
-def read_matching(pattern: str, allowed: str, change: Callable[[str], str] = str) -> Reader:
+def matching(pattern: str, allowed: str, change: Callable[[str], str] = str) -> Reader:
     def read(text: str, base: Path) -> str:
         if not re.fullmatch(pattern, text):
             raise ValueError(f"write {allowed}")
@@ -103,33 +103,33 @@ def read_matching(pattern: str, allowed: str, change: Callable[[str], str] = str
     return read
 
 
-read_against = read_matching(r"[^-\s]\S*", "a branch, a tag or a commit, such as main, origin/main, v1.2 or HEAD~1")
+against = matching(r"[^-\s]\S*", "a branch, a tag or a commit, such as main, origin/main, v1.2 or HEAD~1")
 
 
-def read_path(text: str, base: Path) -> Path:
+def path(text: str, base: Path) -> Path:
     return base / Path(text).expanduser()
 
 
-def read_baseline(text: str, base: Path) -> Path | str:
+def baseline(text: str, base: Path) -> Path | str:
     from pytest_carbon.baselines.address import place
 
     return place(text, base)
 
 
-def read_labels(text: str, base: Path) -> str:
+def labels(text: str, base: Path) -> str:
     pairs = dict(re.findall(r"([\w.-]+)=([^=,\n]+)(?:,|$)", text))
     if ",".join(f"{key}={value}" for key, value in pairs.items()) != text:
         raise ValueError("write KEY=VALUE, each key once, no = or comma in a value, such as --carbon-label=pool=a100")
     return ",".join(f"{key}={pairs[key]}" for key in sorted(pairs))
 
 
-def read_meter(text: str, base: Path) -> str:
+def meter(text: str, base: Path) -> str:
     """Read names joined by ``+``; ``replay:`` takes all that follows, because a path may contain a ``+``."""
     before, replay, file = text.partition("replay:")
     names = before.split("+")
     if replay:
         # Before it stands nothing, or a name and a "+".
-        names[-1] += replay + (str(read_path(file.strip(), base)) if file.strip() else "")
+        names[-1] += replay + (str(path(file.strip(), base)) if file.strip() else "")
     if not all(re.fullmatch(r"replay:.+|[^+:]+", name) for name in names):
         raise ValueError("write auto, nvml, rapl, amd, apple, windows, estimate or replay:FILE, or several joined by +")
     if "auto" in names and len(names) > 1:
@@ -137,7 +137,7 @@ def read_meter(text: str, base: Path) -> str:
     return "+".join(names)
 
 
-def read_gpus(text: str, base: Path) -> str:
+def gpus(text: str, base: Path) -> str:
     if text in ("used", "visible", "all"):
         return text
     parts = [part.strip() for part in text.split(",")]
@@ -149,7 +149,7 @@ def read_gpus(text: str, base: Path) -> str:
     return ",".join(dict.fromkeys(parts))
 
 
-def read_suite(text: str, base: Path) -> str | tuple[str, ...]:
+def suite(text: str, base: Path) -> str | tuple[str, ...]:
     if text in ("small", "study"):
         return text
     from pytest_carbon.tasks.catalogue import TASKS, models, models_meant

@@ -76,10 +76,9 @@ class _Idle:
         self._flags = flags
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        does = "does" if len(self._flags) == 1 else "do"
+        have = "has" if len(self._flags) == 1 else "have"
         terminalreporter.write_line(
-            f"carbon: nothing was measured, for --carbon is not given, without which {' and '.join(self._flags)}"
-            f" {does} nothing"
+            f"carbon: nothing was measured: {' and '.join(self._flags)} {have} no effect without --carbon"
         )
 
 

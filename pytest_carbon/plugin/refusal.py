@@ -1,4 +1,4 @@
-"""How a wrong option is refused."""
+"""Refuse a wrong option or marker."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import pytest
 
 
 def refusal(*problems: str) -> pytest.UsageError:
-    """What ends the run with exit status 4. pytest prints each problem as it is, after ``ERROR: ``: a terminal gets
-    lines that are broken between words; a file, or another program, each in one line."""
+    """Make the error that ends the run with exit status 4: one line a problem, wrapped in a terminal."""
     if sys.stderr.isatty():
         from pytest_carbon.text import error_lines
 
         first, width = "ERROR: ", shutil.get_terminal_size().columns
-        problems = tuple("\n".join(error_lines(each, width)).removeprefix(first) for each in problems)
+        problems = tuple("\n".join(error_lines(problem, width)).removeprefix(first) for problem in problems)
     return pytest.UsageError(*problems)

@@ -1,4 +1,4 @@
-"""The tests of a run, what became of each, and its reports, which wait until what it measured is judged."""
+"""The tests of a run: what became of each, and its reports, which wait for the verdicts."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pytest_carbon.plugin.progress import Progress
 from pytest_carbon.records import Budget, Measurement
 
 WEIGHT = pytest.StashKey[float]()
-"""How long a test takes, in any unit, where tests take unequally long and that is known before: for the time left."""
+"""How long a test takes, in any unit, if known before it runs; for the time left."""
 
 
 def measures(item: pytest.Item) -> bool:
-    """Whether a test measures anything."""
+    """Whether a test has the marker or the fixture."""
     return item.get_closest_marker(markers.MARKER) is not None or "carbon" in getattr(item, "fixturenames", ())
 
 
 def test_id(item: pytest.Item) -> str:
-    """What baselines know a test by: its node id, or, outside the root dir, its module's dotted name."""
+    """Return a test's key in baselines: its node id; outside the root dir, with its module's dotted name."""
     root = item.config.rootpath
     module = item.getparent(pytest.Module)
     if module is None or item.path.is_relative_to(root):
@@ -170,7 +170,7 @@ class Test:
 
 
 class Log:
-    """Logs a test's reports, later than its protocol would: its start before the first, its end after the last."""
+    """Logs a test's reports later than its protocol would, with its start before the first."""
 
     def __init__(self, item: pytest.Item, progress: Progress) -> None:
         self._item = item
@@ -179,7 +179,7 @@ class Log:
         self._started = False
 
     def report(self, report: pytest.TestReport) -> None:
-        self._progress.clear()  # or a part of it stays on the line that the report leaves
+        self._progress.clear()
         if not self._started:
             self._relay.pytest_runtest_logstart(nodeid=self._item.nodeid, location=self._item.location)
             self._started = True
@@ -193,7 +193,7 @@ class Log:
 
 @contextlib.contextmanager
 def redirected(item: pytest.Item, take: Callable[[pytest.TestReport], None]) -> Generator[None, None, None]:
-    """Meanwhile the protocol of a test logs nothing: its reports go to somebody else."""
+    """Give a test's reports to ``take`` instead of logging them."""
     session: Any = item.session
     proxy = session.gethookproxy
     session.gethookproxy = lambda path: _Relay(proxy(path), take)
@@ -204,7 +204,7 @@ def redirected(item: pytest.Item, take: Callable[[pytest.TestReport], None]) -> 
 
 
 class _Relay:
-    """A hook relay that passes on everything but what logs a test."""
+    """A hook relay without the hooks that log a test."""
 
     def __init__(self, relay: Any, take: Callable[[pytest.TestReport], None]) -> None:
         self._relay = relay

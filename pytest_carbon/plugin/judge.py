@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from pytest_carbon import gate
 from pytest_carbon.baselines.files import collector_waits
@@ -92,28 +93,20 @@ def judge(measured: Measured, settings: Settings, stored: Stored, sides: Sides |
     suites: dict[str, SuiteVerdict] = {}
     for id in dict.fromkeys(held.measurement.machine for held in measured.held):
         candidates = [held.candidate for held in measured.held if held.measurement.machine == id]
+        rule: dict[str, Any] = {
+            "tolerance": settings.tolerance,
+            "false_alarms": settings.false_alarms,
+            "estimated": id.endswith("-estimated"),
+            "max_detectable": settings.max_detectable,
+        }
         if sides is not None:
-            verdicts[id], suites[id] = sides.judge(
-                candidates,
-                tolerance=settings.tolerance,
-                false_alarms=settings.false_alarms,
-                estimated=id.endswith("-estimated"),
-                max_detectable=settings.max_detectable,
-            )
+            verdicts[id], suites[id] = sides.judge(candidates, **rule)
             continue
         workload = measured.references.get(id)
+        rule["reference"] = candidate(workload) if workload is not None else None
         records = stored.records(id)
         with collector_waits():
-            verdicts[id], suites[id] = gate.judge(
-                candidates,
-                records,
-                tolerance=settings.tolerance,
-                false_alarms=settings.false_alarms,
-                estimated=id.endswith("-estimated"),
-                unread=stored.unread(id),
-                reference=candidate(workload) if workload is not None else None,
-                max_detectable=settings.max_detectable,
-            )
+            verdicts[id], suites[id] = gate.judge(candidates, records, unread=stored.unread(id), **rule)
     results = []
     for held in measured.held:
         m, verdict = held.measurement, verdicts[held.measurement.machine][held.key]

@@ -17,7 +17,6 @@ from pytest_carbon.host.git import GitState, git_state
 from pytest_carbon.plugin.processes.messages import Brought
 from pytest_carbon.plugin.stages import Recorded
 from pytest_carbon.records import BaselineError, CarbonError, Key, Record, SessionResult, Settings, UsageProblem, label
-from pytest_carbon.reports.jsonfile import read
 from pytest_carbon.text import NBSP, change, quantities
 
 
@@ -151,21 +150,16 @@ def _grouped(decisions: Sequence[Decision]) -> Mapping[str, list[str]]:
 # --- accepting -----------------------------------------------------------------------------------
 
 
-def accept_report(path: Path, store: Store) -> list[str]:
-    """Do what ``--carbon-accept`` would have done in the run that wrote a report: see :func:`accept`."""
-    return accept(read(path), store, path)
-
-
 def accept(result: SessionResult, store: Store, source: Path) -> list[str]:
-    """Do what ``--carbon-accept`` would have done in a run; say what that was, in sentences.
+    """Do what ``--carbon-accept`` would have done in a run, and say what that was.
 
     Nothing is written where anything is wrong with the report (:class:`UsageProblem`) or the baselines
     (:class:`~pytest_carbon.records.BaselineError`). A second time adds nothing.
     """
     if result.against is not None:
         raise UsageProblem(
-            f"{source}: this run compared with {result.against.label}, side by side, and with no baseline, so there is"
-            " no change of one to accept. Give the report of a run without --carbon-against."
+            f"{source}: this run compared with {result.against.label}, side by side and without a baseline, so there is"
+            " nothing to accept. Give the report of a run without --carbon-against."
         )
     for test in result.tests:
         if leads_out(test.nodeid):
@@ -178,10 +172,10 @@ def accept(result: SessionResult, store: Store, source: Path) -> list[str]:
     for decision in decisions:
         if decision.records:
             records.setdefault(decision.machine, []).extend(decision.records)
-    there = {machine.id: machine for machine, _ in result.others}
+    others = {machine.id: machine for machine, _ in result.others}
     for id, added in records.items():
         added += of_reference(result, decisions, id)
-    store.append_all([(there.get(id, replace(result.machine, id=id)), added) for id, added in records.items()])
+    store.append_all([(others.get(id, replace(result.machine, id=id)), added) for id, added in records.items()])
     return list(_sentences(result, decisions))
 
 
@@ -196,26 +190,22 @@ def _sentences(result: SessionResult, decisions: list[Decision]) -> Iterator[str
         if decision.accepted:
             measurement, verdict = measured[decision.machine, decision.key]
             what = "the whole suite's change" if verdict.suite_moved else decision.status
-            before, now = verdict.baseline_j_per_call, measurement.energy_j_per_call
+            before, now, figures = verdict.baseline_j_per_call, measurement.energy_j_per_call, ""
             if before is not None and now is not None:
                 was, is_ = quantities([before, now], "J")
-                figures = f"{was} → {is_} per call ({change(verdict.change)})".replace(NBSP, " ")
-                yield f"{test} ({name}): {what} accepted, {figures}."
-            else:
-                yield f"{test} ({name}): {what} accepted."
+                figures = f", {was} → {is_} per call ({change(verdict.change)})".replace(NBSP, " ")
+            yield f"{test} ({name}): {what} accepted{figures}."
         elif decision.why_not not in (None, ALREADY_STORED):
             yield f"{test} ({name}): not recorded: {decision.why_not}."
     for machine_id in sorted({decision.machine for decision in decisions}):
         mine = [decision for decision in decisions if decision.machine == machine_id]
         accepted = sum(decision.accepted for decision in mine)
-        recorded = sum(bool(decision.records) for decision in mine) - accepted
-        stored = sum(decision.why_not == ALREADY_STORED for decision in mine)
-        counts = [
-            f"{accepted} accepted as a change" if accepted else "",
-            f"{recorded} recorded" if recorded else "",
-            f"{stored} stored already" if stored else "",
-        ]
-        text = ", ".join(filter(None, counts)) or "nothing recorded"
+        counts = {
+            "accepted as a change": accepted,
+            "recorded": sum(bool(decision.records) for decision in mine) - accepted,
+            "stored already": sum(decision.why_not == ALREADY_STORED for decision in mine),
+        }
+        text = ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nothing recorded"
         of = f"{len(mine)} measurement{'' if len(mine) == 1 else 's'}"
         yield f"{machine_id}: {text}, of {of} of session {result.session}."
     if not decisions:

@@ -99,7 +99,7 @@ class Shared:
     moved: int
     """1 where that is up by more than chance and the tolerance, -1 where it is down, else 0."""
     words: Wording = BASELINES
-    kernel: Comparison | None = None
+    workload: Comparison | None = None
     """The reference workload's."""
 
     @property
@@ -110,13 +110,13 @@ class Shared:
 
     @property
     def _why(self) -> str:
-        if self.kernel and self.kernel.alone == self.moved:
-            return f"the machine, for the reference workload is {percent_up(self.kernel.change)} as well"
+        if self.workload and self.workload.alone == self.moved:
+            return f"the machine, for the reference workload is {percent_up(self.workload.change)} as well"
         why = self.words.shared
-        if self.kernel is None:
+        if self.workload is None:
             return why
-        signed = signed_percent(relative_change(self.kernel.change))
-        if abs(self.kernel.change) < abs(self.change) / 2:
+        signed = signed_percent(relative_change(self.workload.change))
+        if abs(self.workload.change) < abs(self.change) / 2:
             return f"something all tests use, for the reference workload is not ({signed})"
         return f"{why} (the reference workload is at {signed})"
 
@@ -149,11 +149,11 @@ class Comparison:
     temperature_c: float | None = None
     """The mean of its baseline's, at the start."""
     reference: float | None = None
-    """The reference workload's change since the same recordings, where it was taken out: ``change`` less ``beyond``."""
+    """The reference workload's change since the same recordings, where it was subtracted."""
     machine_moved: int = 0
     """1 where that workload is up by more than chance, -1 where it is down."""
     as_it_is: int = 0
-    """What ``alone`` were, had it not been taken out."""
+    """What ``alone`` would be without the subtraction."""
 
     @property
     def open(self) -> bool:

@@ -585,7 +585,7 @@ except Exception as error:
 
 def test_files_need_nothing_of_the_extra() -> None:
     """Who has baselines in files imports none of it."""
-    code = "import sys, pytest_carbon.plugin.run as s; s.baselines.open_store('x').machines(); print(*sys.modules)"
+    code = "import sys, pytest_carbon.plugin.run as s; s.record.open_store('x').machines(); print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"sqlalchemy", "alembic", "psycopg", "pytest_carbon.baselines.sql"} & set(found)
 

@@ -286,9 +286,14 @@ def test_no_report_of_it_can_be_accepted(project: Project) -> None:
 
     from pytest_carbon import baselines
     from pytest_carbon.records import UsageProblem
+    from pytest_carbon.reports import jsonfile
 
-    with pytest.raises(UsageProblem, match="and with no baseline, so there is no change of one to accept"):
-        record.accept_report(project.path / "report.json", baselines.open_store(project.path / "there"))
+    with pytest.raises(UsageProblem, match="side by side and without a baseline, so there is nothing to accept"):
+        record.accept(
+            jsonfile.read(project.path / "report.json"),
+            baselines.open_store(project.path / "there"),
+            Path("report.json"),
+        )
 
 
 def test_the_parents_arguments_hold(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from xml.etree import ElementTree
 
 import pytest
-
-from tests.behaviour.conftest import MACHINE, CarbonRunner, Run
+from conftest import MACHINE, CarbonRunner, Run
 
 NAMES = [f"n{i}" for i in range(9)]
 SENTENCE = "the whole suite is 50% up: the machine, or something all tests use"
@@ -107,10 +106,12 @@ def test_it_can_be_accepted(up: CarbonRunner, pytester: pytest.Pytester) -> None
 def test_its_report_can_be_accepted(up: CarbonRunner, pytester: pytest.Pytester) -> None:
     """``baseline accept`` does the same from the run that failed."""
     from pytest_carbon.baselines import open_store
-    from pytest_carbon.plugin.record import accept_report
+    from pytest_carbon.plugin.record import accept
+    from pytest_carbon.reports.jsonfile import read
 
     up()
-    sentences = accept_report(pytester.path / "report.json", open_store(pytester.path / "carbon-baselines"))
+    path = pytester.path / "report.json"
+    sentences = accept(read(path), open_store(pytester.path / "carbon-baselines"), path)
     assert sentences[0] == (
         "test_it.py::test_n0 (call): the whole suite's change accepted, 2.00 J → 3.00 J per call (+50.0%)."
     )

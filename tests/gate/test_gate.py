@@ -353,7 +353,7 @@ def test_earlier_epochs_lend_their_variance() -> None:
 
 
 def test_false_alarms_are_shared_by_all_that_is_stored() -> None:
-    """What was deselected today has its share of α; what its marker takes out of the gate has none."""
+    """What was deselected today has its share of α; what its marker exempts of the gate has none."""
     stored = {key(i): daily([1.0] * 5, i=i) for i in range(7)}
     candidates = [now(1.0), now(9.9, 1, tolerance=False)]
     verdicts, shared = judge(candidates, stored, tolerance=0.05, false_alarms=0.01)
@@ -407,7 +407,7 @@ def test_stored_energy_must_be_positive(energy_j: float) -> None:
 
 
 def test_seven_measurements_have_no_median() -> None:
-    """Below eight nothing is taken out: seven that rise together are seven regressions of their own."""
+    """Below eight nothing is subtracted: seven that rise together are seven regressions of their own."""
     verdicts, shared = suite(np.zeros((5, 7)), [0.2] * 7)
     assert (shared.median_change, shared.reason) == (None, None)
     s = math.sqrt(4 * 0.02**2 / 8)
@@ -425,7 +425,7 @@ def test_few_of_many_are_judged_as_they_are() -> None:
     assert verdicts[key(0)].detectable_change == pytest.approx(detectable(s, 8, 5, 0.01 / 200))
 
 
-def test_median_is_taken_out_of_changes_and_variances() -> None:
+def test_median_is_subtracted_from_changes_and_variances() -> None:
     """Days that all nine share by ±10% leave no noise, and a change is told from what the rest does."""
     days = np.array([-0.1, 0.1, 0.05, -0.05, 0.0])[:, None]
     verdicts, shared = suite(days + np.zeros((5, 9)), [0.02] * 8 + [0.12])
@@ -591,7 +591,7 @@ def test_test_recorded_alone_keeps_its_day_as_noise() -> None:
     assert verdicts[key(8)].detectable_change == pytest.approx(math.expm1(least + stats.t.ppf(0.8, 4) * se))
 
 
-def test_known_days_are_taken_out_of_a_later_baseline() -> None:
+def test_known_days_are_subtracted_from_a_later_baseline() -> None:
     """A test added in five days that were 20% up for all is compared with what it would have taken on usual ones."""
     days = np.array([0.0] * 5 + [0.2] * 5)
     stored = {key(i): daily(np.exp(days), i=i) for i in range(19)}

@@ -278,7 +278,7 @@ def test_time_and_power_add_up() -> None:
 
 
 def test_false_alarms_are_shared_by_what_is_compared() -> None:
-    """What the other revision does not have, or its marker takes out, has no share of α."""
+    """What the other revision does not have, or its marker exempts, has no share of α."""
     candidates = [head([1.0] * 8, i) for i in range(5)]
     candidates[3] = replace(candidates[3], tolerance=False)
     verdicts, shared = judged(candidates, {key(i): scores([1.0] * 8) for i in range(4)})
@@ -294,7 +294,7 @@ def test_false_alarms_are_shared_by_what_is_compared() -> None:
 
 
 def test_seven_measurements_have_no_median() -> None:
-    """Below eight nothing is taken out: seven that rise together are seven regressions of their own."""
+    """Below eight nothing is subtracted: seven that rise together are seven regressions of their own."""
     verdicts, shared = suite(np.full((7, 8), 0.1), np.zeros((7, 8)))
     assert (shared.median_change, shared.reason) == (None, None)
     assert {verdict.status for verdict in verdicts} == {"regression"}

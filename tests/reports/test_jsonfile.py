@@ -632,7 +632,7 @@ def test_keys_of_a_later_version_are_no_fault() -> None:
 
 def accepted(result: SessionResult) -> list[str]:
     jsonfile.write(result, Path("report.json"))
-    return record.accept_report(Path("report.json"), open_store("carbon-baselines"))
+    return record.accept(jsonfile.read(Path("report.json")), open_store("carbon-baselines"), Path("report.json"))
 
 
 def a_test(name: str, status: Status, **changes: Any) -> TestResult:

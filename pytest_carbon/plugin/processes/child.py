@@ -95,7 +95,7 @@ class Outlet:
 
     def done(self, test: str, measurements: Sequence[Measurement] = (), mistaken: Sequence[str] = ()) -> None:
         self._unmeasured = None
-        forms = [jsonfile.measurement_form(m) for m in measurements]
+        forms = [jsonfile.form(m) for m in measurements]
         self.send({"done": test, "measurements": forms, "mistaken": list(mistaken)})
 
     def bring(self, brought: Brought) -> None:
@@ -103,12 +103,12 @@ class Outlet:
             {
                 "brought": {
                     "machine": brought.machine.id,
-                    "machines": [jsonfile.machine_form(each) for each in brought.machines.values()],
+                    "machines": [jsonfile.form(each) for each in brought.machines.values()],
                     "notes": list(brought.notes),
                     "cost_j": brought.cost_j,
                     "metered_s": brought.metered_s,
                     "calibrations": {id: asdict(found) for id, found in brought.calibrations.items()},
-                    "references": [jsonfile.measurement_form(m) for m in brought.references],
+                    "references": [jsonfile.form(m) for m in brought.references],
                 }
             }
         )

@@ -122,7 +122,7 @@ def report_of(config: pytest.Config, data: dict[str, Any]) -> Any:
 
 
 def read_brought(form: Mapping[str, Any]) -> Brought:
-    machines = {each["id"]: jsonfile.read_machine(each) for each in form["machines"]}
+    machines = {each["id"]: jsonfile.read_form(Machine, each) for each in form["machines"]}
     return Brought(
         machines[form["machine"]],
         machines,
@@ -130,7 +130,7 @@ def read_brought(form: Mapping[str, Any]) -> Brought:
         form["cost_j"],
         form["metered_s"],
         {id: Calibration(**found) for id, found in form["calibrations"].items()},
-        tuple(map(jsonfile.read_measurement, form["references"])),
+        tuple(jsonfile.read_form(Measurement, each) for each in form["references"]),
     )
 
 

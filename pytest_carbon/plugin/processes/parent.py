@@ -28,7 +28,7 @@ import pytest
 from pytest_carbon.host.import_paths import Move
 from pytest_carbon.host.worktree import without_repository
 from pytest_carbon.plugin.processes.messages import Ending, Listener, Side, read_brought, report_of, side_form
-from pytest_carbon.records import Calibration
+from pytest_carbon.records import Calibration, Measurement
 from pytest_carbon.reports import jsonfile
 
 _CODE = (
@@ -314,7 +314,7 @@ def _follow(
                 listener.reported(test, report_of(config, data))
             case {"done": test, "measurements": forms, "mistaken": mistaken}:
                 ending.under_way = None
-                listener.done(test, [jsonfile.read_measurement(form) for form in forms], mistaken)
+                listener.done(test, [jsonfile.read_form(Measurement, form) for form in forms], mistaken)
             case {"warning": warning} if warn:
                 _warn(config, warning)
             case {"brought": brought}:

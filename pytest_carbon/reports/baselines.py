@@ -156,7 +156,8 @@ def _table(history: History, page: Page) -> list[str]:
     lines = [line.text for line in table.lines(page, header={})]
     if not all(recording.counts for _, recording in recordings):
         lines += page.wrap(
-            f"Of an epoch the first {RECORDINGS_MOST} recordings count: those after them are never read.", indent="  "
+            f"The first {RECORDINGS_MOST} recordings since a change was accepted count; later ones are not read.",
+            indent="  ",
         )
     return lines
 

@@ -227,7 +227,7 @@ def test_show_more_than_counts(store: FileStore) -> None:
     """A merge may bring an epoch more recordings than the gate reads: it is said."""
     record(store, *days([1.0] * 22, month="2026-10"))
     ran = carbon("baseline", "show", X)
-    assert ran.lines[-1] == "  Of an epoch the first 20 recordings count: those after them are never read."
+    assert ran.lines[-1] == "  The first 20 recordings since a change was accepted count; later ones are not read."
     assert max(map(columns, ran.lines)) <= 80
 
 

@@ -64,14 +64,14 @@ def test_list(store: FileStore) -> None:
         "1x-nvidia-h100-80gb-hbm3-500w-gpu",
         "  hardware    NVIDIA H100 80GB HBM3 at 500 W",
         "  holds       2 measurements of 2 tests, from 1 session",
-        "  recordings     1 of each; the most that count are 20",
+        "  recordings  1 of each; the most that count are 20",
         "  spread      unknown: one recording has none. Record on other days",
         "  detectable  changes of 17% and more",
         "",
         "1x-nvidia-h100-80gb-hbm3-700w-gpu",
         "  hardware    NVIDIA H100 80GB HBM3 at 700 W",
         "  holds       1 measurement of 1 test, from 5 sessions",
-        "  recordings     5 of each; the most that count are 20",
+        "  recordings  5 of each; the most that count are 20",
         "  spread      recordings differ by 0.8%",
         "  detectable  changes of 6.6% and more",
     ]
@@ -159,13 +159,13 @@ def test_show(store: FileStore) -> None:
         "",
         "  ▁▁▁▁▁ │ ██  0.99 J to 1.50 J per call",
         "",
-        "  recording             sessions  energy/call  vs first  time/call  commit   torch",
+        "  recording         sessions  energy/call  vs first  time/call  commit   torch",
         "  2026-11-01 10:00         1       1.00 J         –    4.00 ms  1a2b3c4  2.13.0",
         "  2026-11-02 10:00         1       1.01 J     +1.0%    4.00 ms  1a2b3c4  2.13.0",
         "  2026-11-03 10:00         1       0.99 J     -1.0%    4.00 ms  1a2b3c4  2.13.0",
         "  2026-11-04 10:00         1       1.00 J     +0.5%    4.00 ms  1a2b3c4  2.13.0",
         "  2026-11-05 10:00         1       0.99 J     -0.5%    4.00 ms  1a2b3c4  2.13.0",
-        "  change accepted 2026-11-06 09:00 UTC (+50.0%)",
+        "change accepted 2026-11-06 09:00 UTC (+50.0%)",
         "  2026-11-06 10:00         1       1.50 J         –    4.00 ms  1a2b3c4  2.13.0",
         "  2026-11-07 10:00         1       1.50 J     +0.0%    4.00 ms  1a2b3c4  2.13.0",
     ]
@@ -227,7 +227,7 @@ def test_show_more_than_counts(store: FileStore) -> None:
     """A merge may bring an epoch more recordings than the gate reads: it is said."""
     record(store, *days([1.0] * 22, month="2026-10"))
     ran = carbon("baseline", "show", X)
-    assert ran.lines[-1] == "  The first 20 recordings since a change was accepted count; later ones are not read."
+    assert ran.lines[-1] == "  The first 20 recordings since a change was accepted count; later ones do not."
     assert max(map(columns, ran.lines)) <= 80
 
 

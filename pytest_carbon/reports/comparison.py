@@ -9,7 +9,7 @@ from typing import Any
 from pytest_carbon.baselines.comparison import Comparison, Kernel, Part, Row, Side
 from pytest_carbon.gate import sentences
 from pytest_carbon.records import Key, Status, Verdict, label
-from pytest_carbon.reports.layout import Column, Page, Table, aligned, columns
+from pytest_carbon.reports.layout import Column, Page, Table, aligned
 from pytest_carbon.reports.summary import numbers
 from pytest_carbon.reports.table import MOST_ROWS, name_of, passing
 from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, count, counted, listing, quantities, quantity
@@ -134,9 +134,7 @@ def text(comparison: Comparison, *, verbose: bool = False, width: int = 80, asci
     for name, side in (("BASE", comparison.base), ("HEAD", comparison.head)):
         lines += page.wrap(_described(side, comparison), indent=f"{name}  ", hang=" " * 6)
     for part in comparison.parts:
-        title = page.fit(part.machine.id, width - 4)
-        bars = width - columns(title) - 2
-        lines += ["", f"{'=' * (bars // 2)} {title} {'=' * (bars - bars // 2)}"]
+        lines += ["", page.title(part.machine.id)]
         shown = [row for row in part.rows if verbose or len(part.rows) <= MOST_ROWS or row.verdict.status != "pass"]
         lines += _table(shown, page)
         if len(shown) < len(part.rows):

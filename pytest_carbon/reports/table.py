@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pytest_carbon.gate import verdicts
 from pytest_carbon.records import Key, Measurement, Settings, TestResult, Verdict, label
-from pytest_carbon.reports.layout import Column, Line, Name, Page, Table, aligned
+from pytest_carbon.reports.layout import FAILING, GOOD, HEADER, PLAIN, WARNING, Column, Line, Name, Page, Table, aligned
 from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, count, quantity
 
 MOST_ROWS = 40
@@ -21,12 +21,6 @@ _BLIND = "pass (blind)"
 """The status of what passes though the gate could not have seen much."""
 _WITH_WARNING = "with a warning"
 """That of a figure with a warning that ``--carbon-strict`` fails, whatever the gate says of it."""
-
-FAILING: Mapping[str, bool] = {"red": True, "bold": True}
-WARNING: Mapping[str, bool] = {"yellow": True}
-_GOOD: Mapping[str, bool] = {"green": True}
-HEADER: Mapping[str, bool] = {"bold": True}
-PLAIN: Mapping[str, bool] = {}
 
 
 class Row(NamedTuple):
@@ -174,4 +168,4 @@ def _markup(row: Row, settings: Settings) -> Mapping[str, bool]:
     status = row.verdict.status
     if _fails(row, settings):
         return WARNING if settings.gate == "warn" and status != "error" else FAILING
-    return {"inconclusive": WARNING, "improvement": _GOOD}.get(status, PLAIN)
+    return {"inconclusive": WARNING, "improvement": GOOD}.get(status, PLAIN)

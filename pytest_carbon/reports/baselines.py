@@ -13,7 +13,6 @@ from pytest_carbon.records import Key, Machine, label
 from pytest_carbon.reports.layout import Column, Name, Page, Table, aligned, columns
 from pytest_carbon.text import UNKNOWN, cards, change, count, counted, quantities, share
 
-_LABEL = 12
 _LEAST_RANGE = math.log(1.1)
 """The height of a spark line is 10% at least: what does not change looks flat."""
 _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
@@ -36,7 +35,7 @@ def overviews(
         lines += ["", page.fit(each.machine.id, width)] if lines else [page.fit(each.machine.id, width)]
         for name, text in _rows(each, now):
             if text:
-                lines += page.wrap(text, indent=f"  {name:<{_LABEL}}", hang=" " * (_LABEL + 2))
+                lines += page.labelled(name, text)
     return lines
 
 
@@ -156,7 +155,8 @@ def _table(history: History, page: Page) -> list[str]:
     lines = [line.text for line in table.lines(page, header={})]
     if not all(recording.counts for _, recording in recordings):
         lines += page.wrap(
-            f"Of an epoch the first {RECORDINGS_MOST} recordings count: those after them are never read.", indent="  "
+            f"The first {RECORDINGS_MOST} recordings since a change was accepted count; later ones do not.",
+            indent="  ",
         )
     return lines
 

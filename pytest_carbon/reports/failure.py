@@ -247,12 +247,12 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
     ):
         if not text:
             continue
-        indent = f"  {what:<{_LABEL}}"
         if what == "in":  # kept whole: it is there to be copied
             text = page.clean(text)
-            lines.append(f"  {what}  {text}" if columns(indent + text) > page.width else indent + text)
+            wide = _LABEL + 2 + columns(text) > page.width
+            lines.append(f"  {what}  {text}" if wide else f"  {what:<{_LABEL}}{text}")
         else:
-            lines += page.wrap(text, indent=indent, hang=" " * len(indent))
+            lines += page.labelled(what, text)
     return lines
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_carbon.text import NBSP, Quantity
@@ -35,6 +35,13 @@ _ASCII = str.maketrans(
         "”": '"',
     }
 )
+
+
+FAILING: Mapping[str, bool] = {"red": True, "bold": True}
+WARNING: Mapping[str, bool] = {"yellow": True}
+GOOD: Mapping[str, bool] = {"green": True}
+HEADER: Mapping[str, bool] = {"bold": True}
+PLAIN: Mapping[str, bool] = {}
 
 
 # --- words ---------------------------------------------------------------------------------------
@@ -117,6 +124,20 @@ class Page:
                 word, start = word[len(piece) :], hang
             line = word
         return [text.replace(NBSP, " ") for text in [*lines, start + line]]
+
+    def labelled(self, label: str, text: str, width: int = 12) -> list[str]:
+        """A label of ``width`` columns, and a text beside it."""
+        return self.wrap(text, indent=f"  {label:<{width}}", hang=" " * (width + 2))
+
+    def title(self, text: str, bar: str = "=") -> str:
+        """A text in the middle of a line of bars."""
+        text = self.fit(text, self.width - 4)
+        bars = self.width - columns(text) - 2
+        return f"{bar * (bars // 2)} {text} {bar * (bars - bars // 2)}"
+
+    def sentences(self, texts: Iterable[str | None], markup: Mapping[str, bool] | None = None) -> list[Line]:
+        """Each on lines of its own; None is none."""
+        return [Line(line, markup or {}) for text in texts if text for line in self.wrap(text)]
 
 
 def _escaped(char: str) -> str:

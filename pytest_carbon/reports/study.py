@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from pytest_carbon.records import SessionResult
-from pytest_carbon.reports.layout import Column, Line, Name, Page, Table, aligned, columns
+from pytest_carbon.reports.layout import HEADER, PLAIN, WARNING, Column, Line, Name, Page, Table, aligned
 from pytest_carbon.tasks import findings
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS, WHY_ABSOLUTE_FIGURES_DIFFER
 from pytest_carbon.tasks.figures import PHONE_CHARGE_WH, Figure, Group, ModelRow, TaskRow, groups, preparing
@@ -25,10 +25,6 @@ _PER = {"token": "tok", "image": "img", "second of audio": "s"}
 
 _UNITS = {"token": "tok (token, in or out)", "image": "img (image)", "second of audio": "s (second of audio)"}
 
-_WARNING: Mapping[str, bool] = {"yellow": True}
-_HEADER: Mapping[str, bool] = {"bold": True}
-_PLAIN: Mapping[str, bool] = {}
-
 
 def tables(result: SessionResult, page: Page, *, quiet: bool = False) -> list[Line]:
     """Tables and sentences for what a run measured of tasks; nothing where it measured none.
@@ -44,14 +40,14 @@ def tables(result: SessionResult, page: Page, *, quiet: bool = False) -> list[Li
         if group.small or not group.tasks:
             of_models = _by_cell(group, page) if group.small else _by_model(group, page)
             titles = {figure.title.strip() for figure in of_models.figures}
-            lines += of_models.lines(page, header=_HEADER)
+            lines += of_models.lines(page, header=HEADER)
         else:
-            lines += _by_task(group, page).lines(page, header=_HEADER)
+            lines += _by_task(group, page).lines(page, header=HEADER)
             if not quiet:
                 of_models = _by_model(group, page)
                 titles = {figure.title.strip() for figure in of_models.figures}
-                lines += [Line(""), *of_models.lines(page, header=_HEADER)]
-        lines += _sentences(page, _with_warning(group, quiet=quiet), _WARNING)
+                lines += [Line(""), *of_models.lines(page, header=HEADER)]
+        lines += page.sentences(_with_warning(group, quiet=quiet), WARNING)
         if not quiet:
             lines += _findings(group, page, titles)
             lines.append(Line(""))
@@ -88,8 +84,6 @@ def _headline(group: Group, page: Page) -> list[Line]:
     what = "tasks" if not group.tasks else "the study's tasks"
     if group.small:
         what = "small variants of the study's tasks"
-    title = page.fit(f"{what}{how}", page.width - 4)
-    bars = page.width - columns(title) - 2
     facts = [
         group.machine,
         *filter(None, [group.device, group.dtype]),
@@ -99,13 +93,9 @@ def _headline(group: Group, page: Page) -> list[Line]:
     ]
     sources = dict.fromkeys(f.source.removeprefix("estimated: ") for row in group.rows for f in row.figures)
     return [
-        Line(f"{'-' * (bars // 2)} {title} {'-' * (bars - bars // 2)}", _HEADER),
-        *_sentences(page, [" · ".join(facts), *(f"energy: {source}" for source in sources if source)]),
+        Line(page.title(f"{what}{how}", "-"), HEADER),
+        *page.sentences([" · ".join(facts), *(f"energy: {source}" for source in sources if source)]),
     ]
-
-
-def _sentences(page: Page, texts: Iterable[str], markup: Mapping[str, bool] = _PLAIN) -> list[Line]:
-    return [Line(line, markup) for text in texts for line in page.wrap(text)]
 
 
 # --- tables ----------------------------------------------------------------------------------------
@@ -223,9 +213,9 @@ def _findings(group: Group, page: Page, titles: Collection[str]) -> list[Line]:
         claims += findings.tiers(tasks) if group.comparable else []
         if any(claim.outcome != "not measured here" for claim in claims):
             lines += [Line(""), *(line for claim in claims for line in _claim(claim, page))]
-    lines += _sentences(page, _ratios(group))
+    lines += page.sentences(_ratios(group))
     lines += _energy_score(group, page)
-    lines += [Line(""), *_sentences(page, _notes(group, titles))]
+    lines += [Line(""), *page.sentences(_notes(group, titles))]
     return lines
 
 
@@ -234,7 +224,7 @@ def _claim(claim: Claim, page: Page) -> list[Line]:
     if claim.dearest_below is not None and claim.cheapest_above is not None:
         below, above = (f"{name} {quantity(wh, 'Wh')}" for name, wh in (claim.dearest_below, claim.cheapest_above))
         text += f" ({below}, {above}{'; not all were measured' if claim.partly else ''})"
-    return _sentences(page, [text], _WARNING if claim.outcome == "does not hold" else _PLAIN)
+    return page.sentences([text], WARNING if claim.outcome == "does not hold" else PLAIN)
 
 
 def _ratios(group: Group) -> Iterable[str]:
@@ -262,15 +252,14 @@ def _energy_score(group: Group, page: Page) -> list[Line]:
     ]
     return [
         Line(""),
-        *_sentences(
-            page,
+        *page.sentences(
             [
                 "AI Energy Score: the GPU's energy alone, one input a call. The stars are five bands of equal width,"
                 " from a task's least figure to its greatest, five stars for the lowest band; what lies outside has"
                 " the nearest band's. Those figures are of an H100 80 GB"
-            ],
+            ]
         ),
-        *_table("model", names, figures, page).lines(page, header=_HEADER),
+        *_table("model", names, figures, page).lines(page, header=HEADER),
     ]
 
 

@@ -19,21 +19,10 @@ from pytest_carbon.records import (
     is_estimated,
 )
 from pytest_carbon.reports.failure import grid_and_pue, verb_for
-from pytest_carbon.reports.layout import Line, Page, columns
+from pytest_carbon.reports.layout import FAILING, HEADER, PLAIN, WARNING, Line, Page, columns
 from pytest_carbon.reports.study import tables as tables_of_tasks
-from pytest_carbon.reports.table import (
-    FAILING,
-    HEADER,
-    LEAST_NAME,
-    PLAIN,
-    WARNING,
-    Row,
-    folded,
-    row_label,
-    table,
-    unfolded,
-)
-from pytest_carbon.text import change, count, duration, listing, quantity
+from pytest_carbon.reports.table import LEAST_NAME, Row, folded, row_label, table, unfolded
+from pytest_carbon.text import change, count, counted, duration, listing, quantity
 
 _MOST_NAMES = 2
 """More tests than this are counted in a sentence."""
@@ -96,18 +85,21 @@ def summary(
             lines += _sentences(page, [shared, machine, (sentence, PLAIN)])
             continue
         shown = rows if verbose else unfolded(rows, result.settings)
-        lines += [_headline(part, page), *table(shown, page, result.settings)]
-        lines += _sentences(page, [(folded(rows, shown, result.settings), PLAIN)])
+        lines += [
+            Line(page.title(f"carbon{_estimated(part)}: {part.machine.id}"), HEADER),
+            *table(shown, page, result.settings),
+        ]
+        lines += page.sentences([folded(rows, shown, result.settings)])
         if rows:
             lines.append(Line(""))
         lines += _sentences(page, [shared, machine, (f"{compared}{':' if left_out else ''}", PLAIN)])
         lines += [Line(text) for reason in left_out for text in page.wrap(reason, indent="  - ", hang="    ")]
-        lines += _sentences(page, [(nearby, PLAIN)])
+        lines += page.sentences([nearby])
         lines += _sentences(page, _reference(part))
-        lines += _sentences(page, [(_after_work(rows), PLAIN)])
-        lines += _sentences(page, [(text, WARNING) for text in _elsewhere(rows, here)])
+        lines += page.sentences([_after_work(rows)])
+        lines += page.sentences(_elsewhere(rows, here), WARNING)
         if here.elsewhere and len(part.machine.gpus) > fewest and result.settings.gpus == "used":
-            lines += _sentences(page, [(_STAY_OPEN, WARNING)])
+            lines += page.sentences([_STAY_OPEN], WARNING)
         if result.others:
             lines.append(Line(""))
     notes = [(note, PLAIN) for note in result.notes]
@@ -145,17 +137,11 @@ def _parts(result: SessionResult) -> list[tuple[SessionResult, list[Row]]]:
 
 
 def _sentences(page: Page, texts: Iterable[tuple[str | None, Mapping[str, bool]]]) -> list[Line]:
-    return [Line(line, markup) for text, markup in texts if text for line in page.wrap(text)]
+    return [line for text, markup in texts for line in page.sentences([text], markup)]
 
 
 def _estimated(result: SessionResult) -> str:
     return " (estimated, not measured)" if is_estimated(result.machine.id) else ""
-
-
-def _headline(result: SessionResult, page: Page) -> Line:
-    title = page.fit(f"carbon{_estimated(result)}: {result.machine.id}", page.width - 4)
-    bars = page.width - columns(title) - 2
-    return Line(f"{'=' * (bars // 2)} {title} {'=' * (bars - bars // 2)}", HEADER)
 
 
 # --- the sentences under it ------------------------------------------------------------------------
@@ -257,10 +243,7 @@ def _reference(part: SessionResult) -> list[tuple[str, Mapping[str, bool]]]:
             continue
         text = f"reference workload: {quantity(measurement.energy_j_per_call, 'J')}"
         if verdict.change is not None:
-            recordings = verdict.baseline_recordings
-            text += (
-                f", {change(verdict.change)} on the baseline's {count(recordings)} recording{'s' * (recordings != 1)}"
-            )
+            text += f", {change(verdict.change)} on the baseline's {counted(verdict.baseline_recordings, 'recording')}"
         elif not (part.settings.record or part.settings.accept):
             text += ", and no baseline of it here yet (--carbon-record)"
         said.append((text, PLAIN))
@@ -291,10 +274,8 @@ def _blind(rows: list[Row], result: SessionResult) -> str | None:
     if not blind:
         return None
     blind.sort(key=lambda found: -(found[0].verdict.detectable_change or 0))
-    passes = sum(row.verdict.status == "pass" and row.verdict.change is not None for row in rows)
-    verb = "is" if len(blind) == 1 else "are"
-    what = f"{count(len(blind))} of {count(passes)} pass{'es' * (passes != 1)} {verb} blind"
-    return _concerning(what, blind, rows)
+    passes = counted(sum(row.verdict.status == "pass" and row.verdict.change is not None for row in rows), "pass")
+    return _concerning(f"{count(len(blind))} of {passes} {verb_for(blind, 'is', 'are')} blind", blind, rows)
 
 
 def _warnings(rows: list[Row]) -> list[str]:

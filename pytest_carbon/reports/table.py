@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pytest_carbon.gate import verdicts
 from pytest_carbon.records import Key, Measurement, Settings, TestResult, Verdict, label
-from pytest_carbon.reports.layout import Column, Line, Name, Page, Table, aligned
+from pytest_carbon.reports.layout import FAILING, GOOD, HEADER, PLAIN, WARNING, Column, Line, Name, Page, Table, aligned
 from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, count, quantity
 
-_MOST_ROWS = 40
+MOST_ROWS = 40
 """More rows than this push the problems off the screen: those that pass are then counted, not listed."""
 LEAST_NAME = 14
 """Columns of a test's id below which a column of figures is given up instead."""
@@ -21,12 +21,6 @@ _BLIND = "pass (blind)"
 """The status of what passes though the gate could not have seen much."""
 _WITH_WARNING = "with a warning"
 """That of a figure with a warning that ``--carbon-strict`` fails, whatever the gate says of it."""
-
-FAILING: Mapping[str, bool] = {"red": True, "bold": True}
-WARNING: Mapping[str, bool] = {"yellow": True}
-_GOOD: Mapping[str, bool] = {"green": True}
-HEADER: Mapping[str, bool] = {"bold": True}
-PLAIN: Mapping[str, bool] = {}
 
 
 class Row(NamedTuple):
@@ -61,7 +55,7 @@ def row_label(key: Key) -> str:
 
 def unfolded(rows: list[Row], settings: Settings) -> list[Row]:
     """All rows while they fit on a screen, else those that a person must see."""
-    return rows if len(rows) <= _MOST_ROWS else [row for row in rows if not _folds(row, settings)]
+    return rows if len(rows) <= MOST_ROWS else [row for row in rows if not _folds(row, settings)]
 
 
 def _folds(row: Row, settings: Settings) -> bool:
@@ -71,13 +65,16 @@ def _folds(row: Row, settings: Settings) -> bool:
 def folded(rows: list[Row], shown: list[Row], settings: Settings) -> str | None:
     if len(shown) == len(rows):
         return None
-    hidden = [row.verdict for row in rows if _folds(row, settings)]
+    return passing([row.verdict for row in rows if _folds(row, settings)])
+
+
+def passing(hidden: Sequence[Verdict]) -> str:
+    """Count what passes, or is new, in place of listing it."""
     changes = [verdict.change for verdict in hidden if verdict.change is not None]
-    new = sum(verdict.status == "new" for verdict in hidden)
+    new, blind = sum(v.status == "new" for v in hidden), sum(v.blind for v in hidden)
     parts = []
     if passed := len(hidden) - new:
         between = f" (change {change(min(changes))} to {change(max(changes))})" if changes else ""
-        blind = sum(verdict.blind for verdict in hidden)
         parts.append(f"{count(passed)} pass{between}{f', {count(blind)} of them blind' if blind else ''}")
     if new:
         parts.append(f"{count(new)} {'is' if new == 1 else 'are'} new")
@@ -171,4 +168,4 @@ def _markup(row: Row, settings: Settings) -> Mapping[str, bool]:
     status = row.verdict.status
     if _fails(row, settings):
         return WARNING if settings.gate == "warn" and status != "error" else FAILING
-    return {"inconclusive": WARNING, "improvement": _GOOD}.get(status, PLAIN)
+    return {"inconclusive": WARNING, "improvement": GOOD}.get(status, PLAIN)

@@ -164,7 +164,7 @@ def test_show(store: FileStore) -> None:
         "  2026-11-03 10:00         1       0.99 J     -1.0%    4.00 ms  1a2b3c4  2.13.0",
         "  2026-11-04 10:00         1       1.00 J     +0.5%    4.00 ms  1a2b3c4  2.13.0",
         "  2026-11-05 10:00         1       0.99 J     -0.5%    4.00 ms  1a2b3c4  2.13.0",
-        "  change accepted 2026-11-06 09:00 UTC (+50.0%)",
+        "change accepted 2026-11-06 09:00 UTC (+50.0%)",
         "  2026-11-06 10:00         1       1.50 J         –    4.00 ms  1a2b3c4  2.13.0",
         "  2026-11-07 10:00         1       1.50 J     +0.0%    4.00 ms  1a2b3c4  2.13.0",
     ]
@@ -226,7 +226,7 @@ def test_show_more_than_counts(store: FileStore) -> None:
     """A merge may bring an epoch more recordings than the gate reads: it is said."""
     record(store, *days([1.0] * 22, month="2026-10"))
     ran = carbon("baseline", "show", X)
-    assert ran.lines[-1] == "  Of an epoch the first 20 recordings count: those after them are never read."
+    assert ran.lines[-1] == "  The first 20 recordings since a change was accepted count; later ones do not."
     assert max(map(columns, ran.lines)) <= 80
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from pytest_carbon.records import Measurement, MeasurementError, MeasurementWarning, TaskInfo, UsageProblem
 
-__tracebackhide__ = True
-"""A failure is shown at the line of the test, and in what it called."""
+__tracebackhide__ = True  # errors are shown at the test's line
 
 
 class Called:

@@ -223,7 +223,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
     """Labelled sentences: what the gate could see, what the baseline is, what else changed."""
     if verdict.status == "error" or measurement.energy_j_per_call is None:
         return []
-    warnings = [w for w in measurement.warnings if w.text.rstrip(".") not in verdict.reason or _headlined(verdict)]
+    warnings = [warning for warning in measurement.warnings if warning.text.rstrip(".") not in _reason(verdict)]
     judged = verdict.change is not None
     card, temperature = _card(measurement, verdict, context), _temperature(measurement, verdict, context)
     lines = ["Can I believe it?"] if judged else []
@@ -256,9 +256,10 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
     return lines
 
 
-def _headlined(verdict: Verdict) -> bool:
-    """Whether the first line has the change in place of the gate's reason."""
-    return verdict.status in ("regression", "improvement") and verdict.baseline_j_per_call is not None
+def _reason(verdict: Verdict) -> str:
+    """The gate's sentence, where it is shown: the first line of a changed measurement has the change in its place."""
+    headlined = verdict.status in ("regression", "improvement") and verdict.baseline_j_per_call is not None
+    return "" if headlined else verdict.reason
 
 
 def _call(measurement: Measurement) -> str:
@@ -285,9 +286,10 @@ def _repeated(verdict: Verdict) -> str | None:
 
 
 def _suite(verdict: Verdict, context: FailureContext) -> str | None:
-    if context.suite or context.median_change is None:
-        return None if context.suite and context.suite in verdict.reason and not _headlined(verdict) else context.suite
-    return f"not the whole suite: its median change is {change(context.median_change)}"
+    if context.suite:
+        return None if context.suite in _reason(verdict) else context.suite
+    median = context.median_change
+    return None if median is None else f"not the whole suite: its median change is {change(median)}"
 
 
 def _machine(verdict: Verdict) -> str | None:
@@ -328,7 +330,7 @@ def _card(measurement: Measurement, verdict: Verdict, context: FailureContext) -
     """That it was measured on a card that none of the baseline's recordings was."""
     before = context.baseline.gpus if context.baseline else ()
     other = [uuid for uuid in measurement.gpus if uuid not in before]
-    if not before or not other or (any(uuid in verdict.reason for uuid in other) and not _headlined(verdict)):
+    if not before or not other or any(uuid in _reason(verdict) for uuid in other):
         return None
     now, then = cards(other, before)
     return f"{verb_for(other, 'another card', 'other cards')} of this model: {now} (baseline: {then})"
@@ -337,13 +339,9 @@ def _card(measurement: Measurement, verdict: Verdict, context: FailureContext) -
 def _temperature(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
     """At the start, where that is another than the baseline's."""
     now, then = measurement.temperature_c, context.baseline.temperature_c if context.baseline else None
-    if now is None or then is None or abs(now - then) < _WARMER_C:
+    if now is None or then is None or abs(now - then) < _WARMER_C or "°C" in _reason(verdict):
         return None
-    return (
-        None
-        if "°C" in verdict.reason and not _headlined(verdict)
-        else (f"{now:.0f} °C at the start (baseline {then:.0f} °C)")
-    )
+    return f"{now:.0f} °C at the start (baseline {then:.0f} °C)"
 
 
 def _differences(context: FailureContext, *, others: bool = False) -> str | None:

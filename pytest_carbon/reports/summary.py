@@ -166,43 +166,41 @@ def _compared(
         return "nothing was measured: no test completed a measurement", []
     if total == 0:
         return "nothing was measured: no test that ran uses the carbon fixture or has a carbon_budget marker", []
-    reasons = []
-    if errors:
-        reasons.append(f"{_who(errors)} {verb_for(errors, 'was', 'were')} not measured")
-    if new and result.against is not None:
-        reasons.append(f"{_who(new)} could not be compared")
-    elif new and (result.settings.record or result.settings.accept):
-        reasons.append(f"{_who(new)} had no baseline")
-    elif new:
-        remedy = f"(record {verb_for(new, 'one', 'them')} with --carbon-record)"
-        reasons.append(f"{_who(new)} {verb_for(new, 'has', 'have')} no baseline {remedy}")
-    if exempt:
-        held = "not held to one" if result.against is None else "exempt"
-        reasons.append(f"{_who(exempt)} {verb_for(exempt, 'is', 'are')} {held} (tolerance=False)")
-    if over:
-        held = "held to no baseline" if result.against is None else "could not be compared"
-        reasons.append(f"{_who(over)} {verb_for(over, 'is', 'are')} over budget and {held}")
+    against, recording = result.against, result.settings.record or result.settings.accept
+    if against is not None:
+        why_new = "could not be compared"
+    else:
+        advice = "" if recording else f" (record {verb_for(new, 'one', 'them')} with --carbon-record)"
+        why_new = f"{'had' if recording else verb_for(new, 'has', 'have')} no baseline{advice}"
+    unheld = "could not be compared" if against else "held to no baseline"
+    reasons = [
+        f"{_who(concerned)} {why}"
+        for concerned, why in (
+            (errors, f"{verb_for(errors, 'was', 'were')} not measured"),
+            (new, why_new),
+            (exempt, f"{verb_for(exempt, 'is', 'are')} {'exempt' if against else 'not held to one'} (tolerance=False)"),
+            (over, f"{verb_for(over, 'is', 'are')} over budget and {unheld}"),
+        )
+        if concerned
+    ]
     if missing:
         known = 0 < len(not_run or ()) <= _MOST_NAMES
         names = listing([row_label(key) for key in not_run or ()]) if known else f"{count(missing)} with a baseline"
         reasons.append(f"{names} {'was' if missing == 1 else 'were'} not run")
     text = f"compared {count(suite.compared)} of {count(total)}"
-    if (against := result.against) is not None:
+    if against is not None:
         pairs = count(against.pairs) if against.complete == against.pairs else f"{against.complete} of {against.pairs}"
         text += f" with {against.label}, {pairs} pairs of sessions, side by side"
     if tally and rows:
-        found = [row.verdict.status for row in rows]
-        text += f" ({numbers(found)})"
+        text += f" ({numbers([row.verdict.status for row in rows])})"
     return text, reasons
 
 
-def numbers(found: Sequence[Status]) -> str:
+def numbers(statuses: Sequence[Status]) -> str:
     """``1 error, 2 regressions, 5 pass``."""
-    several = {"error": "errors", "regression": "regressions", "improvement": "improvements"}
-    by_status = {status: found.count(status) for status in get_args(Status) if status in found}
-    return ", ".join(
-        f"{count(n)} {several.get(status, status) if n != 1 else status}" for status, n in by_status.items()
-    )
+    nouns = ("error", "regression", "improvement")
+    known = [(status, statuses.count(status)) for status in get_args(Status) if status in statuses]
+    return ", ".join(counted(n, status) if status in nouns else f"{count(n)} {status}" for status, n in known)
 
 
 def _who(rows: list[Row]) -> str:
@@ -220,15 +218,16 @@ def _nearest(machines: Sequence[str], nearest: str | None) -> str | None:
 
 
 def _elsewhere(rows: list[Row], here: Stored) -> list[str]:
-    """What is held to nothing here and would be on another machine, where that is not said already."""
-    texts = []
-    found = [(row, here.elsewhere.get((row.test.nodeid, row.measurement.name))) for row in rows]
-    for there in dict.fromkeys(there for _, there in found if there is not None):
-        concerned = [row for row, where in found if where == there]
-        if here.nearest is None or here.machines[:1] != [there[0]]:
-            has = verb_for(concerned, "has", "have")
-            texts.append(f"{_who(concerned)} {has} no baseline here, but in {there[0]} ({there[1]})")
-    return texts
+    """What is held to nothing here and would be on another machine, where no other sentence names that one."""
+    by_machine: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if (other := here.elsewhere.get((row.test.nodeid, row.measurement.name))) is not None:
+            by_machine.setdefault(other, []).append(row)
+    return [
+        f"{_who(concerned)} {verb_for(concerned, 'has', 'have')} no baseline here, but in {machine} ({how})"
+        for (machine, how), concerned in by_machine.items()
+        if here.nearest is None or here.machines[:1] != [machine]
+    ]
 
 
 def _reference(part: SessionResult) -> list[tuple[str, Mapping[str, bool]]]:

@@ -167,7 +167,7 @@ def _number(value: float, decimals: int) -> str:
 def comparable_joules(*energies_j: float) -> list[str]:
     """Energies to be compared: in the largest's unit, with three digits of the smallest. Far apart: each by itself."""
     if min(energies_j) < max(energies_j) / 10:
-        return [str(quantity(energy_j, "J")) for energy_j in energies_j]
+        return [str(quantities([energy_j], "J", of_smallest=True)[0]) for energy_j in energies_j]
     return list(map(str, quantities(energies_j, "J", of_smallest=True)))
 
 

@@ -44,14 +44,7 @@ PHASED_BURST_S = 0.005
 
 
 def calibrate(
-    readings: Readings,
-    scope: Scope,
-    call: Callable[[], Any],
-    call_s: float,
-    warm_s: tuple[float, float],
-    *,
-    synchronise: Callable[[], None],
-    progress: Callable[[str], None],
+    readings: Readings, scope: Scope, call: Callable[[], Any], call_s: float, warm_s: tuple[float, float]
 ) -> None:
     """Find out how the power falls after the warm-up, and whether a counter looks part-time: once a machine.
 
@@ -65,18 +58,14 @@ def calibrate(
         readings.fetch()
     # A processor's counter adds up, and is known right beside the work.
     watched = [name for name in readings.watched(scope) if not is_fast(readings.edges[name][-20:])]
-
-    def habits(names: Sequence[str]) -> dict[str, Any]:
-        return _habits(readings, names, call, call_s, synchronise, progress)
-
     known, (busy_from_s, busy_to_s) = readings.calibration, warm_s
     if known is not None and known.part_time_sampling is None and watched:
-        readings.calibration = replace(known, **habits(watched))
+        readings.calibration = replace(known, **_habits(readings, watched, call, call_s))
     if known is not None or not watched or busy_to_s - busy_from_s < 0.3:
         return
     readings.fetch()
     busy_w = {name: readings.power_w(name, max(busy_from_s, busy_to_s - 0.5), busy_to_s) for name in watched}
-    progress("finding out how the power settles (once a machine)")
+    readings.progress("finding out how the power settles (once a machine)")
     readings.watch_until(busy_to_s + CALIBRATION_S)
     falls_s: dict[str, float] = {}
     for name, power_w in busy_w.items():
@@ -98,25 +87,18 @@ def calibrate(
     readings.calibration = Calibration(max(falls_s.values()))  # the next step needs it
     readings.calibration = Calibration(
         settle_s=max(falls_s.values()),
-        **habits(list(falls_s)),
+        **_habits(readings, list(falls_s), call, call_s),
         after_work_j=math.fsum(joules for joules, _ in after) if after else None,
         after_work_s=max(seconds for _, seconds in after) if after else None,
     )
 
 
-def _habits(
-    readings: Readings,
-    names: Sequence[str],
-    call: Callable[[], Any],
-    call_s: float,
-    synchronise: Callable[[], None],
-    progress: Callable[[str], None],
-) -> dict[str, Any]:
+def _habits(readings: Readings, names: Sequence[str], call: Callable[[], Any], call_s: float) -> dict[str, Any]:
     """What calls at many phases of the counters' periods show of them: fields of a calibration."""
     period = max(period_s(readings.edges[n]) or 0.0 for n in names)
     if phases.CALLS_LEAST * call_s > CALIBRATION_CALLS_S or not period:
         return {}
-    progress("finding out whether the counter looks all of the time (once a machine)")
+    readings.progress("finding out whether the counter looks all of the time (once a machine)")
     repeats = burst(call_s)
     busy: list[tuple[float, float]] = []
     begun_s = readings.clock()
@@ -128,7 +110,7 @@ def _habits(
         start_s = readings.clock()
         for _ in range(repeats):
             call()
-        synchronise()
+        readings.synchronise()
         busy.append((start_s, readings.clock()))
     readings.busy_until_s = busy[-1][1]
     readings.sleep(2 * period)

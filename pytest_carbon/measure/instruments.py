@@ -17,6 +17,7 @@ from pytest_carbon.measure.meters.estimate import EstimateMeter
 from pytest_carbon.measure.meters.nvml import NvmlMeter
 from pytest_carbon.measure.meters.protocol import Meter, MeterSource
 from pytest_carbon.measure.protocol import Scope
+from pytest_carbon.measure.readings import Readings
 from pytest_carbon.measure.watcher import Watcher
 from pytest_carbon.records import (
     Calibration,
@@ -79,19 +80,21 @@ class Rig:
         stepped = [(s, m) for s, m in self._choice.taken if m.stepped]
         self._watcher = Watcher([s for s, _ in stepped]) if stepped else None
         self.measurer = Measurer(
-            watcher=self._watcher,
-            stepped=[d for _, m in stepped for d in m.domains],
-            direct=[m for _, m in self._choice.taken if not m.stepped],
+            readings=Readings(
+                watcher=self._watcher,
+                stepped=[d for _, m in stepped for d in m.domains],
+                direct=[m for _, m in self._choice.taken if not m.stepped],
+                clock=time.perf_counter,
+                sleep=time.sleep,
+                synchronise=devices.synchroniser(synchronise),
+                progress=progress,
+            ),
             scope=self._scope,
             intensity=intensity,
             session=session,
-            clock=time.perf_counter,
-            sleep=time.sleep,
-            synchronise=devices.synchroniser(synchronise),
-            calibration=calibration,
+            stored=calibration,
             before=self._look,
             conditions=self._conditions,
-            progress=progress,
         )
         try:
             self._scope()  # domains that cannot be gated are refused before anything runs

@@ -28,10 +28,7 @@ def run_loop(
     scope: Scope,
     call_s: float,
     idle_since_s: float,
-    *,
-    synchronise: Callable[[], None],
     before: Callable[[], None],
-    progress: Callable[[str], None],
 ) -> Loop:
     """Run rounds of calls in one window, or, with a setup, in a window each.
 
@@ -40,7 +37,7 @@ def run_loop(
         idle_since_s: when work last ended.
         before: called right before the first call.
     """
-    setup, known, clock = work.setup, readings.calibration, readings.clock
+    setup, known, clock, progress = work.setup, readings.calibration, readings.clock, readings.progress
     # Where it is not known whether the counter looks part-time, phases are right for either kind.
     phased = (
         setup is None
@@ -52,7 +49,7 @@ def run_loop(
         calls = protocol.calls or math.ceil(PHASED_WANTED / protocol.rounds) * burst(call_s)
     queries = protocol.queries
     longest_s = protocol.max_time_s if queries is None else math.inf
-    direct = readings.direct(scope)
+    direct = readings.read_here(scope)
     # Nothing runs during a read: in each round, read only what is gated, for its error and its median.
     by_round = direct if setup is not None else [name for name in direct if name in scope.gated]
     loop = Loop(scope, readings.edges, known, {name: [] for name in direct})
@@ -63,11 +60,11 @@ def run_loop(
             args, kwargs = work.args, work.kwargs
             if setup is not None:
                 args, kwargs = work.prepared()
-                synchronise()
+                readings.synchronise()
                 since_s = clock() + readings.settle_s
             progress("waiting for quiet")
             readings.wait_before(scope, since_s, sharp=False)
-            synchronise()
+            readings.synchronise()
             if not loop.rounds:
                 before()
             before_j = readings.read(direct)
@@ -77,10 +74,10 @@ def run_loop(
             calls = math.ceil((queries - loop.calls) / max(1, protocol.rounds - len(loop.rounds)))
         loop.result = None
         if phased:  # without a setup
-            done, busy_s, result = _phased_calls(work, calls, deadline_s, call_s, readings, loop, synchronise)
+            done, busy_s, result = _phased_calls(work, calls, deadline_s, call_s, readings, loop)
         else:
             done, result = _calls(work.fn, args, kwargs, calls, deadline_s, clock)
-        synchronise()
+        readings.synchronise()
         end_s = readings.busy_until_s = clock()
         loop.result, result = result, None
         if phased:
@@ -138,13 +135,7 @@ def _calls(
 
 
 def _phased_calls(
-    work: Work,
-    calls: int,
-    deadline_s: float,
-    call_s: float,
-    readings: Readings,
-    loop: Loop,
-    synchronise: Callable[[], None],
+    work: Work, calls: int, deadline_s: float, call_s: float, readings: Readings, loop: Loop
 ) -> tuple[int, float, Any]:
     """Start calls at golden-ratio phases, so that a counter that looks part of the time sees every part of a call."""
     fn, args, kwargs = work.fn, work.args, work.kwargs
@@ -160,7 +151,7 @@ def _phased_calls(
             result = None
             result = fn(*args, **kwargs)
             done += 1
-        synchronise()
+        readings.synchronise()
         end_s = readings.clock()
         busy_s += end_s - start_s
         loop.spans_s.append(end_s - start_s)

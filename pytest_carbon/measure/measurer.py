@@ -12,15 +12,12 @@ from pytest_carbon.measure import lines
 from pytest_carbon.measure.calibration import calibrate
 from pytest_carbon.measure.figures import Loop, per_call
 from pytest_carbon.measure.loop import run_loop
-from pytest_carbon.measure.meters.protocol import Meter
 from pytest_carbon.measure.protocol import Protocol, Scope, Work, refuse_lazy
 from pytest_carbon.measure.readings import QUIET_BOTH_S, QUIET_LONGEST_S, Readings, is_sharp
 from pytest_carbon.measure.warnings import loop_warnings
-from pytest_carbon.measure.watcher import EdgeSource
 from pytest_carbon.records import (
     Calibration,
     CarbonIntensity,
-    Domain,
     Measurement,
     MeasurementError,
     MeasurementWarning,
@@ -47,56 +44,29 @@ class OpenWindow:
     """For quiet."""
 
 
+@dataclass(kw_only=True)
 class Measurer:
-    """Measures calls and windows; independent of the test runner and of any particular device.
+    """Measures calls and windows; independent of the test runner and of any particular device."""
 
-    Args:
-        watcher: the source of edges for stepped meters; None where there are none.
-        stepped: the domains that it watches.
-        direct: meters that are read where the work runs.
-        scope: called after warm-up; returns which domains count, which are gated, and the machine.
-        session: the id of this session.
-        clock, sleep: seconds; the clock of the edges.
-        synchronise: returns once every device has finished its work.
-        calibration: what is stored of a machine's counters.
-        before: called right before the work, once a loop or window.
-        conditions: called right after the work with the gated domains' names; warnings about the devices.
-        progress: called with a few words about the present step.
-    """
-
-    def __init__(
-        self,
-        *,
-        watcher: EdgeSource | None,
-        stepped: Sequence[Domain],
-        direct: Sequence[Meter],
-        scope: Callable[[], Scope],
-        intensity: CarbonIntensity,
-        session: str,
-        clock: Callable[[], float],
-        sleep: Callable[[float], None],
-        synchronise: Callable[[], None],
-        calibration: Callable[[str], Calibration | None] = lambda machine: None,
-        before: Callable[[], None] = lambda: None,
-        conditions: Callable[[Sequence[str]], Sequence[MeasurementWarning]] = lambda domains: (),
-        progress: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        self._readings = Readings(watcher=watcher, stepped=stepped, direct=direct, clock=clock, sleep=sleep)
-        self._scope = scope
-        self._intensity = intensity
-        self._session = session
-        self._clock = clock
-        self._synchronise = synchronise
-        self._stored_calibration = calibration
-        self._before = before
-        self._conditions = conditions
-        self._progress = progress
-        self._calibrations: dict[str, Calibration] = {}
-        self._measured_j: dict[str, float] = {}
+    readings: Readings
+    scope: Callable[[], Scope]
+    """Called after warm-up; returns which domains count, which are gated, and the machine."""
+    intensity: CarbonIntensity
+    session: str
+    """The id of this session."""
+    stored: Callable[[str], Calibration | None] = lambda machine: None
+    """The stored calibration of a machine."""
+    before: Callable[[], None] = lambda: None
+    """Called right before the work, once a loop or window."""
+    conditions: Callable[[Sequence[str]], Sequence[MeasurementWarning]] = lambda domains: ()
+    """Called right after the work with the gated domains' names; warnings about the devices."""
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
+    """What is known about the counters, by machine: found out in this session, or stored with the baselines."""
+    _measured_j: dict[str, float] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Start the counters' clocks. Raises MeterError where a meter cannot be read."""
-        self._readings.begin()
+        self.readings.begin()
 
     def run(
         self,
@@ -121,28 +91,18 @@ class Measurer:
         """
         lines.student_t(0.975, 1)  # its import must not fall into the loop
         work = Work(fn, args, kwargs, setup)
-        self._readings.refresh()
-        self._progress("warm-up")
+        self.readings.refresh()
+        self.readings.progress("warm-up")
         result, call_s, warm_from_s = self._warm_up(work, protocol.warmup_s)
-        idle_since_s = self._clock()
-        scope = self._scope()
+        idle_since_s = self.readings.clock()
+        scope = self.scope()
         try:
             result = _NOT_CALLED  # the last result may hold memory that the next call wants
             self._calibrate(scope, work, call_s, (warm_from_s, idle_since_s))
-            idle_since_s = max(idle_since_s, self._readings.busy_until_s)
-            self._readings.forget()
+            idle_since_s = max(idle_since_s, self.readings.busy_until_s)
+            self.readings.forget()
             begin()
-            loop = run_loop(
-                work,
-                protocol,
-                self._readings,
-                scope,
-                call_s,
-                idle_since_s,
-                synchronise=self._synchronise,
-                before=self._before,
-                progress=self._progress,
-            )
+            loop = run_loop(work, protocol, self.readings, scope, call_s, idle_since_s, self.before)
             result = loop.result
             return result, self._finish(name, loop, protocol)
         except (MeterError, MeasurementError) as error:
@@ -153,36 +113,36 @@ class Measurer:
     def window_begin(self) -> OpenWindow:
         """Wait for quiet and open a window. An error of measuring becomes its measurement's failure."""
         lines.student_t(0.975, 1)  # its import must not fall into the window
-        self._readings.refresh()
-        self._synchronise()
-        idle_since_s = self._clock()
-        scope = self._scope()
-        self._progress("waiting for quiet")
+        self.readings.refresh()
+        self.readings.synchronise()
+        idle_since_s = self.readings.clock()
+        scope = self.scope()
+        self.readings.progress("waiting for quiet")
         try:
             self._take_over_calibration(scope)
-            self._readings.forget()
+            self.readings.forget()
             # The edges show what ran before, unmeasured; the end of what was measured is known.
-            since_s = self._readings.busy_until_s + self._readings.settle_s
-            self._readings.wait_before(scope, since_s, sharp=True)
-            self._synchronise()
-            self._before()
-            start_j = self._readings.read(self._readings.direct(scope))
+            since_s = self.readings.busy_until_s + self.readings.settle_s
+            self.readings.wait_before(scope, since_s, sharp=True)
+            self.readings.synchronise()
+            self.before()
+            start_j = self.readings.read(self.readings.read_here(scope))
         except (MeterError, MeasurementError) as error:
             return OpenWindow(failure=str(error))
-        start_s = self._clock()
+        start_s = self.readings.clock()
         return OpenWindow(since_s, start_s, start_j, waited_s=start_s - idle_since_s)
 
     def window_end(self, name: str, opened: OpenWindow, calls: int, protocol: Protocol) -> Measurement:
         """Close a window that held this many calls, and measure it."""
-        self._synchronise()
-        end_s = self._readings.busy_until_s = self._clock()
+        self.readings.synchronise()
+        end_s = self.readings.busy_until_s = self.readings.clock()
         try:
-            end_j = self._readings.read(opened.start_j)  # at once: finding the scope is work, too
+            end_j = self.readings.read(opened.start_j)  # at once: finding the scope is work, too
             failure = opened.failure
         except MeterError as error:
             failure = str(error)
-        scope = self._scope()
-        direct = self._readings.direct(scope)
+        scope = self.scope()
+        direct = self.readings.read_here(scope)
         try:
             if failure is not None:
                 raise MeasurementError(failure)
@@ -192,11 +152,11 @@ class Measurer:
                     " device once before the window"
                 )
             # Calls in a window are not repetitions: they may differ, as the tokens of a text do.
-            window = self._readings.window(opened.quiet_since_s, opened.start_s, end_s)
+            window = self.readings.window(opened.quiet_since_s, opened.start_s, end_s)
             loop = Loop(
                 scope,
-                self._readings.edges,
-                self._readings.calibration,
+                self.readings.edges,
+                self.readings.calibration,
                 {n: [end_j[n] - opened.start_j[n]] for n in direct},
                 [window],
                 [Round(1, window.duration_s)],
@@ -208,17 +168,12 @@ class Measurer:
 
     def nothing(self, name: str, warning: MeasurementWarning) -> Measurement:
         """A measurement without figures, through no fault of the work or the meters."""
-        return Measurement(name=name, machine=self._scope().machine, warnings=(warning,))
-
-    @property
-    def calibrations(self) -> Mapping[str, Calibration]:
-        """What is known about the counters, by machine: found out in this session, or stored with the baselines."""
-        return self._calibrations
+        return Measurement(name=name, machine=self.scope().machine, warnings=(warning,))
 
     def cost_j(self, domains: Sequence[str]) -> float | None:
         """Joules that the domains took since :meth:`begin` outside the measured calls; None where unknown."""
         try:
-            total_j = sum(self._readings.since_begin_j(n) - self._measured_j.get(n, 0.0) for n in domains)
+            total_j = sum(self.readings.since_begin_j(n) - self._measured_j.get(n, 0.0) for n in domains)
         except MeterError:
             return None
         # A counter that was reset or restarted comes to less than the calls: then the cost is not known.
@@ -227,37 +182,37 @@ class Measurer:
     def _warm_up(self, work: Work, warmup_s: float) -> tuple[Any, float, float]:
         """Call at least twice, and for ``warmup_s`` after the first; the result, seconds a call, when it began."""
         result = refuse_lazy(work())
-        self._synchronise()
-        first_end_s = self._clock()
+        self.readings.synchronise()
+        first_end_s = self.readings.clock()
         durations: list[float] = []
-        while not durations or self._clock() - first_end_s < warmup_s:
+        while not durations or self.readings.clock() - first_end_s < warmup_s:
             result = None
             args, kwargs = work.prepared()
-            start_s = self._clock()
+            start_s = self.readings.clock()
             result = work.fn(*args, **kwargs)
-            self._synchronise()
-            durations.append(self._clock() - start_s)
+            self.readings.synchronise()
+            durations.append(self.readings.clock() - start_s)
         return result, statistics.median(durations[-100:]), first_end_s
 
     def _take_over_calibration(self, scope: Scope) -> None:
-        if scope.machine not in self._calibrations:
-            stored = self._stored_calibration(scope.machine)
+        if scope.machine not in self.calibrations:
+            stored = self.stored(scope.machine)
             if stored is not None:
-                self._calibrations[scope.machine] = stored
-        self._readings.calibration = self._calibrations.get(scope.machine)
+                self.calibrations[scope.machine] = stored
+        self.readings.calibration = self.calibrations.get(scope.machine)
 
     def _calibrate(self, scope: Scope, work: Work, call_s: float, warm_s: tuple[float, float]) -> None:
         self._take_over_calibration(scope)
-        self._readings.busy_until_s = warm_s[1]
-        calibrate(self._readings, scope, work, call_s, warm_s, synchronise=self._synchronise, progress=self._progress)
-        if self._readings.calibration is not None:
-            self._calibrations[scope.machine] = self._readings.calibration
+        self.readings.busy_until_s = warm_s[1]
+        calibrate(self.readings, scope, work, call_s, warm_s)
+        if self.readings.calibration is not None:
+            self.calibrations[scope.machine] = self.readings.calibration
 
     def _finish(self, name: str, loop: Loop, protocol: Protocol, waited_s: float = 0.0) -> Measurement:
         """Wait for the line after the work, and put the figures together."""
-        scope, readings = loop.scope, self._readings
-        conditions = tuple(self._conditions(scope.gated))
-        self._progress("waiting for quiet")
+        scope, readings = loop.scope, self.readings
+        conditions = tuple(self.conditions(scope.gated))
+        self.readings.progress("waiting for quiet")
         loop.windows[-1] = window = replace(loop.windows[-1], quiet_until_s=math.inf)  # nothing has run since
         readings.wait_after(scope, window.end_s)
         longest_s = max(2 * lines.STRETCH_S, min(QUIET_LONGEST_S, QUIET_BOTH_S - waited_s))
@@ -272,7 +227,7 @@ class Measurer:
                 break
             ended = all(lines.is_stretch(s) and s[-1] is not e[-1] for s, e in zip(chosen, stretches, strict=True))
             full = all(lines.is_full(stretch) for stretch in chosen)
-            if ended or full or self._clock() > window.end_s + window.settle_s + longest_s:
+            if ended or full or self.readings.clock() > window.end_s + window.settle_s + longest_s:
                 break
             readings.wait_edge(scope)
         warnings = (*conditions, *loop_warnings(loop, protocol))
@@ -287,4 +242,4 @@ class Measurer:
         if not protocol.overhead:
             for n, figure in figures.items():
                 self._measured_j[n] = self._measured_j.get(n, 0.0) + figure.energy_j
-        return loop.measurement(name, self._session, self._intensity, figures, warnings)
+        return loop.measurement(name, self.session, self.intensity, figures, warnings)

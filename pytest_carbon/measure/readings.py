@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 
 from pytest_carbon.measure import lines, phases
 from pytest_carbon.measure.meters.protocol import Meter, read_j
@@ -30,44 +31,43 @@ PHASE_LATE, PHASE_TRIES = 0.02, 3
 """A start that is later than this share of a period waits for the next one, this many times at most."""
 
 
+@dataclass(kw_only=True, slots=True)
 class Readings:
-    """What the counters of a run show.
+    """What the counters of a run show, and waits for what they will show."""
 
-    Args:
-        watcher: the source of edges for stepped meters; None where there are none.
-        stepped: the domains that it watches.
-        direct: meters that are read where the work runs.
-        clock, sleep: seconds; the clock of the edges.
-    """
+    watcher: EdgeSource | None
+    """The source of edges for stepped meters; None where there are none."""
+    stepped: InitVar[Sequence[Domain]]
+    """The domains that it watches."""
+    direct: InitVar[Sequence[Meter]]
+    """Meters that are read where the work runs."""
+    clock: Callable[[], float]
+    """Seconds; the clock of the edges."""
+    sleep: Callable[[float], None]
+    synchronise: Callable[[], None]
+    """Returns once every device has finished its work."""
+    progress: Callable[[str], None] = lambda text: None
+    """Called with a few words about the present step."""
+    edges: dict[str, list[Edge]] = field(init=False)
+    calibration: Calibration | None = None
+    """Of the machine that is being measured."""
+    busy_until_s: float = -math.inf
+    """End of the latest work that was measured."""
+    _direct: dict[str, tuple[Meter, int]] = field(init=False)
+    _phases: int = 0
+    """Calls that have started at phases of the counter's period so far."""
+    _begun_j: dict[str, float] = field(default_factory=dict)
+    _latest_j: dict[str, float] = field(default_factory=dict)
 
-    def __init__(
-        self,
-        *,
-        watcher: EdgeSource | None,
-        stepped: Sequence[Domain],
-        direct: Sequence[Meter],
-        clock: Callable[[], float],
-        sleep: Callable[[float], None],
-    ) -> None:
-        self.clock = clock
-        self.sleep = sleep
-        self.edges: dict[str, list[Edge]] = {d.name: [] for d in stepped}
-        self.calibration: Calibration | None = None
-        """Of the machine that is being measured."""
-        self.busy_until_s = -math.inf
-        """End of the latest work that was measured."""
-        self._watcher = watcher
+    def __post_init__(self, stepped: Sequence[Domain], direct: Sequence[Meter]) -> None:
+        self.edges = {domain.name: [] for domain in stepped}
         self._direct = {d.name: (meter, i) for meter in direct for i, d in enumerate(meter.domains)}
-        self._phases = 0
-        """Calls that have started at phases of the counter's period so far."""
-        self._begun_j: dict[str, float] = {}
-        self._latest_j: dict[str, float] = {}
 
     def begin(self) -> None:
         """Start the counters' clocks. Raises MeterError where a meter cannot be read."""
         self._begun_j |= self.read(self._direct)
-        if self._watcher is not None:
-            self._watcher.start()
+        if self.watcher is not None:
+            self.watcher.start()
 
     def since_begin_j(self, name: str) -> float:
         """Joules of a domain since :meth:`begin`; NaN where unknown. Raises MeterError."""
@@ -78,7 +78,7 @@ class Readings:
         """The domains whose counters move in steps."""
         return [d.name for d in scope.domains if d.name in self.edges]
 
-    def direct(self, scope: Scope) -> list[str]:
+    def read_here(self, scope: Scope) -> list[str]:
         """The domains that are read where the work runs."""
         return [d.name for d in scope.domains if d.name in self._direct]
 
@@ -110,9 +110,9 @@ class Readings:
 
     def fetch(self) -> Collection[str]:
         """Take over the edges noted since the last call; the domains that are watched."""
-        if self._watcher is None:
+        if self.watcher is None:
             return ()
-        notes: Mapping[str, Sequence[Edge]] = self._watcher.fetch()
+        notes: Mapping[str, Sequence[Edge]] = self.watcher.fetch()
         for name, edges in notes.items():
             if not edges:
                 continue

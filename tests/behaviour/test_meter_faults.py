@@ -196,7 +196,7 @@ def test_a_counter_that_stands_still(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is waited for, and then it is an error: 0 J would be the best figure of all."""
-    monkeypatch.setattr("pytest_carbon.measure.measurer.NO_EDGE_S", 0.5)
+    monkeypatch.setattr("pytest_carbon.measure.readings.NO_EDGE_S", 0.5)
     pytester.makepyfile(test_it=f"{WORK}\ndef test_it(carbon):\n    carbon(work)\n")
     with simulated_gpus(pytester.path, nvml_library, [SimulatedGpu(period_s=1e6)]):
         run = run_carbon(*STEPPED)

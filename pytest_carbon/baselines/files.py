@@ -98,7 +98,7 @@ def _refuse_later(data: bytes, path: Path, latest: str) -> None:
                 )
 
 
-def _fault(read: Callable[[], object]) -> str | None:
+def fault_of(read: Callable[[], object]) -> str | None:
     """Return the error that reading raises, with its place as editors write it; None where there is none."""
     try:
         read()
@@ -150,7 +150,6 @@ class FileStore:
         file again, which halves the time of a large run."""
 
     def machines(self) -> list[str]:
-        """Return the ids of the machines that have a baseline, sorted."""
         return sorted(
             entry.name
             for entry in entries_of(self._directory)
@@ -159,7 +158,7 @@ class FileStore:
 
     @collector_waits()
     def keys(self, machine_id: str) -> frozenset[Key]:
-        """Return the measurements of a machine, without reading the figures of files written by this module."""
+        """See :meth:`Store.keys`; the figures of files written by this module are not read."""
         reader, keys = Reader(machine_id), set[Key]()
         for path in sorted(self._files(self._folder(machine_id))):
             if (data := bytes_of(path)) is not None:
@@ -169,10 +168,7 @@ class FileStore:
 
     @collector_waits()
     def load(self, machine_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
-        """Return a machine's records, or those of some measurements, oldest first.
-
-        Files without any of ``keys``, as :meth:`keys` has seen them, are not read.
-        """
+        """See :meth:`Store.load`; files without any of ``keys``, as :meth:`keys` has seen them, are not read."""
         folder, reader = self._folder(machine_id), Reader(machine_id)
         wanted = None if keys is None else frozenset(keys)
         stored: dict[Key, list[Record]] = {}
@@ -195,14 +191,12 @@ class FileStore:
         return stored if wanted is None else {key: stored[key] for key in stored if key in wanted}
 
     def describe(self, machine_id: str) -> Machine:
-        """Return what the header of a machine's first file says; only its id where there is none."""
         for path in sorted(self._files(self._folder(machine_id))):
             if (data := bytes_of(path)) is not None:
                 return described(Reader(machine_id).header(data, path), machine_id)
         return Machine(machine_id)
 
     def append(self, machine: Machine, records: Sequence[Record]) -> None:
-        """Add records to one machine; see :meth:`append_all`."""
         self.append_all([(machine, records)])
 
     def append_all(self, sessions: Sequence[tuple[Machine, Sequence[Record]]]) -> None:
@@ -333,13 +327,13 @@ class FileStore:
                     fault
                     for path in inside
                     if paths is None or path in paths
-                    if (fault := self._fault_of(path, entry.name, latest))
+                    if (fault := self._check_file(path, entry.name, latest))
                 ]
                 yield from faults
-                if not faults and (fault := _fault(partial(self.load, entry.name))):
+                if not faults and (fault := fault_of(partial(self.load, entry.name))):
                     yield fault
 
-    def _fault_of(self, path: Path, machine_id: str, latest: str) -> str | None:
+    def _check_file(self, path: Path, machine_id: str, latest: str) -> str | None:
         def read() -> None:
             self._refuse_links(path)
             if path.name == _CALIBRATION:
@@ -348,10 +342,9 @@ class FileStore:
                 Reader(machine_id).file(data, path)
                 _refuse_later(data, path, latest)
 
-        return _fault(read)
+        return fault_of(read)
 
     def check_writable(self) -> None:
-        """Raise now, not after an hour of measuring, where the directory is not writable."""
         place = self._directory.absolute()
         while not place.exists():
             place = place.parent
@@ -361,7 +354,6 @@ class FileStore:
             raise refused_path("write", self._directory, os.strerror(errno.EACCES))
 
     def calibration(self, machine_id: str) -> Calibration | None:
-        """Return what is known about a machine's counters; None where nothing is."""
         path = self._folder(machine_id) / _CALIBRATION
         self._refuse_links(path)
         if (data := bytes_of(path)) is None:
@@ -372,13 +364,8 @@ class FileStore:
             raise fault_in(path, 1, wrong, "Delete the file: the next run measures it again.") from None
 
     def keep_calibration(self, machine_id: str, calibration: Calibration, *, replace: bool = False) -> None:
-        """Keep a calibration; one that is kept already stays, unless ``replace``."""
-        text = calibration_line(calibration) + "\n"
         path = self._folder(machine_id) / _CALIBRATION
-        try:
-            read_calibration(text.encode())
-        except Wrong as wrong:
-            raise BaselineError(f"{shown_path(path)}: nothing was kept: {wrong.what}.") from None
+        text = calibration_line(calibration, shown_path(path)) + "\n"
         with self._writing():
             if replace or self.calibration(machine_id) is None:
                 self._refuse_links(path)
@@ -389,7 +376,7 @@ class FileStore:
         return nullcontext()
 
     def hint(self) -> None:
-        """Return None: everything in a directory counts."""
+        """Everything in a directory counts."""
 
     @contextmanager
     def _writing(self, what: str = "changed") -> Iterator[None]:

@@ -7,7 +7,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from itertools import repeat
 from operator import attrgetter, itemgetter
@@ -377,17 +377,14 @@ def described(header: str, machine_id: str) -> Machine:
     """Return the machine of a good header; parts that somebody edited are unknown."""
     machine = json.loads(header)["machine"]
     stored, cpu = machine.get("gpus"), machine.get("cpu")
-    gpus = (
-        [gpu for gpu in stored if isinstance(gpu, dict) and is_text(gpu.get("name"))]
-        if isinstance(stored, list)
-        else []
-    )
+    gpus = [
+        Gpu(0, "", gpu["name"], float(limit_w) if is_number(limit_w := gpu.get("power_limit_w")) else None)
+        for gpu in (stored if isinstance(stored, list) else ())
+        if isinstance(gpu, dict) and is_text(gpu.get("name"))
+    ]
     return Machine(
         machine_id,
-        gpus=tuple(
-            Gpu(i, "", gpu["name"], float(limit) if is_number(limit := gpu.get("power_limit_w")) else None)
-            for i, gpu in enumerate(gpus)
-        ),
+        gpus=tuple(replace(gpu, index=i) for i, gpu in enumerate(gpus)),
         cpu=cpu if is_text(cpu) else None,
     )
 
@@ -402,9 +399,14 @@ def same_record(one: Record, other: Record) -> bool:
     return one._replace(epoch=other.epoch, branch=other.branch, labels=other.labels) == other
 
 
-def calibration_line(calibration: Calibration) -> str:
-    """Write a calibration in one line, unchecked."""
-    return json.dumps({"format": CALIBRATION_FORMAT} | asdict(calibration))
+def calibration_line(calibration: Calibration, place: str) -> str:
+    """Write a calibration in one line; refuse one that could not be read."""
+    line = json.dumps({"format": CALIBRATION_FORMAT} | asdict(calibration))
+    try:
+        read_calibration(line.encode())
+    except Wrong as wrong:
+        raise BaselineError(f"{place}: nothing was kept: {wrong.what}.") from None
+    return line
 
 
 def read_calibration(data: bytes) -> Calibration:

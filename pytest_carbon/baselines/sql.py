@@ -74,12 +74,12 @@ _facts = attrgetter("created", "boot", "commit", "torch", "driver")
 
 
 class SqlStore:
-    """The baselines in one database. Every method raises :class:`BaselineError` for what cannot be trusted.
+    """The baselines in one database: a :class:`~pytest_carbon.baselines.Store`.
 
     Args:
-        url: of the database. It is not connected to before something is asked.
+        url: of the database; no method has connected to it before.
         branch: the branch whose records count; None: those of every branch.
-        own: the branch that is checked out. What *it* has accepted since counts, too, as it would in its files.
+        own: the branch that is checked out. What it has accepted since counts, too, as in its files.
 
     Raises :class:`UsageProblem` for a URL that cannot be used, ImportError where something is not installed.
     """
@@ -96,7 +96,6 @@ class SqlStore:
         self._file = Path(file) if file else None
 
     def machines(self) -> list[str]:
-        """Return the ids of the machines that have a baseline, sorted."""
         with self._reading() as connection:
             if connection is None:
                 return []
@@ -104,7 +103,6 @@ class SqlStore:
             return sorted(connection.scalars(query))
 
     def keys(self, machine_id: str) -> frozenset[Key]:
-        """Return the measurements of a machine that have a record that counts."""
         with self._reading() as connection:
             if connection is None:
                 return frozenset()
@@ -117,7 +115,6 @@ class SqlStore:
             return frozenset((test, name) for _, test, name in connection.execute(query))
 
     def load(self, machine_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
-        """Return what counts on a machine, or of some of its measurements, each one's records oldest first."""
         with collector_waits(), self._reading() as connection:
             if connection is None:
                 return {}
@@ -190,7 +187,6 @@ class SqlStore:
         return cards
 
     def describe(self, machine_id: str) -> Machine:
-        """Return what is stored of a machine; only its id where nothing is."""
         with self._reading() as connection:
             query = select(MACHINE.c.header).where(MACHINE.c.name == machine_id)
             header = None if connection is None else connection.scalar(query)
@@ -200,12 +196,10 @@ class SqlStore:
             return Machine(machine_id)
 
     def calibration(self, machine_id: str) -> Calibration | None:
-        """Return what is known about a machine's counters; None where nothing is."""
         with self._reading() as connection:
             return None if connection is None else self._calibration(connection, machine_id)
 
     def hint(self) -> str | None:
-        """Return what to say where the database has baselines and none of them counts."""
         with self._reading() as connection:
             if connection is None or connection.scalar(select(SESSION.c.id).where(self._counts()).limit(1)) is not None:
                 return None
@@ -253,14 +247,10 @@ class SqlStore:
             ) from None
 
     def append(self, machine: Machine, records: Sequence[Record]) -> None:
-        """Add records to one machine, in one transaction.
-
-        A stored record moves to a newer epoch only, and only to the branch whose records count.
-        """
         self.append_all([(machine, records)])
 
     def append_all(self, sessions: Sequence[tuple[Machine, Sequence[Record]]]) -> None:
-        """Add records to several machines: all of them or, with an error, none."""
+        """Add records in one transaction. A stored record moves only to the branch whose records count."""
         new = [(machine, once(records, str(self._url))) for machine, records in sessions if records]
         for _, records in new:
             for record in records:
@@ -287,19 +277,14 @@ class SqlStore:
             self._append(connection, Machine("probe"), [probe])
 
     def keep_calibration(self, machine_id: str, calibration: Calibration, *, replace: bool = False) -> None:
-        """Keep a calibration; one that is kept already stays, unless ``replace``."""
-        text = calibration_line(calibration)
-        try:
-            read_calibration(text.encode())
-        except Wrong as wrong:
-            raise BaselineError(f"{self._url} ({machine_id}): nothing was kept: {wrong.what}.") from None
+        text = calibration_line(calibration, f"{self._url} ({machine_id})")
         with self._writing() as connection:
             (id,) = _ids(connection, MACHINE, {}, [{"name": machine_id}]).values()
             if replace or self._calibration(connection, machine_id) is None:
                 connection.execute(update(MACHINE).where(MACHINE.c.id == id).values(calibration=text))
 
     def rename(self, tests: Mapping[str, str | None]) -> int:
-        """Give tests' records other ids, in every machine and branch; see :meth:`Store.rename`."""
+        """Give tests' records other ids, also those of other branches; see :meth:`Store.rename`."""
         check_new_ids(tests)
         with self._writing() as connection:
             concerned = {*tests, *filter(None, tests.values())}

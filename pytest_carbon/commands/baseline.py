@@ -10,17 +10,18 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from pytest_carbon.baselines import Store, open_store, upkeep
 from pytest_carbon.baselines.address import DatabaseUrl, place
 from pytest_carbon.baselines.comparison import renamed
-from pytest_carbon.baselines.files import FileStore
+from pytest_carbon.baselines.files import FileStore, fault_of
 from pytest_carbon.commands import accept
 from pytest_carbon.commands.console import OK, Commands, ascii_only, width
 from pytest_carbon.host.git import git_state
 from pytest_carbon.plugin.settings import of_project
-from pytest_carbon.records import BaselineError, Key, Record, Settings, UsageProblem
+from pytest_carbon.records import Key, Record, Settings, UsageProblem
 from pytest_carbon.reports import baselines as report
 from pytest_carbon.text import listing
 
@@ -135,7 +136,6 @@ def _place(text: str) -> Path | str:
 
 def _open(location: Path | str, branch: str | None = None) -> Store:
     """Open a store that must exist; ``branch``: whose records count in a database, else every branch's."""
-
     file = location if isinstance(location, Path) else location.file if isinstance(location, DatabaseUrl) else None
     if file is not None and not file.exists():
         raise UsageProblem(f"there are no baselines in {location}. Name their place with --baseline=PLACE.")
@@ -188,28 +188,17 @@ def _check(given: argparse.Namespace) -> int:
     elif given.files:
         raise UsageProblem(f"{location} is a database, without files: leave out {given.files[0]}.")
     else:
-        faults = []
-        for id in store.machines():
-            try:
-                store.load(id)
-            except BaselineError as error:
-                faults.append(str(error))
-    for fault in faults:
-        print(fault)
-    if not faults:
-        what = _number(len(given.files), "file") if given.files else str(location)
-        print(f"{what}: no faults")
+        faults = [fault for id in store.machines() if (fault := fault_of(partial(store.load, id)))]
+    what = _number(len(given.files), "file") if given.files else str(location)
+    print("\n".join(faults or [f"{what}: no faults"]))
     return FAULTS if faults else OK
 
 
 def _inside(path: Path, directory: Path) -> Path:
     """Return a file's path as the store writes it."""
-    try:
-        return directory / path.resolve().relative_to(directory.resolve())
-    except ValueError:
-        raise UsageProblem(
-            f"{path} is not in {directory}. Name the directory of the baselines with --baseline=DIR."
-        ) from None
+    if not path.resolve().is_relative_to(directory.resolve()):
+        raise UsageProblem(f"{path} is not in {directory}. Name the directory of the baselines with --baseline=DIR.")
+    return directory / path.resolve().relative_to(directory.resolve())
 
 
 def _prune(given: argparse.Namespace) -> int:
@@ -270,9 +259,8 @@ def _text_of(path: Path) -> str:
     try:
         return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageProblem(
-            f"--collected={path}: cannot be read ({getattr(error, 'strerror', None) or error})."
-        ) from None
+        why = getattr(error, "strerror", None) or error
+        raise UsageProblem(f"--collected={path}: cannot be read ({why}). Give a text file, or - for input.") from None
 
 
 def _collect(arguments: Sequence[str]) -> upkeep.Collected:
@@ -293,9 +281,7 @@ def _collect(arguments: Sequence[str]) -> upkeep.Collected:
     elif content["part"]:
         problem = f"{content['part'][0]} selects a part of the suite"
     elif content["deselected"]:
-        problem = (
-            f"{_number(content['deselected'], 'test')} {'was' if content['deselected'] == 1 else 'were'} deselected"
-        )
+        problem = f"deselected {_number(content['deselected'], 'test')}"
     if problem is not None:
         output = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
         last = "\n  ".join(["", *output[-_LAST_LINES:]]) if done.returncode else ""

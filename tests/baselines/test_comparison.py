@@ -110,7 +110,7 @@ def test_a_report_has_records_of_what_has_figures(tmp_path: Path) -> None:
     assert [each.session for each in found.records(["a-gpu", "nowhere"])] == ["s1"]
 
 
-def test_a_module_that_has_an_machines_name(tmp_path: Path) -> None:
+def test_a_module_that_has_a_machines_name(tmp_path: Path) -> None:
     """A folder counts as one machine's where its files say so, not because of its name alone."""
     store = FileStore(tmp_path / "perf" / "a-gpu")
     store.append(HOST, [record(1.0, 1)])

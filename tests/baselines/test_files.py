@@ -342,7 +342,7 @@ def test_two_modules_never_share_a_file(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize("id", ["../elsewhere", "a/b", "", ".", "..", ".git", "a\nb", "x" * 300])
-def test_an_machine_is_one_folder(store: FileStore, id: str) -> None:
+def test_a_machine_is_one_folder(store: FileStore, id: str) -> None:
     """An id that is not a plain folder name is refused wherever it is given."""
     for use in (
         lambda: store.load(id),
@@ -1157,7 +1157,7 @@ def test_a_newer_calibration_asks_for_an_upgrade(store: FileStore) -> None:
 # --- what a machine is ----------------------------------------------------------------------
 
 
-def test_an_machine_is_described_by_its_header(store: FileStore) -> None:
+def test_a_machine_is_described_by_its_header(store: FileStore) -> None:
     """GPUs with their power limits, the processor; of one that is not stored its id alone."""
     store.append(HOST, [record()])
     found = store.describe(HOST.id)

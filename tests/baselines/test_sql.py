@@ -211,9 +211,9 @@ def test_a_commit_of_no_known_branch_is_not_recorded_in_a_database() -> None:
     with pytest.raises(UsageProblem) as error:
         refuse_unknown_branch(url, "c0ffee00c0ffee00", None)
     assert str(error.value) == (
-        "postgresql+psycopg://ci:***@db/carbon keeps the records of each branch apart, and git does not say which one"
-        " c0ffee0 is of (a detached HEAD). Check out the branch by its name before (git switch -C NAME), or record the"
-        " run's report with pytest-carbon baseline accept --branch=NAME."
+        "postgresql+psycopg://ci:***@db/carbon stores records by branch, and git knows no branch of c0ffee0 (a detached"
+        " HEAD). Check out the branch by its name first (git switch -C NAME), or record the run's report with"
+        " pytest-carbon baseline accept --branch=NAME."
     )
     refuse_unknown_branch(url, None, None)
     refuse_unknown_branch(url, "c0ffee", "main")
@@ -292,7 +292,7 @@ def test_a_calibration_that_cannot_be_trusted_stops_the_run(store: SqlStore, url
         assert text.endswith("Set it to NULL: the next run measures it again.")
 
 
-def test_what_else_is_stored_of_an_machine_is_as_good_as_unknown(store: SqlStore, url: str) -> None:
+def test_what_else_is_stored_of_a_machine_is_as_good_as_unknown(store: SqlStore, url: str) -> None:
     """Its name is what is compared by."""
     store.append(HOST, [record()])
     for header in ("'{'", "'[]'", "'7'", "NULL"):

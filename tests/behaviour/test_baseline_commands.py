@@ -364,9 +364,9 @@ def test_prune_looks_for_a_new_name(project: FileStore) -> None:
     [
         ({"tests/test_broken.py": "import nothing_of_this_name\n"}, (), "pytest ended with exit status 2"),
         ({"tests/conftest.py": "raise RuntimeError('no GPU')\n"}, (), "pytest ended with exit status 4"),
-        ({}, ("-k", "test_y"), "1 test was deselected"),
+        ({}, ("-k", "test_y"), "deselected 1 test"),
         ({"pytest.ini": "[pytest]\naddopts = -m slow\nmarkers = slow\n"}, (), "pytest ended with exit status 5"),
-        ({}, ("--deselect", "tests/test_m.py::test_x"), "1 test was deselected"),
+        ({}, ("--deselect", "tests/test_m.py::test_x"), "deselected 1 test"),
         ({}, ("tests/test_m.py::test_x",), "tests/test_m.py::test_x selects a part of the suite"),
         ({}, ("--lf",), "--last-failed selects a part of the suite"),
         ({}, ("--no-such-option",), "pytest ended with exit status 4"),

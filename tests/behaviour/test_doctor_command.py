@@ -241,5 +241,5 @@ def test_a_meter_that_only_pytest_can_load_is_left_to_it(doctor: Doctor, pyteste
     pytester.makeini("[pytest]\ncarbon_meter = wall+estimate\ncarbon_domains = gpu\n")
     result = doctor("--load", "none")
     assert result.ret in (0, 1)  # what the machine of the test has
-    assert "a conftest file or another plugin brings wall, and only pytest loads those" in result.stderr.str()
+    assert "wall comes from a conftest file or another plugin, which only pytest loads" in result.stderr.str()
     assert "A run with these settings stops. --carbon-domains=gpu" in words(result) or result.ret == 0

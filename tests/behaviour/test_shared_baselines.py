@@ -258,7 +258,7 @@ def test_a_detached_head_records_only_what_ci_can_name(
     run = shown("--carbon-record")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     for text in (run.errors, " ".join(capsys.readouterr().err.split())):
-        assert "keeps the records of each branch apart, and git does not say which one" in text
+        assert "stores records by branch, and git knows no branch of" in text
     assert stored(url) == []
     monkeypatch.setenv("GITHUB_REF_NAME", "main")
     assert shown("--carbon-record").ret == 0

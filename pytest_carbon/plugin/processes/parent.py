@@ -18,7 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -45,25 +45,13 @@ _OUTPUT_BYTES = 16_000
 _OUTPUT_LINES = 20
 
 _FOR_THE_PARENT: Mapping[str, object] = {
+    **dict.fromkeys(("carbon_accept", "carbon_json", "carbon_record", "htmlpath", "report_log", "xmlpath")),
+    **dict.fromkeys(("cacheclear", "failedfirst", "json_report", "lf", "newfirst"), False),
+    **dict.fromkeys(("stepwise", "stepwise_skip", "trace", "usepdb"), False),
     "carbon": True,
-    "carbon_accept": None,
     "carbon_confirm": "0",
-    "carbon_json": None,
-    "carbon_record": None,
     "carbon_sessions": "1",
-    "cacheclear": False,
-    "failedfirst": False,
-    "htmlpath": None,
-    "json_report": False,
-    "lf": False,
     "log_file_mode": "a",
-    "newfirst": False,
-    "report_log": None,
-    "stepwise": False,
-    "stepwise_skip": False,
-    "trace": False,
-    "usepdb": False,
-    "xmlpath": None,
 }
 """Options that select tests or write something: the parent alone does that."""
 
@@ -83,9 +71,7 @@ class Ending:
     missing: tuple[str, ...] = ()
     """Those of them that it did not collect."""
     troubles: tuple[messages.Trouble, ...] = ()
-    sources: Mapping[str, str | None] = field(default_factory=dict)
-    others: tuple[str, ...] = ()
-    """As in :class:`~pytest_carbon.plugin.processes.messages.Selected`."""
+    selected: messages.Selected | None = None
     refused: str | None = None
     exit: messages.Exited | None = None
     stop: str | None = None
@@ -211,8 +197,8 @@ class Launcher:
                     ending.stop, finished = stop, True
                 case messages.Trouble():
                     ending.troubles = (*ending.troubles, message)
-                case messages.Selected(missing, sources, others):
-                    ending.missing, ending.sources, ending.others = missing, sources, others
+                case messages.Selected(missing):
+                    ending.selected, ending.missing = message, missing
             tell(message)
         ending.left = tuple(left)
         unexplained = left.keys() - set(ending.missing)
@@ -243,12 +229,12 @@ class Launcher:
         """Change an argument for the other revision's process, whose current folder differs."""
         option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
         place, ids, rest = value.partition("::")
-        here = self._config.invocation_params.dir
-        if place and not place.startswith("-") and (here / place).exists():
-            path = os.path.abspath(here / place)
+        current = self._config.invocation_params.dir
+        if place and not place.startswith("-") and (current / place).exists():
+            path = os.path.abspath(current / place)
             if not move.holds(path):
                 return argument if option else f"{path}{ids}{rest}"
-            if not move.holds(str(here)):
+            if not move.holds(str(current)):
                 return f"{option}{equals}{move.path(path)}{ids}{rest}"
         return move.text(argument)
 
@@ -376,7 +362,7 @@ def _warn(config: pytest.Config, sent: messages.Warned) -> None:
     config.hook.pytest_warning_recorded.call_historic(
         kwargs={
             "warning_message": warnings.WarningMessage(message, type(message), sent.filename, sent.lineno),
-            "when": sent.when,
+            "when": "runtest",
             "nodeid": sent.nodeid,
             "location": sent.location,
         }

@@ -67,7 +67,7 @@ class Fresh:
 
     @property
     def came(self) -> list[Brought]:
-        """What each process has brought, besides the measurements."""
+        """What each process sent besides the measurements."""
         return list(self._brought.values())
 
     @property

@@ -152,9 +152,8 @@ class Outlet:
     ) -> None:
         if when == "runtest":  # the parent itself sees those of collecting
             text, category = str(warning_message.message), warning_message.category
-            place = (warning_message.filename, warning_message.lineno)
-            warned = messages.Warned(text, category.__name__, category.__module__, *place, when, nodeid, location)
-            self.send(warned)
+            place = (warning_message.filename, warning_message.lineno, nodeid, location)
+            self.send(messages.Warned(text, category.__name__, category.__module__, *place))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

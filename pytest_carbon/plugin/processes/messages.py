@@ -139,7 +139,6 @@ class Warned:
     module: str
     filename: str
     lineno: int
-    when: str
     nodeid: str
     location: tuple[Any, ...] | None
 
@@ -203,7 +202,7 @@ def decode(line: bytes) -> Message:
 def form(value: Any) -> Any:
     """Give ``json.dumps`` what it can write, for values of any other type."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: getattr(value, each.name) for each in fields(value)}
+        return {one.name: getattr(value, one.name) for one in fields(value)}
     return sorted(value) if isinstance(value, frozenset) else str(value)
 
 

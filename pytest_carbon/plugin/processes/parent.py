@@ -18,7 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,8 @@ import pytest
 from pytest_carbon.host.import_paths import Move
 from pytest_carbon.host.worktree import without_repository
 from pytest_carbon.plugin.processes import messages
-from pytest_carbon.plugin.processes.messages import Message, Request, Side
+from pytest_carbon.plugin.processes.messages import Message, Request
+from pytest_carbon.plugin.processes.plan import Stage
 from pytest_carbon.records import Calibration, CarbonIntensity
 
 _CODE = (
@@ -44,27 +45,15 @@ _OUTPUT_BYTES = 16_000
 _OUTPUT_LINES = 20
 
 _FOR_THE_PARENT: Mapping[str, object] = {
+    **dict.fromkeys(("carbon_accept", "carbon_json", "carbon_record", "htmlpath", "report_log", "xmlpath")),
+    **dict.fromkeys(("cacheclear", "failedfirst", "json_report", "lf", "newfirst"), False),
+    **dict.fromkeys(("stepwise", "stepwise_skip", "trace", "usepdb"), False),
     "carbon": True,
-    "carbon_accept": None,
     "carbon_confirm": "0",
-    "carbon_json": None,
-    "carbon_record": None,
     "carbon_sessions": "1",
-    "cacheclear": False,
-    "failedfirst": False,
-    "htmlpath": None,
-    "json_report": False,
-    "lf": False,
     "log_file_mode": "a",
-    "newfirst": False,
-    "report_log": None,
-    "stepwise": False,
-    "stepwise_skip": False,
-    "trace": False,
-    "usepdb": False,
-    "xmlpath": None,
 }
-"""Options by which a run selects tests, or writes or keeps something: that is done once, by the parent."""
+"""Options that select tests or write something: the parent alone does that."""
 
 
 @dataclass(slots=True)
@@ -82,9 +71,7 @@ class Ending:
     missing: tuple[str, ...] = ()
     """Those of them that it did not collect."""
     troubles: tuple[messages.Trouble, ...] = ()
-    sources: Mapping[str, str | None] = field(default_factory=dict)
-    others: tuple[str, ...] = ()
-    """As in :class:`~pytest_carbon.plugin.processes.messages.Selected`."""
+    selected: messages.Selected | None = None
     refused: str | None = None
     exit: messages.Exited | None = None
     stop: str | None = None
@@ -94,46 +81,47 @@ class Ending:
 class Launcher:
     """Starts the fresh processes of a run; made before tests can have changed what they inherit."""
 
-    def __init__(self, config: pytest.Config, intensity: CarbonIntensity) -> None:
+    def __init__(self, config: pytest.Config, intensity: CarbonIntensity, limit_s: float | None) -> None:
         self._config = config
         self._intensity = intensity
+        self._limit_s = limit_s
+        """End a process that has sent nothing for this long."""
         self._environ = {name: text for name, text in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
         self._path = [entry for entry in sys.path if isinstance(entry, str)]
+        self.number = 0
+        """Of the process that runs, from 1."""
+        self._warned = False
+        """Whether a process has passed on the warnings that all have."""
 
     def run(
         self,
+        stage: Stage,
         tests: Sequence[str],
         tell: Callable[[Message], None],
         *,
-        number: int,
-        warn: bool,
         maxfail: int,
         calibrations: Mapping[str, Calibration],
-        limit_s: float | None,
-        side: Side | None,
     ) -> Ending:
-        """Run tests in a fresh process, in their order; return how it ended.
+        """Run tests of a stage in a fresh process, in their order; return how it ended.
 
         Args:
-            tell: called with what a test does and what the process has measured, while it runs.
-            number: which of the run's processes this is, from 1.
-            warn: pass the process's warnings on to pytest.
+            tell: called with each message.
             maxfail: the process ends after this many failures; 0: it does not.
             calibrations: what is known of counters, by machine.
-            limit_s: end a process that has sent nothing for this long.
-            side: which of two revisions it measures, if there are two.
 
         An exception in here, also Ctrl-C, ends the process first.
         """
+        self.number += 1
+        side = stage.side
         invocation = self._config.invocation_params
         options = {**_FOR_THE_PARENT, "maxfail": maxfail}
         if (basetemp := self._config.option.basetemp) is not None:  # which each process empties first
-            options["basetemp"] = f"{basetemp}-process-{number}"
+            options["basetemp"] = f"{basetemp}-process-{self.number}"
         if side is not None:
             options["carbon_reference"] = False
         cwd, environ = invocation.dir, self._environ
         arguments = [os.fspath(argument) for argument in invocation.args]
-        if side is not None and side.base:
+        if side is not None and stage.base:
             cwd = Path(side.move.path(str(invocation.dir)))
             cwd.mkdir(parents=True, exist_ok=True)  # a folder that is new
             environ = side.move.environ(without_repository(environ), self._path, str(cwd), side.sources)
@@ -178,29 +166,85 @@ class Launcher:
             finally:
                 os.close(writes)
             echo = getattr(self._config.option, "capture", "no") == "no"  # also without pytest's plugin for it
-            lenient = side is not None and side.base
-            with _Running(process, reads, echo=echo) as running:
-                return _follow(self._config, running, tell, tests, limit_s, warn, lenient)
+            with _Running(process, reads, self._limit_s, echo=echo) as running:
+                ending = self._follow(running, stage, tests, tell)
+        self._warned |= not (stage.base or stage.confirms)
+        return ending
+
+    def _follow(self, running: _Running, stage: Stage, tests: Sequence[str], tell: Callable[[Message], None]) -> Ending:
+        """Pass on what a process sends; return how it ended."""
+        warn = not (self._warned or stage.base or stage.confirms)
+        ending = Ending()
+        left = dict.fromkeys(tests)
+        finished = begun = False
+        interrupt = ""
+        for message in running.messages():
+            match message:
+                case messages.Begun(test):
+                    ending.under_way, begun = test, True
+                    left.pop(test, None)
+                case messages.Done():
+                    ending.under_way = None
+                case messages.Warned() if warn:
+                    _warn(self._config, message)
+                case messages.Refused(text):
+                    ending.refused = text
+                case messages.Exited():
+                    ending.exit = message
+                case messages.Interrupted(text):
+                    interrupt = text
+                case messages.Finished(stop):
+                    ending.stop, finished = stop, True
+                case messages.Trouble():
+                    ending.troubles = (*ending.troubles, message)
+                case messages.Selected(missing):
+                    ending.selected, ending.missing = message, missing
+            tell(message)
+        ending.left = tuple(left)
+        unexplained = left.keys() - set(ending.missing)
+        status = running.process.returncode
+        how = interrupt or f"exit status {status}"
+        if running.overdue and not begun:
+            ending.why = (
+                f"did not finish collecting within {self._limit_s:g} s and was terminated; raise"
+                " --carbon-session-timeout"
+            )
+        elif running.overdue:
+            ending.why = f"sent nothing for {self._limit_s:g} s (--carbon-session-timeout) and was terminated"
+        elif status < 0:
+            ending.why = f"was killed by {_name(-status)}"
+        elif ending.exit or ending.stop or ending.refused:
+            pass
+        elif ending.troubles and (unexplained if stage.base else left):
+            ending.why, ending.missing = ending.troubles[0].why, ()
+        elif not finished or ending.under_way:
+            ending.why = f"ended too early, with {how}"
+        elif unexplained:
+            ending.why = f"ended with {how} before this test began"
+        if ending.why is not None:
+            ending.output = "\n".join([*(trouble.text for trouble in ending.troubles), running.output]).strip()
+        return ending
 
     def _moved(self, move: Move, argument: str) -> str:
-        """An argument for the other revision's process, whose current folder is another one."""
+        """Change an argument for the other revision's process, whose current folder differs."""
         option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
         place, ids, rest = value.partition("::")
-        here = self._config.invocation_params.dir
-        if place and not place.startswith("-") and (here / place).exists():
-            path = os.path.abspath(here / place)
+        current = self._config.invocation_params.dir
+        if place and not place.startswith("-") and (current / place).exists():
+            path = os.path.abspath(current / place)
             if not move.holds(path):
                 return argument if option else f"{path}{ids}{rest}"
-            if not move.holds(str(here)):  # where a folder that stays calls it something else
+            if not move.holds(str(current)):
                 return f"{option}{equals}{move.path(path)}{ids}{rest}"
         return move.text(argument)
 
 
 class _Running:
-    """A child that runs: what it sends, what it prints, and its end."""
+    """A process that runs: what it sends, what it prints, and its end."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: int, *, echo: bool) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], channel: int, limit_s: float | None, *, echo: bool) -> None:
         self.process = process
+        self._limit_s = limit_s
         self._echo = echo
         self._selector = selectors.DefaultSelector()
         assert process.stdout is not None
@@ -229,18 +273,18 @@ class _Running:
 
     @property
     def output(self) -> str:
-        """What it printed last; of a stack that faulthandler wrote, where the process was."""
+        """What it printed last; of a stack that faulthandler wrote, the innermost frames."""
         lines = self._output.decode(errors="replace").rstrip().splitlines()
         lines = [line for line in lines if line.strip() and not line.startswith("Extension modules: ")]
         stack = next((i for i, line in enumerate(lines) if line.startswith("Fatal Python error: ")), len(lines))
         return "\n".join([*lines[:stack][-_OUTPUT_LINES:], *lines[stack : stack + _OUTPUT_LINES]])
 
-    def messages(self, limit_s: float | None) -> Generator[Message, None, None]:
-        """What it sends, until it has ended, also by this: nothing came for longer than the limit."""
+    def messages(self) -> Generator[Message, None, None]:
+        """Yield what it sends until it ends; end it if nothing came for longer than the limit."""
         heard_s = time.monotonic()
         ended = False
         while True:
-            # A process that the child has left behind may hold the pipes open: its own end is what counts.
+            # A process that it has left behind may hold the pipes open: its own end counts.
             for key, _ in self._selector.select(0 if ended else _SILENT_S) if self._open else ():
                 for message in self._read(key.fd):
                     heard_s = time.monotonic()
@@ -250,7 +294,7 @@ class _Running:
             if not self._open:
                 self.process.wait()
             ended = self.process.poll() is not None
-            if not ended and limit_s is not None and time.monotonic() - heard_s > limit_s:
+            if not ended and self._limit_s is not None and time.monotonic() - heard_s > self._limit_s:
                 self.overdue = True
                 self.end(signal.SIGABRT, _TRACE_S)
                 ended = True
@@ -272,9 +316,9 @@ class _Running:
         return [messages.decode(line) for line in lines]
 
     def _pass_on(self, printed: bytes) -> None:
-        """As they are: this process's encoding may have no such characters."""
+        """Print bytes, because this process's encoding may lack the characters."""
         binary = getattr(sys.stdout, "buffer", None)
-        if binary is None:  # somebody's own, which takes text only
+        if binary is None:  # a replacement that takes text only
             sys.stdout.write(self._decoder.decode(printed))
         else:
             sys.stdout.flush()
@@ -282,7 +326,7 @@ class _Running:
         sys.stdout.flush()
 
     def end(self, with_signal: int, grace_s: float) -> None:
-        """Ask the child to end, and, where it does not, end it and all that it has started."""
+        """Ask the process to end; if it does not, kill it and all that it has started."""
         if self.process.poll() is not None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -298,71 +342,6 @@ class _Running:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-
-
-def _follow(
-    config: pytest.Config,
-    running: _Running,
-    tell: Callable[[Message], None],
-    tests: Sequence[str],
-    limit_s: float | None,
-    warn: bool,
-    lenient: bool,
-) -> Ending:
-    """Pass on what a process sends; return how it ended.
-
-    Args:
-        lenient: what it could not collect did not stop it.
-    """
-    ending = Ending()
-    left = dict.fromkeys(tests)
-    finished = begun = False
-    interrupt = ""
-    for message in running.messages(limit_s):
-        match message:
-            case messages.Begun(test):
-                ending.under_way, begun = test, True
-                left.pop(test, None)
-            case messages.Done():
-                ending.under_way = None
-            case messages.Warned() if warn:
-                _warn(config, message)
-            case messages.Refused(text):
-                ending.refused = text
-            case messages.Exited():
-                ending.exit = message
-            case messages.Interrupted(text):
-                interrupt = text
-            case messages.Finished(stop):
-                ending.stop, finished = stop, True
-            case messages.Trouble():
-                ending.troubles = (*ending.troubles, message)
-            case messages.Selected(missing, sources, others):
-                ending.missing, ending.sources, ending.others = missing, sources, others
-        tell(message)
-    ending.left = tuple(left)
-    unexplained = left.keys() - set(ending.missing)
-    status = running.process.returncode
-    how = interrupt or f"exit status {status}"
-    if running.overdue and not begun:
-        ending.why = (
-            f"did not finish collecting within {limit_s:g} s and was terminated; raise --carbon-session-timeout"
-        )
-    elif running.overdue:
-        ending.why = f"sent nothing for {limit_s:g} s (--carbon-session-timeout) and was terminated"
-    elif status < 0:
-        ending.why = f"was killed by {_name(-status)}"
-    elif ending.exit or ending.stop or ending.refused:
-        pass
-    elif ending.troubles and (unexplained if lenient else left):
-        ending.why, ending.missing = ending.troubles[0].why, ()
-    elif not finished or ending.under_way:
-        ending.why = f"ended too early, with {how}"
-    elif unexplained:
-        ending.why = f"ended with {how} before this test began"
-    if ending.why is not None:
-        ending.output = "\n".join([*(trouble.text for trouble in ending.troubles), running.output]).strip()
-    return ending
 
 
 def _name(number: int) -> str:
@@ -383,7 +362,7 @@ def _warn(config: pytest.Config, sent: messages.Warned) -> None:
     config.hook.pytest_warning_recorded.call_historic(
         kwargs={
             "warning_message": warnings.WarningMessage(message, type(message), sent.filename, sent.lineno),
-            "when": sent.when,
+            "when": "runtest",
             "nodeid": sent.nodeid,
             "location": sent.location,
         }

@@ -59,18 +59,16 @@ class Fresh:
         self._progress = progress
         self._stages = Stages(progress)
         self._stage = Stage("", None, ())
-        self._launcher = parent.Launcher(config, intensity)
-        self._warned = False
-        """Whether a process has told of the warnings that all have."""
+        self._launcher = parent.Launcher(config, intensity, settings.session_timeout_s)
         self._calibrations: Mapping[str, Calibration] = {}
         self._under_way: Test | None = None
-        self._brought: list[Brought | None] = []
-        """By each process."""
+        self._brought: dict[int, Brought] = {}
+        """By each process, by its number."""
 
     @property
     def came(self) -> list[Brought]:
-        """What each process has brought, besides the measurements."""
-        return [brought for brought in self._brought if brought is not None]
+        """What each process sent besides the measurements."""
+        return list(self._brought.values())
 
     @property
     def known(self) -> Brought:
@@ -138,25 +136,14 @@ class Fresh:
 
     def _process(self, session: pytest.Session, stage: Stage, tests: Sequence[str]) -> Sequence[str]:
         """Run tests in one process; return those that are left for another."""
-        apart = stage.base or stage.confirms
-        maxfail = 0 if apart else getattr(self._config.option, "maxfail", 0)
+        maxfail = 0 if stage.base or stage.confirms else getattr(self._config.option, "maxfail", 0)
+        maxfail = maxfail and max(maxfail - session.testsfailed, 1)
         calibrations = {**self._calibrations, **self.known.calibrations}
-        self._brought.append(None)
         try:
-            ending = self._launcher.run(
-                tests,
-                self._tell,
-                number=len(self._brought),
-                warn=not (self._warned or apart),
-                maxfail=maxfail and max(maxfail - session.testsfailed, 1),
-                calibrations=calibrations,
-                limit_s=self._settings.session_timeout_s,
-                side=stage.side,
-            )
+            ending = self._launcher.run(stage, tests, self._tell, maxfail=maxfail, calibrations=calibrations)
         except BaseException:
             self._restore()
             raise
-        self._warned |= not apart
         if ending.refused is not None and not stage.confirms:
             raise refusal.refusal(ending.refused)
         if ending.refused is not None:
@@ -203,7 +190,7 @@ class Fresh:
         turns, base = self._turns, self._stage.base
         match message:
             case messages.Brought():
-                self._brought[-1] = message
+                self._brought[self._launcher.number] = message
                 if turns is not None:
                     turns.machines.update(message.machines)
             case messages.Begun(key):

@@ -18,7 +18,7 @@ from pytest_carbon.host.import_paths import Move, own_packages
 from pytest_carbon.plugin import refusal
 from pytest_carbon.plugin.processes import plan
 from pytest_carbon.plugin.processes.child import source_of
-from pytest_carbon.plugin.processes.messages import Done, Side
+from pytest_carbon.plugin.processes.messages import Done, Selected, Side
 from pytest_carbon.plugin.processes.parent import Ending
 from pytest_carbon.plugin.processes.plan import Stage
 from pytest_carbon.plugin.settings import fields_given
@@ -43,9 +43,9 @@ class Turns:
         self.notes: list[str] = []
         """Sentences for the end of the run."""
         self._code: Mapping[str, str | None] = {}
-        """A hash of each test's own code, here."""
+        """A hash of each test's own code in the working tree."""
         self._others: dict[str, None] = {}
-        """Tests that measure there and do not exist here."""
+        """Tests that measure at the other revision and do not exist in the working tree."""
         self.calls_s = 0.0
         """How long the measured calls of the other revision took."""
         self._ended = 0
@@ -115,7 +115,7 @@ class Turns:
     # --- the other revision
 
     def reported_there(self, key: str, report: Any, pair: int) -> None:
-        """A test that failed or was skipped there has nothing to compare with."""
+        """Note a test that failed or was skipped, so that there is nothing to compare with."""
         at = f"at {self._revision.label}"
         if report.outcome == "failed":
             self.sides.part(key, f"it failed {at} ({_reason(report)})", pair, fails=True)
@@ -132,12 +132,13 @@ class Turns:
             self.calls_s += sum(round_.duration_s for round_ in m.rounds)
 
     def settle(self, ending: Ending, tests: Mapping[str, Test], measures: Set[str], pair: int) -> dict[str, str]:
-        """Take note of how a process there ended; the tests that it could not collect, and pytest's text."""
+        """Note how a process of the other revision ended; return what it could not collect, with pytest's text."""
         label = self._revision.label
-        for key, source in ending.sources.items():
+        selected = ending.selected or Selected(())
+        for key, source in selected.sources.items():
             if key in measures and self._code[key] != source:
                 self.sides.differing.add(key)
-        self._others |= dict.fromkeys(key for key in ending.others if key not in tests)
+        self._others |= dict.fromkeys(key for key in selected.others if key not in tests)
         broken = {t.at: t.text for t in ending.troubles}
         failed = {key: text for at, text in broken.items() for key in ending.missing if key.startswith(at)}
         for key in ending.missing:

@@ -55,8 +55,8 @@ class Sides:
             self.failing |= {test} if fails else set()
 
     def measurement(self, key: Key) -> Measurement:
-        """What reports show, and budgets hold: of the working tree, over the pairs that are compared, or, where too few
-        are, over all; with the warnings of both. A failure in either is its failure."""
+        """Return what reports show and budgets hold: the working tree's, over the compared pairs, with the warnings of
+        both; over all pairs where too few are compared. A failure in either is its failure."""
         test, name = key
         here, there = self.here.get(key, {}), self.there.get(key, {})
         machine = self._machine(key)
@@ -241,8 +241,7 @@ class Sides:
     def _joined(
         self, mine: Sequence[MeasurementWarning], base: Sequence[MeasurementWarning]
     ) -> tuple[MeasurementWarning, ...]:
-        """The warnings of both. Those of the other revision alone have a code of their own: what makes it dearer makes
-        the change smaller."""
+        """Join the warnings of both. Those of the base alone get a code of their own: they explain the reverse."""
         both = {warning.code for warning in mine} & {warning.code for warning in base}
         label = self.against.label
         return (

@@ -277,8 +277,8 @@ def _compare(
     heads = zip((middle_j + change / 2).tolist(), (middle_s + time / 2).tolist(), strict=True)
     figures = zip(*(column.tolist() for column in (*columns, stdtr(nu, -beyond / se))), strict=True)
     return {
-        c.key: Comparison(Score(*score), shared, _without(words, pairs, numbers, pair), 1, pairs, *each)
-        for c, score, each, pair in zip(compared, heads, figures, fit.without.tolist(), strict=True)
+        c.key: Comparison(Score(*score), shared, _without(words, pairs, numbers, pair), 1, pairs, *row)
+        for c, score, row, pair in zip(compared, heads, figures, fit.without.tolist(), strict=True)
     }, shared
 
 

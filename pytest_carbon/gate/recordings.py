@@ -68,7 +68,8 @@ def baseline_of(
     if not epochs:
         return None
     kept = [
-        tuple(tuple(found[number]) for number in sorted(found)[:RECORDINGS_MOST]) for _, found in sorted(epochs.items())
+        tuple(tuple(numbered[number]) for number in sorted(numbered)[:RECORDINGS_MOST])
+        for _, numbered in sorted(epochs.items())
     ]
     return Baseline(max(epochs), kept[-1], tuple(kept[:-1]))
 
@@ -83,15 +84,15 @@ def to_read(held: Collection[Key], tests: Collection[str]) -> set[Key]:
     """
     if len(held) <= LEARN_MOST:
         return set(held)
-    found = {key for key in held if key[0] in tests or key[0] == REFERENCE}
+    chosen = {key for key in held if key[0] in tests or key[0] == REFERENCE}
     modules: dict[str, list[Key]] = {}
     for key in held:
         modules.setdefault(key[0].partition("::")[0], []).append(key)
     for module in sorted(modules, key=lambda name: sha256(name.encode("utf-8", "surrogatepass")).digest()):
-        if len(found) >= LEARN_MOST:
+        if len(chosen) >= LEARN_MOST:
             break
-        found.update(modules[module])
-    return found
+        chosen.update(modules[module])
+    return chosen
 
 
 # --- recordings -------------------------------------------------------------------------------------

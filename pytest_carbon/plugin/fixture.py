@@ -142,7 +142,7 @@ class Carbon:
         if ran_out is not None:  # and the error is gone, with the frames that held what took the memory
             self._give_up(name, fn, ran_out)
         m = self._measurements[name]
-        self._measurements[name] = with_task(m, fn) if is_task else self._called.told(m)
+        self._measurements[name] = with_task(m, fn) if is_task else self._called.completed(m)
         return result
 
     def window(self, name: str = "window", calls: float = 1) -> Window:
@@ -260,7 +260,7 @@ class Carbon:
                 f"window {name!r} has calls={calls!r}; a window holds a whole number of calls, 1 or more"
             )
         if self._measurer is not None and opened is not None:
-            self._measurements[name] = self._called.told(
+            self._measurements[name] = self._called.completed(
                 self._measurer.window_end(name, opened, int(calls), self._protocol)
             )
 

@@ -24,7 +24,7 @@ class Called:
                 count_anew()
         self._before = {id(task): _calls_of(task) for task in self._tasks()}
 
-    def told(self, measurement: Measurement) -> Measurement:
+    def completed(self, measurement: Measurement) -> Measurement:
         """Add the task that was called once for each of the measurement's calls, if it is the only one called."""
         counts = [(task, _calls_of(task) - self._before.get(id(task), 0)) for task in self._tasks()]
         called = [(with_task(measurement, task), count) for task, count in counts if count > 0]

@@ -283,13 +283,13 @@ def check(
             error = error_j and energy_j_per_call and abs(error_j) * amount / energy_j_per_call
             limits.append(_Limit(keyword, text, limit * scale, amount * scale, error and error * scale, budget.per))
     if limits and not holds(budget, machine_id):
-        said = "; ".join(limit.over or limit.within for limit in limits)
+        shown = "; ".join(limit.over or limit.within for limit in limits)
         why = (
             f"on={budget.on!r} does not match this machine, {machine_id}"
             if budget.on
             else "energy is only estimated here (on='*' would enforce it)"
         )
-        return Finding(budget.energy_j_per_call, shown=f"{said}: shown, not enforced, since {why}")
+        return Finding(budget.energy_j_per_call, shown=f"{shown}: shown, not enforced, since {why}")
     over = [limit for limit in limits if limit.over]
     near = [limit.near for limit in limits if limit.near]
     remedy = " and ".join(f"{limit.keyword}=" for limit in over)

@@ -35,18 +35,12 @@ JUMP = 10.0
 
 
 def order(pairs: int, seed: int) -> tuple[bool, ...]:
-    """Which pairs run the base first: drawn, balanced among the even pairs and among the odd.
-
-    Where the number of even, or of odd, pairs is not even itself, the balance is as near as it gets. The same ``seed``
-    gives the same order.
-    """
+    """Draw which pairs run the base first, balanced among the even pairs and among the odd."""
     draw = random.Random(seed)
     first = [False] * pairs
     for start in (0, 1):
         places = range(start, pairs, 2)
-        half = [
-            n % 2 == start for n in range(len(places))
-        ]  # the odd one of the even pairs, and that of the odd, differ
+        half = [n % 2 == start for n in range(len(places))]  # where both halves have an odd one, these differ
         draw.shuffle(half)
         for place, base_first in zip(places, half, strict=True):
             first[place] = base_first
@@ -65,14 +59,15 @@ def judge_pairs(
     numbers: Sequence[int] | None = None,
     max_detectable: float = MAX_DETECTABLE,
 ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
-    """Verdicts on all measurements of one machine, each against itself in another revision.
+    """Judge all measurements of one machine, each against itself in another revision, the base.
 
     A candidate's sessions are those of the head, ``base`` has those of the other revision, both in the order of the
-    pairs and with one for each; ``base_first`` says of each pair which ran first (see :func:`order`). What has fewer
-    sessions on either side, or no positive energy in the base, is not compared, and `inconclusive`. ``ref`` is how
-    sentences call the other revision: ``main (abc1234)``. ``tolerance`` and ``false_alarms`` are shares; ``estimated``
-    says that the energy is. ``numbers`` are those of the pairs in the run, from 1, where some of them are lacking. A
-    verdict's baseline is the other revision: one recording, of as many sessions as there are pairs.
+    pairs. What has fewer sessions on either side, or no positive energy in the base, is `inconclusive`.
+
+    Args:
+        base_first: of each pair, whether the base ran first (see :func:`order`).
+        ref: how sentences call the base: ``main (abc1234)``.
+        numbers: those of the pairs in the run, from 1, where some of them are lacking.
     """
     pairs = len(base_first)
     words = _words(ref, pairs)
@@ -158,10 +153,10 @@ class Fit:
 
 
 def fit_pairs(rise: Floats, level: Floats, terms: Floats, spread: float) -> Fit:
-    """Least squares over pairs: the change from base to head, beside a drift and a cycle of two pairs.
+    """Fit the change from base to head over pairs, beside the drifts of ``terms`` (:func:`drift_terms`).
 
     ``rise`` is what the second session of a pair took more than the first, ``level`` the pair's mean; both ln(J/call),
-    shape (measurements, pairs). ``terms`` are those of :func:`drift_terms`.
+    shape (measurements, pairs).
     """
     import numpy as np
 
@@ -175,17 +170,16 @@ def fit_pairs(rise: Floats, level: Floats, terms: Floats, spread: float) -> Fit:
     kinds, which = np.unique(without, return_inverse=True)
     kept = np.arange(pairs) != kinds[:, None]
     inverse = np.linalg.pinv(terms.T * kept[..., None])[which]  # (measurements, terms, pairs)
-    found = (inverse @ rise[..., None])[..., 0]
-    left = (rise - found @ terms) * kept[which]
+    fitted = (inverse @ rise[..., None])[..., 0]
+    left = (rise - fitted @ terms) * kept[which]
     freedom = pairs - len(terms) - (without >= 0.0)
-    return Fit(inverse[:, 0], found[:, 0], (left**2).sum(axis=1), freedom, (inverse[:, 0] ** 2).sum(axis=1), without)
+    return Fit(inverse[:, 0], fitted[:, 0], (left**2).sum(axis=1), freedom, (inverse[:, 0] ** 2).sum(axis=1), without)
 
 
 def drift_terms(head_second: Floats, numbers: Sequence[int]) -> Floats:
-    """What a pair's second session takes more than its first by: the change, a steady drift, a cycle of two pairs.
+    """Return what a pair's second session may take more by: the change, a steady drift, a cycle of two pairs.
 
-    ``head_second`` is 1 where the head ran second, else -1; ``numbers`` are those of the pairs. A drift that cannot be
-    told from the change, as where a run ended early and all its pairs had one order, is not among them.
+    ``head_second`` is 1 where the head ran second, else -1. A drift that cannot be told from the change is left out.
     """
     import numpy as np
 
@@ -198,10 +192,10 @@ def drift_terms(head_second: Floats, numbers: Sequence[int]) -> Floats:
 
 
 def _jumps(level: Floats, spread: float) -> Ints:
-    """The pair within which each measurement's level jumped, -1 for none.
+    """Return the pair within which each measurement's level jumped, -1 for none.
 
-    A jump within a pair leaves that pair's mean half-way. Of all jumps within pairs and between them the one is taken
-    that explains most, if that is more than chance (F, the variance moderated) and more than a steady drift explains.
+    Of all jumps within pairs and between them, the one that explains most counts, if that is more than chance (F, the
+    variance moderated) and more than a steady drift explains.
     """
     import numpy as np
 
@@ -217,8 +211,8 @@ def _jumps(level: Floats, spread: float) -> Ints:
     best, most = explained.argmax(axis=1), explained.max(axis=1)
     freedom = PRIOR_FREEDOM + pairs - 2
     variance = (PRIOR_FREEDOM * spread**2 / 2 + (level**2).sum(axis=1) - most) / freedom
-    found: Ints = np.where((best < pairs) & (most > JUMP * variance), best, -1)
-    return found
+    jumped: Ints = np.where((best < pairs) & (most > JUMP * variance), best, -1)
+    return jumped
 
 
 def _compare(
@@ -283,8 +277,8 @@ def _compare(
     heads = zip(head_j.tolist(), head_s.tolist(), strict=True)
     figures = zip(*(column.tolist() for column in (*columns, stdtr(nu, -beyond / se))), strict=True)
     return {
-        c.key: Comparison(Score(*score), shared, _without(words, pairs, numbers, pair), 1, pairs, *each)
-        for c, score, each, pair in zip(compared, heads, figures, fit.without.tolist(), strict=True)
+        c.key: Comparison(Score(*score), shared, _without(words, pairs, numbers, pair), 1, pairs, *row)
+        for c, score, row, pair in zip(compared, heads, figures, fit.without.tolist(), strict=True)
     }, shared
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_carbon.records import Settings
+if TYPE_CHECKING:  # every pytest run of everyone who has this installed imports this module
+    from pytest_carbon.records import Settings
 
 
 def refusal(*problems: str) -> pytest.UsageError:

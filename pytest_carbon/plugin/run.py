@@ -47,7 +47,7 @@ class CarbonSession:
         self._measuring: Measuring | None = None
         """None before and after the tests run, and where they run in other processes."""
         self._outlet = config.stash.get(child.OUTLET, None)
-        """There where this is a child: what it measures is judged by its parent."""
+        """Set in a child process: its parent judges what it measures."""
         self._apart = (settings.sessions > 1 or settings.against is not None) and self._outlet is None
         """Whether the tests run in fresh processes, and this one only collects and judges."""
         self._waiting = 0
@@ -114,11 +114,10 @@ class CarbonSession:
     def pytest_report_collectionfinish(self) -> list[str]:
         if not self._tests or self._config.option.collectonly:
             return []
-        count = len(self._tests)
-        where = f" in {self._settings.sessions} fresh processes, one after another" if self._apart else ""
+        count, sessions = len(self._tests), self._settings.sessions
+        where = f" in {sessions} fresh processes, one after another" if self._apart else ""
         if self._sides is not None:
-            label, pairs = self._sides.against.label, self._settings.sessions
-            where = f" here and at {label}, in {pairs} pairs of fresh processes"
+            where = f" here and at {self._sides.against.label}, in {sessions} pairs of fresh processes"
         return [f"carbon: {count} test{'s' * (count != 1)} to measure{where}; their results come when all are measured"]
 
     # --- running
@@ -231,8 +230,8 @@ class CarbonSession:
             self._waiting += test.waits
             self.progress.waiting(self._waiting, len(self._tests))
         if self._outlet is not None:
-            measurements = self._measured_here(test)
-            self._outlet.done(test.key, measurements, [m.name for m in measurements if m.name in test.mistaken])
+            own = self._measured_here(test)
+            self._outlet.done(test.key, own, [m.name for m in own if m.name in test.mistaken])
         return result
 
     def carbon_for(self, item: pytest.Item) -> Carbon:
@@ -377,8 +376,7 @@ class CarbonSession:
     @property
     def _confirms(self) -> bool:
         """Whether what is suspect is measured again; not where somebody debugs, who needs the terminal."""
-        option = self._config.option
-        debugs = getattr(option, "usepdb", False) or getattr(option, "trace", False)
+        debugs = any(getattr(self._config.option, flag, False) for flag in ("usepdb", "trace"))
         return self._settings.confirm > 0 and self._outlet is None and not debugs
 
     # --- the end
@@ -389,20 +387,16 @@ class CarbonSession:
             return
         if self._problems and exitstatus == 0:
             session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
-        self._result = replace(
-            self._result,
-            exit_status=int(exitstatus),
-            duration_s=time.perf_counter() - self._begun_s,
-            notes=(*self._result.notes, *self._problems),
-        )
+        duration_s, lines = time.perf_counter() - self._begun_s, (*self._result.notes, *self._problems)
+        self._result = replace(self._result, exit_status=int(exitstatus), duration_s=duration_s, notes=lines)
         if self._settings.json is not None:
             try:
                 jsonfile.write(self._result, self._settings.json)
             except CarbonError as error:  # an exception from here would take the summary with it
                 session.exitstatus = pytest.ExitCode.USAGE_ERROR
                 self._problems.append(str(error))
-        for lines in self._config.hook.pytest_carbon_report(config=self._config, result=self._result):
-            self._result = replace(self._result, notes=(*self._result.notes, *(lines or ())))
+        for more in self._config.hook.pytest_carbon_report(config=self._config, result=self._result):
+            self._result = replace(self._result, notes=(*self._result.notes, *(more or ())))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._result is not None:

@@ -826,11 +826,11 @@ def test_weak_gate_says_what_would_help() -> None:
     assert weak(one(now(1.0))) is None
     assert weak(one(now(1.0), daily([1.0] * 5))) is None
     assert weak(one(now(1.0), daily([1.0]), false_alarms=0.00005)) == (
-        "the gate sees only changes of 59.4% and more here, with 1 baseline recording: record recordings on other days "
+        "the gate sees only changes of 59.4% and more here, with 1 baseline recording: record on other days "
         "(--carbon-record), or compare two revisions side by side (--carbon-against)"
     )
     assert weak(one(now(1.0), daily([1.0, 1.5, 1.2]))) == (
-        "the gate sees only changes of 73.9% and more here, with 3 baseline recordings: record recordings on other "
+        "the gate sees only changes of 73.9% and more here, with 3 baseline recordings: record on other "
         "days "
         "(--carbon-record), or compare two revisions side by side (--carbon-against)"
     )

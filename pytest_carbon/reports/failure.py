@@ -265,9 +265,11 @@ def _suite(verdict: Verdict, context: FailureContext) -> str | None:
 
 
 def _machine(verdict: Verdict) -> str | None:
-    if verdict.reference_change is None:
+    machine = verdict.reference_change
+    if machine is None or verdict.change is None:
         return None
-    return f"the reference workload changed by {change(verdict.reference_change)} since the same recordings"
+    beyond = change((1 + verdict.change) / (1 + machine) - 1)
+    return f"the reference workload changed by {change(machine)}; beyond that, this call by {beyond}"
 
 
 def _baseline(verdict: Verdict, baseline: BaselineSummary | None) -> str | None:

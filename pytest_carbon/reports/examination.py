@@ -135,8 +135,8 @@ def _counter_rows(c: Counter, found: Examination) -> Iterator[_Row]:
     if c.bracket_s is not None and c.bracket_90_s is not None:
         yield (
             "edges",
-            f"each change is caught within {quantity(c.bracket_s, 's')} (median), {quantity(c.bracket_90_s, 's')} (90%)"
-            f" of when it came, over {count(c.edges)} changes",
+            f"each change is seen within {quantity(c.bracket_s, 's')} (median), {quantity(c.bracket_90_s, 's')} (90%),"
+            f" over {count(c.edges)} changes",
         )
     if c.idle_power_w is not None and c.idle_wander_w is not None:
         yield "idle", f"{quantity(c.idle_power_w, 'W')}, wandering by {quantity(c.idle_wander_w, 'W')}"
@@ -145,16 +145,16 @@ def _counter_rows(c: Counter, found: Examination) -> Iterator[_Row]:
     if c.levels:
         yield "after work", _after_work(c)
     differs = [("idle", c.idle_disagreement), ("loaded", c.busy_disagreement)]
-    said = [f"{change(difference)} {when}" for when, difference in differs if difference is not None]
-    if said:
-        yield "instant power", f"the counter is at {', '.join(said)} from the summed instant power"
+    differences = [f"{change(difference)} {when}" for when, difference in differs if difference is not None]
+    if differences:
+        yield "instant power", f"the counter differs from the summed instant power by {', '.join(differences)}"
     if c.settle_s is not None:
         yield "fast fall", f"{_fall(c)}over {quantity(c.settle_s, 's')} after the end of work"
     if c.latency_s is not None and c.latency_error_s is not None:
-        shown = quantity(c.latency_s, "s", c.latency_error_s)
-        if c.latency_s < 2 * c.latency_error_s:
-            shown = f"below {quantity(c.latency_s + c.latency_error_s, 's')}"  # type: ignore[assignment]
-        yield "latency", f"{shown}: so late the counter shows what was taken"
+        unclear = c.latency_s < 2 * c.latency_error_s
+        most = f"below {quantity(c.latency_s + c.latency_error_s, 's')}"
+        known = most if unclear else str(quantity(c.latency_s, "s", c.latency_error_s))
+        yield "latency", f"{known}: the delay until the counter shows energy"
     if c.sampled_share is not None:
         part = f"at a part (about {c.sampled_share:.0%})" if c.part_time_sampling else "at all"
         yield "sampling", f"the counter looks {part} of each period"
@@ -172,7 +172,7 @@ def _counter_rows(c: Counter, found: Examination) -> Iterator[_Row]:
 
 def _others(processes: int | None) -> str:
     if processes is None:
-        return "whether other processes use it cannot be told here"
+        return "unknown whether other processes use it"
     return "no other process uses it" if processes == 0 else f"other processes that use it: {processes}"
 
 
@@ -223,8 +223,8 @@ def _run_rows(found: Examination) -> Iterator[_Row]:
             f" {share(n.spread)}",
         )
         yield (
-            "sees",
-            f"changes of {share(n.detects_after_1)} and more after one recording of one test, of"
+            "detectable",
+            f"smallest detectable change {share(n.detects_after_1)} after one recording of one test,"
             f" {share(n.detects_after_5)} after recordings on five days",
         )
     if found.intensity is not None:
@@ -255,7 +255,7 @@ def advice(found: Examination) -> list[str]:
     failed = [c.domain for c in found.counters if c.failure is not None]
     if found.stopped is not None:
         why = f"when {listing(failed, 8)} failed" if failed else f"early: {found.stopped}"
-        told.append(f"The examination ended {why}. What it had not come to is unknown: ask again, or leave it out.")
+        told.append(f"The examination ended {why}. What it did not reach is unknown: run it again, or leave that out.")
     told += found.notes
     alike: dict[str, list[str]] = {}
     for c in found.counters:
@@ -280,11 +280,11 @@ def _counter_advice(c: Counter, found: Examination) -> Iterator[str]:
         )
     if c.bracket_90_s is not None and c.bracket_90_s > _LATE_S:
         yield (
-            "changes are caught late, as where the watcher has to wait for a processor: leave a core free for it, and"
-            " lift the container's CPU limit. Until then single windows are known less well."
+            "changes are seen late, probably because the watcher waits for a processor: leave a core free for it, and"
+            " lift the container's CPU limit. Until then single windows have larger errors."
         )
     if c.read_s is not None and c.read_s > _DEAR_READ_S:
-        yield f"a read takes {quantity(c.read_s, 's')}, and changes cannot be caught more sharply than that."
+        yield f"a read takes {quantity(c.read_s, 's')}, and no change can be timed better than that."
     for when, differs in (("under load", c.busy_disagreement), ("idle", c.idle_disagreement)):
         if differs is not None and abs(differs) > SHARE_DISAGREE:
             yield (
@@ -300,8 +300,8 @@ def _counter_advice(c: Counter, found: Examination) -> Iterator[str]:
         )
     elif c.part_time_sampling is None and c.window_s is not None:
         yield (
-            "it could not be told whether the counter looks at all of each period, so the errors of runs allow for a"
-            " part. Give a steadier load, with --load=MODULE:FUNCTION."
+            "it is unknown whether the counter looks at all of each period, so the errors of runs allow for a part."
+            " Give a steadier load, with --load=MODULE:FUNCTION."
         )
     if c.frozen_under_load:
         yield (
@@ -317,8 +317,7 @@ def _counter_advice(c: Counter, found: Examination) -> Iterator[str]:
         yield "the counter changes too seldom for short windows, so latency and part-time sampling stay unknown."
     elif c.part_time_sampling is False and c.latency_s is None:
         yield (
-            "the latency could not be told: changes are not caught sharply enough for that, or the load does not end"
-            " sharply."
+            "the latency is unknown: the times of changes are not known well enough, or the load does not end at once."
         )
 
 
@@ -339,8 +338,8 @@ def _general_advice(found: Examination) -> Iterator[str]:
         yield f"A measurement now would have a warning (shared-cpu): {found.neighbours.warning}."
     if found.noise is not None and found.noise.detects_after_1 > _COARSE:
         yield (
-            f"This machine can see changes of {share(found.noise.detects_after_1)} and more after one recording, and of"
-            f" {share(found.noise.detects_after_5)} after recordings on five days. To see smaller ones, compare two"
+            f"The smallest detectable change here is {share(found.noise.detects_after_1)} after one recording, and"
+            f" {share(found.noise.detects_after_5)} after recordings on five days. To find smaller ones, compare two"
             " revisions side by side: `pytest --carbon-against=REF`."
         )
     if found.counters and not found.measurable:

@@ -293,9 +293,11 @@ def _suite(verdict: Verdict, context: FailureContext) -> str | None:
 
 
 def _machine(verdict: Verdict) -> str | None:
-    if verdict.reference_change is None:
+    machine = verdict.reference_change
+    if machine is None or verdict.change is None:
         return None
-    return f"the reference workload changed by {change(verdict.reference_change)} since the same recordings"
+    beyond = change((1 + verdict.change) / (1 + machine) - 1)
+    return f"the reference workload changed by {change(machine)}; beyond that, this call by {beyond}"
 
 
 def _baseline(verdict: Verdict, baseline: BaselineSummary | None) -> str | None:
@@ -422,14 +424,16 @@ def _remedies(
         yield advice(text, f"pytest --carbon-record {again}", f"pytest --carbon-against=main {again}")
     elif verdict.status in ("regression", "improvement") or verdict.machine_moved:
         place = [argument for argument in arguments if argument.startswith("--carbon-baseline=")]
-        yield advice("If this is intended, accept it:", f"pytest --carbon-accept {again}")
+        intended = "If the machine stays as it is now" if verdict.machine_moved else "If this is intended"
+        yield advice(f"{intended}, accept it:", f"pytest --carbon-accept {again}")
         commands = [f"pytest-carbon baseline accept {shlex.join([context.report or 'REPORT.json', *place])}"]
         if context.ci_run is not None:
             found = shlex.join(["pytest-carbon", "baseline", "accept", *place])
             file = shlex.quote((context.report or "REPORT.json").rpartition("/")[2])
             commands = [f"gh run download {context.ci_run} --dir=carbon-run", f"{found} carbon-run/*/{file}"]
         yield advice("or on any other machine, from this run's report (--carbon-json):", *commands)
-        yield advice(*_if_not(verdict, context, arguments))
+        if not verdict.machine_moved:
+            yield advice(*_if_not(verdict, context, arguments))
     elif verdict.status == "over-budget":
         yield advice("--carbon-accept does not lift a budget.")
     elif verdict.status == "new":

@@ -18,7 +18,6 @@ from pytest_carbon.baselines.disk import remedy, write_atomically
 from pytest_carbon.baselines.format import Wrong, check_format, is_number, is_time, refuse_constant
 from pytest_carbon.records import (
     INFORMS,
-    Against,
     CarbonIntensity,
     Domain,
     DomainEnergy,
@@ -90,19 +89,15 @@ def _fields(record: Any, but: str = "") -> dict[str, Any]:
 
 def _run_form(result: SessionResult) -> dict[str, Any]:
     """All but the tests."""
-    cost = result.cost_energy_j
-    own = {
+    cost_j = result.cost_energy_j
+    cost_g = None if cost_j is None else result.intensity.emissions_g(cost_j)
+    return {
         "format": FORMAT,
-        "carbon": form(result.intensity),
-        "cost_of_measuring": {
-            "energy_j": form(cost),
-            "emissions_g": None if cost is None else form(result.intensity.emissions_g(cost)),
-        },
+        **{_KEYS.get(name, name): form(getattr(result, name)) for name in _RUN if name != "tests"},
+        "cost_of_measuring": {"energy_j": form(cost_j), "emissions_g": form(cost_g)},
         "other_machines": [{"machine": form(machine), "suite": form(suite)} for machine, suite in result.others],
         "references": [_pair_form(*pair) for pair in result.references],
     }
-    names = [name for name in _RUN if name not in own and name != "tests"]
-    return {**own, **{name: form(getattr(result, name)) for name in names}}
 
 
 def _pair_form(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
@@ -295,31 +290,17 @@ def _warning(code: str, text: str, disqualifies: bool) -> MeasurementWarning:
     return MeasurementWarning(code, text, informs=not disqualifies and code not in INFORMS)
 
 
+_KEYS = {"intensity": "carbon", "others": "other_machines", "cost_energy_j": "cost_of_measuring"}
 _RUN: Mapping[str, Any] = {
-    "session": str,
+    **{name: hint for name, hint in get_type_hints(SessionResult).items() if name not in ("settings", "metered_s")},
     "created": _scalar("a UTC time such as '2026-11-22T10:00:00Z'", is_time),
-    "duration_s": float,
-    "exit_status": int,
-    "machine": Machine,
-    "carbon": CarbonIntensity,
-    "suite": SuiteVerdict,
-    "tests": tuple[TestResult, ...],
-    "other_machines": tuple[tuple[Machine, SuiteVerdict], ...],
-    "references": tuple[tuple[Measurement, Verdict], ...],
-    "cost_of_measuring": lambda value: _object({"energy_j": float | None}, lambda energy_j: energy_j)(value),
-    "commit": str | None,
-    "branch": str | None,
-    "dirty": bool | None,
-    "labels": str | None,
-    "against": Against | None,
-    "notes": tuple[str, ...],
+    "cost_energy_j": lambda value: _object({"energy_j": float | None}, lambda energy_j: energy_j)(value),
 }
-"""The keys of a report, in the order of :func:`_run`'s parameters."""
+"""The fields of a run that a report has; some of them under other names."""
 
 
 def _run(*values: Any) -> SessionResult:
-    names = {"carbon": "intensity", "other_machines": "others", "cost_of_measuring": "cost_energy_j"}
-    return SessionResult(**{names.get(key, key): value for key, value in zip(_RUN, values, strict=True)})
+    return SessionResult(**dict(zip(_RUN, values, strict=True)))
 
 
 def _domain_energy(name: str, kind: Kind, source: str, *figures: float) -> DomainEnergy:
@@ -354,6 +335,6 @@ for _made, _make, _hints in (
         {"domain": str, "kind": Kind, "source": str, **_fields_of(DomainEnergy, domain=str)},
     ),
     (TestResult, _test, _fields_of(TestResult, functional_outcome=str)),
-    (SessionResult, _run, _RUN),
+    (SessionResult, _run, {_KEYS.get(name, name): hint for name, hint in _RUN.items()}),
 ):
     _READERS[_made] = _object(_hints, _make)

@@ -94,7 +94,7 @@ def test_a_machine_that_can_only_estimate_is_1(pytester: pytest.Pytester) -> Non
     assert "An estimate is CPU time × watts from a table" in words(result)
     assert "machine load load average" in words(result)
     assert "noise 3 stretches of 100 ms with the same work (sha256-1) spread by" in words(result)
-    assert "This machine can see changes of" in words(result)
+    assert "The smallest detectable change here is" in words(result)
     assert max(map(len, result.outlines)) <= 80
     assert result.stderr.str() == ""
     content = report(pytester)

@@ -139,7 +139,7 @@ def test_a_regression_on_a_machine_that_moved_is_found(
     assert run.ret == 1
     assert run.outcomes() == {"failed": 1, "passed": 1}
     assert (run.status("test_a"), run.status("test_b")) == ("regression", "inconclusive")
-    assert "the reference workload is 30% up, and beside it this takes 50% more" in run.text
+    assert "the reference workload changed by +30.0%; beyond that, this call by +50.0%" in run.text
 
 
 @pytest.mark.usefixtures("recorded")

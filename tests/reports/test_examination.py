@@ -79,16 +79,16 @@ gpu:0, measured: NVIDIA H100 80GB HBM3, power limit 700 W
   source          nvml total energy
   read            takes 12.3 µs
   changes         every 100 ms
-  edges           each change is caught within 112 µs (median), 161 µs (90%) of
-                  when it came, over 1,458 changes
+  edges           each change is seen within 112 µs (median), 161 µs (90%), over
+                  1,458 changes
   idle            70.0 W, wandering by 310 mW
   loaded          300 W
   after work      113 W for 1.91 s, then 70.1 W: 82.4 J after each burst, part
                   of no figure
-  instant power   the counter is at +0.2% idle, -0.1% loaded from the summed
-                  instant power
+  instant power   the counter differs from the summed instant power by +0.2%
+                  idle, -0.1% loaded
   fast fall       time constant 49.9 ± 0.8 ms; over 328 ms after the end of work
-  latency         10.1 ± 0.7 ms: so late the counter shows what was taken
+  latency         10.1 ± 0.7 ms: the delay until the counter shows energy
   sampling        the counter looks at all of each period
   short windows   20 of 20.0 ms with the same work spread by 0.4%; each is known
                   to 0.2%, and their mean is 1.00 times what a loop takes
@@ -138,8 +138,8 @@ def test_noise_and_what_can_be_seen_beside_it() -> None:
     assert "  machine load    unknown\n" in page
     assert "  noise           10 stretches of 1.00 s with the same work (sha256-1) spread by 8.3%\n" in page
     assert (
-        "  sees            changes of 61% and more after one recording of one test, of 34% after recordings on five"
-        " days" in page
+        "  detectable      smallest detectable change 61% after one recording of one test, 34% after recordings on"
+        " five days" in page
     )
 
 
@@ -179,11 +179,11 @@ def test_what_is_unknown_is_not_shown() -> None:
         ),
         (
             {"latency_s": 2e-4, "latency_error_s": 1e-4, "window_over_loop": 1.0},
-            "  latency         200 ± 100 µs: so late the counter shows what was taken",
+            "  latency         200 ± 100 µs: the delay until the counter shows energy",
         ),
         (
             {"latency_s": 1e-4, "latency_error_s": 2e-4},
-            "  latency         below 300 µs: so late the counter shows what was taken",
+            "  latency         below 300 µs: the delay until the counter shows energy",
         ),
         (
             {"part_time_sampling": True, "sampled_share": 0.251},
@@ -290,12 +290,12 @@ def test_nothing_to_do_is_nothing_said() -> None:
         ),
         (
             {"bracket_90_s": 0.0012},
-            "gpu:0: changes are caught late, as where the watcher has to wait for a processor: leave a core free for"
-            " it, and lift the container's CPU limit. Until then single windows are known less well.",
+            "gpu:0: changes are seen late, probably because the watcher waits for a processor: leave a core free for"
+            " it, and lift the container's CPU limit. Until then single windows have larger errors.",
         ),
         (
             {"read_s": 0.003},
-            "gpu:0: a read takes 3.00 ms, and changes cannot be caught more sharply than that.",
+            "gpu:0: a read takes 3.00 ms, and no change can be timed better than that.",
         ),
         (
             {"idle_disagreement": -0.3},
@@ -310,7 +310,7 @@ def test_nothing_to_do_is_nothing_said() -> None:
         ),
         (
             {"part_time_sampling": None},
-            "gpu:0: it could not be told whether the counter looks at all of each period, so the errors of runs allow"
+            "gpu:0: it is unknown whether the counter looks at all of each period, so the errors of runs allow"
             " for a part. Give a steadier load, with --load=MODULE:FUNCTION.",
         ),
         (
@@ -329,8 +329,8 @@ def test_nothing_to_do_is_nothing_said() -> None:
         ),
         (
             {"latency_s": None},
-            "gpu:0: the latency could not be told: changes are not caught sharply enough for that, or the load does not"
-            " end sharply.",
+            "gpu:0: the latency is unknown: the times of changes are not known well enough, or the load does not end"
+            " at once.",
         ),
     ],
 )
@@ -343,7 +343,7 @@ def test_the_same_advice_on_two_counters_is_given_once() -> None:
     """With both of their names."""
     late = [gpu(bracket_90_s=0.0012), gpu(bracket_90_s=0.0015, domain="gpu:1")]
     (sentence,) = advice(replace(EXAMINED, counters=tuple(late)))
-    assert sentence.startswith("gpu:0 and gpu:1: changes are caught late")
+    assert sentence.startswith("gpu:0 and gpu:1: changes are seen late")
 
 
 @pytest.mark.parametrize(
@@ -363,8 +363,8 @@ def test_the_same_advice_on_two_counters_is_given_once() -> None:
         (
             {"noise": Noise("sha256-1", 10, 1.0, 0.083, 0.61, 0.34)},
             [
-                "This machine can see changes of 61% and more after one recording, and of 34% after recordings on five"
-                " days. To see smaller ones, compare two revisions side by side: `pytest --carbon-against=REF`."
+                "The smallest detectable change here is 61% after one recording, and 34% after recordings on five days."
+                " To find smaller ones, compare two revisions side by side: `pytest --carbon-against=REF`."
             ],
         ),
         ({"noise": Noise("sha256-1", 10, 1.0, 0.003, 0.14, 0.07)}, []),
@@ -378,15 +378,15 @@ def test_the_same_advice_on_two_counters_is_given_once() -> None:
         (
             {"stopped": "the watcher was killed"},
             [
-                "The examination ended early: the watcher was killed. What it had not come to is unknown: ask again, or"
-                " leave it out."
+                "The examination ended early: the watcher was killed. What it did not reach is unknown: run it again,"
+                " or leave that out."
             ],
         ),
         (
             {"stopped": "GPU 0 is lost", "counters": (gpu(failure="GPU 0 is lost"), gpu(domain="gpu:1"))},
             [
-                "The examination ended when gpu:0 failed. What it had not come to is unknown: ask again, or leave it"
-                " out."
+                "The examination ended when gpu:0 failed. What it did not reach is unknown: run it again, or leave"
+                " that out."
             ],
         ),
         ({"ci": "GitHub Actions"}, [ON_CI]),

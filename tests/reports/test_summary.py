@@ -605,7 +605,7 @@ def test_whether_the_suite_or_the_machine_moved_is_said() -> None:
         TEST, measured(1.2131, 0.0041), replace(REGRESSION, reference_change=0.012, first_change=0.3), context
     )
     assert "  suite       not the whole suite: its median change is +0.4%" in text
-    assert "  machine     the reference workload changed by +1.2% since the same recordings" in text
+    assert "  machine     the reference workload changed by +1.2%; beyond that, this call by +25.8%" in text
     assert "  repeated    measured again in fresh processes: +30.0% at first, +27.3% in all" in text
     moved = failure(TEST, measured(1.2131, 0.0041), REGRESSION, replace(context, suite="the whole suite is 7% up"))
     assert "  suite       the whole suite is 7% up" in moved

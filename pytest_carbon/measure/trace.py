@@ -37,9 +37,9 @@ def record(settings: Settings, seconds: float, *, progress: Callable[[str], None
     try:
         domains = tuple(d for meter in rig.meters if meter.stepped for d in meter.domains)
         if rig.watcher is None:
-            there = ", ".join(f"{d.name} ({d.kind})" for d in rig.choice.domains)
+            counted = ", ".join(f"{d.name} ({d.kind})" for d in rig.choice.domains)
             raise UsageProblem(
-                f"there is nothing to record here: a trace is of a counter's steps, and {there} has none. Record on a"
+                f"there is nothing to record here: a trace is of a counter's steps, and {counted} has none. Record on a"
                 " machine where `pytest-carbon doctor` finds a counter that changes."
             )
         counters = [Counter(d.name, d.kind, d.source, "", True, True) for d in domains]

@@ -52,7 +52,7 @@ class Move:
         return cls(tuple(roots), str(to))
 
     def path(self, path: str) -> str:
-        """Where a path lies in the other checkout; the path itself where it lies elsewhere."""
+        """A path in the other checkout; the path itself where it is not the repository's."""
         inside = self._inside(path)
         return path if inside is None else os.path.join(self.to, inside) if inside else self.to
 

@@ -29,7 +29,7 @@ __tracebackhide__ = True
 """pytest shows what a measured call raises where it was raised, without the frames of this module."""
 
 SHARE_EXCESS = 0.10
-"""Work that raises the power by less than this share of the idle power leaves no fall that could be timed."""
+"""Work that raises the power by less than this share of the idle power has no measurable fall."""
 STEP_W, STEP_SHARE = 1.0, 0.02
 """Two stretches whose powers differ by less than this are one level."""
 CALIBRATION_S = 2.7
@@ -138,17 +138,13 @@ def burst(call_s: float) -> int:
 def settle_time_s(edges: Sequence[Edge], end_s: float, busy_power_w: float) -> float | None:
     """How long the fast fall of the power takes after work that ended at ``end_s``: six time constants.
 
-    The first straight stretch after the end is what the power falls to: an idle device's, or a plateau. A fall of
-    time constant T makes the counter lag behind it by (busy power − its power) × T × exp(−elapsed / T); T is the
-    longest that the early edges allow (two standard errors).
+    The power falls to the first straight stretch after the end. A fall of time constant T makes the counter lag behind
+    it by (busy power − its power) × T × exp(−elapsed / T); T is the longest that the early edges allow (two standard
+    errors). None where the work hardly raised the power, or the edges are too few.
 
     Args:
         edges: of about a second after ``end_s``, or more.
         busy_power_w: mean power towards the end of the work.
-
-    Returns:
-        Seconds; None where the work hardly raised the power, or the edges are too few,
-        so that nothing can be said.
     """
     after = [e for e in edges if e.before_s >= end_s]
     if len(after) < 2 * EDGES_LEAST:
@@ -182,7 +178,7 @@ def settle_time_s(edges: Sequence[Edge], end_s: float, busy_power_w: float) -> f
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A power that a device holds for a while after work."""
+    """A power that a device holds after work."""
 
     power_w: float
     since_s: float
@@ -192,9 +188,9 @@ class Level:
 
 
 def levels_after(edges: Sequence[Edge], end_s: float, settle_s: float) -> list[Level]:
-    """The powers that a device steps through after work, the settled one last; empty where the edges are too few.
+    """The powers that a device steps through after work, the settled one last; empty with too few edges.
 
-    Neighbours meet where their lines cross; the first begins at the end of the work.
+    A level ends where its line crosses the next one's; the first begins at the end of the work.
     """
     left = [e for e in edges if e.before_s >= end_s + settle_s]
     lines: list[Line] = []
@@ -220,10 +216,7 @@ def levels_after(edges: Sequence[Edge], end_s: float, settle_s: float) -> list[L
 
 
 def after_work(levels: Sequence[Level], end_s: float) -> tuple[float, float] | None:
-    """What a device takes above its settled power after a burst of work, and how long: (joules, seconds).
-
-    The fast fall is not in it: that is a window's own. None where there are no levels.
-    """
+    """(joules above the settled power after a burst of work without the fast fall, seconds); None without levels."""
     if not levels:
         return None
     first, settled = levels[0].line, levels[-1].line

@@ -229,13 +229,11 @@ class Rig:
                 resting=self._resting,
             )
             if others:
-                warnings.append(
-                    MeasurementWarning(
-                        "shared-gpu",
-                        f"{others} other process{'es' * (others != 1)} had work on {domain.name}, and no energy is"
-                        " counted by process: measure on a GPU of your own",
-                    )
+                text = (
+                    f"{others} other process{'es' * (others != 1)} had work on {domain.name}, and no energy is counted"
+                    " by process: measure on a GPU of your own"
                 )
+                warnings.append(MeasurementWarning("shared-gpu", text))
         return warnings
 
 

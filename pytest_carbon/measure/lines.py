@@ -1,11 +1,10 @@
-"""Edges of a counter → the energy of a window, its error and its warnings (pure; algorithm 1).
+"""Quiet lines through a counter's edges, and the straight stretches that they are fitted to (pure; algorithm 1).
 
 Where a device's power is constant, its counter grows along a straight line. The energy of a window is the line after
 it, extrapolated back to the window's end, minus the line before it, extrapolated forward to its start. The line before
-is fitted to the last straight stretch before the start. The line after is fitted to the first straight stretch after
-the end, which begins once the power's fast fall is over. So a window costs what the counter took inside it, plus the
-fast fall. Many devices hold their clocks up for seconds after work, and then step down: such a plateau is straight,
-too, and it is not the window's.
+is fitted to the last straight stretch before the start, the line after to the first one after the end, which begins
+once the power's fast fall is over. Many devices hold their clocks up for seconds after work, then step down: such a
+plateau is straight, too, and is not the window's.
 """
 
 from __future__ import annotations
@@ -20,39 +19,39 @@ from typing import Literal
 from pytest_carbon.records import Edge
 
 STRETCH_S = 0.4
-"""A straight stretch spans this at least,"""
+"""The least length of a straight stretch,"""
 EDGES_LEAST = 4
-"""and holds so many edges: fewer leave too few degrees of freedom to say how wrong a line is."""
+"""and its least number of edges: fewer leave too few degrees of freedom for the error of a line."""
 EDGES_FAST = 6
 FAST_S = 0.017
-"""A counter whose edges are as close as this, a processor's, is known right beside a window, by so many edges: what its
-power does long before that has no say, for it is never constant for long."""
+"""A counter with edges as close as this, a processor's, uses only this many edges beside a window: its power is never
+constant for long."""
 EDGES_MOST = 48
-"""More than these are never used: the device need not stay quiet that long."""
+"""The most edges of a line: the device need not stay quiet longer."""
 FALL_LONGEST_S = 0.5
-"""So long after the work, at most, does the line after begin: real devices fall in 20 ms."""
+"""The line after begins at most this long after the work: real devices fall in 20 ms."""
 SETTLE_TIME_CONSTANTS = 6.0
 """A first-order fall is down to exp(-6) = 0.25% of its start after this many time constants."""
 PRIOR_FREEDOM = 2.0
-"""What the brackets say about an edge's scatter counts for, beside what the residuals of a short line say."""
+"""Degrees of freedom of the brackets' estimate of an edge's scatter, beside those of the residuals."""
 STEP_CHANCE = 5e-4
-"""How often an edge that belongs to a line is taken for a step of the power."""
+"""How often an edge that belongs to a line counts as a step of the power."""
 NEAREST = (1, 2, 4, 8)
-"""A step this many edges before the nearest one, or so, hardly bends a longer line: it is looked for."""
+"""Distances in edges at which to look for a step: so near, it hardly bends a longer line."""
 SCATTER_PERIODS = 0.2
 """Edges off their line by more than this share of the counter's period (root mean square) lie on no line."""
 SLACK_S = 1e-3
-"""What a span may lack for the brackets of its ends."""
+"""A span may be this much shorter because of the brackets of its ends."""
 ROUNDING_J = 1e-6
-"""What adding up floats may lose."""
+"""Rounding error of sums of floats."""
 DRIFT_SHARE = 0.05
-"""A power that changes by less than this share along a stretch drifts slowly,"""
+"""A slow drift changes the power by less than this share along a stretch"""
 DRIFT_SPAN_S = 2 * STRETCH_S
-"""that is at least so long,"""
+"""of at least this length,"""
 DRIFT_SPANS_S = (2.4, 1.6, 1.2, 0.8)
-"""To so long is a stretch shortened that is not straight, until it drifts only,"""
+"""to which a stretch that is not straight is shortened,"""
 DRIFT_SCATTER = 4.0
-"""where the variance beside a parabola is at most so many times what the brackets say."""
+"""where the variance beside a parabola is at most this many times that of the brackets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ def relative_error(values: Sequence[float]) -> float:
 def fit_line(edges: Sequence[Edge]) -> Line:
     """The least-squares line through at least two edges. An edge's time is the middle of its bracket.
 
-    An edge counts for less the wider its bracket is: a watcher that had to wait for a processor caught it late.
+    An edge with a wider bracket counts for less: a watcher that waited for a processor caught it late.
     """
     origin_s = edges[0].time_s
     origin_j = edges[0].energy_j  # counters are large: without this the squares lose their digits
@@ -144,7 +143,7 @@ def fit_line(edges: Sequence[Edge]) -> Line:
 def weights_of(edges: Sequence[Edge]) -> list[float]:
     """Inverse variances of the edges' times, relative to the sharpest.
 
-    Half of the variance is taken to be the same for all: what a bracket does not show (the counter's own jitter).
+    Half of the variance is the same for all, for the counter's own jitter, which a bracket does not show.
     """
     squares = [(edge.after_s - edge.before_s) ** 2 for edge in edges]
     middle = statistics.median(squares)
@@ -159,7 +158,7 @@ def _dot(*factors: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Bend:
-    """What a parabola has beside the line through the same edges."""
+    """The difference of a parabola and the line through the same edges."""
 
     line: Line
     skew_s: float
@@ -211,9 +210,9 @@ def is_straight(edges: Sequence[Edge], *, chance: float = 0.01) -> bool:
 
 
 def slow_drift(edges: Sequence[Edge]) -> Bend | None:
-    """The parabola through edges whose power drifts slowly, as that of a card that cools; None where it does not.
+    """The parabola through edges whose power drifts slowly, as of a card that cools, else None.
 
-    A step or a fall of the power leaves far more than scatter beside a parabola, or changes the power by far more.
+    A step or a fall of the power scatters far more around a parabola, or changes the power by far more.
     """
     if len(edges) <= EDGES_LEAST or span_s(edges) < DRIFT_SPAN_S - SLACK_S or is_straight(edges):
         return None
@@ -226,13 +225,10 @@ def slow_drift(edges: Sequence[Edge]) -> Bend | None:
 
 
 def nearest_stretch(edges: Sequence[Edge]) -> list[Edge]:
-    """The edges nearest to a window that lie on one line; edges beyond a step of the power do not.
+    """The edges nearest to a window that lie on one line, without those beyond a step of the power.
 
-    It begins with as many as a stretch needs, straight or not (:func:`is_stretch`). From there on an edge joins the
-    line through those before it where it is no further off than they scatter and its bracket allow.
-
-    Args:
-        edges: of one side of the window, the nearest first.
+    The first ones make up the length of a stretch, straight or not (:func:`is_stretch`). Each further edge must lie on
+    the line through those before it, within their scatter and its bracket. ``edges`` has the nearest one first.
     """
     if is_fast(edges):
         return list(edges[:EDGES_FAST])
@@ -247,7 +243,7 @@ def nearest_stretch(edges: Sequence[Edge]) -> list[Edge]:
 
 
 def _belongs(edge: Edge, line: Line) -> bool:
-    """Whether an edge is no further off a line through others than they scatter and its bracket allow."""
+    """Whether an edge lies on a line through others, within their scatter and its bracket."""
     freedom = PRIOR_FREEDOM + line.freedom
     variance = (PRIOR_FREEDOM * line.timing_variance_j2 + line.residual_square_j2) / freedom
     own = (line.power_w * (edge.after_s - edge.before_s)) ** 2 / 12
@@ -257,14 +253,14 @@ def _belongs(edge: Edge, line: Line) -> bool:
 
 
 def step_j(edges: Sequence[Edge]) -> float:
-    """By how much the nearest edge is off the lines that it does not belong to: the power stepped right before it."""
+    """How far the nearest edge is off lines that it does not belong to: the power stepped right before it."""
     lines = [fit_line(edges[k:]) for k in NEAREST if len(edges) - k >= EDGES_LEAST]
     apart = [line for line in lines if not _belongs(edges[0], line)]
     return max((abs(edges[0].energy_j - line.at(edges[0].time_s)) for line in apart), default=0.0)
 
 
 def is_fast(edges: Sequence[Edge]) -> bool:
-    """Whether these are a processor's counter, known right beside a window."""
+    """Whether these are edges of a processor's counter."""
     return (period_s(edges) or math.inf) <= FAST_S
 
 
@@ -304,8 +300,8 @@ def stretch_before(edges: Sequence[Edge]) -> list[Edge]:
 def _shortened(stretch: list[Edge]) -> list[Edge]:
     """A stretch, or the part of it next to the window where it drifts slowly.
 
-    A slow drift bends a long stretch, and what lies next to the window says more than a curve through all of it. A
-    step of the power is no drift, and is left in it.
+    A slow drift bends a long stretch, so only its part next to the window counts. A step of the power is no drift, and
+    stays in it.
     """
     if is_straight(stretch):
         return stretch
@@ -326,12 +322,12 @@ def _within(stretch: list[Edge], span: float) -> list[Edge]:
 def stretch_after(edges: Sequence[Edge], end_s: float) -> list[Edge]:
     """The first straight stretch of edges after a window's end, the nearest edge first.
 
-    It begins within :data:`FALL_LONGEST_S` of the end. Where none is straight, it is what begins first.
+    It begins within :data:`FALL_LONGEST_S` of the end. Where none is straight, it is the first one.
     """
     first = nearest_stretch(edges)
     if is_fast(edges):
         return first
-    # What bends a stretch that begins late may be the end of a slow fall.
+    # The end of a slow fall may bend a stretch that begins late.
     soon = bool(first) and first[0].time_s - end_s < FALL_LONGEST_S / 2
     chosen, drifting = _shortened(first) if soon else first, None
     for start in range(1, len(edges) + 1):
@@ -360,9 +356,6 @@ def kind_of_unrest(edges: Sequence[Edge]) -> Literal["step", "wander"]:
     return "step" if best <= max(0.02 * one.residual_square_j2, 9 * likely_j2) else "wander"
 
 
-# --- what a window's figures leave open -----------------------------------------------------------
-
-
 def period_s(edges: Sequence[Edge]) -> float | None:
     """The counter's period: the median time between edges, where there are two."""
     gaps = [abs(b.time_s - a.time_s) for a, b in itertools.pairwise(edges)]
@@ -370,7 +363,7 @@ def period_s(edges: Sequence[Edge]) -> float | None:
 
 
 def mean_period_s(edges: Sequence[Edge]) -> float | None:
-    """The counter's period from the first to the last edge, some of which may be missing: sharper than the median."""
+    """The counter's mean period over all edges, some of which may be missing: sharper than the median."""
     rough = period_s(edges)
     if rough is None:
         return None

@@ -68,13 +68,11 @@ def _trend(measurements: Sequence[Measurement]) -> list[MeasurementWarning]:
     growth = steady_growth([score.energy_j_per_call for m in measurements for score in m.sessions])
     if growth is None or growth <= SHARE_TREND or any(d.code == "trend" for m in measurements for d in m.warnings):
         return []
-    return [
-        MeasurementWarning(
-            "trend",
-            f"the energy of a call grew from each session to the next, by {growth:.1%} over {len(measurements)}"
-            " sessions: the machine is still warming up, or something that outlives a process grows (a cache, a file)",
-        )
-    ]
+    text = (
+        f"the energy of a call grew from each session to the next, by {growth:.1%} over {len(measurements)} sessions:"
+        " the machine is still warming up, or something that outlives a process grows (a cache, a file)"
+    )
+    return [MeasurementWarning("trend", text)]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -1,8 +1,7 @@
-"""What calls at many phases of a counter's period show of it: whether it looks part-time, and how late it is (pure).
+"""Find out from calls at many phases of a counter's period whether it looks part-time, and how late it is (pure).
 
-Calls that run back to back hide both: a counter that looks at a quarter of each period sees as much of them in every
-quarter. Calls that start at many phases of the period do not. What the counter grows by from edge to edge is fitted
-with the time that calls ran, as a counter of the one kind would show it, and as one of the other kind would.
+Calls back to back hide both: a counter that looks at a quarter of each period sees as much of them in every quarter.
+Fit the counter's growth from edge to edge with the time that calls ran, as either kind of counter would show it.
 """
 
 from __future__ import annotations
@@ -24,34 +23,34 @@ if TYPE_CHECKING:
 CALLS_LEAST = 5
 """Fewer calls, or bursts of them, do not show what a counter does."""
 SHARP = 0.02
-"""Edges that are known worse than to this share of a period are left out: the watcher had to wait for a processor."""
+"""Edges with a bracket above this share of a period are left out: the watcher waited for a processor."""
 PARTS = 4
-"""Of a call, each of a power of its own: calls need not draw a constant power."""
+"""Of a call, each with a power of its own: calls need not draw a constant power."""
 SHARES = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75)
-"""Of a period, that a counter is tried to look at."""
+"""Shares of a period to try for a part-time counter."""
 LATENCY_LONGEST_S = 0.12
-"""No counter is taken to be later than this, or than its period."""
+"""The longest latency of a counter, unless its period is longer."""
 UNEXPLAINED = 0.005
-"""A counter is taken to look all of the time where that leaves less than this share of a call's energy unexplained,"""
+"""A counter looks all of the time if that leaves less than this share of a call's energy unexplained,"""
 BETTER = 0.3
-"""or where looking part-time would not leave less than this share of that. Simulated: 0.01 to 0.1 where it does look
+"""or if looking part-time would not leave less than this share of that. Simulated: 0.01 to 0.1 where it does look
 part-time, 0.5 and more where it does not."""
 RAISED = 0.02
-"""Calls that add less than this share of what the counter grows by anyway say nothing."""
+"""Calls that add less than this share to the counter's growth show nothing."""
 ALIASED, UNEVEN = 0.03, 1.25
-"""Calls within this share of whole periods, whose parts seem to differ by so much, leave it open."""
+"""Calls within this share of whole periods, whose parts seem to differ by this factor, leave it open."""
 LATENCY_UNEXPLAINED = 0.2
-"""Calls of constant power leave less than this share of a call's energy unexplained, or say nothing of the latency."""
+"""Calls of constant power leave less than this share of a call's energy unexplained, or show no latency."""
 LATENCY_LAGS_S = (0.0, *(1e-3 * 1.5**k for k in range(11)))
 
 
 class _Calls:
-    """Edges of a counter, and calls; what a model of the counter leaves unexplained of its growth."""
+    """Edges of a counter, and calls, to fit models of the counter to."""
 
     def __init__(
         self, edges: Sequence[Edge], busy: Sequence[tuple[float, float]], parts: int, *, even: bool = False
     ) -> None:
-        """``even``: the counter looks at even intervals, and what its edges scatter by is how late each is shown."""
+        """``even``: the counter looks at even intervals, and the scatter of its edges is delay."""
         import numpy as np
 
         self.times = np.array([e.time_s for e in edges])
@@ -111,23 +110,22 @@ def _calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], parts: in
 
 
 def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], settle_s: float = 0.0) -> float | None:
-    """The part of each of its periods that a counter looks at; 1: all.
+    """The part of each of its periods that a counter looks at; 1: all; None: unknown.
+
+    It stays unknown with too few edges or calls, with calls that hardly raise the power, and with calls as long as a
+    whole number of periods.
 
     Args:
-        edges: of one domain, between the end of the first call and the end of the last, or longer.
+        edges: of one domain, from the end of the first call to that of the last, or longer.
         busy: (start, end) of each call, or of bursts of short ones, of about equal work, at many phases of the period.
         settle_s: how long the fast fall takes at most.
-
-    Returns:
-        None where that cannot be told: too few edges or calls, calls that hardly raise the power, or calls as long as
-        a whole number of periods.
     """
     either = _calls(edges, busy, PARTS)
     if not either:
         return None
-    found = [_closest(calls, settle_s) for calls in either]
-    whole, _, powers_w = min((whole for whole, _ in found), key=lambda fit: fit[0])
-    parts, looked_at, powers_in_parts_w = min((parts for _, parts in found), key=lambda fit: fit[0])
+    fits = [_closest(calls, settle_s) for calls in either]
+    whole, _, powers_w = min((whole for whole, _ in fits), key=lambda fit: fit[0])
+    parts, looked_at, powers_in_parts_w = min((parts for _, parts in fits), key=lambda fit: fit[0])
     calls = either[0]
     raised_w = float((powers_w if whole < parts else powers_in_parts_w).mean())
     scale_j = raised_w * min(calls.call_s, calls.period_s)
@@ -135,8 +133,8 @@ def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], se
         return None
     if whole > UNEXPLAINED * scale_j and parts < BETTER * whole:
         return looked_at
-    # Calls as long as some periods look the same to a part-time counter, whenever they start: as calls that work only
-    # for a part of the time look to one that sees everything.
+    # To a part-time counter, calls of whole periods look alike whenever they start, just as calls that work only for a
+    # part of the time look to a full-time counter.
     periods = calls.call_s / calls.period_s
     aliased = periods > 0.5 and abs(periods - round(periods)) < ALIASED
     if aliased and float(powers_w.max()) > UNEVEN * float(powers_w.mean()):
@@ -188,16 +186,12 @@ def _closest(calls: _Calls, settle_s: float) -> tuple[Fit, Fit]:
 
 
 def latency(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
-    """How much later than a device takes it a counter shows its energy: (seconds, half-width of what is possible).
+    """How late a counter shows energy: (seconds, half-width of what is possible).
 
-    Calls are taken to be of constant power, which rises and falls with one time constant. A counter that is late by L
-    shows what was taken until L ago. The time constant and L are told apart by the edges soon after the calls' ends.
+    The model is calls of constant power, which rises and falls with one time constant, and a counter that is late by L.
+    Edges soon after the calls' ends separate the two. None where this does not explain the counter's growth.
 
-    Args:
-        edges, busy: as for :func:`sampled_share`, of a counter that looks all of the time.
-
-    Returns:
-        None where calls of constant power do not explain what the counter shows.
+    ``edges`` and ``busy`` are those of :func:`sampled_share`, for a counter that looks all of the time.
     """
     either = _calls(edges, busy, 1)
     if not either:

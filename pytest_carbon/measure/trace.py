@@ -1,4 +1,4 @@
-"""A recording of what the counters show, for the replay meter."""
+"""Record counters as a trace for the replay meter."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from pytest_carbon.measure.counters import Bench, Counter
 from pytest_carbon.measure.instruments import Rig
 from pytest_carbon.records import Domain, Edge, Gpu, MeterError, Settings, UsageProblem
 
-# --- recording ---------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What counters did; what :func:`~pytest_carbon.measure.meters.replay.write_trace` takes."""
+    """The arguments of :func:`~pytest_carbon.measure.meters.replay.write_trace`."""
 
     domains: tuple[Domain, ...]
     edges: Mapping[str, Sequence[Edge]]
@@ -27,19 +25,18 @@ class Recording:
 
 
 def record(settings: Settings, seconds: float, *, progress: Callable[[str], None] = lambda text: None) -> Recording:
-    """Watch the counters of a run with these settings for so long, or until Ctrl-C.
+    """Watch the counters of a run with these settings for this time, or until Ctrl-C.
 
-    Raises:
-        UsageProblem: the settings name what is not there, or nothing that moves in steps is.
-        MeterError: a counter cannot be read, or does not change.
+    Raises UsageProblem where the settings name what does not exist, or where no counter moves in steps, and MeterError
+    where a counter cannot be read, or does not change.
     """
     rig = Rig(settings, intensity=electricity.intensity(g_per_kwh=0.0), session="record")
     try:
         domains = tuple(d for meter in rig.meters if meter.stepped for d in meter.domains)
         if rig.watcher is None:
-            there = ", ".join(f"{d.name} ({d.kind})" for d in rig.choice.domains)
+            counted = ", ".join(f"{d.name} ({d.kind})" for d in rig.choice.domains)
             raise UsageProblem(
-                f"there is nothing to record here: a trace is of a counter's steps, and {there} has none. Record on a"
+                f"there is nothing to record here: a trace is of a counter's steps, and {counted} has none. Record on a"
                 " machine where `pytest-carbon doctor` finds a counter that changes."
             )
         counters = [Counter(d.name, d.kind, d.source, "", True, True) for d in domains]

@@ -1,4 +1,4 @@
-"""What gives a warning about a measurement: seen in its counters and its windows (pure)."""
+"""Warnings about a measurement, from its counters, its windows and its rounds (pure)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pytest_carbon.measure.windows import SHARE_TAIL, Window, WindowEnergy, wind
 from pytest_carbon.records import Edge, MeasurementWarning
 
 FROZEN_PERIODS = 5
-"""A counter that does not move for so many of its periods has stopped,"""
+"""A counter that does not move for this many of its periods has stopped,"""
 FROZEN_SHARE = 0.25
 """or one that moves in less than this share of them: between two calls it may run for a moment."""
 GROWS_LEAST, GROWS_MOST = 5, 60
-"""A series of fewer does not say that it grows steadily; of more, neighbours are taken together."""
+"""A shorter series shows no steady growth; neighbours in a longer one are averaged."""
 POWERS_MOST = 20
-"""The power of a loop is looked at in so many stretches at most."""
+"""The most stretches of a loop whose powers are compared."""
 ROUNDS_LEAST = 3
 """Fewer rounds never show how well they know the mean; more may be too few only where they scatter."""
 PHASED_CALLS = 50
@@ -41,31 +41,27 @@ def window_warnings(
     tolerance: float = 0.05,
     calls: int = 1,
 ) -> tuple[MeasurementWarning, ...]:
-    """Everything that speaks against taking a window's figure at its word.
+    """The warnings of one window.
 
     Args:
-        precision: the relative error that is asked for.
-        tolerance: the relative change that the gate is to see.
+        precision: the wanted relative error.
+        tolerance: the relative change that the gate must see.
         calls: calls in the window; a single one may be too short for its counter.
     """
     warnings = list(figure.warnings)
     if calls == 1 and figure.error_j > tolerance * abs(figure.energy_j):
-        warnings.append(
-            MeasurementWarning(
-                "short",
-                f"one window of {window.duration_s * 1e3:.3g} ms is known to"
-                f" ±{_percent(figure.error_j, figure.energy_j)} only, and the tolerance is {100 * tolerance:.3g}%:"
-                " repeat the call with carbon(fn), or put more work into the window",
-            )
+        text = (
+            f"one window of {window.duration_s * 1e3:.3g} ms is known to ±{_percent(figure.error_j, figure.energy_j)}"
+            f" only, and the tolerance is {100 * tolerance:.3g}%: repeat the call with carbon(fn), or put more work"
+            " into the window"
         )
+        warnings.append(MeasurementWarning("short", text))
     if figure.tail_j > SHARE_TAIL * abs(figure.energy_j):
-        warnings.append(
-            MeasurementWarning(
-                "tail",
-                f"{_percent(figure.tail_j, figure.energy_j)} of the energy came after the work had ended, while the"
-                " power fell; it belongs to the work, and its share is smaller in a longer measurement",
-            )
+        text = (
+            f"{_percent(figure.tail_j, figure.energy_j)} of the energy came after the work had ended, while the power"
+            " fell; it belongs to the work, and its share is smaller in a longer measurement"
         )
+        warnings.append(MeasurementWarning("tail", text))
     if figure.error_j > precision * abs(figure.energy_j):
         warnings += _unquiet(figure, edges, window)
     warnings += _observations(edges, window)
@@ -73,7 +69,7 @@ def window_warnings(
 
 
 def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window) -> list[MeasurementWarning]:
-    """A quiet line that is too short, bent or scattered, and what made it so."""
+    """A quiet line that is too short, bent or scattered, and the reason."""
     for side, quiet in (("before", window.before(edges)[::-1]), ("after", window.after(edges))):
         chosen = lines.stretch_before(quiet[::-1]) if side == "before" else lines.stretch_after(quiet, window.end_s)
         if len(chosen) < lines.EDGES_LEAST:
@@ -92,29 +88,18 @@ def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window) -> lis
         near = quiet[: lines.EDGES_MOST]
         if lines.kind_of_unrest(near) == "step":
             levels = _levels_w(near)
-            return [
-                MeasurementWarning(
-                    "unquiet",
-                    f"the power stepped from {levels[0]:.3g} W to {levels[1]:.3g} W {side} the work, so {known}: that"
-                    " is the device's own power state, and there is nothing to stop; repeat the call with carbon(fn)",
-                    informs=True,
-                )
-            ]
-        return [
-            MeasurementWarning(
-                "unquiet",
-                f"the power of {line.power_w:.3g} W wandered {side} the work, so {known}: something else runs on the"
-                " device; stop it",
+            text = (
+                f"the power stepped from {levels[0]:.3g} W to {levels[1]:.3g} W {side} the work, so {known}: that is"
+                " the device's own power state, and there is nothing to stop; repeat the call with carbon(fn)"
             )
-        ]
+            return [MeasurementWarning("unquiet", text, informs=True)]
+        text = f"the power of {line.power_w:.3g} W wandered {side} the work, so {known}: something else runs on the"
+        return [MeasurementWarning("unquiet", f"{text} device; stop it")]
     return []
 
 
 def _drifts(line: lines.Line, edges: Sequence[Edge]) -> bool:
-    """Whether neighbouring edges are off the line together, by more than their brackets: the power moved.
-
-    A counter's own jitter puts each edge off by itself.
-    """
+    """Whether neighbouring edges are off the line together, so that the power moved; jitter is independent."""
     if line.residual_square_j2 <= 36 * line.timing_variance_j2 * line.freedom:
         return False
     scatter_s = math.sqrt(line.residual_square_j2 / line.freedom) / max(abs(line.power_w), lines.ROUNDING_J)
@@ -126,7 +111,7 @@ def _drifts(line: lines.Line, edges: Sequence[Edge]) -> bool:
 
 
 def _levels_w(edges: Sequence[Edge]) -> tuple[float, float]:
-    """The power on either side of the one step that the edges hold, in the order of time."""
+    """The power before and after the one step in the edges."""
     cuts = range(2, len(edges) - 1)
     at = min(cuts, key=lambda k: math.fsum(lines.fit_line(p).residual_square_j2 for p in (edges[:k], edges[k:])))
     first, second = sorted((edges[:at], edges[at:]), key=lambda part: part[0].time_s)
@@ -134,46 +119,33 @@ def _levels_w(edges: Sequence[Edge]) -> tuple[float, float]:
 
 
 def _observations(edges: Sequence[Edge], window: Window) -> list[MeasurementWarning]:
-    """What the edges say beside their energy: throttling, power limits, instant power."""
+    """Warnings from what edges carry besides energy: throttling, power limits, instant power."""
     warnings = []
     during = window.during(edges)
     reasons = sorted({e.throttle for e in during if e.throttle})
     if reasons:
         share = sum(1 for e in during if e.throttle) / len(during)
-        warnings.append(
-            MeasurementWarning(
-                "throttled",
-                f"the device held its clocks back ({', '.join(reasons)}) during {share:.0%} of the work: let it cool,"
-                " or ask for less power",
-            )
-        )
+        text = f"the device held its clocks back ({', '.join(reasons)}) during {share:.0%} of the work: let it cool, or"
+        warnings.append(MeasurementWarning("throttled", f"{text} ask for less power"))
     beside = [e for e in edges if window.quiet_since_s <= e.before_s and e.after_s <= window.quiet_until_s]
     limits = [e.power_limit_w for e in beside if e.power_limit_w is not None]
     if limits and max(limits) - min(limits) >= 1:
-        warnings.append(
-            MeasurementWarning(
-                "power-limit-changed",
-                f"the power limit changed between {min(limits):.0f} W and {max(limits):.0f} W during the measurement",
-            )
-        )
+        text = f"the power limit changed between {min(limits):.0f} W and {max(limits):.0f} W during the measurement"
+        warnings.append(MeasurementWarning("power-limit-changed", text))
     if (wrong := _disagreement_text(edges, window)) is not None:
         warnings.append(MeasurementWarning("counter-disagrees", f"{wrong}: see `pytest-carbon doctor`"))
     return warnings
 
 
 def _disagreement_text(edges: Sequence[Edge], window: Window) -> str | None:
-    """How the counter and the device's own power contradict each other around a window; None: they do not."""
+    """How the counter contradicts the device's own power around a window; None where it does not."""
     period = lines.period_s(edges)
     if period is not None and window.duration_s > max(FROZEN_PERIODS * period, lines.STRETCH_S):
         moved, expected = len(window.during(edges)), window.duration_s / period
         if moved < FROZEN_SHARE * expected:
-            return (
-                f"the energy counter moved {moved} times in the {window.duration_s:.3g} s of the work, and else it"
-                f" moves every {period:.2g} s"
-                if moved
-                else f"the energy counter did not move for the {window.duration_s:.3g} s of the work, and else it"
-                f" moves every {period:.2g} s"
-            )
+            how = f"moved {moved} times in" if moved else "did not move for"
+            work = f"the {window.duration_s:.3g} s of the work"
+            return f"the energy counter {how} {work}, and else it moves every {period:.2g} s"
     before, after = lines.stretch_before(window.before(edges)), lines.stretch_after(window.after(edges), window.end_s)
     differs = disagreement(before, window.during(edges), after)
     if differs is None or abs(differs) <= SHARE_DISAGREE:
@@ -183,18 +155,14 @@ def _disagreement_text(edges: Sequence[Edge], window: Window) -> str | None:
 
 
 def disagreement(before: Sequence[Edge], during: Sequence[Edge], after: Sequence[Edge]) -> float | None:
-    """The counter over the device's own power, minus 1; 0 where not everything that can be compared says so.
+    """The counter over the device's own power, minus 1; 0 where comparisons differ, None with too few readings.
 
-    A power sensor may look at a part of the time. Where the power is constant, on the quiet lines, that makes no
-    difference, so they are what is compared. Under a load, the readings may all fall into one phase of a call: a load
-    alone contradicts nothing, but it may speak for the counter.
+    A power sensor may look part-time, which makes no difference on the quiet lines, where the power is constant. Under
+    a load, all readings may fall into one phase of a call: a load can confirm the counter, but not contradict it.
 
     Args:
         before, after: the stretches that the quiet lines are fitted to.
         during: the edges inside the window.
-
-    Returns:
-        None where the edges carry too few readings.
     """
     quiet: list[float] = []
     for edges in (before, after):
@@ -258,10 +226,10 @@ def unsteady(
 
 
 def steady_growth(values: Sequence[float]) -> float | None:
-    """By how much a series grows from its start to its end, if it does so all the way; None where it does not.
+    """The relative growth of a series that grows steadily, else None.
 
-    Mann-Kendall's test (one-sided, 1%) says that it grows; the second half must grow at least half as fast as the
-    whole, which neither what warms up does nor what steps once.
+    Mann-Kendall's test (one-sided, 1%) must show growth, and the second half must grow at least half as fast as the
+    whole, unlike a series that warms up or steps once.
     """
     if len(values) < GROWS_LEAST or min(values) <= 0:
         return None
@@ -278,7 +246,7 @@ def steady_growth(values: Sequence[float]) -> float | None:
 
 
 def _grouped(values: Sequence[float], most: int) -> Sequence[float]:
-    """Means of neighbours, so many at most: what comes close together in time is alike."""
+    """At most ``most`` means of neighbours."""
     several = -(-len(values) // most)
     if several <= 1:
         return values
@@ -292,7 +260,7 @@ def _slope(values: Sequence[float]) -> float:
 
 
 def _halves(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """The relative change of the mean, where Welch's test finds it real (p < 1%)."""
+    """The relative change of the mean, where Welch's test shows one (p < 1%)."""
     mean_1, mean_2 = statistics.fmean(first), statistics.fmean(second)
     error_square = (statistics.variance(first) + statistics.variance(second)) / len(first)
     if mean_1 <= 0 or mean_1 == mean_2:
@@ -305,7 +273,7 @@ def _halves(first: Sequence[float], second: Sequence[float]) -> float | None:
 
 
 def loop_warnings(loop: Loop, protocol: Protocol) -> list[MeasurementWarning]:
-    """What disqualifies a loop's figures, or must be known with them."""
+    """The warnings of a loop."""
     warnings: list[MeasurementWarning] = []
     durations_s, precision = loop.durations_s, protocol.precision
     for name in loop.stepped:
@@ -341,13 +309,11 @@ def loop_warnings(loop: Loop, protocol: Protocol) -> list[MeasurementWarning]:
         so_few = f"{starts} calls are" if starts > 1 else "one call is"
         enough_s = math.ceil(1.1 * PHASED_WANTED * loop.windows[-1].duration_s / starts)
         more_time = f" (--carbon-max-time={enough_s})" if loop.starts else ""
-        warnings.append(
-            MeasurementWarning(
-                "part-time-sampling",
-                f"this counter looks at a part of the time only, and {so_few} too few for that to average out:"
-                f" measure {PHASED_CALLS} at least, with carbon(fn){more_time}",
-            )
+        text = (
+            f"this counter looks at a part of the time only, and {so_few} too few for that to average out: measure"
+            f" {PHASED_CALLS} at least, with carbon(fn){more_time}"
         )
+        warnings.append(MeasurementWarning("part-time-sampling", text))
     return warnings
 
 

@@ -12,40 +12,40 @@ from pytest_carbon.measure import lines
 from pytest_carbon.records import Edge, MeasurementError, MeasurementWarning
 
 FALL_SLOWEST_S = 0.1
-"""No fast fall is taken to have a longer time constant,"""
+"""The longest time constant of a fast fall;"""
 FALL_APART_S = 0.15
-"""which two edges so far apart tell from a power that is held for a while,"""
+"""two edges this far apart distinguish it from a power that is held for a while,"""
 FALL_SLACK = 1.2
-"""give or take this factor."""
+"""within this factor."""
 SHARE_TAIL = 0.05
 """A fast fall above this share of the window's energy is a warning."""
 DRIFT_ERROR = 0.5
-"""What such a drift adds to a line at its end is known to this share of it."""
+"""Relative error of a slow drift's contribution to a line at its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of time in which calls ran, and what is around it, on the edges' clock."""
+    """A stretch of time in which calls ran, on the edges' clock."""
 
     quiet_since_s: float
     """Before this, other work ran."""
     start_s: float
     end_s: float
     settle_s: float
-    """How long the fast fall takes; the line after begins within :data:`FALL_LONGEST_S` all the same."""
+    """How long the fast fall takes; the line after begins within :data:`FALL_LONGEST_S` anyway."""
     quiet_until_s: float = math.inf
     """From then on, other work ran."""
     latency_s: float = 0.0
-    """How much later than it is taken the counter shows energy,"""
+    """How late the counter shows energy,"""
     latency_error_s: float = 0.0
-    """give or take."""
+    """and the half-width of what is possible."""
 
     @property
     def duration_s(self) -> float:
         return self.end_s - self.start_s
 
     def before(self, edges: Sequence[Edge]) -> list[Edge]:
-        """The quiet edges before the work; a late counter shows some of them when it has begun."""
+        """The quiet edges before the work; a late counter shows some of them after its start."""
         until_s = self.start_s + max(self.latency_s - self.latency_error_s, 0.0)
         return [e for e in edges if e.before_s >= self.quiet_since_s and e.after_s <= until_s]
 
@@ -60,14 +60,14 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class WindowEnergy:
-    """What one domain took for one window."""
+    """The energy of one domain in one window."""
 
     energy_j: float
     error_j: float
     """Half-width of the 95% interval."""
     duration_s: float
     tail_j: float
-    """The fast fall: what came after the end, above the line after."""
+    """The fast fall: energy after the end, above the line after."""
     idle_power_w: float
     """Slope of the line before."""
     after_power_w: float
@@ -81,13 +81,10 @@ class WindowEnergy:
 
 
 def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
-    """The energy that one domain took from the window's start on until it was quiet again.
+    """The energy of one domain in a window, fast fall included.
 
-    Args:
-        edges: the counter's edges in order of time, from the quiet before to the quiet after.
-
-    Raises:
-        MeasurementError: the counter went back, or fewer than two quiet edges lie on a side.
+    ``edges`` are in order of time, from the quiet before to the quiet after. Raises MeasurementError where the counter
+    went back, or where a side has fewer than two quiet edges.
     """
     start_s, end_s = window.start_s, window.end_s
     settle_s = 0.0 if lines.is_fast(edges) else window.settle_s
@@ -100,7 +97,7 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
         )
     inside = [e for e in edges if before[0].before_s <= e.before_s <= after[-1].before_s]
     for earlier, later in itertools.pairwise(inside):
-        if later.energy_j < earlier.energy_j - 1e-6:  # what adding up floats may lose is no reset
+        if later.energy_j < earlier.energy_j - 1e-6:  # a rounding error is no reset
             raise MeasurementError(
                 f"the energy counter went back from {earlier.energy_j:.3f} J to {later.energy_j:.3f} J"
                 " (counter-reset: the driver was reloaded, or the device was reset); measure again"
@@ -110,7 +107,7 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     mean_w = (line_after.at(end_s) - line_before.at(start_s)) / max(window.duration_s, lines.SLACK_S)
     tail_j = _tail_j(edges, line_after, end_s + window.latency_s, settle_s, mean_w - line_after.power_w)
     unsettled_j = _unsettled_j(line_after, chosen_after, end_s, settle_s, tail_j)
-    # A late counter's lines are late, too: that cancels where both have one power, and not after a step.
+    # A late counter's lines are late, too: that cancels unless the power stepped.
     step_w = line_after.power_w - line_before.power_w
     energy_j = line_after.at(end_s) - line_before.at(start_s) + unsettled_j + step_w * window.latency_s
     tail_j += unsettled_j
@@ -148,12 +145,11 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
 
 
 def _tail_j(edges: Sequence[Edge], settled: lines.Line, end_s: float, settle_s: float, excess_w: float) -> float:
-    """Joules above the settled power that came after the window's end.
+    """Joules above the settled power after the window's end.
 
-    The first edge after the end shows what was still missing on the settled line at that moment; a first-order
-    tail had more at the end by exp(elapsed / time constant). After three time constants hardly anything is missing:
-    what is, is scatter or a slower fall, and stands as it is. And no first-order tail holds more than the work's power
-    above the settled power, ``excess_w``, times the time constant.
+    The first edge after the end shows the rest of the tail at that moment; a first-order tail was larger at the end by
+    exp(elapsed / time constant). After three time constants the rest is scatter or a slower fall, and is not scaled. A
+    first-order tail is at most ``excess_w``, the work's power above the settled power, times the time constant.
     """
     time_constant_s = settle_s / lines.SETTLE_TIME_CONSTANTS
     first = next((e for e in edges if e.before_s >= end_s), None)
@@ -168,10 +164,9 @@ def _tail_j(edges: Sequence[Edge], settled: lines.Line, end_s: float, settle_s: 
 def _held_j(
     edges: Sequence[Edge], line: lines.Line, until_s: float, end_s: float, *, excess_w: float, edge_j: float
 ) -> float:
-    """Joules between a window's end and the line after that no fast fall holds; 0 where one may.
+    """Joules between a window's end and the line after that no fast fall explains.
 
-    A power that was held for a while, too briefly for this counter to show a straight stretch, was no part of the
-    window, and nothing says how much of these joules it took.
+    A power that was held too briefly for a straight stretch is not the window's, and its share is unknown.
 
     Args:
         until_s: where the line after begins.
@@ -197,12 +192,12 @@ def _held_j(
 
 
 def _off_j(edge_j: float, line: lines.Line, edge: Edge) -> float:
-    """By how much an edge may be off a line through others."""
+    """How far an edge may be off a line through others."""
     return 4 * edge_j * math.sqrt(1 + line.leverage(edge.time_s))
 
 
 def _unsettled_j(line: lines.Line, edges: Sequence[Edge], end_s: float, settle_s: float, tail_j: float) -> float:
-    """How far what is left of a first-order fall pulls the line after down, at the window's end."""
+    """How far the rest of a first-order fall lowers the line after, at the window's end."""
     time_constant_s = settle_s / lines.SETTLE_TIME_CONSTANTS
     if tail_j <= 0 or time_constant_s <= 0:
         return 0.0
@@ -217,7 +212,7 @@ def _unsettled_j(line: lines.Line, edges: Sequence[Edge], end_s: float, settle_s
 
 
 def merge(windows: Sequence[WindowEnergy]) -> WindowEnergy:
-    """Repeated windows of one domain as one: sums, with the error from the lines or from the spread, the larger."""
+    """Repeated windows of one domain as one: sums, with the larger error of the lines' and the spread's."""
     if len(windows) == 1:
         return windows[0]
     from_lines = math.sqrt(math.fsum(w.error_j**2 for w in windows))

@@ -47,10 +47,10 @@ class AmdMeter(JoulesOnly):
             try:
                 amdsmi.amdsmi_init()
                 handles = amdsmi.amdsmi_get_processor_handles()
-                found = [gpu_amd.AMDGPUDevice(handle=handle, gpu_index=i) for i, handle in enumerate(handles)]
+                devices = [gpu_amd.AMDGPUDevice(handle=handle, gpu_index=i) for i, handle in enumerate(handles)]
             except Exception as error:  # amdsmi's own class, which exists only where it could be loaded
                 raise MeterError(f"amdsmi cannot read the AMD GPUs: {error}") from error
-        for device in found:
+        for device in devices:
             energy_j = _amd_energy_j(device)
             if energy_j == 0:
                 continue

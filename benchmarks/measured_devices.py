@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_carbon.measure.instruments import Rig
-from pytest_carbon.measure.measurer import Measurer, Protocol, Scope
+from pytest_carbon.measure.measurer import Measurer
+from pytest_carbon.measure.protocol import Protocol, Scope
 from pytest_carbon.records import CarbonIntensity, Domain, Measurement, Settings
 from simulation import Control, SimulatedGpu, attach, gpu_load
 from tests.world import World

@@ -5,34 +5,30 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
 from pytest_carbon.records import UsageProblem
 
+NBSP = "\u00a0"
+_COMMAND = re.compile(
+    r"(?<![\w-])(?:git (?:add|branch|checkout|commit|config|fetch|lfs|log|merge-base|submodule|switch|worktree)"
+    r"|pip install|pytest-carbon \w+|pytest (?=-))"
+    r"(?: (?!(?:and|brings|list|makes|or|prints|shows)\b)[^\s,;()]*[^\s,;:.()])*"
+)
+"""What is to be pasted: no line is broken in it."""
+UNKNOWN = "–"
+
+_PREFIXES = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G"}
+_LARGEST = {"s": 0, "g": 1}  # nobody says ks; tonnes would be one more unit to learn
+_SIGNIFICANT = 3  # of a number that comes without an error
+_MOST_SIGNIFICANT = 6  # of one whose error is tiny: more would only widen the column
+
 AMOUNT = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\W\d_]*)")
 
 
 # --- figures for people ----------------------------------------------------------------------------
-
-
-def energy_text(energy_j: float) -> str:
-    """Joules as people read them, with three digits: ``1.21 J``, ``12.4 mJ``, ``2.30 kJ``."""
-    return _prefixed(energy_j, "J", {"G": 1e9, "M": 1e6, "k": 1e3, "": 1.0, "m": 1e-3, "µ": 1e-6, "n": 1e-9})
-
-
-def emissions_text(emissions_g: float) -> str:
-    """Grams as people read them, with three digits: ``124 µg``, ``1.24 mg``, ``2.30 kg``."""
-    return _prefixed(emissions_g, "g", {"k": 1e3, "": 1.0, "m": 1e-3, "µ": 1e-6, "n": 1e-9})
-
-
-def _prefixed(amount: float, unit: str, prefixes: Mapping[str, float]) -> str:
-    rounded = abs(float(f"{amount:.2e}"))  # 999.6 J is 1.00 kJ
-    if rounded == 0:
-        return f"0 {unit}"
-    prefix = next((p for p, factor in prefixes.items() if factor <= rounded), [*prefixes][-1])
-    return f"{with_digits(amount / prefixes[prefix])} {prefix}{unit}"
 
 
 def with_digits(number: float, significant: int = 3) -> str:
@@ -65,13 +61,19 @@ def parse_share(value: object) -> float:
     return number / 100 if percent else number
 
 
-def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """``" Did you mean energy?"`` where a word is close to one that is allowed, else nothing."""
+def closest(word: str, allowed: Iterable[str]) -> str | None:
+    """The allowed word that is close to a word; None where none is."""
     from difflib import get_close_matches
 
-    named = {each.lower(): each for each in allowed}
+    named = {name.lower(): name for name in allowed}
     close = get_close_matches(word.lower(), named, n=1)
-    return f" Did you mean {named[close[0]]}?" if close else ""
+    return named[close[0]] if close else None
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """``" Did you mean energy?"`` where a word is close to one that is allowed, else nothing."""
+    near = closest(word, allowed)
+    return f" Did you mean {near}?" if near else ""
 
 
 def finite_number(value: object) -> float | None:
@@ -83,45 +85,6 @@ def finite_number(value: object) -> float | None:
     except OverflowError:  # an int of more than 308 digits
         return None
     return number if math.isfinite(number) else None
-
-
-_UNITS = (("GJ", 1e9), ("MJ", 1e6), ("kJ", 1e3), ("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9))
-
-
-def percent(share: float) -> str:
-    """Without sign; one decimal where it says something."""
-    value = abs(share) * 100
-    return f"{value:.0f}%" if value >= 99.95 else f"{value:.1f}".removesuffix(".0") + "%"
-
-
-def signed_percent(share: float) -> str:
-    return ("-" if share < 0 else "+") + percent(share)
-
-
-def comparable_joules(*energies_j: float) -> list[str]:
-    """Energies to be compared: in the largest's unit, with three digits of the smallest. Far apart: each by itself."""
-    largest, smallest = max(energies_j), min(energies_j)
-    if smallest < largest / 10:
-        return [text for energy_j in energies_j for text in comparable_joules(energy_j)]
-    unit, size = next((u for u in _UNITS if u[1] <= largest * 1.0005), _UNITS[-1])
-    decimals = 2 - math.floor(math.log10(smallest) - math.log10(size))
-    form = f".{max(decimals, 0)}f" if 1e-10 < largest < 1e13 else ".3g"
-    return [f"{energy_j / size:{form}} {unit}" for energy_j in energies_j]
-
-
-NBSP = "\u00a0"
-_COMMAND = re.compile(
-    r"(?<![\w-])(?:git (?:add|branch|checkout|commit|config|fetch|lfs|log|merge-base|submodule|switch|worktree)"
-    r"|pip install|pytest-carbon \w+|pytest (?=-))"
-    r"(?: (?!(?:and|brings|list|makes|or|prints|shows)\b)[^\s,;()]*[^\s,;:.()])*"
-)
-"""What is to be pasted: no line is broken in it."""
-UNKNOWN = "–"
-
-_PREFIXES = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G"}
-_LARGEST = {"s": 0, "g": 1}  # nobody says ks; tonnes would be one more unit to learn
-_SIGNIFICANT = 3  # of a number that comes without an error
-_MOST_SIGNIFICANT = 6  # of one whose error is tiny: more would only widen the column
 
 
 # --- numbers -----------------------------------------------------------------------------------
@@ -141,13 +104,19 @@ class Quantity:
 
 
 def quantities(
-    values: Iterable[float], unit: str, error: float | None = None, *, most: int = _MOST_SIGNIFICANT
+    values: Iterable[float],
+    unit: str,
+    error: float | None = None,
+    *,
+    most: int = _MOST_SIGNIFICANT,
+    of_smallest: bool = False,
 ) -> list[Quantity]:
     """Finite values in one unit with one number of decimals, so that they can be compared at a glance.
 
     The prefix is that of the largest. ``error`` is the error of the last value and decides how many digits
     are worth showing: two of the error where its leading digits are below 355, else one (the Particle Data
-    Group's rule), ``most`` significant ones of the largest value at most. Without it, three of the largest.
+    Group's rule), ``most`` significant ones of the largest value at most. Without it, three of the largest, or
+    ``of_smallest``.
     """
     values = list(values)
     if not all(map(math.isfinite, values)):
@@ -158,10 +127,11 @@ def quantities(
     top = _LARGEST.get(unit, max(_PREFIXES))
     power = math.floor(math.log10(largest) / 3) if largest else 0
     power = min(top, max(min(_PREFIXES), power))
-    decimals = _decimals(largest / 1000.0**power, error and error / 1000.0**power, most)
+    sized = min(map(abs, values)) if of_smallest else largest
+    decimals = _decimals(sized / 1000.0**power, error and error / 1000.0**power, most)
     if power < top and round(largest / 1000.0**power, decimals) >= 1000:
         power += 1
-        decimals = _decimals(1.0, error and error / 1000.0**power, most)
+        decimals = _decimals(sized / 1000.0**power if of_smallest else 1.0, error and error / 1000.0**power, most)
     scale, unit = 1000.0**power, _PREFIXES[power] + unit
     if largest and not 1e-4 < largest / scale < 1e7:  # beyond what the prefixes reach
         texts = [f"{value / scale:.1e}" for value in values]
@@ -194,22 +164,46 @@ def _number(value: float, decimals: int) -> str:
     return f"{round(value, decimals) + 0.0:.{max(0, decimals)}f}"
 
 
+def comparable_joules(*energies_j: float) -> list[str]:
+    """Energies to be compared: in the largest's unit, with three digits of the smallest. Far apart: each by itself."""
+    if min(energies_j) < max(energies_j) / 10:
+        return [str(quantity(energy_j, "J")) for energy_j in energies_j]
+    return list(map(str, quantities(energies_j, "J", of_smallest=True)))
+
+
 def change(relative: float | None) -> str:
-    """0.008 → ``+0.8%``; beyond tenfold ``×12``."""
+    """0.008 → ``+0.8%``; from twice as much on a factor, ``2.3×``."""
     if relative is None or not math.isfinite(relative):
         return UNKNOWN
-    if relative >= 10:
-        return f"×{1 + relative:.0f}" if relative < 1e5 else f"×{1 + relative:.0e}"
-    return f"{round(100 * relative, 1) + 0.0:+.1f}%" if abs(relative) < 0.9995 else f"{100 * relative:+.0f}%"
+    if relative < 0.9995:
+        return f"{round(100 * relative, 1) + 0.0:+.1f}%" if relative > -0.9995 else "-100%"
+    factor = 1 + relative
+    return f"{factor:.{0 if factor >= 9.95 else 1}f}×" if factor < 1e5 else f"{factor:.0e}×"
+
+
+def percent(relative: float) -> str:
+    """Without sign; one decimal where it says something: ``8%``, ``8.1%``."""
+    value = abs(relative) * 100
+    return f"{value:.0f}%" if value >= 99.95 else f"{value:.1f}".removesuffix(".0") + "%"
+
+
+def signed_percent(relative: float) -> str:
+    return ("-" if relative < 0 else "+") + percent(relative)
 
 
 def share(relative: float | None) -> str:
-    """0.041 → ``4.1%``; from 10% on without a decimal."""
+    """0.041 → ``4.1%``; from 10% on without a decimal, from twice as much on a factor."""
     if relative is None or not math.isfinite(relative):
         return UNKNOWN
-    if relative >= 10:
+    if relative >= 0.9995:
         return change(relative)
     return f"{100 * relative:.1f}%" if relative < 0.0995 else f"{100 * relative:.0f}%"
+
+
+def at_least(relative: float | None) -> str:
+    """0.041 → ``≥4.1%``."""
+    known = share(relative)
+    return known if known == UNKNOWN else f"≥{known}"
 
 
 def duration(seconds: float) -> str:
@@ -236,6 +230,12 @@ def about(seconds: float) -> str:
 def count(n: int) -> str:
     """12345 → ``12,345``."""
     return f"{n:,}"
+
+
+def counted(n: int, noun: str) -> str:
+    """``1 session``, ``2 sessions``, ``3 passes``."""
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{count(n)} {noun if n == 1 else plural}"
 
 
 def listing(names: Sequence[str], most: int = 3) -> str:

@@ -1,27 +1,9 @@
 """Two revisions side by side → verdicts: pairs of sessions, one of each revision, compared within the pair (pure).
 
-A session scores x = ln(J/call), as in :mod:`pytest_carbon.gate`; a pair tells by how much the head's differs from the
-base's a few minutes before or after. There is no stored baseline, so there are no days: what the machine does in that
-hour is all that stands between the two, and four things keep it from being taken for the code.
-
-**The order** within the pairs is drawn (:func:`order`), so that no drift can side with a revision for long. It is
-balanced: of the even pairs as many have the base first as the head, and so of the odd. A drift at a steady rate, and
-a cycle of two pairs (a device that cools down and heats up), then cancel, whatever their size.
-
-**Drifts are taken out.** What the second of a pair takes more than the first, be it always or in every second pair,
-belongs to the machine: both are fitted beside the difference of the revisions, from four pairs on, and cost two
-degrees of freedom. Left in, they would be noise.
-
-**A pair within which the machine's level jumped** tells nothing of the revisions. Which one that is, the *means* of
-the pairs tell, and those are independent of what is compared, the differences within them; so to leave the pair out
-favours neither revision, nor does it do harm where the jump was none. From eight pairs on, one at most.
-
-**What the suite shares** in a pair is taken out as in the gate, where eight or more measurements are compared: from
-each pair's sessions the median of what all took beyond their means, and the median itself is judged as one more
-measurement. α is halved between the two, and shared among the measurements.
-
-The variance of a difference is moderated as the gate's is: two sessions of s0 each, ν0, and empirical Bayes in large
-suites. A false alarm is the *suite's*, with probability α; a regression exceeds the tolerance, too.
+There is no baseline and no day: only what the machine does in that hour stands between the two. The order within the
+pairs is drawn and balanced; a steady drift and a cycle of two pairs are fitted and subtracted; a pair in which the
+level jumped is left out; what the suite shares in a pair is subtracted and judged by itself. docs/gate-decides.md,
+"Pairs", has the rules.
 """
 
 from __future__ import annotations
@@ -30,21 +12,17 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from pytest_carbon.gate.scores import LN_MOST, Candidate, Comparison, Score, Shared, Wording, score_of
+from pytest_carbon.gate.scores import Candidate, Comparison, Score, Shared, Wording, score_of
 from pytest_carbon.gate.sentences import MAX_DETECTABLE
 from pytest_carbon.gate.statistics import POWER, SUITE
 from pytest_carbon.gate.variance import PRIOR_FREEDOM, PRIOR_SPREAD, PRIOR_SPREAD_ESTIMATED, learn_prior, upper_t
-from pytest_carbon.gate.verdicts import verdict_on
+from pytest_carbon.gate.verdicts import suite_verdict, verdict_on
 from pytest_carbon.records import Key, SessionScore, SuiteVerdict, Verdict
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats: TypeAlias = NDArray[np.float64]
-    Ints: TypeAlias = NDArray[np.intp]
+    from pytest_carbon.gate.variance import Floats, Ints
 
 PAIRS = 2
 """One pair says nothing of what pairs differ by."""
@@ -120,14 +98,9 @@ def judge_pairs(
     for key, why in apart.items():
         if not verdicts[key].failed:
             verdicts[key] = replace(verdicts[key], status="inconclusive", reason=why)
-    suite = SuiteVerdict(
-        gated=len(held),
-        compared=len(compared),
-        false_alarm_rate=false_alarms,
-        median_change=math.expm1(min(shared.change, LN_MOST)) if shared else None,
-        moved=shared.sentence if shared else None,
+    return verdicts, suite_verdict(
+        shared, verdicts.values(), gated=len(held), compared=len(compared), false_alarms=false_alarms
     )
-    return verdicts, suite
 
 
 def _words(ref: str, pairs: int) -> Wording:
@@ -300,14 +273,14 @@ def _compare(
     change = beyond + own
     with np.errstate(invalid="ignore"):  # where a clock saw no time pass: NaN
         time = (fit.weights * (ln_s[0] - ln_s[1]) * head_second).sum(axis=1)
-        middle_j, middle_s = level.mean(axis=1), ln_s.mean(axis=(0, 2)) + 0 * time
+        head_j, head_s = ln_j[0].mean(axis=1), ln_s[0].mean(axis=1) + 0 * time
     noise = upper_t(nu, rate / m) * se
     tolerated = np.log1p([tolerance if c.tolerance is None else c.tolerance for c in compared])
     # A change moves the median, too: of m by as much as one of them counts for in it.
     reach = upper_t(nu, 1 - POWER) + (math.sqrt(math.pi / 2) / m if shared else 0.0)
     detectable = np.maximum(noise, tolerated) + reach * se
-    columns = (middle_j - change / 2, middle_s - time / 2, change, beyond, noise, detectable, tolerated)
-    heads = zip((middle_j + change / 2).tolist(), (middle_s + time / 2).tolist(), strict=True)
+    columns = (head_j - change, head_s - time, change, beyond, noise, detectable, tolerated)
+    heads = zip(head_j.tolist(), head_s.tolist(), strict=True)
     figures = zip(*(column.tolist() for column in (*columns, stdtr(nu, -beyond / se))), strict=True)
     return {
         c.key: Comparison(Score(*score), shared, _without(words, pairs, numbers, pair), 1, pairs, *each)

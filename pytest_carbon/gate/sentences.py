@@ -103,12 +103,9 @@ def regression_sentence(comparison: Comparison, allowed: float) -> str:
 
 
 def change_sentence(comparison: Comparison) -> str:
-    """What changed, beside what the suite did, and whether time or power moved."""
+    """Say what changed, what the suite did meanwhile, and whether time or power moved."""
     text, suite = than_other(comparison), comparison.suite
-    if suite and suite.moved and suite.moved == comparison.direction:
-        this = "this one, beyond the rest, takes" if comparison.alone == suite.moved else "this one takes"
-        text = f"{suite.sentence}; {this} {text}"
-    elif suite and abs(relative_change(suite.change)) >= 0.01:
+    if suite and abs(relative_change(suite.change)) >= 0.01:
         text += f", while the suite's median is {signed_percent(relative_change(suite.change))}"
     elif comparison.reference is not None and abs(relative_change(comparison.reference)) >= 0.01:
         text += f"; the reference workload is {percent_up(comparison.reference)}, and {_beside_it(comparison)}"
@@ -198,6 +195,8 @@ def noise_sentence(comparison: Comparison) -> str:
     text = than_other(comparison)
     if suite and abs(comparison.beyond) <= comparison.tolerated:
         text += f", as the suite's median ({signed_percent(relative_change(suite.change))})"
+    elif suite and suite.moved:
+        text += f", while the suite's median is {signed_percent(relative_change(suite.change))}"
     elif comparison.reference is not None:
         text += f", while the reference workload is at {signed_percent(relative_change(comparison.reference))}"
     text += f", {words.noise}: {smallest_detectable(comparison)}; "

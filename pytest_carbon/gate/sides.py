@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pytest_carbon.gate import pairs
 from pytest_carbon.gate.scores import Candidate
-from pytest_carbon.gate.sentences import MAX_DETECTABLE
 from pytest_carbon.measure.merge import merged
 from pytest_carbon.records import (
     Against,
@@ -78,12 +78,10 @@ class Sides:
         self,
         candidates: Sequence[Candidate],
         *,
-        tolerance: float,
         false_alarms: float,
-        estimated: bool,
-        max_detectable: float = MAX_DETECTABLE,
+        **rule: Any,
     ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
-        """Verdicts on all measurements of one machine, and on what they share; as :func:`pairs.judge_pairs`.
+        """Judge all measurements of one machine, and what they share; ``rule`` is that of :func:`pairs.judge_pairs`.
 
         What lacks a pair is compared by those that it has: with its likes, and with their share of the false alarms.
         """
@@ -103,17 +101,15 @@ class Sides:
                 base_first=[self.against.base_first[pair - 1] for pair in whole],
                 numbers=whole,
                 ref=self.against.label,
-                tolerance=tolerance,
                 false_alarms=rate,
-                estimated=estimated,
-                max_detectable=max_detectable,
+                **rule,
             )
             suites.append(suite)
             for candidate in found:
                 verdicts[candidate.key] = self._finished(candidate.key, judged[candidate.key], base)
-        largest = max(suites, key=lambda suite: suite.compared)
+        shown = max(suites, key=lambda suite: (suite.status == "regression", suite.compared))
         return verdicts, replace(
-            largest,
+            shown,
             gated=sum(suite.gated for suite in suites),
             compared=sum(suite.compared for suite in suites),
             false_alarm_rate=false_alarms,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from pytest_carbon.gate.recordings import RECORDINGS_MOST, Baseline
 from pytest_carbon.gate.scores import BASELINES, Comparison, Score, Shared
@@ -25,12 +25,7 @@ from pytest_carbon.gate.variance import (
 from pytest_carbon.records import Key
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Bools: TypeAlias = NDArray[np.bool_]
-    Floats: TypeAlias = NDArray[np.float64]
-    Ints: TypeAlias = NDArray[np.intp]
+    from pytest_carbon.gate.variance import Bools, Floats, Ints
 
 
 SUITE = 8

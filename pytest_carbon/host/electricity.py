@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_carbon.host.codecarbon import codecarbon_version, quiet_codecarbon
 from pytest_carbon.records import CarbonIntensity, UsageProblem
+from pytest_carbon.text import closest, did_you_mean
 
 WORLD_SOURCES = {
     "https://www.iea.org/reports/global-energy-co2-status-report-2019/emissions": (
@@ -159,8 +159,7 @@ class _Data:
             )
         key = regions.get(" ".join(region.lower().split()))
         if key is None:
-            close = difflib.get_close_matches(region.lower(), regions, n=1)
-            meant = f" Did you mean {close[0]!r}?" if close else ""
+            meant = did_you_mean(region, regions)
             allowed = ", ".join(dict.fromkeys(found.key for found in regions.values()))
             raise UsageProblem(f"--carbon-region={region}: {place} has no such region.{meant} Allowed: {allowed}.")
         kg = self._emissions.get_region_emissions(Energy(1.0), GeoMetadata(code, region=key.key))
@@ -207,11 +206,10 @@ class _Data:
                 f"Providers: {', '.join(sorted(known))}."
             )
         if region not in known[provider]:
-            close = difflib.get_close_matches(region, known[provider], n=1)
-            meant = f" Did you mean {provider}/{close[0]}?" if close else ""
             raise UsageProblem(
-                f"--carbon-cloud={cloud}: {provider} has no such region.{meant} "
-                f"Known: {', '.join(sorted(known[provider]))}."
+                f"--carbon-cloud={cloud}: {provider} has no such region."
+                f"{did_you_mean(cloud, [f'{provider}/{name}' for name in known[provider]])}"
+                f" Known: {', '.join(sorted(known[provider]))}."
             )
         if provider == "gcp":
             return _Figure(float(google[region]["impact"]), f"gcp/{region}, Google Cloud", GOOGLE_YEAR)
@@ -233,18 +231,12 @@ def _no_country(country: str, countries: Mapping[str, Mapping[str, Any]]) -> str
     import pycountry
 
     try:
-        meant = [pycountry.countries.lookup(country.strip()).alpha_3]
+        code: str | None = pycountry.countries.lookup(country.strip()).alpha_3
     except LookupError:
-        by_name = {facts["country_name"].lower(): code for code, facts in countries.items()}
-        meant = [by_name[name] for name in _close(country.lower(), by_name)] or _close(country.upper(), countries)
-    meant = [f"{code} ({countries[code]['country_name']})" for code in meant if code in countries]
+        by_name = {facts["country_name"]: code for code, facts in countries.items()}
+        code = by_name.get(closest(country, by_name) or "") or closest(country, countries)
+    meant = f" Did you mean {code} ({countries[code]['country_name']})?" if code and code in countries else ""
     return (
-        f"--carbon-country={country}: there is no figure for it."
-        + (f" Did you mean {meant[0]}?" if meant else "")
-        + f" Allowed: the ISO 3166 alpha-3 codes of {len(countries)} countries, such as DEU, FRA, IND, USA; "
-        "or give --carbon-intensity."
+        f"--carbon-country={country}: there is no figure for it.{meant} Allowed: the ISO 3166 alpha-3 codes of"
+        f" {len(countries)} countries, such as DEU, FRA, IND, USA; or give --carbon-intensity."
     )
-
-
-def _close(word: str, words: Iterable[str]) -> list[str]:
-    return difflib.get_close_matches(word, list(words), n=1)

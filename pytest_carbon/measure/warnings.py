@@ -6,7 +6,9 @@ import itertools
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 
+from pytest_carbon.measure.figures import Loop
 from pytest_carbon.measure.lines import (
     EDGES_LEAST,
     EDGES_MOST,
@@ -19,13 +21,15 @@ from pytest_carbon.measure.lines import (
     is_straight,
     kind_of_unrest,
     period_s,
+    relative_error,
     slow_drift,
     span_s,
     stretch_after,
     stretch_before,
     student_t,
 )
-from pytest_carbon.measure.windows import SHARE_TAIL, Window, WindowEnergy
+from pytest_carbon.measure.protocol import Protocol
+from pytest_carbon.measure.windows import SHARE_TAIL, Window, WindowEnergy, window_energy
 from pytest_carbon.records import Edge, MeasurementWarning
 
 FROZEN_PERIODS = 5
@@ -36,6 +40,12 @@ GROWS_LEAST, GROWS_MOST = 5, 60
 """A series of fewer does not say that it grows steadily; of more, neighbours are taken together."""
 POWERS_MOST = 20
 """The power of a loop is looked at in so many stretches at most."""
+ROUNDS_LEAST = 3
+"""Fewer rounds never show how well they know the mean; more may be too few only where they scatter."""
+PHASED_CALLS = 50
+"""Starts of calls, at least, where the counter looks part-time;"""
+PHASED_WANTED = 55
+"""this many are made where there is time: golden-ratio phases lie most evenly at a Fibonacci number of them."""
 SHARE_DISAGREE = 0.10
 """The counter and the device's own power may differ by this much."""
 
@@ -308,14 +318,64 @@ def _halves(first: Sequence[float], second: Sequence[float]) -> float | None:
     return mean_2 / mean_1 - 1
 
 
-def relative_error(values: Sequence[float]) -> float:
-    """Half-width of the 95% interval of the mean, relative to it; infinite for fewer than two values."""
-    if len(values) < 2:
-        return math.inf
-    mean = statistics.fmean(values)
-    if mean == 0:
-        return math.inf
-    return student_t(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values)) / abs(mean)
+def loop_warnings(loop: Loop, protocol: Protocol) -> list[MeasurementWarning]:
+    """What disqualifies a loop's figures, or must be known with them."""
+    warnings: list[MeasurementWarning] = []
+    durations_s, precision = loop.durations_s, protocol.precision
+    for name in loop.stepped:
+        edges = loop.edges[name]
+        own = [
+            warning
+            for window in loop.windows
+            for warning in window_warnings(
+                window_energy(edges, window),
+                edges,
+                window,
+                precision=precision,
+                tolerance=protocol.tolerance,
+                calls=loop.calls,
+            )
+        ]
+        if len(loop.windows) == 1 and loop.calls > 1:
+            uneven = unsteady(durations_s, loop.windows[0].during(edges), precision=precision)
+            own += [uneven] if uneven else []
+        prefix = f"{name}: " if len(loop.scope.gated) > 1 else ""
+        warnings += [replace(warning, text=prefix + warning.text) for warning in own]
+    if not loop.stepped and loop.calls > 1:
+        joules = loop.round_j()
+        uneven = unsteady(durations_s, (), precision=precision) or (
+            unsteady(joules, (), precision=precision, what="energy") if joules else None
+        )
+        warnings += [uneven] if uneven else []
+    few = len(loop.rounds) < protocol.rounds
+    if few and (len(loop.rounds) < ROUNDS_LEAST or relative_error(durations_s) > precision):
+        warnings.append(_few_rounds(loop, protocol))
+    if loop.calibration is not None and loop.calibration.part_time_sampling and loop.starts < PHASED_CALLS:
+        starts = loop.starts or loop.calls
+        so_few = f"{starts} calls are" if starts > 1 else "one call is"
+        enough_s = math.ceil(1.1 * PHASED_WANTED * loop.windows[-1].duration_s / starts)
+        more_time = f" (--carbon-max-time={enough_s})" if loop.starts else ""
+        warnings.append(
+            MeasurementWarning(
+                "part-time-sampling",
+                f"this counter looks at a part of the time only, and {so_few} too few for that to average out:"
+                f" measure {PHASED_CALLS} at least, with carbon(fn){more_time}",
+            )
+        )
+    return warnings
+
+
+def _few_rounds(loop: Loop, protocol: Protocol) -> MeasurementWarning:
+    known = f"too few to know the time of a call to {100 * protocol.precision:g}%"
+    if protocol.queries is not None:
+        text = f"{loop.calls} calls are {known}: ask for more (queries=, --carbon-queries)"
+    else:
+        fewer = ", or fewer calls a round" if loop.calls > len(loop.rounds) else ""
+        text = (
+            f"{len(loop.rounds)} of {protocol.rounds} rounds fitted into {protocol.max_time_s:g} s, {known}:"
+            f" allow more time (max_time=, --carbon-max-time){fewer}"
+        )
+    return MeasurementWarning("few-rounds", text)
 
 
 def _percent(part: float, whole: float) -> str:

@@ -101,7 +101,7 @@ def carbon(request: pytest.FixtureRequest) -> Iterator[Carbon]:
     if session is not None:
         yield session.carbon_for(request.node)
         return
-    from pytest_carbon.measure.measurer import Protocol
+    from pytest_carbon.measure.protocol import Protocol
     from pytest_carbon.plugin.fixture import Carbon
 
     yield Carbon(None, Protocol(), WHY_INERT)

@@ -11,7 +11,8 @@ from typing import Any, NoReturn, Self
 
 import pytest
 
-from pytest_carbon.measure.measurer import Measurer, OpenWindow, Protocol, prepared, refuse_lazy
+from pytest_carbon.measure.measurer import Measurer, OpenWindow
+from pytest_carbon.measure.protocol import Protocol, prepared, refuse_lazy
 from pytest_carbon.plugin.task_fixture import Called, is_out_of_memory, with_task
 from pytest_carbon.records import Measurement, MeasurementWarning, UsageProblem
 

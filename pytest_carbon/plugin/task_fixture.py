@@ -10,6 +10,8 @@ import pytest
 
 from pytest_carbon.records import Measurement, MeasurementError, MeasurementWarning, TaskInfo, UsageProblem
 
+__tracebackhide__ = True  # errors are shown at the test's line
+
 
 class Called:
     """Which of a test's tasks were called inside a measurement that was not given the task itself."""

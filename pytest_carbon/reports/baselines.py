@@ -10,10 +10,9 @@ from statistics import geometric_mean
 from pytest_carbon.baselines.upkeep import History, Overview, Recording
 from pytest_carbon.gate.recordings import RECORDINGS_MOST
 from pytest_carbon.records import Key, Machine, label
-from pytest_carbon.reports.layout import Column, Page, aligned, columns, joined
-from pytest_carbon.text import UNKNOWN, cards, change, count, quantities, share
+from pytest_carbon.reports.layout import Column, Name, Page, Table, aligned, columns
+from pytest_carbon.text import UNKNOWN, cards, change, count, counted, quantities, share
 
-_LABEL = 12
 _LEAST_RANGE = math.log(1.1)
 """The height of a spark line is 10% at least: what does not change looks flat."""
 _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
@@ -36,7 +35,7 @@ def overviews(
         lines += ["", page.fit(each.machine.id, width)] if lines else [page.fit(each.machine.id, width)]
         for name, text in _rows(each, now):
             if text:
-                lines += page.wrap(text, indent=f"  {name:<{_LABEL}}", hang=" " * (_LABEL + 2))
+                lines += page.labelled(name, text)
     return lines
 
 
@@ -49,8 +48,8 @@ def _rows(each: Overview, now: str) -> list[tuple[str, str | None]]:
         ("hardware", _hardware(each.machine)),
         (
             "holds",
-            f"{_number(each.measurements, 'measurement')} of {_number(each.tests, 'test')},"
-            f" from {_number(each.sessions, 'session')}",
+            f"{counted(each.measurements, 'measurement')} of {counted(each.tests, 'test')},"
+            f" from {counted(each.sessions, 'session')}",
         ),
         ("recordings", f"{held} of each; {full}"),
         ("age", ages + (f"; a change was accepted {_age(each.accepted, now)}" if each.accepted else "")),
@@ -63,10 +62,6 @@ def _hardware(machine: Machine) -> str | None:
     kinds = dict.fromkeys((gpu.name, gpu.power_limit_w) for gpu in machine.gpus)
     names = [name if limit_w is None else f"{name} at {limit_w:.0f} W" for name, limit_w in kinds]
     return ", ".join([*names, *([machine.cpu] if machine.cpu else [])]) or None
-
-
-def _number(number: int, what: str) -> str:
-    return f"{count(number)} {what}{'s' * (number != 1)}"
 
 
 def _spread(each: Overview) -> str:
@@ -133,38 +128,35 @@ def _table(history: History, page: Page) -> list[str]:
     recordings = [(epoch, recording) for epoch, recordings in history.epochs for recording in recordings]
     first = {epoch: recordings[0] for epoch, recordings in history.epochs}
     energies = quantities([recording.energy_j_per_call for _, recording in recordings], "J")
-    accepted = _accepted(history)
-    table = [
-        Column("recording", [recording.first.created[:16].replace("T", " ") for _, recording in recordings], left=True),
-        Column("sessions", [count(recording.sessions) for _, recording in recordings]),
+    accepted, cells = _accepted(history), [recording for _, recording in recordings]
+    figures = [
+        Column("sessions", [count(recording.sessions) for recording in cells]),
         Column("energy/call", aligned(energies, page)),
         Column("vs first", [page.clean(_moved(recording, first[epoch])) for epoch, recording in recordings]),
-        Column("time/call", aligned(quantities([b.duration_s_per_call for _, b in recordings], "s"), page)),
-        Column("commit", [(recording.first.commit or UNKNOWN)[:7] for _, recording in recordings], left=True),
-        Column("torch", [recording.first.torch or UNKNOWN for _, recording in recordings], left=True),
-        Column("driver", [recording.first.driver or UNKNOWN for _, recording in recordings], left=True),
-        Column("branch", [page.fit(recording.first.branch or UNKNOWN, 20) for _, recording in recordings], left=True),
+        Column("time/call", aligned(quantities([b.duration_s_per_call for b in cells], "s"), page)),
+        Column("commit", [page.clean(recording.first.commit or UNKNOWN)[:7] for recording in cells], left=True),
+        Column("torch", [page.clean(recording.first.torch or UNKNOWN) for recording in cells], left=True),
+        Column("driver", [page.clean(recording.first.driver or UNKNOWN) for recording in cells], left=True),
+        Column("branch", [page.fit(recording.first.branch or UNKNOWN, 20) for recording in cells], left=True),
     ]
-    if len({recording.gpus for _, recording in recordings if recording.gpus}) > 1:
-        every = sorted({uuid for _, recording in recordings for uuid in recording.gpus})
-        table.insert(
-            6, Column("card", [page.clean(_cards(recording, every)) for _, recording in recordings], left=True)
+    if len({recording.gpus for recording in cells if recording.gpus}) > 1:
+        every = sorted({uuid for recording in cells for uuid in recording.gpus})
+        figures.insert(5, Column("card", [page.clean(_cards(recording, every)) for recording in cells], left=True))
+    if any(recording.temperature_c is not None for recording in cells):
+        figures.insert(5, Column("at start", [page.clean(_degrees(recording.temperature_c)) for recording in cells]))
+    names = [
+        Name(
+            f"{'' if epoch in accepted else '  '}{recording.first.created[:16].replace('T', ' ')}",
+            accepted.get(epoch, ""),
         )
-    if any(recording.temperature_c is not None for _, recording in recordings):
-        table.insert(
-            6, Column("at start", [page.clean(_degrees(recording.temperature_c)) for _, recording in recordings])
-        )
-    while sum(column.width + 2 for column in table) > page.width and len(table) > 3:
-        table.pop()
-    lines = [f"  {joined(*(page.clean(column.title) for column in table))}"]
-    for i, (epoch, _) in enumerate(recordings):
-        if epoch in accepted:
-            lines.append(page.fit(f"  {accepted.pop(epoch)}", page.width))
-        text = joined(*(page.clean(column.cells[i]) for column in table))
-        lines.append(page.fit(f"  {text}", page.width))
+        for epoch, recording in recordings
+    ]
+    table = Table("  recording", names, figures, optional=figures[:1:-1], least=18).fitted(page)
+    lines = [line.text for line in table.lines(page, header={})]
     if not all(recording.counts for _, recording in recordings):
         lines += page.wrap(
-            f"Of an epoch the first {RECORDINGS_MOST} recordings count: those after them are never read.", indent="  "
+            f"The first {RECORDINGS_MOST} recordings since a change was accepted count; later ones do not.",
+            indent="  ",
         )
     return lines
 

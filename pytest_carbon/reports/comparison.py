@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_carbon.baselines.comparison import Comparison, Kernel, Part, Row, Side
 from pytest_carbon.gate import sentences
 from pytest_carbon.records import Key, Status, Verdict, label
-from pytest_carbon.reports.layout import Column, Page, aligned, columns, joined
+from pytest_carbon.reports.layout import Column, Page, Table, aligned
 from pytest_carbon.reports.summary import numbers
-from pytest_carbon.text import UNKNOWN, Quantity, change, count, listing, quantities, quantity, share
+from pytest_carbon.reports.table import MOST_ROWS, name_of, passing
+from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, count, counted, listing, quantities, quantity
 
 FORMAT = "pytest-carbon-comparison/1"
 
-_MOST_ROWS = 40
-"""More rows than this push the problems off the screen: those that pass are then counted, not listed."""
 _MOST_IN_COMMENT = (200, 100, 50, 20)
 """Rows of a table: the first that keeps the comment below ``_LONGEST_COMMENT``."""
 _MOST_REASONS = 20
 _LONGEST_COMMENT = 65_000
 """GitHub takes 65,536 characters."""
 _MOST_NAMES = 5
-_LEAST_NAME = 14
-"""Columns of a test's id below which a column of figures is given up instead."""
 _DIGITS = 4
 _MEANINGFUL = "\\`*_[]<>&#|~"
 """What means something to Markdown."""
@@ -44,7 +41,7 @@ def _described(side: Side, comparison: Comparison) -> str:
         first, newest = records[0], records[-1]
         sessions = len({record.session for record in records})
         days = " to ".join(dict.fromkeys([first.created[:10], newest.created[:10]]))
-        parts = [f"{count(sessions)} session{'s' * (sessions != 1)} of {days}"]
+        parts = [f"{counted(sessions, 'session')} of {days}"]
         torch, driver = newest.torch, newest.driver
     parts += [f"{what} {version}" for what, version in (("torch", torch), ("driver", driver)) if version]
     return f"{side.place}: {', '.join(filter(None, parts))}"
@@ -118,11 +115,6 @@ def _rule(comparison: Comparison) -> str:
     )
 
 
-def _sees(verdict: Verdict) -> str:
-    known = share(verdict.detectable_change)
-    return known if known == UNKNOWN else f"≥{known}"
-
-
 def _figures(row: Row) -> tuple[Quantity | str, Quantity | str]:
     """J/call in BASE and HEAD, in one unit."""
     if row.base_j is None or row.head_j is None:
@@ -142,17 +134,15 @@ def text(comparison: Comparison, *, verbose: bool = False, width: int = 80, asci
     for name, side in (("BASE", comparison.base), ("HEAD", comparison.head)):
         lines += page.wrap(_described(side, comparison), indent=f"{name}  ", hang=" " * 6)
     for part in comparison.parts:
-        title = page.fit(part.machine.id, width - 4)
-        bars = width - columns(title) - 2
-        lines += ["", f"{'=' * (bars // 2)} {title} {'=' * (bars - bars // 2)}"]
-        shown = [row for row in part.rows if verbose or len(part.rows) <= _MOST_ROWS or row.verdict.status != "pass"]
+        lines += ["", page.title(part.machine.id)]
+        shown = [row for row in part.rows if verbose or len(part.rows) <= MOST_ROWS or row.verdict.status != "pass"]
         lines += _table(shown, page)
-        if folded := _folded(part.rows, shown):
-            lines += page.wrap(folded)
+        if len(shown) < len(part.rows):
+            lines += page.wrap(passing([row.verdict for row in part.rows if row.verdict.status == "pass"]))
         lines.append("")
-        sentences = [part.suite.moved, part.suite.machine_moved, _compared(part), *_beside(part)]
+        sentences = [part.suite.reason, part.suite.machine_moved, _compared(part), *_beside(part)]
         sentences += [f"{row.verdict.status}: {label(row.key)}: {reason}" for row, reason in _reasons(part)]
-        sentences += [f"{what}: {_names(keys, part)}" for what, keys in _missing(part) if keys]
+        sentences += [f"{what}: {_names(keys, part, str)}" for what, keys in _missing(part) if keys]
         for sentence in [*sentences, "too weak: {}: {}".format(*weak) if (weak := _weak(part)) else None]:
             lines += page.wrap(sentence) if sentence else []
     for note in [*comparison.notes, _rule(comparison)]:
@@ -160,21 +150,9 @@ def text(comparison: Comparison, *, verbose: bool = False, width: int = 80, asci
     return lines
 
 
-def _folded(rows: Sequence[Row], shown: Sequence[Row]) -> str | None:
-    hidden = [row.verdict.change for row in rows if row.verdict.status == "pass"]
-    if len(shown) == len(rows):
-        return None
-    known = [each for each in hidden if each is not None]
-    between = f" (change {change(min(known))} to {change(max(known))})" if known else ""
-    return f"{count(len(hidden))} pass{between}: listed with -v"
-
-
-def _names(keys: Sequence[Key], part: Part) -> str:
-    names = []
-    for key in keys:
-        new = (part.renamed or {}).get(key)
-        names.append(f"{label(key)} (now {label(new)}?)" if new else label(key))
-    return listing(names, _MOST_NAMES)
+def _names(keys: Sequence[Key], part: Part, shown: Callable[[str], str]) -> str:
+    new = {old: f" (now {shown(label(key))}?)" for old, key in (part.renamed or {}).items()}
+    return listing([shown(label(key)) + new.get(key, "") for key in keys], _MOST_NAMES)
 
 
 def _table(rows: Sequence[Row], page: Page) -> list[str]:
@@ -186,39 +164,14 @@ def _table(rows: Sequence[Row], page: Page) -> list[str]:
         Column("BASE", aligned(before, page)),
         Column("HEAD", aligned(after, page)),
         Column("change", [page.clean(change(row.verdict.change)) for row in rows]),
-        Column("detects", [page.clean(_sees(row.verdict)) for row in rows]),
+        Column("detectable", [page.clean(at_least(row.verdict.detectable_change)) for row in rows]),
         Column("verdict", [_status(row.verdict) for row in rows], left=True),
     ]
-    optional = [figures[3], figures[0], figures[1]]
+    optional = (figures[3], figures[0], figures[1])
     if any(beyond := [page.clean(_beyond(row)) for row in rows]):
         figures.insert(3, Column("beyond", beyond))
-    for column in optional:  # a narrow terminal: what can be done without goes first
-        if _room(figures, page) < _LEAST_NAME:
-            figures.remove(column)
-    room = max(1, _room(figures, page))
-    grouped = any(columns(page.clean(label(row.key))) > room for row in rows)
-    names = [f"  {_function(row.key)}" if grouped else label(row.key) for row in rows]
-    tests = Column("per call", [page.fit(name, room) for name in names], left=True)
-    lines = [joined(tests.title, *(column.title for column in figures))]
-    module = ""
-    for i, row in enumerate(rows):
-        if grouped and _module(row.key) != module:
-            module = _module(row.key)
-            lines.append(page.fit(module, page.width))
-        lines.append(joined(tests.cells[i], *(column.cells[i] for column in figures)))
-    return lines
-
-
-def _room(figures: Sequence[Column], page: Page) -> int:
-    return page.width - sum(column.width + 2 for column in figures)
-
-
-def _module(key: Key) -> str:
-    return key[0].partition("::")[0]
-
-
-def _function(key: Key) -> str:
-    return label((key[0].partition("::")[2] or key[0], key[1]))
+    table = Table("per call", [name_of(row.key) for row in rows], figures, optional).fitted(page)
+    return [line.text for line in table.lines(page, header={})]
 
 
 def _status(verdict: Verdict) -> str:
@@ -256,7 +209,7 @@ def _comment(comparison: Comparison, most: int) -> str:
         changed = [row for row in part.rows if row.verdict.status != "pass"]
         same = [row for row in part.rows if row.verdict.status == "pass"]
         lines += ["", f"**{_code_span(part.machine.id)}**: {_plain(_compared(part))}"]
-        for moved in filter(None, (part.suite.moved, part.suite.machine_moved)):
+        for moved in filter(None, (part.suite.reason, part.suite.machine_moved)):
             lines += ["", f"**{_plain(moved)}.**"]
         if changed:
             lines += ["", *_markdown_table(changed, most)]
@@ -269,7 +222,7 @@ def _comment(comparison: Comparison, most: int) -> str:
         lines += reasons[:_MOST_REASONS]
         if rest := reasons[_MOST_REASONS:]:
             lines.append(f"- and {count(len(rest))} more, as in the table")
-        lines += [f"- {what}: {_spans(keys, part)}" for what, keys in _missing(part) if keys]
+        lines += [f"- {what}: {_names(keys, part, _code_span)}" for what, keys in _missing(part) if keys]
         if weak := _weak(part):
             lines.append(f"- too weak: {_code_span(weak[0])}: {_plain(weak[1])}")
     lines += [f"- {_plain(note)}" for note in comparison.notes]
@@ -292,7 +245,7 @@ def _markdown_table(rows: Sequence[Row], most: int) -> list[str]:
             str(after),
             f"**{moved}**" if row.verdict.failed and moved != UNKNOWN else moved,
             *([_beyond(row)] if machine else []),
-            _sees(row.verdict),
+            at_least(row.verdict.detectable_change),
         ]
         lines.append(_cells(cells))
     if rest := rows[most:]:
@@ -302,14 +255,6 @@ def _markdown_table(rows: Sequence[Row], most: int) -> list[str]:
 
 def _cells(texts: Sequence[str]) -> str:
     return "".join(f"| {text} " if text else "| " for text in texts) + "|"
-
-
-def _spans(keys: Sequence[Key], part: Part) -> str:
-    names = []
-    for key in keys:
-        new = (part.renamed or {}).get(key)
-        names.append(f"{_code_span(label(key))} (now {_code_span(label(new))}?)" if new else _code_span(label(key)))
-    return listing(names, _MOST_NAMES)
 
 
 def _code_span(text: str) -> str:
@@ -348,11 +293,7 @@ def _side(side: Side) -> dict[str, Any]:
     return {
         "place": side.place,
         "kind": "baselines" if result is None else "report",
-        "session": result and result.session,
-        "created": result and result.created,
-        "commit": result and result.commit,
-        "branch": result and result.branch,
-        "dirty": result and result.dirty,
+        **{key: result and getattr(result, key) for key in ("session", "created", "commit", "branch", "dirty")},
         "pytest_carbon": result and result.machine.pytest_carbon,
     }
 
@@ -372,40 +313,40 @@ def _reference(kernel: Kernel | None) -> dict[str, Any] | None:
     }
 
 
+_OF_VERDICTS = (
+    *("status", "change", "duration_change", "power_change", "detectable_change", "reference_change"),
+    "reason",
+)
+
+
+def _measurement(row: Row) -> dict[str, Any]:
+    return {
+        "test": row.key[0],
+        "name": row.key[1],
+        "base_j_per_call": row.base_j,
+        "head_j_per_call": row.head_j,
+        "warnings": list(row.warnings),
+        "base_recordings": row.verdict.baseline_recordings,
+        "base_sessions": row.verdict.baseline_sessions,
+        **{key: getattr(row.verdict, key) for key in _OF_VERDICTS},
+    }
+
+
 def _part(part: Part) -> dict[str, Any]:
+    missing = {
+        "only_in_base": part.only_base,
+        "only_in_head": part.only_head,
+        "not_measured_in_base": part.unmeasured,
+        "same_session": part.own,
+    }
     return {
         "machine": part.machine.id,
         "median_change": part.suite.median_change,
-        "moved": part.suite.moved,
+        "status": part.suite.status,
+        "reason": part.suite.reason,
         "machine_moved": part.suite.machine_moved,
         "reference": _reference(part.kernel),
-        "measurements": [
-            {
-                "test": row.key[0],
-                "name": row.key[1],
-                "base_j_per_call": row.base_j,
-                "head_j_per_call": row.head_j,
-                "warnings": list(row.warnings),
-                "status": row.verdict.status,
-                "change": row.verdict.change,
-                "duration_change": row.verdict.duration_change,
-                "power_change": row.verdict.power_change,
-                "detectable_change": row.verdict.detectable_change,
-                "reference_change": row.verdict.reference_change,
-                "base_recordings": row.verdict.baseline_recordings,
-                "base_sessions": row.verdict.baseline_sessions,
-                "reason": row.verdict.reason,
-            }
-            for row in part.rows
-        ],
-        **{
-            what.replace(" ", "_"): [{"test": test, "name": name} for test, name in keys]
-            for what, keys in (
-                ("only in base", part.only_base),
-                ("only in head", part.only_head),
-                ("not measured in base", part.unmeasured),
-                ("same session", part.own),
-            )
-        },
+        "measurements": list(map(_measurement, part.rows)),
+        **{what: [{"test": test, "name": name} for test, name in keys] for what, keys in missing.items()},
         "perhaps_renamed": [{"base": list(old), "head": list(new)} for old, new in (part.renamed or {}).items()],
     }

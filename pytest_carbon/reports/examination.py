@@ -18,7 +18,7 @@ from pytest_carbon.text import change, count, listing, quantity, share
 
 FORMAT = "pytest-carbon-doctor/1"
 
-_LABEL = 14
+_LABEL = 16
 """Columns of the labels."""
 _WANDER = 0.05
 """An idle device whose power moves by more than this share of it is not idle."""
@@ -52,7 +52,7 @@ def text(found: Examination, *, saved: bool = False, width: int = 80, ascii: boo
     for title, rows in _sections(found):
         lines += ["", *page.wrap(title)]
         for label, value in rows:
-            lines += page.wrap(value, indent=f"  {label:<{_LABEL}}  ", hang=" " * (_LABEL + 4))
+            lines += page.labelled(label, value, _LABEL)
     told = advice(found)
     if not saved and any(c.settle_s is not None for c in found.counters):
         told.append(

@@ -1,19 +1,39 @@
-"""The report of a measurement that fails: value, allowed, remedy (pure)."""
+"""Report a failed test: what changed, whether to believe it, what to do (pure)."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean, geometric_mean
+from statistics import fmean
 from typing import Literal
 
 from pytest_carbon.gate import sentences
 from pytest_carbon.gate.recordings import baseline_of
-from pytest_carbon.records import Against, CarbonIntensity, Machine, Measurement, Record, Verdict
-from pytest_carbon.reports.layout import Page, columns, rjust
+from pytest_carbon.records import (
+    Against,
+    CarbonIntensity,
+    Machine,
+    Measurement,
+    Record,
+    SessionResult,
+    SuiteVerdict,
+    Verdict,
+)
+from pytest_carbon.reports.layout import Column, Page, columns, joined
 from pytest_carbon.reports.table import fails_if_strict
-from pytest_carbon.text import UNKNOWN, cards, change, count, listing, quantities, quantity, share
+from pytest_carbon.text import (
+    UNKNOWN,
+    Quantity,
+    cards,
+    change,
+    count,
+    counted,
+    listing,
+    quantities,
+    quantity,
+    share,
+)
 
 _LABEL = 12
 """Columns of the labels in a failure's report."""
@@ -44,10 +64,10 @@ class BaselineSummary:
     @classmethod
     def of(cls, records: Iterable[Record], location: str, machine: Machine | None = None) -> BaselineSummary:
         """Of one measurement's records, those that it is held to; ``machine`` is as it was when they were made."""
-        counted = baseline_of(records)
-        if counted is None:
+        held = baseline_of(records)
+        if held is None:
             return cls(location)
-        ordered = [record for recording in counted.recordings for record in recording]
+        ordered = [record for recording in held.recordings for record in recording]
         newest = ordered[-1]
         temperatures_c = [record.temperature_c for record in ordered if record.temperature_c is not None]
         return cls(
@@ -76,6 +96,8 @@ class FailureContext:
     baseline: BaselineSummary | None = None
     suite: str | None = None
     """The sentence, when the whole suite moved."""
+    median_change: float | None = None
+    """Of the suite's measurements, where there are enough of them to say."""
     nearest: str | None = None
     """The nearest machine that has a baseline, and what differs, when this one has none."""
     mistake: bool = False
@@ -84,6 +106,8 @@ class FailureContext:
     """What it was compared with, where that is no baseline."""
     report: str | None = None
     """The file of ``--carbon-json``."""
+    ci_run: str | None = None
+    """The id of the run of GitHub Actions that this is."""
     arguments: Sequence[str] = ()
     """What runs the test again from here, where that is more than its id: this run's flags, another folder's path."""
     width: int = 80
@@ -103,78 +127,84 @@ def grid_and_pue(intensity: CarbonIntensity) -> str:
 
 
 def failure(test: str, measurement: Measurement, verdict: Verdict, context: FailureContext) -> str:
-    """What a failed test shows: the reason, the figures, what else changed, and the commands.
+    """Report a failed test: what changed, whether to believe it, and the commands for both answers.
 
-    What the reason says already is not said again. No line is wider than ``context.width`` but those with
-    commands and paths, which must stay copyable.
+    No line is wider than ``context.width`` but those with commands and paths, which must stay copyable.
     """
     page = Page(context.width, context.ascii)
-    where = "" if measurement.name == "call" else f" in {measurement.name}"
-    estimated = " (estimated, not measured)" if measurement.estimated and verdict.status != "error" else ""
     reason = verdict.reason
     if measurement.failure and measurement.failure not in reason:
         reason = f"{reason.rstrip('.')}: {measurement.failure}"
+    where = "" if measurement.name == "call" else f" in {measurement.name}"
+    estimated = " (estimated, not measured)" if measurement.estimated and verdict.status != "error" else ""
+    changed = _headline(measurement, verdict) if verdict.status in ("regression", "improvement") else None
     parts = [
-        page.wrap(f"carbon {fails_if_strict(verdict)}{where}{estimated}: {reason}", hang=""),
-        _figures(measurement, verdict, context, page) + _facts(measurement, verdict, context, page),
-        _remedy(test, measurement, verdict, context, page),
+        page.wrap(f"carbon {fails_if_strict(verdict)}{where}{estimated}: {changed or reason}", hang=""),
+        _figures(measurement, verdict, context, page),
+        _facts(measurement, verdict, context, page),
+        *_remedies(test, measurement, verdict, context, page),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
+def suite_failure(suite: SuiteVerdict, moved: int, result: SessionResult, *, width: int, ascii: bool) -> str:
+    """Return what a suite that moved shows: the reason, how many measurements moved with it, and the commands."""
+    page = Page(width, ascii)
+    paragraphs = [
+        f"carbon {suite.status}: {suite.reason}",
+        f"{count(moved)} of {count(suite.compared)} measurements moved with it by more than their tolerance."
+        " They do not fail one by one.",
+    ]
+    if result.against is None:
+        paragraphs += [
+            "If this is intended, accept it as the new baseline: pytest --carbon-accept",
+            "If not, look at what all tests share: the machine, its driver, a library. To tell the code from the"
+            " machine, compare two revisions side by side: pytest --carbon-against=REVISION",
+        ]
+    else:
+        paragraphs.append("Look at what all tests share: a library, an option, a fixture.")
+    return "\n\n".join("\n".join(page.wrap(text, hang="")) for text in paragraphs)
+
+
+def _headline(measurement: Measurement, verdict: Verdict) -> str | None:
+    """The change, before and now: ``2.3× the energy, 28.2 → 65.2 mJ``."""
+    if measurement.energy_j_per_call is None or verdict.baseline_j_per_call is None or verdict.change is None:
+        return None
+    was, now = _then_and_now(verdict.baseline_j_per_call, measurement.energy_j_per_call, "J", measurement)
+    by = change(verdict.change)
+    return f"{by}{' the' if by.endswith('×') else ''} energy, {was.value} → {now.value} {now.unit}"
+
+
+def _then_and_now(was: float, now: float, unit: str, measurement: Measurement) -> list[Quantity]:
+    error = measurement.energy_j_per_call_error if unit == "J" else None
+    return quantities([was, now], unit, error, most=_FIGURES_DIGITS)
+
+
 def _figures(measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page) -> list[str]:
     """Energy, and the time and the power whose product it is: then, now, by how much."""
-    energy_j, duration_s, power_w = now_text(measurement)
+    energy_j, duration_s = measurement.energy_j_per_call, measurement.duration_s_per_call
     if energy_j is None or verdict.baseline_j_per_call is None:
         return []
-    was_j, was_s = verdict.baseline_j_per_call, _before(duration_s, verdict.duration_change)
-    was_w = _before(power_w, verdict.power_change)
-    error_j = None if _mean_differs(measurement) else measurement.energy_j_per_call_error
+    power_w = energy_j / duration_s if duration_s else None
+    was_s, was_w = _before(duration_s, verdict.duration_change), _before(power_w, verdict.power_change)
     moved = _moved(verdict, context.tolerance or 0.0)
     then, today = ("baseline", "now") if context.against is None else (context.against.label, "here")
-    rows = [("", then, today, "change", "")]
-    for what, was, now, unit, error, changed in (
-        ("energy", was_j, energy_j, "J", error_j, verdict.change),
-        ("time", was_s, duration_s, "s", None, verdict.duration_change),
-        ("power", was_w, power_w, "W", None, verdict.power_change),
+    rows = [("per call", then, today, "change", "")]
+    for what, was, now, unit, changed in (
+        ("energy", verdict.baseline_j_per_call, energy_j, "J", verdict.change),
+        ("time", was_s, duration_s, "s", verdict.duration_change),
+        ("power", was_w, power_w, "W", verdict.power_change),
     ):
-        if was is None or now is None:
-            continue
-        before, after = quantities([was, now], unit, error, most=_FIGURES_DIGITS)
-        remark = "← this is what moved" if what == moved else ""
-        rows.append((what, str(before), str(after), change(changed), remark))
-    cells = [[page.clean(cell) for cell in row] for row in rows]
-    _, *widths, _ = (max(map(columns, column)) for column in zip(*cells, strict=True))
+        if was is not None and now is not None:
+            before, after = map(str, _then_and_now(was, now, unit, measurement))
+            rows.append((what, before, after, change(changed), "← this changed" if what == moved else ""))
+    whats, *columns, remarks = ([page.clean(cell) for cell in column] for column in zip(*rows, strict=True))
+    table = [Column("", whats, left=True, width=_LABEL), *(Column("", column) for column in columns)]
     lines = []
-    for what, *figures, remark in cells:
-        line = f"  {what:<{_LABEL}}{'   '.join(map(rjust, figures, widths))}"
-        if columns(f"{line}  {remark}") <= page.width:
-            line = f"{line}  {remark}".rstrip()
-        lines.append(page.fit(line, page.width, head=1.0))
+    for *cells, remark in zip(*(column.cells for column in table), remarks, strict=True):
+        line = f"  {joined(cells[0], '  '.join(cells[1:]))}"
+        lines.append(page.fit(f"{line}  {remark}".rstrip() if remark else line, page.width, head=1.0))
     return lines
-
-
-def now_text(measurement: Measurement) -> tuple[float | None, float | None, float | None]:
-    """J and s per call, W: as the gate scores them, where it does, so that they are what its sentence speaks of."""
-    energy_j, duration_s = measurement.energy_j_per_call, measurement.duration_s_per_call
-    scores = measurement.sessions
-    if energy_j is not None and scores and all(min(s.energy_j_per_call, s.duration_s_per_call) > 0 for s in scores):
-        energy_j = geometric_mean(score.energy_j_per_call for score in scores)
-        duration_s = geometric_mean(score.duration_s_per_call for score in scores)
-    return energy_j, duration_s, energy_j / duration_s if energy_j is not None and duration_s else None
-
-
-def _mean_differs(measurement: Measurement) -> bool:
-    """Whether the energy of all calls over their number is another figure than the gate's, to those who read it."""
-    mean_j, scored_j = measurement.energy_j_per_call, now_text(measurement)[0]
-    return bool(mean_j and scored_j and abs(mean_j / scored_j - 1) > 0.01)
-
-
-def _all_calls(measurement: Measurement) -> str | None:
-    if measurement.energy_j_per_call is None or not _mean_differs(measurement):
-        return None
-    mean = quantity(measurement.energy_j_per_call, "J", measurement.energy_j_per_call_error)
-    return f"{mean} per call on average; compared is the median round, which a stalled one does not move"
 
 
 def _before(now: float | None, relative: float | None) -> float | None:
@@ -190,68 +220,89 @@ def _moved(verdict: Verdict, tolerance: float) -> str | None:
 
 
 def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page) -> list[str]:
-    """Labelled sentences: what was measured, what the baseline is, what else changed."""
+    """Labelled sentences: what the gate could see, what the baseline is, what else changed."""
     if verdict.status == "error" or measurement.energy_j_per_call is None:
         return []
-    warnings = [warning for warning in measurement.warnings if warning.text.rstrip(".") not in verdict.reason]
-    strict = None if verdict.failed else _why_strict(measurement, verdict, context)
-    suite = context.suite if context.suite and context.suite not in verdict.reason else None
-    card, temperature = card_text(measurement, verdict, context), temperature_text(measurement, verdict, context)
-    lines: list[str] = []
+    warnings = [warning for warning in measurement.warnings if warning.text.rstrip(".") not in _reason(verdict)]
+    judged = verdict.change is not None
+    card, temperature = _card(measurement, verdict, context), _temperature(measurement, verdict, context)
+    lines = ["Can I believe it?"] if judged else []
     for what, text in (
         ("now", _call(measurement) if verdict.baseline_j_per_call is None else None),
-        ("all calls", _all_calls(measurement) if verdict.baseline_j_per_call is not None else None),
-        ("allowed", _allowed(verdict, context.tolerance)),
+        ("gate", _gate(verdict, context.tolerance)),
+        ("repeated", _repeated(verdict)),
+        ("suite", _suite(verdict, context)),
+        ("machine", _machine(verdict)),
         ("baseline", _baseline(verdict, context.baseline) if context.against is None else None),
         ("compared", _side_by_side(verdict, context.against)),
         ("in", context.baseline.location if context.baseline else None),
         ("since then", _differences(context, others=bool(card or temperature))),
         ("card", card),
         ("temperature", temperature),
-        ("strict", strict),
-        ("suite", suite),
+        ("strict", None if verdict.failed else _why_strict(measurement, verdict, context)),
         *(("warning", warning.text) for warning in warnings),
+        ("warnings", "none" if judged and not measurement.warnings else None),
         ("nearest", context.nearest),
         ("carbon", _carbon(measurement, context.intensity)),
     ):
         if not text:
             continue
-        indent = f"  {what:<{_LABEL}}"
         if what == "in":  # kept whole: it is there to be copied
             text = page.clean(text)
-            short = columns(indent + text) > page.width
-            lines.append(f"  {what}  {text}" if short else indent + text)
+            wide = _LABEL + 2 + columns(text) > page.width
+            lines.append(f"  {what}  {text}" if wide else f"  {what:<{_LABEL}}{text}")
         else:
-            lines += page.wrap(text, indent=indent, hang=" " * len(indent))
+            lines += page.labelled(what, text)
     return lines
 
 
+def _reason(verdict: Verdict) -> str:
+    """The gate's sentence, where it is shown: the first line of a changed measurement has the change in its place."""
+    headlined = verdict.status in ("regression", "improvement") and verdict.baseline_j_per_call is not None
+    return "" if headlined else verdict.reason
+
+
 def _call(measurement: Measurement) -> str:
-    energy_j, (_, duration_s, power_w) = measurement.energy_j_per_call, now_text(measurement)
+    energy_j, duration_s = measurement.energy_j_per_call, measurement.duration_s_per_call
     assert energy_j is not None
     text = f"{quantity(energy_j, 'J', measurement.energy_j_per_call_error)} per call"
-    if duration_s and power_w is not None:
-        text += f" ({quantity(duration_s, 's')} at {quantity(power_w, 'W')})"
-    return text
+    return f"{text} ({quantity(duration_s, 's')} at {quantity(energy_j / duration_s, 'W')})" if duration_s else text
 
 
-def _allowed(verdict: Verdict, tolerance: float | Literal[False]) -> str | None:
+def _gate(verdict: Verdict, tolerance: float | Literal[False]) -> str | None:
     if verdict.status == "over-budget" or verdict.change is None or tolerance is False:
         return None
-    sees = share(verdict.detectable_change)
-    seen = "" if sees == UNKNOWN else f"; the gate sees changes of {sees} and more here"
+    detectable = share(verdict.detectable_change)
+    known = "" if detectable == UNKNOWN else f"smallest detectable change {detectable}, "
+    return f"{known}tolerance {100 * tolerance:.3g}%"
+
+
+def _repeated(verdict: Verdict) -> str | None:
+    if verdict.first_change is None:
+        return None
     return (
-        None
-        if "the gate sees" in verdict.reason or "pairs see" in verdict.reason
-        else f"changes of up to {100 * tolerance:.3g}%{seen}"
+        f"measured again in fresh processes: {change(verdict.first_change)} at first, {change(verdict.change)} in all"
     )
+
+
+def _suite(verdict: Verdict, context: FailureContext) -> str | None:
+    if context.suite:
+        return None if context.suite in _reason(verdict) else context.suite
+    median = context.median_change
+    return None if median is None else f"not the whole suite: its median change is {change(median)}"
+
+
+def _machine(verdict: Verdict) -> str | None:
+    if verdict.reference_change is None:
+        return None
+    return f"the reference workload changed by {change(verdict.reference_change)} since the same recordings"
 
 
 def _baseline(verdict: Verdict, baseline: BaselineSummary | None) -> str | None:
     if not verdict.baseline_recordings:
         return None
     recordings, sessions = verdict.baseline_recordings, verdict.baseline_sessions
-    text = f"{count(recordings)} recording{'s' * (recordings != 1)} ({count(sessions)} session{'s' * (sessions != 1)})"
+    text = f"{counted(recordings, 'recording')} ({counted(sessions, 'session')})"
     if baseline and baseline.first and baseline.last:
         first, last = baseline.first[:10], baseline.last[:10]
         text += f" of {first}" if first == last else f" from {first} to {last}"
@@ -275,20 +326,20 @@ def _why_strict(measurement: Measurement, verdict: Verdict, context: FailureCont
     return None
 
 
-def card_text(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
+def _card(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
     """That it was measured on a card that none of the baseline's recordings was."""
     before = context.baseline.gpus if context.baseline else ()
     other = [uuid for uuid in measurement.gpus if uuid not in before]
-    if not before or not other or any(uuid in verdict.reason for uuid in other):
+    if not before or not other or any(uuid in _reason(verdict) for uuid in other):
         return None
     now, then = cards(other, before)
     return f"{verb_for(other, 'another card', 'other cards')} of this model: {now} (baseline: {then})"
 
 
-def temperature_text(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
+def _temperature(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
     """At the start, where that is another than the baseline's."""
     now, then = measurement.temperature_c, context.baseline.temperature_c if context.baseline else None
-    if now is None or then is None or abs(now - then) < _WARMER_C or "°C" in verdict.reason:
+    if now is None or then is None or abs(now - then) < _WARMER_C or "°C" in _reason(verdict):
         return None
     return f"{now:.0f} °C at the start (baseline {then:.0f} °C)"
 
@@ -296,7 +347,7 @@ def temperature_text(measurement: Measurement, verdict: Verdict, context: Failur
 def _differences(context: FailureContext, *, others: bool = False) -> str | None:
     """What is not as it was when the baseline was last recorded; where nothing is, what was looked at.
 
-    ``others``: whether there are differences besides, which are told apart.
+    ``others``: whether other lines name differences.
     """
     baseline, machine = context.baseline, context.machine
     if baseline is None:
@@ -339,65 +390,64 @@ def _carbon(measurement: Measurement, intensity: CarbonIntensity) -> str | None:
     return f"{grams} CO2e per 1,000 calls at {grid_and_pue(intensity)}"
 
 
-def _remedy(test: str, measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page) -> list[str]:
-    """What to do now: a sentence, and commands that can be copied."""
+# --- what to do --------------------------------------------------------------------------------------
+
+
+def _remedies(
+    test: str, measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page
+) -> Iterator[list[str]]:
+    """What to do now: sentences, each with the commands that can be copied."""
+
+    def advice(text: str, *commands: str) -> list[str]:
+        return [*page.wrap(text, hang=""), *(f"    {page.clean(command)}" for command in commands)]
+
     arguments = context.arguments or (test,)
-    again = " ".join(_quoted(argument, ascii=context.ascii) for argument in arguments)
-    commands: list[str] = []
-    if context.against is not None and verdict.status != "error":
-        return _remedy_side_by_side(verdict, context, again, page)
+    again = shlex.join(arguments)
     has_warning = any(warning.disqualifies for warning in measurement.warnings)
-    if has_warning and verdict.status not in ("error", "over-budget"):
+    if context.against is not None and verdict.status != "error":
+        pairs = context.against.pairs
+        if verdict.status == "regression":
+            text = (
+                "If this is intended, allow it with tolerance= in its marker until it is merged. To measure it alone:"
+            )
+            yield advice(text, f"pytest --carbon-sessions={pairs} {again}")
+        elif verdict.status == "inconclusive":
+            text = "Measure again while nothing else runs here, in more pairs:"
+            yield advice(text, f"pytest --carbon-sessions={2 * pairs} {again}")
+    elif has_warning and verdict.status not in ("error", "over-budget"):
         text = "A figure with a warning is neither recorded nor accepted. Measure again while nothing else runs here:"
-        commands = [f"pytest --carbon {again}"]
+        yield advice(text, f"pytest --carbon {again}")
     elif verdict.blind:
         text = "Record it on other days, too, or compare two revisions side by side:"
-        commands = [f"pytest --carbon-record {again}", f"pytest --carbon-against=main {again}"]
+        yield advice(text, f"pytest --carbon-record {again}", f"pytest --carbon-against=main {again}")
     elif verdict.status in ("regression", "improvement") or verdict.machine_moved:
-        text = "If this is intended, accept it here, or from the CI artefact (--carbon-json):"
-        elsewhere = [argument for argument in arguments if argument.startswith("--carbon-baseline=")]
-        artefact = " ".join(_quoted(a, ascii=context.ascii) for a in (context.report or "REPORT.json", *elsewhere))
-        commands = [f"pytest --carbon-accept {again}", f"pytest-carbon baseline accept {artefact}"]
+        place = [argument for argument in arguments if argument.startswith("--carbon-baseline=")]
+        yield advice("If this is intended, accept it:", f"pytest --carbon-accept {again}")
+        commands = [f"pytest-carbon baseline accept {shlex.join([context.report or 'REPORT.json', *place])}"]
+        if context.ci_run is not None:
+            found = shlex.join(["pytest-carbon", "baseline", "accept", *place])
+            file = shlex.quote((context.report or "REPORT.json").rpartition("/")[2])
+            commands = [f"gh run download {context.ci_run} --dir=carbon-run", f"{found} carbon-run/*/{file}"]
+        yield advice("or on any other machine, from this run's report (--carbon-json):", *commands)
+        yield advice(*_if_not(verdict, context, arguments))
     elif verdict.status == "over-budget":
-        text = "--carbon-accept does not lift a budget."
+        yield advice("--carbon-accept does not lift a budget.")
     elif verdict.status == "new":
-        text = "Record a baseline, and commit it:"
-        commands = [f"pytest --carbon-record {again}"]
+        yield advice("Record a baseline, and commit it:", f"pytest --carbon-record {again}")
     elif verdict.status == "error" and not context.mistake:
-        text = (
-            "Without its energy the test cannot pass, and nothing is recorded for it. To see what can be "
-            "measured here, and what to do about what cannot:"
-        )
-        commands = ["pytest-carbon doctor"]
-    else:
-        return []
-    return [*page.wrap(text, indent="  "), *(f"    {command}" for command in commands)]
+        text = "Without its energy the test cannot pass, and nothing is recorded. To see what can be measured here:"
+        yield advice(text, "pytest-carbon doctor")
 
 
-def _remedy_side_by_side(verdict: Verdict, context: FailureContext, again: str, page: Page) -> list[str]:
-    """Of what was compared with another revision: there is nothing to accept, and nothing to record."""
-    assert context.against is not None
-    pairs = context.against.pairs
-    if verdict.status == "regression":
-        text = "If this is intended, allow it with tolerance= in its marker until it is merged. To measure it alone:"
-    elif verdict.status == "inconclusive":
-        pairs, text = 2 * pairs, "Measure again while nothing else runs here, in more pairs:"
-    else:
-        return []
-    return [*page.wrap(text, indent="  "), f"    pytest --carbon-sessions={pairs} {again}"]
-
-
-def _quoted(argument: str, *, ascii: bool) -> str:
-    """One shell word; what the terminal cannot show as bash's ``$'…'`` has it, so that a command stays on its line."""
-    shown = [char.isprintable() and (char.isascii() or not ascii) for char in argument]
-    if all(shown):
-        return shlex.quote(argument)
-    escaped = {"\\": "\\\\", "'": "\\'"}
-    words = (escaped.get(c, c) if ok else _in_bash(c) for c, ok in zip(argument, shown, strict=True))
-    return f"$'{''.join(words)}'"
-
-
-def _in_bash(char: str) -> str:
-    undecoded = "\udc80" <= char <= "\udcff"  # a byte of a file name that is no UTF-8
-    octets = char.encode("utf-8", "surrogateescape" if undecoded else "surrogatepass")
-    return "".join(f"\\x{octet:02x}" for octet in octets)
+def _if_not(verdict: Verdict, context: FailureContext, arguments: Sequence[str]) -> list[str]:
+    """Where to look, and the command that compares the code with that of the baseline."""
+    look = {
+        "time": "look for what takes longer: more work per call (tokens, steps, inputs), or slower code",
+        "power": "look at what draws the power: the dtype, the batch size, the device's clocks",
+    }.get(_moved(verdict, context.tolerance or 0.0) or "", "look at what changed since the baseline")
+    commit = context.baseline.commit if context.baseline else None
+    if commit is None:
+        return [f"If it is not, {look}."]
+    own = [a for a in arguments if not a.startswith(("--carbon-baseline=", "--carbon-branch="))]
+    command = shlex.join(["pytest", "--carbon", f"--carbon-against={commit[:10]}", *own])
+    return [f"If it is not, {look}. To compare with the baseline's commit:", command]

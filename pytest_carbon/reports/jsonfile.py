@@ -1,12 +1,18 @@
-"""The JSON report of a run: written for machines, read back to accept a change from a CI artefact."""
+"""The JSON report of a run: written for machines, read back to accept a change from a CI artefact.
+
+One codec, made from the type hints of the records: objects have the fields' names. pydantic's would refuse what may
+stand in a test's id (bytes of a path that are no UTF-8), and knows neither our file's shape nor our messages.
+"""
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from functools import cache
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from pytest_carbon.baselines.disk import remedy, write_atomically
 from pytest_carbon.baselines.format import Wrong, check_format, is_number, is_time, refuse_constant
@@ -16,17 +22,12 @@ from pytest_carbon.records import (
     CarbonIntensity,
     Domain,
     DomainEnergy,
-    Gpu,
     Kind,
     Machine,
     Measurement,
     MeasurementWarning,
-    Round,
     SessionResult,
-    SessionScore,
-    Status,
     SuiteVerdict,
-    TaskInfo,
     TestResult,
     UsageProblem,
     Verdict,
@@ -34,8 +35,10 @@ from pytest_carbon.records import (
 
 FORMAT = "pytest-carbon/1"
 
-_WORK = ("new_tokens", "steps", "width", "height")
+_Reader = Callable[[Any], Any]
+_T = TypeVar("_T")
 
+_PLAIN = frozenset({str, int, bool, type(None)})
 _encode = json.JSONEncoder(allow_nan=False).encode
 
 
@@ -52,8 +55,8 @@ def write(result: SessionResult, path: Path) -> None:
         raise UsageProblem(
             f"--carbon-json: {str(path)!r} is a directory. Give a file, such as {str(path / 'carbon.json')!r}."
         )
-    head = _encode(_run(result))
-    tests = ",\n".join(_encode(_test(test)) for test in result.tests)
+    head = _encode(_run_form(result))
+    tests = ",\n".join(_encode(form(test)) for test in result.tests)
     text = f'{head[:-1]}, "tests": [\n{tests}\n]}}\n'
     try:
         if path.exists() and not path.is_file():
@@ -66,208 +69,93 @@ def write(result: SessionResult, path: Path) -> None:
         raise UsageProblem(f"--carbon-json: cannot write {str(path)!r}: {reason}. {helps}.") from error
 
 
-def _run(result: SessionResult) -> dict[str, Any]:
-    cost = _finite(result.cost_energy_j)
-    return {
+def form(value: Any) -> Any:
+    """A record as JSON has it; :func:`read_form` reads it. A figure that is not finite is unknown: null."""
+    kind = value.__class__
+    if kind in _PLAIN:
+        return value
+    if kind is tuple:
+        return [form(item) for item in value]
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    own = _FORMS.get(kind)
+    return _fields(value) if own is None else own(value)
+
+
+def _fields(record: Any, but: str = "") -> dict[str, Any]:
+    values = {name: form(getattr(record, name)) for name in record.__dataclass_fields__}
+    values.pop(but, None)
+    return values
+
+
+def _run_form(result: SessionResult) -> dict[str, Any]:
+    """All but the tests."""
+    cost = result.cost_energy_j
+    own = {
         "format": FORMAT,
-        "session": result.session,
-        "created": result.created,
-        "duration_s": _finite(result.duration_s),
-        "exit_status": result.exit_status,
-        "commit": result.commit,
-        "branch": result.branch,
-        "dirty": result.dirty,
-        "labels": result.labels,
-        "against": None if result.against is None else _against(result.against),
-        "machine": machine_form(result.machine),
-        "carbon": {
-            "intensity_g_per_kwh": _finite(result.intensity.g_per_kwh),
-            "pue": _finite(result.intensity.pue),
-            "source": result.intensity.source,
-            "year": result.intensity.year,
-        },
+        "carbon": form(result.intensity),
         "cost_of_measuring": {
-            "energy_j": cost,
-            "emissions_g": None if cost is None else _finite(result.intensity.emissions_g(cost)),
+            "energy_j": form(cost),
+            "emissions_g": None if cost is None else form(result.intensity.emissions_g(cost)),
         },
-        "suite": _suite(result.suite),
-        "other_machines": [
-            {"machine": machine_form(machine), "suite": _suite(suite)} for machine, suite in result.others
-        ],
-        "references": [_measurement(*reference) for reference in result.references],
-        "notes": list(result.notes),
+        "other_machines": [{"machine": form(machine), "suite": form(suite)} for machine, suite in result.others],
+        "references": [_pair_form(*pair) for pair in result.references],
     }
+    names = [name for name in _RUN if name not in own and name != "tests"]
+    return {**own, **{name: form(getattr(result, name)) for name in names}}
 
 
-def _against(against: Against) -> dict[str, Any]:
-    return {
-        "ref": against.ref,
-        "commit": against.commit,
-        "label": against.label,
-        "pairs": against.pairs,
-        "complete": against.complete,
-        "seed": against.seed,
-        "base_first": list(against.base_first),
-        "dirty": against.dirty,
-    }
+def _pair_form(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
+    return {**_fields(measurement), "verdict": form(verdict)}
 
 
-def machine_form(machine: Machine) -> dict[str, Any]:
-    """A machine as the report has it; :func:`read_machine` reads it."""
-    return {
-        "id": machine.id,
-        "gpus": [
-            {
-                "index": gpu.index,
-                "uuid": gpu.uuid,
-                "name": gpu.name,
-                "power_limit_w": _finite(gpu.power_limit_w),
-                "memory_bytes": gpu.memory_bytes,
-            }
-            for gpu in machine.gpus
-        ],
-        "cpu": machine.cpu,
-        "cpu_count": machine.cpu_count,
-        "driver": machine.driver,
-        "torch": machine.torch,
-        "python": machine.python,
-        "pytest_carbon": machine.pytest_carbon,
-        "boot": machine.boot,
-    }
-
-
-def _suite(suite: SuiteVerdict) -> dict[str, Any]:
-    return {
-        "gated": suite.gated,
-        "compared": suite.compared,
-        "median_change": _finite(suite.median_change),
-        "false_alarm_rate": _finite(suite.false_alarm_rate),
-        "moved": suite.moved,
-        "machine_moved": suite.machine_moved,
-    }
-
-
-def _test(test: TestResult) -> dict[str, Any]:
-    return {
+_FORMS: Mapping[type, Callable[[Any], dict[str, Any]]] = {
+    CarbonIntensity: lambda carbon: {"intensity_g_per_kwh": carbon.g_per_kwh, **_fields(carbon, but="g_per_kwh")},
+    DomainEnergy: lambda taken: {
+        **_fields(taken),
+        "domain": taken.domain.name,
+        "kind": taken.domain.kind,
+        "source": taken.domain.source,
+    },
+    MeasurementWarning: lambda warning: {**_fields(warning, but="informs"), "disqualifies": warning.disqualifies},
+    TestResult: lambda test: {
         "nodeid": test.nodeid,
         "outcome": test.outcome,
         "functional_outcome": test.functional_outcome or test.outcome,
-        "measurements": [_measurement(measurement, verdict) for measurement, verdict in test.measurements],
-    }
-
-
-def _measurement(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
-    return {
-        **measurement_form(measurement),
-        "verdict": {
-            "status": verdict.status,
-            "baseline_j_per_call": _finite(verdict.baseline_j_per_call),
-            "baseline_recordings": verdict.baseline_recordings,
-            "baseline_sessions": verdict.baseline_sessions,
-            "change": _finite(verdict.change),
-            "duration_change": _finite(verdict.duration_change),
-            "power_change": _finite(verdict.power_change),
-            "detectable_change": _finite(verdict.detectable_change),
-            "limit_j_per_call": _finite(verdict.limit_j_per_call),
-            "tolerance": verdict.tolerance,
-            "chance": _finite(verdict.chance),
-            "first_change": _finite(verdict.first_change),
-            "base_sessions": [_score(score) for score in verdict.base_sessions],
-            "reference_change": _finite(verdict.reference_change),
-            "machine_moved": verdict.machine_moved,
-            "blind": verdict.blind,
-            "reason": verdict.reason,
-        },
-    }
-
-
-def measurement_form(measurement: Measurement) -> dict[str, Any]:
-    """A measurement as the report has it, but for its verdict; :func:`read_measurement` reads it."""
-    return {
-        "name": measurement.name,
-        "machine": measurement.machine,
-        "calls": measurement.calls,
-        "duration_s_per_call": _finite(measurement.duration_s_per_call),
-        "energy_j_per_call": _finite(measurement.energy_j_per_call),
-        "energy_j_per_call_error": _finite(measurement.energy_j_per_call_error),
-        "tail_j": _finite(measurement.tail_j),
-        "after_work_j": _finite(measurement.after_work_j),
-        "after_work_s": _finite(measurement.after_work_s),
-        "temperature_c": _finite(measurement.temperature_c),
-        "gpus": list(measurement.gpus),
-        "emissions_g_per_call": _finite(measurement.emissions_g_per_call),
-        "gated": list(measurement.gated),
-        "domains": [
-            {
-                "domain": taken.domain.name,
-                "kind": taken.domain.kind,
-                "source": taken.domain.source,
-                "energy_j_per_call": _finite(taken.energy_j_per_call),
-                "mean_power_w": _finite(taken.mean_power_w),
-                "idle_power_w": _finite(taken.idle_power_w),
-            }
-            for taken in measurement.domains
-        ],
-        "rounds": [{"calls": round_.calls, "duration_s": _finite(round_.duration_s)} for round_ in measurement.rounds],
-        "sessions": [_score(score) for score in measurement.sessions],
-        "warnings": [
-            {"code": warning.code, "text": warning.text, "disqualifies": warning.disqualifies}
-            for warning in measurement.warnings
-        ],
-        "failure": measurement.failure,
-        "task": None if measurement.task is None else _task(measurement.task),
-    }
-
-
-def _score(score: SessionScore) -> dict[str, Any]:
-    return {
-        "session": score.session,
-        "energy_j_per_call": _finite(score.energy_j_per_call),
-        "duration_s_per_call": _finite(score.duration_s_per_call),
-    }
-
-
-def _task(task: TaskInfo) -> dict[str, Any]:
-    return {
-        "name": task.name,
-        "model": task.model,
-        "dataset": task.dataset,
-        "weights": task.weights,
-        "data": task.data,
-        "dtype": task.dtype,
-        "device": task.device,
-        "batch_size": task.batch_size,
-        "size": task.size,
-        "tokens_in": _finite(task.tokens_in),
-        "tokens_out": _finite(task.tokens_out),
-        "images": _finite(task.images),
-        "seconds_audio": _finite(task.seconds_audio),
-        "preparation_s": _finite(task.preparation_s),
-        "new_tokens": task.new_tokens,
-        "steps": task.steps,
-        "width": task.width,
-        "height": task.height,
-    }
-
-
-def _finite(value: float | None) -> float | None:
-    """JSON has no NaN and no infinity: a figure that is none is unknown."""
-    return float(value) if value is not None and isfinite(value) else None
+        "measurements": [_pair_form(*pair) for pair in test.measurements],
+    },
+    Verdict: lambda verdict: _fields(verdict, but="differences"),
+}
 
 
 # --- reading -------------------------------------------------------------------------------------
 
 
 def read(path: Path) -> SessionResult:
-    """A report as the run that wrote it had it, but for ``settings``.
+    """Read a report as the run that wrote it had it, but for ``settings``.
 
     Raises :class:`UsageProblem` for what is no report, cannot be trusted, or was written by a newer version.
     """
     try:
-        return _result(_Object(_json(path), ""))
+        report = _json(path)
+        if isinstance(report, dict):
+            check_format(report.get("format"), FORMAT)
+        return _read(SessionResult, report, "a report")
     except Wrong as wrong:
         remedy = wrong.remedy or "Give the file that pytest --carbon --carbon-json wrote, as it wrote it."
         raise UsageProblem(f"{path}: {wrong.what}. {remedy}") from None
+
+
+def read_form(record: type[_T], value: Any) -> _T:
+    """Read what :func:`form` gave for a record of this type. Raises :class:`Wrong` for anything else."""
+    return _read(record, value, record.__name__.lower())
+
+
+def _read(record: type[_T], value: Any, name: str) -> _T:
+    try:
+        return cast(_T, _reader(cast(Any, record))(value))
+    except _Misfit as misfit:
+        raise Wrong(f"{misfit.place.lstrip('.') or name} {misfit.what}") from None
 
 
 def _json(path: Path) -> Any:
@@ -280,315 +168,191 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(text, parse_constant=refuse_constant)
     except json.JSONDecodeError as error:
-        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
-            raise Wrong(
-                f"the file ends in the middle of a report, in line {error.lineno}"
-                if text.strip()
-                else "the file is empty"
-            ) from None
+        if not text.strip():
+            raise Wrong("the file is empty") from None
+        if text.startswith("{") and not text.rstrip().endswith("}"):
+            raise Wrong(f"the file ends in the middle of a report, in line {error.lineno}") from None
         raise Wrong(f"not JSON ({error.msg}, line {error.lineno}, column {error.colno})") from None
     except (RecursionError, ValueError):
         raise Wrong("not JSON that a report can hold") from None
 
 
-class _Object:
-    """A JSON object at a place of a report; each method gives one value, or says where another stands."""
+class _Misfit(Exception):
+    """What is wrong with a value, and, put together on the way up, where it stands."""
 
-    def __init__(self, value: Any, place: str) -> None:
-        if not isinstance(value, dict):
-            raise Wrong(f"{place or 'a report'} must be an object, not {_brief(value)}")
-        self._values = value
-        self._place = place
-
-    def _at(self, key: str) -> str:
-        return f"{self._place}.{key}" if self._place else key
-
-    def _get(self, key: str) -> Any:
-        if key not in self._values:
-            raise Wrong(f"{self._at(key)} is missing")
-        return self._values[key]
-
-    def _must(self, good: bool, key: str, what: str) -> None:
-        if not good:
-            raise Wrong(f"{self._at(key)} must be {what}, not {_brief(self._values[key])}")
-
-    def child(self, key: str) -> _Object:
-        return _Object(self._get(key), self._at(key))
-
-    def child_or_none(self, key: str) -> _Object | None:
-        return None if self._get(key) is None else self.child(key)
-
-    def objects(self, key: str) -> Iterator[_Object]:
-        value = self._get(key)
-        self._must(isinstance(value, list), key, "a list")
-        for i, item in enumerate(value):
-            yield _Object(item, f"{self._at(key)}[{i}]")
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self._get(key)
-        self._must(isinstance(value, list) and all(isinstance(item, str) for item in value), key, "a list of texts")
-        return tuple(value)
-
-    def text(self, key: str) -> str:
-        value = self._get(key)
-        self._must(isinstance(value, str), key, "a text")
-        return cast(str, value)
-
-    def text_or_none(self, key: str) -> str | None:
-        return None if self._get(key) is None else self.text(key)
-
-    def time(self, key: str) -> str:
-        value = self._get(key)
-        self._must(is_time(value), key, "a UTC time such as '2026-11-22T10:00:00Z'")
-        return cast(str, value)
-
-    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
-        value = self._get(key)
-        self._must(value in allowed, key, f"one of {', '.join(allowed)}")
-        return cast(str, value)
-
-    def choice_or_none(self, key: str, allowed: tuple[str, ...]) -> str | None:
-        return None if self._get(key) is None else self.choice(key, allowed)
-
-    def number(self, key: str) -> float:
-        value = self._get(key)
-        self._must(is_number(value), key, "a number")
-        return float(value)
-
-    def number_or_none(self, key: str) -> float | None:
-        return None if self._get(key) is None else self.number(key)
-
-    def count(self, key: str) -> int:
-        value = self._get(key)
-        self._must(isinstance(value, int) and not isinstance(value, bool) and value >= 0, key, "a count")
-        return cast(int, value)
-
-    def count_or_none(self, key: str) -> int | None:
-        return None if self._get(key) is None else self.count(key)
-
-    def has(self, key: str) -> bool:
-        return key in self._values
-
-    def format(self) -> object:
-        return self._values.get("format")
-
-    def flags(self, key: str) -> tuple[bool, ...]:
-        value = self._get(key)
-        self._must(isinstance(value, list) and all(isinstance(item, bool) for item in value), key, "a list of booleans")
-        return tuple(value)
-
-    def tolerance(self) -> float | Literal[False] | None:
-        """A marker's: false where it takes its test out of the comparison; unknown in reports that do not have it."""
-        value = self._values.get("tolerance")
-        self._must(value in (None, False) or (is_number(value) and value >= 0), "tolerance", "a share, false or null")
-        return None if value is None else float(value) if value is not False else False
-
-    def flag(self, key: str) -> bool:
-        value = self._get(key)
-        self._must(isinstance(value, bool), key, "true or false")
-        return cast(bool, value)
-
-    def flag_or_none(self, key: str) -> bool | None:
-        value = self._get(key)
-        self._must(value is None or isinstance(value, bool), key, "true, false or null")
-        return cast("bool | None", value)
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.place = ""
 
 
-def _brief(value: Any) -> str:
+def _must_be(what: str, value: Any) -> _Misfit:
     text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return _Misfit(f"must be {what}, not {text if len(text) <= 60 else f'{text[:57]}...'}")
 
 
-def _result(report: _Object) -> SessionResult:
-    check_format(report.format(), FORMAT)
-    machine, carbon = _read_machine(report.child("machine")), report.child("carbon")
-    return SessionResult(
-        session=report.text("session"),
-        created=report.time("created"),
-        duration_s=report.number("duration_s"),
-        exit_status=report.count("exit_status"),
-        machine=machine,
-        intensity=CarbonIntensity(
-            carbon.number("intensity_g_per_kwh"),
-            carbon.number("pue"),
-            carbon.text("source"),
-            carbon.count_or_none("year"),
-        ),
-        suite=_read_suite(report.child("suite")),
-        others=tuple(
-            (_read_machine(other.child("machine")), _read_suite(other.child("suite")))
-            for other in report.objects("other_machines")
-        ),
-        tests=tuple(map(_read_test, report.objects("tests"))),
-        references=tuple(map(_read_measurement, report.objects("references"))) if report.has("references") else (),
-        cost_energy_j=report.child("cost_of_measuring").number_or_none("energy_j"),
-        commit=report.text_or_none("commit"),
-        branch=report.text_or_none("branch"),
-        dirty=report.flag_or_none("dirty"),
-        labels=report.text_or_none("labels") if report.has("labels") else None,  # which came later
-        against=_read_against(report.child_or_none("against")) if report.has("against") else None,  # and this
-        notes=report.texts("notes"),
-    )
+def _scalar(what: str, allowed: Callable[[Any], bool]) -> _Reader:
+    def read_scalar(value: Any) -> Any:
+        if not allowed(value):
+            raise _must_be(what, value)
+        return value
+
+    return read_scalar
 
 
-def _read_against(against: _Object | None) -> Against | None:
-    if against is None:
-        return None
-    return Against(
-        ref=against.text("ref"),
-        commit=against.text("commit"),
-        label=against.text("label"),
-        pairs=against.count("pairs"),
-        complete=against.count("complete"),
-        seed=against.count("seed"),
-        base_first=against.flags("base_first"),
-        dirty=bool(against.flag_or_none("dirty")),
-    )
+def _number(value: Any) -> float:
+    if not is_number(value):
+        raise _must_be("a number", value)
+    return float(value)
 
 
-def _read_machine(machine: _Object) -> Machine:
-    return Machine(
-        id=machine.text("id"),
-        gpus=tuple(
-            Gpu(
-                gpu.count("index"),
-                gpu.text("uuid"),
-                gpu.text("name"),
-                gpu.number_or_none("power_limit_w"),
-                gpu.count_or_none("memory_bytes"),
-            )
-            for gpu in machine.objects("gpus")
-        ),
-        cpu=machine.text_or_none("cpu"),
-        cpu_count=machine.count_or_none("cpu_count"),
-        driver=machine.text_or_none("driver"),
-        torch=machine.text_or_none("torch"),
-        python=machine.text_or_none("python"),
-        pytest_carbon=machine.text_or_none("pytest_carbon"),
-        boot=machine.text_or_none("boot"),
-    )
+def _tolerance(value: Any) -> float | Literal[False] | None:
+    """A marker's: false where it takes its test out of the comparison."""
+    if value is None or value is False:
+        return value
+    if not is_number(value) or value < 0:
+        raise _must_be("a share, false or null", value)
+    return float(value)
 
 
-def _read_suite(suite: _Object) -> SuiteVerdict:
-    return SuiteVerdict(
-        gated=suite.count("gated"),
-        compared=suite.count("compared"),
-        false_alarm_rate=suite.number("false_alarm_rate"),
-        median_change=suite.number_or_none("median_change"),
-        moved=suite.text_or_none("moved"),
-        machine_moved=suite.text_or_none("machine_moved") if suite.has("machine_moved") else None,
-    )
+def _object(hints: Mapping[str, Any], make: Callable[..., Any]) -> _Reader:
+    readers = [(name, _reader(hint)) for name, hint in hints.items()]
+
+    def read_object(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _must_be("an object", value)
+        values = []
+        for name, reader in readers:
+            try:
+                values.append(reader(value[name]))
+            except KeyError:
+                missing = _Misfit("is missing")
+                missing.place = f".{name}"
+                raise missing from None
+            except _Misfit as misfit:
+                misfit.place = f".{name}{misfit.place}"
+                raise
+        return make(*values)
+
+    return read_object
 
 
-def _read_test(test: _Object) -> TestResult:
-    outcome, own_outcome = test.text("outcome"), test.text("functional_outcome")
-    return TestResult(
-        nodeid=test.text("nodeid"),
-        outcome=outcome,
-        measurements=tuple(map(_read_measurement, test.objects("measurements"))),
-        functional_outcome=None if own_outcome == outcome else own_outcome,
-    )
+def _list(item: _Reader) -> _Reader:
+    def read_list(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise _must_be("a list", value)
+        items: list[Any] = []
+        try:
+            for entry in value:
+                items.append(item(entry))
+        except _Misfit as misfit:
+            misfit.place = f"[{len(items)}]{misfit.place}"
+            raise
+        return tuple(items)
+
+    return read_list
 
 
-def _read_measurement(found: _Object) -> tuple[Measurement, Verdict]:
-    return _read_figures(found), _read_verdict(found.child("verdict"))
+def _or_null(known: _Reader) -> _Reader:
+    def read_or_null(value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return known(value)
+        except _Misfit as misfit:
+            if not misfit.place:
+                misfit.what = misfit.what.replace(", not ", " or null, not ", 1)
+            raise
+
+    return read_or_null
 
 
-def read_measurement(form: Any) -> Measurement:
-    """What :func:`measurement_form` gave."""
-    return _read_figures(_Object(form, "measurement"))
+@cache
+def _reader(hint: Any) -> _Reader:
+    """Make the function that reads values of a type; it raises :class:`_Misfit` for any other."""
+    if hint in _READERS or inspect.isfunction(hint):
+        return cast(_Reader, _READERS.get(hint, hint))
+    args = get_args(hint)
+    if type(None) in args:
+        known = _reader(Union[tuple(arg for arg in args if arg is not type(None))])  # noqa: UP007
+        return _or_null(known)
+    if get_origin(hint) is Literal:
+        return _scalar(f"one of {', '.join(args)}", lambda value: isinstance(value, str) and value in args)
+    if get_origin(hint) is tuple and args[1:] == (...,):
+        return _list(_reader(args[0]))
+    return _object({name: of for name, of in get_type_hints(hint).items() if name != "differences"}, hint)
 
 
-def read_machine(form: Any) -> Machine:
-    """What :func:`machine_form` gave."""
-    return _read_machine(_Object(form, "machine"))
+def _pair(value: Any) -> tuple[Measurement, Verdict]:
+    verdict: Verdict = _object({"verdict": Verdict}, lambda verdict: verdict)(value)
+    return _reader(Measurement)(value), verdict
 
 
-def _read_figures(found: _Object) -> Measurement:
-    return Measurement(
-        name=found.text("name"),
-        machine=found.text("machine"),
-        calls=found.count("calls"),
-        duration_s_per_call=found.number_or_none("duration_s_per_call"),
-        energy_j_per_call=found.number_or_none("energy_j_per_call"),
-        energy_j_per_call_error=found.number_or_none("energy_j_per_call_error"),
-        tail_j=found.number_or_none("tail_j"),
-        after_work_j=found.number_or_none("after_work_j"),
-        after_work_s=found.number_or_none("after_work_s"),
-        temperature_c=found.number_or_none("temperature_c"),
-        gpus=found.texts("gpus"),
-        emissions_g_per_call=found.number_or_none("emissions_g_per_call"),
-        gated=found.texts("gated"),
-        domains=tuple(
-            DomainEnergy(
-                Domain(taken.text("domain"), cast(Kind, taken.choice("kind", get_args(Kind))), taken.text("source")),
-                taken.number("energy_j_per_call"),
-                taken.number("mean_power_w"),
-                taken.number_or_none("idle_power_w"),
-            )
-            for taken in found.objects("domains")
-        ),
-        rounds=tuple(Round(round_.count("calls"), round_.number("duration_s")) for round_ in found.objects("rounds")),
-        sessions=_read_scores(found, "sessions"),
-        warnings=tuple(map(_read_warning, found.objects("warnings"))),
-        failure=found.text_or_none("failure"),
-        task=_read_task(found.child_or_none("task")),
-    )
-
-
-def _read_warning(found: _Object) -> MeasurementWarning:
-    code, disqualifies = found.text("code"), found.flag("disqualifies")
+def _warning(code: str, text: str, disqualifies: bool) -> MeasurementWarning:
     if disqualifies and code in INFORMS:
         raise Wrong(f"a warning {json.dumps(code)} never disqualifies a figure, and here it does")
-    return MeasurementWarning(code, found.text("text"), informs=not disqualifies and code not in INFORMS)
+    return MeasurementWarning(code, text, informs=not disqualifies and code not in INFORMS)
 
 
-def _read_scores(there: _Object, key: str) -> tuple[SessionScore, ...]:
-    return tuple(
-        SessionScore(score.text("session"), score.number("energy_j_per_call"), score.number("duration_s_per_call"))
-        for score in there.objects(key)
-    )
+_RUN: Mapping[str, Any] = {
+    "session": str,
+    "created": _scalar("a UTC time such as '2026-11-22T10:00:00Z'", is_time),
+    "duration_s": float,
+    "exit_status": int,
+    "machine": Machine,
+    "carbon": CarbonIntensity,
+    "suite": SuiteVerdict,
+    "tests": tuple[TestResult, ...],
+    "other_machines": tuple[tuple[Machine, SuiteVerdict], ...],
+    "references": tuple[tuple[Measurement, Verdict], ...],
+    "cost_of_measuring": lambda value: _object({"energy_j": float | None}, lambda energy_j: energy_j)(value),
+    "commit": str | None,
+    "branch": str | None,
+    "dirty": bool | None,
+    "labels": str | None,
+    "against": Against | None,
+    "notes": tuple[str, ...],
+}
+"""The keys of a report, in the order of :func:`_run`'s parameters."""
 
 
-def _read_verdict(verdict: _Object) -> Verdict:
-    return Verdict(
-        status=cast(Status, verdict.choice("status", get_args(Status))),
-        reason=verdict.text("reason"),
-        baseline_j_per_call=verdict.number_or_none("baseline_j_per_call"),
-        baseline_recordings=verdict.count("baseline_recordings"),
-        baseline_sessions=verdict.count("baseline_sessions"),
-        change=verdict.number_or_none("change"),
-        detectable_change=verdict.number_or_none("detectable_change"),
-        duration_change=verdict.number_or_none("duration_change"),
-        power_change=verdict.number_or_none("power_change"),
-        limit_j_per_call=verdict.number_or_none("limit_j_per_call"),
-        tolerance=verdict.tolerance(),
-        chance=verdict.number_or_none("chance") if verdict.has("chance") else None,  # these came later
-        first_change=verdict.number_or_none("first_change") if verdict.has("first_change") else None,
-        base_sessions=_read_scores(verdict, "base_sessions") if verdict.has("base_sessions") else (),
-        reference_change=verdict.number_or_none("reference_change") if verdict.has("reference_change") else None,
-        machine_moved=verdict.has("machine_moved") and verdict.flag_or_none("machine_moved") is True,
-        blind=verdict.flag("blind"),
-    )
+def _run(*values: Any) -> SessionResult:
+    names = {"carbon": "intensity", "other_machines": "others", "cost_of_measuring": "cost_energy_j"}
+    return SessionResult(**{names.get(key, key): value for key, value in zip(_RUN, values, strict=True)})
 
 
-def _read_task(task: _Object | None) -> TaskInfo | None:
-    if task is None:
-        return None
-    return TaskInfo(
-        name=task.text("name"),
-        model=task.text("model"),
-        dataset=task.text_or_none("dataset"),
-        weights=cast(Any, task.choice("weights", ("hub", "random", "own"))),
-        data=cast(Any, task.choice("data", ("hub", "synthetic", "given"))),
-        dtype=task.text_or_none("dtype"),
-        device=task.text_or_none("device"),
-        batch_size=task.count("batch_size"),
-        size=cast(Any, task.choice_or_none("size", ("study", "small"))),
-        tokens_in=task.number_or_none("tokens_in"),
-        tokens_out=task.number_or_none("tokens_out"),
-        images=task.number_or_none("images"),
-        seconds_audio=task.number_or_none("seconds_audio"),
-        preparation_s=task.number_or_none("preparation_s"),
-        **{name: task.count_or_none(name) for name in _WORK if task.has(name)},  # which came later
-    )
+def _domain_energy(name: str, kind: Kind, source: str, *figures: float) -> DomainEnergy:
+    return DomainEnergy(Domain(name, kind, source), *figures)
+
+
+def _test(nodeid: str, outcome: str, pairs: tuple[tuple[Measurement, Verdict], ...], own: str) -> TestResult:
+    return TestResult(nodeid, outcome, pairs, None if own == outcome else own)
+
+
+def _fields_of(record: type, **others: Any) -> dict[str, Any]:
+    return {name: others.get(name, hint) for name, hint in get_type_hints(record).items()}
+
+
+_READERS: dict[Any, _Reader] = {
+    str: _scalar("a text", lambda value: isinstance(value, str)),
+    bool: _scalar("true or false", lambda value: isinstance(value, bool)),
+    int: _scalar("a count", lambda value: value.__class__ is int and value >= 0),
+    float: _number,
+    get_type_hints(Verdict)["tolerance"]: _tolerance,
+    tuple[Measurement, Verdict]: _pair,
+}
+"""How a type is read whose JSON is not its fields under their names."""
+
+for _made, _make, _hints in (
+    (tuple[Machine, SuiteVerdict], lambda *both: both, {"machine": Machine, "suite": SuiteVerdict}),
+    (MeasurementWarning, _warning, {"code": str, "text": str, "disqualifies": bool}),
+    (CarbonIntensity, CarbonIntensity, {"intensity_g_per_kwh": float, "pue": float, "source": str, "year": int | None}),
+    (
+        DomainEnergy,
+        _domain_energy,
+        {"domain": str, "kind": Kind, "source": str, **_fields_of(DomainEnergy, domain=str)},
+    ),
+    (TestResult, _test, _fields_of(TestResult, functional_outcome=str)),
+    (SessionResult, _run, _RUN),
+):
+    _READERS[_made] = _object(_hints, _make)

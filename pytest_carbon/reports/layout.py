@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_carbon.text import NBSP, Quantity
@@ -34,6 +35,13 @@ _ASCII = str.maketrans(
         "”": '"',
     }
 )
+
+
+FAILING: Mapping[str, bool] = {"red": True, "bold": True}
+WARNING: Mapping[str, bool] = {"yellow": True}
+GOOD: Mapping[str, bool] = {"green": True}
+HEADER: Mapping[str, bool] = {"bold": True}
+PLAIN: Mapping[str, bool] = {}
 
 
 # --- words ---------------------------------------------------------------------------------------
@@ -117,6 +125,20 @@ class Page:
             line = word
         return [text.replace(NBSP, " ") for text in [*lines, start + line]]
 
+    def labelled(self, label: str, text: str, width: int = 12) -> list[str]:
+        """A label of ``width`` columns, and a text beside it."""
+        return self.wrap(text, indent=f"  {label:<{width}}", hang=" " * (width + 2))
+
+    def title(self, text: str, bar: str = "=") -> str:
+        """A text in the middle of a line of bars."""
+        text = self.fit(text, self.width - 4)
+        bars = self.width - columns(text) - 2
+        return f"{bar * (bars // 2)} {text} {bar * (bars - bars // 2)}"
+
+    def sentences(self, texts: Iterable[str | None], markup: Mapping[str, bool] | None = None) -> list[Line]:
+        """Each on lines of its own; None is none."""
+        return [Line(line, markup or {}) for text in texts if text for line in self.wrap(text)]
+
 
 def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
@@ -136,11 +158,106 @@ class Line:
 class Column:
     """Cells of one width under a title: figures to the right, words to the left."""
 
-    def __init__(self, title: str, cells: Sequence[str], *, left: bool = False) -> None:
-        self.width = max(map(columns, [title, *cells]))
+    def __init__(self, title: str, cells: Sequence[str], *, left: bool = False, width: int = 0) -> None:
+        self.width = max(width, *map(columns, [title, *cells]))
         self._pad = ljust if left else rjust
         self.title = self._pad(title, self.width)
         self.cells = [self._pad(cell, self.width) for cell in cells]
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """How a table calls a row: by ``whole`` where that fits, else by ``name`` under a line for its group."""
+
+    name: str
+    group: str = ""
+    part: str = ""
+    """What stands in place of the name where that has a line of its own above."""
+    whole: str | None = None
+    """None: the row always stands under its group."""
+    below: bool = False
+    """Whether the name has a line of its own above, however short it is."""
+
+
+@dataclass(slots=True)
+class Table:
+    """Rows of figures behind their names. What a page has no room for gives way: columns, then the ends of names."""
+
+    title: str
+    names: Sequence[Name]
+    figures: list[Column]
+    optional: Sequence[Column] = ()
+    """The columns that a narrow page does without, the first of them first."""
+    least: int = 14
+    """Columns of a page that names keep, where a column of figures can give way."""
+
+    def room(self, page: Page) -> int:
+        """For names."""
+        return page.width - sum(column.width + 2 for column in self.figures)
+
+    def whole(self, page: Page) -> bool:
+        """Whether all names fit without their groups' lines."""
+        return all(columns(page.clean(_or(name.whole, name.name))) <= self.room(page) for name in self.names)
+
+    def fits(self, page: Page) -> bool:
+        """Whether all names fit under their groups' lines."""
+        return all(columns(page.clean(_under(name, name.below))) <= self.room(page) for name in self.names)
+
+    def fitted(self, page: Page) -> Table:
+        """The same table with the columns for which there is room."""
+        widest = max((columns(page.clean(_or(name.whole, name.name))) for name in self.names), default=0)
+        for column in self.optional:
+            if self.room(page) < min(self.least, widest) and len(self.figures) > 1:
+                self.figures = [figure for figure in self.figures if figure is not column]
+        return self
+
+    def lines(
+        self, page: Page, markup: Sequence[Mapping[str, bool]] = (), *, header: Mapping[str, bool] | None = None
+    ) -> list[Line]:
+        """Its lines; a name that would be shortened to another's has a line of its own, above its figures."""
+        grouped = not self.whole(page) or any(name.whole is None and name.group for name in self.names)
+        room = max(1, self.room(page))
+        long = [_under(name) if grouped else _or(name.whole, name.name) for name in self.names]
+        short = [page.fit(name, room) for name in long]
+        alike = Counter(zip([name.group for name in self.names], short, strict=True))
+        below = [
+            (grouped and (name.below or _cuts_parameters(name.name, cell, page)))
+            or (alike[name.group, cell] > 1 and cell != page.clean(text))
+            for name, cell, text in zip(self.names, short, long, strict=True)
+        ]
+        cells = [
+            page.fit(f"    {name.part}" if name.part else "", room) if under else cell
+            for name, cell, under in zip(self.names, short, below, strict=True)
+        ]
+        first = Column(page.fit(self.title, room), cells, left=True)
+        lines = [] if header is None else [Line(joined(first.title, *(c.title for c in self.figures)), header)]
+        group = above = ""
+        for i, name in enumerate(self.names):
+            if grouped and name.group != group:
+                group, above = name.group, ""
+                lines.append(Line(page.fit(group, page.width, head=1.0 if name.whole is None else 0.5)))
+            if below[i] and name.name != above:
+                above = name.name
+                whole = page.fit(name.name, 2 * (page.width - 4))
+                lines += [Line(text) for text in page.wrap(whole, indent="  ", hang="    ")]
+            text = joined(first.cells[i], *(column.cells[i] for column in self.figures))
+            lines.append(Line(text, markup[i] if markup else {}))
+        return lines
+
+
+def _or(text: str | None, other: str) -> str:
+    return other if text is None else text
+
+
+def _under(name: Name, below: bool = False) -> str:
+    """The name as it stands under its group."""
+    return f"    {name.part}" if below else f"  {name.name}" if name.group else name.name
+
+
+def _cuts_parameters(name: str, short: str, page: Page) -> bool:
+    """Whether a name lost a part of its parameters, which tell it from others: ``test_task[…nglish-small]``."""
+    _, bracket, parameters = name.partition("[")
+    return bool(bracket) and not short.endswith(page.clean(bracket + parameters))
 
 
 def joined(*cells: str) -> str:

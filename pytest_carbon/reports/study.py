@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from pytest_carbon.records import SessionResult
-from pytest_carbon.reports.layout import Column, Line, Page, aligned, columns, joined
+from pytest_carbon.reports.layout import HEADER, PLAIN, WARNING, Column, Line, Name, Page, Table, aligned
 from pytest_carbon.tasks import findings
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS, WHY_ABSOLUTE_FIGURES_DIFFER
 from pytest_carbon.tasks.figures import PHONE_CHARGE_WH, Figure, Group, ModelRow, TaskRow, groups, preparing
-from pytest_carbon.tasks.findings import Claim, Score
+from pytest_carbon.tasks.findings import Claim
 from pytest_carbon.text import UNKNOWN, Quantity, quantities, quantity
 
 _LEAST_NAME = 24
@@ -25,28 +24,6 @@ _J_PER = "J per"
 _PER = {"token": "tok", "image": "img", "second of audio": "s"}
 
 _UNITS = {"token": "tok (token, in or out)", "image": "img (image)", "second of audio": "s (second of audio)"}
-
-_WARNING: Mapping[str, bool] = {"yellow": True}
-_HEADER: Mapping[str, bool] = {"bold": True}
-_PLAIN: Mapping[str, bool] = {}
-
-
-class _Table(NamedTuple):
-    title: str
-    names: list[str]
-    figures: list[Column]
-    """Where there is no room for all, the last go first."""
-
-    def shown(self, page: Page) -> list[Column]:
-        """The columns of figures for which the page has room."""
-        figures = list(self.figures)
-        wanted = min(_LEAST_NAME, max(columns(page.clean(name)) for name in self.names))
-        while len(figures) > 1 and page.width - _taken(figures) < wanted:
-            del figures[-1]
-        return figures
-
-    def kept(self, page: Page) -> set[str]:
-        return {figure.title.strip() for figure in self.shown(page)}
 
 
 def tables(result: SessionResult, page: Page, *, quiet: bool = False) -> list[Line]:
@@ -62,15 +39,15 @@ def tables(result: SessionResult, page: Page, *, quiet: bool = False) -> list[Li
         titles: set[str] = set()
         if group.small or not group.tasks:
             of_models = _by_cell(group, page) if group.small else _by_model(group, page)
-            titles = of_models.kept(page)
-            lines += _lines(of_models, page)
+            titles = {figure.title.strip() for figure in of_models.figures}
+            lines += of_models.lines(page, header=HEADER)
         else:
-            lines += _lines(_by_task(group, page), page)
+            lines += _by_task(group, page).lines(page, header=HEADER)
             if not quiet:
                 of_models = _by_model(group, page)
-                titles = of_models.kept(page)
-                lines += [Line(""), *_lines(of_models, page)]
-        lines += _sentences(page, _with_warning(group, quiet=quiet), _WARNING)
+                titles = {figure.title.strip() for figure in of_models.figures}
+                lines += [Line(""), *of_models.lines(page, header=HEADER)]
+        lines += page.sentences(_with_warning(group, quiet=quiet), WARNING)
         if not quiet:
             lines += _findings(group, page, titles)
             lines.append(Line(""))
@@ -107,8 +84,6 @@ def _headline(group: Group, page: Page) -> list[Line]:
     what = "tasks" if not group.tasks else "the study's tasks"
     if group.small:
         what = "small variants of the study's tasks"
-    title = page.fit(f"{what}{how}", page.width - 4)
-    bars = page.width - columns(title) - 2
     facts = [
         group.machine,
         *filter(None, [group.device, group.dtype]),
@@ -118,42 +93,19 @@ def _headline(group: Group, page: Page) -> list[Line]:
     ]
     sources = dict.fromkeys(f.source.removeprefix("estimated: ") for row in group.rows for f in row.figures)
     return [
-        Line(f"{'-' * (bars // 2)} {title} {'-' * (bars - bars // 2)}", _HEADER),
-        *_sentences(page, [" · ".join(facts), *(f"energy: {source}" for source in sources if source)]),
+        Line(page.title(f"{what}{how}", "-"), HEADER),
+        *page.sentences([" · ".join(facts), *(f"energy: {source}" for source in sources if source)]),
     ]
-
-
-def _sentences(page: Page, texts: Iterable[str], markup: Mapping[str, bool] = _PLAIN) -> list[Line]:
-    return [Line(line, markup) for text in texts for line in page.wrap(text)]
 
 
 # --- tables ----------------------------------------------------------------------------------------
 
 
-def _lines(table: _Table, page: Page) -> list[Line]:
-    """A table's lines. A name that would be shortened to another's has a line of its own, above its figures."""
-    figures, names = table.shown(page), [page.clean(name) for name in table.names]
-    room = max(1, page.width - _taken(figures))
-    short = [page.fit(name, room) for name in names]
-    alike = Counter(short)
-    below = [alike[name] > 1 and name != whole for name, whole in zip(short, names, strict=True)]
-    cells = ["" if under else name for name, under in zip(short, below, strict=True)]
-    column = Column(page.fit(table.title, room), cells, left=True)
-    lines = [Line(joined(column.title, *(f.title for f in figures)), _HEADER)]
-    for i, cell in enumerate(column.cells):
-        line = joined(cell, *(f.cells[i] for f in figures))
-        alone = line == cell.rstrip()  # a name without figures, over those that follow
-        if below[i]:
-            lines += [Line(text) for text in page.wrap(names[i].strip(), indent="  ", hang="    ")]
-        lines.append(Line(page.fit(names[i], page.width, head=1.0) if alone else line))
-    return lines
+def _table(title: str, names: Sequence[Name], figures: list[Column], page: Page) -> Table:
+    return Table(title, names, figures, optional=figures[:0:-1], least=_LEAST_NAME).fitted(page)
 
 
-def _taken(figures: Sequence[Column]) -> int:
-    return sum(column.width + 2 for column in figures)
-
-
-def _by_task(group: Group, page: Page) -> _Table:
+def _by_task(group: Group, page: Page) -> Table:
     """As the study's Table 2, the cheapest task first."""
     rows, beside = group.tasks, group.comparable
     charges = [_bare(row.wh_per_1000 / PHONE_CHARGE_WH) for row in rows]
@@ -164,7 +116,7 @@ def _by_task(group: Group, page: Page) -> _Table:
         Column("models", [str(len(row.models)) for row in rows]),
         Column("charges", charges),
     ]
-    return _Table("task", [row.task for row in rows], figures)
+    return _table("task", [Name(row.task) for row in rows], figures, page)
 
 
 def _mean(wh: float | None, sd_wh: float | None) -> Quantity | str:
@@ -175,27 +127,20 @@ def _mean(wh: float | None, sd_wh: float | None) -> Quantity | str:
     return Quantity(mean.value, sd.value, mean.unit)
 
 
-def _by_cell(group: Group, page: Page) -> _Table:
+def _by_cell(group: Group, page: Page) -> Table:
     """One line a task: small variants are no models of the study, and one of each is enough."""
     of_task = Counter(row.task for row in group.rows)
     names = [
         f"{row.task}{f' · {row.label}' * bool(row.label)}" if of_task[row.task] == 1 else f"{row.task} · {row.name}"
         for row in group.rows
     ]
-    return _Table("task, 1,000 calls", names, _figures(group.rows, page))
+    return _table("task, 1,000 calls", list(map(Name, names)), _figures(group.rows, page), page)
 
 
-def _by_model(group: Group, page: Page) -> _Table:
+def _by_model(group: Group, page: Page) -> Table:
     """The models under their tasks."""
-    names: list[str] = []
-    rows: list[ModelRow | None] = []
-    for row in group.rows:
-        if not rows or (rows[-1] is not None and rows[-1].task != row.task):
-            names.append(_described(row.task, group))
-            rows.append(None)
-        names.append(f"  {row.name}")
-        rows.append(row)
-    return _Table("model, 1,000 calls", names, _figures(rows, page))
+    names = [Name(row.name, _described(row.task, group)) for row in group.rows]
+    return _table("model, 1,000 calls", names, _figures(group.rows, page), page)
 
 
 def _described(task: str, group: Group) -> str:
@@ -204,11 +149,9 @@ def _described(task: str, group: Group) -> str:
     return f"{task} ({TASKS[task].one_call})" if usual else task
 
 
-def _figures(rows: Sequence[ModelRow | None], page: Page) -> list[Column]:
-    """The columns of models' rows; where there is none, a task's name stands alone."""
-
+def _figures(rows: Sequence[ModelRow], page: Page) -> list[Column]:
     def column(title: str, of: Callable[[ModelRow], Quantity | str]) -> Column:
-        return Column(title, aligned(["" if row is None else of(row) for row in rows], page))
+        return Column(title, aligned([of(row) for row in rows], page))
 
     figures = [
         column("energy", lambda row: _marked(_measured(row.wh_per_1000, "Wh", row), row)),
@@ -216,10 +159,10 @@ def _figures(rows: Sequence[ModelRow | None], page: Page) -> list[Column]:
         column("time", lambda row: quantity(row.seconds_per_1000, "s")),
         column("power", lambda row: _measured(row.mean_power_w, "W", row)),
     ]
-    if any(row is not None and row.j_per_unit is not None for row in rows):
+    if any(row.j_per_unit is not None for row in rows):
         figures.append(column(_J_PER, _per_unit))
     figures.append(column("charges", lambda row: _bare(row.phone_charges_per_1000)))
-    if any(row is not None and row.study_wh_per_1000 is not None for row in rows):
+    if any(row.study_wh_per_1000 is not None for row in rows):
         figures.append(column("in the study", lambda row: _known(row.study_wh_per_1000, "Wh")))
     return figures
 
@@ -270,9 +213,9 @@ def _findings(group: Group, page: Page, titles: Collection[str]) -> list[Line]:
         claims += findings.tiers(tasks) if group.comparable else []
         if any(claim.outcome != "not measured here" for claim in claims):
             lines += [Line(""), *(line for claim in claims for line in _claim(claim, page))]
-    lines += _sentences(page, _ratios(group))
+    lines += page.sentences(_ratios(group))
     lines += _energy_score(group, page)
-    lines += [Line(""), *_sentences(page, _notes(group, titles))]
+    lines += [Line(""), *page.sentences(_notes(group, titles))]
     return lines
 
 
@@ -281,7 +224,7 @@ def _claim(claim: Claim, page: Page) -> list[Line]:
     if claim.dearest_below is not None and claim.cheapest_above is not None:
         below, above = (f"{name} {quantity(wh, 'Wh')}" for name, wh in (claim.dearest_below, claim.cheapest_above))
         text += f" ({below}, {above}{'; not all were measured' if claim.partly else ''})"
-    return _sentences(page, [text], _WARNING if claim.outcome == "does not hold" else _PLAIN)
+    return page.sentences([text], WARNING if claim.outcome == "does not hold" else PLAIN)
 
 
 def _ratios(group: Group) -> Iterable[str]:
@@ -292,45 +235,32 @@ def _ratios(group: Group) -> Iterable[str]:
 
 def _energy_score(group: Group, page: Page) -> list[Line]:
     """Beside the figures of AI Energy Score: the GPU's energy alone."""
-    found = findings.scores(group)
-    if not found:
+    scores = findings.scores(group)
+    if not scores:
         return []
-    names: list[str] = []
-    rows: list[Score | None] = []
-    for score in found:
-        if not rows or (rows[-1] is not None and rows[-1].row.task != score.row.task):
-            beside = score.beside
-            range = f"{beside.least_wh:g} to {beside.most_wh:g} Wh, {beside.models} models"
-            names.append(f"{score.row.task} (median {beside.median_wh:g} Wh, {range})")
-            rows.append(None)
-        names.append(f"  {score.row.name}")
-        rows.append(score)
-    there = {row.row.model: AI_ENERGY_SCORE_MODELS.get(row.row.model) for row in found}
-    columns = [
-        Column("GPU, 1,000 calls", aligned([_scored(s) if s else "" for s in rows], page)),
-        Column("stars", ["*" * s.stars if s else "" for s in rows], left=True),
-        *(
-            [Column("there", aligned([_known(there[s.row.model], "Wh") if s else "" for s in rows], page))]
-            if any(wh is not None for wh in there.values())
-            else []
-        ),
+    names = []
+    for score in scores:
+        beside = score.beside
+        span = f"{beside.least_wh:g} to {beside.most_wh:g} Wh, {beside.models} models"
+        names.append(Name(score.row.name, f"{score.row.task} (median {beside.median_wh:g} Wh, {span})"))
+    theirs = [AI_ENERGY_SCORE_MODELS.get(score.row.model) for score in scores]
+    own = [_marked(_measured(score.wh_per_1000, "Wh", score.row), score.row) for score in scores]
+    figures = [
+        Column("GPU, 1,000 calls", aligned(own, page)),
+        Column("stars", ["*" * score.stars for score in scores], left=True),
+        *([Column("there", aligned([_known(wh, "Wh") for wh in theirs], page))] if any(theirs) else []),
     ]
     return [
         Line(""),
-        *_sentences(
-            page,
+        *page.sentences(
             [
                 "AI Energy Score: the GPU's energy alone, one input a call. The stars are five bands of equal width,"
                 " from a task's least figure to its greatest, five stars for the lowest band; what lies outside has"
                 " the nearest band's. Those figures are of an H100 80 GB"
-            ],
+            ]
         ),
-        *_lines(_Table("model", names, columns), page),
+        *_table("model", names, figures, page).lines(page, header=HEADER),
     ]
-
-
-def _scored(score: Score) -> Quantity | str:
-    return _marked(_measured(score.wh_per_1000, "Wh", score.row), score.row)
 
 
 def _notes(group: Group, titles: Collection[str]) -> Iterable[str]:

@@ -16,23 +16,13 @@ from pytest_carbon.records import (
     SessionResult,
     Settings,
     Status,
+    is_estimated,
 )
-from pytest_carbon.reports.failure import grid_and_pue, now_text, verb_for
-from pytest_carbon.reports.layout import Line, Page, columns
+from pytest_carbon.reports.failure import grid_and_pue, verb_for
+from pytest_carbon.reports.layout import FAILING, HEADER, PLAIN, WARNING, Line, Page, columns
 from pytest_carbon.reports.study import tables as tables_of_tasks
-from pytest_carbon.reports.table import (
-    FAILING,
-    HEADER,
-    LEAST_NAME,
-    PLAIN,
-    WARNING,
-    Row,
-    folded,
-    row_label,
-    table,
-    unfolded,
-)
-from pytest_carbon.text import change, count, duration, listing, quantity
+from pytest_carbon.reports.table import LEAST_NAME, Row, folded, row_label, table, unfolded
+from pytest_carbon.text import change, count, counted, duration, listing, quantity
 
 _MOST_NAMES = 2
 """More tests than this are counted in a sentence."""
@@ -79,31 +69,37 @@ def summary(
     fewest = min(len(each.gpus) for each in (result.machine, *(other for other, _ in result.others)))
     for part, rows in _parts(result):
         here = stored[part.machine.id]
-        compared = _compared(rows, part, here.not_run, tally=quiet)
+        compared, left_out = _compared(rows, part, here.not_run, tally=quiet)
         nearby = _nearest(here.machines, here.nearest)
         excused = all(row.verdict.status != "regression" for row in rows) and any(
             row.verdict.status == "inconclusive" for row in rows
         )
-        shared = (part.suite.moved, WARNING if excused or result.settings.gate == "warn" else FAILING)
+        shared = (part.suite.reason, WARNING if excused or result.settings.gate == "warn" else FAILING)
         machine = (part.suite.machine_moved, WARNING)
         if quiet:
             shown = unfolded([row for row in rows if row.verdict.status != "pass"], result.settings)
             which = f" ({part.machine.id})" if result.others else _estimated(part)
+            compared += f": {'; '.join(left_out)}" if left_out else ""
             sentence = ". ".join(filter(None, [f"carbon{which}: {compared}", nearby]))
             lines += table(shown, page, result.settings, header=False)
             lines += _sentences(page, [shared, machine, (sentence, PLAIN)])
             continue
         shown = rows if verbose else unfolded(rows, result.settings)
-        lines += [_headline(part, page), *table(shown, page, result.settings)]
-        lines += _sentences(page, [(folded(rows, shown, result.settings), PLAIN)])
+        lines += [
+            Line(page.title(f"carbon{_estimated(part)}: {part.machine.id}"), HEADER),
+            *table(shown, page, result.settings),
+        ]
+        lines += page.sentences([folded(rows, shown, result.settings)])
         if rows:
             lines.append(Line(""))
-        lines += _sentences(page, [shared, machine, (compared, PLAIN), (nearby, PLAIN)])
+        lines += _sentences(page, [shared, machine, (f"{compared}{':' if left_out else ''}", PLAIN)])
+        lines += [Line(text) for reason in left_out for text in page.wrap(reason, indent="  - ", hang="    ")]
+        lines += page.sentences([nearby])
         lines += _sentences(page, _reference(part))
-        lines += _sentences(page, [(_after_work(rows), PLAIN)])
-        lines += _sentences(page, [(text, WARNING) for text in _elsewhere(rows, here)])
+        lines += page.sentences([_after_work(rows)])
+        lines += page.sentences(_elsewhere(rows, here), WARNING)
         if here.elsewhere and len(part.machine.gpus) > fewest and result.settings.gpus == "used":
-            lines += _sentences(page, [(_STAY_OPEN, WARNING)])
+            lines += page.sentences([_STAY_OPEN], WARNING)
         if result.others:
             lines.append(Line(""))
     notes = [(note, PLAIN) for note in result.notes]
@@ -118,7 +114,7 @@ def summary(
             *((warning, WARNING) for warning in _warnings(rows)),
             (_warn_only(rows, result.settings), WARNING),
             (_cost(rows, result), PLAIN),
-            (_intensity(result.intensity) if rows else None, PLAIN),
+            (_intensity(result) if rows else None, PLAIN),
             *notes,
         ],
     )
@@ -141,24 +137,20 @@ def _parts(result: SessionResult) -> list[tuple[SessionResult, list[Row]]]:
 
 
 def _sentences(page: Page, texts: Iterable[tuple[str | None, Mapping[str, bool]]]) -> list[Line]:
-    return [Line(line, markup) for text, markup in texts if text for line in page.wrap(text)]
+    return [line for text, markup in texts for line in page.sentences([text], markup)]
 
 
 def _estimated(result: SessionResult) -> str:
-    return " (estimated, not measured)" if result.machine.id.endswith("-estimated") else ""
-
-
-def _headline(result: SessionResult, page: Page) -> Line:
-    title = page.fit(f"carbon{_estimated(result)}: {result.machine.id}", page.width - 4)
-    bars = page.width - columns(title) - 2
-    return Line(f"{'=' * (bars // 2)} {title} {'=' * (bars - bars // 2)}", HEADER)
+    return " (estimated, not measured)" if is_estimated(result.machine.id) else ""
 
 
 # --- the sentences under it ------------------------------------------------------------------------
 
 
-def _compared(rows: list[Row], result: SessionResult, not_run: Sequence[Key] | None, *, tally: bool) -> str:
-    """``compared 11 of 12: …``: what was not, and why."""
+def _compared(
+    rows: list[Row], result: SessionResult, not_run: Sequence[Key] | None, *, tally: bool
+) -> tuple[str, list[str]]:
+    """``compared 11 of 12``, and what was not, each with its reason."""
     left_out: dict[Status, list[Row]] = {}
     for row in rows:
         if row.verdict.change is None:
@@ -171,46 +163,44 @@ def _compared(rows: list[Row], result: SessionResult, not_run: Sequence[Key] | N
     missing = max(0, suite.gated - suite.compared - len(errors)) if not_run is None else len(not_run)
     total = suite.compared + len(errors) + len(exempt) + len(over) + len(new) + missing
     if total == 0 and result.tests:
-        return "nothing was measured: no test came to the end of a measurement"
+        return "nothing was measured: no test completed a measurement", []
     if total == 0:
-        return "nothing was measured: no test that ran uses the carbon fixture or has a carbon_budget marker"
-    reasons = []
-    if errors:
-        reasons.append(f"{_who(errors)} {verb_for(errors, 'was', 'were')} not measured")
-    if new and result.against is not None:
-        reasons.append(f"{_who(new)} could not be compared")
-    elif new and (result.settings.record or result.settings.accept):
-        reasons.append(f"{_who(new)} had no baseline")
-    elif new:
-        remedy = f"(record {verb_for(new, 'one', 'them')} with --carbon-record)"
-        reasons.append(f"{_who(new)} {verb_for(new, 'has', 'have')} no baseline {remedy}")
-    if exempt:
-        held = "not held to one" if result.against is None else "exempt"
-        reasons.append(f"{_who(exempt)} {verb_for(exempt, 'is', 'are')} {held} (tolerance=False)")
-    if over:
-        held = "held to no baseline" if result.against is None else "could not be compared"
-        reasons.append(f"{_who(over)} {verb_for(over, 'is', 'are')} over budget and {held}")
+        return "nothing was measured: no test that ran uses the carbon fixture or has a carbon_budget marker", []
+    against, recording = result.against, result.settings.record or result.settings.accept
+    if against is not None:
+        why_new = "could not be compared"
+    else:
+        advice = "" if recording else f" (record {verb_for(new, 'one', 'them')} with --carbon-record)"
+        why_new = f"{'had' if recording else verb_for(new, 'has', 'have')} no baseline{advice}"
+    unheld = "could not be compared" if against else "held to no baseline"
+    reasons = [
+        f"{_who(concerned)} {why}"
+        for concerned, why in (
+            (errors, f"{verb_for(errors, 'was', 'were')} not measured"),
+            (new, why_new),
+            (exempt, f"{verb_for(exempt, 'is', 'are')} {'exempt' if against else 'not held to one'} (tolerance=False)"),
+            (over, f"{verb_for(over, 'is', 'are')} over budget and {unheld}"),
+        )
+        if concerned
+    ]
     if missing:
         known = 0 < len(not_run or ()) <= _MOST_NAMES
         names = listing([row_label(key) for key in not_run or ()]) if known else f"{count(missing)} with a baseline"
         reasons.append(f"{names} {'was' if missing == 1 else 'were'} not run")
     text = f"compared {count(suite.compared)} of {count(total)}"
-    if (against := result.against) is not None:
+    if against is not None:
         pairs = count(against.pairs) if against.complete == against.pairs else f"{against.complete} of {against.pairs}"
         text += f" with {against.label}, {pairs} pairs of sessions, side by side"
     if tally and rows:
-        found = [row.verdict.status for row in rows]
-        text += f" ({numbers(found)})"
-    return f"{text}: {'; '.join(reasons)}" if reasons else text
+        text += f" ({numbers([row.verdict.status for row in rows])})"
+    return text, reasons
 
 
-def numbers(found: Sequence[Status]) -> str:
+def numbers(statuses: Sequence[Status]) -> str:
     """``1 error, 2 regressions, 5 pass``."""
-    several = {"error": "errors", "regression": "regressions", "improvement": "improvements"}
-    by_status = {status: found.count(status) for status in get_args(Status) if status in found}
-    return ", ".join(
-        f"{count(n)} {several.get(status, status) if n != 1 else status}" for status, n in by_status.items()
-    )
+    nouns = ("error", "regression", "improvement")
+    known = [(status, statuses.count(status)) for status in get_args(Status) if status in statuses]
+    return ", ".join(counted(n, status) if status in nouns else f"{count(n)} {status}" for status, n in known)
 
 
 def _who(rows: list[Row]) -> str:
@@ -228,15 +218,16 @@ def _nearest(machines: Sequence[str], nearest: str | None) -> str | None:
 
 
 def _elsewhere(rows: list[Row], here: Stored) -> list[str]:
-    """What is held to nothing here and would be on another machine, where that is not said already."""
-    texts = []
-    found = [(row, here.elsewhere.get((row.test.nodeid, row.measurement.name))) for row in rows]
-    for there in dict.fromkeys(there for _, there in found if there is not None):
-        concerned = [row for row, where in found if where == there]
-        if here.nearest is None or here.machines[:1] != [there[0]]:
-            has = verb_for(concerned, "has", "have")
-            texts.append(f"{_who(concerned)} {has} no baseline here, but in {there[0]} ({there[1]})")
-    return texts
+    """What is held to nothing here and would be on another machine, where no other sentence names that one."""
+    by_machine: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if (other := here.elsewhere.get((row.test.nodeid, row.measurement.name))) is not None:
+            by_machine.setdefault(other, []).append(row)
+    return [
+        f"{_who(concerned)} {verb_for(concerned, 'has', 'have')} no baseline here, but in {machine} ({how})"
+        for (machine, how), concerned in by_machine.items()
+        if here.nearest is None or here.machines[:1] != [machine]
+    ]
 
 
 def _reference(part: SessionResult) -> list[tuple[str, Mapping[str, bool]]]:
@@ -249,12 +240,9 @@ def _reference(part: SessionResult) -> list[tuple[str, Mapping[str, bool]]]:
             reason = (measurement.failure or verdict.reason).rstrip(".")
             said.append((f"reference workload: not measured, so nothing is judged beside it: {reason}", WARNING))
             continue
-        text = f"reference workload: {quantity(now_text(measurement)[0] or 0.0, 'J')}"
+        text = f"reference workload: {quantity(measurement.energy_j_per_call, 'J')}"
         if verdict.change is not None:
-            recordings = verdict.baseline_recordings
-            text += (
-                f", {change(verdict.change)} on the baseline's {count(recordings)} recording{'s' * (recordings != 1)}"
-            )
+            text += f", {change(verdict.change)} on the baseline's {counted(verdict.baseline_recordings, 'recording')}"
         elif not (part.settings.record or part.settings.accept):
             text += ", and no baseline of it here yet (--carbon-record)"
         said.append((text, PLAIN))
@@ -285,10 +273,8 @@ def _blind(rows: list[Row], result: SessionResult) -> str | None:
     if not blind:
         return None
     blind.sort(key=lambda found: -(found[0].verdict.detectable_change or 0))
-    passes = sum(row.verdict.status == "pass" and row.verdict.change is not None for row in rows)
-    verb = "is" if len(blind) == 1 else "are"
-    what = f"{count(len(blind))} of {count(passes)} pass{'es' * (passes != 1)} {verb} blind"
-    return _concerning(what, blind, rows)
+    passes = counted(sum(row.verdict.status == "pass" and row.verdict.change is not None for row in rows), "pass")
+    return _concerning(f"{count(len(blind))} of {passes} {verb_for(blind, 'is', 'are')} blind", blind, rows)
 
 
 def _warnings(rows: list[Row]) -> list[str]:
@@ -325,17 +311,18 @@ def _cost(rows: list[Row], result: SessionResult) -> str | None:
     calls_s = 0.0
     calls_j = []
     for _, measurement, _ in rows:
-        if measurement.energy_j_per_call is not None:
-            calls_j.append(measurement.energy_j_per_call * measurement.calls)
+        mean_j = measurement.energy_j_per_call_mean or measurement.energy_j_per_call
+        if mean_j is not None:
+            calls_j.append(mean_j * measurement.calls)
         calls_s += sum(each.duration_s for each in measurement.rounds) or (
             (measurement.duration_s_per_call or 0.0) * measurement.calls
         )
     whole_s = result.duration_s if result.metered_s is None else result.metered_s
     around = duration(max(0.0, whole_s - calls_s))
     if result.cost_energy_j is None:
-        return f"what measuring cost is not known; the run took {around} besides the calls"
-    text = f"measuring cost {_joules(result.cost_energy_j, result.intensity)}, {around}"
-    calls = f"; the calls themselves took {_joules(sum(calls_j), result.intensity)}, {duration(calls_s)}"
+        return f"overhead: energy unknown, {around}"
+    text = f"overhead: {_joules(result.cost_energy_j, result.intensity)}, {around}"
+    calls = f"; the calls: {_joules(sum(calls_j), result.intensity)}, {duration(calls_s)}"
     return text + calls if calls_j else text
 
 
@@ -343,11 +330,14 @@ def _joules(energy_j: float, intensity: CarbonIntensity) -> str:
     return f"{quantity(energy_j, 'J')} ({quantity(intensity.emissions_g(energy_j), 'g')} CO2e)"
 
 
-def _intensity(intensity: CarbonIntensity) -> str:
+def _intensity(result: SessionResult) -> str:
+    intensity, settings = result.intensity, result.settings
     source = intensity.source
     if intensity.year is not None and str(intensity.year) not in source:
         source = f"{source}, {intensity.year}"
-    return f"CO2e per 1,000 calls at {grid_and_pue(intensity)}: {source}"
+    given = settings.country, settings.region, settings.cloud, settings.intensity_g_per_kwh
+    remedy = "" if any(value is not None for value in given) else "; --carbon-country sets your grid"
+    return f"CO2e per 1,000 calls at {grid_and_pue(intensity)}: {source}{remedy}"
 
 
 def progress(test: str, name: str, steps: Sequence[str], *, width: int, ascii: bool = False) -> str:

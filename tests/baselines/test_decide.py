@@ -247,8 +247,8 @@ def test_an_epoch_in_the_future_is_a_wrong_clocks() -> None:
     """Running the tests again would not help until then."""
     future = stored("2027-11-22T10:00:00Z")
     assert why_not(run(result_of(measured("regression"))), True, future, now=NOW) == (
-        "its epoch 2027-11-22T10:00:00Z is in the future, for this machine's clock says 2026-11-22T10:00:00Z; set the"
-        " clock right, or that epoch in the baseline"
+        "a change was accepted at 2027-11-22T10:00:00Z, which is in the future: this machine's clock says"
+        " 2026-11-22T10:00:00Z. Correct the clock, or that time in the baseline"
     )
 
 

@@ -286,9 +286,14 @@ def test_no_report_of_it_can_be_accepted(project: Project) -> None:
 
     from pytest_carbon import baselines
     from pytest_carbon.records import UsageProblem
+    from pytest_carbon.reports import jsonfile
 
-    with pytest.raises(UsageProblem, match="and with no baseline, so there is no change of one to accept"):
-        record.accept_report(project.path / "report.json", baselines.open_store(project.path / "there"))
+    with pytest.raises(UsageProblem, match="side by side and without a baseline, so there is nothing to accept"):
+        record.accept(
+            jsonfile.read(project.path / "report.json"),
+            baselines.open_store(project.path / "there"),
+            Path("report.json"),
+        )
 
 
 def test_the_parents_arguments_hold(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -611,7 +616,7 @@ def test_what_cannot_be_compared_is_refused(project: Project) -> None:
     assert "--pdb needs the terminal, and with --carbon-against the tests run in other processes" in project.refused(
         "--pdb"
     )
-    told = "--carbon-against=mian: there is no branch, tag or commit of this name"
+    told = "--carbon-against=mian: git finds no such commit here"
     assert told in project.refused(ref="mian")
     assert "Did you mean main?" in project.refused(ref="mian")
 
@@ -628,8 +633,8 @@ def test_an_absolute_path_into_the_working_tree(project: Project) -> None:
     told = (
         f"--carbon-against=HEAD: the process of {project.label()} imported model from the working tree"
         f" ({project.path}/lib/model.py), so the same code would have been measured twice: what puts that folder on the"
-        " path (a conftest.py, a plugin, an environment variable) must find it from its own place, not by an absolute"
-        " path; or install the project in development mode (pip install -e .)"
+        " path (a conftest.py, a plugin, an environment variable, an import hook) must not use an absolute path; or"
+        " install the project in development mode (pip install -e .)"
     )
     assert told in project.refused()
     project.commit(test_it=COST)
@@ -722,8 +727,8 @@ def test_a_module_that_was_built_in_place(project: Project) -> None:
     shutil.copy(_json.__file__, project.path / "pkg" / f"_json{suffix}")
     project.commit(model="try: import pkg._json\nexcept ImportError: pass\nCOST = 2.0")
     assert (
-        f"pkg._json is compiled, and was built in the working tree ({project.path}/pkg/_json{suffix}), so there"
-        f" is none of {project.label()}: install each revision on a machine of its own" in project.refused()
+        f"pkg._json is compiled, and was built in the working tree ({project.path}/pkg/_json{suffix}), so"
+        f" {project.label()} has none: install each revision on a machine of its own" in project.refused()
     )
 
 

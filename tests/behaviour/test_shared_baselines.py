@@ -158,7 +158,7 @@ def test_a_report_is_accepted_into_a_database(
     accept = ["baseline", "accept", "report.json", f"--baseline={url}"]
     assert main(accept) == 0
     first = capsys.readouterr().out
-    assert f"{TEST} (call): regression accepted, 2.00 J → 6.00 J per call (+200%)." in first
+    assert f"{TEST} (call): regression accepted, 2.00 J → 6.00 J per call (3.0×)." in first
     assert main(accept) == 0
     assert "1 stored already, of 1 measurement" in capsys.readouterr().out
     assert shown().outcomes() == {"passed": 1}
@@ -222,7 +222,9 @@ def test_a_report_of_a_branch_stays_the_branchs(
     git(pytester, "switch", "-q", "main")
     capsys.readouterr()
     assert main(["baseline", "accept", "report.json", f"--baseline={url}"]) == 0
-    assert "That is feature's alone: --branch=main takes it into the baseline of all.\n" in capsys.readouterr().out
+    assert (
+        "Only feature has that now; --branch=main adds it to the baseline of all branches.\n" in capsys.readouterr().out
+    )
     assert shown().status("test_it") == "new"
     git(pytester, "switch", "-q", "feature")
     assert shown().status("test_it") == "pass"
@@ -238,7 +240,7 @@ def test_a_main_branch_of_another_name(shown: Any, pytester: pytest.Pytester, ur
     git(pytester, "switch", "-qc", "fix")
     run = shown()
     assert run.status("test_it") == "new"
-    assert says(run, f"{DatabaseUrl(url)} has baselines of master, and none of main, which is what counts here.")
+    assert says(run, f"{DatabaseUrl(url)} has baselines of master, and none of main, the branch that counts.")
     run = shown("-o", "carbon_branch=master")
     assert run.status("test_it") == "pass"
     assert "has baselines of" not in run.text
@@ -327,7 +329,7 @@ def test_what_cannot_be_trusted_stops_the_run(shown: Any, pytester: pytest.Pytes
     refused_before_anything_ran(shown, pytester, says, *ALL)
     change("UPDATE carbon_schema SET version_num = '9999'")
     version = pytest_carbon.baselines.tables.VERSION
-    says = f"its tables are of version '9999', and this pytest-carbon reads '{version}'. Upgrade pytest-carbon"
+    says = f"its tables have version '9999', and this pytest-carbon reads '{version}' only. Install the"
     refused_before_anything_ran(shown, pytester, says, *ALL)
 
 
@@ -368,9 +370,9 @@ def gone():
     run = run_silent("--carbon-record", f"--carbon-baseline={url}")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     says = (
-        f'FATAL: database "{name}" does not exist. Nothing was recorded. Do it again later (a run by what --carbon-json'
-        " wrote: pytest-carbon baseline accept REPORT.json, which accepts what changed, too); nothing is ever stored"
-        " twice."
+        f'FATAL: database "{name}" does not exist. Nothing was recorded. Try again later; a run\'s report'
+        " (--carbon-json) is recorded, and its changes accepted, by pytest-carbon baseline accept"
+        " REPORT.json. Nothing is ever stored twice."
     )
     assert says in run.errors
     assert says in run.text
@@ -386,7 +388,7 @@ def test_doctor_saves_in_a_database(pytester: pytest.Pytester, url: str, capsys:
     """Where nothing was found that could be kept, it says so, of a place without a password."""
     assert main(["doctor", "--meter=estimate", "--load=none", f"--save={url}"]) == 4
     output, error = capsys.readouterr()
-    assert f"--save: nothing was kept in {DatabaseUrl(url)}, for no settling time was found." in error
+    assert f"--save: nothing was stored in {DatabaseUrl(url)}, because no settling time was measured." in error
     without_secrets(output, error)
 
 
@@ -470,6 +472,6 @@ def test_a_database_nobody_may_write(run_carbon: CarbonRunner, pytester: pytest.
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     assert run.errors == (
         f"ERROR: cannot write {url}: attempt to write a readonly database. Nothing was recorded. Give this user the"
-        " right to, or name another place with --carbon-baseline."
+        " right to write, or name another place with --carbon-baseline."
     )
     assert "compared 1 of 1" in compared.text

@@ -87,7 +87,7 @@ def test_a_regression_on_a_gpu_turns_red_and_accepting_it_turns_it_green(
     # 50%, and what the sleeps overran by more than when it was recorded.
     assert verdict["change"] == pytest.approx(1.5 * (1 + verdict["duration_change"]) - 1, abs=0.05)
     since = "  since then  no known difference (same *driver and power limit)"
-    result.stdout.fnmatch_lines(["carbon regression: *", "*power *← this is what moved", since])
+    result.stdout.fnmatch_lines(["carbon regression: *", "*power *← this changed", since])
 
     result, report = run(pytester, gpu, "--carbon-accept", WATTS="450")
     result.assert_outcomes(passed=2)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.measure.measurer import Measurer, Protocol, Scope, refuse_lazy
+from pytest_carbon.measure.measurer import Measurer
 from pytest_carbon.measure.meters.protocol import Observation
+from pytest_carbon.measure.protocol import Protocol, Scope, refuse_lazy
 from pytest_carbon.measure.watcher import Notes
 from pytest_carbon.records import Calibration, CarbonIntensity, Domain, Gpu, Measurement, MeasurementWarning, MeterError
 from tests.world import World
@@ -99,8 +100,9 @@ def test_the_score_is_power_times_the_median_rounds_time() -> None:
     assert score.session == "s1"
     assert score.energy_j_per_call == pytest.approx(1.5, rel=0.005)
     assert score.duration_s_per_call == pytest.approx(0.005)
-    assert m.energy_j_per_call is not None
-    assert m.energy_j_per_call > 1.505
+    assert m.energy_j_per_call == score.energy_j_per_call
+    assert m.energy_j_per_call_mean is not None
+    assert m.energy_j_per_call_mean > 1.505
 
 
 def test_warm_up_is_two_calls_and_the_seconds_after_the_first() -> None:

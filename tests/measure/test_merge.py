@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from statistics import geometric_mean
 
 import pytest
 from hypothesis import given
@@ -42,12 +43,13 @@ def test_one_session_is_itself() -> None:
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=8))
 def test_figures_are_means(energies_j: list[float]) -> None:
-    """And calls, rounds and sessions are all of theirs; the error is that of a mean."""
+    """As the gate takes them, of the logarithms; calls, rounds and sessions are theirs, the error that of a mean."""
     found = merged([session(i, energy_j) for i, energy_j in enumerate(energies_j)])
     n = len(energies_j)
     mean_j = math.fsum(energies_j) / n
-    assert found.energy_j_per_call == pytest.approx(mean_j)
-    assert found.emissions_g_per_call == pytest.approx(mean_j / 1000)
+    judged_j = geometric_mean(energies_j)
+    assert found.energy_j_per_call == pytest.approx(judged_j)
+    assert found.emissions_g_per_call == pytest.approx(geometric_mean(energy_j / 1000 for energy_j in energies_j))
     assert found.energy_j_per_call_error == pytest.approx(0.03 / math.sqrt(n))
     assert (found.calls, len(found.rounds)) == (10 * n, n)
     assert [score.energy_j_per_call for score in found.sessions] == energies_j
@@ -81,8 +83,8 @@ def test_nothing_measured_in_one_leaves_no_figure() -> None:
 def test_sessions_of_two_machines_have_no_mean() -> None:
     """Which two, and what to do."""
     assert merged([session(1), session(2, machine="there")]).failure == (
-        "one session measured it in here, another in there, and their figures have no mean: say with --carbon-gpus what"
-        " is to be measured"
+        "one session measured it on here, another on there, and their figures have no mean: name the GPUs"
+        " with --carbon-gpus"
     )
 
 

@@ -84,7 +84,7 @@ def test_ages(then: str, age: str) -> None:
 def test_a_full_baseline_says_so() -> None:
     """No more recordings are needed."""
     lines = report.overviews([replace(OVERVIEW, recordings=(3, 20))], "perf", now=OVERVIEW.newest, width=80)
-    assert "  recordings     3 to 20 of each; full: no more are needed" in lines
+    assert "  recordings  3 to 20 of each; full: no more are needed" in lines
 
 
 def test_another_card_and_the_temperature_are_shown() -> None:

@@ -99,7 +99,7 @@ cpu:0, estimated: read where the work runs, exactly; no counter to wait for
   read            takes 600 µs
 
 A run here
-  machine     1x-nvidia-h100-80gb-hbm3-700w-gpu
+  machine         1x-nvidia-h100-80gb-hbm3-700w-gpu
   gated           gpu:0
   processor       Intel Xeon Platinum 8480C, 224 threads, 16 for this process
   driver          580.159.04

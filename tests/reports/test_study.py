@@ -77,7 +77,7 @@ def test_the_small_suite_at_80_columns() -> None:
     """One line a task, the cheapest first; estimated, and held against nothing of the study but the order of kinds."""
     assert report(*SMALL_RUN) == [
         "-------- small variants of the study's tasks (estimated, not measured) ---------",
-        "1x-amd-epyc-9554-cpu-estimated · cpu · fp32 · recording 1 · random weights ·",
+        "1x-amd-epyc-9554-cpu-estimated · cpu · fp32 · batch 1 · random weights ·",
         "  synthetic data",
         "energy: 215 W TDP / 32 threads × CPU seconds (codecarbon 3.3.2)",
         "task, 1,000 calls               energy     CO2e    time    power        J per",
@@ -105,7 +105,7 @@ def test_the_study_at_80_columns() -> None:
     lines = report(*cells)
     assert lines[:12] == [
         "------------------------------ the study's tasks -------------------------------",
-        "1x-nvidia-h100-80gb-hbm3-700w-gpu · cuda · fp32 · recording 1 · random weights ·",
+        "1x-nvidia-h100-80gb-hbm3-700w-gpu · cuda · fp32 · batch 1 · random weights ·",
         "  synthetic data",
         "energy: nvml total energy",
         "task                    Wh per 1,000     in the study  models  charges",
@@ -251,13 +251,13 @@ def test_unsure_figures_are_marked() -> None:
         "task                    Wh per 1,000    in the study  models  charges",
         "text-classification  ~4.04 ± 2.06 Wh  2.29 ± 0.99 Wh       3     0.18",
         "",
-        "model, 1,000 calls                 energy     CO2e    time    power        J per",
+        "model, 1,000 calls    energy     CO2e    time    power        J per  charges",
         "text-classification (one text, one forward pass)",
-        "  other                          ~2.00 Wh   800 mg  10.0 s   720 W    257 mJ/tok",
-        "  third                           4.00 Wh  1.60 g   10.0 s  1.44 kW   514 mJ/tok",
-        "  gpt2                              ~6 Wh     2 g   10.0 s     2 kW   800 mJ/tok",
-        "  bad                            ~9.00 Wh  3.60 g   10.0 s  3.24 kW  1.16 J/tok",
-        "~ with a warning, see below: 3 of 4 (throttled, error of more than 5%, failed test)",
+        "  other             ~2.00 Wh   800 mg  10.0 s   720 W    257 mJ/tok    0.091",
+        "  third              4.00 Wh  1.60 g   10.0 s  1.44 kW   514 mJ/tok     0.18",
+        "  gpt2                 ~6 Wh     2 g   10.0 s     2 kW   800 mJ/tok     0.28",
+        "  bad               ~9.00 Wh  3.60 g   10.0 s  3.24 kW  1.16 J/tok      0.41",
+        "~ with a warning, see below: 3 of 4 (throttled, error of more than 5%, failed",
     ]
 
 
@@ -298,12 +298,12 @@ def test_two_own_models_of_one_class_are_told_apart() -> None:
     lines = [line.text for line in tables(replace(run(), tests=tuple(tests)), Page(80))]
     long = "x" * 30
     assert lines[4:10] == [
-        "model, 1,000 calls    energy    CO2e    time  power       J per  charges",
+        "model, 1,000 calls   energy    CO2e    time  power       J per  charges",
         "text-classification",
         f"  Classifier (own) · test_of_mine[small-{long}-model]",
-        "                     1.00 Wh  400 mg  10.0 s  360 W  129 mJ/tok    0.045",
+        "                    1.00 Wh  400 mg  10.0 s  360 W  129 mJ/tok    0.045",
         f"  Classifier (own) · test_of_mine[large-{long}-model]",
-        "                     2.00 Wh  800 mg  10.0 s  720 W  257 mJ/tok    0.091",
+        "                    2.00 Wh  800 mg  10.0 s  720 W  257 mJ/tok    0.091",
     ]
 
 

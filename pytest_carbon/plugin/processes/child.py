@@ -191,5 +191,5 @@ def main(data: Mapping[str, Any]) -> int:
         bind()
     sys.argv[:] = [*request.argv, *request.arguments]
     if request.side is not None and request.side.base:
-        request.side.move.move_over()
+        request.side.move.move_over(request.side.sources)
     return int(pytest.main(list(request.arguments), plugins=[*request.plugins, Outlet(request)]))

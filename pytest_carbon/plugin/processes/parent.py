@@ -124,7 +124,7 @@ class Launcher:
         if side is not None and stage.base:
             cwd = Path(side.move.path(str(invocation.dir)))
             cwd.mkdir(parents=True, exist_ok=True)  # a folder that is new
-            environ = side.move.environ(without_repository(environ), self._path, str(cwd))
+            environ = side.move.environ(without_repository(environ), self._path, str(cwd), side.sources)
             root = side.move.path(str(self._config.rootpath))
             arguments = [f"--rootdir={root}", *(self._moved(side.move, argument) for argument in arguments)]
             # The parent names the tests, whatever their markers were in the other revision.

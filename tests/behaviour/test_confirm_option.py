@@ -70,7 +70,7 @@ def test_a_chance_hit_passes(
     assert f"suspect, and measured again in fresh processes: {told}" in run.text
     measurement = run.measurement("test_a")
     assert [s["energy_j_per_call"] for s in measurement["sessions"]] == pytest.approx([2.4, 1.9, 1.9])
-    assert measurement["energy_j_per_call"] == pytest.approx(6.2 / 3)
+    assert measurement["energy_j_per_call"] == pytest.approx((2.4 * 1.9 * 1.9) ** (1 / 3))
     verdict = measurement["verdict"]
     assert verdict["status"] == "pass"
     assert verdict["first_change"] == pytest.approx(0.2)
@@ -94,7 +94,10 @@ def test_a_regression_stays_one(
     assert run.ret == 1
     assert run.outcomes() == {"failed": 1, "passed": 2}
     assert "measured again in 1 fresh process" in run.text
-    assert "It was measured again in fresh processes: at first +50%, and over 2 sessions +50%" in run.text
+    reason = run.measurement("test_a")["verdict"]["reason"]
+    assert reason.endswith("It was measured again in fresh processes: at first +50%, and over 2 sessions +50%")
+    assert "repeated measured again in fresh processes: +50.0% at first, +50.0% in all" in run.text
+    assert "measured again in fresh processes: test_it.py::test_a (at first +50.0%, over 2 sessions +50.0%" in run.text
     assert times(pytester, "A") == 2
 
 
@@ -197,7 +200,8 @@ def test_a_skip_does_not_clear_a_suspect(
     assert len(measurement["sessions"]) == 1
     assert measurement["verdict"]["status"] == "regression"
     assert measurement["verdict"]["first_change"] is None
-    assert "It was to be measured again in fresh processes, and was not" in run.text
+    reason = measurement["verdict"]["reason"]
+    assert reason.endswith("It was to be measured again in fresh processes, and was not")
     assert "suspect, and not measured again: test_it.py::test_a (+50.0%: regression)" in run.text
     assert (
         f"passed in one process and {said} in another, so what the one measured is judged: test_it.py::test_a"

@@ -19,7 +19,7 @@ Effect = Literal["none", "warns", "fails", "accepted"]
 Key = tuple[str, str]
 """A measurement's identity inside a machine: the test's id and the measurement's name."""
 REFERENCE = "pytest-carbon"
-"""In the place of a test's id: a reference workload's, which is stored beside the tests and is none of them."""
+"""In the place of a test's id: a reference workload's, which is stored beside the tests."""
 
 
 def is_estimated(machine_id: str) -> bool:
@@ -57,7 +57,7 @@ class BaselineError(CarbonError):
 
 
 REPLAYED = "replayed: "
-"""What the source of a domain begins with whose counter a trace plays: its figures are none of this machine's."""
+"""How the source of a domain begins whose counter is played from a trace, not read on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +112,7 @@ class MeasurementWarning:
 
     @property
     def disqualifies(self) -> bool:
-        """Whether the figure itself may be wrong: it is not recorded, and a change that this could explain is
-        inconclusive. A code that is not known here, as of a plug-in's, does."""
+        """Whether the figure may be wrong: then it is not recorded. An unknown code (a plug-in's) does too."""
         return not self.informs and self.code not in INFORMS
 
 
@@ -137,11 +136,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class SessionScore:
-    """What the gate compares: one session's figure for one measurement.
-
-    ``energy_j_per_call`` is mean power over the whole loop × the median over rounds of seconds per
-    call, which a stalled round does not move; ``duration_s_per_call`` is that median.
-    """
+    """What the gate compares: mean power over the whole loop × the median over rounds of seconds per call."""
 
     session: str
     energy_j_per_call: float
@@ -150,10 +145,7 @@ class SessionScore:
 
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
-    """What was run: a task of a model on the inputs of a data set, and what went in and came out of one call.
-
-    The counts are means per call, of ``batch_size`` inputs; None where they mean nothing, or are not known.
-    """
+    """A task of a model on a data set; counts are means per call, of ``batch_size`` inputs, None if unknown."""
 
     name: str
     """``text-classification``, …: the study's name, or the one it was registered under."""
@@ -175,7 +167,7 @@ class TaskInfo:
     """That went in, or, of image generation, came out."""
     seconds_audio: float | None = None
     preparation_s: float | None = None
-    """Tokenising, resizing, the spectrogram: a part of the call, and of its energy and time, reported apart, too."""
+    """Tokenising, resizing, the spectrogram: a part of the call that is also reported by itself."""
     new_tokens: int | None = None
     """What each input's answer is fixed to; ``tokens_out`` is what it really was."""
     steps: int | None = None
@@ -189,9 +181,8 @@ class TaskInfo:
 class Measurement:
     """One named thing a test measured.
 
-    The energies are sums over the gated domains; ``domains`` lists every domain that was read. A
-    measurement that failed has ``failure`` set, and every figure ``None``; where the device's memory ran out, the
-    figures are ``None`` and a warning, ``out-of-memory``, says why.
+    The energies are sums over the gated domains; ``domains`` lists every domain that was read. A measurement that
+    failed has a ``failure`` and no figures; one that ran out of memory has no figures and a warning.
     """
 
     name: str
@@ -208,8 +199,7 @@ class Measurement:
     tail_j: float | None = None
     """The fast fall: what the device still took after the work had ended, above the line after (whole window)."""
     after_work_j: float | None = None
-    """What the machine's devices take after a burst of work, above their settled power: once for each burst, however
-    long it was, and no part of any figure. None where it is not known."""
+    """What the devices take after a burst of work, above their settled power; no part of any figure."""
     after_work_s: float | None = None
     """How long that lasts."""
     temperature_c: float | None = None

@@ -51,18 +51,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How sentences speak of what measurements are compared with; by default, of baselines."""
+    """How sentences call what measurements are compared with; by default, baselines."""
 
     other: str = "the baseline"
     none: str = "no baseline here yet: record one with --carbon-record"
-    """Where there is nothing to compare a measurement with …"""
     none_with_warning: str = "no baseline here, and none is recorded of a measurement with a warning: "
     free: str = "not held to a baseline"
     noise: str = "which noise of this size explains, as recordings here differ"
     more: str = "record on other days (--carbon-record)"
-    """What makes it see more, where noise leaves a change open …"""
+    """What makes the gate see more, where noise leaves a change open; and what to do where that does not help."""
     instead: str = "compare two revisions side by side (--carbon-against)"
-    """… and what to do where that does not help."""
     sees: str = "the gate sees changes of {} and more here"
     gain: str = "; to hold the gain, accept it as the new baseline (--carbon-accept)"
     shared: str = "the machine, or something all tests use"
@@ -166,7 +164,7 @@ class Comparison:
 
     @property
     def alone(self) -> int:
-        """1 where it went up by itself, -1 down, 0 where the statistics and the tolerance leave it."""
+        """1 where it went up by itself, -1 where it went down, else 0."""
         for sign in (1, -1):
             if sign * self.beyond > max(self.noise, self.tolerated) and sign * self.change > self.tolerated:
                 return sign
@@ -196,7 +194,7 @@ class Comparison:
 
 
 def score_of(candidate: Candidate) -> Score | None:
-    """The recording that this run's sessions are; None where there is no energy to speak of."""
+    """Return the recording that this run's sessions are; None where one has no positive energy."""
     sessions = list({session.session: session for session in reversed(candidate.sessions)}.values())
     if candidate.failure is not None or not sessions:
         return None

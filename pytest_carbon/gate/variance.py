@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_carbon.gate.recordings import Baseline
 from pytest_carbon.gate.scores import ERROR_MOST, Z95
-from pytest_carbon.records import BaselineError, Record
+from pytest_carbon.records import BaselineError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,30 +87,14 @@ class Points:
 
 
 def all_points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards: dict[tuple[str, ...], int]) -> Points:
-    """``cards`` are numbered from 1, () is 0; those that are not among them yet are added."""
+    """Flatten baselines; ``cards`` are numbered from 1, () is 0, and new ones are added."""
     import numpy as np
 
-    flat: list[Record] = []
-    starts: list[int] = []
-    recording: list[int] = []
-    row: list[int] = []
-    row_measurement: list[int] = []
-    row_newest: list[bool] = []
-    card: list[int] = []
-    numbered: dict[tuple[str, ...], int] = {}
-    for measurement, held in enumerate(baselines):
-        for epoch in (*held.earlier, held.recordings):
-            for sessions in epoch:
-                starts.append(len(flat))
-                flat.extend(sessions)
-                recording.append(numbers[sessions[0].session])
-                gpus = sessions[0].gpus
-                if gpus not in numbered:
-                    numbered[gpus] = cards.setdefault(tuple(sorted(gpus)), len(cards))
-                card.append(numbered[gpus])
-                row.append(len(row_measurement))
-            row_measurement.append(measurement)
-            row_newest.append(epoch is held.recordings)
+    rows = [(i, epoch) for i, held in enumerate(baselines) for epoch in (*held.earlier, held.recordings)]
+    points = [(row, sessions) for row, (_, epoch) in enumerate(rows) for sessions in epoch]
+    flat = [record for _, sessions in points for record in sessions]
+    counts = np.array([len(sessions) for _, sessions in points])
+    starts = np.cumsum(counts) - counts
     with np.errstate(divide="ignore", invalid="ignore"):
         each_ln_j = np.log([record.energy_j_per_call for record in flat])
         each_ln_s = np.log([record.duration_s_per_call for record in flat])
@@ -120,7 +104,6 @@ def all_points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards:
             f"the baseline of {bad.test} ({bad.name}) holds {bad.energy_j_per_call} J per call, of session "
             f"{bad.session}; a positive number is wanted: delete that line"
         )
-    counts = np.diff([*starts, len(flat)])
     ln_j = np.add.reduceat(each_ln_j, starts) / counts
     errors_j = np.array([record.energy_j_per_call_error or 0.0 for record in flat])
     with np.errstate(over="ignore"):
@@ -135,11 +118,11 @@ def all_points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards:
         np.add.reduceat((each_ln_j - np.repeat(ln_j, counts)) ** 2, starts),
         error2 * (1 - 1 / counts),
         np.add.reduceat(degrees, starts) / counts,
-        np.array(card),
-        np.array(recording),
-        np.array(row),
-        np.array(row_measurement),
-        np.array(row_newest),
+        np.array([cards.setdefault(tuple(sorted(sessions[0].gpus)), len(cards)) for _, sessions in points]),
+        np.array([numbers[sessions[0].session] for _, sessions in points]),
+        np.array([row for row, _ in points]),
+        np.array([i for i, _ in rows]),
+        np.array([epoch is baselines[i].recordings for i, epoch in rows]),
     )
 
 

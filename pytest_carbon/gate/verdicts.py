@@ -28,7 +28,7 @@ from pytest_carbon.records import Effect, Measurement, Settings, Status, SuiteVe
 from pytest_carbon.text import signed_percent
 
 SUSPECT = 0.05
-"""What so few of the unchanged measurements exceed is measured again (``--carbon-confirm``)."""
+"""The p-value below which ``--carbon-confirm`` measures again."""
 
 
 def suspect(verdict: Verdict) -> bool:
@@ -46,7 +46,7 @@ def suspect(verdict: Verdict) -> bool:
 
 
 def confirmed(first: Verdict, then: Verdict, sessions: int) -> Verdict:
-    """The verdict on a suspect that was measured again, over all its sessions: with both stages in its reason."""
+    """Return the verdict on a suspect that was measured again, with both stages in its reason."""
     if first.change is None or then.change is None:
         return replace(then, first_change=first.change)
     stages = f"{signed_percent(first.change)}, and over {sessions} sessions {signed_percent(then.change)}"
@@ -55,10 +55,9 @@ def confirmed(first: Verdict, then: Verdict, sessions: int) -> Verdict:
 
 
 def unconfirmed(verdict: Verdict) -> Verdict:
-    """The verdict on a suspect that was to be measured again, and was not: the run ended, or it was skipped there."""
-    return replace(
-        verdict, reason=f"{verdict.reason.rstrip('.')}. It was to be measured again in fresh processes, and was not"
-    )
+    """Return the verdict on a suspect that was not measured again: the run ended, or it was skipped there."""
+    reason = f"{verdict.reason.rstrip('.')}. It was to be measured again in fresh processes, and was not"
+    return replace(verdict, reason=reason)
 
 
 # --- what follows for the run --------------------------------------------------------------------
@@ -240,7 +239,7 @@ def _decide(
 
 
 def _lost_in_error(candidate: Candidate, comparison: Comparison, allowed: float) -> bool:
-    """Whether a change is smaller than its own error, and that is larger than the tolerance: then none is decided."""
+    """Whether a change is smaller than its own error, and that error larger than the tolerance."""
     error = candidate.error
     coarse = allowed is not False and error is not None and error > allowed
     return coarse and error is not None and abs(comparison.change) <= math.log1p(error)

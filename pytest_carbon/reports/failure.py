@@ -202,7 +202,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
     for what, text in (
         ("now", _call(measurement) if verdict.baseline_j_per_call is None else None),
         ("gate", _gate(verdict, context.tolerance)),
-        ("repeated", _repeated(verdict)),
+        ("note", _added(verdict)),
         ("suite", _suite(verdict, context)),
         ("machine", _machine(verdict)),
         ("baseline", _baseline(verdict, context.baseline) if context.against is None else None),
@@ -249,12 +249,13 @@ def _gate(verdict: Verdict, tolerance: float | Literal[False]) -> str | None:
     return f"{known}tolerance {100 * tolerance:.3g}%"
 
 
-def _repeated(verdict: Verdict) -> str | None:
-    if verdict.first_change is None:
+def _added(verdict: Verdict) -> str | None:
+    """What the reason says besides the change: that it was measured again or not, that the test itself differs."""
+    if _reason(verdict):
         return None
-    return (
-        f"measured again in fresh processes: {change(verdict.first_change)} at first, {change(verdict.change)} in all"
-    )
+    first, *others = verdict.reason.split(". ")
+    _, differs, how = first.partition("the test itself differs")
+    return ". ".join([*([differs + how] if differs else []), *others])
 
 
 def _suite(verdict: Verdict, context: FailureContext) -> str | None:

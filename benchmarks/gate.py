@@ -217,7 +217,7 @@ def one_suite(cell: Cell, energy_j: Figures, duration_s: Figures) -> tuple[list[
     suspects = [cell.confirm > 0 and suspect(verdict) for verdict in first]
     if any(suspects):
         then = verdicts([1 + cell.confirm * again for again in suspects])
-    return [verdict.failed for verdict in first], suspects, [verdict.failed for verdict in then]
+    return list(map(recordings.fails, first)), suspects, list(map(recordings.fails, then))
 
 
 def found_at_best(cell: Cell, rounds: Rounds) -> Bools:

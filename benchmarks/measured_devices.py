@@ -16,7 +16,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_carbon.measure.instruments import Rig
-from pytest_carbon.measure.measurer import Measurer, Protocol, Scope
+from pytest_carbon.measure.measurer import Measurer
+from pytest_carbon.measure.protocol import Protocol, Scope
+from pytest_carbon.measure.readings import Readings
 from pytest_carbon.records import CarbonIntensity, Domain, Measurement, Settings
 from simulation import Control, SimulatedGpu, attach, gpu_load
 from tests.world import World
@@ -318,15 +320,17 @@ def run_job(job: Job) -> list[Row]:
 def _measurer(world: World) -> Measurer:
     gpu = Domain("gpu:0", "measured", "a simulation")
     measurer = Measurer(
-        watcher=world,
-        stepped=[gpu],
-        direct=[],
+        readings=Readings(
+            watcher=world,
+            stepped=[gpu],
+            direct=[],
+            clock=world.clock,
+            sleep=world.sleep,
+            synchronise=world.synchronise,
+        ),
         scope=lambda: Scope((gpu,), ("gpu:0",), "1x-simulated-gpu"),
         intensity=INTENSITY,
         session="b",
-        clock=world.clock,
-        sleep=world.sleep,
-        synchronise=world.synchronise,
     )
     measurer.begin()
     return measurer

@@ -145,7 +145,7 @@ def codecarbon_windows() -> Callable[[Callable[[], None]], tuple[float, float]]:
 def child(counter: Counter, windows: int, loops: int, seed: int) -> dict[str, Any]:
     """All windows and loops on one counter."""
     from pytest_carbon.measure.instruments import Rig
-    from pytest_carbon.measure.measurer import Protocol
+    from pytest_carbon.measure.protocol import Protocol
     from pytest_carbon.plugin.fixture import Carbon
     from pytest_carbon.records import CarbonIntensity, Settings
     from simulation import gpu_load
@@ -209,7 +209,7 @@ def child(counter: Counter, windows: int, loops: int, seed: int) -> dict[str, An
 
 def _loops(rig: Any, peers: Any, truth: Truth, loops: int, rest: Callable[[], None]) -> list[dict[str, Any]]:
     """Loops of one to two seconds of three kinds of call."""
-    from pytest_carbon.measure.measurer import Protocol
+    from pytest_carbon.measure.protocol import Protocol
     from pytest_carbon.plugin.fixture import Carbon
     from simulation import gpu_load
 

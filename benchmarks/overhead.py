@@ -42,7 +42,7 @@ def call_costs() -> dict[str, float]:
     """Seconds that a call which does nothing takes more than in a bare loop, by tool."""
     from benchmarks.measurement import codecarbon_windows, zeus_windows
     from pytest_carbon.measure.instruments import Rig
-    from pytest_carbon.measure.measurer import Protocol
+    from pytest_carbon.measure.protocol import Protocol
     from pytest_carbon.plugin.fixture import Carbon
     from pytest_carbon.records import CarbonIntensity, Settings
 

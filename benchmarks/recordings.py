@@ -164,12 +164,17 @@ def _at_once(case: Case, rng: np.random.Generator) -> dict[str, float]:
     }
     candidates = [_now(key, float(ln_j[-1, i]), float(errors[-1, i]), gpus[-1]) for i, key in enumerate(keys)]
     verdicts, _ = judge(candidates, stored, tolerance=TOLERANCE, false_alarms=FALSE_ALARMS)
-    failed = [verdicts[key].failed for key in keys]
+    failed = [fails(verdicts[key]) for key in keys]
     return {
         "suites_failed": float(failed[0] if case.change else any(failed)),
         "inconclusive": _share_of(list(verdicts.values()), "inconclusive"),
         "detectable": float(np.median([verdicts[key].detectable_change or 0.0 for key in keys])),
     }
+
+
+def fails(verdict: Verdict) -> bool:
+    """Whether a measurement fails the run: by itself, or together with the whole suite."""
+    return verdict.failed or (verdict.suite_moved and (verdict.change or 0.0) > 0)
 
 
 def _share_of(verdicts: Sequence[Verdict], status: str) -> float:
@@ -188,7 +193,7 @@ def _grown(case: Case, rng: np.random.Generator) -> dict[str, float]:
         verdicts, _ = judge(
             candidates, stored, tolerance=TOLERANCE, false_alarms=FALSE_ALARMS, estimated=case.estimated
         )
-        failed = any(verdict.failed for verdict in verdicts.values())
+        failed = any(map(fails, verdicts.values()))
         if min((len(stored.get(key, ())) for key in keys), default=0) >= case.recordings:
             break
         alarms, days = alarms + failed, days + 1

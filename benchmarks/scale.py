@@ -49,7 +49,7 @@ MEASUREMENTS = 10_000
 MODULES = 100
 RECORDINGS = 20
 MOST_S = 3.0
-MOST_MB = 300.0
+MOST_MB = 250.0
 EPOCH = "2026-11-02T10:00:00Z"
 """The first recording is of an earlier epoch: a full baseline would take no other session, and the write would be
 none."""

@@ -75,7 +75,7 @@ def random_against_checkpoint(folder: Path) -> dict[str, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     from pytest_carbon.measure.instruments import Rig
-    from pytest_carbon.measure.measurer import Protocol
+    from pytest_carbon.measure.protocol import Protocol
     from pytest_carbon.plugin.fixture import Carbon
     from pytest_carbon.records import CarbonIntensity, Settings
     from pytest_carbon.tasks import build_task

@@ -8,15 +8,23 @@ process of a machine shares). Every field that carries a unit names it: ``_j`` j
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 Kind = Literal["measured", "estimated"]
 Status = Literal["error", "over-budget", "regression", "inconclusive", "improvement", "new", "pass"]
+Effect = Literal["none", "warns", "fails", "accepted"]
+"""What a verdict does to the run: nothing, a warning, a failure; or it was accepted as intended."""
 Key = tuple[str, str]
 """A measurement's identity inside a machine: the test's id and the measurement's name."""
 REFERENCE = "pytest-carbon"
 """In the place of a test's id: a reference workload's, which is stored beside the tests and is none of them."""
+
+
+def is_estimated(machine_id: str) -> bool:
+    """Whether a machine's energy is estimated, by its id."""
+    return machine_id.endswith("-estimated")
 
 
 def label(key: Key) -> str:
@@ -221,7 +229,19 @@ class Measurement:
 
     @property
     def estimated(self) -> bool:
-        return self.machine.endswith("-estimated")
+        return is_estimated(self.machine)
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether it was measured, with an energy and a duration above 0 in each session."""
+        figures = [f for s in self.sessions for f in (s.energy_j_per_call, s.duration_s_per_call)]
+        return self.failure is None and bool(figures) and all(isfinite(f) and f > 0 for f in figures)
+
+    @property
+    def relative_error(self) -> float | None:
+        """Half-width of the 95% interval of the energy, relative to it."""
+        energy_j, error_j = self.energy_j_per_call, self.energy_j_per_call_error
+        return error_j / energy_j if energy_j and error_j is not None else None
 
 
 # --- budgets and verdicts ------------------------------------------------------------------------
@@ -265,7 +285,7 @@ class Verdict:
     limit_j_per_call: float | None = None
     tolerance: float | Literal[False] | None = None
     """The marker's own, as in :class:`Budget`."""
-    chance: float | None = None
+    p_value: float | None = None
     """How often an unchanged measurement costs more by so much (see :func:`~pytest_carbon.gate.verdicts.suspect`)."""
     base_sessions: tuple[SessionScore, ...] = ()
     """With ``--carbon-against``: the other revision's, in the order of the pairs, as the measurement's own are."""
@@ -275,10 +295,14 @@ class Verdict:
     """Of the reference workload since the same recordings, where it was taken out before judging."""
     machine_moved: bool = False
     """Whether it is ``inconclusive`` for the machine's own change: where that is to stay, it can be accepted."""
+    suite_moved: bool = False
+    """Whether it exceeds its tolerance together with the whole suite: accepting that accepts it."""
     blind: bool = False
     """Whether it passes, and the gate could not have seen a change of ``--carbon-max-detectable``."""
     differences: tuple[MeasurementWarning, ...] = ()
     """What is not as it was in the baseline, and may explain a change; they inform."""
+    effect: Effect = "none"
+    """What follows for the run; decided once, after recording."""
 
     @property
     def failed(self) -> bool:
@@ -295,10 +319,14 @@ class SuiteVerdict:
     compared: int
     false_alarm_rate: float
     median_change: float | None = None
-    moved: str | None = None
+    status: Literal["pass", "regression", "improvement"] = "pass"
+    """Whether the median moved: up is a regression, down an improvement."""
+    reason: str | None = None
     """The sentence, when the whole suite moved."""
     machine_moved: str | None = None
     """The sentence, when the machine itself moved: its reference workload did."""
+    effect: Effect = "none"
+    """What follows for the run; decided once, after recording."""
 
 
 class Record(NamedTuple):

@@ -61,13 +61,19 @@ def parse_share(value: object) -> float:
     return number / 100 if percent else number
 
 
-def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """``" Did you mean energy?"`` where a word is close to one that is allowed, else nothing."""
+def closest(word: str, allowed: Iterable[str]) -> str | None:
+    """The allowed word that is close to a word; None where none is."""
     from difflib import get_close_matches
 
-    named = {each.lower(): each for each in allowed}
+    named = {name.lower(): name for name in allowed}
     close = get_close_matches(word.lower(), named, n=1)
-    return f" Did you mean {named[close[0]]}?" if close else ""
+    return named[close[0]] if close else None
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """``" Did you mean energy?"`` where a word is close to one that is allowed, else nothing."""
+    near = closest(word, allowed)
+    return f" Did you mean {near}?" if near else ""
 
 
 def finite_number(value: object) -> float | None:
@@ -161,7 +167,7 @@ def _number(value: float, decimals: int) -> str:
 def comparable_joules(*energies_j: float) -> list[str]:
     """Energies to be compared: in the largest's unit, with three digits of the smallest. Far apart: each by itself."""
     if min(energies_j) < max(energies_j) / 10:
-        return [str(quantity(energy_j, "J")) for energy_j in energies_j]
+        return [str(quantities([energy_j], "J", of_smallest=True)[0]) for energy_j in energies_j]
     return list(map(str, quantities(energies_j, "J", of_smallest=True)))
 
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_carbon.records import Record
+from pytest_carbon.baselines import Store
+from pytest_carbon.records import Gpu, Machine, Record
+
+HOST = Machine(
+    "1x-nvidia-h100-80gb-hbm3-700w-gpu",
+    (Gpu(0, "", "NVIDIA H100 80GB HBM3", 700.0),),
+    cpu="Intel Xeon Platinum 8480C",
+)
+"""As a store describes it."""
 
 
 def record(test: str = "tests/test_m.py::test_x[fp16]", session: str = "s1", day: int = 1, **changes: Any) -> Record:
-    """A record that one session made; ``changes``: its fields that are others."""
+    """Make a record of one session; ``changes``: other values of its fields."""
     fields: dict[str, Any] = {
         "test": test,
         "name": "call",
@@ -25,3 +33,8 @@ def record(test: str = "tests/test_m.py::test_x[fp16]", session: str = "s1", day
         "driver": "580.65.06",
     }
     return Record(**(fields | changes))
+
+
+def everything(store: Store) -> set[Record]:
+    """Return all records of the host."""
+    return {record for records in store.load(HOST.id).values() for record in records}

@@ -1,4 +1,4 @@
-"""Baselines: where they are kept, and which measurements of a run go into them."""
+"""Baselines: the interface of every place that stores them, and how to open one."""
 
 from __future__ import annotations
 
@@ -9,68 +9,65 @@ from typing import Protocol
 
 from pytest_carbon.baselines.address import DatabaseUrl, is_url
 from pytest_carbon.baselines.files import FileStore
-from pytest_carbon.records import (
-    Calibration,
-    Key,
-    Machine,
-    Record,
-    UsageProblem,
-)
+from pytest_carbon.records import Calibration, Key, Machine, Record, UsageProblem
 
 
 class Store(Protocol):
-    """A place that keeps baselines.
+    """A place that stores baselines.
 
-    Each method raises :class:`~pytest_carbon.records.BaselineError` for what cannot be read, written or
-    trusted; nothing of that is ever read as "no baseline".
+    Each method raises :class:`~pytest_carbon.records.BaselineError` for what cannot be read, written or trusted, and
+    never takes that for "no baseline".
     """
 
     def machines(self) -> list[str]:
-        """The ids of the machines that have a baseline, sorted."""
+        """Return the ids of the machines that have a baseline, sorted."""
 
     def keys(self, machine_id: str) -> frozenset[Key]:
-        """The measurements that have a baseline on a machine; their figures are not looked at."""
+        """Return the measurements that have a baseline on a machine, without checking their figures."""
 
     def load(self, machine_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
-        """Everything stored for a machine, or of some of its measurements; each one's records oldest first."""
+        """Return a machine's records, or those of some measurements, by measurement, oldest first."""
 
     def describe(self, machine_id: str) -> Machine:
-        """What is stored of a machine besides its id: GPUs and processor, where known."""
+        """Return what is stored of a machine: GPUs and processor; only its id where nothing is."""
 
     def append(self, machine: Machine, records: Sequence[Record]) -> None:
-        """Add records to one machine: all of them or, with an error, none. What is stored stays once, and moves
-        to a newer epoch only."""
+        """Add records to one machine; see :meth:`append_all`."""
 
     def append_all(self, sessions: Sequence[tuple[Machine, Sequence[Record]]]) -> None:
-        """The same on several machines, as one: also a process that is killed leaves all of it or none."""
+        """Add records to several machines: all of them or, with an error, none.
+
+        A stored record is not stored twice; it moves to a newer epoch only. If the process is killed, a database has
+        all records or none, and a directory may have them in some of its files.
+        """
 
     def rename(self, tests: Mapping[str, str | None]) -> int:
-        """Put tests' records, in every machine, under other ids; ``None`` takes them away. How many there were.
+        """Give tests' records other ids, in every machine; ``None`` deletes them. Return their number.
 
-        All of it or, with an error, none; a new id that has records of its own is an error.
+        All of them or, with an error, none; a new id that has records of its own is an error.
         """
 
     def check_writable(self) -> None:
-        """Raise before a run what :meth:`append` would raise after it, as far as that can be known."""
+        """Raise before a run, as far as possible, what :meth:`append` would raise after it."""
 
     def calibration(self, machine_id: str) -> Calibration | None:
-        """What was found out about a machine's counters; None where nothing was."""
+        """Return what is known about a machine's counters; None where nothing is."""
 
     def keep_calibration(self, machine_id: str, calibration: Calibration, *, replace: bool = False) -> None:
-        """Keep what was found out; what is kept already stays, unless it is to be replaced."""
+        """Store a calibration; a stored one stays, unless ``replace``."""
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """What is read while it lasts is of one moment, where the store can say what that is: files cannot."""
+        """Read everything inside as of one moment; files have no snapshots."""
 
     def hint(self) -> str | None:
-        """What to say where something is stored and none of it counts; None elsewhere."""
+        """Say why nothing counts, where something is stored; else None."""
 
 
 def open_store(location: Path | str, *, branch: str | None = None, own: str | None = None) -> Store:
-    """The store at a path, which need not exist yet, or at a URL. Raises :class:`UsageProblem` for what cannot be one.
+    """Open the store at a path, which need not exist yet, or at a URL. Raises :class:`UsageProblem`.
 
-    A directory is that of the branch that is checked out: all in it counts. A database holds the records of every
-    branch: with ``branch`` only that one's count, and those that ``own``, the branch checked out, accepted since.
+    In a directory all records count. A database has the records of every branch: with ``branch`` only that branch's
+    count, and those since a change that ``own``, the branch that is checked out, accepted.
     """
     text = str(location)
     if is_url(text):
@@ -78,7 +75,7 @@ def open_store(location: Path | str, *, branch: str | None = None, own: str | No
     path = Path(location)
     if path.exists() and not path.is_dir():
         raise UsageProblem(
-            f"--carbon-baseline: {text!r} is a file, and baselines are kept in a directory. "
+            f"--carbon-baseline: {text!r} is a file, and baselines are stored in a directory. "
             "Give the path of a directory, such as carbon-baselines."
         )
     return FileStore(path)
@@ -86,7 +83,7 @@ def open_store(location: Path | str, *, branch: str | None = None, own: str | No
 
 def _open_database(url: Path | str, branch: str | None, own: str | None) -> Store:
     if not isinstance(url, DatabaseUrl):
-        raise UsageProblem(f"--carbon-baseline: {str(url)!r} is a URL that was made a path. Give it as a text.")
+        raise UsageProblem(f"--carbon-baseline: {str(url)!r} is a URL in a Path. Give it as a text.")
     try:
         from pytest_carbon.baselines.sql import SqlStore
 
@@ -99,14 +96,10 @@ def _open_database(url: Path | str, branch: str | None, own: str | None) -> Stor
 
 
 def refuse_unknown_branch(location: Path | str, commit: str | None, branch: str | None) -> None:
-    """Raise :class:`UsageProblem` where a database would not know whose baseline records are.
-
-    A detached HEAD, of which no CI says the branch: a pull request's, perhaps. Outside a repository there are no
-    branches, and in a directory they are git's.
-    """
+    """Refuse to record in a database where the branch is unknown: a detached HEAD, of a pull request perhaps."""
     if isinstance(location, DatabaseUrl) and branch is None and commit is not None:
         raise UsageProblem(
-            f"{location} keeps the records of each branch apart, and git does not say which one {commit[:7]} is of (a"
-            " detached HEAD). Check out the branch by its name before (git switch -C NAME), or record the run's report"
-            " with pytest-carbon baseline accept --branch=NAME."
+            f"{location} stores records by branch, and git knows no branch of {commit[:7]} (a detached HEAD). Check out"
+            " the branch by its name first (git switch -C NAME), or record the run's report with pytest-carbon baseline"
+            " accept --branch=NAME."
         )

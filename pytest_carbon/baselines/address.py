@@ -1,4 +1,4 @@
-"""Where baselines are, as the user wrote it: a directory, or a database whose password no text shows."""
+"""Read where baselines are: a directory, or a database whose password no text shows."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import re
 from pathlib import Path
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/.*|(sqlite|postgres|mysql|mariadb)[a-z0-9+]*:.*", re.DOTALL | re.IGNORECASE)
-"""``C:/`` is a drive; and what only lacks its slashes is no folder to be made, with a password in its name."""
+"""``C:/`` is a drive. A URL without its slashes is a mistake, not a folder with a password in its name."""
 _PASSWORD = re.compile(r"^((?!sqlite)[^:]*:/*[^:@]*):.*@", re.DOTALL)  # to the last @: one in a password should be %40
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(.*)", re.DOTALL)
 _IN_MEMORY = (":memory:", "file:")
 
 
 class DatabaseUrl(str):
-    """A database's URL. As a text it has neither the password nor the parameters: any report, log or traceback may
-    show it; :meth:`reveal` has both."""
+    """A database's URL, as a text without password and parameters, for any report, log or traceback."""
 
     def __new__(cls, url: str) -> DatabaseUrl:
         self = super().__new__(cls, _PASSWORD.sub(r"\1:***@", url).partition("?")[0])
@@ -25,17 +24,17 @@ class DatabaseUrl(str):
 
     @property
     def file(self) -> Path | None:
-        """SQLite's."""
-        found = _SQLITE.fullmatch(self._url)
-        return Path(found[2]) if found and not found[2].startswith(_IN_MEMORY) else None
+        """The file of SQLite."""
+        match = _SQLITE.fullmatch(self._url)
+        return Path(match[2]) if match and not match[2].startswith(_IN_MEMORY) else None
 
     def reveal(self) -> str:
-        """The URL as it was given."""
+        """Return the URL as it was given."""
         return self._url
 
 
 def place(text: str, base: Path) -> Path | DatabaseUrl:
-    """What a text names: the URL of a database, or a directory. Relative paths, SQLite's, too, start from ``base``."""
+    """Return the database or the directory that a text names. Relative paths, also SQLite's, start at ``base``."""
     if not _URL.fullmatch(text):
         return base / Path(text).expanduser()
     if (sqlite := _SQLITE.fullmatch(text)) and not sqlite[2].startswith(_IN_MEMORY):

@@ -1,9 +1,8 @@
-"""Two runs, or baselines, side by side: what HEAD costs more or less than BASE, by the gate's own rule.
+"""Compare two runs, or baselines, by the rule of the gate: does HEAD cost more or less than BASE?
 
-BASE is what the gate calls the baseline: the records of a baseline, or a report as a baseline of one recording. HEAD is
-what it judges: a report, or the newest epoch of a baseline, taken as one recording of which each recording counts the
-same. Where both have a reference workload (``--carbon-reference``), that says what of a change is the machine's, as in
-a run.
+BASE is the baseline: stored records, or a report as one recording. HEAD is judged: a report, or the newest epoch of a
+baseline, as one recording in which each of its recordings counts the same. Where both have a reference workload
+(``--carbon-reference``), the machine's change is separated, as in a run.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from statistics import fmean, geometric_mean, median
 from typing import NamedTuple
 
@@ -32,16 +30,17 @@ from pytest_carbon.records import (
     SuiteVerdict,
     UsageProblem,
     Verdict,
+    is_estimated,
     label,
 )
 from pytest_carbon.text import cards, count, listing
 
 _WARMER_C = 5.0
-"""A start that differs by less is no explanation."""
+"""A smaller difference at the start explains nothing."""
 _ALIKE = 0.8
-"""Ids whose similarity (difflib's ratio) is below this are two tests, not one that was renamed."""
+"""The least similarity (difflib's ratio) of a renamed test's ids."""
 _MOST_COMPARED = 20_000
-"""So many pairs of ids are looked at for one that was renamed: some seconds."""
+"""The most pairs of ids that are compared for similarity: some seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +53,24 @@ class Side:
     """The report's run; None for baselines."""
     machines: Mapping[str, Machine]
     stored: Mapping[str, Mapping[Key, Sequence[Record]]]
-    """By machine: what has a figure, as a baseline has it; a reference workload, too."""
+    """The records of each machine, a reference workload's, too."""
     measured: Mapping[str, Mapping[Key, tuple[Measurement, Verdict]]]
-    """By machine: everything that a report has; nothing of baselines."""
+    """The measurements of a report on each machine; empty for baselines."""
 
     def keys(self, machine_id: str) -> list[Key]:
-        """What was measured or stored on one machine, in the order of the run."""
-        known = {**self.measured.get(machine_id, {}), **self.stored.get(machine_id, {})}
-        return [key for key in known if key[0] != REFERENCE]
+        """Return what was measured or stored on one machine, in the order of the run."""
+        keys = {**self.measured.get(machine_id, {}), **self.stored.get(machine_id, {})}
+        return [key for key in keys if key[0] != REFERENCE]
 
     def kernel(self, machine_id: str) -> Measurement | None:
-        """A report's reference workload on one machine."""
+        """Return a report's reference workload on one machine."""
         of_run = self.result.references if self.result else ()
         return next((m for m, _ in of_run if m.machine == machine_id), None)
 
     def records(self, machines: Collection[str]) -> list[Record]:
-        """What it has of some machines, oldest first."""
-        found = [r for id in machines for each in self.stored.get(id, {}).values() for r in each]
-        return sorted(found, key=lambda record: record.created)
+        """Return the records of some machines, oldest first."""
+        records = [r for id in machines for rows in self.stored.get(id, {}).values() for r in rows]
+        return sorted(records, key=lambda record: record.created)
 
 
 class Row(NamedTuple):
@@ -89,16 +88,15 @@ class Kernel(NamedTuple):
     """The reference workload on one machine."""
 
     row: Row | None
-    """On both sides; None where one has none that can be compared."""
+    """None where the two sides have none that can be compared: ``why_not`` is the sentence for that."""
     why_not: str | None = None
-    """The sentence for that."""
     warnings: tuple[str, ...] = ()
     """Sentences."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One machine that both sides know."""
+    """One machine that is on both sides."""
 
     machine: Machine
     suite: SuiteVerdict
@@ -106,11 +104,11 @@ class Part:
     only_base: tuple[Key, ...] = ()
     only_head: tuple[Key, ...] = ()
     renamed: Mapping[Key, Key] | None = None
-    """What BASE alone has, and what is perhaps its new name in HEAD."""
+    """Measurements of BASE alone, with their probable new names in HEAD."""
     own: tuple[Key, ...] = ()
-    """What BASE has from HEAD's own session and from no other."""
+    """Measurements that BASE has from HEAD's own session only."""
     unmeasured: tuple[Key, ...] = ()
-    """What could not be measured in BASE."""
+    """Measurements that failed in BASE."""
     kernel: Kernel | None = None
     """None where neither side has a reference workload."""
 
@@ -123,7 +121,7 @@ class Comparison:
     tolerance: float
     false_alarms: float
     notes: tuple[str, ...] = ()
-    """What else differs, in sentences."""
+    """Other differences, in sentences."""
 
     @property
     def rows(self) -> list[Row]:
@@ -131,23 +129,17 @@ class Comparison:
 
     @property
     def failed(self) -> bool:
-        """Whether there is a regression, or something that HEAD failed to measure."""
-        return any(row.verdict.failed for row in self.rows)
-
-
-def has_figures(measurement: Measurement) -> bool:
-    figures = [f for score in measurement.sessions for f in (score.energy_j_per_call, score.duration_s_per_call)]
-    return bool(figures) and all(isfinite(figure) and figure > 0 for figure in figures)
-
-
-# --- comparing -----------------------------------------------------------------------------------
+        """Tell whether there is a regression, of a test or the suite, or something that HEAD failed to measure."""
+        return any(row.verdict.failed for row in self.rows) or any(
+            part.suite.status == "regression" for part in self.parts
+        )
 
 
 def compare(base: Side, head: Side, *, tolerance: float, false_alarms: float) -> Comparison:
-    """Verdicts on what is on both sides. Raises :class:`UsageProblem` where that is nothing."""
+    """Judge what is on both sides. Raises :class:`UsageProblem` where that is nothing."""
     parts = []
-    for id, there in head.machines.items():
-        if id in base.machines and (part := _part(base, head, there, tolerance, false_alarms)) is not None:
+    for id, machine in head.machines.items():
+        if id in base.machines and (part := _part(base, head, machine, tolerance, false_alarms)) is not None:
             parts.append(part)
     comparison = Comparison(base, head, tuple(parts), tolerance, false_alarms, tuple(_notes(base, head)))
     if not any(row.verdict.change is not None or row.verdict.status == "pass" for row in comparison.rows):
@@ -155,76 +147,71 @@ def compare(base: Side, head: Side, *, tolerance: float, false_alarms: float) ->
     return comparison
 
 
-def _part(base: Side, head: Side, there: Machine, tolerance: float, false_alarms: float) -> Part | None:
-    in_base, in_head = base.keys(there.id), head.keys(there.id)
-    stored = base.stored.get(there.id, {})
+def _part(base: Side, head: Side, machine: Machine, tolerance: float, false_alarms: float) -> Part | None:
+    id = machine.id
+    in_base, in_head = base.keys(id), head.keys(id)
+    stored = base.stored.get(id, {})
     common = [key for key in in_head if key in stored]
     if not in_base or not in_head:
         return None
-    candidates = [_candidate(base, head, there.id, key) for key in common]
-    workload = _reference(head, there.id, common)
+    candidates = [_candidate(base, head, id, key) for key in common]
+    workload = _reference(head, id, common)
     with collector_waits():
         verdicts, suite = gate.judge(
             candidates,
             stored,
             tolerance=tolerance,
             false_alarms=false_alarms,
-            estimated=there.id.endswith("-estimated"),
+            estimated=is_estimated(id),
             reference=workload,
         )
-    rows = [_row(each, verdicts[each.key], stored[each.key]) for each in candidates]
-    known_base, known_head = set(in_base), set(in_head)
-    only_base = tuple(key for key in in_base if key not in known_head)
-    only_head = tuple(key for key in in_head if key not in known_base)
+    rows = [_row(candidate, verdicts[candidate.key], stored[candidate.key]) for candidate in candidates]
+    base_keys, head_keys = set(in_base), set(in_head)
+    only_base = tuple(key for key in in_base if key not in head_keys)
+    only_head = tuple(key for key in in_head if key not in base_keys)
     return Part(
-        machine=there,
+        machine=machine,
         suite=suite,
         rows=tuple(row for row in rows if row.verdict.status != "new"),
         only_base=only_base,
         only_head=only_head,
         renamed=renamed(only_base, only_head),
         own=tuple(row.key for row in rows if row.verdict.status == "new"),
-        unmeasured=tuple(key for key in in_head if key in known_base and key not in stored),
-        kernel=_kernel(base, head, there.id, workload, verdicts),
+        unmeasured=tuple(key for key in in_head if key in base_keys and key not in stored),
+        kernel=_kernel(base, head, id, workload, verdicts),
     )
 
 
 def _candidate(base: Side, head: Side, id: str, key: Key) -> scores.Candidate:
-    """HEAD's measurement as the gate takes it, with BASE's warnings and error: they can explain a change as well."""
-    found, before = head.measured.get(id, {}).get(key), base.measured.get(id, {}).get(key)
-    errors = [error for pair in (found, before) if pair and (error := _relative_error(pair[0])) is not None]
-    warnings = [*found[0].warnings] if found else []
+    """Make HEAD's measurement a candidate, with BASE's warnings and error: they can explain a change as well."""
+    now, before = head.measured.get(id, {}).get(key), base.measured.get(id, {}).get(key)
+    errors = [error for pair in (now, before) if pair and (error := pair[0].relative_error) is not None]
+    warnings = [*now[0].warnings] if now else []
     if before:
         warnings += [
             replace(warning, code=f"{warning.code} in BASE", text=f"in BASE, {warning.text}")
             for warning in before[0].warnings
             if warning.disqualifies
         ]
-    marker = found or before
+    marker = now or before
     return scores.Candidate(
         key=key,
-        sessions=found[0].sessions if found else _as_one_recording(head.stored[id][key]),
+        sessions=now[0].sessions if now else _as_one_recording(head.stored[id][key]),
         error=max(errors, default=None),
         warnings=tuple(warnings),
         tolerance=marker[1].tolerance if marker else None,
-        failure=found[0].failure if found else None,
+        failure=now[0].failure if now else None,
     )
 
 
-def _relative_error(measurement: Measurement) -> float | None:
-    energy_j, error_j = measurement.energy_j_per_call, measurement.energy_j_per_call_error
-    return error_j / energy_j if energy_j and error_j is not None else None
-
-
 def _as_one_recording(records: Sequence[Record]) -> tuple[SessionScore, ...]:
-    """The recordings of the newest epoch, each as if it had been a session: of these, a recording is the mean."""
-    held = baseline_of(records)
-    assert held is not None
-    return tuple(map(_as_session, held.recordings))
+    """Return the recordings of the newest epoch as the sessions of one recording, which is their mean."""
+    baseline = baseline_of(records)
+    assert baseline is not None
+    return tuple(map(_as_session, baseline.recordings))
 
 
 def _as_session(recording: Sequence[Record]) -> SessionScore:
-    """Recordings of the same sessions are the same one."""
     return SessionScore(
         f"the recording of {sorted(record.session for record in recording)}",
         geometric_mean(record.energy_j_per_call for record in recording),
@@ -233,26 +220,25 @@ def _as_session(recording: Sequence[Record]) -> SessionScore:
 
 
 def _reference(head: Side, id: str, common: Sequence[Key]) -> scores.Candidate | None:
-    """HEAD's reference workload as the gate takes it; of baselines, in the recordings that stand for HEAD and have
-    one."""
+    """Make HEAD's reference workload a candidate; of baselines, in the recordings of HEAD that have one."""
     if head.result is not None:
-        found = head.kernel(id)
-        return candidate(found) if found else None
-    of_head = head.stored.get(id, {})
+        measured = head.kernel(id)
+        return candidate(measured) if measured else None
+    stored = head.stored.get(id, {})
     key = max(
-        (key for key in of_head if key[0] == REFERENCE),
-        key=lambda key: max(record.created for record in of_head[key]),
+        (key for key in stored if key[0] == REFERENCE),
+        key=lambda key: max(record.created for record in stored[key]),
         default=None,
     )
     if key is None:
         return None
-    taken = {record.session: record for record in of_head[key]}
+    references = {record.session: record for record in stored[key]}
     sessions = {}
-    for each in common:
-        held = baseline_of(of_head[each])
-        for recording in held.recordings if held else ():
-            if all(record.session in taken for record in recording):
-                own = _as_session([taken[record.session] for record in recording])
+    for measurement in common:
+        baseline = baseline_of(stored[measurement])
+        for recording in baseline.recordings if baseline else ():
+            if all(record.session in references for record in recording):
+                own = _as_session([references[record.session] for record in recording])
                 sessions[own.session] = own
     return scores.Candidate(key, tuple(sessions.values()), None) if sessions else None
 
@@ -260,11 +246,11 @@ def _reference(head: Side, id: str, common: Sequence[Key]) -> scores.Candidate |
 def _kernel(
     base: Side, head: Side, id: str, workload: scores.Candidate | None, verdicts: Mapping[Key, Verdict]
 ) -> Kernel | None:
-    """What both sides have of a reference workload, or why nothing is judged beside it."""
+    """Return the reference workload of both sides, or say why they cannot be compared."""
     sides = [(name, side, side.kernel(id)) for name, side in (("BASE", base), ("HEAD", head))]
-    warnings = tuple(f"in {name}, {warning.text}" for name, _, found in sides if found for warning in found.warnings)
-    for name, _, found in sides:
-        if found and (failure := found.failure):
+    warnings = tuple(f"in {name}, {warning.text}" for name, _, of_run in sides if of_run for warning in of_run.warnings)
+    for name, _, of_run in sides:
+        if of_run and (failure := of_run.failure):
             return Kernel(None, f"it could not be measured in {name} ({failure.rstrip('.')})", warnings)
     names = [sorted(of for test, of in side.stored.get(id, {}) if test == REFERENCE) for _, side, _ in sides]
     if not any(names):
@@ -276,7 +262,7 @@ def _kernel(
         return Kernel(None, f"it is {listing(names[0])} in BASE and {listing(names[1])} in HEAD", warnings)
     which = "BASE" if names[0] else "HEAD"
     if all(names):
-        return Kernel(None, "BASE and HEAD do not both have it of the sessions that are compared", warnings)
+        return Kernel(None, "BASE and HEAD do not both have it in the compared sessions", warnings)
     return Kernel(None, f"only {which} has one (--carbon-reference)", warnings)
 
 
@@ -296,44 +282,41 @@ def _row(candidate: scores.Candidate, verdict: Verdict, records: Sequence[Record
 
 
 def renamed(gone: Iterable[Key], new: Iterable[Key]) -> dict[Key, Key]:
-    """What BASE alone has → what is perhaps its new name: the same test in another module, or nearly the same id."""
+    """Guess new names of what BASE alone has: the same test in another module, or a similar id."""
     left = list(dict.fromkeys(new))
     functions: dict[Key, list[Key]] = {}
     for test, name in left:
         functions.setdefault((test.partition("::")[2], name), []).append((test, name))
     gone = list(gone)
-    found: dict[Key, Key] = {}
+    names: dict[Key, Key] = {}
     for test, name in gone:
         function = test.partition("::")[2]
         moved = functions.get((function, name), [])
         if function and len(moved) == 1:
-            found[test, name] = moved.pop()
-    taken = set(found.values())
+            names[test, name] = moved.pop()
+    taken = set(names.values())
     left = [key for key in left if key not in taken]
-    gone = [key for key in gone if key not in found]
+    gone = [key for key in gone if key not in names]
     for test, name in gone[: _MOST_COMPARED // max(len(left), 1)]:
         ids = [other for other, n in left if n == name]
         for alike in difflib.get_close_matches(test, ids, n=1, cutoff=_ALIKE):
-            found[test, name] = (alike, name)
+            names[test, name] = (alike, name)
             left.remove((alike, name))
-    return found
-
-
-# --- what else is to be said -----------------------------------------------------------------------
+    return names
 
 
 def _why_nothing(comparison: Comparison) -> str:
-    """Why not one measurement could be compared, and what to do."""
+    """Say why no measurement could be compared, and what to do."""
     base, head = comparison.base, comparison.head
     places = f"{base.place} and {head.place}"
     failed = [label(row.key) for row in comparison.rows] + [label(k) for p in comparison.parts for k in p.unmeasured]
     if any(part.own for part in comparison.parts):
         return (
-            f"{places} cannot be compared: both are of the same session, and what was measured once did not change."
-            " Give reports of two runs, or a baseline that holds other sessions, too."
+            f"{places} cannot be compared: both are of the same session. Give reports of two runs, or a baseline that"
+            " has other sessions, too."
         )
     if failed:
-        return f"{places} cannot be compared: what both have could not be measured ({listing(failed)})."
+        return f"{places} cannot be compared: no measurement of both succeeded ({listing(failed)})."
     if comparison.parts:
         part = comparison.parts[0]
         text = (
@@ -343,13 +326,13 @@ def _why_nothing(comparison: Comparison) -> str:
         if part.renamed:
             old, new = next(iter(part.renamed.items()))
             return f"{text} If {label(old)} is now {label(new)}, measure BASE again with the new names{_rename(base)}."
-        return f"{text} Are they of the same project, and of the same tests?"
+        return f"{text} Give two sides of the same project, with the same tests."
     ids = [id for id in head.machines if head.keys(id)]
     if not ids or not any(map(base.keys, base.machines)):
         return f"{places} cannot be compared: nothing was measured in {head.place if not ids else base.place}."
     return (
-        f"{places} cannot be compared, for figures of different machines differ for reasons of their own."
-        f" {'. '.join(_elsewhere(base, head))}."
+        f"{places} cannot be compared: they are of different machines. {'. '.join(_elsewhere(base, head))}. Give two"
+        " sides of one machine."
     )
 
 
@@ -362,14 +345,13 @@ def _some(keys: Sequence[Key]) -> str:
 
 
 def _elsewhere(base: Side, head: Side) -> Iterator[str]:
-    """What of HEAD is of a machine that BASE does not know, and which of BASE's is nearest."""
-    others = [each for id, each in base.machines.items() if base.keys(id)]
-    for id, there in head.machines.items():
+    """Say which measurements of HEAD are of machines that BASE does not have, and which machine is nearest."""
+    others = [machine for id, machine in base.machines.items() if base.keys(id)]
+    for id, machine in head.machines.items():
         if head.keys(id) and id not in {other.id for other in others}:
-            found = nearest(there, others)
             text = f"HEAD has {_some(head.keys(id))} in {id}"
-            if found:
-                closest, how = found[0]
+            if similar := nearest(machine, others):
+                closest, how = similar[0]
                 text += f", and the nearest machine of BASE is {closest} ({how})"
             yield text.replace(" there", " in BASE").replace(" here", " in HEAD")
 
@@ -383,21 +365,21 @@ def _notes(base: Side, head: Side) -> Iterator[str]:
         before, after = was.machine.pytest_carbon, now.machine.pytest_carbon
         if before != after and before and after:
             yield (
-                f"BASE was measured by pytest-carbon {before}, HEAD by {after}: where the two measure differently, that"
-                " is in the change"
+                f"BASE was measured by pytest-carbon {before}, HEAD by {after}: if the two measure differently, the"
+                " change includes that"
             )
         yield from _sources(base, head)
     for id in sorted(shared):
         yield from _conditions(base, head, id)
     if now and (records := base.records(shared)) and records[-1].created > now.created:
         yield (
-            f"HEAD is from {now.created}, and BASE has figures from later, {records[-1].created}: are the two swapped,"
-            " or did a clock run backwards?"
+            f"HEAD is from {now.created}, and BASE has later figures, from {records[-1].created}: are the two swapped,"
+            " or was a clock wrong?"
         )
 
 
 def _conditions(base: Side, head: Side, id: str) -> Iterator[str]:
-    """Other cards of the same model, another temperature at the start: the machine's id tells neither."""
+    """Name other cards of one model and another temperature: the machine's id has neither."""
     was, now = (
         {key: _of_newest_epoch(records) for key, records in side.stored.get(id, {}).items()} for side in (base, head)
     )
@@ -406,12 +388,12 @@ def _conditions(base: Side, head: Side, id: str) -> Iterator[str]:
         for by_key in (was, now)
     )
     if before and after and not set(after) & set(before):
-        here, there = cards(after, before)
-        yield f"HEAD was measured on {here}, BASE on {there}: two cards of one model differ by 2 or 3%"
-    found = [(_temperature_c(was[key]), _temperature_c(now[key])) for key in now if key in was]
-    known = [(then, since) for then, since in found if then is not None and since is not None]
-    if known:
-        was_c, now_c = (median(degrees) for degrees in zip(*known, strict=True))
+        of_head, of_base = cards(after, before)
+        yield f"HEAD was measured on {of_head}, BASE on {of_base}: two cards of one model differ by 2 or 3%"
+    pairs = [(temperature_c(was[key]), temperature_c(now[key])) for key in now if key in was]
+    known_c = [(then, since) for then, since in pairs if then is not None and since is not None]
+    if known_c:
+        was_c, now_c = (median(degrees) for degrees in zip(*known_c, strict=True))
         if abs(now_c - was_c) >= _WARMER_C:
             yield (
                 f"HEAD started at {now_c:.0f} °C, BASE at {was_c:.0f} °C: a GPU takes about 0.35% more for each degree"
@@ -423,24 +405,25 @@ def _of_newest_epoch(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if record.epoch == newest]
 
 
-def _temperature_c(records: Iterable[Record]) -> float | None:
+def temperature_c(records: Iterable[Record]) -> float | None:
+    """Return the mean temperature at the start; None where it is unknown."""
     known = [record.temperature_c for record in records if record.temperature_c is not None]
     return fmean(known) if known else None
 
 
 def _sources(base: Side, head: Side) -> Iterator[str]:
-    """Domains that were counted by one meter in BASE, and by another in HEAD: the machine's id does not tell."""
+    """Name domains that different meters counted in BASE and HEAD: the machine's id has no meter."""
     counted = [
         {
-            (id, taken.domain.name): taken.domain.source
+            (id, energy.domain.name): energy.domain.source
             for id, by_key in side.measured.items()
             for measurement, _ in by_key.values()
-            for taken in measurement.domains
-            if taken.domain.name in measurement.gated
+            for energy in measurement.domains
+            if energy.domain.name in measurement.gated
         }
         for side in (base, head)
     ]
     for at, before in counted[0].items():
         after = counted[1].get(at, before)
         if after != before:
-            yield f"{at[1]} was counted by {before} in BASE, by {after} in HEAD: two meters need not agree"
+            yield f"{at[1]} was counted by {before} in BASE, by {after} in HEAD: two meters may differ"

@@ -1,39 +1,34 @@
-"""What a run adds to its baselines, and why not (pure)."""
+"""Decide what a run adds to its baselines, and why not (pure)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import isfinite, sqrt
 
 from pytest_carbon.gate.recordings import RECORDINGS_MOST
-from pytest_carbon.records import REFERENCE, Key, Measurement, Record, SessionResult, TestResult, Verdict
+from pytest_carbon.records import REFERENCE, Key, Machine, Measurement, Record, SessionResult, TestResult, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What one measurement of a run gives to its baseline."""
+    """What one measurement of a run adds to its baseline."""
 
     key: Key
     machine: str
     status: str
-    """Its verdict's."""
     records: tuple[Record, ...] = ()
-    """What to append; nothing where ``why_not`` says why."""
+    """Empty where ``why_not`` says why."""
     why_not: str | None = None
     """The rest of the sentence "not recorded: …"."""
     changed: bool = False
-    """Whether the gate found a change, the code's or the machine's, which may be accepted."""
+    """Whether the gate found a change of the code, the machine or the suite, which may be accepted."""
 
     @property
     def accepted(self) -> bool:
-        """Whether these records begin a new epoch."""
+        """Whether these records begin a new baseline."""
         return bool(self.records) and self.changed
-
-
-def _changed(verdict: Verdict) -> bool:
-    return verdict.status in ("regression", "improvement") or verdict.machine_moved
 
 
 ALREADY_STORED = "this session is stored already"
@@ -47,69 +42,66 @@ def decide(
     stored: Callable[[str], Mapping[Key, Sequence[Record]]],
     now: str | None = None,
 ) -> list[Decision]:
-    """What each measurement of a run gives to its baseline, and why not.
+    """Decide what each measurement of a run adds to its baseline, and why not.
 
-    Recorded is what passed, is new, or is inconclusive for its noise or its own error, unless its baseline is full:
-    to record only what passes would cut a baseline off at the tolerance, and make it promise less noise than there
-    is. With ``accept`` a change that the gate found (a regression or an improvement) begins a new epoch, named after
-    the time of the run. Nothing comes from a figure that a warning disqualifies, from a test that failed by itself, or
-    that fails for one of its measurements, unless that is accepted here; nor from what is over its budget or not
-    measured. ``stored`` is
-    :meth:`Store.load`, asked once for each machine; ``now``, the time as ISO 8601 has it, is the clock's.
+    What passed, is new, or is inconclusive is added: to add only what passes would cut a baseline off at the tolerance,
+    and it would seem less noisy than it is. With ``accept`` a change that the gate found begins a new epoch, named
+    after the time of the run. ``stored`` is :meth:`Store.load`, called once for each machine; ``now`` is the time as
+    ISO 8601, else the clock's.
     """
     now = now or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    known: dict[str, Mapping[Key, Sequence[Record]]] = {}
+    by_machine: dict[str, Mapping[Key, Sequence[Record]]] = {}
     seen: set[tuple[str, Key]] = set()
     decisions = []
     for test in result.tests:
         for measurement, verdict in test.measurements:
             key, machine = (test.nodeid, measurement.name), measurement.machine
+            changed = verdict.status in ("regression", "improvement") or verdict.machine_moved or verdict.suite_moved
             records: tuple[Record, ...] = ()
             why_not = _unfit(test, measurement, verdict, accept)
             if why_not is None and (machine, key) in seen:
                 why_not = "the same test ran before in this session"
             if why_not is None:
-                if machine not in known:
-                    known[machine] = stored(machine)
-                before = known[machine].get(key, ())
+                if machine not in by_machine:
+                    by_machine[machine] = stored(machine)
+                before = by_machine[machine].get(key, ())
                 newest = max((record.epoch for record in before), default="0")
-                have = {record.session for record in before}
-                epoch = result.created if _changed(verdict) else newest
-                records = tuple(
-                    record for record in records_of(result, test, measurement, epoch) if record.session not in have
-                )
-                if not records:
+                epoch = result.created if changed else newest
+                sessions = {record.session for record in before}
+                new = tuple(r for r in records_of(result, test, measurement, epoch) if r.session not in sessions)
+                if not new:
                     why_not = ALREADY_STORED
+                elif newest > max(result.created, now):
+                    why_not = (
+                        f"a change was accepted at {newest}, which is in the future: this machine's clock says {now}."
+                        " Correct the clock, or that time in the baseline"
+                    )
                 elif newest > result.created:
-                    records = ()
                     why_not = f"a change was accepted later, at {newest}; run the tests again"
-                    if newest > now:
-                        why_not = (
-                            f"its epoch {newest} is in the future, for this machine's clock says {now}; set the clock"
-                            " right, or that epoch in the baseline"
-                        )
                 elif verdict.baseline_recordings >= RECORDINGS_MOST and epoch == newest:
-                    records = ()
                     why_not = FULL
                 else:
+                    records = new
                     seen.add((machine, key))
-            decisions.append(Decision(key, machine, verdict.status, records, why_not, _changed(verdict)))
+            decisions.append(Decision(key, machine, verdict.status, records, why_not, changed))
     return decisions
 
 
 def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept: bool) -> str | None:
-    """Why a measurement is not recorded whatever is stored; None where it may be."""
+    """Say why a measurement is not recorded whatever is stored; None where it may be."""
     status = verdict.status
-    if status == "error" or measurement.failure is not None or not _has_scores(measurement):
+    if status == "error" or not measurement.has_figures:
         return "it was not measured"
     if status == "over-budget":
         return "it is over its budget, which no flag lifts; change the budget or the code"
     if verdict.machine_moved and not accept:
-        return "the machine itself changed, as its reference workload says; accept it if it is to stay so"
+        return "the machine itself changed, as its reference workload shows; accept it if it is to stay so"
     if warnings := [warning.code for warning in measurement.warnings if warning.disqualifies]:
         return f"it has a warning ({', '.join(warnings)}), and a figure with a warning is neither recorded nor accepted"
     if status in ("regression", "improvement") and not accept:
         return f"it is {'an' if status == 'improvement' else 'a'} {status}; accept it if it is intended"
+    if verdict.suite_moved and not accept:
+        return "it moved with the whole suite; accept it if that is intended"
     own_outcome = test.functional_outcome or test.outcome
     if own_outcome != "passed":
         return f"its test did not pass ({own_outcome})"
@@ -119,30 +111,32 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
     return None
 
 
-def of_reference(result: SessionResult, decisions: Sequence[Decision], machine: str) -> list[Record]:
-    """What a reference workload gives to the baselines of a machine: its figures in the sessions that others are
-    recorded of. It has no epochs: what measurements are held to says which of its figures count."""
-    sessions = {record.session for d in decisions if d.machine == machine for record in d.records}
-    return [
-        record
-        for measurement, _ in result.references
-        if measurement.machine == machine and measurement.failure is None and _has_scores(measurement)
-        for record in records_of(result, TestResult(REFERENCE, "passed"), measurement)
-        if record.session in sessions
-    ]
+def appended(
+    result: SessionResult, decisions: Sequence[Decision], machines: Mapping[str, Machine] | None = None
+) -> list[tuple[Machine, list[Record]]]:
+    """Return what decisions append to each machine, with its reference workload in the same sessions.
 
-
-def _has_scores(measurement: Measurement) -> bool:
-    figures = [
-        figure for score in measurement.sessions for figure in (score.energy_j_per_call, score.duration_s_per_call)
-    ]
-    return bool(figures) and all(isfinite(figure) and figure > 0 for figure in figures)
+    A reference workload has no epochs: the measurements beside it say which of its figures count. ``machines``: what is
+    known of each by its id, else the report's.
+    """
+    known = machines or {machine.id: machine for machine, _ in result.others}
+    records: dict[str, list[Record]] = {}
+    for decision in decisions:
+        if decision.records:
+            records.setdefault(decision.machine, []).extend(decision.records)
+    for id, added in records.items():
+        sessions = {record.session for record in added}
+        for measurement, _ in result.references:
+            if measurement.machine == id and measurement.has_figures:
+                own = records_of(result, TestResult(REFERENCE, "passed"), measurement)
+                added += [record for record in own if record.session in sessions]
+    return [(known.get(id, replace(result.machine, id=id)), added) for id, added in records.items()]
 
 
 def records_of(result: SessionResult, test: TestResult, measurement: Measurement, epoch: str = "0") -> list[Record]:
-    """A measurement of a run as a baseline would keep it, a record a session."""
+    """Return a measurement of a run as a baseline stores it, a record for each session."""
     error, temperature_c = measurement.energy_j_per_call_error, measurement.temperature_c
-    if error is not None:  # of the mean of all sessions: one of them is known worse
+    if error is not None:  # that of the mean of all sessions: one session's is larger
         error *= sqrt(len(measurement.sessions))
     return [
         Record(

@@ -1,4 +1,4 @@
-"""Files and folders of baselines: locked, replaced atomically, named for any module."""
+"""Name, lock and atomically replace the files and folders of baselines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -17,32 +17,27 @@ from pathlib import Path
 from pytest_carbon.records import BaselineError, UsageProblem
 
 AGAIN = (
-    "Do it again later (a run by what --carbon-json wrote: pytest-carbon baseline accept REPORT.json, which accepts"
-    " what changed, too); nothing is ever stored twice. "
+    "Try again later; a run's report (--carbon-json) is recorded, and its changes accepted, by pytest-carbon baseline"
+    " accept REPORT.json. Nothing is ever stored twice. "
 )
-"""What is to be done where something could not be recorded."""
+"""The remedy where something could not be recorded."""
 _UNSAFE_IN_NAMES = re.compile(r"[^\w .,+=@()\[\]-]")
 _LONGEST_NAME = 180  # bytes; file systems stop at 255, and a suffix comes on top
 TEMPORARY = ".pytest-carbon-"
-_ABANDONED_S = 3600.0  # nobody writes a file for so long
-RECORDING = f"{TEMPORARY}recording"
-
-
-# --- where a record lies -------------------------------------------------------------------------
+_ABANDONED_S = 3600.0  # no process writes one file for an hour
 
 
 def leads_out(test: str) -> bool:
-    """Whether a test's id names no place inside the baselines' directory: it is absolute, or climbs with ``..``."""
+    """Tell whether a test's id leads out of the baselines' directory: it is absolute, or has ``..``."""
     folders = test.partition("::")[0].split("/")
     return folders[0] == "" or ".." in folders
 
 
 def module_file(test: str) -> Path:
-    """Where a test's records lie in its machine's folder: ``tests/test_m.py::t`` → ``tests/test_m.py.jsonl``.
+    """Return a test's file in its machine's folder: ``tests/test_m.py::t`` → ``tests/test_m.py.jsonl``.
 
-    What a file name cannot hold is written as ``%XX``, and a name too long ends in a digest, so that
-    two modules never share a file (where case does not tell files apart they may: records name their
-    test, so nothing depends on it). Raises :class:`UsageProblem` for an id that leads out.
+    Characters that a file name cannot have become ``%XX``, and a long name ends in a digest, so that two modules never
+    share a file, unless the file system ignores case. Raises :class:`UsageProblem` for an id that leads out.
     """
     if leads_out(test):
         raise UsageProblem(
@@ -57,7 +52,7 @@ def folder_name(name: str) -> str:
     if name == ".":
         return "%2E"
     stem, dot, suffix = name.rpartition(".")
-    # A folder "m.jsonl" would stand where the module "m" has its file.
+    # A folder "m.jsonl" would take the place of the file of module "m".
     return _file_name(stem) + "%2E" + suffix if dot and suffix in ("json", "jsonl") else _file_name(name)
 
 
@@ -74,20 +69,17 @@ def _percent(match: re.Match[str]) -> str:
 
 
 def shown_path(path: Path) -> str:
-    """A path as a person standing in the current folder would type it."""
+    """Return a path relative to the current folder, where it lies in it."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
-    except (ValueError, FileNotFoundError):  # there may be no current folder any more
+    except (ValueError, FileNotFoundError):  # the current folder may have been deleted
         return str(path)
 
 
-# --- writing -------------------------------------------------------------------------------------
-
-
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that whoever looks, and whenever this process dies, it is the old one or the new one.
+    """Write a file that is always whole, the old one or the new one, even if this process is killed.
 
-    Makes its folder, and clears it of what writers that were killed have left there. Raises OSError.
+    Make its folder, and delete what killed writers left in it. Raises OSError.
     """
     replace_files([(path, text)])
     for left in path.parent.glob(f"{TEMPORARY}*.tmp"):
@@ -96,10 +88,10 @@ def write_atomically(path: Path, text: str) -> None:
                 left.unlink()
 
 
-def replace_files(files: Iterable[tuple[Path, str]], before: Callable[[int], None] = lambda _: None) -> None:
-    """Replace several files: nothing moves before all of them are on disk, so that a fault leaves all as they were.
+def replace_files(files: Iterable[tuple[Path, str]]) -> None:
+    """Replace several files, each atomically, after all of them are on disk: a full disk changes none.
 
-    ``before`` is called then, with their number.
+    A process that is killed may have replaced some of them.
     """
     staged: list[tuple[Path, Path]] = []
     try:
@@ -113,7 +105,6 @@ def replace_files(files: Iterable[tuple[Path, str]], before: Callable[[int], Non
                 os.fsync(file.fileno())
             if path.exists():
                 shutil.copymode(path, temporary)
-        before(len(staged))
         for temporary, path in staged:
             os.replace(temporary, path)
     finally:
@@ -130,10 +121,10 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Let one process at a time write here.
+    """Let one process at a time write to a directory.
 
-    The directory itself is locked: no lock file that somebody might commit, and containers that share
-    a mount share the lock. Network file systems that lock files only get a file ``.lock``.
+    Lock the directory itself: nobody commits a lock file, and containers that share a mount share the lock. Some
+    network file systems lock only files: there, lock a file ``.lock``.
     """
     if sys.platform == "win32":  # not a platform this project claims: written without a lock
         yield
@@ -154,7 +145,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def entries_of(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder; nothing where there is none, or it is a file."""
+    """List a folder; nothing where there is none, or it is a file."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
@@ -174,17 +165,17 @@ def bytes_of(path: Path) -> bytes | None:
 
 
 def refused_path(verb: str, path: Path, error: OSError | str, what: str | None = None) -> BaselineError:
-    """``what``: was to be done when it failed; None: it was only asked whether it could be."""
+    """Say what the system refused. ``what``: the change that failed; None: it was only checked."""
     reason = error if isinstance(error, str) else error.strerror or str(error)
     done = f"Nothing was {what or 'recorded'}. " if verb == "write" else ""
     done += AGAIN if what == "recorded" else ""
-    helps = remedy(error, "Give this user the right to")
+    helps = remedy(error, f"Give this user the right to {verb} it")
     return BaselineError(
         f"cannot {verb} {shown_path(path)}: {reason}. {done}{helps}, or name another directory with --carbon-baseline."
     )
 
 
 def remedy(error: BaseException | str, otherwise: str) -> str:
-    """What helps where a file could not be written: room, where there is none, else ``otherwise``."""
+    """Return the remedy for a file that could not be written: ``otherwise``, unless the disk is full."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return "Make room there" if full else otherwise

@@ -1,4 +1,4 @@
-"""The lines of a baseline file: written, read, and refused with their place."""
+"""Write and check the lines of baseline files, and refuse faulty ones with their place."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import re
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from datetime import datetime
 from itertools import repeat
 from operator import attrgetter, itemgetter
@@ -32,11 +33,8 @@ _OF_ONE = re.compile(
 _LARGEST = sys.float_info.max
 
 
-# --- what a record may hold ----------------------------------------------------------------------
-
-
 def is_time(value: object) -> TypeGuard[str]:
-    """Whether this is a UTC time as every format of ours writes it: ``2026-11-22T10:00:00Z``, so that text sorts."""
+    """Tell whether this is a UTC time as all our formats write it: ``2026-11-22T10:00:00Z``, so that text sorts."""
     if not isinstance(value, str) or not _TIME.fullmatch(value):
         return False
     try:
@@ -47,75 +45,70 @@ def is_time(value: object) -> TypeGuard[str]:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether this is a finite number; ``True`` is not, nor is an integer that no float can hold."""
+    """Tell whether this is a finite number; not ``True``, nor an integer too large for a float."""
     if value.__class__ is not float and (not isinstance(value, (int, float)) or isinstance(value, bool)):
         return False
     return -_LARGEST <= value <= _LARGEST
-
-
-def _is_positive(value: object) -> bool:
-    return is_number(value) and value > 0
-
-
-def _is_error(value: object) -> bool:
-    return value is None or (is_number(value) and value >= 0)
-
-
-def _is_number_or_none(value: object) -> bool:
-    return value is None or is_number(value)
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, (tuple, list)) and all(map(is_text, value))
 
 
 def is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
-def _is_text_or_none(value: object) -> bool:
-    return value is None or isinstance(value, str)
+def _or_none(good: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or good(value)
 
 
-def _is_test(value: object) -> bool:
-    return isinstance(value, str) and not leads_out(value)
-
-
-def _is_epoch(value: object) -> bool:
-    return value == "0" or is_time(value)
-
-
+_Allowed = tuple[Callable[[object], bool], str]
 _A_TIME = "a UTC time such as '2026-11-22T10:00:00Z'"
-FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
-    "test": (_is_test, "the id of a test that does not lead out of the directory"),
+_OPTIONAL_TEXT: _Allowed = (_or_none(lambda value: isinstance(value, str)), "a text or null")
+_POSITIVE: _Allowed = (lambda value: is_number(value) and value > 0, "a finite number above 0")
+_AMOUNT: _Allowed = (lambda value: is_number(value) and value >= 0, "a finite number from 0")
+_OPTIONAL_AMOUNT: _Allowed = (_or_none(_AMOUNT[0]), "a finite number from 0, or null")
+FIELDS: dict[str, _Allowed] = {
+    "test": (
+        lambda value: isinstance(value, str) and not leads_out(value),
+        "the id of a test that does not lead out of the directory",
+    ),
     "name": (is_text, "the measurement's name"),
-    "epoch": (_is_epoch, f"'0' or {_A_TIME}"),
+    "epoch": (lambda value: value == "0" or is_time(value), f"'0' or {_A_TIME}"),
     "session": (is_text, "a session's id"),
     "created": (is_time, _A_TIME),
-    "boot": (_is_text_or_none, "a text or null"),
-    "commit": (_is_text_or_none, "a text or null"),
-    "branch": (_is_text_or_none, "a text or null"),
-    "energy_j_per_call": (_is_positive, "a finite number above 0"),
-    "energy_j_per_call_error": (_is_error, "a finite number from 0, or null"),
-    "duration_s_per_call": (_is_positive, "a finite number above 0"),
-    "torch": (_is_text_or_none, "a text or null"),
-    "driver": (_is_text_or_none, "a text or null"),
-    "labels": (_is_text_or_none, "a text or null"),
-    "temperature_c": (_is_number_or_none, "a finite number or null"),
-    "gpus": (_is_texts, "a list of UUIDs"),
+    "boot": _OPTIONAL_TEXT,
+    "commit": _OPTIONAL_TEXT,
+    "branch": _OPTIONAL_TEXT,
+    "energy_j_per_call": _POSITIVE,
+    "energy_j_per_call_error": _OPTIONAL_AMOUNT,
+    "duration_s_per_call": _POSITIVE,
+    "torch": _OPTIONAL_TEXT,
+    "driver": _OPTIONAL_TEXT,
+    "labels": _OPTIONAL_TEXT,
+    "temperature_c": (_or_none(is_number), "a finite number or null"),
+    "gpus": (lambda value: isinstance(value, (tuple, list)) and all(map(is_text, value)), "a list of UUIDs"),
 }
-"""What a record holds, in the order of :class:`~pytest_carbon.records.Record` and of the line."""
+"""What each field may be, in the order of :class:`~pytest_carbon.records.Record` and of the line."""
 
 _OPTIONAL: dict[str, Any] = {"labels": None, "temperature_c": None, "gpus": ()}
-"""The fields that a line need not have, and what they then are: they are written where there is something to write."""
+"""The fields that a line may omit, and their values then; such values are not written."""
 
+_CALIBRATION: dict[str, _Allowed] = {
+    "settle_s": _AMOUNT,
+    "part_time_sampling": (_or_none(lambda value: isinstance(value, bool)), "true, false or null (not known)"),
+    "created": (_or_none(is_time), f"null or {_A_TIME}"),
+    "after_work_j": _OPTIONAL_AMOUNT,
+    "after_work_s": _OPTIONAL_AMOUNT,
+    "latency_s": _OPTIONAL_AMOUNT,
+    "latency_error_s": _OPTIONAL_AMOUNT,
+}
+_UNKNOWN = dict.fromkeys(list(_CALIBRATION)[2:])
+"""The fields that a calibration may omit."""
 _values = itemgetter(*FIELDS)
 NUMBERS = ("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call", "temperature_c")
 by_time = attrgetter("created", "session")
 
 
 def all_good(name: str, values: tuple[Any, ...]) -> bool:
-    """Whether each value may stand in this field of numbers; False also for integers."""
+    """Tell whether each value is allowed in this field of numbers; integers are not."""
     numbers = [value for value in values if value is not None]
     if set(map(type, numbers)) - {float}:
         return False
@@ -124,18 +117,18 @@ def all_good(name: str, values: tuple[Any, ...]) -> bool:
     return all(map(good, extremes | {None} if len(numbers) < len(values) else extremes))
 
 
-def wrong_field(fields: dict[str, Any]) -> str | None:
-    """What is wrong with a record's fields, as the end of a sentence."""
-    for name, (good, what) in FIELDS.items():
+def wrong_field(fields: dict[str, Any], allowed: Mapping[str, _Allowed] = FIELDS) -> str | None:
+    """Say which field of a record, or of a calibration, is wrong, as the end of a sentence."""
+    for name, (good, what) in allowed.items():
         if name not in fields:
-            return f"the record has no '{name}'"
+            return f"'{name}' is missing"
         if not good(fields[name]):
             return f"'{name}' must be {what}, not {fields[name]!r}"
     return None
 
 
 class _Known(dict[Any, Any]):
-    """Values found good before, each kept once: 200,000 records share a few thousand strings."""
+    """The good values so far, each kept once: 200,000 records share a few thousand strings."""
 
     def __init__(self, good: Callable[[object], bool]) -> None:
         super().__init__()
@@ -149,7 +142,7 @@ class _Known(dict[Any, Any]):
 
 
 class Wrong(Exception):
-    """What is wrong with what was read (a sentence without its full stop), and the remedy if it is a special one."""
+    """A fault: a sentence without its full stop, and the remedy if it is a special one."""
 
     def __init__(self, what: str, remedy: str | None = None) -> None:
         super().__init__(what)
@@ -162,7 +155,7 @@ class _NotJson(Wrong):
 
 
 def refuse_constant(name: str) -> NoReturn:
-    """For json's ``parse_constant``: NaN and the infinities, which JSON does not have and Python reads."""
+    """Refuse NaN and the infinities, which Python reads and JSON does not have: json's ``parse_constant``."""
     raise Wrong(f"{name} is not a number that can be compared")
 
 
@@ -171,7 +164,7 @@ _decode = json.JSONDecoder(parse_constant=refuse_constant).raw_decode
 
 
 class BaselineFile(NamedTuple):
-    """A baseline file that was read and found good; ``lines`` and ``records`` go together."""
+    """A baseline file without faults; ``lines`` and ``records`` correspond."""
 
     header: str
     lines: list[str]
@@ -179,18 +172,18 @@ class BaselineFile(NamedTuple):
 
 
 class Reader:
-    """Bytes → records. One for a whole load: what it knows already it neither checks nor keeps again."""
+    """Read records. One reader serves a whole load: it checks and keeps equal values once."""
 
     def __init__(self, machine_id: str) -> None:
         self._machine_id = machine_id
         self._known = {name: _Known(good) for name, (good, _) in FIELDS.items() if name not in NUMBERS}
         self._temperatures: dict[float | None, float | None] = {}
-        """Good ones, each kept once, too: they are few."""
+        """The good ones, each kept once."""
 
     def as_written(self, data: bytes) -> list[Record] | None:
-        """The records of a file that is as this module writes it; None for any other, which takes :meth:`file`.
+        """Read a file that is as this module writes it; None for any other, which :meth:`file` reads.
 
-        The checks are the same, but made a column at a time: for 200,000 records that is half a second less.
+        The checks are the same, but a column at a time, which saves half a second for 200,000 records.
         """
         try:
             header, *lines, last = data.decode().split("\n")
@@ -198,8 +191,8 @@ class Reader:
                 return None
             text = f"[{','.join(lines)}]"
             objects, end = _decode(text)
-            # Values are texts, numbers, null and lists of texts. So an object that went on over a line break would
-            # leave a line that does not begin with "{", and as many objects as lines, all of which do, are one in each.
+            # Values are texts, numbers, null and lists of texts. So an object over two lines leaves a line that does
+            # not begin with "{": as many objects as lines, all of which do, are one in each.
             if end != len(text) or len(objects) != len(lines) or set(map(itemgetter(0), lines)) != {"{"}:
                 return None
             for name, default in _OPTIONAL.items():
@@ -211,7 +204,7 @@ class Reader:
                 return None
             if not all(all_good(name, columns[name]) for name in NUMBERS):
                 return None
-            if set(map(type, columns["gpus"])) - {list, tuple}:  # of a text, tuple() makes one, too
+            if set(map(type, columns["gpus"])) - {list, tuple}:  # tuple() accepts a text, too
                 return None
             columns["gpus"] = tuple(map(tuple, columns["gpus"]))
             columns["temperature_c"] = tuple(map(self._temperatures.setdefault, *repeat(columns["temperature_c"], 2)))
@@ -222,24 +215,24 @@ class Reader:
             return None
 
     def keys(self, data: bytes, path: Path) -> frozenset[Key]:
-        """Whose records a file holds: where it is as this module writes it, without a look at their figures."""
+        """Return the measurements in a file; figures are not read where it is as this module writes it."""
         at = data.find(b"\n") + 1
         header = data[: max(at - 1, 0)]
-        found: set[tuple[bytes, bytes]] = set()
+        quoted: set[tuple[bytes, bytes]] = set()
         while lines := _OF_ONE.match(data, at):
-            found.add((lines[1], lines[2]))
+            quoted.add((lines[1], lines[2]))
             at = lines.end()
         try:
-            if found and at == len(data) and self.record(header.decode()) is None:
+            if quoted and at == len(data) and self.record(header.decode()) is None:
                 test, name = self._known["test"], self._known["name"]
-                texts = json.loads(b"[%s]" % b",".join(map(b"[%s,%s]".__mod__, found)))  # at once: that is faster
-                return frozenset((test[of], name[named]) for of, named in texts)
+                texts = json.loads(b"[%s]" % b",".join(map(b"[%s,%s]".__mod__, quoted)))  # at once: that is faster
+                return frozenset((test[id], name[label]) for id, label in texts)
         except (Wrong, ValueError):
             pass
         return frozenset(record.key for record in self.file(data, path).records)
 
     def file(self, data: bytes, path: Path) -> BaselineFile:
-        """A whole file: each session once for each measurement, in the order of the file."""
+        """Read a whole file: each session once for each measurement, in the order of the file."""
         try:
             lines = split_lines(data)
         except UnicodeDecodeError as error:
@@ -269,7 +262,7 @@ class Reader:
                             f"{lines.index(kept[i]) + 1}",
                             "A session measures a thing once: delete the line that is wrong.",
                         )
-                    if record.epoch > records[i].epoch:  # two branches accepted one report: the newer holds
+                    if record.epoch > records[i].epoch:  # two branches accepted one report: the newer counts
                         records[i], kept[i] = record, line
             except Wrong as wrong:
                 if isinstance(wrong, _NotJson) and number == len(lines):  # no line break at the end
@@ -280,7 +273,7 @@ class Reader:
         return BaselineFile(header, kept, records)
 
     def header(self, data: bytes, path: Path) -> str:
-        """A file's first line, and nothing of the rest."""
+        """Return a file's first line, without reading the rest."""
         line = data.lstrip().partition(b"\n")[0].decode(errors="replace").rstrip()
         try:
             if not line or self.record(line) is not None:
@@ -290,7 +283,7 @@ class Reader:
         return line
 
     def record(self, line: str) -> Record | None:
-        """The record in a line; None for a header and for an empty line. Raises :class:`Wrong`."""
+        """Read the record in a line; None for a header and for an empty line. Raises :class:`Wrong`."""
         if not line:
             return None
         if _CONFLICT.fullmatch(line):
@@ -315,31 +308,31 @@ class Reader:
         """Raise :class:`Wrong` for everything but a header of this machine in this format."""
         check_format(fields["format"], FORMAT)
         machine = fields.get("machine")
-        found = machine.get("id") if isinstance(machine, dict) else None
-        if not is_text(found):
+        id = machine.get("id") if isinstance(machine, dict) else None
+        if not is_text(id):
             raise Wrong("the header does not name its machine")
-        if found != self._machine_id:
+        if id != self._machine_id:
             raise Wrong(
-                f"recorded on the machine {found!r}, but kept in the folder of {self._machine_id!r}",
+                f"recorded on the machine {id!r}, but kept in the folder of {self._machine_id!r}",
                 "Move the file to the folder of its own machine: figures of two machines cannot be compared.",
             )
 
 
 def split_lines(data: bytes) -> list[str]:
-    """Without line breaks, of either kind; the last is empty in a file that ends with one."""
+    """Split text into lines without their breaks; the last is empty after a final break."""
     return [line.rstrip() for line in data.decode().split("\n")]
 
 
 def value_of(line: str) -> Any:
-    """The JSON value that is all of a line, or :class:`Wrong` with what it is instead."""
+    """Read the JSON value that is all of a line. Raises :class:`Wrong`."""
     try:
         value, end = _decode(line)
     except RecursionError:
-        raise Wrong("not JSON that a baseline can hold (too deep)") from None
+        raise Wrong("not JSON of a baseline (nested too deeply)") from None
     except json.JSONDecodeError as error:
         raise _NotJson(f"not JSON ({error.msg}, column {error.colno})") from None
     except ValueError:  # an integer of more than 4,300 digits
-        raise Wrong("not JSON that a baseline can hold (a number is too long)") from None
+        raise Wrong("not JSON of a baseline (a number is too long)") from None
     if end != len(line):
         raise Wrong(f"more than one JSON value in a line (column {end + 1})")
     return value
@@ -367,7 +360,7 @@ def form_of(record: Record) -> str:
 
 
 def header_line(machine: Machine) -> str:
-    """What is the same each time on one machine: two branches that start a file write the same line."""
+    """Write the header, equal for all runs on a machine: two branches that start a file write the same line."""
     return encode_line(
         {
             "format": FORMAT,
@@ -381,20 +374,17 @@ def header_line(machine: Machine) -> str:
 
 
 def described(header: str, machine_id: str) -> Machine:
-    """What a good header says of its machine; what somebody made of the rest of it is as good as unknown."""
-    found = json.loads(header)["machine"]
-    stored, cpu = found.get("gpus"), found.get("cpu")
-    gpus = (
-        [gpu for gpu in stored if isinstance(gpu, dict) and is_text(gpu.get("name"))]
-        if isinstance(stored, list)
-        else []
-    )
+    """Return the machine of a good header; parts that somebody edited are unknown."""
+    machine = json.loads(header)["machine"]
+    stored, cpu = machine.get("gpus"), machine.get("cpu")
+    gpus = [
+        Gpu(0, "", gpu["name"], float(limit_w) if is_number(limit_w := gpu.get("power_limit_w")) else None)
+        for gpu in (stored if isinstance(stored, list) else ())
+        if isinstance(gpu, dict) and is_text(gpu.get("name"))
+    ]
     return Machine(
         machine_id,
-        gpus=tuple(
-            Gpu(i, "", gpu["name"], float(limit) if is_number(limit := gpu.get("power_limit_w")) else None)
-            for i, gpu in enumerate(gpus)
-        ),
+        gpus=tuple(replace(gpu, index=i) for i, gpu in enumerate(gpus)),
         cpu=cpu if is_text(cpu) else None,
     )
 
@@ -405,29 +395,22 @@ def line_of(record: Record) -> str:
 
 
 def same_record(one: Record, other: Record) -> bool:
-    """Whether two records of a session say the same: not on which branch it counts, which a database changes when it
-    takes in a directory, nor what somebody labelled it."""
+    """Tell whether two records of a session have the same figures; epoch, branch and labels may differ."""
     return one._replace(epoch=other.epoch, branch=other.branch, labels=other.labels) == other
 
 
-def calibration_line(calibration: Calibration) -> str:
-    """What is kept of a calibration, in one line; not checked."""
-    return json.dumps(
-        {
-            "format": CALIBRATION_FORMAT,
-            "settle_s": calibration.settle_s,
-            "part_time_sampling": calibration.part_time_sampling,
-            "created": calibration.created,
-            "after_work_j": calibration.after_work_j,
-            "after_work_s": calibration.after_work_s,
-            "latency_s": calibration.latency_s,
-            "latency_error_s": calibration.latency_error_s,
-        }
-    )
+def calibration_line(calibration: Calibration, place: str) -> str:
+    """Write a calibration in one line; refuse one that could not be read."""
+    line = json.dumps({"format": CALIBRATION_FORMAT} | asdict(calibration))
+    try:
+        read_calibration(line.encode())
+    except Wrong as wrong:
+        raise BaselineError(f"{place}: nothing was kept: {wrong.what}.") from None
+    return line
 
 
 def read_calibration(data: bytes) -> Calibration:
-    """The calibration in a line. Raises :class:`Wrong`."""
+    """Read the calibration in a line. Raises :class:`Wrong`."""
     try:
         fields = value_of(data.decode().rstrip())
     except UnicodeDecodeError:
@@ -435,18 +418,8 @@ def read_calibration(data: bytes) -> Calibration:
     if not isinstance(fields, dict):
         raise Wrong("not a calibration")
     check_format(fields.get("format"), CALIBRATION_FORMAT)
-    settle_s, part_time = fields.get("settle_s"), fields.get("part_time_sampling")
-    created = fields.get("created")
-    if not (is_number(settle_s) and settle_s >= 0):
-        raise Wrong(f"'settle_s' must be a finite number from 0, not {settle_s!r}")
-    if not (part_time is None or isinstance(part_time, bool)) or "part_time_sampling" not in fields:
-        raise Wrong(f"'part_time_sampling' must be true, false or null (not known), not {part_time!r}")
-    if not (created is None or is_time(created)):
-        raise Wrong(f"'created' must be null or {_A_TIME}, not {created!r}")
-    known: dict[str, float | None] = {}
-    for name in ("after_work_j", "after_work_s", "latency_s", "latency_error_s"):
-        value = fields.get(name)
-        if not _is_error(value):
-            raise Wrong(f"'{name}' must be a finite number from 0, or null, not {value!r}")
-        known[name] = None if value is None else float(value)
-    return Calibration(float(settle_s), part_time, created, **known)
+    if wrong := wrong_field(_UNKNOWN | fields, _CALIBRATION):
+        raise Wrong(wrong)
+    values: list[Any] = [fields.get(name) for name in _CALIBRATION]
+    values = [float(value) if is_number(value) else value for value in values]
+    return Calibration(*values)

@@ -1,12 +1,7 @@
-"""Baselines in a database that many machines share: SQLite, or PostgreSQL through psycopg.
+"""Store baselines in a database that many machines share: SQLite, or PostgreSQL through psycopg.
 
-Five tables: machines, the measurements and the sessions of each, the sets of cards that were measured, and a record
-for each session of a measurement, which the key of its table keeps from being there twice. An append is one
-transaction, and so is all that one question reads. Between them no connection is open: measuring takes an hour.
-
-What was read is checked as a file is: a figure that cannot be one is a
-:class:`~pytest_carbon.records.BaselineError`, never "no baseline". Errors are raised ``from None``, and name the
-place without its password: what a driver says, and the traceback of its exception, is not for reports.
+An append is one transaction, and so is each read. Between them no connection is open, for measuring takes an hour.
+Values are checked as those of a file are. Errors are raised ``from None`` and name the place without its password.
 """
 
 from __future__ import annotations
@@ -29,7 +24,6 @@ from sqlalchemy import (
     delete,
     func,
     inspect,
-    null,
     or_,
     select,
     update,
@@ -39,7 +33,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.baselines.disk import AGAIN
-from pytest_carbon.baselines.files import collector_waits, once
+from pytest_carbon.baselines.files import check_new_ids, collector_waits, once
 from pytest_carbon.baselines.format import (
     FIELDS,
     NUMBERS,
@@ -48,6 +42,7 @@ from pytest_carbon.baselines.format import (
     by_time,
     calibration_line,
     described,
+    form_of,
     header_line,
     read_calibration,
     wrong_field,
@@ -56,7 +51,6 @@ from pytest_carbon.baselines.tables import (
     CARDS,
     MACHINE,
     MEASUREMENT,
-    OLDER_VERSIONS,
     PATIENCE_S,
     RECORD,
     SESSION,
@@ -64,25 +58,28 @@ from pytest_carbon.baselines.tables import (
     VERSION_TABLE,
     engine_of,
 )
-from pytest_carbon.records import BaselineError, Calibration, Key, Machine, Record, UsageProblem
+from pytest_carbon.records import BaselineError, Calibration, Key, Machine, Record
 
 _T = TypeVar("_T")
 _LOCK = 0x636172626F6E  # "carbon"
-_AT_ONCE = 500  # what a statement names
-_READ_AT_ONCE = 5000  # the numbers that one names, and the rows that are fetched
-
-_figures = attrgetter("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call", "temperature_c")
+_AT_ONCE = 500
+"""The most values in one statement that writes."""
+_READ_AT_ONCE = 5000
+"""The most ids in one query, and the rows that are fetched together."""
+_OF_SESSION = ("session", "created", "boot", "branch", "torch", "driver", "labels")
+_OF_RECORD = ("epoch", "energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call", "temperature_c")
+_figures = attrgetter(*_OF_RECORD[1:])
 _facts = attrgetter("created", "boot", "commit", "torch", "driver")
 """What a session has once, whatever it measured."""
 
 
 class SqlStore:
-    """The baselines in one database. Every method raises :class:`BaselineError` for what cannot be trusted.
+    """The baselines in one database: a :class:`~pytest_carbon.baselines.Store`.
 
     Args:
-        url: of the database. It is not connected to before something is asked.
+        url: of the database; no method has connected to it before.
         branch: the branch whose records count; None: those of every branch.
-        own: the branch that is checked out. What *it* has accepted since counts, too, as it would in its files.
+        own: the branch that is checked out. What it has accepted since counts, too, as in its files.
 
     Raises :class:`UsageProblem` for a URL that cannot be used, ImportError where something is not installed.
     """
@@ -98,10 +95,7 @@ class SqlStore:
         file = self._engine.url.database if self._engine.dialect.name == "sqlite" else None
         self._file = Path(file) if file else None
 
-    # --- reading
-
     def machines(self) -> list[str]:
-        """The ids that have a baseline, sorted."""
         with self._reading() as connection:
             if connection is None:
                 return []
@@ -109,60 +103,46 @@ class SqlStore:
             return sorted(connection.scalars(query))
 
     def keys(self, machine_id: str) -> frozenset[Key]:
-        """The measurements that have a record that counts on a machine."""
         with self._reading() as connection:
-            return frozenset() if connection is None else frozenset(self._keys(connection, machine_id).values())
-
-    def _keys(self, connection: Connection, machine_id: str) -> dict[int, Key]:
-        here = select(MACHINE.c.id).where(MACHINE.c.name == machine_id).scalar_subquery()
-        query = select(MEASUREMENT.c.id, MEASUREMENT.c.test, MEASUREMENT.c.name).where(MEASUREMENT.c.machine_id == here)
-        others = select(SESSION.c.id).where(SESSION.c.machine_id == here, ~self._counts()).limit(1)
-        if self._branch is not None and connection.scalar(others) is not None:
-            of_it = select(RECORD.c.measurement_id).join(SESSION).where(self._counts())
-            if self._version(connection) == "0001":  # without its index each question would read the whole table
-                query = query.where(MEASUREMENT.c.id.in_(of_it.where(SESSION.c.machine_id == here)))
-            else:
-                query = query.where(of_it.where(RECORD.c.measurement_id == MEASUREMENT.c.id).exists())
-        return {id: (test, name) for id, test, name in connection.execute(query)}
+            if connection is None:
+                return frozenset()
+            machine = _id_of(machine_id)
+            query = _measurements_of(machine)
+            others = select(SESSION.c.id).where(SESSION.c.machine_id == machine, ~self._counts()).limit(1)
+            if self._branch is not None and connection.scalar(others) is not None:
+                counting = select(RECORD.c.measurement_id).join(SESSION).where(self._counts())
+                query = query.where(counting.where(RECORD.c.measurement_id == MEASUREMENT.c.id).exists())
+            return frozenset((test, name) for _, test, name in connection.execute(query))
 
     def load(self, machine_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
-        """Everything that counts on a machine, or of some of its measurements: its records by test and name,
-        oldest first."""
         with collector_waits(), self._reading() as connection:
             if connection is None:
                 return {}
-            here = select(MACHINE.c.id).where(MACHINE.c.name == machine_id).scalar_subquery()
+            machine = _id_of(machine_id)
             known: dict[int, Key] = {
-                id: (test, name)
-                for id, test, name in connection.execute(
-                    select(MEASUREMENT.c.id, MEASUREMENT.c.test, MEASUREMENT.c.name).where(
-                        MEASUREMENT.c.machine_id == here
-                    )
-                )
+                id: (test, name) for id, test, name in connection.execute(_measurements_of(machine))
             }
             wanted = None if keys is None else sorted(id for id, key in known.items() if key in keys)
-            sessions: dict[int, Any] = {
-                row.id: row
-                for row in connection.execute(select(SESSION).where(SESSION.c.machine_id == here, self._counts()))
-            }
+            query = select(SESSION).where(SESSION.c.machine_id == machine, self._counts())
+            sessions: dict[int, Any] = {row.id: row for row in connection.execute(query)}
             before = {id: (s.session, s.created, s.boot, s.commit_id, s.branch) for id, s in sessions.items()}
             after = {id: (s.torch, s.driver, s.labels) for id, s in sessions.items()}
             stored: dict[Key, list[Record]] = {}
             everything: list[Record] = []
             cards = self._cards(connection)
-            rows = self._rows(connection, here, wanted)
+            rows = self._rows(connection, machine, wanted)
             for session, measurement, epoch, energy_j, error_j, duration_s, temperature_c, cards_id in rows:
                 if session not in before:
                     continue
                 if (key := known.get(measurement)) is None:
                     raise BaselineError(
-                        f"{self._url}: carbon_record has figures of measurement {measurement}, which is none of"
-                        f" {machine_id}. Restore the database from its backup."
+                        f"{self._url}: carbon_record has figures of measurement {measurement}, which does not belong"
+                        f" to {machine_id}. Restore the database from its backup."
                     )
                 if (gpus := cards.get(cards_id)) is None:
                     raise BaselineError(
-                        f"{self._url}: carbon_record has figures of the cards {cards_id}, which carbon_cards has"
-                        " not. Restore the database from its backup."
+                        f"{self._url}: carbon_record has figures of the cards {cards_id}, which carbon_cards does not"
+                        " list. Restore the database from its backup."
                     )
                 figures = energy_j, error_j, duration_s
                 record = Record(*key, epoch, *before[session], *figures, *after[session], temperature_c, gpus)
@@ -176,25 +156,22 @@ class SqlStore:
         return stored
 
     def _rows(self, connection: Connection, machine: Any, measurements: Sequence[int] | None) -> Iterator[Any]:
-        """The records of a machine that count; of some measurements, those that do not count, too."""
-        kept = self._version(connection) == VERSION  # older tables have neither temperature nor cards
-        later = {RECORD.c.temperature_c, RECORD.c.cards_id}
-        records = select(*(column if kept or column not in later else null() for column in RECORD.c))
+        """Yield the records of a machine that count; of some measurements, also those that do not count."""
         if measurements is None:
             sessions = select(SESSION.c.id).where(SESSION.c.machine_id == machine, self._counts())
-            yield from _all(connection, records.where(RECORD.c.session_id.in_(sessions)))
-            return
-        for start in range(0, len(measurements), _READ_AT_ONCE):
-            ids: Any = bindparam(
-                "ids", measurements[start : start + _READ_AT_ONCE], expanding=True, literal_execute=True
-            )
-            yield from _all(connection, records.where(RECORD.c.measurement_id.in_(ids)))
+            conditions = [RECORD.c.session_id.in_(sessions)]
+        else:
+            conditions = [
+                RECORD.c.measurement_id.in_(bindparam("ids", list(ids), expanding=True, literal_execute=True))
+                for ids in _chunks(measurements, _READ_AT_ONCE)
+            ]
+        for condition in conditions:
+            for rows in connection.execute(select(RECORD).where(condition)).partitions(_READ_AT_ONCE):
+                yield from rows
 
     def _cards(self, connection: Connection) -> dict[int | None, tuple[str, ...]]:
-        """The UUIDs of each set of cards; of none."""
-        found: dict[int | None, tuple[str, ...]] = {None: ()}
-        if self._version(connection) != VERSION:  # older tables have no cards
-            return found
+        """Return the UUIDs of each set of cards, by its id."""
+        cards: dict[int | None, tuple[str, ...]] = {None: ()}
         for id, text in connection.execute(select(CARDS.c.id, CARDS.c.uuids)):
             try:
                 uuids = json.loads(text)
@@ -206,26 +183,23 @@ class SqlStore:
                     f"{self._url}: 'uuids' of carbon_cards {id} must be {what}, not {text!r}. pytest-carbon did not"
                     " write that: restore the database from its backup."
                 )
-            found[id] = tuple(uuids)
-        return found
+            cards[id] = tuple(uuids)
+        return cards
 
     def describe(self, machine_id: str) -> Machine:
-        """What is stored of a machine; only its id where nothing is."""
         with self._reading() as connection:
             query = select(MACHINE.c.header).where(MACHINE.c.name == machine_id)
             header = None if connection is None else connection.scalar(query)
         try:
             return described(header or "", machine_id)
-        except (ValueError, LookupError, TypeError):  # there is none, or what somebody made of it: as good as unknown
+        except (ValueError, LookupError, TypeError):  # none, or edited by somebody: as good as unknown
             return Machine(machine_id)
 
     def calibration(self, machine_id: str) -> Calibration | None:
-        """What is known about a machine's counters; None where nothing is."""
         with self._reading() as connection:
             return None if connection is None else self._calibration(connection, machine_id)
 
     def hint(self) -> str | None:
-        """What to say where the database has baselines, and none that counts."""
         with self._reading() as connection:
             if connection is None or connection.scalar(select(SESSION.c.id).where(self._counts()).limit(1)) is not None:
                 return None
@@ -233,18 +207,18 @@ class SqlStore:
         if not others:
             return None
         return (
-            f"{self._url} has baselines of {', '.join(others)}, and none of {self._branch}, which is what counts here."
-            " If your main branch has another name, give it: carbon_branch in the ini file, or --carbon-branch"
+            f"{self._url} has baselines of {', '.join(others)}, and none of {self._branch}, the branch that counts. If"
+            " your main branch has another name, set carbon_branch in the ini file, or --carbon-branch"
         )
 
     def _counts(self) -> Any:
-        """The condition on a session. One without a branch was recorded where there are none, outside a repository."""
+        """Return the condition on a session. One without a branch was recorded outside a repository."""
         if self._branch is None:
             return SESSION.c.id.is_not(None)
         return or_(SESSION.c.branch.in_({self._branch, self._own or self._branch}), SESSION.c.branch.is_(None))
 
     def _of_branch(self, records: Iterable[Record]) -> list[Record]:
-        """The branch's records, and those of the branch checked out where that has accepted a change since."""
+        """Keep the branch's records, and what the branch that is checked out has accepted since."""
         theirs = [record for record in records if record.branch in (self._branch, None)]
         newest = max((record.epoch for record in theirs), default="")
         return theirs + [record for record in records if record.branch == self._own and record.epoch > newest]
@@ -256,7 +230,7 @@ class SqlStore:
             for record in records:
                 if wrong := wrong_field(record._asdict()):
                     raise BaselineError(
-                        f"{self._url} ({machine_id}), session {record.session!r}, {_of(record)}: {wrong}."
+                        f"{self._url} ({machine_id}), session {record.session!r}, {form_of(record)}: {wrong}."
                         " pytest-carbon did not write that: delete the row, or restore the database from its backup."
                     )
 
@@ -267,103 +241,77 @@ class SqlStore:
         try:
             return read_calibration(str(text).encode())
         except Wrong as wrong:
-            remedy = wrong.remedy or "Set it to NULL: the next run finds it out anew."
+            remedy = wrong.remedy or "Set it to NULL: the next run measures it again."
             raise BaselineError(
                 f"{self._url}, the calibration of {machine_id} in carbon_machine: {wrong.what}. {remedy}"
             ) from None
 
-    # --- writing
-
     def append(self, machine: Machine, records: Sequence[Record]) -> None:
-        """Add records to one machine, in one transaction. What is there already, as it is, stays so.
-
-        A record that is there moves to a newer epoch, never to an older one; and to the branch whose records
-        count, never away from it.
-        """
         self.append_all([(machine, records)])
 
     def append_all(self, sessions: Sequence[tuple[Machine, Sequence[Record]]]) -> None:
-        """The same on several machines: all of it or, with an error, none."""
+        """Add records in one transaction. A stored record moves only to the branch whose records count."""
         new = [(machine, once(records, str(self._url))) for machine, records in sessions if records]
         for _, records in new:
             for record in records:
                 if wrong := wrong_field(record._asdict()) or _unstorable(record):
-                    raise BaselineError(f"nothing was recorded, because of {_of(record)}: {wrong}.")
+                    raise BaselineError(f"nothing was recorded, because of {form_of(record)}: {wrong}.")
         if new:
             with self._writing("recorded") as connection:
                 for machine, records in new:
                     self._append(connection, machine, records)
 
     def check_writable(self) -> None:
-        """Raise now what :meth:`append` would raise after an hour of measuring: do it, and take it back."""
-        with self._told("write"):
-            new = self._file is not None and not self._file.exists()
-        if new:
-            self._check_folder()
+        """Raise now what :meth:`append` would raise after an hour of measuring: append, and roll back."""
+        with self._refusals("write"):
+            new_file = None if self._file is None or self._file.exists() else self._file
+        if new_file is not None:
+            place = new_file.absolute().parent
+            while not place.exists():
+                place = place.parent
+            if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+                raise self._refused("write", f"{place} is not a folder that this user may write to")
             return
         probe = Record("probe", "probe", "0", "probe", "2000-01-01T00:00:00Z", None, None, None, 1.0, None, 1.0)
         with self._writing(keep=False) as connection:
             self._append(connection, Machine("probe"), [probe])
 
-    def _check_folder(self) -> None:
-        assert self._file is not None
-        place = self._file.absolute().parent
-        while not place.exists():
-            place = place.parent
-        if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-            raise self._refused("write", f"{place} is no folder that this user may write to")
-
     def keep_calibration(self, machine_id: str, calibration: Calibration, *, replace: bool = False) -> None:
-        """Keep what was found out about a machine's counters; what is kept already stays, unless replaced."""
-        text = calibration_line(calibration)
-        try:
-            read_calibration(text.encode())
-        except Wrong as wrong:
-            raise BaselineError(f"{self._url} ({machine_id}): nothing was kept: {wrong.what}.") from None
+        text = calibration_line(calibration, f"{self._url} ({machine_id})")
         with self._writing() as connection:
             (id,) = _ids(connection, MACHINE, {}, [{"name": machine_id}]).values()
             if replace or self._calibration(connection, machine_id) is None:
                 connection.execute(update(MACHINE).where(MACHINE.c.id == id).values(calibration=text))
 
     def rename(self, tests: Mapping[str, str | None]) -> int:
-        """Put tests' records, in every machine and of every branch, under other ids; ``None`` takes them away.
-
-        How many there were. All of it or, with an error, none; a new id that has records of its own is an error.
-        """
-        for new in tests.values():
-            if new is not None and not FIELDS["test"][0](new):
-                raise UsageProblem(f"{new!r} can have no baseline: its id leads out of the root dir.")
+        """Give tests' records other ids, also those of other branches; see :meth:`Store.rename`."""
+        check_new_ids(tests)
         with self._writing() as connection:
             concerned = {*tests, *filter(None, tests.values())}
             rows = [row for row in connection.execute(select(MEASUREMENT)) if row.test in concerned]
             leaving = [row for row in rows if row.test in tests]
-            there = {(row.machine_id, row.test, row.name): row.id for row in rows if row.test not in tests}
+            staying = {(row.machine_id, row.test, row.name): row.id for row in rows if row.test not in tests}
             figures = _figures_of(connection, [row.id for row in rows])
-            taken: set[tuple[int, str, str]] = set()
             gone = [row.id for row in leaving if tests[row.test] is None]
             for row in leaving:
                 if (new := tests[row.test]) is None:
                     continue
-                place = (row.machine_id, new, row.name)
-                if place in taken:
-                    raise BaselineError(f"two tests cannot both become {new!r}: nothing was renamed.")
-                taken.add(place)
-                if (other := there.get(place)) is not None:
-                    here, its = figures[row.id], figures[other]
-                    both = here.keys() & its.keys()
-                    # What both have, the same in all, proves that the one is the other, copied from merged files.
-                    if (its and not both) or any(here[session] != its[session] for session in both):
+                if (other := staying.get((row.machine_id, new, row.name))) is not None:
+                    mine, its = figures[row.id], figures[other]
+                    both = mine.keys() & its.keys()
+                    # Equal records in both prove that they are one history, copied from merged files.
+                    if (its and not both) or any(mine[session] != its[session] for session in both):
                         raise BaselineError(
                             f"{new!r} has records of its own in {self._url}, and two histories are not mixed:"
                             " nothing was renamed. Take those away first, or leave them both as they are."
                         )
                     for sessions in _chunks(sorted(its.keys() - both)):
-                        mine = RECORD.c.measurement_id == other, RECORD.c.session_id.in_(sessions)
-                        connection.execute(update(RECORD).where(*mine).values(measurement_id=row.id))
+                        moved = RECORD.c.measurement_id == other, RECORD.c.session_id.in_(sessions)
+                        connection.execute(update(RECORD).where(*moved).values(measurement_id=row.id))
                     gone.append(other)
             _take_away(connection, gone)
             moving = [row for row in leaving if tests[row.test] is not None]
-            for name in ("renamed: {}", None):  # by way of another name: two tests may change places
+            for name in ("renamed: {}", None):  # first a temporary name: two tests may exchange theirs
                 for row in moving:
                     test = name.format(row.id) if name else tests[row.test]
                     connection.execute(update(MEASUREMENT).where(MEASUREMENT.c.id == row.id).values(test=test))
@@ -371,13 +319,11 @@ class SqlStore:
 
     def _append(self, connection: Connection, machine: Machine, records: Sequence[Record]) -> None:
         header = header_line(machine)
-        (here,) = _ids(connection, MACHINE, {}, [{"name": machine.id, "header": header}]).values()
-        connection.execute(
-            update(MACHINE).where(MACHINE.c.id == here, MACHINE.c.header.is_(None)).values(header=header)
-        )
+        (id,) = _ids(connection, MACHINE, {}, [{"name": machine.id, "header": header}]).values()
+        connection.execute(update(MACHINE).where(MACHINE.c.id == id, MACHINE.c.header.is_(None)).values(header=header))
         keys = dict.fromkeys(record.key for record in records)
         rows = [{"test": test, "name": name} for test, name in keys]
-        measurements = _ids(connection, MEASUREMENT, {"machine_id": here}, rows)
+        measurements = _ids(connection, MEASUREMENT, {"machine_id": id}, rows)
         texts = {record.gpus: json.dumps(record.gpus) for record in records if record.gpus}
         ids = _ids(connection, CARDS, {}, [{"uuids": text} for text in texts.values()]) if texts else {}
         cards = {gpus: ids[text,] for gpus, text in texts.items()}
@@ -385,33 +331,23 @@ class SqlStore:
         for record in records:
             sessions.setdefault(record.session, []).append(record)
         for names in _chunks(sorted(sessions)):
-            self._append_sessions(connection, here, measurements, cards, {name: sessions[name] for name in names})
+            self._append_sessions(connection, id, measurements, cards, {name: sessions[name] for name in names})
 
     def _append_sessions(
         self,
         connection: Connection,
-        here: int,
+        machine: int,
         measurements: Mapping[tuple[Any, ...], int],
         cards: Mapping[tuple[str, ...], int],
         sessions: Mapping[str, list[Record]],
     ) -> None:
         rows = [
-            {
-                "machine_id": here,
-                "session": r.session,
-                "created": r.created,
-                "boot": r.boot,
-                "commit_id": r.commit,
-                "branch": r.branch,
-                "torch": r.torch,
-                "driver": r.driver,
-                "labels": r.labels,
-            }
+            {"machine_id": machine, "commit_id": r.commit} | {name: getattr(r, name) for name in _OF_SESSION}
             for r, *_ in sessions.values()
         ]
         insert = _insert(connection)
         connection.execute(insert(SESSION).on_conflict_do_nothing(), rows)
-        query = select(SESSION).where(SESSION.c.machine_id == here, SESSION.c.session.in_(sessions))
+        query = select(SESSION).where(SESSION.c.machine_id == machine, SESSION.c.session.in_(sessions))
         ids: dict[str, int] = {}
         for row in connection.execute(query):
             ids[row.session] = row.id
@@ -427,16 +363,8 @@ class SqlStore:
         connection.execute(
             insert(RECORD).on_conflict_do_nothing(),
             [
-                {
-                    "session_id": session,
-                    "measurement_id": measurement,
-                    "epoch": r.epoch,
-                    "energy_j_per_call": r.energy_j_per_call,
-                    "energy_j_per_call_error": r.energy_j_per_call_error,
-                    "duration_s_per_call": r.duration_s_per_call,
-                    "temperature_c": r.temperature_c,
-                    "cards_id": cards.get(r.gpus),
-                }
+                {"session_id": session, "measurement_id": measurement, "cards_id": cards.get(r.gpus)}
+                | {name: getattr(r, name) for name in _OF_RECORD}
                 for (session, measurement), r in mine.items()
             ],
         )
@@ -458,15 +386,13 @@ class SqlStore:
 
     def _other(self, record: Record, what: str) -> BaselineError:
         return BaselineError(
-            f"{self._url}: session {record.session!r} is there already, and {what} than {_of(record)} has here. A"
+            f"{self._url}: session {record.session!r} is stored already, {what} than {form_of(record)} now has. A"
             " session measures a thing once: nothing was recorded."
         )
 
-    # --- transactions
-
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """What is read while it lasts is of one moment, over one connection."""
+        """Read everything inside as of one moment, over one connection."""
         with self._reading() as self._snapshot:
             try:
                 yield
@@ -475,8 +401,8 @@ class SqlStore:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection | None]:
-        """One snapshot of the database; None where nothing was ever stored."""
-        with self._told("read"):
+        """Open one snapshot of the database; None where nothing was ever stored."""
+        with self._refusals("read"):
             if self._snapshot is not None:
                 yield self._snapshot
                 return
@@ -492,12 +418,12 @@ class SqlStore:
 
     @contextmanager
     def _writing(self, what: str = "changed", *, keep: bool = True) -> Iterator[Connection]:
-        """A transaction on tables that are there, and up to date; taken back at its end where it is not kept.
+        """Open a transaction, and make the tables; roll it back at its end where it is not kept.
 
-        ``what`` a user whom it fails reads: whether that was done.
+        An error says whether ``what`` was done.
         """
         progress = [what] if keep else []
-        with self._told("write", progress):
+        with self._refusals("write", progress):
             if self._file is not None:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
             with self._connected("write", progress) as connection:
@@ -505,7 +431,7 @@ class SqlStore:
                 connection.execution_options(**options)
                 with connection.begin() as transaction:
                     self._bound(connection)
-                    if self._version(connection) != VERSION:
+                    if self._version(connection) is None:
                         self._migrate(connection)
                     yield connection
                     if not keep:
@@ -513,30 +439,30 @@ class SqlStore:
                     progress.append("committing")
 
     def _bound(self, connection: Connection) -> None:
-        """Wait for nobody's lock for ever."""
-        if self._file is None:  # SQLite's driver was told
+        """Set how long to wait for another process's lock."""
+        if self._file is None:  # SQLite's driver has a timeout of its own
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{PATIENCE_S}s'")
 
     def _version(self, connection: Connection) -> str | None:
-        """The version of the tables; None where there are none."""
+        """Return the version of the tables; None where there are none."""
         if not inspect(connection).has_table(VERSION_TABLE):
             return None
-        found = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar()
-        if found not in (None, VERSION, *OLDER_VERSIONS):
+        version = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar()
+        if version not in (None, VERSION):
             raise BaselineError(
-                f"{self._url}: its tables are of version {found!r}, and this pytest-carbon reads {VERSION!r}. Upgrade"
-                " pytest-carbon: a newer version has been there."
+                f"{self._url}: its tables have version {version!r}, and this pytest-carbon reads {VERSION!r} only."
+                " Install the pytest-carbon that wrote them, or name another place with --carbon-baseline."
             )
-        return found
+        return version
 
     def _migrate(self, connection: Connection) -> None:
-        """Bring the tables up to date, one process at a time."""
+        """Make the tables, one process at a time."""
         from alembic import command
         from alembic.config import Config
 
         if self._file is None:  # SQLite lets one process write anyway
             connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
-            if self._version(connection) == VERSION:
+            if self._version(connection) is not None:
                 return
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
@@ -544,15 +470,15 @@ class SqlStore:
         command.upgrade(config, "head")
 
     def _connected(self, verb: str, progress: Sequence[str] = ()) -> Connection:
-        """Whatever goes wrong here goes wrong with the password at hand, in variables that a traceback would show."""
+        """Connect; an error is raised anew, for the driver's traceback shows the password in its variables."""
         try:
             return self._engine.connect()
         except Exception as error:
             raise self._refused(verb, str(getattr(error, "orig", None) or error), progress=progress) from None
 
     @contextmanager
-    def _told(self, verb: str, progress: Sequence[str] = ()) -> Iterator[None]:
-        """Turn what the database refuses into a sentence, and nothing else."""
+    def _refusals(self, verb: str, progress: Sequence[str] = ()) -> Iterator[None]:
+        """Raise what the database refuses as a :class:`BaselineError`."""
         try:
             yield
         except OSError as error:
@@ -571,22 +497,31 @@ class SqlStore:
         done = ""
         if progress:
             what, *committing = progress
-            done = f"Whether it was {what} is not known. " if committing else f"Nothing was {what}. "
+            done = f"It is not known whether it was {what}. " if committing else f"Nothing was {what}. "
             done += AGAIN if what == "recorded" else ""
         elif verb == "write":
             done = "Nothing was recorded. "
         if code in ("42501", "25006") or "readonly" in reason or "may write" in reason:
-            remedy = "Give this user the right to, or name another place with --carbon-baseline."
+            remedy = "Give this user the right to write, or name another place with --carbon-baseline."
         elif code == "55P03" or "is locked" in reason:
-            remedy = f"Another process had it locked for {PATIENCE_S} seconds: see which, and run this again."
+            remedy = f"Another process locked it for {PATIENCE_S} seconds: find that process, and run this again."
         elif "not a database" in reason or "malformed" in reason:
             remedy = "Restore it from its backup, or name another place with --carbon-baseline."
         else:
             remedy = (
-                "See that the database runs, that its name, user and password are right, and that this machine may"
+                "Check that the database runs, that its name, user and password are right, and that this machine may"
                 " connect to it; or name another place with --carbon-baseline."
             )
         return BaselineError(f"cannot {verb} {self._url}: {reason}. {done}{remedy}")
+
+
+def _id_of(machine_id: str) -> Any:
+    return select(MACHINE.c.id).where(MACHINE.c.name == machine_id).scalar_subquery()
+
+
+def _measurements_of(machine: Any) -> Select[Any]:
+    query = select(MEASUREMENT.c.id, MEASUREMENT.c.test, MEASUREMENT.c.name)
+    return query.where(MEASUREMENT.c.machine_id == machine)
 
 
 def _insert(connection: Connection) -> Any:
@@ -596,10 +531,9 @@ def _insert(connection: Connection) -> Any:
 def _ids(
     connection: Connection, table: Table, scope: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> dict[tuple[Any, ...], int]:
-    """The ids of rows by what they are known by, besides the scope; those that are missing are added.
+    """Return the ids of rows by their unique columns, besides the scope; add the missing ones.
 
-    Where another process is adding them, too, this one waits, and takes what it made: in one order, so that no two
-    wait for each other.
+    Rows are added in one order, so that no two processes wait for each other.
     """
     (unique,) = [c for c in table.constraints if isinstance(c, UniqueConstraint)]
     known_by = [column for column in unique.columns if column.name not in scope]
@@ -608,31 +542,25 @@ def _ids(
     if len(wanted) <= _AT_ONCE:
         query = query.where(known_by[0].in_({values[0] for values in wanted}))
     for again in (False, True):
-        found = {tuple(values): id for id, *values in connection.execute(query)}
-        missing = [{**scope, **wanted[values]} for values in sorted(wanted.keys() - found.keys())]
+        ids = {tuple(values): id for id, *values in connection.execute(query)}
+        missing = [{**scope, **wanted[values]} for values in sorted(wanted.keys() - ids.keys())]
         if again or not missing:
             break
         connection.execute(_insert(connection)(table).on_conflict_do_nothing(), missing)
-    return {values: found[values] for values in wanted}
-
-
-def _all(connection: Connection, query: Select[Any]) -> Iterator[Any]:
-    """Rows that may be many: to fetch each by itself takes twice as long."""
-    for rows in connection.execute(query).partitions(_READ_AT_ONCE):
-        yield from rows
+    return {values: ids[values] for values in wanted}
 
 
 def _figures_of(connection: Connection, measurements: Sequence[int]) -> dict[int, dict[int, tuple[Any, ...]]]:
-    """What is stored of each measurement, by session."""
-    found: dict[int, dict[int, tuple[Any, ...]]] = {id: {} for id in measurements}
+    """Return the stored figures of each measurement, by session."""
+    figures: dict[int, dict[int, tuple[Any, ...]]] = {id: {} for id in measurements}
     for ids in _chunks(measurements):
         for row in connection.execute(select(RECORD).where(RECORD.c.measurement_id.in_(ids))):
-            found[row.measurement_id][row.session_id] = (row.epoch, *_figures(row), row.cards_id)
-    return found
+            figures[row.measurement_id][row.session_id] = (row.epoch, *_figures(row), row.cards_id)
+    return figures
 
 
 def _take_away(connection: Connection, measurements: Sequence[int]) -> None:
-    """With the sessions that have nothing left."""
+    """Delete measurements, their records, and the sessions that have no record left."""
     for ids in _chunks(measurements):
         connection.execute(delete(RECORD).where(RECORD.c.measurement_id.in_(ids)))
         connection.execute(delete(MEASUREMENT).where(MEASUREMENT.c.id.in_(ids)))
@@ -640,23 +568,15 @@ def _take_away(connection: Connection, measurements: Sequence[int]) -> None:
         connection.execute(delete(SESSION).where(SESSION.c.id.not_in(select(RECORD.c.session_id))))
 
 
-def _chunks(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    for start in range(0, len(values), _AT_ONCE):
-        yield values[start : start + _AT_ONCE]
-
-
-def _of(record: Record) -> str:
-    return f"{record.name!r} of {record.test!r}"
+def _chunks(values: Sequence[_T], size: int = _AT_ONCE) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
 
 
 def _unstorable(record: Record) -> str | None:
-    """What no database takes, as the end of a sentence."""
+    """Say which field no database accepts, as the end of a sentence."""
     for name, value in record._asdict().items():
-        if isinstance(value, str):  # the UUIDs of cards are kept as JSON, which has \u0000 for what is none
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                return f"'{name}' is no text that a database can hold: {value!r}"
-            if "\0" in value:
-                return f"'{name}' is no text that a database can hold: {value!r}"
+        # The UUIDs of cards are stored as JSON, which escapes both.
+        if isinstance(value, str) and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
+            return f"'{name}' is not text that a database can store: {value!r}"
     return None

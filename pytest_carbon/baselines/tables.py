@@ -28,22 +28,20 @@ from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.records import UsageProblem
 
 VERSION = "0001"
-"""The newest of ``migrations/versions``."""
-OLDER_VERSIONS: tuple[str, ...] = ()
-"""Those that can be read as they are; who writes brings them up to date."""
+"""That of ``migrations/versions``, the only one that is read."""
 VERSION_TABLE = "carbon_schema"
-"""Of our own: the application that owns the database may use alembic, too."""
+"""Not alembic's default: the application that owns the database may use alembic, too."""
 PATIENCE_S = 60
-"""How long one process waits for what another has locked."""
+"""How long one process waits for another's lock."""
 _CONNECT_S = 10
 _ALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
-"""The driver's, in s and ms: who cannot be reached for half a minute is lost. The system's own wait is hours."""
+"""In s and ms: a server that does not answer for half a minute is lost. The system's default is hours."""
 _FORMS = "sqlite:///FILE and postgresql+psycopg://USER@HOST/DATABASE"
 
-_METADATA = MetaData()
+METADATA = MetaData()
 MACHINE = Table(
     "carbon_machine",
-    _METADATA,
+    METADATA,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False),
     Column("header", Text),  # as a file's; NULL: only a calibration is known
@@ -52,7 +50,7 @@ MACHINE = Table(
 )
 MEASUREMENT = Table(
     "carbon_measurement",
-    _METADATA,
+    METADATA,
     Column("id", Integer, primary_key=True),
     Column("machine_id", ForeignKey(MACHINE.c.id), nullable=False),
     Column("test", Text, nullable=False),
@@ -61,7 +59,7 @@ MEASUREMENT = Table(
 )
 SESSION = Table(
     "carbon_session",
-    _METADATA,
+    METADATA,
     Column("id", Integer, primary_key=True),
     Column("machine_id", ForeignKey(MACHINE.c.id), nullable=False),
     Column("session", Text, nullable=False),
@@ -76,14 +74,14 @@ SESSION = Table(
 )
 CARDS = Table(
     "carbon_cards",
-    _METADATA,
+    METADATA,
     Column("id", Integer, primary_key=True),
     Column("uuids", Text, nullable=False),  # a JSON list, as a file's
     UniqueConstraint("uuids", name="carbon_cards_once"),
 )
 RECORD = Table(
     "carbon_record",
-    _METADATA,
+    METADATA,
     Column("session_id", ForeignKey(SESSION.c.id), primary_key=True),
     Column("measurement_id", ForeignKey(MEASUREMENT.c.id), primary_key=True),
     Column("epoch", Text, nullable=False),
@@ -98,33 +96,33 @@ RECORD = Table(
 
 
 def engine_of(url: DatabaseUrl) -> tuple[Engine, list[str]]:
-    """The engine, whose ``repr`` has no secrets, and the secrets."""
+    """Return the engine, whose ``repr`` has no secrets, and the secrets."""
     try:
         made = make_url(url.reveal())
     except (ArgumentError, ValueError):
         raise UsageProblem(
             f"--carbon-baseline: {str(url)!r} cannot be read as a URL. Databases are {_FORMS}; in a password, write"
-            " what is no letter and no digit as %XX (@ as %40)."
+            " every character but letters and digits as %XX (@ as %40)."
         ) from None
     kind, _, driver = made.drivername.partition("+")
     if kind == "sqlite" and driver in ("", "pysqlite"):
         return _sqlite_engine(url, made), []
     if kind in ("postgresql", "postgres") and (kind, driver) != ("postgresql", "psycopg"):
         fixed = str(url).replace(made.drivername, "postgresql+psycopg", 1)
-        raise UsageProblem(f"--carbon-baseline: {str(url)!r} names no driver that is used here. Write {fixed!r}.")
+        raise UsageProblem(f"--carbon-baseline: {str(url)!r} names another driver than psycopg. Write {fixed!r}.")
     if kind != "postgresql":
-        raise UsageProblem(f"--carbon-baseline: {str(url)!r} is no database that is known here: these are {_FORMS}.")
-    if url.reveal().count("@") > 1:  # what follows the first is the host, and errors show that
+        raise UsageProblem(f"--carbon-baseline: {str(url)!r} is not a supported database. Write one of {_FORMS}.")
+    if url.reveal().count("@") > 1:  # what follows the first would be the host, which errors show
         raise UsageProblem(
-            f"--carbon-baseline: {str(url)!r} has more than one @. Only the one before the host is written so: in a"
-            " user or a password write %40."
+            f"--carbon-baseline: {str(url)!r} has more than one @. Only the one before the host may stay: in a user"
+            " or a password write %40."
         )
     if made.password == "***":
         raise UsageProblem(
-            f"--carbon-baseline: {str(url)!r} is as reports show it, without its password. Put that in, or leave it out"
-            " and give it as PGPASSWORD or in ~/.pgpass."
+            f"--carbon-baseline: {str(url)!r} was copied from a report, which hides the password. Write the password,"
+            " or leave it out and give it as PGPASSWORD or in ~/.pgpass."
         )
-    # As arguments of the driver, no text of the engine has them: a password may be among them.
+    # As arguments of the driver, the engine's repr does not show them: a password may be among them.
     parameters = {name: value for name, value in made.query.items() if isinstance(value, str)}
     arguments = {
         "connect_timeout": _CONNECT_S,
@@ -142,12 +140,12 @@ def engine_of(url: DatabaseUrl) -> tuple[Engine, list[str]]:
 def _sqlite_engine(url: DatabaseUrl, made: URL) -> Engine:
     if made.host or not made.database or made.database.startswith((":memory:", "file:")) or made.query:
         raise UsageProblem(
-            f"--carbon-baseline: {str(url)!r} names no file. Write sqlite:///FILE, and for an absolute path"
-            " sqlite:////FILE; there are no parameters."
+            f"--carbon-baseline: {str(url)!r} names no file. Write sqlite:///FILE, or sqlite:////FILE for an absolute"
+            " path, without parameters."
         )
     engine = create_engine(made, poolclass=NullPool, connect_args={"timeout": PATIENCE_S})
 
-    # As SQLAlchemy's documentation has it: the driver begins transactions late, and not before what makes tables.
+    # As in SQLAlchemy's documentation: by itself the driver begins no transaction before it makes tables.
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _: object) -> None:
         connection.isolation_level = None

@@ -1,4 +1,4 @@
-"""The upkeep of baselines: what they hold, what a test's history is, whose test is gone, and moving them."""
+"""Maintain baselines: overviews, histories, tests that no longer exist, renaming and copying."""
 
 from __future__ import annotations
 
@@ -11,33 +11,32 @@ from statistics import fmean, geometric_mean, median, stdev
 
 from pytest_carbon import gate
 from pytest_carbon.baselines import Store
+from pytest_carbon.baselines.comparison import temperature_c
 from pytest_carbon.baselines.disk import leads_out
 from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.gate import scores
 from pytest_carbon.gate.recordings import Baseline, baseline_of, recordings_of
-from pytest_carbon.records import REFERENCE, Key, Machine, Record, SessionScore, UsageProblem, Verdict
+from pytest_carbon.records import REFERENCE, Key, Machine, Record, SessionScore, UsageProblem, Verdict, is_estimated
 from pytest_carbon.text import did_you_mean
-
-# --- what there is -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What the baselines of one machine hold, and what a gate over all of them would see."""
+    """The baselines of one machine, and the smallest change that a gate over all of them can detect."""
 
     machine: Machine
     measurements: int
     tests: int
     sessions: int
     recordings: tuple[int, int]
-    """The fewest and the most of a measurement, of those that count."""
+    """The fewest and the most that count, of a measurement."""
     first: str
     newest: str
     """ISO 8601, of the sessions."""
     accepted: str | None
-    """When a change was accepted last."""
+    """When the last change was accepted."""
     spread: float | None
-    """The median over the measurements: how much the recordings of one differ (a standard deviation, relative)."""
+    """The relative standard deviation of a measurement's recordings; the median over the measurements."""
     most_spread: tuple[float, Key] | None
     detectable: float
     """The median over the measurements."""
@@ -45,82 +44,67 @@ class Overview:
 
 
 def overview(machine: Machine, stored: Mapping[Key, Sequence[Record]], **rule: float) -> Overview:
-    """Of a machine that has records; ``rule``: the gate's ``tolerance`` and ``false_alarms``."""
+    """Describe a machine that has records; ``rule``: the gate's ``tolerance`` and ``false_alarms``."""
     tests = {key: records for key, records in stored.items() if key[0] != REFERENCE}
-    held = {key: found for key, records in tests.items() if (found := baseline_of(records))}
-    verdicts = _unchanged(machine.id, held, stored, **rule)
-    spreads = [(known, key) for key, baseline in held.items() if (known := spread(baseline)) is not None]
+    baselines = {key: baseline for key, records in tests.items() if (baseline := baseline_of(records))}
+    verdicts = _unchanged(machine.id, baselines, stored, **rule)
+    spreads = [(relative, key) for key, baseline in baselines.items() if (relative := spread(baseline)) is not None]
     detectable = [(verdict.detectable_change or 0.0, key) for key, verdict in verdicts.items()]
-    records = [record for each in stored.values() for record in each]
-    recordings = [len(baseline.recordings) for baseline in held.values()]
+    records = [record for rows in stored.values() for record in rows]
+    recordings = [len(baseline.recordings) for baseline in baselines.values()]
     epochs = {record.epoch for record in records} - {"0"}
     return Overview(
         machine=machine,
-        measurements=len(held),
-        tests=len({test for test, _ in held}),
+        measurements=len(baselines),
+        tests=len({test for test, _ in baselines}),
         sessions=len({record.session for record in records}),
         recordings=(min(recordings), max(recordings)),
         first=min(record.created for record in records),
         newest=max(record.created for record in records),
         accepted=max(epochs, default=None),
-        spread=median(known for known, _ in spreads) if spreads else None,
+        spread=median(relative for relative, _ in spreads) if spreads else None,
         most_spread=max(spreads, default=None),
-        detectable=median(known for known, _ in detectable),
+        detectable=median(change for change, _ in detectable),
         most_detectable=max(detectable),
     )
 
 
 def _unchanged(
-    id: str, held: Mapping[Key, Baseline], stored: Mapping[Key, Sequence[Record]], **rule: float
+    id: str, baselines: Mapping[Key, Baseline], stored: Mapping[Key, Sequence[Record]], **rule: float
 ) -> dict[Key, Verdict]:
-    """The gate's verdicts on a run of everything that costs what it did."""
-    candidates = [
-        scores.Candidate(
-            key,
-            (
-                SessionScore(
-                    "a run without a change",
-                    geometric_mean(
-                        geometric_mean(r.energy_j_per_call for r in recording) for recording in baseline.recordings
-                    ),
-                    geometric_mean(
-                        geometric_mean(r.duration_s_per_call for r in recording) for recording in baseline.recordings
-                    ),
-                ),
-            ),
-            error=None,
-        )
-        for key, baseline in held.items()
-    ]
+    """Judge a run of everything that costs what it did."""
+    candidates = []
+    for key, baseline in baselines.items():
+        energies_j = [geometric_mean(r.energy_j_per_call for r in recording) for recording in baseline.recordings]
+        times_s = [geometric_mean(r.duration_s_per_call for r in recording) for recording in baseline.recordings]
+        score = SessionScore("a run without a change", geometric_mean(energies_j), geometric_mean(times_s))
+        candidates.append(scores.Candidate(key, (score,), error=None))
     with collector_waits():
         verdicts, _ = gate.judge(
             candidates,
             stored,
             tolerance=rule["tolerance"],
             false_alarms=rule["false_alarms"],
-            estimated=id.endswith("-estimated"),
+            estimated=is_estimated(id),
         )
     return verdicts
 
 
 def spread(baseline: Baseline) -> float | None:
-    """How much the recordings differ, relative; None of a single one."""
+    """Return the relative standard deviation of the recordings; None of a single one."""
     means = [fmean(math.log(record.energy_j_per_call) for record in recording) for recording in baseline.recordings]
     return math.expm1(stdev(means)) if len(means) > 1 else None
-
-
-# --- a test's history ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
     sessions: int
     first: Record
-    """The oldest of its sessions: when it was, and of what code."""
+    """The record of its oldest session."""
     energy_j_per_call: float
     duration_s_per_call: float
     counts: bool
-    """Whether it is one of those that the gate reads; in an earlier epoch, lends its variance."""
+    """Whether the gate reads it; of an earlier epoch, for its variance."""
     temperature_c: float | None = None
     """At the start of its sessions, on average."""
     gpus: tuple[str, ...] = ()
@@ -137,20 +121,19 @@ class History:
 
 
 def histories(stored: Mapping[str, Mapping[Key, Sequence[Record]]], wanted: str) -> list[History]:
-    """Of a test; of all of a folder, a module, a class or a function with parameters, where that is what is wanted.
+    """Return the histories of a test, or of all tests of a folder, module, class or function with parameters.
 
     Raises :class:`UsageProblem`, with the nearest id, where nothing is stored of it.
     """
-    found = [
+    matching = [
         _history(id, key, by_key[key])
         for id, by_key in stored.items()
         for key in sorted(by_key)
         if _is(key[0], wanted) or key[0].startswith(f"{wanted.removesuffix('/')}/")
     ]
-    if not found:
-        known = tests_of(stored.values())
-        raise UsageProblem(f"no test {wanted!r} has a baseline.{_nearest(wanted, known)}")
-    return found
+    if not matching:
+        raise UsageProblem(f"no test {wanted!r} has a baseline.{_nearest(wanted, tests_of(stored.values()))}")
+    return matching
 
 
 def _is(test: str, wanted: str) -> bool:
@@ -162,18 +145,18 @@ def _is(test: str, wanted: str) -> bool:
 
 
 def _nearest(wanted: str, known: Collection[str]) -> str:
-    """The id that was meant, perhaps: one that ends so, without its parameters, too, or is nearly the same."""
+    """Suggest an id: one that ends like this, perhaps without its parameters, or a similar one."""
     known = {*known, *(test.partition("[")[0] for test in known)}
     ends = sorted(test for test in known if test.endswith((f"::{wanted}", f"/{wanted}")))
     return f" Did you mean {ends[0]}?" if ends else did_you_mean(wanted, sorted(known))
 
 
 def _history(machine_id: str, key: Key, records: Sequence[Record]) -> History:
-    held = baseline_of(records)
-    assert held is not None
+    baseline = baseline_of(records)
+    assert baseline is not None
     counted = {
         record.session
-        for recordings in (held.recordings, *held.earlier)
+        for recordings in (baseline.recordings, *baseline.earlier)
         for recording in recordings
         for record in recording
     }
@@ -187,58 +170,52 @@ def _history(machine_id: str, key: Key, records: Sequence[Record]) -> History:
                     energy_j_per_call=geometric_mean(record.energy_j_per_call for record in recording),
                     duration_s_per_call=geometric_mean(record.duration_s_per_call for record in recording),
                     counts=recording[0].session in counted,
-                    temperature_c=fmean(known) if (known := _temperatures_c(recording)) else None,
+                    temperature_c=temperature_c(recording),
                     gpus=tuple(sorted({uuid for record in recording for uuid in record.gpus})),
                 )
             )
     return History(machine_id, key, tuple((epoch, tuple(recordings)) for epoch, recordings in epochs.items()))
 
 
-def _temperatures_c(records: Iterable[Record]) -> list[float]:
-    return [record.temperature_c for record in records if record.temperature_c is not None]
-
-
-# --- tests that are gone -------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What pytest found where nothing was selected."""
+    """What pytest collected without any selection."""
 
     root: Path
     tests: frozenset[str]
-    """As baselines know them."""
+    """Their ids in baselines."""
     modules: frozenset[str]
-    """Those that were looked through, whether or not they hold a test."""
+    """Those that were collected, with or without tests."""
     skipped: frozenset[str]
-    """Those that skipped themselves: their tests are neither there nor gone."""
+    """Those that skipped themselves: their tests are unknown."""
     places: tuple[Path, ...]
-    """The folders and files where it looked."""
+    """The folders and files that were collected."""
     measuring: frozenset[str] | None = None
-    """The tests that measure something; None where that is not known."""
+    """The tests that measure; None where that is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
     tests: tuple[str, ...]
     kept: Mapping[str, tuple[str, ...]]
-    """Why others that were not collected are kept → their ids."""
+    """The ids of others that were not collected, by the reason why they are kept."""
 
 
-def gone(stored: Collection[str], found: Collected) -> Gone:
-    """The tests that have a baseline and are no more, as far as the collection can tell.
+def gone(stored: Collection[str], collected: Collected) -> Gone:
+    """Find the tests that have a baseline and no longer exist, as far as the collection shows.
 
-    Raises :class:`UsageProblem` where it has not one test of the baselines: then it is another project's.
+    Raises :class:`UsageProblem` where it has no test of the baselines: they are another project's.
     """
-    if stored and not found.tests & set(stored):
+    if stored and not collected.tests & set(stored):
         raise UsageProblem(
-            f"none of the {len(stored)} tests that have a baseline was collected in {found.root}, so these are perhaps"
-            " another project's baselines, or another root dir's: nothing was deleted."
+            f"none of the tests with a baseline ({len(stored)}) was collected in {collected.root}: nothing was deleted."
+            " These baselines seem to belong to another project or root dir; name the right ones with"
+            " --baseline=PLACE."
         )
     tests = []
     kept: dict[str, list[str]] = {}
-    for test in sorted(set(stored) - found.tests):
-        why = _why_kept(test.partition("::")[0], found)
+    for test in sorted(set(stored) - collected.tests):
+        why = _why_kept(test.partition("::")[0], collected)
         if why is None:
             tests.append(test)
         else:
@@ -246,19 +223,19 @@ def gone(stored: Collection[str], found: Collected) -> Gone:
     return Gone(tuple(tests), {why: tuple(ids) for why, ids in kept.items()})
 
 
-def _why_kept(module: str, found: Collected) -> str | None:
-    """Why a test of this module may be there although it was not collected; None where it cannot be."""
-    if module in found.skipped:
-        return "the module skips itself here"
-    if module in found.modules:
+def _why_kept(module: str, collected: Collected) -> str | None:
+    """Say why a test of this module may exist although it was not collected; None where it cannot."""
+    if module in collected.skipped:
+        return "the module skips itself on this machine"
+    if module in collected.modules:
         return None
-    path = (found.root / module).resolve()
-    if not path.exists() and "/" not in module and path.suffix != ".py":
-        return "the package is installed, and was not collected: name it with --pyargs"
+    path = (collected.root / module).resolve()
     if path.exists():
-        return "the file is there, and nothing of it was collected"
-    if not any(path.is_relative_to(place) for place in found.places):
-        return "it lies outside of what was collected"
+        return "the file exists, and nothing in it was collected"
+    if "/" not in module and path.suffix != ".py":
+        return "the package was not collected (name it with --pyargs)"
+    if not any(path.is_relative_to(place) for place in collected.places):
+        return "the folder was not collected"
     return None
 
 
@@ -266,7 +243,7 @@ _SUMMARY = re.compile(r"^(?:=+ )?(\d+)(/\d+)? tests? collected\b(.*)")
 
 
 def listed(text: str, root: Path) -> Collected:
-    """What ``pytest --collect-only -q`` printed, run in ``root``. Raises :class:`UsageProblem` for less than all."""
+    """Read the output of ``pytest --collect-only -q`` in ``root``. Raises :class:`UsageProblem` for less than all."""
     lines = text.splitlines()
     summary = next((match for line in reversed(lines) if (match := _SUMMARY.match(line))), None)
     ids = frozenset(line.rstrip() for line in lines if re.match(r"\S.*::\S", line) and not _SUMMARY.match(line))
@@ -278,46 +255,41 @@ def listed(text: str, root: Path) -> Collected:
     elif "error" in summary[3]:
         problem = f"there were errors ({summary[0].strip('= ')})"
     elif int(summary[1]) != len(ids):
-        problem = f"{summary[1]} tests were collected, and {len(ids)} ids stand there"
+        problem = f"{summary[1]} tests were collected, and {len(ids)} ids are listed"
     modules = frozenset(test.partition("::")[0] for test in ids)
     lost = sorted(module for module in modules if not (root / module).exists())
     if problem is None and lost:
-        problem = f"{lost[0]} is not in {root}: give it where the tests are, in pytest's root dir"
+        problem = f"{lost[0]} is not in {root}; run this in pytest's root dir, with the tests"
     if problem is not None:
-        raise UsageProblem(f"this is no full collection: {problem}. Give what `pytest --collect-only -q` printed.")
+        raise UsageProblem(f"this is not a full collection: {problem}. Give the output of `pytest --collect-only -q`.")
     places = tuple({(root / module.partition("/")[0]).resolve() for module in modules if "/" in module})
     if any("/" not in module for module in modules):
         places = (root.resolve(),)
     return Collected(root, ids, modules, frozenset(), places)
 
 
-# --- moving --------------------------------------------------------------------------------------
-
-
 def renames(known: Collection[str], old: str, new: str) -> dict[str, str]:
-    """What becomes of each test: the one that is named, or all of a module, a class or a function.
+    """Return the new id of each test: of the named one, or of all of a module, class or function.
 
     Raises :class:`UsageProblem` for an id that has no records, or cannot have any.
     """
     if old == new:
-        raise UsageProblem(f"{old!r} is its name already: give the one that it has now.")
+        raise UsageProblem(f"{old!r} is both the old and the new id: give the new one second.")
     if old.endswith("::") != new.endswith("::"):
-        raise UsageProblem(
-            f"{old!r} and {new!r}: write :: at the end of both, to rename what stands below, or of neither."
-        )
+        raise UsageProblem(f"{old!r} and {new!r}: write :: at the end of both, to rename all below, or of neither.")
     if new == REFERENCE:
-        raise UsageProblem(f"{new!r} is what the reference workload is kept by (--carbon-reference), and is no test.")
+        raise UsageProblem(f"{new!r} is the id of the reference workload (--carbon-reference), not of a test.")
     if leads_out(new) or not new.partition("::")[0]:
         raise UsageProblem(f"{new!r} can have no baseline: its id leads out of the root dir, or names no module.")
-    found = {test: new + test[len(old) :] for test in sorted(known) if _is(test, old)}
-    if not found:
+    ids = {test: new + test[len(old) :] for test in sorted(known) if _is(test, old)}
+    if not ids:
         raise UsageProblem(f"no test {old!r} has a baseline, so there is nothing to rename.{_nearest(old, known)}")
-    return found
+    return ids
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What went into one machine."""
+    """What was copied to one machine."""
 
     machine: str
     records: int
@@ -325,22 +297,22 @@ class Copied:
 
 
 def copy(source: Store, target: Store, *, branch: str | None = None) -> list[Copied]:
-    """Put everything that one place has into another, with ``branch`` as that one's; what is there stays, once."""
-    done = []
+    """Copy all baselines from one place to another, as those of ``branch`` where given."""
+    copied = []
     target.check_writable()
     with source.snapshot():
         for id in source.machines():
-            records = [record for each in source.load(id).values() for record in each]
+            records = [record for rows in source.load(id).values() for record in rows]
             records = records if branch is None else [record._replace(branch=branch) for record in records]
-            before = {(r.test, r.name, r.session) for each in target.load(id).values() for r in each}
+            before = {(r.test, r.name, r.session) for rows in target.load(id).values() for r in rows}
             target.append(source.describe(id), records)
             if (calibration := source.calibration(id)) is not None:
                 target.keep_calibration(id, calibration)
             already = sum((r.test, r.name, r.session) in before for r in records)
-            done.append(Copied(id, len(records) - already, already))
-    return done
+            copied.append(Copied(id, len(records) - already, already))
+    return copied
 
 
 def tests_of(stored: Iterable[Mapping[Key, object]]) -> set[str]:
-    """A reference workload is none."""
+    """Return the tests of the baselines, without the reference workload."""
     return {test for by_key in stored for test, _ in by_key} - {REFERENCE}

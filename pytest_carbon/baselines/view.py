@@ -1,4 +1,4 @@
-"""What a run reads of its baselines: what there is in every machine, and the records that its own verdicts need."""
+"""Read for a run the measurements of every machine, and the records that its verdicts need."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from pytest_carbon.records import Key, Machine, Record
 
 
 class Stored:
-    """The baselines as a run of some tests sees them. Each machine's are read once, and are of one moment.
+    """The baselines that a run of some tests needs. Each machine's are read once, as of one moment.
 
-    Where there is no store, nothing is stored. Every method raises :class:`~pytest_carbon.records.BaselineError` for
-    what cannot be trusted.
+    Without a store, nothing is stored. Methods raise :class:`~pytest_carbon.records.BaselineError`.
     """
 
     def __init__(self, store: Store | None, tests: Collection[str]) -> None:
@@ -26,7 +25,7 @@ class Stored:
         """Those that have a baseline, by their ids."""
 
     def look(self, own: str | None) -> None:
-        """See what there is, and read what a run on a machine needs; ``None``: in whichever has its tests."""
+        """Read what a run on a machine needs; ``None``: on every machine that has its tests."""
         assert self._store is not None
         for id in self._store.machines():
             self._keys[id] = self._store.keys(id)
@@ -35,18 +34,17 @@ class Stored:
                 self._read(id)
 
     def keys(self, id: str) -> Collection[Key]:
-        """The measurements that have a baseline on a machine."""
+        """Return the measurements that have a baseline on a machine."""
         return self._keys.get(id, frozenset())
 
     def holding(self, keys: Collection[Key]) -> list[str]:
-        """The machines that have a baseline of any of these measurements."""
-        return [id for id, known in self._keys.items() if not known.isdisjoint(keys)]
+        """Return the machines that have a baseline of any of these measurements."""
+        return [id for id, stored in self._keys.items() if not stored.isdisjoint(keys)]
 
     def records(self, id: str) -> Mapping[Key, list[Record]]:
-        """The records that the verdicts on the run's tests need, by measurement.
+        """Return the records that the verdicts on the run's tests need; see :func:`.recordings.to_read`.
 
-        See :func:`~pytest_carbon.gate.recordings.to_read`; of a machine that was not the run's when it began, as
-        they are now.
+        Those of a machine that :meth:`look` did not read are read now.
         """
         if id in self.machines and id not in self._records:
             assert self._store is not None
@@ -56,11 +54,11 @@ class Stored:
         return self._records.get(id, {})
 
     def unread(self, id: str) -> int:
-        """The measurements that have a baseline on a machine, and are not among its :meth:`records`."""
+        """Count the measurements of a machine that are not among its :meth:`records`."""
         return len(self._keys.get(id, frozenset()) - self._records.get(id, {}).keys())
 
     def anew(self, own: str) -> Stored:
-        """The same as they are now, for a run on a machine."""
+        """Read the baselines again, for a run on a machine."""
         assert self._store is not None
         now = Stored(self._store, self._tests)
         with self._store.snapshot():
@@ -68,17 +66,19 @@ class Stored:
         return now
 
     def nearest(self, here: Machine, others: Collection[str] | None = None) -> list[tuple[str, str]]:
-        """Other machines that have a baseline, or some of them, the nearest first, and how they differ from one."""
+        """Return other machines that have a baseline, the nearest first, and how they differ from this one."""
         among = self.machines if others is None else others
         return nearest.nearest(here, [self.machines[other] for other in among])
 
     def elsewhere(self, here: Machine, keys: Collection[Key]) -> tuple[str, str] | None:
-        """The machine nearest to one that holds none of some measurements, and how it differs; rather one that
-        does hold any of them. None where the one itself holds one, or there is no other."""
+        """Return the machine nearest to one without baselines of some measurements, and how it differs.
+
+        One that has any of them is preferred; None where the machine itself has one, or there is no other.
+        """
         if any(key in self.keys(here.id) for key in keys):
             return None
-        found = self.nearest(here, self.holding(keys) or ([] if here.id in self.machines else None))
-        return found[0] if found else None
+        others = self.nearest(here, self.holding(keys) or ([] if here.id in self.machines else None))
+        return others[0] if others else None
 
     def _read(self, id: str) -> None:
         assert self._store is not None

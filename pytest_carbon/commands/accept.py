@@ -1,4 +1,4 @@
-"""`pytest-carbon baseline accept`: what a report measured becomes the baseline."""
+"""``pytest-carbon baseline accept``: a report's measurements become the baseline."""
 
 from __future__ import annotations
 
@@ -7,35 +7,49 @@ import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pytest_carbon.commands.exit import OK
+from pytest_carbon.baselines import Store, open_store, refuse_unknown_branch
+from pytest_carbon.baselines.address import place
+from pytest_carbon.commands.console import OK, Commands
 from pytest_carbon.plugin import record
 from pytest_carbon.plugin.settings import of_project
-
-if TYPE_CHECKING:
-    from pytest_carbon.baselines import Store
-    from pytest_carbon.records import SessionResult
+from pytest_carbon.records import SessionResult, Settings, UsageProblem
+from pytest_carbon.reports import jsonfile
 
 
-# --- baseline accept ---------------------------------------------------------------------------------
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "accept",
+        help="do what --carbon-accept does, with the report of a run",
+        description="Do what --carbon-accept does, with the report of a run (--carbon-json): start new baselines for"
+        " the measurements that the gate found changed, and record the others. Then commit the baselines.",
+        epilog="Exit status: 0, also if nothing was left to do; 4 for a report or baselines that cannot be used.",
+    )
+    parser.add_argument("report", metavar="REPORT.json", type=Path, help="the report of pytest --carbon --carbon-json")
+    parser.add_argument(
+        "--baseline",
+        "--carbon-baseline",
+        metavar="DIR|URL",
+        help="where the baselines are (default: carbon_baseline of the ini file, or carbon-baselines beside it)",
+    )
+    parser.add_argument(
+        "--branch",
+        metavar="NAME",
+        help="in a database: the branch whose baseline it enters, such as main when a pull request is merged (default:"
+        " the branch of the run)",
+    )
+    parser.set_defaults(run=_run)
 
 
-def run_accept(given: argparse.Namespace) -> int:
-    from pytest_carbon.baselines import open_store, refuse_unknown_branch
-    from pytest_carbon.baselines.address import place
-    from pytest_carbon.records import Settings, UsageProblem
-    from pytest_carbon.reports import jsonfile
-
+def _run(given: argparse.Namespace) -> int:
     where: Path | str | None = None if given.baseline is None else place(given.baseline, Path())
     settings = Settings() if isinstance(where, Path) else of_project()
     where = settings.baseline if where is None else where
     result = jsonfile.read(given.report)
     if given.baseline is None and isinstance(where, Path) and not where.exists():
         raise UsageProblem(
-            f"there are no baselines in {where}, so this is perhaps not the place: nothing was written. Name the"
-            " directory that has them with --baseline=DIR, or the one that is to have them: where these are the first,"
-            f" --baseline={shlex.quote(os.path.relpath(where))}"
+            f"there are no baselines in {where}: nothing was written. If they are elsewhere, write --baseline=DIR; if"
+            f" these are the first, write --baseline={shlex.quote(os.path.relpath(where))}"
         )
     if given.branch is not None and isinstance(where, Path):
         raise UsageProblem(
@@ -51,22 +65,20 @@ def run_accept(given: argparse.Namespace) -> int:
     for sentence in record.accept(result, store, given.report):
         print(sentence)
     if not isinstance(where, Path) and result.branch not in (None, settings.branch):
-        print(f"That is {result.branch}'s alone: --branch={settings.branch} takes it into the baseline of all.")
+        print(f"Only {result.branch} has that now; --branch={settings.branch} adds it to the baseline of all branches.")
     return OK
 
 
 def _refuse_another_projects(result: SessionResult, store: Store, where: Path | str, report: Path) -> None:
-    """Raise where neither the baselines nor the project know a single test of a report."""
-    from pytest_carbon.records import UsageProblem
-
+    """Raise where neither the baselines nor the project has a single test of a report."""
     modules = {test.nodeid.partition("::")[0] for test in result.tests if test.measurements}
     with store.snapshot():
-        known = {test.partition("::")[0] for id in store.machines() for test, _ in store.keys(id)}
-    if not known or not modules or known & modules or not all(module.endswith(".py") for module in modules):
+        stored = {test.partition("::")[0] for id in store.machines() for test, _ in store.keys(id)}
+    if not stored or not modules or stored & modules or not all(module.endswith(".py") for module in modules):
         return
     if not any((root / module).exists() for root in (Path.cwd(), *Path.cwd().parents) for module in modules):
         raise UsageProblem(
-            f"{report} is perhaps another project's: of its tests none has a baseline in {where}, and none of their"
-            f" files is here ({min(modules)}, for one): nothing was written. Call this in the project's root dir, and"
-            " give the report of one of its runs."
+            f"{report} seems to be another project's: none of its tests has a baseline in {where}, and this project has"
+            f" none of their files, such as {min(modules)}: nothing was written. Run this in the project's root dir,"
+            " with the report of one of its runs."
         )

@@ -4,28 +4,45 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from pytest_carbon.commands import compare_sides
+from pytest_carbon.baselines import Store, address, comparison, decide, open_store
+from pytest_carbon.baselines.comparison import Side
+from pytest_carbon.baselines.files import read_file
+from pytest_carbon.commands.console import Commands, ascii_only, width
 from pytest_carbon.plugin.settings import of_project
+from pytest_carbon.records import (
+    REFERENCE,
+    CarbonError,
+    Key,
+    Measurement,
+    Record,
+    SessionResult,
+    TestResult,
+    UsageProblem,
+    Verdict,
+)
+from pytest_carbon.reports import comparison as report
+from pytest_carbon.reports import jsonfile
+from pytest_carbon.text import parse_share
 
 UNCHANGED, REGRESSION, INCOMPARABLE = 0, 1, 2
 
 _PLACE = "a report of --carbon-json, a directory of baselines, one machine's folder or file in it, or a database"
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "compare",
         help="compare two reports, or baselines",
-        description="Compare what two runs measured, or a run with baselines, by the rule of the gate: HEAD with BASE.",
-        epilog="Exit status: 0; 1 where something of HEAD is a regression, or could not be measured; 2 where the two"
-        " cannot be compared: other machines, other tests, a file that cannot be read. Budgets are not looked at.",
+        description="Compare the measurements of HEAD with those of BASE, by the rule of the gate.",
+        epilog="Exit status: 0; 1 if something of HEAD is a regression, or could not be measured; 2 if the two cannot"
+        " be compared: other machines, other tests, a file that cannot be read. Budgets are not checked.",
     )
-    parser.add_argument(
-        "base", metavar="BASE", help=f"the baseline: {_PLACE}, of which the records of carbon_branch count"
-    )
-    parser.add_argument("head", metavar="HEAD", help="what is judged: the same")
+    parser.add_argument("base", metavar="BASE", help=f"the baseline: {_PLACE} (records of carbon_branch)")
+    parser.add_argument("head", metavar="HEAD", help="the side that is judged: the same")
     parser.add_argument(
         "--format",
         choices=("text", "json", "markdown"),
@@ -37,7 +54,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--carbon-tolerance",
         metavar="SHARE",
         type=_share(0, 1),
-        help="a change smaller than this is no regression; a marker's own wins (default: carbon_tolerance of the ini"
+        help="a smaller change is no regression; a marker's own tolerance wins (default: carbon_tolerance of the ini"
         " file, or 5%%)",
     )
     parser.add_argument(
@@ -45,18 +62,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--carbon-false-alarms",
         metavar="SHARE",
         type=_share(1e-6, 0.5),
-        help="the chance that an unchanged suite has a regression (default: carbon_false_alarms of the ini file, or"
-        " 1%%)",
+        help="the probability that an unchanged suite has a regression (default: carbon_false_alarms of the ini file,"
+        " or 1%%)",
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="list what passes, too, however much it is")
+    parser.add_argument("-v", "--verbose", action="store_true", help="list everything that passes")
     parser.set_defaults(run=_run)
 
 
 def _share(least: float, most: float) -> Callable[[str], float]:
     def share(text: str) -> float:
-        from pytest_carbon.records import UsageProblem
-        from pytest_carbon.text import parse_share
-
         try:
             value = parse_share(text)
         except UsageProblem as problem:
@@ -69,15 +83,10 @@ def _share(least: float, most: float) -> Callable[[str], float]:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from pytest_carbon.baselines import comparison
-    from pytest_carbon.commands import ascii_only, width
-    from pytest_carbon.records import CarbonError
-    from pytest_carbon.reports import comparison as report
-
     try:
         settings = of_project()
-        base, head = (compare_sides.read(place, branch=settings.branch) for place in (given.base, given.head))
-        found = comparison.compare(
+        base, head = (read(place, branch=settings.branch) for place in (given.base, given.head))
+        compared = comparison.compare(
             base,
             head,
             tolerance=settings.tolerance if given.tolerance is None else given.tolerance,
@@ -87,9 +96,60 @@ def _run(given: argparse.Namespace) -> int:
         print(f"pytest-carbon: {error}", file=sys.stderr)
         return INCOMPARABLE
     if given.format == "json":
-        print(report.document(found), end="")
+        print(report.document(compared), end="")
     elif given.format == "markdown":
-        print(report.markdown(found), end="")
+        print(report.markdown(compared), end="")
     else:
-        print("\n".join(report.text(found, verbose=given.verbose, width=width(), ascii=ascii_only())))
-    return REGRESSION if found.failed else UNCHANGED
+        print("\n".join(report.text(compared, verbose=given.verbose, width=width(), ascii=ascii_only())))
+    return REGRESSION if compared.failed else UNCHANGED
+
+
+def read(place: str, *, branch: str | None = None) -> Side:
+    """Read a report, a directory of baselines, a machine's folder or file in it, or a database's records of a branch.
+
+    Raises :class:`UsageProblem` and :class:`~pytest_carbon.records.BaselineError`.
+    """
+    path = address.place(place, Path.cwd())
+    if isinstance(path, address.DatabaseUrl):
+        return _of_store(str(path), open_store(path, branch=branch), None)
+    if path.is_dir():
+        first = min(path.rglob("*.jsonl"), default=None)
+        machine = None if first is None else read_file(first)[0].id
+        if machine == path.resolve().name:  # the folder of one machine
+            return _of_store(place, open_store(path.resolve().parent), machine)
+        return _of_store(place, open_store(path), None)
+    if not path.exists() and path.suffix not in (".json", ".jsonl"):
+        raise UsageProblem(
+            f"{place}: there is no such file or directory. Give a report of --carbon-json, a directory of baselines, a"
+            " machine's folder or a file in it, or the URL of a database."
+        )
+    if path.suffix == ".jsonl":
+        described, records = read_file(Path(place).expanduser())
+        by_key: dict[Key, list[Record]] = {}
+        for record in records:
+            by_key.setdefault(record.key, []).append(record)
+        return Side(place, None, {described.id: described}, {described.id: by_key}, {})
+    return _of_report(place, jsonfile.read(Path(place).expanduser()))
+
+
+def _of_store(place: str, store: Store, only: str | None) -> Side:
+    with store.snapshot():
+        ids = store.machines() if only is None else [only]
+        if not ids:
+            raise UsageProblem(f"{hint}." if (hint := store.hint()) else f"{place}: there are no baselines in it.")
+        return Side(place, None, {id: store.describe(id) for id in ids}, {id: store.load(id) for id in ids}, {})
+
+
+def _of_report(place: str, result: SessionResult) -> Side:
+    machines = {machine.id: machine for machine in (result.machine, *(other for other, _ in result.others))}
+    stored: dict[str, dict[Key, Sequence[Record]]] = {}
+    measured: dict[str, dict[Key, tuple[Measurement, Verdict]]] = {}
+    for test in (*result.tests, TestResult(REFERENCE, "passed", result.references)):
+        for measurement, verdict in test.measurements:
+            id, key = measurement.machine, (test.nodeid, measurement.name)
+            if test.nodeid != REFERENCE:
+                machines.setdefault(id, replace(result.machine, id=id))
+                measured.setdefault(id, {})[key] = measurement, verdict
+            if measurement.has_figures:
+                stored.setdefault(id, {})[key] = decide.records_of(result, test, measurement)
+    return Side(place, result, machines, stored, measured)

@@ -1,28 +1,48 @@
-"""`pytest-carbon record-trace`: write what the counters show to a file."""
+"""``pytest-carbon record-trace``: write the steps of the counters to a file."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
+from pathlib import Path
 
-from pytest_carbon.commands.console import progress_of, settings_of
-from pytest_carbon.commands.exit import OK
-
-# --- record-trace ------------------------------------------------------------------------------------
+from pytest_carbon.commands.console import OK, Commands, add_meters, progress_of, settings_of
+from pytest_carbon.records import UsageProblem
 
 
-def run_record_trace(given: argparse.Namespace) -> int:
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "record-trace",
+        help="record the counters for --carbon-meter=replay:FILE",
+        description="Record the counters in a trace that --carbon-meter=replay:FILE plays, for your own tests without"
+        " the hardware. Run the work meanwhile in another terminal; Ctrl-C ends the recording.",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="the trace to write; an existing file is replaced")
+    add_meters(parser)
+    parser.add_argument("--seconds", metavar="S", type=_seconds, default=10.0, help="how long to record (default: 10)")
+    parser.set_defaults(run=_run)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 1e6:
+        raise ValueError(text)
+    return seconds
+
+
+def _run(given: argparse.Namespace) -> int:
     from pytest_carbon.measure.meters.replay import write_trace
     from pytest_carbon.measure.trace import record
-    from pytest_carbon.records import UsageProblem
 
     settings = settings_of(given)
     with progress_of() as progress:
-        found = record(settings, given.seconds, progress=progress)
+        trace = record(settings, given.seconds, progress=progress)
     try:
-        write_trace(given.file, found.domains, found.edges, found.start_s, found.gpus)
+        write_trace(given.file, trace.domains, trace.edges, trace.start_s, trace.gpus)
     except OSError as error:
-        raise UsageProblem(f"cannot write {given.file}: {error.strerror}.") from error
-    names = ", ".join(domain.name for domain in found.domains)
+        raise UsageProblem(
+            f"cannot write {given.file}: {error.strerror}. Give a file in a folder that you may write to."
+        ) from error
+    names = ", ".join(domain.name for domain in trace.domains)
     print(f"Recorded {names}. Play it with --carbon-meter=replay:{shlex.quote(str(given.file))}")
     return OK

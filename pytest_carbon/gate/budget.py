@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
-from pytest_carbon.records import Budget, MeasurementWarning, UsageProblem
+from pytest_carbon.records import Budget, MeasurementWarning, UsageProblem, is_estimated
 from pytest_carbon.text import AMOUNT, did_you_mean, finite_number, parse_share, with_digits
 
 ENERGY_UNITS: Mapping[str, float] = {"mJ": 1e-3, "J": 1.0, "kJ": 1e3, "Wh": 3.6e3, "kWh": 3.6e6}
@@ -17,14 +17,6 @@ ENERGY_UNITS: Mapping[str, float] = {"mJ": 1e-3, "J": 1.0, "kJ": 1e3, "Wh": 3.6e
 
 EMISSION_UNITS: Mapping[str, float] = {"ug": 1e-6, "mg": 1e-3, "g": 1.0, "kg": 1e3}
 """What a marker may write emissions in, in grams; ``µg`` is read as ``ug``."""
-
-
-def _energy(value: object) -> tuple[float, str]:
-    return _limit(value, ENERGY_UNITS, "J", "a number of joules, or one with mJ, J, kJ, Wh or kWh ('2.5 J')")
-
-
-def _emissions(value: object) -> tuple[float, str]:
-    return _limit(value, EMISSION_UNITS, "g", "a number of grams, or one with ug, mg, g or kg ('0.4 mg')")
 
 
 def _limit(value: object, units: Mapping[str, float], base: str, allowed: str) -> tuple[float, str]:
@@ -79,8 +71,12 @@ def _word(value: object) -> str:
 # --- markers ---------------------------------------------------------------------------------------
 
 _READERS: Mapping[str, Callable[[object], Any]] = {
-    "energy": _energy,
-    "emissions": _emissions,
+    "energy": lambda value: _limit(
+        value, ENERGY_UNITS, "J", "a number of joules, or one with mJ, J, kJ, Wh or kWh ('2.5 J')"
+    ),
+    "emissions": lambda value: _limit(
+        value, EMISSION_UNITS, "g", "a number of grams, or one with ug, mg, g or kg ('0.4 mg')"
+    ),
     "per": _per,
     "tolerance": _tolerance,
     "name": _word,
@@ -89,13 +85,10 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
 
 
 def parse(*args: object, **kwargs: object) -> Budget:
-    """One ``carbon_budget`` marker as a record, from its own arguments: ``parse(*mark.args, **mark.kwargs)``.
+    """Read one ``carbon_budget`` marker: ``parse(*mark.args, **mark.kwargs)``.
 
-    ``per`` and ``on`` speak of the limits beside them and are refused without one: an inherited
-    ``per=1000`` would silently make a limit written elsewhere a thousand times stricter. An empty
-    marker is allowed: its test is measured, and held to its baseline.
-
-    Raises :class:`UsageProblem` with the value and what is allowed; the caller names the test.
+    ``per`` and ``on`` are refused without a limit beside them: an inherited ``per=1000`` would make a limit written
+    elsewhere a thousand times stricter. Raises :class:`UsageProblem`; the caller names the test.
     """
     if args:
         raise UsageProblem(
@@ -134,12 +127,11 @@ def parse(*args: object, **kwargs: object) -> Budget:
 
 
 def merge(*levels: Iterable[Budget]) -> tuple[Budget, ...]:
-    """Every marker of a test, the one that counts most first, for :func:`budget_for`.
+    """List every marker of a test for :func:`budget_for`, the one that counts most first.
 
-    One argument a level, nearest first: the parameters' markers, the function's, its class's, its
-    module's. Within a level the given order holds (the decorator closest to the function first), but a
-    marker that names a measurement or a machine goes before one for all of them: in whatever
-    order the two are stacked, neither silently switches the other off.
+    ``levels`` come nearest first: the parameters' markers, the function's, its class's, its module's. Within a level
+    the given order holds, but a marker that names a measurement or a machine goes before one for all of them: in any
+    order, neither switches the other off.
     """
     return tuple(
         budget for level in levels for budget in sorted(level, key=lambda b: (b.name is None, b.on in (None, "*")))
@@ -147,10 +139,9 @@ def merge(*levels: Iterable[Budget]) -> tuple[Budget, ...]:
 
 
 def budget_for(budgets: Iterable[Budget], measurement: str, machine_id: str) -> Budget | None:
-    """What merged markers say about one measurement on one machine; None where nothing does.
+    """Return what merged markers say about one measurement on one machine; None where nothing does.
 
-    Keyword by keyword the first marker wins. Limits that hold on this machine go before those that
-    do not, which are only shown: so one test can carry limits for several machines.
+    Keyword by keyword the first marker wins. Limits that hold on this machine go before those that are only shown.
     """
     mine = [budget for budget in budgets if budget.name in (None, measurement)]
     if not mine:
@@ -181,8 +172,7 @@ def _rescaled(text: str | None, factor: float) -> str | None:
 
 
 def unmeasured(names: Iterable[str], measured: Sequence[str]) -> str | None:
-    """The sentence, where a test's own marker names a measurement that the test did not make: a limit on
-    it would never be held to anything."""
+    """Say so where a test's own marker names a measurement that the test did not make."""
     for name in names:
         if name not in measured:
             made = ", ".join(map(repr, measured)) or "none"
@@ -211,13 +201,12 @@ class Finding:
 
 
 def holds(budget: Budget, machine_id: str) -> bool:
-    """Whether the limits are enforced on a machine: in every measured one, or where ``on`` matches.
+    """Whether the limits are enforced on a machine: every measured one, or where ``on`` matches.
 
-    ``on`` matches the id, or the id without its leading count (``1x-``), in any case:
-    ``nvidia-h100*`` is one H100, and also eight of them.
+    ``on`` matches the id with or without its leading count (``1x-``), in any case.
     """
     if budget.on is None:
-        return not machine_id.endswith("-estimated")
+        return not is_estimated(machine_id)
     id, pattern = machine_id.lower(), budget.on.lower()
     return fnmatchcase(id, pattern) or fnmatchcase(re.sub(r"^\d+x-", "", id), pattern)
 
@@ -231,21 +220,6 @@ class _Limit(NamedTuple):
     amount: float
     error: float | None
     per: float
-
-    @classmethod
-    def of(
-        cls,
-        keyword: str,
-        text: str,
-        units: Mapping[str, float],
-        per: float,
-        limit: float,
-        amount: float,
-        error: float | None,
-    ) -> _Limit:
-        """From figures for one call, in joules or grams."""
-        scale = per / _factor(text.rpartition(" ")[2], units)
-        return cls(keyword, text, limit * scale, amount * scale, error and abs(error) * scale, per)
 
     @property
     def calls(self) -> str:
@@ -293,30 +267,29 @@ def check(
     emissions_g_per_call: float | None,
     machine_id: str,
 ) -> Finding:
-    """Hold one measurement to its budget (as :func:`budget_for` gives it).
+    """Hold one measurement to its budget (as :func:`budget_for` gives it); the point estimate decides.
 
-    ``error_j`` is the half-width of the energy's 95% interval; emissions have the same relative error.
-    The point estimate decides. What was not measured (None) is held to nothing here: that measurement
-    fails by itself.
+    ``error_j`` is the half-width of the energy's 95% interval; emissions have the same relative error. What was not
+    measured (None) is held to nothing: that measurement fails by itself.
     """
     limits = []
-    if budget.energy_j_per_call is not None and energy_j_per_call is not None:
-        text = budget.energy_text or f"{budget.energy_j_per_call * budget.per:.6g} J"
-        figures = budget.energy_j_per_call, energy_j_per_call, error_j
-        limits.append(_Limit.of("energy", text, ENERGY_UNITS, budget.per, *figures))
-    if budget.emissions_g_per_call is not None and emissions_g_per_call is not None:
-        text = budget.emissions_text or f"{budget.emissions_g_per_call * budget.per:.6g} g"
-        error_g = error_j and energy_j_per_call and emissions_g_per_call * error_j / energy_j_per_call
-        figures = budget.emissions_g_per_call, emissions_g_per_call, error_g
-        limits.append(_Limit.of("emissions", text, EMISSION_UNITS, budget.per, *figures))
+    for keyword, text, unit, units, limit, amount in (
+        ("energy", budget.energy_text, "J", ENERGY_UNITS, budget.energy_j_per_call, energy_j_per_call),
+        ("emissions", budget.emissions_text, "g", EMISSION_UNITS, budget.emissions_g_per_call, emissions_g_per_call),
+    ):
+        if limit is not None and amount is not None:
+            text = text or f"{limit * budget.per:.6g} {unit}"
+            scale = budget.per / _factor(text.rpartition(" ")[2], units)
+            error = error_j and energy_j_per_call and abs(error_j) * amount / energy_j_per_call
+            limits.append(_Limit(keyword, text, limit * scale, amount * scale, error and error * scale, budget.per))
     if limits and not holds(budget, machine_id):
-        said = "; ".join(limit.over or limit.within for limit in limits)
+        shown = "; ".join(limit.over or limit.within for limit in limits)
         why = (
             f"on={budget.on!r} does not match this machine, {machine_id}"
             if budget.on
             else "energy is only estimated here (on='*' would enforce it)"
         )
-        return Finding(budget.energy_j_per_call, shown=f"{said}: shown, not enforced, since {why}")
+        return Finding(budget.energy_j_per_call, shown=f"{shown}: shown, not enforced, since {why}")
     over = [limit for limit in limits if limit.over]
     near = [limit.near for limit in limits if limit.near]
     remedy = " and ".join(f"{limit.keyword}=" for limit in over)

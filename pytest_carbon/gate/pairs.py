@@ -1,27 +1,9 @@
 """Two revisions side by side → verdicts: pairs of sessions, one of each revision, compared within the pair (pure).
 
-A session scores x = ln(J/call), as in :mod:`pytest_carbon.gate`; a pair tells by how much the head's differs from the
-base's a few minutes before or after. There is no stored baseline, so there are no days: what the machine does in that
-hour is all that stands between the two, and four things keep it from being taken for the code.
-
-**The order** within the pairs is drawn (:func:`order`), so that no drift can side with a revision for long. It is
-balanced: of the even pairs as many have the base first as the head, and so of the odd. A drift at a steady rate, and
-a cycle of two pairs (a device that cools down and heats up), then cancel, whatever their size.
-
-**Drifts are taken out.** What the second of a pair takes more than the first, be it always or in every second pair,
-belongs to the machine: both are fitted beside the difference of the revisions, from four pairs on, and cost two
-degrees of freedom. Left in, they would be noise.
-
-**A pair within which the machine's level jumped** tells nothing of the revisions. Which one that is, the *means* of
-the pairs tell, and those are independent of what is compared, the differences within them; so to leave the pair out
-favours neither revision, nor does it do harm where the jump was none. From eight pairs on, one at most.
-
-**What the suite shares** in a pair is taken out as in the gate, where eight or more measurements are compared: from
-each pair's sessions the median of what all took beyond their means, and the median itself is judged as one more
-measurement. α is halved between the two, and shared among the measurements.
-
-The variance of a difference is moderated as the gate's is: two sessions of s0 each, ν0, and empirical Bayes in large
-suites. A false alarm is the *suite's*, with probability α; a regression exceeds the tolerance, too.
+There is no baseline and no day: only what the machine does in that hour stands between the two. The order within the
+pairs is drawn and balanced; a steady drift and a cycle of two pairs are fitted and subtracted; a pair in which the
+level jumped is left out; what the suite shares in a pair is subtracted and judged by itself. docs/gate-decides.md,
+"Pairs", has the rules.
 """
 
 from __future__ import annotations
@@ -30,21 +12,17 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from pytest_carbon.gate.scores import LN_MOST, Candidate, Comparison, Score, Shared, Wording, score_of
+from pytest_carbon.gate.scores import Candidate, Comparison, Score, Shared, Wording, score_of
 from pytest_carbon.gate.sentences import MAX_DETECTABLE
 from pytest_carbon.gate.statistics import POWER, SUITE
 from pytest_carbon.gate.variance import PRIOR_FREEDOM, PRIOR_SPREAD, PRIOR_SPREAD_ESTIMATED, learn_prior, upper_t
-from pytest_carbon.gate.verdicts import verdict_on
+from pytest_carbon.gate.verdicts import suite_verdict, verdict_on
 from pytest_carbon.records import Key, SessionScore, SuiteVerdict, Verdict
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats: TypeAlias = NDArray[np.float64]
-    Ints: TypeAlias = NDArray[np.intp]
+    from pytest_carbon.gate.variance import Floats, Ints
 
 PAIRS = 2
 """One pair says nothing of what pairs differ by."""
@@ -57,18 +35,12 @@ JUMP = 10.0
 
 
 def order(pairs: int, seed: int) -> tuple[bool, ...]:
-    """Which pairs run the base first: drawn, balanced among the even pairs and among the odd.
-
-    Where the number of even, or of odd, pairs is not even itself, the balance is as near as it gets. The same ``seed``
-    gives the same order.
-    """
+    """Draw which pairs run the base first, balanced among the even pairs and among the odd."""
     draw = random.Random(seed)
     first = [False] * pairs
     for start in (0, 1):
         places = range(start, pairs, 2)
-        half = [
-            n % 2 == start for n in range(len(places))
-        ]  # the odd one of the even pairs, and that of the odd, differ
+        half = [n % 2 == start for n in range(len(places))]  # where both halves have an odd one, these differ
         draw.shuffle(half)
         for place, base_first in zip(places, half, strict=True):
             first[place] = base_first
@@ -87,14 +59,15 @@ def judge_pairs(
     numbers: Sequence[int] | None = None,
     max_detectable: float = MAX_DETECTABLE,
 ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
-    """Verdicts on all measurements of one machine, each against itself in another revision.
+    """Judge all measurements of one machine, each against itself in another revision, the base.
 
     A candidate's sessions are those of the head, ``base`` has those of the other revision, both in the order of the
-    pairs and with one for each; ``base_first`` says of each pair which ran first (see :func:`order`). What has fewer
-    sessions on either side, or no positive energy in the base, is not compared, and `inconclusive`. ``ref`` is how
-    sentences call the other revision: ``main (abc1234)``. ``tolerance`` and ``false_alarms`` are shares; ``estimated``
-    says that the energy is. ``numbers`` are those of the pairs in the run, from 1, where some of them are lacking. A
-    verdict's baseline is the other revision: one recording, of as many sessions as there are pairs.
+    pairs. What has fewer sessions on either side, or no positive energy in the base, is `inconclusive`.
+
+    Args:
+        base_first: of each pair, whether the base ran first (see :func:`order`).
+        ref: how sentences call the base: ``main (abc1234)``.
+        numbers: those of the pairs in the run, from 1, where some of them are lacking.
     """
     pairs = len(base_first)
     words = _words(ref, pairs)
@@ -120,14 +93,9 @@ def judge_pairs(
     for key, why in apart.items():
         if not verdicts[key].failed:
             verdicts[key] = replace(verdicts[key], status="inconclusive", reason=why)
-    suite = SuiteVerdict(
-        gated=len(held),
-        compared=len(compared),
-        false_alarm_rate=false_alarms,
-        median_change=math.expm1(min(shared.change, LN_MOST)) if shared else None,
-        moved=shared.sentence if shared else None,
+    return verdicts, suite_verdict(
+        shared, verdicts.values(), gated=len(held), compared=len(compared), false_alarms=false_alarms
     )
-    return verdicts, suite
 
 
 def _words(ref: str, pairs: int) -> Wording:
@@ -185,10 +153,10 @@ class Fit:
 
 
 def fit_pairs(rise: Floats, level: Floats, terms: Floats, spread: float) -> Fit:
-    """Least squares over pairs: the change from base to head, beside a drift and a cycle of two pairs.
+    """Fit the change from base to head over pairs, beside the drifts of ``terms`` (:func:`drift_terms`).
 
     ``rise`` is what the second session of a pair took more than the first, ``level`` the pair's mean; both ln(J/call),
-    shape (measurements, pairs). ``terms`` are those of :func:`drift_terms`.
+    shape (measurements, pairs).
     """
     import numpy as np
 
@@ -202,17 +170,16 @@ def fit_pairs(rise: Floats, level: Floats, terms: Floats, spread: float) -> Fit:
     kinds, which = np.unique(without, return_inverse=True)
     kept = np.arange(pairs) != kinds[:, None]
     inverse = np.linalg.pinv(terms.T * kept[..., None])[which]  # (measurements, terms, pairs)
-    found = (inverse @ rise[..., None])[..., 0]
-    left = (rise - found @ terms) * kept[which]
+    fitted = (inverse @ rise[..., None])[..., 0]
+    left = (rise - fitted @ terms) * kept[which]
     freedom = pairs - len(terms) - (without >= 0.0)
-    return Fit(inverse[:, 0], found[:, 0], (left**2).sum(axis=1), freedom, (inverse[:, 0] ** 2).sum(axis=1), without)
+    return Fit(inverse[:, 0], fitted[:, 0], (left**2).sum(axis=1), freedom, (inverse[:, 0] ** 2).sum(axis=1), without)
 
 
 def drift_terms(head_second: Floats, numbers: Sequence[int]) -> Floats:
-    """What a pair's second session takes more than its first by: the change, a steady drift, a cycle of two pairs.
+    """Return what a pair's second session may take more by: the change, a steady drift, a cycle of two pairs.
 
-    ``head_second`` is 1 where the head ran second, else -1; ``numbers`` are those of the pairs. A drift that cannot be
-    told from the change, as where a run ended early and all its pairs had one order, is not among them.
+    ``head_second`` is 1 where the head ran second, else -1. A drift that cannot be told from the change is left out.
     """
     import numpy as np
 
@@ -225,10 +192,10 @@ def drift_terms(head_second: Floats, numbers: Sequence[int]) -> Floats:
 
 
 def _jumps(level: Floats, spread: float) -> Ints:
-    """The pair within which each measurement's level jumped, -1 for none.
+    """Return the pair within which each measurement's level jumped, -1 for none.
 
-    A jump within a pair leaves that pair's mean half-way. Of all jumps within pairs and between them the one is taken
-    that explains most, if that is more than chance (F, the variance moderated) and more than a steady drift explains.
+    Of all jumps within pairs and between them, the one that explains most counts, if that is more than chance (F, the
+    variance moderated) and more than a steady drift explains.
     """
     import numpy as np
 
@@ -244,8 +211,8 @@ def _jumps(level: Floats, spread: float) -> Ints:
     best, most = explained.argmax(axis=1), explained.max(axis=1)
     freedom = PRIOR_FREEDOM + pairs - 2
     variance = (PRIOR_FREEDOM * spread**2 / 2 + (level**2).sum(axis=1) - most) / freedom
-    found: Ints = np.where((best < pairs) & (most > JUMP * variance), best, -1)
-    return found
+    jumped: Ints = np.where((best < pairs) & (most > JUMP * variance), best, -1)
+    return jumped
 
 
 def _compare(
@@ -310,8 +277,8 @@ def _compare(
     heads = zip(head_j.tolist(), head_s.tolist(), strict=True)
     figures = zip(*(column.tolist() for column in (*columns, stdtr(nu, -beyond / se))), strict=True)
     return {
-        c.key: Comparison(Score(*score), shared, _without(words, pairs, numbers, pair), 1, pairs, *each)
-        for c, score, each, pair in zip(compared, heads, figures, fit.without.tolist(), strict=True)
+        c.key: Comparison(Score(*score), shared, _without(words, pairs, numbers, pair), 1, pairs, *row)
+        for c, score, row, pair in zip(compared, heads, figures, fit.without.tolist(), strict=True)
     }, shared
 
 

@@ -34,27 +34,25 @@ class Baseline:
 
 
 def recordings_of(records: Iterable[Record]) -> list[tuple[Record, ...]]:
-    """Records in recordings: the sessions of one boot within six hours of the first of them, sorted by time.
+    """Group records into recordings: the sessions of one boot within six hours of the first, sorted by time.
 
-    A session is never divided, and counts once per measurement. Where a boot is unknown only the six hours
-    count. Sessions are taken in order of their time, so a clock that was set back moves them, and neither
-    makes nor loses any.
+    A session is never divided, and counts once per measurement. Where a boot is unknown only the six hours count.
     """
     records = list(records)
     numbers = recording_numbers(records)
-    found: list[dict[tuple[Key, str], Record]] = [{} for _ in range(max(numbers.values(), default=-1) + 1)]
+    grouped: list[dict[tuple[Key, str], Record]] = [{} for _ in range(max(numbers.values(), default=-1) + 1)]
     for record in records:
-        found[numbers[record.session]].setdefault((record.key, record.session), record)
-    return [tuple(sorted(recording.values(), key=_when)) for recording in found]
+        grouped[numbers[record.session]].setdefault((record.key, record.session), record)
+    return [tuple(sorted(recording.values(), key=_when)) for recording in grouped]
 
 
 def baseline_of(
     records: Iterable[Record], numbers: Mapping[str, int] | None = None, leave_out: Collection[str] = ()
 ) -> Baseline | None:
-    """What one measurement is held to, from all its records; None where there are none.
+    """Return what one measurement is held to, from all its records; None where there are none.
 
-    ``numbers`` are the recordings that sessions belong to (default: by these records alone); ``leave_out`` are
-    sessions that don't count. Of records with one session id the first counts.
+    ``numbers`` are the recordings that sessions belong to (default: by these records alone). Of records with one
+    session id the first counts.
     """
     if numbers is None:
         records = list(records)
@@ -70,7 +68,8 @@ def baseline_of(
     if not epochs:
         return None
     kept = [
-        tuple(tuple(found[number]) for number in sorted(found)[:RECORDINGS_MOST]) for _, found in sorted(epochs.items())
+        tuple(tuple(numbered[number]) for number in sorted(numbered)[:RECORDINGS_MOST])
+        for _, numbered in sorted(epochs.items())
     ]
     return Baseline(max(epochs), kept[-1], tuple(kept[:-1]))
 
@@ -85,15 +84,15 @@ def to_read(held: Collection[Key], tests: Collection[str]) -> set[Key]:
     """
     if len(held) <= LEARN_MOST:
         return set(held)
-    found = {key for key in held if key[0] in tests or key[0] == REFERENCE}
+    chosen = {key for key in held if key[0] in tests or key[0] == REFERENCE}
     modules: dict[str, list[Key]] = {}
     for key in held:
         modules.setdefault(key[0].partition("::")[0], []).append(key)
     for module in sorted(modules, key=lambda name: sha256(name.encode("utf-8", "surrogatepass")).digest()):
-        if len(found) >= LEARN_MOST:
+        if len(chosen) >= LEARN_MOST:
             break
-        found.update(modules[module])
-    return found
+        chosen.update(modules[module])
+    return chosen
 
 
 # --- recordings -------------------------------------------------------------------------------------

@@ -1,106 +1,123 @@
-"""What the reference workload, or the suite, says of the machine, subtracted from each change (pure)."""
+"""The reference workload: what it says of the machine, divided or subtracted from each change (pure)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from pytest_carbon.gate import scores
 from pytest_carbon.gate.recordings import Baseline, baseline_of
-from pytest_carbon.gate.scores import Candidate, Comparison, Score, percent_up, relative_change, score_of
+from pytest_carbon.gate.scores import Candidate, Comparison, Score, percent_up, score_of
 from pytest_carbon.gate.sentences import no_energy_sentence, passed_sentence
 from pytest_carbon.gate.statistics import Rule, compare
-from pytest_carbon.records import REFERENCE, Key, Measurement, Record, Verdict
+from pytest_carbon.gate.verdicts import with_figures
+from pytest_carbon.records import REFERENCE, Key, Measurement, Record, Status, Verdict
 
-# --- the reference workload ----------------------------------------------------------------------
+
+def candidate(measurement: Measurement) -> Candidate:
+    """Return the workload's measurement as the gate takes it."""
+    error, energy_j = measurement.energy_j_per_call_error, measurement.energy_j_per_call
+    return Candidate(
+        (REFERENCE, measurement.name),
+        measurement.sessions,
+        error / energy_j if error is not None and energy_j else None,
+        failure=measurement.failure,
+        gpus=measurement.gpus,
+    )
 
 
 def by_session(reference: Candidate, stored: Mapping[Key, Sequence[Record]]) -> dict[str, float]:
-    """What the reference workload took in each session, J; nothing where this run's is not known."""
+    """Return what the workload took in each session, J; nothing where this run's is not known."""
     if score_of(reference) is None:
         return {}
     known_j = {record.session: record.energy_j_per_call for record in stored.get(reference.key, ())}
     return known_j | {session.session: session.energy_j_per_call for session in reference.sessions}
 
 
-def beside_reference(
+def beside(
     candidates: Iterable[Candidate],
     compared: Collection[Key],
     baselines: Mapping[Key, Baseline],
-    kernel_j: Mapping[str, float],
+    workload_j: Mapping[str, float],
 ) -> dict[Key, tuple[Score, Baseline]]:
-    """Of each measurement that can be judged beside the reference workload, the score divided by it, and the baseline
-    without the recordings that have none; they must not be most of it."""
-    found = {}
-    for candidate in candidates:
-        if candidate.key not in compared or not all(each.session in kernel_j for each in candidate.sessions):
+    """Return what can be judged beside the workload: the score divided by it, and the baseline that has it.
+
+    A measurement of whose baseline most recordings have no workload is not among them.
+    """
+    scored = {}
+    for c in candidates:
+        if c.key not in compared or not all(session.session in workload_j for session in c.sessions):
             continue
-        held = baselines[candidate.key]
-        known = _having(held.recordings, kernel_j)
-        score = score_of(
-            replace(
-                candidate,
-                gpus=(),
-                sessions=tuple(
-                    replace(each, energy_j_per_call=each.energy_j_per_call / kernel_j[each.session])
-                    for each in candidate.sessions
-                ),
-            )
+        baseline = baselines[c.key]
+        known = _having(baseline.recordings, workload_j)
+        divided = tuple(
+            replace(session, energy_j_per_call=session.energy_j_per_call / workload_j[session.session])
+            for session in c.sessions
         )
-        if score is not None and 2 * len(known) >= len(held.recordings):
-            found[candidate.key] = score, replace(held, recordings=known)
-    return found
+        score = score_of(replace(c, gpus=(), sessions=divided))
+        if score is not None and 2 * len(known) >= len(baseline.recordings):
+            scored[c.key] = score, replace(baseline, recordings=known)
+    return scored
 
 
-def _having(recordings: Iterable[tuple[Record, ...]], kernel_j: Mapping[str, float]) -> tuple[tuple[Record, ...], ...]:
-    """The sessions that have a reference, and the recordings that have such sessions."""
-    known = (tuple(record for record in recording if record.session in kernel_j) for recording in recordings)
+def _having(
+    recordings: Iterable[tuple[Record, ...]], workload_j: Mapping[str, float]
+) -> tuple[tuple[Record, ...], ...]:
+    """Keep the sessions that have the workload, and the recordings that have such sessions."""
+    known = (tuple(record for record in recording if record.session in workload_j) for recording in recordings)
     return tuple(recording for recording in known if recording)
 
 
-def divided_by_reference(held: Baseline, kernel_j: Mapping[str, float]) -> Baseline:
-    """A baseline of what measurements took over what the reference workload took in the same session."""
+def quotients(
+    beside: Mapping[Key, tuple[Score, Baseline]],
+    workload_j: Mapping[str, float],
+    numbers: Mapping[str, int],
+    rule: Rule,
+) -> dict[Key, Comparison]:
+    """Compare what measurements took over what the workload took in the same session."""
 
-    def each(recordings: Iterable[tuple[Record, ...]]) -> tuple[tuple[Record, ...], ...]:
+    def divided(recordings: Iterable[tuple[Record, ...]]) -> tuple[tuple[Record, ...], ...]:
         return tuple(
             tuple(
                 r._replace(
-                    energy_j_per_call=r.energy_j_per_call / kernel_j[r.session],
-                    energy_j_per_call_error=(r.energy_j_per_call_error or 0.0) / kernel_j[r.session],
+                    energy_j_per_call=r.energy_j_per_call / workload_j[r.session],
+                    energy_j_per_call_error=(r.energy_j_per_call_error or 0.0) / workload_j[r.session],
                     gpus=(),  # the workload is measured on the same card
                 )
                 for r in recording
             )
-            for recording in _having(recordings, kernel_j)
+            for recording in _having(recordings, workload_j)
         )
 
-    return Baseline(held.epoch, each(held.recordings), tuple(filter(None, map(each, held.earlier))))
+    baselines = {
+        key: Baseline(held.epoch, divided(held.recordings), tuple(filter(None, map(divided, held.earlier))))
+        for key, (_, held) in beside.items()
+    }
+    return compare({key: score for key, (score, _) in beside.items()}, baselines, numbers, rule)[0]
 
 
-def of_kernel(
+def compared(
     reference: Candidate,
     stored: Mapping[Key, Sequence[Record]],
     sessions: Collection[str],
     numbers: Mapping[str, int],
     rule: Rule,
 ) -> Comparison | None:
-    """The reference workload against itself in the recordings that measurements are held to, at α/2 either way: that
-    fails nothing. It has no epochs: it does not change, and what a measurement is held to says which recordings
-    count."""
+    """Compare the workload with itself in the ``sessions`` that measurements are held to, at α/2 either way.
+
+    It has no epochs: it does not change, and the baselines of the measurements say which recordings count.
+    """
     records = [r._replace(epoch="0") for r in stored.get(reference.key, ()) if r.session in sessions]
-    held = baseline_of(records, numbers)
-    score = score_of(reference)
+    held, score = baseline_of(records, numbers), score_of(reference)
     if held is None or score is None:
         return None
     rule = replace(rule, tolerances={reference.key: 0.0}, false_alarms=rule.false_alarms / 2, measurements=1)
     return compare({reference.key: score}, {reference.key: held}, numbers, rule)[0][reference.key]
 
 
-def subtracted(whole: Comparison, quotient: Comparison | None, kernel: Comparison, held: Baseline) -> Comparison:
-    """A comparison of which the quotient, where there is one, says what lies beyond the machine."""
+def subtracted(whole: Comparison, quotient: Comparison | None, workload: Comparison, held: Baseline) -> Comparison:
+    """Return a comparison that takes from the quotient, where there is one, what lies beyond the machine."""
     if quotient is None:
-        return replace(whole, suite=replace(whole.suite, kernel=kernel)) if whole.suite else whole
+        return replace(whole, suite=replace(whole.suite, workload=workload)) if whole.suite else whole
     return replace(
         whole,
         recordings=len(held.recordings),
@@ -108,51 +125,30 @@ def subtracted(whole: Comparison, quotient: Comparison | None, kernel: Compariso
         beyond=quotient.beyond,
         noise=quotient.noise,
         detectable=quotient.detectable,
-        chance=quotient.chance,
+        p_value=quotient.p_value,
         decides=quotient.decides,
         reference=whole.change - quotient.change,
-        machine_moved=kernel.alone,
+        machine_moved=workload.alone,
         as_it_is=whole.alone,
     )
 
 
-def machine_change(kernel: Comparison, *, taken_out: bool) -> str | None:
-    """The sentence for a machine that moved."""
-    if not kernel.alone:
+def machine_change(workload: Comparison, *, is_subtracted: bool) -> str | None:
+    """Return the sentence for a machine that moved."""
+    if not workload.alone:
         return None
     text = (
-        f"the machine itself is {percent_up(kernel.change)} (reference workload): heat, clocks, a driver, a neighbour"
+        f"the machine itself is {percent_up(workload.change)} (reference workload): heat, clocks, a driver, a neighbour"
     )
-    return f"{text}; each test is judged by what lies beyond that" if taken_out else text
+    return f"{text}; each test is judged by what lies beyond that" if is_subtracted else text
 
 
-def on_kernel(reference: Candidate, kernel: Comparison | None, machine: str | None) -> Verdict:
+def verdict(reference: Candidate, workload: Comparison | None, machine_moved: str | None) -> Verdict:
+    """Return the verdict on the workload itself."""
     if reference.failure is not None or score_of(reference) is None:
         return Verdict("error", reference.failure or no_energy_sentence(reference))
-    if kernel is None:
+    if workload is None:
         return Verdict("new", "the reference workload has no baseline here yet: record one with --carbon-record")
-    duration = kernel.duration
-    return Verdict(
-        status="inconclusive" if machine else "pass",
-        reason=machine or f"the reference workload takes {passed_sentence(kernel)}",
-        baseline_j_per_call=math.exp(kernel.baseline_ln_j),
-        baseline_recordings=kernel.recordings,
-        baseline_sessions=kernel.sessions,
-        change=relative_change(kernel.change),
-        detectable_change=relative_change(kernel.detectable),
-        duration_change=None if duration is None else relative_change(duration),
-        power_change=None if duration is None else relative_change(kernel.change - duration),
-        chance=kernel.chance,
-    )
-
-
-def candidate(measurement: Measurement) -> scores.Candidate:
-    """As the gate takes it."""
-    error, energy_j = measurement.energy_j_per_call_error, measurement.energy_j_per_call
-    return scores.Candidate(
-        (REFERENCE, measurement.name),
-        measurement.sessions,
-        error / energy_j if error is not None and energy_j else None,
-        failure=measurement.failure,
-        gpus=measurement.gpus,
-    )
+    status: Status = "inconclusive" if machine_moved else "pass"
+    reason = machine_moved or f"the reference workload takes {passed_sentence(workload)}"
+    return with_figures(Verdict(status, reason), workload)

@@ -99,7 +99,7 @@ class Shared:
     moved: int
     """1 where that is up by more than chance and the tolerance, -1 where it is down, else 0."""
     words: Wording = BASELINES
-    kernel: Comparison | None = None
+    workload: Comparison | None = None
     """The reference workload's."""
 
     @property
@@ -110,13 +110,13 @@ class Shared:
 
     @property
     def _why(self) -> str:
-        if self.kernel and self.kernel.alone == self.moved:
-            return f"the machine, for the reference workload is {percent_up(self.kernel.change)} as well"
+        if self.workload and self.workload.alone == self.moved:
+            return f"the machine, for the reference workload is {percent_up(self.workload.change)} as well"
         why = self.words.shared
-        if self.kernel is None:
+        if self.workload is None:
             return why
-        signed = signed_percent(relative_change(self.kernel.change))
-        if abs(self.kernel.change) < abs(self.change) / 2:
+        signed = signed_percent(relative_change(self.workload.change))
+        if abs(self.workload.change) < abs(self.change) / 2:
             return f"something all tests use, for the reference workload is not ({signed})"
         return f"{why} (the reference workload is at {signed})"
 
@@ -140,7 +140,7 @@ class Comparison:
     detectable: float
     tolerated: float
     """ln(1 + tolerance)."""
-    chance: float
+    p_value: float
     """Of a ``beyond`` at least so large where nothing changed: one-sided, uncorrected."""
     decides: int | None = None
     """With so many recordings the gate could decide a change of this size; None where none of 20 do."""
@@ -149,18 +149,20 @@ class Comparison:
     temperature_c: float | None = None
     """The mean of its baseline's, at the start."""
     reference: float | None = None
-    """The reference workload's change since the same recordings, where it was taken out: ``change`` less ``beyond``."""
+    """The reference workload's change since the same recordings, where it was subtracted."""
     machine_moved: int = 0
     """1 where that workload is up by more than chance, -1 where it is down."""
     as_it_is: int = 0
-    """What ``alone`` were, had it not been taken out."""
+    """What ``alone`` would be without the subtraction."""
 
     @property
     def open(self) -> bool:
         """Whether a change beyond the tolerance is left open: no machine explains it, nor what the suite shares."""
-        if self.direction or abs(self.change) <= self.tolerated or self.as_it_is:
+        if self.alone or abs(self.change) <= self.tolerated or self.as_it_is:
             return False
-        return not (self.suite and max(abs(self.beyond), abs(self.suite.change)) <= self.tolerated)
+        if self.suite is None or abs(self.beyond) > self.tolerated:
+            return True
+        return not self.suite.moved and abs(self.suite.change) > self.tolerated
 
     @property
     def alone(self) -> int:
@@ -171,11 +173,9 @@ class Comparison:
         return 0
 
     @property
-    def direction(self) -> int:
-        """The same, with what the suite decides for all."""
-        if self.suite and self.suite.moved * self.change > self.tolerated:
-            return self.suite.moved
-        return self.alone
+    def with_suite(self) -> bool:
+        """Whether the whole suite moved, and its own change, in the same direction, exceeds the tolerance."""
+        return self.suite is not None and self.suite.moved * self.change > self.tolerated
 
     @property
     def of_machine(self) -> bool:

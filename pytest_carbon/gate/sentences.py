@@ -20,9 +20,8 @@ PER_DEGREE = 0.0035
 EXPLAINS_MORE_ONLY = frozenset({"shared-gpu", "shared-cpu", "traced"})
 """Warnings that can make a measurement dearer, never cheaper: a neighbour's energy, or a tracer's, is added."""
 EXPLAINS_BY_ERROR = frozenset({"few-rounds", "unsteady", "short", "few-edges", "unquiet"})
-"""Warnings that say how badly a figure is known. They explain no change that is far larger than its error. Every other
-warning of the figure, a plug-in's included, can explain any change: a reading that is not trusted may be wrong by any
-amount, in both directions."""
+"""Warnings of an imprecise figure. They explain no change that is far larger than its error. Every other warning, a
+plug-in's included, can explain any change."""
 FAR = 3.0
 """So many 95% errors are far larger."""
 TIMES_S = (10, 20, 30, 60, 120, 300, 600)
@@ -32,9 +31,9 @@ SESSIONS_MOST = 20
 
 
 def weak(verdict: Verdict, pairs: int | None = None, most: float = MAX_DETECTABLE) -> str | None:
-    """The sentence for a gate that could not have seen a change of ``most``, with what would help; else None.
+    """Say so where the gate could not have seen a change of ``most``, with what would help.
 
-    ``pairs`` of sessions, where two revisions were compared side by side (see :mod:`pytest_carbon.gate.pairs`).
+    ``pairs`` of sessions, where two revisions were compared side by side.
     """
     if verdict.detectable_change is None or verdict.detectable_change <= most:
         return None
@@ -50,19 +49,16 @@ def weak(verdict: Verdict, pairs: int | None = None, most: float = MAX_DETECTABL
     )
     if held >= RECORDINGS_MOST:
         return f"{sees}, the most a baseline takes: compare two revisions side by side (--carbon-against)"
-    return (
-        f"{sees}: record recordings on other days (--carbon-record), or compare two revisions side by side"
-        " (--carbon-against)"
-    )
+    return f"{sees}: record on other days (--carbon-record), or compare two revisions side by side (--carbon-against)"
 
 
 def differences_sentence(candidate: Candidate, comparison: Comparison | None) -> tuple[MeasurementWarning, ...]:
     """What is not as it was in the baseline, and may explain a change: another card, a warmer start."""
     if comparison is None:
         return ()
-    found = []
+    warnings = []
     if comparison.elsewhere:
-        found.append(
+        warnings.append(
             MeasurementWarning(
                 "other-card",
                 f"measured on another card of the same model ({_cards(candidate.gpus)}; its baseline:"
@@ -73,7 +69,7 @@ def differences_sentence(candidate: Candidate, comparison: Comparison | None) ->
     now, then = candidate.temperature_c, comparison.temperature_c
     if now is not None and then is not None and abs(now - then) >= WARMER_C:
         more = f"{abs(now - then):.0f} °C {'warmer' if now > then else 'colder'}"
-        found.append(
+        warnings.append(
             MeasurementWarning(
                 "warmer" if now > then else "colder",
                 f"it started {more} than its baseline ({then:.0f} → {now:.0f} °C), which makes about"
@@ -81,7 +77,7 @@ def differences_sentence(candidate: Candidate, comparison: Comparison | None) ->
                 informs=True,
             )
         )
-    return tuple(found)
+    return tuple(warnings)
 
 
 def _cards(gpus: Sequence[str]) -> str:
@@ -103,12 +99,9 @@ def regression_sentence(comparison: Comparison, allowed: float) -> str:
 
 
 def change_sentence(comparison: Comparison) -> str:
-    """What changed, beside what the suite did, and whether time or power moved."""
+    """Say what changed, what the suite did meanwhile, and whether time or power moved."""
     text, suite = than_other(comparison), comparison.suite
-    if suite and suite.moved and suite.moved == comparison.direction:
-        this = "this one, beyond the rest, takes" if comparison.alone == suite.moved else "this one takes"
-        text = f"{suite.sentence}; {this} {text}"
-    elif suite and abs(relative_change(suite.change)) >= 0.01:
+    if suite and abs(relative_change(suite.change)) >= 0.01:
         text += f", while the suite's median is {signed_percent(relative_change(suite.change))}"
     elif comparison.reference is not None and abs(relative_change(comparison.reference)) >= 0.01:
         text += f"; the reference workload is {percent_up(comparison.reference)}, and {_beside_it(comparison)}"
@@ -198,6 +191,8 @@ def noise_sentence(comparison: Comparison) -> str:
     text = than_other(comparison)
     if suite and abs(comparison.beyond) <= comparison.tolerated:
         text += f", as the suite's median ({signed_percent(relative_change(suite.change))})"
+    elif suite and suite.moved:
+        text += f", while the suite's median is {signed_percent(relative_change(suite.change))}"
     elif comparison.reference is not None:
         text += f", while the reference workload is at {signed_percent(relative_change(comparison.reference))}"
     text += f", {words.noise}: {smallest_detectable(comparison)}; "

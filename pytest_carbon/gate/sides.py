@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pytest_carbon.gate import pairs
 from pytest_carbon.gate.scores import Candidate
-from pytest_carbon.gate.sentences import MAX_DETECTABLE
 from pytest_carbon.measure.merge import merged
 from pytest_carbon.records import (
     Against,
@@ -55,16 +55,16 @@ class Sides:
             self.failing |= {test} if fails else set()
 
     def measurement(self, key: Key) -> Measurement:
-        """What reports show, and budgets hold: of the working tree, over the pairs that are compared, or, where too few
-        are, over all; with the warnings of both. A failure in either is its failure."""
+        """Return what reports show and budgets hold: the working tree's, over the compared pairs, with the warnings of
+        both; over all pairs where too few are compared. A failure in either is its failure."""
         test, name = key
         here, there = self.here.get(key, {}), self.there.get(key, {})
         machine = self._machine(key)
         failure = self.dead.get(test)
         for pair in range(1, self.against.pairs + 1) if failure is None else ():
-            for where, found in (("", here.get(pair)), (f"{self.against.label}, ", there.get(pair))):
-                if found is not None and found.failure is not None:
-                    failure = failure or f"{where}in pair {pair} of {self.against.pairs}: {found.failure}"
+            for where, m in (("", here.get(pair)), (f"{self.against.label}, ", there.get(pair))):
+                if m is not None and m.failure is not None:
+                    failure = failure or f"{where}in pair {pair} of {self.against.pairs}: {m.failure}"
         if failure is not None or not here:
             return Measurement(name, machine, failure=failure or "it was not measured")
         whole = self._whole(key)
@@ -78,12 +78,10 @@ class Sides:
         self,
         candidates: Sequence[Candidate],
         *,
-        tolerance: float,
         false_alarms: float,
-        estimated: bool,
-        max_detectable: float = MAX_DETECTABLE,
+        **rule: Any,
     ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
-        """Verdicts on all measurements of one machine, and on what they share; as :func:`pairs.judge_pairs`.
+        """Judge all measurements of one machine, and what they share; ``rule`` is that of :func:`pairs.judge_pairs`.
 
         What lacks a pair is compared by those that it has: with its likes, and with their share of the false alarms.
         """
@@ -91,29 +89,27 @@ class Sides:
         for candidate in candidates:
             whole = tuple(self._whole(candidate.key))
             by_pairs.setdefault(whole if len(whole) >= pairs.PAIRS else (), []).append(candidate)
-        compared = sum(len(found) for whole, found in by_pairs.items() if whole)
+        compared = sum(len(group) for whole, group in by_pairs.items() if whole)
         verdicts: dict[Key, Verdict] = {}
         suites: list[SuiteVerdict] = []
-        for whole, found in by_pairs.items():
-            base = {c.key: self._scores(c.key, whole) for c in found} if whole else {}
-            rate = false_alarms * (len(found) / compared if whole else 1)
+        for whole, group in by_pairs.items():
+            base = {c.key: self._scores(c.key, whole) for c in group} if whole else {}
+            rate = false_alarms * (len(group) / compared if whole else 1)
             judged, suite = pairs.judge_pairs(
-                found,
+                group,
                 base,
                 base_first=[self.against.base_first[pair - 1] for pair in whole],
                 numbers=whole,
                 ref=self.against.label,
-                tolerance=tolerance,
                 false_alarms=rate,
-                estimated=estimated,
-                max_detectable=max_detectable,
+                **rule,
             )
             suites.append(suite)
-            for candidate in found:
+            for candidate in group:
                 verdicts[candidate.key] = self._finished(candidate.key, judged[candidate.key], base)
-        largest = max(suites, key=lambda suite: suite.compared)
+        shown = max(suites, key=lambda suite: (suite.status == "regression", suite.compared))
         return verdicts, replace(
-            largest,
+            shown,
             gated=sum(suite.gated for suite in suites),
             compared=sum(suite.compared for suite in suites),
             false_alarm_rate=false_alarms,
@@ -156,7 +152,7 @@ class Sides:
         """Why nothing at all was compared, though the other revision has it; None where something was."""
         if any(len(self._whole(key)) >= pairs.PAIRS for key in self.here):
             return None
-        measured = [key for key, found in self.here.items() if any(m.sessions for m in found.values())]
+        measured = [key for key, by_pair in self.here.items() if any(m.sessions for m in by_pair.values())]
         text = f"nothing was compared with {self.against.label}: "
         if failing := sorted({test for test, _ in measured if test in self.failing}):
             return (
@@ -181,30 +177,30 @@ class Sides:
 
     def notes(self) -> list[str]:
         """Sentences for the end of the run: what was not compared, and why."""
-        said: dict[tuple[str, str], list[str]] = {}
+        grouped: dict[tuple[str, str], list[str]] = {}
         none = "not compared: "
         for test, why in self.idle.items():
-            said.setdefault((none, why), []).append(test)
+            grouped.setdefault((none, why), []).append(test)
         for test, why in self.apart.items():
             whole = [len(self._whole(key)) for key in self.here if key[0] == test]
             if whole and max(whole) < pairs.PAIRS:
-                said.setdefault((none, why), []).append(test)
+                grouped.setdefault((none, why), []).append(test)
             elif whole:
                 only = f"compared by {max(whole)} pairs of {self.against.pairs}: "
-                said.setdefault((only, f"in pair {self.apart_in[test]} {why}"), []).append(test)
+                grouped.setdefault((only, f"in pair {self.apart_in[test]} {why}"), []).append(test)
         for key in self.here if self.complete else ():
             if key[0] in self.apart or key[0] in self.dead:
                 continue
             if self._decided(key[0]) is not None and len(self._whole(key)) < pairs.PAIRS:
-                continue  # said above, or a failure of its own; which revision of the pair ran first is chance
+                continue  # listed above, or a failure of its own; which revision of the pair ran first is chance
             if not self.there.get(key):
-                said.setdefault((none, f"{self.against.label} does not have it"), []).append(label(key))
+                grouped.setdefault((none, f"{self.against.label} does not have it"), []).append(label(key))
             elif len(self._whole(key)) < pairs.PAIRS:
-                said.setdefault((none, self._too_few(key)), []).append(label(key))
+                grouped.setdefault((none, self._too_few(key)), []).append(label(key))
             else:
                 for pair, why in self._dropped(key).items():
-                    said.setdefault((f"pair {pair} is not compared of ", why), []).append(label(key))
-        sentences = [f"{what}{_few(labels)}: {why}" for (what, why), labels in said.items()]
+                    grouped.setdefault((f"pair {pair} is not compared of ", why), []).append(label(key))
+        sentences = [f"{what}{_few(labels)}: {why}" for (what, why), labels in grouped.items()]
         if self.differing:
             differs = f"the test itself differs from that of {self.against.label}, and may be why its calls do"
             sentences.append(f"{differs}: {_few(sorted(self.differing))}")
@@ -212,8 +208,8 @@ class Sides:
 
     def _machine(self, key: Key) -> str:
         """The machine of most of its sessions; empty where there is none."""
-        found = [*self.here.get(key, {}).values(), *self.there.get(key, {}).values()]
-        ids = Counter(m.machine for m in found if m.machine)
+        both = [*self.here.get(key, {}).values(), *self.there.get(key, {}).values()]
+        ids = Counter(m.machine for m in both if m.machine)
         mine = {m.machine for m in self.here.get(key, {}).values()}
         return max(ids, key=lambda id: (id in mine, ids[id]), default="")
 
@@ -231,11 +227,11 @@ class Sides:
         dropped = {}
         for pair in range(1, self.complete + 1):
             for where, side in (("here", self.here), (f"at {self.against.label}", self.there)):
-                found = side.get(key, {}).get(pair)
-                if found is None or not found.sessions:
+                m = side.get(key, {}).get(pair)
+                if m is None or not m.sessions:
                     dropped[pair] = f"nothing was measured {where}"
-                elif found.machine != machine:
-                    how = self.difference(machine, found.machine)
+                elif m.machine != machine:
+                    how = self.difference(machine, m.machine)
                     dropped[pair] = f"it was measured on another machine {where} ({how})"
         return dropped
 
@@ -245,8 +241,7 @@ class Sides:
     def _joined(
         self, mine: Sequence[MeasurementWarning], base: Sequence[MeasurementWarning]
     ) -> tuple[MeasurementWarning, ...]:
-        """The warnings of both. Those of the other revision alone have a code of their own: what makes it dearer makes
-        the change smaller."""
+        """Join the warnings of both. Those of the base alone get a code of their own: they explain the reverse."""
         both = {warning.code for warning in mine} & {warning.code for warning in base}
         label = self.against.label
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from pytest_carbon.gate.recordings import RECORDINGS_MOST, Baseline
 from pytest_carbon.gate.scores import BASELINES, Comparison, Score, Shared
@@ -25,12 +25,7 @@ from pytest_carbon.gate.variance import (
 from pytest_carbon.records import Key
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Bools: TypeAlias = NDArray[np.bool_]
-    Floats: TypeAlias = NDArray[np.float64]
-    Ints: TypeAlias = NDArray[np.intp]
+    from pytest_carbon.gate.variance import Bools, Floats, Ints
 
 
 SUITE = 8
@@ -55,7 +50,7 @@ class Rule:
 def compare(
     compared: Mapping[Key, Score], baselines: Mapping[Key, Baseline], numbers: Mapping[str, int], rule: Rule
 ) -> tuple[dict[Key, Comparison], Shared | None]:
-    """Measurements against their baselines, and what they share where they are enough to say."""
+    """Compare measurements with their baselines; and what they share, where they are enough to say."""
     if not compared:
         return {}, None
     import numpy as np
@@ -101,40 +96,20 @@ def compare(
     detectable = np.maximum(noise, tolerated) + upper_t(nu, 1 - POWER) * se
     size = np.bincount(points.measurement[newest])
     open_to = np.maximum(np.abs(beyond), tolerated)
-    decides = _decided_by(
-        np.flatnonzero((np.abs(change) > tolerated) & (np.abs(beyond) <= noise)),
-        open_to,
-        own,
-        held.variance,
-        nu,
-        size,
-        rate / rule.measurements,
-    )
+    undecided = np.flatnonzero((np.abs(change) > tolerated) & (np.abs(beyond) <= noise))
+    decides = _decided_by(undecided, open_to, own, held.variance, nu, size, rate / rule.measurements)
     apart = _apart(points, newest, card)
     names = list(cards)
-    columns = (
-        held.mean(points.ln_j),
-        held.mean(points.ln_s),
-        change,
-        beyond,
-        noise,
-        detectable,
-        tolerated,
-        stdtr(nu, -beyond / se),
-    )
+    p_value = stdtr(nu, -beyond / se)
+    means = held.mean(points.ln_j), held.mean(points.ln_s)
+    columns = (*means, change, beyond, noise, detectable, tolerated, p_value)
     warmth = _mean_known(points.temperature_c[newest], points.measurement[newest], n).tolist()
     facts: list[tuple[Any, ...]] = [
         (decides.get(i), names[apart[i]], warmth[i] if math.isfinite(warmth[i]) else None) for i in range(n)
     ]
     return {
         key: Comparison(
-            score,
-            suite,
-            BASELINES,
-            len(baselines[key].recordings),
-            baselines[key].sessions,
-            *figures,
-            *fact,
+            score, suite, BASELINES, len(baselines[key].recordings), baselines[key].sessions, *figures, *fact
         )
         for (key, score), fact, *figures in zip(
             compared.items(), facts, *(column.tolist() for column in columns), strict=True
@@ -143,7 +118,7 @@ def compare(
 
 
 def _apart(points: Points, newest: Ints, card: Ints) -> list[int]:
-    """Of each measurement the number of a card of its baseline, where none of that was of the card of now; else 0."""
+    """Return the number of a card of each baseline that was recorded on no card of now; else 0."""
     import numpy as np
 
     measurement, of_card = points.measurement[newest], points.card[newest]
@@ -151,8 +126,8 @@ def _apart(points: Points, newest: Ints, card: Ints) -> list[int]:
     same = np.bincount(measurement, (of_card == now) | (of_card == 0), len(card)) > 0
     one = np.zeros(len(card), dtype=int)
     one[measurement] = of_card
-    found: list[int] = np.where(same | (card == 0), 0, one).tolist()
-    return found
+    numbers: list[int] = np.where(same | (card == 0), 0, one).tolist()
+    return numbers
 
 
 def _mean_known(values: Floats, measurement: Ints, n: int) -> Floats:
@@ -168,7 +143,7 @@ def _mean_known(values: Floats, measurement: Ints, n: int) -> Floats:
 def _decided_by(
     which: Ints, size: Floats, own: Floats, of_mean: Floats, nu: Floats, held: Ints, probability: float
 ) -> dict[int, int]:
-    """With how many recordings changes of this size would be decided, of those measurements for which 20 are enough."""
+    """Return the number of recordings that would decide changes of this size, where 20 are enough."""
     import numpy as np
 
     if not len(which):
@@ -264,24 +239,18 @@ def _share(
 
 
 def _sessions_left(points: Points, sessions: Ints) -> Floats:
-    """The variance that recordings of so many sessions have beyond those that the first measurements are held to.
+    """Return the variance that fewer ``sessions`` than in the baseline leave: s_w²·(1/n − mean 1/n_base).
 
-    Without the sessions' own errors: those of now and of each recording are counted by themselves.
+    s_w² is the variance within those recordings, without the sessions' own errors. Otherwise one session would be held
+    to what means of three differ by.
     """
     import numpy as np
 
     n = len(sessions)
     measurement = points.measurement
-    squares, by_errors, freedom, inverse, points_of = (
-        np.bincount(measurement, each)[:n]
-        for each in (
-            points.square,
-            points.square_of_errors,
-            points.sessions - 1,
-            1 / points.sessions,
-            np.ones(len(measurement)),
-        )
-    )
+    per_point = (points.square, points.square_of_errors, points.sessions - 1, 1 / points.sessions)
+    squares, by_errors, freedom, inverse = (np.bincount(measurement, values)[:n] for values in per_point)
+    points_of = np.bincount(measurement)[:n]
     within = np.maximum(squares - by_errors, 0) / np.maximum(freedom, 1)
     left: Floats = within * np.maximum(1 / sessions - inverse / points_of, 0)
     return left

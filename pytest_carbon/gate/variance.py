@@ -145,8 +145,7 @@ def all_points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards:
 
 @dataclass(frozen=True, slots=True)
 class _Spread:
-    """What recordings differ by, from the mean of their group: an epoch of a measurement, or its recordings of one
-    card."""
+    """What recordings differ by from the mean of their group: one epoch of a measurement, or one card in it."""
 
     deviation: Floats
     """Of each point."""
@@ -188,10 +187,9 @@ def spread_of(points: Points, values: Floats, group: Ints, error2: Floats, prior
 
 
 def by_card(row: Ints, card: Ints) -> tuple[Ints, Floats]:
-    """Groups of points of one row and one card, and the variance that is beside their own.
+    """Group points by row and card; return the groups, and the variance of cards beside their own.
 
-    Cards that have a single point in a row make one group: by those alone what cards differ by is known, and it is
-    taken for what it usually is.
+    Cards that have a single point in a row make one group, with the usual variance of cards.
     """
     import numpy as np
 
@@ -254,10 +252,10 @@ class HeldTo:
 
 
 def held_to_cards(points: Points, variance: Floats, card: Ints) -> HeldTo:
-    """What each measurement is held to: recordings by 1/(s² + e²), those of the card of now before those of others.
+    """Weigh what each measurement is held to: recordings by 1/(s² + e²), those of today's card more.
 
-    Two cards differ by :data:`CARD_SPREAD`, so each by 1/√2 of it from what they are on average. The mean is the best
-    that is linear in the recordings and without bias (generalised least squares). Unknown cards count as that of now.
+    Each card differs from the average by 1/√2 of :data:`CARD_SPREAD`; the mean is the best linear unbiased one
+    (generalised least squares). Unknown cards count as today's.
     """
     import numpy as np
 
@@ -283,23 +281,20 @@ def held_to_cards(points: Points, variance: Floats, card: Ints) -> HeldTo:
 
 
 def freedom_with_cards(nu: Floats, variance: Floats, of_cards: Floats) -> Floats:
-    """Degrees of freedom of a variance, a part of which is what cards differ by (Satterthwaite)."""
+    """Return the degrees of freedom of a variance, a part of which is the cards' (Satterthwaite)."""
     import numpy as np
 
     rest = variance - of_cards
-    found: Floats = np.where(of_cards > 0, variance**2 / (rest**2 / nu + of_cards**2 / CARD_FREEDOM), nu)
-    return found
+    freedom: Floats = np.where(of_cards > 0, variance**2 / (rest**2 / nu + of_cards**2 / CARD_FREEDOM), nu)
+    return freedom
 
 
 def learn_prior(
     square: Floats, freedom: Floats, rich: Bools | None = None
 ) -> tuple[Floats, tuple[float, float] | None]:
-    """Sums of squares with the floor, and the prior (ν0, s0²) that all measurements show; None if too few.
+    """Return sums of squares with the floor, and the prior (ν0, s0²) that ``rich`` measurements show; None if too few.
 
-    It is learnt from those that are ``rich``: by default, that have enough degrees of freedom.
-
-    Moments of ln s², as in Smyth (2004), Linear models and empirical Bayes methods for assessing differential
-    expression, Stat. Appl. Genet. Mol. Biol. 3(1), section 6.2.
+    Moments of ln s², as in Smyth (2004), Stat. Appl. Genet. Mol. Biol. 3(1), section 6.2.
     """
     import numpy as np
     from scipy.special import digamma, polygamma

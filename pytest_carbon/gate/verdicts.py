@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Literal
 
-from pytest_carbon.gate.scores import BASELINES, Candidate, Comparison, Score, Wording, relative_change
+from pytest_carbon.gate.scores import BASELINES, Candidate, Comparison, Score, Shared, Wording, relative_change
 from pytest_carbon.gate.sentences import (
     MAX_DETECTABLE,
     change_sentence,
@@ -22,7 +24,7 @@ from pytest_carbon.gate.sentences import (
     too_coarse_sentence,
     warning_texts,
 )
-from pytest_carbon.records import Measurement, Status, Verdict
+from pytest_carbon.records import Effect, Measurement, Settings, Status, SuiteVerdict, Verdict
 from pytest_carbon.text import signed_percent
 
 SUSPECT = 0.05
@@ -30,17 +32,17 @@ SUSPECT = 0.05
 
 
 def suspect(verdict: Verdict) -> bool:
-    """Whether a measurement is to be measured again before the verdict on it counts: it may cost more, or fail for it.
+    """Whether to measure again before the verdict counts: it may cost more, or fails as a regression.
 
-    Its ``chance`` is below 5%: one-sided, towards more energy, of what lies beyond the suite's median where that is
-    taken out, by the t-test that the gate makes, but not shared among the suite's measurements, and without a
-    tolerance. So one measurement in twenty is suspect where nothing changed. What the gate would fail as a regression
-    is suspect whatever its chance, as where the whole suite moved. What costs no more than the baseline is not, nor
-    what measuring again does not help: what could not be measured, and what is over its budget.
+    Its ``p_value`` is below 5%: the gate's own t-test towards more energy, neither shared among measurements nor
+    with a tolerance, so one in twenty unchanged measurements is suspect. What costs no more than the baseline is
+    not suspect, nor what another measurement can't help: an error, and what is over its budget.
     """
     if verdict.status in ("error", "over-budget") or verdict.change is None or verdict.change <= 0:
         return False
-    return verdict.status == "regression" or (verdict.chance is not None and verdict.chance < SUSPECT)
+    if verdict.status == "regression" or verdict.suite_moved:
+        return True
+    return verdict.p_value is not None and verdict.p_value < SUSPECT
 
 
 def confirmed(first: Verdict, then: Verdict, sessions: int) -> Verdict:
@@ -59,11 +61,40 @@ def unconfirmed(verdict: Verdict) -> Verdict:
     )
 
 
+# --- what follows for the run --------------------------------------------------------------------
+
+
+def effect(
+    measurement: Measurement, verdict: Verdict, settings: Settings, *, recorded: bool = False, accepted: bool = False
+) -> Effect:
+    """Decide what a verdict does to the run; ``recorded`` and ``accepted`` say what its baseline took."""
+    if verdict.status == "error":
+        return "fails"
+    if accepted:
+        return "accepted"
+    if recorded or not (verdict.failed or (settings.strict and fails_strictly(measurement, verdict))):
+        return "none"
+    return _by_gate(settings)
+
+
+def suite_effect(suite: SuiteVerdict, settings: Settings, *, accepted: bool = False) -> Effect:
+    """Decide what a suite's verdict does; ``accepted`` says that a measurement that moved with it was."""
+    if suite.status == "pass":
+        return "none"
+    if accepted:
+        return "accepted"
+    return _by_gate(settings) if suite.status == "regression" else "none"
+
+
+def _by_gate(settings: Settings) -> Effect:
+    return "warns" if settings.gate == "warn" else "fails"
+
+
 def fails_strictly(measurement: Measurement, verdict: Verdict) -> bool:
     """Whether ``--carbon-strict`` fails a measurement that the gate does not.
 
-    It does for what has nothing to be compared with, for a figure with a warning, for a pass that is blind, and for a
-    machine that moved. It does not for a change that noise explains, nor for an error that is only large.
+    It fails what has nothing to be compared with, a figure with a warning, a blind pass, and what a moved machine
+    leaves open; not a change that noise explains, nor an error that is only large.
     """
     nothing = verdict.status == "new" or (verdict.status == "inconclusive" and verdict.change is None)
     has_warning = any(warning.disqualifies for warning in measurement.warnings)
@@ -81,23 +112,44 @@ def verdict_on(
     words: Wording = BASELINES,
     max_detectable: float = MAX_DETECTABLE,
 ) -> Verdict:
-    """The verdict on one measurement: ``score`` is None where it has no energy, ``comparison`` where it has no other
-    to be compared with; ``tolerance`` is the suite's.
+    """Give the verdict on one measurement.
+
+    ``score`` is None where it has no energy, ``comparison`` where there is nothing to compare it with; ``tolerance``
+    is the suite's.
     """
+    limits = Verdict("pass", "", limit_j_per_call=candidate.limit_j_per_call, tolerance=candidate.tolerance)
+    if comparison is None or score is None:
+        status, reason = _decide(candidate, score, None, tolerance, words)
+        return replace(limits, status=status, reason=reason)
     error = math.log1p(candidate.error or 0.0)
-    if comparison is not None and comparison.detectable < error:
+    if comparison.detectable < error:
         # Side by side, errors are not in what sessions differ by: what is known to ±10% is not seen to move by less.
         comparison = replace(comparison, detectable=error)
-    differs = differences_sentence(candidate, comparison)
     status, reason = _decide(candidate, score, comparison, tolerance, words)
-    if comparison is None or score is None:
-        return Verdict(status, reason, limit_j_per_call=candidate.limit_j_per_call, tolerance=candidate.tolerance)
+    machine_moved = status == "inconclusive" and reason == of_machine_sentence(comparison)
+    differs = differences_sentence(candidate, comparison)
     if status in ("regression", "inconclusive"):
         reason = "; ".join([reason, *(warning.text for warning in differs if warning.code == "warmer")])
-    duration = comparison.duration
-    return Verdict(
+    allowed = tolerance if candidate.tolerance is None else candidate.tolerance
+    lost = _lost_in_error(candidate, comparison, allowed)
+    excused = lost or explanation_sentence(candidate, comparison) is not None
+    return replace(
+        with_figures(limits, comparison),
         status=status,
         reason=reason,
+        reference_change=None if comparison.reference is None else relative_change(comparison.reference),
+        machine_moved=machine_moved,
+        suite_moved=comparison.with_suite and not excused,
+        blind=status == "pass" and _blind(comparison, max_detectable),
+        differences=differs,
+    )
+
+
+def with_figures(verdict: Verdict, comparison: Comparison) -> Verdict:
+    """Put the figures of a comparison into a verdict."""
+    duration = comparison.duration
+    return replace(
+        verdict,
         baseline_j_per_call=math.exp(comparison.baseline_ln_j),
         baseline_recordings=comparison.recordings,
         baseline_sessions=comparison.sessions,
@@ -105,13 +157,35 @@ def verdict_on(
         detectable_change=relative_change(comparison.detectable),
         duration_change=None if duration is None else relative_change(duration),
         power_change=None if duration is None else relative_change(comparison.change - duration),
-        limit_j_per_call=candidate.limit_j_per_call,
-        tolerance=candidate.tolerance,
-        chance=comparison.chance,
-        reference_change=None if comparison.reference is None else relative_change(comparison.reference),
-        machine_moved=status == "inconclusive" and _by_machine(candidate, comparison, tolerance) is not None,
-        blind=status == "pass" and _blind(comparison, max_detectable),
-        differences=differs,
+        p_value=comparison.p_value,
+    )
+
+
+def suite_verdict(
+    shared: Shared | None,
+    verdicts: Iterable[Verdict],
+    *,
+    gated: int,
+    compared: int,
+    false_alarms: float,
+    machine_moved: str | None = None,
+) -> SuiteVerdict:
+    """Give the verdict on what all measurements of a machine share.
+
+    A median that moved is a change only where a measurement moved with it whose change is not allowed to it, nor
+    explained by a warning.
+    """
+    status: Literal["pass", "regression", "improvement"] = "pass"
+    if shared and shared.moved and any(verdict.suite_moved for verdict in verdicts):
+        status = "regression" if shared.moved > 0 else "improvement"
+    return SuiteVerdict(
+        gated=gated,
+        compared=compared,
+        false_alarm_rate=false_alarms,
+        median_change=relative_change(shared.change) if shared else None,
+        status=status,
+        reason=shared.sentence if shared else None,
+        machine_moved=machine_moved,
     )
 
 
@@ -124,7 +198,7 @@ def _blind(comparison: Comparison, most: float) -> bool:
 def _decide(
     candidate: Candidate, score: Score | None, comparison: Comparison | None, tolerance: float, words: Wording
 ) -> tuple[Status, str]:
-    """The first status that holds, and why."""
+    """Return the first status that holds, and why."""
     if candidate.failure is not None:
         return "error", candidate.failure
     if score is None and not candidate.sessions and candidate.warnings:
@@ -132,7 +206,8 @@ def _decide(
     if score is None:
         return "error", no_energy_sentence(candidate)
     allowed = tolerance if candidate.tolerance is None else candidate.tolerance
-    direction = comparison.direction if comparison and not _lost_in_error(candidate, comparison, allowed) else 0
+    lost = comparison is not None and _lost_in_error(candidate, comparison, allowed)
+    direction = comparison.alone if comparison and not lost else 0
     warning = explanation_sentence(candidate, comparison) if comparison else None
     regression = regression_sentence(comparison, allowed) if comparison and direction > 0 and not warning else None
 
@@ -142,36 +217,26 @@ def _decide(
         return "over-budget", candidate.over_budget
     if regression:
         return "regression", regression
-    if comparison and not direction and (coarse := too_coarse_sentence(candidate, comparison, allowed)):
-        return "inconclusive", coarse
-    if comparison and abs(comparison.change) > comparison.tolerated and warning:
-        return "inconclusive", f"{than_other(comparison)}, with a warning: {warning}"
-    if comparison and (machine := of_machine_sentence(comparison)):
-        return "inconclusive", machine
-    if comparison and comparison.of_machine:
-        return "inconclusive", left_open_sentence(comparison)
-    if comparison and direction < 0:
-        return "improvement", f"{change_sentence(comparison)}; {smallest_detectable(comparison)}{words.gain}"
-    if comparison and comparison.open:
-        return "inconclusive", noise_sentence(comparison)
-    if allowed is False:
-        return "pass", f"{words.free}: its marker says tolerance=False"
-    if comparison is None:
+    if comparison is None and allowed is not False:
         if warnings := [warning for warning in candidate.warnings if warning.disqualifies]:
             return "new", f"{words.none_with_warning}{warning_texts(warnings)}"
         return "new", words.none
+    if comparison is None:
+        return "pass", f"{words.free}: its marker says tolerance=False"
+    decided = direction or (comparison.with_suite and not lost)
+    if not decided and (coarse := too_coarse_sentence(candidate, comparison, allowed)):
+        return "inconclusive", coarse
+    if abs(comparison.change) > comparison.tolerated and warning:
+        return "inconclusive", f"{than_other(comparison)}, with a warning: {warning}"
+    if machine := of_machine_sentence(comparison):
+        return "inconclusive", machine
+    if comparison.of_machine:
+        return "inconclusive", left_open_sentence(comparison)
+    if direction < 0:
+        return "improvement", f"{change_sentence(comparison)}; {smallest_detectable(comparison)}{words.gain}"
+    if comparison.open:
+        return "inconclusive", noise_sentence(comparison)
     return "pass", passed_sentence(comparison)
-
-
-def _by_machine(candidate: Candidate, comparison: Comparison, tolerance: float) -> str | None:
-    """The sentence where it is the machine, and nothing before it, that leaves a measurement open."""
-    allowed = tolerance if candidate.tolerance is None else candidate.tolerance
-    undecided = not comparison.direction or _lost_in_error(candidate, comparison, allowed)
-    if undecided and too_coarse_sentence(candidate, comparison, allowed):
-        return None
-    if abs(comparison.change) > comparison.tolerated and explanation_sentence(candidate, comparison):
-        return None
-    return of_machine_sentence(comparison)
 
 
 def _lost_in_error(candidate: Candidate, comparison: Comparison, allowed: float) -> bool:

@@ -1,7 +1,7 @@
-"""The door to codecarbon: whatever is called behind it logs nothing, prints nothing, warns of nothing.
+"""Use codecarbon without its logs, prints and warnings.
 
 Only its data and its low-level readers are used, never its trackers: those read ``~/.codecarbon.config``,
-``./.codecarbon.config`` and ``CODECARBON_*``, ask the network where they are, and send telemetry.
+``./.codecarbon.config`` and ``CODECARBON_*``, use the network to find their place, and send telemetry.
 """
 
 from __future__ import annotations
@@ -16,25 +16,21 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 @contextmanager
 def quiet_codecarbon() -> Iterator[None]:
-    """Import codecarbon, and call it, inside this.
+    """Import and call codecarbon inside this.
 
-    Importing it logs and prints where an AMD library is half installed, and ties its log to the ``sys.stderr`` of
-    that moment, which under pytest is a test's and dies with it. A user's own use of codecarbon stays as it was: a
-    tracker makes its log anew.
+    Its import logs and prints where an AMD library is half installed, and binds its log to the current ``sys.stderr``,
+    under pytest a test's. A user's own use of codecarbon is unaffected: a tracker makes a new log.
     """
     logger = logging.getLogger("codecarbon")
     first, handlers = "codecarbon" not in sys.modules, list(logger.handlers)
-
-    def nothing(record: logging.LogRecord) -> bool:
-        return False
-
-    logger.addFilter(nothing)
+    silent = logging.Filter("nothing has this name")
+    logger.addFilter(silent)
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.removeFilter(nothing)
+        logger.removeFilter(silent)
         if first:
             logger.handlers[:] = handlers
 

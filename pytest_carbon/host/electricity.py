@@ -1,16 +1,16 @@
-"""Where the electricity comes from: grams of CO2 equivalent per kWh, from codecarbon's data, without a network."""
+"""Carbon intensity: grams of CO2 equivalent per kWh of electricity, from codecarbon's data, without a network."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_carbon.host.codecarbon import codecarbon_version, quiet_codecarbon
 from pytest_carbon.records import CarbonIntensity, UsageProblem
+from pytest_carbon.text import closest, did_you_mean
 
 WORLD_SOURCES = {
     "https://www.iea.org/reports/global-energy-co2-status-report-2019/emissions": (
@@ -18,16 +18,16 @@ WORLD_SOURCES = {
         2018,
     )
 }
-"""What codecarbon's source of the world average is called, and the year that it states the figure for."""
+"""The name of codecarbon's source of the world average, and the year of the figure."""
 
 GOOGLE_YEAR = 2023
-"""codecarbon's table of cloud regions gives no year; its figures are those of 2023.csv in
-https://github.com/GoogleCloudPlatform/region-carbon-info (not of 2022.csv, nor of 2024.csv)."""
+"""codecarbon's table of cloud regions has no year; its figures are those of 2023.csv in
+https://github.com/GoogleCloudPlatform/region-carbon-info."""
 
 REGIONAL_COUNTRIES = ("USA", "CAN", "CHN", "SWE", "NOR", "FIN")
 
 GRIDS: Mapping[str, Mapping[str, str]] = {
-    # AWS and Azure publish where their regions are, not what their electricity emits: the grid's figure stands for it.
+    # AWS and Azure publish the places of their regions, not their emissions: the grid's figure stands for it.
     "aws": {
         "us-east-1": "USA/VA", "us-east-2": "USA/OH", "us-west-1": "USA/CA", "us-west-2": "USA/OR",
         "us-gov-east-1": "USA/OH", "us-gov-west-1": "USA/OR", "ca-central-1": "CAN/quebec", "ca-west-1": "CAN/alberta",
@@ -65,23 +65,18 @@ def intensity(
     g_per_kwh: float | None = None,
     pue: float = 1.0,
 ) -> CarbonIntensity:
-    """The carbon intensity of the electricity used here.
+    """The carbon intensity of the electricity used here, with its source and year; by default the world average.
+
+    Raises UsageProblem where an argument names what does not exist, or contradicts another.
 
     Args:
         country: ISO 3166 alpha-3, ``FRA``.
         region: a part of the USA, Canada or China (``california`` or ``CA``), or a bidding zone of the Nordic
-            countries (``SE3``); wants its country.
+            countries (``SE3``); needs its country.
         cloud: provider and region, ``aws/us-west-2``. Google publishes figures for its regions; for those of AWS and
-            Azure the grid that they stand in counts. What the provider buys or offsets is not taken off.
+            Azure the grid's figure counts. What the provider buys or offsets is not subtracted.
         g_per_kwh: the figure itself, gCO2e/kWh.
-        pue: facility overhead, 1.0 or more. codecarbon's data has none: a cloud's is as given here.
-
-    Returns:
-        The figure with its source and year. Nothing given: codecarbon's world average. A year is None only for a
-        figure given outright.
-
-    Raises:
-        UsageProblem: what is given does not exist, or contradicts something else that is given.
+        pue: facility overhead, 1.0 or more, also of a cloud.
     """
     if not (math.isfinite(pue) and pue >= 1):
         raise UsageProblem(
@@ -115,7 +110,7 @@ class _Figure:
 
 
 class _Data:
-    """codecarbon's tables. Its own arithmetic turns them into intensities, its silent fallbacks are kept out."""
+    """codecarbon's tables and arithmetic, without its silent fallbacks."""
 
     def __init__(self) -> None:
         from codecarbon.core.emissions import Emissions
@@ -159,22 +154,21 @@ class _Data:
             )
         key = regions.get(" ".join(region.lower().split()))
         if key is None:
-            close = difflib.get_close_matches(region.lower(), regions, n=1)
-            meant = f" Did you mean {close[0]!r}?" if close else ""
-            allowed = ", ".join(dict.fromkeys(found.key for found in regions.values()))
+            meant = did_you_mean(region, regions)
+            allowed = ", ".join(dict.fromkeys(known.key for known in regions.values()))
             raise UsageProblem(f"--carbon-region={region}: {place} has no such region.{meant} Allowed: {allowed}.")
         kg = self._emissions.get_region_emissions(Energy(1.0), GeoMetadata(code, region=key.key))
         return _Figure(round(1000 * kg, 9), f"{key.label}, {place}, {key.source}", key.year)
 
     def _regions(self, code: str) -> dict[str, _Region]:
-        """What a user may write, in lower case → the region."""
+        """The regions of a country, by all their names in lower case."""
         if code == "USA":
             table = self._tables.get_country_emissions_data("usa")
             about = table["_source"]
             source, year = about["name"].partition(",")[0], int(about["year"])
             states = {k: v for k, v in table.items() if not k.startswith("_") and k != "usa"}
-            found = {name: _Region(name, name.title(), source, year) for name in states}
-            return found | {facts["regionCode"].lower(): found[name] for name, facts in states.items()}
+            regions = {name: _Region(name, name.title(), source, year) for name in states}
+            return regions | {facts["regionCode"].lower(): regions[name] for name, facts in states.items()}
         if code == "CAN":
             mixes = self._tables.get_country_energy_mix_data("can")
             folder = re.search(r"/(\d{4})/", self._tables.config["can_energy_mix_data_path"])
@@ -182,11 +176,11 @@ class _Data:
             return {name: _Region(name, name.title(), "energy mix × fuel factors", named) for name in mixes}
         if code == "CHN":
             table = self._tables.get_china_provincial_emissions_data()
-            found = {}
-            for province, facts in table["data"].items():
-                here = _Region(facts["names"][0], facts["description"], "MEE/NBS, CO2 only", int(facts["year"]))
-                found |= dict.fromkeys((*facts["names"], province.lower()), here)
-            return found
+            provinces: dict[str, _Region] = {}
+            for name, facts in table["data"].items():
+                province = _Region(facts["names"][0], facts["description"], "MEE/NBS, CO2 only", int(facts["year"]))
+                provinces |= dict.fromkeys((*facts["names"], name.lower()), province)
+            return provinces
         zones = self._tables.get_nordic_country_energy_mix_data()["data"]
         prefix = {"SWE": "SE", "NOR": "NO", "FIN": "FI"}.get(code)
         return {
@@ -207,11 +201,10 @@ class _Data:
                 f"Providers: {', '.join(sorted(known))}."
             )
         if region not in known[provider]:
-            close = difflib.get_close_matches(region, known[provider], n=1)
-            meant = f" Did you mean {provider}/{close[0]}?" if close else ""
             raise UsageProblem(
-                f"--carbon-cloud={cloud}: {provider} has no such region.{meant} "
-                f"Known: {', '.join(sorted(known[provider]))}."
+                f"--carbon-cloud={cloud}: {provider} has no such region."
+                f"{did_you_mean(cloud, [f'{provider}/{name}' for name in known[provider]])}"
+                f" Known: {', '.join(sorted(known[provider]))}."
             )
         if provider == "gcp":
             return _Figure(float(google[region]["impact"]), f"gcp/{region}, Google Cloud", GOOGLE_YEAR)
@@ -233,18 +226,12 @@ def _no_country(country: str, countries: Mapping[str, Mapping[str, Any]]) -> str
     import pycountry
 
     try:
-        meant = [pycountry.countries.lookup(country.strip()).alpha_3]
+        code: str | None = pycountry.countries.lookup(country.strip()).alpha_3
     except LookupError:
-        by_name = {facts["country_name"].lower(): code for code, facts in countries.items()}
-        meant = [by_name[name] for name in _close(country.lower(), by_name)] or _close(country.upper(), countries)
-    meant = [f"{code} ({countries[code]['country_name']})" for code in meant if code in countries]
+        by_name = {facts["country_name"]: code for code, facts in countries.items()}
+        code = by_name.get(closest(country, by_name) or "") or closest(country, countries)
+    meant = f" Did you mean {code} ({countries[code]['country_name']})?" if code and code in countries else ""
     return (
-        f"--carbon-country={country}: there is no figure for it."
-        + (f" Did you mean {meant[0]}?" if meant else "")
-        + f" Allowed: the ISO 3166 alpha-3 codes of {len(countries)} countries, such as DEU, FRA, IND, USA; "
-        "or give --carbon-intensity."
+        f"--carbon-country={country}: there is no figure for it.{meant} Allowed: the ISO 3166 alpha-3 codes of"
+        f" {len(countries)} countries, such as DEU, FRA, IND, USA; or give --carbon-intensity."
     )
-
-
-def _close(word: str, words: Iterable[str]) -> list[str]:
-    return difflib.get_close_matches(word, list(words), n=1)

@@ -1,4 +1,4 @@
-"""What git and the CI service say of this checkout."""
+"""The commit and branch of this checkout, from git and the CI service."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from pathlib import Path
 GIT_TIMEOUT_S = 10.0
 
 
-# --- the state of the code -------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class GitState:
-    """What git knows about the code; None where it knows nothing."""
+    """The state of the code; None where git does not know it."""
 
     commit: str | None = None
     branch: str | None = None
@@ -26,9 +23,8 @@ class GitState:
 def git_state(directory: Path, *, main: str | None = None) -> GitState:
     """The commit and branch checked out around a folder. Never fails.
 
-    Where no branch is checked out, as on CI, its name is what the CI says: GitHub, GitLab, Jenkins, CircleCI,
-    Buildkite, Bitbucket. A pull request has not the name of the branch ``main``, whatever it comes from: then it has
-    another of these names, or none.
+    Where no branch is checked out, as on CI, the CI service's variables name it. A pull request never gets the name of
+    the branch ``main``, as a fork's ``main`` would have.
     """
     command = ["git", "-C", str(directory), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
@@ -61,8 +57,6 @@ _BRANCH_ON_CI = (
     "BUILDKITE_BRANCH",
     "BITBUCKET_BRANCH",
 )
-
-
 _PULL_REQUEST_ON_CI = ("GITHUB_HEAD_REF", "CI_MERGE_REQUEST_IID", "BUILDKITE_PULL_REQUEST")
 
 

@@ -1,33 +1,33 @@
-"""A process for another checkout of the repository: which of its paths move over, and proof of what it imported.
+"""Move a process's paths to another checkout of the repository, and check what it imported.
 
-A process that measures another revision gets the arguments, paths and import hooks of one in the working tree, moved
-over to where that revision is checked out. Whether that was enough is not taken on trust: what it has imported tells.
-What lies in a virtual environment inside of the repository is not the repository's, and stays.
+A process that measures another revision gets the arguments and paths of one in the working tree, changed to the folder
+in which that revision is checked out. What it has imported afterwards shows whether that was enough. A virtual
+environment inside the repository does not move.
 """
 
 from __future__ import annotations
 
-import ast
-import configparser
 import contextlib
+import importlib.util
 import json
 import os
 import re
 import sys
-import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 INSTRUMENT = "pytest_carbon"
 """Measures both sides, and is the same for both, also where the repository is its own."""
 _INSTALLED = {"site-packages", "dist-packages"}
+_COMPILED = tuple(EXTENSION_SUFFIXES)
+_NAME = re.compile(r"""(?<![\w.-])name\s*=\s*["']?([\w.-]+)""")
+"""In pyproject.toml, setup.cfg and setup.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +57,16 @@ class Move:
         return path if inside is None else os.path.join(self.to, inside) if inside else self.to
 
     def _inside(self, path: str) -> str | None:
-        """A path from the root of the working tree on; None where it is not the repository's."""
+        """A path relative to the root of the working tree; None where it is not the repository's."""
         if not os.path.isabs(path):
             return None
         normal = os.path.normpath(path)
-        for each, root in [(normal, root) for root in self.roots] + [(os.path.realpath(path), self.roots[0])]:
-            if each == root:
+        for place, root in [(normal, root) for root in self.roots] + [(os.path.realpath(path), self.roots[0])]:
+            if place == root:
                 return ""
-            if each.startswith(root.rstrip(os.sep) + os.sep):
-                inside = os.path.relpath(each, root)
-                installed = _is_installed(root, each) and not os.path.lexists(os.path.join(self.to, inside))
+            if place.startswith(root.rstrip(os.sep) + os.sep):
+                inside = os.path.relpath(place, root)
+                installed = _is_installed(root, place) and not os.path.lexists(os.path.join(self.to, inside))
                 return None if installed else inside
         return None
 
@@ -78,25 +78,36 @@ class Move:
         """A command line's argument in which every path of the working tree is moved."""
         for root in self.roots:
             mention = rf"(?<![\w./-]){re.escape(root.rstrip(os.sep))}(?![\w.-])(?:/[^\s,:;'\"]*)?"
-            text = re.sub(mention, lambda found: self.path(str(found[0])), text)
+            text = re.sub(mention, lambda match: self.path(str(match[0])), text)
         return text
 
-    def entries(self, path: Iterable[str]) -> list[str]:
-        """``sys.path``."""
-        return [self.path(entry) for entry in path]
+    def package_roots(self, packages: Iterable[str]) -> list[str]:
+        """The folders of the other checkout that packages are imported from, by where they are imported from now."""
+        places: list[str] = []
+        for name in packages:
+            with contextlib.suppress(ImportError, AttributeError, ValueError):
+                if (spec := importlib.util.find_spec(name)) is not None:
+                    places += spec.submodule_search_locations or [spec.origin or ""]
+        roots = [os.path.dirname(place) for place in places]
+        return list(dict.fromkeys(moved for root in roots if (moved := self.path(root)) != root))
 
-    def environ(self, environ: Mapping[str, str], path: Sequence[str], cwd: str) -> dict[str, str]:
-        """The environment variables, with those moved by which Python and pytest find things.
+    def environ(
+        self, environ: Mapping[str, str], path: Sequence[str], cwd: str, packages: Iterable[str] = ()
+    ) -> dict[str, str]:
+        """The environment variables for a process of the other checkout.
 
-        ``path`` is the ``sys.path`` of the working tree. What packages installed in development mode have put there,
-        processes that the tests start find through ``PYTHONPATH``. Any other that names what is in the other checkout,
-        too, as CI systems name the working tree, means it.
+        Any variable that names a place in the working tree, as CI systems set, is moved where the other checkout has
+        that place. ``PYTHONPATH`` gets the roots of packages in development mode, for the processes that tests start.
+
+        Args:
+            path: ``sys.path`` of the working tree.
+            packages: of the repository.
         """
         own = environ.get("PYTHONPATH", "")
-        entries = self.entries(own.split(os.pathsep)) if own else []
+        entries = [self.path(entry) for entry in own.split(os.pathsep)] if own else []
         installed = next((i for i, entry in enumerate(path) if PurePosixPath(entry).name in _INSTALLED), len(path))
-        linked = [*path[installed:], *_folders_of_finders()]
-        entries += [there for entry in linked if (there := self.path(entry)) != entry]
+        entries += [place for entry in path[installed:] if (place := self.path(entry)) != entry]  # of .pth files
+        entries += self.package_roots(packages)
         moved = dict(environ)
         if entries:
             moved["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(entries))
@@ -105,29 +116,18 @@ class Move:
         if "PWD" in environ:
             moved["PWD"] = cwd
         for name in environ.keys() - {"HOME", "PYTHONPATH", "PYTEST_ADDOPTS", "PWD"}:
-            moved[name] = os.pathsep.join(self._there(entry) for entry in environ[name].split(os.pathsep))
+            moved[name] = os.pathsep.join(self._existing(entry) for entry in environ[name].split(os.pathsep))
         return moved
 
-    def _there(self, path: str) -> str:
-        """Where a path lies in the other checkout, if it does: a cache that git ignores, or a socket, is not there."""
+    def _existing(self, path: str) -> str:
+        """A path in the other checkout if it exists there: a cache that git ignores, or a socket, does not."""
         moved = self.path(path)
         return moved if os.path.exists(moved) else path
 
-    # in the process itself
-
-    def move_over(self) -> None:
-        """Have this process import from the other checkout: paths, and the hooks of packages in development mode."""
-        sys.path[:] = self.entries(sys.path)
-        for table in _tables():
-            for name, value in table.items():
-                if isinstance(value, str):
-                    moved: Any = self.path(value)
-                elif type(value) in (list, set, tuple):
-                    moved = type(value)(self.path(each) if isinstance(each, str) else each for each in value)
-                else:
-                    continue
-                if moved != value:
-                    table[name] = moved
+    def move_over(self, packages: Iterable[str] = ()) -> None:
+        """Let this process import from the other checkout, also packages of the repository in development mode."""
+        roots = self.package_roots(packages)
+        sys.path[:] = dict.fromkeys([*map(self.path, sys.path), *roots])
         sys.path_importer_cache.clear()
 
 
@@ -139,37 +139,12 @@ def _is_installed(root: str, path: str) -> bool:
     return any(os.path.exists(os.path.join(root, *parts[:n], "pyvenv.cfg")) for n in range(1, len(parts) + 1))
 
 
-def _tables() -> Iterator[MutableMapping[str, Any]]:
-    """The tables of import hooks, module to place: setuptools' ``MAPPING`` and ``NAMESPACES``, those of editables and
-    scikit-build."""
-    for finder in sys.meta_path:
-        kind = finder if isinstance(finder, type) else type(finder)
-        module = sys.modules.get(kind.__module__)
-        if kind.__module__.startswith(("_frozen_importlib", "_pytest")):
-            continue
-        for holder in (finder, kind, module):
-            for value in list(getattr(holder, "__dict__", {}).values()):
-                if isinstance(value, dict) and all(isinstance(name, str) for name in value):
-                    yield value
-
-
-def _folders_of_finders() -> list[str]:
-    """In which folders hooks find packages."""
-    places = [(n, v) for table in _tables() for n, v in table.items() if isinstance(v, str) and os.path.isabs(v)]
-    folders = []
-    for name, place in places:
-        stem = place.removesuffix(".py").removesuffix(f"{os.sep}__init__")
-        if stem.endswith(os.sep + name.replace(".", os.sep)):
-            folders.append(stem.removesuffix(os.sep + name.replace(".", os.sep)))
-    return folders
-
-
-# --- what was imported ------------------------------------------------------------------------------
+# --- what was imported
 
 
 def _files(modules: Mapping[str, ModuleType]) -> Iterator[tuple[str, str]]:
     for name, module in list(modules.items()):
-        known = getattr(module, "__dict__", {})  # where a module looks up lazily, asking it would import more
+        known = getattr(module, "__dict__", {})  # asking a module that looks up lazily would import more
         file = known.get("__file__") or getattr(known.get("__spec__"), "origin", None)
         if isinstance(file, str) and os.path.isabs(file) and name.partition(".")[0] != INSTRUMENT:
             yield name, file
@@ -181,32 +156,31 @@ def strays(move: Move, modules: Mapping[str, ModuleType]) -> list[tuple[str, str
 
 
 def built(move: Move, modules: Mapping[str, ModuleType]) -> list[tuple[str, str]]:
-    """Compiled modules of the working tree that were built in place, so that the other checkout has none."""
+    """Compiled modules that were built in place in the working tree, so that the other checkout has none."""
     return [
         (name, file)
-        for name, file in _files(modules)
-        if file.endswith(tuple(EXTENSION_SUFFIXES)) and move.holds(file) and not os.path.exists(move.path(file))
+        for name, file in strays(move, modules)
+        if file.endswith(_COMPILED) and not os.path.exists(move.path(file))
     ]
 
 
 def copies(
     move: Move, sources: Mapping[str, Sequence[str]], modules: Mapping[str, ModuleType]
 ) -> list[tuple[str, str]]:
-    """Modules of the project, and their files, that were imported from somewhere else: an installed copy.
+    """Modules of the project, and their files, that were imported from an installed copy.
 
     ``sources`` has, for each of the project's packages, the folders of the repository in which it lies.
     """
-    found = []
+    imported = []
     for name, file in _files(modules):
         folders = sources.get(name.partition(".")[0], ())
         real = os.path.realpath(file)
         if not folders or move.holds(file) or real.startswith(os.path.realpath(move.to) + os.sep):
             continue
-        module = name.replace(".", os.sep)
-        here = [os.path.join(move.roots[0], folder, module) for folder in folders]
-        if any(os.path.exists(f"{place}{end}") for place in here for end in (".py", f"{os.sep}__init__.py")):
-            found.append((name, file))
-    return found
+        places = [os.path.join(move.roots[0], folder, name.replace(".", os.sep)) for folder in folders]
+        if any(os.path.exists(f"{place}{end}") for place in places for end in (".py", f"{os.sep}__init__.py")):
+            imported.append((name, file))
+    return imported
 
 
 def refusal(move: Move, base: bool, label: str, sources: Mapping[str, Sequence[str]]) -> str | None:
@@ -216,76 +190,62 @@ def refusal(move: Move, base: bool, label: str, sources: Mapping[str, Sequence[s
         base: whether it is the other revision's process.
         label: how sentences call that revision.
     """
-    if found := (strays if base else built)(move, sys.modules):
-        name, file = next((each for each in found if each[1].endswith(tuple(EXTENSION_SUFFIXES))), found[0])
-        if file.endswith(tuple(EXTENSION_SUFFIXES)):
+    if wrong := (strays if base else built)(move, sys.modules):
+        name, file = next((module for module in wrong if module[1].endswith(_COMPILED)), wrong[0])
+        if file.endswith(_COMPILED):
             return (
-                f"{name} is compiled, and was built in the working tree ({file}), so there is none of {label}: install"
-                " each revision on a machine of its own, measure in both with --carbon-json, and compare them with"
+                f"{name} is compiled, and was built in the working tree ({file}), so {label} has none: install each"
+                " revision on a machine of its own, measure in both with --carbon-json, and compare them with"
                 " pytest-carbon compare BASE.json HEAD.json"
             )
-        more = f", and {len(found) - 1} more modules" if found[1:] else ""
         return (
-            f"the process of {label} imported {name} from the working tree ({file}){more}, so the same code would have"
-            " been measured twice: what puts that folder on the path (a conftest.py, a plugin, an environment variable)"
-            " must find it from its own place, not by an absolute path; or install the project in development mode (pip"
-            " install -e .)"
+            f"the process of {label} imported {name} from the working tree ({file}){_more(wrong)}, so the same code"
+            " would have been measured twice: what puts that folder on the path (a conftest.py, a plugin, an"
+            " environment variable, an import hook) must not use an absolute path; or install the project in"
+            " development mode (pip install -e .)"
         )
-    if found := copies(move, sources, sys.modules):
-        name, file = found[0]
-        more = f", and {len(found) - 1} more modules" if found[1:] else ""
+    if wrong := copies(move, sources, sys.modules):
+        name, file = wrong[0]
         return (
-            f"{name} was imported from {file}{more}, which is not the repository's, so both sides would measure the"
-            " same installed code: install the project in development mode (pip install -e .)"
+            f"{name} was imported from {file}{_more(wrong)}, which is not the repository's, so both sides would measure"
+            " the same installed code: install the project in development mode (pip install -e .)"
         )
     return None
 
 
-def own_packages(top: Path, tracked: Collection[str]) -> dict[str, list[str]]:
-    """The packages of the projects that a repository holds, and the folders of it, from its root on, in which they are.
+def _more(modules: Sequence[object]) -> str:
+    return f", and {len(modules) - 1} more modules" if modules[1:] else ""
 
-    A project's packages are those that its distribution installs, by the names in pyproject.toml, setup.cfg and
-    setup.py, or by where pip has it from, and the one that is called as it is.
+
+def own_packages(top: Path, tracked: Collection[str]) -> dict[str, list[str]]:
+    """The packages of a repository's projects, and the folders of the repository, from its root, in which they lie.
+
+    A project's packages are those that its distribution installs, and the one that has its name. A distribution is the
+    repository's if a project file has its name, or if pip installed it from there.
     """
-    tops: set[str] = set()
+    names: set[str] = set()
     for file in tracked:
         if PurePosixPath(file).name in ("pyproject.toml", "setup.cfg", "setup.py"):
-            for name in _names(top / file):
-                tops.add(re.sub(r"[-.]+", "_", name))
-                with contextlib.suppress(metadata.PackageNotFoundError, OSError, ValueError):
-                    tops |= _installed_by(metadata.distribution(name))
+            with contextlib.suppress(OSError, ValueError):
+                names |= {_normal(name) for name in _NAME.findall((top / file).read_text("utf-8"))}
+    packages, known = set(names), {name.lower() for name in names}
     for distribution in metadata.distributions():
-        with contextlib.suppress(OSError, ValueError):
-            if _comes_from(distribution, top):
-                tops |= _installed_by(distribution)
-    tops.discard(INSTRUMENT)
-    found: dict[str, set[str]] = {}
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            if _normal(distribution.name).lower() in known or _comes_from(distribution, top):
+                packages |= _installed_by(distribution)
+    packages.discard(INSTRUMENT)
+    folders: dict[str, set[str]] = {}
     for file in tracked:
         parts = PurePosixPath(file).parts
         for i, part in enumerate(parts):
             name = part.removesuffix(".py") if i == len(parts) - 1 else part
-            if name in tops and (i < len(parts) - 1 or part.endswith(".py")):
-                found.setdefault(name, set()).add("/".join(parts[:i]))
-    return {name: sorted(folders) for name, folders in found.items()}
+            if name in packages and (i < len(parts) - 1 or part.endswith(".py")):
+                folders.setdefault(name, set()).add("/".join(parts[:i]))
+    return {name: sorted(places) for name, places in folders.items()}
 
 
-def _names(file: Path) -> list[str]:
-    """Of the project that a file describes; none where it describes none, or cannot be read."""
-    try:
-        text = file.read_text("utf-8")
-        if file.name == "setup.py":
-            calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
-            given = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "name"]
-            return [node.value for node in given if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-        if file.name == "setup.cfg":
-            config = configparser.ConfigParser(interpolation=None)
-            config.read_string(text)
-            return [config["metadata"]["name"]]
-        content = tomllib.loads(text)
-        found = [content.get("project", {}).get("name"), content.get("tool", {}).get("poetry", {}).get("name")]
-    except (AttributeError, OSError, RecursionError, SyntaxError, ValueError, KeyError, configparser.Error):
-        return []
-    return [name for name in found if isinstance(name, str)]
+def _normal(name: str) -> str:
+    return re.sub(r"[-.]+", "_", name)
 
 
 def _comes_from(distribution: metadata.Distribution, top: Path) -> bool:

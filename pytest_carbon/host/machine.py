@@ -1,7 +1,8 @@
-"""What machine this is, what must match before two measurements may be compared, and what the code's state is."""
+"""What machine this is: what must match before two measurements may be compared."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import platform
 import re
@@ -15,17 +16,11 @@ from pytest_carbon.records import Domain, Gpu, Machine
 
 LONGEST_ID = 100
 FAMILIES = ("gpu", "cpu", "dram")
-"""What may end an id, in this order; domains of other meters follow by name."""
+"""The order of families at the end of an id; domains of other meters follow by name."""
 
 
 def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None) -> Machine:
-    """This machine, as reports and baselines name it.
-
-    Args:
-        gpus: every GPU that is measured; those among ``gated`` make the id.
-        gated: the domains whose energy is summed.
-        driver: the GPU driver's version, where known.
-    """
+    """This machine; ``gated`` are the domains that are summed, ``driver`` the GPU driver's version."""
     processor = this_processor()
     return Machine(
         id=machine_id(gpus, gated, processor),
@@ -43,9 +38,9 @@ def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None
 def machine_id(gpus: Sequence[Gpu], gated: Sequence[Domain], processor: Processor) -> str:
     """``1x-nvidia-h100-80gb-hbm3-700w-gpu``, ``intel-xeon-platinum-8480c-224c-cpu-dram-estimated``.
 
-    What counts is the model, number and power limit of the gated GPUs; the model and threads of the processor where
-    it is gated; which domains are; whether one of them is integrated power, or estimated. Nothing in it changes with a
-    reboot, a driver, a kernel, a container or the machine's name. At most 100 characters of a–z, 0–9 and ``-``.
+    It has the model, number and power limit of the gated GPUs; the model and threads of a gated processor; the gated
+    families; whether one is integrated power, or estimated. It does not change with a reboot, a driver, a kernel, a
+    container or the machine's name. At most 100 characters of a–z, 0–9 and ``-``.
     """
     families = list(dict.fromkeys(domain.family for domain in gated))
     families.sort(key=lambda family: (FAMILIES.index(family) if family in FAMILIES else len(FAMILIES), family))
@@ -55,7 +50,7 @@ def machine_id(gpus: Sequence[Gpu], gated: Sequence[Domain], processor: Processo
     if families != ["gpu"]:
         parts.append(f"{slug(plain(processor.name or 'unknown processor'))}-{processor.threads}c")
     end = "".join(f"-{slug(family)}" for family in families)
-    if any("integrated" in domain.source for domain in gated):  # not what the counter says, where there is one
+    if any("integrated" in domain.source for domain in gated):  # a counter would give another figure
         end += "-integrated"
     if any(domain.kind == "estimated" for domain in gated):
         end += "-estimated"
@@ -78,14 +73,14 @@ def _gpu_slug(gpu: Gpu) -> str:
 
 
 def plain(name: str) -> str:
-    """A processor's name without what says nothing: ``Intel(R) Xeon(R) CPU @ 2.20GHz`` → ``Intel Xeon``."""
+    """A processor's name without noise: ``Intel(R) Xeon(R) CPU @ 2.20GHz`` → ``Intel Xeon``."""
     name = re.sub(r"\((r|tm|c)\)|[®™]", " ", name, flags=re.IGNORECASE)
     name = re.sub(r"@\s*[\d.]+\s*[GM]Hz|\b\w+-core\b|\b(cpu|processor)\b", " ", name, flags=re.IGNORECASE)
     return " ".join(name.split())
 
 
 def _version_of(package: str) -> str | None:
-    """Of a module that is loaded, else of the package that is installed; nothing is imported for it."""
+    """The version of a loaded module, else of the installed package; imports nothing."""
     from importlib.metadata import PackageNotFoundError, version
 
     loaded = getattr(sys.modules.get(package), "__version__", None)
@@ -98,14 +93,11 @@ def _version_of(package: str) -> str | None:
 
 
 def _boot() -> str | None:
-    """What changes with a reboot only."""
-    try:
+    """An id that changes only with a reboot."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip() or None
-    except (OSError, UnicodeDecodeError):
-        pass
     import psutil
 
-    try:
-        return f"minute-{round(psutil.boot_time() / 60)}"  # the clock may be set by some seconds meanwhile
-    except (OSError, psutil.Error):
-        return None
+    with contextlib.suppress(OSError, psutil.Error):
+        return f"minute-{round(psutil.boot_time() / 60)}"  # somebody may set the clock by some seconds
+    return None

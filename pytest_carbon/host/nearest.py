@@ -10,55 +10,50 @@ from dataclasses import dataclass
 from pytest_carbon.host.machine import FAMILIES, plain, slug
 from pytest_carbon.records import Machine
 
-# --- which stored machine is nearest ---------------------------------------------------------
-
 
 def nearest(here: Machine, stored: Iterable[Machine]) -> list[tuple[str, str]]:
-    """(id, what differs) of other machines, the one most like this one first.
-
-    Args:
-        here: this machine.
-        stored: those that have a baseline, as they are stored: an id alone will do.
-    """
-    others = sorted((each for each in stored if each.id != here.id), key=lambda each: each.id)
-    others.sort(key=lambda each: _distance(_facts(each.id), _facts(here.id)))
-    return [(each.id, difference(each, here)) for each in others]
+    """(id, what differs) of stored machines, the one most like this one (``here``) first."""
+    others = sorted((machine for machine in stored if machine.id != here.id), key=lambda machine: machine.id)
+    others.sort(key=lambda machine: _distance(_facts(machine.id), _facts(here.id)))
+    return [(machine.id, difference(machine, here)) for machine in others]
 
 
 def difference(there: Machine, here: Machine) -> str:
-    """What differs between two machines: ``same GPU, power limit 700 W → 500 W``, ``estimated there, measured
-    here``. From their ids, with the names of GPUs and processors where they are known."""
+    """What differs between two machines, by their ids, with the names of GPUs and processors where they are known.
+
+    ``same GPU, power limit 700 W → 500 W``, ``estimated there, measured here``.
+    """
     a, b = _facts(there.id), _facts(here.id)
-    found = _hardware(there, here)
+    parts = _hardware(there, here)
     if a.counts != b.counts and a.counts and b.counts:
-        found.append(f"{a.counts} GPU{'' if a.counts == '1' else 's'} there, {b.counts} here")
+        parts.append(f"{a.counts} GPU{'' if a.counts == '1' else 's'} there, {b.counts} here")
     if a.limits_w != b.limits_w and "gpu" in a.domains and "gpu" in b.domains:
-        found.append(f"power limit {_watts(a.limits_w)} → {_watts(b.limits_w)}")
+        parts.append(f"power limit {_watts(a.limits_w)} → {_watts(b.limits_w)}")
     if a.threads != b.threads and a.threads and b.threads:
-        found.append(f"{a.threads} threads there, {b.threads} here")
+        parts.append(f"{a.threads} threads there, {b.threads} here")
     if a.domains != b.domains:
-        found.append(f"{' + '.join(a.domains) or 'something else'} counted there, {' + '.join(b.domains)} here")
+        parts.append(f"{' + '.join(a.domains) or 'something else'} counted there, {' + '.join(b.domains)} here")
     if a.estimated != b.estimated:
         kinds = ("measured", "estimated")
-        found.append(f"{kinds[a.estimated]} there, {kinds[b.estimated]} here")
+        parts.append(f"{kinds[a.estimated]} there, {kinds[b.estimated]} here")
     if a.integrated != b.integrated:
         counted = ("an energy counter", "integrated power")
-        found.append(f"{counted[a.integrated]} there, {counted[b.integrated]} here")
-    return ", ".join(found)
+        parts.append(f"{counted[a.integrated]} there, {counted[b.integrated]} here")
+    return ", ".join(parts)
 
 
 def _hardware(there: Machine, here: Machine) -> list[str]:
-    """Whether the GPUs are the same, and the processors, as far as both machines count them."""
+    """Whether the GPUs are the same, and the processors, where both machines count them."""
     a, b = _facts(there.id), _facts(here.id)
-    found = []
+    parts = []
     for what, families, x, y in (
         ("GPU", {"gpu"}, _gpus_in(there), _gpus_in(here)),
         ("processor", {"cpu", "dram"}, _cpu_in(there), _cpu_in(here)),
     ):
         if families & {*a.domains} and families & {*b.domains} and x and y:
-            found.append(f"same {what}" if x == y else f"another {what}: {x} there, {y} here")
-    if found:
-        return found
+            parts.append(f"same {what}" if x == y else f"another {what}: {x} there, {y} here")
+    if parts:
+        return parts
     gpus = ["gpu" in facts.domains for facts in (a, b)]
     if a.model == b.model:
         return ["same GPU" if all(gpus) else "same processor"]
@@ -68,7 +63,7 @@ def _hardware(there: Machine, here: Machine) -> list[str]:
 
 
 def _gpus_in(machine: Machine) -> str:
-    """The models of the GPUs that make a machine's id; nothing where they are not known."""
+    """The models of the GPUs in a machine's id; empty where unknown."""
     models = dict.fromkeys(gpu.name for gpu in machine.gpus if slug(gpu.name) in machine.id)
     return " + ".join(sorted(models))
 
@@ -80,7 +75,7 @@ def _cpu_in(machine: Machine) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What an id says; of several kinds of GPU, the numbers and limits are joined by ``+``."""
+    """The parts of an id; numbers and limits of several kinds of GPU are joined by ``+``."""
 
     model: str
     counts: str
@@ -106,7 +101,7 @@ def _facts(machine: str) -> _Facts:
             numbers[number[2]].append(number[1])
         else:
             model.append(word)
-    counts, limits_w, threads = ("+".join(found) for found in numbers.values())
+    counts, limits_w, threads = map("+".join, numbers.values())
     return _Facts("-".join(model), counts, limits_w, threads, tuple(domains), estimated, integrated)
 
 
@@ -115,7 +110,7 @@ def _watts(limits: str) -> str:
 
 
 def _distance(a: _Facts, b: _Facts) -> float:
-    """What makes two machines differ, the gravest first: how they are measured, the hardware, its settings."""
+    """How much two machines differ: how they are measured counts most, then the hardware, then its settings."""
     return (
         8 * (a.estimated != b.estimated)
         + 8 * (a.integrated != b.integrated)

@@ -1,9 +1,9 @@
-"""What the operating system says about this machine's processor, and about what hides its counters."""
+"""This machine's processor, and whether a container surrounds this process."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -12,28 +12,28 @@ class Processor:
     name: str | None
     """As the system has it: ``Intel(R) Xeon(R) Platinum 8480C``."""
     threads: int
-    """Logical processors of the machine, whatever this process may use of them."""
+    """Logical processors of the machine."""
     sockets: int = 1
     virtual: bool = False
-    """A virtual machine: it may show fewer threads than the processor has, and hides its counters."""
+    """A virtual machine: it may show only some threads of the processor, and hides its counters."""
 
 
 def this_processor() -> Processor:
-    """This machine's. On Linux from /proc/cpuinfo; elsewhere the name is the one that py-cpuinfo finds."""
+    """This machine's processor: from /proc/cpuinfo on Linux, elsewhere with py-cpuinfo's name."""
     import psutil
 
     threads = psutil.cpu_count(logical=True) or 1
     try:
-        found = parse_cpuinfo(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"), threads)
+        processor = parse_cpuinfo(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"), threads)
     except OSError:
-        found = Processor(None, threads)
-    if found.name is not None or sys.platform == "linux":
-        return found
-    return Processor(_name_elsewhere(), threads, found.sockets, found.virtual)
+        processor = Processor(None, threads)
+    if processor.name is not None or sys.platform == "linux":
+        return processor
+    return replace(processor, name=_name_elsewhere())
 
 
 def parse_cpuinfo(text: str, threads: int) -> Processor:
-    """The text of /proc/cpuinfo. An Arm processor has no name there: its part number stands for one."""
+    """The processor of a /proc/cpuinfo. Arm processors have no name there, but a part number."""
     fields: dict[str, str] = {}
     sockets = set()
     for line in text.splitlines():

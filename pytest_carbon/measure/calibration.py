@@ -1,31 +1,138 @@
-"""What the power does after the work, and how long it takes to settle (pure)."""
+"""Find out once how a machine's power settles after work, and whether its counters look part-time."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+from pytest_carbon.measure import phases
 from pytest_carbon.measure.lines import (
     EDGES_LEAST,
     FALL_LONGEST_S,
     SETTLE_TIME_CONSTANTS,
     Line,
     fit_line,
+    is_fast,
     is_stretch,
     nearest_stretch,
+    period_s,
     stretch_after,
 )
-from pytest_carbon.records import Edge
+from pytest_carbon.measure.protocol import Scope
+from pytest_carbon.measure.readings import Readings
+from pytest_carbon.records import Calibration, Edge
+
+__tracebackhide__ = True
+"""pytest shows what a measured call raises where it was raised, without the frames of this module."""
 
 SHARE_EXCESS = 0.10
 """Work that raises the power by less than this share of the idle power leaves no fall that could be timed."""
 STEP_W, STEP_SHARE = 1.0, 0.02
 """Two stretches whose powers differ by less than this are one level."""
+CALIBRATION_S = 2.7
+"""After the warm-up the power is watched for this long: the plateaus of real devices end within 2.2 s,"""
+CALIBRATION_LEVEL_S = 1.6
+"""and until a level has lasted this long."""
+CALIBRATION_CALLS = 40
+CALIBRATION_CALLS_S = 3.0
+"""Calls, or bursts of short ones, that show whether a counter looks part-time: this many, or for this long."""
+PHASED_BURST_S = 0.005
+"""Shorter calls start in bursts of this length."""
 
 
-# --- calibration -----------------------------------------------------------------------------------
+def calibrate(
+    readings: Readings, scope: Scope, call: Callable[[], Any], call_s: float, warm_s: tuple[float, float]
+) -> None:
+    """Find out how the power falls after the warm-up, and whether a counter looks part-time: once a machine.
+
+    The answer is ``readings.calibration``; where that is known already, only what it lacks is found out.
+
+    Args:
+        call_s: how long a call takes.
+        warm_s: start and end of the warm-up.
+    """
+    if readings.watched(scope):
+        readings.fetch()
+    # A processor's counter adds up, and is known right beside the work.
+    watched = [name for name in readings.watched(scope) if not is_fast(readings.edges[name][-20:])]
+    known, (busy_from_s, busy_to_s) = readings.calibration, warm_s
+    if known is not None and known.part_time_sampling is None and watched:
+        readings.calibration = replace(known, **_habits(readings, watched, call, call_s))
+    if known is not None or not watched or busy_to_s - busy_from_s < 0.3:
+        return
+    readings.fetch()
+    busy_w = {name: readings.power_w(name, max(busy_from_s, busy_to_s - 0.5), busy_to_s) for name in watched}
+    readings.progress("finding out how the power settles (once a machine)")
+    readings.watch_until(busy_to_s + CALIBRATION_S)
+    falls_s: dict[str, float] = {}
+    for name, power_w in busy_w.items():
+        settle_s = settle_time_s(readings.edges[name], busy_to_s, power_w) if power_w is not None else None
+        if settle_s is not None:  # else the work hardly raises the power: there is no fall to learn from
+            falls_s[name] = settle_s
+    if not falls_s:
+        return
+    after = []
+    for name in falls_s.keys() & scope.gated:
+        while levels := levels_after(readings.edges[name], busy_to_s, falls_s[name]):
+            # The power may step again while the last level is young.
+            until_s = busy_to_s + min(levels[-1].since_s + CALIBRATION_LEVEL_S, 2 * CALIBRATION_S)
+            if readings.clock() >= until_s:
+                break
+            readings.watch_until(until_s)
+        if (above := after_work(levels, busy_to_s)) is not None:
+            after.append(above)
+    readings.calibration = Calibration(max(falls_s.values()))  # the next step needs it
+    readings.calibration = Calibration(
+        settle_s=max(falls_s.values()),
+        **_habits(readings, list(falls_s), call, call_s),
+        after_work_j=math.fsum(joules for joules, _ in after) if after else None,
+        after_work_s=max(seconds for _, seconds in after) if after else None,
+    )
+
+
+def _habits(readings: Readings, names: Sequence[str], call: Callable[[], Any], call_s: float) -> dict[str, Any]:
+    """What calls at many phases of the counters' periods show of them: fields of a calibration."""
+    period = max(period_s(readings.edges[n]) or 0.0 for n in names)
+    if phases.CALLS_LEAST * call_s > CALIBRATION_CALLS_S or not period:
+        return {}
+    readings.progress("finding out whether the counter looks all of the time (once a machine)")
+    repeats = burst(call_s)
+    busy: list[tuple[float, float]] = []
+    begun_s = readings.clock()
+    enough_s = begun_s + readings.settle_s + CALIBRATION_CALLS * period
+    latest_s = max(begun_s + CALIBRATION_CALLS_S, enough_s)
+    while (len(busy) < CALIBRATION_CALLS or readings.clock() < enough_s) and readings.clock() < latest_s:
+        readings.sleep(period / 4)  # without it calls of half a period would come evenly, one close on the other
+        readings.wait_phase(names)
+        start_s = readings.clock()
+        for _ in range(repeats):
+            call()
+        readings.synchronise()
+        busy.append((start_s, readings.clock()))
+    readings.busy_until_s = busy[-1][1]
+    readings.sleep(2 * period)
+    readings.fetch()
+    answers, latencies = [], []
+    for name in names:
+        # Before the end of the first call the device may have held another level than between the calls.
+        near = [e for e in readings.edges[name] if e.before_s >= busy[0][1] + readings.settle_s]
+        share = phases.sampled_share(near, busy, readings.settle_s)
+        answers.append(None if share is None else share < 1)
+        latencies.append(None if answers[-1] else phases.latency(near, busy))
+    part_time = True if True in answers else None if None in answers else False
+    latency_s, error_s = max((late for late in latencies if late is not None), default=(None, None))
+    return {"part_time_sampling": part_time, "latency_s": latency_s, "latency_error_s": error_s}
+
+
+def burst(call_s: float) -> int:
+    """How many calls start together where calls start at phases of the counter's period."""
+    return max(1, math.ceil(PHASED_BURST_S / max(call_s, 1e-6) - 1e-9))
+
+
+# --- how the power settles (pure)
 
 
 def settle_time_s(edges: Sequence[Edge], end_s: float, busy_power_w: float) -> float | None:

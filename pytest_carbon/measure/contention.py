@@ -1,12 +1,10 @@
 """Whether other processes kept the processor busy while calls ran: what Linux counts, before and after.
 
-A starved process does not run dearer code, but it seems to: caches are shared, a core's two threads are shared, and a
-counter of the whole processor counts the neighbours' energy, too. Nothing here needs root, and each source may be
-missing: ``/proc/stat`` (what all processes used, and what the host of a virtual machine took away), ``schedstat`` (how
-long the threads of this process were ready and waited), and the CPU seconds of this process and its descendants.
-
-``/proc/pressure/cpu`` is left out: it tells no waiting of this process's own threads for each other from waiting for
-others. So is the CPU limit of a control group: whoever is throttled by it waits for nobody.
+Beside neighbours the same code seems dearer: processes share caches and a core's two threads, and a counter of the
+whole processor counts the neighbours' energy. Nothing here needs root, and each source may be missing: ``/proc/stat``
+(what all processes used, and what the host of a virtual machine took), ``schedstat`` (how long threads were ready and
+waited), and the CPU seconds of this process and its descendants. ``/proc/pressure/cpu`` does not help: it also counts
+the waiting of this process's threads for each other.
 """
 
 from __future__ import annotations
@@ -16,46 +14,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter, process_time
 
+from pytest_carbon.measure import processes
 from pytest_carbon.records import MeasurementWarning
 
 MOST_WAITING = 0.10
-"""Share of its time that this process may wait for a processor that others have. On two cores (a virtual AMD EPYC):
-below 0.01 beside an idle machine or one neighbour that keeps to the other core, where figures move by 4% at most; 0.2
-to 0.7 beside two to nine neighbours, where CPU seconds per call rise by up to 21% and the time by up to 780%."""
+"""Share of its time that this process may wait for others. On two cores (a virtual AMD EPYC): below 0.01 alone or
+beside one neighbour on the other core (figures move by at most 4%); 0.2 to 0.7 beside two to nine neighbours (CPU
+seconds per call rise by up to 21%, the time by up to 780%)."""
 MOST_TAKEN = 0.60
-"""Share of the cores that others may use. It decides only where waiting is not known, or where the calls were so short
-that they need not have waited. One neighbour on two cores uses half of them, two use two thirds and leave a third."""
+"""Share of the cores that others may use. It decides only where waiting is unknown or the calls were too short to wait.
+On two cores, one neighbour uses half, two use two thirds."""
 MOST_SIBLINGS = 0.25
 """Where cores have two threads each: share of this process's time in which others run on the other thread of its core.
 That slows a call, in CPU seconds, by up to 80%."""
 MOST_COUNTED = 0.10
-"""Where the energy of the whole processor is counted: the CPU seconds of others, relative to those of the calls."""
+"""Where the energy of the whole processor is counted: CPU seconds of others, relative to those of the calls."""
 MOST_COUNTED_CORES = 0.01
-"""The same, relative to the machine: what a quiet one does in the background."""
+"""The same, relative to the machine: the background of a quiet one."""
 BACKGROUND = 0.10
-"""Share of the cores that others may use before any waiting is put down to them."""
+"""Share of the cores that others may use before waiting is attributed to them."""
 WAITED_S = 0.01
-"""A shorter wait is no load: somebody had one slice of time."""
+"""A shorter wait is one slice of time, not a load."""
 STOLEN_S = 0.05
-"""The same for what the host took away, which comes in hundredths of a second."""
+"""The same for what the host took, which comes in hundredths of a second."""
 TELLING_S = 0.2
-"""``/proc/stat`` counts in hundredths of a second: over less than this it says little."""
+"""``/proc/stat`` counts in hundredths of a second: over a shorter time it says little."""
 
 ROOT = "/"
 """Where ``/proc`` and ``/sys`` are."""
 
 # Bound here: a test may patch or freeze them while it is measured.
 _clock = perf_counter
-_open, _read, _close, _listdir = os.open, os.read, os.close, os.listdir
-_times, _process_time, _getpid = os.times, process_time, os.getpid
-_waitid = getattr(os, "waitid", None)
+_times, _process_time = os.times, process_time
 _affinity = getattr(os, "sched_getaffinity", None)
-_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What had been used until a moment, in CPU seconds; ``None`` is unknown."""
+    """CPU seconds used until a moment; ``None`` is unknown."""
 
     time_s: float
     cores: int = 1
@@ -64,16 +60,15 @@ class Snapshot:
     siblings: bool = False
     """Whether two of the logical cores are threads of one real core."""
     busy_s: float | None = None
-    """What all processes used of the cores that this one may run on."""
+    """By all processes, on the cores that this one may run on."""
     machine_s: float | None = None
-    """What they used of all cores."""
+    """By all processes, on all cores."""
     stolen_s: float = 0.0
-    """What the host of a virtual machine took away from the cores that this process may run on."""
+    """By the host of a virtual machine, on the cores that this process may run on."""
     own_s: float | None = None
-    """What this process and its descendants used, those that have ended, too."""
+    """By this process and its descendants, also ended ones."""
     threads: Mapping[int, tuple[float, float]] = field(default_factory=dict)
-    """By thread of this process, and by descendant: how long it ran, and how long it was ready and waited for a core.
-    Empty: unknown."""
+    """How long each thread of this process, and each descendant, ran and waited for a core. Empty: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +78,24 @@ class Load:
     elapsed_s: float
     cores: int
     own_cores: float | None
-    """How many cores this process and its descendants used, on the average."""
+    """How many cores this process and its descendants used, on average."""
     other_cores: float | None
-    """How many others used, the host of a virtual machine among them."""
+    """How many others used, including the host of a virtual machine."""
     machine_cores: int
     machine_other_cores: float | None
     """The same on all cores of the machine."""
     stolen_s: float
     siblings: bool = False
     ran_s: float = 0.0
-    """How long those threads ran whose waiting is known,"""
+    """How long the threads ran whose waiting is known,"""
     waited_s: float = 0.0
     """and waited for a core."""
     waiting: float | None = None
-    """``waited_s``, of the time that they wanted to run; unknown where they did less than half of the work."""
+    """``waited_s`` as a share of both; unknown where these threads did less than half of the work."""
 
     @property
     def waiting_for_others(self) -> float | None:
-        """The part of ``waiting`` that others are to blame for: threads of this process wait for each other, too."""
+        """The part of ``waiting`` that others cause: threads of this process wait for each other, too."""
         if self.waiting is None or self.other_cores is None or self.own_cores is None:
             return self.waiting
         used = self.own_cores + self.other_cores
@@ -154,11 +149,11 @@ def between(before: Snapshot, after: Snapshot) -> Load:
 
 
 def shared(before: Snapshot, after: Snapshot, *, counted: bool) -> MeasurementWarning | None:
-    """``shared-cpu``, where other processes had the processor between two snapshots.
+    """``shared-cpu``, where other processes used the processor between two snapshots.
 
     Args:
-        counted: whether the energy of the whole processor is counted, the neighbours' with it; else it is estimated
-            from this process's CPU seconds, which others change only by being in the way.
+        counted: whether the whole processor's energy is counted, including the neighbours'; else it is estimated from
+            this process's CPU seconds.
     """
     load = between(before, after)
     if counted and _counts_others(load):
@@ -168,7 +163,7 @@ def shared(before: Snapshot, after: Snapshot, *, counted: bool) -> MeasurementWa
     waits = waiting is not None and waiting > MOST_WAITING and load.waited_s > WAITED_S and blamed
     robbed = load.stolen_s > max(STOLEN_S, MOST_WAITING * ((load.own_cores or 0.0) * load.elapsed_s + load.stolen_s))
     telling = load.elapsed_s >= TELLING_S
-    # A process that waits for nobody has found a core for itself, unless it ran too briefly to tell.
+    # A process that never waits has a core for itself, unless it ran too briefly to tell.
     unknown = waiting is None or load.ran_s < TELLING_S / 2
     full = telling and unknown and load.taken is not None and load.taken > MOST_TAKEN
     crowded = telling and load.beside > MOST_SIBLINGS
@@ -176,9 +171,9 @@ def shared(before: Snapshot, after: Snapshot, *, counted: bool) -> MeasurementWa
 
 
 def needed_s(before: Snapshot, after: Snapshot) -> float:
-    """How long to go on looking, where the calls were too short to tell from."""
-    told = before.busy_s is not None and after.busy_s is not None
-    return max(0.0, before.time_s + TELLING_S - after.time_s) if told else 0.0
+    """How long to wait for the second snapshot, where the calls were too short."""
+    known = before.busy_s is not None and after.busy_s is not None
+    return max(0.0, before.time_s + TELLING_S - after.time_s) if known else 0.0
 
 
 def _counts_others(load: Load) -> bool:
@@ -202,19 +197,19 @@ def _warning(load: Load, *, counted: bool = False) -> MeasurementWarning:
     if counted:
         facts.append("their energy is counted, too")
     *first, last = facts
-    said = f"{', '.join(first)}, and {last}" if first else last
+    seen = f"{', '.join(first)}, and {last}" if first else last
     return MeasurementWarning(
         "shared-cpu",
-        f"other processes kept the processor busy while the calls ran: {said}; stop what else runs, or measure on a"
+        f"other processes kept the processor busy while the calls ran: {seen}; stop what else runs, or measure on a"
         " quiet machine",
     )
 
 
-# --- reading -----------------------------------------------------------------------------------------
+# --- reading
 
 
 class Reader:
-    """Takes snapshots of this process and the machine: some tenths of a millisecond each, more where children live.
+    """Takes snapshots of this process and the machine, in some tenths of a millisecond (more beside child processes).
 
     Args:
         root: where ``/proc`` and ``/sys`` are; None: ``ROOT``.
@@ -224,18 +219,20 @@ class Reader:
     def __init__(self, root: str | None = None, cpus: Sequence[int] | None = None) -> None:
         root = ROOT if root is None else root
         self._proc = os.path.join(root, "proc")
-        self._siblings = (_text(os.path.join(root, "sys/devices/system/cpu/smt/active")) or "").strip() == "1"
+        self._siblings = (processes.text(os.path.join(root, "sys/devices/system/cpu/smt/active")) or "").strip() == "1"
         self._cpus = cpus
 
     def read(self) -> Snapshot:
-        """What has been used until now; what cannot be read is unknown."""
+        """CPU seconds used until now; what cannot be read is unknown."""
         cpus = self._cpus if self._cpus is not None else tuple(_affinity(0)) if _affinity else None
         busy_s, machine_s, stolen_s, machine_cores = self._machine(cpus)
         own_s, family = self._own()
         threads = {
-            number: ran for number in self._numbers("self/task") if (ran := self._waiting(f"self/task/{number}"))
+            number: ran
+            for number in processes.numbers(f"{self._proc}/self/task")
+            if (ran := self._waiting(f"self/task/{number}"))
         }
-        if threads:  # else the kernel does not tell
+        if threads:  # else the kernel does not count waiting
             threads |= {pid: ran for pid in family if (ran := self._waiting(str(pid)))}
         return Snapshot(
             time_s=_clock(),
@@ -246,21 +243,21 @@ class Reader:
             machine_s=machine_s,
             stolen_s=stolen_s,
             own_s=own_s,
-            threads={number: times for number, times in threads.items() if times is not None},
+            threads=threads,
         )
 
     def _machine(self, cpus: Sequence[int] | None) -> tuple[float | None, float | None, float, int]:
         """(busy seconds of these cores, of all cores, stolen seconds of these, how many there are)."""
         busy: dict[str, float] = {}
         stolen: dict[str, float] = {}
-        for line in (_text(f"{self._proc}/stat") or "").splitlines():
+        for line in (processes.text(f"{self._proc}/stat") or "").splitlines():
             name, *counts = line.split()
             if not name.startswith("cpu"):
                 break
             # user, nice, system, idle, iowait, irq, softirq, steal; guests are in user and nice already
             ticks = [int(word) for word in counts[:8]] + [0] * (8 - len(counts))
-            busy[name] = sum(ticks[i] for i in (0, 1, 2, 5, 6)) / _TICKS
-            stolen[name] = ticks[7] / _TICKS
+            busy[name] = sum(ticks[i] for i in (0, 1, 2, 5, 6)) / processes.TICKS
+            stolen[name] = ticks[7] / processes.TICKS
         machine_s = busy.pop("cpu", None)
         if machine_s is None or not any(busy.values()):  # a sandbox that shows zeros
             return None, None, 0.0, max(1, len(busy))
@@ -268,61 +265,17 @@ class Reader:
         return sum(busy[n] for n in mine), machine_s, sum(stolen[n] for n in mine), len(busy)
 
     def _own(self) -> tuple[float | None, list[int]]:
-        """(CPU seconds of this process, of what it has reaped, and the same of its living descendants; those)."""
+        """(CPU seconds of this process, its living descendants, and what they all have reaped; the descendants)."""
         own = _times()
         total_s = _process_time() + own.children_user + own.children_system
-        if _childless():
+        if processes.childless():
             return total_s, []
-        children: dict[int, list[int]] = {}
-        spent_s: dict[int, float] = {}
-        for pid in self._numbers(""):
-            words = (_text(f"{self._proc}/{pid}/stat") or "").rpartition(")")[2].split()
-            if len(words) < 15:  # it has ended
-                continue
-            children.setdefault(int(words[1]), []).append(pid)
-            spent_s[pid] = sum(int(word) for word in words[11:15]) / _TICKS
-        family = list(children.get(_getpid(), ()))
-        if not family:  # they cannot be seen here
+        family = processes.descendants(self._proc)
+        if not family:  # there are some, but they cannot be seen
             return None, []
-        for pid in family:  # grows while it is walked
-            total_s += spent_s[pid]
-            family += children.get(pid, ())
-        return total_s, family
+        return total_s + sum(spent.itself_s + spent.reaped_s for spent in family.values()), list(family)
 
     def _waiting(self, folder: str) -> tuple[float, float] | None:
         """How long a thread ran, and how long it waited for a core."""
-        words = (_text(f"{self._proc}/{folder}/schedstat") or "").split()
+        words = (processes.text(f"{self._proc}/{folder}/schedstat") or "").split()
         return (int(words[0]) / 1e9, int(words[1]) / 1e9) if len(words) >= 2 else None
-
-    def _numbers(self, folder: str) -> list[int]:
-        try:
-            return [int(name) for name in _listdir(os.path.join(self._proc, folder)) if name.isdigit()]
-        except OSError:
-            return []
-
-
-def _text(path: str) -> str | None:
-    try:
-        file = _open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        parts = []
-        while part := _read(file, 1 << 16):
-            parts.append(part)
-        return b"".join(parts).decode("ascii", "replace")
-    except OSError:  # the process has ended
-        return None
-    finally:
-        _close(file)
-
-
-def _childless() -> bool:
-    """Whether this process has no child, and so no descendant: the kernel knows without a look at all others."""
-    if _waitid is None:
-        return False
-    try:
-        _waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return True
-    return False

@@ -1,4 +1,4 @@
-"""What one energy counter does: its period, its steps, its precision, idle and under load."""
+"""Study energy counters, idle and under load: their period, steps, latency and precision."""
 
 from __future__ import annotations
 
@@ -11,15 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_carbon.measure import calibration, lines, phases
+from pytest_carbon.measure.calibration import CALIBRATION_CALLS, CALIBRATION_LEVEL_S
 from pytest_carbon.measure.latency import find_delay
-from pytest_carbon.measure.measurer import (
-    CALIBRATION_CALLS,
-    CALIBRATION_LEVEL_S,
-    GOLDEN_RATIO,
-    NO_EDGE_S,
-    QUIET_LONGEST_S,
-    SETTLE_UNKNOWN_S,
-)
+from pytest_carbon.measure.readings import GOLDEN_RATIO, NO_EDGE_S, QUIET_LONGEST_S, SETTLE_UNKNOWN_S
 from pytest_carbon.measure.warnings import FROZEN_PERIODS, SHARE_DISAGREE, disagreement
 from pytest_carbon.measure.watcher import EdgeSource
 from pytest_carbon.measure.windows import Window, window_energy
@@ -27,63 +21,60 @@ from pytest_carbon.measure.workloads import Load
 from pytest_carbon.records import Edge, Kind
 
 WATCH_S = 2.5
-"""The idle counters are watched so long at least. Opening a device may itself be work: from a step of the power on."""
+"""The least time to watch the idle counters, after the last step of the power: opening a device may be work."""
 WATCH_MOST_S = 7.5
 STEP_LEAST = 0.1
-"""A fall by this share of the power it ends at is such a step. Less is wander."""
+"""A fall by this share of the power after it is such a step; less is wander."""
 WATCH_EDGES = 20
 ACQUIRED = 8
-"""The first edges of a watcher are bracketed coarsely, until it knows the period."""
+"""The first edges of a watcher have wide brackets, until it knows the period."""
 WARM_UP_S = 0.5
 LOAD_S = 1.5
 SETTLING_S, SETTLING_MOST_S = 3.0, 6.0
-"""How long the power is watched after the long load: to the end of its steps, as far as can be told."""
+"""How long to watch the power after the long load: to the end of its steps, if possible."""
 ENDS = 8
-"""Windows around whose ends the latency is looked for,"""
+"""Windows whose ends show the latency,"""
 END_S, END_PERIODS = 0.2, 3
-"""each so long, or so many periods of the counter if that is longer, beyond the time in which the power rises."""
+"""each this long, or this many periods of the counter if that is longer, after the power has risen."""
 CALL_PERIODS = 0.25
-"""Calls that tell part-time sampling last so many periods,"""
+"""Calls that show part-time sampling last this many periods,"""
 PAUSE_S = 0.01
-"""and so long passes between them at least."""
+"""with at least this time between them."""
 WINDOWS = 20
 WINDOW_S, WINDOW_PERIODS = 0.02, 0.62
-"""Single windows of the same work. With part-time sampling they spread. One as long as the period would always catch
-the same share of a sampling that follows it, so each is shorter than that."""
+"""Single windows of the same work, which spread with part-time sampling. Each is shorter than the period: a window of
+one period always catches the same share of the samples."""
 QUIET_SPAN_S = 0.4
 QUIET_EDGES = 8
 SLOWEST_PERIOD_S = 0.5
-"""A counter slower than this would make the windows last for minutes."""
+"""A slower counter would make the windows last for minutes."""
 PHASE_EDGES = 48
-"""The period that phases are told from is that of so many changes."""
+"""Changes that the period of phases is computed from."""
 PRECISION = 0.01
 """``shortest_window_s`` is for this."""
 
 
-# --- what is found out -------------------------------------------------------------------------------
-
-
 @dataclass(slots=True)
 class Counter:
-    """One domain, as far as it could be found out; ``None`` is unknown."""
+    """What is known about one domain's counter; ``None`` is unknown."""
 
     domain: str
     kind: Kind
     source: str
     meter: str
     gated: bool
-    """Whether ``--carbon-domains`` as it is set sums this domain."""
+    """Whether ``--carbon-domains`` includes it."""
     stepped: bool
     """Whether it moves in steps that a watcher notes; else reads are exact where the work runs."""
     failure: str | None = None
     read_s: float | None = None
-    """What a read of it costs, median."""
+    """Duration of a read, median."""
     edges: int = 0
     period_s: float | None = None
     bracket_s: float | None = None
-    """How far apart the polls are that catch an edge, median,"""
+    """Time between the polls that catch an edge, median,"""
     bracket_90_s: float | None = None
-    """and in 90% of cases at most."""
+    """and 90% quantile."""
     idle_power_w: float | None = None
     """Slope of the line through the idle counter's edges."""
     idle_wander_w: float | None = None
@@ -91,42 +82,39 @@ class Counter:
     idle_disagreement: float | None = None
     """The counter over the integrated instant power, minus 1, of the idle device,"""
     busy_disagreement: float | None = None
-    """and under load, where the readings are steady: a sensor may look at a part of the time."""
+    """and under load, where the readings are steady: a sensor may look part-time."""
     frozen_under_load: bool | None = None
     """Whether it stands still while the device works."""
     busy_power_w: float | None = None
     settle_s: float | None = None
-    """How long the fast fall takes after work; what the device holds then is straight, settled or not."""
+    """How long the fast fall takes after work."""
     levels: tuple[tuple[float, float, float], ...] = ()
     """The powers that the device steps through after work: (watts, from, to), seconds after the end of the work."""
     settled_power_w: float | None = None
-    """The last of them: an idle device that has just worked may take more than one that has not."""
+    """The last of them: a device may take more after work than it took before."""
     after_work_j: float | None = None
-    """What it takes above that after a burst of work, the fast fall not counted,"""
+    """Energy above that after a burst of work, without the fast fall,"""
     after_work_s: float | None = None
     """and for how long."""
     time_constant_s: float | None = None
     """Of the fast fall."""
     time_constant_error_s: float | None = None
     latency_s: float | None = None
-    """From what the device takes to when its counter shows it; see :func:`find_delay`."""
+    """How late the counter shows energy; see :func:`find_delay`."""
     latency_error_s: float | None = None
     part_time_sampling: bool | None = None
     sampled_share: float | None = None
     """The part of each period that the counter looks at, roughly; 1: all of it."""
     window_s: float | None = None
-    """Twenty windows of so long, of the same work:"""
+    """Length of twenty windows of the same work:"""
     window_error: float | None = None
     """the relative 95% error of one, median,"""
     window_spread: float | None = None
-    """and their relative standard deviation."""
+    """their relative standard deviation,"""
     window_over_loop: float | None = None
-    """What they took on the average, over what a loop of the same work takes in that time."""
+    """and their mean energy over that of a loop in the same time."""
     shortest_window_s: float | None = None
-    """From when on a single window under this load is known to 1%."""
-
-
-# --- counters that are watched -----------------------------------------------------------------------
+    """The shortest single window under this load with an error of 1%."""
 
 
 def study(
@@ -139,16 +127,10 @@ def study(
     progress: Callable[[str], None] = lambda text: None,
     cpu_s: Callable[[], float] = lambda: math.nan,
 ) -> float | None:
-    """Watch counters idle and, where there is a load, under it; fill in what that shows.
+    """Watch counters idle and under a load, and fill in their fields; the watcher's share of one core, if known.
 
-    Args:
-        cpu_s: CPU seconds that the watcher has used so far.
-
-    Returns:
-        The watcher's share of one core, None where it cannot be told.
-
-    Raises:
-        MeterError: a counter could not be read any more. What was found out until then is kept.
+    ``cpu_s`` gives the CPU seconds that the watcher has used. Raises MeterError where a counter can no longer be read;
+    the fields known until then are kept.
     """
     watcher.start()
     bench = Bench(counters, watcher, clock, sleep)
@@ -194,9 +176,9 @@ class Bench:
         return edges[bisect_left(edges, since_s, key=lambda e: e.before_s) :]
 
     def watch(self, since_s: float, seconds: float, edges: int) -> None:
-        """Until so much time has passed since a moment, and every counter has changed so often since.
+        """Wait until this time has passed since a moment, and every counter has changed this often.
 
-        A counter that does not change has failed, and is not waited for any more.
+        A counter that does not change has failed, and is no longer waited for.
         """
         while True:
             for name, new in self._watcher.fetch().items():
@@ -238,23 +220,23 @@ class Bench:
         return self.since(counter, begun_s + step_s) if step_s else self.edges[counter.domain]
 
     def quiet(self, since_s: float) -> None:
-        """Until each counter has a straight stretch that reaches now, or that was waited for long enough."""
+        """Wait until a straight stretch of each counter reaches the present, or for the longest time."""
         self.watch(since_s, QUIET_SPAN_S, QUIET_EDGES)
         latest_s = self.clock() + QUIET_LONGEST_S
         while self.clock() < latest_s and not all(_is_quiet(self.since(c, since_s)) for c in self.live()):
             self.watch(self.clock(), 0.0, 1)
 
     def wait_phase(self, number: int) -> None:
-        """Until the next of the golden-ratio phases of the slowest counter's period, told from its last change.
+        """Wait for the next golden-ratio phase of the slowest counter's period, counted from its last change.
 
-        Without this the phase would be the same each time: a wait for quiet ends when an edge comes.
+        A wait for quiet ends with an edge, so without this all phases would be the same.
         """
         recent = [self.edges[c.domain][-PHASE_EDGES:] for c in self.live()]
         edges, period_s = max(((r, lines.mean_period_s(r) or 0.0) for r in recent), key=lambda pair: pair[1])
         self._sleep((edges[-1].time_s + number * GOLDEN_RATIO % 1 * period_s - self.clock()) % period_s)
 
     def windows(self, load: Load, count: int, seconds: float, quiet_since_s: float, settle_s: float) -> list[Window]:
-        """So many windows of a load, each between quiet lines, spread over the phases of the counters' periods."""
+        """Windows of a load, each between quiet lines, spread over the phases of the counters' periods."""
         windows: list[Window] = []
         for number in range(count):
             self.quiet(quiet_since_s)
@@ -269,10 +251,7 @@ class Bench:
         return windows
 
     def calls(self, load: Load, count: int, seconds: float) -> list[tuple[float, float]]:
-        """So many calls of a load, with pauses but no wait for quiet between them: (start, end) of each.
-
-        They start at golden-ratio phases of the slowest counter's period, and its changes are known to the end.
-        """
+        """Calls of a load at golden-ratio phases, without a wait for quiet between them: (start, end) of each."""
         calls: list[tuple[float, float]] = []
         for number in range(count):
             self.watch(self.clock(), PAUSE_S, 0)
@@ -326,7 +305,7 @@ def _under_load(bench: Bench, load: Load, progress: Callable[[str], None]) -> No
         _loaded(counter, bench.edges[counter.domain], long)
         if counter.settle_s is not None:
             _levels(bench, counter, long.end_s)
-    # The windows are for those whose power the load raises; and minutes of waiting are too many.
+    # Windows need a load that raises the power, and a counter that does not make them last for minutes.
     able = [c for c in bench.live() if c.settle_s is not None and (c.period_s or math.inf) <= SLOWEST_PERIOD_S]
     if not able:
         return
@@ -357,7 +336,7 @@ def _under_load(bench: Bench, load: Load, progress: Callable[[str], None]) -> No
 
 
 def _loaded(counter: Counter, edges: Sequence[Edge], long: Window) -> None:
-    """What a counter shows of a long, constant load, and of the fast fall after it."""
+    """Fill in what a long, constant load shows, and the fast fall after it."""
     during = long.during(edges)
     if long.duration_s > FROZEN_PERIODS * (counter.period_s or math.inf):
         counter.frozen_under_load = not during
@@ -374,7 +353,7 @@ def _loaded(counter: Counter, edges: Sequence[Edge], long: Window) -> None:
 
 
 def _levels(bench: Bench, counter: Counter, end_s: float) -> None:
-    """What the device holds after the fast fall, until the last level has lasted a while."""
+    """Fill in the powers after the fast fall, once the last level has lasted a while."""
     settle_s = min(counter.settle_s or 0.0, lines.FALL_LONGEST_S)
     while levels := calibration.levels_after(bench.since(counter, end_s), end_s, settle_s):
         until_s = min(levels[-1].since_s + CALIBRATION_LEVEL_S, SETTLING_MOST_S)
@@ -389,7 +368,7 @@ def _levels(bench: Bench, counter: Counter, end_s: float) -> None:
 
 
 def _windows(counter: Counter, edges: Sequence[Edge], long: Window, singles: Sequence[Window], window_s: float) -> None:
-    """Single windows of the same work against their errors, against each other, and against a loop."""
+    """Compare single windows of the same work with their errors, each other and a loop."""
     figures = [window_energy(edges, window) for window in singles]
     # A load stops a little late, each time a little differently.
     energies_j = [f.energy_j * window_s / f.duration_s for f in figures]

@@ -1,7 +1,7 @@
-"""Which GPUs this process means, and how to wait until they have done their work.
+"""Which GPUs this process uses, and how to wait until they have done their work.
 
-torch is looked up where it has been imported, and asked only about what it has already initialised: nothing here
-imports it, starts CUDA, or makes a context on a device that had none.
+This module looks torch up where it has been imported, and asks only about what it has initialised. It never imports
+torch, starts CUDA, or makes a context.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from typing import Any
 
 from pytest_carbon.records import Gpu, UsageProblem
 
-# --- which GPUs ------------------------------------------------------------------------------------
-
 KINDS = ("used", "visible", "all")
-"""What ``--carbon-gpus`` may say instead of naming GPUs."""
+"""Values of ``--carbon-gpus`` that name no GPU."""
 
 
 def select(
@@ -35,13 +33,12 @@ def select(
     Args:
         spec: ``used``, ``visible``, ``all``, or NVML's indices and UUIDs (or their beginnings) joined by commas.
         gpus: every GPU of the machine.
-        environ: the environment variables: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER.
+        environ: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER.
         pids: the processes that NVML lists on a GPU, by its UUID.
         family: the ids of this process and its children.
         mig_parents: the UUID of a MIG device → that of its GPU.
 
-    Raises:
-        UsageProblem: the spec names what is not there, or which GPUs are visible cannot be told.
+    Raises UsageProblem where the spec names no GPU of the machine, or where nothing tells which GPUs are visible.
     """
     spec = spec.strip()
     if spec == "all":
@@ -63,17 +60,14 @@ def used(
     family: Collection[int] = (),
     mig_parents: Mapping[str, str] | None = None,
 ) -> tuple[Gpu, ...]:
-    """The GPUs on which this process or a child of it holds a context; where that is none, the visible ones.
-
-    The arguments are those of :func:`select`.
-    """
+    """The GPUs on which this process or a child holds a context, else the visible ones (see :func:`select`)."""
     listed = [gpu for gpu in gpus if not set(family).isdisjoint((pids or {}).get(gpu.uuid, ()))]
     held = _in_order(gpus, [*contexts(gpus), *listed])
     return held or _in_order(gpus, _visible_here(gpus, environ, mig_parents))
 
 
 def contexts(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
-    """The GPUs on which torch, in this process, holds a context; none where it has not initialised CUDA."""
+    """The GPUs on which torch holds a context; none where it has not initialised CUDA."""
     torch = sys.modules.get("torch")
     uuids = torch_uuids()
     if torch is None or uuids is None:
@@ -92,19 +86,18 @@ def visible(
 ) -> tuple[Gpu, ...]:
     """The GPUs that CUDA shows to this process, in CUDA's order.
 
-    Follows CUDA where it is surprising: the first entry says which form the list has; an entry that names no device
-    ends it, silently; one named twice makes it empty. A MIG device stands for its whole GPU, whose energy is all that
-    is counted.
+    As in CUDA, the first entry decides the form of the list; an entry that names no device ends it silently; a device
+    named twice makes it empty. A MIG device stands for its whole GPU, which alone counts energy.
 
     Args:
         gpus: every GPU of the machine, in NVML's order.
         cuda_visible_devices: the variable's value; None: it is not set.
         device_order: the value of CUDA_DEVICE_ORDER.
-        torch_uuids: of the devices that torch sees, if it has initialised CUDA: then nothing need be guessed.
+        torch_uuids: of the devices that torch sees, if it has initialised CUDA.
         mig_parents: the UUID of a MIG device → that of its GPU.
 
-    Raises:
-        UsageProblem: indices of GPUs of different models, which CUDA counts from the fastest; an unknown MIG device.
+    Raises UsageProblem for indices of GPUs of different models, which CUDA counts from the fastest, and for an unknown
+    MIG device.
     """
     by_uuid = {gpu.uuid: gpu for gpu in gpus}
     if torch_uuids is not None and all(uuid in by_uuid for uuid in torch_uuids):
@@ -151,17 +144,13 @@ def _by_index(text: str, gpus: Sequence[Gpu], device_order: str | None) -> tuple
         if index < 0:
             break
         indices.append(index)
-    known = []
-    for index in indices:
-        if index >= len(gpus):
-            break
-        known.append(gpus[index])
+    known = [gpus[index] for index in takewhile(lambda index: index < len(gpus), indices)]
     some = 0 < len(known) < len(gpus)
     if some and device_order != "PCI_BUS_ID" and len({gpu.name for gpu in gpus}) > 1:
         raise UsageProblem(
-            f"CUDA_VISIBLE_DEVICES={text}: CUDA counts GPUs from the fastest, and these are of different models, so "
-            f"that which are meant cannot be told: {_list(gpus)}. Set CUDA_DEVICE_ORDER=PCI_BUS_ID, or use UUIDs in "
-            "CUDA_VISIBLE_DEVICES, or name the GPUs with --carbon-gpus."
+            f"CUDA_VISIBLE_DEVICES={text} is ambiguous: CUDA counts GPUs from the fastest, and these are of different"
+            f" models: {_list(gpus)}. Set CUDA_DEVICE_ORDER=PCI_BUS_ID, or use UUIDs in CUDA_VISIBLE_DEVICES, or name"
+            " the GPUs with --carbon-gpus."
         )
     return tuple(known)
 
@@ -189,8 +178,8 @@ def _by_mig(text: str, gpus: Sequence[Gpu], mig_parents: Mapping[str, str]) -> t
         gpu = _whole_gpu(entry, gpus, mig_parents)
         if gpu is None:
             raise UsageProblem(
-                f"CUDA_VISIBLE_DEVICES={text}: NVML does not say which GPU the MIG device {entry} is a part of, and "
-                f"only whole GPUs count their energy. Name the GPU with --carbon-gpus; there are: {_list(gpus)}."
+                f"CUDA_VISIBLE_DEVICES={text}: NVML does not say which GPU has the MIG device {entry}, and only whole"
+                f" GPUs count their energy. Name the GPU with --carbon-gpus; there are: {_list(gpus)}."
             )
         if gpu not in named:
             named.append(gpu)
@@ -236,14 +225,11 @@ def _in_order(gpus: Sequence[Gpu], chosen: Iterable[Gpu]) -> tuple[Gpu, ...]:
     return tuple(gpu for gpu in gpus if gpu.uuid in wanted)
 
 
-# --- waiting for them ------------------------------------------------------------------------------
-
-
 def synchroniser(extra: Sequence[Callable[[], None]] = ()) -> Callable[[], None]:
-    """A function that returns once every device this process uses has done what it was asked to.
+    """A function that returns once every device of this process has finished its work.
 
-    Every CUDA device on which torch holds a context, MPS, every XPU device; then ``extra``, for what is not torch.
-    What a device reports only now (an assertion in a kernel, say) is raised here.
+    It waits for every CUDA device on which torch holds a context, MPS and every XPU device, then calls ``extra``. It
+    raises what a device reports only now, such as an assertion in a kernel.
     """
 
     def synchronise() -> None:
@@ -257,7 +243,7 @@ def synchroniser(extra: Sequence[Callable[[], None]] = ()) -> Callable[[], None]
 
 
 def release() -> None:
-    """Give back the memory of GPUs that torch keeps for later: another process is to work there meanwhile."""
+    """Free the GPU memory that torch caches, for another process."""
     gc.collect()
     if (cuda := _initialised(sys.modules.get("torch"), "cuda")) is not None:
         cuda.empty_cache()
@@ -285,7 +271,7 @@ def _cuda_ordinals(torch: Any) -> list[int]:
 
 
 def _initialised(torch: Any, name: str) -> Any:
-    """torch's module of that name, if it has been initialised; a torch that is still being imported has none."""
+    """torch's module of that name, if it has been initialised; a torch that is being imported has none."""
     module = getattr(torch, name, None)
     is_initialized = getattr(module, "is_initialized", None)
     return module if is_initialized is not None and is_initialized() else None

@@ -1,4 +1,4 @@
-"""What can be measured here, how well, and what to do about what cannot: the counters examined, idle and under load."""
+"""Examine the counters of this machine, idle and under load: what can be measured here, and how well."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ from pytest_carbon.records import (
 READS = 200
 READING_S = 0.5
 NOISE_S = 10.0
-"""So long the same work is repeated on the processor, to see how its energy scatters,"""
+"""The same work is repeated on the processor for this time, to see how its energy scatters,"""
 STRETCHES = 10
-"""in so many stretches: each is as long as a measurement is, at least."""
+"""in this many stretches, each as long as a measurement at least."""
 RECORDINGS = (1, 5)
-"""What a gate sees is told after so many."""
+"""Numbers of recordings for which the smallest detectable change is given."""
 
 
 class Detectable(Protocol):
-    """The smallest detectable change (a share) of one test after so many recordings that scatter so much."""
+    """The smallest detectable change (a share) of one test, by the recordings and their spread."""
 
     def __call__(self, spread: float, recordings: int, settings: Settings, *, estimated: bool) -> float: ...
 
@@ -57,12 +57,12 @@ class NvidiaGpu:
     gpu: Gpu
     examined: bool
     other_processes: int | None = None
-    """Those that compute on it and are none of ours; None: cannot be told."""
+    """Those of others that compute on it; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """How the energy of the same work scatters on this processor, and what a gate can see beside that."""
+    """How the energy of the same work scatters on this processor, and what the gate can find in spite of it."""
 
     kernel: str
     stretches: int
@@ -70,29 +70,29 @@ class Noise:
     spread: float
     """Relative standard deviation of the joules per call, from one stretch to the next."""
     detects_after_1: float
-    """The change (a share) that the gate finds four times in five after one recording of one test,"""
+    """The smallest detectable change (a share) of one test after one recording,"""
     detects_after_5: float
-    """and after five on different days, if days differ by no more than these stretches or than is usual."""
+    """and after five on different days, if days differ no more than these stretches or than usual."""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """What else the processor was busy with while the doctor looked; ``None`` is unknown."""
+    """What else the processor did during the examination; ``None`` is unknown."""
 
     load_average: float | None
     """Over the last minute."""
     seconds: float
     other_cores: float | None
-    """How many of the cores that this process may use others used, on the average."""
+    """How many of this process's cores others used, on average."""
     waiting: float | None
-    """Share of the time in which this process wanted to run and waited for a core."""
+    """Share of the time in which this process was ready and waited for a core."""
     warning: str | None = None
-    """What a measurement meanwhile would have said of them."""
+    """The warning that a measurement meanwhile would have had."""
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """Everything that was found out."""
+    """The results."""
 
     created: str
     counters: tuple[Counter, ...] = ()
@@ -101,10 +101,10 @@ class Examination:
     failure: str | None = None
     """Why nothing could be examined."""
     machine: Machine | None = None
-    """What a run would be compared with, were it to use all of the GPUs examined."""
+    """Of a run that uses all of the GPUs examined."""
     nvidia: tuple[NvidiaGpu, ...] = ()
     notes: tuple[str, ...] = ()
-    """What a run would say about these meters."""
+    """A run's notes about these meters."""
     load: str = ""
     """What loaded the devices, or why nothing did, in sentences."""
     loaded: bool = False
@@ -117,18 +117,15 @@ class Examination:
     """Logical processors that this process may use."""
     neighbours: Neighbours | None = None
     noise: Noise | None = None
-    """Where the processor is what would be gated, and something may be loaded."""
+    """Where the processor would be gated and may be loaded."""
     ci: str | None = None
-    """The CI service that this runs on."""
+    """The CI service of this machine."""
     intensity: CarbonIntensity | None = None
 
     @property
     def measurable(self) -> bool:
         """Whether a counter of the hardware can be read."""
         return any(c.kind == "measured" and c.failure is None for c in self.counters)
-
-
-# --- examining ---------------------------------------------------------------------------------------
 
 
 def examine(
@@ -138,15 +135,14 @@ def examine(
     detectable: Detectable,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Examination:
-    """Open the meters as a run with these settings would, and find out about them what can be found out.
+    """Open the meters as a run with these settings does, and examine them.
 
     Args:
         load: what to load the devices with; see :func:`pytest_carbon.measure.workloads.find`.
         detectable: the gate's :func:`pytest_carbon.gate.detectable`.
-        progress: told in a few words what is going on.
+        progress: called with a few words about the present step.
 
-    Raises:
-        UsageProblem: the settings or the load name what is not there.
+    Raises UsageProblem where the settings or the load name what does not exist.
     """
     intensity = electricity.intensity(
         country=settings.country,
@@ -226,10 +222,7 @@ def examine(
 
 
 def _rig(settings: Settings, intensity: CarbonIntensity) -> tuple[Rig, Settings, list[str]]:
-    """The rig of a run, its settings, and what there is to say about them.
-
-    Where the domains that are asked for are not there, those that are must do.
-    """
+    """The rig of a run, its settings, and notes; with the domains that exist where the wanted ones do not."""
     try:
         return Rig(settings, intensity=intensity, session="doctor"), settings, []
     except UsageProblem as problem:
@@ -256,12 +249,12 @@ def _noise(
     detectable: Callable[[float, int], float],
     progress: Callable[[str], None],
 ) -> Noise | None:
-    """How the processor's energy scatters while it does the same work for some seconds."""
+    """How the processor's energy scatters while it repeats the same work for some seconds."""
     progress(f"repeating the same work for {NOISE_S:g} s")
     fixed = workloads.fixed_cpu()
     try:
         energies_j = stretches(fixed, lambda: math.fsum(read() for read in reads))
-    except MeterError:  # the counter is told of by itself
+    except MeterError:  # the counter's own entry reports it
         return None
     spread = relative_spread(energies_j)
     if spread is None:
@@ -274,19 +267,19 @@ def stretches(
     fixed: Fixed, read_j: Callable[[], float], *, clock: Callable[[], float] = time.perf_counter
 ) -> list[float]:
     """Joules per call of the same work, in one stretch after another."""
-    found = []
+    energies_j = []
     fixed.call()
     for _ in range(STRETCHES):
         calls, start_s, start_j = 0, clock(), read_j()
         while clock() < start_s + NOISE_S / STRETCHES or not calls:
             fixed.call()
             calls += 1
-        found.append((read_j() - start_j) / calls)
-    return found
+        energies_j.append((read_j() - start_j) / calls)
+    return energies_j
 
 
 def relative_spread(energies_j: Sequence[float]) -> float | None:
-    """Standard deviation of their logarithms; None where a counter stood still or went back."""
+    """Standard deviation of the logarithms; None where a counter stood still or went back."""
     return statistics.stdev(map(math.log, energies_j)) if min(energies_j) > 0 else None
 
 
@@ -310,7 +303,7 @@ def _nvidia(
 ) -> tuple[tuple[NvidiaGpu, ...], tuple[str, ...]]:
     """The GPUs that the driver shows, and a sentence for each that does not answer."""
     try:
-        there = nvml.inventory()
+        inventory = nvml.inventory()
     except MeterError:
         return (), ()
     others: dict[str, int | None] = {}
@@ -319,7 +312,7 @@ def _nvidia(
         for index, gpu in enumerate(meter.gpus()):
             others[gpu.uuid] = meter.other_processes(index, bystanders=bystanders)
     seen = {gpu.uuid for gpu in examined}
-    return tuple(NvidiaGpu(gpu, gpu.uuid in seen, others.get(gpu.uuid)) for gpu in there.gpus), there.silent
+    return tuple(NvidiaGpu(gpu, gpu.uuid in seen, others.get(gpu.uuid)) for gpu in inventory.gpus), inventory.silent
 
 
 def ci_service(environ: Mapping[str, str]) -> str | None:
@@ -331,17 +324,14 @@ def ci_service(environ: Mapping[str, str]) -> str | None:
     return "CI" if environ.get("CI", "").lower() not in ("", "false", "0") else None
 
 
-# --- what is worth keeping ---------------------------------------------------------------------------
-
-
-def calibrations(found: Examination) -> dict[str, Calibration]:
+def calibrations(examined: Examination) -> dict[str, Calibration]:
     """What baselines keep about the counters, by the id of each machine that a run here may have.
 
-    A run that uses some of several GPUs has a machine of its own: so there is one for each GPU, for the first
-    two, and so on. Whichever of the same model a run uses, it gets what the worst of them needs.
+    A run that uses some of several GPUs is another machine: so there is one for each GPU, for the first two, and so on.
+    Each gets what the worst GPU of the same model needs.
     """
-    known = [c for c in found.counters if c.gated and c.stepped and c.settle_s is not None]
-    gpus = {f"gpu:{gpu.index}": gpu for gpu in (found.machine.gpus if found.machine is not None else ())}
+    known = [c for c in examined.counters if c.gated and c.stepped and c.settle_s is not None]
+    gpus = {f"gpu:{gpu.index}": gpu for gpu in (examined.machine.gpus if examined.machine is not None else ())}
     parts = [known]
     if all(c.domain in gpus for c in known):
         parts = [*([c] for c in known), *(known[:count] for count in range(2, len(known) + 1))]
@@ -364,7 +354,7 @@ def calibrations(found: Examination) -> dict[str, Calibration]:
         kept[id] = Calibration(
             settle_s=max(c.settle_s or 0.0 for c in every),
             part_time_sampling=True if True in looks else None if None in looks else False,
-            created=found.created,
+            created=examined.created,
             after_work_j=math.fsum(above_j) if above_j else None,
             after_work_s=max((c.after_work_s for c in every if c.after_work_s is not None), default=None),
         )

@@ -1,4 +1,4 @@
-"""The rig: meters, watcher, devices and machine put together for a run, and taken down after it."""
+"""The rig of a run: its meters, watcher, devices and machine."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from dataclasses import replace
 from pytest_carbon.host.machine import describe
 from pytest_carbon.measure import contention, devices, meters
 from pytest_carbon.measure.contention import Snapshot
-from pytest_carbon.measure.measurer import Measurer, Scope
+from pytest_carbon.measure.measurer import Measurer
 from pytest_carbon.measure.meters import Choice, nvml
 from pytest_carbon.measure.meters.estimate import EstimateMeter
 from pytest_carbon.measure.meters.nvml import NvmlMeter
 from pytest_carbon.measure.meters.protocol import Meter, MeterSource
+from pytest_carbon.measure.protocol import Scope
+from pytest_carbon.measure.readings import Readings
 from pytest_carbon.measure.watcher import Watcher
 from pytest_carbon.records import (
     Calibration,
@@ -37,15 +39,14 @@ class Rig:
 
     Args:
         sources: meters beside the built-in ones.
-        synchronise: what to call, besides torch, so that devices have done their work.
-        calibration: what is known of a machine's counters already.
-        progress: told in a few words what is going on.
-        resting: processes that may hold a context on a GPU and do nothing while this one measures.
-        load: tells what uses the processor.
+        synchronise: functions that wait for devices, besides torch's.
+        calibration: what is stored of a machine's counters.
+        progress: called with a few words about the present step.
+        resting: processes that may hold a context on a GPU but do nothing while this one measures.
+        load: takes a snapshot of what uses the processor.
 
-    Raises:
-        UsageProblem: the settings ask for a meter, a GPU or domains that are not there.
-        MeterError: a meter cannot be opened, or none can.
+    Raises UsageProblem where the settings ask for a meter, a GPU or domains that do not exist, and MeterError where a
+    meter cannot be opened, or none can.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Rig:
         self._settings = settings
         self._load = load or contention.Reader().read
         self._before: Snapshot | None = None
-        """What used the processor when the work began, where that matters."""
+        """What used the processor when the work began, if its energy counts."""
         self._resting = resting
         self._choice = _choose(settings, sources or {})
         self._machines: dict[str, Machine] = {}
@@ -75,23 +76,25 @@ class Rig:
         """GPUs that a meter counts besides those that were asked for."""
         self._nvidia = next((m for m in self.meters if isinstance(m, NvmlMeter)), None)
         self._pids: dict[str, frozenset[int]] = {}
-        """The processes on each GPU, by its UUID, when it last answered."""
+        """The latest known processes on each GPU, by its UUID."""
         stepped = [(s, m) for s, m in self._choice.taken if m.stepped]
         self._watcher = Watcher([s for s, _ in stepped]) if stepped else None
         self.measurer = Measurer(
-            watcher=self._watcher,
-            stepped=[d for _, m in stepped for d in m.domains],
-            direct=[m for _, m in self._choice.taken if not m.stepped],
+            readings=Readings(
+                watcher=self._watcher,
+                stepped=[d for _, m in stepped for d in m.domains],
+                direct=[m for _, m in self._choice.taken if not m.stepped],
+                clock=time.perf_counter,
+                sleep=time.sleep,
+                synchronise=devices.synchroniser(synchronise),
+                progress=progress,
+            ),
             scope=self._scope,
             intensity=intensity,
             session=session,
-            clock=time.perf_counter,
-            sleep=time.sleep,
-            synchronise=devices.synchroniser(synchronise),
-            calibration=calibration,
+            stored=calibration,
             before=self._look,
             conditions=self._conditions,
-            progress=progress,
         )
         try:
             self._scope()  # domains that cannot be gated are refused before anything runs
@@ -110,12 +113,12 @@ class Rig:
 
     @property
     def choice(self) -> Choice:
-        """The meters, with why each of the others was not taken."""
+        """The meters, and the reason for each one that was not taken."""
         return self._choice
 
     @property
     def watcher(self) -> Watcher | None:
-        """Who watches the stepped meters; None where there are none."""
+        """The watcher of the stepped meters; None where there are none."""
         return self._watcher
 
     @property
@@ -124,17 +127,17 @@ class Rig:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What whoever reads the report should know about the meters."""
-        said = list(self._nvidia.notes()) if self._nvidia is not None else []
+        """Sentences about the meters for the report."""
+        notes = list(self._nvidia.notes()) if self._nvidia is not None else []
         if self._watcher is not None and self._watcher.in_thread:
-            said.append(
+            notes.append(
                 "a meter could not be opened in a process of its own, so a thread watched it: work that holds the"
                 " interpreter lock is measured less sharply. Put its class into a module that can be imported"
             )
-        return tuple(said)
+        return tuple(notes)
 
     def machine(self, id: str | None = None) -> Machine:
-        """The machine of a measurement, by its id; without one, of what was measured last."""
+        """The machine with an id; by default the one of the latest measurement."""
         return self._machines[self._latest.machine if id is None else id]
 
     @property
@@ -144,11 +147,11 @@ class Rig:
 
     @property
     def machines(self) -> Mapping[str, Machine]:
-        """All that have been measured in, by their ids."""
+        """All machines of measurements, by their ids."""
         return self._machines
 
     def cost_j(self) -> float | None:
-        """What the gated domains took outside the measured calls so far."""
+        """Joules of the gated domains outside the measured calls so far."""
         return self.measurer.cost_j(self._latest.gated)
 
     def close(self) -> None:
@@ -158,20 +161,20 @@ class Rig:
 
     def _scope(self) -> Scope:
         """The domains that count now: of the GPUs, those that this process uses."""
-        here = tuple(d for d in self._choice.domains if d.name not in self._left_out)
+        domains = tuple(d for d in self._choice.domains if d.name not in self._left_out)
         if self._settings.gpus == "used" and self._gpus:
             family: frozenset[int] = frozenset()
             if self._nvidia is not None:
-                with contextlib.suppress(MeterError):  # a GPU that is lost is as it was: reading its counter tells
+                with contextlib.suppress(MeterError):  # a GPU that is lost stays: reading its counter fails
                     self._pids.update(nvml.inventory().pids)
                 family = nvml.family()
             gpus = tuple(self._gpus.values())
-            # CUDA_VISIBLE_DEVICES has been followed where NVIDIA's were chosen, and says nothing of others.
+            # The choice of NVIDIA's GPUs has followed CUDA_VISIBLE_DEVICES, which is not about others.
             used = {gpu.uuid for gpu in devices.used(gpus, {}, pids=self._pids, family=family)}
-            here = tuple(d for d in here if d.name not in self._gpus or self._gpus[d.name].uuid in used)
-        gated = meters.gated(here, self._settings.domains)
+            domains = tuple(d for d in domains if d.name not in self._gpus or self._gpus[d.name].uuid in used)
+        gated = meters.gated(domains, self._settings.domains)
         uuids = tuple(self._gpus[d.name].uuid for d in gated if d.name in self._gpus)
-        self._latest = Scope(here, tuple(d.name for d in gated), self._identify(here, gated), uuids)
+        self._latest = Scope(domains, tuple(d.name for d in gated), self._identify(domains, gated), uuids)
         return self._latest
 
     def _identify(self, domains: Sequence[Domain], gated: Sequence[Domain]) -> str:
@@ -180,22 +183,22 @@ class Rig:
             return self._ids[names]
         gpus = [self._gpus[d.name] for d in domains if d.name in self._gpus]
         driver = self._nvidia.driver_version() if self._nvidia is not None else None
-        found = describe(gpus, gated, driver=driver)
-        self._machines[found.id] = found
-        self._ids[names] = found.id
-        return found.id
+        machine = describe(gpus, gated, driver=driver)
+        self._machines[machine.id] = machine
+        self._ids[names] = machine.id
+        return machine.id
 
     def _look(self) -> None:
-        """Before the work: what uses the processor, where its energy counts."""
+        """Before the work: note what uses the processor, if its energy counts."""
         self._before = self._load() if self._processors(self._latest.gated) else None
 
     def _processors(self, gated: Sequence[str]) -> list[Domain]:
-        """The gated domains that are this machine's processor or memory: a trace's are not."""
+        """The gated domains of this machine's processor or memory, without a trace's."""
         live = [d for source, meter in self._choice.taken if source.name != "replay" for d in meter.domains]
         return [d for d in live if d.name in gated and d.family in ("cpu", "dram")]
 
     def _conditions(self, gated: Sequence[str]) -> list[MeasurementWarning]:
-        """Who else uses the gated devices."""
+        """Warnings about other processes on the gated devices."""
         return [*self._neighbours_on_processor(gated), *self._neighbours_on_gpus(gated)]
 
     def _neighbours_on_processor(self, gated: Sequence[str]) -> list[MeasurementWarning]:
@@ -204,7 +207,7 @@ class Rig:
         if before is None or not processors:
             return []
         after = self._load()
-        if (more_s := contention.needed_s(before, after)) > 0:  # too short to tell: what runs still runs
+        if (more_s := contention.needed_s(before, after)) > 0:  # too short: neighbours still run
             _sleep(more_s)
             after = self._load()
         warning = contention.shared(before, after, counted=any(d.kind == "measured" for d in processors))
@@ -237,7 +240,7 @@ class Rig:
 
 
 def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choice:
-    """Open the meters, and of NVIDIA's GPUs only those that may be used."""
+    """Open the meters, of NVIDIA's GPUs only those that may be used."""
     choice = meters.choose(settings.meter, {**meters.built_in_sources(), **more})
     try:
         named = _named(settings.gpus, choice)
@@ -256,7 +259,7 @@ def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choic
             wanted = tuple(gpu for gpu in meter.gpus() if gpu in named)
         if len(wanted) == len(meter.gpus()):
             return choice
-        # Only what may be used is watched; where that is nothing, the other meters have to do.
+        # Watch only these GPUs; without any, use the other meters.
         meter.close()
         rest = tuple(pair for pair in choice.taken if pair[0] is not source)
         if not wanted:
@@ -274,11 +277,7 @@ def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choic
 
 
 def _named(spec: str, choice: Choice) -> tuple[Gpu, ...] | None:
-    """The GPUs that ``--carbon-gpus`` names, whoever measures them; None where it names none but says which kind.
-
-    Raises:
-        UsageProblem: one of them is not there.
-    """
+    """The GPUs that ``--carbon-gpus`` names; None where it names a kind. Raises UsageProblem where one is missing."""
     if spec in devices.KINDS:
         return None
     if not choice.gpus:

@@ -1,4 +1,4 @@
-"""How late a counter reports what was drawn."""
+"""How late a counter reports energy (pure)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pytest_carbon.measure import lines
 from pytest_carbon.measure.windows import Window
 from pytest_carbon.records import Edge
-
-# --- latency -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,23 +23,20 @@ class Delay:
 
 
 def find_delay(edges: Sequence[Edge], windows: Sequence[Window]) -> Delay | None:
-    """How late a counter is published, and how slowly the power falls, from what it shows around ends of work.
+    """How late a counter shows energy, and how slowly the power falls, from its edges around ends of work.
 
-    Let work of a constant power P above idle end at 0. If the counter is published L late, and the power falls with
-    a time constant T, then what the counter has still to show at a time x is P (T + L − x) up to L, and from there on
-    P T exp(−(x − L) / T). Seen once a period that says little; around ends at several phases of the period it gives
-    all three.
+    Let work of a constant power P above idle end at 0. If the counter is L late and the power falls with a time
+    constant T, the counter has still to show P (T + L − x) at a time x up to L, and P T exp(−(x − L) / T) later. Edges
+    around ends at several phases of the period give all three.
 
-    Limits: the work must end sharply, as compared with the latency, and at a steady power; a tail of another shape
-    goes partly into the latency. What passes between the device's being idle and the return of the call that
-    waited for it is taken off the latency.
+    The work must end sharply, compared with the latency, and at a steady power; a tail of another shape changes the
+    latency. The time between the device's end and the return of the call is subtracted from the latency.
 
     Args:
         edges: of one domain, in order of time.
         windows: each longer than its settling time by some periods, quiet before and after.
 
-    Returns:
-        None where the edges do not show it: too few, or scattered by more than this shape explains.
+    Returns None where the edges are too few, or scatter more than this shape explains.
     """
     import numpy
     from scipy.optimize import minimize_scalar
@@ -75,15 +70,15 @@ def find_delay(edges: Sequence[Edge], windows: Sequence[Window]) -> Delay | None
 
     def best_at(time_constant_s: float) -> tuple[float, float, float]:
         """(sum of squares, latency, time constant) where the time constant is given."""
-        found = minimize_scalar(
+        solved = minimize_scalar(
             lambda latency_s: fit(latency_s, time_constant_s)[0],
             bounds=(0, longest_s),
             method="bounded",
             options={"xatol": 1e-5},
         )
-        return float(found.fun), float(found.x), time_constant_s
+        return float(solved.fun), float(solved.x), time_constant_s
 
-    # Where no edge comes soon after an end only the sum of both is known: so everything that is possible is looked at.
+    # Where no edge comes soon after an end, only the sum of both is known: so try everything that is possible.
     bracket_s = statistics.median(e.after_s - e.before_s for e in edges)
 
     def possible(tried: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
@@ -100,7 +95,7 @@ def find_delay(edges: Sequence[Edge], windows: Sequence[Window]) -> Delay | None
     if power_w <= 0:
         return None
     scatter_s = max(math.sqrt(rest / freedom) / power_w, bracket_s / 2) + (high_s - low_s) / 60
-    scatter_s += 0.01 * time_constant_s  # what is left of the tail pulls at the lines
+    scatter_s += 0.01 * time_constant_s  # the rest of the tail bends the lines
     latency_error_s = scatter_s + max(abs(other - latency_s) for _, other, _ in close)
     time_constant_error_s = scatter_s + max(abs(other - time_constant_s) for _, _, other in close)
     if latency_error_s > max(0.005, (lines.period_s(edges) or 0.0) / 10):

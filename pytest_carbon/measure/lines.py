@@ -100,6 +100,16 @@ def student_t(probability: float, freedom: float) -> float:
     return float(stdtrit(freedom, probability))
 
 
+def relative_error(values: Sequence[float]) -> float:
+    """Half-width of the 95% interval of the mean, relative to it; infinite for fewer than two values."""
+    if len(values) < 2:
+        return math.inf
+    mean = statistics.fmean(values)
+    if mean == 0:
+        return math.inf
+    return student_t(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values)) / abs(mean)
+
+
 def fit_line(edges: Sequence[Edge]) -> Line:
     """The least-squares line through at least two edges. An edge's time is the middle of its bracket.
 
@@ -271,7 +281,6 @@ def is_stretch(edges: Sequence[Edge]) -> bool:
     if is_fast(edges):
         return len(edges) >= EDGES_LEAST
     if len(edges) < EDGES_LEAST or span_s(edges) < STRETCH_S - SLACK_S:
-        return False
         return False
     if not is_straight(edges):
         return slow_drift(edges) is not None

@@ -1,4 +1,4 @@
-"""Several sessions' measurements of one thing → the one that reports show and the gate judges (pure).
+"""Merge several sessions' measurements of one thing into the one that reports show and the gate judges (pure).
 
 The sessions of a run share its day: they are one recording, whose figure is their mean.
 """
@@ -14,32 +14,30 @@ from pytest_carbon.measure.warnings import steady_growth
 from pytest_carbon.records import DomainEnergy, Measurement, MeasurementWarning
 
 SHARE_TREND = 0.02
-"""Sessions that differ by less than this in all are no trend."""
+"""A smaller growth over all sessions is no trend."""
 
 
 def merged(measurements: Sequence[Measurement]) -> Measurement:
-    """One measurement from those of the same name, a session each, in the order of the sessions; at least one.
+    """One measurement from those of the same name, one a session, in the order of the sessions.
 
-    Figures per call are geometric means over the sessions, as the gate takes them; calls and rounds are all of theirs.
-    The error is that of the mean: how well it was measured, not what sessions differ by, which is the gate's to know.
-    Its cards are all of theirs, its temperature their mean. A warning that not all of them have says so. A session that
-    could not be measured makes it all a failure, and one in which nothing was measured leaves no figure: a mean of what
-    happened to work is no result.
+    Figures per call are geometric means over the sessions, as the gate takes them; the error is that of the mean,
+    without the spread of the sessions, which the gate considers. A warning says how many sessions have it. A session
+    that failed makes the whole a failure, and one without a figure leaves none: a mean of the others is no result.
     """
     first, several = measurements[0], len(measurements)
     if several == 1:
         return first
     warnings = _warnings(measurements)
-    for number, each in enumerate(measurements, 1):
-        if each.failure is not None:
-            failure = f"in session {number} of {several}: {each.failure}"
-            return Measurement(first.name, each.machine, warnings=warnings, failure=failure, task=first.task)
+    for number, m in enumerate(measurements, 1):
+        if m.failure is not None:
+            failure = f"in session {number} of {several}: {m.failure}"
+            return Measurement(first.name, m.machine, warnings=warnings, failure=failure, task=first.task)
     if elsewhere := next((m.machine for m in measurements if m.machine != first.machine), None):
         return Measurement(
             first.name,
             first.machine,
-            failure=f"one session measured it in {first.machine}, another in {elsewhere}, and their figures have no"
-            " mean: say with --carbon-gpus what is to be measured",
+            failure=f"one session measured it on {first.machine}, another on {elsewhere}, and their figures have no"
+            " mean: name the GPUs with --carbon-gpus",
             task=first.task,
         )
     if any(m.energy_j_per_call is None for m in measurements):
@@ -59,7 +57,7 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
         gpus=tuple(dict.fromkeys(gpu for m in measurements for gpu in m.gpus)),
         emissions_g_per_call=_judged(m.emissions_g_per_call for m in measurements),
         domains=_domains(measurements),
-        rounds=tuple(each for m in measurements for each in m.rounds),
+        rounds=tuple(r for m in measurements for r in m.rounds),
         sessions=tuple(score for m in measurements for score in m.sessions),
         warnings=(*warnings, *_trend(measurements)),
     )
@@ -80,7 +78,7 @@ def _trend(measurements: Sequence[Measurement]) -> list[MeasurementWarning]:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """Of what is known; None where one of them is not."""
+    """The mean; None where one value is unknown."""
     known = list(values)
     return fmean(value for value in known if value is not None) if None not in known else None
 
@@ -98,34 +96,29 @@ def _error_of_mean(errors: Sequence[float | None]) -> float | None:
 
 
 def _domains(measurements: Sequence[Measurement]) -> tuple[DomainEnergy, ...]:
-    """Those that every session read."""
-    found = []
-    for taken in measurements[0].domains:
-        same = [next((d for d in m.domains if d.domain == taken.domain), None) for m in measurements]
-        read = [each for each in same if each is not None]
-        if len(read) == len(same):
-            found.append(
-                DomainEnergy(
-                    taken.domain,
-                    fmean(each.energy_j_per_call for each in read),
-                    fmean(each.mean_power_w for each in read),
-                    _mean(each.idle_power_w for each in read),
-                )
-            )
-    return tuple(found)
+    """The mean of each domain that every session read."""
+    return tuple(
+        DomainEnergy(
+            domain,
+            fmean(d.energy_j_per_call for d in read),
+            fmean(d.mean_power_w for d in read),
+            _mean(d.idle_power_w for d in read),
+        )
+        for domain in [d.domain for d in measurements[0].domains]
+        if len(read := [d for m in measurements for d in m.domains if d.domain == domain]) == len(measurements)
+    )
 
 
 def _warnings(measurements: Sequence[Measurement]) -> tuple[MeasurementWarning, ...]:
-    """Each code once, with the text of the first session that has it, and how many have it. One that leaves the figure
-    as it was in some sessions, and not in others, is told as it was in the others."""
+    """Each code once, with the first session's text (preferably one that disqualifies), and how many have it."""
     by_code: dict[str, dict[int, list[MeasurementWarning]]] = {}
     for number, m in enumerate(measurements):
         for warning in m.warnings:
             by_code.setdefault(warning.code, {}).setdefault(number, []).append(warning)
     warnings = []
     for by_session in by_code.values():
-        found = [warning for each in by_session.values() for warning in each]
-        warning = next((warning for warning in found if warning.disqualifies), found[0])
+        all_of_code = [warning for several in by_session.values() for warning in several]
+        warning = next((warning for warning in all_of_code if warning.disqualifies), all_of_code[0])
         if (having := len(by_session)) < len(measurements):
             text = f"{warning.text.rstrip('.')} (so in {having} of {len(measurements)} sessions)"
             warning = replace(warning, text=text)

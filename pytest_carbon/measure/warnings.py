@@ -6,26 +6,12 @@ import itertools
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 
-from pytest_carbon.measure.lines import (
-    EDGES_LEAST,
-    EDGES_MOST,
-    ROUNDING_J,
-    SLACK_S,
-    STRETCH_S,
-    Line,
-    fit_line,
-    is_fast,
-    is_straight,
-    kind_of_unrest,
-    period_s,
-    slow_drift,
-    span_s,
-    stretch_after,
-    stretch_before,
-    student_t,
-)
-from pytest_carbon.measure.windows import SHARE_TAIL, Window, WindowEnergy
+from pytest_carbon.measure import lines
+from pytest_carbon.measure.figures import Loop
+from pytest_carbon.measure.protocol import Protocol
+from pytest_carbon.measure.windows import SHARE_TAIL, Window, WindowEnergy, window_energy
 from pytest_carbon.records import Edge, MeasurementWarning
 
 FROZEN_PERIODS = 5
@@ -36,6 +22,12 @@ GROWS_LEAST, GROWS_MOST = 5, 60
 """A series of fewer does not say that it grows steadily; of more, neighbours are taken together."""
 POWERS_MOST = 20
 """The power of a loop is looked at in so many stretches at most."""
+ROUNDS_LEAST = 3
+"""Fewer rounds never show how well they know the mean; more may be too few only where they scatter."""
+PHASED_CALLS = 50
+"""Starts of calls, at least, where the counter looks part-time;"""
+PHASED_WANTED = 55
+"""this many are made where there is time: golden-ratio phases lie most evenly at a Fibonacci number of them."""
 SHARE_DISAGREE = 0.10
 """The counter and the device's own power may differ by this much."""
 
@@ -83,18 +75,22 @@ def window_warnings(
 def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window) -> list[MeasurementWarning]:
     """A quiet line that is too short, bent or scattered, and what made it so."""
     for side, quiet in (("before", window.before(edges)[::-1]), ("after", window.after(edges))):
-        chosen = stretch_before(quiet[::-1]) if side == "before" else stretch_after(quiet, window.end_s)
-        if len(chosen) < EDGES_LEAST:
+        chosen = lines.stretch_before(quiet[::-1]) if side == "before" else lines.stretch_after(quiet, window.end_s)
+        if len(chosen) < lines.EDGES_LEAST:
             continue
-        line = fit_line(chosen)
-        short = span_s(chosen) < STRETCH_S - SLACK_S and not is_fast(quiet) and len(quiet) > len(chosen)
-        if not short and is_straight(chosen, chance=0.001) and not _drifts(line, chosen):
+        line = lines.fit_line(chosen)
+        short = (
+            lines.span_s(chosen) < lines.STRETCH_S - lines.SLACK_S
+            and not lines.is_fast(quiet)
+            and len(quiet) > len(chosen)
+        )
+        if not short and lines.is_straight(chosen, chance=0.001) and not _drifts(line, chosen):
             continue
-        if not short and slow_drift(chosen) is not None:
+        if not short and lines.slow_drift(chosen) is not None:
             continue
         known = f"the energy is known to ±{_percent(figure.error_j, figure.energy_j)} only"
-        near = quiet[:EDGES_MOST]
-        if kind_of_unrest(near) == "step":
+        near = quiet[: lines.EDGES_MOST]
+        if lines.kind_of_unrest(near) == "step":
             levels = _levels_w(near)
             return [
                 MeasurementWarning(
@@ -114,15 +110,15 @@ def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window) -> lis
     return []
 
 
-def _drifts(line: Line, edges: Sequence[Edge]) -> bool:
+def _drifts(line: lines.Line, edges: Sequence[Edge]) -> bool:
     """Whether neighbouring edges are off the line together, by more than their brackets: the power moved.
 
     A counter's own jitter puts each edge off by itself.
     """
     if line.residual_square_j2 <= 36 * line.timing_variance_j2 * line.freedom:
         return False
-    scatter_s = math.sqrt(line.residual_square_j2 / line.freedom) / max(abs(line.power_w), ROUNDING_J)
-    if scatter_s > 0.1 * (period_s(edges) or math.inf):
+    scatter_s = math.sqrt(line.residual_square_j2 / line.freedom) / max(abs(line.power_w), lines.ROUNDING_J)
+    if scatter_s > 0.1 * (lines.period_s(edges) or math.inf):
         return True
     off_j = [e.energy_j - line.at(e.time_s) for e in edges]
     together = math.fsum(a * b for a, b in itertools.pairwise(off_j))
@@ -132,9 +128,9 @@ def _drifts(line: Line, edges: Sequence[Edge]) -> bool:
 def _levels_w(edges: Sequence[Edge]) -> tuple[float, float]:
     """The power on either side of the one step that the edges hold, in the order of time."""
     cuts = range(2, len(edges) - 1)
-    at = min(cuts, key=lambda k: math.fsum(fit_line(p).residual_square_j2 for p in (edges[:k], edges[k:])))
+    at = min(cuts, key=lambda k: math.fsum(lines.fit_line(p).residual_square_j2 for p in (edges[:k], edges[k:])))
     first, second = sorted((edges[:at], edges[at:]), key=lambda part: part[0].time_s)
-    return fit_line(first).power_w, fit_line(second).power_w
+    return lines.fit_line(first).power_w, lines.fit_line(second).power_w
 
 
 def _observations(edges: Sequence[Edge], window: Window) -> list[MeasurementWarning]:
@@ -167,8 +163,8 @@ def _observations(edges: Sequence[Edge], window: Window) -> list[MeasurementWarn
 
 def _disagreement_text(edges: Sequence[Edge], window: Window) -> str | None:
     """How the counter and the device's own power contradict each other around a window; None: they do not."""
-    period = period_s(edges)
-    if period is not None and window.duration_s > max(FROZEN_PERIODS * period, STRETCH_S):
+    period = lines.period_s(edges)
+    if period is not None and window.duration_s > max(FROZEN_PERIODS * period, lines.STRETCH_S):
         moved, expected = len(window.during(edges)), window.duration_s / period
         if moved < FROZEN_SHARE * expected:
             return (
@@ -178,7 +174,7 @@ def _disagreement_text(edges: Sequence[Edge], window: Window) -> str | None:
                 else f"the energy counter did not move for the {window.duration_s:.3g} s of the work, and else it"
                 f" moves every {period:.2g} s"
             )
-    before, after = stretch_before(window.before(edges)), stretch_after(window.after(edges), window.end_s)
+    before, after = lines.stretch_before(window.before(edges)), lines.stretch_after(window.after(edges), window.end_s)
     differs = disagreement(before, window.during(edges), after)
     if differs is None or abs(differs) <= SHARE_DISAGREE:
         return None
@@ -203,8 +199,8 @@ def disagreement(before: Sequence[Edge], during: Sequence[Edge], after: Sequence
     quiet: list[float] = []
     for edges in (before, after):
         powers = [e.power_w for e in edges if e.power_w is not None]
-        if len(powers) >= EDGES_LEAST and (power_w := statistics.median(powers)) > 0:
-            quiet.append(fit_line(edges).power_w / power_w - 1)
+        if len(powers) >= lines.EDGES_LEAST and (power_w := statistics.median(powers)) > 0:
+            quiet.append(lines.fit_line(edges).power_w / power_w - 1)
     if not quiet:
         return None
     least = min(quiet, key=abs)
@@ -302,20 +298,70 @@ def _halves(first: Sequence[float], second: Sequence[float]) -> float | None:
     if mean_1 <= 0 or mean_1 == mean_2:
         return None
     if error_square > 0:
-        limit = student_t(0.995, 2 * len(first) - 2) * math.sqrt(error_square)
+        limit = lines.student_t(0.995, 2 * len(first) - 2) * math.sqrt(error_square)
         if abs(mean_2 - mean_1) <= limit:
             return None
     return mean_2 / mean_1 - 1
 
 
-def relative_error(values: Sequence[float]) -> float:
-    """Half-width of the 95% interval of the mean, relative to it; infinite for fewer than two values."""
-    if len(values) < 2:
-        return math.inf
-    mean = statistics.fmean(values)
-    if mean == 0:
-        return math.inf
-    return student_t(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values)) / abs(mean)
+def loop_warnings(loop: Loop, protocol: Protocol) -> list[MeasurementWarning]:
+    """What disqualifies a loop's figures, or must be known with them."""
+    warnings: list[MeasurementWarning] = []
+    durations_s, precision = loop.durations_s, protocol.precision
+    for name in loop.stepped:
+        edges = loop.edges[name]
+        own = [
+            warning
+            for window in loop.windows
+            for warning in window_warnings(
+                window_energy(edges, window),
+                edges,
+                window,
+                precision=precision,
+                tolerance=protocol.tolerance,
+                calls=loop.calls,
+            )
+        ]
+        if len(loop.windows) == 1 and loop.calls > 1:
+            uneven = unsteady(durations_s, loop.windows[0].during(edges), precision=precision)
+            own += [uneven] if uneven else []
+        prefix = f"{name}: " if len(loop.scope.gated) > 1 else ""
+        warnings += [replace(warning, text=prefix + warning.text) for warning in own]
+    if not loop.stepped and loop.calls > 1:
+        joules = loop.round_j()
+        uneven = unsteady(durations_s, (), precision=precision) or (
+            unsteady(joules, (), precision=precision, what="energy") if joules else None
+        )
+        warnings += [uneven] if uneven else []
+    few = len(loop.rounds) < protocol.rounds
+    if few and (len(loop.rounds) < ROUNDS_LEAST or lines.relative_error(durations_s) > precision):
+        warnings.append(_few_rounds(loop, protocol))
+    if loop.calibration is not None and loop.calibration.part_time_sampling and loop.starts < PHASED_CALLS:
+        starts = loop.starts or loop.calls
+        so_few = f"{starts} calls are" if starts > 1 else "one call is"
+        enough_s = math.ceil(1.1 * PHASED_WANTED * loop.windows[-1].duration_s / starts)
+        more_time = f" (--carbon-max-time={enough_s})" if loop.starts else ""
+        warnings.append(
+            MeasurementWarning(
+                "part-time-sampling",
+                f"this counter looks at a part of the time only, and {so_few} too few for that to average out:"
+                f" measure {PHASED_CALLS} at least, with carbon(fn){more_time}",
+            )
+        )
+    return warnings
+
+
+def _few_rounds(loop: Loop, protocol: Protocol) -> MeasurementWarning:
+    known = f"too few to know the time of a call to {100 * protocol.precision:g}%"
+    if protocol.queries is not None:
+        text = f"{loop.calls} calls are {known}: ask for more (queries=, --carbon-queries)"
+    else:
+        fewer = ", or fewer calls a round" if loop.calls > len(loop.rounds) else ""
+        text = (
+            f"{len(loop.rounds)} of {protocol.rounds} rounds fitted into {protocol.max_time_s:g} s, {known}:"
+            f" allow more time (max_time=, --carbon-max-time){fewer}"
+        )
+    return MeasurementWarning("few-rounds", text)
 
 
 def _percent(part: float, whole: float) -> str:

@@ -1,8 +1,7 @@
-"""The watcher: a child process that notes the moments at which energy counters change.
+"""A child process that notes the moments at which energy counters change.
 
-A thread would do, were it not for the interpreter lock: while the measured work holds it, a thread brackets
-an edge to some milliseconds, a process to a tenth of one. The child opens meters of its own, polls finely
-around the moments at which it expects an edge, sleeps between them, and hands over its notes when asked.
+While the measured work holds the interpreter lock, a thread brackets an edge to some milliseconds, a process to a tenth
+of one. The child opens meters of its own, polls finely when it expects an edge, and sends its notes on request.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -30,11 +30,11 @@ from pytest_carbon.measure.meters.protocol import Meter, MeterSource, Observatio
 from pytest_carbon.records import Edge, MeterError
 
 FINE_STEP_S = 1e-4
-"""Pause between polls where an edge is expected: what an edge is bracketed to."""
+"""Pause between polls when an edge is due: the width of its bracket."""
 EDGE_INTERVAL_S = 0.015
-"""Edges are noted at most about this often: of a counter that ticks every millisecond, every fifteenth."""
+"""The least time between noted edges: of a counter that ticks every millisecond, every fifteenth is noted."""
 ACQUIRE_STEP_S = 5e-4
-"""Pause between polls while the counter's period is not known yet."""
+"""Pause between polls until the counter's period is known."""
 START_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 20.0
 
@@ -46,7 +46,7 @@ class EdgeSource(Protocol):
     """Where a measurement gets its edges from: a watcher, or a simulation of one."""
 
     def start(self) -> None:
-        """Begin to watch; nothing happens where that has been done."""
+        """Begin to watch, once."""
 
     def fetch(self) -> Notes:
         """The edges noted since the last call. Raises MeterError where a counter could not be read."""
@@ -56,10 +56,9 @@ class EdgeSource(Protocol):
 
 @dataclass(slots=True)
 class Tracker:
-    """Notes one counter's edges, and says when to read it next from what it did so far.
+    """Notes one counter's edges, and decides when to read it next.
 
-    Polls every half millisecond until the period is known; then sleeps through most of each period and polls finely
-    around the moment at which the next edge is due.
+    It polls every half millisecond until the period is known, then only around the moment when the next edge is due.
     """
 
     read: Callable[[], float]
@@ -74,11 +73,11 @@ class Tracker:
     """Whether the last edge was bracketed as closely as it was asked for."""
     _intervals: deque[float] = field(default_factory=lambda: deque(maxlen=16))
     _lateness_s: deque[float] = field(default_factory=lambda: deque([0.0, 0.0], maxlen=16))
-    """How much later than asked for it woke up, of late."""
+    """How late it woke up recently."""
     _fast: bool = False
     """The counter ticks more often than edges are noted."""
     _awake: bool = True
-    """Whether reads follow each other closely: if not, an edge found now happened some time during the sleep."""
+    """Whether reads follow each other closely; else an edge happened at some time during the sleep."""
     _asked_s: float = ACQUIRE_STEP_S
     _missed: int = 0
     _read_cost_s: float = 0.0
@@ -90,7 +89,7 @@ class Tracker:
 
     @property
     def _jitter_s(self) -> float:
-        """The second largest deviation from the period of late: one late edge is an accident."""
+        """The second largest recent deviation from the period: one late edge is an accident."""
         middle = statistics.median(self._intervals)
         return sorted(abs(interval - middle) for interval in self._intervals)[-2]
 
@@ -109,7 +108,7 @@ class Tracker:
         edge = Edge(self._before_s, end_s, value, *self.observe())
         self.edges.append(edge)
         self._missed = 0 if self._awake else self._missed + 1
-        if self._missed >= 3:  # the counter is faster than it was thought to be
+        if self._missed >= 3:  # the counter is faster than assumed
             self._intervals.clear()
             self._last_edge_s, self._missed = None, 0
         sharp = self._awake and end_s - self._before_s <= 4 * self._asked_s
@@ -122,9 +121,9 @@ class Tracker:
         self._sleep(clock())
 
     def _placed_s(self, edge: Edge) -> float:
-        """When an edge that was caught late is likely to have been: when it was due, if its bracket allows that.
+        """The likely time of an edge that was caught late: when it was due, if its bracket allows that.
 
-        A machine that stalls for a moment must not cost the phase of all the edges that follow.
+        So a machine that stalls for a moment does not shift the phase of all later edges.
         """
         due_s = self._due_s()
         if due_s is None or self._fast:
@@ -134,7 +133,7 @@ class Tracker:
         return due_s if due_s >= edge.before_s else edge.time_s
 
     def _due_s(self) -> float | None:
-        """When the next edge is expected."""
+        """When the next edge is due."""
         if self.period_s is None or self._last_edge_s is None:
             return None
         return self._last_edge_s + (EDGE_INTERVAL_S if self._fast else self.period_s)
@@ -151,7 +150,7 @@ class Tracker:
         self.next_poll_s = max(now_s, due_s - min(margin_s, self.period_s / 2))
 
     def _step_s(self, now_s: float) -> float:
-        """The pause before the next read, while an edge is awaited."""
+        """The pause before the next read, while an edge is due."""
         due_s = self._due_s()
         if due_s is None:
             return ACQUIRE_STEP_S
@@ -175,19 +174,18 @@ def watch(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Note edges until told to stop.
+    """Note edges until a request to stop.
 
     Args:
-        requests: waits up to so many seconds for ``"fetch"``, ``"cost"`` or ``"stop"``; None when none came.
+        requests: waits up to the given seconds for ``"fetch"``, ``"cost"`` or ``"stop"``; None when none came.
         answer: sends ``("edges", notes)``, ``("cost", seconds of CPU)`` or ``("failed", sentence)``.
-        clock, sleep: by default bound here, where no test that replaces those of the module can reach a thread's.
+        clock, sleep: bound here, where a test that replaces those of the module cannot reach a thread's.
     """
-    trackers: dict[str, Tracker] = {}
-    for meter in meters:
-        for index, domain in enumerate(meter.domains):
-            trackers[domain.name] = Tracker(
-                read=_reader(meter, index), observe=_observer(meter, index), next_poll_s=clock()
-            )
+    trackers = {
+        domain.name: Tracker(partial(read_j, meter, index), partial(meter.observe, index), next_poll_s=clock())
+        for meter in meters
+        for index, domain in enumerate(meter.domains)
+    }
     failure: str | None = None
     asked_s = clock()
     while True:
@@ -212,26 +210,17 @@ def watch(
                 soonest.poll(clock)
             except MeterError as error:
                 failure = str(error)
-            except Exception as error:  # a third party's meter: the test must hear of it, not the void
+            except Exception as error:  # a third party's meter: the test must report it
                 failure = f"the meter failed while it was watched: {type(error).__name__}: {error}"
 
 
-def _reader(meter: Meter, index: int) -> Callable[[], float]:
-    return lambda: read_j(meter, index)
-
-
-def _observer(meter: Meter, index: int) -> Callable[[], Observation]:
-    return lambda: meter.observe(index)
-
-
-# --- the parent's side -------------------------------------------------------------------------------
+# --- the parent's side
 
 
 class Watcher:
-    """Watches meters from a child process; from a thread where the meters cannot be sent to one.
+    """Watches meters from a child process, or from a thread where the meters cannot be sent to one.
 
-    Raises :class:`MeterError` from :meth:`fetch` when a counter cannot be read, or the child has died; the next
-    :meth:`start` begins again.
+    :meth:`fetch` raises MeterError when a counter cannot be read or the child has died; :meth:`start` begins again.
     """
 
     def __init__(self, sources: Sequence[MeterSource]) -> None:
@@ -240,12 +229,12 @@ class Watcher:
 
     @property
     def pid(self) -> int | None:
-        """The child's process id; None where there is none."""
+        """The child's process id."""
         return self._side.process.pid if isinstance(self._side, _Process) else None
 
     @property
     def in_thread(self) -> bool:
-        """Whether edges are noted by a thread: bracketed to milliseconds where the work holds the interpreter lock."""
+        """Whether a thread notes edges: to milliseconds only where the work holds the interpreter lock."""
         return isinstance(self._side, _Thread)
 
     def start(self) -> None:
@@ -272,7 +261,7 @@ class Watcher:
         raise MeterError(value)
 
     def cpu_s(self) -> float:
-        """CPU seconds that the child has used so far (0 for a thread: they are the process's own)."""
+        """CPU seconds that the child has used so far; 0 for a thread."""
         kind, value = self._ask("cost")
         return float(value) if kind == "cost" else 0.0
 
@@ -284,7 +273,7 @@ class Watcher:
         except _Died as error:
             self._side = None
             raise MeterError(str(error)) from None
-        except BaseException:  # Ctrl-C, a timeout's signal: its answer would be taken for that to the next question
+        except BaseException:  # Ctrl-C, a timeout's signal: the next request would get this one's answer
             self.close()
             raise
 
@@ -305,9 +294,9 @@ class _Unloadable(Exception):
 class _Process:
     def __init__(self, recipe: bytes) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
-        reads, writes = os.pipe()  # its own: what libraries and sitecustomize print goes to standard output
+        reads, writes = os.pipe()  # libraries and sitecustomize may print to standard output
         self._from: IO[bytes] = os.fdopen(reads, "rb")
-        # What the child itself needs is imported before it may see a user's signal.py or queue.py.
+        # The child imports what it needs before it can see a user's signal.py or queue.py.
         code = "import sys; sys.path.append(sys.argv[1]); from pytest_carbon.measure.watcher import main; "
         code += "main(*sys.argv[2:])"
         paths = json.dumps([p for p in sys.path if isinstance(p, str)])
@@ -363,7 +352,7 @@ class _Process:
             if ready:
                 answer: tuple[str, Any] = pickle.load(self._from)
                 return answer
-        except Exception:  # where a test closed our files, another's have their numbers, and any bytes may come
+        except Exception:  # a test closed our files, and another file has their numbers
             raise _Died(self._last_words()) from None
         raise _Died(
             f"has not answered for {timeout_s:.0f} s (pid {self.process.pid}): it is stopped or starved of CPU time;"
@@ -374,14 +363,14 @@ class _Process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(2)
         code = self.process.poll()
-        if not code:  # it ends by itself only when told to, or when nobody can tell it any more
+        if not code:  # it ends by itself only on a request, or when its files are closed
             return "cannot be reached: something closed the files of this process (os.closerange in a test?)"
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        said: list[str] = []
+        output: list[str] = []
         with contextlib.suppress(OSError):
             self._errors.seek(0)
-            said = self._errors.read().decode(errors="replace").strip().splitlines()
-        return f"ended ({how})" + (f": {said[-1]}" if said else "")
+            output = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f"ended ({how})" + (f": {output[-1]}" if output else "")
 
     def close(self) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -401,11 +390,9 @@ class _Thread:
         self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._meters = [source.open() for source in sources]
-        self._thread = threading.Thread(target=self._run, name="pytest-carbon watcher", daemon=True)
+        run = partial(watch, self._meters, self._request, self._answers.put)
+        self._thread = threading.Thread(target=run, name="pytest-carbon watcher", daemon=True)
         self._thread.start()
-
-    def _run(self) -> None:
-        watch(self._meters, self._request, self._answers.put)
 
     def _request(self, timeout_s: float) -> str | None:
         try:
@@ -434,15 +421,15 @@ def _send(stream: IO[bytes], message: Any) -> None:
     stream.flush()
 
 
-# --- the child's side --------------------------------------------------------------------------------
+# --- the child's side
 
 
 def main(paths: str, answers_to: str) -> None:
-    """Run by the child: a pickled sequence of sources on standard input, then requests.
+    """Run the child: it reads a pickled sequence of sources from standard input, then requests.
 
     Args:
         paths: the parent's ``sys.path``, as JSON.
-        answers_to: the file descriptor that answers are written to.
+        answers_to: the file descriptor for answers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _sharpen_timer()
@@ -477,10 +464,9 @@ def main(paths: str, answers_to: str) -> None:
 
 
 def _sharpen_timer() -> None:
-    """Let sleeps end when asked to: Linux adds 50 µs of slack to each, half of what an edge is bracketed to."""
-    if sys.platform != "linux":
-        return
-    import ctypes
+    """Let sleeps end on time: Linux adds 50 µs of slack to each, half of an edge's bracket."""
+    if sys.platform == "linux":
+        import ctypes
 
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(29, 1000, 0, 0, 0)  # PR_SET_TIMERSLACK, nanoseconds
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(29, 1000, 0, 0, 0)  # PR_SET_TIMERSLACK, nanoseconds

@@ -8,21 +8,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pytest_carbon.measure.lines import (
-    EDGES_LEAST,
-    FALL_LONGEST_S,
-    SETTLE_TIME_CONSTANTS,
-    SLACK_S,
-    Line,
-    fit_line,
-    is_fast,
-    slow_drift,
-    step_j,
-    stretch_after,
-    stretch_before,
-    student_t,
-    weights_of,
-)
+from pytest_carbon.measure import lines
 from pytest_carbon.records import Edge, MeasurementError, MeasurementWarning
 
 FALL_SLOWEST_S = 0.1
@@ -68,7 +54,7 @@ class Window:
 
     def after(self, edges: Sequence[Edge]) -> list[Edge]:
         """The quiet edges after the work."""
-        since_s = self.end_s + (0.0 if is_fast(edges) else min(self.settle_s, FALL_LONGEST_S))
+        since_s = self.end_s + (0.0 if lines.is_fast(edges) else min(self.settle_s, lines.FALL_LONGEST_S))
         return [e for e in edges if e.before_s >= since_s and e.after_s <= self.quiet_until_s]
 
 
@@ -104,7 +90,7 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
         MeasurementError: the counter went back, or fewer than two quiet edges lie on a side.
     """
     start_s, end_s = window.start_s, window.end_s
-    settle_s = 0.0 if is_fast(edges) else window.settle_s
+    settle_s = 0.0 if lines.is_fast(edges) else window.settle_s
     before, after = window.before(edges), window.after(edges)
     if len(before) < 2 or len(after) < 2:
         side = "before" if len(before) < 2 else "after"
@@ -119,9 +105,9 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
                 f"the energy counter went back from {earlier.energy_j:.3f} J to {later.energy_j:.3f} J"
                 " (counter-reset: the driver was reloaded, or the device was reset); measure again"
             )
-    chosen_before, chosen_after = stretch_before(before), stretch_after(after, end_s)
-    line_before, line_after = fit_line(chosen_before), fit_line(chosen_after)
-    mean_w = (line_after.at(end_s) - line_before.at(start_s)) / max(window.duration_s, SLACK_S)
+    chosen_before, chosen_after = lines.stretch_before(before), lines.stretch_after(after, end_s)
+    line_before, line_after = lines.fit_line(chosen_before), lines.fit_line(chosen_after)
+    mean_w = (line_after.at(end_s) - line_before.at(start_s)) / max(window.duration_s, lines.SLACK_S)
     tail_j = _tail_j(edges, line_after, end_s + window.latency_s, settle_s, mean_w - line_after.power_w)
     unsettled_j = _unsettled_j(line_after, chosen_after, end_s, settle_s, tail_j)
     # A late counter's lines are late, too: that cancels where both have one power, and not after a step.
@@ -134,34 +120,34 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     timing = max(line_before.timing_variance_j2, line_after.timing_variance_j2)
     variance = max(residual_square / freedom, timing) if freedom else timing
     leverage = line_before.leverage(start_s) + line_after.leverage(end_s)
-    error_j = student_t(0.975, max(freedom, 1)) * math.sqrt(variance * leverage)
+    error_j = lines.student_t(0.975, max(freedom, 1)) * math.sqrt(variance * leverage)
     error_j += abs(step_w) * window.latency_error_s
     error_j += abs(unsettled_j)  # the fall is timed roughly, and need not be of first order
     drifts = [
-        bend.at(time_s) if (bend := slow_drift(chosen)) is not None else 0.0
+        bend.at(time_s) if (bend := lines.slow_drift(chosen)) is not None else 0.0
         for chosen, time_s in ((chosen_before, start_s), (chosen_after, end_s))
     ]
     energy_j += drifts[1] - drifts[0]
     error_j += DRIFT_ERROR * math.fsum(map(abs, drifts))
     if not drifts[0]:
-        error_j += 2 * step_j(chosen_before)  # the step lasted until the start, which is later than the last edge
+        error_j += 2 * lines.step_j(chosen_before)  # the step lasted until the start, which is later than the last edge
     excess_w = min([abs(mean_w - line_after.power_w), *(e.power_limit_w for e in edges if e.power_limit_w)])
     shown_s, edge_j = end_s + window.latency_s, math.sqrt(variance)
     error_j += _held_j(edges, line_after, chosen_after[0].time_s, shown_s, excess_w=excess_w, edge_j=edge_j)
 
     warnings = []
     fewest = min(len(chosen_before), len(chosen_after))
-    if fewest < EDGES_LEAST:
+    if fewest < lines.EDGES_LEAST:
         warnings.append(
             MeasurementWarning(
-                "few-edges", f"a quiet line rests on {fewest} changes of the counter; {EDGES_LEAST} are wanted"
+                "few-edges", f"a quiet line rests on {fewest} changes of the counter; {lines.EDGES_LEAST} are wanted"
             )
         )
     idle_w, after_w = line_before.power_w, line_after.power_w
     return WindowEnergy(energy_j, error_j, end_s - start_s, tail_j, idle_w, after_w, tuple(warnings))
 
 
-def _tail_j(edges: Sequence[Edge], settled: Line, end_s: float, settle_s: float, excess_w: float) -> float:
+def _tail_j(edges: Sequence[Edge], settled: lines.Line, end_s: float, settle_s: float, excess_w: float) -> float:
     """Joules above the settled power that came after the window's end.
 
     The first edge after the end shows what was still missing on the settled line at that moment; a first-order
@@ -169,7 +155,7 @@ def _tail_j(edges: Sequence[Edge], settled: Line, end_s: float, settle_s: float,
     what is, is scatter or a slower fall, and stands as it is. And no first-order tail holds more than the work's power
     above the settled power, ``excess_w``, times the time constant.
     """
-    time_constant_s = settle_s / SETTLE_TIME_CONSTANTS
+    time_constant_s = settle_s / lines.SETTLE_TIME_CONSTANTS
     first = next((e for e in edges if e.before_s >= end_s), None)
     if first is None or time_constant_s <= 0:
         return 0.0
@@ -180,7 +166,7 @@ def _tail_j(edges: Sequence[Edge], settled: Line, end_s: float, settle_s: float,
 
 
 def _held_j(
-    edges: Sequence[Edge], line: Line, until_s: float, end_s: float, *, excess_w: float, edge_j: float
+    edges: Sequence[Edge], line: lines.Line, until_s: float, end_s: float, *, excess_w: float, edge_j: float
 ) -> float:
     """Joules between a window's end and the line after that no fast fall holds; 0 where one may.
 
@@ -210,14 +196,14 @@ def _held_j(
     return abs(missing_j + growing_w * since_s) if held else 0.0
 
 
-def _off_j(edge_j: float, line: Line, edge: Edge) -> float:
+def _off_j(edge_j: float, line: lines.Line, edge: Edge) -> float:
     """By how much an edge may be off a line through others."""
     return 4 * edge_j * math.sqrt(1 + line.leverage(edge.time_s))
 
 
-def _unsettled_j(line: Line, edges: Sequence[Edge], end_s: float, settle_s: float, tail_j: float) -> float:
+def _unsettled_j(line: lines.Line, edges: Sequence[Edge], end_s: float, settle_s: float, tail_j: float) -> float:
     """How far what is left of a first-order fall pulls the line after down, at the window's end."""
-    time_constant_s = settle_s / SETTLE_TIME_CONSTANTS
+    time_constant_s = settle_s / lines.SETTLE_TIME_CONSTANTS
     if tail_j <= 0 or time_constant_s <= 0:
         return 0.0
     away = (end_s - line.time_s) / line.time_square_s2
@@ -226,7 +212,7 @@ def _unsettled_j(line: Line, edges: Sequence[Edge], end_s: float, settle_s: floa
         * (1 / line.weight + away * (e.time_s - line.time_s))
         * tail_j
         * math.exp(-(e.time_s - end_s) / time_constant_s)
-        for e, weight in zip(edges, weights_of(edges), strict=True)
+        for e, weight in zip(edges, lines.weights_of(edges), strict=True)
     )
 
 
@@ -239,7 +225,7 @@ def merge(windows: Sequence[WindowEnergy]) -> WindowEnergy:
     total_j = math.fsum(energies)
     from_spread = 0.0
     if len(windows) >= 3:
-        from_spread = student_t(0.975, len(windows) - 1) * statistics.stdev(energies) * math.sqrt(len(windows))
+        from_spread = lines.student_t(0.975, len(windows) - 1) * statistics.stdev(energies) * math.sqrt(len(windows))
     seen: dict[str, MeasurementWarning] = {}
     for window in windows:
         for warning in window.warnings:

@@ -1,4 +1,4 @@
-"""Work that a machine can be set to: for so many seconds, while its counters are examined, or of a fixed size."""
+"""Work for a machine: for a given time, while its counters are examined, or of a fixed size."""
 
 from __future__ import annotations
 
@@ -15,45 +15,42 @@ from pytest_carbon.measure.devices import torch_uuids
 from pytest_carbon.records import Domain, UsageProblem
 
 Load = Callable[[float], None]
-"""Keeps what it loads busy for so many seconds, and returns when all of the work has been done."""
+"""Keeps devices busy for the given seconds, and returns when all of the work is done."""
 
 MATRIX = 4096
 """A product of two such matrices takes a fraction of a millisecond on a large GPU, ten on a small one."""
 BLOCK = bytes(1 << 16)
-"""Hashing so much takes some 50 µs, and lets other threads run meanwhile."""
+"""Hashing this takes some 50 µs, and lets other threads run meanwhile."""
 PRODUCTS = 8
 """In a call of fixed work: 1.1 TFLOP, some milliseconds on a large GPU."""
 HASHED = bytes(range(256)) * 4096
 """A mebibyte."""
 HASHES = 8
 CORES_LEFT = 2
-"""For the watcher and for whoever starts work on a GPU."""
+"""For the watcher, and for the thread that starts work on a GPU."""
 
 
 class Fixed(NamedTuple):
     """Work that is the same every time."""
 
     name: str
-    """With a number: it changes whenever what a call does changes, in whatever way."""
+    """With a number that changes whenever the work of a call changes."""
     call: Callable[[], object]
 
 
 class Found(NamedTuple):
     load: Load | None
     text: str
-    """What it is; where there is none, why, and how to have one, in sentences."""
+    """What it is; where there is none, why, and the remedy, in sentences."""
 
 
 def find(spec: str, domains: Sequence[Domain]) -> Found:
-    """The load that ``--load`` asks for.
+    """The load that ``--load`` asks for. Raises UsageProblem where it does not exist.
 
     Args:
-        spec: ``auto`` (the GPUs with torch, where both are there, and the processor where its counter is), ``none``,
-            ``torch``, ``cpu``, or ``module:function``, which is called with seconds.
+        spec: ``auto`` (GPUs with torch, and the processor, where they have counters), ``none``, ``torch``, ``cpu``, or
+            ``module:function``, which is called with seconds.
         domains: what is examined.
-
-    Raises:
-        UsageProblem: what is asked for is not there.
     """
     if spec == "none":
         return Found(None, "--load=none was given.")
@@ -67,23 +64,23 @@ def find(spec: str, domains: Sequence[Domain]) -> Found:
     if spec != "auto":
         return _named(spec)
     measured = {domain.family for domain in domains if domain.kind == "measured"}
-    found: list[Found] = []
+    loads: list[Found] = []
     reasons: list[str] = []
     if "gpu" in measured:
         try:
-            found.append(_torch())
+            loads.append(_torch())
         except Unable as why:
             reasons.append(f"{why} Or give --load=MODULE:FUNCTION, which is called with seconds.")
     if measured & {"cpu", "dram"}:
-        found.append(_cpu())
-    if not found:
-        return Found(None, " ".join(reasons) or "there is no counter here that a load could be seen in.")
-    text = "; ".join([" and ".join(each.text for each in found), *reasons])
-    return Found(_together([each.load for each in found if each.load]), text)
+        loads.append(_cpu())
+    if not loads:
+        return Found(None, " ".join(reasons) or "no counter here would show a load.")
+    text = "; ".join([" and ".join(part.text for part in loads), *reasons])
+    return Found(_together([part.load for part in loads if part.load]), text)
 
 
 class Unable(Exception):
-    """Why there is no such work here, and how to have it, in a sentence."""
+    """Why there is no such work here, and the remedy, in a sentence."""
 
 
 def _cuda() -> Any:
@@ -98,10 +95,10 @@ def _cuda() -> Any:
 
 
 def fixed_gpu(uuids: Sequence[str] = ()) -> Fixed:
-    """Products of two matrices: on those of these GPUs that torch has, the same on each, else on its current one.
+    """Products of two matrices, on those of these GPUs that torch sees, else on its current one. Raises Unable.
 
-    100 MiB of each GPU's memory, for as long as the callable is there. The matrices are always the same, for what a
-    product takes depends on the numbers in it. Raises :class:`Unable`.
+    They take 100 MiB of each GPU's memory while the callable exists. The matrices are always the same, because the
+    energy of a product depends on the numbers in it.
     """
     torch = _cuda()
     torch.cuda.init()
@@ -193,8 +190,8 @@ def _named(spec: str) -> Found:
     module, colon, name = spec.partition(":")
     if not (module and colon and name):
         raise UsageProblem(
-            f"--load={spec}: write auto, none, torch, cpu, or MODULE:FUNCTION, such as mywork:busy, "
-            "a function that is called with seconds and works for so long."
+            f"--load={spec}: write auto, none, torch, cpu, or MODULE:FUNCTION, such as mywork:busy, a function that is"
+            " called with seconds and works for that time."
         )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` does

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_carbon.plugin.fixture import Carbon
     from pytest_carbon.plugin.task_fixture import TaskFactory
 
-WHY_INERT = "a measurement is needed here, and --carbon is not given"
+WHY_INERT = "this test needs a measurement: run it with --carbon"
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -42,7 +42,6 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if not anything_given(config):
         return
-    options.hide_password(config)
     options.refuse_lost_root(config)
     options.remove_old_report(config)
     settings = read_settings(config)
@@ -71,21 +70,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class _Idle:
-    """Says that nothing was measured, where somebody typed what does nothing without ``--carbon``."""
+    """Says that nothing was measured, where an option was given that has no effect without ``--carbon``."""
 
     def __init__(self, flags: list[str]) -> None:
         self._flags = flags
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        does = "does" if len(self._flags) == 1 else "do"
+        has = "has" if len(self._flags) == 1 else "have"
         terminalreporter.write_line(
-            f"carbon: nothing was measured, for --carbon is not given, without which {' and '.join(self._flags)}"
-            f" {does} nothing"
+            f"carbon: nothing was measured: {' and '.join(self._flags)} {has} no effect without --carbon"
         )
 
 
 class _Refused:
-    """In a worker of pytest-xdist, which an exception at collection ends without a word of why: the tests fail."""
+    """Fails tests in a worker of pytest-xdist, where an exception at collection would end it without a reason."""
 
     def __init__(self, texts: dict[str, str]) -> None:
         self._texts = texts
@@ -103,7 +101,7 @@ def carbon(request: pytest.FixtureRequest) -> Iterator[Carbon]:
     if session is not None:
         yield session.carbon_for(request.node)
         return
-    from pytest_carbon.measure.measurer import Protocol
+    from pytest_carbon.measure.protocol import Protocol
     from pytest_carbon.plugin.fixture import Carbon
 
     yield Carbon(None, Protocol(), WHY_INERT)

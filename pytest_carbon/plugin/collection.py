@@ -1,7 +1,6 @@
-"""``python -m pytest_carbon.plugin.collection FILE …``: what pytest collects here, by the ids of the baselines.
+"""``python -m pytest_carbon.plugin.collection FILE …``: write what pytest collects here, by the ids of the baselines.
 
-A process of its own, started by ``pytest-carbon baseline prune``: collecting runs the project's conftest files and
-imports its tests.
+``pytest-carbon baseline prune`` starts it as a process, because collecting imports the project's tests.
 """
 
 from __future__ import annotations
@@ -33,11 +32,10 @@ class _Collector:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         config = session.config
-        here = config.invocation_params.dir
         self._content["tests"] = sorted({test_id(item) for item in session.items})
         self._content["measuring"] = sorted({test_id(item) for item in session.items if measures(item)})
         self._content["root"] = str(config.rootpath.resolve())
-        self._content["places"] = [str((here / arg).resolve()) for arg in config.args]
+        self._content["places"] = [str((config.invocation_params.dir / arg).resolve()) for arg in config.args]
         self._content["part"] = [arg for arg in config.args if "::" in arg]
         if getattr(config.option, "lf", False):
             self._content["part"].append("--last-failed")

@@ -11,7 +11,8 @@ from typing import Any, NoReturn, Self
 
 import pytest
 
-from pytest_carbon.measure.measurer import Measurer, OpenWindow, Protocol, prepared, refuse_lazy
+from pytest_carbon.measure.measurer import Measurer, OpenWindow
+from pytest_carbon.measure.protocol import Protocol, prepared, refuse_lazy
 from pytest_carbon.plugin.task_fixture import Called, is_out_of_memory, with_task
 from pytest_carbon.records import Measurement, MeasurementWarning, UsageProblem
 
@@ -52,8 +53,8 @@ class Carbon:
     Args:
         measurer: None without ``--carbon``.
         protocol: the defaults of :meth:`run`.
-        why_inert: what a test that needs a measurement is skipped with.
-        strict: a test whose measurement came to nothing fails, where it would be skipped.
+        why_inert: why a test that needs a measurement is skipped.
+        strict: fail a test that ran out of memory, instead of skipping it.
         tasks: those that the test has made so far.
     """
 
@@ -78,14 +79,7 @@ class Carbon:
         self._opened: OpenWindow | None = None
 
     def __call__(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Measure repeated calls of ``fn(*args, **kwargs)``; the last call's result.
-
-        Warm-up, rounds and stopping are the options' (``--carbon-warmup``, …); :meth:`run` spells them out.
-
-        Raises:
-            TypeError: the call gave back a generator or a coroutine, so that nothing had run.
-            UsageError: the test has measured a call already: name the second one with :meth:`run`.
-        """
+        """Measure repeated calls of ``fn(*args, **kwargs)``, and return the last result; see :meth:`run`."""
         return self.run(fn, args, kwargs)
 
     def run(
@@ -103,7 +97,7 @@ class Carbon:
         max_time: float | None = None,
         queries: int | None = None,
     ) -> Any:
-        """Measure repeated calls of ``fn(*args, **kwargs)``; the last call's result.
+        """Measure repeated calls of ``fn(*args, **kwargs)``, and return the last result.
 
         Args:
             name: what the measurement is called: ``carbon[name]``, budgets, baselines.
@@ -113,7 +107,11 @@ class Carbon:
             rounds: rounds at least.
             calls: calls per round; else as many as fill ``min_time / rounds``.
             min_time, max_time: seconds of measured calls, at least and at most (a call under way is finished).
-            queries: instead of ``calls`` and the times: calls in all, in so many rounds, whatever time they take.
+            queries: instead of ``calls`` and the times: calls in all, whatever time they take.
+
+        Raises:
+            TypeError: the call returned a generator or a coroutine, so nothing ran.
+            UsageProblem: an argument is not possible, or the test has measured this name already.
         """
         if not callable(fn):
             raise TypeError(
@@ -144,8 +142,8 @@ class Carbon:
             self._open = None
         if ran_out is not None:  # and the error is gone, with the frames that held what took the memory
             self._give_up(name, fn, ran_out)
-        found = self._measurements[name]
-        self._measurements[name] = with_task(found, fn) if is_task else self._called.told(found)
+        m = self._measurements[name]
+        self._measurements[name] = with_task(m, fn) if is_task else self._called.completed(m)
         return result
 
     def window(self, name: str = "window", calls: float = 1) -> Window:
@@ -160,8 +158,8 @@ class Carbon:
         if self._measurer is None:
             pytest.skip(self._why_inert)
         if name not in self._measurements:
-            there = ", ".join(repr(n) for n in self._measurements) or "nothing yet"
-            raise KeyError(f"this test has no measurement {name!r}; it has measured: {there}")
+            names = ", ".join(map(repr, self._measurements)) or "nothing yet"
+            raise KeyError(f"this test has no measurement {name!r}; it has measured: {names}")
         measurement = self._measurements[name]
         if measurement.failure is not None:
             pytest.fail(f"carbon[{name!r}] was not measured: {measurement.failure}", pytrace=False)
@@ -180,7 +178,7 @@ class Carbon:
     # --- inside
 
     def _give_up(self, name: str, task: Any, why: str) -> NoReturn:
-        """End a test whose device had not the memory: nothing was measured, which says nothing about the code."""
+        """End a test that ran out of memory: nothing was measured, which says nothing about the code."""
         if self._measurer is not None:
             self._measurements[name] = self._measurer.nothing(name, MeasurementWarning("out-of-memory", why))
             with contextlib.suppress(Exception):  # of a user's task that knows nothing of no calls
@@ -263,8 +261,9 @@ class Carbon:
                 f"window {name!r} has calls={calls!r}; a window holds a whole number of calls, 1 or more"
             )
         if self._measurer is not None and opened is not None:
-            found = self._measurer.window_end(name, opened, int(calls), self._protocol)
-            self._measurements[name] = self._called.told(found)
+            self._measurements[name] = self._called.completed(
+                self._measurer.window_end(name, opened, int(calls), self._protocol)
+            )
 
 
 def _seconds(what: str, value: object) -> float:

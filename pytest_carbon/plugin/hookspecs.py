@@ -16,9 +16,8 @@ if TYPE_CHECKING:  # every pytest run of everyone who has this installed imports
 def pytest_carbon_meters(config: pytest.Config) -> Mapping[str, MeterSource]:  # type: ignore[empty-body]
     """Meters beside the built-in ones, by the name that ``--carbon-meter`` takes.
 
-    A meter is a class of the shape of :class:`pytest_carbon.Meter`. The watcher opens one of its own in a child
-    process, so its factory and arguments must be picklable, and its module importable, there; one that is not is
-    watched from a thread. ::
+    A meter is a class of the shape of :class:`pytest_carbon.Meter`. The watcher opens a second one in a child process,
+    so its factory and arguments must be picklable; one that is not is watched from a thread. ::
 
         # conftest.py
         from pytest_carbon import Domain, Gpu, MeterSource, Observation
@@ -47,9 +46,9 @@ def pytest_carbon_meters(config: pytest.Config) -> Mapping[str, MeterSource]:  #
 
 @pytest.hookspec
 def pytest_carbon_synchronise(config: pytest.Config) -> Callable[[], None]:  # type: ignore[empty-body]
-    """How to wait until a device has done its work, for what is not torch.
+    """Return a function that waits until a device has done its work, for what is not torch.
 
-    What the hook returns is called at both ends of every window, after torch's own synchronisation. ::
+    It is called at both ends of every window, after torch's own synchronisation. ::
 
         # conftest.py
         def pytest_carbon_synchronise(config):
@@ -111,7 +110,7 @@ def pytest_carbon_reference(config: pytest.Config) -> tuple[str, Callable[[], ob
 
 @pytest.hookspec
 def pytest_carbon_report(config: pytest.Config, result: SessionResult) -> Sequence[str] | None:
-    """Told the whole session's result once everything is judged.
+    """Receive the result of the whole session.
 
     May return lines for the end of the terminal. ::
 

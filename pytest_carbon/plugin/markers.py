@@ -12,18 +12,13 @@ from pytest_carbon.plugin.refusal import refusal
 if TYPE_CHECKING:
     from pytest_carbon.records import Budget
 
-
 MARKER = "carbon_budget"
 
 
-# --- markers ---------------------------------------------------------------------------------------
-
-
 def budgets_of(item: pytest.Item) -> tuple[Budget, ...]:
-    """The budgets of a test, those of its parameters, function, classes and module merged.
+    """Merge the budgets of a test's parameters, function, classes and module; empty without a marker.
 
-    For :func:`~pytest_carbon.gate.budget.budget_for`; empty where the test has no marker. Raises
-    :class:`pytest.UsageError` with the test, the value, and what is allowed.
+    Raises :class:`pytest.UsageError` with the test, the value, and what is allowed.
     """
     levels = _levels(item)
     if not any(levels):
@@ -38,22 +33,21 @@ def budgets_of(item: pytest.Item) -> tuple[Budget, ...]:
 
 
 def own_names(item: pytest.Item) -> list[str]:
-    """The measurements that the markers of the test itself name, not those of its class or module, which
-    may be meant for other tests; for :func:`~pytest_carbon.gate.budget.unmeasured`."""
+    """List the measurements that the test's own markers name; those of its class may be for other tests."""
     parameters, function, *_ = _levels(item)
     return [mark.kwargs["name"] for mark in (*parameters, *function) if mark.kwargs.get("name")]
 
 
 def shared_names(item: pytest.Item) -> list[pytest.Mark]:
-    """The markers with a name that a test shares with others: its class's, its module's."""
+    """List the named markers that a test shares with others: its class's, its module's."""
     _, _, *shared = _levels(item)
     return [mark for level in shared for mark in level if mark.kwargs.get("name")]
 
 
 def _levels(item: pytest.Item) -> list[list[pytest.Mark]]:
-    """A test's markers, one list a level, nearest first: its parameters', its own, its class's, its module's.
+    """List a test's markers by level, nearest first: its parameters', its own, its classes', its module's.
 
-    ``iter_markers`` has a parameter's after the function's, and a base class's before the derived one's.
+    ``iter_markers`` yields a parameter's after the function's, and a base class's before the derived one's.
     """
     callspec = getattr(item, "callspec", None)
     parameters, function = _split(_mine(item.own_markers), callspec.marks if callspec else [])
@@ -75,6 +69,6 @@ def _mine(marks: Iterable[pytest.Mark]) -> list[pytest.Mark]:
 def _split(
     marks: list[pytest.Mark], some: Iterable[pytest.Mark | pytest.MarkDecorator]
 ) -> tuple[list[pytest.Mark], list[pytest.Mark]]:
-    """The marks that are among ``some``, and the others. Equal ones may be written twice: identity counts."""
+    """Divide marks into those among ``some`` and the others, by identity: equal ones may be written twice."""
     ids = {id(getattr(mark, "mark", mark)) for mark in some}
     return [mark for mark in marks if id(mark) in ids], [mark for mark in marks if id(mark) not in ids]

@@ -1,10 +1,10 @@
-"""What the terminal shows while a run goes on: the test under way, how far the run is, how long the rest will take."""
+"""What the terminal shows during a run: the test under way, how far the run is, and the time left."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ SIGN_OF_LIFE_S = 60.0
 
 
 class Pace:
-    """How far the run is, and how long the rest will take at the pace so far."""
+    """How far the run is, and the time left at the pace so far."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -32,7 +32,6 @@ class Pace:
         self._running = (test, self._clock())
 
     def drop(self, test: str) -> None:
-        """It will not run."""
         self._weights.pop(test, None)
         self._left.pop(test, None)
 
@@ -45,7 +44,6 @@ class Pace:
 
     @property
     def left_s(self) -> float | None:
-        """None where nothing is known yet."""
         done = sum(self._weights.values()) - sum(self._left.values())
         if len(self._left) == len(self._weights) or done <= 0:
             return None
@@ -53,16 +51,20 @@ class Pace:
         return max(0.0, sum(self._left.values()) * self._done_s / done - running_s)
 
     def __str__(self) -> str:
-        """``test 12 of 312 · about 1 h 20 min left``; nothing of a single test."""
+        """``test 12 of 312 · about 1 h 20 min left``; empty for a single test."""
         if len(self._weights) < 2:
             return ""
         number = len(self._weights) - len(self._left) + (self._running is not None and self._running[0] in self._left)
-        left_s = self.left_s
-        return f"test {number} of {len(self._weights)}{f' · about {about(left_s)} left' if left_s is not None else ''}"
+        return f"test {number} of {len(self._weights)}{self.left}"
+
+    @property
+    def left(self) -> str:
+        """``· about 1 h 20 min left``; empty while it is not known."""
+        return "" if self.left_s is None else f" · about {about(self.left_s)} left"
 
 
 class Progress:
-    """Shows on a terminal what a measurement is doing, behind what stands on the line, and takes it away again."""
+    """Shows on a terminal, behind the text of the current line, what a measurement is doing."""
 
     def __init__(self, config: pytest.Config, running: Callable[[], tuple[str, str]]) -> None:
         self._config = config
@@ -72,30 +74,32 @@ class Progress:
         self._written_s = time.perf_counter()
 
     def step(self, step: str) -> None:
-        """What the measurement under way is doing: five times a second at most."""
+        """Show what the measurement under way is doing, at most five times a second."""
         now_s = time.perf_counter()
         if now_s - self._shown_s >= 0.2:
             self._shown_s = now_s
             test, name = self._running()
             steps = [text for text in (step, str(self.pace)) if text]
-            self._show(lambda width: summary.progress(test, name, steps, width=width, ascii=ascii_only(self._config)))
+            self._show_steps(test, name, steps)
 
     def say(self, line: str) -> None:
-        """A line that stays."""
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and reporter.verbosity >= 0:
+        """Write a line that stays."""
+        if (reporter := self._reporter) is not None and reporter.verbosity >= 0:
             self.clear()
             reporter.ensure_newline()
             reporter.write_line(line)
 
     def running(self, test: str, step: str) -> None:
-        """What other processes are doing."""
-        self._show(lambda width: summary.progress(test, "", [step], width=width, ascii=ascii_only(self._config)))
+        """Show what another process is doing."""
+        self._show_steps(test, "", [step])
 
     def waiting(self, reports: int, tests: int, where: str = "") -> None:
-        """How many reports wait, between tests; a line a minute where there is no terminal, so that CI sees life."""
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and not reporter.isatty and time.perf_counter() - self._written_s > SIGN_OF_LIFE_S:
+        """Show between tests how many reports wait; without a terminal, as in CI, write a line a minute."""
+        if (
+            (reporter := self._reporter) is not None
+            and not reporter.isatty
+            and time.perf_counter() - self._written_s > SIGN_OF_LIFE_S
+        ):
             self._written_s = time.perf_counter()
             reporter.ensure_newline()
             left_s = self.pace.left_s or 0.0
@@ -110,9 +114,15 @@ class Progress:
     def clear(self) -> None:
         self._show(lambda width: "")
 
+    @property
+    def _reporter(self) -> Any:
+        return self._config.pluginmanager.get_plugin("terminalreporter")
+
+    def _show_steps(self, test: str, name: str, steps: Sequence[str]) -> None:
+        self._show(lambda width: summary.progress(test, name, steps, width=width, ascii=ascii_only(self._config)))
+
     def _show(self, text: Callable[[int], str]) -> None:
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is None or not getattr(reporter, "isatty", False) or reporter.verbosity < 0:
+        if (reporter := self._reporter) is None or not getattr(reporter, "isatty", False) or reporter.verbosity < 0:
             return
         writer = reporter._tw
         room = writer.fullwidth - writer.width_of_current_line - 2
@@ -126,7 +136,7 @@ class Progress:
 
 
 class Stages:
-    """How far tests are that run in several processes, a stage each, one after another, and what is shown of it."""
+    """Shows the progress of tests in several processes: a stage each, one after another."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -134,37 +144,33 @@ class Stages:
         self._planned: dict[str, Set[str]] = {}
         self._stage = ""
         self._done = self._count = 0
-        self.where = ""
-        """Which of them runs, in words."""
 
     def plan(self, stage: str, weights: Mapping[str, float]) -> None:
-        """These tests are to run in a stage."""
+        """Add a stage, and how long its tests take."""
         self._planned[stage] = weights.keys()
         for test, weight in weights.items():
             self._pace.add(f"{stage} {test}", weight)
 
-    def enter(self, stage: str, where: str, tests: Collection[str]) -> None:
-        """It begins; of the tests that were planned these are left."""
+    def enter(self, stage: str, tests: Collection[str]) -> None:
+        """Begin a stage; of the tests that were planned these are left."""
         for test in self._planned[stage] - set(tests):
             self._pace.drop(f"{stage} {test}")
-        self._stage, self.where = stage, where
+        self._stage = stage
         self._done, self._count = 0, len(tests)
 
     def begun(self, test: str, shown: str) -> None:
         self._done += 1
         self._pace.begin(f"{self._stage} {test}")
-        left_s = self._pace.left_s
-        left = f" · about {about(left_s)} left" if left_s is not None else ""
-        self._progress.running(shown, f"{self.where} · test {self._done} of {self._count}{left}")
+        self._progress.running(shown, f"{self._stage} · test {self._done} of {self._count}{self._pace.left}")
 
     def ended(self, *, waiting: bool) -> None:
-        """A test did; whether the results of any wait."""
+        """End a test; ``waiting``: whether reports wait."""
         self._pace.end()
-        self._progress.waiting(self._done if waiting else 0, self._count, f"{self.where}, ")
+        self._progress.waiting(self._done if waiting else 0, self._count, f"{self._stage}, ")
 
 
 def ascii_only(config: pytest.Config) -> bool:
-    """Whether the terminal cannot show what the reports are written with."""
+    """Whether the terminal's encoding lacks the reports' characters."""
     encoding = getattr(getattr(_writer(config), "_file", None), "encoding", None) or "utf-8"
     try:
         "±×→·≥–←".encode(encoding)
@@ -174,10 +180,10 @@ def ascii_only(config: pytest.Config) -> bool:
 
 
 def width(config: pytest.Config) -> int:
-    """The terminal's, in columns."""
+    """Return the terminal's width in columns."""
     return max(int(getattr(_writer(config), "fullwidth", 80)), 40)
 
 
 def _writer(config: pytest.Config) -> Any:
-    """The terminal's writer; None with ``-p no:terminal``."""
+    """Return the terminal's writer; None with ``-p no:terminal``."""
     return getattr(config.pluginmanager.get_plugin("terminalreporter"), "_tw", None)

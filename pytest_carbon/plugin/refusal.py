@@ -1,19 +1,44 @@
-"""How a wrong option is refused."""
+"""Refuse a wrong option or marker."""
 
 from __future__ import annotations
 
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:  # every pytest run of everyone who has this installed imports this module
+    from pytest_carbon.records import Settings
+
 
 def refusal(*problems: str) -> pytest.UsageError:
-    """What ends the run with exit status 4. pytest prints each problem as it is, after ``ERROR: ``: a terminal gets
-    lines that are broken between words; a file, or another program, each in one line."""
+    """Make the error that ends the run with exit status 4: one line a problem, wrapped in a terminal."""
     if sys.stderr.isatty():
         from pytest_carbon.text import error_lines
 
         first, width = "ERROR: ", shutil.get_terminal_size().columns
-        problems = tuple("\n".join(error_lines(each, width)).removeprefix(first) for each in problems)
+        problems = tuple("\n".join(error_lines(problem, width)).removeprefix(first) for problem in problems)
     return pytest.UsageError(*problems)
+
+
+def refuse_parallel(config: pytest.Config) -> None:
+    """Refuse pytest-xdist: tests that run side by side would measure each other."""
+    option = config.option
+    if hasattr(config, "workerinput") or getattr(option, "dist", "no") != "no":
+        workers = getattr(option, "numprocesses", None)
+        raise refusal(
+            f"--carbon measures one test at a time, and pytest-xdist is asked for"
+            f"{f' {workers} workers' if workers else ' workers'}: they would share the device and measure each other."
+            " Run with -n 0 (also where addopts has -n)"
+        )
+
+
+def refuse_debugger(config: pytest.Config, settings: Settings) -> None:
+    """Refuse a debugger where the tests run in other processes, which have no terminal."""
+    given, remedy = f"--carbon-sessions={settings.sessions}", "leave one of the two out, or give --carbon-sessions=1"
+    if settings.against is not None:
+        given, remedy = "--carbon-against", "leave one of the two out"
+    for name, flag in (("usepdb", "--pdb"), ("trace", "--trace")):
+        if getattr(config.option, name, False):
+            raise refusal(f"{flag} needs the terminal, and with {given} the tests run in other processes: {remedy}")

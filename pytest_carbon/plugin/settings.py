@@ -1,4 +1,4 @@
-"""Options, pytest.ini and the machine → the settings of a run, and what contradicts what."""
+"""The settings of a run, from flags, the ini file and the environment; refusals of what contradicts."""
 
 from __future__ import annotations
 
@@ -11,20 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 
+from pytest_carbon.plugin import values as readers
 from pytest_carbon.plugin.options import OPTIONS, SWITCH, Option
 from pytest_carbon.plugin.refusal import refusal
-from pytest_carbon.plugin.values import read_baseline
 
 if TYPE_CHECKING:
     from pytest_carbon.records import Settings
-
-
-def _in_ci() -> bool:
-    """Whether this is CI, as every CI says."""
-    return os.environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")
-
-
-# --- the command line and the ini file ---------------------------------------------------------------
 
 
 class _Given(NamedTuple):
@@ -37,34 +29,31 @@ class _Given(NamedTuple):
 
 
 _INHERITED = "carbon_inherited"
-"""The attribute of ``config.option`` with the settings of a process that has them from another."""
+"""The attribute of ``config.option`` with the settings of a process that got them from its parent."""
 PAIRS = 8
-"""Of ``--carbon-against``, where ``--carbon-sessions`` does not say."""
+"""Pairs of sessions of ``--carbon-against``, unless ``--carbon-sessions`` is given."""
 _PLACE = ("country", "region", "cloud", "intensity_g_per_kwh")
 
 
 def anything_given(config: pytest.Config) -> bool:
-    """Whether the command line or the ini file says anything about carbon: if not, this is a run that has no
-    use for :func:`settings`, and need not pay for the records."""
+    """Whether the command line or the ini file mentions carbon; a run without need not import the records."""
     return any(_raw(config, option) for option in (SWITCH, *OPTIONS))
 
 
 def idle_flags(config: pytest.Config) -> list[str]:
-    """The flags that somebody typed, not in ``addopts``, and that do nothing where ``--carbon`` is not given."""
+    """List the flags on the command line, not in ``addopts``, that have no effect without ``--carbon``."""
     typed = [str(argument).partition("=")[0] for argument in config.invocation_params.args]
     if f"--no-{SWITCH.key}" in typed:
         return []
     flags = {option.flag for option in OPTIONS if option.field not in ("suite", "queries")}
-    return [
-        flag for flag in dict.fromkeys(each.replace("--no-carbon-", "--carbon-") for each in typed) if flag in flags
-    ]
+    return [flag for flag in dict.fromkeys(t.replace("--no-carbon-", "--carbon-") for t in typed) if flag in flags]
 
 
 def read_settings(config: pytest.Config) -> Settings:
-    """The options of this run: a flag before an ini key before the default.
+    """Read the options of this run: a flag wins over an ini key, and that over the default.
 
-    Everything given is read, also without ``--carbon``: a mistake in an ini file is found when it is
-    made. Raises :class:`pytest.UsageError` with one text for every problem: its place, what is allowed.
+    Also without ``--carbon``, to find a mistake in an ini file when it is made. Raises :class:`pytest.UsageError` with
+    a text for each problem.
     """
     from pytest_carbon.records import Settings
 
@@ -81,14 +70,15 @@ def read_settings(config: pytest.Config) -> Settings:
     _drop_the_inis_place(given)
     problems += _disagreements(given)
 
-    values = {field: found.value for field, found in given.items()}
+    values = {field: one.value for field, one in given.items()}
     defaults = Settings()
-    # One end of the time given, and the other left alone: the other gives way.
+    # If one end of the time is given, the default of the other gives way.
     values.setdefault("min_time_s", min(defaults.min_time_s, values.get("max_time_s", math.inf)))
     values.setdefault("max_time_s", max(defaults.max_time_s, values["min_time_s"]))
     values.setdefault("baseline", config.rootpath / defaults.baseline)
-    values.setdefault("confirm", 2 if _in_ci() else 0)
-    if "against" in given:  # what an ini file says of sessions is of those that are compared with baselines
+    in_ci = os.environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")
+    values.setdefault("confirm", 2 if in_ci else 0)
+    if "against" in given:  # the ini file's sessions are for comparing with baselines
         values.update(confirm=0, reference=False)
         values["sessions"] = given["sessions"].value if "sessions" in given and given["sessions"].flag else PAIRS
     switch = given.get("enabled")
@@ -104,64 +94,58 @@ def read_settings(config: pytest.Config) -> Settings:
 
 
 def fields_given(config: pytest.Config) -> frozenset[str]:
-    """The fields of Settings that the command line or the ini file sets."""
+    """List the fields of Settings that the command line or the ini file sets."""
     if (inherited := getattr(config.option, _INHERITED, None)) is not None:
         return cast("frozenset[str]", inherited[1])
     return frozenset(option.field for option in (SWITCH, *OPTIONS) if _raw(config, option))
 
 
 def inherit(config: pytest.Config, settings: Settings, given: frozenset[str]) -> None:
-    """Have a process take its settings, and which of them the user gave, from the one that started it."""
+    """Give a process the settings of its parent, and which of them the user gave."""
     setattr(config.option, _INHERITED, (settings, given))
 
 
 def of_project() -> Settings:
-    """The settings of a run without flags in the current folder, for commands outside of pytest.
+    """Read the settings of a run without flags in the current folder, for commands outside of pytest.
 
-    Nothing of the project is run: neither its conftest files nor ``addopts``, whose carbon flags do not count here.
-    Raises :class:`~pytest_carbon.records.UsageProblem`, also for an ini file that pytest cannot read: why has been
-    printed then.
+    Runs none of the project's code, and ignores carbon flags in its ``addopts``. Raises
+    :class:`~pytest_carbon.records.UsageProblem`, also if pytest cannot read the ini file and has printed why.
     """
     from pytest_carbon.records import UsageProblem
 
-    found: list[Settings | pytest.UsageError] = []
+    results: list[Settings | pytest.UsageError] = []
 
     class Stop:
-        """Takes pytest's place once it has read the ini file."""
+        """Ends pytest once it has read the ini file."""
 
         @pytest.hookimpl(tryfirst=True)
         def pytest_cmdline_main(self, config: pytest.Config) -> int:
             try:
-                found.append(read_settings(config))
+                results.append(read_settings(config))
             except pytest.UsageError as error:
-                found.append(error)
+                results.append(error)
             return 0
 
-    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": ""}
-    before = {name: os.environ.get(name) for name in alone}
-    os.environ.update(alone)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        patch.setenv("PYTEST_ADDOPTS", "")
+        patch.setenv("PYTEST_PLUGINS", "")
         nothing = ("-o", "addopts=", "-o", "required_plugins=", "--noconftest", "--assert=plain")
         pytest.main([*nothing, "-p", "pytest_carbon.plugin"], plugins=[Stop()])
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
-    if not found:
-        raise UsageProblem("pytest cannot read its ini file, as it says above")
-    if isinstance(found[0], pytest.UsageError):
-        raise UsageProblem("\n".join(map(str, found[0].args)))
-    return found[0]
+    if not results:
+        raise UsageProblem("pytest cannot read its ini file; see its message above")
+    if isinstance(results[0], pytest.UsageError):
+        raise UsageProblem("\n".join(map(str, results[0].args)))
+    return results[0]
 
 
 def _raw(config: pytest.Config, option: Option) -> _Given | None:
-    """What stands on the command line, or else in the ini file, unread. An empty ini key is not given."""
+    """Return what the command line has, or else the ini file, unread. An empty ini key is not given."""
     value = getattr(config.option, option.key, None)
     if isinstance(value, bool):
         return _Given(option.flag, value, True)
     if isinstance(value, list):
-        return _Given(" ".join(f"{option.flag}={shlex.quote(each)}" for each in value), ",".join(value), True)
+        return _Given(" ".join(f"{option.flag}={shlex.quote(text)}" for text in value), ",".join(value), True)
     if value is not None:
         return _Given(f"{option.flag}={shlex.quote(_without_password(option, value))}", value, True)
     if not option.ini:
@@ -169,8 +153,7 @@ def _raw(config: pytest.Config, option: Option) -> _Given | None:
     overridden = any(o.partition("=")[0].strip() == option.key for o in config.option.override_ini or ())
     try:
         value = config.getini(option.key)
-    except (pytest.UsageError, TypeError, ValueError) as error:
-        # pytest says that this is no value of the key's type.
+    except (pytest.UsageError, TypeError, ValueError) as error:  # pytest refuses a value of another type
         return _Given(f"-o {option.key}" if overridden else f"{option.key} in {config.inipath}", error, False)
     if value is None or value == "":
         return None
@@ -180,8 +163,8 @@ def _raw(config: pytest.Config, option: Option) -> _Given | None:
 
 
 def _without_password(option: Option, value: Any) -> Any:
-    """A value as texts may show it."""
-    if option.read is not read_baseline or not isinstance(value, str):
+    """Return a value as messages may show it."""
+    if option.read is not readers.baseline or not isinstance(value, str):
         return value
     from pytest_carbon.baselines.address import DatabaseUrl, is_url
 
@@ -189,7 +172,7 @@ def _without_password(option: Option, value: Any) -> Any:
 
 
 def _read(option: Option, raw: _Given, config: pytest.Config) -> Any:
-    """The value of the option's field. Raises ValueError with what is allowed."""
+    """Return the value of the option's field. Raises ValueError with what is allowed."""
     if isinstance(raw.value, Exception):
         error = str(raw.value).removeprefix(f"{config.inipath}: ")
         raise ValueError(f"{error}; write {'true or false' if option.metavar is None else 'one text, in quotes'}")
@@ -202,8 +185,10 @@ def _read(option: Option, raw: _Given, config: pytest.Config) -> Any:
 
 
 def _drop_the_inis_place(given: dict[str, _Given]) -> None:
-    """Flags that say where the electricity comes from replace what the ini file says about it as a whole:
-    its region is in its country, not in theirs. Only a region by itself stays in the ini file's country."""
+    """Let flags about the electricity's place replace all that the ini file says about it.
+
+    The ini file's region is in the ini file's country. Only a region alone stays in the ini file's country.
+    """
     flags = {field for field in _PLACE if field in given and given[field].flag}
     for field in _PLACE:
         if flags and field not in flags and not (field == "country" and flags == {"region"}):
@@ -213,30 +198,30 @@ def _drop_the_inis_place(given: dict[str, _Given]) -> None:
 def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
     place = [given[field].where for field in _PLACE[:3] if field in given]
     if (outright := given.get("intensity_g_per_kwh")) and place:
-        yield f"{outright.where}: with the intensity given outright there is no use for {place[0]}; leave one out"
+        yield f"{outright.where}: a given intensity leaves {place[0]} without effect; leave one out"
     if (cloud := given.get("cloud")) and len(place) > 1:
-        yield f"{cloud.where}: a cloud region says where it is, so there is no use for {place[0]}; leave one out"
+        yield f"{cloud.where}: a cloud region includes its place, so {place[0]} has no effect; leave one out"
     elif (region := given.get("region")) and "country" not in given:
         yield f"{region.where}: a region needs its country; add --carbon-country, such as USA or CAN"
     baseline = given.get("baseline")
     if (branch := given.get("branch")) and branch.flag and not (baseline and isinstance(baseline.value, str)):
         yield (
-            f"{branch.where}: a directory's baselines are those of the branch that is checked out, so there is nothing"
-            " to choose; leave it out, or give the URL of a database with --carbon-baseline"
+            f"{branch.where}: a directory holds the baselines of the branch that is checked out; leave it out, or give"
+            " the URL of a database with --carbon-baseline"
         )
     if against := given.get("against"):
         for field, why in (
             ("record", "a comparison of two revisions records no baseline"),
-            ("accept", "a comparison of two revisions has no baseline that a change could be accepted into"),
-            ("confirm", "each side is measured in fresh processes already, --carbon-sessions of them"),
-            ("reference", "both sides are measured on the same machine in turns, and its drifts are taken out"),
+            ("accept", "a comparison of two revisions has no baseline to accept a change into"),
+            ("confirm", "each side is already measured in fresh processes, --carbon-sessions of them"),
+            ("reference", "both sides are measured in turns on one machine, so its drift is already subtracted"),
         ):
             if (other := given.get(field)) and other.flag and other.value is not False:
                 yield f"{against.where}: {why}; leave {other.where} out"
         if (pairs := given.get("sessions")) and pairs.flag and pairs.value < 2:
             yield (
-                f"{pairs.where}: with --carbon-against this is the number of pairs, and one pair does not tell what"
-                " pairs differ by; give 2 at least, and 8 or more to see small changes"
+                f"{pairs.where}: with --carbon-against this is the number of pairs, and one pair shows no spread;"
+                " give 2 or more, and 8 or more to find small changes"
             )
     least, most = given.get("min_time_s"), given.get("max_time_s")
     if least and most and least.value > most.value:
@@ -244,7 +229,7 @@ def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
 
 
 def _unwritable(given: dict[str, _Given]) -> Iterable[str]:
-    """What would otherwise be found out only when everything has been measured."""
+    """Refuse before measuring what could not be written after it."""
     baseline, json = given.get("baseline"), given.get("json")
     if baseline and isinstance(baseline.value, Path) and os.path.isfile(baseline.value):
         yield f"{baseline.where}: this is a file; write a directory (it need not exist yet), or a database URL"
@@ -254,4 +239,4 @@ def _unwritable(given: dict[str, _Given]) -> Iterable[str]:
         folder = next(folder for folder in json.value.absolute().parents if os.path.exists(folder))
         may = os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
         if not (os.path.isdir(folder) and may):
-            yield f"{json.where}: {folder} is no folder that this user may write to; write the path of a file in one"
+            yield f"{json.where}: this user may not write to {folder}; write the path of a file elsewhere"

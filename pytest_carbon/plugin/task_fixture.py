@@ -10,6 +10,8 @@ import pytest
 
 from pytest_carbon.records import Measurement, MeasurementError, MeasurementWarning, TaskInfo, UsageProblem
 
+__tracebackhide__ = True  # errors are shown at the test's line
+
 
 class Called:
     """Which of a test's tasks were called inside a measurement that was not given the task itself."""
@@ -24,17 +26,14 @@ class Called:
                 count_anew()
         self._before = {id(task): _calls_of(task) for task in self._tasks()}
 
-    def told(self, measurement: Measurement) -> Measurement:
-        """With the one task that was called, once for each of the measurement's calls; of others none is told.
-
-        Each of them may have found that its calls were not the work that they should have been.
-        """
+    def completed(self, measurement: Measurement) -> Measurement:
+        """Add the task that was called once for each of the measurement's calls, if it is the only one called."""
         counts = [(task, _calls_of(task) - self._before.get(id(task), 0)) for task in self._tasks()]
-        found = [(with_task(measurement, task), count) for task, count in counts if count > 0]
-        if measurement.failure is None and (failed := [each for each, _ in found if each.failure is not None]):
+        called = [(with_task(measurement, task), count) for task, count in counts if count > 0]
+        if measurement.failure is None and (failed := [m for m, _ in called if m.failure is not None]):
             return failed[0]
-        fits = [each for each, count in found if measurement.failure is not None or count == measurement.calls]
-        return fits[0] if len(found) == len(fits) == 1 else measurement
+        fits = [m for m, count in called if measurement.failure is not None or count == measurement.calls]
+        return fits[0] if len(called) == len(fits) == 1 else measurement
 
 
 def _calls_of(task: Any) -> int:
@@ -43,9 +42,9 @@ def _calls_of(task: Any) -> int:
 
 
 def with_task(measurement: Measurement, task: Any) -> Measurement:
-    """With what the task says of itself, where it is one, and a warning where it ran on what is not counted.
+    """Add what the task says of itself, and a warning where it ran on a device that is not counted.
 
-    A task that finds, after its calls, that they were not the work that they should have been makes it a failure.
+    A task whose calls were not the work that they should have been makes it a failure.
     """
     if not callable(getattr(task, "info", None)):
         return measurement
@@ -59,7 +58,7 @@ def with_task(measurement: Measurement, task: Any) -> Measurement:
 
 
 def _on_another_device(measurement: Measurement, info: TaskInfo) -> Iterator[MeasurementWarning]:
-    """A processor's work that is charged with what GPUs took meanwhile; a GPU's that is charged with a processor's."""
+    """Warn where a processor's work is charged with the GPU's energy, or a GPU's with the processor's."""
     counted = [d.domain for d in measurement.domains if d.domain.name in measurement.gated]
     device = (info.device or "").partition(":")[0]
     what = ", ".join(f"{domain.name} ({domain.source})" for domain in counted)
@@ -108,7 +107,7 @@ class TaskFactory:
         return self._made
 
     def __call__(self, name: str, /, **arguments: Any) -> Any:
-        """A task that is ready to be called: ``carbon(carbon_task("summarization", model="facebook/bart-large-cnn"))``.
+        """Make a task: ``carbon(carbon_task("summarization", model="facebook/bart-large-cnn"))``.
 
         Args:
             name: ``text-classification``, ``extractive-question-answering``, ``fill-mask``, ``token-classification``,

@@ -1,4 +1,8 @@
-"""The values of options: read, or refused with what is allowed."""
+"""Read the values of options, or refuse them.
+
+A reader gets the text, and the folder that a relative path starts from. Its ValueError says what is allowed; the caller
+puts the place and the text before that.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,9 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-# --- values ----------------------------------------------------------------------------------------
-#
-# A reader is given the text and the folder that a relative path starts from. The ValueError that it raises
-# says what is allowed; the place and the text are put before that.
+Reader = Callable[[str, Path], Any]
 
 
 def _near(text: str, allowed: Iterable[str]) -> str:
@@ -19,7 +21,7 @@ def _near(text: str, allowed: Iterable[str]) -> str:
     return did_you_mean(text, allowed)
 
 
-def read_switch(text: str, base: Path) -> bool:
+def switch(text: str, base: Path) -> bool:
     if text.lower() in ("true", "1", "yes", "on", "t", "y"):
         return True
     if text.lower() in ("false", "0", "no", "off", "f", "n"):
@@ -27,7 +29,7 @@ def read_switch(text: str, base: Path) -> bool:
     raise ValueError("write true or false")
 
 
-def read_choice(*allowed: str) -> Callable[[str, Path], str]:
+def choice(*allowed: str) -> Reader:
     def read(text: str, base: Path) -> str:
         if text not in allowed:
             raise ValueError(f"write one of {', '.join(allowed)}.{_near(text, allowed)}")
@@ -36,7 +38,7 @@ def read_choice(*allowed: str) -> Callable[[str, Path], str]:
     return read
 
 
-def read_share(least: float, most: float, *, above: bool = False) -> Callable[[str, Path], float]:
+def share(least: float, most: float, *, above: bool = False) -> Reader:
     def read(text: str, base: Path) -> float:
         from pytest_carbon.records import UsageProblem
         from pytest_carbon.text import parse_share
@@ -53,8 +55,8 @@ def read_share(least: float, most: float, *, above: bool = False) -> Callable[[s
     return read
 
 
-def read_float(text: str) -> float:
-    """A finite number, or NaN, which no comparison lets through."""
+def _finite(text: str) -> float:
+    """Read a finite number; anything else is NaN, which fails every comparison."""
     try:
         value = float(text)
     except ValueError:
@@ -62,9 +64,9 @@ def read_float(text: str) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def read_number(least: float, allowed: str) -> Callable[[str, Path], float]:
+def number(least: float, allowed: str) -> Reader:
     def read(text: str, base: Path) -> float:
-        value = read_float(text)
+        value = _finite(text)
         if not value >= least:
             raise ValueError(f"write {allowed}")
         return value
@@ -72,10 +74,10 @@ def read_number(least: float, allowed: str) -> Callable[[str, Path], float]:
     return read
 
 
-def read_seconds(*, above: bool = False) -> Callable[[str, Path], float]:
+def seconds(*, above: bool = False) -> Reader:
     def read(text: str, base: Path) -> float:
         milliseconds = text.endswith("ms")
-        value = read_float(text.removesuffix("ms").removesuffix("s")) / (1000 if milliseconds else 1)
+        value = _finite(text.removesuffix("ms").removesuffix("s")) / (1000 if milliseconds else 1)
         if not (value > 0 or (value == 0 and not above)):
             raise ValueError(f"write seconds{', above 0' if above else ''}, such as 2, 0.5 or 500ms")
         return value
@@ -83,69 +85,59 @@ def read_seconds(*, above: bool = False) -> Callable[[str, Path], float]:
     return read
 
 
-def read_sessions(text: str, base: Path) -> int:
-    if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) < 1:
-        raise ValueError("write how many fresh processes are to run the tests, such as 3; 1 is this one")
-    return int(text)
+def count(least: int, allowed: str, *, digits: int = 18) -> Reader:
+    def read(text: str, base: Path) -> int:
+        if not re.fullmatch(f"[0-9]{{1,{digits}}}", text) or int(text) < least:
+            raise ValueError(f"write {allowed}")
+        return int(text)
+
+    return read
 
 
-def read_confirm(text: str, base: Path) -> int:
-    if not re.fullmatch(r"[0-9]{1,4}", text):
-        raise ValueError("write how many fresh processes are to measure again what is suspect, such as 2; 0 is none")
-    return int(text)
+def matching(pattern: str, allowed: str, change: Callable[[str], str] = str) -> Reader:
+    def read(text: str, base: Path) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"write {allowed}")
+        return change(text)
+
+    return read
 
 
-def read_against(text: str, base: Path) -> str:
-    if text.startswith("-") or re.search(r"\s", text):
-        raise ValueError("write a branch, a tag or a commit, such as main, origin/main, v1.2 or HEAD~1")
-    return text
+against = matching(r"[^-\s]\S*", "a branch, a tag or a commit, such as main, origin/main, v1.2 or HEAD~1")
 
 
-def read_rounds(text: str, base: Path) -> int:
-    if not re.fullmatch(r"[0-9]+", text) or int(text) < 2:
-        raise ValueError("write a whole number of rounds, at least 2: one round has no spread")
-    return int(text)
-
-
-def read_path(text: str, base: Path) -> Path:
+def path(text: str, base: Path) -> Path:
     return base / Path(text).expanduser()
 
 
-def read_baseline(text: str, base: Path) -> Path | str:
+def baseline(text: str, base: Path) -> Path | str:
     from pytest_carbon.baselines.address import place
 
     return place(text, base)
 
 
-def read_branch(text: str, base: Path) -> str:
-    if re.search(r"\s", text):
-        raise ValueError("write the name of a branch, as git branch shows it")
-    return text
-
-
-def read_labels(text: str, base: Path) -> str:
+def labels(text: str, base: Path) -> str:
     pairs = dict(re.findall(r"([\w.-]+)=([^=,\n]+)(?:,|$)", text))
     if ",".join(f"{key}={value}" for key, value in pairs.items()) != text:
         raise ValueError("write KEY=VALUE, each key once, no = or comma in a value, such as --carbon-label=pool=a100")
     return ",".join(f"{key}={pairs[key]}" for key in sorted(pairs))
 
 
-def read_meter(text: str, base: Path) -> str:
-    """Names joined by ``+``, which the meters know; ``replay:`` takes all that follows, since a path may
-    have a ``+`` in it."""
+def meter(text: str, base: Path) -> str:
+    """Read names joined by ``+``; ``replay:`` takes all that follows, because a path may contain a ``+``."""
     before, replay, file = text.partition("replay:")
     names = before.split("+")
     if replay:
         # Before it stands nothing, or a name and a "+".
-        names[-1] += replay + (str(read_path(file.strip(), base)) if file.strip() else "")
+        names[-1] += replay + (str(path(file.strip(), base)) if file.strip() else "")
     if not all(re.fullmatch(r"replay:.+|[^+:]+", name) for name in names):
-        raise ValueError("write auto, nvml, rapl, estimate or replay:FILE, or several joined by +")
+        raise ValueError("write auto, nvml, rapl, amd, apple, windows, estimate or replay:FILE, or several joined by +")
     if "auto" in names and len(names) > 1:
-        raise ValueError("auto chooses by itself: leave it out, or leave the others out")
+        raise ValueError("auto chooses the meters itself: leave it out, or leave the others out")
     return "+".join(names)
 
 
-def read_gpus(text: str, base: Path) -> str:
+def gpus(text: str, base: Path) -> str:
     if text in ("used", "visible", "all"):
         return text
     parts = [part.strip() for part in text.split(",")]
@@ -157,23 +149,7 @@ def read_gpus(text: str, base: Path) -> str:
     return ",".join(dict.fromkeys(parts))
 
 
-def read_country(text: str, base: Path) -> str:
-    if not re.fullmatch(r"[A-Za-z]{3}", text):
-        raise ValueError("write the three letters of ISO 3166 alpha-3, such as DEU or USA")
-    return text.upper()
-
-
-def read_region(text: str, base: Path) -> str:
-    return text
-
-
-def read_cloud(text: str, base: Path) -> str:
-    if not re.fullmatch(r"[^/\s]+/[^/\s]+", text):
-        raise ValueError("write provider/region, such as aws/us-west-2")
-    return text.lower()
-
-
-def read_suite(text: str, base: Path) -> str | tuple[str, ...]:
+def suite(text: str, base: Path) -> str | tuple[str, ...]:
     if text in ("small", "study"):
         return text
     from pytest_carbon.tasks.catalogue import TASKS, models, models_meant
@@ -185,18 +161,12 @@ def read_suite(text: str, base: Path) -> str | tuple[str, ...]:
     for id in ids:
         if id in ("small", "study"):
             raise ValueError(
-                f"{id} is a suite of its own, and stands alone: {allowed}. A model among others is selected with -m:"
+                f"{id} is a suite of its own and cannot be combined: {allowed}. To select a model of it, use -m:"
                 " --carbon-suite=study -m gpt2"
             )
         if id in TASKS:
-            raise ValueError(f"{id!r} is a task: {allowed}. A task is selected with -m: --carbon-suite=study -m {id}")
+            raise ValueError(f"{id!r} is a task: {allowed}. To select a task, use -m: --carbon-suite=study -m {id}")
         if id not in models():
             meant = _near(id, ("small", "study")) or models_meant(id, models()) if id else ""
-            raise ValueError(f"{id!r} is none of the suite's {len(models())} models: {allowed}.{meant}")
+            raise ValueError(f"{id!r} is not one of the suite's {len(models())} models: {allowed}.{meant}")
     return ids
-
-
-def read_queries(text: str, base: Path) -> int:
-    if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
-        raise ValueError("write a whole number of calls, 1 or more; the study made 1000")
-    return int(text)

@@ -1,11 +1,11 @@
-"""The tests of a run, what became of each, and its reports, which wait until what it measured is judged."""
+"""The tests of a run: what became of each, and its reports, which wait for the verdicts."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import pytest
 
@@ -14,16 +14,16 @@ from pytest_carbon.plugin.progress import Progress
 from pytest_carbon.records import Budget, Measurement
 
 WEIGHT = pytest.StashKey[float]()
-"""How long a test takes, in any unit, where tests take unequally long and that is known before: for the time left."""
+"""How long a test takes, in any unit, if known before it runs; for the time left."""
 
 
 def measures(item: pytest.Item) -> bool:
-    """Whether a test measures anything."""
+    """Whether a test has the marker or the fixture."""
     return item.get_closest_marker(markers.MARKER) is not None or "carbon" in getattr(item, "fixturenames", ())
 
 
 def test_id(item: pytest.Item) -> str:
-    """What baselines know a test by: its node id, or, outside the root dir, its module's dotted name."""
+    """Return a test's key in baselines: its node id; outside the root dir, with its module's dotted name."""
     root = item.config.rootpath
     module = item.getparent(pytest.Module)
     if module is None or item.path.is_relative_to(root):
@@ -35,6 +35,68 @@ def test_id(item: pytest.Item) -> str:
 test_id.__test__ = False  # type: ignore[attr-defined]
 
 
+Action = Literal["keep", "pass on", "drop"]
+"""What to do with a report: keep it until the verdicts, pass on all that were kept and this one, or drop it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What has become of a test, by its reports. Pure: each event gives a new one."""
+
+    outcome: str | None = None
+    """The outcome before the gate; None until the test has finished."""
+    waits: bool = False
+    """Whether it passed, so that its reports wait for the verdicts."""
+    part_failed: bool = False
+    """Whether a subtest failed: its report is its own, and the test's may have passed."""
+    left_out: bool = False
+    """Whether it passed in an earlier process and was skipped in this one."""
+    before: Course | None = None
+    """In the earlier processes, while this one runs the test."""
+
+    @property
+    def passed_before(self) -> bool:
+        return self.before is not None and self.before.waits
+
+    def again(self) -> Course:
+        """Begin the test in another process."""
+        return Course(before=replace(self, before=None))
+
+    def after(self, when: str, outcome: str, *, xfail: bool = False, part: bool = False) -> tuple[Course, Action]:
+        """Take a report.
+
+        Args:
+            xfail: the test was expected to fail.
+            part: the report is a subtest's.
+        """
+        course = self
+        if part:
+            course = replace(course, part_failed=course.part_failed or outcome == "failed")
+        elif self.passed_before and outcome == "skipped":
+            return replace(course, left_out=True), "drop"
+        elif course.left_out and outcome != "failed":
+            return course, "drop"
+        elif when == "setup":  # also of a rerun
+            course = Course(left_out=course.left_out, before=course.before)
+        elif when == "call":
+            expected = "xpassed" if outcome == "passed" else "xfailed"
+            course = replace(course, outcome=expected if xfail else outcome)
+        if course.part_failed and course.outcome == "passed":
+            course = replace(course, outcome="failed", waits=False)
+        if part:
+            return course, "pass on"
+        if outcome == "passed" and not xfail:
+            course = replace(course, waits=when == "teardown" and course.outcome == "passed")
+            return course, "keep" if when != "teardown" or course.waits else "pass on"
+        if when != "call":
+            course = replace(course, outcome="error" if outcome == "failed" else outcome)
+        return course, "pass on"
+
+    def ended(self) -> Course:
+        """End the test in this process; where it was left out, the earlier ones count."""
+        return self.before if self.left_out and self.outcome is None and self.before else replace(self, before=None)
+
+
 @dataclass(slots=True)
 class Test:
     """A test of the run; most measure, and their reports wait."""
@@ -44,59 +106,71 @@ class Test:
     """:func:`test_id`: pytest may give tests of two installed packages the same node id."""
     budgets: tuple[Budget, ...] = ()
     marked: bool = False
+    course: Course = Course()
     reports: list[pytest.TestReport] = field(default_factory=list)
-    outcome: str | None = None
-    """What it came to by itself; None while it has not run to its end."""
-    waits: bool = False
-    part_failed: bool = False
-    """Whether a subtest failed: its report is its own, and the test's may have passed."""
+    reports_before: list[pytest.TestReport] = field(default_factory=list)
+    """Of the earlier processes, while one runs the test."""
     log: Log | None = None
     found: dict[str, list[Measurement]] | None = None
     """What it measured, by name: a session each. None where this process measured it, and has not concluded."""
     mistaken: set[str] = field(default_factory=set)
-    """What was not measured for a mistake in the test, of which the meters know nothing."""
+    """The names of what was not measured because of a mistake in the test."""
 
     @property
     def weight(self) -> float:
         return self.item.stash.get(WEIGHT, 1.0)
 
-    def take(self, report: pytest.TestReport) -> None:
+    @property
+    def outcome(self) -> str | None:
+        return self.course.outcome
+
+    @property
+    def waits(self) -> bool:
+        return self.course.waits
+
+    def take(self, report: pytest.TestReport) -> Action:
         """Keep what passed until it is judged; pass everything else on at once."""
-        plain = type(report) is pytest.TestReport
-        if plain and report.when == "setup":
-            self.pass_on()  # of the same test, given twice (--keep-duplicates): the last one is judged
-            self.forget()
-        if plain and report.when == "call":
-            expected = "xpassed" if report.passed else "xfailed"
-            self.outcome = expected if hasattr(report, "wasxfail") else report.outcome
-        self.part_failed |= not plain and report.failed
-        if self.part_failed and self.outcome == "passed":
-            self.outcome, self.waits = "failed", False
-        self.reports.append(report)
-        if plain and report.outcome == "passed" and not hasattr(report, "wasxfail"):
-            self.waits = report.when == "teardown" and self.outcome == "passed"
-            if report.when != "teardown" or self.waits:
-                return
-        elif plain and report.when != "call":
-            self.outcome = "error" if report.failed else report.outcome
-        self.pass_on()
+        part = type(report) is not pytest.TestReport
+        xfail = hasattr(report, "wasxfail")
+        self.course, action = self.course.after(str(report.when), report.outcome, xfail=xfail, part=part)
+        if action != "drop":
+            self.reports.append(report)
+        if action == "pass on":
+            self.pass_on()
+        return action
 
     def pass_on(self) -> None:
-        """Pass on what its reports are so far."""
+        """Pass on the reports so far."""
         reports, self.reports = self.reports, []
         for report in reports:
             assert self.log is not None
             self.log.report(report)
 
-    def forget(self) -> dict[str, Any]:
-        """It runs anew; what had become of it."""
-        state = {name: getattr(self, name) for name in ("reports", "outcome", "waits", "part_failed")}
-        self.reports, self.outcome, self.waits, self.part_failed = [], None, False, False
-        return state
+    def begin_again(self) -> None:
+        """Begin in another process."""
+        self.course = self.course.again()
+        self.reports_before, self.reports = self.reports, []
+
+    def end(self) -> bool:
+        """End in this process; whether what it measured counts."""
+        before = self.course.before
+        self.course = self.course.ended()
+        if self.course is before:
+            self.reports = self.reports_before
+        return self.course is not before
+
+    def restore(self) -> None:
+        """Forget the process under way, which did not bring the test to its end."""
+        if self.course.before is not None:
+            self.course, self.reports = self.course.before, self.reports_before
+
+    def crash(self) -> None:
+        """Its process died."""
+        self.course, self.reports = Course("failed"), []
 
 
 class Log:
-    """Logs a test's reports, later than its protocol would: its start before the first, its end after the last."""
+    """Logs a test's reports later than its protocol would, with its start before the first."""
 
     def __init__(self, item: pytest.Item, progress: Progress) -> None:
         self._item = item
@@ -105,7 +179,7 @@ class Log:
         self._started = False
 
     def report(self, report: pytest.TestReport) -> None:
-        self._progress.clear()  # or a part of it stays on the line that the report leaves
+        self._progress.clear()
         if not self._started:
             self._relay.pytest_runtest_logstart(nodeid=self._item.nodeid, location=self._item.location)
             self._started = True
@@ -119,7 +193,7 @@ class Log:
 
 @contextlib.contextmanager
 def redirected(item: pytest.Item, take: Callable[[pytest.TestReport], None]) -> Generator[None, None, None]:
-    """Meanwhile the protocol of a test logs nothing: its reports go to somebody else."""
+    """Give a test's reports to ``take`` instead of logging them."""
     session: Any = item.session
     proxy = session.gethookproxy
     session.gethookproxy = lambda path: _Relay(proxy(path), take)
@@ -130,7 +204,7 @@ def redirected(item: pytest.Item, take: Callable[[pytest.TestReport], None]) -> 
 
 
 class _Relay:
-    """A hook relay that passes on everything but what logs a test."""
+    """A hook relay without the hooks that log a test."""
 
     def __init__(self, relay: Any, take: Callable[[pytest.TestReport], None]) -> None:
         self._relay = relay

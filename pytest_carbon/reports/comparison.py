@@ -140,7 +140,7 @@ def text(comparison: Comparison, *, verbose: bool = False, width: int = 80, asci
         if len(shown) < len(part.rows):
             lines += page.wrap(passing([row.verdict for row in part.rows if row.verdict.status == "pass"]))
         lines.append("")
-        sentences = [part.suite.moved, part.suite.machine_moved, _compared(part), *_beside(part)]
+        sentences = [part.suite.reason, part.suite.machine_moved, _compared(part), *_beside(part)]
         sentences += [f"{row.verdict.status}: {label(row.key)}: {reason}" for row, reason in _reasons(part)]
         sentences += [f"{what}: {_names(keys, part, str)}" for what, keys in _missing(part) if keys]
         for sentence in [*sentences, "too weak: {}: {}".format(*weak) if (weak := _weak(part)) else None]:
@@ -209,7 +209,7 @@ def _comment(comparison: Comparison, most: int) -> str:
         changed = [row for row in part.rows if row.verdict.status != "pass"]
         same = [row for row in part.rows if row.verdict.status == "pass"]
         lines += ["", f"**{_code_span(part.machine.id)}**: {_plain(_compared(part))}"]
-        for moved in filter(None, (part.suite.moved, part.suite.machine_moved)):
+        for moved in filter(None, (part.suite.reason, part.suite.machine_moved)):
             lines += ["", f"**{_plain(moved)}.**"]
         if changed:
             lines += ["", *_markdown_table(changed, most)]
@@ -342,7 +342,8 @@ def _part(part: Part) -> dict[str, Any]:
     return {
         "machine": part.machine.id,
         "median_change": part.suite.median_change,
-        "moved": part.suite.moved,
+        "status": part.suite.status,
+        "reason": part.suite.reason,
         "machine_moved": part.suite.machine_moved,
         "reference": _reference(part.kernel),
         "measurements": list(map(_measurement, part.rows)),

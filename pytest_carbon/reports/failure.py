@@ -10,7 +10,16 @@ from typing import Literal
 
 from pytest_carbon.gate import sentences
 from pytest_carbon.gate.recordings import baseline_of
-from pytest_carbon.records import Against, CarbonIntensity, Machine, Measurement, Record, Verdict
+from pytest_carbon.records import (
+    Against,
+    CarbonIntensity,
+    Machine,
+    Measurement,
+    Record,
+    SessionResult,
+    SuiteVerdict,
+    Verdict,
+)
 from pytest_carbon.reports.layout import Column, Page, columns, joined
 from pytest_carbon.reports.table import fails_if_strict
 from pytest_carbon.text import (
@@ -136,6 +145,25 @@ def failure(test: str, measurement: Measurement, verdict: Verdict, context: Fail
         *_remedies(test, measurement, verdict, context, page),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def suite_failure(suite: SuiteVerdict, moved: int, result: SessionResult, *, width: int, ascii: bool) -> str:
+    """Return what a suite that moved shows: the reason, how many measurements moved with it, and the commands."""
+    page = Page(width, ascii)
+    paragraphs = [
+        f"carbon {suite.status}: {suite.reason}",
+        f"{count(moved)} of {count(suite.compared)} measurements moved with it by more than their tolerance."
+        " They do not fail one by one.",
+    ]
+    if result.against is None:
+        paragraphs += [
+            "If this is intended, accept it as the new baseline: pytest --carbon-accept",
+            "If not, look at what all tests share: the machine, its driver, a library. To tell the code from the"
+            " machine, compare two revisions side by side: pytest --carbon-against=REVISION",
+        ]
+    else:
+        paragraphs.append("Look at what all tests share: a library, an option, a fixture.")
+    return "\n\n".join("\n".join(page.wrap(text, hang="")) for text in paragraphs)
 
 
 def _headline(measurement: Measurement, verdict: Verdict) -> str | None:

@@ -275,7 +275,8 @@ def _reader(hint: Any) -> _Reader:
         return _scalar(f"one of {', '.join(args)}", lambda value: isinstance(value, str) and value in args)
     if get_origin(hint) is tuple and args[1:] == (...,):
         return _list(_reader(args[0]))
-    return _object({name: of for name, of in get_type_hints(hint).items() if name != "differences"}, hint)
+    hints = {name: of for name, of in get_type_hints(hint).items() if name != "differences"}
+    return _object(hints, lambda *values: hint(**dict(zip(hints, values, strict=True))))
 
 
 def _pair(value: Any) -> tuple[Measurement, Verdict]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_carbon.records import Measurement, Verdict
+from pytest_carbon.records import Machine, Measurement, SuiteVerdict, Verdict
 
 # --- elsewhere ---------------------------------------------------------------------------------------
 
@@ -26,3 +26,13 @@ def junit_properties(measurement: Measurement, verdict: Verdict) -> list[tuple[s
         "warnings": ",".join(warning.code for warning in measurement.warnings) or None,
     }
     return [(prefix + key, str(value)) for key, value in values.items() if value is not None]
+
+
+def suite_properties(machine: Machine, suite: SuiteVerdict) -> list[tuple[str, str]]:
+    """Return the same for a suite that moved."""
+    return [
+        ("carbon.status", suite.status),
+        ("carbon.reason", str(suite.reason)),
+        ("carbon.machine", machine.id),
+        ("carbon.change", str(suite.median_change)),
+    ]

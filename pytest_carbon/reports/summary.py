@@ -16,6 +16,7 @@ from pytest_carbon.records import (
     SessionResult,
     Settings,
     Status,
+    is_estimated,
 )
 from pytest_carbon.reports.failure import grid_and_pue, verb_for
 from pytest_carbon.reports.layout import FAILING, HEADER, PLAIN, WARNING, Line, Page, columns
@@ -73,7 +74,7 @@ def summary(
         excused = all(row.verdict.status != "regression" for row in rows) and any(
             row.verdict.status == "inconclusive" for row in rows
         )
-        shared = (part.suite.moved, WARNING if excused or result.settings.gate == "warn" else FAILING)
+        shared = (part.suite.reason, WARNING if excused or result.settings.gate == "warn" else FAILING)
         machine = (part.suite.machine_moved, WARNING)
         if quiet:
             shown = unfolded([row for row in rows if row.verdict.status != "pass"], result.settings)
@@ -140,7 +141,7 @@ def _sentences(page: Page, texts: Iterable[tuple[str | None, Mapping[str, bool]]
 
 
 def _estimated(result: SessionResult) -> str:
-    return " (estimated, not measured)" if result.machine.id.endswith("-estimated") else ""
+    return " (estimated, not measured)" if is_estimated(result.machine.id) else ""
 
 
 # --- the sentences under it ------------------------------------------------------------------------

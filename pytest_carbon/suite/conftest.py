@@ -1,4 +1,4 @@
-"""The suite's tests: which cells of the study, their ids and markers, and how long each is measured."""
+"""The suite's tests: the cells of the study that they run, their ids and markers, and how each is measured."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from pytest_carbon.records import Settings
 from pytest_carbon.tasks import catalogue
 
 SMALL_TIMES = {"warmup": 0.2, "min_time": 0.4, "max_time": 2.0}
-"""Seconds, for what takes a few milliseconds a call: the whole small suite in about a minute."""
+"""Seconds, enough for calls of a few milliseconds: the whole small suite takes about a minute."""
 OVERHEAD_S = 30.0
-"""What a test takes besides its calls, about: building its model, warming up, waiting for quiet."""
-
-
+"""About what a test takes besides its calls: building its model, warming up, waiting for quiet."""
 _NOTHING_LEFT = pytest.StashKey[list[str]]()
 
 
@@ -43,13 +41,13 @@ class Cell(NamedTuple):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Of ``carbon_task``. A tiny variant has no checkpoint, and needs no real data."""
+        """Of ``carbon_task``. A tiny variant has no checkpoint and needs no real data."""
         small = {"size": "small", "weights": "random", "data": "synthetic"}
         return {"model": self.model, "dataset": self.dataset, **(small if self.small else {"size": "study"})}
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """Those that ``--carbon-suite`` asks for."""
+    """List the cells that ``--carbon-suite`` asks for."""
     if settings.suite == "small":
         return [Cell(task, *pair, small=True) for task, pair in catalogue.SMALL.items()]
     models = () if settings.suite == "study" else settings.suite
@@ -57,11 +55,12 @@ def cells(settings: Settings) -> list[Cell]:
 
 
 def kinds() -> dict[str, list[str]]:
-    """What ``-m`` takes, by what it is a name of."""
+    """List the names that ``-m`` takes, by what they name."""
+    tasks = catalogue.TASKS
     return {
-        "task": list(catalogue.TASKS),
-        "modality": sorted({task.modality for task in catalogue.TASKS.values()}),
-        "data set": sorted({name for task in catalogue.TASKS.values() for name in task.datasets}),
+        "task": list(tasks),
+        "modality": sorted({task.modality for task in tasks.values()}),
+        "data set": sorted({name for task in tasks.values() for name in task.datasets}),
         "model": list(catalogue.models()),
     }
 
@@ -83,25 +82,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
-    """Weigh the tests, and say why none is left: an expression with a mistake in it selects nothing without a word.
+    """Weigh the tests, and say why none is left: pytest says nothing about a mistake in an expression.
 
-    Raises pytest.UsageError for a name in ``-m`` that nothing has, where it is near to one of the suite's, or leaves
-    nothing. Markers of a project's own, registered or on any of its tests, are none of the suite's business.
+    Raises pytest.UsageError for a name in ``-m`` that no test has, where it is near to one of the suite's, or where no
+    test is left. Markers of a project's own, registered or on any of its tests, are not checked.
     """
-    found = {item: cell for item in items if (cell := _cell(item)) is not None}
-    _weigh(config, found)
+    in_suite = {item: cell for item in items if (cell := _cell(item)) is not None}
+    _weigh(config, in_suite)
     expression = getattr(config.option, "markexpr", "")
-    worker = hasattr(config, "workerinput")  # which an exception ends without a word
-    unknown = _unknown(config, items, expression) if found and expression and not worker else []
+    worker = hasattr(config, "workerinput")  # an exception would end it without a message
+    unknown = _unknown(config, items, expression) if in_suite and expression and not worker else []
     for name in unknown:
         if _is_misspelt(name):
-            items.clear()  # pytest tells what was collected before it tells this
+            items.clear()  # else pytest lists what was collected before it prints this
             raise refusal.refusal(_no_such(name, expression))
     yield
-    if found and not items:
+    if in_suite and not items:
         if unknown:
             raise refusal.refusal(_no_such(unknown[0], expression))
-        config.stash[_NOTHING_LEFT] = _why_nothing(config, list(found.values()))
+        config.stash[_NOTHING_LEFT] = _why_nothing(config, list(in_suite.values()))
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
@@ -113,32 +112,32 @@ def _cell(item: pytest.Item) -> Cell | None:
     return cell if isinstance(cell, Cell) else None
 
 
-def _weigh(config: pytest.Config, found: Mapping[pytest.Item, Cell]) -> None:
-    """Where the calls are counted, tests take as unequally long as in the study: the time left is told by that."""
+def _weigh(config: pytest.Config, in_suite: Mapping[pytest.Item, Cell]) -> None:
+    """Where the number of calls is fixed, weigh each test by its time in the study: the time left depends on it."""
     queries = read_settings(config).queries
     if queries is None:
         return
     seconds = {(c.task, c.dataset, c.model): c.seconds_per_1000 / 1000 for c in catalogue.study_cells()}
-    for item, cell in found.items():
+    for item, cell in in_suite.items():
         call_s = 0.0 if cell.small else seconds.get((cell.task, cell.dataset, cell.model), 0.0)
         item.stash[WEIGHT] = OVERHEAD_S + queries * call_s
 
 
 def _words(expression: str) -> list[str]:
-    """The names in an expression of ``-m`` or ``-k``, as pytest reads them."""
+    """List the names in an expression of ``-m`` or ``-k``, as pytest reads them."""
     plain = re.sub(r"\([^()]*=[^()]*\)", " ", expression)  # device(name="x")
     return [word for word in re.findall(r"[\w:+\-.\[\]\\/]+", plain) if word not in ("and", "or", "not")]
 
 
 def _unknown(config: pytest.Config, items: Iterable[pytest.Item], expression: str) -> list[str]:
-    """The names that are neither registered nor on any test that was collected."""
+    """List the names that are neither registered nor on any collected test."""
     registered = {re.split(r"[:(]", line)[0].strip() for line in config.getini("markers")}
     known = {mark.name for item in items for mark in item.iter_markers()} | registered
     return [name for name in _words(expression) if name not in known]
 
 
 def _is_misspelt(word: str) -> bool:
-    """Whether it is all but one of the suite's names: ``not large`` may be a project's own."""
+    """Whether it is nearly one of the suite's names: ``not large`` may be a project's own."""
     names = [*(name for names in kinds().values() for name in names), *catalogue.ELSEWHERE]
     names += [id.rpartition("/")[2] for id in catalogue.models()]
     return bool(get_close_matches(word.lower(), map(str.lower, names), n=1, cutoff=0.8))
@@ -160,13 +159,13 @@ def _no_such(name: str, expression: str) -> str:
 
 
 def _why_nothing(config: pytest.Config, cells: Sequence[Cell]) -> list[str]:
-    """A hint where the selection leaves no test, of the suite or any other."""
+    """Write a hint where the selection leaves no test."""
     option, suite = config.option, read_settings(config).suite
     asked = {flag: getattr(option, name, "") for flag, name in (("-m", "markexpr"), ("-k", "keyword"))}
     given = " and ".join(f"{flag} {text!r}" for flag, text in asked.items() if text)
     if not given:
         return []
-    ids = " ".join(each.id.lower() for each in cells)
+    ids = " ".join(cell.id.lower() for cell in cells)
     near = next((text for word in _words(asked["-k"]) if word.lower() not in ids and (text := _near(word))), "")
     which = suite if isinstance(suite, str) else ",".join(suite)
     more = "" if suite == "study" else f"; --carbon-suite=study has {len(catalogue.cells())}"
@@ -179,7 +178,7 @@ def _why_nothing(config: pytest.Config, cells: Sequence[Cell]) -> list[str]:
 
 @pytest.fixture(scope="session")
 def protocol(pytestconfig: pytest.Config) -> dict[str, Any]:
-    """How ``carbon.run`` is to measure, where it is not as the options say."""
+    """Arguments of ``carbon.run`` that differ from the options."""
     settings, given = read_settings(pytestconfig), fields_given(pytestconfig)
     how: dict[str, Any] = dict(SMALL_TIMES) if settings.suite == "small" else {}
     if "warmup_s" in given:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def test_task(cell: Cell, carbon: Carbon, carbon_task: Callable[..., Any], protocol: dict[str, Any]) -> None:
-    """One call of the task on the next input of the data set, repeated; and it does give a result."""
+    """Measure calls of the task on one input of the data set after another; the last gives a result."""
     task = carbon_task(cell.task, **cell.arguments)
     with one_thread() if cell.small else contextlib.nullcontext():
         result = carbon.run(task, **protocol)
@@ -22,7 +22,7 @@ def test_task(cell: Cell, carbon: Carbon, carbon_task: Callable[..., Any], proto
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Tiny calls on a single thread: waiting for a second takes many times what it saves, and never as long twice."""
+    """Run tiny calls on a single thread: waiting for a second one takes longer than it saves, and varies."""
     torch = sys.modules.get("torch")
     if torch is None:
         yield

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -14,13 +13,15 @@ from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks import catalogue, models
 from pytest_carbon.tasks.architectures import architecture
 from pytest_carbon.tasks.catalogue import Task, find_dataset, find_model, find_task
-from pytest_carbon.tasks.data import Samples, given, load
+from pytest_carbon.tasks.data import DATASETS, Samples
 from pytest_carbon.tasks.diffusion import ImageGeneration
 from pytest_carbon.tasks.generation import NEW_TOKENS, ImageCaptioning, SpeechRecognition, Writing
-from pytest_carbon.tasks.hub import first_line, unreachable
+from pytest_carbon.tasks.given import brief, given
+from pytest_carbon.tasks.hub import cached, from_hub, read_part
 from pytest_carbon.tasks.images import ImageClassification, ObjectDetection
 from pytest_carbon.tasks.models import Built
 from pytest_carbon.tasks.own import Calling, CallingPipeline
+from pytest_carbon.tasks.synthetic import synthetic
 from pytest_carbon.tasks.task import CannotRunHere, ModelTask, refuse_too_large
 from pytest_carbon.tasks.text import (
     FillMask,
@@ -69,14 +70,14 @@ def build_task(
     steps: int | None = None,
     seed: int = 0,
 ) -> ModelTask:
-    """A task that is ready to be called.
+    """Build a task that is ready to be called.
 
     Args:
         name: one of the 15: ``text-classification``, …
-        model: the hub id of a model of the catalogue (None: the one that the small suite has for the task); or your
-            own: a torch module with its ``tokenizer`` or ``processor``, a ``diffusers`` pipeline, a ``transformers``
-            pipeline, or any callable, which is called with the next input.
-        dataset: one of the task's; None: the one that the small suite has for it.
+        model: the hub id of a model of the catalogue (None: that of the small suite), or your own: a torch module
+            with its ``tokenizer`` or ``processor``, a ``diffusers`` or ``transformers`` pipeline, or any callable,
+            which gets the next input.
+        dataset: one of the task's; None: that of the small suite.
         weights: ``hub`` (the published checkpoint), ``random`` (no network; the same work), ``auto`` (the checkpoint
             where it is cached, else random).
         data: ``hub``, ``synthetic`` or ``auto`` likewise; or your own inputs: texts, images, mappings.
@@ -84,13 +85,14 @@ def build_task(
         device: ``cuda``, ``mps``, ``cpu``; ``auto`` is the first of them that is here. Your own model is where it is.
         batch_size: inputs of one call.
         size: ``study``, the real architecture, or ``small``, a tiny variant of the same class.
-        new_tokens: what a call writes, of tasks that write; a callable must then say, in all that it returns, that it
-            wrote as many (``tokens_out``). steps: of a diffusion. None: as in the study.
+        new_tokens: what a call of a task that writes adds to its input, exactly; a callable must then return how many
+            it wrote (``tokens_out``). None: as in the study.
+        steps: of a diffusion; None: as in the study.
         seed: of the random weights, the choice of inputs, and the noise that an image is made of.
 
     Raises:
-        UsageProblem: an argument that cannot be, a hub that cannot be reached; what there is, and the remedy.
-        CannotRunHere: a library is not installed, or the model does not fit into the memory that is free.
+        UsageProblem: an argument that is not possible, or a hub that cannot be reached, with the remedy.
+        CannotRunHere: a library is not installed, or the model does not fit into the free memory.
     """
     task = find_task(name)
     for what, count in (("batch_size", batch_size), ("new_tokens", new_tokens), ("steps", steps)):
@@ -100,7 +102,7 @@ def build_task(
         raise UsageProblem(f"seed={seed!r} is not possible: write a whole number, 0 or more")
     if tokenizer is not None and not callable(tokenizer):
         raise UsageProblem(
-            f"tokenizer={_brief(tokenizer)} cannot be called: give the tokenizer that the model was trained with, "
+            f"tokenizer={brief(tokenizer)} cannot be called: give the tokenizer that the model was trained with, "
             "as AutoTokenizer.from_pretrained(…) reads it"
         )
     if new_tokens is not None and name not in NEW_TOKENS:
@@ -114,10 +116,11 @@ def build_task(
         device = _fitting(task, model, dataset, dtype, device, size, batch_size)
     samples = _samples(task, dataset, data, seed)
     if isinstance(model, str):
-        kind, parts = _of_catalogue(task, model, weights, tokenizer, processor, dtype or "fp32", device, size, seed)
+        asked = {"weights": weights, "size": size, "dtype": dtype or "fp32", "device": device}
+        kind, parts = _of_catalogue(task, models.build(model, task=name, seed=seed, **asked), tokenizer, processor)
     else:
         kind, parts = _own(task, model, tokenizer, processor, dtype, device)
-    asked = {"new_tokens": new_tokens, "steps": steps}
+    fixed = {"new_tokens": new_tokens, "steps": steps}
     try:
         return kind(
             name=name,
@@ -126,7 +129,7 @@ def build_task(
             data=samples.source,
             batch_size=batch_size,
             seed=seed,
-            **parts | {what: count for what, count in asked.items() if count is not None},
+            **parts | {what: count for what, count in fixed.items() if count is not None},
         )
     except UsageProblem:
         parts.get("afterwards", lambda: None)()  # a model that trained does so again
@@ -149,7 +152,7 @@ def arguments_known(arguments: Iterable[str]) -> None:
 def _fitting(
     task: Task, model_id: str, dataset: str | None, dtype: str, device: str, size: str, batch_size: int
 ) -> str:
-    """The device, once it is sure that the model can be built there: nothing large is read or made before."""
+    """Check that the model can be built, before anything large is read or made; return its device."""
     try:
         find_model(model_id, task.name)
     except UsageProblem as problem:
@@ -157,43 +160,30 @@ def _fitting(
         raise UsageProblem(f"{problem}{stop} A model of your own: give the module itself, or a callable") from None
     if dataset is not None:
         find_dataset(task.name, dataset)
-    images = task.modality in ("image", "multimodal")
-    diffusion = ["diffusers"] if task.kind == "diffuse" else []
-    _refuse_missing(task.name, ["torch", "transformers", *diffusion, *(["PIL"] if images else [])])
+    further = ["diffusers"] * (task.kind == "diffuse") + ["PIL"] * (task.modality in ("image", "multimodal"))
+    _refuse_missing(task.name, ["torch", "transformers", *further])
     device = models.device_of(device)
     half = models.memory_bytes(model_id, "fp16", size, batch_size) if dtype == "fp32" else None
     refuse_too_large(model_id, models.memory_bytes(model_id, dtype, size, batch_size), half, device, batch_size)
     return device
 
 
-def _of_catalogue(
-    task: Task,
-    model_id: str,
-    weights: str,
-    tokenizer: Any,
-    processor: Any,
-    dtype: str,
-    device: str,
-    size: str,
-    seed: int,
-) -> tuple[type[ModelTask], dict[str, Any]]:
-    """What calls the model, and the model with all that belongs to it."""
-    built = models.build(model_id, task=task.name, weights=weights, size=size, dtype=dtype, device=device, seed=seed)
+def _of_catalogue(task: Task, built: Built, tokenizer: Any, processor: Any) -> tuple[type[ModelTask], dict[str, Any]]:
+    """Name the class that calls the model, and its arguments."""
     if task.kind == "diffuse":
         tokenizer = tokenizer or built.model.tokenizer
     elif task.modality != "image" and tokenizer is None:
-        source = built.source if built.weights == "hub" else None
-        tokenizer = tokenizer_for(model_id, built.config, weights=built.weights, source=source)
+        tokenizer = tokenizer_for(built.model_id, built.model.config, weights=built.weights, source=built.source)
     if processor is None and task.modality != "text" and task.kind != "diffuse":
         processor = _processor_of(built)
-    call = architecture(model_id).sized(size)[2]
+    call = architecture(built.model_id).sized(built.size)[2]
     return TASK_BUILDERS[task.name], {
         "model": built.model,
-        "model_id": model_id,
+        "model_id": built.model_id,
         "weights": built.weights,
         "dtype": built.dtype,
         "device": built.device,
-        "size": size,
+        "size": built.size,
         "tokenizer": tokenizer,
         "processor": processor,
         "new_tokens": call.get("max_new_tokens", NEW_TOKENS.get(task.name)),
@@ -204,23 +194,13 @@ def _of_catalogue(
 
 
 def _processor_of(built: Built) -> Any:
-    """What makes tensors of images or sound: the checkpoint's own, or one like it. Raises UsageProblem."""
+    """Make what turns images or sound into tensors: the checkpoint's own, or one like it. Raises UsageProblem."""
     _, settings, _ = architecture(built.model_id).sized(built.size)
     module, _, name = settings.pop("class").partition(":")
-    made = getattr(import_module(module), name)
+    kind = getattr(import_module(module), name)
     if built.weights == "random":
-        return made(**settings)
-    with suppress(OSError, ValueError):  # not in the hub's cache, or not all of it
-        return made.from_pretrained(built.source, local_files_only=True)
-    why = unreachable(built.source)
-    try:
-        if why is None:
-            return made.from_pretrained(built.source)
-    except (OSError, ValueError) as error:
-        why = first_line(error)
-    raise UsageProblem(
-        f"the processor of {built.model_id} could not be read from the hub: {why}; weights='random' needs none"
-    )
+        return kind(**settings)
+    return read_part("processor", built.model_id, built.source, kind.from_pretrained)
 
 
 def _samples(task: Task, dataset: str | None, data: Any, seed: int) -> Samples:
@@ -233,6 +213,29 @@ def _samples(task: Task, dataset: str | None, data: Any, seed: int) -> Samples:
     if data == "hub":
         _refuse_missing(task.name, ["datasets"])
     return load(task.name, dataset or catalogue.SMALL[task.name][0], data=data, seed=seed)
+
+
+def load(task: str, dataset: str, *, data: str = "synthetic", count: int = 1000, seed: int = 0) -> Samples:
+    """Make ``count`` inputs of a data set for a task, the same for the same ``seed``.
+
+    ``synthetic`` needs no network. ``hub`` reads the data set from the local cache of the ``datasets`` library, else
+    streams it; where it has fewer than ``count``, all it has. ``auto`` is the hub's where it is cached, else synthetic.
+    Texts of the hub are whole: IMDB's, CNN/DailyMail's and XSum's are several times longer than the mean lengths that
+    the study gives, which the synthetic ones have. Raises :class:`UsageProblem`.
+    """
+    row = DATASETS[find_dataset(task, dataset)]
+    sources = ("synthetic", "hub", "auto")
+    if data not in sources:
+        raise UsageProblem(
+            f"data={data!r} is not a source of inputs: write one of {', '.join(sources)}, or a list of your own "
+            f"inputs.{did_you_mean(str(data), sources)}"
+        )
+    if count < 1:
+        raise UsageProblem(f"count={count}: a task needs at least one input; the study took 1000")
+    rows = None if data == "synthetic" else cached(row)
+    if data == "hub" or rows is not None:
+        return Samples(dataset, "hub", from_hub(task, dataset, count, seed, rows))
+    return Samples(dataset, "synthetic", synthetic(task, dataset, count, seed))
 
 
 def _refuse_missing(task: str, libraries: Iterable[str]) -> None:
@@ -248,9 +251,9 @@ def _refuse_missing(task: str, libraries: Iterable[str]) -> None:
 
 
 def _refuse_other_work(task: Task, theirs: str) -> None:
-    """Of a pipeline that does another of the study's tasks: its cost would stand among that task's.
+    """Refuse a pipeline that does another of the study's tasks: its cost would count as this task's.
 
-    What is asked for without training may be done by any, and what writes may write a summary.
+    Any pipeline may do a zero-shot task, and one that writes may write a summary.
     """
     does = catalogue.ELSEWHERE.get(theirs, theirs)
     writes = {"text-generation", "summarization"} >= {does, task.name}
@@ -264,7 +267,7 @@ def _refuse_other_work(task: Task, theirs: str) -> None:
 def _own(
     task: Task, model: Any, tokenizer: Any, processor: Any, dtype: str | None, device: str
 ) -> tuple[type[ModelTask], dict[str, Any]]:
-    """What calls the model, and what of it is known."""
+    """Take a user's model: the class that calls it, and that class's arguments."""
     torch = sys.modules.get("torch")
     if inspect.isclass(model):
         raise UsageProblem(
@@ -274,32 +277,32 @@ def _own(
     is_module = torch is not None and isinstance(model, torch.nn.Module)
     if not is_module and not callable(model):
         raise UsageProblem(
-            f"model={_brief(model)} cannot be called: give the hub id of a model of the catalogue, a torch module, a "
+            f"model={brief(model)} cannot be called: give the hub id of a model of the catalogue, a torch module, a "
             "pipeline, or a callable that takes the next input"
         )
-    found: dict[str, Any] = {"model": model, "model_id": _name_of(model), "new_tokens": NEW_TOKENS.get(task.name)}
-    found |= {"tokenizer": tokenizer, "processor": processor}
+    parts: dict[str, Any] = {"model": model, "model_id": _name_of(model), "new_tokens": NEW_TOKENS.get(task.name)}
+    parts |= {"tokenizer": tokenizer, "processor": processor}
     if _is_from("transformers.pipelines", model):
         _refuse_other_work(task, model.task)
-        found["tokenizer"] = tokenizer or model.tokenizer
-        found |= _place(model.model, dtype, device)
-        return CallingPipeline, found | _resting(model.model)
+        parts["tokenizer"] = tokenizer or model.tokenizer
+        parts |= _place(model.model, dtype, device)
+        return CallingPipeline, parts | _resting(model.model)
     if task.kind == "diffuse" and _is_from("diffusers", model):
-        found["tokenizer"] = tokenizer or getattr(model, "tokenizer", None)
-        return ImageGeneration, found | _place(model.unet if hasattr(model, "unet") else model, dtype, device)
+        parts["tokenizer"] = tokenizer or getattr(model, "tokenizer", None)
+        return ImageGeneration, parts | _place(model.unet if hasattr(model, "unet") else model, dtype, device)
     if not is_module:
         if dtype is not None or device != "auto":
             raise UsageProblem("dtype= and device= are of models that are built here: a callable has its own")
-        return Calling, found | {"new_tokens": None}
+        return Calling, parts | {"new_tokens": None}
     kind = TASK_BUILDERS[task.name]
-    found |= _processing(kind, processor, tokenizer)
-    if found["processor"] is not None and not callable(found["processor"]):
+    parts |= _processing(kind, processor, tokenizer)
+    if parts["processor"] is not None and not callable(parts["processor"]):
         raise UsageProblem(
-            f"processor={_brief(found['processor'])} cannot be called: give what the model was trained with, as "
+            f"processor={brief(parts['processor'])} cannot be called: give what the model was trained with, as "
             "AutoProcessor.from_pretrained(…) reads it"
         )
     for need in kind.needs:
-        if found[need] is None:
+        if parts[need] is None:
             raise UsageProblem(
                 f"{task.name} with a model of your own ({_name_of(model)}) needs {need}=, which it was trained with; "
                 f"or give a callable that takes the next input"
@@ -309,10 +312,10 @@ def _own(
             f"{task.name} calls generate(), which {_name_of(model)} does not have: give a model with a head that "
             "writes (AutoModelForCausalLM, AutoModelForSeq2SeqLM, …), or a callable that takes the next input"
         )
-    if found["tokenizer"] is not None:
-        found["tokenizer"] = _padding(found["tokenizer"])
-    found |= _place(model, dtype, device)
-    return kind, found | _resting(model)
+    if parts["tokenizer"] is not None:
+        parts["tokenizer"] = _padding(parts["tokenizer"])
+    parts |= _place(model, dtype, device)
+    return kind, parts | _resting(model)
 
 
 def _processing(kind: type[ModelTask], processor: Any, tokenizer: Any) -> dict[str, Any]:
@@ -325,7 +328,7 @@ def _processing(kind: type[ModelTask], processor: Any, tokenizer: Any) -> dict[s
 
 
 def _padding(tokenizer: Any) -> Any:
-    """The tokenizer; where it has no pad token, a copy that pads with its end of text."""
+    """Return the tokenizer; where it has no pad token, a copy that pads with its end of text."""
     if getattr(tokenizer, "pad_token", "") is not None:
         return tokenizer
     import copy
@@ -336,7 +339,7 @@ def _padding(tokenizer: Any) -> Any:
 
 
 def _resting(model: Any) -> dict[str, Callable[[], None]]:
-    """Put a model into eval mode; what puts each of its parts back as it was, where one was not."""
+    """Put a model into eval mode; where a part was training, return what puts it back."""
     training = [part for part in getattr(model, "modules", list)() if part.training]
     if not training:
         return {}
@@ -350,7 +353,7 @@ def _resting(model: Any) -> dict[str, Callable[[], None]]:
 
 
 def _place(module: Any, dtype: str | None, device: str) -> dict[str, str | None]:
-    """dtype and device of a model, which are its own: others that are asked for are refused, not brought about."""
+    """Find dtype and device of a model; refuse others that are asked for, for the model stays as it is."""
     parameters = list(module.parameters()) if callable(getattr(module, "parameters", None)) else []
     if not parameters:
         return {"dtype": None, "device": None}
@@ -358,7 +361,7 @@ def _place(module: Any, dtype: str | None, device: str) -> dict[str, str | None]
     for parameter in parameters:
         name = str(parameter.dtype).removeprefix("torch.")
         most[name] = most.get(name, 0) + parameter.numel()
-    name = max(most, key=lambda each: most[each])
+    name = max(most, key=most.__getitem__)
     short = {long: short for short, long in models.DTYPES.items()}
     has = {"dtype": short.get(name, name), "device": parameters[0].device.type}
     for what, asked in (("dtype", dtype), ("device", None if device == "auto" else device)):
@@ -371,14 +374,9 @@ def _place(module: Any, dtype: str | None, device: str) -> dict[str, str | None]
 
 
 def _is_from(package: str, model: Any) -> bool:
-    return any(each.__module__.startswith(package) for each in type(model).__mro__)
+    return any(base.__module__.startswith(package) for base in type(model).__mro__)
 
 
 def _name_of(model: Any) -> str:
     named = model if inspect.isroutine(model) or inspect.isclass(model) else type(model)
     return str(getattr(named, "__qualname__", named))
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"

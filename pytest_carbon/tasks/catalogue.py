@@ -19,13 +19,13 @@ from typing import Literal, NamedTuple
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.text import did_you_mean
 
-STUDY = "Power Hungry Processing (arXiv 2311.16863)"
 WHY_ABSOLUTE_FIGURES_DIFFER = (
     "the study's node counts 7 idle GPUs and 430.8 W of RAM beside the GPU that works: compare tiers and ratios, not Wh"
 )
 
 Kind = Literal["forward", "generate", "diffuse"]
 Modality = Literal["text", "image", "multimodal", "audio"]
+Unit = Literal["token", "image", "second of audio"]
 
 
 class AiEnergyScore(NamedTuple):
@@ -45,27 +45,26 @@ class Task:
     modality: Modality
     kind: Kind
     """One pass forward, token by token, or step by step of a diffusion."""
-    one_call: str
+    unit: Unit
+    """What a call's energy is divided by; tokens in and out together."""
     datasets: tuple[str, ...]
-    unit: Literal["token", "image", "second of audio"]
-    """What a call's energy is divided by: J per token (in and out), image, or second of audio."""
-    ai_energy_score: AiEnergyScore | None = None
+    one_call: str
 
     @property
-    def in_study(self) -> bool:
-        return any(cell.task == self.name for cell in study_cells())
+    def ai_energy_score(self) -> AiEnergyScore | None:
+        return _AI_ENERGY_SCORES.get(self.name)
 
     @property
     def study_wh_per_1000(self) -> float | None:
         """The mean over the study's models, as in its Table 2; None for a task that it does not have."""
-        found = _study_wh(self.name)
-        return statistics.mean(found) if found else None
+        of_models = _study_wh(self.name)
+        return statistics.mean(of_models) if of_models else None
 
     @property
     def study_sd_wh(self) -> float | None:
         """The standard deviation over the study's models."""
-        found = _study_wh(self.name)
-        return statistics.stdev(found) if found else None
+        of_models = _study_wh(self.name)
+        return statistics.stdev(of_models) if of_models else None
 
 
 class StudyCell(NamedTuple):
@@ -74,9 +73,7 @@ class StudyCell(NamedTuple):
     task: str
     dataset: str
     model: str
-    repetitions: int
     energy_wh_per_1000: float
-    energy_sd_wh: float | None
     gpu_energy_wh_per_1000: float
     seconds_per_1000: float
 
@@ -102,137 +99,73 @@ class Cell(NamedTuple):
 _SQUADS = ("sciq", "squad", "squad_v2")
 _REVIEWS = ("imdb", "rotten_tomatoes", "sst2")
 _NEWS = ("cnn_dailymail", "samsum", "xsum")
+_PAGES = ("bookcorpus", "oscar", "wikitext")
+_MASKED = ("bookcorpus", "c4", "oscar")
+_TAGGED = ("conll2003", "reCoRD", "wikiann")
+_PICTURES = ("cifar10", "cifar100", "imagenet")
+_SCENES = ("coco", "cppe-5", "visual_genome")
+_CAPTIONED = ("coco", "redcaps", "visual_genome")
+_PROMPTS = ("ImageRewardDB", "diffusiondb", "stable-diffusion-prompts")
 
-TASKS: Mapping[str, Task] = {
-    task.name: task
-    for task in (
-        Task(
-            "text-classification",
-            "text",
-            "forward",
-            "one text, one forward pass",
-            _REVIEWS,
-            "token",
-            AiEnergyScore(0.80, 0.22, 27.8, 13),
-        ),
-        Task(
-            "extractive-question-answering",
-            "text",
-            "forward",
-            "a question and its context, one forward pass",
-            _SQUADS,
-            "token",
-            AiEnergyScore(0.99, 0.06, 178, 18),
-        ),
-        Task(
-            "fill-mask",
-            "text",
-            "forward",
-            "the first 20 words of a text, the last one masked",
-            ("bookcorpus", "c4", "oscar"),
-            "token",
-        ),
-        Task(
-            "token-classification",
-            "text",
-            "forward",
-            "one text, one forward pass",
-            ("conll2003", "reCoRD", "wikiann"),
-            "token",
-        ),
-        Task(
-            "image-classification",
-            "image",
-            "forward",
-            "one image, at the model's own input size",
-            ("cifar10", "cifar100", "imagenet"),
-            "image",
-            AiEnergyScore(0.83, 0.30, 2.6, 23),
-        ),
-        Task(
-            "object-detection",
-            "image",
-            "forward",
-            "one image of 640×480, at the model's own resizing",
-            ("coco", "cppe-5", "visual_genome"),
-            "image",
-            AiEnergyScore(3.3, 1.0, 8.0, 7),
-        ),
-        Task(
-            "text-generation",
-            "text",
-            "generate",
-            "20 words in, 10 new tokens",
-            ("bookcorpus", "oscar", "wikitext"),
-            "token",
-            AiEnergyScore(17.1, 1.3, 3426, 40),
-        ),
-        Task(
-            "summarization",
-            "text",
-            "generate",
-            "a document in, 10 to 15 new tokens",
-            _NEWS,
-            "token",
-            AiEnergyScore(3.5, 0.79, 34.8, 11),
-        ),
-        Task(
-            "image-captioning",
-            "multimodal",
-            "generate",
-            "one image of 640×480 in, 20 new tokens",
-            ("coco", "redcaps", "visual_genome"),
-            "image",
-            AiEnergyScore(102, 46, 180, 10),
-        ),
-        Task(
-            "image-generation",
-            "multimodal",
-            "diffuse",
-            "one prompt, the model's default steps and size",
-            ("ImageRewardDB", "diffusiondb", "stable-diffusion-prompts"),
-            "image",
-            AiEnergyScore(354, 187, 1640, 12),
-        ),
-        Task("zero-shot-sentiment", "text", "generate", "a prompt and a text in, 1 new token", _REVIEWS, "token"),
-        Task(
-            "zero-shot-question-answering",
-            "text",
-            "generate",
-            "a prompt, a question and its context in, 1 to 5 new tokens",
-            _SQUADS,
-            "token",
-        ),
-        Task(
-            "zero-shot-summarization",
-            "text",
-            "generate",
-            "a prompt and a document in, 9 to 15 new tokens",
-            _NEWS,
-            "token",
-        ),
-        Task(
-            "sentence-similarity",
-            "text",
-            "forward",
-            "two sentences, one forward pass over both, their cosine",
-            ("stsb",),
-            "token",
-            AiEnergyScore(0.59, 0.11, 5.2, 19),
-        ),
-        Task(
-            "speech-recognition",
-            "audio",
-            "generate",
-            "one recording in, its text out",
-            ("librispeech",),
-            "second of audio",
-            AiEnergyScore(16.5, 0.62, 86.7, 13),
-        ),
-    )
-}
+_TASKS = (
+    Task("text-classification", "text", "forward", "token", _REVIEWS, "one text, one forward pass"),
+    Task(
+        "extractive-question-answering",
+        "text",
+        "forward",
+        "token",
+        _SQUADS,
+        "a question and its context, one forward pass",
+    ),
+    Task("fill-mask", "text", "forward", "token", _MASKED, "the first 20 words of a text, the last one masked"),
+    Task("token-classification", "text", "forward", "token", _TAGGED, "one text, one forward pass"),
+    Task("image-classification", "image", "forward", "image", _PICTURES, "one image, at the model's own input size"),
+    Task("object-detection", "image", "forward", "image", _SCENES, "one image of 640×480, at the model's own resizing"),
+    Task("text-generation", "text", "generate", "token", _PAGES, "20 words in, 10 new tokens"),
+    Task("summarization", "text", "generate", "token", _NEWS, "a document in, 10 to 15 new tokens"),
+    Task("image-captioning", "multimodal", "generate", "image", _CAPTIONED, "one image of 640×480 in, 20 new tokens"),
+    Task(
+        "image-generation", "multimodal", "diffuse", "image", _PROMPTS, "one prompt, the model's default steps and size"
+    ),
+    Task("zero-shot-sentiment", "text", "generate", "token", _REVIEWS, "a prompt and a text in, 1 new token"),
+    Task(
+        "zero-shot-question-answering",
+        "text",
+        "generate",
+        "token",
+        _SQUADS,
+        "a prompt, a question and its context in, 1 to 5 new tokens",
+    ),
+    Task(
+        "zero-shot-summarization", "text", "generate", "token", _NEWS, "a prompt and a document in, 9 to 15 new tokens"
+    ),
+    Task(
+        "sentence-similarity",
+        "text",
+        "forward",
+        "token",
+        ("stsb",),
+        "two sentences, one forward pass over both, their cosine",
+    ),
+    Task(
+        "speech-recognition", "audio", "generate", "second of audio", ("librispeech",), "one recording in, its text out"
+    ),
+)
+TASKS: Mapping[str, Task] = {task.name: task for task in _TASKS}
 """In the order of the study's Table 2 where it has one, the cheapest first within a kind of work."""
 
+_AI_ENERGY_SCORES: Mapping[str, AiEnergyScore] = {
+    "text-classification": AiEnergyScore(0.80, 0.22, 27.8, 13),
+    "extractive-question-answering": AiEnergyScore(0.99, 0.06, 178, 18),
+    "image-classification": AiEnergyScore(0.83, 0.30, 2.6, 23),
+    "object-detection": AiEnergyScore(3.3, 1.0, 8.0, 7),
+    "text-generation": AiEnergyScore(17.1, 1.3, 3426, 40),
+    "summarization": AiEnergyScore(3.5, 0.79, 34.8, 11),
+    "image-captioning": AiEnergyScore(102, 46, 180, 10),
+    "image-generation": AiEnergyScore(354, 187, 1640, 12),
+    "sentence-similarity": AiEnergyScore(0.59, 0.11, 5.2, 19),
+    "speech-recognition": AiEnergyScore(16.5, 0.62, 86.7, 13),
+}
 AI_ENERGY_SCORE_MODELS: Mapping[str, float] = {
     "distilgpt2": 1.31,
     "facebook/bart-large-cnn": 2.04,
@@ -276,18 +209,9 @@ def _rows() -> tuple[dict[str, str], ...]:
 @cache
 def study_cells() -> tuple[StudyCell, ...]:
     """The study's 312 cells."""
+    figures = StudyCell._fields[3:]
     return tuple(
-        StudyCell(
-            row["task"],
-            row["dataset"],
-            row["model"],
-            int(row["repetitions"]),
-            float(row["energy_wh_per_1000"]),
-            float(row["energy_sd_wh"]) if row["energy_sd_wh"] else None,
-            float(row["gpu_energy_wh_per_1000"]),
-            float(row["seconds_per_1000"]),
-        )
-        for row in _rows()
+        StudyCell(row["task"], row["dataset"], row["model"], *(float(row[name]) for name in figures)) for row in _rows()
     )
 
 
@@ -298,21 +222,20 @@ def models() -> Mapping[str, Model]:
     for row in _rows():
         tasks.setdefault(row["model"], {})[row["task"]] = None
     parameters = {row["model"]: int(row["parameters"]) for row in _rows()}
-    found = {id: Model(id, tuple(names), parameters[id]) for id, names in tasks.items()}
-    return found | {model.id: model for model in _FURTHER}
+    of_study = {id: Model(id, tuple(names), parameters[id]) for id, names in tasks.items()}
+    return of_study | {model.id: model for model in _FURTHER}
 
 
 def cells(
     tasks: Collection[str] = (), models: Collection[str] = (), datasets: Collection[str] = ()
 ) -> tuple[Cell, ...]:
     """What the suite runs, those of one model side by side; only of these tasks, models and data sets, where given."""
-    found = [Cell(cell.task, cell.dataset, cell.model) for cell in study_cells()]
-    found += [Cell(task, dataset, m.id) for m in _FURTHER for task in m.tasks for dataset in TASKS[task].datasets]
+    every = [Cell(cell.task, cell.dataset, cell.model) for cell in study_cells()]
+    every += [Cell(task, dataset, m.id) for m in _FURTHER for task in m.tasks for dataset in TASKS[task].datasets]
     order = list(TASKS)
-    found.sort(key=lambda cell: (order.index(cell.task), cell.model))
     return tuple(
         cell
-        for cell in found
+        for cell in sorted(every, key=lambda cell: (order.index(cell.task), cell.model))
         if cell.task in (tasks or TASKS)
         and cell.model in (models or (cell.model,))
         and cell.dataset in (datasets or (cell.dataset,))
@@ -345,39 +268,39 @@ def models_meant(text: str, ids: Iterable[str]) -> str:
 
     wanted, ids = text.lower(), list(ids)
     bare = {id: id.rpartition("/")[2].lower() for id in ids}
-    found = [id for id in ids if wanted.rpartition("/")[2] == bare[id]]
-    if not found and len(wanted) >= 3:
+    meant = [id for id in ids if wanted.rpartition("/")[2] == bare[id]]
+    if not meant and len(wanted) >= 3:
         having = (id for id in ids if wanted in id.lower())
-        found = sorted(having, key=lambda id: (not bare[id].startswith(wanted), len(id), id))
-    if not found:
+        meant = sorted(having, key=lambda id: (not bare[id].startswith(wanted), len(id), id))
+    if not meant:
         named = {name: id for id in ids for name in (bare[id], id.lower())}
-        found = [named[name] for name in get_close_matches(wanted, named, n=1)]
-    *others, last = found[:3] or [""]
+        meant = [named[name] for name in get_close_matches(wanted, named, n=1)]
+    *others, last = meant[:3] or [""]
     before = f"{', '.join(others)} or " if others else ""
     return f" Did you mean {before}{last}?" if last else ""
 
 
 def find_task(name: str) -> Task:
-    """Raises UsageProblem, naming what there is, for a task that is not there."""
+    """Look a task up by name. Raises UsageProblem, naming all tasks, for any other name."""
     if name not in TASKS:
         raise UsageProblem(f"there is no task {name!r}; there are {', '.join(TASKS)}.{task_meant(name, TASKS)}")
     return TASKS[name]
 
 
 def find_model(id: str, task: str | None = None) -> Model:
-    """Raises UsageProblem for a model that is not in the catalogue, or not for this task, naming those that are."""
+    """Look a model up by its hub id. Raises UsageProblem, naming those of the task, for any other."""
     of_task = [m for m in models() if task is None or task in models()[m].tasks]
     if id in of_task:
         return models()[id]
     if id in models():
         where = ", ".join(models()[id].tasks)
         raise UsageProblem(f"{id!r} is a model for {where}, not for {task}; for that there are {', '.join(of_task)}")
-    there = f"for {task} there are {', '.join(of_task)}" if task else f"there are {len(of_task)}, by their hub ids"
-    raise UsageProblem(f"there is no model {id!r} in the catalogue; {there}.{models_meant(id, of_task)}")
+    known = f"for {task} there are {', '.join(of_task)}" if task else f"there are {len(of_task)}, by their hub ids"
+    raise UsageProblem(f"there is no model {id!r} in the catalogue; {known}.{models_meant(id, of_task)}")
 
 
 def find_dataset(task: str, name: str) -> str:
-    """Raises UsageProblem for a data set that the task does not have, naming those that it has."""
+    """Check the name of a data set of a task. Raises UsageProblem, naming the task's, for any other."""
     datasets = find_task(task).datasets
     if name not in datasets:
         raise UsageProblem(
@@ -392,4 +315,4 @@ def _study_wh(task: str) -> list[float]:
     for cell in study_cells():
         if cell.task == task:
             of_model.setdefault(cell.model, []).append(cell.energy_wh_per_1000)
-    return [statistics.mean(found) for found in of_model.values()]
+    return [statistics.mean(energies) for energies in of_model.values()]

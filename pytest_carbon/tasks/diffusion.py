@@ -12,7 +12,7 @@ from pytest_carbon.tasks.task import Inputs, ModelTask, Result
 
 
 class ImageGeneration(ModelTask):
-    """One prompt in, one image out, from the same noise every time, in as many steps: text encoders, UNet, decoder."""
+    """One prompt in, one image out, from the same noise in the same number of steps: text encoders, UNet, decoder."""
 
     images = 1
     prepares = False
@@ -34,7 +34,7 @@ class ImageGeneration(ModelTask):
             )
 
     def finish(self, inputs: Inputs, outputs: Any) -> Result:
-        """PIL images, made of the pixels when they are looked at."""
+        """Make PIL images of the pixels, at first use."""
         pixels = outputs.images
         done = getattr(self.model, "num_timesteps", None)
         if self.steps is not None and done is not None and done < self.steps:
@@ -47,7 +47,7 @@ class ImageGeneration(ModelTask):
 
 
 def _pictures(pixels: Any) -> list[Any]:
-    """PIL images of tensors from 0 to 1, channels first; what is no tensor stays what it is."""
+    """Make PIL images of tensors from 0 to 1, channels first; return anything else as it is."""
     if not hasattr(pixels, "permute"):
         return list(pixels)
     from PIL import Image

@@ -1,8 +1,7 @@
-"""What measurements of tasks come to in the study's units, and whether what it found holds here; standard library only.
+"""Measurements of tasks in the study's units, by model and by task; standard library only.
 
-The study's Table 2 has, per task, the mean over its models, each the mean over its data sets. Every one of its models
-ran on each of its task's three data sets, so the mean over cells is the same: 2.29, 3.28, 3.38, … Wh. Here, where a
-cell may be missing, it is the mean over models, and the spread is the standard deviation between them.
+As in the study's Table 2, a task's figure is the mean over its models, each the mean over its data sets; the spread is
+the standard deviation between models.
 """
 
 from __future__ import annotations
@@ -13,27 +12,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from pytest_carbon.records import REPLAYED, Measurement, TaskInfo, TestResult
+from pytest_carbon.records import REPLAYED, Measurement, TaskInfo, TestResult, is_estimated
 from pytest_carbon.tasks.catalogue import TASKS, study_cells
 from pytest_carbon.tasks.generation import NEW_TOKENS
 
 JOULES_PER_WH = 3600.0
 PHONE_CHARGE_WH = 22.0
 """A full charge of a phone: 0.022 kWh, as in the study's newer versions; its first, and the press, had 0.012."""
-FAR = 3.0
-"""How many times "far" is at least. The least that the study calls far is 5.3 times, AI Energy Score's medians 3.5."""
-BANDS = 5
-"""AI Energy Score's stars: so many bands of equal width from a task's least to its greatest figure."""
 MOST_ERROR = 0.05
 """Relative; a figure that may be further off has a warning."""
 PREPARING = 0.05
-"""The share of a call's time from which on preparing its input is told."""
+"""The share of a call's time above which preparing its input is reported."""
 NOT_ITS_OWN = "other-device"
-"""The warning of a figure that is no energy of the work at all."""
+"""The warning of a figure that is not the energy of the work."""
 
 _FAILED = {"failed": "failed test", "error": "failed test", "xfailed": "xfailed test"}
 
-Outcome = Literal["holds", "does not hold", "not measured here"]
 Unit = Literal["token", "image", "second of audio"]
 
 
@@ -76,13 +70,10 @@ class Figure:
 
     @property
     def unsure(self) -> tuple[str, ...]:
-        """Why the figure is to be taken with care."""
+        """Why to take the figure with care."""
         vague = self.error is not None and self.error > MOST_ERROR
-        return (
-            *((self.failed,) if self.failed else ()),
-            *((f"error of more than {MOST_ERROR:.0%}",) if vague else ()),
-            *self.warnings,
-        )
+        reasons = (self.failed, f"error of more than {MOST_ERROR:.0%}" if vague else None)
+        return (*(reason for reason in reasons if reason), *self.warnings)
 
     @property
     def sound(self) -> bool:
@@ -102,8 +93,7 @@ class Figure:
 
     @property
     def usual(self) -> bool:
-        """Whether it is the work that the catalogue describes: its data sets' inputs, its number of new tokens, its
-        steps, its size of an image."""
+        """Whether it is the work that the catalogue describes: inputs, new tokens, steps and size of an image."""
         info = self.task
         if info.name not in TASKS or info.data == "given":
             return False
@@ -115,7 +105,7 @@ class Figure:
 
     @property
     def counted(self) -> tuple[Unit, float] | None:
-        """What a call's energy is divided by: of a task that is not in the catalogue, the first that it counts."""
+        """What a call's energy is divided by; for a task that is not in the catalogue, the first that it counts."""
         info = self.task
         counts: dict[Unit, float | None] = {
             "token": (info.tokens_in or 0.0) + (info.tokens_out or 0.0),
@@ -138,23 +128,20 @@ def _call_of(info: TaskInfo) -> Mapping[str, Any]:
 
 
 def figure(test: TestResult, measurement: Measurement) -> Figure | None:
-    """None for what is no task's, and for what was not measured."""
+    """Make a figure of a measurement; None where it is no task's, or was not measured."""
     task, energy_j, seconds = measurement.task, measurement.energy_j_per_call, measurement.duration_s_per_call
     if task is None or energy_j is None or not seconds:
         return None
-    gated = [each for each in measurement.domains if each.domain.name in measurement.gated]
-    gpus = [
-        each.energy_j_per_call
-        for each in measurement.domains
-        if each.domain.family == "gpu" and each.domain.kind == "measured"
-    ]
+    sources = [part.domain.source for part in measurement.domains if part.domain.name in measurement.gated]
+    measured = [part for part in measurement.domains if part.domain.kind == "measured"]
+    gpus = [part.energy_j_per_call for part in measured if part.domain.family == "gpu"]
     error_j = measurement.energy_j_per_call_error
     return Figure(
         test=test.nodeid,
         name=measurement.name,
         task=task,
         machine=measurement.machine,
-        source="; ".join(dict.fromkeys(each.domain.source for each in gated)),
+        source="; ".join(dict.fromkeys(sources)),
         energy_j=energy_j,
         error=None if error_j is None else error_j / abs(energy_j) if energy_j else math.inf,
         seconds=seconds,
@@ -218,13 +205,13 @@ class ModelRow:
     @property
     def gpu_wh_per_1000(self) -> float | None:
         """None where one of the figures has no measured GPU."""
-        found = [f.gpu_j for f in self.figures if f.gpu_j is not None]
-        return 1000 * statistics.mean(found) / JOULES_PER_WH if len(found) == len(self.figures) else None
+        mean_j = _mean_of_all([f.gpu_j for f in self.figures])
+        return None if mean_j is None else 1000 * mean_j / JOULES_PER_WH
 
     @property
     def g_per_1000(self) -> float | None:
-        found = [f.emissions_g for f in self.figures if f.emissions_g is not None]
-        return 1000 * statistics.mean(found) if len(found) == len(self.figures) else None
+        mean_g = _mean_of_all([f.emissions_g for f in self.figures])
+        return None if mean_g is None else 1000 * mean_g
 
     @property
     def seconds_per_1000(self) -> float:
@@ -255,26 +242,25 @@ class ModelRow:
     def study_wh_per_1000(self) -> float | None:
         """The study's figure for this model, over the same data sets; None where it has not all of them."""
         of = {(f.task.name, f.task.dataset, f.task.model) for f in self.figures}
-        found = [c.energy_wh_per_1000 for c in study_cells() if (c.task, c.dataset, c.model) in of]
-        return statistics.mean(found) if self.as_studied and len(found) == len(of) else None
+        energies = [c.energy_wh_per_1000 for c in study_cells() if (c.task, c.dataset, c.model) in of]
+        return statistics.mean(energies) if self.as_studied and len(energies) == len(of) else None
 
 
-class _Alike(NamedTuple):
-    """What is the same for all the work that may be compared; a user's own models stand beside it."""
+def _mean_of_all(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if len(known) == len(values) else None
 
-    machine: str
-    small: bool
-    device: str | None
-    dtype: str | None
-    batch_size: int
-    weights: str
-    data: str | None
+
+_Where = tuple[str, bool, str | None, str | None, int]
+"""Machine, small or not, device, dtype and batch size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What may stand in one table: measured on one machine, on one device, in one size, precision and batch size,
-    with weights and data from one source. A user's own models have weights and data of their own."""
+    """What may stand in one table: one machine, device, size, precision and batch size; weights and data of one source.
+
+    A user's own models have weights and data of their own.
+    """
 
     machine: str
     small: bool
@@ -286,7 +272,7 @@ class Group:
 
     @property
     def estimated(self) -> bool:
-        return self.machine.endswith("-estimated")
+        return is_estimated(self.machine)
 
     @property
     def replayed(self) -> bool:
@@ -305,20 +291,20 @@ class Group:
 
     @property
     def tasks(self) -> tuple[TaskRow, ...]:
-        """The cheapest first, as in the study's Table 2; what is not the catalogue's work has no place in it."""
+        """The cheapest first, as in the study's Table 2; only the catalogue's work."""
         of_task: dict[str, list[ModelRow]] = {}
         for row in self.rows:
             if row.counts:
                 of_task.setdefault(row.task, []).append(row)
-        found = [TaskRow(task, tuple(rows)) for task, rows in of_task.items()]
-        return tuple(sorted(found, key=lambda task: task.wh_per_1000))
+        tasks = [TaskRow(task, tuple(rows)) for task, rows in of_task.items()]
+        return tuple(sorted(tasks, key=lambda task: task.wh_per_1000))
 
     @property
     def figures(self) -> tuple[Figure, ...]:
         return tuple(f for row in self.rows for f in row.figures)
 
     def over(self, values: str) -> tuple[str, ...]:
-        """What the figures have in an attribute of their tasks: ``weights``, ``data``."""
+        """The values of an attribute of the figures' tasks: ``weights``, ``data``."""
         return tuple(sorted({str(getattr(f.task, values)) for f in self.figures}))
 
 
@@ -332,10 +318,10 @@ class TaskRow:
     @property
     def models(self) -> Mapping[str, float]:
         """Wh per 1,000 calls of each: a model that was measured twice counts once."""
-        found: dict[str, list[float]] = {}
+        of_model: dict[str, list[float]] = {}
         for row in self.rows:
-            found.setdefault(row.model, []).append(row.wh_per_1000)
-        return {model: statistics.mean(each) for model, each in found.items()}
+            of_model.setdefault(row.model, []).append(row.wh_per_1000)
+        return {model: statistics.mean(energies) for model, energies in of_model.items()}
 
     @property
     def unsure(self) -> bool:
@@ -352,39 +338,36 @@ class TaskRow:
 
 
 def groups(tests: Iterable[TestResult]) -> list[Group]:
-    """What was measured of tasks, in the order of the run. What has no figure is left out."""
-    figures = [each for test in tests for m, _ in test.measurements if (each := figure(test, m)) is not None]
-    found: dict[_Alike, list[Figure]] = {}
-    for each in sorted(figures, key=lambda f: f.own):  # those that a user's own may stand beside come first
-        info = each.task
-        where = (each.machine, info.size == "small", info.device, info.dtype, info.batch_size)
-        if each.own:
-            key = next((key for key in found if key[:5] == where), _Alike(*where, info.weights, None))
+    """Group what was measured of tasks, in the order of the run. What has no figure is left out."""
+    figures = [f for test in tests for m, _ in test.measurements if (f := figure(test, m)) is not None]
+    together: dict[tuple[_Where, str, str | None], list[Figure]] = {}
+    for f in sorted(figures, key=lambda f: f.own):  # those that a user's own may stand beside come first
+        info = f.task
+        where = (f.machine, info.size == "small", info.device, info.dtype, info.batch_size)
+        if f.own:
+            key = next((key for key in together if key[0] == where), (where, info.weights, None))
         else:
-            key = _Alike(*where, info.weights, info.data)
-        found.setdefault(key, []).append(each)
-    return [
-        Group(key.machine, key.small, key.device, key.dtype, key.batch_size, _sorted(_rows(together)))
-        for key, together in found.items()
-    ]
+            key = (where, info.weights, info.data)
+        together.setdefault(key, []).append(f)
+    return [Group(*key[0], _sorted(_rows(members))) for key, members in together.items()]
 
 
 def _rows(figures: Iterable[Figure]) -> list[ModelRow]:
     """One for each model, over its data sets; what was measured again, or enters no mean, has a row of its own."""
-    found: dict[tuple[str, str, bool], list[list[Figure]]] = {}
-    for each in figures:
-        same = found.setdefault((each.task.name, each.task.model, each.own), [])
-        for row in same:
-            other_work = any(f.task.dataset == each.task.dataset or f.fixed != each.fixed for f in row)
-            if not each.own and each.sound and row[0].sound and not other_work:
-                row.append(each)
+    of_model: dict[tuple[str, str, bool], list[list[Figure]]] = {}
+    for figure in figures:
+        rows = of_model.setdefault((figure.task.name, figure.task.model, figure.own), [])
+        for row in rows:
+            other_work = any(f.task.dataset == figure.task.dataset or f.fixed != figure.fixed for f in row)
+            if not figure.own and figure.sound and row[0].sound and not other_work:
+                row.append(figure)
                 break
         else:
-            same.append([each])
+            rows.append([figure])
     return [
         ModelRow(task, model, tuple(row), label)
-        for (task, model, own), same in found.items()
-        for row, label in zip(same, _labels(same, own=own), strict=True)
+        for (task, model, own), rows in of_model.items()
+        for row, label in zip(rows, _labels(rows, own=own), strict=True)
     ]
 
 
@@ -392,34 +375,30 @@ def _labels(rows: Sequence[Sequence[Figure]], *, own: bool) -> list[str]:
     """What tells rows of one model apart, the first of these that does."""
     if len(rows) == 1:
         other_work = not own and any(f.task.data != "given" and not f.usual for f in rows[0])
-        return [_told(rows[0][0].fixed) if other_work else ""]
-    of_work: tuple[Callable[[Figure], str], ...] = (
-        lambda f: _told(f.fixed),
-        lambda f: f.task.dataset or "",
-    )
-    of_test: tuple[Callable[[Figure], str], ...] = (
+        return [_work(rows[0][0].fixed) if other_work else ""]
+    of_work: list[Callable[[Figure], str]] = [lambda f: _work(f.fixed), lambda f: f.task.dataset or ""]
+    of_test: list[Callable[[Figure], str]] = [
         lambda f: f.name,
         lambda f: f.function,
         lambda f: f"{f.function} · {f.name}",
         lambda f: f"{f.test} · {f.name}",
-    )
-    for said in of_test if own else (*of_work, *of_test):
-        labels = [", ".join(dict.fromkeys(map(said, row))) for row in rows]
+    ]
+    for label in of_test if own else of_work + of_test:
+        labels = [", ".join(dict.fromkeys(map(label, row))) for row in rows]
         if len({*labels}) == len(labels):
             break
     return labels
 
 
-def _told(fixed: tuple[float | None, ...]) -> str:
+def _work(fixed: tuple[float | None, ...]) -> str:
     """``10 new tokens``; ``2 steps, 512×512``."""
     tokens, steps, width, height = fixed
-    return ", ".join(
-        [
-            *([] if tokens is None else [f"{tokens:g} new tokens"]),
-            *([] if steps is None else [f"{steps:g} step{'s' * (steps != 1)}"]),
-            *([] if width is None or height is None else [f"{width:g}×{height:g}"]),
-        ]
-    )
+    parts = [
+        None if tokens is None else f"{tokens:g} new tokens",
+        None if steps is None else f"{steps:g} step{'s' * (steps != 1)}",
+        None if width is None or height is None else f"{width:g}×{height:g}",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _sorted(rows: Sequence[ModelRow]) -> tuple[ModelRow, ...]:
@@ -442,60 +421,14 @@ class Preparing(NamedTuple):
 
 
 def preparing(group: Group) -> list[Preparing]:
-    """Where it is more than :data:`PREPARING` of the time, the greatest share first."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    """List where it is more than :data:`PREPARING` of the time, the greatest share first."""
+    of_task: dict[str, list[tuple[float, float]]] = {}
     for f in group.figures:
         if f.task.preparation_s is not None:
-            found.setdefault(f.task.name, []).append((f.task.preparation_s, f.seconds))
-    told = []
-    for task, calls in found.items():
-        preparation, whole = (math.fsum(each) for each in zip(*calls, strict=True))
+            of_task.setdefault(f.task.name, []).append((f.task.preparation_s, f.seconds))
+    long = []
+    for task, calls in of_task.items():
+        preparation, whole = (math.fsum(seconds) for seconds in zip(*calls, strict=True))
         if preparation > PREPARING * whole:
-            told.append(Preparing(task, preparation / len(calls), preparation / whole))
-    return sorted(told, key=lambda each: -each.share)
-
-
-_SHORT = ("text-classification", "extractive-question-answering", "fill-mask", "token-classification")
-_LONG = ("object-detection", "text-generation", "summarization")
-TIERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], float], ...] = (
-    (
-        "text-classification, extractive-question-answering, fill-mask and token-classification cost less than"
-        " image-classification",
-        _SHORT,
-        ("image-classification",),
-        1,
-    ),
-    (
-        "image-classification costs far less than object-detection, text-generation and summarization",
-        ("image-classification",),
-        _LONG,
-        FAR,
-    ),
-    (
-        "object-detection, text-generation and summarization cost no more than image-captioning",
-        _LONG,
-        ("image-captioning",),
-        1,
-    ),
-    ("image-captioning costs far less than image-generation", ("image-captioning",), ("image-generation",), FAR),
-    (
-        "zero-shot-sentiment costs several times what text-classification does",
-        ("text-classification",),
-        ("zero-shot-sentiment",),
-        FAR,
-    ),
-    (
-        "zero-shot-question-answering costs several times what extractive-question-answering does",
-        ("extractive-question-answering",),
-        ("zero-shot-question-answering",),
-        FAR,
-    ),
-)
-KINDS = {"forward": "forward-only tasks", "generate": "generating ones", "diffuse": "image generation"}
-
-
-PURPOSES = {
-    "zero-shot-sentiment": "text-classification",
-    "zero-shot-question-answering": "extractive-question-answering",
-    "zero-shot-summarization": "summarization",
-}
+            long.append(Preparing(task, preparation / len(calls), preparation / whole))
+    return sorted(long, key=lambda task: -task.share)

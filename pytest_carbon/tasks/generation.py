@@ -10,6 +10,7 @@ from typing import Any
 
 from pytest_carbon.records import MeasurementError, TaskInfo, UsageProblem
 from pytest_carbon.tasks.data import RATE_HZ, Sample
+from pytest_carbon.tasks.images import ImageTask
 from pytest_carbon.tasks.task import Inputs, ModelTask, Result
 from pytest_carbon.tasks.text import TextTask, longest
 
@@ -22,31 +23,31 @@ NEW_TOKENS: Mapping[str, int] = {
     "zero-shot-summarization": 12,
     "speech-recognition": 26,
 }
-"""What one call writes, always, so that the same call costs the same.
+"""How many tokens one call writes, always, so that the same call costs the same.
 
 The study has 10 for text generation, 10 to 15 for summaries, 20 for captions and, by prompt, 1 for a sentiment, 1 to 5
-for an answer and 9 to 15 for a summary; of a range the middle is taken. A recording of LibriSpeech's test-clean has 20
+for an answer and 9 to 15 for a summary: here, the middle of a range. A recording of LibriSpeech's test-clean has 20
 words in the mean (52,576 in 2,620 recordings), and a word 1.3 tokens (an assumption).
 """
 
 _LEAST_BYTES = 1024
-"""What the smallest of tensors holds, about."""
+"""About what the smallest tensor takes."""
 _MOST_UNREAD_BYTES = 4 * 1024**2
-"""Then they are read: 4,096 calls that write little, whose reading is a few microseconds of each."""
-
-_SENTIMENT = "what is the binary sentiment of the following sentence? "
-_SUMMARIZE = "summarize the following text: "
+"""When to read them: after 4,096 calls that write little; reading takes a few microseconds of each."""
 
 
 def prompted(task: str, sample: Sample) -> str:
-    """What a model is given to go on from: for the tasks without training the study's own prompts, around the input."""
+    """Write the text that a model continues: for zero-shot tasks, the study's own prompt around the input."""
     if task == "zero-shot-question-answering":
         return (
             f"{sample['question']}? Find the answer to the question in the following text: "
             f'"{sample["context"]}". Answer:'
         )
-    before = {"zero-shot-sentiment": _SENTIMENT, "zero-shot-summarization": _SUMMARIZE}.get(task, "")
-    return before + str(sample["text"])
+    prompts = {
+        "zero-shot-sentiment": "what is the binary sentiment of the following sentence? ",
+        "zero-shot-summarization": "summarize the following text: ",
+    }
+    return prompts.get(task, "") + str(sample["text"])
 
 
 class Generating(ModelTask):
@@ -83,9 +84,9 @@ class Generating(ModelTask):
         return _lead(getattr(self.model, "config", None))
 
     def finish(self, inputs: Inputs, outputs: Any) -> Result:
-        """The texts. Their tokens are counted by the output's shape: to read it is to wait for the device.
+        """Count the tokens by the output's shape, for reading them would wait for the device.
 
-        A model of a user's own may end a text early and pad it: its tokens are read later, many calls at a time.
+        A user's own model may end a text early and pad it: read its tokens later, many calls at a time.
         """
         ids = getattr(outputs, "sequences", outputs)
         lead = self.lead(inputs)
@@ -103,7 +104,7 @@ class Generating(ModelTask):
         return Result(lambda: decode(written, skip_special_tokens=True))
 
     def _read(self) -> None:
-        """Count what was really written. Raises MeasurementError for a text that ended early, and was padded."""
+        """Count what was really written. Raises MeasurementError for a text that ended early and was padded."""
         ends = _ends(self.model, self.tokenizer)
         filling = ends | {_pad(self.model, self.tokenizer)}
         rows = (row for written in self._unread for row in written.tolist())
@@ -111,7 +112,7 @@ class Generating(ModelTask):
         self._unread, self._unread_bytes = [], 0
 
     def info(self) -> TaskInfo:
-        """As of any task. Raises MeasurementError where a model of a user's own ended a text early, and padded it."""
+        """As for any task. Raises MeasurementError where a user's own model ended a text early and padded it."""
         if self._unread:
             self._read()
         return super().info()
@@ -143,15 +144,10 @@ class Writing(TextTask, Generating):
         return int(inputs.more.shape[1]) if self.goes_on else 1
 
 
-class ImageCaptioning(Generating):
+class ImageCaptioning(ImageTask, Generating):
     """One image in, a caption out."""
 
     needs = ("processor", "tokenizer")
-    images = 1
-
-    def prepare(self, samples: Sequence[Sample]) -> Inputs:
-        found = self.processor(images=[sample["image"] for sample in samples], return_tensors="pt")
-        return Inputs({"pixel_values": found["pixel_values"].to(self._place, self._float, non_blocking=True)})
 
 
 class SpeechRecognition(Generating):
@@ -184,7 +180,7 @@ class SpeechRecognition(Generating):
 
 
 def counted(task: str, produced: float, wanted: int | None) -> float:
-    """Tokens produced for each input. Raises MeasurementError for fewer than there must be: that is no saving."""
+    """Return the tokens produced for each input. Raises MeasurementError for too few: less work is no saving."""
     if wanted is not None and produced < wanted:
         raise MeasurementError(
             f"{task}: the model stopped after {produced:g} of {wanted} new tokens, so that this call was less work "
@@ -195,10 +191,7 @@ def counted(task: str, produced: float, wanted: int | None) -> float:
 
 
 def refuse_too_many(task: str, wanted: int | None, model: Any, tokenizer: Any, *, goes_on: bool) -> None:
-    """Raises UsageProblem for more new tokens than the model has places for, beside one of a text that it goes on from.
-
-    Nothing is refused where no limit is known.
-    """
+    """Refuse more new tokens than the model has places for, where its limit is known. Raises UsageProblem."""
     config = getattr(model, "config", None)
     if goes_on:
         limit = longest(tokenizer, model)
@@ -214,29 +207,29 @@ def refuse_too_many(task: str, wanted: int | None, model: Any, tokenizer: Any, *
 
 
 def _places(config: Any) -> int | None:
-    """The most tokens that the part of a model that writes can tell apart by their place; None: not known."""
+    """The most places that the writing part of a model has; None where not known."""
     parts = (getattr(config, name, None) for name in ("decoder", "text_config"))
     part = next((part for part in parts if part is not None), config)
     names = ("max_target_positions", "max_decoder_position_embeddings", "max_position_embeddings")
-    found = (getattr(part, name, None) for name in names)
-    return next((limit for limit in found if isinstance(limit, int) and limit > 0), None)
+    limits = (getattr(part, name, None) for name in names)
+    return next((limit for limit in limits if isinstance(limit, int) and limit > 0), None)
 
 
 def _until_the_end(row: Sequence[int], ends: Set[int], filling: Set[int | None]) -> int:
-    """How many tokens were written before what follows the end of a text is only filling."""
+    """Count the tokens of a text, with its end and without the filling after it."""
     first = next((place for place, token in enumerate(row) if token in ends), len(row))
     return first + 1 if first < len(row) and set(row[first:]) <= filling else len(row)
 
 
 def _ends(model: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end a text: of transformers' own ``generate`` those that it heeds, which it forbids before."""
+    """The tokens that end a text; of transformers' own ``generate`` those that it stops at."""
     transformers = sys.modules.get("transformers")
     is_theirs = transformers is not None and isinstance(model, transformers.GenerationMixin)
     settings = getattr(model, "generation_config", None)
-    found = getattr(settings, "eos_token_id", None)
-    if found is None and not is_theirs:
-        found = getattr(tokenizer, "eos_token_id", None)
-    return set() if found is None else set(found) if isinstance(found, (list, tuple)) else {found}
+    ends = getattr(settings, "eos_token_id", None)
+    if ends is None and not is_theirs:
+        ends = getattr(tokenizer, "eos_token_id", None)
+    return set() if ends is None else set(ends) if isinstance(ends, (list, tuple)) else {ends}
 
 
 def _pad(model: Any, tokenizer: Any) -> int | None:
@@ -245,13 +238,13 @@ def _pad(model: Any, tokenizer: Any) -> int | None:
 
 
 def _lead(config: Any) -> int:
-    """The token that a decoder starts with; BLIP-2 with a decoder alone gives its image's tokens back as well."""
+    """Count the token that a decoder starts with; BLIP-2 without an encoder returns its image's tokens as well."""
     text = getattr(config, "text_config", config)
     return 1 + (0 if getattr(text, "is_encoder_decoder", False) else getattr(config, "num_query_tokens", 0))
 
 
 def _only_special_tokens(model: Any) -> None:
-    """Leave nothing of a checkpoint's own way to generate (beams, lengths, penalties, forced ends) but its tokens."""
+    """Drop a checkpoint's own way to generate (beams, lengths, penalties, forced ends); keep its special tokens."""
     from transformers import GenerationConfig
 
     for part in model.modules():

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pytest_carbon.tasks.data import Sample
 from pytest_carbon.tasks.task import Inputs, ModelTask, Result
-from pytest_carbon.tasks.text import first_of, labels
+from pytest_carbon.tasks.text import best_labels
 
 
 class ImageTask(ModelTask):
     """A task whose inputs are images, resized as the model wants them."""
 
-    needs = ("processor",)
+    needs: ClassVar[tuple[str, ...]] = ("processor",)
     images = 1
 
     def prepare(self, samples: Sequence[Sample]) -> Inputs:
         images = [sample["image"] for sample in samples]
-        found = self.processor(images=images, return_tensors="pt")
-        tensors = {"pixel_values": found["pixel_values"].to(self._place, self._float, non_blocking=True)}
-        if len(images) > 1 and "pixel_mask" in found:  # images of several sizes, padded
-            tensors["pixel_mask"] = found["pixel_mask"].to(self._place, non_blocking=True)
+        made = self.processor(images=images, return_tensors="pt")
+        tensors = {"pixel_values": made["pixel_values"].to(self._place, self._float, non_blocking=True)}
+        if len(images) > 1 and "pixel_mask" in made:  # images of several sizes, padded
+            tensors["pixel_mask"] = made["pixel_mask"].to(self._place, non_blocking=True)
         return Inputs(tensors, more=[(image.height, image.width) for image in images])
 
 
@@ -29,13 +29,12 @@ class ImageClassification(ImageTask):
     """One image, at the model's own input size; the label with the highest score."""
 
     def finish(self, inputs: Inputs, outputs: Any) -> Result:
-        best, names = first_of(outputs, "logits").argmax(-1), labels(self.model)
-        return Result(lambda: [names.get(label, label) for label in best.tolist()])
+        return best_labels(self.model, outputs)
 
 
 class ObjectDetection(ImageTask):
     """One image, at the model's own resizing; ``scores``, ``labels`` and ``boxes`` in the image's own pixels."""
 
     def finish(self, inputs: Inputs, outputs: Any) -> Result:
-        found = self.processor.post_process_object_detection
-        return Result(lambda: found(outputs, threshold=0.5, target_sizes=inputs.more))
+        boxes = self.processor.post_process_object_detection
+        return Result(lambda: boxes(outputs, threshold=0.5, target_sizes=inputs.more))

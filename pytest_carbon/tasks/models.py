@@ -1,8 +1,8 @@
 """Building a model of the catalogue: from the hub's checkpoint, or from its architecture with random weights.
 
 Random weights cost what trained ones do as long as the work of a call is fixed. They are drawn so that a signal keeps
-its size from layer to layer: numbers that fade to zero, or overflow, would move fewer bits, and cost less, than a
-trained model's. Nothing heavy is imported with this module.
+its size from layer to layer: numbers that fade to zero or overflow would move fewer bits, and so cost less, than those
+of a trained model. This module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_carbon.records import UsageProblem
-from pytest_carbon.tasks.architectures import ARCHITECTURES, Architecture, architecture
+from pytest_carbon.tasks.architectures import Architecture, architecture
 from pytest_carbon.tasks.catalogue import find_model, find_task
+from pytest_carbon.tasks.hub import TIMEOUT_S, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +35,6 @@ DTYPES: Mapping[str, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bflo
 DEVICES = ("auto", "cuda", "mps", "cpu")
 SIZES = ("study", "small")
 SOURCES = ("auto", "hub", "random")
-HUB_TIMEOUT_S = 10.0
-
-EXCEPTIONS: Mapping[str, str] = {
-    id: found.exception for id, found in ARCHITECTURES.items() if found.exception is not None
-}
-"""Why a model's parameter count differs from the study's by more than 1%."""
 
 
 @dataclass
@@ -47,7 +43,6 @@ class Built:
 
     model: Any
     """A ``torch.nn.Module`` with transformers' ``generate`` where it writes text; a ``diffusers`` pipeline."""
-    config: Any
     weights: Weights
     dtype: str
     device: str
@@ -56,14 +51,9 @@ class Built:
     model_id: str
     size: str
 
-    def free(self) -> None:
-        """Let go of the model, and give the accelerator's memory back."""
-        self.model = None
-        free_memory()
-
 
 def free_memory() -> None:
-    """Collect what nobody holds any more, and return the memory that torch keeps for later to the device."""
+    """Collect garbage, and return the memory that torch keeps for later to the device."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -82,12 +72,12 @@ def build(
     device: str = "auto",
     seed: int = 0,
 ) -> Built:
-    """A model of the catalogue for one of its tasks.
+    """Build a model of the catalogue for one of its tasks.
 
-    ``weights``: ``hub`` is the published checkpoint, out of the hub's cache where it is complete there, else
-    downloaded by the hub's own client; ``random`` needs no network; ``auto`` is the cached checkpoint, else random.
-    ``size="small"`` is a tiny variant of the same class, which has no checkpoint. Raises UsageProblem for anything it
-    does not know, for a device that is not here, and for a checkpoint that cannot be had.
+    ``weights``: ``hub`` is the published checkpoint, from the hub's cache where it is complete there, else
+    downloaded; ``random`` needs no network; ``auto`` is the cached checkpoint, else random. ``size="small"`` is a tiny
+    variant of the same class, which has no checkpoint. Raises UsageProblem for an unknown argument, a device that is
+    not here, and a checkpoint that cannot be read.
     """
     find_task(task)
     find_model(model_id, task)
@@ -106,16 +96,9 @@ def build(
             model = _load(checkpoint, design, dtype, device)
         else:
             model = _random(model_id, size, dtype, device, seed)
-    return Built(
-        model,
-        model.config,
-        "random" if checkpoint is None else "hub",
-        dtype,
-        device,
-        "random" if checkpoint is None else checkpoint.id,
-        model_id,
-        size,
-    )
+    weights_of: Weights = "random" if checkpoint is None else "hub"
+    source = "random" if checkpoint is None else checkpoint.id
+    return Built(model, weights_of, dtype, device, source, model_id, size)
 
 
 def device_of(text: str) -> str:
@@ -123,11 +106,7 @@ def device_of(text: str) -> str:
     import torch
 
     _one_of("device", text, DEVICES)
-    here = [
-        *(["cuda"] if torch.cuda.is_available() else []),
-        *(["mps"] if torch.backends.mps.is_available() else []),
-        "cpu",
-    ]
+    here = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
     if text == "auto":
         return here[0]
     if text not in here:
@@ -154,7 +133,7 @@ _COUNTS: Mapping[str, int] = {
     "sshleifer/distilbart-xsum-12-6": 305_510_400,
     "ydshieh/vit-gpt2-coco-en": 239_195_904,
 }
-"""Where the study has no count, or another model's (see EXCEPTIONS)."""
+"""Where the study has no count, or another model's."""
 _GIB = 2**30
 _ROUNDING = 1.05
 """Torch's allocator rounds up; what the study's count leaves out (a head) is small, or shared with the embeddings."""
@@ -168,14 +147,16 @@ _SMALL_BYTES, _SMALL_INPUT_BYTES = 64 * 2**20, 16 * 2**20
 
 @cache
 def activations() -> Mapping[str, int]:
-    """Peak of live bytes of a call with one input, in fp32, beside the weights, by model: see activations.csv's source,
-    ``tests/activations.py``, which runs each model at the study's size on torch's ``meta`` device."""
+    """Peak of live bytes of a call with one input, in fp32, beside the weights, by model.
+
+    ``tests/activations.py`` made the file: it runs each model at the study's size on torch's ``meta`` device.
+    """
     with files("pytest_carbon.tasks").joinpath("activations.csv").open(encoding="utf-8") as file:
         return {row["model"]: int(row["fp32_bytes_per_input"]) for row in csv.DictReader(file)}
 
 
 def memory_bytes(model_id: str, dtype: str = "fp32", size: str = "study", batch_size: int = 1) -> int:
-    """What a call of this model needs of the device's memory, in bytes, before anything is loaded; without torch.
+    """Predict how many bytes of the device's memory a call of this model needs; without torch.
 
     parameters × bytes of the dtype × 1.05 + batch_size × activations × 1.3 + 0.25 GiB. Activations are the peak of live
     bytes of a call of the longest input (at most 1,024 tokens; an image at the model's own size; 30 s of audio), found
@@ -192,34 +173,6 @@ def memory_bytes(model_id: str, dtype: str = "fp32", size: str = "study", batch_
     upcast = _is_pipeline(design) and design.config["vae"].get("force_upcast")  # it decodes in fp32 whatever the dtype
     for_one = activations()[model_id] * (1.0 if upcast else width / 4)
     return round(count * width * _ROUNDING + batch_size * for_one * _SPREAD + _WORKSPACE_BYTES)
-
-
-def parameters(model_id: str, *, on_study_terms: bool = True) -> int:
-    """How many parameters the model has, counted on a device that holds none of them.
-
-    On the study's terms: without the task's head, as ``AutoModel`` builds it; otherwise all of what a call runs. A
-    pipeline's are those of its networks, either way.
-    """
-    import torch
-
-    design = architecture(model_id)
-    config, _, _ = design.sized("study")
-    with silent(*(["diffusers"] if _is_pipeline(design) else [])), torch.device("meta"):
-        if _is_pipeline(design):
-            networks = [_component(name, part) for name, part in config.items() if name != "scheduler"]
-            return _count(*networks)
-        made = _config_of(design, config)
-        if not on_study_terms:
-            model = _named(design.model_class)._from_config(made)
-        elif design.counted_as:
-            model = _named(design.counted_as)._from_config(made)
-        else:
-            model = _named("transformers:AutoModel").from_config(made)
-        return _count(model)
-
-
-def _count(*networks: torch.nn.Module) -> int:
-    return sum(int(parameter.numel()) for network in networks for parameter in network.parameters())
 
 
 # --- random weights -------------------------------------------------------------------------------
@@ -277,10 +230,10 @@ def _component(name: str, config: dict[str, Any], dtype: torch.dtype | None = No
 
 @contextmanager
 def _without_memory() -> Iterator[None]:
-    """Networks made within have parameters that take no memory and no time; their buffers are made as always.
+    """Make the parameters of the networks built within take no memory and no time; make their buffers as always.
 
-    Under ``torch.device("meta")`` the buffers (position tables, indices, statistics of a batch norm) would be without
-    values, too, and not every class can make them afterwards.
+    Under ``torch.device("meta")`` the buffers (position tables, indices, statistics of a batch norm) would have no
+    values either, and not every class can make them afterwards.
     """
     from torch import nn
 
@@ -336,10 +289,10 @@ def _fill(parameter: torch.nn.Parameter, name: str, module: Any, generator: torc
 
 
 def _let_transformers_finish(model: Any, seed: int) -> None:
-    """What a class sets itself: tables of positions that are parameters, zeros for a padding token, scales of layers.
+    """Let a class set what it sets itself: tables of positions, zeros for a padding token, scales of layers.
 
-    It leaves alone what it finds marked as initialised, which the matrices are: its own spread may be anything
-    (1e-10 for BLIP's images). Should the marks have another name one day, the matrices are drawn once more.
+    Mark the matrices as initialised, so that it leaves them alone: its own spread may be anything (1e-10 for BLIP's
+    images).
     """
     from torch import nn
 
@@ -354,9 +307,9 @@ def _let_transformers_finish(model: Any, seed: int) -> None:
 
 @contextmanager
 def _own_chance(device: str, seed: int) -> Iterator[None]:
-    """torch draws with ``seed`` within; afterwards its generators are where they were, those of Python and numpy, too.
+    """Draw with ``seed`` within; afterwards put the generators of torch, Python and numpy back.
 
-    Of the devices only those that are drawn on: ``torch.manual_seed`` would seed every GPU of the machine.
+    Seed only the device that is drawn on: ``torch.manual_seed`` would seed every GPU of the machine.
     """
     import random
 
@@ -365,7 +318,7 @@ def _own_chance(device: str, seed: int) -> Iterator[None]:
 
     accelerator = {"cuda": torch.cuda, "mps": torch.mps}.get(device)
     state = torch.get_rng_state()
-    there = accelerator.get_rng_state() if accelerator else None
+    on_device = accelerator.get_rng_state() if accelerator else None
     python, numpy = random.getstate(), np.random.get_state()
     try:
         torch.default_generator.manual_seed(seed)
@@ -375,7 +328,7 @@ def _own_chance(device: str, seed: int) -> Iterator[None]:
     finally:
         torch.set_rng_state(state)
         if accelerator:
-            accelerator.set_rng_state(there)
+            accelerator.set_rng_state(on_device)
         random.setstate(python)
         np.random.set_state(numpy)
 
@@ -393,8 +346,8 @@ def _kept_in_fp32(model: Any, dtype: str) -> set[str]:
 def _torch_dtype(dtype: str) -> torch.dtype:
     import torch
 
-    found: torch.dtype = getattr(torch, DTYPES[dtype])
-    return found
+    value: torch.dtype = getattr(torch, DTYPES[dtype])
+    return value
 
 
 def _is_pipeline(design: Architecture) -> bool:
@@ -420,7 +373,7 @@ class _Checkpoint:
 
 
 def _checkpoint(model_id: str, design: Architecture, weights: str) -> _Checkpoint | None:
-    """The checkpoint to load; None where random weights are to be had. Raises UsageProblem."""
+    """Find the checkpoint to load; None: take random weights. Raises UsageProblem."""
     if weights == "random":
         return None
     if design.no_checkpoint is not None:
@@ -462,8 +415,7 @@ def _weights_in_cache(id: str, folder: str, names: tuple[str, ...]) -> bool:
             return True
         index = _cached_file(id, f"{folder}{name}.index.json")
         if index is not None:
-            with open(index, encoding="utf-8") as file:
-                shards = set(json.load(file)["weight_map"].values())
+            shards = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
             if all(_cached_file(id, folder + shard) is not None for shard in shards):
                 return True
     return False
@@ -472,14 +424,13 @@ def _weights_in_cache(id: str, folder: str, names: tuple[str, ...]) -> bool:
 def _cached_file(id: str, name: str) -> str | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(id, name)
-    return found if isinstance(found, str) else None
+    path = try_to_load_from_cache(id, name)
+    return path if isinstance(path, str) else None
 
 
 def _reach(id: str, design: Architecture) -> None:
-    """Ask the hub once whether it has the checkpoint for us; raises UsageProblem at once where it does not answer."""
+    """Ask the hub once for the checkpoint; raise UsageProblem at once where it cannot be downloaded."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     if constants.HF_HUB_OFFLINE:
         raise UsageProblem(
@@ -487,30 +438,28 @@ def _reach(id: str, design: Architecture) -> None:
             f"{_REMEDY}"
         )
     try:
-        get_hf_file_metadata(hf_hub_url(id, _config_file(design)), timeout=HUB_TIMEOUT_S)
-    except GatedRepoError as error:
-        raise UsageProblem(
+        get_hf_file_metadata(hf_hub_url(id, _config_file(design)), timeout=TIMEOUT_S)
+    except Exception as error:  # the hub's answer, or whatever its HTTP library raises where nobody answers
+        raise UsageProblem(f"{_why_not(id, design, error)}. {_REMEDY}") from error
+
+
+def _why_not(id: str, design: Architecture, error: Exception) -> str:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    hub = f"the hub at {constants.ENDPOINT}"
+    if isinstance(error, GatedRepoError):
+        return (
             f"{id} is gated: its licence has to be accepted at {constants.ENDPOINT}/{id}, and a token set "
-            f"(`hf auth login`, or HF_TOKEN). {_REMEDY}"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise UsageProblem(
-            f"the hub at {constants.ENDPOINT} has no model {id} that this token may see. {_REMEDY}"
-        ) from error
-    except EntryNotFoundError as error:
-        raise UsageProblem(f"{id} has no {_config_file(design)} on the hub: nothing to load. {_REMEDY}") from error
-    except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", "?")
-        raise UsageProblem(
-            f"the hub at {constants.ENDPOINT} answered {status} for {id}: try again later. {_REMEDY}"
-        ) from error
-    except (
-        Exception
-    ) as error:  # what a connection fails with is the business of the hub's HTTP library, whichever it is
-        raise UsageProblem(
-            f"the hub at {constants.ENDPOINT} cannot be reached ({_first_line(error)}), and {id} is not in its cache "
-            f"({constants.HF_HUB_CACHE}). {_REMEDY}"
-        ) from error
+            "(`hf auth login`, or HF_TOKEN)"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return f"{hub} has no model {id} that this token may see"
+    if isinstance(error, EntryNotFoundError):
+        return f"{id} has no {_config_file(design)} on the hub: nothing to load"
+    if isinstance(error, HfHubHTTPError):
+        return f"{hub} answered {getattr(error.response, 'status_code', '?')} for {id}: try again later"
+    return f"{hub} cannot be reached ({first_line(error)}), and {id} is not in its cache ({constants.HF_HUB_CACHE})"
 
 
 def _load(checkpoint: _Checkpoint, design: Architecture, dtype: str, device: str) -> Any:
@@ -529,13 +478,8 @@ def _load(checkpoint: _Checkpoint, design: Architecture, dtype: str, device: str
         if isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
         where = "the hub's cache" if checkpoint.cached else "the hub"
-        raise UsageProblem(f"{checkpoint.id} cannot be loaded from {where}: {_first_line(error)}. {_REMEDY}") from error
+        raise UsageProblem(f"{checkpoint.id} cannot be loaded from {where}: {first_line(error)}. {_REMEDY}") from error
     return model.to(device).requires_grad_(False).eval()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 # --- quiet ----------------------------------------------------------------------------------------
@@ -543,7 +487,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def silent(*libraries: str) -> Iterator[None]:
-    """No progress bars, warnings or log lines of the libraries that build and load models; as they were, afterwards.
+    """Silence progress bars, warnings and log lines of the libraries that build and load models; restore them after.
 
     Imports ``transformers``, and the ``libraries`` named beside it: each sets itself up when it is imported.
     """

@@ -1,4 +1,4 @@
-"""A task that calls what the user gives: any callable, or a pipeline of transformers."""
+"""Tasks that call what the user gives: any callable, or a pipeline of transformers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pytest_carbon.tasks.text import masked
 
 
 class Calling(ModelTask):
-    """The callable on the next input, as it is: a text, a PIL image, a tuple of sentences; a mapping of several fields.
+    """Call the callable on the next input: a text, a PIL image, a tuple of sentences; a mapping of several fields.
 
-    With a ``batch_size`` above 1 it is given a list of them. Where what it returns says how many tokens went in or
-    came out (``tokens_in``, ``tokens_out``: attributes, or keys of a mapping), they are counted. With ``new_tokens``
-    it must say so, in every call: nobody else knows.
+    With a ``batch_size`` above 1 give it a list of them. Where its result says how many tokens went in or came out
+    (``tokens_in``, ``tokens_out``: attributes, or keys of a mapping), count them. With ``new_tokens`` every result
+    must say so, for nothing else can tell.
     """
 
     prepares = False
@@ -34,7 +34,7 @@ class Calling(ModelTask):
         return Inputs(plain[0] if self.batch_size == 1 else plain, seconds=seconds)
 
     def plain(self, sample: Sample) -> Any:
-        """An input without its name, where it has only one field."""
+        """Return an input without its name, where it has only one field."""
         if self.name == "fill-mask":
             return masked(sample["text"], getattr(self.tokenizer, "mask_token", None) or "[MASK]")
         if self.name.startswith("zero-shot-"):
@@ -45,33 +45,33 @@ class Calling(ModelTask):
         return self.model(inputs.tensors)
 
     def finish(self, inputs: Inputs, outputs: Any) -> Any:
-        """What it gave. Raises UsageProblem, MeasurementError where that is not the work that was asked for."""
+        """Return what it gave. Raises UsageProblem or MeasurementError where that is not the work asked for."""
         parts = list(outputs) if self.batch_size > 1 and isinstance(outputs, (list, tuple)) else [outputs]
-        self._tokens_in += sum(_told(part, "tokens_in") for part in parts)
-        tokens_out = [_told(part, "tokens_out") for part in parts]
+        self._tokens_in += sum(_number(part, "tokens_in") for part in parts)
+        tokens_out = [_number(part, "tokens_out") for part in parts]
         self._tokens_out += sum(tokens_out)
         if self.new_tokens is not None:
-            each = 1 if len(parts) == self.batch_size else self.batch_size
+            inputs_of_part = 1 if len(parts) == self.batch_size else self.batch_size
             for tokens in tokens_out:
-                self._as_asked(tokens / each, self.new_tokens)
+                self._check(tokens / inputs_of_part, self.new_tokens)
         return outputs
 
-    def _as_asked(self, told: float, wanted: int) -> None:
-        if math.isnan(told):
+    def _check(self, written: float, wanted: int) -> None:
+        if math.isnan(written):
             raise UsageProblem(
                 f"{self.name}: new_tokens={wanted} cannot be checked: what {self.model_id} returned has no number "
                 'tokens_out (an attribute, or a key of a mapping). Return {"tokens_out": …}, or leave new_tokens= out'
             )
-        counted(self.name, told, wanted)
-        if told > wanted:
+        counted(self.name, written, wanted)
+        if written > wanted:
             raise MeasurementError(
-                f"{self.name}: the model wrote {told:g} new tokens, and was to write {wanted}: let it generate "
+                f"{self.name}: the model wrote {written:g} new tokens, and was to write {wanted}: let it generate "
                 f"max_new_tokens={wanted}, or leave new_tokens= out"
             )
 
 
 class CallingPipeline(Calling):
-    """A pipeline of transformers, with all that it does around its model; where it writes, so many new tokens."""
+    """A pipeline of transformers, with all that it does around its model; where it writes, a fixed number of tokens."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,15 +110,15 @@ class CallingPipeline(Calling):
 
 
 def _writes(pipeline: Any) -> bool:
-    """Whether it generates: one that does not takes no arguments for it."""
+    """Whether it generates; one that does not takes no arguments for it."""
     can = getattr(pipeline.model, "can_generate", None)
     return bool(getattr(pipeline, "_pipeline_calls_generate", True) and callable(can) and can())
 
 
 class _Steps:
-    """Counts the tokens that ``generate`` makes, and never stops it.
+    """A stopping criterion that counts the steps of ``generate``, a token of each text, and never stops it.
 
-    By steps, which are a token of each text: how many rows there are depends on its beams.
+    It does not count rows, for their number depends on the beams.
     """
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class _Steps:
         return ids.new_zeros(len(ids), dtype=bool)
 
 
-def _told(found: Any, name: str) -> float:
-    """A number that is told; NaN for one that is not, which makes the sum unknown."""
-    value = found.get(name) if isinstance(found, Mapping) else getattr(found, name, None)
+def _number(result: Any, name: str) -> float:
+    """A number that the result gives; NaN where it gives none, which makes the sum unknown."""
+    value = result.get(name) if isinstance(result, Mapping) else getattr(result, name, None)
     return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan

@@ -1,4 +1,4 @@
-"""A model task: one call of it on the next input of a data set, and what went in and came out; no heavy imports."""
+"""A model task: one call of it on the next input of a data set, and what went in and came out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, ClassVar, Literal
 
 from pytest_carbon.records import CarbonError, TaskInfo
 from pytest_carbon.tasks.data import Sample
@@ -33,45 +33,41 @@ class Inputs:
 
 
 class Result(Sequence[Any]):
-    """What a call came to, one item for each of its inputs; read from the device when it is first looked at.
+    """The result of a call, one item for each of its inputs; read from the device at first use.
 
-    To read is to wait for the device, and to find words for numbers: work that a measured call need not do.
+    Reading waits for the device and turns numbers into words: work that a measured call need not do.
     """
 
     def __init__(self, read: Callable[[], list[Any]]) -> None:
         self._read: Callable[[], list[Any]] | None = read
         self._items: list[Any] = []
 
-    def _found(self) -> list[Any]:
+    def _all(self) -> list[Any]:
         if self._read is not None:
             self._items, self._read = self._read(), None
         return self._items
 
     def __len__(self) -> int:
-        return len(self._found())
+        return len(self._all())
 
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Any]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        return self._found()[index]
+    def __getitem__(self, index: Any) -> Any:
+        return self._all()[index]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and self._found() == list(other)
+        return isinstance(other, Sequence) and self._all() == list(other)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return repr(self._found())
+        return repr(self._all())
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class ModelTask:
-    """A task of a model on a data set: call it, and it does its work on the next input, going round them.
+    """A task of a model on a data set: each call works on the next input, again from the first after the last.
 
-    A subclass says what one call is: :meth:`prepare` (on the processor), :meth:`run` (the model, nothing else) and
-    :meth:`finish`. Nothing waits for an accelerator that need not: what a call came to is read when it is looked at.
+    A subclass defines one call: :meth:`prepare` (on the processor), :meth:`run` (the model, nothing else) and
+    :meth:`finish`. None of them waits for an accelerator: results are read at first use.
     """
 
     name: str
@@ -80,7 +76,7 @@ class ModelTask:
     model_id: str
     """Its hub id; of a user's own model, its class."""
     samples: Sequence[Sample]
-    """What the calls go round."""
+    """The inputs."""
     dataset: str | None = None
     weights: Literal["hub", "random", "own"] = "own"
     data: Literal["hub", "synthetic", "given"] = "given"
@@ -91,35 +87,35 @@ class ModelTask:
     size: Literal["study", "small"] | None = None
     tokenizer: Any = None
     processor: Any = None
-    """What makes tensors of images or of sound."""
+    """Makes tensors of images or sound."""
     new_tokens: int | None = None
-    """Of each input of a call that generates: no fewer, no more."""
+    """For each input of a call that generates, exactly."""
     steps: int | None = None
-    """Of a diffusion; None: the model's own default."""
+    """Of a diffusion; None: the model's default."""
     width: int | None = None
-    """Of an image that is generated, in pixels, as :attr:`height`; None: the model's own default."""
+    """Of a generated image, in pixels, as :attr:`height`; None: the model's default."""
     height: int | None = None
     seed: int = 0
     afterwards: Callable[[], Any] | None = None
-    """Called when the task is freed: puts a user's own model back as it was."""
+    """Called when the task is freed; restores a user's own model."""
 
     needs: ClassVar[tuple[str, ...]] = ()
     """What a user's own model must come with: ``tokenizer``, ``processor``."""
     images = 0
     """In or out, for each input."""
     prepares: ClassVar[bool] = True
-    """Whether :meth:`prepare` is where the inputs are prepared; else the model does it itself."""
+    """Whether :meth:`prepare` prepares the inputs; else the model does it itself."""
 
     def __post_init__(self) -> None:
         self.reset()
         parameters = getattr(self.model, "parameters", None)
         first = next(iter(parameters()), None) if callable(parameters) else None
         self._place: Any = "cpu" if first is None else first.device
-        """Where tensors go: one of several devices of a kind, maybe."""
+        """Where tensors go: the exact device, as there may be several of a kind."""
 
     @property
     def _float(self) -> Any:
-        """torch's dtype of that name, for what goes in as numbers; None where there is none."""
+        """torch's dtype for the inputs; None where the model has none."""
         import torch
 
         return None if self.dtype is None else getattr(torch, DTYPES.get(self.dtype, self.dtype))
@@ -128,16 +124,16 @@ class ModelTask:
 
     @property
     def calls(self) -> int:
-        """So many since counting began."""
+        """How many since counting began."""
         return self._calls
 
     def reset(self) -> None:
-        """Begin anew: with the first input, and nothing counted."""
+        """Start again with the first input, and count from 0."""
         self._next: int = 0
         self.count_anew()
 
     def count_anew(self) -> None:
-        """Count from here on: what a call took in and gave is the mean of those that follow."""
+        """Count from here on: :meth:`info` gives the means of the calls that follow."""
         self._begin = self._next
         self._calls: int = 0
         self._tokens_in: float = 0
@@ -146,7 +142,7 @@ class ModelTask:
         self._preparation_s: float = 0
 
     def __call__(self) -> Any:
-        """One call on the next input, or the next ``batch_size`` of them: a sequence with a result for each."""
+        """Make one call on the next ``batch_size`` inputs; return a sequence with a result for each."""
         samples, begin, count = self.samples, self._next, len(self.samples)
         if not samples:
             raise RuntimeError(f"{self.name}: this task was freed, as the test that made it ended; make it anew")
@@ -154,7 +150,7 @@ class ModelTask:
         return self.call([samples[(begin + i) % count] for i in range(self.batch_size)])
 
     def call(self, samples: Sequence[Sample]) -> Any:
-        """One call on these inputs: :meth:`prepare`, :meth:`run`, :meth:`finish`, and count what went in and out."""
+        """Make one call on these inputs, and count what went in and came out."""
         start_s = time.perf_counter()
         inputs = self.prepare(samples)
         self._preparation_s += time.perf_counter() - start_s
@@ -165,7 +161,7 @@ class ModelTask:
         return result
 
     def info(self) -> TaskInfo:
-        """What this task is, and, in the mean of its calls since counting began, what a call took in and gave."""
+        """Describe the task, with the means of what a call took in and gave since counting began."""
         calls = self._calls
 
         def per_call(total: float) -> float | None:
@@ -193,7 +189,7 @@ class ModelTask:
         )
 
     def free(self) -> None:
-        """Let go of the model, and give its memory back. What the calls came to stays what it is."""
+        """Release the model and its memory. Results of calls stay readable."""
         if self.afterwards is not None:
             self.afterwards()
         self.model = self.tokenizer = self.processor = self.afterwards = None
@@ -204,24 +200,24 @@ class ModelTask:
     # --- what one call is
 
     def prepare(self, samples: Sequence[Sample]) -> Inputs:
-        """Tokenised, resized, on the device."""
+        """Tokenise or resize the inputs, and move them to the device."""
         raise NotImplementedError
 
     def run(self, inputs: Inputs) -> Any:
-        """The model, and nothing else."""
+        """Run the model, and nothing else."""
         import torch
 
         with torch.inference_mode():
             return self.model(**inputs.tensors)
 
     def finish(self, inputs: Inputs, outputs: Any) -> Any:
-        """What the call came to."""
+        """Make the result of the call."""
         raise NotImplementedError
 
     # --- for subclasses
 
     def _tokens_of_texts(self) -> float | None:
-        """Mean tokens of the texts of the calls so far, where the model tokenises them itself."""
+        """The mean tokens of a call's texts so far, where the model tokenises them itself."""
         if self.prepares or self.tokenizer is None or not self._calls:
             return None
         count = min(len(self.samples), self._calls * self.batch_size)
@@ -245,7 +241,7 @@ _SMALLER = "a smaller batch_size=, dtype='fp16' or 'bf16', a smaller model, or a
 
 
 def out_of_memory(error: BaseException, when: str = "in the middle of a call") -> str | None:
-    """What a device ran out of, in a sentence with the remedy; None for any other error."""
+    """Say what a device ran out of, with the remedy; None for any other error."""
     torch = sys.modules.get("torch")
     if torch is None:
         return None
@@ -264,30 +260,25 @@ def out_of_memory(error: BaseException, when: str = "in the middle of a call") -
 def refuse_too_large(
     model_id: str, needed_bytes: int, at_half_bytes: int | None, device: str, batch_size: int = 1
 ) -> None:
-    """Before anything is loaded. ``at_half_bytes``: what it would need in fp16 or bf16, where that is another figure.
+    """Raise CannotRunHere where the device has less memory free, before anything is loaded.
 
-    Raises:
-        CannotRunHere: there is not so much free on the device.
+    ``at_half_bytes``: what the model would need in fp16 or bf16; None where it is in one of them.
     """
     free_bytes = _free_bytes(device)
     if needed_bytes <= free_bytes:
         return
     half = f"; in fp16 or bf16 it needs {_gb(at_half_bytes)}" if at_half_bytes and at_half_bytes <= free_bytes else ""
     what = "of memory" if batch_size == 1 else f"of memory for {batch_size} inputs a call"
+    batch, dtype, *others = _SMALLER.split(", ")
+    remedies = [batch] * (batch_size > 1) + [dtype] * (at_half_bytes is not None) + others
     raise CannotRunHere(
         f"{model_id} needs about {_gb(needed_bytes)} {what}, and {device} has {_gb(free_bytes)} free{half}. "
-        f"What helps: {_helping(batch_size, at_half_bytes is not None)}"
+        f"What helps: {', '.join(remedies)}"
     )
 
 
-def _helping(batch_size: int, may_be_halved: bool) -> str:
-    """Of :data:`_SMALLER` what there is room for."""
-    batch, dtype, *others = _SMALLER.split(", ")
-    return ", ".join([*[batch] * (batch_size > 1), *[dtype] * may_be_halved, *others])
-
-
 def _free_bytes(device: str) -> int:
-    """What may still be taken: also what torch holds for later."""
+    """The bytes that may still be taken, with those that torch keeps for later."""
     import torch
 
     if device == "cuda":

@@ -48,16 +48,11 @@ class TextClassification(TextTask):
         return self.tokenised([sample["text"] for sample in samples])
 
     def finish(self, inputs: Inputs, outputs: Any) -> Result:
-        best, names = first_of(outputs, "logits").argmax(-1), labels(self.model)
-        return Result(lambda: [names.get(label, label) for label in best.tolist()])
+        return best_labels(self.model, outputs)
 
 
 class TokenClassification(TextClassification):
     """One text, one forward pass; a label for each of its tokens."""
-
-    def finish(self, inputs: Inputs, outputs: Any) -> Result:
-        best, names = first_of(outputs, "logits").argmax(-1), labels(self.model)
-        return Result(lambda: [[names.get(label, label) for label in row] for row in best.tolist()])
 
 
 class FillMask(TextTask):
@@ -116,19 +111,19 @@ class SentenceSimilarity(TextTask):
 
         def cosine(vectors: Any) -> Any:
             """The pair's; of one sentence, or of more than two, those of each with the first."""
-            found = cosine_similarity(vectors[:1], vectors[1:] if len(vectors) > 1 else vectors).tolist()
-            return found[0] if len(vectors) == 2 else found
+            cosines = cosine_similarity(vectors[:1], vectors[1:] if len(vectors) > 1 else vectors).tolist()
+            return cosines[0] if len(vectors) == 2 else cosines
 
         return Result(lambda: [cosine(vectors) for vectors in outputs.split(inputs.more)])
 
 
 def masked(text: str, mask: str) -> str:
-    """The text with its last word masked, unless a word of it is already."""
+    """Mask the last word of a text, unless a word of it is masked."""
     return text if mask in text else " ".join([*text.split()[:-1], mask])
 
 
 def accepted(model: Any) -> frozenset[str] | None:
-    """The names of what a model's ``forward`` takes; None: it does not say. A tokenizer may make more than that."""
+    """The names of what a model's ``forward`` takes; None where it does not say. A tokenizer may make more."""
     import inspect
 
     names = inspect.signature(getattr(model, "forward", model)).parameters
@@ -136,24 +131,28 @@ def accepted(model: Any) -> frozenset[str] | None:
 
 
 def longest(tokenizer: Any, model: Any) -> int | None:
-    """The most tokens that an input may have: what the tokenizer cuts at, and the model has places for.
-
-    None: no limit that is known.
-    """
+    """The most tokens that an input may have, by tokenizer and model; None where no limit is known."""
     cut = getattr(tokenizer, "model_max_length", None)
     places = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     known = (limit for limit in (cut, places) if isinstance(limit, int) and 0 < limit < 1_000_000)
     return min(known, default=None)
 
 
-def labels(model: Any) -> dict[int, str]:
-    """What a model calls its classes, by number; empty where it has no names for them."""
+def best_labels(model: Any, outputs: Any) -> Result:
+    """The label with the highest score for each input, or for each of its tokens; a number where it has no name."""
+    best = first_of(outputs, "logits").argmax(-1)
     names = getattr(getattr(model, "config", None), "id2label", None)
-    return names if isinstance(names, dict) else {}
+
+    def named(label: Any) -> Any:
+        if isinstance(label, list):
+            return [named(of_token) for of_token in label]
+        return names.get(label, label) if isinstance(names, dict) else label
+
+    return Result(lambda: named(best.tolist()))
 
 
 def first_of(outputs: Any, name: str) -> Any:
-    """An output of that name; of a model whose outputs have no names the first, or the only one."""
+    """Pick an output by name; where outputs have no names, the first or only one."""
     named = getattr(outputs, name, None)
     if named is not None:
         return named

@@ -1,8 +1,8 @@
 """Tokenizers: a checkpoint's own, or one made in memory that does the same kind of work without any download.
 
-A random tokenizer has the model's vocabulary size, the algorithm and the special tokens of its family, and makes one
-token of each word of the synthetic text. Of other text it makes pieces of a few letters, so that it has more tokens
-than a trained tokenizer would give it.
+A random tokenizer has the model's vocabulary size, and the algorithm and special tokens of its family. It makes one
+token of each word of the synthetic text. It cuts other text into pieces of a few letters, so into more tokens than a
+trained tokenizer would.
 """
 
 from __future__ import annotations
@@ -10,30 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, product
-from pathlib import Path
 from string import ascii_letters, ascii_lowercase, digits, punctuation
 from typing import Any, Literal
 
 from pytest_carbon.records import UsageProblem
-from pytest_carbon.tasks.data import WORDS
-from pytest_carbon.tasks.hub import first_line, unreachable
-from pytest_carbon.text import did_you_mean
+from pytest_carbon.tasks.hub import read_part
+from pytest_carbon.tasks.synthetic import WORDS
 
 Kind = Literal["wordpiece", "bpe", "unigram", "clip"]
 
-PROMPT_WORDS = (
-    "what",
-    "binary",
-    "sentiment",
-    "following",
-    "sentence",
-    "summarize",
-    "text",
-    "Find",
-    "answer",
-    "question",
-)
-"""What the study's prompts for the zero-shot tasks have beside the words of the synthetic text."""
+_PROMPT_WORDS = "what binary sentiment following sentence summarize text Find answer question"
+PROMPT_WORDS = tuple(_PROMPT_WORDS.split())
+"""The words of the study's prompts for the zero-shot tasks that the synthetic text does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +91,14 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def tokenizer_for(model_id: str, config: Any, *, weights: str, source: str | None = None) -> Any:
-    """The tokenizer of a model: the checkpoint's own (``weights="hub"``), or a random one.
+    """Make the tokenizer of a model: the checkpoint's own (``weights="hub"``), or a random one.
 
-    ``config`` is the model's transformers config, of a pipeline that of one text encoder. ``source`` is where the
-    checkpoint was read from, where that is not its hub id. A tokenizer without a pad token, such as GPT-2's, pads with
-    its end of text, which the attention mask hides.
-
-    Raises :class:`UsageProblem` where the checkpoint's tokenizer cannot be read.
+    ``config`` is the model's transformers config; for a pipeline, that of one text encoder. ``source`` is where the
+    checkpoint is, if not at its hub id. A tokenizer without a pad token, such as GPT-2's, pads with its end of text,
+    which the attention mask hides. Raises :class:`UsageProblem` where the checkpoint's tokenizer cannot be read.
     """
     if weights == "hub":
-        tokenizer = _published(model_id, source or model_id)
+        tokenizer = read_part("tokenizer", model_id, source or model_id, _read)
     else:
         text = config.get_text_config() if hasattr(config, "get_text_config") else config
         family = FAMILIES.get(getattr(text, "model_type", ""), DEFAULTS["bpe"])
@@ -131,28 +117,21 @@ def tokenizer_for(model_id: str, config: Any, *, weights: str, source: str | Non
 
 def random_tokenizer(
     vocab_size: int,
-    family: Family | Kind,
+    family: Family,
     *,
     ids: Mapping[str, int] | None = None,
     max_length: int | None = None,
     token_types: bool = False,
 ) -> Any:
-    """A fast tokenizer with a vocabulary of ``vocab_size``, made in memory.
+    """Make a fast tokenizer with ``vocab_size`` tokens, in memory.
 
     ``ids`` says where a role's token stands, as the model's config has it: ``{"pad": 0, "eos": 1}``; a role without
-    one, or with one beyond the vocabulary, gets the first that is free. ``max_length`` is where it truncates when
-    asked to; ``token_types`` whether it tells the first text of a pair from the second.
-
-    Raises :class:`UsageProblem` for a kind that is not one, and a vocabulary too small for the synthetic text.
+    an id, or with one beyond the vocabulary, gets the first that is free. ``max_length`` is where it truncates when
+    asked to. ``token_types``: it tells the first text of a pair from the second. Raises :class:`UsageProblem` for a
+    vocabulary too small for the synthetic text.
     """
     import transformers
 
-    if isinstance(family, str):
-        if family not in DEFAULTS:
-            raise UsageProblem(
-                f"{family!r} is no kind of tokenizer: there are {', '.join(DEFAULTS)}.{did_you_mean(family, DEFAULTS)}"
-            )
-        family = DEFAULTS[family]
     special = _special_ids(family, ids or {}, vocab_size)
     needed = dict.fromkeys(_needed(family.kind))
     if vocab_size < len(special) + len(needed):
@@ -183,26 +162,6 @@ def random_tokenizer(
     )
 
 
-def _published(model_id: str, source: str) -> Any:
-    """A checkpoint's tokenizer out of a folder or the hub's cache where it is whole there, else from the hub."""
-    try:
-        return _read(source, local_files_only=True)
-    except Exception as error:  # not there, or not all of it
-        why, cause = f"{type(error).__name__}: {first_line(error)}", error
-    if not Path(source).is_dir():
-        nobody = unreachable(source)
-        try:
-            if nobody is None:
-                return _read(source)
-            why = nobody
-        except Exception as error:  # whatever the hub's client or a damaged file comes up with
-            why, cause = f"{type(error).__name__}: {first_line(error)}", error
-    raise UsageProblem(
-        f"the tokenizer of {model_id} could not be read from {source if source != model_id else 'the hub'}: "
-        f"{why}; weights='random' needs none"
-    ) from cause
-
-
 def _read(source: str, **where: bool) -> Any:
     from transformers import AutoTokenizer
 
@@ -213,7 +172,7 @@ def _read(source: str, **where: bool) -> Any:
 
 
 def _max_length(config: Any, family: Family) -> int | None:
-    """How many tokens the model takes; None where its config has no limit."""
+    """The most tokens that the model takes; None where its config has no limit."""
     for name in ("max_encoder_position_embeddings", "max_position_embeddings"):
         if isinstance(positions := getattr(config, name, None), int) and positions > 0:
             # RoBERTa and its kin count positions from the pad token's id on
@@ -226,7 +185,7 @@ def _max_length(config: Any, family: Family) -> int | None:
 
 
 def _special_ids(family: Family, ids: Mapping[str, int], vocab_size: int) -> dict[str, int]:
-    """Where each special token stands: where a role of it says so, else in the first places that are free."""
+    """Place each special token where a role of it says so, else in the first place that is free."""
     special: dict[str, int] = {}
     for role, text in family.tokens.items():
         id = ids.get(role)
@@ -240,14 +199,14 @@ def _special_ids(family: Family, ids: Mapping[str, int], vocab_size: int) -> dic
 
 
 def _vocabulary(size: int, special: Mapping[str, int], pieces: Iterable[str]) -> list[str]:
-    """``size`` tokens in the order of their ids: the special ones in their places, pieces in the others."""
+    """List ``size`` tokens in the order of their ids: the special ones in their places, pieces in the others."""
     places = {id: text for text, id in special.items()}
     ordinary = (piece for piece in pieces if piece not in special)
     return [places[id] if id in places else next(ordinary) for id in range(size)]
 
 
 def _needed(kind: Kind) -> Iterator[str]:
-    """The pieces without which a word of the synthetic text, or any other text at all, could not be had."""
+    """The pieces that make the words of the synthetic text, and any other text."""
     letters = ascii_letters + digits
     if kind == "wordpiece":
         yield from letters + punctuation
@@ -264,7 +223,7 @@ def _needed(kind: Kind) -> Iterator[str]:
 
 
 def _fillers(kind: Kind) -> Iterator[str]:
-    """Without end: all pairs of letters, then all threes, fours, …"""
+    """All pairs of letters, then all threes, fours, … without end."""
     inside = "##" if kind == "wordpiece" else ""
     return (inside + "".join(letters) for size in count(2) for letters in product(ascii_lowercase, repeat=size))
 
@@ -279,8 +238,7 @@ def _byte_letters() -> list[str]:
 def _word_merges(kind: Kind) -> list[tuple[str, str]]:
     """What BPE joins to make the words: from the space before them to the right; CLIP's, from their end to the left.
 
-    Each has the space or the end in it, so that one at most can apply to a word at any time, and a word is always
-    put together.
+    Each has the space or the end in it, so that at most one applies to a word at any time.
     """
     merges: dict[tuple[str, str], None] = {}
     for word in (*WORDS, *PROMPT_WORDS):
@@ -297,7 +255,7 @@ def _word_merges(kind: Kind) -> list[tuple[str, str]]:
 
 
 def _backend(family: Family, vocabulary: Sequence[str], special: Mapping[str, int]) -> Any:
-    """The four algorithms as the families' own tokenizers have them, around this vocabulary."""
+    """Set the family's algorithm up around this vocabulary, as its published tokenizers have it."""
     import tokenizers
     from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_carbon.baselines import comparison
 from pytest_carbon.baselines.files import FileStore
-from pytest_carbon.commands import compare_sides
+from pytest_carbon.commands import compare
 from pytest_carbon.records import (
     CarbonIntensity,
     Key,
@@ -68,7 +68,7 @@ def measurement(session: str, energy_j: float, **changes: Any) -> Measurement:
 def side(found: SessionResult, tmp_path: Path) -> comparison.Side:
     path = tmp_path / f"{found.session}.json"
     jsonfile.write(found, path)
-    return compare_sides.read(str(path))
+    return compare.read(str(path))
 
 
 def record(energy_j: float, day: int, epoch: str = "0", **changes: Any) -> Record:
@@ -110,22 +110,22 @@ def test_a_report_has_records_of_what_has_figures(tmp_path: Path) -> None:
     assert [each.session for each in found.records(["a-gpu", "nowhere"])] == ["s1"]
 
 
-def test_a_module_that_has_an_machines_name(tmp_path: Path) -> None:
+def test_a_module_that_has_a_machines_name(tmp_path: Path) -> None:
     """A folder counts as one machine's where its files say so, not because of its name alone."""
     store = FileStore(tmp_path / "perf" / "a-gpu")
     store.append(HOST, [record(1.0, 1)])
-    assert list(compare_sides.read(str(tmp_path / "perf" / "a-gpu")).stored) == ["a-gpu"]
-    assert list(compare_sides.read(str(tmp_path / "perf" / "a-gpu" / "a-gpu")).stored) == ["a-gpu"]
+    assert list(compare.read(str(tmp_path / "perf" / "a-gpu")).stored) == ["a-gpu"]
+    assert list(compare.read(str(tmp_path / "perf" / "a-gpu" / "a-gpu")).stored) == ["a-gpu"]
 
 
 def test_a_directory_of_nothing_is_refused(tmp_path: Path) -> None:
     """So is one that is not there, and a report that is not."""
     with pytest.raises(UsageProblem, match="there are no baselines in it"):
-        compare_sides.read(str(tmp_path))
+        compare.read(str(tmp_path))
     with pytest.raises(UsageProblem, match="there is no such file or directory"):
-        compare_sides.read(str(tmp_path / "nothing"))
+        compare.read(str(tmp_path / "nothing"))
     with pytest.raises(UsageProblem, match="cannot be read"):
-        compare_sides.read(str(tmp_path / "nothing.json"))
+        compare.read(str(tmp_path / "nothing.json"))
 
 
 # --- comparing -----------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_recordings_of_head_count_the_same(tmp_path: Path) -> None:
             record(4.0, 3, newest),
         ],
     )
-    found = comparison.compare(side(result("s1", a=1.0), tmp_path), compare_sides.read(str(tmp_path / "perf")), **RULE)
+    found = comparison.compare(side(result("s1", a=1.0), tmp_path), compare.read(str(tmp_path / "perf")), **RULE)
     (row,) = found.rows
     assert row.head_j == pytest.approx(2.0)  # of 1 and 4
     assert row.verdict.change == pytest.approx(1.0)
@@ -155,7 +155,7 @@ def test_the_first_twenty_recordings_are_the_baseline(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "perf")
     store.append(HOST, [record(1.0 if day <= 20 else 5.0, day) for day in range(1, 26)])
     baseline, report = (
-        compare_sides.read(str(tmp_path / "perf")),
+        compare.read(str(tmp_path / "perf")),
         side(result("s1", "2026-11-20T10:00:00Z", a=1.0), tmp_path),
     )
     for pair in ((baseline, report), (report, baseline)):
@@ -177,7 +177,7 @@ def test_a_session_both_have_is_left_out_of_base(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "perf")
     store.append(HOST, [record(1.0, 1), record(2.0, 2, session="s1"), record(2.0, 2, session="s1", test="t.py::b")])
     head = side(result("s1", a=2.0, b=2.0), tmp_path)
-    found = comparison.compare(compare_sides.read(str(tmp_path / "perf")), head, **RULE)
+    found = comparison.compare(compare.read(str(tmp_path / "perf")), head, **RULE)
     assert [row.verdict.change for row in found.rows] == [pytest.approx(1.0)]
     assert found.parts[0].own == (("t.py::b", "call"),)
 
@@ -203,7 +203,7 @@ def test_another_card_and_a_warm_start_are_noted(tmp_path: Path) -> None:
         ],
     )
     warm = measurement("s1", 1.0, temperature_c=61.0, gpus=("GPU-9d8e7f60-1111",))
-    base, head = compare_sides.read(str(tmp_path / "perf")), side(result("s1", a=warm, b=1.0), tmp_path)
+    base, head = compare.read(str(tmp_path / "perf")), side(result("s1", a=warm, b=1.0), tmp_path)
     assert list(comparison._conditions(base, head, HOST.id)) == [
         "HEAD was measured on GPU-9d8e…, BASE on GPU-1f3a…: two cards of one model differ by 2 or 3%",
         "HEAD started at 61 °C, BASE at 45 °C: a GPU takes about 0.35% more for each degree",

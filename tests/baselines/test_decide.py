@@ -247,8 +247,8 @@ def test_an_epoch_in_the_future_is_a_wrong_clocks() -> None:
     """Running the tests again would not help until then."""
     future = stored("2027-11-22T10:00:00Z")
     assert why_not(run(result_of(measured("regression"))), True, future, now=NOW) == (
-        "its epoch 2027-11-22T10:00:00Z is in the future, for this machine's clock says 2026-11-22T10:00:00Z; set the"
-        " clock right, or that epoch in the baseline"
+        "a change was accepted at 2027-11-22T10:00:00Z, which is in the future: this machine's clock says"
+        " 2026-11-22T10:00:00Z. Correct the clock, or that time in the baseline"
     )
 
 
@@ -310,7 +310,7 @@ def test_a_url_that_was_made_a_path_is_refused() -> None:
     """It has lost a slash, and is no directory."""
     with pytest.raises(UsageProblem) as error:
         open_store(Path("sqlite:///b.db"))
-    assert str(error.value) == ("--carbon-baseline: 'sqlite:/b.db' is a URL that was made a path. Give it as a text.")
+    assert str(error.value) == ("--carbon-baseline: 'sqlite:/b.db' is a URL in a Path. Give it as a text.")
 
 
 def test_a_file_is_refused(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageProblem) as error:
         open_store(path)
     assert str(error.value) == (
-        f"--carbon-baseline: {str(path)!r} is a file, and baselines are kept in a directory. "
+        f"--carbon-baseline: {str(path)!r} is a file, and baselines are stored in a directory. "
         "Give the path of a directory, such as carbon-baselines."
     )
 

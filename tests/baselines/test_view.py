@@ -54,7 +54,7 @@ def test_a_run_sees_its_own_machine_and_what_there_is_elsewhere(store: Store) ->
     assert stored.unread(HOST.id) == stored.unread("nowhere") == 0
 
 
-def test_an_machine_is_read_once(store: Store) -> None:
+def test_a_machine_is_read_once(store: Store) -> None:
     """What comes later is the next run's; of another machine than the run's own, what is there when it is asked."""
     store.append(HOST, [record("a.py::t")])
     store.append(OTHER, [record("a.py::t")])

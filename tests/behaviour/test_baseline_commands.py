@@ -96,8 +96,7 @@ def test_list_says_what_a_run_would_have_seen(store: FileStore) -> None:
 def test_list_of_nothing() -> None:
     """A place that is not there is a mistake; one that is empty is a beginning."""
     assert error(carbon("baseline", "list")) == (
-        "pytest-carbon: there are no baselines in carbon-baselines. Name the place that has them with"
-        " --baseline=PLACE.\n"
+        "pytest-carbon: there are no baselines in carbon-baselines. Name their place with --baseline=PLACE.\n"
     )
     PLACE.mkdir()
     ran = carbon("baseline", "list")
@@ -106,7 +105,7 @@ def test_list_of_nothing() -> None:
     here = f"sqlite:///{Path.cwd()}/typo.db"
     for command in (["list"], ["show", X], ["check"], ["prune"], ["rename", X, f"{X}y"]):
         assert error(carbon("baseline", *command, "--baseline=sqlite:///typo.db")).startswith(
-            f"pytest-carbon: there are no baselines in {here}. Name the place that has them"
+            f"pytest-carbon: there are no baselines in {here}. Name their place"
         )
     assert not Path("typo.db").exists()
 
@@ -116,7 +115,7 @@ def test_list_of_branches_that_do_not_count() -> None:
     pytest.importorskip("sqlalchemy", reason="the extra sql is not installed")
     place = "sqlite:///x.db"
     open_store(f"sqlite:///{Path.cwd()}/x.db").append(HOST, [change(6, 1.5)._replace(branch="master")])
-    says = "x.db has baselines of master, and none of main, which is what counts here. If your main branch has another"
+    says = "x.db has baselines of master, and none of main, the branch that counts. If your main branch has another"
     ran = carbon("baseline", "list", f"--baseline={place}")
     assert ran.ret == 0
     assert says in ran.text
@@ -237,9 +236,9 @@ def test_show_more_than_counts(store: FileStore) -> None:
 def test_check_good_files(store: FileStore) -> None:
     """Exit status 0; of single files, too, as pre-commit gives them."""
     store.keep_calibration(HOST.id, Calibration(0.5))
-    assert carbon("baseline", "check") == Ran(0, "carbon-baselines: nothing wrong\n", "")
+    assert carbon("baseline", "check") == Ran(0, "carbon-baselines: no faults\n", "")
     ran = carbon("baseline", "check", FILE, FILE.parents[1] / "calibration.json")
-    assert ran == Ran(0, "2 files: nothing wrong\n", "")
+    assert ran == Ran(0, "2 files: no faults\n", "")
 
 
 def test_check_says_what_is_wrong_with_each_file(store: FileStore) -> None:
@@ -262,11 +261,11 @@ def test_check_says_what_is_wrong_with_each_file(store: FileStore) -> None:
         " by itself.",
         f"{cut}:2: the file ends in the middle of a line. Restore it from version control, or delete it and record anew"
         " with --carbon-record.",
-        f"{late}:2: 'created' is 2096-11-20T10:00:00Z, in the future. The clock where it was recorded was wrong: write"
-        " the true time here, or delete the line.",
+        f"{late}:2: 'created' is 2096-11-20T10:00:00Z, in the future. The clock of the recording machine was wrong:"
+        " write the true time, or delete the line.",
         f"{folder}/calibration.json:1: 'settle_s' must be a finite number from 0, not -1. Delete the file: the next run"
-        " finds it out anew.",
-        "carbon-baselines/stray.jsonl: it lies on no machine's folder, and is never read. Move or delete it.",
+        " measures it again.",
+        "carbon-baselines/stray.jsonl: it lies in no machine's folder, and is never read. Move or delete it.",
     ]
     assert carbon("baseline", "check", late).lines == ran.lines[2:3]
     assert carbon("baseline", "check", "README.md").ret == 4
@@ -298,7 +297,7 @@ def test_the_hook_of_the_docs_works(store: FileStore) -> None:
     assert sorted(taken) == sorted([str(FILE), str(FILE.parents[1] / "calibration.json")])
     program, *arguments = entry.split()
     assert program == "pytest-carbon"
-    assert carbon(*arguments, *taken) == Ran(0, "2 files: nothing wrong\n", "")
+    assert carbon(*arguments, *taken) == Ran(0, "2 files: no faults\n", "")
 
 
 # --- prune ---------------------------------------------------------------------------------------
@@ -328,10 +327,10 @@ def test_prune_says_first_and_deletes_then(project: FileStore) -> None:
     ran = carbon("baseline", "prune")
     assert ran.ret == 0
     assert ran.lines == [
-        "Gone: 2 of the 5 tests that have a baseline.",
+        "Gone: 2 of 5 tests with a baseline.",
         "  tests/test_m.py::test_old: 2 records in 2 machines",
         "  tests/test_old.py::test_z: 1 record in 1x-nvidia-h100-80gb-hbm3-700w-gpu",
-        "Nothing was deleted. With --yes, their records are.",
+        "Nothing was deleted. Add --yes to delete their records.",
     ]
     assert contents() == before
     ran = carbon("baseline", "prune", "--yes")
@@ -341,7 +340,7 @@ def test_prune_says_first_and_deletes_then(project: FileStore) -> None:
     assert not (PLACE / CAPPED.id).exists()
     assert carbon("baseline", "check").ret == 0
     again = carbon("baseline", "prune", "--yes")
-    assert again == Ran(0, "No baseline in carbon-baselines is of a test that is gone.\n", "")
+    assert again == Ran(0, "All tests with a baseline in carbon-baselines exist.\n", "")
 
 
 def test_prune_looks_for_a_new_name(project: FileStore) -> None:
@@ -365,11 +364,11 @@ def test_prune_looks_for_a_new_name(project: FileStore) -> None:
     [
         ({"tests/test_broken.py": "import nothing_of_this_name\n"}, (), "pytest ended with exit status 2"),
         ({"tests/conftest.py": "raise RuntimeError('no GPU')\n"}, (), "pytest ended with exit status 4"),
-        ({}, ("-k", "test_y"), "1 test was deselected"),
+        ({}, ("-k", "test_y"), "deselected 1 test"),
         ({"pytest.ini": "[pytest]\naddopts = -m slow\nmarkers = slow\n"}, (), "pytest ended with exit status 5"),
-        ({}, ("--deselect", "tests/test_m.py::test_x"), "1 test was deselected"),
-        ({}, ("tests/test_m.py::test_x",), "tests/test_m.py::test_x selects a part of it"),
-        ({}, ("--lf",), "--last-failed selects a part of it"),
+        ({}, ("--deselect", "tests/test_m.py::test_x"), "deselected 1 test"),
+        ({}, ("tests/test_m.py::test_x",), "tests/test_m.py::test_x selects a part of the suite"),
+        ({}, ("--lf",), "--last-failed selects a part of the suite"),
         ({}, ("--no-such-option",), "pytest ended with exit status 4"),
         ({"tests/test_m.py": "", "tests/test_n.py": ""}, (), "pytest ended with exit status 5"),
     ],
@@ -384,8 +383,8 @@ def test_prune_wants_all_of_the_suite(
         Path(path).write_text(text)
     message = error(carbon("baseline", "prune", "--yes", "--", *arguments))
     assert message.startswith(
-        f"pytest-carbon: the suite could not be collected as a whole, so no test is known to be gone: {why}. Give"
-        " pytest what it needs after --, or a collection from elsewhere with --collected=FILE."
+        f"pytest-carbon: pytest did not collect the whole suite: {why}. Nothing was deleted. Write pytest's arguments"
+        " after --, or give a collection from another machine with --collected=FILE."
     )
     if "tests/test_broken.py" in files:
         assert "No module named 'nothing_of_this_name'" in message
@@ -404,12 +403,13 @@ def test_prune_keeps_what_it_cannot_know(project: FileStore) -> None:
     ran = carbon("baseline", "prune", "--yes")
     assert ran.ret == 0
     assert ran.lines[:5] == [
-        "kept, for it lies outside of what was collected: extra/gone.py::test_e",
-        "kept, for the file is there, and nothing of it was collected: extra/test_e.py::test_e and"
+        "kept, because the folder was not collected: extra/gone.py::test_e",
+        "kept, because the file exists, and nothing in it was collected: extra/test_e.py::test_e and"
         " tests/test_o.py::test_o",
-        "kept, for the package is installed, and was not collected: name it with --pyargs: pkg.suite.test_s::test_s",
-        "kept, for the module skips itself here: tests/test_n.py::test_y[1] and tests/test_n.py::test_y[2]",
-        "Gone: 2 of the 9 tests that have a baseline.",
+        "kept, because the package was not collected (name it with --pyargs): pkg.suite.test_s::test_s",
+        "kept, because the module skips itself on this machine: tests/test_n.py::test_y[1] and"
+        " tests/test_n.py::test_y[2]",
+        "Gone: 2 of 9 tests with a baseline.",
     ]
     assert set(stored_in(project)[HOST.id]) == {X, "tests/test_n.py::test_y[1]", "tests/test_n.py::test_y[2]", *kept}
 
@@ -425,7 +425,7 @@ def test_prune_knows_tests_of_installed_packages(project: FileStore) -> None:
         patch.setenv("PYTHONPATH", str(Path("..").resolve()))
         ran = carbon("baseline", "prune", "--", "--pyargs", "pkg", "tests", "--rootdir", ".")
     shutil.rmtree(package)
-    assert "Gone: 3 of the 7 tests that have a baseline." in ran.lines
+    assert "Gone: 3 of 7 tests with a baseline." in ran.lines
     assert "  pkg.test_s::test_gone: 1 record in 1x-nvidia-h100-80gb-hbm3-700w-gpu" in ran.lines
 
 
@@ -434,8 +434,9 @@ def test_prune_refuses_another_projects_baselines(project: FileStore) -> None:
     other = FileStore(Path("other"))
     record(other, run("s8", {"spec/check.py::it_works": 1.0}))
     assert error(carbon("baseline", "prune", "--yes", "--baseline=other")) == (
-        f"pytest-carbon: none of the 1 tests that have a baseline was collected in {Path.cwd().resolve()}, so these are"
-        " perhaps another project's baselines, or another root dir's: nothing was deleted.\n"
+        f"pytest-carbon: none of the tests with a baseline (1) was collected in {Path.cwd().resolve()}: nothing was"
+        " deleted. These baselines seem to belong to another project or root dir; name the right ones with"
+        " --baseline=PLACE.\n"
     )
 
 
@@ -470,7 +471,7 @@ def test_prune_wants_all_of_a_collection(project: FileStore, text: str, why: str
     Path("collected.txt").write_text(text)
     before = contents()
     message = error(carbon("baseline", "prune", "--yes", "--collected=collected.txt"))
-    assert message.startswith(f"pytest-carbon: this is no full collection: {why}")
+    assert message.startswith(f"pytest-carbon: this is not a full collection: {why}")
     assert contents() == before
 
 
@@ -495,17 +496,17 @@ def test_prune_of_a_database_is_for_the_main_branch(project: FileStore, monkeypa
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     subprocess.run(["git", "init", "--quiet", "--initial-branch=feature"], check=True)
     place = "--baseline=sqlite:///perf.db"
-    assert "Gone: 2 of the 5 tests that have a baseline." in carbon("baseline", "prune", place).lines
+    assert "Gone: 2 of 5 tests with a baseline." in carbon("baseline", "prune", place).lines
     assert error(carbon("baseline", "prune", "--yes", place)).endswith(
-        "perf.db has the baselines of every branch, and on main the tests that are gone from feature may still be"
-        " there: nothing was deleted. Do it on main, when feature is merged.\n"
+        "perf.db has the baselines of every branch, and tests that are gone on feature may still exist on main: nothing"
+        " was deleted. Run this on main after feature is merged.\n"
     )
     subprocess.run(["git", "checkout", "--quiet", "--orphan", "main"], check=True)
     assert carbon("baseline", "prune", "--yes", place).lines[-1] == "Deleted 3 records."
     ran = carbon("baseline", "rename", X, "tests/test_m.py::test_new", place)
     assert ran.lines[1:] == [
         "Renamed 1 test, 5 records.",
-        "Branches that know the old names have no baseline of them until the new ones are merged.",
+        "Branches with the old names have no baseline for them until they merge the new names.",
     ]
     assert carbon("baseline", "show", "tests/test_m.py::test_new", place).ret == 0
     assert carbon("baseline", "check", place).ret == 0
@@ -569,7 +570,7 @@ def test_a_renamed_test_is_compared(run_carbon: CarbonRunner, pytester: pytest.P
         (
             "tests/test_m.py::",
             "tests/test_k.py",
-            "'tests/test_m.py::' and 'tests/test_k.py': write :: at the end of both, to rename what stands below, or of"
+            "'tests/test_m.py::' and 'tests/test_k.py': write :: at the end of both, to rename all below, or of"
             " neither.",
         ),
         (
@@ -579,8 +580,8 @@ def test_a_renamed_test_is_compared(run_carbon: CarbonRunner, pytester: pytest.P
         ),
         (X, "/etc/test_m.py::test_x", "'/etc/test_m.py::test_x' can have no baseline: "),
         (X, "", "'' can have no baseline: "),
-        (X, X, f"{X!r} is its name already: give the one that it has now."),
-        (X, "pytest-carbon", "'pytest-carbon' is what the reference workload is kept by (--carbon-reference), and"),
+        (X, X, f"{X!r} is both the old and the new id: give the new one second."),
+        (X, "pytest-carbon", "'pytest-carbon' is the id of the reference workload (--carbon-reference), not of a test"),
     ],
 )
 def test_a_rename_that_would_lose_or_mix_something_is_refused(
@@ -624,8 +625,8 @@ def test_copy(project: FileStore) -> None:
     record(project, run("s10", {X: 1.0}, created="2026-11-21T10:00:00Z"))
     ran = carbon("baseline", "copy", "carbon-baselines", "elsewhere/perf")
     assert ran.lines == [
-        f"{CAPPED.id}: 0 records copied, 1 was there already",
-        f"{HOST.id}: 1 record copied, 9 were there already",
+        f"{CAPPED.id}: 0 records copied, 1 already stored",
+        f"{HOST.id}: 1 record copied, 9 already stored",
     ]
 
 
@@ -638,8 +639,8 @@ def test_copy_there_and_back(project: FileStore) -> None:
     assert carbon("baseline", "copy", "carbon-baselines", "sqlite:///perf.db").ret == 0
     ran = carbon("baseline", "copy", "sqlite:///perf.db", "carbon-baselines")
     assert ran.lines == [
-        f"{CAPPED.id}: 0 records copied, 1 was there already",
-        f"{HOST.id}: 0 records copied, 9 were there already",
+        f"{CAPPED.id}: 0 records copied, 1 already stored",
+        f"{HOST.id}: 0 records copied, 9 already stored",
     ]
     assert contents() == before
 
@@ -668,4 +669,4 @@ def test_the_help_names_every_command() -> None:
     assert ran.ret == 0
     for command in ("accept", "list", "show", "check", "prune", "rename", "copy"):
         assert f"    {command} " in ran.out
-    assert "1 where something is wrong, with FILE:LINE and the remedy" in carbon("baseline", "check", "--help").text
+    assert "1 if there is a fault, with FILE:LINE and the remedy" in carbon("baseline", "check", "--help").text

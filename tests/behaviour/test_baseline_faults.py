@@ -158,7 +158,7 @@ def test_a_calibration_that_cannot_be_trusted(run_carbon: CarbonRunner, baseline
         run_carbon,
         baseline,
         f"carbon-baselines/{MACHINE}/calibration.json, line 1: not JSON (Expecting property name enclosed in "
-        "double quotes, column 2). Delete the file: the next run finds it out anew.",
+        "double quotes, column 2). Delete the file: the next run measures it again.",
     )
 
 
@@ -170,7 +170,7 @@ def test_a_link_out_of_the_directory(run_carbon: CarbonRunner, baseline: Path) -
     refused(
         run_carbon,
         baseline,
-        f"{FILE} is a symbolic link to '{elsewhere}', and baselines must lie in their directory itself. "
+        f"{FILE} is a symbolic link to '{elsewhere}', and baselines must be files in their directory. "
         "Move them there, or name the other directory with --carbon-baseline.",
     )
 
@@ -203,8 +203,8 @@ def test_a_directory_that_may_not_be_written(run_carbon: CarbonRunner, baseline:
         compared = run_carbon("-p", "no:cacheprovider", report=False)
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     assert run.errors == (
-        "ERROR: cannot write carbon-baselines: Permission denied. Nothing was recorded. Give this user the right to, "
-        "or name another directory with --carbon-baseline."
+        "ERROR: cannot write carbon-baselines: Permission denied. Nothing was recorded. Give this user the right to "
+        "write it, or name another directory with --carbon-baseline."
     )
     assert "1 passed" not in run.text
     assert compared.outcomes() == {"passed": 1}
@@ -218,8 +218,8 @@ def test_a_directory_that_may_not_be_read(run_carbon: CarbonRunner, baseline: Pa
         run = run_carbon("-p", "no:cacheprovider", report=False)
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     assert run.errors == (
-        f"ERROR: cannot read {FILE}: Permission denied. Give this user the right to, or name another directory with "
-        "--carbon-baseline."
+        f"ERROR: cannot read {FILE}: Permission denied. Give this user the right to read it, or name another "
+        "directory with --carbon-baseline."
     )
     assert "1 passed" not in run.text
 

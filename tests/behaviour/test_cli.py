@@ -43,7 +43,7 @@ def test_a_disk_that_is_full_is_no_finding(pytester: pytest.Pytester) -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (
         4,
-        "pytest-carbon: cannot write what was found: No space left on device\n",
+        "pytest-carbon: cannot write the output: No space left on device\n",
     )
 
 
@@ -73,7 +73,7 @@ def test_help_tells_what_there_is(cli: Cli) -> None:
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
-            "*doctor *say what can be measured here*",
+            "*doctor *show what can be measured on this*",
             "*baseline *list, show, check, prune, rename, copy baselines*",
             "*record-trace*",
         ]
@@ -140,9 +140,9 @@ def test_another_projects_report_is_not_accepted(cli: Cli, changed: Path, pytest
     result = cli("baseline", "accept", "report.json")
     assert result.ret == 4
     assert result.stderr.str() == (
-        f"pytest-carbon: report.json is perhaps another project's: of its tests none has a baseline in"
-        f" {pytester.path / 'perf' / 'baselines'}, and none of their files is here (theirs/test_x.py, for one): nothing"
-        " was written. Call this in the project's root dir, and give the report of one of its runs."
+        "pytest-carbon: report.json seems to be another project's: none of its tests has a baseline in"
+        f" {pytester.path / 'perf' / 'baselines'}, and this project has none of their files, such as theirs/test_x.py:"
+        " nothing was written. Run this in the project's root dir, with the report of one of its runs."
     )
     assert files(pytester.path / "perf" / "baselines") == before
 
@@ -204,9 +204,8 @@ def test_no_directory_is_begun_unasked(cli: Cli, changed: Path, pytester: pytest
     result = cli("baseline", "accept", changed)
     assert result.ret == 4
     assert error(result) == (
-        f"pytest-carbon: there are no baselines in {pytester.path / 'carbon-baselines'}, so this is perhaps not the"
-        " place: nothing was written. Name the directory that has them with --baseline=DIR, or the one that is to have"
-        " them: where these are the first, --baseline=carbon-baselines"
+        f"pytest-carbon: there are no baselines in {pytester.path / 'carbon-baselines'}: nothing was written. If they"
+        " are elsewhere, write --baseline=DIR; if these are the first, write --baseline=carbon-baselines"
     )
     assert not (pytester.path / "carbon-baselines").exists()
     assert "gone.json: cannot be read" in error(cli("baseline", "accept", "gone.json"))

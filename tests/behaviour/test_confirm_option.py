@@ -141,7 +141,7 @@ def test_with_sessions(run_carbon: CarbonRunner, pytester: pytest.Pytester, monk
 
 
 HAPPENS = {
-    "exit": ("os._exit(3)", "ended in the middle, with exit status 3"),
+    "exit": ("os._exit(3)", "ended too early, with exit status 3"),
     "killed": ("os.kill(os.getpid(), 9)", "was killed by signal 9"),
 }
 
@@ -176,7 +176,7 @@ def test_a_test_that_fails_when_it_is_run_again_fails(
     assert run.text.count("E AssertionError: only once") == 1
     assert (
         "It passed at first, and was run again by itself in a fresh process, because its energy is suspect (measured"
-        " again, 1 of 2). What other tests leave behind is not there; what a fixture makes is." in run.text
+        " again, 1 of 2). What other tests leave behind is missing there; what a fixture makes is not." in run.text
     )
     assert run.status("test_b") == "pass"
     assert (times(pytester, "A"), times(pytester, "B")) == (2, 3)

@@ -128,7 +128,7 @@ def test_indices_of_gpus_of_different_models(
         monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         run = run_carbon(*STEPPED)
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
-    assert "that which are meant cannot be told: 0 (NVIDIA H100 80GB HBM3, GPU-h100), 1 (Tesla T4" in refused.errors
+    assert "these are of different models: 0 (NVIDIA H100 80GB HBM3, GPU-h100), 1 (Tesla T4" in refused.errors
     assert "Set CUDA_DEVICE_ORDER=PCI_BUS_ID, or use UUIDs in CUDA_VISIBLE_DEVICES, or name" in refused.errors
     assert run.report["machine"]["id"] == "1x-tesla-t4-70w-gpu"
 
@@ -142,7 +142,7 @@ def test_an_unknown_mig_device(
     with simulated_gpus(pytester.path, nvml_library, GPUS):
         run = run_carbon(*STEPPED)
     assert run.ret == pytest.ExitCode.USAGE_ERROR
-    assert "NVML does not say which GPU the MIG device MIG-dead is a part of" in run.errors
+    assert "NVML does not say which GPU has the MIG device MIG-dead, and" in run.errors
     assert f"Name the GPU with --carbon-gpus; there are: 0 (NVIDIA H100 80GB HBM3, {UUIDS[0]}), 1 (" in run.errors
 
 

@@ -119,7 +119,10 @@ def test_a_permission_that_is_refused_is_said(doctor: Doctor, simulated: Callabl
     sim.set_failure("NO_PERMISSION", function="nvmlInit")
     result = doctor("--meter", "nvml")
     assert result.ret == 1
-    assert "this user may not use the NVIDIA driver: `ls -l /dev/nvidia*` says who may" in words(result)
+    assert (
+        "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup): `ls -l /dev/nvidia*`"
+        in words(result)
+    )
 
 
 def test_gpus_that_are_there_are_examined_and_lost_ones_said(
@@ -171,7 +174,7 @@ def test_what_is_saved_is_what_runs_take_over(
     )
     result = pytester.run(sys.executable, "-c", QUICKLY, "doctor", "--load=work:busy", "--save", "--json=doctor.json")
     assert result.ret == 0
-    assert "Kept in " in result.outlines[-1]
+    assert "Stored in " in result.outlines[-1]
     assert not (pytester.path / "carbon-baselines").exists()
     calibration = open_store(pytester.path / "perf" / "baselines").calibration(id)
     assert calibration is not None
@@ -194,7 +197,10 @@ def test_nothing_to_save_is_4(doctor: Doctor, pytester: pytest.Pytester) -> None
     result = doctor("--meter", "estimate", "--load", "none", "--save", "there")
     assert result.ret == 4
     assert result.outlines[0].startswith("Energy can only be estimated here")
-    assert "pytest-carbon: --save: nothing was kept in there, for no settling time was found." in result.stderr.str()
+    assert (
+        "pytest-carbon: --save: nothing was stored in there, because no settling time was measured."
+        in result.stderr.str()
+    )
     assert not (pytester.path / "there").exists()
 
 
@@ -213,7 +219,7 @@ def test_a_trace_is_examined_as_a_counter_is(doctor: Doctor, pytester: pytest.Py
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--meter", "nvlm"], "pytest-carbon: --carbon-meter: there is no meter 'nvlm'. Did you mean 'nvml'?"),
+        (["--meter", "nvlm"], "pytest-carbon: --carbon-meter: there is no meter 'nvlm'. Did you mean nvml?"),
         (["--meter", "estimate", "--load", "work"], "pytest-carbon: --load=work: write auto, none, torch, cpu, or"),
         (["--json", "."], "pytest-carbon: --json=.: this is a directory; write the path of a file."),
         (["--meter", "estimate", "--json", "/proc/no/file"], "pytest-carbon: cannot write /proc/no/file: "),
@@ -235,5 +241,5 @@ def test_a_meter_that_only_pytest_can_load_is_left_to_it(doctor: Doctor, pyteste
     pytester.makeini("[pytest]\ncarbon_meter = wall+estimate\ncarbon_domains = gpu\n")
     result = doctor("--load", "none")
     assert result.ret in (0, 1)  # what the machine of the test has
-    assert "a conftest file or another plugin brings wall, and only pytest loads those" in result.stderr.str()
+    assert "wall comes from a conftest file or another plugin, which only pytest loads" in result.stderr.str()
     assert "A run with these settings stops. --carbon-domains=gpu" in words(result) or result.ret == 0

@@ -174,7 +174,7 @@ def test_it(carbon):
     assert (run.ret, run.outcomes()) == (1, {"failed": 1, "passed": 1})
     assert run.status("::test_it") == "error"
     assert run.measurement("::test_it")["energy_j_per_call"] is None
-    assert "no call of it came to its end: call carbon(fn, …), or take the marker away" in run.text
+    assert "no call of it finished: call carbon(fn, …), or remove the marker" in run.text
 
 
 def test_a_call_that_fails_only_after_some_rounds(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
@@ -258,7 +258,7 @@ def test_carbon_asked_for_while_the_test_runs(run_carbon: CarbonRunner, pytester
     suite(pytester, "def test_it(request):\n    request.getfixturevalue('carbon')(draw, 1.0)\n")
     run = run_carbon()
     assert run.outcomes() == {"failed": 1, "passed": 1}
-    assert "test_it.py::test_it asked for the carbon fixture while it ran, with getfixturevalue()" in run.text
+    assert "test_it.py::test_it requested `carbon` at run time, with getfixturevalue()" in run.text
     assert "usefixtures('carbon')" in run.text
     assert run_carbon(carbon=False).outcomes() == {"passed": 2}
 

@@ -138,7 +138,7 @@ def test_one_renamed_and_the_other_recorded(repository: Path, measure) -> None: 
     commit()
     git("merge", "--quiet", "feature")
     assert carbon("baseline", "check").ret == 0
-    assert "Gone: 2 of the 4 tests that have a baseline." in carbon("baseline", "prune").out
+    assert "Gone: 2 of 4 tests with a baseline." in carbon("baseline", "prune").out
     assert carbon("baseline", "prune", "--yes").ret == 0
     assert measure(2.0)[1] == {"pass"}
 

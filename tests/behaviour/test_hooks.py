@@ -83,7 +83,7 @@ def test_a_meter_is_asked_for_by_its_name(run_carbon: CarbonRunner, pytester: py
     pytester.makepyfile(test_it="def test_it(carbon): pass")
     run = run_carbon("--carbon-meter=batery")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
-    assert "there is no meter 'batery'. Did you mean 'battery'? Allowed: auto, or one or several of nvml," in run.errors
+    assert "there is no meter 'batery'. Did you mean battery? Allowed: auto, or one or several of nvml," in run.errors
 
 
 JAX = """

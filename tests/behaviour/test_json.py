@@ -71,6 +71,7 @@ VERDICT = {
     "change",
     "detectable_change",
     "blind",
+    "effect",
     "limit_j_per_call",
     "reason",
 }
@@ -212,14 +213,16 @@ def test_none_is_written_unasked(run_carbon: CarbonRunner, pytester: pytest.Pyte
 def test_it_can_be_accepted(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """``pytest-carbon baseline accept`` reads what ``--carbon-json`` wrote: what was red is green, without the GPU."""
     from pytest_carbon.baselines import open_store
-    from pytest_carbon.plugin.record import accept_report
+    from pytest_carbon.plugin.record import accept
+    from pytest_carbon.reports.jsonfile import read
 
     source = "import pytest\nfrom battery import draw\n@pytest.mark.carbon_budget\ndef test_it(): draw({})\n"
     pytester.makepyfile(test_it=source.format(2.0))
     run_carbon("--carbon-record")
     pytester.makepyfile(test_it=source.format(6.0))
     assert run_carbon().status("test_it") == "regression"
-    said = accept_report(pytester.path / "report.json", open_store(pytester.path / "carbon-baselines"))
+    path = pytester.path / "report.json"
+    said = accept(read(path), open_store(pytester.path / "carbon-baselines"), path)
     assert said[0] == "test_it.py::test_it (call): regression accepted, 2.00 J → 6.00 J per call (3.0×)."
     run = run_carbon()
     assert run.ret == 0

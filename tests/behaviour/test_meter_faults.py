@@ -196,7 +196,7 @@ def test_a_counter_that_stands_still(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is waited for, and then it is an error: 0 J would be the best figure of all."""
-    monkeypatch.setattr("pytest_carbon.measure.measurer.NO_EDGE_S", 0.5)
+    monkeypatch.setattr("pytest_carbon.measure.readings.NO_EDGE_S", 0.5)
     pytester.makepyfile(test_it=f"{WORK}\ndef test_it(carbon):\n    carbon(work)\n")
     with simulated_gpus(pytester.path, nvml_library, [SimulatedGpu(period_s=1e6)]):
         run = run_carbon(*STEPPED)
@@ -219,8 +219,8 @@ def test_a_counter_that_stands_still(
         (
             "nvmlInit",
             "NO_PERMISSION",
-            "this user may not use the NVIDIA driver: `ls -l /dev/nvidia*` says who may; in a container, start it with "
-            "`docker run --gpus all`.",
+            "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup): `ls -l"
+            " /dev/nvidia*` says who may; in a container, start it with `docker run --gpus all`.",
         ),
         (
             ENERGY,
@@ -228,7 +228,7 @@ def test_a_counter_that_stands_still(
             f"{GPU_0}: its energy could not be read: NVML says 'Insufficient Permissions'. This user may not read it: "
             "`ls -l /dev/nvidia*` says who may",
         ),
-        ("nvmlDeviceGetCount", "GPU_IS_LOST", "an NVIDIA GPU has fallen off the bus"),
+        ("nvmlDeviceGetCount", "GPU_IS_LOST", "NVML cannot be used: it says 'GPU is lost'"),
     ],
 )
 def test_no_gpu_can_be_read(
@@ -284,7 +284,7 @@ def pytest_carbon_meters(config):
     [
         ("replay:gone.jsonl", "replay cannot be opened: The trace {path}/gone.jsonl cannot be read: No such file"),
         ("replay:test_it.py", "replay cannot be opened: The trace {path}/test_it.py, line 1: not JSON"),
-        ("nvnl", "--carbon-meter: there is no meter 'nvnl'. Did you mean 'nvml'? Allowed: auto, or one or several of "),
+        ("nvnl", "--carbon-meter: there is no meter 'nvnl'. Did you mean nvml? Allowed: auto, or one or several of "),
         ("battery+battery", "--carbon-meter=battery+battery: battery is there twice."),
     ],
 )

@@ -53,7 +53,7 @@ def errors(result: pytest.RunResult) -> list[str]:
 
 _CLASH = (
     "ERROR: --carbon is an option of pytest-carbon and of another plugin (pytest-codecarbon has a --carbon, too). "
-    "Switch one of the two off, on the command line or in addopts: -p no:codecarbon, or -p no:carbon for this one"
+    "Disable one of the two, on the command line or in addopts: -p no:codecarbon, or -p no:carbon for this one"
 )
 OTHER = """
 def pytest_addoption(parser):
@@ -131,7 +131,10 @@ def test_a_refusal_in_a_terminal(pytester: pytest.Pytester, monkeypatch: pytest.
     pytester.makepyfile(ours=OURS)
     command = [sys.executable, "-m", "pytest", "-p", "no:carbon", "-p", "ours", "--carbon-sessions=0"]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(pytester.path), *sys.path])}
-    told = "ERROR: --carbon-sessions=0: write how many fresh processes are to run the tests, such as 3; 1 is this one"
+    told = (
+        "ERROR: --carbon-sessions=0: write the number of fresh processes that run the tests, such as 3; 1 means this"
+        " process"
+    )
     piped = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert told in piped.stderr.splitlines()
     parent, child = pty.openpty()

@@ -14,7 +14,7 @@ from faults import records
 
 import pytest_carbon.baselines.sql  # noqa: F401  (before pytester notes what is imported)
 from pytest_carbon.measure import reference
-from pytest_carbon.measure.measurer import Protocol
+from pytest_carbon.measure.protocol import Protocol
 from pytest_carbon.records import REFERENCE
 
 NAME = "reference battery-1"
@@ -35,7 +35,7 @@ CONFTEST = """
 import os
 from battery import draw
 from pytest_carbon.measure import reference
-from pytest_carbon.measure.measurer import Protocol
+from pytest_carbon.measure.protocol import Protocol
 
 reference.PROTOCOL = Protocol(0.0, 3, None, 0.01, 0.1, 0.5, overhead=True)
 times = 0
@@ -217,7 +217,7 @@ def test_a_machine_that_moves_during_the_run(run_carbon: CarbonRunner, monkeypat
     assert "reference workload: 500 mJ, and no baseline of it here yet (--carbon-record)" in run.text
     assert (
         "warning (machine-moved): reference workload: the machine moved by 20% during this run: the reference workload"
-        " took so much more at its end than at its start" in run.text
+        " took that much more at the end than at the start" in run.text
     )
     (found,) = run.report["references"]
     assert [score["energy_j_per_call"] for score in found["sessions"]] == pytest.approx([0.5])

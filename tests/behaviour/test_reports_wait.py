@@ -223,7 +223,7 @@ def test_exit_status_without_tests(run_carbon: CarbonRunner, pytester: pytest.Py
         ("--carbon-domains=cpu", "--carbon-domains=cpu: write one of auto, gpu, measured, total."),
         ("--carbon-country=Germany", "--carbon-country=Germany: "),
         ("--carbon-meter=replay:nothing.jsonl", "nothing.jsonl"),
-        ("--carbon-baseline=postgres://x/y", "names no driver that is used here"),
+        ("--carbon-baseline=postgres://x/y", "names another driver than psycopg"),
         ("--carbon-tolerance=5", "--carbon-tolerance=5: could mean 5% or 500%: write the one you mean, with its %"),
     ],
 )

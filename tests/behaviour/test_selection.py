@@ -128,23 +128,6 @@ def test_a_test_given_twice(run_carbon: CarbonRunner, suite: Path) -> None:
     assert recorded(suite) == [f"test_{x}" for x in "aabbccdd"]
 
 
-def test_a_test_given_twice_in_fresh_processes(
-    run_carbon: CarbonRunner, suite: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The last one of each process is judged, and recorded, as in one; what is measured again, too."""
-    twice = ("--keep-duplicates", "test_it.py", "test_it.py")
-    run = run_carbon("--carbon-record", "--carbon-sessions=2", *twice)
-    assert (run.ret, run.outcomes()) == (0, {"passed": 8})
-    for test in run.report["tests"]:
-        (measurement,) = test["measurements"]
-        assert len({s["session"] for s in measurement["sessions"]}) == len(measurement["sessions"]) == 2
-    assert recorded(suite) == [f"test_{x}" for x in "aaabbbcccddd"]
-    monkeypatch.setenv("DEARER", "b")
-    run = run_carbon("--carbon-confirm=1", *twice)
-    assert (run.ret, run.outcomes()) == (1, {"passed": 7, "failed": 1})
-    assert len(run.measurement("test_b")["sessions"]) == 2
-
-
 def test_nothing_selected(run_carbon: CarbonRunner, suite: Path) -> None:
     """A run without a test to measure opens no meter and leaves the baselines alone."""
     before = records(suite)

@@ -105,7 +105,7 @@ def test_a_model_that_is_not_there_stops_the_run_before_it_begins(collect: Colle
     """With exit status 4, and a near match."""
     run = collect._pytester.runpytest_inprocess(*OTHERS_OFF, *SUITE, option)
     assert run.ret == pytest.ExitCode.USAGE_ERROR
-    assert "'gpt-2' is none of the suite's 90 models: write small, study, or" in run.stderr.str()
+    assert "'gpt-2' is not one of the suite's 90 models: write small, study, or" in run.stderr.str()
     assert "Did you mean gpt2?" in run.stderr.str()
 
 
@@ -115,20 +115,20 @@ def test_a_model_that_is_not_there_stops_the_run_before_it_begins(collect: Colle
         (
             "small,gpt2",
             (
-                "small is a suite of its own, and stands alone: write small, study, or models' full hub ids with",
-                "with commas between them, such as gpt2,facebook/bart-large-cnn. A model among others is selected with",
+                "small is a suite of its own and cannot be combined: write small, study, or models' full hub ids with",
+                "with commas between them, such as gpt2,facebook/bart-large-cnn. To select a model of it, use -m",
             ),
         ),
         (
             "bert-base",
             (
-                "'bert-base' is none of the suite's 90 models: write small, study, or models' full hub ids",
+                "'bert-base' is not one of the suite's 90 models: write small, study, or models' full hub ids",
                 "Did you mean bert-base-cased, bert-base-uncased or dslim/bert-base-NER?",
             ),
         ),
         ("bart-large-cnn", ("Did you mean facebook/bart-large-cnn?",)),
         ("studdy", ("Did you mean study?",)),
-        ("summarization", ("'summarization' is a task: write small", "with -m: --carbon-suite=study -m summarization")),
+        ("summarization", ("'summarization' is a task: write small", "use -m: --carbon-suite=study -m summarization")),
         (",", ("--carbon-suite", "write small, study, or models' full hub ids")),
     ],
 )

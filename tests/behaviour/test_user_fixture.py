@@ -99,8 +99,8 @@ def test_it(request):
     run = run_carbon()
     assert run.outcomes() == {"failed": 1}
     assert (
-        "test_it.py::test_it asked for the carbon fixture while it ran, with getfixturevalue(); which tests measure "
-        "must be known before. Make carbon an argument of the test, or of a fixture that it uses, or mark the test "
-        "with @pytest.mark.usefixtures('carbon')" in run.text
+        "test_it.py::test_it requested `carbon` at run time, with getfixturevalue(); pytest-carbon must know at "
+        "collection which tests measure. Make carbon an argument of the test, or of a fixture that it uses, or mark "
+        "the test with @pytest.mark.usefixtures('carbon')" in run.text
     )
     assert run_carbon(carbon=False).outcomes() == {"passed": 1}

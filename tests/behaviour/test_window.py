@@ -146,8 +146,8 @@ def test_next(carbon):
     run = run_carbon()
     assert run.outcomes() == {"failed": 1, "passed": 1}
     assert (
-        "the test has a carbon_budget marker and used the carbon fixture, but no call of it came to its end: call "
-        "carbon(fn, …), or take the marker away" in run.text
+        "the test has a carbon_budget marker and used the carbon fixture, but no call of it finished: call "
+        "carbon(fn, …), or remove the marker" in run.text
     )
     assert run.measurement("test_next", "decode")["energy_j_per_call"] == 4.0
 

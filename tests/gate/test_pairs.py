@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from benchmarks import against
+from benchmarks.recordings import fails
 from pytest_carbon.gate import pairs
 from pytest_carbon.gate.pairs import judge_pairs, order
 from pytest_carbon.gate.scores import Candidate
@@ -180,7 +181,7 @@ def test_without_prior_and_drifts_it_is_the_paired_t_test(count: int, monkeypatc
     monkeypatch.setattr(pairs, "JUMP_PAIRS", 99)
     ln_head, ln_base = noise(2, count) + np.array([[0.01], [0.0]])
     verdict = one(head(np.exp(ln_head).tolist()), np.exp(ln_base).tolist(), order(count, 1))
-    assert verdict.chance == pytest.approx(stats.ttest_rel(ln_head, ln_base, alternative="greater").pvalue)
+    assert verdict.p_value == pytest.approx(stats.ttest_rel(ln_head, ln_base, alternative="greater").pvalue)
     assert verdict.change == pytest.approx(math.expm1(np.mean(ln_head - ln_base)))
 
 
@@ -213,7 +214,7 @@ def test_drifts_are_fitted_beside_the_change(count: int, estimated: bool) -> Non
         head(np.exp(ln_head).tolist()), np.exp(ln_base).tolist(), base_first, tolerance=0.001, estimated=estimated
     )
     assert verdict.change == pytest.approx(math.expm1(change))
-    assert verdict.chance == pytest.approx(stats.t.sf(change / se, nu))
+    assert verdict.p_value == pytest.approx(stats.t.sf(change / se, nu))
     expected = (stats.t.isf(0.01, nu) + stats.t.ppf(0.8, nu)) * se
     assert verdict.detectable_change == pytest.approx(math.expm1(expected))
 
@@ -221,7 +222,7 @@ def test_drifts_are_fitted_beside_the_change(count: int, estimated: bool) -> Non
 @given(st.integers(4, 7), st.integers(0, 99), st.floats(-0.05, 0.05), st.floats(-0.2, 0.2), st.floats(0, 2 * math.pi))
 @settings(deadline=None)
 def test_drift_and_cycle_change_nothing(count: int, seed: int, slope: float, amplitude: float, phase: float) -> None:
-    """A steady drift and a cycle of four sessions, of any size: the change and its chance stay what they are."""
+    """A steady drift and a cycle of four sessions, of any size: the change and its p-value stay what they are."""
     base_first = order(count, seed)
     at = np.arange(2 * count)
     steady = noise(2 * count, seed=seed)
@@ -231,7 +232,7 @@ def test_drift_and_cycle_change_nothing(count: int, seed: int, slope: float, amp
         for h, b in (ran(steady, base_first, 0.03), ran(drifting, base_first, 0.03))
     )
     assert moved.change == pytest.approx(still.change, abs=1e-9)
-    assert moved.chance == pytest.approx(still.chance, abs=1e-9)
+    assert moved.p_value == pytest.approx(still.p_value, abs=1e-9)
     assert moved.status == still.status
 
 
@@ -277,7 +278,7 @@ def test_time_and_power_add_up() -> None:
 
 
 def test_false_alarms_are_shared_by_what_is_compared() -> None:
-    """What the other revision does not have, or its marker takes out, has no share of α."""
+    """What the other revision does not have, or its marker exempts, has no share of α."""
     candidates = [head([1.0] * 8, i) for i in range(5)]
     candidates[3] = replace(candidates[3], tolerance=False)
     verdicts, shared = judged(candidates, {key(i): scores([1.0] * 8) for i in range(4)})
@@ -293,9 +294,9 @@ def test_false_alarms_are_shared_by_what_is_compared() -> None:
 
 
 def test_seven_measurements_have_no_median() -> None:
-    """Below eight nothing is taken out: seven that rise together are seven regressions of their own."""
+    """Below eight nothing is subtracted: seven that rise together are seven regressions of their own."""
     verdicts, shared = suite(np.full((7, 8), 0.1), np.zeros((7, 8)))
-    assert (shared.median_change, shared.moved) == (None, None)
+    assert (shared.median_change, shared.reason) == (None, None)
     assert {verdict.status for verdict in verdicts} == {"regression"}
     assert verdicts[0].reason.startswith(f"10.5% more energy per call than {REF} (1.00 J → 1.11 J): each call")
 
@@ -304,14 +305,16 @@ def test_eight_measurements_have_a_median() -> None:
     """What all share is said once, and is no machine's doing: it is the same for both revisions."""
     verdicts, shared = suite(np.array([0.1] * 7 + [0.3])[:, None] + np.zeros((8, 8)), np.zeros((8, 8)))
     assert shared.median_change == pytest.approx(math.expm1(0.1))
-    assert shared.moved == "the whole suite is 10.5% up: something all tests use"
-    assert {verdict.status for verdict in verdicts} == {"regression"}
+    assert shared.reason == "the whole suite is 10.5% up: something all tests use"
+    assert shared.status == "regression"
+    assert [verdict.status for verdict in verdicts] == ["pass"] * 7 + ["regression"]
+    assert all(verdict.suite_moved for verdict in verdicts)
     assert verdicts[0].reason == (
-        f"the whole suite is 10.5% up: something all tests use; this one takes 10.5% more energy per call than {REF} "
-        "(1.00 J → 1.11 J): each call draws 10.5% more power, in the same time; the tolerance is 5%, and 8 pairs see "
+        f"10.5% more energy per call than {REF} (1.00 J → 1.11 J), as the suite's median (+10.5%); 8 pairs see "
         "changes of 5.7% and more"
     )
-    assert "this one, beyond the rest, takes 35% more" in verdicts[7].reason
+    assert "35% more energy per call" in verdicts[7].reason
+    assert "while the suite's median is +10.5%" in verdicts[7].reason
 
 
 def test_what_pairs_share_is_no_noise() -> None:
@@ -319,7 +322,7 @@ def test_what_pairs_share_is_no_noise() -> None:
     wild = np.array([0.1, 0.1, -0.1, -0.1] * 2)
     quiet, _ = suite(np.array([0.0] * 8 + [0.1])[:, None] + np.zeros((9, 8)), np.zeros((9, 8)))
     loud, shared = suite(np.array([0.0] * 8 + [0.1])[:, None] + wild, np.zeros((9, 8)))
-    assert shared.moved is None
+    assert shared.reason is None
     assert [verdict.status for verdict in loud] == ["pass"] * 8 + ["regression"]
     assert loud[8].detectable_change == pytest.approx(quiet[8].detectable_change)
 
@@ -331,7 +334,7 @@ def test_the_median_is_tested_like_a_measurement() -> None:
     threshold = stats.t.isf(0.005, 9) * math.sqrt((4 * 2 * 0.02**2 + squares) / 9 * factor)
     for times, moved in ((0.999, False), (1.001, True)):
         ln_head = own - change + times * threshold + np.zeros((12, 8))
-        assert (suite(ln_head, np.zeros((12, 8)), tolerance=0.01)[1].moved is not None) is moved
+        assert (suite(ln_head, np.zeros((12, 8)), tolerance=0.01)[1].reason is not None) is moved
 
 
 def test_prior_is_learnt_from_ten_measurements() -> None:
@@ -506,7 +509,7 @@ def runs(draw: st.DrawFn, most: int = 14) -> Run:
     return both[0] + changes[0], both[1], order(count, int(rng.integers(99)))
 
 
-FIGURES = ("change", "detectable_change", "duration_change", "power_change", "chance")
+FIGURES = ("change", "detectable_change", "duration_change", "power_change", "p_value")
 
 
 def same(a: Verdict, b: Verdict) -> bool:
@@ -526,9 +529,9 @@ def test_revisions_that_swap_places_mirror_the_verdict(run: Run) -> None:
     assert [verdict.status for verdict in back] == [mirror.get(verdict.status, verdict.status) for verdict in there]
     for a, b in zip(there, back, strict=True):
         assert (1 + (a.change or 0)) * (1 + (b.change or 0)) == pytest.approx(1)
-        assert (a.chance or 0) + (b.chance or 0) == pytest.approx(1)
+        assert (a.p_value or 0) + (b.p_value or 0) == pytest.approx(1)
         assert a.detectable_change == pytest.approx(b.detectable_change)
-    assert (shared.moved is None) == (shared_back.moved is None)
+    assert (shared.reason is None) == (shared_back.reason is None)
 
 
 @given(runs(), st.floats(-12, 12))
@@ -616,7 +619,7 @@ def test_the_simulation_decides_as_the_product(cell: against.Cell) -> None:
         ln_head, ln_base = ran(sessions[suite_number], base_first)
         ln_head[0] += change
         verdicts, _ = suite(ln_head, ln_base, base_first, tolerance=against.TOLERANCE)
-        assert [verdict.failed for verdict in verdicts] == failed[suite_number].tolist()
+        assert list(map(fails, verdicts)) == failed[suite_number].tolist()
         expected = [verdict.detectable_change for verdict in verdicts]
         assert np.expm1(detectable[suite_number]) == pytest.approx(expected)
 

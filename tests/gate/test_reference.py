@@ -16,7 +16,7 @@ from pytest_carbon.gate.scores import Candidate
 from pytest_carbon.gate.verdicts import suspect
 from pytest_carbon.records import REFERENCE, Key, Record, SessionScore, SuiteVerdict, Verdict
 
-KERNEL: Key = (REFERENCE, "reference sha256-1")
+WORKLOAD: Key = (REFERENCE, "reference sha256-1")
 DAYS = 5
 FLAT = (0.0,) * DAYS
 
@@ -47,19 +47,19 @@ def now(of: Key, *energies_j: float) -> Candidate:
 
 def run(
     tests: Sequence[float],
-    kernel: float | None,
+    workload: float | None,
     *,
     days: Sequence[float | None] = FLAT,
-    kernel_days: Sequence[float | None] = FLAT,
+    workload_days: Sequence[float | None] = FLAT,
     **options: float,
 ) -> tuple[list[Verdict], SuiteVerdict, Verdict | None]:
     """Verdicts on tests that take so much more than 1 J, the suite's, and the workload's; None: it was not measured."""
-    stored = {key(i): daily(key(i), days) for i in range(len(tests))} | {KERNEL: daily(KERNEL, kernel_days)}
+    stored = {key(i): daily(key(i), days) for i in range(len(tests))} | {WORKLOAD: daily(WORKLOAD, workload_days)}
     candidates = [now(key(i), 1 + change) for i, change in enumerate(tests)]
-    reference = None if kernel is None else now(KERNEL, 1 + kernel)
+    reference = None if workload is None else now(WORKLOAD, 1 + workload)
     rule = {"tolerance": 0.05, "false_alarms": 0.01} | options
     verdicts, suite = judge(candidates, stored, reference=reference, **rule)
-    return [verdicts[c.key] for c in candidates], suite, verdicts.get(KERNEL)
+    return [verdicts[c.key] for c in candidates], suite, verdicts.get(WORKLOAD)
 
 
 def noise(recordings: int, rate: float, s: float = 0.02, nu: float = 4.0) -> float:
@@ -74,9 +74,9 @@ def noise(recordings: int, rate: float, s: float = 0.02, nu: float = 4.0) -> flo
 
 def test_a_machine_that_moved_is_not_the_code() -> None:
     """What would fail by itself is inconclusive: it is no more beside the workload than it was."""
-    (without,), suite, kernel = run([0.08], None)
-    assert (without.status, suite.machine_moved, kernel) == ("regression", None, None)
-    (verdict,), suite, kernel = run([0.08], 0.07)
+    (without,), suite, workload = run([0.08], None)
+    assert (without.status, suite.machine_moved, workload) == ("regression", None, None)
+    (verdict,), suite, workload = run([0.08], 0.07)
     assert verdict.status == "inconclusive"
     assert verdict.reason == (
         "8% more energy per call than the baseline (1.00 J → 1.08 J), and the reference workload is 7% up as well: the "
@@ -92,9 +92,13 @@ def test_a_machine_that_moved_is_not_the_code() -> None:
         "the machine itself is 7% up (reference workload): heat, clocks, a driver, a neighbour; each test is judged by "
         "what lies beyond that"
     )
-    assert kernel is not None
-    assert (kernel.status, kernel.reason, kernel.change) == ("inconclusive", suite.machine_moved, pytest.approx(0.07))
-    assert kernel.baseline_recordings == DAYS
+    assert workload is not None
+    assert (workload.status, workload.reason, workload.change) == (
+        "inconclusive",
+        suite.machine_moved,
+        pytest.approx(0.07),
+    )
+    assert workload.baseline_recordings == DAYS
     assert not suspect(verdict)  # in a minute the machine is as it is now
 
 
@@ -150,15 +154,15 @@ def test_a_workload_that_explains_little_is_not_blamed() -> None:
     """Beside its own spread the test is not up for certain, and that is all there is to say."""
     days = (-0.04, 0.04, -0.04, 0.04, 0.0)
     (without,), _, _ = run([0.08], None)
-    (verdict,), suite, kernel = run([0.08], 0.01, kernel_days=days)
+    (verdict,), suite, workload = run([0.08], 0.01, workload_days=days)
     assert (without.status, verdict.status, suite.machine_moved) == ("regression", "inconclusive", None)
     assert verdict.reason.startswith(
         "8% more energy per call than the baseline (1.00 J → 1.08 J), but beside the reference workload (+1"
     )
     assert verdict.reason.endswith(": measure again")
     assert not verdict.machine_moved
-    assert kernel is not None
-    assert kernel.status == "pass"
+    assert workload is not None
+    assert workload.status == "pass"
 
 
 # --- arithmetic ------------------------------------------------------------------------------------
@@ -173,14 +177,14 @@ def test_the_workload_shares_the_false_alarms() -> None:
         assert verdict.detectable_change == pytest.approx(math.expm1(least + se))
 
 
-def test_days_are_taken_out_of_every_recording() -> None:
+def test_days_are_subtracted_from_every_recording() -> None:
     """A change is found that the days would have hidden: quotients differ by nothing."""
     days = (0.08, -0.08, 0.05, -0.05, 0.0)
     (without,), _, _ = run([0.10], None, days=days)
-    (verdict,), _, kernel = run([0.10], 0.0, days=days, kernel_days=days)
+    (verdict,), _, workload = run([0.10], 0.0, days=days, workload_days=days)
     assert (without.status, verdict.status) == ("inconclusive", "regression")
-    assert kernel is not None
-    assert kernel.status == "pass"
+    assert workload is not None
+    assert workload.status == "pass"
 
 
 @settings(max_examples=30)
@@ -189,16 +193,16 @@ def test_days_are_taken_out_of_every_recording() -> None:
     st.floats(-0.3, 0.3),
     st.floats(0.01, 100),
 )
-def test_a_workload_that_never_moves_changes_no_change(days: list[float], change: float, kernel_j: float) -> None:
+def test_a_workload_that_never_moves_changes_no_change(days: list[float], change: float, workload_j: float) -> None:
     """Whatever it takes: what is compared is the same, and what is allowed is that of one measurement more."""
     stored = {
         key(): daily(key(), days),
-        KERNEL: [record(KERNEL, kernel_j, f"session {d}", d) for d in range(len(days))],
+        WORKLOAD: [record(WORKLOAD, workload_j, f"session {d}", d) for d in range(len(days))],
     }
     rule = {"tolerance": 0.05, "false_alarms": 0.01}
     without, _ = judge([now(key(), 1 + change)], stored, **{**rule, "false_alarms": 0.005})
-    verdicts, _ = judge([now(key(), 1 + change)], stored, reference=now(KERNEL, kernel_j), **rule)
-    for field in ("status", "change", "detectable_change", "chance", "baseline_j_per_call", "baseline_recordings"):
+    verdicts, _ = judge([now(key(), 1 + change)], stored, reference=now(WORKLOAD, workload_j), **rule)
+    for field in ("status", "change", "detectable_change", "p_value", "baseline_j_per_call", "baseline_recordings"):
         was, is_ = getattr(without[key()], field), getattr(verdicts[key()], field)
         assert is_ == (pytest.approx(was, rel=1e-9, abs=1e-12) if isinstance(was, float) else was)
     assert verdicts[key()].reference_change == pytest.approx(0, abs=1e-12)
@@ -206,12 +210,12 @@ def test_a_workload_that_never_moves_changes_no_change(days: list[float], change
 
 def test_each_session_is_divided_by_the_workload_in_it() -> None:
     """What was measured again was so on another machine, as it were; and a test of one session has that one's."""
-    stored = {key(i): daily(key(i), FLAT) for i in range(2)} | {KERNEL: daily(KERNEL, FLAT)}
+    stored = {key(i): daily(key(i), FLAT) for i in range(2)} | {WORKLOAD: daily(WORKLOAD, FLAT)}
     candidates = [now(key(0), 1.2, 1.0, 1.0), now(key(1), 1.2)]
-    verdicts, _ = judge(candidates, stored, reference=now(KERNEL, 1.2, 1.0, 1.0), tolerance=0.05, false_alarms=0.01)
+    verdicts, _ = judge(candidates, stored, reference=now(WORKLOAD, 1.2, 1.0, 1.0), tolerance=0.05, false_alarms=0.01)
     assert verdicts[key(0)].reference_change == pytest.approx(1.2 ** (1 / 3) - 1)
     assert verdicts[key(1)].reference_change == pytest.approx(0.2)
-    assert [verdicts[key(i)].chance for i in range(2)] == [pytest.approx(0.5), pytest.approx(0.5)]
+    assert [verdicts[key(i)].p_value for i in range(2)] == [pytest.approx(0.5), pytest.approx(0.5)]
 
 
 # --- what there is a reference of --------------------------------------------------------------------
@@ -220,63 +224,65 @@ def test_each_session_is_divided_by_the_workload_in_it() -> None:
 def test_recordings_without_a_reference_are_left_out() -> None:
     """Where they are not most of the baseline: they may be of a machine before the first that is known."""
     days = (0.0, 0.0, 0.10, 0.10, 0.10)
-    (verdict,), _, kernel = run([0.10], 0.0, days=days, kernel_days=(None, None, 0.0, 0.0, 0.0))
+    (verdict,), _, workload = run([0.10], 0.0, days=days, workload_days=(None, None, 0.0, 0.0, 0.0))
     assert verdict.change == pytest.approx(0)
     assert verdict.baseline_recordings == DAYS
     assert verdict.detectable_change == pytest.approx(
         math.expm1(max(noise(3, 0.005), math.log1p(0.05)) + noise(3, 0.2))
     )
-    assert kernel is not None
-    assert kernel.baseline_recordings == 3
+    assert workload is not None
+    assert workload.baseline_recordings == 3
 
 
-def test_nothing_is_taken_out_where_most_recordings_have_no_reference() -> None:
+def test_nothing_is_subtracted_where_most_recordings_have_no_reference() -> None:
     """The verdict is the one without; the machine is told of all the same."""
     few = (None, None, None, 0.0, 0.0)
     without, _, _ = run([0.08], None)
-    verdicts, suite, kernel = run([0.08], 0.20, kernel_days=few)
+    verdicts, suite, workload = run([0.08], 0.20, workload_days=few)
     assert verdicts == without
     assert (
         suite.machine_moved == "the machine itself is 20% up (reference workload): heat, clocks, a driver, a neighbour"
     )
-    assert kernel is not None
-    assert kernel.baseline_recordings == 2
+    assert workload is not None
+    assert workload.baseline_recordings == 2
 
 
 def test_a_workload_without_a_baseline() -> None:
-    """Nothing is taken out, and it says what to do."""
+    """Nothing is subtracted, and it says what to do."""
     without, _, _ = run([0.08], None)
-    verdicts, suite, kernel = run([0.08], 0.07, kernel_days=())
+    verdicts, suite, workload = run([0.08], 0.07, workload_days=())
     assert (verdicts, suite.machine_moved) == (without, None)
-    assert kernel == Verdict("new", "the reference workload has no baseline here yet: record one with --carbon-record")
+    assert workload == Verdict(
+        "new", "the reference workload has no baseline here yet: record one with --carbon-record"
+    )
 
 
 def test_a_workload_that_was_not_measured() -> None:
     """It says why, and the tests are judged without it."""
     without, _, _ = run([0.08], None)
-    stored = {key(): daily(key(), FLAT), KERNEL: daily(KERNEL, FLAT)}
-    reference = replace(now(KERNEL), failure="it failed with MemoryError: no room")
+    stored = {key(): daily(key(), FLAT), WORKLOAD: daily(WORKLOAD, FLAT)}
+    reference = replace(now(WORKLOAD), failure="it failed with MemoryError: no room")
     verdicts, _ = judge([now(key(), 1.08)], stored, reference=reference, tolerance=0.05, false_alarms=0.01)
     assert verdicts == {
         key(): without[0],
-        KERNEL: Verdict("error", "it failed with MemoryError: no room"),
+        WORKLOAD: Verdict("error", "it failed with MemoryError: no room"),
     }
 
 
 def test_another_version_of_the_workload_is_another_workload() -> None:
     """Its name tells: what they take is not compared."""
-    stored = {key(): daily(key(), FLAT), (REFERENCE, "reference sha256-0"): daily(KERNEL, FLAT)}
-    verdicts, _ = judge([now(key(), 1.0)], stored, reference=now(KERNEL, 1.0), tolerance=0.05, false_alarms=0.01)
-    assert verdicts[KERNEL].status == "new"
+    stored = {key(): daily(key(), FLAT), (REFERENCE, "reference sha256-0"): daily(WORKLOAD, FLAT)}
+    verdicts, _ = judge([now(key(), 1.0)], stored, reference=now(WORKLOAD, 1.0), tolerance=0.05, false_alarms=0.01)
+    assert verdicts[WORKLOAD].status == "new"
     assert verdicts[key()].reference_change is None
 
 
 def test_a_measurement_without_a_baseline_says_nothing_of_it() -> None:
     """It is new, and the workload is compared with all that there is of it."""
-    stored = {KERNEL: daily(KERNEL, FLAT)}
-    verdicts, suite = judge([now(key(), 1.0)], stored, reference=now(KERNEL, 1.1), tolerance=0.05, false_alarms=0.01)
+    stored = {WORKLOAD: daily(WORKLOAD, FLAT)}
+    verdicts, suite = judge([now(key(), 1.0)], stored, reference=now(WORKLOAD, 1.1), tolerance=0.05, false_alarms=0.01)
     assert verdicts[key()].status == "new"
-    assert verdicts[KERNEL].change == pytest.approx(0.1)
+    assert verdicts[WORKLOAD].change == pytest.approx(0.1)
     assert (suite.gated, suite.compared) == (0, 0)
 
 
@@ -285,12 +291,12 @@ def test_what_was_accepted_is_compared_with_the_machine_since() -> None:
     later = daily(key(), (0.2, 0.2), start=3, epoch="2026-01-04T09:00:00Z")
     stored = {
         key(): [*daily(key(), (0.0, 0.0, 0.0)), *later],
-        KERNEL: daily(KERNEL, (0.0, 0.0, 0.0, 0.2, 0.2)),
+        WORKLOAD: daily(WORKLOAD, (0.0, 0.0, 0.0, 0.2, 0.2)),
     }
-    verdicts, suite = judge([now(key(), 1.2)], stored, reference=now(KERNEL, 1.2), tolerance=0.05, false_alarms=0.01)
+    verdicts, suite = judge([now(key(), 1.2)], stored, reference=now(WORKLOAD, 1.2), tolerance=0.05, false_alarms=0.01)
     assert verdicts[key()].status == "pass"
-    assert verdicts[KERNEL].change == pytest.approx(0, abs=1e-12)
-    assert verdicts[KERNEL].baseline_recordings == 2
+    assert verdicts[WORKLOAD].change == pytest.approx(0, abs=1e-12)
+    assert verdicts[WORKLOAD].baseline_recordings == 2
     assert suite.machine_moved is None
 
 
@@ -301,7 +307,7 @@ def test_a_stored_reference_is_of_no_account_without_the_option() -> None:
         stored = {key(i): daily(key(i), (0.01 * i, 0.0, -0.01)) for i in range(count)}
         candidates = [now(key(i), 1 + change) for i, change in enumerate(tests)]
         rule = {"tolerance": 0.05, "false_alarms": 0.01}
-        with_one = judge(candidates, stored | {KERNEL: daily(KERNEL, (0.5, -0.5))}, **rule)
+        with_one = judge(candidates, stored | {WORKLOAD: daily(WORKLOAD, (0.5, -0.5))}, **rule)
         assert with_one == judge(candidates, stored, **rule)
         assert with_one[1].gated == count
 
@@ -309,19 +315,19 @@ def test_a_stored_reference_is_of_no_account_without_the_option() -> None:
 # --- eight and more ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kernel", [0.0, 0.15, -0.1])
-def test_with_eight_the_median_decides(kernel: float) -> None:
+@pytest.mark.parametrize("workload", [0.0, 0.15, -0.1])
+def test_with_eight_the_median_decides(workload: float) -> None:
     """The workload has no say in a verdict."""
     tests = [0.0, 0.02, -0.02, 0.01, -0.01, 0.15, 0.0, 0.0]
     without, suite, _ = run(tests, None)
-    verdicts, told, _ = run(tests, kernel)
+    verdicts, told, _ = run(tests, workload)
     assert verdicts == without
     assert told.median_change == suite.median_change
     assert sum(v.status == "regression" for v in verdicts) == 1
 
 
 @pytest.mark.parametrize(
-    ("kernel", "why"),
+    ("workload", "why"),
     [
         (None, "the machine, or something all tests use"),
         (0.11, "the machine, for the reference workload is 11% up as well"),
@@ -329,12 +335,12 @@ def test_with_eight_the_median_decides(kernel: float) -> None:
         (-0.12, "the machine, or something all tests use (the reference workload is at -12%)"),
     ],
 )
-def test_with_eight_it_tells_the_machine_from_what_tests_share(kernel: float | None, why: str) -> None:
+def test_with_eight_it_tells_the_machine_from_what_tests_share(workload: float | None, why: str) -> None:
     """All tests are up by 12%: is it the machine?"""
-    verdicts, suite, _ = run([0.12] * 8, kernel)
-    assert suite.moved == f"the whole suite is 12% up: {why}"
-    assert {v.status for v in verdicts} == {"regression"}
-    assert all(f"the whole suite is 12% up: {why}" in v.reason for v in verdicts)
-    moved = kernel is not None and abs(kernel) > 0.1
+    verdicts, suite, _ = run([0.12] * 8, workload)
+    assert suite.reason == f"the whole suite is 12% up: {why}"
+    assert suite.status == "regression"
+    assert {(v.status, v.suite_moved) for v in verdicts} == {("pass", True)}
+    moved = workload is not None and abs(workload) > 0.1
     assert (suite.machine_moved is not None) == moved
     assert "each test is judged" not in (suite.machine_moved or "")

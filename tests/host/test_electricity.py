@@ -176,9 +176,9 @@ def test_what_cannot_be_used_is_refused(given: dict[str, object], text: str) -> 
 @pytest.mark.parametrize(
     ("given", "parts"),
     [
-        ({"country": "USA", "region": "californa"}, ["Did you mean 'california'?", "Allowed: alabama, ", ", wyoming."]),
-        ({"country": "CAN", "region": "quebek"}, ["Did you mean 'quebec'?", "Allowed: british columbia, "]),
-        ({"country": "CHN", "region": "bejing"}, ["Did you mean 'beijing'?"]),
+        ({"country": "USA", "region": "californa"}, ["Did you mean california?", "Allowed: alabama, ", ", wyoming."]),
+        ({"country": "CAN", "region": "quebek"}, ["Did you mean quebec?", "Allowed: british columbia, "]),
+        ({"country": "CHN", "region": "bejing"}, ["Did you mean beijing?"]),
         ({"cloud": "aws/us-west-9"}, ["Did you mean aws/us-west-2?", "Known: af-south-1, ", ", us-west-2."]),
         ({"cloud": "gcp/us-central"}, ["Did you mean gcp/us-central1?"]),
         ({"country": "USA", "region": "usa"}, ["United States has no such region"]),

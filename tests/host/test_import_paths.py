@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
@@ -41,7 +43,6 @@ def test_what_is_the_trees_moves(tree: Path, move: Move, tmp_path: Path) -> None
     assert move.path(f"{tree}/src/pkg/x.py") == f"{tmp_path}/other/src/pkg/x.py"
     for path in (f"{tree}-2/src", "/usr/lib", "src", "", f"{tree}/venv/bin", f"{tree}/venv/lib/site-packages/x"):
         assert move.path(path) == path
-    assert move.entries(["", f"{tree}/src", "/usr"]) == ["", f"{tmp_path}/other/src", "/usr"]
 
 
 def test_a_folder_of_the_repository_that_is_called_as_installed_ones(tree: Path, move: Move, tmp_path: Path) -> None:
@@ -105,25 +106,27 @@ def test_variables_that_name_the_working_tree(tree: Path, move: Move, tmp_path: 
     assert move.environ(environ, [], "/there") == environ | moved
 
 
-def test_import_hooks(tree: Path, move: Move, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their tables move, as setuptools writes them and as editables does."""
-    hook = ModuleType("__editable___pkg_finder")
-    exec("class Finder: _redirections = {}\nMAPPING = {}\nNAMESPACES = {}", vars(hook))
-    hook.Finder.__module__ = hook.__name__
-    hook.MAPPING.update(pkg=f"{tree}/src/pkg", other="/else/other")
-    hook.NAMESPACES.update(spaced=[f"{tree}/src/spaced"])
-    hook.Finder._redirections.update(mod=f"{tree}/mod.py")
-    monkeypatch.setitem(sys.modules, hook.__name__, hook)
-    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, hook.Finder])
+def test_packages_in_development_mode(tree: Path, move: Move, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Are imported from the other checkout by its folders, also where an import hook finds them here."""
+    (tree / "code" / "hooked").mkdir(parents=True)
+    (tree / "code" / "hooked" / "__init__.py").touch()
+    (tree / "flat.py").touch()
+
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+            place = {"hooked": tree / "code/hooked/__init__.py", "flat": tree / "flat.py"}.get(name)
+            return None if place is None else spec_from_file_location(name, place)
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
     monkeypatch.setattr(sys, "path", [f"{tree}/src", *sys.path])
-    moved = move.environ({}, [], "/there")["PYTHONPATH"].split(os.pathsep)
-    assert set(moved) == {f"{tmp_path}/other/src", f"{tmp_path}/other"}
-    move.move_over()
-    tables = hook.MAPPING, hook.NAMESPACES
-    assert tables[0] == {"pkg": f"{tmp_path}/other/src/pkg", "other": "/else/other"}
-    assert tables[1] == {"spaced": [f"{tmp_path}/other/src/spaced"]}
-    assert hook.Finder._redirections == {"mod": f"{tmp_path}/other/mod.py"}
+    packages = ["hooked", "flat", "no_such_package", "json"]
+    assert move.package_roots(packages) == [f"{tmp_path}/other/code", f"{tmp_path}/other"]
+    moved = move.environ({}, [], "/there", packages)["PYTHONPATH"]
+    assert moved.split(os.pathsep) == [f"{tmp_path}/other/code", f"{tmp_path}/other"]
+    move.move_over(packages)
     assert sys.path[0] == f"{tmp_path}/other/src"
+    assert sys.path[-2:] == [f"{tmp_path}/other/code", f"{tmp_path}/other"]
 
 
 def test_modules_of_the_working_tree(tree: Path, move: Move, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -67,9 +68,9 @@ def nothing_left(repo: Path, space: Path) -> bool:
     return git(repo, "worktree", "list").count("\n") == 0 and not any(space.iterdir())
 
 
-def refused(ref: str, folder: Path, called_from: Path | None = None) -> str:
+def refused(ref: str, folder: Path) -> str:
     with pytest.raises(UsageProblem) as problem:
-        find(ref, folder, called_from or folder)
+        find(ref, folder)
     return str(problem.value)
 
 
@@ -81,77 +82,47 @@ def test_a_revision_is_found(repo: Path) -> None:
     (repo / "tests").mkdir()
     git(repo, "tag", "v1", "HEAD~1")
     first, second = git(repo, "rev-parse", "v1"), git(repo, "rev-parse", "main")
-    assert find("main", repo / "tests", repo) == Revision("main", second, repo.resolve(), second, False, True)
+    assert find("main", repo / "tests") == Revision("main", second, repo.resolve(), second, False, True)
     for ref in ("v1", "HEAD~1", "HEAD^", first[:9]):
-        assert find(ref, repo, repo) == Revision(ref, first, repo.resolve(), second, False, False)
-    assert find("v1", repo, repo).label == f"v1 ({first[:7]})"
-    assert find(first[:9], repo, repo).label == first[:7]
+        assert find(ref, repo) == Revision(ref, first, repo.resolve(), second, False, False)
+    assert find("v1", repo).label == f"v1 ({first[:7]})"
+    assert find(first[:9], repo).label == first[:7]
     git(repo, "checkout", "--quiet", "--detach", "v1")
-    assert find("main", repo, repo).head == first
+    assert find("main", repo).head == first
 
 
 def test_what_the_working_tree_has_more(repo: Path) -> None:
     """Changes, and modules that nobody has added, make it another code; other files do not."""
     (repo / "notes.txt").touch()
-    assert (find("main", repo, repo).dirty, find("main", repo, repo).same) == (False, True)
-    before = fingerprint(find("main", repo, repo))
+    assert (find("main", repo).dirty, find("main", repo).same) == (False, True)
+    before = fingerprint(find("main", repo))
     (repo / "new.py").touch()
-    assert (find("main", repo, repo).dirty, find("main", repo, repo).same) == (False, False)
+    assert (find("main", repo).dirty, find("main", repo).same) == (False, False)
     (repo / "a.py").write_text("3", "utf-8")
-    assert (find("main", repo, repo).dirty, find("main", repo, repo).same) == (True, False)
-    assert fingerprint(find("main", repo, repo)) != before
+    assert (find("main", repo).dirty, find("main", repo).same) == (True, False)
+    assert fingerprint(find("main", repo)) != before
 
 
 def test_a_name_that_nothing_has(repo: Path, tmp_path: Path) -> None:
-    """The near one, the remote's, and what would bring it here."""
-    text = "--carbon-against=mian: there is no branch, tag or commit of this name: git branch --all and git tag list"
-    assert refused("mian", repo) == f"{text} those that there are. Did you mean main?"
-    text = "--carbon-against=main..v1: this is a range, and one commit is wanted: give a branch, a tag or a commit (git"
-    assert refused("main..v1", repo) == f"{text} merge-base A B prints the one at which two branches part)"
-    text = "--carbon-against=HEAD:a.py: this is a blob, not a commit: give a branch, a tag or a commit"
-    assert refused("HEAD:a.py", repo) == text
-    text = "--carbon-against=HEAD~7: there is no such commit: there are 2 commits of the history of HEAD, and no more"
-    assert refused("HEAD~7", repo) == text
-    assert refused("HEAD^2", repo).endswith("HEAD has no such ancestor: git log --graph HEAD shows those that it has")
-    assert refused("a" * 40, repo).endswith(f"there is no such commit here: git fetch origin {'a' * 40}")
+    """git's own message, and the similar name, the remote's branch, or a fetch."""
+    text = "git finds no such commit here (fatal: Needed a single revision): give one branch, tag or commit."
+    assert refused("mian", repo) == f"--carbon-against=mian: {text} Did you mean main?"
+    more = "git branch --all and git tag list the names; git fetch origin may bring more"
+    for ref in ("HEAD~7", "HEAD^2", "main..v1", "HEAD:a.py", "a" * 40, "--all"):
+        assert refused(ref, repo) == f"--carbon-against={ref}: {text} {more}"
+    assert "(it is a range)" in refused("^main", repo)
+    assert "the object dereferences to tree type" in refused("HEAD^{tree}", repo)
+    assert "fatal: no upstream configured for branch 'main'" in refused("@{upstream}", repo)
 
-    clone = tmp_path / "clone"
-    git(tmp_path, "clone", "--quiet", str(repo), str(clone))
-    git(clone, "checkout", "--quiet", "--detach")
-    git(clone, "branch", "--quiet", "-D", "main")
-    text = "--carbon-against=main: there is no branch or tag of this name here, but a remote's: give"
-    assert refused("main", clone) == f"{text} --carbon-against=origin/main"
-    assert refused("origin/next", clone).endswith("there is no such branch here: git fetch origin next")
-    assert find("origin/main", clone, clone).commit == git(repo, "rev-parse", "main")
-
-
-def test_names_that_are_nearly_there(repo: Path, tmp_path: Path) -> None:
-    """Of branches, tags, a remote's branches, and HEAD itself, in whichever letters."""
     git(repo, "tag", "V1.0")
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "--quiet", str(repo), str(clone))
-    for ref, meant in (("HAED", "HEAD"), ("head1", "HEAD"), ("v1.1", "V1.0"), ("master", "main"), ("MAINE", "main")):
-        assert refused(ref, clone).endswith(f"list those that there are. Did you mean {meant}?")
-    told = "--carbon-against=origin/mian: there is no such branch here: git fetch origin mian"
-    assert refused("origin/mian", clone) == f"{told} (Did you mean origin/main?)"
-    assert refused("orign/main", clone).endswith("Did you mean origin/main?")
-    shallow = tmp_path / "shallow"
-    git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{repo}", str(shallow))
-    assert refused("HAED", shallow).endswith("with fetch-depth: 0 (Did you mean HEAD?)")
-
-
-def test_expressions_that_mean_no_commit_here(repo: Path) -> None:
-    """What is left out of a range, an upstream that there is not, the beginning of a commit that is elsewhere."""
-    assert "this is a range, and one commit is wanted" in refused("^main", repo)
-    told = "main has no upstream that is here: name the branch to compare with, such as origin/main"
-    assert refused("@{upstream}", repo) == f"--carbon-against=@{{upstream}}: {told}"
-    assert refused("main@{u}~1", repo) == f"--carbon-against=main@{{u}}~1: {told}"
-    git(repo, "checkout", "--quiet", "--detach")
-    assert "a detached HEAD has no upstream that is here" in refused("@{U}", repo)
-    assert refused("1234567", repo).endswith(
-        "there is no such commit here, and git fetches one by its whole name alone, of 40 digits: git fetch origin"
-        " 1234567…"
-    )
+    for ref, meant in (("HAED", "HEAD"), ("v1.1", "V1.0"), ("MAINE", "main"), ("orign/main", "origin/main")):
+        assert refused(ref, clone).endswith(f"Did you mean {meant}?")
+    git(clone, "checkout", "--quiet", "--detach")
+    git(clone, "branch", "--quiet", "-D", "main")
+    assert refused("main", clone).endswith("Did you mean origin/main?")
+    assert find("origin/main", clone).commit == git(repo, "rev-parse", "main")
 
 
 def test_names_of_every_kind(repo: Path) -> None:
@@ -161,17 +132,16 @@ def test_names_of_every_kind(repo: Path) -> None:
     git(repo, "checkout", "--quiet", "-b", "a.py", "HEAD~1")
     git(repo, "branch", "--quiet", "--set-upstream-to=main")
     for ref, commit in (("annotated", first), ("a.py", first), ("@{-1}", second), ("@{upstream}", second)):
-        assert find(ref, repo, repo).commit == commit
-    with checked_out(find("annotated", repo, repo)) as tree:
+        assert find(ref, repo).commit == commit
+    with checked_out(find("annotated", repo)) as tree:
         assert (tree / "a.py").read_text("utf-8") == "1"
 
 
 def test_a_repository_without_a_commit(tmp_path: Path) -> None:
     """Has nothing to compare with, whatever the name."""
     git(tmp_path, "init", "--quiet", "empty")
-    told = "this repository has no commit yet, so there is nothing to compare with: commit what is to be the base"
     for ref in ("HEAD", "main"):
-        assert refused(ref, tmp_path / "empty") == f"--carbon-against={ref}: {told}"
+        assert "git finds no such commit here" in refused(ref, tmp_path / "empty")
 
 
 def test_a_bare_repository(repo: Path, tmp_path: Path, space: Path) -> None:
@@ -179,12 +149,9 @@ def test_a_bare_repository(repo: Path, tmp_path: Path, space: Path) -> None:
     bare, tree = tmp_path / "bare.git", tmp_path / "linked"
     git(tmp_path, "clone", "--quiet", "--bare", str(repo), str(bare))
     git(bare, "worktree", "add", "--quiet", str(tree), "main")
-    assert refused("main", bare) == (
-        f"--carbon-against=main: {bare} is in a bare repository, which has no working tree to compare: run it in one of"
-        " its worktrees (git worktree list shows them)"
-    )
+    assert "fatal: this operation must be run in a work tree" in refused("main", bare)
     before = git(bare, "worktree", "list")
-    with checked_out(find("main~1", tree, tree)) as base:
+    with checked_out(find("main~1", tree)) as base:
         assert (base / "a.py").read_text("utf-8") == "1"
         assert str(base) in git(bare, "worktree", "list")
     assert git(bare, "worktree", "list") == before
@@ -192,28 +159,7 @@ def test_a_bare_repository(repo: Path, tmp_path: Path, space: Path) -> None:
 
 
 def test_a_shallow_clone(repo: Path, tmp_path: Path) -> None:
-    """How deep it must be, and the command that does it: both are tried."""
-    git(repo, "branch", "base", "HEAD~1")
-    commit(repo, a="3")
-    clone = tmp_path / "clone"
-    git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{repo}", str(clone))
-    text = "--carbon-against=HEAD~2: this clone is shallow: it has 1 commit of the history of HEAD, and must be 3 deep."
-    more = "git fetch --deepen=2 makes it so; in CI, actions/checkout with fetch-depth: 3"
-    assert refused("HEAD~2", clone) == f"{text} {more}"
-    text = "--carbon-against=base: it is not in this clone, which is shallow, as CI makes them: git fetch --depth=1"
-    more = "origin base:refs/remotes/origin/base, and give --carbon-against=origin/base; or, in CI, actions/checkout"
-    assert refused("base", clone) == refused("origin/base", clone).replace("=origin/base:", "=base:")
-    assert refused("base", clone) == f"{text} {more} with fetch-depth: 0"
-    git(clone, "fetch", "--quiet", "--depth=1", "origin", "base:refs/remotes/origin/base")
-    assert find("origin/base", clone, clone).commit == git(repo, "rev-parse", "base")
-    git(clone, "fetch", "--quiet", "--deepen=2")
-    assert find("HEAD~2", clone, clone).commit == git(repo, "rev-parse", "HEAD~2")
-    with checked_out(find("HEAD~2", clone, clone)) as tree:
-        assert (tree / "a.py").read_text("utf-8") == "1"
-
-
-def test_the_shallow_clone_of_a_pull_request(repo: Path, tmp_path: Path) -> None:
-    """As actions/checkout makes it, of a merge that no branch has: the commands bring what they say."""
+    """As actions/checkout makes it, of a merge that no branch has: the command brings every revision."""
     git(repo, "tag", "-a", "-m", "x", "v1", "HEAD~1")
     git(repo, "checkout", "--quiet", "-b", "feature", "HEAD~1")
     commit(repo, b="new")
@@ -226,33 +172,36 @@ def test_the_shallow_clone_of_a_pull_request(repo: Path, tmp_path: Path) -> None
     git(clone, "remote", "add", "origin", f"file://{repo}")
     git(clone, "fetch", "--quiet", "--no-tags", "--depth=1", "origin", f"+{merge}:refs/remotes/pull/1/merge")
     git(clone, "checkout", "--quiet", "--force", "refs/remotes/pull/1/merge")
+    told = (
+        "This clone is shallow: git fetch --unshallow --tags origin '+refs/heads/*:refs/remotes/origin/*' fetches the"
+        " rest; in CI, actions/checkout with fetch-depth: 0"
+    )
     for ref in ("main", "v1", git(repo, "rev-parse", "feature"), "HEAD^1"):
-        (command,) = (found.split() for found in re.findall(r"git (fetch .*?)(?: makes|, and|$)", refused(ref, clone)))
-        git(clone, *command)
-        there = ref if f"refs/remotes/origin/{ref}" not in command[-1] else f"origin/{ref}"
-        assert find(there, clone, clone).commit == git(repo, "rev-parse", f"{ref.replace('HEAD', merge)}^{{commit}}")
+        assert refused(ref, clone).endswith(told)
+    (command,) = re.findall(r"git (fetch .*) fetches", told)
+    git(clone, *shlex.split(command))
+    assert refused("main", clone).endswith("Did you mean origin/main?")
+    for ref in ("origin/main", "v1", git(repo, "rev-parse", "feature"), "HEAD^1"):
+        original = ref.replace("HEAD", merge).replace("origin/", "")
+        assert find(ref, clone).commit == git(repo, "rev-parse", f"{original}^{{commit}}")
+    with checked_out(find("HEAD^1", clone)) as tree:
+        assert (tree / "a.py").read_text("utf-8") == "2"
 
 
 def test_no_repository(tmp_path: Path, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """None around the root dir, none that git may read, no git."""
     lone = tmp_path / "lone"
     lone.mkdir()
-    assert refused("main", lone) == (
-        f"--carbon-against=main: {lone} is in no git repository, so there is no other revision to compare with: run it"
-        " in a clone of the project"
-    )
-    assert refused("main", lone, repo) == (
-        f"--carbon-against=main: pytest's root dir, {lone}, is outside of the repository {repo}, so git has no other"
-        f" revision of it: give --rootdir={repo}, or put pytest's ini file there"
-    )
+    told = f"--carbon-against=main: git finds no working tree around pytest's root dir, {lone}: fatal: not a git"
+    assert refused("main", lone).startswith(told)
+    remedy = ". Run pytest in a clone of the project, or set its root dir there (--rootdir)"
+    assert refused("main", lone).endswith(remedy)
     monkeypatch.setenv("GIT_DIR", str(repo / ".git"))
-    assert f"{lone} is in no git repository (GIT_DIR is not looked at), so" in refused("main", lone)
+    assert refused("main", lone).startswith(told)
     (repo / ".git" / "config").write_text("[core", "utf-8")
-    assert refused("main", repo).startswith(
-        f"--carbon-against=main: git cannot read the repository around {repo}: fatal: bad config"
-    )
+    assert "fatal: bad config" in refused("main", repo)
     monkeypatch.setenv("PATH", str(tmp_path))
-    text = "--carbon-against needs git, and there is no program of that name on the PATH: install it"
+    text = "--carbon-against needs git, and no program of that name is on the PATH: install it"
     assert refused("main", repo) == text
 
 
@@ -261,7 +210,7 @@ def test_no_repository(tmp_path: Path, repo: Path, monkeypatch: pytest.MonkeyPat
 
 def test_it_lies_beside_and_is_taken_away(repo: Path, space: Path) -> None:
     """With the repository's name; also where an error, or Ctrl-C, comes, and tests have made folders unwritable."""
-    revision = find("HEAD~1", repo, repo)
+    revision = find("HEAD~1", repo)
     with checked_out(revision) as tree:
         assert (tree.name, tree.parents[1]) == ("my project", space)
         assert (tree / "a.py").read_text("utf-8") == "1"
@@ -286,7 +235,7 @@ def test_nothing_of_the_users_is_run_or_moved(repo: Path, space: Path, monkeypat
     monkeypatch.setenv("GIT_DIR", str(repo / "nowhere"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(repo / ".git" / "index"))
     monkeypatch.setenv("GIT_WORK_TREE", "/")
-    with checked_out(find("old", repo, repo)) as tree:
+    with checked_out(find("old", repo)) as tree:
         assert (tree / "a.py").read_text("utf-8") == "1"
     for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):
         monkeypatch.delenv(name)
@@ -299,7 +248,7 @@ def test_nothing_of_the_users_is_run_or_moved(repo: Path, space: Path, monkeypat
 def test_a_temporary_folder_in_the_repository(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What git checks out there would be a part of the working tree."""
     monkeypatch.setattr(tempfile, "tempdir", str(repo))
-    with pytest.raises(UsageProblem, match="set TMPDIR to a folder that is not"), checked_out(find("main", repo, repo)):
+    with pytest.raises(UsageProblem, match="set TMPDIR to a folder that is not"), checked_out(find("main", repo)):
         pass
 
 
@@ -313,28 +262,12 @@ def test_what_cannot_be_checked_out(repo: Path, space: Path) -> None:
     git(repo, "add", ".gitattributes")
     git(repo, "commit", "--quiet", "-m", "broken")
     words = "git cannot check it out in .*smudge filter broken failed"
-    with pytest.raises(UsageProblem, match=words), checked_out(find("main", repo, repo)):
+    with pytest.raises(UsageProblem, match=words), checked_out(find("main", repo)):
         pass
     assert nothing_left(repo, space)
 
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 4\n"
-
-
-def test_pointers_of_git_lfs(repo: Path, space: Path) -> None:
-    """Where the working tree has their content, the two do different work: refused, with what brings the content."""
-    (repo / ".gitattributes").write_text("*.bin filter=lfs -text\n", "utf-8")
-    (repo / "weights.bin").write_text(POINTER, "utf-8")
-    commit(repo)
-    with checked_out(find("HEAD", repo, repo)):
-        pass  # a pointer on both sides is the same on both
-    (repo / "weights.bin").write_text("2.0", "utf-8")
-    with pytest.raises(UsageProblem) as problem, checked_out(find("HEAD", repo, repo)):
-        pass
-    told = "weights.bin is a Git LFS pointer there, and here with content, so the two cannot be compared:"
-    brings = f"git lfs fetch origin {git(repo, 'rev-parse', 'HEAD')}" if shutil.which("git-lfs") else "install git-lfs"
-    assert str(problem.value) == f"--carbon-against=HEAD: {told} {brings}"
-    assert nothing_left(repo, space)
 
 
 @pytest.mark.skipif(shutil.which("git-lfs") is None, reason="git-lfs is not installed")
@@ -350,13 +283,13 @@ def test_files_of_git_lfs(repo: Path, space: Path, tmp_path: Path, monkeypatch: 
     commit(repo)
     for skip in ("", "1"):
         monkeypatch.setenv("GIT_LFS_SKIP_SMUDGE", skip)
-        with checked_out(find("HEAD~1", repo, repo)) as tree:
+        with checked_out(find("HEAD~1", repo)) as tree:
             assert (tree / "weights.bin").read_text("utf-8") == "1.0"
     monkeypatch.delenv("GIT_LFS_SKIP_SMUDGE")
     shutil.rmtree(repo / ".git" / "lfs" / "objects")
     git(repo, "remote", "add", "origin", str(tmp_path / "nowhere"))
-    words = "git cannot check it out in .*Its remote must be reachable; or set GIT_LFS_SKIP_SMUDGE=1"
-    with pytest.raises(UsageProblem, match=words), checked_out(find("HEAD~1", repo, repo)):
+    words = "git cannot check it out in .*Git LFS needs git-lfs, and its remote or GIT_LFS_SKIP_SMUDGE=1"
+    with pytest.raises(UsageProblem, match=words), checked_out(find("HEAD~1", repo)):
         pass
     assert nothing_left(repo, space)
 
@@ -368,8 +301,8 @@ def test_git_lfs_that_is_not_installed(repo: Path, space: Path) -> None:
     commit(repo)
     git(repo, "config", "filter.lfs.smudge", "echo 'git-lfs: not found' >&2; exit 127")
     git(repo, "config", "filter.lfs.required", "true")
-    words = r"git cannot check it out in .*git-lfs: not found.*\. Install git-lfs$"
-    with pytest.raises(UsageProblem, match=words), checked_out(find("HEAD", repo, repo)):
+    words = r"git cannot check it out in .*git-lfs: not found.* Git LFS needs git-lfs"
+    with pytest.raises(UsageProblem, match=words), checked_out(find("HEAD", repo)):
         pass
     assert nothing_left(repo, space)
 
@@ -382,7 +315,7 @@ def test_a_sparse_checkout(repo: Path, space: Path, patterns: tuple[str, ...]) -
         commit(repo, **{f"{folder}/x": "1"})
     git(repo, "sparse-checkout", "set", *patterns)
     assert not (repo / "big").exists()
-    with checked_out(find("HEAD", repo, repo)) as tree:
+    with checked_out(find("HEAD", repo)) as tree:
         assert sorted(each.name for each in tree.iterdir()) == [".git", "a.py", "lib"]
     assert nothing_left(repo, space)
     assert git(repo, "status", "--porcelain") == ""
@@ -394,12 +327,12 @@ def test_a_partial_clone(repo: Path, space: Path, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "--quiet", "--filter=blob:none", f"file://{repo}", str(clone))
     repo.rename(tmp_path / "gone")
-    words = "could not fetch .* from promisor remote. This clone is a partial one, and fetches the files of another"
-    with pytest.raises(UsageProblem, match=words), checked_out(find("HEAD~1", clone, clone)):
+    words = r"could not fetch .* from promisor remote \(a partial clone needs its remote;"
+    with pytest.raises(UsageProblem, match=words), checked_out(find("HEAD~1", clone)):
         pass
     assert nothing_left(clone, space)
     (tmp_path / "gone").rename(repo)
-    with checked_out(find("HEAD~1", clone, clone)) as tree:
+    with checked_out(find("HEAD~1", clone)) as tree:
         assert (tree / "a.py").read_text("utf-8") == "1"
 
 
@@ -409,7 +342,7 @@ def test_in_the_middle_of_a_merge(repo: Path) -> None:
     commit(repo, a="3")
     with pytest.raises(AssertionError):
         git(repo, "merge", "main")
-    found = find("main", repo, repo)
+    found = find("main", repo)
     assert (found.dirty, found.same) == (True, False)
     before = fingerprint(found)
     with checked_out(found) as tree:
@@ -424,9 +357,7 @@ def test_a_repository_of_another_user(repo: Path) -> None:
     for path in (repo, *repo.rglob("*")):
         os.chown(path, 12345, 12345)
     told = f"detected dubious ownership in repository at '{repo}' To add an exception for this directory, call: git"
-    assert f"git cannot read the repository around {repo}: fatal: {told} config --global --add safe.directory" in (
-        refused("main", repo)
-    )
+    assert f"fatal: {told} config --global --add safe.directory" in refused("main", repo)
 
 
 # --- submodules ------------------------------------------------------------------------------------
@@ -454,7 +385,7 @@ def test_submodules_are_at_their_recorded_commits(nested: Path, space: Path) -> 
     """Nested ones too, out of the clones that are here, which have no worktree left in the end."""
     inside = nested / "libs" / "outer"
     for ref, text in (("HEAD~1", "old"), ("HEAD", "new")):
-        with checked_out(find(ref, nested, nested)) as tree:
+        with checked_out(find(ref, nested)) as tree:
             assert (tree / "libs/outer/o.py").read_text("utf-8") == text
             assert (tree / "libs/outer/inner/i.py").read_text("utf-8") == text
             assert (inside / "o.py").read_text("utf-8") == "new"
@@ -464,40 +395,24 @@ def test_submodules_are_at_their_recorded_commits(nested: Path, space: Path) -> 
     assert "libs/outer/o.py" in worktree.tracked(nested)
 
 
-def test_a_submodule_that_is_gone_from_the_working_tree(nested: Path, space: Path) -> None:
-    """Its clone is where git keeps it."""
-    git(nested, "rm", "--quiet", "-f", "libs/outer")
-    git(nested, "commit", "--quiet", "-m", "without")
-    with checked_out(find("HEAD~1", nested, nested)) as tree:
-        assert (tree / "libs/outer/o.py").read_text("utf-8") == "new"
-        assert (tree / "libs/outer/inner/i.py").read_text("utf-8") == "new"
-    assert nothing_left(nested, space)
-    clone = nested / ".git" / "modules" / "libs" / "outer"
-    assert not list(clone.rglob("worktrees/*"))
-
-
 def test_submodules_that_are_not_here(nested: Path, space: Path, tmp_path: Path) -> None:
     """Are refused with the command that brings them, and it does; nothing is left."""
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "--quiet", str(nested), str(clone))
 
     def refusal(ref: str = "main") -> str:
-        with pytest.raises(UsageProblem) as problem, checked_out(find(ref, clone, clone)):
+        with pytest.raises(UsageProblem) as problem, checked_out(find(ref, clone)):
             pass
         assert nothing_left(clone, space)
         return str(problem.value)
 
-    init = "git submodule update --init --recursive libs/outer"
-    assert refusal() == f"--carbon-against=main: the submodule libs/outer is not here: {init}"
-    git(clone, "rm", "--quiet", "-f", "libs/outer")
-    git(clone, "commit", "--quiet", "-m", "without")
-    back = "git checkout HEAD~1 && git submodule update --init --recursive libs/outer && git checkout -"
-    assert refusal("HEAD~1").endswith(f"the submodule libs/outer is not here: {back}")
-    git(clone, "reset", "--quiet", "--hard", "HEAD~1")
-
+    assert refusal() == (
+        "--carbon-against=main: the submodule libs/outer has no clone here: git submodule update --init --recursive"
+        " libs/outer, with main checked out if the working tree has no such submodule"
+    )
     git(clone, "config", "submodule.libs/outer.url", str(nested / "libs" / "outer"))
     git(clone, "submodule", "--quiet", "update", "--init")
-    assert "the submodule libs/outer/inner is not here: git submodule update --init --recursive libs" in refusal()
+    assert "the submodule libs/outer/inner has no clone here: git submodule update --init --recursive" in refusal()
 
     late = commit(tmp_path / "outer", o="late")
     git(nested, "update-index", "--cacheinfo", f"160000,{late},libs/outer")
@@ -517,7 +432,7 @@ def holding(repo: Path, space: Path, ref: str = "HEAD~1") -> Iterator[subprocess
     """Another process that has a revision checked out."""
     code = (
         "import sys, tempfile, time; from pathlib import Path; from pytest_carbon.host.worktree import *;"
-        "tempfile.tempdir = sys.argv[1]; repo = Path(sys.argv[2]); revision = find(sys.argv[3], repo, repo)\n"
+        "tempfile.tempdir = sys.argv[1]; repo = Path(sys.argv[2]); revision = find(sys.argv[3], repo)\n"
         "with checked_out(revision) as tree: print(tree, flush=True); time.sleep(100)"
     )
     command = [sys.executable, "-c", code, str(space), str(repo), ref]
@@ -539,7 +454,7 @@ def test_the_next_run_takes_away_what_a_killed_one_left(nested: Path, space: Pat
         dead.send_signal(signal.SIGKILL)
         dead.wait()
         assert left.exists()
-        with checked_out(find("HEAD", nested, nested)):
+        with checked_out(find("HEAD", nested)):
             assert not left.parent.exists()
             assert (kept / "libs/outer/inner/i.py").exists()
         for repository in (nested, inside, inside / "inner"):
@@ -582,7 +497,7 @@ def test_a_run_that_is_killed_while_git_checks_out(repo: Path, space: Path) -> N
             for process in filters:
                 with suppress(psutil.NoSuchProcess):  # git takes them with it, or not
                     process.kill()
-    with checked_out(find("HEAD~1", repo, repo)) as tree:
+    with checked_out(find("HEAD~1", repo)) as tree:
         assert (tree / "a.py").read_text("utf-8") == "2"
     assert nothing_left(repo, space)
 

@@ -100,8 +100,8 @@ def test_an_unknown_mig_device_is_explained():
     with pytest.raises(UsageProblem) as caught:
         visible(MIXED, "MIG-1234")
     assert str(caught.value) == (
-        "CUDA_VISIBLE_DEVICES=MIG-1234: NVML does not say which GPU the MIG device MIG-1234 is a part of, and only "
-        f"whole GPUs count their energy. Name the GPU with --carbon-gpus; there are: {MIXED_LIST}."
+        "CUDA_VISIBLE_DEVICES=MIG-1234: NVML does not say which GPU has the MIG device MIG-1234, and only whole"
+        f" GPUs count their energy. Name the GPU with --carbon-gpus; there are: {MIXED_LIST}."
     )
 
 
@@ -110,9 +110,9 @@ def test_indices_of_different_models_are_refused_where_cuda_counts_from_the_fast
     with pytest.raises(UsageProblem) as caught:
         visible(MIXED, "0")
     assert str(caught.value) == (
-        "CUDA_VISIBLE_DEVICES=0: CUDA counts GPUs from the fastest, and these are of different models, so that which "
-        f"are meant cannot be told: {MIXED_LIST}. Set CUDA_DEVICE_ORDER=PCI_BUS_ID, or use UUIDs in "
-        "CUDA_VISIBLE_DEVICES, or name the GPUs with --carbon-gpus."
+        "CUDA_VISIBLE_DEVICES=0 is ambiguous: CUDA counts GPUs from the fastest, and these are of different models:"
+        f" {MIXED_LIST}. Set CUDA_DEVICE_ORDER=PCI_BUS_ID, or use UUIDs in CUDA_VISIBLE_DEVICES, or name the GPUs with"
+        " --carbon-gpus."
     )
     with pytest.raises(UsageProblem):
         visible(MIXED, "0,1", device_order="FASTEST_FIRST")

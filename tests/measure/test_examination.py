@@ -414,7 +414,7 @@ def test_no_load_is_a_load_to_ask_for() -> None:
 
 def test_nothing_is_loaded_that_could_not_be_seen() -> None:
     """An estimate is no counter."""
-    assert workloads.find("auto", [ESTIMATE]) == (None, "there is no counter here that a load could be seen in.")
+    assert workloads.find("auto", [ESTIMATE]) == (None, "no counter here would show a load.")
 
 
 def test_the_processor_is_loaded_for_as_long_as_asked() -> None:
@@ -565,7 +565,7 @@ def test_an_estimate_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.neighbours is not None
     assert examine(Settings(meter="estimate"), "none").noise is None, "nothing is to be loaded"
     assert {c.kind for c in found.counters} == {"estimated"}
-    assert found.load == "there is no counter here that a load could be seen in."
+    assert found.load == "no counter here would show a load."
 
 
 def test_a_busy_machine_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:

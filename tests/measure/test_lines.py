@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_carbon.measure import calibration, lines
-from pytest_carbon.measure.warnings import relative_error, steady_growth, unsteady, window_warnings
+from pytest_carbon.measure.lines import relative_error
+from pytest_carbon.measure.warnings import steady_growth, unsteady, window_warnings
 from pytest_carbon.measure.windows import Window, WindowEnergy, merge, window_energy
 from pytest_carbon.records import Edge, MeasurementError
 from tests.world import World

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from pytest_carbon.measure.measurer import Measurer, Protocol, Scope, refuse_lazy
+from pytest_carbon.measure.measurer import Measurer
 from pytest_carbon.measure.meters.protocol import Observation
+from pytest_carbon.measure.protocol import Protocol, Scope, refuse_lazy
+from pytest_carbon.measure.readings import Readings
 from pytest_carbon.measure.watcher import Notes
 from pytest_carbon.records import Calibration, CarbonIntensity, Domain, Gpu, Measurement, MeasurementWarning, MeterError
 from tests.world import World
@@ -42,18 +44,22 @@ class CpuTime:
 
 
 def a_measurer(world: World, **more: Any) -> Measurer:
-    options: dict[str, Any] = {
+    readings: dict[str, Any] = {
         "watcher": world,
         "stepped": [GPU],
         "direct": [],
-        "scope": lambda: Scope((GPU,), ("gpu:0",), "1x-simulated-gpu"),
-        "intensity": CarbonIntensity(360.0, 1.0, "given", None),
-        "session": "s1",
         "clock": world.clock,
         "sleep": world.sleep,
         "synchronise": world.synchronise,
+        "progress": lambda text: None,
     }
-    measurer = Measurer(**{**options, **more})
+    readings |= {name: more.pop(name) for name in [*more] if name in readings}
+    options: dict[str, Any] = {
+        "scope": lambda: Scope((GPU,), ("gpu:0",), "1x-simulated-gpu"),
+        "intensity": CarbonIntensity(360.0, 1.0, "given", None),
+        "session": "s1",
+    }
+    measurer = Measurer(readings=Readings(**readings), **{**options, **more})
     measurer.begin()
     return measurer
 
@@ -94,7 +100,7 @@ def test_the_score_is_power_times_the_median_rounds_time() -> None:
         world.work(0.205 if next(calls) == 300 else 0.005)
 
     known = Calibration(settle_s=0.05, part_time_sampling=False)
-    _, m = run(a_measurer(world, calibration=lambda machine: known), fn, rounds=9)
+    _, m = run(a_measurer(world, stored=lambda machine: known), fn, rounds=9)
     (score,) = m.sessions
     assert score.session == "s1"
     assert score.energy_j_per_call == pytest.approx(1.5, rel=0.005)
@@ -114,7 +120,7 @@ def test_warm_up_is_two_calls_and_the_seconds_after_the_first() -> None:
         world.work(durations[-1])
 
     known = Calibration(settle_s=0.05, part_time_sampling=False)
-    _, m = run(a_measurer(world, calibration=lambda machine: known), fn, warmup_s=0.5)
+    _, m = run(a_measurer(world, stored=lambda machine: known), fn, warmup_s=0.5)
     assert len(durations) - m.calls == pytest.approx(1 + 50, abs=1)
     assert m.energy_j_per_call == pytest.approx(3.0, rel=0.003)
     done: list[None] = []
@@ -134,7 +140,7 @@ def test_a_start_that_is_late_waits_for_its_phase() -> None:
 
     world = Delayed(sampled=0.25, seed=4)
     known = Calibration(settle_s=0.02, part_time_sampling=True)
-    _, m = run(a_measurer(world, calibration=lambda machine: known), lambda: world.work(0.005), max_time_s=60)
+    _, m = run(a_measurer(world, stored=lambda machine: known), lambda: world.work(0.005), max_time_s=60)
     assert m.energy_j_per_call == pytest.approx(1.5, rel=0.015)
 
 
@@ -153,7 +159,7 @@ def test_a_change_that_was_caught_late_does_not_move_the_phases() -> None:
     errors = []
     for seed in range(10):
         world = Starved(sampled=0.25, seed=seed)
-        measurer = a_measurer(world, calibration=lambda machine: known)
+        measurer = a_measurer(world, stored=lambda machine: known)
         _, m = run(measurer, lambda world=world: world.work(0.05, 400, 200), max_time_s=60)
         assert m.energy_j_per_call is not None
         errors.append(abs(m.energy_j_per_call / 15 - 1))
@@ -172,7 +178,7 @@ def test_calls_that_last_unequally_long_are_in_a_part_time_counters_error() -> N
             lasted.append(0.035 + 0.012 * world.random.random() ** 4)
             world.work(lasted[-1])
 
-        _, m = run(a_measurer(world, calibration=lambda machine: known), fn, max_time_s=60)
+        _, m = run(a_measurer(world, stored=lambda machine: known), fn, max_time_s=60)
         assert m.energy_j_per_call is not None
         assert m.energy_j_per_call_error is not None
         true_j = 300 * sum(lasted[-m.calls :]) / m.calls
@@ -224,7 +230,7 @@ def test_too_few_queries_are_a_warning_that_says_so() -> None:
 def test_queries_with_setup_and_with_a_counter_that_samples_part_time() -> None:
     """As many as were asked for there, too."""
     world = World()
-    measurer = a_measurer(world, calibration=lambda machine: Calibration(0.3, part_time_sampling=True))
+    measurer = a_measurer(world, stored=lambda machine: Calibration(0.3, part_time_sampling=True))
     _, m = run(measurer, lambda: world.work(0.05), warmup_s=0, queries=12)
     assert [r.calls for r in m.rounds] == [3, 3, 2, 2, 2]
     _, m = a_measurer(world).run(
@@ -239,7 +245,7 @@ def test_measuring_goes_on_until_the_mean_is_precise() -> None:
     durations = [0.0095, 0.0105]
     count = iter(range(10**9))
     known = Calibration(settle_s=0.05, part_time_sampling=False)
-    measurer = a_measurer(world, calibration=lambda machine: known)
+    measurer = a_measurer(world, stored=lambda machine: known)
     _, m = run(measurer, lambda: world.work(durations[next(count) // 21 % 2]), calls=21)
     assert 5 < len(m.rounds) <= 50
 
@@ -302,7 +308,7 @@ def test_a_loop_whose_calls_grow_is_a_trend() -> None:
     world = World()
     seconds = iter(0.005 + 1e-5 * k for k in range(10**6))
     known = Calibration(settle_s=0.05, part_time_sampling=False)
-    _, m = run(a_measurer(world, calibration=lambda machine: known), lambda: world.work(next(seconds)))
+    _, m = run(a_measurer(world, stored=lambda machine: known), lambda: world.work(next(seconds)))
     assert [d.code for d in m.warnings] == ["trend"]
 
 
@@ -683,7 +689,7 @@ def test_the_settling_time_is_found_once_and_taken_over_from_the_baselines() -> 
     (found,) = measurer.calibrations.values()
     assert 0.27 <= found.settle_s <= 0.4
     stored = Calibration(settle_s=0.9, part_time_sampling=False)
-    measurer = a_measurer(world, calibration=lambda id: stored if id == "1x-simulated-gpu" else None)
+    measurer = a_measurer(world, stored=lambda id: stored if id == "1x-simulated-gpu" else None)
     run(measurer, lambda: world.work(0.01))
     assert measurer.calibrations == {"1x-simulated-gpu": stored}
 
@@ -691,7 +697,7 @@ def test_the_settling_time_is_found_once_and_taken_over_from_the_baselines() -> 
 def test_what_a_stored_calibration_leaves_open_is_found_out() -> None:
     """Whether the counter looks part-time, and how late it is: by the first calls that can tell."""
     world = World(latency_s=0.02)
-    measurer = a_measurer(world, calibration=lambda id: Calibration(settle_s=0.05))
+    measurer = a_measurer(world, stored=lambda id: Calibration(settle_s=0.05))
     run(measurer, lambda: world.work(0.01))
     (found,) = measurer.calibrations.values()
     assert (found.settle_s, found.part_time_sampling) == (0.05, False)
@@ -721,7 +727,7 @@ def test_a_processors_counter_is_known_right_beside_the_work(wander_w: float) ->
 def test_a_counter_that_samples_part_time_gets_spaced_calls() -> None:
     """Delays between the calls, their idle energy taken out again, and 50 calls at least."""
     world = World()
-    measurer = a_measurer(world, calibration=lambda id: Calibration(0.2, part_time_sampling=True))
+    measurer = a_measurer(world, stored=lambda id: Calibration(0.2, part_time_sampling=True))
     starts: list[float] = []
 
     def fn() -> None:

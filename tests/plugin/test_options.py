@@ -171,9 +171,9 @@ def test_two_revisions_are_compared_in_pairs(pytester: pytest.Pytester, monkeypa
     ("flag", "why"),
     [
         ("--carbon-record", "a comparison of two revisions records no baseline"),
-        ("--carbon-accept", "a comparison of two revisions has no baseline that a change could be accepted into"),
-        ("--carbon-confirm=2", "each side is measured in fresh processes already, --carbon-sessions of them"),
-        ("--carbon-reference", "both sides are measured on the same machine in turns, and its drifts are taken out"),
+        ("--carbon-accept", "a comparison of two revisions has no baseline to accept a change into"),
+        ("--carbon-confirm=2", "each side is already measured in fresh processes, --carbon-sessions of them"),
+        ("--carbon-reference", "both sides are measured in turns on one machine, so its drift is already subtracted"),
     ],
 )
 def test_what_has_no_place_beside_a_revision(pytester: pytest.Pytester, flag: str, why: str) -> None:
@@ -186,8 +186,8 @@ def test_one_pair_is_none(pytester: pytest.Pytester) -> None:
     """And a revision has a name."""
     pytester.makeini("[pytest]")
     assert refusal(pytester, "--carbon-against=main", "--carbon-sessions=1") == (
-        "--carbon-sessions=1: with --carbon-against this is the number of pairs, and one pair does not tell what pairs"
-        " differ by; give 2 at least, and 8 or more to see small changes",
+        "--carbon-sessions=1: with --carbon-against this is the number of pairs, and one pair shows no spread; give 2"
+        " or more, and 8 or more to find small changes",
     )
     for text in ("-x", "a b"):
         (told,) = refusal(pytester, f"--carbon-against={text}")
@@ -303,8 +303,8 @@ def test_a_baseline_may_be_a_database(pytester: pytest.Pytester) -> None:
 def test_the_branch_is_a_databases(pytester: pytest.Pytester) -> None:
     """For a directory a flag has no meaning, and is refused; what the ini file says for the database is left alone."""
     says = (
-        "--carbon-branch=main: a directory's baselines are those of the branch that is checked out, so there is nothing"
-        " to choose; leave it out, or give the URL of a database with --carbon-baseline"
+        "--carbon-branch=main: a directory holds the baselines of the branch that is checked out; leave it out, or"
+        " give the URL of a database with --carbon-baseline"
     )
     assert refusal(pytester, "--carbon-branch=main") == (says,)
     pytester.makeini("[pytest]\ncarbon_branch = develop")
@@ -363,7 +363,7 @@ def test_flags_replace_the_whole_place_of_the_ini_file(
 
 _SHARE = "not a share: write a percentage such as '5%', or a number such as 0.05"
 _GPUS = "write used, visible, all, or indices and UUIDs with commas between them, such as 0,1."
-_METER = "write auto, nvml, rapl, estimate or replay:FILE, or several joined by +"
+_METER = "write auto, nvml, rapl, amd, apple, windows, estimate or replay:FILE, or several joined by +"
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ _METER = "write auto, nvml, rapl, estimate or replay:FILE, or several joined by 
         ("--carbon-meter=nvmlreplay:x", f"--carbon-meter=nvmlreplay:x: {_METER}"),
         (
             "--carbon-meter=auto+rapl",
-            "--carbon-meter=auto+rapl: auto chooses by itself: leave it out, or leave the others out",
+            "--carbon-meter=auto+rapl: auto chooses the meters itself: leave it out, or leave the others out",
         ),
         ("--carbon-gpus=visable", f"--carbon-gpus=visable: {_GPUS} Did you mean visible?"),
         ("--carbon-gpus=0,-1", f"--carbon-gpus=0,-1: {_GPUS}"),
@@ -414,8 +414,8 @@ _METER = "write auto, nvml, rapl, estimate or replay:FILE, or several joined by 
         ),
         (
             "--carbon-pue=0.9",
-            "--carbon-pue=0.9: write a number of at least 1, such as 1.2: all that the facility takes, over what "
-            "its computers take",
+            "--carbon-pue=0.9: write a number of at least 1, such as 1.2: energy of the facility divided by the energy "
+            "of its computers",
         ),
         (
             "--carbon-label=a=1 --carbon-label=b",
@@ -445,28 +445,29 @@ _METER = "write auto, nvml, rapl, estimate or replay:FILE, or several joined by 
         ),
         (
             "--carbon-sessions=0",
-            "--carbon-sessions=0: write how many fresh processes are to run the tests, such as 3; 1 is this one",
+            "--carbon-sessions=0: write the number of fresh processes that run the tests, such as 3; 1 means this "
+            "process",
         ),
         (
             "--carbon-confirm=-1",
-            "--carbon-confirm=-1: write how many fresh processes are to measure again what is suspect, such as 2; 0 is"
-            " none",
+            "--carbon-confirm=-1: write the number of fresh processes that measure a suspect again, such as 2; 0"
+            " means none",
         ),
         (
             "--carbon-suite=bart-large-cnn",
-            "--carbon-suite=bart-large-cnn: 'bart-large-cnn' is none of the suite's 90 models: write small, study, or "
-            "models' full hub ids with commas between them, such as gpt2,facebook/bart-large-cnn. Did you mean "
+            "--carbon-suite=bart-large-cnn: 'bart-large-cnn' is not one of the suite's 90 models: write small, study, "
+            "or models' full hub ids with commas between them, such as gpt2,facebook/bart-large-cnn. Did you mean "
             "facebook/bart-large-cnn?",
         ),
         (
             "--carbon-suite=gpt2,",
-            "--carbon-suite=gpt2,: '' is none of the suite's 90 models: write small, study, or models' full hub ids "
+            "--carbon-suite=gpt2,: '' is not one of the suite's 90 models: write small, study, or models' full hub ids "
             "with commas between them, such as gpt2,facebook/bart-large-cnn.",
         ),
         (
             "--carbon-suite=studdy",
-            "--carbon-suite=studdy: 'studdy' is none of the suite's 90 models: write small, study, or models' full hub "
-            "ids with commas between them, such as gpt2,facebook/bart-large-cnn. Did you mean study?",
+            "--carbon-suite=studdy: 'studdy' is not one of the suite's 90 models: write small, study, or models' full "
+            "hub ids with commas between them, such as gpt2,facebook/bart-large-cnn. Did you mean study?",
         ),
         (
             "--carbon-queries=0",
@@ -474,18 +475,17 @@ _METER = "write auto, nvml, rapl, estimate or replay:FILE, or several joined by 
         ),
         (
             "--carbon-intensity=1 --carbon-country=DEU",
-            "--carbon-intensity=1: with the intensity given outright there is no use for "
-            "--carbon-country=DEU; leave one out",
+            "--carbon-intensity=1: a given intensity leaves --carbon-country=DEU without effect; leave one out",
         ),
         (
             "--carbon-cloud=aws/x --carbon-country=DEU",
-            "--carbon-cloud=aws/x: a cloud region says where it is, so there is no use for --carbon-country=DEU"
-            "; leave one out",
+            "--carbon-cloud=aws/x: a cloud region includes its place, so --carbon-country=DEU has no effect; "
+            "leave one out",
         ),
         (
             "--carbon-cloud=aws/x --carbon-region=y",
-            "--carbon-cloud=aws/x: a cloud region says where it is, so there is no use for "
-            "--carbon-region=y; leave one out",
+            "--carbon-cloud=aws/x: a cloud region includes its place, so --carbon-region=y has no effect; "
+            "leave one out",
         ),
         (
             "--carbon-region=california",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.plugin.processes.messages import Brought
-from pytest_carbon.plugin.record import Recorder
+from pytest_carbon.plugin.record import record
+from pytest_carbon.plugin.stages import Recorded
 from pytest_carbon.records import (
     BaselineError,
     Calibration,
@@ -64,17 +64,20 @@ def test_what_is_recorded_stays_so_when_its_place_goes_away(tmp_path: Path) -> N
         machine=HOST,
         intensity=CarbonIntensity(475.0, 1.0, "given", None),
         suite=SuiteVerdict(0, 0, 0.01),
+        settings=Settings(baseline=tmp_path / "carbon-baselines"),
         tests=(TestResult("t.py::a", "passed", ((found, Verdict("new", "because")),), "passed"),),
     )
     store = GoesAway(tmp_path / "carbon-baselines")
     stored = Stored(store, ["t.py::a"])
     stored.look(HOST.id)
     brought = Brought(HOST, {HOST.id: HOST}, calibrations={HOST.id: Calibration(0.5)})
-    recorder = Recorder(store, replace(Settings(), baseline=tmp_path / "carbon-baselines"), tmp_path)
-    recorder.record(result, brought, stored)
-    assert recorder.sentences == [
-        "recorded 1 measurement, 2 sessions each, in carbon-baselines/a-gpu",
-        "the settling time was not kept, so the next run finds it out anew: cannot write it. Nothing was changed.",
-    ]
-    assert recorder.recorded == {("t.py::a", "call")}
+    recorded = record(result, store, stored, brought, tmp_path)
+    assert recorded == Recorded(
+        frozenset({("t.py::a", "call")}),
+        sentences=(
+            "recorded 1 measurement, 2 sessions each, in carbon-baselines/a-gpu",
+            "the settling time was not kept, so the next run determines it again: cannot write it. Nothing was"
+            " changed.",
+        ),
+    )
     assert len(FileStore(tmp_path / "carbon-baselines").load(HOST.id)["t.py::a", "call"]) == 2

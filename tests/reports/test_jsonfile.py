@@ -155,7 +155,9 @@ def test_a_report_has_these_keys() -> None:
             "compared": 11,
             "median_change": 0.004,
             "false_alarm_rate": 0.01,
-            "moved": None,
+            "status": "pass",
+            "reason": None,
+            "effect": "none",
             "machine_moved": None,
         },
         "other_machines": [],
@@ -208,12 +210,14 @@ def test_a_report_has_these_keys() -> None:
                             "detectable_change": 0.07,
                             "limit_j_per_call": 2.5,
                             "tolerance": None,
-                            "chance": None,
+                            "p_value": None,
                             "first_change": None,
                             "base_sessions": [],
                             "reference_change": None,
                             "machine_moved": False,
+                            "suite_moved": False,
                             "blind": False,
+                            "effect": "none",
                             "reason": "it takes 8% more",
                         },
                     }
@@ -436,7 +440,9 @@ tests = st.builds(
 )
 gpus = st.builds(Gpu, counts, texts, texts, maybe_number, maybe_count)
 machines = st.builds(Machine, texts, some(gpus), maybe_text, maybe_count, *[maybe_text] * 5)
-suites = st.builds(SuiteVerdict, counts, counts, numbers, maybe_number, maybe_text)
+moves = st.sampled_from(["pass", "regression", "improvement"])
+effects = st.sampled_from(["none", "warns", "fails", "accepted"])
+suites = st.builds(SuiteVerdict, counts, counts, numbers, maybe_number, moves, maybe_text, effect=effects)
 runs = st.builds(
     SessionResult,
     session=texts,
@@ -607,7 +613,7 @@ def test_keys_of_a_later_version_are_no_fault() -> None:
 
 def accepted(result: SessionResult) -> list[str]:
     jsonfile.write(result, Path("report.json"))
-    return record.accept_report(Path("report.json"), open_store("carbon-baselines"))
+    return record.accept(jsonfile.read(Path("report.json")), open_store("carbon-baselines"), Path("report.json"))
 
 
 def a_test(name: str, status: Status, **changes: Any) -> TestResult:
@@ -717,7 +723,7 @@ def test_a_report_of_an_machine_that_is_no_folder_is_refused() -> None:
     """Neither does a machine's id lead out."""
     with pytest.raises(BaselineError) as error:
         accepted(replace(RUN, tests=(a_test("a", "pass", machine="../../elsewhere"),)))
-    assert message(error).startswith("'../../elsewhere' cannot be the id of a machine: in carbon-baselines ")
+    assert message(error).startswith("'../../elsewhere' cannot be the id of a machine: it names a folder in carbon-baselines")
     assert not Path("carbon-baselines").exists()
 
 

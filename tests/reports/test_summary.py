@@ -270,7 +270,7 @@ def test_an_machine_without_baselines_names_the_nearest_that_has_one() -> None:
 def test_what_the_suite_shares_is_said_first() -> None:
     """The sentence stands before everything else under the table, in red."""
     moved = "the whole suite is 7.1% up: the machine, or something all tests use"
-    found = lines(run(MIXED[0], suite=SuiteVerdict(1, 1, 0.01, 0.071, moved)))
+    found = lines(run(MIXED[0], suite=SuiteVerdict(1, 1, 0.01, 0.071, "regression", moved)))
     assert found[5] == Line(moved, {"red": True, "bold": True})
 
 
@@ -316,7 +316,7 @@ def in_two_machines() -> SessionResult:
         result_of("t.py::test_old", (measured(3.0, 0.01, machine=TWO.id), verdict("regression", 0.5, 0.07))),
     )
     suite = SuiteVerdict(1, 1, 0.01)
-    return run(*tests, suite=suite, others=((TWO, replace(suite, moved="the whole suite is 50% up")),))
+    return run(*tests, suite=suite, others=((TWO, replace(suite, reason="the whole suite is 50% up")),))
 
 
 def test_each_machine_has_its_table_and_its_count() -> None:

@@ -19,7 +19,7 @@ from pytest_carbon.tasks.catalogue import SMALL, TASKS
 from pytest_carbon.tasks.generation import prompted
 from pytest_carbon.tasks.task import out_of_memory
 from pytest_carbon.tasks.text import masked
-from pytest_carbon.tasks.tokenizers import random_tokenizer
+from pytest_carbon.tasks.tokenizers import DEFAULTS, Kind, random_tokenizer
 from tasks.test_models import in_cache
 
 torch = library("torch")
@@ -512,8 +512,8 @@ def test_nothing_of_torchs_is_changed_for_others() -> None:
 # --- a user's own ----------------------------------------------------------------------------------
 
 
-def tokenizer(kind: str = "bpe") -> Any:
-    return random_tokenizer(2000, kind)  # type: ignore[arg-type]
+def tokenizer(kind: Kind = "bpe") -> Any:
+    return random_tokenizer(2000, DEFAULTS[kind])
 
 
 def test_a_users_own_model_is_called_as_it_is() -> None:

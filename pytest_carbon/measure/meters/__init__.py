@@ -1,8 +1,7 @@
-"""Which meters measure a run, why the others do not, and which of their domains are gated."""
+"""Choose the meters of a run, and which of their domains are gated."""
 
 from __future__ import annotations
 
-import difflib
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -12,9 +11,10 @@ from typing import Literal
 from pytest_carbon.measure.meters.protocol import Meter, MeterSource
 from pytest_carbon.measure.meters.replay import ReplayMeter
 from pytest_carbon.records import Domain, Gpu, MeterError, UsageProblem
+from pytest_carbon.text import did_you_mean
 
 FALLBACK = "estimate"
-"""The source that is opened only where no counter of the processor can be read, or where it is named."""
+"""The source that ``auto`` opens only where no counter of the processor can be read."""
 
 NO_TRACE = "--carbon-meter=replay: names no file: write replay:FILE, the path of a trace."
 
@@ -25,7 +25,7 @@ class Choice:
 
     taken: tuple[tuple[MeterSource, Meter], ...]
     not_taken: tuple[tuple[str, str], ...] = ()
-    """(name, why, in a sentence) of each of the others."""
+    """(name, reason) of each of the others."""
 
     @property
     def domains(self) -> tuple[Domain, ...]:
@@ -41,10 +41,9 @@ class Choice:
 
 
 def built_in_sources(gpus: Sequence[str] | None = None) -> dict[str, MeterSource]:
-    """The meters that come with the package, in the order in which ``auto`` tries them.
+    """The meters of the package, in the order in which ``auto`` tries them.
 
-    Args:
-        gpus: UUIDs of the NVIDIA GPUs to measure; None: all.
+    ``gpus`` are UUIDs of the NVIDIA GPUs to measure; None: all.
     """
     from pytest_carbon.measure.meters.codecarbon import AmdMeter, AppleMeter, WindowsMeter
     from pytest_carbon.measure.meters.estimate import EstimateMeter
@@ -65,19 +64,17 @@ def built_in_sources(gpus: Sequence[str] | None = None) -> dict[str, MeterSource
 def choose(spec: str, sources: Mapping[str, MeterSource]) -> Choice:
     """Open the meters that ``--carbon-meter`` asks for.
 
-    ``auto`` opens each source that can be opened here, but ``estimate`` only where none of them counts the
-    processor's energy. Otherwise every meter named is opened.
+    ``auto`` opens each source that can be opened here, but ``estimate`` only where no other counts the processor's
+    energy. Raises UsageProblem where the spec names a meter that does not exist, or one twice, and MeterError where a
+    named meter cannot be opened, or none can.
 
     Args:
         spec: ``auto``, or names joined by ``+``; ``replay:FILE`` plays a trace, and stands last.
         sources: by name, in the order in which ``auto`` tries them.
-
-    Raises:
-        UsageProblem: the spec names what does not exist, or the same thing twice.
-        MeterError: a meter that is named cannot be opened, or none can: the reasons.
     """
     automatic = spec.strip() == "auto"
-    wanted = _automatic(sources) if automatic else _named(spec, sources)
+    in_order = sorted(sources.values(), key=lambda source: source.name == FALLBACK)  # the fallback last
+    wanted = in_order if automatic else _named(spec, sources)
     taken: list[tuple[MeterSource, Meter]] = []
     not_taken = [] if automatic else [(name, "not asked for.") for name in sources if sources[name] not in wanted]
     try:
@@ -115,11 +112,6 @@ def choose(spec: str, sources: Mapping[str, MeterSource]) -> Choice:
     return Choice(tuple(taken), tuple(not_taken))
 
 
-def _automatic(sources: Mapping[str, MeterSource]) -> list[MeterSource]:
-    """All of them, the fallback last."""
-    return sorted(sources.values(), key=lambda source: source.name == FALLBACK)
-
-
 def _named(spec: str, sources: Mapping[str, MeterSource]) -> list[MeterSource]:
     trace = re.fullmatch(r"(?:(?P<names>.*?)\+)?\s*replay:(?P<file>.*)", spec)
     names = trace["names"] if trace else spec
@@ -143,19 +135,16 @@ def _source(name: str, sources: Mapping[str, MeterSource]) -> MeterSource:
     allowed = f"auto, or one or several of {', '.join(sources)} and replay:FILE, joined by +"
     if name == "auto":
         raise UsageProblem(f"--carbon-meter: auto stands alone. Allowed: {allowed}.")
-    close = difflib.get_close_matches(name.lower(), ["auto", *sources], n=1)
-    meant = f" Did you mean {close[0]!r}?" if close else ""
+    meant = did_you_mean(name, ["auto", *sources])
     raise UsageProblem(f"--carbon-meter: there is no meter {name!r}.{meant} Allowed: {allowed}.")
 
 
 def gated(domains: Sequence[Domain], choice: Literal["auto", "gpu", "measured", "total"]) -> tuple[Domain, ...]:
     """The domains whose energies are summed and gated.
 
-    ``auto``: the measured GPUs if there are any, else the measured processor and its memory, else whatever else is
-    measured, else what is estimated. ``gpu``: every GPU. ``measured``: everything measured. ``total``: everything.
-
-    Raises:
-        UsageProblem: there is no such domain.
+    ``auto``: the measured GPUs if any, else the measured processor and its memory, else anything measured, else the
+    estimated ones. ``gpu``: every GPU. ``measured``: everything measured. ``total``: everything. Raises UsageProblem
+    where there is no such domain.
     """
     measured = [domain for domain in domains if domain.kind == "measured"]
     gpus = [domain for domain in domains if domain.family == "gpu"]
@@ -170,9 +159,9 @@ def gated(domains: Sequence[Domain], choice: Literal["auto", "gpu", "measured", 
     else:
         picked = {"gpu": gpus, "measured": measured, "total": list(domains)}[choice]
     if not picked:
-        there = ", ".join(f"{domain.name} ({domain.kind})" for domain in domains) or "none"
+        counted = ", ".join(f"{domain.name} ({domain.kind})" for domain in domains) or "none"
         raise UsageProblem(
-            f"--carbon-domains={choice}: no such domain is counted here. There are: {there}. "
+            f"--carbon-domains={choice}: no such domain is counted here. There are: {counted}. "
             "Allowed: auto, gpu, measured, total; `pytest-carbon doctor` says what can be counted and how."
         )
     return tuple(picked)

@@ -1,8 +1,7 @@
-"""The energy counters that codecarbon reads and Linux's powercap and NVML do not have: AMD GPUs, Apple, Windows.
+"""Energy counters through codecarbon: AMD GPUs, Apple silicon, Windows. Experimental: not run on such hardware.
 
-None of these has been run on such hardware: they are tested against stand-ins for what lies below codecarbon (the
-``amdsmi`` module, the ``powermetrics`` program, the Energy Meter Interface). Reports from people who have it are
-welcome.
+They are tested against stand-ins for what lies below codecarbon: the ``amdsmi`` module, the ``powermetrics`` program,
+the Energy Meter Interface.
 """
 
 from __future__ import annotations
@@ -17,19 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from pytest_carbon.host.codecarbon import quiet_codecarbon
-from pytest_carbon.measure.meters.protocol import Observation
+from pytest_carbon.measure.meters.protocol import JoulesOnly, Observation
 from pytest_carbon.records import Domain, Gpu, MeterError
 
+EXPERIMENTAL = "(experimental: not run on such hardware)"
 JOULES_PER_PICOWATT_HOUR = 3.6e-9
 
 
-class AmdMeter:
-    """``gpu:<index>``: the energy counters of AMD GPUs, through ``amdsmi``. Never run on real hardware.
+class AmdMeter(JoulesOnly):
+    """``gpu:<index>``: the energy counters of AMD GPUs, through ``amdsmi``. Experimental: not run on such hardware.
 
-    A GPU whose counter reads 0 is left out: the second half of a two-die GPU shows its energy in the first half.
-
-    Raises:
-        MeterError: there is no AMD GPU, library or counter: which.
+    A GPU whose counter reads 0 is left out: the second half of a two-die GPU shows its energy in the first half. Raises
+    MeterError where there is no AMD GPU, library or counter.
     """
 
     stepped = True
@@ -57,7 +55,7 @@ class AmdMeter:
             if energy_j == 0:
                 continue
             facts = device.get_static_details()
-            domains.append(Domain(f"gpu:{device.gpu_index}", "measured", "amd energy counter"))
+            domains.append(Domain(f"gpu:{device.gpu_index}", "measured", f"amd energy counter {EXPERIMENTAL}"))
             gpus.append(
                 Gpu(device.gpu_index, facts["uuid"], facts["name"], facts["power_limit"] or None, facts["total_memory"])
             )
@@ -86,9 +84,6 @@ class AmdMeter:
     def gpus(self) -> tuple[Gpu, ...]:
         return self._gpus
 
-    def close(self) -> None:
-        pass
-
 
 def _amd_energy_j(device: Any) -> float:
     with quiet_codecarbon():
@@ -99,13 +94,11 @@ def _amd_energy_j(device: Any) -> float:
 
 
 class AppleMeter:
-    """``cpu:0`` and ``gpu:0`` of Apple silicon, through ``sudo powermetrics``. Never run on real hardware.
+    """``cpu:0`` and ``gpu:0`` of Apple silicon, through ``sudo powermetrics``. Experimental: not run on such hardware.
 
-    Powermetrics gives mean power over a short sample; it is taken to have held since the sample before. A read that
-    finds the last sample old takes a new one, which takes some tenths of a second.
-
-    Raises:
-        MeterError: this is no Mac with Apple silicon, or ``powermetrics`` may not run without a password.
+    Powermetrics gives mean power over a short sample; the meter assumes that it held since the sample before. A read
+    takes a new sample, some tenths of a second, where the last one is old. Raises MeterError where this is no Mac with
+    Apple silicon, or where ``powermetrics`` needs a password.
     """
 
     stepped = True
@@ -134,8 +127,8 @@ class AppleMeter:
                 output_dir=self._folder.name, n_points=1, interval=int(self.SAMPLE_S * 1000)
             )
         self.domains: tuple[Domain, ...] = (
-            Domain("cpu:0", "measured", "apple powermetrics"),
-            Domain("gpu:0", "measured", "apple powermetrics"),
+            Domain("cpu:0", "measured", f"apple powermetrics {EXPERIMENTAL}"),
+            Domain("gpu:0", "measured", f"apple powermetrics {EXPERIMENTAL}"),
         )
         self._energy_j = [0.0, 0.0]
         self._power_w = (0.0, 0.0)
@@ -173,13 +166,11 @@ class AppleMeter:
         self._folder.cleanup()
 
 
-class WindowsMeter:
-    """``cpu:<n>`` and ``dram:<n>`` from Windows' Energy Meter Interface. Never run on real hardware.
+class WindowsMeter(JoulesOnly):
+    """``cpu:<n>`` and ``dram:<n>`` from Windows' Energy Meter Interface. Experimental: not run on such hardware.
 
-    Packages and their memory, numbered in the order in which Windows has them; its name for each is the source.
-
-    Raises:
-        MeterError: this is not Windows, or it shows no meter (Windows 11, not in a virtual machine).
+    Packages and their memory, numbered in the order in which Windows has them; its name for each is the source. Raises
+    MeterError where this is not Windows, or where it shows no meter (that needs Windows 11, not in a virtual machine).
     """
 
     stepped = True
@@ -203,7 +194,9 @@ class WindowsMeter:
         domains = []
         for key in self._channels:
             family = "dram" if "dram" in names[key].lower() else "cpu"
-            domains.append(Domain(f"{family}:{numbers[family]}", "measured", f"windows emi {names[key]}"))
+            domains.append(
+                Domain(f"{family}:{numbers[family]}", "measured", f"windows emi {names[key]} {EXPERIMENTAL}")
+            )
             numbers[family] += 1
         self.domains: tuple[Domain, ...] = tuple(domains)
 
@@ -213,12 +206,3 @@ class WindowsMeter:
         if counter is None:
             raise MeterError(f"{self.domains[domain].name} ({self.domains[domain].source}) cannot be read any more.")
         return float(counter[0] * JOULES_PER_PICOWATT_HOUR)
-
-    def observe(self, domain: int) -> Observation:
-        return Observation()
-
-    def gpus(self) -> tuple[Gpu, ...]:
-        return ()
-
-    def close(self) -> None:
-        pass

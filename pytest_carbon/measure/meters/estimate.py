@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from pytest_carbon.host.codecarbon import codecarbon_version, quiet_codecarbon
 from pytest_carbon.host.processor import Processor, this_processor
-from pytest_carbon.measure.meters.protocol import Observation
-from pytest_carbon.records import Domain, Gpu, MeterError
+from pytest_carbon.measure import processes
+from pytest_carbon.measure.meters.protocol import JoulesOnly
+from pytest_carbon.measure.processes import Spent
+from pytest_carbon.records import Domain, MeterError
 
 SAME_MOMENT_S = 5e-3
-"""The two domains are read one after the other: the second one's read so soon after is of the same CPU seconds."""
+"""Two domains that are read within this time get the same CPU seconds: a look for children takes milliseconds."""
 
 
-class EstimateMeter:
+class EstimateMeter(JoulesOnly):
     """``cpu:0`` and ``dram:0``, estimated from the CPU seconds of this process and its children.
 
     One CPU second counts as the processor's thermal design power (or, where codecarbon does not know the model, its
     4 W) divided by its threads, plus codecarbon's watts for this machine's memory divided by the same threads. So an
-    estimate grows with work and not with waiting, which is what a test can be held to; what an idle machine takes
-    is not in it. Reads are exact at the moment they are made, to well below a millisecond on Linux, and do not count
-    themselves; a child is seen to some milliseconds on other systems. Looking for children takes milliseconds where
-    there are some, so it is done once for both domains: the other one's read within ``SAME_MOMENT_S`` is of the same
-    moment.
+    estimate grows with work, not with waiting, and leaves out what an idle machine takes. Reads are exact to well below
+    a millisecond on Linux, and do not count themselves; on other systems a child is exact to some milliseconds.
 
     Args:
-        processor: what to take for this machine's.
+        processor: stands for this machine's.
         exclude: process ids whose work does not count; see also :meth:`exclude`.
 
-    Raises:
-        MeterError: codecarbon has no figure for this machine.
+    Raises MeterError where codecarbon has no figure for this machine.
     """
 
     stepped = False
@@ -59,36 +56,27 @@ class EstimateMeter:
         self._clock = clock
         self._cpu_s = 0.0
         self._cpu_read_s = -math.inf
-        self._told: set[int] = set()
-        """The domains that were told ``_cpu_s``: reading one again is another moment."""
+        self._answered: set[int] = set()
+        """The domains that have been read at ``_cpu_read_s``: reading one again is another moment."""
 
     def exclude(self, pid: int) -> None:
-        """Do not count what this process does: a helper that measures is not the work that is measured."""
+        """Do not count a process that helps to measure."""
         self._cpu.excluded.add(pid)
 
     def read_j(self, domain: int) -> float:
-        if domain in self._told or self._clock() - self._cpu_read_s > SAME_MOMENT_S:
+        if domain in self._answered or self._clock() - self._cpu_read_s > SAME_MOMENT_S:
             self._cpu_s = self._cpu.read_s()
             self._cpu_read_s = self._clock()
-            self._told.clear()
-        self._told.add(domain)
+            self._answered.clear()
+        self._answered.add(domain)
         return self._watts[domain] * self._cpu_s
-
-    def observe(self, domain: int) -> Observation:
-        return Observation()
-
-    def gpus(self) -> tuple[Gpu, ...]:
-        return ()
-
-    def close(self) -> None:
-        pass
 
 
 def thread_watts(processor: Processor, design_power_w: float | None, version: str) -> tuple[float, str]:
     """(watts of one busy thread, where that comes from).
 
-    A virtual machine shows some threads of a processor whose design power is for all of them: dividing it by what is
-    shown would be many times too much, so there it is at most codecarbon's figure for an unknown processor.
+    A virtual machine may show only some threads of a processor, whose design power is for all of them. So there, the
+    watts are at most codecarbon's figure for an unknown processor.
     """
     with quiet_codecarbon():
         from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
@@ -109,7 +97,7 @@ def thread_watts(processor: Processor, design_power_w: float | None, version: st
 
 
 def _design_power_w(processor: Processor) -> float | None:
-    """From codecarbon's table, as codecarbon matches names, without its second of looking for the name."""
+    """From codecarbon's table, without codecarbon's slow search for the processor's name."""
     if processor.name is None:
         return None
     with quiet_codecarbon():
@@ -126,7 +114,7 @@ def _memory_w() -> float:
         from codecarbon.external.ram import RAM
 
         class Machine(RAM):
-            """The whole machine's, also in a batch job that may use a part of it."""
+            """The whole machine's, also in a batch job that may use only a part."""
 
             machine_memory_GB = property(lambda self: psutil.virtual_memory().total / 2**30)
 
@@ -139,13 +127,13 @@ def _memory_w() -> float:
 class CpuSeconds:
     """CPU seconds that this process and its descendants spent since this was made; never goes back.
 
-    What a child spends is seen twice: in the child while it lives, and once it has ended in what its parent reaped.
-    So what was counted of a child that is gone is owed, and is taken from what is reaped next.
+    A child's time appears twice: in the child while it lives, and in what its parent has reaped once it has ended. So
+    what was counted of a child that is gone is owed, and is subtracted from what is reaped next.
     """
 
     def __init__(self, exclude: Iterable[int] = ()) -> None:
         self.excluded = set(exclude)
-        self._alive: dict[int, _Spent] = {}
+        self._alive: dict[int, Spent] = {}
         self._reaped_s = 0.0
         self._owed_s = 0.0
         self._own_s = time.process_time()
@@ -155,15 +143,15 @@ class CpuSeconds:
 
     def read_s(self) -> float:
         begun_s = time.thread_time()
-        # What was reaped is read before the living: a child that ends in between is owed for, not counted twice.
+        # Read what was reaped before the living: a child that ends in between is owed, not counted twice.
         reaped_s = _reaped_by_this_process_s()
         grown_s = reaped_s - self._reaped_s
         alive = _descendants()
         for pid, now in alive.items():
-            before = self._alive.pop(pid, _Spent())
-            if now.itself_s < before.itself_s:  # another process got the number of one that ended
+            before = self._alive.pop(pid, Spent())
+            if now.itself_s < before.itself_s:  # another process has the number of one that ended
                 self._owed_s += before.itself_s + before.reaped_s
-                before = _Spent()
+                before = Spent()
             if pid not in self.excluded:
                 self._total_s += now.itself_s - before.itself_s
                 grown_s += max(0.0, now.reaped_s - before.reaped_s)
@@ -180,66 +168,26 @@ class CpuSeconds:
         return self._total_s
 
 
-class _Spent(NamedTuple):
-    """CPU seconds of a living process, and of the children that it has reaped."""
-
-    itself_s: float = 0.0
-    reaped_s: float = 0.0
-
-
-def _descendants() -> dict[int, _Spent]:
-    if _childless():
+def _descendants() -> dict[int, Spent]:
+    if processes.childless():
         return {}
     if sys.platform == "linux":
-        return _descendants_on_linux()
+        return {
+            pid: spent if (clock_s := _clock_of(pid)) is None else spent._replace(itself_s=clock_s)
+            for pid, spent in processes.descendants().items()
+        }
     import psutil
 
-    found = {}
+    family = {}
     for child in psutil.Process().children(recursive=True):
-        try:
+        with contextlib.suppress(psutil.Error):
             times = child.cpu_times()
-        except psutil.Error:
-            continue
-        found[child.pid] = _Spent(times.user + times.system, times.children_user + times.children_system)
-    return found
-
-
-def _childless() -> bool:
-    """Whether this process has no child at all, and so no descendant: the kernel knows without a look at all others."""
-    if not hasattr(os, "waitid"):
-        return False
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return True
-    return False
-
-
-def _descendants_on_linux() -> dict[int, _Spent]:
-    """Each process's file is read once; psutil, which reads it several times, takes three times as long."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    spent: dict[int, _Spent] = {}
-    children: dict[int, list[int]] = {}
-    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                words = file.read().rpartition(b")")[2].split()  # what is before may hold anything: the program's name
-        except OSError:  # it has ended
-            continue
-        children.setdefault(int(words[1]), []).append(pid)
-        user, system, reaped_user, reaped_system = (int(word) / ticks for word in words[11:15])
-        spent[pid] = _Spent(user + system, reaped_user + reaped_system)
-    found: dict[int, _Spent] = {}
-    family = list(children.get(os.getpid(), ()))
-    for pid in family:  # grows while it is walked
-        clock_s = _clock_of(pid)
-        found[pid] = spent[pid] if clock_s is None else spent[pid]._replace(itself_s=clock_s)
-        family += children.get(pid, ())
-    return found
+            family[child.pid] = Spent(times.user + times.system, times.children_user + times.children_system)
+    return family
 
 
 def _clock_of(pid: int) -> float | None:
-    """Another process's CPU clock on Linux: nanoseconds, where its file has hundredths of a second; None: gone."""
+    """Another process's CPU clock on Linux, in nanoseconds (its file has hundredths of a second); None: gone."""
     try:
         return time.clock_gettime((~pid << 3) | 2)  # what clock_getcpuclockid(3) makes of a process id
     except OSError:
@@ -247,7 +195,7 @@ def _clock_of(pid: int) -> float | None:
 
 
 def _reaped_by_this_process_s() -> float:
-    if sys.platform == "win32":  # keeps no such account: children count for as long as they are seen
+    if sys.platform == "win32":  # it has no such account: children count while they live
         return 0.0
     import resource
 
@@ -256,7 +204,7 @@ def _reaped_by_this_process_s() -> float:
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process that is no longer a descendant lives on, adopted: nobody here will reap it."""
+    """Whether a process that is no longer a descendant lives on, adopted, so that this one never reaps it."""
     import psutil
 
     return psutil.pid_exists(pid)

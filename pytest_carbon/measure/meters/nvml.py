@@ -20,23 +20,19 @@ INSTANT = "nvml instant power, integrated"
 AVERAGE = "nvml average power, integrated"
 
 REFRESH_S = 1.0
-"""Throttling, the power limit and the temperature are asked for at most this often: together they cost more than an
-energy read."""
+"""Throttling, the power limit and the temperature are read at most this often: they cost more than an energy read."""
 INTEGRATION_STEP_S = 0.02
-"""Integrated power is shown in steps of this, for a watcher looks for changes."""
+"""Integrated power grows in steps of this, because a watcher looks for changes."""
 
 _FIELD_POWER_INSTANT = 186
 _SCOPE_MODULE = 1
 _SENSOR_GPU = 0
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
-"""Fixed in Linux (``PROC_PID_INIT_INO``): outside of it, NVML's process ids need not be ours."""
+"""Fixed in Linux (``PROC_PID_INIT_INO``): elsewhere NVML's process ids may differ from ours."""
 
 _THROTTLES = ((0x20 | 0x40, "thermal"), (0x80, "power brake"))
 _HARDWARE_SLOWDOWN = 0x08
 """Also set beside a hardware thermal slowdown or a power brake. The software power cap and idling are no throttling."""
-
-
-# --- what is here ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +43,22 @@ class Inventory:
     """Those that answer, in NVML's order."""
     driver: str | None = None
     pids: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    """The processes with a compute context, by the GPU's UUID; in a container perhaps none, or the host's numbers."""
+    """The processes with a compute context, by the GPU's UUID; in a container maybe none, or the host's ids."""
     mig_parents: Mapping[str, str] = field(default_factory=dict)
-    """The UUID of a MIG device → that of the GPU it is a part of."""
+    """The UUID of a MIG device → that of its GPU."""
     silent: tuple[str, ...] = ()
     """A sentence for each GPU that does not answer."""
 
 
 def inventory() -> Inventory:
-    """Look around, without reading a counter.
-
-    Raises:
-        MeterError: NVML cannot be used here, or shows no GPU: why, and what to do.
-    """
+    """What NVML shows now. Raises MeterError with the remedy where NVML cannot be used, or shows no GPU."""
     with _nvml() as nvml:
-        found, silent = _find(nvml)
+        devices, silent = _find(nvml)
         return Inventory(
-            gpus=tuple(device.gpu for device in found),
+            gpus=tuple(device.gpu for device in devices),
             driver=_text(_ask(nvml, "nvmlSystemGetDriverVersion")),
-            pids={device.uuid: pids for device in found if (pids := _pids(nvml, device)) is not None},
-            mig_parents={mig: device.uuid for device in found for mig in _mig_uuids(nvml, device)},
+            pids={device.uuid: pids for device in devices if (pids := _pids(nvml, device)) is not None},
+            mig_parents={mig: device.uuid for device in devices for mig in _mig_uuids(nvml, device)},
             silent=tuple(silent),
         )
 
@@ -89,7 +81,7 @@ def _find(nvml: ModuleType) -> tuple[list[_Device], list[str]]:
         count = nvml.nvmlDeviceGetCount()
     except nvml.NVMLError as error:
         raise MeterError(_why_unusable(nvml, error)) from error
-    found, silent = [], []
+    devices, silent = [], []
     for index in range(count):
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -100,28 +92,24 @@ def _find(nvml: ModuleType) -> tuple[list[_Device], list[str]]:
         name = _text(_ask(nvml, "nvmlDeviceGetName", handle)) or "NVIDIA GPU"
         memory = _ask(nvml, "nvmlDeviceGetMemoryInfo", handle)
         gpu = Gpu(index, uuid, name, _power_limit_w(nvml, handle), memory and int(memory.total))
-        found.append(_Device(index, handle, uuid, name, gpu))
-    if not found:
-        why = " ".join(silent) or (
-            "the NVIDIA driver is here but shows no GPU. `nvidia-smi -L` must list one; in a container, start it with "
-            "`docker run --gpus all` (NVIDIA Container Toolkit)."
+        devices.append(_Device(index, handle, uuid, name, gpu))
+    if not devices:
+        raise MeterError(
+            " ".join(silent)
+            or f"the NVIDIA driver is here but shows no GPU. `nvidia-smi -L` must list one; {_CONTAINER} (NVIDIA"
+            " Container Toolkit)."
         )
-        raise MeterError(why)
-    return found, silent
+    return devices, silent
 
 
 def _power_limit_w(nvml: ModuleType, handle: Any) -> float | None:
-    for name in ("nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetPowerManagementLimit"):
-        if (limit_mw := _ask(nvml, name, handle)) is not None:
-            return float(limit_mw) / 1e3
-    return None
+    limit_mw = _first(nvml, ("nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetPowerManagementLimit"), handle)
+    return None if limit_mw is None else float(limit_mw) / 1e3
 
 
 def _temperature_c(nvml: ModuleType, handle: Any) -> float | None:
-    for name in ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"):
-        if (temperature_c := _ask(nvml, name, handle, _SENSOR_GPU)) is not None:
-            return float(temperature_c)
-    return None
+    temperature_c = _first(nvml, ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"), handle, _SENSOR_GPU)
+    return None if temperature_c is None else float(temperature_c)
 
 
 def _pids(nvml: ModuleType, device: _Device) -> frozenset[int] | None:
@@ -136,21 +124,16 @@ def _mig_uuids(nvml: ModuleType, device: _Device) -> Iterator[str]:
             yield uuid
 
 
-# --- the meter -------------------------------------------------------------------------------------
-
-
 class NvmlMeter:
     """The energy of NVIDIA GPUs.
 
     Domains are ``gpu:<NVML's index>``, in the order asked for; ``source`` says whether it is the counter (Volta and
-    newer) or integrated power. The counter is NVML's, in joules since the driver was loaded: a reload of the driver
-    sets it back, which is passed on as it is.
+    newer) or integrated power. A reload of the driver sets the counter back; the meter passes that on.
 
     Args:
         uuids: NVML's UUIDs of the GPUs; None: every one that can be read.
 
-    Raises:
-        MeterError: NVML cannot be used, a GPU is not there, or it tells neither energy nor power; with the remedy.
+    Raises MeterError with the remedy: NVML cannot be used, a GPU is missing, or it has neither energy nor power.
     """
 
     stepped = True
@@ -158,13 +141,13 @@ class NvmlMeter:
     def __init__(self, uuids: Sequence[str] | None = None) -> None:
         with contextlib.ExitStack() as stack:
             self._nvml = stack.enter_context(_nvml())
-            found, silent = _find(self._nvml)
+            devices, silent = _find(self._nvml)
             self._left_out = silent if uuids is None else []
             self._devices: list[_Device] = []
             self._power: list[Callable[[], float] | None] = []
             self._energy: list[Callable[[], float]] = []
             domains = []
-            for device in found if uuids is None else [_pick(uuid, found, silent) for uuid in uuids]:
+            for device in devices if uuids is None else [_pick(uuid, devices, silent) for uuid in uuids]:
                 power = self._instant_w(device)
                 try:
                     source, energy = self._reader(device, power)
@@ -184,14 +167,14 @@ class NvmlMeter:
             self._open = stack.pop_all()
 
     def read_j(self, domain: int) -> float:
-        """Joules since some fixed moment. Raises MeterError in NVML's own words, never returns 0 for a failure."""
+        """Joules since some fixed moment. Raises MeterError with NVML's message; never returns 0 for a failure."""
         try:
             return self._energy[domain]()
         except self._nvml.NVMLError as error:
             raise MeterError(self._unreadable(self._devices[domain], error)) from error
 
     def observe(self, domain: int) -> Observation:
-        """Instant power now; throttling, the power limit and the temperature as of a second ago at most."""
+        """Instant power now; throttling, the power limit and the temperature at most a second old."""
         power = self._power[domain]
         power_w = None if power is None else _quietly(power)
         asked_s, slow = self._slow[domain]
@@ -213,14 +196,16 @@ class NvmlMeter:
         return _text(_ask(self._nvml, "nvmlSystemGetDriverVersion"))
 
     def notes(self) -> tuple[str, ...]:
-        """Sentences: which GPUs are left out, and what the energy of the others includes that one would not think."""
-        said = list(self._left_out)
+        """Sentences: which GPUs are left out, and whose energy includes more than the GPU's."""
+        notes = list(self._left_out)
         for device in self._devices:
             if (_ask(self._nvml, "nvmlDeviceGetMigMode", device.handle) or (0,))[0]:
-                said.append(f"{device} is split by MIG: its energy is that of the whole GPU, all MIG devices together.")
+                notes.append(
+                    f"{device} is split by MIG: its energy is that of the whole GPU, all MIG devices together."
+                )
             if self._is_module(device.handle):
-                said.append(f"{device} is one module with a Grace CPU: its energy is that of the whole module.")
-        return tuple(said)
+                notes.append(f"{device} is one module with a Grace CPU: its energy is that of the whole module.")
+        return tuple(notes)
 
     def other_processes(
         self,
@@ -230,14 +215,12 @@ class NvmlMeter:
         bystanders: Collection[int] = (),
         resting: Collection[int] = (),
     ) -> int | None:
-        """How many processes that are neither this one nor its children compute on the GPU; None: cannot be told.
-
-        The arguments are for where NVML's process ids are not ours, as in a container.
+        """How many processes of others compute on the GPU; None: unknown.
 
         Args:
             holds_context: whether this process computes on it; None: unknown.
             bystanders: children that never compute on a GPU: the watcher.
-            resting: processes that may hold a context and do nothing meanwhile: the one that waits for this one.
+            resting: processes that may hold a context but do nothing: the parent that waits for this one.
         """
         pids = _pids(self._nvml, self._devices[domain])
         if pids is None:
@@ -246,10 +229,8 @@ class NvmlMeter:
             pids, family().union(resting).difference(bystanders), ids_match=_ids_match(), holds_context=holds_context
         )
 
-    # --- inside
-
     def _reader(self, device: _Device, power: Callable[[], float] | None) -> tuple[str, Callable[[], float]]:
-        """Where the energy comes from, and how to read it, in joules."""
+        """The source of the energy, and a function that reads it in joules."""
         nvml, handle = self._nvml, device.handle
         read_mj = nvml.nvmlDeviceGetTotalEnergyConsumption
         try:
@@ -262,18 +243,17 @@ class NvmlMeter:
         if power is not None:
             return INSTANT, Integral(power, time.perf_counter).read_j
         if _ask(nvml, "nvmlDeviceGetPowerUsage", handle) is not None:
-            return AVERAGE, Integral(
-                lambda: float(nvml.nvmlDeviceGetPowerUsage(handle)) / 1e3, time.perf_counter
-            ).read_j
+            average = Integral(lambda: float(nvml.nvmlDeviceGetPowerUsage(handle)) / 1e3, time.perf_counter)
+            return AVERAGE, average.read_j
         raise MeterError(
             f"{device} tells neither its energy (Volta and newer GPUs do) nor its power: NVML says {str(missing)!r}. "
             "Measure the processor instead: --carbon-meter=rapl, or --carbon-meter=estimate."
         )
 
     def _instant_w(self, device: _Device) -> Callable[[], float] | None:
-        """How to read instant power; None where the driver or the GPU has no such field."""
+        """A function that reads instant power; None where the driver or the GPU has no such field."""
         nvml, handle = self._nvml, device.handle
-        # The counter of a Grace Hopper covers the module, and so must the power that it is compared with.
+        # The counter of a Grace Hopper covers the module, so read the module's power, too.
         wanted = [(_FIELD_POWER_INSTANT, _SCOPE_MODULE)] if self._is_module(handle) else [_FIELD_POWER_INSTANT]
 
         def read_w() -> float:
@@ -289,13 +269,12 @@ class NvmlMeter:
         return mode is not None and bool(mode.isC2cEnabled)
 
     def _throttle(self, handle: Any) -> str | None:
-        for name in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
-            if (reasons := _ask(self._nvml, name, handle)) is not None:
-                named = [text for bits, text in _THROTTLES if reasons & bits]
-                if reasons & _HARDWARE_SLOWDOWN and not named:
-                    named = ["hardware"]
-                return ", ".join(named) or None
-        return None
+        names = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
+        reasons = _first(self._nvml, names, handle) or 0
+        named = [text for bits, text in _THROTTLES if reasons & bits]
+        if reasons & _HARDWARE_SLOWDOWN and not named:
+            named = ["hardware"]
+        return ", ".join(named) or None
 
     def _unreadable(self, device: _Device, error: Any) -> str:
         nvml = self._nvml
@@ -326,9 +305,6 @@ class Integral:
         return self._shown_j
 
 
-# --- whose process is it ---------------------------------------------------------------------------
-
-
 def family() -> frozenset[int]:
     """The ids of this process and its living descendants."""
     import psutil
@@ -341,13 +317,13 @@ def family() -> frozenset[int]:
 def strangers(
     listed: Collection[int], family: Collection[int], *, ids_match: bool, holds_context: bool | None
 ) -> int | None:
-    """How many of a GPU's processes are none of the family; None: cannot be told.
+    """How many of a GPU's processes are not of the family; None: unknown.
 
-    In a container NVML lists the host's ids, or nobody. Where no id is ours, ours are still among them: at least one
-    if this process computes on the GPU, at most the whole family. What is surely more than that are strangers.
+    In a container NVML lists the host's ids, or none. Then ours are still among them: at least one if this process
+    computes on the GPU, at most the whole family. The rest are strangers.
 
     Args:
-        ids_match: whether NVML counts processes as we do.
+        ids_match: whether NVML's process ids are ours.
         holds_context: whether this process computes on the GPU; None: unknown.
     """
     others = set(listed).difference(family)
@@ -369,12 +345,12 @@ def _ids_match() -> bool:
         return False
 
 
-# --- NVML itself -----------------------------------------------------------------------------------
+# --- NVML itself
 
 
 @contextlib.contextmanager
 def _nvml() -> Iterator[ModuleType]:
-    """pynvml, initialised; NVML counts references, so that others in the process are not disturbed."""
+    """pynvml, initialised. NVML counts references, so other users in the process are not disturbed."""
     try:
         import pynvml  # type: ignore[import-untyped]
     except ImportError as error:
@@ -391,84 +367,79 @@ def _nvml() -> Iterator[ModuleType]:
 
 
 def _ask(nvml: ModuleType, name: str, *arguments: Any) -> Any:
-    """What an optional function answers; None where this pynvml, driver or GPU has no such thing."""
+    """The answer of an optional function; None where this pynvml, driver or GPU has none."""
     function = getattr(nvml, name, None)
     return None if function is None else _quietly(function, *arguments)
+
+
+def _first(nvml: ModuleType, names: Sequence[str], *arguments: Any) -> Any:
+    """The answer of the first optional function that has one."""
+    answers = (_ask(nvml, name, *arguments) for name in names)
+    return next((answer for answer in answers if answer is not None), None)
 
 
 def _quietly(function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
-    except Exception:  # optional: whatever is wrong with it, the answer is that it is not known
+    except Exception:  # optional: any error means unknown
         return None
 
 
 def _text(value: Any) -> str | None:
-    """Old pynvml answers in bytes."""
+    """Old versions of pynvml answer in bytes."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def _pick(uuid: str, found: Sequence[_Device], silent: Sequence[str]) -> _Device:
-    for device in found:
+def _pick(uuid: str, devices: Sequence[_Device], silent: Sequence[str]) -> _Device:
+    for device in devices:
         if device.uuid == uuid:
             return device
-    there = ", ".join(str(device) for device in found)
-    raise MeterError(" ".join([f"there is no GPU {uuid!r}. NVML shows {there}.", *silent]))
+    shown = ", ".join(map(str, devices))
+    raise MeterError(" ".join([f"there is no GPU {uuid!r}. NVML shows {shown}.", *silent]))
+
+
+_CONTAINER = "in a container, start it with `docker run --gpus all`"
 
 
 def _why_unusable(nvml: ModuleType, error: Any) -> str:
-    """Why NVML could not be initialised, and what to do."""
+    """Why NVML could not be initialised, and the remedy."""
+    denied = (
+        "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup): `ls -l /dev/nvidia*`"
+        f" says who may; {_CONTAINER}."
+    )
     reasons = {
         nvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
-            "the NVIDIA driver's library libnvidia-ml.so.1 was not found: no NVIDIA driver here. In a container, start "
-            "it with `docker run --gpus all` (NVIDIA Container Toolkit); on WSL2, add /usr/lib/wsl/lib to "
-            "LD_LIBRARY_PATH."
+            "the NVIDIA driver's library libnvidia-ml.so.1 was not found: no NVIDIA driver here. In a container, start"
+            " it with `docker run --gpus all` (NVIDIA Container Toolkit); on WSL2, add /usr/lib/wsl/lib to"
+            " LD_LIBRARY_PATH."
         ),
         nvml.NVML_ERROR_DRIVER_NOT_LOADED: (
-            "the NVIDIA driver is installed but not loaded: load it with `sudo modprobe nvidia`, or reboot if it was "
-            "just installed. `nvidia-smi` must answer."
+            "the NVIDIA driver is installed but not loaded: load it with `sudo modprobe nvidia`, or reboot if it was"
+            " just installed. `nvidia-smi` must answer."
         ),
         nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (
-            "the NVIDIA driver's library and its kernel module are of different versions, as after an update: reboot, "
-            "or in a container, start it again."
+            "the NVIDIA driver's library and its kernel module are of different versions, as after an update: reboot,"
+            " or in a container, start it again."
         ),
-        nvml.NVML_ERROR_NO_PERMISSION: (
-            "this user may not use the NVIDIA driver: `ls -l /dev/nvidia*` says who may; in a container, start it with "
-            "`docker run --gpus all`."
-        ),
-        nvml.NVML_ERROR_OPERATING_SYSTEM: (
-            "the operating system keeps this process from the NVIDIA driver (a sandbox or a device cgroup): let it use "
-            "/dev/nvidia*; in a container, start it with `docker run --gpus all`."
-        ),
-        nvml.NVML_ERROR_INSUFFICIENT_POWER: (
-            "an NVIDIA GPU's external power is not plugged in: connect its power cables."
-        ),
-        nvml.NVML_ERROR_IRQ_ISSUE: (
-            "the NVIDIA driver got no interrupts from a GPU: `sudo dmesg | grep -i nvrm` says more; reboot."
-        ),
-        nvml.NVML_ERROR_GPU_IS_LOST: (
-            "an NVIDIA GPU has fallen off the bus: `sudo dmesg | grep -i xid` says why; reboot."
-        ),
+        nvml.NVML_ERROR_NO_PERMISSION: denied,
+        nvml.NVML_ERROR_OPERATING_SYSTEM: denied,
     }
     return reasons.get(
         error.value,
-        f"NVML cannot be used: it says {str(error)!r}. `nvidia-smi` must answer; if it does not, reload the NVIDIA "
-        "driver or reboot.",
+        f"NVML cannot be used: it says {str(error)!r}. `nvidia-smi` must answer; if it does not, `sudo dmesg | grep -i"
+        " nvrm` says more: reload the NVIDIA driver or reboot.",
     )
 
 
 def _remedy(nvml: ModuleType, error: Any, index: int) -> str:
-    """What to do about a GPU that does not answer."""
+    """The remedy for a GPU that does not answer."""
     if error.value in (nvml.NVML_ERROR_GPU_IS_LOST, nvml.NVML_ERROR_RESET_REQUIRED):
         return (
             "`sudo dmesg | grep -i xid` says what happened to it; reset it with "
             f"`sudo nvidia-smi --gpu-reset -i {index}`, or reboot."
         )
     if error.value == nvml.NVML_ERROR_NO_PERMISSION:
-        return (
-            "This user may not read it: `ls -l /dev/nvidia*` says who may; in a container, pass the GPU to it with "
-            "`docker run --gpus all`."
-        )
+        return f"This user may not read it: `ls -l /dev/nvidia*` says who may; {_CONTAINER}."
     if error.value == nvml.NVML_ERROR_UNINITIALIZED:
         return "The meter was closed, or another library in this process shut NVML down."
     return f"`nvidia-smi -i {index}` must answer; if it does not, reload the NVIDIA driver or reboot."

@@ -23,17 +23,16 @@ class Observation(NamedTuple):
 class Meter(Protocol):
     """A source of cumulative joules for one or more domains.
 
-    The watcher opens a second instance of its own in a child process, so opening one must not
-    disturb another.
+    The watcher opens a second instance in a child process, so opening one must not disturb another.
     """
 
     domains: tuple[Domain, ...]
     stepped: bool
-    """True: the counter moves in steps, and a watcher notes its edges. False: a read is exact at the
-    moment it is made, and is made in the process that runs the work (CPU time, for one)."""
+    """True: the counter moves in steps, and a watcher notes its edges. False: a read is exact at its moment, and is
+    made in the process that runs the work (CPU time, for one)."""
 
     def read_j(self, domain: int) -> float:
-        """The joules that ``domains[domain]`` has taken since some fixed moment; monotonic, wraparound undone.
+        """The joules that a domain has taken since some fixed moment; monotonic, wraparound undone.
 
         Raises :class:`~pytest_carbon.records.MeterError` where it cannot be read; never returns 0 for that.
         """
@@ -45,6 +44,19 @@ class Meter(Protocol):
         """The GPUs that this meter's domains stand for, in the order of ``domains``; empty for a CPU meter."""
 
     def close(self) -> None: ...
+
+
+class JoulesOnly:
+    """A base for meters that know joules and nothing else."""
+
+    def observe(self, domain: int) -> Observation:
+        return Observation()
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        return ()
+
+    def close(self) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_carbon.host import processor
-from pytest_carbon.measure.meters.protocol import Observation
-from pytest_carbon.records import Domain, Gpu, MeterError
+from pytest_carbon.measure.meters.protocol import JoulesOnly
+from pytest_carbon.records import Domain, MeterError
 
 LARGEST_POWER_W = 5000.0
-"""No package takes more. A counter that went back, and would have had to pass its end faster, was reset."""
+"""No package takes more: a counter that went back was reset if it would have had to wrap faster."""
 
 SHORTEST_INTERVAL_S = 0.01
-"""What two reads are taken to be apart at least, when judging that power: counters step in milliseconds."""
+"""The least time between two reads that is assumed for that power: counters step in milliseconds."""
 
 PERMISSION_REMEDY = (
     "Since Linux 5.10 only root may read it (CVE-2020-8694). Allow it until the next reboot with "
@@ -31,19 +31,17 @@ PERMISSION_REMEDY = (
 )
 
 
-class RaplMeter:
+class RaplMeter(JoulesOnly):
     """``cpu:<package>`` and ``dram:<package>``, measured by the processor itself (Intel, and AMD since Zen).
 
-    Only whole packages and their memory are read: ``core`` and ``uncore`` are parts of a package, ``psys`` holds it.
-    The counters wrap (after a minute at the earliest); that is undone as long as they are read more often than
-    that, which a watcher does.
+    It reads whole packages and their memory: ``core`` and ``uncore`` are parts of a package, ``psys`` contains it. The
+    counters wrap after a minute at the earliest; the meter undoes that if it is read more often.
 
     Args:
         root: where powercap is; another folder for containers that mount it elsewhere, and for tests.
-        clock: seconds; tells a counter that wrapped from one that was reset.
+        clock: seconds; shows whether a counter wrapped or was reset.
 
-    Raises:
-        MeterError: there are no counters, or they may not be read: why, and what to do.
+    Raises MeterError with the reason and the remedy where there are no counters, or they may not be read.
     """
 
     stepped = True
@@ -67,7 +65,7 @@ class RaplMeter:
         self.domains: tuple[Domain, ...] = tuple(zone.domain for zone in self._zones)
 
     def _drop_unusable(self) -> None:
-        """Memory that counts nothing, and the dies of a package that all show one counter (AMD Threadripper, EPYC)."""
+        """Drop memory that counts nothing, and dies that show their package's counter (AMD Threadripper, EPYC)."""
         kept: list[_Zone] = []
         for zone in self._zones:
             silent = zone.domain.family == "dram" and zone.read_j() == 0
@@ -79,12 +77,6 @@ class RaplMeter:
 
     def read_j(self, domain: int) -> float:
         return self._zones[domain].read_j()
-
-    def observe(self, domain: int) -> Observation:
-        return Observation()
-
-    def gpus(self) -> tuple[Gpu, ...]:
-        return ()
 
     def close(self) -> None:
         for zone in self._zones:
@@ -147,8 +139,8 @@ class _Zone:
         package = self.domain.name.partition("-")[0]
         if other.domain.name.partition("-")[0] != package or other._range_uj != self._range_uj:
             return False
-        before_j, here_j, after_j = other.read_j(), self.read_j(), other.read_j()
-        return before_j <= here_j <= after_j
+        before_j, own_j, after_j = other.read_j(), self.read_j(), other.read_j()
+        return before_j <= own_j <= after_j
 
     def close(self) -> None:
         if self._file is not None:
@@ -158,21 +150,21 @@ class _Zone:
 
 def _zones(root: Path) -> list[tuple[str, Path]]:
     """(domain, folder) of every package and of its memory, each once."""
-    found: dict[str, Path] = {}
-    # intel-rapl before intel-rapl-mmio: the latter shows the same package through another register.
+    zones: dict[str, Path] = {}
+    # intel-rapl before intel-rapl-mmio, which shows the same package through another register.
     for path in sorted(_folders(root, r"intel-rapl:\d+")) + sorted(_folders(root, r"intel-rapl-mmio:\d+")):
         package = re.fullmatch(r"package-(\d+(?:-die-\d+)?)", _content(path / "name").decode(errors="replace").strip())
-        if package is None or f"cpu:{package[1]}" in found:
+        if package is None or f"cpu:{package[1]}" in zones:
             continue
-        found[f"cpu:{package[1]}"] = path
+        zones[f"cpu:{package[1]}"] = path
         for part in sorted(_folders(path, r"intel-rapl(-mmio)?:\d+:\d+")):
             if _content(part / "name").strip() == b"dram":
-                found.setdefault(f"dram:{package[1]}", part)
-    return sorted(found.items())
+                zones.setdefault(f"dram:{package[1]}", part)
+    return sorted(zones.items())
 
 
 def _folders(root: Path, pattern: str) -> list[Path]:
-    """Matching folders in the root, or below the driver's own folder in it (for containers that mount only that)."""
+    """Matching folders in the root, or in the driver's own folder (some containers mount only that)."""
     with suppress(OSError):
         below = [path for path in root.iterdir() if re.fullmatch(pattern, path.name)]
         return below or [path for path in root.glob("intel-rapl*/*") if re.fullmatch(pattern, path.name)]
@@ -210,7 +202,7 @@ class Surroundings:
 
 
 def why_absent(root: Path, around: Surroundings) -> str:
-    """Why there are no counters below ``root``, and what to do: a sentence or two."""
+    """Why there are no counters below ``root``, and the remedy."""
     if around.system != "Linux":
         return f"RAPL is read through Linux's powercap, and this is {around.system}."
     missing = f"no RAPL package in {root}"

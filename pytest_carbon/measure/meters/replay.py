@@ -1,4 +1,4 @@
-"""A recorded trace, played as if it were a meter: for tests without the hardware, and to look at a fault again.
+"""Play a recorded trace as a meter: for tests without the hardware, and to reproduce a fault.
 
 A trace is JSON Lines, format ``pytest-carbon-trace/1``. First a header:
 
@@ -32,23 +32,22 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from pytest_carbon.measure.meters.protocol import Observation
+from pytest_carbon.measure.meters.protocol import JoulesOnly, Observation
 from pytest_carbon.records import REPLAYED, Domain, Edge, Gpu, Kind, MeterError
 
 FORMAT = "pytest-carbon-trace/1"
 
 
-class ReplayMeter:
+class ReplayMeter(JoulesOnly):
     """Plays a trace in real time.
 
     Args:
         path: the trace.
-        origin_s: the moment of :func:`time.perf_counter` at which it began to play; now, where it is not given. Two
-            instances that play the same trace from the same moment always show the same counter.
-        clock: bound here, where no test that replaces the module's can reach it.
+        origin_s: when it began to play, on :func:`time.perf_counter`; None: now. Two instances that play a trace from
+            the same moment always show the same counter.
+        clock: bound here, where a test that replaces the module's cannot reach it.
 
-    Raises:
-        MeterError: the trace cannot be played: file, line, and what is wrong with it.
+    Raises MeterError with the file, the line and the problem where the trace cannot be played.
     """
 
     def __init__(
@@ -57,11 +56,9 @@ class ReplayMeter:
         origin_s: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        trace = _read(Path(path))
-        self.domains: tuple[Domain, ...] = tuple(track.domain for track in trace.tracks)
-        self.stepped = trace.stepped
-        self._tracks = trace.tracks
-        self._cycle_s = max(track.steps_s[-1] for track in trace.tracks)
+        self.stepped, self._tracks = _read(Path(path))
+        self.domains: tuple[Domain, ...] = tuple(track.domain for track in self._tracks)
+        self._cycle_s = max(track.steps_s[-1] for track in self._tracks)
         self._path = path
         self._clock = clock
         self._origin_s = clock() if origin_s is None else origin_s
@@ -74,7 +71,7 @@ class ReplayMeter:
         return self.energy_j(domain, elapsed_s)
 
     def energy_j(self, domain: int, elapsed_s: float) -> float:
-        """The counter so many seconds after the start, recorded errors aside."""
+        """The counter at a time after the start, without recorded errors."""
         track = self._tracks[domain]
         cycles, phase_s = divmod(elapsed_s, self._cycle_s)
         step = bisect_right(track.steps_s, phase_s)
@@ -95,9 +92,6 @@ class ReplayMeter:
     def gpus(self) -> tuple[Gpu, ...]:
         return tuple(track.gpu for track in self._tracks if track.gpu is not None)
 
-    def close(self) -> None:
-        pass
-
 
 def write_trace(
     path: str | os.PathLike[str],
@@ -106,17 +100,15 @@ def write_trace(
     start_s: float,
     gpus: Sequence[Gpu] = (),
 ) -> None:
-    """Write what a counter did from ``start_s`` on, as a trace that :class:`ReplayMeter` plays.
+    """Write a trace of counters from ``start_s`` on.
 
-    Energies are counted from the last edge at or before ``start_s`` (the first one, if there is none).
+    Energies count from the last edge at or before ``start_s``, else from the first edge. Raises MeterError where a
+    domain has no edge after ``start_s``.
 
     Args:
-        edges_by_domain: edges in the order of time, by the domain's name; later ones than ``start_s`` for each domain.
+        edges_by_domain: edges in the order of time, by the domain's name.
         start_s: on the clock of the edges.
-        gpus: what stands behind the ``gpu:<index>`` domains.
-
-    Raises:
-        MeterError: a domain has no edge after ``start_s``.
+        gpus: those of the ``gpu:<index>`` domains.
     """
     by_index = {f"gpu:{gpu.index}": gpu for gpu in gpus}
     lines: list[dict[str, Any]] = []
@@ -160,7 +152,7 @@ def _write(path: str | os.PathLike[str], domains: list[dict[str, Any]], lines: l
 
 @dataclass(slots=True)
 class _Track:
-    """What one domain's counter does, step by step."""
+    """The steps of one domain's counter."""
 
     domain: Domain
     gpu: Gpu | None
@@ -170,13 +162,8 @@ class _Track:
     error: tuple[float, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Trace:
-    stepped: bool
-    tracks: list[_Track]
-
-
-def _read(path: Path) -> _Trace:
+def _read(path: Path) -> tuple[bool, list[_Track]]:
+    """Whether the counters move in steps, and their tracks."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -194,41 +181,34 @@ def _read(path: Path) -> _Trace:
             if name not in tracks:
                 raise line.problem(f"domain {name!r} is not in the header, which has {', '.join(tracks)}")
             _add(tracks[name], line)
-    for name, track in tracks.items():
-        if not track.steps_s:
-            raise MeterError(
-                f"The trace {path} has no step for {name}: record for longer, or take it out of the header."
-            )
+    if empty := next((name for name, track in tracks.items() if not track.steps_s), None):
+        raise MeterError(f"The trace {path} has no step for {empty}: record for longer, or remove it from the header.")
     stepped = header.content.get("stepped", True)
     if not isinstance(stepped, bool):
         raise header.problem(f'"stepped" is {stepped!r}: true or false')
-    return _Trace(stepped, list(tracks.values()))
+    return stepped, list(tracks.values())
 
 
 def _tracks(header: _Line) -> list[_Track]:
-    found = header.content.get("format")
-    if found != FORMAT:
-        newer = isinstance(found, str) and found.startswith("pytest-carbon-trace/")
+    version = header.content.get("format")
+    if version != FORMAT:
+        newer = isinstance(version, str) and version.startswith("pytest-carbon-trace/")
         remedy = "install a pytest-carbon that reads it, or record it again" if newer else "is this a trace?"
-        raise header.problem(f"format {found!r}, where {FORMAT!r} is expected: {remedy}")
+        raise header.problem(f"format {version!r}, where {FORMAT!r} is expected: {remedy}")
     domains = header.content.get("domains")
     if not isinstance(domains, list) or not domains or not all(isinstance(entry, dict) for entry in domains):
         raise header.problem('"domains" must list at least one {"domain": …, "kind": …, "source": …}')
-    tracks: list[_Track] = []
+    tracks: dict[str, _Track] = {}
     for entry in domains:
         line = replace(header, content=entry)
         name, kind = line.text("domain"), line.text("kind")
         if kind not in ("measured", "estimated"):
             raise line.problem(f'kind {kind!r} of {name} is neither "measured" nor "estimated"')
-        if any(track.domain.name == name for track in tracks):
+        if name in tracks:
             raise line.problem(f"{name} is there twice")
-        domain = Domain(
-            name,
-            "measured" if kind == "measured" else "estimated",
-            REPLAYED + line.text("source").removeprefix(REPLAYED),
-        )
-        tracks.append(_Track(domain, _gpu(domain, line)))
-    return tracks
+        domain = Domain(name, cast(Kind, kind), REPLAYED + line.text("source").removeprefix(REPLAYED))
+        tracks[name] = _Track(domain, _gpu(domain, line))
+    return list(tracks.values())
 
 
 def _gpu(domain: Domain, line: _Line) -> Gpu | None:
@@ -241,25 +221,17 @@ def _gpu(domain: Domain, line: _Line) -> Gpu | None:
     if not isinstance(facts, dict):
         raise line.problem(f'"gpu" of {domain.name} must be {{"name": …, "uuid": …}}')
     gpu = replace(line, content=facts)
-    memory = gpu.number("memory_bytes", optional=True)
-    return Gpu(
-        int(index),
-        uuid=gpu.text("uuid"),
-        name=gpu.text("name"),
-        power_limit_w=gpu.number("power_limit_w", optional=True),
-        memory_bytes=None if memory is None else int(memory),
-    )
+    uuid, name, memory = gpu.text("uuid"), gpu.text("name"), gpu.optional("memory_bytes")
+    return Gpu(int(index), uuid, name, gpu.optional("power_limit_w"), None if memory is None else int(memory))
 
 
 def _add(track: _Track, line: _Line) -> None:
     t_s = line.number("t_s")
-    assert t_s is not None
     if "error" in line.content:
         error = (t_s, line.text("error"))
         track.error = error if track.error is None else min(track.error, error)
         return
     energy_j = line.number("energy_j")
-    assert energy_j is not None
     before_s, before_j = (track.steps_s[-1], track.energies_j[-1]) if track.steps_s else (0.0, 0.0)
     name = track.domain.name
     if t_s <= before_s:
@@ -267,21 +239,15 @@ def _add(track: _Track, line: _Line) -> None:
     if energy_j < before_j:
         raise line.problem(f"energy_j {energy_j:g} of {name} is less than the {before_j:g} before it")
     throttle = None if line.content.get("throttle") is None else line.text("throttle")
+    power_w, limit_w = line.optional("power_w"), line.optional("power_limit_w")
     track.steps_s.append(t_s)
     track.energies_j.append(energy_j)
-    track.observations.append(
-        Observation(
-            line.number("power_w", optional=True),
-            throttle,
-            line.number("power_limit_w", optional=True),
-            line.number("temperature_c", optional=True, least=-math.inf),
-        )
-    )
+    track.observations.append(Observation(power_w, throttle, limit_w, line.optional("temperature_c", least=-math.inf)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A JSON object of a trace, which knows where it stands."""
+    """A JSON object of a trace, with its line."""
 
     path: Path
     number_in_file: int
@@ -296,14 +262,15 @@ class _Line:
             raise self.problem(f'"{key}" is {value!r}, where a text is expected')
         return value
 
-    def number(self, key: str, *, optional: bool = False, least: float = 0) -> float | None:
+    def number(self, key: str, *, least: float = 0) -> float:
         value = self.content.get(key)
-        if value is None and optional:
-            return None
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= least:
             return float(value)
         expected = "a number that is not negative" if least == 0 else "a number"
         raise self.problem(f'"{key}" is {value!r}, where {expected} is expected')
+
+    def optional(self, key: str, *, least: float = 0) -> float | None:
+        return None if self.content.get(key) is None else self.number(key, least=least)
 
 
 def _parse(path: Path, number: int, text: str) -> _Line:

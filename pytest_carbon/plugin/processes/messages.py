@@ -1,32 +1,36 @@
-"""What a run and its child processes tell each other."""
+"""What a run and its fresh processes send each other: typed messages, as lines of JSON."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
 from pytest_carbon.host.import_paths import Move
-from pytest_carbon.records import Calibration, Machine, Measurement, Settings
-from pytest_carbon.reports import jsonfile
+from pytest_carbon.records import Calibration, CarbonIntensity, Machine, Measurement, Settings
+
+# --- from the parent -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Which of two revisions a child measures."""
+    """Which of two revisions a process measures."""
 
     base: bool
-    """The other one, not the working tree."""
+    """Whether it is the other revision, not the working tree."""
     label: str
-    """How sentences call the other one."""
+    """The other revision's name in sentences."""
     move: Move
-    """From the working tree to where the other one lies."""
+    """From the working tree to the checkout of the other revision."""
     settings: Settings
-    """The same for both, whatever the ini file of either says."""
+    """The same for both sides, whatever the ini file of either says."""
     given: frozenset[str]
     """The fields of the settings that the user has set."""
     sources: Mapping[str, Sequence[str]]
@@ -34,8 +38,45 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """What a fresh process is to run."""
+
+    path: tuple[str, ...]
+    """``sys.path``."""
+    argv: tuple[str, ...]
+    arguments: tuple[str, ...]
+    plugins: tuple[str, ...]
+    options: Mapping[str, Any]
+    """Values of ``config.option`` that differ from the parent's."""
+    tests: tuple[str, ...]
+    """The keys of the tests, in order."""
+    intensity: CarbonIntensity
+    calibrations: Mapping[str, Calibration]
+    """What is known of counters, by machine."""
+    parent: int
+    """The parent's process id."""
+    channel: int
+    """The file descriptor that messages go to."""
+    side: Side | None
+
+
+# --- from a fresh process --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What it collected of the tests that it is to run."""
+
+    missing: tuple[str, ...]
+    sources: Mapping[str, str | None] = field(default_factory=dict)
+    """With two revisions: a hash of each test's own code."""
+    others: tuple[str, ...] = ()
+    """With two revisions: tests that measure and that the parent did not name."""
+
+
+@dataclass(frozen=True, slots=True)
 class Brought:
-    """What a process that measured knows besides its measurements."""
+    """What a process that measured knows besides its measurements: before its first test, and after its last."""
 
     machine: Machine
     """Of what it measured last."""
@@ -47,121 +88,175 @@ class Brought:
     references: tuple[Measurement, ...] = ()
     """The reference workload, once a process and machine."""
     nowhere: bool = False
-    """Nothing is known: not one process has said what it measures."""
+    """Whether nothing is known, because no process said what it measures."""
 
     @classmethod
     def of_all(cls, several: Sequence[Brought]) -> Brought:
-        """What several processes brought, one after another; at least one."""
-        costs = [each.cost_j for each in several if each.cost_j is not None]
+        """Join what several processes brought, one after another; at least one."""
+        costs = [brought.cost_j for brought in several if brought.cost_j is not None]
         machines: dict[str, Machine] = {}
         calibrations: dict[str, Calibration] = {}
-        for each in several:
-            machines.update(each.machines)
-            calibrations.update({id: c for id, c in each.calibrations.items() if id not in calibrations})
+        for brought in several:
+            machines.update(brought.machines)
+            calibrations = {**brought.calibrations, **calibrations}
         return cls(
             several[-1].machine,
             machines,
-            tuple(dict.fromkeys(note for each in several for note in each.notes)),
+            tuple(dict.fromkeys(note for brought in several for note in brought.notes)),
             sum(costs) if len(costs) == len(several) else None,
-            sum(each.metered_s for each in several),
+            sum(brought.metered_s for brought in several),
             calibrations,
-            tuple(figure for each in several for figure in each.references),
+            tuple(figure for brought in several for figure in brought.references),
         )
 
 
-class Listener(Protocol):
-    """Who is told, while a child runs, what happens in it. Tests are named by their keys."""
-
-    def begun(self, test: str) -> None: ...
-
-    def reported(self, test: str, report: Any) -> None: ...
-
-    def done(self, test: str, measurements: Sequence[Measurement], mistaken: Sequence[str]) -> None: ...
-
-    def brought(self, brought: Brought) -> None:
-        """Before the first test, and, with what it has cost, after the last."""
+@dataclass(frozen=True, slots=True)
+class Begun:
+    test: str
 
 
-@dataclass(slots=True)
-class Ending:
-    """How a child ended."""
-
-    why: str | None = None
-    """What went wrong, the rest of the sentence "the process …"; None where it ended in order."""
-    output: str = ""
-    """What it printed last, where something went wrong."""
-    under_way: str | None = None
-    """The test that was running when it died."""
-    left: tuple[str, ...] = ()
-    """Those that it did not come to."""
-    missing: tuple[str, ...] = ()
-    """Those of them that it does not have."""
-    troubles: tuple[tuple[str, str], ...] = ()
-    """What could not be collected, where it went on: its id, and what was said."""
-    sources: Mapping[str, str] = field(default_factory=dict)
-    """What tells whether a test's own code is the same, by the test's key; of two revisions only."""
-    others: tuple[str, ...] = ()
-    """Tests that measure, and that were not asked for; of the other revision only."""
-    refused: str | None = None
-    """Why it could not measure at all: meters, options."""
-    exit: tuple[str, int | None] | None = None
-    """A test ended the run (``pytest.exit``)."""
-    stop: str | None = None
-    """A plugin ended the run, or -x did."""
+@dataclass(frozen=True, slots=True)
+class Reported:
+    test: str
+    report: Mapping[str, Any]
+    """As pytest serialises it; see :func:`report_form` and :func:`report_of`."""
 
 
-def report_of(config: pytest.Config, data: dict[str, Any]) -> Any:
-    """A report as it was sent; JSON has made lists of its tuples."""
+@dataclass(frozen=True, slots=True)
+class Done:
+    test: str
+    measurements: tuple[Measurement, ...] = ()
+    mistaken: tuple[str, ...] = ()
+    """The names of what was not measured because of a mistake in the test."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """A Python warning that pytest recorded."""
+
+    text: str
+    category: str
+    module: str
+    filename: str
+    lineno: int
+    nodeid: str
+    location: tuple[Any, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something could not be collected, or pytest failed."""
+
+    why: str
+    """The rest of the sentence "the process …"."""
+    text: str
+    at: str = ""
+    """The id of what could not be collected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It could not measure at all: meters, options."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A test called ``pytest.exit``."""
+
+    reason: str
+    status: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    stop: str | None
+    """Why a plugin or -x ended the run, if one did."""
+
+
+Message = Selected | Brought | Begun | Reported | Done | Warned | Trouble | Refused | Exited | Interrupted | Finished
+_KINDS: Mapping[str, Any] = {kind.__name__: kind for kind in get_args(Message)}
+
+
+# --- as JSON ---------------------------------------------------------------------------------------
+
+
+def encode(message: Message) -> bytes:
+    """A message as a line; what JSON cannot hold becomes text."""
+    return json.dumps([type(message).__name__, message], default=form).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """Read what :func:`encode` wrote."""
+    name, data = json.loads(line)
+    message: Message = read(_KINDS[name], data)
+    return message
+
+
+def form(value: Any) -> Any:
+    """Give ``json.dumps`` what it can write, for values of any other type."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: getattr(value, one.name) for one in fields(value)}
+    return sorted(value) if isinstance(value, frozenset) else str(value)
+
+
+def read(kind: Any, data: Any) -> Any:
+    """Make a value of a type from what JSON made of it."""
+    if data is None:
+        return None
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        is_list = isinstance(data, list)
+        return read(next(a for a in arguments if a is not NoneType and is_list == (get_origin(a) is tuple)), data)
+    if is_dataclass(kind):
+        made: Any = kind
+        hints = _hints(made)
+        return made(**{name: read(hints[name], value) for name, value in data.items()})
+    if origin is Mapping:
+        return {name: read(arguments[1], value) for name, value in data.items()}
+    if origin in (tuple, Sequence, frozenset):
+        values = (read(arguments[0], value) for value in data)
+        return frozenset(values) if origin is frozenset else tuple(values)
+    return Path(data) if kind is Path else data
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+# --- reports ---------------------------------------------------------------------------------------
+
+
+def report_form(config: pytest.Config, report: Any) -> dict[str, Any]:
+    """Make a report into what can be sent."""
+    data = config.hook.pytest_report_to_serializable(config=config, report=report)
+    data = {name: _sendable(value) for name, value in data.items()}
+    return data | {"user_properties": [(name, _sendable(value)) for name, value in report.user_properties]}
+
+
+def report_of(config: pytest.Config, data: Mapping[str, Any]) -> Any:
+    """Make a report from what was sent; JSON has made lists of its tuples."""
     report = config.hook.pytest_report_from_serializable(config=config, data=data)
-    report.user_properties = [tuple(each) for each in report.user_properties]
-    report.sections = [tuple(each) for each in report.sections]
+    report.user_properties = [tuple(pair) for pair in report.user_properties]
+    report.sections = [tuple(pair) for pair in report.sections]
     report.location = tuple(report.location)
     if isinstance(report.longrepr, list):
         report.longrepr = tuple(report.longrepr)
     return report
 
 
-def read_brought(form: Mapping[str, Any]) -> Brought:
-    machines = {each["id"]: jsonfile.read_form(Machine, each) for each in form["machines"]}
-    return Brought(
-        machines[form["machine"]],
-        machines,
-        tuple(form["notes"]),
-        form["cost_j"],
-        form["metered_s"],
-        {id: Calibration(**found) for id, found in form["calibrations"].items()},
-        tuple(jsonfile.read_form(Measurement, each) for each in form["references"]),
-    )
-
-
-def report_form(config: pytest.Config, report: Any) -> dict[str, Any]:
-    """A report as it is sent."""
-    data = config.hook.pytest_report_to_serializable(config=config, report=report)
-    data = {name: _sendable(value) for name, value in data.items()}
-    return data | {"user_properties": [(name, _sendable(value)) for name, value in report.user_properties]}
-
-
 def _sendable(value: object) -> object:
-    """What a report has; as text where JSON cannot hold it."""
+    """A part of a report; as text where JSON cannot hold it."""
     try:
-        json.dumps(value, default=str)
+        return json.loads(json.dumps(value, default=str))
     except Exception:  # keys that are no text, a cycle
         with contextlib.suppress(Exception):
             return repr(value)
         return object.__repr__(value)
-    return value
-
-
-def side_form(side: Side) -> dict[str, Any]:
-    """Without where baselines are, and where a report goes: that is the parent's, and may have a password."""
-    settings = {name: value for name, value in asdict(side.settings).items() if name not in ("baseline", "json")}
-    return {**asdict(side), "settings": settings, "given": sorted(side.given)}
-
-
-def read_side(form: Mapping[str, Any]) -> Side:
-    settings: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in form["settings"].items()
-    }
-    move = Move(tuple(form["move"]["roots"]), form["move"]["to"])
-    given = frozenset(form["given"])
-    return Side(form["base"], form["label"], move, Settings(**settings), given, form["sources"])

@@ -1,4 +1,4 @@
-"""Tests in fresh processes, one process after another: ``--carbon-sessions``, and what is suspect, measured again."""
+"""Run tests in fresh processes: one loop over a plan of stages, for sessions, confirmation and pairs of revisions."""
 
 from __future__ import annotations
 
@@ -7,295 +7,280 @@ import signal
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
 from pytest_carbon.host.machine import describe
 from pytest_carbon.plugin import markers, refusal
-from pytest_carbon.plugin.processes import child, messages, parent
-from pytest_carbon.plugin.processes.messages import Brought, Ending
+from pytest_carbon.plugin.processes import messages, parent, plan
+from pytest_carbon.plugin.processes.messages import Brought, Message
+from pytest_carbon.plugin.processes.plan import Stage
+from pytest_carbon.plugin.processes.turns import Turns, why_skipped
 from pytest_carbon.plugin.progress import Progress, Stages
 from pytest_carbon.plugin.waiting import Log, Test, test_id
-from pytest_carbon.records import Calibration, Measurement, Settings
+from pytest_carbon.records import Calibration, CarbonIntensity, Measurement, Settings
 
 _TWICE_S = 1.0
-"""A signal that comes again within this is the same one: timeout(1) sends its own to the process, and to its group."""
+"""A signal that comes again within this is the same one: timeout(1) signals the process and its group."""
 
 
 class Fresh:
-    """Runs tests in fresh processes, and listens to each; as a plugin, in place of pytest's loop.
+    """Runs plans; as a plugin, in place of pytest's loop.
 
     Args:
-        measuring: the tests that measure, by their ids; known once they are collected.
+        measuring: the tests that measure, by their keys; known once they are collected.
+        turns: with ``--carbon-against``, what is known of the other revision.
     """
 
     def __init__(
-        self, config: pytest.Config, settings: Settings, measuring: Mapping[str, Test], progress: Progress
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        intensity: CarbonIntensity,
+        measuring: Mapping[str, Test],
+        progress: Progress,
+        turns: Turns | None = None,
     ) -> None:
-        self.config = config
-        self.settings = settings
-        self.measuring = measuring
-        self.measures: set[str] = set()
+        self._config = config
+        self._settings = settings
+        self._measuring = measuring
+        self._turns = turns
+        self._measures: set[str] = set()
         """Of the tests that run, those that measure."""
         self.tests: dict[str, Test] = {}
-        """All that ran, those that measure nothing, too."""
-        self.notes: list[str] = []
-        """To say at the end."""
+        """All that ran, also those that measure nothing."""
+        self.notes: list[str] = [] if turns is None else turns.notes
+        """Sentences for the end of the run."""
         self.troubles: list[str] = []
-        """What went wrong that is no test's."""
-        self._shared: set[str] = set()
-        """Whose teardowns have failed that tests share."""
+        """What went wrong outside any test."""
         self.left_out: dict[str, dict[str, str]] = {}
-        """Tests that had passed, and did not run to their end again, by what happened instead; and why."""
-        self.stages = Stages(progress)
-        self.last = False
-        """Whether no process comes after this one."""
-        self.side: messages.Side | None = None
-        """Which of two revisions it measures, where there are two."""
+        """Tests that passed in one process and not in another: by what happened instead, and why."""
         self._progress = progress
-        self._launcher = parent.Launcher(config)
-        self._warned = False
-        """Whether one has told of the warnings that all have."""
+        self._stages = Stages(progress)
+        self._stage = Stage("", None, ())
+        self._launcher = parent.Launcher(config, intensity, settings.session_timeout_s)
         self._calibrations: Mapping[str, Calibration] = {}
-        self._before: tuple[Test, dict[str, Any]] | None = None
-        """The test under way, as it was before."""
-        self._skipped = False
-        """Whether the test under way had passed, and was then skipped."""
-        self._came: list[Brought | None] = []
-        """By each process."""
-        self._kept: dict[str, list[str]] = {}
-        """The names of what the last of them has measured, by test."""
-        self._confirming = False
+        self._under_way: Test | None = None
+        self._brought: dict[int, Brought] = {}
+        """By each process, by its number."""
 
     @property
     def came(self) -> list[Brought]:
-        """What each process has brought, besides the measurements."""
-        return [brought for brought in self._came if brought is not None]
+        """What each process sent besides the measurements."""
+        return list(self._brought.values())
 
     @property
     def known(self) -> Brought:
-        """The same of all of them."""
+        """The same of all of them; the calls of another revision are no cost of measuring."""
         if came := self.came:
-            return Brought.of_all(came)
+            brought, base_s = Brought.of_all(came), 0.0 if self._turns is None else self._turns.calls_s
+            return replace(brought, metered_s=max(0.0, brought.metered_s - base_s))
         unknown = describe((), (), driver=None)
         return Brought(unknown, {unknown.id: unknown}, nowhere=True)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
-        """``--carbon-sessions``: every test, in every process."""
-        if not self.takes_over(session):
+        """Run all that was collected in fresh processes, if there is something to measure."""
+        broken = session.testsfailed and not self._config.option.continue_on_collection_errors
+        if not self._measuring or self._config.option.collectonly or broken:
             return None
-        self._run_all(session, self.settings.sessions, "session")
-        return True
-
-    def takes_over(self, session: pytest.Session) -> bool:
-        """Whether there is something to measure; then all that was collected runs in fresh processes."""
-        self.measures = set(self.measuring)
-        broken = session.testsfailed and not self.config.option.continue_on_collection_errors
-        if not self.measures or self.config.option.collectonly or broken:
-            return False
+        self._measures = set(self._measuring)
         for item in session.items:
             key = test_id(item)
-            self.tests[key] = self.measuring.get(key) or Test(item, key)
+            self.tests[key] = self._measuring.get(key) or Test(item, key)
             self.tests[key].found = {}
+        with ended_in_order():
+            if self._turns is None:
+                self._run(session, plan.sessions(self.tests, self._settings.sessions))
+            else:
+                with self._turns.checked_out(self.tests) as stages:
+                    self._run(session, stages)
         return True
 
     def again(self, session: pytest.Session, tests: Sequence[Test], calibrations: Mapping[str, Calibration]) -> None:
-        """``--carbon-confirm``: tests that have passed, and wait."""
-        self.measures = {test.key for test in tests}
+        """``--carbon-confirm``: measure again tests that have passed, and wait."""
+        self._measures = {test.key for test in tests}
         self.tests.update({test.key: test for test in tests})
-        self._calibrations, self._confirming = calibrations, True
-        self.stages = Stages(self._progress)
-        count = self.settings.confirm
+        self._calibrations = calibrations
+        self._stages = Stages(self._progress)
+        count = self._settings.confirm
         self._progress.say(
-            f"carbon: {len(tests)} of {len(self.measuring)} tests {'is' if len(tests) == 1 else 'are'} suspect,"
+            f"carbon: {len(tests)} of {len(self._measuring)} tests {'is' if len(tests) == 1 else 'are'} suspect,"
             f" and measured again in {count} fresh process{'es' * (count != 1)}"
         )
-        self._run_all(session, count, "measured again,", tests)
-
-    def _run_all(self, session: pytest.Session, count: int, what: str, only: Sequence[Test] | None = None) -> None:
-        tests = {test.key: test.weight for test in (self.tests.values() if only is None else only)}
-        for number in range(1, count + 1):
-            self.stages.plan(str(number), tests)
         with ended_in_order():
-            for number in range(1, count + 1):
-                self.last = number == count
-                # What failed, or was skipped, is decided.
-                fresh = number == 1 and not self._confirming
-                left: Sequence[str] = [key for key in tests if fresh or self.tests[key].waits]
-                self.stages.enter(str(number), f"{what} {number} of {count}", left)
-                while left:
-                    left = self.one_process(session, left)
+            self._run(session, plan.again([test.key for test in tests], count))
 
-    def one_process(self, session: pytest.Session, tests: Sequence[str]) -> Sequence[str]:
-        """Run tests in one process; those that are left for another."""
-        maxfail = 0 if self._confirming else getattr(self.config.option, "maxfail", 0)
+    # --- the loop
+
+    def _run(self, session: pytest.Session, stages: Sequence[Stage]) -> None:
+        for stage in stages:
+            self._stages.plan(stage.label, {key: self.tests[key].weight for key in stage.tests})
+        for stage in stages:
+            self._stage = stage
+            left: Sequence[str] = [key for key in stage.tests if self._is_due(key, base=stage.base)]
+            self._stages.enter(stage.label, left)
+            while left:
+                left = self._process(session, stage, left)
+            if self._turns is not None and self._turns.ended(stage) and not any(map(self._is_compared, self._measures)):
+                break
+
+    def _is_compared(self, key: str) -> bool:
+        return self._is_due(key, base=True) and self._is_due(key, base=False)
+
+    def _is_due(self, key: str, *, base: bool) -> bool:
+        """Whether a test runs: what failed or was skipped here is decided."""
+        test = self.tests[key]
+        return (test.outcome is None or test.waits) and (self._turns is None or self._turns.compares(key, base=base))
+
+    def _process(self, session: pytest.Session, stage: Stage, tests: Sequence[str]) -> Sequence[str]:
+        """Run tests in one process; return those that are left for another."""
+        maxfail = 0 if stage.base or stage.confirms else getattr(self._config.option, "maxfail", 0)
+        maxfail = maxfail and max(maxfail - session.testsfailed, 1)
+        calibrations = {**self._calibrations, **self.known.calibrations}
         try:
-            ending = self.launch(
-                tests,
-                self,
-                warn=not self._warned and not self._confirming,
-                maxfail=maxfail and max(maxfail - session.testsfailed, 1),
-            )
+            ending = self._launcher.run(stage, tests, self._tell, maxfail=maxfail, calibrations=calibrations)
         except BaseException:
             self._restore()
             raise
-        self._warned = True
-        if ending.refused is not None and not self._confirming:
+        if ending.refused is not None and not stage.confirms:
             raise refusal.refusal(ending.refused)
-        if ending.exit is not None:
-            self._restore()
-            raise pytest.exit.Exception(*ending.exit)
-        for key in ending.missing:
-            self.failed(
-                key,
-                "was not collected in the fresh process, so its id is not the same in every one: give its parameters"
-                " ids that stay (ids=)",
-            )
-        why = f"could not measure: {ending.refused}" if ending.refused is not None else ending.why
-        left = self.left(tests, ending, why)
-        if self._confirming:
-            return left if why is not None or not ending.stop else []
+        if ending.refused is not None:
+            ending.why = f"could not measure: {ending.refused}"
+        if self._turns is not None and stage.base:
+            for key, output in self._turns.settle(ending, self.tests, self._measures, stage.pair).items():
+                self._fail(key, "it could not be collected", output)
+        else:
+            if ending.exit is not None:
+                self._restore()
+                raise pytest.exit.Exception(ending.exit.reason, ending.exit.status)
+            for key in ending.missing:
+                self._fail(
+                    key,
+                    "was not collected in the fresh process, because its id differs between processes: give its"
+                    " parameters ids that stay (ids=)",
+                )
+        left = self._left(tests, ending)
+        if stage.confirms:
+            return left if ending.why is not None or not ending.stop else []
         if session.shouldfail:
             raise session.Failed(session.shouldfail)
-        if session.shouldstop or ending.stop:
+        if not stage.base and (session.shouldstop or ending.stop):
             raise session.Interrupted(session.shouldstop or ending.stop)
         return left
 
-    def launch(
-        self, tests: Sequence[str], listener: messages.Listener, *, warn: bool = False, maxfail: int = 0
-    ) -> Ending:
-        """Run tests in a process, with what those before it have learned; how it ended."""
-        calibrations = {**self._calibrations, **self.known.calibrations}
-        self._came.append(None)
-        self._kept = {}
-        return self._launcher.run(
-            tests,
-            listener,
-            number=len(self._came),
-            warn=warn,
-            maxfail=maxfail,
-            calibrations=calibrations,
-            limit_s=self.settings.session_timeout_s,
-            side=self.side,
-        )
-
-    def left(self, tests: Sequence[str], ending: Ending, why: str | None) -> Sequence[str]:
-        """Of a process's tests those that are left for another; those that it took along have failed."""
+    def _left(self, tests: Sequence[str], ending: parent.Ending) -> Sequence[str]:
+        """Which of a process's tests are left for another; those that died with it have failed."""
         left = [key for key in ending.left if key not in ending.missing]
-        if why is None:
+        if ending.why is None:
             return left
         dead = [ending.under_way] if ending.under_way is not None else left if len(left) == len(tests) else []
-        for key in dead:  # what it printed is told once
-            told = ending.output if key == dead[0] else ""
-            elsewhere = f"; what it printed last is in the report of {dead[0]}" if ending.output and not told else ""
-            self.failed(key, f"the process that measured it {why}{elsewhere}", told)
-        if not dead:  # no test's own error, and still what a run in one process would have died of
-            self.troubles.append(f"{self.stages.where}: the process {why}, while none of its tests ran")
+        for key in dead:  # only the first report has what the process printed
+            output = ending.output if key == dead[0] else ""
+            elsewhere = f"; what it printed last is in the report of {dead[0]}" if ending.output and not output else ""
+            self._fail(key, f"the process that measured it {ending.why}{elsewhere}", output)
+        if not dead:  # no test's error, and yet a run in one process would have died of it
+            self.troubles.append(f"{self._stage.label}: the process {ending.why}, while none of its tests ran")
         return [key for key in left if key not in dead]
 
-    # what a child says
+    # --- what a process sends
 
-    def begun(self, test: str) -> None:
-        """It is run anew: what became of it in the session before is kept until it has come to its end."""
-        found = self.tests[test]
-        # Given twice (--keep-duplicates): the last counts.
-        if test in self._kept and self.last and not self._confirming:
-            found.pass_on()
-        self._before, self._skipped = (found, found.forget()), False
-        found.log = Log(found.item, self._progress)
-        self.stages.begun(test, found.item.nodeid)
+    def _tell(self, message: Message) -> None:
+        turns, base = self._turns, self._stage.base
+        match message:
+            case messages.Brought():
+                self._brought[self._launcher.number] = message
+                if turns is not None:
+                    turns.machines.update(message.machines)
+            case messages.Begun(key):
+                test = self.tests[key]
+                if not base:
+                    test.begin_again()
+                    test.log = Log(test.item, self._progress)
+                    self._under_way = test
+                self._stages.begun(key, test.item.nodeid)
+            case messages.Reported(key, data):
+                report = messages.report_of(self._config, data)
+                if not base:
+                    self._report(self.tests[key], report)
+                elif turns is not None:
+                    turns.reported_there(key, report, self._stage.pair)
+            case messages.Done() if base and turns is not None:
+                turns.done_there(message, self._stage.pair)
+                self._show_ended()
+            case messages.Done(key, measurements, mistaken):
+                if turns is not None:
+                    turns.done_here(message, self._stage.pair)
+                test = self.tests[key]
+                if test.end():
+                    self._keep(test, measurements)
+                    test.mistaken.update(mistaken)
+                self._end(test)
 
-    def reported(self, test: str, report: pytest.TestReport) -> None:
-        assert self._before is not None
-        found, before = self._before
-        shared, failed = child.shared_teardown(self.config, report)
-        if not self._shared.issuperset(shared):  # else it is told, and is no other test's that comes last now
-            self._shared.update(shared)
-            report = failed
-        if before["waits"] and type(report) is pytest.TestReport:
-            if report.skipped:  # no verdict on what it has measured is lost because it does not run again
-                how = "failed as expected" if hasattr(report, "wasxfail") else "was skipped"
-                self.left_out.setdefault(how, {})[test] = why_skipped(report)
-                self._skipped = True
-                return
-            if report.failed:
-                report.sections.append(("carbon", self._passed_before()))
-            elif self._skipped:
-                return
-        found.take(report)
+    def _report(self, test: Test, report: pytest.TestReport) -> None:
+        if test.course.passed_before and report.failed and type(report) is pytest.TestReport:
+            report.sections.append(("carbon", self._passed_before()))
+        if test.take(report) == "drop" and report.skipped:  # its measurements are judged although it does not run again
+            how = "failed as expected" if hasattr(report, "wasxfail") else "was skipped"
+            self.left_out.setdefault(how, {})[test.key] = why_skipped(report)
+        elif self._turns is not None and test.key in self._measures:
+            self._turns.reported_here(test, report)
 
     def _passed_before(self) -> str:
         """What to know of the failure of a test that has passed in another process."""
-        if not self._confirming:
-            return f"It passed in another process before; this is {self.stages.where}."
+        if not self._stage.confirms:
+            return f"It passed in another process before; this is {self._stage.label}."
         return (
             "It passed at first, and was run again by itself in a fresh process, because its energy is suspect"
-            f" ({self.stages.where}). What other tests leave behind is not there; what a fixture makes is."
+            f" ({self._stage.label}). What other tests leave behind is missing there; what a fixture makes is not."
         )
 
-    def done(self, test: str, measurements: Sequence[Measurement], mistaken: Sequence[str]) -> None:
-        found = self.tests[test]
-        if self._skipped and found.outcome is None:
-            self._restore()
-        else:
-            self._keep(found, measurements)
-            found.mistaken.update(mistaken)
-        self._ended(found)
+    def _show_ended(self) -> None:
+        self._stages.ended(waiting=any(test.waits for test in self.tests.values()))
 
-    def brought(self, brought: Brought) -> None:
-        self._came[-1] = brought
-
-    def show_ended(self) -> None:
-        self.stages.ended(waiting=any(test.waits for test in self.tests.values()))
-
-    def failed(self, key: str, why: str, output: str = "") -> None:
-        """A test whose process did not bring it to its end."""
-        test = self.tests[key]
-        test.reports, test.outcome, test.waits = [], "failed", False
+    def _fail(self, key: str, why: str, output: str = "") -> None:
+        """Fail a test whose process did not bring it to its end."""
+        test, where = self.tests[key], self._stage.label
+        if self._turns is not None:
+            if self._stage.base and key not in self._measures:
+                self._turns.sides.part(key, why, self._stage.pair)
+                self.notes.append(f"{key}, {where}: {why}. It measures nothing, so nothing else comes of that")
+                return
+            self._turns.sides.dead[key] = f"{where}: {why}"
+        test.crash()
         item = test.item
         test.log = Log(item, self._progress)
-        text = f"{self.stages.where}: {why}{f'. Its last output:{chr(10) * 2}{output}' if output else ''}"
+        text = f"{where}: {why}{f'. Its last output:{chr(10) * 2}{output}' if output else ''}"
         test.log.report(
             pytest.TestReport(item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", text, "call")
         )
-        if key in self.measures:
+        if key in self._measures:
             names = [*(test.found or ())] or markers.own_names(item) or ["call"]
             self._keep(test, [Measurement(name=name, machine="", failure=why) for name in names])
-        self._ended(test)
+        self._end(test)
 
     def _keep(self, test: Test, measurements: Sequence[Measurement]) -> None:
-        found = test.found
-        assert found is not None
-        for name in self._kept.get(test.key, ()):  # by the same test, given twice
-            found[name].pop()
-            if not found[name]:
-                del found[name]
-        self._kept[test.key] = [m.name for m in measurements]
+        assert test.found is not None
         for m in measurements:
-            found.setdefault(m.name, []).append(m)
+            test.found.setdefault(m.name, []).append(m)
 
-    def _ended(self, test: Test) -> None:
-        self._before = None
-        if self.last and test.key not in self.measures:
-            test.pass_on()
+    def _end(self, test: Test) -> None:
+        self._under_way = None
         assert test.log is not None
         test.log.finish()
-        self.show_ended()
+        self._show_ended()
 
     def _restore(self) -> None:
-        """The test under way did not come to its end: what was known of it is what is known."""
-        if self._before is not None:
-            test, state = self._before
-            for name, value in state.items():
-                setattr(test, name, value)
-            self._before = None
+        """The test under way did not finish: what was known of it before counts."""
+        if self._under_way is not None:
+            self._under_way.restore()
+            self._under_way = None
 
 
 @contextlib.contextmanager
 def ended_in_order() -> Generator[None, None, None]:
-    """SIGTERM, and the terminal's end, end the run as Ctrl-C does: what was measured is told, and nothing stays behind.
+    """Let SIGTERM and SIGHUP end the run as Ctrl-C does: what was measured is reported, and no process stays behind.
 
     A second one ends it as it does any process.
     """
@@ -313,18 +298,11 @@ def ended_in_order() -> Generator[None, None, None]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
-    taken = [each for each, handler in before.items() if handler is signal.SIG_DFL]
-    for each in taken:
-        signal.signal(each, end)
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        for each in taken:
-            signal.signal(each, signal.SIG_DFL)
-
-
-def why_skipped(report: pytest.TestReport) -> str:
-    if isinstance(report.longrepr, tuple):
-        return str(report.longrepr[2]).removeprefix("Skipped: ")
-    return str(getattr(report, "wasxfail", "")).removeprefix("reason: ")
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)

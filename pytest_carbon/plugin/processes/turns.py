@@ -1,9 +1,10 @@
-"""``--carbon-against``: processes of the working tree and of another revision take turns, in pairs."""
+"""``--carbon-against``: the working tree and another revision take turns, in pairs of processes."""
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,217 +16,159 @@ from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import nearest, worktree
 from pytest_carbon.host.import_paths import Move, own_packages
 from pytest_carbon.plugin import refusal
-from pytest_carbon.plugin.processes import child, messages
-from pytest_carbon.plugin.processes.messages import Brought
-from pytest_carbon.plugin.processes.sessions import Fresh, ended_in_order, why_skipped
-from pytest_carbon.plugin.progress import Progress
+from pytest_carbon.plugin.processes import plan
+from pytest_carbon.plugin.processes.child import source_of
+from pytest_carbon.plugin.processes.messages import Done, Selected, Side
+from pytest_carbon.plugin.processes.parent import Ending
+from pytest_carbon.plugin.processes.plan import Stage
 from pytest_carbon.plugin.settings import fields_given
 from pytest_carbon.plugin.waiting import Test
-from pytest_carbon.records import Against, CarbonError, Measurement, Settings
+from pytest_carbon.records import Against, CarbonError, Machine, Settings
 from pytest_carbon.records import label as measurement_label
 from pytest_carbon.text import listing
 
 
-class TakingTurns(Fresh):
-    """Runs the tests in pairs of processes, here and at a revision.
+class Turns:
+    """What is known of the other revision while both are measured."""
 
-    Args:
-        measuring: as of :class:`~pytest_carbon.plugin.processes.sessions.Fresh`.
-        revision: what the working tree is compared with.
-    """
-
-    def __init__(
-        self,
-        config: pytest.Config,
-        settings: Settings,
-        measuring: Mapping[str, Test],
-        progress: Progress,
-        revision: worktree.Revision,
-    ) -> None:
-        super().__init__(config, settings, measuring, progress)
+    def __init__(self, config: pytest.Config, settings: Settings, revision: worktree.Revision) -> None:
+        self._config = config
+        self._settings = settings
         self._revision = revision
         seed = secrets.randbits(32)
         order = pairs.order(settings.sessions, seed)
         against = Against(revision.ref, revision.commit, revision.label, settings.sessions, seed, order, revision.dirty)
-        self.sides = Sides(against, self._differ)
-        self._there = _There(self, self.sides)
-        self._given = fields_given(config)
-        self.pair = 0
+        self.machines: dict[str, Machine] = {}
+        self.sides = Sides(against, lambda there, here: nearest.difference(self.machines[there], self.machines[here]))
+        self.notes: list[str] = []
+        """Sentences for the end of the run."""
         self._code: Mapping[str, str | None] = {}
-        """What tells whether the tests' own code is another one there."""
+        """A hash of each test's own code in the working tree."""
         self._others: dict[str, None] = {}
-        """Tests that measure there, and are not here."""
+        """Tests that measure at the other revision and do not exist in the working tree."""
+        self.calls_s = 0.0
+        """How long the measured calls of the other revision took."""
+        self._ended = 0
 
-    @property
-    def known(self) -> Brought:
-        """What was measured at the other revision is no cost of measuring."""
-        known = super().known
-        return replace(known, metered_s=max(0.0, known.metered_s - self._there.calls_s))
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
-        if not self.takes_over(session):
-            return None
+    @contextlib.contextmanager
+    def checked_out(self, tests: Mapping[str, Test]) -> Generator[tuple[Stage, ...], None, None]:
+        """Check the other revision out; the plan that compares the tests with it."""
         before = worktree.fingerprint(self._revision)
         try:
-            with ended_in_order(), worktree.checked_out(self._revision) as tree:
-                self._take_turns(session, tree)
+            with worktree.checked_out(self._revision) as tree:
+                yield self._plan(tests, tree)
         except CarbonError as error:
             raise refusal.refusal(str(error)) from None
         finally:
-            self._note(worktree.fingerprint(self._revision) != before)
-        return True
+            self._note(tests, changed=worktree.fingerprint(self._revision) != before)
 
-    def note_once(self, sentence: str) -> None:
-        if sentence not in self.notes:
-            self.notes.append(sentence)
+    def _plan(self, tests: Mapping[str, Test], tree: Path) -> tuple[Stage, ...]:
+        self._code = {key: source_of(test.item) for key, test in tests.items()}
+        top = self._revision.top
+        move = Move.between(top, tree, self._config.rootpath, self._config.invocation_params.dir)
+        sources = own_packages(top, worktree.tracked(top))
+        # Where baselines lie is the parent's business, and may have a password.
+        settings = replace(self._settings, sessions=1, baseline=Path(), json=None)
+        given = fields_given(self._config)
+        base, here = (Side(base, self._revision.label, move, settings, given, sources) for base in (True, False))
+        return plan.turns(tests, self.sides.against.base_first, base, here)
 
-    def _note(self, changed: bool) -> None:
+    def _note(self, tests: Mapping[str, Test], *, changed: bool) -> None:
         label = self._revision.label
         if self._revision.same:
             self.notes.append(
-                f"the working tree has the code of {label}, and no other: what differs between the two is chance"
+                f"the working tree has the same code as {label}: any difference between the two is chance"
             )
-        passed = {key for key, test in self.tests.items() if test.outcome == "passed"}
+        passed = {key for key, test in tests.items() if test.outcome == "passed"}
         if others := [*self._others, *map(measurement_label, self.sides.gone(passed))]:
-            self.notes.append(f"there at {label}, and not here: {listing(others, 10)}")
+            self.notes.append(f"at {label} only, not here: {listing(others, 10)}")
         if changed:
             self.notes.append(
-                "the working tree was changed while it was measured, so its sessions are not all of the same code: what"
-                " they are compared with says little; run it again"
+                "the working tree was changed while it was measured, so its sessions did not all measure the same code"
+                " and the comparison says little; run it again"
             )
 
-    def _take_turns(self, session: pytest.Session, tree: Path) -> None:
-        self._code = {key: child.source_of(test.item) for key, test in self.tests.items()}
-        root, here = self.config.rootpath, self.config.invocation_params.dir
-        move = Move.between(self._revision.top, tree, root, here)
-        sources = own_packages(self._revision.top, worktree.tracked(self._revision.top))
-        settings = replace(self.settings, sessions=1)
-        both = {
-            base: messages.Side(base, self._revision.label, move, settings, self._given, sources)
-            for base in (True, False)
-        }
-        order = self.sides.against.base_first
-        weights = {key: test.weight for key, test in self.tests.items()}
-        for number in range(1, len(order) + 1):
-            for base in both:
-                self.stages.plan(f"{number} {base}", weights)
-        for number, base_first in enumerate(order, 1):
-            self.pair, self.last = number, number == len(order)
-            for base in (base_first, not base_first):
-                self._one_side(session, both[base])
-            self.sides.complete = number
-            if not any(self._is_due(key, both[True]) and self._is_due(key, both[False]) for key in self.measures):
-                break
-
-    def _is_due(self, key: str, side: messages.Side) -> bool:
-        """Whether a test runs: what has failed here, or was skipped, is decided; what has there, is not compared."""
-        test = self.tests[key]
-        if key in self.sides.dead or (side.base and key in self.sides.apart):
+    def ended(self, stage: Stage) -> bool:
+        """Count a stage that has ended; whether it completed a pair."""
+        self._ended += 1
+        if self._ended % 2:
             return False
-        return test.outcome is None or test.waits
+        self.sides.complete = stage.pair
+        return True
 
-    def _one_side(self, session: pytest.Session, side: messages.Side) -> None:
-        whose = self._revision.label if side.base else "here"
-        where = f"pair {self.pair} of {len(self.sides.against.base_first)}, {whose}"
-        left: Sequence[str] = [key for key in self.tests if self._is_due(key, side)]
-        self.stages.enter(f"{self.pair} {side.base}", where, left)
-        self.side = side
-        while left:
-            left = self._one_process_there(session, left) if side.base else self.one_process(session, left)
+    def compares(self, key: str, *, base: bool) -> bool:
+        """Whether running a test again tells something about the two revisions."""
+        return key not in self.sides.dead and not (base and key in self.sides.apart)
 
-    def _one_process_there(self, session: pytest.Session, tests: Sequence[str]) -> Sequence[str]:
-        """Run tests of the other revision in one process; those that are left for another."""
-        label = self._revision.label
-        ending = self.launch(tests, self._there)
-        if ending.refused is not None:
-            raise refusal.refusal(ending.refused)
-        for key, source in ending.sources.items():
-            if key in self.measures and self._code[key] != source:
-                self.sides.differing.add(key)
-        self._others |= dict.fromkeys(key for key in ending.others if key not in self.tests)
-        broken = {key: text for at, text in ending.troubles for key in ending.missing if key.startswith(at)}
-        for key in ending.missing:
-            if key in broken:
-                self.failed(key, "it could not be collected", broken[key])
+    # --- the working tree
+
+    def reported_here(self, test: Test, report: pytest.TestReport) -> None:
+        if test.outcome in ("skipped", "xfailed") and report.skipped:
+            self.sides.idle[test.key] = _idle(report, "here")
+        elif test.outcome in ("failed", "error"):
+            self.sides.failed.add(test.key)
+
+    def done_here(self, done: Done, pair: int) -> None:
+        for m in done.measurements:
+            self.sides.here.setdefault((done.test, m.name), {})[pair] = m
+
+    # --- the other revision
+
+    def reported_there(self, key: str, report: Any, pair: int) -> None:
+        """Note a test that failed or was skipped, so that there is nothing to compare with."""
+        at = f"at {self._revision.label}"
+        if report.outcome == "failed":
+            self.sides.part(key, f"it failed {at} ({_reason(report)})", pair, fails=True)
+        elif report.skipped and type(report) is pytest.TestReport:
+            self.sides.part(key, _idle(report, at), pair, fails=True)
+
+    def done_there(self, done: Done, pair: int) -> None:
+        for m in done.measurements:
+            if m.name in done.mistaken:
+                why = f"at {self._revision.label} it was not measured: {m.failure}"
+                self.sides.part(done.test, why, pair, fails=True)
             else:
-                self.sides.part(key, f"it is not there at {label}", self.pair)
-        why = ending.why
+                self.sides.there.setdefault((done.test, m.name), {})[pair] = m
+            self.calls_s += sum(round_.duration_s for round_ in m.rounds)
+
+    def settle(self, ending: Ending, tests: Mapping[str, Test], measures: Set[str], pair: int) -> dict[str, str]:
+        """Note how a process of the other revision ended; return what it could not collect, with pytest's text."""
+        label = self._revision.label
+        selected = ending.selected or Selected(())
+        for key, source in selected.sources.items():
+            if key in measures and self._code[key] != source:
+                self.sides.differing.add(key)
+        self._others |= dict.fromkeys(key for key in selected.others if key not in tests)
+        broken = {t.at: t.text for t in ending.troubles}
+        failed = {key: text for at, text in broken.items() for key in ending.missing if key.startswith(at)}
+        for key in ending.missing:
+            if key not in failed:
+                self.sides.part(key, f"it does not exist at {label}", pair)
         if ending.exit is not None and ending.under_way is not None:
-            why_not = f"it ended the run at {label} (pytest.exit: {ending.exit[0]})"
-            self.sides.part(ending.under_way, why_not, self.pair, fails=True)
+            why = f"it ended the run at {label} (pytest.exit: {ending.exit.reason})"
+            self.sides.part(ending.under_way, why, pair, fails=True)
         elif ending.exit is not None or ending.stop:
-            why = f"ended before it came to this test ({ending.exit[0] if ending.exit else ending.stop})"
-        left = self.left(tests, ending, why)
-        if session.shouldfail:
-            raise session.Failed(session.shouldfail)
-        return left
+            reason = ending.exit.reason if ending.exit else ending.stop
+            ending.why = f"ended before this test began ({reason})"
+        return failed
 
-    def _differ(self, there: str, here: str) -> str:
-        known = self.known.machines
-        return nearest.difference(known[there], known[here])
 
-    def reported(self, test: str, report: pytest.TestReport) -> None:
-        super().reported(test, report)
-        if test in self.measures and self.tests[test].outcome in ("skipped", "xfailed") and report.skipped:
-            self.sides.idle[test] = _idle(report, "here")
-        elif test in self.measures and self.tests[test].outcome in ("failed", "error"):
-            self.sides.failed.add(test)
-
-    def done(self, test: str, measurements: Sequence[Measurement], mistaken: Sequence[str]) -> None:
-        for m in measurements:
-            self.sides.here.setdefault((test, m.name), {})[self.pair] = m
-        super().done(test, measurements, mistaken)
-
-    def failed(self, key: str, why: str, output: str = "") -> None:
-        if self.side is not None and self.side.base and key not in self.measures:
-            self.sides.part(key, why, self.pair)
-            self.notes.append(f"{key}, {self.stages.where}: {why}. It measures nothing, so nothing else comes of that")
-            return
-        self.sides.dead[key] = f"{self.stages.where}: {why}"
-        super().failed(key, why, output)
+def why_skipped(report: pytest.TestReport) -> str:
+    """Return the reason of a skip or of an expected failure."""
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
+    return str(getattr(report, "wasxfail", "")).removeprefix("reason: ")
 
 
 def _idle(report: pytest.TestReport, where: str) -> str:
-    """Why a test that did not fail has nothing to compare."""
+    """Say why a test that did not fail has nothing to compare."""
     why = why_skipped(report)
     how = f"was expected to fail {where}" if hasattr(report, "wasxfail") else f"was skipped {where}"
     return f"it {how} ({why})" if why else f"it {how}"
 
 
-class _There:
-    """Listens to the processes of the other revision, whose tests' reports are nobody's but the comparison's."""
-
-    def __init__(self, turns: TakingTurns, sides: Sides) -> None:
-        self._turns = turns
-        self._sides = sides
-        self.calls_s = 0.0
-        """How long the calls have taken that were measured."""
-
-    def begun(self, test: str) -> None:
-        self._turns.stages.begun(test, self._turns.tests[test].item.nodeid)
-
-    def reported(self, test: str, report: Any) -> None:
-        """What failed there, or was skipped, has nothing to compare with."""
-        at = f"at {self._sides.against.label}"
-        shared, failed = child.shared_teardown(self._turns.config, report)
-        if shared:
-            text = f"{at} the teardown of {' and '.join(shared)} failed ({child.said(failed)})"
-            self._turns.note_once(f"{text}; what was measured before counts")
-        elif report.outcome == "failed":
-            self._sides.part(test, f"it failed {at} ({child.said(report)})", self._turns.pair, fails=True)
-        elif report.skipped and type(report) is pytest.TestReport:
-            self._sides.part(test, _idle(report, at), self._turns.pair, fails=True)
-
-    def done(self, test: str, measurements: Sequence[Measurement], mistaken: Sequence[str]) -> None:
-        for m in measurements:
-            if m.name in mistaken:
-                why = f"at {self._sides.against.label} it was not measured: {m.failure}"
-                self._sides.part(test, why, self._turns.pair, fails=True)
-            else:
-                self._sides.there.setdefault((test, m.name), {})[self._turns.pair] = m
-            self.calls_s += sum(each.duration_s for each in m.rounds)
-        self._turns.show_ended()
-
-    def brought(self, brought: Brought) -> None:
-        self._turns.brought(brought)
+def _reason(report: Any) -> str:
+    """Return the line of a failed test's report that says why."""
+    crash = getattr(getattr(report.longrepr, "reprcrash", None), "message", None)
+    last = (report.longreprtext.strip().splitlines() or [""])[-1].strip()
+    return str(crash).splitlines()[0] if crash else last

@@ -4,38 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pytest_carbon.tasks.architectures.record import Architecture
+from pytest_carbon.tasks.architectures.record import Architecture, encoder_decoder
 
 AUDIO: Mapping[str, Architecture] = {
     "openai/whisper-large-v3": Architecture(
         "transformers:WhisperForConditionalGeneration",
         {
+            **encoder_decoder(1280, 32, 20, 5120),
             "vocab_size": 51866,
             "num_mel_bins": 128,
-            "d_model": 1280,
-            "encoder_layers": 32,
-            "encoder_attention_heads": 20,
-            "encoder_ffn_dim": 5120,
-            "decoder_layers": 32,
-            "decoder_attention_heads": 20,
-            "decoder_ffn_dim": 5120,
             "bos_token_id": 50257,
             "eos_token_id": 50257,
             "pad_token_id": 50256,
             "decoder_start_token_id": 50258,
             "begin_suppress_tokens": [220, 50257],
         },
-        "bpe",
         small={
+            **encoder_decoder(32, 2, 2, 64),
             "vocab_size": 2000,
             "num_mel_bins": 16,
-            "d_model": 32,
-            "encoder_layers": 2,
-            "encoder_attention_heads": 2,
-            "encoder_ffn_dim": 64,
-            "decoder_layers": 2,
-            "decoder_attention_heads": 2,
-            "decoder_ffn_dim": 64,
             "max_source_positions": 150,
             "max_target_positions": 64,
             "bos_token_id": 1998,

@@ -11,24 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_carbon.tasks.architectures.record import Architecture
+from pytest_carbon.tasks.architectures.record import Architecture, transformer
 
-_NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
-_PNDM = {
-    "class": "diffusers:PNDMScheduler",
-    **_NOISE,
-    "skip_prk_steps": True,
-    "set_alpha_to_one": False,
+_NOISE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
     "steps_offset": 1,
 }
-_DDIM = {
-    "class": "diffusers:DDIMScheduler",
-    **_NOISE,
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
-_EULER = {"class": "diffusers:EulerDiscreteScheduler", **_NOISE, "timestep_spacing": "leading", "steps_offset": 1}
+_PNDM = {"class": "diffusers:PNDMScheduler", **_NOISE, "skip_prk_steps": True, "set_alpha_to_one": False}
+_DDIM = {"class": "diffusers:DDIMScheduler", **_NOISE, "clip_sample": False, "set_alpha_to_one": False}
+_EULER = {"class": "diffusers:EulerDiscreteScheduler", **_NOISE, "timestep_spacing": "leading"}
 
 _UNET_1 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 _UNET_TINY = {
@@ -61,61 +55,30 @@ _UNET_XL = {
 }
 
 
-def _vae(side: int, **more: Any) -> dict[str, Any]:
+def _vae(side: int, channels: list[int], layers: int, **more: Any) -> dict[str, Any]:
     return {
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "block_out_channels": [128, 256, 512, 512],
-        "layers_per_block": 2,
-        "latent_channels": 4,
+        "down_block_types": ["DownEncoderBlock2D"] * len(channels),
+        "up_block_types": ["UpDecoderBlock2D"] * len(channels),
+        "block_out_channels": channels,
+        "layers_per_block": layers,
         "sample_size": side,
         **more,
     }
 
 
-_CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768}
-_OPEN_CLIP_H = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 23,
-    "num_attention_heads": 16,
-    "hidden_act": "gelu",
-    "projection_dim": 512,
-}
-_OPEN_CLIP_G = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 20,
-    "hidden_act": "gelu",
-    "projection_dim": 1280,
-}
+_VAE = [128, 256, 512, 512], 2
+_CLIP_L = {**transformer(768, 12, 12, 3072), "projection_dim": 768}
+_OPEN_CLIP_H = {**transformer(1024, 23, 16, 4096), "hidden_act": "gelu", "projection_dim": 512}
+_OPEN_CLIP_G = {**transformer(1280, 32, 20, 5120), "hidden_act": "gelu", "projection_dim": 1280}
 _SAFETY_CHECKER = {
     "projection_dim": 768,
-    "vision_config": {
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "patch_size": 14,
-        "projection_dim": 768,
-    },
-    "text_config": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+    "vision_config": {**transformer(1024, 24, 16, 4096), "patch_size": 14, "projection_dim": 768},
+    "text_config": transformer(768, 12, 12, 3072),
 }
 
-_SMALL_VAE = {
-    "down_block_types": ["DownEncoderBlock2D"] * 2,
-    "up_block_types": ["UpDecoderBlock2D"] * 2,
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "sample_size": 16,
-}
+_SMALL_VAE = _vae(16, [8, 16], 1, norm_num_groups=4)
 _SMALL_TEXT = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
+    **transformer(32, 2, 2, 64),
     "projection_dim": 32,
     "vocab_size": 2000,
     "bos_token_id": 1998,
@@ -133,16 +96,11 @@ _SMALL_UNET = {
 }
 _SMALL_CHECKER = {
     "projection_dim": 32,
-    "vision_config": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 28,
-        "projection_dim": 32,
-    },
-    "text_config": {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2},
+    "vision_config": {**transformer(32, 2, 2, 64), "image_size": 28, "projection_dim": 32},
+    "text_config": transformer(32, 2, 2, 64),
 }
+_CALL = {"num_inference_steps": 50}
+_SMALL_CALL = {"num_inference_steps": 4, "height": 16, "width": 16}
 
 
 def _stable_diffusion(
@@ -157,7 +115,7 @@ def _stable_diffusion(
     side = unet["sample_size"] * 8
     config = {
         "unet": unet,
-        "vae": _vae(side, scaling_factor=0.18215),
+        "vae": _vae(side, *_VAE, scaling_factor=0.18215),
         "text_encoder": text_encoder,
         "scheduler": scheduler,
     }
@@ -168,16 +126,11 @@ def _stable_diffusion(
     return Architecture(
         "diffusers:StableDiffusionPipeline",
         config,
-        "bpe",
-        small=small,
-        processor={
-            "class": "transformers:CLIPImageProcessorPil",
-            "size": {"shortest_edge": 224},
-            "crop_size": {"height": 224, "width": 224},
-        },
+        small,
+        processor={"class": "transformers:CLIPImageProcessorPil"},
         small_processor={"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}},
-        call={"num_inference_steps": 50, "height": side, "width": side},
-        small_call={"num_inference_steps": 4, "height": 16, "width": 16},
+        call={**_CALL, "height": side, "width": side},
+        small_call=_SMALL_CALL,
         moved_to=moved_to,
     )
 
@@ -198,12 +151,11 @@ DIFFUSION: Mapping[str, Architecture] = {
         "diffusers:StableDiffusionXLPipeline",
         {
             "unet": _UNET_XL,
-            "vae": _vae(1024, scaling_factor=0.13025, force_upcast=True),
+            "vae": _vae(1024, *_VAE, scaling_factor=0.13025, force_upcast=True),
             "text_encoder": _CLIP_L,
             "text_encoder_2": _OPEN_CLIP_G,
             "scheduler": _EULER,
         },
-        "bpe",
         small={
             "unet": {
                 **_SMALL_UNET,
@@ -216,7 +168,7 @@ DIFFUSION: Mapping[str, Architecture] = {
             "text_encoder": _SMALL_TEXT,
             "text_encoder_2": _SMALL_TEXT,
         },
-        call={"num_inference_steps": 50, "height": 1024, "width": 1024},
-        small_call={"num_inference_steps": 4, "height": 16, "width": 16},
+        call={**_CALL, "height": 1024, "width": 1024},
+        small_call=_SMALL_CALL,
     ),
 }

@@ -1,19 +1,21 @@
 """The study's image models (classification, detection, captioning) as data, from their published configurations.
 
-What a vision-encoder-decoder, a BLIP or a GIT counts besides its base class is in ``counted_as``; label counts are
-those of the data a model was trained on (ImageNet 1,000, with a background 1,001; ImageNet-22k 21,841; COCO 91).
+Label counts are those of the data a model was trained on (ImageNet 1,000, with a background 1,001; ImageNet-22k
+21,841; COCO 91).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from pytest_carbon.tasks.architectures.record import Architecture
+from pytest_carbon.tasks.architectures.record import Architecture, encoder_decoder, transformer
 
-_IMAGENET_MEAN, _IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-_HALF = [0.5, 0.5, 0.5]
+Config = Mapping[str, Any]
+
+_VIT_LARGE = transformer(1024, 24, 16, 4096)
+_SMALL_VISION = {**transformer(32, 2, 2, 64), "image_size": 32}
+_SMALL_STAGES = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 32, 64]}
 
 
 def _square(side: int) -> dict[str, int]:
@@ -22,59 +24,41 @@ def _square(side: int) -> dict[str, int]:
 
 # --- image classification ------------------------------------------------------------------------
 
-_SMALL_TRANSFORMER = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "image_size": 32,
-}
+
+def _classifier(name: str, config: Config, small: Config, processor: Config, small_processor: Config) -> Architecture:
+    return Architecture(
+        f"transformers:{name}ForImageClassification",
+        {"num_labels": 1000, **config},
+        {**small, "num_labels": 10},
+        processor=processor,
+        small_processor=small_processor,
+    )
 
 
 def _vit(side: int) -> Architecture:
-    return Architecture(
-        "transformers:ViTForImageClassification",
-        {"image_size": side, "num_labels": 1000},
-        small={**_SMALL_TRANSFORMER, "num_labels": 10},
-        processor={
-            "class": "transformers:ViTImageProcessorPil",
-            "size": _square(side),
-            "image_mean": _HALF,
-            "image_std": _HALF,
-        },
-        small_processor={"size": _square(32)},
-    )
+    processor = {"class": "transformers:ViTImageProcessorPil", "size": _square(side)}
+    return _classifier("ViT", {"image_size": side}, _SMALL_VISION, processor, {"size": _square(32)})
 
 
-def _resized_by_shortest_edge(side: int) -> dict[str, Any]:
-    """As torchvision evaluates on ImageNet: the shortest edge to side / 0.875, then the middle square."""
-    return {
+def _by_shortest_edge(name: str, config: Config, small: Config, side: int) -> Architecture:
+    """Resize as torchvision does for ImageNet: the shortest edge to side / 0.875, then the middle square."""
+    processor = {
         "class": "transformers:ConvNextImageProcessorPil",
         "size": {"shortest_edge": side},
-        "crop_pct": 0.875,
-        "image_mean": _IMAGENET_MEAN,
-        "image_std": _IMAGENET_STD,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
     }
+    return _classifier(name, config, {**small, **_SMALL_STAGES}, processor, {"size": {"shortest_edge": 32}})
 
 
 def _convnextv2(side: int) -> Architecture:
-    return Architecture(
-        "transformers:ConvNextV2ForImageClassification",
-        {"depths": [3, 3, 9, 3], "hidden_sizes": [96, 192, 384, 768], "image_size": side, "num_labels": 1000},
-        small={"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 32, 64], "image_size": 32, "num_labels": 10},
-        processor=_resized_by_shortest_edge(side),
-        small_processor={"size": {"shortest_edge": 32}},
-    )
+    config = {"depths": [3, 3, 9, 3], "hidden_sizes": [96, 192, 384, 768], "image_size": side}
+    return _by_shortest_edge("ConvNextV2", config, {"image_size": 32}, side)
 
 
 def _resnet(layer_type: str, depths: list[int], hidden_sizes: list[int]) -> Architecture:
-    return Architecture(
-        "transformers:ResNetForImageClassification",
-        {"layer_type": layer_type, "depths": depths, "hidden_sizes": hidden_sizes, "num_labels": 1000},
-        small={"embedding_size": 8, "depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 32, 64], "num_labels": 10},
-        processor=_resized_by_shortest_edge(224),
-        small_processor={"size": {"shortest_edge": 32}},
-    )
+    config = {"layer_type": layer_type, "depths": depths, "hidden_sizes": hidden_sizes}
+    return _by_shortest_edge("ResNet", config, {"embedding_size": 8}, 224)
 
 
 _CLASSIFIERS = {
@@ -84,106 +68,94 @@ _CLASSIFIERS = {
     "facebook/convnextv2-tiny-22k-384": _convnextv2(384),
     "microsoft/resnet-18": _resnet("basic", [2, 2, 2, 2], [64, 128, 256, 512]),
     "microsoft/resnet-50": _resnet("bottleneck", [3, 4, 6, 3], [256, 512, 1024, 2048]),
-    "microsoft/beit-base-patch16-224-pt22k-ft22k": Architecture(
-        "transformers:BeitForImageClassification",
+    "microsoft/beit-base-patch16-224-pt22k-ft22k": _classifier(
+        "Beit",
         {"image_size": 224, "use_relative_position_bias": True, "num_labels": 21841},
-        small={**_SMALL_TRANSFORMER, "num_labels": 10},
-        processor={
-            "class": "transformers:BeitImageProcessorPil",
-            "size": _square(224),
-            "do_center_crop": False,
-            "image_mean": _HALF,
-            "image_std": _HALF,
-        },
-        small_processor={"size": _square(32)},
+        _SMALL_VISION,
+        {"class": "transformers:BeitImageProcessorPil", "size": _square(224), "do_center_crop": False},
+        {"size": _square(32)},
     ),
-    "google/mobilenet_v1_0.75_192": Architecture(
-        "transformers:MobileNetV1ForImageClassification",
+    "google/mobilenet_v1_0.75_192": _classifier(
+        "MobileNetV1",
         {"depth_multiplier": 0.75, "image_size": 192, "num_labels": 1001},
-        small={"depth_multiplier": 0.125, "image_size": 32, "num_labels": 10},
-        processor={
+        {"depth_multiplier": 0.125, "image_size": 32},
+        {
             "class": "transformers:MobileNetV1ImageProcessorPil",
             "size": {"shortest_edge": 224},
             "crop_size": _square(192),
-            "image_mean": _HALF,
-            "image_std": _HALF,
         },
-        small_processor={"size": {"shortest_edge": 32}, "crop_size": _square(32)},
+        {"size": {"shortest_edge": 32}, "crop_size": _square(32)},
     ),
 }
 
 # --- object detection ----------------------------------------------------------------------------
 
-
-def _coco_resized(class_name: str, shortest: int = 800) -> dict[str, Any]:
-    """Shortest edge to 800, longest to 1,333 at most: 640×480 becomes 1,066×800."""
-    return {"class": class_name, "size": {"shortest_edge": shortest, "longest_edge": 1333}}
-
-
-_SMALL_EDGES = {"size": {"shortest_edge": 48, "longest_edge": 64}}
-_SMALL_BACKBONE = {"embedding_size": 8, "depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 32, 64]}
-_SMALL_DETECTOR = {
-    "d_model": 32,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 64,
-    "decoder_ffn_dim": 64,
-    "num_queries": 10,
-    "num_labels": 5,
-}
-_RESNET_DEPTHS = {50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}
+_SMALL_DETECTOR = {**encoder_decoder(32, 2, 2, 64), "num_queries": 10}
+_SMALL_BACKBONE = {"embedding_size": 8, **_SMALL_STAGES}
+# Its group norms have 32 groups of more than one channel.
+_SMALL_DEFORMABLE = {**_SMALL_DETECTOR, "d_model": 64, "encoder_n_points": 2, "decoder_n_points": 2}
 
 
-def _detr(depth: int, *, heads: int = 8, activation: str = "relu", labels: int = 91) -> Architecture:
-    """DETR with its ResNet written out: by default the class would ask for the package timm."""
+def _detector(
+    name: str,
+    config: Config,
+    small: Config,
+    *,
+    shortest: int = 800,
+    no_checkpoint: str | None = None,
+) -> Architecture:
+    """Resize the shortest edge to 800, the longest to 1,333 at most: 640×480 becomes 1,066×800."""
     return Architecture(
-        "transformers:DetrForObjectDetection",
-        {
-            "use_timm_backbone": False,
-            "backbone_config": {
-                "model_type": "resnet",
-                "depths": _RESNET_DEPTHS[depth],
-                "out_features": ["stage4"],
-            },
-            "encoder_attention_heads": heads,
-            "decoder_attention_heads": heads,
-            "activation_function": activation,
-            "num_labels": labels,
+        f"transformers:{name}ForObjectDetection",
+        {"num_labels": 91, **config},
+        {**small, "num_labels": 5},
+        processor={
+            "class": f"transformers:{name}ImageProcessorPil",
+            "size": {"shortest_edge": shortest, "longest_edge": 1333},
         },
-        small={**_SMALL_DETECTOR, "backbone_config": _SMALL_BACKBONE},
-        processor=_coco_resized("transformers:DetrImageProcessorPil"),
-        small_processor=_SMALL_EDGES,
+        small_processor={"size": {"shortest_edge": 48, "longest_edge": 64}},
+        no_checkpoint=no_checkpoint,
     )
 
 
-# Its group norms have 32 groups of more than one channel.
-_DEFORMABLE_SMALL = {**_SMALL_DETECTOR, "d_model": 64, "encoder_n_points": 2, "decoder_n_points": 2}
+def _resnet_backbone(depths: list[int], *stages: str) -> dict[str, Any]:
+    """Write the ResNet out: by default DETR and its descendants need the package timm."""
+    backbone = {"model_type": "resnet", "depths": depths, "out_features": list(stages)}
+    return {"use_timm_backbone": False, "backbone_config": backbone}
+
+
+def _detr(depths: list[int], *, heads: int = 8, activation: str = "relu", labels: int = 91) -> Architecture:
+    config = {
+        **_resnet_backbone(depths, "stage4"),
+        "encoder_attention_heads": heads,
+        "decoder_attention_heads": heads,
+        "activation_function": activation,
+        "num_labels": labels,
+    }
+    return _detector("Detr", config, {**_SMALL_DETECTOR, "backbone_config": _SMALL_BACKBONE})
+
+
+def _yolos(size: Config, image_size: list[int], *, middle: bool, shortest: int = 800) -> Architecture:
+    config = {**size, "image_size": image_size, "use_mid_position_embeddings": middle}
+    small = {**_SMALL_VISION, "image_size": [48, 64], "num_detection_tokens": 10}
+    return _detector("Yolos", config, small, shortest=shortest)
+
+
+_RESNET_50, _RESNET_101 = [3, 4, 6, 3], [3, 4, 23, 3]
 
 _DETECTORS = {
-    "facebook/detr-resnet-50": _detr(50),
-    "facebook/detr-resnet-101": _detr(101),
+    "facebook/detr-resnet-50": _detr(_RESNET_50),
+    "facebook/detr-resnet-101": _detr(_RESNET_101),
     # white blood cells in stained tissue: one class
-    "polejowska/detr-r50-cd45rb-1ah-6l": _detr(50, heads=1, labels=1),
-    "polejowska/detr-r50-cd45rb-8ah-6l-gelu-corrected": _detr(50, activation="gelu", labels=1),
-    "SenseTime/deformable-detr": Architecture(
-        "transformers:DeformableDetrForObjectDetection",
-        {
-            "use_timm_backbone": False,
-            "backbone_config": {
-                "model_type": "resnet",
-                "depths": _RESNET_DEPTHS[50],
-                "out_features": ["stage2", "stage3", "stage4"],
-            },
-            "num_labels": 91,
-        },
-        small={**_DEFORMABLE_SMALL, "backbone_config": _SMALL_BACKBONE},
-        processor=_coco_resized("transformers:DeformableDetrImageProcessorPil"),
-        small_processor=_SMALL_EDGES,
+    "polejowska/detr-r50-cd45rb-1ah-6l": _detr(_RESNET_50, heads=1, labels=1),
+    "polejowska/detr-r50-cd45rb-8ah-6l-gelu-corrected": _detr(_RESNET_50, activation="gelu", labels=1),
+    "SenseTime/deformable-detr": _detector(
+        "DeformableDetr",
+        _resnet_backbone(_RESNET_50, "stage2", "stage3", "stage4"),
+        {**_SMALL_DEFORMABLE, "backbone_config": _SMALL_BACKBONE},
     ),
-    "jozhang97/deta-swin-large": Architecture(
-        "transformers:DeformableDetrForObjectDetection",
+    "jozhang97/deta-swin-large": _detector(
+        "DeformableDetr",
         {
             "use_timm_backbone": False,
             "backbone_config": {
@@ -202,10 +174,9 @@ _DETECTORS = {
             "num_queries": 900,
             "encoder_ffn_dim": 2048,
             "decoder_ffn_dim": 2048,
-            "num_labels": 91,
         },
-        small={
-            **_DEFORMABLE_SMALL,
+        {
+            **_SMALL_DEFORMABLE,
             "two_stage_num_proposals": 10,
             "backbone_config": {
                 "image_size": 64,
@@ -215,238 +186,139 @@ _DETECTORS = {
                 "window_size": 4,
             },
         },
-        processor=_coco_resized("transformers:DeformableDetrImageProcessorPil"),
-        small_processor=_SMALL_EDGES,
         no_checkpoint=(
             "transformers 5 has no DETA any more: it is built as the Deformable DETR it descends from, two-stage and "
             "with the same Swin-L backbone, five feature levels and 900 queries"
         ),
     ),
-    "hustvl/yolos-small": Architecture(
-        "transformers:YolosForObjectDetection",
-        {
-            "hidden_size": 384,
-            "num_attention_heads": 6,
-            "intermediate_size": 1536,
-            "image_size": [512, 864],
-            "use_mid_position_embeddings": True,
-            "num_labels": 91,
-        },
-        small={**_SMALL_TRANSFORMER, "image_size": [48, 64], "num_detection_tokens": 10, "num_labels": 5},
-        processor=_coco_resized("transformers:YolosImageProcessorPil"),
-        small_processor=_SMALL_EDGES,
-    ),
-    "hustvl/yolos-tiny": Architecture(
-        "transformers:YolosForObjectDetection",
-        {
-            "hidden_size": 192,
-            "num_attention_heads": 3,
-            "intermediate_size": 768,
-            "image_size": [800, 1333],
-            "use_mid_position_embeddings": False,
-            "num_labels": 91,
-        },
-        small={**_SMALL_TRANSFORMER, "image_size": [48, 64], "num_detection_tokens": 10, "num_labels": 5},
-        processor=_coco_resized("transformers:YolosImageProcessorPil", shortest=512),
-        small_processor=_SMALL_EDGES,
-    ),
+    "hustvl/yolos-small": _yolos(transformer(384, 12, 6, 1536), [512, 864], middle=True),
+    "hustvl/yolos-tiny": _yolos(transformer(192, 12, 3, 768), [800, 1333], middle=False, shortest=512),
 }
 
 # --- image captioning ----------------------------------------------------------------------------
 
-_CAPTION = {"max_new_tokens": 20}
-"""What ``generate()`` did without being asked for a length when the study was made."""
-_SMALL_CAPTION = {"max_new_tokens": 4}
-_SMALL_VISION = {**_SMALL_TRANSFORMER, "patch_size": 16}
-_SMALL_TEXT = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "vocab_size": 2000,
-    "max_position_embeddings": 64,
-}
-_VIT_LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+_SMALL_TEXT = {**transformer(32, 2, 2, 64), "vocab_size": 2000, "max_position_embeddings": 64}
 
 
-def _blip(vision: Mapping[str, Any]) -> Architecture:
+def _captioner(name: str, config: Config, small: Config, processor: Config, small_processor: Config) -> Architecture:
+    """20 new tokens are what ``generate()`` made by default at the time of the study."""
     return Architecture(
-        "transformers:BlipForConditionalGeneration",
+        f"transformers:{name}",
+        config,
+        small,
+        processor=processor,
+        small_processor=small_processor,
+        call={"max_new_tokens": 20},
+        small_call={"max_new_tokens": 4},
+    )
+
+
+def _blip(vision: Config) -> Architecture:
+    return _captioner(
+        "BlipForConditionalGeneration",
         {
             "text_config": {"num_attention_heads": 12, "initializer_range": 0.02},
             "vision_config": {"image_size": 384, "initializer_range": 0.02, **vision},
         },
-        "wordpiece",
-        small={
+        {
             "text_config": {**_SMALL_TEXT, "bos_token_id": 1998},
-            "vision_config": _SMALL_VISION,
+            "vision_config": {**_SMALL_VISION, "patch_size": 16},
             "projection_dim": 32,
         },
-        processor={"class": "transformers:BlipImageProcessorPil", "size": _square(384)},
-        small_processor={"size": _square(32)},
-        call=_CAPTION,
-        small_call=_SMALL_CAPTION,
+        {"class": "transformers:BlipImageProcessorPil", "size": _square(384)},
+        {"size": _square(32)},
     )
 
 
-def _blip2(
-    language_model: Mapping[str, Any],
-    small_language_model: Mapping[str, Any],
-    *,
-    image_token: int,
-    tokenizer: str,
-    exception: str | None = None,
-) -> Architecture:
+def _blip2(language_model: Config, small_language_model: Config, image_token: int) -> Architecture:
     """EVA-CLIP-g, a Q-Former of 32 queries and a language model; each image stands where its 32 image tokens stand."""
-    return Architecture(
-        "transformers:Blip2ForConditionalGeneration",
+    return _captioner(
+        "Blip2ForConditionalGeneration",
         {
-            "text_config": dict(language_model),
+            "text_config": language_model,
             "vision_config": {"initializer_range": 0.02},
             "qformer_config": {},
             "num_query_tokens": 32,
             "image_token_index": image_token,
         },
-        tokenizer,
-        small={
-            "text_config": dict(small_language_model),
-            "vision_config": {**_SMALL_TRANSFORMER, "image_size": 28},
+        {
+            "text_config": small_language_model,
+            "vision_config": {**_SMALL_VISION, "image_size": 28},
             "qformer_config": _SMALL_TEXT,
             "num_query_tokens": 4,
             "image_token_index": 1990,
         },
-        processor={"class": "transformers:BlipImageProcessorPil", "size": _square(224)},
-        small_processor={"size": _square(28)},
-        call=_CAPTION,
-        small_call=_SMALL_CAPTION,
-        exception=exception,
+        {"class": "transformers:BlipImageProcessorPil", "size": _square(224)},
+        {"size": _square(28)},
     )
 
 
-def _git(vision: Mapping[str, Any]) -> Architecture:
-    return Architecture(
-        "transformers:GitForCausalLM",
-        {"vision_config": dict(vision)},
-        "wordpiece",
-        small={**_SMALL_TEXT, "vision_config": _SMALL_VISION},
-        processor={
-            "class": "transformers:CLIPImageProcessorPil",
-            "size": {"shortest_edge": 224},
-            "crop_size": _square(224),
-        },
-        small_processor={"size": {"shortest_edge": 32}, "crop_size": _square(32)},
-        call=_CAPTION,
-        small_call=_SMALL_CAPTION,
+def _git(vision: Config) -> Architecture:
+    return _captioner(
+        "GitForCausalLM",
+        {"vision_config": vision},
+        {**_SMALL_TEXT, "vision_config": {**_SMALL_VISION, "patch_size": 16}},
+        {"class": "transformers:CLIPImageProcessorPil"},
+        {"size": {"shortest_edge": 32}, "crop_size": _square(32)},
     )
 
 
-_VIT_GPT2 = Architecture(
-    "transformers:VisionEncoderDecoderModel",
+def _special(end: int) -> dict[str, int]:
+    return {"bos_token_id": end, "eos_token_id": end}
+
+
+_VIT_GPT2 = _captioner(
+    "VisionEncoderDecoderModel",
     {
         "encoder": {"model_type": "vit"},
         "decoder": {"model_type": "gpt2", "is_decoder": True, "add_cross_attention": True},
+        **_special(50256),
         "decoder_start_token_id": 50256,
-        "bos_token_id": 50256,
-        "eos_token_id": 50256,
         "pad_token_id": 50256,
     },
-    "bpe",
-    small={
-        "encoder": _SMALL_TRANSFORMER,
-        "decoder": {
-            "n_embd": 32,
-            "n_layer": 2,
-            "n_head": 2,
-            "n_positions": 64,
-            "vocab_size": 2000,
-            "bos_token_id": 1999,
-            "eos_token_id": 1999,
-        },
+    {
+        "encoder": _SMALL_VISION,
+        "decoder": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": 2000, **_special(1999)},
+        **_special(1999),
         "decoder_start_token_id": 1999,
-        "bos_token_id": 1999,
-        "eos_token_id": 1999,
         "pad_token_id": 1999,
     },
-    processor={
-        "class": "transformers:ViTImageProcessorPil",
-        "size": _square(224),
-        "image_mean": _HALF,
-        "image_std": _HALF,
-    },
-    small_processor={"size": _square(32)},
-    call=_CAPTION,
-    small_call=_SMALL_CAPTION,
-    counted_as="transformers:VisionEncoderDecoderModel",
+    {"class": "transformers:ViTImageProcessorPil"},
+    {"size": _square(32)},
 )
+
+
+def _t5(width: int, head: int, inner: int, layers: int, heads: int) -> dict[str, int]:
+    depth = {"num_layers": layers, "num_decoder_layers": layers, "num_heads": heads}
+    return {"d_model": width, "d_kv": head, "d_ff": inner, **depth}
+
+
+def _opt(width: int, inner: int, layers: int, heads: int) -> dict[str, int]:
+    depth = {"num_hidden_layers": layers, "num_attention_heads": heads}
+    return {"hidden_size": width, "word_embed_proj_dim": width, "ffn_dim": inner, **depth}
+
 
 _FLAN_T5_XL = {
     "model_type": "t5",
-    "d_model": 2048,
-    "d_kv": 64,
-    "d_ff": 5120,
-    "num_layers": 24,
-    "num_decoder_layers": 24,
-    "num_heads": 32,
+    **_t5(2048, 64, 5120, 24, 32),
     "feed_forward_proj": "gated-gelu",
     "tie_word_embeddings": False,
     "vocab_size": 32128,
     "bos_token_id": 1,
     "decoder_start_token_id": 0,
 }
-_OPT_2_7B = {
-    "model_type": "opt",
-    "hidden_size": 2560,
-    "ffn_dim": 10240,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "word_embed_proj_dim": 2560,
-    "vocab_size": 50272,
-    "eos_token_id": 50118,
-}
+_OPT_2_7B = {"model_type": "opt", **_opt(2560, 10240, 32, 32), "vocab_size": 50272, "eos_token_id": 50118}
+_SMALL_OPT = {**_opt(32, 64, 2, 2), "vocab_size": 2000, "max_position_embeddings": 64, "eos_token_id": 1999}
 
 _CAPTIONERS = {
     "Salesforce/blip-image-captioning-base": _blip({}),
     "Salesforce/blip-image-captioning-large": _blip(_VIT_LARGE),
-    "Salesforce/blip2-flan-t5-xl": _blip2(
-        _FLAN_T5_XL,
-        {
-            "d_model": 32,
-            "d_kv": 16,
-            "d_ff": 64,
-            "num_layers": 2,
-            "num_decoder_layers": 2,
-            "num_heads": 2,
-            "vocab_size": 2000,
-        },
-        image_token=32100,
-        tokenizer="unigram",
-        exception="transformers 5 ties Flan-T5's output layer to its embeddings; the study counted both, 65.8 M each",
-    ),
-    "Salesforce/blip2-opt-2.7b": _blip2(
-        _OPT_2_7B,
-        {
-            "hidden_size": 32,
-            "ffn_dim": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "word_embed_proj_dim": 32,
-            "vocab_size": 2000,
-            "max_position_embeddings": 64,
-            "eos_token_id": 1999,
-        },
-        image_token=50265,
-        tokenizer="bpe",
-    ),
+    "Salesforce/blip2-flan-t5-xl": _blip2(_FLAN_T5_XL, {**_t5(32, 16, 64, 2, 2), "vocab_size": 2000}, 32100),
+    "Salesforce/blip2-opt-2.7b": _blip2(_OPT_2_7B, _SMALL_OPT, 50265),
     "microsoft/git-base": _git({}),
     "microsoft/git-large-coco": _git({**_VIT_LARGE, "patch_size": 14}),
     "nlpconnect/vit-gpt2-image-captioning": _VIT_GPT2,
-    "ydshieh/vit-gpt2-coco-en": replace(
-        _VIT_GPT2,
-        exception=(
-            "the study's count is that of GPT-2 alone: this one has the image encoder and the cross-attention too, "
-            "like nlpconnect/vit-gpt2-image-captioning, and costs as much there"
-        ),
-    ),
+    "ydshieh/vit-gpt2-coco-en": _VIT_GPT2,
 }
 
 IMAGES: Mapping[str, Architecture] = {**_CLASSIFIERS, **_DETECTORS, **_CAPTIONERS}

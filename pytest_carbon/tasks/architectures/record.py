@@ -1,8 +1,9 @@
-"""What a model is without its checkpoint: its class, the figures of its configuration, its input, its call."""
+"""An architecture as data: what builds a model without its checkpoint, at the study's size or as a tiny variant."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,16 +14,14 @@ from pytest_carbon.records import UsageProblem
 class Architecture:
     """What it takes to build a model without its checkpoint.
 
-    Nested configurations are mappings, too; what equals the class's own default may be left out. Nothing
-    changes these mappings: whoever builds takes a copy.
+    Nested configurations are mappings. Omit what equals the class's own default. :meth:`sized` returns copies, so
+    that whoever builds a model may change them.
     """
 
     model_class: str
     """``module:class`` of what is called: ``transformers:BertForMaskedLM``, ``diffusers:StableDiffusionPipeline``."""
     config: Mapping[str, Any]
     """Keyword arguments of its configuration class; of a pipeline, one mapping for each component."""
-    tokenizer: str | None = None
-    """``wordpiece``, ``bpe`` or ``unigram``; the vocabulary's size is the config's. None: it reads no text."""
     small: Mapping[str, Any] = field(default_factory=dict)
     """What ``config`` has differently in the tiny variant of the same class; nested mappings are merged."""
     processor: Mapping[str, Any] = field(default_factory=dict)
@@ -33,42 +32,47 @@ class Architecture:
     """One call at the model's own defaults: ``num_inference_steps``, ``height``, ``width``; ``max_new_tokens``."""
     small_call: Mapping[str, Any] = field(default_factory=dict)
     """What ``call`` has differently in the tiny variant."""
-    counted_as: str | None = None
-    """``module:class`` whose parameters the study counted. None: what ``AutoModel`` makes of the config (no head)."""
     moved_to: str | None = None
-    """The hub id its checkpoint has now, where the study's own is gone."""
+    """The hub id that its checkpoint has now, where the study's own is gone."""
     no_checkpoint: str | None = None
     """Why its checkpoint cannot be loaded into ``model_class``; None: it can."""
-    exception: str | None = None
-    """Why the count differs from the study's by more than 1%; None: it does not."""
 
     def sized(self, size: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Fresh copies of config, processor and call at ``size``: ``study`` or ``small``."""
         if size not in ("study", "small"):
             raise UsageProblem(f"size {size!r} is not one: study (the real architecture), small (a tiny variant)")
-        small = size == "small"
+        if size == "study":
+            return deepcopy(dict(self.config)), deepcopy(dict(self.processor)), deepcopy(dict(self.call))
         return (
-            merged(self.config, self.small if small else {}),
-            merged(self.processor, self.small_processor if small else {}),
-            merged(self.call, self.small_call if small else {}),
+            merged(self.config, self.small),
+            merged(self.processor, self.small_processor),
+            merged(self.call, self.small_call),
         )
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``over`` on top, mappings within merged alike; a copy all the way down."""
-    result = {key: _copied(value) for key, value in base.items()}
+    """Copy ``base`` with ``over`` on top; merge nested mappings in the same way."""
+    result = deepcopy(dict(base))
     for key, value in over.items():
-        below = base.get(key)
+        below = result.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping):
             result[key] = merged(below, value)
         else:
-            result[key] = _copied(value)
+            result[key] = deepcopy(value)
     return result
 
 
-def _copied(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return merged(value, {})
-    if isinstance(value, (list, tuple)):
-        return [_copied(one) for one in value]
-    return value
+def transformer(width: int, layers: int, heads: int, inner: int) -> dict[str, Any]:
+    """The size of a stack of layers, under the names of BERT and its descendants."""
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": inner,
+    }
+
+
+def encoder_decoder(width: int, layers: int, heads: int, inner: int) -> dict[str, Any]:
+    """The size of an encoder and a decoder alike, under the names of BART, DETR and Whisper."""
+    sizes = {"layers": layers, "attention_heads": heads, "ffn_dim": inner}
+    return {"d_model": width} | {f"{side}_{key}": n for side in ("encoder", "decoder") for key, n in sizes.items()}

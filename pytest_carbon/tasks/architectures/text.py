@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pytest_carbon.tasks.architectures.record import Architecture
+from pytest_carbon.tasks.architectures.record import Architecture, encoder_decoder, transformer
 
 Config = Mapping[str, Any]
 
@@ -28,59 +28,47 @@ _SMALL_VOCABULARY = 2000
 _LAST = _SMALL_VOCABULARY - 1
 
 
-def _family(prefix: str, tokenizer: str, small: Config) -> Callable[..., Architecture]:
+def _family(prefix: str, small: Config) -> Callable[..., Architecture]:
     """A maker of a family's models: the head's name, configs that they share, and what one of them has differently."""
 
-    def model(head: str, *shared: Config, exception: str | None = None, **own: Any) -> Architecture:
-        config: dict[str, Any] = {}
-        for part in (*shared, own):
-            config |= part
-        small_variant = {"vocab_size": _SMALL_VOCABULARY, **small}
-        return Architecture(f"transformers:{prefix}{head}", config, tokenizer, small_variant, exception=exception)
+    def model(head: str, *shared: Config, **own: Any) -> Architecture:
+        config = {key: value for part in (*shared, own) for key, value in part.items()}
+        return Architecture(f"transformers:{prefix}{head}", config, {"vocab_size": _SMALL_VOCABULARY, **small})
 
     return model
 
 
 # --- Encoders ---
 
-_SMALL_ENCODER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+_SMALL_ENCODER = transformer(64, 2, 2, 128)
 
-_bert = _family("Bert", "wordpiece", _SMALL_ENCODER)
-_distilbert = _family("DistilBert", "wordpiece", {"dim": 64, "n_layers": 2, "n_heads": 2, "hidden_dim": 128})
-_electra = _family("Electra", "wordpiece", {**_SMALL_ENCODER, "embedding_size": 64})
-_roberta = _family("Roberta", "bpe", _SMALL_ENCODER)
-_xlm_roberta = _family("XLMRoberta", "unigram", _SMALL_ENCODER)
-_albert = _family("Albert", "unigram", {**_SMALL_ENCODER, "embedding_size": 32})
-_deberta = _family("Deberta", "bpe", _SMALL_ENCODER)
-_deberta_v2 = _family("DebertaV2", "unigram", _SMALL_ENCODER)
+_bert = _family("Bert", _SMALL_ENCODER)
+_distilbert = _family("DistilBert", {"dim": 64, "n_layers": 2, "n_heads": 2, "hidden_dim": 128})
+_electra = _family("Electra", {**_SMALL_ENCODER, "embedding_size": 64})
+_roberta = _family("Roberta", _SMALL_ENCODER)
+_xlm_roberta = _family("XLMRoberta", _SMALL_ENCODER)
+_albert = _family("Albert", {**_SMALL_ENCODER, "embedding_size": 32})
+_deberta = _family("Deberta", _SMALL_ENCODER)
+_deberta_v2 = _family("DebertaV2", _SMALL_ENCODER)
 
 # BertConfig's and DistilBertConfig's defaults are the base size for uncased English: nothing to add for that.
 CASED: Config = {"vocab_size": 28996}
 MULTILINGUAL_CASED: Config = {"vocab_size": 119547}
 MULTILINGUAL_UNCASED: Config = {"vocab_size": 105879}
 
-LARGE: Config = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
-MINI_LM: Config = {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
-ELECTRA_BASE: Config = {
-    "embedding_size": 768,
-    "hidden_size": 768,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-}
+LARGE: Config = transformer(1024, 24, 16, 4096)
+MINI_LM: Config = transformer(384, 6, 12, 1536)
+_BASE_SIZE = transformer(768, 12, 12, 3072)
+ELECTRA_BASE: Config = {"embedding_size": 768, **_BASE_SIZE}
 # 512 tokens: the first two positions are not used. The class's own defaults are BERT's.
 ROBERTA: Config = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 XLM_ROBERTA: Config = {**ROBERTA, "vocab_size": 250002}
 BERTWEET: Config = {**ROBERTA, "vocab_size": 64001, "max_position_embeddings": 130}
-ALBERT_BASE: Config = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
 DEBERTA_BASE: Config = {"relative_attention": True, "position_biased_input": False, "pos_att_type": ["c2p", "p2c"]}
 MDEBERTA_V3_BASE: Config = {
+    **_BASE_SIZE,
+    **DEBERTA_BASE,
     "vocab_size": 251000,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "relative_attention": True,
-    "position_biased_input": False,
     "pos_att_type": ["p2c", "c2p"],
     "position_buckets": 256,
     "share_att_key": True,
@@ -91,65 +79,46 @@ MDEBERTA_V3_BASE: Config = {
 
 _SMALL_END = {"bos_token_id": _LAST, "eos_token_id": _LAST}
 
-_gpt2 = _family("GPT2", "bpe", {"n_embd": 64, "n_layer": 2, "n_head": 2, **_SMALL_END})
-_gpt_neo = _family(
-    "GPTNeo",
-    "bpe",
-    {"hidden_size": 64, "num_layers": 2, "attention_types": [[["global", "local"], 1]], "num_heads": 2, **_SMALL_END},
-)
-_opt = _family("OPT", "bpe", {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 128})
-_bloom = _family("Bloom", "bpe", {"hidden_size": 64, "n_layer": 2, "n_head": 2})
 
-GPT_NEO_125M: Config = {
-    "hidden_size": 768,
-    "num_layers": 12,
-    "attention_types": [[["global", "local"], 6]],
-    "num_heads": 12,
-}
+def _gpt_neo_size(width: int, layers: int, heads: int) -> dict[str, Any]:
+    attention = [[["global", "local"], layers // 2]]
+    return {"hidden_size": width, "num_layers": layers, "num_heads": heads, "attention_types": attention}
+
+
+def _bloom_size(width: int, layers: int, heads: int) -> dict[str, Any]:
+    return {"pad_token_id": 3, "hidden_size": width, "n_layer": layers, "n_head": heads}
+
+
+_gpt2 = _family("GPT2", {"n_embd": 64, "n_layer": 2, "n_head": 2, **_SMALL_END})
+_gpt_neo = _family("GPTNeo", {**_gpt_neo_size(64, 2, 2), **_SMALL_END})
+_opt = _family("OPT", {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 128})
+_bloom = _family("Bloom", {"hidden_size": 64, "n_layer": 2, "n_head": 2})
+
 # BloomConfig's defaults are those of a toy. BLOOMz is BLOOM, trained further: the same architectures.
-BLOOM: Config = {"pad_token_id": 3}
-BLOOM_560M: Config = {**BLOOM, "hidden_size": 1024, "n_layer": 24, "n_head": 16}
-BLOOM_1B7: Config = {**BLOOM, "hidden_size": 2048, "n_layer": 24, "n_head": 16}
-BLOOM_3B: Config = {**BLOOM, "hidden_size": 2560, "n_layer": 30, "n_head": 32}
-BLOOM_7B1: Config = {**BLOOM, "hidden_size": 4096, "n_layer": 30, "n_head": 32}
+BLOOM_560M = _bloom_size(1024, 24, 16)
+BLOOM_1B7 = _bloom_size(2048, 24, 16)
+BLOOM_3B = _bloom_size(2560, 30, 32)
+BLOOM_7B1 = _bloom_size(4096, 30, 32)
 
 # --- Encoders with a decoder ---
 
-_SMALL_BART = {
-    "d_model": 64,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_ffn_dim": 128,
-    "decoder_ffn_dim": 128,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-}
+_SMALL_BART = encoder_decoder(64, 2, 2, 128)
 
-_bart = _family("Bart", "bpe", _SMALL_BART)
-_led = _family("LED", "bpe", {**_SMALL_BART, "attention_window": 64, "max_encoder_position_embeddings": 1024})
-_pegasus = _family("Pegasus", "unigram", _SMALL_BART)
-_t5 = _family("T5", "unigram", {"d_model": 64, "d_kv": 32, "d_ff": 128, "num_layers": 2, "num_heads": 2})
+_bart = _family("Bart", _SMALL_BART)
+_led = _family("LED", {**_SMALL_BART, "attention_window": 64, "max_encoder_position_embeddings": 1024})
+_pegasus = _family("Pegasus", _SMALL_BART)
+_t5 = _family("T5", {"d_model": 64, "d_kv": 32, "d_ff": 128, "num_layers": 2, "num_heads": 2})
 
 NO_FORCED_END: Config = {"forced_eos_token_id": None}
 # BartConfig's defaults are bart-large; fine-tuned on CNN/DailyMail and XSum it has lost the mask token.
-BART_BASE: Config = {
-    **NO_FORCED_END,
-    "d_model": 768,
-    "encoder_layers": 6,
-    "decoder_layers": 6,
-    "encoder_ffn_dim": 3072,
-    "decoder_ffn_dim": 3072,
-    "encoder_attention_heads": 12,
-    "decoder_attention_heads": 12,
-}
+BART_BASE: Config = {**NO_FORCED_END, **encoder_decoder(768, 6, 12, 3072)}
 BART_LARGE_SUMMARIES: Config = {**NO_FORCED_END, "vocab_size": 50264}
 # The input is padded to a multiple of the window: a short text costs what 1,024 tokens cost.
 LED_LARGE: Config = {"attention_window": 1024}
 PEGASUS_LARGE: Config = {
     **NO_FORCED_END,
+    **encoder_decoder(1024, 16, 16, 4096),
     "vocab_size": 96103,
-    "encoder_layers": 16,
-    "decoder_layers": 16,
     "activation_function": "relu",
     "scale_embedding": True,
 }
@@ -176,7 +145,7 @@ TEXT: Mapping[str, Architecture] = {
     "distilbert-base-uncased-distilled-squad": _distilbert(ANSWER),
     "timpal0l/mdeberta-v3-base-squad2": _deberta_v2(ANSWER, MDEBERTA_V3_BASE),
     # fill-mask
-    "albert-base-v2": _albert(FILL, ALBERT_BASE),
+    "albert-base-v2": _albert(FILL, _BASE_SIZE),
     "bert-base-cased": _bert(FILL, CASED),
     "bert-base-multilingual-cased": _bert(FILL, MULTILINGUAL_CASED),
     "bert-base-uncased": _bert(FILL),
@@ -198,7 +167,7 @@ TEXT: Mapping[str, Architecture] = {
     # sentence-similarity
     "sentence-transformers/all-MiniLM-L6-v2": _bert(BASE, MINI_LM),
     # text-generation
-    "EleutherAI/gpt-neo-125m": _gpt_neo(WRITE, GPT_NEO_125M),
+    "EleutherAI/gpt-neo-125m": _gpt_neo(WRITE, _gpt_neo_size(768, 12, 12)),
     "bigscience/bloom-560m": _bloom(WRITE, BLOOM_560M),
     "distilgpt2": _gpt2("LMHeadModel", n_layer=6),
     "facebook/opt-1.3b": _opt(WRITE, hidden_size=2048, num_hidden_layers=24, num_attention_heads=32, ffn_dim=8192),
@@ -214,15 +183,7 @@ TEXT: Mapping[str, Architecture] = {
     "google/pegasus-xsum": _pegasus(REWRITE, PEGASUS_LARGE, max_position_embeddings=512),
     "pszemraj/led-large-book-summary": _led(REWRITE, LED_LARGE),
     "sshleifer/distilbart-cnn-12-6": _bart(REWRITE, BART_LARGE_SUMMARIES, decoder_layers=6),
-    "sshleifer/distilbart-xsum-12-6": _bart(
-        REWRITE,
-        BART_LARGE_SUMMARIES,
-        decoder_layers=6,
-        exception=(
-            "the study's figure is, to the last parameter, that of 6 encoder and 6 decoder layers "
-            "(distilbart-xsum-6-6); this model has 12 and 6, and 306 M on its model card"
-        ),
-    ),
+    "sshleifer/distilbart-xsum-12-6": _bart(REWRITE, BART_LARGE_SUMMARIES, decoder_layers=6),
     # zero-shot-*
     "bigscience/bloomz-560m": _bloom(WRITE, BLOOM_560M),
     "bigscience/bloomz-1b7": _bloom(WRITE, BLOOM_1B7),

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_carbon.host.codecarbon import quiet_codecarbon
 from pytest_carbon.measure.meters import codecarbon
-from pytest_carbon.measure.meters.codecarbon import AmdMeter, AppleMeter, WindowsMeter
+from pytest_carbon.measure.meters.codecarbon import EXPERIMENTAL, AmdMeter, AppleMeter, WindowsMeter
 from pytest_carbon.measure.meters.protocol import Meter
 from pytest_carbon.records import Domain, Gpu, MeterError
 
@@ -101,8 +101,8 @@ def test_amd_counters_are_joules(amd: Callable[..., Amdsmi]) -> None:
     assert isinstance(meter, Meter)
     assert meter.stepped
     assert meter.domains == (
-        Domain("gpu:0", "measured", "amd energy counter"),
-        Domain("gpu:1", "measured", "amd energy counter"),
+        Domain("gpu:0", "measured", f"amd energy counter {EXPERIMENTAL}"),
+        Domain("gpu:1", "measured", f"amd energy counter {EXPERIMENTAL}"),
     )
     assert meter.gpus()[1] == Gpu(1, "amd-1", "AMD Instinct MI250X", 560, 65536 * 2**20)
     assert [meter.read_j(0), meter.read_j(1)] == pytest.approx([15.3, 30.6])
@@ -163,7 +163,7 @@ def test_amdsmi_is_found_the_way_codecarbon_finds_it(tmp_path: Path, body: str, 
     """As a module that can be imported; one that breaks at import is a reason, and says nothing on the way."""
     tests = Path(__file__).parent
     (tmp_path / "amdsmi.py").write_text(
-        f"print('noise')\n{body}\nfrom test_meters_through_codecarbon import Amdsmi\n"
+        f"print('noise')\n{body}\nfrom test_codecarbon import Amdsmi\n"
         "globals().update({name: getattr(Amdsmi(1_000_000), name) for name in dir(Amdsmi) if name[0] != '_'})\n"
         "import types\namdsmi_exception = types.SimpleNamespace(AmdSmiLibraryException=AmdSmiLibraryException)\n"
         "amdsmi_get_processor_handles = lambda: [0]\n"
@@ -319,9 +319,9 @@ def test_windows_counters_are_joules(emi: Emi) -> None:
     meter = WindowsMeter()
     assert isinstance(meter, Meter)
     assert meter.domains == (
-        Domain("cpu:0", "measured", "windows emi RAPL_Package0_PKG"),
-        Domain("dram:0", "measured", "windows emi RAPL_Package0_DRAM"),
-        Domain("cpu:1", "measured", "windows emi RAPL_Package2_PKG"),
+        Domain("cpu:0", "measured", f"windows emi RAPL_Package0_PKG {EXPERIMENTAL}"),
+        Domain("dram:0", "measured", f"windows emi RAPL_Package0_DRAM {EXPERIMENTAL}"),
+        Domain("cpu:1", "measured", f"windows emi RAPL_Package2_PKG {EXPERIMENTAL}"),
     )
     assert [meter.read_j(domain) for domain in range(3)] == pytest.approx([3600, 360, 10800])
     emi.energies_pwh["a"][0] += 10**9
@@ -337,7 +337,7 @@ def test_a_windows_meter_that_goes_away_is_an_error(emi: Emi) -> None:
     del emi.energies_pwh["a"]
     with pytest.raises(MeterError) as caught:
         meter.read_j(0)
-    assert str(caught.value) == "cpu:0 (windows emi RAPL_Package0_PKG) cannot be read any more."
+    assert str(caught.value) == f"cpu:0 (windows emi RAPL_Package0_PKG {EXPERIMENTAL}) cannot be read any more."
 
 
 def test_windows_without_a_meter_says_what_it_takes(emi: Emi) -> None:

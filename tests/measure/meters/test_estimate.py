@@ -395,8 +395,8 @@ def test_without_a_child_no_other_process_is_looked_at(monkeypatch: pytest.Monke
 @contextmanager
 def shown(family: Family) -> Iterator[CpuSeconds]:
     """A counter that sees this family instead of this machine, and no work of its own process."""
-    spent: Callable[[], dict[int, estimate._Spent]] = lambda: {  # noqa: E731
-        pid: estimate._Spent(family.spent_s[pid], family.reaped_s[pid]) for pid in family.parents
+    spent: Callable[[], dict[int, estimate.Spent]] = lambda: {  # noqa: E731
+        pid: estimate.Spent(family.spent_s[pid], family.reaped_s[pid]) for pid in family.parents
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimate, "_descendants", spent)

@@ -176,8 +176,8 @@ ALLOWED = "Allowed: auto, or one or several of nvml, rapl and replay:FILE, joine
 @pytest.mark.parametrize(
     ("spec", "text"),
     [
-        ("nvlm", f"--carbon-meter: there is no meter 'nvlm'. Did you mean 'nvml'? {ALLOWED}"),
-        ("RAPL", f"--carbon-meter: there is no meter 'RAPL'. Did you mean 'rapl'? {ALLOWED}"),
+        ("nvlm", f"--carbon-meter: there is no meter 'nvlm'. Did you mean nvml? {ALLOWED}"),
+        ("RAPL", f"--carbon-meter: there is no meter 'RAPL'. Did you mean rapl? {ALLOWED}"),
         ("gauge", f"--carbon-meter: there is no meter 'gauge'. {ALLOWED}"),
         ("", f"--carbon-meter: there is no meter ''. {ALLOWED}"),
         ("nvml+", f"--carbon-meter: there is no meter ''. {ALLOWED}"),

@@ -189,7 +189,7 @@ def test_a_lost_gpu_is_an_error_in_nvmls_words(simulate, opened):
         (
             "NO_PERMISSION",
             "NVML says 'Insufficient Permissions'. This user may not read it: `ls -l /dev/nvidia*` says who may; in a "
-            "container, pass the GPU to it with `docker run --gpus all`.",
+            "container, start it with `docker run --gpus all`.",
         ),
         (
             "UNKNOWN",
@@ -261,30 +261,18 @@ def test_an_unknown_uuid_is_named_with_what_there_is(simulate, opened):
         ),
         (
             "NO_PERMISSION",
-            "this user may not use the NVIDIA driver: `ls -l /dev/nvidia*` says who may; in a container, start it with "
-            "`docker run --gpus all`.",
+            "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup): `ls -l"
+            " /dev/nvidia*` says who may; in a container, start it with `docker run --gpus all`.",
         ),
         (
             "OPERATING_SYSTEM",
-            "the operating system keeps this process from the NVIDIA driver (a sandbox or a device cgroup): let it use "
-            "/dev/nvidia*; in a container, start it with `docker run --gpus all`.",
-        ),
-        (
-            "INSUFFICIENT_POWER",
-            "an NVIDIA GPU's external power is not plugged in: connect its power cables.",
-        ),
-        (
-            "IRQ_ISSUE",
-            "the NVIDIA driver got no interrupts from a GPU: `sudo dmesg | grep -i nvrm` says more; reboot.",
-        ),
-        (
-            "GPU_IS_LOST",
-            "an NVIDIA GPU has fallen off the bus: `sudo dmesg | grep -i xid` says why; reboot.",
+            "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup): `ls -l"
+            " /dev/nvidia*` says who may; in a container, start it with `docker run --gpus all`.",
         ),
         (
             "UNKNOWN",
-            "NVML cannot be used: it says 'Unknown Error'. `nvidia-smi` must answer; if it does not, reload the NVIDIA "
-            "driver or reboot.",
+            "NVML cannot be used: it says 'Unknown Error'. `nvidia-smi` must answer; if it does not, `sudo dmesg | grep"
+            " -i nvrm` says more: reload the NVIDIA driver or reboot.",
         ),
     ],
 )

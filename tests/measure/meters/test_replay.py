@@ -321,7 +321,7 @@ def test_files_that_are_no_traces_are_refused(path: Path) -> None:
     with pytest.raises(MeterError, match="is not text in UTF-8"):
         ReplayMeter(path)
     trace(path, step(1, 1), domains=(GPU, CPU))
-    with pytest.raises(MeterError, match="has no step for cpu:0: record for longer, or take it out of the header"):
+    with pytest.raises(MeterError, match="has no step for cpu:0: record for longer, or remove it from the header"):
         ReplayMeter(path)
 
 

@@ -1,0 +1,92 @@
+"""How to measure, what a measurement covers, and the calls that are measured (values)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_carbon.records import Domain
+
+__tracebackhide__ = True
+"""pytest shows what a measured call raises where it was raised, without the frames of this module."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How to measure one thing (see the options of the same names)."""
+
+    warmup_s: float = 1.0
+    rounds: int = 5
+    calls: int | None = None
+    """Calls per round; None: as many as fill ``min_time_s / rounds``."""
+    min_time_s: float = 1.0
+    max_time_s: float = 10.0
+    precision: float = 0.01
+    tolerance: float = 0.05
+    """The relative change that the gate must see: a single window with a larger error is too short."""
+    queries: int | None = None
+    """The exact number of calls, in ``rounds`` rounds; the times and the precision are then ignored."""
+    overhead: bool = False
+    """Whether the energy of the calls counts as overhead of measuring."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a measurement covers, known once the work has shown which devices it uses."""
+
+    domains: tuple[Domain, ...]
+    """Those that are reported."""
+    gated: tuple[str, ...]
+    """The names of those that are summed."""
+    machine: str
+    gpus: tuple[str, ...] = ()
+    """The UUIDs of the gated GPUs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A call that is measured."""
+
+    fn: Callable[..., Any]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    setup: Callable[[], Any] | None = None
+    """Runs before each round, unmeasured, and may return ``(args, kwargs)``."""
+
+    def prepared(self) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Run the setup; the arguments of the next round."""
+        return prepared(self.setup, self.args, self.kwargs)
+
+    def __call__(self) -> Any:
+        args, kwargs = self.prepared()
+        return self.fn(*args, **kwargs)
+
+
+def prepared(
+    setup: Callable[[], Any] | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """The arguments of the next round: those that ``setup`` returns, else the given ones."""
+    fresh = setup() if setup is not None else None
+    if fresh is None:
+        return args, kwargs
+    if not (isinstance(fresh, tuple) and len(fresh) == 2 and isinstance(fresh[1], Mapping)):
+        raise TypeError(f"setup must return None or (args, kwargs), a sequence and a mapping; it returned {fresh!r}")
+    return fresh
+
+
+def refuse_lazy(result: Any) -> Any:
+    """The result of a call; TypeError where it is a generator or a coroutine, so that nothing has run."""
+    if inspect.iscoroutine(result):
+        result.close()
+        kind, instead = "a coroutine", "async with carbon.window(): await fn(…)"
+    elif inspect.isasyncgen(result):
+        kind, instead = "an async generator", "async with carbon.window(): result = [x async for x in fn(…)]"
+    elif inspect.isgenerator(result):
+        kind, instead = "a generator", "carbon(lambda: list(fn(…)))"
+    else:
+        return result
+    raise TypeError(
+        f"carbon() got {kind} back from the call, so nothing has run and nothing was measured; write: {instead}"
+    )

@@ -1,0 +1,107 @@
+"""What measures in this process: its meters, the reference workload, and what they bring to the verdicts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_carbon.measure import devices, reference
+from pytest_carbon.measure.instruments import Rig
+from pytest_carbon.measure.measurer import Measurer
+from pytest_carbon.measure.protocol import Protocol
+from pytest_carbon.plugin.processes.messages import Brought
+from pytest_carbon.records import Calibration, CarbonIntensity, Machine, Measurement, Settings
+
+if TYPE_CHECKING:
+    from pytest_carbon.measure.meters.protocol import MeterSource
+
+
+class Measuring:
+    """The open meters of this process.
+
+    Args:
+        calibration: what is known of a machine's counters, by its id.
+        progress: shows the step of the measurement under way.
+        resting: processes whose work is no neighbour's.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        session: str,
+        intensity: CarbonIntensity,
+        calibration: Callable[[str], Calibration | None],
+        progress: Callable[[str], None],
+        *,
+        resting: Sequence[int],
+    ) -> None:
+        self._config = config
+        self._settings = settings
+        self._references: list[Measurement] = []
+        """What the reference workload came to, each time."""
+        sources: dict[str, MeterSource] = {}
+        for more in config.hook.pytest_carbon_meters(config=config):
+            sources.update(more)
+        self._rig = Rig(
+            settings,
+            sources=sources,
+            synchronise=[f for f in config.hook.pytest_carbon_synchronise(config=config) if f],
+            intensity=intensity,
+            session=session,
+            calibration=calibration,
+            progress=progress,
+            resting=resting,
+        )
+        self._since_s = time.perf_counter()
+        calibration(self.machine.id)
+
+    @property
+    def measurer(self) -> Measurer:
+        return self._rig.measurer
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the loops of ``carbon(…)`` run, unless the call says otherwise."""
+        s = self._settings
+        return Protocol(
+            warmup_s=s.warmup_s,
+            rounds=s.rounds,
+            min_time_s=s.min_time_s,
+            max_time_s=s.max_time_s,
+            precision=s.precision,
+            tolerance=s.tolerance,
+        )
+
+    @property
+    def machine(self) -> Machine:
+        return self._rig.machine()
+
+    def refer(self) -> None:
+        """Measure the reference workload, if the user asked for one."""
+        if not self._settings.reference:
+            return
+        rig, machine = self._rig, self.machine
+        own = self._config.hook.pytest_carbon_reference(config=self._config)
+        uuids = [] if self._settings.gpus == "used" else [gpu.uuid for gpu in machine.gpus]
+        figure = reference.measure(rig.measurer, machine.id, lambda: reference.kernel(rig.gated, own, uuids))
+        devices.release()
+        self._references.append(figure)
+
+    def brought(self) -> Brought:
+        """What this process knows besides its measurements."""
+        return Brought(
+            self.machine,
+            self._rig.machines,
+            self._rig.notes,
+            self._rig.cost_j(),
+            time.perf_counter() - self._since_s,
+            self._rig.measurer.calibrations,
+            reference.of_process(self._references),
+        )
+
+    def close(self) -> None:
+        self._rig.close()

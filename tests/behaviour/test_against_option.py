@@ -115,7 +115,8 @@ def test_the_same_code_passes(project: Project) -> None:
     project.git("tag", "base")
     place = project.path / "carbon-baselines" / "1x-battery-gpu"
     place.mkdir(parents=True)
-    (place / "test_it.jsonl").write_text("    run = project.run(ref="base")
+    (place / "test_it.jsonl").write_text("<<<<<<< this is no baseline", "utf-8")
+    run = project.run(ref="base")
     label = project.label("base")
     assert run.ret == 0
     assert (
@@ -211,7 +212,6 @@ def test_every_kind_of_verdict(project: Project) -> None:
     assert reasons["skips"] == f"it was skipped at {label} (not yet): {nothing}"
     assert len(run.measurement("test_new")["sessions"]) == 4
     text = run.text
-<<<<<<< HEAD
     assert f"compared 4 of 7 with {label}, 4 pairs of sessions, side by side: - 3 could not be compared" in text
     assert f"not compared: test_it.py::test_new: it does not exist at {label}" in text
     assert f"at {label} only, not here: test_it.py::test_old" in text

@@ -223,14 +223,15 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
     """Labelled sentences: what the gate could see, what the baseline is, what else changed."""
     if verdict.status == "error" or measurement.energy_j_per_call is None:
         return []
-    warnings = [warning for warning in measurement.warnings if warning.text.rstrip(".") not in _reason(verdict)]
-    judged = verdict.change is not None
+    judged, added = verdict.change is not None, _added(verdict)
+    said = f"{_reason(verdict)} {added}"
+    warnings = [warning for warning in measurement.warnings if warning.text.rstrip(".") not in said]
     card, temperature = _card(measurement, verdict, context), _temperature(measurement, verdict, context)
     lines = ["Can I believe it?"] if judged else []
     for what, text in (
         ("now", _call(measurement) if verdict.baseline_j_per_call is None else None),
         ("gate", _gate(verdict, context.tolerance)),
-        ("repeated", _repeated(verdict)),
+        ("note", added),
         ("suite", _suite(verdict, context)),
         ("machine", _machine(verdict)),
         ("baseline", _baseline(verdict, context.baseline) if context.against is None else None),
@@ -277,12 +278,13 @@ def _gate(verdict: Verdict, tolerance: float | Literal[False]) -> str | None:
     return f"{known}tolerance {100 * tolerance:.3g}%"
 
 
-def _repeated(verdict: Verdict) -> str | None:
-    if verdict.first_change is None:
+def _added(verdict: Verdict) -> str | None:
+    """What the reason says besides the change: that it was measured again or not, that the test itself differs."""
+    if _reason(verdict):
         return None
-    return (
-        f"measured again in fresh processes: {change(verdict.first_change)} at first, {change(verdict.change)} in all"
-    )
+    first, *others = verdict.reason.split(". ")
+    _, differs, how = first.partition("the test itself differs")
+    return ". ".join([*([differs + how] if differs else []), *others])
 
 
 def _suite(verdict: Verdict, context: FailureContext) -> str | None:

@@ -163,7 +163,7 @@ def test_weak_gates_are_named_with_the_remedy(run_carbon: CarbonRunner, pytester
     run_carbon("--carbon-record")
     run = run_carbon("--carbon-false-alarms=0.0001%")
     assert (
-        "record recordings on other days (--carbon-record), or compare two revisions side by side"
+        "record on other days (--carbon-record), or compare two revisions side by side"
         in run.text.partition("1 of 1 pass is blind: test_it: the gate sees only changes of ")[2]
     )
 

@@ -723,7 +723,9 @@ def test_a_report_of_an_machine_that_is_no_folder_is_refused() -> None:
     """Neither does a machine's id lead out."""
     with pytest.raises(BaselineError) as error:
         accepted(replace(RUN, tests=(a_test("a", "pass", machine="../../elsewhere"),)))
-    assert message(error).startswith("'../../elsewhere' cannot be the id of a machine: it names a folder in carbon-baselines")
+    assert message(error).startswith(
+        "'../../elsewhere' cannot be the id of a machine: it names a folder in carbon-baselines"
+    )
     assert not Path("carbon-baselines").exists()
 
 

@@ -601,12 +601,12 @@ def test_a_change_from_twice_on_is_a_factor() -> None:
 def test_whether_the_suite_or_the_machine_moved_is_said() -> None:
     """So that a person can believe the report."""
     context = replace(CONTEXT, median_change=0.004, width=120)
-    text = failure(
-        TEST, measured(1.2131, 0.0041), replace(REGRESSION, reference_change=0.012, first_change=0.3), context
-    )
+    again = f"{REGRESSION.reason}. It was measured again: at first +30%"
+    changed = replace(REGRESSION, reference_change=0.012, reason=again)
+    text = failure(TEST, measured(1.2131, 0.0041), changed, context)
     assert "  suite       not the whole suite: its median change is +0.4%" in text
     assert "  machine     the reference workload changed by +1.2%; beyond that, this call by +25.8%" in text
-    assert "  repeated    measured again in fresh processes: +30.0% at first, +27.3% in all" in text
+    assert "  note        It was measured again: at first +30%" in text
     moved = failure(TEST, measured(1.2131, 0.0041), REGRESSION, replace(context, suite="the whole suite is 7% up"))
     assert "  suite       the whole suite is 7% up" in moved
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stored import record
 
 import pytest_carbon
 from pytest_carbon.baselines import disk, files, format

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from postgres import PASSWORD, SECRETS, PostgresServer
-from stored import record
 
 from pytest_carbon.baselines import tables
 

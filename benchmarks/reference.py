@@ -38,7 +38,7 @@ from pytest_carbon.records import REFERENCE, Key, Record, SessionScore
 from simulation import SimulatedGpu, SimulatedNvml, build
 
 SPREAD = 0.01
-KERNEL_SPREAD = 0.005
+REFERENCE_SPREAD = 0.005
 MOVED = 0.07
 CHANGE = 0.10
 CHUNK = 500
@@ -48,7 +48,7 @@ BAR = 0.015
 """Unchanged suites that fail; so, too, those on a machine that moved, where the workload moved as they did."""
 
 Floats = NDArray[np.float64]
-KERNEL: Key = (REFERENCE, "reference simulated-1")
+WORKLOAD: Key = (REFERENCE, "reference simulated-1")
 SITUATIONS = {
     "unchanged": (0.0, 0.0),
     "moved": (MOVED, 0.0),
@@ -77,11 +77,13 @@ def simulate(cell: Cell, moved: float, change: float, suites: int, rng: np.rando
     each = SPREAD * rng.uniform(0.5, 1.5, (suites, 1, cell.measurements))
     day, own_day = (rng.normal(0, cell.day, shape) for _ in range(2)) if cell.day else (np.zeros(shape),) * 2
     tests = day + each * rng.normal(0, 1, (suites, RECORDINGS + 1, cell.measurements))
-    kernel = cell.correlation * day + np.sqrt(1 - cell.correlation**2) * own_day + rng.normal(0, KERNEL_SPREAD, shape)
+    workload = (
+        cell.correlation * day + np.sqrt(1 - cell.correlation**2) * own_day + rng.normal(0, REFERENCE_SPREAD, shape)
+    )
     tests[:, -1] += np.log1p(moved)
-    kernel[:, -1] += cell.correlation * np.log1p(moved)
+    workload[:, -1] += cell.correlation * np.log1p(moved)
     tests[:, -1, 0] += np.log1p(change)
-    return tests, kernel[:, :, 0]
+    return tests, workload[:, :, 0]
 
 
 def records(key: Key, ln_j: list[float]) -> list[Record]:
@@ -109,17 +111,17 @@ def run_chunk(cell: Cell, situation: str, suites: int, seed: tuple[int, ...]) ->
     keys: list[Key] = [(f"test_{i}", "call") for i in range(cell.measurements)]
     counts = dict.fromkeys(RULES, 0)
     judged = keys[:1] if change else keys
-    for tests, kernel in zip(*simulate(cell, moved, change, suites, np.random.default_rng(seed)), strict=True):
+    for tests, workload in zip(*simulate(cell, moved, change, suites, np.random.default_rng(seed)), strict=True):
         stored = {key: records(key, tests[:-1, i]) for i, key in enumerate(keys)}
-        stored[KERNEL] = records(KERNEL, kernel[:-1])
+        stored[WORKLOAD] = records(WORKLOAD, workload[:-1])
         now = [
             Candidate(key, (SessionScore("now", float(np.exp(ln_j)), 0.01),), error=0.005)
-            for key, ln_j in zip([*keys, KERNEL], [*tests[-1], kernel[-1]], strict=True)
+            for key, ln_j in zip([*keys, WORKLOAD], [*tests[-1], workload[-1]], strict=True)
         ]
         rule: dict[str, Any] = {"tolerance": TOLERANCE, "false_alarms": FALSE_ALARMS}
         alone, _ = judge(now[:-1], stored, **rule)
         beside, _ = judge(now[:-1], stored, reference=now[-1], **rule)
-        machine = beside[KERNEL].status == "inconclusive" and (beside[KERNEL].change or 0.0) > 0
+        machine = beside[WORKLOAD].status == "inconclusive" and (beside[WORKLOAD].change or 0.0) > 0
         counts["without"] += any(alone[key].failed for key in judged)
         counts["with"] += any(beside[key].failed for key in judged)
         counts["excused"] += any(alone[key].failed and (beside[key].failed or not machine) for key in judged)

@@ -546,8 +546,8 @@ def attach(environ: Mapping[str, str] = os.environ) -> Control:
 class gpu_load:
     """``with gpu_load(300): …``: a GPU is under a load of so many watts while the block runs.
 
-    For code under test: it finds the simulation by the machine. At the end the command before it
-    holds again: idle, after the GPU's levels.
+    For code under test: it finds the simulation by the environment variables. At the end the previous command
+    applies again: idle, after the GPU's levels.
     """
 
     def __init__(self, watts: float, gpu: int = 0) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,14 +16,12 @@ from pytest_carbon.baselines import comparison
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.commands import compare
 from pytest_carbon.records import (
-    CarbonIntensity,
     Key,
     Machine,
     Measurement,
     Record,
     SessionResult,
     SessionScore,
-    SuiteVerdict,
     TestResult,
     UsageProblem,
     Verdict,
@@ -41,28 +40,11 @@ def result(session: str, created: str = "2026-11-20T10:00:00Z", **joules: Any) -
         each = found if isinstance(found, tuple) else (found,)
         measured = [m if isinstance(m, Measurement) else measurement(session, m) for m in each]
         tests.append(TestResult(f"t.py::{name}", "passed", tuple((m, Verdict("pass", "because")) for m in measured)))
-    return SessionResult(
-        session,
-        created,
-        1.0,
-        0,
-        HOST,
-        CarbonIntensity(475.0, 1.0, "given", None),
-        SuiteVerdict(0, 0, 0.01),
-        tuple(tests),
-    )
+    return builders.result(*tests, session=session, created=created, machine=HOST)
 
 
 def measurement(session: str, energy_j: float, **changes: Any) -> Measurement:
-    found = Measurement(
-        "call",
-        HOST.id,
-        calls=10,
-        duration_s_per_call=0.1,
-        energy_j_per_call=energy_j,
-        sessions=(SessionScore(session, energy_j, 0.1),),
-    )
-    return replace(found, **changes)
+    return builders.measurement(energy_j, 0.1, session, **changes)
 
 
 def side(found: SessionResult, tmp_path: Path) -> comparison.Side:
@@ -72,24 +54,7 @@ def side(found: SessionResult, tmp_path: Path) -> comparison.Side:
 
 
 def record(energy_j: float, day: int, epoch: str = "0", **changes: Any) -> Record:
-    return Record(
-        **(
-            {
-                "test": "t.py::a",
-                "name": "call",
-                "epoch": epoch,
-                "session": f"day {day}",
-                "created": f"2026-10-{day:02}T10:00:00Z",
-                "boot": f"boot {day}",
-                "commit": None,
-                "branch": "main",
-                "energy_j_per_call": energy_j,
-                "energy_j_per_call_error": None,
-                "duration_s_per_call": 0.1,
-            }
-            | changes
-        )
-    )
+    return builders.daily_record(day, energy_j, **({"test": "t.py::a", "epoch": epoch, "commit": None} | changes))
 
 
 # --- reading -------------------------------------------------------------------------------------

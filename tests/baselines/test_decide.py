@@ -5,57 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
 
 from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.decide import ALREADY_STORED, FULL, decide
 from pytest_carbon.records import (
-    CarbonIntensity,
     Key,
-    Machine,
     Measurement,
     MeasurementWarning,
     Record,
     SessionResult,
     SessionScore,
     Status,
-    SuiteVerdict,
     TestResult,
     UsageProblem,
     Verdict,
 )
 
 NOW = "2026-11-22T10:00:00Z"
-HOST = Machine("a-gpu", torch="2.13.0", driver="580.65", boot="b0")
+HOST = builders.MACHINE
 STATUSES: tuple[Status, ...] = ("error", "over-budget", "regression", "inconclusive", "improvement", "new", "pass")
 
 
 def measured(status: Status = "pass", **changes: Any) -> tuple[Measurement, Verdict]:
-    fields: dict[str, Any] = {
-        "name": "call",
-        "machine": HOST.id,
-        "calls": 240,
-        "duration_s_per_call": 0.0042,
-        "energy_j_per_call": 1.23,
-        "energy_j_per_call_error": 0.01,
-        "sessions": (SessionScore("now", 1.21, 0.0041),),
-    }
-    return Measurement(**(fields | changes)), Verdict(status, "because")
+    fields = {"energy_j_per_call_error": 0.01, "sessions": (SessionScore("now", 1.21, 0.0041),)}
+    return builders.measurement(**(fields | changes)), Verdict(status, "because")
 
 
 def run(*tests: TestResult) -> SessionResult:
-    return SessionResult(
-        session="now",
-        created=NOW,
-        duration_s=12.3,
-        exit_status=0,
-        machine=HOST,
-        intensity=CarbonIntensity(369.5, 1.0, "somewhere", 2023),
-        suite=SuiteVerdict(1, 1, 0.01),
-        tests=tests,
-        commit="c0ffee",
-        branch="main",
-    )
+    return builders.result(*tests, commit="c0ffee", branch="main")
 
 
 def result_of(

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import HOST, everything, record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stored import HOST, everything, record
 
 import pytest_carbon
 from pytest_carbon.baselines import disk, files, format

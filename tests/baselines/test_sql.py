@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import HOST, everything, record
 from postgres import PASSWORD, SECRETS, PostgresServer
-from stored import HOST, everything, record
 
 from pytest_carbon.baselines import tables
 

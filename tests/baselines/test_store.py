@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import HOST, everything, record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from postgres import PostgresServer
-from stored import HOST, everything, record
 
 pytest.importorskip("sqlalchemy", reason="the extra sql is not installed")
 from pytest_carbon.baselines import Store, open_store

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import builders
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,18 +26,7 @@ X: Key = ("tests/test_m.py::test_x", "call")
 
 
 def record(day: int, energy_j: float = 1.0, key: Key = X, **changes: Any) -> Record:
-    fields: dict[str, Any] = {
-        "epoch": "0",
-        "session": f"day {day}",
-        "created": f"2026-10-{day:02}T10:00:00Z",
-        "boot": f"boot {day}",
-        "commit": "c0ffee",
-        "branch": "main",
-        "energy_j_per_call": energy_j,
-        "energy_j_per_call_error": None,
-        "duration_s_per_call": 0.1,
-    }
-    return Record(*key, **(fields | changes))
+    return builders.daily_record(day, energy_j, test=key[0], name=key[1], **changes)
 
 
 # --- what there is -------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import builders
 import pytest
 
 from pytest_carbon.baselines import Store, open_store
@@ -16,8 +17,7 @@ OTHER = Machine("1x-b-gpu")
 
 
 def record(test: str, session: str = "s1", day: int = 1, energy_j: float = 1.0) -> Record:
-    created = f"2026-11-{day:02d}T10:00:00Z"
-    return Record(test, "call", "0", session, created, "b0", "c0", "main", energy_j, None, 0.1)
+    return builders.record(test, session, day, energy_j_per_call=energy_j)
 
 
 def key(test: str) -> Key:

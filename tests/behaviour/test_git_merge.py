@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from builders import record
 from conftest import MACHINE, CarbonRunner
 from console import HOST, carbon
-from stored import record
 
 from pytest_carbon.baselines.files import FileStore
 

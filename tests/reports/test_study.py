@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
 from _pytest._io.wcwidth import wcswidth
 
@@ -15,7 +16,6 @@ from pytest_carbon.records import (
     Measurement,
     MeasurementWarning,
     SessionResult,
-    SuiteVerdict,
     TestResult,
 )
 from pytest_carbon.reports.jsonfile import read, write
@@ -29,17 +29,8 @@ TDP = "estimated: 215 W TDP / 32 threads × CPU seconds (codecarbon 3.3.2)"
 
 
 def run(*measurements: Measurement, **rest: Any) -> SessionResult:
-    return SessionResult(
-        session="now",
-        created="2026-11-22T10:00:00Z",
-        duration_s=60.0,
-        exit_status=0,
-        machine=Machine(H100),
-        intensity=CarbonIntensity(400.0, 1.0, "given", None),
-        suite=SuiteVerdict(0, 0, 0.01),
-        tests=passing(*measurements),
-        **rest,
-    )
+    intensity = CarbonIntensity(400.0, 1.0, "given", None)
+    return builders.result(*passing(*measurements), machine=Machine(H100), intensity=intensity, **rest)
 
 
 def report(*measurements: Measurement, width: int = 80, ascii: bool = False, quiet: bool = False) -> list[str]:

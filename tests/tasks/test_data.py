@@ -530,11 +530,11 @@ def test_a_sound_file_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch
 # --- the hub ---------------------------------------------------------------------------------------
 
 
-def python(script: str, **machine: str) -> str:
+def python(script: str, **variables: str) -> str:
     """The output of a script in a process of its own: the hub's client reads its address when it is imported."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XDG_"))}
     run = subprocess.run(
-        [sys.executable, "-c", script], env=clean | machine, capture_output=True, text=True, timeout=45, check=False
+        [sys.executable, "-c", script], env=clean | variables, capture_output=True, text=True, timeout=45, check=False
     )
     assert run.returncode == 0, run.stderr
     return run.stdout
@@ -721,13 +721,13 @@ def test_a_data_set_that_the_hub_does_not_have_is_refused(streamed: dict[str, An
 
 
 @pytest.mark.parametrize(
-    ("machine", "why"),
+    ("variables", "why"),
     [
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "ConnectError: [Errno 111] Connection refused"),
         ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE forbids to ask it"),
     ],
 )
-def test_a_hub_that_cannot_be_reached_is_said_at_once(tmp_path: Path, machine: dict[str, str], why: str) -> None:
+def test_a_hub_that_cannot_be_reached_is_said_at_once(tmp_path: Path, variables: dict[str, str], why: str) -> None:
     """In seconds, with what failed and that synthetic inputs need none; auto takes those without a word."""
     library("datasets")
     script = (
@@ -737,7 +737,7 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(tmp_path: Path, machine: d
         "try:\n    load('text-classification', 'imdb', data='hub')\n"
         "except UsageProblem as problem:\n    print(problem)\n"
     )
-    assert python(script, HF_HOME=str(tmp_path), **machine) == (
+    assert python(script, HF_HOME=str(tmp_path), **variables) == (
         f"synthetic\nthe data set imdb (stanfordnlp/imdb) is not in the local cache, and the hub cannot be reached: "
         f"{why}; data='synthetic' needs no network\n"
     )

@@ -470,13 +470,13 @@ print(json.dumps(answers))
 """
 
 
-def ask(cache: Path, models: dict[str, str], **machine: str) -> dict[str, tuple[str, float]]:
-    """What a process with this machine says of these models, and how long each took, in seconds."""
+def ask(cache: Path, models: dict[str, str], **variables: str) -> dict[str, tuple[str, float]]:
+    """What a process with these environment variables says of these models, and how long each took, in seconds."""
     clean = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     clean = {name: value for name, value in clean.items() if not name.startswith(("HF_", "HUGGING"))}
     run = subprocess.run(
         [sys.executable, "-c", ASK, json.dumps(models)],
-        env={**clean, "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1", **machine},
+        env={**clean, "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1", **variables},
         capture_output=True,
         text=True,
         timeout=100,

@@ -49,7 +49,7 @@ print(json.dumps([[str(figure) for figure in figures], [str((m.domains, m._watts
 def run_everything(folder: Path, **machine: str) -> list[list[str]]:
     """All that is taken from codecarbon, in a fresh process, with this folder as home and as the current one."""
     clean = {key: value for key, value in os.environ.items() if not key.lower().startswith("codecarbon_")}
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-c", EVERYTHING],
         cwd=folder,
@@ -122,7 +122,7 @@ def test_codecarbons_log_is_not_tied_to_a_tests_stderr() -> None:
         "set_logger_format()  # what every tracker begins with\n"
         "assert len(logging.getLogger('codecarbon').handlers) == 1\n"
     )
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": root}, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
 
@@ -137,6 +137,6 @@ def test_importing_the_meters_loads_nothing_heavy() -> None:
         "heavy = {'codecarbon', 'pandas', 'numpy', 'scipy', 'psutil', 'pynvml', 'torch', 'requests', 'amdsmi'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": root}, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()

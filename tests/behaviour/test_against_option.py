@@ -212,13 +212,13 @@ def test_every_kind_of_verdict(project: Project) -> None:
     assert reasons["skips"] == f"it was skipped at {label} (not yet): {nothing}"
     assert len(run.measurement("test_new")["sessions"]) == 4
     text = run.text
-    assert f"compared 4 of 7 with {label}, 4 pairs of sessions, side by side: 3 could not be compared" in text
+    assert f"compared 4 of 7 with {label}, 4 pairs of sessions, side by side: - 3 could not be compared" in text
     assert f"not compared: test_it.py::test_new: it does not exist at {label}" in text
     assert f"at {label} only, not here: test_it.py::test_old" in text
     assert f"the test itself differs from that of {label}, and may be why its calls do: test_it.py::test_itself" in text
     assert run.report["against"]["dirty"]
     shown = run.result.stdout.str()
-    assert re.search(rf"^ +{re.escape(label)} +here +change$", shown, re.M)
+    assert re.search(rf"^  per call +{re.escape(label)} +here +change$", shown, re.M)
     assert f"the working tree, with uncommitted changes, with {label}, 4 pairs of sessions, side by side" in text
     assert (
         "If this is intended, allow it with tolerance= in its marker until it is merged. To measure it alone:" in text
@@ -363,7 +363,9 @@ def test_nothing_that_the_other_has(project: Project) -> None:
     assert run.ret == 0
     assert run.status("test_it") == "new"
     assert len(run.measurement("test_it")["sessions"]) == 1
-    told = f"compared 0 of 1 with {project.label()}, 1 of 8 pairs of sessions, side by side: test_new.py::test_it could"
+    told = (
+        f"compared 0 of 1 with {project.label()}, 1 of 8 pairs of sessions, side by side: - test_new.py::test_it could"
+    )
     assert told in run.text
     run = project.run("--carbon-strict", "test_new.py::test_it")
     assert run.ret == 1

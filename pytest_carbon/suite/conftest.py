@@ -151,8 +151,8 @@ def _near(word: str) -> str:
 def _no_such(name: str, expression: str) -> str:
     of = kinds()
     return (
-        f"-m {expression!r}: no test has a marker {name!r}.{_near(name)} A marker of your own: register it, under"
-        f" markers in pytest's configuration. The suite's are its tasks ({', '.join(of['task'])}), modalities"
+        f"-m {expression!r}: no test has a marker {name!r}.{_near(name)} Register a marker of your own under markers"
+        f" in pytest's configuration. The suite's are its tasks ({', '.join(of['task'])}), modalities"
         f" ({', '.join(of['modality'])}), data sets ({', '.join(of['data set'])}) and models, by their full hub ids"
         " (pytest --markers lists all)"
     )
@@ -162,7 +162,7 @@ def _why_nothing(config: pytest.Config, cells: Sequence[Cell]) -> list[str]:
     """Write a hint where the selection leaves no test."""
     option, suite = config.option, read_settings(config).suite
     asked = {flag: getattr(option, name, "") for flag, name in (("-m", "markexpr"), ("-k", "keyword"))}
-    given = " and ".join(f"{flag} {text!r}" for flag, text in asked.items() if text)
+    given = " ".join(f"{flag} {text!r}" for flag, text in asked.items() if text)
     if not given:
         return []
     ids = " ".join(cell.id.lower() for cell in cells)
@@ -170,7 +170,7 @@ def _why_nothing(config: pytest.Config, cells: Sequence[Cell]) -> list[str]:
     which = suite if isinstance(suite, str) else ",".join(suite)
     more = "" if suite == "study" else f"; --carbon-suite=study has {len(catalogue.cells())}"
     return [
-        f"carbon: with {given} there is none of the {len(cells)} tests of --carbon-suite={which}{more}."
+        f"carbon: {given} selects none of the {len(cells)} tests of --carbon-suite={which}{more}."
         f" Ids look like test_task[{cells[0].id}]: -k finds parts of them, -m a whole task, data set, model or"
         f" modality.{near}"
     ]

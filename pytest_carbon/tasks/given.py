@@ -45,9 +45,9 @@ def given(task: str, data: object) -> Samples:
         held += _bytes(sample)
         if held > GIVEN_BYTES:
             raise UsageProblem(
-                f"the first {index + 1} of the inputs take {held / 1024**3:.3g} GiB of memory, and all are held, so "
-                f"that reading them costs nothing inside a measured call; at most {GIVEN_BYTES / 1024**3:.3g} GiB are: "
-                f"give fewer (calls go round them), or smaller ones"
+                f"the first {index + 1} inputs take {held / 1024**3:.3g} GiB of memory, and at most "
+                f"{GIVEN_BYTES / 1024**3:.3g} GiB are allowed, because all inputs are kept in memory: give fewer "
+                "(calls repeat them), or smaller ones"
             )
         items.append(sample)
     if not items:
@@ -100,7 +100,7 @@ def _text(value: Any, task: str, field: str) -> str:
     if not isinstance(value, str):
         raise UsageProblem(f"{task} takes {ALLOWED[field]}")
     if not value.strip():
-        raise UsageProblem(f"an empty text is no input for {task}: leave it out")
+        raise UsageProblem(f"the text is empty, and {task} needs words: leave it out")
     return value
 
 

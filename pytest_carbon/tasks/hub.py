@@ -32,7 +32,7 @@ def unreachable(id: str, *, kind: str = "model") -> str | None:
     from huggingface_hub.errors import HfHubHTTPError
 
     if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE forbids to ask it"
+        return "HF_HUB_OFFLINE is set"
     try:
         get_hf_file_metadata(hf_hub_url(id, "README.md", repo_type=kind), timeout=TIMEOUT_S)
     except HfHubHTTPError:  # an answer, which the client explains

@@ -434,7 +434,7 @@ def _reach(id: str, design: Architecture) -> None:
 
     if constants.HF_HUB_OFFLINE:
         raise UsageProblem(
-            f"{id} is not in the hub's cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE forbids to download it. "
+            f"{id} is not in the hub's cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE forbids downloading it. "
             f"{_REMEDY}"
         )
     try:

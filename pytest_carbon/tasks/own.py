@@ -65,7 +65,7 @@ class Calling(ModelTask):
         counted(self.name, written, wanted)
         if written > wanted:
             raise MeasurementError(
-                f"{self.name}: the model wrote {written:g} new tokens, and was to write {wanted}: let it generate "
+                f"{self.name}: the model wrote {written:g} new tokens instead of {wanted}: let it generate "
                 f"max_new_tokens={wanted}, or leave new_tokens= out"
             )
 

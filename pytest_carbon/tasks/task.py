@@ -145,7 +145,7 @@ class ModelTask:
         """Make one call on the next ``batch_size`` inputs; return a sequence with a result for each."""
         samples, begin, count = self.samples, self._next, len(self.samples)
         if not samples:
-            raise RuntimeError(f"{self.name}: this task was freed, as the test that made it ended; make it anew")
+            raise RuntimeError(f"{self.name}: this task was freed when the test that made it ended; make a new one")
         self._next = (begin + self.batch_size) % count
         return self.call([samples[(begin + i) % count] for i in range(self.batch_size)])
 

@@ -161,7 +161,7 @@ def test_a_name_that_no_test_has_is_refused(collect: Collect, expression: str, n
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     said = " ".join(run.stderr.str().split())
     assert (
-        f"-m {expression!r}: no test has a marker {name!r}.{near} A marker of your own: register it, under markers in "
+        f"-m {expression!r}: no test has a marker {name!r}.{near} Register a marker of your own under markers in "
         "pytest's configuration. The suite's are its tasks (text-classification, ex"
     ) in said
     assert "modalities (audio, image, multimodal, text), data sets (ImageRewardDB, bookcorpus, " in said
@@ -197,13 +197,13 @@ def test_a_projects_own_markers_are_left_alone(collect: Collect, expression: str
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("-k", "sumarization"), "with -k 'sumarization' there is none of the 15 tests of --carbon-suite=small;"),
+        (("-k", "sumarization"), "-k 'sumarization' selects none of the 15 tests of --carbon-suite=small;"),
         (("-k", "sumarization"), "modality. Did you mean summarization?"),
-        (("-m", "squad_v2"), "with -m 'squad_v2' there is none of the 15 tests of --carbon-suite=small;"),
+        (("-m", "squad_v2"), "-m 'squad_v2' selects none of the 15 tests of --carbon-suite=small;"),
         (("-m", "squad_v2"), "--carbon-suite=study has 314. Ids look like test_task[text-classification-sst2-distilbe"),
         (
             ("-m", "squad", "-k", "gpt2", "--carbon-suite=study"),
-            "with -m 'squad' and -k 'gpt2' there is none of the 314 tests",
+            "-m 'squad' -k 'gpt2' selects none of the 314 tests",
         ),
     ],
 )

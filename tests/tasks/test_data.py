@@ -279,7 +279,11 @@ def test_a_users_texts_become_samples(task: str, item: Any, sample: dict[str, An
             ["a text", 7],
             "data[1], 7: summarization takes a text, or a mapping with 'text'",
         ),
-        ("summarization", ["a text", " "], "data[1], ' ': an empty text is no input for summarization: leave it out"),
+        (
+            "summarization",
+            ["a text", " "],
+            "data[1], ' ': the text is empty, and summarization needs words: leave it out",
+        ),
         (
             "summarization",
             [{"title": "a", "body": "b"}],
@@ -453,8 +457,8 @@ def test_inputs_that_take_too_much_memory_are_refused(monkeypatch: pytest.Monkey
     with pytest.raises(UsageProblem) as refused:
         given("object-detection", [big] * 1000)
     assert str(refused.value) == (
-        "the first 3 of the inputs take 0.00879 GiB of memory, and all are held, so that reading them costs nothing "
-        "inside a measured call; at most 0.00781 GiB are: give fewer (calls go round them), or smaller ones"
+        "the first 3 inputs take 0.00879 GiB of memory, and at most 0.00781 GiB are allowed, because all inputs are "
+        "kept in memory: give fewer (calls repeat them), or smaller ones"
     )
 
 
@@ -724,7 +728,7 @@ def test_a_data_set_that_the_hub_does_not_have_is_refused(streamed: dict[str, An
     ("variables", "why"),
     [
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "ConnectError: [Errno 111] Connection refused"),
-        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE forbids to ask it"),
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
     ],
 )
 def test_a_hub_that_cannot_be_reached_is_said_at_once(tmp_path: Path, variables: dict[str, str], why: str) -> None:

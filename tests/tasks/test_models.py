@@ -582,6 +582,6 @@ def test_without_leave_to_ask_the_hub_it_is_not_asked(hub: str, tmp_path: Path) 
         tmp_path / "cache", {RESNET: "image-classification"}, HF_ENDPOINT=hub, HF_HUB_OFFLINE="1"
     ).values()
     assert said == (
-        f"{RESNET} is not in the hub's cache ({tmp_path / 'cache'}), and HF_HUB_OFFLINE forbids to download it. "
+        f"{RESNET} is not in the hub's cache ({tmp_path / 'cache'}), and HF_HUB_OFFLINE forbids downloading it. "
         'weights="random" needs none: the same architecture, the same work'
     )

@@ -495,7 +495,7 @@ def test_a_freed_task_holds_nothing() -> None:
     task.free()
     assert model() is None
     assert result[0] in ("LABEL_0", "LABEL_1")
-    with pytest.raises(RuntimeError, match="text-classification: this task was freed, as the test that made it ended"):
+    with pytest.raises(RuntimeError, match="text-classification: this task was freed when the test that made it ended"):
         task()
 
 
@@ -776,8 +776,8 @@ def test_a_callable_that_tells_more_tokens_than_asked_for_is_an_error() -> None:
     with pytest.raises(MeasurementError) as error:
         task()
     assert str(error.value) == (
-        "text-generation: the model wrote 12 new tokens, and was to write 10: let it generate max_new_tokens=10, or "
-        "leave new_tokens= out"
+        "text-generation: the model wrote 12 new tokens instead of 10: let it generate max_new_tokens=10, or leave "
+        "new_tokens= out"
     )
 
 

@@ -170,7 +170,7 @@ class Rig:
                 family = nvml.family()
             gpus = tuple(self._gpus.values())
             # The choice of NVIDIA's GPUs has followed CUDA_VISIBLE_DEVICES, which is not about others.
-            used = {gpu.uuid for gpu in devices.used(gpus, {}, pids=self._pids, family=family)}
+            used = {gpu.uuid for gpu in devices.used(gpus, self._pids, family)}
             domains = tuple(d for d in domains if d.name not in self._gpus or self._gpus[d.name].uuid in used)
         gated = meters.gated(domains, self._settings.domains)
         uuids = tuple(self._gpus[d.name].uuid for d in gated if d.name in self._gpus)
@@ -251,7 +251,7 @@ def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choic
                 "visible" if settings.gpus == "used" else settings.gpus,
                 meter.gpus(),
                 os.environ,
-                mig_parents=nvml.inventory().mig_parents,
+                nvml.inventory().mig_parents,
             )
         else:
             wanted = tuple(gpu for gpu in meter.gpus() if gpu in named)
@@ -286,4 +286,4 @@ def _named(spec: str, choice: Choice) -> tuple[Gpu, ...] | None:
         )
     nvidia = any(source.name == "nvml" for source, _ in choice.taken)
     parents = nvml.inventory().mig_parents if nvidia else {}
-    return devices.select(spec, choice.gpus, os.environ, mig_parents=parents)
+    return devices.select(spec, choice.gpus, os.environ, parents)

@@ -1,10 +1,8 @@
 """Whether other processes kept the processor busy while calls ran: what Linux counts, before and after.
 
-Beside neighbours the same code seems dearer: processes share caches and a core's two threads, and a counter of the
-whole processor counts the neighbours' energy. Nothing here needs root, and each source may be missing: ``/proc/stat``
-(what all processes used, and what the host of a virtual machine took), ``schedstat`` (how long threads were ready and
-waited), and the CPU seconds of this process and its descendants. ``/proc/pressure/cpu`` does not help: it also counts
-the waiting of this process's threads for each other.
+Nothing here needs root, and each source may be missing: ``/proc/stat`` (what all processes used, and what the host of a
+virtual machine took), ``schedstat`` (how long threads were ready and waited), and the CPU seconds of this process and
+its descendants. ``/proc/pressure/cpu`` does not help: it also counts this process's threads that wait for each other.
 """
 
 from __future__ import annotations
@@ -156,18 +154,20 @@ def shared(before: Snapshot, after: Snapshot, *, counted: bool) -> MeasurementWa
             this process's CPU seconds.
     """
     load = between(before, after)
-    if counted and _counts_others(load):
-        return _warning(load, counted=True)
+    telling = load.elapsed_s >= TELLING_S
+    others, own, cores = load.machine_other_cores, load.own_cores, load.machine_cores
+    if counted and telling and others is not None and own is not None:
+        if others > max(MOST_COUNTED * max(own, 1.0), MOST_COUNTED_CORES * cores):
+            return _warning(load, others, cores, counted=True)
     waiting = load.waiting_for_others
     blamed = load.taken is None or load.taken > BACKGROUND
     waits = waiting is not None and waiting > MOST_WAITING and load.waited_s > WAITED_S and blamed
     robbed = load.stolen_s > max(STOLEN_S, MOST_WAITING * ((load.own_cores or 0.0) * load.elapsed_s + load.stolen_s))
-    telling = load.elapsed_s >= TELLING_S
     # A process that never waits has a core for itself, unless it ran too briefly to tell.
     unknown = waiting is None or load.ran_s < TELLING_S / 2
     full = telling and unknown and load.taken is not None and load.taken > MOST_TAKEN
     crowded = telling and load.beside > MOST_SIBLINGS
-    return _warning(load) if waits or robbed or full or crowded else None
+    return _warning(load, load.other_cores, load.cores) if waits or robbed or full or crowded else None
 
 
 def needed_s(before: Snapshot, after: Snapshot) -> float:
@@ -176,17 +176,7 @@ def needed_s(before: Snapshot, after: Snapshot) -> float:
     return max(0.0, before.time_s + TELLING_S - after.time_s) if known else 0.0
 
 
-def _counts_others(load: Load) -> bool:
-    others, own = load.machine_other_cores, load.own_cores
-    if others is None or own is None or load.elapsed_s < TELLING_S:
-        return False
-    return others > max(MOST_COUNTED * max(own, 1.0), MOST_COUNTED_CORES * load.machine_cores)
-
-
-def _warning(load: Load, *, counted: bool = False) -> MeasurementWarning:
-    others, cores = load.other_cores, load.cores
-    if counted:
-        others, cores = load.machine_other_cores, load.machine_cores
+def _warning(load: Load, others: float | None, cores: int, *, counted: bool = False) -> MeasurementWarning:
     facts = []
     if others is not None:
         facts.append(f"they used {others:.1f} of {cores} core{'s' * (cores != 1)}")
@@ -211,9 +201,7 @@ def _warning(load: Load, *, counted: bool = False) -> MeasurementWarning:
 class Reader:
     """Takes snapshots of this process and the machine, in some tenths of a millisecond (more beside child processes).
 
-    Args:
-        root: where ``/proc`` and ``/sys`` are; None: ``ROOT``.
-        cpus: the logical cores that this process may run on; None: ask.
+    ``root`` is where ``/proc`` and ``/sys`` are, ``cpus`` the logical cores that this process may run on; None: ask.
     """
 
     def __init__(self, root: str | None = None, cpus: Sequence[int] | None = None) -> None:
@@ -227,11 +215,8 @@ class Reader:
         cpus = self._cpus if self._cpus is not None else tuple(_affinity(0)) if _affinity else None
         busy_s, machine_s, stolen_s, machine_cores = self._machine(cpus)
         own_s, family = self._own()
-        threads = {
-            number: ran
-            for number in processes.numbers(f"{self._proc}/self/task")
-            if (ran := self._waiting(f"self/task/{number}"))
-        }
+        tasks = processes.numbers(f"{self._proc}/self/task")
+        threads = {number: ran for number in tasks if (ran := self._waiting(f"self/task/{number}"))}
         if threads:  # else the kernel does not count waiting
             threads |= {pid: ran for pid in family if (ran := self._waiting(str(pid)))}
         return Snapshot(

@@ -1,7 +1,7 @@
 """Which GPUs this process uses, and how to wait until they have done their work.
 
-This module looks torch up where it has been imported, and asks only about what it has initialised. It never imports
-torch, starts CUDA, or makes a context.
+It asks torch, where that has been imported, only about what it has initialised: it never imports torch, starts CUDA, or
+makes a context.
 """
 
 from __future__ import annotations
@@ -20,50 +20,34 @@ KINDS = ("used", "visible", "all")
 
 
 def select(
-    spec: str,
-    gpus: Sequence[Gpu],
-    environ: Mapping[str, str],
-    *,
-    pids: Mapping[str, Collection[int]] | None = None,
-    family: Collection[int] = (),
-    mig_parents: Mapping[str, str] | None = None,
+    spec: str, gpus: Sequence[Gpu], environ: Mapping[str, str], mig_parents: Mapping[str, str]
 ) -> tuple[Gpu, ...]:
     """The GPUs that ``--carbon-gpus`` asks for, in NVML's order; none where this process may see none.
 
     Args:
-        spec: ``used``, ``visible``, ``all``, or NVML's indices and UUIDs (or their beginnings) joined by commas.
+        spec: ``visible``, ``all``, or NVML's indices and UUIDs (or their beginnings) joined by commas.
         gpus: every GPU of the machine.
         environ: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER.
-        pids: the processes that NVML lists on a GPU, by its UUID.
-        family: the ids of this process and its children.
         mig_parents: the UUID of a MIG device → that of its GPU.
 
     Raises UsageProblem where the spec names no GPU of the machine, or where nothing tells which GPUs are visible.
     """
-    spec = spec.strip()
     if spec == "all":
-        chosen: Iterable[Gpu] = gpus
-    elif spec == "visible":
-        chosen = _visible_here(gpus, environ, mig_parents)
-    elif spec == "used":
-        chosen = used(gpus, environ, pids=pids, family=family, mig_parents=mig_parents)
-    else:
-        chosen = [_named(entry.strip(), spec, gpus, mig_parents or {}) for entry in spec.split(",")]
-    return _in_order(gpus, chosen)
+        return tuple(gpus)
+    if spec == "visible":
+        return _in_order(gpus, visible(gpus, environ, mig_parents))
+    return _in_order(gpus, [_named(entry.strip(), spec, gpus, mig_parents) for entry in spec.split(",")])
 
 
-def used(
-    gpus: Sequence[Gpu],
-    environ: Mapping[str, str],
-    *,
-    pids: Mapping[str, Collection[int]] | None = None,
-    family: Collection[int] = (),
-    mig_parents: Mapping[str, str] | None = None,
-) -> tuple[Gpu, ...]:
-    """The GPUs on which this process or a child holds a context, else the visible ones (see :func:`select`)."""
-    listed = [gpu for gpu in gpus if not set(family).isdisjoint((pids or {}).get(gpu.uuid, ()))]
-    held = _in_order(gpus, [*contexts(gpus), *listed])
-    return held or _in_order(gpus, _visible_here(gpus, environ, mig_parents))
+def used(gpus: Sequence[Gpu], pids: Mapping[str, Collection[int]], family: Collection[int]) -> tuple[Gpu, ...]:
+    """The GPUs on which this process or a child holds a context, else those that torch sees, else all.
+
+    Args:
+        pids: the processes that NVML lists on a GPU, by its UUID.
+        family: the ids of this process and its children.
+    """
+    listed = [gpu for gpu in gpus if not set(family).isdisjoint(pids.get(gpu.uuid, ()))]
+    return _in_order(gpus, [*contexts(gpus), *listed] or visible(gpus, {}, {}))
 
 
 def contexts(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
@@ -76,39 +60,27 @@ def contexts(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
     return tuple(gpu for gpu in gpus if gpu.uuid in held)
 
 
-def visible(
-    gpus: Sequence[Gpu],
-    cuda_visible_devices: str | None,
-    *,
-    device_order: str | None = None,
-    torch_uuids: Sequence[str] | None = None,
-    mig_parents: Mapping[str, str] | None = None,
-) -> tuple[Gpu, ...]:
-    """The GPUs that CUDA shows to this process, in CUDA's order.
+def visible(gpus: Sequence[Gpu], environ: Mapping[str, str], mig_parents: Mapping[str, str]) -> tuple[Gpu, ...]:
+    """The GPUs that torch sees, where it has initialised CUDA, else those of CUDA_VISIBLE_DEVICES, in CUDA's order.
 
     As in CUDA, the first entry decides the form of the list; an entry that names no device ends it silently; a device
     named twice makes it empty. A MIG device stands for its whole GPU, which alone counts energy.
-
-    Args:
-        gpus: every GPU of the machine, in NVML's order.
-        cuda_visible_devices: the variable's value; None: it is not set.
-        device_order: the value of CUDA_DEVICE_ORDER.
-        torch_uuids: of the devices that torch sees, if it has initialised CUDA.
-        mig_parents: the UUID of a MIG device → that of its GPU.
 
     Raises UsageProblem for indices of GPUs of different models, which CUDA counts from the fastest, and for an unknown
     MIG device.
     """
     by_uuid = {gpu.uuid: gpu for gpu in gpus}
-    if torch_uuids is not None and all(uuid in by_uuid for uuid in torch_uuids):
-        return tuple(by_uuid[uuid] for uuid in torch_uuids)
-    if cuda_visible_devices is None:
+    seen = torch_uuids()
+    if seen is not None and all(uuid in by_uuid for uuid in seen):
+        return tuple(by_uuid[uuid] for uuid in seen)
+    value = environ.get("CUDA_VISIBLE_DEVICES")
+    if value is None:
         return tuple(gpus)
-    if cuda_visible_devices.startswith("MIG-"):
-        return _by_mig(cuda_visible_devices, gpus, mig_parents or {})
-    if cuda_visible_devices.startswith("GPU-"):
-        return _by_uuid(cuda_visible_devices, gpus)
-    return _by_index(cuda_visible_devices, gpus, device_order)
+    if value.startswith("MIG-"):
+        return _by_mig(value, gpus, mig_parents)
+    if value.startswith("GPU-"):
+        return _by_uuid(value, gpus)
+    return _by_index(value, gpus, environ.get("CUDA_DEVICE_ORDER"))
 
 
 def torch_uuids() -> tuple[str, ...] | None:
@@ -120,18 +92,6 @@ def torch_uuids() -> tuple[str, ...] | None:
     if None in uuids:  # a torch before 2.4 does not know them
         return None
     return tuple(f"GPU-{str(uuid).removeprefix('GPU-')}" for uuid in uuids)
-
-
-def _visible_here(
-    gpus: Sequence[Gpu], environ: Mapping[str, str], mig_parents: Mapping[str, str] | None
-) -> tuple[Gpu, ...]:
-    return visible(
-        gpus,
-        environ.get("CUDA_VISIBLE_DEVICES"),
-        device_order=environ.get("CUDA_DEVICE_ORDER"),
-        torch_uuids=torch_uuids(),
-        mig_parents=mig_parents,
-    )
 
 
 def _by_index(text: str, gpus: Sequence[Gpu], device_order: str | None) -> tuple[Gpu, ...]:
@@ -188,10 +148,8 @@ def _by_mig(text: str, gpus: Sequence[Gpu], mig_parents: Mapping[str, str]) -> t
 
 def _whole_gpu(mig: str, gpus: Sequence[Gpu], mig_parents: Mapping[str, str]) -> Gpu | None:
     """``MIG-GPU-<uuid>/<instance>/<instance>`` of older drivers, or ``MIG-<uuid>``, or the beginning of that."""
-    old = mig.removeprefix("MIG-").partition("/")[0]
-    parents = (
-        {old} if old.startswith("GPU-") else {mig_parents[known] for known in mig_parents if known.startswith(mig)}
-    )
+    parents = {mig.removeprefix("MIG-").partition("/")[0]}
+    parents |= {mig_parents[known] for known in mig_parents if known.startswith(mig)}
     matching = [gpu for gpu in gpus if gpu.uuid in parents]
     return matching[0] if len(matching) == 1 else None
 
@@ -226,15 +184,14 @@ def _in_order(gpus: Sequence[Gpu], chosen: Iterable[Gpu]) -> tuple[Gpu, ...]:
 
 
 def synchroniser(extra: Sequence[Callable[[], None]] = ()) -> Callable[[], None]:
-    """A function that returns once every device of this process has finished its work.
+    """A function that waits until every device of this process has finished its work.
 
-    It waits for every CUDA device on which torch holds a context, MPS and every XPU device, then calls ``extra``. It
+    That is every CUDA device on which torch holds a context, MPS, every XPU device, then what ``extra`` waits for. It
     raises what a device reports only now, such as an assertion in a kernel.
     """
 
     def synchronise() -> None:
-        torch = sys.modules.get("torch")
-        if torch is not None:
+        if (torch := sys.modules.get("torch")) is not None:
             _synchronise_torch(torch)
         for wait in extra:
             wait()
@@ -265,9 +222,8 @@ def _cuda_ordinals(torch: Any) -> list[int]:
     cuda = _initialised(torch, "cuda")
     if cuda is None:
         return []
-    ordinals = list(range(cuda.device_count()))
-    holds_context = getattr(torch._C, "_cuda_hasPrimaryContext", None)
-    return ordinals if holds_context is None else [ordinal for ordinal in ordinals if holds_context(ordinal)]
+    holds_context = getattr(torch._C, "_cuda_hasPrimaryContext", lambda ordinal: True)
+    return [ordinal for ordinal in range(cuda.device_count()) if holds_context(ordinal)]
 
 
 def _initialised(torch: Any, name: str) -> Any:

@@ -43,7 +43,6 @@ class Rig:
         calibration: what is stored of a machine's counters.
         progress: called with a few words about the present step.
         resting: processes that may hold a context on a GPU but do nothing while this one measures.
-        load: takes a snapshot of what uses the processor.
 
     Raises UsageProblem where the settings ask for a meter, a GPU or domains that do not exist, and MeterError where a
     meter cannot be opened, or none can.
@@ -60,30 +59,32 @@ class Rig:
         calibration: Callable[[str], Calibration | None] = lambda machine: None,
         progress: Callable[[str], None] = lambda text: None,
         resting: Sequence[int] = (),
-        load: Callable[[], Snapshot] | None = None,
     ) -> None:
         self._settings = settings
-        self._load = load or contention.Reader().read
+        self._load = contention.Reader().read
         self._before: Snapshot | None = None
         """What used the processor when the work began, if its energy counts."""
         self._resting = resting
-        self._choice = _choose(settings, sources or {})
-        self._machines: dict[str, Machine] = {}
+        self.choice = _choose(settings, sources or {})
+        """The meters, and the reason for each one that was not taken."""
+        self.machines: dict[str, Machine] = {}
+        """All machines of measurements, by their ids."""
         self._ids: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
-        self._gpus = {f"gpu:{gpu.index}": gpu for gpu in self._choice.gpus}
-        named = _named(settings.gpus, self._choice)
+        self._gpus = {f"gpu:{gpu.index}": gpu for gpu in self.choice.gpus}
+        named = _named(settings.gpus, self.choice)
         self._left_out = {name for name, gpu in self._gpus.items() if named is not None and gpu not in named}
         """GPUs that a meter counts besides those that were asked for."""
-        self._nvidia = next((m for m in self.meters if isinstance(m, NvmlMeter)), None)
+        self.nvidia = next((m for m in self.meters if isinstance(m, NvmlMeter)), None)
         self._pids: dict[str, frozenset[int]] = {}
         """The latest known processes on each GPU, by its UUID."""
-        stepped = [(s, m) for s, m in self._choice.taken if m.stepped]
-        self._watcher = Watcher([s for s, _ in stepped]) if stepped else None
+        stepped = [(s, m) for s, m in self.choice.taken if m.stepped]
+        self.watcher = Watcher([s for s, _ in stepped]) if stepped else None
+        """Of the stepped meters."""
         self.measurer = Measurer(
             readings=Readings(
-                watcher=self._watcher,
+                watcher=self.watcher,
                 stepped=[d for _, m in stepped for d in m.domains],
-                direct=[m for _, m in self._choice.taken if not m.stepped],
+                direct=[m for _, m in self.choice.taken if not m.stepped],
                 clock=time.perf_counter,
                 sleep=time.sleep,
                 synchronise=devices.synchroniser(synchronise),
@@ -99,37 +100,27 @@ class Rig:
         try:
             self._scope()  # domains that cannot be gated are refused before anything runs
             self.measurer.begin()
-            watcher = self._watcher.pid if self._watcher is not None else None
             for meter in self.meters:
-                if watcher is not None and isinstance(meter, EstimateMeter):
-                    meter.exclude(watcher)  # its CPU time is not the work's
+                if isinstance(meter, EstimateMeter):
+                    for pid in self._helpers():
+                        meter.exclude(pid)  # its CPU time is not the work's
         except BaseException:
             self.close()
             raise
 
     @property
     def meters(self) -> tuple[Meter, ...]:
-        return tuple(m for _, m in self._choice.taken)
+        return tuple(m for _, m in self.choice.taken)
 
-    @property
-    def choice(self) -> Choice:
-        """The meters, and the reason for each one that was not taken."""
-        return self._choice
-
-    @property
-    def watcher(self) -> Watcher | None:
-        """The watcher of the stepped meters; None where there are none."""
-        return self._watcher
-
-    @property
-    def nvidia(self) -> NvmlMeter | None:
-        return self._nvidia
+    def _helpers(self) -> tuple[int, ...]:
+        """The processes that measure: the watcher."""
+        return () if self.watcher is None or self.watcher.pid is None else (self.watcher.pid,)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about the meters for the report."""
-        notes = list(self._nvidia.notes()) if self._nvidia is not None else []
-        if self._watcher is not None and self._watcher.in_thread:
+        notes = list(self.nvidia.notes()) if self.nvidia is not None else []
+        if self.watcher is not None and self.watcher.in_thread:
             notes.append(
                 "a meter could not be opened in a process of its own, so a thread watched it: work that holds the"
                 " interpreter lock is measured less sharply. Put its class into a module that can be imported"
@@ -138,39 +129,34 @@ class Rig:
 
     def machine(self, id: str | None = None) -> Machine:
         """The machine with an id; by default the one of the latest measurement."""
-        return self._machines[self._latest.machine if id is None else id]
+        return self.machines[self._latest.machine if id is None else id]
 
     @property
     def gated(self) -> tuple[Domain, ...]:
         """The domains that were summed last."""
-        return tuple(d for d in self._choice.domains if d.name in self._latest.gated)
-
-    @property
-    def machines(self) -> Mapping[str, Machine]:
-        """All machines of measurements, by their ids."""
-        return self._machines
+        return tuple(d for d in self.choice.domains if d.name in self._latest.gated)
 
     def cost_j(self) -> float | None:
         """Joules of the gated domains outside the measured calls so far."""
         return self.measurer.cost_j(self._latest.gated)
 
     def close(self) -> None:
-        if self._watcher is not None:
-            self._watcher.close()
-        self._choice.close()
+        if self.watcher is not None:
+            self.watcher.close()
+        self.choice.close()
 
     def _scope(self) -> Scope:
         """The domains that count now: of the GPUs, those that this process uses."""
-        domains = tuple(d for d in self._choice.domains if d.name not in self._left_out)
+        domains = tuple(d for d in self.choice.domains if d.name not in self._left_out)
         if self._settings.gpus == "used" and self._gpus:
             family: frozenset[int] = frozenset()
-            if self._nvidia is not None:
+            if self.nvidia is not None:
                 with contextlib.suppress(MeterError):  # a GPU that is lost stays: reading its counter fails
                     self._pids.update(nvml.inventory().pids)
                 family = nvml.family()
             gpus = tuple(self._gpus.values())
             # The choice of NVIDIA's GPUs has followed CUDA_VISIBLE_DEVICES, which is not about others.
-            used = {gpu.uuid for gpu in devices.used(gpus, {}, pids=self._pids, family=family)}
+            used = {gpu.uuid for gpu in devices.used(gpus, self._pids, family)}
             domains = tuple(d for d in domains if d.name not in self._gpus or self._gpus[d.name].uuid in used)
         gated = meters.gated(domains, self._settings.domains)
         uuids = tuple(self._gpus[d.name].uuid for d in gated if d.name in self._gpus)
@@ -179,14 +165,13 @@ class Rig:
 
     def _identify(self, domains: Sequence[Domain], gated: Sequence[Domain]) -> str:
         names = (tuple(d.name for d in domains), tuple(d.name for d in gated))
-        if names in self._ids:
-            return self._ids[names]
-        gpus = [self._gpus[d.name] for d in domains if d.name in self._gpus]
-        driver = self._nvidia.driver_version() if self._nvidia is not None else None
-        machine = describe(gpus, gated, driver=driver)
-        self._machines[machine.id] = machine
-        self._ids[names] = machine.id
-        return machine.id
+        if names not in self._ids:
+            gpus = [self._gpus[d.name] for d in domains if d.name in self._gpus]
+            driver = self.nvidia.driver_version() if self.nvidia is not None else None
+            machine = describe(gpus, gated, driver=driver)
+            self.machines[machine.id] = machine
+            self._ids[names] = machine.id
+        return self._ids[names]
 
     def _look(self) -> None:
         """Before the work: note what uses the processor, if its energy counts."""
@@ -194,38 +179,37 @@ class Rig:
 
     def _processors(self, gated: Sequence[str]) -> list[Domain]:
         """The gated domains of this machine's processor or memory, without a trace's."""
-        live = [d for source, meter in self._choice.taken if source.name != "replay" for d in meter.domains]
+        live = [d for source, meter in self.choice.taken if source.name != "replay" for d in meter.domains]
         return [d for d in live if d.name in gated and d.family in ("cpu", "dram")]
 
     def _conditions(self, gated: Sequence[str]) -> list[MeasurementWarning]:
         """Warnings about other processes on the gated devices."""
-        return [*self._neighbours_on_processor(gated), *self._neighbours_on_gpus(gated)]
+        on_processor = self._neighbours_on_processor(gated)
+        return [*([] if on_processor is None else [on_processor]), *self._neighbours_on_gpus(gated)]
 
-    def _neighbours_on_processor(self, gated: Sequence[str]) -> list[MeasurementWarning]:
+    def _neighbours_on_processor(self, gated: Sequence[str]) -> MeasurementWarning | None:
         before, self._before = self._before, None
         processors = self._processors(gated)
         if before is None or not processors:
-            return []
+            return None
         after = self._load()
         if (more_s := contention.needed_s(before, after)) > 0:  # too short: neighbours still run
             _sleep(more_s)
             after = self._load()
-        warning = contention.shared(before, after, counted=any(d.kind == "measured" for d in processors))
-        return [] if warning is None else [warning]
+        return contention.shared(before, after, counted=any(d.kind == "measured" for d in processors))
 
     def _neighbours_on_gpus(self, gated: Sequence[str]) -> list[MeasurementWarning]:
-        if self._nvidia is None:
+        if self.nvidia is None:
             return []
         warnings = []
         held = {f"gpu:{gpu.index}" for gpu in devices.contexts(tuple(self._gpus.values()))}
-        watcher = self._watcher.pid if self._watcher is not None else None
-        for index, domain in enumerate(self._nvidia.domains):
+        for index, domain in enumerate(self.nvidia.domains):
             if domain.name not in gated:
                 continue
-            others = self._nvidia.other_processes(
+            others = self.nvidia.other_processes(
                 index,
                 holds_context=True if domain.name in held else None,
-                bystanders=() if watcher is None else (watcher,),
+                bystanders=self._helpers(),
                 resting=self._resting,
             )
             if others:
@@ -247,12 +231,8 @@ def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choic
             return choice
         source, meter = nvidia
         if named is None:
-            wanted = devices.select(
-                "visible" if settings.gpus == "used" else settings.gpus,
-                meter.gpus(),
-                os.environ,
-                mig_parents=nvml.inventory().mig_parents,
-            )
+            kind = "visible" if settings.gpus == "used" else settings.gpus
+            wanted = devices.select(kind, meter.gpus(), os.environ, nvml.inventory().mig_parents)
         else:
             wanted = tuple(gpu for gpu in meter.gpus() if gpu in named)
         if len(wanted) == len(meter.gpus()):
@@ -286,4 +266,4 @@ def _named(spec: str, choice: Choice) -> tuple[Gpu, ...] | None:
         )
     nvidia = any(source.name == "nvml" for source, _ in choice.taken)
     parents = nvml.inventory().mig_parents if nvidia else {}
-    return devices.select(spec, choice.gpus, os.environ, mig_parents=parents)
+    return devices.select(spec, choice.gpus, os.environ, parents)

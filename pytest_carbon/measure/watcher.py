@@ -45,8 +45,7 @@ Notes = dict[str, list[Edge]]
 class EdgeSource(Protocol):
     """Where a measurement gets its edges from: a watcher, or a simulation of one."""
 
-    def start(self) -> None:
-        """Begin to watch, once."""
+    def start(self) -> None: ...
 
     def fetch(self) -> Notes:
         """The edges noted since the last call. Raises MeterError where a counter could not be read."""
@@ -121,10 +120,7 @@ class Tracker:
         self._sleep(clock())
 
     def _placed_s(self, edge: Edge) -> float:
-        """The likely time of an edge that was caught late: when it was due, if its bracket allows that.
-
-        So a machine that stalls for a moment does not shift the phase of all later edges.
-        """
+        """When an edge that was caught late was due, if its bracket allows that: a stall must not shift the phase."""
         due_s = self._due_s()
         if due_s is None or self._fast:
             return edge.time_s
@@ -171,7 +167,7 @@ def watch(
     requests: Callable[[float], str | None],
     answer: Callable[[Any], None],
     *,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] = time.perf_counter,  # bound here: a test may replace the module's
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Note edges until a request to stop.
@@ -179,7 +175,6 @@ def watch(
     Args:
         requests: waits up to the given seconds for ``"fetch"``, ``"cost"`` or ``"stop"``; None when none came.
         answer: sends ``("edges", notes)``, ``("cost", seconds of CPU)`` or ``("failed", sentence)``.
-        clock, sleep: bound here, where a test that replaces those of the module cannot reach a thread's.
     """
     trackers = {
         domain.name: Tracker(partial(read_j, meter, index), partial(meter.observe, index), next_poll_s=clock())
@@ -218,10 +213,7 @@ def watch(
 
 
 class Watcher:
-    """Watches meters from a child process, or from a thread where the meters cannot be sent to one.
-
-    :meth:`fetch` raises MeterError when a counter cannot be read or the child has died; :meth:`start` begins again.
-    """
+    """Watches meters from a child process, or from a thread where the meters cannot be sent to one."""
 
     def __init__(self, sources: Sequence[MeterSource]) -> None:
         self._sources = tuple(sources)
@@ -229,7 +221,6 @@ class Watcher:
 
     @property
     def pid(self) -> int | None:
-        """The child's process id."""
         return self._side.process.pid if isinstance(self._side, _Process) else None
 
     @property
@@ -253,29 +244,29 @@ class Watcher:
             raise MeterError(f"the watcher process did not start: {error}") from None
 
     def fetch(self) -> Notes:
-        kind, value = self._ask("fetch")
-        if kind == "edges":
-            notes: Notes = value
-            return notes
-        self.close()
-        raise MeterError(value)
+        """The edges noted since. Raises MeterError where a counter cannot be read, or the child has died."""
+        notes: Notes = self._ask("fetch")
+        return notes
 
     def cpu_s(self) -> float:
-        """CPU seconds that the child has used so far; 0 for a thread."""
-        kind, value = self._ask("cost")
-        return float(value) if kind == "cost" else 0.0
+        """CPU seconds that the child has used so far."""
+        return float(self._ask("cost"))
 
-    def _ask(self, request: str) -> tuple[str, Any]:
+    def _ask(self, request: str) -> Any:
         self.start()
         assert self._side is not None
         try:
-            return self._side.ask(request)
+            kind, value = self._side.ask(request)
         except _Died as error:
             self._side = None
             raise MeterError(str(error)) from None
         except BaseException:  # Ctrl-C, a timeout's signal: the next request would get this one's answer
             self.close()
             raise
+        if kind == "failed":
+            self.close()
+            raise MeterError(value)
+        return value
 
     def close(self) -> None:
         side, self._side = self._side, None
@@ -320,14 +311,10 @@ class _Process:
         try:
             kind, value = self._exchange(recipe, START_TIMEOUT_S)
         except _Died as error:
+            kind, value = "failed", f"the watcher process did not start: it {error}"
+        if kind != "ready":
             self.close()
-            raise MeterError(f"the watcher process did not start: it {error}") from None
-        if kind == "unloadable":
-            self.close()
-            raise _Unloadable(value)
-        if kind == "failed":
-            self.close()
-            raise MeterError(value)
+            raise _Unloadable(value) if kind == "unloadable" else MeterError(value)
 
     def ask(self, request: str) -> tuple[str, Any]:
         try:
@@ -396,7 +383,7 @@ class _Thread:
 
     def _request(self, timeout_s: float) -> str | None:
         try:
-            return self._requests.get(timeout=max(timeout_s, 0.0))
+            return self._requests.get(timeout=timeout_s)
         except queue.Empty:
             return None
 
@@ -427,9 +414,7 @@ def _send(stream: IO[bytes], message: Any) -> None:
 def main(paths: str, answers_to: str) -> None:
     """Run the child: it reads a pickled sequence of sources from standard input, then requests.
 
-    Args:
-        paths: the parent's ``sys.path``, as JSON.
-        answers_to: the file descriptor for answers.
+    ``paths`` is the parent's ``sys.path`` as JSON, ``answers_to`` the file descriptor for answers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _sharpen_timer()

@@ -54,29 +54,28 @@ def find(spec: str, domains: Sequence[Domain]) -> Found:
     """
     if spec == "none":
         return Found(None, "--load=none was given.")
-    if spec == "torch":
-        try:
-            return _torch()
-        except Unable as why:
-            raise UsageProblem(f"--load=torch: {why}") from None
-    if spec == "cpu":
-        return _cpu()
-    if spec != "auto":
+    if spec not in ("auto", "torch", "cpu"):
         return _named(spec)
-    measured = {domain.family for domain in domains if domain.kind == "measured"}
-    loads: list[Found] = []
+    measured = {domain.family for domain in domains if domain.kind == "measured"} if spec == "auto" else set()
+    loads: list[Load] = []
+    texts: list[str] = []
     reasons: list[str] = []
-    if "gpu" in measured:
+    if spec == "torch" or "gpu" in measured:
         try:
-            loads.append(_torch())
+            load, text = _torch()
+            loads.append(load)
+            texts.append(text)
         except Unable as why:
+            if spec == "torch":
+                raise UsageProblem(f"--load=torch: {why}") from None
             reasons.append(f"{why} Or give --load=MODULE:FUNCTION, which is called with seconds.")
-    if measured & {"cpu", "dram"}:
-        loads.append(_cpu())
+    if spec == "cpu" or measured & {"cpu", "dram"}:
+        threads = max(1, cores() - CORES_LEFT)
+        loads += [_hash] * threads
+        texts.append(f"hashing on {threads} thread{'s' * (threads != 1)}")
     if not loads:
         return Found(None, " ".join(reasons) or "no counter here would show a load.")
-    text = "; ".join([" and ".join(part.text for part in loads), *reasons])
-    return Found(_together([part.load for part in loads if part.load]), text)
+    return Found(_together(loads), "; ".join([" and ".join(texts), *reasons]))
 
 
 class Unable(Exception):
@@ -128,7 +127,7 @@ def fixed_cpu() -> Fixed:
     return Fixed("sha256-1", call)
 
 
-def _torch() -> Found:
+def _torch() -> tuple[Load, str]:
     torch = _cuda()
     pairs: list[Any] = []
     for device in range(torch.cuda.device_count()):
@@ -143,7 +142,7 @@ def _torch() -> Found:
             for device in range(len(pairs)):
                 torch.cuda.synchronize(device)
 
-    return Found(load, f"matrix products with torch {torch.__version__} on {len(pairs)} GPU{'s' * (len(pairs) != 1)}")
+    return load, f"matrix products with torch {torch.__version__} on {len(pairs)} GPU{'s' * (len(pairs) != 1)}"
 
 
 def cores() -> int:
@@ -152,23 +151,10 @@ def cores() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
-def _cpu() -> Found:
-    threads = max(1, cores() - CORES_LEFT)
-
-    def work(end_s: float) -> None:
-        while time.perf_counter() < end_s:
-            hashlib.sha256(BLOCK)
-
-    def load(seconds: float) -> None:
-        end_s = time.perf_counter() + seconds
-        others = [threading.Thread(target=work, args=(end_s,)) for _ in range(threads - 1)]
-        for thread in others:
-            thread.start()
-        work(end_s)
-        for thread in others:
-            thread.join()
-
-    return Found(load, f"hashing on {threads} thread{'s' * (threads != 1)}")
+def _hash(seconds: float) -> None:
+    end_s = time.perf_counter() + seconds
+    while time.perf_counter() < end_s:
+        hashlib.sha256(BLOCK)
 
 
 def _together(several: Sequence[Load]) -> Load:

@@ -24,6 +24,12 @@ def indices(gpus):
     return [gpu.index for gpu in gpus]
 
 
+def shown(gpus, value, device_order="FASTEST_FIRST", parents=None):
+    """What CUDA shows with this value of the variable; None: it is not set."""
+    environ = {"CUDA_DEVICE_ORDER": device_order} | ({} if value is None else {"CUDA_VISIBLE_DEVICES": value})
+    return visible(gpus, environ, parents or {})
+
+
 # --- CUDA_VISIBLE_DEVICES --------------------------------------------------------------------------
 
 
@@ -64,7 +70,7 @@ def indices(gpus):
 def test_every_form_of_cuda_visible_devices(value, expected):
     """Unset, empty, -1, indices, UUIDs and their beginnings, MIG devices old and new, duplicates, blanks, nonsense."""
     parents = {"MIG-f1f1": "GPU-aaaa1111", "MIG-f1f2": "GPU-aaaa1111", "MIG-5ec0": "GPU-aaaa2222"}
-    assert indices(visible(ALIKE, value, mig_parents=parents)) == expected
+    assert indices(shown(ALIKE, value, parents=parents)) == expected
 
 
 entries = st.one_of(
@@ -92,13 +98,13 @@ def test_reads_cuda_visible_devices_as_torch_does(monkeypatch, value):
         if ordinal >= len(ALIKE):
             break
         in_range.append(ordinal)
-    assert indices(visible(ALIKE, value)) == in_range
+    assert indices(shown(ALIKE, value)) == in_range
 
 
 def test_an_unknown_mig_device_is_explained():
     """Without its GPU there is no energy to count, and guessing would count another's."""
     with pytest.raises(UsageProblem) as caught:
-        visible(MIXED, "MIG-1234")
+        shown(MIXED, "MIG-1234")
     assert str(caught.value) == (
         "CUDA_VISIBLE_DEVICES=MIG-1234: NVML does not say which GPU has the MIG device MIG-1234, and only whole"
         f" GPUs count their energy. Name the GPU with --carbon-gpus; there are: {MIXED_LIST}."
@@ -108,27 +114,29 @@ def test_an_unknown_mig_device_is_explained():
 def test_indices_of_different_models_are_refused_where_cuda_counts_from_the_fastest():
     """CUDA's GPU 0 is the A100 here, NVML's the T4."""
     with pytest.raises(UsageProblem) as caught:
-        visible(MIXED, "0")
+        shown(MIXED, "0")
     assert str(caught.value) == (
         "CUDA_VISIBLE_DEVICES=0 is ambiguous: CUDA counts GPUs from the fastest, and these are of different models:"
         f" {MIXED_LIST}. Set CUDA_DEVICE_ORDER=PCI_BUS_ID, or use UUIDs in CUDA_VISIBLE_DEVICES, or name the GPUs with"
         " --carbon-gpus."
     )
     with pytest.raises(UsageProblem):
-        visible(MIXED, "0,1", device_order="FASTEST_FIRST")
+        visible(MIXED, {"CUDA_VISIBLE_DEVICES": "0,1"}, {})
 
 
-def test_indices_of_different_models_are_clear_by_bus_id_by_torch_or_where_all_are_meant():
+def test_indices_of_different_models_are_clear_by_bus_id_by_torch_or_where_all_are_meant(monkeypatch):
     """Three ways in which nothing is left to guess."""
-    assert indices(visible(MIXED, "0", device_order="PCI_BUS_ID")) == [0]
-    assert indices(visible(MIXED, "0,1", torch_uuids=["GPU-a100", "GPU-t4t4"])) == [1, 0]
-    assert indices(visible(MIXED, "2,1,0")) == [2, 1, 0]
-    assert visible(MIXED, "7") == ()
+    assert indices(shown(MIXED, "0", device_order="PCI_BUS_ID")) == [0]
+    assert indices(shown(MIXED, "2,1,0")) == [2, 1, 0]
+    assert shown(MIXED, "7") == ()
+    install(monkeypatch, FakeTorch(uuids=["a100", "t4t4"]))
+    assert indices(shown(MIXED, "0,1")) == [1, 0]
 
 
-def test_a_torch_device_that_nvml_does_not_know_falls_back_to_the_variable():
+def test_a_torch_device_that_nvml_does_not_know_falls_back_to_the_variable(monkeypatch):
     """A MIG device has a UUID of its own."""
-    assert indices(visible(ALIKE, "MIG-GPU-cccc/1/0", torch_uuids=["GPU-0e0e"])) == [3]
+    install(monkeypatch, FakeTorch(uuids=["0e0e"]))
+    assert indices(shown(ALIKE, "MIG-GPU-cccc/1/0")) == [3]
 
 
 # --- contexts --------------------------------------------------------------------------------------
@@ -192,19 +200,19 @@ def test_no_context_is_known_of_a_torch_that_cannot_tell(monkeypatch, torch):
 def test_used_are_those_of_torch_and_of_nvmls_list(monkeypatch):
     """What this process holds through torch, and what it or a child holds through anything else."""
     install(monkeypatch, FakeTorch(uuids=["a100"], held={0}))
-    assert indices(used(MIXED, {})) == [1]
+    assert indices(used(MIXED, {}, ())) == [1]
     pids = {"GPU-t4t4": {11, 99}, "GPU-a100": {99}, "GPU-t4t5": {12}}
-    assert indices(used(MIXED, {}, pids=pids, family={10, 12})) == [1, 2]
+    assert indices(used(MIXED, pids, {10, 12})) == [1, 2]
     install(monkeypatch, None)
-    assert indices(used(MIXED, {}, pids=pids, family={10, 11})) == [0]
+    assert indices(used(MIXED, pids, {10, 11})) == [0]
 
 
-def test_used_without_any_context_are_the_visible_ones(monkeypatch):
+def test_used_without_any_context_are_those_that_torch_sees(monkeypatch):
     """Before anything has run, the machine is all there is."""
     install(monkeypatch, None)
-    assert indices(used(ALIKE, {"CUDA_VISIBLE_DEVICES": "2,1"})) == [1, 2]
-    assert used(ALIKE, {"CUDA_VISIBLE_DEVICES": ""}) == ()
-    assert indices(used(MIXED, {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})) == [1]
+    assert used(ALIKE, {}, ()) == ALIKE
+    install(monkeypatch, FakeTorch(uuids=["a100"]))
+    assert indices(used(MIXED, {}, ())) == [1]
 
 
 # --- --carbon-gpus ---------------------------------------------------------------------------------
@@ -215,8 +223,6 @@ def test_used_without_any_context_are_the_visible_ones(monkeypatch):
     [
         ("all", [0, 1, 2, 3]),
         ("visible", [3]),
-        ("used", [0]),
-        (" used ", [0]),
         ("2", [2]),
         ("3,1", [1, 3]),
         ("GPU-b", [2]),
@@ -228,14 +234,7 @@ def test_used_without_any_context_are_the_visible_ones(monkeypatch):
 def test_select_takes_words_indices_and_uuids(monkeypatch, spec, expected):
     """In NVML's order, each once."""
     install(monkeypatch, None)
-    chosen = select(
-        spec,
-        ALIKE,
-        {"CUDA_VISIBLE_DEVICES": "3"},
-        pids={"GPU-aaaa1111": [7]},
-        family=[7],
-        mig_parents={"MIG-f1f1": "GPU-bbbb3333"},
-    )
+    chosen = select(spec, ALIKE, {"CUDA_VISIBLE_DEVICES": "3"}, {"MIG-f1f1": "GPU-bbbb3333"})
     assert indices(chosen) == expected
 
 
@@ -246,7 +245,7 @@ def test_select_takes_words_indices_and_uuids(monkeypatch, spec, expected):
 def test_select_refuses_what_is_not_there(spec, entry):
     """The value, what there is, what is allowed."""
     with pytest.raises(UsageProblem) as caught:
-        select(spec, MIXED, {})
+        select(spec, MIXED, {}, {})
     assert str(caught.value) == (
         f"--carbon-gpus={spec}: there is no GPU {entry!r}. There are: {MIXED_LIST}. "
         "Allowed: used, visible, all, or indices and UUIDs (or their beginnings) joined by commas."
@@ -256,7 +255,7 @@ def test_select_refuses_what_is_not_there(spec, entry):
 def test_select_refuses_the_beginning_of_two_uuids():
     """Which of them is meant is not guessed."""
     with pytest.raises(UsageProblem) as caught:
-        select("GPU-aa", ALIKE, {})
+        select("GPU-aa", ALIKE, {}, {})
     assert str(caught.value) == (
         "--carbon-gpus=GPU-aa: 'GPU-aa' is the beginning of more than one UUID: GPU-aaaa1111, GPU-aaaa2222."
     )
@@ -313,9 +312,9 @@ def test_what_a_device_reports_late_is_raised(monkeypatch):
 def test_nothing_heavy_is_imported():
     """A process without torch stays without it."""
     code = (
-        "import sys; from pytest_carbon.measure.devices import select, synchroniser; "
+        "import sys; from pytest_carbon.measure.devices import synchroniser, used; "
         "from pytest_carbon.records import Gpu\n"
-        "wait = synchroniser(); wait(); select('used', [Gpu(0, 'GPU-a', 'x')], {})\n"
+        "wait = synchroniser(); wait(); used([Gpu(0, 'GPU-a', 'x')], {}, ())\n"
         "heavy = {'torch', 'numpy', 'scipy', 'psutil', 'pynvml'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

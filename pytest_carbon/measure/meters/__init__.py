@@ -40,18 +40,15 @@ class Choice:
             meter.close()
 
 
-def built_in_sources(gpus: Sequence[str] | None = None) -> dict[str, MeterSource]:
-    """The meters of the package, in the order in which ``auto`` tries them.
-
-    ``gpus`` are UUIDs of the NVIDIA GPUs to measure; None: all.
-    """
+def built_in_sources() -> dict[str, MeterSource]:
+    """The meters of the package by name, in the order in which ``auto`` tries them."""
     from pytest_carbon.measure.meters.codecarbon import AmdMeter, AppleMeter, WindowsMeter
     from pytest_carbon.measure.meters.estimate import EstimateMeter
     from pytest_carbon.measure.meters.nvml import NvmlMeter
     from pytest_carbon.measure.meters.rapl import RaplMeter
 
     sources = (
-        MeterSource("nvml", NvmlMeter, {"uuids": None if gpus is None else tuple(gpus)}),
+        MeterSource("nvml", NvmlMeter),
         MeterSource("amd", AmdMeter),
         MeterSource("apple", AppleMeter),
         MeterSource("windows", WindowsMeter),
@@ -62,15 +59,11 @@ def built_in_sources(gpus: Sequence[str] | None = None) -> dict[str, MeterSource
 
 
 def choose(spec: str, sources: Mapping[str, MeterSource]) -> Choice:
-    """Open the meters that ``--carbon-meter`` asks for.
+    """Open the meters that ``--carbon-meter`` asks for: names joined by ``+``, the last one may be ``replay:FILE``.
 
-    ``auto`` opens each source that can be opened here, but ``estimate`` only where no other counts the processor's
-    energy. Raises UsageProblem where the spec names a meter that does not exist, or one twice, and MeterError where a
-    named meter cannot be opened, or none can.
-
-    Args:
-        spec: ``auto``, or names joined by ``+``; ``replay:FILE`` plays a trace, and stands last.
-        sources: by name, in the order in which ``auto`` tries them.
+    ``auto`` opens each source that can be opened, in their order, but ``estimate`` only where no other counts the
+    processor's energy. Raises UsageProblem where the spec names a meter that does not exist, or one twice, and
+    MeterError where a named meter cannot be opened, or none can.
     """
     automatic = spec.strip() == "auto"
     in_order = sorted(sources.values(), key=lambda source: source.name == FALLBACK)  # the fallback last

@@ -1,11 +1,12 @@
-"""Energy counters through codecarbon: AMD GPUs, Apple silicon, Windows. Experimental: not run on such hardware.
+"""Energy counters through codecarbon: AMD GPUs, Apple silicon, Windows.
 
-They are tested against stand-ins for what lies below codecarbon: the ``amdsmi`` module, the ``powermetrics`` program,
-the Energy Meter Interface.
+Experimental: not run on such hardware, but tested against stand-ins for what lies below codecarbon. Each meter raises
+MeterError with the reason where it cannot be opened.
 """
 
 from __future__ import annotations
 
+import itertools
 import platform
 import tempfile
 import time
@@ -24,10 +25,9 @@ JOULES_PER_PICOWATT_HOUR = 3.6e-9
 
 
 class AmdMeter(JoulesOnly):
-    """``gpu:<index>``: the energy counters of AMD GPUs, through ``amdsmi``. Experimental: not run on such hardware.
+    """``gpu:<index>``: the energy counters of AMD GPUs, through ``amdsmi``.
 
-    A GPU whose counter reads 0 is left out: the second half of a two-die GPU shows its energy in the first half. Raises
-    MeterError where there is no AMD GPU, library or counter.
+    A GPU whose counter reads 0 is left out: the second half of a two-die GPU shows its energy in the first half.
     """
 
     stepped = True
@@ -37,7 +37,8 @@ class AmdMeter(JoulesOnly):
             raise MeterError("no AMD GPU library: `pip install amdsmi`, in the version of the ROCm driver.")
         self._devices: list[Any] = []
         self._last_j: list[float] = []
-        gpus, domains = [], []
+        self._gpus: tuple[Gpu, ...] = ()
+        self.domains: tuple[Domain, ...] = ()
         with quiet_codecarbon():
             from codecarbon.core import gpu_amd
 
@@ -54,17 +55,14 @@ class AmdMeter(JoulesOnly):
             energy_j = _amd_energy_j(device)
             if energy_j == 0:
                 continue
-            facts = device.get_static_details()
-            domains.append(Domain(f"gpu:{device.gpu_index}", "measured", f"amd energy counter {EXPERIMENTAL}"))
-            gpus.append(
-                Gpu(device.gpu_index, facts["uuid"], facts["name"], facts["power_limit"] or None, facts["total_memory"])
-            )
+            index, facts = device.gpu_index, device.get_static_details()
+            self.domains += (Domain(f"gpu:{index}", "measured", f"amd energy counter {EXPERIMENTAL}"),)
+            limit_w = facts["power_limit"] or None
+            self._gpus += (Gpu(index, facts["uuid"], facts["name"], limit_w, facts["total_memory"]),)
             self._devices.append(device)
             self._last_j.append(energy_j)
-        if not domains:
+        if not self.domains:
             raise MeterError("amdsmi finds no AMD GPU whose energy counter counts.")
-        self._gpus = tuple(gpus)
-        self.domains: tuple[Domain, ...] = tuple(domains)
 
     def read_j(self, domain: int) -> float:
         energy_j = _amd_energy_j(self._devices[domain])
@@ -94,11 +92,10 @@ def _amd_energy_j(device: Any) -> float:
 
 
 class AppleMeter:
-    """``cpu:0`` and ``gpu:0`` of Apple silicon, through ``sudo powermetrics``. Experimental: not run on such hardware.
+    """``cpu:0`` and ``gpu:0`` of Apple silicon, through ``sudo powermetrics``.
 
     Powermetrics gives mean power over a short sample; the meter assumes that it held since the sample before. A read
-    takes a new sample, some tenths of a second, where the last one is old. Raises MeterError where this is no Mac with
-    Apple silicon, or where ``powermetrics`` needs a password.
+    takes a new sample, some tenths of a second, where the last one is old.
     """
 
     stepped = True
@@ -112,11 +109,10 @@ class AppleMeter:
         with quiet_codecarbon():
             from codecarbon.core import powermetrics
 
-            try:
+            available = False
+            with suppress(Exception):
                 powermetrics.clear_powermetrics_cache()
                 available = powermetrics.is_powermetrics_available()
-            except Exception:
-                available = False
             if not available:
                 self._folder.cleanup()
                 raise MeterError(
@@ -126,10 +122,8 @@ class AppleMeter:
             self._metrics = powermetrics.ApplePowermetrics(
                 output_dir=self._folder.name, n_points=1, interval=int(self.SAMPLE_S * 1000)
             )
-        self.domains: tuple[Domain, ...] = (
-            Domain("cpu:0", "measured", f"apple powermetrics {EXPERIMENTAL}"),
-            Domain("gpu:0", "measured", f"apple powermetrics {EXPERIMENTAL}"),
-        )
+        source = f"apple powermetrics {EXPERIMENTAL}"
+        self.domains = (Domain("cpu:0", "measured", source), Domain("gpu:0", "measured", source))
         self._energy_j = [0.0, 0.0]
         self._power_w = (0.0, 0.0)
         self._last_s: float | None = None
@@ -167,10 +161,9 @@ class AppleMeter:
 
 
 class WindowsMeter(JoulesOnly):
-    """``cpu:<n>`` and ``dram:<n>`` from Windows' Energy Meter Interface. Experimental: not run on such hardware.
+    """``cpu:<n>`` and ``dram:<n>`` from Windows' Energy Meter Interface: packages and their memory.
 
-    Packages and their memory, numbered in the order in which Windows has them; its name for each is the source. Raises
-    MeterError where this is not Windows, or where it shows no meter (that needs Windows 11, not in a virtual machine).
+    They are numbered in the order in which Windows has them; its name for each is the source.
     """
 
     stepped = True
@@ -190,15 +183,12 @@ class WindowsMeter(JoulesOnly):
             packages = [(key, energy) for key, energy in counters if "dram" not in names[key].lower()]
             mirrored = windows_emi.find_mirrored_channels(packages)
         self._channels = [key for key, _ in counters if key not in mirrored]
-        numbers = {"cpu": 0, "dram": 0}
-        domains = []
+        numbers = {"cpu": itertools.count(), "dram": itertools.count()}
+        self.domains: tuple[Domain, ...] = ()
         for key in self._channels:
             family = "dram" if "dram" in names[key].lower() else "cpu"
-            domains.append(
-                Domain(f"{family}:{numbers[family]}", "measured", f"windows emi {names[key]} {EXPERIMENTAL}")
-            )
-            numbers[family] += 1
-        self.domains: tuple[Domain, ...] = tuple(domains)
+            source = f"windows emi {names[key]} {EXPERIMENTAL}"
+            self.domains += (Domain(f"{family}:{next(numbers[family])}", "measured", source),)
 
     def read_j(self, domain: int) -> float:
         with quiet_codecarbon():

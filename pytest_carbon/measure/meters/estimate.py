@@ -24,14 +24,12 @@ class EstimateMeter(JoulesOnly):
 
     One CPU second counts as the processor's thermal design power (or, where codecarbon does not know the model, its
     4 W) divided by its threads, plus codecarbon's watts for this machine's memory divided by the same threads. So an
-    estimate grows with work, not with waiting, and leaves out what an idle machine takes. Reads are exact to well below
-    a millisecond on Linux, and do not count themselves; on other systems a child is exact to some milliseconds.
+    estimate grows with work, not with waiting, and leaves out what an idle machine takes. Reads do not count
+    themselves. Raises MeterError where codecarbon has no figure for this machine.
 
     Args:
         processor: stands for this machine's.
         exclude: process ids whose work does not count; see also :meth:`exclude`.
-
-    Raises MeterError where codecarbon has no figure for this machine.
     """
 
     stepped = False
@@ -79,18 +77,15 @@ def thread_watts(processor: Processor, design_power_w: float | None, version: st
     watts are at most codecarbon's figure for an unknown processor.
     """
     with quiet_codecarbon():
-        from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
-    fallback = f"estimated: {DEFAULT_POWER_PER_CORE} W a thread × CPU seconds"
+        from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE as UNKNOWN_W
+    fallback = f"estimated: {UNKNOWN_W} W a thread × CPU seconds (codecarbon {version}"
     name = processor.name or "a processor without a name"
     if design_power_w is None:
-        source = f"{fallback} (codecarbon {version}, which does not know the power of {name})"
-        return float(DEFAULT_POWER_PER_CORE), source
+        return float(UNKNOWN_W), f"{fallback}, which does not know the power of {name})"
     watts = design_power_w * processor.sockets / processor.threads
-    if processor.virtual and watts > DEFAULT_POWER_PER_CORE:
-        return float(DEFAULT_POWER_PER_CORE), (
-            f"{fallback} (codecarbon {version}; the {design_power_w:g} W TDP of {name} "
-            "is also for threads that a virtual machine does not show)"
-        )
+    if processor.virtual and watts > UNKNOWN_W:
+        shared = f"the {design_power_w:g} W TDP of {name} is also for threads that a virtual machine does not show"
+        return float(UNKNOWN_W), f"{fallback}; {shared})"
     sockets = f"{processor.sockets} × " if processor.sockets > 1 else ""
     source = f"estimated: {sockets}{design_power_w:g} W TDP / {processor.threads} threads × CPU seconds"
     return watts, f"{source} (codecarbon {version})"
@@ -108,14 +103,13 @@ def _design_power_w(processor: Processor) -> float | None:
 
 
 def _memory_w() -> float:
+    """Of the whole machine, also in a batch job that may use only a part."""
     import psutil
 
     with quiet_codecarbon():
         from codecarbon.external.ram import RAM
 
         class Machine(RAM):
-            """The whole machine's, also in a batch job that may use only a part."""
-
             machine_memory_GB = property(lambda self: psutil.virtual_memory().total / 2**30)
 
         watts = float(Machine(tracking_mode="machine").total_power().W)

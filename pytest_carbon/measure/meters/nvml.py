@@ -57,22 +57,19 @@ def inventory() -> Inventory:
         return Inventory(
             gpus=tuple(device.gpu for device in devices),
             driver=_text(_ask(nvml, "nvmlSystemGetDriverVersion")),
-            pids={device.uuid: pids for device in devices if (pids := _pids(nvml, device)) is not None},
-            mig_parents={mig: device.uuid for device in devices for mig in _mig_uuids(nvml, device)},
+            pids={device.gpu.uuid: pids for device in devices if (pids := _pids(nvml, device)) is not None},
+            mig_parents={mig: device.gpu.uuid for device in devices for mig in _mig_uuids(nvml, device)},
             silent=tuple(silent),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Device:
-    index: int
     handle: Any
-    uuid: str
-    name: str
     gpu: Gpu
 
     def __str__(self) -> str:
-        return f"GPU {self.index} ({self.name}, {self.uuid})"
+        return f"GPU {self.gpu.index} ({self.gpu.name}, {self.gpu.uuid})"
 
 
 def _find(nvml: ModuleType) -> tuple[list[_Device], list[str]]:
@@ -92,7 +89,7 @@ def _find(nvml: ModuleType) -> tuple[list[_Device], list[str]]:
         name = _text(_ask(nvml, "nvmlDeviceGetName", handle)) or "NVIDIA GPU"
         memory = _ask(nvml, "nvmlDeviceGetMemoryInfo", handle)
         gpu = Gpu(index, uuid, name, _power_limit_w(nvml, handle), memory and int(memory.total))
-        devices.append(_Device(index, handle, uuid, name, gpu))
+        devices.append(_Device(handle, gpu))
     if not devices:
         raise MeterError(
             " ".join(silent)
@@ -105,11 +102,6 @@ def _find(nvml: ModuleType) -> tuple[list[_Device], list[str]]:
 def _power_limit_w(nvml: ModuleType, handle: Any) -> float | None:
     limit_mw = _first(nvml, ("nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetPowerManagementLimit"), handle)
     return None if limit_mw is None else float(limit_mw) / 1e3
-
-
-def _temperature_c(nvml: ModuleType, handle: Any) -> float | None:
-    temperature_c = _first(nvml, ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"), handle, _SENSOR_GPU)
-    return None if temperature_c is None else float(temperature_c)
 
 
 def _pids(nvml: ModuleType, device: _Device) -> frozenset[int] | None:
@@ -125,15 +117,11 @@ def _mig_uuids(nvml: ModuleType, device: _Device) -> Iterator[str]:
 
 
 class NvmlMeter:
-    """The energy of NVIDIA GPUs.
+    """The energy of NVIDIA GPUs: the domains ``gpu:<NVML's index>``, in the order asked for.
 
-    Domains are ``gpu:<NVML's index>``, in the order asked for; ``source`` says whether it is the counter (Volta and
-    newer) or integrated power. A reload of the driver sets the counter back; the meter passes that on.
-
-    Args:
-        uuids: NVML's UUIDs of the GPUs; None: every one that can be read.
-
-    Raises MeterError with the remedy: NVML cannot be used, a GPU is missing, or it has neither energy nor power.
+    ``source`` says whether it is the counter (Volta and newer) or integrated power. A reload of the driver sets the
+    counter back; the meter passes that on. ``uuids`` are NVML's; None: every GPU that can be read. Raises MeterError
+    with the remedy: NVML cannot be used, a GPU is missing, or it has neither energy nor power.
     """
 
     stepped = True
@@ -159,7 +147,7 @@ class NvmlMeter:
                 self._devices.append(device)
                 self._power.append(power)
                 self._energy.append(energy)
-                domains.append(Domain(f"gpu:{device.index}", "measured", source))
+                domains.append(Domain(f"gpu:{device.gpu.index}", "measured", source))
             if not domains:
                 raise MeterError(" ".join(self._left_out) or "no GPU is left: CUDA_VISIBLE_DEVICES hides them all.")
             self.domains = tuple(domains)
@@ -179,10 +167,10 @@ class NvmlMeter:
         power_w = None if power is None else _quietly(power)
         asked_s, slow = self._slow[domain]
         if (now_s := time.perf_counter()) - asked_s > REFRESH_S:
-            handle = self._devices[domain].handle
-            slow = Observation(
-                None, self._throttle(handle), _power_limit_w(self._nvml, handle), _temperature_c(self._nvml, handle)
-            )
+            nvml, handle = self._nvml, self._devices[domain].handle
+            degrees = _first(nvml, ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"), handle, _SENSOR_GPU)
+            temperature_c = None if degrees is None else float(degrees)
+            slow = Observation(None, self._throttle(handle), _power_limit_w(nvml, handle), temperature_c)
             self._slow[domain] = (now_s, slow)
         return slow._replace(power_w=power_w)
 
@@ -200,9 +188,7 @@ class NvmlMeter:
         notes = list(self._left_out)
         for device in self._devices:
             if (_ask(self._nvml, "nvmlDeviceGetMigMode", device.handle) or (0,))[0]:
-                notes.append(
-                    f"{device} is split by MIG: its energy is that of the whole GPU, all MIG devices together."
-                )
+                notes.append(f"{device} is split by MIG: its energy is that of the whole GPU, all MIG devices together.")
             if self._is_module(device.handle):
                 notes.append(f"{device} is one module with a Grace CPU: its energy is that of the whole module.")
         return tuple(notes)
@@ -225,9 +211,8 @@ class NvmlMeter:
         pids = _pids(self._nvml, self._devices[domain])
         if pids is None:
             return None
-        return strangers(
-            pids, family().union(resting).difference(bystanders), ids_match=_ids_match(), holds_context=holds_context
-        )
+        ours = family().union(resting).difference(bystanders)
+        return strangers(pids, ours, ids_match=_ids_match(), holds_context=holds_context)
 
     def _reader(self, device: _Device, power: Callable[[], float] | None) -> tuple[str, Callable[[], float]]:
         """The source of the energy, and a function that reads it in joules."""
@@ -243,8 +228,7 @@ class NvmlMeter:
         if power is not None:
             return INSTANT, Integral(power, time.perf_counter).read_j
         if _ask(nvml, "nvmlDeviceGetPowerUsage", handle) is not None:
-            average = Integral(lambda: float(nvml.nvmlDeviceGetPowerUsage(handle)) / 1e3, time.perf_counter)
-            return AVERAGE, average.read_j
+            return AVERAGE, Integral(lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1e3, time.perf_counter).read_j
         raise MeterError(
             f"{device} tells neither its energy (Volta and newer GPUs do) nor its power: NVML says {str(missing)!r}. "
             "Measure the processor instead: --carbon-meter=rapl, or --carbon-meter=estimate."
@@ -271,14 +255,13 @@ class NvmlMeter:
     def _throttle(self, handle: Any) -> str | None:
         names = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
         reasons = _first(self._nvml, names, handle) or 0
-        named = [text for bits, text in _THROTTLES if reasons & bits]
-        if reasons & _HARDWARE_SLOWDOWN and not named:
-            named = ["hardware"]
-        return ", ".join(named) or None
+        named = ", ".join(text for bits, text in _THROTTLES if reasons & bits)
+        return named or ("hardware" if reasons & _HARDWARE_SLOWDOWN else None)
 
     def _unreadable(self, device: _Device, error: Any) -> str:
         nvml = self._nvml
-        return f"{device}: its energy could not be read: NVML says {str(error)!r}. {_remedy(nvml, error, device.index)}"
+        remedy = _remedy(nvml, error, device.gpu.index)
+        return f"{device}: its energy could not be read: NVML says {str(error)!r}. {remedy}"
 
 
 @dataclass(slots=True)
@@ -309,9 +292,10 @@ def family() -> frozenset[int]:
     """The ids of this process and its living descendants."""
     import psutil
 
+    pids = {os.getpid()}
     with contextlib.suppress(psutil.Error):
-        return frozenset({os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))})
-    return frozenset({os.getpid()})
+        pids.update(child.pid for child in psutil.Process().children(recursive=True))
+    return frozenset(pids)
 
 
 def strangers(
@@ -319,12 +303,8 @@ def strangers(
 ) -> int | None:
     """How many of a GPU's processes are not of the family; None: unknown.
 
-    In a container NVML lists the host's ids, or none. Then ours are still among them: at least one if this process
-    computes on the GPU, at most the whole family. The rest are strangers.
-
-    Args:
-        ids_match: whether NVML's process ids are ours.
-        holds_context: whether this process computes on the GPU; None: unknown.
+    In a container NVML lists the host's ids (``ids_match`` is False), or none. Then ours are still among them: at least
+    one if this process computes on the GPU (``holds_context``), at most the whole family. The rest are strangers.
     """
     others = set(listed).difference(family)
     if ids_match or len(others) < len(set(listed)):
@@ -392,7 +372,7 @@ def _text(value: Any) -> str | None:
 
 def _pick(uuid: str, devices: Sequence[_Device], silent: Sequence[str]) -> _Device:
     for device in devices:
-        if device.uuid == uuid:
+        if device.gpu.uuid == uuid:
             return device
     shown = ", ".join(map(str, devices))
     raise MeterError(" ".join([f"there is no GPU {uuid!r}. NVML shows {shown}.", *silent]))

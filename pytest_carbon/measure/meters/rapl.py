@@ -6,11 +6,9 @@ import errno
 import os
 import platform
 import re
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_carbon.host import processor
@@ -34,14 +32,9 @@ PERMISSION_REMEDY = (
 class RaplMeter(JoulesOnly):
     """``cpu:<package>`` and ``dram:<package>``, measured by the processor itself (Intel, and AMD since Zen).
 
-    It reads whole packages and their memory: ``core`` and ``uncore`` are parts of a package, ``psys`` contains it. The
-    counters wrap after a minute at the earliest; the meter undoes that if it is read more often.
-
-    Args:
-        root: where powercap is; another folder for containers that mount it elsewhere, and for tests.
-        clock: seconds; shows whether a counter wrapped or was reset.
-
-    Raises MeterError with the reason and the remedy where there are no counters, or they may not be read.
+    ``core`` and ``uncore`` are parts of a package, ``psys`` contains it: they are left out. The counters wrap after a
+    minute at the earliest; the meter undoes that if it is read more often. Raises MeterError with the reason and the
+    remedy where there are no counters, or they may not be read.
     """
 
     stepped = True
@@ -61,7 +54,8 @@ class RaplMeter(JoulesOnly):
             self.close()
             raise
         if not any(zone.domain.family == "cpu" for zone in self._zones):
-            raise MeterError(_why_absent(Path(root)))
+            here, system = processor.this_processor(), platform.system()
+            raise MeterError(why_absent(root, system, platform.release(), here.virtual, processor.in_container()))
         self.domains: tuple[Domain, ...] = tuple(zone.domain for zone in self._zones)
 
     def _drop_unusable(self) -> None:
@@ -98,29 +92,28 @@ class _Zone:
             raise MeterError(f"{limit} is 0: the counter beside it cannot be followed when it wraps.")
         try:
             self._file = os.open(self._path, os.O_RDONLY)
-            self._last_uj = self._raw_uj()
         except OSError as error:
             raise _refused(self._path, error) from error
+        try:
+            self._total_uj = self._last_uj = self._raw_uj()
+            if family == "cpu" and self._last_uj == 0:
+                raise MeterError(f"{self._path} is 0: the package counts nothing, which a virtual machine may do.")
         except MeterError:
             self.close()
             raise
-        self._total_uj = self._last_uj
         self._last_s = clock()
-        if family == "cpu" and self._last_uj == 0:
-            self.close()
-            raise MeterError(f"{self._path} is 0: the package counts nothing, which a virtual machine may do.")
 
     def _raw_uj(self) -> int:
         if self._file is None:
             raise MeterError(f"{self._path} was closed.")
-        return _number(os.pread(self._file, 64, 0), self._path)
-
-    def read_j(self) -> float:
         try:
-            raw_uj = self._raw_uj()
+            content = os.pread(self._file, 64, 0)
         except OSError as error:
             raise _refused(self._path, error) from error
-        now_s = self._clock()
+        return _number(content, self._path)
+
+    def read_j(self) -> float:
+        raw_uj, now_s = self._raw_uj(), self._clock()
         grown_uj = raw_uj - self._last_uj
         if grown_uj < 0:
             grown_uj %= self._range_uj
@@ -191,38 +184,22 @@ def _refused(path: Path, error: OSError) -> MeterError:
     return MeterError(f"{path} cannot be read: {error.strerror}.")
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What may hide a processor's counters."""
-
-    system: str
-    release: str
-    virtual: bool
-    container: bool
-
-
-def why_absent(root: Path, around: Surroundings) -> str:
+def why_absent(root: str | os.PathLike[str], system: str, release: str, virtual: bool, container: bool) -> str:
     """Why there are no counters below ``root``, and the remedy."""
-    if around.system != "Linux":
-        return f"RAPL is read through Linux's powercap, and this is {around.system}."
+    if system != "Linux":
+        return f"RAPL is read through Linux's powercap, and this is {'macOS' if system == 'Darwin' else system}."
     missing = f"no RAPL package in {root}"
-    if "microsoft" in around.release.lower():
+    if "microsoft" in release.lower():
         return f"{missing}: WSL does not pass the processor's energy counters on. Run on Linux itself."
-    if around.virtual:
+    if virtual:
         return (
             f"{missing}: this is a virtual machine, and its hypervisor does not pass the processor's energy "
             "counters on. Run on the host, or on a bare-metal machine."
         )
-    if around.container:
+    if container:
         return (
             f"{missing}: container engines mask it. Start the container with "
             "`docker run --security-opt systempaths=unconfined` or "
             "`podman run --security-opt unmask=/sys/devices/virtual/powercap`."
         )
     return f"{missing}. Load the driver with `sudo modprobe intel_rapl_msr`; processors before 2011 have no counters."
-
-
-def _why_absent(root: Path) -> str:
-    system = {"darwin": "macOS", "win32": "Windows", "linux": "Linux"}.get(sys.platform, sys.platform)
-    around = Surroundings(system, platform.release(), processor.this_processor().virtual, processor.in_container())
-    return why_absent(root, around)

@@ -1,23 +1,6 @@
 """Play a recorded trace as a meter: for tests without the hardware, and to reproduce a fault.
 
-A trace is JSON Lines, format ``pytest-carbon-trace/1``. First a header:
-
-    {"format": "pytest-carbon-trace/1", "domains": [
-      {"domain": "gpu:0", "kind": "measured", "source": "nvml total energy",
-       "gpu": {"name": "NVIDIA H100 80GB HBM3", "uuid": "GPU-…", "power_limit_w": 700.0, "memory_bytes": null}}]}
-
-(on one line; ``gpu`` may be left out), then one line for every step of a counter:
-
-    {"t_s": 0.1, "domain": "gpu:0", "energy_j": 30.0, "power_w": 300.0}
-
-``t_s`` is seconds from the start, ``energy_j`` what the domain took since then; both grow. ``power_w``, ``throttle``,
-``power_limit_w`` and ``temperature_c`` may be left out. Between steps the counter holds its value, unless the header
-says ``"stepped": false``: then it grows evenly. When the last step of the trace has been played the trace starts again,
-its energy on top of what was: one line makes a constant load. A line
-
-    {"t_s": 3.0, "domain": "gpu:0", "error": "GPU is lost"}
-
-makes every read from 3 seconds after the start on fail, however often the trace was played by then.
+A trace is JSON Lines, a header and one line for every step of a counter: docs/extending.md describes it.
 """
 
 from __future__ import annotations
@@ -39,22 +22,17 @@ FORMAT = "pytest-carbon-trace/1"
 
 
 class ReplayMeter(JoulesOnly):
-    """Plays a trace in real time.
+    """Plays a trace in real time. Raises MeterError with the file, the line and the problem where it cannot.
 
-    Args:
-        path: the trace.
-        origin_s: when it began to play, on :func:`time.perf_counter`; None: now. Two instances that play a trace from
-            the same moment always show the same counter.
-        clock: bound here, where a test that replaces the module's cannot reach it.
-
-    Raises MeterError with the file, the line and the problem where the trace cannot be played.
+    ``origin_s`` is when it began to play, on the clock; None: now. Two instances that play a trace from the same moment
+    always show the same counter.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         origin_s: float | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.perf_counter,  # bound here: a test may replace the module's
     ) -> None:
         self.stepped, self._tracks = _read(Path(path))
         self.domains: tuple[Domain, ...] = tuple(track.domain for track in self._tracks)
@@ -83,9 +61,8 @@ class ReplayMeter(JoulesOnly):
         return cycles * track.energies_j[-1] + value_j
 
     def observe(self, domain: int) -> Observation:
-        elapsed_s = self._clock() - self._origin_s
         track = self._tracks[domain]
-        cycles, phase_s = divmod(max(0.0, elapsed_s), self._cycle_s)
+        cycles, phase_s = divmod(max(0.0, self._clock() - self._origin_s), self._cycle_s)
         step = bisect_right(track.steps_s, phase_s) - 1
         return track.observations[step] if step >= 0 or cycles else Observation()
 
@@ -100,17 +77,12 @@ def write_trace(
     start_s: float,
     gpus: Sequence[Gpu] = (),
 ) -> None:
-    """Write a trace of counters from ``start_s`` on.
+    """Write a trace of counters from ``start_s``, on the clock of the edges. ``gpus`` describe the GPUs' domains.
 
     Energies count from the last edge at or before ``start_s``, else from the first edge. Raises MeterError where a
     domain has no edge after ``start_s``.
-
-    Args:
-        edges_by_domain: edges in the order of time, by the domain's name.
-        start_s: on the clock of the edges.
-        gpus: those of the ``gpu:<index>`` domains.
     """
-    by_index = {f"gpu:{gpu.index}": gpu for gpu in gpus}
+    facts = {f"gpu:{gpu.index}": {key: v for key, v in asdict(gpu).items() if key != "index"} for gpu in gpus}
     lines: list[dict[str, Any]] = []
     for domain in domains:
         edges = edges_by_domain.get(domain.name, ())
@@ -123,11 +95,11 @@ def write_trace(
             observed = {name: getattr(edge, name) for name in Observation._fields}
             lines.append(line | {key: value for key, value in observed.items() if value is not None})
     lines.sort(key=lambda line: cast(float, line["t_s"]))
-    described = []
-    for domain in domains:
-        gpu = by_index.get(domain.name)
-        facts = {} if gpu is None else {"gpu": {k: v for k, v in asdict(gpu).items() if k != "index"}}
-        described.append({"domain": domain.name, "kind": domain.kind, "source": domain.source} | facts)
+    described = [
+        {"domain": domain.name, "kind": domain.kind, "source": domain.source}
+        | ({"gpu": facts[domain.name]} if domain.name in facts else {})
+        for domain in domains
+    ]
     _write(path, described, lines)
 
 
@@ -173,7 +145,7 @@ def _read(path: Path) -> tuple[bool, list[_Track]]:
     if not lines:
         raise MeterError(f'The trace {path} is empty: its first line must be {{"format": "{FORMAT}", …}}.')
     header = _parse(path, 1, lines[0])
-    tracks = {track.domain.name: track for track in _tracks(header)}
+    tracks = _tracks(header)
     for number, text in enumerate(lines[1:], start=2):
         if text.strip():
             line = _parse(path, number, text)
@@ -189,7 +161,7 @@ def _read(path: Path) -> tuple[bool, list[_Track]]:
     return stepped, list(tracks.values())
 
 
-def _tracks(header: _Line) -> list[_Track]:
+def _tracks(header: _Line) -> dict[str, _Track]:
     version = header.content.get("format")
     if version != FORMAT:
         newer = isinstance(version, str) and version.startswith("pytest-carbon-trace/")
@@ -208,7 +180,7 @@ def _tracks(header: _Line) -> list[_Track]:
             raise line.problem(f"{name} is there twice")
         domain = Domain(name, cast(Kind, kind), REPLAYED + line.text("source").removeprefix(REPLAYED))
         tracks[name] = _Track(domain, _gpu(domain, line))
-    return list(tracks.values())
+    return tracks
 
 
 def _gpu(domain: Domain, line: _Line) -> Gpu | None:
@@ -274,10 +246,11 @@ class _Line:
 
 
 def _parse(path: Path, number: int, text: str) -> _Line:
+    line = _Line(path, number, {})
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise _Line(path, number, {}).problem("not JSON; was the file cut off?") from error
+        raise line.problem("not JSON; was the file cut off?") from error
     if not isinstance(content, dict):
-        raise _Line(path, number, {}).problem("not a JSON object")
-    return _Line(path, number, content)
+        raise line.problem("not a JSON object")
+    return replace(line, content=content)

@@ -1,8 +1,7 @@
 """Move a process's paths to another checkout of the repository, and check what it imported.
 
-A process that measures another revision gets the arguments and paths of one in the working tree, changed to the folder
-in which that revision is checked out. What it has imported afterwards shows whether that was enough. A virtual
-environment inside the repository does not move.
+A process that measures another revision gets the arguments and paths of the working tree, moved to that revision's
+checkout; what it still imports from elsewhere is refused. A virtual environment inside the repository does not move.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Move:
 
     @classmethod
     def between(cls, top: Path, to: Path, *named: Path) -> Move:
-        """``top`` has no symbolic links; ``named`` are folders in it as the user names them."""
+        """Make a move from ``top``, without symbolic links; ``named`` are folders in it as the user names them."""
         roots = {str(top): None}
         for folder in named:
             real = folder.resolve()
@@ -52,12 +51,12 @@ class Move:
         return cls(tuple(roots), str(to))
 
     def path(self, path: str) -> str:
-        """A path in the other checkout; the path itself where it is not the repository's."""
+        """Return a path in the other checkout; the path itself where it is not the repository's."""
         inside = self._inside(path)
         return path if inside is None else os.path.join(self.to, inside) if inside else self.to
 
     def _inside(self, path: str) -> str | None:
-        """A path relative to the root of the working tree; None where it is not the repository's."""
+        """Return a path relative to the working tree; None where it is not the repository's."""
         if not os.path.isabs(path):
             return None
         normal = os.path.normpath(path)
@@ -71,18 +70,18 @@ class Move:
         return None
 
     def holds(self, file: str) -> bool:
-        """Whether a file is the working tree's."""
+        """Tell whether a file is the working tree's."""
         return self._inside(os.path.realpath(file)) is not None
 
     def text(self, text: str) -> str:
-        """A command line's argument in which every path of the working tree is moved."""
+        """Move every path of the working tree in a command line's argument."""
         for root in self.roots:
             mention = rf"(?<![\w./-]){re.escape(root.rstrip(os.sep))}(?![\w.-])(?:/[^\s,:;'\"]*)?"
             text = re.sub(mention, lambda match: self.path(str(match[0])), text)
         return text
 
     def package_roots(self, packages: Iterable[str]) -> list[str]:
-        """The folders of the other checkout that packages are imported from, by where they are imported from now."""
+        """Return the roots of packages in the other checkout, by where they are imported from now."""
         places: list[str] = []
         for name in packages:
             with contextlib.suppress(ImportError, AttributeError, ValueError):
@@ -94,45 +93,41 @@ class Move:
     def environ(
         self, environ: Mapping[str, str], path: Sequence[str], cwd: str, packages: Iterable[str] = ()
     ) -> dict[str, str]:
-        """The environment variables for a process of the other checkout.
+        """Return the environment variables for a process of the other checkout.
 
         Any variable that names a place in the working tree, as CI systems set, is moved where the other checkout has
-        that place. ``PYTHONPATH`` gets the roots of packages in development mode, for the processes that tests start.
-
-        Args:
-            path: ``sys.path`` of the working tree.
-            packages: of the repository.
+        that place. ``PYTHONPATH`` gets the roots of the repository's ``packages`` in development mode, and what .pth
+        files have added to the working tree's ``sys.path``.
         """
+        moved = {
+            name: text if name == "HOME" else os.pathsep.join(map(self._existing, text.split(os.pathsep)))
+            for name, text in environ.items()
+        }
         own = environ.get("PYTHONPATH", "")
-        entries = [self.path(entry) for entry in own.split(os.pathsep)] if own else []
         installed = next((i for i, entry in enumerate(path) if PurePosixPath(entry).name in _INSTALLED), len(path))
-        entries += [place for entry in path[installed:] if (place := self.path(entry)) != entry]  # of .pth files
-        entries += self.package_roots(packages)
-        moved = dict(environ)
-        if entries:
-            moved["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(entries))
+        entries = [self.path(entry) for entry in own.split(os.pathsep)] if own else []
+        entries += [place for entry in path[installed:] if (place := self.path(entry)) != entry]
+        if entries := list(dict.fromkeys(entries + self.package_roots(packages))):
+            moved["PYTHONPATH"] = os.pathsep.join(entries)
         if "PYTEST_ADDOPTS" in environ:
             moved["PYTEST_ADDOPTS"] = self.text(environ["PYTEST_ADDOPTS"])
         if "PWD" in environ:
             moved["PWD"] = cwd
-        for name in environ.keys() - {"HOME", "PYTHONPATH", "PYTEST_ADDOPTS", "PWD"}:
-            moved[name] = os.pathsep.join(self._existing(entry) for entry in environ[name].split(os.pathsep))
         return moved
 
     def _existing(self, path: str) -> str:
-        """A path in the other checkout if it exists there: a cache that git ignores, or a socket, does not."""
+        """Return a path in the other checkout if it exists there: a cache that git ignores, or a socket, does not."""
         moved = self.path(path)
         return moved if os.path.exists(moved) else path
 
     def move_over(self, packages: Iterable[str] = ()) -> None:
         """Let this process import from the other checkout, also packages of the repository in development mode."""
-        roots = self.package_roots(packages)
-        sys.path[:] = dict.fromkeys([*map(self.path, sys.path), *roots])
+        sys.path[:] = dict.fromkeys([*map(self.path, sys.path), *self.package_roots(packages)])
         sys.path_importer_cache.clear()
 
 
 def _is_installed(root: str, path: str) -> bool:
-    """Whether a path in the working tree is a virtual environment's, or in one."""
+    """Tell whether a path in the working tree is a virtual environment, or in one."""
     parts = os.path.relpath(path, root).split(os.sep)
     if _INSTALLED & set(parts):
         return True
@@ -150,32 +145,27 @@ def _files(modules: Mapping[str, ModuleType]) -> Iterator[tuple[str, str]]:
             yield name, file
 
 
-def strays(move: Move, modules: Mapping[str, ModuleType]) -> list[tuple[str, str]]:
-    """Modules, and their files, that a process of the other checkout has imported from the working tree."""
-    return [(name, file) for name, file in _files(modules) if move.holds(file)]
+def strays(move: Move, modules: Mapping[str, ModuleType], *, base: bool) -> list[tuple[str, str]]:
+    """Return the modules, and their files, that must not be the working tree's.
 
-
-def built(move: Move, modules: Mapping[str, ModuleType]) -> list[tuple[str, str]]:
-    """Compiled modules that were built in place in the working tree, so that the other checkout has none."""
-    return [
-        (name, file)
-        for name, file in strays(move, modules)
-        if file.endswith(_COMPILED) and not os.path.exists(move.path(file))
-    ]
+    In the process of the other revision (``base``) that is every one; else the compiled ones that were built in place,
+    so that the other checkout has none.
+    """
+    ours = [(name, file) for name, file in _files(modules) if move.holds(file)]
+    return ours if base else [(n, f) for n, f in ours if f.endswith(_COMPILED) and not os.path.exists(move.path(f))]
 
 
 def copies(
     move: Move, sources: Mapping[str, Sequence[str]], modules: Mapping[str, ModuleType]
 ) -> list[tuple[str, str]]:
-    """Modules of the project, and their files, that were imported from an installed copy.
+    """Return the modules of the project, and their files, that were imported from an installed copy.
 
     ``sources`` has, for each of the project's packages, the folders of the repository in which it lies.
     """
     imported = []
     for name, file in _files(modules):
         folders = sources.get(name.partition(".")[0], ())
-        real = os.path.realpath(file)
-        if not folders or move.holds(file) or real.startswith(os.path.realpath(move.to) + os.sep):
+        if not folders or move.holds(file) or os.path.realpath(file).startswith(os.path.realpath(move.to) + os.sep):
             continue
         places = [os.path.join(move.roots[0], folder, name.replace(".", os.sep)) for folder in folders]
         if any(os.path.exists(f"{place}{end}") for place in places for end in (".py", f"{os.sep}__init__.py")):
@@ -184,44 +174,41 @@ def copies(
 
 
 def refusal(move: Move, base: bool, label: str, sources: Mapping[str, Sequence[str]]) -> str | None:
-    """Why what this process has imported cannot be compared; None where it can.
+    """Say why what this process has imported cannot be compared; None where it can.
 
-    Args:
-        base: whether it is the other revision's process.
-        label: how sentences call that revision.
+    ``base``: this is the process of the other revision, which sentences call ``label``.
     """
-    if wrong := (strays if base else built)(move, sys.modules):
-        name, file = next((module for module in wrong if module[1].endswith(_COMPILED)), wrong[0])
-        if file.endswith(_COMPILED):
-            return (
-                f"{name} is compiled, and was built in the working tree ({file}), so {label} has none: install each"
-                " revision on a machine of its own, measure in both with --carbon-json, and compare them with"
-                " pytest-carbon compare BASE.json HEAD.json"
-            )
+    wrong = strays(move, sys.modules, base=base)
+    if compiled := [module for module in wrong if module[1].endswith(_COMPILED)]:
+        name, file = compiled[0]
         return (
-            f"the process of {label} imported {name} from the working tree ({file}){_more(wrong)}, so the same code"
-            " would have been measured twice: what puts that folder on the path (a conftest.py, a plugin, an"
-            " environment variable, an import hook) must not use an absolute path; or install the project in"
-            " development mode (pip install -e .)"
+            f"{name} is compiled, and was built in the working tree ({file}), so {label} has none: install each"
+            " revision on a machine of its own, measure in both with --carbon-json, and compare them with"
+            " pytest-carbon compare BASE.json HEAD.json"
         )
-    if wrong := copies(move, sources, sys.modules):
-        name, file = wrong[0]
+    installed = not wrong
+    wrong = wrong or copies(move, sources, sys.modules)
+    if not wrong:
+        return None
+    (name, file), more = wrong[0], f", and {len(wrong) - 1} more modules" if wrong[1:] else ""
+    if installed:
         return (
-            f"{name} was imported from {file}{_more(wrong)}, which is not the repository's, so both sides would measure"
+            f"{name} was imported from {file}{more}, which is not the repository's, so both sides would measure"
             " the same installed code: install the project in development mode (pip install -e .)"
         )
-    return None
-
-
-def _more(modules: Sequence[object]) -> str:
-    return f", and {len(modules) - 1} more modules" if modules[1:] else ""
+    return (
+        f"the process of {label} imported {name} from the working tree ({file}){more}, so the same code"
+        " would have been measured twice: what puts that folder on the path (a conftest.py, a plugin, an"
+        " environment variable, an import hook) must not use an absolute path; or install the project in"
+        " development mode (pip install -e .)"
+    )
 
 
 def own_packages(top: Path, tracked: Collection[str]) -> dict[str, list[str]]:
-    """The packages of a repository's projects, and the folders of the repository, from its root, in which they lie.
+    """Return the packages of a repository's projects, and the folders in which they lie, from its root.
 
-    A project's packages are those that its distribution installs, and the one that has its name. A distribution is the
-    repository's if a project file has its name, or if pip installed it from there.
+    They are the packages of distributions that a project file names, or that pip installed from the repository, and
+    those that have a project's name.
     """
     names: set[str] = set()
     for file in tracked:
@@ -232,7 +219,11 @@ def own_packages(top: Path, tracked: Collection[str]) -> dict[str, list[str]]:
     for distribution in metadata.distributions():
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             if _normal(distribution.name).lower() in known or _comes_from(distribution, top):
-                packages |= _installed_by(distribution)
+                if (listed := distribution.read_text("top_level.txt")) is not None:
+                    packages |= set(listed.split())
+                else:
+                    files = [PurePosixPath(str(file)) for file in distribution.files or () if file.suffix == ".py"]
+                    packages |= {file.parts[0].removesuffix(".py") for file in files}
     packages.discard(INSTRUMENT)
     folders: dict[str, set[str]] = {}
     for file in tracked:
@@ -249,18 +240,9 @@ def _normal(name: str) -> str:
 
 
 def _comes_from(distribution: metadata.Distribution, top: Path) -> bool:
-    """Whether pip installed a distribution from a folder, or a wheel, of the repository."""
+    """Tell whether pip installed a distribution from a folder, or a wheel, of the repository."""
     form = json.loads(distribution.read_text("direct_url.json") or "{}")
     source = form.get("url") if isinstance(form, dict) else None
     if not isinstance(source, str) or not source.startswith("file://"):
         return False
     return Path(url2pathname(urlsplit(source).path)).resolve().is_relative_to(top)
-
-
-def _installed_by(distribution: metadata.Distribution) -> set[str]:
-    """The packages of an installed distribution."""
-    listed = distribution.read_text("top_level.txt")
-    if listed is not None:
-        return set(listed.split())
-    firsts = {PurePosixPath(str(file)).parts[0] for file in distribution.files or () if file.suffix == ".py"}
-    return {first.removesuffix(".py") for first in firsts if first.removesuffix(".py").isidentifier()}

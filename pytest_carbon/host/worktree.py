@@ -1,8 +1,8 @@
 """Check out another revision of the repository beside it.
 
-The revision lies in a worktree of the user's repository, in a temporary folder. The folder's name has the process that
-made it, so that a later run can remove what a killed one left. Submodules are worktrees of their own clones, at the
-commits that the revision records: nothing is fetched.
+The revision lies in a worktree of the user's repository, in a temporary folder that its process keeps locked, so that a
+later run can remove what a killed one left. Submodules are worktrees of their own clones, at the commits that the
+revision records: nothing is fetched.
 """
 
 from __future__ import annotations
@@ -25,23 +25,10 @@ from typing import Any
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.text import did_you_mean
 
-_PREFIX = "pytest-carbon-against-"
-_OWNER = re.compile(rf"{_PREFIX}(?P<pid>\d+)-(?P<created>\d+)-(?P<space>\d+)-")
-_SAME_PROCESS_S = 5
-"""Two readings of a process's start may differ by this much, where the clock is set meanwhile."""
-_OF_ANOTHER = (
-    "GIT_COMMON_DIR",
-    "GIT_DIR",
-    "GIT_GRAFT_FILE",
-    "GIT_IMPLICIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_INTERNAL_SUPER_PREFIX",
-    "GIT_NAMESPACE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_PREFIX",
-    "GIT_QUARANTINE_PATH",
-    "GIT_SHALLOW_FILE",
-    "GIT_WORK_TREE",
+_PREFIX, _SUFFIX = "pytest-carbon-against-", "-worktree"
+_OF_ANOTHER = re.compile(
+    "GIT_(COMMON_DIR|DIR|GRAFT_FILE|IMPLICIT_WORK_TREE|INDEX_FILE|INTERNAL_SUPER_PREFIX|NAMESPACE|OBJECT_DIRECTORY|PREFIX"
+    "|QUARANTINE_PATH|SHALLOW_FILE|WORK_TREE)"
 )
 """Variables that git sets for its hooks: they point every git that is called there to one repository."""
 _QUIETLY = ("core.hooksPath=/dev/null", "advice.detachedHead=false", "submodule.recurse=false", "gc.auto=0")
@@ -75,30 +62,23 @@ class _Failed(Exception):
 
 
 def without_repository(environ: dict[str, str]) -> dict[str, str]:
-    """The environment variables without those that point git to a repository other than its folder's."""
-    return {name: text for name, text in environ.items() if name not in _OF_ANOTHER}
+    """Drop the variables that point git to a repository other than its folder's."""
+    return {name: text for name, text in environ.items() if not _OF_ANOTHER.fullmatch(name)}
 
 
 def _git(where: Sequence[str], *arguments: str, alone: bool = False, dies: bool = False) -> bytes:
-    """What git prints.
+    """Return what git prints; ``where`` are its options that name the repository.
 
-    Args:
-        where: git's options that name the repository.
-        alone: whether to keep Ctrl-C from it.
-        dies: whether it ends with this process, even a killed one (Linux only).
+    ``alone`` keeps Ctrl-C from git; with ``dies`` git ends with this process, even a killed one (Linux only).
     """
     quietly = [word for setting in _QUIETLY for word in ("-c", setting)]
-    environ = without_repository(dict(os.environ)) | {
-        "LC_ALL": "C",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_TERMINAL_PROMPT": "0",
-    }
+    settings = {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
     try:
         answer = subprocess.run(
             ["git", *quietly, *where, *arguments],
             capture_output=True,
             stdin=subprocess.DEVNULL,
-            env=environ,
+            env=without_repository(dict(os.environ)) | settings,
             start_new_session=alone,
             preexec_fn=dying_with_parent(signal.SIGKILL) if dies else None,
         )
@@ -115,7 +95,7 @@ def _git(where: Sequence[str], *arguments: str, alone: bool = False, dies: bool 
 
 
 def dying_with_parent(number: int) -> Callable[[], None] | None:
-    """For a new process to call: a signal ends it when its parent dies; None where the system has no such call."""
+    """Return what a new process calls to end with its parent, by a signal; None where the system cannot."""
     if sys.platform != "linux":
         return None
     import ctypes
@@ -128,7 +108,7 @@ def dying_with_parent(number: int) -> Callable[[], None] | None:
 
 
 def _line(where: Sequence[str], *arguments: str) -> str | None:
-    """The line that git prints; None where git fails."""
+    """Return the line that git prints; None where git fails."""
     try:
         return os.fsdecode(_git(where, *arguments)).removesuffix("\n")
     except _Failed:
@@ -139,10 +119,7 @@ def _line(where: Sequence[str], *arguments: str) -> str | None:
 
 
 def find(ref: str, folder: Path) -> Revision:
-    """The revision that a name means, in the repository around a folder, pytest's root dir.
-
-    Raises UsageProblem with git's message and a remedy where there is none.
-    """
+    """Find the commit that a name means, in the repository around pytest's root dir. Raises :class:`UsageProblem`."""
     at = ("-C", str(folder))
     try:
         top = Path(os.fsdecode(_git(at, "rev-parse", "--show-toplevel")).removesuffix("\n"))
@@ -168,7 +145,7 @@ def find(ref: str, folder: Path) -> Revision:
 
 
 def _hint(at: Sequence[str], ref: str) -> str:
-    """What may bring a revision that is not here: a similar name, or a fetch."""
+    """Suggest a similar name, or a fetch, for a revision that is not here."""
     listed = _line(at, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags", "refs/remotes") or ""
     names = [*listed.split(), "HEAD"] if re.fullmatch(r"(?!.*\.\.)[^~^@:]+", ref) else []  # not of an expression
     of_remote = next((name for name in names if name.endswith(f"/{ref}")), None)
@@ -181,7 +158,7 @@ def _hint(at: Sequence[str], ref: str) -> str:
 
 
 def fingerprint(revision: Revision) -> str:
-    """A text that changes when somebody edits, commits or checks out something in the working tree."""
+    """Return a text that changes when the code in the working tree does."""
     at = ("-C", str(revision.top))
     diff = b""
     with contextlib.suppress(_Failed):
@@ -190,7 +167,7 @@ def fingerprint(revision: Revision) -> str:
 
 
 def tracked(top: Path) -> frozenset[str]:
-    """The files that git tracks in a working tree and its submodules, relative to its folder."""
+    """Return the files that git tracks in a working tree and its submodules, relative to its folder."""
     with contextlib.suppress(_Failed):
         return frozenset(os.fsdecode(_git(("-C", str(top)), "ls-files", "--recurse-submodules", "-z")).split("\0"))
     return frozenset()
@@ -201,11 +178,7 @@ def tracked(top: Path) -> frozenset[str]:
 
 @contextlib.contextmanager
 def checked_out(revision: Revision) -> Iterator[Path]:
-    """Check a revision out; the folder in which it lies. Remove it at the end, whatever happens.
-
-    First remove what killed processes have left. Raises UsageProblem where git cannot check it out: a submodule that is
-    not here, a full disk.
-    """
+    """Check a revision out, yield its folder, and remove it. Raises :class:`UsageProblem` where git cannot."""
     repository = ("-C", str(revision.top))
     _remove_left_behind(repository)
     space = Path(tempfile.gettempdir()).resolve()
@@ -215,30 +188,28 @@ def checked_out(revision: Revision) -> Iterator[Path]:
             " repository: set TMPDIR to a folder that is not"
         )
     made: list[tuple[Sequence[str], Path]] = []
-    holder = Path(tempfile.mkdtemp(prefix=_name(), dir=space))
+    holder, lock = _own_folder(space)
     tree = holder / (revision.top.name or "tree")
     try:
         _add(made, revision, revision.top, tree, revision.commit, "")
         yield tree
     finally:
         _surely(lambda: _remove(made, holder))
+        if lock is not None:
+            os.close(lock)
 
 
 def _add(
     made: list[tuple[Sequence[str], Path]], revision: Revision, clone: Path, tree: Path, commit: str, within: str
 ) -> None:
-    """Check out a commit of a repository, and the submodules that it records.
+    """Check out a commit of a clone in a new worktree, and the submodules that it records.
 
-    Args:
-        made: gets the repository and the worktree.
-        clone: the repository in the working tree.
-        tree: the new worktree.
-        within: where the repository lies in the user's, with a slash at the end.
+    ``made`` gets the clone and its worktree; ``within`` is the clone's place in the user's repository, with a slash.
     """
-    at, here = ("-C", str(tree)), ("-C", str(clone))
-    made.append((here, tree))
+    at, of_clone = ("-C", str(tree)), ("-C", str(clone))
+    made.append((of_clone, tree))
     try:
-        _git(here, "worktree", "add", "--quiet", "--no-checkout", "--detach", "--force", str(tree), commit)
+        _git(of_clone, "worktree", "add", "--quiet", "--no-checkout", "--detach", "--force", str(tree), commit)
         _git(at, "reset", "--quiet", "--hard", dies=True)  # what may take long: files that git-lfs downloads
     except _Failed as failed:
         raise UsageProblem(
@@ -248,7 +219,7 @@ def _add(
     if _line(at, "ls-files", "--", ":(attr:filter=lfs)"):
         with contextlib.suppress(_Failed):
             _git(at, "lfs", "checkout", dies=True)  # files that were downloaded before
-    entries = os.fsdecode(_git(here, "ls-tree", "-r", "-z", commit)).split("\0")
+    entries = os.fsdecode(_git(of_clone, "ls-tree", "-r", "-z", commit)).split("\0")
     for words, _, path in (entry.partition("\t") for entry in entries if entry.startswith("160000 ")):
         wanted, inner, full = words.split()[2], clone / path, within + path
         if not (inner / ".git").exists():
@@ -296,45 +267,45 @@ def _remove_folder(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _name() -> str:
-    """The beginning of this process's folder's name: what shows later whether the process still runs."""
-    import psutil
-
-    return f"{_PREFIX}{os.getpid()}-{round(psutil.Process().create_time())}-{_process_space()}-"
-
-
-def _process_space() -> int:
-    """The namespace of process numbers: a container has its own."""
-    with contextlib.suppress(OSError):
-        return os.stat("/proc/self/ns/pid").st_ino
-    return 0
+def _own_folder(space: Path) -> tuple[Path, int | None]:
+    """Make a folder, locked until this process ends, and return it with the lock."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=space))
+        lock = _lock(folder, wait=True)
+        if folder.exists():  # else another run removed it before it was locked
+            return folder, lock
 
 
-def _is_left_behind(path: str) -> bool:
-    """Whether a folder's process no longer runs."""
-    owner = _OWNER.search(path)
-    if owner is None or int(owner["space"]) != _process_space():
-        return False
-    import psutil
+def _lock(folder: Path, *, wait: bool) -> int | None:
+    """Lock a folder, and return what unlocks it when closed; None where it cannot be locked."""
+    if sys.platform == "win32":  # not a platform this project claims: nothing is removed there
+        return None
+    import fcntl
 
+    handle = None
     try:
-        process = psutil.Process(int(owner["pid"]))
-        if process.status() == psutil.STATUS_ZOMBIE:  # in a container, often no process waits for it
-            return True
-        created = process.create_time()
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.Error:
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        if handle is not None:
+            os.close(handle)
+        return None
+    return handle
+
+
+def _removed(folder: Path) -> bool:
+    """Remove a folder unless its process still runs; tell whether it did."""
+    if (lock := _lock(folder, wait=False)) is None:
         return False
-    return abs(created - int(owner["created"])) > _SAME_PROCESS_S
+    _remove_folder(folder)
+    os.close(lock)
+    return True
 
 
 def _remove_left_behind(repository: Sequence[str]) -> None:
     """Remove what killed processes have left in the temporary folder, and in this repository and its submodules."""
-    with contextlib.suppress(OSError):
-        for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-            if _is_left_behind(folder.name):
-                _remove_folder(folder)
+    space = Path(tempfile.gettempdir()).resolve()
+    removed = {folder for folder in space.glob(f"{_PREFIX}*{_SUFFIX}") if _removed(folder)}
     shared = _line(repository, "rev-parse", "--path-format=absolute", "--git-common-dir")
     if shared is None:
         return
@@ -343,6 +314,7 @@ def _remove_left_behind(repository: Sequence[str]) -> None:
         for entry in worktrees.glob("*/gitdir"):
             with contextlib.suppress(OSError):  # another run may remove it meanwhile
                 tree = Path(entry.read_text("utf-8", "surrogateescape").strip()).parent
-                if _is_left_behind(str(tree)):
-                    _remove_folder(next(folder for folder in (tree, *tree.parents) if _OWNER.match(folder.name)))
+                ours = {folder for folder in tree.parents if folder.match(f"{_PREFIX}*{_SUFFIX}")}
+                removed |= {folder for folder in ours - removed if _removed(folder)}
+                if ours & removed:
                     shutil.rmtree(entry.parent)

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from pytest_carbon.host.import_paths import Move, built, copies, own_packages, refusal, strays
+from pytest_carbon.host.import_paths import Move, copies, own_packages, refusal, strays
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_modules_of_the_working_tree(tree: Path, move: Move, tmp_path: Path) -> 
         **module("built_in", None),
         "odd": None,  # type: ignore[dict-item]
     }
-    assert [name for name, _ in strays(move, modules)] == ["pkg", "linked"]
+    assert [name for name, _ in strays(move, modules, base=True)] == ["pkg", "linked"]
 
 
 def test_modules_that_were_built_in_place(tree: Path, move: Move, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_modules_that_were_built_in_place(tree: Path, move: Move, tmp_path: Path
         (tree / f"{name}.abi3.so").touch()
     (tmp_path / "other" / "b.abi3.so").touch()
     modules = {**module("a", tree / "a.abi3.so"), **module("b", tree / "b.abi3.so"), **module("c", tree / "c.py")}
-    assert built(move, modules) == [("a", f"{tree}/a.abi3.so")]
+    assert strays(move, modules, base=False) == [("a", f"{tree}/a.abi3.so")]
 
 
 def test_modules_of_a_copy(tree: Path, move: Move, tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
 """What the study measured: its tasks, data sets, models and figures, and AI Energy Score's; standard library only.
 
-``study.csv`` holds every task–dataset–model cell of *Power Hungry Processing: Watts Driving the Cost of AI
-Deployment?* (Luccioni, Jernite, Strubell; arXiv 2311.16863), recomputed as means over repetitions from the authors'
-published CodeCarbon logs. Its energies are those of a whole node (eight A100 GPUs counted, seven of them idle, CPU and
-RAM included).
+``study.csv`` holds every task–dataset–model cell of *Power Hungry Processing* (Luccioni, Jernite, Strubell; arXiv
+2311.16863), recomputed as means over repetitions from the authors' CodeCarbon logs. Its energies are those of a whole
+node: eight A100 GPUs, seven of them idle, CPU and RAM. ``tasks.csv`` describes each task, with its AI Energy Score.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.text import did_you_mean
@@ -49,10 +48,7 @@ class Task:
     """What a call's energy is divided by; tokens in and out together."""
     datasets: tuple[str, ...]
     one_call: str
-
-    @property
-    def ai_energy_score(self) -> AiEnergyScore | None:
-        return _AI_ENERGY_SCORES.get(self.name)
+    ai_energy_score: AiEnergyScore | None
 
     @property
     def study_wh_per_1000(self) -> float | None:
@@ -96,76 +92,35 @@ class Cell(NamedTuple):
     model: str
 
 
-_SQUADS = ("sciq", "squad", "squad_v2")
-_REVIEWS = ("imdb", "rotten_tomatoes", "sst2")
-_NEWS = ("cnn_dailymail", "samsum", "xsum")
-_PAGES = ("bookcorpus", "oscar", "wikitext")
-_MASKED = ("bookcorpus", "c4", "oscar")
-_TAGGED = ("conll2003", "reCoRD", "wikiann")
-_PICTURES = ("cifar10", "cifar100", "imagenet")
-_SCENES = ("coco", "cppe-5", "visual_genome")
-_CAPTIONED = ("coco", "redcaps", "visual_genome")
-_PROMPTS = ("ImageRewardDB", "diffusiondb", "stable-diffusion-prompts")
+def rows_of(name: str) -> tuple[dict[str, str], ...]:
+    """Read a CSV file of this folder."""
+    with files("pytest_carbon.tasks").joinpath(name).open(encoding="utf-8") as file:
+        return tuple(csv.DictReader(file))
 
-_TASKS = (
-    Task("text-classification", "text", "forward", "token", _REVIEWS, "one text, one forward pass"),
-    Task(
-        "extractive-question-answering",
-        "text",
-        "forward",
-        "token",
-        _SQUADS,
-        "a question and its context, one forward pass",
-    ),
-    Task("fill-mask", "text", "forward", "token", _MASKED, "the first 20 words of a text, the last one masked"),
-    Task("token-classification", "text", "forward", "token", _TAGGED, "one text, one forward pass"),
-    Task("image-classification", "image", "forward", "image", _PICTURES, "one image, at the model's own input size"),
-    Task("object-detection", "image", "forward", "image", _SCENES, "one image of 640×480, at the model's own resizing"),
-    Task("text-generation", "text", "generate", "token", _PAGES, "20 words in, 10 new tokens"),
-    Task("summarization", "text", "generate", "token", _NEWS, "a document in, 10 to 15 new tokens"),
-    Task("image-captioning", "multimodal", "generate", "image", _CAPTIONED, "one image of 640×480 in, 20 new tokens"),
-    Task(
-        "image-generation", "multimodal", "diffuse", "image", _PROMPTS, "one prompt, the model's default steps and size"
-    ),
-    Task("zero-shot-sentiment", "text", "generate", "token", _REVIEWS, "a prompt and a text in, 1 new token"),
-    Task(
-        "zero-shot-question-answering",
-        "text",
-        "generate",
-        "token",
-        _SQUADS,
-        "a prompt, a question and its context in, 1 to 5 new tokens",
-    ),
-    Task(
-        "zero-shot-summarization", "text", "generate", "token", _NEWS, "a prompt and a document in, 9 to 15 new tokens"
-    ),
-    Task(
-        "sentence-similarity",
-        "text",
-        "forward",
-        "token",
-        ("stsb",),
-        "two sentences, one forward pass over both, their cosine",
-    ),
-    Task(
-        "speech-recognition", "audio", "generate", "second of audio", ("librispeech",), "one recording in, its text out"
-    ),
-)
-TASKS: Mapping[str, Task] = {task.name: task for task in _TASKS}
+
+def _task(row: Mapping[str, str]) -> Task:
+    score = None
+    if row["models"]:
+        median_wh, least_wh, most_wh = (float(row[name]) for name in ("median_wh", "least_wh", "most_wh"))
+        score = AiEnergyScore(median_wh, least_wh, most_wh, int(row["models"]))
+    return Task(
+        row["task"],
+        cast(Modality, row["modality"]),
+        cast(Kind, row["kind"]),
+        cast(Unit, row["unit"]),
+        tuple(row["datasets"].split()),
+        row["one_call"],
+        score,
+    )
+
+
+_TASKS = rows_of("tasks.csv")
+TASKS: Mapping[str, Task] = {row["task"]: _task(row) for row in _TASKS}
 """In the order of the study's Table 2 where it has one, the cheapest first within a kind of work."""
 
-_AI_ENERGY_SCORES: Mapping[str, AiEnergyScore] = {
-    "text-classification": AiEnergyScore(0.80, 0.22, 27.8, 13),
-    "extractive-question-answering": AiEnergyScore(0.99, 0.06, 178, 18),
-    "image-classification": AiEnergyScore(0.83, 0.30, 2.6, 23),
-    "object-detection": AiEnergyScore(3.3, 1.0, 8.0, 7),
-    "text-generation": AiEnergyScore(17.1, 1.3, 3426, 40),
-    "summarization": AiEnergyScore(3.5, 0.79, 34.8, 11),
-    "image-captioning": AiEnergyScore(102, 46, 180, 10),
-    "image-generation": AiEnergyScore(354, 187, 1640, 12),
-    "sentence-similarity": AiEnergyScore(0.59, 0.11, 5.2, 19),
-    "speech-recognition": AiEnergyScore(16.5, 0.62, 86.7, 13),
-}
+SMALL: Mapping[str, tuple[str, str]] = {row["task"]: (row["small_dataset"], row["small_model"]) for row in _TASKS}
+"""What the small suite runs of each task: the data set, and the model whose tiny variant it is."""
+
 AI_ENERGY_SCORE_MODELS: Mapping[str, float] = {
     "distilgpt2": 1.31,
     "facebook/bart-large-cnn": 2.04,
@@ -180,30 +135,10 @@ _FURTHER = (
 )
 """Models of the two tasks that the study does not have."""
 
-SMALL: Mapping[str, tuple[str, str]] = {
-    "text-classification": ("sst2", "distilbert-base-uncased-finetuned-sst-2-english"),
-    "extractive-question-answering": ("squad", "distilbert-base-uncased-distilled-squad"),
-    "fill-mask": ("bookcorpus", "bert-base-uncased"),
-    "token-classification": ("conll2003", "dslim/bert-base-NER"),
-    "image-classification": ("cifar10", "google/vit-base-patch16-224"),
-    "object-detection": ("coco", "hustvl/yolos-tiny"),
-    "text-generation": ("wikitext", "gpt2"),
-    "summarization": ("xsum", "facebook/bart-large-cnn"),
-    "image-captioning": ("coco", "Salesforce/blip-image-captioning-base"),
-    "image-generation": ("diffusiondb", "runwayml/stable-diffusion-v1-5"),
-    "zero-shot-sentiment": ("sst2", "google/flan-t5-base"),
-    "zero-shot-question-answering": ("squad", "bigscience/bloomz-560m"),
-    "zero-shot-summarization": ("xsum", "google/flan-t5-base"),
-    "sentence-similarity": ("stsb", "sentence-transformers/all-MiniLM-L6-v2"),
-    "speech-recognition": ("librispeech", "openai/whisper-large-v3"),
-}
-"""What the small suite runs of each task: the data set, and the model whose tiny variant it is."""
-
 
 @cache
 def _rows() -> tuple[dict[str, str], ...]:
-    with files("pytest_carbon.tasks").joinpath("study.csv").open(encoding="utf-8") as file:
-        return tuple(csv.DictReader(file))
+    return rows_of("study.csv")
 
 
 @cache
@@ -262,8 +197,7 @@ def task_meant(name: str, names: Iterable[str]) -> str:
 
 
 def models_meant(text: str, ids: Iterable[str]) -> str:
-    """``" Did you mean facebook/bart-large-cnn?"``: a hub id with or without its organisation, a part of some, or what
-    is near to one. Nothing where there is none."""
+    """Suggest models by id, by id without the organisation, by a part of the id, or by a near one; else nothing."""
     from difflib import get_close_matches
 
     wanted, ids = text.lower(), list(ids)

@@ -10,10 +10,10 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pytest_carbon.records import REPLAYED, Measurement, TaskInfo, TestResult, is_estimated
-from pytest_carbon.tasks.catalogue import TASKS, study_cells
+from pytest_carbon.tasks.catalogue import TASKS, Unit, study_cells
 from pytest_carbon.tasks.generation import NEW_TOKENS
 
 JOULES_PER_WH = 3600.0
@@ -27,8 +27,6 @@ NOT_ITS_OWN = "other-device"
 """The warning of a figure that is not the energy of the work."""
 
 _FAILED = {"failed": "failed test", "error": "failed test", "xfailed": "xfailed test"}
-
-Unit = Literal["token", "image", "second of audio"]
 
 
 # --- one measurement -------------------------------------------------------------------------------

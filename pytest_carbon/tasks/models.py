@@ -7,7 +7,6 @@ of a trained model. This module imports nothing heavy.
 
 from __future__ import annotations
 
-import csv
 import gc
 import importlib
 import json
@@ -18,13 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks.architectures import Architecture, architecture
-from pytest_carbon.tasks.catalogue import find_model, find_task
+from pytest_carbon.tasks.catalogue import find_model, find_task, rows_of
 from pytest_carbon.tasks.hub import TIMEOUT_S, first_line
 
 if TYPE_CHECKING:
@@ -151,8 +149,7 @@ def activations() -> Mapping[str, int]:
 
     ``tests/activations.py`` made the file: it runs each model at the study's size on torch's ``meta`` device.
     """
-    with files("pytest_carbon.tasks").joinpath("activations.csv").open(encoding="utf-8") as file:
-        return {row["model"]: int(row["fp32_bytes_per_input"]) for row in csv.DictReader(file)}
+    return {row["model"]: int(row["fp32_bytes_per_input"]) for row in rows_of("activations.csv")}
 
 
 def memory_bytes(model_id: str, dtype: str = "fp32", size: str = "study", batch_size: int = 1) -> int:

@@ -53,9 +53,6 @@ class BaselineError(CarbonError):
     """A baseline that cannot be trusted: the file, the line and the remedy (exit status 4)."""
 
 
-# --- energy ------------------------------------------------------------------------------------
-
-
 REPLAYED = "replayed: "
 """How the source of a domain begins whose counter is played from a trace, not read on this machine."""
 
@@ -68,7 +65,7 @@ class Domain:
     """``gpu:0``, ``cpu:0``, ``dram:0``; the index of a GPU is NVML's."""
     kind: Kind
     source: str
-    """What the figure comes from, for people: ``nvml total energy``."""
+    """For people: ``nvml total energy``."""
 
     @property
     def family(self) -> str:
@@ -80,9 +77,9 @@ class Edge(NamedTuple):
     """A moment at which a counter was seen to change, and what else was read there."""
 
     before_s: float
-    """The last poll that still saw the old value."""
+    """The last poll with the old value."""
     after_s: float
-    """The first poll that saw the new one."""
+    """The first poll with the new one."""
     energy_j: float
     """The counter's new value (cumulative, already unwrapped)."""
     power_w: float | None = None
@@ -162,18 +159,18 @@ class TaskInfo:
     """The real architecture or its tiny variant; None: a user's own model."""
     tokens_in: float | None = None
     tokens_out: float | None = None
-    """Read back from what the calls gave: tokens that were really produced."""
+    """Tokens that the calls really produced."""
     images: float | None = None
-    """That went in, or, of image generation, came out."""
+    """Into the model, or out of an image generation."""
     seconds_audio: float | None = None
     preparation_s: float | None = None
-    """Tokenising, resizing, the spectrogram: a part of the call that is also reported by itself."""
+    """The part of the call for tokenising, resizing or the spectrogram."""
     new_tokens: int | None = None
-    """What each input's answer is fixed to; ``tokens_out`` is what it really was."""
+    """The fixed length of each input's answer; ``tokens_out`` is the real one."""
     steps: int | None = None
-    """Of a diffusion, as it was asked for; None: the model's own default, or none."""
+    """Of a diffusion; None: the model's own default, or no diffusion."""
     width: int | None = None
-    """Of an image that is generated, in pixels, as ``height``."""
+    """Of a generated image, in pixels."""
     height: int | None = None
 
 
@@ -187,7 +184,7 @@ class Measurement:
 
     name: str
     machine: str
-    """The id of the machine it was measured in."""
+    """The machine's id."""
     calls: int = 0
     duration_s_per_call: float | None = None
     energy_j_per_call: float | None = None
@@ -197,11 +194,10 @@ class Measurement:
     energy_j_per_call_mean: float | None = None
     """Energy of all calls / number of calls."""
     tail_j: float | None = None
-    """The fast fall: what the device still took after the work had ended, above the line after (whole window)."""
+    """The fast fall: energy of the whole window after the work had ended, above the line after."""
     after_work_j: float | None = None
-    """What the devices take after a burst of work, above their settled power; no part of any figure."""
+    """Energy after a burst of work, above the settled power; in no other figure."""
     after_work_s: float | None = None
-    """How long that lasts."""
     temperature_c: float | None = None
     """Of the hottest gated device, at the start."""
     gpus: tuple[str, ...] = ()
@@ -215,7 +211,6 @@ class Measurement:
     warnings: tuple[MeasurementWarning, ...] = ()
     failure: str | None = None
     task: TaskInfo | None = None
-    """What the calls were, where a task of :mod:`pytest_carbon.tasks` was measured."""
 
     @property
     def estimated(self) -> bool:
@@ -234,9 +229,6 @@ class Measurement:
         return error_j / energy_j if energy_j and error_j is not None else None
 
 
-# --- budgets and verdicts ------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What a marker allows. Limits are for one call, in joules and grams."""
@@ -252,7 +244,7 @@ class Budget:
     on: str | None = None
     """A pattern of machine ids in which the limits hold; ``None``: every measured one."""
     energy_text: str | None = None
-    """The limit as the marker has it, for messages."""
+    """As the marker has it, for messages."""
     emissions_text: str | None = None
 
 
@@ -274,25 +266,24 @@ class Verdict:
     """Energy = power × time: the part of ``change`` that is power."""
     limit_j_per_call: float | None = None
     tolerance: float | Literal[False] | None = None
-    """The marker's own, as in :class:`Budget`."""
     p_value: float | None = None
-    """How often an unchanged measurement costs more by so much (see :func:`~pytest_carbon.gate.verdicts.suspect`)."""
+    """The probability that an unchanged measurement shows such an increase."""
     base_sessions: tuple[SessionScore, ...] = ()
-    """With ``--carbon-against``: the other revision's, in the order of the pairs, as the measurement's own are."""
+    """With ``--carbon-against``: the other revision's, in the order of the pairs."""
     first_change: float | None = None
-    """Of what was measured again before it was judged: the ``change`` that made it suspect."""
+    """The ``change`` that made it suspect, if it was measured again."""
     reference_change: float | None = None
-    """Of the reference workload since the same recordings, where it was taken out before judging."""
+    """Of the reference workload, if it was subtracted before judging."""
     machine_moved: bool = False
-    """Whether it is ``inconclusive`` for the machine's own change: where that is to stay, it can be accepted."""
+    """Whether it is ``inconclusive`` because the machine itself changed; it can be accepted."""
     suite_moved: bool = False
-    """Whether it exceeds its tolerance together with the whole suite: accepting that accepts it."""
+    """Whether it exceeds its tolerance together with the whole suite."""
     blind: bool = False
-    """Whether it passes, and the gate could not have seen a change of ``--carbon-max-detectable``."""
+    """Whether it passes, but the gate could not have detected ``--carbon-max-detectable``."""
     differences: tuple[MeasurementWarning, ...] = ()
-    """What is not as it was in the baseline, and may explain a change; they inform."""
+    """Differences from the baseline's conditions that may explain a change; they inform."""
     effect: Effect = "none"
-    """What follows for the run; decided once, after recording."""
+    """Decided once, after recording."""
 
     @property
     def failed(self) -> bool:
@@ -314,9 +305,8 @@ class SuiteVerdict:
     reason: str | None = None
     """The sentence, when the whole suite moved."""
     machine_moved: str | None = None
-    """The sentence, when the machine itself moved: its reference workload did."""
+    """The sentence, when the reference workload moved."""
     effect: Effect = "none"
-    """What follows for the run; decided once, after recording."""
 
 
 class Record(NamedTuple):
@@ -338,24 +328,18 @@ class Record(NamedTuple):
     torch: str | None = None
     driver: str | None = None
     labels: str | None = None
-    """What the user said of the session: ``pool=a,team=nlp``, sorted."""
+    """``pool=a,team=nlp``, sorted."""
     temperature_c: float | None = None
-    """Of the hottest gated device, at the start."""
     gpus: tuple[str, ...] = ()
-    """The UUIDs of the gated GPUs."""
 
     @property
     def key(self) -> Key:
         return (self.test, self.name)
 
 
-# --- where and how -------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Gpu:
     index: int
-    """NVML's."""
     uuid: str
     name: str
     power_limit_w: float | None = None
@@ -379,21 +363,19 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was found out once about a machine's counters; kept beside its baselines."""
+    """Properties of a machine's counters, measured once and kept beside its baselines."""
 
     settle_s: float
-    """How long after the work has ended the fast fall of the power is over: half a second at most."""
+    """How long the power falls fast after the work has ended: half a second at most."""
     part_time_sampling: bool | None = None
-    """Whether a counter looks at a part of each of its periods only; None where that is not known."""
+    """Whether a counter samples only a part of each of its periods."""
     created: str | None = None
     after_work_j: float | None = None
-    """What the devices take after a burst of work, above their settled power; None where that was not seen."""
+    """As in :class:`Measurement`."""
     after_work_s: float | None = None
-    """How long that lasts."""
     latency_s: float | None = None
-    """How much later than it is taken a counter shows energy; None where that is not known,"""
+    """How late a counter shows energy."""
     latency_error_s: float | None = None
-    """give or take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,13 +388,13 @@ class CarbonIntensity:
     year: int | None
 
     def emissions_g(self, energy_j: float) -> float:
-        """Joules of the gated domains → grams, facility overhead included."""
+        """Convert joules of the gated domains into grams, facility overhead included."""
         return energy_j / 3.6e6 * self.pue * self.g_per_kwh
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options of a run, after precedence and refusals (see :mod:`pytest_carbon.plugin.options`)."""
+    """The options of a run, after precedence and refusals; :mod:`pytest_carbon.plugin.options` explains each."""
 
     enabled: bool = False
     record: bool = False
@@ -421,7 +403,6 @@ class Settings:
     baseline: Path | str = field(default_factory=lambda: Path("carbon-baselines"))
     """A directory, or the URL of a database."""
     branch: str = "main"
-    """In a database: the branch whose records the gate compares with."""
     labels: str | None = None
     """``pool=a,team=nlp``, sorted."""
     tolerance: float = 0.05
@@ -440,22 +421,15 @@ class Settings:
     max_time_s: float = 10.0
     precision: float = 0.01
     max_detectable: float = 0.30
-    """A pass that could not have seen a change of this size is blind."""
     reference: bool = False
-    """Whether a reference workload is measured at the start and at the end of each process."""
     sessions: int = 1
-    """Fresh processes that the tests run in, one after another; 1: in this one. With ``against``: pairs of them."""
+    """Fresh processes; 1: this process. With ``against``: pairs of fresh processes."""
     against: str | None = None
-    """The revision that the working tree is compared with, side by side and with no baseline."""
     confirm: int = 0
-    """Fresh processes that measure again what is suspect, before it is judged."""
     session_timeout_s: float | None = None
-    """A fresh process that brings back nothing for so long is ended."""
     strict: bool = False
     suite: Literal["small", "study"] | tuple[str, ...] = "small"
-    """What ``pytest_carbon.suite`` runs; else models, by their hub ids."""
     queries: int | None = None
-    """Its calls of each model; None: as many as the times above take."""
     json: Path | None = None
 
 
@@ -467,17 +441,17 @@ class Against:
     """As the user gave it."""
     commit: str
     label: str
-    """How sentences call it: ``main (1a2b3c4)``."""
+    """Its name in sentences: ``main (1a2b3c4)``."""
     pairs: int
-    """Of sessions, one of each revision; so many were asked for."""
+    """Requested pairs of sessions, one of each revision."""
     seed: int
-    """The order was drawn with it."""
+    """Of the order."""
     base_first: tuple[bool, ...]
-    """The order: of each pair, whether the other revision ran first."""
+    """The order: for each pair, whether the other revision ran first."""
     dirty: bool
     """Whether the working tree had uncommitted changes."""
     complete: int = 0
-    """So many of the pairs came to their end."""
+    """Pairs that were completed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -490,7 +464,7 @@ class TestResult:
     outcome: str
     measurements: tuple[tuple[Measurement, Verdict], ...] = ()
     functional_outcome: str | None = None
-    """What the test came to before the gate had its say; ``None``: the same."""
+    """The outcome before the gate; ``None``: the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,19 +480,18 @@ class SessionResult:
     suite: SuiteVerdict
     tests: tuple[TestResult, ...] = ()
     others: tuple[tuple[Machine, SuiteVerdict], ...] = ()
-    """The other machines, where not all was measured in one (a test opened a second GPU), and their suites."""
+    """Further machines (a test opened a second GPU), and their suites."""
     references: tuple[tuple[Measurement, Verdict], ...] = ()
-    """The reference workload and what it says of the machine, for each machine that it was measured in."""
+    """The reference workload of each machine, and its verdict."""
     cost_energy_j: float | None = None
-    """What measuring itself cost: everything the gated domains took during the run but outside the calls."""
+    """The overhead: energy of the gated domains during the run, without the calls."""
     metered_s: float | None = None
-    """How long the meters were read for that, calls and all; ``None``: as long as the run took."""
+    """How long the meters were read for that, with the calls; ``None``: as long as the run took."""
     commit: str | None = None
     branch: str | None = None
     dirty: bool | None = None
     labels: str | None = None
-    """What the user said of the run: ``pool=a,team=nlp``, sorted."""
     against: Against | None = None
     settings: Settings = field(default_factory=Settings)
     notes: tuple[str, ...] = ()
-    """Sentences for the end of the run: meters not taken, machines that have a baseline, …"""
+    """Sentences for the end of the run."""

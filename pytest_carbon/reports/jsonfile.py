@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from pytest_carbon.baselines.disk import remedy, write_atomically
 from pytest_carbon.baselines.format import Wrong, check_format, is_number, is_time, refuse_constant
@@ -35,7 +35,6 @@ from pytest_carbon.records import (
 FORMAT = "pytest-carbon/1"
 
 _Reader = Callable[[Any], Any]
-_T = TypeVar("_T")
 
 _PLAIN = frozenset({str, int, bool, type(None)})
 _encode = json.JSONEncoder(allow_nan=False).encode
@@ -69,7 +68,7 @@ def write(result: SessionResult, path: Path) -> None:
 
 
 def form(value: Any) -> Any:
-    """A record as JSON has it; :func:`read_form` reads it. A figure that is not finite is unknown: null."""
+    """Convert a record into what JSON has for it. A figure that is not finite is unknown: null."""
     kind = value.__class__
     if kind in _PLAIN:
         return value
@@ -135,22 +134,13 @@ def read(path: Path) -> SessionResult:
         report = _json(path)
         if isinstance(report, dict):
             check_format(report.get("format"), FORMAT)
-        return _read(SessionResult, report, "a report")
+        try:
+            return cast(SessionResult, _reader(SessionResult)(report))
+        except _Misfit as misfit:
+            raise Wrong(f"{misfit.place.lstrip('.') or 'a report'} {misfit.what}") from None
     except Wrong as wrong:
         remedy = wrong.remedy or "Give the file that pytest --carbon --carbon-json wrote, as it wrote it."
         raise UsageProblem(f"{path}: {wrong.what}. {remedy}") from None
-
-
-def read_form(record: type[_T], value: Any) -> _T:
-    """Read what :func:`form` gave for a record of this type. Raises :class:`Wrong` for anything else."""
-    return _read(record, value, record.__name__.lower())
-
-
-def _read(record: type[_T], value: Any, name: str) -> _T:
-    try:
-        return cast(_T, _reader(cast(Any, record))(value))
-    except _Misfit as misfit:
-        raise Wrong(f"{misfit.place.lstrip('.') or name} {misfit.what}") from None
 
 
 def _json(path: Path) -> Any:

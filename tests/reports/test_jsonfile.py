@@ -473,15 +473,6 @@ def test_every_run_comes_back(tmp_path: Path, result: SessionResult) -> None:
     assert jsonfile.read(path) == result
 
 
-def test_a_message_between_processes_has_all_of_a_measurement() -> None:
-    """As the report has it: what another process measured is what this one judges."""
-    steps = MeasurementWarning("unquiet", "the power stepped", informs=True)
-    found = replace(CALL, warnings=(*CALL.warnings, steps, MeasurementWarning("unsteady", "the halves differ")))
-    sent = json.loads(json.dumps(jsonfile.form(found)))
-    assert [warning["disqualifies"] for warning in sent["warnings"]] == [False, False, True]
-    assert jsonfile.read_form(Measurement, sent) == found
-
-
 AS_WRITTEN = "Give the file that pytest --carbon --carbon-json wrote, as it wrote it."
 
 

@@ -223,6 +223,11 @@ class Measurement:
         return self.failure is None and bool(figures) and all(isfinite(f) and f > 0 for f in figures)
 
     @property
+    def disqualifying(self) -> tuple[MeasurementWarning, ...]:
+        """The warnings for which it is neither recorded nor accepted."""
+        return tuple(warning for warning in self.warnings if warning.disqualifies)
+
+    @property
     def relative_error(self) -> float | None:
         """Half-width of the 95% interval of the energy, relative to it."""
         energy_j, error_j = self.energy_j_per_call, self.energy_j_per_call_error

@@ -154,7 +154,8 @@ def _decimals(value: float, error: float | None, most: int) -> int:
         leading = error / 10.0 ** max(exponent, -300)  # below, a power is 0
         wanted = (1 if leading < 3.55 else 0) - exponent
     elif value:
-        wanted = max(0, _SIGNIFICANT - 1 - math.floor(math.log10(value)))
+        # 999.9999999999999, from exp(log(1000)), has the digits of 1000.
+        wanted = max(0, _SIGNIFICANT - 1 - math.floor(math.log10(value) + 1e-9))
     else:
         return 0
     return min(wanted, most - 1 - math.floor(math.log10(value)))
@@ -167,7 +168,7 @@ def _number(value: float, decimals: int) -> str:
 def comparable_joules(*energies_j: float) -> list[str]:
     """Energies to be compared: in the largest's unit, with three digits of the smallest. Far apart: each by itself."""
     if min(energies_j) < max(energies_j) / 10:
-        return [str(quantities([energy_j], "J", of_smallest=True)[0]) for energy_j in energies_j]
+        return [str(quantity(energy_j, "J")) for energy_j in energies_j]
     return list(map(str, quantities(energies_j, "J", of_smallest=True)))
 
 

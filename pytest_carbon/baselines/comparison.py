@@ -18,6 +18,7 @@ from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.gate import scores
 from pytest_carbon.gate.recordings import baseline_of
 from pytest_carbon.gate.reference import candidate
+from pytest_carbon.gate.verdicts import effect, suite_effect
 from pytest_carbon.host.nearest import nearest
 from pytest_carbon.records import (
     REFERENCE,
@@ -27,6 +28,7 @@ from pytest_carbon.records import (
     Record,
     SessionResult,
     SessionScore,
+    Settings,
     SuiteVerdict,
     UsageProblem,
     Verdict,
@@ -130,9 +132,8 @@ class Comparison:
     @property
     def failed(self) -> bool:
         """Tell whether there is a regression, of a test or the suite, or something that HEAD failed to measure."""
-        return any(row.verdict.failed for row in self.rows) or any(
-            part.suite.status == "regression" for part in self.parts
-        )
+        of_rows = any(row.verdict.effect == "fails" for row in self.rows)
+        return of_rows or any(part.suite.effect == "fails" for part in self.parts)
 
 
 def compare(base: Side, head: Side, *, tolerance: float, false_alarms: float) -> Comparison:
@@ -165,6 +166,8 @@ def _part(base: Side, head: Side, machine: Machine, tolerance: float, false_alar
             estimated=is_estimated(id),
             reference=workload,
         )
+    verdicts = {key: replace(v, effect=effect(v, Settings())) for key, v in verdicts.items()}
+    suite = replace(suite, effect=suite_effect(suite, Settings()))
     rows = [_row(candidate, verdicts[candidate.key], stored[candidate.key]) for candidate in candidates]
     base_keys, head_keys = set(in_base), set(in_head)
     only_base = tuple(key for key in in_base if key not in head_keys)
@@ -190,8 +193,7 @@ def _candidate(base: Side, head: Side, id: str, key: Key) -> scores.Candidate:
     if before:
         warnings += [
             replace(warning, code=f"{warning.code} in BASE", text=f"in BASE, {warning.text}")
-            for warning in before[0].warnings
-            if warning.disqualifies
+            for warning in before[0].disqualifying
         ]
     marker = now or before
     return scores.Candidate(

@@ -8,7 +8,18 @@ from datetime import UTC, datetime
 from math import isfinite, sqrt
 
 from pytest_carbon.gate.recordings import RECORDINGS_MOST
-from pytest_carbon.records import REFERENCE, Key, Machine, Measurement, Record, SessionResult, TestResult, Verdict
+from pytest_carbon.gate.verdicts import effect
+from pytest_carbon.records import (
+    REFERENCE,
+    Key,
+    Machine,
+    Measurement,
+    Record,
+    SessionResult,
+    Settings,
+    TestResult,
+    Verdict,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +107,7 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
         return "it is over its budget, which no flag lifts; change the budget or the code"
     if verdict.machine_moved and not accept:
         return "the machine itself changed, as its reference workload shows; accept it if it is to stay so"
-    if warnings := [warning.code for warning in measurement.warnings if warning.disqualifies]:
+    if warnings := [warning.code for warning in measurement.disqualifying]:
         return f"it has a warning ({', '.join(warnings)}), and a figure with a warning is neither recorded nor accepted"
     if status in ("regression", "improvement") and not accept:
         return f"it is {'an' if status == 'improvement' else 'a'} {status}; accept it if it is intended"
@@ -105,7 +116,11 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
     own_outcome = test.functional_outcome or test.outcome
     if own_outcome != "passed":
         return f"its test did not pass ({own_outcome})"
-    failing = [m.name for m, v in test.measurements if v.failed and not (accept and v.status == "regression")]
+    failing = [
+        m.name
+        for m, v in test.measurements
+        if effect(v, Settings(), accepted=accept and v.status == "regression") == "fails"
+    ]
     if failing:
         return f"its test fails for {', '.join(map(repr, failing))}"
     return None

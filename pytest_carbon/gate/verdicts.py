@@ -64,16 +64,23 @@ def unconfirmed(verdict: Verdict) -> Verdict:
 
 
 def effect(
-    measurement: Measurement, verdict: Verdict, settings: Settings, *, recorded: bool = False, accepted: bool = False
+    verdict: Verdict,
+    settings: Settings,
+    measurement: Measurement | None = None,
+    *,
+    recorded: bool = False,
+    accepted: bool = False,
 ) -> Effect:
-    """Decide what a verdict does to the run; ``recorded`` and ``accepted`` say what its baseline took."""
+    """Decide what a verdict does to the run; ``recorded`` and ``accepted`` say what its baseline took.
+
+    ``--carbon-strict`` needs the measurement, for its warnings.
+    """
     if verdict.status == "error":
         return "fails"
     if accepted:
         return "accepted"
-    if recorded or not (verdict.failed or (settings.strict and fails_strictly(measurement, verdict))):
-        return "none"
-    return _by_gate(settings)
+    strictly = settings.strict and measurement is not None and _fails_strictly(measurement, verdict)
+    return _by_gate(settings) if not recorded and (verdict.failed or strictly) else "none"
 
 
 def suite_effect(suite: SuiteVerdict, settings: Settings, *, accepted: bool = False) -> Effect:
@@ -89,15 +96,14 @@ def _by_gate(settings: Settings) -> Effect:
     return "warns" if settings.gate == "warn" else "fails"
 
 
-def fails_strictly(measurement: Measurement, verdict: Verdict) -> bool:
+def _fails_strictly(measurement: Measurement, verdict: Verdict) -> bool:
     """Whether ``--carbon-strict`` fails a measurement that the gate does not.
 
     It fails what has nothing to be compared with, a figure with a warning, a blind pass, and what a moved machine
     leaves open; not a change that noise explains, nor an error that is only large.
     """
     nothing = verdict.status == "new" or (verdict.status == "inconclusive" and verdict.change is None)
-    has_warning = any(warning.disqualifies for warning in measurement.warnings)
-    return nothing or has_warning or verdict.blind or verdict.machine_moved
+    return nothing or bool(measurement.disqualifying) or verdict.blind or verdict.machine_moved
 
 
 # --- verdicts and their sentences ----------------------------------------------------------------

@@ -71,7 +71,7 @@ def _context(
         commit=result.commit,
         dirty=result.dirty,
         baseline=failure.BaselineSummary.of(records, where, stored.machines.get(machine.id)) if records else None,
-        suite=suite.reason or suite.machine_moved,
+        suite=failure.headline(suite) if suite.effect == "fails" else suite.reason or suite.machine_moved,
         median_change=suite.median_change,
         nearest=": ".join(nearest) if nearest else None,
         mistake=m.name in test.mistaken,
@@ -126,7 +126,7 @@ def report_suites(config: pytest.Config, result: SessionResult) -> None:
         location = ("pytest-carbon", None, name)
         moved = sum(m.machine == machine.id and v.suite_moved for t in result.tests for m, v in t.measurements)
         text = failure.suite_failure(suite, moved, result, width=width(config), ascii=ascii_only(config))
-        failed = _Failure(text, suite.reason or "", config, location)
+        failed = _Failure(text, failure.headline(suite), config, location)
         properties = junit.suite_properties(machine, suite)
         nodeid, heard = f"pytest-carbon::{name}", manager.subset_hook_caller("pytest_runtest_logreport", deaf)
         report = pytest.TestReport(nodeid, location, {}, "failed", failed, "call")  # type: ignore[arg-type]

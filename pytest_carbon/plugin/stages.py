@@ -147,7 +147,7 @@ def with_effects(result: SessionResult, recorded: Recorded) -> SessionResult:
         for m, verdict in test.measurements:
             key = (test.nodeid, m.name)
             effect = verdicts.effect(
-                m, verdict, result.settings, recorded=key in recorded.keys, accepted=key in recorded.accepted
+                verdict, result.settings, m, recorded=key in recorded.keys, accepted=key in recorded.accepted
             )
             measurements.append((m, replace(verdict, effect=effect)))
         fails = any(verdict.effect == "fails" for _, verdict in measurements)

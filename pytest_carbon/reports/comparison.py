@@ -70,7 +70,7 @@ def _compared(part: Part) -> str:
 def _reasons(part: Part) -> Iterator[tuple[Row, str]]:
     """What is worth a sentence: what fails, and what could not be decided."""
     for row in part.rows:
-        if row.verdict.failed or row.verdict.status == "inconclusive":
+        if row.verdict.effect == "fails" or row.verdict.status == "inconclusive":
             yield row, row.verdict.reason
 
 
@@ -176,7 +176,7 @@ def _table(rows: Sequence[Row], page: Page) -> list[str]:
 
 def _status(verdict: Verdict) -> str:
     """Capitals for what fails: they stand out where there is no colour."""
-    return verdict.status.upper() if verdict.failed else verdict.status
+    return verdict.status.upper() if verdict.effect == "fails" else verdict.status
 
 
 # --- for a pull request ------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def markdown(comparison: Comparison) -> str:
 
 def _comment(comparison: Comparison, most: int) -> str:
     rows = comparison.rows
-    failing = sum(row.verdict.failed for row in rows)
+    failing = sum(row.verdict.effect == "fails" for row in rows)
     title = f"{_tally(rows)}" if failing else "no regression"
     lines = [f"### Energy per call: {title}", ""]
     for name, side in (("BASE", comparison.base), ("HEAD", comparison.head)):
@@ -243,7 +243,7 @@ def _markdown_table(rows: Sequence[Row], most: int) -> list[str]:
             _code_span(label(row.key)),
             str(before),
             str(after),
-            f"**{moved}**" if row.verdict.failed and moved != UNKNOWN else moved,
+            f"**{moved}**" if row.verdict.effect == "fails" and moved != UNKNOWN else moved,
             *([_beyond(row)] if machine else []),
             at_least(row.verdict.detectable_change),
         ]

@@ -21,7 +21,7 @@ from pytest_carbon.records import (
     Verdict,
 )
 from pytest_carbon.reports.layout import Column, Page, columns, joined
-from pytest_carbon.reports.table import fails_if_strict
+from pytest_carbon.reports.table import failing_status
 from pytest_carbon.text import (
     UNKNOWN,
     Quantity,
@@ -139,7 +139,7 @@ def failure(test: str, measurement: Measurement, verdict: Verdict, context: Fail
     estimated = " (estimated, not measured)" if measurement.estimated and verdict.status != "error" else ""
     changed = _headline(measurement, verdict) if verdict.status in ("regression", "improvement") else None
     parts = [
-        page.wrap(f"carbon {fails_if_strict(verdict)}{where}{estimated}: {changed or reason}", hang=""),
+        page.wrap(f"carbon {failing_status(verdict)}{where}{estimated}: {changed or reason}", hang=""),
         _figures(measurement, verdict, context, page),
         _facts(measurement, verdict, context, page),
         *_remedies(test, measurement, verdict, context, page),
@@ -164,6 +164,11 @@ def suite_failure(suite: SuiteVerdict, moved: int, result: SessionResult, *, wid
     else:
         paragraphs.append("Look at what all tests share: a library, an option, a fixture.")
     return "\n\n".join("\n".join(page.wrap(text, hang="")) for text in paragraphs)
+
+
+def headline(suite: SuiteVerdict) -> str:
+    """What a suite did, without why: ``the whole suite is 7% up``."""
+    return (suite.reason or "").partition(":")[0]
 
 
 def _headline(measurement: Measurement, verdict: Verdict) -> str | None:
@@ -240,7 +245,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
         ("since then", _differences(context, others=bool(card or temperature))),
         ("card", card),
         ("temperature", temperature),
-        ("strict", None if verdict.failed else _why_strict(measurement, verdict, context)),
+        ("strict", _why_strict(measurement, verdict, context)),
         *(("warning", warning.text) for warning in warnings),
         ("warnings", "none" if judged and not measurement.warnings else None),
         ("nearest", context.nearest),
@@ -321,13 +326,13 @@ def _side_by_side(verdict: Verdict, against: Against | None) -> str | None:
 
 
 def _why_strict(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
-    """Why ``--carbon-strict`` fails what the gate does not."""
+    """Why ``--carbon-strict`` fails what the gate does not, where the reason does not say it."""
+    if verdict.failed or verdict.status == "new":
+        return None
     if verdict.blind:
         pairs = context.against.pairs if context.against is not None else None
         return f"--carbon-strict fails a blind pass: {sentences.weak(verdict, pairs, most=0.0)}"
-    if verdict.status != "new" and any(warning.disqualifies for warning in measurement.warnings):
-        return "--carbon-strict fails a figure with a warning, whatever its change"
-    return None
+    return "--carbon-strict fails a figure with a warning, whatever its change" if measurement.disqualifying else None
 
 
 def _card(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
@@ -407,7 +412,6 @@ def _remedies(
 
     arguments = context.arguments or (test,)
     again = shlex.join(arguments)
-    has_warning = any(warning.disqualifies for warning in measurement.warnings)
     if context.against is not None and verdict.status != "error":
         pairs = context.against.pairs
         if verdict.status == "regression":
@@ -418,7 +422,7 @@ def _remedies(
         elif verdict.status == "inconclusive":
             text = "Measure again while nothing else runs here, in more pairs:"
             yield advice(text, f"pytest --carbon-sessions={2 * pairs} {again}")
-    elif has_warning and verdict.status not in ("error", "over-budget"):
+    elif measurement.disqualifying and verdict.status not in ("error", "over-budget"):
         text = "A figure with a warning is neither recorded nor accepted. Measure again while nothing else runs here:"
         yield advice(text, f"pytest --carbon {again}")
     elif verdict.blind:

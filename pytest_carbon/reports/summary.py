@@ -14,12 +14,11 @@ from pytest_carbon.records import (
     CarbonIntensity,
     Key,
     SessionResult,
-    Settings,
     Status,
     is_estimated,
 )
 from pytest_carbon.reports.failure import grid_and_pue, verb_for
-from pytest_carbon.reports.layout import FAILING, HEADER, PLAIN, WARNING, Line, Page, columns
+from pytest_carbon.reports.layout import HEADER, PLAIN, WARNING, Line, Page, columns
 from pytest_carbon.reports.study import tables as tables_of_tasks
 from pytest_carbon.reports.table import LEAST_NAME, Row, folded, row_label, table, unfolded
 from pytest_carbon.text import change, count, counted, duration, listing, quantity
@@ -71,25 +70,23 @@ def summary(
         here = stored[part.machine.id]
         compared, left_out = _compared(rows, part, here.not_run, tally=quiet)
         nearby = _nearest(here.machines, here.nearest)
-        excused = all(row.verdict.status != "regression" for row in rows) and any(
-            row.verdict.status == "inconclusive" for row in rows
-        )
-        shared = (part.suite.reason, WARNING if excused or result.settings.gate == "warn" else FAILING)
+        # A suite that fails is in pytest's list of failures.
+        shared = (None if part.suite.effect == "fails" else part.suite.reason, WARNING)
         machine = (part.suite.machine_moved, WARNING)
         if quiet:
-            shown = unfolded([row for row in rows if row.verdict.status != "pass"], result.settings)
+            shown = unfolded([row for row in rows if row.verdict.status != "pass"])
             which = f" ({part.machine.id})" if result.others else _estimated(part)
             compared += f": {'; '.join(left_out)}" if left_out else ""
             sentence = ". ".join(filter(None, [f"carbon{which}: {compared}", nearby]))
-            lines += table(shown, page, result.settings, header=False)
+            lines += table(shown, page, header=False)
             lines += _sentences(page, [shared, machine, (sentence, PLAIN)])
             continue
-        shown = rows if verbose else unfolded(rows, result.settings)
+        shown = rows if verbose else unfolded(rows)
         lines += [
             Line(page.title(f"carbon{_estimated(part)}: {part.machine.id}"), HEADER),
-            *table(shown, page, result.settings),
+            *table(shown, page),
         ]
-        lines += page.sentences([folded(rows, shown, result.settings)])
+        lines += page.sentences([folded(rows, shown)])
         if rows:
             lines.append(Line(""))
         lines += _sentences(page, [shared, machine, (f"{compared}{':' if left_out else ''}", PLAIN)])
@@ -112,7 +109,7 @@ def summary(
         [
             blind,
             *((warning, WARNING) for warning in _warnings(rows)),
-            (_warn_only(rows, result.settings), WARNING),
+            (_warn_only(rows), WARNING),
             (_cost(rows, result), PLAIN),
             (_intensity(result) if rows else None, PLAIN),
             *notes,
@@ -297,11 +294,9 @@ def _concerning(what: str, found: list[tuple[Row, str]], rows: list[Row]) -> str
     return f"{what}: {labels[0]}: {text}. Also {listing(labels[1:])}"
 
 
-def _warn_only(rows: list[Row], settings: Settings) -> str | None:
-    spared = [row for row in rows if row.verdict.failed and row.verdict.status != "error"]
-    if settings.gate != "warn" or not spared:
-        return None
-    return f"{_who(spared)} would have failed without --carbon-gate=warn"
+def _warn_only(rows: list[Row]) -> str | None:
+    spared = [row for row in rows if row.verdict.effect == "warns"]
+    return f"{_who(spared)} would have failed without --carbon-gate=warn" if spared else None
 
 
 def _cost(rows: list[Row], result: SessionResult) -> str | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from pytest_carbon.gate import verdicts
-from pytest_carbon.records import Key, Measurement, Settings, TestResult, Verdict, label
+from pytest_carbon.records import Key, Measurement, TestResult, Verdict, label
 from pytest_carbon.reports.layout import FAILING, GOOD, HEADER, PLAIN, WARNING, Column, Line, Name, Page, Table, aligned
 from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, count, quantity
 
@@ -53,19 +52,17 @@ def row_label(key: Key) -> str:
     return label((Page(_LONGEST_NAME).fit(test, _LONGEST_NAME), name))
 
 
-def unfolded(rows: list[Row], settings: Settings) -> list[Row]:
+def unfolded(rows: list[Row]) -> list[Row]:
     """All rows while they fit on a screen, else those that a person must see."""
-    return rows if len(rows) <= MOST_ROWS else [row for row in rows if not _folds(row, settings)]
+    return rows if len(rows) <= MOST_ROWS else [row for row in rows if not _folds(row)]
 
 
-def _folds(row: Row, settings: Settings) -> bool:
-    return _status(row, settings) in ("pass", _BLIND, "new")
+def _folds(row: Row) -> bool:
+    return _status(row) in ("pass", _BLIND, "new")
 
 
-def folded(rows: list[Row], shown: list[Row], settings: Settings) -> str | None:
-    if len(shown) == len(rows):
-        return None
-    return passing([row.verdict for row in rows if _folds(row, settings)])
+def folded(rows: list[Row], shown: list[Row]) -> str | None:
+    return None if len(shown) == len(rows) else passing([row.verdict for row in rows if _folds(row)])
 
 
 def passing(hidden: Sequence[Verdict]) -> str:
@@ -84,7 +81,7 @@ def passing(hidden: Sequence[Verdict]) -> str:
 # --- the table -------------------------------------------------------------------------------------
 
 
-def table(rows: list[Row], page: Page, settings: Settings, *, header: bool = True) -> list[Line]:
+def table(rows: list[Row], page: Page, *, header: bool = True) -> list[Line]:
     """One row a measurement, in the order of the run: the richest set of columns beside which the ids fit."""
     if not rows:
         return []
@@ -92,7 +89,7 @@ def table(rows: list[Row], page: Page, settings: Settings, *, header: bool = Tru
     carbon = aligned([_carbon_per_1000(row.measurement) for row in rows], page)
     moved = Column("change", [page.clean(change(row.verdict.change)) for row in rows])
     detectable = Column("detectable", [page.clean(at_least(row.verdict.detectable_change)) for row in rows])
-    status = Column("status", [_status(row, settings) for row in rows], left=True)
+    status = Column("status", [_status(row) for row in rows], left=True)
     warnings = [page.clean(", ".join(warning.code for warning in row.measurement.warnings)) for row in rows]
     rich = [
         Column("energy per call", energy),
@@ -110,8 +107,7 @@ def table(rows: list[Row], page: Page, settings: Settings, *, header: bool = Tru
     shown = Table("test", names, lean, optional=(lean[1], detectable, moved, lean[0]), least=LEAST_NAME)
     if (wide := Table("test", names, rich)).whole(page) or wide.fits(page):
         shown = wide
-    markup = [_markup(row, settings) for row in rows]
-    return shown.fitted(page).lines(page, markup, header=HEADER if header else None)
+    return shown.fitted(page).lines(page, list(map(_markup, rows)), header=HEADER if header else None)
 
 
 def _energy(measurement: Measurement) -> Quantity | str:
@@ -135,37 +131,24 @@ def _power(measurement: Measurement) -> Quantity | str:
     return quantity(energy_j / duration_s, "W") if energy_j is not None and duration_s else UNKNOWN
 
 
-def _fails(row: Row, settings: Settings) -> bool:
-    strict = settings.strict and row.test.outcome == "failed" and verdicts.fails_strictly(row.measurement, row.verdict)
-    return (row.verdict.failed or strict) and not _accepted(row, settings)
-
-
-def _accepted(row: Row, settings: Settings) -> bool:
-    """Whether a change is no failure because it was accepted in this run."""
-    accepting = settings.accept and settings.gate == "fail" and row.test.outcome == "passed"
-    return accepting and (row.verdict.status in ("regression", "improvement") or row.verdict.machine_moved)
-
-
-def _status(row: Row, settings: Settings) -> str:
+def _status(row: Row) -> str:
     """Capitals for what fails the build: they stand out where there is no colour."""
-    if _fails(row, settings):
-        return fails_if_strict(row.verdict).upper()
-    if _accepted(row, settings):
+    if row.verdict.effect in ("fails", "warns"):
+        return failing_status(row.verdict).upper()
+    if row.verdict.effect == "accepted":
         return "accepted"
-    by_carbon = any(_fails(Row(row.test, *pair), settings) for pair in row.test.measurements)
-    own = _BLIND if row.verdict.blind else row.verdict.status
-    return "test failed" if row.test.outcome == "failed" and not by_carbon else own
+    if row.test.outcome == "failed" and all(verdict.effect != "fails" for _, verdict in row.test.measurements):
+        return "test failed"
+    return _BLIND if row.verdict.blind else row.verdict.status
 
 
-def fails_if_strict(verdict: Verdict) -> str:
-    """How what fails is called: a pass or a gain that ``--carbon-strict`` fails is blind, or with a warning."""
+def failing_status(verdict: Verdict) -> str:
+    """Name what fails: a pass or a gain that ``--carbon-strict`` fails is blind, or has a warning."""
     if verdict.status not in ("pass", "improvement"):
         return verdict.status
     return "blind" if verdict.blind else _WITH_WARNING
 
 
-def _markup(row: Row, settings: Settings) -> Mapping[str, bool]:
-    status = row.verdict.status
-    if _fails(row, settings):
-        return WARNING if settings.gate == "warn" and status != "error" else FAILING
-    return {"inconclusive": WARNING, "improvement": GOOD}.get(status, PLAIN)
+def _markup(row: Row) -> Mapping[str, bool]:
+    by_effect = {"fails": FAILING, "warns": WARNING}.get(row.verdict.effect)
+    return by_effect or {"inconclusive": WARNING, "improvement": GOOD}.get(row.verdict.status, PLAIN)

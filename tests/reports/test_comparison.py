@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_carbon.baselines.comparison import Comparison, Part, Row, Side
+from pytest_carbon.gate.verdicts import effect
 from pytest_carbon.records import (
     CarbonIntensity,
     Key,
     Machine,
     SessionResult,
+    Settings,
     Status,
     SuiteVerdict,
     Verdict,
@@ -44,7 +46,8 @@ def side(place: str = "base.json", **changes: object) -> Side:
 
 def row(test: str = "t.py::a", status: Status = "pass", change: float | None = 0.0, name: str = "call") -> Row:
     head_j = None if change is None else 1.0 + change
-    return Row((test, name), 1.0, head_j, Verdict(status, "because", 1.0, 1, 1, change, 0.14), ())
+    verdict = Verdict(status, "because", 1.0, 1, 1, change, 0.14)
+    return Row((test, name), 1.0, head_j, replace(verdict, effect=effect(verdict, Settings())), ())
 
 
 def comparison(*rows: Row, base: Side | None = None, **part: object) -> Comparison:

@@ -48,11 +48,8 @@ def calibrate(
 ) -> None:
     """Find out how the power falls after the warm-up, and whether a counter looks part-time: once a machine.
 
-    The answer is ``readings.calibration``; where that is known already, only what it lacks is found out.
-
-    Args:
-        call_s: how long a call takes.
-        warm_s: start and end of the warm-up.
+    The answer is ``readings.calibration``; where that is known already, only what it lacks is found out. ``call_s`` is
+    how long a call takes, ``warm_s`` the start and end of the warm-up.
     """
     if readings.watched(scope):
         readings.fetch()
@@ -140,11 +137,7 @@ def settle_time_s(edges: Sequence[Edge], end_s: float, busy_power_w: float) -> f
 
     The power falls to the first straight stretch after the end. A fall of time constant T makes the counter lag behind
     it by (busy power − its power) × T × exp(−elapsed / T); T is the longest that the early edges allow (two standard
-    errors). None where the work hardly raised the power, or the edges are too few.
-
-    Args:
-        edges: of about a second after ``end_s``, or more.
-        busy_power_w: mean power towards the end of the work.
+    errors). None where the work hardly raised the power, or the edges are too few: a second of them is wanted.
     """
     after = [e for e in edges if e.before_s >= end_s]
     if len(after) < 2 * EDGES_LEAST:

@@ -156,9 +156,9 @@ def shared(before: Snapshot, after: Snapshot, *, counted: bool) -> MeasurementWa
     load = between(before, after)
     telling = load.elapsed_s >= TELLING_S
     others, own, cores = load.machine_other_cores, load.own_cores, load.machine_cores
-    if counted and telling and others is not None and own is not None:
-        if others > max(MOST_COUNTED * max(own, 1.0), MOST_COUNTED_CORES * cores):
-            return _warning(load, others, cores, counted=True)
+    most = max(MOST_COUNTED * max(own or 0.0, 1.0), MOST_COUNTED_CORES * cores)
+    if counted and telling and others is not None and others > most:
+        return _warning(load, others, cores, counted=True)
     waiting = load.waiting_for_others
     blamed = load.taken is None or load.taken > BACKGROUND
     waits = waiting is not None and waiting > MOST_WAITING and load.waited_s > WAITED_S and blamed

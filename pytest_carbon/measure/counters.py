@@ -127,10 +127,10 @@ def study(
     progress: Callable[[str], None] = lambda text: None,
     cpu_s: Callable[[], float] = lambda: math.nan,
 ) -> float | None:
-    """Watch counters idle and under a load, and fill in their fields; the watcher's share of one core, if known.
+    """Watch counters idle and under a load, and fill in their fields; return the watcher's share of one core, if known.
 
-    ``cpu_s`` gives the CPU seconds that the watcher has used. Raises MeterError where a counter can no longer be read;
-    the fields known until then are kept.
+    ``cpu_s`` gives the watcher's CPU seconds. Raises MeterError where a counter can no longer be read; the fields known
+    until then are kept.
     """
     watcher.start()
     bench = Bench(counters, watcher, clock, sleep)
@@ -171,7 +171,6 @@ class Bench:
         return [c for c in self._counters if c.failure is None]
 
     def since(self, counter: Counter, since_s: float) -> list[Edge]:
-        """A counter's edges from a moment on."""
         edges = self.edges[counter.domain]
         return edges[bisect_left(edges, since_s, key=lambda e: e.before_s) :]
 
@@ -331,8 +330,7 @@ def _under_load(bench: Bench, load: Load, progress: Callable[[str], None]) -> No
         delay = find_delay(edges, ends) if not counter.part_time_sampling else None
         if delay is not None:
             counter.latency_s, counter.latency_error_s = delay.latency_s, delay.latency_error_s
-            counter.time_constant_s = delay.time_constant_s
-            counter.time_constant_error_s = delay.time_constant_error_s
+            counter.time_constant_s, counter.time_constant_error_s = delay.time_constant_s, delay.time_constant_error_s
 
 
 def _loaded(counter: Counter, edges: Sequence[Edge], long: Window) -> None:

@@ -62,7 +62,7 @@ class NvidiaGpu:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """How the energy of the same work scatters on this processor, and what the gate can find in spite of it."""
+    """How the energy of the same work scatters on this processor, and what the gate can find beside that."""
 
     kernel: str
     stretches: int
@@ -137,12 +137,8 @@ def examine(
 ) -> Examination:
     """Open the meters as a run with these settings does, and examine them.
 
-    Args:
-        load: what to load the devices with; see :func:`pytest_carbon.measure.workloads.find`.
-        detectable: the gate's :func:`pytest_carbon.gate.detectable`.
-        progress: called with a few words about the present step.
-
-    Raises UsageProblem where the settings or the load name what does not exist.
+    ``load`` says what to load the devices with (:func:`pytest_carbon.measure.workloads.find`). Raises UsageProblem
+    where it or the settings name what does not exist.
     """
     intensity = electricity.intensity(
         country=settings.country,
@@ -171,11 +167,9 @@ def examine(
         read: dict[str, Callable[[], float]] = {}
         counters = []
         for source, meter in choice.taken:
-            for index, domain in enumerate(meter.domains):
-                read[domain.name] = functools.partial(meter.read_j, index)
-                counters.append(
-                    Counter(domain.name, domain.kind, domain.source, source.name, domain.name in gated, meter.stepped)
-                )
+            for index, d in enumerate(meter.domains):
+                read[d.name] = functools.partial(meter.read_j, index)
+                counters.append(Counter(d.name, d.kind, d.source, source.name, d.name in gated, meter.stepped))
         for counter in counters:
             _time_reads(counter, read[counter.domain])
         work = workloads.find(load, choice.domains)
@@ -192,11 +186,8 @@ def examine(
                     except MeterError as unreadable:
                         counter.failure = str(unreadable)
         noise = None
-        processors = [
-            c
-            for c in counters
-            if c.gated and c.failure is None and not c.domain.startswith("gpu") and c.meter != "replay"
-        ]
+        live = [c for c in counters if c.gated and c.failure is None and c.meter != "replay"]
+        processors = [c for c in live if not c.domain.startswith("gpu")]
         if processors and stopped is None and load != "none":
             estimated = any(c.kind == "estimated" for c in processors)
             sees = functools.partial(detectable, settings=wanted, estimated=estimated)
@@ -306,11 +297,9 @@ def _nvidia(
         inventory = nvml.inventory()
     except MeterError:
         return (), ()
-    others: dict[str, int | None] = {}
-    if meter is not None:
-        bystanders = () if watcher is None or watcher.pid is None else (watcher.pid,)
-        for index, gpu in enumerate(meter.gpus()):
-            others[gpu.uuid] = meter.other_processes(index, bystanders=bystanders)
+    bystanders = () if watcher is None or watcher.pid is None else (watcher.pid,)
+    gpus = () if meter is None else meter.gpus()
+    others = {gpu.uuid: meter.other_processes(i, bystanders=bystanders) for i, gpu in enumerate(gpus) if meter}
     seen = {gpu.uuid for gpu in examined}
     return tuple(NvidiaGpu(gpu, gpu.uuid in seen, others.get(gpu.uuid)) for gpu in inventory.gpus), inventory.silent
 
@@ -325,9 +314,9 @@ def ci_service(environ: Mapping[str, str]) -> str | None:
 
 
 def calibrations(examined: Examination) -> dict[str, Calibration]:
-    """What baselines keep about the counters, by the id of each machine that a run here may have.
+    """What baselines keep about the counters, by the id of each machine that a run may have.
 
-    A run that uses some of several GPUs is another machine: so there is one for each GPU, for the first two, and so on.
+    A run that uses some of several GPUs is another machine, so there is one for each GPU, for the first two, and so on.
     Each gets what the worst GPU of the same model needs.
     """
     known = [c for c in examined.counters if c.gated and c.stepped and c.settle_s is not None]
@@ -335,16 +324,10 @@ def calibrations(examined: Examination) -> dict[str, Calibration]:
     parts = [known]
     if all(c.domain in gpus for c in known):
         parts = [*([c] for c in known), *(known[:count] for count in range(2, len(known) + 1))]
-
-    def alike(counter: Counter) -> list[Counter]:
-        """Those of the same model of GPU."""
-        if counter.domain not in gpus:
-            return [counter]
-        return [c for c in known if c.domain in gpus and gpus[c.domain].name == gpus[counter.domain].name]
-
+    models = {c.domain: gpus[c.domain].name if c.domain in gpus else c.domain for c in known}
     kept: dict[str, Calibration] = {}
     for part in filter(None, parts):
-        peers = [alike(c) for c in part]
+        peers = [[c for c in known if models[c.domain] == models[chosen.domain]] for chosen in part]
         every = [c for several in peers for c in several]
         looks = [c.part_time_sampling for c in every]
         above = [[c.after_work_j for c in several if c.after_work_j is not None] for several in peers]

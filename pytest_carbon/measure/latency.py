@@ -27,16 +27,11 @@ def find_delay(edges: Sequence[Edge], windows: Sequence[Window]) -> Delay | None
 
     Let work of a constant power P above idle end at 0. If the counter is L late and the power falls with a time
     constant T, the counter has still to show P (T + L − x) at a time x up to L, and P T exp(−(x − L) / T) later. Edges
-    around ends at several phases of the period give all three.
+    around ends at several phases of the period give all three. None where they are too few, or scatter more than this
+    shape explains.
 
-    The work must end sharply, compared with the latency, and at a steady power; a tail of another shape changes the
-    latency. The time between the device's end and the return of the call is subtracted from the latency.
-
-    Args:
-        edges: of one domain, in order of time.
-        windows: each longer than its settling time by some periods, quiet before and after.
-
-    Returns None where the edges are too few, or scatter more than this shape explains.
+    Each window is longer than its settling time by some periods, quiet before and after, and ends at a steady power.
+    The time between the device's end and the return of the call is subtracted from the latency.
     """
     import numpy
     from scipy.optimize import minimize_scalar
@@ -71,10 +66,7 @@ def find_delay(edges: Sequence[Edge], windows: Sequence[Window]) -> Delay | None
     def best_at(time_constant_s: float) -> tuple[float, float, float]:
         """(sum of squares, latency, time constant) where the time constant is given."""
         solved = minimize_scalar(
-            lambda latency_s: fit(latency_s, time_constant_s)[0],
-            bounds=(0, longest_s),
-            method="bounded",
-            options={"xatol": 1e-5},
+            lambda late_s: fit(late_s, time_constant_s)[0], bounds=(0, longest_s), options={"xatol": 1e-5}
         )
         return float(solved.fun), float(solved.x), time_constant_s
 

@@ -1,10 +1,6 @@
 """Quiet lines through a counter's edges, and the straight stretches that they are fitted to (pure; algorithm 1).
 
-Where a device's power is constant, its counter grows along a straight line. The energy of a window is the line after
-it, extrapolated back to the window's end, minus the line before it, extrapolated forward to its start. The line before
-is fitted to the last straight stretch before the start, the line after to the first one after the end, which begins
-once the power's fast fall is over. Many devices hold their clocks up for seconds after work, then step down: such a
-plateau is straight, too, and is not the window's.
+docs/measuring.md explains it under "How".
 """
 
 from __future__ import annotations
@@ -101,10 +97,7 @@ def student_t(probability: float, freedom: float) -> float:
 
 def relative_error(values: Sequence[float]) -> float:
     """Half-width of the 95% interval of the mean, relative to it; infinite for fewer than two values."""
-    if len(values) < 2:
-        return math.inf
-    mean = statistics.fmean(values)
-    if mean == 0:
+    if len(values) < 2 or (mean := statistics.fmean(values)) == 0:
         return math.inf
     return student_t(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values)) / abs(mean)
 
@@ -298,11 +291,7 @@ def stretch_before(edges: Sequence[Edge]) -> list[Edge]:
 
 
 def _shortened(stretch: list[Edge]) -> list[Edge]:
-    """A stretch, or the part of it next to the window where it drifts slowly.
-
-    A slow drift bends a long stretch, so only its part next to the window counts. A step of the power is no drift, and
-    stays in it.
-    """
+    """A stretch, or its part next to the window where it drifts slowly; a step of the power is no drift."""
     if is_straight(stretch):
         return stretch
     for most_s in DRIFT_SPANS_S:
@@ -364,8 +353,5 @@ def period_s(edges: Sequence[Edge]) -> float | None:
 
 def mean_period_s(edges: Sequence[Edge]) -> float | None:
     """The counter's mean period over all edges, some of which may be missing: sharper than the median."""
-    rough = period_s(edges)
-    if rough is None:
-        return None
-    span = span_s(edges)
-    return span / max(round(span / rough), 1)
+    rough, span = period_s(edges), span_s(edges)
+    return None if rough is None else span / max(round(span / rough), 1)

@@ -30,12 +30,9 @@ def run_loop(
     idle_since_s: float,
     before: Callable[[], None],
 ) -> Loop:
-    """Run rounds of calls in one window, or, with a setup, in a window each.
+    """Run rounds of calls in one window, or, with a setup, in a window each; call ``before`` right before the first.
 
-    Args:
-        call_s: how long a call takes.
-        idle_since_s: when work last ended.
-        before: called right before the first call.
+    ``call_s`` is how long a call takes, ``idle_since_s`` when work last ended.
     """
     setup, known, clock, progress = work.setup, readings.calibration, readings.clock, readings.progress
     # Where it is not known whether the counter looks part-time, phases are right for either kind.

@@ -33,13 +33,11 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
             failure = f"in session {number} of {several}: {m.failure}"
             return Measurement(first.name, m.machine, warnings=warnings, failure=failure, task=first.task)
     if elsewhere := next((m.machine for m in measurements if m.machine != first.machine), None):
-        return Measurement(
-            first.name,
-            first.machine,
-            failure=f"one session measured it on {first.machine}, another on {elsewhere}, and their figures have no"
-            " mean: name the GPUs with --carbon-gpus",
-            task=first.task,
+        failure = (
+            f"one session measured it on {first.machine}, another on {elsewhere}, and their figures have no mean: name"
+            " the GPUs with --carbon-gpus"
         )
+        return Measurement(first.name, first.machine, failure=failure, task=first.task)
     if any(m.energy_j_per_call is None for m in measurements):
         return Measurement(first.name, first.machine, gated=first.gated, warnings=warnings, task=first.task)
     after_work = next((m for m in measurements if m.after_work_j is not None), first)
@@ -115,10 +113,10 @@ def _warnings(measurements: Sequence[Measurement]) -> tuple[MeasurementWarning, 
             by_code.setdefault(warning.code, {}).setdefault(number, []).append(warning)
     warnings = []
     for by_session in by_code.values():
-        all_of_code = [warning for several in by_session.values() for warning in several]
-        warning = next((warning for warning in all_of_code if warning.disqualifies), all_of_code[0])
+        of_code = [warning for several in by_session.values() for warning in several]
+        warning = next((warning for warning in of_code if warning.disqualifies), of_code[0])
         if (having := len(by_session)) < len(measurements):
-            text = f"{warning.text.rstrip('.')} (so in {having} of {len(measurements)} sessions)"
-            warning = replace(warning, text=text)
+            in_some = f" (so in {having} of {len(measurements)} sessions)"
+            warning = replace(warning, text=warning.text.rstrip(".") + in_some)
         warnings.append(warning)
     return tuple(warnings)

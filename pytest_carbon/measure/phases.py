@@ -186,12 +186,10 @@ def _closest(calls: _Calls, settle_s: float) -> tuple[Fit, Fit]:
 
 
 def latency(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
-    """How late a counter shows energy: (seconds, half-width of what is possible).
+    """How late a counter that looks all of the time shows energy: (seconds, half-width of what is possible).
 
     The model is calls of constant power, which rises and falls with one time constant, and a counter that is late by L.
     Edges soon after the calls' ends separate the two. None where this does not explain the counter's growth.
-
-    ``edges`` and ``busy`` are those of :func:`sampled_share`, for a counter that looks all of the time.
     """
     either = _calls(edges, busy, 1)
     if not either:

@@ -30,13 +30,9 @@ _OWN = "give one of your own with the hook pytest_carbon_reference, or leave --c
 
 
 def kernel(gated: Sequence[Domain], own: tuple[str, Callable[[], object]] | None, uuids: Sequence[str] = ()) -> Fixed:
-    """The work: the user's own, else on GPUs where one is gated, else on the processor.
+    """The work: the user's own (a name and a function), else on GPUs where one is gated, else on the processor.
 
-    Args:
-        own: a name and a function.
-        uuids: of the GPUs to work on; none: torch's current one.
-
-    Raises UsageProblem where it cannot run here.
+    Without ``uuids`` it runs on torch's current GPU. Raises UsageProblem where it cannot run.
     """
     if own is not None:
         name, call = own

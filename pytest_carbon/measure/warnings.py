@@ -41,13 +41,7 @@ def window_warnings(
     tolerance: float = 0.05,
     calls: int = 1,
 ) -> tuple[MeasurementWarning, ...]:
-    """The warnings of one window.
-
-    Args:
-        precision: the wanted relative error.
-        tolerance: the relative change that the gate must see.
-        calls: calls in the window; a single one may be too short for its counter.
-    """
+    """The warnings of one window with this many calls; a single call may be too short for its counter."""
     warnings = list(figure.warnings)
     if calls == 1 and figure.error_j > tolerance * abs(figure.energy_j):
         text = (
@@ -119,7 +113,7 @@ def _levels_w(edges: Sequence[Edge]) -> tuple[float, float]:
 
 
 def _observations(edges: Sequence[Edge], window: Window) -> list[MeasurementWarning]:
-    """Warnings from what edges carry besides energy: throttling, power limits, instant power."""
+    """From what edges carry besides energy: throttling, power limits, instant power."""
     warnings = []
     during = window.during(edges)
     reasons = sorted({e.throttle for e in during if e.throttle})
@@ -157,12 +151,9 @@ def _disagreement_text(edges: Sequence[Edge], window: Window) -> str | None:
 def disagreement(before: Sequence[Edge], during: Sequence[Edge], after: Sequence[Edge]) -> float | None:
     """The counter over the device's own power, minus 1; 0 where comparisons differ, None with too few readings.
 
-    A power sensor may look part-time, which makes no difference on the quiet lines, where the power is constant. Under
-    a load, all readings may fall into one phase of a call: a load can confirm the counter, but not contradict it.
-
-    Args:
-        before, after: the stretches that the quiet lines are fitted to.
-        during: the edges inside the window.
+    ``before`` and ``after`` are the stretches of the quiet lines, where the power is constant: a part-time sensor makes
+    no difference there. Under a load, all its readings may fall into one phase of a call: so a load (``during``) can
+    confirm the counter, but not contradict it.
     """
     quiet: list[float] = []
     for edges in (before, after):
@@ -188,9 +179,8 @@ def unsteady(
 ) -> MeasurementWarning | None:
     """Whether a loop was not steady: a figure that grows through all of it, or halves that differ.
 
-    Args:
-        values: seconds per call, or joules where ``what`` says ``energy``, one figure a round.
-        during: one domain's edges inside the window.
+    ``values`` are seconds per call, or joules where ``what`` says ``energy``, one figure a round; ``during`` is one
+    domain's edges inside the window.
     """
     powers = [
         (b.energy_j - a.energy_j) / (b.time_s - a.time_s) for a, b in itertools.pairwise(during) if b.time_s > a.time_s
@@ -203,25 +193,20 @@ def unsteady(
                 f"{took} grew steadily through the loop, by {growth:.1%} from its start to its end, and did not level"
                 " off: something may leak or a cache may grow; a longer warm-up will not help",
             )
-    half = len(values) // 2
-    if half >= 3:
-        change = _halves(values[:half], values[-half:])
-        if change is not None and abs(change) > precision:
-            return MeasurementWarning(
-                "unsteady",
-                f"the {what} of a call was {abs(change):.1%} {'more' if change > 0 else 'less'} in the loop's second"
-                " half than in its first: a longer warm-up, or cooler or unloaded hardware, would steady it",
-            )
-    stretches_w = _grouped(powers, POWERS_MOST)
-    half = len(stretches_w) // 2
-    if half >= 5:
-        change = _halves(stretches_w[:half], stretches_w[-half:])
-        if change is not None and abs(change) > precision:
-            return MeasurementWarning(
-                "unsteady",
-                f"the power was {abs(change):.1%} {'higher' if change > 0 else 'lower'} in the loop's second half"
-                " than in its first: a longer warm-up would let it settle",
-            )
+    change = _halves(values, least=3)
+    if abs(change) > precision:
+        return MeasurementWarning(
+            "unsteady",
+            f"the {what} of a call was {abs(change):.1%} {'more' if change > 0 else 'less'} in the loop's second half"
+            " than in its first: a longer warm-up, or cooler or unloaded hardware, would steady it",
+        )
+    change = _halves(_grouped(powers, POWERS_MOST), least=5)
+    if abs(change) > precision:
+        return MeasurementWarning(
+            "unsteady",
+            f"the power was {abs(change):.1%} {'higher' if change > 0 else 'lower'} in the loop's second half than in"
+            " its first: a longer warm-up would let it settle",
+        )
     return None
 
 
@@ -259,17 +244,17 @@ def _slope(values: Sequence[float]) -> float:
     return math.fsum((i - middle) * value for i, value in enumerate(values)) / square
 
 
-def _halves(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """The relative change of the mean, where Welch's test shows one (p < 1%)."""
+def _halves(values: Sequence[float], *, least: int) -> float:
+    """The change of the second half's mean, relative to the first's, where Welch's test shows one (p < 1%), else 0."""
+    half = len(values) // 2
+    if half < least:
+        return 0.0
+    first, second = values[:half], values[-half:]
     mean_1, mean_2 = statistics.fmean(first), statistics.fmean(second)
-    error_square = (statistics.variance(first) + statistics.variance(second)) / len(first)
-    if mean_1 <= 0 or mean_1 == mean_2:
-        return None
-    if error_square > 0:
-        limit = lines.student_t(0.995, 2 * len(first) - 2) * math.sqrt(error_square)
-        if abs(mean_2 - mean_1) <= limit:
-            return None
-    return mean_2 / mean_1 - 1
+    limit = lines.student_t(0.995, 2 * half - 2) * math.sqrt(
+        (statistics.variance(first) + statistics.variance(second)) / half
+    )
+    return mean_2 / mean_1 - 1 if mean_1 > 0 and abs(mean_2 - mean_1) > limit else 0.0
 
 
 def loop_warnings(loop: Loop, protocol: Protocol) -> list[MeasurementWarning]:
@@ -278,18 +263,10 @@ def loop_warnings(loop: Loop, protocol: Protocol) -> list[MeasurementWarning]:
     durations_s, precision = loop.durations_s, protocol.precision
     for name in loop.stepped:
         edges = loop.edges[name]
-        own = [
-            warning
-            for window in loop.windows
-            for warning in window_warnings(
-                window_energy(edges, window),
-                edges,
-                window,
-                precision=precision,
-                tolerance=protocol.tolerance,
-                calls=loop.calls,
-            )
-        ]
+        own: list[MeasurementWarning] = []
+        for window in loop.windows:
+            figure, tolerance = window_energy(edges, window), protocol.tolerance
+            own += window_warnings(figure, edges, window, precision=precision, tolerance=tolerance, calls=loop.calls)
         if len(loop.windows) == 1 and loop.calls > 1:
             uneven = unsteady(durations_s, loop.windows[0].during(edges), precision=precision)
             own += [uneven] if uneven else []

@@ -83,8 +83,7 @@ class WindowEnergy:
 def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     """The energy of one domain in a window, fast fall included.
 
-    ``edges`` are in order of time, from the quiet before to the quiet after. Raises MeasurementError where the counter
-    went back, or where a side has fewer than two quiet edges.
+    Raises MeasurementError where the counter went back, or where a side has fewer than two quiet edges.
     """
     start_s, end_s = window.start_s, window.end_s
     settle_s = 0.0 if lines.is_fast(edges) else window.settle_s
@@ -132,16 +131,12 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
     shown_s, edge_j = end_s + window.latency_s, math.sqrt(variance)
     error_j += _held_j(edges, line_after, chosen_after[0].time_s, shown_s, excess_w=excess_w, edge_j=edge_j)
 
-    warnings = []
-    fewest = min(len(chosen_before), len(chosen_after))
-    if fewest < lines.EDGES_LEAST:
-        warnings.append(
-            MeasurementWarning(
-                "few-edges", f"a quiet line rests on {fewest} changes of the counter; {lines.EDGES_LEAST} are wanted"
-            )
-        )
+    warnings: tuple[MeasurementWarning, ...] = ()
+    if (fewest := min(len(chosen_before), len(chosen_after))) < lines.EDGES_LEAST:
+        text = f"a quiet line rests on {fewest} changes of the counter; {lines.EDGES_LEAST} are wanted"
+        warnings = (MeasurementWarning("few-edges", text),)
     idle_w, after_w = line_before.power_w, line_after.power_w
-    return WindowEnergy(energy_j, error_j, end_s - start_s, tail_j, idle_w, after_w, tuple(warnings))
+    return WindowEnergy(energy_j, error_j, end_s - start_s, tail_j, idle_w, after_w, warnings)
 
 
 def _tail_j(edges: Sequence[Edge], settled: lines.Line, end_s: float, settle_s: float, excess_w: float) -> float:
@@ -164,14 +159,10 @@ def _tail_j(edges: Sequence[Edge], settled: lines.Line, end_s: float, settle_s: 
 def _held_j(
     edges: Sequence[Edge], line: lines.Line, until_s: float, end_s: float, *, excess_w: float, edge_j: float
 ) -> float:
-    """Joules between a window's end and the line after that no fast fall explains.
+    """Joules between a window's end and the line after, from ``until_s``, that no fast fall explains.
 
-    A power that was held too briefly for a straight stretch is not the window's, and its share is unknown.
-
-    Args:
-        until_s: where the line after begins.
-        excess_w: the work's power above the line after, at most.
-        edge_j: by how much an edge is off its line.
+    A power that was held too briefly for a straight stretch is not the window's, and its share is unknown. ``excess_w``
+    is the work's power above the line after, at most; ``edge_j`` by how much an edge is off its line.
     """
     late = [e for e in edges if e.before_s >= end_s and e.time_s < until_s]
     if not late:
@@ -221,10 +212,7 @@ def merge(windows: Sequence[WindowEnergy]) -> WindowEnergy:
     from_spread = 0.0
     if len(windows) >= 3:
         from_spread = lines.student_t(0.975, len(windows) - 1) * statistics.stdev(energies) * math.sqrt(len(windows))
-    seen: dict[str, MeasurementWarning] = {}
-    for window in windows:
-        for warning in window.warnings:
-            seen.setdefault(warning.code, warning)
+    by_code = {warning.code: warning for window in reversed(windows) for warning in reversed(window.warnings)}
     return replace(
         windows[0],
         energy_j=total_j,
@@ -232,5 +220,5 @@ def merge(windows: Sequence[WindowEnergy]) -> WindowEnergy:
         duration_s=math.fsum(w.duration_s for w in windows),
         tail_j=math.fsum(w.tail_j for w in windows),
         idle_power_w=statistics.fmean([w.idle_power_w for w in windows]),
-        warnings=tuple(seen.values()),
+        warnings=tuple(by_code.values()),
     )

@@ -123,7 +123,7 @@ class AppleMeter:
                 output_dir=self._folder.name, n_points=1, interval=int(self.SAMPLE_S * 1000)
             )
         source = f"apple powermetrics {EXPERIMENTAL}"
-        self.domains: tuple[Domain, ...] = (Domain("cpu:0", "measured", source), Domain("gpu:0", "measured", source))
+        self.domains: tuple[Domain, ...] = tuple(Domain(name, "measured", source) for name in ("cpu:0", "gpu:0"))
         self._energy_j = [0.0, 0.0]
         self._power_w = (0.0, 0.0)
         self._last_s: float | None = None

@@ -188,7 +188,9 @@ class NvmlMeter:
         notes = list(self._left_out)
         for device in self._devices:
             if (_ask(self._nvml, "nvmlDeviceGetMigMode", device.handle) or (0,))[0]:
-                notes.append(f"{device} is split by MIG: its energy is that of the whole GPU, all MIG devices together.")
+                notes.append(
+                    f"{device} is split by MIG: its energy is that of the whole GPU, all MIG devices together."
+                )
             if self._is_module(device.handle):
                 notes.append(f"{device} is one module with a Grace CPU: its energy is that of the whole module.")
         return tuple(notes)

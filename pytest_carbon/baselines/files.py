@@ -28,6 +28,7 @@ from pytest_carbon.baselines.disk import (
     locked,
     make_folder,
     module_file,
+    nearest_existing,
     refused_path,
     replace_files,
     shown_path,
@@ -298,9 +299,7 @@ class FileStore:
         return fault_of(read)
 
     def check_writable(self) -> None:
-        place = self._directory.absolute()
-        while not place.exists():
-            place = place.parent
+        place = nearest_existing(self._directory)
         if not place.is_dir():
             raise refused_path("write", self._directory, os.strerror(errno.ENOTDIR))
         if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):

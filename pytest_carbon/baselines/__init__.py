@@ -15,8 +15,7 @@ from pytest_carbon.records import Calibration, Key, Machine, Record, UsageProble
 class Store(Protocol):
     """A place that stores baselines.
 
-    Each method raises :class:`~pytest_carbon.records.BaselineError` for what cannot be read, written or trusted, and
-    never takes that for "no baseline".
+    Each method raises :class:`BaselineError` for what cannot be trusted, and never takes that for "no baseline".
     """
 
     def machines(self) -> list[str]:
@@ -44,7 +43,7 @@ class Store(Protocol):
     def rename(self, tests: Mapping[str, str | None]) -> int:
         """Give tests' records other ids, in every machine; ``None`` deletes them. Return their number.
 
-        All of them or, with an error, none; a new id that has records of its own is an error.
+        All of them or, with an error, none. Refuse a new id that has records of its own.
         """
 
     def check_writable(self) -> None:

@@ -1,8 +1,7 @@
 """Compare two runs, or baselines, by the rule of the gate: does HEAD cost more or less than BASE?
 
 BASE is the baseline: stored records, or a report as one recording. HEAD is judged: a report, or the newest epoch of a
-baseline, as one recording in which each of its recordings counts the same. Where both have a reference workload
-(``--carbon-reference``), the machine's change is separated, as in a run.
+baseline, as one recording in which each of its recordings counts the same.
 """
 
 from __future__ import annotations
@@ -138,23 +137,19 @@ class Comparison:
 
 def compare(base: Side, head: Side, *, tolerance: float, false_alarms: float) -> Comparison:
     """Judge what is on both sides. Raises :class:`UsageProblem` where that is nothing."""
-    parts = []
-    for id, machine in head.machines.items():
-        if id in base.machines and (part := _part(base, head, machine, tolerance, false_alarms)) is not None:
-            parts.append(part)
-    comparison = Comparison(base, head, tuple(parts), tolerance, false_alarms, tuple(_notes(base, head)))
+    common = [machine for id, machine in head.machines.items() if base.keys(id) and head.keys(id)]
+    parts = tuple(_part(base, head, machine, tolerance, false_alarms) for machine in common)
+    comparison = Comparison(base, head, parts, tolerance, false_alarms, tuple(_notes(base, head)))
     if not any(row.verdict.change is not None or row.verdict.status == "pass" for row in comparison.rows):
         raise UsageProblem(_why_nothing(comparison))
     return comparison
 
 
-def _part(base: Side, head: Side, machine: Machine, tolerance: float, false_alarms: float) -> Part | None:
+def _part(base: Side, head: Side, machine: Machine, tolerance: float, false_alarms: float) -> Part:
     id = machine.id
     in_base, in_head = base.keys(id), head.keys(id)
     stored = base.stored.get(id, {})
     common = [key for key in in_head if key in stored]
-    if not in_base or not in_head:
-        return None
     candidates = [_candidate(base, head, id, key) for key in common]
     workload = _reference(head, id, common)
     with collector_waits():
@@ -209,8 +204,7 @@ def _candidate(base: Side, head: Side, id: str, key: Key) -> scores.Candidate:
 def _as_one_recording(records: Sequence[Record]) -> tuple[SessionScore, ...]:
     """Return the recordings of the newest epoch as the sessions of one recording, which is their mean."""
     baseline = baseline_of(records)
-    assert baseline is not None
-    return tuple(map(_as_session, baseline.recordings))
+    return tuple(map(_as_session, baseline.recordings)) if baseline else ()
 
 
 def _as_session(recording: Sequence[Record]) -> SessionScore:
@@ -272,24 +266,18 @@ def _row(candidate: scores.Candidate, verdict: Verdict, records: Sequence[Record
     energies_j = [score.energy_j_per_call for score in candidate.sessions]
     known = candidate.failure is None and energies_j and min(energies_j) > 0
     base_j = verdict.baseline_j_per_call
-    return Row(
-        candidate.key,
-        geometric_mean(recording.energy_j_per_call for recording in _as_one_recording(records))
-        if base_j is None
-        else base_j,
-        geometric_mean(energies_j) if known else None,
-        verdict,
-        tuple(warning.code for warning in candidate.warnings),
-    )
+    if base_j is None:
+        base_j = geometric_mean(recording.energy_j_per_call for recording in _as_one_recording(records))
+    head_j = geometric_mean(energies_j) if known else None
+    return Row(candidate.key, base_j, head_j, verdict, tuple(warning.code for warning in candidate.warnings))
 
 
 def renamed(gone: Iterable[Key], new: Iterable[Key]) -> dict[Key, Key]:
     """Guess new names of what BASE alone has: the same test in another module, or a similar id."""
-    left = list(dict.fromkeys(new))
+    left, gone = list(dict.fromkeys(new)), list(gone)
     functions: dict[Key, list[Key]] = {}
     for test, name in left:
         functions.setdefault((test.partition("::")[2], name), []).append((test, name))
-    gone = list(gone)
     names: dict[Key, Key] = {}
     for test, name in gone:
         function = test.partition("::")[2]
@@ -313,10 +301,8 @@ def _why_nothing(comparison: Comparison) -> str:
     places = f"{base.place} and {head.place}"
     failed = [label(row.key) for row in comparison.rows] + [label(k) for p in comparison.parts for k in p.unmeasured]
     if any(part.own for part in comparison.parts):
-        return (
-            f"{places} cannot be compared: both are of the same session. Give reports of two runs, or a baseline that"
-            " has other sessions, too."
-        )
+        remedy = "Give reports of two runs, or a baseline that has other sessions, too."
+        return f"{places} cannot be compared: both are of the same session. {remedy}"
     if failed:
         return f"{places} cannot be compared: no measurement of both succeeded ({listing(failed)})."
     if comparison.parts:
@@ -327,7 +313,8 @@ def _why_nothing(comparison: Comparison) -> str:
         )
         if part.renamed:
             old, new = next(iter(part.renamed.items()))
-            return f"{text} If {label(old)} is now {label(new)}, measure BASE again with the new names{_rename(base)}."
+            rename = "" if base.result else " (pytest-carbon baseline rename OLD NEW)"
+            return f"{text} If {label(old)} is now {label(new)}, measure BASE again with the new names{rename}."
         return f"{text} Give two sides of the same project, with the same tests."
     ids = [id for id in head.machines if head.keys(id)]
     if not ids or not any(map(base.keys, base.machines)):
@@ -338,10 +325,6 @@ def _why_nothing(comparison: Comparison) -> str:
     )
 
 
-def _rename(side: Side) -> str:
-    return "" if side.result else " (pytest-carbon baseline rename OLD NEW)"
-
-
 def _some(keys: Sequence[Key]) -> str:
     return f"{count(len(keys))} ({listing([label(key) for key in keys], 2)})"
 
@@ -350,7 +333,7 @@ def _elsewhere(base: Side, head: Side) -> Iterator[str]:
     """Say which measurements of HEAD are of machines that BASE does not have, and which machine is nearest."""
     others = [machine for id, machine in base.machines.items() if base.keys(id)]
     for id, machine in head.machines.items():
-        if head.keys(id) and id not in {other.id for other in others}:
+        if head.keys(id) and not base.keys(id):
             text = f"HEAD has {_some(head.keys(id))} in {id}"
             if similar := nearest(machine, others):
                 closest, how = similar[0]

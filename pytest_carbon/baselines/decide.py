@@ -55,10 +55,8 @@ def decide(
 ) -> list[Decision]:
     """Decide what each measurement of a run adds to its baseline, and why not.
 
-    What passed, is new, or is inconclusive is added: to add only what passes would cut a baseline off at the tolerance,
-    and it would seem less noisy than it is. With ``accept`` a change that the gate found begins a new epoch, named
-    after the time of the run. ``stored`` is :meth:`Store.load`, called once for each machine; ``now`` is the time as
-    ISO 8601, else the clock's.
+    What is inconclusive is added, too: only with what passes a baseline would seem less noisy than it is. With
+    ``accept`` a change begins a new epoch, named after the time of the run. ``stored`` is :meth:`Store.load`.
     """
     now = now or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     by_machine: dict[str, Mapping[Key, Sequence[Record]]] = {}
@@ -129,10 +127,9 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
 def appended(
     result: SessionResult, decisions: Sequence[Decision], machines: Mapping[str, Machine] | None = None
 ) -> list[tuple[Machine, list[Record]]]:
-    """Return what decisions append to each machine, with its reference workload in the same sessions.
+    """Return what decisions append to each machine, with its reference workload, which has no epochs.
 
-    A reference workload has no epochs: the measurements beside it say which of its figures count. ``machines``: what is
-    known of each by its id, else the report's.
+    ``machines``: what is known of each by its id, else the report's.
     """
     known = machines or {machine.id: machine for machine, _ in result.others}
     records: dict[str, list[Record]] = {}

@@ -36,8 +36,8 @@ def leads_out(test: str) -> bool:
 def module_file(test: str) -> Path:
     """Return a test's file in its machine's folder: ``tests/test_m.py::t`` → ``tests/test_m.py.jsonl``.
 
-    Characters that a file name cannot have become ``%XX``, and a long name ends in a digest, so that two modules never
-    share a file, unless the file system ignores case. Raises :class:`UsageProblem` for an id that leads out.
+    Characters that a file name cannot have become ``%XX``, and a long name ends in a digest, so that no two modules
+    share a file. Raises :class:`UsageProblem` for an id that leads out.
     """
     if leads_out(test):
         raise UsageProblem(
@@ -117,6 +117,12 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:  # a file is
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+
+
+def nearest_existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists."""
+    folder = folder.absolute()
+    return next(place for place in (folder, *folder.parents) if place.exists())
 
 
 @contextmanager

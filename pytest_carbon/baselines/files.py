@@ -1,12 +1,9 @@
 """Store baselines as JSON Lines in a directory, made to be committed, reviewed and merged.
 
 ``<directory>/<machine id>/<path of the test module>.jsonl``: a header line, then a line a record, sorted by test, name
-and time. Git's ``merge=union`` (:data:`GIT_ATTRIBUTES`) merges two branches that recorded: headers in the middle,
-records out of order and identical records are accepted. Everything else that this module did not write is a
-:class:`~pytest_carbon.records.BaselineError`; such a file is never read as "no baseline" and never overwritten.
-
-Each file is replaced atomically, under a lock. A process that is killed while it records may leave its session in some
-files and not in others; to record the same session again adds what is missing.
+and time. What git's ``merge=union`` makes of two branches is accepted: headers in the middle, records out of order,
+identical records. Everything else that this module did not write is a :class:`~pytest_carbon.records.BaselineError`;
+such a file is never read as "no baseline" and never overwritten. Each file is replaced atomically, under a lock.
 """
 
 from __future__ import annotations
@@ -22,7 +19,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
 
 from pytest_carbon.baselines.disk import (
     TEMPORARY,
@@ -32,6 +28,7 @@ from pytest_carbon.baselines.disk import (
     locked,
     make_folder,
     module_file,
+    nearest_existing,
     refused_path,
     replace_files,
     shown_path,
@@ -48,7 +45,6 @@ from pytest_carbon.baselines.format import (
     fault_in,
     form_of,
     header_line,
-    is_text,
     is_time,
     line_of,
     read_calibration,
@@ -57,13 +53,7 @@ from pytest_carbon.baselines.format import (
     value_of,
     wrong_field,
 )
-from pytest_carbon.records import (
-    BaselineError,
-    Calibration,
-    Key,
-    Machine,
-    Record,
-)
+from pytest_carbon.records import BaselineError, Calibration, Key, Machine, Record
 
 _LINE = re.compile(r"^(.*?), line (\d+): ", re.DOTALL)
 _CALIBRATION = "calibration.json"
@@ -72,30 +62,14 @@ _by_test = attrgetter("test", "name", "created", "session")
 _identity = attrgetter("test", "name", "session")
 
 
-class _Renaming(NamedTuple):
-    """The files of one machine that a rename writes."""
-
-    records: int
-    gaining: list[tuple[Path, str]]
-    """With the records that they gain, and still with those that they lose."""
-    losing: list[tuple[Path, str | None]]
-    """Without the records that they lose; None: nothing is left."""
-
-
 def _refuse_later(data: bytes, path: Path, latest: str) -> None:
     """Raise for a record from after ``latest``, in a file without other faults."""
     for number, line in enumerate(split_lines(data), 1):
         fields = value_of(line) if line else {}
         for name in ("created", "epoch"):
             if is_time(at := fields.get(name)) and at > latest:
-                raise fault_in(
-                    path,
-                    number,
-                    Wrong(
-                        f"'{name}' is {at}, in the future",
-                        "The clock of the recording machine was wrong: write the true time, or delete the line.",
-                    ),
-                )
+                remedy = "The clock of the recording machine was wrong: write the true time, or delete the line."
+                raise fault_in(path, number, Wrong(f"'{name}' is {at}, in the future", remedy))
 
 
 def fault_of(read: Callable[[], object]) -> str | None:
@@ -124,18 +98,9 @@ def read_file(path: Path) -> tuple[Machine, list[Record]]:
     data = bytes_of(path)
     if data is None:
         raise refused_path("read", path, os.strerror(errno.ENOENT))
-    machine = _machine_of(data.decode(errors="replace").lstrip().partition("\n")[0].rstrip())
-    file = Reader(machine).file(data, path)
-    return described(file.header, machine), file.records
-
-
-def _machine_of(header: str) -> str:
-    """Return the id in a header; "?" for a faulty one, which :class:`Reader` refuses."""
-    try:
-        machine = value_of(header)["machine"]["id"]
-    except (Wrong, LookupError, TypeError):
-        return "?"
-    return machine if is_text(machine) else "?"
+    reader = Reader()
+    file = reader.file(data, path)
+    return described(file.header, str(reader.machine_id)), file.records
 
 
 class FileStore:
@@ -158,25 +123,17 @@ class FileStore:
 
     @collector_waits()
     def keys(self, machine_id: str) -> frozenset[Key]:
-        """See :meth:`Store.keys`; the figures of files written by this module are not read."""
-        reader, keys = Reader(machine_id), set[Key]()
-        for path in sorted(self._files(self._folder(machine_id))):
-            if (data := bytes_of(path)) is not None:
-                self._keys[path] = reader.keys(data, path)
-                keys |= self._keys[path]
-        return frozenset(keys)
+        reader, contents = Reader(machine_id), self._contents(self._folder(machine_id))
+        keys = {path: reader.keys(data, path) for path, data in contents}
+        self._keys |= keys
+        return frozenset().union(*keys.values())
 
     @collector_waits()
     def load(self, machine_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
-        """See :meth:`Store.load`; files without any of ``keys``, as :meth:`keys` has seen them, are not read."""
         folder, reader = self._folder(machine_id), Reader(machine_id)
         wanted = None if keys is None else frozenset(keys)
         stored: dict[Key, list[Record]] = {}
-        for path in sorted(self._files(folder)):
-            if wanted is not None and wanted.isdisjoint(self._keys.get(path, wanted)):
-                continue
-            if (data := bytes_of(path)) is None:
-                continue
+        for path, data in self._contents(folder, wanted):
             records = reader.as_written(data)
             if records is None:
                 records = reader.file(data, path).records
@@ -191,23 +148,18 @@ class FileStore:
         return stored if wanted is None else {key: stored[key] for key in stored if key in wanted}
 
     def describe(self, machine_id: str) -> Machine:
-        for path in sorted(self._files(self._folder(machine_id))):
-            if (data := bytes_of(path)) is not None:
-                return described(Reader(machine_id).header(data, path), machine_id)
+        for path, data in self._contents(self._folder(machine_id)):
+            return described(Reader(machine_id).header(data, path), machine_id)
         return Machine(machine_id)
 
     def append(self, machine: Machine, records: Sequence[Record]) -> None:
         self.append_all([(machine, records)])
 
     def append_all(self, sessions: Sequence[tuple[Machine, Sequence[Record]]]) -> None:
-        """Add records to the files of their tests; with an error, to none of them.
-
-        A file that has them already is not written. A stored record moves to a newer epoch only.
-        """
         new = [(self._folder(machine.id), header_line(machine), records) for machine, records in sessions if records]
         for _, _, records in new:
             for test in {record.test.partition("::")[0]: record.test for record in records}.values():
-                module_file(test)
+                module_file(test)  # refuses an id that leads out
             for record in records:
                 if wrong := wrong_field(record._asdict()):
                     raise BaselineError(f"nothing was recorded, because of {form_of(record)}: {wrong}.")
@@ -235,19 +187,29 @@ class FileStore:
         check_new_ids(tests)
         with self._writing():
             changes = [self._renamed(machine_id, tests) for machine_id in self.machines()]
-            losing = [step for change in changes for step in change.losing]
-            gaining = [step for change in changes for step in change.gaining]
+            losing = [step for _, _, steps in changes for step in steps]
+            gaining = [step for _, steps, _ in changes for step in steps]
             replace_files([*gaining, *((path, text) for path, text in losing if text is not None)])
             for path, text in losing:
                 if text is None:
                     path.unlink(missing_ok=True)
-                    self._remove_empty(path.parent)
-        return sum(change.records for change in changes)
+                    with suppress(OSError):  # a folder that holds more
+                        for folder in path.parents:
+                            if folder == self._directory:
+                                break
+                            folder.rmdir()
+        return sum(number for number, _, _ in changes)
 
-    def _renamed(self, machine_id: str, tests: Mapping[str, str | None]) -> _Renaming:
-        """Return what a rename writes on one machine."""
+    def _renamed(
+        self, machine_id: str, tests: Mapping[str, str | None]
+    ) -> tuple[int, list[tuple[Path, str]], list[tuple[Path, str | None]]]:
+        """Return how many records of a machine get other ids, and the files to write.
+
+        First come those with the records that they gain, and still with those that they lose; then those without the
+        records that they lose, None where nothing is left.
+        """
         folder, reader = self._folder(machine_id), Reader(machine_id)
-        files = {path: reader.file(data, path) for path in self._files(folder) if (data := bytes_of(path)) is not None}
+        files = {path: reader.file(data, path) for path, data in self._contents(folder)}
         staying: dict[Path, list[_Row]] = {path: [] for path in files}
         leaving: dict[Path, list[_Row]] = {}
         moved: dict[tuple[str, str, str], _Row] = {}
@@ -285,17 +247,11 @@ class FileStore:
             rows = sorted((_by_test(record), line) for part in parts for record, line in part.get(path, ()))
             return "\n".join([header, *(line for _, line in rows), ""]) if rows else None
 
-        return _Renaming(
+        return (
             sum(map(len, leaving.values())),
             [(path, text(path, staying, leaving, arriving) or "") for path in arriving],
             [(path, text(path, staying, arriving)) for path in leaving],
         )
-
-    def _remove_empty(self, folder: Path) -> None:
-        with suppress(OSError):  # it holds more
-            while folder != self._directory:
-                folder.rmdir()
-                folder = folder.parent
 
     @staticmethod
     def _existing(path: Path, known: Collection[Path]) -> Path:
@@ -307,9 +263,7 @@ class FileStore:
     def faults(self, *, latest: str, paths: Collection[Path] | None = None) -> Iterator[str]:
         """Yield a sentence for each file that cannot be used: ``FILE:LINE: what. remedy``.
 
-        Args:
-            latest: a record from after this time comes from a wrong clock.
-            paths: the files to check, inside the directory; None: every one.
+        A record from after ``latest`` comes from a wrong clock. ``paths``: the files to check; None: every one.
         """
         for entry in sorted(entries_of(self._directory), key=attrgetter("name")):
             folder = Path(entry)
@@ -345,9 +299,7 @@ class FileStore:
         return fault_of(read)
 
     def check_writable(self) -> None:
-        place = self._directory.absolute()
-        while not place.exists():
-            place = place.parent
+        place = nearest_existing(self._directory)
         if not place.is_dir():
             raise refused_path("write", self._directory, os.strerror(errno.ENOTDIR))
         if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
@@ -377,6 +329,13 @@ class FileStore:
 
     def hint(self) -> None:
         """Everything in a directory counts."""
+
+    def _contents(self, folder: Path, keys: frozenset[Key] | None = None) -> Iterator[tuple[Path, bytes]]:
+        """Yield a folder's files and their bytes; without those in which :meth:`keys` has seen none of ``keys``."""
+        for path in sorted(self._files(folder)):
+            skipped = keys is not None and keys.isdisjoint(self._keys.get(path, keys))
+            if not skipped and (data := bytes_of(path)) is not None:
+                yield path, data
 
     @contextmanager
     def _writing(self, what: str = "changed") -> Iterator[None]:

@@ -172,10 +172,13 @@ class BaselineFile(NamedTuple):
 
 
 class Reader:
-    """Read records. One reader serves a whole load: it checks and keeps equal values once."""
+    """Read a machine's records: the one given, else that of the first header.
 
-    def __init__(self, machine_id: str) -> None:
-        self._machine_id = machine_id
+    One reader serves a whole load: it checks and keeps equal values once.
+    """
+
+    def __init__(self, machine_id: str | None = None) -> None:
+        self.machine_id = machine_id
         self._known = {name: _Known(good) for name, (good, _) in FIELDS.items() if name not in NUMBERS}
         self._temperatures: dict[float | None, float | None] = {}
         """The good ones, each kept once."""
@@ -311,9 +314,10 @@ class Reader:
         id = machine.get("id") if isinstance(machine, dict) else None
         if not is_text(id):
             raise Wrong("the header does not name its machine")
-        if id != self._machine_id:
+        self.machine_id = self.machine_id or id
+        if id != self.machine_id:
             raise Wrong(
-                f"recorded on the machine {id!r}, but kept in the folder of {self._machine_id!r}",
+                f"recorded on the machine {id!r}, but kept in the folder of {self.machine_id!r}",
                 "Move the file to the folder of its own machine: figures of two machines cannot be compared.",
             )
 

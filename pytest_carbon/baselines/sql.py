@@ -32,7 +32,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from pytest_carbon.baselines.address import DatabaseUrl
-from pytest_carbon.baselines.disk import AGAIN
+from pytest_carbon.baselines.disk import AGAIN, nearest_existing
 from pytest_carbon.baselines.files import check_new_ids, collector_waits, once
 from pytest_carbon.baselines.format import (
     FIELDS,
@@ -76,12 +76,8 @@ _facts = attrgetter("created", "boot", "commit", "torch", "driver")
 class SqlStore:
     """The baselines in one database: a :class:`~pytest_carbon.baselines.Store`.
 
-    Args:
-        url: of the database; no method has connected to it before.
-        branch: the branch whose records count; None: those of every branch.
-        own: the branch that is checked out. What it has accepted since counts, too, as in its files.
-
-    Raises :class:`UsageProblem` for a URL that cannot be used, ImportError where something is not installed.
+    Records of ``branch`` count, None: those of every branch; and what ``own``, the branch that is checked out, has
+    accepted since. Raises :class:`UsageProblem` for a URL that cannot be used, ImportError for what is not installed.
     """
 
     def __init__(self, url: DatabaseUrl, *, branch: str | None = None, own: str | None = None) -> None:
@@ -134,15 +130,13 @@ class SqlStore:
             for session, measurement, epoch, energy_j, error_j, duration_s, temperature_c, cards_id in rows:
                 if session not in before:
                     continue
-                if (key := known.get(measurement)) is None:
+                key, gpus = known.get(measurement), cards.get(cards_id)
+                if key is None or gpus is None:
+                    wrong = f"measurement {measurement}, which does not belong to {machine_id}"
+                    if key is not None:
+                        wrong = f"the cards {cards_id}, which carbon_cards does not list"
                     raise BaselineError(
-                        f"{self._url}: carbon_record has figures of measurement {measurement}, which does not belong"
-                        f" to {machine_id}. Restore the database from its backup."
-                    )
-                if (gpus := cards.get(cards_id)) is None:
-                    raise BaselineError(
-                        f"{self._url}: carbon_record has figures of the cards {cards_id}, which carbon_cards does not"
-                        " list. Restore the database from its backup."
+                        f"{self._url}: carbon_record has figures of {wrong}. Restore the database from its backup."
                     )
                 figures = energy_j, error_j, duration_s
                 record = Record(*key, epoch, *before[session], *figures, *after[session], temperature_c, gpus)
@@ -212,7 +206,7 @@ class SqlStore:
         )
 
     def _counts(self) -> Any:
-        """Return the condition on a session. One without a branch was recorded outside a repository."""
+        """Return the condition on sessions that count; one without a branch was recorded outside a repository."""
         if self._branch is None:
             return SESSION.c.id.is_not(None)
         return or_(SESSION.c.branch.in_({self._branch, self._own or self._branch}), SESSION.c.branch.is_(None))
@@ -264,11 +258,9 @@ class SqlStore:
     def check_writable(self) -> None:
         """Raise now what :meth:`append` would raise after an hour of measuring: append, and roll back."""
         with self._refusals("write"):
-            new_file = None if self._file is None or self._file.exists() else self._file
-        if new_file is not None:
-            place = new_file.absolute().parent
-            while not place.exists():
-                place = place.parent
+            is_new = self._file is not None and not self._file.exists()
+        if is_new and self._file is not None:
+            place = nearest_existing(self._file.parent)
             if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
                 raise self._refused("write", f"{place} is not a folder that this user may write to")
             return
@@ -392,7 +384,6 @@ class SqlStore:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Read everything inside as of one moment, over one connection."""
         with self._reading() as self._snapshot:
             try:
                 yield

@@ -43,11 +43,13 @@ class Overview:
     most_detectable: tuple[float, Key]
 
 
-def overview(machine: Machine, stored: Mapping[Key, Sequence[Record]], **rule: float) -> Overview:
-    """Describe a machine that has records; ``rule``: the gate's ``tolerance`` and ``false_alarms``."""
+def overview(
+    machine: Machine, stored: Mapping[Key, Sequence[Record]], *, tolerance: float, false_alarms: float
+) -> Overview:
+    """Describe a machine that has records, and what a gate over all of them can detect."""
     tests = {key: records for key, records in stored.items() if key[0] != REFERENCE}
     baselines = {key: baseline for key, records in tests.items() if (baseline := baseline_of(records))}
-    verdicts = _unchanged(machine.id, baselines, stored, **rule)
+    verdicts = _unchanged(machine.id, baselines, stored, tolerance, false_alarms)
     spreads = [(relative, key) for key, baseline in baselines.items() if (relative := spread(baseline)) is not None]
     detectable = [(verdict.detectable_change or 0.0, key) for key, verdict in verdicts.items()]
     records = [record for rows in stored.values() for record in rows]
@@ -70,7 +72,11 @@ def overview(machine: Machine, stored: Mapping[Key, Sequence[Record]], **rule: f
 
 
 def _unchanged(
-    id: str, baselines: Mapping[Key, Baseline], stored: Mapping[Key, Sequence[Record]], **rule: float
+    id: str,
+    baselines: Mapping[Key, Baseline],
+    stored: Mapping[Key, Sequence[Record]],
+    tolerance: float,
+    false_alarms: float,
 ) -> dict[Key, Verdict]:
     """Judge a run of everything that costs what it did."""
     candidates = []
@@ -81,11 +87,7 @@ def _unchanged(
         candidates.append(scores.Candidate(key, (score,), error=None))
     with collector_waits():
         verdicts, _ = gate.judge(
-            candidates,
-            stored,
-            tolerance=rule["tolerance"],
-            false_alarms=rule["false_alarms"],
-            estimated=is_estimated(id),
+            candidates, stored, tolerance=tolerance, false_alarms=false_alarms, estimated=is_estimated(id)
         )
     return verdicts
 
@@ -108,7 +110,6 @@ class Recording:
     temperature_c: float | None = None
     """At the start of its sessions, on average."""
     gpus: tuple[str, ...] = ()
-    """The UUIDs of its cards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +122,7 @@ class History:
 
 
 def histories(stored: Mapping[str, Mapping[Key, Sequence[Record]]], wanted: str) -> list[History]:
-    """Return the histories of a test, or of all tests of a folder, module, class or function with parameters.
-
-    Raises :class:`UsageProblem`, with the nearest id, where nothing is stored of it.
-    """
+    """Return the histories of a test, or of all tests of a folder, module, class or function with parameters."""
     matching = [
         _history(id, key, by_key[key])
         for id, by_key in stored.items()
@@ -154,27 +152,24 @@ def _nearest(wanted: str, known: Collection[str]) -> str:
 def _history(machine_id: str, key: Key, records: Sequence[Record]) -> History:
     baseline = baseline_of(records)
     assert baseline is not None
-    counted = {
-        record.session
-        for recordings in (baseline.recordings, *baseline.earlier)
-        for recording in recordings
-        for record in recording
-    }
-    epochs: dict[str, list[Recording]] = {}
+    counting = [recording for recordings in (baseline.recordings, *baseline.earlier) for recording in recordings]
+    counted = {record.session for recording in counting for record in recording}
+    epochs = []
     for epoch in sorted({record.epoch for record in records}):
-        for recording in recordings_of(record for record in records if record.epoch == epoch):
-            epochs.setdefault(epoch, []).append(
-                Recording(
-                    sessions=len(recording),
-                    first=recording[0],
-                    energy_j_per_call=geometric_mean(record.energy_j_per_call for record in recording),
-                    duration_s_per_call=geometric_mean(record.duration_s_per_call for record in recording),
-                    counts=recording[0].session in counted,
-                    temperature_c=temperature_c(recording),
-                    gpus=tuple(sorted({uuid for record in recording for uuid in record.gpus})),
-                )
+        recordings = [
+            Recording(
+                sessions=len(recording),
+                first=recording[0],
+                energy_j_per_call=geometric_mean(record.energy_j_per_call for record in recording),
+                duration_s_per_call=geometric_mean(record.duration_s_per_call for record in recording),
+                counts=recording[0].session in counted,
+                temperature_c=temperature_c(recording),
+                gpus=tuple(sorted({uuid for record in recording for uuid in record.gpus})),
             )
-    return History(machine_id, key, tuple((epoch, tuple(recordings)) for epoch, recordings in epochs.items()))
+            for recording in recordings_of(record for record in records if record.epoch == epoch)
+        ]
+        epochs.append((epoch, tuple(recordings)))
+    return History(machine_id, key, tuple(epochs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,25 +197,17 @@ class Gone:
 
 
 def gone(stored: Collection[str], collected: Collected) -> Gone:
-    """Find the tests that have a baseline and no longer exist, as far as the collection shows.
-
-    Raises :class:`UsageProblem` where it has no test of the baselines: they are another project's.
-    """
+    """Find the tests that have a baseline and no longer exist. Refuse where none was collected."""
     if stored and not collected.tests & set(stored):
         raise UsageProblem(
             f"none of the tests with a baseline ({len(stored)}) was collected in {collected.root}: nothing was deleted."
             " These baselines seem to belong to another project or root dir; name the right ones with"
             " --baseline=PLACE."
         )
-    tests = []
-    kept: dict[str, list[str]] = {}
+    by_reason: dict[str | None, list[str]] = {None: []}
     for test in sorted(set(stored) - collected.tests):
-        why = _why_kept(test.partition("::")[0], collected)
-        if why is None:
-            tests.append(test)
-        else:
-            kept.setdefault(why, []).append(test)
-    return Gone(tuple(tests), {why: tuple(ids) for why, ids in kept.items()})
+        by_reason.setdefault(_why_kept(test.partition("::")[0], collected), []).append(test)
+    return Gone(tuple(by_reason[None]), {why: tuple(ids) for why, ids in by_reason.items() if why is not None})
 
 
 def _why_kept(module: str, collected: Collected) -> str | None:
@@ -247,6 +234,8 @@ def listed(text: str, root: Path) -> Collected:
     lines = text.splitlines()
     summary = next((match for line in reversed(lines) if (match := _SUMMARY.match(line))), None)
     ids = frozenset(line.rstrip() for line in lines if re.match(r"\S.*::\S", line) and not _SUMMARY.match(line))
+    modules = frozenset(test.partition("::")[0] for test in ids)
+    lost = sorted(module for module in modules if not (root / module).exists())
     problem = None
     if summary is None:
         problem = "it does not end with the number of tests that were collected"
@@ -256,9 +245,7 @@ def listed(text: str, root: Path) -> Collected:
         problem = f"there were errors ({summary[0].strip('= ')})"
     elif int(summary[1]) != len(ids):
         problem = f"{summary[1]} tests were collected, and {len(ids)} ids are listed"
-    modules = frozenset(test.partition("::")[0] for test in ids)
-    lost = sorted(module for module in modules if not (root / module).exists())
-    if problem is None and lost:
+    elif lost:
         problem = f"{lost[0]} is not in {root}; run this in pytest's root dir, with the tests"
     if problem is not None:
         raise UsageProblem(f"this is not a full collection: {problem}. Give the output of `pytest --collect-only -q`.")
@@ -269,10 +256,7 @@ def listed(text: str, root: Path) -> Collected:
 
 
 def renames(known: Collection[str], old: str, new: str) -> dict[str, str]:
-    """Return the new id of each test: of the named one, or of all of a module, class or function.
-
-    Raises :class:`UsageProblem` for an id that has no records, or cannot have any.
-    """
+    """Return the new id of each test: of the named one, or of all of a module, class or function."""
     if old == new:
         raise UsageProblem(f"{old!r} is both the old and the new id: give the new one second.")
     if old.endswith("::") != new.endswith("::"):
@@ -304,11 +288,11 @@ def copy(source: Store, target: Store, *, branch: str | None = None) -> list[Cop
         for id in source.machines():
             records = [record for rows in source.load(id).values() for record in rows]
             records = records if branch is None else [record._replace(branch=branch) for record in records]
-            before = {(r.test, r.name, r.session) for rows in target.load(id).values() for r in rows}
+            before = {(key, record.session) for key, rows in target.load(id).items() for record in rows}
             target.append(source.describe(id), records)
             if (calibration := source.calibration(id)) is not None:
                 target.keep_calibration(id, calibration)
-            already = sum((r.test, r.name, r.session) in before for r in records)
+            already = sum((record.key, record.session) in before for record in records)
             copied.append(Copied(id, len(records) - already, already))
     return copied
 

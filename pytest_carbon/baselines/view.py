@@ -11,10 +11,7 @@ from pytest_carbon.records import Key, Machine, Record
 
 
 class Stored:
-    """The baselines that a run of some tests needs. Each machine's are read once, as of one moment.
-
-    Without a store, nothing is stored. Methods raise :class:`~pytest_carbon.records.BaselineError`.
-    """
+    """The baselines that a run of some tests needs. Each machine's are read once, as of one moment."""
 
     def __init__(self, store: Store | None, tests: Collection[str]) -> None:
         self._store = store
@@ -42,10 +39,7 @@ class Stored:
         return [id for id, stored in self._keys.items() if not stored.isdisjoint(keys)]
 
     def records(self, id: str) -> Mapping[Key, list[Record]]:
-        """Return the records that the verdicts on the run's tests need; see :func:`.recordings.to_read`.
-
-        Those of a machine that :meth:`look` did not read are read now.
-        """
+        """Return, and read where needed, the records that verdicts need; see :func:`.recordings.to_read`."""
         if id in self.machines and id not in self._records:
             assert self._store is not None
             with self._store.snapshot():
@@ -71,10 +65,7 @@ class Stored:
         return nearest.nearest(here, [self.machines[other] for other in among])
 
     def elsewhere(self, here: Machine, keys: Collection[Key]) -> tuple[str, str] | None:
-        """Return the machine nearest to one without baselines of some measurements, and how it differs.
-
-        One that has any of them is preferred; None where the machine itself has one, or there is no other.
-        """
+        """Return the machine nearest to one that has none of these measurements, and how it differs, if any."""
         if any(key in self.keys(here.id) for key in keys):
             return None
         others = self.nearest(here, self.holding(keys) or ([] if here.id in self.machines else None))

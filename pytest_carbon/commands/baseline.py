@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -43,43 +43,46 @@ def add(commands: Commands) -> None:
     accept.add(subcommands)
 
     def command(
-        name: str, help: str, description: str, epilog: str = "", *, place: bool = True
+        name: str,
+        run: Callable[[argparse.Namespace], int],
+        help: str,
+        description: str,
+        epilog: str = "",
     ) -> argparse.ArgumentParser:
         parser = subcommands.add_parser(name, help=help, description=description, epilog=epilog)
-        if place:
+        parser.set_defaults(run=run)
+        if run is not _copy:
             parser.add_argument("--baseline", "--carbon-baseline", metavar="PLACE", help=_WHERE)
         return parser
 
-    listed = command(
+    command(
         "list",
+        _list,
         "list the baselines of each machine, and the smallest change they can detect",
         "List for each machine how much is stored, how old it is, how much recordings differ, and the smallest"
         " detectable change in a run of everything.",
     )
-    listed.set_defaults(run=_list)
-
     show = command(
         "show",
+        _show,
         "show the history of a test's energy",
         "Show the history of a test, or of all tests of a folder, a module or a class.",
     )
     show.add_argument(
         "test", metavar="NODEID", help="the id of a test, as pytest prints it; or of a folder, module or class"
     )
-    show.set_defaults(run=_show)
-
     check = command(
         "check",
+        _check,
         "check that every file can be used; also for pre-commit",
         "Check baselines for faults that would stop a run: conflict markers, incomplete lines, invalid figures, times"
         " in the future, files in the wrong folder.",
         "Exit status: 0; 1 if there is a fault, with FILE:LINE and the remedy.",
     )
     check.add_argument("files", metavar="FILE", nargs="*", type=Path, help="check only these (default: all)")
-    check.set_defaults(run=_check)
-
     prune = command(
         "prune",
+        _prune,
         "delete the baselines of tests that no longer exist",
         "List the tests that have a baseline and no longer exist; with --yes, delete their baselines. pytest collects"
         " the whole suite for that: if it cannot, because of errors, -k or --lf, nothing is deleted. The baselines of a"
@@ -96,27 +99,23 @@ def add(commands: Commands) -> None:
     prune.add_argument(
         "arguments", metavar="ARGUMENT", nargs="*", help="after --: arguments for pytest, such as --pyargs PACKAGE"
     )
-    prune.set_defaults(run=_prune)
-
     rename = command(
         "rename",
+        _rename,
         "keep the baselines of renamed tests",
         "Move the records of OLD to NEW, on every machine: of a test, or with module.py:: of all its tests.",
     )
     rename.add_argument("old", metavar="OLD", help="the id of a test, or of a module or class with :: at its end")
     rename.add_argument("new", metavar="NEW", help="the new id, in the same form; it must have no baseline")
-    rename.set_defaults(run=_rename)
-
     copy = command(
         "copy",
+        _copy,
         "copy baselines between directories and databases",
         "Copy all baselines from one place to another. Records that are in both are stored once: copying again adds"
         " nothing.",
-        place=False,
     )
     copy.add_argument("source", metavar="FROM", help=_PLACE)
     copy.add_argument("target", metavar="TO", help=_PLACE)
-    copy.set_defaults(run=_copy)
 
 
 def _location(given: argparse.Namespace, settings: Settings | None = None) -> Path | str:
@@ -130,8 +129,8 @@ def _location(given: argparse.Namespace, settings: Settings | None = None) -> Pa
 
 
 def _place(text: str) -> Path | str:
-    path = place(text, Path.cwd())
-    return path if isinstance(path, DatabaseUrl) else Path(text).expanduser()
+    database = place(text, Path.cwd())
+    return database if isinstance(database, DatabaseUrl) else Path(text).expanduser()
 
 
 def _open(location: Path | str, branch: str | None = None) -> Store:
@@ -159,9 +158,8 @@ def _list(given: argparse.Namespace) -> int:
     settings = of_project()
     location = _location(given, settings)
     store = _open(location, settings.branch)
-    rule = {"tolerance": settings.tolerance, "false_alarms": settings.false_alarms}
     machines = [
-        upkeep.overview(store.describe(id), stored, **rule)
+        upkeep.overview(store.describe(id), stored, tolerance=settings.tolerance, false_alarms=settings.false_alarms)
         for id, stored in _all(store).items()
         if upkeep.tests_of([stored])
     ]
@@ -208,10 +206,8 @@ def _prune(given: argparse.Namespace) -> int:
         _refuse_other_branches(location)
     stored = _all(store)
     tests = upkeep.tests_of(stored.values())
-    if given.collected is not None:
-        collected = upkeep.listed(_text_of(given.collected), Path.cwd())
-    else:
-        collected = _collect(given.arguments)
+    file = given.collected
+    collected = _collect(given.arguments) if file is None else upkeep.listed(_text_of(file), Path.cwd())
     gone = upkeep.gone(tests, collected)
     for why, ids in gone.kept.items():
         print(f"kept, because {why}: {listing(list(ids))}")
@@ -233,8 +229,7 @@ def _prune(given: argparse.Namespace) -> int:
     if not given.yes:
         print("Nothing was deleted. Add --yes to delete their records.")
         return OK
-    number = store.rename(dict.fromkeys(gone.tests))
-    print(f"Deleted {_number(number, 'record')}.")
+    print(f"Deleted {_number(store.rename(dict.fromkeys(gone.tests)), 'record')}.")
     return OK
 
 

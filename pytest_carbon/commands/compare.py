@@ -95,28 +95,22 @@ def _run(given: argparse.Namespace) -> int:
     except CarbonError as error:
         print(f"pytest-carbon: {error}", file=sys.stderr)
         return INCOMPARABLE
-    if given.format == "json":
-        print(report.document(compared), end="")
-    elif given.format == "markdown":
-        print(report.markdown(compared), end="")
+    if given.format != "text":
+        print((report.document if given.format == "json" else report.markdown)(compared), end="")
     else:
         print("\n".join(report.text(compared, verbose=given.verbose, width=width(), ascii=ascii_only())))
     return REGRESSION if compared.failed else UNCHANGED
 
 
 def read(place: str, *, branch: str | None = None) -> Side:
-    """Read a report, a directory of baselines, a machine's folder or file in it, or a database's records of a branch.
-
-    Raises :class:`UsageProblem` and :class:`~pytest_carbon.records.BaselineError`.
-    """
+    """Read a report, a directory of baselines, a machine's folder or file in it, or a branch of a database."""
     path = address.place(place, Path.cwd())
     if isinstance(path, address.DatabaseUrl):
         return _of_store(str(path), open_store(path, branch=branch), None)
     if path.is_dir():
-        first = min(path.rglob("*.jsonl"), default=None)
-        machine = None if first is None else read_file(first)[0].id
-        if machine == path.resolve().name:  # the folder of one machine
-            return _of_store(place, open_store(path.resolve().parent), machine)
+        first, real = min(path.rglob("*.jsonl"), default=None), path.resolve()
+        if first is not None and read_file(first)[0].id == real.name:  # the folder of one machine
+            return _of_store(place, open_store(real.parent), real.name)
         return _of_store(place, open_store(path), None)
     if not path.exists() and path.suffix not in (".json", ".jsonl"):
         raise UsageProblem(
@@ -124,11 +118,11 @@ def read(place: str, *, branch: str | None = None) -> Side:
             " machine's folder or a file in it, or the URL of a database."
         )
     if path.suffix == ".jsonl":
-        described, records = read_file(Path(place).expanduser())
+        machine, records = read_file(Path(place).expanduser())
         by_key: dict[Key, list[Record]] = {}
         for record in records:
             by_key.setdefault(record.key, []).append(record)
-        return Side(place, None, {described.id: described}, {described.id: by_key}, {})
+        return Side(place, None, {machine.id: machine}, {machine.id: by_key}, {})
     return _of_report(place, jsonfile.read(Path(place).expanduser()))
 
 

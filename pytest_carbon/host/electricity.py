@@ -65,18 +65,10 @@ def intensity(
     g_per_kwh: float | None = None,
     pue: float = 1.0,
 ) -> CarbonIntensity:
-    """The carbon intensity of the electricity used here, with its source and year; by default the world average.
+    """Return the carbon intensity of the electricity used here; by default the world average.
 
-    Raises UsageProblem where an argument names what does not exist, or contradicts another.
-
-    Args:
-        country: ISO 3166 alpha-3, ``FRA``.
-        region: a part of the USA, Canada or China (``california`` or ``CA``), or a bidding zone of the Nordic
-            countries (``SE3``); needs its country.
-        cloud: provider and region, ``aws/us-west-2``. Google publishes figures for its regions; for those of AWS and
-            Azure the grid's figure counts. What the provider buys or offsets is not subtracted.
-        g_per_kwh: the figure itself, gCO2e/kWh.
-        pue: facility overhead, 1.0 or more, also of a cloud.
+    ``country`` is ISO 3166 alpha-3, ``region`` a part of it (``california``, ``CA``, a bidding zone ``SE3``), ``cloud``
+    is ``aws/us-west-2``. Raises :class:`UsageProblem` where one does not exist, or contradicts another.
     """
     if not (math.isfinite(pue) and pue >= 1):
         raise UsageProblem(
@@ -126,42 +118,33 @@ class _Data:
         return _Figure(float(table["world_average"]), f"world average, {source}", year)
 
     def place(self, country: str, region: str | None) -> _Figure:
+        from codecarbon.core.units import Energy
+        from codecarbon.external.geography import GeoMetadata
+
         countries = self._tables.get_global_energy_mix_data()
         code = country.strip().upper()
         if code not in countries:
             raise UsageProblem(_no_country(country, countries))
-        return self._country(code) if region is None else self._region(code, region)
-
-    def _country(self, code: str) -> _Figure:
-        from codecarbon.core.units import Energy
-        from codecarbon.external.geography import GeoMetadata
-
-        facts = self._tables.get_global_energy_mix_data()[code]
-        kg = self._emissions.get_country_emissions(Energy(1.0), GeoMetadata(code))
-        return _Figure(round(1000 * kg, 9), f"{facts['country_name']}, Our World in Data/Ember", int(facts["year"]))
-
-    def _region(self, code: str, region: str) -> _Figure:
-        """A part of a country, as codecarbon has it."""
-        from codecarbon.core.units import Energy
-        from codecarbon.external.geography import GeoMetadata
-
+        name, year = countries[code]["country_name"], int(countries[code]["year"])
+        if region is None:
+            kg = self._emissions.get_country_emissions(Energy(1.0), GeoMetadata(code))
+            return _Figure(round(1000 * kg, 9), f"{name}, Our World in Data/Ember", year)
         regions = self._regions(code)
-        place = self._tables.get_global_energy_mix_data()[code]["country_name"]
         if not regions:
             raise UsageProblem(
                 f"--carbon-region={region}: there are figures for regions of {', '.join(REGIONAL_COUNTRIES)}, "
                 f"not of {code}. Leave it out."
             )
-        key = regions.get(" ".join(region.lower().split()))
-        if key is None:
+        part = regions.get(" ".join(region.lower().split()))
+        if part is None:
             meant = did_you_mean(region, regions)
             allowed = ", ".join(dict.fromkeys(known.key for known in regions.values()))
-            raise UsageProblem(f"--carbon-region={region}: {place} has no such region.{meant} Allowed: {allowed}.")
-        kg = self._emissions.get_region_emissions(Energy(1.0), GeoMetadata(code, region=key.key))
-        return _Figure(round(1000 * kg, 9), f"{key.label}, {place}, {key.source}", key.year)
+            raise UsageProblem(f"--carbon-region={region}: {name} has no such region.{meant} Allowed: {allowed}.")
+        kg = self._emissions.get_region_emissions(Energy(1.0), GeoMetadata(code, region=part.key))
+        return _Figure(round(1000 * kg, 9), f"{part.label}, {name}, {part.source}", part.year)
 
     def _regions(self, code: str) -> dict[str, _Region]:
-        """The regions of a country, by all their names in lower case."""
+        """Return the regions of a country, by all their names in lower case."""
         if code == "USA":
             table = self._tables.get_country_emissions_data("usa")
             about = table["_source"]

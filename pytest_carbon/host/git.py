@@ -21,15 +21,14 @@ class GitState:
 
 
 def git_state(directory: Path, *, main: str | None = None) -> GitState:
-    """The commit and branch checked out around a folder. Never fails.
+    """Return the commit and branch checked out around a folder. Never fail.
 
     Where no branch is checked out, as on CI, the CI service's variables name it. A pull request never gets the name of
     the branch ``main``, as a fork's ``main`` would have.
     """
-    command = ["git", "-C", str(directory), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
         answer = subprocess.run(
-            command,
+            ["git", "-C", str(directory), "status", "--porcelain=v2", "--branch", "--untracked-files=no"],
             capture_output=True,
             stdin=subprocess.DEVNULL,
             timeout=GIT_TIMEOUT_S,

@@ -20,7 +20,7 @@ FAMILIES = ("gpu", "cpu", "dram")
 
 
 def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None) -> Machine:
-    """This machine; ``gated`` are the domains that are summed, ``driver`` the GPU driver's version."""
+    """Describe this machine; ``gated`` are the domains that are summed, ``driver`` the GPU driver's version."""
     processor = this_processor()
     return Machine(
         id=machine_id(gpus, gated, processor),
@@ -36,11 +36,9 @@ def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None
 
 
 def machine_id(gpus: Sequence[Gpu], gated: Sequence[Domain], processor: Processor) -> str:
-    """``1x-nvidia-h100-80gb-hbm3-700w-gpu``, ``intel-xeon-platinum-8480c-224c-cpu-dram-estimated``.
+    """Return an id such as ``1x-nvidia-h100-80gb-hbm3-700w-gpu``.
 
-    It has the model, number and power limit of the gated GPUs; the model and threads of a gated processor; the gated
-    families; whether one is integrated power, or estimated. It does not change with a reboot, a driver, a kernel, a
-    container or the machine's name. At most 100 characters of a–z, 0–9 and ``-``.
+    It names what must match: GPU models and power limits, a gated processor, the gated families, how they are counted.
     """
     families = list(dict.fromkeys(domain.family for domain in gated))
     families.sort(key=lambda family: (FAMILIES.index(family) if family in FAMILIES else len(FAMILIES), family))
@@ -63,7 +61,7 @@ def machine_id(gpus: Sequence[Gpu], gated: Sequence[Domain], processor: Processo
 
 
 def slug(text: str) -> str:
-    """Lower-case letters, digits and single hyphens."""
+    """Keep lower-case letters, digits and single hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unknown"
 
 
@@ -73,14 +71,14 @@ def _gpu_slug(gpu: Gpu) -> str:
 
 
 def plain(name: str) -> str:
-    """A processor's name without noise: ``Intel(R) Xeon(R) CPU @ 2.20GHz`` → ``Intel Xeon``."""
+    """Remove noise from a processor's name: ``Intel(R) Xeon(R) CPU @ 2.20GHz`` → ``Intel Xeon``."""
     name = re.sub(r"\((r|tm|c)\)|[®™]", " ", name, flags=re.IGNORECASE)
     name = re.sub(r"@\s*[\d.]+\s*[GM]Hz|\b\w+-core\b|\b(cpu|processor)\b", " ", name, flags=re.IGNORECASE)
     return " ".join(name.split())
 
 
 def _version_of(package: str) -> str | None:
-    """The version of a loaded module, else of the installed package; imports nothing."""
+    """Return the version of a loaded module, else of the installed package; import nothing."""
     from importlib.metadata import PackageNotFoundError, version
 
     loaded = getattr(sys.modules.get(package), "__version__", None)
@@ -93,7 +91,7 @@ def _version_of(package: str) -> str | None:
 
 
 def _boot() -> str | None:
-    """An id that changes only with a reboot."""
+    """Return an id that changes only with a reboot."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip() or None
     import psutil

@@ -12,17 +12,14 @@ from pytest_carbon.records import Machine
 
 
 def nearest(here: Machine, stored: Iterable[Machine]) -> list[tuple[str, str]]:
-    """(id, what differs) of stored machines, the one most like this one (``here``) first."""
-    others = sorted((machine for machine in stored if machine.id != here.id), key=lambda machine: machine.id)
-    others.sort(key=lambda machine: _distance(_facts(machine.id), _facts(here.id)))
+    """Return the ids of stored machines and what differs, the one most like this one (``here``) first."""
+    others = [machine for machine in stored if machine.id != here.id]
+    others.sort(key=lambda machine: (_distance(_facts(machine.id), _facts(here.id)), machine.id))
     return [(machine.id, difference(machine, here)) for machine in others]
 
 
 def difference(there: Machine, here: Machine) -> str:
-    """What differs between two machines, by their ids, with the names of GPUs and processors where they are known.
-
-    ``same GPU, power limit 700 W → 500 W``, ``estimated there, measured here``.
-    """
+    """Say what differs between two machines: ``same GPU, power limit 700 W → 500 W``."""
     a, b = _facts(there.id), _facts(here.id)
     parts = _hardware(there, here)
     if a.counts != b.counts and a.counts and b.counts:
@@ -43,7 +40,7 @@ def difference(there: Machine, here: Machine) -> str:
 
 
 def _hardware(there: Machine, here: Machine) -> list[str]:
-    """Whether the GPUs are the same, and the processors, where both machines count them."""
+    """Say whether the GPUs are the same, and the processors, where both machines count them."""
     a, b = _facts(there.id), _facts(here.id)
     parts = []
     for what, families, x, y in (
@@ -63,9 +60,8 @@ def _hardware(there: Machine, here: Machine) -> list[str]:
 
 
 def _gpus_in(machine: Machine) -> str:
-    """The models of the GPUs in a machine's id; empty where unknown."""
-    models = dict.fromkeys(gpu.name for gpu in machine.gpus if slug(gpu.name) in machine.id)
-    return " + ".join(sorted(models))
+    """Return the models of the GPUs in a machine's id; empty where unknown."""
+    return " + ".join(sorted({gpu.name for gpu in machine.gpus if slug(gpu.name) in machine.id}))
 
 
 def _cpu_in(machine: Machine) -> str:
@@ -110,7 +106,7 @@ def _watts(limits: str) -> str:
 
 
 def _distance(a: _Facts, b: _Facts) -> float:
-    """How much two machines differ: how they are measured counts most, then the hardware, then its settings."""
+    """Weigh what differs: how machines are measured counts most, then the hardware, then its settings."""
     return (
         8 * (a.estimated != b.estimated)
         + 8 * (a.integrated != b.integrated)

@@ -69,11 +69,11 @@ def peak_bytes(id: str, batch: int = 1, device: str = "meta") -> int:
     """Of one call of a model of the study's size: so many of its longest inputs, in fp32."""
     design = architecture(id)
     config, processor, call = design.sized("study")
-    is_pipeline = models._is_pipeline(design)
+    is_pipeline = models.is_pipeline(design)
     with models.silent(*(["diffusers"] if is_pipeline else [])), torch.device(device), torch.inference_mode():
         if is_pipeline:
             return _of_pipeline(config, call, batch)
-        made = models._named(design.model_class)._from_config(models._config_of(design, config)).eval()
+        made = models.named(design.model_class)._from_config(models.config_of(design, config)).eval()
         return _of(made, _inputs(id, made, processor, batch))
 
 
@@ -87,7 +87,7 @@ def _of(call: Any, inputs: dict[str, Any]) -> int:
 
 def _of_pipeline(config: dict[str, Any], call: dict[str, Any], batch: int) -> int:
     """A step of the UNet, on two noises for each image (with the prompt, and without), or the decoder at the end."""
-    parts = {name: models._component(name, part) for name, part in config.items() if name in ("unet", "vae")}
+    parts = {name: models.component(name, part) for name, part in config.items() if name in ("unet", "vae")}
     unet, vae = parts["unet"].eval(), parts["vae"].eval()
     height, width = call["height"] // 8, call["width"] // 8
     step = {

@@ -33,15 +33,15 @@ def parameters(model_id: str, *, on_study_terms: bool = True) -> int:
 
     design = architecture(model_id)
     config, _, _ = design.sized("study")
-    is_pipeline = models._is_pipeline(design)
+    is_pipeline = models.is_pipeline(design)
     with models.silent(*(["diffusers"] if is_pipeline else [])), torch.device("meta"):
         if is_pipeline:
-            return sum(_count(models._component(name, part)) for name, part in config.items() if name != "scheduler")
-        made = models._config_of(design, config)
+            return sum(_count(models.component(name, part)) for name, part in config.items() if name != "scheduler")
+        made = models.config_of(design, config)
         whole = not on_study_terms or design.model_class.endswith(":VisionEncoderDecoderModel")
         if whole:
-            return _count(models._named(design.model_class)._from_config(made))
-        return _count(models._named("transformers:AutoModel").from_config(made))
+            return _count(models.named(design.model_class)._from_config(made))
+        return _count(models.named("transformers:AutoModel").from_config(made))
 
 
 def _count(network: Any) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -70,36 +70,21 @@ def build_task(
     steps: int | None = None,
     seed: int = 0,
 ) -> ModelTask:
-    """Build a task that is ready to be called.
+    """Build a task that is ready to be called; ``docs/suite.md`` explains the arguments.
 
-    Args:
-        name: one of the 15: ``text-classification``, …
-        model: the hub id of a model of the catalogue (None: that of the small suite), or your own: a torch module
-            with its ``tokenizer`` or ``processor``, a ``diffusers`` or ``transformers`` pipeline, or any callable,
-            which gets the next input.
-        dataset: one of the task's; None: that of the small suite.
-        weights: ``hub`` (the published checkpoint), ``random`` (no network; the same work), ``auto`` (the checkpoint
-            where it is cached, else random).
-        data: ``hub``, ``synthetic`` or ``auto`` likewise; or your own inputs: texts, images, mappings.
-        dtype: ``fp32`` (the default), ``fp16``, ``bf16``. Your own model has its own.
-        device: ``cuda``, ``mps``, ``cpu``; ``auto`` is the first of them that is here. Your own model is where it is.
-        batch_size: inputs of one call.
-        size: ``study``, the real architecture, or ``small``, a tiny variant of the same class.
-        new_tokens: what a call of a task that writes adds to its input, exactly; a callable must then return how many
-            it wrote (``tokens_out``). None: as in the study.
-        steps: of a diffusion; None: as in the study.
-        seed: of the random weights, the choice of inputs, and the noise that an image is made of.
+    ``model`` is a hub id, a torch module, a pipeline or any callable; None: that of the small suite, as for
+    ``dataset``. ``new_tokens`` and ``steps`` are the study's where they are None. ``seed`` decides the random weights,
+    the inputs and the noise of an image.
 
-    Raises:
-        UsageProblem: an argument that is not possible, or a hub that cannot be reached, with the remedy.
-        CannotRunHere: a library is not installed, or the model does not fit into the free memory.
+    Raises UsageProblem for an impossible argument or an unreachable hub, with the remedy, and CannotRunHere where a
+    library or memory is missing.
     """
     task = find_task(name)
-    for what, count in (("batch_size", batch_size), ("new_tokens", new_tokens), ("steps", steps)):
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise UsageProblem(f"{what}={count!r} is not possible: write a whole number, 1 or more")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UsageProblem(f"seed={seed!r} is not possible: write a whole number, 0 or more")
+    fixed = {what: count for what, count in (("new_tokens", new_tokens), ("steps", steps)) if count is not None}
+    for what, count in {"batch_size": batch_size, "seed": seed, **fixed}.items():
+        least = 0 if what == "seed" else 1
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            raise UsageProblem(f"{what}={count!r} is not possible: write a whole number, {least} or more")
     if tokenizer is not None and not callable(tokenizer):
         raise UsageProblem(
             f"tokenizer={brief(tokenizer)} cannot be called: give the tokenizer that the model was trained with, "
@@ -116,11 +101,12 @@ def build_task(
         device = _fitting(task, model, dataset, dtype, device, size, batch_size)
     samples = _samples(task, dataset, data, seed)
     if isinstance(model, str):
-        asked = {"weights": weights, "size": size, "dtype": dtype or "fp32", "device": device}
-        kind, parts = _of_catalogue(task, models.build(model, task=name, seed=seed, **asked), tokenizer, processor)
+        built = models.build(
+            model, task=name, weights=weights, size=size, dtype=dtype or "fp32", device=device, seed=seed
+        )
+        kind, parts = _of_catalogue(task, built, tokenizer, processor)
     else:
         kind, parts = _own(task, model, tokenizer, processor, dtype, device)
-    fixed = {"new_tokens": new_tokens, "steps": steps}
     try:
         return kind(
             name=name,
@@ -129,7 +115,7 @@ def build_task(
             data=samples.source,
             batch_size=batch_size,
             seed=seed,
-            **parts | {what: count for what, count in fixed.items() if count is not None},
+            **parts | fixed,
         )
     except UsageProblem:
         parts.get("afterwards", lambda: None)()  # a model that trained does so again
@@ -144,9 +130,6 @@ def arguments_known(arguments: Iterable[str]) -> None:
             raise UsageProblem(
                 f"a task takes no {argument}=; it takes {', '.join(known)}.{did_you_mean(argument, known)}"
             )
-
-
-# --- a model of the catalogue ------------------------------------------------------------------------
 
 
 def _fitting(
@@ -178,12 +161,7 @@ def _of_catalogue(task: Task, built: Built, tokenizer: Any, processor: Any) -> t
         processor = _processor_of(built)
     call = architecture(built.model_id).sized(built.size)[2]
     return TASK_BUILDERS[task.name], {
-        "model": built.model,
-        "model_id": built.model_id,
-        "weights": built.weights,
-        "dtype": built.dtype,
-        "device": built.device,
-        "size": built.size,
+        **{name: value for name, value in vars(built).items() if name != "source"},
         "tokenizer": tokenizer,
         "processor": processor,
         "new_tokens": call.get("max_new_tokens", NEW_TOKENS.get(task.name)),
@@ -196,16 +174,14 @@ def _of_catalogue(task: Task, built: Built, tokenizer: Any, processor: Any) -> t
 def _processor_of(built: Built) -> Any:
     """Make what turns images or sound into tensors: the checkpoint's own, or one like it. Raises UsageProblem."""
     _, settings, _ = architecture(built.model_id).sized(built.size)
-    module, _, name = settings.pop("class").partition(":")
-    kind = getattr(import_module(module), name)
+    kind = models.named(settings.pop("class"))
     if built.weights == "random":
         return kind(**settings)
     return read_part("processor", built.model_id, built.source, kind.from_pretrained)
 
 
 def _samples(task: Task, dataset: str | None, data: Any, seed: int) -> Samples:
-    if data is None:
-        data = "auto"
+    data = "auto" if data is None else data
     if not isinstance(data, str):
         if dataset is not None:
             raise UsageProblem(f"dataset={dataset!r} and data of your own: give one of them")
@@ -218,10 +194,8 @@ def _samples(task: Task, dataset: str | None, data: Any, seed: int) -> Samples:
 def load(task: str, dataset: str, *, data: str = "synthetic", count: int = 1000, seed: int = 0) -> Samples:
     """Make ``count`` inputs of a data set for a task, the same for the same ``seed``.
 
-    ``synthetic`` needs no network. ``hub`` reads the data set from the local cache of the ``datasets`` library, else
-    streams it; where it has fewer than ``count``, all it has. ``auto`` is the hub's where it is cached, else synthetic.
-    Texts of the hub are whole: IMDB's, CNN/DailyMail's and XSum's are several times longer than the mean lengths that
-    the study gives, which the synthetic ones have. Raises :class:`UsageProblem`.
+    ``hub`` reads the local cache of the ``datasets`` library, else streams; it may have fewer than ``count``. ``auto``
+    is the hub's where it is cached, else synthetic. Raises UsageProblem.
     """
     row = DATASETS[find_dataset(task, dataset)]
     sources = ("synthetic", "hub", "auto")
@@ -247,14 +221,8 @@ def _refuse_missing(task: str, libraries: Iterable[str]) -> None:
         )
 
 
-# --- a user's own ------------------------------------------------------------------------------------
-
-
 def _refuse_other_work(task: Task, theirs: str) -> None:
-    """Refuse a pipeline that does another of the study's tasks: its cost would count as this task's.
-
-    Any pipeline may do a zero-shot task, and one that writes may write a summary.
-    """
+    """Refuse a pipeline for another task; any may do a zero-shot task, and one that writes may write a summary."""
     does = catalogue.ELSEWHERE.get(theirs, theirs)
     writes = {"text-generation", "summarization"} >= {does, task.name}
     if does in TASK_BUILDERS and does != task.name and not writes and not task.name.startswith("zero-shot"):
@@ -295,7 +263,10 @@ def _own(
             raise UsageProblem("dtype= and device= are of models that are built here: a callable has its own")
         return Calling, parts | {"new_tokens": None}
     kind = TASK_BUILDERS[task.name]
-    parts |= _processing(kind, processor, tokenizer)
+    of_processor = [getattr(processor, name, None) for name in ("image_processor", "feature_extractor")]
+    parts["processor"] = next((part for part in of_processor if part is not None), processor)
+    if "tokenizer" in kind.needs:
+        parts["tokenizer"] = tokenizer or getattr(processor, "tokenizer", None)
     if parts["processor"] is not None and not callable(parts["processor"]):
         raise UsageProblem(
             f"processor={brief(parts['processor'])} cannot be called: give what the model was trained with, as "
@@ -316,15 +287,6 @@ def _own(
         parts["tokenizer"] = _padding(parts["tokenizer"])
     parts |= _place(model, dtype, device)
     return kind, parts | _resting(model)
-
-
-def _processing(kind: type[ModelTask], processor: Any, tokenizer: Any) -> dict[str, Any]:
-    """The parts of a processor that has several."""
-    parts = [getattr(processor, name, None) for name in ("image_processor", "feature_extractor")]
-    return {
-        "processor": next((part for part in parts if part is not None), processor),
-        "tokenizer": tokenizer or (getattr(processor, "tokenizer", None) if "tokenizer" in kind.needs else None),
-    }
 
 
 def _padding(tokenizer: Any) -> Any:
@@ -357,11 +319,10 @@ def _place(module: Any, dtype: str | None, device: str) -> dict[str, str | None]
     parameters = list(module.parameters()) if callable(getattr(module, "parameters", None)) else []
     if not parameters:
         return {"dtype": None, "device": None}
-    most: dict[str, int] = {}  # some models keep a few of theirs in fp32
+    numbers: Counter[str] = Counter()  # some models keep a few parameters in fp32
     for parameter in parameters:
-        name = str(parameter.dtype).removeprefix("torch.")
-        most[name] = most.get(name, 0) + parameter.numel()
-    name = max(most, key=most.__getitem__)
+        numbers[str(parameter.dtype).removeprefix("torch.")] += parameter.numel()
+    name = numbers.most_common(1)[0][0]
     short = {long: short for short, long in models.DTYPES.items()}
     has = {"dtype": short.get(name, name), "device": parameters[0].device.type}
     for what, asked in (("dtype", dtype), ("device", None if device == "auto" else device)):

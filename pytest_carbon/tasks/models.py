@@ -1,8 +1,7 @@
 """Building a model of the catalogue: from the hub's checkpoint, or from its architecture with random weights.
 
-Random weights cost what trained ones do as long as the work of a call is fixed. They are drawn so that a signal keeps
-its size from layer to layer: numbers that fade to zero or overflow would move fewer bits, and so cost less, than those
-of a trained model. This module imports nothing heavy.
+Random weights are drawn so that a signal keeps its size from layer to layer: numbers that fade to zero or overflow
+would cost less than those of a trained model. This module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -72,10 +71,8 @@ def build(
 ) -> Built:
     """Build a model of the catalogue for one of its tasks.
 
-    ``weights``: ``hub`` is the published checkpoint, from the hub's cache where it is complete there, else
-    downloaded; ``random`` needs no network; ``auto`` is the cached checkpoint, else random. ``size="small"`` is a tiny
-    variant of the same class, which has no checkpoint. Raises UsageProblem for an unknown argument, a device that is
-    not here, and a checkpoint that cannot be read.
+    ``weights="auto"`` is the checkpoint where it is cached, else random. Raises UsageProblem for an unknown argument, a
+    device that is not here, and a checkpoint that cannot be read.
     """
     find_task(task)
     find_model(model_id, task)
@@ -88,15 +85,12 @@ def build(
             'a small variant has no checkpoint: weights="hub" needs size="study"; weights="random" builds either'
         )
     design = architecture(model_id)
-    with silent(*(["diffusers"] if _is_pipeline(design) else [])), _own_chance(device, seed):
-        checkpoint = _checkpoint(model_id, design, weights) if size == "study" else None
-        if checkpoint is not None:
-            model = _load(checkpoint, design, dtype, device)
-        else:
+    with silent(*(["diffusers"] if is_pipeline(design) else [])), _own_chance(device, seed):
+        checkpoint = find_checkpoint(model_id, design, weights) if size == "study" else None
+        if checkpoint is None:
             model = _random(model_id, size, dtype, device, seed)
-    weights_of: Weights = "random" if checkpoint is None else "hub"
-    source = "random" if checkpoint is None else checkpoint.id
-    return Built(model, weights_of, dtype, device, source, model_id, size)
+            return Built(model, "random", dtype, device, "random", model_id, size)
+        return Built(_load(checkpoint, design, dtype, device), "hub", dtype, device, checkpoint.id, model_id, size)
 
 
 def device_of(text: str) -> str:
@@ -122,8 +116,6 @@ def _one_of(what: str, value: object, allowed: Iterable[str]) -> None:
         hint = f". Did you mean {meant[0]}?" if meant else ""
         raise UsageProblem(f"{what} {value!r} is not one: {', '.join(names)}{hint}")
 
-
-# --- how large ------------------------------------------------------------------------------------
 
 _COUNTS: Mapping[str, int] = {
     "openai/whisper-large-v3": 1_543_490_560,
@@ -155,9 +147,7 @@ def activations() -> Mapping[str, int]:
 def memory_bytes(model_id: str, dtype: str = "fp32", size: str = "study", batch_size: int = 1) -> int:
     """Predict how many bytes of the device's memory a call of this model needs; without torch.
 
-    parameters × bytes of the dtype × 1.05 + batch_size × activations × 1.3 + 0.25 GiB. Activations are the peak of live
-    bytes of a call of the longest input (at most 1,024 tokens; an image at the model's own size; 30 s of audio), found
-    on torch's ``meta`` device, which has no attention that saves memory: on the large side.
+    parameters × bytes of the dtype × 1.05 + batch_size × activations × 1.3 + 0.25 GiB, for a call of the longest input.
     """
     _one_of("dtype", dtype, DTYPES)
     _one_of("size", size, SIZES)
@@ -167,43 +157,33 @@ def memory_bytes(model_id: str, dtype: str = "fp32", size: str = "study", batch_
     width = 4 if dtype == "fp32" else 2
     count = _COUNTS.get(model_id) or model.parameters or 0
     design = architecture(model_id)
-    upcast = _is_pipeline(design) and design.config["vae"].get("force_upcast")  # it decodes in fp32 whatever the dtype
+    upcast = is_pipeline(design) and design.config["vae"].get("force_upcast")  # it decodes in fp32 whatever the dtype
     for_one = activations()[model_id] * (1.0 if upcast else width / 4)
     return round(count * width * _ROUNDING + batch_size * for_one * _SPREAD + _WORKSPACE_BYTES)
 
 
-# --- random weights -------------------------------------------------------------------------------
-
-
 def _random(model_id: str, size: str, dtype: str, device: str, seed: int) -> Any:
-    design = architecture(model_id)
-    config, processor, _ = design.sized(size)
-    if _is_pipeline(design):
-        return _random_pipeline(model_id, config, processor, dtype, device, seed)
-    with _without_memory():
-        model = _named(design.model_class)._from_config(_config_of(design, config), dtype=_torch_dtype(dtype))
-    return _materialised(model, dtype, device, seed)
-
-
-def _random_pipeline(
-    model_id: str, config: dict[str, Any], processor: dict[str, Any], dtype: str, device: str, seed: int
-) -> Any:
     from pytest_carbon.tasks.tokenizers import tokenizer_for
 
     design = architecture(model_id)
+    config, processor, _ = design.sized(size)
+    if not is_pipeline(design):
+        with _without_memory():
+            model = named(design.model_class)._from_config(config_of(design, config), dtype=_torch_dtype(dtype))
+        return _materialised(model, dtype, device, seed)
     scheduler = config.pop("scheduler")
-    parts: dict[str, Any] = {"scheduler": _named(scheduler.pop("class")).from_config(scheduler)}
+    parts: dict[str, Any] = {"scheduler": named(scheduler.pop("class")).from_config(scheduler)}
     for index, (name, part) in enumerate(config.items()):
         with _without_memory():
-            network = _component(name, part, _torch_dtype(dtype))
+            network = component(name, part, _torch_dtype(dtype))
         parts[name] = _materialised(network, dtype, device, seed + index)
         if name.startswith("text_encoder"):
             parts[name.replace("text_encoder", "tokenizer")] = tokenizer_for(model_id, network.config, weights="random")
     if design.model_class.endswith(":StableDiffusionPipeline"):
         parts.setdefault("safety_checker", None)
         parts["requires_safety_checker"] = parts["safety_checker"] is not None
-        parts["feature_extractor"] = _named(processor.pop("class"))(**processor)
-    pipeline = _named(design.model_class)(**parts)
+        parts["feature_extractor"] = named(processor.pop("class"))(**processor)
+    pipeline = named(design.model_class)(**parts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -217,9 +197,9 @@ _COMPONENTS = {
 }
 
 
-def _component(name: str, config: dict[str, Any], dtype: torch.dtype | None = None) -> Any:
+def component(name: str, config: dict[str, Any], dtype: torch.dtype | None = None) -> Any:
     """One network of a pipeline."""
-    made = _named(_COMPONENTS[name])
+    made = named(_COMPONENTS[name])
     if _COMPONENTS[name].startswith("diffusers:"):
         return made(**config)
     return made._from_config(made.config_class(**config), **({} if dtype is None else {"dtype": dtype}))
@@ -227,11 +207,7 @@ def _component(name: str, config: dict[str, Any], dtype: torch.dtype | None = No
 
 @contextmanager
 def _without_memory() -> Iterator[None]:
-    """Make the parameters of the networks built within take no memory and no time; make their buffers as always.
-
-    Under ``torch.device("meta")`` the buffers (position tables, indices, statistics of a batch norm) would have no
-    values either, and not every class can make them afterwards.
-    """
+    """Build parameters on ``meta``, without memory, and buffers as always: not every class can fill those later."""
     from torch import nn
 
     register = nn.Module.register_parameter
@@ -286,10 +262,9 @@ def _fill(parameter: torch.nn.Parameter, name: str, module: Any, generator: torc
 
 
 def _let_transformers_finish(model: Any, seed: int) -> None:
-    """Let a class set what it sets itself: tables of positions, zeros for a padding token, scales of layers.
+    """Let a class set its tables of positions, padding and scales of layers, but not its matrices.
 
-    Mark the matrices as initialised, so that it leaves them alone: its own spread may be anything (1e-10 for BLIP's
-    images).
+    Its own spread of those may be anything: 1e-10 for BLIP's images.
     """
     from torch import nn
 
@@ -304,10 +279,7 @@ def _let_transformers_finish(model: Any, seed: int) -> None:
 
 @contextmanager
 def _own_chance(device: str, seed: int) -> Iterator[None]:
-    """Draw with ``seed`` within; afterwards put the generators of torch, Python and numpy back.
-
-    Seed only the device that is drawn on: ``torch.manual_seed`` would seed every GPU of the machine.
-    """
+    """Draw with ``seed`` within, on this device only; then put the generators of torch, Python and numpy back."""
     import random
 
     import numpy as np
@@ -332,12 +304,9 @@ def _own_chance(device: str, seed: int) -> Iterator[None]:
 
 def _kept_in_fp32(model: Any, dtype: str) -> set[str]:
     """The names of modules that ``from_pretrained`` leaves in fp32, too, for the sake of their range."""
-    names: set[str] = set()
-    if dtype == "fp16":
-        names |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
-    if dtype != "fp32":
-        names |= set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
-    return names
+    half = getattr(model, "_keep_in_fp32_modules", None) if dtype == "fp16" else None
+    strict = getattr(model, "_keep_in_fp32_modules_strict", None) if dtype != "fp32" else None
+    return {*(half or ()), *(strict or ())}
 
 
 def _torch_dtype(dtype: str) -> torch.dtype:
@@ -347,20 +316,20 @@ def _torch_dtype(dtype: str) -> torch.dtype:
     return value
 
 
-def _is_pipeline(design: Architecture) -> bool:
+def is_pipeline(design: Architecture) -> bool:
+    """Whether it is a pipeline of diffusers."""
     return design.model_class.startswith("diffusers:")
 
 
-def _config_of(design: Architecture, config: dict[str, Any]) -> Any:
-    return _named(design.model_class).config_class(**config)
+def config_of(design: Architecture, config: dict[str, Any]) -> Any:
+    """Make the configuration object of a model."""
+    return named(design.model_class).config_class(**config)
 
 
-def _named(path: str) -> Any:
+def named(path: str) -> Any:
+    """Import ``module:name``."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
-
-
-# --- the hub's checkpoint -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -369,7 +338,7 @@ class _Checkpoint:
     cached: bool
 
 
-def _checkpoint(model_id: str, design: Architecture, weights: str) -> _Checkpoint | None:
+def find_checkpoint(model_id: str, design: Architecture, weights: str) -> _Checkpoint | None:
     """Find the checkpoint to load; None: take random weights. Raises UsageProblem."""
     if weights == "random":
         return None
@@ -377,14 +346,14 @@ def _checkpoint(model_id: str, design: Architecture, weights: str) -> _Checkpoin
         if weights == "auto":
             return None
         raise UsageProblem(f"{model_id} cannot be loaded from the hub: {design.no_checkpoint}. {_REMEDY}")
-    ids = [model_id, *([design.moved_to] if design.moved_to else [])]
-    for id in ids:
-        if _in_cache(id, design):
-            return _Checkpoint(id, cached=True)
+    id = design.moved_to or model_id
+    for known in (model_id, id):
+        if _in_cache(known, design):
+            return _Checkpoint(known, cached=True)
     if weights == "auto":
         return None
-    _reach(ids[-1], design)
-    return _Checkpoint(ids[-1], cached=False)
+    _reach(id, design)
+    return _Checkpoint(id, cached=False)
 
 
 _REMEDY = 'weights="random" needs none: the same architecture, the same work'
@@ -393,14 +362,14 @@ _PIPELINE_WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pyto
 
 
 def _config_file(design: Architecture) -> str:
-    return "model_index.json" if _is_pipeline(design) else "config.json"
+    return "model_index.json" if is_pipeline(design) else "config.json"
 
 
 def _in_cache(id: str, design: Architecture) -> bool:
     """Whether the hub's cache has the configuration and every file of the weights."""
     if _cached_file(id, _config_file(design)) is None:
         return False
-    if not _is_pipeline(design):
+    if not is_pipeline(design):
         return _weights_in_cache(id, "", _WEIGHT_FILES)
     networks = [name for name in design.config if name != "scheduler"]
     return all(_weights_in_cache(id, f"{name}/", _PIPELINE_WEIGHT_FILES) for name in networks)
@@ -460,15 +429,11 @@ def _why_not(id: str, design: Architecture, error: Exception) -> str:
 
 
 def _load(checkpoint: _Checkpoint, design: Architecture, dtype: str, device: str) -> Any:
-    made = _named(design.model_class)
+    precision = {"torch_dtype" if is_pipeline(design) else "dtype": _torch_dtype(dtype)}
     try:
-        if _is_pipeline(design):
-            pipeline = made.from_pretrained(
-                checkpoint.id, torch_dtype=_torch_dtype(dtype), local_files_only=checkpoint.cached
-            )
-            pipeline.set_progress_bar_config(disable=True)
-            return pipeline.to(device)
-        model = made.from_pretrained(checkpoint.id, dtype=_torch_dtype(dtype), local_files_only=checkpoint.cached)
+        model = named(design.model_class).from_pretrained(
+            checkpoint.id, local_files_only=checkpoint.cached, **precision
+        )
     except Exception as error:  # whatever a damaged file or a missing package comes up with
         import torch
 
@@ -476,18 +441,15 @@ def _load(checkpoint: _Checkpoint, design: Architecture, dtype: str, device: str
             raise
         where = "the hub's cache" if checkpoint.cached else "the hub"
         raise UsageProblem(f"{checkpoint.id} cannot be loaded from {where}: {first_line(error)}. {_REMEDY}") from error
+    if is_pipeline(design):
+        model.set_progress_bar_config(disable=True)
+        return model.to(device)
     return model.to(device).requires_grad_(False).eval()
-
-
-# --- quiet ----------------------------------------------------------------------------------------
 
 
 @contextmanager
 def silent(*libraries: str) -> Iterator[None]:
-    """Silence progress bars, warnings and log lines of the libraries that build and load models; restore them after.
-
-    Imports ``transformers``, and the ``libraries`` named beside it: each sets itself up when it is imported.
-    """
+    """Silence ``transformers`` and these libraries: progress bars, warnings and log lines; restore them after."""
     with warnings.catch_warnings(), ExitStack() as afterwards:
         warnings.simplefilter("ignore")
         from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars

@@ -411,11 +411,11 @@ def _offline_build(id: str) -> None:
 
 def test_a_checkpoint_that_has_moved_is_found_where_it_is(cache: Path) -> None:
     """The study's id of Stable Diffusion 1.5 is gone from the hub."""
-    from pytest_carbon.tasks.models import _checkpoint, architecture
+    from pytest_carbon.tasks.models import architecture, find_checkpoint
 
     id, now = "runwayml/stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5"
     in_cache(cache, now, with_published_tokenizer(small(id).model))
-    found = _checkpoint(id, architecture(id), "auto")
+    found = find_checkpoint(id, architecture(id), "auto")
     assert found is not None
     assert (found.id, found.cached) == (now, True)
 

@@ -1,7 +1,4 @@
-"""The table of options, and how pytest gets them.
-
-Every run of pytest imports this module once the plugin is installed: it imports records and units only when used.
-"""
+"""The table of options, and their registration; every run of pytest imports it, so it imports little."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ class Option(NamedTuple):
     """The field of Settings, where it differs from the flag."""
     ini: bool = True
     several: bool = False
-    """Whether the flag may be given several times: its texts are joined with commas."""
+    """Whether it may be repeated; the texts are joined with commas."""
 
     @property
     def flag(self) -> str:
@@ -217,24 +214,22 @@ OPTIONS = (
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Register every flag and ini key but the flag ``--carbon``; for ``pytest_addoption``.
-
-    Raises :class:`pytest.UsageError` if another plugin has one of them.
-    """
+    """Register every ini key and every flag but ``--carbon``; refuse one that another plugin has."""
     for option in OPTIONS:
         _add_flag(parser, option)
     for option in (SWITCH, *OPTIONS):
         if option.ini:
-            parser.addini(option.key, option.help, type=_ini_type(option), default=None)
+            # Before pytest 9.2 a key has one type, so native TOML needs numbers in quotes. The text beside bool is for
+            # values.switch to refuse.
+            kind: Any = "bool" if option.metavar is None else "string"
+            if pytest.version_tuple >= (9, 2):
+                kind = bool | str if option.metavar is None else str | int | float
+            parser.addini(option.key, option.help, type=kind, default=None)
 
 
 def add_switch(parser: pytest.Parser) -> None:
-    """Register ``--carbon`` itself; for a wrapper of ``pytest_load_initial_conftests``, after its ``yield``.
-
-    pytest-codecarbon has a flag of that name, too, and the second plugin to register it ends pytest with a traceback.
-    So this one registers it after all others, and raises :class:`pytest.UsageError` if another plugin has it.
-    """
-    if pytest.version_tuple < (9,):  # there argparse gets the options only when it parses
+    """Register ``--carbon`` after all other plugins, so that it can refuse theirs without a traceback."""
+    if pytest.version_tuple < (9,):  # argparse gets the options only when it parses
         groups = (*parser._groups, parser._anonymous)
         if any(SWITCH.flag in option.names() for group in groups for option in group.options):
             raise _clash(SWITCH)
@@ -262,24 +257,11 @@ def _clash(option: Option) -> pytest.UsageError:
     )
 
 
-def _ini_type(option: Option) -> Any:
-    """Return the types of a key in native TOML, ``[tool.pytest]``; elsewhere every value is a text.
-
-    Before pytest 9.2 a key has one type, and a number must be written in quotes.
-    """
-    if pytest.version_tuple < (9, 2):
-        return "bool" if option.metavar is None else "string"
-    if option.metavar is None:
-        return bool | str  # so that values.switch refuses other texts
-    return str | int | float
-
-
 def refuse_lost_root(config: pytest.Config) -> None:
     """Refuse an existing path that stands apart from its flag and may have moved the root dir.
 
-    pytest looks for its ini file before plugins register their flags. In ``--carbon-json FILE`` it takes a FILE that
-    exists for a place of tests. A path inside the current folder does no harm, unless test arguments lead to an ini
-    file below that folder. Raises :class:`pytest.UsageError`.
+    pytest looks for its ini file before plugins register their flags, so it takes such a path for a place of tests. A
+    path inside the current folder does no harm, unless test arguments lead to an ini file below that folder.
     """
     option, current = config.option, config.invocation_params.dir
     if option.inifilename:
@@ -298,10 +280,7 @@ def refuse_lost_root(config: pytest.Config) -> None:
 
 
 def remove_old_report(config: pytest.Config) -> None:
-    """Remove an earlier run's ``--carbon-json`` file, so that nobody mistakes it for this run's.
-
-    Not in a run that only shows something. Nothing but a file: not a pipe.
-    """
+    """Remove an earlier run's ``--carbon-json`` file, so that nobody mistakes it for this run's."""
     option = config.option
     if option.carbon_json and not (option.collectonly or option.help or option.version):
         with contextlib.suppress(OSError):  # read_settings refuses what cannot be written

@@ -1,4 +1,4 @@
-"""What the terminal shows during a run: the test under way, how far the run is, and the time left."""
+"""What the terminal shows during a run: the current test, the progress and the time left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIGN_OF_LIFE_S = 60.0
 
 
 class Pace:
-    """How far the run is, and the time left at the pace so far."""
+    """The run's progress, and the time left at the pace so far."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -32,8 +32,7 @@ class Pace:
         self._running = (test, self._clock())
 
     def drop(self, test: str) -> None:
-        self._weights.pop(test, None)
-        self._left.pop(test, None)
+        del self._weights[test], self._left[test]
 
     def end(self) -> None:
         if self._running is not None:
@@ -52,19 +51,18 @@ class Pace:
 
     def __str__(self) -> str:
         """``test 12 of 312 · about 1 h 20 min left``; empty for a single test."""
-        if len(self._weights) < 2:
-            return ""
-        number = len(self._weights) - len(self._left) + (self._running is not None and self._running[0] in self._left)
-        return f"test {number} of {len(self._weights)}{self.left}"
+        count = len(self._weights)
+        number = count - len(self._left) + (self._running is not None and self._running[0] in self._left)
+        return f"test {number} of {count}{self.left}" if count > 1 else ""
 
     @property
     def left(self) -> str:
-        """``· about 1 h 20 min left``; empty while it is not known."""
+        """``· about 1 h 20 min left``; empty while unknown."""
         return "" if self.left_s is None else f" · about {about(self.left_s)} left"
 
 
 class Progress:
-    """Shows on a terminal, behind the text of the current line, what a measurement is doing."""
+    """Shows on a terminal, after the text of the current line, what a measurement is doing."""
 
     def __init__(self, config: pytest.Config, running: Callable[[], tuple[str, str]]) -> None:
         self._config = config
@@ -74,13 +72,11 @@ class Progress:
         self._written_s = time.perf_counter()
 
     def step(self, step: str) -> None:
-        """Show what the measurement under way is doing, at most five times a second."""
+        """Show what the current measurement is doing, at most five times a second."""
         now_s = time.perf_counter()
         if now_s - self._shown_s >= 0.2:
             self._shown_s = now_s
-            test, name = self._running()
-            steps = [text for text in (step, str(self.pace)) if text]
-            self._show_steps(test, name, steps)
+            self.show(*self._running(), [text for text in (step, str(self.pace)) if text])
 
     def say(self, line: str) -> None:
         """Write a line that stays."""
@@ -89,18 +85,15 @@ class Progress:
             reporter.ensure_newline()
             reporter.write_line(line)
 
-    def running(self, test: str, step: str) -> None:
-        """Show what another process is doing."""
-        self._show_steps(test, "", [step])
+    def show(self, test: str, name: str, steps: Sequence[str]) -> None:
+        """Show the steps of a test's measurement."""
+        self._show(lambda width: summary.progress(test, name, steps, width=width, ascii=ascii_only(self._config)))
 
     def waiting(self, reports: int, tests: int, where: str = "") -> None:
         """Show between tests how many reports wait; without a terminal, as in CI, write a line a minute."""
-        if (
-            (reporter := self._reporter) is not None
-            and not reporter.isatty
-            and time.perf_counter() - self._written_s > SIGN_OF_LIFE_S
-        ):
-            self._written_s = time.perf_counter()
+        reporter, now_s = self._reporter, time.perf_counter()
+        if reporter is not None and not reporter.isatty and now_s - self._written_s > SIGN_OF_LIFE_S:
+            self._written_s = now_s
             reporter.ensure_newline()
             left_s = self.pace.left_s or 0.0
             left = f", about {about(left_s)} left" if left_s >= 60 else ""
@@ -118,9 +111,6 @@ class Progress:
     def _reporter(self) -> Any:
         return self._config.pluginmanager.get_plugin("terminalreporter")
 
-    def _show_steps(self, test: str, name: str, steps: Sequence[str]) -> None:
-        self._show(lambda width: summary.progress(test, name, steps, width=width, ascii=ascii_only(self._config)))
-
     def _show(self, text: Callable[[int], str]) -> None:
         if (reporter := self._reporter) is None or not getattr(reporter, "isatty", False) or reporter.verbosity < 0:
             return
@@ -130,13 +120,13 @@ class Progress:
             return
         capture = self._config.pluginmanager.get_plugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
-            # Save the cursor, clear the rest of the line, restore: what comes next overwrites it.
+            # Save the cursor, clear the rest of the line, restore: the next text overwrites this one.
             writer._file.write(f"\x1b7\x1b[K {text(room)}\x1b8")
             writer._file.flush()
 
 
 class Stages:
-    """Shows the progress of tests in several processes: a stage each, one after another."""
+    """Shows the progress of tests in fresh processes, stage by stage."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -146,13 +136,13 @@ class Stages:
         self._done = self._count = 0
 
     def plan(self, stage: str, weights: Mapping[str, float]) -> None:
-        """Add a stage, and how long its tests take."""
+        """Add a stage, with the weights of its tests."""
         self._planned[stage] = weights.keys()
         for test, weight in weights.items():
             self._pace.add(f"{stage} {test}", weight)
 
     def enter(self, stage: str, tests: Collection[str]) -> None:
-        """Begin a stage; of the tests that were planned these are left."""
+        """Begin a stage with those of the planned tests that still run."""
         for test in self._planned[stage] - set(tests):
             self._pace.drop(f"{stage} {test}")
         self._stage = stage
@@ -161,16 +151,16 @@ class Stages:
     def begun(self, test: str, shown: str) -> None:
         self._done += 1
         self._pace.begin(f"{self._stage} {test}")
-        self._progress.running(shown, f"{self._stage} · test {self._done} of {self._count}{self._pace.left}")
+        step = f"{self._stage} · test {self._done} of {self._count}{self._pace.left}"
+        self._progress.show(shown, "", [step])
 
     def ended(self, *, waiting: bool) -> None:
-        """End a test; ``waiting``: whether reports wait."""
         self._pace.end()
         self._progress.waiting(self._done if waiting else 0, self._count, f"{self._stage}, ")
 
 
 def ascii_only(config: pytest.Config) -> bool:
-    """Whether the terminal's encoding lacks the reports' characters."""
+    """Return whether the terminal's encoding lacks the reports' characters."""
     encoding = getattr(getattr(_writer(config), "_file", None), "encoding", None) or "utf-8"
     try:
         "±×→·≥–←".encode(encoding)

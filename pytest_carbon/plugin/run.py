@@ -305,7 +305,7 @@ class CarbonSession:
         problem: BaseException | None = None
 
         def judged() -> stages.Judged:
-            brought = Brought.of_all([*own, *self._fresh.came]) if own else self._fresh.known
+            brought = Brought.of_all([*own, *self._fresh.brought.values()]) if own else self._fresh.known
             return judge.judge(judge.measure(ran, settings, brought, sides), settings, self._stored, sides)
 
         def again(tests: Sequence[Test]) -> stages.Judged | None:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 
 class _Given(NamedTuple):
-    """What the user gave for an option."""
-
     where: str
     """``--carbon-rounds=1``, ``carbon_rounds = 1 in /project/pytest.ini``."""
     value: Any
@@ -36,7 +34,7 @@ _PLACE = ("country", "region", "cloud", "intensity_g_per_kwh")
 
 
 def anything_given(config: pytest.Config) -> bool:
-    """Whether the command line or the ini file mentions carbon; a run without need not import the records."""
+    """Return whether the command line or the ini file has an option; a run without imports no records."""
     return any(_raw(config, option) for option in (SWITCH, *OPTIONS))
 
 
@@ -50,11 +48,7 @@ def idle_flags(config: pytest.Config) -> list[str]:
 
 
 def read_settings(config: pytest.Config) -> Settings:
-    """Read the options of this run: a flag wins over an ini key, and that over the default.
-
-    Also without ``--carbon``, to find a mistake in an ini file when it is made. Raises :class:`pytest.UsageError` with
-    a text for each problem.
-    """
+    """Read the options: flags win over ini keys, also without ``--carbon``; raise UsageError with all problems."""
     from pytest_carbon.records import Settings
 
     if (inherited := getattr(config.option, _INHERITED, None)) is not None:
@@ -67,12 +61,16 @@ def read_settings(config: pytest.Config) -> Settings:
                 given[option.field] = _Given(raw.where, _read(option, raw, config), raw.flag)
             except ValueError as problem:
                 problems.append(f"{raw.where}: {problem}")
-    _drop_the_inis_place(given)
+    # Flags about the place replace the ini file's whole place; only a region alone stays in the ini file's country.
+    flags = {field for field in _PLACE if field in given and given[field].flag}
+    for field in _PLACE if flags else ():
+        if field not in flags and not (field == "country" and flags == {"region"}):
+            given.pop(field, None)
     problems += _disagreements(given)
 
     values = {field: one.value for field, one in given.items()}
     defaults = Settings()
-    # If one end of the time is given, the default of the other gives way.
+    # A given end of the time moves the default of the other end.
     values.setdefault("min_time_s", min(defaults.min_time_s, values.get("max_time_s", math.inf)))
     values.setdefault("max_time_s", max(defaults.max_time_s, values["min_time_s"]))
     values.setdefault("baseline", config.rootpath / defaults.baseline)
@@ -101,23 +99,17 @@ def fields_given(config: pytest.Config) -> frozenset[str]:
 
 
 def inherit(config: pytest.Config, settings: Settings, given: frozenset[str]) -> None:
-    """Give a process the settings of its parent, and which of them the user gave."""
+    """Give a fresh process its parent's settings, and which of them the user gave."""
     setattr(config.option, _INHERITED, (settings, given))
 
 
 def of_project() -> Settings:
-    """Read the settings of a run without flags in the current folder, for commands outside of pytest.
-
-    Runs none of the project's code, and ignores carbon flags in its ``addopts``. Raises
-    :class:`~pytest_carbon.records.UsageProblem`, also if pytest cannot read the ini file and has printed why.
-    """
+    """Read the current folder's ini file for a command, without running the project's code or its ``addopts``."""
     from pytest_carbon.records import UsageProblem
 
     results: list[Settings | pytest.UsageError] = []
 
     class Stop:
-        """Ends pytest once it has read the ini file."""
-
         @pytest.hookimpl(tryfirst=True)
         def pytest_cmdline_main(self, config: pytest.Config) -> int:
             try:
@@ -140,7 +132,7 @@ def of_project() -> Settings:
 
 
 def _raw(config: pytest.Config, option: Option) -> _Given | None:
-    """Return what the command line has, or else the ini file, unread. An empty ini key is not given."""
+    """Return the text from the command line, or else from the ini file; an empty ini key is not given."""
     value = getattr(config.option, option.key, None)
     if isinstance(value, bool):
         return _Given(option.flag, value, True)
@@ -163,7 +155,6 @@ def _raw(config: pytest.Config, option: Option) -> _Given | None:
 
 
 def _without_password(option: Option, value: Any) -> Any:
-    """Return a value as messages may show it."""
     if option.read is not readers.baseline or not isinstance(value, str):
         return value
     from pytest_carbon.baselines.address import DatabaseUrl, is_url
@@ -172,7 +163,6 @@ def _without_password(option: Option, value: Any) -> Any:
 
 
 def _read(option: Option, raw: _Given, config: pytest.Config) -> Any:
-    """Return the value of the option's field. Raises ValueError with what is allowed."""
     if isinstance(raw.value, Exception):
         error = str(raw.value).removeprefix(f"{config.inipath}: ")
         raise ValueError(f"{error}; write {'true or false' if option.metavar is None else 'one text, in quotes'}")
@@ -182,17 +172,6 @@ def _read(option: Option, raw: _Given, config: pytest.Config) -> Any:
     if not text:
         raise ValueError("this is empty; give it a value, or leave it out")
     return option.read(text, config.invocation_params.dir if raw.flag else config.rootpath)
-
-
-def _drop_the_inis_place(given: dict[str, _Given]) -> None:
-    """Let flags about the electricity's place replace all that the ini file says about it.
-
-    The ini file's region is in the ini file's country. Only a region alone stays in the ini file's country.
-    """
-    flags = {field for field in _PLACE if field in given and given[field].flag}
-    for field in _PLACE:
-        if flags and field not in flags and not (field == "country" and flags == {"region"}):
-            given.pop(field, None)
 
 
 def _disagreements(given: dict[str, _Given]) -> Iterable[str]:

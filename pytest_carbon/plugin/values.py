@@ -1,11 +1,8 @@
-"""Read the values of options, or refuse them.
-
-A reader gets the text, and the folder that a relative path starts from. Its ValueError says what is allowed; the caller
-puts the place and the text before that.
-"""
+"""Readers of option values: of a text and the folder for relative paths; a ValueError says what is allowed."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -22,11 +19,10 @@ def _near(text: str, allowed: Iterable[str]) -> str:
 
 
 def switch(text: str, base: Path) -> bool:
-    if text.lower() in ("true", "1", "yes", "on", "t", "y"):
-        return True
-    if text.lower() in ("false", "0", "no", "off", "f", "n"):
-        return False
-    raise ValueError("write true or false")
+    on, off = ("true", "1", "yes", "on", "t", "y"), ("false", "0", "no", "off", "f", "n")
+    if text.lower() not in on + off:
+        raise ValueError("write true or false")
+    return text.lower() in on
 
 
 def choice(*allowed: str) -> Reader:
@@ -57,11 +53,10 @@ def share(least: float, most: float, *, above: bool = False) -> Reader:
 
 def _finite(text: str) -> float:
     """Read a finite number; anything else is NaN, which fails every comparison."""
-    try:
-        value = float(text)
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(text)):
+            return value
+    return math.nan
 
 
 def number(least: float, allowed: str) -> Reader:
@@ -124,11 +119,10 @@ def labels(text: str, base: Path) -> str:
 
 
 def meter(text: str, base: Path) -> str:
-    """Read names joined by ``+``; ``replay:`` takes all that follows, because a path may contain a ``+``."""
+    """Read names joined by ``+``; ``replay:`` takes the whole rest, because a path may contain a ``+``."""
     before, replay, file = text.partition("replay:")
     names = before.split("+")
     if replay:
-        # Before it stands nothing, or a name and a "+".
         names[-1] += replay + (str(path(file.strip(), base)) if file.strip() else "")
     if not all(re.fullmatch(r"replay:.+|[^+:]+", name) for name in names):
         raise ValueError("write auto, nvml, rapl, amd, apple, windows, estimate or replay:FILE, or several joined by +")
@@ -142,10 +136,8 @@ def gpus(text: str, base: Path) -> str:
         return text
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", part, re.ASCII) for part in parts):
-        raise ValueError(
-            "write used, visible, all, or indices and UUIDs with commas between them, such as 0,1."
-            + _near(text, ("used", "visible", "all"))
-        )
+        near = _near(text, ("used", "visible", "all"))
+        raise ValueError(f"write used, visible, all, or indices and UUIDs with commas between them, such as 0,1.{near}")
     return ",".join(dict.fromkeys(parts))
 
 

@@ -14,7 +14,7 @@ from pytest_carbon.plugin.progress import Progress
 from pytest_carbon.records import Budget, Measurement
 
 WEIGHT = pytest.StashKey[float]()
-"""How long a test takes, in any unit, if known before it runs; for the time left."""
+"""A test's expected duration, in any unit; for the time left."""
 
 
 def measures(item: pytest.Item) -> bool:
@@ -23,7 +23,7 @@ def measures(item: pytest.Item) -> bool:
 
 
 def test_id(item: pytest.Item) -> str:
-    """Return a test's key in baselines: its node id; outside the root dir, with its module's dotted name."""
+    """Return a test's key in baselines: its node id, or outside the root dir its module's dotted name."""
     root = item.config.rootpath
     module = item.getparent(pytest.Module)
     if module is None or item.path.is_relative_to(root):
@@ -36,39 +36,33 @@ test_id.__test__ = False  # type: ignore[attr-defined]
 
 
 Action = Literal["keep", "pass on", "drop"]
-"""What to do with a report: keep it until the verdicts, pass on all that were kept and this one, or drop it."""
+"""Keep a report until the verdicts, pass it on with all that were kept, or drop it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What has become of a test, by its reports. Pure: each event gives a new one."""
+    """A test's state after its reports so far; each event gives a new one."""
 
     outcome: str | None = None
-    """The outcome before the gate; None until the test has finished."""
+    """Before the gate; None until the test has finished."""
     waits: bool = False
     """Whether it passed, so that its reports wait for the verdicts."""
     part_failed: bool = False
-    """Whether a subtest failed: its report is its own, and the test's may have passed."""
+    """Whether a subtest failed: the test's own report may have passed."""
     left_out: bool = False
     """Whether it passed in an earlier process and was skipped in this one."""
     before: Course | None = None
-    """In the earlier processes, while this one runs the test."""
+    """The state after the earlier processes, while this one runs the test."""
 
     @property
     def passed_before(self) -> bool:
         return self.before is not None and self.before.waits
 
     def again(self) -> Course:
-        """Begin the test in another process."""
         return Course(before=replace(self, before=None))
 
     def after(self, when: str, outcome: str, *, xfail: bool = False, part: bool = False) -> tuple[Course, Action]:
-        """Take a report.
-
-        Args:
-            xfail: the test was expected to fail.
-            part: the report is a subtest's.
-        """
+        """Take a report; ``xfail``: the test was expected to fail; ``part``: it is a subtest's."""
         course = self
         if part:
             course = replace(course, part_failed=course.part_failed or outcome == "failed")
@@ -93,28 +87,27 @@ class Course:
         return course, "pass on"
 
     def ended(self) -> Course:
-        """End the test in this process; where it was left out, the earlier ones count."""
+        """End the test in this process; if it was left out, the earlier processes count."""
         return self.before if self.left_out and self.outcome is None and self.before else replace(self, before=None)
 
 
 @dataclass(slots=True)
 class Test:
-    """A test of the run; most measure, and their reports wait."""
+    """A test of the run, and its reports that wait."""
 
     item: pytest.Item
     key: str
-    """:func:`test_id`: pytest may give tests of two installed packages the same node id."""
+    """From :func:`test_id`: tests of two installed packages may have the same node id."""
     budgets: tuple[Budget, ...] = ()
     marked: bool = False
     course: Course = Course()
     reports: list[pytest.TestReport] = field(default_factory=list)
     reports_before: list[pytest.TestReport] = field(default_factory=list)
-    """Of the earlier processes, while one runs the test."""
     log: Log | None = None
     found: dict[str, list[Measurement]] | None = None
-    """What it measured, by name: a session each. None where this process measured it, and has not concluded."""
+    """Its measurements by name, one for each session; None until this process, which measured it, concludes."""
     mistaken: set[str] = field(default_factory=set)
-    """The names of what was not measured because of a mistake in the test."""
+    """Names that were not measured because of a mistake in the test."""
 
     @property
     def weight(self) -> float:
@@ -129,7 +122,7 @@ class Test:
         return self.course.waits
 
     def take(self, report: pytest.TestReport) -> Action:
-        """Keep what passed until it is judged; pass everything else on at once."""
+        """Keep a report that passed until it is judged; pass any other on at once."""
         part = type(report) is not pytest.TestReport
         xfail = hasattr(report, "wasxfail")
         self.course, action = self.course.after(str(report.when), report.outcome, xfail=xfail, part=part)
@@ -140,19 +133,17 @@ class Test:
         return action
 
     def pass_on(self) -> None:
-        """Pass on the reports so far."""
         reports, self.reports = self.reports, []
         for report in reports:
             assert self.log is not None
             self.log.report(report)
 
     def begin_again(self) -> None:
-        """Begin in another process."""
         self.course = self.course.again()
         self.reports_before, self.reports = self.reports, []
 
     def end(self) -> bool:
-        """End in this process; whether what it measured counts."""
+        """End in this process; return whether its measurements count."""
         before = self.course.before
         self.course = self.course.ended()
         if self.course is before:
@@ -160,13 +151,9 @@ class Test:
         return self.course is not before
 
     def restore(self) -> None:
-        """Forget the process under way, which did not bring the test to its end."""
+        """Forget the current process, which did not finish the test."""
         if self.course.before is not None:
             self.course, self.reports = self.course.before, self.reports_before
-
-    def crash(self) -> None:
-        """Its process died."""
-        self.course, self.reports = Course("failed"), []
 
 
 class Log:

@@ -179,7 +179,7 @@ def test_a_test_that_fails_when_it_is_run_again_fails(
     assert run.text.count("E AssertionError: only once") == 1
     assert (
         "It passed at first, and was run again by itself in a fresh process, because its energy is suspect (measured"
-        " again, 1 of 2). What other tests leave behind is missing there; what a fixture makes is not." in run.text
+        " again, 1 of 2). The effects of other tests are missing there; those of fixtures are not." in run.text
     )
     assert run.status("test_b") == "pass"
     assert (times(pytester, "A"), times(pytester, "B")) == (2, 3)

@@ -23,7 +23,7 @@ from pytest_carbon.records import Measurement
 
 
 class Outlet:
-    """The way back to the parent; as a plugin, it also tells the parent what pytest says."""
+    """Sends the parent what the session and, as it is a plugin, what pytest reports."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -31,16 +31,14 @@ class Outlet:
         self._pid = os.getpid()
         self._config: pytest.Config | None = None
         self._unmeasured: str | None = None
-        """The test under way, if it measures nothing."""
+        """The running test, if it measures nothing."""
         self._narrowed = False
         """Whether the arguments leave out tests of the modules that they name."""
-
-    # what the session tells
 
     def select(
         self, items: list[pytest.Item], key: Callable[[pytest.Item], str], measures: Callable[[pytest.Item], bool]
     ) -> None:
-        """Keep of the collected tests those that the parent names, in its order."""
+        """Keep the collected tests that the parent names, in its order."""
         collected = {key(item): item for item in items}
         tests = dict.fromkeys(self.request.tests)
         items[:] = [collected[test] for test in tests if test in collected]
@@ -56,7 +54,7 @@ class Outlet:
         self.send(messages.Selected(missing, sources, () if self._narrowed else tuple(others)))
 
     def _wrong_imports(self) -> str | None:
-        """Why the imports so far cannot be compared with those of the other revision."""
+        """Say why the imports so far cannot be compared with those of the other revision."""
         if (side := self._side) is None:
             return None
         text = import_paths.refusal(side.move, side.base, side.label, side.sources)
@@ -64,7 +62,7 @@ class Outlet:
 
     def send(self, message: Message) -> None:
         if os.getpid() != self._pid:
-            return  # a process that a test has forked
+            return  # a test has forked this process
         data = messages.encode(message)
         try:
             while data:
@@ -84,8 +82,6 @@ class Outlet:
         self._unmeasured = None
         self.send(messages.Done(test, tuple(measurements), tuple(mistaken)))
 
-    # what pytest tells
-
     @pytest.hookimpl(wrapper=True)
     def pytest_cmdline_parse(self) -> Generator[None, pytest.Config | None, pytest.Config | None]:
         config = yield
@@ -103,14 +99,14 @@ class Outlet:
         return config
 
     def _collect_modules(self, config: pytest.Config) -> None:
-        """Collect whole modules of the other revision: it may lack a test that an argument names, or its module."""
-        current, places = config.invocation_params.dir, []
+        """Collect whole modules: the other revision may lack a test that an argument names, or its module."""
+        places: dict[str, None] = {}
         for argument in config.args:
             place, ids, _ = argument.partition("::")
             self._narrowed |= bool(ids)
-            if (current / place).exists() or (config.option.pyargs and _is_module(place)):
-                places.append(place)
-        config.args = list(dict.fromkeys(places))
+            if (config.invocation_params.dir / place).exists() or (config.option.pyargs and _is_module(place)):
+                places[place] = None
+        config.args = list(places)
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -144,13 +140,9 @@ class Outlet:
             self.send(messages.Interrupted(f"{excinfo.typename}{at}"))
 
     def pytest_warning_recorded(
-        self,
-        warning_message: warnings.WarningMessage,
-        when: str,
-        nodeid: str,
-        location: tuple[str, int, str] | None,
+        self, warning_message: warnings.WarningMessage, when: str, nodeid: str, location: tuple[str, int, str] | None
     ) -> None:
-        if when == "runtest":  # the parent itself sees those of collecting
+        if when == "runtest":  # the parent itself sees the warnings of collection
             text, category = str(warning_message.message), warning_message.category
             place = (warning_message.filename, warning_message.lineno, nodeid, location)
             self.send(messages.Warned(text, category.__name__, category.__module__, *place))
@@ -163,8 +155,7 @@ class Outlet:
         self.send(messages.Finished(str(stop) if stop else None))
 
 
-OUTLET = pytest.StashKey[Outlet]()
-"""Only in the config of a fresh process."""
+OUTLET = pytest.StashKey[Outlet]()  # only in the config of a fresh process
 
 
 def source_of(item: pytest.Item) -> str | None:
@@ -185,9 +176,9 @@ def _is_module(name: str) -> bool:
 def main(data: Mapping[str, Any]) -> int:
     """Run what a request asks for; return pytest's exit status."""
     request: Request = messages.read(Request, data)
-    # Only the parent sends SIGINT, to end this process in order. A script's background would have it ignored.
+    # The parent ends this process with SIGINT, which a shell's background job ignores by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if (bind := dying_with_parent(signal.SIGTERM)) is not None:  # a parent that is killed leaves no process behind
+    if (bind := dying_with_parent(signal.SIGTERM)) is not None:
         bind()
     sys.argv[:] = [*request.argv, *request.arguments]
     if request.side is not None and request.side.base:

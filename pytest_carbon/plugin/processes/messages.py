@@ -16,8 +16,6 @@ import pytest
 from pytest_carbon.host.import_paths import Move
 from pytest_carbon.records import Calibration, CarbonIntensity, Machine, Measurement, Settings
 
-# --- from the parent -------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -28,9 +26,8 @@ class Side:
     label: str
     """The other revision's name in sentences."""
     move: Move
-    """From the working tree to the checkout of the other revision."""
     settings: Settings
-    """The same for both sides, whatever the ini file of either says."""
+    """The same for both sides, whatever their ini files say."""
     given: frozenset[str]
     """The fields of the settings that the user has set."""
     sources: Mapping[str, Sequence[str]]
@@ -49,10 +46,10 @@ class Request:
     options: Mapping[str, Any]
     """Values of ``config.option`` that differ from the parent's."""
     tests: tuple[str, ...]
-    """The keys of the tests, in order."""
+    """Their keys, in order."""
     intensity: CarbonIntensity
     calibrations: Mapping[str, Calibration]
-    """What is known of counters, by machine."""
+    """By machine."""
     parent: int
     """The parent's process id."""
     channel: int
@@ -60,12 +57,9 @@ class Request:
     side: Side | None
 
 
-# --- from a fresh process --------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """What it collected of the tests that it is to run."""
+    """Which of the requested tests the process collected."""
 
     missing: tuple[str, ...]
     sources: Mapping[str, str | None] = field(default_factory=dict)
@@ -76,36 +70,31 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """What a process that measured knows besides its measurements: before its first test, and after its last."""
+    """What a process knows besides its measurements; sent before its first test and after its last."""
 
     machine: Machine
-    """Of what it measured last."""
+    """The machine of its last measurement."""
     machines: Mapping[str, Machine]
     notes: tuple[str, ...] = ()
     cost_j: float | None = None
     metered_s: float = 0.0
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     references: tuple[Measurement, ...] = ()
-    """The reference workload, once a process and machine."""
+    """The reference workload, once for each process and machine."""
     nowhere: bool = False
-    """Whether nothing is known, because no process said what it measures."""
+    """Whether no process named its machine."""
 
     @classmethod
     def of_all(cls, several: Sequence[Brought]) -> Brought:
-        """Join what several processes brought, one after another; at least one."""
+        """Join what one or more processes brought, in their order; the first calibration counts."""
         costs = [brought.cost_j for brought in several if brought.cost_j is not None]
-        machines: dict[str, Machine] = {}
-        calibrations: dict[str, Calibration] = {}
-        for brought in several:
-            machines.update(brought.machines)
-            calibrations = {**brought.calibrations, **calibrations}
         return cls(
             several[-1].machine,
-            machines,
+            {id: machine for brought in several for id, machine in brought.machines.items()},
             tuple(dict.fromkeys(note for brought in several for note in brought.notes)),
             sum(costs) if len(costs) == len(several) else None,
             sum(brought.metered_s for brought in several),
-            calibrations,
+            {id: known for brought in reversed(several) for id, known in brought.calibrations.items()},
             tuple(figure for brought in several for figure in brought.references),
         )
 
@@ -119,7 +108,7 @@ class Begun:
 class Reported:
     test: str
     report: Mapping[str, Any]
-    """As pytest serialises it; see :func:`report_form` and :func:`report_of`."""
+    """From :func:`report_form`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,18 +171,15 @@ class Finished:
 
 Message = Selected | Brought | Begun | Reported | Done | Warned | Trouble | Refused | Exited | Interrupted | Finished
 _KINDS: Mapping[str, Any] = {kind.__name__: kind for kind in get_args(Message)}
-
-
-# --- as JSON ---------------------------------------------------------------------------------------
+_hints = functools.cache(get_type_hints)
 
 
 def encode(message: Message) -> bytes:
-    """A message as a line; what JSON cannot hold becomes text."""
+    """Encode a message as a line; what JSON cannot hold becomes text."""
     return json.dumps([type(message).__name__, message], default=form).encode() + b"\n"
 
 
 def decode(line: bytes) -> Message:
-    """Read what :func:`encode` wrote."""
     name, data = json.loads(line)
     message: Message = read(_KINDS[name], data)
     return message
@@ -215,9 +201,9 @@ def read(kind: Any, data: Any) -> Any:
         is_list = isinstance(data, list)
         return read(next(a for a in arguments if a is not NoneType and is_list == (get_origin(a) is tuple)), data)
     if is_dataclass(kind):
-        made: Any = kind
-        hints = _hints(made)
-        return made(**{name: read(hints[name], value) for name, value in data.items()})
+        make: Any = kind
+        hints = _hints(make)
+        return make(**{name: read(hints[name], value) for name, value in data.items()})
     if origin is Mapping:
         return {name: read(arguments[1], value) for name, value in data.items()}
     if origin in (tuple, Sequence, frozenset):
@@ -226,23 +212,15 @@ def read(kind: Any, data: Any) -> Any:
     return Path(data) if kind is Path else data
 
 
-@functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
-# --- reports ---------------------------------------------------------------------------------------
-
-
 def report_form(config: pytest.Config, report: Any) -> dict[str, Any]:
-    """Make a report into what can be sent."""
+    """Convert a report into what JSON can hold."""
     data = config.hook.pytest_report_to_serializable(config=config, report=report)
     data = {name: _sendable(value) for name, value in data.items()}
     return data | {"user_properties": [(name, _sendable(value)) for name, value in report.user_properties]}
 
 
 def report_of(config: pytest.Config, data: Mapping[str, Any]) -> Any:
-    """Make a report from what was sent; JSON has made lists of its tuples."""
+    """Make a report from what was sent; JSON has turned its tuples into lists."""
     report = config.hook.pytest_report_from_serializable(config=config, data=data)
     report.user_properties = [tuple(pair) for pair in report.user_properties]
     report.sections = [tuple(pair) for pair in report.sections]
@@ -253,7 +231,7 @@ def report_of(config: pytest.Config, data: Mapping[str, Any]) -> Any:
 
 
 def _sendable(value: object) -> object:
-    """A part of a report; as text where JSON cannot hold it."""
+    """Return a part of a report, as text where JSON cannot hold it."""
     try:
         return json.loads(json.dumps(value, default=str))
     except Exception:  # keys that are no text, a cycle

@@ -1,8 +1,4 @@
-"""Starts a fresh process that runs tests, and follows it to its end.
-
-The process runs pytest with the parent's own arguments, so it collects the same tests; the parent names those that are
-to run. The process sends messages through a pipe of its own: what it prints belongs to the tests.
-"""
+"""Starts a fresh process that runs tests with the parent's arguments, and follows its messages to its end."""
 
 from __future__ import annotations
 
@@ -41,7 +37,7 @@ _GRACE_S = 10.0
 _TRACE_S = 2.0
 """How long a process that hangs may take to say where (faulthandler, on SIGABRT)."""
 _OUTPUT_BYTES = 16_000
-"""How much of its last output to keep, for when it dies."""
+"""How much of its last output to keep."""
 _OUTPUT_LINES = 20
 
 _FOR_THE_PARENT: Mapping[str, object] = {
@@ -53,7 +49,7 @@ _FOR_THE_PARENT: Mapping[str, object] = {
     "carbon_sessions": "1",
     "log_file_mode": "a",
 }
-"""Options that select tests or write something: the parent alone does that."""
+"""Options that select tests or write something: only the parent does that."""
 
 
 @dataclass(slots=True)
@@ -61,9 +57,9 @@ class Ending:
     """How a process ended."""
 
     why: str | None = None
-    """What went wrong, the rest of the sentence "the process …"; None if it ended in order."""
+    """What went wrong, the rest of the sentence "the process …"; None if nothing did."""
     output: str = ""
-    """What it printed last, where something went wrong."""
+    """What it printed last, if something went wrong."""
     under_way: str | None = None
     """The test that was running when it died."""
     left: tuple[str, ...] = ()
@@ -79,17 +75,16 @@ class Ending:
 
 
 class Launcher:
-    """Starts the fresh processes of a run; made before tests can have changed what they inherit."""
+    """Starts the fresh processes of a run; made before tests can change what they inherit."""
 
     def __init__(self, config: pytest.Config, intensity: CarbonIntensity, limit_s: float | None) -> None:
         self._config = config
         self._intensity = intensity
         self._limit_s = limit_s
-        """End a process that has sent nothing for this long."""
         self._environ = {name: text for name, text in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
         self._path = [entry for entry in sys.path if isinstance(entry, str)]
         self.number = 0
-        """Of the process that runs, from 1."""
+        """Of the running process, from 1."""
         self._warned = False
         """Whether a process has passed on the warnings that all have."""
 
@@ -102,12 +97,7 @@ class Launcher:
         maxfail: int,
         calibrations: Mapping[str, Calibration],
     ) -> Ending:
-        """Run tests of a stage in a fresh process, in their order; return how it ended.
-
-        Args:
-            tell: called with each message.
-            maxfail: the process ends after this many failures; 0: it does not.
-            calibrations: what is known of counters, by machine.
+        """Run tests of a stage in a fresh process, in their order; call ``tell`` with each message.
 
         An exception in here, also Ctrl-C, ends the process first.
         """
@@ -123,13 +113,13 @@ class Launcher:
         arguments = [os.fspath(argument) for argument in invocation.args]
         if side is not None and stage.base:
             cwd = Path(side.move.path(str(invocation.dir)))
-            cwd.mkdir(parents=True, exist_ok=True)  # a folder that is new
+            cwd.mkdir(parents=True, exist_ok=True)  # it may be missing in the other revision
             environ = side.move.environ(without_repository(environ), self._path, str(cwd), side.sources)
             root = side.move.path(str(self._config.rootpath))
             arguments = [f"--rootdir={root}", *(self._moved(side.move, argument) for argument in arguments)]
-            # The parent names the tests, whatever their markers were in the other revision.
+            # The parent names the tests, whatever their markers are in the other revision.
             options |= {"continue_on_collection_errors": True, "keyword": "", "markexpr": "", "deselect": None}
-        # A file without a name: arguments may hold the password of a database.
+        # A file without a name, because arguments may hold the password of a database.
         with tempfile.TemporaryFile("w", encoding="utf-8") as file:
             reads, writes = os.pipe()
             request = Request(
@@ -165,14 +155,13 @@ class Launcher:
                 raise
             finally:
                 os.close(writes)
-            echo = getattr(self._config.option, "capture", "no") == "no"  # also without pytest's plugin for it
+            echo = getattr(self._config.option, "capture", "no") == "no"
             with _Running(process, reads, self._limit_s, echo=echo) as running:
                 ending = self._follow(running, stage, tests, tell)
         self._warned |= not (stage.base or stage.confirms)
         return ending
 
     def _follow(self, running: _Running, stage: Stage, tests: Sequence[str], tell: Callable[[Message], None]) -> Ending:
-        """Pass on what a process sends; return how it ended."""
         warn = not (self._warned or stage.base or stage.confirms)
         ending = Ending()
         left = dict.fromkeys(tests)
@@ -240,7 +229,7 @@ class Launcher:
 
 
 class _Running:
-    """A process that runs: what it sends, what it prints, and its end."""
+    """A running process: what it sends, what it prints, and its end."""
 
     def __init__(self, process: subprocess.Popen[bytes], channel: int, limit_s: float | None, *, echo: bool) -> None:
         self.process = process
@@ -248,14 +237,13 @@ class _Running:
         self._echo = echo
         self._selector = selectors.DefaultSelector()
         assert process.stdout is not None
-        self._printed = process.stdout.fileno()
-        self._open = {channel, self._printed}
+        self._stdout = process.stdout
+        self._open = {channel, self._stdout.fileno()}
         self._channel = channel
         for descriptor in self._open:
             os.set_blocking(descriptor, False)
             self._selector.register(descriptor, selectors.EVENT_READ)
-        self._line = b""
-        self._output = b""
+        self._line = self._output = b""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.overdue = False
 
@@ -268,8 +256,7 @@ class _Running:
         finally:
             self._selector.close()
             os.close(self._channel)
-            assert self.process.stdout is not None
-            self.process.stdout.close()
+            self._stdout.close()
 
     @property
     def output(self) -> str:
@@ -280,11 +267,11 @@ class _Running:
         return "\n".join([*lines[:stack][-_OUTPUT_LINES:], *lines[stack : stack + _OUTPUT_LINES]])
 
     def messages(self) -> Generator[Message, None, None]:
-        """Yield what it sends until it ends; end it if nothing came for longer than the limit."""
+        """Yield what it sends until it ends; end it if it sends nothing for longer than the limit."""
         heard_s = time.monotonic()
         ended = False
         while True:
-            # A process that it has left behind may hold the pipes open: its own end counts.
+            # A process that it left behind may hold the pipes open, so its own end counts.
             for key, _ in self._selector.select(0 if ended else _SILENT_S) if self._open else ():
                 for message in self._read(key.fd):
                     heard_s = time.monotonic()
@@ -307,7 +294,7 @@ class _Running:
             self._selector.unregister(descriptor)
             self._open.remove(descriptor)
         data = b"".join(chunks)
-        if descriptor == self._printed:
+        if descriptor == self._stdout.fileno():
             self._output = (self._output + data)[-_OUTPUT_BYTES:]
             if self._echo:
                 self._pass_on(data)
@@ -317,12 +304,11 @@ class _Running:
 
     def _pass_on(self, printed: bytes) -> None:
         """Print bytes, because this process's encoding may lack the characters."""
-        binary = getattr(sys.stdout, "buffer", None)
-        if binary is None:  # a replacement that takes text only
-            sys.stdout.write(self._decoder.decode(printed))
-        else:
-            sys.stdout.flush()
+        sys.stdout.flush()
+        if (binary := getattr(sys.stdout, "buffer", None)) is not None:
             binary.write(printed)
+        else:  # a replacement that takes text only
+            sys.stdout.write(self._decoder.decode(printed))
         sys.stdout.flush()
 
     def end(self, with_signal: int, grace_s: float) -> None:
@@ -333,7 +319,7 @@ class _Running:
             self.process.send_signal(with_signal)
         until_s = time.monotonic() + grace_s
         try:
-            while self.process.poll() is None and time.monotonic() < until_s:  # reading: a full pipe would hold it
+            while self.process.poll() is None and time.monotonic() < until_s:  # a full pipe would block it, so read
                 for key, _ in self._selector.select(0.1) if self._open else ():
                     self._read(key.fd)
                 if not self._open:
@@ -345,11 +331,10 @@ class _Running:
 
 
 def _name(number: int) -> str:
-    with contextlib.suppress(ValueError):
-        name = signal.Signals(number).name
-        hint = ", as the kernel does where memory runs out" if name == "SIGKILL" else ""
-        return f"signal {number} ({name}{hint})"
-    return f"signal {number}"
+    if number not in set(signal.Signals):
+        return f"signal {number}"
+    hint = ", as the kernel does where memory runs out" if number == signal.SIGKILL else ""
+    return f"signal {number} ({signal.Signals(number).name}{hint})"
 
 
 def _warn(config: pytest.Config, sent: messages.Warned) -> None:
@@ -359,11 +344,6 @@ def _warn(config: pytest.Config, sent: messages.Warned) -> None:
         message = category(sent.text)  # type: ignore[misc]
     except Exception:  # it needs other arguments, or only the process knows it
         message = UserWarning(f"{sent.category}: {sent.text}")
-    config.hook.pytest_warning_recorded.call_historic(
-        kwargs={
-            "warning_message": warnings.WarningMessage(message, type(message), sent.filename, sent.lineno),
-            "when": "runtest",
-            "nodeid": sent.nodeid,
-            "location": sent.location,
-        }
-    )
+    warning = warnings.WarningMessage(message, type(message), sent.filename, sent.lineno)
+    values = {"warning_message": warning, "when": "runtest", "nodeid": sent.nodeid, "location": sent.location}
+    config.hook.pytest_warning_recorded.call_historic(kwargs=values)

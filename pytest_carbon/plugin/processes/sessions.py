@@ -18,7 +18,7 @@ from pytest_carbon.plugin.processes.messages import Brought, Message
 from pytest_carbon.plugin.processes.plan import Stage
 from pytest_carbon.plugin.processes.turns import Turns, why_skipped
 from pytest_carbon.plugin.progress import Progress, Stages
-from pytest_carbon.plugin.waiting import Log, Test, test_id
+from pytest_carbon.plugin.waiting import Course, Log, Test, test_id
 from pytest_carbon.records import Calibration, CarbonIntensity, Measurement, Settings
 
 _TWICE_S = 1.0
@@ -26,12 +26,7 @@ _TWICE_S = 1.0
 
 
 class Fresh:
-    """Runs plans; as a plugin, in place of pytest's loop.
-
-    Args:
-        measuring: the tests that measure, by their keys; known once they are collected.
-        turns: with ``--carbon-against``, what is known of the other revision.
-    """
+    """Runs plans; as a plugin, in place of pytest's loop. ``measuring`` is filled at collection."""
 
     def __init__(
         self,
@@ -47,35 +42,30 @@ class Fresh:
         self._measuring = measuring
         self._turns = turns
         self._measures: set[str] = set()
-        """Of the tests that run, those that measure."""
+        """The running tests that measure."""
         self.tests: dict[str, Test] = {}
         """All that ran, also those that measure nothing."""
         self.notes: list[str] = [] if turns is None else turns.notes
-        """Sentences for the end of the run."""
         self.troubles: list[str] = []
         """What went wrong outside any test."""
         self.left_out: dict[str, dict[str, str]] = {}
-        """Tests that passed in one process and not in another: by what happened instead, and why."""
+        """Tests that passed in one process and not in another, with the reason, by what happened instead."""
         self._progress = progress
         self._stages = Stages(progress)
         self._stage = Stage("", None, ())
         self._launcher = parent.Launcher(config, intensity, settings.session_timeout_s)
         self._calibrations: Mapping[str, Calibration] = {}
         self._under_way: Test | None = None
-        self._brought: dict[int, Brought] = {}
-        """By each process, by its number."""
-
-    @property
-    def came(self) -> list[Brought]:
-        """What each process sent besides the measurements."""
-        return list(self._brought.values())
+        self.brought: dict[int, Brought] = {}
+        """What each process sent besides measurements, by its number."""
 
     @property
     def known(self) -> Brought:
-        """The same of all of them; the calls of another revision are no cost of measuring."""
-        if came := self.came:
-            brought, base_s = Brought.of_all(came), 0.0 if self._turns is None else self._turns.calls_s
-            return replace(brought, metered_s=max(0.0, brought.metered_s - base_s))
+        """Join what the processes sent; the calls of another revision are no overhead."""
+        if self.brought:
+            joined = Brought.of_all([*self.brought.values()])
+            base_s = 0.0 if self._turns is None else self._turns.calls_s
+            return replace(joined, metered_s=max(0.0, joined.metered_s - base_s))
         unknown = describe((), (), driver=None)
         return Brought(unknown, {unknown.id: unknown}, nowhere=True)
 
@@ -99,7 +89,7 @@ class Fresh:
         return True
 
     def again(self, session: pytest.Session, tests: Sequence[Test], calibrations: Mapping[str, Calibration]) -> None:
-        """``--carbon-confirm``: measure again tests that have passed, and wait."""
+        """Measure tests again whose reports wait, for ``--carbon-confirm``."""
         self._measures = {test.key for test in tests}
         self.tests.update({test.key: test for test in tests})
         self._calibrations = calibrations
@@ -110,9 +100,8 @@ class Fresh:
             f" and measured again in {count} fresh process{'es' * (count != 1)}"
         )
         with ended_in_order():
-            self._run(session, plan.again([test.key for test in tests], count))
-
-    # --- the loop
+            keys = [test.key for test in tests]
+            self._run(session, plan.sessions(keys, count, label="measured again,", confirms=True))
 
     def _run(self, session: pytest.Session, stages: Sequence[Stage]) -> None:
         for stage in stages:
@@ -130,7 +119,7 @@ class Fresh:
         return self._is_due(key, base=True) and self._is_due(key, base=False)
 
     def _is_due(self, key: str, *, base: bool) -> bool:
-        """Whether a test runs: what failed or was skipped here is decided."""
+        """Whether a test runs: one that failed or was skipped here is decided."""
         test = self.tests[key]
         return (test.outcome is None or test.waits) and (self._turns is None or self._turns.compares(key, base=base))
 
@@ -144,9 +133,9 @@ class Fresh:
         except BaseException:
             self._restore()
             raise
-        if ending.refused is not None and not stage.confirms:
-            raise refusal.refusal(ending.refused)
         if ending.refused is not None:
+            if not stage.confirms:
+                raise refusal.refusal(ending.refused)
             ending.why = f"could not measure: {ending.refused}"
         if self._turns is not None and stage.base:
             for key, output in self._turns.settle(ending, self.tests, self._measures, stage.pair).items():
@@ -171,7 +160,7 @@ class Fresh:
         return left
 
     def _left(self, tests: Sequence[str], ending: parent.Ending) -> Sequence[str]:
-        """Which of a process's tests are left for another; those that died with it have failed."""
+        """Fail the tests that died with their process; return those that are left for another."""
         left = [key for key in ending.left if key not in ending.missing]
         if ending.why is None:
             return left
@@ -180,17 +169,15 @@ class Fresh:
             output = ending.output if key == dead[0] else ""
             elsewhere = f"; what it printed last is in the report of {dead[0]}" if ending.output and not output else ""
             self._fail(key, f"the process that measured it {ending.why}{elsewhere}", output)
-        if not dead:  # no test's error, and yet a run in one process would have died of it
+        if not dead:  # no test's error, but it would have ended a run in one process
             self.troubles.append(f"{self._stage.label}: the process {ending.why}, while none of its tests ran")
         return [key for key in left if key not in dead]
-
-    # --- what a process sends
 
     def _tell(self, message: Message) -> None:
         turns, base = self._turns, self._stage.base
         match message:
             case messages.Brought():
-                self._brought[self._launcher.number] = message
+                self.brought[self._launcher.number] = message
                 if turns is not None:
                     turns.machines.update(message.machines)
             case messages.Begun(key):
@@ -208,7 +195,7 @@ class Fresh:
                     turns.reported_there(key, report, self._stage.pair)
             case messages.Done() if base and turns is not None:
                 turns.done_there(message, self._stage.pair)
-                self._show_ended()
+                self._end()
             case messages.Done(key, measurements, mistaken):
                 if turns is not None:
                     turns.done_here(message, self._stage.pair)
@@ -216,31 +203,25 @@ class Fresh:
                 if test.end():
                     self._keep(test, measurements)
                     test.mistaken.update(mistaken)
-                self._end(test)
+                self._end(test.log)
 
     def _report(self, test: Test, report: pytest.TestReport) -> None:
         if test.course.passed_before and report.failed and type(report) is pytest.TestReport:
-            report.sections.append(("carbon", self._passed_before()))
-        if test.take(report) == "drop" and report.skipped:  # its measurements are judged although it does not run again
+            how = f"It passed in another process before; this is {self._stage.label}."
+            if self._stage.confirms:
+                how = (
+                    "It passed at first, and was run again by itself in a fresh process, because its energy is suspect"
+                    f" ({self._stage.label}). The effects of other tests are missing there; those of fixtures are not."
+                )
+            report.sections.append(("carbon", how))
+        if test.take(report) == "drop" and report.skipped:  # its earlier measurements are judged
             how = "failed as expected" if hasattr(report, "wasxfail") else "was skipped"
             self.left_out.setdefault(how, {})[test.key] = why_skipped(report)
         elif self._turns is not None and test.key in self._measures:
             self._turns.reported_here(test, report)
 
-    def _passed_before(self) -> str:
-        """What to know of the failure of a test that has passed in another process."""
-        if not self._stage.confirms:
-            return f"It passed in another process before; this is {self._stage.label}."
-        return (
-            "It passed at first, and was run again by itself in a fresh process, because its energy is suspect"
-            f" ({self._stage.label}). What other tests leave behind is missing there; what a fixture makes is not."
-        )
-
-    def _show_ended(self) -> None:
-        self._stages.ended(waiting=any(test.waits for test in self.tests.values()))
-
     def _fail(self, key: str, why: str, output: str = "") -> None:
-        """Fail a test whose process did not bring it to its end."""
+        """Fail a test that its process did not finish."""
         test, where = self.tests[key], self._stage.label
         if self._turns is not None:
             if self._stage.base and key not in self._measures:
@@ -248,7 +229,7 @@ class Fresh:
                 self.notes.append(f"{key}, {where}: {why}. It measures nothing, so nothing else comes of that")
                 return
             self._turns.sides.dead[key] = f"{where}: {why}"
-        test.crash()
+        test.course, test.reports = Course("failed"), []
         item = test.item
         test.log = Log(item, self._progress)
         text = f"{where}: {why}{f'. Its last output:{chr(10) * 2}{output}' if output else ''}"
@@ -258,21 +239,21 @@ class Fresh:
         if key in self._measures:
             names = [*(test.found or ())] or markers.own_names(item) or ["call"]
             self._keep(test, [Measurement(name=name, machine="", failure=why) for name in names])
-        self._end(test)
+        self._end(test.log)
 
     def _keep(self, test: Test, measurements: Sequence[Measurement]) -> None:
         assert test.found is not None
         for m in measurements:
             test.found.setdefault(m.name, []).append(m)
 
-    def _end(self, test: Test) -> None:
+    def _end(self, log: Log | None = None) -> None:
         self._under_way = None
-        assert test.log is not None
-        test.log.finish()
-        self._show_ended()
+        if log is not None:
+            log.finish()
+        self._stages.ended(waiting=any(test.waits for test in self.tests.values()))
 
     def _restore(self) -> None:
-        """The test under way did not finish: what was known of it before counts."""
+        """Forget the unfinished run of the test under way: its earlier runs count."""
         if self._under_way is not None:
             self._under_way.restore()
             self._under_way = None
@@ -280,10 +261,7 @@ class Fresh:
 
 @contextlib.contextmanager
 def ended_in_order() -> Generator[None, None, None]:
-    """Let SIGTERM and SIGHUP end the run as Ctrl-C does: what was measured is reported, and no process stays behind.
-
-    A second one ends it as it does any process.
-    """
+    """Let a first SIGTERM or SIGHUP end the run as Ctrl-C does: with a report, and without a process left."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -41,18 +41,17 @@ class Turns:
         self.machines: dict[str, Machine] = {}
         self.sides = Sides(against, lambda there, here: nearest.difference(self.machines[there], self.machines[here]))
         self.notes: list[str] = []
-        """Sentences for the end of the run."""
         self._code: Mapping[str, str | None] = {}
         """A hash of each test's own code in the working tree."""
         self._others: dict[str, None] = {}
-        """Tests that measure at the other revision and do not exist in the working tree."""
+        """Tests that measure and exist at the other revision only."""
         self.calls_s = 0.0
-        """How long the measured calls of the other revision took."""
+        """Duration of the other revision's measured calls."""
         self._ended = 0
 
     @contextlib.contextmanager
     def checked_out(self, tests: Mapping[str, Test]) -> Generator[tuple[Stage, ...], None, None]:
-        """Check the other revision out; the plan that compares the tests with it."""
+        """Check the other revision out, and plan the comparison with it."""
         before = worktree.fingerprint(self._revision)
         try:
             with worktree.checked_out(self._revision) as tree:
@@ -67,7 +66,7 @@ class Turns:
         top = self._revision.top
         move = Move.between(top, tree, self._config.rootpath, self._config.invocation_params.dir)
         sources = own_packages(top, worktree.tracked(top))
-        # Where baselines lie is the parent's business, and may have a password.
+        # The URL of the baselines may have a password.
         settings = replace(self._settings, sessions=1, baseline=Path(), json=None)
         given = fields_given(self._config)
         base, here = (Side(base, self._revision.label, move, settings, given, sources) for base in (True, False))
@@ -89,7 +88,7 @@ class Turns:
             )
 
     def ended(self, stage: Stage) -> bool:
-        """Count a stage that has ended; whether it completed a pair."""
+        """Count a stage that has ended; return whether it completed a pair."""
         self._ended += 1
         if self._ended % 2:
             return False
@@ -97,10 +96,8 @@ class Turns:
         return True
 
     def compares(self, key: str, *, base: bool) -> bool:
-        """Whether running a test again tells something about the two revisions."""
+        """Whether running a test again compares the two revisions."""
         return key not in self.sides.dead and not (base and key in self.sides.apart)
-
-    # --- the working tree
 
     def reported_here(self, test: Test, report: pytest.TestReport) -> None:
         if test.outcome in ("skipped", "xfailed") and report.skipped:
@@ -112,10 +109,8 @@ class Turns:
         for m in done.measurements:
             self.sides.here.setdefault((done.test, m.name), {})[pair] = m
 
-    # --- the other revision
-
     def reported_there(self, key: str, report: Any, pair: int) -> None:
-        """Note a test that failed or was skipped, so that there is nothing to compare with."""
+        """Note a failed or skipped test: it has nothing to compare with."""
         at = f"at {self._revision.label}"
         if report.outcome == "failed":
             self.sides.part(key, f"it failed {at} ({_reason(report)})", pair, fails=True)
@@ -135,9 +130,9 @@ class Turns:
         """Note how a process of the other revision ended; return what it could not collect, with pytest's text."""
         label = self._revision.label
         selected = ending.selected or Selected(())
-        for key, source in selected.sources.items():
-            if key in measures and self._code[key] != source:
-                self.sides.differing.add(key)
+        self.sides.differing.update(
+            k for k, code in selected.sources.items() if k in measures and self._code[k] != code
+        )
         self._others |= dict.fromkeys(key for key in selected.others if key not in tests)
         broken = {t.at: t.text for t in ending.troubles}
         failed = {key: text for at, text in broken.items() for key in ending.missing if key.startswith(at)}

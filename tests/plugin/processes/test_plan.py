@@ -24,7 +24,7 @@ def test_sessions() -> None:
 
 def test_confirmation() -> None:
     """Only the suspects."""
-    (stage,) = plan.again(["a"], 1)
+    (stage,) = plan.sessions(["a"], 1, label="measured again,", confirms=True)
     assert (stage.label, stage.tests, stage.confirms, stage.base) == ("measured again, 1 of 1", ("a",), True, False)
 
 

@@ -182,28 +182,21 @@ def change(relative: float | None) -> str:
     return f"{factor:.{0 if factor >= 9.95 else 1}f}×" if factor < 1e5 else f"{factor:.0e}×"
 
 
-def percent(relative: float) -> str:
-    """Without sign; one decimal where it says something: ``8%``, ``8.1%``."""
-    value = abs(relative) * 100
-    return f"{value:.0f}%" if value >= 99.95 else f"{value:.1f}".removesuffix(".0") + "%"
-
-
-def signed_percent(relative: float) -> str:
-    return ("-" if relative < 0 else "+") + percent(relative)
-
-
 def share(relative: float | None) -> str:
-    """0.041 → ``4.1%``; from 10% on without a decimal, from twice as much on a factor."""
+    """0.041 → ``4.1%``, 0.04 → ``4%``, 1.4 → ``140%``."""
     if relative is None or not math.isfinite(relative):
         return UNKNOWN
-    if relative >= 0.9995:
-        return change(relative)
-    return f"{100 * relative:.1f}%" if relative < 0.0995 else f"{100 * relative:.0f}%"
+    return f"{100 * relative:.0f}%" if relative >= 0.9995 else f"{100 * relative:.1f}".removesuffix(".0") + "%"
+
+
+def size(relative: float | None) -> str:
+    """A change without its sign: ``4.1%``; from twice as much on a factor, ``2.3×``."""
+    return change(relative) if relative is not None and relative >= 0.9995 else share(relative and abs(relative))
 
 
 def at_least(relative: float | None) -> str:
     """0.041 → ``≥4.1%``."""
-    known = share(relative)
+    known = size(relative)
     return known if known == UNKNOWN else f"≥{known}"
 
 

@@ -22,7 +22,7 @@ from pytest_carbon.gate.statistics import SUITE, Rule, compare
 from pytest_carbon.gate.variance import PRIOR_SPREAD, PRIOR_SPREAD_ESTIMATED
 from pytest_carbon.gate.verdicts import suite_verdict, verdict_on
 from pytest_carbon.records import REFERENCE, Key, Record, SessionScore, Settings, SuiteVerdict, Verdict
-from pytest_carbon.text import percent
+from pytest_carbon.text import size
 
 
 def judge(
@@ -160,10 +160,9 @@ def blinder(
     if sees[1] <= 1.01 * sees[0]:
         return None
     return (
-        f"more sessions of the same day do not make the gate sharper: with them it sees changes of"
-        f" {percent(sees[1])} and more, before of {percent(sees[0])}, for they differ among themselves by more than"
-        " was assumed, and so may the single session of the next run; record on another day, or run as many"
-        " (--carbon-sessions)"
+        "more sessions of the same day do not make the gate sharper: with them the smallest detectable change is"
+        f" {size(sees[1])}, before it was {size(sees[0])}: they differ among themselves by more than was assumed, and"
+        " so may the single session of the next run; record on another day, or run as many (--carbon-sessions)"
     )
 
 

@@ -107,7 +107,7 @@ def _words(ref: str, pairs: int) -> Wording:
         noise="which noise of this size explains, as sessions here differ",
         more=f"take more pairs (--carbon-sessions={2 * pairs})",
         instead="",
-        sees=f"{pairs} pairs see changes of {{}} and more",
+        detectable=f"the smallest detectable change with {pairs} pairs is {{}}",
         gain="",
         shared="something all tests use",
     )
@@ -287,4 +287,4 @@ def _without(words: Wording, pairs: int, numbers: Sequence[int], pair: int) -> W
     if pair < 0:
         return words
     left_out = f"{pairs} pairs, without number {numbers[pair]}, where the level jumped,"
-    return replace(words, sees=words.sees.replace(f"{pairs} pairs", left_out))
+    return replace(words, detectable=words.detectable.replace(f"{pairs} pairs", left_out))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_carbon.records import Key, MeasurementWarning, SessionScore
-from pytest_carbon.text import percent, signed_percent
+from pytest_carbon.text import change, size
 
 Z95 = 1.96
 """The half-width of a 95% interval, in standard errors."""
@@ -59,9 +59,9 @@ class Wording:
     free: str = "not held to a baseline"
     noise: str = "which noise of this size explains, as recordings here differ"
     more: str = "record on other days (--carbon-record)"
-    """What makes the gate see more, where noise leaves a change open; and what to do where that does not help."""
+    """What makes smaller changes detectable, where noise leaves one open; and what to do where that does not help."""
     instead: str = "compare two revisions side by side (--carbon-against)"
-    sees: str = "the gate sees changes of {} and more here"
+    detectable: str = "the smallest detectable change here is {}"
     gain: str = "; to hold the gain, accept it as the new baseline (--carbon-accept)"
     shared: str = "the machine, or something all tests use"
     """What can have moved them all."""
@@ -113,7 +113,7 @@ class Shared:
         why = self.words.shared
         if self.workload is None:
             return why
-        signed = signed_percent(relative_change(self.workload.change))
+        signed = change(relative_change(self.workload.change))
         if abs(self.workload.change) < abs(self.change) / 2:
             return f"something all tests use, for the reference workload is not ({signed})"
         return f"{why} (the reference workload is at {signed})"
@@ -213,7 +213,9 @@ def _mean_ln(values: Sequence[float]) -> float:
 
 
 def percent_up(logarithm: float) -> str:
-    return f"{percent(relative_change(logarithm))} {'up' if logarithm > 0 else 'down'}"
+    """``7% up``, ``7% down``, ``at 2.3×``."""
+    by = size(relative_change(logarithm))
+    return f"at {by}" if by.endswith("×") else f"{by} {'up' if logarithm > 0 else 'down'}"
 
 
 def relative_change(logarithm: float) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pytest_carbon.gate.recordings import RECORDINGS_MOST
 from pytest_carbon.gate.scores import Candidate, Comparison, Wording, percent_up, relative_change
 from pytest_carbon.records import MeasurementWarning, Verdict
-from pytest_carbon.text import comparable_joules, percent, signed_percent
+from pytest_carbon.text import change, comparable_joules, counted, share, size
 
 MAX_DETECTABLE = 0.30
 """A pass that could not have seen a change of this size is blind, unless ``--carbon-max-detectable`` says otherwise."""
@@ -37,16 +37,12 @@ def weak(verdict: Verdict, pairs: int | None = None, most: float = MAX_DETECTABL
     """
     if verdict.detectable_change is None or verdict.detectable_change <= most:
         return None
+    detectable = size(verdict.detectable_change)
     if pairs is not None:
-        return (
-            f"{pairs} pairs see only changes of {percent(verdict.detectable_change)} and more: "
-            f"take more of them (--carbon-sessions={2 * pairs})"
-        )
+        more = f"take more of them (--carbon-sessions={2 * pairs})"
+        return f"the smallest detectable change with {pairs} pairs is {detectable}: {more}"
     held = verdict.baseline_recordings
-    sees = (
-        f"the gate sees only changes of {percent(verdict.detectable_change)} and more here, "
-        f"with {held} baseline {'recording' if held == 1 else 'recordings'}"
-    )
+    sees = f"the smallest detectable change here is {detectable}, with {counted(held, 'baseline recording')}"
     if held >= RECORDINGS_MOST:
         return f"{sees}, the most a baseline takes: compare two revisions side by side (--carbon-against)"
     return f"{sees}: record on other days (--carbon-record), or compare two revisions side by side (--carbon-against)"
@@ -73,7 +69,7 @@ def differences_sentence(candidate: Candidate, comparison: Comparison | None) ->
             MeasurementWarning(
                 "warmer" if now > then else "colder",
                 f"it started {more} than its baseline ({then:.0f} → {now:.0f} °C), which makes about"
-                f" {signed_percent(PER_DEGREE * (now - then))} of energy by itself",
+                f" {change(PER_DEGREE * (now - then))} of energy by itself",
                 informs=True,
             )
         )
@@ -95,14 +91,14 @@ def no_energy_sentence(candidate: Candidate) -> str:
 
 
 def regression_sentence(comparison: Comparison, allowed: float) -> str:
-    return f"{change_sentence(comparison)}; the tolerance is {percent(allowed)}, and {smallest_detectable(comparison)}"
+    return f"{change_sentence(comparison)}; the tolerance is {share(allowed)}, and {smallest_detectable(comparison)}"
 
 
 def change_sentence(comparison: Comparison) -> str:
     """Say what changed, what the suite did meanwhile, and whether time or power moved."""
     text, suite = than_other(comparison), comparison.suite
     if suite and abs(relative_change(suite.change)) >= 0.01:
-        text += f", while the suite's median is {signed_percent(relative_change(suite.change))}"
+        text += f", while the suite's median is {change(relative_change(suite.change))}"
     elif comparison.reference is not None and abs(relative_change(comparison.reference)) >= 0.01:
         text += f"; the reference workload is {percent_up(comparison.reference)}, and {_beside_it(comparison)}"
     parts = _time_and_power(comparison)
@@ -132,13 +128,13 @@ def _beside_it(comparison: Comparison) -> str:
     beyond = relative_change(comparison.beyond)
     if abs(beyond) < 0.0005:
         return "beside it this takes as much"
-    return f"beside it this takes {percent(beyond)} {'more' if beyond > 0 else 'less'}"
+    return f"beside it this takes {_more(beyond, 'more', 'less', 'the energy')}"
 
 
 def left_open_sentence(comparison: Comparison) -> str:
     """What would fail by itself and does not beside the reference workload, though that has hardly moved."""
-    machine = signed_percent(relative_change(comparison.reference or 0.0))
-    beyond = f"{signed_percent(relative_change(comparison.beyond))}, {comparison.words.noise}"
+    machine = change(relative_change(comparison.reference or 0.0))
+    beyond = f"{change(relative_change(comparison.beyond))}, {comparison.words.noise}"
     text = f"{than_other(comparison)}, but beside the reference workload ({machine}) {beyond}"
     return f"{text}; {smallest_detectable(comparison)}: measure again"
 
@@ -150,8 +146,8 @@ def too_coarse_sentence(candidate: Candidate, comparison: Comparison, allowed: f
         return None
     remedy = _longer(candidate, error, allowed, comparison.words)
     return (
-        f"{than_other(comparison)}, but its own error of ±{percent(error)} is larger than the tolerance of "
-        f"{percent(allowed)}: {remedy}"
+        f"{than_other(comparison)}, but its own error of ±{share(error)} is larger than the tolerance of "
+        f"{share(allowed)}: {remedy}"
     )
 
 
@@ -167,14 +163,14 @@ def _longer(candidate: Candidate, error: float, allowed: float, words: Wording) 
         sessions = math.ceil(times) * len(candidate.sessions)
         if sessions <= SESSIONS_MOST:
             reached = error / math.sqrt(sessions / len(candidate.sessions))
-            return f"--carbon-sessions={sessions} would give ±{percent(reached)}, or let the window hold more calls"
+            return f"--carbon-sessions={sessions} would give ±{share(reached)}, or let the window hold more calls"
         return f"let the window hold more calls (about {_count(times)} times as many), or {other}"
     needed_s = taken_s * times
     time_s = next((time_s for time_s in TIMES_S if time_s >= needed_s), None)
     if time_s is None:
-        return f"it would have to be measured for {_minutes(needed_s)} to be known to {percent(allowed)}: {other}"
+        return f"it would have to be measured for {_minutes(needed_s)} to be known to {share(allowed)}: {other}"
     option = "max" if time_s > most_s else "min"
-    return f"--carbon-{option}-time={time_s} would give ±{percent(error * math.sqrt(taken_s / time_s))}"
+    return f"--carbon-{option}-time={time_s} would give ±{share(error * math.sqrt(taken_s / time_s))}"
 
 
 def _count(number: float) -> str:
@@ -190,11 +186,11 @@ def noise_sentence(comparison: Comparison) -> str:
     words, suite = comparison.words, comparison.suite
     text = than_other(comparison)
     if suite and abs(comparison.beyond) <= comparison.tolerated:
-        text += f", as the suite's median ({signed_percent(relative_change(suite.change))})"
+        text += f", as the suite's median ({change(relative_change(suite.change))})"
     elif suite and suite.moved:
-        text += f", while the suite's median is {signed_percent(relative_change(suite.change))}"
+        text += f", while the suite's median is {change(relative_change(suite.change))}"
     elif comparison.reference is not None:
-        text += f", while the reference workload is at {signed_percent(relative_change(comparison.reference))}"
+        text += f", while the reference workload is at {change(relative_change(comparison.reference))}"
     text += f", {words.noise}: {smallest_detectable(comparison)}; "
     if not words.instead:
         return f"{text}{words.more}"
@@ -211,12 +207,12 @@ def passed_sentence(comparison: Comparison) -> str:
         shared = comparison.suite.change
         days = comparison.change - comparison.beyond - shared
         text += (
-            f", as the suite's median ({signed_percent(relative_change(shared))})"
+            f", as the suite's median ({change(relative_change(shared))})"
             if abs(shared) >= abs(days)
             else ", as all tests on the days of its baseline"
         )
     elif abs(comparison.change) > comparison.tolerated and comparison.reference is not None:
-        moved = signed_percent(relative_change(comparison.reference))
+        moved = change(relative_change(comparison.reference))
         return f"{text}, as the reference workload ({moved}); {smallest_detectable(comparison)}"
     if comparison.machine_moved and comparison.reference is not None:
         text += f", while the reference workload is {percent_up(comparison.reference)}"
@@ -224,16 +220,22 @@ def passed_sentence(comparison: Comparison) -> str:
 
 
 def than_other(comparison: Comparison) -> str:
-    change = relative_change(comparison.change)
+    relative, other = relative_change(comparison.change), comparison.words.other
     then, now = comparable_joules(math.exp(comparison.baseline_ln_j), math.exp(comparison.score.ln_j))
-    if abs(change) < 0.0005:
-        return f"as much energy per call as {comparison.words.other} ({then})"
-    more = "more" if change > 0 else "less"
-    return f"{percent(change)} {more} energy per call than {comparison.words.other} ({then} → {now})"
+    if abs(relative) < 0.0005:
+        return f"as much energy per call as {other} ({then})"
+    by = _more(relative, "more energy per call than", "less energy per call than", "the energy per call of")
+    return f"{by} {other} ({then} → {now})"
+
+
+def _more(relative: float, more: str, less: str, times: str) -> str:
+    """``27% more``, ``27% less``; from twice as much on ``2.3× the energy``."""
+    by = size(relative)
+    return f"{by} {times if by.endswith('×') else more if relative > 0 else less}"
 
 
 def smallest_detectable(comparison: Comparison) -> str:
-    return comparison.words.sees.format(percent(relative_change(comparison.detectable)))
+    return comparison.words.detectable.format(size(relative_change(comparison.detectable)))
 
 
 def _time_and_power(comparison: Comparison) -> str | None:
@@ -242,8 +244,8 @@ def _time_and_power(comparison: Comparison) -> str | None:
     if time is None:
         return None
     power = comparison.change - time
-    takes = f"each call takes {percent(relative_change(time))} {'longer' if time > 0 else 'less time'}"
-    draws = f"draws {percent(relative_change(power))} {'more' if power > 0 else 'less'} power"
+    takes = f"each call takes {_more(relative_change(time), 'longer', 'less time', 'the time')}"
+    draws = f"draws {_more(relative_change(power), 'more power', 'less power', 'the power')}"
     if abs(power) < min(abs(time) / 4, 0.05):
         return f"{takes}, at {_same('power', power)}"
     if abs(time) < min(abs(power) / 4, 0.05):
@@ -251,12 +253,10 @@ def _time_and_power(comparison: Comparison) -> str | None:
     return f"{takes} {'and' if time * power > 0 else 'but'} {draws}"
 
 
-def _same(what: str, change: float) -> str:
-    return (
-        f"the same {what}"
-        if abs(change) < 0.0005
-        else f"about the same {what} ({signed_percent(relative_change(change))})"
-    )
+def _same(what: str, logarithm: float) -> str:
+    if abs(logarithm) < 0.0005:
+        return f"the same {what}"
+    return f"about the same {what} ({change(relative_change(logarithm))})"
 
 
 def explanation_sentence(candidate: Candidate, comparison: Comparison) -> str | None:
@@ -269,11 +269,11 @@ def explanation_sentence(candidate: Candidate, comparison: Comparison) -> str | 
 
 def _explains(warning: MeasurementWarning, candidate: Candidate, comparison: Comparison) -> bool:
     """Whether a warning could explain the change. One of the other revision, or of the base, does so the other way."""
-    code, change = warning.code.removeprefix("base-").removesuffix(" in BASE"), comparison.change
+    code, by = warning.code.removeprefix("base-").removesuffix(" in BASE"), comparison.change
     if code in EXPLAINS_MORE_ONLY:
-        return change > 0 if code == warning.code else change < 0
+        return by > 0 if code == warning.code else by < 0
     if code in EXPLAINS_BY_ERROR and candidate.error is not None:
-        return abs(change) <= math.log1p(FAR * candidate.error)
+        return abs(by) <= math.log1p(FAR * candidate.error)
     return True
 
 

@@ -25,7 +25,7 @@ from pytest_carbon.gate.sentences import (
     warning_texts,
 )
 from pytest_carbon.records import Effect, Measurement, Settings, Status, SuiteVerdict, Verdict
-from pytest_carbon.text import signed_percent
+from pytest_carbon.text import change
 
 SUSPECT = 0.05
 """The p-value below which ``--carbon-confirm`` measures again."""
@@ -49,7 +49,7 @@ def confirmed(first: Verdict, then: Verdict, sessions: int) -> Verdict:
     """Return the verdict on a suspect that was measured again, with both stages in its reason."""
     if first.change is None or then.change is None:
         return replace(then, first_change=first.change)
-    stages = f"{signed_percent(first.change)}, and over {sessions} sessions {signed_percent(then.change)}"
+    stages = f"{change(first.change)}, and over {sessions} sessions {change(then.change)}"
     reason = f"{then.reason.rstrip('.')}. It was measured again in fresh processes: at first {stages}"
     return replace(then, first_change=first.change, reason=reason)
 

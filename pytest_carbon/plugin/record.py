@@ -26,7 +26,7 @@ from pytest_carbon.records import (
     is_estimated,
     label,
 )
-from pytest_carbon.text import NBSP, change, quantities
+from pytest_carbon.text import NBSP, change, counted, quantities, size
 
 
 def open_run(settings: Settings, root: Path) -> Store:
@@ -124,15 +124,14 @@ def _one_recording(decisions: Sequence[Decision], now: Stored, rule: Mapping[str
     detectable, recordings = gate.outlook(records, keys, **rule, unread=now.unread(id))
     once, _ = gate.outlook({**records, **alone}, keys, **rule, unread=now.unread(id))
     why = (
-        f" (with one session {once:.0%}: these differ among themselves by more than was assumed, and so may the single"
-        " one of the next run)"
+        f" (with one session {size(once)}: these differ among themselves by more than was assumed, and so may the"
+        " single one of the next run)"
         if detectable > 1.01 * once
         else ""
     )
     return (
-        f"sessions within six hours count as one recording: with {recordings} recording{'s' * (recordings != 1)} the"
-        f" gate sees changes of {detectable:.0%} and more{why}. Record on other days to see smaller ones"
-        " (--carbon-record)"
+        f"sessions within six hours count as one recording: with {counted(recordings, 'recording')} the smallest"
+        f" detectable change is {size(detectable)}{why}. Record on other days to see smaller ones (--carbon-record)"
     )
 
 

@@ -11,7 +11,7 @@ from pytest_carbon.baselines.upkeep import History, Overview, Recording
 from pytest_carbon.gate.recordings import RECORDINGS_MOST
 from pytest_carbon.records import Key, Machine, label
 from pytest_carbon.reports.layout import Column, Name, Page, Table, aligned, columns
-from pytest_carbon.text import UNKNOWN, cards, change, count, counted, quantities, share
+from pytest_carbon.text import UNKNOWN, cards, change, count, counted, quantities, share, size
 
 _LEAST_RANGE = math.log(1.1)
 """The height of a spark line is 10% at least: what does not change looks flat."""
@@ -54,7 +54,7 @@ def _rows(each: Overview, now: str) -> list[tuple[str, str | None]]:
         ("recordings", f"{held} of each; {full}"),
         ("age", ages + (f"; a change was accepted {_age(each.accepted, now)}" if each.accepted else "")),
         ("spread", _spread(each)),
-        ("detectable", _most(f"changes of {share(each.detectable)} and more", each.detectable, each.most_detectable)),
+        ("detectable", _most(f"changes of {size(each.detectable)} and more", each.detectable, each.most_detectable)),
     ]
 
 

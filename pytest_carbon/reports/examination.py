@@ -14,7 +14,7 @@ from pytest_carbon.measure.examination import Examination, Neighbours
 from pytest_carbon.measure.warnings import SHARE_DISAGREE
 from pytest_carbon.records import Gpu
 from pytest_carbon.reports.layout import Page
-from pytest_carbon.text import change, count, listing, quantity, share
+from pytest_carbon.text import change, count, listing, quantity, share, size
 
 FORMAT = "pytest-carbon-doctor/1"
 
@@ -224,8 +224,8 @@ def _run_rows(found: Examination) -> Iterator[_Row]:
         )
         yield (
             "detectable",
-            f"smallest detectable change {share(n.detects_after_1)} after one recording of one test,"
-            f" {share(n.detects_after_5)} after recordings on five days",
+            f"smallest detectable change {size(n.detects_after_1)} after one recording of one test,"
+            f" {size(n.detects_after_5)} after recordings on five days",
         )
     if found.intensity is not None:
         i = found.intensity
@@ -338,8 +338,8 @@ def _general_advice(found: Examination) -> Iterator[str]:
         yield f"A measurement now would have a warning (shared-cpu): {found.neighbours.warning}."
     if found.noise is not None and found.noise.detects_after_1 > _COARSE:
         yield (
-            f"The smallest detectable change here is {share(found.noise.detects_after_1)} after one recording, and"
-            f" {share(found.noise.detects_after_5)} after recordings on five days. To find smaller ones, compare two"
+            f"The smallest detectable change here is {size(found.noise.detects_after_1)} after one recording, and"
+            f" {size(found.noise.detects_after_5)} after recordings on five days. To find smaller ones, compare two"
             " revisions side by side: `pytest --carbon-against=REF`."
         )
     if found.counters and not found.measurable:

@@ -32,7 +32,7 @@ from pytest_carbon.text import (
     listing,
     quantities,
     quantity,
-    share,
+    size,
 )
 
 _LABEL = 12
@@ -278,7 +278,7 @@ def _call(measurement: Measurement) -> str:
 def _gate(verdict: Verdict, tolerance: float | Literal[False]) -> str | None:
     if verdict.status == "over-budget" or verdict.change is None or tolerance is False:
         return None
-    detectable = share(verdict.detectable_change)
+    detectable = size(verdict.detectable_change)
     known = "" if detectable == UNKNOWN else f"smallest detectable change {detectable}, "
     return f"{known}tolerance {100 * tolerance:.3g}%"
 

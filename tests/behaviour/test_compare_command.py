@@ -70,8 +70,8 @@ def test_a_regression() -> None:
     assert "compared 3 of 3: 1 regression, 2 pass" in ran.lines
     assert (
         "regression: tests/test_models.py::test_a: 50% more energy per call than the baseline (1.00 J → 1.50 J): each"
-        " call draws 50% more power, in the same time; the tolerance is 5%, and the gate sees changes of 18.9% and more"
-        " here"
+        " call draws 50% more power, in the same time; the tolerance is 5%, and the smallest detectable change"
+        " here is 18.9%"
     ) in ran.text
 
 
@@ -247,7 +247,7 @@ def test_a_small_change_of_the_machine_is_said() -> None:
     ran = carbon("compare", "base.json", "head.json")
     assert ran.ret == 0
     assert "test_a 1.00 J 1.07 J +7.0% +0.0% ≥17% inconclusive" in ran.text
-    assert ", while the reference workload is at +7%, which noise of this size explains" in ran.text
+    assert ", while the reference workload is at +7.0%, which noise of this size explains" in ran.text
     assert "reference workload: 500 mJ in BASE, 535 mJ in HEAD (+7.0%); beyond: what each" in ran.text
 
 
@@ -342,7 +342,7 @@ def test_of_a_whole_suite_the_reference_workload_says_which_it_was() -> None:
     assert "beyond" not in ran.text.partition("compared 9")[0]
     write("head.json", beside(run("s2", dict.fromkeys(suite, 1.4), created=LATER), 0.5))
     ran = carbon("compare", "base.json", "head.json")
-    assert "something all tests use, for the reference workload is not (+0%)" in ran.text
+    assert "something all tests use, for the reference workload is not (+0.0%)" in ran.text
 
 
 # --- baselines -----------------------------------------------------------------------------------
@@ -623,7 +623,7 @@ def test_real_reports(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> No
         assert carbon("compare", "base.json", "same.json").ret == 0
         ran = carbon("compare", "base.json", "dear.json")
     assert ran.ret == 1
-    assert "100% more energy per call than the baseline (2.00 J → 4.00 J)" in ran.text
+    assert "2.0× the energy per call of the baseline (2.00 J → 4.00 J)" in ran.text
 
 
 def test_no_name_of_a_measurement_is_lost() -> None:

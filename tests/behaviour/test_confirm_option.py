@@ -75,7 +75,7 @@ def test_a_chance_hit_passes(
     assert verdict["status"] == "pass"
     assert verdict["first_change"] == pytest.approx(0.2)
     assert verdict["change"] == pytest.approx((2.4 * 1.9 * 1.9) ** (1 / 3) / 2 - 1)
-    assert "It was measured again in fresh processes: at first +20%, and over 3 sessions +2.7%" in verdict["reason"]
+    assert "It was measured again in fresh processes: at first +20.0%, and over 3 sessions +2.7%" in verdict["reason"]
     assert run.measurement("test_b")["verdict"]["first_change"] is None
 
     from pytest_carbon.reports import jsonfile
@@ -95,7 +95,7 @@ def test_a_regression_stays_one(
     assert run.outcomes() == {"failed": 1, "passed": 2}
     assert "measured again in 1 fresh process" in run.text
     reason = run.measurement("test_a")["verdict"]["reason"]
-    assert reason.endswith("It was measured again in fresh processes: at first +50%, and over 2 sessions +50%")
+    assert reason.endswith("It was measured again in fresh processes: at first +50.0%, and over 2 sessions +50.0%")
     assert "repeated measured again in fresh processes: +50.0% at first, +50.0% in all" in run.text
     assert "measured again in fresh processes: test_it.py::test_a (at first +50.0%, over 2 sessions +50.0%" in run.text
     assert times(pytester, "A") == 2

@@ -120,7 +120,7 @@ def test_a_regression_turns_the_test_red(run_carbon: CarbonRunner, pytester: pyt
     assert 0.05 < verdict["detectable_change"] < 0.5
     assert run.test("test_it")["outcome"] == "failed"
     assert run.test("test_it")["functional_outcome"] == "passed"
-    assert any(line.startswith("FAILED test_it.py::test_it - 200% more energy per call") for line in run.lines)
+    assert any(line.startswith("FAILED test_it.py::test_it - 3.0× the energy per call") for line in run.lines)
 
 
 def test_a_slowdown_is_told_from_a_rise_of_power(
@@ -404,7 +404,7 @@ def test_a_blind_pass_is_counted_and_fails_strictly(run_carbon: CarbonRunner) ->
     for args in ((), ("-q",)):
         run = run_carbon("--carbon-max-detectable=10%", *args)
         assert run.outcomes() == {"passed": 1}
-        assert "1 of 1 pass is blind: test_it: the gate sees only changes of" in " ".join(run.text.split())
+        assert "1 of 1 pass is blind: test_it: the smallest detectable change here is" in " ".join(run.text.split())
     run = run_carbon("--carbon-max-detectable=10%", STRICT)
     assert run.outcomes() == {"failed": 1}
     assert "carbon blind: " in run.text
@@ -621,7 +621,7 @@ def test_many_measurements_share_one_file(run_carbon: CarbonRunner, pytester: py
     run = run_carbon()
     assert run.outcomes() == {"passed": 10, "failed": 1}
     assert run.report["suite"]["median_change"] == pytest.approx(2.0)
-    assert "the whole suite is 200% up: the machine, or something all tests use" in run.text
+    assert "the whole suite is at 3.0×: the machine, or something all tests use" in run.text
     assert run_carbon("--carbon-accept").ret == 0
     assert run_carbon().ret == 0
 

@@ -130,7 +130,10 @@ def test_a_recording_is_one_recording(run_carbon: CarbonRunner, pytester: pytest
     pytester.makepyfile(test_it=SUITE)
     run = run_carbon("--carbon-record", "--carbon-sessions=3", "-k", "marked")
     assert f"recorded 1 measurement, 3 sessions each, in carbon-baselines/{MACHINE}" in run.text
-    assert "sessions within six hours count as one recording: with 1 recording the gate sees changes of" in run.text
+    assert (
+        "sessions within six hours count as one recording: with 1 recording the smallest detectable change is"
+        in run.text
+    )
     assert "Record on other days to see smaller ones (--carbon-record)" in run.text
     assert sorted(r["energy_j_per_call"] for r in records(pytester.path)) == pytest.approx([1.0, 2.0, 3.0])
     assert len({r["session"] for r in records(pytester.path)}) == 3

@@ -442,7 +442,7 @@ def test_several_sessions_are_recorded_at_once(shown: Any, pytester: pytest.Pyte
     run = shown("--carbon-record", "--carbon-sessions=3")
     assert run.outcomes() == {"passed": 1}
     assert says(run, f"recorded 1 measurement, 3 sessions each, in {DatabaseUrl(url)} ({MACHINE})")
-    assert "with 1 recording the gate sees changes of" in run.text
+    assert "with 1 recording the smallest detectable change is" in run.text
     assert len({record.session for record in stored(url)}) == 3
     run = shown("--carbon-sessions=2")
     verdict = run.measurement("test_it")["verdict"]

@@ -164,7 +164,7 @@ def test_weak_gates_are_named_with_the_remedy(run_carbon: CarbonRunner, pytester
     run = run_carbon("--carbon-false-alarms=0.0001%")
     assert (
         "record on other days (--carbon-record), or compare two revisions side by side"
-        in run.text.partition("1 of 1 pass is blind: test_it: the gate sees only changes of ")[2]
+        in run.text.partition("1 of 1 pass is blind: test_it: the smallest detectable change here is ")[2]
     )
 
 

@@ -445,7 +445,7 @@ def test_a_suite_that_moved_is_one_failure() -> None:
     assert [verdict.suite_moved for verdict in verdicts] == [True] * 7 + [False, True]
     assert verdicts[0].reason == (
         "7.3% more energy per call than the baseline (1.00 J → 1.07 J), as the suite's median (+7.3%); "
-        "the gate sees changes of 9.5% and more here"
+        "the smallest detectable change here is 9.5%"
     )
 
 
@@ -514,7 +514,7 @@ def test_change_that_all_share_or_that_is_allowed_does_not_fail() -> None:
     assert (shared.reason, own_only[8].status) == (None, "pass")
     assert own_only[8].reason == (
         "8.3% more energy per call than the baseline (1.00 J → 1.08 J), as the suite's median (+4.6%); "
-        "the gate sees changes of 5.8% and more here"
+        "the smallest detectable change here is 5.8%"
     )
 
 
@@ -628,7 +628,7 @@ def test_accepted_suite_is_judged_by_what_came_since() -> None:
 # --- statuses and sentences --------------------------------------------------------------------
 
 
-SEES = "the gate sees changes of 6.5% and more here"
+SEES = "the smallest detectable change here is 6.5%"
 NOISE = "which noise of this size explains, as recordings here differ"
 MORE = "12.4% more energy per call than the baseline (1.21 J → 1.36 J)"
 LESS = "17.4% less energy per call than the baseline (1.21 J → 1.00 J)"
@@ -664,8 +664,14 @@ COARSE = (
         (
             now(2.42, duration_s=0.00760),
             "regression",
-            "100% more energy per call than the baseline (1.21 J → 2.42 J): each call takes 90% longer and draws 5.3%"
+            "2.0× the energy per call of the baseline (1.21 J → 2.42 J): each call takes 90% longer and draws 5.3%"
             f" more power; the tolerance is 5%, and {SEES}",
+        ),
+        (
+            now(2.783, duration_s=0.0096),
+            "regression",
+            "2.3× the energy per call of the baseline (1.21 J → 2.78 J): each call takes 2.4× the time, at about the"
+            f" same power (-4.2%); the tolerance is 5%, and {SEES}",
         ),
         (
             now(1.36, error=0.13),
@@ -681,7 +687,7 @@ COARSE = (
             now(0.605, error=0.08),
             "improvement",
             "50% less energy per call than the baseline (1.210 J → 0.605 J): each call draws 50% less power, in the "
-            "same time; the gate sees changes of 18.1% and more here; to hold the gain, accept it as the new baseline "
+            "same time; the smallest detectable change here is 18.1%; to hold the gain, accept it as the new baseline "
             "(--carbon-accept)",
         ),
         (
@@ -775,7 +781,7 @@ def test_open_change_is_inconclusive() -> None:
     verdict = one(now(1.08), wide)
     assert (verdict.status, verdict.reason) == (
         "inconclusive",
-        f"{plain}, {NOISE}: the gate sees changes of 14.2% and more here; record on other days (--carbon-record): 3 "
+        f"{plain}, {NOISE}: the smallest detectable change here is 14.2%; record on other days (--carbon-record): 3 "
         "recordings would decide it; or compare two revisions side by side (--carbon-against)",
     )
     verdict = one(now(1.08, warnings=(SHARED, NEAR)), wide)
@@ -791,8 +797,8 @@ def test_reason_names_what_the_suite_did() -> None:
     """Of a test that changed alone, the reason says where the others stand, if they moved by a percent."""
     verdicts, _ = suite(np.zeros((5, 9)), [0.02] * 8 + [0.14])
     assert verdicts[8].reason == (
-        "15% more energy per call than the baseline (1.00 J → 1.15 J), while the suite's median is +2%: each call "
-        "draws 15% more power, in the same time; the tolerance is 5%, and the gate sees changes of 9.5% and more here"
+        "15% more energy per call than the baseline (1.00 J → 1.15 J), while the suite's median is +2.0%: each call "
+        "draws 15% more power, in the same time; the tolerance is 5%, and the smallest detectable change here is 9.5%"
     )
 
 
@@ -801,7 +807,7 @@ def test_reason_says_when_a_test_rises_beyond_a_suite_that_rose() -> None:
     verdicts, _ = suite(np.zeros((5, 9)), [0.1] * 8 + [0.3])
     assert verdicts[8].reason == (
         "35% more energy per call than the baseline (1.00 J → 1.35 J), while the suite's median is +10.5%: each call "
-        "draws 35% more power, in the same time; the tolerance is 5%, and the gate sees changes of 9.5% and more here"
+        "draws 35% more power, in the same time; the tolerance is 5%, and the smallest detectable change here is 9.5%"
     )
 
 
@@ -826,16 +832,16 @@ def test_weak_gate_says_what_would_help() -> None:
     assert weak(one(now(1.0))) is None
     assert weak(one(now(1.0), daily([1.0] * 5))) is None
     assert weak(one(now(1.0), daily([1.0]), false_alarms=0.00005)) == (
-        "the gate sees only changes of 59.4% and more here, with 1 baseline recording: record on other days "
+        "the smallest detectable change here is 59.4%, with 1 baseline recording: record on other days "
         "(--carbon-record), or compare two revisions side by side (--carbon-against)"
     )
     assert weak(one(now(1.0), daily([1.0, 1.5, 1.2]))) == (
-        "the gate sees only changes of 73.9% and more here, with 3 baseline recordings: record on other "
+        "the smallest detectable change here is 73.9%, with 3 baseline recordings: record on other "
         "days "
         "(--carbon-record), or compare two revisions side by side (--carbon-against)"
     )
     assert weak(one(now(1.0), daily([1.0, 1.5] * 15))) == (
-        "the gate sees only changes of 91.7% and more here, with 20 baseline recordings, the most a baseline takes: "
+        "the smallest detectable change here is 91.7%, with 20 baseline recordings, the most a baseline takes: "
         "compare two revisions side by side (--carbon-against)"
     )
     assert weak(one(now(1.0), daily([1.0] * 5)), most=0.05) is not None
@@ -845,7 +851,7 @@ def test_weak_comparison_of_revisions_says_what_would_help() -> None:
     """Not other days, but more pairs."""
     assert weak(one(now(1.0), daily([1.0] * 5)), pairs=4) is None
     assert weak(one(now(1.0), daily([1.0]), false_alarms=0.00005), pairs=4) == (
-        "4 pairs see only changes of 59.4% and more: take more of them (--carbon-sessions=8)"
+        "the smallest detectable change with 4 pairs is 59.4%: take more of them (--carbon-sessions=8)"
     )
 
 
@@ -1304,8 +1310,8 @@ def test_more_sessions_of_a_day_say_why_the_gate_sees_less() -> None:
     )
     assert both_see > 1.1 * one_sees
     assert told.startswith(
-        f"more sessions of the same day do not make the gate sharper: with them it sees changes of {both_see:.1%} and "
-        f"more, before of {one_sees:.1%}, for they differ among themselves by more than was assumed"
+        f"more sessions of the same day do not make the gate sharper: with them the smallest detectable change is "
+        f"{both_see:.1%}, before it was {one_sees:.1%}: they differ among themselves by more than was assumed"
     )
     assert blinder(before, {key(): [record(1.0, 1.0)]}, **rule) is None
     assert blinder(before, {key(): [record(1.1, 24.0)]}, **rule) is None

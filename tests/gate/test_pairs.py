@@ -167,7 +167,7 @@ def test_pairs_keep_their_numbers_where_some_are_lacking() -> None:
     ]
     assert alone[0].change == pytest.approx(alone[1].change, abs=1e-9)
     assert alone[0].detectable_change == pytest.approx(alone[1].detectable_change, abs=1e-9)
-    assert "9 pairs, without number 7, where the level jumped, see changes of" in alone[2].reason
+    assert "9 pairs, without number 7, where the level jumped, is " in alone[2].reason
 
 
 # --- one measurement ---------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_jump_between_sessions_moves_nothing(at: int) -> None:
     still = one(head(np.exp(still_head).tolist()), np.exp(still_base).tolist(), tolerance=0.02)
     assert verdict.status == still.status == "regression"
     assert verdict.change == pytest.approx(still.change, abs=0.004)
-    said = f"8 pairs, without number {at // 2 + 1}, where the level jumped, see changes of"
+    said = f"8 pairs, without number {at // 2 + 1}, where the level jumped, is "
     left_out = at % 2 == 1 or at in (2, 14)  # beside the first pair or the last it looks as one within them
     assert ("jumped" in verdict.reason) == left_out
     assert (said in verdict.reason) == (left_out and at != 2)
@@ -310,8 +310,8 @@ def test_eight_measurements_have_a_median() -> None:
     assert [verdict.status for verdict in verdicts] == ["pass"] * 7 + ["regression"]
     assert all(verdict.suite_moved for verdict in verdicts)
     assert verdicts[0].reason == (
-        f"10.5% more energy per call than {REF} (1.00 J → 1.11 J), as the suite's median (+10.5%); 8 pairs see "
-        "changes of 5.7% and more"
+        f"10.5% more energy per call than {REF} (1.00 J → 1.11 J), as the suite's median (+10.5%); the "
+        "smallest detectable change with 8 pairs is 5.7%"
     )
     assert "35% more energy per call" in verdicts[7].reason
     assert "while the suite's median is +10.5%" in verdicts[7].reason
@@ -358,7 +358,7 @@ def test_prior_is_learnt_from_ten_measurements() -> None:
 # --- statuses and sentences --------------------------------------------------------------------
 
 
-SEES = "8 pairs see changes of 5.6% and more"
+SEES = "the smallest detectable change with 8 pairs is 5.6%"
 MORE = f"12.4% more energy per call than {REF} (1.21 J → 1.36 J)"
 LESS = f"17.4% less energy per call than {REF} (1.21 J → 1.00 J)"
 REGRESSION = f"{MORE}: each call draws 12.4% more power, in the same time; the tolerance is 5%, and {SEES}"
@@ -453,7 +453,7 @@ def test_open_change_is_inconclusive_and_says_what_would_help() -> None:
     assert (verdict.status, verdict.reason) == (
         "inconclusive",
         f"4.4% more energy per call than {REF} (1.00 J → 1.04 J), which noise of this size explains, as sessions here "
-        "differ: 4 pairs see changes of 8.8% and more; take more pairs (--carbon-sessions=8)",
+        "differ: the smallest detectable change with 4 pairs is 8.8%; take more pairs (--carbon-sessions=8)",
     )
 
 

@@ -80,14 +80,14 @@ def test_a_machine_that_moved_is_not_the_code() -> None:
     assert verdict.status == "inconclusive"
     assert verdict.reason == (
         "8% more energy per call than the baseline (1.00 J → 1.08 J), and the reference workload is 7% up as well: the "
-        "machine, not the code; beside it this takes 0.9% more, and the gate sees changes of 6.8% and more here; "
+        "machine, not the code; beside it this takes 0.9% more, and the smallest detectable change here is 6.8%; "
         "measure again when the machine is as it was, or accept it, if it is to stay so (--carbon-accept)"
     )
     assert verdict.machine_moved
     assert verdict.change == pytest.approx(0.08)
     assert verdict.reference_change == pytest.approx(0.07)
     (verdict,), _, _ = run([0.08], 0.08)
-    assert "is 8% up as well: the machine, not the code; beside it this takes as much, and the gate" in verdict.reason
+    assert "is 8% up as well: the machine, not the code; beside it this takes as much, and the " in verdict.reason
     assert suite.machine_moved == (
         "the machine itself is 7% up (reference workload): heat, clocks, a driver, a neighbour; each test is judged by "
         "what lies beyond that"
@@ -108,8 +108,8 @@ def test_a_regression_on_a_machine_that_moved_is_one() -> None:
     assert verdict.status == "regression"
     assert verdict.reason == (
         "17.7% more energy per call than the baseline (1.00 J → 1.18 J); the reference workload is 7% up, and beside "
-        "it this takes 10% more: each call draws 17.7% more power, in the same time; the tolerance is 5%, and the gate "
-        "sees changes of 6.8% and more here"
+        "it this takes 10% more: each call draws 17.7% more power, in the same time; the tolerance is 5%, and "
+        "the smallest detectable change here is 6.8%"
     )
     assert verdict.reference_change == pytest.approx(0.07)
     assert not verdict.machine_moved
@@ -135,8 +135,8 @@ def test_less_on_a_machine_that_takes_less_is_no_gain() -> None:
     (verdict,), _, _ = run([-0.10], -0.10)
     assert verdict.status == "pass"
     assert verdict.reason == (
-        "10% less energy per call than the baseline (1.000 J → 0.900 J), as the reference workload (-10%); the gate "
-        "sees changes of 6.8% and more here"
+        "10% less energy per call than the baseline (1.000 J → 0.900 J), as the reference workload (-10.0%); the "
+        "smallest detectable change here is 6.8%"
     )
     (verdict,), _, _ = run([-0.20], -0.10)
     assert verdict.status == "improvement"
@@ -147,7 +147,7 @@ def test_a_pass_says_that_the_machine_moved() -> None:
     """A test that is as it was, on a machine that is not."""
     (verdict,), _, _ = run([0.01], 0.07)
     assert verdict.status == "pass"
-    assert ", while the reference workload is 7% up; the gate sees" in verdict.reason
+    assert ", while the reference workload is 7% up; the smallest detectable change" in verdict.reason
 
 
 def test_a_workload_that_explains_little_is_not_blamed() -> None:
@@ -331,8 +331,8 @@ def test_with_eight_the_median_decides(workload: float) -> None:
     [
         (None, "the machine, or something all tests use"),
         (0.11, "the machine, for the reference workload is 11% up as well"),
-        (0.01, "something all tests use, for the reference workload is not (+1%)"),
-        (-0.12, "the machine, or something all tests use (the reference workload is at -12%)"),
+        (0.01, "something all tests use, for the reference workload is not (+1.0%)"),
+        (-0.12, "the machine, or something all tests use (the reference workload is at -12.0%)"),
     ],
 )
 def test_with_eight_it_tells_the_machine_from_what_tests_share(workload: float | None, why: str) -> None:

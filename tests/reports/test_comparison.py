@@ -169,7 +169,7 @@ def test_a_comment_on_a_suite_that_is_up_stays_within_it(length: int, left: int)
 def test_a_comparison_too_weak_says_so() -> None:
     """With what would help, in text and Markdown."""
     weak = Row(("t.py::a", "call"), 1.0, 1.0, Verdict("pass", "because", 1.0, 1, 1, 0.0, 0.41), ())
-    sentence = "too weak: t.py::a: the gate sees only changes of 41% and more here, with 1 baseline recording: record"
+    sentence = "too weak: t.py::a: the smallest detectable change here is 41%, with 1 baseline recording: record"
     assert sentence in " ".join(" ".join(report.text(comparison(weak))).split())
     assert sentence.replace("t.py::a", "`t.py::a`") in report.markdown(comparison(weak))
 
@@ -177,7 +177,7 @@ def test_a_comparison_too_weak_says_so() -> None:
 def test_an_id_in_a_comment_is_no_live_text() -> None:
     """Nobody is notified, and nothing is linked, by a parameter of the weakest test."""
     weak = Row(("t.py::a[@octocat https://x.org]", "call"), 1.0, 1.0, Verdict("pass", "x", 1.0, 1, 1, 0.0, 0.41), ())
-    assert "- too weak: `t.py::a[@octocat https://x.org]`: the gate" in report.markdown(comparison(weak))
+    assert "- too weak: `t.py::a[@octocat https://x.org]`: the smallest detectable" in report.markdown(comparison(weak))
 
 
 def test_a_long_list_of_what_one_side_has_is_cut() -> None:

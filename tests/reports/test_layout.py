@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_carbon.reports.layout import Page, columns
-from pytest_carbon.text import about, change, count, duration, error_lines, listing, quantities, quantity, share
+from pytest_carbon.text import about, change, count, duration, error_lines, listing, quantities, quantity, share, size
 
 finite = st.floats(min_value=-1e300, max_value=1e300)
 FACTORS = {"n": 1e-9, "µ": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
@@ -100,11 +100,19 @@ def test_a_change_has_its_sign(relative: float | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("relative", "text"), [(0.0412, "4.1%"), (0.41, "41%"), (1.5, "2.5×"), (20, "21×"), (math.inf, "–")]
+    ("relative", "text"), [(0.0412, "4.1%"), (0.04, "4%"), (0.41, "41%"), (1.5, "150%"), (math.inf, "–")]
 )
 def test_a_share_is_short(relative: float, text: str) -> None:
-    """One decimal below 10%."""
+    """One decimal, where it says something."""
     assert share(relative) == text
+
+
+@pytest.mark.parametrize(
+    ("relative", "text"), [(-0.0412, "4.1%"), (0.41, "41%"), (1.0, "2.0×"), (1.5, "2.5×"), (20, "21×"), (None, "–")]
+)
+def test_the_size_of_a_change_has_no_sign(relative: float | None, text: str) -> None:
+    """From twice as much on it is a factor."""
+    assert size(relative) == text
 
 
 def test_durations_counts_and_lists_read_as_speech() -> None:

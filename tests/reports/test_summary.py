@@ -155,7 +155,7 @@ def test_the_table_says_at_80_columns_what_each_measurement_cost_and_how_it_chan
         "tests/test_image.py",
         "  test_diffusion[sdxl-30-steps]",
         "    call             1.834 ± 0.006 kJ   188 g    +8.2%        ≥41%  inconclusive",
-        "  test_detect        2.310 ± 0.020 J    237 mg  -18.2%       ≥7.0%  improvement",
+        "  test_detect        2.310 ± 0.020 J    237 mg  -18.2%         ≥7%  improvement",
         "  test_caption           not measured        –       –           –  ERROR",
         "  TestSeg…est_masks  5.512 ± 0.031 J    566 mg       –           –  new",
         "  test_upscale        32.0 ± 0.4   µJ  3.28 µg       –           –  pass",
@@ -418,9 +418,7 @@ def test_blind_passes_are_counted_and_the_blindest_speaks_for_all() -> None:
     assert " ".join(" ".join(quiet).split()).endswith(told)
     assert not any("pass (blind)" in line for line in quiet)
     (one,) = [result_of(TEST, (measured(1.0), verdict("pass", 0.01, 0.4, blind=True)))]
-    assert "1 of 1 pass is blind: test_classify[fp16]: the gate sees only changes of 40% and more here" in joined(
-        run(one)
-    )
+    assert "1 of 1 pass is blind: test_classify[fp16]: the smallest detectable change here is 40%" in joined(run(one))
 
 
 def test_a_blind_pass_is_one_by_the_settings() -> None:
@@ -428,7 +426,7 @@ def test_a_blind_pass_is_one_by_the_settings() -> None:
     blind = result_of(TEST, (measured(1.0), verdict("pass", 0.01, 0.12, blind=True)))
     settings = replace(Settings(), max_detectable=0.1)
     assert "is blind: " in joined(run(blind, settings=settings))
-    assert "the gate sees only changes of 12% and more here" in joined(run(blind, settings=settings))
+    assert "the smallest detectable change here is 12%" in joined(run(blind, settings=settings))
 
 
 @pytest.mark.parametrize(
@@ -450,7 +448,9 @@ def test_what_strict_fails_stands_out(status: Status, changes: dict[str, Any], s
     text = failure(TEST, measured(1.0, warnings=warnings), found, CONTEXT)
     assert text.startswith(f"carbon {shown.lower()}: because\n")
     if changes:
-        assert "--carbon-strict fails a blind pass: the gate sees only changes of 40%" in " ".join(text.split())
+        assert "--carbon-strict fails a blind pass: the smallest detectable change here is 40%" in " ".join(
+            text.split()
+        )
         assert "pytest --carbon-against=main" in text
     else:
         assert "--carbon-strict fails a figure with a warning, whatever its change" in " ".join(text.split())
@@ -539,7 +539,7 @@ REGRESSION = verdict(
     0.273,
     0.078,
     reason="27.3% more energy per call than the baseline (0.953 J → 1.213 J): each call takes 25.1% longer, at "
-    "about the same power (+1.8%); the tolerance is 5%, and the gate sees changes of 7.8% and more here",
+    "about the same power (+1.8%); the tolerance is 5%, and the smallest detectable change here is 7.8%",
     baseline_j_per_call=0.953,
     duration_change=0.251,
     power_change=0.0176,
@@ -691,7 +691,7 @@ def test_a_new_measurement_that_strict_fails_says_how_to_record_it() -> None:
 def test_what_the_reason_says_is_not_said_again() -> None:
     """Neither a warning nor the suite's sentence."""
     moved = "the whole suite is 7% up: the machine, or something all tests use"
-    reason = f"{moved}; this one takes 9% more; the gate sees changes of 8% and more here. In warning: {TAIL.text}"
+    reason = f"{moved}; this one takes 9% more; the smallest detectable change here is 8%. In warning: {TAIL.text}"
     found = replace(REGRESSION, reason=reason)
     context = replace(CONTEXT, suite=moved, width=500)
     for changed in (found, replace(found, reason="more"), replace(found, status="inconclusive")):

@@ -269,34 +269,28 @@ class FileStore:
             folder = Path(entry)
             if not entry.is_dir():
                 if entry.name.endswith(".jsonl") and (paths is None or folder in paths):
-                    what = "it lies in no machine's folder, and is never read. Move or delete it."
-                    yield f"{shown_path(folder)}: {what}"
+                    yield f"{shown_path(folder)}: it lies in no machine's folder, and is never read. Move or delete it."
             elif not entry.name.startswith("."):
                 try:
                     inside = [*sorted(self._files(folder)), *folder.glob(_CALIBRATION)]
                 except BaselineError as error:
                     yield str(error)
                     continue
-                faults = [
-                    fault
-                    for path in inside
-                    if paths is None or path in paths
-                    if (fault := self._check_file(path, entry.name, latest))
-                ]
+                checks = [partial(self._check, path, latest) for path in inside if paths is None or path in paths]
+                faults = list(filter(None, map(fault_of, checks)))
                 yield from faults
                 if not faults and (fault := fault_of(partial(self.load, entry.name))):
                     yield fault
 
-    def _check_file(self, path: Path, machine_id: str, latest: str) -> str | None:
-        def read() -> None:
-            self._refuse_links(path)
-            if path.name == _CALIBRATION:
-                self.calibration(machine_id)
-            elif (data := bytes_of(path)) is not None:
-                Reader(machine_id).file(data, path)
-                _refuse_later(data, path, latest)
-
-        return fault_of(read)
+    def _check(self, path: Path, latest: str) -> None:
+        """Raise for a file that cannot be used."""
+        machine_id = path.relative_to(self._directory).parts[0]
+        self._refuse_links(path)
+        if path.name == _CALIBRATION:
+            self.calibration(machine_id)
+        elif (data := bytes_of(path)) is not None:
+            Reader(machine_id).file(data, path)
+            _refuse_later(data, path, latest)
 
     def check_writable(self) -> None:
         place = nearest_existing(self._directory)

@@ -48,10 +48,10 @@ from pytest_carbon.baselines.format import (
     is_time,
     line_of,
     read_calibration,
+    refuse_wrong,
     same_record,
     split_lines,
     value_of,
-    wrong_field,
 )
 from pytest_carbon.records import BaselineError, Calibration, Key, Machine, Record
 
@@ -160,9 +160,7 @@ class FileStore:
         for _, _, records in new:
             for test in {record.test.partition("::")[0]: record.test for record in records}.values():
                 module_file(test)  # refuses an id that leads out
-            for record in records:
-                if wrong := wrong_field(record._asdict()):
-                    raise BaselineError(f"nothing was recorded, because of {form_of(record)}: {wrong}.")
+            refuse_wrong(records)
         if new:
             with self._writing("recorded"):
                 replace_files(self._changed(new))
@@ -179,10 +177,10 @@ class FileStore:
                     yield path, text
 
     def rename(self, tests: Mapping[str, str | None]) -> int:
-        """Give tests' records other ids, in every machine; see :meth:`Store.rename`.
+        """See :meth:`Store.rename`.
 
-        Files that gain records are replaced before those that lose them, so a killed process loses none; to rename
-        again completes it.
+        Replace files that gain records before those that lose them: a killed process loses none, and renaming again
+        completes it.
         """
         check_new_ids(tests)
         with self._writing():

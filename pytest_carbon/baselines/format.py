@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from itertools import repeat
@@ -125,6 +125,13 @@ def wrong_field(fields: dict[str, Any], allowed: Mapping[str, _Allowed] = FIELDS
         if not good(fields[name]):
             return f"'{name}' must be {what}, not {fields[name]!r}"
     return None
+
+
+def refuse_wrong(records: Iterable[Record], unstorable: Callable[[Record], str | None] = lambda _: None) -> None:
+    """Refuse to record what could not be read again, or what a store cannot hold."""
+    for record in records:
+        if wrong := wrong_field(record._asdict()) or unstorable(record):
+            raise BaselineError(f"nothing was recorded, because of {form_of(record)}: {wrong}.")
 
 
 class _Known(dict[Any, Any]):

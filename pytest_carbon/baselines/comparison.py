@@ -221,13 +221,10 @@ def _reference(head: Side, id: str, common: Sequence[Key]) -> scores.Candidate |
         measured = head.kernel(id)
         return candidate(measured) if measured else None
     stored = head.stored.get(id, {})
-    key = max(
-        (key for key in stored if key[0] == REFERENCE),
-        key=lambda key: max(record.created for record in stored[key]),
-        default=None,
-    )
-    if key is None:
+    keys = [key for key in stored if key[0] == REFERENCE]
+    if not keys:
         return None
+    key = max(keys, key=lambda key: max(record.created for record in stored[key]))
     references = {record.session: record for record in stored[key]}
     sessions = {}
     for measurement in common:
@@ -256,10 +253,9 @@ def _kernel(
         return Kernel(row, warnings=warnings)
     if all(names) and not set(names[0]) & set(names[1]):
         return Kernel(None, f"it is {listing(names[0])} in BASE and {listing(names[1])} in HEAD", warnings)
-    which = "BASE" if names[0] else "HEAD"
     if all(names):
         return Kernel(None, "BASE and HEAD do not both have it in the compared sessions", warnings)
-    return Kernel(None, f"only {which} has one (--carbon-reference)", warnings)
+    return Kernel(None, f"only {'BASE' if names[0] else 'HEAD'} has one (--carbon-reference)", warnings)
 
 
 def _row(candidate: scores.Candidate, verdict: Verdict, records: Sequence[Record]) -> Row:
@@ -349,10 +345,8 @@ def _notes(base: Side, head: Side) -> Iterator[str]:
     if was and now:
         before, after = was.machine.pytest_carbon, now.machine.pytest_carbon
         if before != after and before and after:
-            yield (
-                f"BASE was measured by pytest-carbon {before}, HEAD by {after}: if the two measure differently, the"
-                " change includes that"
-            )
+            versions = f"BASE was measured by pytest-carbon {before}, HEAD by {after}"
+            yield f"{versions}: if the two measure differently, the change includes that"
         yield from _sources(base, head)
     for id in sorted(shared):
         yield from _conditions(base, head, id)
@@ -369,7 +363,7 @@ def _conditions(base: Side, head: Side, id: str) -> Iterator[str]:
         {key: _of_newest_epoch(records) for key, records in side.stored.get(id, {}).items()} for side in (base, head)
     )
     before, after = (
-        list(dict.fromkeys(uuid for records in by_key.values() for record in records for uuid in record.gpus))
+        list(dict.fromkeys(uuid for rows in by_key.values() for row in rows for uuid in row.gpus))
         for by_key in (was, now)
     )
     if before and after and not set(after) & set(before):
@@ -380,9 +374,8 @@ def _conditions(base: Side, head: Side, id: str) -> Iterator[str]:
     if known_c:
         was_c, now_c = (median(degrees) for degrees in zip(*known_c, strict=True))
         if abs(now_c - was_c) >= _WARMER_C:
-            yield (
-                f"HEAD started at {now_c:.0f} °C, BASE at {was_c:.0f} °C: a GPU takes about 0.35% more for each degree"
-            )
+            degrees = f"HEAD started at {now_c:.0f} °C, BASE at {was_c:.0f} °C"
+            yield f"{degrees}: a GPU takes about 0.35% more for each degree"
 
 
 def _of_newest_epoch(records: Sequence[Record]) -> list[Record]:
@@ -398,7 +391,7 @@ def temperature_c(records: Iterable[Record]) -> float | None:
 
 def _sources(base: Side, head: Side) -> Iterator[str]:
     """Name domains that different meters counted in BASE and HEAD: the machine's id has no meter."""
-    counted = [
+    was, now = (
         {
             (id, energy.domain.name): energy.domain.source
             for id, by_key in side.measured.items()
@@ -407,8 +400,7 @@ def _sources(base: Side, head: Side) -> Iterator[str]:
             if energy.domain.name in measurement.gated
         }
         for side in (base, head)
-    ]
-    for at, before in counted[0].items():
-        after = counted[1].get(at, before)
-        if after != before:
+    )
+    for at, before in was.items():
+        if (after := now.get(at, before)) != before:
             yield f"{at[1]} was counted by {before} in BASE, by {after} in HEAD: two meters may differ"

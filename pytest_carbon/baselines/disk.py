@@ -77,10 +77,7 @@ def shown_path(path: Path) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is always whole, the old one or the new one, even if this process is killed.
-
-    Make its folder, and delete what killed writers left in it. Raises OSError.
-    """
+    """Write a file, which stays whole if this process is killed; delete what killed writers left. Raises OSError."""
     replace_files([(path, text)])
     for left in path.parent.glob(f"{TEMPORARY}*.tmp"):
         with suppress(OSError):
@@ -89,10 +86,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def replace_files(files: Iterable[tuple[Path, str]]) -> None:
-    """Replace several files, each atomically, after all of them are on disk: a full disk changes none.
-
-    A process that is killed may have replaced some of them.
-    """
+    """Replace several files, each atomically, after all of them are on disk: a full disk changes none."""
     staged: list[tuple[Path, Path]] = []
     try:
         for path, text in files:

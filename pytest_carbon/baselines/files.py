@@ -48,10 +48,10 @@ from pytest_carbon.baselines.format import (
     is_time,
     line_of,
     read_calibration,
+    refuse_wrong,
     same_record,
     split_lines,
     value_of,
-    wrong_field,
 )
 from pytest_carbon.records import BaselineError, Calibration, Key, Machine, Record
 
@@ -160,9 +160,7 @@ class FileStore:
         for _, _, records in new:
             for test in {record.test.partition("::")[0]: record.test for record in records}.values():
                 module_file(test)  # refuses an id that leads out
-            for record in records:
-                if wrong := wrong_field(record._asdict()):
-                    raise BaselineError(f"nothing was recorded, because of {form_of(record)}: {wrong}.")
+            refuse_wrong(records)
         if new:
             with self._writing("recorded"):
                 replace_files(self._changed(new))
@@ -179,10 +177,10 @@ class FileStore:
                     yield path, text
 
     def rename(self, tests: Mapping[str, str | None]) -> int:
-        """Give tests' records other ids, in every machine; see :meth:`Store.rename`.
+        """See :meth:`Store.rename`.
 
-        Files that gain records are replaced before those that lose them, so a killed process loses none; to rename
-        again completes it.
+        Replace files that gain records before those that lose them: a killed process loses none, and renaming again
+        completes it.
         """
         check_new_ids(tests)
         with self._writing():
@@ -269,34 +267,28 @@ class FileStore:
             folder = Path(entry)
             if not entry.is_dir():
                 if entry.name.endswith(".jsonl") and (paths is None or folder in paths):
-                    what = "it lies in no machine's folder, and is never read. Move or delete it."
-                    yield f"{shown_path(folder)}: {what}"
+                    yield f"{shown_path(folder)}: it lies in no machine's folder, and is never read. Move or delete it."
             elif not entry.name.startswith("."):
                 try:
                     inside = [*sorted(self._files(folder)), *folder.glob(_CALIBRATION)]
                 except BaselineError as error:
                     yield str(error)
                     continue
-                faults = [
-                    fault
-                    for path in inside
-                    if paths is None or path in paths
-                    if (fault := self._check_file(path, entry.name, latest))
-                ]
+                checks = [partial(self._check, path, latest) for path in inside if paths is None or path in paths]
+                faults = list(filter(None, map(fault_of, checks)))
                 yield from faults
                 if not faults and (fault := fault_of(partial(self.load, entry.name))):
                     yield fault
 
-    def _check_file(self, path: Path, machine_id: str, latest: str) -> str | None:
-        def read() -> None:
-            self._refuse_links(path)
-            if path.name == _CALIBRATION:
-                self.calibration(machine_id)
-            elif (data := bytes_of(path)) is not None:
-                Reader(machine_id).file(data, path)
-                _refuse_later(data, path, latest)
-
-        return fault_of(read)
+    def _check(self, path: Path, latest: str) -> None:
+        """Raise for a file that cannot be used."""
+        machine_id = path.relative_to(self._directory).parts[0]
+        self._refuse_links(path)
+        if path.name == _CALIBRATION:
+            self.calibration(machine_id)
+        elif (data := bytes_of(path)) is not None:
+            Reader(machine_id).file(data, path)
+            _refuse_later(data, path, latest)
 
     def check_writable(self) -> None:
         place = nearest_existing(self._directory)

@@ -6,8 +6,8 @@ import json
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from datetime import datetime
 from itertools import repeat
 from operator import attrgetter, itemgetter
@@ -127,6 +127,13 @@ def wrong_field(fields: dict[str, Any], allowed: Mapping[str, _Allowed] = FIELDS
     return None
 
 
+def refuse_wrong(records: Iterable[Record], unstorable: Callable[[Record], str | None] = lambda _: None) -> None:
+    """Refuse to record what could not be read again, or what a store cannot hold."""
+    for record in records:
+        if wrong := wrong_field(record._asdict()) or unstorable(record):
+            raise BaselineError(f"nothing was recorded, because of {form_of(record)}: {wrong}.")
+
+
 class _Known(dict[Any, Any]):
     """The good values so far, each kept once: 200,000 records share a few thousand strings."""
 
@@ -151,7 +158,7 @@ class Wrong(Exception):
 
 
 class _NotJson(Wrong):
-    pass
+    """Perhaps only the beginning of a line."""
 
 
 def refuse_constant(name: str) -> NoReturn:
@@ -342,17 +349,17 @@ def value_of(line: str) -> Any:
     return value
 
 
-def check_format(found: object, ours: str) -> None:
+def check_format(written: object, ours: str) -> None:
     """Raise :class:`Wrong` for another format, or another version of it."""
-    if found == ours:
+    if written == ours:
         return
     kind = ours.rpartition("/")[0]
-    if isinstance(found, str) and found.startswith(f"{kind}/"):
+    if isinstance(written, str) and written.startswith(f"{kind}/"):
         raise Wrong(
-            f"written in the format {found!r}, and this version reads {ours!r}",
+            f"written in the format {written!r}, and this version reads {ours!r}",
             "Upgrade pytest-carbon: a newer version wrote it.",
         )
-    raise Wrong(f"the format is {found!r}, not {ours!r}")
+    raise Wrong(f"the format is {written!r}, not {ours!r}")
 
 
 def fault_in(path: Path, number: int, wrong: Wrong, remedy: str = _RESTORE) -> BaselineError:
@@ -365,32 +372,24 @@ def form_of(record: Record) -> str:
 
 def header_line(machine: Machine) -> str:
     """Write the header, equal for all runs on a machine: two branches that start a file write the same line."""
-    return encode_line(
-        {
-            "format": FORMAT,
-            "machine": {
-                "id": machine.id,
-                "gpus": [{"name": gpu.name, "power_limit_w": gpu.power_limit_w} for gpu in machine.gpus],
-                "cpu": machine.cpu,
-            },
-        }
-    )
+    gpus = [{"name": gpu.name, "power_limit_w": gpu.power_limit_w} for gpu in machine.gpus]
+    return encode_line({"format": FORMAT, "machine": {"id": machine.id, "gpus": gpus, "cpu": machine.cpu}})
 
 
 def described(header: str, machine_id: str) -> Machine:
     """Return the machine of a good header; parts that somebody edited are unknown."""
     machine = json.loads(header)["machine"]
     stored, cpu = machine.get("gpus"), machine.get("cpu")
-    gpus = [
-        Gpu(0, "", gpu["name"], float(limit_w) if is_number(limit_w := gpu.get("power_limit_w")) else None)
+    known = [
+        gpu
         for gpu in (stored if isinstance(stored, list) else ())
         if isinstance(gpu, dict) and is_text(gpu.get("name"))
     ]
-    return Machine(
-        machine_id,
-        gpus=tuple(replace(gpu, index=i) for i, gpu in enumerate(gpus)),
-        cpu=cpu if is_text(cpu) else None,
+    gpus = tuple(
+        Gpu(i, "", gpu["name"], float(limit_w) if is_number(limit_w := gpu.get("power_limit_w")) else None)
+        for i, gpu in enumerate(known)
     )
+    return Machine(machine_id, gpus=gpus, cpu=cpu if is_text(cpu) else None)
 
 
 def line_of(record: Record) -> str:

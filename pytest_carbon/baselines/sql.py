@@ -45,6 +45,7 @@ from pytest_carbon.baselines.format import (
     form_of,
     header_line,
     read_calibration,
+    refuse_wrong,
     wrong_field,
 )
 from pytest_carbon.baselines.tables import (
@@ -247,9 +248,7 @@ class SqlStore:
         """Add records in one transaction. A stored record moves only to the branch whose records count."""
         new = [(machine, once(records, str(self._url))) for machine, records in sessions if records]
         for _, records in new:
-            for record in records:
-                if wrong := wrong_field(record._asdict()) or _unstorable(record):
-                    raise BaselineError(f"nothing was recorded, because of {form_of(record)}: {wrong}.")
+            refuse_wrong(records, _unstorable)
         if new:
             with self._writing("recorded") as connection:
                 for machine, records in new:
@@ -258,9 +257,9 @@ class SqlStore:
     def check_writable(self) -> None:
         """Raise now what :meth:`append` would raise after an hour of measuring: append, and roll back."""
         with self._refusals("write"):
-            is_new = self._file is not None and not self._file.exists()
-        if is_new and self._file is not None:
-            place = nearest_existing(self._file.parent)
+            file = None if self._file is None or self._file.exists() else self._file
+        if file is not None:
+            place = nearest_existing(file.parent)
             if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
                 raise self._refused("write", f"{place} is not a folder that this user may write to")
             return
@@ -303,10 +302,9 @@ class SqlStore:
                     gone.append(other)
             _take_away(connection, gone)
             moving = [row for row in leaving if tests[row.test] is not None]
-            for name in ("renamed: {}", None):  # first a temporary name: two tests may exchange theirs
-                for row in moving:
-                    test = name.format(row.id) if name else tests[row.test]
-                    connection.execute(update(MEASUREMENT).where(MEASUREMENT.c.id == row.id).values(test=test))
+            # First a temporary name: two tests may exchange theirs.
+            for id, test in [(r.id, f"renamed: {r.id}") for r in moving] + [(r.id, tests[r.test]) for r in moving]:
+                connection.execute(update(MEASUREMENT).where(MEASUREMENT.c.id == id).values(test=test))
             return sum(len(figures[row.id]) for row in leaving)
 
     def _append(self, connection: Connection, machine: Machine, records: Sequence[Record]) -> None:
@@ -409,10 +407,7 @@ class SqlStore:
 
     @contextmanager
     def _writing(self, what: str = "changed", *, keep: bool = True) -> Iterator[Connection]:
-        """Open a transaction, and make the tables; roll it back at its end where it is not kept.
-
-        An error says whether ``what`` was done.
-        """
+        """Open a transaction, and make the tables. Errors say whether ``what`` was done; without ``keep`` roll back."""
         progress = [what] if keep else []
         with self._refusals("write", progress):
             if self._file is not None:
@@ -522,10 +517,7 @@ def _insert(connection: Connection) -> Any:
 def _ids(
     connection: Connection, table: Table, scope: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> dict[tuple[Any, ...], int]:
-    """Return the ids of rows by their unique columns, besides the scope; add the missing ones.
-
-    Rows are added in one order, so that no two processes wait for each other.
-    """
+    """Return the ids of rows by their unique columns, besides the scope; add the missing ones, in one order."""
     (unique,) = [c for c in table.constraints if isinstance(c, UniqueConstraint)]
     known_by = [column for column in unique.columns if column.name not in scope]
     query = select(table.c.id, *known_by).where(*(table.c[name] == value for name, value in scope.items()))
@@ -534,6 +526,7 @@ def _ids(
         query = query.where(known_by[0].in_({values[0] for values in wanted}))
     for again in (False, True):
         ids = {tuple(values): id for id, *values in connection.execute(query)}
+        # sorted: so that no two processes wait for each other
         missing = [{**scope, **wanted[values]} for values in sorted(wanted.keys() - ids.keys())]
         if again or not missing:
             break

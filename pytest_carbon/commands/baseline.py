@@ -43,11 +43,7 @@ def add(commands: Commands) -> None:
     accept.add(subcommands)
 
     def command(
-        name: str,
-        run: Callable[[argparse.Namespace], int],
-        help: str,
-        description: str,
-        epilog: str = "",
+        name: str, run: Callable[[argparse.Namespace], int], help: str, description: str, epilog: str = ""
     ) -> argparse.ArgumentParser:
         parser = subcommands.add_parser(name, help=help, description=description, epilog=epilog)
         parser.set_defaults(run=run)

@@ -146,10 +146,9 @@ def _files(modules: Mapping[str, ModuleType]) -> Iterator[tuple[str, str]]:
 
 
 def strays(move: Move, modules: Mapping[str, ModuleType], *, base: bool) -> list[tuple[str, str]]:
-    """Return the modules, and their files, that must not be the working tree's.
+    """Return the working tree's modules, and their files, that the other revision (``base``) must not import.
 
-    In the process of the other revision (``base``) that is every one; else the compiled ones that were built in place,
-    so that the other checkout has none.
+    Without ``base``: its compiled modules that were built in place, so that the other checkout has none.
     """
     ours = [(name, file) for name, file in _files(modules) if move.holds(file)]
     return ours if base else [(n, f) for n, f in ours if f.endswith(_COMPILED) and not os.path.exists(move.path(f))]
@@ -158,10 +157,7 @@ def strays(move: Move, modules: Mapping[str, ModuleType], *, base: bool) -> list
 def copies(
     move: Move, sources: Mapping[str, Sequence[str]], modules: Mapping[str, ModuleType]
 ) -> list[tuple[str, str]]:
-    """Return the modules of the project, and their files, that were imported from an installed copy.
-
-    ``sources`` has, for each of the project's packages, the folders of the repository in which it lies.
-    """
+    """Return the project's modules, and their files, of an installed copy; ``sources`` as of :func:`own_packages`."""
     imported = []
     for name, file in _files(modules):
         folders = sources.get(name.partition(".")[0], ())

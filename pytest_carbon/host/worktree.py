@@ -194,7 +194,11 @@ def checked_out(revision: Revision) -> Iterator[Path]:
         _add(made, revision, revision.top, tree, revision.commit, "")
         yield tree
     finally:
-        _surely(lambda: _remove(made, holder))
+        try:
+            _remove(made, holder)
+        except BaseException:  # Ctrl-C, or another signal
+            _remove(made, holder)
+            raise
         if lock is not None:
             os.close(lock)
 
@@ -233,15 +237,6 @@ def _add(
                 f" has no such commit: git -C {full} fetch origin {wanted}"
             )
         _add(made, revision, inner, tree / path, wanted, f"{full}/")
-
-
-def _surely(do: Callable[[], None]) -> None:
-    """Do something short; again if Ctrl-C, or another signal, interrupts it."""
-    try:
-        do()
-    except BaseException:
-        do()
-        raise
 
 
 def _remove(made: Collection[tuple[Sequence[str], Path]], holder: Path) -> None:

@@ -29,9 +29,6 @@ NOT_ITS_OWN = "other-device"
 _FAILED = {"failed": "failed test", "error": "failed test", "xfailed": "xfailed test"}
 
 
-# --- one measurement -------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One measurement of a task. The energies are those of one call: of ``batch_size`` inputs."""
@@ -148,9 +145,6 @@ def figure(test: TestResult, measurement: Measurement) -> Figure | None:
         failed=_FAILED.get(test.functional_outcome or test.outcome),
         warnings=tuple(dict.fromkeys(warning.code for warning in measurement.warnings if warning.disqualifies)),
     )
-
-
-# --- one model -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,6 @@ _TIERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], float], ...] = (
 
 Outcome = Literal["holds", "does not hold", "not measured here"]
 
-# --- what the study found --------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -79,10 +77,7 @@ def _claim(text: str, wh: Mapping[str, float], below: Sequence[str], above: Sequ
 
 
 def coarse_order(tasks: Iterable[TaskRow]) -> Claim:
-    """Check that forward-only tasks < generating ones < image generation, each kind by the median of its tasks.
-
-    The kind of work decides that at any size of the models, so small variants are checked too.
-    """
+    """Check that forward-only tasks < generating ones < image generation, each kind by the median of its tasks."""
     kinds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for row in tasks:
         if row.task in TASKS:
@@ -116,9 +111,6 @@ def multi_purpose(tasks: Iterable[TaskRow]) -> list[Ratio]:
         if many in wh and one in wh and of_many is not None and of_one is not None:
             ratios.append(Ratio(many, one, wh[many] / wh[one], of_many / of_one))
     return ratios
-
-
-# --- AI Energy Score -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

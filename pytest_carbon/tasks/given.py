@@ -24,12 +24,9 @@ UNSIZED_ITEMS = 1000
 
 
 def given(task: str, data: object) -> Samples:
-    """Convert all of a user's own inputs: images to RGB, recordings to 16 kHz mono.
+    """Convert a user's own inputs; of an iterable without a length take the first 1,000.
 
-    ``data`` is a list or any other iterable, such as a ``datasets`` data set; of one without a length take the first
-    1,000. Images keep their size.
-
-    Raises :class:`UsageProblem` for no inputs at all and for one of the wrong kind.
+    Raises UsageProblem for no inputs at all and for one of the wrong kind.
     """
     field = fields_of(task)[0]
     if isinstance(data, (str, bytes, Mapping)) or not (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):

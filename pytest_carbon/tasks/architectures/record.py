@@ -12,11 +12,7 @@ from pytest_carbon.records import UsageProblem
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What it takes to build a model without its checkpoint.
-
-    Nested configurations are mappings. Omit what equals the class's own default. :meth:`sized` returns copies, so
-    that whoever builds a model may change them.
-    """
+    """What it takes to build a model without its checkpoint; what equals the class's own default is left out."""
 
     model_class: str
     """``module:class`` of what is called: ``transformers:BertForMaskedLM``, ``diffusers:StableDiffusionPipeline``."""
@@ -41,13 +37,9 @@ class Architecture:
         """Fresh copies of config, processor and call at ``size``: ``study`` or ``small``."""
         if size not in ("study", "small"):
             raise UsageProblem(f"size {size!r} is not one: study (the real architecture), small (a tiny variant)")
-        if size == "study":
-            return deepcopy(dict(self.config)), deepcopy(dict(self.processor)), deepcopy(dict(self.call))
-        return (
-            merged(self.config, self.small),
-            merged(self.processor, self.small_processor),
-            merged(self.call, self.small_call),
-        )
+        small = (self.small, self.small_processor, self.small_call) if size == "small" else ({}, {}, {})
+        config, processor, call = map(merged, (self.config, self.processor, self.call), small)
+        return config, processor, call
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,12 +56,8 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def transformer(width: int, layers: int, heads: int, inner: int) -> dict[str, Any]:
     """The size of a stack of layers, under the names of BERT and its descendants."""
-    return {
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "intermediate_size": inner,
-    }
+    depth = {"num_hidden_layers": layers, "num_attention_heads": heads}
+    return {"hidden_size": width, **depth, "intermediate_size": inner}
 
 
 def encoder_decoder(width: int, layers: int, heads: int, inner: int) -> dict[str, Any]:

@@ -1,9 +1,7 @@
 """The study's models that read and write text, and a sentence encoder beside them, from their ``config.json``.
 
-Only what differs from the configuration class's defaults stands here. Two things are not the files' own, because the
-work of a call is fixed: no end of text is forced (``forced_eos_token_id`` decides a summary's last token beforehand,
-and ``min_new_tokens`` at the same number forbids that very token), and in the small variants the special tokens lie
-within the small vocabulary. Labels are counted, not named: how many a head has does not show in the energy.
+Only what differs from the configuration class's defaults stands here. Two things are not the files' own: no end of text
+is forced (``min_new_tokens`` forbids it), and the special tokens of small variants lie within the small vocabulary.
 """
 
 from __future__ import annotations

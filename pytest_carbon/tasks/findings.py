@@ -13,10 +13,8 @@ from pytest_carbon.tasks.catalogue import TASKS, AiEnergyScore
 from pytest_carbon.tasks.figures import Group, ModelRow, TaskRow
 from pytest_carbon.text import listing
 
-FAR = 3.0
-"""How many times "far" is at least. The least that the study calls far is 5.3 times, AI Energy Score's medians 3.5."""
-BANDS = 5
-"""AI Energy Score's stars: the number of bands of equal width from a task's least to its greatest figure."""
+FAR = 3.0  # how many times "far" is at least; what the study calls far is 5.3 times or more
+BANDS = 5  # AI Energy Score's stars: bands of equal width from a task's least to its greatest figure
 KINDS = {"forward": "forward-only tasks", "generate": "generating ones", "diffuse": "image generation"}
 PURPOSES = {
     "zero-shot-sentiment": "text-classification",

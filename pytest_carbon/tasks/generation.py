@@ -108,7 +108,7 @@ class Generating(ModelTask):
         self._unread, self._unread_bytes = [], 0
 
     def info(self) -> TaskInfo:
-        """As for any task. Raises MeasurementError where a user's own model ended a text early and padded it."""
+        """Describe the task. Raises MeasurementError where a user's own model ended a text early and padded it."""
         if self._unread:
             self._read()
         return super().info()
@@ -119,7 +119,7 @@ class Generating(ModelTask):
 
 
 class Writing(TextTask, Generating):
-    """A text in, so many new tokens out: an encoder with a decoder, or a decoder that goes on from the text."""
+    """A text in, new tokens out: an encoder with a decoder, or a decoder that goes on from the text."""
 
     def __post_init__(self) -> None:
         self.goes_on = not getattr(getattr(self.model, "config", None), "is_encoder_decoder", False)
@@ -242,10 +242,10 @@ def _only_special_tokens(model: Any) -> None:
     """Drop a checkpoint's own way to generate (beams, lengths, penalties, forced ends); keep its special tokens."""
     from transformers import GenerationConfig
 
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     for part in model.modules():
         own = getattr(part, "generation_config", None)
         if own is not None:
-            names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
             kept = {name: getattr(own, name) for name in names}
             if kept["pad_token_id"] is None:
                 end = kept["eos_token_id"]

@@ -18,10 +18,8 @@ from pytest_carbon.tasks.given import opened_image, opened_sound, recording, rgb
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-TIMEOUT_S = 10.0
-"""Of one question to the hub: its client tries for most of a minute, file after file."""
-HELD_IMAGES = 64
-"""How many of a data set's images are held at once (59 MB)."""
+TIMEOUT_S = 10.0  # of one question to the hub: its client tries for most of a minute, file after file
+HELD_IMAGES = 64  # of a data set at once (59 MB)
 
 
 def unreachable(id: str, *, kind: str = "model") -> str | None:
@@ -111,12 +109,10 @@ def _where(row: DataSet) -> dict[str, Any]:
 
 
 def cached(row: DataSet) -> Any | None:
-    """Read the data set from the local cache of the ``datasets`` library; None where it is not there.
-
-    The library is slow to import, so look for its folder first.
-    """
+    """Read the data set from the local cache of the ``datasets`` library; None where it is not there."""
     if row.exported:  # it has no name in the cache
         return None
+    # the library is slow to import, so look for its folder first
     home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
     folder = Path(os.environ.get("HF_DATASETS_CACHE") or Path(os.environ.get("HF_HOME") or home, "datasets"))
     namespace = row.hub_id.partition("/")[0]

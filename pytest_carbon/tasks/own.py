@@ -75,8 +75,9 @@ class CallingPipeline(Calling):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._arguments: dict[str, Any] = {}
-        if not _writes(self.model):
-            self.new_tokens = None
+        can_generate = getattr(self.model.model, "can_generate", None)
+        if not (getattr(self.model, "_pipeline_calls_generate", True) and callable(can_generate) and can_generate()):
+            self.new_tokens = None  # it takes no arguments for writing
         if self.new_tokens is not None:
             from transformers import StoppingCriteriaList
 
@@ -101,12 +102,6 @@ class CallingPipeline(Calling):
             counted(self.name, min(short, default=self.new_tokens) if runs else 0, self.new_tokens)
             self._tokens_out += max(sum(runs), self.new_tokens * self.batch_size)
         return outputs
-
-
-def _writes(pipeline: Any) -> bool:
-    """Whether it generates; one that does not takes no arguments for it."""
-    can = getattr(pipeline.model, "can_generate", None)
-    return bool(getattr(pipeline, "_pipeline_calls_generate", True) and callable(can) and can())
 
 
 class _Steps:

@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-HELD_IMAGES = 16
-"""How many are held at once (15 MB): a thousand images would take 0.9 GB."""
-_QUESTION_WORDS = 12
-"""Of a synthetic question: an assumption; the context has what remains of the mean."""
+HELD_IMAGES = 16  # at once (15 MB): a thousand images would take 0.9 GB
+_QUESTION_WORDS = 12  # an assumption; the context has what remains of the mean
 
 _WORDS = """
 the of and to in is was for that with as on by at from it his her an be are or not but had have has this which he she

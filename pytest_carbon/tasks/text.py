@@ -36,17 +36,13 @@ class TextTask(ModelTask):
 
 
 class TextClassification(TextTask):
-    """One text, one forward pass; the label with the highest score."""
+    """One text, one forward pass; the label with the highest score, of the text or of each of its tokens."""
 
     def prepare(self, samples: Sequence[Sample]) -> Inputs:
         return self.tokenised([sample["text"] for sample in samples])
 
     def finish(self, inputs: Inputs, outputs: Any) -> Result:
         return best_labels(self.model, outputs)
-
-
-class TokenClassification(TextClassification):
-    """One text, one forward pass; a label for each of its tokens."""
 
 
 class FillMask(TextTask):

@@ -26,13 +26,12 @@ _ALL_WORDS = (*WORDS, *PROMPT_WORDS)
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The tokens that a family of models puts around a text, and what it calls them."""
+    """The tokens that a family of models puts around one text (``single``) and around two (``pair``)."""
 
     kind: Kind
     tokens: Mapping[str, str]
     """The role of a special token → its text."""
     single: str = "$A"
-    """What stands around one text."""
     pair: str = "$A $B"
     pads_left: bool = False
     """A model that goes on writing needs its text at the right end."""

@@ -12,22 +12,22 @@ from pytest_carbon.records import UsageProblem
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What it takes to build a model without its checkpoint; what equals the class's own default is left out."""
+    """What it takes to build a model without its checkpoint, except what equals the class's own default.
+
+    ``small``, ``small_processor`` and ``small_call``: what the tiny variant of the same class has differently.
+    """
 
     model_class: str
     """``module:class`` of what is called: ``transformers:BertForMaskedLM``, ``diffusers:StableDiffusionPipeline``."""
     config: Mapping[str, Any]
     """Keyword arguments of its configuration class; of a pipeline, one mapping for each component."""
     small: Mapping[str, Any] = field(default_factory=dict)
-    """What ``config`` has differently in the tiny variant of the same class; nested mappings are merged."""
     processor: Mapping[str, Any] = field(default_factory=dict)
     """What makes an image or a sound an input: ``class`` (``transformers:ViTImageProcessorPil``) and its arguments."""
     small_processor: Mapping[str, Any] = field(default_factory=dict)
-    """What ``processor`` has differently in the tiny variant."""
     call: Mapping[str, Any] = field(default_factory=dict)
     """One call at the model's own defaults: ``num_inference_steps``, ``height``, ``width``; ``max_new_tokens``."""
     small_call: Mapping[str, Any] = field(default_factory=dict)
-    """What ``call`` has differently in the tiny variant."""
     moved_to: str | None = None
     """The hub id that its checkpoint has now, where the study's own is gone."""
     no_checkpoint: str | None = None
@@ -36,7 +36,9 @@ class Architecture:
     def sized(self, size: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Fresh copies of config, processor and call at ``size``: ``study`` or ``small``."""
         if size not in ("study", "small"):
-            raise UsageProblem(f"size {size!r} is not one: study (the real architecture), small (a tiny variant)")
+            raise UsageProblem(
+                f"size {size!r} is unknown: write one of study (the real architecture), small (a tiny variant)"
+            )
         small = (self.small, self.small_processor, self.small_call) if size == "small" else ({}, {}, {})
         config, processor, call = map(merged, (self.config, self.processor, self.call), small)
         return config, processor, call

@@ -120,7 +120,7 @@ PEGASUS_LARGE: Config = {
     "activation_function": "relu",
     "scale_embedding": True,
 }
-# T5Config ties the embeddings whatever it is told, and takes this one to mean "outputs are not scaled", as in T5 1.1.
+# T5Config always ties the embeddings; here this flag means "outputs are not scaled", as in T5 1.1.
 FLAN_T5: Config = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "decoder_start_token_id": 0}
 
 TEXT: Mapping[str, Architecture] = {

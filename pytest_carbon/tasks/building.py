@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import sys
 from collections import Counter
@@ -23,13 +24,7 @@ from pytest_carbon.tasks.models import Built
 from pytest_carbon.tasks.own import Calling, CallingPipeline
 from pytest_carbon.tasks.synthetic import synthetic
 from pytest_carbon.tasks.task import CannotRunHere, ModelTask, refuse_too_large
-from pytest_carbon.tasks.text import (
-    FillMask,
-    QuestionAnswering,
-    SentenceSimilarity,
-    TextClassification,
-    TokenClassification,
-)
+from pytest_carbon.tasks.text import FillMask, QuestionAnswering, SentenceSimilarity, TextClassification
 from pytest_carbon.tasks.tokenizers import tokenizer_for
 from pytest_carbon.text import did_you_mean
 
@@ -37,7 +32,7 @@ TASK_BUILDERS: Mapping[str, type[ModelTask]] = {
     "text-classification": TextClassification,
     "extractive-question-answering": QuestionAnswering,
     "fill-mask": FillMask,
-    "token-classification": TokenClassification,
+    "token-classification": TextClassification,
     "image-classification": ImageClassification,
     "object-detection": ObjectDetection,
     "text-generation": Writing,
@@ -293,8 +288,6 @@ def _padding(tokenizer: Any) -> Any:
     """Return the tokenizer; where it has no pad token, a copy that pads with its end of text."""
     if getattr(tokenizer, "pad_token", "") is not None:
         return tokenizer
-    import copy
-
     padding = copy.deepcopy(tokenizer)
     padding.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     return padding

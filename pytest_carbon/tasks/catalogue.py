@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import Literal, NamedTuple, cast
 
 from pytest_carbon.records import UsageProblem
-from pytest_carbon.text import did_you_mean
+from pytest_carbon.text import closest, did_you_mean
 
 WHY_ABSOLUTE_FIGURES_DIFFER = (
     "the study's node counts 7 idle GPUs and 430.8 W of RAM beside the GPU that works: compare tiers and ratios, not Wh"
@@ -92,6 +92,7 @@ class Cell(NamedTuple):
     model: str
 
 
+@cache
 def rows_of(name: str) -> tuple[dict[str, str], ...]:
     """Read a CSV file of this folder."""
     with files("pytest_carbon.tasks").joinpath(name).open(encoding="utf-8") as file:
@@ -137,16 +138,12 @@ _FURTHER = (
 
 
 @cache
-def _rows() -> tuple[dict[str, str], ...]:
-    return rows_of("study.csv")
-
-
-@cache
 def study_cells() -> tuple[StudyCell, ...]:
     """The study's 312 cells."""
     figures = StudyCell._fields[3:]
     return tuple(
-        StudyCell(row["task"], row["dataset"], row["model"], *(float(row[name]) for name in figures)) for row in _rows()
+        StudyCell(row["task"], row["dataset"], row["model"], *(float(row[name]) for name in figures))
+        for row in rows_of("study.csv")
     )
 
 
@@ -154,9 +151,9 @@ def study_cells() -> tuple[StudyCell, ...]:
 def models() -> Mapping[str, Model]:
     """The study's 88 models and those of the two further tasks, by hub id."""
     tasks: dict[str, dict[str, None]] = {}
-    for row in _rows():
+    for row in rows_of("study.csv"):
         tasks.setdefault(row["model"], {})[row["task"]] = None
-    parameters = {row["model"]: int(row["parameters"]) for row in _rows()}
+    parameters = {row["model"]: int(row["parameters"]) for row in rows_of("study.csv")}
     of_study = {id: Model(id, tuple(names), parameters[id]) for id, names in tasks.items()}
     return of_study | {model.id: model for model in _FURTHER}
 
@@ -198,8 +195,6 @@ def task_meant(name: str, names: Iterable[str]) -> str:
 
 def models_meant(text: str, ids: Iterable[str]) -> str:
     """Suggest models by id, by id without the organisation, by a part of the id, or by a near one; else nothing."""
-    from difflib import get_close_matches
-
     wanted, ids = text.lower(), list(ids)
     bare = {id: id.rpartition("/")[2].lower() for id in ids}
     meant = [id for id in ids if wanted.rpartition("/")[2] == bare[id]]
@@ -208,7 +203,8 @@ def models_meant(text: str, ids: Iterable[str]) -> str:
         meant = sorted(having, key=lambda id: (not bare[id].startswith(wanted), len(id), id))
     if not meant:
         named = {name: id for id in ids for name in (bare[id], id.lower())}
-        meant = [named[name] for name in get_close_matches(wanted, named, n=1)]
+        near = closest(wanted, named)
+        meant = [named[near]] if near else []
     *others, last = meant[:3] or [""]
     before = f"{', '.join(others)} or " if others else ""
     return f" Did you mean {before}{last}?" if last else ""

@@ -17,14 +17,11 @@ Sample = Mapping[str, Any]
 """One input. ``text``, ``prompt``; ``question`` and ``context``; ``sentences``: a tuple of texts; ``image``: PIL, RGB;
 ``audio``: float32 in [−1, 1], shape (samples,), at ``rate`` = 16,000 Hz."""
 
-RATE_HZ = 16_000
-"""What speech models take in."""
-IMAGE_SIZE = (640, 480)
-"""Width and height of every image of a data set: the study's scripts resize all so (nearest pixel), CIFAR's too."""
+RATE_HZ = 16_000  # what speech models take in
+IMAGE_SIZE = (640, 480)  # width and height: the study's scripts resize every image so (nearest pixel)
 FIRST_WORDS: Mapping[str, int] = {"fill-mask": 20, "text-generation": 20, "image-generation": 50}
 """How much of a text the study's scripts use. The last word of a fill-mask text is the one that the task masks."""
-RECORDINGS = 64
-"""How many recordings are held at once (about 30 MB)."""
+RECORDINGS = 64  # held at once (about 30 MB)
 
 
 @dataclass(frozen=True, slots=True)

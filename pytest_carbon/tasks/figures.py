@@ -17,19 +17,12 @@ from pytest_carbon.tasks.catalogue import TASKS, Unit, study_cells
 from pytest_carbon.tasks.generation import NEW_TOKENS
 
 JOULES_PER_WH = 3600.0
-PHONE_CHARGE_WH = 22.0
-"""A full charge of a phone: 0.022 kWh, as in the study's newer versions; its first, and the press, had 0.012."""
-MOST_ERROR = 0.05
-"""Relative; a figure that may be further off has a warning."""
-PREPARING = 0.05
-"""The share of a call's time above which preparing its input is reported."""
-NOT_ITS_OWN = "other-device"
-"""The warning of a figure that is not the energy of the work."""
+PHONE_CHARGE_WH = 22.0  # a full charge of a phone, as in the study's newer versions; its first had 12
+MOST_ERROR = 0.05  # relative; a figure that may be further off has a warning
+PREPARING = 0.05  # the share of a call's time above which preparing its input is reported
+NOT_ITS_OWN = "other-device"  # the warning of a figure that is not the energy of the work
 
 _FAILED = {"failed": "failed test", "error": "failed test", "xfailed": "xfailed test"}
-
-
-# --- one measurement -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +30,6 @@ class Figure:
     """One measurement of a task. The energies are those of one call: of ``batch_size`` inputs."""
 
     test: str
-    """The id of the test that made it."""
     name: str
     """The measurement's; ``call`` where the test gave it none."""
     task: TaskInfo
@@ -111,10 +103,8 @@ class Figure:
             "second of audio": info.seconds_audio,
         }
         known = TASKS.get(info.name)
-        for unit in (known.unit,) if known else tuple(counts):
-            if count := counts[unit]:
-                return unit, count
-        return None
+        units = (known.unit,) if known else tuple(counts)
+        return next(((unit, count) for unit in units if (count := counts[unit])), None)
 
 
 def _call_of(info: TaskInfo) -> Mapping[str, Any]:
@@ -148,9 +138,6 @@ def figure(test: TestResult, measurement: Measurement) -> Figure | None:
         failed=_FAILED.get(test.functional_outcome or test.outcome),
         warnings=tuple(dict.fromkeys(warning.code for warning in measurement.warnings if warning.disqualifies)),
     )
-
-
-# --- one model -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +190,12 @@ class ModelRow:
     @property
     def gpu_wh_per_1000(self) -> float | None:
         """None where one of the figures has no measured GPU."""
-        mean_j = _mean_of_all([f.gpu_j for f in self.figures])
-        return None if mean_j is None else 1000 * mean_j / JOULES_PER_WH
+        gpu_j = _per_1000([f.gpu_j for f in self.figures])
+        return None if gpu_j is None else gpu_j / JOULES_PER_WH
 
     @property
     def g_per_1000(self) -> float | None:
-        mean_g = _mean_of_all([f.emissions_g for f in self.figures])
-        return None if mean_g is None else 1000 * mean_g
+        return _per_1000([f.emissions_g for f in self.figures])
 
     @property
     def seconds_per_1000(self) -> float:
@@ -244,21 +230,17 @@ class ModelRow:
         return statistics.mean(energies) if self.as_studied and len(energies) == len(of) else None
 
 
-def _mean_of_all(values: Sequence[float | None]) -> float | None:
+def _per_1000(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return statistics.mean(known) if len(known) == len(values) else None
+    return 1000 * statistics.mean(known) if len(known) == len(values) else None
 
 
-_Where = tuple[str, bool, str | None, str | None, int]
-"""Machine, small or not, device, dtype and batch size."""
+_Where = tuple[str, bool, str | None, str | None, int]  # machine, small or not, device, dtype and batch size
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What may stand in one table: one machine, device, size, precision and batch size; weights and data of one source.
-
-    A user's own models have weights and data of their own.
-    """
+    """What may stand in one table; catalogue models in it share the source of their weights and data."""
 
     machine: str
     small: bool
@@ -403,19 +385,16 @@ def _sorted(rows: Sequence[ModelRow]) -> tuple[ModelRow, ...]:
     mean: dict[str, float] = {}
     for task in {row.task for row in rows}:
         of_task = [row for row in rows if row.task == task]
-        of_models = TaskRow(task, tuple([row for row in of_task if row.counts] or of_task))
-        mean[task] = of_models.wh_per_1000
+        mean[task] = TaskRow(task, tuple([row for row in of_task if row.counts] or of_task)).wh_per_1000
     return tuple(sorted(rows, key=lambda row: (mean[row.task], row.task, row.wh_per_1000)))
 
 
 class Preparing(NamedTuple):
-    """What preparing its inputs (tokenising, resizing) is of a task's calls."""
+    """The mean seconds of preparing a call's inputs (tokenising, resizing), and their share of the call's time."""
 
     task: str
     seconds: float
-    """Of one call, in the mean."""
     share: float
-    """Of the calls' time."""
 
 
 def preparing(group: Group) -> list[Preparing]:

@@ -13,10 +13,8 @@ from pytest_carbon.tasks.catalogue import TASKS, AiEnergyScore
 from pytest_carbon.tasks.figures import Group, ModelRow, TaskRow
 from pytest_carbon.text import listing
 
-FAR = 3.0
-"""How many times "far" is at least. The least that the study calls far is 5.3 times, AI Energy Score's medians 3.5."""
-BANDS = 5
-"""AI Energy Score's stars: the number of bands of equal width from a task's least to its greatest figure."""
+FAR = 3.0  # how many times "far" is at least; what the study calls far is 5.3 times or more
+BANDS = 5  # AI Energy Score's stars: bands of equal width from a task's least to its greatest figure
 KINDS = {"forward": "forward-only tasks", "generate": "generating ones", "diffuse": "image generation"}
 PURPOSES = {
     "zero-shot-sentiment": "text-classification",
@@ -38,8 +36,6 @@ _TIERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], float], ...] = (
 """A sentence, what should cost less, what should cost more, and how many times that at least."""
 
 Outcome = Literal["holds", "does not hold", "not measured here"]
-
-# --- what the study found --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +75,7 @@ def _claim(text: str, wh: Mapping[str, float], below: Sequence[str], above: Sequ
 
 
 def coarse_order(tasks: Iterable[TaskRow]) -> Claim:
-    """Check that forward-only tasks < generating ones < image generation, each kind by the median of its tasks.
-
-    The kind of work decides that at any size of the models, so small variants are checked too.
-    """
+    """Check that forward-only tasks < generating ones < image generation, each kind by the median of its tasks."""
     kinds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for row in tasks:
         if row.task in TASKS:
@@ -116,9 +109,6 @@ def multi_purpose(tasks: Iterable[TaskRow]) -> list[Ratio]:
         if many in wh and one in wh and of_many is not None and of_one is not None:
             ratios.append(Ratio(many, one, wh[many] / wh[one], of_many / of_one))
     return ratios
-
-
-# --- AI Energy Score -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,17 +23,13 @@ NEW_TOKENS: Mapping[str, int] = {
     "zero-shot-summarization": 12,
     "speech-recognition": 26,
 }
-"""How many tokens one call writes, always, so that the same call costs the same.
+"""How many tokens one call always writes: the study's number, or the middle of its range.
 
-The study has 10 for text generation, 10 to 15 for summaries, 20 for captions and, by prompt, 1 for a sentiment, 1 to 5
-for an answer and 9 to 15 for a summary: here, the middle of a range. A recording of LibriSpeech's test-clean has 20
-words in the mean (52,576 in 2,620 recordings), and a word 1.3 tokens (an assumption).
+A recording of LibriSpeech's test-clean has 20 words in the mean, and a word 1.3 tokens (an assumption).
 """
 
-_LEAST_BYTES = 1024
-"""About what the smallest tensor takes."""
-_MOST_UNREAD_BYTES = 4 * 1024**2
-"""When to read them: after 4,096 calls that write little; reading takes a few microseconds of each."""
+_LEAST_BYTES = 1024  # about what the smallest tensor takes
+_MOST_UNREAD_BYTES = 4 * 1024**2  # when to read them: after 4,096 calls that write little
 
 
 def prompted(task: str, sample: Sample) -> str:
@@ -50,6 +46,11 @@ def prompted(task: str, sample: Sample) -> str:
     return prompts.get(task, "") + str(sample["text"])
 
 
+def greedily(new_tokens: int | None) -> dict[str, Any]:
+    """Make ``generate`` write exactly this number of tokens, the likeliest first."""
+    return {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens, "do_sample": False}
+
+
 class Generating(ModelTask):
     """A task that produces a fixed number of tokens for each input: greedily, without an early stop."""
 
@@ -59,18 +60,13 @@ class Generating(ModelTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_too_many(self.name, self.new_tokens, self.model, self.tokenizer, goes_on=self.goes_on)
-        self._fixed: dict[str, Any] = {
-            "min_new_tokens": self.new_tokens,
-            "max_new_tokens": self.new_tokens,
-            "do_sample": False,
-        }
+        self._fixed: dict[str, Any] = greedily(self.new_tokens)
         if self.weights != "own":
             _only_special_tokens(self.model)
 
     def count_anew(self) -> None:
         super().count_anew()
-        self._unread: list[Any] = []
-        """The new tokens of each call of a user's own model that were not looked at yet: where they were made."""
+        self._unread: list[Any] = []  # the new tokens of calls of a user's own model, on its device
         self._unread_bytes = 0
 
     def run(self, inputs: Inputs) -> Any:
@@ -84,7 +80,7 @@ class Generating(ModelTask):
         return _lead(getattr(self.model, "config", None))
 
     def finish(self, inputs: Inputs, outputs: Any) -> Result:
-        """Count the tokens by the output's shape, for reading them would wait for the device.
+        """Count the tokens by the output's shape: reading them would wait for the device.
 
         A user's own model may end a text early and pad it: read its tokens later, many calls at a time.
         """
@@ -112,7 +108,7 @@ class Generating(ModelTask):
         self._unread, self._unread_bytes = [], 0
 
     def info(self) -> TaskInfo:
-        """As for any task. Raises MeasurementError where a user's own model ended a text early and padded it."""
+        """Describe the task. Raises MeasurementError where a user's own model ended a text early and padded it."""
         if self._unread:
             self._read()
         return super().info()
@@ -123,7 +119,7 @@ class Generating(ModelTask):
 
 
 class Writing(TextTask, Generating):
-    """A text in, so many new tokens out: an encoder with a decoder, or a decoder that goes on from the text."""
+    """A text in, new tokens out: an encoder with a decoder, or a decoder that goes on from the text."""
 
     def __post_init__(self) -> None:
         self.goes_on = not getattr(getattr(self.model, "config", None), "is_encoder_decoder", False)
@@ -195,8 +191,7 @@ def refuse_too_many(task: str, wanted: int | None, model: Any, tokenizer: Any, *
     config = getattr(model, "config", None)
     if goes_on:
         limit = longest(tokenizer, model)
-        special = getattr(tokenizer, "num_special_tokens_to_add", int)()
-        most = limit and limit - special - 1
+        most = limit and limit - getattr(tokenizer, "num_special_tokens_to_add", int)() - 1
         has = f"takes {limit} tokens, prompt and new ones together"
     else:
         limit = _places(config)
@@ -247,10 +242,10 @@ def _only_special_tokens(model: Any) -> None:
     """Drop a checkpoint's own way to generate (beams, lengths, penalties, forced ends); keep its special tokens."""
     from transformers import GenerationConfig
 
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     for part in model.modules():
         own = getattr(part, "generation_config", None)
         if own is not None:
-            names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
             kept = {name: getattr(own, name) for name in names}
             if kept["pad_token_id"] is None:
                 end = kept["eos_token_id"]

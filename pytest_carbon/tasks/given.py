@@ -17,20 +17,12 @@ from pytest_carbon.tasks.data import ALLOWED, DATASETS, RATE_HZ, Sample, Samples
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-GIVEN_BYTES = 2 * 1024**3
-"""What a user's images and recordings may take in memory, decoded."""
-UNSIZED_ITEMS = 1000
-"""How many are taken of data that has no length, such as a generator: as many calls as the study made."""
+GIVEN_BYTES = 2 * 1024**3  # of a user's images and recordings in memory, decoded, at most
+UNSIZED_ITEMS = 1000  # of data without a length, such as a generator: as many as the study's calls
 
 
 def given(task: str, data: object) -> Samples:
-    """Convert all of a user's own inputs: images to RGB, recordings to 16 kHz mono.
-
-    ``data`` is a list or any other iterable, such as a ``datasets`` data set; of one without a length take the first
-    1,000. Images keep their size.
-
-    Raises :class:`UsageProblem` for no inputs at all and for one of the wrong kind.
-    """
+    """Convert a user's own inputs. Raises UsageProblem for no inputs at all and for one of the wrong kind."""
     field = fields_of(task)[0]
     if isinstance(data, (str, bytes, Mapping)) or not (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):
         raise UsageProblem(f"data={brief(data)} is not a list of inputs: write data=[…], each one {ALLOWED[field]}")

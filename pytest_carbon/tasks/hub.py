@@ -18,12 +18,8 @@ from pytest_carbon.tasks.given import opened_image, opened_sound, recording, rgb
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-TIMEOUT_S = 10.0
-"""Of one question to the hub: its client tries for most of a minute, file after file."""
-HELD_IMAGES = 64
-"""How many of a data set's images are held at once (59 MB)."""
-_EXPORT = "refs/convert/parquet"
-"""The branch on which the hub keeps its own export of every data set."""
+TIMEOUT_S = 10.0  # of one question to the hub: its client tries for most of a minute, file after file
+HELD_IMAGES = 64  # of a data set at once (59 MB)
 
 
 def unreachable(id: str, *, kind: str = "model") -> str | None:
@@ -48,10 +44,7 @@ def first_line(error: BaseException) -> str:
 
 
 def read_part(part: str, model_id: str, source: str, read: Callable[..., Any]) -> Any:
-    """Read a part of a checkpoint from a folder or the hub's cache where it is complete there, else from the hub.
-
-    Raises :class:`UsageProblem` where it cannot be read.
-    """
+    """Read a part of a checkpoint from a folder or the hub's cache, else from the hub. Raises UsageProblem."""
     try:
         return read(source, local_files_only=True)
     except Exception as error:  # not there, or incomplete
@@ -71,10 +64,7 @@ def read_part(part: str, model_id: str, source: str, read: Callable[..., Any]) -
 
 
 def from_hub(task: str, dataset: str, count: int, seed: int, rows: Any | None) -> Sequence[Sample]:
-    """Draw ``count`` samples with the seed; hold only a few images and recordings, and repeat them.
-
-    ``rows`` is the data set from the cache; None: stream it.
-    """
+    """Draw ``count`` samples, repeating a few images or recordings; ``rows``: from the cache; None: stream them."""
     row = DATASETS[dataset]
     held = {"image": HELD_IMAGES, "audio": RECORDINGS}
     wanted = min(count, *(held.get(field, count) for field in row.columns))
@@ -114,18 +104,15 @@ def from_hub(task: str, dataset: str, count: int, seed: int, rows: Any | None) -
 def _where(row: DataSet) -> dict[str, Any]:
     """Arguments of ``load_dataset``: a configuration, or a folder of the hub's export, which declares none."""
     if row.exported:
-        return {"revision": _EXPORT, "data_dir": row.config}
+        return {"revision": "refs/convert/parquet", "data_dir": row.config}
     return {"name": row.config}
 
 
 def cached(row: DataSet) -> Any | None:
-    """Read the data set from the local cache of the ``datasets`` library, without network; None where it is not there.
-
-    The library is slow to import, so look for its folder first. A cached export of the hub's carries no name: those
-    are streamed every time.
-    """
-    if row.exported:
+    """Read the data set from the local cache of the ``datasets`` library; None where it is not there."""
+    if row.exported:  # it has no name in the cache
         return None
+    # the library is slow to import, so look for its folder first
     home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
     folder = Path(os.environ.get("HF_DATASETS_CACHE") or Path(os.environ.get("HF_HOME") or home, "datasets"))
     namespace = row.hub_id.partition("/")[0]

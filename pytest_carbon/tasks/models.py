@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks.architectures import Architecture, architecture
@@ -72,7 +72,7 @@ def build(
     """Build a model of the catalogue for one of its tasks.
 
     ``weights="auto"`` is the checkpoint where it is cached, else random. Raises UsageProblem for an unknown argument, a
-    device that is not here, and a checkpoint that cannot be read.
+    device that is not available, and a checkpoint that cannot be read.
     """
     find_task(task)
     find_model(model_id, task)
@@ -94,16 +94,16 @@ def build(
 
 
 def device_of(text: str) -> str:
-    """``cuda``, ``mps`` or ``cpu``; ``auto`` is the first of them that is here. Raises UsageProblem."""
+    """Return ``cuda``, ``mps`` or ``cpu``; ``auto`` is the first that is available. Raises UsageProblem."""
     import torch
 
     _one_of("device", text, DEVICES)
-    here = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
+    available = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
     if text == "auto":
-        return here[0]
-    if text not in here:
+        return available[0]
+    if text not in available:
         raise UsageProblem(
-            f"device {text!r} is not here: torch {torch.__version__} sees {' and '.join(here)}; "
+            f"device {text!r} is not available: torch {torch.__version__} sees {' and '.join(available)}; "
             f'device="auto" takes the first of them'
         )
     return text
@@ -114,7 +114,7 @@ def _one_of(what: str, value: object, allowed: Iterable[str]) -> None:
     if value not in names:
         meant = [name for name in names if DTYPES.get(name) == str(value).removeprefix("torch.")]
         hint = f". Did you mean {meant[0]}?" if meant else ""
-        raise UsageProblem(f"{what} {value!r} is not one: {', '.join(names)}{hint}")
+        raise UsageProblem(f"{what} {value!r} is unknown: write one of {', '.join(names)}{hint}")
 
 
 _COUNTS: Mapping[str, int] = {
@@ -124,23 +124,15 @@ _COUNTS: Mapping[str, int] = {
     "ydshieh/vit-gpt2-coco-en": 239_195_904,
 }
 """Where the study has no count, or another model's."""
-_GIB = 2**30
-_ROUNDING = 1.05
-"""Torch's allocator rounds up; what the study's count leaves out (a head) is small, or shared with the embeddings."""
-_SPREAD = 1.3
-"""Over the peak of live bytes: what an allocator cannot use of the gaps between them (an assumption)."""
-_WORKSPACE_BYTES = _GIB // 4
-"""What libraries of an accelerator take for themselves, cuBLAS and cuDNN the most (an assumption)."""
-_SMALL_BYTES, _SMALL_INPUT_BYTES = 64 * 2**20, 16 * 2**20
-"""Of a small variant, and of each input of a call; a test holds every task's calls to it."""
+_ROUNDING = 1.05  # torch's allocator rounds up
+_SPREAD = 1.3  # gaps that an allocator cannot use (an assumption)
+_WORKSPACE_BYTES = 2**28  # what cuBLAS and cuDNN take for themselves (an assumption)
+_SMALL_BYTES, _SMALL_INPUT_BYTES = 64 * 2**20, 16 * 2**20  # a test holds every task's calls to it
 
 
 @cache
 def activations() -> Mapping[str, int]:
-    """Peak of live bytes of a call with one input, in fp32, beside the weights, by model.
-
-    ``tests/activations.py`` made the file: it runs each model at the study's size on torch's ``meta`` device.
-    """
+    """Peak of live bytes of a call with one input, in fp32, by model; ``tests/activations.py`` made the file."""
     return {row["model"]: int(row["fp32_bytes_per_input"]) for row in rows_of("activations.csv")}
 
 
@@ -262,10 +254,7 @@ def _fill(parameter: torch.nn.Parameter, name: str, module: Any, generator: torc
 
 
 def _let_transformers_finish(model: Any, seed: int) -> None:
-    """Let a class set its tables of positions, padding and scales of layers, but not its matrices.
-
-    Its own spread of those may be anything: 1e-10 for BLIP's images.
-    """
+    """Let a class set its positions, padding and scales, but not its matrices: BLIP's own spread of them is 1e-10."""
     from torch import nn
 
     for module in model.modules():
@@ -332,19 +321,16 @@ def named(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-@dataclass(frozen=True)
-class _Checkpoint:
+class _Checkpoint(NamedTuple):
     id: str
     cached: bool
 
 
 def find_checkpoint(model_id: str, design: Architecture, weights: str) -> _Checkpoint | None:
     """Find the checkpoint to load; None: take random weights. Raises UsageProblem."""
-    if weights == "random":
+    if weights == "random" or (weights == "auto" and design.no_checkpoint):
         return None
-    if design.no_checkpoint is not None:
-        if weights == "auto":
-            return None
+    if design.no_checkpoint:
         raise UsageProblem(f"{model_id} cannot be loaded from the hub: {design.no_checkpoint}. {_REMEDY}")
     id = design.moved_to or model_id
     for known in (model_id, id):

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_carbon.records import MeasurementError, UsageProblem
 from pytest_carbon.tasks.data import Sample
-from pytest_carbon.tasks.generation import counted, prompted, refuse_too_many
+from pytest_carbon.tasks.generation import counted, greedily, prompted, refuse_too_many
 from pytest_carbon.tasks.task import Inputs, ModelTask
 from pytest_carbon.tasks.text import masked
 
@@ -17,9 +17,8 @@ from pytest_carbon.tasks.text import masked
 class Calling(ModelTask):
     """Call the callable on the next input: a text, a PIL image, a tuple of sentences; a mapping of several fields.
 
-    With a ``batch_size`` above 1 give it a list of them. Where its result says how many tokens went in or came out
-    (``tokens_in``, ``tokens_out``: attributes, or keys of a mapping), count them. With ``new_tokens`` every result
-    must say so, for nothing else can tell.
+    With a ``batch_size`` above 1 give it a list of them. Count the ``tokens_in`` and ``tokens_out`` of its results
+    (attributes, or keys of a mapping); with ``new_tokens`` every result must have the latter.
     """
 
     prepares = False
@@ -76,20 +75,16 @@ class CallingPipeline(Calling):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._arguments: dict[str, Any] = {}
-        if not _writes(self.model):
-            self.new_tokens = None
+        can_generate = getattr(self.model.model, "can_generate", None)
+        if not (getattr(self.model, "_pipeline_calls_generate", True) and callable(can_generate) and can_generate()):
+            self.new_tokens = None  # it takes no arguments for writing
         if self.new_tokens is not None:
             from transformers import StoppingCriteriaList
 
             goes_on = self.model.task == "text-generation"
             refuse_too_many(self.name, self.new_tokens, self.model.model, self.tokenizer, goes_on=goes_on)
             self._steps = _Steps()
-            fixed = {
-                "min_new_tokens": self.new_tokens,
-                "max_new_tokens": self.new_tokens,
-                "do_sample": False,
-                "stopping_criteria": StoppingCriteriaList([self._steps]),
-            }
+            fixed = {**greedily(self.new_tokens), "stopping_criteria": StoppingCriteriaList([self._steps])}
             self._arguments = fixed if goes_on else {"generate_kwargs": fixed}
 
     def plain(self, sample: Sample) -> Any:
@@ -109,17 +104,8 @@ class CallingPipeline(Calling):
         return outputs
 
 
-def _writes(pipeline: Any) -> bool:
-    """Whether it generates; one that does not takes no arguments for it."""
-    can = getattr(pipeline.model, "can_generate", None)
-    return bool(getattr(pipeline, "_pipeline_calls_generate", True) and callable(can) and can())
-
-
 class _Steps:
-    """A stopping criterion that counts the steps of ``generate``, a token of each text, and never stops it.
-
-    It does not count rows, for their number depends on the beams.
-    """
+    """A stopping criterion that counts the steps of ``generate``, a token of each text, and never stops it."""
 
     def __init__(self) -> None:
         self.runs: list[int] = []

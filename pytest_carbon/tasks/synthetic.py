@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-HELD_IMAGES = 16
-"""How many are held at once (15 MB): a thousand images would take 0.9 GB."""
-_QUESTION_WORDS = 12
-"""Of a synthetic question: an assumption; the context has what remains of the mean."""
+HELD_IMAGES = 16  # at once (15 MB): a thousand images would take 0.9 GB
+_QUESTION_WORDS = 12  # an assumption; the context has what remains of the mean
 
 _WORDS = """
 the of and to in is was for that with as on by at from it his her an be are or not but had have has this which he she
@@ -43,9 +41,7 @@ WORDS: tuple[str, ...] = tuple(_WORDS.split())
 def lengths(mean: float, spread: float, count: int, *, start: float = 0.0) -> Iterator[float]:
     """Lengths of a log-normal distribution in an order that keeps every stretch of them near the mean.
 
-    The n-th pair stands at the quantiles u and 1 − u, u going round the unit interval in steps of the golden ratio
-    from ``start`` in [0, 1): of 50 in a row the mean is within 4% of the whole's where the spread is 0.5 (drawn at
-    random it would be 25% off at times). The outer 0.6% on both sides are drawn in.
+    The n-th pair stands at the quantiles u and 1 − u; u goes round [0, 1) in steps of the golden ratio from ``start``.
     """
     sigma = math.sqrt(math.log1p(spread * spread))
     step = (math.sqrt(5) - 1) / 2

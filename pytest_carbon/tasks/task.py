@@ -33,10 +33,7 @@ class Inputs:
 
 
 class Result(Sequence[Any]):
-    """The result of a call, one item for each of its inputs; read from the device at first use.
-
-    Reading waits for the device and turns numbers into words: work that a measured call need not do.
-    """
+    """The result of a call, one item for each input; reading it, at first use, is no part of the measured call."""
 
     def __init__(self, read: Callable[[], list[Any]]) -> None:
         self._read: Callable[[], list[Any]] | None = read
@@ -66,8 +63,7 @@ class Result(Sequence[Any]):
 class ModelTask:
     """A task of a model on a data set: each call works on the next input, again from the first after the last.
 
-    A subclass defines one call: :meth:`prepare` (on the processor), :meth:`run` (the model, nothing else) and
-    :meth:`finish`. None of them waits for an accelerator: results are read at first use.
+    A subclass defines one call: :meth:`prepare`, :meth:`run` and :meth:`finish`. None waits for an accelerator.
     """
 
     name: str
@@ -76,14 +72,12 @@ class ModelTask:
     model_id: str
     """Its hub id; of a user's own model, its class."""
     samples: Sequence[Sample]
-    """The inputs."""
     dataset: str | None = None
     weights: Literal["hub", "random", "own"] = "own"
     data: Literal["hub", "synthetic", "given"] = "given"
     dtype: str | None = None
     device: str | None = None
     batch_size: int = 1
-    """Inputs of one call."""
     size: Literal["study", "small"] | None = None
     tokenizer: Any = None
     processor: Any = None
@@ -120,13 +114,6 @@ class ModelTask:
 
         return None if self.dtype is None else getattr(torch, DTYPES.get(self.dtype, self.dtype))
 
-    # --- for those who call
-
-    @property
-    def calls(self) -> int:
-        """How many since counting began."""
-        return self._calls
-
     def reset(self) -> None:
         """Start again with the first input, and count from 0."""
         self._next: int = 0
@@ -135,7 +122,7 @@ class ModelTask:
     def count_anew(self) -> None:
         """Count from here on: :meth:`info` gives the means of the calls that follow."""
         self._begin = self._next
-        self._calls: int = 0
+        self.calls: int = 0
         self._tokens_in: float = 0
         self._tokens_out: float = 0
         self._seconds_audio: float = 0
@@ -155,14 +142,14 @@ class ModelTask:
         inputs = self.prepare(samples)
         self._preparation_s += time.perf_counter() - start_s
         result = self.finish(inputs, self.run(inputs))
-        self._calls += 1
+        self.calls += 1
         self._tokens_in += inputs.tokens
         self._seconds_audio += inputs.seconds
         return result
 
     def info(self) -> TaskInfo:
         """Describe the task, with the means of what a call took in and gave since counting began."""
-        calls = self._calls
+        calls = self.calls
 
         def per_call(total: float) -> float | None:
             return total / calls if calls and 0 < total < math.inf else None
@@ -197,8 +184,6 @@ class ModelTask:
         if self.weights != "own":
             free_memory()
 
-    # --- what one call is
-
     def prepare(self, samples: Sequence[Sample]) -> Inputs:
         """Tokenise or resize the inputs, and move them to the device."""
         raise NotImplementedError
@@ -214,26 +199,18 @@ class ModelTask:
         """Make the result of the call."""
         raise NotImplementedError
 
-    # --- for subclasses
-
     def _tokens_of_texts(self) -> float | None:
         """The mean tokens of a call's texts so far, where the model tokenises them itself."""
-        if self.prepares or self.tokenizer is None or not self._calls:
+        if self.prepares or self.tokenizer is None or not self.calls:
             return None
-        count = min(len(self.samples), self._calls * self.batch_size)
+        count = min(len(self.samples), self.calls * self.batch_size)
         taken = [self.samples[(self._begin + i) % len(self.samples)] for i in range(count)]
-        texts = [text for sample in taken for text in _texts(sample)]
+        values = [value if isinstance(value, tuple) else (value,) for sample in taken for value in sample.values()]
+        texts = [text for value in values for text in value if isinstance(text, str)]
         if not texts:
             return None
         return sum(map(len, self.tokenizer(texts, truncation=True)["input_ids"])) / count * self.batch_size
 
-
-def _texts(sample: Sample) -> list[str]:
-    values = (value if isinstance(value, tuple) else (value,) for value in sample.values())
-    return [text for value in values for text in value if isinstance(text, str)]
-
-
-# --- memory ----------------------------------------------------------------------------------------
 
 _CUDA_ASKED = re.compile(r"Tried to allocate ([\d.]+ \w+)")
 _CUDA_FREE = re.compile(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free")
@@ -260,10 +237,7 @@ def out_of_memory(error: BaseException, when: str = "in the middle of a call") -
 def refuse_too_large(
     model_id: str, needed_bytes: int, at_half_bytes: int | None, device: str, batch_size: int = 1
 ) -> None:
-    """Raise CannotRunHere where the device has less memory free, before anything is loaded.
-
-    ``at_half_bytes``: what the model would need in fp16 or bf16; None where it is in one of them.
-    """
+    """Raise CannotRunHere where the device has less memory free; ``at_half_bytes``: the need in fp16, if not in use."""
     free_bytes = _free_bytes(device)
     if needed_bytes <= free_bytes:
         return

@@ -25,14 +25,8 @@ class TextTask(ModelTask):
         """Tensors on the model's device, with what the model's ``forward`` takes of them."""
         limit = self._longest and self._longest - self.room
         several = len(first) > 1
-        encoded = self.tokenizer(
-            first,
-            second,
-            truncation=cut if limit else False,
-            max_length=limit,
-            padding=several,
-            return_tensors="pt",
-        )
+        cut = cut if limit else False
+        encoded = self.tokenizer(first, second, truncation=cut, max_length=limit, padding=several, return_tensors="pt")
         ids = encoded["input_ids"]
         tokens = int(encoded["attention_mask"].sum()) if several and "attention_mask" in encoded else ids.numel()
         tensors = {k: v for k, v in encoded.items() if self._accepted is None or k in self._accepted}
@@ -42,17 +36,13 @@ class TextTask(ModelTask):
 
 
 class TextClassification(TextTask):
-    """One text, one forward pass; the label with the highest score."""
+    """One text, one forward pass; the label with the highest score, of the text or of each of its tokens."""
 
     def prepare(self, samples: Sequence[Sample]) -> Inputs:
         return self.tokenised([sample["text"] for sample in samples])
 
     def finish(self, inputs: Inputs, outputs: Any) -> Result:
         return best_labels(self.model, outputs)
-
-
-class TokenClassification(TextClassification):
-    """One text, one forward pass; a label for each of its tokens."""
 
 
 class FillMask(TextTask):

@@ -1,13 +1,12 @@
 """Tokenizers: a checkpoint's own, or one made in memory that does the same kind of work without any download.
 
 A random tokenizer has the model's vocabulary size, and the algorithm and special tokens of its family. It makes one
-token of each word of the synthetic text. It cuts other text into pieces of a few letters, so into more tokens than a
-trained tokenizer would.
+token of each word of the synthetic text, and more tokens of any other text than a trained tokenizer would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, product
 from string import ascii_letters, ascii_lowercase, digits, punctuation
@@ -22,17 +21,17 @@ Kind = Literal["wordpiece", "bpe", "unigram", "clip"]
 _PROMPT_WORDS = "what binary sentiment following sentence summarize text Find answer question"
 PROMPT_WORDS = tuple(_PROMPT_WORDS.split())
 """The words of the study's prompts for the zero-shot tasks that the synthetic text does not have."""
+_ALL_WORDS = (*WORDS, *PROMPT_WORDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The tokens that a family of models puts around a text, and what it calls them."""
+    """The tokens that a family of models puts around one text (``single``) and around two (``pair``)."""
 
     kind: Kind
     tokens: Mapping[str, str]
     """The role of a special token → its text."""
     single: str = "$A"
-    """What stands around one text."""
     pair: str = "$A $B"
     pads_left: bool = False
     """A model that goes on writing needs its text at the right end."""
@@ -87,15 +86,11 @@ FAMILIES: Mapping[str, Family] = {
 """A config's ``model_type`` → its family: those of the study's models, and of the two further tasks'."""
 
 
-# --- what the tasks call ---------------------------------------------------------------------------
-
-
 def tokenizer_for(model_id: str, config: Any, *, weights: str, source: str | None = None) -> Any:
     """Make the tokenizer of a model: the checkpoint's own (``weights="hub"``), or a random one.
 
-    ``config`` is the model's transformers config; for a pipeline, that of one text encoder. ``source`` is where the
-    checkpoint is, if not at its hub id. A tokenizer without a pad token, such as GPT-2's, pads with its end of text,
-    which the attention mask hides. Raises :class:`UsageProblem` where the checkpoint's tokenizer cannot be read.
+    ``config`` is the model's; of a pipeline, that of one text encoder. ``source`` is where the checkpoint is, if not at
+    its hub id. Raises UsageProblem where the checkpoint's tokenizer cannot be read.
     """
     if weights == "hub":
         tokenizer = read_part("tokenizer", model_id, source or model_id, _read)
@@ -125,10 +120,9 @@ def random_tokenizer(
 ) -> Any:
     """Make a fast tokenizer with ``vocab_size`` tokens, in memory.
 
-    ``ids`` says where a role's token stands, as the model's config has it: ``{"pad": 0, "eos": 1}``; a role without
-    an id, or with one beyond the vocabulary, gets the first that is free. ``max_length`` is where it truncates when
-    asked to. ``token_types``: it tells the first text of a pair from the second. Raises :class:`UsageProblem` for a
-    vocabulary too small for the synthetic text.
+    ``ids`` are those of the roles' tokens: ``{"pad": 0, "eos": 1}``; any other role gets the first that is free.
+    ``token_types``: it distinguishes the texts of a pair. Raises UsageProblem for a vocabulary too small for the
+    synthetic text.
     """
     import transformers
 
@@ -139,7 +133,9 @@ def random_tokenizer(
             f"a vocabulary of {vocab_size} is too small for the synthetic text: a random {family.kind} tokenizer "
             f"takes at least {len(special) + len(needed)}"
         )
-    vocabulary = _vocabulary(vocab_size, special, chain(needed, _fillers(family.kind)))
+    places = {id: text for text, id in special.items()}
+    ordinary = (piece for piece in chain(needed, _fillers(family.kind)) if piece not in special)
+    vocabulary = [places[id] if id in places else next(ordinary) for id in range(vocab_size)]
     backend = _backend(family, vocabulary, special)
 
     class RandomTokenizer(transformers.PreTrainedTokenizerFast):  # type: ignore[misc]
@@ -181,9 +177,6 @@ def _max_length(config: Any, family: Family) -> int | None:
     return family.max_length
 
 
-# --- the vocabulary --------------------------------------------------------------------------------
-
-
 def _special_ids(family: Family, ids: Mapping[str, int], vocab_size: int) -> dict[str, int]:
     """Place each special token where a role of it says so, else in the first place that is free."""
     special: dict[str, int] = {}
@@ -198,23 +191,16 @@ def _special_ids(family: Family, ids: Mapping[str, int], vocab_size: int) -> dic
     return special
 
 
-def _vocabulary(size: int, special: Mapping[str, int], pieces: Iterable[str]) -> list[str]:
-    """List ``size`` tokens in the order of their ids: the special ones in their places, pieces in the others."""
-    places = {id: text for text, id in special.items()}
-    ordinary = (piece for piece in pieces if piece not in special)
-    return [places[id] if id in places else next(ordinary) for id in range(size)]
-
-
 def _needed(kind: Kind) -> Iterator[str]:
     """The pieces that make the words of the synthetic text, and any other text."""
     letters = ascii_letters + digits
     if kind == "wordpiece":
         yield from letters + punctuation
         yield from (f"##{letter}" for letter in letters)
-        yield from (*WORDS, *PROMPT_WORDS)
+        yield from _ALL_WORDS
     elif kind == "unigram":
         yield from "▁" + letters + punctuation
-        yield from (f"▁{word}" for word in (*WORDS, *PROMPT_WORDS))
+        yield from (f"▁{word}" for word in _ALL_WORDS)
     else:
         yield from _byte_letters()
         if kind == "clip":
@@ -236,22 +222,16 @@ def _byte_letters() -> list[str]:
 
 
 def _word_merges(kind: Kind) -> list[tuple[str, str]]:
-    """What BPE joins to make the words: from the space before them to the right; CLIP's, from their end to the left.
-
-    Each has the space or the end in it, so that at most one applies to a word at any time.
-    """
+    """What BPE joins to make words, one letter at a time: from the space before them on; CLIP's from their end back."""
     merges: dict[tuple[str, str], None] = {}
-    for word in (*WORDS, *PROMPT_WORDS):
+    for word in _ALL_WORDS:
         if kind == "clip":
-            letters = word.lower()
-            ends = range(len(letters) - 1, 0, -1)
-            merges |= {(letters[end - 1], letters[end:] + _END_OF_WORD): None for end in ends}
+            word = word.lower()
+            ends = range(len(word) - 1, 0, -1)
+            merges |= {(word[end - 1], word[end:] + _END_OF_WORD): None for end in ends}
         else:
             merges |= {(_SPACE + word[:end], word[end]): None for end in range(len(word))}
     return list(merges)
-
-
-# --- the algorithms --------------------------------------------------------------------------------
 
 
 def _backend(family: Family, vocabulary: Sequence[str], special: Mapping[str, int]) -> Any:

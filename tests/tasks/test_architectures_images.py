@@ -225,4 +225,7 @@ def test_an_unknown_size_is_refused() -> None:
     """It names what there is."""
     with pytest.raises(UsageProblem) as problem:
         architecture("gpt2").sized("tiny")
-    assert str(problem.value) == "size 'tiny' is not one: study (the real architecture), small (a tiny variant)"
+    assert (
+        str(problem.value)
+        == "size 'tiny' is unknown: write one of study (the real architecture), small (a tiny variant)"
+    )

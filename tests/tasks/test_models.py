@@ -213,10 +213,10 @@ def test_what_was_quiet_for_a_moment_is_as_loud_as_before() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"dtype": "float16"}, "dtype 'float16' is not one: fp32, fp16, bf16. Did you mean fp16?"),
-        ({"size": "tiny"}, "size 'tiny' is not one: study, small"),
-        ({"weights": "trained"}, "weights 'trained' is not one: auto, hub, random"),
-        ({"device": "gpu"}, "device 'gpu' is not one: auto, cuda, mps, cpu"),
+        ({"dtype": "float16"}, "dtype 'float16' is unknown: write one of fp32, fp16, bf16. Did you mean fp16?"),
+        ({"size": "tiny"}, "size 'tiny' is unknown: write one of study, small"),
+        ({"weights": "trained"}, "weights 'trained' is unknown: write one of auto, hub, random"),
+        ({"device": "gpu"}, "device 'gpu' is unknown: write one of auto, cuda, mps, cpu"),
         (
             {"weights": "hub"},
             'a small variant has no checkpoint: weights="hub" needs size="study"; weights="random" builds either',
@@ -245,7 +245,8 @@ def test_a_device_that_is_not_here_is_refused() -> None:
     with pytest.raises(UsageProblem) as problem:
         device_of(absent)
     assert str(problem.value) == (
-        f"device '{absent}' is not here: torch {torch.__version__} sees {here}; device=\"auto\" takes the first of them"
+        f"device '{absent}' is not available: torch {torch.__version__} sees {here}; "
+        'device="auto" takes the first of them'
     )
     assert device_of("auto") == here.split()[0]
 

@@ -22,17 +22,16 @@ def _square(side: int) -> dict[str, int]:
     return {"height": side, "width": side}
 
 
+def _edge(shortest: int) -> dict[str, int]:
+    return {"shortest_edge": shortest}
+
+
 # --- image classification ------------------------------------------------------------------------
 
 
 def _classifier(name: str, config: Config, small: Config, processor: Config, small_processor: Config) -> Architecture:
-    return Architecture(
-        f"transformers:{name}ForImageClassification",
-        {"num_labels": 1000, **config},
-        {**small, "num_labels": 10},
-        processor=processor,
-        small_processor=small_processor,
-    )
+    config, small = {"num_labels": 1000, **config}, {**small, "num_labels": 10}
+    return Architecture(f"transformers:{name}ForImageClassification", config, small, processor, small_processor)
 
 
 def _vit(side: int) -> Architecture:
@@ -44,11 +43,11 @@ def _by_shortest_edge(name: str, config: Config, small: Config, side: int) -> Ar
     """Resize as torchvision does for ImageNet: the shortest edge to side / 0.875, then the middle square."""
     processor = {
         "class": "transformers:ConvNextImageProcessorPil",
-        "size": {"shortest_edge": side},
+        "size": _edge(side),
         "image_mean": [0.485, 0.456, 0.406],
         "image_std": [0.229, 0.224, 0.225],
     }
-    return _classifier(name, config, {**small, **_SMALL_STAGES}, processor, {"size": {"shortest_edge": 32}})
+    return _classifier(name, config, {**small, **_SMALL_STAGES}, processor, {"size": _edge(32)})
 
 
 def _convnextv2(side: int) -> Architecture:
@@ -79,12 +78,8 @@ _CLASSIFIERS = {
         "MobileNetV1",
         {"depth_multiplier": 0.75, "image_size": 192, "num_labels": 1001},
         {"depth_multiplier": 0.125, "image_size": 32},
-        {
-            "class": "transformers:MobileNetV1ImageProcessorPil",
-            "size": {"shortest_edge": 224},
-            "crop_size": _square(192),
-        },
-        {"size": {"shortest_edge": 32}, "crop_size": _square(32)},
+        {"class": "transformers:MobileNetV1ImageProcessorPil", "size": _edge(224), "crop_size": _square(192)},
+        {"size": _edge(32), "crop_size": _square(32)},
     ),
 }
 
@@ -97,22 +92,15 @@ _SMALL_DEFORMABLE = {**_SMALL_DETECTOR, "d_model": 64, "encoder_n_points": 2, "d
 
 
 def _detector(
-    name: str,
-    config: Config,
-    small: Config,
-    *,
-    shortest: int = 800,
-    no_checkpoint: str | None = None,
+    name: str, config: Config, small: Config, *, shortest: int = 800, no_checkpoint: str | None = None
 ) -> Architecture:
     """Resize the shortest edge to 800, the longest to 1,333 at most: 640×480 becomes 1,066×800."""
+    size = {"shortest_edge": shortest, "longest_edge": 1333}
     return Architecture(
         f"transformers:{name}ForObjectDetection",
         {"num_labels": 91, **config},
         {**small, "num_labels": 5},
-        processor={
-            "class": f"transformers:{name}ImageProcessorPil",
-            "size": {"shortest_edge": shortest, "longest_edge": 1333},
-        },
+        processor={"class": f"transformers:{name}ImageProcessorPil", "size": size},
         small_processor={"size": {"shortest_edge": 48, "longest_edge": 64}},
         no_checkpoint=no_checkpoint,
     )
@@ -202,15 +190,8 @@ _SMALL_TEXT = {**transformer(32, 2, 2, 64), "vocab_size": 2000, "max_position_em
 
 def _captioner(name: str, config: Config, small: Config, processor: Config, small_processor: Config) -> Architecture:
     """20 new tokens are what ``generate()`` made by default at the time of the study."""
-    return Architecture(
-        f"transformers:{name}",
-        config,
-        small,
-        processor=processor,
-        small_processor=small_processor,
-        call={"max_new_tokens": 20},
-        small_call={"max_new_tokens": 4},
-    )
+    call, small_call = {"max_new_tokens": 20}, {"max_new_tokens": 4}
+    return Architecture(f"transformers:{name}", config, small, processor, small_processor, call, small_call)
 
 
 def _blip(vision: Config) -> Architecture:
@@ -259,29 +240,30 @@ def _git(vision: Config) -> Architecture:
         {"vision_config": vision},
         {**_SMALL_TEXT, "vision_config": {**_SMALL_VISION, "patch_size": 16}},
         {"class": "transformers:CLIPImageProcessorPil"},
-        {"size": {"shortest_edge": 32}, "crop_size": _square(32)},
+        {"size": _edge(32), "crop_size": _square(32)},
     )
 
 
-def _special(end: int) -> dict[str, int]:
-    return {"bos_token_id": end, "eos_token_id": end}
-
-
+_ENDS = ("bos_token_id", "eos_token_id")
+_SPECIAL = (*_ENDS, "decoder_start_token_id", "pad_token_id")
 _VIT_GPT2 = _captioner(
     "VisionEncoderDecoderModel",
     {
         "encoder": {"model_type": "vit"},
         "decoder": {"model_type": "gpt2", "is_decoder": True, "add_cross_attention": True},
-        **_special(50256),
-        "decoder_start_token_id": 50256,
-        "pad_token_id": 50256,
+        **dict.fromkeys(_SPECIAL, 50256),
     },
     {
         "encoder": _SMALL_VISION,
-        "decoder": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": 2000, **_special(1999)},
-        **_special(1999),
-        "decoder_start_token_id": 1999,
-        "pad_token_id": 1999,
+        "decoder": {
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 2,
+            "n_positions": 64,
+            "vocab_size": 2000,
+            **dict.fromkeys(_ENDS, 1999),
+        },
+        **dict.fromkeys(_SPECIAL, 1999),
     },
     {"class": "transformers:ViTImageProcessorPil"},
     {"size": _square(32)},

@@ -12,10 +12,9 @@ from pytest_carbon.records import UsageProblem
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What it takes to build a model without its checkpoint.
+    """What it takes to build a model without its checkpoint, except what equals the class's own default.
 
-    Nested configurations are mappings. Omit what equals the class's own default. :meth:`sized` returns copies, so
-    that whoever builds a model may change them.
+    ``small``, ``small_processor`` and ``small_call``: what the tiny variant of the same class has differently.
     """
 
     model_class: str
@@ -23,15 +22,12 @@ class Architecture:
     config: Mapping[str, Any]
     """Keyword arguments of its configuration class; of a pipeline, one mapping for each component."""
     small: Mapping[str, Any] = field(default_factory=dict)
-    """What ``config`` has differently in the tiny variant of the same class; nested mappings are merged."""
     processor: Mapping[str, Any] = field(default_factory=dict)
     """What makes an image or a sound an input: ``class`` (``transformers:ViTImageProcessorPil``) and its arguments."""
     small_processor: Mapping[str, Any] = field(default_factory=dict)
-    """What ``processor`` has differently in the tiny variant."""
     call: Mapping[str, Any] = field(default_factory=dict)
     """One call at the model's own defaults: ``num_inference_steps``, ``height``, ``width``; ``max_new_tokens``."""
     small_call: Mapping[str, Any] = field(default_factory=dict)
-    """What ``call`` has differently in the tiny variant."""
     moved_to: str | None = None
     """The hub id that its checkpoint has now, where the study's own is gone."""
     no_checkpoint: str | None = None
@@ -40,14 +36,12 @@ class Architecture:
     def sized(self, size: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Fresh copies of config, processor and call at ``size``: ``study`` or ``small``."""
         if size not in ("study", "small"):
-            raise UsageProblem(f"size {size!r} is not one: study (the real architecture), small (a tiny variant)")
-        if size == "study":
-            return deepcopy(dict(self.config)), deepcopy(dict(self.processor)), deepcopy(dict(self.call))
-        return (
-            merged(self.config, self.small),
-            merged(self.processor, self.small_processor),
-            merged(self.call, self.small_call),
-        )
+            raise UsageProblem(
+                f"size {size!r} is unknown: write one of study (the real architecture), small (a tiny variant)"
+            )
+        small = (self.small, self.small_processor, self.small_call) if size == "small" else ({}, {}, {})
+        config, processor, call = map(merged, (self.config, self.processor, self.call), small)
+        return config, processor, call
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,12 +58,8 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def transformer(width: int, layers: int, heads: int, inner: int) -> dict[str, Any]:
     """The size of a stack of layers, under the names of BERT and its descendants."""
-    return {
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "intermediate_size": inner,
-    }
+    depth = {"num_hidden_layers": layers, "num_attention_heads": heads}
+    return {"hidden_size": width, **depth, "intermediate_size": inner}
 
 
 def encoder_decoder(width: int, layers: int, heads: int, inner: int) -> dict[str, Any]:

@@ -1,9 +1,7 @@
 """The study's models that read and write text, and a sentence encoder beside them, from their ``config.json``.
 
-Only what differs from the configuration class's defaults stands here. Two things are not the files' own, because the
-work of a call is fixed: no end of text is forced (``forced_eos_token_id`` decides a summary's last token beforehand,
-and ``min_new_tokens`` at the same number forbids that very token), and in the small variants the special tokens lie
-within the small vocabulary. Labels are counted, not named: how many a head has does not show in the energy.
+Only what differs from the configuration class's defaults stands here. Two things are not the files' own: no end of text
+is forced (``min_new_tokens`` forbids it), and the special tokens of small variants lie within the small vocabulary.
 """
 
 from __future__ import annotations
@@ -122,7 +120,7 @@ PEGASUS_LARGE: Config = {
     "activation_function": "relu",
     "scale_embedding": True,
 }
-# T5Config ties the embeddings whatever it is told, and takes this one to mean "outputs are not scaled", as in T5 1.1.
+# T5Config always ties the embeddings; here this flag means "outputs are not scaled", as in T5 1.1.
 FLAN_T5: Config = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "decoder_start_token_id": 0}
 
 TEXT: Mapping[str, Architecture] = {

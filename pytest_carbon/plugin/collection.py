@@ -1,7 +1,4 @@
-"""``python -m pytest_carbon.plugin.collection FILE …``: write what pytest collects here, by the ids of the baselines.
-
-``pytest-carbon baseline prune`` starts it as a process, because collecting imports the project's tests.
-"""
+"""Writes what pytest collects; a process of ``pytest-carbon baseline prune``, because it imports the tests."""
 
 from __future__ import annotations
 
@@ -16,8 +13,6 @@ from pytest_carbon.plugin.waiting import measures, test_id
 
 
 class _Collector:
-    """Writes down what was collected, and what may be missing from it."""
-
     def __init__(self, file: Path) -> None:
         self._file = file
         self._content: dict[str, Any] = {"modules": [], "skipped": [], "errors": [], "deselected": 0}
@@ -32,20 +27,20 @@ class _Collector:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         config = session.config
-        self._content["tests"] = sorted({test_id(item) for item in session.items})
-        self._content["measuring"] = sorted({test_id(item) for item in session.items if measures(item)})
-        self._content["root"] = str(config.rootpath.resolve())
-        self._content["places"] = [str((config.invocation_params.dir / arg).resolve()) for arg in config.args]
-        self._content["part"] = [arg for arg in config.args if "::" in arg]
-        if getattr(config.option, "lf", False):
-            self._content["part"].append("--last-failed")
+        last_failed = ["--last-failed"] if getattr(config.option, "lf", False) else []
+        self._content |= {
+            "tests": sorted({test_id(item) for item in session.items}),
+            "measuring": sorted({test_id(item) for item in session.items if measures(item)}),
+            "root": str(config.rootpath.resolve()),
+            "places": [str((config.invocation_params.dir / arg).resolve()) for arg in config.args],
+            "part": [arg for arg in config.args if "::" in arg] + last_failed,
+        }
 
     def pytest_sessionfinish(self) -> None:
         self._file.write_text(json.dumps(self._content), encoding="utf-8")
 
 
 def main(file: str, *arguments: str) -> int:
-    """Collect; pytest's exit status."""
     return int(pytest.main(["--collect-only", "-q", *arguments], plugins=[_Collector(Path(file))]))
 
 

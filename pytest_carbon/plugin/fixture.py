@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
-from types import TracebackType
 from typing import Any, NoReturn, Self
 
 import pytest
 
 from pytest_carbon.measure.measurer import Measurer, OpenWindow
 from pytest_carbon.measure.protocol import Protocol, prepared, refuse_lazy
-from pytest_carbon.plugin.task_fixture import Called, is_out_of_memory, with_task
+from pytest_carbon.plugin.task_fixture import Called, with_task
 from pytest_carbon.records import Measurement, MeasurementWarning, UsageProblem
 
 __tracebackhide__ = True
-"""A failure is shown at the line of the test, and in what it called (pytest's ``--full-trace`` shows the rest)."""
+"""Failures are shown at the line of the test, and in what it called."""
 
 
 class Window:
@@ -25,7 +25,7 @@ class Window:
 
     def __init__(self, carbon: Carbon, name: str, calls: float) -> None:
         self.calls = calls
-        """How many calls the window holds: tokens generated, images made. Its figures are for each of them."""
+        """The number of calls in the window: tokens generated, images made. Its figures are per call."""
         self._carbon = carbon
         self._name = name
 
@@ -33,18 +33,14 @@ class Window:
         self._carbon._open_window(self._name)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._carbon._close_window(self._name, self.calls, failed=kind is not None)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.__exit__(kind, error, trace)
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.__exit__(kind)
 
 
 class Carbon:
@@ -53,7 +49,7 @@ class Carbon:
     Args:
         measurer: None without ``--carbon``.
         protocol: the defaults of :meth:`run`.
-        why_inert: why a test that needs a measurement is skipped.
+        why_inert: the reason of a skip without ``--carbon``.
         strict: fail a test that ran out of memory, instead of skipping it.
         tasks: those that the test has made so far.
     """
@@ -100,14 +96,13 @@ class Carbon:
         """Measure repeated calls of ``fn(*args, **kwargs)``, and return the last result.
 
         Args:
-            name: what the measurement is called: ``carbon[name]``, budgets, baselines.
-            setup: run before each warm-up call and each round, unmeasured, so that each round is a window of its own;
-                may return ``(args, kwargs)`` for the round.
+            name: the measurement's name in ``carbon[name]``, budgets and baselines.
+            setup: runs unmeasured before each warm-up call and each round; may return ``(args, kwargs)``.
             warmup: seconds after the first call (two calls at least).
-            rounds: rounds at least.
+            rounds: minimum number of rounds.
             calls: calls per round; else as many as fill ``min_time / rounds``.
-            min_time, max_time: seconds of measured calls, at least and at most (a call under way is finished).
-            queries: instead of ``calls`` and the times: calls in all, whatever time they take.
+            min_time, max_time: minimum and maximum seconds of measured calls; a running call is finished.
+            queries: the number of calls in all, instead of ``calls`` and the times.
 
         Raises:
             TypeError: the call returned a generator or a coroutine, so nothing ran.
@@ -117,7 +112,7 @@ class Carbon:
             raise TypeError(
                 f"carbon() measures a callable and its arguments; it was given {fn!r}. Write: carbon(fn, …)"
             )
-        protocol = self._spelled_out(warmup, rounds, calls, min_time, max_time, queries)
+        protocol = _with_arguments(self._protocol, warmup, rounds, calls, min_time, max_time, queries)
         kwargs = {} if kwargs is None else kwargs
         self._claim(name)
         self._open = name
@@ -135,12 +130,15 @@ class Carbon:
             )
         except BaseException as error:
             self._names.discard(name)  # the call failed: the test may try again
-            ran_out = is_out_of_memory(error) if is_task else None
-            if ran_out is None:
+            if not is_task:
+                raise
+            from pytest_carbon.tasks.task import out_of_memory
+
+            if (ran_out := out_of_memory(error)) is None:
                 raise
         finally:
             self._open = None
-        if ran_out is not None:  # and the error is gone, with the frames that held what took the memory
+        if ran_out is not None:  # the error is gone, with the frames that held the memory
             self._give_up(name, fn, ran_out)
         m = self._measurements[name]
         self._measurements[name] = with_task(m, fn) if is_task else self._called.completed(m)
@@ -151,10 +149,7 @@ class Carbon:
         return Window(self, name, calls)
 
     def __getitem__(self, name: str) -> Measurement:
-        """A finished measurement, for comparing two in one test: ``carbon["int8"].energy_j_per_call``.
-
-        Skips the test without ``--carbon``. Raises KeyError for an unknown name, and an error for a failed one.
-        """
+        """Return a finished measurement, to compare two in one test; skip the test without ``--carbon``."""
         if self._measurer is None:
             pytest.skip(self._why_inert)
         if name not in self._measurements:
@@ -167,63 +162,26 @@ class Carbon:
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
-        """What has been measured so far, in order."""
+        """The measurements so far, in order."""
         return tuple(self._measurements.values())
 
     @property
     def current(self) -> str | None:
-        """The name of the measurement under way."""
+        """The name of the current measurement."""
         return self._open
 
-    # --- inside
-
     def _give_up(self, name: str, task: Any, why: str) -> NoReturn:
-        """End a test that ran out of memory: nothing was measured, which says nothing about the code."""
+        """End a test that ran out of memory: it has no figures, which says nothing about the code."""
         if self._measurer is not None:
             self._measurements[name] = self._measurer.nothing(name, MeasurementWarning("out-of-memory", why))
-            with contextlib.suppress(Exception):  # of a user's task that knows nothing of no calls
+            with contextlib.suppress(Exception):  # a user's info() may expect calls
                 self._measurements[name] = with_task(self._measurements[name], task)
         if self._strict:
             pytest.fail(f"--carbon-strict: {why}", pytrace=False)
         pytest.skip(why)
 
-    def _spelled_out(
-        self,
-        warmup: float | None,
-        rounds: int | None,
-        calls: int | None,
-        min_time: float | None,
-        max_time: float | None,
-        queries: int | None,
-    ) -> Protocol:
-        base = self._protocol
-        for what, count in (("rounds", rounds), ("calls", calls), ("queries", queries)):
-            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-                raise UsageProblem(f"{what}={count!r} is not possible: carbon.run() takes a whole number, 1 or more")
-        if queries is not None and (calls, min_time, max_time) != (None, None, None):
-            raise UsageProblem(
-                f"queries={queries!r} is how many calls there are in all: leave calls= and the times out"
-            )
-        minimum_s = base.min_time_s if min_time is None else _seconds("min_time", min_time)
-        maximum_s = base.max_time_s if max_time is None else _seconds("max_time", max_time)
-        if minimum_s > maximum_s:
-            if min_time is not None and max_time is not None:
-                raise UsageProblem(f"min_time={min_time!r} is more than max_time={max_time!r}: no loop can be both")
-            # the one that the call names pulls the session's along
-            minimum_s = maximum_s = minimum_s if max_time is None else maximum_s
-        return Protocol(
-            warmup_s=base.warmup_s if warmup is None else _seconds("warmup", warmup),
-            rounds=base.rounds if rounds is None else rounds,
-            calls=calls,
-            min_time_s=minimum_s,
-            max_time_s=maximum_s,
-            precision=base.precision,
-            tolerance=base.tolerance,
-            queries=queries,
-        )
-
     def _claim(self, name: str) -> None:
-        """Refuse names that cannot be, and measuring inside a measurement."""
+        """Refuse an impossible name, and a measurement inside a measurement."""
         if not isinstance(name, str) or not name.strip() or "\n" in name:
             raise UsageProblem(f"name={name!r} is not possible: a measurement's name is a line of text")
         if self._open is not None:
@@ -246,7 +204,7 @@ class Carbon:
         try:
             self._opened = self._measurer.window_begin()
             self._called.begin()
-        except BaseException:  # what the device reports only now, Ctrl-C: __exit__ is not called then
+        except BaseException:  # a late error of the device, or Ctrl-C: __exit__ is not called then
             self._open = None
             self._names.discard(name)
             raise
@@ -261,9 +219,35 @@ class Carbon:
                 f"window {name!r} has calls={calls!r}; a window holds a whole number of calls, 1 or more"
             )
         if self._measurer is not None and opened is not None:
-            self._measurements[name] = self._called.completed(
-                self._measurer.window_end(name, opened, int(calls), self._protocol)
-            )
+            m = self._measurer.window_end(name, opened, int(calls), self._protocol)
+            self._measurements[name] = self._called.completed(m)
+
+
+def _with_arguments(
+    base: Protocol,
+    warmup: float | None,
+    rounds: int | None,
+    calls: int | None,
+    min_time: float | None,
+    max_time: float | None,
+    queries: int | None,
+) -> Protocol:
+    for what, count in (("rounds", rounds), ("calls", calls), ("queries", queries)):
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise UsageProblem(f"{what}={count!r} is not possible: carbon.run() takes a whole number, 1 or more")
+    if queries is not None and (calls, min_time, max_time) != (None, None, None):
+        raise UsageProblem(f"queries={queries!r} is how many calls there are in all: leave calls= and the times out")
+    least_s = base.min_time_s if min_time is None else _seconds("min_time", min_time)
+    most_s = base.max_time_s if max_time is None else _seconds("max_time", max_time)
+    if least_s > most_s:
+        if min_time is not None and max_time is not None:
+            raise UsageProblem(f"min_time={min_time!r} is more than max_time={max_time!r}: no loop can be both")
+        least_s = most_s = least_s if max_time is None else most_s  # a given time moves the default of the other
+    warmup_s = base.warmup_s if warmup is None else _seconds("warmup", warmup)
+    rounds = base.rounds if rounds is None else rounds
+    return replace(
+        base, warmup_s=warmup_s, rounds=rounds, calls=calls, min_time_s=least_s, max_time_s=most_s, queries=queries
+    )
 
 
 def _seconds(what: str, value: object) -> float:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:  # every pytest run of everyone who has this installed imports
 
 @pytest.hookspec
 def pytest_carbon_meters(config: pytest.Config) -> Mapping[str, MeterSource]:  # type: ignore[empty-body]
-    """Meters beside the built-in ones, by the name that ``--carbon-meter`` takes.
+    """Return meters beside the built-in ones, by their names in ``--carbon-meter``.
 
-    A meter is a class of the shape of :class:`pytest_carbon.Meter`. The watcher opens a second one in a child process,
-    so its factory and arguments must be picklable; one that is not is watched from a thread. ::
+    A meter has the shape of :class:`pytest_carbon.Meter`. The watcher opens a second one in a child process, or in a
+    thread if its factory or arguments cannot be pickled. ::
 
         # conftest.py
         from pytest_carbon import Domain, Gpu, MeterSource, Observation
@@ -39,32 +39,27 @@ def pytest_carbon_meters(config: pytest.Config) -> Mapping[str, MeterSource]:  #
 
         def pytest_carbon_meters(config):
             return {"wall": MeterSource("wall", WallSocket, {"path": "/run/socket-wh"})}
-
-    ``pytest --carbon --carbon-meter wall`` then measures with it, and ``nvml+wall`` with both.
     """
 
 
 @pytest.hookspec
 def pytest_carbon_synchronise(config: pytest.Config) -> Callable[[], None]:  # type: ignore[empty-body]
-    """Return a function that waits until a device has done its work, for what is not torch.
+    """Return a function that waits for a device without torch; called at both ends of every window. ::
 
-    It is called at both ends of every window, after torch's own synchronisation. ::
-
-        # conftest.py
-        def pytest_carbon_synchronise(config):
-            import jax
-            return jax.effects_barrier
+    # conftest.py
+    def pytest_carbon_synchronise(config):
+        import jax
+        return jax.effects_barrier
     """
 
 
 @pytest.hookspec
 def pytest_carbon_tasks(config: pytest.Config) -> Mapping[str, Callable[..., Callable[..., object]]]:  # type: ignore[empty-body]
-    """Tasks beside the study's, by the name that ``carbon_task`` takes.
+    """Return functions that make tasks beside the study's, by their names in ``carbon_task``.
 
-    Each is a function that makes a task of the arguments that the test gives: a callable, one call of which is one
-    call of the task. What it has of the following is used: ``reset()`` before a measurement, ``info()`` after it (a
-    :class:`pytest_carbon.TaskInfo`, for the reports), ``calls`` (how many there were: where it is called inside a
-    lambda or a window), ``free()`` at the end of the test. ::
+    A task is a callable that may have ``reset()`` (called before a measurement), ``info()`` (after it; returns a
+    :class:`pytest_carbon.TaskInfo`), ``calls`` (its number of calls, for calls in a lambda or a window) and ``free()``
+    (at the end of the test). ::
 
         # conftest.py
         from pytest_carbon import TaskInfo
@@ -88,17 +83,14 @@ def pytest_carbon_tasks(config: pytest.Config) -> Mapping[str, Callable[..., Cal
 
         def pytest_carbon_tasks(config):
             return {"translation": Translation}
-
-    ``carbon(carbon_task("translation", model=translator, texts=["guten Tag"]))`` then measures it.
     """
 
 
 @pytest.hookspec(firstresult=True)
 def pytest_carbon_reference(config: pytest.Config) -> tuple[str, Callable[[], object]] | None:
-    """The workload of ``--carbon-reference``, in place of the built-in one: its name, and a function, a call of it.
+    """Return the name and the call of a workload for ``--carbon-reference``, instead of the built-in one.
 
-    A call must do the same work every time, for some milliseconds. The name ends in a number: give it the next one
-    whenever what a call does changes, for its figures are compared with those of the same name. ::
+    Each call must do the same work, for some milliseconds. Change the number in the name whenever the work changes. ::
 
         # conftest.py
         def pytest_carbon_reference(config):
@@ -110,15 +102,13 @@ def pytest_carbon_reference(config: pytest.Config) -> tuple[str, Callable[[], ob
 
 @pytest.hookspec
 def pytest_carbon_report(config: pytest.Config, result: SessionResult) -> Sequence[str] | None:
-    """Receive the result of the whole session.
+    """Receive the result of the whole session; may return lines for the end of the terminal. ::
 
-    May return lines for the end of the terminal. ::
-
-        # conftest.py
-        def pytest_carbon_report(config, result):
-            found = [(m, t.nodeid) for t in result.tests for m, verdict in t.measurements if m.failure is None]
-            if not found:
-                return []
-            dearest, test = max(found, key=lambda each: each[0].energy_j_per_call)
-            return [f"the dearest call, {dearest.energy_j_per_call:.3g} J, is in {test}"]
+    # conftest.py
+    def pytest_carbon_report(config, result):
+        measured = [(m, t.nodeid) for t in result.tests for m, verdict in t.measurements if m.failure is None]
+        if not measured:
+            return []
+        dearest, test = max(measured, key=lambda pair: pair[0].energy_j_per_call)
+        return [f"the dearest call, {dearest.energy_j_per_call:.3g} J, is in {test}"]
     """

@@ -16,10 +16,7 @@ MARKER = "carbon_budget"
 
 
 def budgets_of(item: pytest.Item) -> tuple[Budget, ...]:
-    """Merge the budgets of a test's parameters, function, classes and module; empty without a marker.
-
-    Raises :class:`pytest.UsageError` with the test, the value, and what is allowed.
-    """
+    """Merge the budgets of a test's parameters, function, classes and module; refuse an impossible one."""
     levels = _levels(item)
     if not any(levels):
         return ()
@@ -33,7 +30,7 @@ def budgets_of(item: pytest.Item) -> tuple[Budget, ...]:
 
 
 def own_names(item: pytest.Item) -> list[str]:
-    """List the measurements that the test's own markers name; those of its class may be for other tests."""
+    """List the measurements that the test's own markers name; its class's may be for other tests."""
     parameters, function, *_ = _levels(item)
     return [mark.kwargs["name"] for mark in (*parameters, *function) if mark.kwargs.get("name")]
 
@@ -49,9 +46,7 @@ def _levels(item: pytest.Item) -> list[list[pytest.Mark]]:
 
     ``iter_markers`` yields a parameter's after the function's, and a base class's before the derived one's.
     """
-    callspec = getattr(item, "callspec", None)
-    parameters, function = _split(_mine(item.own_markers), callspec.marks if callspec else [])
-    levels = [parameters, function]
+    levels = [*_split(_mine(item.own_markers), getattr(getattr(item, "callspec", None), "marks", []))]
     for node in reversed(item.listchain()[:-1]):
         marks = _mine(node.own_markers)
         for cls in node.obj.__mro__ if isinstance(node, pytest.Class) else ():

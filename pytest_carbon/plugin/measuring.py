@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 
 
 class Measuring:
-    """The open meters of this process.
-
-    Args:
-        calibration: what is known of a machine's counters, by its id.
-        progress: shows the step of the measurement under way.
-        resting: processes whose work is no neighbour's.
-    """
+    """The open meters of this process; ``resting``: processes that are no neighbours."""
 
     def __init__(
         self,
@@ -42,7 +36,6 @@ class Measuring:
         self._config = config
         self._settings = settings
         self._references: list[Measurement] = []
-        """What the reference workload came to, each time."""
         sources: dict[str, MeterSource] = {}
         for more in config.hook.pytest_carbon_meters(config=config):
             sources.update(more)
@@ -65,16 +58,9 @@ class Measuring:
 
     @property
     def protocol(self) -> Protocol:
-        """How the loops of ``carbon(…)`` run, unless the call says otherwise."""
-        s = self._settings
-        return Protocol(
-            warmup_s=s.warmup_s,
-            rounds=s.rounds,
-            min_time_s=s.min_time_s,
-            max_time_s=s.max_time_s,
-            precision=s.precision,
-            tolerance=s.tolerance,
-        )
+        """The defaults of ``carbon.run()``."""
+        names = ("warmup_s", "rounds", "min_time_s", "max_time_s", "precision", "tolerance")
+        return Protocol(**{name: getattr(self._settings, name) for name in names})
 
     @property
     def machine(self) -> Machine:
@@ -92,7 +78,6 @@ class Measuring:
         self._references.append(figure)
 
     def brought(self) -> Brought:
-        """What this process knows besides its measurements."""
         return Brought(
             self.machine,
             self._rig.machines,

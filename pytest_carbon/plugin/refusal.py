@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:  # every pytest run of everyone who has this installed imports this module
+if TYPE_CHECKING:  # every run of pytest imports this module
     from pytest_carbon.records import Settings
 
 
@@ -24,13 +24,11 @@ def refusal(*problems: str) -> pytest.UsageError:
 
 def refuse_parallel(config: pytest.Config) -> None:
     """Refuse pytest-xdist: tests that run side by side would measure each other."""
-    option = config.option
-    if hasattr(config, "workerinput") or getattr(option, "dist", "no") != "no":
-        workers = getattr(option, "numprocesses", None)
+    if hasattr(config, "workerinput") or getattr(config.option, "dist", "no") != "no":
+        workers = f"{count} workers" if (count := getattr(config.option, "numprocesses", None)) else "workers"
         raise refusal(
-            f"--carbon measures one test at a time, and pytest-xdist is asked for"
-            f"{f' {workers} workers' if workers else ' workers'}: they would share the device and measure each other."
-            " Run with -n 0 (also where addopts has -n)"
+            f"--carbon measures one test at a time, and pytest-xdist is asked for {workers}: they would share the"
+            " device and measure each other. Run with -n 0 (also where addopts has -n)"
         )
 
 

@@ -45,9 +45,9 @@ class CarbonSession:
         self._tests: dict[str, Test] = {}
         """Those that measure, by their ids."""
         self._measuring: Measuring | None = None
-        """None before and after the tests run, and where they run in other processes."""
+        """Only while tests run in this process."""
         self._outlet = config.stash.get(child.OUTLET, None)
-        """Set in a child process: its parent judges what it measures."""
+        """Only in a fresh process: its parent judges."""
         self._apart = (settings.sessions > 1 or settings.against is not None) and self._outlet is None
         """Whether the tests run in fresh processes, and this one only collects and judges."""
         self._waiting = 0
@@ -58,19 +58,18 @@ class CarbonSession:
         self._recorded = stages.Recorded()
         self._notes: list[str] = []
         self._problems: list[str] = []
-        """What makes the exit status what it is, besides the tests: said in red, and with ``-q``, too."""
+        """What fails the run besides tests: shown in red, with ``-q``, too."""
         self._selected = False
-        """Whether less than what stands in the modules is run."""
+        """Whether only a part of the modules' tests runs."""
         self._collected: set[str] = set()
         refusal.refuse_parallel(config)
         self._sides: Sides | None = None
-        """With ``--carbon-against``: what both revisions measured."""
+        """With ``--carbon-against``: the measurements of both revisions."""
         turns = None
         try:
             if self._apart:
                 if settings.against is not None:
-                    revision = worktree.find(settings.against, config.rootpath)
-                    turns = Turns(config, settings, revision)
+                    turns = Turns(config, settings, worktree.find(settings.against, config.rootpath))
                     self._sides = turns.sides
                 refusal.refuse_debugger(config, settings)
             self._intensity = (
@@ -91,16 +90,14 @@ class CarbonSession:
         if self._apart:
             config.pluginmanager.register(self._fresh, "pytest-carbon-sessions")
 
-    # --- collection
-
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         self._selected = True
 
-    @pytest.hookimpl(tryfirst=True)  # the terminal asks for the line below in this hook
+    @pytest.hookimpl(tryfirst=True)  # before the terminal calls pytest_report_collectionfinish
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if self._outlet is not None:
             self._outlet.select(session.items, test_id, measures)
-        # --last-failed leaves out what passed without a word to the hook above
+        # --last-failed leaves tests out without calling pytest_deselected
         if getattr(self._config.option, "lf", False) or any("::" in arg for arg in self._config.args):
             self._selected = True
         for item in session.items:
@@ -120,8 +117,6 @@ class CarbonSession:
             where = f" here and at {self._sides.against.label}, in {sessions} pairs of fresh processes"
         return [f"carbon: {count} test{'s' * (count != 1)} to measure{where}; their results come when all are measured"]
 
-    # --- running
-
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         if not self._tests or self._config.option.collectonly:
@@ -136,7 +131,7 @@ class CarbonSession:
             raise refusal.refusal(str(error)) from None
         if self._outlet is not None:
             assert self._measuring is not None
-            self._outlet.send(self._measuring.brought())  # should this process not come to its end
+            self._outlet.send(self._measuring.brought())  # in case this process dies
             try:
                 result = yield
                 self._refer()
@@ -166,7 +161,7 @@ class CarbonSession:
                 self._close()
 
     def _open(self) -> None:
-        """Open the meters, and look through the baselines: what cannot be trusted stops the run before it costs."""
+        """Open the meters and check the baselines, to refuse a broken one before measuring."""
         calibration = functools.cache(self._calibration)
         if not self._apart:
             self._measuring = Measuring(
@@ -192,7 +187,7 @@ class CarbonSession:
             self._measuring.refer()
 
     def _calibration(self, id: str) -> Calibration | None:
-        """What is known of a machine's counters: by the processes before this one, or beside the baselines."""
+        """Return a machine's calibration, from an earlier process or from the baselines."""
         known = self._outlet.request.calibrations.get(id) if self._outlet is not None else None
         return known or (self._store.calibration(id) if self._store is not None else None)
 
@@ -207,7 +202,7 @@ class CarbonSession:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Whoever runs the test's protocol (reruns have one of their own) logs its reports with :meth:`_take`."""
+        """Redirect the reports of a test that measures, also those of reruns, to :meth:`_take`."""
         test = self._tests.get(test_id(item))
         if self._outlet is not None:
             self._outlet.begin(test_id(item), measures=test is not None)
@@ -235,7 +230,7 @@ class CarbonSession:
         return result
 
     def carbon_for(self, item: pytest.Item) -> Carbon:
-        """The fixture's value: anew for each run of a test, so that a rerun replaces what went before."""
+        """Make the fixture's value, a new one for each rerun."""
         if test_id(item) not in self._tests:
             pytest.fail(
                 f"{item.nodeid} requested `carbon` at run time, with getfixturevalue(); pytest-carbon must know at"
@@ -260,7 +255,7 @@ class CarbonSession:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """A marked test without the fixture is one window of one call."""
+        """Measure a marked test without the fixture as one window of one call."""
         __tracebackhide__ = True
         test = self._tests.get(test_id(item))
         if test is None or not test.marked or _CARBON in item.stash:
@@ -272,19 +267,16 @@ class CarbonSession:
         assert self._measuring is not None
         return judge.measured_here(test, test.item.stash.get(_CARBON, None), self._measuring.machine.id)
 
-    # --- reports that wait
-
     def _take(self, test: Test, report: pytest.TestReport) -> None:
         if self._outlet is not None:
             self._outlet.report(test.key, report)
         test.take(report)
 
     def _pass_on(self) -> None:
-        """Pass on the reports that still wait."""
         self.progress.clear()
         tests = list((self._fresh.tests if self._apart else self._tests).values())
         if getattr(self._config.option, "stepwise", False):
-            tests.reverse()  # it goes on, next time, from the test whose failure it heard of last
+            tests.reverse()  # it continues from the last reported failure
         for test in tests:
             if test.reports and test.log is not None:
                 test.pass_on()
@@ -292,10 +284,8 @@ class CarbonSession:
         if self._result is not None:
             failures.report_suites(self._config, self._result)
 
-    # --- the verdicts
-
     def _conclude(self, session: pytest.Session, *, interrupted: bool) -> None:
-        """Judge all, record, and write the verdicts into the reports that wait."""
+        """Judge, record, and write the verdicts into the reports that wait."""
         settings, sides = self._settings, self._sides
         ran = [test for test in self._tests.values() if test.outcome is not None]
         for test in ran:
@@ -321,10 +311,12 @@ class CarbonSession:
             return judged()
 
         first = judged()
-        confirmed = stages.confirm(first, again) if self._confirms else stages.Confirmed(first)
+        debugs = any(getattr(self._config.option, flag, False) for flag in ("usepdb", "trace"))
+        confirms = settings.confirm > 0 and self._outlet is None and not debugs  # a debugger needs the terminal
+        confirmed = stages.confirm(first, again) if confirms else stages.Confirmed(first)
         judgement, brought = confirmed.judged, confirmed.judged.brought
         if brought.nowhere:
-            self._stored = Stored(None, ())  # no process said what it measures, so nothing is near to it
+            self._stored = Stored(None, ())  # without a machine, no baseline is near
         git = git_state(self._config.rootpath, main=settings.branch)
         result = SessionResult(
             session=self._session_id,
@@ -342,18 +334,18 @@ class CarbonSession:
             settings=settings,
         )
         result = stages.with_verdicts(result, ran, judgement)
+        folder = self._config.invocation_params.dir
         if (settings.record or settings.accept) and self._store is not None:
             if interrupted or problem is not None:
                 self._recorded = stages.Recorded(sentences=("nothing was recorded: the run was interrupted",))
             else:
-                folder = self._config.invocation_params.dir
                 self._recorded = record.record(result, self._store, self._stored, brought, folder)
                 problem = self._recorded.problem
         result = stages.with_effects(result, self._recorded)
 
         self._problems += self._fresh.troubles
         machines = [result.machine, *(machine for machine, _ in result.others)]
-        places = {m.id: record.place(settings, self._config.invocation_params.dir, m.id) for m in machines}
+        places = {m.id: record.place(settings, folder, m.id) for m in machines}
         strictly = settings.strict and not self._selected
         gone = [*notes.gone(self._config, self._collected, self._stored, places)] if strictly else []
         lines = [*self._notes, *self._fresh.notes, *confirmed.notes]
@@ -373,14 +365,6 @@ class CarbonSession:
         if problem is not None:
             raise problem
 
-    @property
-    def _confirms(self) -> bool:
-        """Whether what is suspect is measured again; not where somebody debugs, who needs the terminal."""
-        debugs = any(getattr(self._config.option, flag, False) for flag in ("usepdb", "trace"))
-        return self._settings.confirm > 0 and self._outlet is None and not debugs
-
-    # --- the end
-
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if self._result is None:
@@ -392,7 +376,7 @@ class CarbonSession:
         if self._settings.json is not None:
             try:
                 jsonfile.write(self._result, self._settings.json)
-            except CarbonError as error:  # an exception from here would take the summary with it
+            except CarbonError as error:  # an exception would suppress the summary
                 session.exitstatus = pytest.ExitCode.USAGE_ERROR
                 self._problems.append(str(error))
         for more in self._config.hook.pytest_carbon_report(config=self._config, result=self._result):

@@ -14,7 +14,7 @@ __tracebackhide__ = True  # errors are shown at the test's line
 
 
 class Called:
-    """Which of a test's tasks were called inside a measurement that was not given the task itself."""
+    """Finds the task that a measurement called, if the task itself was not passed to it."""
 
     def __init__(self, tasks: Callable[[], Iterable[Any]]) -> None:
         self._tasks = tasks
@@ -27,7 +27,7 @@ class Called:
         self._before = {id(task): _calls_of(task) for task in self._tasks()}
 
     def completed(self, measurement: Measurement) -> Measurement:
-        """Add the task that was called once for each of the measurement's calls, if it is the only one called."""
+        """Add the task that was called once for each call, if no other task was called."""
         counts = [(task, _calls_of(task) - self._before.get(id(task), 0)) for task in self._tasks()]
         called = [(with_task(measurement, task), count) for task, count in counts if count > 0]
         if measurement.failure is None and (failed := [m for m, _ in called if m.failure is not None]):
@@ -42,10 +42,7 @@ def _calls_of(task: Any) -> int:
 
 
 def with_task(measurement: Measurement, task: Any) -> Measurement:
-    """Add what the task says of itself, and a warning where it ran on a device that is not counted.
-
-    A task whose calls were not the work that they should have been makes it a failure.
-    """
+    """Add the task's info, and a warning if its device is not counted; make it a failure if the task refuses."""
     if not callable(getattr(task, "info", None)):
         return measurement
     try:
@@ -58,7 +55,7 @@ def with_task(measurement: Measurement, task: Any) -> Measurement:
 
 
 def _on_another_device(measurement: Measurement, info: TaskInfo) -> Iterator[MeasurementWarning]:
-    """Warn where a processor's work is charged with the GPU's energy, or a GPU's with the processor's."""
+    """Warn if the work of one kind of device is charged with the energy of another."""
     counted = [d.domain for d in measurement.domains if d.domain.name in measurement.gated]
     device = (info.device or "").partition(":")[0]
     what = ", ".join(f"{domain.name} ({domain.source})" for domain in counted)
@@ -78,23 +75,13 @@ def _on_another_device(measurement: Measurement, info: TaskInfo) -> Iterator[Mea
         )
 
 
-def is_out_of_memory(error: BaseException, *when: str) -> str | None:
-    from pytest_carbon.tasks.task import out_of_memory
-
-    return out_of_memory(error, *when)
-
-
-# --- tasks -----------------------------------------------------------------------------------------
-
 TASKS = pytest.StashKey["TaskFactory"]()
-"""A test's: what it has measured may be the work of one of its tasks."""
 
 
 class TaskFactory:
     """Makes the tasks that a test measures, and frees their models when it ends.
 
-    Args:
-        more: the tasks that are registered beside the study's, by name; see the hook ``pytest_carbon_tasks``.
+    ``more``: the tasks of the hook ``pytest_carbon_tasks``, by name.
     """
 
     def __init__(self, more: Mapping[str, Callable[..., Callable[..., Any]]]) -> None:
@@ -103,49 +90,37 @@ class TaskFactory:
 
     @property
     def made(self) -> Sequence[Any]:
-        """What it has made, and not freed yet."""
+        """The tasks made and not freed yet."""
         return self._made
 
     def __call__(self, name: str, /, **arguments: Any) -> Any:
         """Make a task: ``carbon(carbon_task("summarization", model="facebook/bart-large-cnn"))``.
 
         Args:
-            name: ``text-classification``, ``extractive-question-answering``, ``fill-mask``, ``token-classification``,
-                ``image-classification``, ``object-detection``, ``text-generation``, ``summarization``,
-                ``image-captioning``, ``image-generation``, ``zero-shot-sentiment``, ``zero-shot-question-answering``,
-                ``zero-shot-summarization``, ``sentence-similarity``, ``speech-recognition``; or one of your own.
-            arguments: as :func:`pytest_carbon.tasks.build_task` has them: ``model`` (a hub id of the catalogue, or
-                your own module, callable or pipeline), ``dataset``, ``weights`` (``auto``, ``hub``, ``random``),
-                ``data`` (``auto``, ``hub``, ``synthetic``, or your own inputs), ``tokenizer``, ``processor``,
-                ``dtype`` (``fp32``, ``fp16``, ``bf16``), ``device``, ``batch_size``, ``size`` (``study``, ``small``),
-                ``new_tokens``, ``steps``, ``seed``. For a task of your own, those that it takes.
+            name: a task of :data:`pytest_carbon.tasks.catalogue.TASKS`, or one of your own.
+            arguments: as :func:`pytest_carbon.tasks.build_task` takes them; for a task of your own, its own.
 
-        Skips the test where a library is not installed, or the model does not fit into the memory that is free.
-
-        Returns:
-            A callable: one call of it is one call of the task, on the next input of the data set.
-
-        Raises:
-            UsageProblem: a name or an argument that cannot be; what there is, and the remedy.
+        Returns a callable; each call runs the task on the next input of the data set. Skips the test if a library is
+        missing or the model does not fit into the free memory. Raises :class:`UsageProblem` for an impossible name or
+        argument.
         """
         try:
             made = self._make(name, arguments)
         except UsageProblem as problem:
-            raise UsageProblem(str(problem)) from None  # shown at the test's line, not where it was found out
+            raise UsageProblem(str(problem)) from None  # shown at the test's line
         self._made.append(made)
         return made
 
     def free(self) -> None:
-        """Free what was made, the last one first."""
+        """Free the tasks, the last one first."""
         while self._made:
-            free = getattr(self._made.pop(), "free", None)
-            if callable(free):
+            if callable(free := getattr(self._made.pop(), "free", None)):
                 free()
 
     def _make(self, name: str, arguments: Mapping[str, Any]) -> Any:
         from pytest_carbon.tasks.building import TASK_BUILDERS, arguments_known, build_task
         from pytest_carbon.tasks.catalogue import task_meant
-        from pytest_carbon.tasks.task import CannotRunHere
+        from pytest_carbon.tasks.task import CannotRunHere, out_of_memory
 
         for clash in self._more.keys() & TASK_BUILDERS.keys():
             raise UsageProblem(f"pytest_carbon_tasks has {clash!r}, which the study has, too: give yours another name")
@@ -155,13 +130,12 @@ class TaskFactory:
             names = [*TASK_BUILDERS, *self._more]
             raise UsageProblem(f"there is no task {name!r}; there are {', '.join(names)}.{task_meant(name, names)}")
         arguments_known(arguments)
-        why = None
         try:
             return build_task(name, **arguments)
-        except CannotRunHere as lacks:
-            why = str(lacks)
         except Exception as error:
-            why = is_out_of_memory(error, "while the model was loaded")
+            why = out_of_memory(error, "while the model was loaded")
+            if isinstance(error, CannotRunHere):
+                why = str(error)
             if why is None:
                 raise
         pytest.skip(why)

@@ -16,9 +16,9 @@ from pytest_carbon.records import Settings
 from pytest_carbon.tasks import catalogue
 
 SMALL_TIMES = {"warmup": 0.2, "min_time": 0.4, "max_time": 2.0}
-"""Seconds, enough for calls of a few milliseconds: the whole small suite takes about a minute."""
+"""Seconds, enough for calls of a few milliseconds."""
 OVERHEAD_S = 30.0
-"""About what a test takes besides its calls: building its model, warming up, waiting for quiet."""
+"""About how long a test takes besides its calls: building its model, warming up, waiting for quiet."""
 _NOTHING_LEFT = pytest.StashKey[list[str]]()
 
 
@@ -36,12 +36,12 @@ class Cell(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What ``-m`` can select it by."""
+        """The names that select it with ``-m``."""
         return self.task, self.dataset, self.model, catalogue.TASKS[self.task].modality
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Of ``carbon_task``. A tiny variant has no checkpoint and needs no real data."""
+        """The arguments of ``carbon_task``; a tiny variant has no checkpoint and needs no real data."""
         small = {"size": "small", "weights": "random", "data": "synthetic"}
         return {"model": self.model, "dataset": self.dataset, **(small if self.small else {"size": "study"})}
 
@@ -74,23 +74,21 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "cell" in metafunc.fixturenames:
         chosen = cells(read_settings(metafunc.config))
-        metafunc.parametrize(
-            "cell",
-            [pytest.param(c, id=c.id, marks=[getattr(pytest.mark, name) for name in c.names]) for c in chosen],
-        )
+        params = [pytest.param(c, id=c.id, marks=[getattr(pytest.mark, name) for name in c.names]) for c in chosen]
+        metafunc.parametrize("cell", params)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
-    """Weigh the tests, and say why none is left: pytest says nothing about a mistake in an expression.
+    """Weigh the tests, and explain a selection without tests.
 
-    Raises pytest.UsageError for a name in ``-m`` that no test has, where it is near to one of the suite's, or where no
-    test is left. Markers of a project's own, registered or on any of its tests, are not checked.
+    Refuse a name in ``-m`` that no test has, if it resembles one of the suite's or if no test is left. A project's own
+    markers, registered or on any of its tests, are not checked.
     """
     in_suite = {item: cell for item in items if (cell := _cell(item)) is not None}
     _weigh(config, in_suite)
     expression = getattr(config.option, "markexpr", "")
-    worker = hasattr(config, "workerinput")  # an exception would end it without a message
+    worker = hasattr(config, "workerinput")  # an exception would end a worker without a message
     unknown = _unknown(config, items, expression) if in_suite and expression and not worker else []
     for name in unknown:
         if _is_misspelt(name):
@@ -113,9 +111,8 @@ def _cell(item: pytest.Item) -> Cell | None:
 
 
 def _weigh(config: pytest.Config, in_suite: Mapping[pytest.Item, Cell]) -> None:
-    """Where the number of calls is fixed, weigh each test by its time in the study: the time left depends on it."""
-    queries = read_settings(config).queries
-    if queries is None:
+    """If the number of calls is fixed, weigh each test by its time in the study, for the time left."""
+    if (queries := read_settings(config).queries) is None:
         return
     seconds = {(c.task, c.dataset, c.model): c.seconds_per_1000 / 1000 for c in catalogue.study_cells()}
     for item, cell in in_suite.items():
@@ -137,7 +134,7 @@ def _unknown(config: pytest.Config, items: Iterable[pytest.Item], expression: st
 
 
 def _is_misspelt(word: str) -> bool:
-    """Whether it is nearly one of the suite's names: ``not large`` may be a project's own."""
+    """Return whether a word resembles one of the suite's names; ``not large`` may be a project's own."""
     names = [*(name for names in kinds().values() for name in names), *catalogue.ELSEWHERE]
     names += [id.rpartition("/")[2] for id in catalogue.models()]
     return bool(get_close_matches(word.lower(), map(str.lower, names), n=1, cutoff=0.8))
@@ -159,7 +156,7 @@ def _no_such(name: str, expression: str) -> str:
 
 
 def _why_nothing(config: pytest.Config, cells: Sequence[Cell]) -> list[str]:
-    """Write a hint where the selection leaves no test."""
+    """Give a hint if the selection leaves no test."""
     option, suite = config.option, read_settings(config).suite
     asked = {flag: getattr(option, name, "") for flag, name in (("-m", "markexpr"), ("-k", "keyword"))}
     given = " ".join(f"{flag} {text!r}" for flag, text in asked.items() if text)
@@ -186,6 +183,4 @@ def protocol(pytestconfig: pytest.Config) -> dict[str, Any]:
     if given & {"min_time_s", "max_time_s"} or settings.queries is not None:
         how.pop("min_time", None)
         how.pop("max_time", None)
-    if settings.queries is not None:
-        how["queries"] = settings.queries
-    return how
+    return how if settings.queries is None else {**how, "queries": settings.queries}

@@ -23,8 +23,7 @@ def test_task(cell: Cell, carbon: Carbon, carbon_task: Callable[..., Any], proto
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Run tiny calls on a single thread: waiting for a second one takes longer than it saves, and varies."""
-    torch = sys.modules.get("torch")
-    if torch is None:
+    if (torch := sys.modules.get("torch")) is None:
         yield
         return
     threads = torch.get_num_threads()

@@ -13,6 +13,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from statistics import median, median_low, stdev
+from typing import Required, TypedDict, Unpack
 
 from pytest_carbon.gate import reference as workloads
 from pytest_carbon.gate.recordings import baseline_of, recording_numbers, recordings_of
@@ -103,16 +104,19 @@ def judge(
     return verdicts, suite
 
 
+class Outlook(TypedDict, total=False):
+    """Of the arguments of :func:`judge`, those that foresee the next run."""
+
+    tolerance: Required[float]
+    false_alarms: Required[float]
+    estimated: bool
+    unread: int
+
+
 def outlook(
-    stored: Mapping[Key, Sequence[Record]],
-    keys: Collection[Key],
-    *,
-    tolerance: float,
-    false_alarms: float,
-    estimated: bool = False,
-    unread: int = 0,
+    stored: Mapping[Key, Sequence[Record]], keys: Collection[Key], **rule: Unpack[Outlook]
 ) -> tuple[float, int]:
-    """Return what the next run will see: the median detectable change of ``keys``, and their recordings now."""
+    """Return the median detectable change of ``keys`` in the next run, and their recordings now."""
     again = "the next run's"
     candidates = [
         Candidate(
@@ -126,23 +130,15 @@ def outlook(
     ]
     if not candidates:
         return math.nan, 0
-    verdicts, _ = judge(
-        candidates, stored, tolerance=tolerance, false_alarms=false_alarms, estimated=estimated, unread=unread
-    )
+    verdicts, _ = judge(candidates, stored, **rule)
     sees = [v.detectable_change for v in verdicts.values() if v.detectable_change is not None]
     return median(sees), int(median_low([v.baseline_recordings for v in verdicts.values()]))
 
 
 def blinder(
-    before: Mapping[Key, Sequence[Record]],
-    added: Mapping[Key, Sequence[Record]],
-    *,
-    tolerance: float,
-    false_alarms: float,
-    estimated: bool = False,
-    unread: int = 0,
+    before: Mapping[Key, Sequence[Record]], added: Mapping[Key, Sequence[Record]], **rule: Unpack[Outlook]
 ) -> str | None:
-    """Say so where sessions were ``added`` to a day that has some already, and the next run sees less than before."""
+    """Say so where sessions ``added`` to a day that has some already make the smallest detectable change larger."""
     first = next((key for key in added if before.get(key)), None)
     if first is None:
         return None
@@ -153,10 +149,7 @@ def blinder(
         return None  # an epoch, or a day, of its own
     keys = [key for key in added if before.get(key)]
     after = {key: [*records, *added.get(key, ())] for key, records in before.items()}
-    sees = [
-        outlook(stored, keys, tolerance=tolerance, false_alarms=false_alarms, estimated=estimated, unread=unread)[0]
-        for stored in (before, after)
-    ]
+    sees = [outlook(stored, keys, **rule)[0] for stored in (before, after)]
     if sees[1] <= 1.01 * sees[0]:
         return None
     return (
@@ -167,34 +160,21 @@ def blinder(
 
 
 def detectable(spread: float, recordings: int, settings: Settings, *, estimated: bool) -> float:
-    """Return the smallest detectable change of one test after so many recordings that scatter so much.
-
-    The gate itself computes it from invented recordings, each a day after the last.
-    """
+    """Return one test's smallest detectable change, from invented recordings a day apart."""
     middle = (recordings - 1) / 2
     steps = [number - middle for number in range(recordings)]
     scale = spread / stdev(steps) if recordings > 1 else 0.0
     key = ("noise", "call")
+    first = Record(*key, "0", "", "", None, None, None, 1.0, 1.96 * spread, 1.0)
     records = [
-        Record(
-            test=key[0],
-            name=key[1],
-            epoch="0",
+        first._replace(
             session=f"session {number}",
             created=f"2026-01-{number + 1:02d}T00:00:00Z",
             boot=f"boot {number}",
-            commit=None,
-            branch=None,
             energy_j_per_call=math.exp(scale * step),
             energy_j_per_call_error=1.96 * spread * math.exp(scale * step),
-            duration_s_per_call=1.0,
         )
         for number, step in enumerate(steps)
     ]
-    return outlook(
-        {key: records},
-        [key],
-        tolerance=settings.tolerance,
-        false_alarms=settings.false_alarms,
-        estimated=estimated,
-    )[0]
+    rule = Outlook(tolerance=settings.tolerance, false_alarms=settings.false_alarms, estimated=estimated)
+    return outlook({key: records}, [key], **rule)[0]

@@ -236,13 +236,11 @@ class _Limit(NamedTuple):
         digits = (with_digits(self.amount, n) for n in range(3, 18))
         amount = next((d for d in digits if float(d.replace(",", "")) > self.limit), f"{self.amount!r}")
         ratio = self.amount / self.limit
-        if ratio >= 10:
-            excess = f"{ratio:,.0f} times"
-        elif ratio < 1.0001:
-            excess = "less than 0.01% over"
+        if ratio >= 1.995:
+            excess = f"{ratio:,.{0 if ratio >= 9.95 else 1}f}× "
         else:
-            excess = f"{with_digits(100 * (ratio - 1), 2 if ratio < 2 else 3)}% over"
-        return f"{amount} {self.unit} {self.calls}, {excess} the budget of {self.text}"
+            excess = "less than 0.01% over " if ratio < 1.0001 else f"{with_digits(100 * (ratio - 1), 2)}% over "
+        return f"{amount} {self.unit} {self.calls}, {excess}the budget of {self.text}"
 
     @property
     def within(self) -> str:

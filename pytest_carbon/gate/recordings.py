@@ -12,10 +12,9 @@ from pytest_carbon.records import REFERENCE, Key, Record
 RECORDING_S = 6 * 3600.0
 """A recording lasts this long, from its first session."""
 RECORDINGS_MOST = 20
-"""A baseline is the first so many recordings of an epoch: a mean that slides would follow a creep."""
+"""A baseline is the first recordings of an epoch, to this number: a mean that slides would follow a creep."""
 LEARN_MOST = 1000
-"""Of a larger machine it is learnt from this run's measurements, and from others up to so many (:func:`to_read`):
-its spread is then known to a few percent of itself, and ten times as many would not move a verdict."""
+"""The most measurements that are read (:func:`to_read`): a spread is then known to a few percent of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +74,10 @@ def baseline_of(
 
 
 def to_read(held: Collection[Key], tests: Collection[str]) -> set[Key]:
-    """The measurements of a machine whose records :func:`judge` is to have, for a run of these tests.
+    """Return the measurements of a machine whose records :func:`judge` needs, for a run of these tests.
 
-    All, where it holds no more than :data:`LEARN_MOST`. Of more than that the run's own and a reference workload's,
-    and, where those are fewer, the modules that come first in the order of their names' digests, whole, until there
-    are so many: a sample that is the same for everybody, whichever of them are selected, and in which no kind of test
-    is preferred.
+    All, up to :data:`LEARN_MOST`. Of more, the run's own, a reference workload's, and whole modules in the order of
+    their names' digests: the same sample for everybody, in which no kind of test is preferred.
     """
     if len(held) <= LEARN_MOST:
         return set(held)

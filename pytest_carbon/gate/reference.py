@@ -15,11 +15,10 @@ from pytest_carbon.records import REFERENCE, Key, Measurement, Record, Status, V
 
 def candidate(measurement: Measurement) -> Candidate:
     """Return the workload's measurement as the gate takes it."""
-    error, energy_j = measurement.energy_j_per_call_error, measurement.energy_j_per_call
     return Candidate(
         (REFERENCE, measurement.name),
         measurement.sessions,
-        error / energy_j if error is not None and energy_j else None,
+        measurement.relative_error,
         failure=measurement.failure,
         gpus=measurement.gpus,
     )

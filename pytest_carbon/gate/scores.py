@@ -139,9 +139,9 @@ class Comparison:
     tolerated: float
     """ln(1 + tolerance)."""
     p_value: float
-    """Of a ``beyond`` at least so large where nothing changed: one-sided, uncorrected."""
+    """Of a ``beyond`` this large or larger where nothing changed: one-sided, uncorrected."""
     decides: int | None = None
-    """With so many recordings the gate could decide a change of this size; None where none of 20 do."""
+    """The recordings that would decide a change of this size; None where 20 are not enough."""
     elsewhere: tuple[str, ...] = ()
     """The cards of its baseline, where it was measured on another one; a few of them."""
     temperature_c: float | None = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from pytest_carbon.gate.recordings import RECORDINGS_MOST
 from pytest_carbon.gate.scores import Candidate, Comparison, Wording, percent_up, relative_change
 from pytest_carbon.records import MeasurementWarning, Verdict
-from pytest_carbon.text import change, comparable_joules, counted, share, size
+from pytest_carbon.text import change, comparable_joules, counted, listing, share, size
 
 MAX_DETECTABLE = 0.30
 """A pass that could not have seen a change of this size is blind, unless ``--carbon-max-detectable`` says otherwise."""
@@ -23,11 +23,11 @@ EXPLAINS_BY_ERROR = frozenset({"few-rounds", "unsteady", "short", "few-edges", "
 """Warnings of an imprecise figure. They explain no change that is far larger than its error. Every other warning, a
 plug-in's included, can explain any change."""
 FAR = 3.0
-"""So many 95% errors are far larger."""
+"""A change of more than this many 95% errors is far larger."""
 TIMES_S = (10, 20, 30, 60, 120, 300, 600)
 """What ``--carbon-max-time`` is advised to be; a longer one is no advice."""
 SESSIONS_MOST = 20
-"""As many fresh processes are advised at most."""
+"""The most fresh processes that are advised."""
 
 
 def weak(verdict: Verdict, pairs: int | None = None, most: float = MAX_DETECTABLE) -> str | None:
@@ -57,8 +57,8 @@ def differences_sentence(candidate: Candidate, comparison: Comparison | None) ->
         warnings.append(
             MeasurementWarning(
                 "other-card",
-                f"measured on another card of the same model ({_cards(candidate.gpus)}; its baseline:"
-                f" {_cards(comparison.elsewhere)}): two cards differ by 2 to 3%, and that much more is allowed",
+                f"measured on another card of the same model ({listing(candidate.gpus, 2)}; its baseline:"
+                f" {listing(comparison.elsewhere, 2)}): two cards differ by 2 to 3%, and that much more is allowed",
                 informs=True,
             )
         )
@@ -74,10 +74,6 @@ def differences_sentence(candidate: Candidate, comparison: Comparison | None) ->
             )
         )
     return tuple(warnings)
-
-
-def _cards(gpus: Sequence[str]) -> str:
-    return ", ".join(gpus[:2]) + (f" and {len(gpus) - 2} more" if gpus[2:] else "")
 
 
 def no_energy_sentence(candidate: Candidate) -> str:

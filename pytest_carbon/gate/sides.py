@@ -20,11 +20,12 @@ from pytest_carbon.records import (
     Verdict,
     label,
 )
+from pytest_carbon.text import listing
 
 
 @dataclass(slots=True)
 class Sides:
-    """What was measured here, in the working tree, and there, in the other revision; pairs are numbered from 1."""
+    """What the working tree (``here``) and the other revision (``there``) measured, by pair, from 1."""
 
     against: Against
     difference: Callable[[str, str], str]
@@ -32,7 +33,7 @@ class Sides:
     here: dict[Key, dict[int, Measurement]] = field(default_factory=dict)
     there: dict[Key, dict[int, Measurement]] = field(default_factory=dict)
     complete: int = 0
-    """So many pairs have come to their end."""
+    """The number of pairs that have ended."""
     apart: dict[str, str] = field(default_factory=dict)
     """Tests that the other revision has nothing (more) to compare with, and why; the test is the sentence's "it"."""
     apart_in: dict[str, int] = field(default_factory=dict)
@@ -55,8 +56,7 @@ class Sides:
             self.failing |= {test} if fails else set()
 
     def measurement(self, key: Key) -> Measurement:
-        """Return what reports show and budgets hold: the working tree's, over the compared pairs, with the warnings of
-        both; over all pairs where too few are compared. A failure in either is its failure."""
+        """Return what reports show: the working tree's, over the compared pairs, with the warnings of both."""
         test, name = key
         here, there = self.here.get(key, {}), self.there.get(key, {})
         machine = self._machine(key)
@@ -75,11 +75,7 @@ class Sides:
         return replace(shown, warnings=self._joined(shown.warnings, merged(base).warnings if base else ()))
 
     def judge(
-        self,
-        candidates: Sequence[Candidate],
-        *,
-        false_alarms: float,
-        **rule: Any,
+        self, candidates: Sequence[Candidate], *, false_alarms: float, **rule: Any
     ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
         """Judge all measurements of one machine, and what they share; ``rule`` is that of :func:`pairs.judge_pairs`.
 
@@ -136,14 +132,14 @@ class Sides:
                 ended = f"the run ended before a pair of sessions was complete, so it was not compared with {label}"
                 return replace(verdict, status="inconclusive", reason=ended)
             return replace(verdict, status="new", reason=f"{label} does not have this measurement: {nothing}")
-        return replace(verdict, status="inconclusive", reason=f"not compared with {label}: {self._too_few(key)}")
+        return replace(verdict, status="inconclusive", reason=f"not compared with {label}: {self._toolisting(key)}")
 
     def _decided(self, test: str) -> str | None:
         """What became of a test here that ended it before enough pairs were measured, whatever the other has of it."""
         return "it failed here" if test in self.failed else self.idle.get(test)
 
-    def _too_few(self, key: Key) -> str:
-        """Why so few pairs of what both measured can be compared."""
+    def _toolisting(self, key: Key) -> str:
+        """Why fewer than two pairs can be compared."""
         text = f"{len(self._whole(key))} of {self.against.pairs} pairs can be, and 2 must"
         why = "; ".join(dict.fromkeys(self._dropped(key).values()))
         return f"{text}: {why}" if why else text
@@ -156,17 +152,17 @@ class Sides:
         text = f"nothing was compared with {self.against.label}: "
         if failing := sorted({test for test, _ in measured if test in self.failing}):
             return (
-                f"{text}{_few(failing, 1)}: {self.apart[failing[0]]}. Make it run there: what git does not know, as"
+                f"{text}{listing(failing, 1)}: {self.apart[failing[0]]}. Make it run there: what git does not know, as"
                 " data that it ignores or a file that an installation writes, is in the working tree alone; commit it,"
                 " or keep it outside of the repository"
             )
         both = [key for key in measured if self.there.get(key) and key[0] not in self.apart]
         if both and self.complete >= pairs.PAIRS:
-            return f"{text}{_few(sorted(map(label, both)), 1)}: {self._too_few(both[0])}"
+            return f"{text}{listing(sorted(map(label, both)), 1)}: {self._toolisting(both[0])}"
         if renamed := [key for key in measured if self.gone([key[0]])] if self.complete else []:
-            there = _few([name for _, name in self.gone([renamed[0][0]])])
+            there = listing([name for _, name in self.gone([renamed[0][0]])])
             return (
-                f"{text}{_few(sorted(map(label, renamed)), 1)}: there the test measured {there}. Where that is another"
+                f"{text}{listing(sorted(map(label, renamed)), 1)}: there the test measured {there}. If that is another"
                 " name of the same, give both the same name to compare them"
             )
         return None
@@ -196,14 +192,14 @@ class Sides:
             if not self.there.get(key):
                 grouped.setdefault((none, f"{self.against.label} does not have it"), []).append(label(key))
             elif len(self._whole(key)) < pairs.PAIRS:
-                grouped.setdefault((none, self._too_few(key)), []).append(label(key))
+                grouped.setdefault((none, self._toolisting(key)), []).append(label(key))
             else:
                 for pair, why in self._dropped(key).items():
                     grouped.setdefault((f"pair {pair} is not compared of ", why), []).append(label(key))
-        sentences = [f"{what}{_few(labels)}: {why}" for (what, why), labels in grouped.items()]
+        sentences = [f"{what}{listing(labels)}: {why}" for (what, why), labels in grouped.items()]
         if self.differing:
             differs = f"the test itself differs from that of {self.against.label}, and may be why its calls do"
-            sentences.append(f"{differs}: {_few(sorted(self.differing))}")
+            sentences.append(f"{differs}: {listing(sorted(self.differing))}")
         return sentences
 
     def _machine(self, key: Key) -> str:
@@ -252,7 +248,3 @@ class Sides:
                 if d.code not in both
             ),
         )
-
-
-def _few(labels: Sequence[str], most: int = 3) -> str:
-    return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if labels[most:] else "")

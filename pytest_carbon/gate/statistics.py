@@ -168,7 +168,7 @@ class _Shares:
 
 
 def _shares(points: Points, deviation: Floats, n: int) -> _Shares:
-    """The median, over the first n measurements, of what they differ from their own means by, in each recording."""
+    """Return each recording's median, over the first n measurements, of what they differ from their own means by."""
     import numpy as np
 
     measurement, recording = points.measurement, points.recording
@@ -192,11 +192,10 @@ def _share(
     tolerance: float,
     spread: float,
 ) -> tuple[Shared, Floats, Floats]:
-    """What the suite shares now; measurements' changes beyond it; the variance it leaves in them.
+    """Return what the suite shares now, measurements' changes beyond it, and the variance it leaves in them.
 
-    The compared measurements, those that have a ``change``, come first among all. The suite is judged as a
-    measurement whose recordings are the medians of all, with the prior of a single one: K + 3 degrees of freedom. What
-    cards differ by is the suite's: the median takes it out of each measurement, as it does a day.
+    The suite is judged as a measurement whose recordings are the medians of all, with the prior of a single one: K + 3
+    degrees of freedom. The median subtracts what cards differ by from each measurement, as it does a day.
     """
     import numpy as np
 
@@ -241,8 +240,7 @@ def _share(
 def _sessions_left(points: Points, sessions: Ints) -> Floats:
     """Return the variance that fewer ``sessions`` than in the baseline leave: s_w²·(1/n − mean 1/n_base).
 
-    s_w² is the variance within those recordings, without the sessions' own errors. Otherwise one session would be held
-    to what means of three differ by.
+    s_w² is the variance within those recordings, without the sessions' own errors.
     """
     import numpy as np
 

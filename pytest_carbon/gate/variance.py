@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 
 PRIOR_FREEDOM = 4.0
-"""ν0: what the prior spread counts for, in degrees of freedom. Simulated: with suites of 1, 20 and 200
-and spreads of 1–2%, uneven, it holds the false alarms (`python -m benchmarks.gate`)."""
+"""ν0: what the prior spread counts for, in degrees of freedom (simulated: `python -m benchmarks.gate`)."""
 PRIOR_SPREAD = 0.02
 """s0: how much recordings of a counter's energy differ. An assumption until it is measured on real GPUs."""
 PRIOR_SPREAD_ESTIMATED = 0.05
@@ -143,7 +142,7 @@ class _Spread:
 
 
 def spread_of(points: Points, values: Floats, group: Ints, error2: Floats, prior: float) -> _Spread:
-    """What values differ by within their groups. What is known worse than the best of its group counts for less.
+    """Return what values differ by within their groups, weighted by how well each is known.
 
     With weights a, A₁ = Σa and A₂ = Σa², the sum Σa·(x − x̄)² is expected to be s²·(A₁ − A₂/A₁) + Σa·e²·(1 − a/A₁).
     """
@@ -170,10 +169,7 @@ def spread_of(points: Points, values: Floats, group: Ints, error2: Floats, prior
 
 
 def by_card(row: Ints, card: Ints) -> tuple[Ints, Floats]:
-    """Group points by row and card; return the groups, and the variance of cards beside their own.
-
-    Cards that have a single point in a row make one group, with the usual variance of cards.
-    """
+    """Group points by row and card, single points of a row together; return groups and the variance of their cards."""
     import numpy as np
 
     pairs = row * (int(card.max()) + 1) + card
@@ -193,10 +189,10 @@ def without_errors(squares: Floats, by_errors: Floats, freedom: Floats, prior: f
 
 
 def moderated(points: Points, spread: _Spread, prior: float, *, learn: bool, n: int) -> tuple[Floats, Floats]:
-    """The variance between the recordings of the first n measurements, without their own errors; degrees of freedom.
+    """Return the variance between the recordings of the first n measurements, without their own errors; and its ν.
 
-    What recordings were seen to differ by has their own errors in it already: those are taken off, before they are
-    added, as far as they are known, to a comparison. A prior that is learnt is of both, one that is assumed is not.
+    What recordings differ by includes their own errors, which a comparison adds again: they are subtracted. So they are
+    from a prior that is learnt; one that is assumed does not include them.
     """
     import numpy as np
 

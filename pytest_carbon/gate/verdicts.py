@@ -32,11 +32,10 @@ SUSPECT = 0.05
 
 
 def suspect(verdict: Verdict) -> bool:
-    """Whether to measure again before the verdict counts: it may cost more, or fails as a regression.
+    """Tell whether to measure again before the verdict counts: it may cost more, or fails as a regression.
 
-    Its ``p_value`` is below 5%: the gate's own t-test towards more energy, neither shared among measurements nor
-    with a tolerance, so one in twenty unchanged measurements is suspect. What costs no more than the baseline is
-    not suspect, nor what another measurement can't help: an error, and what is over its budget.
+    One in twenty unchanged measurements is suspect (``p_value`` below 5%). What costs no more than the baseline is not,
+    nor what another measurement can't help: an error, and what is over its budget.
     """
     if verdict.status in ("error", "over-budget") or verdict.change is None or verdict.change <= 0:
         return False
@@ -97,11 +96,7 @@ def _by_gate(settings: Settings) -> Effect:
 
 
 def _fails_strictly(measurement: Measurement, verdict: Verdict) -> bool:
-    """Whether ``--carbon-strict`` fails a measurement that the gate does not.
-
-    It fails what has nothing to be compared with, a figure with a warning, a blind pass, and what a moved machine
-    leaves open; not a change that noise explains, nor an error that is only large.
-    """
+    """Tell whether ``--carbon-strict`` fails what the gate does not; it spares a change that noise explains."""
     nothing = verdict.status == "new" or (verdict.status == "inconclusive" and verdict.change is None)
     return nothing or bool(measurement.disqualifying) or verdict.blind or verdict.machine_moved
 
@@ -117,10 +112,9 @@ def verdict_on(
     words: Wording = BASELINES,
     max_detectable: float = MAX_DETECTABLE,
 ) -> Verdict:
-    """Give the verdict on one measurement.
+    """Give the verdict on one measurement; ``tolerance`` is the suite's.
 
-    ``score`` is None where it has no energy, ``comparison`` where there is nothing to compare it with; ``tolerance``
-    is the suite's.
+    ``score`` is None where it has no energy, ``comparison`` where there is nothing to compare it with.
     """
     limits = Verdict("pass", "", limit_j_per_call=candidate.limit_j_per_call, tolerance=candidate.tolerance)
     if comparison is None or score is None:
@@ -175,11 +169,7 @@ def suite_verdict(
     false_alarms: float,
     machine_moved: str | None = None,
 ) -> SuiteVerdict:
-    """Give the verdict on what all measurements of a machine share.
-
-    A median that moved is a change only where a measurement moved with it whose change is not allowed to it, nor
-    explained by a warning.
-    """
+    """Give the verdict on what all measurements of a machine share: a change only where one of them moved with it."""
     status: Literal["pass", "regression", "improvement"] = "pass"
     if shared and shared.moved and any(verdict.suite_moved for verdict in verdicts):
         status = "regression" if shared.moved > 0 else "improvement"

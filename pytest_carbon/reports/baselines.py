@@ -155,8 +155,7 @@ def _table(history: History, page: Page) -> list[str]:
     lines = [line.text for line in table.lines(page, header={})]
     if not all(recording.counts for _, recording in recordings):
         lines += page.wrap(
-            f"The first {RECORDINGS_MOST} recordings since a change was accepted count; later ones do not.",
-            indent="  ",
+            f"The first {RECORDINGS_MOST} recordings since a change was accepted count; later ones do not.", indent="  "
         )
     return lines
 

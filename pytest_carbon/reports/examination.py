@@ -10,7 +10,7 @@ from typing import Any
 
 from pytest_carbon.measure.calibration import SHARE_EXCESS
 from pytest_carbon.measure.counters import Counter
-from pytest_carbon.measure.examination import Examination, Neighbours
+from pytest_carbon.measure.examination import Examination, Neighbours, NvidiaGpu
 from pytest_carbon.measure.warnings import SHARE_DISAGREE
 from pytest_carbon.records import Gpu
 from pytest_carbon.reports.layout import Page
@@ -68,13 +68,11 @@ def text(found: Examination, *, saved: bool = False, width: int = 80, ascii: boo
 
 def conclusion(found: Examination) -> str:
     """The one sentence that matters."""
-    good = [c for c in found.counters if c.failure is None]
-    measured = [c.domain for c in good if c.kind == "measured"]
-    if measured:
+    good = {c.domain: c.kind for c in found.counters if c.failure is None}
+    if measured := [domain for domain, kind in good.items() if kind == "measured"]:
         return f"Energy can be measured here: {listing(measured, 8)}."
     if good:
-        names = listing([c.domain for c in good], 8)
-        return f"Energy can only be estimated here ({names}, from CPU seconds), not measured."
+        return f"Energy can only be estimated here ({listing(list(good), 8)}, from CPU seconds), not measured."
     return "Energy can neither be measured nor estimated here."
 
 
@@ -109,8 +107,7 @@ def _exact_rows(counters: Sequence[Counter]) -> Iterator[_Row]:
         yield c.domain, c.source
         if c.failure is not None:
             yield "failed", c.failure
-    costs = [c.read_s for c in counters if c.read_s is not None]
-    if costs:
+    if costs := [c.read_s for c in counters if c.read_s is not None]:
         yield "read", f"takes {quantity(max(costs), 's')}"
 
 
@@ -122,8 +119,7 @@ def _title(c: Counter, gpu: Gpu | None) -> str:
 
 
 def _counter_rows(c: Counter, found: Examination) -> Iterator[_Row]:
-    nvidia = next((n for n in found.nvidia if n.examined and f"gpu:{n.gpu.index}" == c.domain), None)
-    if nvidia is not None and c.meter == "nvml":
+    if (nvidia := _nvidia(c, found)) is not None:
         yield "device", f"{nvidia.gpu.uuid}; {_others(nvidia.other_processes)}"
     yield "source", c.source
     if c.failure is not None:
@@ -145,15 +141,14 @@ def _counter_rows(c: Counter, found: Examination) -> Iterator[_Row]:
     if c.levels:
         yield "after work", _after_work(c)
     differs = [("idle", c.idle_disagreement), ("loaded", c.busy_disagreement)]
-    differences = [f"{change(difference)} {when}" for when, difference in differs if difference is not None]
-    if differences:
+    if differences := [f"{change(difference)} {when}" for when, difference in differs if difference is not None]:
         yield "instant power", f"the counter differs from the summed instant power by {', '.join(differences)}"
     if c.settle_s is not None:
         yield "fast fall", f"{_fall(c)}over {quantity(c.settle_s, 's')} after the end of work"
     if c.latency_s is not None and c.latency_error_s is not None:
-        unclear = c.latency_s < 2 * c.latency_error_s
-        most = f"below {quantity(c.latency_s + c.latency_error_s, 's')}"
-        known = most if unclear else str(quantity(c.latency_s, "s", c.latency_error_s))
+        known = f"{quantity(c.latency_s, 's', c.latency_error_s)}"
+        if c.latency_s < 2 * c.latency_error_s:
+            known = f"below {quantity(c.latency_s + c.latency_error_s, 's')}"
         yield "latency", f"{known}: the delay until the counter shows energy"
     if c.sampled_share is not None:
         part = f"at a part (about {c.sampled_share:.0%})" if c.part_time_sampling else "at all"
@@ -168,6 +163,12 @@ def _counter_rows(c: Counter, found: Examination) -> Iterator[_Row]:
         )
     if c.shortest_window_s is not None and c.part_time_sampling is False:
         yield "precision", f"a single window of this work is known to 1% from {quantity(c.shortest_window_s, 's')} on"
+
+
+def _nvidia(c: Counter, found: Examination) -> NvidiaGpu | None:
+    """Return what was found about a counter's card."""
+    examined = [n for n in found.nvidia if n.examined and f"gpu:{n.gpu.index}" == c.domain and c.meter == "nvml"]
+    return examined[0] if examined else None
 
 
 def _others(processes: int | None) -> str:
@@ -270,8 +271,8 @@ def _counter_advice(c: Counter, found: Examination) -> Iterator[str]:
     """Sentences that follow a domain's name, or several."""
     if c.failure is not None or not c.stepped:
         return
-    others = next((n.other_processes for n in found.nvidia if n.examined and f"gpu:{n.gpu.index}" == c.domain), None)
-    if c.meter == "nvml" and others:
+    nvidia = _nvidia(c, found)
+    if nvidia is not None and nvidia.other_processes:
         yield "other processes use this GPU, and no energy is counted by process: measure on a GPU of your own."
     if c.idle_power_w and c.idle_wander_w and c.idle_wander_w > _WANDER * c.idle_power_w:
         yield (

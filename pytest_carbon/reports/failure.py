@@ -22,18 +22,7 @@ from pytest_carbon.records import (
 )
 from pytest_carbon.reports.layout import Column, Page, columns, joined
 from pytest_carbon.reports.table import failing_status
-from pytest_carbon.text import (
-    UNKNOWN,
-    Quantity,
-    cards,
-    change,
-    count,
-    counted,
-    listing,
-    quantities,
-    quantity,
-    size,
-)
+from pytest_carbon.text import UNKNOWN, Quantity, cards, change, count, counted, listing, quantities, quantity, size
 
 _LABEL = 12
 """Columns of the labels in a failure's report."""

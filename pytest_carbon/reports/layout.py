@@ -91,10 +91,7 @@ class Page:
         return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
     def fit(self, text: str, room: int, head: float = 0.5) -> str:
-        """``text``, its middle left out where it takes more than ``room`` columns.
-
-        ``head`` is the share of the room that the beginning gets.
-        """
+        """Leave out the middle of ``text`` beyond ``room`` columns; its beginning gets the share ``head`` of them."""
         text = self.clean(text)
         if columns(text) <= room:
             return text

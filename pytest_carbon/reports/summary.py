@@ -1,7 +1,4 @@
-"""What the terminal shows: the table after a run, the report of a failed test, the line that tells the wait.
-
-Records in, lines of text out; the plugin writes them with pytest's terminal writer.
-"""
+"""What the terminal shows: the table after a run, and the lines while it measures and waits (pure)."""
 
 from __future__ import annotations
 
@@ -10,13 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from pytest_carbon.gate import sentences
-from pytest_carbon.records import (
-    CarbonIntensity,
-    Key,
-    SessionResult,
-    Status,
-    is_estimated,
-)
+from pytest_carbon.records import CarbonIntensity, Key, SessionResult, Status, is_estimated
 from pytest_carbon.reports.failure import grid_and_pue, verb_for
 from pytest_carbon.reports.layout import HEADER, PLAIN, WARNING, Line, Page, columns
 from pytest_carbon.reports.study import tables as tables_of_tasks
@@ -50,26 +41,21 @@ class Stored:
 
 
 def summary(
-    result: SessionResult,
-    stored: Mapping[str, Stored],
-    *,
-    width: int,
-    quiet: bool,
-    verbose: bool,
-    ascii: bool = False,
+    result: SessionResult, stored: Mapping[str, Stored], *, width: int, quiet: bool, verbose: bool, ascii: bool = False
 ) -> list[Line]:
-    """What stands at the end of the run: a table for each machine, and what it cannot say.
+    """Return the end of a run: a table for each machine, and what it cannot say, in lines of at most ``width``.
 
-    ``stored``: what there is for the result's machine, and for each of its others. ``quiet``: only the rows
-    that do not simply pass, one sentence, and the notes. No line is wider than ``width`` (30 at least).
+    ``quiet``: only the rows that do not simply pass, one sentence, and the notes.
     """
     page = Page(width, ascii)
     lines = tables_of_tasks(result, page, quiet=quiet)
     fewest = min(len(each.gpus) for each in (result.machine, *(other for other, _ in result.others)))
-    for part, rows in _parts(result):
+    all_rows = [Row(test, *pair) for test in result.tests for pair in test.measurements]
+    for part in _parts(result):
+        rows = [row for row in all_rows if row.measurement.machine == part.machine.id]
         here = stored[part.machine.id]
         compared, left_out = _compared(rows, part, here.not_run, tally=quiet)
-        nearby = _nearest(here.machines, here.nearest)
+        nearby = _nearest(here)
         # A suite that fails is in pytest's list of failures.
         shared = (None if part.suite.effect == "fails" else part.suite.reason, WARNING)
         machine = (part.suite.machine_moved, WARNING)
@@ -82,10 +68,7 @@ def summary(
             lines += _sentences(page, [shared, machine, (sentence, PLAIN)])
             continue
         shown = rows if verbose else unfolded(rows)
-        lines += [
-            Line(page.title(f"carbon{_estimated(part)}: {part.machine.id}"), HEADER),
-            *table(shown, page),
-        ]
+        lines += [Line(page.title(f"carbon{_estimated(part)}: {part.machine.id}"), HEADER), *table(shown, page)]
         lines += page.sentences([folded(rows, shown)])
         if rows:
             lines.append(Line(""))
@@ -100,7 +83,7 @@ def summary(
         if result.others:
             lines.append(Line(""))
     notes = [(note, PLAIN) for note in result.notes]
-    rows = [Row(test, *pair) for test in result.tests for pair in test.measurements]
+    rows = all_rows
     blind = (_blind(rows, result), WARNING)
     if quiet:
         return lines + _sentences(page, [blind, *notes])
@@ -117,20 +100,9 @@ def summary(
     )
 
 
-def _parts(result: SessionResult) -> list[tuple[SessionResult, list[Row]]]:
-    """The result as each of its machines has it, with that one's rows."""
-    rows = [Row(test, *pair) for test in result.tests for pair in test.measurements]
-    others = {machine.id for machine, _ in result.others}
-    return [
-        (result, [row for row in rows if row.measurement.machine not in others]),
-        *(
-            (
-                replace(result, machine=machine, suite=suite),
-                [row for row in rows if row.measurement.machine == machine.id],
-            )
-            for machine, suite in result.others
-        ),
-    ]
+def _parts(result: SessionResult) -> list[SessionResult]:
+    """The result as each of its machines has it."""
+    return [result, *(replace(result, machine=machine, suite=suite) for machine, suite in result.others)]
 
 
 def _sentences(page: Page, texts: Iterable[tuple[str | None, Mapping[str, bool]]]) -> list[Line]:
@@ -205,7 +177,8 @@ def _who(rows: list[Row]) -> str:
     return listing([row.label for row in rows]) if len(rows) <= _MOST_NAMES else count(len(rows))
 
 
-def _nearest(machines: Sequence[str], nearest: str | None) -> str | None:
+def _nearest(here: Stored) -> str | None:
+    machines, nearest = here.machines, here.nearest
     if nearest is None:
         return None
     if machines and machines[0] not in nearest:
@@ -338,8 +311,7 @@ def _intensity(result: SessionResult) -> str:
 def progress(test: str, name: str, steps: Sequence[str], *, width: int, ascii: bool = False) -> str:
     """One line while a measurement runs: ``carbon: test_x · call: quiet 0.8 s · round 3/5 · 4.2 s``.
 
-    ``name`` may be empty. ``steps`` say, in the caller's words, what is done, what is under way and how long it has
-    taken; where the line is short of room the test's id gives way first, then the earliest steps.
+    Where there is no room the test's id gives way first, then the earliest of the ``steps``.
     """
     page = Page(width, ascii)
     function, bracket, parameters = test.partition("[")

@@ -188,7 +188,7 @@ def test_both(carbon):
     assert run.outcomes() == {"failed": 1, "passed": 2}
     assert run.status("test_each", "prefill") == "over-budget"
     assert run.status("test_each", "decode") == "new"
-    assert "carbon over-budget in prefill: 4.00 J per call, 100% over the budget of 2 J" in run.text
+    assert "carbon over-budget in prefill: 4.00 J per call, 2.0× the budget of 2 J" in run.text
 
 
 def test_a_budget_also_holds_while_recording_and_accepting(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

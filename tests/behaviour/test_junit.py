@@ -86,8 +86,8 @@ def test_the_verdict_is_the_failure(junit: dict[str, ElementTree.Element]) -> No
     """A message of one line, and the whole text."""
     failure = junit["test_over"].find("failure")
     assert failure is not None
-    assert failure.attrib["message"].startswith("2.00 J per call, 100% over the budget of 1 J")
-    assert (failure.text or "").startswith("carbon over-budget: 2.00 J per call, 100% over the budget of 1 J")
+    assert failure.attrib["message"].startswith("2.00 J per call, 2.0× the budget of 1 J")
+    assert (failure.text or "").startswith("carbon over-budget: 2.00 J per call, 2.0× the budget of 1 J")
     assert junit["test_passes"].find("failure") is None
     assert properties(junit["test_over"])["carbon.status"] == "over-budget"
 
@@ -110,5 +110,5 @@ def test_pytest_json_report_has_it(run_carbon: CarbonRunner, pytester: pytest.Py
     tests = {t["nodeid"].rpartition("::")[2]: t for t in report["tests"]}
     assert report["summary"]["failed"] == 2
     assert tests["test_over"]["outcome"] == "failed"
-    assert tests["test_over"]["call"]["crash"]["message"].startswith("2.00 J per call, 100% over the budget")
+    assert tests["test_over"]["call"]["crash"]["message"].startswith("2.00 J per call, 2.0× the budget")
     assert {"carbon.status": "over-budget"} in tests["test_over"]["user_properties"]

@@ -279,7 +279,7 @@ def test_every_traceback_style_shows_it(run_carbon: CarbonRunner, pytester: pyte
     if style == "no":
         assert "carbon over-budget" not in run.text
     elif style == "line":
-        assert any(line.startswith("test_it.py:7: 2.00 J per call, 100% over the budget of 1 J") for line in run.lines)
+        assert any(line.startswith("test_it.py:7: 2.00 J per call, 2.0× the budget of 1 J") for line in run.lines)
         assert "carbon over-budget" not in run.text
     else:
-        assert "carbon over-budget: 2.00 J per call, 100% over the budget of 1 J" in run.text
+        assert "carbon over-budget: 2.00 J per call, 2.0× the budget of 1 J" in run.text

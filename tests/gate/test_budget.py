@@ -392,12 +392,12 @@ _RAISE = "make the call cheaper, or raise {} in its carbon_budget marker"
         ({"energy": "2.5 J"}, 3.12, "3.12 J per call, 25% over the budget of 2.5 J"),
         ({"energy": "2.3 Wh", "per": 1000}, 9.396, "2.61 Wh per 1,000 calls, 13% over the budget of 2.3 Wh"),
         ({"energy": "2.5 J", "per": 0.5}, 6, "3.00 J per 0.5 calls, 20% over the budget of 2.5 J"),
-        ({"energy": 2.5}, 6, "6.00 J per call, 140% over the budget of 2.5 J"),
-        ({"energy": "2.5 J"}, 3120, "3,120 J per call, 1,248 times the budget of 2.5 J"),
+        ({"energy": 2.5}, 6, "6.00 J per call, 2.4× the budget of 2.5 J"),
+        ({"energy": "2.5 J"}, 3120, "3,120 J per call, 1,248× the budget of 2.5 J"),
         ({"energy": "2.5 J"}, 2.5003, "2.5003 J per call, 0.012% over the budget of 2.5 J"),
         ({"energy": "2.5 J"}, 2.50001, "2.50001 J per call, less than 0.01% over the budget of 2.5 J"),
-        ({"energy": "1 kWh"}, 3.7e-1 * 3.6e7, "3.70 kWh per call, 270% over the budget of 1 kWh"),
-        ({"energy": "1 mJ"}, 3e4, "30,000,000 mJ per call, 30,000,000 times the budget of 1 mJ"),
+        ({"energy": "1 kWh"}, 3.7e-1 * 3.6e7, "3.70 kWh per call, 3.7× the budget of 1 kWh"),
+        ({"energy": "1 mJ"}, 3e4, "30,000,000 mJ per call, 30,000,000× the budget of 1 mJ"),
     ],
 )
 def test_over_budget_is_said_in_the_users_own_unit(marker: dict[str, Any], energy_j: float, text: str) -> None:
@@ -498,8 +498,8 @@ def test_a_budget_without_texts_is_spoken_of_in_base_units() -> None:
     """A budget made by other code than :func:`parse` is checked all the same."""
     finding = found(Budget(energy_j_per_call=0.0025, emissions_g_per_call=1, per=1000), 0.005, 2)
     assert finding.over == (
-        "5.00 J per 1,000 calls, 100% over the budget of 2.5 J; "
-        "2,000 g per 1,000 calls, 100% over the budget of 1000 g: " + _RAISE.format("energy= and emissions=")
+        "5.00 J per 1,000 calls, 2.0× the budget of 2.5 J; "
+        "2,000 g per 1,000 calls, 2.0× the budget of 1000 g: " + _RAISE.format("energy= and emissions=")
     )
 
 

@@ -47,8 +47,7 @@ def calibrate(
 ) -> None:
     """Find out how the power falls, and whether a counter looks part-time.
 
-    The answer is ``readings.calibration``; where that is known already, only what it lacks is found out. ``warm_s`` is
-    the start and end of the warm-up.
+    ``readings.calibration`` gets what it lacks. ``warm_s`` is the start and end of the warm-up.
     """
     if readings.watched(scope):
         readings.fetch()

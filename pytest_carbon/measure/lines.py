@@ -1,7 +1,4 @@
-"""Quiet lines through a counter's edges, and the straight stretches that they are fitted to (pure; algorithm 1).
-
-docs/measuring.md explains it under "How".
-"""
+"""Quiet lines through the straight stretches of a counter's edges (pure): see "How" in docs/measuring.md."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Merge several sessions' measurements of one thing into the one that reports show and the gate judges (pure).
-
-The sessions of a run share its day: they are one recording, whose figure is their mean.
-"""
+"""Merge several sessions' measurements of one thing into the one that reports show and the gate judges (pure)."""
 
 from __future__ import annotations
 

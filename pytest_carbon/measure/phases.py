@@ -1,7 +1,4 @@
-"""Find out from calls at many phases of a counter's period whether it looks part-time, and how late it is (pure).
-
-The counter's growth from edge to edge is fitted with the time that calls ran, as either kind of counter would show it.
-"""
+"""Find out from calls at many phases of a counter's period whether it looks part-time, and how late it is (pure)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Energy counters through codecarbon: AMD GPUs, Apple silicon, Windows.
-
-Experimental: not run on such hardware, but tested against stand-ins for what lies below codecarbon.
-"""
+"""Energy counters of AMD, Apple and Windows through codecarbon; experimental: not run on such hardware."""
 
 from __future__ import annotations
 

@@ -68,8 +68,7 @@ class EstimateMeter(JoulesOnly):
 def thread_watts(processor: Processor, design_power_w: float | None, version: str) -> tuple[float, str]:
     """(watts of one busy thread, where that comes from).
 
-    A virtual machine may show only some threads of a processor, whose design power is for all of them. So there, the
-    watts are at most codecarbon's figure for an unknown processor.
+    A virtual machine may show only some threads: there, they are at most codecarbon's for an unknown processor.
     """
     with quiet_codecarbon():
         from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE as UNKNOWN_W

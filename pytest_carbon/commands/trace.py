@@ -31,18 +31,16 @@ def _seconds(text: str) -> float:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from pytest_carbon.measure.meters.replay import write_trace
     from pytest_carbon.measure.trace import record
 
     settings = settings_of(given)
-    with progress_of() as progress:
-        trace = record(settings, given.seconds, progress=progress)
     try:
-        write_trace(given.file, trace.domains, trace.edges, trace.start_s, trace.gpus)
+        with progress_of() as progress:
+            domains = record(given.file, settings, given.seconds, progress=progress)
     except OSError as error:
         raise UsageProblem(
             f"cannot write {given.file}: {error.strerror}. Give a file in a folder that you may write to."
         ) from error
-    names = ", ".join(domain.name for domain in trace.domains)
+    names = ", ".join(domain.name for domain in domains)
     print(f"Recorded {names}. Play it with --carbon-meter=replay:{shlex.quote(str(given.file))}")
     return OK

@@ -25,8 +25,7 @@ from pytest_carbon.measure.protocol import Scope
 from pytest_carbon.measure.readings import Readings
 from pytest_carbon.records import Calibration, Edge
 
-__tracebackhide__ = True
-"""pytest shows what a measured call raises where it was raised, without the frames of this module."""
+__tracebackhide__ = True  # an error of a measured call is shown without the frames of this module
 
 SHARE_EXCESS = 0.10
 """Work that raises the power by less than this share of the idle power has no measurable fall."""
@@ -46,10 +45,9 @@ PHASED_BURST_S = 0.005
 def calibrate(
     readings: Readings, scope: Scope, call: Callable[[], Any], call_s: float, warm_s: tuple[float, float]
 ) -> None:
-    """Find out how the power falls after the warm-up, and whether a counter looks part-time: once a machine.
+    """Find out how the power falls, and whether a counter looks part-time.
 
-    The answer is ``readings.calibration``; where that is known already, only what it lacks is found out. ``call_s`` is
-    how long a call takes, ``warm_s`` the start and end of the warm-up.
+    ``readings.calibration`` gets what it lacks. ``warm_s`` is the start and end of the warm-up.
     """
     if readings.watched(scope):
         readings.fetch()
@@ -181,10 +179,7 @@ class Level:
 
 
 def levels_after(edges: Sequence[Edge], end_s: float, settle_s: float) -> list[Level]:
-    """The powers that a device steps through after work, the settled one last; empty with too few edges.
-
-    A level ends where its line crosses the next one's; the first begins at the end of the work.
-    """
+    """The powers that a device steps through after work, the settled one last."""
     left = [e for e in edges if e.before_s >= end_s + settle_s]
     lines: list[Line] = []
     while len(left) >= EDGES_LEAST:

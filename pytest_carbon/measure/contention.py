@@ -114,7 +114,6 @@ class Load:
 
 
 def between(before: Snapshot, after: Snapshot) -> Load:
-    """What happened between two snapshots."""
     elapsed_s = max(after.time_s - before.time_s, 1e-9)
     own_s = None if before.own_s is None or after.own_s is None else max(0.0, after.own_s - before.own_s)
 
@@ -147,12 +146,7 @@ def between(before: Snapshot, after: Snapshot) -> Load:
 
 
 def shared(before: Snapshot, after: Snapshot, *, counted: bool) -> MeasurementWarning | None:
-    """``shared-cpu``, where other processes used the processor between two snapshots.
-
-    Args:
-        counted: whether the whole processor's energy is counted, including the neighbours'; else it is estimated from
-            this process's CPU seconds.
-    """
+    """The warning, where others used the processor between two snapshots."""
     load = between(before, after)
     telling = load.elapsed_s >= TELLING_S
     others, own, cores = load.machine_other_cores, load.own_cores, load.machine_cores
@@ -199,10 +193,7 @@ def _warning(load: Load, others: float | None, cores: int, *, counted: bool = Fa
 
 
 class Reader:
-    """Takes snapshots of this process and the machine, in some tenths of a millisecond (more beside child processes).
-
-    ``root`` is where ``/proc`` and ``/sys`` are, ``cpus`` the logical cores that this process may run on; None: ask.
-    """
+    """Takes snapshots of this process and the machine."""
 
     def __init__(self, root: str | None = None, cpus: Sequence[int] | None = None) -> None:
         root = ROOT if root is None else root

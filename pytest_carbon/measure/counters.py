@@ -127,10 +127,9 @@ def study(
     progress: Callable[[str], None] = lambda text: None,
     cpu_s: Callable[[], float] = lambda: math.nan,
 ) -> float | None:
-    """Watch counters idle and under a load, and fill in their fields; return the watcher's share of one core, if known.
+    """Fill in what counters show idle and under a load; return the watcher's share.
 
-    ``cpu_s`` gives the watcher's CPU seconds. Raises MeterError where a counter can no longer be read; the fields known
-    until then are kept.
+    It is of one core. Raises MeterError where a counter can no longer be read; what is known until then is kept.
     """
     watcher.start()
     bench = Bench(counters, watcher, clock, sleep)
@@ -175,10 +174,7 @@ class Bench:
         return edges[bisect_left(edges, since_s, key=lambda e: e.before_s) :]
 
     def watch(self, since_s: float, seconds: float, edges: int) -> None:
-        """Wait until this time has passed since a moment, and every counter has changed this often.
-
-        A counter that does not change has failed, and is no longer waited for.
-        """
+        """Wait for this time and changes; a counter that stands still has failed."""
         while True:
             for name, new in self._watcher.fetch().items():
                 self.edges[name] += new
@@ -226,10 +222,7 @@ class Bench:
             self.watch(self.clock(), 0.0, 1)
 
     def wait_phase(self, number: int) -> None:
-        """Wait for the next golden-ratio phase of the slowest counter's period, counted from its last change.
-
-        A wait for quiet ends with an edge, so without this all phases would be the same.
-        """
+        """Wait for the next golden-ratio phase of the slowest counter."""
         recent = [self.edges[c.domain][-PHASE_EDGES:] for c in self.live()]
         edges, period_s = max(((r, lines.mean_period_s(r) or 0.0) for r in recent), key=lambda pair: pair[1])
         self._sleep((edges[-1].time_s + number * GOLDEN_RATIO % 1 * period_s - self.clock()) % period_s)

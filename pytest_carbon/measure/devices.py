@@ -1,8 +1,4 @@
-"""Which GPUs this process uses, and how to wait until they have done their work.
-
-It asks torch, where that has been imported, only about what it has initialised: it never imports torch, starts CUDA, or
-makes a context.
-"""
+"""Which GPUs this process uses, and how to wait for them, without importing torch or starting CUDA."""
 
 from __future__ import annotations
 
@@ -24,13 +20,8 @@ def select(
 ) -> tuple[Gpu, ...]:
     """The GPUs that ``--carbon-gpus`` asks for, in NVML's order; none where this process may see none.
 
-    Args:
-        spec: ``visible``, ``all``, or NVML's indices and UUIDs (or their beginnings) joined by commas.
-        gpus: every GPU of the machine.
-        environ: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER.
-        mig_parents: the UUID of a MIG device → that of its GPU.
-
-    Raises UsageProblem where the spec names no GPU of the machine, or where nothing tells which GPUs are visible.
+    ``mig_parents`` is the UUID of each MIG device → that of its GPU. Raises UsageProblem where the spec names no GPU of
+    the machine, or where nothing tells which GPUs are visible.
     """
     if spec == "all":
         return tuple(gpus)
@@ -40,12 +31,7 @@ def select(
 
 
 def used(gpus: Sequence[Gpu], pids: Mapping[str, Collection[int]], family: Collection[int]) -> tuple[Gpu, ...]:
-    """The GPUs on which this process or a child holds a context, else those that torch sees, else all.
-
-    Args:
-        pids: the processes that NVML lists on a GPU, by its UUID.
-        family: the ids of this process and its children.
-    """
+    """The GPUs on which this family holds a context, else those torch sees, else all."""
     listed = [gpu for gpu in gpus if not set(family).isdisjoint(pids.get(gpu.uuid, ()))]
     return _in_order(gpus, [*contexts(gpus), *listed] or visible(gpus, {}, {}))
 
@@ -61,13 +47,11 @@ def contexts(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
 
 
 def visible(gpus: Sequence[Gpu], environ: Mapping[str, str], mig_parents: Mapping[str, str]) -> tuple[Gpu, ...]:
-    """The GPUs that torch sees, where it has initialised CUDA, else those of CUDA_VISIBLE_DEVICES, in CUDA's order.
+    """The GPUs that torch sees, else those of CUDA_VISIBLE_DEVICES, in CUDA's order.
 
-    As in CUDA, the first entry decides the form of the list; an entry that names no device ends it silently; a device
-    named twice makes it empty. A MIG device stands for its whole GPU, which alone counts energy.
-
-    Raises UsageProblem for indices of GPUs of different models, which CUDA counts from the fastest, and for an unknown
-    MIG device.
+    The variable is read as CUDA reads it; a MIG device stands for its whole GPU, which alone counts energy. Raises
+    UsageProblem for indices of GPUs of different models, which CUDA counts from the fastest, and for an unknown MIG
+    device.
     """
     by_uuid = {gpu.uuid: gpu for gpu in gpus}
     seen = torch_uuids()
@@ -184,11 +168,7 @@ def _in_order(gpus: Sequence[Gpu], chosen: Iterable[Gpu]) -> tuple[Gpu, ...]:
 
 
 def synchroniser(extra: Sequence[Callable[[], None]] = ()) -> Callable[[], None]:
-    """A function that waits until every device of this process has finished its work.
-
-    That is every CUDA device on which torch holds a context, MPS, every XPU device, then what ``extra`` waits for. It
-    raises what a device reports only now, such as an assertion in a kernel.
-    """
+    """A function that waits until torch's devices, and ``extra``, have finished."""
 
     def synchronise() -> None:
         if (torch := sys.modules.get("torch")) is not None:

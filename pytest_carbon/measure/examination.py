@@ -135,18 +135,9 @@ def examine(
     detectable: Detectable,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Examination:
-    """Open the meters as a run with these settings does, and examine them.
-
-    ``load`` says what to load the devices with (:func:`pytest_carbon.measure.workloads.find`). Raises UsageProblem
-    where it or the settings name what does not exist.
-    """
-    intensity = electricity.intensity(
-        country=settings.country,
-        region=settings.region,
-        cloud=settings.cloud,
-        g_per_kwh=settings.intensity_g_per_kwh,
-        pue=settings.pue,
-    )
+    """Open the meters as a run does, and examine them."""
+    place = (settings.country, settings.region, settings.cloud)
+    intensity = electricity.intensity(*place, settings.intensity_g_per_kwh, settings.pue)
     around = Examination(
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         cores=workloads.cores(),
@@ -236,9 +227,7 @@ def _neighbours(before: Snapshot, after: Snapshot, *, counted: bool) -> Neighbou
 
 
 def _noise(
-    reads: Sequence[Callable[[], float]],
-    detectable: Callable[[float, int], float],
-    progress: Callable[[str], None],
+    reads: Sequence[Callable[[], float]], detectable: Callable[[float, int], float], progress: Callable[[str], None]
 ) -> Noise | None:
     """How the processor's energy scatters while it repeats the same work for some seconds."""
     progress(f"repeating the same work for {NOISE_S:g} s")

@@ -190,11 +190,7 @@ class Loop:
         return max((t for t in last if t is not None), default=None)
 
     def _median_j(self) -> float | None:
-        """Joules a call, the median over rounds; None where a gated domain was not read in each round.
-
-        Such a counter needs no clock: a round that stalls without working takes no processor time, so
-        mean power × median time would be too low.
-        """
+        """The median of the rounds; None where a domain was not read in each of them."""
         if not all(self._by_round(name) for name in self.scope.gated):
             return None
         return statistics.median(self._per_call([self.read_j[name] for name in self.scope.gated]))
@@ -222,17 +218,13 @@ def per_call(measurement: Measurement, calls: int) -> Measurement:
     (score,) = measurement.sessions
     (whole,) = measurement.rounds
 
-    def share(value: float | None) -> float | None:
-        return None if value is None else value / calls
-
+    names = ("duration_s_per_call", "energy_j_per_call", "energy_j_per_call_error", "energy_j_per_call_mean")
+    values = {name: getattr(measurement, name) for name in (*names, "emissions_g_per_call")}
+    shares: dict[str, Any] = {name: None if value is None else value / calls for name, value in values.items()}
     return replace(
         measurement,
+        **shares,
         calls=calls,
-        duration_s_per_call=share(measurement.duration_s_per_call),
-        energy_j_per_call=share(measurement.energy_j_per_call),
-        energy_j_per_call_error=share(measurement.energy_j_per_call_error),
-        energy_j_per_call_mean=share(measurement.energy_j_per_call_mean),
-        emissions_g_per_call=share(measurement.emissions_g_per_call),
         domains=tuple(replace(d, energy_j_per_call=d.energy_j_per_call / calls) for d in measurement.domains),
         rounds=(replace(whole, calls=calls),),
         sessions=(SessionScore(score.session, score.energy_j_per_call / calls, score.duration_s_per_call / calls),),

@@ -35,17 +35,10 @@ _sleep = time.sleep  # a test of the user's may replace it
 
 
 class Rig:
-    """Everything a run measures with.
+    """Everything a run measures with; ``sources`` are meters beside the built-in ones.
 
-    Args:
-        sources: meters beside the built-in ones.
-        synchronise: functions that wait for devices, besides torch's.
-        calibration: what is stored of a machine's counters.
-        progress: called with a few words about the present step.
-        resting: processes that may hold a context on a GPU but do nothing while this one measures.
-
-    Raises UsageProblem where the settings ask for a meter, a GPU or domains that do not exist, and MeterError where a
-    meter cannot be opened, or none can.
+    ``resting`` are processes that may hold a context on a GPU but do nothing meanwhile. Raises UsageProblem where the
+    settings ask for what does not exist, and MeterError where a meter cannot be opened.
     """
 
     def __init__(

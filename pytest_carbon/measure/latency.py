@@ -23,15 +23,12 @@ class Delay:
 
 
 def find_delay(edges: Sequence[Edge], windows: Sequence[Window]) -> Delay | None:
-    """How late a counter shows energy, and how slowly the power falls, from its edges around ends of work.
+    """How late a counter shows energy, and how slowly the power falls after work.
 
     Let work of a constant power P above idle end at 0. If the counter is L late and the power falls with a time
     constant T, the counter has still to show P (T + L − x) at a time x up to L, and P T exp(−(x − L) / T) later. Edges
-    around ends at several phases of the period give all three. None where they are too few, or scatter more than this
-    shape explains.
-
-    Each window is longer than its settling time by some periods, quiet before and after, and ends at a steady power.
-    The time between the device's end and the return of the call is subtracted from the latency.
+    around ends at several phases of the period give all three. None where they are too few, or scatter more than that.
+    Each window is longer than its settling time by some periods, and ends at a steady power.
     """
     import numpy
     from scipy.optimize import minimize_scalar

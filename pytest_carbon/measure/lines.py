@@ -1,7 +1,4 @@
-"""Quiet lines through a counter's edges, and the straight stretches that they are fitted to (pure; algorithm 1).
-
-docs/measuring.md explains it under "How".
-"""
+"""Quiet lines through the straight stretches of a counter's edges (pure): see "How" in docs/measuring.md."""
 
 from __future__ import annotations
 
@@ -103,10 +100,7 @@ def relative_error(values: Sequence[float]) -> float:
 
 
 def fit_line(edges: Sequence[Edge]) -> Line:
-    """The least-squares line through at least two edges. An edge's time is the middle of its bracket.
-
-    An edge with a wider bracket counts for less: a watcher that waited for a processor caught it late.
-    """
+    """The least-squares line; an edge with a wide bracket counts for less."""
     origin_s = edges[0].time_s
     origin_j = edges[0].energy_j  # counters are large: without this the squares lose their digits
     times = [edge.time_s - origin_s for edge in edges]
@@ -134,10 +128,7 @@ def fit_line(edges: Sequence[Edge]) -> Line:
 
 
 def weights_of(edges: Sequence[Edge]) -> list[float]:
-    """Inverse variances of the edges' times, relative to the sharpest.
-
-    Half of the variance is the same for all, for the counter's own jitter, which a bracket does not show.
-    """
+    """Weights by bracket; half of each variance is the counter's own jitter."""
     squares = [(edge.after_s - edge.before_s) ** 2 for edge in edges]
     middle = statistics.median(squares)
     if middle == 0:
@@ -183,10 +174,7 @@ def fit_bend(edges: Sequence[Edge]) -> Bend:
 
 
 def is_straight(edges: Sequence[Edge], *, chance: float = 0.01) -> bool:
-    """Whether a parabola explains the edges no better than a line (t test of the quadratic term).
-
-    ``chance`` is how often straight data are called bent.
-    """
+    """Whether a parabola is no better than a line, by a t test."""
     count = len(edges)
     if count < 4:
         return True
@@ -203,10 +191,7 @@ def is_straight(edges: Sequence[Edge], *, chance: float = 0.01) -> bool:
 
 
 def slow_drift(edges: Sequence[Edge]) -> Bend | None:
-    """The parabola through edges whose power drifts slowly, as of a card that cools, else None.
-
-    A step or a fall of the power scatters far more around a parabola, or changes the power by far more.
-    """
+    """The parabola through edges whose power drifts slowly, as of a cooling card."""
     if len(edges) <= EDGES_LEAST or span_s(edges) < DRIFT_SPAN_S - SLACK_S or is_straight(edges):
         return None
     bend = fit_bend(edges)
@@ -263,10 +248,7 @@ def is_full(stretch: Sequence[Edge]) -> bool:
 
 
 def is_stretch(edges: Sequence[Edge]) -> bool:
-    """Whether edges, the nearest first, are enough for a line, and straight.
-
-    Two things escape a parabola: work between two quiet stretches, and a step of the power a few edges ago.
-    """
+    """Whether edges, the nearest first, are enough for a line, and straight."""
     if is_fast(edges):
         return len(edges) >= EDGES_LEAST
     if len(edges) < EDGES_LEAST or span_s(edges) < STRETCH_S - SLACK_S:
@@ -309,10 +291,7 @@ def _within(stretch: list[Edge], span: float) -> list[Edge]:
 
 
 def stretch_after(edges: Sequence[Edge], end_s: float) -> list[Edge]:
-    """The first straight stretch of edges after a window's end, the nearest edge first.
-
-    It begins within :data:`FALL_LONGEST_S` of the end. Where none is straight, it is the first one.
-    """
+    """The first straight stretch after a window's end, else the first one."""
     first = nearest_stretch(edges)
     if is_fast(edges):
         return first

@@ -14,8 +14,7 @@ from pytest_carbon.measure.readings import Readings
 from pytest_carbon.measure.warnings import PHASED_WANTED
 from pytest_carbon.records import Round
 
-__tracebackhide__ = True
-"""pytest shows what a measured call raises where it was raised, without the frames of this module."""
+__tracebackhide__ = True  # an error of a measured call is shown without the frames of this module
 
 PHASED_LONGEST_S = 0.2
 """Longer calls start at phases only where the counter is known to look part-time: it takes a while."""
@@ -30,10 +29,7 @@ def run_loop(
     idle_since_s: float,
     before: Callable[[], None],
 ) -> Loop:
-    """Run rounds of calls in one window, or, with a setup, in a window each; call ``before`` right before the first.
-
-    ``call_s`` is how long a call takes, ``idle_since_s`` when work last ended.
-    """
+    """Run rounds of calls in one window, or, with a setup, in a window each."""
     setup, known, clock, progress = work.setup, readings.calibration, readings.clock, readings.progress
     # Where it is not known whether the counter looks part-time, phases are right for either kind.
     phased = (

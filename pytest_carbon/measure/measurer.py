@@ -25,8 +25,7 @@ from pytest_carbon.records import (
     Round,
 )
 
-__tracebackhide__ = True
-"""pytest shows what a measured call raises where it was raised, without the frames of this module."""
+__tracebackhide__ = True  # an error of a measured call is shown without the frames of this module
 
 _NOT_CALLED = object()
 
@@ -79,15 +78,10 @@ class Measurer:
         protocol: Protocol,
         begin: Callable[[], None] = lambda: None,
     ) -> tuple[Any, Measurement]:
-        """Measure repeated calls of ``fn``; return the last call's result and the measurement.
+        """Measure repeated calls; return the last result and the measurement.
 
-        ``begin`` is called after the warm-up: the calls from then on are measured.
-
-        What ``fn`` and ``setup`` raise goes through. An error of measuring becomes the measurement's failure: the
-        test can still test the result.
-
-        Raises:
-            TypeError: ``fn`` returned a generator or a coroutine, so that nothing ran.
+        ``begin`` is called after the warm-up. An error of measuring becomes the measurement's failure, so that the test
+        can still test the result. Raises what ``fn`` raises, and TypeError where it returns a generator or a coroutine.
         """
         lines.student_t(0.975, 1)  # its import must not fall into the loop
         work = Work(fn, args, kwargs, setup)
@@ -195,10 +189,8 @@ class Measurer:
         return result, statistics.median(durations[-100:]), first_end_s
 
     def _take_over_calibration(self, scope: Scope) -> None:
-        if scope.machine not in self.calibrations:
-            stored = self.stored(scope.machine)
-            if stored is not None:
-                self.calibrations[scope.machine] = stored
+        if scope.machine not in self.calibrations and (stored := self.stored(scope.machine)) is not None:
+            self.calibrations[scope.machine] = stored
         self.readings.calibration = self.calibrations.get(scope.machine)
 
     def _calibrate(self, scope: Scope, work: Work, call_s: float, warm_s: tuple[float, float]) -> None:

@@ -1,7 +1,4 @@
-"""Merge several sessions' measurements of one thing into the one that reports show and the gate judges (pure).
-
-The sessions of a run share its day: they are one recording, whose figure is their mean.
-"""
+"""Merge several sessions' measurements of one thing into the one that reports show and the gate judges (pure)."""
 
 from __future__ import annotations
 
@@ -18,11 +15,10 @@ SHARE_TREND = 0.02
 
 
 def merged(measurements: Sequence[Measurement]) -> Measurement:
-    """One measurement from those of the same name, one a session, in the order of the sessions.
+    """Merge the measurements of one name, one a session, in the order of the sessions.
 
-    Figures per call are geometric means over the sessions, as the gate takes them; the error is that of the mean,
-    without the spread of the sessions, which the gate considers. A warning says how many sessions have it. A session
-    that failed makes the whole a failure, and one without a figure leaves none: a mean of the others is no result.
+    Figures per call are geometric means, as the gate takes them; the error is that of the mean, without the spread of
+    the sessions. A session that failed makes the whole a failure, and one without a figure leaves none.
     """
     first, several = measurements[0], len(measurements)
     if several == 1:

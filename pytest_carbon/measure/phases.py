@@ -1,8 +1,4 @@
-"""Find out from calls at many phases of a counter's period whether it looks part-time, and how late it is (pure).
-
-Calls back to back hide both: a counter that looks at a quarter of each period sees as much of them in every quarter.
-Fit the counter's growth from edge to edge with the time that calls ran, as either kind of counter would show it.
-"""
+"""Find out from calls at many phases of a counter's period whether it looks part-time, and how late it is (pure)."""
 
 from __future__ import annotations
 
@@ -75,10 +71,7 @@ class _Calls:
         return seconds
 
     def fit(self, share: float, before_s: float, lag_s: float) -> tuple[float, Floats]:
-        """(root mean square of what is left, joules; watts of each part of a call above what is drawn anyway).
-
-        A counter that looks at a share looks from so long before an edge on; one that looks all the time is as late.
-        """
+        """(root mean square of what is left, joules; watts of each part of a call)."""
         import numpy as np
 
         if share >= 1:
@@ -112,13 +105,8 @@ def _calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], parts: in
 def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], settle_s: float = 0.0) -> float | None:
     """The part of each of its periods that a counter looks at; 1: all; None: unknown.
 
-    It stays unknown with too few edges or calls, with calls that hardly raise the power, and with calls as long as a
-    whole number of periods.
-
-    Args:
-        edges: of one domain, from the end of the first call to that of the last, or longer.
-        busy: (start, end) of each call, or of bursts of short ones, of about equal work, at many phases of the period.
-        settle_s: how long the fast fall takes at most.
+    ``edges`` begin at the end of the first call; ``busy`` is (start, end) of each call, or of bursts of short ones, of
+    about equal work, at many phases of the period; the fast fall takes ``settle_s`` at most.
     """
     either = _calls(edges, busy, PARTS)
     if not either:

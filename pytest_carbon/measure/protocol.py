@@ -9,8 +9,7 @@ from typing import Any
 
 from pytest_carbon.records import Domain
 
-__tracebackhide__ = True
-"""pytest shows what a measured call raises where it was raised, without the frames of this module."""
+__tracebackhide__ = True  # an error of a measured call is shown without the frames of this module
 
 
 @dataclass(frozen=True, slots=True)

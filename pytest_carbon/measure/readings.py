@@ -87,7 +87,7 @@ class Readings:
         return {name: read_j(*self._direct[name]) for name in names}
 
     def power_w(self, name: str, start_s: float, end_s: float) -> float | None:
-        """A domain's mean power over the edges of a stretch; None where there are fewer than two."""
+        """A domain's mean power over the edges of a stretch; None without any."""
         edges = [e for e in self.edges[name] if start_s <= e.before_s and e.after_s <= end_s]
         if len(edges) < 2:
             return None
@@ -153,14 +153,10 @@ class Readings:
             self.fetch()
 
     def wait_before(self, scope: Scope, since_s: float, *, sharp: bool) -> None:
-        """Wait until a straight stretch of each counter reaches the present, or for the longest time allowed.
+        """Wait until a straight stretch of each counter reaches the present, or give up.
 
-        Return right after a change of the counter: no edge would show a step of the power between the last change
-        and the start of the work.
-
-        Args:
-            since_s: edges before that belong to other work.
-            sharp: whether the lines must also be well known, as for a single window.
+        Return right after a change, since no edge would show a step of the power between the last one and the work.
+        Edges before ``since_s`` belong to other work. ``sharp``: as well known as a single window needs.
         """
         watched = self.watched(scope)
         begun_s = self.clock()
@@ -196,10 +192,7 @@ class Readings:
             self.wait_edge(scope, since_s)
 
     def wait_edge(self, scope: Scope, since_s: float = -math.inf) -> None:
-        """Wait until the first gated counter has changed again, after ``since_s``.
-
-        Raises MeasurementError when a counter does not change.
-        """
+        """Wait for a change after ``since_s``; MeasurementError if a counter stands still."""
         watched = self.watched(scope)
         first = next((name for name in watched if name in scope.gated), watched[0])
         self._fetch_all(scope)

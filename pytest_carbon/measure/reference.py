@@ -1,8 +1,7 @@
 """The reference workload: fixed work, measured at the start and at the end of a process.
 
-Its energy shows a change of the machine itself: warmer, at other clocks, with another driver, beside a neighbour. Its
-figure in a session is the mean of the two, or the lower one where they differ: what the tests leave behind (a process
-that still works, a full cache) must not excuse them. The gate compares it with those of the baseline's sessions.
+Its energy shows a change of the machine itself. Its figure in a session is the mean of the two, or the lower one where
+they differ: what the tests leave behind (a process that still works, a full cache) must not excuse them.
 """
 
 from __future__ import annotations
@@ -30,10 +29,7 @@ _OWN = "give one of your own with the hook pytest_carbon_reference, or leave --c
 
 
 def kernel(gated: Sequence[Domain], own: tuple[str, Callable[[], object]] | None, uuids: Sequence[str] = ()) -> Fixed:
-    """The work: the user's own (a name and a function), else on GPUs where one is gated, else on the processor.
-
-    Without ``uuids`` it runs on torch's current GPU. Raises UsageProblem where it cannot run.
-    """
+    """The work: own, else products on gated GPUs, else hashing."""
     if own is not None:
         name, call = own
         return Fixed(f"reference {name}", call)

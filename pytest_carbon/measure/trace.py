@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
 
 from pytest_carbon.host import electricity
 from pytest_carbon.measure import lines
 from pytest_carbon.measure.counters import Bench, Counter
 from pytest_carbon.measure.instruments import Rig
-from pytest_carbon.records import Domain, Edge, Gpu, MeterError, Settings, UsageProblem
+from pytest_carbon.measure.meters.replay import write_trace
+from pytest_carbon.records import Domain, MeterError, Settings, UsageProblem
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """The arguments of :func:`~pytest_carbon.measure.meters.replay.write_trace`."""
+def record(path: Path, settings: Settings, seconds: float, *, progress: Callable[[str], None]) -> tuple[Domain, ...]:
+    """Write a trace for this time, or until Ctrl-C; return its domains.
 
-    domains: tuple[Domain, ...]
-    edges: Mapping[str, Sequence[Edge]]
-    start_s: float
-    gpus: tuple[Gpu, ...]
-
-
-def record(settings: Settings, seconds: float, *, progress: Callable[[str], None] = lambda text: None) -> Recording:
-    """Watch the counters of a run with these settings for this time, or until Ctrl-C.
-
-    Raises UsageProblem where the settings name what does not exist, or where no counter moves in steps, and MeterError
-    where a counter cannot be read, or does not change.
+    Raises UsageProblem where no counter moves in steps, and MeterError where one cannot be read, or does not change.
     """
     rig = Rig(settings, intensity=electricity.intensity(g_per_kwh=0.0), session="record")
     try:
@@ -49,6 +39,7 @@ def record(settings: Settings, seconds: float, *, progress: Callable[[str], None
         progress(f"recording for {seconds:g} s; Ctrl-C ends it")
         with contextlib.suppress(KeyboardInterrupt):
             bench.watch(start_s, seconds, 1)
-        return Recording(domains, bench.edges, start_s, rig.choice.gpus)
+        write_trace(path, domains, bench.edges, start_s, rig.choice.gpus)
+        return domains
     finally:
         rig.close()

@@ -149,11 +149,10 @@ def _disagreement_text(edges: Sequence[Edge], window: Window) -> str | None:
 
 
 def disagreement(before: Sequence[Edge], during: Sequence[Edge], after: Sequence[Edge]) -> float | None:
-    """The counter over the device's own power, minus 1; 0 where comparisons differ, None with too few readings.
+    """The counter over the device's own power, minus 1; 0 where comparisons differ.
 
-    ``before`` and ``after`` are the stretches of the quiet lines, where the power is constant: a part-time sensor makes
-    no difference there. Under a load, all its readings may fall into one phase of a call: so a load (``during``) can
-    confirm the counter, but not contradict it.
+    ``before`` and ``after`` are the stretches of the quiet lines. Under a load (``during``) all readings of a part-time
+    sensor may fall into one phase of a call: it can confirm the counter, but not contradict it. None: unknown.
     """
     quiet: list[float] = []
     for edges in (before, after):
@@ -177,11 +176,7 @@ def disagreement(before: Sequence[Edge], during: Sequence[Edge], after: Sequence
 def unsteady(
     values: Sequence[float], during: Sequence[Edge], *, precision: float, what: str = "time"
 ) -> MeasurementWarning | None:
-    """Whether a loop was not steady: a figure that grows through all of it, or halves that differ.
-
-    ``values`` are seconds per call, or joules where ``what`` says ``energy``, one figure a round; ``during`` is one
-    domain's edges inside the window.
-    """
+    """Whether a figure or the power grew through a loop, or differs between halves."""
     powers = [
         (b.energy_j - a.energy_j) / (b.time_s - a.time_s) for a, b in itertools.pairwise(during) if b.time_s > a.time_s
     ]
@@ -211,10 +206,9 @@ def unsteady(
 
 
 def steady_growth(values: Sequence[float]) -> float | None:
-    """The relative growth of a series that grows steadily, else None.
+    """The relative growth of a series that grows steadily, else None: Mann-Kendall's test, one-sided, 1%.
 
-    Mann-Kendall's test (one-sided, 1%) must show growth, and the second half must grow at least half as fast as the
-    whole, unlike a series that warms up or steps once.
+    The second half must grow at least half as fast as the whole, unlike a series that warms up or steps once.
     """
     if len(values) < GROWS_LEAST or min(values) <= 0:
         return None

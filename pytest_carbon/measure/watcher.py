@@ -55,10 +55,7 @@ class EdgeSource(Protocol):
 
 @dataclass(slots=True)
 class Tracker:
-    """Notes one counter's edges, and decides when to read it next.
-
-    It polls every half millisecond until the period is known, then only around the moment when the next edge is due.
-    """
+    """Notes one counter's edges; polls only around them once it knows the period."""
 
     read: Callable[[], float]
     observe: Callable[[], Observation]
@@ -172,9 +169,8 @@ def watch(
 ) -> None:
     """Note edges until a request to stop.
 
-    Args:
-        requests: waits up to the given seconds for ``"fetch"``, ``"cost"`` or ``"stop"``; None when none came.
-        answer: sends ``("edges", notes)``, ``("cost", seconds of CPU)`` or ``("failed", sentence)``.
+    ``requests`` waits up to the given seconds for ``"fetch"``, ``"cost"`` or ``"stop"``; None when none came.
+    ``answer`` sends ``("edges", notes)``, ``("cost", seconds of CPU)`` or ``("failed", sentence)``.
     """
     trackers = {
         domain.name: Tracker(partial(read_j, meter, index), partial(meter.observe, index), next_poll_s=clock())
@@ -412,12 +408,13 @@ def _send(stream: IO[bytes], message: Any) -> None:
 
 
 def main(paths: str, answers_to: str) -> None:
-    """Run the child: it reads a pickled sequence of sources from standard input, then requests.
-
-    ``paths`` is the parent's ``sys.path`` as JSON, ``answers_to`` the file descriptor for answers.
-    """
+    """Run the child; ``paths`` is the parent's ``sys.path`` as JSON."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _sharpen_timer()
+    if sys.platform == "linux":  # let sleeps end on time: 50 µs of slack is half of an edge's bracket
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(29, 1000, 0, 0, 0)  # PR_SET_TIMERSLACK, nanoseconds
     answers = os.fdopen(int(answers_to), "wb")
     requests = os.fdopen(0, "rb")
     sys.path[:] = json.loads(paths)
@@ -446,12 +443,3 @@ def main(paths: str, answers_to: str) -> None:
 
     with contextlib.suppress(BrokenPipeError):
         watch(meters, request, lambda message: _send(answers, message))
-
-
-def _sharpen_timer() -> None:
-    """Let sleeps end on time: Linux adds 50 µs of slack to each, half of an edge's bracket."""
-    if sys.platform == "linux":
-        import ctypes
-
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(29, 1000, 0, 0, 0)  # PR_SET_TIMERSLACK, nanoseconds

@@ -81,10 +81,7 @@ class WindowEnergy:
 
 
 def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
-    """The energy of one domain in a window, fast fall included.
-
-    Raises MeasurementError where the counter went back, or where a side has fewer than two quiet edges.
-    """
+    """The energy of one domain in a window, fast fall included."""
     start_s, end_s = window.start_s, window.end_s
     settle_s = 0.0 if lines.is_fast(edges) else window.settle_s
     before, after = window.before(edges), window.after(edges)
@@ -142,9 +139,8 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
 def _tail_j(edges: Sequence[Edge], settled: lines.Line, end_s: float, settle_s: float, excess_w: float) -> float:
     """Joules above the settled power after the window's end.
 
-    The first edge after the end shows the rest of the tail at that moment; a first-order tail was larger at the end by
-    exp(elapsed / time constant). After three time constants the rest is scatter or a slower fall, and is not scaled. A
-    first-order tail is at most ``excess_w``, the work's power above the settled power, times the time constant.
+    The first edge after the end shows the rest of a first-order tail, which was larger at the end by exp(elapsed / time
+    constant). After three time constants the rest is not scaled. ``excess_w`` × the time constant is the most.
     """
     time_constant_s = settle_s / lines.SETTLE_TIME_CONSTANTS
     first = next((e for e in edges if e.before_s >= end_s), None)

@@ -45,13 +45,7 @@ class Found(NamedTuple):
 
 
 def find(spec: str, domains: Sequence[Domain]) -> Found:
-    """The load that ``--load`` asks for. Raises UsageProblem where it does not exist.
-
-    Args:
-        spec: ``auto`` (GPUs with torch, and the processor, where they have counters), ``none``, ``torch``, ``cpu``, or
-            ``module:function``, which is called with seconds.
-        domains: what is examined.
-    """
+    """The load that ``--load`` asks for, to examine these domains."""
     if spec == "none":
         return Found(None, "--load=none was given.")
     if spec not in ("auto", "torch", "cpu"):
@@ -94,10 +88,9 @@ def _cuda() -> Any:
 
 
 def fixed_gpu(uuids: Sequence[str] = ()) -> Fixed:
-    """Products of two matrices, on those of these GPUs that torch sees, else on its current one. Raises Unable.
+    """Products of matrices on those of these GPUs that torch sees. Raises Unable.
 
-    They take 100 MiB of each GPU's memory while the callable exists. The matrices are always the same, because the
-    energy of a product depends on the numbers in it.
+    They are always the same, because the energy of a product depends on its numbers; they take 100 MiB of each GPU.
     """
     torch = _cuda()
     torch.cuda.init()

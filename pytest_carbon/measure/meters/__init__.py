@@ -59,11 +59,10 @@ def built_in_sources() -> dict[str, MeterSource]:
 
 
 def choose(spec: str, sources: Mapping[str, MeterSource]) -> Choice:
-    """Open the meters that ``--carbon-meter`` asks for: names joined by ``+``, the last one may be ``replay:FILE``.
+    """Open the meters that ``--carbon-meter`` asks for.
 
     ``auto`` opens each source that can be opened, in their order, but ``estimate`` only where no other counts the
-    processor's energy. Raises UsageProblem where the spec names a meter that does not exist, or one twice, and
-    MeterError where a named meter cannot be opened, or none can.
+    processor. Raises UsageProblem for a wrong spec, and MeterError where a named meter cannot be opened, or none can.
     """
     automatic = spec.strip() == "auto"
     in_order = sorted(sources.values(), key=lambda source: source.name == FALLBACK)  # the fallback last
@@ -133,11 +132,10 @@ def _source(name: str, sources: Mapping[str, MeterSource]) -> MeterSource:
 
 
 def gated(domains: Sequence[Domain], choice: Literal["auto", "gpu", "measured", "total"]) -> tuple[Domain, ...]:
-    """The domains whose energies are summed and gated.
+    """The domains whose energies are summed and gated. Raises UsageProblem without any.
 
     ``auto``: the measured GPUs if any, else the measured processor and its memory, else anything measured, else the
-    estimated ones. ``gpu``: every GPU. ``measured``: everything measured. ``total``: everything. Raises UsageProblem
-    where there is no such domain.
+    estimated ones.
     """
     measured = [domain for domain in domains if domain.kind == "measured"]
     gpus = [domain for domain in domains if domain.family == "gpu"]

@@ -1,8 +1,4 @@
-"""Energy counters through codecarbon: AMD GPUs, Apple silicon, Windows.
-
-Experimental: not run on such hardware, but tested against stand-ins for what lies below codecarbon. Each meter raises
-MeterError with the reason where it cannot be opened.
-"""
+"""Energy counters of AMD, Apple and Windows through codecarbon; experimental: not run on such hardware."""
 
 from __future__ import annotations
 
@@ -25,10 +21,7 @@ JOULES_PER_PICOWATT_HOUR = 3.6e-9
 
 
 class AmdMeter(JoulesOnly):
-    """``gpu:<index>``: the energy counters of AMD GPUs, through ``amdsmi``.
-
-    A GPU whose counter reads 0 is left out: the second half of a two-die GPU shows its energy in the first half.
-    """
+    """``gpu:<index>``: AMD GPUs, through ``amdsmi``."""
 
     stepped = True
 
@@ -53,7 +46,7 @@ class AmdMeter(JoulesOnly):
                 raise MeterError(f"amdsmi cannot read the AMD GPUs: {error}") from error
         for device in devices:
             energy_j = _amd_energy_j(device)
-            if energy_j == 0:
+            if energy_j == 0:  # the second half of a two-die GPU shows its energy in the first half
                 continue
             index, facts = device.gpu_index, device.get_static_details()
             self.domains += (Domain(f"gpu:{index}", "measured", f"amd energy counter {EXPERIMENTAL}"),)
@@ -92,10 +85,9 @@ def _amd_energy_j(device: Any) -> float:
 
 
 class AppleMeter:
-    """``cpu:0`` and ``gpu:0`` of Apple silicon, through ``sudo powermetrics``.
+    """``cpu:0`` and ``gpu:0`` of Apple silicon, from ``sudo powermetrics``.
 
-    Powermetrics gives mean power over a short sample; the meter assumes that it held since the sample before. A read
-    takes a new sample, some tenths of a second, where the last one is old.
+    It gives mean power over a short sample, taken to hold since the sample before; a read takes one where it is old.
     """
 
     stepped = True
@@ -161,10 +153,7 @@ class AppleMeter:
 
 
 class WindowsMeter(JoulesOnly):
-    """``cpu:<n>`` and ``dram:<n>`` from Windows' Energy Meter Interface: packages and their memory.
-
-    They are numbered in the order in which Windows has them; its name for each is the source.
-    """
+    """``cpu:<n>`` and ``dram:<n>``: Windows' Energy Meter Interface."""
 
     stepped = True
 

@@ -20,16 +20,11 @@ SAME_MOMENT_S = 5e-3
 
 
 class EstimateMeter(JoulesOnly):
-    """``cpu:0`` and ``dram:0``, estimated from the CPU seconds of this process and its children.
+    """``cpu:0`` and ``dram:0``, estimated from this process's and its children's work.
 
-    One CPU second counts as the processor's thermal design power (or, where codecarbon does not know the model, its
-    4 W) divided by its threads, plus codecarbon's watts for this machine's memory divided by the same threads. So an
-    estimate grows with work, not with waiting, and leaves out what an idle machine takes. Reads do not count
-    themselves. Raises MeterError where codecarbon has no figure for this machine.
-
-    Args:
-        processor: stands for this machine's.
-        exclude: process ids whose work does not count; see also :meth:`exclude`.
+    A CPU second counts as the processor's thermal design power (or codecarbon's 4 W), plus codecarbon's watts for the
+    memory, both divided by the processor's threads. Reads do not count themselves. Raises MeterError where codecarbon
+    has no figure for this machine.
     """
 
     stepped = False
@@ -73,8 +68,7 @@ class EstimateMeter(JoulesOnly):
 def thread_watts(processor: Processor, design_power_w: float | None, version: str) -> tuple[float, str]:
     """(watts of one busy thread, where that comes from).
 
-    A virtual machine may show only some threads of a processor, whose design power is for all of them. So there, the
-    watts are at most codecarbon's figure for an unknown processor.
+    A virtual machine may show only some threads: there, they are at most codecarbon's for an unknown processor.
     """
     with quiet_codecarbon():
         from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE as UNKNOWN_W

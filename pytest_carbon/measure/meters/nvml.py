@@ -117,11 +117,10 @@ def _mig_uuids(nvml: ModuleType, device: _Device) -> Iterator[str]:
 
 
 class NvmlMeter:
-    """The energy of NVIDIA GPUs: the domains ``gpu:<NVML's index>``, in the order asked for.
+    """The energy of NVIDIA GPUs, as domains ``gpu:<NVML's index>``.
 
-    ``source`` says whether it is the counter (Volta and newer) or integrated power. A reload of the driver sets the
-    counter back; the meter passes that on. ``uuids`` are NVML's; None: every GPU that can be read. Raises MeterError
-    with the remedy: NVML cannot be used, a GPU is missing, or it has neither energy nor power.
+    ``uuids`` are NVML's; None: every GPU that can be read. A reload of the driver sets the counter back; the meter
+    passes that on. Raises MeterError with the remedy.
     """
 
     stepped = True
@@ -203,13 +202,7 @@ class NvmlMeter:
         bystanders: Collection[int] = (),
         resting: Collection[int] = (),
     ) -> int | None:
-        """How many processes of others compute on the GPU; None: unknown.
-
-        Args:
-            holds_context: whether this process computes on it; None: unknown.
-            bystanders: children that never compute on a GPU: the watcher.
-            resting: processes that may hold a context but do nothing: the parent that waits for this one.
-        """
+        """How many others' processes compute on the GPU; None: unknown."""
         pids = _pids(self._nvml, self._devices[domain])
         if pids is None:
             return None

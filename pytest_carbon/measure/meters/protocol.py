@@ -21,10 +21,7 @@ class Observation(NamedTuple):
 
 @runtime_checkable
 class Meter(Protocol):
-    """A source of cumulative joules for one or more domains.
-
-    The watcher opens a second instance in a child process, so opening one must not disturb another.
-    """
+    """A source of joules; the watcher's process opens another one beside this."""
 
     domains: tuple[Domain, ...]
     stepped: bool

@@ -30,20 +30,16 @@ PERMISSION_REMEDY = (
 
 
 class RaplMeter(JoulesOnly):
-    """``cpu:<package>`` and ``dram:<package>``, measured by the processor itself (Intel, and AMD since Zen).
+    """``cpu:<package>`` and ``dram:<package>``, measured by Intel and AMD processors.
 
     ``core`` and ``uncore`` are parts of a package, ``psys`` contains it: they are left out. The counters wrap after a
-    minute at the earliest; the meter undoes that if it is read more often. Raises MeterError with the reason and the
-    remedy where there are no counters, or they may not be read.
+    minute at the earliest; the meter undoes that if it is read more often. Raises MeterError with the remedy.
     """
 
     stepped = True
 
     def __init__(
-        self,
-        root: str | os.PathLike[str] = "/sys/class/powercap",
-        *,
-        clock: Callable[[], float] = time.perf_counter,
+        self, root: str | os.PathLike[str] = "/sys/class/powercap", *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self._zones: list[_Zone] = []
         try:

@@ -22,11 +22,7 @@ FORMAT = "pytest-carbon-trace/1"
 
 
 class ReplayMeter(JoulesOnly):
-    """Plays a trace in real time. Raises MeterError with the file, the line and the problem where it cannot.
-
-    ``origin_s`` is when it began to play, on the clock; None: now. Two instances that play a trace from the same moment
-    always show the same counter.
-    """
+    """Plays a trace from ``origin_s`` on; None: now. Raises MeterError."""
 
     def __init__(
         self,
@@ -104,11 +100,7 @@ def write_trace(
 
 
 def write_constant_trace(
-    path: str | os.PathLike[str],
-    power_w: float,
-    period_s: float,
-    domain: str = "gpu:0",
-    kind: Kind = "measured",
+    path: str | os.PathLike[str], power_w: float, period_s: float, domain: str = "gpu:0", kind: Kind = "measured"
 ) -> None:
     """Write the trace of a constant load: a counter that steps every ``period_s`` seconds by ``power_w * period_s``."""
     described = {"domain": domain, "kind": kind, "source": f"constant {power_w:g} W"}

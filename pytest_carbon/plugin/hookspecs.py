@@ -44,7 +44,9 @@ def pytest_carbon_meters(config: pytest.Config) -> Mapping[str, MeterSource]:  #
 
 @pytest.hookspec
 def pytest_carbon_synchronise(config: pytest.Config) -> Callable[[], None]:  # type: ignore[empty-body]
-    """Return a function that waits for a device without torch; called at both ends of every window. ::
+    """Return a function that waits for a device without torch.
+
+    It is called at both ends of every window. ::
 
     # conftest.py
     def pytest_carbon_synchronise(config):
@@ -102,7 +104,9 @@ def pytest_carbon_reference(config: pytest.Config) -> tuple[str, Callable[[], ob
 
 @pytest.hookspec
 def pytest_carbon_report(config: pytest.Config, result: SessionResult) -> Sequence[str] | None:
-    """Receive the result of the whole session; may return lines for the end of the terminal. ::
+    """Receive the result of the whole session.
+
+    May return lines for the end of the terminal. ::
 
     # conftest.py
     def pytest_carbon_report(config, result):

@@ -48,10 +48,10 @@ def pytest_carbon_synchronise(config: pytest.Config) -> Callable[[], None]:  # t
 
     It is called at both ends of every window. ::
 
-    # conftest.py
-    def pytest_carbon_synchronise(config):
-        import jax
-        return jax.effects_barrier
+        # conftest.py
+        def pytest_carbon_synchronise(config):
+            import jax
+            return jax.effects_barrier
     """
 
 
@@ -108,11 +108,11 @@ def pytest_carbon_report(config: pytest.Config, result: SessionResult) -> Sequen
 
     May return lines for the end of the terminal. ::
 
-    # conftest.py
-    def pytest_carbon_report(config, result):
-        measured = [(m, t.nodeid) for t in result.tests for m, verdict in t.measurements if m.failure is None]
-        if not measured:
-            return []
-        dearest, test = max(measured, key=lambda pair: pair[0].energy_j_per_call)
-        return [f"the dearest call, {dearest.energy_j_per_call:.3g} J, is in {test}"]
+        # conftest.py
+        def pytest_carbon_report(config, result):
+            measured = [(m, t.nodeid) for t in result.tests for m, verdict in t.measurements if m.failure is None]
+            if not measured:
+                return []
+            dearest, test = max(measured, key=lambda pair: pair[0].energy_j_per_call)
+            return [f"the dearest call, {dearest.energy_j_per_call:.3g} J, is in {test}"]
     """

@@ -1,4 +1,4 @@
-"""Every pytest hook; no arithmetic. PYTEST_DONT_REWRITE: a session in a process of its own imports it before pytest."""
+"""Every pytest hook. PYTEST_DONT_REWRITE: a fresh process imports this module before pytest."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class _Idle:
-    """Says that nothing was measured, where an option was given that has no effect without ``--carbon``."""
+    """Says that nothing was measured, if an option has no effect without ``--carbon``."""
 
     def __init__(self, flags: list[str]) -> None:
         self._flags = flags
@@ -83,7 +83,7 @@ class _Idle:
 
 
 class _Refused:
-    """Fails tests in a worker of pytest-xdist, where an exception at collection would end it without a reason."""
+    """Fails tests in a pytest-xdist worker, which an exception at collection would end without a reason."""
 
     def __init__(self, texts: dict[str, str]) -> None:
         self._texts = texts
@@ -96,7 +96,7 @@ class _Refused:
 
 @pytest.fixture
 def carbon(request: pytest.FixtureRequest) -> Iterator[Carbon]:
-    """Measures the energy of what it calls: ``carbon(fn, *args)``; without ``--carbon`` it only calls."""
+    """Measure the energy of calls: ``carbon(fn, *args)``; without ``--carbon`` it only calls."""
     session = request.config.pluginmanager.get_plugin("pytest-carbon-session")
     if session is not None:
         yield session.carbon_for(request.node)
@@ -109,12 +109,11 @@ def carbon(request: pytest.FixtureRequest) -> Iterator[Carbon]:
 
 @pytest.fixture
 def carbon_task(request: pytest.FixtureRequest) -> Iterator[TaskFactory]:
-    """Makes a task of the study, of its models or of your own: ``carbon(carbon_task("summarization"))``."""
+    """Make a task of the study, of its models or of your own: ``carbon(carbon_task("summarization"))``."""
     from pytest_carbon.plugin.task_fixture import TASKS, TaskFactory
 
-    more: dict[str, Any] = {}
-    for tasks in request.node.ihook.pytest_carbon_tasks(config=request.config):
-        more.update(tasks)
+    tasks = request.node.ihook.pytest_carbon_tasks(config=request.config)
+    more = {name: make for own in tasks for name, make in own.items()}
     factory = request.node.stash[TASKS] = TaskFactory(more)
     yield factory
     factory.free()

@@ -44,12 +44,14 @@ def pytest_carbon_meters(config: pytest.Config) -> Mapping[str, MeterSource]:  #
 
 @pytest.hookspec
 def pytest_carbon_synchronise(config: pytest.Config) -> Callable[[], None]:  # type: ignore[empty-body]
-    """Return a function that waits for a device without torch; called at both ends of every window. ::
+    """Return a function that waits for a device without torch.
 
-    # conftest.py
-    def pytest_carbon_synchronise(config):
-        import jax
-        return jax.effects_barrier
+    It is called at both ends of every window. ::
+
+        # conftest.py
+        def pytest_carbon_synchronise(config):
+            import jax
+            return jax.effects_barrier
     """
 
 
@@ -102,13 +104,15 @@ def pytest_carbon_reference(config: pytest.Config) -> tuple[str, Callable[[], ob
 
 @pytest.hookspec
 def pytest_carbon_report(config: pytest.Config, result: SessionResult) -> Sequence[str] | None:
-    """Receive the result of the whole session; may return lines for the end of the terminal. ::
+    """Receive the result of the whole session.
 
-    # conftest.py
-    def pytest_carbon_report(config, result):
-        measured = [(m, t.nodeid) for t in result.tests for m, verdict in t.measurements if m.failure is None]
-        if not measured:
-            return []
-        dearest, test = max(measured, key=lambda pair: pair[0].energy_j_per_call)
-        return [f"the dearest call, {dearest.energy_j_per_call:.3g} J, is in {test}"]
+    May return lines for the end of the terminal. ::
+
+        # conftest.py
+        def pytest_carbon_report(config, result):
+            measured = [(m, t.nodeid) for t in result.tests for m, verdict in t.measurements if m.failure is None]
+            if not measured:
+                return []
+            dearest, test = max(measured, key=lambda pair: pair[0].energy_j_per_call)
+            return [f"the dearest call, {dearest.energy_j_per_call:.3g} J, is in {test}"]
     """

@@ -36,9 +36,8 @@ class Measuring:
         self._config = config
         self._settings = settings
         self._references: list[Measurement] = []
-        sources: dict[str, MeterSource] = {}
-        for more in config.hook.pytest_carbon_meters(config=config):
-            sources.update(more)
+        own = config.hook.pytest_carbon_meters(config=config)
+        sources: dict[str, MeterSource] = {name: source for meters in own for name, source in meters.items()}
         self._rig = Rig(
             settings,
             sources=sources,

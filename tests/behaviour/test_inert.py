@@ -135,9 +135,7 @@ def test_the_marker_explains_itself(run_carbon: CarbonRunner) -> None:
 def test_the_fixture_explains_itself(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """``pytest --fixtures``, too."""
     run = run_carbon("--fixtures", carbon=False)
-    assert (
-        "Measures the energy of what it calls: ``carbon(fn, *args)``; without ``--carbon`` it only calls." in run.text
-    )
+    assert "Measure the energy of calls: ``carbon(fn, *args)``; without ``--carbon`` it only calls." in run.text
 
 
 @pytest.mark.parametrize("carbon", [False, True], ids=["without", "with"])

@@ -195,8 +195,8 @@ def size(relative: float | None) -> str:
 
 
 def at_least(relative: float | None) -> str:
-    """0.041 → ``≥4.1%``."""
-    known = size(relative)
+    """0.041 → ``≥4.1%``, 0.412 → ``≥41%``: tables have no room for more."""
+    known = size(round(relative, 2) if relative is not None and relative >= 0.0995 else relative)
     return known if known == UNKNOWN else f"≥{known}"
 
 

@@ -96,7 +96,7 @@ def test_a_regression_stays_one(
     assert "measured again in 1 fresh process" in run.text
     reason = run.measurement("test_a")["verdict"]["reason"]
     assert reason.endswith("It was measured again in fresh processes: at first +50.0%, and over 2 sessions +50.0%")
-    assert "repeated measured again in fresh processes: +50.0% at first, +50.0% in all" in run.text
+    assert "note It was measured again in fresh processes: at first +50.0%, and over 2 sessions +50.0%" in run.text
     assert "measured again in fresh processes: test_it.py::test_a (at first +50.0%, over 2 sessions +50.0%" in run.text
     assert times(pytester, "A") == 2
 

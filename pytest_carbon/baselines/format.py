@@ -163,7 +163,7 @@ class _NotJson(Wrong):
 
 def refuse_constant(name: str) -> NoReturn:
     """Refuse NaN and the infinities, which Python reads and JSON does not have: json's ``parse_constant``."""
-    raise Wrong(f"{name} is not a number that can be compared")
+    raise Wrong(f"{name} is not a finite number")
 
 
 encode_line = json.JSONEncoder(allow_nan=False).encode
@@ -357,7 +357,7 @@ def check_format(written: object, ours: str) -> None:
     if isinstance(written, str) and written.startswith(f"{kind}/"):
         raise Wrong(
             f"written in the format {written!r}, and this version reads {ours!r}",
-            "Upgrade pytest-carbon: a newer version wrote it.",
+            "Another version of pytest-carbon wrote it: use that version, or write the file again with this one.",
         )
     raise Wrong(f"the format is {written!r}, not {ours!r}")
 

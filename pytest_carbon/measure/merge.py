@@ -112,7 +112,7 @@ def _warnings(measurements: Sequence[Measurement]) -> tuple[MeasurementWarning, 
         of_code = [warning for several in by_session.values() for warning in several]
         warning = next((warning for warning in of_code if warning.disqualifies), of_code[0])
         if (having := len(by_session)) < len(measurements):
-            in_some = f" (so in {having} of {len(measurements)} sessions)"
+            in_some = f" (in {having} of {len(measurements)} sessions)"
             warning = replace(warning, text=warning.text.rstrip(".") + in_some)
         warnings.append(warning)
     return tuple(warnings)

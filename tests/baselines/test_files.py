@@ -216,7 +216,7 @@ def test_temperature_and_cards_are_written_where_they_are_known(store: FileStore
         ("temperature_c", '"45"', "'temperature_c' must be a finite number or null, not '45'"),
         ("temperature_c", "true", "'temperature_c' must be a finite number or null, not True"),
         ("temperature_c", "1e999", "'temperature_c' must be a finite number or null, not inf"),
-        ("temperature_c", "NaN", "NaN is not a number that can be compared"),
+        ("temperature_c", "NaN", "NaN is not a finite number"),
         ("gpus", '"GPU-1"', "'gpus' must be a list of UUIDs, not 'GPU-1'"),
         ("gpus", "null", "'gpus' must be a list of UUIDs, not None"),
         ("gpus", '[""]', "'gpus' must be a list of UUIDs, not ['']"),
@@ -416,7 +416,7 @@ CONFLICT = (
     "Keep the records of both sides and delete the lines of the conflict. "
     "With 'carbon-baselines/**/*.jsonl merge=union' in .gitattributes, git merges baselines by itself."
 )
-UPGRADE = "Upgrade pytest-carbon: a newer version wrote it."
+UPGRADE = "Another version of pytest-carbon wrote it: use that version, or write the file again with this one."
 ONCE = "A session measures a thing once: delete the line that is wrong."
 
 FAULTS = {
@@ -465,10 +465,10 @@ FAULTS = {
         replaced(1, '"id"', '"ID"'),
         f"line 1: the header does not name its machine. {RESTORE}",
     ),
-    "NaN": (replaced(2, "1.21", "NaN"), f"line 2: NaN is not a number that can be compared. {RESTORE}"),
+    "NaN": (replaced(2, "1.21", "NaN"), f"line 2: NaN is not a finite number. {RESTORE}"),
     "Infinity": (
         replaced(2, "0.01", "-Infinity"),
-        f"line 2: -Infinity is not a number that can be compared. {RESTORE}",
+        f"line 2: -Infinity is not a finite number. {RESTORE}",
     ),
     "too large": (
         replaced(2, "1.21", "1e999"),
@@ -1108,7 +1108,7 @@ def test_a_calibration_need_not_know_what_comes_after_the_work(store: FileStore)
         ("{}", "the format is None, not 'pytest-carbon-calibration/1'"),
         ('{"format": "F"}', "'settle_s' is missing"),
         ('{"format": "F", "settle_s": -1}', "'settle_s' must be a finite number from 0, not -1"),
-        ('{"format": "F", "settle_s": Infinity}', "Infinity is not a number that can be compared"),
+        ('{"format": "F", "settle_s": Infinity}', "Infinity is not a finite number"),
         ('{"format": "F", "settle_s": 1}', "'part_time_sampling' is missing"),
         (
             '{"format": "F", "settle_s": 1, "part_time_sampling": true, "created": 7}',

@@ -137,7 +137,7 @@ def test_a_calibration_is_kept_once(store: Store) -> None:
     assert store.calibration(HOST.id) == second
     assert store.describe(HOST.id) == HOST
     text = refusal(store.keep_calibration, "e", Calibration(float("nan")))
-    assert text.endswith(": nothing was kept: NaN is not a number that can be compared.")
+    assert text.endswith(": nothing was kept: NaN is not a finite number.")
     assert store.calibration("e") is None
 
 

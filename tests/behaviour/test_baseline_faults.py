@@ -88,7 +88,7 @@ FAULTS: dict[str, tuple[Callable[[str], str], int, str]] = {
         lambda text: text.replace("pytest-carbon-baseline/1", "pytest-carbon-baseline/2"),
         1,
         "written in the format 'pytest-carbon-baseline/2', and this version reads 'pytest-carbon-baseline/1'. "
-        "Upgrade pytest-carbon: a newer version wrote it.",
+        "Another version of pytest-carbon wrote it: use that version, or write the file again with this one.",
     ),
     "something else": (
         lambda text: '{"format": "coverage/3"}\n',
@@ -98,12 +98,12 @@ FAULTS: dict[str, tuple[Callable[[str], str], int, str]] = {
     "NaN": (
         with_field("energy_j_per_call", float("nan")),
         3,
-        f"NaN is not a number that can be compared. {RESTORE}",
+        f"NaN is not a finite number. {RESTORE}",
     ),
     "infinite": (
         with_field("duration_s_per_call", float("inf")),
         3,
-        f"Infinity is not a number that can be compared. {RESTORE}",
+        f"Infinity is not a finite number. {RESTORE}",
     ),
     "0 J": (
         with_field("energy_j_per_call", 0),

@@ -77,7 +77,7 @@ def test_nothing_measured_in_one_leaves_no_figure() -> None:
     nothing = Measurement("call", "here", warnings=(MeasurementWarning("out-of-memory", "no room"),))
     found = merged([session(1), nothing])
     assert (found.energy_j_per_call, found.sessions, found.failure) == (None, (), None)
-    assert found.warnings == (MeasurementWarning("out-of-memory", "no room (so in 1 of 2 sessions)"),)
+    assert found.warnings == (MeasurementWarning("out-of-memory", "no room (in 1 of 2 sessions)"),)
 
 
 def test_sessions_of_two_machines_have_no_mean() -> None:
@@ -105,10 +105,10 @@ def test_a_warning_disqualifies_where_it_does_in_one_session() -> None:
     assert merged([session(1, warnings=(step,)), session(2, warnings=(wander,))]).warnings == (wander,)
     assert merged([session(1, warnings=(step,)), session(2, warnings=(step,))]).warnings == (step,)
     assert merged([session(1, warnings=(wander, step)), session(2)]).warnings == (
-        MeasurementWarning("unquiet", "the power wandered (so in 1 of 2 sessions)"),
+        MeasurementWarning("unquiet", "the power wandered (in 1 of 2 sessions)"),
     )
     assert merged([session(1, warnings=(step,)), session(2)]).warnings == (
-        MeasurementWarning("unquiet", "the power stepped (so in 1 of 2 sessions)", informs=True),
+        MeasurementWarning("unquiet", "the power stepped (in 1 of 2 sessions)", informs=True),
     )
 
 
@@ -116,7 +116,7 @@ def test_warnings_are_told_once() -> None:
     """And in how many sessions, where not in all."""
     tail, hot = MeasurementWarning("tail", "a tail of 10%"), MeasurementWarning("throttled", "it was hot.")
     found = merged([session(1, warnings=(tail,)), session(2, warnings=(tail, hot)), session(3, warnings=(tail,))])
-    assert found.warnings == (tail, MeasurementWarning("throttled", "it was hot (so in 1 of 3 sessions)"))
+    assert found.warnings == (tail, MeasurementWarning("throttled", "it was hot (in 1 of 3 sessions)"))
 
 
 def test_sessions_that_take_more_and_more_are_a_trend() -> None:

@@ -495,9 +495,9 @@ AS_WRITTEN = "Give the file that pytest --carbon --carbon-json wrote, as it wrot
         (
             lambda text: text.replace("pytest-carbon/1", "pytest-carbon/2"),
             "written in the format 'pytest-carbon/2', and this version reads 'pytest-carbon/1'. "
-            "Upgrade pytest-carbon: a newer version wrote it.",
+            "Another version of pytest-carbon wrote it: use that version, or write the file again with this one.",
         ),
-        (lambda text: text.replace("295.0", "NaN"), f"NaN is not a number that can be compared. {AS_WRITTEN}"),
+        (lambda text: text.replace("295.0", "NaN"), f"NaN is not a finite number. {AS_WRITTEN}"),
         (
             lambda text: text.replace("295.0", "1e999"),
             f"tests[0].measurements[0].domains[0].mean_power_w must be a number, not Infinity. {AS_WRITTEN}",

@@ -52,17 +52,17 @@ import time
 
 def pytest_collection_finish(session):
     carbon = session.config.pluginmanager.get_plugin("pytest-carbon-session")
-    confirm = carbon._confirm
+    again = carbon._fresh.again
 
     def timed(*arguments):
         begun_s = time.perf_counter()
         try:
-            return confirm(*arguments)
+            return again(*arguments)
         finally:
             with open(os.environ["CONFIRMING"], "w") as file:
                 file.write(str(time.perf_counter() - begun_s))
 
-    carbon._confirm = timed
+    carbon._fresh.again = timed
 """
 OPTIONS = ["-q", "-p", "no:cacheprovider", "-p", "pytest_carbon.plugin", "--carbon", "--carbon-gate=warn"]
 OPTIONS += ["--carbon-precision=50%"]  # each takes the two seconds that it takes at least

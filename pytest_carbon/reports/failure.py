@@ -416,7 +416,7 @@ def _remedies(
         yield advice(text, f"pytest --carbon {again}")
     elif verdict.blind:
         text = "Record it on other days, too, or compare two revisions side by side:"
-        yield advice(text, f"pytest --carbon-record {again}", f"pytest --carbon-against=main {again}")
+        yield advice(text, f"pytest --carbon-record {again}", f"pytest --carbon-against={_baseline_commit(context)} {again}")
     elif verdict.status in ("regression", "improvement") or verdict.machine_moved:
         place = [argument for argument in arguments if argument.startswith("--carbon-baseline=")]
         intended = "If the machine stays as it is now" if verdict.machine_moved else "If this is intended"
@@ -436,6 +436,11 @@ def _remedies(
     elif verdict.status == "error" and not context.mistake:
         text = "Without its energy the test cannot pass, and nothing is recorded. To see what can be measured here:"
         yield advice(text, "pytest-carbon doctor")
+
+
+def _baseline_commit(context: FailureContext) -> str:
+    commit = context.baseline.commit if context.baseline else None
+    return commit[:10] if commit else "REVISION"
 
 
 def _if_not(verdict: Verdict, context: FailureContext, arguments: Sequence[str]) -> list[str]:

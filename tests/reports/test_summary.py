@@ -451,7 +451,7 @@ def test_what_strict_fails_stands_out(status: Status, changes: dict[str, Any], s
         assert "--carbon-strict fails a blind pass: the smallest detectable change here is 40%" in " ".join(
             text.split()
         )
-        assert "pytest --carbon-against=main" in text
+        assert "pytest --carbon-against=a1b2c3d4e5" in text
     else:
         assert "--carbon-strict fails a figure with a warning, whatever its change" in " ".join(text.split())
         assert "A figure with a warning is neither recorded nor accepted" in text

@@ -132,13 +132,13 @@ class Sides:
                 ended = f"the run ended before a pair of sessions was complete, so it was not compared with {label}"
                 return replace(verdict, status="inconclusive", reason=ended)
             return replace(verdict, status="new", reason=f"{label} does not have this measurement: {nothing}")
-        return replace(verdict, status="inconclusive", reason=f"not compared with {label}: {self._toolisting(key)}")
+        return replace(verdict, status="inconclusive", reason=f"not compared with {label}: {self._too_few(key)}")
 
     def _decided(self, test: str) -> str | None:
         """What became of a test here that ended it before enough pairs were measured, whatever the other has of it."""
         return "it failed here" if test in self.failed else self.idle.get(test)
 
-    def _toolisting(self, key: Key) -> str:
+    def _too_few(self, key: Key) -> str:
         """Why fewer than two pairs can be compared."""
         text = f"{len(self._whole(key))} of {self.against.pairs} pairs can be, and 2 must"
         why = "; ".join(dict.fromkeys(self._dropped(key).values()))
@@ -158,7 +158,7 @@ class Sides:
             )
         both = [key for key in measured if self.there.get(key) and key[0] not in self.apart]
         if both and self.complete >= pairs.PAIRS:
-            return f"{text}{listing(sorted(map(label, both)), 1)}: {self._toolisting(both[0])}"
+            return f"{text}{listing(sorted(map(label, both)), 1)}: {self._too_few(both[0])}"
         if renamed := [key for key in measured if self.gone([key[0]])] if self.complete else []:
             there = listing([name for _, name in self.gone([renamed[0][0]])])
             return (
@@ -192,7 +192,7 @@ class Sides:
             if not self.there.get(key):
                 grouped.setdefault((none, f"{self.against.label} does not have it"), []).append(label(key))
             elif len(self._whole(key)) < pairs.PAIRS:
-                grouped.setdefault((none, self._toolisting(key)), []).append(label(key))
+                grouped.setdefault((none, self._too_few(key)), []).append(label(key))
             else:
                 for pair, why in self._dropped(key).items():
                     grouped.setdefault((f"pair {pair} is not compared of ", why), []).append(label(key))

@@ -268,10 +268,11 @@ def refuse_lost_root(config: pytest.Config) -> None:
         return
     words = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *config.invocation_params.args]
     flags = {option.flag for option in OPTIONS if option.read in (values.path, values.baseline, values.against)}
+    tests = getattr(option, "file_or_dir", [])  # not there with --help
     for flag, value in itertools.pairwise(words):
         path = Path(os.path.abspath(current / value))
-        harmless = path.is_relative_to(current) and (config.inipath is not None or not option.file_or_dir)
-        if flag in flags and path.exists() and value not in option.file_or_dir and not harmless:
+        harmless = path.is_relative_to(current) and (config.inipath is not None or not tests)
+        if flag in flags and path.exists() and value not in tests and not harmless:
             raise refusal(
                 f"write {flag}={shlex.quote(value)}: with a blank between them, pytest takes the path for a place of"
                 f" tests when it looks for its ini file. It found root dir {config.rootpath}, ini file"

@@ -416,7 +416,7 @@ def _remedies(
         yield advice(text, f"pytest --carbon {again}")
     elif verdict.blind:
         text = "Record it on other days, too, or compare two revisions side by side:"
-        yield advice(text, f"pytest --carbon-record {again}", f"pytest --carbon-against={_baseline_commit(context)} {again}")
+        yield advice(text, f"pytest --carbon-record {again}", f"pytest --carbon-against={_commit_of(context)} {again}")
     elif verdict.status in ("regression", "improvement") or verdict.machine_moved:
         place = [argument for argument in arguments if argument.startswith("--carbon-baseline=")]
         intended = "If the machine stays as it is now" if verdict.machine_moved else "If this is intended"
@@ -438,7 +438,7 @@ def _remedies(
         yield advice(text, "pytest-carbon doctor")
 
 
-def _baseline_commit(context: FailureContext) -> str:
+def _commit_of(context: FailureContext) -> str:
     commit = context.baseline.commit if context.baseline else None
     return commit[:10] if commit else "REVISION"
 

@@ -500,13 +500,13 @@ def test_measurements_that_were_renamed(project: Project) -> None:
     assert run.ret == 0
     assert {name: run.status("test_both", name) for name in ("same", "new")} == {"same": "pass", "new": "new"}
     assert f"at {label} only, not here: test_it.py::test_both · old and test_it.py::test_one · old" in run.text
-    here = ", ".join(f"test_it.py::test_{name}" for name in ("both · new", "both · more", "one · new"))
+    here = "test_it.py::test_both · new, test_it.py::test_both · more and test_it.py::test_one · new"
     assert f"not compared: {here}: {label} does not have it" in run.text
     assert project.run("--carbon-strict").ret == 1
     run = project.run("-k", "one")
     assert run.ret == 1
     told = (
-        f"nothing was compared with {label}: test_it.py::test_one · new: there the test measured old. Where that is"
+        f"nothing was compared with {label}: test_it.py::test_one · new: there the test measured old. If that is"
         " another name of the same, give both the same name to compare them"
     )
     assert f"ERROR: {told}" in run.text

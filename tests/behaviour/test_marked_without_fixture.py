@@ -234,8 +234,8 @@ def test_unmarked(carbon):
     assert run.outcomes() == {"failed": 1, "passed": 1}
     assert run.status("test_it") == "error"
     assert (
-        "carbon error: the test has a carbon_budget marker and used the carbon fixture, but no call of it came to its "
-        "end: call carbon(fn, …), or take the marker away" in run.text
+        "carbon error: the test has a carbon_budget marker and used the carbon fixture, but no call of it "
+        "finished: call carbon(fn, …), or remove the marker" in run.text
     )
 
 

@@ -32,7 +32,7 @@ AMOUNT = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\W\d_]*)"
 
 
 def with_digits(number: float, significant: int = 3) -> str:
-    """A number with so many significant digits, without an exponent where it can be read without."""
+    """A number with this many significant digits, without an exponent where it can be read without."""
     scientific = f"{number:.{significant - 1}e}"
     exponent = int(scientific.partition("e")[2])
     if not -5 < exponent < 9:

@@ -64,7 +64,7 @@ def _tolerance(value: object) -> float | Literal[False]:
 
 def _word(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise UsageProblem("write a text that is not empty")
+        raise UsageProblem("write a non-empty text")
     return value.strip()
 
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 PAIRS = 2
 """One pair says nothing of what pairs differ by."""
 DRIFT_PAIRS = 4
-"""From so many pairs on drifts are fitted: fewer have no degrees of freedom for it."""
+"""Pairs from which on drifts are fitted; fewer have no degrees of freedom for it."""
 JUMP_PAIRS = 8
-"""From so many pairs on one is left out where the level jumped within it."""
+"""Pairs from which on a pair is left out where the level jumped within it."""
 JUMP = 10.0
 """The F above which a jump is one; in runs of eight pairs without any, one in fifty has one."""
 

@@ -264,7 +264,7 @@ def explanation_sentence(candidate: Candidate, comparison: Comparison) -> str | 
 
 
 def _explains(warning: MeasurementWarning, candidate: Candidate, comparison: Comparison) -> bool:
-    """Whether a warning could explain the change. One of the other revision, or of the base, does so the other way."""
+    """Whether a warning could explain the change; one of the base explains a change in the other direction."""
     code, by = warning.code.removeprefix("base-").removesuffix(" in BASE"), comparison.change
     if code in EXPLAINS_MORE_ONLY:
         return by > 0 if code == warning.code else by < 0

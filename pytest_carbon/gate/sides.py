@@ -135,7 +135,7 @@ class Sides:
         return replace(verdict, status="inconclusive", reason=f"not compared with {label}: {self._too_few(key)}")
 
     def _decided(self, test: str) -> str | None:
-        """What became of a test here that ended it before enough pairs were measured, whatever the other has of it."""
+        """Outcome that ended a test here before enough pairs were measured."""
         return "it failed here" if test in self.failed else self.idle.get(test)
 
     def _too_few(self, key: Key) -> str:

@@ -29,9 +29,9 @@ PRIOR_SPREAD_ESTIMATED = 0.05
 PRIOR_FREEDOM_MOST = 20.0
 """No suite is so even that its spread counts for more."""
 LEARN_MEASUREMENTS = 10
-"""The prior is learnt where so many measurements …"""
+"""Measurements from which on the prior is learnt, each with at least:"""
 LEARN_FREEDOM = 4
-"""… have so many degrees of freedom: five recordings of one epoch."""
+"""Degrees of freedom, those of five recordings of one epoch."""
 VARIANCE_FLOOR = 0.1
 """No variance counts as less than this share of the suite's median: one zero would poison the fit."""
 ROUNDING = 1e-20
@@ -127,7 +127,7 @@ def all_points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards:
 
 @dataclass(frozen=True, slots=True)
 class _Spread:
-    """What recordings differ by from the mean of their group: one epoch of a measurement, or one card in it."""
+    """Deviations of recordings from the mean of their group: one epoch of a measurement, or one card in it."""
 
     deviation: Floats
     """Of each point."""

@@ -79,7 +79,7 @@ def _most(text: str, middle: float, most: tuple[float, Key]) -> str:
 
 
 def _age(then: str, now: str) -> str:
-    """``2 days ago``; a time to come is what a wrong clock wrote."""
+    """``2 days ago``; a future time means a wrong clock."""
     seconds = (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()
     if seconds < -60:
         return f"{then} (in the future: by a wrong clock)"

@@ -141,8 +141,8 @@ def suite_failure(suite: SuiteVerdict, moved: int, result: SessionResult, *, wid
     page = Page(width, ascii)
     paragraphs = [
         f"carbon {suite.status}: {suite.reason}",
-        f"{count(moved)} of {count(suite.compared)} measurements moved with it by more than their tolerance."
-        " They do not fail one by one.",
+        f"{count(moved)} of {count(suite.compared)} measurements changed by more than their tolerance."
+        " The suite fails once, for all of them.",
     ]
     if result.against is None:
         paragraphs += [

@@ -261,7 +261,7 @@ class Group:
 
     @property
     def simulated(self) -> bool:
-        """Whether the GPU was none: the simulated driver's say so in their names."""
+        """Whether the GPU was simulated: the simulated driver says so in its name."""
         return "x-simulated-" in self.machine
 
     @property

@@ -142,9 +142,9 @@ _PER = "write the number of calls that the limits are for, above 0, such as per=
         ({"energy": 1, "per": True}, f"(per=True): {_PER}"),
         ({"energy": 1, "per": "1000"}, f"(per='1000'): {_PER}"),
         ({"energy": 1, "per": math.inf}, f"(per=inf): {_PER}"),
-        ({"name": ""}, "(name=''): write a text that is not empty"),
-        ({"name": 3}, "(name=3): write a text that is not empty"),
-        ({"energy": 1, "on": " "}, "(on=' '): write a text that is not empty"),
+        ({"name": ""}, "(name=''): write a non-empty text"),
+        ({"name": 3}, "(name=3): write a non-empty text"),
+        ({"energy": 1, "on": " "}, "(on=' '): write a non-empty text"),
         (
             {"per": 1000},
             "(per=1000): per speaks of the limits in the same marker, and this one has none: write it beside "

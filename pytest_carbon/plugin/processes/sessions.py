@@ -49,7 +49,7 @@ class Fresh:
         self.troubles: list[str] = []
         """What went wrong outside any test."""
         self.left_out: dict[str, dict[str, str]] = {}
-        """Tests that passed in one process and not in another, with the reason, by what happened instead."""
+        """Tests that passed in one process and not in another, by the other outcome, with its reason."""
         self._progress = progress
         self._stages = Stages(progress)
         self._stage = Stage("", None, ())

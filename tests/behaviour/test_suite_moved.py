@@ -48,7 +48,7 @@ def test_it_is_one_failure(up: CarbonRunner) -> None:
     assert {test["outcome"] for test in run.report["tests"]} == {"passed"}
     assert "FAILED pytest-carbon::suite - the whole suite is 50% up" in run.text
     assert (run.text.count(SENTENCE), run.text.count(SENTENCE.partition(":")[0])) == (1, 2)
-    assert "9 of 9 measurements moved with it" in run.text
+    assert "9 of 9 measurements changed by more" in run.text
 
 
 def test_progress_and_last_failed_know_nothing_of_it(up: CarbonRunner, pytester: pytest.Pytester) -> None:

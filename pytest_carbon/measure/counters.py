@@ -185,8 +185,8 @@ class Bench:
                 still_s = now_s - max(since_s, seen[-1].after_s if seen else since_s)
                 if still_s > NO_EDGE_S:
                     counter.failure = (
-                        f"{counter.domain} has not changed for {still_s:.0f} s, so it counts nothing: check the device and"
-                        " its driver"
+                        f"{counter.domain} has not changed for {still_s:.0f} s, so it counts nothing: check the device"
+                        " and its driver"
                     )
             if now_s >= since_s + seconds and not waits:
                 return

@@ -416,7 +416,11 @@ def _remedies(
         yield advice(text, f"pytest --carbon {again}")
     elif verdict.blind:
         text = "Record it on other days, too, or compare two revisions side by side:"
-        yield advice(text, f"pytest --carbon-record {again}", f"pytest --carbon-against={_commit_of(context)} {again}")
+        yield advice(
+            text,
+            f"pytest --carbon-record {again}",
+            f"pytest --carbon-against={_commit_of(context) or 'REVISION'} {again}",
+        )
     elif verdict.status in ("regression", "improvement") or verdict.machine_moved:
         place = [argument for argument in arguments if argument.startswith("--carbon-baseline=")]
         intended = "If the machine stays as it is now" if verdict.machine_moved else "If this is intended"
@@ -438,9 +442,10 @@ def _remedies(
         yield advice(text, "pytest-carbon doctor")
 
 
-def _commit_of(context: FailureContext) -> str:
+def _commit_of(context: FailureContext) -> str | None:
+    """Return the commit of the baseline, as short as a command needs it."""
     commit = context.baseline.commit if context.baseline else None
-    return commit[:10] if commit else "REVISION"
+    return commit and commit[:10]
 
 
 def _if_not(verdict: Verdict, context: FailureContext, arguments: Sequence[str]) -> list[str]:
@@ -449,9 +454,9 @@ def _if_not(verdict: Verdict, context: FailureContext, arguments: Sequence[str])
         "time": "look for what takes longer: more work per call (tokens, steps, inputs), or slower code",
         "power": "look at what draws the power: the dtype, the batch size, the device's clocks",
     }.get(_moved(verdict, context.tolerance or 0.0) or "", "look at what changed since the baseline")
-    commit = context.baseline.commit if context.baseline else None
+    commit = _commit_of(context)
     if commit is None:
         return [f"If it is not, {look}."]
     own = [a for a in arguments if not a.startswith(("--carbon-baseline=", "--carbon-branch="))]
-    command = shlex.join(["pytest", "--carbon", f"--carbon-against={commit[:10]}", *own])
+    command = shlex.join(["pytest", "--carbon", f"--carbon-against={commit}", *own])
     return [f"If it is not, {look}. To compare with the baseline's commit:", command]

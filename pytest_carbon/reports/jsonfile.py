@@ -271,7 +271,12 @@ def _reader(hint: Any) -> _Reader:
 
 def _pair(value: Any) -> tuple[Measurement, Verdict]:
     verdict: Verdict = _object({"verdict": Verdict}, lambda verdict: verdict)(value)
-    return _reader(Measurement)(value), verdict
+    measurement: Measurement = _reader(Measurement)(value)
+    if measurement.energy_j_per_call is not None and measurement.energy_j_per_call <= 0:
+        misfit = _must_be("above 0, or null", measurement.energy_j_per_call)
+        misfit.place = ".energy_j_per_call"
+        raise misfit
+    return measurement, verdict
 
 
 def _warning(code: str, text: str, disqualifies: bool) -> MeasurementWarning:

@@ -413,7 +413,8 @@ domain_energies = st.builds(
 )
 measurements = st.builds(
     Measurement,
-    *(texts, texts, counts, *[maybe_number] * 8, some(texts), maybe_number, some(texts), some(domain_energies)),
+    *(texts, texts, counts, maybe_number, st.none() | st.floats(1e-12, 1e12), *[maybe_number] * 6),
+    *(some(texts), maybe_number, some(texts), some(domain_energies)),
     some(st.builds(Round, counts, numbers)),
     some(st.builds(SessionScore, texts, numbers, numbers)),
     some(
@@ -498,6 +499,10 @@ AS_WRITTEN = "Give the file that pytest --carbon --carbon-json wrote, as it wrot
             "Another version of pytest-carbon wrote it: use that version, or write the file again with this one.",
         ),
         (lambda text: text.replace("295.0", "NaN"), f"NaN is not a finite number. {AS_WRITTEN}"),
+        (
+            lambda text: text.replace('"energy_j_per_call": 1.21', '"energy_j_per_call": -1.21', 1),
+            f"tests[0].measurements[0].energy_j_per_call must be above 0, or null, not -1.21. {AS_WRITTEN}",
+        ),
         (
             lambda text: text.replace("295.0", "1e999"),
             f"tests[0].measurements[0].domains[0].mean_power_w must be a number, not Infinity. {AS_WRITTEN}",

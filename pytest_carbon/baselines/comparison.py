@@ -107,7 +107,7 @@ class Part:
     renamed: Mapping[Key, Key] | None = None
     """Measurements of BASE alone, with their probable new names in HEAD."""
     own: tuple[Key, ...] = ()
-    """Measurements that BASE has from HEAD's own session only."""
+    """Measurements whose baseline, since the last accepted change, is HEAD's own session alone."""
     unmeasured: tuple[Key, ...] = ()
     """Measurements that failed in BASE."""
     kernel: Kernel | None = None
@@ -297,8 +297,9 @@ def _why_nothing(comparison: Comparison) -> str:
     places = f"{base.place} and {head.place}"
     failed = [label(row.key) for row in comparison.rows] + [label(k) for p in comparison.parts for k in p.unmeasured]
     if any(part.own for part in comparison.parts):
+        since = "" if base.result else ", the only one in BASE since the last accepted change"
         remedy = "Give reports of two runs, or a baseline that has other sessions, too."
-        return f"{places} cannot be compared: both are of the same session. {remedy}"
+        return f"{places} cannot be compared: both are of the same session{since}. {remedy}"
     if failed:
         return f"{places} cannot be compared: no measurement of both succeeded ({listing(failed)})."
     if comparison.parts:

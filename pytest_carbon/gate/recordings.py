@@ -51,7 +51,8 @@ def baseline_of(
     """Return what one measurement is held to, from all its records; None where there are none.
 
     ``numbers`` are the recordings that sessions belong to (default: by these records alone). Of records with one
-    session id the first counts.
+    session id the first counts. Where the sessions to ``leave_out`` alone began the newest epoch, there is no baseline:
+    an accepted change is not held to what was before it.
     """
     if numbers is None:
         records = list(records)
@@ -59,16 +60,17 @@ def baseline_of(
     seen = set(leave_out)
     epochs: dict[str, dict[int, list[Record]]] = {}
     for record in records:
-        session = record.session
+        session, numbered = record.session, epochs.setdefault(record.epoch, {})
         if session in seen:
             continue
         seen.add(session)
-        epochs.setdefault(record.epoch, {}).setdefault(numbers[session], []).append(record)
-    if not epochs:
+        numbered.setdefault(numbers[session], []).append(record)
+    if not epochs or not epochs[max(epochs)]:
         return None
     kept = [
         tuple(tuple(numbered[number]) for number in sorted(numbered)[:RECORDINGS_MOST])
         for _, numbered in sorted(epochs.items())
+        if numbered
     ]
     return Baseline(max(epochs), kept[-1], tuple(kept[:-1]))
 

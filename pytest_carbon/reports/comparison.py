@@ -98,7 +98,7 @@ def _missing(part: Part) -> Iterator[tuple[str, Sequence[Key]]]:
     yield "only in BASE", part.only_base
     yield "only in HEAD", part.only_head
     yield "not measured in BASE", part.unmeasured
-    yield "in BASE from HEAD's own session only", part.own
+    yield "HEAD's own session is the baseline", part.own
 
 
 def _weak(part: Part) -> tuple[str, str] | None:

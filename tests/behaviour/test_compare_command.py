@@ -357,6 +357,7 @@ def perf() -> FileStore:
 
 
 X = "tests/test_m.py::test_x"
+Y = "tests/test_m.py::test_y"
 
 
 @pytest.mark.parametrize(
@@ -409,9 +410,25 @@ def test_a_report_that_is_recorded_already_is_not_its_own_baseline(perf: FileSto
     ran = carbon("compare", "own", "head.json")
     assert ran.ret == 2
     assert ran.err == (
-        "pytest-carbon: own and head.json cannot be compared: both are of the same session. Give reports of two runs,"
-        " or a baseline that has other sessions, too.\n"
+        "pytest-carbon: own and head.json cannot be compared: both are of the same session, the only one in BASE since"
+        " the last accepted change. Give reports of two runs, or a baseline that has other sessions, too.\n"
     )
+
+
+def test_an_accepted_change_is_no_regression_of_its_own_report(perf: FileStore) -> None:
+    """After an accept HEAD is not held to what was before; what was not accepted is compared as ever."""
+    record(perf, *days([1.0, 1.01, 0.99, 1.005, 0.995], test=Y))
+    result = run("s2", {X: 1.5, Y: 1.0}, created=LATER)
+    (test, other) = result.tests
+    ((measurement, _),) = test.measurements
+    regression = replace(test, measurements=((measurement, Verdict("regression", "50% more")),))
+    write("head.json", replace(result, tests=(regression, other)))
+    assert carbon("compare", "perf", "head.json").ret == 1
+    assert "1 accepted as a change, 1 recorded" in carbon("baseline", "accept", "head.json", "--baseline=perf").text
+    ran = carbon("compare", "perf", "head.json")
+    assert ran.ret == 0
+    assert "compared 1 of 2: 1 pass" in ran.lines
+    assert f"HEAD's own session is the baseline: {X}" in ran.text
 
 
 # --- what cannot be compared ---------------------------------------------------------------------

@@ -248,6 +248,15 @@ def test_no_records_no_baseline() -> None:
     assert baseline_of([record(session="now")], leave_out={"now"}) is None
 
 
+def test_an_epoch_that_is_left_out_does_not_revive_the_one_before() -> None:
+    """What this run has accepted is not held to what was before; another session of that epoch is a baseline."""
+    accepted = record(session="now", epoch="2026-02-01T00:00:00Z")
+    assert baseline_of([*daily([1, 2]), accepted], leave_out={"now"}) is None
+    held = baseline_of([*daily([1, 2]), accepted, accepted._replace(session="later")], leave_out={"now"})
+    assert held is not None
+    assert (held.epoch, sessions_of(held.recordings)) == ("2026-02-01T00:00:00Z", [["later"]])
+
+
 # --- one measurement ---------------------------------------------------------------------------
 
 

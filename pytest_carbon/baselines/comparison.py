@@ -119,8 +119,7 @@ class Comparison:
     base: Side
     head: Side
     parts: tuple[Part, ...]
-    tolerance: float
-    false_alarms: float
+    settings: Settings
     notes: tuple[str, ...] = ()
     """Other differences, in sentences."""
 
@@ -135,17 +134,17 @@ class Comparison:
         return of_rows or any(part.suite.effect == "fails" for part in self.parts)
 
 
-def compare(base: Side, head: Side, *, tolerance: float, false_alarms: float) -> Comparison:
+def compare(base: Side, head: Side, settings: Settings) -> Comparison:
     """Judge what is on both sides. Raises :class:`UsageProblem` where that is nothing."""
     common = [machine for id, machine in head.machines.items() if base.keys(id) and head.keys(id)]
-    parts = tuple(_part(base, head, machine, tolerance, false_alarms) for machine in common)
-    comparison = Comparison(base, head, parts, tolerance, false_alarms, tuple(_notes(base, head)))
+    parts = tuple(_part(base, head, machine, settings) for machine in common)
+    comparison = Comparison(base, head, parts, settings, tuple(_notes(base, head)))
     if not any(row.verdict.change is not None or row.verdict.status == "pass" for row in comparison.rows):
         raise UsageProblem(_why_nothing(comparison))
     return comparison
 
 
-def _part(base: Side, head: Side, machine: Machine, tolerance: float, false_alarms: float) -> Part:
+def _part(base: Side, head: Side, machine: Machine, settings: Settings) -> Part:
     id = machine.id
     in_base, in_head = base.keys(id), head.keys(id)
     stored = base.stored.get(id, {})
@@ -156,10 +155,11 @@ def _part(base: Side, head: Side, machine: Machine, tolerance: float, false_alar
         verdicts, suite = gate.judge(
             candidates,
             stored,
-            tolerance=tolerance,
-            false_alarms=false_alarms,
+            tolerance=settings.tolerance,
+            false_alarms=settings.false_alarms,
             estimated=is_estimated(id),
             reference=workload,
+            max_detectable=settings.max_detectable,
         )
     verdicts = {key: replace(v, effect=effect(v, Settings())) for key, v in verdicts.items()}
     suite = replace(suite, effect=suite_effect(suite, Settings()))

@@ -15,7 +15,6 @@ from pytest_carbon.commands.console import Commands, ascii_only, width
 from pytest_carbon.plugin.settings import of_project
 from pytest_carbon.records import (
     REFERENCE,
-    CarbonError,
     Key,
     Measurement,
     Record,
@@ -38,8 +37,9 @@ def add(commands: Commands) -> None:
         "compare",
         help="compare two reports, or baselines",
         description="Compare the measurements of HEAD with those of BASE, by the rule of the gate.",
-        epilog="Exit status: 0; 1 if something of HEAD is a regression, or could not be measured; 2 if the two cannot"
-        " be compared: other machines, other tests, a file that cannot be read. Budgets are not checked.",
+        epilog="Exit status: 0; 1 if something of HEAD is a regression, or could not be measured; 2 for a wrong command"
+        " line, or if the two cannot be compared: other machines, other tests, the same session; 4 for reports or"
+        " baselines that cannot be used. Budgets are not checked.",
     )
     parser.add_argument("base", metavar="BASE", help=f"the baseline: {_PLACE} (records of carbon_branch)")
     parser.add_argument("head", metavar="HEAD", help="the side that is judged: the same")
@@ -83,16 +83,13 @@ def _share(least: float, most: float) -> Callable[[str], float]:
 
 
 def _run(given: argparse.Namespace) -> int:
+    settings = of_project()
+    options = {"tolerance": given.tolerance, "false_alarms": given.false_alarms}
+    settings = replace(settings, **{name: value for name, value in options.items() if value is not None})
+    base, head = (read(place, branch=settings.branch) for place in (given.base, given.head))
     try:
-        settings = of_project()
-        base, head = (read(place, branch=settings.branch) for place in (given.base, given.head))
-        compared = comparison.compare(
-            base,
-            head,
-            tolerance=settings.tolerance if given.tolerance is None else given.tolerance,
-            false_alarms=settings.false_alarms if given.false_alarms is None else given.false_alarms,
-        )
-    except CarbonError as error:
+        compared = comparison.compare(base, head, settings)
+    except UsageProblem as error:
         print(f"pytest-carbon: {error}", file=sys.stderr)
         return INCOMPARABLE
     if given.format != "text":

@@ -9,10 +9,11 @@ from typing import Any
 from pytest_carbon.baselines.comparison import Comparison, Kernel, Part, Row, Side
 from pytest_carbon.gate import sentences
 from pytest_carbon.records import Key, Status, Verdict, label
+from pytest_carbon.reports.failure import verb_for
 from pytest_carbon.reports.layout import Column, Page, Table, aligned
 from pytest_carbon.reports.summary import numbers
-from pytest_carbon.reports.table import MOST_ROWS, name_of, passing
-from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, count, counted, listing, quantities, quantity
+from pytest_carbon.reports.table import MOST_ROWS, name_of, passing, status_of
+from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, count, counted, listing, quantities, quantity, share
 
 FORMAT = "pytest-carbon-comparison/1"
 
@@ -101,17 +102,22 @@ def _missing(part: Part) -> Iterator[tuple[str, Sequence[Key]]]:
     yield "HEAD's own session is the baseline", part.own
 
 
-def _weak(part: Part) -> tuple[str, str] | None:
-    """The weakest comparison, and the sentence of it, where it is too weak."""
-    rows = sorted(part.rows, key=lambda row: -(row.verdict.detectable_change or 0))
-    sentence = sentences.weak(rows[0].verdict) if rows else None
-    return (label(rows[0].key), sentence) if sentence else None
+def _blind(part: Part, comparison: Comparison, shown: Callable[[str], str]) -> str | None:
+    """The number of blind passes, and the sentence of the one that could see least."""
+    rows = [row for row in part.rows if row.verdict.blind]
+    if not rows:
+        return None
+    worst = max(rows, key=lambda row: row.verdict.detectable_change or 0)
+    sentence = sentences.weak(worst.verdict, most=comparison.settings.max_detectable)
+    passes = counted(sum(row.verdict.status == "pass" for row in part.rows), "pass")
+    return f"{count(len(rows))} of {passes} {verb_for(rows, 'is', 'are')} blind: {shown(label(worst.key))}: {sentence}"
 
 
 def _rule(comparison: Comparison) -> str:
     return (
-        f"a change fails beyond {100 * comparison.tolerance:g}%, or what a test's marker says, where recordings do not"
-        f" differ by as much; an unchanged suite fails once in {1 / comparison.false_alarms:.0f}"
+        f"a change fails if it exceeds {share(comparison.settings.tolerance)} (or the tolerance in the test's marker)"
+        " and the differences between recordings of unchanged code; an unchanged suite fails in 1 of"
+        f" {1 / comparison.settings.false_alarms:.0f} comparisons"
     )
 
 
@@ -143,7 +149,7 @@ def text(comparison: Comparison, *, verbose: bool = False, width: int = 80, asci
         sentences = [part.suite.reason, part.suite.machine_moved, _compared(part), *_beside(part)]
         sentences += [f"{row.verdict.status}: {label(row.key)}: {reason}" for row, reason in _reasons(part)]
         sentences += [f"{what}: {_names(keys, part, str)}" for what, keys in _missing(part) if keys]
-        for sentence in [*sentences, "too weak: {}: {}".format(*weak) if (weak := _weak(part)) else None]:
+        for sentence in [*sentences, _blind(part, comparison, str)]:
             lines += page.wrap(sentence) if sentence else []
     for note in [*comparison.notes, _rule(comparison)]:
         lines += page.wrap(note)
@@ -176,7 +182,7 @@ def _table(rows: Sequence[Row], page: Page) -> list[str]:
 
 def _status(verdict: Verdict) -> str:
     """Capitals for what fails: they stand out where there is no colour."""
-    return verdict.status.upper() if verdict.effect == "fails" else verdict.status
+    return verdict.status.upper() if verdict.effect == "fails" else status_of(verdict)
 
 
 # --- for a pull request ------------------------------------------------------------------------------
@@ -223,8 +229,8 @@ def _comment(comparison: Comparison, most: int) -> str:
         if rest := reasons[_MOST_REASONS:]:
             lines.append(f"- and {count(len(rest))} more, as in the table")
         lines += [f"- {what}: {_names(keys, part, _code_span)}" for what, keys in _missing(part) if keys]
-        if weak := _weak(part):
-            lines.append(f"- too weak: {_code_span(weak[0])}: {_plain(weak[1])}")
+        if blind := _blind(part, comparison, _code_span):
+            lines.append(f"- {blind}")
     lines += [f"- {_plain(note)}" for note in comparison.notes]
     lines += ["", f"<sub>{_plain(_rule(comparison))}.</sub>"]
     return "\n".join(lines) + "\n"
@@ -280,8 +286,8 @@ def document(comparison: Comparison) -> str:
         "exit_status": int(comparison.failed),
         "base": _side(comparison.base),
         "head": _side(comparison.head),
-        "tolerance": comparison.tolerance,
-        "false_alarm_rate": comparison.false_alarms,
+        "tolerance": comparison.settings.tolerance,
+        "false_alarm_rate": comparison.settings.false_alarms,
         "machines": [_part(part) for part in comparison.parts],
         "notes": list(comparison.notes),
     }
@@ -314,7 +320,7 @@ def _reference(kernel: Kernel | None) -> dict[str, Any] | None:
 
 
 _OF_VERDICTS = (
-    *("status", "change", "duration_change", "power_change", "detectable_change", "reference_change"),
+    *("status", "change", "duration_change", "power_change", "detectable_change", "blind", "reference_change"),
     "reason",
 )
 

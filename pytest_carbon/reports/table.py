@@ -139,7 +139,12 @@ def _status(row: Row) -> str:
         return "accepted"
     if row.test.outcome == "failed" and all(verdict.effect != "fails" for _, verdict in row.test.measurements):
         return "test failed"
-    return _BLIND if row.verdict.blind else row.verdict.status
+    return status_of(row.verdict)
+
+
+def status_of(verdict: Verdict) -> str:
+    """Name what the gate found, as a table does: a pass that could not have seen much says so."""
+    return _BLIND if verdict.blind else verdict.status
 
 
 def failing_status(verdict: Verdict) -> str:

@@ -23,7 +23,6 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
-    inspect,
     or_,
     select,
     update,
@@ -55,9 +54,9 @@ from pytest_carbon.baselines.tables import (
     PATIENCE_S,
     RECORD,
     SESSION,
-    VERSION,
     VERSION_TABLE,
     engine_of,
+    version_of,
 )
 from pytest_carbon.records import BaselineError, Calibration, Key, Machine, Record
 
@@ -430,16 +429,14 @@ class SqlStore:
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{PATIENCE_S}s'")
 
     def _version(self, connection: Connection) -> str | None:
-        """Return the version of the tables; None where there are none."""
-        if not inspect(connection).has_table(VERSION_TABLE):
-            return None
-        version = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar()
-        if version not in (None, VERSION):
+        """Return the version of the tables; None where there are none. Refuse those that differ from the declared."""
+        try:
+            return version_of(connection)
+        except LookupError as difference:
             raise BaselineError(
-                f"{self._url}: its tables have version {version!r}, and this pytest-carbon reads {VERSION!r} only."
-                " Install the pytest-carbon that wrote them, or name another place with --carbon-baseline."
-            )
-        return version
+                f"{self._url}: another version of pytest-carbon made this database: {difference.args[0]}. Install the"
+                " version that made it, or name a new place with --carbon-baseline and record there."
+            ) from None
 
     def _migrate(self, connection: Connection) -> None:
         """Make the tables, one process at a time."""

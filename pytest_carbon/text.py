@@ -194,9 +194,14 @@ def size(relative: float | None) -> str:
     return change(relative) if relative is not None and relative >= 0.9995 else share(relative and abs(relative))
 
 
+def detectable_size(relative: float | None) -> str:
+    """A smallest detectable change: 0.041 → ``4.1%``, 0.412 → ``41%``; of a large one a decimal says nothing."""
+    return size(round(relative, 2) if relative is not None and 0.0995 <= relative < 0.995 else relative)
+
+
 def at_least(relative: float | None) -> str:
-    """0.041 → ``≥4.1%``, 0.412 → ``≥41%``: tables have no room for more."""
-    known = size(round(relative, 2) if relative is not None and relative >= 0.0995 else relative)
+    """A smallest detectable change in a table: ``≥4.1%``."""
+    known = detectable_size(relative)
     return known if known == UNKNOWN else f"≥{known}"
 
 

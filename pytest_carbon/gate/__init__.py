@@ -23,7 +23,7 @@ from pytest_carbon.gate.statistics import SUITE, Rule, compare
 from pytest_carbon.gate.variance import PRIOR_SPREAD, PRIOR_SPREAD_ESTIMATED
 from pytest_carbon.gate.verdicts import suite_verdict, verdict_on
 from pytest_carbon.records import REFERENCE, Key, Record, SessionScore, Settings, SuiteVerdict, Verdict
-from pytest_carbon.text import size
+from pytest_carbon.text import detectable_size
 
 
 def judge(
@@ -149,13 +149,14 @@ def blinder(
         return None  # an epoch, or a day, of its own
     keys = [key for key in added if before.get(key)]
     after = {key: [*records, *added.get(key, ())] for key, records in before.items()}
-    sees = [outlook(stored, keys, **rule)[0] for stored in (before, after)]
-    if sees[1] <= 1.01 * sees[0]:
+    without, with_them = (outlook(stored, keys, **rule)[0] for stored in (before, after))
+    smaller, larger = map(detectable_size, (without, with_them))
+    if with_them <= without or smaller == larger:
         return None
     return (
-        "more sessions of the same day do not make the gate sharper: with them the smallest detectable change is"
-        f" {size(sees[1])}, before it was {size(sees[0])}: they differ among themselves by more than was assumed, and"
-        " so may the single session of the next run; record on another day, or run as many (--carbon-sessions)"
+        f"the additional sessions of this day raise the smallest detectable change from {smaller} to {larger}: they"
+        " differ from each other by more than was assumed, and the single session of the next run may differ as much."
+        " Record on another day, or run as many sessions (--carbon-sessions)"
     )
 
 

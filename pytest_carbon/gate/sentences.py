@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pytest_carbon.gate.recordings import RECORDINGS_MOST
 from pytest_carbon.gate.scores import Candidate, Comparison, Wording, percent_up, relative_change
 from pytest_carbon.records import MeasurementWarning, Verdict
-from pytest_carbon.text import change, comparable_joules, counted, listing, share, size
+from pytest_carbon.text import change, comparable_joules, counted, detectable_size, listing, share, size
 
 MAX_DETECTABLE = 0.30
 """A pass that could not have seen a change of this size is blind, unless ``--carbon-max-detectable`` says otherwise."""
@@ -37,12 +37,12 @@ def weak(verdict: Verdict, pairs: int | None = None, most: float = MAX_DETECTABL
     """
     if verdict.detectable_change is None or verdict.detectable_change <= most:
         return None
-    detectable = size(verdict.detectable_change)
+    smallest = detectable_size(verdict.detectable_change)
     if pairs is not None:
         more = f"take more of them (--carbon-sessions={2 * pairs})"
-        return f"the smallest detectable change with {pairs} pairs is {detectable}: {more}"
+        return f"the smallest detectable change with {pairs} pairs is {smallest}: {more}"
     held = verdict.baseline_recordings
-    sees = f"the smallest detectable change here is {detectable}, with {counted(held, 'baseline recording')}"
+    sees = f"the smallest detectable change here is {smallest}, with {counted(held, 'baseline recording')}"
     if held >= RECORDINGS_MOST:
         return f"{sees}, the most a baseline takes: compare two revisions side by side (--carbon-against)"
     return f"{sees}: record on other days (--carbon-record), or compare two revisions side by side (--carbon-against)"
@@ -231,7 +231,7 @@ def _more(relative: float, more: str, less: str, times: str) -> str:
 
 
 def smallest_detectable(comparison: Comparison) -> str:
-    return comparison.words.detectable.format(size(relative_change(comparison.detectable)))
+    return comparison.words.detectable.format(detectable_size(relative_change(comparison.detectable)))
 
 
 def _time_and_power(comparison: Comparison) -> str | None:

@@ -26,7 +26,7 @@ from pytest_carbon.records import (
     is_estimated,
     label,
 )
-from pytest_carbon.text import NBSP, change, counted, quantities, size
+from pytest_carbon.text import NBSP, change, counted, detectable_size, quantities
 
 
 def open_run(settings: Settings, root: Path) -> Store:
@@ -123,15 +123,16 @@ def _one_recording(decisions: Sequence[Decision], now: Stored, rule: Mapping[str
     alone = {key: [r for r in records[key] if (key, r.session) not in others] for key in keys}
     detectable, recordings = gate.outlook(records, keys, **rule, unread=now.unread(id))
     once, _ = gate.outlook({**records, **alone}, keys, **rule, unread=now.unread(id))
+    smallest, smaller = map(detectable_size, (detectable, once))
     why = (
-        f" (with one session {size(once)}: these differ among themselves by more than was assumed, and so may the"
-        " single one of the next run)"
-        if detectable > 1.01 * once
+        f" (with one session {smaller}: these differ from each other by more than was assumed, and the single one of"
+        " the next run may differ as much)"
+        if detectable > once and smallest != smaller
         else ""
     )
     return (
         f"sessions within six hours count as one recording: with {counted(recordings, 'recording')} the smallest"
-        f" detectable change is {size(detectable)}{why}. Record on other days to see smaller ones (--carbon-record)"
+        f" detectable change is {smallest}{why}. Record on other days to see smaller ones (--carbon-record)"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from statistics import geometric_mean
 
@@ -11,7 +11,7 @@ from pytest_carbon.baselines.upkeep import History, Overview, Recording
 from pytest_carbon.gate.recordings import RECORDINGS_MOST
 from pytest_carbon.records import Key, Machine, label
 from pytest_carbon.reports.layout import Column, Name, Page, Table, aligned, columns
-from pytest_carbon.text import UNKNOWN, cards, change, count, counted, quantities, share, size
+from pytest_carbon.text import UNKNOWN, cards, change, count, counted, detectable_size, quantities, share
 
 _LEAST_RANGE = math.log(1.1)
 """The height of a spark line is 10% at least: what does not change looks flat."""
@@ -54,7 +54,7 @@ def _rows(each: Overview, now: str) -> list[tuple[str, str | None]]:
         ("recordings", f"{held} of each; {full}"),
         ("age", ages + (f"; a change was accepted {_age(each.accepted, now)}" if each.accepted else "")),
         ("spread", _spread(each)),
-        ("detectable", _most(f"changes of {size(each.detectable)} and more", each.detectable, each.most_detectable)),
+        ("detectable", _most("changes of {} and more", detectable_size, each.detectable, each.most_detectable)),
     ]
 
 
@@ -67,15 +67,13 @@ def _hardware(machine: Machine) -> str | None:
 def _spread(each: Overview) -> str:
     if each.spread is None or each.most_spread is None:
         return "unknown: one recording has none. Record on other days"
-    return _most(f"recordings differ by {share(each.spread)}", each.spread, each.most_spread)
+    return _most("recordings differ by {}", share, each.spread, each.most_spread)
 
 
-def _most(text: str, middle: float, most: tuple[float, Key]) -> str:
+def _most(text: str, shown: Callable[[float], str], middle: float, most: tuple[float, Key]) -> str:
     """The median, and the worst where it is another."""
-    value, key = most
-    if share(value) == share(middle):
-        return text
-    return f"{text} (median; {share(value)} for {label(key)})"
+    usual, worst = shown(middle), shown(most[0])
+    return text.format(usual) + ("" if usual == worst else f" (median; {worst} for {label(most[1])})")
 
 
 def _age(then: str, now: str) -> str:

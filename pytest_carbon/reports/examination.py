@@ -14,7 +14,7 @@ from pytest_carbon.measure.examination import Examination, Neighbours, NvidiaGpu
 from pytest_carbon.measure.warnings import SHARE_DISAGREE
 from pytest_carbon.records import Gpu
 from pytest_carbon.reports.layout import Page
-from pytest_carbon.text import change, count, listing, quantity, share, size
+from pytest_carbon.text import change, count, detectable_size, listing, quantity, share
 
 FORMAT = "pytest-carbon-doctor/1"
 
@@ -225,8 +225,8 @@ def _run_rows(found: Examination) -> Iterator[_Row]:
         )
         yield (
             "detectable",
-            f"smallest detectable change {size(n.detects_after_1)} after one recording of one test,"
-            f" {size(n.detects_after_5)} after recordings on five days",
+            f"smallest detectable change {detectable_size(n.detects_after_1)} after one recording of one test,"
+            f" {detectable_size(n.detects_after_5)} after recordings on five days",
         )
     if found.intensity is not None:
         i = found.intensity
@@ -339,9 +339,9 @@ def _general_advice(found: Examination) -> Iterator[str]:
         yield f"A measurement now would have a warning (shared-cpu): {found.neighbours.warning}."
     if found.noise is not None and found.noise.detects_after_1 > _COARSE:
         yield (
-            f"The smallest detectable change here is {size(found.noise.detects_after_1)} after one recording, and"
-            f" {size(found.noise.detects_after_5)} after recordings on five days. To find smaller ones, compare two"
-            " revisions side by side: `pytest --carbon-against=REF`."
+            f"The smallest detectable change here is {detectable_size(found.noise.detects_after_1)} after one"
+            f" recording, and {detectable_size(found.noise.detects_after_5)} after recordings on five days. To find"
+            " smaller ones, compare two revisions side by side: `pytest --carbon-against=REF`."
         )
     if found.counters and not found.measurable:
         yield (

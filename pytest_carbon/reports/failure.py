@@ -22,7 +22,18 @@ from pytest_carbon.records import (
 )
 from pytest_carbon.reports.layout import Column, Page, columns, joined
 from pytest_carbon.reports.table import failing_status
-from pytest_carbon.text import UNKNOWN, Quantity, cards, change, count, counted, listing, quantities, quantity, size
+from pytest_carbon.text import (
+    UNKNOWN,
+    Quantity,
+    cards,
+    change,
+    count,
+    counted,
+    detectable_size,
+    listing,
+    quantities,
+    quantity,
+)
 
 _LABEL = 12
 """Columns of the labels in a failure's report."""
@@ -267,7 +278,7 @@ def _call(measurement: Measurement) -> str:
 def _gate(verdict: Verdict, tolerance: float | Literal[False]) -> str | None:
     if verdict.status == "over-budget" or verdict.change is None or tolerance is False:
         return None
-    detectable = size(verdict.detectable_change)
+    detectable = detectable_size(verdict.detectable_change)
     known = "" if detectable == UNKNOWN else f"smallest detectable change {detectable}, "
     return f"{known}tolerance {100 * tolerance:.3g}%"
 

@@ -72,7 +72,7 @@ def test_a_regression() -> None:
     assert (
         "regression: tests/test_models.py::test_a: 50% more energy per call than the baseline (1.00 J → 1.50 J): each"
         " call draws 50% more power, in the same time; the tolerance is 5%, and the smallest detectable change"
-        " here is 18.9%"
+        " here is 19%"
     ) in ran.text
 
 

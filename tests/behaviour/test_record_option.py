@@ -417,11 +417,11 @@ def test_a_second_session_of_the_day_says_why_it_made_the_gate_blinder(
 ) -> None:
     """And one that agrees with the first says nothing."""
     run = run_carbon("--carbon-record")
-    assert "more sessions of the same day" not in run.text
+    assert "the additional sessions of this day" not in run.text
     work(pytester, 2.25)
     run = run_carbon("--carbon-record", "--carbon-false-alarms=0.1%", "-q")
     assert run.status("test_it") == "inconclusive"
-    assert "more sessions of the same day do not make the gate sharper: with them" in " ".join(run.text.split())
+    assert "the additional sessions of this day raise the smallest detectable change from" in " ".join(run.text.split())
 
 
 WITH_WARNING = """

@@ -696,7 +696,7 @@ COARSE = (
             now(0.605, error=0.08),
             "improvement",
             "50% less energy per call than the baseline (1.210 J → 0.605 J): each call draws 50% less power, in the "
-            "same time; the smallest detectable change here is 18.1%; to hold the gain, accept it as the new baseline "
+            "same time; the smallest detectable change here is 18%; to hold the gain, accept it as the new baseline "
             "(--carbon-accept)",
         ),
         (
@@ -790,7 +790,7 @@ def test_open_change_is_inconclusive() -> None:
     verdict = one(now(1.08), wide)
     assert (verdict.status, verdict.reason) == (
         "inconclusive",
-        f"{plain}, {NOISE}: the smallest detectable change here is 14.2%; record on other days (--carbon-record): 3 "
+        f"{plain}, {NOISE}: the smallest detectable change here is 14%; record on other days (--carbon-record): 3 "
         "recordings would decide it; or compare two revisions side by side (--carbon-against)",
     )
     verdict = one(now(1.08, warnings=(SHARED, NEAR)), wide)
@@ -841,16 +841,16 @@ def test_weak_gate_says_what_would_help() -> None:
     assert weak(one(now(1.0))) is None
     assert weak(one(now(1.0), daily([1.0] * 5))) is None
     assert weak(one(now(1.0), daily([1.0]), false_alarms=0.00005)) == (
-        "the smallest detectable change here is 59.4%, with 1 baseline recording: record on other days "
+        "the smallest detectable change here is 59%, with 1 baseline recording: record on other days "
         "(--carbon-record), or compare two revisions side by side (--carbon-against)"
     )
     assert weak(one(now(1.0), daily([1.0, 1.5, 1.2]))) == (
-        "the smallest detectable change here is 73.9%, with 3 baseline recordings: record on other "
+        "the smallest detectable change here is 74%, with 3 baseline recordings: record on other "
         "days "
         "(--carbon-record), or compare two revisions side by side (--carbon-against)"
     )
     assert weak(one(now(1.0), daily([1.0, 1.5] * 15))) == (
-        "the smallest detectable change here is 91.7%, with 20 baseline recordings, the most a baseline takes: "
+        "the smallest detectable change here is 92%, with 20 baseline recordings, the most a baseline takes: "
         "compare two revisions side by side (--carbon-against)"
     )
     assert weak(one(now(1.0), daily([1.0] * 5)), most=0.05) is not None
@@ -860,7 +860,7 @@ def test_weak_comparison_of_revisions_says_what_would_help() -> None:
     """Not other days, but more pairs."""
     assert weak(one(now(1.0), daily([1.0] * 5)), pairs=4) is None
     assert weak(one(now(1.0), daily([1.0]), false_alarms=0.00005), pairs=4) == (
-        "the smallest detectable change with 4 pairs is 59.4%: take more of them (--carbon-sessions=8)"
+        "the smallest detectable change with 4 pairs is 59%: take more of them (--carbon-sessions=8)"
     )
 
 
@@ -1319,8 +1319,8 @@ def test_more_sessions_of_a_day_say_why_the_gate_sees_less() -> None:
     )
     assert both_see > 1.1 * one_sees
     assert told.startswith(
-        f"more sessions of the same day do not make the gate sharper: with them the smallest detectable change is "
-        f"{both_see:.1%}, before it was {one_sees:.1%}: they differ among themselves by more than was assumed"
+        f"the additional sessions of this day raise the smallest detectable change from {one_sees:.0%} to "
+        f"{both_see:.0%}: they differ from each other by more than was assumed"
     )
     assert blinder(before, {key(): [record(1.0, 1.0)]}, **rule) is None
     assert blinder(before, {key(): [record(1.1, 24.0)]}, **rule) is None

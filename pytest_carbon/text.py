@@ -165,11 +165,11 @@ def _number(value: float, decimals: int) -> str:
     return f"{round(value, decimals) + 0.0:.{max(0, decimals)}f}"
 
 
-def comparable_joules(*energies_j: float) -> list[str]:
-    """Energies to be compared: in the largest's unit, with three digits of the smallest. Far apart: each by itself."""
-    if min(energies_j) < max(energies_j) / 10:
-        return [str(quantity(energy_j, "J")) for energy_j in energies_j]
-    return list(map(str, quantities(energies_j, "J", of_smallest=True)))
+def comparable(values: Sequence[float], unit: str = "J") -> list[Quantity]:
+    """Values to compare: in the largest's unit, with three digits of the smallest. Far apart: each by itself."""
+    if min(values) < max(values) / 10:
+        return [quantity(value, unit) for value in values]
+    return quantities(values, unit, of_smallest=True)
 
 
 def change(relative: float | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pytest_carbon.gate.recordings import RECORDINGS_MOST
 from pytest_carbon.gate.scores import Candidate, Comparison, Wording, percent_up, relative_change
 from pytest_carbon.records import MeasurementWarning, Verdict
-from pytest_carbon.text import change, comparable_joules, counted, detectable_size, listing, share, size
+from pytest_carbon.text import change, comparable, counted, detectable_size, listing, share, size
 
 MAX_DETECTABLE = 0.30
 """A pass that could not have seen a change of this size is blind, unless ``--carbon-max-detectable`` says otherwise."""
@@ -217,7 +217,7 @@ def passed_sentence(comparison: Comparison) -> str:
 
 def than_other(comparison: Comparison) -> str:
     relative, other = relative_change(comparison.change), comparison.words.other
-    then, now = comparable_joules(math.exp(comparison.baseline_ln_j), math.exp(comparison.score.ln_j))
+    then, now = comparable([math.exp(comparison.baseline_ln_j), math.exp(comparison.score.ln_j)])
     if abs(relative) < 0.0005:
         return f"as much energy per call as {other} ({then})"
     by = _more(relative, "more energy per call than", "less energy per call than", "the energy per call of")

@@ -26,7 +26,7 @@ from pytest_carbon.records import (
     is_estimated,
     label,
 )
-from pytest_carbon.text import NBSP, change, counted, detectable_size, quantities
+from pytest_carbon.text import NBSP, change, comparable, counted, detectable_size
 
 
 def open_run(settings: Settings, root: Path) -> Store:
@@ -189,7 +189,7 @@ def _sentences(result: SessionResult, decisions: list[Decision]) -> Iterator[str
             what = "the whole suite's change" if verdict.suite_moved else decision.status
             before, now, figures = verdict.baseline_j_per_call, measurement.energy_j_per_call, ""
             if before is not None and now is not None:
-                was, is_ = quantities([before, now], "J")
+                was, is_ = comparable([before, now])
                 figures = f", {was} → {is_} per call ({change(verdict.change)})".replace(NBSP, " ")
             yield f"{test} ({name}): {what} accepted{figures}."
         elif decision.why_not not in (None, ALREADY_STORED):

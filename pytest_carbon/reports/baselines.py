@@ -11,7 +11,7 @@ from pytest_carbon.baselines.upkeep import History, Overview, Recording
 from pytest_carbon.gate.recordings import RECORDINGS_MOST
 from pytest_carbon.records import Key, Machine, label
 from pytest_carbon.reports.layout import Column, Name, Page, Table, aligned, columns
-from pytest_carbon.text import UNKNOWN, cards, change, count, counted, detectable_size, quantities, share
+from pytest_carbon.text import UNKNOWN, cards, change, comparable, count, counted, detectable_size, share
 
 _LEAST_RANGE = math.log(1.1)
 """The height of a spark line is 10% at least: what does not change looks flat."""
@@ -114,7 +114,7 @@ def _spark(history: History, page: Page) -> str:
         return bars[min(int((math.log(recording.energy_j_per_call) - low) / height * len(bars)), len(bars) - 1)]
 
     line = between.join("".join(map(bar, recordings)) for _, recordings in history.epochs)
-    least, most = quantities([math.exp(low), math.exp(high)], "J")
+    least, most = comparable([math.exp(low), math.exp(high)])
     text = f"{least}" if least == most else f"{least} to {most}"
     room = page.width - columns(text) - 8
     if len(line) > room:
@@ -125,13 +125,13 @@ def _spark(history: History, page: Page) -> str:
 def _table(history: History, page: Page) -> list[str]:
     recordings = [(epoch, recording) for epoch, recordings in history.epochs for recording in recordings]
     first = {epoch: recordings[0] for epoch, recordings in history.epochs}
-    energies = quantities([recording.energy_j_per_call for _, recording in recordings], "J")
+    energies = comparable([recording.energy_j_per_call for _, recording in recordings])
     accepted, cells = _accepted(history), [recording for _, recording in recordings]
     figures = [
         Column("sessions", [count(recording.sessions) for recording in cells]),
         Column("energy/call", aligned(energies, page)),
         Column("vs first", [page.clean(_moved(recording, first[epoch])) for epoch, recording in recordings]),
-        Column("time/call", aligned(quantities([b.duration_s_per_call for b in cells], "s"), page)),
+        Column("time/call", aligned(comparable([recording.duration_s_per_call for recording in cells], "s"), page)),
         Column("commit", [page.clean(recording.first.commit or UNKNOWN)[:7] for recording in cells], left=True),
         Column("torch", [page.clean(recording.first.torch or UNKNOWN) for recording in cells], left=True),
         Column("driver", [page.clean(recording.first.driver or UNKNOWN) for recording in cells], left=True),

@@ -13,7 +13,7 @@ from pytest_carbon.reports.failure import verb_for
 from pytest_carbon.reports.layout import Column, Page, Table, aligned
 from pytest_carbon.reports.summary import numbers
 from pytest_carbon.reports.table import MOST_ROWS, name_of, passing, status_of
-from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, count, counted, listing, quantities, quantity, share
+from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, comparable, count, counted, listing, quantity, share
 
 FORMAT = "pytest-carbon-comparison/1"
 
@@ -23,7 +23,6 @@ _MOST_REASONS = 20
 _LONGEST_COMMENT = 65_000
 """GitHub takes 65,536 characters."""
 _MOST_NAMES = 5
-_DIGITS = 4
 _MEANINGFUL = "\\`*_[]<>&#|~"
 """What means something to Markdown."""
 
@@ -126,7 +125,7 @@ def _figures(row: Row) -> tuple[Quantity | str, Quantity | str]:
     if row.base_j is None or row.head_j is None:
         before, after = (None if j is None else quantity(j, "J") for j in (row.base_j, row.head_j))
         return before or UNKNOWN, after or "not measured"
-    before, after = quantities([row.base_j, row.head_j], "J", most=_DIGITS)
+    before, after = comparable([row.base_j, row.head_j])
     return before, after
 
 

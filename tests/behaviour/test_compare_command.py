@@ -232,11 +232,11 @@ def test_a_machine_that_moved_is_not_blamed_on_the_code() -> None:
     ran = carbon("compare", "base.json", "head.json")
     assert ran.ret == 1
     assert ran.lines[6:11] == [
-        "per call    BASE    HEAD  change  beyond  detectable  verdict",
+        "per call     BASE     HEAD  change  beyond  detectable  verdict",
         "tests/test_models.py",
-        "  test_a  1.00 J  1.40 J  +40.0%   +0.0%        ≥20%  inconclusive",
-        "  test_b  2.00 J  2.80 J  +40.0%   +0.0%        ≥20%  inconclusive",
-        "  test_c  0.50 J  1.00 J    2.0×  +42.9%        ≥20%  REGRESSION",
+        "  test_a   1.00 J   1.40 J  +40.0%   +0.0%        ≥20%  inconclusive",
+        "  test_b   2.00 J   2.80 J  +40.0%   +0.0%        ≥20%  inconclusive",
+        "  test_c  0.500 J  1.000 J    2.0×  +42.9%        ≥20%  REGRESSION",
     ]
     assert (
         "the machine itself is 40% up (reference workload): heat, clocks, a driver, a neighbour; each test is judged by"
@@ -444,6 +444,23 @@ def test_an_accepted_change_is_no_regression_of_its_own_report(perf: FileStore) 
     assert ran.ret == 0
     assert "compared 1 of 2: 1 pass" in ran.lines
     assert f"HEAD's own session is the baseline: {X}" in ran.text
+
+
+def test_compare_accept_and_show_write_one_figure_alike() -> None:
+    """In one unit, with three digits of the smaller."""
+    record(FileStore(Path("perf")), *days([0.00987] * 3))
+    result = run("s2", {X: 0.0234}, created=LATER)
+    (test,) = result.tests
+    ((measurement, _),) = test.measurements
+    verdict = Verdict("regression", "137% more", baseline_j_per_call=0.00987, change=1.3708)
+    write("head.json", replace(result, tests=(replace(test, measurements=((measurement, verdict),)),)))
+    compared = carbon("compare", "perf", "head.json").text
+    assert "test_x 9.87 mJ 23.40 mJ 2.4×" in compared
+    assert "(9.87 mJ → 23.40 mJ)" in compared
+    assert "9.87 mJ → 23.40 mJ per call" in carbon("baseline", "accept", "head.json", "--baseline=perf").text
+    shown = carbon("baseline", "show", X, "--baseline=perf").text
+    assert "9.87 mJ to 23.40 mJ per call" in shown
+    assert shown.count("23.40 mJ") == 2
 
 
 # --- what cannot be compared ---------------------------------------------------------------------

@@ -106,7 +106,7 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
     if verdict.machine_moved and not accept:
         return "the machine itself changed, as its reference workload shows; accept it if it is to stay so"
     if warnings := [warning.code for warning in measurement.disqualifying]:
-        return f"it has a warning ({', '.join(warnings)}), and a figure with a warning is neither recorded nor accepted"
+        return f"a figure with a disqualifying warning ({', '.join(warnings)}) is neither recorded nor accepted"
     if status in ("regression", "improvement") and not accept:
         return f"it is {'an' if status == 'improvement' else 'a'} {status}; accept it if it is intended"
     if verdict.suite_moved and not accept:

@@ -34,7 +34,7 @@ def _limit(value: object, units: Mapping[str, float], base: str, allowed: str) -
     if limit is None or not math.isfinite(limit):
         raise UsageProblem(f"write {allowed}")
     if limit <= 0:
-        raise UsageProblem(f"no call can meet this: write {allowed}, above 0")
+        raise UsageProblem(f"a limit must be above 0: write {allowed}")
     return limit, f"{number} {unit}"
 
 

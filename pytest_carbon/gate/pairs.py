@@ -102,9 +102,9 @@ def _words(ref: str, pairs: int) -> Wording:
     return Wording(
         other=ref,
         none=f"{ref} does not have this measurement: there is nothing to compare it with",
-        none_with_warning=f"{ref} does not have this measurement, which has a warning, besides: ",
+        none_with_warning=f"{ref} does not have this measurement, and its figure has a disqualifying warning: ",
         free=f"not held to {ref}",
-        noise="which noise of this size explains, as sessions here differ",
+        noise="sessions on this machine can differ by as much, so noise can explain this",
         more=f"take more pairs (--carbon-sessions={2 * pairs})",
         instead="",
         detectable=f"the smallest detectable change with {pairs} pairs is {{}}",

@@ -55,9 +55,9 @@ class Wording:
 
     other: str = "the baseline"
     none: str = "no baseline here yet: record one with --carbon-record"
-    none_with_warning: str = "no baseline here, and none is recorded of a measurement with a warning: "
+    none_with_warning: str = "no baseline here, and none is recorded of a figure with a disqualifying warning: "
     free: str = "not held to a baseline"
-    noise: str = "which noise of this size explains, as recordings here differ"
+    noise: str = "recordings on this machine can differ by as much, so noise can explain this"
     more: str = "record on other days (--carbon-record)"
     """What makes smaller changes detectable, where noise leaves one open; and what to do where that does not help."""
     instead: str = "compare two revisions side by side (--carbon-against)"

@@ -94,7 +94,7 @@ def change_sentence(comparison: Comparison) -> str:
     """Say what changed, what the suite did meanwhile, and whether time or power moved."""
     text, suite = than_other(comparison), comparison.suite
     if suite and abs(relative_change(suite.change)) >= 0.01:
-        text += f", while the suite's median is {change(relative_change(suite.change))}"
+        text += f", while the suite's median change is {change(relative_change(suite.change))}"
     elif comparison.reference is not None and abs(relative_change(comparison.reference)) >= 0.01:
         text += f"; the reference workload is {percent_up(comparison.reference)}, and {_beside_it(comparison)}"
     parts = _time_and_power(comparison)
@@ -130,9 +130,8 @@ def _beside_it(comparison: Comparison) -> str:
 def left_open_sentence(comparison: Comparison) -> str:
     """What would fail by itself and does not beside the reference workload, though that has hardly moved."""
     machine = change(relative_change(comparison.reference or 0.0))
-    beyond = f"{change(relative_change(comparison.beyond))}, {comparison.words.noise}"
-    text = f"{than_other(comparison)}, but beside the reference workload ({machine}) {beyond}"
-    return f"{text}; {smallest_detectable(comparison)}: measure again"
+    text = f"{than_other(comparison)}, but {change(relative_change(comparison.beyond))} beside the reference workload"
+    return f"{text} ({machine}); {comparison.words.noise}: {smallest_detectable(comparison)}; measure again"
 
 
 def too_coarse_sentence(candidate: Candidate, comparison: Comparison, allowed: float) -> str | None:
@@ -182,12 +181,12 @@ def noise_sentence(comparison: Comparison) -> str:
     words, suite = comparison.words, comparison.suite
     text = than_other(comparison)
     if suite and abs(comparison.beyond) <= comparison.tolerated:
-        text += f", as the suite's median ({change(relative_change(suite.change))})"
+        text += f", but the suite's median change is {change(relative_change(suite.change))}"
     elif suite and suite.moved:
-        text += f", while the suite's median is {change(relative_change(suite.change))}"
+        text += f", while the suite's median change is {change(relative_change(suite.change))}"
     elif comparison.reference is not None:
         text += f", while the reference workload is at {change(relative_change(comparison.reference))}"
-    text += f", {words.noise}: {smallest_detectable(comparison)}; "
+    text += f"; {words.noise}: {smallest_detectable(comparison)}; "
     if not words.instead:
         return f"{text}{words.more}"
     if comparison.decides and abs(comparison.beyond) > comparison.tolerated:
@@ -203,13 +202,13 @@ def passed_sentence(comparison: Comparison) -> str:
         shared = comparison.suite.change
         days = comparison.change - comparison.beyond - shared
         text += (
-            f", as the suite's median ({change(relative_change(shared))})"
+            f", but the suite's median change is {change(relative_change(shared))}"
             if abs(shared) >= abs(days)
-            else ", as all tests on the days of its baseline"
+            else f", but all tests used {'less' if days > 0 else 'more'} energy on the days of its baseline"
         )
     elif abs(comparison.change) > comparison.tolerated and comparison.reference is not None:
-        moved = change(relative_change(comparison.reference))
-        return f"{text}, as the reference workload ({moved}); {smallest_detectable(comparison)}"
+        text += f", but the reference workload is {percent_up(comparison.reference)} as well"
+        return f"{text}; {smallest_detectable(comparison)}"
     if comparison.machine_moved and comparison.reference is not None:
         text += f", while the reference workload is {percent_up(comparison.reference)}"
     return f"{text}; {smallest_detectable(comparison)}"

@@ -198,7 +198,7 @@ class Sides:
                     grouped.setdefault((f"pair {pair} is not compared of ", why), []).append(label(key))
         sentences = [f"{what}{listing(labels)}: {why}" for (what, why), labels in grouped.items()]
         if self.differing:
-            differs = f"the test itself differs from that of {self.against.label}, and may be why its calls do"
+            differs = f"the test itself differs from that of {self.against.label}, which may be the cause of a change"
             sentences.append(f"{differs}: {listing(sorted(self.differing))}")
         return sentences
 

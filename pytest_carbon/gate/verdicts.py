@@ -222,7 +222,7 @@ def _decide(
     if not decided and (coarse := too_coarse_sentence(candidate, comparison, allowed)):
         return "inconclusive", coarse
     if abs(comparison.change) > comparison.tolerated and warning:
-        return "inconclusive", f"{than_other(comparison)}, with a warning: {warning}"
+        return "inconclusive", f"{than_other(comparison)}, which a warning could explain: {warning}"
     if machine := of_machine_sentence(comparison):
         return "inconclusive", machine
     if comparison.of_machine:

@@ -332,7 +332,8 @@ def _why_strict(measurement: Measurement, verdict: Verdict, context: FailureCont
     if verdict.blind:
         pairs = context.against.pairs if context.against is not None else None
         return f"--carbon-strict fails a blind pass: {sentences.weak(verdict, pairs, most=0.0)}"
-    return "--carbon-strict fails a figure with a warning, whatever its change" if measurement.disqualifying else None
+    warned = "--carbon-strict fails a figure with a disqualifying warning, whatever its change"
+    return warned if measurement.disqualifying else None
 
 
 def _card(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
@@ -423,8 +424,8 @@ def _remedies(
             text = "Measure again while nothing else runs here, in more pairs:"
             yield advice(text, f"pytest --carbon-sessions={2 * pairs} {again}")
     elif measurement.disqualifying and verdict.status not in ("error", "over-budget"):
-        text = "A figure with a warning is neither recorded nor accepted. Measure again while nothing else runs here:"
-        yield advice(text, f"pytest --carbon {again}")
+        text = "A figure with a disqualifying warning is neither recorded nor accepted."
+        yield advice(f"{text} Measure again while nothing else runs here:", f"pytest --carbon {again}")
     elif verdict.blind:
         text = "Record it on other days, too, or compare two revisions side by side:"
         yield advice(

@@ -30,7 +30,7 @@ def test_a_marker_is_refused(run_carbon: CarbonRunner, pytester: pytest.Pytester
     pytester.makepyfile(test_it=TEST.format(limit="-1 J"))
     run = run_carbon("--collect-only")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
-    assert "ERROR: test_it.py::test_it: carbon_budget(energy='-1 J'): no call can meet this" in run.errors
+    assert "ERROR: test_it.py::test_it: carbon_budget(energy='-1 J'): a limit must be above 0" in run.errors
 
 
 def test_options_are_refused(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

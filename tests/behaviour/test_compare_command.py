@@ -262,7 +262,7 @@ def test_a_small_change_of_the_machine_is_said() -> None:
     ran = carbon("compare", "base.json", "head.json")
     assert ran.ret == 0
     assert "test_a 1.00 J 1.07 J +7.0% +0.0% ≥17% inconclusive" in ran.text
-    assert ", while the reference workload is at +7.0%, which noise of this size explains" in ran.text
+    assert ", while the reference workload is at +7.0%; recordings on this machine can differ by as much" in ran.text
     assert "reference workload: 500 mJ in BASE, 535 mJ in HEAD (+7.0%); beyond: what each" in ran.text
 
 

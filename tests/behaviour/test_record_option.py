@@ -390,7 +390,7 @@ def test_noise_is_inconclusive_recorded_and_no_failure(run_carbon: CarbonRunner,
     assert run.outcomes() == {"passed": 1}
     assert run.status("test_it") == "inconclusive"
     (found,) = run.test("test_it")["measurements"]
-    assert "which noise of this size explains" in found["verdict"]["reason"]
+    assert "so noise can explain this" in found["verdict"]["reason"]
     assert "recordings would decide it" in found["verdict"]["reason"]
     assert len(records(pytester)) == 2
 
@@ -447,11 +447,11 @@ def test_a_figure_with_warning_is_not_recorded_and_fails_strictly(
         pytester.makepyfile(test_it=WITH_WARNING.format(joules=joules))
         run = run_carbon("--carbon-record")
         assert (run.outcomes(), run.status("test_it")) == ({"passed": 1}, status)
-        assert "it has a warning (throttled), and a figure with a warning is neither recorded nor accepted" in run.text
+        assert "a figure with a disqualifying warning (throttled) is neither recorded nor accepted" in run.text
         assert len(records(pytester)) == 1
         run = run_carbon(STRICT)
         assert run.outcomes() == {"failed": 1}
-        assert "--carbon-strict fails a figure with a warning, whatever its change" in run.text
+        assert "--carbon-strict fails a figure with a disqualifying warning, whatever its change" in run.text
 
 
 @pytest.mark.usefixtures("recorded")

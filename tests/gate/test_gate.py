@@ -453,7 +453,7 @@ def test_a_suite_that_moved_is_one_failure() -> None:
     assert [verdict.status for verdict in verdicts] == ["pass"] * 8 + ["inconclusive"]
     assert [verdict.suite_moved for verdict in verdicts] == [True] * 7 + [False, True]
     assert verdicts[0].reason == (
-        "7.3% more energy per call than the baseline (1.00 J → 1.07 J), as the suite's median (+7.3%); "
+        "7.3% more energy per call than the baseline (1.00 J → 1.07 J), but the suite's median change is +7.3%; "
         "the smallest detectable change here is 9.5%"
     )
 
@@ -484,8 +484,8 @@ def test_what_lies_beyond_a_suite_that_moved_may_be_left_open() -> None:
     verdicts, _ = suite(np.zeros((5, 9)), [0.1] * 8 + [0.17])
     assert (verdicts[8].status, verdicts[8].suite_moved) == ("inconclusive", True)
     assert verdicts[8].reason.startswith(
-        "18.5% more energy per call than the baseline (1.00 J → 1.19 J), while the suite's median is +10.5%, "
-        "which noise of this size explains"
+        "18.5% more energy per call than the baseline (1.00 J → 1.19 J), while the suite's median change is +10.5%; "
+        "recordings on this machine can differ by as much"
     )
 
 
@@ -522,7 +522,7 @@ def test_change_that_all_share_or_that_is_allowed_does_not_fail() -> None:
     own_only, shared = suite(steady, [0.045] * 8 + [0.08])
     assert (shared.reason, own_only[8].status) == (None, "pass")
     assert own_only[8].reason == (
-        "8.3% more energy per call than the baseline (1.00 J → 1.08 J), as the suite's median (+4.6%); "
+        "8.3% more energy per call than the baseline (1.00 J → 1.08 J), but the suite's median change is +4.6%; "
         "the smallest detectable change here is 5.8%"
     )
 
@@ -638,7 +638,7 @@ def test_accepted_suite_is_judged_by_what_came_since() -> None:
 
 
 SEES = "the smallest detectable change here is 6.5%"
-NOISE = "which noise of this size explains, as recordings here differ"
+NOISE = "recordings on this machine can differ by as much, so noise can explain this"
 MORE = "12.4% more energy per call than the baseline (1.21 J → 1.36 J)"
 LESS = "17.4% less energy per call than the baseline (1.21 J → 1.00 J)"
 REGRESSION = f"{MORE}: each call draws 12.4% more power, in the same time; the tolerance is 5%, and {SEES}"
@@ -667,7 +667,11 @@ COARSE = (
             "regression",
             f"{MORE}: each call takes 30% longer but draws 13.5% less power; the tolerance is 5%, and {SEES}",
         ),
-        (now(1.36, warnings=(THROTTLED, NEAR)), "inconclusive", f"{MORE}, with a warning: {THROTTLED.text}"),
+        (
+            now(1.36, warnings=(THROTTLED, NEAR)),
+            "inconclusive",
+            f"{MORE}, which a warning could explain: {THROTTLED.text}",
+        ),
         # What is known to ±12% cannot be seen to move by as much.
         (now(1.36, error=0.12), "inconclusive", f"{MORE}, but its own error of ±12% {COARSE}"),
         (
@@ -708,7 +712,7 @@ COARSE = (
         (
             now(1.0, warnings=(THROTTLED, NEAR)),
             "inconclusive",
-            f"{LESS}, with a warning: {THROTTLED.text}",
+            f"{LESS}, which a warning could explain: {THROTTLED.text}",
         ),
         (
             now(1.0, warnings=(SHARED, NEAR)),
@@ -769,7 +773,7 @@ def test_status_and_reason(candidate: Candidate, status: str, reason: str) -> No
         (
             now(1.0, warnings=(THROTTLED,)),
             "new",
-            f"no baseline here, and none is recorded of a measurement with a warning: {THROTTLED.text}",
+            f"no baseline here, and none is recorded of a figure with a disqualifying warning: {THROTTLED.text}",
         ),
         (now(1.0, error=0.1), "new", "no baseline here yet: record one with --carbon-record"),
         (now(1.0, over_budget="too much"), "over-budget", "too much"),
@@ -790,11 +794,14 @@ def test_open_change_is_inconclusive() -> None:
     verdict = one(now(1.08), wide)
     assert (verdict.status, verdict.reason) == (
         "inconclusive",
-        f"{plain}, {NOISE}: the smallest detectable change here is 14%; record on other days (--carbon-record): 3 "
+        f"{plain}; {NOISE}: the smallest detectable change here is 14%; record on other days (--carbon-record): 3 "
         "recordings would decide it; or compare two revisions side by side (--carbon-against)",
     )
     verdict = one(now(1.08, warnings=(SHARED, NEAR)), wide)
-    assert (verdict.status, verdict.reason) == ("inconclusive", f"{plain}, with a warning: {SHARED.text}")
+    assert (verdict.status, verdict.reason) == (
+        "inconclusive",
+        f"{plain}, which a warning could explain: {SHARED.text}",
+    )
     assert NOISE in one(now(1.08, warnings=(NEAR,)), wide).reason
     assert NOISE in one(now(1 / 1.08, warnings=(SHARED,)), wide).reason
     assert (
@@ -806,8 +813,9 @@ def test_reason_names_what_the_suite_did() -> None:
     """Of a test that changed alone, the reason says where the others stand, if they moved by a percent."""
     verdicts, _ = suite(np.zeros((5, 9)), [0.02] * 8 + [0.14])
     assert verdicts[8].reason == (
-        "15% more energy per call than the baseline (1.00 J → 1.15 J), while the suite's median is +2.0%: each call "
-        "draws 15% more power, in the same time; the tolerance is 5%, and the smallest detectable change here is 9.5%"
+        "15% more energy per call than the baseline (1.00 J → 1.15 J), while the suite's median change is +2.0%: "
+        "each call draws 15% more power, in the same time; the tolerance is 5%, and the smallest detectable change "
+        "here is 9.5%"
     )
 
 
@@ -815,8 +823,9 @@ def test_reason_says_when_a_test_rises_beyond_a_suite_that_rose() -> None:
     """Both changes are said: the suite's, and that this test does more."""
     verdicts, _ = suite(np.zeros((5, 9)), [0.1] * 8 + [0.3])
     assert verdicts[8].reason == (
-        "35% more energy per call than the baseline (1.00 J → 1.35 J), while the suite's median is +10.5%: each call "
-        "draws 35% more power, in the same time; the tolerance is 5%, and the smallest detectable change here is 9.5%"
+        "35% more energy per call than the baseline (1.00 J → 1.35 J), while the suite's median change is +10.5%: "
+        "each call draws 35% more power, in the same time; the tolerance is 5%, and the smallest detectable change "
+        "here is 9.5%"
     )
 
 

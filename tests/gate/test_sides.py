@@ -232,4 +232,6 @@ def test_a_test_that_is_another_there() -> None:
     found = filled(1.5, 1.0)
     found.differing.add("test_a")
     assert judged(found)[0][KEY].reason.endswith(f"; the test itself differs from that of {LABEL}")
-    assert found.notes() == [f"the test itself differs from that of {LABEL}, and may be why its calls do: test_a"]
+    assert found.notes() == [
+        f"the test itself differs from that of {LABEL}, which may be the cause of a change: test_a"
+    ]

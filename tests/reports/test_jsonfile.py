@@ -644,9 +644,8 @@ def test_accepting_a_report_does_what_the_flag_does() -> None:
         "tests/test_m.py::slower (call): regression accepted, 1.12 J → 1.21 J per call (+8.0%).",
         "tests/test_m.py::dear (call): not recorded: it is over its budget, which no flag lifts; "
         "change the budget or the code.",
-        "tests/test_m.py::unsure (call): not recorded: it has a warning (unquiet), and a figure with a warning is "
-        "neither "
-        "recorded nor accepted.",
+        "tests/test_m.py::unsure (call): not recorded: a figure with a disqualifying warning (unquiet) is "
+        "neither recorded nor accepted.",
         "1x-nvidia-h100-80gb-hbm3-700w-gpu: 1 accepted as a change, 2 recorded, of 5 measurements of session now.",
     ]
     stored = open_store("carbon-baselines").load(HOST.id)

@@ -453,8 +453,10 @@ def test_what_strict_fails_stands_out(status: Status, changes: dict[str, Any], s
         )
         assert "pytest --carbon-against=a1b2c3d4e5" in text
     else:
-        assert "--carbon-strict fails a figure with a warning, whatever its change" in " ".join(text.split())
-        assert "A figure with a warning is neither recorded nor accepted" in text
+        assert "--carbon-strict fails a figure with a disqualifying warning, whatever its change" in " ".join(
+            text.split()
+        )
+        assert "A figure with a disqualifying warning is neither recorded nor accepted" in text
 
 
 def test_the_cost_of_measuring_may_be_unknown() -> None:
@@ -682,8 +684,8 @@ def test_a_new_measurement_that_strict_fails_says_how_to_record_it() -> None:
     assert informed.endswith("    pytest --carbon-record 'tests/test_text.py::test_classify[fp16]'")
     warned = failure(TEST, measured(5.512, 0.031, warnings=(MeasurementWarning("short", "too short"),)), new, context)
     assert warned.endswith(
-        "A figure with a warning is neither recorded nor accepted. Measure again while\n"
-        "nothing else runs here:\n"
+        "A figure with a disqualifying warning is neither recorded nor accepted. Measure\n"
+        "again while nothing else runs here:\n"
         "    pytest --carbon 'tests/test_text.py::test_classify[fp16]'"
     )
 

@@ -59,16 +59,16 @@ class Stored:
             now.look(own)
         return now
 
-    def nearest(self, here: Machine, others: Collection[str] | None = None) -> list[tuple[str, str]]:
+    def nearest(self, machine: Machine, others: Collection[str] | None = None) -> list[tuple[str, str]]:
         """Return other machines that have a baseline, the nearest first, and how they differ from this one."""
         among = self.machines if others is None else others
-        return nearest.nearest(here, [self.machines[other] for other in among])
+        return nearest.nearest(machine, [self.machines[other] for other in among])
 
-    def elsewhere(self, here: Machine, keys: Collection[Key]) -> tuple[str, str] | None:
+    def elsewhere(self, machine: Machine, keys: Collection[Key]) -> tuple[str, str] | None:
         """Return the machine nearest to one that has none of these measurements, and how it differs, if any."""
-        if any(key in self.keys(here.id) for key in keys):
+        if any(key in self.keys(machine.id) for key in keys):
             return None
-        others = self.nearest(here, self.holding(keys) or ([] if here.id in self.machines else None))
+        others = self.nearest(machine, self.holding(keys) or ([] if machine.id in self.machines else None))
         return others[0] if others else None
 
     def _read(self, id: str) -> None:

@@ -231,11 +231,11 @@ def _prune(given: argparse.Namespace) -> int:
 
 def _refuse_other_branches(location: Path | str) -> None:
     """Refuse on any branch but the main one: a database has the tests of other branches, too."""
-    main, here = of_project().branch, git_state(Path.cwd()).branch
-    if not isinstance(location, Path) and here not in (None, main):
+    main, branch = of_project().branch, git_state(Path.cwd()).branch
+    if not isinstance(location, Path) and branch not in (None, main):
         raise UsageProblem(
-            f"--yes: {location} has the baselines of every branch, and tests that are gone on {here} may still exist on"
-            f" {main}: nothing was deleted. Run this on {main} after {here} is merged."
+            f"--yes: {location} has the baselines of every branch, and tests that are gone on {branch} may still exist"
+            f" on {main}: nothing was deleted. Run this on {main} after {branch} is merged."
         )
 
 

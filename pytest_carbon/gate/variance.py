@@ -184,8 +184,8 @@ def without_errors(squares: Floats, by_errors: Floats, freedom: Floats, prior: f
     """A moderated variance, of which what known errors explain is taken off; with a prior that is without them."""
     import numpy as np
 
-    found: Floats = (PRIOR_FREEDOM * prior + np.maximum(squares - by_errors, 0)) / (PRIOR_FREEDOM + freedom)
-    return found
+    moderated: Floats = (PRIOR_FREEDOM * prior + np.maximum(squares - by_errors, 0)) / (PRIOR_FREEDOM + freedom)
+    return moderated
 
 
 def moderated(points: Points, spread: _Spread, prior: float, *, learn: bool, n: int) -> tuple[Floats, Floats]:

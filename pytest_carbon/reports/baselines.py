@@ -22,39 +22,39 @@ _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 
 
 def overviews(
-    found: Sequence[Overview], place: str, *, now: str, width: int, ascii: bool = False, hint: str | None = None
+    machines: Sequence[Overview], place: str, *, now: str, width: int, ascii: bool = False, hint: str | None = None
 ) -> list[str]:
     """A paragraph a machine; where there is none, the hint at why, if there is one."""
     page = Page(width, ascii)
-    if not found and hint:
+    if not machines and hint:
         return page.wrap(f"{hint}.", hang="")
-    if not found:
+    if not machines:
         return page.wrap(f"There are no baselines in {place} yet. Record some with pytest --carbon-record.", hang="")
     lines: list[str] = []
-    for each in found:
-        lines += ["", page.fit(each.machine.id, width)] if lines else [page.fit(each.machine.id, width)]
-        for name, text in _rows(each, now):
+    for overview in machines:
+        lines += [""] * bool(lines) + [page.fit(overview.machine.id, width)]
+        for name, text in _rows(overview, now):
             if text:
                 lines += page.labelled(name, text)
     return lines
 
 
-def _rows(each: Overview, now: str) -> list[tuple[str, str | None]]:
-    fewest, most = each.recordings
+def _rows(overview: Overview, now: str) -> list[tuple[str, str | None]]:
+    fewest, most = overview.recordings
     held = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     full = f"the most that count are {RECORDINGS_MOST}" if most < RECORDINGS_MOST else "full: no more are needed"
-    ages = f"newest {_age(each.newest, now)}, oldest {_age(each.first, now)}"
+    ages = f"newest {_age(overview.newest, now)}, oldest {_age(overview.first, now)}"
     return [
-        ("hardware", _hardware(each.machine)),
+        ("hardware", _hardware(overview.machine)),
         (
             "holds",
-            f"{counted(each.measurements, 'measurement')} of {counted(each.tests, 'test')},"
-            f" from {counted(each.sessions, 'session')}",
+            f"{counted(overview.measurements, 'measurement')} of {counted(overview.tests, 'test')},"
+            f" from {counted(overview.sessions, 'session')}",
         ),
         ("recordings", f"{held} of each; {full}"),
-        ("age", ages + (f"; a change was accepted {_age(each.accepted, now)}" if each.accepted else "")),
-        ("spread", _spread(each)),
-        ("detectable", _most("changes of {} and more", detectable_size, each.detectable, each.most_detectable)),
+        ("age", ages + (f"; a change was accepted {_age(overview.accepted, now)}" if overview.accepted else "")),
+        ("spread", _spread(overview)),
+        ("detectable", _most("changes of {} and more", detectable_size, overview.detectable, overview.most_detectable)),
     ]
 
 
@@ -64,10 +64,10 @@ def _hardware(machine: Machine) -> str | None:
     return ", ".join([*names, *([machine.cpu] if machine.cpu else [])]) or None
 
 
-def _spread(each: Overview) -> str:
-    if each.spread is None or each.most_spread is None:
+def _spread(overview: Overview) -> str:
+    if overview.spread is None or overview.most_spread is None:
         return "unknown: one recording has none. Record on other days"
-    return _most("recordings differ by {}", share, each.spread, each.most_spread)
+    return _most("recordings differ by {}", share, overview.spread, overview.most_spread)
 
 
 def _most(text: str, shown: Callable[[float], str], middle: float, most: tuple[float, Key]) -> str:
@@ -91,14 +91,14 @@ def _age(then: str, now: str) -> str:
 # --- show ----------------------------------------------------------------------------------------
 
 
-def histories(found: Sequence[History], *, width: int, ascii: bool = False) -> list[str]:
+def histories(histories: Sequence[History], *, width: int, ascii: bool = False) -> list[str]:
     """A spark line and a table of recordings for each measurement and machine, marked where a change was accepted."""
     page = Page(width, ascii)
     lines: list[str] = []
-    for each in found:
-        lines += [""] * bool(lines) + page.wrap(label(each.key), hang="    ")
-        lines += [page.fit(f"in {each.machine}", width), "", page.fit(f"  {_spark(each, page)}", width), ""]
-        lines += _table(each, page)
+    for history in histories:
+        lines += [""] * bool(lines) + page.wrap(label(history.key), hang="    ")
+        lines += [page.fit(f"in {history.machine}", width), "", page.fit(f"  {_spark(history, page)}", width), ""]
+        lines += _table(history, page)
     return lines
 
 

@@ -107,7 +107,7 @@ class Turns:
 
     def done_here(self, done: Done, pair: int) -> None:
         for m in done.measurements:
-            self.sides.here.setdefault((done.test, m.name), {})[pair] = m
+            self.sides.head.setdefault((done.test, m.name), {})[pair] = m
 
     def reported_there(self, key: str, report: Any, pair: int) -> None:
         """Note a failed or skipped test: it has nothing to compare with."""
@@ -123,7 +123,7 @@ class Turns:
                 why = f"at {self._revision.label} it was not measured: {m.failure}"
                 self.sides.part(done.test, why, pair, fails=True)
             else:
-                self.sides.there.setdefault((done.test, m.name), {})[pair] = m
+                self.sides.base.setdefault((done.test, m.name), {})[pair] = m
             self.calls_s += sum(round_.duration_s for round_ in m.rounds)
 
     def settle(self, ending: Ending, tests: Mapping[str, Test], measures: Set[str], pair: int) -> dict[str, str]:

@@ -198,7 +198,7 @@ def test_nothing_is_compared_though_the_other_has_it() -> None:
 def test_a_failure_of_either_is_an_error() -> None:
     """Never a figure of the other pairs."""
     failed = Measurement("call", "here", failure="the GPU is lost")
-    for side, where in (("here", ""), ("there", f"{LABEL}, ")):
+    for side, where in (("head", ""), ("base", f"{LABEL}, ")):
         found = filled()
         getattr(found, side)[KEY][2] = failed
         m = found.measurement(KEY)

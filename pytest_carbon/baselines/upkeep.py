@@ -14,9 +14,8 @@ from pytest_carbon.baselines import Store
 from pytest_carbon.baselines.comparison import temperature_c
 from pytest_carbon.baselines.disk import leads_out
 from pytest_carbon.baselines.files import collector_waits
-from pytest_carbon.gate import scores
 from pytest_carbon.gate.recordings import Baseline, baseline_of, recordings_of
-from pytest_carbon.records import REFERENCE, Key, Machine, Record, SessionScore, UsageProblem, Verdict, is_estimated
+from pytest_carbon.records import REFERENCE, Key, Machine, Record, UsageProblem, is_estimated
 from pytest_carbon.text import did_you_mean
 
 
@@ -49,7 +48,9 @@ def overview(
     """Describe a machine that has records, and what a gate over all of them can detect."""
     tests = {key: records for key, records in stored.items() if key[0] != REFERENCE}
     baselines = {key: baseline for key, records in tests.items() if (baseline := baseline_of(records))}
-    verdicts = _unchanged(machine.id, baselines, stored, tolerance, false_alarms)
+    rule = gate.Outlook(tolerance=tolerance, false_alarms=false_alarms, estimated=is_estimated(machine.id))
+    with collector_waits():
+        verdicts = gate.next_run(stored, baselines, **rule)
     spreads = [(relative, key) for key, baseline in baselines.items() if (relative := spread(baseline)) is not None]
     detectable = [(verdict.detectable_change or 0.0, key) for key, verdict in verdicts.items()]
     records = [record for rows in stored.values() for record in rows]
@@ -69,27 +70,6 @@ def overview(
         detectable=median(change for change, _ in detectable),
         most_detectable=max(detectable),
     )
-
-
-def _unchanged(
-    id: str,
-    baselines: Mapping[Key, Baseline],
-    stored: Mapping[Key, Sequence[Record]],
-    tolerance: float,
-    false_alarms: float,
-) -> dict[Key, Verdict]:
-    """Judge a run of everything that costs what it did."""
-    candidates = []
-    for key, baseline in baselines.items():
-        energies_j = [geometric_mean(r.energy_j_per_call for r in recording) for recording in baseline.recordings]
-        times_s = [geometric_mean(r.duration_s_per_call for r in recording) for recording in baseline.recordings]
-        score = SessionScore("a run without a change", geometric_mean(energies_j), geometric_mean(times_s))
-        candidates.append(scores.Candidate(key, (score,), error=None))
-    with collector_waits():
-        verdicts, _ = gate.judge(
-            candidates, stored, tolerance=tolerance, false_alarms=false_alarms, estimated=is_estimated(id)
-        )
-    return verdicts
 
 
 def spread(baseline: Baseline) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pytest_carbon import gate
 from pytest_carbon.baselines import Store, open_store, refuse_unknown_branch
@@ -18,8 +17,6 @@ from pytest_carbon.plugin.stages import Recorded
 from pytest_carbon.records import (
     BaselineError,
     CarbonError,
-    Key,
-    Record,
     SessionResult,
     Settings,
     UsageProblem,
@@ -66,11 +63,10 @@ def record(result: SessionResult, store: Store, stored: Stored, brought: Brought
         for decision in decisions:
             if decision.records:
                 by_id.setdefault(decision.machine, []).append(decision)
-        before = {id: stored.records(id) for id in by_id}
         store.append_all(appended(result, decisions, brought.machines))
         taken = [decision for mine in by_id.values() for decision in mine]
         for id, mine in by_id.items():
-            sentences += _recorded(result, stored, before[id], mine, place(result.settings, folder, id))
+            sentences += _recorded(result, stored, mine, place(result.settings, folder, id))
         main = result.settings.branch
         if taken and _aside(result):
             sentences.append(
@@ -91,38 +87,32 @@ def record(result: SessionResult, store: Store, stored: Stored, brought: Brought
     return Recorded(frozenset(decision.key for decision in taken), accepted, tuple(sentences), problem)
 
 
-def _recorded(
-    result: SessionResult, stored: Stored, before: Mapping[Key, Sequence[Record]], mine: Sequence[Decision], where: str
-) -> Iterator[str]:
+def _recorded(result: SessionResult, stored: Stored, mine: Sequence[Decision], where: str) -> Iterator[str]:
     """Say what was recorded on a machine, and what the gate will see with it."""
     accepted = sum(decision.accepted for decision in mine)
     changes = f", {accepted} of them accepted as changed" if accepted else ""
     sessions = max(len(decision.records) for decision in mine)
     several = f", {sessions} sessions each," if sessions > 1 else ""
     yield f"recorded {len(mine)} measurement{'s' * (len(mine) != 1)}{changes}{several} in {where}"
-    if _aside(result):
-        return
-    id = mine[0].machine
-    rule: dict[str, Any] = {
-        "tolerance": result.settings.tolerance,
-        "false_alarms": result.settings.false_alarms,
-        "estimated": is_estimated(id),
-    }
-    if several:
+    if several and not _aside(result):
         with contextlib.suppress(BaselineError):  # the store is gone since, and what it took is recorded
-            yield _one_recording(mine, stored.anew(id), rule)
-    if worse := gate.blinder(before, {d.key: d.records for d in mine}, **rule, unread=stored.unread(id)):
-        yield worse
+            yield _one_recording(mine, stored.anew(mine[0].machine), result.settings)
 
 
-def _one_recording(decisions: Sequence[Decision], now: Stored, rule: Mapping[str, Any]) -> str:
+def _one_recording(decisions: Sequence[Decision], now: Stored, settings: Settings) -> str:
     """Say what a recording of several sessions is good for: what the next run, with it in the baseline, will see."""
     id = decisions[0].machine
+    rule = gate.Outlook(
+        tolerance=settings.tolerance,
+        false_alarms=settings.false_alarms,
+        estimated=is_estimated(id),
+        unread=now.unread(id),
+    )
     records, keys = now.records(id), {decision.key for decision in decisions}
     others = {(d.key, record.session) for d in decisions for record in d.records[1:]}
     alone = {key: [r for r in records[key] if (key, r.session) not in others] for key in keys}
-    detectable, recordings = gate.outlook(records, keys, **rule, unread=now.unread(id))
-    once, _ = gate.outlook({**records, **alone}, keys, **rule, unread=now.unread(id))
+    detectable, recordings = gate.outlook(records, keys, **rule)
+    once, _ = gate.outlook({**records, **alone}, keys, **rule)
     smallest, smaller = map(detectable_size, (detectable, once))
     why = (
         f" (with one session {smaller}: these differ from each other by more than was assumed, and the single one of"

@@ -411,19 +411,6 @@ def test_a_blind_pass_is_counted_and_fails_strictly(run_carbon: CarbonRunner) ->
     assert "--carbon-strict fails a blind pass" in run.text
 
 
-@pytest.mark.usefixtures("recorded")
-def test_a_second_session_of_the_day_says_why_it_made_the_gate_blinder(
-    run_carbon: CarbonRunner, pytester: pytest.Pytester
-) -> None:
-    """And one that agrees with the first says nothing."""
-    run = run_carbon("--carbon-record")
-    assert "the additional sessions of this day" not in run.text
-    work(pytester, 2.25)
-    run = run_carbon("--carbon-record", "--carbon-false-alarms=0.1%", "-q")
-    assert run.status("test_it") == "inconclusive"
-    assert "the additional sessions of this day raise the smallest detectable change from" in " ".join(run.text.split())
-
-
 WITH_WARNING = """
 import pytest
 from battery import draw

@@ -63,7 +63,7 @@ class Side:
         keys = {**self.measured.get(machine_id, {}), **self.stored.get(machine_id, {})}
         return [key for key in keys if key[0] != REFERENCE]
 
-    def kernel(self, machine_id: str) -> Measurement | None:
+    def workload(self, machine_id: str) -> Measurement | None:
         """Return a report's reference workload on one machine."""
         of_run = self.result.references if self.result else ()
         return next((m for m, _ in of_run if m.machine == machine_id), None)
@@ -85,7 +85,7 @@ class Row(NamedTuple):
     """Their codes."""
 
 
-class Kernel(NamedTuple):
+class Workload(NamedTuple):
     """The reference workload on one machine."""
 
     row: Row | None
@@ -110,7 +110,7 @@ class Part:
     """Measurements whose baseline, since the last accepted change, is HEAD's own session alone."""
     unmeasured: tuple[Key, ...] = ()
     """Measurements that failed in BASE."""
-    kernel: Kernel | None = None
+    workload: Workload | None = None
     """None where neither side has a reference workload."""
 
 
@@ -176,7 +176,7 @@ def _part(base: Side, head: Side, machine: Machine, settings: Settings) -> Part:
         renamed=renamed(only_base, only_head),
         own=tuple(row.key for row in rows if row.verdict.status == "new"),
         unmeasured=tuple(key for key in in_head if key in base_keys and key not in stored),
-        kernel=_kernel(base, head, id, workload, verdicts),
+        workload=_workload(base, head, id, workload, verdicts),
     )
 
 
@@ -218,7 +218,7 @@ def _as_session(recording: Sequence[Record]) -> SessionScore:
 def _reference(head: Side, id: str, common: Sequence[Key]) -> scores.Candidate | None:
     """Make HEAD's reference workload a candidate; of baselines, in the recordings of HEAD that have one."""
     if head.result is not None:
-        measured = head.kernel(id)
+        measured = head.workload(id)
         return candidate(measured) if measured else None
     stored = head.stored.get(id, {})
     keys = [key for key in stored if key[0] == REFERENCE]
@@ -236,26 +236,27 @@ def _reference(head: Side, id: str, common: Sequence[Key]) -> scores.Candidate |
     return scores.Candidate(key, tuple(sessions.values()), None) if sessions else None
 
 
-def _kernel(
-    base: Side, head: Side, id: str, workload: scores.Candidate | None, verdicts: Mapping[Key, Verdict]
-) -> Kernel | None:
+def _workload(
+    base: Side, head: Side, id: str, candidate: scores.Candidate | None, verdicts: Mapping[Key, Verdict]
+) -> Workload | None:
     """Return the reference workload of both sides, or say why they cannot be compared."""
-    sides = [(name, side, side.kernel(id)) for name, side in (("BASE", base), ("HEAD", head))]
-    warnings = tuple(f"in {name}, {warning.text}" for name, _, of_run in sides if of_run for warning in of_run.warnings)
-    for name, _, of_run in sides:
-        if of_run and (failure := of_run.failure):
-            return Kernel(None, f"it could not be measured in {name} ({failure.rstrip('.')})", warnings)
-    names = [sorted(of for test, of in side.stored.get(id, {}) if test == REFERENCE) for _, side, _ in sides]
-    if not any(names):
+    sides = [(name, side.workload(id)) for name, side in (("BASE", base), ("HEAD", head))]
+    warnings = tuple(f"in {name}, {warning.text}" for name, of_run in sides if of_run for warning in of_run.warnings)
+    names = [sorted(name for test, name in side.stored.get(id, {}) if test == REFERENCE) for side in (base, head)]
+    row = None
+    if failed := [(name, of_run.failure) for name, of_run in sides if of_run and of_run.failure]:
+        why_not = f"it could not be measured in {failed[0][0]} ({failed[0][1].rstrip('.')})"
+    elif not any(names):
         return None
-    if workload is not None and (verdict := verdicts[workload.key]).change is not None:
-        row = _row(workload, verdict, base.stored[id][workload.key])
-        return Kernel(row, warnings=warnings)
-    if all(names) and not set(names[0]) & set(names[1]):
-        return Kernel(None, f"it is {listing(names[0])} in BASE and {listing(names[1])} in HEAD", warnings)
-    if all(names):
-        return Kernel(None, "BASE and HEAD do not both have it in the compared sessions", warnings)
-    return Kernel(None, f"only {'BASE' if names[0] else 'HEAD'} has one (--carbon-reference)", warnings)
+    elif candidate is not None and verdicts[candidate.key].change is not None:
+        row, why_not = _row(candidate, verdicts[candidate.key], base.stored[id][candidate.key]), None
+    elif not all(names):
+        why_not = f"only {'BASE' if names[0] else 'HEAD'} has one (--carbon-reference)"
+    elif set(names[0]) & set(names[1]):
+        why_not = "BASE and HEAD do not both have it in the compared sessions"
+    else:
+        why_not = f"it is {listing(names[0])} in BASE and {listing(names[1])} in HEAD"
+    return Workload(row, why_not, warnings)
 
 
 def _row(candidate: scores.Candidate, verdict: Verdict, records: Sequence[Record]) -> Row:

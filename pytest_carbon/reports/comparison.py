@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pytest_carbon.baselines.comparison import Comparison, Kernel, Part, Row, Side
+from pytest_carbon.baselines.comparison import Comparison, Part, Row, Side, Workload
 from pytest_carbon.gate import sentences
-from pytest_carbon.records import Key, Status, Verdict, label
+from pytest_carbon.records import Status, Verdict, label
 from pytest_carbon.reports.failure import verb_for
 from pytest_carbon.reports.layout import Column, Page, Table, aligned
 from pytest_carbon.reports.summary import numbers
@@ -31,29 +31,19 @@ _MEANINGFUL = "\\`*_[]<>&#|~"
 
 
 def _described(side: Side, comparison: Comparison) -> str:
-    """Where it is from: its time, its code, what it ran on."""
-    result = side.result
-    records = side.records([part.machine.id for part in comparison.parts])
-    if result is not None:
-        parts = [_minute(result.created), _code(result.branch, result.commit, result.dirty)]
+    """Name a side: its place, its time, its code, what it ran on."""
+    if (result := side.result) is not None:
+        code = " ".join(filter(None, (result.branch, result.commit and result.commit[:7])))
+        parts = [f"{result.created[:10]} {result.created[11:16]} UTC"]
+        parts += [f"{code} with uncommitted changes" if code and result.dirty else code]
         torch, driver = result.machine.torch, result.machine.driver
     else:
-        first, newest = records[0], records[-1]
-        sessions = len({record.session for record in records})
-        days = " to ".join(dict.fromkeys([first.created[:10], newest.created[:10]]))
-        parts = [f"{counted(sessions, 'session')} of {days}"]
-        torch, driver = newest.torch, newest.driver
+        records = side.records([part.machine.id for part in comparison.parts])
+        days = " to ".join(dict.fromkeys([records[0].created[:10], records[-1].created[:10]]))
+        parts = [f"{counted(len({record.session for record in records}), 'session')} of {days}"]
+        torch, driver = records[-1].torch, records[-1].driver
     parts += [f"{what} {version}" for what, version in (("torch", torch), ("driver", driver)) if version]
     return f"{side.place}: {', '.join(filter(None, parts))}"
-
-
-def _minute(created: str) -> str:
-    return f"{created[:10]} {created[11:16]} UTC"
-
-
-def _code(branch: str | None, commit: str | None, dirty: bool | None) -> str:
-    code = " ".join(part for part in (branch, commit and commit[:7]) if part)
-    return f"{code} with uncommitted changes" if code and dirty else code
 
 
 def _tally(rows: Sequence[Row]) -> str:
@@ -67,18 +57,11 @@ def _compared(part: Part) -> str:
     return f"compared {count(compared)} of {count(total)}{f': {_tally(rows)}' if rows else ''}"
 
 
-def _reasons(part: Part) -> Iterator[tuple[Row, str]]:
-    """What is worth a sentence: what fails, and what could not be decided."""
-    for row in part.rows:
-        if row.verdict.effect == "fails" or row.verdict.status == "inconclusive":
-            yield row, row.verdict.reason
-
-
 def _beside(part: Part) -> Iterator[str]:
     """What the reference workload took, or why nothing is judged beside it; what is a warning about it."""
-    if part.kernel is None:
+    if part.workload is None:
         return
-    row, why_not, warnings = part.kernel
+    row, why_not, warnings = part.workload
     if row is not None:
         before, after = _figures(row)
         beyond = "; beyond: what each changed beyond that" if any(map(_beyond, part.rows)) else ""
@@ -94,22 +77,30 @@ def _beyond(row: Row) -> str:
     return "" if whole is None or machine is None else change((1 + whole) / (1 + machine) - 1)
 
 
-def _missing(part: Part) -> Iterator[tuple[str, Sequence[Key]]]:
-    yield "only in BASE", part.only_base
-    yield "only in HEAD", part.only_head
-    yield "not measured in BASE", part.unmeasured
-    yield "HEAD's own session is the baseline", part.own
-
-
-def _blind(part: Part, comparison: Comparison, shown: Callable[[str], str]) -> str | None:
-    """The number of blind passes, and the sentence of the one that could see least."""
-    rows = [row for row in part.rows if row.verdict.blind]
-    if not rows:
-        return None
-    worst = max(rows, key=lambda row: row.verdict.detectable_change or 0)
-    sentence = sentences.weak(worst.verdict, most=comparison.settings.max_detectable)
-    passes = counted(sum(row.verdict.status == "pass" for row in part.rows), "pass")
-    return f"{count(len(rows))} of {passes} {verb_for(rows, 'is', 'are')} blind: {shown(label(worst.key))}: {sentence}"
+def _remarks(
+    part: Part, comparison: Comparison, most: int | None, id: Callable[[str], str], plain: Callable[[str], str]
+) -> Iterator[str]:
+    """Yield what the table does not say, with ``most`` reasons; ``id`` and ``plain`` write ids and other text."""
+    yield from map(plain, _beside(part))
+    worth = [row for row in part.rows if row.verdict.effect == "fails" or row.verdict.status == "inconclusive"]
+    for row in worth[:most]:
+        yield f"{row.verdict.status}: {id(label(row.key))}: {plain(row.verdict.reason)}"
+    if rest := worth[len(worth) if most is None else most :]:
+        yield f"and {count(len(rest))} more, as in the table"
+    new = {old: f" (now {id(label(key))}?)" for old, key in (part.renamed or {}).items()}
+    for what, keys in (
+        ("only in BASE", part.only_base),
+        ("only in HEAD", part.only_head),
+        ("not measured in BASE", part.unmeasured),
+        ("HEAD's own session is the baseline", part.own),
+    ):
+        if keys:
+            yield f"{what}: {listing([id(label(key)) + new.get(key, '') for key in keys], _MOST_NAMES)}"
+    if blind := [row for row in part.rows if row.verdict.blind]:
+        worst = max(blind, key=lambda row: row.verdict.detectable_change or 0)
+        why = sentences.weak(worst.verdict, most=comparison.settings.max_detectable)
+        passes = counted(sum(row.verdict.status == "pass" for row in part.rows), "pass")
+        yield f"{count(len(blind))} of {passes} {verb_for(blind, 'is', 'are')} blind: {id(label(worst.key))}: {why}"
 
 
 def _rule(comparison: Comparison) -> str:
@@ -145,19 +136,12 @@ def text(comparison: Comparison, *, verbose: bool = False, width: int = 80, asci
         if len(shown) < len(part.rows):
             lines += page.wrap(passing([row.verdict for row in part.rows if row.verdict.status == "pass"]))
         lines.append("")
-        sentences = [part.suite.reason, part.suite.machine_moved, _compared(part), *_beside(part)]
-        sentences += [f"{row.verdict.status}: {label(row.key)}: {reason}" for row, reason in _reasons(part)]
-        sentences += [f"{what}: {_names(keys, part, str)}" for what, keys in _missing(part) if keys]
-        for sentence in [*sentences, _blind(part, comparison, str)]:
-            lines += page.wrap(sentence) if sentence else []
+        moved = filter(None, (part.suite.reason, part.suite.machine_moved))
+        for sentence in [*moved, _compared(part), *_remarks(part, comparison, None, str, str)]:
+            lines += page.wrap(sentence)
     for note in [*comparison.notes, _rule(comparison)]:
         lines += page.wrap(note)
     return lines
-
-
-def _names(keys: Sequence[Key], part: Part, shown: Callable[[str], str]) -> str:
-    new = {old: f" (now {shown(label(key))}?)" for old, key in (part.renamed or {}).items()}
-    return listing([shown(label(key)) + new.get(key, "") for key in keys], _MOST_NAMES)
 
 
 def _table(rows: Sequence[Row], page: Page) -> list[str]:
@@ -222,14 +206,7 @@ def _comment(comparison: Comparison, most: int) -> str:
             lines += ["", f"<details><summary>{count(len(same))} pass</summary>", "", *_markdown_table(same, most)]
             lines += ["", "</details>"]
         lines.append("")
-        lines += [f"- {_plain(sentence)}" for sentence in _beside(part)]
-        reasons = [f"- {_code_span(label(row.key))}: {_plain(reason)}" for row, reason in _reasons(part)]
-        lines += reasons[:_MOST_REASONS]
-        if rest := reasons[_MOST_REASONS:]:
-            lines.append(f"- and {count(len(rest))} more, as in the table")
-        lines += [f"- {what}: {_names(keys, part, _code_span)}" for what, keys in _missing(part) if keys]
-        if blind := _blind(part, comparison, _code_span):
-            lines.append(f"- {blind}")
+        lines += [f"- {remark}" for remark in _remarks(part, comparison, _MOST_REASONS, _code_span, _plain)]
     lines += [f"- {_plain(note)}" for note in comparison.notes]
     lines += ["", f"<sub>{_plain(_rule(comparison))}.</sub>"]
     return "\n".join(lines) + "\n"
@@ -303,18 +280,18 @@ def _side(side: Side) -> dict[str, Any]:
     }
 
 
-def _reference(kernel: Kernel | None) -> dict[str, Any] | None:
-    if kernel is None:
+def _reference(workload: Workload | None) -> dict[str, Any] | None:
+    if workload is None:
         return None
-    row = kernel.row
+    row = workload.row
     return {
         "name": row and row.key[1],
         "base_j_per_call": row and row.base_j,
         "head_j_per_call": row and row.head_j,
         "change": row and row.verdict.change,
         "detectable_change": row and row.verdict.detectable_change,
-        "why_not": kernel.why_not,
-        "warnings": list(kernel.warnings),
+        "why_not": workload.why_not,
+        "warnings": list(workload.warnings),
     }
 
 
@@ -350,7 +327,7 @@ def _part(part: Part) -> dict[str, Any]:
         "status": part.suite.status,
         "reason": part.suite.reason,
         "machine_moved": part.suite.machine_moved,
-        "reference": _reference(part.kernel),
+        "reference": _reference(part.workload),
         "measurements": list(map(_measurement, part.rows)),
         **{what: [{"test": test, "name": name} for test, name in keys] for what, keys in missing.items()},
         "perhaps_renamed": [{"base": list(old), "head": list(new)} for old, new in (part.renamed or {}).items()],

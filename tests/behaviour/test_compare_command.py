@@ -636,7 +636,7 @@ def test_markdown() -> None:
     assert f"| ❌ | {cell} | 1.00 J | 2.00 J | **2.0×** | ≥20% |" in lines
     assert "<details><summary>2 pass</summary>" in lines
     assert f"| | `{B}` | 2.00 J | 2.00 J | +0.0% | ≥20% |" in lines
-    assert any(line.startswith(f"- `{A}`: 50% more energy per call than the baseline") for line in lines)
+    assert any(line.startswith(f"- regression: `{A}`: 50% more energy per call than the baseline") for line in lines)
     write("same.json", run("s3", SUITE | {odd: 1.0}, created=LATER))
     same = carbon("compare", "base.json", "same.json", "--format=markdown")
     assert same.lines[0] == "### Energy per call: no regression"

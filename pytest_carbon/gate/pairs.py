@@ -12,17 +12,14 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from pytest_carbon.gate.arrays import Floats, Ints, np, special
 from pytest_carbon.gate.scores import Candidate, Comparison, Score, Shared, Wording, score_of
 from pytest_carbon.gate.sentences import MAX_DETECTABLE
 from pytest_carbon.gate.statistics import POWER, SUITE
 from pytest_carbon.gate.variance import PRIOR_FREEDOM, PRIOR_SPREAD, PRIOR_SPREAD_ESTIMATED, learn_prior, upper_t
 from pytest_carbon.gate.verdicts import suite_verdict, verdict_on
 from pytest_carbon.records import Key, SessionScore, SuiteVerdict, Verdict
-
-if TYPE_CHECKING:
-    from pytest_carbon.gate.variance import Floats, Ints
 
 PAIRS = 2
 """One pair says nothing of what pairs differ by."""
@@ -158,8 +155,6 @@ def fit_pairs(rise: Floats, level: Floats, terms: Floats, spread: float) -> Fit:
     ``rise`` is what the second session of a pair took more than the first, ``level`` the pair's mean; both ln(J/call),
     shape (measurements, pairs).
     """
-    import numpy as np
-
     measurements, pairs = rise.shape
     without = np.full(measurements, -1)
     if pairs >= JUMP_PAIRS:
@@ -181,8 +176,6 @@ def drift_terms(head_second: Floats, numbers: Sequence[int]) -> Floats:
 
     ``head_second`` is 1 where the head ran second, else -1. A drift that cannot be told from the change is left out.
     """
-    import numpy as np
-
     terms: Floats = head_second[None]
     if len(numbers) >= DRIFT_PAIRS:
         for drift in (np.ones(len(numbers)), (-1.0) ** np.array(numbers)):
@@ -197,8 +190,6 @@ def _jumps(level: Floats, spread: float) -> Ints:
     Of all jumps within pairs and between them, the one that explains most counts, if that is more than chance (F, the
     variance moderated) and more than a steady drift explains.
     """
-    import numpy as np
-
     pairs = level.shape[1]
     at = np.arange(pairs)
     within = np.where(at[:, None] == at, 0.5, at[:, None] < at)
@@ -229,9 +220,6 @@ def _compare(
     """Each measurement's head against its base, and what they share where they are enough to say."""
     if not compared:
         return {}, None
-    import numpy as np
-    from scipy.special import stdtr
-
     m, pairs = len(compared), len(base_first)
     head_second = np.where(base_first, 1.0, -1.0)
     sides = [[c.sessions for c in compared], [base[c.key] for c in compared]]
@@ -275,7 +263,7 @@ def _compare(
     detectable = np.maximum(noise, tolerated) + reach * se
     columns = (head_j - change, head_s - time, change, beyond, noise, detectable, tolerated)
     heads = zip(head_j.tolist(), head_s.tolist(), strict=True)
-    figures = zip(*(column.tolist() for column in (*columns, stdtr(nu, -beyond / se))), strict=True)
+    figures = zip(*(column.tolist() for column in (*columns, special.stdtr(nu, -beyond / se))), strict=True)
     return {
         c.key: Comparison(Score(*score), shared, _without(words, pairs, numbers, pair), 1, pairs, *row)
         for c, score, row, pair in zip(compared, heads, figures, fit.without.tolist(), strict=True)

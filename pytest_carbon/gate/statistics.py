@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pytest_carbon.gate.arrays import Bools, Floats, Ints, np, special
 from pytest_carbon.gate.recordings import RECORDINGS_MOST, Baseline
 from pytest_carbon.gate.scores import BASELINES, Comparison, Score, Shared
 from pytest_carbon.gate.variance import (
@@ -23,10 +24,6 @@ from pytest_carbon.gate.variance import (
     upper_t,
 )
 from pytest_carbon.records import Key
-
-if TYPE_CHECKING:
-    from pytest_carbon.gate.variance import Bools, Floats, Ints
-
 
 SUITE = 8
 """A median of fewer is not the suite's."""
@@ -53,9 +50,6 @@ def compare(
     """Compare measurements with their baselines; and what they share, where they are enough to say."""
     if not compared:
         return {}, None
-    import numpy as np
-    from scipy.special import stdtr
-
     n = len(compared)
     keys = list(compared)
     if n >= SUITE:  # what the recordings of the others differ by is worth knowing, too
@@ -100,7 +94,7 @@ def compare(
     decides = _decided_by(undecided, open_to, own, held.variance, nu, size, rate / rule.measurements)
     apart = _apart(points, newest, card)
     names = list(cards)
-    p_value = stdtr(nu, -beyond / se)
+    p_value = special.stdtr(nu, -beyond / se)
     means = held.mean(points.ln_j), held.mean(points.ln_s)
     columns = (*means, change, beyond, noise, detectable, tolerated, p_value)
     warmth = _mean_known(points.temperature_c[newest], points.measurement[newest], n).tolist()
@@ -119,8 +113,6 @@ def compare(
 
 def _apart(points: Points, newest: Ints, card: Ints) -> list[int]:
     """Return the number of a card of each baseline that was recorded on no card of now; else 0."""
-    import numpy as np
-
     measurement, of_card = points.measurement[newest], points.card[newest]
     now = card[measurement]
     same = np.bincount(measurement, (of_card == now) | (of_card == 0), len(card)) > 0
@@ -132,8 +124,6 @@ def _apart(points: Points, newest: Ints, card: Ints) -> list[int]:
 
 def _mean_known(values: Floats, measurement: Ints, n: int) -> Floats:
     """Of each measurement the mean of what is finite; NaN where nothing is."""
-    import numpy as np
-
     known = np.isfinite(values)
     with np.errstate(divide="ignore", invalid="ignore"):
         means: Floats = np.bincount(measurement[known], values[known], n) / np.bincount(measurement[known], minlength=n)
@@ -144,8 +134,6 @@ def _decided_by(
     which: Ints, size: Floats, own: Floats, of_mean: Floats, nu: Floats, held: Ints, probability: float
 ) -> dict[int, int]:
     """Return the number of recordings that would decide changes of this size, where 20 are enough."""
-    import numpy as np
-
     if not len(which):
         return {}
     recordings = np.arange(1, RECORDINGS_MOST + 1)
@@ -169,8 +157,6 @@ class _Shares:
 
 def _shares(points: Points, deviation: Floats, n: int) -> _Shares:
     """Return each recording's median, over the first n measurements, of what they differ from their own means by."""
-    import numpy as np
-
     measurement, recording = points.measurement, points.recording
     ours = measurement < n
     telling = ours & (points.row_size[points.row] > 1)  # one recording deviates from its own mean by nothing
@@ -197,8 +183,6 @@ def _share(
     The suite is judged as a measurement whose recordings are the medians of all, with the prior of a single one: K + 3
     degrees of freedom. The median subtracts what cards differ by from each measurement, as it does a day.
     """
-    import numpy as np
-
     n, known, measurement = len(change), shares.known, held.measurement
     recording = points.recording[held.points]
     card_of = np.zeros(len(known), dtype=int)
@@ -242,8 +226,6 @@ def _sessions_left(points: Points, sessions: Ints) -> Floats:
 
     s_w² is the variance within those recordings, without the sessions' own errors.
     """
-    import numpy as np
-
     n = len(sessions)
     measurement = points.measurement
     per_point = (points.square, points.square_of_errors, points.sessions - 1, 1 / points.sessions)

@@ -129,7 +129,7 @@ class Comparison:
 
     @property
     def failed(self) -> bool:
-        """Tell whether there is a regression, of a test or the suite, or something that HEAD failed to measure."""
+        """Tell whether something is a regression, or could not be measured in HEAD."""
         of_rows = any(row.verdict.effect == "fails" for row in self.rows)
         return of_rows or any(part.suite.effect == "fails" for part in self.parts)
 
@@ -181,7 +181,7 @@ def _part(base: Side, head: Side, machine: Machine, settings: Settings) -> Part:
 
 
 def _candidate(base: Side, head: Side, id: str, key: Key) -> scores.Candidate:
-    """Make HEAD's measurement a candidate, with BASE's warnings and error: they can explain a change as well."""
+    """Make HEAD's measurement a candidate, with BASE's warnings and error as well."""
     now, before = head.measured.get(id, {}).get(key), base.measured.get(id, {}).get(key)
     errors = [error for pair in (now, before) if pair and (error := pair[0].relative_error) is not None]
     warnings = [*now[0].warnings] if now else []
@@ -202,7 +202,7 @@ def _candidate(base: Side, head: Side, id: str, key: Key) -> scores.Candidate:
 
 
 def _as_one_recording(records: Sequence[Record]) -> tuple[SessionScore, ...]:
-    """Return the recordings of the newest epoch as the sessions of one recording, which is their mean."""
+    """Return the newest epoch's recordings as the sessions of one recording."""
     baseline = baseline_of(records)
     return tuple(map(_as_session, baseline.recordings)) if baseline else ()
 
@@ -216,7 +216,7 @@ def _as_session(recording: Sequence[Record]) -> SessionScore:
 
 
 def _reference(head: Side, id: str, common: Sequence[Key]) -> scores.Candidate | None:
-    """Make HEAD's reference workload a candidate; of baselines, in the recordings of HEAD that have one."""
+    """Make HEAD's reference workload a candidate, from the recordings that have it."""
     if head.result is not None:
         measured = head.workload(id)
         return candidate(measured) if measured else None
@@ -270,7 +270,7 @@ def _row(candidate: scores.Candidate, verdict: Verdict, records: Sequence[Record
 
 
 def renamed(gone: Iterable[Key], new: Iterable[Key]) -> dict[Key, Key]:
-    """Guess new names of what BASE alone has: the same test in another module, or a similar id."""
+    """Guess new names of what BASE alone has: another module, or a similar id."""
     left, gone = list(dict.fromkeys(new)), list(gone)
     functions: dict[Key, list[Key]] = {}
     for test, name in left:
@@ -328,7 +328,7 @@ def _some(keys: Sequence[Key]) -> str:
 
 
 def _elsewhere(base: Side, head: Side) -> Iterator[str]:
-    """Say which measurements of HEAD are of machines that BASE does not have, and which machine is nearest."""
+    """Name HEAD's measurements on machines that BASE lacks, and the nearest one."""
     others = [machine for id, machine in base.machines.items() if base.keys(id)]
     for id, machine in head.machines.items():
         if head.keys(id) and not base.keys(id):
@@ -360,7 +360,7 @@ def _notes(base: Side, head: Side) -> Iterator[str]:
 
 
 def _conditions(base: Side, head: Side, id: str) -> Iterator[str]:
-    """Name other cards of one model and another temperature: the machine's id has neither."""
+    """Name other cards of one model, and another temperature at the start."""
     was, now = (
         {key: _of_newest_epoch(records) for key, records in side.stored.get(id, {}).items()} for side in (base, head)
     )
@@ -392,7 +392,7 @@ def temperature_c(records: Iterable[Record]) -> float | None:
 
 
 def _sources(base: Side, head: Side) -> Iterator[str]:
-    """Name domains that different meters counted in BASE and HEAD: the machine's id has no meter."""
+    """Name domains that different meters counted in BASE and HEAD."""
     was, now = (
         {
             (id, energy.domain.name): energy.domain.source

@@ -38,7 +38,7 @@ class Decision:
 
     @property
     def accepted(self) -> bool:
-        """Whether these records begin a new baseline."""
+        """Tell whether these records begin a new baseline."""
         return bool(self.records) and self.changed
 
 
@@ -127,7 +127,7 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
 def appended(
     result: SessionResult, decisions: Sequence[Decision], machines: Mapping[str, Machine] | None = None
 ) -> list[tuple[Machine, list[Record]]]:
-    """Return what decisions append to each machine, with its reference workload, which has no epochs.
+    """Return what decisions append to each machine, with its reference workload.
 
     ``machines``: what is known of each by its id, else the report's.
     """
@@ -146,7 +146,7 @@ def appended(
 
 
 def records_of(result: SessionResult, test: TestResult, measurement: Measurement, epoch: str = "0") -> list[Record]:
-    """Return a measurement of a run as a baseline stores it, a record for each session."""
+    """Return a measurement of a run as records, one for each session."""
     error, temperature_c = measurement.energy_j_per_call_error, measurement.temperature_c
     if error is not None:  # that of the mean of all sessions: one session's is larger
         error *= sqrt(len(measurement.sessions))

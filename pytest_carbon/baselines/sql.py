@@ -150,7 +150,7 @@ class SqlStore:
         return stored
 
     def _rows(self, connection: Connection, machine: Any, measurements: Sequence[int] | None) -> Iterator[Any]:
-        """Yield the records of a machine that count; of some measurements, also those that do not count."""
+        """Yield the records of a machine; of some measurements, all that are stored."""
         if measurements is None:
             sessions = select(SESSION.c.id).where(SESSION.c.machine_id == machine, self._counts())
             conditions = [RECORD.c.session_id.in_(sessions)]
@@ -206,13 +206,13 @@ class SqlStore:
         )
 
     def _counts(self) -> Any:
-        """Return the condition on sessions that count; one without a branch was recorded outside a repository."""
+        """Return the condition on sessions that count, also those without a branch."""
         if self._branch is None:
             return SESSION.c.id.is_not(None)
         return or_(SESSION.c.branch.in_({self._branch, self._own or self._branch}), SESSION.c.branch.is_(None))
 
     def _of_branch(self, records: Iterable[Record]) -> list[Record]:
-        """Keep the branch's records, and what the branch that is checked out has accepted since."""
+        """Keep the branch's records, and what the checked-out branch accepted since."""
         theirs = [record for record in records if record.branch in (self._branch, None)]
         newest = max((record.epoch for record in theirs), default="")
         return theirs + [record for record in records if record.branch == self._own and record.epoch > newest]
@@ -244,7 +244,7 @@ class SqlStore:
         self.append_all([(machine, records)])
 
     def append_all(self, sessions: Sequence[tuple[Machine, Sequence[Record]]]) -> None:
-        """Add records in one transaction. A stored record moves only to the branch whose records count."""
+        """Add records at once; move stored ones only to the branch that counts."""
         new = [(machine, once(records, str(self._url))) for machine, records in sessions if records]
         for _, records in new:
             refuse_wrong(records, _unstorable)
@@ -254,7 +254,7 @@ class SqlStore:
                     self._append(connection, machine, records)
 
     def check_writable(self) -> None:
-        """Raise now what :meth:`append` would raise after an hour of measuring: append, and roll back."""
+        """Raise now what :meth:`append` would raise later: append, and roll back."""
         with self._refusals("write"):
             file = None if self._file is None or self._file.exists() else self._file
         if file is not None:
@@ -274,7 +274,7 @@ class SqlStore:
                 connection.execute(update(MACHINE).where(MACHINE.c.id == id).values(calibration=text))
 
     def rename(self, tests: Mapping[str, str | None]) -> int:
-        """Give tests' records other ids, also those of other branches; see :meth:`Store.rename`."""
+        """Give tests' records other ids, on every branch; see :meth:`Store.rename`."""
         check_new_ids(tests)
         with self._writing() as connection:
             concerned = {*tests, *filter(None, tests.values())}
@@ -406,7 +406,7 @@ class SqlStore:
 
     @contextmanager
     def _writing(self, what: str = "changed", *, keep: bool = True) -> Iterator[Connection]:
-        """Open a transaction, and make the tables. Errors say whether ``what`` was done; without ``keep`` roll back."""
+        """Open a transaction, and make the tables; without ``keep`` roll back."""
         progress = [what] if keep else []
         with self._refusals("write", progress):
             if self._file is not None:
@@ -429,7 +429,7 @@ class SqlStore:
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{PATIENCE_S}s'")
 
     def _version(self, connection: Connection) -> str | None:
-        """Return the version of the tables; None where there are none. Refuse those that differ from the declared."""
+        """Return the version of the tables, None without tables; refuse other tables."""
         try:
             return version_of(connection)
         except LookupError as difference:
@@ -453,7 +453,7 @@ class SqlStore:
         command.upgrade(config, "head")
 
     def _connected(self, verb: str, progress: Sequence[str] = ()) -> Connection:
-        """Connect; an error is raised anew, for the driver's traceback shows the password in its variables."""
+        """Connect; raise errors anew, for the driver's traceback shows the password."""
         try:
             return self._engine.connect()
         except Exception as error:
@@ -514,7 +514,7 @@ def _insert(connection: Connection) -> Any:
 def _ids(
     connection: Connection, table: Table, scope: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> dict[tuple[Any, ...], int]:
-    """Return the ids of rows by their unique columns, besides the scope; add the missing ones, in one order."""
+    """Return the ids of rows by their unique columns; add the missing rows."""
     (unique,) = [c for c in table.constraints if isinstance(c, UniqueConstraint)]
     known_by = [column for column in unique.columns if column.name not in scope]
     query = select(table.c.id, *known_by).where(*(table.c[name] == value for name, value in scope.items()))

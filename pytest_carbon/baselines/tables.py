@@ -97,7 +97,7 @@ RECORD = Table(
 
 
 def version_of(connection: Connection) -> str | None:
-    """Return the version of the stored tables; None where there are none. Raise LookupError for any other tables."""
+    """Return the tables' version, None without tables; LookupError for others."""
     inspector = inspect(connection)
     versioned = inspector.has_table(VERSION_TABLE)
     version = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar() if versioned else None

@@ -115,7 +115,7 @@ def add(commands: Commands) -> None:
 
 
 def _location(given: argparse.Namespace, settings: Settings | None = None) -> Path | str:
-    """Return the place that the command line or the project names, relative to the current folder."""
+    """Return the place that the command line or the project names."""
     if given.baseline is not None:
         return _place(given.baseline)
     location = (settings or of_project()).baseline
@@ -130,7 +130,7 @@ def _place(text: str) -> Path | str:
 
 
 def _open(location: Path | str, branch: str | None = None) -> Store:
-    """Open a store that must exist; ``branch``: whose records count in a database, else every branch's."""
+    """Open a store that must exist; in a database ``branch`` counts, or every one."""
     file = location if isinstance(location, Path) else location.file if isinstance(location, DatabaseUrl) else None
     if file is not None and not file.exists():
         raise UsageProblem(f"there are no baselines in {location}. Name their place with --baseline=PLACE.")
@@ -230,7 +230,7 @@ def _prune(given: argparse.Namespace) -> int:
 
 
 def _refuse_other_branches(location: Path | str) -> None:
-    """Refuse on any branch but the main one: a database has the tests of other branches, too."""
+    """Refuse in a database on any branch but the main one."""
     main, branch = of_project().branch, git_state(Path.cwd()).branch
     if not isinstance(location, Path) and branch not in (None, main):
         raise UsageProblem(

@@ -100,7 +100,7 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def read(place: str, *, branch: str | None = None) -> Side:
-    """Read a report, a directory of baselines, a machine's folder or file in it, or a branch of a database."""
+    """Read a report, a directory of baselines, a part of one, or a database."""
     path = address.place(place, Path.cwd())
     if isinstance(path, address.DatabaseUrl):
         return _of_store(str(path), open_store(path, branch=branch), None)

@@ -139,7 +139,7 @@ def outlook(
 
 
 def detectable(spread: float, recordings: int, settings: Settings, *, estimated: bool) -> float:
-    """Return one test's smallest detectable change, from invented recordings a day apart."""
+    """Return one test's smallest detectable change, from invented recordings."""
     middle = (recordings - 1) / 2
     steps = [number - middle for number in range(recordings)]
     scale = spread / stdev(steps) if recordings > 1 else 0.0

@@ -32,7 +32,7 @@ JUMP = 10.0
 
 
 def order(pairs: int, seed: int) -> tuple[bool, ...]:
-    """Draw which pairs run the base first, balanced among the even pairs and among the odd."""
+    """Draw which pairs run the base first, balanced among even and odd pairs."""
     draw = random.Random(seed)
     first = [False] * pairs
     for start in (0, 1):
@@ -56,7 +56,7 @@ def judge_pairs(
     numbers: Sequence[int] | None = None,
     max_detectable: float = MAX_DETECTABLE,
 ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
-    """Judge all measurements of one machine, each against itself in another revision, the base.
+    """Judge all measurements of one machine against those of another revision.
 
     A candidate's sessions are those of the head, ``base`` has those of the other revision, both in the order of the
     pairs. What has fewer sessions on either side, or no positive energy in the base, is `inconclusive`.
@@ -111,7 +111,7 @@ def _words(ref: str, pairs: int) -> Wording:
 
 
 def _not_comparable(candidate: Candidate, base: tuple[SessionScore, ...], pairs: int, ref: str) -> str | None:
-    """Why a measurement that both revisions have is not compared; None where it is."""
+    """Say why a measurement of both revisions is not compared, if it is not."""
     if pairs < PAIRS:
         return (
             f"not compared with {ref}: one pair of sessions does not tell what pairs differ by; take more of them "
@@ -135,7 +135,7 @@ def _not_comparable(candidate: Candidate, base: tuple[SessionScore, ...], pairs:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The difference of the revisions, and what is left of the pairs' differences; one of each per measurement."""
+    """The difference of the revisions and the residuals, by measurement."""
 
     weights: Floats
     """The change is the sum of (second − first of a pair) × weight; shape (measurements, pairs)."""
@@ -150,7 +150,7 @@ class Fit:
 
 
 def fit_pairs(rise: Floats, level: Floats, terms: Floats, spread: float) -> Fit:
-    """Fit the change from base to head over pairs, beside the drifts of ``terms`` (:func:`drift_terms`).
+    """Fit the change from base to head over pairs, beside the drifts of ``terms``.
 
     ``rise`` is what the second session of a pair took more than the first, ``level`` the pair's mean; both ln(J/call),
     shape (measurements, pairs).
@@ -172,7 +172,7 @@ def fit_pairs(rise: Floats, level: Floats, terms: Floats, spread: float) -> Fit:
 
 
 def drift_terms(head_second: Floats, numbers: Sequence[int]) -> Floats:
-    """Return what a pair's second session may take more by: the change, a steady drift, a cycle of two pairs.
+    """Return what a pair's second session may differ by: change, drift, cycle.
 
     ``head_second`` is 1 where the head ran second, else -1. A drift that cannot be told from the change is left out.
     """
@@ -217,7 +217,7 @@ def _compare(
     spread: float,
     words: Wording,
 ) -> tuple[dict[Key, Comparison], Shared | None]:
-    """Each measurement's head against its base, and what they share where they are enough to say."""
+    """Compare each measurement's head with its base; return what they share, too."""
     if not compared:
         return {}, None
     m, pairs = len(compared), len(base_first)
@@ -271,7 +271,7 @@ def _compare(
 
 
 def _without(words: Wording, pairs: int, numbers: Sequence[int], pair: int) -> Wording:
-    """The words, where a pair is left out; -1: none is."""
+    """Return the words where a pair is left out; -1: none is."""
     if pair < 0:
         return words
     left_out = f"{pairs} pairs, without number {numbers[pair]}, where the level jumped,"

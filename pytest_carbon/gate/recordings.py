@@ -19,7 +19,7 @@ LEARN_MOST = 1000
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What one measurement is held to: the records that count, in recordings, oldest first."""
+    """What one measurement is held to, in recordings, oldest first."""
 
     epoch: str
     recordings: tuple[tuple[Record, ...], ...]
@@ -33,7 +33,7 @@ class Baseline:
 
 
 def recordings_of(records: Iterable[Record]) -> list[tuple[Record, ...]]:
-    """Group records into recordings: the sessions of one boot within six hours of the first, sorted by time.
+    """Group records into recordings, the sessions of one boot within six hours.
 
     A session is never divided, and counts once per measurement. Where a boot is unknown only the six hours count.
     """
@@ -48,7 +48,7 @@ def recordings_of(records: Iterable[Record]) -> list[tuple[Record, ...]]:
 def baseline_of(
     records: Iterable[Record], numbers: Mapping[str, int] | None = None, leave_out: Collection[str] = ()
 ) -> Baseline | None:
-    """Return what one measurement is held to, from all its records; None where there are none.
+    """Return what one measurement is held to, from all its records, if anything.
 
     ``numbers`` are the recordings that sessions belong to (default: by these records alone). Of records with one
     session id the first counts. Where the sessions to ``leave_out`` alone began the newest epoch, there is no baseline:
@@ -76,7 +76,7 @@ def baseline_of(
 
 
 def to_read(held: Collection[Key], tests: Collection[str]) -> set[Key]:
-    """Return the measurements of a machine whose records :func:`judge` needs, for a run of these tests.
+    """Return the measurements whose records :func:`judge` needs for these tests.
 
     All, up to :data:`LEARN_MOST`. Of more, the run's own, a reference workload's, and whole modules in the order of
     their names' digests: the same sample for everybody, in which no kind of test is preferred.
@@ -107,7 +107,7 @@ def _when(record: Record) -> tuple[float, str, Key]:
 
 
 def recording_numbers(records: Iterable[Record]) -> dict[str, int]:
-    """Session → its recording, numbered by time. A session begins with the earliest of its records."""
+    """Return each session's recording, numbered by time of its earliest record."""
     first: dict[str, Record] = {}
     for record in records:
         known = first.get(record.session)

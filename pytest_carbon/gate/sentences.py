@@ -31,7 +31,7 @@ SESSIONS_MOST = 20
 
 
 def weak(verdict: Verdict, pairs: int | None = None, most: float = MAX_DETECTABLE) -> str | None:
-    """Say so where the gate could not have seen a change of ``most``, with what would help.
+    """Say that the gate could not have seen a change of ``most``, and what helps.
 
     ``pairs`` of sessions, where two revisions were compared side by side.
     """
@@ -49,7 +49,7 @@ def weak(verdict: Verdict, pairs: int | None = None, most: float = MAX_DETECTABL
 
 
 def differences_sentence(candidate: Candidate, comparison: Comparison | None) -> tuple[MeasurementWarning, ...]:
-    """What is not as it was in the baseline, and may explain a change: another card, a warmer start."""
+    """Warn of what differs from the baseline: another card, a warmer start."""
     if comparison is None:
         return ()
     warnings = []
@@ -102,7 +102,7 @@ def change_sentence(comparison: Comparison) -> str:
 
 
 def of_machine_sentence(comparison: Comparison) -> str | None:
-    """The sentence where it is the machine that leaves it open."""
+    """Say that the machine leaves it open, if it does."""
     if comparison.reference is None:
         return None
     remedy = "measure again when the machine is as it was, or accept it, if it is to stay so (--carbon-accept)"
@@ -128,14 +128,14 @@ def _beside_it(comparison: Comparison) -> str:
 
 
 def left_open_sentence(comparison: Comparison) -> str:
-    """What would fail by itself and does not beside the reference workload, though that has hardly moved."""
+    """Say that it would fail, but not beside a reference workload that hardly moved."""
     machine = change(relative_change(comparison.reference or 0.0))
     text = f"{than_other(comparison)}, but {change(relative_change(comparison.beyond))} beside the reference workload"
     return f"{text} ({machine}); {comparison.words.noise}: {smallest_detectable(comparison)}; measure again"
 
 
 def too_coarse_sentence(candidate: Candidate, comparison: Comparison, allowed: float) -> str | None:
-    """The sentence where its own error is larger than the tolerance; with what would help."""
+    """Say that its own error is larger than the tolerance, and what would help."""
     error = candidate.error
     if error is None or error <= allowed or allowed is False:
         return None
@@ -147,7 +147,7 @@ def too_coarse_sentence(candidate: Candidate, comparison: Comparison, allowed: f
 
 
 def _longer(candidate: Candidate, error: float, allowed: float, words: Wording) -> str:
-    """What would make an error that is larger than the tolerance small enough; an error falls with 1/√time."""
+    """Say what would make the error small enough; it falls with 1/√time."""
     other = f"allow more (tolerance=), or {words.instead}" if words.instead else "allow more (tolerance=)"
     taken_s, most_s = candidate.measured_s, candidate.max_time_s
     wanted = 0.8 * allowed
@@ -177,7 +177,7 @@ def _minutes(seconds: float) -> str:
 
 
 def noise_sentence(comparison: Comparison) -> str:
-    """Of a change beyond the tolerance that is left open: that noise explains it, and what would decide it."""
+    """Say that noise can explain a change, and what would decide it."""
     words, suite = comparison.words, comparison.suite
     text = than_other(comparison)
     if suite and abs(comparison.beyond) <= comparison.tolerated:
@@ -234,7 +234,7 @@ def smallest_detectable(comparison: Comparison) -> str:
 
 
 def _time_and_power(comparison: Comparison) -> str | None:
-    """Which of the two moved: energy = power × time. What is below 5% and a quarter of the other has not."""
+    """Say whether time or power moved: by 5%, or a quarter of the other's change."""
     time = comparison.duration
     if time is None:
         return None
@@ -255,7 +255,7 @@ def _same(what: str, logarithm: float) -> str:
 
 
 def explanation_sentence(candidate: Candidate, comparison: Comparison) -> str | None:
-    """The warnings that could explain the change, as one text; None where there are none."""
+    """Join the warnings that could explain the change; None without any."""
     could = [
         warning for warning in candidate.warnings if warning.disqualifies and _explains(warning, candidate, comparison)
     ]
@@ -263,7 +263,7 @@ def explanation_sentence(candidate: Candidate, comparison: Comparison) -> str | 
 
 
 def _explains(warning: MeasurementWarning, candidate: Candidate, comparison: Comparison) -> bool:
-    """Whether a warning could explain the change; one of the base explains a change in the other direction."""
+    """Tell whether a warning could explain the change; one of the base, the reverse."""
     code, by = warning.code.removeprefix("base-").removesuffix(" in BASE"), comparison.change
     if code in EXPLAINS_MORE_ONLY:
         return by > 0 if code == warning.code else by < 0

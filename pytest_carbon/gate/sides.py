@@ -51,13 +51,13 @@ class Sides:
     """Tests whose own code is not the same in both."""
 
     def part(self, test: str, why: str, pair: int, *, fails: bool = False) -> None:
-        """From this pair on the other revision has nothing to compare a test with."""
+        """Compare a test no longer from this pair on, and keep why."""
         if test not in self.apart:
             self.apart[test], self.apart_in[test] = why, pair
             self.failing |= {test} if fails else set()
 
     def measurement(self, key: Key) -> Measurement:
-        """Return what reports show: the working tree's, over the compared pairs, with the warnings of both."""
+        """Return what reports show: the working tree's, with the warnings of both."""
         test, name = key
         head, base = self.head.get(key, {}), self.base.get(key, {})
         machine = self._machine(key)
@@ -78,7 +78,7 @@ class Sides:
     def judge(
         self, candidates: Sequence[Candidate], *, false_alarms: float, **rule: Any
     ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
-        """Judge all measurements of one machine, and what they share; ``rule`` is that of :func:`pairs.judge_pairs`.
+        """Judge all measurements of one machine by the rule of :func:`pairs.judge_pairs`.
 
         What lacks a pair is compared by those that it has: with its likes, and with their share of the false alarms.
         """
@@ -113,7 +113,7 @@ class Sides:
         )
 
     def _finished(self, key: Key, verdict: Verdict, base: dict[Key, tuple[SessionScore, ...]]) -> Verdict:
-        """With what only the two sides together tell."""
+        """Add to a verdict what only the two sides together tell."""
         measured = bool(self.measurement(key).sessions)
         if key not in base and (verdict.status == "new" or (verdict.status == "inconclusive" and measured)):
             verdict = self._not_compared(key, verdict)
@@ -140,13 +140,13 @@ class Sides:
         return "it failed here" if test in self.failed else self.idle.get(test)
 
     def _too_few(self, key: Key) -> str:
-        """Why fewer than two pairs can be compared."""
+        """Say why fewer than two pairs can be compared."""
         text = f"{len(self._whole(key))} of {self.against.pairs} pairs can be, and 2 must"
         why = "; ".join(dict.fromkeys(self._dropped(key).values()))
         return f"{text}: {why}" if why else text
 
     def trouble(self) -> str | None:
-        """Why nothing at all was compared, though the other revision has it; None where something was."""
+        """Say why nothing was compared, though the other revision has it, if so."""
         if any(len(self._whole(key)) >= pairs.PAIRS for key in self.head):
             return None
         measured = [key for key, by_pair in self.head.items() if any(m.sessions for m in by_pair.values())]
@@ -169,7 +169,7 @@ class Sides:
         return None
 
     def gone(self, tests: Collection[str]) -> list[Key]:
-        """What the other revision measured in tests that measure here, and this does not have."""
+        """List what only the other revision measured, in tests that both have."""
         return [key for key in self.base if key[0] in tests and key not in self.head and key[0] not in self.apart]
 
     def notes(self) -> list[str]:
@@ -204,14 +204,14 @@ class Sides:
         return sentences
 
     def _machine(self, key: Key) -> str:
-        """The machine of most of its sessions; empty where there is none."""
+        """Return the machine of most of its sessions, if any."""
         both = [*self.head.get(key, {}).values(), *self.base.get(key, {}).values()]
         ids = Counter(m.machine for m in both if m.machine)
         mine = {m.machine for m in self.head.get(key, {}).values()}
         return max(ids, key=lambda id: (id in mine, ids[id]), default="")
 
     def _whole(self, key: Key) -> list[int]:
-        """The pairs of which both sides can be compared."""
+        """List the pairs of which both sides can be compared."""
         last = self.complete
         if key[0] in self.apart:
             last = min(last, self.apart_in.get(key[0], 1) - 1)
@@ -219,7 +219,7 @@ class Sides:
         return [pair for pair in range(1, last + 1) if pair not in dropped]
 
     def _dropped(self, key: Key) -> dict[int, str]:
-        """The pairs of which one side is missing, or was measured somewhere else, and why."""
+        """Return the pairs that lack a side, or a side on this machine, and why."""
         machine = self._machine(key)
         dropped = {}
         for pair in range(1, self.complete + 1):
@@ -238,7 +238,7 @@ class Sides:
     def _joined(
         self, mine: Sequence[MeasurementWarning], base: Sequence[MeasurementWarning]
     ) -> tuple[MeasurementWarning, ...]:
-        """Join the warnings of both. Those of the base alone get a code of their own: they explain the reverse."""
+        """Join the warnings of both; those of the base alone explain the reverse."""
         both = {warning.code for warning in mine} & {warning.code for warning in base}
         label = self.against.label
         return (

@@ -47,7 +47,7 @@ class Rule:
 def compare(
     compared: Mapping[Key, Score], baselines: Mapping[Key, Baseline], numbers: Mapping[str, int], rule: Rule
 ) -> tuple[dict[Key, Comparison], Shared | None]:
-    """Compare measurements with their baselines; and what they share, where they are enough to say."""
+    """Compare measurements with their baselines; return what they share, too."""
     if not compared:
         return {}, None
     n = len(compared)
@@ -112,7 +112,7 @@ def compare(
 
 
 def _apart(points: Points, newest: Ints, card: Ints) -> list[int]:
-    """Return the number of a card of each baseline that was recorded on no card of now; else 0."""
+    """Return a card of each baseline that has none of today's; else 0."""
     measurement, of_card = points.measurement[newest], points.card[newest]
     now = card[measurement]
     same = np.bincount(measurement, (of_card == now) | (of_card == 0), len(card)) > 0
@@ -123,7 +123,7 @@ def _apart(points: Points, newest: Ints, card: Ints) -> list[int]:
 
 
 def _mean_known(values: Floats, measurement: Ints, n: int) -> Floats:
-    """Of each measurement the mean of what is finite; NaN where nothing is."""
+    """Return the mean of each measurement's finite values; NaN without any."""
     known = np.isfinite(values)
     with np.errstate(divide="ignore", invalid="ignore"):
         means: Floats = np.bincount(measurement[known], values[known], n) / np.bincount(measurement[known], minlength=n)
@@ -133,7 +133,7 @@ def _mean_known(values: Floats, measurement: Ints, n: int) -> Floats:
 def _decided_by(
     which: Ints, size: Floats, own: Floats, of_mean: Floats, nu: Floats, held: Ints, probability: float
 ) -> dict[int, int]:
-    """Return the number of recordings that would decide changes of this size, where 20 are enough."""
+    """Return how many recordings would decide changes of this size, up to 20."""
     if not len(which):
         return {}
     recordings = np.arange(1, RECORDINGS_MOST + 1)
@@ -156,7 +156,7 @@ class _Shares:
 
 
 def _shares(points: Points, deviation: Floats, n: int) -> _Shares:
-    """Return each recording's median, over the first n measurements, of what they differ from their own means by."""
+    """Return each recording's median deviation, over the first n measurements."""
     measurement, recording = points.measurement, points.recording
     ours = measurement < n
     telling = ours & (points.row_size[points.row] > 1)  # one recording deviates from its own mean by nothing
@@ -178,7 +178,7 @@ def _share(
     tolerance: float,
     spread: float,
 ) -> tuple[Shared, Floats, Floats]:
-    """Return what the suite shares now, measurements' changes beyond it, and the variance it leaves in them.
+    """Return what the suite shares, the changes beyond it, and their variance.
 
     The suite is judged as a measurement whose recordings are the medians of all, with the prior of a single one: K + 3
     degrees of freedom. The median subtracts what cards differ by from each measurement, as it does a day.
@@ -222,7 +222,7 @@ def _share(
 
 
 def _sessions_left(points: Points, sessions: Ints) -> Floats:
-    """Return the variance that fewer ``sessions`` than in the baseline leave: s_w²·(1/n − mean 1/n_base).
+    """Return what fewer sessions than before add: s_w²·(1/n − mean 1/n_base).
 
     s_w² is the variance within those recordings, without the sessions' own errors.
     """

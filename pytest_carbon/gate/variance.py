@@ -36,7 +36,7 @@ CARD_FREEDOM = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Baseline recordings of many measurements, flat: a point is one recording of one, a row one epoch of one."""
+    """Baseline recordings, flat: a point is one of a measurement, a row an epoch."""
 
     ln_j: Floats
     ln_s: Floats
@@ -70,12 +70,12 @@ class Points:
 
     @property
     def newest(self) -> Bools:
-        """Whether a point is what its measurement is held to."""
+        """Tell of each point whether its measurement is held to it."""
         return self.row_newest[self.row]
 
 
 def all_points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards: dict[tuple[str, ...], int]) -> Points:
-    """Flatten baselines; ``cards`` are numbered from 1, () is 0, and new ones are added."""
+    """Flatten baselines; number ``cards`` from 1 (() is 0), and add new ones."""
     rows = [(i, epoch) for i, held in enumerate(baselines) for epoch in (*held.earlier, held.recordings)]
     points = [(row, sessions) for row, (_, epoch) in enumerate(rows) for sessions in epoch]
     flat = [record for _, sessions in points for record in sessions]
@@ -114,7 +114,7 @@ def all_points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards:
 
 @dataclass(frozen=True, slots=True)
 class _Spread:
-    """Deviations of recordings from the mean of their group: one epoch of a measurement, or one card in it."""
+    """Deviations of recordings from the mean of their epoch, or card in it."""
 
     deviation: Floats
     """Of each point."""
@@ -129,7 +129,7 @@ class _Spread:
 
 
 def spread_of(points: Points, values: Floats, group: Ints, error2: Floats, prior: float) -> _Spread:
-    """Return what values differ by within their groups, weighted by how well each is known.
+    """Return what values differ by within their groups, weighted by their errors.
 
     With weights a, A₁ = Σa and A₂ = Σa², the sum Σa·(x − x̄)² is expected to be s²·(A₁ − A₂/A₁) + Σa·e²·(1 − a/A₁).
     """
@@ -154,7 +154,7 @@ def spread_of(points: Points, values: Floats, group: Ints, error2: Floats, prior
 
 
 def by_card(row: Ints, card: Ints) -> tuple[Ints, Floats]:
-    """Group points by row and card, single points of a row together; return groups and the variance of their cards."""
+    """Group points by row and card, single ones by row; return the cards' variance."""
     pairs = row * (int(card.max()) + 1) + card
     _, group, sizes = np.unique(pairs, return_inverse=True, return_counts=True)
     single = sizes[group] == 1
@@ -164,13 +164,13 @@ def by_card(row: Ints, card: Ints) -> tuple[Ints, Floats]:
 
 
 def without_errors(squares: Floats, by_errors: Floats, freedom: Floats, prior: float) -> Floats:
-    """A moderated variance, of which what known errors explain is taken off; with a prior that is without them."""
+    """Return a moderated variance without what known errors explain."""
     moderated: Floats = (PRIOR_FREEDOM * prior + np.maximum(squares - by_errors, 0)) / (PRIOR_FREEDOM + freedom)
     return moderated
 
 
 def moderated(points: Points, spread: _Spread, prior: float, *, learn: bool, n: int) -> tuple[Floats, Floats]:
-    """Return the variance between the recordings of the first n measurements, without their own errors; and its ν.
+    """Return the variance between recordings of n measurements, and its ν.
 
     What recordings differ by includes their own errors, which a comparison adds again: they are subtracted. So they are
     from a prior that is learnt; one that is assumed does not include them.
@@ -208,7 +208,7 @@ class HeldTo:
 
 
 def held_to_cards(points: Points, variance: Floats, card: Ints) -> HeldTo:
-    """Weigh what each measurement is held to: recordings by 1/(s² + e²), those of today's card more.
+    """Weigh recordings by 1/(s² + e²), those of today's card more.
 
     Each card differs from the average by 1/√2 of :data:`CARD_SPREAD`; the mean is the best linear unbiased one
     (generalised least squares). Unknown cards count as today's.
@@ -235,7 +235,7 @@ def held_to_cards(points: Points, variance: Floats, card: Ints) -> HeldTo:
 
 
 def freedom_with_cards(nu: Floats, variance: Floats, of_cards: Floats) -> Floats:
-    """Return the degrees of freedom of a variance, a part of which is the cards' (Satterthwaite)."""
+    """Return the degrees of freedom of a variance with the cards' (Satterthwaite)."""
     rest = variance - of_cards
     freedom: Floats = np.where(of_cards > 0, variance**2 / (rest**2 / nu + of_cards**2 / CARD_FREEDOM), nu)
     return freedom
@@ -244,7 +244,7 @@ def freedom_with_cards(nu: Floats, variance: Floats, of_cards: Floats) -> Floats
 def learn_prior(
     square: Floats, freedom: Floats, rich: Bools | None = None
 ) -> tuple[Floats, tuple[float, float] | None]:
-    """Return sums of squares with the floor, and the prior (ν0, s0²) that ``rich`` measurements show; None if too few.
+    """Return squares with the floor, and the prior (ν0, s0²) of ``rich`` ones.
 
     Moments of ln s², as in Smyth (2004), Stat. Appl. Genet. Mol. Biol. 3(1), section 6.2.
     """
@@ -268,7 +268,7 @@ def learn_prior(
 
 
 def _trigamma_inverse(value: float) -> float:
-    """The y of trigamma(y) = value > 0, by Newton on 1/trigamma, which is convex and nearly straight."""
+    """Return y of trigamma(y) = value > 0, by Newton on 1/trigamma."""
     y = 0.5 + 1 / value
     for _ in range(50):
         trigamma = float(special.polygamma(1, y))
@@ -280,6 +280,6 @@ def _trigamma_inverse(value: float) -> float:
 
 
 def upper_t(freedom: Floats, probability: float) -> Floats:
-    """The t that is exceeded with this probability; quantiles are slow, so one for each distinct freedom."""
+    """Return the t exceeded with this probability, once for each distinct freedom."""
     distinct, where = np.unique(freedom, return_inverse=True)
     return (-special.stdtrit(distinct, probability)).astype(float)[where]

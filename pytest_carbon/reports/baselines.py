@@ -24,7 +24,7 @@ _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 def overviews(
     machines: Sequence[Overview], place: str, *, now: str, width: int, ascii: bool = False, hint: str | None = None
 ) -> list[str]:
-    """A paragraph a machine; where there is none, the hint at why, if there is one."""
+    """Describe each machine in a paragraph; without any, say why, if known."""
     page = Page(width, ascii)
     if not machines and hint:
         return page.wrap(f"{hint}.", hang="")
@@ -71,13 +71,13 @@ def _spread(overview: Overview) -> str:
 
 
 def _most(text: str, shown: Callable[[float], str], middle: float, most: tuple[float, Key]) -> str:
-    """The median, and the worst where it is another."""
+    """Write the median, and the worst where it is another."""
     usual, worst = shown(middle), shown(most[0])
     return text.format(usual) + ("" if usual == worst else f" (median; {worst} for {label(most[1])})")
 
 
 def _age(then: str, now: str) -> str:
-    """``2 days ago``; a future time means a wrong clock."""
+    """Write ``2 days ago``; a future time means a wrong clock."""
     seconds = (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()
     if seconds < -60:
         return f"{then} (in the future: by a wrong clock)"
@@ -92,7 +92,7 @@ def _age(then: str, now: str) -> str:
 
 
 def histories(histories: Sequence[History], *, width: int, ascii: bool = False) -> list[str]:
-    """A spark line and a table of recordings for each measurement and machine, marked where a change was accepted."""
+    """Draw a spark line and a table of recordings for each measurement."""
     page = Page(width, ascii)
     lines: list[str] = []
     for history in histories:
@@ -103,7 +103,7 @@ def histories(histories: Sequence[History], *, width: int, ascii: bool = False) 
 
 
 def _spark(history: History, page: Page) -> str:
-    """A bar a recording, the epochs apart, and from where to where they go."""
+    """Draw a bar a recording, the epochs apart, and their range."""
     bars = _ASCII_BARS if page.ascii else _BARS
     between = " | " if page.ascii else " │ "
     all = [math.log(recording.energy_j_per_call) for _, recordings in history.epochs for recording in recordings]
@@ -167,7 +167,7 @@ def _degrees(temperature_c: float | None) -> str:
 
 
 def _accepted(history: History) -> dict[str, str]:
-    """The line over each epoch that began with a change: when it was accepted, and how large it was."""
+    """Say over an epoch when its change was accepted, and how large it was."""
     lines, before_j = {}, None
     for epoch, recordings in history.epochs:
         mean_j = geometric_mean(recording.energy_j_per_call for recording in recordings if recording.counts)

@@ -58,7 +58,7 @@ def _compared(part: Part) -> str:
 
 
 def _beside(part: Part) -> Iterator[str]:
-    """What the reference workload took, or why nothing is judged beside it; what is a warning about it."""
+    """Say what the reference workload took, or why not; add its warnings."""
     if part.workload is None:
         return
     row, why_not, warnings = part.workload
@@ -72,7 +72,7 @@ def _beside(part: Part) -> Iterator[str]:
 
 
 def _beyond(row: Row) -> str:
-    """The change less what the machine did; nothing where that was not taken out."""
+    """Write the change less the machine's; nothing where that was not subtracted."""
     whole, machine = row.verdict.change, row.verdict.reference_change
     return "" if whole is None or machine is None else change((1 + whole) / (1 + machine) - 1)
 
@@ -112,7 +112,7 @@ def _rule(comparison: Comparison) -> str:
 
 
 def _figures(row: Row) -> tuple[Quantity | str, Quantity | str]:
-    """J/call in BASE and HEAD, in one unit."""
+    """Return J/call in BASE and HEAD, in one unit."""
     if row.base_j is None or row.head_j is None:
         before, after = (None if j is None else quantity(j, "J") for j in (row.base_j, row.head_j))
         return before or UNKNOWN, after or "not measured"
@@ -124,7 +124,7 @@ def _figures(row: Row) -> tuple[Quantity | str, Quantity | str]:
 
 
 def text(comparison: Comparison, *, verbose: bool = False, width: int = 80, ascii: bool = False) -> list[str]:
-    """Lines of at most ``width`` columns. ``verbose``: every row, however many they are."""
+    """Write lines of at most ``width`` columns; ``verbose``: with every row."""
     page = Page(width, ascii)
     lines = []
     for name, side in (("BASE", comparison.base), ("HEAD", comparison.head)):
@@ -145,7 +145,7 @@ def text(comparison: Comparison, *, verbose: bool = False, width: int = 80, asci
 
 
 def _table(rows: Sequence[Row], page: Page) -> list[str]:
-    """A row a measurement: ids in full where there is room, else under a line for each module."""
+    """Write a row a measurement: ids in full, or under a line for each module."""
     if not rows:
         return []
     before, after = zip(*map(_figures, rows), strict=True)
@@ -180,7 +180,7 @@ _SIGNS: Mapping[Status, str] = {
 
 
 def markdown(comparison: Comparison) -> str:
-    """A comment on a pull request: what changed in a table, what passes folded away."""
+    """Write a comment on a pull request: changes in a table, passes folded away."""
     for most in _MOST_IN_COMMENT:
         if len(text := _comment(comparison, most)) <= _LONGEST_COMMENT:
             break
@@ -240,7 +240,7 @@ def _cells(texts: Sequence[str]) -> str:
 
 
 def _code_span(text: str) -> str:
-    """As code, whatever is in it; in a table, too, where a bar would end the cell."""
+    """Write text as code, also in a table, where a bar would end the cell."""
     text = Page(80).clean(text)
     if not set("`|") & set(text):
         return f"`{text}`"
@@ -248,7 +248,7 @@ def _code_span(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that means nothing to Markdown: ids have brackets, underscores and stars."""
+    """Escape what means something to Markdown."""
     return "".join(f"\\{char}" if char in _MEANINGFUL else char for char in Page(80).clean(text))
 
 
@@ -256,7 +256,7 @@ def _plain(text: str) -> str:
 
 
 def document(comparison: Comparison) -> str:
-    """Everything as JSON: SI units, unrounded, ``null`` for what is unknown."""
+    """Write everything as JSON: SI units, unrounded, ``null`` where unknown."""
     content = {
         "format": FORMAT,
         "exit_status": int(comparison.failed),

@@ -31,7 +31,7 @@ _UNDER_LOAD = "latency, fast fall, power after work and part-time sampling"
 
 
 def document(result: Examination) -> str:
-    """Everything as JSON: SI units, ``null`` for what is unknown."""
+    """Write everything as JSON: SI units, ``null`` where unknown."""
     content = {"format": FORMAT, "measurable": result.measurable, **_plain(asdict(result)), "advice": advice(result)}
     content["not_taken"] = [{"meter": meter, "why": why} for meter, why in result.not_taken]
     return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
@@ -46,7 +46,7 @@ def _plain(value: Any) -> Any:
 
 
 def text(result: Examination, *, saved: bool = False, width: int = 80, ascii: bool = False) -> list[str]:
-    """Lines for a terminal; ``saved``: ``--save`` need not be told of."""
+    """Write lines for a terminal; ``saved``: without the advice to ``--save``."""
     page = Page(width, ascii)
     lines = page.wrap(conclusion(result), hang="")
     for title, rows in _sections(result):
@@ -67,7 +67,7 @@ def text(result: Examination, *, saved: bool = False, width: int = 80, ascii: bo
 
 
 def conclusion(result: Examination) -> str:
-    """The one sentence that matters."""
+    """Say in one sentence what can be measured."""
     good = {c.domain: c.kind for c in result.counters if c.failure is None}
     if measured := [domain for domain, kind in good.items() if kind == "measured"]:
         return f"Energy can be measured here: {listing(measured, 8)}."
@@ -178,7 +178,7 @@ def _others(processes: int | None) -> str:
 
 
 def _after_work(c: Counter) -> str:
-    """The levels, the settled one last; the times are how long each lasts."""
+    """List the levels and how long each lasts, the settled one last."""
     steps = [
         f"{quantity(power_w, 'W')} for {quantity(until_s - since_s, 's')}" for power_w, since_s, until_s in c.levels
     ]
@@ -251,7 +251,7 @@ def _machine_load(n: Neighbours, cores: int) -> str:
 
 
 def advice(result: Examination) -> list[str]:
-    """What to do about what cannot be measured, and what to know about what can."""
+    """Say what to do about what cannot be measured, and what to know of the rest."""
     sentences: list[str] = []
     failed = [c.domain for c in result.counters if c.failure is not None]
     if result.stopped is not None:

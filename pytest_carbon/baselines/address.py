@@ -24,7 +24,7 @@ class DatabaseUrl(str):
 
     @property
     def file(self) -> Path | None:
-        """The file of SQLite."""
+        """Return the file of SQLite."""
         match = _SQLITE.fullmatch(self._url)
         return Path(match[2]) if match and not match[2].startswith(_IN_MEMORY) else None
 

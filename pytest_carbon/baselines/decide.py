@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from math import isfinite, sqrt
 
 from pytest_carbon.gate.recordings import RECORDINGS_MOST
@@ -59,7 +60,7 @@ def decide(
     ``accept`` a change begins a new epoch, named after the time of the run. ``stored`` is :meth:`Store.load`.
     """
     now = now or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    by_machine: dict[str, Mapping[Key, Sequence[Record]]] = {}
+    stored_on = cache(stored)
     seen: set[tuple[str, Key]] = set()
     decisions = []
     for test in result.tests:
@@ -71,9 +72,7 @@ def decide(
             if why_not is None and (machine, key) in seen:
                 why_not = "the same test ran before in this session"
             if why_not is None:
-                if machine not in by_machine:
-                    by_machine[machine] = stored(machine)
-                before = by_machine[machine].get(key, ())
+                before = stored_on(machine).get(key, ())
                 newest = max((record.epoch for record in before), default="0")
                 epoch = result.created if changed else newest
                 sessions = {record.session for record in before}

@@ -12,6 +12,7 @@ from pytest_carbon.baselines import Store, address, comparison, decide, open_sto
 from pytest_carbon.baselines.comparison import Side
 from pytest_carbon.baselines.files import read_file
 from pytest_carbon.commands.console import Commands, ascii_only, width
+from pytest_carbon.plugin import values
 from pytest_carbon.plugin.settings import of_project
 from pytest_carbon.records import (
     REFERENCE,
@@ -25,7 +26,6 @@ from pytest_carbon.records import (
 )
 from pytest_carbon.reports import comparison as report
 from pytest_carbon.reports import jsonfile
-from pytest_carbon.text import parse_share
 
 UNCHANGED, REGRESSION, INCOMPARABLE = 0, 1, 2
 
@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
         "--tolerance",
         "--carbon-tolerance",
         metavar="SHARE",
-        type=_share(0, 1),
+        type=_share(1),
         help="a smaller change is no regression; a marker's own tolerance wins (default: carbon_tolerance of the ini"
         " file, or 5%%)",
     )
@@ -61,7 +61,7 @@ def add(commands: Commands) -> None:
         "--false-alarms",
         "--carbon-false-alarms",
         metavar="SHARE",
-        type=_share(1e-6, 0.5),
+        type=_share(0.5, above=True),
         help="the probability that an unchanged suite has a regression (default: carbon_false_alarms of the ini file,"
         " or 1%%)",
     )
@@ -69,15 +69,12 @@ def add(commands: Commands) -> None:
     parser.set_defaults(run=_run)
 
 
-def _share(least: float, most: float) -> Callable[[str], float]:
+def _share(most: float, *, above: bool = False) -> Callable[[str], float]:
     def share(text: str) -> float:
         try:
-            value = parse_share(text)
-        except UsageProblem as problem:
-            raise argparse.ArgumentTypeError(str(problem)) from None
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text!r}: write a share from {least:.4%} to {most:.0%}, such as 2%")
-        return value
+            return float(values.share(0, most, above=above)(text, Path()))
+        except ValueError as problem:
+            raise argparse.ArgumentTypeError(f"{text!r}: {problem}") from None
 
     return share
 

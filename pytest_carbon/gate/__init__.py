@@ -132,7 +132,7 @@ def next_run(
 def outlook(
     stored: Mapping[Key, Sequence[Record]], keys: Collection[Key], **rule: Unpack[Outlook]
 ) -> tuple[float, int]:
-    """Return the median detectable change of ``keys`` in the next run, and their recordings."""
+    """Return the median detectable change in the next run, and the recordings."""
     verdicts = next_run(stored, keys, **rule).values()
     changes = [verdict.detectable_change for verdict in verdicts if verdict.detectable_change is not None]
     return median(changes or [math.nan]), int(median_low([verdict.baseline_recordings for verdict in verdicts] or [0]))
@@ -144,16 +144,10 @@ def detectable(spread: float, recordings: int, settings: Settings, *, estimated:
     steps = [number - middle for number in range(recordings)]
     scale = spread / stdev(steps) if recordings > 1 else 0.0
     key = ("noise", "call")
-    first = Record(*key, "0", "", "", None, None, None, 1.0, 1.96 * spread, 1.0)
-    records = [
-        first._replace(
-            session=f"session {number}",
-            created=f"2026-01-{number + 1:02d}T00:00:00Z",
-            boot=f"boot {number}",
-            energy_j_per_call=math.exp(scale * step),
-            energy_j_per_call_error=1.96 * spread * math.exp(scale * step),
-        )
-        for number, step in enumerate(steps)
-    ]
+    records = []
+    for number, step in enumerate(steps):
+        energy_j, created = math.exp(scale * step), f"2026-01-{number + 1:02d}T00:00:00Z"
+        session, error_j = f"session {number}", 1.96 * spread * energy_j
+        records.append(Record(*key, "0", session, created, session, None, None, energy_j, error_j, 1.0))
     rule = Outlook(tolerance=settings.tolerance, false_alarms=settings.false_alarms, estimated=estimated)
     return outlook({key: records}, [key], **rule)[0]

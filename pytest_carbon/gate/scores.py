@@ -188,7 +188,7 @@ class Comparison:
 
     @property
     def duration(self) -> float | None:
-        """The part of the change that is time, if known; the rest is power."""
+        """Return the part of the change that is time, if known; the rest is power."""
         time = self.score.ln_s - self.baseline_ln_s
         return time if math.isfinite(time) else None
 

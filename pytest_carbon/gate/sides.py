@@ -90,7 +90,7 @@ class Sides:
         verdicts: dict[Key, Verdict] = {}
         suites: list[SuiteVerdict] = []
         for whole, group in by_pairs.items():
-            base = {c.key: self._scores(c.key, whole) for c in group} if whole else {}
+            base = {c.key: tuple(self.base[c.key][pair].sessions[0] for pair in whole) for c in group} if whole else {}
             rate = false_alarms * (len(group) / compared if whole else 1)
             judged, suite = pairs.judge_pairs(
                 group,
@@ -231,9 +231,6 @@ class Sides:
                     how = self.difference(machine, m.machine)
                     dropped[pair] = f"it was measured on another machine {where} ({how})"
         return dropped
-
-    def _scores(self, key: Key, whole: Sequence[int]) -> tuple[SessionScore, ...]:
-        return tuple(self.base[key][pair].sessions[0] for pair in whole)
 
     def _joined(
         self, mine: Sequence[MeasurementWarning], base: Sequence[MeasurementWarning]

@@ -80,7 +80,7 @@ def _beyond(row: Row) -> str:
 def _remarks(
     part: Part, comparison: Comparison, most: int | None, id: Callable[[str], str], plain: Callable[[str], str]
 ) -> Iterator[str]:
-    """Yield what the table does not say, with ``most`` reasons; ``id`` and ``plain`` write ids and other text."""
+    """Yield what the table does not say; ``id`` and ``plain`` write ids and text."""
     yield from map(plain, _beside(part))
     worth = [row for row in part.rows if row.verdict.effect == "fails" or row.verdict.status == "inconclusive"]
     for row in worth[:most]:

@@ -115,9 +115,7 @@ class SqlStore:
             if connection is None:
                 return {}
             machine = _id_of(machine_id)
-            known: dict[int, Key] = {
-                id: (test, name) for id, test, name in connection.execute(_measurements_of(machine))
-            }
+            known = {id: (test, name) for id, test, name in connection.execute(_measurements_of(machine))}
             wanted = None if keys is None else sorted(id for id, key in known.items() if key in keys)
             query = select(SESSION).where(SESSION.c.machine_id == machine, self._counts())
             sessions: dict[int, Any] = {row.id: row for row in connection.execute(query)}
@@ -503,8 +501,8 @@ def _id_of(machine_id: str) -> Any:
 
 
 def _measurements_of(machine: Any) -> Select[Any]:
-    query = select(MEASUREMENT.c.id, MEASUREMENT.c.test, MEASUREMENT.c.name)
-    return query.where(MEASUREMENT.c.machine_id == machine)
+    of = MEASUREMENT.c
+    return select(of.id, of.test, of.name).where(of.machine_id == machine)
 
 
 def _insert(connection: Connection) -> Any:

@@ -170,13 +170,8 @@ def _status(verdict: Verdict) -> str:
 
 # --- for a pull request ------------------------------------------------------------------------------
 
-_SIGNS: Mapping[Status, str] = {
-    "error": "❌",
-    "over-budget": "❌",
-    "regression": "❌",
-    "inconclusive": "❔",
-    "improvement": "💚",
-}
+_FAILING: tuple[Status, ...] = ("error", "over-budget", "regression")
+_SIGNS: Mapping[Status, str] = {**dict.fromkeys(_FAILING, "❌"), "inconclusive": "❔", "improvement": "💚"}
 
 
 def markdown(comparison: Comparison) -> str:
@@ -295,10 +290,7 @@ def _reference(workload: Workload | None) -> dict[str, Any] | None:
     }
 
 
-_OF_VERDICTS = (
-    *("status", "change", "duration_change", "power_change", "detectable_change", "blind", "reference_change"),
-    "reason",
-)
+_OF_VERDICTS = ("status", "change", "duration_change", "power_change", "detectable_change", "blind", "reason")
 
 
 def _measurement(row: Row) -> dict[str, Any]:
@@ -310,6 +302,7 @@ def _measurement(row: Row) -> dict[str, Any]:
         "warnings": list(row.warnings),
         "base_recordings": row.verdict.baseline_recordings,
         "base_sessions": row.verdict.baseline_sessions,
+        "reference_change": row.verdict.reference_change,
         **{key: getattr(row.verdict, key) for key in _OF_VERDICTS},
     }
 

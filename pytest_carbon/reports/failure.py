@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Literal
 
+from pytest_carbon.baselines.comparison import temperature_c
 from pytest_carbon.gate import sentences
 from pytest_carbon.gate.recordings import baseline_of
 from pytest_carbon.records import (
@@ -69,7 +69,6 @@ class BaselineSummary:
             return cls(location)
         ordered = [record for recording in held.recordings for record in recording]
         newest = ordered[-1]
-        temperatures_c = [record.temperature_c for record in ordered if record.temperature_c is not None]
         return cls(
             location=location,
             first=ordered[0].created,
@@ -79,7 +78,7 @@ class BaselineSummary:
             driver=newest.driver,
             power_limit_w=None if machine is None else _power_limit_w(machine),
             gpus=tuple(dict.fromkeys(uuid for record in ordered for uuid in record.gpus)),
-            temperature_c=fmean(temperatures_c) if temperatures_c else None,
+            temperature_c=temperature_c(ordered),
         )
 
 

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from pytest_carbon.records import UsageProblem
-from pytest_carbon.text import did_you_mean
 
 _PREFIX, _SUFFIX = "pytest-carbon-against-", "-worktree"
 _OF_ANOTHER = re.compile(
@@ -134,8 +133,8 @@ def find(ref: str, folder: Path) -> Revision:
             raise _Failed("it is a range")
     except _Failed as failed:
         raise UsageProblem(
-            f"--carbon-against={ref}: git finds no such commit here ({failed}): give one branch, tag or commit."
-            f"{_hint(at, ref)}"
+            f"--carbon-against={ref}: git finds no such commit in this clone ({failed}): give one branch, tag or"
+            f" commit. {_hint(at)}"
         ) from None
     head = _line(at, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     dirty = bool(_line(at, "status", "--porcelain", "--untracked-files=no"))
@@ -144,17 +143,12 @@ def find(ref: str, folder: Path) -> Revision:
     return Revision(ref, commit, top, head, dirty, same=commit == head and not dirty and not more)
 
 
-def _hint(at: Sequence[str], ref: str) -> str:
-    """Suggest a similar name, or a fetch, for a revision that is not here."""
-    listed = _line(at, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags", "refs/remotes") or ""
-    names = [*listed.split(), "HEAD"] if re.fullmatch(r"(?!.*\.\.)[^~^@:]+", ref) else []  # not of an expression
-    of_remote = next((name for name in names if name.endswith(f"/{ref}")), None)
-    near = f" Did you mean {of_remote}?" if of_remote else did_you_mean(ref, names)
-    remote = next(iter((_line(at, "remote") or "").split()), "origin")
+def _hint(at: Sequence[str]) -> str:
+    """Say how to list or fetch revisions."""
     if _line(at, "rev-parse", "--is-shallow-repository") == "true":
-        every = f"git fetch --unshallow --tags {remote} '+refs/heads/*:refs/remotes/{remote}/*'"
-        return f"{near} This clone is shallow: {every} fetches the rest; in CI, actions/checkout with fetch-depth: 0"
-    return near or f" git branch --all and git tag list the names; git fetch {remote} may bring more"
+        every = "git fetch --unshallow --tags origin '+refs/heads/*:refs/remotes/origin/*'"
+        return f"This clone is shallow: {every} fetches the rest; in CI, use actions/checkout with fetch-depth: 0"
+    return "git branch --all and git tag list the names; git fetch may bring more"
 
 
 def fingerprint(revision: Revision) -> str:
@@ -180,8 +174,8 @@ def tracked(top: Path) -> frozenset[str]:
 def checked_out(revision: Revision) -> Iterator[Path]:
     """Check a revision out, yield its folder, and remove it. Raises :class:`UsageProblem` where git cannot."""
     repository = ("-C", str(revision.top))
-    _remove_left_behind(repository)
     space = Path(tempfile.gettempdir()).resolve()
+    _remove_left_behind(repository, space, revision.top.name)
     if space.is_relative_to(revision.top):
         raise UsageProblem(
             f"--carbon-against={revision.ref} is checked out in a temporary folder, and {space} is inside of the"
@@ -220,21 +214,13 @@ def _add(
             f"--carbon-against={revision.ref}: git cannot check it out in {tree}: {failed} (a partial clone needs its"
             " remote; Git LFS needs git-lfs, and its remote or GIT_LFS_SKIP_SMUDGE=1)"
         ) from None
-    if _line(at, "ls-files", "--", ":(attr:filter=lfs)"):
-        with contextlib.suppress(_Failed):
-            _git(at, "lfs", "checkout", dies=True)  # files that were downloaded before
     entries = os.fsdecode(_git(of_clone, "ls-tree", "-r", "-z", commit)).split("\0")
     for words, _, path in (entry.partition("\t") for entry in entries if entry.startswith("160000 ")):
         wanted, inner, full = words.split()[2], clone / path, within + path
-        if not (inner / ".git").exists():
+        if not (inner / ".git").exists() or _line(("-C", str(inner)), "cat-file", "-t", wanted) != "commit":
             raise UsageProblem(
-                f"--carbon-against={revision.ref}: the submodule {full} has no clone here: git submodule update --init"
-                f" --recursive {full}, with {revision.ref} checked out if the working tree has no such submodule"
-            )
-        if _line(("-C", str(inner)), "cat-file", "-t", wanted) != "commit":
-            raise UsageProblem(
-                f"--carbon-against={revision.ref}: the submodule {full} is at {wanted[:12]} there, and its clone here"
-                f" has no such commit: git -C {full} fetch origin {wanted}"
+                f"--carbon-against={revision.ref}: commit {wanted[:12]} of the submodule {full} is not in this clone:"
+                f" run git submodule update --init --recursive {full}, then git -C {full} fetch origin {wanted}"
             )
         _add(made, revision, inner, tree / path, wanted, f"{full}/")
 
@@ -288,28 +274,12 @@ def _lock(folder: Path, *, wait: bool) -> int | None:
     return handle
 
 
-def _removed(folder: Path) -> bool:
-    """Remove a folder unless its process still runs; tell whether it did."""
-    if (lock := _lock(folder, wait=False)) is None:
-        return False
-    _remove_folder(folder)
-    os.close(lock)
-    return True
+def _remove_left_behind(repository: Sequence[str], space: Path, name: str) -> None:
+    """Remove the worktrees that killed processes have left in the temporary folder.
 
-
-def _remove_left_behind(repository: Sequence[str]) -> None:
-    """Remove what killed processes have left in the temporary folder, and in this repository and its submodules."""
-    space = Path(tempfile.gettempdir()).resolve()
-    removed = {folder for folder in space.glob(f"{_PREFIX}*{_SUFFIX}") if _removed(folder)}
-    shared = _line(repository, "rev-parse", "--path-format=absolute", "--git-common-dir")
-    if shared is None:
-        return
-    of_submodules = (Path(shared) / "modules").rglob("worktrees")
-    for worktrees in (Path(shared) / "worktrees", *of_submodules):
-        for entry in worktrees.glob("*/gitdir"):
-            with contextlib.suppress(OSError):  # another run may remove it meanwhile
-                tree = Path(entry.read_text("utf-8", "surrogateescape").strip()).parent
-                ours = {folder for folder in tree.parents if folder.match(f"{_PREFIX}*{_SUFFIX}")}
-                removed |= {folder for folder in ours - removed if _removed(folder)}
-                if ours & removed:
-                    shutil.rmtree(entry.parent)
+    Of their submodules, only git's entries stay, of some bytes: git itself removes them after three months.
+    """
+    for folder in space.glob(f"{_PREFIX}*{_SUFFIX}"):
+        if (lock := _lock(folder, wait=False)) is not None:  # else its process still runs
+            _remove([(repository, folder / (name or "tree"))], folder)
+            os.close(lock)

@@ -620,7 +620,7 @@ def test_what_cannot_be_compared_is_refused(project: Project) -> None:
     )
     told = "--carbon-against=mian: git finds no such commit here"
     assert told in project.refused(ref="mian")
-    assert "Did you mean main?" in project.refused(ref="mian")
+    assert "git branch --all and git tag list the names" in project.refused(ref="mian")
 
 
 # --- whose code it is ------------------------------------------------------------------------------

@@ -112,7 +112,6 @@ class Examination:
     """Why the examination ended early."""
     watcher_share: float | None = None
     """Of one core."""
-    in_thread: bool = False
     cores: int = 1
     """Logical processors that this process may use."""
     neighbours: Neighbours | None = None
@@ -197,7 +196,6 @@ def examine(
             loaded=work.load is not None,
             stopped=stopped,
             watcher_share=share,
-            in_thread=watcher is not None and watcher.in_thread,
         )
     finally:
         rig.close()

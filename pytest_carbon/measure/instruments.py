@@ -112,13 +112,7 @@ class Rig:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about the meters for the report."""
-        notes = list(self.nvidia.notes()) if self.nvidia is not None else []
-        if self.watcher is not None and self.watcher.in_thread:
-            notes.append(
-                "a meter could not be opened in a process of its own, so a thread watched it: work that holds the"
-                " interpreter lock is measured less sharply. Put its class into a module that can be imported"
-            )
-        return tuple(notes)
+        return self.nvidia.notes() if self.nvidia is not None else ()
 
     def machine(self, id: str | None = None) -> Machine:
         """The machine with an id; by default the one of the latest measurement."""

@@ -10,14 +10,12 @@ import contextlib
 import json
 import os
 import pickle
-import queue
 import select
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -164,7 +162,7 @@ def watch(
     requests: Callable[[float], str | None],
     answer: Callable[[Any], None],
     *,
-    clock: Callable[[], float] = time.perf_counter,  # bound here: a test may replace the module's
+    clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Note edges until a request to stop.
@@ -209,33 +207,26 @@ def watch(
 
 
 class Watcher:
-    """Watches meters from a child process, or from a thread where the meters cannot be sent to one."""
+    """Watches meters from a child process."""
 
     def __init__(self, sources: Sequence[MeterSource]) -> None:
         self._sources = tuple(sources)
-        self._side: _Process | _Thread | None = None
+        self._side: _Process | None = None
 
     @property
     def pid(self) -> int | None:
-        return self._side.process.pid if isinstance(self._side, _Process) else None
-
-    @property
-    def in_thread(self) -> bool:
-        """Whether a thread notes edges: to milliseconds only where the work holds the interpreter lock."""
-        return isinstance(self._side, _Thread)
+        return self._side.process.pid if self._side is not None else None
 
     def start(self) -> None:
+        """Start the child. Raises MeterError where it cannot open the meters."""
         if self._side is not None:
             return
         try:
             recipe = pickle.dumps(self._sources)
-        except Exception:  # pickling runs a third party's code, which may raise anything
-            self._side = _Thread(self._sources)
-            return
+        except Exception as error:  # pickling runs a third party's code, which may raise anything
+            raise MeterError(_NOT_SENT.format(error)) from error
         try:
             self._side = _Process(recipe)
-        except _Unloadable:
-            self._side = _Thread(self._sources)
         except OSError as error:
             raise MeterError(f"the watcher process did not start: {error}") from None
 
@@ -274,8 +265,9 @@ class _Died(Exception):
     pass
 
 
-class _Unloadable(Exception):
-    """The child could not import what the recipe names (a meter of a conftest file, for one)."""
+_NOT_SENT = (
+    "a meter cannot be opened in the process that watches it: {}. Put its class into a module that can be imported"
+)
 
 
 class _Process:
@@ -310,7 +302,7 @@ class _Process:
             kind, value = "failed", f"the watcher process did not start: it {error}"
         if kind != "ready":
             self.close()
-            raise _Unloadable(value) if kind == "unloadable" else MeterError(value)
+            raise MeterError(value)
 
     def ask(self, request: str) -> tuple[str, Any]:
         try:
@@ -368,37 +360,6 @@ class _Process:
             self.process.wait()
 
 
-class _Thread:
-    def __init__(self, sources: Sequence[MeterSource]) -> None:
-        self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        self._meters = [source.open() for source in sources]
-        run = partial(watch, self._meters, self._request, self._answers.put)
-        self._thread = threading.Thread(target=run, name="pytest-carbon watcher", daemon=True)
-        self._thread.start()
-
-    def _request(self, timeout_s: float) -> str | None:
-        try:
-            return self._requests.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-
-    def ask(self, request: str) -> tuple[str, Any]:
-        self._requests.put(request)
-        try:
-            return self._answers.get(timeout=ANSWER_TIMEOUT_S)
-        except queue.Empty:
-            raise _Died(
-                f"the watcher thread has not answered for {ANSWER_TIMEOUT_S:.0f} s; this measurement is lost"
-            ) from None
-
-    def close(self) -> None:
-        self._requests.put("stop")
-        self._thread.join(2)
-        for meter in self._meters:
-            meter.close()
-
-
 def _send(stream: IO[bytes], message: Any) -> None:
     stream.write(message if isinstance(message, bytes) else pickle.dumps(message))
     stream.flush()
@@ -421,7 +382,7 @@ def main(paths: str, answers_to: str) -> None:
     try:
         sources: tuple[MeterSource, ...] = pickle.load(requests)
     except Exception as error:  # unpickling imports a third party's module, which may raise anything
-        _send(answers, ("unloadable", str(error)))
+        _send(answers, ("failed", _NOT_SENT.format(error)))
         return
     try:
         meters = [source.open() for source in sources]

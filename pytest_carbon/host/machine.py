@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import platform
 import re
@@ -88,6 +89,17 @@ def _version_of(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def free_memory() -> None:
+    """Collect garbage, and free the GPU memory that torch caches."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    cuda, mps = getattr(torch, "cuda", None), getattr(getattr(torch, "backends", None), "mps", None)
+    if cuda is not None and cuda.is_available() and cuda.is_initialized():
+        cuda.empty_cache()
+    elif torch is not None and mps is not None and mps.is_available():
+        torch.mps.empty_cache()
 
 
 def _boot() -> str | None:

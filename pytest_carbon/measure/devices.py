@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -177,13 +176,6 @@ def synchroniser(extra: Sequence[Callable[[], None]] = ()) -> Callable[[], None]
             wait()
 
     return synchronise
-
-
-def release() -> None:
-    """Free the GPU memory that torch caches, for another process."""
-    gc.collect()
-    if (cuda := _initialised(sys.modules.get("torch"), "cuda")) is not None:
-        cuda.empty_cache()
 
 
 def _synchronise_torch(torch: Any) -> None:

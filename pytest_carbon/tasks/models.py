@@ -6,11 +6,9 @@ would cost less than those of a trained model. This module imports nothing heavy
 
 from __future__ import annotations
 
-import gc
 import importlib
 import json
 import logging
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -47,16 +45,6 @@ class Built:
     """The hub id of the checkpoint, or ``random``."""
     model_id: str
     size: str
-
-
-def free_memory() -> None:
-    """Collect garbage, and return the memory that torch keeps for later to the device."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    elif torch is not None and torch.backends.mps.is_available():
-        torch.mps.empty_cache()
 
 
 def build(

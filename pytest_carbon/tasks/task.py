@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from pytest_carbon.host.machine import free_memory
 from pytest_carbon.records import CarbonError, TaskInfo
 from pytest_carbon.tasks.data import Sample
-from pytest_carbon.tasks.models import DTYPES, free_memory
+from pytest_carbon.tasks.models import DTYPES
 
 
 class CannotRunHere(CarbonError):

@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 import pytest
 from parameters import EXCEPTIONS, parameters
 
+from pytest_carbon.host.machine import free_memory
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks import catalogue
 from pytest_carbon.tasks.architectures import ARCHITECTURES
-from pytest_carbon.tasks.models import activations, build, device_of, free_memory, memory_bytes, silent
+from pytest_carbon.tasks.models import activations, build, device_of, memory_bytes, silent
 
 RESNET = "microsoft/resnet-18"
 

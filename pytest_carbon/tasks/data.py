@@ -26,7 +26,7 @@ RECORDINGS = 64  # held at once (about 30 MB)
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """The inputs of a task; whoever calls goes round them."""
+    """The inputs of a task."""
 
     name: str
     """The data set's name; ``given`` for a user's own."""

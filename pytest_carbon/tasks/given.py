@@ -39,7 +39,7 @@ def given(task: str, data: object) -> Samples:
             raise UsageProblem(
                 f"the first {index + 1} inputs take {held / 1024**3:.3g} GiB of memory, and at most "
                 f"{GIVEN_BYTES / 1024**3:.3g} GiB are allowed, because all inputs are kept in memory: give fewer "
-                "(calls repeat them), or smaller ones"
+                "(the calls repeat them), or smaller ones"
             )
         items.append(sample)
     if not items:

@@ -16,7 +16,7 @@ from pytest_carbon.text import did_you_mean
 FALLBACK = "estimate"
 """The source that ``auto`` opens only where no counter of the processor can be read."""
 
-NO_TRACE = "--carbon-meter=replay: names no file: write replay:FILE, the path of a trace."
+NO_TRACE = "--carbon-meter=replay names no file: write replay:FILE, with the path of a trace."
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def _named(spec: str, sources: Mapping[str, MeterSource]) -> list[MeterSource]:
         wanted.append(MeterSource("replay", ReplayMeter, {"path": trace["file"].strip(), "origin_s": now_s}))
     twice = next((source.name for i, source in enumerate(wanted) if source in wanted[:i]), None)
     if twice is not None:
-        raise UsageProblem(f"--carbon-meter={spec}: {twice} is there twice.")
+        raise UsageProblem(f"--carbon-meter={spec} names {twice} twice: name it once.")
     return wanted
 
 

@@ -84,7 +84,7 @@ def write_trace(
         edges = edges_by_domain.get(domain.name, ())
         steps = [edge for edge in edges if edge.time_s > start_s]
         if not steps:
-            raise MeterError(f"{domain.name} has no edge after the start of the trace: record for longer.")
+            raise MeterError(f"{domain.name} did not change after the start of the trace: record for longer.")
         zero_j = next((edge.energy_j for edge in reversed(edges) if edge.time_s <= start_s), steps[0].energy_j)
         for edge in steps:
             line = {"t_s": edge.time_s - start_s, "domain": domain.name, "energy_j": edge.energy_j - zero_j}
@@ -156,9 +156,7 @@ def _read(path: Path) -> tuple[bool, list[_Track]]:
 def _tracks(header: _Line) -> dict[str, _Track]:
     version = header.content.get("format")
     if version != FORMAT:
-        newer = isinstance(version, str) and version.startswith("pytest-carbon-trace/")
-        remedy = "install a pytest-carbon that reads it, or record it again" if newer else "is this a trace?"
-        raise header.problem(f"format {version!r}, where {FORMAT!r} is expected: {remedy}")
+        raise header.problem(f'"format" is {version!r}, and this pytest-carbon reads {FORMAT!r}')
     domains = header.content.get("domains")
     if not isinstance(domains, list) or not domains or not all(isinstance(entry, dict) for entry in domains):
         raise header.problem('"domains" must list at least one {"domain": …, "kind": …, "source": …}')
@@ -169,7 +167,7 @@ def _tracks(header: _Line) -> dict[str, _Track]:
         if kind not in ("measured", "estimated"):
             raise line.problem(f'kind {kind!r} of {name} is neither "measured" nor "estimated"')
         if name in tracks:
-            raise line.problem(f"{name} is there twice")
+            raise line.problem(f"the header lists {name} twice")
         domain = Domain(name, cast(Kind, kind), REPLAYED + line.text("source").removeprefix(REPLAYED))
         tracks[name] = _Track(domain, _gpu(domain, line))
     return tracks
@@ -180,7 +178,7 @@ def _gpu(domain: Domain, line: _Line) -> Gpu | None:
         return None
     index = domain.name.partition(":")[2]
     if not index.isdigit():
-        raise line.problem(f"{domain.name!r} is not gpu: and a number")
+        raise line.problem(f"the domain is {domain.name!r}: write gpu: and a number, such as gpu:0")
     facts = line.content.get("gpu", {"name": "replay", "uuid": f"replay-{index}"})
     if not isinstance(facts, dict):
         raise line.problem(f'"gpu" of {domain.name} must be {{"name": …, "uuid": …}}')
@@ -218,7 +216,8 @@ class _Line:
     content: dict[str, Any]
 
     def problem(self, what: str) -> MeterError:
-        return MeterError(f"The trace {self.path}, line {self.number_in_file}: {what}")
+        remedy = "correct the line, or record the trace again: pytest-carbon record-trace FILE"
+        return MeterError(f"The trace {self.path}, line {self.number_in_file}: {what}; {remedy}")
 
     def text(self, key: str) -> str:
         value = self.content.get(key)
@@ -242,7 +241,7 @@ def _parse(path: Path, number: int, text: str) -> _Line:
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise line.problem("not JSON; was the file cut off?") from error
+        raise line.problem("it is not JSON, as in a file that was cut off") from error
     if not isinstance(content, dict):
-        raise line.problem("not a JSON object")
+        raise line.problem("it is not a JSON object")
     return replace(line, content=content)

@@ -182,9 +182,9 @@ ALLOWED = "Allowed: auto, or one or several of nvml, rapl and replay:FILE, joine
         ("", f"--carbon-meter: there is no meter ''. {ALLOWED}"),
         ("nvml+", f"--carbon-meter: there is no meter ''. {ALLOWED}"),
         ("auto+nvml", f"--carbon-meter: auto stands alone. {ALLOWED}"),
-        ("nvml+rapl+nvml", "--carbon-meter=nvml+rapl+nvml: nvml is there twice."),
-        ("replay:", "--carbon-meter=replay: names no file: write replay:FILE, the path of a trace."),
-        ("rapl+replay", "--carbon-meter=replay: names no file: write replay:FILE, the path of a trace."),
+        ("nvml+rapl+nvml", "--carbon-meter=nvml+rapl+nvml names nvml twice: name it once."),
+        ("replay:", "--carbon-meter=replay names no file: write replay:FILE, with the path of a trace."),
+        ("rapl+replay", "--carbon-meter=replay names no file: write replay:FILE, with the path of a trace."),
         ("raplreplay:x", f"--carbon-meter: there is no meter 'raplreplay:x'. {ALLOWED}"),
     ],
 )

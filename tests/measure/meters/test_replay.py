@@ -221,7 +221,7 @@ def test_a_trace_of_a_replay_says_so_once(path: Path) -> None:
 
 def test_nothing_recorded_is_refused(path: Path) -> None:
     """A domain without a step cannot be played, so it is not written."""
-    with pytest.raises(MeterError, match=r"gpu:0 has no edge after the start of the trace: record for longer\."):
+    with pytest.raises(MeterError, match=r"gpu:0 did not change after the start of the trace: record for longer\."):
         write_trace(path, [Domain("gpu:0", "measured", "x")], {"gpu:0": [Edge(1, 1, 5.0)]}, start_s=2.0)
     assert not path.exists()
 
@@ -229,15 +229,14 @@ def test_nothing_recorded_is_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "number", "problem"),
     [
-        (['{"format": "pytest-carbon-trace/1"'], 1, "not JSON; was the file cut off?"),
-        (["[]"], 1, "not a JSON object"),
+        (['{"format": "pytest-carbon-trace/1"'], 1, "it is not JSON, as in a file that was cut off"),
+        (["[]"], 1, "it is not a JSON object"),
         (
             ['{"format": "pytest-carbon-trace/2", "domains": []}'],
             1,
-            "format 'pytest-carbon-trace/2', where 'pytest-carbon-trace/1' is expected: "
-            "install a pytest-carbon that reads it, or record it again",
+            "\"format\" is 'pytest-carbon-trace/2', and this pytest-carbon reads 'pytest-carbon-trace/1'",
         ),
-        (['{"energy": 1}'], 1, "format None, where 'pytest-carbon-trace/1' is expected: is this a trace?"),
+        (['{"energy": 1}'], 1, "\"format\" is None, and this pytest-carbon reads 'pytest-carbon-trace/1'"),
         (
             [{"format": FORMAT, "domains": []}],
             1,
@@ -253,8 +252,12 @@ def test_nothing_recorded_is_refused(path: Path) -> None:
             1,
             '"source" is None, where a text is expected',
         ),
-        ([{"format": FORMAT, "domains": [GPU, GPU]}], 1, "gpu:0 is there twice"),
-        ([{"format": FORMAT, "domains": [GPU | {"domain": "gpu:a"}]}], 1, "'gpu:a' is not gpu: and a number"),
+        ([{"format": FORMAT, "domains": [GPU, GPU]}], 1, "the header lists gpu:0 twice"),
+        (
+            [{"format": FORMAT, "domains": [GPU | {"domain": "gpu:a"}]}],
+            1,
+            "the domain is 'gpu:a': write gpu: and a number, such as gpu:0",
+        ),
         (
             [{"format": FORMAT, "domains": [GPU | {"gpu": "H100"}]}],
             1,
@@ -270,7 +273,7 @@ def test_nothing_recorded_is_refused(path: Path) -> None:
             1,
             "\"stepped\" is 'no': true or false",
         ),
-        ([None, "{"], 2, "not JSON; was the file cut off?"),
+        ([None, "{"], 2, "it is not JSON, as in a file that was cut off"),
         ([None, step(0.1, 1), step(0.2, 2, "gpu:1")], 3, "domain 'gpu:1' is not in the header, which has gpu:0"),
         ([None, step(0.2, 1), step(0.1, 2)], 3, "t_s 0.1 of gpu:0 is not later than the 0.2 before it"),
         ([None, step(0, 1)], 2, "t_s 0 of gpu:0 is not later than the 0 before it"),
@@ -307,7 +310,8 @@ def test_a_malformed_trace_is_refused_with_its_line(path: Path, lines: list[obje
     path.write_text("\n".join(texts) + "\n")
     with pytest.raises(MeterError) as caught:
         ReplayMeter(path)
-    assert str(caught.value) == f"The trace {path}, line {number}: {problem}"
+    remedy = "correct the line, or record the trace again: pytest-carbon record-trace FILE"
+    assert str(caught.value) == f"The trace {path}, line {number}: {problem}; {remedy}"
 
 
 def test_files_that_are_no_traces_are_refused(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Carbon intensity: grams of CO2 equivalent per kWh of electricity, from codecarbon's data, without a network."""
+"""Grams of CO2 equivalent per kWh of electricity, from codecarbon's data."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class _Figure:
 
 
 class _Data:
-    """codecarbon's tables and arithmetic, without its silent fallbacks."""
+    """Read codecarbon's tables, without its silent fallbacks."""
 
     def __init__(self) -> None:
         from codecarbon.core.emissions import Emissions
@@ -144,7 +144,7 @@ class _Data:
         return _Figure(round(1000 * kg, 9), f"{part.label}, {name}, {part.source}", part.year)
 
     def _regions(self, code: str) -> dict[str, _Region]:
-        """Return the regions of a country, by all their names in lower case."""
+        """Map all names of a country's regions, in lower case, to the regions."""
         if code == "USA":
             table = self._tables.get_country_emissions_data("usa")
             about = table["_source"]

@@ -1,4 +1,4 @@
-"""What machine this is: what must match before two measurements may be compared."""
+"""Describe this machine: what must match before measurements are compared."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAMILIES = ("gpu", "cpu", "dram")
 
 
 def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None) -> Machine:
-    """Describe this machine; ``gated`` are the domains that are summed, ``driver`` the GPU driver's version."""
+    """Describe this machine; ``gated`` are the domains that are summed."""
     processor = this_processor()
     return Machine(
         id=machine_id(gpus, gated, processor),
@@ -39,7 +39,8 @@ def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None
 def machine_id(gpus: Sequence[Gpu], gated: Sequence[Domain], processor: Processor) -> str:
     """Return an id such as ``1x-nvidia-h100-80gb-hbm3-700w-gpu``.
 
-    It names what must match: GPU models and power limits, a gated processor, the gated families, how they are counted.
+    It names what must match: GPU models and power limits, a gated processor, the gated families, and how they are
+    counted.
     """
     families = list(dict.fromkeys(domain.family for domain in gated))
     families.sort(key=lambda family: (FAMILIES.index(family) if family in FAMILIES else len(FAMILIES), family))
@@ -72,14 +73,14 @@ def _gpu_slug(gpu: Gpu) -> str:
 
 
 def plain(name: str) -> str:
-    """Remove noise from a processor's name: ``Intel(R) Xeon(R) CPU @ 2.20GHz`` → ``Intel Xeon``."""
+    """Shorten a processor's name: ``Intel(R) Xeon(R) CPU @ 2.20GHz`` → ``Intel Xeon``"""
     name = re.sub(r"\((r|tm|c)\)|[®™]", " ", name, flags=re.IGNORECASE)
     name = re.sub(r"@\s*[\d.]+\s*[GM]Hz|\b\w+-core\b|\b(cpu|processor)\b", " ", name, flags=re.IGNORECASE)
     return " ".join(name.split())
 
 
 def _version_of(package: str) -> str | None:
-    """Return the version of a loaded module, else of the installed package; import nothing."""
+    """Return the version of a loaded module, else of the installed package."""
     from importlib.metadata import PackageNotFoundError, version
 
     loaded = getattr(sys.modules.get(package), "__version__", None)

@@ -1,4 +1,4 @@
-"""The machine with baselines that is most like this one, and how it differs (pure)."""
+"""Find the stored machine that is most like this one (pure)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_carbon.records import Machine
 
 
 def nearest(here: Machine, stored: Iterable[Machine]) -> list[tuple[str, str]]:
-    """Return the ids of stored machines and what differs, the one most like this one (``here``) first."""
+    """Return the ids of stored machines and their differences, the nearest first."""
     others = [machine for machine in stored if machine.id != here.id]
     others.sort(key=lambda machine: (_distance(_facts(machine.id), _facts(here.id)), machine.id))
     return [(machine.id, difference(machine, here)) for machine in others]
@@ -40,7 +40,7 @@ def difference(there: Machine, here: Machine) -> str:
 
 
 def _hardware(there: Machine, here: Machine) -> list[str]:
-    """Say whether the GPUs are the same, and the processors, where both machines count them."""
+    """Say whether GPUs and processors are the same, if both machines count them."""
     a, b = _facts(there.id), _facts(here.id)
     parts = []
     for what, families, x, y in (
@@ -60,7 +60,7 @@ def _hardware(there: Machine, here: Machine) -> list[str]:
 
 
 def _gpus_in(machine: Machine) -> str:
-    """Return the models of the GPUs in a machine's id; empty where unknown."""
+    """Return the models of the GPUs in a machine's id; empty if unknown."""
     return " + ".join(sorted({gpu.name for gpu in machine.gpus if slug(gpu.name) in machine.id}))
 
 
@@ -71,7 +71,7 @@ def _cpu_in(machine: Machine) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """The parts of an id; numbers and limits of several kinds of GPU are joined by ``+``."""
+    """The parts of an id; values of several kinds of GPU are joined by ``+``."""
 
     model: str
     counts: str
@@ -106,7 +106,7 @@ def _watts(limits: str) -> str:
 
 
 def _distance(a: _Facts, b: _Facts) -> float:
-    """Weigh what differs: how machines are measured counts most, then the hardware, then its settings."""
+    """Weigh the differences: the way of measuring most, then hardware, then settings."""
     return (
         8 * (a.estimated != b.estimated)
         + 8 * (a.integrated != b.integrated)

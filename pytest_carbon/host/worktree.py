@@ -1,8 +1,7 @@
 """Check out another revision of the repository beside it.
 
-The revision lies in a worktree of the user's repository, in a temporary folder that its process keeps locked, so that a
-later run can remove what a killed one left. Submodules are worktrees of their own clones, at the commits that the
-revision records: nothing is fetched.
+The revision is a worktree of the user's repository in a temporary folder. The process keeps the folder locked, so that
+a later run can remove what a killed one left. Submodules are worktrees of their own clones: nothing is fetched.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _QUIETLY = ("core.hooksPath=/dev/null", "advice.detachedHead=false", "submodule.
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A commit of the repository around a folder, and how the working tree stands to it."""
+    """A commit of the repository, compared with the working tree."""
 
     ref: str
     """As the user gave it."""
@@ -61,14 +60,14 @@ class _Failed(Exception):
 
 
 def without_repository(environ: dict[str, str]) -> dict[str, str]:
-    """Drop the variables that point git to a repository other than its folder's."""
+    """Drop the variables that point git to another repository."""
     return {name: text for name, text in environ.items() if not _OF_ANOTHER.fullmatch(name)}
 
 
 def _git(where: Sequence[str], *arguments: str, alone: bool = False, dies: bool = False) -> bytes:
     """Return what git prints; ``where`` are its options that name the repository.
 
-    ``alone`` keeps Ctrl-C from git; with ``dies`` git ends with this process, even a killed one (Linux only).
+    ``alone`` keeps Ctrl-C from git. With ``dies``, git ends together with this process (Linux only).
     """
     quietly = [word for setting in _QUIETLY for word in ("-c", setting)]
     settings = {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
@@ -94,7 +93,7 @@ def _git(where: Sequence[str], *arguments: str, alone: bool = False, dies: bool 
 
 
 def dying_with_parent(number: int) -> Callable[[], None] | None:
-    """Return what a new process calls to end with its parent, by a signal; None where the system cannot."""
+    """Return what a new process calls to end with its parent, if possible."""
     if sys.platform != "linux":
         return None
     import ctypes
@@ -107,7 +106,7 @@ def dying_with_parent(number: int) -> Callable[[], None] | None:
 
 
 def _line(where: Sequence[str], *arguments: str) -> str | None:
-    """Return the line that git prints; None where git fails."""
+    """Return the line that git prints; None if git fails."""
     try:
         return os.fsdecode(_git(where, *arguments)).removesuffix("\n")
     except _Failed:
@@ -118,7 +117,7 @@ def _line(where: Sequence[str], *arguments: str) -> str | None:
 
 
 def find(ref: str, folder: Path) -> Revision:
-    """Find the commit that a name means, in the repository around pytest's root dir. Raises :class:`UsageProblem`."""
+    """Find the commit that a name means. Raises :class:`UsageProblem`."""
     at = ("-C", str(folder))
     try:
         top = Path(os.fsdecode(_git(at, "rev-parse", "--show-toplevel")).removesuffix("\n"))
@@ -161,7 +160,7 @@ def fingerprint(revision: Revision) -> str:
 
 
 def tracked(top: Path) -> frozenset[str]:
-    """Return the files that git tracks in a working tree and its submodules, relative to its folder."""
+    """Return the files that git tracks, with submodules, relative to the top folder."""
     with contextlib.suppress(_Failed):
         return frozenset(os.fsdecode(_git(("-C", str(top)), "ls-files", "--recurse-submodules", "-z")).split("\0"))
     return frozenset()
@@ -172,7 +171,7 @@ def tracked(top: Path) -> frozenset[str]:
 
 @contextlib.contextmanager
 def checked_out(revision: Revision) -> Iterator[Path]:
-    """Check a revision out, yield its folder, and remove it. Raises :class:`UsageProblem` where git cannot."""
+    """Check a revision out, yield its folder, and remove it. Raises UsageProblem."""
     repository = ("-C", str(revision.top))
     space = Path(tempfile.gettempdir()).resolve()
     _remove_left_behind(repository, space, revision.top.name)
@@ -200,7 +199,7 @@ def checked_out(revision: Revision) -> Iterator[Path]:
 def _add(
     made: list[tuple[Sequence[str], Path]], revision: Revision, clone: Path, tree: Path, commit: str, within: str
 ) -> None:
-    """Check out a commit of a clone in a new worktree, and the submodules that it records.
+    """Check out a commit in a new worktree, with its submodules.
 
     ``made`` gets the clone and its worktree; ``within`` is the clone's place in the user's repository, with a slash.
     """
@@ -249,7 +248,7 @@ def _remove_folder(folder: Path) -> None:
 
 
 def _own_folder(space: Path) -> tuple[Path, int | None]:
-    """Make a folder, locked until this process ends, and return it with the lock."""
+    """Make a folder that is locked until this process ends; return both."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=space))
         lock = _lock(folder, wait=True)
@@ -258,7 +257,7 @@ def _own_folder(space: Path) -> tuple[Path, int | None]:
 
 
 def _lock(folder: Path, *, wait: bool) -> int | None:
-    """Lock a folder, and return what unlocks it when closed; None where it cannot be locked."""
+    """Lock a folder; return the handle that unlocks it, or None."""
     if sys.platform == "win32":  # not a platform this project claims: nothing is removed there
         return None
     import fcntl
@@ -275,9 +274,9 @@ def _lock(folder: Path, *, wait: bool) -> int | None:
 
 
 def _remove_left_behind(repository: Sequence[str], space: Path, name: str) -> None:
-    """Remove the worktrees that killed processes have left in the temporary folder.
+    """Remove the worktrees of killed processes from the temporary folder.
 
-    Of their submodules, only git's entries stay, of some bytes: git itself removes them after three months.
+    Of their submodules, git's own small entries stay: git removes them after three months.
     """
     for folder in space.glob(f"{_PREFIX}*{_SUFFIX}"):
         if (lock := _lock(folder, wait=False)) is not None:  # else its process still runs

@@ -1,4 +1,4 @@
-"""Find out once how a machine's power settles after work, and whether its counters look part-time."""
+"""Find out how a machine's power settles, and whether counters look part-time."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def calibrate(
 
 
 def _habits(readings: Readings, names: Sequence[str], call: Callable[[], Any], call_s: float) -> dict[str, Any]:
-    """What calls at many phases of the counters' periods show of them: fields of a calibration."""
+    """Return fields of a calibration, from calls at many phases of the counters."""
     period = max(period_s(readings.edges[n]) or 0.0 for n in names)
     if phases.CALLS_LEAST * call_s > CALIBRATION_CALLS_S or not period:
         return {}
@@ -123,7 +123,7 @@ def _habits(readings: Readings, names: Sequence[str], call: Callable[[], Any], c
 
 
 def burst(call_s: float) -> int:
-    """How many calls start together where calls start at phases of the counter's period."""
+    """Return how many calls start together at a phase of the counter's period."""
     return max(1, math.ceil(PHASED_BURST_S / max(call_s, 1e-6) - 1e-9))
 
 
@@ -131,11 +131,11 @@ def burst(call_s: float) -> int:
 
 
 def settle_time_s(edges: Sequence[Edge], end_s: float, busy_power_w: float) -> float | None:
-    """How long the fast fall of the power takes after work that ended at ``end_s``: six time constants.
+    """Return how long the power falls fast after ``end_s``: six time constants.
 
     The power falls to the first straight stretch after the end. A fall of time constant T makes the counter lag behind
     it by (busy power − its power) × T × exp(−elapsed / T); T is the longest that the early edges allow (two standard
-    errors). None where the work hardly raised the power, or the edges are too few: a second of them is wanted.
+    errors). None if the work hardly raised the power, or the edges cover less than a second.
     """
     after = [e for e in edges if e.before_s >= end_s]
     if len(after) < 2 * EDGES_LEAST:
@@ -179,7 +179,7 @@ class Level:
 
 
 def levels_after(edges: Sequence[Edge], end_s: float, settle_s: float) -> list[Level]:
-    """The powers that a device steps through after work, the settled one last."""
+    """Return the powers that a device steps through after work, the settled one last."""
     left = [e for e in edges if e.before_s >= end_s + settle_s]
     lines: list[Line] = []
     while len(left) >= EDGES_LEAST:
@@ -204,7 +204,7 @@ def levels_after(edges: Sequence[Edge], end_s: float, settle_s: float) -> list[L
 
 
 def after_work(levels: Sequence[Level], end_s: float) -> tuple[float, float] | None:
-    """(joules above the settled power after a burst of work without the fast fall, seconds); None without levels."""
+    """Return joules above the settled power after work, and seconds; None if unknown."""
     if not levels:
         return None
     first, settled = levels[0].line, levels[-1].line

@@ -1,4 +1,4 @@
-"""Study energy counters, idle and under load: their period, steps, latency and precision."""
+"""Study energy counters, idle and under load: period, latency and precision."""
 
 from __future__ import annotations
 
@@ -127,9 +127,10 @@ def study(
     progress: Callable[[str], None] = lambda text: None,
     cpu_s: Callable[[], float] = lambda: math.nan,
 ) -> float | None:
-    """Fill in what counters show idle and under a load; return the watcher's share.
+    """Fill in what counters show idle and under a load.
 
-    It is of one core. Raises MeterError where a counter can no longer be read; what is known until then is kept.
+    Return the watcher's share of one core. Raises MeterError if a counter can no longer be read; what is known until
+    then is kept.
     """
     watcher.start()
     bench = Bench(counters, watcher, clock, sleep)
@@ -198,7 +199,7 @@ class Bench:
         return Window(quiet_since_s, start_s, self.clock(), settle_s)
 
     def idle_edges(self, counter: Counter, begun_s: float) -> list[Edge]:
-        """A counter's edges; where the power fell by a step, those since then, after some more seconds."""
+        """Return a counter's edges, those after the last fall of the power by a step."""
         step_s = 0.0
         while levels := calibration.levels_after(self.edges[counter.domain], begun_s, 0.0):
             last_w = levels[-1].power_w
@@ -215,7 +216,7 @@ class Bench:
         return self.since(counter, begun_s + step_s) if step_s else self.edges[counter.domain]
 
     def quiet(self, since_s: float) -> None:
-        """Wait until a straight stretch of each counter reaches the present, or for the longest time."""
+        """Wait until a straight stretch of each counter reaches the present."""
         self.watch(since_s, QUIET_SPAN_S, QUIET_EDGES)
         latest_s = self.clock() + QUIET_LONGEST_S
         while self.clock() < latest_s and not all(_is_quiet(self.since(c, since_s)) for c in self.live()):
@@ -228,7 +229,7 @@ class Bench:
         self._sleep((edges[-1].time_s + number * GOLDEN_RATIO % 1 * period_s - self.clock()) % period_s)
 
     def windows(self, load: Load, count: int, seconds: float, quiet_since_s: float, settle_s: float) -> list[Window]:
-        """Windows of a load, each between quiet lines, spread over the phases of the counters' periods."""
+        """Run a load in windows between quiet lines, at many phases of the periods."""
         windows: list[Window] = []
         for number in range(count):
             self.quiet(quiet_since_s)
@@ -243,7 +244,7 @@ class Bench:
         return windows
 
     def calls(self, load: Load, count: int, seconds: float) -> list[tuple[float, float]]:
-        """Calls of a load at golden-ratio phases, without a wait for quiet between them: (start, end) of each."""
+        """Call a load at golden-ratio phases, without quiet; return (start, end) of each."""
         calls: list[tuple[float, float]] = []
         for number in range(count):
             self.watch(self.clock(), PAUSE_S, 0)
@@ -359,7 +360,7 @@ def _levels(bench: Bench, counter: Counter, end_s: float) -> None:
 
 
 def _windows(counter: Counter, edges: Sequence[Edge], long: Window, singles: Sequence[Window], window_s: float) -> None:
-    """Compare single windows of the same work with their errors, each other and a loop."""
+    """Compare single windows of the same work with each other and a loop."""
     figures = [window_energy(edges, window) for window in singles]
     # A load stops a little late, each time a little differently.
     energies_j = [f.energy_j * window_s / f.duration_s for f in figures]

@@ -1,4 +1,4 @@
-"""Examine the counters of this machine, idle and under load: what can be measured here, and how well."""
+"""Examine this machine's counters: what can be measured, and how well."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ RECORDINGS = (1, 5)
 
 
 class Detectable(Protocol):
-    """The smallest detectable change (a share) of one test, by the recordings and their spread."""
+    """Returns the smallest detectable change of one test, as a share."""
 
     def __call__(self, spread: float, recordings: int, settings: Settings, *, estimated: bool) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
 class NvidiaGpu:
-    """What the driver says about a GPU, examined or not."""
+    """What the driver says about a GPU."""
 
     gpu: Gpu
     examined: bool
@@ -62,7 +62,7 @@ class NvidiaGpu:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """How the energy of the same work scatters on this processor, and what the gate can find beside that."""
+    """The scatter of the same work's energy on this processor, and its consequence."""
 
     kernel: str
     stretches: int
@@ -92,7 +92,7 @@ class Neighbours:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """The results."""
+    """What an examination of this machine found."""
 
     created: str
     counters: tuple[Counter, ...] = ()
@@ -202,7 +202,10 @@ def examine(
 
 
 def _rig(settings: Settings, intensity: CarbonIntensity) -> tuple[Rig, Settings, list[str]]:
-    """The rig of a run, its settings, and notes; with the domains that exist where the wanted ones do not."""
+    """Return the rig of a run, its settings and notes.
+
+    If the wanted domains do not exist, it uses those that do.
+    """
     try:
         return Rig(settings, intensity=intensity, session="doctor"), settings, []
     except UsageProblem as problem:
@@ -227,7 +230,7 @@ def _neighbours(before: Snapshot, after: Snapshot, *, counted: bool) -> Neighbou
 def _noise(
     reads: Sequence[Callable[[], float]], detectable: Callable[[float, int], float], progress: Callable[[str], None]
 ) -> Noise | None:
-    """How the processor's energy scatters while it repeats the same work for some seconds."""
+    """Measure the scatter of the processor's energy over equal work."""
     progress(f"repeating the same work for {NOISE_S:g} s")
     fixed = workloads.fixed_cpu()
     try:
@@ -244,7 +247,7 @@ def _noise(
 def stretches(
     fixed: Fixed, read_j: Callable[[], float], *, clock: Callable[[], float] = time.perf_counter
 ) -> list[float]:
-    """Joules per call of the same work, in one stretch after another."""
+    """Return the joules per call of the same work, one value for each stretch."""
     energies_j = []
     fixed.call()
     for _ in range(STRETCHES):
@@ -257,12 +260,12 @@ def stretches(
 
 
 def relative_spread(energies_j: Sequence[float]) -> float | None:
-    """Standard deviation of the logarithms; None where a counter stood still or went back."""
+    """Return the standard deviation of the logarithms; None for a value not above 0."""
     return statistics.stdev(map(math.log, energies_j)) if min(energies_j) > 0 else None
 
 
 def _time_reads(counter: Counter, read_j: Callable[[], float]) -> None:
-    """What a read costs where the work runs."""
+    """Fill in how long a read takes in the process that runs the work."""
     costs: list[float] = []
     begun_s = time.perf_counter()
     try:
@@ -279,7 +282,7 @@ def _time_reads(counter: Counter, read_j: Callable[[], float]) -> None:
 def _nvidia(
     examined: Sequence[Gpu], meter: NvmlMeter | None, watcher: Watcher | None
 ) -> tuple[tuple[NvidiaGpu, ...], tuple[str, ...]]:
-    """The GPUs that the driver shows, and a sentence for each that does not answer."""
+    """Return the driver's GPUs, and a sentence for each that does not answer."""
     try:
         inventory = nvml.inventory()
     except MeterError:
@@ -292,7 +295,7 @@ def _nvidia(
 
 
 def ci_service(environ: Mapping[str, str]) -> str | None:
-    """The CI service whose machine this is."""
+    """Name the CI service of this machine."""
     if environ.get("GITHUB_ACTIONS"):
         return "a GitHub-hosted runner" if environ.get("RUNNER_ENVIRONMENT") == "github-hosted" else "GitHub Actions"
     if environ.get("GITLAB_CI"):
@@ -301,7 +304,7 @@ def ci_service(environ: Mapping[str, str]) -> str | None:
 
 
 def calibrations(examined: Examination) -> dict[str, Calibration]:
-    """What baselines keep about the counters, by the id of each machine that a run may have.
+    """Return calibrations for the baselines, by the id of each possible machine.
 
     A run that uses some of several GPUs is another machine, so there is one for each GPU, for the first two, and so on.
     Each gets what the worst GPU of the same model needs.

@@ -1,4 +1,4 @@
-"""Measure calls and windows: warm up, wait for quiet, run rounds, synchronise, wait for quiet again."""
+"""Measure calls and windows: warm up, wait for quiet, run, wait for quiet again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NOT_CALLED = object()
 
 @dataclass(frozen=True, slots=True)
 class OpenWindow:
-    """A window whose end is still to come."""
+    """A window that has not ended."""
 
     quiet_since_s: float = math.nan
     start_s: float = math.nan
@@ -45,7 +45,7 @@ class OpenWindow:
 
 @dataclass(kw_only=True)
 class Measurer:
-    """Measures calls and windows; independent of the test runner and of any particular device."""
+    """Measures calls and windows, independently of the test runner and devices."""
 
     readings: Readings
     scope: Callable[[], Scope]
@@ -64,7 +64,7 @@ class Measurer:
     _measured_j: dict[str, float] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """Start the counters' clocks. Raises MeterError where a meter cannot be read."""
+        """Start the counters' clocks. Raises MeterError if a meter cannot be read."""
         self.readings.begin()
 
     def run(
@@ -81,7 +81,7 @@ class Measurer:
         """Measure repeated calls; return the last result and the measurement.
 
         ``begin`` is called after the warm-up. An error of measuring becomes the measurement's failure, so that the test
-        can still test the result. Raises what ``fn`` raises, and TypeError where it returns a generator or a coroutine.
+        can still test the result. Raises what ``fn`` raises, and TypeError if it returns a generator or a coroutine.
         """
         lines.student_t(0.975, 1)  # its import must not fall into the loop
         work = Work(fn, args, kwargs, setup)
@@ -105,7 +105,7 @@ class Measurer:
             return result, Measurement(name=name, machine=scope.machine, failure=str(error))
 
     def window_begin(self) -> OpenWindow:
-        """Wait for quiet and open a window. An error of measuring becomes its measurement's failure."""
+        """Wait for quiet and open a window; an error becomes its failure."""
         lines.student_t(0.975, 1)  # its import must not fall into the window
         self.readings.refresh()
         self.readings.synchronise()
@@ -161,11 +161,11 @@ class Measurer:
         return measurement if measurement.failure is not None else per_call(measurement, calls)
 
     def nothing(self, name: str, warning: MeasurementWarning) -> Measurement:
-        """A measurement without figures, through no fault of the work or the meters."""
+        """Return a measurement without figures, with a warning that says why."""
         return Measurement(name=name, machine=self.scope().machine, warnings=(warning,))
 
     def cost_j(self, domains: Sequence[str]) -> float | None:
-        """Joules that the domains took since :meth:`begin` outside the measured calls; None where unknown."""
+        """Return joules since :meth:`begin` outside measured calls; None if unknown."""
         try:
             total_j = sum(self.readings.since_begin_j(n) - self._measured_j.get(n, 0.0) for n in domains)
         except MeterError:
@@ -174,7 +174,10 @@ class Measurer:
         return total_j if domains and math.isfinite(total_j) and total_j >= 0 else None
 
     def _warm_up(self, work: Work, warmup_s: float) -> tuple[Any, float, float]:
-        """Call at least twice, and for ``warmup_s`` after the first; the result, seconds a call, when it began."""
+        """Warm up; return the last result, seconds a call, and the start.
+
+        Call at least twice, and for ``warmup_s`` after the first call.
+        """
         result = refuse_lazy(work())
         self.readings.synchronise()
         first_end_s = self.readings.clock()

@@ -1,4 +1,4 @@
-"""How to measure, what a measurement covers, and the calls that are measured (values)."""
+"""How to measure, what a measurement covers, and the measured calls (values)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a measurement covers, known once the work has shown which devices it uses."""
+    """What a measurement covers, known once the work has used its devices."""
 
     domains: tuple[Domain, ...]
     """Those that are reported."""
@@ -71,7 +71,7 @@ class Work:
 
 
 def refuse_lazy(result: Any) -> Any:
-    """The result of a call; TypeError where it is a generator or a coroutine, so that nothing has run."""
+    """Return a call's result. Raises TypeError for a generator or a coroutine."""
     if inspect.iscoroutine(result):
         result.close()
         kind, instead = "a coroutine", "async with carbon.window(): await fn(…)"

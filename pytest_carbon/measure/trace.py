@@ -18,7 +18,7 @@ from pytest_carbon.records import Domain, MeterError, Settings, UsageProblem
 def record(path: Path, settings: Settings, seconds: float, *, progress: Callable[[str], None]) -> tuple[Domain, ...]:
     """Write a trace for this time, or until Ctrl-C; return its domains.
 
-    Raises UsageProblem where no counter moves in steps, and MeterError where one cannot be read, or does not change.
+    Raises UsageProblem if no counter moves in steps, and MeterError if one cannot be read, or does not change.
     """
     rig = Rig(settings, intensity=electricity.intensity(g_per_kwh=0.0), session="record")
     try:

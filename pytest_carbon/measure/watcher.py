@@ -41,12 +41,12 @@ Notes = dict[str, list[Edge]]
 
 
 class EdgeSource(Protocol):
-    """Where a measurement gets its edges from: a watcher, or a simulation of one."""
+    """A source of edges: a watcher, or a simulation of one."""
 
     def start(self) -> None: ...
 
     def fetch(self) -> Notes:
-        """The edges noted since the last call. Raises MeterError where a counter could not be read."""
+        """Return the edges noted since the last call. Raises MeterError."""
 
     def close(self) -> None: ...
 
@@ -83,7 +83,7 @@ class Tracker:
 
     @property
     def _jitter_s(self) -> float:
-        """The second largest recent deviation from the period: one late edge is an accident."""
+        """The second largest deviation from the period: one late edge is an accident."""
         middle = statistics.median(self._intervals)
         return sorted(abs(interval - middle) for interval in self._intervals)[-2]
 
@@ -115,7 +115,10 @@ class Tracker:
         self._sleep(clock())
 
     def _placed_s(self, edge: Edge) -> float:
-        """When an edge that was caught late was due, if its bracket allows that: a stall must not shift the phase."""
+        """Return when a late edge was due, if its bracket allows that moment.
+
+        A stall must not shift the phase.
+        """
         due_s = self._due_s()
         if due_s is None or self._fast:
             return edge.time_s
@@ -124,7 +127,7 @@ class Tracker:
         return due_s if due_s >= edge.before_s else edge.time_s
 
     def _due_s(self) -> float | None:
-        """When the next edge is due."""
+        """Return when the next edge is due."""
         if self.period_s is None or self._last_edge_s is None:
             return None
         return self._last_edge_s + (EDGE_INTERVAL_S if self._fast else self.period_s)
@@ -141,7 +144,7 @@ class Tracker:
         self.next_poll_s = max(now_s, due_s - min(margin_s, self.period_s / 2))
 
     def _step_s(self, now_s: float) -> float:
-        """The pause before the next read, while an edge is due."""
+        """Return the pause before the next read, while an edge is due."""
         due_s = self._due_s()
         if due_s is None:
             return ACQUIRE_STEP_S
@@ -167,8 +170,8 @@ def watch(
 ) -> None:
     """Note edges until a request to stop.
 
-    ``requests`` waits up to the given seconds for ``"fetch"``, ``"cost"`` or ``"stop"``; None when none came.
-    ``answer`` sends ``("edges", notes)``, ``("cost", seconds of CPU)`` or ``("failed", sentence)``.
+    ``requests`` waits up to the given seconds for ``"fetch"``, ``"cost"`` or ``"stop"``; None if none came. ``answer``
+    sends ``("edges", notes)``, ``("cost", seconds of CPU)`` or ``("failed", sentence)``.
     """
     trackers = {
         domain.name: Tracker(partial(read_j, meter, index), partial(meter.observe, index), next_poll_s=clock())
@@ -231,12 +234,12 @@ class Watcher:
             raise MeterError(f"the watcher process did not start: {error}") from None
 
     def fetch(self) -> Notes:
-        """The edges noted since. Raises MeterError where a counter cannot be read, or the child has died."""
+        """Return the edges since the last call. Raises MeterError."""
         notes: Notes = self._ask("fetch")
         return notes
 
     def cpu_s(self) -> float:
-        """CPU seconds that the child has used so far."""
+        """Return the CPU seconds that the child has used so far."""
         return float(self._ask("cost"))
 
     def _ask(self, request: str) -> Any:
@@ -315,7 +318,7 @@ class _Process:
             ) from None
 
     def _exchange(self, message: bytes | str, timeout_s: float) -> tuple[str, Any]:
-        """Send a message, wait for the answer. Raises _Died with what became of the child."""
+        """Send a message, wait for the answer. Raises _Died, with the child's end."""
         try:
             _send(self._to, message)
             answered = select.poll()  # select() is for the first 1024 files of a process, and training opens more

@@ -1,4 +1,4 @@
-"""Work for a machine: for a given time, while its counters are examined, or of a fixed size."""
+"""Work for a machine: for a given time, or of a fixed size."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Found(NamedTuple):
 
 
 def find(spec: str, domains: Sequence[Domain]) -> Found:
-    """The load that ``--load`` asks for, to examine these domains."""
+    """Find the load that ``--load`` asks for, to examine these domains."""
     if spec == "none":
         return Found(None, "--load=none was given.")
     if spec not in ("auto", "torch", "cpu"):
@@ -73,11 +73,11 @@ def find(spec: str, domains: Sequence[Domain]) -> Found:
 
 
 class Unable(Exception):
-    """Why there is no such work here, and the remedy, in a sentence."""
+    """Such work is not possible on this machine: why, and the remedy."""
 
 
 def _cuda() -> Any:
-    """torch, where it reaches a GPU."""
+    """Return torch, if it reaches a GPU. Raises Unable."""
     try:
         import torch
     except ImportError:
@@ -88,7 +88,7 @@ def _cuda() -> Any:
 
 
 def fixed_gpu(uuids: Sequence[str] = ()) -> Fixed:
-    """Products of matrices on those of these GPUs that torch sees. Raises Unable.
+    """Make products of matrices on these GPUs. Raises Unable.
 
     They are always the same, because the energy of a product depends on its numbers; they take 100 MiB of each GPU.
     """
@@ -111,7 +111,7 @@ def fixed_gpu(uuids: Sequence[str] = ()) -> Fixed:
 
 
 def fixed_cpu() -> Fixed:
-    """Hashing, on one thread."""
+    """Make hashes on one thread."""
 
     def call() -> None:
         for _ in range(HASHES):
@@ -139,7 +139,7 @@ def _torch() -> tuple[Load, str]:
 
 
 def cores() -> int:
-    """The logical processors that this process may run on."""
+    """Count the logical processors that this process may run on."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
@@ -151,7 +151,7 @@ def _hash(seconds: float) -> None:
 
 
 def _together(several: Sequence[Load]) -> Load:
-    """All at once, one of them in this thread."""
+    """Run all loads at once, one of them in this thread."""
     first, *rest = several
 
     def load(seconds: float) -> None:

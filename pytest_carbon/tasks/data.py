@@ -1,4 +1,4 @@
-"""The data sets of the tasks: what a sample is, where each is on the hub, and how long its inputs are."""
+"""The data sets of the tasks: their samples, places on the hub, and lengths."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Where a data set is on the hub, which of its columns are a sample, and what its synthetic stand-in is like."""
+    """Where a data set is on the hub, its columns, and its synthetic stand-in."""
 
     hub_id: str
     config: str | None
@@ -114,17 +114,17 @@ ALLOWED: Mapping[str, str] = {
 
 
 def repeated(held: Sequence[Sample], count: int) -> list[Sample]:
-    """``count`` samples that take the memory of those that are held."""
+    """Repeat the samples held in memory up to ``count``."""
     return [held[index % len(held)] for index in range(count)]
 
 
 def fields_of(task: str) -> tuple[str, ...]:
-    """The fields of the task's samples; every data set of a task has the same."""
+    """Return the fields of a task's samples, equal for all its data sets."""
     return tuple(DATASETS[find_task(task).datasets[0]].columns)
 
 
 def library(name: str) -> Any:
-    """A module of the extra ``tasks``, imported when it is needed."""
+    """Import a module of the extra ``tasks`` when it is needed."""
     try:
         return import_module(name)
     except ImportError as error:

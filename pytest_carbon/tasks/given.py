@@ -1,4 +1,4 @@
-"""A user's own inputs as samples: images as RGB, recordings as 16 kHz mono, refused where they cannot be one."""
+"""Convert a user's own inputs: images to RGB, recordings to 16 kHz mono."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNSIZED_ITEMS = 1000  # of data without a length, such as a generator: as many a
 
 
 def given(task: str, data: object) -> Samples:
-    """Convert a user's own inputs. Raises UsageProblem for no inputs at all and for one of the wrong kind."""
+    """Convert a user's own inputs. Raises UsageProblem for none, or a wrong one."""
     field = fields_of(task)[0]
     if isinstance(data, (str, bytes, Mapping)) or not (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):
         raise UsageProblem(f"data={brief(data)} is not a list of inputs: write data=[…], each one {ALLOWED[field]}")
@@ -48,7 +48,7 @@ def given(task: str, data: object) -> Samples:
 
 
 def _given_sample(task: str, item: Any) -> Sample:
-    """Make a sample of what a user gave. Raises UsageProblem, without the item's name, for what cannot be one."""
+    """Make a sample of a user's input. Raises UsageProblem without its name."""
     fields = fields_of(task)
     field = fields[0]
     if field == "audio":
@@ -69,7 +69,7 @@ def _given_sample(task: str, item: Any) -> Sample:
 
 
 def _picked(item: Mapping[Any, Any], fields: Sequence[str], task: str) -> tuple[Any, ...]:
-    """Pick the fields of a mapping, by their own names or by those of the columns of the study's data sets."""
+    """Pick a mapping's fields, by their names or by those of known data sets."""
     values: list[Any] = []
     for field in fields:
         columns = [field, *(row.columns[field] for row in DATASETS.values() if field in row.columns)]
@@ -97,7 +97,7 @@ def _text(value: Any, task: str, field: str) -> str:
 
 
 def opened_image(value: Any, task: str) -> Image:
-    """Open an image: PIL's own, a path, an array, or the undecoded bytes of a data set."""
+    """Open an image: PIL's own, a path, an array, or undecoded bytes."""
     images = library("PIL.Image")
     if isinstance(value, images.Image):
         return value
@@ -117,7 +117,7 @@ def opened_image(value: Any, task: str) -> Image:
 
 
 def rgb(image: Image) -> Image:
-    """Convert an image of any mode to RGB: grey, a palette, with transparency, 16 bits."""
+    """Convert an image of any mode to RGB."""
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):  # PIL cuts these off at 255
@@ -133,7 +133,7 @@ def rgb(image: Image) -> Image:
 
 
 def opened_sound(value: Any, task: str) -> tuple[Any, Any]:
-    """Open a sound as an array and its rate: a pair or a mapping of both, a file's path, or a row of a data set."""
+    """Return the array and rate of a sound: a pair, a mapping, or a file's path."""
     if isinstance(value, Mapping):
         inner = value.get("audio", value)
         if isinstance(inner, Mapping) and inner.get("bytes"):  # a column of recordings that are not decoded
@@ -158,7 +158,7 @@ def opened_sound(value: Any, task: str) -> tuple[Any, Any]:
 
 
 def _decoded_sound(content: bytes) -> tuple[Any, int]:
-    """Decode a sound file into an array and its rate: WAV with scipy, everything else with soundfile."""
+    """Decode a sound file: WAV with scipy, everything else with soundfile."""
     from scipy.io import wavfile
 
     try:
@@ -206,7 +206,7 @@ def recording(array: Any, rate: Any) -> Sample:
 
 
 def undecoded(data: Any, field: str) -> Any:
-    """Make a ``datasets`` data set give its recordings as bytes: it needs a further library to decode them."""
+    """Let a ``datasets`` data set give its recordings as bytes."""
     features = getattr(data, "features", None)
     if field != "audio" or not isinstance(features, Mapping):
         return data
@@ -228,7 +228,7 @@ def brief(value: object) -> str:
 
 
 def _bytes(sample: Sample) -> int:
-    """Memory of a sample's image or recording."""
+    """Return the memory of a sample's image or recording."""
     if "image" in sample:
         return 3 * int(sample["image"].width) * int(sample["image"].height)
     return int(sample["audio"].nbytes) if "audio" in sample else 0

@@ -41,7 +41,7 @@ class Choice:
 
 
 def built_in_sources() -> dict[str, MeterSource]:
-    """The meters of the package by name, in the order in which ``auto`` tries them."""
+    """Return the package's meters, in the order in which ``auto`` tries them."""
     from pytest_carbon.measure.meters.codecarbon import AmdMeter, AppleMeter, WindowsMeter
     from pytest_carbon.measure.meters.estimate import EstimateMeter
     from pytest_carbon.measure.meters.nvml import NvmlMeter
@@ -61,8 +61,8 @@ def built_in_sources() -> dict[str, MeterSource]:
 def choose(spec: str, sources: Mapping[str, MeterSource]) -> Choice:
     """Open the meters that ``--carbon-meter`` asks for.
 
-    ``auto`` opens each source that can be opened, in their order, but ``estimate`` only where no other counts the
-    processor. Raises UsageProblem for a wrong spec, and MeterError where a named meter cannot be opened, or none can.
+    ``auto`` opens each source that can be opened, but ``estimate`` only if no other counts the processor. Raises
+    UsageProblem for a wrong spec, and MeterError if a named meter cannot be opened, or none can.
     """
     automatic = spec.strip() == "auto"
     in_order = sorted(sources.values(), key=lambda source: source.name == FALLBACK)  # the fallback last
@@ -132,7 +132,7 @@ def _source(name: str, sources: Mapping[str, MeterSource]) -> MeterSource:
 
 
 def gated(domains: Sequence[Domain], choice: Literal["auto", "gpu", "measured", "total"]) -> tuple[Domain, ...]:
-    """The domains whose energies are summed and gated. Raises UsageProblem without any.
+    """Return the domains that are summed and gated. Raises UsageProblem without any.
 
     ``auto``: the measured GPUs if any, else the measured processor and its memory, else anything measured, else the
     estimated ones.

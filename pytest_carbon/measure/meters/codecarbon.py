@@ -1,4 +1,4 @@
-"""Energy counters of AMD, Apple and Windows through codecarbon; experimental: not run on such hardware."""
+"""Meters of AMD, Apple and Windows; experimental: not run on such hardware."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _amd_energy_j(device: Any) -> float:
 class AppleMeter:
     """``cpu:0`` and ``gpu:0`` of Apple silicon, from ``sudo powermetrics``.
 
-    It gives mean power over a short sample, taken to hold since the sample before; a read takes one where it is old.
+    It gives mean power over a short sample, taken to hold since the sample before; a read takes a new one if it is old.
     """
 
     stepped = True

@@ -1,4 +1,4 @@
-"""CPU packages and their memory, from the energy counters that Linux serves under /sys/class/powercap."""
+"""CPU packages and their memory, from Linux's energy counters (powercap)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PERMISSION_REMEDY = (
 
 
 class RaplMeter(JoulesOnly):
-    """``cpu:<package>`` and ``dram:<package>``, measured by Intel and AMD processors.
+    """``cpu:<package>`` and ``dram:<package>`` of Intel and AMD processors.
 
     ``core`` and ``uncore`` are parts of a package, ``psys`` contains it: they are left out. The counters wrap after a
     minute at the earliest; the meter undoes that if it is read more often. Raises MeterError with the remedy.
@@ -55,7 +55,7 @@ class RaplMeter(JoulesOnly):
         self.domains: tuple[Domain, ...] = tuple(zone.domain for zone in self._zones)
 
     def _drop_unusable(self) -> None:
-        """Drop memory that counts nothing, and dies that show their package's counter (AMD Threadripper, EPYC)."""
+        """Drop silent memory, and dies that repeat their package (Threadripper, EPYC)."""
         kept: list[_Zone] = []
         for zone in self._zones:
             silent = zone.domain.family == "dram" and zone.read_j() == 0
@@ -124,7 +124,7 @@ class _Zone:
         return self._total_uj / 1e6
 
     def mirrors(self, other: _Zone) -> bool:
-        """Whether both show one counter: then a read of one lies between two reads of the other."""
+        """Return whether both show one counter: reads of one enclose a read of the other."""
         package = self.domain.name.partition("-")[0]
         if other.domain.name.partition("-")[0] != package or other._range_uj != self._range_uj:
             return False
@@ -138,7 +138,7 @@ class _Zone:
 
 
 def _zones(root: Path) -> list[tuple[str, Path]]:
-    """(domain, folder) of every package and of its memory, each once."""
+    """Return (domain, folder) of every package and of its memory, each once."""
     zones: dict[str, Path] = {}
     # intel-rapl before intel-rapl-mmio, which shows the same package through another register.
     for path in sorted(_folders(root, r"intel-rapl:\d+")) + sorted(_folders(root, r"intel-rapl-mmio:\d+")):
@@ -153,7 +153,7 @@ def _zones(root: Path) -> list[tuple[str, Path]]:
 
 
 def _folders(root: Path, pattern: str) -> list[Path]:
-    """Matching folders in the root, or in the driver's own folder (some containers mount only that)."""
+    """Return matching folders in the root, or in the driver's own folder."""
     with suppress(OSError):
         below = [path for path in root.iterdir() if re.fullmatch(pattern, path.name)]
         return below or [path for path in root.glob("intel-rapl*/*") if re.fullmatch(pattern, path.name)]
@@ -181,7 +181,7 @@ def _refused(path: Path, error: OSError) -> MeterError:
 
 
 def why_absent(root: str | os.PathLike[str], system: str, release: str, virtual: bool, container: bool) -> str:
-    """Why there are no counters below ``root``, and the remedy."""
+    """Say why there are no counters below ``root``, and the remedy."""
     if system != "Linux":
         return f"RAPL is read through Linux's powercap, and this is {'macOS' if system == 'Darwin' else system}."
     missing = f"no RAPL package in {root}"

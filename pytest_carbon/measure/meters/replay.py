@@ -1,4 +1,4 @@
-"""Play a recorded trace as a meter: for tests without the hardware, and to reproduce a fault.
+"""Play a recorded trace as a meter, for tests and to reproduce a fault.
 
 A trace is JSON Lines, a header and one line for every step of a counter: docs/extending.md describes it.
 """
@@ -45,7 +45,7 @@ class ReplayMeter(JoulesOnly):
         return self.energy_j(domain, elapsed_s)
 
     def energy_j(self, domain: int, elapsed_s: float) -> float:
-        """The counter at a time after the start, without recorded errors."""
+        """Return the counter at a time after the start, without recorded errors."""
         track = self._tracks[domain]
         cycles, phase_s = divmod(elapsed_s, self._cycle_s)
         step = bisect_right(track.steps_s, phase_s)
@@ -73,10 +73,10 @@ def write_trace(
     start_s: float,
     gpus: Sequence[Gpu] = (),
 ) -> None:
-    """Write a trace of counters from ``start_s``, on the clock of the edges. ``gpus`` describe the GPUs' domains.
+    """Write a trace of counters from ``start_s``, on the clock of the edges.
 
-    Energies count from the last edge at or before ``start_s``, else from the first edge. Raises MeterError where a
-    domain has no edge after ``start_s``.
+    ``gpus`` describe the GPUs' domains. Energies count from the last edge at or before ``start_s``, else from the first
+    edge. Raises MeterError if a domain has no edge after ``start_s``.
     """
     facts = {f"gpu:{gpu.index}": {key: v for key, v in asdict(gpu).items() if key != "index"} for gpu in gpus}
     lines: list[dict[str, Any]] = []
@@ -102,7 +102,7 @@ def write_trace(
 def write_constant_trace(
     path: str | os.PathLike[str], power_w: float, period_s: float, domain: str = "gpu:0", kind: Kind = "measured"
 ) -> None:
-    """Write the trace of a constant load: a counter that steps every ``period_s`` seconds by ``power_w * period_s``."""
+    """Write a trace that steps every ``period_s`` by ``power_w * period_s`` joules."""
     described = {"domain": domain, "kind": kind, "source": f"constant {power_w:g} W"}
     step = {"t_s": period_s, "domain": domain, "energy_j": power_w * period_s, "power_w": power_w}
     _write(path, [described], [step])
@@ -127,7 +127,7 @@ class _Track:
 
 
 def _read(path: Path) -> tuple[bool, list[_Track]]:
-    """Whether the counters move in steps, and their tracks."""
+    """Return whether the counters move in steps, and their tracks."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:

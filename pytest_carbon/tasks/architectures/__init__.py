@@ -1,4 +1,4 @@
-"""Every model of the study as data: its class and the figures of its ``config.json``; standard library only."""
+"""Every model of the study as data: its class and its ``config.json``."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ ARCHITECTURES: Mapping[str, Architecture] = {**TEXT, **IMAGES, **DIFFUSION, **AU
 
 
 def architecture(model_id: str) -> Architecture:
-    """The architecture of a model of the catalogue; raises UsageProblem, naming what there is, for any other."""
+    """Return the architecture of a model of the catalogue. Raises UsageProblem."""
     return ARCHITECTURES[find_model(model_id).id]

@@ -33,9 +33,3 @@ def quiet_codecarbon() -> Iterator[None]:
         logger.removeFilter(silent)
         if first:
             logger.handlers[:] = handlers
-
-
-def codecarbon_version() -> str:
-    from importlib.metadata import version
-
-    return version("codecarbon")

@@ -10,6 +10,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pytest_carbon.host.processor import Processor, this_processor
@@ -29,9 +30,9 @@ def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None
         cpu=None if processor.name is None else plain(processor.name),
         cpu_count=processor.threads,
         driver=driver,
-        torch=_version_of("torch"),
+        torch=version_of("torch"),
         python=platform.python_version(),
-        pytest_carbon=_version_of("pytest-carbon"),
+        pytest_carbon=version_of("pytest-carbon"),
         boot=_boot(),
     )
 
@@ -44,7 +45,8 @@ def machine_id(gpus: Sequence[Gpu], gated: Sequence[Domain], processor: Processo
     """
     families = list(dict.fromkeys(domain.family for domain in gated))
     families.sort(key=lambda family: (FAMILIES.index(family) if family in FAMILIES else len(FAMILIES), family))
-    known = {f"gpu:{gpu.index}": _gpu_slug(gpu) for gpu in gpus}
+    limits = {gpu: "" if gpu.power_limit_w is None else f"-{round(gpu.power_limit_w)}w" for gpu in gpus}
+    known = {f"gpu:{gpu.index}": slug(gpu.name) + limits[gpu] for gpu in gpus}
     counted = Counter(known.get(domain.name, "unknown") for domain in gated if domain.family == "gpu")
     parts = [f"{number}x-{slug}" for slug, number in sorted(counted.items())]
     if families != ["gpu"]:
@@ -67,11 +69,6 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unknown"
 
 
-def _gpu_slug(gpu: Gpu) -> str:
-    limit = "" if gpu.power_limit_w is None else f"-{round(gpu.power_limit_w)}w"
-    return slug(gpu.name) + limit
-
-
 def plain(name: str) -> str:
     """Shorten a processor's name: ``Intel(R) Xeon(R) CPU @ 2.20GHz`` → ``Intel Xeon``"""
     name = re.sub(r"\((r|tm|c)\)|[®™]", " ", name, flags=re.IGNORECASE)
@@ -79,10 +76,8 @@ def plain(name: str) -> str:
     return " ".join(name.split())
 
 
-def _version_of(package: str) -> str | None:
+def version_of(package: str) -> str | None:
     """Return the version of a loaded module, else of the installed package."""
-    from importlib.metadata import PackageNotFoundError, version
-
     loaded = getattr(sys.modules.get(package), "__version__", None)
     if isinstance(loaded, str):
         return str(loaded)

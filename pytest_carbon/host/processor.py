@@ -12,7 +12,6 @@ class Processor:
     name: str | None
     """As the system has it: ``Intel(R) Xeon(R) Platinum 8480C``."""
     threads: int
-    """Logical processors of the machine."""
     sockets: int = 1
     virtual: bool = False
     """A virtual machine: it may show only some threads of the processor, and hides its counters."""

@@ -42,9 +42,7 @@ class Revision:
     top: Path
     """The folder of the working tree, without symbolic links."""
     head: str | None
-    """The commit that is checked out."""
     dirty: bool
-    """Whether a file that git tracks was changed."""
     same: bool
     """Whether the working tree has the same code."""
 

@@ -68,7 +68,6 @@ class Counter:
     """Whether it moves in steps that a watcher notes; else reads are exact where the work runs."""
     failure: str | None = None
     read_s: float | None = None
-    """Duration of a read, median."""
     edges: int = 0
     period_s: float | None = None
     bracket_s: float | None = None
@@ -84,7 +83,6 @@ class Counter:
     busy_disagreement: float | None = None
     """and under load, where the readings are steady: a sensor may look part-time."""
     frozen_under_load: bool | None = None
-    """Whether it stands still while the device works."""
     busy_power_w: float | None = None
     settle_s: float | None = None
     """How long the fast fall takes after work."""
@@ -147,7 +145,13 @@ def study(
         used_s, elapsed_s = cpu_s() - spent_s, clock() - since_s
     finally:
         for counter in counters:
-            _brackets(counter, bench.edges[counter.domain])
+            edges = bench.edges[counter.domain]
+            counter.edges = len(edges)
+            if widths := sorted(e.after_s - e.before_s for e in edges[ACQUIRED:]):
+                counter.bracket_s, counter.bracket_90_s = (
+                    statistics.median(widths),
+                    widths[int(0.9 * (len(widths) - 1))],
+                )
     return used_s / elapsed_s if elapsed_s > 0 and math.isfinite(used_s) else None
 
 
@@ -219,7 +223,11 @@ class Bench:
         """Wait until a straight stretch of each counter reaches the present."""
         self.watch(since_s, QUIET_SPAN_S, QUIET_EDGES)
         latest_s = self.clock() + QUIET_LONGEST_S
-        while self.clock() < latest_s and not all(_is_quiet(self.since(c, since_s)) for c in self.live()):
+        while self.clock() < latest_s:
+            stretches = [lines.stretch_before(self.since(c, since_s)) for c in self.live()]
+            long = all(len(s) >= QUIET_EDGES and lines.span_s(s) >= QUIET_SPAN_S - lines.SLACK_S for s in stretches)
+            if long and all(map(lines.is_straight, stretches)):
+                break
             self.watch(self.clock(), 0.0, 1)
 
     def wait_phase(self, number: int) -> None:
@@ -256,33 +264,13 @@ class Bench:
         return calls
 
 
-def _is_quiet(edges: Sequence[Edge]) -> bool:
-    stretch = lines.stretch_before(edges)
-    return (
-        len(stretch) >= QUIET_EDGES
-        and lines.span_s(stretch) >= QUIET_SPAN_S - lines.SLACK_S
-        and lines.is_straight(stretch)
-    )
-
-
 def _idle(counter: Counter, edges: Sequence[Edge]) -> None:
     counter.period_s = lines.period_s(edges)
     counter.idle_power_w = lines.fit_line(edges).power_w
     fifth = (len(edges) - 1) // 5
-    powers = [_power_w(edges[fifth * i : fifth * (i + 1) + 1]) for i in range(5)]
+    powers = [lines.mean_power_w(edges[fifth * i : fifth * (i + 1) + 1]) for i in range(5)]
     counter.idle_wander_w = max(powers) - min(powers)
     counter.idle_disagreement = disagreement(lines.stretch_before(edges), (), ())
-
-
-def _brackets(counter: Counter, edges: Sequence[Edge]) -> None:
-    counter.edges = len(edges)
-    widths = sorted(e.after_s - e.before_s for e in edges[ACQUIRED:])
-    if widths:
-        counter.bracket_s, counter.bracket_90_s = statistics.median(widths), widths[int(0.9 * (len(widths) - 1))]
-
-
-def _power_w(edges: Sequence[Edge]) -> float:
-    return (edges[-1].energy_j - edges[0].energy_j) / (edges[-1].time_s - edges[0].time_s)
 
 
 def _under_load(bench: Bench, load: Load, progress: Callable[[str], None]) -> None:
@@ -336,7 +324,7 @@ def _loaded(counter: Counter, edges: Sequence[Edge], long: Window) -> None:
     after = [e for e in edges if e.before_s >= long.end_s]
     if len(late) < 2 or len(after) < lines.EDGES_LEAST:
         return
-    counter.busy_power_w = _power_w(late)
+    counter.busy_power_w = lines.mean_power_w(late)
     readings = [e.power_w for e in late if e.power_w is not None]
     mean_w = statistics.fmean(readings) if len(readings) >= lines.EDGES_LEAST else 0.0
     if mean_w > 0 and statistics.stdev(readings) <= SHARE_DISAGREE * mean_w:

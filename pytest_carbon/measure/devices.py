@@ -129,11 +129,7 @@ def _by_mig(text: str, gpus: Sequence[Gpu], mig_parents: Mapping[str, str]) -> t
 
 
 def _whole_gpu(mig: str, gpus: Sequence[Gpu], mig_parents: Mapping[str, str]) -> Gpu | None:
-    """Return a MIG device's GPU.
-
-    Its name is ``MIG-GPU-<uuid>/<instance>/<instance>`` with older drivers, else ``MIG-<uuid>`` or the beginning of
-    that.
-    """
+    """Return a MIG device's GPU, by the name of an older or a newer driver."""
     parents = {mig.removeprefix("MIG-").partition("/")[0]}
     parents |= {mig_parents[known] for known in mig_parents if known.startswith(mig)}
     matching = [gpu for gpu in gpus if gpu.uuid in parents]

@@ -99,26 +99,21 @@ class Examination:
     not_taken: tuple[tuple[str, str], ...] = ()
     """Meters that are not used, and why: (name, sentence)."""
     failure: str | None = None
-    """Why nothing could be examined."""
     machine: Machine | None = None
     """Of a run that uses all of the GPUs examined."""
     nvidia: tuple[NvidiaGpu, ...] = ()
     notes: tuple[str, ...] = ()
-    """A run's notes about these meters."""
     load: str = ""
     """What loaded the devices, or why nothing did, in sentences."""
     loaded: bool = False
     stopped: str | None = None
-    """Why the examination ended early."""
     watcher_share: float | None = None
     """Of one core."""
     cores: int = 1
-    """Logical processors that this process may use."""
     neighbours: Neighbours | None = None
     noise: Noise | None = None
     """Where the processor would be gated and may be loaded."""
     ci: str | None = None
-    """The CI service of this machine."""
     intensity: CarbonIntensity | None = None
 
     @property
@@ -202,10 +197,7 @@ def examine(
 
 
 def _rig(settings: Settings, intensity: CarbonIntensity) -> tuple[Rig, Settings, list[str]]:
-    """Return the rig of a run, its settings and notes.
-
-    If the wanted domains do not exist, it uses those that do.
-    """
+    """Return a run's rig, its settings, and notes; use the domains that exist."""
     try:
         return Rig(settings, intensity=intensity, session="doctor"), settings, []
     except UsageProblem as problem:

@@ -101,7 +101,11 @@ class Loop:
         # In a pause the device keeps the power that it has after the work.
         energy_j = figure.energy_j - figure.after_power_w * self.idle_s
         if self.starts:
-            beat_j = abs(energy_j) * math.hypot(PHASED_ERROR / self.starts, _unlike(self.spans_s))
+            unlike = 0.0  # the relative error of what a part-time counter saw of calls of unequal length
+            if (count := len(self.spans_s)) > 1:
+                deviation_s = statistics.stdev(self.spans_s)
+                unlike = PHASED_SPREAD * deviation_s / statistics.fmean(self.spans_s) / math.sqrt(count)
+            beat_j = abs(energy_j) * math.hypot(PHASED_ERROR / self.starts, unlike)
         elif self.calibration is not None and self.calibration.part_time_sampling is None and self.calls > 1:
             # A counter that may look part-time may miss a part of a period at either end.
             raised_w = max(figure.mean_power_w - figure.after_power_w, 0.0)
@@ -138,7 +142,9 @@ class Loop:
         total_j = math.fsum(figures[n].energy_j for n in scope.gated)
         error_j = self._error_j(figures)
         median_s = statistics.median(self.durations_s)
-        judged_j = self._median_j() or total_j / busy_s * median_s
+        judged_j = total_j / busy_s * median_s
+        if all(self._by_round(n) for n in scope.gated):
+            judged_j = statistics.median(self._per_call([self.read_j[n] for n in scope.gated])) or judged_j
         return Measurement(
             name=name,
             machine=scope.machine,
@@ -188,19 +194,6 @@ class Loop:
             next((e.temperature_c for e in reversed(self.edges[n]) if e.after_s <= start_s), None) for n in self.stepped
         ]
         return max((t for t in last if t is not None), default=None)
-
-    def _median_j(self) -> float | None:
-        """Return the median of the rounds; None if one of them was not read."""
-        if not all(self._by_round(name) for name in self.scope.gated):
-            return None
-        return statistics.median(self._per_call([self.read_j[name] for name in self.scope.gated]))
-
-
-def _unlike(spans_s: Sequence[float]) -> float:
-    """Return the relative error of a part-time counter over calls of unequal length."""
-    if len(spans_s) < 2:
-        return 0.0
-    return PHASED_SPREAD * statistics.stdev(spans_s) / statistics.fmean(spans_s) / math.sqrt(len(spans_s))
 
 
 def _one_of_each(warnings: Sequence[MeasurementWarning]) -> tuple[MeasurementWarning, ...]:

@@ -61,7 +61,6 @@ class Rig:
         self.choice = _choose(settings, sources or {})
         """The meters, and the reason for each one that was not taken."""
         self.machines: dict[str, Machine] = {}
-        """All machines of measurements, by their ids."""
         self._ids: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
         self._gpus = {f"gpu:{gpu.index}": gpu for gpu in self.choice.gpus}
         named = _named(settings.gpus, self.choice)
@@ -72,7 +71,6 @@ class Rig:
         """The latest known processes on each GPU, by its UUID."""
         stepped = [(s, m) for s, m in self.choice.taken if m.stepped]
         self.watcher = Watcher([s for s, _ in stepped]) if stepped else None
-        """Of the stepped meters."""
         self.measurer = Measurer(
             readings=Readings(
                 watcher=self.watcher,

@@ -36,7 +36,6 @@ SCATTER_PERIODS = 0.2
 SLACK_S = 1e-3
 """A span may be this much shorter because of the brackets of its ends."""
 ROUNDING_J = 1e-6
-"""Rounding error of sums of floats."""
 DRIFT_SHARE = 0.05
 """A slow drift changes the power by less than this share along a stretch"""
 DRIFT_SPAN_S = 2 * STRETCH_S
@@ -56,7 +55,6 @@ class Line:
     energy_j: float
     """The line's value there."""
     power_w: float
-    """Its slope."""
     edges: int
     weight: float
     """Sum of the edges' weights: 1 for one whose bracket is as wide as the median's."""
@@ -328,6 +326,11 @@ def period_s(edges: Sequence[Edge]) -> float | None:
     """Return the counter's period: the median time between edges."""
     gaps = [abs(b.time_s - a.time_s) for a, b in itertools.pairwise(edges)]
     return statistics.median(gaps) if gaps else None
+
+
+def mean_power_w(edges: Sequence[Edge]) -> float:
+    """Return the mean power between the first and the last edge."""
+    return (edges[-1].energy_j - edges[0].energy_j) / (edges[-1].time_s - edges[0].time_s)
 
 
 def mean_period_s(edges: Sequence[Edge]) -> float | None:

@@ -52,9 +52,7 @@ class Measurer:
     """Called after warm-up; returns which domains count, which are gated, and the machine."""
     intensity: CarbonIntensity
     session: str
-    """The id of this session."""
     stored: Callable[[str], Calibration | None] = lambda machine: None
-    """The stored calibration of a machine."""
     before: Callable[[], None] = lambda: None
     """Called right before the work, once a loop or window."""
     conditions: Callable[[Sequence[str]], Sequence[MeasurementWarning]] = lambda domains: ()
@@ -174,10 +172,7 @@ class Measurer:
         return total_j if domains and math.isfinite(total_j) and total_j >= 0 else None
 
     def _warm_up(self, work: Work, warmup_s: float) -> tuple[Any, float, float]:
-        """Warm up; return the last result, seconds a call, and the start.
-
-        Call at least twice, and for ``warmup_s`` after the first call.
-        """
+        """Warm up; return the last result, seconds a call, and when it began."""
         result = refuse_lazy(work())
         self.readings.synchronise()
         first_end_s = self.readings.clock()

@@ -102,10 +102,7 @@ def _domains(measurements: Sequence[Measurement]) -> tuple[DomainEnergy, ...]:
 
 
 def _warnings(measurements: Sequence[Measurement]) -> tuple[MeasurementWarning, ...]:
-    """Return each code once, with the number of sessions that have it.
-
-    The text is the first one, preferably of a warning that disqualifies.
-    """
+    """Return each code once, with the number of sessions that have it."""
     by_code: dict[str, dict[int, list[MeasurementWarning]]] = {}
     for number, m in enumerate(measurements):
         for warning in m.warnings:

@@ -45,12 +45,10 @@ class Readings:
     """Seconds; the clock of the edges."""
     sleep: Callable[[float], None]
     synchronise: Callable[[], None]
-    """Returns once every device has finished its work."""
     progress: Callable[[str], None] = lambda text: None
     """Called with a few words about the present step."""
     edges: dict[str, list[Edge]] = field(init=False)
     calibration: Calibration | None = None
-    """Of the machine that is being measured."""
     busy_until_s: float = -math.inf
     """End of the latest work that was measured."""
     _direct: dict[str, tuple[Meter, int]] = field(init=False)
@@ -89,9 +87,7 @@ class Readings:
     def power_w(self, name: str, start_s: float, end_s: float) -> float | None:
         """Return a domain's mean power over a stretch's edges; None without any."""
         edges = [e for e in self.edges[name] if start_s <= e.before_s and e.after_s <= end_s]
-        if len(edges) < 2:
-            return None
-        return (edges[-1].energy_j - edges[0].energy_j) / (edges[-1].time_s - edges[0].time_s)
+        return lines.mean_power_w(edges) if len(edges) >= 2 else None
 
     @property
     def settle_s(self) -> float:

@@ -28,7 +28,7 @@ _OF_LOOPS = frozenset({"few-rounds", "tail", "unsteady"})
 _OWN = "give one of your own with the hook pytest_carbon_reference, or leave --carbon-reference out"
 
 
-def kernel(gated: Sequence[Domain], own: tuple[str, Callable[[], object]] | None, uuids: Sequence[str] = ()) -> Fixed:
+def workload(gated: Sequence[Domain], own: tuple[str, Callable[[], object]] | None, uuids: Sequence[str] = ()) -> Fixed:
     """Return the work: own, else products on gated GPUs, else hashing."""
     if own is not None:
         name, call = own

@@ -93,10 +93,7 @@ def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window) -> lis
 
 
 def _drifts(line: lines.Line, edges: Sequence[Edge]) -> bool:
-    """Return whether neighbouring edges are off the line together.
-
-    Then the power moved: jitter is independent.
-    """
+    """Return whether neighbouring edges are off the line together, unlike jitter."""
     if line.residual_square_j2 <= 36 * line.timing_variance_j2 * line.freedom:
         return False
     scatter_s = math.sqrt(line.residual_square_j2 / line.freedom) / max(abs(line.power_w), lines.ROUNDING_J)
@@ -170,8 +167,7 @@ def disagreement(before: Sequence[Edge], during: Sequence[Edge], after: Sequence
         return 0.0
     powers = [e.power_w for e in during if e.power_w is not None]
     if len(powers) >= 10 and max(powers) <= (1 + SHARE_DISAGREE) * min(powers):
-        counted_w = (during[-1].energy_j - during[0].energy_j) / (during[-1].time_s - during[0].time_s)
-        loaded = counted_w / statistics.fmean(powers) - 1
+        loaded = lines.mean_power_w(during) / statistics.fmean(powers) - 1
         if abs(loaded) <= SHARE_DISAGREE:
             return 0.0
     return least
@@ -244,10 +240,7 @@ def _slope(values: Sequence[float]) -> float:
 
 
 def _halves(values: Sequence[float], *, least: int) -> float:
-    """Return the second half's mean over the first's, minus 1, or 0.
-
-    Welch's test must show a change (p < 1%).
-    """
+    """Return the halves' relative change if Welch's test shows one (1%), else 0."""
     half = len(values) // 2
     if half < least:
         return 0.0

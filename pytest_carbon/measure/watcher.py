@@ -37,7 +37,6 @@ START_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 20.0
 
 Notes = dict[str, list[Edge]]
-"""Edges by the name of their domain."""
 
 
 class EdgeSource(Protocol):
@@ -115,10 +114,7 @@ class Tracker:
         self._sleep(clock())
 
     def _placed_s(self, edge: Edge) -> float:
-        """Return when a late edge was due, if its bracket allows that moment.
-
-        A stall must not shift the phase.
-        """
+        """Return when a late edge was due: a stall must not shift the phase."""
         due_s = self._due_s()
         if due_s is None or self._fast:
             return edge.time_s
@@ -247,10 +243,7 @@ class Watcher:
         assert self._side is not None
         try:
             kind, value = self._side.ask(request)
-        except _Died as error:
-            self._side = None
-            raise MeterError(str(error)) from None
-        except BaseException:  # Ctrl-C, a timeout's signal: the next request would get this one's answer
+        except BaseException:  # the child died; or Ctrl-C, after which the next request would get this one's answer
             self.close()
             raise
         if kind == "failed":
@@ -311,8 +304,7 @@ class _Process:
         try:
             return self._exchange(request, ANSWER_TIMEOUT_S)
         except _Died as error:
-            self.close()
-            raise _Died(
+            raise MeterError(
                 f"the watcher process, which notes the counter's changes, {error}; this measurement is lost, run the"
                 " test again"
             ) from None

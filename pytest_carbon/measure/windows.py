@@ -200,10 +200,7 @@ def _unsettled_j(line: lines.Line, edges: Sequence[Edge], end_s: float, settle_s
 
 
 def merge(windows: Sequence[WindowEnergy]) -> WindowEnergy:
-    """Sum repeated windows of one domain.
-
-    The error is the larger one of the lines' and the spread's.
-    """
+    """Sum repeated windows; the error is the lines' or the spread's, if larger."""
     if len(windows) == 1:
         return windows[0]
     from_lines = math.sqrt(math.fsum(w.error_j**2 for w in windows))

@@ -24,7 +24,6 @@ BLOCK = bytes(1 << 16)
 PRODUCTS = 8
 """In a call of fixed work: 1.1 TFLOP, some milliseconds on a large GPU."""
 HASHED = bytes(range(256)) * 4096
-"""A mebibyte."""
 HASHES = 8
 CORES_LEFT = 2
 """For the watcher, and for the thread that starts work on a GPU."""

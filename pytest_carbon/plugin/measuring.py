@@ -73,7 +73,7 @@ class Measuring:
         rig, machine = self._rig, self.machine
         own = self._config.hook.pytest_carbon_reference(config=self._config)
         uuids = [] if self._settings.gpus == "used" else [gpu.uuid for gpu in machine.gpus]
-        figure = reference.measure(rig.measurer, machine.id, lambda: reference.kernel(rig.gated, own, uuids))
+        figure = reference.measure(rig.measurer, machine.id, lambda: reference.workload(rig.gated, own, uuids))
         free_memory()
         self._references.append(figure)
 

@@ -85,7 +85,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Refuse a name in ``-m`` that no test has, if it resembles one of the suite's or if no test is left. A project's own
     markers, registered or on any of its tests, are not checked.
     """
-    in_suite = {item: cell for item in items if (cell := _cell(item)) is not None}
+    params = {item: getattr(getattr(item, "callspec", None), "params", {}) for item in items}
+    in_suite = {item: cell for item in items if isinstance(cell := params[item].get("cell"), Cell)}
     _weigh(config, in_suite)
     expression = getattr(config.option, "markexpr", "")
     worker = hasattr(config, "workerinput")  # an exception would end a worker without a message
@@ -103,11 +104,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     return config.stash.get(_NOTHING_LEFT, [])
-
-
-def _cell(item: pytest.Item) -> Cell | None:
-    cell = getattr(getattr(item, "callspec", None), "params", {}).get("cell")
-    return cell if isinstance(cell, Cell) else None
 
 
 def _weigh(config: pytest.Config, in_suite: Mapping[pytest.Item, Cell]) -> None:

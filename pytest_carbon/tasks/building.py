@@ -45,7 +45,6 @@ TASK_BUILDERS: Mapping[str, type[ModelTask]] = {
     "sentence-similarity": SentenceSimilarity,
     "speech-recognition": SpeechRecognition,
 }
-"""What one call of each task is."""
 
 
 def build_task(
@@ -215,10 +214,7 @@ def _refuse_missing(task: str, libraries: Iterable[str]) -> None:
 
 
 def _refuse_other_work(task: Task, theirs: str) -> None:
-    """Refuse a pipeline for another task.
-
-    Any pipeline may do a zero-shot task, and one that writes may write a summary.
-    """
+    """Refuse a pipeline for another task, except for zero-shot tasks."""
     does = catalogue.ELSEWHERE.get(theirs, theirs)
     writes = {"text-generation", "summarization"} >= {does, task.name}
     if does in TASK_BUILDERS and does != task.name and not writes and not task.name.startswith("zero-shot"):

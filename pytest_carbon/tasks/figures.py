@@ -10,7 +10,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pytest_carbon.records import REPLAYED, Measurement, TaskInfo, TestResult, is_estimated
 from pytest_carbon.tasks.catalogue import TASKS, Unit, study_cells
@@ -35,7 +35,6 @@ class Figure:
     task: TaskInfo
     machine: str
     source: str
-    """What the gated domains' energy comes from."""
     energy_j: float
     error: float | None
     """Relative to the energy: half of the width of its 95% interval."""
@@ -87,7 +86,10 @@ class Figure:
         info = self.task
         if info.name not in TASKS or info.data == "given":
             return False
-        call = _call_of(info)
+        from pytest_carbon.tasks.architectures import ARCHITECTURES
+
+        design = ARCHITECTURES.get(info.model)
+        call = {} if design is None else design.sized(info.size or "study")[2]
         if info.name in NEW_TOKENS and self.new_tokens != call.get("max_new_tokens", NEW_TOKENS[info.name]):
             return False
         asked = {"num_inference_steps": info.steps, "width": info.width, "height": info.height}
@@ -105,14 +107,6 @@ class Figure:
         known = TASKS.get(info.name)
         units = (known.unit,) if known else tuple(counts)
         return next(((unit, count) for unit in units if (count := counts[unit])), None)
-
-
-def _call_of(info: TaskInfo) -> Mapping[str, Any]:
-    """Return a call at the model's own defaults; empty if not in the catalogue."""
-    from pytest_carbon.tasks.architectures import ARCHITECTURES
-
-    design = ARCHITECTURES.get(info.model)
-    return {} if design is None else design.sized(info.size or "study")[2]
 
 
 def figure(test: TestResult, measurement: Measurement) -> Figure | None:
@@ -333,10 +327,7 @@ def groups(tests: Iterable[TestResult]) -> list[Group]:
 
 
 def _rows(figures: Iterable[Figure]) -> list[ModelRow]:
-    """Make a row for each model over its data sets.
-
-    Repeated measurements, and those that enter no mean, have rows of their own.
-    """
+    """Make a row for each model; repeated and unsound measurements get their own."""
     of_model: dict[tuple[str, str, bool], list[list[Figure]]] = {}
     for figure in figures:
         rows = of_model.setdefault((figure.task.name, figure.task.model, figure.own), [])

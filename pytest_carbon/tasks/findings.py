@@ -75,10 +75,7 @@ def _claim(text: str, wh: Mapping[str, float], below: Sequence[str], above: Sequ
 
 
 def coarse_order(tasks: Iterable[TaskRow]) -> Claim:
-    """Check that forward-only tasks < generating ones < image generation.
-
-    Each kind counts with the median of its tasks.
-    """
+    """Check that forward-only < generating < image generation, by medians."""
     kinds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for row in tasks:
         if row.task in TASKS:

@@ -102,7 +102,8 @@ class Generating(ModelTask):
     def _read(self) -> None:
         """Count the tokens written. Raises MeasurementError for a text that ended early."""
         ends = _ends(self.model, self.tokenizer)
-        filling = ends | {_pad(self.model, self.tokenizer)}
+        pad = getattr(getattr(self.model, "generation_config", None), "pad_token_id", None)
+        filling = ends | {getattr(self.tokenizer, "pad_token_id", None) if pad is None else pad}
         rows = (row for written in self._unread for row in written.tolist())
         self._tokens_out += sum(counted(self.name, _until_the_end(row, ends, filling), self.new_tokens) for row in rows)
         self._unread, self._unread_bytes = [], 0
@@ -225,11 +226,6 @@ def _ends(model: Any, tokenizer: Any) -> set[int]:
     if ends is None and not is_theirs:
         ends = getattr(tokenizer, "eos_token_id", None)
     return set() if ends is None else set(ends) if isinstance(ends, (list, tuple)) else {ends}
-
-
-def _pad(model: Any, tokenizer: Any) -> int | None:
-    pad: int | None = getattr(getattr(model, "generation_config", None), "pad_token_id", None)
-    return getattr(tokenizer, "pad_token_id", None) if pad is None else pad
 
 
 def _lead(config: Any) -> int:

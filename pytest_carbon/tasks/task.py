@@ -6,8 +6,10 @@ import math
 import re
 import sys
 import time
+from collections import UserList
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from pytest_carbon.host.machine import free_memory
@@ -33,31 +35,20 @@ class Inputs:
     """What the result is read with."""
 
 
-class Result(Sequence[Any]):
+class Result(UserList[Any]):
     """The result of a call, one item for each input, read at first use."""
 
     def __init__(self, read: Callable[[], list[Any]]) -> None:
         self._read: Callable[[], list[Any]] | None = read
-        self._items: list[Any] = []
 
-    def _all(self) -> list[Any]:
-        if self._read is not None:
-            self._items, self._read = self._read(), None
-        return self._items
-
-    def __len__(self) -> int:
-        return len(self._all())
+    @cached_property
+    def data(self) -> list[Any]:  # type: ignore[override]
+        assert self._read is not None
+        read, self._read = self._read, None  # it holds the tensors
+        return read()
 
     def __getitem__(self, index: Any) -> Any:
-        return self._all()[index]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and self._all() == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return repr(self._all())
+        return self.data[index]
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
@@ -69,7 +60,6 @@ class ModelTask:
 
     name: str
     model: Any
-    """What :meth:`run` calls."""
     model_id: str
     """Its hub id; of a user's own model, its class."""
     samples: Sequence[Sample]
@@ -82,7 +72,6 @@ class ModelTask:
     size: Literal["study", "small"] | None = None
     tokenizer: Any = None
     processor: Any = None
-    """Makes tensors of images or sound."""
     new_tokens: int | None = None
     """For each input of a call that generates, exactly."""
     steps: int | None = None
@@ -238,10 +227,7 @@ def out_of_memory(error: BaseException, when: str = "in the middle of a call") -
 def refuse_too_large(
     model_id: str, needed_bytes: int, at_half_bytes: int | None, device: str, batch_size: int = 1
 ) -> None:
-    """Raise CannotRunHere if the device has less memory free.
-
-    ``at_half_bytes`` is the need in fp16, if another dtype is in use.
-    """
+    """Raise CannotRunHere if memory is short; suggest fp16 if that would fit."""
     free_bytes = _free_bytes(device)
     if needed_bytes <= free_bytes:
         return

@@ -221,10 +221,7 @@ def _byte_letters() -> list[str]:
 
 
 def _word_merges(kind: Kind) -> list[tuple[str, str]]:
-    """Return the pairs that BPE joins to make words, one letter at a time.
-
-    Words grow from the space before them; CLIP's grow from their end.
-    """
+    """Return the pairs that BPE joins to make words, one letter at a time."""
     merges: dict[tuple[str, str], None] = {}
     for word in _ALL_WORDS:
         if kind == "clip":

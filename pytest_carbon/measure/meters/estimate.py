@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-from pytest_carbon.host.codecarbon import codecarbon_version, quiet_codecarbon
+from pytest_carbon.host.codecarbon import quiet_codecarbon
+from pytest_carbon.host.machine import version_of
 from pytest_carbon.host.processor import Processor, this_processor
 from pytest_carbon.measure import processes
 from pytest_carbon.measure.meters.protocol import JoulesOnly
@@ -36,7 +37,7 @@ class EstimateMeter(JoulesOnly):
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         processor = processor or this_processor()
-        version = codecarbon_version()
+        version = version_of("codecarbon") or "unknown"
         processor_w, processor_source = thread_watts(processor, _design_power_w(processor), version)
         memory_w = _memory_w()
         self._watts = (processor_w, memory_w / processor.threads)
@@ -108,7 +109,7 @@ def _memory_w() -> float:
 
         watts = float(Machine(tracking_mode="machine").total_power().W)
     if not watts > 0:  # codecarbon's way to say that something failed
-        raise MeterError(f"codecarbon {codecarbon_version()} has no figure for this machine's memory.")
+        raise MeterError(f"codecarbon {version_of('codecarbon')} has no figure for this machine's memory.")
     return watts
 
 
@@ -175,7 +176,7 @@ def _descendants() -> dict[int, Spent]:
 
 
 def _clock_of(pid: int) -> float | None:
-    """Return another process's CPU clock on Linux, in nanoseconds; None if it is gone."""
+    """Return another process's CPU clock on Linux; None if it is gone."""
     try:
         return time.clock_gettime((~pid << 3) | 2)  # what clock_getcpuclockid(3) makes of a process id
     except OSError:

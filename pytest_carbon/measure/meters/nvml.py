@@ -41,7 +41,6 @@ class Inventory:
 
     gpus: tuple[Gpu, ...]
     """Those that answer, in NVML's order."""
-    driver: str | None = None
     pids: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """The processes with a compute context, by the GPU's UUID; in a container maybe none, or the host's ids."""
     mig_parents: Mapping[str, str] = field(default_factory=dict)
@@ -56,7 +55,6 @@ def inventory() -> Inventory:
         devices, silent = _find(nvml)
         return Inventory(
             gpus=tuple(device.gpu for device in devices),
-            driver=_text(_ask(nvml, "nvmlSystemGetDriverVersion")),
             pids={device.gpu.uuid: pids for device in devices if (pids := _pids(nvml, device)) is not None},
             mig_parents={mig: device.gpu.uuid for device in devices for mig in _mig_uuids(nvml, device)},
             silent=tuple(silent),
@@ -154,7 +152,7 @@ class NvmlMeter:
             self._open = stack.pop_all()
 
     def read_j(self, domain: int) -> float:
-        """Return joules since some fixed moment. Raises MeterError; never 0 for a failure."""
+        """Return joules since a fixed moment. Raises MeterError; never 0 for a failure."""
         try:
             return self._energy[domain]()
         except self._nvml.NVMLError as error:

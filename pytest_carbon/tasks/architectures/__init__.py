@@ -14,7 +14,6 @@ from pytest_carbon.tasks.catalogue import find_model
 __all__ = ["ARCHITECTURES", "Architecture", "architecture", "merged"]
 
 ARCHITECTURES: Mapping[str, Architecture] = {**TEXT, **IMAGES, **DIFFUSION, **AUDIO}
-"""All of them, by hub id."""
 
 
 def architecture(model_id: str) -> Architecture:

@@ -137,7 +137,7 @@ def _is_installed(root: str, path: str) -> bool:
 
 def _files(modules: Mapping[str, ModuleType]) -> Iterator[tuple[str, str]]:
     for name, module in list(modules.items()):
-        known = getattr(module, "__dict__", {})  # asking a module that looks up lazily would import more
+        known = getattr(module, "__dict__", {})  # getattr on a lazy module would import more
         file = known.get("__file__") or getattr(known.get("__spec__"), "origin", None)
         if isinstance(file, str) and os.path.isabs(file) and name.partition(".")[0] != INSTRUMENT:
             yield name, file

@@ -205,7 +205,7 @@ def _add(
     made.append((of_clone, tree))
     try:
         _git(of_clone, "worktree", "add", "--quiet", "--no-checkout", "--detach", "--force", str(tree), commit)
-        _git(at, "reset", "--quiet", "--hard", dies=True)  # what may take long: files that git-lfs downloads
+        _git(at, "reset", "--quiet", "--hard", dies=True)  # may take long: git-lfs downloads files
     except _Failed as failed:
         raise UsageProblem(
             f"--carbon-against={revision.ref}: git cannot check it out in {tree}: {failed} (a partial clone needs its"

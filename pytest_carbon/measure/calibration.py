@@ -39,7 +39,7 @@ def calibrate(
     """
     if readings.watched(scope):
         readings.fetch()
-    # A processor's counter adds up, and is known right beside the work.
+    # A processor's counter needs no calibration: it is precise right beside the work.
     watched = [name for name in readings.watched(scope) if not lines.is_fast(readings.edges[name][-20:])]
     known, (busy_from_s, busy_to_s) = readings.calibration, warm_s
     if known is not None and known.part_time_sampling is None and watched:
@@ -88,7 +88,7 @@ def _habits(readings: Readings, names: Sequence[str], call: Callable[[], Any], c
     enough_s = begun_s + readings.settle_s + CALIBRATION_CALLS * period
     latest_s = max(begun_s + CALIBRATION_CALLS_S, enough_s)
     while (len(busy) < CALIBRATION_CALLS or readings.clock() < enough_s) and readings.clock() < latest_s:
-        readings.sleep(period / 4)  # without it calls of half a period would come evenly, one close on the other
+        readings.sleep(period / 4)  # else calls of half a period would come at even intervals
         readings.wait_phase(names)
         start_s = readings.clock()
         for _ in range(repeats):

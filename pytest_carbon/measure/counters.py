@@ -286,7 +286,7 @@ def _under_load(bench: Bench, load: Load, progress: Callable[[str], None]) -> No
         _loaded(counter, bench.edges[counter.domain], long)
         if counter.settle_s is not None:
             _levels(bench, counter, long.end_s)
-    # Windows need a load that raises the power, and a counter that does not make them last for minutes.
+    # Windows need a load that raises the power, and a counter that is not too slow.
     able = [c for c in bench.live() if c.settle_s is not None and (c.period_s or math.inf) <= SLOWEST_PERIOD_S]
     if not able:
         return

@@ -147,7 +147,9 @@ def _named(entry: str, spec: str, gpus: Sequence[Gpu], mig_parents: Mapping[str,
         matching = [gpu for gpu in gpus if str(gpu.index) == entry]
     if len(matching) > 1:
         uuids = ", ".join(gpu.uuid for gpu in matching)
-        raise UsageProblem(f"--carbon-gpus={spec}: {entry!r} is the beginning of more than one UUID: {uuids}.")
+        raise UsageProblem(
+            f"--carbon-gpus={spec}: {entry!r} is the beginning of several UUIDs, so write more of it: {uuids}."
+        )
     if not matching:
         raise UsageProblem(
             f"--carbon-gpus={spec}: there is no GPU {entry!r}. There are: {_list(gpus)}. "

@@ -31,7 +31,7 @@ from pytest_carbon.records import (
     UsageProblem,
 )
 
-_sleep = time.sleep  # a test of the user's may replace it
+_sleep = time.sleep  # a user's test may replace it
 
 
 class Rig:
@@ -140,7 +140,7 @@ class Rig:
                     self._pids.update(nvml.inventory().pids)
                 family = nvml.family()
             gpus = tuple(self._gpus.values())
-            # The choice of NVIDIA's GPUs has followed CUDA_VISIBLE_DEVICES, which is not about others.
+            # CUDA_VISIBLE_DEVICES was applied when NVIDIA's GPUs were chosen; it does not concern others.
             used = {gpu.uuid for gpu in devices.used(gpus, self._pids, family)}
             domains = tuple(d for d in domains if d.name not in self._gpus or self._gpus[d.name].uuid in used)
         gated = meters.gated(domains, self._settings.domains)

@@ -81,7 +81,7 @@ class Measurer:
         ``begin`` is called after the warm-up. An error of measuring becomes the measurement's failure, so that the test
         can still test the result. Raises what ``fn`` raises, and TypeError if it returns a generator or a coroutine.
         """
-        lines.student_t(0.975, 1)  # its import must not fall into the loop
+        lines.student_t(0.975, 1)  # imports scipy before the loop
         work = Work(fn, args, kwargs, setup)
         self.readings.refresh()
         self.readings.progress("warm-up")
@@ -89,7 +89,7 @@ class Measurer:
         idle_since_s = self.readings.clock()
         scope = self.scope()
         try:
-            result = _NOT_CALLED  # the last result may hold memory that the next call wants
+            result = _NOT_CALLED  # it may hold memory that the next call needs
             self._calibrate(scope, work, call_s, (warm_from_s, idle_since_s))
             idle_since_s = max(idle_since_s, self.readings.busy_until_s)
             self.readings.forget()
@@ -104,7 +104,7 @@ class Measurer:
 
     def window_begin(self) -> OpenWindow:
         """Wait for quiet and open a window; an error becomes its failure."""
-        lines.student_t(0.975, 1)  # its import must not fall into the window
+        lines.student_t(0.975, 1)  # imports scipy before the window
         self.readings.refresh()
         self.readings.synchronise()
         idle_since_s = self.readings.clock()
@@ -140,7 +140,7 @@ class Measurer:
                 raise MeasurementError(failure)
             if late := next((n for n in direct if n not in opened.start_j), None):
                 raise MeasurementError(
-                    f"{late} came into use inside the window, so that what it had taken before is not known: use the"
+                    f"{late} came into use inside the window, so its energy before that is unknown: use the"
                     " device once before the window"
                 )
             # Calls in a window are not repetitions: they may differ, as the tokens of a text do.
@@ -223,7 +223,7 @@ class Measurer:
         warnings = (*conditions, *loop_warnings(loop, protocol))
         if total_j <= 0:
             failure = (
-                f"the work took {total_j:.3g} ± {error_j:.3g} J, less than the meter can tell from nothing: make it"
+                f"the work took {total_j:.3g} ± {error_j:.3g} J, less than the meter can measure: make it"
                 " longer (more calls in the window, or carbon(fn), which repeats the call)"
             )
             if wrong := next((w.text for w in warnings if w.code == "counter-disagrees"), None):

@@ -30,8 +30,8 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
             return Measurement(first.name, m.machine, warnings=warnings, failure=failure, task=first.task)
     if elsewhere := next((m.machine for m in measurements if m.machine != first.machine), None):
         failure = (
-            f"one session measured it on {first.machine}, another on {elsewhere}, and their figures have no mean: name"
-            " the GPUs with --carbon-gpus"
+            f"one session measured it on {first.machine}, another on {elsewhere}, and these figures cannot be averaged:"
+            " name the GPUs with --carbon-gpus"
         )
         return Measurement(first.name, first.machine, failure=failure, task=first.task)
     if any(m.energy_j_per_call is None for m in measurements):

@@ -31,7 +31,7 @@ def descendants(proc: str = "/proc") -> dict[int, Spent]:
         user, system, reaped_user, reaped_system = (int(word) / TICKS for word in words[11:15])
         spent[pid] = Spent(user + system, reaped_user + reaped_system)
     family = list(children.get(_getpid(), ()))
-    for pid in family:  # grows while it is walked
+    for pid in family:  # the list grows during the loop
         family += children.get(pid, ())
     return {pid: spent[pid] for pid in family}
 

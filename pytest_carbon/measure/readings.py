@@ -136,7 +136,7 @@ class Readings:
         for name in self.watched(scope):
             if name not in present:
                 raise MeterError(
-                    f"{name} is not there any more: it could be read when the run began, and now its meter opens"
+                    f"{name} can no longer be read: its meter had it when the run began, and now opens"
                     " without it; `pytest-carbon doctor` says why"
                 )
 
@@ -206,7 +206,7 @@ class Readings:
                 if still_s > NO_EDGE_S:
                     raise MeasurementError(
                         f"the counter of {name} has not changed for {still_s:.0f} s while the device should be"
-                        " quiet: it does not work, or not yet; see `pytest-carbon doctor`"
+                        " quiet: it may not work; see `pytest-carbon doctor`"
                     )
             if len(self.edges[first]) > seen and self.edges[first][-1].before_s >= since_s:
                 return

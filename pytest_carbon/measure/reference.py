@@ -95,6 +95,6 @@ def _moved(start: Measurement, end: Measurement) -> MeasurementWarning | None:
     return MeasurementWarning(
         "machine-moved",
         f"the machine moved by {100 * abs(change):.0f}% during this run: the reference workload took that much"
-        f" {'more' if change > 0 else 'less'} at the end than at the start, and so do early and late measurements: let"
-        " the machine warm up first, and keep others off it",
+        f" {'more' if change > 0 else 'less'} at the end than at the start. Late measurements differ from early ones"
+        " in the same way: let the machine warm up first, and stop other work on it",
     )

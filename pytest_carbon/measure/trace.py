@@ -26,7 +26,7 @@ def record(path: Path, settings: Settings, seconds: float, *, progress: Callable
         if rig.watcher is None:
             counted = ", ".join(f"{d.name} ({d.kind})" for d in rig.choice.domains)
             raise UsageProblem(
-                f"there is nothing to record here: a trace is of a counter's steps, and {counted} has none. Record on a"
+                f"nothing can be recorded here: a trace holds a counter's steps, and {counted} has none. Record on a"
                 " machine where `pytest-carbon doctor` finds a counter that changes."
             )
         counters = [Counter(d.name, d.kind, d.source, "", True, True) for d in domains]

@@ -139,7 +139,7 @@ def _disagreement_text(edges: Sequence[Edge], window: Window) -> str | None:
         if moved < FROZEN_SHARE * expected:
             how = f"moved {moved} times in" if moved else "did not move for"
             work = f"the {window.duration_s:.3g} s of the work"
-            return f"the energy counter {how} {work}, and else it moves every {period:.2g} s"
+            return f"the energy counter {how} {work}, and otherwise it moves every {period:.2g} s"
     before, after = lines.stretch_before(window.before(edges)), lines.stretch_after(window.after(edges), window.end_s)
     differs = disagreement(before, window.during(edges), after)
     if differs is None or abs(differs) <= SHARE_DISAGREE:
@@ -278,12 +278,12 @@ def loop_warnings(loop: Loop, protocol: Protocol) -> list[MeasurementWarning]:
         warnings.append(_few_rounds(loop, protocol))
     if loop.calibration is not None and loop.calibration.part_time_sampling and loop.starts < PHASED_CALLS:
         starts = loop.starts or loop.calls
-        so_few = f"{starts} calls are" if starts > 1 else "one call is"
+        these = f"{starts} calls are" if starts > 1 else "one call is"
         enough_s = math.ceil(1.1 * PHASED_WANTED * loop.windows[-1].duration_s / starts)
         more_time = f" (--carbon-max-time={enough_s})" if loop.starts else ""
         text = (
-            f"this counter looks at a part of the time only, and {so_few} too few for that to average out: measure"
-            f" {PHASED_CALLS} at least, with carbon(fn){more_time}"
+            f"this counter samples only part of the time, and {these} too few to average that out: measure at least"
+            f" {PHASED_CALLS}, with carbon(fn){more_time}"
         )
         warnings.append(MeasurementWarning("part-time-sampling", text))
     return warnings

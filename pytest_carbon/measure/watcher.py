@@ -315,7 +315,7 @@ class _Process:
             _send(self._to, message)
             answered = select.poll()  # select() is for the first 1024 files of a process, and training opens more
             answered.register(self._from, select.POLLIN)
-            ready = answered.poll(1000 * timeout_s)  # what a signal's handler raises meanwhile goes through
+            ready = answered.poll(1000 * timeout_s)  # exceptions of signal handlers propagate
         except (OSError, ValueError):
             raise _Died(self._last_words()) from None
         try:

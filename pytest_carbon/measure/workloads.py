@@ -82,7 +82,7 @@ def _cuda() -> Any:
     except ImportError:
         raise Unable("torch is not installed, so nothing can load the GPU: `pip install torch`.") from None
     if not torch.cuda.is_available():
-        raise Unable(f"torch {torch.__version__} reaches no GPU: install a build of it for CUDA.")
+        raise Unable(f"torch {torch.__version__} finds no GPU: install a build of it for CUDA.")
     return torch
 
 

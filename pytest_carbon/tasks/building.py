@@ -110,7 +110,7 @@ def build_task(
             **parts | fixed,
         )
     except UsageProblem:
-        parts.get("afterwards", lambda: None)()  # a model that trained does so again
+        parts.get("afterwards", lambda: None)()  # put a training model back into training mode
         raise
 
 
@@ -231,7 +231,7 @@ def _own(
     torch = sys.modules.get("torch")
     if inspect.isclass(model):
         raise UsageProblem(
-            f"model={model.__qualname__} is a class, and what is called is an instance of it: give "
+            f"model={model.__qualname__} is a class: give an instance of it, "
             f"{model.__qualname__}(…), or {model.__qualname__}.from_pretrained(…) where it has that"
         )
     is_module = torch is not None and isinstance(model, torch.nn.Module)
@@ -252,7 +252,7 @@ def _own(
         return ImageGeneration, parts | _place(model.unet if hasattr(model, "unet") else model, dtype, device)
     if not is_module:
         if dtype is not None or device != "auto":
-            raise UsageProblem("dtype= and device= are of models that are built here: a callable has its own")
+            raise UsageProblem("leave dtype= and device= out: a callable has its own")
         return Calling, parts | {"new_tokens": None}
     kind = TASK_BUILDERS[task.name]
     of_processor = [getattr(processor, name, None) for name in ("image_processor", "feature_extractor")]

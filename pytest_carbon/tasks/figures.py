@@ -315,7 +315,7 @@ def groups(tests: Iterable[TestResult]) -> list[Group]:
     """Group the measurements of tasks that have figures, in the order of the run."""
     figures = [f for test in tests for m, _ in test.measurements if (f := figure(test, m)) is not None]
     together: dict[tuple[_Where, str, str | None], list[Figure]] = {}
-    for f in sorted(figures, key=lambda f: f.own):  # those that a user's own may stand beside come first
+    for f in sorted(figures, key=lambda f: f.own):  # the catalogue's first, so that a user's own can join their group
         info = f.task
         where = (f.machine, info.size == "small", info.device, info.dtype, info.batch_size)
         if f.own:

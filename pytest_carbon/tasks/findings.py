@@ -96,7 +96,7 @@ class Ratio:
 
     multi_purpose: str
     specific: str
-    here: float
+    measured: float
     study: float
 
 

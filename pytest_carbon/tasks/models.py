@@ -231,7 +231,7 @@ def _fill(parameter: torch.nn.Parameter, name: str, module: Any, generator: torc
     from torch import nn
 
     if parameter.dim() >= 2 and isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):
-        depthwise = getattr(module, "groups", 1) > 1  # in MobileNet, two ReLUs and no shortcut for each: double it
+        depthwise = getattr(module, "groups", 1) > 1  # MobileNet has two ReLUs for each, and no shortcut: double it
         parameter.normal_(0.0, parameter[0].numel() ** -0.5 * (1 + depthwise), generator=generator)
     elif parameter.dim() == 2 and type(module).__name__ == "Conv1D":  # GPT-2's, transposed
         parameter.normal_(0.0, parameter.shape[0] ** -0.5, generator=generator)

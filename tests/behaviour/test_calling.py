@@ -447,6 +447,6 @@ def test_it(carbon):
     assert run.measurement("test_it")["energy_j_per_call"] is None
     assert run.status("test_it") == "error"
     assert (
-        "the work took 0 ± 0 J, less than the meter can tell from nothing: make it longer (more calls in the window, "
+        "the work took 0 ± 0 J, less than the meter can measure: make it longer (more calls in the window, "
         "or carbon(fn), which repeats the call)" in run.text
     )

@@ -885,7 +885,7 @@ def test_the_prompts() -> None:
         (
             "text-classification",
             {"model": torch.nn.Linear},
-            "model=Linear is a class, and what is called is an instance of it: give Linear(…), or "
+            "model=Linear is a class: give an instance of it, Linear(…), or "
             "Linear.from_pretrained(…) where it has that",
         ),
         ("text-classification", {"tokenizer": "gpt2"}, "tokenizer='gpt2' cannot be called: give the tokenizer that"),
@@ -1036,7 +1036,7 @@ def test_an_own_model_without_its_tokenizer_is_refused() -> None:
             "text-classification",
             str.upper,
             {"dtype": "fp16"},
-            "dtype= and device= are of models that are built here: a callable has its own",
+            "leave dtype= and device= out: a callable has its own",
         ),
     ]:
         with pytest.raises(UsageProblem) as error:

@@ -126,7 +126,7 @@ def _source(name: str, sources: Mapping[str, MeterSource]) -> MeterSource:
         raise UsageProblem(NO_TRACE)
     allowed = f"auto, or one or several of {', '.join(sources)} and replay:FILE, joined by +"
     if name == "auto":
-        raise UsageProblem(f"--carbon-meter: auto stands alone. Allowed: {allowed}.")
+        raise UsageProblem(f"--carbon-meter: auto cannot be joined with other meters. Allowed: {allowed}.")
     meant = did_you_mean(name, ["auto", *sources])
     raise UsageProblem(f"--carbon-meter: there is no meter {name!r}.{meant} Allowed: {allowed}.")
 

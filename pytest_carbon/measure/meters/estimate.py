@@ -138,7 +138,7 @@ class CpuSeconds:
         alive = _descendants()
         for pid, now in alive.items():
             before = self._alive.pop(pid, Spent())
-            if now.itself_s < before.itself_s:  # another process has the number of one that ended
+            if now.itself_s < before.itself_s:  # the id of an ended process was used again
                 self._owed_s += before.itself_s + before.reaped_s
                 before = Spent()
             if pid not in self.excluded:

@@ -223,7 +223,7 @@ class NvmlMeter:
         if _ask(nvml, "nvmlDeviceGetPowerUsage", handle) is not None:
             return AVERAGE, Integral(lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1e3, time.perf_counter).read_j
         raise MeterError(
-            f"{device} tells neither its energy (Volta and newer GPUs do) nor its power: NVML says {str(missing)!r}. "
+            f"{device} reports neither its energy (Volta and newer GPUs do) nor its power: NVML says {str(missing)!r}. "
             "Measure the processor instead: --carbon-meter=rapl, or --carbon-meter=estimate."
         )
 

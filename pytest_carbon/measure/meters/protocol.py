@@ -79,5 +79,5 @@ def read_j(meter: Meter, domain: int) -> float:
     except Exception as error:  # a third party's
         raise MeterError(f"the meter of {name} failed with {type(error).__name__}: {error}") from error
     if not math.isfinite(energy_j):
-        raise MeterError(f"the meter of {name} says {energy_j} J, which is no reading")
+        raise MeterError(f"the meter of {name} says {energy_j} J, which is not a valid reading")
     return energy_j

@@ -50,8 +50,8 @@ class RaplMeter(JoulesOnly):
             self.close()
             raise
         if not any(zone.domain.family == "cpu" for zone in self._zones):
-            here, system = processor.this_processor(), platform.system()
-            raise MeterError(why_absent(root, system, platform.release(), here.virtual, processor.in_container()))
+            virtual, container = processor.this_processor().virtual, processor.in_container()
+            raise MeterError(why_absent(root, platform.system(), platform.release(), virtual, container))
         self.domains: tuple[Domain, ...] = tuple(zone.domain for zone in self._zones)
 
     def _drop_unusable(self) -> None:
@@ -85,7 +85,7 @@ class _Zone:
         limit = path / "max_energy_range_uj"
         self._range_uj = _number(_content(limit), limit)
         if self._range_uj == 0:
-            raise MeterError(f"{limit} is 0: the counter beside it cannot be followed when it wraps.")
+            raise MeterError(f"{limit} is 0, so its counter cannot be read once it wraps.")
         try:
             self._file = os.open(self._path, os.O_RDONLY)
         except OSError as error:
@@ -93,7 +93,7 @@ class _Zone:
         try:
             self._total_uj = self._last_uj = self._raw_uj()
             if family == "cpu" and self._last_uj == 0:
-                raise MeterError(f"{self._path} is 0: the package counts nothing, which a virtual machine may do.")
+                raise MeterError(f"{self._path} is 0: the package counts no energy, as in some virtual machines.")
         except MeterError:
             self.close()
             raise
@@ -117,7 +117,7 @@ class _Zone:
             if grown_uj / 1e6 > LARGEST_POWER_W * elapsed_s:
                 raise MeterError(
                     f"{self._path} went back from {self._last_uj} to {raw_uj} without reaching its end "
-                    f"({self._range_uj}): the machine was suspended, or the driver loaded anew. Run the tests again."
+                    f"({self._range_uj}): the machine was suspended, or the driver was reloaded. Run the tests again."
                 )
         self._total_uj += grown_uj
         self._last_uj, self._last_s = raw_uj, now_s

@@ -181,7 +181,7 @@ ALLOWED = "Allowed: auto, or one or several of nvml, rapl and replay:FILE, joine
         ("gauge", f"--carbon-meter: there is no meter 'gauge'. {ALLOWED}"),
         ("", f"--carbon-meter: there is no meter ''. {ALLOWED}"),
         ("nvml+", f"--carbon-meter: there is no meter ''. {ALLOWED}"),
-        ("auto+nvml", f"--carbon-meter: auto stands alone. {ALLOWED}"),
+        ("auto+nvml", f"--carbon-meter: auto cannot be joined with other meters. {ALLOWED}"),
         ("nvml+rapl+nvml", "--carbon-meter=nvml+rapl+nvml names nvml twice: name it once."),
         ("replay:", "--carbon-meter=replay names no file: write replay:FILE, with the path of a trace."),
         ("rapl+replay", "--carbon-meter=replay names no file: write replay:FILE, with the path of a trace."),

@@ -95,7 +95,7 @@ def test_without_uuids_it_takes_every_gpu_that_can_be_read(simulate, opened):
     assert [gpu.index for gpu in meter.gpus()] == [0, 2]
     lost, unreadable = meter.notes()
     assert lost.startswith("GPU 1 does not answer: NVML says 'GPU is lost'.")
-    assert unreadable.startswith("GPU 3 (GeForce GT 710, GPU-710) tells neither its energy")
+    assert unreadable.startswith("GPU 3 (GeForce GT 710, GPU-710) reports neither its energy")
     sim.lose_gpu(0)
     sim.lose_gpu(2)
     with pytest.raises(MeterError) as caught:
@@ -337,7 +337,7 @@ def test_with_neither_energy_nor_power_there_is_no_meter(simulate, opened):
     with pytest.raises(MeterError) as caught:
         opened(sim.uuids)
     assert str(caught.value) == (
-        "GPU 0 (Tesla T4, GPU-7e511a00) tells neither its energy (Volta and newer GPUs do) nor its power: NVML says "
+        "GPU 0 (Tesla T4, GPU-7e511a00) reports neither its energy (Volta and newer GPUs do) nor its power: NVML says "
         "'Not Supported'. Measure the processor instead: --carbon-meter=rapl, or --carbon-meter=estimate."
     )
 

@@ -177,8 +177,8 @@ def _named(spec: str) -> Found:
         load: Load = getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever the user's module does when it is imported
         raise UsageProblem(
-            f"--load={spec}: it cannot be imported: {type(error).__name__}: {error}. It is looked for from the current "
-            "folder and on Python's path."
+            f"--load={spec}: it cannot be imported: {type(error).__name__}: {error}. Python looks for it in the "
+            "current folder and on its path."
         ) from error
     if not callable(load):
         raise UsageProblem(f"--load={spec}: this is {load!r}; name a function that is called with seconds.")

@@ -176,7 +176,7 @@ def _samples(task: Task, dataset: str | None, data: Any, seed: int) -> Samples:
     data = "auto" if data is None else data
     if not isinstance(data, str):
         if dataset is not None:
-            raise UsageProblem(f"dataset={dataset!r} and data of your own: give one of them")
+            raise UsageProblem(f"dataset={dataset!r} and data= were both given: leave one of them out")
         return given(task.name, data)
     if data == "hub":
         _refuse_missing(task.name, ["datasets"])
@@ -318,8 +318,8 @@ def _place(module: Any, dtype: str | None, device: str) -> dict[str, str | None]
     for what, asked in (("dtype", dtype), ("device", None if device == "auto" else device)):
         if asked is not None and asked != has[what]:
             raise UsageProblem(
-                f"{what}={asked!r}, and the model is {'in' if what == 'dtype' else 'on'} {has[what]}: a model of your "
-                f"own is measured as it is; move it first (model.to(…)), or leave {what}= out"
+                f"{what}={asked!r}, but the model is {'in' if what == 'dtype' else 'on'} {has[what]}: a model of your "
+                f"own is not converted; call model.to(…) first, or leave {what}= out"
             )
     return has
 

@@ -151,7 +151,7 @@ def opened_sound(value: Any, task: str) -> tuple[Any, Any]:
         except OSError as error:
             raise UsageProblem(f"it cannot be read: {error}; {task} takes {ALLOWED['audio']}") from error
     if hasattr(value, "__array__"):
-        raise UsageProblem("an array does not tell its rate: write {'audio': the array, 'rate': 44100}, in Hz")
+        raise UsageProblem("an array has no sampling rate: write {'audio': the array, 'rate': 44100}, in Hz")
     if isinstance(value, (tuple, list)) and len(value) == 2:
         return value[0], value[1]
     raise UsageProblem(f"{task} takes {ALLOWED['audio']}")
@@ -171,7 +171,7 @@ def _decoded_sound(content: bytes) -> tuple[Any, int]:
             soundfile = import_module("soundfile")
         except (ImportError, OSError):
             raise UsageProblem(
-                "a sound file that is not WAV needs soundfile: pip install soundfile; data='synthetic' needs none"
+                "a sound file that is not WAV needs soundfile: pip install soundfile, or use data='synthetic'"
             ) from None
         array, rate = soundfile.read(BytesIO(content), dtype="float32")
         return array, rate

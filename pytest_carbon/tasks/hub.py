@@ -59,7 +59,7 @@ def read_part(part: str, model_id: str, source: str, read: Callable[..., Any]) -
             why, cause = f"{type(error).__name__}: {first_line(error)}", error
     raise UsageProblem(
         f"the {part} of {model_id} could not be read from {source if source != model_id else 'the hub'}: {why}; "
-        f"weights='random' needs none"
+        f"weights='random' needs no file"
     ) from cause
 
 

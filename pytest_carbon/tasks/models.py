@@ -328,7 +328,7 @@ def find_checkpoint(model_id: str, design: Architecture, weights: str) -> _Check
     return _Checkpoint(id, cached=False)
 
 
-_REMEDY = 'weights="random" needs none: the same architecture, the same work'
+_REMEDY = 'weights="random" needs no checkpoint: the same architecture, the same work'
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _PIPELINE_WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin", *_WEIGHT_FILES)
 

@@ -323,7 +323,7 @@ def test_a_users_texts_become_samples(task: str, item: Any, sample: dict[str, An
         (
             "speech-recognition",
             [np.zeros(9)],
-            "data[0], an array of shape (9,): an array does not tell its rate: write {'audio': the array, "
+            "data[0], an array of shape (9,): an array has no sampling rate: write {'audio': the array, "
             "'rate': 44100}, in Hz",
         ),
         (

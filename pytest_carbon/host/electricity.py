@@ -44,10 +44,10 @@ def intensity(
     g_per_kwh: float | None = None,
     pue: float = 1.0,
 ) -> CarbonIntensity:
-    """Return the carbon intensity of the electricity used here; by default the world average.
+    """Return the carbon intensity of the electricity; by default the world average.
 
     ``country`` is ISO 3166 alpha-3, ``region`` a part of it (``california``, ``CA``, a bidding zone ``SE3``), ``cloud``
-    is ``aws/us-west-2``. Raises :class:`UsageProblem` where one does not exist, or contradicts another.
+    is ``aws/us-west-2``. Raises :class:`UsageProblem` if one does not exist, or contradicts another.
     """
     if not (math.isfinite(pue) and pue >= 1):
         raise UsageProblem(

@@ -46,7 +46,7 @@ class _Calls:
     def __init__(
         self, edges: Sequence[Edge], busy: Sequence[tuple[float, float]], parts: int, *, even: bool = False
     ) -> None:
-        """``even``: the counter looks at even intervals, and the scatter of its edges is delay."""
+        """``even``: edges are taken at even intervals; their scatter is delay."""
         import numpy as np
 
         self.times = np.array([e.time_s for e in edges])

@@ -211,8 +211,7 @@ def _run_rows(result: Examination) -> Iterator[_Row]:
     if hidden and len(hidden) < len(result.nvidia):
         yield "left out", f"{', '.join(hidden)}, by CUDA_VISIBLE_DEVICES or --carbon-gpus"
     if result.watcher_share is not None:
-        how = "in a thread" if result.in_thread else "a process of its own"
-        yield "watcher", f"{how}, {share(result.watcher_share)} of one core"
+        yield "watcher", f"{share(result.watcher_share)} of one core"
     yield "test load", result.load if result.loaded else "none"
     if result.neighbours is not None:
         yield "machine load", _machine_load(result.neighbours, result.cores)

@@ -349,16 +349,16 @@ def value_of(line: str) -> Any:
     return value
 
 
+OTHER_VERSION = "Another version of pytest-carbon wrote it: use that version, or write the file again with this one."
+
+
 def check_format(written: object, ours: str) -> None:
     """Raise :class:`Wrong` for another format, or another version of it."""
     if written == ours:
         return
     kind = ours.rpartition("/")[0]
     if isinstance(written, str) and written.startswith(f"{kind}/"):
-        raise Wrong(
-            f"written in the format {written!r}, and this version reads {ours!r}",
-            "Another version of pytest-carbon wrote it: use that version, or write the file again with this one.",
-        )
+        raise Wrong(f"written in the format {written!r}, and this version reads {ours!r}", OTHER_VERSION)
     raise Wrong(f"the format is {written!r}, not {ours!r}")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from pytest_carbon.baselines.disk import remedy, write_atomically
-from pytest_carbon.baselines.format import Wrong, check_format, is_number, is_time, refuse_constant
+from pytest_carbon.baselines.format import OTHER_VERSION, Wrong, check_format, is_number, is_time, refuse_constant
 from pytest_carbon.records import (
     INFORMS,
     CarbonIntensity,
@@ -137,7 +137,10 @@ def read(path: Path) -> SessionResult:
         try:
             return cast(SessionResult, _reader(SessionResult)(report))
         except _Misfit as misfit:
-            raise Wrong(f"{misfit.place.lstrip('.') or 'a report'} {misfit.what}") from None
+            place = misfit.place.lstrip(".") or "a report"
+            if misfit.what == _MISSING:  # reports are written whole
+                raise Wrong(f"this report has no {place}", OTHER_VERSION) from None
+            raise Wrong(f"{place} {misfit.what}") from None
     except Wrong as wrong:
         remedy = wrong.remedy or "Give the file that pytest --carbon --carbon-json wrote, as it wrote it."
         raise UsageProblem(f"{path}: {wrong.what}. {remedy}") from None
@@ -160,6 +163,9 @@ def _json(path: Path) -> Any:
         raise Wrong(f"not JSON ({error.msg}, line {error.lineno}, column {error.colno})") from None
     except (RecursionError, ValueError):
         raise Wrong("not JSON that a report can hold") from None
+
+
+_MISSING = "is missing"
 
 
 class _Misfit(Exception):
@@ -211,7 +217,7 @@ def _object(hints: Mapping[str, Any], make: Callable[..., Any]) -> _Reader:
             try:
                 values.append(reader(value[name]))
             except KeyError:
-                missing = _Misfit("is missing")
+                missing = _Misfit(_MISSING)
                 missing.place = f".{name}"
                 raise missing from None
             except _Misfit as misfit:

@@ -280,10 +280,18 @@ def refuse_lost_root(config: pytest.Config) -> None:
             )
 
 
+def without_tests(config: pytest.Config) -> str | None:
+    """Return the flag with which pytest only shows something and runs no test; None if it has none."""
+    flags = ("help", "version", "markers", "fixtures", "fixtures-per-test", "collect-only", "setup-plan", "setup-only")
+    names = {"fixtures": "showfixtures", "fixtures-per-test": "show_fixtures_per_test"}
+    given = (f for f in flags if getattr(config.option, names.get(f, f.replace("-", "")), None))
+    return next((f"--{flag}" for flag in given), None)
+
+
 def remove_old_report(config: pytest.Config) -> None:
     """Remove an earlier run's ``--carbon-json`` file, so that nobody mistakes it for this run's."""
     option = config.option
-    if option.carbon_json and not (option.collectonly or option.help or option.version):
+    if option.carbon_json and without_tests(config) is None:
         with contextlib.suppress(OSError):  # read_settings refuses what cannot be written
             if (report := values.path(option.carbon_json.strip(), config.invocation_params.dir)).is_file():
                 report.unlink()

@@ -109,7 +109,7 @@ class CarbonSession:
                 self.progress.pace.add(key, test.weight)
 
     def pytest_report_collectionfinish(self) -> list[str]:
-        if not self._tests or self._config.option.collectonly:
+        if not self._tests:
             return []
         count, sessions = len(self._tests), self._settings.sessions
         where = f" in {sessions} fresh processes, one after another" if self._apart else ""
@@ -119,7 +119,7 @@ class CarbonSession:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        if not self._tests or self._config.option.collectonly:
+        if not self._tests:
             return (yield)
         try:
             self._open()

@@ -73,7 +73,7 @@ class Fresh:
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         """Run all that was collected in fresh processes, if there is something to measure."""
         broken = session.testsfailed and not self._config.option.continue_on_collection_errors
-        if not self._measuring or self._config.option.collectonly or broken:
+        if not self._measuring or broken:
             return None
         self._measures = set(self._measuring)
         for item in session.items:

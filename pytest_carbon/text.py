@@ -144,8 +144,22 @@ def quantities(
 
 
 def quantity(value: float, unit: str, error: float | None = None) -> Quantity:
-    """One finite value, with its error where it has one: ``1.213 ± 0.004 J``."""
+    """Round one finite value, with its error where it has one: ``1.213 ± 0.004 J``."""
     return quantities([value], unit, error)[0]
+
+
+def then_and_now(then: float, now: float, unit: str, error: float | None = None) -> tuple[Quantity, Quantity]:
+    """Round two values to be compared; ``error`` is of ``now``, which looks as :func:`quantity` shows it everywhere.
+
+    ``then`` has the unit and the decimals of ``now``, or its own where one of them is ten times the other.
+    """
+    shown = quantity(now, unit, error)
+    largest, smallest = max(abs(then), abs(now)), min(abs(then), abs(now))
+    power = next((power for power, prefix in _PREFIXES.items() if prefix + unit == shown.unit), 0)
+    if smallest < largest / 10 or "e" in shown.value:
+        return quantity(then, unit), shown
+    _, _, decimals = shown.value.partition(".")
+    return Quantity(_number(then / 1000.0**power, len(decimals)), None, shown.unit), shown
 
 
 def _decimals(value: float, error: float | None, most: int) -> int:

@@ -67,7 +67,7 @@ def decide(
             key, machine = (test.nodeid, measurement.name), measurement.machine
             changed = verdict.status in ("regression", "improvement") or verdict.machine_moved or verdict.suite_moved
             records: tuple[Record, ...] = ()
-            why_not = _unfit(test, measurement, verdict, accept)
+            why_not = unfit(test, measurement, verdict, accept)
             if why_not is None and (machine, key) in seen:
                 why_not = "the same test ran before in this session"
             if why_not is None:
@@ -96,7 +96,7 @@ def decide(
     return decisions
 
 
-def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept: bool) -> str | None:
+def unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept: bool) -> str | None:
     """Say why a measurement is not recorded whatever is stored; None where it may be."""
     status = verdict.status
     if status == "error" or not measurement.has_figures:
@@ -106,7 +106,8 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
     if verdict.machine_moved and not accept:
         return "the machine itself changed, as its reference workload shows; accept it if it is to stay so"
     if warnings := [warning.code for warning in measurement.disqualifying]:
-        return f"it has a warning ({', '.join(warnings)}), and a figure with a warning is neither recorded nor accepted"
+        codes = ", ".join(warnings)
+        return f"a warning disqualifies it ({codes}), and such a figure is neither recorded nor accepted"
     if status in ("regression", "improvement") and not accept:
         return f"it is {'an' if status == 'improvement' else 'a'} {status}; accept it if it is intended"
     if verdict.suite_moved and not accept:

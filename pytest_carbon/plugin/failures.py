@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from pytest_carbon.gate import budget
 from pytest_carbon.plugin import record
 from pytest_carbon.plugin.progress import ascii_only, width
 from pytest_carbon.plugin.waiting import Test, test_id
-from pytest_carbon.records import REFERENCE, Machine, Measurement, SessionResult, TestResult
+from pytest_carbon.records import REFERENCE, Machine, Measurement, SessionResult, SuiteVerdict, TestResult
 from pytest_carbon.reports import failure, junit, summary
 
 
@@ -27,9 +29,11 @@ def write_verdicts(config: pytest.Config, result: SessionResult, stored: Stored,
     if call is None or own.outcome != "failed":
         return
     failed = [(m, v) for m, v in own.measurements if v.effect == "fails"]
-    texts = [failure.failure(test.key, m, v, _context(config, result, stored, test, m)) for m, v in failed]
-    text = _Failure("\n\n".join(texts), failed[0][1].reason, config, test.item.location)
-    call.outcome, call.longrepr = "failed", text  # type: ignore[assignment]
+    contexts = [_context(config, result, stored, test, m) for m, _ in failed]
+    texts = [failure.failure(test.key, *pair, context) for pair, context in zip(failed, contexts, strict=True)]
+    message = failure.message(*failed[0], contexts[0])
+    call.outcome = "failed"
+    call.longrepr = _Failure("\n\n".join(texts), message, config, test.item.location)  # type: ignore[assignment]
 
 
 def seen_from(result: SessionResult, stored: Stored, machine: Machine) -> summary.Stored:
@@ -76,9 +80,10 @@ def _context(
         nearest=": ".join(nearest) if nearest else None,
         mistake=m.name in test.mistaken,
         against=result.against,
+        max_detectable=settings.max_detectable,
         report=_from_here(config, settings.json) if settings.json else None,
         ci_run=os.environ.get("GITHUB_RUN_ID") if os.environ.get("GITHUB_ACTIONS") else None,
-        arguments=_again(config, result, test.item),
+        arguments=[*_flags(config, result), *_selection(config, test.item)],
         width=width(config),
         ascii=ascii_only(config),
     )
@@ -91,8 +96,8 @@ def _from_here(config: pytest.Config, place: str | Path) -> str:
     return os.path.relpath(place, here) if within else str(place)
 
 
-def _again(config: pytest.Config, result: SessionResult, item: pytest.Item) -> list[str]:
-    """List what runs a test again from where pytest was called, and compares it with the same baselines."""
+def _flags(config: pytest.Config, result: SessionResult) -> list[str]:
+    """List the flags that measure again the same way, and compare with the same baselines."""
     option, baseline = config.option, result.settings.baseline
     flags = {
         f"--carbon-{what}": getattr(option, f"carbon_{what}")
@@ -102,39 +107,62 @@ def _again(config: pytest.Config, result: SessionResult, item: pytest.Item) -> l
         flags.update({"--carbon-baseline": None, "--carbon-branch": None})
     elif not isinstance(baseline, Path):  # as given it may have a password
         flags["--carbon-baseline"] = option.carbon_baseline and baseline
-    words = [f"{flag}={value}" for flag, value in flags.items() if value is not None]
+    return [f"{flag}={value}" for flag, value in flags.items() if value is not None]
+
+
+def _selection(config: pytest.Config, item: pytest.Item) -> list[str]:
+    """List what selects a test from where pytest was called."""
     if item.path.is_relative_to(config.rootpath):
         path = os.path.relpath(item.path, config.invocation_params.dir)
-        return [*words, "::".join([path, *item.nodeid.split("::")[1:]])]
-    return [*words, "--pyargs", test_id(item)]
+        return ["::".join([path, *item.nodeid.split("::")[1:]])]
+    return ["--pyargs", test_id(item)]
 
 
-def report_suites(config: pytest.Config, result: SessionResult) -> None:
-    """Report a suite that moved as one failure of the run: a failed test ``pytest-carbon::suite``.
+def report_suites(config: pytest.Config, result: SessionResult, stored: Stored, tests: Mapping[str, Test]) -> None:
+    """Report each suite that moved as a test ``pytest-carbon::suite``: failed, or passed if it only warns.
 
-    The counts, JUnit and other plugins get it as they get any test's. The terminal's progress does not, which would
-    pass 100%, nor do ``--last-failed`` and ``--stepwise``: there is no such test to run again.
+    The counts, JUnit and other plugins get a failed one as they get any test's; the terminal gets no other. Its
+    progress would pass 100%, so it gets none, nor do ``--last-failed`` and ``--stepwise``: there is no test to run.
     """
     manager = config.pluginmanager
     terminal = manager.get_plugin("terminalreporter")
     others = [manager.get_plugin(name) for name in ("lfplugin", "stepwiseplugin")]
     deaf = [plugin for plugin in (terminal, *others) if plugin is not None]
     for machine, suite in ((result.machine, result.suite), *result.others):
-        if suite.effect != "fails":
+        if suite.status == "pass":
             continue
         name = "suite" if machine == result.machine else f"suite[{machine.id}]"
-        location = ("pytest-carbon", None, name)
-        moved = sum(m.machine == machine.id and v.suite_moved for t in result.tests for m, v in t.measurements)
-        text = failure.suite_failure(suite, moved, result, width=width(config), ascii=ascii_only(config))
-        failed = _Failure(text, failure.headline(suite), config, location)
+        location, nodeid = ("pytest-carbon", None, name), f"pytest-carbon::{name}"
         properties = junit.suite_properties(machine, suite)
-        nodeid, heard = f"pytest-carbon::{name}", manager.subset_hook_caller("pytest_runtest_logreport", deaf)
-        report = pytest.TestReport(nodeid, location, {}, "failed", failed, "call")  # type: ignore[arg-type]
+        heard, outcome, shown = manager.subset_hook_caller("pytest_runtest_logreport", deaf), "passed", None
+        if suite.effect == "fails":
+            text = _suite_text(config, result, stored, tests, machine, suite)
+            outcome, shown = "failed", _Failure(text, failure.headline(suite), config, location)
+        report = pytest.TestReport(nodeid, location, {}, outcome, shown, "call")  # type: ignore[arg-type]
         heard(report=report)
         # JUnit takes the properties, and other plugins the whole, when a test is torn down.
         heard(report=pytest.TestReport(nodeid, location, {}, "passed", None, "teardown", user_properties=properties))
-        if terminal is not None:
+        if terminal is not None and report.failed:
             terminal.stats.setdefault("failed", []).append(report)
+
+
+def _suite_text(
+    config: pytest.Config,
+    result: SessionResult,
+    stored: Stored,
+    tests: Mapping[str, Test],
+    machine: Machine,
+    suite: SuiteVerdict,
+) -> str:
+    moved = [(t, m, v) for t in result.tests for m, v in t.measurements if m.machine == machine.id and v.suite_moved]
+    first, measurement, _ = moved[0]
+    context = _context(config, result, stored, tests[first.nodeid], measurement)
+    where = _from_here(config, record.place(result.settings, config.invocation_params.dir, machine.id))
+    given = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
+    pyargs = ["--pyargs"] if config.option.pyargs and given else []
+    baseline = context.baseline and replace(context.baseline, location=where)
+    context = replace(context, baseline=baseline, arguments=[*_flags(config, result), *pyargs, *given])
+    return failure.suite_failure(suite, [(m, v) for _, m, v in moved], context)
 
 
 class _Failure:

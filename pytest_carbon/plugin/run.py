@@ -282,7 +282,7 @@ class CarbonSession:
                 test.pass_on()
                 test.log.finish()
         if self._result is not None:
-            failures.report_suites(self._config, self._result)
+            failures.report_suites(self._config, self._result, self._stored, self._tests)
 
     def _conclude(self, session: pytest.Session, *, interrupted: bool) -> None:
         """Judge, record, and write the verdicts into the reports that wait."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 from typing import Literal
 
 from pytest_carbon.gate import sentences
@@ -16,20 +17,17 @@ from pytest_carbon.records import (
     Machine,
     Measurement,
     Record,
-    SessionResult,
     SuiteVerdict,
     Verdict,
 )
 from pytest_carbon.reports.layout import Column, Page, columns, joined
 from pytest_carbon.reports.table import failing_status
-from pytest_carbon.text import UNKNOWN, Quantity, cards, change, count, counted, listing, quantities, quantity, size
+from pytest_carbon.text import UNKNOWN, cards, change, count, counted, listing, quantity, share, size, then_and_now
 
 _LABEL = 12
 """Columns of the labels in a failure's report."""
 _WARMER_C = 5.0
 """A start that differs by less from the baseline's is no explanation: about 2% of energy."""
-_FIGURES_DIGITS = 4
-"""Digits of the figures then and now, however small the error: a baseline's days differ by more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +91,7 @@ class FailureContext:
     """Whether it was not measured for a mistake in the test, whose remedy the reason says."""
     against: Against | None = None
     """What it was compared with, where that is no baseline."""
+    max_detectable: float = sentences.MAX_DETECTABLE
     report: str | None = None
     """The file of ``--carbon-json``."""
     ci_run: str | None = None
@@ -115,44 +114,65 @@ def grid_and_pue(intensity: CarbonIntensity) -> str:
 # --- a failed test -----------------------------------------------------------------------------------
 
 
+def message(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str:
+    """Say in one line why a test fails: the gate's reason, or what only ``--carbon-strict`` fails."""
+    status = failing_status(verdict)
+    if status == verdict.status:
+        reason, why = verdict.reason, measurement.failure
+        return f"{reason.rstrip('.')}: {why}" if why and why not in reason else reason
+    if verdict.blind:
+        detectable, most = size(verdict.detectable_change), share(context.max_detectable)
+        return f"blind: a change smaller than {detectable} may stay undetected; --carbon-max-detectable allows {most}"
+    return f"{status}: {sentences.warning_texts(measurement.disqualifying)}"
+
+
 def failure(test: str, measurement: Measurement, verdict: Verdict, context: FailureContext) -> str:
     """Report a failed test: what changed, whether to believe it, and the commands for both answers.
 
     No line is wider than ``context.width`` but those with commands and paths, which must stay copyable.
     """
     page = Page(context.width, context.ascii)
-    reason = verdict.reason
-    if measurement.failure and measurement.failure not in reason:
-        reason = f"{reason.rstrip('.')}: {measurement.failure}"
+    status = failing_status(verdict)
     where = "" if measurement.name == "call" else f" in {measurement.name}"
     estimated = " (estimated, not measured)" if measurement.estimated and verdict.status != "error" else ""
-    changed = _headline(measurement, verdict) if verdict.status in ("regression", "improvement") else None
-    parts = [
-        page.wrap(f"carbon {failing_status(verdict)}{where}{estimated}: {changed or reason}", hang=""),
+    changed = _headline(measurement, verdict) if status == "regression" else None
+    why = changed or message(measurement, verdict, context).removeprefix(f"{status}: ")
+    return _paragraphs(
+        page.wrap(f"carbon {status}{where}{estimated}: {why}", hang=""),
         _figures(measurement, verdict, context, page),
         _facts(measurement, verdict, context, page),
         *_remedies(test, measurement, verdict, context, page),
-    ]
-    return "\n\n".join("\n".join(part) for part in parts if part)
+    )
 
 
-def suite_failure(suite: SuiteVerdict, moved: int, result: SessionResult, *, width: int, ascii: bool) -> str:
-    """Return what a suite that moved shows: the reason, how many measurements moved with it, and the commands."""
-    page = Page(width, ascii)
-    paragraphs = [
-        f"carbon {suite.status}: {suite.reason}",
-        f"{count(moved)} of {count(suite.compared)} measurements changed by more than their tolerance."
-        " The suite fails once, for all of them.",
+def suite_failure(suite: SuiteVerdict, moved: Sequence[tuple[Measurement, Verdict]], context: FailureContext) -> str:
+    """Report a suite that moved, with the measurements that moved with it; ``context`` is that of the first."""
+    page, (first, verdict) = Page(context.width, context.ascii), moved[0]
+    changes = sorted(v.change for _, v in moved if v.change is not None)
+    parts = {
+        what: [change_ for _, v in moved if (change_ := getattr(v, f"{what}_change")) is not None]
+        for what in ("duration", "power")
+    }
+    warned = Counter(warning.code for m, _ in moved for warning in m.disqualifying)
+    facts = [
+        ("changes", f"{change(changes[0])} to {change(changes[-1])}, median {change(suite.median_change)}"),
+        *((what, f"median {change(median(values))}") for what, values in parts.items() if values),
+        ("gate", f"an unchanged suite fails in {share(suite.false_alarm_rate)} of its runs"),
+        ("machine", suite.machine_moved or (None if context.against else "unknown: --carbon-reference measures it")),
+        *_conditions(first, verdict, context),
+        ("warnings", ", ".join(f"{code} ({count(n)})" for code, n in warned.items()) or "none"),
     ]
-    if result.against is None:
-        paragraphs += [
-            "If this is intended, accept it as the new baseline: pytest --carbon-accept",
-            "If not, look at what all tests share: the machine, its driver, a library. To tell the code from the"
-            " machine, compare two revisions side by side: pytest --carbon-against=REVISION",
-        ]
-    else:
-        paragraphs.append("Look at what all tests share: a library, an option, a fixture.")
-    return "\n\n".join("\n".join(page.wrap(text, hang="")) for text in paragraphs)
+    tests = f"{count(len(moved))} of {count(suite.compared)} measurements"
+    return _paragraphs(
+        page.wrap(f"carbon {suite.status}: {suite.reason}", hang=""),
+        page.wrap(f"{tests} changed by more than their tolerance. The suite fails once, for all of them.", hang=""),
+        ["Can I believe it?", *_labelled(facts, page)],
+        *_suite_remedies(context, page),
+    )
+
+
+def _paragraphs(*paragraphs: Sequence[str]) -> str:
+    return "\n\n".join("\n".join(lines) for lines in paragraphs if lines)
 
 
 def headline(suite: SuiteVerdict) -> str:
@@ -164,14 +184,12 @@ def _headline(measurement: Measurement, verdict: Verdict) -> str | None:
     """The change, before and now: ``2.3× the energy, 28.2 → 65.2 mJ``."""
     if measurement.energy_j_per_call is None or verdict.baseline_j_per_call is None or verdict.change is None:
         return None
-    was, now = _then_and_now(verdict.baseline_j_per_call, measurement.energy_j_per_call, "J", measurement)
+    was, now = then_and_now(
+        verdict.baseline_j_per_call, measurement.energy_j_per_call, "J", measurement.energy_j_per_call_error
+    )
     by = change(verdict.change)
-    return f"{by}{' the' if by.endswith('×') else ''} energy, {was.value} → {now.value} {now.unit}"
-
-
-def _then_and_now(was: float, now: float, unit: str, measurement: Measurement) -> list[Quantity]:
-    error = measurement.energy_j_per_call_error if unit == "J" else None
-    return quantities([was, now], unit, error, most=_FIGURES_DIGITS)
+    before = was.value if was.unit == now.unit else str(was)
+    return f"{by}{' the' if by.endswith('×') else ''} energy, {before} → {now.value} {now.unit}"
 
 
 def _figures(measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page) -> list[str]:
@@ -184,13 +202,13 @@ def _figures(measurement: Measurement, verdict: Verdict, context: FailureContext
     moved = _moved(verdict, context.tolerance or 0.0)
     then, today = ("baseline", "now") if context.against is None else (context.against.label, "here")
     rows = [("per call", then, today, "change", "")]
-    for what, was, now, unit, changed in (
-        ("energy", verdict.baseline_j_per_call, energy_j, "J", verdict.change),
-        ("time", was_s, duration_s, "s", verdict.duration_change),
-        ("power", was_w, power_w, "W", verdict.power_change),
+    for what, was, now, unit, error_j, changed in (
+        ("energy", verdict.baseline_j_per_call, energy_j, "J", measurement.energy_j_per_call_error, verdict.change),
+        ("time", was_s, duration_s, "s", None, verdict.duration_change),
+        ("power", was_w, power_w, "W", None, verdict.power_change),
     ):
         if was is not None and now is not None:
-            before, after = map(str, _then_and_now(was, now, unit, measurement))
+            before, after = map(str, then_and_now(was, now, unit, error_j))
             rows.append((what, before, after, change(changed), "← this changed" if what == moved else ""))
     whats, *columns, remarks = ([page.clean(cell) for cell in column] for column in zip(*rows, strict=True))
     table = [Column("", whats, left=True, width=_LABEL), *(Column("", column) for column in columns)]
@@ -218,43 +236,53 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
     if verdict.status == "error" or measurement.energy_j_per_call is None:
         return []
     judged, added = verdict.change is not None, _added(verdict)
-    said = f"{_reason(verdict)} {added}"
+    said = f"{message(measurement, verdict, context)} {added}" if _reason(verdict) else str(added)
     warnings = [warning for warning in measurement.warnings if warning.text.rstrip(".") not in said]
-    card, temperature = _card(measurement, verdict, context), _temperature(measurement, verdict, context)
-    lines = ["Can I believe it?"] if judged else []
-    for what, text in (
+    facts = [
         ("now", _call(measurement) if verdict.baseline_j_per_call is None else None),
         ("gate", _gate(verdict, context.tolerance)),
         ("note", added),
         ("suite", _suite(verdict, context)),
         ("machine", _machine(verdict)),
-        ("baseline", _baseline(verdict, context.baseline) if context.against is None else None),
-        ("compared", _side_by_side(verdict, context.against)),
-        ("in", context.baseline.location if context.baseline else None),
-        ("since then", _differences(context, others=bool(card or temperature))),
-        ("card", card),
-        ("temperature", temperature),
+        *_conditions(measurement, verdict, context),
         ("strict", _why_strict(measurement, verdict, context)),
         *(("warning", warning.text) for warning in warnings),
         ("warnings", "none" if judged and not measurement.warnings else None),
         ("nearest", context.nearest),
         ("carbon", _carbon(measurement, context.intensity)),
-    ):
-        if not text:
-            continue
-        if what == "in":  # kept whole: it is there to be copied
+    ]
+    return [*(["Can I believe it?"] if judged else []), *_labelled(facts, page)]
+
+
+def _conditions(
+    measurement: Measurement, verdict: Verdict, context: FailureContext
+) -> Iterator[tuple[str, str | None]]:
+    """What the baseline is, where it is kept, and what else differs from it."""
+    card, temperature = _card(measurement, verdict, context), _temperature(measurement, verdict, context)
+    yield "baseline", _baseline(verdict, context.baseline) if context.against is None else None
+    yield "compared", _side_by_side(verdict, context.against)
+    yield "in", context.baseline.location if context.baseline else None
+    yield "since then", _differences(context, others=bool(card or temperature))
+    yield "card", card
+    yield "temperature", temperature
+
+
+def _labelled(facts: Iterable[tuple[str, str | None]], page: Page) -> list[str]:
+    lines = []
+    for what, text in facts:
+        if text and what == "in":  # kept whole: it is there to be copied
             text = page.clean(text)
             wide = _LABEL + 2 + columns(text) > page.width
             lines.append(f"  {what}  {text}" if wide else f"  {what:<{_LABEL}}{text}")
-        else:
+        elif text:
             lines += page.labelled(what, text)
     return lines
 
 
 def _reason(verdict: Verdict) -> str:
-    """The gate's sentence, where it is shown: the first line of a changed measurement has the change in its place."""
-    headlined = verdict.status in ("regression", "improvement") and verdict.baseline_j_per_call is not None
-    return "" if headlined else verdict.reason
+    """Return the gate's sentence if the first line has it, not the change or why only strict fails it."""
+    headlined = verdict.status == "regression" and verdict.baseline_j_per_call is not None
+    return "" if headlined or verdict.status in ("pass", "improvement") else verdict.reason
 
 
 def _call(measurement: Measurement) -> str:
@@ -315,13 +343,14 @@ def _side_by_side(verdict: Verdict, against: Against | None) -> str | None:
 
 
 def _why_strict(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
-    """Why ``--carbon-strict`` fails what the gate does not, where the reason does not say it."""
+    """Say why ``--carbon-strict`` fails what the gate does not, unless the reason says it."""
     if verdict.failed or verdict.status == "new":
         return None
     if verdict.blind:
         pairs = context.against.pairs if context.against is not None else None
         return f"--carbon-strict fails a blind pass: {sentences.weak(verdict, pairs, most=0.0)}"
-    return "--carbon-strict fails a figure with a warning, whatever its change" if measurement.disqualifying else None
+    disqualified = "--carbon-strict fails a figure with a disqualifying warning, whatever its change"
+    return disqualified if measurement.disqualifying else None
 
 
 def _card(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
@@ -394,69 +423,84 @@ def _carbon(measurement: Measurement, intensity: CarbonIntensity) -> str | None:
 def _remedies(
     test: str, measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page
 ) -> Iterator[list[str]]:
-    """What to do now: sentences, each with the commands that can be copied."""
-
-    def advice(text: str, *commands: str) -> list[str]:
-        return [*page.wrap(text, hang=""), *(f"    {page.clean(command)}" for command in commands)]
-
-    arguments = context.arguments or (test,)
-    again = shlex.join(arguments)
-    if context.against is not None and verdict.status != "error":
+    """Say what to do now, each time with the commands to copy."""
+    again, status = shlex.join(context.arguments or (test,)), verdict.status
+    if context.against is not None and status != "error":
         pairs = context.against.pairs
-        if verdict.status == "regression":
+        if status == "regression":
             text = (
                 "If this is intended, allow it with tolerance= in its marker until it is merged. To measure it alone:"
             )
-            yield advice(text, f"pytest --carbon-sessions={pairs} {again}")
-        elif verdict.status == "inconclusive":
+            yield _advice(page, text, f"pytest --carbon-sessions={pairs} {again}")
+        elif status == "inconclusive" or verdict.blind:
             text = "Measure again while nothing else runs here, in more pairs:"
-            yield advice(text, f"pytest --carbon-sessions={2 * pairs} {again}")
-    elif measurement.disqualifying and verdict.status not in ("error", "over-budget"):
-        text = "A figure with a warning is neither recorded nor accepted. Measure again while nothing else runs here:"
-        yield advice(text, f"pytest --carbon {again}")
-    elif verdict.blind:
-        text = "Record it on other days, too, or compare two revisions side by side:"
-        yield advice(
-            text,
-            f"pytest --carbon-record {again}",
-            f"pytest --carbon-against={_commit_of(context) or 'REVISION'} {again}",
+            yield _advice(page, text, f"pytest --carbon-sessions={2 * pairs} {again}")
+    elif measurement.disqualifying and status not in ("error", "over-budget"):
+        text = (
+            "A figure with a disqualifying warning is neither recorded nor accepted. Measure again without its cause:"
         )
-    elif verdict.status in ("regression", "improvement") or verdict.machine_moved:
-        place = [argument for argument in arguments if argument.startswith("--carbon-baseline=")]
-        intended = "If the machine stays as it is now" if verdict.machine_moved else "If this is intended"
-        yield advice(f"{intended}, accept it:", f"pytest --carbon-accept {again}")
-        commands = [f"pytest-carbon baseline accept {shlex.join([context.report or 'REPORT.json', *place])}"]
-        if context.ci_run is not None:
-            found = shlex.join(["pytest-carbon", "baseline", "accept", *place])
-            file = shlex.quote((context.report or "REPORT.json").rpartition("/")[2])
-            commands = [f"gh run download {context.ci_run} --dir=carbon-run", f"{found} carbon-run/*/{file}"]
-        yield advice("or on any other machine, from this run's report (--carbon-json):", *commands)
-        if not verdict.machine_moved:
-            yield advice(*_if_not(verdict, context, arguments))
-    elif verdict.status == "over-budget":
-        yield advice("--carbon-accept does not lift a budget.")
-    elif verdict.status == "new":
-        yield advice("Record a baseline, and commit it:", f"pytest --carbon-record {again}")
-    elif verdict.status == "error" and not context.mistake:
+        yield _advice(page, text, f"pytest --carbon {again}")
+    elif verdict.blind:
+        against = f"pytest --carbon-against={_commit_of(context) or 'REVISION'} {again}"
+        text = "Record it on other days, too, or compare two revisions side by side:"
+        yield _advice(page, text, f"pytest --carbon-record {again}", against)
+    elif verdict.machine_moved:
+        yield from _acceptance("If the machine stays as it is now", again, context, page)
+    elif status in ("regression", "improvement"):
+        yield from _acceptance("If this is intended", again, context, page)
+        look = {
+            "time": "look for what takes longer: more work per call (tokens, steps, inputs), or slower code",
+            "power": "look at what draws the power: the dtype, the batch size, the device's clocks",
+        }.get(_moved(verdict, context.tolerance or 0.0) or "", "look at what changed since the baseline")
+        yield _if_not(look, context.arguments or (test,), context, page)
+    elif status == "over-budget":
+        yield _advice(page, "--carbon-accept does not lift a budget.")
+    elif status == "new":
+        yield _advice(page, "Record a baseline, and commit it:", f"pytest --carbon-record {again}")
+    elif status == "error" and not context.mistake:
         text = "Without its energy the test cannot pass, and nothing is recorded. To see what can be measured here:"
-        yield advice(text, "pytest-carbon doctor")
+        yield _advice(page, text, "pytest-carbon doctor")
+
+
+def _suite_remedies(context: FailureContext, page: Page) -> Iterator[list[str]]:
+    shared = "look at what all tests share: a library, an option, a fixture"
+    if context.against is not None:
+        text = f"{shared.capitalize()}. To measure again in more pairs:"
+        words = ["pytest", f"--carbon-sessions={2 * context.against.pairs}", *context.arguments]
+        yield _advice(page, text, shlex.join(words))
+        return
+    yield from _acceptance("If this is intended", shlex.join(context.arguments), context, page)
+    yield _if_not(f"{shared}; or the machine, its driver", context.arguments, context, page)
+
+
+def _advice(page: Page, text: str, *commands: str) -> list[str]:
+    return [*page.wrap(text, hang=""), *(f"    {page.clean(command)}" for command in commands)]
+
+
+def _acceptance(intended: str, again: str, context: FailureContext, page: Page) -> Iterator[list[str]]:
+    """Give the commands that accept a change: here, and from the report elsewhere."""
+    yield _advice(page, f"{intended}, accept it:", f"pytest --carbon-accept {again}".rstrip())
+    place = [argument for argument in context.arguments if argument.startswith("--carbon-baseline=")]
+    report = context.report or "REPORT.json"
+    commands = [f"pytest-carbon baseline accept {shlex.join([report, *place])}"]
+    if context.ci_run is not None:
+        accept = shlex.join(["pytest-carbon", "baseline", "accept", *place])
+        file = shlex.quote(report.rpartition("/")[2])
+        commands = [f"gh run download {context.ci_run} --dir=carbon-run", f"{accept} carbon-run/*/{file}"]
+    yield _advice(page, "or on any other machine, from this run's report (--carbon-json):", *commands)
+
+
+def _if_not(look: str, arguments: Sequence[str], context: FailureContext, page: Page) -> list[str]:
+    """Say where to look, and give the command that compares the code with that of the baseline."""
+    commit = _commit_of(context)
+    if commit is None:
+        return _advice(page, f"If it is not, {look}.")
+    own = [a for a in arguments if not a.startswith(("--carbon-baseline=", "--carbon-branch="))]
+    command = shlex.join(["pytest", "--carbon", f"--carbon-against={commit}", *own])
+    return _advice(page, f"If it is not, {look}. To compare with the baseline's commit:", command)
 
 
 def _commit_of(context: FailureContext) -> str | None:
     """Return the commit of the baseline, as short as a command needs it."""
     commit = context.baseline.commit if context.baseline else None
     return commit and commit[:10]
-
-
-def _if_not(verdict: Verdict, context: FailureContext, arguments: Sequence[str]) -> list[str]:
-    """Where to look, and the command that compares the code with that of the baseline."""
-    look = {
-        "time": "look for what takes longer: more work per call (tokens, steps, inputs), or slower code",
-        "power": "look at what draws the power: the dtype, the batch size, the device's clocks",
-    }.get(_moved(verdict, context.tolerance or 0.0) or "", "look at what changed since the baseline")
-    commit = _commit_of(context)
-    if commit is None:
-        return [f"If it is not, {look}."]
-    own = [a for a in arguments if not a.startswith(("--carbon-baseline=", "--carbon-branch="))]
-    command = shlex.join(["pytest", "--carbon", f"--carbon-against={commit}", *own])
-    return [f"If it is not, {look}. To compare with the baseline's commit:", command]

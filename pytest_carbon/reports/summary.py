@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
+from pytest_carbon.baselines import decide
 from pytest_carbon.gate import sentences
 from pytest_carbon.records import CarbonIntensity, Key, SessionResult, Status, is_estimated
 from pytest_carbon.reports.failure import grid_and_pue, verb_for
@@ -57,7 +58,9 @@ def summary(
         compared, left_out = _compared(rows, part, here.not_run, tally=quiet)
         nearby = _nearest(here)
         # A suite that fails is in pytest's list of failures.
-        shared = (None if part.suite.effect == "fails" else part.suite.reason, WARNING)
+        warns = "warning (suite): " if part.suite.effect == "warns" else ""
+        moved = f"{warns}{part.suite.reason}" if part.suite.reason and part.suite.effect != "fails" else None
+        shared = (moved, WARNING)
         machine = (part.suite.machine_moved, WARNING)
         if quiet:
             shown = unfolded([row for row in rows if row.verdict.status != "pass"])
@@ -84,15 +87,15 @@ def summary(
             lines.append(Line(""))
     notes = [(note, PLAIN) for note in result.notes]
     rows = all_rows
-    blind = (_blind(rows, result), WARNING)
+    blind, spared = (_blind(rows, result), WARNING), (_warn_only(rows, result), WARNING)
     if quiet:
-        return lines + _sentences(page, [blind, *notes])
+        return lines + _sentences(page, [blind, spared, *notes])
     return lines + _sentences(
         page,
         [
             blind,
             *((warning, WARNING) for warning in _warnings(rows)),
-            (_warn_only(rows), WARNING),
+            spared,
             (_cost(rows, result), PLAIN),
             (_intensity(result) if rows else None, PLAIN),
             *notes,
@@ -136,17 +139,12 @@ def _compared(
     if total == 0:
         return "nothing was measured: no test that ran uses the carbon fixture or has a carbon_budget marker", []
     against, recording = result.against, result.settings.record or result.settings.accept
-    if against is not None:
-        why_new = "could not be compared"
-    else:
-        advice = "" if recording else f" (record {verb_for(new, 'one', 'them')} with --carbon-record)"
-        why_new = f"{'had' if recording else verb_for(new, 'has', 'have')} no baseline{advice}"
     unheld = "could not be compared" if against else "held to no baseline"
     reasons = [
         f"{_who(concerned)} {why}"
         for concerned, why in (
             (errors, f"{verb_for(errors, 'was', 'were')} not measured"),
-            (new, why_new),
+            *_without_baseline(new, recording=recording, compares=against is not None),
             (exempt, f"{verb_for(exempt, 'is', 'are')} {'exempt' if against else 'not held to one'} (tolerance=False)"),
             (over, f"{verb_for(over, 'is', 'are')} over budget and {unheld}"),
         )
@@ -163,6 +161,20 @@ def _compared(
     if tally and rows:
         text += f" ({numbers([row.verdict.status for row in rows])})"
     return text, reasons
+
+
+def _without_baseline(rows: list[Row], *, recording: bool, compares: bool) -> Iterator[tuple[list[Row], str]]:
+    """Divide what has no baseline into what can be recorded and what cannot, with the reason."""
+    if compares or recording:
+        yield rows, "could not be compared" if compares else "had no baseline"
+        return
+    by_reason: dict[str | None, list[Row]] = {}
+    for row in rows:
+        by_reason.setdefault(decide.unfit(row.test, row.measurement, row.verdict, accept=False), []).append(row)
+    for why, concerned in by_reason.items():
+        advice = f" (record {verb_for(concerned, 'one', 'them')} with --carbon-record)"
+        has = verb_for(concerned, "has", "have")
+        yield concerned, f"{has} no baseline{advice if why is None else f', and none can be recorded: {why}'}"
 
 
 def numbers(statuses: Sequence[Status]) -> str:
@@ -267,9 +279,11 @@ def _concerning(what: str, found: list[tuple[Row, str]], rows: list[Row]) -> str
     return f"{what}: {labels[0]}: {text}. Also {listing(labels[1:])}"
 
 
-def _warn_only(rows: list[Row]) -> str | None:
+def _warn_only(rows: list[Row], result: SessionResult) -> str | None:
     spared = [row for row in rows if row.verdict.effect == "warns"]
-    return f"{_who(spared)} would have failed without --carbon-gate=warn" if spared else None
+    suite = ["the suite"] if any(part.suite.effect == "warns" for part in _parts(result)) else []
+    who = " and ".join([*suite, *([_who(spared)] if spared else [])])
+    return f"{who} would have failed without --carbon-gate=warn" if who else None
 
 
 def _cost(rows: list[Row], result: SessionResult) -> str | None:

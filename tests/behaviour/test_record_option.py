@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import xml.etree.ElementTree as ElementTree
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import MACHINE, CarbonRunner
+
+from pytest_carbon.text import size
 
 WORK = """
 import pytest
@@ -396,7 +399,9 @@ def test_noise_is_inconclusive_recorded_and_no_failure(run_carbon: CarbonRunner,
 
 
 @pytest.mark.usefixtures("recorded")
-def test_a_blind_pass_is_counted_and_fails_strictly(run_carbon: CarbonRunner) -> None:
+def test_a_blind_pass_is_counted_and_fails_strictly(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By what --carbon-max-detectable says is blind; counted with -q, too."""
     run = run_carbon("--carbon-max-detectable=20%", STRICT)
     assert run.outcomes() == {"passed": 1}
@@ -405,9 +410,15 @@ def test_a_blind_pass_is_counted_and_fails_strictly(run_carbon: CarbonRunner) ->
         run = run_carbon("--carbon-max-detectable=10%", *args)
         assert run.outcomes() == {"passed": 1}
         assert "1 of 1 pass is blind: test_it: the smallest detectable change here is" in " ".join(run.text.split())
-    run = run_carbon("--carbon-max-detectable=10%", STRICT)
+    monkeypatch.setenv("COLUMNS", "200")  # FAILED lines are not wrapped but cut
+    run = run_carbon("--carbon-max-detectable=10%", STRICT, "--junitxml=junit.xml")
     assert run.outcomes() == {"failed": 1}
-    assert "carbon blind: " in run.text
+    detectable = size(run.measurement("test_it")["verdict"]["detectable_change"])
+    unseen = f"a change smaller than {detectable} may stay undetected; --carbon-max-detectable allows 10%"
+    assert f"carbon blind: {unseen}" in run.text
+    assert f"FAILED test_it.py::test_it - blind: {unseen}" in run.text
+    (failure,) = ElementTree.parse(pytester.path / "junit.xml").getroot().iter("failure")
+    assert failure.get("message") == f"blind: {unseen}"
     assert "--carbon-strict fails a blind pass" in run.text
 
 
@@ -447,11 +458,11 @@ def test_a_figure_with_warning_is_not_recorded_and_fails_strictly(
         pytester.makepyfile(test_it=WITH_WARNING.format(joules=joules))
         run = run_carbon("--carbon-record")
         assert (run.outcomes(), run.status("test_it")) == ({"passed": 1}, status)
-        assert "it has a warning (throttled), and a figure with a warning is neither recorded nor accepted" in run.text
+        assert "a warning disqualifies it (throttled), and such a figure is neither recorded nor accepted" in run.text
         assert len(records(pytester)) == 1
         run = run_carbon(STRICT)
         assert run.outcomes() == {"failed": 1}
-        assert "--carbon-strict fails a figure with a warning, whatever its change" in run.text
+        assert "--carbon-strict fails a figure with a disqualifying warning, whatever its change" in run.text
 
 
 @pytest.mark.usefixtures("recorded")

@@ -20,7 +20,7 @@ from pytest_carbon.reports import failure, junit, summary
 
 
 def write_verdicts(config: pytest.Config, result: SessionResult, stored: Stored, test: Test, own: TestResult) -> None:
-    """Flip the report of a test that the gate fails, and give its reports their properties."""
+    """Flip the report of a test that the gate fails; give all reports their properties."""
     properties = [p for m, v in own.measurements for p in junit.junit_properties(m, v)]
     for report in test.reports:
         kept = [p for p in report.user_properties if not str(p[0]).startswith("carbon.")]
@@ -90,10 +90,10 @@ def _context(
 
 
 def _from_here(config: pytest.Config, place: str | Path) -> str:
-    """Name a path from where pytest was called, where it lies below that or the root dir."""
-    here, root = config.invocation_params.dir, config.rootpath
-    within = any(Path(place).is_relative_to(folder) for folder in (here, root))
-    return os.path.relpath(place, here) if within else str(place)
+    """Name a path from where pytest was called, if it is below that or the root dir."""
+    folder = config.invocation_params.dir
+    within = any(Path(place).is_relative_to(top) for top in (folder, config.rootpath))
+    return os.path.relpath(place, folder) if within else str(place)
 
 
 def _flags(config: pytest.Config, result: SessionResult) -> list[str]:
@@ -119,10 +119,11 @@ def _selection(config: pytest.Config, item: pytest.Item) -> list[str]:
 
 
 def report_suites(config: pytest.Config, result: SessionResult, stored: Stored, tests: Mapping[str, Test]) -> None:
-    """Report each suite that moved as a test ``pytest-carbon::suite``: failed, or passed if it only warns.
+    """Report each suite that moved as a test ``pytest-carbon::suite``.
 
-    The counts, JUnit and other plugins get a failed one as they get any test's; the terminal gets no other. Its
-    progress would pass 100%, so it gets none, nor do ``--last-failed`` and ``--stepwise``: there is no test to run.
+    It is a failed test, or a passed one if it only warns. JUnit and other plugins get it as they get any test's; the
+    terminal only counts a failure, because its progress would pass 100%. ``--last-failed`` and ``--stepwise`` do not
+    get it: there is no such test to run again.
     """
     manager = config.pluginmanager
     terminal = manager.get_plugin("terminalreporter")

@@ -162,12 +162,12 @@ class Carbon:
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
-        """The measurements so far, in order."""
+        """Return the measurements so far, in order."""
         return tuple(self._measurements.values())
 
     @property
     def current(self) -> str | None:
-        """The name of the current measurement."""
+        """Return the name of the current measurement."""
         return self._open
 
     def _give_up(self, name: str, task: Any, why: str) -> NoReturn:

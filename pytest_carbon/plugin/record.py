@@ -26,7 +26,7 @@ from pytest_carbon.records import (
     is_estimated,
     label,
 )
-from pytest_carbon.text import NBSP, change, counted, quantities, size
+from pytest_carbon.text import change, comparable_joules, counted, size
 
 
 def open_run(settings: Settings, root: Path) -> Store:
@@ -74,8 +74,8 @@ def record(result: SessionResult, store: Store, stored: Stored, brought: Brought
         main = result.settings.branch
         if taken and _aside(result):
             sentences.append(
-                f"that is {result.branch}'s alone, and the baseline of {main} is as it was: when it is merged,"
-                f" pytest-carbon baseline accept --branch={main} REPORT.json takes it in"
+                f"this recording counts on branch {result.branch} only; the baseline of {main} has not changed. To add"
+                f" it after the merge: pytest-carbon baseline accept --branch={main} REPORT.json"
             )
         for reason, keys in _grouped(decisions).items():
             sentences.append(f"not recorded: {keys[0]}{f' and {len(keys) - 1} more' if keys[1:] else ''}: {reason}")
@@ -116,7 +116,7 @@ def _recorded(
 
 
 def _one_recording(decisions: Sequence[Decision], now: Stored, rule: Mapping[str, Any]) -> str:
-    """Say what a recording of several sessions is good for: what the next run, with it in the baseline, will see."""
+    """Say what the next run will detect with a recording of several sessions in the baseline."""
     id = decisions[0].machine
     records, keys = now.records(id), {decision.key for decision in decisions}
     others = {(d.key, record.session) for d in decisions for record in d.records[1:]}
@@ -124,8 +124,7 @@ def _one_recording(decisions: Sequence[Decision], now: Stored, rule: Mapping[str
     detectable, recordings = gate.outlook(records, keys, **rule, unread=now.unread(id))
     once, _ = gate.outlook({**records, **alone}, keys, **rule, unread=now.unread(id))
     why = (
-        f" (with one session {size(once)}: these differ among themselves by more than was assumed, and so may the"
-        " single one of the next run)"
+        f" (with one session {size(once)}: these sessions differ by more than assumed, and the next run's may, too)"
         if detectable > 1.01 * once
         else ""
     )
@@ -142,7 +141,7 @@ def _aside(result: SessionResult) -> bool:
 
 
 def _grouped(decisions: Sequence[Decision]) -> Mapping[str, list[str]]:
-    """Why what was not recorded was not: ids by reason."""
+    """Group the ids of what was not recorded by the reason."""
     grouped: dict[str, list[str]] = {}
     for d in decisions:
         if d.why_not is not None:
@@ -188,8 +187,7 @@ def _sentences(result: SessionResult, decisions: list[Decision]) -> Iterator[str
             what = "the whole suite's change" if verdict.suite_moved else decision.status
             before, now, figures = verdict.baseline_j_per_call, measurement.energy_j_per_call, ""
             if before is not None and now is not None:
-                was, is_ = quantities([before, now], "J")
-                figures = f", {was} → {is_} per call ({change(verdict.change)})".replace(NBSP, " ")
+                figures = f", {' → '.join(comparable_joules(before, now))} per call ({change(verdict.change)})"
             yield f"{test} ({name}): {what} accepted{figures}."
         elif decision.why_not not in (None, ALREADY_STORED):
             yield f"{test} ({name}): not recorded: {decision.why_not}."

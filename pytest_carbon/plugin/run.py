@@ -202,7 +202,7 @@ class CarbonSession:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Redirect the reports of a test that measures, also those of reruns, to :meth:`_take`."""
+        """Redirect the reports of a test that measures, and of its reruns, to :meth:`_take`."""
         test = self._tests.get(test_id(item))
         if self._outlet is not None:
             self._outlet.begin(test_id(item), measures=test is not None)
@@ -289,8 +289,8 @@ class CarbonSession:
         settings, sides = self._settings, self._sides
         ran = [test for test in self._tests.values() if test.outcome is not None]
         for test in ran:
-            if test.found is None:
-                test.found = {m.name: [m] for m in self._measured_here(test)}
+            if test.measured is None:
+                test.measured = {m.name: [m] for m in self._measured_here(test)}
         own = [] if self._measuring is None else [self._measuring.brought()]
         problem: BaseException | None = None
 

@@ -42,7 +42,7 @@ def _calls_of(task: Any) -> int:
 
 
 def with_task(measurement: Measurement, task: Any) -> Measurement:
-    """Add the task's info, and a warning if its device is not counted; make it a failure if the task refuses."""
+    """Add the task's info, and a warning if its device is not counted."""
     if not callable(getattr(task, "info", None)):
         return measurement
     try:
@@ -90,7 +90,7 @@ class TaskFactory:
 
     @property
     def made(self) -> Sequence[Any]:
-        """The tasks made and not freed yet."""
+        """Return the tasks made and not freed yet."""
         return self._made
 
     def __call__(self, name: str, /, **arguments: Any) -> Any:

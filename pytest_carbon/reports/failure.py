@@ -50,7 +50,7 @@ class BaselineSummary:
 
     @classmethod
     def of(cls, records: Iterable[Record], location: str, machine: Machine | None = None) -> BaselineSummary:
-        """Of one measurement's records, those that it is held to; ``machine`` is as it was when they were made."""
+        """Summarise the records that a measurement is compared with, made on ``machine``."""
         held = baseline_of(records)
         if held is None:
             return cls(location)
@@ -115,7 +115,7 @@ def grid_and_pue(intensity: CarbonIntensity) -> str:
 
 
 def message(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str:
-    """Say in one line why a test fails: the gate's reason, or what only ``--carbon-strict`` fails."""
+    """Say in one line why a test fails, also where only ``--carbon-strict`` fails it."""
     status = failing_status(verdict)
     if status == verdict.status:
         reason, why = verdict.reason, measurement.failure
@@ -127,7 +127,7 @@ def message(measurement: Measurement, verdict: Verdict, context: FailureContext)
 
 
 def failure(test: str, measurement: Measurement, verdict: Verdict, context: FailureContext) -> str:
-    """Report a failed test: what changed, whether to believe it, and the commands for both answers.
+    """Report a failed test: what changed, whether to believe it, and what to do.
 
     No line is wider than ``context.width`` but those with commands and paths, which must stay copyable.
     """
@@ -146,7 +146,7 @@ def failure(test: str, measurement: Measurement, verdict: Verdict, context: Fail
 
 
 def suite_failure(suite: SuiteVerdict, moved: Sequence[tuple[Measurement, Verdict]], context: FailureContext) -> str:
-    """Report a suite that moved, with the measurements that moved with it; ``context`` is that of the first."""
+    """Report a suite that moved, and what moved with it; ``context`` is the first one's."""
     page, (first, verdict) = Page(context.width, context.ascii), moved[0]
     changes = sorted(v.change for _, v in moved if v.change is not None)
     parts = {
@@ -155,10 +155,14 @@ def suite_failure(suite: SuiteVerdict, moved: Sequence[tuple[Measurement, Verdic
     }
     warned = Counter(warning.code for m, _ in moved for warning in m.disqualifying)
     facts = [
-        ("changes", f"{change(changes[0])} to {change(changes[-1])}, median {change(suite.median_change)}"),
-        *((what, f"median {change(median(values))}") for what, values in parts.items() if values),
+        ("energy", f"median {change(suite.median_change)}, from {change(changes[0])} to {change(changes[-1])}"),
+        *(("time" if what == "duration" else what, f"median {change(median(v))}") for what, v in parts.items() if v),
         ("gate", f"an unchanged suite fails in {share(suite.false_alarm_rate)} of its runs"),
-        ("machine", suite.machine_moved or (None if context.against else "unknown: --carbon-reference measures it")),
+        (
+            "machine",
+            suite.machine_moved
+            or (None if context.against else "not measured: --carbon-reference would tell it from the code"),
+        ),
         *_conditions(first, verdict, context),
         ("warnings", ", ".join(f"{code} ({count(n)})" for code, n in warned.items()) or "none"),
     ]
@@ -176,12 +180,12 @@ def _paragraphs(*paragraphs: Sequence[str]) -> str:
 
 
 def headline(suite: SuiteVerdict) -> str:
-    """What a suite did, without why: ``the whole suite is 7% up``."""
+    """Return what a suite did, without why: ``the whole suite is 7% up``."""
     return (suite.reason or "").partition(":")[0]
 
 
 def _headline(measurement: Measurement, verdict: Verdict) -> str | None:
-    """The change, before and now: ``2.3× the energy, 28.2 → 65.2 mJ``."""
+    """Return the change, before and now: ``2.3× the energy, 28.2 → 65.2 mJ``."""
     if measurement.energy_j_per_call is None or verdict.baseline_j_per_call is None or verdict.change is None:
         return None
     was, now = then_and_now(
@@ -193,7 +197,7 @@ def _headline(measurement: Measurement, verdict: Verdict) -> str | None:
 
 
 def _figures(measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page) -> list[str]:
-    """Energy, and the time and the power whose product it is: then, now, by how much."""
+    """Return the table of energy, time and power: then, now, by how much."""
     energy_j, duration_s = measurement.energy_j_per_call, measurement.duration_s_per_call
     if energy_j is None or verdict.baseline_j_per_call is None:
         return []
@@ -224,7 +228,7 @@ def _before(now: float | None, relative: float | None) -> float | None:
 
 
 def _moved(verdict: Verdict, tolerance: float) -> str | None:
-    """``time`` or ``power`` where a change worth explaining is nearly all of it: as the gate's sentence has it."""
+    """Return ``time`` or ``power`` if it is nearly all of a change, as in the gate's reason."""
     time, power = verdict.duration_change, verdict.power_change
     if time is None or power is None or abs(verdict.change or 0.0) <= tolerance:
         return None
@@ -232,7 +236,7 @@ def _moved(verdict: Verdict, tolerance: float) -> str | None:
 
 
 def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page) -> list[str]:
-    """Labelled sentences: what the gate could see, what the baseline is, what else changed."""
+    """Return labelled sentences: what the gate could see, the baseline, what else changed."""
     if verdict.status == "error" or measurement.energy_j_per_call is None:
         return []
     judged, added = verdict.change is not None, _added(verdict)
@@ -257,7 +261,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
 def _conditions(
     measurement: Measurement, verdict: Verdict, context: FailureContext
 ) -> Iterator[tuple[str, str | None]]:
-    """What the baseline is, where it is kept, and what else differs from it."""
+    """Return what the baseline is, where it is kept, and what else differs from it."""
     card, temperature = _card(measurement, verdict, context), _temperature(measurement, verdict, context)
     yield "baseline", _baseline(verdict, context.baseline) if context.against is None else None
     yield "compared", _side_by_side(verdict, context.against)
@@ -280,7 +284,7 @@ def _labelled(facts: Iterable[tuple[str, str | None]], page: Page) -> list[str]:
 
 
 def _reason(verdict: Verdict) -> str:
-    """Return the gate's sentence if the first line has it, not the change or why only strict fails it."""
+    """Return the gate's sentence if the first line has it."""
     headlined = verdict.status == "regression" and verdict.baseline_j_per_call is not None
     return "" if headlined or verdict.status in ("pass", "improvement") else verdict.reason
 
@@ -301,7 +305,7 @@ def _gate(verdict: Verdict, tolerance: float | Literal[False]) -> str | None:
 
 
 def _added(verdict: Verdict) -> str | None:
-    """What the reason says besides the change: that it was measured again or not, that the test itself differs."""
+    """Return what the reason says besides the change: measured again, the test differs."""
     if _reason(verdict):
         return None
     first, *others = verdict.reason.split(". ")
@@ -354,7 +358,7 @@ def _why_strict(measurement: Measurement, verdict: Verdict, context: FailureCont
 
 
 def _card(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
-    """That it was measured on a card that none of the baseline's recordings was."""
+    """Say that it was measured on another card than all the baseline's recordings."""
     before = context.baseline.gpus if context.baseline else ()
     other = [uuid for uuid in measurement.gpus if uuid not in before]
     if not before or not other or any(uuid in _reason(verdict) for uuid in other):
@@ -364,7 +368,7 @@ def _card(measurement: Measurement, verdict: Verdict, context: FailureContext) -
 
 
 def _temperature(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
-    """At the start, where that is another than the baseline's."""
+    """Say the temperature at the start, if the baseline's differs."""
     now, then = measurement.temperature_c, context.baseline.temperature_c if context.baseline else None
     if now is None or then is None or abs(now - then) < _WARMER_C or "°C" in _reason(verdict):
         return None
@@ -372,7 +376,7 @@ def _temperature(measurement: Measurement, verdict: Verdict, context: FailureCon
 
 
 def _differences(context: FailureContext, *, others: bool = False) -> str | None:
-    """What is not as it was when the baseline was last recorded; where nothing is, what was looked at.
+    """Say what changed since the baseline was last recorded; if nothing, what was checked.
 
     ``others``: whether other lines name differences.
     """
@@ -401,7 +405,7 @@ def _differences(context: FailureContext, *, others: bool = False) -> str | None
 
 
 def _power_limit_w(machine: Machine) -> float | None:
-    """Of its GPUs, where they have one and the same."""
+    """Return the power limit of its GPUs, if all have the same."""
     limits_w = {gpu.power_limit_w for gpu in machine.gpus}
     return limits_w.pop() if len(limits_w) == 1 else None
 
@@ -470,7 +474,7 @@ def _suite_remedies(context: FailureContext, page: Page) -> Iterator[list[str]]:
         yield _advice(page, text, shlex.join(words))
         return
     yield from _acceptance("If this is intended", shlex.join(context.arguments), context, page)
-    yield _if_not(f"{shared}; or the machine, its driver", context.arguments, context, page)
+    yield _if_not(f"{shared}, the machine, its driver", context.arguments, context, page)
 
 
 def _advice(page: Page, text: str, *commands: str) -> list[str]:
@@ -491,7 +495,7 @@ def _acceptance(intended: str, again: str, context: FailureContext, page: Page) 
 
 
 def _if_not(look: str, arguments: Sequence[str], context: FailureContext, page: Page) -> list[str]:
-    """Say where to look, and give the command that compares the code with that of the baseline."""
+    """Say where to look, with the command that compares with the baseline's code."""
     commit = _commit_of(context)
     if commit is None:
         return _advice(page, f"If it is not, {look}.")

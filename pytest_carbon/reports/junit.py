@@ -6,7 +6,7 @@ from pytest_carbon.records import Machine, Measurement, SuiteVerdict, Verdict
 
 
 def junit_properties(measurement: Measurement, verdict: Verdict) -> list[tuple[str, str]]:
-    """``user_properties`` for JUnit XML: SI numbers, unrounded; what is unknown is left out, never 0."""
+    """Return ``user_properties`` for JUnit XML: unrounded SI numbers, without unknown ones."""
     prefix = "carbon." if measurement.name == "call" else f"carbon.{measurement.name}."
     values: dict[str, object] = {
         "status": verdict.status,

@@ -44,19 +44,19 @@ class Stored:
 def summary(
     result: SessionResult, stored: Mapping[str, Stored], *, width: int, quiet: bool, verbose: bool, ascii: bool = False
 ) -> list[Line]:
-    """Return the end of a run: a table for each machine, and what it cannot say, in lines of at most ``width``.
+    """Return the end of a run: a table for each machine, and sentences.
 
-    ``quiet``: only the rows that do not simply pass, one sentence, and the notes.
+    No line is wider than ``width``. ``quiet``: only the rows that do not simply pass, one sentence, and the notes.
     """
     page = Page(width, ascii)
     lines = tables_of_tasks(result, page, quiet=quiet)
-    fewest = min(len(each.gpus) for each in (result.machine, *(other for other, _ in result.others)))
+    fewest = min(len(part.machine.gpus) for part in _parts(result))
     all_rows = [Row(test, *pair) for test in result.tests for pair in test.measurements]
     for part in _parts(result):
         rows = [row for row in all_rows if row.measurement.machine == part.machine.id]
-        here = stored[part.machine.id]
-        compared, left_out = _compared(rows, part, here.not_run, tally=quiet)
-        nearby = _nearest(here)
+        known = stored[part.machine.id]
+        compared, left_out = _compared(rows, part, known.not_run, tally=quiet)
+        nearby = _nearest(known)
         # A suite that fails is in pytest's list of failures.
         warns = "warning (suite): " if part.suite.effect == "warns" else ""
         moved = f"{warns}{part.suite.reason}" if part.suite.reason and part.suite.effect != "fails" else None
@@ -80,8 +80,8 @@ def summary(
         lines += page.sentences([nearby])
         lines += _sentences(page, _reference(part))
         lines += page.sentences([_after_work(rows)])
-        lines += page.sentences(_elsewhere(rows, here), WARNING)
-        if here.elsewhere and len(part.machine.gpus) > fewest and result.settings.gpus == "used":
+        lines += page.sentences(_elsewhere(rows, known), WARNING)
+        if known.elsewhere and len(part.machine.gpus) > fewest and result.settings.gpus == "used":
             lines += page.sentences([_STAY_OPEN], WARNING)
         if result.others:
             lines.append(Line(""))
@@ -104,7 +104,7 @@ def summary(
 
 
 def _parts(result: SessionResult) -> list[SessionResult]:
-    """The result as each of its machines has it."""
+    """Return the result as each of its machines has it."""
     return [result, *(replace(result, machine=machine, suite=suite) for machine, suite in result.others)]
 
 
@@ -122,7 +122,7 @@ def _estimated(result: SessionResult) -> str:
 def _compared(
     rows: list[Row], result: SessionResult, not_run: Sequence[Key] | None, *, tally: bool
 ) -> tuple[str, list[str]]:
-    """``compared 11 of 12``, and what was not, each with its reason."""
+    """Say ``compared 11 of 12``, and what was not, with the reasons."""
     left_out: dict[Status, list[Row]] = {}
     for row in rows:
         if row.verdict.change is None:
@@ -130,7 +130,7 @@ def _compared(
     errors = left_out.pop("error", [])
     exempt = left_out.pop("pass", [])
     over = left_out.pop("over-budget", [])
-    new = [row for found in left_out.values() for row in found]
+    new = [row for others in left_out.values() for row in others]
     suite = result.suite
     missing = max(0, suite.gated - suite.compared - len(errors)) if not_run is None else len(not_run)
     total = suite.compared + len(errors) + len(exempt) + len(over) + len(new) + missing
@@ -164,7 +164,7 @@ def _compared(
 
 
 def _without_baseline(rows: list[Row], *, recording: bool, compares: bool) -> Iterator[tuple[list[Row], str]]:
-    """Divide what has no baseline into what can be recorded and what cannot, with the reason."""
+    """Divide what has no baseline by whether it can be recorded, or why not."""
     if compares or recording:
         yield rows, "could not be compared" if compares else "had no baseline"
         return
@@ -178,19 +178,19 @@ def _without_baseline(rows: list[Row], *, recording: bool, compares: bool) -> It
 
 
 def numbers(statuses: Sequence[Status]) -> str:
-    """``1 error, 2 regressions, 5 pass``."""
+    """Count by status: ``1 error, 2 regressions, 5 pass``."""
     nouns = ("error", "regression", "improvement")
     known = [(status, statuses.count(status)) for status in get_args(Status) if status in statuses]
     return ", ".join(counted(n, status) if status in nouns else f"{count(n)} {status}" for status, n in known)
 
 
 def _who(rows: list[Row]) -> str:
-    """A few by name; the table names the others."""
+    """Name a few, or count them: the table names all."""
     return listing([row.label for row in rows]) if len(rows) <= _MOST_NAMES else count(len(rows))
 
 
-def _nearest(here: Stored) -> str | None:
-    machines, nearest = here.machines, here.nearest
+def _nearest(known: Stored) -> str | None:
+    machines, nearest = known.machines, known.nearest
     if nearest is None:
         return None
     if machines and machines[0] not in nearest:
@@ -199,21 +199,21 @@ def _nearest(here: Stored) -> str | None:
     return f"nearest machine with a baseline: {nearest}{also}"
 
 
-def _elsewhere(rows: list[Row], here: Stored) -> list[str]:
-    """What is held to nothing here and would be on another machine, where no other sentence names that one."""
+def _elsewhere(rows: list[Row], known: Stored) -> list[str]:
+    """Say what has a baseline only on another machine that no other sentence names."""
     by_machine: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        if (other := here.elsewhere.get((row.test.nodeid, row.measurement.name))) is not None:
+        if (other := known.elsewhere.get((row.test.nodeid, row.measurement.name))) is not None:
             by_machine.setdefault(other, []).append(row)
     return [
         f"{_who(concerned)} {verb_for(concerned, 'has', 'have')} no baseline here, but in {machine} ({how})"
         for (machine, how), concerned in by_machine.items()
-        if here.nearest is None or here.machines[:1] != [machine]
+        if known.nearest is None or known.machines[:1] != [machine]
     ]
 
 
 def _reference(part: SessionResult) -> list[tuple[str, Mapping[str, bool]]]:
-    """What the reference workload took, and how that compares with the baseline; what is a warning about it."""
+    """Say what the reference workload took, its change and its warnings."""
     said: list[tuple[str, Mapping[str, bool]]] = []
     for measurement, verdict in part.references:
         if measurement.machine != part.machine.id:
@@ -236,7 +236,7 @@ def _reference(part: SessionResult) -> list[tuple[str, Mapping[str, bool]]]:
 
 
 def _after_work(rows: list[Row]) -> str | None:
-    """What the machine takes after a burst of work, in which no call has a part."""
+    """Say what the machine takes after a burst of work."""
     measurement = next((row.measurement for row in rows if (row.measurement.after_work_j or 0.0) > 0), None)
     if measurement is None or measurement.after_work_j is None:
         return None
@@ -248,33 +248,33 @@ def _after_work(rows: list[Row]) -> str | None:
 
 
 def _blind(rows: list[Row], result: SessionResult) -> str | None:
-    """How many passes are blind, the blindest gate's sentence, and which others are."""
+    """Count the blind passes, with the blindest one's sentence and the others' names."""
     pairs = result.against.pairs if result.against is not None else None
     most = result.settings.max_detectable
     blind = [(row, sentences.weak(row.verdict, pairs, most) or "") for row in rows if row.verdict.blind]
     if not blind:
         return None
-    blind.sort(key=lambda found: -(found[0].verdict.detectable_change or 0))
+    blind.sort(key=lambda pair: -(pair[0].verdict.detectable_change or 0))
     passes = counted(sum(row.verdict.status == "pass" and row.verdict.change is not None for row in rows), "pass")
     return _concerning(f"{count(len(blind))} of {passes} {verb_for(blind, 'is', 'are')} blind", blind, rows)
 
 
 def _warnings(rows: list[Row]) -> list[str]:
-    """Once per code: a sentence, and whom it concerns."""
-    found: dict[str, list[tuple[Row, str]]] = {}
+    """Give one sentence for each code, with the measurements that it concerns."""
+    by_code: dict[str, list[tuple[Row, str]]] = {}
     for row in rows:
         for warning in {warning.code: warning for warning in row.measurement.warnings}.values():
-            found.setdefault(warning.code, []).append((row, warning.text))
-    return [_concerning(f"warning ({code})", concerned, rows) for code, concerned in found.items()]
+            by_code.setdefault(warning.code, []).append((row, warning.text))
+    return [_concerning(f"warning ({code})", concerned, rows) for code, concerned in by_code.items()]
 
 
-def _concerning(what: str, found: list[tuple[Row, str]], rows: list[Row]) -> str:
-    """``what: a and b: sentence`` where all have the same, else the first one's and the names of the others."""
+def _concerning(what: str, concerned: list[tuple[Row, str]], rows: list[Row]) -> str:
+    """Say ``what: a and b: sentence``; if they differ, the first one's and the other names."""
     functions = [(row.function, row.measurement.name) for row in rows]
     unique = len(set(functions)) == len(functions)  # the module need not be said
-    labels = [row_label((row.function, row.measurement.name)) if unique else row.label for row, _ in found]
-    text = found[0][1].rstrip(".")
-    if len({text for _, text in found}) == 1:
+    labels = [row_label((row.function, row.measurement.name)) if unique else row.label for row, _ in concerned]
+    text = concerned[0][1].rstrip(".")
+    if len({text for _, text in concerned}) == 1:
         return f"{what}: {listing(labels)}: {text}"
     return f"{what}: {labels[0]}: {text}. Also {listing(labels[1:])}"
 
@@ -287,7 +287,7 @@ def _warn_only(rows: list[Row], result: SessionResult) -> str | None:
 
 
 def _cost(rows: list[Row], result: SessionResult) -> str | None:
-    """What measuring took besides the calls: joules, grams, seconds."""
+    """Say what measuring took besides the calls: joules, grams, seconds."""
     if not rows:
         return None
     calls_s = 0.0
@@ -296,7 +296,7 @@ def _cost(rows: list[Row], result: SessionResult) -> str | None:
         mean_j = measurement.energy_j_per_call_mean or measurement.energy_j_per_call
         if mean_j is not None:
             calls_j.append(mean_j * measurement.calls)
-        calls_s += sum(each.duration_s for each in measurement.rounds) or (
+        calls_s += sum(round_.duration_s for round_ in measurement.rounds) or (
             (measurement.duration_s_per_call or 0.0) * measurement.calls
         )
     whole_s = result.duration_s if result.metered_s is None else result.metered_s
@@ -323,7 +323,7 @@ def _intensity(result: SessionResult) -> str:
 
 
 def progress(test: str, name: str, steps: Sequence[str], *, width: int, ascii: bool = False) -> str:
-    """One line while a measurement runs: ``carbon: test_x · call: quiet 0.8 s · round 3/5 · 4.2 s``.
+    """Return the line of a running measurement: ``carbon: test_x · call: round 3/5 · 4.2 s``.
 
     Where there is no room the test's id gives way first, then the earliest of the ``steps``.
     """
@@ -342,6 +342,6 @@ def progress(test: str, name: str, steps: Sequence[str], *, width: int, ascii: b
 
 
 def waiting(reports: int, *, width: int, ascii: bool = False) -> str:
-    """One line for the reports that are held back: a verdict needs the whole session."""
+    """Return the line for the reports that wait: a verdict needs the whole session."""
     results = "1 result waits" if reports == 1 else f"{count(reports)} results wait"
     return Page(width, ascii).fit(f"carbon: {results} for the last measurement", width, head=1.0)

@@ -37,12 +37,12 @@ class Row(NamedTuple):
 
     @property
     def function(self) -> str:
-        """The test's id without its module."""
+        """Return the test's id without its module."""
         return self.name.name
 
 
 def name_of(key: Key) -> Name:
-    """How a table calls a measurement."""
+    """Return a measurement's name in a table."""
     module, function = key[0].split("::", 1) if "::" in key[0] else ("", key[0])
     return Name(function, module, key[1], label(key), below=key[1] != "call")
 
@@ -53,7 +53,7 @@ def row_label(key: Key) -> str:
 
 
 def unfolded(rows: list[Row]) -> list[Row]:
-    """All rows while they fit on a screen, else those that a person must see."""
+    """Return all rows if they fit on a screen, else those that a person must see."""
     return rows if len(rows) <= MOST_ROWS else [row for row in rows if not _folds(row)]
 
 
@@ -82,7 +82,7 @@ def passing(hidden: Sequence[Verdict]) -> str:
 
 
 def table(rows: list[Row], page: Page, *, header: bool = True) -> list[Line]:
-    """One row a measurement, in the order of the run: the richest set of columns beside which the ids fit."""
+    """Make one row a measurement, with the richest columns beside which the ids fit."""
     if not rows:
         return []
     energy = aligned([_energy(row.measurement) for row in rows], page)
@@ -132,7 +132,7 @@ def _power(measurement: Measurement) -> Quantity | str:
 
 
 def _status(row: Row) -> str:
-    """Capitals for what fails the build: they stand out where there is no colour."""
+    """Write what fails in capitals: they stand out without colour."""
     if row.verdict.effect in ("fails", "warns"):
         return failing_status(row.verdict).upper()
     if row.verdict.effect == "accepted":
@@ -143,7 +143,7 @@ def _status(row: Row) -> str:
 
 
 def failing_status(verdict: Verdict) -> str:
-    """Name what fails: a pass or a gain that ``--carbon-strict`` fails is blind, or has a warning."""
+    """Name what fails; what only ``--carbon-strict`` fails is blind, or has a warning."""
     if verdict.status not in ("pass", "improvement"):
         return verdict.status
     return "blind" if verdict.blind else _WITH_WARNING

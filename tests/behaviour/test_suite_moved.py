@@ -159,8 +159,8 @@ def test_the_report_says_whether_to_believe_it_and_what_to_do(up: CarbonRunner, 
     report = run.result.stdout.str().partition("carbon regression: ")[2]
     for line in (
         "Can I believe it?",
-        "  changes     +50.0% to +50.0%, median +50.0%",
-        "  machine     unknown: --carbon-reference measures it",
+        "  energy      median +50.0%, from +50.0% to +50.0%",
+        "  machine     not measured: --carbon-reference would tell it from the code",
         f"  in          carbon-baselines/{MACHINE}",
         "  warnings    none",
         "    pytest --carbon-accept --carbon-meter=battery test_it.py",

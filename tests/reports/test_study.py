@@ -318,7 +318,7 @@ def test_how_long_preparing_takes_is_told() -> None:
     """Of the tasks of which it is a good part."""
     text = joined(measured(info(preparation_s=0.0025), 1.0), measured(info("fill-mask"), 1.0))
     assert (
-        "of the time, preparing inputs (tokenising, resizing) took, where more than 5%: text-classification 25%"
+        "share of the time for preparing inputs (tokenising, resizing), if more than 5%: text-classification 25%"
         " (2.50 ms a call) "
     ) in text
     assert "preparing" not in joined(measured(info(), 1.0))

@@ -93,11 +93,12 @@ def test_a_regression_stays_one(
     run = run_carbon("--carbon-confirm=1")
     assert run.ret == 1
     assert run.outcomes() == {"failed": 1, "passed": 2}
-    assert "again, in 1 fresh process" in run.text
+    assert "carbon: measuring 1 suspect test of 3 again, in 1 fresh process" in run.text
     reason = run.measurement("test_a")["verdict"]["reason"]
     assert reason.endswith("It was measured again in fresh processes: at first +50.0%, and over 2 sessions +50.0%")
     assert "note It was measured again in fresh processes: at first +50.0%, and over 2 sessions +50.0%" in run.text
-    assert "measured again in fresh processes: test_it.py::test_a (at first +50.0%, over 2 sessions +50.0%" in run.text
+    told = "because suspect: test_it.py::test_a (at first +50.0%, over 2 sessions +50.0%"
+    assert told in run.text
     assert times(pytester, "A") == 2
 
 

@@ -14,10 +14,12 @@ from _pytest._io.terminalwriter import TerminalWriter
 from _pytest._io.wcwidth import wcswidth
 from hypothesis import given
 from hypothesis import strategies as st
+from inline_snapshot import snapshot
 
 from pytest_carbon.gate import sentences
 from pytest_carbon.plugin import stages
 from pytest_carbon.records import (
+    Against,
     CarbonIntensity,
     Gpu,
     Machine,
@@ -33,7 +35,7 @@ from pytest_carbon.records import (
     TestResult,
     Verdict,
 )
-from pytest_carbon.reports.failure import BaselineSummary, FailureContext, failure
+from pytest_carbon.reports.failure import BaselineSummary, FailureContext, failure, suite_failure
 from pytest_carbon.reports.junit import junit_properties
 from pytest_carbon.reports.layout import Page
 from pytest_carbon.reports.summary import Line, Stored, numbers, progress, summary, waiting
@@ -144,83 +146,95 @@ MIXED = (
 
 def test_the_table_says_at_80_columns_what_each_measurement_cost_and_how_it_changed() -> None:
     """One row a measurement, in run order, under its module; what fails stands out in capitals."""
-    assert report(run(*MIXED, suite=SuiteVerdict(8, 6, 0.01)))[:18] == [
-        "================== carbon: 1x-nvidia-h100-80gb-hbm3-700w-gpu ===================",
-        "test                      energy/call  CO2e/1k  change  detectable  status",
-        "tests/test_text.py",
-        "  test_cl…ify[fp16]  1.213 ± 0.004 J    125 mg   +0.8%       ≥7.1%  pass",
-        "  test_generate[llama-7b-fp16-recording1]",
-        "    prefill          812.1 ± 3.2   J   83.3 g    -1.2%       ≥7.2%  pass",
-        "    decode           12.40 ± 0.11  mJ  1.27 mg  +27.3%       ≥7.4%  REGRESSION",
-        "  test_summarise     41.20 ± 0.20  J   4.23 g    +1.1%       ≥7.2%  OVER-BUDGET",
-        "tests/test_image.py",
-        "  test_diffusion[sdxl-30-steps]",
-        "    call             1.834 ± 0.006 kJ   188 g    +8.2%        ≥41%  inconclusive",
-        "  test_detect        2.310 ± 0.020 J    237 mg  -18.2%         ≥7%  improvement",
-        "  test_caption           not measured        –       –           –  ERROR",
-        "  TestSeg…est_masks  5.512 ± 0.031 J    566 mg       –           –  new",
-        "  test_upscale        32.0 ± 0.4   µJ  3.28 µg       –           –  pass",
-        "",
-        "compared 6 of 10:",
-        "  - tests/test_image.py::test_caption was not measured",
-    ]
+    assert report(run(*MIXED, suite=SuiteVerdict(8, 6, 0.01)))[:18] == snapshot(
+        [
+            "================== carbon: 1x-nvidia-h100-80gb-hbm3-700w-gpu ===================",
+            "test                      energy/call  CO2e/1k  change  detectable  status",
+            "tests/test_text.py",
+            "  test_cl…ify[fp16]  1.213 ± 0.004 J    125 mg   +0.8%       ≥7.1%  pass",
+            "  test_generate[llama-7b-fp16-recording1]",
+            "    prefill          812.1 ± 3.2   J   83.3 g    -1.2%       ≥7.2%  pass",
+            "    decode           12.40 ± 0.11  mJ  1.27 mg  +27.3%       ≥7.4%  REGRESSION",
+            "  test_summarise     41.20 ± 0.20  J   4.23 g    +1.1%       ≥7.2%  OVER-BUDGET",
+            "tests/test_image.py",
+            "  test_diffusion[sdxl-30-steps]",
+            "    call             1.834 ± 0.006 kJ   188 g    +8.2%        ≥41%  inconclusive",
+            "  test_detect        2.310 ± 0.020 J    237 mg  -18.2%         ≥7%  improvement",
+            "  test_caption           not measured        –       –           –  ERROR",
+            "  TestSeg…est_masks  5.512 ± 0.031 J    566 mg       –           –  new",
+            "  test_upscale        32.0 ± 0.4   µJ  3.28 µg       –           –  pass",
+            "",
+            "compared 6 of 10:",
+            "  - tests/test_image.py::test_caption was not measured",
+        ]
+    )
 
 
 def test_the_sentences_under_the_table_say_what_it_cannot() -> None:
     """What was not compared, warnings once per code, the overhead, the grid."""
     notes = ("rapl was not taken: no permission",)
-    text = joined(run(*MIXED, suite=SuiteVerdict(8, 6, 0.01), notes=notes, duration_s=830.0))
-    assert text.partition("compared ")[2] == (
-        "6 of 10: - tests/test_image.py::test_caption was not measured - "
-        "tests/test_image.py::TestSegment::test_masks has no baseline (record one with --carbon-record) "
-        "- tests/test_image.py::test_upscale is not held to one (tolerance=False) - 1 with a baseline "
-        "was not run warning (tail): test_diffusion[sdxl-30-steps] and test_detect: 12% of the energy "
-        "came after the work had ended; longer measurements make that share smaller overhead: 512 J "
-        "(52.5 mg CO2e), 3 min; the calls: 189 kJ (19.4 g CO2e), 11 min CO2e per 1,000 calls at 369.5 "
-        "gCO2e/kWh, PUE 1.0: world average, Our World in Data, 2023; --carbon-country sets your grid "
-        "rapl was not taken: no permission"
+    result = run(*MIXED, suite=SuiteVerdict(8, 6, 0.01), notes=notes, duration_s=830.0)
+    assert report(result)[16:] == snapshot(
+        [
+            "compared 6 of 10:",
+            "  - tests/test_image.py::test_caption was not measured",
+            "  - tests/test_image.py::TestSegment::test_masks has no baseline (record one",
+            "    with --carbon-record)",
+            "  - tests/test_image.py::test_upscale is not held to one (tolerance=False)",
+            "  - 1 with a baseline was not run",
+            "warning (tail): test_diffusion[sdxl-30-steps] and test_detect: 12% of the energy",
+            "  came after the work had ended; longer measurements make that share smaller",
+            "overhead: 512 J (52.5 mg CO2e), 3 min; the calls: 189 kJ (19.4 g CO2e), 11 min",
+            "CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0: world average, Our World in",
+            "  Data, 2023; --carbon-country sets your grid",
+            "rapl was not taken: no permission",
+        ]
     )
 
 
 def test_a_wide_terminal_shows_time_and_power_and_whole_ids() -> None:
     """Energy = power × time: with room, all three, and the warnings beside the row they concern."""
-    assert report(run(*MIXED[:2], MIXED[3]), width=200)[1:6] == [
-        (
-            "test                                                                    energy per call     "
-            "time  power  CO2e per 1,000  change  detectable  status        warnings"
-        ),
-        (
-            "tests/test_text.py::test_classify[fp16]                                1.213 ± 0.004 J   4.10 "
-            "ms  296 W          125 mg   +0.8%       ≥7.1%  pass"
-        ),
-        (
-            "tests/test_text.py::test_generate[llama-7b-fp16-recording1] · prefill  812.1 ± 3.2   J   2.74 s "
-            "  296 W         83.3 g    -1.2%       ≥7.2%  pass"
-        ),
-        (
-            "tests/test_text.py::test_generate[llama-7b-fp16-recording1] · decode   12.40 ± 0.11  mJ  41.9 "
-            "µs  296 W         1.27 mg  +27.3%       ≥7.4%  REGRESSION"
-        ),
-        (
-            "tests/test_image.py::test_diffusion[sdxl-30-steps]                     1.834 ± 0.006 kJ  6.20 s "
-            "  296 W          188 g    +8.2%        ≥41%  inconclusive  tail"
-        ),
-    ]
+    assert report(run(*MIXED[:2], MIXED[3]), width=200)[1:6] == snapshot(
+        [
+            (
+                "test                                                                    energy per call     "
+                "time  power  CO2e per 1,000  change  detectable  status        warnings"
+            ),
+            (
+                "tests/test_text.py::test_classify[fp16]                                1.213 ± 0.004 J   4.10 "
+                "ms  296 W          125 mg   +0.8%       ≥7.1%  pass"
+            ),
+            (
+                "tests/test_text.py::test_generate[llama-7b-fp16-recording1] · prefill  812.1 ± 3.2   J   2.74 s "
+                "  296 W         83.3 g    -1.2%       ≥7.2%  pass"
+            ),
+            (
+                "tests/test_text.py::test_generate[llama-7b-fp16-recording1] · decode   12.40 ± 0.11  mJ  41.9 "
+                "µs  296 W         1.27 mg  +27.3%       ≥7.4%  REGRESSION"
+            ),
+            (
+                "tests/test_image.py::test_diffusion[sdxl-30-steps]                     1.834 ± 0.006 kJ  6.20 s "
+                "  296 W          188 g    +8.2%        ≥41%  inconclusive  tail"
+            ),
+        ]
+    )
 
 
 def test_quiet_shows_what_does_not_pass_and_one_sentence() -> None:
     """With -q a person sees the rows to act on; the counts stand for the rest."""
-    assert report(run(*MIXED[:3], MIXED[6]), quiet=True) == [
-        "tests/test_text.py",
-        "  test_generate[llama-7b-fp16-recording1]",
-        "    decode            12.40 ± 0.11  mJ  1.27 mg  +27.3%       ≥7.4%  REGRESSION",
-        "  test_summarise      41.20 ± 0.20  J   4.23 g    +1.1%       ≥7.2%  OVER-BUDGET",
-        "tests/test_image.py",
-        "  TestSegm…est_masks  5.512 ± 0.031 J    566 mg       –           –  new",
-        "carbon: compared 4 of 5 (1 over-budget, 1 regression, 1 new, 2 pass):",
-        "  tests/test_image.py::TestSegment::test_masks has no baseline (record one with",
-        "  --carbon-record)",
-    ]
+    assert report(run(*MIXED[:3], MIXED[6]), quiet=True) == snapshot(
+        [
+            "tests/test_text.py",
+            "  test_generate[llama-7b-fp16-recording1]",
+            "    decode            12.40 ± 0.11  mJ  1.27 mg  +27.3%       ≥7.4%  REGRESSION",
+            "  test_summarise      41.20 ± 0.20  J   4.23 g    +1.1%       ≥7.2%  OVER-BUDGET",
+            "tests/test_image.py",
+            "  TestSegm…est_masks  5.512 ± 0.031 J    566 mg       –           –  new",
+            "carbon: compared 4 of 5 (1 over-budget, 1 regression, 1 new, 2 pass):",
+            "  tests/test_image.py::TestSegment::test_masks has no baseline (record one with",
+            "  --carbon-record)",
+        ]
+    )
 
 
 def test_several_of_a_status_are_named_as_such() -> None:
@@ -572,32 +586,137 @@ REGRESSION = verdict(
 
 def test_a_regression_says_what_moved_since_when_and_how_to_accept_it() -> None:
     """The whole report of the product's main case, at 80 columns."""
-    assert failure(TEST, measured(1.2131, 0.0041), REGRESSION, CONTEXT).splitlines() == [
-        "carbon regression: +27.3% energy, 0.953 → 1.213 J",
-        "",
-        "  per call      baseline              now  change",
-        "  energy         0.953 J  1.213 ± 0.004 J  +27.3%",
-        "  time           3.28 ms          4.10 ms  +25.1%  ← this changed",
-        "  power            291 W            296 W   +1.8%",
-        "",
-        "Can I believe it?",
-        "  gate        smallest detectable change 7.8%, tolerance 5%",
-        "  baseline    5 recordings (9 sessions) from 2026-10-02 to 2026-11-20",
-        "  in  carbon-baselines/1x-nvidia-h100-80gb-hbm3-700w-gpu/tests/test_text.jsonl",
-        "  since then  torch 2.11.0 → 2.13.0, commit a1b2c3d → e4f5a6b (dirty)",
-        "  warnings    none",
-        "  carbon      125 mg CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
-        "",
-        "If this is intended, accept it:",
-        "    pytest --carbon-accept 'tests/test_text.py::test_classify[fp16]'",
-        "",
-        "or on any other machine, from this run's report (--carbon-json):",
-        "    pytest-carbon baseline accept REPORT.json",
-        "",
-        "If it is not, look for what takes longer: more work per call (tokens, steps,",
-        "inputs), or slower code. To compare with the baseline's commit:",
-        "    pytest --carbon --carbon-against=a1b2c3d4e5 'tests/test_text.py::test_classify[fp16]'",
+    assert failure(TEST, measured(1.2131, 0.0041), REGRESSION, CONTEXT).splitlines() == snapshot(
+        [
+            "carbon regression: +27.3% energy, 0.953 → 1.213 J",
+            "",
+            "  per call      baseline              now  change",
+            "  energy         0.953 J  1.213 ± 0.004 J  +27.3%",
+            "  time           3.28 ms          4.10 ms  +25.1%  ← this changed",
+            "  power            291 W            296 W   +1.8%",
+            "",
+            "Can I believe it?",
+            "  gate        smallest detectable change 7.8%, tolerance 5%",
+            "  baseline    5 recordings (9 sessions) from 2026-10-02 to 2026-11-20",
+            "  in  carbon-baselines/1x-nvidia-h100-80gb-hbm3-700w-gpu/tests/test_text.jsonl",
+            "  since then  torch 2.11.0 → 2.13.0, commit a1b2c3d → e4f5a6b (dirty)",
+            "  warnings    none",
+            "  carbon      125 mg CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
+            "",
+            "If this is intended, accept it:",
+            "    pytest --carbon-accept 'tests/test_text.py::test_classify[fp16]'",
+            "",
+            "or on any other machine, from this run's report (--carbon-json):",
+            "    pytest-carbon baseline accept REPORT.json",
+            "",
+            "If it is not, look for what takes longer: more work per call (tokens, steps,",
+            "inputs), or slower code. To compare with the baseline's commit:",
+            "    pytest --carbon --carbon-against=a1b2c3d4e5 'tests/test_text.py::test_classify[fp16]'",
+        ]
+    )
+
+
+def test_a_blind_failure_says_what_could_not_have_been_seen() -> None:
+    """It is not the change that fails: nobody knows whether there is one."""
+    blind = verdict(
+        "pass",
+        0.012,
+        0.41,
+        reason="1.2% more energy per call than the baseline (1.199 J → 1.213 J); …",
+        baseline_j_per_call=1.199,
+        duration_change=0.001,
+        power_change=0.011,
+        blind=True,
+    )
+    assert failure(TEST, measured(1.2131, 0.0041), blind, CONTEXT).splitlines() == snapshot(
+        [
+            "carbon blind: a change smaller than 41% may stay undetected;",
+            "--carbon-max-detectable allows 30%",
+            "",
+            "  per call      baseline              now  change",
+            "  energy         1.199 J  1.213 ± 0.004 J   +1.2%",
+            "  time           4.09 ms          4.10 ms   +0.1%",
+            "  power            293 W            296 W   +1.1%",
+            "",
+            "Can I believe it?",
+            "  gate        smallest detectable change 41%, tolerance 5%",
+            "  baseline    5 recordings (9 sessions) from 2026-10-02 to 2026-11-20",
+            "  in  carbon-baselines/1x-nvidia-h100-80gb-hbm3-700w-gpu/tests/test_text.jsonl",
+            "  since then  torch 2.11.0 → 2.13.0, commit a1b2c3d → e4f5a6b (dirty)",
+            "  strict      --carbon-strict fails a blind pass: the smallest detectable change",
+            "              here is 41%, with 5 baseline recordings: record on other days",
+            "              (--carbon-record), or compare two revisions side by side",
+            "              (--carbon-against)",
+            "  warnings    none",
+            "  carbon      125 mg CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
+            "",
+            "Record it on other days, too, or compare two revisions side by side:",
+            "    pytest --carbon-record 'tests/test_text.py::test_classify[fp16]'",
+            "    pytest --carbon-against=a1b2c3d4e5 'tests/test_text.py::test_classify[fp16]'",
+        ]
+    )
+
+
+def test_a_suite_that_moved_says_what_to_look_at() -> None:
+    """The changes of all, whether to believe it, and what to do."""
+    moved = [
+        (measured(1.2131 * by, 0.0041), replace(REGRESSION, status="pass", change=0.07 * by, suite_moved=True))
+        for by in (0.9, 1.0, 1.1)
     ]
+    suite = SuiteVerdict(
+        12, 9, 0.01, 0.07, "regression", "the whole suite is 7% up: the machine, or something all tests use"
+    )
+    assert suite_failure(suite, moved, replace(CONTEXT, arguments=("tests",))).splitlines() == snapshot(
+        [
+            "carbon regression: the whole suite is 7% up: the machine, or something all tests",
+            "use",
+            "",
+            "3 of 9 measurements changed by more than their tolerance. The suite fails once,",
+            "for all of them.",
+            "",
+            "Can I believe it?",
+            "  energy      median +7.0%, from +6.3% to +7.7%",
+            "  time        median +25.1%",
+            "  power       median +1.8%",
+            "  gate        an unchanged suite fails in 1% of its runs",
+            "  machine     not measured: --carbon-reference would tell it from the code",
+            "  baseline    5 recordings (9 sessions) from 2026-10-02 to 2026-11-20",
+            "  in  carbon-baselines/1x-nvidia-h100-80gb-hbm3-700w-gpu/tests/test_text.jsonl",
+            "  since then  torch 2.11.0 → 2.13.0, commit a1b2c3d → e4f5a6b (dirty)",
+            "  warnings    none",
+            "",
+            "If this is intended, accept it:",
+            "    pytest --carbon-accept tests",
+            "",
+            "or on any other machine, from this run's report (--carbon-json):",
+            "    pytest-carbon baseline accept REPORT.json",
+            "",
+            "If it is not, look at what all tests share: a library, an option, a fixture, the",
+            "machine, its driver. To compare with the baseline's commit:",
+            "    pytest --carbon --carbon-against=a1b2c3d4e5 tests",
+        ]
+    )
+    against = Against("main", "a1b2c3d", "main (a1b2c3d)", 8, 1, (True,) * 8, dirty=True)
+    side_by_side = replace(CONTEXT, against=against, baseline=None, arguments=("--carbon-against=main", "tests"))
+    assert suite_failure(suite, moved, side_by_side).splitlines()[3:] == snapshot(
+        [
+            "3 of 9 measurements changed by more than their tolerance. The suite fails once,",
+            "for all of them.",
+            "",
+            "Can I believe it?",
+            "  energy      median +7.0%, from +6.3% to +7.7%",
+            "  time        median +25.1%",
+            "  power       median +1.8%",
+            "  gate        an unchanged suite fails in 1% of its runs",
+            "  compared    the working tree, with uncommitted changes, with main (a1b2c3d), 9",
+            "              pairs of sessions, side by side",
+            "  warnings    none",
+            "",
+            "Look at what all tests share: a library, an option, a fixture. To measure again",
+            "in more pairs:",
+            "    pytest --carbon-sessions=16 --carbon-against=main tests",
+        ]
+    )
 
 
 def shown(found: Measurement) -> list[str]:
@@ -669,28 +788,32 @@ def test_an_error_is_rounded_as_in_the_table(energy_j: float, error_j: float, ce
 def test_an_exceeded_budget_offers_no_acceptance() -> None:
     """--carbon-accept changes baselines, not what a marker allows."""
     over = verdict("over-budget", reason="41.2 J per call, 3% over the budget of 40 J: make the call cheaper")
-    assert failure(TEST, measured(41.2, 0.2), over, replace(CONTEXT, baseline=None)).splitlines() == [
-        "carbon over-budget: 41.2 J per call, 3% over the budget of 40 J: make the call",
-        "cheaper",
-        "",
-        "  now         41.20 ± 0.20 J per call (139 ms at 296 W)",
-        "  carbon      4.23 g CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
-        "",
-        "--carbon-accept does not lift a budget.",
-    ]
+    assert failure(TEST, measured(41.2, 0.2), over, replace(CONTEXT, baseline=None)).splitlines() == snapshot(
+        [
+            "carbon over-budget: 41.2 J per call, 3% over the budget of 40 J: make the call",
+            "cheaper",
+            "",
+            "  now         41.20 ± 0.20 J per call (139 ms at 296 W)",
+            "  carbon      4.23 g CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
+            "",
+            "--carbon-accept does not lift a budget.",
+        ]
+    )
 
 
 def test_an_error_says_why_nothing_was_measured_and_what_to_do() -> None:
     """No figures, not even the baseline's; the reason is not said twice."""
     lost = measured(None, failure="GPU 0 was lost after round 3 of 5")
     text = failure(TEST, lost, verdict("error", reason="GPU 0 was lost after round 3 of 5"), CONTEXT)
-    assert text.splitlines() == [
-        "carbon error: GPU 0 was lost after round 3 of 5",
-        "",
-        "Without its energy the test cannot pass, and nothing is recorded. To see what",
-        "can be measured here:",
-        "    pytest-carbon doctor",
-    ]
+    assert text.splitlines() == snapshot(
+        [
+            "carbon error: GPU 0 was lost after round 3 of 5",
+            "",
+            "Without its energy the test cannot pass, and nothing is recorded. To see what",
+            "can be measured here:",
+            "    pytest-carbon doctor",
+        ]
+    )
     other = failure(TEST, lost, verdict("error", reason="not measured"), CONTEXT)
     assert other.startswith("carbon error: not measured: GPU 0 was lost after round 3 of 5\n")
 
@@ -699,16 +822,18 @@ def test_a_new_measurement_that_strict_fails_says_how_to_record_it() -> None:
     """Or, with a warning, to measure it again: with a warning nothing is recorded."""
     new = verdict("new", reason="no baseline here yet")
     context = replace(CONTEXT, baseline=None, nearest="1x-nvidia-h100-500w-gpu: same GPU, power limit 500 W → 700 W")
-    assert failure(TEST, measured(5.512, 0.031, name="decode"), new, context).splitlines() == [
-        "carbon new in decode: no baseline here yet",
-        "",
-        "  now         5.512 ± 0.031 J per call (18.6 ms at 296 W)",
-        "  nearest     1x-nvidia-h100-500w-gpu: same GPU, power limit 500 W → 700 W",
-        "  carbon      566 mg CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
-        "",
-        "Record a baseline, and commit it:",
-        "    pytest --carbon-record 'tests/test_text.py::test_classify[fp16]'",
-    ]
+    assert failure(TEST, measured(5.512, 0.031, name="decode"), new, context).splitlines() == snapshot(
+        [
+            "carbon new in decode: no baseline here yet",
+            "",
+            "  now         5.512 ± 0.031 J per call (18.6 ms at 296 W)",
+            "  nearest     1x-nvidia-h100-500w-gpu: same GPU, power limit 500 W → 700 W",
+            "  carbon      566 mg CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
+            "",
+            "Record a baseline, and commit it:",
+            "    pytest --carbon-record 'tests/test_text.py::test_classify[fp16]'",
+        ]
+    )
     informed = failure(TEST, measured(5.512, 0.031, warnings=(TAIL,)), new, context)
     assert "  warning     12% of the energy came after the work had ended; longer" in informed
     assert informed.endswith("    pytest --carbon-record 'tests/test_text.py::test_classify[fp16]'")

@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 from typing import Literal
 
 from pytest_carbon.gate import sentences
@@ -20,14 +20,12 @@ from pytest_carbon.records import (
     SuiteVerdict,
     Verdict,
 )
-from pytest_carbon.reports.layout import Column, Page, columns, joined
+from pytest_carbon.reports.layout import Column, Name, Page, Table, columns
 from pytest_carbon.reports.table import failing_status
-from pytest_carbon.text import UNKNOWN, cards, change, count, counted, listing, quantity, share, size, then_and_now
+from pytest_carbon.text import UNKNOWN, change, count, counted, listing, quantity, share, size, then_and_now
 
 _LABEL = 12
 """Columns of the labels in a failure's report."""
-_WARMER_C = 5.0
-"""A start that differs by less from the baseline's is no explanation: about 2% of energy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +41,6 @@ class BaselineSummary:
     torch: str | None = None
     driver: str | None = None
     power_limit_w: float | None = None
-    gpus: tuple[str, ...] = ()
-    """The UUIDs of all cards that it was recorded on."""
-    temperature_c: float | None = None
-    """At the start of its sessions, on average."""
 
     @classmethod
     def of(cls, records: Iterable[Record], location: str, machine: Machine | None = None) -> BaselineSummary:
@@ -56,7 +50,6 @@ class BaselineSummary:
             return cls(location)
         ordered = [record for recording in held.recordings for record in recording]
         newest = ordered[-1]
-        temperatures_c = [record.temperature_c for record in ordered if record.temperature_c is not None]
         return cls(
             location=location,
             first=ordered[0].created,
@@ -65,8 +58,6 @@ class BaselineSummary:
             torch=newest.torch,
             driver=newest.driver,
             power_limit_w=None if machine is None else _power_limit_w(machine),
-            gpus=tuple(dict.fromkeys(uuid for record in ordered for uuid in record.gpus)),
-            temperature_c=fmean(temperatures_c) if temperatures_c else None,
         )
 
 
@@ -147,23 +138,19 @@ def failure(test: str, measurement: Measurement, verdict: Verdict, context: Fail
 
 def suite_failure(suite: SuiteVerdict, moved: Sequence[tuple[Measurement, Verdict]], context: FailureContext) -> str:
     """Report a suite that moved, and what moved with it; ``context`` is the first one's."""
-    page, (first, verdict) = Page(context.width, context.ascii), moved[0]
-    changes = sorted(v.change for _, v in moved if v.change is not None)
-    parts = {
-        what: [change_ for _, v in moved if (change_ := getattr(v, f"{what}_change")) is not None]
-        for what in ("duration", "power")
-    }
-    warned = Counter(warning.code for m, _ in moved for warning in m.disqualifying)
+    page, verdicts = Page(context.width, context.ascii), [verdict for _, verdict in moved]
+    changes = sorted(v.change for v in verdicts if v.change is not None)
+    times = [v.duration_change for v in verdicts if v.duration_change is not None]
+    powers = [v.power_change for v in verdicts if v.power_change is not None]
+    warned = Counter(warning.code for m, _ in moved for warning in m.warnings)
+    unknown = None if context.against else "not measured: --carbon-reference would tell it from the code"
     facts = [
         ("energy", f"median {change(suite.median_change)}, from {change(changes[0])} to {change(changes[-1])}"),
-        *(("time" if what == "duration" else what, f"median {change(median(v))}") for what, v in parts.items() if v),
+        ("time", f"median {change(median(times))}" if times else None),
+        ("power", f"median {change(median(powers))}" if powers else None),
         ("gate", f"an unchanged suite fails in {share(suite.false_alarm_rate)} of its runs"),
-        (
-            "machine",
-            suite.machine_moved
-            or (None if context.against else "not measured: --carbon-reference would tell it from the code"),
-        ),
-        *_conditions(first, verdict, context),
+        ("machine", suite.machine_moved or unknown),
+        *_conditions(verdicts[0], context),
         ("warnings", ", ".join(f"{code} ({count(n)})" for code, n in warned.items()) or "none"),
     ]
     tests = f"{count(len(moved))} of {count(suite.compared)} measurements"
@@ -205,22 +192,26 @@ def _figures(measurement: Measurement, verdict: Verdict, context: FailureContext
     was_s, was_w = _before(duration_s, verdict.duration_change), _before(power_w, verdict.power_change)
     moved = _moved(verdict, context.tolerance or 0.0)
     then, today = ("baseline", "now") if context.against is None else (context.against.label, "here")
-    rows = [("per call", then, today, "change", "")]
+    names, rows = [], []
     for what, was, now, unit, error_j, changed in (
         ("energy", verdict.baseline_j_per_call, energy_j, "J", measurement.energy_j_per_call_error, verdict.change),
         ("time", was_s, duration_s, "s", None, verdict.duration_change),
         ("power", was_w, power_w, "W", None, verdict.power_change),
     ):
         if was is not None and now is not None:
-            before, after = map(str, then_and_now(was, now, unit, error_j))
-            rows.append((what, before, after, change(changed), "← this changed" if what == moved else ""))
-    whats, *columns, remarks = ([page.clean(cell) for cell in column] for column in zip(*rows, strict=True))
-    table = [Column("", whats, left=True, width=_LABEL), *(Column("", column) for column in columns)]
-    lines = []
-    for *cells, remark in zip(*(column.cells for column in table), remarks, strict=True):
-        line = f"  {joined(cells[0], '  '.join(cells[1:]))}"
-        lines.append(page.fit(f"{line}  {remark}".rstrip() if remark else line, page.width, head=1.0))
-    return lines
+            names.append(Name(what))
+            cells = (
+                *map(str, then_and_now(was, now, unit, error_j)),
+                change(changed),
+                "← this changed" * (what == moved),
+            )
+            rows.append([page.clean(cell) for cell in cells])
+    titles = (page.clean(then), today, "change", "")
+    figures = [
+        Column(title, cells, left=not title) for title, cells in zip(titles, zip(*rows, strict=True), strict=True)
+    ]
+    table = Table(f"{'per call':<{_LABEL}}", names, figures).lines(page, header={})
+    return [page.fit(f"  {line.text}", page.width, head=1.0) for line in table]
 
 
 def _before(now: float | None, relative: float | None) -> float | None:
@@ -248,7 +239,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
         ("note", added),
         ("suite", _suite(verdict, context)),
         ("machine", _machine(verdict)),
-        *_conditions(measurement, verdict, context),
+        *_conditions(verdict, context),
         ("strict", _why_strict(measurement, verdict, context)),
         *(("warning", warning.text) for warning in warnings),
         ("warnings", "none" if judged and not measurement.warnings else None),
@@ -258,17 +249,12 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
     return [*(["Can I believe it?"] if judged else []), *_labelled(facts, page)]
 
 
-def _conditions(
-    measurement: Measurement, verdict: Verdict, context: FailureContext
-) -> Iterator[tuple[str, str | None]]:
+def _conditions(verdict: Verdict, context: FailureContext) -> Iterator[tuple[str, str | None]]:
     """Return what the baseline is, where it is kept, and what else differs from it."""
-    card, temperature = _card(measurement, verdict, context), _temperature(measurement, verdict, context)
     yield "baseline", _baseline(verdict, context.baseline) if context.against is None else None
     yield "compared", _side_by_side(verdict, context.against)
     yield "in", context.baseline.location if context.baseline else None
-    yield "since then", _differences(context, others=bool(card or temperature))
-    yield "card", card
-    yield "temperature", temperature
+    yield "since then", _differences(context)
 
 
 def _labelled(facts: Iterable[tuple[str, str | None]], page: Page) -> list[str]:
@@ -357,29 +343,8 @@ def _why_strict(measurement: Measurement, verdict: Verdict, context: FailureCont
     return disqualified if measurement.disqualifying else None
 
 
-def _card(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
-    """Say that it was measured on another card than all the baseline's recordings."""
-    before = context.baseline.gpus if context.baseline else ()
-    other = [uuid for uuid in measurement.gpus if uuid not in before]
-    if not before or not other or any(uuid in _reason(verdict) for uuid in other):
-        return None
-    now, then = cards(other, before)
-    return f"{verb_for(other, 'another card', 'other cards')} of this model: {now} (baseline: {then})"
-
-
-def _temperature(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
-    """Say the temperature at the start, if the baseline's differs."""
-    now, then = measurement.temperature_c, context.baseline.temperature_c if context.baseline else None
-    if now is None or then is None or abs(now - then) < _WARMER_C or "°C" in _reason(verdict):
-        return None
-    return f"{now:.0f} °C at the start (baseline {then:.0f} °C)"
-
-
-def _differences(context: FailureContext, *, others: bool = False) -> str | None:
-    """Say what changed since the baseline was last recorded; if nothing, what was checked.
-
-    ``others``: whether other lines name differences.
-    """
+def _differences(context: FailureContext) -> str | None:
+    """Say what changed since the baseline was last recorded; if nothing, what was checked."""
     baseline, machine = context.baseline, context.machine
     if baseline is None:
         return None
@@ -390,18 +355,16 @@ def _differences(context: FailureContext, *, others: bool = False) -> str | None
         ("power limit", _watts(baseline.power_limit_w), _watts(_power_limit_w(machine))),
         ("commit", baseline.commit and baseline.commit[:7], context.commit and context.commit[:7]),
     ):
+        dirty = what == "commit" and context.dirty
         if was is None or now is None:
             continue
-        dirty = what == "commit" and context.dirty
         if was != now:
             differ.append(f"{what} {was} → {now}{' (dirty)' if dirty else ''}")
         elif dirty:
             differ.append(f"uncommitted changes on {now}")
         else:
             same.append(what)
-    if differ:
-        return ", ".join(differ)
-    return f"no {'other ' * others}known difference (same {listing(same, most=len(same))})" if same else None
+    return ", ".join(differ) or (f"same {listing(same, most=len(same))}" if same else None)
 
 
 def _power_limit_w(machine: Machine) -> float | None:

@@ -155,8 +155,8 @@ class Line:
 class Column:
     """Cells of one width under a title: figures to the right, words to the left."""
 
-    def __init__(self, title: str, cells: Sequence[str], *, left: bool = False, width: int = 0) -> None:
-        self.width = max(width, *map(columns, [title, *cells]))
+    def __init__(self, title: str, cells: Sequence[str], *, left: bool = False) -> None:
+        self.width = max(map(columns, [title, *cells]))
         self._pad = ljust if left else rjust
         self.title = self._pad(title, self.width)
         self.cells = [self._pad(cell, self.width) for cell in cells]

@@ -228,6 +228,11 @@ class Measurement:
         return tuple(warning for warning in self.warnings if warning.disqualifies)
 
     @property
+    def power_w(self) -> float | None:
+        energy_j, duration_s = self.energy_j_per_call, self.duration_s_per_call
+        return energy_j / duration_s if energy_j is not None and duration_s else None
+
+    @property
     def relative_error(self) -> float | None:
         """Return the half-width of the energy's 95% interval, relative to the energy."""
         energy_j, error_j = self.energy_j_per_call, self.energy_j_per_call_error

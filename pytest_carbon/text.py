@@ -148,6 +148,11 @@ def quantity(value: float, unit: str, error: float | None = None) -> Quantity:
     return quantities([value], unit, error)[0]
 
 
+def known(value: float | None, unit: str, error: float | None = None, *, unknown: str = UNKNOWN) -> Quantity | str:
+    """Round a value if it is known, else return what stands for it."""
+    return unknown if value is None else quantity(value, unit, error)
+
+
 def then_and_now(then: float, now: float, unit: str, error: float | None = None) -> tuple[Quantity, Quantity]:
     """Round two values to be compared; ``error`` is that of ``now``.
 

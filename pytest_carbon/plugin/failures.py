@@ -38,17 +38,13 @@ def write_verdicts(config: pytest.Config, result: SessionResult, stored: Stored,
 
 def seen_from(result: SessionResult, stored: Stored, machine: Machine) -> summary.Stored:
     """Describe what is stored, as seen from a machine of this run."""
-    known, id = list(stored.machines), machine.id
+    id, nearest = machine.id, []
     measured = [(t.nodeid, m.name) for t in result.tests for m, _ in t.measurements if m.machine == id]
-    difference = None
-    if id not in known and (nearest := stored.elsewhere(machine, measured)) is not None:
-        first, difference = nearest
-        others = stored.nearest(machine)
-        known = [first, *(f"{other} ({how})" for other, how in others if other != first)]
+    if id not in stored.machines and (first := stored.elsewhere(machine, measured)) is not None:
+        nearest = [first, *(other for other in stored.nearest(machine) if other[0] != first[0])]
     ran = {t.nodeid for t in result.tests}
     return summary.Stored(
-        known,
-        difference,
+        nearest,
         not_run=sorted(key for key in stored.keys(id) if key[0] not in ran and key[0] != REFERENCE),
         elsewhere={
             key: other

@@ -22,7 +22,7 @@ from pytest_carbon.records import (
 )
 from pytest_carbon.reports.layout import Column, Name, Page, Table, columns
 from pytest_carbon.reports.table import failing_status
-from pytest_carbon.text import UNKNOWN, change, count, counted, listing, quantity, share, size, then_and_now
+from pytest_carbon.text import UNKNOWN, change, count, counted, known, listing, quantity, share, size, then_and_now
 
 _LABEL = 12
 """Columns of the labels in a failure's report."""
@@ -188,7 +188,7 @@ def _figures(measurement: Measurement, verdict: Verdict, context: FailureContext
     energy_j, duration_s = measurement.energy_j_per_call, measurement.duration_s_per_call
     if energy_j is None or verdict.baseline_j_per_call is None:
         return []
-    power_w = energy_j / duration_s if duration_s else None
+    power_w = measurement.power_w
     was_s, was_w = _before(duration_s, verdict.duration_change), _before(power_w, verdict.power_change)
     moved = _moved(verdict, context.tolerance or 0.0)
     then, today = ("baseline", "now") if context.against is None else (context.against.label, "here")
@@ -275,11 +275,11 @@ def _reason(verdict: Verdict) -> str:
     return "" if headlined or verdict.status in ("pass", "improvement") else verdict.reason
 
 
-def _call(measurement: Measurement) -> str:
-    energy_j, duration_s = measurement.energy_j_per_call, measurement.duration_s_per_call
-    assert energy_j is not None
-    text = f"{quantity(energy_j, 'J', measurement.energy_j_per_call_error)} per call"
-    return f"{text} ({quantity(duration_s, 's')} at {quantity(energy_j / duration_s, 'W')})" if duration_s else text
+def _call(m: Measurement) -> str:
+    text = f"{known(m.energy_j_per_call, 'J', m.energy_j_per_call_error)} per call"
+    return (
+        f"{text} ({known(m.duration_s_per_call, 's')} at {quantity(m.power_w, 'W')})" if m.power_w is not None else text
+    )
 
 
 def _gate(verdict: Verdict, tolerance: float | Literal[False]) -> str | None:

@@ -13,7 +13,7 @@ from pytest_carbon.tasks import findings
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS, WHY_ABSOLUTE_FIGURES_DIFFER
 from pytest_carbon.tasks.figures import PHONE_CHARGE_WH, Figure, Group, ModelRow, TaskRow, groups, preparing
 from pytest_carbon.tasks.findings import Claim
-from pytest_carbon.text import UNKNOWN, Quantity, quantities, quantity
+from pytest_carbon.text import Quantity, known, quantities, quantity
 
 _LEAST_NAME = 24
 """Columns of a name below which a column of figures is given up instead."""
@@ -122,7 +122,7 @@ def _by_task(group: Group, page: Page) -> Table:
 def _mean(wh: float | None, sd_wh: float | None) -> Quantity | str:
     """Show three digits of the larger: a spread between models is no error of the mean."""
     if wh is None or sd_wh is None:
-        return _known(wh, "Wh")
+        return known(wh, "Wh")
     mean, sd = quantities([wh, sd_wh], "Wh")
     return Quantity(mean.value, sd.value, mean.unit)
 
@@ -163,7 +163,7 @@ def _figures(rows: Sequence[ModelRow], page: Page) -> list[Column]:
         figures.append(column(_J_PER, _per_unit))
     figures.append(column("charges", lambda row: _bare(row.phone_charges_per_1000)))
     if any(row.study_wh_per_1000 is not None for row in rows):
-        figures.append(column("in the study", lambda row: _known(row.study_wh_per_1000, "Wh")))
+        figures.append(column("in the study", lambda row: known(row.study_wh_per_1000, "Wh")))
     return figures
 
 
@@ -175,18 +175,12 @@ def _marked(figure: Quantity | str, row: ModelRow | TaskRow) -> Quantity | str:
 
 def _measured(value: float | None, unit: str, row: ModelRow) -> Quantity | str:
     """Show three digits, or those that the energy's error leaves."""
-    if value is None:
-        return UNKNOWN
     if not value or row.error is None:
-        return quantity(value, unit)
+        return known(value, unit)
     error = row.error * abs(value)
     if row.error > _NEARLY_ALL:  # one digit all the same: nothing was measured as 0
         error = 5 * 10.0 ** math.floor(math.log10(abs(value)))
     return replace(quantities([value], unit, error, most=3)[0], error=None)
-
-
-def _known(value: float | None, unit: str) -> Quantity | str:
-    return UNKNOWN if value is None else quantity(value, unit)
 
 
 def _per_unit(row: ModelRow) -> Quantity | str:
@@ -248,7 +242,7 @@ def _energy_score(group: Group, page: Page) -> list[Line]:
     figures = [
         Column("GPU, 1,000 calls", aligned(own, page)),
         Column("stars", ["*" * score.stars for score in scores], left=True),
-        *([Column("there", aligned([_known(wh, "Wh") for wh in theirs], page))] if any(theirs) else []),
+        *([Column("there", aligned([known(wh, "Wh") for wh in theirs], page))] if any(theirs) else []),
     ]
     return [
         Line(""),

@@ -31,10 +31,8 @@ _STAY_OPEN = (
 class Stored:
     """What is stored, as seen from one machine."""
 
-    machines: Sequence[str]
-    """Those that have a baseline, nearest first: its id, and of each other its id and how it differs."""
-    nearest: str | None = None
-    """How the first of them differs from this one, given where this one has none."""
+    nearest: Sequence[tuple[str, str]] = ()
+    """The machines that have a baseline, nearest first, and how they differ; none if this one has any."""
     not_run: Sequence[Key] | None = None
     """The measurements that have a baseline here and were not run; None: their number follows from the suite's."""
     elsewhere: Mapping[Key, tuple[str, str]] = field(default_factory=dict)
@@ -190,13 +188,9 @@ def _who(rows: list[Row]) -> str:
 
 
 def _nearest(known: Stored) -> str | None:
-    machines, nearest = known.machines, known.nearest
-    if nearest is None:
-        return None
-    if machines and machines[0] not in nearest:
-        nearest = f"{machines[0]} ({nearest})"
-    also = f"; others: {listing(machines[1:])}" if machines[1:] else ""
-    return f"nearest machine with a baseline: {nearest}{also}"
+    machines = [f"{id} ({how})" for id, how in known.nearest]
+    others = f"; others: {listing(machines[1:])}" if machines[1:] else ""
+    return f"nearest machine with a baseline: {machines[0]}{others}" if machines else None
 
 
 def _elsewhere(rows: list[Row], known: Stored) -> list[str]:
@@ -208,7 +202,7 @@ def _elsewhere(rows: list[Row], known: Stored) -> list[str]:
     return [
         f"{_who(concerned)} {verb_for(concerned, 'has', 'have')} no baseline here, but in {machine} ({how})"
         for (machine, how), concerned in by_machine.items()
-        if known.nearest is None or known.machines[:1] != [machine]
+        if machine not in dict(known.nearest[:1])
     ]
 
 

@@ -338,7 +338,7 @@ def test_a_report_read_back_gives_the_same_tables(tmp_path: Path) -> None:
 
 def test_the_tables_stand_before_the_gates() -> None:
     """Whose sentences are what a red build must end with."""
-    lines = [line.text for line in summary(run(*SMALL_RUN), {H100: Stored([])}, width=80, quiet=False, verbose=False)]
+    lines = [line.text for line in summary(run(*SMALL_RUN), {H100: Stored()}, width=80, quiet=False, verbose=False)]
     assert lines[0] == report(*SMALL_RUN)[0]
     (gate,) = [i for i, line in enumerate(lines) if line.startswith("=")]
     assert gate == len(report(*SMALL_RUN))

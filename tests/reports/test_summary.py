@@ -110,7 +110,7 @@ def report(result: SessionResult, **options: Any) -> list[str]:
 
 def lines(result: SessionResult, **options: Any) -> list[Line]:
     stored = {field: options.pop(field) for field in ("nearest", "not_run", "elsewhere") if field in options}
-    here = Stored(options.pop("machines", [H100]), **stored)
+    here = Stored(**stored)
     others = options.pop("others", {})
     return summary(
         result, {result.machine.id: here, **others}, **{"width": 80, "quiet": False, "verbose": False, **options}
@@ -273,15 +273,15 @@ def test_estimates_are_called_estimates_in_the_headline() -> None:
 def test_an_machine_without_baselines_names_the_nearest_that_has_one() -> None:
     """On a new machine a person wants to know what it differs in from those that are known."""
     result = run(result_of(TEST, (measured(1.2131, 0.0041), verdict("new"))))
-    text = joined(
-        result,
-        machines=["1x-nvidia-h100-80gb-hbm3-500w-gpu", "2x-nvidia-a100"],
-        nearest="same GPU, power limit 500 W → 700 W",
-    )
+    known = [
+        ("1x-nvidia-h100-80gb-hbm3-500w-gpu", "same GPU, power limit 500 W → 700 W"),
+        ("2x-nvidia-a100", "another GPU"),
+    ]
+    text = joined(result, nearest=known)
     assert (
         f"compared 0 of 1: - {TEST} has no baseline (record one with --carbon-record) "
         "nearest machine with a baseline: 1x-nvidia-h100-80gb-hbm3-500w-gpu (same GPU, power limit "
-        "500 W → 700 W); others: 2x-nvidia-a100 overhead:"
+        "500 W → 700 W); others: 2x-nvidia-a100 (another GPU) overhead:"
     ) in text
 
 
@@ -342,7 +342,7 @@ def in_two_machines() -> SessionResult:
 
 def test_each_machine_has_its_table_and_its_count() -> None:
     """What is compared in one is not counted in another; a test whose baseline lies in another is said to have it."""
-    there = {TWO.id: Stored([H100], elsewhere={("t.py::test_two", "call"): (H100, "same GPU, 1 → 2 GPUs")})}
+    there = {TWO.id: Stored(elsewhere={("t.py::test_two", "call"): (H100, "same GPU, 1 → 2 GPUs")})}
     text = report(in_two_machines(), others=there, width=100)
     assert [line.strip("= ") for line in text if line.startswith("==")] == [f"carbon: {H100}", f"carbon: {TWO.id}"]
     at = [next(i for i, line in enumerate(text) if line.startswith(t)) for t in ("t.py::test_one", "t.py::test_two")]
@@ -1075,7 +1075,7 @@ contexts = st.builds(
     verbose=st.booleans(),
     ascii=st.booleans(),
     settings=st.builds(Settings, gate=st.sampled_from(["fail", "warn"]), strict=st.booleans(), record=st.booleans()),
-    nearest=st.one_of(st.none(), words),
+    nearest=st.lists(st.tuples(words, words), max_size=3),
     cost=figures,
 )
 def test_no_line_of_the_summary_is_wider_than_the_terminal(
@@ -1085,12 +1085,12 @@ def test_no_line_of_the_summary_is_wider_than_the_terminal(
     verbose: bool,
     ascii: bool,
     settings: Settings,
-    nearest: str | None,
+    nearest: list[tuple[str, str]],
     cost: float | None,
 ) -> None:
     """For any records, as an independent measure of width has it; and pytest's writer takes every line."""
     result = run(*found, settings=settings, cost_energy_j=cost, notes=("a note " * 30,))
-    shown = lines(result, width=width, quiet=quiet, verbose=verbose, ascii=ascii, nearest=nearest, machines=["a", "b"])
+    shown = lines(result, width=width, quiet=quiet, verbose=verbose, ascii=ascii, nearest=nearest)
     writer = TerminalWriter()
     for line in shown:
         assert 0 <= wcswidth(line.text) <= width, line.text

@@ -118,19 +118,11 @@ def _recorded(
 def _one_recording(decisions: Sequence[Decision], now: Stored, rule: Mapping[str, Any]) -> str:
     """Say what the next run will detect with a recording of several sessions in the baseline."""
     id = decisions[0].machine
-    records, keys = now.records(id), {decision.key for decision in decisions}
-    others = {(d.key, record.session) for d in decisions for record in d.records[1:]}
-    alone = {key: [r for r in records[key] if (key, r.session) not in others] for key in keys}
-    detectable, recordings = gate.outlook(records, keys, **rule, unread=now.unread(id))
-    once, _ = gate.outlook({**records, **alone}, keys, **rule, unread=now.unread(id))
-    why = (
-        f" (with one session {size(once)}: these sessions differ by more than assumed, and the next run's may, too)"
-        if detectable > 1.01 * once
-        else ""
-    )
+    keys = {decision.key for decision in decisions}
+    detectable, recordings = gate.outlook(now.records(id), keys, **rule, unread=now.unread(id))
     return (
         f"sessions within six hours count as one recording: with {counted(recordings, 'recording')} the smallest"
-        f" detectable change is {size(detectable)}{why}. Record on other days to see smaller ones (--carbon-record)"
+        f" detectable change is {size(detectable)}. Record on other days to see smaller ones (--carbon-record)"
     )
 
 

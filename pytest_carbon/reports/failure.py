@@ -34,31 +34,17 @@ class BaselineSummary:
 
     location: str
     """The file or URL, as the user would name it."""
-    first: str | None = None
-    """ISO 8601; of the oldest session, and of the newest:"""
-    last: str | None = None
-    commit: str | None = None
-    torch: str | None = None
-    driver: str | None = None
-    power_limit_w: float | None = None
+    first: Record | None = None
+    """Of the oldest session, and of the newest:"""
+    last: Record | None = None
+    machine: Machine | None = None
+    """As it was then."""
 
     @classmethod
     def of(cls, records: Iterable[Record], location: str, machine: Machine | None = None) -> BaselineSummary:
         """Summarise the records that a measurement is compared with, made on ``machine``."""
         held = baseline_of(records)
-        if held is None:
-            return cls(location)
-        ordered = [record for recording in held.recordings for record in recording]
-        newest = ordered[-1]
-        return cls(
-            location=location,
-            first=ordered[0].created,
-            last=newest.created,
-            commit=newest.commit,
-            torch=newest.torch,
-            driver=newest.driver,
-            power_limit_w=None if machine is None else _power_limit_w(machine),
-        )
+        return cls(location, held.recordings[0][0], held.recordings[-1][-1], machine) if held else cls(location)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +306,7 @@ def _baseline(verdict: Verdict, baseline: BaselineSummary | None) -> str | None:
     recordings, sessions = verdict.baseline_recordings, verdict.baseline_sessions
     text = f"{counted(recordings, 'recording')} ({counted(sessions, 'session')})"
     if baseline and baseline.first and baseline.last:
-        first, last = baseline.first[:10], baseline.last[:10]
+        first, last = baseline.first.created[:10], baseline.last.created[:10]
         text += f" of {first}" if first == last else f" from {first} to {last}"
     return text
 
@@ -345,15 +331,15 @@ def _why_strict(measurement: Measurement, verdict: Verdict, context: FailureCont
 
 def _differences(context: FailureContext) -> str | None:
     """Say what changed since the baseline was last recorded; if nothing, what was checked."""
-    baseline, machine = context.baseline, context.machine
-    if baseline is None:
+    machine, last = context.machine, context.baseline.last if context.baseline else None
+    if context.baseline is None or last is None:
         return None
     differ, same = [], []
     for what, was, now in (
-        ("torch", baseline.torch, machine.torch),
-        ("driver", baseline.driver, machine.driver),
-        ("power limit", _watts(baseline.power_limit_w), _watts(_power_limit_w(machine))),
-        ("commit", baseline.commit and baseline.commit[:7], context.commit and context.commit[:7]),
+        ("torch", last.torch, machine.torch),
+        ("driver", last.driver, machine.driver),
+        ("power limit", _power_limit(context.baseline.machine), _power_limit(machine)),
+        ("commit", last.commit and last.commit[:7], context.commit and context.commit[:7]),
     ):
         dirty = what == "commit" and context.dirty
         if was is None or now is None:
@@ -367,13 +353,10 @@ def _differences(context: FailureContext) -> str | None:
     return ", ".join(differ) or (f"same {listing(same, most=len(same))}" if same else None)
 
 
-def _power_limit_w(machine: Machine) -> float | None:
+def _power_limit(machine: Machine | None) -> str | None:
     """Return the power limit of its GPUs, if all have the same."""
-    limits_w = {gpu.power_limit_w for gpu in machine.gpus}
-    return limits_w.pop() if len(limits_w) == 1 else None
-
-
-def _watts(limit_w: float | None) -> str | None:
+    limits_w = {gpu.power_limit_w for gpu in machine.gpus} if machine else {None}
+    limit_w = limits_w.pop() if len(limits_w) == 1 else None
     return None if limit_w is None else f"{limit_w:.0f} W"
 
 
@@ -469,5 +452,5 @@ def _if_not(look: str, arguments: Sequence[str], context: FailureContext, page: 
 
 def _commit_of(context: FailureContext) -> str | None:
     """Return the commit of the baseline, as short as a command needs it."""
-    commit = context.baseline.commit if context.baseline else None
-    return commit and commit[:10]
+    last = context.baseline.last if context.baseline else None
+    return last.commit and last.commit[:10] if last else None

@@ -157,9 +157,9 @@ class Column:
 
     def __init__(self, title: str, cells: Sequence[str], *, left: bool = False) -> None:
         self.width = max(map(columns, [title, *cells]))
-        self._pad = ljust if left else rjust
-        self.title = self._pad(title, self.width)
-        self.cells = [self._pad(cell, self.width) for cell in cells]
+        blanks = [" " * (self.width - columns(cell)) for cell in (title, *cells)]
+        pairs = zip((title, *cells), blanks, strict=True)
+        self.title, *self.cells = [cell + blank if left else blank + cell for cell, blank in pairs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +174,10 @@ class Name:
     """None: the row always stands under its group."""
     below: bool = False
     """Whether the name has a line of its own above, however short it is."""
+
+    @property
+    def long(self) -> str:
+        return self.name if self.whole is None else self.whole
 
 
 @dataclass(slots=True)
@@ -194,7 +198,7 @@ class Table:
 
     def whole(self, page: Page) -> bool:
         """Tell whether all names fit without their groups' lines."""
-        return all(columns(page.clean(_or(name.whole, name.name))) <= self.room(page) for name in self.names)
+        return all(columns(page.clean(name.long)) <= self.room(page) for name in self.names)
 
     def fits(self, page: Page) -> bool:
         """Tell whether all names fit under their groups' lines."""
@@ -202,7 +206,7 @@ class Table:
 
     def fitted(self, page: Page) -> Table:
         """Drop the columns for which there is no room."""
-        widest = max((columns(page.clean(_or(name.whole, name.name))) for name in self.names), default=0)
+        widest = max((columns(page.clean(name.long)) for name in self.names), default=0)
         for column in self.optional:
             if self.room(page) < min(self.least, widest) and len(self.figures) > 1:
                 self.figures = [figure for figure in self.figures if figure is not column]
@@ -214,7 +218,7 @@ class Table:
         """Return the lines; a name that would be cut to another's gets a line of its own."""
         grouped = not self.whole(page) or any(name.whole is None and name.group for name in self.names)
         room = max(1, self.room(page))
-        long = [_under(name) if grouped else _or(name.whole, name.name) for name in self.names]
+        long = [_under(name) if grouped else name.long for name in self.names]
         short = [page.fit(name, room) for name in long]
         alike = Counter(zip([name.group for name in self.names], short, strict=True))
         below = [
@@ -242,10 +246,6 @@ class Table:
         return lines
 
 
-def _or(text: str | None, other: str) -> str:
-    return other if text is None else text
-
-
 def _under(name: Name, below: bool = False) -> str:
     """Return the name as it stands under its group."""
     return f"    {name.part}" if below else f"  {name.name}" if name.group else name.name
@@ -259,14 +259,6 @@ def _cuts_parameters(name: str, short: str, page: Page) -> bool:
 
 def joined(*cells: str) -> str:
     return "  ".join(cells).rstrip()
-
-
-def ljust(text: str, wide: int) -> str:
-    return text + " " * (wide - columns(text))
-
-
-def rjust(text: str, wide: int) -> str:
-    return " " * (wide - columns(text)) + text
 
 
 def aligned(figures: Sequence[Quantity | str], page: Page) -> list[str]:

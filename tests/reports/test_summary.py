@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from _pytest._io.terminalwriter import TerminalWriter
 from _pytest._io.wcwidth import wcswidth
+from builders import record
 from hypothesis import given
 from hypothesis import strategies as st
 from inline_snapshot import snapshot
@@ -564,13 +565,10 @@ CONTEXT = FailureContext(
     commit="e4f5a6b7c8d9",
     dirty=True,
     baseline=BaselineSummary(
-        location=f"carbon-baselines/{H100}/tests/test_text.jsonl",
-        first="2026-10-02T10:00:00Z",
-        last="2026-11-20T10:00:00Z",
-        commit="a1b2c3d4e5f6",
-        torch="2.11.0",
-        driver="580.65",
-        power_limit_w=700.0,
+        f"carbon-baselines/{H100}/tests/test_text.jsonl",
+        first=record(created="2026-10-02T10:00:00Z"),
+        last=record(created="2026-11-20T10:00:00Z", commit="a1b2c3d4e5f6", torch="2.11.0", driver="580.65"),
+        machine=MACHINE,
     ),
 )
 REGRESSION = verdict(
@@ -895,17 +893,13 @@ def test_what_differs_since_the_baseline_is_listed(changed: dict[str, Any], says
 def test_the_summary_of_a_baseline_is_of_the_records_that_count() -> None:
     """Only the newest epoch's; its newest session's torch, driver and commit."""
 
-    def record(day: int, epoch: str, torch: str) -> Record:
-        created = f"2026-10-{day:02d}T10:00:00Z"
-        return Record("t", "call", epoch, f"s{day}", created, None, f"c{day}", None, 1.0, 0.01, 0.1, torch, "580")
+    def of_epoch(day: int, epoch: str) -> Record:
+        return record(day=day, session=f"s{day}", epoch=epoch)
 
-    records = [
-        record(9, "2026-10-05T00:00:00Z", "2.12"),
-        record(1, "0", "2.9"),
-        record(6, "2026-10-05T00:00:00Z", "2.11"),
-    ]
+    accepted = "2026-11-05T00:00:00Z"
+    records = [of_epoch(9, accepted), of_epoch(1, "0"), of_epoch(6, accepted)]
     assert BaselineSummary.of(records, "b.jsonl", MACHINE) == BaselineSummary(
-        "b.jsonl", "2026-10-06T10:00:00Z", "2026-10-09T10:00:00Z", "c9", "2.12", "580", 700.0
+        "b.jsonl", records[2], records[0], MACHINE
     )
     assert BaselineSummary.of([], "b.jsonl") == BaselineSummary("b.jsonl")
 
@@ -1054,9 +1048,8 @@ contexts = st.builds(
         st.builds(
             BaselineSummary,
             location=words,
-            torch=words,
-            first=words,
-            last=words,
+            first=st.builds(record, created=words),
+            last=st.builds(record, created=words, torch=words, commit=st.one_of(st.none(), words)),
         ),
     ),
     suite=st.one_of(st.none(), words),

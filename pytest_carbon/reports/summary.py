@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
@@ -10,7 +10,7 @@ from pytest_carbon.baselines import decide
 from pytest_carbon.gate import sentences
 from pytest_carbon.records import CarbonIntensity, Key, SessionResult, Status, is_estimated
 from pytest_carbon.reports.failure import grid_and_pue, verb_for
-from pytest_carbon.reports.layout import HEADER, PLAIN, WARNING, Line, Page, columns
+from pytest_carbon.reports.layout import HEADER, WARNING, Line, Page, columns
 from pytest_carbon.reports.study import tables as tables_of_tasks
 from pytest_carbon.reports.table import LEAST_NAME, Row, folded, row_label, table, unfolded
 from pytest_carbon.text import change, count, counted, duration, listing, quantity
@@ -55,59 +55,40 @@ def summary(
         known = stored[part.machine.id]
         compared, left_out = _compared(rows, part, known.not_run, tally=quiet)
         nearby = _nearest(known)
-        # A suite that fails is in pytest's list of failures.
         warns = "warning (suite): " if part.suite.effect == "warns" else ""
+        # A suite that fails is in pytest's list of failures.
         moved = f"{warns}{part.suite.reason}" if part.suite.reason and part.suite.effect != "fails" else None
-        shared = (moved, WARNING)
-        machine = (part.suite.machine_moved, WARNING)
+        shared = page.sentences([moved, part.suite.machine_moved], WARNING)
         if quiet:
             shown = unfolded([row for row in rows if row.verdict.status != "pass"])
             which = f" ({part.machine.id})" if result.others else _estimated(part)
             compared += f": {'; '.join(left_out)}" if left_out else ""
             sentence = ". ".join(filter(None, [f"carbon{which}: {compared}", nearby]))
-            lines += table(shown, page, header=False)
-            lines += _sentences(page, [shared, machine, (sentence, PLAIN)])
+            lines += [*table(shown, page, header=False), *shared, *page.sentences([sentence])]
             continue
         shown = rows if verbose else unfolded(rows)
         lines += [Line(page.title(f"carbon{_estimated(part)}: {part.machine.id}"), HEADER), *table(shown, page)]
         lines += page.sentences([folded(rows, shown)])
         if rows:
             lines.append(Line(""))
-        lines += _sentences(page, [shared, machine, (f"{compared}{':' if left_out else ''}", PLAIN)])
+        lines += [*shared, *page.sentences([f"{compared}{':' if left_out else ''}"])]
         lines += [Line(text) for reason in left_out for text in page.wrap(reason, indent="  - ", hang="    ")]
-        lines += page.sentences([nearby])
-        lines += _sentences(page, _reference(part))
-        lines += page.sentences([_after_work(rows)])
+        lines += [*page.sentences([nearby]), *_reference(part, page), *page.sentences([_after_work(rows)])]
         lines += page.sentences(_elsewhere(rows, known), WARNING)
         if known.elsewhere and len(part.machine.gpus) > fewest and result.settings.gpus == "used":
             lines += page.sentences([_STAY_OPEN], WARNING)
         if result.others:
             lines.append(Line(""))
-    notes = [(note, PLAIN) for note in result.notes]
-    rows = all_rows
-    blind, spared = (_blind(rows, result), WARNING), (_warn_only(rows, result), WARNING)
-    if quiet:
-        return lines + _sentences(page, [blind, spared, *notes])
-    return lines + _sentences(
-        page,
-        [
-            blind,
-            *((warning, WARNING) for warning in _warnings(rows)),
-            spared,
-            (_cost(rows, result), PLAIN),
-            (_intensity(result) if rows else None, PLAIN),
-            *notes,
-        ],
-    )
+    warnings = [] if quiet else _warnings(all_rows)
+    lines += page.sentences([_blind(all_rows, result), *warnings, _warn_only(all_rows, result)], WARNING)
+    if all_rows and not quiet:
+        lines += page.sentences([_cost(all_rows, result), _intensity(result)])
+    return lines + page.sentences(result.notes)
 
 
 def _parts(result: SessionResult) -> list[SessionResult]:
     """Return the result as each of its machines has it."""
     return [result, *(replace(result, machine=machine, suite=suite) for machine, suite in result.others)]
-
-
-def _sentences(page: Page, texts: Iterable[tuple[str | None, Mapping[str, bool]]]) -> list[Line]:
-    return [line for text, markup in texts for line in page.sentences([text], markup)]
 
 
 def _estimated(result: SessionResult) -> str:
@@ -206,27 +187,26 @@ def _elsewhere(rows: list[Row], known: Stored) -> list[str]:
     ]
 
 
-def _reference(part: SessionResult) -> list[tuple[str, Mapping[str, bool]]]:
+def _reference(part: SessionResult, page: Page) -> list[Line]:
     """Say what the reference workload took, its change and its warnings."""
-    said: list[tuple[str, Mapping[str, bool]]] = []
+    lines: list[Line] = []
     for measurement, verdict in part.references:
         if measurement.machine != part.machine.id:
             continue
         if measurement.energy_j_per_call is None:
             reason = (measurement.failure or verdict.reason).rstrip(".")
-            said.append((f"reference workload: not measured, so nothing is judged beside it: {reason}", WARNING))
+            text = f"reference workload: not measured, so nothing is judged beside it: {reason}"
+            lines += page.sentences([text], WARNING)
             continue
         text = f"reference workload: {quantity(measurement.energy_j_per_call, 'J')}"
         if verdict.change is not None:
             text += f", {change(verdict.change)} on the baseline's {counted(verdict.baseline_recordings, 'recording')}"
         elif not (part.settings.record or part.settings.accept):
             text += ", and no baseline of it here yet (--carbon-record)"
-        said.append((text, PLAIN))
-        said += [
-            (f"warning ({warning.code}): reference workload: {warning.text}", WARNING)
-            for warning in measurement.warnings
-        ]
-    return said
+        lines += page.sentences([text])
+        warnings = (f"warning ({w.code}): reference workload: {w.text}" for w in measurement.warnings)
+        lines += page.sentences(warnings, WARNING)
+    return lines
 
 
 def _after_work(rows: list[Row]) -> str | None:
@@ -280,10 +260,8 @@ def _warn_only(rows: list[Row], result: SessionResult) -> str | None:
     return f"{who} would have failed without --carbon-gate=warn" if who else None
 
 
-def _cost(rows: list[Row], result: SessionResult) -> str | None:
+def _cost(rows: list[Row], result: SessionResult) -> str:
     """Say what measuring took besides the calls: joules, grams, seconds."""
-    if not rows:
-        return None
     calls_s = 0.0
     calls_j = []
     for _, measurement, _ in rows:

@@ -282,7 +282,7 @@ class CarbonSession:
                 test.pass_on()
                 test.log.finish()
         if self._result is not None:
-            failures.report_suites(self._config, self._result, self._stored, self._tests)
+            failures.Failures(self._config, self._result, self._stored).of_suites(self._tests)
 
     def _conclude(self, session: pytest.Session, *, interrupted: bool) -> None:
         """Judge, record, and write the verdicts into the reports that wait."""
@@ -360,8 +360,9 @@ class CarbonSession:
         lines += notes.left_out(self._fresh.left_out)
         shown = notes.limits(judgement.shown, verbose=getattr(self._config.option, "verbose", 0) > 0)
         self._result = replace(result, notes=(*brought.notes, *shown, *self._recorded.sentences, *lines))
+        failing = failures.Failures(self._config, self._result, self._stored)
         for test, own_result in zip(ran, result.tests, strict=True):
-            failures.write_verdicts(self._config, self._result, self._stored, test, own_result)
+            failing.of_test(test, own_result)
         if problem is not None:
             raise problem
 

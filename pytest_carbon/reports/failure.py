@@ -17,6 +17,7 @@ from pytest_carbon.records import (
     Machine,
     Measurement,
     Record,
+    SessionResult,
     SuiteVerdict,
     Verdict,
 )
@@ -51,12 +52,10 @@ class BaselineSummary:
 class FailureContext:
     """What the report of a failed test says besides the measurement and its verdict."""
 
+    result: SessionResult
     machine: Machine
-    intensity: CarbonIntensity
     tolerance: float | Literal[False]
     """The one that this measurement is held to."""
-    commit: str | None = None
-    dirty: bool | None = None
     baseline: BaselineSummary | None = None
     suite: str | None = None
     """The sentence, when the whole suite moved."""
@@ -66,9 +65,6 @@ class FailureContext:
     """The nearest machine that has a baseline, and what differs, when this one has none."""
     mistake: bool = False
     """Whether it was not measured for a mistake in the test, whose remedy the reason says."""
-    against: Against | None = None
-    """What it was compared with, where that is no baseline."""
-    max_detectable: float = sentences.MAX_DETECTABLE
     report: str | None = None
     """The file of ``--carbon-json``."""
     ci_run: str | None = None
@@ -98,7 +94,7 @@ def message(measurement: Measurement, verdict: Verdict, context: FailureContext)
         reason, why = verdict.reason, measurement.failure
         return f"{reason.rstrip('.')}: {why}" if why and why not in reason else reason
     if verdict.blind:
-        detectable, most = size(verdict.detectable_change), share(context.max_detectable)
+        detectable, most = size(verdict.detectable_change), share(context.result.settings.max_detectable)
         return f"blind: a change smaller than {detectable} may stay undetected; --carbon-max-detectable allows {most}"
     return f"{status}: {sentences.warning_texts(measurement.disqualifying)}"
 
@@ -129,7 +125,7 @@ def suite_failure(suite: SuiteVerdict, moved: Sequence[tuple[Measurement, Verdic
     times = [v.duration_change for v in verdicts if v.duration_change is not None]
     powers = [v.power_change for v in verdicts if v.power_change is not None]
     warned = Counter(warning.code for m, _ in moved for warning in m.warnings)
-    unknown = None if context.against else "not measured: --carbon-reference would tell it from the code"
+    unknown = None if context.result.against else "not measured: --carbon-reference would tell it from the code"
     facts = [
         ("energy", f"median {change(suite.median_change)}, from {change(changes[0])} to {change(changes[-1])}"),
         ("time", f"median {change(median(times))}" if times else None),
@@ -177,7 +173,7 @@ def _figures(measurement: Measurement, verdict: Verdict, context: FailureContext
     power_w = measurement.power_w
     was_s, was_w = _before(duration_s, verdict.duration_change), _before(power_w, verdict.power_change)
     moved = _moved(verdict, context.tolerance or 0.0)
-    then, today = ("baseline", "now") if context.against is None else (context.against.label, "here")
+    then, today = ("baseline", "now") if context.result.against is None else (context.result.against.label, "here")
     names, rows = [], []
     for what, was, now, unit, error_j, changed in (
         ("energy", verdict.baseline_j_per_call, energy_j, "J", measurement.energy_j_per_call_error, verdict.change),
@@ -230,15 +226,15 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
         *(("warning", warning.text) for warning in warnings),
         ("warnings", "none" if judged and not measurement.warnings else None),
         ("nearest", context.nearest),
-        ("carbon", _carbon(measurement, context.intensity)),
+        ("carbon", _carbon(measurement, context.result.intensity)),
     ]
     return [*(["Can I believe it?"] if judged else []), *_labelled(facts, page)]
 
 
 def _conditions(verdict: Verdict, context: FailureContext) -> Iterator[tuple[str, str | None]]:
     """Return what the baseline is, where it is kept, and what else differs from it."""
-    yield "baseline", _baseline(verdict, context.baseline) if context.against is None else None
-    yield "compared", _side_by_side(verdict, context.against)
+    yield "baseline", _baseline(verdict, context.baseline) if context.result.against is None else None
+    yield "compared", _side_by_side(verdict, context.result.against)
     yield "in", context.baseline.location if context.baseline else None
     yield "since then", _differences(context)
 
@@ -323,7 +319,7 @@ def _why_strict(measurement: Measurement, verdict: Verdict, context: FailureCont
     if verdict.failed or verdict.status == "new":
         return None
     if verdict.blind:
-        pairs = context.against.pairs if context.against is not None else None
+        pairs = context.result.against.pairs if context.result.against is not None else None
         return f"--carbon-strict fails a blind pass: {sentences.weak(verdict, pairs, most=0.0)}"
     disqualified = "--carbon-strict fails a figure with a disqualifying warning, whatever its change"
     return disqualified if measurement.disqualifying else None
@@ -339,9 +335,9 @@ def _differences(context: FailureContext) -> str | None:
         ("torch", last.torch, machine.torch),
         ("driver", last.driver, machine.driver),
         ("power limit", _power_limit(context.baseline.machine), _power_limit(machine)),
-        ("commit", last.commit and last.commit[:7], context.commit and context.commit[:7]),
+        ("commit", last.commit and last.commit[:7], context.result.commit and context.result.commit[:7]),
     ):
-        dirty = what == "commit" and context.dirty
+        dirty = what == "commit" and context.result.dirty
         if was is None or now is None:
             continue
         if was != now:
@@ -375,8 +371,8 @@ def _remedies(
 ) -> Iterator[list[str]]:
     """Say what to do now, each time with the commands to copy."""
     again, status = shlex.join(context.arguments or (test,)), verdict.status
-    if context.against is not None and status != "error":
-        pairs = context.against.pairs
+    if context.result.against is not None and status != "error":
+        pairs = context.result.against.pairs
         if status == "regression":
             text = (
                 "If this is intended, allow it with tolerance= in its marker until it is merged. To measure it alone:"
@@ -414,9 +410,9 @@ def _remedies(
 
 def _suite_remedies(context: FailureContext, page: Page) -> Iterator[list[str]]:
     shared = "look at what all tests share: a library, an option, a fixture"
-    if context.against is not None:
+    if context.result.against is not None:
         text = f"{shared.capitalize()}. To measure again in more pairs:"
-        words = ["pytest", f"--carbon-sessions={2 * context.against.pairs}", *context.arguments]
+        words = ["pytest", f"--carbon-sessions={2 * context.result.against.pairs}", *context.arguments]
         yield _advice(page, text, shlex.join(words))
         return
     yield from _acceptance("If this is intended", shlex.join(context.arguments), context, page)

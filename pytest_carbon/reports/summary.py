@@ -107,6 +107,8 @@ def _compared(
         if row.verdict.change is None:
             left_out.setdefault(row.verdict.status, []).append(row)
     errors = left_out.pop("error", [])
+    if result.against is None:  # such as a test that ran out of memory
+        errors += left_out.pop("inconclusive", [])
     exempt = left_out.pop("pass", [])
     over = left_out.pop("over-budget", [])
     new = [row for others in left_out.values() for row in others]

@@ -388,6 +388,13 @@ def test_what_cannot_be_recorded_is_not_advised_to_be() -> None:
     ) in joined(result)
 
 
+def test_what_ran_out_of_memory_was_not_measured() -> None:
+    """It is inconclusive, and may well have a baseline."""
+    full = replace(measured(None), failure=None, warnings=(MeasurementWarning("out-of-memory", "no room"),))
+    result = run(result_of(TEST, (full, verdict("inconclusive", reason="nothing was measured: no room"))))
+    assert f"compared 0 of 1: - {TEST} was not measured warning" in joined(result)
+
+
 def test_recording_does_not_advise_to_record() -> None:
     """With --carbon-record the advice has been taken."""
     result = run(MIXED[6], settings=Settings(enabled=True, record=True))
@@ -559,11 +566,9 @@ def test_shortened_ids_stay_apart() -> None:
 # --- a failed test -----------------------------------------------------------------------------------
 
 CONTEXT = FailureContext(
+    result=run(commit="e4f5a6b7c8d9", dirty=True),
     machine=MACHINE,
-    intensity=WORLD,
     tolerance=0.05,
-    commit="e4f5a6b7c8d9",
-    dirty=True,
     baseline=BaselineSummary(
         f"carbon-baselines/{H100}/tests/test_text.jsonl",
         first=record(created="2026-10-02T10:00:00Z"),
@@ -571,6 +576,13 @@ CONTEXT = FailureContext(
         machine=MACHINE,
     ),
 )
+
+
+def in_context(**changes: Any) -> FailureContext:
+    of_run = {name: changes.pop(name) for name in ("against", "commit", "dirty") if name in changes}
+    return replace(CONTEXT, result=replace(CONTEXT.result, **of_run), **changes)
+
+
 REGRESSION = verdict(
     "regression",
     0.273,
@@ -696,7 +708,7 @@ def test_a_suite_that_moved_says_what_to_look_at() -> None:
         ]
     )
     against = Against("main", "a1b2c3d", "main (a1b2c3d)", 8, 1, (True,) * 8, dirty=True)
-    side_by_side = replace(CONTEXT, against=against, baseline=None, arguments=("--carbon-against=main", "tests"))
+    side_by_side = in_context(against=against, baseline=None, arguments=("--carbon-against=main", "tests"))
     assert suite_failure(suite, moved, side_by_side).splitlines()[3:] == snapshot(
         [
             "3 of 9 measurements changed by more than their tolerance. The suite fails once,",
@@ -885,7 +897,7 @@ def test_power_can_be_what_moved_or_both_or_neither() -> None:
 )
 def test_what_differs_since_the_baseline_is_listed(changed: dict[str, Any], says: str | None) -> None:
     """Torch, driver, power limit, commit; what is unknown on either side is left out."""
-    text = failure(TEST, measured(1.2131, 0.0041), REGRESSION, replace(CONTEXT, width=200, **changed))
+    text = failure(TEST, measured(1.2131, 0.0041), REGRESSION, in_context(width=200, **changed))
     found = [line.removeprefix("  since then  ") for line in text.splitlines() if line.startswith("  since then")]
     assert found == ([says] if says else [])
 
@@ -1038,11 +1050,9 @@ tests = st.builds(
 )
 contexts = st.builds(
     FailureContext,
+    result=st.builds(run, commit=st.one_of(st.none(), words), dirty=st.sampled_from([None, True, False])),
     machine=st.just(MACHINE),
-    intensity=st.just(WORLD),
     tolerance=st.one_of(st.just(False), st.floats(0, 1)),
-    commit=st.one_of(st.none(), words),
-    dirty=st.sampled_from([None, True, False]),
     baseline=st.one_of(
         st.none(),
         st.builds(

@@ -54,13 +54,10 @@ class FailureContext:
 
     result: SessionResult
     machine: Machine
+    suite: SuiteVerdict
     tolerance: float | Literal[False]
     """The one that this measurement is held to."""
     baseline: BaselineSummary | None = None
-    suite: str | None = None
-    """The sentence, when the whole suite moved."""
-    median_change: float | None = None
-    """Of the suite's measurements, where there are enough of them to say."""
     nearest: str | None = None
     """The nearest machine that has a baseline, and what differs, when this one has none."""
     mistake: bool = False
@@ -219,7 +216,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
         ("now", _call(measurement) if verdict.baseline_j_per_call is None else None),
         ("gate", _gate(verdict, context.tolerance)),
         ("note", added),
-        ("suite", _suite(verdict, context)),
+        ("suite", _suite(verdict, context.suite)),
         ("machine", _machine(verdict)),
         *_conditions(verdict, context),
         ("strict", _why_strict(measurement, verdict, context)),
@@ -281,10 +278,11 @@ def _added(verdict: Verdict) -> str | None:
     return ". ".join([*([differs + how] if differs else []), *others])
 
 
-def _suite(verdict: Verdict, context: FailureContext) -> str | None:
-    if context.suite:
-        return None if context.suite in _reason(verdict) else context.suite
-    median = context.median_change
+def _suite(verdict: Verdict, suite: SuiteVerdict) -> str | None:
+    moved = headline(suite) if suite.effect == "fails" else suite.reason or suite.machine_moved
+    if moved:
+        return None if moved in _reason(verdict) else moved
+    median = suite.median_change
     return None if median is None else f"not the whole suite: its median change is {change(median)}"
 
 

@@ -568,6 +568,7 @@ def test_shortened_ids_stay_apart() -> None:
 CONTEXT = FailureContext(
     result=run(commit="e4f5a6b7c8d9", dirty=True),
     machine=MACHINE,
+    suite=SuiteVerdict(5, 5, 0.01),
     tolerance=0.05,
     baseline=BaselineSummary(
         f"carbon-baselines/{H100}/tests/test_text.jsonl",
@@ -754,14 +755,15 @@ def test_a_change_from_twice_on_is_a_factor() -> None:
 
 def test_whether_the_suite_or_the_machine_moved_is_said() -> None:
     """So that a person can believe the report."""
-    context = replace(CONTEXT, median_change=0.004, width=120)
+    context = replace(CONTEXT, suite=SuiteVerdict(9, 9, 0.01, 0.004), width=120)
     again = f"{REGRESSION.reason}. It was measured again: at first +30%"
     changed = replace(REGRESSION, reference_change=0.012, reason=again)
     text = failure(TEST, measured(1.2131, 0.0041), changed, context)
     assert "  suite       not the whole suite: its median change is +0.4%" in text
     assert "  machine     the reference workload changed by +1.2%; beyond that, this call by +25.8%" in text
     assert "  note        It was measured again: at first +30%" in text
-    moved = failure(TEST, measured(1.2131, 0.0041), REGRESSION, replace(context, suite="the whole suite is 7% up"))
+    suite = SuiteVerdict(9, 9, 0.01, 0.07, "regression", "the whole suite is 7% up: the machine", effect="fails")
+    moved = failure(TEST, measured(1.2131, 0.0041), REGRESSION, replace(context, suite=suite))
     assert "  suite       the whole suite is 7% up" in moved
 
 
@@ -861,7 +863,7 @@ def test_what_the_reason_says_is_not_said_again() -> None:
     moved = "the whole suite is 7% up: the machine, or something all tests use"
     reason = f"{moved}; this one takes 9% more; the smallest detectable change here is 8%. In warning: {TAIL.text}"
     found = replace(REGRESSION, reason=reason)
-    context = replace(CONTEXT, suite=moved, width=500)
+    context = replace(CONTEXT, suite=SuiteVerdict(9, 9, 0.01, 0.07, "regression", moved), width=500)
     for changed in (found, replace(found, reason="more"), replace(found, status="inconclusive")):
         text = failure(TEST, measured(1.2131, 0.0041, warnings=(TAIL,)), changed, context)
         assert [text.count(said) for said in (moved, TAIL.text)] == [1, 1]
@@ -1062,7 +1064,7 @@ contexts = st.builds(
             last=st.builds(record, created=words, torch=words, commit=st.one_of(st.none(), words)),
         ),
     ),
-    suite=st.one_of(st.none(), words),
+    suite=st.builds(SuiteVerdict, st.just(9), st.just(9), st.just(0.01), reason=st.one_of(st.none(), words)),
     nearest=st.one_of(st.none(), words),
     report=st.one_of(st.none(), words),
     ci_run=st.one_of(st.none(), st.just("42")),

@@ -99,7 +99,7 @@ def _recorded(
     changes = f", {accepted} of them accepted as changed" if accepted else ""
     sessions = max(len(decision.records) for decision in mine)
     several = f", {sessions} sessions each," if sessions > 1 else ""
-    yield f"recorded {len(mine)} measurement{'s' * (len(mine) != 1)}{changes}{several} in {where}"
+    yield f"recorded {counted(len(mine), 'measurement')}{changes}{several} in {where}"
     if _aside(result):
         return
     id = mine[0].machine
@@ -192,8 +192,7 @@ def _sentences(result: SessionResult, decisions: list[Decision]) -> Iterator[str
             "stored already": sum(decision.why_not == ALREADY_STORED for decision in mine),
         }
         text = ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nothing recorded"
-        of = f"{len(mine)} measurement{'' if len(mine) == 1 else 's'}"
-        yield f"{machine_id}: {text}, of {of} of session {result.session}."
+        yield f"{machine_id}: {text}, of {counted(len(mine), 'measurement')} of session {result.session}."
     if not decisions:
         yield f"Nothing was measured in session {result.session}."
     if any(decision.records for decision in decisions) and result.dirty:

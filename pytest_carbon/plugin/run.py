@@ -29,6 +29,7 @@ from pytest_carbon.plugin.task_fixture import TASKS
 from pytest_carbon.plugin.waiting import Log, Test, measures, redirected, test_id
 from pytest_carbon.records import Calibration, CarbonError, Measurement, SessionResult, Settings, SuiteVerdict
 from pytest_carbon.reports import jsonfile
+from pytest_carbon.text import counted
 
 _CARBON = pytest.StashKey[Carbon]()
 
@@ -111,11 +112,11 @@ class CarbonSession:
     def pytest_report_collectionfinish(self) -> list[str]:
         if not self._tests:
             return []
-        count, sessions = len(self._tests), self._settings.sessions
+        tests, sessions = counted(len(self._tests), "test"), self._settings.sessions
         where = f" in {sessions} fresh processes, one after another" if self._apart else ""
         if self._sides is not None:
             where = f" here and at {self._sides.against.label}, in {sessions} pairs of fresh processes"
-        return [f"carbon: {count} test{'s' * (count != 1)} to measure{where}; their results come when all are measured"]
+        return [f"carbon: {tests} to measure{where}; their results come when all are measured"]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:

@@ -219,7 +219,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
         ("suite", _suite(verdict, context.suite)),
         ("machine", _machine(verdict)),
         *_conditions(verdict, context),
-        ("strict", _why_strict(measurement, verdict, context)),
+        ("strict", _why_strict(measurement, verdict)),
         *(("warning", warning.text) for warning in warnings),
         ("warnings", "none" if judged and not measurement.warnings else None),
         ("nearest", context.nearest),
@@ -312,15 +312,12 @@ def _side_by_side(verdict: Verdict, against: Against | None) -> str | None:
     return f"{tree} with {against.label}, {count(verdict.baseline_sessions)} pairs of sessions, side by side"
 
 
-def _why_strict(measurement: Measurement, verdict: Verdict, context: FailureContext) -> str | None:
-    """Say why ``--carbon-strict`` fails what the gate does not, unless the reason says it."""
-    if verdict.failed or verdict.status == "new":
+def _why_strict(measurement: Measurement, verdict: Verdict) -> str | None:
+    """Say what ``--carbon-strict`` fails, if the gate does not."""
+    if verdict.failed or verdict.status == "new" or not (verdict.blind or measurement.disqualifying):
         return None
-    if verdict.blind:
-        pairs = context.result.against.pairs if context.result.against is not None else None
-        return f"--carbon-strict fails a blind pass: {sentences.weak(verdict, pairs, most=0.0)}"
-    disqualified = "--carbon-strict fails a figure with a disqualifying warning, whatever its change"
-    return disqualified if measurement.disqualifying else None
+    what = "a blind pass" if verdict.blind else "a figure with a disqualifying warning, whatever its change"
+    return f"--carbon-strict fails {what}"
 
 
 def _differences(context: FailureContext) -> str | None:

@@ -493,9 +493,7 @@ def test_what_strict_fails_stands_out(status: Status, changes: dict[str, Any], s
     }
     assert text.startswith(f"carbon {shown.lower()}: {says[shown]}")
     if changes:
-        assert "--carbon-strict fails a blind pass: the smallest detectable change here is 40%" in " ".join(
-            text.split()
-        )
+        assert "  strict      --carbon-strict fails a blind pass" in text
         assert "pytest --carbon-against=a1b2c3d4e5" in text
     else:
         assert "--carbon-strict fails a figure with a disqualifying warning, whatever its change" in " ".join(
@@ -655,10 +653,7 @@ def test_a_blind_failure_says_what_could_not_have_been_seen() -> None:
             "  baseline    5 recordings (9 sessions) from 2026-10-02 to 2026-11-20",
             "  in  carbon-baselines/1x-nvidia-h100-80gb-hbm3-700w-gpu/tests/test_text.jsonl",
             "  since then  torch 2.11.0 → 2.13.0, commit a1b2c3d → e4f5a6b (dirty)",
-            "  strict      --carbon-strict fails a blind pass: the smallest detectable change",
-            "              here is 41%, with 5 baseline recordings: record on other days",
-            "              (--carbon-record), or compare two revisions side by side",
-            "              (--carbon-against)",
+            "  strict      --carbon-strict fails a blind pass",
             "  warnings    none",
             "  carbon      125 mg CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
             "",

@@ -41,7 +41,7 @@ def left_out(tests: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     """Say which tests passed in one process but did not finish in another."""
     for how, reasons in tests.items():
         names = listing([f"{key}{f' ({why})' if why else ''}" for key, why in reasons.items()])
-        yield f"passed in one process and {how} in another, so what the one measured is judged: {names}"
+        yield f"passed in one process and {how} in another, so the verdict is on the first: {names}"
 
 
 def unmet(tests: Sequence[Test], measured: Collection[Key]) -> Iterator[str]:
@@ -55,8 +55,8 @@ def unmet(tests: Sequence[Test], measured: Collection[Key]) -> Iterator[str]:
         if all(t.outcome == "passed" for t in under) and not any((t.key, name) in measured for t in under):
             more = f" and {len(under) - 1} more" if under[1:] else ""
             yield (
-                f"carbon_budget(name={name!r}) of the class or module of {under[0].key}{more} held nothing to its"
-                f" limits: none of them measured {name!r}"
+                f"carbon_budget(name={name!r}) of the class or module of {under[0].key}{more} has no effect:"
+                f" none of them measured {name!r}"
             )
 
 

@@ -19,8 +19,8 @@ _MOST_NAMES = 2
 """More tests than this are counted in a sentence."""
 
 _STAY_OPEN = (
-    "GPUs that a test has opened stay open for the tests after it, and count there: say with --carbon-gpus which are to"
-    " be measured, or run those tests in a process of their own"
+    "GPUs that a test has opened stay open for the tests after it, and count there: name the GPUs with --carbon-gpus,"
+    " or run those tests in a separate process"
 )
 
 
@@ -120,14 +120,13 @@ def _compared(
     if total == 0:
         return "nothing was measured: no test that ran uses the carbon fixture or has a carbon_budget marker", []
     against, recording = result.against, result.settings.record or result.settings.accept
-    unheld = "could not be compared" if against else "held to no baseline"
     reasons = [
         f"{_who(concerned)} {why}"
         for concerned, why in (
             (errors, f"{verb_for(errors, 'was', 'were')} not measured"),
             *_without_baseline(new, recording=recording, compares=against is not None),
-            (exempt, f"{verb_for(exempt, 'is', 'are')} {'exempt' if against else 'not held to one'} (tolerance=False)"),
-            (over, f"{verb_for(over, 'is', 'are')} over budget and {unheld}"),
+            (exempt, f"{verb_for(exempt, 'is', 'are')} not compared (tolerance=False)"),
+            (over, f"{verb_for(over, 'is', 'are')} over budget, and could not be compared"),
         )
         if concerned
     ]
@@ -197,14 +196,16 @@ def _reference(part: SessionResult, page: Page) -> list[Line]:
             continue
         if measurement.energy_j_per_call is None:
             reason = (measurement.failure or verdict.reason).rstrip(".")
-            text = f"reference workload: not measured, so nothing is judged beside it: {reason}"
+            text = f"reference workload: not measured, so it corrects no verdict: {reason}"
             lines += page.sentences([text], WARNING)
             continue
         text = f"reference workload: {quantity(measurement.energy_j_per_call, 'J')}"
         if verdict.change is not None:
-            text += f", {change(verdict.change)} on the baseline's {counted(verdict.baseline_recordings, 'recording')}"
+            text += (
+                f", {change(verdict.change)} from the baseline ({counted(verdict.baseline_recordings, 'recording')})"
+            )
         elif not (part.settings.record or part.settings.accept):
-            text += ", and no baseline of it here yet (--carbon-record)"
+            text += ", without a baseline here yet (--carbon-record)"
         lines += page.sentences([text])
         warnings = (f"warning ({w.code}): reference workload: {w.text}" for w in measurement.warnings)
         lines += page.sentences(warnings, WARNING)
@@ -219,7 +220,7 @@ def _after_work(rows: list[Row]) -> str | None:
     lasting = "" if measurement.after_work_s is None else f" for {duration(measurement.after_work_s)}"
     return (
         f"after a burst of work this machine takes {quantity(measurement.after_work_j, 'J')} more{lasting} before it"
-        " settles; that is part of no figure"
+        " settles; no figure includes it"
     )
 
 

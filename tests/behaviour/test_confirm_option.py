@@ -179,8 +179,8 @@ def test_a_test_that_fails_when_it_is_run_again_fails(
     assert run.outcomes() == {"failed": 1, "passed": 2}
     assert run.text.count("E AssertionError: only once") == 1
     assert (
-        "It passed at first, and was run again by itself in a fresh process, because its energy is suspect (measured"
-        " again, 1 of 2). The effects of other tests are missing there; those of fixtures are not." in run.text
+        "It passed at first, and was run again in a fresh process, because its energy is suspect (measured again,"
+        " 1 of 2). Only the suspect tests run there, with their fixtures." in run.text
     )
     assert run.status("test_b") == "pass"
     assert (times(pytester, "A"), times(pytester, "B")) == (2, 3)
@@ -205,7 +205,7 @@ def test_a_skip_does_not_clear_a_suspect(
     assert reason.endswith("It was to be measured again in fresh processes, and was not")
     assert "suspect, but not measured again: test_it.py::test_a (+50.0%: regression)" in run.text
     assert (
-        f"passed in one process and {said} in another, so what the one measured is judged: test_it.py::test_a"
+        f"passed in one process and {said} in another, so the verdict is on the first: test_it.py::test_a"
         " (no room)" in run.text
     )
 

@@ -182,7 +182,7 @@ def test_the_sentences_under_the_table_say_what_it_cannot() -> None:
             "  - tests/test_image.py::test_caption was not measured",
             "  - tests/test_image.py::TestSegment::test_masks has no baseline (record one",
             "    with --carbon-record)",
-            "  - tests/test_image.py::test_upscale is not held to one (tolerance=False)",
+            "  - tests/test_image.py::test_upscale is not compared (tolerance=False)",
             "  - 1 with a baseline was not run",
             "warning (tail): test_diffusion[sdxl-30-steps] and test_detect: 12% of the energy",
             "  came after the work had ended; longer measurements make that share smaller",
@@ -353,7 +353,7 @@ def test_each_machine_has_its_table_and_its_count() -> None:
     said = " ".join(line.strip() for line in text[second:])
     assert "the whole suite is 50% up compared 1 of 2: - t.py::test_two has no baseline (record one" in said
     assert f"t.py::test_two has no baseline here, but in {H100} (same GPU, 1 → 2 GPUs)" in said
-    assert "GPUs that a test has opened stay open for the tests after it, and count there: say with" in said
+    assert "GPUs that a test has opened stay open for the tests after it, and count there: name the" in said
     assert said.count("overhead: ") == 1
     quiet = report(in_two_machines(), others=there, width=100, quiet=True)
     assert f"carbon ({H100}): compared 1 of 1 (1 pass)" in quiet
@@ -370,7 +370,7 @@ def test_the_seconds_of_measuring_are_those_of_its_joules() -> None:
 def test_what_is_over_budget_and_not_compared_is_accounted_for() -> None:
     """It has a verdict, but none against a baseline."""
     result = run(result_of(TEST, (measured(41.2, 0.2), verdict("over-budget"))))
-    assert f"compared 0 of 1: - {TEST} is over budget and held to no baseline" in joined(result)
+    assert f"compared 0 of 1: - {TEST} is over budget, and could not be compared" in joined(result)
 
 
 def test_what_cannot_be_recorded_is_not_advised_to_be() -> None:
@@ -924,7 +924,7 @@ def test_what_comes_after_the_work_is_told_once() -> None:
     """It is the machine's, and no figure has it."""
     one = replace(measured(1.2131, 0.0041), after_work_j=84.8, after_work_s=1.83)
     text = joined(run(result_of("t.py::a", (one, verdict("pass"))), result_of("t.py::b", (one, verdict("pass")))))
-    said = "after a burst of work this machine takes 84.8 J more for 1.8 s before it settles; that is part of no figure"
+    said = "after a burst of work this machine takes 84.8 J more for 1.8 s before it settles; no figure includes it"
     assert text.count(said) == 1
     unknown_s = replace(one, after_work_s=None)
     assert "takes 84.8 J more before it settles" in joined(run(result_of("t.py::a", (unknown_s, verdict("pass")))))

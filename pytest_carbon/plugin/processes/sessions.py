@@ -209,8 +209,8 @@ class Fresh:
             how = f"It passed in another process before; this is {self._stage.label}."
             if self._stage.confirms:
                 how = (
-                    "It passed at first, and was run again by itself in a fresh process, because its energy is suspect"
-                    f" ({self._stage.label}). The effects of other tests are missing there; those of fixtures are not."
+                    "It passed at first, and was run again in a fresh process, because its energy is suspect"
+                    f" ({self._stage.label}). Only the suspect tests run there, with their fixtures."
                 )
             report.sections.append(("carbon", how))
         if test.take(report) == "drop" and report.skipped:  # its earlier measurements are judged
@@ -225,7 +225,7 @@ class Fresh:
         if self._turns is not None:
             if self._stage.base and key not in self._measures:
                 self._turns.sides.part(key, why, self._stage.pair)
-                self.notes.append(f"{key}, {where}: {why}. It measures nothing, so nothing else comes of that")
+                self.notes.append(f"{key}, {where}: {why}. It measures nothing, so no verdict depends on it")
                 return
             self._turns.sides.dead[key] = f"{where}: {why}"
         test.course, test.reports = Course("failed"), []

@@ -113,17 +113,16 @@ def quantities(
 ) -> list[Quantity]:
     """Write finite values in one unit with one number of decimals, to compare them.
 
-    The prefix is that of the largest. ``error`` is the error of the last value and decides how many digits
-    are worth showing: two of the error where its leading digits are below 355, else one (the Particle Data
-    Group's rule), ``most`` significant ones of the largest value at most. Without it, three of the largest, or
-    ``of_smallest``.
+    Prefix and digits are those of the largest, three digits of it, or ``of_smallest``. With the ``error`` of the last
+    value they are that one's, as if it were alone: two digits of the error where its leading digits are below 355, else
+    one (the Particle Data Group's rule), ``most`` significant ones of the value at most.
     """
     values = list(values)
     if not all(map(math.isfinite, values)):
         return [Quantity(f"{value:g}", None, unit) for value in values]
     if error is not None and not (math.isfinite(error) and error > 0):
         error = None
-    largest = max(map(abs, [*values, error or 0.0]))
+    largest = max(map(abs, values if error is None else [values[-1], error]))
     top = _LARGEST.get(unit, max(_PREFIXES))
     power = math.floor(math.log10(largest) / 3) if largest else 0
     power = min(top, max(min(_PREFIXES), power))
@@ -159,13 +158,10 @@ def then_and_now(then: float, now: float, unit: str, error: float | None = None)
     ``now`` looks as everywhere (:func:`quantity`). ``then`` has its unit and its decimals, or its own where one of them
     is ten times the other.
     """
-    shown = quantity(now, unit, error)
-    largest, smallest = max(abs(then), abs(now)), min(abs(then), abs(now))
-    power = next((power for power, prefix in _PREFIXES.items() if prefix + unit == shown.unit), 0)
-    if smallest < largest / 10 or "e" in shown.value:
-        return quantity(then, unit), shown
-    _, _, decimals = shown.value.partition(".")
-    return Quantity(_number(then / 1000.0**power, len(decimals)), None, shown.unit), shown
+    if min(abs(then), abs(now)) < max(abs(then), abs(now)) / 10:
+        return quantity(then, unit), quantity(now, unit, error)
+    before, after = quantities([then, now], unit, error)
+    return before, after
 
 
 def _decimals(value: float, error: float | None, most: int) -> int:

@@ -121,13 +121,15 @@ def suite_failure(suite: SuiteVerdict, moved: Sequence[tuple[Measurement, Verdic
     changes = sorted(v.change for v in verdicts if v.change is not None)
     times = [v.duration_change for v in verdicts if v.duration_change is not None]
     powers = [v.power_change for v in verdicts if v.power_change is not None]
+    detectable = [v.detectable_change for v in verdicts if v.detectable_change is not None]
+    seen = f"smallest detectable change of one test {size(median(detectable))} (median); " if detectable else ""
     warned = Counter(warning.code for m, _ in moved for warning in m.warnings)
     unknown = None if context.result.against else "not measured: --carbon-reference would tell it from the code"
     facts = [
         ("energy", f"median {change(suite.median_change)}, from {change(changes[0])} to {change(changes[-1])}"),
         ("time", f"median {change(median(times))}" if times else None),
         ("power", f"median {change(median(powers))}" if powers else None),
-        ("gate", f"an unchanged suite fails in {share(suite.false_alarm_rate)} of its runs"),
+        ("gate", f"{seen}an unchanged suite fails in {share(suite.false_alarm_rate)} of its runs"),
         ("machine", suite.machine_moved or unknown),
         *_conditions(verdicts[0], context),
         ("warnings", ", ".join(f"{code} ({count(n)})" for code, n in warned.items()) or "none"),

@@ -25,6 +25,7 @@ from pytest_carbon.reports.layout import Column, Name, Page, Table, columns
 from pytest_carbon.reports.table import failing_status
 from pytest_carbon.text import UNKNOWN, change, count, counted, known, listing, quantity, share, size, then_and_now
 
+_ESTIMATED = " (estimated, not measured)"
 _LABEL = 12
 """Columns of the labels in a failure's report."""
 
@@ -104,7 +105,7 @@ def failure(test: str, measurement: Measurement, verdict: Verdict, context: Fail
     page = Page(context.width, context.ascii)
     status = failing_status(verdict)
     where = "" if measurement.name == "call" else f" in {measurement.name}"
-    estimated = " (estimated, not measured)" if measurement.estimated and verdict.status != "error" else ""
+    estimated = _ESTIMATED if measurement.estimated and verdict.status != "error" else ""
     changed = _headline(measurement, verdict) if status == "regression" else None
     why = changed or message(measurement, verdict, context).removeprefix(f"{status}: ")
     return _paragraphs(
@@ -136,7 +137,7 @@ def suite_failure(suite: SuiteVerdict, moved: Sequence[tuple[Measurement, Verdic
     ]
     tests = f"{count(len(moved))} of {count(suite.compared)} measurements"
     return _paragraphs(
-        page.wrap(f"carbon {suite.status}: {suite.reason}", hang=""),
+        page.wrap(f"carbon {suite.status}{_ESTIMATED * moved[0][0].estimated}: {suite.reason}", hang=""),
         page.wrap(f"{tests} changed by more than their tolerance. The suite fails once, for all of them.", hang=""),
         ["Can I believe it?", *_labelled(facts, page)],
         *_suite_remedies(context, page),

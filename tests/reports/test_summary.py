@@ -965,6 +965,9 @@ def test_an_estimate_fails_as_an_estimate() -> None:
     """Every report says so."""
     text = failure(TEST, measured(1.2131, 0.0041, machine=CPU), REGRESSION, CONTEXT)
     assert text.startswith("carbon regression (estimated, not measured): +27.3% energy, ")
+    suite = SuiteVerdict(9, 9, 0.01, 0.07, "regression", "the whole suite is 7% up: …")
+    text = suite_failure(suite, [(measured(1.2131, 0.0041, machine=CPU), REGRESSION)], CONTEXT)
+    assert text.startswith("carbon regression (estimated, not measured): the whole suite is 7% up: …")
 
 
 # --- elsewhere ---------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def decide(
             key, machine = (test.nodeid, measurement.name), measurement.machine
             changed = verdict.status in ("regression", "improvement") or verdict.machine_moved or verdict.suite_moved
             records: tuple[Record, ...] = ()
-            why_not = _unfit(test, measurement, verdict, accept)
+            why_not = unfit(test, measurement, verdict, accept)
             if why_not is None and (machine, key) in seen:
                 why_not = "the same test ran before in this session"
             if why_not is None:
@@ -95,7 +95,7 @@ def decide(
     return decisions
 
 
-def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept: bool) -> str | None:
+def unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept: bool) -> str | None:
     """Say why a measurement is not recorded whatever is stored; None where it may be."""
     status = verdict.status
     if status == "error" or not measurement.has_figures:

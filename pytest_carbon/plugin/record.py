@@ -70,8 +70,8 @@ def record(result: SessionResult, store: Store, stored: Stored, brought: Brought
         main = result.settings.branch
         if taken and _aside(result):
             sentences.append(
-                f"that is {result.branch}'s alone, and the baseline of {main} is as it was: when it is merged,"
-                f" pytest-carbon baseline accept --branch={main} REPORT.json takes it in"
+                f"this recording counts on branch {result.branch} only; the baseline of {main} has not changed. To add"
+                f" it after the merge: pytest-carbon baseline accept --branch={main} REPORT.json"
             )
         for reason, keys in _grouped(decisions).items():
             sentences.append(f"not recorded: {keys[0]}{f' and {len(keys) - 1} more' if keys[1:] else ''}: {reason}")
@@ -93,14 +93,14 @@ def _recorded(result: SessionResult, stored: Stored, mine: Sequence[Decision], w
     changes = f", {accepted} of them accepted as changed" if accepted else ""
     sessions = max(len(decision.records) for decision in mine)
     several = f", {sessions} sessions each," if sessions > 1 else ""
-    yield f"recorded {len(mine)} measurement{'s' * (len(mine) != 1)}{changes}{several} in {where}"
+    yield f"recorded {counted(len(mine), 'measurement')}{changes}{several} in {where}"
     if several and not _aside(result):
         with contextlib.suppress(BaselineError):  # the store is gone since, and what it took is recorded
             yield _one_recording(mine, stored.anew(mine[0].machine), result.settings)
 
 
 def _one_recording(decisions: Sequence[Decision], now: Stored, settings: Settings) -> str:
-    """Say what a recording of several sessions is good for: what the next run, with it in the baseline, will see."""
+    """Say what the next run will detect with a recording of several sessions in the baseline."""
     id = decisions[0].machine
     rule = gate.Outlook(
         tolerance=settings.tolerance,
@@ -108,21 +108,11 @@ def _one_recording(decisions: Sequence[Decision], now: Stored, settings: Setting
         estimated=is_estimated(id),
         unread=now.unread(id),
     )
-    records, keys = now.records(id), {decision.key for decision in decisions}
-    others = {(d.key, record.session) for d in decisions for record in d.records[1:]}
-    alone = {key: [r for r in records[key] if (key, r.session) not in others] for key in keys}
-    detectable, recordings = gate.outlook(records, keys, **rule)
-    once, _ = gate.outlook({**records, **alone}, keys, **rule)
-    smallest, smaller = map(detectable_size, (detectable, once))
-    why = (
-        f" (with one session {smaller}: these differ from each other by more than was assumed, and the single one of"
-        " the next run may differ as much)"
-        if detectable > once and smallest != smaller
-        else ""
-    )
+    detectable, recordings = gate.outlook(now.records(id), {decision.key for decision in decisions}, **rule)
     return (
         f"sessions within six hours count as one recording: with {counted(recordings, 'recording')} the smallest"
-        f" detectable change is {smallest}{why}. Record on other days to see smaller ones (--carbon-record)"
+        f" detectable change is {detectable_size(detectable)}. Record on other days to see smaller ones"
+        " (--carbon-record)"
     )
 
 
@@ -133,7 +123,7 @@ def _aside(result: SessionResult) -> bool:
 
 
 def _grouped(decisions: Sequence[Decision]) -> Mapping[str, list[str]]:
-    """Why what was not recorded was not: ids by reason."""
+    """Group the ids of what was not recorded by the reason."""
     grouped: dict[str, list[str]] = {}
     for d in decisions:
         if d.why_not is not None:
@@ -193,8 +183,7 @@ def _sentences(result: SessionResult, decisions: list[Decision]) -> Iterator[str
             "stored already": sum(decision.why_not == ALREADY_STORED for decision in mine),
         }
         text = ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nothing recorded"
-        of = f"{len(mine)} measurement{'' if len(mine) == 1 else 's'}"
-        yield f"{machine_id}: {text}, of {of} of session {result.session}."
+        yield f"{machine_id}: {text}, of {counted(len(mine), 'measurement')} of session {result.session}."
     if not decisions:
         yield f"Nothing was measured in session {result.session}."
     if any(decision.records for decision in decisions) and result.dirty:

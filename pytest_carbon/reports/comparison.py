@@ -13,7 +13,7 @@ from pytest_carbon.reports.failure import verb_for
 from pytest_carbon.reports.layout import Column, Page, Table, aligned
 from pytest_carbon.reports.summary import numbers
 from pytest_carbon.reports.table import MOST_ROWS, name_of, passing, status_of
-from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, comparable, count, counted, listing, quantity, share
+from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, comparable, count, counted, known, listing, share
 
 FORMAT = "pytest-carbon-comparison/1"
 
@@ -114,8 +114,7 @@ def _rule(comparison: Comparison) -> str:
 def _figures(row: Row) -> tuple[Quantity | str, Quantity | str]:
     """Return J/call in BASE and HEAD, in one unit."""
     if row.base_j is None or row.head_j is None:
-        before, after = (None if j is None else quantity(j, "J") for j in (row.base_j, row.head_j))
-        return before or UNKNOWN, after or "not measured"
+        return known(row.base_j, "J"), known(row.head_j, "J", unknown="not measured")
     before, after = comparable([row.base_j, row.head_j])
     return before, after
 

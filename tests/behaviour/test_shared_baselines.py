@@ -189,8 +189,8 @@ def test_a_pull_request_accepts_for_itself_and_main_is_told(
     git(pytester, "switch", "-qc", "dearer")
     run = shown("--carbon-record")
     assert (
-        "that is dearer's alone, and the baseline of main is as it was: when it is merged, pytest-carbon baseline"
-        " accept --branch=main REPORT.json takes it in"
+        "this recording counts on branch dearer only; the baseline of main has not changed. To add it after the merge:"
+        " pytest-carbon baseline accept --branch=main REPORT.json"
     ) in run.text
     assert shown().measurement("test_it")["verdict"]["baseline_sessions"] == 1
 

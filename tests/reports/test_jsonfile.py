@@ -475,6 +475,7 @@ def test_every_run_comes_back(tmp_path: Path, result: SessionResult) -> None:
 
 
 AS_WRITTEN = "Give the file that pytest --carbon --carbon-json wrote, as it wrote it."
+OTHER_VERSION = "Another version of pytest-carbon wrote it: use that version, or write the file again with this one."
 
 
 @pytest.mark.parametrize(
@@ -488,15 +489,14 @@ AS_WRITTEN = "Give the file that pytest --carbon --carbon-json wrote, as it wrot
         (lambda text: "[" * 100_000, f"not JSON of a report (nested too deeply). {AS_WRITTEN}"),
         (lambda text: "[]", f"the format is None, not 'pytest-carbon/1'. {AS_WRITTEN}"),
         (lambda text: "{}", f"the format is None, not 'pytest-carbon/1'. {AS_WRITTEN}"),
-        (lambda text: '{"format": "pytest-carbon/1"}', f"session is missing. {AS_WRITTEN}"),
+        (lambda text: '{"format": "pytest-carbon/1"}', f"this report has no session. {OTHER_VERSION}"),
         (
             lambda text: text.replace("pytest-carbon/1", "pytest-carbon-baseline/1"),
             f"the format is 'pytest-carbon-baseline/1', not 'pytest-carbon/1'. {AS_WRITTEN}",
         ),
         (
             lambda text: text.replace("pytest-carbon/1", "pytest-carbon/2"),
-            "written in the format 'pytest-carbon/2', and this version reads 'pytest-carbon/1'. "
-            "Another version of pytest-carbon wrote it: use that version, or write the file again with this one.",
+            f"written in the format 'pytest-carbon/2', and this version reads 'pytest-carbon/1'. {OTHER_VERSION}",
         ),
         (lambda text: text.replace("295.0", "NaN"), f"NaN is not a finite number. {AS_WRITTEN}"),
         (
@@ -550,7 +550,7 @@ AS_WRITTEN = "Give the file that pytest --carbon --carbon-json wrote, as it wrot
         ),
         (
             lambda text: text.replace('"task": null', '"task": {"name": "x"}'),
-            f"tests[0].measurements[0].task.model is missing. {AS_WRITTEN}",
+            f"this report has no tests[0].measurements[0].task.model. {OTHER_VERSION}",
         ),
         (
             lambda text: text.replace('"calls": 240', '"calls": -1'),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import MACHINE, CarbonRunner
 
-from pytest_carbon.text import size
+from pytest_carbon.text import detectable_size
 
 WORK = """
 import pytest
@@ -413,7 +413,7 @@ def test_a_blind_pass_is_counted_and_fails_strictly(
     monkeypatch.setenv("COLUMNS", "200")  # FAILED lines are not wrapped but cut
     run = run_carbon("--carbon-max-detectable=10%", STRICT, "--junitxml=junit.xml")
     assert run.outcomes() == {"failed": 1}
-    detectable = size(run.measurement("test_it")["verdict"]["detectable_change"])
+    detectable = detectable_size(run.measurement("test_it")["verdict"]["detectable_change"])
     unseen = f"a change smaller than {detectable} may stay undetected; --carbon-max-detectable allows 10%"
     assert f"carbon blind: {unseen}" in run.text
     assert f"FAILED test_it.py::test_it - blind: {unseen}" in run.text

@@ -123,7 +123,7 @@ def read(path: Path) -> SessionResult:
         check_format(report.get("format") if isinstance(report, dict) else None, FORMAT)
         return cast(SessionResult, _CODEC.read(SessionResult, report))
     except Missing as missing:  # reports are written whole
-        raise UsageProblem(f"{path}: this report has no {missing.name}. {OTHER_VERSION}") from None
+        raise UsageProblem(f"{path}: this report has no {missing.place.lstrip('.')}. {OTHER_VERSION}") from None
     except Wrong as wrong:
         remedy = wrong.remedy or "Give the file that pytest --carbon --carbon-json wrote, as it wrote it."
         raise UsageProblem(f"{path}: {wrong}. {remedy}") from None

@@ -106,29 +106,18 @@ def must_be(what: str, value: Any, place: str = "") -> Misfit:
     return Misfit(f"must be {what}, not {shown if len(shown) <= 60 else f'{shown[:57]}...'}", place)
 
 
-def scalar(what: str, allowed: Callable[[Any], bool]) -> Reader:
-    """Read a value as it is, where it is allowed; ``what`` says what is."""
+def scalar(what: str, allowed: Callable[[Any], bool], make: Callable[[Any], Any] | None = None) -> Reader:
+    """Read a value where it is allowed, as it is or as ``make`` makes it; ``what`` says what is."""
 
     def read_scalar(value: Any) -> Any:
         if not allowed(value):
             raise must_be(what, value)
-        return value
+        return make(value) if make else value
 
     return read_scalar
 
 
-def number(what: str = "a number", least: float = -_LARGEST) -> Reader:
-    """Read a finite number of at least ``least`` as a float."""
-
-    def read_number(value: Any) -> float:
-        if not is_number(value) or value < least:
-            raise must_be(what, value)
-        return float(value)
-
-    return read_number
-
-
-amount = number("a finite number from 0", 0.0)
+amount = scalar("a finite number from 0", lambda value: is_number(value) and value >= 0, float)
 text = scalar("a text that is not empty", lambda value: isinstance(value, str) and value != "")
 
 
@@ -153,7 +142,7 @@ class Codec:
             str: scalar("a text", lambda value: isinstance(value, str)),
             bool: scalar("true or false", lambda value: isinstance(value, bool)),
             int: scalar("a count", lambda value: value.__class__ is int and value >= 0),
-            float: number(),
+            float: scalar("a number", is_number, float),
             **(readers or {}),
         }
 

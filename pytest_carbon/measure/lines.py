@@ -255,9 +255,8 @@ def is_stretch(edges: Sequence[Edge]) -> bool:
         return slow_drift(edges) is not None
     line = fit_line(edges)
     scatter_j = math.sqrt(line.residual_square_j2 / max(line.freedom, 1))
-    if scatter_j > SCATTER_PERIODS * abs(line.power_w) * (period_s(edges) or math.inf) + ROUNDING_J:
-        return False
-    return step_j(edges) == 0
+    most_j = SCATTER_PERIODS * abs(line.power_w) * (period_s(edges) or math.inf) + ROUNDING_J
+    return scatter_j <= most_j and step_j(edges) == 0
 
 
 def span_s(edges: Sequence[Edge]) -> float:

@@ -195,12 +195,8 @@ def _figures(measurement: Measurement, verdict: Verdict, context: FailureContext
     ):
         if was is not None and now is not None:
             names.append(Name(what))
-            cells = (
-                *map(str, then_and_now(was, now, unit, error_j)),
-                change(changed),
-                "← this changed" * (what == moved),
-            )
-            rows.append([page.clean(cell) for cell in cells])
+            both = map(str, then_and_now(was, now, unit, error_j))
+            rows.append([page.clean(cell) for cell in (*both, change(changed), "← this changed" * (what == moved))])
     titles = (page.clean(then), today, "change", "")
     figures = [
         Column(title, cells, left=not title) for title, cells in zip(titles, zip(*rows, strict=True), strict=True)

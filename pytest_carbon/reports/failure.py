@@ -267,10 +267,8 @@ def _reason(verdict: Verdict) -> str:
 
 
 def _call(m: Measurement) -> str:
-    text = f"{known(m.energy_j_per_call, 'J', m.energy_j_per_call_error)} per call"
-    return (
-        f"{text} ({known(m.duration_s_per_call, 's')} at {quantity(m.power_w, 'W')})" if m.power_w is not None else text
-    )
+    at = "" if m.power_w is None else f" ({known(m.duration_s_per_call, 's')} at {quantity(m.power_w, 'W')})"
+    return f"{known(m.energy_j_per_call, 'J', m.energy_j_per_call_error)} per call{at}"
 
 
 def _gate(verdict: Verdict, tolerance: float | Literal[False]) -> str | None:

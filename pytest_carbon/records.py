@@ -45,6 +45,10 @@ class MeterError(CarbonError):
     """A meter that could not be opened or read. Never turned into 0 J."""
 
 
+class DeviceFault(MeterError):
+    """A device that this machine shows to have, and whose energy cannot be counted."""
+
+
 class MeasurementError(CarbonError):
     """A measurement that failed: it has no energy, and its test fails."""
 

@@ -25,6 +25,7 @@ from pytest_carbon.measure.workloads import Fixed
 from pytest_carbon.records import (
     Calibration,
     CarbonIntensity,
+    DeviceFault,
     Domain,
     Gpu,
     Machine,
@@ -204,13 +205,15 @@ def examine(
 
 
 def _rig(settings: Settings, intensity: CarbonIntensity) -> tuple[Rig, Settings, list[str]]:
-    """The rig of a run, its settings, and notes; with the domains that exist where the wanted ones do not."""
+    """The rig of a run, its settings, and notes; with what can be counted where a run could not begin."""
     try:
         return Rig(settings, intensity=intensity, session="doctor"), settings, []
-    except UsageProblem as problem:
-        if settings.domains == "auto":
+    except (UsageProblem, DeviceFault) as problem:
+        able = replace(settings, domains="auto", meter="estimate")
+        if isinstance(problem, UsageProblem):
+            able = replace(settings, domains="auto")
+        if able == settings:
             raise
-        able = replace(settings, domains="auto")
         return Rig(able, intensity=intensity, session="doctor"), able, [f"A run with these settings stops. {problem}"]
 
 

@@ -22,6 +22,7 @@ from pytest_carbon.measure.watcher import Watcher
 from pytest_carbon.records import (
     Calibration,
     CarbonIntensity,
+    DeviceFault,
     Domain,
     Gpu,
     Machine,
@@ -224,8 +225,9 @@ def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choic
             return choice
         source, meter = nvidia
         if named is None:
+            known = nvml.inventory()
             kind = "visible" if settings.gpus == "used" else settings.gpus
-            wanted = devices.select(kind, meter.gpus(), os.environ, nvml.inventory().mig_parents)
+            wanted = _countable(devices.select(kind, known.gpus, os.environ, known.mig_parents), meter)
         else:
             wanted = tuple(gpu for gpu in meter.gpus() if gpu in named)
         if len(wanted) == len(meter.gpus()):
@@ -245,6 +247,19 @@ def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choic
     except BaseException:
         choice.close()
         raise
+
+
+def _countable(wanted: Sequence[Gpu], meter: Meter) -> tuple[Gpu, ...]:
+    """Those of the wanted GPUs that the meter counts. Raises DeviceFault where it should count one that it cannot."""
+    left_out = meter.left_out if isinstance(meter, NvmlMeter) else ()
+    readable = {gpu.uuid for gpu in meter.gpus()}
+    counted = tuple(gpu for gpu in wanted if gpu.uuid in readable)
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    # Without the variable, a GPU beside those that compute may be too old to count.
+    if left_out and not devices.hidden(os.environ) and (not counted or (value is not None and counted != wanted)):
+        named = "this process" if value is None else f"CUDA_VISIBLE_DEVICES={value}"
+        raise DeviceFault(f"{named} uses a GPU whose energy cannot be counted: {' '.join(left_out)}")
+    return counted
 
 
 def _named(spec: str, choice: Choice) -> tuple[Gpu, ...] | None:

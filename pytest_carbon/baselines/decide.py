@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from math import isfinite, sqrt
 
 from pytest_carbon.gate.recordings import RECORDINGS_MOST
 from pytest_carbon.gate.verdicts import effect
+from pytest_carbon.host.stdlib import now_text
 from pytest_carbon.records import (
     REFERENCE,
     Key,
@@ -58,7 +58,7 @@ def decide(
     What is inconclusive is added, too: only with what passes a baseline would seem less noisy than it is. With
     ``accept`` a change begins a new epoch, named after the time of the run. ``stored`` is :meth:`Store.load`.
     """
-    now = now or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = now or now_text()
     by_machine: dict[str, Mapping[Key, Sequence[Record]]] = {}
     seen: set[tuple[str, Key]] = set()
     decisions = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections import deque
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeGuard
 
 from pytest_carbon.baselines.disk import leads_out, shown_path
+from pytest_carbon.host.stdlib import json
 from pytest_carbon.records import BaselineError, Calibration, Gpu, Key, Machine, Record
 
 FORMAT = "pytest-carbon-baseline/1"

@@ -6,8 +6,6 @@ Values are checked as those of a file are. Errors are raised ``from None`` and n
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -59,6 +57,7 @@ from pytest_carbon.baselines.tables import (
     VERSION_TABLE,
     engine_of,
 )
+from pytest_carbon.host.stdlib import json, os
 from pytest_carbon.records import BaselineError, Calibration, Key, Machine, Record
 
 _T = TypeVar("_T")

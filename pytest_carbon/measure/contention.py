@@ -7,11 +7,10 @@ its descendants. ``/proc/pressure/cpu`` does not help: it also counts this proce
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter, process_time
 
+from pytest_carbon.host.stdlib import os, time
 from pytest_carbon.measure import processes
 from pytest_carbon.records import MeasurementWarning
 
@@ -40,11 +39,6 @@ TELLING_S = 0.2
 
 ROOT = "/"
 """Where ``/proc`` and ``/sys`` are."""
-
-# Bound here: a test may patch or freeze them while it is measured.
-_clock = perf_counter
-_times, _process_time = os.times, process_time
-_affinity = getattr(os, "sched_getaffinity", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +197,7 @@ class Reader:
 
     def read(self) -> Snapshot:
         """CPU seconds used until now; what cannot be read is unknown."""
-        cpus = self._cpus if self._cpus is not None else tuple(_affinity(0)) if _affinity else None
+        cpus = self._cpus if self._cpus is not None else _affinity()
         busy_s, machine_s, stolen_s, machine_cores = self._machine(cpus)
         own_s, family = self._own()
         tasks = processes.numbers(f"{self._proc}/self/task")
@@ -211,7 +205,7 @@ class Reader:
         if threads:  # else the kernel does not count waiting
             threads |= {pid: ran for pid in family if (ran := self._waiting(str(pid)))}
         return Snapshot(
-            time_s=_clock(),
+            time_s=time.perf_counter(),
             cores=len(cpus) if cpus is not None else machine_cores,
             machine_cores=machine_cores,
             siblings=self._siblings,
@@ -242,8 +236,8 @@ class Reader:
 
     def _own(self) -> tuple[float | None, list[int]]:
         """(CPU seconds of this process, its living descendants, and what they all have reaped; the descendants)."""
-        own = _times()
-        total_s = _process_time() + own.children_user + own.children_system
+        own = os.times()
+        total_s = time.process_time() + own.children_user + own.children_system
         if processes.childless():
             return total_s, []
         family = processes.descendants(self._proc)
@@ -255,3 +249,8 @@ class Reader:
         """How long a thread ran, and how long it waited for a core."""
         words = (processes.text(f"{self._proc}/{folder}/schedstat") or "").split()
         return (int(words[0]) / 1e9, int(words[1]) / 1e9) if len(words) >= 2 else None
+
+
+def _affinity() -> tuple[int, ...] | None:
+    """The cores that this process may run on, where the system says so."""
+    return tuple(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None

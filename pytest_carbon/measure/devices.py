@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import sys
 import warnings
@@ -10,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
+from pytest_carbon.host.stdlib import gc
 from pytest_carbon.records import Gpu, UsageProblem
 
 KINDS = ("used", "visible", "all")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Protocol
 
 from pytest_carbon.host import electricity, processor
 from pytest_carbon.host.machine import machine_id
+from pytest_carbon.host.stdlib import now_text, os, time
 from pytest_carbon.measure import contention, meters, workloads
 from pytest_carbon.measure.contention import Snapshot
 from pytest_carbon.measure.counters import Counter, study
@@ -140,7 +138,7 @@ def examine(
     place = (settings.country, settings.region, settings.cloud)
     intensity = electricity.intensity(*place, settings.intensity_g_per_kwh, settings.pue)
     around = Examination(
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=now_text(),
         cores=workloads.cores(),
         ci=ci_service(os.environ),
         intensity=intensity,

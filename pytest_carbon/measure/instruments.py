@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from pytest_carbon.host.machine import describe
+from pytest_carbon.host.stdlib import os, time
 from pytest_carbon.measure import contention, devices, meters
 from pytest_carbon.measure.contention import Snapshot
 from pytest_carbon.measure.measurer import Measurer
@@ -31,8 +30,6 @@ from pytest_carbon.records import (
     Settings,
     UsageProblem,
 )
-
-_sleep = time.sleep  # a test of the user's may replace it
 
 
 class Rig:
@@ -188,7 +185,7 @@ class Rig:
             return None
         after = self._load()
         if (more_s := contention.needed_s(before, after)) > 0:  # too short: neighbours still run
-            _sleep(more_s)
+            time.sleep(more_s)
             after = self._load()
         return contention.shared(before, after, counted=any(d.kind == "measured" for d in processors))
 

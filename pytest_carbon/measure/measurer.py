@@ -65,6 +65,9 @@ class Measurer:
 
     def begin(self) -> None:
         """Start the counters' clocks. Raises MeterError where a meter cannot be read."""
+        lines.student_t(0.975, 1)  # imported now: not in a window, nor where a test has patched what its import needs
+        if self.readings.watcher is not None:
+            import scipy.optimize  # noqa: F401 (so, too, what a calibration needs)
         self.readings.begin()
 
     def run(
@@ -83,7 +86,6 @@ class Measurer:
         ``begin`` is called after the warm-up. An error of measuring becomes the measurement's failure, so that the test
         can still test the result. Raises what ``fn`` raises, and TypeError where it returns a generator or a coroutine.
         """
-        lines.student_t(0.975, 1)  # its import must not fall into the loop
         work = Work(fn, args, kwargs, setup)
         self.readings.refresh()
         self.readings.progress("warm-up")
@@ -106,7 +108,6 @@ class Measurer:
 
     def window_begin(self) -> OpenWindow:
         """Wait for quiet and open a window. An error of measuring becomes its measurement's failure."""
-        lines.student_t(0.975, 1)  # its import must not fall into the window
         self.readings.refresh()
         self.readings.synchronise()
         idle_since_s = self.readings.clock()

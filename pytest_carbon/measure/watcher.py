@@ -7,18 +7,10 @@ of one. The child opens meters of its own, polls finely when it expects an edge,
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import pickle
 import queue
-import select
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from pytest_carbon.host.stdlib import json, os, select, signal, subprocess, tempfile, threading, time
 from pytest_carbon.measure.meters.protocol import Meter, MeterSource, Observation, read_j
 from pytest_carbon.records import Edge, MeterError
 
@@ -164,7 +157,7 @@ def watch(
     requests: Callable[[float], str | None],
     answer: Callable[[Any], None],
     *,
-    clock: Callable[[], float] = time.perf_counter,  # bound here: a test may replace the module's
+    clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Note edges until a request to stop.
@@ -280,7 +273,7 @@ class _Unloadable(Exception):
 
 class _Process:
     def __init__(self, recipe: bytes) -> None:
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
+        self._errors: IO[bytes] = tempfile.TemporaryFile()
         reads, writes = os.pipe()  # libraries and sitecustomize may print to standard output
         self._from: IO[bytes] = os.fdopen(reads, "rb")
         # The child imports what it needs before it can see a user's signal.py or queue.py.

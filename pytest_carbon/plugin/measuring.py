@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_carbon.host.stdlib import time
 from pytest_carbon.measure import devices, reference
 from pytest_carbon.measure.instruments import Rig
 from pytest_carbon.measure.measurer import Measurer

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pytest_carbon.host.stdlib import json
 from pytest_carbon.measure.calibration import SHARE_EXCESS
 from pytest_carbon.measure.counters import Counter
 from pytest_carbon.measure.examination import Examination, Neighbours, NvidiaGpu

@@ -7,7 +7,6 @@ stand in a test's id (bytes of a path that are no UTF-8), and knows neither our 
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from functools import cache
 from math import isfinite
@@ -16,6 +15,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 
 from pytest_carbon.baselines.disk import remedy, write_atomically
 from pytest_carbon.baselines.format import Wrong, check_format, is_number, is_time, refuse_constant
+from pytest_carbon.host.stdlib import json
 from pytest_carbon.records import (
     INFORMS,
     CarbonIntensity,

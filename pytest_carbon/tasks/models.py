@@ -6,9 +6,7 @@ would cost less than those of a trained model. This module imports nothing heavy
 
 from __future__ import annotations
 
-import gc
 import importlib
-import json
 import logging
 import sys
 import warnings
@@ -19,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from pytest_carbon.host.stdlib import gc, json
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks.architectures import Architecture, architecture
 from pytest_carbon.tasks.catalogue import find_model, find_task, rows_of

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from pytest_carbon.host.stdlib import time
 from pytest_carbon.records import CarbonError, TaskInfo
 from pytest_carbon.tasks.data import Sample
 from pytest_carbon.tasks.models import DTYPES, free_memory

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_carbon.baselines import open_store
+from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import record
 from pytest_carbon.records import (
     INFORMS,

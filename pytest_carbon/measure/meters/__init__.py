@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import time
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pytest_carbon.host.codecarbon import quiet_codecarbon
+from pytest_carbon.host.stdlib import is_frozen, os, time
 from pytest_carbon.measure.devices import hidden, seen_by_torch
 from pytest_carbon.measure.meters.protocol import Meter, MeterSource
 from pytest_carbon.measure.meters.replay import ReplayMeter
@@ -58,6 +59,25 @@ def built_in_sources() -> dict[str, MeterSource]:
         MeterSource(FALLBACK, EstimateMeter),
     )
     return {source.name: source for source in sources}
+
+
+def preload(spec: str) -> None:
+    """Import what the meters may need, before a test can patch what an import needs.
+
+    Raises UsageProblem where that is too late: pandas, which codecarbon imports, crashes under a frozen date.
+    """
+    if not re.search(r"\b(auto|estimate|amd|apple|windows)\b", spec.partition("replay:")[0]):
+        return
+    if is_frozen() and "codecarbon" not in sys.modules:
+        raise UsageProblem(
+            f"--carbon-meter={spec}: datetime.datetime was replaced before the run (freezegun in a conftest file?),"
+            " and the meters' libraries cannot be imported so: freeze time in a fixture, or in pytest_sessionstart."
+        )
+    with quiet_codecarbon():
+        import codecarbon.external.ram  # noqa: F401
+        from codecarbon.input import DataSource
+
+        DataSource().get_cpu_power_data()  # type: ignore[no-untyped-call]  # imports pandas
 
 
 def choose(spec: str, sources: Mapping[str, MeterSource]) -> Choice:
@@ -118,8 +138,8 @@ def _refuse_uncounted(faults: Sequence[str], not_taken: Mapping[str, str]) -> No
         faults = [f"torch sees {devices}, and {meter} says: {not_taken.get(meter, 'nothing')}"]
     if faults and not hidden(os.environ):
         raise DeviceFault(
-            f"--carbon-meter=auto: this machine has a GPU whose energy cannot be counted: {' '.join(faults)} Or name the"
-            " meter to use instead: --carbon-meter=estimate counts the processor only."
+            f"--carbon-meter=auto: this machine has a GPU whose energy cannot be counted: {' '.join(faults)} Or name"
+            " the meter to use instead: --carbon-meter=estimate counts the processor only."
         )
 
 

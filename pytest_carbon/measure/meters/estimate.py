@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
-import time
 from collections.abc import Callable, Iterable
 
 from pytest_carbon.host.codecarbon import codecarbon_version, quiet_codecarbon
 from pytest_carbon.host.processor import Processor, this_processor
+from pytest_carbon.host.stdlib import PLATFORM, time
 from pytest_carbon.measure import processes
 from pytest_carbon.measure.meters.protocol import JoulesOnly
 from pytest_carbon.measure.processes import Spent
@@ -159,7 +158,7 @@ class CpuSeconds:
 def _descendants() -> dict[int, Spent]:
     if processes.childless():
         return {}
-    if sys.platform == "linux":
+    if PLATFORM == "linux":
         return {
             pid: spent if (clock_s := _clock_of(pid)) is None else spent._replace(itself_s=clock_s)
             for pid, spent in processes.descendants().items()
@@ -183,7 +182,7 @@ def _clock_of(pid: int) -> float | None:
 
 
 def _reaped_by_this_process_s() -> float:
-    if sys.platform == "win32":  # it has no such account: children count while they live
+    if PLATFORM == "win32":  # it has no such account: children count while they live
         return 0.0
     import resource
 
@@ -193,6 +192,8 @@ def _reaped_by_this_process_s() -> float:
 
 def _runs(pid: int) -> bool:
     """Whether a process that is no longer a descendant lives on, adopted, so that this one never reaps it."""
+    if PLATFORM == "linux":
+        return processes.runs(pid)
     import psutil
 
     return psutil.pid_exists(pid)

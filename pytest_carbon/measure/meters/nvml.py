@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
-import sys
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+from pytest_carbon.host.stdlib import PLATFORM, os, time
+from pytest_carbon.measure import processes
 from pytest_carbon.measure.meters.protocol import Observation
 from pytest_carbon.records import DeviceFault, Domain, Gpu, MeterError
 
@@ -291,6 +290,8 @@ class Integral:
 
 def family() -> frozenset[int]:
     """The ids of this process and its living descendants."""
+    if PLATFORM == "linux":
+        return frozenset({os.getpid(), *processes.descendants()})
     import psutil
 
     pids = {os.getpid()}
@@ -318,7 +319,7 @@ def strangers(
 
 
 def _ids_match() -> bool:
-    if sys.platform != "linux":
+    if PLATFORM != "linux":
         return True
     try:
         return os.readlink("/proc/self/ns/pid") == _INITIAL_PID_NAMESPACE

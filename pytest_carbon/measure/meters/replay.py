@@ -5,16 +5,14 @@ A trace is JSON Lines, a header and one line for every step of a counter: docs/e
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from pytest_carbon.host.stdlib import json, os, time
 from pytest_carbon.measure.meters.protocol import JoulesOnly, Observation
 from pytest_carbon.records import REPLAYED, Domain, Edge, Gpu, Kind, MeterError
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import pytest
 
 from pytest_carbon.host.import_paths import Move
+from pytest_carbon.host.stdlib import json
 from pytest_carbon.records import Calibration, CarbonIntensity, Machine, Measurement, Settings
 
 

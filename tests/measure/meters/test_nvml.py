@@ -245,9 +245,9 @@ def test_an_unknown_uuid_is_named_with_what_there_is(simulate, opened):
     [
         (
             "LIBRARY_NOT_FOUND",
-            "the NVIDIA driver's library libnvidia-ml.so.1 was not found (NVML says 'NVML Shared Library Not Found'): no"
-            " NVIDIA driver here. In a container, start it with `docker run --gpus all` (NVIDIA Container Toolkit); on"
-            " WSL2, add /usr/lib/wsl/lib to LD_LIBRARY_PATH.",
+            "the NVIDIA driver's library libnvidia-ml.so.1 was not found (NVML says 'NVML Shared Library Not Found'):"
+            " no NVIDIA driver here. In a container, start it with `docker run --gpus all` (NVIDIA Container Toolkit);"
+            " on WSL2, add /usr/lib/wsl/lib to LD_LIBRARY_PATH.",
         ),
         (
             "DRIVER_NOT_LOADED",
@@ -268,8 +268,8 @@ def test_an_unknown_uuid_is_named_with_what_there_is(simulate, opened):
         (
             "OPERATING_SYSTEM",
             "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup; NVML says"
-            " 'The operating system has blocked the request.'): `ls -l /dev/nvidia*` says who may; in a container, start"
-            " it with `docker run --gpus all`.",
+            " 'The operating system has blocked the request.'): `ls -l /dev/nvidia*` says who may; in a container,"
+            " start it with `docker run --gpus all`.",
         ),
         (
             "UNKNOWN",

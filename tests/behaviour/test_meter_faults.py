@@ -214,13 +214,15 @@ def test_a_counter_that_stands_still(
         (
             "nvmlInit",
             "DRIVER_NOT_LOADED",
-            "the NVIDIA driver is installed but not loaded (NVML says 'Driver Not Loaded'): load it with `sudo modprobe nvidia`",
+            "the NVIDIA driver is installed but not loaded (NVML says 'Driver Not Loaded'): load it with `sudo"
+            " modprobe nvidia`",
         ),
         (
             "nvmlInit",
             "NO_PERMISSION",
             "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup; NVML says"
-            " 'Insufficient Permissions'): `ls -l /dev/nvidia*` says who may; in a container, start it with `docker run --gpus all`.",
+            " 'Insufficient Permissions'): `ls -l /dev/nvidia*` says who may; in a container, start it with"
+            " `docker run --gpus all`.",
         ),
         (
             ENERGY,

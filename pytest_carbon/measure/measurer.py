@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pytest_carbon.measure import lines
+from pytest_carbon.measure import lines, tracers
 from pytest_carbon.measure.calibration import calibrate
 from pytest_carbon.measure.figures import Loop, per_call
 from pytest_carbon.measure.loop import run_loop
 from pytest_carbon.measure.protocol import Protocol, Scope, Work, refuse_lazy
 from pytest_carbon.measure.readings import QUIET_BOTH_S, QUIET_LONGEST_S, Readings, is_sharp
+from pytest_carbon.measure.tracers import Tracers
 from pytest_carbon.measure.warnings import loop_warnings
 from pytest_carbon.records import (
     Calibration,
@@ -41,6 +42,8 @@ class OpenWindow:
     failure: str | None = None
     waited_s: float = 0.0
     """For quiet."""
+    traced: Sequence[str] = ()
+    """The tools that ran in the code when it opened."""
 
 
 @dataclass(kw_only=True)
@@ -89,6 +92,15 @@ class Measurer:
         work = Work(fn, args, kwargs, setup)
         self.readings.refresh()
         self.readings.progress("warm-up")
+        refuse_lazy(work())  # its result is dropped before the next call
+        with tracers.paused() as traced:
+            result, measurement = self._repeated(name, work, protocol, begin)
+        return result, with_warning(measurement, traced.warning())
+
+    def _repeated(
+        self, name: str, work: Work, protocol: Protocol, begin: Callable[[], None]
+    ) -> tuple[Any, Measurement]:
+        """Measure calls after the first one."""
         result, call_s, warm_from_s = self._warm_up(work, protocol.warmup_s)
         idle_since_s = self.readings.clock()
         scope = self.scope()
@@ -125,7 +137,7 @@ class Measurer:
         except (MeterError, MeasurementError) as error:
             return OpenWindow(failure=str(error))
         start_s = self.readings.clock()
-        return OpenWindow(since_s, start_s, start_j, waited_s=start_s - idle_since_s)
+        return OpenWindow(since_s, start_s, start_j, waited_s=start_s - idle_since_s, traced=tuple(tracers.running()))
 
     def window_end(self, name: str, opened: OpenWindow, calls: int, protocol: Protocol) -> Measurement:
         """Close a window that held this many calls, and measure it."""
@@ -159,6 +171,8 @@ class Measurer:
             measurement = self._finish(name, loop, replace(protocol, rounds=1), waited_s=opened.waited_s)
         except (MeterError, MeasurementError) as error:
             return Measurement(name=name, machine=scope.machine, failure=str(error))
+        traced = Tracers(*opened.traced, *tracers.running())
+        measurement = with_warning(measurement, traced.warning())
         return measurement if measurement.failure is not None else per_call(measurement, calls)
 
     def nothing(self, name: str, warning: MeasurementWarning) -> Measurement:
@@ -175,8 +189,8 @@ class Measurer:
         return total_j if domains and math.isfinite(total_j) and total_j >= 0 else None
 
     def _warm_up(self, work: Work, warmup_s: float) -> tuple[Any, float, float]:
-        """Call at least twice, and for ``warmup_s`` after the first; the result, seconds a call, when it began."""
-        result = refuse_lazy(work())
+        """Call once more at least, and for ``warmup_s``; the result, seconds a call, when it began."""
+        result: Any = None
         self.readings.synchronise()
         first_end_s = self.readings.clock()
         durations: list[float] = []
@@ -236,3 +250,8 @@ class Measurer:
             for n, figure in figures.items():
                 self._measured_j[n] = self._measured_j.get(n, 0.0) + figure.energy_j
         return loop.measurement(name, self.session, self.intensity, figures, warnings)
+
+
+def with_warning(measurement: Measurement, warning: MeasurementWarning | None) -> Measurement:
+    """The measurement, with one more warning if there is one."""
+    return measurement if warning is None else replace(measurement, warnings=(*measurement.warnings, warning))

@@ -11,8 +11,9 @@ from typing import Any
 from pytest_carbon.measure import lines, tracers
 from pytest_carbon.measure.calibration import calibrate
 from pytest_carbon.measure.figures import Loop, per_call
+from pytest_carbon.measure.lazy import refuse_lazy
 from pytest_carbon.measure.loop import run_loop
-from pytest_carbon.measure.protocol import Protocol, Scope, Work, refuse_lazy
+from pytest_carbon.measure.protocol import Protocol, Scope, Work
 from pytest_carbon.measure.readings import QUIET_BOTH_S, QUIET_LONGEST_S, Readings, is_sharp
 from pytest_carbon.measure.tracers import Tracers
 from pytest_carbon.measure.warnings import loop_warnings

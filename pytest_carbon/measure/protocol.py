@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,19 +72,3 @@ def prepared(
     if not (isinstance(fresh, tuple) and len(fresh) == 2 and isinstance(fresh[1], Mapping)):
         raise TypeError(f"setup must return None or (args, kwargs), a sequence and a mapping; it returned {fresh!r}")
     return fresh
-
-
-def refuse_lazy(result: Any) -> Any:
-    """The result of a call; TypeError where it is a generator or a coroutine, so that nothing has run."""
-    if inspect.iscoroutine(result):
-        result.close()
-        kind, instead = "a coroutine", "async with carbon.window(): await fn(…)"
-    elif inspect.isasyncgen(result):
-        kind, instead = "an async generator", "async with carbon.window(): result = [x async for x in fn(…)]"
-    elif inspect.isgenerator(result):
-        kind, instead = "a generator", "carbon(lambda: list(fn(…)))"
-    else:
-        return result
-    raise TypeError(
-        f"carbon() got {kind} back from the call, so nothing has run and nothing was measured; write: {instead}"
-    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pytest_carbon.host.stdlib import os, time
+from pytest_carbon.host.stdlib import os, signal, time
 from pytest_carbon.measure import processes
 from pytest_carbon.records import MeasurementWarning
 
@@ -36,6 +36,13 @@ STOLEN_S = 0.05
 """The same for what the host took, which comes in hundredths of a second."""
 TELLING_S = 0.2
 """``/proc/stat`` counts in hundredths of a second: over a shorter time it says little."""
+
+LEAST_BUSY = 0.10
+"""Where the processor is estimated: calls that use it in a smaller part of their time wait for something else,"""
+LASTS_S = 0.1
+"""if they take longer than this together."""
+MOST_LOST = 0.90
+"""The same, where children that end may not be counted."""
 
 ROOT = "/"
 """Where ``/proc`` and ``/sys`` are."""
@@ -156,6 +163,30 @@ def shared(before: Snapshot, after: Snapshot, *, counted: bool) -> MeasurementWa
     full = telling and unknown and load.taken is not None and load.taken > MOST_TAKEN
     crowded = telling and load.beside > MOST_SIBLINGS
     return _warning(load, load.other_cores, load.cores) if waits or robbed or full or crowded else None
+
+
+def elsewhere(before: Snapshot, after: Snapshot) -> MeasurementWarning | None:
+    """The warning, where the processor did hardly anything that is counted in the time that the calls took."""
+    load = between(before, after)
+    if load.own_cores is None or load.elapsed_s < LASTS_S:
+        return None
+    # Time in which this process was ready and had no core is no rest.
+    busy = load.own_cores + (load.waited_s + load.stolen_s) / load.elapsed_s
+    lost = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN if hasattr(signal, "SIGCHLD") else False
+    if lost and busy < MOST_LOST:
+        text = (
+            "this process ignores SIGCHLD, so the processor time of children that ended is not known: set the signal's"
+            " default handler back, signal.signal(signal.SIGCHLD, signal.SIG_DFL)"
+        )
+        return MeasurementWarning("elsewhere", text)
+    if busy >= LEAST_BUSY:
+        return None
+    text = (
+        f"this process and its children used the processor in {max(load.own_cores, 0.0):.1%} of the time that the calls"
+        " took: they waited, or something that is not counted did the work (a process with another parent, another"
+        " device, a remote service); let this process or its children work, or count the device that does"
+    )
+    return MeasurementWarning("elsewhere", text)
 
 
 def needed_s(before: Snapshot, after: Snapshot) -> float:

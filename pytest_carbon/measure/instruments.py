@@ -174,20 +174,22 @@ class Rig:
         return [d for d in live if d.name in gated and d.family in ("cpu", "dram")]
 
     def _conditions(self, gated: Sequence[str]) -> list[MeasurementWarning]:
-        """Warnings about other processes on the gated devices."""
-        on_processor = self._neighbours_on_processor(gated)
-        return [*([] if on_processor is None else [on_processor]), *self._neighbours_on_gpus(gated)]
+        """Warnings about other processes on the gated devices, and about work that these did not do."""
+        return [*self._on_processor(gated), *self._neighbours_on_gpus(gated)]
 
-    def _neighbours_on_processor(self, gated: Sequence[str]) -> MeasurementWarning | None:
+    def _on_processor(self, gated: Sequence[str]) -> list[MeasurementWarning]:
         before, self._before = self._before, None
         processors = self._processors(gated)
         if before is None or not processors:
-            return None
+            return []
         after = self._load()
+        estimated = len(processors) == len(gated) and all(d.kind == "estimated" for d in processors)
+        elsewhere = contention.elsewhere(before, after) if estimated else None
         if (more_s := contention.needed_s(before, after)) > 0:  # too short: neighbours still run
             time.sleep(more_s)
             after = self._load()
-        return contention.shared(before, after, counted=any(d.kind == "measured" for d in processors))
+        shared = contention.shared(before, after, counted=any(d.kind == "measured" for d in processors))
+        return [warning for warning in (elsewhere, shared) if warning is not None]
 
     def _neighbours_on_gpus(self, gated: Sequence[str]) -> list[MeasurementWarning]:
         if self.nvidia is None:

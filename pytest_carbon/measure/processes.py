@@ -1,4 +1,4 @@
-"""This process's descendants and their CPU seconds, from Linux's ``/proc``."""
+"""Read this process's descendants and their CPU seconds from Linux's ``/proc``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Spent(NamedTuple):
 
 
 def descendants(proc: str = "/proc") -> dict[int, Spent]:
-    """The living descendants of this process. Reads each file once, three times as fast as psutil."""
+    """Return the living descendants; three times as fast as psutil."""
     spent: dict[int, Spent] = {}
     children: dict[int, list[int]] = {}
     for pid in numbers(proc):
@@ -31,13 +31,13 @@ def descendants(proc: str = "/proc") -> dict[int, Spent]:
         user, system, reaped_user, reaped_system = (int(word) / TICKS for word in words[11:15])
         spent[pid] = Spent(user + system, reaped_user + reaped_system)
     family = list(children.get(os.getpid(), ()))
-    for pid in family:  # grows while it is walked
+    for pid in family:  # the list grows during the loop
         family += children.get(pid, ())
     return {pid: spent[pid] for pid in family}
 
 
 def childless() -> bool:
-    """Whether this process has no child, and so no descendant, without reading all other processes."""
+    """Return whether this process has no child, without reading all processes."""
     if not hasattr(os, "waitid"):
         return False
     try:
@@ -53,7 +53,7 @@ def runs(pid: int, proc: str = "/proc") -> bool:
 
 
 def numbers(folder: str) -> list[int]:
-    """The processes, or threads, that a folder of ``/proc`` lists. Raises MeterError where no file can be opened."""
+    """List the processes, or threads, in a folder of ``/proc``. Raises MeterError if no file can be opened."""
     try:
         return [int(name) for name in os.listdir(folder) if name.isdigit()]
     except OSError as error:
@@ -62,7 +62,7 @@ def numbers(folder: str) -> list[int]:
 
 
 def text(path: str) -> str | None:
-    """The content of a file; None where it cannot be read. Raises MeterError where no file can be opened."""
+    """Return the content of a file; None if it cannot be read. Raises MeterError if no file can be opened."""
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError as error:

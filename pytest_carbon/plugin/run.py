@@ -14,8 +14,9 @@ from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import electricity, worktree
 from pytest_carbon.host.git import git_state
+from pytest_carbon.host.machine import free_memory
 from pytest_carbon.host.stdlib import now_text, time
-from pytest_carbon.measure import devices, meters
+from pytest_carbon.measure import meters
 from pytest_carbon.plugin import failures, judge, markers, notes, record, refusal, stages
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.measuring import Measuring
@@ -304,7 +305,7 @@ class CarbonSession:
             if interrupted or session.shouldfail or session.shouldstop:
                 return None
             self._close()
-            devices.release()
+            free_memory()
             try:
                 self._fresh.again(session, tests, first.brought.calibrations)
             except (KeyboardInterrupt, pytest.exit.Exception) as interrupt:

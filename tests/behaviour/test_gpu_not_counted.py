@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import QUICK
-from faults import simulated_gpus
+from faults import WORK, simulated_gpus
 
 from pytest_carbon.measure.meters import nvml
 from simulation import SimulatedGpu, SimulatedNvml
@@ -76,7 +76,7 @@ def test_gpus_without_energy_and_power(pytester: pytest.Pytester, nvml_library: 
         assert "GPU 1 (NVIDIA H100 80GB HBM3, " in words(one.stdout)
         for function in ENERGY_AND_POWER:
             sim.set_failure("NOT_SUPPORTED", function=function, gpu=0)
-        is_refused(run(pytester), "tells neither its energy", "NVML says 'Not Supported'")
+        is_refused(run(pytester), "reports neither its energy", "NVML says 'Not Supported'")
 
 
 def test_a_driver_that_shows_no_gpu(pytester: pytest.Pytester, nvml_library: Path) -> None:
@@ -143,6 +143,7 @@ def test_without_a_gpu_the_run_goes_on_and_names_the_machine_with_baselines(
     pytester: pytest.Pytester, nvml_library: Path
 ) -> None:
     """A laptop, a hosted runner: nothing shows a GPU."""
+    pytester.makepyfile(test_it=f"{WORK}\ndef test_it(carbon):\n    carbon(work)\n")
     with simulated_gpus(pytester.path, nvml_library) as sim:
         assert run(pytester, "--carbon-record", "--carbon-min-time=0.05").ret == 0
         sim.set_failure("LIBRARY_NOT_FOUND", function="nvmlInit")

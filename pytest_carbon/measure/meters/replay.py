@@ -1,4 +1,4 @@
-"""Play a recorded trace as a meter: for tests without the hardware, and to reproduce a fault.
+"""Play a recorded trace as a meter, for tests and to reproduce a fault.
 
 A trace is JSON Lines, a header and one line for every step of a counter: docs/extending.md describes it.
 """
@@ -18,7 +18,7 @@ from pytest_carbon.measure.meters.protocol import JoulesOnly, Observation
 from pytest_carbon.records import REPLAYED, Domain, Edge, Gpu, Kind, MeterError
 
 FORMAT = "pytest-carbon-trace/1"
-_REMEDY = "docs/extending.md describes a trace; pytest-carbon record-trace writes one."
+_REMEDY = "Correct the line, or record the trace again: pytest-carbon record-trace FILE"
 
 
 class ReplayMeter(JoulesOnly):
@@ -45,7 +45,7 @@ class ReplayMeter(JoulesOnly):
         return self.energy_j(domain, elapsed_s)
 
     def energy_j(self, domain: int, elapsed_s: float) -> float:
-        """The counter at a time after the start, without recorded errors."""
+        """Return the counter at a time after the start, without recorded errors."""
         track = self._tracks[domain]
         cycles, phase_s = divmod(elapsed_s, self._cycle_s)
         step = bisect_right(track.steps_s, phase_s)
@@ -73,10 +73,10 @@ def write_trace(
     start_s: float,
     gpus: Sequence[Gpu] = (),
 ) -> None:
-    """Write a trace of counters from ``start_s``, on the clock of the edges. ``gpus`` describe the GPUs' domains.
+    """Write a trace of counters from ``start_s``, on the clock of the edges.
 
-    Energies count from the last edge at or before ``start_s``, else from the first edge. Raises MeterError where a
-    domain has no edge after ``start_s``.
+    ``gpus`` describe the GPUs' domains. Energies count from the last edge at or before ``start_s``, else from the first
+    edge. Raises MeterError if a domain has no edge after ``start_s``.
     """
     facts = {f"gpu:{gpu.index}": {key: v for key, v in asdict(gpu).items() if key != "index"} for gpu in gpus}
     lines: list[dict[str, Any]] = []
@@ -84,7 +84,7 @@ def write_trace(
         edges = edges_by_domain.get(domain.name, ())
         steps = [edge for edge in edges if edge.time_s > start_s]
         if not steps:
-            raise MeterError(f"{domain.name} has no edge after the start of the trace: record for longer.")
+            raise MeterError(f"{domain.name} did not change after the start of the trace: record for longer.")
         zero_j = next((edge.energy_j for edge in reversed(edges) if edge.time_s <= start_s), steps[0].energy_j)
         for edge in steps:
             line = {"t_s": edge.time_s - start_s, "domain": domain.name, "energy_j": edge.energy_j - zero_j}
@@ -102,7 +102,7 @@ def write_trace(
 def write_constant_trace(
     path: str | os.PathLike[str], power_w: float, period_s: float, domain: str = "gpu:0", kind: Kind = "measured"
 ) -> None:
-    """Write the trace of a constant load: a counter that steps every ``period_s`` seconds by ``power_w * period_s``."""
+    """Write a trace that steps every ``period_s`` by ``power_w * period_s`` joules."""
     described = {"domain": domain, "kind": kind, "source": f"constant {power_w:g} W"}
     step = {"t_s": period_s, "domain": domain, "energy_j": power_w * period_s, "power_w": power_w}
     _write(path, [described], [step])
@@ -193,7 +193,7 @@ class _Track:
 
 
 def _read(path: Path) -> tuple[bool, list[_Track]]:
-    """Whether the counters move in steps, and their tracks."""
+    """Return whether the counters move in steps, and their tracks."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -227,7 +227,7 @@ def _parse(line: str) -> dict[str, Any]:
 
 
 def _tracks(content: dict[str, Any]) -> tuple[bool, dict[str, _Track]]:
-    """Whether the counters move in steps, and the empty tracks that a header describes, by domain."""
+    """Return whether the counters move in steps, and the empty tracks that a header describes, by domain."""
     check_format(content.get("format"), FORMAT)
     header: _Header = _CODEC.read(_Header, content)
     tracks: dict[str, _Track] = {}
@@ -246,7 +246,7 @@ def _gpu(domain: Domain, device: _Device | None) -> Gpu | None:
         return None
     index = domain.name.partition(":")[2]
     if not index.isdigit():
-        raise Wrong(f"domain {domain.name!r} must be gpu: and a number")
+        raise Wrong(f"the domain is {domain.name!r}: write gpu: and a number, such as gpu:0")
     if device is None:
         return Gpu(int(index), f"replay-{index}", "replay")
     memory = device.memory_bytes

@@ -221,7 +221,7 @@ def test_a_trace_of_a_replay_says_so_once(path: Path) -> None:
 
 def test_nothing_recorded_is_refused(path: Path) -> None:
     """A domain without a step cannot be played, so it is not written."""
-    with pytest.raises(MeterError, match=r"gpu:0 has no edge after the start of the trace: record for longer\."):
+    with pytest.raises(MeterError, match=r"gpu:0 did not change after the start of the trace: record for longer\."):
         write_trace(path, [Domain("gpu:0", "measured", "x")], {"gpu:0": [Edge(1, 1, 5.0)]}, start_s=2.0)
     assert not path.exists()
 
@@ -248,7 +248,7 @@ def test_nothing_recorded_is_refused(path: Path) -> None:
         (
             [{"format": FORMAT, "domains": [GPU | {"domain": "gpu:a"}]}],
             1,
-            "domain 'gpu:a' must be gpu: and a number",
+            "the domain is 'gpu:a': write gpu: and a number, such as gpu:0",
         ),
         (
             [{"format": FORMAT, "domains": [GPU | {"gpu": "H100"}]}],
@@ -299,7 +299,7 @@ def test_a_malformed_trace_is_refused_with_its_line(path: Path, lines: list[obje
     path.write_text("\n".join(texts) + "\n")
     with pytest.raises(MeterError) as caught:
         ReplayMeter(path)
-    remedy = "docs/extending.md describes a trace; pytest-carbon record-trace writes one."
+    remedy = "Correct the line, or record the trace again: pytest-carbon record-trace FILE"
     assert str(caught.value) == f"The trace {path}, line {number}: {problem}. {remedy}"
 
 

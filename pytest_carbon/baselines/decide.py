@@ -168,6 +168,7 @@ def records_of(result: SessionResult, test: TestResult, measurement: Measurement
             labels=result.labels,
             temperature_c=float(temperature_c) if temperature_c is not None and isfinite(temperature_c) else None,
             gpus=measurement.gpus,
+            factors=measurement.factors,
         )
         for score in measurement.sessions
     ]

@@ -143,7 +143,9 @@ class Rig:
             domains = tuple(d for d in domains if d.name not in self._gpus or self._gpus[d.name].uuid in used)
         gated = meters.gated(domains, self._settings.domains)
         uuids = tuple(self._gpus[d.name].uuid for d in gated if d.name in self._gpus)
-        self._latest = Scope(domains, tuple(d.name for d in gated), self._identify(domains, gated), uuids)
+        estimates = any(d.kind == "estimated" for d in gated)
+        factors = next((m.factors for m in self.meters if estimates and isinstance(m, EstimateMeter)), None)
+        self._latest = Scope(domains, tuple(d.name for d in gated), self._identify(domains, gated), uuids, factors)
         return self._latest
 
     def _identify(self, domains: Sequence[Domain], gated: Sequence[Domain]) -> str:

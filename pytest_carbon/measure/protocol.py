@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_carbon.records import Domain
+from pytest_carbon.records import Domain, Factors
 
 __tracebackhide__ = True  # an error of a measured call is shown without the frames of this module
 
@@ -41,6 +41,8 @@ class Scope:
     machine: str
     gpus: tuple[str, ...] = ()
     """The UUIDs of the gated GPUs."""
+    factors: Factors | None = None
+    """Of the gated domains that are estimated."""
 
 
 @dataclass(frozen=True, slots=True)

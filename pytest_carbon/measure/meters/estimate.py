@@ -13,7 +13,7 @@ from pytest_carbon.host.stdlib import PLATFORM, time
 from pytest_carbon.measure import processes
 from pytest_carbon.measure.meters.protocol import JoulesOnly
 from pytest_carbon.measure.processes import Spent
-from pytest_carbon.records import Domain, MeterError
+from pytest_carbon.records import Domain, Factors, MeterError
 
 SAME_MOMENT_S = 5e-3
 """Two domains that are read within this time get the same CPU seconds: a look for children takes milliseconds."""
@@ -40,6 +40,7 @@ class EstimateMeter(JoulesOnly):
         processor_w, processor_source = thread_watts(processor, _design_power_w(processor), version)
         memory_w = _memory_w()
         self._watts = (processor_w, memory_w / processor.threads)
+        self.factors = Factors(*self._watts, version)
         memory_source = f"estimated: {memory_w:g} W RAM / {processor.threads} threads × CPU seconds"
         self.domains: tuple[Domain, ...] = (
             Domain("cpu:0", "estimated", processor_source),

@@ -181,6 +181,7 @@ def test_a_report_has_these_keys() -> None:
                         "after_work_j": 84.8,
                         "after_work_s": 1.8,
                         "temperature_c": 45.0,
+                        "factors": None,
                         "gpus": ["GPU-1234"],
                         "emissions_g_per_call": 0.00012,
                         "gated": ["gpu:0"],

@@ -7,10 +7,10 @@ test's id (bytes of a path that are no UTF-8).
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, is_dataclass
+from json import JSONDecodeError, dumps, loads  # bound here: a test may replace the module's
 from math import isfinite
 from types import UnionType
 from typing import Annotated, Any, Literal, NoReturn, TypeGuard, Union, get_args, get_origin, get_type_hints
@@ -48,7 +48,7 @@ class Misfit(Wrong):
 class NotJson(Wrong):
     """Perhaps only the beginning of a JSON text, whose last line is ``line``."""
 
-    def __init__(self, error: json.JSONDecodeError) -> None:
+    def __init__(self, error: JSONDecodeError) -> None:
         super().__init__(f"not JSON ({error.msg}, {_position(error)})")
         self.line = error.lineno
 
@@ -60,7 +60,7 @@ class Missing(Misfit):
         super().__init__("is missing", f".{name}")
 
 
-def _position(error: json.JSONDecodeError) -> str:
+def _position(error: JSONDecodeError) -> str:
     return f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
 
 
@@ -72,10 +72,10 @@ def refuse_constant(name: str) -> NoReturn:
 def parse(text: str, what: str) -> Any:
     """Read the JSON value that is all of a text. Raises :class:`Wrong`, which calls it ``what`` ("a report")."""
     try:
-        return json.loads(text, parse_constant=refuse_constant)
+        return loads(text, parse_constant=refuse_constant)
     except RecursionError:
         raise Wrong(f"not JSON of {what} (nested too deeply)") from None
-    except json.JSONDecodeError as error:
+    except JSONDecodeError as error:
         if error.msg == "Extra data":
             raise Wrong(f"more than one JSON value ({_position(error)})") from None
         raise NotJson(error) from None
@@ -102,7 +102,7 @@ def is_number(value: object) -> TypeGuard[float]:
 
 def must_be(what: str, value: Any, place: str = "") -> Misfit:
     """Return the fault of a value that is not ``what``."""
-    shown = json.dumps(value)
+    shown = dumps(value)
     return Misfit(f"must be {what}, not {shown if len(shown) <= 60 else f'{shown[:57]}...'}", place)
 
 

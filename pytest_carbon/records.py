@@ -45,6 +45,10 @@ class MeterError(CarbonError):
     """A meter that could not be opened or read. Never turned into 0 J."""
 
 
+class DeviceFault(MeterError):
+    """A device that this machine shows to have, and whose energy cannot be counted."""
+
+
 class MeasurementError(CarbonError):
     """A measurement that failed: it has no energy, and its test fails."""
 
@@ -94,7 +98,7 @@ class Edge(NamedTuple):
         return (self.before_s + self.after_s) / 2
 
 
-INFORMS = frozenset({"tail", "near-limit", "trend", "other-card", "warmer"})
+INFORMS = frozenset({"tail", "near-limit", "trend", "other-card", "warmer", "factors"})
 """Codes of warnings that leave the figure as good as it was."""
 
 
@@ -111,6 +115,29 @@ class MeasurementWarning:
     def disqualifies(self) -> bool:
         """Tell whether the figure may be wrong, and is not recorded; unknown codes count."""
         return not self.informs and self.code not in INFORMS
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """What the estimate multiplies a CPU second by."""
+
+    cpu_w: float
+    dram_w: float
+    codecarbon: str
+    """The version whose tables these are from."""
+    share: float = 1.0
+    """The part of the energy that is estimated."""
+
+    @property
+    def watts(self) -> float:
+        return self.cpu_w + self.dram_w
+
+    def scale_to(self, other: Factors) -> float:
+        """Return what an energy with these factors is multiplied by, to have the other's."""
+        return 1.0 - self.share + self.share * other.watts / self.watts
+
+    def __str__(self) -> str:
+        return f"{self.cpu_w:.3g} W + {self.dram_w:.3g} W of memory a thread, codecarbon {self.codecarbon}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +229,8 @@ class Measurement:
     """Of the hottest gated device, at the start."""
     gpus: tuple[str, ...] = ()
     """The UUIDs of the gated GPUs."""
+    factors: Factors | None = None
+    """Of an estimate."""
     emissions_g_per_call: float | None = None
     gated: tuple[str, ...] = ()
     """The names of the domains that ``energy_j_per_call`` sums."""
@@ -341,6 +370,7 @@ class Record(NamedTuple):
     """``pool=a,team=nlp``, sorted."""
     temperature_c: float | None = None
     gpus: tuple[str, ...] = ()
+    factors: Factors | None = None
 
     @property
     def key(self) -> Key:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pytest_carbon import gate
 from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.gate import scores
+from pytest_carbon.gate.factors import converted, differ
 from pytest_carbon.gate.recordings import baseline_of
 from pytest_carbon.gate.reference import candidate
 from pytest_carbon.gate.verdicts import effect, suite_effect
@@ -198,6 +199,7 @@ def _candidate(base: Side, head: Side, id: str, key: Key) -> scores.Candidate:
         warnings=tuple(warnings),
         tolerance=marker[1].tolerance if marker else None,
         failure=now[0].failure if now else None,
+        factors=now[0].factors if now else head.stored[id][key][-1].factors,
     )
 
 
@@ -260,6 +262,8 @@ def _workload(
 
 
 def _row(candidate: scores.Candidate, verdict: Verdict, records: Sequence[Record]) -> Row:
+    if candidate.factors is not None:
+        records = [converted(record, candidate.factors) for record in records]
     energies_j = [score.energy_j_per_call for score in candidate.sessions]
     known = candidate.failure is None and energies_j and min(energies_j) > 0
     base_j = verdict.baseline_j_per_call
@@ -371,6 +375,12 @@ def _conditions(base: Side, head: Side, id: str) -> Iterator[str]:
     if before and after and not set(after) & set(before):
         of_head, of_base = cards(after, before)
         yield f"HEAD was measured on {of_head}, BASE on {of_base}: two cards of one model differ by 2 or 3%"
+    factors = {(rows[-1].factors, since[-1].factors) for key, since in now.items() if since and (rows := was.get(key))}
+    if others := next((pair for pair in factors if None not in pair and differ(*pair)), None):
+        yield (
+            f"BASE was estimated with other factors ({others[0]}; HEAD: {others[1]}): its energies are shown, and"
+            " compared, with those of HEAD"
+        )
     pairs = [(temperature_c(was[key]), temperature_c(now[key])) for key in now if key in was]
     known_c = [(then, since) for then, since in pairs if then is not None and since is not None]
     if known_c:

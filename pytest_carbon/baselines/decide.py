@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cache
 from math import isfinite, sqrt
 
 from pytest_carbon.gate.recordings import RECORDINGS_MOST
 from pytest_carbon.gate.verdicts import effect
+from pytest_carbon.host.stdlib import now_text
 from pytest_carbon.records import (
     REFERENCE,
     Key,
@@ -59,7 +59,7 @@ def decide(
     What is inconclusive is added, too: only with what passes a baseline would seem less noisy than it is. With
     ``accept`` a change begins a new epoch, named after the time of the run. ``stored`` is :meth:`Store.load`.
     """
-    now = now or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = now or now_text()
     stored_on = cache(stored)
     seen: set[tuple[str, Key]] = set()
     decisions = []
@@ -167,6 +167,7 @@ def records_of(result: SessionResult, test: TestResult, measurement: Measurement
             labels=result.labels,
             temperature_c=float(temperature_c) if temperature_c is not None and isfinite(temperature_c) else None,
             gpus=measurement.gpus,
+            factors=measurement.factors,
         )
         for score in measurement.sessions
     ]

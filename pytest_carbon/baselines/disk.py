@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import secrets
 import shutil
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
+from pytest_carbon.host.stdlib import os, time
 from pytest_carbon.records import BaselineError, UsageProblem
 
 AGAIN = (

@@ -9,9 +9,6 @@ such a file is never read as "no baseline" and never overwritten. Each file is r
 from __future__ import annotations
 
 import errno
-import gc
-import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -52,6 +49,7 @@ from pytest_carbon.baselines.format import (
     split_lines,
 )
 from pytest_carbon.codec import Wrong, parse
+from pytest_carbon.host.stdlib import gc, json, os
 from pytest_carbon.records import BaselineError, Calibration, Key, Machine, Record
 
 _LINE = re.compile(r"^(.*?), line (\d+): ", re.DOTALL)

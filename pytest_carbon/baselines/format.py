@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from itertools import repeat
 from operator import attrgetter, itemgetter
@@ -15,7 +14,8 @@ from typing import Any, NamedTuple, TypeGuard, get_type_hints
 
 from pytest_carbon.baselines.disk import leads_out, shown_path
 from pytest_carbon.codec import Codec, NotJson, Wrong, amount, check_format, is_number, parse, refuse_constant, scalar
-from pytest_carbon.records import BaselineError, Calibration, Gpu, Key, Machine, Record
+from pytest_carbon.host.stdlib import json
+from pytest_carbon.records import BaselineError, Calibration, Factors, Gpu, Key, Machine, Record
 
 FORMAT = "pytest-carbon-baseline/1"
 CALIBRATION_FORMAT = "pytest-carbon-calibration/1"
@@ -45,6 +45,17 @@ def is_time(value: object) -> TypeGuard[str]:
 
 def is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
+
+
+def as_factors(value: object) -> Factors | None:
+    """Return the factors of an estimate, also from their JSON form; None for anything else."""
+    if isinstance(value, Factors):
+        return value
+    if not isinstance(value, dict) or list(value) != [field.name for field in fields(Factors)]:
+        return None
+    cpu_w, dram_w, version, share = value.values()
+    good = all(is_number(number) and number > 0 for number in (cpu_w, dram_w, share)) and share <= 1
+    return Factors(float(cpu_w), float(dram_w), version, float(share)) if good and is_text(version) else None
 
 
 def _or_none(good: Callable[[object], bool]) -> Callable[[object], bool]:
@@ -78,10 +89,14 @@ FIELDS: dict[str, _Allowed] = {
     "labels": _OPTIONAL_TEXT,
     "temperature_c": (_or_none(is_number), "a finite number or null"),
     "gpus": (lambda value: isinstance(value, (tuple, list)) and all(map(is_text, value)), "a list of UUIDs"),
+    "factors": (
+        lambda value: value is None or as_factors(value) is not None,
+        "null, or an estimate's cpu_w, dram_w, codecarbon and share",
+    ),
 }
 """What each field may be, in the order of :class:`~pytest_carbon.records.Record` and of the line."""
 
-_OPTIONAL: dict[str, Any] = {"labels": None, "temperature_c": None, "gpus": ()}
+_OPTIONAL: dict[str, Any] = {"labels": None, "temperature_c": None, "gpus": (), "factors": None}
 """The fields that a line may omit, and their values then; such values are not written."""
 
 _CALIBRATION = get_type_hints(Calibration) | {"created": scalar(f"null or {_A_TIME}", _or_none(is_time))}
@@ -134,6 +149,16 @@ class _Known(dict[Any, Any]):
         return value
 
 
+class _FactorsByItems(dict[Any, Factors]):
+    """The good factors so far, each kept once, by the items of their JSON form."""
+
+    def __missing__(self, items: tuple[tuple[str, object], ...]) -> Factors:
+        if (factors := as_factors(dict(items))) is None:
+            raise ValueError(items)
+        self[items] = factors
+        return factors
+
+
 encode_line = json.JSONEncoder(allow_nan=False).encode
 _decode = json.JSONDecoder(parse_constant=refuse_constant).raw_decode
 
@@ -155,6 +180,7 @@ class Reader:
     def __init__(self, machine_id: str | None = None) -> None:
         self.machine_id = machine_id
         self._known = {name: _Known(good) for name, (good, _) in FIELDS.items() if name not in NUMBERS}
+        self._factors = _FactorsByItems()
         self._temperatures: dict[float | None, float | None] = {}
         """The good ones, each kept once."""
 
@@ -169,9 +195,10 @@ class Reader:
                 return None
             text = f"[{','.join(lines)}]"
             objects, end = _decode(text)
-            # Values are texts, numbers, null and lists of texts. So an object over two lines leaves a line that does
-            # not begin with "{": as many objects as lines, all of which do, are one in each.
-            if end != len(text) or len(objects) != len(lines) or set(map(itemgetter(0), lines)) != {"{"}:
+            # As many objects as lines, each of which begins and ends with a brace, are one in each.
+            if end != len(text) or len(objects) != len(lines):
+                return None
+            if set(map(itemgetter(0), lines)) != {"{"} or set(map(itemgetter(-1), lines)) != {"}"}:
                 return None
             for name, default in _OPTIONAL.items():
                 deque(map(dict.setdefault, objects, repeat(name), repeat(default)), 0)  # a loop in C
@@ -185,6 +212,10 @@ class Reader:
             if set(map(type, columns["gpus"])) - {list, tuple}:  # tuple() accepts a text, too
                 return None
             columns["gpus"] = tuple(map(tuple, columns["gpus"]))
+            if set(map(type, columns["factors"])) != {type(None)}:
+                columns["factors"] = tuple(
+                    None if value is None else self._factors[tuple(value.items())] for value in columns["factors"]
+                )
             columns["temperature_c"] = tuple(map(self._temperatures.setdefault, *repeat(columns["temperature_c"], 2)))
             for name, known in self._known.items():
                 columns[name] = tuple(map(known.__getitem__, columns[name]))
@@ -280,6 +311,7 @@ class Reader:
         if wrong := wrong_field(fields):
             raise Wrong(wrong)
         fields["gpus"] = tuple(fields["gpus"])
+        fields["factors"] = as_factors(fields["factors"])
         return Record._make(float(value) if isinstance(value, int) else value for value in _values(fields))
 
     def _check_header(self, fields: dict[str, Any]) -> None:
@@ -333,7 +365,7 @@ def described(header: str, machine_id: str) -> Machine:
 
 
 def line_of(record: Record) -> str:
-    fields = record._asdict()
+    fields = record._asdict() | {"factors": record.factors and asdict(record.factors)}
     return encode_line({name: v for name, v in fields.items() if name not in _OPTIONAL or v != _OPTIONAL[name]})
 
 

@@ -1,15 +1,15 @@
 """Store baselines in a database that many machines share: SQLite, or PostgreSQL through psycopg.
 
 An append is one transaction, and so is each read. Between them no connection is open, for measuring takes an hour.
-Values are checked as those of a file are. Errors are raised ``from None`` and name the place without its password.
+Values are checked as those of a file are. Errors are raised ``from dataclasses import asdict
+from None`` and name the place without its password.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
@@ -37,6 +37,7 @@ from pytest_carbon.baselines.format import (
     FIELDS,
     NUMBERS,
     all_good,
+    as_factors,
     by_time,
     calibration_line,
     described,
@@ -58,7 +59,8 @@ from pytest_carbon.baselines.tables import (
     version_of,
 )
 from pytest_carbon.codec import Wrong
-from pytest_carbon.records import BaselineError, Calibration, Key, Machine, Record
+from pytest_carbon.host.stdlib import json, os
+from pytest_carbon.records import BaselineError, Calibration, Factors, Key, Machine, Record
 
 _T = TypeVar("_T")
 _LOCK = 0x636172626F6E  # "carbon"
@@ -125,7 +127,8 @@ class SqlStore:
             everything: list[Record] = []
             cards = self._cards(connection)
             rows = self._rows(connection, machine, wanted)
-            for session, measurement, epoch, energy_j, error_j, duration_s, temperature_c, cards_id in rows:
+            factors: dict[str | None, Factors | None] = {None: None}
+            for session, measurement, epoch, energy_j, error_j, duration_s, temperature_c, cards_id, text in rows:
                 if session not in before:
                     continue
                 key, gpus = known.get(measurement), cards.get(cards_id)
@@ -136,8 +139,12 @@ class SqlStore:
                     raise BaselineError(
                         f"{self._url}: carbon_record has figures of {wrong}. Restore the database from its backup."
                     )
+                if text not in factors:
+                    factors[text] = self._factors(text)
                 figures = energy_j, error_j, duration_s
-                record = Record(*key, epoch, *before[session], *figures, *after[session], temperature_c, gpus)
+                record = Record(
+                    *key, epoch, *before[session], *figures, *after[session], temperature_c, gpus, factors[text]
+                )
                 stored.setdefault(key, []).append(record)
                 everything.append(record)
             self._check(machine_id, everything)
@@ -177,6 +184,19 @@ class SqlStore:
                 )
             cards[id] = tuple(uuids)
         return cards
+
+    def _factors(self, text: str) -> Factors:
+        """Return the factors of an estimate."""
+        try:
+            factors = as_factors(json.loads(text))
+        except ValueError:
+            factors = None
+        if factors is None:
+            raise BaselineError(
+                f"{self._url}: 'factors' of carbon_record must be {FIELDS['factors'][1]}, not {text!r}. pytest-carbon"
+                " did not write that: restore the database from its backup."
+            )
+        return factors
 
     def describe(self, machine_id: str) -> Machine:
         with self._reading() as connection:
@@ -351,6 +371,7 @@ class SqlStore:
             insert(RECORD).on_conflict_do_nothing(),
             [
                 {"session_id": session, "measurement_id": measurement, "cards_id": cards.get(r.gpus)}
+                | {"factors": None if r.factors is None else json.dumps(asdict(r.factors))}
                 | {name: getattr(r, name) for name in _OF_RECORD}
                 for (session, measurement), r in mine.items()
             ],

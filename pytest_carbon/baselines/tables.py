@@ -85,6 +85,7 @@ RECORD = Table(
     Column("duration_s_per_call", Double, nullable=False),
     Column("temperature_c", Double),
     Column("cards_id", ForeignKey(CARDS.c.id)),  # NULL: a processor's
+    Column("factors", Text),  # JSON, as a file's; NULL: nothing is estimated
     Index("carbon_record_of", "measurement_id"),
     sqlite_with_rowid=False,
 )

@@ -16,6 +16,7 @@ from statistics import median, median_low, stdev
 from typing import Required, TypedDict, Unpack
 
 from pytest_carbon.gate import reference as workloads
+from pytest_carbon.gate.factors import with_factors_of
 from pytest_carbon.gate.recordings import baseline_of, recording_numbers
 from pytest_carbon.gate.scores import Candidate, score_of
 from pytest_carbon.gate.sentences import MAX_DETECTABLE
@@ -60,6 +61,7 @@ def judge(
     Raises:
         BaselineError: a stored energy is not a positive number.
     """
+    stored, factors = with_factors_of(candidates, stored)
     exempt = {candidate.key for candidate in candidates if candidate.tolerance is False}
     exempt |= {key for key in stored if key[0] == REFERENCE}
     current = {session.session for candidate in candidates for session in candidate.sessions}
@@ -96,7 +98,14 @@ def judge(
         }
         shared = replace(shared, workload=workload) if shared else None
     verdicts = {
-        c.key: verdict_on(c, scores[c.key], comparisons.get(c.key), tolerance, max_detectable=max_detectable)
+        c.key: verdict_on(
+            c,
+            scores[c.key],
+            comparisons.get(c.key),
+            tolerance,
+            max_detectable=max_detectable,
+            factors=factors.get(c.key),
+        )
         for c in candidates
     }
     suite = suite_verdict(
@@ -122,6 +131,7 @@ def next_run(
             (SessionScore("the next run's", last.energy_j_per_call, last.duration_s_per_call),),
             (last.energy_j_per_call_error or 0.0) / last.energy_j_per_call,
             gpus=last.gpus,
+            factors=last.factors,
         )
         for key in keys
         for last in stored[key][-1:]

@@ -21,6 +21,7 @@ def candidate(measurement: Measurement) -> Candidate:
         measurement.relative_error,
         failure=measurement.failure,
         gpus=measurement.gpus,
+        factors=measurement.factors,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_carbon.records import Key, MeasurementWarning, SessionScore
+from pytest_carbon.records import Factors, Key, MeasurementWarning, SessionScore
 from pytest_carbon.text import change, size
 
 Z95 = 1.96
@@ -40,6 +40,8 @@ class Candidate:
     """The UUIDs of the cards it was measured on; empty: not known, or none."""
     temperature_c: float | None = None
     """At the start."""
+    factors: Factors | None = None
+    """Of an estimate."""
     measured_s: float | None = None
     """How long its calls were measured, in each session."""
     max_time_s: float | None = None

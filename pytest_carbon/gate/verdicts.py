@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
+from pytest_carbon.gate.factors import warning as other_factors
 from pytest_carbon.gate.scores import BASELINES, Candidate, Comparison, Score, Shared, Wording, relative_change
 from pytest_carbon.gate.sentences import (
     MAX_DETECTABLE,
@@ -24,7 +25,7 @@ from pytest_carbon.gate.sentences import (
     too_coarse_sentence,
     warning_texts,
 )
-from pytest_carbon.records import Effect, Measurement, Settings, Status, SuiteVerdict, Verdict
+from pytest_carbon.records import Effect, Factors, Measurement, Settings, Status, SuiteVerdict, Verdict
 from pytest_carbon.text import change
 
 SUSPECT = 0.05
@@ -111,10 +112,12 @@ def verdict_on(
     tolerance: float,
     words: Wording = BASELINES,
     max_detectable: float = MAX_DETECTABLE,
+    factors: Factors | None = None,
 ) -> Verdict:
     """Give the verdict on one measurement; ``tolerance`` is the suite's.
 
-    ``score`` is None where it has no energy, ``comparison`` where there is nothing to compare it with.
+    ``score`` is None where it has no energy, ``comparison`` where there is nothing to compare it with. ``factors`` are
+    the baseline's, if they are not this run's.
     """
     limits = Verdict("pass", "", limit_j_per_call=candidate.limit_j_per_call, tolerance=candidate.tolerance)
     if comparison is None or score is None:
@@ -127,6 +130,8 @@ def verdict_on(
     status, reason = _decide(candidate, score, comparison, tolerance, words)
     machine_moved = status == "inconclusive" and reason == of_machine_sentence(comparison)
     differs = differences_sentence(candidate, comparison)
+    if comparison is not None and candidate.factors is not None and factors is not None:
+        differs += (other_factors(candidate.factors, factors),)
     if status in ("regression", "inconclusive"):
         reason = "; ".join([reason, *(warning.text for warning in differs if warning.code == "warmer")])
     allowed = tolerance if candidate.tolerance is None else candidate.tolerance

@@ -6,12 +6,13 @@ telemetry.
 
 from __future__ import annotations
 
-import io
 import logging
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+
+from pytest_carbon.host.stdlib import io
 
 
 @contextmanager

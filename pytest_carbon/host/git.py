@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from pytest_carbon.host.stdlib import os, subprocess
 
 GIT_TIMEOUT_S = 10.0
 

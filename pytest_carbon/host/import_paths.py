@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
-import os
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +17,8 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from pytest_carbon.host.stdlib import json, os
 
 INSTRUMENT = "pytest_carbon"
 """Measures both sides, and is the same for both, also where the repository is its own."""

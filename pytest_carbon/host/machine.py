@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import platform
 import re
@@ -11,12 +10,13 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from pytest_carbon.host.processor import Processor, this_processor
+from pytest_carbon.host.stdlib import gc, io
 from pytest_carbon.records import Domain, Gpu, Machine
 
 LONGEST_ID = 100
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 FAMILIES = ("gpu", "cpu", "dram")
 """The order of families at the end of an id; domains of other meters follow by name."""
 
@@ -100,8 +100,11 @@ def free_memory() -> None:
 
 def _boot() -> str | None:
     """Return an id that changes only with a reboot."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip() or None
+    with (
+        contextlib.suppress(OSError, UnicodeDecodeError),
+        io.open(BOOT_ID, encoding="ascii") as boot_id,
+    ):
+        return boot_id.read().strip() or None
     import psutil
 
     with contextlib.suppress(OSError, psutil.Error):

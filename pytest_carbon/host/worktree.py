@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import shutil
-import signal
 import stat
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_carbon.host.stdlib import os, signal, subprocess, tempfile
 from pytest_carbon.records import UsageProblem
 
 _PREFIX, _SUFFIX = "pytest-carbon-against-", "-worktree"

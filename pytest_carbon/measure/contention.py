@@ -7,11 +7,10 @@ its descendants. ``/proc/pressure/cpu`` does not help: it also counts this proce
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter, process_time
 
+from pytest_carbon.host.stdlib import os, signal, time
 from pytest_carbon.measure import processes
 from pytest_carbon.records import MeasurementWarning
 
@@ -38,13 +37,15 @@ STOLEN_S = 0.05
 TELLING_S = 0.2
 """``/proc/stat`` counts in hundredths of a second: over a shorter time it says little."""
 
+LEAST_BUSY = 0.10
+"""Where the processor is estimated: calls that use it in a smaller part of their time wait for something else,"""
+LASTS_S = 0.1
+"""if they take longer than this together."""
+MOST_LOST = 0.90
+"""The same, where children that end may not be counted."""
+
 ROOT = "/"
 """Where ``/proc`` and ``/sys`` are."""
-
-# Bound here: a test may patch or freeze them while it is measured.
-_clock = perf_counter
-_times, _process_time = os.times, process_time
-_affinity = getattr(os, "sched_getaffinity", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,30 @@ def shared(before: Snapshot, after: Snapshot, *, counted: bool) -> MeasurementWa
     return _warning(load, load.other_cores, load.cores) if waits or robbed or full or crowded else None
 
 
+def elsewhere(before: Snapshot, after: Snapshot) -> MeasurementWarning | None:
+    """The warning, where the processor did hardly anything that is counted in the time that the calls took."""
+    load = between(before, after)
+    if load.own_cores is None or load.elapsed_s < LASTS_S:
+        return None
+    # Time in which this process was ready and had no core is no rest.
+    busy = load.own_cores + (load.waited_s + load.stolen_s) / load.elapsed_s
+    lost = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN if hasattr(signal, "SIGCHLD") else False
+    if lost and busy < MOST_LOST:
+        text = (
+            "this process ignores SIGCHLD, so the processor time of children that ended is not known: set the signal's"
+            " default handler back, signal.signal(signal.SIGCHLD, signal.SIG_DFL)"
+        )
+        return MeasurementWarning("elsewhere", text)
+    if busy >= LEAST_BUSY:
+        return None
+    text = (
+        f"this process and its children used the processor in {max(load.own_cores, 0.0):.1%} of the time that the calls"
+        " took: they waited, or something that is not counted did the work (a process with another parent, another"
+        " device, a remote service); let this process or its children work, or count the device that does"
+    )
+    return MeasurementWarning("elsewhere", text)
+
+
 def needed_s(before: Snapshot, after: Snapshot) -> float:
     """Return how long to wait for the second snapshot after short calls."""
     known = before.busy_s is not None and after.busy_s is not None
@@ -203,7 +228,7 @@ class Reader:
 
     def read(self) -> Snapshot:
         """Take a snapshot; what cannot be read is unknown."""
-        cpus = self._cpus if self._cpus is not None else tuple(_affinity(0)) if _affinity else None
+        cpus = self._cpus if self._cpus is not None else _affinity()
         busy_s, machine_s, stolen_s, machine_cores = self._machine(cpus)
         own_s, family = self._own()
         tasks = processes.numbers(f"{self._proc}/self/task")
@@ -211,7 +236,7 @@ class Reader:
         if threads:  # else the kernel does not count waiting
             threads |= {pid: ran for pid in family if (ran := self._waiting(str(pid)))}
         return Snapshot(
-            time_s=_clock(),
+            time_s=time.perf_counter(),
             cores=len(cpus) if cpus is not None else machine_cores,
             machine_cores=machine_cores,
             siblings=self._siblings,
@@ -242,8 +267,8 @@ class Reader:
 
     def _own(self) -> tuple[float | None, list[int]]:
         """Return CPU seconds of this process and its family, and its descendants."""
-        own = _times()
-        total_s = _process_time() + own.children_user + own.children_system
+        own = os.times()
+        total_s = time.process_time() + own.children_user + own.children_system
         if processes.childless():
             return total_s, []
         family = processes.descendants(self._proc)
@@ -255,3 +280,8 @@ class Reader:
         """Return how long a thread ran, and how long it waited for a core."""
         words = (processes.text(f"{self._proc}/{folder}/schedstat") or "").split()
         return (int(words[0]) / 1e9, int(words[1]) / 1e9) if len(words) >= 2 else None
+
+
+def _affinity() -> tuple[int, ...] | None:
+    """The cores that this process may run on, where the system says so."""
+    return tuple(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from pytest_carbon.host.stdlib import time
 from pytest_carbon.measure import calibration, lines, phases
 from pytest_carbon.measure.calibration import CALIBRATION_CALLS, CALIBRATION_LEVEL_S
 from pytest_carbon.measure.latency import find_delay

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
@@ -65,6 +66,11 @@ def visible(gpus: Sequence[Gpu], environ: Mapping[str, str], mig_parents: Mappin
     return _by_index(value, gpus, environ.get("CUDA_DEVICE_ORDER"))
 
 
+def hidden(environ: Mapping[str, str]) -> bool:
+    """Whether CUDA_VISIBLE_DEVICES plainly shows no GPU: the work is meant for the processor."""
+    return environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+
+
 def torch_uuids() -> tuple[str, ...] | None:
     """Return NVML's UUIDs of the devices that torch sees; None before CUDA starts."""
     cuda = _initialised(sys.modules.get("torch"), "cuda")
@@ -74,6 +80,19 @@ def torch_uuids() -> tuple[str, ...] | None:
     if None in uuids:  # a torch before 2.4 does not know them
         return None
     return tuple(f"GPU-{str(uuid).removeprefix('GPU-')}" for uuid in uuids)
+
+
+def seen_by_torch() -> tuple[str, str] | None:
+    """The meter of the GPUs that torch sees, and how many there are; None where torch is not imported, or sees none."""
+    torch = sys.modules.get("torch")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the driver, whose meter says it better
+            count = int(torch.cuda.device_count()) if torch is not None else 0
+        meter = "amd" if getattr(torch.version, "hip", None) else "nvml"  # type: ignore[union-attr]
+    except Exception:  # it is being imported, or is another module of that name
+        return None
+    return (meter, f"{count} GPU{'s' * (count != 1)}") if count else None
 
 
 def _by_index(text: str, gpus: Sequence[Gpu], device_order: str | None) -> tuple[Gpu, ...]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Protocol
 
 from pytest_carbon.host import electricity, processor
 from pytest_carbon.host.machine import machine_id
+from pytest_carbon.host.stdlib import now_text, os, time
 from pytest_carbon.measure import contention, meters, workloads
 from pytest_carbon.measure.contention import Snapshot
 from pytest_carbon.measure.counters import Counter, study
@@ -25,6 +23,7 @@ from pytest_carbon.measure.workloads import Fixed
 from pytest_carbon.records import (
     Calibration,
     CarbonIntensity,
+    DeviceFault,
     Domain,
     Gpu,
     Machine,
@@ -133,7 +132,7 @@ def examine(
     place = (settings.country, settings.region, settings.cloud)
     intensity = electricity.intensity(*place, settings.intensity_g_per_kwh, settings.pue)
     around = Examination(
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=now_text(),
         cores=workloads.cores(),
         ci=ci_service(os.environ),
         intensity=intensity,
@@ -197,13 +196,15 @@ def examine(
 
 
 def _rig(settings: Settings, intensity: CarbonIntensity) -> tuple[Rig, Settings, list[str]]:
-    """Return a run's rig, its settings, and notes; use the domains that exist."""
+    """Return a run's rig, its settings, and notes; use what can be counted if a run could not begin."""
     try:
         return Rig(settings, intensity=intensity, session="doctor"), settings, []
-    except UsageProblem as problem:
-        if settings.domains == "auto":
+    except (UsageProblem, DeviceFault) as problem:
+        able = replace(settings, domains="auto", meter="estimate")
+        if isinstance(problem, UsageProblem):
+            able = replace(settings, domains="auto")
+        if able == settings:
             raise
-        able = replace(settings, domains="auto")
         return Rig(able, intensity=intensity, session="doctor"), able, [f"A run with these settings stops. {problem}"]
 
 

@@ -18,6 +18,7 @@ from pytest_carbon.records import (
     Domain,
     DomainEnergy,
     Edge,
+    Factors,
     Measurement,
     MeasurementError,
     MeasurementWarning,
@@ -158,6 +159,7 @@ class Loop:
             after_work_s=known.after_work_s if known is not None else None,
             temperature_c=self._temperature_c(),
             gpus=scope.gpus,
+            factors=self._factors(figures, total_j),
             emissions_g_per_call=intensity.emissions_g(judged_j),
             gated=scope.gated,
             domains=tuple(
@@ -173,6 +175,13 @@ class Loop:
             sessions=(SessionScore(session, judged_j, median_s),),
             warnings=_one_of_each(warnings),
         )
+
+    def _factors(self, figures: Mapping[str, WindowEnergy], total_j: float) -> Factors | None:
+        """Return the factors of what is estimated, and its share; None if all is measured."""
+        estimated = [d.name for d in self.scope.domains if d.name in self.scope.gated and d.kind == "estimated"]
+        if self.scope.factors is None or len(estimated) == len(self.scope.gated):
+            return self.scope.factors
+        return replace(self.scope.factors, share=math.fsum(figures[n].energy_j for n in estimated) / total_j)
 
     def _error_j(self, figures: Mapping[str, WindowEnergy]) -> float:
         """Return the 95% half-width of the gated domains' sum; NaN if one was read once."""

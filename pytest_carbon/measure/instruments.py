@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from pytest_carbon.host.machine import describe
+from pytest_carbon.host.stdlib import os, time
 from pytest_carbon.measure import contention, devices, meters
 from pytest_carbon.measure.contention import Snapshot
 from pytest_carbon.measure.measurer import Measurer
@@ -22,6 +21,7 @@ from pytest_carbon.measure.watcher import Watcher
 from pytest_carbon.records import (
     Calibration,
     CarbonIntensity,
+    DeviceFault,
     Domain,
     Gpu,
     Machine,
@@ -30,8 +30,6 @@ from pytest_carbon.records import (
     Settings,
     UsageProblem,
 )
-
-_sleep = time.sleep  # a user's test may replace it
 
 
 class Rig:
@@ -145,7 +143,9 @@ class Rig:
             domains = tuple(d for d in domains if d.name not in self._gpus or self._gpus[d.name].uuid in used)
         gated = meters.gated(domains, self._settings.domains)
         uuids = tuple(self._gpus[d.name].uuid for d in gated if d.name in self._gpus)
-        self._latest = Scope(domains, tuple(d.name for d in gated), self._identify(domains, gated), uuids)
+        estimates = any(d.kind == "estimated" for d in gated)
+        factors = next((m.factors for m in self.meters if estimates and isinstance(m, EstimateMeter)), None)
+        self._latest = Scope(domains, tuple(d.name for d in gated), self._identify(domains, gated), uuids, factors)
         return self._latest
 
     def _identify(self, domains: Sequence[Domain], gated: Sequence[Domain]) -> str:
@@ -168,20 +168,22 @@ class Rig:
         return [d for d in live if d.name in gated and d.family in ("cpu", "dram")]
 
     def _conditions(self, gated: Sequence[str]) -> list[MeasurementWarning]:
-        """Return warnings about other processes on the gated devices."""
-        on_processor = self._neighbours_on_processor(gated)
-        return [*([] if on_processor is None else [on_processor]), *self._neighbours_on_gpus(gated)]
+        """Return warnings about other processes on the gated devices, and about work that these did not do."""
+        return [*self._on_processor(gated), *self._neighbours_on_gpus(gated)]
 
-    def _neighbours_on_processor(self, gated: Sequence[str]) -> MeasurementWarning | None:
+    def _on_processor(self, gated: Sequence[str]) -> list[MeasurementWarning]:
         before, self._before = self._before, None
         processors = self._processors(gated)
         if before is None or not processors:
-            return None
+            return []
         after = self._load()
+        estimated = len(processors) == len(gated) and all(d.kind == "estimated" for d in processors)
+        elsewhere = contention.elsewhere(before, after) if estimated else None
         if (more_s := contention.needed_s(before, after)) > 0:  # too short: neighbours still run
-            _sleep(more_s)
+            time.sleep(more_s)
             after = self._load()
-        return contention.shared(before, after, counted=any(d.kind == "measured" for d in processors))
+        shared = contention.shared(before, after, counted=any(d.kind == "measured" for d in processors))
+        return [warning for warning in (elsewhere, shared) if warning is not None]
 
     def _neighbours_on_gpus(self, gated: Sequence[str]) -> list[MeasurementWarning]:
         if self.nvidia is None:
@@ -216,8 +218,9 @@ def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choic
             return choice
         source, meter = nvidia
         if named is None:
+            known = nvml.inventory()
             kind = "visible" if settings.gpus == "used" else settings.gpus
-            wanted = devices.select(kind, meter.gpus(), os.environ, nvml.inventory().mig_parents)
+            wanted = _countable(devices.select(kind, known.gpus, os.environ, known.mig_parents), meter)
         else:
             wanted = tuple(gpu for gpu in meter.gpus() if gpu in named)
         if len(wanted) == len(meter.gpus()):
@@ -237,6 +240,19 @@ def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choic
     except BaseException:
         choice.close()
         raise
+
+
+def _countable(wanted: Sequence[Gpu], meter: Meter) -> tuple[Gpu, ...]:
+    """Those of the wanted GPUs that the meter counts. Raises DeviceFault where it should count one that it cannot."""
+    left_out = meter.left_out if isinstance(meter, NvmlMeter) else ()
+    readable = {gpu.uuid for gpu in meter.gpus()}
+    counted = tuple(gpu for gpu in wanted if gpu.uuid in readable)
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    # Without the variable, a GPU beside those that compute may be too old to count.
+    if left_out and not devices.hidden(os.environ) and (not counted or (value is not None and counted != wanted)):
+        named = "this process" if value is None else f"CUDA_VISIBLE_DEVICES={value}"
+        raise DeviceFault(f"{named} uses a GPU whose energy cannot be counted: {' '.join(left_out)}")
+    return counted
 
 
 def _named(spec: str, choice: Choice) -> tuple[Gpu, ...] | None:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pytest_carbon.measure import lines
+from pytest_carbon.measure import lines, tracers
 from pytest_carbon.measure.calibration import calibrate
 from pytest_carbon.measure.figures import Loop, per_call
+from pytest_carbon.measure.lazy import refuse_lazy
 from pytest_carbon.measure.loop import run_loop
-from pytest_carbon.measure.protocol import Protocol, Scope, Work, refuse_lazy
+from pytest_carbon.measure.protocol import Protocol, Scope, Work
 from pytest_carbon.measure.readings import QUIET_BOTH_S, QUIET_LONGEST_S, Readings, is_sharp
+from pytest_carbon.measure.tracers import Tracers
 from pytest_carbon.measure.warnings import loop_warnings
 from pytest_carbon.records import (
     Calibration,
@@ -41,6 +43,8 @@ class OpenWindow:
     failure: str | None = None
     waited_s: float = 0.0
     """For quiet."""
+    traced: Sequence[str] = ()
+    """The tools that ran in the code when it opened."""
 
 
 @dataclass(kw_only=True)
@@ -62,7 +66,10 @@ class Measurer:
     _measured_j: dict[str, float] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """Start the counters' clocks. Raises MeterError if a meter cannot be read."""
+        """Start the counters' clocks. Raises MeterError where a meter cannot be read."""
+        lines.student_t(0.975, 1)  # imported now: not in a window, nor where a test has patched what its import needs
+        if self.readings.watcher is not None:
+            import scipy.optimize  # noqa: F401 (so, too, what a calibration needs)
         self.readings.begin()
 
     def run(
@@ -81,10 +88,18 @@ class Measurer:
         ``begin`` is called after the warm-up. An error of measuring becomes the measurement's failure, so that the test
         can still test the result. Raises what ``fn`` raises, and TypeError if it returns a generator or a coroutine.
         """
-        lines.student_t(0.975, 1)  # imports scipy before the loop
         work = Work(fn, args, kwargs, setup)
         self.readings.refresh()
         self.readings.progress("warm-up")
+        refuse_lazy(work())  # its result is dropped before the next call
+        with tracers.paused() as traced:
+            result, measurement = self._repeated(name, work, protocol, begin)
+        return result, with_warning(measurement, traced.warning())
+
+    def _repeated(
+        self, name: str, work: Work, protocol: Protocol, begin: Callable[[], None]
+    ) -> tuple[Any, Measurement]:
+        """Measure calls after the first one."""
         result, call_s, warm_from_s = self._warm_up(work, protocol.warmup_s)
         idle_since_s = self.readings.clock()
         scope = self.scope()
@@ -104,7 +119,6 @@ class Measurer:
 
     def window_begin(self) -> OpenWindow:
         """Wait for quiet and open a window; an error becomes its failure."""
-        lines.student_t(0.975, 1)  # imports scipy before the window
         self.readings.refresh()
         self.readings.synchronise()
         idle_since_s = self.readings.clock()
@@ -122,7 +136,7 @@ class Measurer:
         except (MeterError, MeasurementError) as error:
             return OpenWindow(failure=str(error))
         start_s = self.readings.clock()
-        return OpenWindow(since_s, start_s, start_j, waited_s=start_s - idle_since_s)
+        return OpenWindow(since_s, start_s, start_j, waited_s=start_s - idle_since_s, traced=tuple(tracers.running()))
 
     def window_end(self, name: str, opened: OpenWindow, calls: int, protocol: Protocol) -> Measurement:
         """Close a window that held this many calls, and measure it."""
@@ -156,6 +170,8 @@ class Measurer:
             measurement = self._finish(name, loop, replace(protocol, rounds=1), waited_s=opened.waited_s)
         except (MeterError, MeasurementError) as error:
             return Measurement(name=name, machine=scope.machine, failure=str(error))
+        traced = Tracers(*opened.traced, *tracers.running())
+        measurement = with_warning(measurement, traced.warning())
         return measurement if measurement.failure is not None else per_call(measurement, calls)
 
     def nothing(self, name: str, warning: MeasurementWarning) -> Measurement:
@@ -173,7 +189,7 @@ class Measurer:
 
     def _warm_up(self, work: Work, warmup_s: float) -> tuple[Any, float, float]:
         """Warm up; return the last result, seconds a call, and when it began."""
-        result = refuse_lazy(work())
+        result: Any = None
         self.readings.synchronise()
         first_end_s = self.readings.clock()
         durations: list[float] = []
@@ -233,3 +249,8 @@ class Measurer:
             for n, figure in figures.items():
                 self._measured_j[n] = self._measured_j.get(n, 0.0) + figure.energy_j
         return loop.measurement(name, self.session, self.intensity, figures, warnings)
+
+
+def with_warning(measurement: Measurement, warning: MeasurementWarning | None) -> Measurement:
+    """The measurement, with one more warning if there is one."""
+    return measurement if warning is None else replace(measurement, warnings=(*measurement.warnings, warning))

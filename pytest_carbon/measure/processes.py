@@ -1,13 +1,13 @@
-"""Read CPU seconds of this process's descendants from Linux's ``/proc``."""
+"""Read this process's descendants and their CPU seconds from Linux's ``/proc``."""
 
 from __future__ import annotations
 
-import os
+import errno
 from typing import NamedTuple
 
-# Bound here: a test may patch or freeze them while it is measured.
-_open, _read, _close, _listdir, _getpid = os.open, os.read, os.close, os.listdir, os.getpid
-_waitid = getattr(os, "waitid", None)
+from pytest_carbon.host.stdlib import os
+from pytest_carbon.records import MeterError
+
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 """Of the kernel's accounts, in a second."""
 
@@ -30,7 +30,7 @@ def descendants(proc: str = "/proc") -> dict[int, Spent]:
         children.setdefault(int(words[1]), []).append(pid)
         user, system, reaped_user, reaped_system = (int(word) / TICKS for word in words[11:15])
         spent[pid] = Spent(user + system, reaped_user + reaped_system)
-    family = list(children.get(_getpid(), ()))
+    family = list(children.get(os.getpid(), ()))
     for pid in family:  # the list grows during the loop
         family += children.get(pid, ())
     return {pid: spent[pid] for pid in family}
@@ -38,35 +38,51 @@ def descendants(proc: str = "/proc") -> dict[int, Spent]:
 
 def childless() -> bool:
     """Return whether this process has no child, without reading all processes."""
-    if _waitid is None:
+    if not hasattr(os, "waitid"):
         return False
     try:
-        _waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return True
     return False
 
 
+def runs(pid: int, proc: str = "/proc") -> bool:
+    """Whether a process is there, also one that has ended and was not waited for."""
+    return text(f"{proc}/{pid}/stat") is not None
+
+
 def numbers(folder: str) -> list[int]:
-    """List the processes, or threads, in a folder of ``/proc``."""
+    """List the processes, or threads, in a folder of ``/proc``. Raises MeterError if no file can be opened."""
     try:
-        return [int(name) for name in _listdir(folder) if name.isdigit()]
-    except OSError:
+        return [int(name) for name in os.listdir(folder) if name.isdigit()]
+    except OSError as error:
+        _refuse_full(folder, error)
         return []
 
 
 def text(path: str) -> str | None:
-    """Return the content of a file; None if it cannot be read."""
+    """Return the content of a file; None if it cannot be read. Raises MeterError if no file can be opened."""
     try:
-        file = _open(path, os.O_RDONLY)
-    except OSError:
+        file = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        _refuse_full(path, error)
         return None
     try:
         parts = []
-        while part := _read(file, 1 << 16):
+        while part := os.read(file, 1 << 16):
             parts.append(part)
         return b"".join(parts).decode("ascii", "replace")
     except OSError:  # the process has ended
         return None
     finally:
-        _close(file)
+        os.close(file)
+
+
+def _refuse_full(path: str, error: OSError) -> None:
+    """Raise MeterError where this process has no room for an open file: a process must not pass for ended."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise MeterError(
+            f"{path} cannot be read: {error.strerror}. The test, or what it calls, keeps files open or has lowered the"
+            " limit (RLIMIT_NOFILE): close them, or raise it with `ulimit -n`."
+        ) from error

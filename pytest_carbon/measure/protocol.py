@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_carbon.records import Domain
+from pytest_carbon.records import Domain, Factors
 
 __tracebackhide__ = True  # an error of a measured call is shown without the frames of this module
 
@@ -42,6 +41,8 @@ class Scope:
     machine: str
     gpus: tuple[str, ...] = ()
     """The UUIDs of the gated GPUs."""
+    factors: Factors | None = None
+    """Of the gated domains that are estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +69,3 @@ class Work:
     def __call__(self) -> Any:
         args, kwargs = self.prepared()
         return self.fn(*args, **kwargs)
-
-
-def refuse_lazy(result: Any) -> Any:
-    """Return a call's result. Raises TypeError for a generator or a coroutine."""
-    if inspect.iscoroutine(result):
-        result.close()
-        kind, instead = "a coroutine", "async with carbon.window(): await fn(…)"
-    elif inspect.isasyncgen(result):
-        kind, instead = "an async generator", "async with carbon.window(): result = [x async for x in fn(…)]"
-    elif inspect.isgenerator(result):
-        kind, instead = "a generator", "carbon(lambda: list(fn(…)))"
-    else:
-        return result
-    raise TypeError(
-        f"carbon() got {kind} back from the call, so nothing has run and nothing was measured; write: {instead}"
-    )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from pytest_carbon.host import electricity
+from pytest_carbon.host.stdlib import time
 from pytest_carbon.measure import lines
 from pytest_carbon.measure.counters import Bench, Counter
 from pytest_carbon.measure.instruments import Rig

@@ -12,7 +12,7 @@ from pytest_carbon.measure import lines
 from pytest_carbon.measure.figures import Loop
 from pytest_carbon.measure.protocol import Protocol
 from pytest_carbon.measure.windows import SHARE_TAIL, Window, WindowEnergy, window_energy
-from pytest_carbon.records import Edge, MeasurementWarning
+from pytest_carbon.records import REPLAYED, Edge, MeasurementWarning
 
 FROZEN_PERIODS = 5
 """A counter that does not move for this many of its periods has stopped,"""
@@ -28,6 +28,12 @@ PHASED_CALLS = 50
 """Starts of calls, at least, where the counter looks part-time;"""
 PHASED_WANTED = 55
 """this many are made where there is time: golden-ratio phases lie most evenly at a Fibonacci number of them."""
+LASTS_S = 0.1
+"""Calls that take longer than this together,"""
+SHARE_RESTING = 0.02
+"""and draw at most this much more than the devices at rest do, did their work elsewhere;"""
+SHARE_RESTING_ERROR = 0.03
+"""the energy's error allows at most this much more."""
 SHARE_DISAGREE = 0.10
 """The counter and the device's own power may differ by this much."""
 
@@ -266,6 +272,8 @@ def loop_warnings(loop: Loop, protocol: Protocol) -> list[MeasurementWarning]:
             own += [uneven] if uneven else []
         prefix = f"{name}: " if len(loop.scope.gated) > 1 else ""
         warnings += [replace(warning, text=prefix + warning.text) for warning in own]
+    if (rested := _elsewhere(loop)) is not None:
+        warnings.append(rested)
     if not loop.stepped and loop.calls > 1:
         joules = loop.round_j()
         uneven = unsteady(durations_s, (), precision=precision) or (
@@ -286,6 +294,27 @@ def loop_warnings(loop: Loop, protocol: Protocol) -> list[MeasurementWarning]:
         )
         warnings.append(MeasurementWarning("part-time-sampling", text))
     return warnings
+
+
+def _elsewhere(loop: Loop) -> MeasurementWarning | None:
+    """Whether the devices that are counted drew no more in the calls than beside them."""
+    domains = [d for d in loop.scope.domains if d.name in loop.scope.gated]
+    busy_s = math.fsum(r.duration_s for r in loop.rounds)
+    watched = all(d.name in loop.edges and not d.source.startswith(REPLAYED) for d in domains)
+    if busy_s < LASTS_S or not watched:
+        return None
+    figures = [loop.energy(d) for d in domains]
+    idle_j = math.fsum(min(f.idle_power_w, f.after_power_w) for f in figures) * busy_s
+    total_j, error_j = math.fsum(f.energy_j for f in figures), math.hypot(*(f.error_j for f in figures))
+    if idle_j <= 0 or total_j - idle_j > SHARE_RESTING * idle_j + min(error_j, SHARE_RESTING_ERROR * idle_j):
+        return None
+    names = ", ".join(d.name for d in domains)
+    text = (
+        f"{names} drew {total_j / busy_s:.4g} W in the calls and {idle_j / busy_s:.4g} W beside them, as at rest:"
+        " something that is not counted did the work (the processor, another device, a remote service); count that"
+        " (--carbon-domains, --carbon-meter), or move the work"
+    )
+    return MeasurementWarning("elsewhere", text)
 
 
 def _few_rounds(loop: Loop, protocol: Protocol) -> MeasurementWarning:

@@ -7,16 +7,9 @@ of one. The child opens meters of its own, polls finely when it expects an edge,
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import pickle
-import select
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from pytest_carbon.host.stdlib import json, os, select, signal, subprocess, tempfile, time
 from pytest_carbon.measure.meters.protocol import Meter, MeterSource, Observation, read_j
 from pytest_carbon.records import Edge, MeterError
 
@@ -268,7 +262,7 @@ _NOT_SENT = (
 
 class _Process:
     def __init__(self, recipe: bytes) -> None:
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
+        self._errors: IO[bytes] = tempfile.TemporaryFile()
         reads, writes = os.pipe()  # libraries and sitecustomize may print to standard output
         self._from: IO[bytes] = os.fdopen(reads, "rb")
         # The child imports what it needs before it can see a user's signal.py or queue.py.

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from pytest_carbon.host.stdlib import os, threading, time
 from pytest_carbon.measure.devices import torch_uuids
 from pytest_carbon.records import Domain, UsageProblem
 

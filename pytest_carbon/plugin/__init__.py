@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_carbon.host import stdlib  # noqa: F401 (before any test can patch what measuring needs)
 from pytest_carbon.plugin import markers, options
 from pytest_carbon.plugin.settings import anything_given, idle_flags, read_settings
 

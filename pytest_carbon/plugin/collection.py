@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_carbon.host.stdlib import json
 from pytest_carbon.plugin.waiting import measures, test_id
 
 

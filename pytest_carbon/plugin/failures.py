@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate import budget
+from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import record
 from pytest_carbon.plugin.progress import ascii_only, width
 from pytest_carbon.plugin.waiting import Test, test_id

@@ -11,8 +11,9 @@ from typing import Any, NoReturn, Self
 
 import pytest
 
+from pytest_carbon.measure.lazy import refuse_lazy
 from pytest_carbon.measure.measurer import Measurer, OpenWindow
-from pytest_carbon.measure.protocol import Protocol, Work, refuse_lazy
+from pytest_carbon.measure.protocol import Protocol, Work
 from pytest_carbon.plugin.task_fixture import Called, with_task
 from pytest_carbon.records import Measurement, MeasurementWarning, UsageProblem
 

@@ -79,6 +79,7 @@ def _candidate(test: Test, m: Measurement, allowed: Budget, finding: budget.Find
         limit_j_per_call=finding.limit_j_per_call,
         gpus=m.gpus,
         temperature_c=m.temperature_c,
+        factors=m.factors,
         measured_s=sum(round_.duration_s for round_ in m.rounds) / max(len(m.sessions), 1),
         max_time_s=settings.max_time_s if len(m.rounds) > len(m.sessions) else None,
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_carbon.host.machine import free_memory
+from pytest_carbon.host.stdlib import time
 from pytest_carbon.measure import reference
 from pytest_carbon.measure.instruments import Rig
 from pytest_carbon.measure.measurer import Measurer

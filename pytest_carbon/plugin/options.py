@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import os
 import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import values
 from pytest_carbon.plugin.refusal import refusal
 

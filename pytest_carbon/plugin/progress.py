@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from typing import Any
 
 import pytest
 
+from pytest_carbon.host.stdlib import time
 from pytest_carbon.reports import summary
 from pytest_carbon.text import about
 

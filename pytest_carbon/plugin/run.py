@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import time
 import uuid
 from collections.abc import Generator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,6 +15,8 @@ from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import electricity, worktree
 from pytest_carbon.host.git import git_state
 from pytest_carbon.host.machine import free_memory
+from pytest_carbon.host.stdlib import now_text, time
+from pytest_carbon.measure import meters
 from pytest_carbon.plugin import failures, judge, markers, notes, record, refusal, stages
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.measuring import Measuring
@@ -40,7 +40,7 @@ class CarbonSession:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
         self._settings = settings
-        self._created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._created = now_text()
         self._begun_s = time.perf_counter()
         self._session_id = uuid.uuid4().hex
         self._tests: dict[str, Test] = {}
@@ -73,6 +73,8 @@ class CarbonSession:
                     turns = Turns(config, settings, worktree.find(settings.against, config.rootpath))
                     self._sides = turns.sides
                 refusal.refuse_debugger(config, settings)
+            elif not config.option.collectonly:
+                meters.preload(settings.meter)
             self._intensity = (
                 electricity.intensity(
                     country=settings.country,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 
+from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import values as readers
 from pytest_carbon.plugin.options import OPTIONS, SWITCH, Option
 from pytest_carbon.plugin.refusal import refusal

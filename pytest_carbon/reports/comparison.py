@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_carbon.baselines.comparison import Comparison, Part, Row, Side, Workload
 from pytest_carbon.gate import sentences
+from pytest_carbon.host.stdlib import json
 from pytest_carbon.records import Status, Verdict, label
 from pytest_carbon.reports.failure import verb_for
 from pytest_carbon.reports.layout import Column, Page, Table, aligned

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 
 from pytest_carbon.codec import Codec
+from pytest_carbon.host.stdlib import json
 from pytest_carbon.measure.calibration import SHARE_EXCESS
 from pytest_carbon.measure.counters import Counter
 from pytest_carbon.measure.examination import Examination, Neighbours, NvidiaGpu

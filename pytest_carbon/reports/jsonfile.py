@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, get_type_hints
@@ -21,6 +20,7 @@ from pytest_carbon.codec import (
     parse,
     scalar,
 )
+from pytest_carbon.host.stdlib import json
 from pytest_carbon.records import (
     INFORMS,
     CarbonIntensity,

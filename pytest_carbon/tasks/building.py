@@ -22,6 +22,7 @@ from pytest_carbon.tasks.hub import cached, from_hub, read_part
 from pytest_carbon.tasks.images import ImageClassification, ObjectDetection
 from pytest_carbon.tasks.models import Built
 from pytest_carbon.tasks.own import Calling, CallingPipeline
+from pytest_carbon.tasks.surroundings import device_of_model, usual_defaults
 from pytest_carbon.tasks.synthetic import synthetic
 from pytest_carbon.tasks.task import CannotRunHere, ModelTask, refuse_too_large
 from pytest_carbon.tasks.text import FillMask, QuestionAnswering, SentenceSimilarity, TextClassification
@@ -47,6 +48,7 @@ TASK_BUILDERS: Mapping[str, type[ModelTask]] = {
 }
 
 
+@usual_defaults()
 def build_task(
     name: str,
     *,
@@ -314,7 +316,7 @@ def _place(module: Any, dtype: str | None, device: str) -> dict[str, str | None]
         numbers[str(parameter.dtype).removeprefix("torch.")] += parameter.numel()
     name = numbers.most_common(1)[0][0]
     short = {long: short for short, long in models.DTYPES.items()}
-    has = {"dtype": short.get(name, name), "device": parameters[0].device.type}
+    has = {"dtype": short.get(name, name), "device": device_of_model(module).type}
     for what, asked in (("dtype", dtype), ("device", None if device == "auto" else device)):
         if asked is not None and asked != has[what]:
             raise UsageProblem(

@@ -28,10 +28,15 @@ class ImageGeneration(ModelTask):
             warnings.simplefilter("ignore", DeprecationWarning)  # of what the pipeline uses inside
             return self.model(
                 prompt=inputs.tensors,
-                generator=torch.Generator(getattr(self.model, "device", "cpu")).manual_seed(self.seed),
+                generator=torch.Generator(self._noise_on()).manual_seed(self.seed),
                 output_type="pt",
                 **{name: value for name, value in asked.items() if value is not None},
             )
+
+    def _noise_on(self) -> Any:
+        """Return the device where the noise is drawn: the pipeline's, where its weights are there."""
+        device = getattr(self.model, "device", "cpu")
+        return self._place if str(device) == "meta" else device
 
     def finish(self, inputs: Inputs, outputs: Any) -> Result:
         """Make PIL images of the pixels, at first use."""

@@ -6,11 +6,11 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from importlib import import_module
-from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_carbon.host.stdlib import io
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks.data import ALLOWED, DATASETS, RATE_HZ, Sample, Samples, fields_of, library
 
@@ -103,8 +103,8 @@ def opened_image(value: Any, task: str) -> Image:
         return value
     try:
         if isinstance(value, Mapping) and value.get("bytes"):
-            value = BytesIO(value["bytes"])
-        if isinstance(value, (str, Path, BytesIO)):
+            value = io.BytesIO(value["bytes"])
+        if isinstance(value, (str, Path, io.BytesIO)):
             with images.open(value) as file:
                 return file.copy()
         if hasattr(value, "__array__"):
@@ -165,7 +165,7 @@ def _decoded_sound(content: bytes) -> tuple[Any, int]:
         if content[:4] in (b"RIFF", b"RIFX", b"RF64"):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", wavfile.WavFileWarning)  # a chunk it does not know
-                rate, array = wavfile.read(BytesIO(content))
+                rate, array = wavfile.read(io.BytesIO(content))
             return array, rate
         try:
             soundfile = import_module("soundfile")
@@ -173,7 +173,7 @@ def _decoded_sound(content: bytes) -> tuple[Any, int]:
             raise UsageProblem(
                 "a sound file that is not WAV needs soundfile: pip install soundfile, or use data='synthetic'"
             ) from None
-        array, rate = soundfile.read(BytesIO(content), dtype="float32")
+        array, rate = soundfile.read(io.BytesIO(content), dtype="float32")
         return array, rate
     except (ValueError, RuntimeError) as error:
         raise UsageProblem(f"it cannot be read as a sound: {error}") from error

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_carbon.host.stdlib import io, os
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks.data import DATASETS, FIRST_WORDS, RECORDINGS, DataSet, Sample, library, repeated, resized
 from pytest_carbon.tasks.given import opened_image, opened_sound, recording, rgb, undecoded
@@ -162,7 +161,7 @@ def _fetched_image(url: str) -> Image | None:
         return None
     request = Request(url, headers={"User-Agent": "pytest-carbon"})
     with suppress(OSError, HTTPException), urlopen(request, timeout=5) as answer:
-        image: Image = library("PIL.Image").open(BytesIO(answer.read()))
+        image: Image = library("PIL.Image").open(io.BytesIO(answer.read()))
         image.load()
         return image
     return None

@@ -7,7 +7,6 @@ would cost less than those of a trained model. This module imports nothing heavy
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from pytest_carbon.host.stdlib import json
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks.architectures import Architecture, architecture
 from pytest_carbon.tasks.catalogue import find_model, find_task, rows_of

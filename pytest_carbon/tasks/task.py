@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import re
 import sys
-import time
 from collections import UserList
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from pytest_carbon.host.machine import free_memory
+from pytest_carbon.host.stdlib import time
 from pytest_carbon.records import CarbonError, TaskInfo
 from pytest_carbon.tasks.data import Sample
 from pytest_carbon.tasks.models import DTYPES
+from pytest_carbon.tasks.surroundings import device_of_model, usual_defaults
 
 
 class CannotRunHere(CarbonError):
@@ -92,9 +94,7 @@ class ModelTask:
 
     def __post_init__(self) -> None:
         self.reset()
-        parameters = getattr(self.model, "parameters", None)
-        first = next(iter(parameters()), None) if callable(parameters) else None
-        self._place: Any = "cpu" if first is None else first.device
+        self._place: Any = device_of_model(self.model) or "cpu"
         """Where tensors go: the exact device, as there may be several of a kind."""
 
     @property
@@ -129,9 +129,12 @@ class ModelTask:
     def call(self, samples: Sequence[Sample]) -> Any:
         """Call the model on these inputs, and count what went in and came out."""
         start_s = time.perf_counter()
-        inputs = self.prepare(samples)
+        with usual_defaults():
+            inputs = self.prepare(samples)
         self._preparation_s += time.perf_counter() - start_s
-        result = self.finish(inputs, self.run(inputs))
+        # A model of the user's own may need the defaults that it was made with.
+        with nullcontext() if self.weights == "own" else usual_defaults():
+            result = self.finish(inputs, self.run(inputs))
         self.calls += 1
         self._tokens_in += inputs.tokens
         self._seconds_audio += inputs.seconds

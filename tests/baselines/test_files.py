@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import pathlib
 import shutil
 import stat
 import subprocess
@@ -22,6 +22,7 @@ import pytest_carbon
 from pytest_carbon.baselines import disk, files, format
 from pytest_carbon.baselines.disk import AGAIN, module_file
 from pytest_carbon.baselines.files import FileStore
+from pytest_carbon.host.stdlib import os
 from pytest_carbon.records import BaselineError, Calibration, Gpu, Machine, Record, UsageProblem
 
 FOLDER = Path("carbon-baselines") / HOST.id
@@ -829,6 +830,7 @@ def killed(writes: Callable[[], object], at: int) -> bool:
 
         for name in ("fsync", "replace", "unlink", "mkdir", "open"):
             setattr(os, name, counted(getattr(os, name)))
+            setattr(pathlib.os, name, counted(getattr(pathlib.os, name)))  # type: ignore[attr-defined]
         writes()
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
@@ -1003,6 +1005,7 @@ def test_processes_that_write_at_once_lose_nothing(store: FileStore) -> None:
     """Four processes, twenty sessions each, into one file and into a file of each one's own."""
     code = """
 import sys
+import pathlib
 from pathlib import Path
 from baselines.test_files import FileStore, HOST, record
 me, store = sys.argv[1], FileStore(Path("carbon-baselines"))
@@ -1025,6 +1028,7 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_or_the_new(store: FileStor
     """Sixty processes, each killed while it appends: every file holds whole sessions, none that was done is lost."""
     code = """
 import os, random, signal, sys
+import pathlib
 from pathlib import Path
 from baselines.test_files import FileStore, HOST, everything, record
 chance, store = random.Random(1), FileStore(Path("carbon-baselines"))

@@ -120,8 +120,8 @@ def test_a_permission_that_is_refused_is_said(doctor: Doctor, simulated: Callabl
     result = doctor("--meter", "nvml")
     assert result.ret == 1
     assert (
-        "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup): `ls -l /dev/nvidia*`"
-        in words(result)
+        "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup; NVML says"
+        " 'Insufficient Permissions'): `ls -l /dev/nvidia*`" in words(result)
     )
 
 

@@ -81,17 +81,168 @@ def test_what_it_says_to_write_instead_works(
     assert found["energy_j_per_call"] == pytest.approx(3.0 if function == "tokens" else 1.0)
 
 
-def test_an_iterator_that_is_no_generator_is_a_result(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
-    """A map, a file, a data loader: whether it has done its work cannot be told, and many functions return one."""
-    pytester.makepyfile("""
+LAZY = '''
+import asyncio, itertools, multiprocessing.pool, subprocess, sys, threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from battery import draw
 
-def work():
+ran = []
+pool = ThreadPoolExecutor(1)
+threads = multiprocessing.pool.ThreadPool(1)
+
+def work(n=1):
+    draw(1.0)
+    return n
+
+def started(n=1):
+    ran.append(1)
+    return pool.submit(work)
+
+def done(n=1):
+    future = Future()
+    future.set_result(n)
+    return future
+
+def like(module, *names, **methods):
+    """As in libraries that are not installed here."""
+    functions = {name: lambda *_: None for name in names} | methods
+    return type("Made", (), {"__module__": module, **functions})()
+
+def running():
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+'''
+NOT_DONE = {
+    "pool.submit": ("pool.submit, work", "a Future", "fn(…).result()"),
+    "a future that is done": ("done", "a Future", "fn(…).result()"),
+    "futures": ("lambda: [started() for _ in range(3)]", "a list with a Future", "[x.result() for x in fn(…)]"),
+    "futures by name": ("lambda: {1: 1, 2: started()}", "a dict with a Future", "[x.result() for x in fn(…)]"),
+    "apply_async": ("threads.apply_async, work", "an ApplyResult", "fn(…).get()"),
+    "map_async": ("threads.map_async, work, [1, 2]", "a MapResult", "fn(…).get()"),
+    "a program": ("subprocess.Popen, [sys.executable, '-c', '']", "a Popen", "fn(…).wait()"),
+    "a thread": ("running", "a Thread", "fn(…).join()"),
+    "torch": ("lambda: like('torch.futures', 'done', 'wait', 'value')", "a Made", "fn(…).wait()"),
+    "torch.distributed": ("lambda: like('torch', 'is_completed', 'wait')", "a Made", "fn(…).wait()"),
+    "ray": ("lambda: like('ray._raylet', '__await__')", "a Made", "ray.get(fn(…))"),
+    "celery": ("lambda: like('celery.result', 'ready', 'get')", "a Made", "fn(…).get()"),
+    "awaitable": ("lambda: like('mine', '__await__')", "a Made", None),
+}
+NOT_RUN = {
+    "map": ("map, work, [1, 2]", "a map, a lazy iterator,", "list(fn(…))"),
+    "filter": ("filter, work, [1, 2]", "a filter, a lazy iterator,", "list(fn(…))"),
+    "zip": ("lambda: zip(map(work, [1]))", "a zip, a lazy iterator,", "list(fn(…))"),
+    "enumerate": ("lambda: enumerate(map(work, [1]))", "an enumerate, a lazy iterator,", "list(fn(…))"),
+    "starmap": ("itertools.starmap, work, [(1,)]", "a starmap, a lazy iterator,", "list(fn(…))"),
+    "executor.map": ("pool.map, work, [1, 2]", "a generator", "list(fn(…))"),
+    "imap": ("threads.imap, work, [1, 2]", "an IMapIterator, a lazy iterator,", "list(fn(…))"),
+    "a pipeline": ("lambda: like('transformers.pipelines.x', '__iter__')", "a Made, a lazy iterator,", "list(fn(…))"),
+    "dask": ("lambda: like('dask', __dask_graph__=lambda self: {})", "a Made, a lazy collection,", "fn(…).compute()"),
+    "polars": ("lambda: like('x', 'collect', 'explain', 'lazy')", "a Made, a lazy collection,", "fn(…).collect()"),
+}
+
+
+@pytest.mark.parametrize("carbon", [True, False], ids=["measured", "inert"])
+def test_what_is_not_done_is_refused_before_a_second_call(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, carbon: bool
+) -> None:
+    """Futures of every kind, threads, processes, lazy iterators and collections: each with what to write instead."""
+    cases = {**NOT_DONE, **NOT_RUN}
+    tests = [f"def test_{i}(carbon):\n    carbon({call})\n" for i, (call, _, _) in enumerate(cases.values())]
+    pytester.makepyfile(test_it=f"{LAZY}\n" + "\n".join(tests))
+    run = run_carbon(carbon=carbon)
+    assert run.outcomes() == {"failed": len(cases)}
+    for name, (_, kind, instead) in cases.items():
+        why = "so nothing has run and nothing was measured"
+        if name in NOT_DONE:
+            why = "whose work may not be done, so it was not measured"
+        instead = f"carbon(lambda: {instead})" if instead else "async with carbon.window(): await fn(…)"
+        assert f"TypeError: carbon() got {kind} back from the call, {why}; write: {instead}" in run.text, name
+
+
+def test_tasks_of_a_loop_are_refused(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """And cancelled: nothing warns of a task that nobody awaited."""
+    pytester.makepyfile(
+        test_it="""
+        import asyncio
+
+        async def nothing():
+            pass
+
+        async def one(carbon):
+            carbon(lambda: asyncio.ensure_future(nothing()))
+
+        async def several(carbon):
+            carbon(lambda: asyncio.gather(nothing(), nothing()))
+
+        async def listed(carbon):
+            carbon(lambda: [asyncio.ensure_future(nothing())])
+
+        def test_one(carbon):
+            asyncio.run(one(carbon))
+
+        def test_several(carbon):
+            asyncio.run(several(carbon))
+
+        def test_listed(carbon):
+            asyncio.run(listed(carbon))
+        """
+    )
+    run = run_carbon("-W", "error")
+    assert run.outcomes() == {"failed": 3}
+    assert "carbon() got a Task back from the call, whose work may not be done" in run.text
+    assert "carbon() got a _GatheringFuture back from the call" in run.text
+    assert "a list with a Task back from the call" in run.text
+    assert "await asyncio.gather(*fn(…))" in run.text
+
+
+def test_a_queue_gets_no_second_task(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """It is found at the first call, and what it says to write is measured."""
+    pytester.makepyfile(
+        test_it=f"""{LAZY}
+def test_submitted(carbon):
+    try:
+        carbon(started)
+    except TypeError:
+        assert len(ran) == 1
+    else:
+        assert False
+
+def test_waited_for(carbon):
+    carbon(lambda: pool.submit(work).result())
+
+def test_listed(carbon):
+    assert carbon(lambda: list(map(work, [1, 2]))) == [1, 2]
+"""
+    )
+    run = run_carbon()
+    assert run.outcomes() == {"passed": 3}
+    assert run.measurement("test_waited_for")["energy_j_per_call_mean"] == pytest.approx(1.0)
+    assert run.measurement("test_listed")["energy_j_per_call_mean"] == pytest.approx(2.0)
+
+
+def test_what_has_done_its_work_is_a_result(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """An iterator over a list, a file, a data loader, a finished program, a mock, attributes of such names."""
+    pytester.makepyfile(
+        test_it=f"""{LAZY}
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+def of(made):
     draw(2.0)
-    return iter([1, 2])
+    return made
 
 def test_it(carbon):
-    assert list(carbon(work)) == [1, 2]
-""")
+    kinds = [
+        iter([1, 2]), range(3), {{"a": [1]}}, (1, [2]), SimpleNamespace(done=True, result=3), MagicMock(),
+        open(__file__), subprocess.run([sys.executable, "-c", ""]), type("Done", (), {{"done": 1, "result": 2}})(),
+        like("xarray", __dask_graph__=lambda self: None), [map(work, [1])], print,
+    ]
+    for number, made in enumerate(kinds):
+        assert carbon.run(of, (made,), name=str(number)) is made
+    kinds[6].close()
+"""
+    )
     run = run_carbon()
-    assert run.measurement("test_it")["energy_j_per_call"] == pytest.approx(2.0)
+    assert run.outcomes() == {"passed": 1}, run.text

@@ -214,13 +214,15 @@ def test_a_counter_that_stands_still(
         (
             "nvmlInit",
             "DRIVER_NOT_LOADED",
-            "the NVIDIA driver is installed but not loaded: load it with `sudo modprobe nvidia`",
+            "the NVIDIA driver is installed but not loaded (NVML says 'Driver Not Loaded'): load it with `sudo"
+            " modprobe nvidia`",
         ),
         (
             "nvmlInit",
             "NO_PERMISSION",
-            "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup): `ls -l"
-            " /dev/nvidia*` says who may; in a container, start it with `docker run --gpus all`.",
+            "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup; NVML says"
+            " 'Insufficient Permissions'): `ls -l /dev/nvidia*` says who may; in a container, start it with"
+            " `docker run --gpus all`.",
         ),
         (
             ENERGY,
@@ -228,7 +230,7 @@ def test_a_counter_that_stands_still(
             f"{GPU_0}: its energy could not be read: NVML says 'Insufficient Permissions'. This user may not read it: "
             "`ls -l /dev/nvidia*` says who may",
         ),
-        ("nvmlDeviceGetCount", "GPU_IS_LOST", "NVML cannot be used: it says 'GPU is lost'"),
+        ("nvmlDeviceGetCount", "GPU_IS_LOST", "NVML cannot be used: NVML says 'GPU is lost'"),
     ],
 )
 def test_no_gpu_can_be_read(

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from pytest_carbon.measure.lazy import refuse_lazy
 from pytest_carbon.measure.measurer import Measurer
 from pytest_carbon.measure.meters.protocol import Observation
-from pytest_carbon.measure.protocol import Protocol, Scope, refuse_lazy
+from pytest_carbon.measure.protocol import Protocol, Scope
 from pytest_carbon.measure.readings import Readings
 from pytest_carbon.measure.watcher import Notes
 from pytest_carbon.records import Calibration, CarbonIntensity, Domain, Gpu, Measurement, MeasurementWarning, MeterError

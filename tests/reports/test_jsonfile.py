@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_carbon.baselines import open_store
+from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import record
 from pytest_carbon.records import (
     INFORMS,
@@ -181,6 +181,7 @@ def test_a_report_has_these_keys() -> None:
                         "after_work_j": 84.8,
                         "after_work_s": 1.8,
                         "temperature_c": 45.0,
+                        "factors": None,
                         "gpus": ["GPU-1234"],
                         "emissions_g_per_call": 0.00012,
                         "gated": ["gpu:0"],

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-import time
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pytest_carbon.host.codecarbon import quiet_codecarbon
+from pytest_carbon.host.stdlib import is_frozen, os, time
+from pytest_carbon.measure.devices import hidden, seen_by_torch
 from pytest_carbon.measure.meters.protocol import Meter, MeterSource
 from pytest_carbon.measure.meters.replay import ReplayMeter
-from pytest_carbon.records import Domain, Gpu, MeterError, UsageProblem
+from pytest_carbon.records import DeviceFault, Domain, Gpu, MeterError, UsageProblem
 from pytest_carbon.text import did_you_mean
 
 FALLBACK = "estimate"
@@ -58,16 +61,37 @@ def built_in_sources() -> dict[str, MeterSource]:
     return {source.name: source for source in sources}
 
 
+def preload(spec: str) -> None:
+    """Import what the meters may need, before a test can patch what an import needs.
+
+    Raises UsageProblem where that is too late: pandas, which codecarbon imports, crashes under a frozen date.
+    """
+    if not re.search(r"\b(auto|estimate|amd|apple|windows)\b", spec.partition("replay:")[0]):
+        return
+    if is_frozen() and "codecarbon" not in sys.modules:
+        raise UsageProblem(
+            f"--carbon-meter={spec}: datetime.datetime was replaced before the run (freezegun in a conftest file?),"
+            " and the meters' libraries cannot be imported so: freeze time in a fixture, or in pytest_sessionstart."
+        )
+    with quiet_codecarbon():
+        import codecarbon.external.ram  # noqa: F401
+        from codecarbon.input import DataSource
+
+        DataSource().get_cpu_power_data()  # type: ignore[no-untyped-call]  # imports pandas
+
+
 def choose(spec: str, sources: Mapping[str, MeterSource]) -> Choice:
     """Open the meters that ``--carbon-meter`` asks for.
 
     ``auto`` opens each source that can be opened, but ``estimate`` only if no other counts the processor. Raises
-    UsageProblem for a wrong spec, and MeterError if a named meter cannot be opened, or none can.
+    UsageProblem for a wrong spec, MeterError if a named meter cannot be opened, or none can, and DeviceFault if
+    ``auto`` would count the processor of a machine that shows a GPU.
     """
     automatic = spec.strip() == "auto"
     in_order = sorted(sources.values(), key=lambda source: source.name == FALLBACK)  # the fallback last
     wanted = in_order if automatic else _named(spec, sources)
     taken: list[tuple[MeterSource, Meter]] = []
+    faults: list[str] = []
     not_taken = [] if automatic else [(name, "not asked for.") for name in sources if sources[name] not in wanted]
     try:
         for source in wanted:
@@ -81,6 +105,7 @@ def choose(spec: str, sources: Mapping[str, MeterSource]) -> Choice:
             except MeterError as error:
                 if automatic:
                     not_taken.append((source.name, str(error)))
+                    faults += [str(error)] if isinstance(error, DeviceFault) else []
                     continue
                 raise MeterError(f"--carbon-meter={spec}: {source.name} cannot be opened: {error}") from error
             twice = next((domain.name for domain in meter.domains if domain.name in counted), None)
@@ -94,6 +119,8 @@ def choose(spec: str, sources: Mapping[str, MeterSource]) -> Choice:
                     "name one of them."
                 )
             not_taken.append((source.name, f"{twice} is already counted by {counted[twice][0].name}."))
+        if automatic and not any(d.family == "gpu" for _, meter in taken for d in meter.domains):
+            _refuse_uncounted(faults, dict(not_taken))
         if not taken:
             reasons = "\n".join(f"  {name}: {reason}" for name, reason in not_taken)
             raise MeterError(f"Nothing can measure energy here.\n{reasons}")
@@ -102,6 +129,18 @@ def choose(spec: str, sources: Mapping[str, MeterSource]) -> Choice:
             meter.close()
         raise
     return Choice(tuple(taken), tuple(not_taken))
+
+
+def _refuse_uncounted(faults: Sequence[str], not_taken: Mapping[str, str]) -> None:
+    """Raise DeviceFault where there is a GPU that no meter counts: other baselines would pass for the GPU's."""
+    if not faults and (seen := seen_by_torch()) is not None:
+        meter, devices = seen
+        faults = [f"torch sees {devices}, and {meter} says: {not_taken.get(meter, 'nothing')}"]
+    if faults and not hidden(os.environ):
+        raise DeviceFault(
+            f"--carbon-meter=auto: this machine has a GPU whose energy cannot be counted: {' '.join(faults)} Or name"
+            " the meter to use instead: --carbon-meter=estimate counts the processor only."
+        )
 
 
 def _named(spec: str, sources: Mapping[str, MeterSource]) -> list[MeterSource]:

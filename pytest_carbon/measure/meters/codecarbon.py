@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import platform
-import tempfile
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_carbon.host.codecarbon import quiet_codecarbon
+from pytest_carbon.host.stdlib import tempfile, time
 from pytest_carbon.measure.meters.protocol import JoulesOnly, Observation
 from pytest_carbon.records import Domain, Gpu, MeterError
 

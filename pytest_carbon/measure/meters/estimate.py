@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
-import time
 from collections.abc import Callable, Iterable
 
 from pytest_carbon.host.codecarbon import quiet_codecarbon
 from pytest_carbon.host.machine import version_of
 from pytest_carbon.host.processor import Processor, this_processor
+from pytest_carbon.host.stdlib import PLATFORM, time
 from pytest_carbon.measure import processes
 from pytest_carbon.measure.meters.protocol import JoulesOnly
 from pytest_carbon.measure.processes import Spent
-from pytest_carbon.records import Domain, MeterError
+from pytest_carbon.records import Domain, Factors, MeterError
 
 SAME_MOMENT_S = 5e-3
 """Two domains that are read within this time get the same CPU seconds: a look for children takes milliseconds."""
@@ -41,6 +40,7 @@ class EstimateMeter(JoulesOnly):
         processor_w, processor_source = thread_watts(processor, _design_power_w(processor), version)
         memory_w = _memory_w()
         self._watts = (processor_w, memory_w / processor.threads)
+        self.factors = Factors(*self._watts, version)
         memory_source = f"estimated: {memory_w:g} W RAM / {processor.threads} threads × CPU seconds"
         self.domains: tuple[Domain, ...] = (
             Domain("cpu:0", "estimated", processor_source),
@@ -160,7 +160,7 @@ class CpuSeconds:
 def _descendants() -> dict[int, Spent]:
     if processes.childless():
         return {}
-    if sys.platform == "linux":
+    if PLATFORM == "linux":
         return {
             pid: spent if (clock_s := _clock_of(pid)) is None else spent._replace(itself_s=clock_s)
             for pid, spent in processes.descendants().items()
@@ -184,7 +184,7 @@ def _clock_of(pid: int) -> float | None:
 
 
 def _reaped_by_this_process_s() -> float:
-    if sys.platform == "win32":  # it has no such account: children count while they live
+    if PLATFORM == "win32":  # it has no such account: children count while they live
         return 0.0
     import resource
 
@@ -194,6 +194,8 @@ def _reaped_by_this_process_s() -> float:
 
 def _runs(pid: int) -> bool:
     """Return whether a former descendant lives on, adopted, and is never reaped."""
+    if PLATFORM == "linux":
+        return processes.runs(pid)
     import psutil
 
     return psutil.pid_exists(pid)

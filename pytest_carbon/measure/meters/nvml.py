@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import sys
-import time
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+from pytest_carbon.host.stdlib import PLATFORM, os, time
+from pytest_carbon.measure import processes
 from pytest_carbon.measure.meters.protocol import Observation
-from pytest_carbon.records import Domain, Gpu, MeterError
+from pytest_carbon.records import DeviceFault, Domain, Gpu, MeterError
 
 COUNTER = "nvml total energy"
 INSTANT = "nvml instant power, integrated"
@@ -27,6 +27,8 @@ INTEGRATION_STEP_S = 0.02
 _FIELD_POWER_INSTANT = 186
 _SCOPE_MODULE = 1
 _SENSOR_GPU = 0
+ROOT = "/"
+"""Where ``/dev`` and ``/proc`` are."""
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 """Fixed in Linux (``PROC_PID_INIT_INO``): elsewhere NVML's process ids may differ from ours."""
 
@@ -75,7 +77,7 @@ def _find(nvml: ModuleType) -> tuple[list[_Device], list[str]]:
     try:
         count = nvml.nvmlDeviceGetCount()
     except nvml.NVMLError as error:
-        raise MeterError(_why_unusable(nvml, error)) from error
+        raise _unusable(nvml, error) from error
     devices, silent = [], []
     for index in range(count):
         try:
@@ -89,7 +91,7 @@ def _find(nvml: ModuleType) -> tuple[list[_Device], list[str]]:
         gpu = Gpu(index, uuid, name, _power_limit_w(nvml, handle), memory and int(memory.total))
         devices.append(_Device(handle, gpu))
     if not devices:
-        raise MeterError(
+        raise DeviceFault(
             " ".join(silent)
             or f"the NVIDIA driver is here but shows no GPU. `nvidia-smi -L` must list one; {_CONTAINER} (NVIDIA"
             " Container Toolkit)."
@@ -127,7 +129,8 @@ class NvmlMeter:
         with contextlib.ExitStack() as stack:
             self._nvml = stack.enter_context(_nvml())
             devices, silent = _find(self._nvml)
-            self._left_out = silent if uuids is None else []
+            self.left_out = silent if uuids is None else []
+            """A sentence for each GPU that cannot be counted."""
             self._devices: list[_Device] = []
             self._power: list[Callable[[], float] | None] = []
             self._energy: list[Callable[[], float]] = []
@@ -139,14 +142,16 @@ class NvmlMeter:
                 except MeterError as error:
                     if uuids is not None:
                         raise
-                    self._left_out.append(str(error))
+                    self.left_out.append(str(error))
                     continue
                 self._devices.append(device)
                 self._power.append(power)
                 self._energy.append(energy)
                 domains.append(Domain(f"gpu:{device.gpu.index}", "measured", source))
             if not domains:
-                raise MeterError(" ".join(self._left_out) or "no GPU is left: CUDA_VISIBLE_DEVICES hides them all.")
+                if self.left_out:
+                    raise DeviceFault(" ".join(self.left_out))
+                raise MeterError("no GPU is left: CUDA_VISIBLE_DEVICES hides them all.")
             self.domains = tuple(domains)
             self._slow: list[tuple[float, Observation]] = [(-math.inf, Observation())] * len(domains)
             self._open = stack.pop_all()
@@ -182,7 +187,7 @@ class NvmlMeter:
 
     def notes(self) -> tuple[str, ...]:
         """Say which GPUs are left out, and whose energy includes more than the GPU's."""
-        notes = list(self._left_out)
+        notes = list(self.left_out)
         for device in self._devices:
             if (_ask(self._nvml, "nvmlDeviceGetMigMode", device.handle) or (0,))[0]:
                 notes.append(
@@ -283,6 +288,8 @@ class Integral:
 
 def family() -> frozenset[int]:
     """Return the ids of this process and its living descendants."""
+    if PLATFORM == "linux":
+        return frozenset({os.getpid(), *processes.descendants()})
     import psutil
 
     pids = {os.getpid()}
@@ -310,7 +317,7 @@ def strangers(
 
 
 def _ids_match() -> bool:
-    if sys.platform != "linux":
+    if PLATFORM != "linux":
         return True
     try:
         return os.readlink("/proc/self/ns/pid") == _INITIAL_PID_NAMESPACE
@@ -327,11 +334,12 @@ def _nvml() -> Iterator[ModuleType]:
     try:
         import pynvml  # type: ignore[import-untyped]
     except ImportError as error:
-        raise MeterError(f"the module pynvml cannot be imported ({error}): `pip install nvidia-ml-py`.") from error
+        fault = MeterError if shown() is None else DeviceFault
+        raise fault(f"the module pynvml cannot be imported ({error}): `pip install nvidia-ml-py`.") from error
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        raise MeterError(_why_unusable(pynvml, error)) from error
+        raise _unusable(pynvml, error) from error
     try:
         yield pynvml
     finally:
@@ -374,34 +382,54 @@ def _pick(uuid: str, devices: Sequence[_Device], silent: Sequence[str]) -> _Devi
 _CONTAINER = "in a container, start it with `docker run --gpus all`"
 
 
-def _why_unusable(nvml: ModuleType, error: Any) -> str:
-    """Say why NVML could not be initialised, and the remedy."""
+def shown() -> str | None:
+    """Say what shows that this machine has an NVIDIA GPU, without NVML."""
+    devices = (name for name in sorted(_names(f"{ROOT}dev")) if re.fullmatch(r"nvidia\d+", name))
+    if (device := next(devices, None)) is not None:
+        return f"/dev/{device}"
+    return "/proc/driver/nvidia/gpus" if _names(f"{ROOT}proc/driver/nvidia/gpus") else None
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _unusable(nvml: ModuleType, error: Any) -> MeterError:
+    """Say why NVML could not be initialised, and the remedy; a fault where anything shows that there is a GPU."""
+    says = f"NVML says {str(error)!r}"
+    if error.value == nvml.NVML_ERROR_LIBRARY_NOT_FOUND:
+        helps = (
+            "In a container, start it with `docker run --gpus all` (NVIDIA Container Toolkit); on WSL2, add"
+            " /usr/lib/wsl/lib to LD_LIBRARY_PATH."
+        )
+        missing = f"the NVIDIA driver's library libnvidia-ml.so.1 was not found ({says})"
+        if (device := shown()) is None:
+            return MeterError(f"{missing}: no NVIDIA driver here. {helps}")
+        return DeviceFault(f"{missing}, but {device} is here. {helps}")
     denied = (
-        "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup): `ls -l /dev/nvidia*`"
-        f" says who may; {_CONTAINER}."
+        "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup; {says}):"
+        f" `ls -l /dev/nvidia*` says who may; {_CONTAINER}."
     )
     reasons = {
-        nvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
-            "the NVIDIA driver's library libnvidia-ml.so.1 was not found: no NVIDIA driver here. In a container, start"
-            " it with `docker run --gpus all` (NVIDIA Container Toolkit); on WSL2, add /usr/lib/wsl/lib to"
-            " LD_LIBRARY_PATH."
-        ),
         nvml.NVML_ERROR_DRIVER_NOT_LOADED: (
-            "the NVIDIA driver is installed but not loaded: load it with `sudo modprobe nvidia`, or reboot if it was"
-            " just installed. `nvidia-smi` must answer."
+            "the NVIDIA driver is installed but not loaded ({says}): load it with `sudo modprobe nvidia`, or reboot if"
+            " it was just installed. `nvidia-smi` must answer."
         ),
         nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (
-            "the NVIDIA driver's library and its kernel module are of different versions, as after an update: reboot,"
-            " or in a container, start it again."
+            "the NVIDIA driver's library and its kernel module are of different versions, as after an update ({says}):"
+            " reboot, or in a container, start it again."
         ),
         nvml.NVML_ERROR_NO_PERMISSION: denied,
         nvml.NVML_ERROR_OPERATING_SYSTEM: denied,
     }
-    return reasons.get(
-        error.value,
-        f"NVML cannot be used: it says {str(error)!r}. `nvidia-smi` must answer; if it does not, `sudo dmesg | grep -i"
-        " nvrm` says more: reload the NVIDIA driver or reboot.",
+    unknown = (
+        "NVML cannot be used: {says}. `nvidia-smi` must answer; if it does not, `sudo dmesg | grep -i nvrm` says more:"
+        " reload the NVIDIA driver or reboot."
     )
+    return DeviceFault(reasons.get(error.value, unknown).replace("{says}", says))
 
 
 def _remedy(nvml: ModuleType, error: Any, index: int) -> str:

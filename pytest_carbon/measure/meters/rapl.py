@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import errno
-import os
 import platform
 import re
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from pytest_carbon.host import processor
+from pytest_carbon.host.stdlib import os, time
 from pytest_carbon.measure.meters.protocol import JoulesOnly
 from pytest_carbon.records import Domain, MeterError
 

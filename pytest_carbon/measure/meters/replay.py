@@ -5,10 +5,7 @@ A trace is JSON Lines, a header and one line for every step of a counter: docs/e
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 from pytest_carbon.codec import Codec, Wrong, amount, check_format, parse, text
+from pytest_carbon.host.stdlib import json, os, time
 from pytest_carbon.measure.meters.protocol import JoulesOnly, Observation
 from pytest_carbon.records import REPLAYED, Domain, Edge, Gpu, Kind, MeterError
 

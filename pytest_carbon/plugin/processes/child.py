@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
-import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_carbon.host import import_paths
+from pytest_carbon.host.stdlib import io, os, signal
 from pytest_carbon.host.worktree import dying_with_parent
 from pytest_carbon.plugin.processes import messages
 from pytest_carbon.plugin.processes.messages import Message, Request
@@ -116,7 +115,7 @@ class Outlet:
         if (reporter := config.pluginmanager.get_plugin("terminalreporter")) is not None:
             from _pytest.config import create_terminal_writer
 
-            reporter._tw = create_terminal_writer(config, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            reporter._tw = create_terminal_writer(config, io.open(os.devnull, "w", encoding="utf-8"))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from pytest_carbon.codec import Codec
 from pytest_carbon.host.import_paths import Move
+from pytest_carbon.host.stdlib import json
 from pytest_carbon.records import Calibration, CarbonIntensity, Machine, Measurement, Settings
 
 

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import json
-import os
 import selectors
-import signal
-import subprocess
 import sys
-import tempfile
-import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pytest_carbon.host.import_paths import Move
+from pytest_carbon.host.stdlib import json, os, signal, subprocess, tempfile, time
 from pytest_carbon.host.worktree import without_repository
 from pytest_carbon.plugin.processes import messages
 from pytest_carbon.plugin.processes.messages import Message, Request

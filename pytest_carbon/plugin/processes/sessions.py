@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
-import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 
 from pytest_carbon.host.machine import describe
+from pytest_carbon.host.stdlib import signal, threading, time
 from pytest_carbon.plugin import markers, refusal
 from pytest_carbon.plugin.processes import messages, parent, plan
 from pytest_carbon.plugin.processes.messages import Brought, Message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 
 from pytest_carbon.host.machine import version_of
 from pytest_carbon.host.processor import Processor, parse_cpuinfo
+from pytest_carbon.host.stdlib import os
 from pytest_carbon.measure.meters import estimate
 from pytest_carbon.measure.meters.estimate import CpuSeconds, EstimateMeter, thread_watts
 from pytest_carbon.measure.meters.protocol import Meter
@@ -290,7 +290,7 @@ def test_where_less_is_known_of_processes_children_count_all_the_same(
 ) -> None:
     """In hundredths of a second, or through psutil."""
     if missing == "linux":
-        monkeypatch.setattr(estimate, "sys", SimpleNamespace(platform="darwin"))
+        monkeypatch.setattr(estimate, "PLATFORM", "darwin")
     elif missing == "waitid":
         monkeypatch.delattr(os, "waitid")
     else:

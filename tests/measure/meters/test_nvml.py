@@ -245,34 +245,36 @@ def test_an_unknown_uuid_is_named_with_what_there_is(simulate, opened):
     [
         (
             "LIBRARY_NOT_FOUND",
-            "the NVIDIA driver's library libnvidia-ml.so.1 was not found: no NVIDIA driver here. In a container, start "
-            "it with `docker run --gpus all` (NVIDIA Container Toolkit); on WSL2, add /usr/lib/wsl/lib to "
-            "LD_LIBRARY_PATH.",
+            "the NVIDIA driver's library libnvidia-ml.so.1 was not found (NVML says 'NVML Shared Library Not Found'):"
+            " no NVIDIA driver here. In a container, start it with `docker run --gpus all` (NVIDIA Container Toolkit);"
+            " on WSL2, add /usr/lib/wsl/lib to LD_LIBRARY_PATH.",
         ),
         (
             "DRIVER_NOT_LOADED",
-            "the NVIDIA driver is installed but not loaded: load it with `sudo modprobe nvidia`, or reboot if it was "
-            "just installed. `nvidia-smi` must answer.",
+            "the NVIDIA driver is installed but not loaded (NVML says 'Driver Not Loaded'): load it with `sudo modprobe"
+            " nvidia`, or reboot if it was just installed. `nvidia-smi` must answer.",
         ),
         (
             "LIB_RM_VERSION_MISMATCH",
-            "the NVIDIA driver's library and its kernel module are of different versions, as after an update: reboot, "
-            "or in a container, start it again.",
+            "the NVIDIA driver's library and its kernel module are of different versions, as after an update (NVML says"
+            " 'RM has detected an NVML/RM version mismatch.'): reboot, or in a container, start it again.",
         ),
         (
             "NO_PERMISSION",
-            "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup): `ls -l"
-            " /dev/nvidia*` says who may; in a container, start it with `docker run --gpus all`.",
+            "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup; NVML says"
+            " 'Insufficient Permissions'): `ls -l /dev/nvidia*` says who may; in a container, start it with"
+            " `docker run --gpus all`.",
         ),
         (
             "OPERATING_SYSTEM",
-            "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup): `ls -l"
-            " /dev/nvidia*` says who may; in a container, start it with `docker run --gpus all`.",
+            "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup; NVML says"
+            " 'The operating system has blocked the request.'): `ls -l /dev/nvidia*` says who may; in a container,"
+            " start it with `docker run --gpus all`.",
         ),
         (
             "UNKNOWN",
-            "NVML cannot be used: it says 'Unknown Error'. `nvidia-smi` must answer; if it does not, `sudo dmesg | grep"
-            " -i nvrm` says more: reload the NVIDIA driver or reboot.",
+            "NVML cannot be used: NVML says 'Unknown Error'. `nvidia-smi` must answer; if it does not, `sudo dmesg |"
+            " grep -i nvrm` says more: reload the NVIDIA driver or reboot.",
         ),
     ],
 )

@@ -1,0 +1,188 @@
+"""Tests that freeze clocks and patch the standard library: figures and recorded times stay what they are."""
+
+from __future__ import annotations
+
+import ast
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from conftest import CarbonRunner
+from faults import records
+
+import pytest_carbon
+from pytest_carbon.host import stdlib
+
+PACKAGE = Path(pytest_carbon.__file__).parent
+FREEZE = {
+    "freezegun": "from freezegun import freeze_time\n    frozen = freeze_time('2001-01-01')\n    frozen.start()",
+    "time-machine": "import time_machine\n    frozen = time_machine.travel(978307200, tick=False)\n    frozen.start()",
+    "by hand": """import sys, time
+    for clock in ("perf_counter", "monotonic", "time", "process_time", "thread_time"):
+        stopped = lambda: 978307200.0
+        real = getattr(time, clock)
+        for module in list(sys.modules.values()):
+            for name, value in list(vars(module).items()):
+                if value is real:
+                    setattr(module, name, stopped)""",
+}
+SUITE = """
+def spin(n=20_000):
+    return sum(range(n))
+
+def test_it(carbon):
+    {freeze}
+    with carbon.window():
+        spin(200_000)
+    assert carbon(spin)
+"""
+
+
+def ran(run_carbon: CarbonRunner, *args: str) -> tuple[float, float, datetime]:
+    """CPU joules of a call and seconds of a window that are possible, and when the run was recorded."""
+    run = run_carbon("--carbon-meter=estimate", "--carbon-record", "--carbon-min-time=0.05", *args, subprocess=True)
+    assert (run.ret, run.test("test_it")["outcome"]) == (0, "passed"), run.text
+    call, window = run.measurement("test_it"), run.measurement("test_it", "window")
+    assert 20e-6 < call["duration_s_per_call"] < 0.1
+    assert 200e-6 < window["duration_s_per_call"] < 1
+    assert call["energy_j_per_call"] / call["duration_s_per_call"] > 0.5  # watts: a thread's
+    return call["energy_j_per_call"], window["duration_s_per_call"], datetime.fromisoformat(run.report["created"])
+
+
+@pytest.mark.parametrize("sessions", [1, 2])
+@pytest.mark.parametrize("tool", FREEZE)
+def test_clocks_that_are_frozen_before_the_tests(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, tool: str, sessions: int
+) -> None:
+    """In ``pytest_sessionstart``, in the run's process and in fresh ones: measured, recorded with the real time."""
+    pytester.makeconftest(f"def pytest_sessionstart(session):\n    {FREEZE[tool]}\n")
+    pytester.makepyfile(test_it=SUITE.format(freeze="pass"))
+    *_, created = ran(run_carbon, f"--carbon-sessions={sessions}", "--carbon-session-timeout=60")
+    assert abs(datetime.now(UTC) - created) < timedelta(minutes=5)
+    for record in records(pytester.path):
+        assert abs(datetime.now(UTC) - datetime.fromisoformat(record["created"])) < timedelta(minutes=5)
+
+
+@pytest.mark.parametrize("tool", FREEZE)
+def test_clocks_that_are_frozen_in_a_test(run_carbon: CarbonRunner, pytester: pytest.Pytester, tool: str) -> None:
+    """And left so."""
+    pytester.makepyfile(test_it=SUITE.format(freeze=FREEZE[tool]))
+    ran(run_carbon)
+
+
+def test_a_date_that_is_frozen_too_early_is_refused(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """While conftest files are imported: pandas would end the process."""
+    pytester.makeconftest(FREEZE["freezegun"].replace("\n    ", "\n"))
+    pytester.makepyfile(test_it=SUITE.format(freeze="pass"))
+    run = run_carbon("--carbon-meter=estimate", subprocess=True)
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    assert "datetime.datetime was replaced before the run (freezegun in a conftest file?)" in run.errors
+
+
+def test_a_frozen_run_that_hangs_is_ended(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """The time limit of fresh processes is real time."""
+    pytester.makeconftest(f"def pytest_sessionstart(session):\n    {FREEZE['freezegun']}\n")
+    pytester.makepyfile(test_it="import threading\ndef test_it(carbon):\n    threading.Event().wait(60)\n")
+    run = run_carbon("--carbon-sessions=2", "--carbon-session-timeout=3", subprocess=True, report=False)
+    assert run.ret == 1
+    assert "sent nothing for 3 s (--carbon-session-timeout) and was terminated" in run.text
+
+
+PATCHES = {
+    "builtins.open": "monkeypatch.setattr(builtins, 'open', broken)",
+    "io.open": "monkeypatch.setattr(io, 'open', broken)",
+    "sleep": "monkeypatch.setattr(time, 'sleep', lambda seconds: None)",
+    "files": "[monkeypatch.setattr(os, name, broken) for name in ('open', 'read', 'close', 'listdir', 'pread')]",
+    "processes": "[monkeypatch.setattr(os, name, lambda *a: 1) for name in ('getpid', 'waitid', 'times', 'getppid')]",
+    "platform": "monkeypatch.setattr(sys, 'platform', 'win32')",
+    "selectors": "[monkeypatch.setattr(select, name, broken) for name in ('select', 'poll')]",
+    "children": "monkeypatch.setattr(subprocess, 'Popen', broken)",
+    "threads": "monkeypatch.setattr(threading, 'Thread', broken)",
+    "signals": "monkeypatch.setattr(signal, 'signal', broken)",
+    "collector": "gc.disable(); monkeypatch.setattr(gc, 'collect', broken)",
+    "json": "[monkeypatch.setattr(json, name, broken) for name in ('dumps', 'loads')]",
+    "paths": "[monkeypatch.setattr(pathlib.Path, name, broken) for name in ('exists', 'read_text', 'read_bytes')]",
+    "folder": "monkeypatch.chdir('/')",
+    "environment": "[monkeypatch.delenv(name) for name in list(os.environ) if name != 'PYTEST_CURRENT_TEST']",
+    "seed": "random.seed(1)",
+    "locale": "locale.setlocale(locale.LC_ALL, 'C')",
+    "files of a fake": "patcher.setUp()",
+}
+
+
+@pytest.mark.parametrize("what", PATCHES)
+def test_what_a_test_patches_changes_no_figure(run_carbon: CarbonRunner, pytester: pytest.Pytester, what: str) -> None:
+    """With a living child, whose processor time is read from files."""
+    pytester.makepyfile(
+        test_it=f"""
+        import builtins, gc, io, json, locale, os, pathlib, random, select, signal, subprocess, sys, threading, time
+        from pyfakefs.fake_filesystem_unittest import Patcher
+
+        def spin(n=20_000):
+            return sum(range(n))
+
+        def broken(*args, **kwargs):
+            raise AssertionError("patched by the test")
+
+        def test_it(carbon, monkeypatch):
+            child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            patcher = Patcher()
+            try:
+                {PATCHES[what]}
+                with carbon.window():
+                    spin(200_000)
+                carbon(spin)
+            finally:
+                monkeypatch.undo()
+                patcher.tearDown()
+                gc.enable()
+                child.kill()
+                child.wait()
+        """
+    )
+    energy_j, window_s, _ = ran(run_carbon)
+    assert energy_j > 0
+    assert window_s > 0
+
+
+def test_a_process_that_can_open_no_file_is_an_error(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """A living child must not pass for one that ended."""
+    pytester.makepyfile(
+        test_it="""
+        import os, resource, subprocess, sys
+
+        def test_it(carbon):
+            child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+                carbon(sum, range(1000))
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                child.kill()
+                child.wait()
+        """
+    )
+    run = run_carbon("--carbon-meter=estimate", subprocess=True)
+    assert (run.ret, run.outcomes()) == (1, {"failed": 1})
+    assert "cannot be read: Too many open files. The test, or what it calls, keeps files open" in run.text
+
+
+def test_the_standard_library_is_bound_before_any_test() -> None:
+    """Whatever may run beside tests takes it from ``host.stdlib``; the commands are processes of their own."""
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        place = path.relative_to(PACKAGE)
+        if len(place.parts) == 1 or place.parts[0] == "commands" or path == Path(stdlib.__file__):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            wrong += [
+                f"{place}:{node.lineno} imports {name}" for name in names if name.partition(".")[0] in stdlib.NAMES
+            ]
+            if isinstance(node, ast.Attribute) and node.attr in ("now", "utcnow", "today", "fromtimestamp"):
+                wrong.append(f"{place}:{node.lineno} reads {node.attr}")
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
+                wrong.append(f"{place}:{node.lineno} calls open")
+    assert wrong == []

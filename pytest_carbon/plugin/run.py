@@ -17,9 +17,10 @@ from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import electricity, worktree
 from pytest_carbon.host.git import git_state
 from pytest_carbon.measure import devices
-from pytest_carbon.plugin import failures, judge, markers, notes, record, refusal, stages
+from pytest_carbon.plugin import failures, judge, markers, missing, notes, record, refusal, stages
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.measuring import Measuring
+from pytest_carbon.plugin.missing import Collected
 from pytest_carbon.plugin.processes import child
 from pytest_carbon.plugin.processes.messages import Brought, Refused
 from pytest_carbon.plugin.processes.sessions import Fresh
@@ -59,9 +60,8 @@ class CarbonSession:
         self._notes: list[str] = []
         self._problems: list[str] = []
         """What fails the run besides tests: shown in red, with ``-q``, too."""
-        self._selected = False
-        """Whether only a part of the modules' tests runs."""
-        self._collected: set[str] = set()
+        self._collected = Collected(config)
+        config.pluginmanager.register(self._collected, "pytest-carbon-collected")
         refusal.refuse_parallel(config)
         self._sides: Sides | None = None
         """With ``--carbon-against``: the measurements of both revisions."""
@@ -90,19 +90,12 @@ class CarbonSession:
         if self._apart:
             config.pluginmanager.register(self._fresh, "pytest-carbon-sessions")
 
-    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        self._selected = True
-
     @pytest.hookimpl(tryfirst=True)  # before the terminal calls pytest_report_collectionfinish
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if self._outlet is not None:
             self._outlet.select(session.items, test_id, measures)
-        # --last-failed leaves tests out without calling pytest_deselected
-        if getattr(self._config.option, "lf", False) or any("::" in arg for arg in self._config.args):
-            self._selected = True
         for item in session.items:
             key = test_id(item)
-            self._collected.add(key)
             if measures(item):
                 marked = item.get_closest_marker(markers.MARKER) is not None
                 test = self._tests[key] = Test(item, key, markers.budgets_of(item), marked)
@@ -119,7 +112,7 @@ class CarbonSession:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        if not self._tests or self._config.option.collectonly:
+        if self._config.option.collectonly or not self._is_concerned():
             return (yield)
         try:
             self._open()
@@ -159,6 +152,16 @@ class CarbonSession:
             finally:
                 self._pass_on()
                 self._close()
+
+    def _is_concerned(self) -> bool:
+        """Whether a test measures, or did so before: it has a baseline."""
+        if self._tests or self._store is None or self._outlet is not None:
+            return bool(self._tests)
+        self._apart = False  # no test is to run in another process
+        try:
+            return self._collected.concern(self._store)
+        except CarbonError as error:
+            raise refusal.refusal(str(error)) from None
 
     def _open(self) -> None:
         """Open the meters and check the baselines, to refuse a broken one before measuring."""
@@ -207,7 +210,8 @@ class CarbonSession:
         if self._outlet is not None:
             self._outlet.begin(test_id(item), measures=test is not None)
         if test is None:
-            result = yield
+            with self._collected.following(item):
+                result = yield
             if self._outlet is not None:
                 self._outlet.done(test_id(item))
             return result
@@ -346,16 +350,25 @@ class CarbonSession:
         self._problems += self._fresh.troubles
         machines = [result.machine, *(machine for machine, _ in result.others)]
         places = {m.id: record.place(settings, folder, m.id) for m in machines}
-        strictly = settings.strict and not self._selected
-        gone = [*notes.gone(self._config, self._collected, self._stored, places)] if strictly else []
         lines = [*self._notes, *self._fresh.notes, *confirmed.notes]
+        measured = {(t.key, m.name) for t, m, _ in judgement.results}
+        strictly = settings.strict and not self._collected.part
+        gone = [*self._collected.gone(self._stored, places)] if strictly else []
+        if sides is None:
+            every = {**self._collected.tests, **self._tests, **self._fresh.tests}
+            unmeasured = missing.unmeasured(self._collected, every, self._stored, places, measured)
+        else:
+            unmeasured = missing.unmeasured_here(sides, every=self._tests, machine=result.machine.id)
+        if unmeasured:
+            result = replace(result, unmeasured=unmeasured)
+            (gone if settings.strict else lines).append(missing.sentence(unmeasured, settings))
         if sides is None:
             lines += notes.partial(ran)
         elif (trouble := sides.trouble()) is not None and problem is None:
             gone.append(trouble)
         (lines if settings.gate == "warn" else self._problems).extend(gone)
-        if not self._selected:
-            lines += notes.unmet(tuple(self._tests.values()), {(t.key, m.name) for t, m, _ in judgement.results})
+        if not self._collected.part:
+            lines += notes.unmet(tuple(self._tests.values()), measured)
         lines += sides.notes() if sides is not None else []
         lines += notes.left_out(self._fresh.left_out)
         shown = notes.limits(judgement.shown, verbose=getattr(self._config.option, "verbose", 0) > 0)

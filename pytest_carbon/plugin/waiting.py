@@ -35,6 +35,13 @@ def test_id(item: pytest.Item) -> str:
 test_id.__test__ = False  # type: ignore[attr-defined]
 
 
+def why_skipped(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return the reason of a skip or of an expected failure."""
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
+    return str(getattr(report, "wasxfail", "")).removeprefix("reason: ")
+
+
 Action = Literal["keep", "pass on", "drop"]
 """Keep a report until the verdicts, pass it on with all that were kept, or drop it."""
 
@@ -108,6 +115,8 @@ class Test:
     """Its measurements by name, one for each session; None until this process, which measured it, concludes."""
     mistaken: set[str] = field(default_factory=set)
     """Names that were not measured because of a mistake in the test."""
+    why_skipped: str = ""
+    """The reason of its last skip or expected failure."""
 
     @property
     def weight(self) -> float:
@@ -121,11 +130,18 @@ class Test:
     def waits(self) -> bool:
         return self.course.waits
 
-    def take(self, report: pytest.TestReport) -> Action:
-        """Keep a report that passed until it is judged; pass any other on at once."""
+    def note(self, report: pytest.TestReport) -> Action:
+        """Follow the test's course by a report."""
         part = type(report) is not pytest.TestReport
         xfail = hasattr(report, "wasxfail")
         self.course, action = self.course.after(str(report.when), report.outcome, xfail=xfail, part=part)
+        if report.skipped and not part:
+            self.why_skipped = why_skipped(report)
+        return action
+
+    def take(self, report: pytest.TestReport) -> Action:
+        """Keep a report that passed until it is judged; pass any other on at once."""
+        action = self.note(report)
         if action != "drop":
             self.reports.append(report)
         if action == "pass on":

@@ -33,6 +33,7 @@ from pytest_carbon.records import (
     SuiteVerdict,
     TaskInfo,
     TestResult,
+    Unmeasured,
     UsageProblem,
     Verdict,
 )
@@ -94,6 +95,7 @@ RUN = SessionResult(
     commit="c0ffee",
     branch="main",
     dirty=False,
+    unmeasured=(Unmeasured("tests/test_m.py::test_x", "decode", "a-gpu", "the test was skipped"),),
     notes=("a note",),
 )
 
@@ -162,6 +164,9 @@ def test_a_report_has_these_keys() -> None:
         },
         "other_machines": [],
         "references": [],
+        "unmeasured": [
+            {"test": "tests/test_m.py::test_x", "name": "decode", "machine": "a-gpu", "why": "the test was skipped"}
+        ],
         "notes": ["a note"],
         "tests": [
             {

@@ -16,9 +16,9 @@ from pytest_carbon.plugin import markers, refusal
 from pytest_carbon.plugin.processes import messages, parent, plan
 from pytest_carbon.plugin.processes.messages import Brought, Message
 from pytest_carbon.plugin.processes.plan import Stage
-from pytest_carbon.plugin.processes.turns import Turns, why_skipped
+from pytest_carbon.plugin.processes.turns import Turns
 from pytest_carbon.plugin.progress import Progress, Stages
-from pytest_carbon.plugin.waiting import Course, Log, Test, test_id
+from pytest_carbon.plugin.waiting import Course, Log, Test, test_id, why_skipped
 from pytest_carbon.records import Calibration, CarbonIntensity, Measurement, Settings
 
 _TWICE_S = 1.0

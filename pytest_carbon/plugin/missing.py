@@ -11,6 +11,7 @@ import pytest
 from pytest_carbon.baselines import Store
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate.sides import Sides
+from pytest_carbon.plugin.stages import Judged
 from pytest_carbon.plugin.waiting import Test, test_id, why_skipped
 from pytest_carbon.records import Key, Settings, Unmeasured, label
 from pytest_carbon.text import listing
@@ -118,6 +119,17 @@ def unmeasured_here(sides: Sides, every: Mapping[str, Test], machine: str) -> tu
     passed = {key for key, test in every.items() if test.outcome == "passed"}
     why = f"{sides.against.label} measures it, and the test passed here without it"
     return tuple(Unmeasured(*key, machine, why) for key in sides.gone(passed))
+
+
+def nothing_heard(tests: Sequence[Test], judged: Judged) -> Iterator[str]:
+    """Say that tests which measure have passed, and that the run heard of no measurement at all."""
+    passed = [test.key for test in tests if test.outcome == "passed"]
+    if passed and not judged.results:
+        yield (
+            f"the run heard of no measurement, though tests that use carbon or have a carbon_budget marker passed:"
+            f" {listing(passed)}. Call carbon(fn, …) in the test itself, in the process of the run; without a"
+            " measurement, run without --carbon"
+        )
 
 
 def _why(test: Test | None, skipped: str | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 import uuid
 from collections.abc import Generator, Sequence
@@ -21,6 +22,7 @@ from pytest_carbon.plugin import failures, judge, markers, missing, notes, recor
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.measuring import Measuring
 from pytest_carbon.plugin.missing import Collected
+from pytest_carbon.plugin.place import ELSEWHERE, Listener
 from pytest_carbon.plugin.processes import child
 from pytest_carbon.plugin.processes.messages import Brought, Refused
 from pytest_carbon.plugin.processes.sessions import Fresh
@@ -43,6 +45,7 @@ class CarbonSession:
         self._created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._begun_s = time.perf_counter()
         self._session_id = uuid.uuid4().hex
+        self._pid = os.getpid()
         self._tests: dict[str, Test] = {}
         """Those that measure, by their ids."""
         self._measuring: Measuring | None = None
@@ -242,10 +245,13 @@ class CarbonSession:
                 " mark the test with @pytest.mark.usefixtures('carbon')",
                 pytrace=False,
             )
+        if os.getpid() != self._pid:
+            pytest.fail(ELSEWHERE.format(item.nodeid), pytrace=False)
         assert self._measuring is not None
         carbon = Carbon(
             self._measuring.measurer,
             self._measuring.protocol,
+            listener=Listener(self._pid),
             strict=self._settings.strict and self._settings.gate == "fail",
             tasks=lambda: item.stash[TASKS].made if TASKS in item.stash else (),
         )
@@ -347,7 +353,7 @@ class CarbonSession:
                 problem = self._recorded.problem
         result = stages.with_effects(result, self._recorded)
 
-        self._problems += self._fresh.troubles
+        self._problems += [*self._fresh.troubles, *([] if interrupted else missing.nothing_heard(ran, judgement))]
         machines = [result.machine, *(machine for machine, _ in result.others)]
         places = {m.id: record.place(settings, folder, m.id) for m in machines}
         lines = [*self._notes, *self._fresh.notes, *confirmed.notes]

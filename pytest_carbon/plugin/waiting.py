@@ -19,7 +19,20 @@ WEIGHT = pytest.StashKey[float]()
 
 def measures(item: pytest.Item) -> bool:
     """Whether a test has the marker or the fixture."""
-    return item.get_closest_marker(markers.MARKER) is not None or "carbon" in getattr(item, "fixturenames", ())
+    return item.get_closest_marker(markers.MARKER) is not None or _uses_fixture(item)
+
+
+def _uses_fixture(item: pytest.Item) -> bool:
+    """Whether a test reaches this plugin's fixture: a suite may have a ``carbon`` of its own, which may use this."""
+    if "carbon" not in getattr(item, "fixturenames", ()):
+        return False
+    definitions = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}).get("carbon", ())
+    for definition in reversed(definitions):  # the nearest first
+        if definition.func.__module__ == "pytest_carbon.plugin":
+            return True
+        if "carbon" not in definition.argnames:
+            return False
+    return True
 
 
 def test_id(item: pytest.Item) -> str:

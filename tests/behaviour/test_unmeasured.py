@@ -34,7 +34,8 @@ AFTER: dict[str, tuple[str, str, str]] = {
     "without the fixture": ('(carbon):\n    with carbon.window("decode"):\n        ', "():\n    ", WITHOUT_IT),
     "a swallowed error": (
         '    with carbon.window("decode"):\n        draw(2.0)',
-        '    try:\n        with carbon.window("decode"):\n            1 / 0\n    except ZeroDivisionError:\n        pass',
+        '    try:\n        with carbon.window("decode"):\n            1 / 0\n'
+        "    except ZeroDivisionError:\n        pass",
         WITHOUT_IT,
     ),
     "skipped inside": ("    with carbon", '    pytest.skip("no weights")\n    with carbon', "was skipped: no weights"),

@@ -95,6 +95,7 @@ class CarbonSession:
 
     @pytest.hookimpl(tryfirst=True)  # before the terminal calls pytest_report_collectionfinish
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._fresh.collected()
         if self._outlet is not None:
             self._outlet.select(session.items, test_id, measures)
         for item in session.items:
@@ -323,7 +324,7 @@ class CarbonSession:
         first = judged()
         debugs = any(getattr(self._config.option, flag, False) for flag in ("usepdb", "trace"))
         confirms = settings.confirm > 0 and self._outlet is None and not debugs  # a debugger needs the terminal
-        confirmed = stages.confirm(first, again) if confirms else stages.Confirmed(first)
+        confirmed = stages.confirm(first, again, lambda: self._fresh.unconfirmed) if confirms else stages.Confirmed(first)
         judgement, brought = confirmed.judged, confirmed.judged.brought
         if brought.nowhere:
             self._stored = Stored(None, ())  # without a machine, no baseline is near

@@ -111,7 +111,7 @@ class Turns:
         """Note a failed or skipped test: it has nothing to compare with."""
         at = f"at {self._revision.label}"
         if report.outcome == "failed":
-            self.sides.part(key, f"it failed {at} ({_reason(report)})", pair, fails=True)
+            self.sides.part(key, f"it failed {at} ({crash(report)})", pair, fails=True)
         elif report.skipped and type(report) is pytest.TestReport:
             self.sides.part(key, _idle(report, at), pair, fails=True)
 
@@ -153,7 +153,7 @@ def _idle(report: pytest.TestReport, where: str) -> str:
     return f"it {how} ({why})" if why else f"it {how}"
 
 
-def _reason(report: Any) -> str:
+def crash(report: Any) -> str:
     """Return the line of a failed test's report that says why."""
     crash = getattr(getattr(report.longrepr, "reprcrash", None), "message", None)
     last = (report.longreprtext.strip().splitlines() or [""])[-1].strip()

@@ -324,7 +324,9 @@ class CarbonSession:
         first = judged()
         debugs = any(getattr(self._config.option, flag, False) for flag in ("usepdb", "trace"))
         confirms = settings.confirm > 0 and self._outlet is None and not debugs  # a debugger needs the terminal
-        confirmed = stages.confirm(first, again, lambda: self._fresh.unconfirmed) if confirms else stages.Confirmed(first)
+        confirmed = stages.Confirmed(first)
+        if confirms:
+            confirmed = stages.confirm(first, again, lambda: self._fresh.unconfirmed)
         judgement, brought = confirmed.judged, confirmed.judged.brought
         if brought.nowhere:
             self._stored = Stored(None, ())  # without a machine, no baseline is near

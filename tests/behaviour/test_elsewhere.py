@@ -126,7 +126,8 @@ def test_a_plugin_that_runs_tests_in_forks(
 
 
 LATE = {
-    "a thread that begins after its test": ("""
+    "a thread that begins after its test": (
+        """
 def test_it(carbon):
     def late():
         ended.wait(60)
@@ -136,8 +137,11 @@ def test_it(carbon):
             pass
         measured.set()
     threading.Thread(target=late).start()
-""", "was to be measured after its test had ended"),
-    "a thread that ends after its test": ("""
+""",
+        "was to be measured after its test had ended",
+    ),
+    "a thread that ends after its test": (
+        """
 def test_it(carbon):
     begun = threading.Event()
     def late():
@@ -150,19 +154,27 @@ def test_it(carbon):
         measured.set()
     threading.Thread(target=late).start()
     begun.wait(60)
-""", "measure"),
-    "a window that is not left": ("""
+""",
+        "measure",
+    ),
+    "a window that is not left": (
+        """
 def test_it(carbon):
     carbon.window("decode").__enter__()
     measured.set()
-""", "had not ended when its test ended"),
-    "an executor's task that nobody waits for": ("""
+""",
+        "had not ended when its test ended",
+    ),
+    "an executor's task that nobody waits for": (
+        """
 from concurrent.futures import ThreadPoolExecutor
 def test_it(carbon):
     pool = ThreadPoolExecutor()
     pool.submit(lambda: ended.wait(60) and measure(carbon)).add_done_callback(lambda _: measured.set())
     pool.shutdown(wait=False)
-""", "was to be measured after its test had ended"),
+""",
+        "was to be measured after its test had ended",
+    ),
 }
 NEXT = """
 def test_next(carbon):

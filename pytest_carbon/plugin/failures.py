@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest._code.code import ExceptionRepr, ReprEntry, ReprFileLocation, ReprTraceback
 
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate import budget
@@ -28,8 +29,9 @@ def write_verdicts(config: pytest.Config, result: SessionResult, stored: Stored,
         return
     failed = [(m, v) for m, v in own.measurements if v.effect == "fails"]
     texts = [failure.failure(test.key, m, v, _context(config, result, stored, test, m)) for m, v in failed]
-    text = _Failure("\n\n".join(texts), failed[0][1].reason, config, test.item.location)
-    call.outcome, call.longrepr = "failed", text  # type: ignore[assignment]
+    _, line, name = test.item.location
+    text = _Failure("\n\n".join(texts), failed[0][1].reason, config, (str(test.item.path), line, name))
+    call.outcome, call.longrepr = "failed", text
 
 
 def seen_from(result: SessionResult, stored: Stored, machine: Machine) -> summary.Stored:
@@ -129,7 +131,7 @@ def report_suites(config: pytest.Config, result: SessionResult) -> None:
         failed = _Failure(text, failure.headline(suite), config, location)
         properties = junit.suite_properties(machine, suite)
         nodeid, heard = f"pytest-carbon::{name}", manager.subset_hook_caller("pytest_runtest_logreport", deaf)
-        report = pytest.TestReport(nodeid, location, {}, "failed", failed, "call")  # type: ignore[arg-type]
+        report = pytest.TestReport(nodeid, location, {}, "failed", failed, "call")
         heard(report=report)
         # JUnit takes the properties, and other plugins the whole, when a test is torn down.
         heard(report=pytest.TestReport(nodeid, location, {}, "passed", None, "teardown", user_properties=properties))
@@ -137,14 +139,18 @@ def report_suites(config: pytest.Config, result: SessionResult) -> None:
             terminal.stats.setdefault("failed", []).append(report)
 
 
-class _Failure:
-    """What a report shows in place of a traceback: the text, and one line for the summary and for JUnit."""
+class _Failure(ExceptionRepr):
+    """What a report shows in place of a traceback: the text, and one line for the summary and for JUnit.
+
+    It has the shape of a failed assertion's, because annotations, HTML and JSON reports read message, path and line of
+    no other.
+    """
 
     def __init__(self, text: str, reason: str, config: pytest.Config, location: tuple[str, int | None, str]) -> None:
-        from _pytest._code.code import ReprFileLocation
-
         path, line, _ = location
-        self.reprcrash = ReprFileLocation(path, (line or 0) + 1, reason)
+        crash = ReprFileLocation(path, (line or 0) + 1, reason)
+        entry = ReprEntry(text.splitlines(), None, None, crash, "value")
+        super().__init__(ReprTraceback([entry], None, "value"), crash)
         self._text = text
         self._shown = getattr(config.option, "tbstyle", None) != "line"  # that shows reprcrash
 

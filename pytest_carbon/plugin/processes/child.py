@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import inspect
 import os
+import re
 import signal
 import sys
 import warnings
@@ -30,6 +31,7 @@ class Outlet:
         self._side = request.side
         self._pid = os.getpid()
         self._config: pytest.Config | None = None
+        self._parser: pytest.Parser | None = None
         self._unmeasured: str | None = None
         """The running test, if it measures nothing."""
         self._narrowed = False
@@ -82,6 +84,14 @@ class Outlet:
         self._unmeasured = None
         self.send(messages.Done(test, tuple(measurements), tuple(mistaken)))
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_load_initial_conftests(
+        self, early_config: pytest.Config, parser: pytest.Parser
+    ) -> Generator[None, None, None]:
+        self._parser = parser
+        report_nothing(parser, early_config.known_args_namespace)  # some plugins begin here, as pytest-cov
+        return (yield)
+
     @pytest.hookimpl(wrapper=True)
     def pytest_cmdline_parse(self) -> Generator[None, pytest.Config | None, pytest.Config | None]:
         config = yield
@@ -90,6 +100,8 @@ class Outlet:
             for name, value in self.request.options.items():
                 if hasattr(config.option, name):
                     setattr(config.option, name, value)
+            if self._parser is not None:
+                report_nothing(self._parser, config.option)
             config.stash[OUTLET] = self
             self._config = config
             if self._side is not None:
@@ -156,6 +168,20 @@ class Outlet:
 
 
 OUTLET = pytest.StashKey[Outlet]()  # only in the config of a fresh process
+
+
+_REPORTS = re.compile(
+    r"report|junit|allure|html|pastebin|store-durations|(^|-)(xml|csv|md|cov|tap)(-|$)|benchmark-(json|save|autosave)"
+)
+"""Flags of options that make a plugin write or clean up a report."""
+
+
+def report_nothing(parser: pytest.Parser, options: Any) -> None:
+    """Set the options to their defaults by which plugins write reports: the parent writes them, of all processes."""
+    for group in {*parser._groups, parser._anonymous}:
+        for option in group.options:
+            if any(_REPORTS.search(name.lstrip("-")) for name in option.names()) and hasattr(options, option.dest):
+                setattr(options, option.dest, getattr(option, "default", None))
 
 
 def source_of(item: pytest.Item) -> str | None:

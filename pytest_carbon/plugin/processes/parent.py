@@ -43,8 +43,8 @@ _OUTPUT_BYTES = 16_000
 _OUTPUT_LINES = 20
 
 _FOR_THE_PARENT: Mapping[str, object] = {
-    **dict.fromkeys(("carbon_accept", "carbon_json", "carbon_record", "htmlpath", "report_log", "xmlpath")),
-    **dict.fromkeys(("cacheclear", "failedfirst", "json_report", "lf", "newfirst"), False),
+    **dict.fromkeys(("carbon_accept", "carbon_json", "carbon_record")),
+    **dict.fromkeys(("cacheclear", "failedfirst", "lf", "newfirst"), False),
     **dict.fromkeys(("stepwise", "stepwise_skip", "trace", "usepdb"), False),
     "carbon": True,
     "carbon_confirm": "0",

@@ -494,7 +494,8 @@ class SessionResult:
     session: str
     created: str
     duration_s: float
-    exit_status: int
+    exit_status: int | None
+    """None of an incomplete run."""
     machine: Machine
     intensity: CarbonIntensity
     suite: SuiteVerdict
@@ -514,5 +515,7 @@ class SessionResult:
     against: Against | None = None
     settings: Settings = field(default_factory=Settings)
     unmeasured: tuple[Unmeasured, ...] = ()
+    incomplete: bool = False
+    """Whether the run was ended before it had measured and judged everything."""
     notes: tuple[str, ...] = ()
     """Sentences for the end of the run."""

@@ -37,7 +37,7 @@ _LAST_LINES = 15
 def add(commands: Commands) -> None:
     subcommands = commands.add_parser(
         "baseline",
-        help="list, show, check, prune, remove, rename, copy baselines; accept an intended change from a report",
+        help="list, show, check, prune, rename, copy baselines; accept an intended change from a report",
         description="Maintain baselines.",
     ).add_subparsers(metavar="COMMAND", required=True)
     accept.add(subcommands)

@@ -76,6 +76,8 @@ class Carbon:
         self._names: set[str] = set()
         self._listener = listener
         self._open: str | None = None
+        self.broken_off: str | None = None
+        """The name of the measurement that an error ended last."""
         self._opened: OpenWindow | None = None
 
     def __call__(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -134,6 +136,7 @@ class Carbon:
                 self._listener.check(name)
             self._measurements[name] = measured
         except BaseException as error:
+            self.broken_off = name
             self._names.discard(name)  # the call failed: the test may try again
             if not is_task:
                 raise
@@ -237,6 +240,7 @@ class Carbon:
         if self._listener is not None:
             self._listener.check(name)
         if failed:
+            self.broken_off = name
             self._names.discard(name)
             return
         if isinstance(calls, bool) or not isinstance(calls, Real) or not calls >= 1 or not float(calls).is_integer():

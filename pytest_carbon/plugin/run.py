@@ -16,10 +16,11 @@ import pytest
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import electricity, worktree
-from pytest_carbon.host.git import git_state
+from pytest_carbon.host.git import GitState, git_state
 from pytest_carbon.measure import devices
-from pytest_carbon.plugin import failures, judge, markers, missing, notes, record, refusal, stages
+from pytest_carbon.plugin import failures, judge, markers, missing, notes, record, refusal, stages, timelimits
 from pytest_carbon.plugin.fixture import Carbon
+from pytest_carbon.plugin.interim import Interim
 from pytest_carbon.plugin.measuring import Measuring
 from pytest_carbon.plugin.missing import Collected
 from pytest_carbon.plugin.place import ELSEWHERE, Listener
@@ -89,7 +90,10 @@ class CarbonSession:
             self._store = record.open_run(settings, config.rootpath) if settings.against is None else None
         except CarbonError as error:
             raise refusal.refusal(str(error)) from None
-        self._fresh = Fresh(config, settings, self._intensity, self._tests, self.progress, turns)
+        self._git = GitState()
+        self._interim = Interim(settings.json if self._outlet is None else None)
+        ended = functools.partial(self._interim.write, self._so_far)
+        self._fresh = Fresh(config, settings, self._intensity, self._tests, self.progress, turns, ended)
         if self._apart:
             config.pluginmanager.register(self._fresh, "pytest-carbon-sessions")
 
@@ -137,6 +141,8 @@ class CarbonSession:
                 self._outlet.send(self._measuring.brought())
                 self._close()
         interrupted = refused = False
+        self._git = git_state(self._config.rootpath, main=self._settings.branch)
+        self._interim.write(self._so_far)
         try:
             result = yield
             self._refer()
@@ -232,6 +238,7 @@ class CarbonSession:
             log.finish()
             self._waiting += test.waits
             self.progress.waiting(self._waiting, len(self._tests))
+        self._interim.write(self._so_far)
         if self._outlet is not None:
             own = self._measured_here(test)
             self._outlet.done(test.key, own, [m.name for m in own if m.name in test.mistaken])
@@ -273,6 +280,18 @@ class CarbonSession:
             return (yield)
         with self.carbon_for(item).window("call"):
             return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Say how long measuring takes, where a time limit ended it."""
+        report = yield
+        if call.excinfo is not None and report.failed and _CARBON in item.stash:
+            name = item.stash[_CARBON].broken_off
+            if advice := timelimits.advice(call.excinfo.exconly(), name, self._settings):
+                report.sections.append(("carbon", advice))
+        return report
 
     def _measured_here(self, test: Test) -> list[Measurement]:
         assert self._measuring is not None
@@ -330,23 +349,8 @@ class CarbonSession:
         judgement, brought = confirmed.judged, confirmed.judged.brought
         if brought.nowhere:
             self._stored = Stored(None, ())  # without a machine, no baseline is near
-        git = git_state(self._config.rootpath, main=settings.branch)
-        result = SessionResult(
-            session=self._session_id,
-            created=self._created,
-            duration_s=time.perf_counter() - self._begun_s,
-            exit_status=0,
-            machine=judgement.main,
-            intensity=self._intensity,
-            suite=SuiteVerdict(0, 0, settings.false_alarms),
-            commit=git.commit,
-            branch=git.branch,
-            dirty=git.dirty,
-            labels=settings.labels,
-            against=replace(sides.against, complete=sides.complete) if sides is not None else None,
-            settings=settings,
-        )
-        result = stages.with_verdicts(result, ran, judgement)
+        self._git = git_state(self._config.rootpath, main=settings.branch)
+        result = self._result_of(ran, judgement)
         folder = self._config.invocation_params.dir
         if (settings.record or settings.accept) and self._store is not None:
             if interrupted or problem is not None:
@@ -386,6 +390,37 @@ class CarbonSession:
             failures.write_verdicts(self._config, self._result, self._stored, test, own_result)
         if problem is not None:
             raise problem
+
+    def _result_of(self, ran: Sequence[Test], judged: stages.Judged) -> SessionResult:
+        """Put what was measured and judged into the result of the run."""
+        settings, sides, git = self._settings, self._sides, self._git
+        result = SessionResult(
+            session=self._session_id,
+            created=self._created,
+            duration_s=time.perf_counter() - self._begun_s,
+            exit_status=0,
+            machine=judged.main,
+            intensity=self._intensity,
+            suite=SuiteVerdict(0, 0, settings.false_alarms),
+            commit=git.commit,
+            branch=git.branch,
+            dirty=git.dirty,
+            labels=settings.labels,
+            against=replace(sides.against, complete=sides.complete) if sides is not None else None,
+            settings=settings,
+        )
+        return stages.with_verdicts(result, ran, judged)
+
+    def _so_far(self) -> SessionResult:
+        """Judge what was measured so far; two revisions are compared at the end only."""
+        finished = [test for test in self._tests.values() if test.outcome is not None and self._sides is None]
+        ran = [
+            test if test.found is not None else replace(test, found={m.name: [m] for m in self._measured_here(test)})
+            for test in finished
+        ]
+        brought = self._fresh.known if self._measuring is None else self._measuring.brought()
+        judged = judge.judge(judge.measure(ran, self._settings, brought, None), self._settings, self._stored, None)
+        return stages.with_effects(self._result_of(ran, judged), stages.Recorded())
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:

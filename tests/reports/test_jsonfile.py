@@ -167,6 +167,7 @@ def test_a_report_has_these_keys() -> None:
         "unmeasured": [
             {"test": "tests/test_m.py::test_x", "name": "decode", "machine": "a-gpu", "why": "the test was skipped"}
         ],
+        "incomplete": False,
         "notes": ["a note"],
         "tests": [
             {

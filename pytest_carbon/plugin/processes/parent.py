@@ -78,6 +78,8 @@ class Ending:
     """Whether a test began."""
     lingered: bool = False
     """Whether it did not end by itself after its last test."""
+    abrupt: bool = False
+    """Whether it ended at once, as by ``os._exit``."""
 
 
 class Launcher:
@@ -233,7 +235,7 @@ class Launcher:
         elif ending.troubles and (unexplained if stage.base else left):
             ending.why, ending.missing = ending.troubles[0].why, ()
         elif not finished or ending.under_way:
-            ending.why = f"ended too early, with {how}"
+            ending.why, ending.abrupt = f"ended too early, with {how}", not interrupt
         elif unexplained:
             ending.why = f"ended with {how} before this test began"
         if ending.why is not None:

@@ -6,13 +6,13 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 
 from pytest_carbon.host.machine import describe
-from pytest_carbon.plugin import markers, refusal
+from pytest_carbon.plugin import markers, refusal, timelimits
 from pytest_carbon.plugin.processes import messages, parent, plan
 from pytest_carbon.plugin.processes.messages import Brought, Message
 from pytest_carbon.plugin.processes.plan import Stage
@@ -37,6 +37,7 @@ class Fresh:
         measuring: Mapping[str, Test],
         progress: Progress,
         turns: Turns | None = None,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._settings = settings
@@ -53,6 +54,7 @@ class Fresh:
         """Why a process could not measure suspects again."""
         self.left_out: dict[str, dict[str, str]] = {}
         """Tests that passed in one process and not in another, by the other outcome, with its reason."""
+        self._test_ended = ended
         self._progress = progress
         self._stages = Stages(progress)
         self._stage = Stage("", None, ())
@@ -188,7 +190,10 @@ class Fresh:
         for key in dead:  # only the first report has what the process printed
             output = ending.output if key == dead[0] else ""
             elsewhere = f"; what it printed last is in the report of {dead[0]}" if ending.output and not output else ""
-            self._fail(key, f"the process that measured it {ending.why}{elsewhere}", output)
+            why = f"the process that measured it {ending.why}{elsewhere}"
+            if ending.abrupt and key in self._measures:
+                why += f". If a time limit ended it: {timelimits.lasting(self._settings)}"
+            self._fail(key, why.removesuffix("."), output)
         if not dead:  # no test's error, but it would have ended a run in one process
             self.troubles.append(f"{self._stage.label}: the process {ending.why}, while none of its tests ran")
         return [key for key in left if key not in dead]
@@ -274,6 +279,8 @@ class Fresh:
         if log is not None:
             log.finish()
         self._stages.ended(waiting=any(test.waits for test in self.tests.values()))
+        if not self._stage.confirms:
+            self._test_ended()
 
     def _restore(self) -> None:
         """Forget the unfinished run of the test under way: its earlier runs count."""

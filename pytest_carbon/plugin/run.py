@@ -18,7 +18,7 @@ from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import electricity, worktree
 from pytest_carbon.host.git import GitState, git_state
 from pytest_carbon.measure import devices
-from pytest_carbon.plugin import failures, judge, markers, missing, notes, record, refusal, stages, timelimits
+from pytest_carbon.plugin import failures, foreign, judge, markers, missing, notes, record, refusal, stages, timelimits
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.interim import Interim
 from pytest_carbon.plugin.measuring import Measuring
@@ -75,7 +75,7 @@ class CarbonSession:
                 if settings.against is not None:
                     turns = Turns(config, settings, worktree.find(settings.against, config.rootpath))
                     self._sides = turns.sides
-                refusal.refuse_debugger(config, settings)
+                refusal.refuse_apart(config, settings)
             self._intensity = (
                 electricity.intensity(
                     country=settings.country,
@@ -344,7 +344,10 @@ class CarbonSession:
         debugs = any(getattr(self._config.option, flag, False) for flag in ("usepdb", "trace"))
         confirms = settings.confirm > 0 and self._outlet is None and not debugs  # a debugger needs the terminal
         confirmed = stages.Confirmed(first)
-        if confirms:
+        if confirms and (changing := foreign.changing(self._config)) is not None and not self._apart:
+            self._fresh.unconfirmed = f"{changing} changes files by what runs, so nothing is run a second time"
+            confirmed = stages.confirm(first, lambda tests: first, lambda: self._fresh.unconfirmed)
+        elif confirms:
             confirmed = stages.confirm(first, again, lambda: self._fresh.unconfirmed)
         judgement, brought = confirmed.judged, confirmed.judged.brought
         if brought.nowhere:
@@ -424,6 +427,8 @@ class CarbonSession:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self._apart:
+            foreign.spare_unused(self._config)
         if self._result is None:
             return
         if self._problems and exitstatus == 0:

@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import inspect
 import os
-import re
 import signal
 import sys
 import warnings
@@ -17,6 +16,7 @@ import pytest
 
 from pytest_carbon.host import import_paths
 from pytest_carbon.host.worktree import dying_with_parent
+from pytest_carbon.plugin import foreign
 from pytest_carbon.plugin.processes import messages
 from pytest_carbon.plugin.processes.messages import Message, Request
 from pytest_carbon.plugin.settings import inherit
@@ -89,7 +89,7 @@ class Outlet:
         self, early_config: pytest.Config, parser: pytest.Parser
     ) -> Generator[None, None, None]:
         self._parser = parser
-        report_nothing(parser, early_config.known_args_namespace)  # some plugins begin here, as pytest-cov
+        foreign.report_nothing(parser, early_config.known_args_namespace)  # some plugins begin here, as pytest-cov
         return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -101,7 +101,7 @@ class Outlet:
                 if hasattr(config.option, name):
                     setattr(config.option, name, value)
             if self._parser is not None:
-                report_nothing(self._parser, config.option)
+                foreign.report_nothing(self._parser, config.option)  # the parent writes them, of all processes
             config.stash[OUTLET] = self
             self._config = config
             if self._side is not None:
@@ -160,28 +160,15 @@ class Outlet:
             self.send(messages.Warned(text, category.__name__, category.__module__, *place))
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         stop = session.shouldfail or session.shouldstop
+        judged = int(session.exitstatus) if exitstatus == 0 else 0
         if text := self._wrong_imports():
             self.send(messages.Refused(text))
-        self.send(messages.Finished(str(stop) if stop else None))
+        self.send(messages.Finished(str(stop) if stop else None, judged))
 
 
 OUTLET = pytest.StashKey[Outlet]()  # only in the config of a fresh process
-
-
-_REPORTS = re.compile(
-    r"report|junit|allure|html|pastebin|store-durations|(^|-)(xml|csv|md|cov|tap)(-|$)|benchmark-(json|save|autosave)"
-)
-"""Flags of options that make a plugin write or clean up a report."""
-
-
-def report_nothing(parser: pytest.Parser, options: Any) -> None:
-    """Set the options to their defaults by which plugins write reports: the parent writes them, of all processes."""
-    for group in {*parser._groups, parser._anonymous}:
-        for option in group.options:
-            if any(_REPORTS.search(name.lstrip("-")) for name in option.names()) and hasattr(options, option.dest):
-                setattr(options, option.dest, getattr(option, "default", None))
 
 
 def source_of(item: pytest.Item) -> str | None:

@@ -78,6 +78,8 @@ class Ending:
     """Whether a test began."""
     lingered: bool = False
     """Whether it did not end by itself after its last test."""
+    judged: int = 0
+    """The exit status that a plugin chose there, though no test had failed."""
     abrupt: bool = False
     """Whether it ended at once, as by ``os._exit``."""
 
@@ -207,8 +209,8 @@ class Launcher:
                     ending.exit = message
                 case messages.Interrupted(text):
                     interrupt = text
-                case messages.Finished(stop):
-                    ending.stop, finished = stop, True
+                case messages.Finished(stop, judged):
+                    ending.stop, ending.judged, finished = stop, judged, True
                 case messages.Trouble():
                     ending.troubles = (*ending.troubles, message)
                 case messages.Selected(missing):

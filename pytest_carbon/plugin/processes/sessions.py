@@ -149,6 +149,11 @@ class Fresh:
                 f"{stage.label}: the process had finished its tests and did not end by itself (a thread that is no"
                 f" daemon, or an atexit function), so it was terminated; its measurements count"
             )
+        if ending.judged and not stage.base and not stage.confirms:
+            self.troubles.append(
+                f"{stage.label}: a plugin ended the process with exit status {ending.judged}, though no test failed;"
+                " run the tests without --carbon to see why"
+            )
         if stage.confirms and (ending.refused or (ending.why and not ending.begun)):
             # It is no fault of the tests: this process may hold a port or a lock that the other wants.
             last = f" ({ending.output.splitlines()[-1].strip()})" if ending.output else ""

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_carbon.plugin import foreign
-
 if TYPE_CHECKING:  # every run of pytest imports this module
     from pytest_carbon.records import Settings
 
@@ -36,6 +34,8 @@ def refuse_parallel(config: pytest.Config) -> None:
 
 def refuse_apart(config: pytest.Config, settings: Settings) -> None:
     """Refuse what needs the tests in this process: a debugger's terminal, plugins that change files by what ran."""
+    from pytest_carbon.plugin import foreign
+
     given, remedy = f"--carbon-sessions={settings.sessions}", "leave one of the two out, or give --carbon-sessions=1"
     if settings.against is not None:
         given, remedy = "--carbon-against", "leave one of the two out"

@@ -17,7 +17,7 @@ from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import electricity, worktree
 from pytest_carbon.host.git import GitState, git_state
-from pytest_carbon.measure import devices
+from pytest_carbon.host.machine import free_memory
 from pytest_carbon.plugin import failures, foreign, judge, markers, missing, notes, record, refusal, stages, timelimits
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.interim import Interim
@@ -333,7 +333,7 @@ class CarbonSession:
             if interrupted or session.shouldfail or session.shouldstop:
                 return None
             self._close()
-            devices.release()
+            free_memory()
             try:
                 self._fresh.again(session, tests, first.brought.calibrations)
             except (KeyboardInterrupt, pytest.exit.Exception) as interrupt:

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from pytest_carbon.baselines.disk import TEMPORARY
 from pytest_carbon.records import CarbonError, SessionResult
 from pytest_carbon.reports import jsonfile
 
-_QUICK_S = 0.2
+_QUICK_S = 0.02
 _SHARE = 0.1
 """Of a run's time at most, unless a report is quick to write."""
 _replace = os.replace  # bound before a test may patch it
@@ -47,7 +48,7 @@ class Interim:
 def _write(path: Path, text: str) -> None:
     """Replace a file at once; unlike at the end, nothing waits for the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-report.tmp")  # the end deletes what killed runs left
     try:
         temporary.write_text(text, encoding="utf-8")
         _replace(temporary, path)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pytest_carbon.host.import_paths import Move
@@ -93,7 +94,8 @@ class Launcher:
         self._limit_s = limit_s
         self._environ = {name: text for name, text in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
         self._path = [entry for entry in sys.path if isinstance(entry, str)]
-        self._begun_s = time.monotonic()
+        # Importing conftest files comes before, and takes as long in a fresh process.
+        self._begun_s = time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
         self._collected_s = 0.0
         self.number = 0
         """Of the running process, from 1."""
@@ -184,9 +186,9 @@ class Launcher:
         Each process parses the same arguments, so that only those differ which a plugin draws, reads or changes.
         """
         options = {name: value for name, value in vars(self._config.option).items() if not name.startswith("carbon")}
-        plain = {name: value for name, value in options.items() if isinstance(value, bool | int | float)}
+        plain = {name: value for name, value in options.items() if type(value) in (bool, int, float)}  # no enum
         move = stage.side.move.text if stage.side is not None and stage.base else str
-        return plain | {name: move(value) for name, value in options.items() if isinstance(value, str)}
+        return plain | {name: move(value) for name, value in options.items() if type(value) is str}
 
     def _follow(self, running: _Running, stage: Stage, tests: Sequence[str], tell: Callable[[Message], None]) -> Ending:
         warn = not (self._warned or stage.base or stage.confirms)

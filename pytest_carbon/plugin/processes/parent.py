@@ -17,7 +17,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
 from pytest_carbon.host.import_paths import Move
@@ -89,6 +88,8 @@ class Launcher:
     """Starts the fresh processes of a run; made before tests can change what they inherit."""
 
     def __init__(self, config: pytest.Config, intensity: CarbonIntensity, limit_s: float | None) -> None:
+        import psutil
+
         self._config = config
         self._intensity = intensity
         self._limit_s = limit_s

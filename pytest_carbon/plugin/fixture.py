@@ -239,7 +239,7 @@ class Carbon:
             self._opened = self._measurer.window_begin()
             self._called.begin()
         except BaseException:  # a late error of the device, or Ctrl-C: __exit__ is not called then
-            self._open = None
+            self._open, self.broken_off = None, name
             self._names.discard(name)
             raise
 

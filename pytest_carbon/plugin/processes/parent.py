@@ -80,6 +80,8 @@ class Ending:
     """Whether it did not end by itself after its last test."""
     judged: int = 0
     """The exit status that a plugin chose there, though no test had failed."""
+    overdue: bool = False
+    """Whether it sent nothing for too long."""
     abrupt: bool = False
     """Whether it ended at once, as by ``os._exit``."""
 
@@ -176,7 +178,10 @@ class Launcher:
                 os.close(writes)
             echo = getattr(self._config.option, "capture", "no") == "no"
             collect_s = self._limit_s or max(_COLLECT_S, 10 * self._collected_s)
-            with _Running(process, reads, self._limit_s, collect_s, echo=echo) as running:
+            limit_s = self._limit_s
+            if limit_s is None and stage.confirms:  # it may wait for what this process holds
+                limit_s = max(_COLLECT_S, 2 * (time.monotonic() - self._begun_s))
+            with _Running(process, reads, limit_s, collect_s, echo=echo) as running:
                 ending = self._follow(running, stage, tests, tell)
         self._warned |= not (stage.base or stage.confirms)
         return ending
@@ -223,7 +228,7 @@ class Launcher:
         unexplained = left.keys() - set(ending.missing)
         status = running.process.returncode
         how = interrupt or f"exit status {status}"
-        ending.lingered = running.lingered
+        ending.lingered, ending.overdue = running.lingered, running.overdue
         if running.overdue and not ending.begun:
             ending.why = (
                 f"did not finish collecting within {running.collect_s:.3g} s and was terminated; raise"
@@ -232,7 +237,7 @@ class Launcher:
         elif running.lingered:
             pass
         elif running.overdue:
-            ending.why = f"sent nothing for {self._limit_s:g} s (--carbon-session-timeout) and was terminated"
+            ending.why = f"sent nothing for {running.limit_s:.3g} s (--carbon-session-timeout) and was terminated"
         elif status < 0:
             ending.why = f"was killed by {_name(-status)}"
         elif ending.exit or ending.stop or ending.refused:
@@ -268,7 +273,7 @@ class _Running:
         self, process: subprocess.Popen[bytes], channel: int, limit_s: float | None, collect_s: float, *, echo: bool
     ) -> None:
         self.process = process
-        self._limit_s = limit_s
+        self.limit_s = limit_s
         self.collect_s = collect_s
         self._echo = echo
         self._selector = selectors.DefaultSelector()
@@ -315,7 +320,7 @@ class _Running:
                 for message in self._read(key.fd):
                     heard_s = time.monotonic()
                     finished = isinstance(message, messages.Finished)
-                    limit_s = _GRACE_S if finished else self._limit_s
+                    limit_s = _GRACE_S if finished else self.limit_s
                     yield message
             if ended:
                 return

@@ -154,7 +154,8 @@ class Fresh:
                 f"{stage.label}: a plugin ended the process with exit status {ending.judged}, though no test failed;"
                 " run the tests without --carbon to see why"
             )
-        if stage.confirms and (ending.refused or (ending.why and not ending.begun)):
+        if stage.confirms and (ending.refused or ending.overdue or (ending.why and not ending.begun)):
+            self._restore()
             # It is no fault of the tests: this process may hold a port or a lock that the other wants.
             last = f" ({ending.output.splitlines()[-1].strip()})" if ending.output else ""
             why = f"could not measure: {ending.refused}" if ending.refused else f"{ending.why}{last}"
@@ -200,7 +201,8 @@ class Fresh:
                 why += f". If a time limit ended it: {timelimits.lasting(self._settings)}"
             self._fail(key, why.removesuffix("."), output)
         if not dead:  # no test's error, but it would have ended a run in one process
-            self.troubles.append(f"{self._stage.label}: the process {ending.why}, while none of its tests ran")
+            said = self.notes if self._stage.confirms else self.troubles
+            said.append(f"{self._stage.label}: the process {ending.why}, while none of its tests ran")
         return [key for key in left if key not in dead]
 
     def _tell(self, message: Message) -> None:

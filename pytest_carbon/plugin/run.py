@@ -33,6 +33,7 @@ from pytest_carbon.plugin.task_fixture import TASKS
 from pytest_carbon.plugin.waiting import Log, Test, measures, redirected, test_id
 from pytest_carbon.records import Calibration, CarbonError, Measurement, SessionResult, Settings, SuiteVerdict
 from pytest_carbon.reports import jsonfile
+from pytest_carbon.text import counted
 
 _CARBON = pytest.StashKey[Carbon]()
 
@@ -110,17 +111,17 @@ class CarbonSession:
                 self.progress.pace.add(key, test.weight)
 
     def pytest_report_collectionfinish(self) -> list[str]:
-        if not self._tests or self._config.option.collectonly:
+        if not self._tests:
             return []
-        count, sessions = len(self._tests), self._settings.sessions
+        tests, sessions = counted(len(self._tests), "test"), self._settings.sessions
         where = f" in {sessions} fresh processes, one after another" if self._apart else ""
         if self._sides is not None:
             where = f" here and at {self._sides.against.label}, in {sessions} pairs of fresh processes"
-        return [f"carbon: {count} test{'s' * (count != 1)} to measure{where}; their results come when all are measured"]
+        return [f"carbon: {tests} to measure{where}; their results come when all are measured"]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        if self._config.option.collectonly or not self._is_concerned():
+        if not self._is_concerned():
             return (yield)
         try:
             self._open()
@@ -215,7 +216,7 @@ class CarbonSession:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Redirect the reports of a test that measures, also those of reruns, to :meth:`_take`."""
+        """Redirect the reports of a test that measures, and of its reruns, to :meth:`_take`."""
         test = self._tests.get(test_id(item))
         if self._outlet is not None:
             self._outlet.begin(test_id(item), measures=test is not None)
@@ -293,6 +294,9 @@ class CarbonSession:
                 report.sections.append(("carbon", advice))
         return report
 
+    def _measured(self, test: Test) -> dict[str, list[Measurement]]:
+        return {m.name: [m] for m in self._measured_here(test)}
+
     def _measured_here(self, test: Test) -> list[Measurement]:
         assert self._measuring is not None
         return judge.measured_here(test, test.item.stash.get(_CARBON, None), self._measuring.machine.id)
@@ -312,15 +316,15 @@ class CarbonSession:
                 test.pass_on()
                 test.log.finish()
         if self._result is not None:
-            failures.report_suites(self._config, self._result)
+            failures.Failures(self._config, self._result, self._stored).of_suites(self._tests)
 
     def _conclude(self, session: pytest.Session, *, interrupted: bool) -> None:
         """Judge, record, and write the verdicts into the reports that wait."""
         settings, sides = self._settings, self._sides
         ran = [test for test in self._tests.values() if test.outcome is not None]
         for test in ran:
-            if test.found is None:
-                test.found = {m.name: [m] for m in self._measured_here(test)}
+            if test.measured is None:
+                test.measured = self._measured(test)
         own = [] if self._measuring is None else [self._measuring.brought()]
         problem: BaseException | None = None
 
@@ -389,8 +393,9 @@ class CarbonSession:
         lines += notes.left_out(self._fresh.left_out)
         shown = notes.limits(judgement.shown, verbose=getattr(self._config.option, "verbose", 0) > 0)
         self._result = replace(result, notes=(*brought.notes, *shown, *self._recorded.sentences, *lines))
+        failing = failures.Failures(self._config, self._result, self._stored)
         for test, own_result in zip(ran, result.tests, strict=True):
-            failures.write_verdicts(self._config, self._result, self._stored, test, own_result)
+            failing.of_test(test, own_result)
         if problem is not None:
             raise problem
 
@@ -417,10 +422,7 @@ class CarbonSession:
     def _so_far(self) -> SessionResult:
         """Judge what was measured so far; two revisions are compared at the end only."""
         finished = [test for test in self._tests.values() if test.outcome is not None and self._sides is None]
-        ran = [
-            test if test.found is not None else replace(test, found={m.name: [m] for m in self._measured_here(test)})
-            for test in finished
-        ]
+        ran = [test if test.measured is not None else replace(test, measured=self._measured(test)) for test in finished]
         brought = self._fresh.known if self._measuring is None else self._measuring.brought()
         judged = judge.judge(judge.measure(ran, self._settings, brought, None), self._settings, self._stored, None)
         return stages.with_effects(self._result_of(ran, judged), stages.Recorded())

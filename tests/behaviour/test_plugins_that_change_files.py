@@ -124,7 +124,7 @@ def test_nothing_is_measured_again_while_files_change(
     assert "--snapshot-update changes files by what runs, so nothing is run a second time" in run.text
     assert snapshots.read_text("utf-8") == '["test_a", "test_plain"]'
     run = run_carbon("--carbon-confirm=2", subprocess=True)
-    assert "measured again in fresh processes: test_it.py::test_a" in run.text
+    assert "measured again in fresh processes, because suspect: test_it.py::test_a" in run.text
     assert snapshots.read_text("utf-8") == '["test_a", "test_plain"]'
 
 

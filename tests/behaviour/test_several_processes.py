@@ -200,7 +200,7 @@ def test_a_confirmation_that_cannot_run(
     assert (run.ret, run.outcomes()) == (0, {"passed": 2})
     assert run.status("test_a") in ("pass", "inconclusive")
     ran = held == "a crash at its end"  # all that it measured had come
-    assert ("suspect, and not measured again: test_it.py::test_a (+20.0%: " in run.text) != ran
+    assert ("suspect, but not measured again: test_it.py::test_a (+20.0%: " in run.text) != ran
     monkeypatch.setenv("B", "6")
     run = run_carbon(*limit, subprocess=True)
     assert (run.ret, run.outcomes()["failed"]) == (1, 1 + (run.status("test_a") == "regression"))

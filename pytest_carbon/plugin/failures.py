@@ -39,9 +39,8 @@ class Failures:
             return
         failed = [(m, v, self._context(test, m)) for m, v in own.measurements if v.effect == "fails"]
         text = "\n\n".join(failure.failure(test.key, *of_one) for of_one in failed)
-        _, line, name = test.item.location
-        location = (str(test.item.path), line, name)
-        call.outcome, call.longrepr = "failed", _Failure(text, failure.message(*failed[0]), self.config, location)
+        item, message = test.item, failure.message(*failed[0])
+        call.outcome, call.longrepr = "failed", _Failure(text, message, self.config, item.location, item.path)
 
     def of_suites(self, tests: Mapping[str, Test]) -> None:
         """Report each suite that moved as a test ``pytest-carbon::suite``.
@@ -61,7 +60,7 @@ class Failures:
             heard, outcome, shown = manager.subset_hook_caller("pytest_runtest_logreport", deaf), "passed", None
             if suite.effect == "fails":
                 text = self._suite_text(tests, machine, suite)
-                outcome, shown = "failed", _Failure(text, failure.headline(suite), self.config, location)
+                outcome, shown = "failed", _Failure(text, failure.headline(suite), self.config, location, None)
             report = pytest.TestReport(nodeid, location, {}, outcome, shown, "call")  # type: ignore[arg-type]
             heard(report=report)
             # JUnit takes the properties, and other plugins the whole, when a test is torn down.
@@ -153,6 +152,17 @@ def seen_from(result: SessionResult, stored: Stored, machine: Machine) -> summar
     )
 
 
+class _Location(ReprFileLocation):
+    """Where a failed test is: an absolute path for those who read it, shown as ids are."""
+
+    shown = ""
+
+    def toterminal(self, tw: Any) -> None:
+        first, _, _ = self.message.partition("\n")
+        tw.write(self.shown, bold=True, red=True)
+        tw.line(f":{self.lineno}: {first}")
+
+
 class _Failure(ExceptionRepr):
     """What a report shows in place of a traceback: the text, and one line for the summary and for JUnit.
 
@@ -160,9 +170,12 @@ class _Failure(ExceptionRepr):
     no other.
     """
 
-    def __init__(self, text: str, reason: str, config: pytest.Config, location: tuple[str, int | None, str]) -> None:
-        path, line, _ = location
-        crash = ReprFileLocation(path, (line or 0) + 1, reason)
+    def __init__(
+        self, text: str, reason: str, config: pytest.Config, location: tuple[str, int | None, str], path: Path | None
+    ) -> None:
+        shown, line, _ = location
+        crash = _Location(str(path or shown), (line or 0) + 1, reason)
+        crash.shown = shown
         entry = ReprEntry(text.splitlines(), None, None, crash, "value")
         super().__init__(ReprTraceback([entry], None, "value"), crash)
         self._text = text

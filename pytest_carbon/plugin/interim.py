@@ -27,6 +27,7 @@ class Interim:
     def __init__(self, path: Path | None) -> None:
         regular = path is not None and (path.is_file() or not path.exists())
         self._path = path if regular else None  # what a pipe has taken, nothing replaces
+        self._written = False
         self._next_s = 0.0
         self._took_s: deque[float] = deque(maxlen=3)
 
@@ -39,10 +40,16 @@ class Interim:
             result = make()
             result = replace(result, incomplete=True, exit_status=None, notes=(*result.notes, _NOTE))
             _write(self._path.resolve(), jsonfile.text(result))
+            self._written = True
         now_s = time.monotonic()
         self._took_s.append(now_s - begun_s)
         least_s = min(self._took_s) if len(self._took_s) == self._took_s.maxlen else 0.0  # the first imports
         self._next_s = 0.0 if least_s < _QUICK_S else now_s + least_s / _SHARE
+
+    def discard(self) -> None:
+        """Delete what was written: the run was refused, and measured nothing that counts."""
+        if self._written and self._path is not None:
+            self._path.resolve().unlink(missing_ok=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -153,6 +153,7 @@ class CarbonSession:
             raise
         except pytest.UsageError:
             refused = True
+            self._interim.discard()
             raise
         finally:
             try:

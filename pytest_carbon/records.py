@@ -508,13 +508,29 @@ class TestResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Unmeasured:
+    """A measurement that has a baseline on a machine of the run, and that its test did not make."""
+
+    test: str
+    name: str
+    machine: str
+    why: str
+    """What became of the test: ``its test passed without it``, ``skipped: no GPU``."""
+
+    @property
+    def key(self) -> Key:
+        return (self.test, self.name)
+
+
+@dataclass(frozen=True, slots=True)
 class SessionResult:
     """A whole run, as reports take it."""
 
     session: str
     created: str
     duration_s: float
-    exit_status: int
+    exit_status: int | None
+    """None of an incomplete run."""
     machine: Machine
     intensity: CarbonIntensity
     suite: SuiteVerdict
@@ -533,5 +549,8 @@ class SessionResult:
     labels: str | None = None
     against: Against | None = None
     settings: Settings = field(default_factory=Settings)
+    unmeasured: tuple[Unmeasured, ...] = ()
+    incomplete: bool = False
+    """Whether the run was ended before it had measured and judged everything."""
     notes: tuple[str, ...] = ()
     """Sentences for the end of the run."""

@@ -40,9 +40,10 @@ class Store(Protocol):
         all records or none, and a directory may have them in some of its files.
         """
 
-    def rename(self, tests: Mapping[str, str | None]) -> int:
+    def rename(self, tests: Mapping[str, str | None], *, name: str | None = None) -> int:
         """Give tests' records other ids, None: delete them; return their number.
 
+        With ``name``, only the records of the measurement of that name.
         All of them or, with an error, none. Refuse a new id that has records of its own.
         """
 

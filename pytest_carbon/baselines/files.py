@@ -173,7 +173,7 @@ class FileStore:
                 if (text := self._merged(path, folder.name, header, added)) is not None:
                     yield path, text
 
-    def rename(self, tests: Mapping[str, str | None]) -> int:
+    def rename(self, tests: Mapping[str, str | None], *, name: str | None = None) -> int:
         """See :meth:`Store.rename`.
 
         Replace files that gain records before those that lose them: a killed process loses none, and renaming again
@@ -181,7 +181,7 @@ class FileStore:
         """
         check_new_ids(tests)
         with self._writing():
-            changes = [self._renamed(machine_id, tests) for machine_id in self.machines()]
+            changes = [self._renamed(machine_id, tests, name) for machine_id in self.machines()]
             losing = [step for _, _, steps in changes for step in steps]
             gaining = [step for _, steps, _ in changes for step in steps]
             replace_files([*gaining, *((path, text) for path, text in losing if text is not None)])
@@ -196,7 +196,7 @@ class FileStore:
         return sum(number for number, _, _ in changes)
 
     def _renamed(
-        self, machine_id: str, tests: Mapping[str, str | None]
+        self, machine_id: str, tests: Mapping[str, str | None], name: str | None
     ) -> tuple[int, list[tuple[Path, str]], list[tuple[Path, str | None]]]:
         """Return how many records of a machine get other ids, and the files to write.
 
@@ -210,7 +210,7 @@ class FileStore:
         moved: dict[tuple[str, str, str], _Row] = {}
         for path, file in files.items():
             for record, line in zip(file.records, file.lines, strict=True):
-                if record.test not in tests:
+                if record.test not in tests or name not in (None, record.name):
                     staying[path].append((record, line))
                     continue
                 leaving.setdefault(path, []).append((record, line))

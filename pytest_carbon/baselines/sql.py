@@ -291,14 +291,15 @@ class SqlStore:
             if replace or self._calibration(connection, machine_id) is None:
                 connection.execute(update(MACHINE).where(MACHINE.c.id == id).values(calibration=text))
 
-    def rename(self, tests: Mapping[str, str | None]) -> int:
+    def rename(self, tests: Mapping[str, str | None], *, name: str | None = None) -> int:
         """Give tests' records other ids, on every branch; see :meth:`Store.rename`."""
         check_new_ids(tests)
         with self._writing() as connection:
             concerned = {*tests, *filter(None, tests.values())}
             rows = [row for row in connection.execute(select(MEASUREMENT)) if row.test in concerned]
-            leaving = [row for row in rows if row.test in tests]
-            staying = {(row.machine_id, row.test, row.name): row.id for row in rows if row.test not in tests}
+            leaving = [row for row in rows if row.test in tests and name in (None, row.name)]
+            ids = {row.id for row in leaving}
+            staying = {(row.machine_id, row.test, row.name): row.id for row in rows if row.id not in ids}
             figures = _figures_of(connection, [row.id for row in rows])
             gone = [row.id for row in leaving if tests[row.test] is None]
             for row in leaving:

@@ -122,6 +122,11 @@ def _is(test: str, wanted: str) -> bool:
     )
 
 
+def nearest(wanted: str, stored: Iterable[Mapping[Key, object]]) -> str:
+    """Suggest a test that has a baseline."""
+    return _nearest(wanted, tests_of(stored))
+
+
 def _nearest(wanted: str, known: Collection[str]) -> str:
     """Suggest an id: one that ends like this, or a similar one."""
     known = {*known, *(test.partition("[")[0] for test in known)}

@@ -1,4 +1,4 @@
-"""``pytest-carbon baseline list | show | check | prune | rename | copy``: maintain baselines."""
+"""``pytest-carbon baseline list | show | check | prune | remove | rename | copy``: maintain baselines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pytest_carbon.commands import accept
 from pytest_carbon.commands.console import OK, Commands, ascii_only, width
 from pytest_carbon.host.git import git_state
 from pytest_carbon.plugin.settings import of_project
-from pytest_carbon.records import Key, Record, Settings, UsageProblem
+from pytest_carbon.records import Key, Record, Settings, UsageProblem, label
 from pytest_carbon.reports import baselines as report
 from pytest_carbon.text import counted, listing
 
@@ -95,6 +95,15 @@ def add(commands: Commands) -> None:
     prune.add_argument(
         "arguments", metavar="ARGUMENT", nargs="*", help="after --: arguments for pytest, such as --pyargs PACKAGE"
     )
+    remove = command(
+        "remove",
+        _remove,
+        "delete the baselines of a test that exists, or of one of its measurements",
+        "List the records of a test, or of its measurement NAME, on every machine; with --yes, delete them.",
+    )
+    remove.add_argument("test", metavar="TEST", help="the id of a test, as pytest prints it")
+    remove.add_argument("name", metavar="NAME", nargs="?", help="the name of a measurement (default: all of the test)")
+    remove.add_argument("--yes", action="store_true", help="delete them; without it, nothing is changed")
     rename = command(
         "rename",
         _rename,
@@ -225,6 +234,26 @@ def _prune(given: argparse.Namespace) -> int:
     return OK
 
 
+def _remove(given: argparse.Namespace) -> int:
+    location = _location(given)
+    store = _open(location)
+    stored = _all(store)
+    names = sorted({name for by_key in stored.values() for test, name in by_key if test == given.test})
+    if not names:
+        raise UsageProblem(f"no test {given.test!r} has a baseline.{upkeep.nearest(given.test, stored.values())}")
+    if given.name not in (None, *names):
+        raise UsageProblem(f"{given.test} has no baseline of {given.name!r}; it has baselines of: {listing(names)}.")
+    for name in names if given.name is None else [given.name]:
+        numbers = {id: len(by_key.get((given.test, name), ())) for id, by_key in stored.items()}
+        print(f"{label((given.test, name))}: {_where(numbers)}")
+    if not given.yes:
+        print("Nothing was deleted. Add --yes to delete their records.")
+        return OK
+    _refuse_other_branches(location)
+    print(f"Deleted {counted(store.rename({given.test: None}, name=given.name), 'record')}.")
+    return OK
+
+
 def _refuse_other_branches(location: Path | str) -> None:
     """Refuse in a database on any branch but the main one."""
     main, branch = of_project().branch, git_state(Path.cwd()).branch
@@ -237,6 +266,11 @@ def _refuse_other_branches(location: Path | str) -> None:
 
 def _records(stored: Mapping[str, Mapping[Key, Sequence[Record]]], test: str) -> str:
     numbers = {id: sum(len(rows) for key, rows in by_key.items() if key[0] == test) for id, by_key in stored.items()}
+    return _where(numbers)
+
+
+def _where(numbers: Mapping[str, int]) -> str:
+    """Say how many records there are, and on which machine."""
     ids = [id for id, number in numbers.items() if number]
     where = ids[0] if len(ids) == 1 else counted(len(ids), "machine")
     return f"{counted(sum(numbers.values()), 'record')} in {where}"

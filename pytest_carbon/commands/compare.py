@@ -129,6 +129,11 @@ def _of_store(place: str, store: Store, only: str | None) -> Side:
 
 
 def _of_report(place: str, result: SessionResult) -> Side:
+    if result.incomplete:
+        raise UsageProblem(
+            f"{place}: the run that wrote this report was ended before it had measured and judged everything. Give the"
+            " report of a complete run."
+        )
     machines = {machine.id: machine for machine in (result.machine, *(other for other, _ in result.others))}
     stored: dict[str, dict[Key, Sequence[Record]]] = {}
     measured: dict[str, dict[Key, tuple[Measurement, Verdict]]] = {}

@@ -101,7 +101,9 @@ def carbon(request: pytest.FixtureRequest) -> Iterator[Carbon]:
     """Measure the energy of calls: ``carbon(fn, *args)``; without ``--carbon`` it only calls."""
     session = request.config.pluginmanager.get_plugin("pytest-carbon-session")
     if session is not None:
-        yield session.carbon_for(request.node)
+        own = session.carbon_for(request.node)
+        yield own
+        own.end()
         return
     from pytest_carbon.measure.protocol import Protocol
     from pytest_carbon.plugin.fixture import Carbon

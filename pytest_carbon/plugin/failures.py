@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest._code.code import ExceptionRepr, ReprEntry, ReprFileLocation, ReprTraceback
 
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate import budget
@@ -38,8 +39,8 @@ class Failures:
             return
         failed = [(m, v, self._context(test, m)) for m, v in own.measurements if v.effect == "fails"]
         text = "\n\n".join(failure.failure(test.key, *of_one) for of_one in failed)
-        call.outcome = "failed"
-        call.longrepr = _Failure(text, failure.message(*failed[0]), self.config, test.item.location)  # type: ignore[assignment]
+        item, message = test.item, failure.message(*failed[0])
+        call.outcome, call.longrepr = "failed", _Failure(text, message, self.config, item.location, item.path)
 
     def of_suites(self, tests: Mapping[str, Test]) -> None:
         """Report each suite that moved as a test ``pytest-carbon::suite``.
@@ -59,7 +60,7 @@ class Failures:
             heard, outcome, shown = manager.subset_hook_caller("pytest_runtest_logreport", deaf), "passed", None
             if suite.effect == "fails":
                 text = self._suite_text(tests, machine, suite)
-                outcome, shown = "failed", _Failure(text, failure.headline(suite), self.config, location)
+                outcome, shown = "failed", _Failure(text, failure.headline(suite), self.config, location, None)
             report = pytest.TestReport(nodeid, location, {}, outcome, shown, "call")  # type: ignore[arg-type]
             heard(report=report)
             # JUnit takes the properties, and other plugins the whole, when a test is torn down.
@@ -151,14 +152,32 @@ def seen_from(result: SessionResult, stored: Stored, machine: Machine) -> summar
     )
 
 
-class _Failure:
-    """What a report shows in place of a traceback: the text, and one line for the summary and for JUnit."""
+class _Location(ReprFileLocation):
+    """Where a failed test is: an absolute path for those who read it, shown as ids are."""
 
-    def __init__(self, text: str, reason: str, config: pytest.Config, location: tuple[str, int | None, str]) -> None:
-        from _pytest._code.code import ReprFileLocation
+    shown = ""
 
-        path, line, _ = location
-        self.reprcrash = ReprFileLocation(path, (line or 0) + 1, reason)
+    def toterminal(self, tw: Any) -> None:
+        first, _, _ = self.message.partition("\n")
+        tw.write(self.shown, bold=True, red=True)
+        tw.line(f":{self.lineno}: {first}")
+
+
+class _Failure(ExceptionRepr):
+    """What a report shows in place of a traceback: the text, and one line for the summary and for JUnit.
+
+    It has the shape of a failed assertion's, because annotations, HTML and JSON reports read message, path and line of
+    no other.
+    """
+
+    def __init__(
+        self, text: str, reason: str, config: pytest.Config, location: tuple[str, int | None, str], path: Path | None
+    ) -> None:
+        shown, line, _ = location
+        crash = _Location(str(path or shown), (line or 0) + 1, reason)
+        crash.shown = shown
+        entry = ReprEntry(text.splitlines(), None, None, crash, "value")
+        super().__init__(ReprTraceback([entry], None, "value"), crash)
         self._text = text
         self._shown = getattr(config.option, "tbstyle", None) != "line"  # that shows reprcrash
 

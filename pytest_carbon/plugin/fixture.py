@@ -14,6 +14,7 @@ import pytest
 from pytest_carbon.measure.lazy import refuse_lazy
 from pytest_carbon.measure.measurer import Measurer, OpenWindow
 from pytest_carbon.measure.protocol import Protocol, Work
+from pytest_carbon.plugin.place import Listener
 from pytest_carbon.plugin.task_fixture import Called, with_task
 from pytest_carbon.records import Measurement, MeasurementWarning, UsageProblem
 
@@ -51,6 +52,7 @@ class Carbon:
         measurer: None without ``--carbon``.
         protocol: the defaults of :meth:`run`.
         why_inert: the reason of a skip without ``--carbon``.
+        listener: hears of the measurements; None without ``--carbon``.
         strict: fail a test that ran out of memory, instead of skipping it.
         tasks: those that the test has made so far.
     """
@@ -61,6 +63,7 @@ class Carbon:
         protocol: Protocol,
         why_inert: str = "",
         *,
+        listener: Listener | None = None,
         strict: bool = False,
         tasks: Callable[[], Iterable[Any]] = tuple,
     ) -> None:
@@ -72,7 +75,10 @@ class Carbon:
         self._called = Called(tasks)
         self._measurements: dict[str, Measurement] = {}
         self._names: set[str] = set()
+        self._listener = listener
         self._open: str | None = None
+        self.broken_off: str | None = None
+        """The name of the measurement that an error ended last."""
         self._opened: OpenWindow | None = None
 
     def __call__(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -134,10 +140,12 @@ class Carbon:
                 begin()
             if self._measurer is None:
                 return refuse_lazy(Work(fn, args, kwargs, setup)())
-            result, self._measurements[name] = self._measurer.run(
-                name, fn, args, kwargs, setup=setup, protocol=protocol, begin=begin
-            )
+            result, measured = self._measurer.run(name, fn, args, kwargs, setup=setup, protocol=protocol, begin=begin)
+            if self._listener is not None:
+                self._listener.check(name)
+            self._measurements[name] = measured
         except BaseException as error:
+            self.broken_off = name
             self._names.discard(name)  # the call failed: the test may try again
             if not is_task:
                 raise
@@ -175,6 +183,22 @@ class Carbon:
         return tuple(self._measurements.values())
 
     @property
+    def refused(self) -> Mapping[str, str]:
+        """Why names were not measured that the test tried to measure where nobody hears of it."""
+        return {} if self._listener is None else self._listener.failures
+
+    def end(self) -> None:
+        """Listen no longer: the test has ended."""
+        if self._listener is not None:
+            self._listener.end(self._open)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to go to another process."""
+        if self._listener is not None:
+            self._listener.refuse(self._open or "call")
+        raise TypeError("the carbon fixture cannot be pickled: it measures in the process of the test")
+
+    @property
     def current(self) -> str | None:
         """Return the name of the current measurement."""
         return self._open
@@ -190,9 +214,11 @@ class Carbon:
         pytest.skip(why)
 
     def _claim(self, name: str) -> None:
-        """Refuse an impossible name, and a measurement inside a measurement."""
+        """Refuse an impossible name, a measurement inside a measurement, and one of which nobody would hear."""
         if not isinstance(name, str) or not name.strip() or "\n" in name:
             raise UsageProblem(f"name={name!r} is not possible: a measurement's name is a line of text")
+        if self._listener is not None:
+            self._listener.check(name)
         if self._open is not None:
             raise UsageProblem(
                 f"{name!r} was begun inside {self._open!r}, and measurements cannot be nested: its energy would be"
@@ -214,13 +240,16 @@ class Carbon:
             self._opened = self._measurer.window_begin()
             self._called.begin()
         except BaseException:  # a late error of the device, or Ctrl-C: __exit__ is not called then
-            self._open = None
+            self._open, self.broken_off = None, name
             self._names.discard(name)
             raise
 
     def _close_window(self, name: str, calls: float, *, failed: bool) -> None:
         self._open, opened, self._opened = None, self._opened, None
+        if self._listener is not None:
+            self._listener.check(name)
         if failed:
+            self.broken_off = name
             self._names.discard(name)
             return
         if isinstance(calls, bool) or not isinstance(calls, Real) or not calls >= 1 or not float(calls).is_integer():

@@ -30,6 +30,11 @@ def measured_here(test: Test, carbon: Carbon | None, machine: str) -> list[Measu
         # unittest notes a failure or a skip instead of raising it, and the window around it ended as if well
         return measurements if "carbon" in getattr(test.item, "fixturenames", ()) else []
     names = [m.name for m in measurements]
+    for name, why in carbon.refused.items() if carbon is not None else ():
+        if name not in names:
+            measurements.append(Measurement(name=name, machine=machine, failure=why))
+            names.append(name)
+            test.mistaken.add(name)
     missing = budget.unmeasured(markers.own_names(test.item), names)
     if missing is None and test.marked and not measurements:
         missing = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,32 +57,6 @@ def unmet(tests: Sequence[Test], measured: Collection[Key]) -> Iterator[str]:
                 f"carbon_budget(name={name!r}) of the class or module of {under[0].key}{more} has no effect:"
                 f" none of them measured {name!r}"
             )
-
-
-def gone(config: pytest.Config, collected: Collection[str], stored: Stored, places: Mapping[str, str]) -> Iterator[str]:
-    """Say which baselines have no test any more.
-
-    Their module was collected without it, or no longer exists. ``places`` names where each machine's baselines are.
-    """
-    modules = {test.partition("::")[0] for test in collected}
-    root, folder = config.rootpath, config.invocation_params.dir
-    asked = [(folder / arg).resolve() for arg in config.args]
-    for id, place in places.items():
-        tests = []
-        for test in sorted({test for test, _ in stored.keys(id)} - set(collected)):
-            module = test.partition("::")[0]
-            if module in modules or _is_gone(module, (root / module).resolve(), asked):
-                tests.append(test)
-        if tests:
-            names = f"{tests[0]} and {len(tests) - 1} more have" if tests[1:] else f"{tests[0]} has"
-            yield (
-                f"--carbon-strict: {names} a baseline in {place}, and no such test was collected: if it was renamed,"
-                " pytest-carbon baseline rename OLD NEW; if it was removed, pytest-carbon baseline prune"
-            )
-
-
-def _is_gone(module: str, path: Path, asked: Sequence[Path]) -> bool:
-    return module.endswith(".py") and not path.exists() and any(path.is_relative_to(folder) for folder in asked)
 
 
 def write_summary(

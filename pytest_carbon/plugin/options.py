@@ -191,7 +191,7 @@ OPTIONS = (
         "--carbon-strict",
         values.switch,
         "also fail a measurement without a baseline or with a disqualifying warning, a blind pass, and a baseline "
-        "whose test no longer exists; not a change that noise explains",
+        "whose test no longer exists or no longer measures; not a change that noise explains",
     ),
     Option(
         "--carbon-max-detectable SHARE",

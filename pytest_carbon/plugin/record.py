@@ -145,6 +145,11 @@ def accept(result: SessionResult, store: Store, source: Path) -> list[str]:
             f"{source}: this run compared with {result.against.label}, side by side and without a baseline, so there is"
             " nothing to accept. Give the report of a run without --carbon-against."
         )
+    if result.incomplete:
+        raise UsageProblem(
+            f"{source}: the run that wrote this report was ended before it had measured and judged everything, so"
+            " nothing was accepted. Run it again."
+        )
     for test in result.tests:
         if leads_out(test.nodeid):
             raise UsageProblem(

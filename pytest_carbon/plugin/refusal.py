@@ -32,11 +32,18 @@ def refuse_parallel(config: pytest.Config) -> None:
         )
 
 
-def refuse_debugger(config: pytest.Config, settings: Settings) -> None:
-    """Refuse a debugger where the tests run in other processes, which have no terminal."""
+def refuse_apart(config: pytest.Config, settings: Settings) -> None:
+    """Refuse what needs the tests in this process: a debugger's terminal, plugins that change files by what ran."""
+    from pytest_carbon.plugin import foreign
+
     given, remedy = f"--carbon-sessions={settings.sessions}", "leave one of the two out, or give --carbon-sessions=1"
     if settings.against is not None:
         given, remedy = "--carbon-against", "leave one of the two out"
+    if (changing := foreign.changing(config)) is not None:
+        raise refusal(
+            f"{changing} changes files by what ran in one process, and with {given} the tests run in others: run it"
+            f" first, without --carbon; or {remedy}"
+        )
     for name, flag in (("usepdb", "--pdb"), ("trace", "--trace")):
         if getattr(config.option, name, False):
             raise refusal(f"{flag} needs the terminal, and with {given} the tests run in other processes: {remedy}")

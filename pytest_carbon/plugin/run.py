@@ -13,13 +13,16 @@ import pytest
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import electricity, worktree
-from pytest_carbon.host.git import git_state
+from pytest_carbon.host.git import GitState, git_state
 from pytest_carbon.host.machine import free_memory
-from pytest_carbon.host.stdlib import now_text, time
+from pytest_carbon.host.stdlib import now_text, os, time
 from pytest_carbon.measure import meters
-from pytest_carbon.plugin import failures, judge, markers, notes, record, refusal, stages
+from pytest_carbon.plugin import failures, foreign, judge, markers, missing, notes, record, refusal, stages, timelimits
 from pytest_carbon.plugin.fixture import Carbon
+from pytest_carbon.plugin.interim import Interim
 from pytest_carbon.plugin.measuring import Measuring
+from pytest_carbon.plugin.missing import Collected
+from pytest_carbon.plugin.place import ELSEWHERE, Listener
 from pytest_carbon.plugin.processes import child
 from pytest_carbon.plugin.processes.messages import Brought, Refused
 from pytest_carbon.plugin.processes.sessions import Fresh
@@ -43,6 +46,7 @@ class CarbonSession:
         self._created = now_text()
         self._begun_s = time.perf_counter()
         self._session_id = uuid.uuid4().hex
+        self._pid = os.getpid()
         self._tests: dict[str, Test] = {}
         """Those that measure, by their ids."""
         self._measuring: Measuring | None = None
@@ -60,9 +64,8 @@ class CarbonSession:
         self._notes: list[str] = []
         self._problems: list[str] = []
         """What fails the run besides tests: shown in red, with ``-q``, too."""
-        self._selected = False
-        """Whether only a part of the modules' tests runs."""
-        self._collected: set[str] = set()
+        self._collected = Collected(config)
+        config.pluginmanager.register(self._collected, "pytest-carbon-collected")
         refusal.refuse_parallel(config)
         self._sides: Sides | None = None
         """With ``--carbon-against``: the measurements of both revisions."""
@@ -72,7 +75,7 @@ class CarbonSession:
                 if settings.against is not None:
                     turns = Turns(config, settings, worktree.find(settings.against, config.rootpath))
                     self._sides = turns.sides
-                refusal.refuse_debugger(config, settings)
+                refusal.refuse_apart(config, settings)
             elif not config.option.collectonly:
                 meters.preload(settings.meter)
             self._intensity = (
@@ -89,23 +92,20 @@ class CarbonSession:
             self._store = record.open_run(settings, config.rootpath) if settings.against is None else None
         except CarbonError as error:
             raise refusal.refusal(str(error)) from None
-        self._fresh = Fresh(config, settings, self._intensity, self._tests, self.progress, turns)
+        self._git = GitState()
+        self._interim = Interim(settings.json if self._outlet is None else None)
+        ended = functools.partial(self._interim.write, self._so_far)
+        self._fresh = Fresh(config, settings, self._intensity, self._tests, self.progress, turns, ended)
         if self._apart:
             config.pluginmanager.register(self._fresh, "pytest-carbon-sessions")
 
-    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        self._selected = True
-
     @pytest.hookimpl(tryfirst=True)  # before the terminal calls pytest_report_collectionfinish
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._fresh.collected()
         if self._outlet is not None:
             self._outlet.select(session.items, test_id, measures)
-        # --last-failed leaves tests out without calling pytest_deselected
-        if getattr(self._config.option, "lf", False) or any("::" in arg for arg in self._config.args):
-            self._selected = True
         for item in session.items:
             key = test_id(item)
-            self._collected.add(key)
             if measures(item):
                 marked = item.get_closest_marker(markers.MARKER) is not None
                 test = self._tests[key] = Test(item, key, markers.budgets_of(item), marked)
@@ -122,7 +122,7 @@ class CarbonSession:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        if not self._tests:
+        if not self._is_concerned():
             return (yield)
         try:
             self._open()
@@ -143,6 +143,8 @@ class CarbonSession:
                 self._outlet.send(self._measuring.brought())
                 self._close()
         interrupted = refused = False
+        self._git = git_state(self._config.rootpath, main=self._settings.branch)
+        self._interim.write(self._so_far)
         try:
             result = yield
             self._refer()
@@ -152,6 +154,7 @@ class CarbonSession:
             raise
         except pytest.UsageError:
             refused = True
+            self._interim.discard()
             raise
         finally:
             try:
@@ -162,6 +165,16 @@ class CarbonSession:
             finally:
                 self._pass_on()
                 self._close()
+
+    def _is_concerned(self) -> bool:
+        """Whether a test measures, or did so before: it has a baseline."""
+        if self._tests or self._store is None or self._outlet is not None:
+            return bool(self._tests)
+        self._apart = False  # no test is to run in another process
+        try:
+            return self._collected.concern(self._store)
+        except CarbonError as error:
+            raise refusal.refusal(str(error)) from None
 
     def _open(self) -> None:
         """Open the meters and check the baselines, to refuse a broken one before measuring."""
@@ -210,7 +223,8 @@ class CarbonSession:
         if self._outlet is not None:
             self._outlet.begin(test_id(item), measures=test is not None)
         if test is None:
-            result = yield
+            with self._collected.following(item):
+                result = yield
             if self._outlet is not None:
                 self._outlet.done(test_id(item))
             return result
@@ -227,6 +241,7 @@ class CarbonSession:
             log.finish()
             self._waiting += test.waits
             self.progress.waiting(self._waiting, len(self._tests))
+        self._interim.write(self._so_far)
         if self._outlet is not None:
             own = self._measured_here(test)
             self._outlet.done(test.key, own, [m.name for m in own if m.name in test.mistaken])
@@ -241,10 +256,13 @@ class CarbonSession:
                 " mark the test with @pytest.mark.usefixtures('carbon')",
                 pytrace=False,
             )
+        if os.getpid() != self._pid:
+            pytest.fail(ELSEWHERE.format(item.nodeid), pytrace=False)
         assert self._measuring is not None
         carbon = Carbon(
             self._measuring.measurer,
             self._measuring.protocol,
+            listener=Listener(self._pid),
             strict=self._settings.strict and self._settings.gate == "fail",
             tasks=lambda: item.stash[TASKS].made if TASKS in item.stash else (),
         )
@@ -265,6 +283,21 @@ class CarbonSession:
             return (yield)
         with self.carbon_for(item).window("call"):
             return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Say how long measuring takes, where a time limit ended it."""
+        report = yield
+        if call.excinfo is not None and report.failed and _CARBON in item.stash:
+            name = item.stash[_CARBON].broken_off
+            if advice := timelimits.advice(call.excinfo.exconly(), name, self._settings):
+                report.sections.append(("carbon", advice))
+        return report
+
+    def _measured(self, test: Test) -> dict[str, list[Measurement]]:
+        return {m.name: [m] for m in self._measured_here(test)}
 
     def _measured_here(self, test: Test) -> list[Measurement]:
         assert self._measuring is not None
@@ -293,7 +326,7 @@ class CarbonSession:
         ran = [test for test in self._tests.values() if test.outcome is not None]
         for test in ran:
             if test.measured is None:
-                test.measured = {m.name: [m] for m in self._measured_here(test)}
+                test.measured = self._measured(test)
         own = [] if self._measuring is None else [self._measuring.brought()]
         problem: BaseException | None = None
 
@@ -316,27 +349,17 @@ class CarbonSession:
         first = judged()
         debugs = any(getattr(self._config.option, flag, False) for flag in ("usepdb", "trace"))
         confirms = settings.confirm > 0 and self._outlet is None and not debugs  # a debugger needs the terminal
-        confirmed = stages.confirm(first, again) if confirms else stages.Confirmed(first)
+        confirmed = stages.Confirmed(first)
+        if confirms and (changing := foreign.changing(self._config)) is not None and not self._apart:
+            self._fresh.unconfirmed = f"{changing} changes files by what runs, so nothing is run a second time"
+            confirmed = stages.confirm(first, lambda tests: first, lambda: self._fresh.unconfirmed)
+        elif confirms:
+            confirmed = stages.confirm(first, again, lambda: self._fresh.unconfirmed)
         judgement, brought = confirmed.judged, confirmed.judged.brought
         if brought.nowhere:
             self._stored = Stored(None, ())  # without a machine, no baseline is near
-        git = git_state(self._config.rootpath, main=settings.branch)
-        result = SessionResult(
-            session=self._session_id,
-            created=self._created,
-            duration_s=time.perf_counter() - self._begun_s,
-            exit_status=0,
-            machine=judgement.main,
-            intensity=self._intensity,
-            suite=SuiteVerdict(0, 0, settings.false_alarms),
-            commit=git.commit,
-            branch=git.branch,
-            dirty=git.dirty,
-            labels=settings.labels,
-            against=replace(sides.against, complete=sides.complete) if sides is not None else None,
-            settings=settings,
-        )
-        result = stages.with_verdicts(result, ran, judgement)
+        self._git = git_state(self._config.rootpath, main=settings.branch)
+        result = self._result_of(ran, judgement)
         folder = self._config.invocation_params.dir
         if (settings.record or settings.accept) and self._store is not None:
             if interrupted or problem is not None:
@@ -346,19 +369,28 @@ class CarbonSession:
                 problem = self._recorded.problem
         result = stages.with_effects(result, self._recorded)
 
-        self._problems += self._fresh.troubles
+        self._problems += [*self._fresh.troubles, *([] if interrupted else missing.nothing_heard(ran, judgement))]
         machines = [result.machine, *(machine for machine, _ in result.others)]
         places = {m.id: record.place(settings, folder, m.id) for m in machines}
-        strictly = settings.strict and not self._selected
-        gone = [*notes.gone(self._config, self._collected, self._stored, places)] if strictly else []
         lines = [*self._notes, *self._fresh.notes, *confirmed.notes]
+        measured = {(t.key, m.name) for t, m, _ in judgement.results}
+        strictly = settings.strict and not self._collected.part
+        gone = [*self._collected.gone(self._stored, places)] if strictly else []
+        if sides is None:
+            every = {**self._collected.tests, **self._tests, **self._fresh.tests}
+            unmeasured = missing.unmeasured(self._collected, every, self._stored, places, measured)
+        else:
+            unmeasured = missing.unmeasured_here(sides, every=self._tests, machine=result.machine.id)
+        if unmeasured:
+            result = replace(result, unmeasured=unmeasured)
+            (gone if settings.strict else lines).append(missing.sentence(unmeasured, settings))
         if sides is None:
             lines += notes.partial(ran)
         elif (trouble := sides.trouble()) is not None and problem is None:
             gone.append(trouble)
         (lines if settings.gate == "warn" else self._problems).extend(gone)
-        if not self._selected:
-            lines += notes.unmet(tuple(self._tests.values()), {(t.key, m.name) for t, m, _ in judgement.results})
+        if not self._collected.part:
+            lines += notes.unmet(tuple(self._tests.values()), measured)
         lines += sides.notes() if sides is not None else []
         lines += notes.left_out(self._fresh.left_out)
         shown = notes.limits(judgement.shown, verbose=getattr(self._config.option, "verbose", 0) > 0)
@@ -369,8 +401,38 @@ class CarbonSession:
         if problem is not None:
             raise problem
 
+    def _result_of(self, ran: Sequence[Test], judged: stages.Judged) -> SessionResult:
+        """Put what was measured and judged into the result of the run."""
+        settings, sides, git = self._settings, self._sides, self._git
+        result = SessionResult(
+            session=self._session_id,
+            created=self._created,
+            duration_s=time.perf_counter() - self._begun_s,
+            exit_status=0,
+            machine=judged.main,
+            intensity=self._intensity,
+            suite=SuiteVerdict(0, 0, settings.false_alarms),
+            commit=git.commit,
+            branch=git.branch,
+            dirty=git.dirty,
+            labels=settings.labels,
+            against=replace(sides.against, complete=sides.complete) if sides is not None else None,
+            settings=settings,
+        )
+        return stages.with_verdicts(result, ran, judged)
+
+    def _so_far(self) -> SessionResult:
+        """Judge what was measured so far; two revisions are compared at the end only."""
+        finished = [test for test in self._tests.values() if test.outcome is not None and self._sides is None]
+        ran = [test if test.measured is not None else replace(test, measured=self._measured(test)) for test in finished]
+        brought = self._fresh.known if self._measuring is None else self._measuring.brought()
+        judged = judge.judge(judge.measure(ran, self._settings, brought, None), self._settings, self._stored, None)
+        return stages.with_effects(self._result_of(ran, judged), stages.Recorded())
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self._apart:
+            foreign.spare_unused(self._config)
         if self._result is None:
             return
         if self._problems and exitstatus == 0:

@@ -82,10 +82,13 @@ class Recorded:
     """What ended the recording early."""
 
 
-def confirm(first: Judged, again: Callable[[Sequence[Test]], Judged | None]) -> Confirmed:
+def confirm(
+    first: Judged, again: Callable[[Sequence[Test]], Judged | None], unconfirmed: Callable[[], str | None]
+) -> Confirmed:
     """Measure again what is suspect, and put both stages into the verdicts on it.
 
-    ``again`` measures tests again, and judges all; it returns None where the run was stopped.
+    ``again`` measures tests again, and judges all; it returns None where the run was stopped. ``unconfirmed`` says why
+    a process could not measure; the first verdicts stand then.
     """
     tests = first.suspects
     if not tests:
@@ -118,7 +121,8 @@ def confirm(first: Judged, again: Callable[[Sequence[Test]], Judged | None]) -> 
         notes.append(f"measured again in fresh processes, because suspect: {listing(repeated, 10)}")
     if left:
         why = "" if second else ", because the run was stopped"
-        notes.append(f"suspect, but not measured again{why}: {listing(left, 10)}")
+        because = f". {reason}; the first verdict stands" if (reason := unconfirmed()) is not None else ""
+        notes.append(f"suspect, but not measured again{why}: {listing(left, 10)}{because}")
     return Confirmed(replace(second or first, results=tuple(results)), tuple(notes))
 
 

@@ -19,7 +19,20 @@ WEIGHT = pytest.StashKey[float]()
 
 def measures(item: pytest.Item) -> bool:
     """Whether a test has the marker or the fixture."""
-    return item.get_closest_marker(markers.MARKER) is not None or "carbon" in getattr(item, "fixturenames", ())
+    return item.get_closest_marker(markers.MARKER) is not None or _uses_fixture(item)
+
+
+def _uses_fixture(item: pytest.Item) -> bool:
+    """Whether a test reaches this plugin's fixture: a suite may have a ``carbon`` of its own, which may use this."""
+    if "carbon" not in getattr(item, "fixturenames", ()):
+        return False
+    definitions = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}).get("carbon", ())
+    for definition in reversed(definitions):  # the nearest first
+        if definition.func.__module__ == "pytest_carbon.plugin":
+            return True
+        if "carbon" not in definition.argnames:
+            return False
+    return True
 
 
 def test_id(item: pytest.Item) -> str:
@@ -33,6 +46,13 @@ def test_id(item: pytest.Item) -> str:
 
 
 test_id.__test__ = False  # type: ignore[attr-defined]
+
+
+def why_skipped(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return the reason of a skip or of an expected failure."""
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
+    return str(getattr(report, "wasxfail", "")).removeprefix("reason: ")
 
 
 Action = Literal["keep", "pass on", "drop"]
@@ -108,6 +128,8 @@ class Test:
     """Its measurements by name, one for each session; None until this process, which measured it, concludes."""
     mistaken: set[str] = field(default_factory=set)
     """Names that were not measured because of a mistake in the test."""
+    why_skipped: str = ""
+    """The reason of its last skip or expected failure."""
 
     @property
     def weight(self) -> float:
@@ -121,11 +143,18 @@ class Test:
     def waits(self) -> bool:
         return self.course.waits
 
-    def take(self, report: pytest.TestReport) -> Action:
-        """Keep a report that passed until it is judged; pass any other on at once."""
+    def note(self, report: pytest.TestReport) -> Action:
+        """Follow the test's course by a report."""
         part = type(report) is not pytest.TestReport
         xfail = hasattr(report, "wasxfail")
         self.course, action = self.course.after(str(report.when), report.outcome, xfail=xfail, part=part)
+        if report.skipped and not part:
+            self.why_skipped = why_skipped(report)
+        return action
+
+    def take(self, report: pytest.TestReport) -> Action:
+        """Keep a report that passed until it is judged; pass any other on at once."""
+        action = self.note(report)
         if action != "drop":
             self.reports.append(report)
         if action == "pass on":

@@ -55,18 +55,23 @@ def write(result: SessionResult, path: Path) -> None:
         raise UsageProblem(
             f"--carbon-json: {str(path)!r} is a directory. Give a file, such as {str(path / 'carbon.json')!r}."
         )
-    head = _encode(_run_form(result))
-    tests = ",\n".join(_encode(form(test)) for test in result.tests)
-    text = f'{head[:-1]}, "tests": [\n{tests}\n]}}\n'
+    content = text(result)
     try:
         if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
+            path.write_text(content, encoding="utf-8")
         else:
-            write_atomically(path.resolve(), text)
+            write_atomically(path.resolve(), content)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         helps = remedy(error, "Give a file in a folder that this user may write to")
         raise UsageProblem(f"--carbon-json: cannot write {str(path)!r}: {reason}. {helps}.") from error
+
+
+def text(result: SessionResult) -> str:
+    """Return the report's content, one test a line."""
+    head = _encode(_run_form(result))
+    tests = ",\n".join(_encode(form(test)) for test in result.tests)
+    return f'{head[:-1]}, "tests": [\n{tests}\n]}}\n'
 
 
 def _run_form(result: SessionResult) -> dict[str, Any]:

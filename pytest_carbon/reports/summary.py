@@ -113,8 +113,10 @@ def _compared(
     over = left_out.pop("over-budget", [])
     new = [row for others in left_out.values() for row in others]
     suite = result.suite
-    missing = max(0, suite.gated - suite.compared - len(errors)) if not_run is None else len(not_run)
-    total = suite.compared + len(errors) + len(exempt) + len(over) + len(new) + missing
+    lost = [one.key for one in result.unmeasured if one.machine == result.machine.id]
+    known = None if not_run is None else [key for key in not_run if key not in lost]
+    missing = max(0, suite.gated - suite.compared - len(errors) - len(lost)) if known is None else len(known)
+    total = suite.compared + len(errors) + len(exempt) + len(over) + len(new) + len(lost) + missing
     if total == 0 and result.tests:
         return "nothing was measured: no test completed a measurement", []
     if total == 0:
@@ -130,10 +132,14 @@ def _compared(
         )
         if concerned
     ]
-    if missing:
-        known = 0 < len(not_run or ()) <= _MOST_NAMES
-        names = listing([row_label(key) for key in not_run or ()]) if known else f"{count(missing)} with a baseline"
-        reasons.append(f"{names} {'was' if missing == 1 else 'were'} not run")
+    for keys, number, one, many, why in (
+        (lost, len(lost), "is", "are", "no longer measured"),
+        (known or (), missing, "was", "were", "not run"),
+    ):
+        named = 0 < len(keys) <= _MOST_NAMES
+        names = listing([row_label(key) for key in keys]) if named else f"{count(number)} with a baseline"
+        if number:
+            reasons.append(f"{names} {one if number == 1 else many} {why}")
     text = f"compared {count(suite.compared)} of {count(total)}"
     if against is not None:
         pairs = count(against.pairs) if against.complete == against.pairs else f"{against.complete} of {against.pairs}"

@@ -154,6 +154,18 @@ def test_tests_are_renamed_and_taken_away(store: Store) -> None:
     assert store.machines() == []
 
 
+def test_one_measurement_of_a_test_is_taken_away(store: Store) -> None:
+    """The others of the test stay, and so does one of the same name in another test."""
+    a, b = (record(f"{name}.py::t", session=name) for name in "ab")
+    decode, its = a._replace(name="decode"), b._replace(name="decode")
+    store.append(HOST, [a, decode, b, its])
+    store.append(Machine("another"), [decode])
+    assert store.rename({a.test: None}, name="decode") == 2
+    assert everything(store) == {a, b, its}
+    assert store.machines() == [HOST.id]
+    assert store.rename({a.test: None}, name="decode") == 0
+
+
 @pytest.mark.parametrize(
     ("others", "tests", "says"),
     [

@@ -136,6 +136,7 @@ class CarbonRunner:
         options = ["-p", "battery"]
         if ALONE not in os.environ:
             options += ["-o", "asyncio_default_fixture_loop_scope=function"]  # or pytest-asyncio warns
+            options += ["-p", "no:randomly"]  # it shuffles
         if carbon:
             options += ["--carbon", "--carbon-meter=battery", *QUICK]
             if not intensity:

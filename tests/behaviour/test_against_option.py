@@ -502,7 +502,9 @@ def test_measurements_that_were_renamed(project: Project) -> None:
     label = project.label()
     assert run.ret == 0
     assert {name: run.status("test_both", name) for name in ("same", "new")} == {"same": "pass", "new": "new"}
-    assert f"at {label} only, not here: test_it.py::test_both · old and test_it.py::test_one · old" in run.text
+    lost = [("test_it.py::test_both", "old"), ("test_it.py::test_one", "old")]
+    assert [(one["test"], one["name"]) for one in run.report["unmeasured"]] == lost
+    assert f"no longer measured: test_it.py::test_both · old ({label} measures it, and the test" in run.text
     here = "test_it.py::test_both · new, test_it.py::test_both · more and test_it.py::test_one · new"
     assert f"not compared: {here}: {label} does not have it" in run.text
     assert project.run("--carbon-strict").ret == 1

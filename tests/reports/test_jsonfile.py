@@ -21,6 +21,7 @@ from pytest_carbon.records import (
     CarbonIntensity,
     Domain,
     DomainEnergy,
+    Factors,
     Gpu,
     Kind,
     Machine,
@@ -33,6 +34,7 @@ from pytest_carbon.records import (
     SuiteVerdict,
     TaskInfo,
     TestResult,
+    Unmeasured,
     UsageProblem,
     Verdict,
 )
@@ -94,6 +96,7 @@ RUN = SessionResult(
     commit="c0ffee",
     branch="main",
     dirty=False,
+    unmeasured=(Unmeasured("tests/test_m.py::test_x", "decode", "a-gpu", "the test was skipped"),),
     notes=("a note",),
 )
 
@@ -162,6 +165,10 @@ def test_a_report_has_these_keys() -> None:
         },
         "other_machines": [],
         "references": [],
+        "unmeasured": [
+            {"test": "tests/test_m.py::test_x", "name": "decode", "machine": "a-gpu", "why": "the test was skipped"}
+        ],
+        "incomplete": False,
         "notes": ["a note"],
         "tests": [
             {
@@ -412,10 +419,11 @@ def some(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 domain_energies = st.builds(
     DomainEnergy, st.builds(Domain, texts, st.sampled_from(get_args(Kind)), texts), numbers, numbers, maybe_number
 )
+factors = st.builds(Factors, numbers, numbers, texts, numbers)
 measurements = st.builds(
     Measurement,
     *(texts, texts, counts, maybe_number, st.none() | st.floats(1e-12, 1e12), *[maybe_number] * 6),
-    *(some(texts), maybe_number, some(texts), some(domain_energies)),
+    *(some(texts), st.none() | factors, maybe_number, some(texts), some(domain_energies)),
     some(st.builds(Round, counts, numbers)),
     some(st.builds(SessionScore, texts, numbers, numbers)),
     some(

@@ -15,6 +15,7 @@ import pytest
 from pytest_carbon.host import import_paths
 from pytest_carbon.host.stdlib import io, os, signal
 from pytest_carbon.host.worktree import dying_with_parent
+from pytest_carbon.plugin import foreign
 from pytest_carbon.plugin.processes import messages
 from pytest_carbon.plugin.processes.messages import Message, Request
 from pytest_carbon.plugin.settings import inherit
@@ -29,6 +30,7 @@ class Outlet:
         self._side = request.side
         self._pid = os.getpid()
         self._config: pytest.Config | None = None
+        self._parser: pytest.Parser | None = None
         self._unmeasured: str | None = None
         """The running test, if it measures nothing."""
         self._narrowed = False
@@ -81,6 +83,14 @@ class Outlet:
         self._unmeasured = None
         self.send(messages.Done(test, tuple(measurements), tuple(mistaken)))
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_load_initial_conftests(
+        self, early_config: pytest.Config, parser: pytest.Parser
+    ) -> Generator[None, None, None]:
+        self._parser = parser
+        foreign.report_nothing(parser, early_config.known_args_namespace)  # some plugins begin here, as pytest-cov
+        return (yield)
+
     @pytest.hookimpl(wrapper=True)
     def pytest_cmdline_parse(self) -> Generator[None, pytest.Config | None, pytest.Config | None]:
         config = yield
@@ -89,6 +99,8 @@ class Outlet:
             for name, value in self.request.options.items():
                 if hasattr(config.option, name):
                     setattr(config.option, name, value)
+            if self._parser is not None:
+                foreign.report_nothing(self._parser, config.option)  # the parent writes them, of all processes
             config.stash[OUTLET] = self
             self._config = config
             if self._side is not None:
@@ -147,11 +159,12 @@ class Outlet:
             self.send(messages.Warned(text, category.__name__, category.__module__, *place))
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         stop = session.shouldfail or session.shouldstop
+        judged = int(session.exitstatus) if exitstatus == 0 else 0
         if text := self._wrong_imports():
             self.send(messages.Refused(text))
-        self.send(messages.Finished(str(stop) if stop else None))
+        self.send(messages.Finished(str(stop) if stop else None, judged))
 
 
 OUTLET = pytest.StashKey[Outlet]()  # only in the config of a fresh process

@@ -166,6 +166,8 @@ class Interrupted:
 class Finished:
     stop: str | None
     """Why a plugin or -x ended the run, if one did."""
+    judged: int = 0
+    """The exit status that a plugin chose, by what it saw, where no test had failed."""
 
 
 Message = Selected | Brought | Begun | Reported | Done | Warned | Trouble | Refused | Exited | Interrupted | Finished

@@ -28,7 +28,9 @@ _CODE = (
 _SILENT_S = 1.0
 """How often to look at a process that sends nothing."""
 _GRACE_S = 10.0
-"""How long an interrupted process may take to tear down its fixtures."""
+"""How long an interrupted process may take to tear down its fixtures, and one that has finished to end."""
+_COLLECT_S = 120.0
+"""Without a limit: how long collecting may take at least; ten times as long as it took this process, if longer."""
 _TRACE_S = 2.0
 """How long a process that hangs may take to say where (faulthandler, on SIGABRT)."""
 _OUTPUT_BYTES = 16_000
@@ -36,8 +38,8 @@ _OUTPUT_BYTES = 16_000
 _OUTPUT_LINES = 20
 
 _FOR_THE_PARENT: Mapping[str, object] = {
-    **dict.fromkeys(("carbon_accept", "carbon_json", "carbon_record", "htmlpath", "report_log", "xmlpath")),
-    **dict.fromkeys(("cacheclear", "failedfirst", "json_report", "lf", "newfirst"), False),
+    **dict.fromkeys(("carbon_accept", "carbon_json", "carbon_record")),
+    **dict.fromkeys(("cacheclear", "failedfirst", "lf", "newfirst"), False),
     **dict.fromkeys(("stepwise", "stepwise_skip", "trace", "usepdb"), False),
     "carbon": True,
     "carbon_confirm": "0",
@@ -67,21 +69,40 @@ class Ending:
     exit: messages.Exited | None = None
     stop: str | None = None
     """Why a plugin or -x ended the run, if one did."""
+    begun: bool = False
+    """Whether a test began."""
+    lingered: bool = False
+    """Whether it did not end by itself after its last test."""
+    judged: int = 0
+    """The exit status that a plugin chose there, though no test had failed."""
+    overdue: bool = False
+    """Whether it sent nothing for too long."""
+    abrupt: bool = False
+    """Whether it ended at once, as by ``os._exit``."""
 
 
 class Launcher:
     """Starts the fresh processes of a run; made before tests can change what they inherit."""
 
     def __init__(self, config: pytest.Config, intensity: CarbonIntensity, limit_s: float | None) -> None:
+        import psutil
+
         self._config = config
         self._intensity = intensity
         self._limit_s = limit_s
         self._environ = {name: text for name, text in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
         self._path = [entry for entry in sys.path if isinstance(entry, str)]
+        # Importing conftest files comes before, and takes as long in a fresh process.
+        self._begun_s = time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
+        self._collected_s = 0.0
         self.number = 0
         """Of the running process, from 1."""
         self._warned = False
         """Whether a process has passed on the warnings that all have."""
+
+    def collected(self) -> None:
+        """Note how long collecting takes."""
+        self._collected_s = time.monotonic() - self._begun_s
 
     def run(
         self,
@@ -99,7 +120,7 @@ class Launcher:
         self.number += 1
         side = stage.side
         invocation = self._config.invocation_params
-        options = {**_FOR_THE_PARENT, "maxfail": maxfail}
+        options = {**self._decided(stage), **_FOR_THE_PARENT, "maxfail": maxfail}
         if (basetemp := self._config.option.basetemp) is not None:  # which each process empties first
             options["basetemp"] = f"{basetemp}-process-{self.number}"
         if side is not None:
@@ -151,21 +172,35 @@ class Launcher:
             finally:
                 os.close(writes)
             echo = getattr(self._config.option, "capture", "no") == "no"
-            with _Running(process, reads, self._limit_s, echo=echo) as running:
+            collect_s = self._limit_s or max(_COLLECT_S, 10 * self._collected_s)
+            limit_s = self._limit_s
+            if limit_s is None and stage.confirms:  # it may wait for what this process holds
+                limit_s = max(_COLLECT_S, 2 * (time.monotonic() - self._begun_s))
+            with _Running(process, reads, limit_s, collect_s, echo=echo) as running:
                 ending = self._follow(running, stage, tests, tell)
         self._warned |= not (stage.base or stage.confirms)
         return ending
+
+    def _decided(self, stage: Stage) -> Mapping[str, object]:
+        """Return the options as plugins have decided them here, such as the seeds that they drew.
+
+        Each process parses the same arguments, so that only those differ which a plugin draws, reads or changes.
+        """
+        options = {name: value for name, value in vars(self._config.option).items() if not name.startswith("carbon")}
+        plain = {name: value for name, value in options.items() if type(value) in (bool, int, float)}  # no enum
+        move = stage.side.move.text if stage.side is not None and stage.base else str
+        return plain | {name: move(value) for name, value in options.items() if type(value) is str}
 
     def _follow(self, running: _Running, stage: Stage, tests: Sequence[str], tell: Callable[[Message], None]) -> Ending:
         warn = not (self._warned or stage.base or stage.confirms)
         ending = Ending()
         left = dict.fromkeys(tests)
-        finished = begun = False
+        finished = False
         interrupt = ""
         for message in running.messages():
             match message:
                 case messages.Begun(test):
-                    ending.under_way, begun = test, True
+                    ending.under_way, ending.begun = test, True
                     left.pop(test, None)
                 case messages.Done():
                     ending.under_way = None
@@ -177,8 +212,8 @@ class Launcher:
                     ending.exit = message
                 case messages.Interrupted(text):
                     interrupt = text
-                case messages.Finished(stop):
-                    ending.stop, finished = stop, True
+                case messages.Finished(stop, judged):
+                    ending.stop, ending.judged, finished = stop, judged, True
                 case messages.Trouble():
                     ending.troubles = (*ending.troubles, message)
                 case messages.Selected(missing):
@@ -188,13 +223,16 @@ class Launcher:
         unexplained = left.keys() - set(ending.missing)
         status = running.process.returncode
         how = interrupt or f"exit status {status}"
-        if running.overdue and not begun:
+        ending.lingered, ending.overdue = running.lingered, running.overdue
+        if running.overdue and not ending.begun:
             ending.why = (
-                f"did not finish collecting within {self._limit_s:g} s and was terminated; raise"
+                f"did not finish collecting within {running.collect_s:.3g} s and was terminated; raise"
                 " --carbon-session-timeout"
             )
+        elif running.lingered:
+            pass
         elif running.overdue:
-            ending.why = f"sent nothing for {self._limit_s:g} s (--carbon-session-timeout) and was terminated"
+            ending.why = f"sent nothing for {running.limit_s:.3g} s (--carbon-session-timeout) and was terminated"
         elif status < 0:
             ending.why = f"was killed by {_name(-status)}"
         elif ending.exit or ending.stop or ending.refused:
@@ -202,7 +240,7 @@ class Launcher:
         elif ending.troubles and (unexplained if stage.base else left):
             ending.why, ending.missing = ending.troubles[0].why, ()
         elif not finished or ending.under_way:
-            ending.why = f"ended too early, with {how}"
+            ending.why, ending.abrupt = f"ended too early, with {how}", not interrupt
         elif unexplained:
             ending.why = f"ended with {how} before this test began"
         if ending.why is not None:
@@ -226,9 +264,12 @@ class Launcher:
 class _Running:
     """A running process: what it sends, what it prints, and its end."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: int, limit_s: float | None, *, echo: bool) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], channel: int, limit_s: float | None, collect_s: float, *, echo: bool
+    ) -> None:
         self.process = process
-        self._limit_s = limit_s
+        self.limit_s = limit_s
+        self.collect_s = collect_s
         self._echo = echo
         self._selector = selectors.DefaultSelector()
         assert process.stdout is not None
@@ -241,6 +282,8 @@ class _Running:
         self._line = self._output = b""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.overdue = False
+        self.lingered = False
+        """Whether it had sent all, and did not end."""
 
     def __enter__(self) -> _Running:
         return self
@@ -262,23 +305,26 @@ class _Running:
         return "\n".join([*lines[:stack][-_OUTPUT_LINES:], *lines[stack : stack + _OUTPUT_LINES]])
 
     def messages(self) -> Generator[Message, None, None]:
-        """Yield what it sends; end it if it sends nothing for longer than the limit."""
+        """Yield what it sends; end it if it sends nothing for longer than it may."""
         heard_s = time.monotonic()
-        ended = False
+        ended = finished = False
+        limit_s: float | None = self.collect_s
         while True:
             # A process that it left behind may hold the pipes open, so its own end counts.
             for key, _ in self._selector.select(0 if ended else _SILENT_S) if self._open else ():
                 for message in self._read(key.fd):
                     heard_s = time.monotonic()
+                    finished = isinstance(message, messages.Finished)
+                    limit_s = _GRACE_S if finished else self.limit_s
                     yield message
             if ended:
                 return
             if not self._open:
                 self.process.wait()
             ended = self.process.poll() is not None
-            if not ended and self._limit_s is not None and time.monotonic() - heard_s > self._limit_s:
-                self.overdue = True
-                self.end(signal.SIGABRT, _TRACE_S)
+            if not ended and limit_s is not None and time.monotonic() - heard_s > limit_s:
+                self.overdue, self.lingered = not finished, finished
+                self.end(signal.SIGTERM if finished else signal.SIGABRT, _TRACE_S)
                 ended = True
 
     def _read(self, descriptor: int) -> list[Message]:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 
 from pytest_carbon.host.machine import describe
 from pytest_carbon.host.stdlib import signal, threading, time
-from pytest_carbon.plugin import markers, refusal
+from pytest_carbon.plugin import markers, refusal, timelimits
 from pytest_carbon.plugin.processes import messages, parent, plan
 from pytest_carbon.plugin.processes.messages import Brought, Message
 from pytest_carbon.plugin.processes.plan import Stage
-from pytest_carbon.plugin.processes.turns import Turns, why_skipped
+from pytest_carbon.plugin.processes.turns import Turns, crash
 from pytest_carbon.plugin.progress import Progress, Stages
-from pytest_carbon.plugin.waiting import Course, Log, Test, test_id
+from pytest_carbon.plugin.waiting import Course, Log, Test, test_id, why_skipped
 from pytest_carbon.records import Calibration, CarbonIntensity, Measurement, Settings
-from pytest_carbon.text import counted
+from pytest_carbon.text import counted, listing
 
 _TWICE_S = 1.0
 """A signal that comes again within this is the same one: timeout(1) signals the process and its group."""
@@ -35,6 +35,7 @@ class Fresh:
         measuring: Mapping[str, Test],
         progress: Progress,
         turns: Turns | None = None,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._settings = settings
@@ -47,8 +48,11 @@ class Fresh:
         self.notes: list[str] = [] if turns is None else turns.notes
         self.troubles: list[str] = []
         """What went wrong outside any test."""
+        self.unconfirmed: str | None = None
+        """Why a process could not measure suspects again."""
         self.left_out: dict[str, dict[str, str]] = {}
         """Tests that passed in one process and not in another, by the other outcome, with its reason."""
+        self._test_ended = ended
         self._progress = progress
         self._stages = Stages(progress)
         self._stage = Stage("", None, ())
@@ -67,6 +71,10 @@ class Fresh:
             return replace(joined, metered_s=max(0.0, joined.metered_s - base_s))
         unknown = describe((), (), driver=None)
         return Brought(unknown, {unknown.id: unknown}, nowhere=True)
+
+    def collected(self) -> None:
+        """Note that this process has collected, which its fresh processes do, too."""
+        self._launcher.collected()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
@@ -109,6 +117,8 @@ class Fresh:
             self._stages.enter(stage.label, left)
             while left:
                 left = self._process(session, stage, left)
+            if self.unconfirmed is not None:
+                break
             if self._turns is not None and self._turns.ended(stage) and not any(map(self._is_compared, self._measures)):
                 break
 
@@ -130,10 +140,25 @@ class Fresh:
         except BaseException:
             self._restore()
             raise
+        if ending.lingered:
+            self.notes.append(
+                f"{stage.label}: the process had finished its tests and did not end by itself (a thread that is no"
+                f" daemon, or an atexit function), so it was terminated; its measurements count"
+            )
+        if ending.judged and not stage.base and not stage.confirms:
+            self.troubles.append(
+                f"{stage.label}: a plugin ended the process with exit status {ending.judged}, though no test failed;"
+                " run the tests without --carbon to see why"
+            )
+        if stage.confirms and (ending.refused or ending.overdue or (ending.why and not ending.begun)):
+            self._restore()
+            # It is no fault of the tests: this process may hold a port or a lock that the other wants.
+            last = f" ({ending.output.splitlines()[-1].strip()})" if ending.output else ""
+            why = f"could not measure: {ending.refused}" if ending.refused else f"{ending.why}{last}"
+            self.unconfirmed = f"{stage.label}: the process {why}"
+            return []
         if ending.refused is not None:
-            if not stage.confirms:
-                raise refusal.refusal(ending.refused)
-            ending.why = f"could not measure: {ending.refused}"
+            raise refusal.refusal(ending.refused)
         if self._turns is not None and stage.base:
             for key, output in self._turns.settle(ending, self.tests, self._measures, stage.pair).items():
                 self._fail(key, "it could not be collected", output)
@@ -141,7 +166,9 @@ class Fresh:
             if ending.exit is not None:
                 self._restore()
                 raise pytest.exit.Exception(ending.exit.reason, ending.exit.status)
-            for key in ending.missing:
+            if stage.confirms and ending.missing:
+                self.unconfirmed = f"{stage.label}: the process did not collect {listing(ending.missing)}"
+            for key in ending.missing if not stage.confirms else ():
                 self._fail(
                     key,
                     "was not collected in the fresh process, because its id differs between processes: give its"
@@ -165,9 +192,13 @@ class Fresh:
         for key in dead:  # only the first report has what the process printed
             output = ending.output if key == dead[0] else ""
             elsewhere = f"; what it printed last is in the report of {dead[0]}" if ending.output and not output else ""
-            self._fail(key, f"the process that measured it {ending.why}{elsewhere}", output)
+            why = f"the process that measured it {ending.why}{elsewhere}"
+            if ending.abrupt and key in self._measures:
+                why += f". If a time limit ended it: {timelimits.lasting(self._settings)}"
+            self._fail(key, why.removesuffix("."), output)
         if not dead:  # no test's error, but it would have ended a run in one process
-            self.troubles.append(f"{self._stage.label}: the process {ending.why}, while none of its tests ran")
+            said = self.notes if self._stage.confirms else self.troubles
+            said.append(f"{self._stage.label}: the process {ending.why}, while none of its tests ran")
         return [key for key in left if key not in dead]
 
     def _tell(self, message: Message) -> None:
@@ -211,7 +242,10 @@ class Fresh:
                     f" ({self._stage.label}). Only the suspect tests run there, with their fixtures."
                 )
             report.sections.append(("carbon", how))
-        if test.take(report) == "drop" and report.skipped:  # its earlier measurements are judged
+        if self._stage.confirms and report.when == "setup" and report.failed and test.course.passed_before:
+            test.course = replace(test.course, left_out=True)
+            self.left_out.setdefault("could not be set up", {})[test.key] = crash(report)
+        elif test.take(report) == "drop" and report.skipped:  # its earlier measurements are judged
             how = "failed as expected" if hasattr(report, "wasxfail") else "was skipped"
             self.left_out.setdefault(how, {})[test.key] = why_skipped(report)
         elif self._turns is not None and test.key in self._measures:
@@ -248,6 +282,8 @@ class Fresh:
         if log is not None:
             log.finish()
         self._stages.ended(waiting=any(test.waits for test in self.tests.values()))
+        if not self._stage.confirms:
+            self._test_ended()
 
     def _restore(self) -> None:
         """Forget the unfinished run of the test under way: its earlier runs count."""

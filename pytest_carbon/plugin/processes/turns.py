@@ -22,9 +22,8 @@ from pytest_carbon.plugin.processes.messages import Done, Selected, Side
 from pytest_carbon.plugin.processes.parent import Ending
 from pytest_carbon.plugin.processes.plan import Stage
 from pytest_carbon.plugin.settings import fields_given
-from pytest_carbon.plugin.waiting import Test
+from pytest_carbon.plugin.waiting import Test, why_skipped
 from pytest_carbon.records import Against, CarbonError, Machine, Settings
-from pytest_carbon.records import label as measurement_label
 from pytest_carbon.text import listing
 
 
@@ -59,7 +58,7 @@ class Turns:
         except CarbonError as error:
             raise refusal.refusal(str(error)) from None
         finally:
-            self._note(tests, changed=worktree.fingerprint(self._revision) != before)
+            self._note(changed=worktree.fingerprint(self._revision) != before)
 
     def _plan(self, tests: Mapping[str, Test], tree: Path) -> tuple[Stage, ...]:
         self._code = {key: source_of(test.item) for key, test in tests.items()}
@@ -72,15 +71,14 @@ class Turns:
         base, own = (Side(base, self._revision.label, move, settings, given, sources) for base in (True, False))
         return plan.turns(tests, self.sides.against.base_first, base, own)
 
-    def _note(self, tests: Mapping[str, Test], *, changed: bool) -> None:
+    def _note(self, *, changed: bool) -> None:
         label = self._revision.label
         if self._revision.same:
             self.notes.append(
                 f"the working tree has the same code as {label}: any difference between the two is chance"
             )
-        passed = {key for key, test in tests.items() if test.outcome == "passed"}
-        if others := [*self._others, *map(measurement_label, self.sides.gone(passed))]:
-            self.notes.append(f"at {label} only, not here: {listing(others, 10)}")
+        if self._others:
+            self.notes.append(f"at {label} only, not here: {listing([*self._others], 10)}")
         if changed:
             self.notes.append(
                 "the working tree was changed while it was measured, so its sessions did not all measure the same code"
@@ -113,7 +111,7 @@ class Turns:
         """Note a failed or skipped test: it has nothing to compare with."""
         at = f"at {self._revision.label}"
         if report.outcome == "failed":
-            self.sides.part(key, f"it failed {at} ({_reason(report)})", pair, fails=True)
+            self.sides.part(key, f"it failed {at} ({crash(report)})", pair, fails=True)
         elif report.skipped and type(report) is pytest.TestReport:
             self.sides.part(key, _idle(report, at), pair, fails=True)
 
@@ -148,13 +146,6 @@ class Turns:
         return failed
 
 
-def why_skipped(report: pytest.TestReport) -> str:
-    """Return the reason of a skip or of an expected failure."""
-    if isinstance(report.longrepr, tuple):
-        return str(report.longrepr[2]).removeprefix("Skipped: ")
-    return str(getattr(report, "wasxfail", "")).removeprefix("reason: ")
-
-
 def _idle(report: pytest.TestReport, where: str) -> str:
     """Say why a test that did not fail has nothing to compare."""
     why = why_skipped(report)
@@ -162,7 +153,7 @@ def _idle(report: pytest.TestReport, where: str) -> str:
     return f"it {how} ({why})" if why else f"it {how}"
 
 
-def _reason(report: Any) -> str:
+def crash(report: Any) -> str:
     """Return the line of a failed test's report that says why."""
     crash = getattr(getattr(report.longrepr, "reprcrash", None), "message", None)
     last = (report.longreprtext.strip().splitlines() or [""])[-1].strip()

@@ -1,0 +1,61 @@
+"""The report of a run that has not finished: there if its process is killed, and replaced at its end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_carbon.baselines.disk import TEMPORARY
+from pytest_carbon.host.stdlib import os, time
+from pytest_carbon.records import CarbonError, SessionResult
+from pytest_carbon.reports import jsonfile
+
+_QUICK_S = 0.02
+_SHARE = 0.1
+"""Of a run's time at most, unless a report is quick to write."""
+_NOTE = "incomplete: this run was ended before it had measured and judged everything"
+
+
+class Interim:
+    """Writes what was measured so far, after each test that measures."""
+
+    def __init__(self, path: Path | None) -> None:
+        regular = path is not None and (path.is_file() or not path.exists())
+        self._path = path if regular else None  # what a pipe has taken, nothing replaces
+        self._written = False
+        self._next_s = 0.0
+        self._took_s: deque[float] = deque(maxlen=3)
+
+    def write(self, make: Callable[[], SessionResult]) -> None:
+        """Write the result that ``make`` returns, marked as incomplete."""
+        begun_s = time.monotonic()
+        if self._path is None or begun_s < self._next_s:
+            return
+        with contextlib.suppress(CarbonError, OSError):  # the end of the run says what is wrong
+            result = make()
+            result = replace(result, incomplete=True, exit_status=None, notes=(*result.notes, _NOTE))
+            _write(self._path.resolve(), jsonfile.text(result))
+            self._written = True
+        now_s = time.monotonic()
+        self._took_s.append(now_s - begun_s)
+        least_s = min(self._took_s) if len(self._took_s) == self._took_s.maxlen else 0.0  # the first imports
+        self._next_s = 0.0 if least_s < _QUICK_S else now_s + least_s / _SHARE
+
+    def discard(self) -> None:
+        """Delete what was written: the run was refused, and measured nothing that counts."""
+        if self._written and self._path is not None:
+            self._path.resolve().unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file at once; unlike at the end, nothing waits for the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-report.tmp")  # the end deletes what killed runs left
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

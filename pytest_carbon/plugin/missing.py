@@ -1,0 +1,157 @@
+"""What has a baseline and was not measured: what became of each collected test, and which tests are gone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from pytest_carbon.baselines import Store
+from pytest_carbon.baselines.view import Stored
+from pytest_carbon.gate.sides import Sides
+from pytest_carbon.plugin.stages import Judged
+from pytest_carbon.plugin.waiting import Test, test_id, why_skipped
+from pytest_carbon.records import Key, Settings, Unmeasured, label
+from pytest_carbon.text import listing
+
+_SELECTING = ("lf", "ignore", "ignore_glob")
+"""Options that leave tests out without calling ``pytest_deselected``."""
+
+
+class Collected:
+    """As a plugin: what pytest collects, and what becomes of the tests that measure nothing."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self.tests: dict[str, Test] = {}
+        """All of them, by their ids."""
+        self.part = any(getattr(config.option, name, None) for name in _SELECTING)
+        """Whether only a part of the modules' tests runs."""
+        self._modules: dict[str, str | None] = {}
+        """Those that were collected; of one that skipped itself, why."""
+        self._running: Test | None = None
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        self.part = True
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.outcome != "failed":
+            self._modules[report.nodeid] = why_skipped(report) if report.skipped else None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.part = self.part or any("::" in argument for argument in self._config.args)
+        for item in session.items:
+            key = test_id(item)
+            self.tests[key] = Test(item, key)
+            self._modules.setdefault(key.partition("::")[0])
+
+    @contextlib.contextmanager
+    def following(self, item: pytest.Item) -> Generator[None, None, None]:
+        """Note what becomes of a test whose reports do not wait."""
+        self._running = self.tests[test_id(item)]
+        try:
+            yield
+        finally:
+            self._running = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if self._running is not None:
+            self._running.note(report)
+
+    def concern(self, store: Store) -> bool:
+        """Whether a collected test, or one of a module that skipped itself, has a baseline on any machine."""
+        stored = {test for id in store.machines() for test, _ in store.keys(id)}
+        return any(test in self.tests or self.skipped_module(test) is not None for test in stored)
+
+    def skipped_module(self, test: str) -> str | None:
+        """Say why a test's module was skipped as a whole, if it was."""
+        return self._modules.get(test.partition("::")[0])
+
+    def gone(self, stored: Stored, places: Mapping[str, str]) -> Iterator[str]:
+        """Say which baselines have no test any more: their module was collected without it, or is gone itself.
+
+        ``places`` names where the baselines of each machine of the run are.
+        """
+        root, folder = self._config.rootpath, self._config.invocation_params.dir
+        asked = [(folder / argument).resolve() for argument in self._config.args]
+        for id, place in places.items():
+            tests = []
+            for test in sorted({test for test, _ in stored.keys(id)} - self.tests.keys()):
+                module = test.partition("::")[0]
+                if self.skipped_module(test) is not None:
+                    continue  # see unmeasured()
+                if module in self._modules or _is_left_out((root / module).resolve(), asked):
+                    tests.append(test)
+            if tests:
+                names = f"{tests[0]} and {len(tests) - 1} more have" if tests[1:] else f"{tests[0]} has"
+                yield (
+                    f"--carbon-strict: {names} a baseline in {place}, and no such test was collected: if it was"
+                    " renamed, pytest-carbon baseline rename OLD NEW; if it was removed, pytest-carbon baseline prune"
+                )
+
+
+def _is_left_out(module: Path, asked: Sequence[Path]) -> bool:
+    """Whether a module that was not collected lies where pytest was to collect; it may be there or not."""
+    return module.suffix == ".py" and any(module.is_relative_to(folder) for folder in asked)
+
+
+def unmeasured(
+    collected: Collected,
+    tests: Mapping[str, Test],
+    stored: Stored,
+    machines: Collection[str],
+    measured: Collection[Key],
+) -> tuple[Unmeasured, ...]:
+    """List what has a baseline on these machines, and was not measured though its test ran or was skipped."""
+    missing = []
+    for id in machines:
+        for test, name in sorted(stored.keys(id)):
+            if (test, name) not in measured and (why := _why(tests.get(test), collected.skipped_module(test))):
+                missing.append(Unmeasured(test, name, id, why))
+    return tuple(missing)
+
+
+def unmeasured_here(sides: Sides, every: Mapping[str, Test], machine: str) -> tuple[Unmeasured, ...]:
+    """List what the other revision measured, and the working tree did not though its test passed."""
+    passed = {key for key, test in every.items() if test.outcome == "passed"}
+    why = f"{sides.against.label} measures it, and the test passed here without it"
+    return tuple(Unmeasured(*key, machine, why) for key in sides.gone(passed))
+
+
+def nothing_heard(tests: Sequence[Test], judged: Judged) -> Iterator[str]:
+    """Say that tests which measure have passed, and that the run heard of no measurement at all."""
+    passed = [test.key for test in tests if test.outcome == "passed"]
+    if passed and not judged.results:
+        yield (
+            f"the run heard of no measurement, though tests that use carbon or have a carbon_budget marker passed:"
+            f" {listing(passed)}. Call carbon(fn, …) in the test itself, in the process of the run; without a"
+            " measurement, run without --carbon"
+        )
+
+
+def _why(test: Test | None, skipped: str | None) -> str | None:
+    """Say how a test ended without a measurement; None where it failed, which says so itself, or did not run."""
+    if test is None:
+        return f"its module was skipped: {skipped}" if skipped is not None else None
+    reason = f": {test.why_skipped}" if test.why_skipped else ""
+    return {
+        "passed": "the test passed without it",
+        "xpassed": "the test passed without it",
+        "skipped": f"the test was skipped{reason}",
+        "xfailed": f"the test failed as expected{reason}",
+    }.get(test.outcome or "")
+
+
+def sentence(unmeasured: Sequence[Unmeasured], settings: Settings) -> str:
+    """Name what is no longer measured, and say what to do."""
+    strictly = "--carbon-strict: " if settings.strict else ""
+    text = f"{strictly}no longer measured: {listing([f'{label(one.key)} ({one.why})' for one in unmeasured], 10)}"
+    if settings.against is not None:
+        return f"{text}. If a measurement was renamed, give both the same name to compare them"
+    return (
+        f"{text}. If a measurement was renamed, give it its old name; if it is not needed any more, pytest-carbon"
+        " baseline remove TEST [NAME]"
+    )

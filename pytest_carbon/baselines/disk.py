@@ -1,19 +1,16 @@
-"""Name, lock and atomically replace the files and folders of baselines."""
+"""Name and lock the files and folders of baselines, and say what the system refused."""
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import secrets
-import shutil
 import sys
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
+from pytest_carbon.host.output import remedy
 from pytest_carbon.records import BaselineError, UsageProblem
 
 AGAIN = (
@@ -23,8 +20,6 @@ AGAIN = (
 """The remedy where something could not be recorded."""
 _UNSAFE_IN_NAMES = re.compile(r"[^\w .,+=@()\[\]-]")
 _LONGEST_NAME = 180  # bytes; file systems stop at 255, and a suffix comes on top
-TEMPORARY = ".pytest-carbon-"
-_ABANDONED_S = 3600.0  # no process writes one file for an hour
 
 
 def leads_out(test: str) -> bool:
@@ -74,49 +69,6 @@ def shown_path(path: Path) -> str:
         return str(path.absolute().relative_to(Path.cwd()))
     except (ValueError, FileNotFoundError):  # the current folder may have been deleted
         return str(path)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file, which stays whole if this process is killed; delete what killed writers left. Raises OSError."""
-    replace_files([(path, text)])
-    for left in path.parent.glob(f"{TEMPORARY}*.tmp"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > _ABANDONED_S:
-                left.unlink()
-
-
-def replace_files(files: Iterable[tuple[Path, str]]) -> None:
-    """Replace several files, each atomically, after all of them are on disk: a full disk changes none."""
-    staged: list[tuple[Path, Path]] = []
-    try:
-        for path, text in files:
-            make_folder(path.parent)
-            temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}.tmp")
-            staged.append((temporary, path))
-            with temporary.open("xb") as file:
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
-            if path.exists():
-                shutil.copymode(path, temporary)
-        for temporary, path in staged:
-            os.replace(temporary, path)
-    finally:
-        for temporary, _ in staged:
-            temporary.unlink(missing_ok=True)
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:  # a file is
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
-
-
-def nearest_existing(folder: Path) -> Path:
-    """Return a folder, or the nearest one above it that exists."""
-    folder = folder.absolute()
-    return next(place for place in (folder, *folder.parents) if place.exists())
 
 
 @contextmanager
@@ -173,9 +125,3 @@ def refused_path(verb: str, path: Path, error: OSError | str, what: str | None =
     return BaselineError(
         f"cannot {verb} {shown_path(path)}: {reason}. {done}{helps}, or name another directory with --carbon-baseline."
     )
-
-
-def remedy(error: BaseException | str, otherwise: str) -> str:
-    """Return the remedy for a file that could not be written: ``otherwise``, unless the disk is full."""
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return "Make room there" if full else otherwise

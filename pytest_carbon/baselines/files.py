@@ -21,20 +21,16 @@ from operator import attrgetter
 from pathlib import Path
 
 from pytest_carbon.baselines.disk import (
-    TEMPORARY,
     bytes_of,
     entries_of,
     folder_name,
     locked,
-    make_folder,
     module_file,
-    nearest_existing,
     refused_path,
-    replace_files,
     shown_path,
-    write_atomically,
 )
 from pytest_carbon.baselines.format import (
+    CALIBRATION_FORMAT,
     BaselineFile,
     Reader,
     Wrong,
@@ -52,6 +48,15 @@ from pytest_carbon.baselines.format import (
     same_record,
     split_lines,
     value_of,
+)
+from pytest_carbon.host.output import (
+    make_folder,
+    may_write,
+    nearest_existing,
+    not_ours,
+    replace_files,
+    temporary_files,
+    write_atomically,
 )
 from pytest_carbon.records import BaselineError, Calibration, Key, Machine, Record
 
@@ -294,7 +299,7 @@ class FileStore:
         place = nearest_existing(self._directory)
         if not place.is_dir():
             raise refused_path("write", self._directory, os.strerror(errno.ENOTDIR))
-        if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        if not may_write(place):
             raise refused_path("write", self._directory, os.strerror(errno.EACCES))
 
     def calibration(self, machine_id: str) -> Calibration | None:
@@ -313,6 +318,8 @@ class FileStore:
         with self._writing():
             if replace or self.calibration(machine_id) is None:
                 self._refuse_links(path)
+                if why := not_ours(path, CALIBRATION_FORMAT):
+                    raise BaselineError(f"{shown_path(path)}: {why}.")
                 write_atomically(path, text)
 
     def snapshot(self) -> AbstractContextManager[None]:
@@ -334,7 +341,8 @@ class FileStore:
         try:
             make_folder(self._directory)
             with locked(self._directory):
-                for orphan in self._directory.rglob(f"{TEMPORARY}*"):  # of a killed process: nobody else writes now
+                # Those of killed processes: nobody else writes now.
+                for orphan in temporary_files(self._directory.rglob(".pytest-carbon-*")):
                     orphan.unlink(missing_ok=True)
                 yield
         except OSError as error:

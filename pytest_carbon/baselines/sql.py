@@ -32,7 +32,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from pytest_carbon.baselines.address import DatabaseUrl
-from pytest_carbon.baselines.disk import AGAIN, nearest_existing
+from pytest_carbon.baselines.disk import AGAIN
 from pytest_carbon.baselines.files import check_new_ids, collector_waits, once
 from pytest_carbon.baselines.format import (
     FIELDS,
@@ -59,6 +59,7 @@ from pytest_carbon.baselines.tables import (
     VERSION_TABLE,
     engine_of,
 )
+from pytest_carbon.host.output import nearest_existing
 from pytest_carbon.records import BaselineError, Calibration, Key, Machine, Record
 
 _T = TypeVar("_T")

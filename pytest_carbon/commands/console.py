@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from pytest_carbon.baselines.disk import remedy, write_atomically
+from pytest_carbon.host.output import obstacle
 from pytest_carbon.plugin.settings import of_project
 from pytest_carbon.records import Settings, UsageProblem
 
@@ -33,12 +33,10 @@ def ascii_only() -> bool:
     return False
 
 
-def write_text(path: Path, text: str) -> None:
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        helps = remedy(error, "Give a file in a folder that this user may write to")
-        raise UsageProblem(f"cannot write {path}: {error.strerror}. {helps}.") from error
+def refuse_obstacle(flag: str, path: Path, format: str) -> None:
+    """Refuse, before anything is measured, a file that could not be written after it."""
+    if why := obstacle(path, format):
+        raise UsageProblem(f"{flag}{path}: {why}.")
 
 
 @contextlib.contextmanager

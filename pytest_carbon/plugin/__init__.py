@@ -43,7 +43,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if not anything_given(config):
         return
     options.refuse_lost_root(config)
-    options.remove_old_report(config)
     settings = read_settings(config)
     if settings.enabled:
         from pytest_carbon.plugin.run import CarbonSession

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import os
 import shlex
@@ -278,12 +277,3 @@ def refuse_lost_root(config: pytest.Config) -> None:
                 f" tests when it looks for its ini file. It found root dir {config.rootpath}, ini file"
                 f" {config.inipath or 'none'}"
             )
-
-
-def remove_old_report(config: pytest.Config) -> None:
-    """Remove an earlier run's ``--carbon-json`` file, so that nobody mistakes it for this run's."""
-    option = config.option
-    if option.carbon_json and not (option.collectonly or option.help or option.version):
-        with contextlib.suppress(OSError):  # read_settings refuses what cannot be written
-            if (report := values.path(option.carbon_json.strip(), config.invocation_params.dir)).is_file():
-                report.unlink()

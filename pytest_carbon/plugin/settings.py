@@ -84,8 +84,8 @@ def read_settings(config: pytest.Config) -> Settings:
         values["enabled"] = True
     if not values.get("enabled"):
         values.update(record=False, accept=False, against=None)
-    elif not problems:
-        problems += _unwritable(given)
+    if not problems:
+        problems += _unwritable(given, enabled=bool(values.get("enabled")))
     if problems:
         raise refusal(*problems)
     return Settings(**values)
@@ -207,15 +207,15 @@ def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
         yield f"{least.where}: this is longer than {most.where}; lower the one or raise the other"
 
 
-def _unwritable(given: dict[str, _Given]) -> Iterable[str]:
+def _unwritable(given: dict[str, _Given], *, enabled: bool) -> Iterable[str]:
     """Refuse before measuring what could not be written after it."""
     baseline, json = given.get("baseline"), given.get("json")
-    if baseline and isinstance(baseline.value, Path) and os.path.isfile(baseline.value):
+    if enabled and baseline and isinstance(baseline.value, Path) and os.path.isfile(baseline.value):
         yield f"{baseline.where}: this is a file; write a directory (it need not exist yet), or a database URL"
-    if json and os.path.isdir(json.value):
-        yield f"{json.where}: this is a directory; write the path of a file"
-    elif json and (os.path.isfile(json.value) or not os.path.exists(json.value)):  # not so a pipe, a device
-        folder = next(folder for folder in json.value.absolute().parents if os.path.exists(folder))
-        may = os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
-        if not (os.path.isdir(folder) and may):
-            yield f"{json.where}: this user may not write to {folder}; write the path of a file elsewhere"
+    if json:
+        from pytest_carbon.host import output
+        from pytest_carbon.reports.jsonfile import FORMAT
+
+        check = output.obstacle if enabled else output.not_ours
+        if why := check(json.value, FORMAT):
+            yield f"{json.where}: {why}"

@@ -14,8 +14,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-from pytest_carbon.baselines.disk import remedy, write_atomically
 from pytest_carbon.baselines.format import Wrong, check_format, is_number, is_time, refuse_constant
+from pytest_carbon.host import output
 from pytest_carbon.records import (
     INFORMS,
     CarbonIntensity,
@@ -46,25 +46,14 @@ _encode = json.JSONEncoder(allow_nan=False).encode
 def write(result: SessionResult, path: Path) -> None:
     """Write a run's report: SI, unrounded, finite; what is unknown is null, never 0. One test a line.
 
-    Makes the folders it needs, and replaces the file at once or not at all; what is no file (a pipe,
-    ``/dev/stdout``) is written to. Raises :class:`UsageProblem` where that cannot be done.
+    See :func:`pytest_carbon.host.output.write`. Raises :class:`UsageProblem`.
     """
-    if path.is_dir():
-        raise UsageProblem(
-            f"--carbon-json: {str(path)!r} is a directory. Give a file, such as {str(path / 'carbon.json')!r}."
-        )
     head = _encode(_run_form(result))
     tests = ",\n".join(_encode(form(test)) for test in result.tests)
-    text = f'{head[:-1]}, "tests": [\n{tests}\n]}}\n'
     try:
-        if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
-        else:
-            write_atomically(path.resolve(), text)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        helps = remedy(error, "Give a file in a folder that this user may write to")
-        raise UsageProblem(f"--carbon-json: cannot write {str(path)!r}: {reason}. {helps}.") from error
+        output.write(path, f'{head[:-1]}, "tests": [\n{tests}\n]}}\n', FORMAT)
+    except UsageProblem as problem:
+        raise UsageProblem(f"--carbon-json: {problem}") from None
 
 
 def form(value: Any) -> Any:

@@ -22,6 +22,7 @@ import pytest_carbon
 from pytest_carbon.baselines import disk, files, format
 from pytest_carbon.baselines.disk import AGAIN, module_file
 from pytest_carbon.baselines.files import FileStore
+from pytest_carbon.host import output
 from pytest_carbon.records import BaselineError, Calibration, Gpu, Machine, Record, UsageProblem
 
 FOLDER = Path("carbon-baselines") / HOST.id
@@ -975,7 +976,7 @@ def test_a_directory_that_can_be_made_is_writable(store: FileStore) -> None:
 def test_what_a_killed_writer_left_is_cleared_away(store: FileStore) -> None:
     """The next append to that folder removes it; it was never read."""
     store.append(HOST, [record()])
-    orphan = MODULE.with_name(".pytest-carbon-1-abc.tmp")
+    orphan = MODULE.with_name(".pytest-carbon-1-0123abcd.tmp")
     orphan.write_text("half")
     assert everything(store) == {record()}
     store.append(HOST, [record("tests/other.py::t")])
@@ -1207,12 +1208,12 @@ def test_a_file_by_itself_is_read_wherever_it_lies(store: FileStore) -> None:
 
 def test_a_file_that_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
     """An hour later, by who writes there next; what another writes at the moment stays."""
-    left, others, mine = (tmp_path / f".pytest-carbon-{name}" for name in ("1-aa.tmp", "2-bb.tmp", "notes"))
+    left, others, mine = (tmp_path / f".pytest-carbon-{name}" for name in ("1-0000aaaa.tmp", "2-0000bbbb.tmp", "notes"))
     for path in (left, others, mine):
         path.touch()
     for path in (left, mine):
         os.utime(path, (0, 0))
-    disk.write_atomically(tmp_path / "report.json", "{}")
+    output.write_atomically(tmp_path / "report.json", "{}")
     assert sorted(tmp_path.iterdir()) == sorted([others, mine, tmp_path / "report.json"])
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from pytest_carbon.host import output
 from pytest_carbon.measure.meters.protocol import JoulesOnly, Observation
 from pytest_carbon.records import REPLAYED, Domain, Edge, Gpu, Kind, MeterError
 
@@ -111,7 +112,7 @@ def write_constant_trace(
 def _write(path: str | os.PathLike[str], domains: list[dict[str, Any]], lines: list[dict[str, Any]]) -> None:
     header = {"format": FORMAT, "domains": domains}
     text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in [header, *lines])
-    Path(path).write_text(text, encoding="utf-8")
+    output.write(Path(path), text, FORMAT)
 
 
 @dataclass(slots=True)

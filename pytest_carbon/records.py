@@ -408,6 +408,9 @@ class Settings:
     baseline: Path | str = field(default_factory=lambda: Path("carbon-baselines"))
     """A directory, or the URL of a database."""
     branch: str = "main"
+    """In a database: the branch whose baselines count."""
+    branch_given: str | None = None
+    """The same, if the command line names it: the branch of this checkout, too, where nothing else names that."""
     labels: str | None = None
     """``pool=a,team=nlp``, sorted."""
     tolerance: float = 0.05

@@ -94,11 +94,13 @@ def _open_database(url: Path | str, branch: str | None, own: str | None) -> Stor
         ) from None
 
 
-def refuse_unknown_branch(location: Path | str, commit: str | None, branch: str | None) -> None:
-    """Refuse to record in a database where the branch is unknown: a detached HEAD, of a pull request perhaps."""
-    if isinstance(location, DatabaseUrl) and branch is None and commit is not None:
+def refuse_unknown_branch(location: Path | str, branch: str | None, why: str | None, flag: str) -> None:
+    """Refuse to write to a database where the branch is unknown: it may be a pull request's, and is never the main one.
+
+    ``why``: :attr:`pytest_carbon.host.git.GitState.why_unknown`; ``flag``: the option that names the branch.
+    """
+    if isinstance(location, DatabaseUrl) and branch is None:
         raise UsageProblem(
-            f"{location} stores records by branch, and git knows no branch of {commit[:7]} (a detached HEAD). Check out"
-            " the branch by its name first (git switch -C NAME), or record the run's report with pytest-carbon baseline"
-            " accept --branch=NAME."
+            f"{location} stores records by branch, and the branch is unknown: {why}. Nothing was changed. Say which"
+            f" branch this is with {flag}=NAME on the command line, or check it out by its name (git switch -C NAME)."
         )

@@ -24,7 +24,6 @@ from sqlalchemy import (
     delete,
     func,
     inspect,
-    or_,
     select,
     update,
 )
@@ -208,14 +207,14 @@ class SqlStore:
         )
 
     def _counts(self) -> Any:
-        """Return the condition on sessions that count; one without a branch was recorded outside a repository."""
+        """Return the condition on sessions that count."""
         if self._branch is None:
             return SESSION.c.id.is_not(None)
-        return or_(SESSION.c.branch.in_({self._branch, self._own or self._branch}), SESSION.c.branch.is_(None))
+        return SESSION.c.branch.in_({self._branch, self._own or self._branch})
 
     def _of_branch(self, records: Iterable[Record]) -> list[Record]:
         """Keep the branch's records, and what the branch that is checked out has accepted since."""
-        theirs = [record for record in records if record.branch in (self._branch, None)]
+        theirs = [record for record in records if record.branch == self._branch]
         newest = max((record.epoch for record in theirs), default="")
         return theirs + [record for record in records if record.branch == self._own and record.epoch > newest]
 
@@ -264,7 +263,7 @@ class SqlStore:
             if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
                 raise self._refused("write", f"{place} is not a folder that this user may write to")
             return
-        probe = Record("probe", "probe", "0", "probe", "2000-01-01T00:00:00Z", None, None, None, 1.0, None, 1.0)
+        probe = Record("probe", "probe", "0", "probe", "2000-01-01T00:00:00Z", None, None, "probe", 1.0, None, 1.0)
         with self._writing(keep=False) as connection:
             self._append(connection, Machine("probe"), [probe])
 
@@ -560,6 +559,8 @@ def _chunks(values: Sequence[_T], size: int = _AT_ONCE) -> Iterator[Sequence[_T]
 
 def _unstorable(record: Record) -> str | None:
     """Say which field no database accepts, as the end of a sentence."""
+    if record.branch is None:
+        return "'branch' is unknown, and a database stores records by branch"
     for name, value in record._asdict().items():
         # The UUIDs of cards are stored as JSON, which escapes both.
         if isinstance(value, str) and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):

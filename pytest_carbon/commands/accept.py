@@ -59,7 +59,7 @@ def _run(given: argparse.Namespace) -> int:
     if given.branch is not None:
         result = replace(result, branch=given.branch)
     else:
-        refuse_unknown_branch(where, result.commit, result.branch)
+        refuse_unknown_branch(where, result.branch, f"the report {given.report} has none", "--branch")
     store = open_store(where, branch=settings.branch, own=result.branch)
     _refuse_another_projects(result, store, where, given.report)
     for sentence in record.accept(result, store, given.report):

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from pytest_carbon.baselines import Store, open_store, upkeep
+from pytest_carbon.baselines import Store, open_store, refuse_unknown_branch, upkeep
 from pytest_carbon.baselines.address import DatabaseUrl, place
 from pytest_carbon.baselines.comparison import renamed
 from pytest_carbon.baselines.files import FileStore, fault_of
@@ -112,6 +112,18 @@ def add(commands: Commands) -> None:
     )
     copy.add_argument("source", metavar="FROM", help=_PLACE)
     copy.add_argument("target", metavar="TO", help=_PLACE)
+    copy.add_argument(
+        "--branch",
+        metavar="NAME",
+        help="the branch of the directory's baselines (default: the one that is checked out), or the branch of the"
+        " database whose baselines are copied to a directory (default: carbon_branch of the ini file, or main)",
+    )
+    for parser in (prune, rename):
+        parser.add_argument(
+            "--branch",
+            metavar="NAME",
+            help="in a database: the branch that is checked out, where neither git nor the CI service names it",
+        )
 
 
 def _location(given: argparse.Namespace, settings: Settings | None = None) -> Path | str:
@@ -199,7 +211,7 @@ def _prune(given: argparse.Namespace) -> int:
     location = _location(given)
     store = _open(location)
     if given.yes:
-        _refuse_other_branches(location)
+        _refuse_other_branches(location, given.branch, "deleted")
     stored = _all(store)
     tests = upkeep.tests_of(stored.values())
     file = given.collected
@@ -229,14 +241,21 @@ def _prune(given: argparse.Namespace) -> int:
     return OK
 
 
-def _refuse_other_branches(location: Path | str) -> None:
+def _refuse_other_branches(location: Path | str, branch: str | None, done: str) -> None:
     """Refuse on any branch but the main one: a database has the tests of other branches, too."""
-    main, here = of_project().branch, git_state(Path.cwd()).branch
-    if not isinstance(location, Path) and here not in (None, main):
+    main, here = of_project().branch, _branch(location, branch)
+    if not isinstance(location, Path) and here != main:
         raise UsageProblem(
-            f"--yes: {location} has the baselines of every branch, and tests that are gone on {here} may still exist on"
-            f" {main}: nothing was deleted. Run this on {main} after {here} is merged."
+            f"{location} has the baselines of every branch, and tests that are gone on {here} may still exist on"
+            f" {main}: nothing was {done}. Run this on {main} after {here} is merged."
         )
+
+
+def _branch(location: Path | str, given: str | None) -> str | None:
+    """Return the branch that is checked out, or the given one where that is unknown; refuse a database without."""
+    git = git_state(Path.cwd(), main=of_project().branch)
+    refuse_unknown_branch(location, git.branch or given, git.why_unknown, "--branch")
+    return git.branch or given
 
 
 def _records(stored: Mapping[str, Mapping[Key, Sequence[Record]]], test: str) -> str:
@@ -293,6 +312,7 @@ def _collect(arguments: Sequence[str]) -> upkeep.Collected:
 def _rename(given: argparse.Namespace) -> int:
     location = _location(given)
     store = _open(location)
+    _refuse_other_branches(location, given.branch, "renamed")
     tests = upkeep.renames(upkeep.tests_of(_all(store).values()), given.old, given.new)
     number = store.rename(tests)
     for old, new in list(tests.items())[:_MOST_NAMES]:
@@ -306,9 +326,15 @@ def _rename(given: argparse.Namespace) -> int:
 def _copy(given: argparse.Namespace) -> int:
     source, target = _place(given.source), _place(given.target)
     # A database separates branches; a directory belongs to one branch, and git merges it.
-    branch = None if isinstance(source, Path) == isinstance(target, Path) else of_project().branch
-    relabelled = branch if isinstance(source, Path) else None
-    copied = upkeep.copy(_open(source, branch), open_store(target, branch=branch), branch=relabelled)
+    if given.branch is not None and isinstance(source, Path) == isinstance(target, Path):
+        raise UsageProblem(f"--branch={given.branch}: between two places of one kind branches stay as they are.")
+    if isinstance(source, Path) and not isinstance(target, Path):
+        branch = given.branch or _branch(target, None)
+        store = open_store(target, branch=of_project().branch)
+        copied = upkeep.copy(_open(source), store, branch=branch)
+    else:
+        branch = (given.branch or of_project().branch) if isinstance(target, Path) else None
+        copied = upkeep.copy(_open(source, branch), open_store(target))
     if not copied:
         raise UsageProblem(f"there are no baselines in {source}: nothing was copied.")
     for machine in copied:

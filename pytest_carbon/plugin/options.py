@@ -80,7 +80,8 @@ OPTIONS = (
     Option(
         "--carbon-branch NAME",
         values.matching(r"\S+", "the name of a branch, as git branch shows it"),
-        "in a database: the branch whose baselines count (default: main)",
+        "in a database: the branch whose baselines count (default: main); on the command line also the branch of this "
+        "checkout, where neither git nor the CI service names it",
     ),
     Option(
         "--carbon-label KEY=VALUE",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,18 @@ from pytest_carbon.text import NBSP, change, counted, quantities, size
 
 def open_run(settings: Settings, root: Path) -> Store:
     """Open the baselines of a run; refuse, before it measures, what it could not record to."""
-    git = git_state(root, main=settings.branch) if not isinstance(settings.baseline, Path) else GitState()
+    git = state(settings, root) if not isinstance(settings.baseline, Path) else GitState()
     store = open_store(settings.baseline, branch=settings.branch, own=git.branch)
     if settings.record or settings.accept:
-        refuse_unknown_branch(settings.baseline, git.commit, git.branch)
+        refuse_unknown_branch(settings.baseline, git.branch, git.why_unknown, "--carbon-branch")
         store.check_writable()
     return store
+
+
+def state(settings: Settings, root: Path) -> GitState:
+    """Return the state of the code; where git and the CI name no branch, the command line may."""
+    git = git_state(root, main=settings.branch)
+    return git if git.branch else replace(git, branch=settings.branch_given)
 
 
 def place(settings: Settings, folder: Path, id: str) -> str:

@@ -15,7 +15,6 @@ import pytest
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import electricity, worktree
-from pytest_carbon.host.git import git_state
 from pytest_carbon.measure import devices
 from pytest_carbon.plugin import failures, judge, markers, notes, record, refusal, stages
 from pytest_carbon.plugin.fixture import Carbon
@@ -317,7 +316,7 @@ class CarbonSession:
         judgement, brought = confirmed.judged, confirmed.judged.brought
         if brought.nowhere:
             self._stored = Stored(None, ())  # without a machine, no baseline is near
-        git = git_state(self._config.rootpath, main=settings.branch)
+        git = record.state(settings, self._config.rootpath)
         result = SessionResult(
             session=self._session_id,
             created=self._created,

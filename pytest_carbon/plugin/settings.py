@@ -79,6 +79,8 @@ def read_settings(config: pytest.Config) -> Settings:
     if "against" in given:  # the ini file's sessions are for comparing with baselines
         values.update(confirm=0, reference=False)
         values["sessions"] = given["sessions"].value if "sessions" in given and given["sessions"].flag else PAIRS
+    if any(str(word).startswith("--carbon-branch") for word in config.invocation_params.args):  # not in addopts
+        values["branch_given"] = values.get("branch")
     switch = given.get("enabled")
     if not (switch and switch.flag) and (values.get("record") or values.get("accept") or values.get("against")):
         values["enabled"] = True

@@ -145,14 +145,29 @@ def test_many_sessions_at_once(store: SqlStore) -> None:
 
 
 def test_records_of_other_branches_do_not_count(store: SqlStore, url: str) -> None:
-    """Those of the branch do, and those recorded outside a repository; asked for no branch, all do."""
-    of = {branch: record(session=str(branch), branch=branch) for branch in ("main", "feature", "master", None)}
+    """Those of the branch do; asked for no branch, all do."""
+    of = {branch: record(session=branch, branch=branch) for branch in ("main", "feature", "master")}
     store.append(HOST, list(of.values()))
     assert everything(store) == set(of.values())
-    assert everything(open_store(url, branch="main", own="main")) == {of["main"], of[None]}
-    assert everything(open_store(url, branch="main", own="feature")) == {of["main"], of[None]}
-    assert everything(open_store(url, branch="master", own="main")) == {of["master"], of[None]}
-    assert everything(open_store(url, branch="main")) == {of["main"], of[None]}
+    assert everything(open_store(url, branch="main", own="main")) == {of["main"]}
+    assert everything(open_store(url, branch="main", own="feature")) == {of["main"]}
+    assert everything(open_store(url, branch="master", own="main")) == {of["master"]}
+    assert everything(open_store(url, branch="main")) == {of["main"]}
+
+
+def test_a_record_without_a_branch_is_never_stored(store: SqlStore, url: str) -> None:
+    """Whoever asks for it; and one that somebody put there counts for no branch."""
+    unknown = record("b.py::t", branch=None)
+    text = refusal(store.append, HOST, [record(), unknown])
+    assert text == (
+        "nothing was recorded, because of 'call' of 'b.py::t': 'branch' is unknown, and a database stores records by"
+        " branch."
+    )
+    store.append(HOST, [record()])
+    with store._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE carbon_session SET branch = NULL")
+    for own in ("main", None):
+        assert everything(open_store(url, branch="main", own=own)) == set()
 
 
 def test_a_branch_is_held_to_what_it_has_accepted_since(store: SqlStore, url: str) -> None:
@@ -206,18 +221,17 @@ def test_a_main_branch_of_another_name_is_noticed(store: SqlStore, url: str) -> 
 
 
 def test_a_commit_of_no_known_branch_is_not_recorded_in_a_database() -> None:
-    """It may be a pull request's. Outside a repository there are no branches; a directory's are git's."""
+    """It may be a pull request's. A directory's are git's."""
     url = DatabaseUrl("postgresql+psycopg://ci:secret@db/carbon")
     with pytest.raises(UsageProblem) as error:
-        refuse_unknown_branch(url, "c0ffee00c0ffee00", None)
+        refuse_unknown_branch(url, None, "there is no git on the PATH", "--branch")
     assert str(error.value) == (
-        "postgresql+psycopg://ci:***@db/carbon stores records by branch, and git knows no branch of c0ffee0 (a detached"
-        " HEAD). Check out the branch by its name first (git switch -C NAME), or record the run's report with"
-        " pytest-carbon baseline accept --branch=NAME."
+        "postgresql+psycopg://ci:***@db/carbon stores records by branch, and the branch is unknown: there is no git on"
+        " the PATH. Nothing was changed. Say which branch this is with --branch=NAME on the command line, or check it"
+        " out by its name (git switch -C NAME)."
     )
-    refuse_unknown_branch(url, None, None)
-    refuse_unknown_branch(url, "c0ffee", "main")
-    refuse_unknown_branch(Path("carbon-baselines"), "c0ffee", None)
+    refuse_unknown_branch(url, "main", None, "--branch")
+    refuse_unknown_branch(Path("carbon-baselines"), None, "there is no git on the PATH", "--branch")
 
 
 # --- what cannot be trusted ------------------------------------------------------------------------

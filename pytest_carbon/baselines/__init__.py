@@ -46,8 +46,11 @@ class Store(Protocol):
         All of them or, with an error, none. Refuse a new id that has records of its own.
         """
 
-    def check_writable(self) -> None:
-        """Raise before a run, as far as possible, what :meth:`append` would raise after it."""
+    def rehearse(self, machine: Machine | None = None, records: Sequence[Record] = ()) -> str | None:
+        """Do what :meth:`append` does, and undo it: raise now what it would raise after an hour of measuring.
+
+        Return a sentence about what this place lacks, and it is written without; None where it lacks nothing.
+        """
 
     def calibration(self, machine_id: str) -> Calibration | None:
         """Return what is known about a machine's counters; None where nothing is."""

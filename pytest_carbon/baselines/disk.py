@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ AGAIN = (
 )
 """The remedy where something could not be recorded."""
 _UNSAFE_IN_NAMES = re.compile(r"[^\w .,+=@()\[\]-]")
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 _LONGEST_NAME = 180  # bytes; file systems stop at 255, and a suffix comes on top
 
 
@@ -72,26 +74,38 @@ def shown_path(path: Path) -> str:
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Let one process at a time write to a directory.
+def locked(directory: Path) -> Iterator[str | None]:
+    """Let one process at a time write to a directory; yield a sentence where nothing can be locked, else None.
 
     Lock the directory itself: nobody commits a lock file, and containers that share a mount share the lock. Some
-    network file systems lock only files: there, lock a file ``.lock``.
+    network file systems lock only files: there, lock a file ``.lock``. Others lock nothing.
     """
     if sys.platform == "win32":  # not a platform this project claims: written without a lock
-        yield
+        yield None
         return
     import fcntl
 
-    handle = os.open(directory, os.O_RDONLY)
+    handle, file = os.open(directory, os.O_RDONLY), directory / ".lock"
+    note = None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError:
-        os.close(handle)
-        handle = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
-        yield
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            os.close(handle)
+            made = not file.exists()
+            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError as error:
+                if made:
+                    file.unlink(missing_ok=True)
+                if error.errno not in _NO_LOCKS:
+                    raise
+                note = (
+                    f"{shown_path(directory)} is on a file system without locks ({error.strerror}), so it is written"
+                    " without one: let one process at a time record there"
+                )
+        yield note
     finally:
         os.close(handle)
 

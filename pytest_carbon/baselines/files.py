@@ -50,10 +50,11 @@ from pytest_carbon.baselines.format import (
     value_of,
 )
 from pytest_carbon.host.output import (
+    lent_folder,
     make_folder,
     may_write,
-    nearest_existing,
     not_ours,
+    rehearse,
     replace_files,
     temporary_files,
     write_atomically,
@@ -295,12 +296,22 @@ class FileStore:
             Reader(machine_id).file(data, path)
             _refuse_later(data, path, latest)
 
-    def check_writable(self) -> None:
-        place = nearest_existing(self._directory)
-        if not place.is_dir():
-            raise refused_path("write", self._directory, os.strerror(errno.ENOTDIR))
-        if not may_write(place):
-            raise refused_path("write", self._directory, os.strerror(errno.EACCES))
+    def rehearse(self, machine: Machine | None = None, records: Sequence[Record] = ()) -> str | None:
+        refuse_wrong(records)
+        paths = {self._folder(machine.id) / module_file(record.test) for record in records} if machine else set()
+        place = self._directory
+        try:
+            with lent_folder(self._directory), locked(self._directory) as note:
+                for place in sorted({path.parent for path in paths} or {self._directory}):
+                    self._refuse_links(place)
+                    rehearse(place)
+                for place in sorted(paths):
+                    self._refuse_links(place)
+                    if place.exists() and not may_write(place):
+                        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                return note
+        except OSError as error:
+            raise refused_path("write", place, error) from error
 
     def calibration(self, machine_id: str) -> Calibration | None:
         path = self._folder(machine_id) / _CALIBRATION

@@ -7,7 +7,6 @@ Values are checked as those of a file are. Errors are raised ``from None`` and n
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -58,7 +57,7 @@ from pytest_carbon.baselines.tables import (
     VERSION_TABLE,
     engine_of,
 )
-from pytest_carbon.host.output import nearest_existing
+from pytest_carbon.host.output import lent_folder, rehearse, remedy, temporary_name
 from pytest_carbon.records import BaselineError, Calibration, Key, Machine, Record
 
 _T = TypeVar("_T")
@@ -67,6 +66,7 @@ _AT_ONCE = 500
 """The most values in one statement that writes."""
 _READ_AT_ONCE = 5000
 """The most ids in one query, and the rows that are fetched together."""
+_LONGEST_TEST = 1800  # bytes; an index of PostgreSQL ends at 2,704, and the measurement's name is in it
 _OF_SESSION = ("session", "created", "boot", "branch", "torch", "driver", "labels")
 _OF_RECORD = ("epoch", "energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call", "temperature_c")
 _figures = attrgetter(*_OF_RECORD[1:])
@@ -254,18 +254,31 @@ class SqlStore:
                 for machine, records in new:
                     self._append(connection, machine, records)
 
-    def check_writable(self) -> None:
-        """Raise now what :meth:`append` would raise after an hour of measuring: append, and roll back."""
-        with self._refusals("write"):
-            file = None if self._file is None or self._file.exists() else self._file
-        if file is not None:
-            place = nearest_existing(file.parent)
-            if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-                raise self._refused("write", f"{place} is not a folder that this user may write to")
+    def rehearse(self, machine: Machine | None = None, records: Sequence[Record] = ()) -> None:
+        """See :meth:`Store.rehearse`: append and roll back, or, where there is no file yet, append to one beside it."""
+        refuse_wrong(records, _unstorable)
+        machine = machine or Machine("probe")
+        records = records or [
+            Record("probe", "probe", "0", "probe", "2000-01-01T00:00:00Z", None, None, "probe", 1.0, None, 1.0)
+        ]
+        if self._file is None:
+            with self._writing(keep=False) as connection:
+                self._append(connection, machine, records)
             return
-        probe = Record("probe", "probe", "0", "probe", "2000-01-01T00:00:00Z", None, None, "probe", 1.0, None, 1.0)
-        with self._writing(keep=False) as connection:
-            self._append(connection, Machine("probe"), [probe])
+        with self._refusals("write"), lent_folder(self._file.parent):
+            rehearse(self._file.parent)
+            if self._file.exists():
+                with self._writing(keep=False) as connection:
+                    self._append(connection, machine, records)
+                return
+            twin = self._file.with_name(temporary_name())
+            try:
+                SqlStore(DatabaseUrl(f"sqlite:///{twin}")).append(machine, records)
+            except BaselineError as error:
+                raise BaselineError(str(error).replace(str(twin), str(self._file))) from None
+            finally:
+                for path in (twin, twin.with_name(f"{twin.name}-journal")):
+                    path.unlink(missing_ok=True)
 
     def keep_calibration(self, machine_id: str, calibration: Calibration, *, replace: bool = False) -> None:
         text = calibration_line(calibration, f"{self._url} ({machine_id})")
@@ -468,14 +481,21 @@ class SqlStore:
         try:
             yield
         except OSError as error:
-            raise self._refused(verb, error.strerror or str(error), progress=progress) from None
+            helps = remedy(error, "Give this user the right to write there, or name another place")
+            raise self._refused(verb, error.strerror or str(error), progress=progress, helps=f"{helps}.") from None
         except SQLAlchemyError as error:
             original = getattr(error, "orig", None) or error
             code = getattr(original, "sqlstate", None)
             raise self._refused(verb, str(original), code, progress=progress) from None
 
     def _refused(
-        self, verb: str, reason: str, code: str | None = None, *, progress: Sequence[str] = ()
+        self,
+        verb: str,
+        reason: str,
+        code: str | None = None,
+        *,
+        progress: Sequence[str] = (),
+        helps: str | None = None,
     ) -> BaselineError:
         reason = reason.strip().partition("\n")[0].rstrip(".")
         for secret in self._secrets:
@@ -487,18 +507,20 @@ class SqlStore:
             done += AGAIN if what == "recorded" else ""
         elif verb == "write":
             done = "Nothing was recorded. "
-        if code in ("42501", "25006") or "readonly" in reason or "may write" in reason:
-            remedy = "Give this user the right to write, or name another place with --carbon-baseline."
+        if helps is not None:
+            pass
+        elif code in ("42501", "25006") or "readonly" in reason:
+            helps = "Give this user the right to write, or name another place with --carbon-baseline."
         elif code == "55P03" or "is locked" in reason:
-            remedy = f"Another process locked it for {PATIENCE_S} seconds: find that process, and run this again."
+            helps = f"Another process locked it for {PATIENCE_S} seconds: find that process, and run this again."
         elif "not a database" in reason or "malformed" in reason:
-            remedy = "Restore it from its backup, or name another place with --carbon-baseline."
+            helps = "Restore it from its backup, or name another place with --carbon-baseline."
         else:
-            remedy = (
+            helps = (
                 "Check that the database runs, that its name, user and password are right, and that this machine may"
                 " connect to it; or name another place with --carbon-baseline."
             )
-        return BaselineError(f"cannot {verb} {self._url}: {reason}. {done}{remedy}")
+        return BaselineError(f"cannot {verb} {self._url}: {reason}. {done}{helps}")
 
 
 def _id_of(machine_id: str) -> Any:
@@ -561,6 +583,11 @@ def _unstorable(record: Record) -> str | None:
     """Say which field no database accepts, as the end of a sentence."""
     if record.branch is None:
         return "'branch' is unknown, and a database stores records by branch"
+    if (size := len(record.test.encode("utf-8", "surrogatepass"))) > _LONGEST_TEST:
+        return (
+            f"the test's id is {size:,} bytes long, and a database indexes {_LONGEST_TEST:,} at most. Give its"
+            " parameters short ids: pytest.param(…, id='…')"
+        )
     for name, value in record._asdict().items():
         # The UUIDs of cards are stored as JSON, which escapes both.
         if isinstance(value, str) and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):

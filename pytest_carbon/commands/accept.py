@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pytest_carbon.baselines import Store, open_store, refuse_unknown_branch
 from pytest_carbon.baselines.address import place
-from pytest_carbon.commands.console import OK, Commands
+from pytest_carbon.commands.console import OK, Commands, prepare
 from pytest_carbon.plugin import record
 from pytest_carbon.plugin.settings import of_project
 from pytest_carbon.records import SessionResult, Settings, UsageProblem
@@ -62,6 +62,7 @@ def _run(given: argparse.Namespace) -> int:
         refuse_unknown_branch(where, result.branch, f"the report {given.report} has none", "--branch")
     store = open_store(where, branch=settings.branch, own=result.branch)
     _refuse_another_projects(result, store, where, given.report)
+    prepare(store)
     for sentence in record.accept(result, store, given.report):
         print(sentence)
     if not isinstance(where, Path) and result.branch not in (None, settings.branch):

@@ -18,7 +18,7 @@ from pytest_carbon.baselines.address import DatabaseUrl, place
 from pytest_carbon.baselines.comparison import renamed
 from pytest_carbon.baselines.files import FileStore, fault_of
 from pytest_carbon.commands import accept
-from pytest_carbon.commands.console import OK, Commands, ascii_only, width
+from pytest_carbon.commands.console import OK, Commands, ascii_only, prepare, width
 from pytest_carbon.host.git import git_state
 from pytest_carbon.plugin.settings import of_project
 from pytest_carbon.records import Key, Record, Settings, UsageProblem
@@ -237,6 +237,7 @@ def _prune(given: argparse.Namespace) -> int:
     if not given.yes:
         print("Nothing was deleted. Add --yes to delete their records.")
         return OK
+    prepare(store)
     print(f"Deleted {_number(store.rename(dict.fromkeys(gone.tests)), 'record')}.")
     return OK
 
@@ -314,6 +315,7 @@ def _rename(given: argparse.Namespace) -> int:
     store = _open(location)
     _refuse_other_branches(location, given.branch, "renamed")
     tests = upkeep.renames(upkeep.tests_of(_all(store).values()), given.old, given.new)
+    prepare(store)
     number = store.rename(tests)
     for old, new in list(tests.items())[:_MOST_NAMES]:
         print(f"{old} -> {new}")
@@ -330,11 +332,14 @@ def _copy(given: argparse.Namespace) -> int:
         raise UsageProblem(f"--branch={given.branch}: between two places of one kind branches stay as they are.")
     if isinstance(source, Path) and not isinstance(target, Path):
         branch = given.branch or _branch(target, None)
-        store = open_store(target, branch=of_project().branch)
-        copied = upkeep.copy(_open(source), store, branch=branch)
+        origin, store = _open(source), open_store(target, branch=of_project().branch)
     else:
-        branch = (given.branch or of_project().branch) if isinstance(target, Path) else None
-        copied = upkeep.copy(_open(source, branch), open_store(target))
+        branch = None
+        crossing = not isinstance(source, Path) and isinstance(target, Path)
+        origin = _open(source, (given.branch or of_project().branch) if crossing else None)
+        store = open_store(target)
+    prepare(store)
+    copied = upkeep.copy(origin, store, branch=branch)
     if not copied:
         raise UsageProblem(f"there are no baselines in {source}: nothing was copied.")
     for machine in copied:

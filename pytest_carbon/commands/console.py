@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+from pytest_carbon.baselines import Store
 from pytest_carbon.host.output import obstacle
 from pytest_carbon.plugin.settings import of_project
 from pytest_carbon.records import Settings, UsageProblem
@@ -31,6 +32,12 @@ def ascii_only() -> bool:
     except (UnicodeEncodeError, LookupError):
         return True
     return False
+
+
+def prepare(store: Store) -> None:
+    """Refuse a store that cannot be written to, and say what it lacks."""
+    if lacks := store.rehearse():
+        print(f"pytest-carbon: {lacks}", file=sys.stderr)
 
 
 def refuse_obstacle(flag: str, path: Path, format: str) -> None:

@@ -14,6 +14,7 @@ from pytest_carbon.commands.console import (
     Commands,
     add_meters,
     ascii_only,
+    prepare,
     progress_of,
     refuse_obstacle,
     settings_of,
@@ -62,7 +63,7 @@ def _run(given: argparse.Namespace) -> int:
         settings = replace(settings, baseline=place(given.save, Path()))
     store = open_store(settings.baseline)
     if given.save is not None:
-        store.check_writable()
+        prepare(store)
     if given.json is not None:
         refuse_obstacle("--json=", given.json, report.FORMAT)
     with progress_of() as progress:

@@ -9,8 +9,8 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pytest_carbon.records import UsageProblem
@@ -20,6 +20,8 @@ _TEMPORARY = re.compile(r"\.pytest-carbon-\d+-[0-9a-f]{8}\.tmp")
 _ABANDONED_S = 3600.0  # no process writes one file for an hour
 _MOST_LINKS = 40  # as Linux
 _SHOWN = 40
+_ROOM = 65536
+"""How much must fit where something will be written, in bytes."""
 
 
 def not_ours(path: Path, format: str) -> str | None:
@@ -56,10 +58,17 @@ def obstacle(path: Path, format: str) -> str | None:
     if (why := not_ours(path, format)) is not None:
         return why
     if os.path.exists(path) and not os.path.isfile(path):
-        return None if os.access(path, os.W_OK) else "this user may not write to it; write the path of another file"
-    folder = nearest_existing(Path(os.path.realpath(path)).parent)
-    if not (folder.is_dir() and may_write(folder)):
-        return f"this user may not write to {folder}; write the path of a file elsewhere"
+        return None if may_write(path) else "this user may not write to it; write the path of another file"
+    if os.path.exists(path) and not may_write(path):
+        return "this user may not write to it; write the path of another file"
+    folder = Path(os.path.realpath(path)).parent
+    try:
+        rehearse(folder)
+    except OSError as error:
+        place, helps = nearest_existing(folder), remedy(error, "write the path of a file elsewhere")
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return f"this user may not write to {place}; {helps}"
+        return f"{place} cannot be written to: {error.strerror}; {helps[0].lower()}{helps[1:]}"
     return None
 
 
@@ -106,6 +115,11 @@ def write_atomically(path: Path, text: str) -> None:
                 left.unlink()
 
 
+def temporary_name() -> str:
+    """Make a name for a file that does not stay, and is cleaned up after this process if it is killed."""
+    return f".pytest-carbon-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
 def temporary_files(paths: Iterable[Path]) -> list[Path]:
     """Return those that :func:`replace_files` has made."""
     return [path for path in paths if _TEMPORARY.fullmatch(path.name)]
@@ -117,7 +131,7 @@ def replace_files(files: Iterable[tuple[Path, str]]) -> None:
     try:
         for path, text in files:
             make_folder(path.parent)
-            temporary = path.with_name(f".pytest-carbon-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+            temporary = path.with_name(temporary_name())
             staged.append((temporary, path))
             with temporary.open("xb") as file:
                 file.write(text.encode())
@@ -130,6 +144,29 @@ def replace_files(files: Iterable[tuple[Path, str]]) -> None:
     finally:
         for temporary, _ in staged:
             temporary.unlink(missing_ok=True)
+
+
+def rehearse(folder: Path) -> None:
+    """Do in a folder all that :func:`replace_files` does, and leave nothing there. Raises OSError."""
+    with lent_folder(folder):
+        file = folder / temporary_name()
+        try:
+            replace_files([(file, " " * _ROOM)])
+        finally:
+            file.unlink(missing_ok=True)
+
+
+@contextmanager
+def lent_folder(folder: Path) -> Iterator[None]:
+    """Make a folder, and remove at the end what was made and is empty."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        make_folder(folder)
+        yield
+    finally:
+        for place in missing:
+            with suppress(OSError):
+                place.rmdir()
 
 
 def make_folder(folder: Path) -> None:
@@ -145,8 +182,8 @@ def nearest_existing(folder: Path) -> Path:
     return next(place for place in (folder, *folder.parents) if place.exists())
 
 
-def may_write(folder: Path) -> bool:
-    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+def may_write(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def remedy(error: BaseException | str, otherwise: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from pytest_carbon.host.git import GitState, git_state
 from pytest_carbon.plugin.processes.messages import Brought
 from pytest_carbon.plugin.stages import Recorded
 from pytest_carbon.records import (
+    REFERENCE,
     BaselineError,
     CarbonError,
     Key,
+    Machine,
     Record,
     SessionResult,
     Settings,
@@ -30,14 +32,41 @@ from pytest_carbon.records import (
 from pytest_carbon.text import NBSP, change, counted, quantities, size
 
 
-def open_run(settings: Settings, root: Path) -> Store:
-    """Open the baselines of a run; refuse, before it measures, what it could not record to."""
+def open_run(settings: Settings, root: Path) -> tuple[Store, str | None]:
+    """Open the baselines of a run; refuse, before it measures, what it could not record to.
+
+    Also return a sentence about what that place lacks.
+    """
     git = state(settings, root) if not isinstance(settings.baseline, Path) else GitState()
     store = open_store(settings.baseline, branch=settings.branch, own=git.branch)
     if settings.record or settings.accept:
         refuse_unknown_branch(settings.baseline, git.branch, git.why_unknown, "--carbon-branch")
-        store.check_writable()
-    return store
+        return store, store.rehearse()
+    return store, None
+
+
+def rehearse(settings: Settings, root: Path, store: Store, machine: Machine, tests: Iterable[str]) -> None:
+    """Record some figures of each test, and undo that: find out now what would be lost after measuring."""
+    git = state(settings, root)
+    probe = Record(
+        test="",
+        name="call",
+        epoch="0",
+        session="rehearsal",
+        created="2000-01-01T00:00:00Z",
+        boot=machine.boot,
+        commit=git.commit,
+        branch=git.branch,
+        energy_j_per_call=1.0,
+        energy_j_per_call_error=None,
+        duration_s_per_call=1.0,
+        torch=machine.torch,
+        driver=machine.driver,
+        labels=settings.labels,
+        gpus=tuple(gpu.uuid for gpu in machine.gpus),
+    )
+    tests = [*tests, *([REFERENCE] if settings.reference else [])]
+    store.rehearse(machine, [probe._replace(test=test) for test in tests])
 
 
 def state(settings: Settings, root: Path) -> GitState:

@@ -26,7 +26,7 @@ from pytest_carbon.plugin.processes.turns import Turns
 from pytest_carbon.plugin.progress import Progress
 from pytest_carbon.plugin.task_fixture import TASKS
 from pytest_carbon.plugin.waiting import Log, Test, measures, redirected, test_id
-from pytest_carbon.records import Calibration, CarbonError, Measurement, SessionResult, Settings, SuiteVerdict
+from pytest_carbon.records import Calibration, CarbonError, Machine, Measurement, SessionResult, Settings, SuiteVerdict
 from pytest_carbon.reports import jsonfile
 
 _CARBON = pytest.StashKey[Carbon]()
@@ -82,10 +82,13 @@ class CarbonSession:
                 if self._outlet is None
                 else self._outlet.request.intensity
             )
-            self._store = record.open_run(settings, config.rootpath) if settings.against is None else None
+            self._store = None
+            if settings.against is None:
+                self._store, lacks = record.open_run(settings, config.rootpath)
+                self._notes += [lacks] if lacks else []
         except CarbonError as error:
             raise refusal.refusal(str(error)) from None
-        self._fresh = Fresh(config, settings, self._intensity, self._tests, self.progress, turns)
+        self._fresh = Fresh(config, settings, self._intensity, self._tests, self.progress, self._rehearse, turns)
         if self._apart:
             config.pluginmanager.register(self._fresh, "pytest-carbon-sessions")
 
@@ -172,6 +175,7 @@ class CarbonSession:
                 self.progress.step,
                 resting=() if self._outlet is None else (self._outlet.request.parent,),
             )
+            self._rehearse(self._measuring.machine)
         if self._outlet is None and self._store is not None:
             self._stored = Stored(self._store, self._tests)
             with self._store.snapshot():
@@ -180,6 +184,11 @@ class CarbonSession:
                     calibration(known)
                 if hint := self._store.hint():
                     self._notes.append(hint)
+
+    def _rehearse(self, machine: Machine) -> None:
+        """Refuse, before it measures, a run whose figures could not be recorded."""
+        if (self._settings.record or self._settings.accept) and self._store is not None:
+            record.rehearse(self._settings, self._config.rootpath, self._store, machine, self._tests)
 
     def _refer(self) -> None:
         if self._measuring is not None:

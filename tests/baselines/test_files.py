@@ -924,7 +924,7 @@ def unprivileged(store: FileStore) -> Any:
 def test_a_directory_that_may_not_be_written_is_said(store: FileStore) -> None:
     """Before the run as well as after it; what is there can still be read."""
     for use, done in (
-        (store.check_writable, "Nothing was recorded. "),
+        (store.rehearse, "Nothing was recorded. "),
         (lambda: store.append(HOST, [record(session="s2")]), f"Nothing was recorded. {AGAIN}"),
         (lambda: store.keep_calibration(HOST.id, Calibration(1.0)), "Nothing was changed. "),
         (lambda: store.rename({record().test: None}), "Nothing was changed. "),
@@ -956,7 +956,7 @@ def test_a_directory_below_a_file_cannot_be_written(store: FileStore) -> None:
     """The path leads through a file: said before the run."""
     Path("file").write_text("")
     below = FileStore(Path("file/carbon-baselines"))
-    for use, again in ((below.check_writable, ""), (lambda: below.append(HOST, [record()]), AGAIN)):
+    for use, again in ((below.rehearse, ""), (lambda: below.append(HOST, [record()]), AGAIN)):
         with pytest.raises(BaselineError) as error:
             use()
         assert message(error) == (
@@ -968,8 +968,8 @@ def test_a_directory_below_a_file_cannot_be_written(store: FileStore) -> None:
 
 def test_a_directory_that_can_be_made_is_writable(store: FileStore) -> None:
     """Asking makes nothing."""
-    store.check_writable()
-    FileStore(Path("a/b/c")).check_writable()
+    store.rehearse()
+    FileStore(Path("a/b/c")).rehearse()
     assert list(Path().iterdir()) == []
 
 

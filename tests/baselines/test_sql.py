@@ -67,7 +67,7 @@ def test_reading_makes_no_tables(store: SqlStore, url: str) -> None:
     """Reading and checking make neither a file nor a table."""
     assert store.load(HOST.id) == {}
     store.append(HOST, [])
-    store.check_writable()
+    store.rehearse()
     if url.startswith("sqlite"):
         assert not Path(url.removeprefix("sqlite:///")).exists()
     else:
@@ -334,7 +334,7 @@ def test_another_version_of_the_tables_is_refused(store: SqlStore, url: str, ver
         f"{DatabaseUrl(url)}: its tables have version '{version}', and this pytest-carbon reads '0001' only. Install"
         " the pytest-carbon that wrote them, or name another place with --carbon-baseline."
     )
-    calls = [(store.load, HOST.id), (store.machines,), (store.check_writable,), (store.append, HOST, [record()])]
+    calls = [(store.load, HOST.id), (store.machines,), (store.rehearse,), (store.append, HOST, [record()])]
     assert {refusal(*call) for call in calls} == {says}
     execute(url, "UPDATE carbon_schema SET version_num = '0001'")
     assert everything(store) == {record()}
@@ -383,7 +383,7 @@ def test_a_server_that_cannot_be_reached(postgres: PostgresServer) -> None:
         store = SqlStore(DatabaseUrl(url))
         for call, end in [
             ((store.load, HOST.id), CHECK),
-            ((store.check_writable,), f"Nothing was recorded. {CHECK}"),
+            ((store.rehearse,), f"Nothing was recorded. {CHECK}"),
             ((store.append, HOST, [record()]), f"{LATER_ON} {CHECK}"),
         ]:
             text = refusal(*call)
@@ -423,14 +423,14 @@ def test_a_user_who_may_only_read(postgres: PostgresServer) -> None:
     reader = SqlStore(DatabaseUrl(f"postgresql+psycopg://reader:only-reads@{url.rpartition('@')[2]}"))
     assert everything(reader) == {record()}
     remedy = "Give this user the right to write, or name another place with --carbon-baseline."
-    cases = [((reader.check_writable,), "Nothing was recorded."), ((reader.append, HOST, [record()]), LATER_ON)]
+    cases = [((reader.rehearse,), "Nothing was recorded."), ((reader.append, HOST, [record()]), LATER_ON)]
     for call, recorded in cases:
         text = refusal(*call)
         assert "permission denied for table carbon_machine" in text
         assert text.endswith(f". {recorded} {remedy}")
     assert refusal(reader.rename, {record().test: None}).endswith(f". Nothing was changed. {remedy}")
     new = SqlStore(DatabaseUrl(f"{url}?options=-cdefault_transaction_read_only%3Don"))
-    assert "read-only transaction" in refusal(new.check_writable)
+    assert "read-only transaction" in refusal(new.rehearse)
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
@@ -441,7 +441,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     says = f"sqlite:///{path}: file is not a database. "
     remedy = "Restore it from its backup, or name another place with --carbon-baseline."
     assert refusal(store.machines) == f"cannot read {says}{remedy}"
-    assert refusal(store.check_writable) == f"cannot write {says}Nothing was recorded. {remedy}"
+    assert refusal(store.rehearse) == f"cannot write {says}Nothing was recorded. {remedy}"
     assert path.read_text().startswith("these are my notes")
 
 
@@ -449,9 +449,9 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
     """A file stands in the way: nothing is made."""
     (tmp_path / "file").write_text("mine")
     store = SqlStore(DatabaseUrl(f"sqlite:///{tmp_path}/file/below/x.db"))
-    assert refusal(store.check_writable) == (
-        f"cannot write sqlite:///{tmp_path}/file/below/x.db: {tmp_path}/file is not a folder that this user may write"
-        " to. Nothing was recorded. Give this user the right to write, or name another place with --carbon-baseline."
+    assert refusal(store.rehearse) == (
+        f"cannot write sqlite:///{tmp_path}/file/below/x.db: Not a directory. Nothing was recorded. Give this user"
+        " the right to write there, or name another place."
     )
     assert "Not a directory" in refusal(store.append, HOST, [record()])
     assert store.machines() == []
@@ -460,7 +460,7 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
 def test_a_folder_is_made_for_a_file(tmp_path: Path) -> None:
     """As for baselines in files."""
     store = SqlStore(DatabaseUrl(f"sqlite:///{tmp_path}/a/b/x.db"))
-    store.check_writable()
+    store.rehearse()
     assert not (tmp_path / "a").exists()
     store.append(HOST, [record()])
     assert everything(store) == {record()}
@@ -552,7 +552,7 @@ def test_no_secret_leaves(postgres: PostgresServer) -> None:
     gone = postgres.url("nowhere") + "?application_name=s3cr"
     for url in (wrong, gone):
         store = SqlStore(DatabaseUrl(url))
-        for call in (store.machines, store.check_writable, partial(store.append, HOST, [record()])):
+        for call in (store.machines, store.rehearse, partial(store.append, HOST, [record()])):
             with pytest.raises(BaselineError) as raised:
                 call()
             error = raised.value
@@ -763,7 +763,7 @@ def no_connection_is_left(postgres: PostgresServer) -> Iterator[None]:
 def test_nothing_stays_connected(postgres: PostgresServer) -> None:
     """Measuring takes an hour, and forks what it likes."""
     store = SqlStore(DatabaseUrl(postgres.database()))
-    store.check_writable()
+    store.rehearse()
     store.append(HOST, [record()])
     with store.snapshot():
         store.load(HOST.id)

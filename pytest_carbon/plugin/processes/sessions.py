@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -19,7 +19,7 @@ from pytest_carbon.plugin.processes.plan import Stage
 from pytest_carbon.plugin.processes.turns import Turns, why_skipped
 from pytest_carbon.plugin.progress import Progress, Stages
 from pytest_carbon.plugin.waiting import Course, Log, Test, test_id
-from pytest_carbon.records import Calibration, CarbonIntensity, Measurement, Settings
+from pytest_carbon.records import Calibration, CarbonError, CarbonIntensity, Machine, Measurement, Settings
 
 _TWICE_S = 1.0
 """A signal that comes again within this is the same one: timeout(1) signals the process and its group."""
@@ -35,11 +35,14 @@ class Fresh:
         intensity: CarbonIntensity,
         measuring: Mapping[str, Test],
         progress: Progress,
+        prepare: Callable[[Machine], None],
         turns: Turns | None = None,
     ) -> None:
         self._config = config
         self._settings = settings
         self._measuring = measuring
+        self._prepare = prepare
+        """Refuses a machine whose figures could not be recorded."""
         self._turns = turns
         self._measures: set[str] = set()
         """The running tests that measure."""
@@ -177,6 +180,11 @@ class Fresh:
         turns, base = self._turns, self._stage.base
         match message:
             case messages.Brought():
+                if not self.brought:  # no test of the first process has run
+                    try:
+                        self._prepare(message.machine)
+                    except CarbonError as error:
+                        raise refusal.refusal(str(error)) from None
                 self.brought[self._launcher.number] = message
                 if turns is not None:
                     turns.machines.update(message.machines)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from pytest_carbon.baselines import Store, open_store, refuse_unknown_branch
 from pytest_carbon.baselines.address import place
-from pytest_carbon.commands.console import OK, Commands, prepare
+from pytest_carbon.commands.console import OK, Commands, add_project, prepare, project
 from pytest_carbon.plugin import record
-from pytest_carbon.plugin.settings import of_project
 from pytest_carbon.records import SessionResult, Settings, UsageProblem
 from pytest_carbon.reports import jsonfile
 
@@ -38,12 +37,13 @@ def add(commands: Commands) -> None:
         help="in a database: the branch whose baseline it enters, such as main when a pull request is merged (default:"
         " the branch of the run)",
     )
+    add_project(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(given: argparse.Namespace) -> int:
     where: Path | str | None = None if given.baseline is None else place(given.baseline, Path())
-    settings = Settings() if isinstance(where, Path) else of_project()
+    settings = Settings() if isinstance(where, Path) else project(given)
     where = settings.baseline if where is None else where
     result = jsonfile.read(given.report)
     if given.baseline is None and isinstance(where, Path) and not where.exists():

@@ -18,9 +18,8 @@ from pytest_carbon.baselines.address import DatabaseUrl, place
 from pytest_carbon.baselines.comparison import renamed
 from pytest_carbon.baselines.files import FileStore, fault_of
 from pytest_carbon.commands import accept
-from pytest_carbon.commands.console import OK, Commands, ascii_only, prepare, width
+from pytest_carbon.commands.console import OK, Commands, add_project, ascii_only, prepare, project, width
 from pytest_carbon.host.git import git_state
-from pytest_carbon.plugin.settings import of_project
 from pytest_carbon.records import Key, Record, Settings, UsageProblem
 from pytest_carbon.reports import baselines as report
 from pytest_carbon.text import listing
@@ -47,6 +46,7 @@ def add(commands: Commands) -> None:
     ) -> argparse.ArgumentParser:
         parser = subcommands.add_parser(name, help=help, description=description, epilog=epilog)
         parser.set_defaults(run=run)
+        add_project(parser)
         if run is not _copy:
             parser.add_argument("--baseline", "--carbon-baseline", metavar="PLACE", help=_WHERE)
         return parser
@@ -130,7 +130,7 @@ def _location(given: argparse.Namespace, settings: Settings | None = None) -> Pa
     """Return the place that the command line or the project names, relative to the current folder."""
     if given.baseline is not None:
         return _place(given.baseline)
-    location = (settings or of_project()).baseline
+    location = (settings or project(given)).baseline
     if isinstance(location, Path) and location.is_relative_to(Path.cwd()):
         return location.relative_to(Path.cwd())
     return location
@@ -163,7 +163,7 @@ def _number(number: int, what: str) -> str:
 
 
 def _list(given: argparse.Namespace) -> int:
-    settings = of_project()
+    settings = project(given)
     location = _location(given, settings)
     store = _open(location, settings.branch)
     machines = [
@@ -211,11 +211,13 @@ def _prune(given: argparse.Namespace) -> int:
     location = _location(given)
     store = _open(location)
     if given.yes:
-        _refuse_other_branches(location, given.branch, "deleted")
+        _refuse_other_branches(location, given, "deleted")
     stored = _all(store)
     tests = upkeep.tests_of(stored.values())
     file = given.collected
-    collected = _collect(given.arguments) if file is None else upkeep.listed(_text_of(file), Path.cwd())
+    flags = [f"--config-file={given.config_file}"] if given.config_file else []
+    flags += [f"--rootdir={given.rootdir}"] if given.rootdir else []
+    collected = _collect([*flags, *given.arguments]) if file is None else upkeep.listed(_text_of(file), Path.cwd())
     gone = upkeep.gone(tests, collected)
     for why, ids in gone.kept.items():
         print(f"kept, because {why}: {listing(list(ids))}")
@@ -224,9 +226,8 @@ def _prune(given: argparse.Namespace) -> int:
         return OK
     measuring = collected.tests if collected.measuring is None else collected.measuring
     news = renamed([(test, "") for test in gone.tests], [(test, "") for test in sorted(measuring - tests)])
-    rename = "pytest-carbon baseline rename"
-    if given.baseline is not None:
-        rename += f" {shlex.quote(f'--baseline={location}')}"
+    flags += [f"--baseline={location}"] if given.baseline is not None else []
+    rename = shlex.join(["pytest-carbon", "baseline", "rename", *flags])
     print(f"Gone: {len(gone.tests):,} of {_number(len(tests), 'test')} with a baseline.")
     for test in gone.tests[:_MOST_NAMES]:
         print(f"  {test}: {_records(stored, test)}")
@@ -242,9 +243,9 @@ def _prune(given: argparse.Namespace) -> int:
     return OK
 
 
-def _refuse_other_branches(location: Path | str, branch: str | None, done: str) -> None:
+def _refuse_other_branches(location: Path | str, given: argparse.Namespace, done: str) -> None:
     """Refuse on any branch but the main one: a database has the tests of other branches, too."""
-    main, here = of_project().branch, _branch(location, branch)
+    main, here = project(given).branch, _branch(location, given)
     if not isinstance(location, Path) and here != main:
         raise UsageProblem(
             f"{location} has the baselines of every branch, and tests that are gone on {here} may still exist on"
@@ -252,11 +253,11 @@ def _refuse_other_branches(location: Path | str, branch: str | None, done: str) 
         )
 
 
-def _branch(location: Path | str, given: str | None) -> str | None:
+def _branch(location: Path | str, given: argparse.Namespace) -> str | None:
     """Return the branch that is checked out, or the given one where that is unknown; refuse a database without."""
-    git = git_state(Path.cwd(), main=of_project().branch)
-    refuse_unknown_branch(location, git.branch or given, git.why_unknown, "--branch")
-    return git.branch or given
+    git = git_state(Path.cwd(), main=project(given).branch)
+    refuse_unknown_branch(location, git.branch or given.branch, git.why_unknown, "--branch")
+    return git.branch or given.branch
 
 
 def _records(stored: Mapping[str, Mapping[Key, Sequence[Record]]], test: str) -> str:
@@ -313,7 +314,7 @@ def _collect(arguments: Sequence[str]) -> upkeep.Collected:
 def _rename(given: argparse.Namespace) -> int:
     location = _location(given)
     store = _open(location)
-    _refuse_other_branches(location, given.branch, "renamed")
+    _refuse_other_branches(location, given, "renamed")
     tests = upkeep.renames(upkeep.tests_of(_all(store).values()), given.old, given.new)
     prepare(store)
     number = store.rename(tests)
@@ -331,12 +332,12 @@ def _copy(given: argparse.Namespace) -> int:
     if given.branch is not None and isinstance(source, Path) == isinstance(target, Path):
         raise UsageProblem(f"--branch={given.branch}: between two places of one kind branches stay as they are.")
     if isinstance(source, Path) and not isinstance(target, Path):
-        branch = given.branch or _branch(target, None)
-        origin, store = _open(source), open_store(target, branch=of_project().branch)
+        branch = given.branch or _branch(target, given)
+        origin, store = _open(source), open_store(target, branch=project(given).branch)
     else:
         branch = None
         crossing = not isinstance(source, Path) and isinstance(target, Path)
-        origin = _open(source, (given.branch or of_project().branch) if crossing else None)
+        origin = _open(source, (given.branch or project(given).branch) if crossing else None)
         store = open_store(target)
     prepare(store)
     copied = upkeep.copy(origin, store, branch=branch)

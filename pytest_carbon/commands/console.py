@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from pytest_carbon.baselines import Store
 from pytest_carbon.host.output import obstacle
-from pytest_carbon.plugin.settings import of_project
+from pytest_carbon.plugin.project import of_project
 from pytest_carbon.records import Settings, UsageProblem
 
 OK, NOTHING_MEASURED, USAGE, UNUSABLE, INTERRUPTED = 0, 1, 2, 4, 130
@@ -62,6 +62,22 @@ def progress_of() -> Iterator[Callable[[str], None]]:
         show("")
 
 
+def add_project(parser: argparse.ArgumentParser) -> None:
+    """Add the options with which pytest finds a project's ini file and root dir."""
+    parser.add_argument(
+        "-c", "--config-file", metavar="FILE", help="pytest's ini file, as in the run (default: as pytest finds it)"
+    )
+    parser.add_argument("--rootdir", metavar="DIR", help="pytest's root dir, as in the run (default: the same)")
+
+
+def project(given: argparse.Namespace) -> Settings:
+    """Return the settings of a run in this project, which are read once."""
+    if not hasattr(given, "settings"):
+        given.settings = of_project(given.config_file, given.rootdir)
+    settings: Settings = given.settings
+    return settings
+
+
 def add_meters(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the meters and the GPUs."""
     parser.add_argument(
@@ -83,7 +99,7 @@ def settings_of(given: argparse.Namespace) -> Settings:
     """Return the settings of a run in this project, with the command line's meters and GPUs."""
     from pytest_carbon.measure.meters import built_in_sources
 
-    settings = of_project()
+    settings = project(given)
     if given.gpus is not None:
         settings = replace(settings, gpus=given.gpus)
     if given.meter is not None:

@@ -13,6 +13,7 @@ from pytest_carbon.commands.console import (
     OK,
     Commands,
     add_meters,
+    add_project,
     ascii_only,
     prepare,
     progress_of,
@@ -34,6 +35,7 @@ def add(commands: Commands) -> None:
         " even that; 4 for options that cannot be used.",
     )
     add_meters(parser)
+    add_project(parser)
     parser.add_argument(
         "--load",
         metavar="WHAT",

@@ -6,7 +6,15 @@ import argparse
 import shlex
 from pathlib import Path
 
-from pytest_carbon.commands.console import OK, Commands, add_meters, progress_of, refuse_obstacle, settings_of
+from pytest_carbon.commands.console import (
+    OK,
+    Commands,
+    add_meters,
+    add_project,
+    progress_of,
+    refuse_obstacle,
+    settings_of,
+)
 
 
 def add(commands: Commands) -> None:
@@ -18,6 +26,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="the trace to write; an older trace is replaced")
     add_meters(parser)
+    add_project(parser)
     parser.add_argument("--seconds", metavar="S", type=_seconds, default=10.0, help="how long to record (default: 10)")
     parser.set_defaults(run=_run)
 

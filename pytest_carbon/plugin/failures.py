@@ -11,8 +11,10 @@ import pytest
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate import budget
 from pytest_carbon.plugin import record
+from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.progress import ascii_only, width
-from pytest_carbon.plugin.waiting import Test, test_id
+from pytest_carbon.plugin.project import flags_of
+from pytest_carbon.plugin.waiting import Test
 from pytest_carbon.records import REFERENCE, Machine, Measurement, SessionResult, TestResult
 from pytest_carbon.reports import failure, junit, summary
 
@@ -102,11 +104,11 @@ def _again(config: pytest.Config, result: SessionResult, item: pytest.Item) -> l
         flags.update({"--carbon-baseline": None, "--carbon-branch": None})
     elif not isinstance(baseline, Path):  # as given it may have a password
         flags["--carbon-baseline"] = option.carbon_baseline and baseline
-    words = [f"{flag}={value}" for flag, value in flags.items() if value is not None]
-    if item.path.is_relative_to(config.rootpath):
-        path = os.path.relpath(item.path, config.invocation_params.dir)
-        return [*words, "::".join([path, *item.nodeid.split("::")[1:]])]
-    return [*words, "--pyargs", test_id(item)]
+    words = [*flags_of(config), *(f"{flag}={value}" for flag, value in flags.items() if value is not None)]
+    if config.option.pyargs and not item.path.is_relative_to(config.rootpath):
+        return [*words, "--pyargs", test_id(item)]
+    path = os.path.relpath(item.path, config.invocation_params.dir)
+    return [*words, "::".join([path, *item.nodeid.split("::")[1:]])]
 
 
 def report_suites(config: pytest.Config, result: SessionResult) -> None:

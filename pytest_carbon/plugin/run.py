@@ -18,6 +18,7 @@ from pytest_carbon.host import electricity, worktree
 from pytest_carbon.measure import devices
 from pytest_carbon.plugin import failures, judge, markers, notes, record, refusal, stages
 from pytest_carbon.plugin.fixture import Carbon
+from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.measuring import Measuring
 from pytest_carbon.plugin.processes import child
 from pytest_carbon.plugin.processes.messages import Brought, Refused
@@ -25,7 +26,7 @@ from pytest_carbon.plugin.processes.sessions import Fresh
 from pytest_carbon.plugin.processes.turns import Turns
 from pytest_carbon.plugin.progress import Progress
 from pytest_carbon.plugin.task_fixture import TASKS
-from pytest_carbon.plugin.waiting import Log, Test, measures, redirected, test_id
+from pytest_carbon.plugin.waiting import Log, Test, measures, redirected
 from pytest_carbon.records import Calibration, CarbonError, Machine, Measurement, SessionResult, Settings, SuiteVerdict
 from pytest_carbon.reports import jsonfile
 

@@ -105,34 +105,6 @@ def inherit(config: pytest.Config, settings: Settings, given: frozenset[str]) ->
     setattr(config.option, _INHERITED, (settings, given))
 
 
-def of_project() -> Settings:
-    """Read the current folder's ini file for a command, without running the project's code or its ``addopts``."""
-    from pytest_carbon.records import UsageProblem
-
-    results: list[Settings | pytest.UsageError] = []
-
-    class Stop:
-        @pytest.hookimpl(tryfirst=True)
-        def pytest_cmdline_main(self, config: pytest.Config) -> int:
-            try:
-                results.append(read_settings(config))
-            except pytest.UsageError as error:
-                results.append(error)
-            return 0
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-        patch.setenv("PYTEST_ADDOPTS", "")
-        patch.setenv("PYTEST_PLUGINS", "")
-        nothing = ("-o", "addopts=", "-o", "required_plugins=", "--noconftest", "--assert=plain")
-        pytest.main([*nothing, "-p", "pytest_carbon.plugin"], plugins=[Stop()])
-    if not results:
-        raise UsageProblem("pytest cannot read its ini file; see its message above")
-    if isinstance(results[0], pytest.UsageError):
-        raise UsageProblem("\n".join(map(str, results[0].args)))
-    return results[0]
-
-
 def _raw(config: pytest.Config, option: Option) -> _Given | None:
     """Return the text from the command line, or else from the ini file; an empty ini key is not given."""
     value = getattr(config.option, option.key, None)

@@ -22,19 +22,6 @@ def measures(item: pytest.Item) -> bool:
     return item.get_closest_marker(markers.MARKER) is not None or "carbon" in getattr(item, "fixturenames", ())
 
 
-def test_id(item: pytest.Item) -> str:
-    """Return a test's key in baselines: its node id, or outside the root dir its module's dotted name."""
-    root = item.config.rootpath
-    module = item.getparent(pytest.Module)
-    if module is None or item.path.is_relative_to(root):
-        return item.nodeid
-    name = getattr(getattr(module, "obj", None), "__name__", module.name)
-    return f"{name}::{item.nodeid.partition('::')[2]}"
-
-
-test_id.__test__ = False  # type: ignore[attr-defined]
-
-
 Action = Literal["keep", "pass on", "drop"]
 """Keep a report until the verdicts, pass it on with all that were kept, or drop it."""
 
@@ -97,7 +84,7 @@ class Test:
 
     item: pytest.Item
     key: str
-    """From :func:`test_id`: tests of two installed packages may have the same node id."""
+    """From :func:`.ids.test_id`: tests of two installed packages may have the same node id."""
     budgets: tuple[Budget, ...] = ()
     marked: bool = False
     course: Course = Course()

@@ -30,6 +30,8 @@ _WARMER_C = 5.0
 """A start that differs by less from the baseline's is no explanation: about 2% of energy."""
 _FIGURES_DIGITS = 4
 """Digits of the figures then and now, however small the error: a baseline's days differ by more."""
+_SAYS_WHAT_TO_DO = {"unstable-id"}
+"""Warnings that measuring again does not lift."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,6 +403,7 @@ def _remedies(
 
     arguments = context.arguments or (test,)
     again = shlex.join(arguments)
+    repeatable = {warning.code for warning in measurement.disqualifying} - _SAYS_WHAT_TO_DO
     if context.against is not None and verdict.status != "error":
         pairs = context.against.pairs
         if verdict.status == "regression":
@@ -411,7 +414,7 @@ def _remedies(
         elif verdict.status == "inconclusive":
             text = "Measure again while nothing else runs here, in more pairs:"
             yield advice(text, f"pytest --carbon-sessions={2 * pairs} {again}")
-    elif measurement.disqualifying and verdict.status not in ("error", "over-budget"):
+    elif repeatable and verdict.status not in ("error", "over-budget"):
         text = "A figure with a warning is neither recorded nor accepted. Measure again while nothing else runs here:"
         yield advice(text, f"pytest --carbon {again}")
     elif verdict.blind:
@@ -422,7 +425,8 @@ def _remedies(
             f"pytest --carbon-against={_commit_of(context) or 'REVISION'} {again}",
         )
     elif verdict.status in ("regression", "improvement") or verdict.machine_moved:
-        place = [argument for argument in arguments if argument.startswith("--carbon-baseline=")]
+        places = ("--carbon-baseline=", "--config-file=", "--rootdir=")
+        place = [argument for argument in arguments if argument.startswith(places)]
         intended = "If the machine stays as it is now" if verdict.machine_moved else "If this is intended"
         yield advice(f"{intended}, accept it:", f"pytest --carbon-accept {again}")
         commands = [f"pytest-carbon baseline accept {shlex.join([context.report or 'REPORT.json', *place])}"]

@@ -199,8 +199,8 @@ def test_a_directory_can_be_named(cli: Cli, changed: Path, pytester: pytest.Pyte
 
 
 def test_no_directory_is_begun_unasked(cli: Cli, changed: Path, pytester: pytest.Pytester) -> None:
-    """Where there is none yet, this is perhaps another project's folder, or the name is in addopts."""
-    (pytester.path / "tox.ini").write_text("[pytest]\naddopts = --carbon-baseline=perf/baselines\n")
+    """Where there is none yet, this is perhaps another project's folder."""
+    (pytester.path / "tox.ini").write_text("[pytest]\n")
     result = cli("baseline", "accept", changed)
     assert result.ret == 4
     assert error(result) == (

@@ -13,12 +13,13 @@ import pytest
 
 from pytest_carbon.host.machine import describe
 from pytest_carbon.plugin import markers, refusal
+from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.processes import messages, parent, plan
 from pytest_carbon.plugin.processes.messages import Brought, Message
 from pytest_carbon.plugin.processes.plan import Stage
 from pytest_carbon.plugin.processes.turns import Turns, why_skipped
 from pytest_carbon.plugin.progress import Progress, Stages
-from pytest_carbon.plugin.waiting import Course, Log, Test, test_id
+from pytest_carbon.plugin.waiting import Course, Log, Test
 from pytest_carbon.records import Calibration, CarbonError, CarbonIntensity, Machine, Measurement, Settings
 
 _TWICE_S = 1.0

@@ -33,7 +33,6 @@ from pytest_carbon.baselines.format import (
     CALIBRATION_FORMAT,
     BaselineFile,
     Reader,
-    Wrong,
     by_time,
     calibration_line,
     described,
@@ -47,8 +46,8 @@ from pytest_carbon.baselines.format import (
     refuse_wrong,
     same_record,
     split_lines,
-    value_of,
 )
+from pytest_carbon.codec import Wrong, parse
 from pytest_carbon.host.output import (
     lent_folder,
     make_folder,
@@ -71,7 +70,7 @@ _identity = attrgetter("test", "name", "session")
 def _refuse_later(data: bytes, path: Path, latest: str) -> None:
     """Raise for a record from after ``latest``, in a file without other faults."""
     for number, line in enumerate(split_lines(data), 1):
-        fields = value_of(line) if line else {}
+        fields = parse(line, "a baseline") if line else {}
         for name in ("created", "epoch"):
             if is_time(at := fields.get(name)) and at > latest:
                 remedy = "The clock of the recording machine was wrong: write the true time, or delete the line."

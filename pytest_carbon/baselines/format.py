@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import datetime
 from itertools import repeat
 from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeGuard
+from typing import Annotated, Any, NamedTuple, TypeGuard
 
 from pytest_carbon.baselines.disk import leads_out, shown_path
+from pytest_carbon.codec import Codec, NotJson, Wrong, amount, check_format, is_number, parse, refuse_constant, scalar
 from pytest_carbon.records import BaselineError, Calibration, Gpu, Key, Machine, Record
 
 FORMAT = "pytest-carbon-baseline/1"
@@ -30,7 +30,6 @@ _OF_ONE = re.compile(
     rb'(?:\{"test": \1, "name": \2, "epoch": [^\n]*+(?<=\})\n)*+'
 )
 """The lines of one measurement, as this module writes them."""
-_LARGEST = sys.float_info.max
 
 
 def is_time(value: object) -> TypeGuard[str]:
@@ -42,13 +41,6 @@ def is_time(value: object) -> TypeGuard[str]:
     except ValueError:  # the 31st of February
         return False
     return True
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Tell whether this is a finite number; not ``True``, nor an integer too large for a float."""
-    if value.__class__ is not float and (not isinstance(value, (int, float)) or isinstance(value, bool)):
-        return False
-    return -_LARGEST <= value <= _LARGEST
 
 
 def is_text(value: object) -> bool:
@@ -91,17 +83,20 @@ FIELDS: dict[str, _Allowed] = {
 _OPTIONAL: dict[str, Any] = {"labels": None, "temperature_c": None, "gpus": ()}
 """The fields that a line may omit, and their values then; such values are not written."""
 
-_CALIBRATION: dict[str, _Allowed] = {
-    "settle_s": _AMOUNT,
-    "part_time_sampling": (_or_none(lambda value: isinstance(value, bool)), "true, false or null (not known)"),
-    "created": (_or_none(is_time), f"null or {_A_TIME}"),
-    "after_work_j": _OPTIONAL_AMOUNT,
-    "after_work_s": _OPTIONAL_AMOUNT,
-    "latency_s": _OPTIONAL_AMOUNT,
-    "latency_error_s": _OPTIONAL_AMOUNT,
-}
-_UNKNOWN = dict.fromkeys(list(_CALIBRATION)[2:])
-"""The fields that a calibration may omit."""
+_FIGURES = ("after_work_j", "after_work_s", "latency_s", "latency_error_s")
+_calibration = Codec().object(
+    {
+        "settle_s": amount,
+        "part_time_sampling": bool | None,
+        "created": scalar(f"null or {_A_TIME}", _or_none(is_time)),
+        **dict.fromkeys(
+            ("after_work_j", "after_work_s", "latency_s", "latency_error_s"), Annotated[float, amount] | None
+        ),
+    },
+    Calibration,
+    named=True,
+    optional=("created", *_FIGURES),
+)
 _values = itemgetter(*FIELDS)
 NUMBERS = ("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call", "temperature_c")
 by_time = attrgetter("created", "session")
@@ -117,9 +112,9 @@ def all_good(name: str, values: tuple[Any, ...]) -> bool:
     return all(map(good, extremes | {None} if len(numbers) < len(values) else extremes))
 
 
-def wrong_field(fields: dict[str, Any], allowed: Mapping[str, _Allowed] = FIELDS) -> str | None:
-    """Say which field of a record, or of a calibration, is wrong, as the end of a sentence."""
-    for name, (good, what) in allowed.items():
+def wrong_field(fields: dict[str, Any]) -> str | None:
+    """Say which field of a record is wrong, as the end of a sentence."""
+    for name, (good, what) in FIELDS.items():
         if name not in fields:
             return f"'{name}' is missing"
         if not good(fields[name]):
@@ -146,24 +141,6 @@ class _Known(dict[Any, Any]):
             raise ValueError(value)
         self[value] = value
         return value
-
-
-class Wrong(Exception):
-    """A fault: a sentence without its full stop, and the remedy if it is a special one."""
-
-    def __init__(self, what: str, remedy: str | None = None) -> None:
-        super().__init__(what)
-        self.what = what
-        self.remedy = remedy
-
-
-class _NotJson(Wrong):
-    """Perhaps only the beginning of a line."""
-
-
-def refuse_constant(name: str) -> NoReturn:
-    """Refuse NaN and the infinities, which Python reads and JSON does not have: json's ``parse_constant``."""
-    raise Wrong(f"{name} is not a finite number")
 
 
 encode_line = json.JSONEncoder(allow_nan=False).encode
@@ -275,7 +252,7 @@ class Reader:
                     if record.epoch > records[i].epoch:  # two branches accepted one report: the newer counts
                         records[i], kept[i] = record, line
             except Wrong as wrong:
-                if isinstance(wrong, _NotJson) and number == len(lines):  # no line break at the end
+                if isinstance(wrong, NotJson) and number == len(lines):  # no line break at the end
                     wrong = Wrong("the file ends in the middle of a line")
                 raise fault_in(path, number, wrong) from None
         if not records:
@@ -302,7 +279,7 @@ class Reader:
                 "Keep the records of both sides and delete the lines of the conflict. "
                 f"With '{GIT_ATTRIBUTES}' in .gitattributes, git merges baselines by itself.",
             )
-        fields = value_of(line)
+        fields = parse(line, "a baseline")
         if not isinstance(fields, dict):
             raise Wrong("neither a header nor a record")
         if "format" in fields:
@@ -334,36 +311,8 @@ def split_lines(data: bytes) -> list[str]:
     return [line.rstrip() for line in data.decode().split("\n")]
 
 
-def value_of(line: str) -> Any:
-    """Read the JSON value that is all of a line. Raises :class:`Wrong`."""
-    try:
-        value, end = _decode(line)
-    except RecursionError:
-        raise Wrong("not JSON of a baseline (nested too deeply)") from None
-    except json.JSONDecodeError as error:
-        raise _NotJson(f"not JSON ({error.msg}, column {error.colno})") from None
-    except ValueError:  # an integer of more than 4,300 digits
-        raise Wrong("not JSON of a baseline (a number is too long)") from None
-    if end != len(line):
-        raise Wrong(f"more than one JSON value in a line (column {end + 1})")
-    return value
-
-
-def check_format(written: object, ours: str) -> None:
-    """Raise :class:`Wrong` for another format, or another version of it."""
-    if written == ours:
-        return
-    kind = ours.rpartition("/")[0]
-    if isinstance(written, str) and written.startswith(f"{kind}/"):
-        raise Wrong(
-            f"written in the format {written!r}, and this version reads {ours!r}",
-            "Another version of pytest-carbon wrote it: use that version, or write the file again with this one.",
-        )
-    raise Wrong(f"the format is {written!r}, not {ours!r}")
-
-
 def fault_in(path: Path, number: int, wrong: Wrong, remedy: str = _RESTORE) -> BaselineError:
-    return BaselineError(f"{shown_path(path)}, line {number}: {wrong.what}. {wrong.remedy or remedy}")
+    return BaselineError(f"{shown_path(path)}, line {number}: {wrong}. {wrong.remedy or remedy}")
 
 
 def form_of(record: Record) -> str:
@@ -408,21 +357,18 @@ def calibration_line(calibration: Calibration, place: str) -> str:
     try:
         read_calibration(line.encode())
     except Wrong as wrong:
-        raise BaselineError(f"{place}: nothing was kept: {wrong.what}.") from None
+        raise BaselineError(f"{place}: nothing was kept: {wrong}.") from None
     return line
 
 
 def read_calibration(data: bytes) -> Calibration:
     """Read the calibration in a line. Raises :class:`Wrong`."""
     try:
-        fields = value_of(data.decode().rstrip())
+        fields = parse(data.decode().rstrip(), "a calibration")
     except UnicodeDecodeError:
         raise Wrong("not UTF-8 text") from None
     if not isinstance(fields, dict):
         raise Wrong("not a calibration")
     check_format(fields.get("format"), CALIBRATION_FORMAT)
-    if wrong := wrong_field(_UNKNOWN | fields, _CALIBRATION):
-        raise Wrong(wrong)
-    values: list[Any] = [fields.get(name) for name in _CALIBRATION]
-    values = [float(value) if is_number(value) else value for value in values]
-    return Calibration(*values)
+    calibration: Calibration = _calibration(fields)
+    return calibration

@@ -35,7 +35,6 @@ from pytest_carbon.baselines.files import check_new_ids, collector_waits, once
 from pytest_carbon.baselines.format import (
     FIELDS,
     NUMBERS,
-    Wrong,
     all_good,
     by_time,
     calibration_line,
@@ -57,6 +56,7 @@ from pytest_carbon.baselines.tables import (
     VERSION_TABLE,
     engine_of,
 )
+from pytest_carbon.codec import Wrong
 from pytest_carbon.host.output import lent_folder, rehearse, remedy, temporary_name
 from pytest_carbon.records import BaselineError, Calibration, Key, Machine, Record
 
@@ -238,7 +238,7 @@ class SqlStore:
         except Wrong as wrong:
             remedy = wrong.remedy or "Set it to NULL: the next run measures it again."
             raise BaselineError(
-                f"{self._url}, the calibration of {machine_id} in carbon_machine: {wrong.what}. {remedy}"
+                f"{self._url}, the calibration of {machine_id} in carbon_machine: {wrong}. {remedy}"
             ) from None
 
     def append(self, machine: Machine, records: Sequence[Record]) -> None:

@@ -1,7 +1,7 @@
-"""Use codecarbon without its logs, prints and warnings.
+"""Use codecarbon's data and low-level readers, without its logs and prints.
 
-Only its data and its low-level readers are used, never its trackers: those read ``~/.codecarbon.config``,
-``./.codecarbon.config`` and ``CODECARBON_*``, use the network to find their place, and send telemetry.
+Its trackers are never used: they read ``~/.codecarbon.config`` and ``CODECARBON_*``, use the network, and send
+telemetry.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 def quiet_codecarbon() -> Iterator[None]:
     """Import and call codecarbon inside this.
 
-    Its import logs and prints where an AMD library is half installed, and binds its log to the current ``sys.stderr``,
-    under pytest a test's. A user's own use of codecarbon is unaffected: a tracker makes a new log.
+    Its import logs and prints where an AMD library is half installed, and binds its log to a test's ``sys.stderr``. A
+    user's own tracker makes a new log, and is unaffected.
     """
     logger = logging.getLogger("codecarbon")
     first, handlers = "codecarbon" not in sys.modules, list(logger.handlers)
@@ -33,9 +33,3 @@ def quiet_codecarbon() -> Iterator[None]:
         logger.removeFilter(silent)
         if first:
             logger.handlers[:] = handlers
-
-
-def codecarbon_version() -> str:
-    from importlib.metadata import version
-
-    return version("codecarbon")

@@ -1,4 +1,4 @@
-"""Carbon intensity: grams of CO2 equivalent per kWh of electricity, from codecarbon's data, without a network."""
+"""Grams of CO2 equivalent per kWh of electricity, from codecarbon's data."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
-from pytest_carbon.host.codecarbon import codecarbon_version, quiet_codecarbon
+from pytest_carbon.host.codecarbon import quiet_codecarbon
+from pytest_carbon.host.machine import version_of
 from pytest_carbon.records import CarbonIntensity, UsageProblem
 from pytest_carbon.text import closest, did_you_mean
 
@@ -26,36 +28,13 @@ https://github.com/GoogleCloudPlatform/region-carbon-info."""
 
 REGIONAL_COUNTRIES = ("USA", "CAN", "CHN", "SWE", "NOR", "FIN")
 
+# AWS and Azure publish the places of their regions, not their emissions: the grid's figure stands for it.
+_GRIDS = files("pytest_carbon.host").joinpath("grids.csv").read_text("utf-8").splitlines()[1:]
 GRIDS: Mapping[str, Mapping[str, str]] = {
-    # AWS and Azure publish the places of their regions, not their emissions: the grid's figure stands for it.
-    "aws": {
-        "us-east-1": "USA/VA", "us-east-2": "USA/OH", "us-west-1": "USA/CA", "us-west-2": "USA/OR",
-        "us-gov-east-1": "USA/OH", "us-gov-west-1": "USA/OR", "ca-central-1": "CAN/quebec", "ca-west-1": "CAN/alberta",
-        "mx-central-1": "MEX", "sa-east-1": "BRA", "eu-west-1": "IRL", "eu-west-2": "GBR", "eu-west-3": "FRA",
-        "eu-central-1": "DEU", "eu-central-2": "CHE", "eu-north-1": "SWE/SE3", "eu-south-1": "ITA", "eu-south-2": "ESP",
-        "il-central-1": "ISR", "me-south-1": "BHR", "me-central-1": "ARE", "af-south-1": "ZAF", "ap-east-1": "HKG",
-        "ap-east-2": "TWN", "ap-south-1": "IND", "ap-south-2": "IND", "ap-southeast-1": "SGP", "ap-southeast-2": "AUS",
-        "ap-southeast-3": "IDN", "ap-southeast-4": "AUS", "ap-southeast-5": "MYS", "ap-southeast-6": "NZL",
-        "ap-southeast-7": "THA", "ap-northeast-1": "JPN", "ap-northeast-2": "KOR", "ap-northeast-3": "JPN",
-        "cn-north-1": "CHN/beijing", "cn-northwest-1": "CHN/ningxia",
-    },
-    "azure": {
-        "eastus": "USA/VA", "eastus2": "USA/VA", "centralus": "USA/IA", "northcentralus": "USA/IL",
-        "southcentralus": "USA/TX", "westcentralus": "USA/WY", "westus": "USA/CA", "westus2": "USA/WA",
-        "westus3": "USA/AZ", "canadacentral": "CAN/ontario", "canadaeast": "CAN/quebec", "brazilsouth": "BRA",
-        "brazilsoutheast": "BRA", "mexicocentral": "MEX", "chilecentral": "CHL", "northeurope": "IRL",
-        "westeurope": "NLD", "uksouth": "GBR", "ukwest": "GBR", "francecentral": "FRA", "francesouth": "FRA",
-        "germanywestcentral": "DEU", "germanynorth": "DEU", "switzerlandnorth": "CHE", "switzerlandwest": "CHE",
-        "norwayeast": "NOR/NO1", "norwaywest": "NOR/NO2", "swedencentral": "SWE/SE3", "denmarkeast": "DNK",
-        "polandcentral": "POL", "italynorth": "ITA", "spaincentral": "ESP", "austriaeast": "AUT",
-        "belgiumcentral": "BEL", "israelcentral": "ISR", "uaenorth": "ARE", "uaecentral": "ARE", "qatarcentral": "QAT",
-        "southafricanorth": "ZAF", "southafricawest": "ZAF", "centralindia": "IND", "southindia": "IND",
-        "westindia": "IND", "jioindiawest": "IND", "jioindiacentral": "IND", "eastasia": "HKG",
-        "southeastasia": "SGP", "japaneast": "JPN", "japanwest": "JPN", "koreacentral": "KOR", "koreasouth": "KOR",
-        "australiaeast": "AUS", "australiasoutheast": "AUS", "australiacentral": "AUS", "australiacentral2": "AUS",
-        "newzealandnorth": "NZL", "indonesiacentral": "IDN", "malaysiawest": "MYS", "taiwannorth": "TWN",
-    },
-}  # fmt: skip
+    provider: {region: grid for of, region, grid in (row.split(",") for row in _GRIDS) if of == provider}
+    for provider in ("aws", "azure")
+}
+"""Provider → region → ``COUNTRY`` or ``COUNTRY/REGION``."""
 
 
 def intensity(
@@ -65,10 +44,10 @@ def intensity(
     g_per_kwh: float | None = None,
     pue: float = 1.0,
 ) -> CarbonIntensity:
-    """Return the carbon intensity of the electricity used here; by default the world average.
+    """Return the carbon intensity of the electricity; by default the world average.
 
     ``country`` is ISO 3166 alpha-3, ``region`` a part of it (``california``, ``CA``, a bidding zone ``SE3``), ``cloud``
-    is ``aws/us-west-2``. Raises :class:`UsageProblem` where one does not exist, or contradicts another.
+    is ``aws/us-west-2``. Raises :class:`UsageProblem` if one does not exist, or contradicts another.
     """
     if not (math.isfinite(pue) and pue >= 1):
         raise UsageProblem(
@@ -90,7 +69,7 @@ def intensity(
             figure = data.place(country, region)
         else:
             figure = data.world() if cloud is None else data.cloud(cloud)
-    source = f"{figure.source} (codecarbon {codecarbon_version()})"
+    source = f"{figure.source} (codecarbon {version_of('codecarbon')})"
     return CarbonIntensity(figure.g_per_kwh, pue, source, figure.year)
 
 
@@ -102,7 +81,7 @@ class _Figure:
 
 
 class _Data:
-    """codecarbon's tables and arithmetic, without its silent fallbacks."""
+    """Read codecarbon's tables, without its silent fallbacks."""
 
     def __init__(self) -> None:
         from codecarbon.core.emissions import Emissions
@@ -144,7 +123,7 @@ class _Data:
         return _Figure(round(1000 * kg, 9), f"{part.label}, {name}, {part.source}", part.year)
 
     def _regions(self, code: str) -> dict[str, _Region]:
-        """Return the regions of a country, by all their names in lower case."""
+        """Map all names of a country's regions, in lower case, to the regions."""
         if code == "USA":
             table = self._tables.get_country_emissions_data("usa")
             about = table["_source"]

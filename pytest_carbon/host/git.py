@@ -25,8 +25,8 @@ class GitState:
 def git_state(directory: Path, *, main: str | None = None) -> GitState:
     """Return the commit and branch checked out around a folder. Never fail.
 
-    Where git names no branch, the CI service's variables do. A pull request never gets the name of the branch
-    ``main``, as a fork's ``main`` would have.
+    Where git names no branch, the CI service's variables name it. A pull request never gets the name of the branch
+    ``main``: a fork's ``main`` is another branch.
     """
     try:
         answer = subprocess.run(

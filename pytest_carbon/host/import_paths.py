@@ -1,7 +1,6 @@
-"""Move a process's paths to another checkout of the repository, and check what it imported.
+"""Move a process's paths to another checkout, and check what it imported.
 
-A process that measures another revision gets the arguments and paths of the working tree, moved to that revision's
-checkout; what it still imports from elsewhere is refused. A virtual environment inside the repository does not move.
+Modules that are still imported from elsewhere are refused. A virtual environment inside the repository does not move.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _NAME = re.compile(r"""(?<![\w.-])name\s*=\s*["']?([\w.-]+)""")
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """From the working tree to a checkout of another revision."""
+    """A move from the working tree to a checkout of another revision."""
 
     roots: tuple[str, ...]
     """The folder of the working tree: without symbolic links, and as the user names it."""
@@ -39,7 +38,7 @@ class Move:
 
     @classmethod
     def between(cls, top: Path, to: Path, *named: Path) -> Move:
-        """Make a move from ``top``, without symbolic links; ``named`` are folders in it as the user names them."""
+        """Make a move from ``top``; ``named`` are folders in it as the user names them."""
         roots = {str(top): None}
         for folder in named:
             real = folder.resolve()
@@ -51,12 +50,12 @@ class Move:
         return cls(tuple(roots), str(to))
 
     def path(self, path: str) -> str:
-        """Return a path in the other checkout; the path itself where it is not the repository's."""
+        """Return a path in the other checkout, or the path if it is not the repository's."""
         inside = self._inside(path)
         return path if inside is None else os.path.join(self.to, inside) if inside else self.to
 
     def _inside(self, path: str) -> str | None:
-        """Return a path relative to the working tree; None where it is not the repository's."""
+        """Return a path relative to the working tree; None if it is outside."""
         if not os.path.isabs(path):
             return None
         normal = os.path.normpath(path)
@@ -70,7 +69,7 @@ class Move:
         return None
 
     def holds(self, file: str) -> bool:
-        """Tell whether a file is the working tree's."""
+        """Return whether a file is in the working tree."""
         return self._inside(os.path.realpath(file)) is not None
 
     def text(self, text: str) -> str:
@@ -81,7 +80,7 @@ class Move:
         return text
 
     def package_roots(self, packages: Iterable[str]) -> list[str]:
-        """Return the roots of packages in the other checkout, by where they are imported from now."""
+        """Return the roots of packages in the other checkout."""
         places: list[str] = []
         for name in packages:
             with contextlib.suppress(ImportError, AttributeError, ValueError):
@@ -95,9 +94,8 @@ class Move:
     ) -> dict[str, str]:
         """Return the environment variables for a process of the other checkout.
 
-        Any variable that names a place in the working tree, as CI systems set, is moved where the other checkout has
-        that place. ``PYTHONPATH`` gets the roots of the repository's ``packages`` in development mode, and what .pth
-        files have added to the working tree's ``sys.path``.
+        Variables that name a place in the working tree, as on CI, are moved if the other checkout has that place.
+        ``PYTHONPATH`` gets the roots of the repository's ``packages``, and what .pth files have added to ``sys.path``.
         """
         moved = {
             name: text if name == "HOME" else os.pathsep.join(map(self._existing, text.split(os.pathsep)))
@@ -116,18 +114,18 @@ class Move:
         return moved
 
     def _existing(self, path: str) -> str:
-        """Return a path in the other checkout if it exists there: a cache that git ignores, or a socket, does not."""
+        """Return a path in the other checkout, if it exists there."""
         moved = self.path(path)
         return moved if os.path.exists(moved) else path
 
     def move_over(self, packages: Iterable[str] = ()) -> None:
-        """Let this process import from the other checkout, also packages of the repository in development mode."""
+        """Let this process import from the other checkout."""
         sys.path[:] = dict.fromkeys([*map(self.path, sys.path), *self.package_roots(packages)])
         sys.path_importer_cache.clear()
 
 
 def _is_installed(root: str, path: str) -> bool:
-    """Tell whether a path in the working tree is a virtual environment, or in one."""
+    """Return whether a path in the working tree belongs to a virtual environment."""
     parts = os.path.relpath(path, root).split(os.sep)
     if _INSTALLED & set(parts):
         return True
@@ -139,16 +137,17 @@ def _is_installed(root: str, path: str) -> bool:
 
 def _files(modules: Mapping[str, ModuleType]) -> Iterator[tuple[str, str]]:
     for name, module in list(modules.items()):
-        known = getattr(module, "__dict__", {})  # asking a module that looks up lazily would import more
+        known = getattr(module, "__dict__", {})  # getattr on a lazy module would import more
         file = known.get("__file__") or getattr(known.get("__spec__"), "origin", None)
         if isinstance(file, str) and os.path.isabs(file) and name.partition(".")[0] != INSTRUMENT:
             yield name, file
 
 
 def strays(move: Move, modules: Mapping[str, ModuleType], *, base: bool) -> list[tuple[str, str]]:
-    """Return the working tree's modules, and their files, that the other revision (``base``) must not import.
+    """Return modules, and their files, that must not be the working tree's.
 
-    Without ``base``: its compiled modules that were built in place, so that the other checkout has none.
+    For the process of the other revision (``base``): all of them. For the other process: compiled modules that were
+    built in place, because the other checkout has none.
     """
     ours = [(name, file) for name, file in _files(modules) if move.holds(file)]
     return ours if base else [(n, f) for n, f in ours if f.endswith(_COMPILED) and not os.path.exists(move.path(f))]
@@ -157,7 +156,7 @@ def strays(move: Move, modules: Mapping[str, ModuleType], *, base: bool) -> list
 def copies(
     move: Move, sources: Mapping[str, Sequence[str]], modules: Mapping[str, ModuleType]
 ) -> list[tuple[str, str]]:
-    """Return the project's modules, and their files, of an installed copy; ``sources`` as of :func:`own_packages`."""
+    """Return the project's modules, and their files, of an installed copy."""
     imported = []
     for name, file in _files(modules):
         folders = sources.get(name.partition(".")[0], ())
@@ -170,7 +169,7 @@ def copies(
 
 
 def refusal(move: Move, base: bool, label: str, sources: Mapping[str, Sequence[str]]) -> str | None:
-    """Say why what this process has imported cannot be compared; None where it can.
+    """Say why this process's imports cannot be compared; None if they can.
 
     ``base``: this is the process of the other revision, which sentences call ``label``.
     """
@@ -201,10 +200,10 @@ def refusal(move: Move, base: bool, label: str, sources: Mapping[str, Sequence[s
 
 
 def own_packages(top: Path, tracked: Collection[str]) -> dict[str, list[str]]:
-    """Return the packages of a repository's projects, and the folders in which they lie, from its root.
+    """Return the packages of a repository, and their folders relative to its root.
 
-    They are the packages of distributions that a project file names, or that pip installed from the repository, and
-    those that have a project's name.
+    These are packages of distributions that a project file names, or that pip installed from the repository, and
+    packages with a project's name.
     """
     names: set[str] = set()
     for file in tracked:
@@ -236,7 +235,7 @@ def _normal(name: str) -> str:
 
 
 def _comes_from(distribution: metadata.Distribution, top: Path) -> bool:
-    """Tell whether pip installed a distribution from a folder, or a wheel, of the repository."""
+    """Return whether pip installed a distribution from the repository."""
     form = json.loads(distribution.read_text("direct_url.json") or "{}")
     source = form.get("url") if isinstance(form, dict) else None
     if not isinstance(source, str) or not source.startswith("file://"):

@@ -1,14 +1,16 @@
-"""What machine this is: what must match before two measurements may be compared."""
+"""Describe this machine: what must match before measurements are compared."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import platform
 import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pytest_carbon.host.processor import Processor, this_processor
@@ -20,7 +22,7 @@ FAMILIES = ("gpu", "cpu", "dram")
 
 
 def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None) -> Machine:
-    """Describe this machine; ``gated`` are the domains that are summed, ``driver`` the GPU driver's version."""
+    """Describe this machine; ``gated`` are the domains that are summed."""
     processor = this_processor()
     return Machine(
         id=machine_id(gpus, gated, processor),
@@ -28,9 +30,9 @@ def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None
         cpu=None if processor.name is None else plain(processor.name),
         cpu_count=processor.threads,
         driver=driver,
-        torch=_version_of("torch"),
+        torch=version_of("torch"),
         python=platform.python_version(),
-        pytest_carbon=_version_of("pytest-carbon"),
+        pytest_carbon=version_of("pytest-carbon"),
         boot=_boot(),
     )
 
@@ -38,11 +40,13 @@ def describe(gpus: Sequence[Gpu], gated: Sequence[Domain], *, driver: str | None
 def machine_id(gpus: Sequence[Gpu], gated: Sequence[Domain], processor: Processor) -> str:
     """Return an id such as ``1x-nvidia-h100-80gb-hbm3-700w-gpu``.
 
-    It names what must match: GPU models and power limits, a gated processor, the gated families, how they are counted.
+    It names what must match: GPU models and power limits, a gated processor, the gated families, and how they are
+    counted.
     """
     families = list(dict.fromkeys(domain.family for domain in gated))
     families.sort(key=lambda family: (FAMILIES.index(family) if family in FAMILIES else len(FAMILIES), family))
-    known = {f"gpu:{gpu.index}": _gpu_slug(gpu) for gpu in gpus}
+    limits = {gpu: "" if gpu.power_limit_w is None else f"-{round(gpu.power_limit_w)}w" for gpu in gpus}
+    known = {f"gpu:{gpu.index}": slug(gpu.name) + limits[gpu] for gpu in gpus}
     counted = Counter(known.get(domain.name, "unknown") for domain in gated if domain.family == "gpu")
     parts = [f"{number}x-{slug}" for slug, number in sorted(counted.items())]
     if families != ["gpu"]:
@@ -65,22 +69,15 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unknown"
 
 
-def _gpu_slug(gpu: Gpu) -> str:
-    limit = "" if gpu.power_limit_w is None else f"-{round(gpu.power_limit_w)}w"
-    return slug(gpu.name) + limit
-
-
 def plain(name: str) -> str:
-    """Remove noise from a processor's name: ``Intel(R) Xeon(R) CPU @ 2.20GHz`` → ``Intel Xeon``."""
+    """Shorten a processor's name: ``Intel(R) Xeon(R) CPU @ 2.20GHz`` → ``Intel Xeon``"""
     name = re.sub(r"\((r|tm|c)\)|[®™]", " ", name, flags=re.IGNORECASE)
     name = re.sub(r"@\s*[\d.]+\s*[GM]Hz|\b\w+-core\b|\b(cpu|processor)\b", " ", name, flags=re.IGNORECASE)
     return " ".join(name.split())
 
 
-def _version_of(package: str) -> str | None:
-    """Return the version of a loaded module, else of the installed package; import nothing."""
-    from importlib.metadata import PackageNotFoundError, version
-
+def version_of(package: str) -> str | None:
+    """Return the version of a loaded module, else of the installed package."""
     loaded = getattr(sys.modules.get(package), "__version__", None)
     if isinstance(loaded, str):
         return str(loaded)
@@ -88,6 +85,17 @@ def _version_of(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def free_memory() -> None:
+    """Collect garbage, and free the GPU memory that torch caches."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    cuda, mps = getattr(torch, "cuda", None), getattr(getattr(torch, "backends", None), "mps", None)
+    if cuda is not None and cuda.is_available() and cuda.is_initialized():
+        cuda.empty_cache()
+    elif torch is not None and mps is not None and mps.is_available():
+        torch.mps.empty_cache()
 
 
 def _boot() -> str | None:

@@ -1,4 +1,4 @@
-"""The machine with baselines that is most like this one, and how it differs (pure)."""
+"""Find the stored machine that is most like this one (pure)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pytest_carbon.host.machine import FAMILIES, plain, slug
 from pytest_carbon.records import Machine
 
 
-def nearest(here: Machine, stored: Iterable[Machine]) -> list[tuple[str, str]]:
-    """Return the ids of stored machines and what differs, the one most like this one (``here``) first."""
-    others = [machine for machine in stored if machine.id != here.id]
-    others.sort(key=lambda machine: (_distance(_facts(machine.id), _facts(here.id)), machine.id))
-    return [(machine.id, difference(machine, here)) for machine in others]
+def nearest(this: Machine, stored: Iterable[Machine]) -> list[tuple[str, str]]:
+    """Return the ids of stored machines and their differences, the nearest first."""
+    others = [machine for machine in stored if machine.id != this.id]
+    others.sort(key=lambda machine: (_distance(_facts(machine.id), _facts(this.id)), machine.id))
+    return [(machine.id, difference(machine, this)) for machine in others]
 
 
-def difference(there: Machine, here: Machine) -> str:
+def difference(other: Machine, this: Machine) -> str:
     """Say what differs between two machines: ``same GPU, power limit 700 W → 500 W``."""
-    a, b = _facts(there.id), _facts(here.id)
-    parts = _hardware(there, here)
+    a, b = _facts(other.id), _facts(this.id)
+    parts = _hardware(other, this)
     if a.counts != b.counts and a.counts and b.counts:
         parts.append(f"{a.counts} GPU{'' if a.counts == '1' else 's'} there, {b.counts} here")
     if a.limits_w != b.limits_w and "gpu" in a.domains and "gpu" in b.domains:
@@ -39,13 +39,13 @@ def difference(there: Machine, here: Machine) -> str:
     return ", ".join(parts)
 
 
-def _hardware(there: Machine, here: Machine) -> list[str]:
-    """Say whether the GPUs are the same, and the processors, where both machines count them."""
-    a, b = _facts(there.id), _facts(here.id)
+def _hardware(other: Machine, this: Machine) -> list[str]:
+    """Say whether GPUs and processors are the same, if both machines count them."""
+    a, b = _facts(other.id), _facts(this.id)
     parts = []
     for what, families, x, y in (
-        ("GPU", {"gpu"}, _gpus_in(there), _gpus_in(here)),
-        ("processor", {"cpu", "dram"}, _cpu_in(there), _cpu_in(here)),
+        ("GPU", {"gpu"}, _gpus_in(other), _gpus_in(this)),
+        ("processor", {"cpu", "dram"}, _cpu_in(other), _cpu_in(this)),
     ):
         if families & {*a.domains} and families & {*b.domains} and x and y:
             parts.append(f"same {what}" if x == y else f"another {what}: {x} there, {y} here")
@@ -54,13 +54,13 @@ def _hardware(there: Machine, here: Machine) -> list[str]:
     gpus = ["gpu" in facts.domains for facts in (a, b)]
     if a.model == b.model:
         return ["same GPU" if all(gpus) else "same processor"]
-    x, y = (_gpus_in(e) or _cpu_in(e) or facts.model or e.id for e, facts in ((there, a), (here, b)))
+    x, y = (_gpus_in(e) or _cpu_in(e) or facts.model or e.id for e, facts in ((other, a), (this, b)))
     what = "another GPU: " if all(gpus) else "" if any(gpus) else "another processor: "
     return [f"{what}{x} there, {y} here"]
 
 
 def _gpus_in(machine: Machine) -> str:
-    """Return the models of the GPUs in a machine's id; empty where unknown."""
+    """Return the models of the GPUs in a machine's id; empty if unknown."""
     return " + ".join(sorted({gpu.name for gpu in machine.gpus if slug(gpu.name) in machine.id}))
 
 
@@ -71,7 +71,7 @@ def _cpu_in(machine: Machine) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """The parts of an id; numbers and limits of several kinds of GPU are joined by ``+``."""
+    """The parts of an id; values of several kinds of GPU are joined by ``+``."""
 
     model: str
     counts: str
@@ -106,7 +106,7 @@ def _watts(limits: str) -> str:
 
 
 def _distance(a: _Facts, b: _Facts) -> float:
-    """Weigh what differs: how machines are measured counts most, then the hardware, then its settings."""
+    """Weigh the differences: the way of measuring most, then hardware, then settings."""
     return (
         8 * (a.estimated != b.estimated)
         + 8 * (a.integrated != b.integrated)

@@ -1,4 +1,4 @@
-"""This machine's processor, and whether a container surrounds this process."""
+"""Describe this machine's processor, and detect containers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ class Processor:
     name: str | None
     """As the system has it: ``Intel(R) Xeon(R) Platinum 8480C``."""
     threads: int
-    """Logical processors of the machine."""
     sockets: int = 1
     virtual: bool = False
     """A virtual machine: it may show only some threads of the processor, and hides its counters."""
 
 
 def this_processor() -> Processor:
-    """Return this machine's processor: from /proc/cpuinfo on Linux, elsewhere with py-cpuinfo's name."""
+    """Return this machine's processor."""
     import psutil
 
     threads = psutil.cpu_count(logical=True) or 1
@@ -33,7 +32,7 @@ def this_processor() -> Processor:
 
 
 def parse_cpuinfo(text: str, threads: int) -> Processor:
-    """Read the processor of a /proc/cpuinfo. Arm processors have no name there, but a part number."""
+    """Read /proc/cpuinfo; it names an Arm processor only by part number."""
     fields: dict[str, str] = {}
     sockets = set()
     for line in text.splitlines():
@@ -50,7 +49,7 @@ def parse_cpuinfo(text: str, threads: int) -> Processor:
 
 
 def in_container() -> bool:
-    """Tell whether this looks like the inside of a Docker, Podman or Kubernetes container."""
+    """Return whether this process runs in Docker, Podman or Kubernetes."""
     return any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv", "/var/run/secrets/kubernetes.io"))
 
 

@@ -1,8 +1,7 @@
 """Check out another revision of the repository beside it.
 
-The revision lies in a worktree of the user's repository, in a temporary folder that its process keeps locked, so that a
-later run can remove what a killed one left. Submodules are worktrees of their own clones, at the commits that the
-revision records: nothing is fetched.
+The revision is a worktree of the user's repository in a temporary folder. The process keeps the folder locked, so that
+a later run can remove what a killed one left. Submodules are worktrees of their own clones: nothing is fetched.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from pytest_carbon.records import UsageProblem
-from pytest_carbon.text import did_you_mean
 
 _PREFIX, _SUFFIX = "pytest-carbon-against-", "-worktree"
 _OF_ANOTHER = re.compile(
@@ -36,7 +34,7 @@ _QUIETLY = ("core.hooksPath=/dev/null", "advice.detachedHead=false", "submodule.
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A commit of the repository around a folder, and how the working tree stands to it."""
+    """A commit of the repository, compared with the working tree."""
 
     ref: str
     """As the user gave it."""
@@ -44,9 +42,7 @@ class Revision:
     top: Path
     """The folder of the working tree, without symbolic links."""
     head: str | None
-    """The commit that is checked out."""
     dirty: bool
-    """Whether a file that git tracks was changed."""
     same: bool
     """Whether the working tree has the same code."""
 
@@ -62,14 +58,14 @@ class _Failed(Exception):
 
 
 def without_repository(environ: dict[str, str]) -> dict[str, str]:
-    """Drop the variables that point git to a repository other than its folder's."""
+    """Drop the variables that point git to another repository."""
     return {name: text for name, text in environ.items() if not _OF_ANOTHER.fullmatch(name)}
 
 
 def _git(where: Sequence[str], *arguments: str, alone: bool = False, dies: bool = False) -> bytes:
     """Return what git prints; ``where`` are its options that name the repository.
 
-    ``alone`` keeps Ctrl-C from git; with ``dies`` git ends with this process, even a killed one (Linux only).
+    ``alone`` keeps Ctrl-C from git. With ``dies``, git ends together with this process (Linux only).
     """
     quietly = [word for setting in _QUIETLY for word in ("-c", setting)]
     settings = {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
@@ -95,7 +91,7 @@ def _git(where: Sequence[str], *arguments: str, alone: bool = False, dies: bool 
 
 
 def dying_with_parent(number: int) -> Callable[[], None] | None:
-    """Return what a new process calls to end with its parent, by a signal; None where the system cannot."""
+    """Return what a new process calls to end with its parent, if possible."""
     if sys.platform != "linux":
         return None
     import ctypes
@@ -108,7 +104,7 @@ def dying_with_parent(number: int) -> Callable[[], None] | None:
 
 
 def _line(where: Sequence[str], *arguments: str) -> str | None:
-    """Return the line that git prints; None where git fails."""
+    """Return the line that git prints; None if git fails."""
     try:
         return os.fsdecode(_git(where, *arguments)).removesuffix("\n")
     except _Failed:
@@ -119,7 +115,7 @@ def _line(where: Sequence[str], *arguments: str) -> str | None:
 
 
 def find(ref: str, folder: Path) -> Revision:
-    """Find the commit that a name means, in the repository around pytest's root dir. Raises :class:`UsageProblem`."""
+    """Find the commit that a name means. Raises :class:`UsageProblem`."""
     at = ("-C", str(folder))
     try:
         top = Path(os.fsdecode(_git(at, "rev-parse", "--show-toplevel")).removesuffix("\n"))
@@ -134,8 +130,8 @@ def find(ref: str, folder: Path) -> Revision:
             raise _Failed("it is a range")
     except _Failed as failed:
         raise UsageProblem(
-            f"--carbon-against={ref}: git finds no such commit here ({failed}): give one branch, tag or commit."
-            f"{_hint(at, ref)}"
+            f"--carbon-against={ref}: git finds no such commit in this clone ({failed}): give one branch, tag or"
+            f" commit. {_hint(at)}"
         ) from None
     head = _line(at, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     dirty = bool(_line(at, "status", "--porcelain", "--untracked-files=no"))
@@ -144,17 +140,12 @@ def find(ref: str, folder: Path) -> Revision:
     return Revision(ref, commit, top, head, dirty, same=commit == head and not dirty and not more)
 
 
-def _hint(at: Sequence[str], ref: str) -> str:
-    """Suggest a similar name, or a fetch, for a revision that is not here."""
-    listed = _line(at, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags", "refs/remotes") or ""
-    names = [*listed.split(), "HEAD"] if re.fullmatch(r"(?!.*\.\.)[^~^@:]+", ref) else []  # not of an expression
-    of_remote = next((name for name in names if name.endswith(f"/{ref}")), None)
-    near = f" Did you mean {of_remote}?" if of_remote else did_you_mean(ref, names)
-    remote = next(iter((_line(at, "remote") or "").split()), "origin")
+def _hint(at: Sequence[str]) -> str:
+    """Say how to list or fetch revisions."""
     if _line(at, "rev-parse", "--is-shallow-repository") == "true":
-        every = f"git fetch --unshallow --tags {remote} '+refs/heads/*:refs/remotes/{remote}/*'"
-        return f"{near} This clone is shallow: {every} fetches the rest; in CI, actions/checkout with fetch-depth: 0"
-    return near or f" git branch --all and git tag list the names; git fetch {remote} may bring more"
+        every = "git fetch --unshallow --tags origin '+refs/heads/*:refs/remotes/origin/*'"
+        return f"This clone is shallow: {every} fetches the rest; in CI, use actions/checkout with fetch-depth: 0"
+    return "git branch --all and git tag list the names; git fetch may bring more"
 
 
 def fingerprint(revision: Revision) -> str:
@@ -167,7 +158,7 @@ def fingerprint(revision: Revision) -> str:
 
 
 def tracked(top: Path) -> frozenset[str]:
-    """Return the files that git tracks in a working tree and its submodules, relative to its folder."""
+    """Return the files that git tracks, with submodules, relative to the top folder."""
     with contextlib.suppress(_Failed):
         return frozenset(os.fsdecode(_git(("-C", str(top)), "ls-files", "--recurse-submodules", "-z")).split("\0"))
     return frozenset()
@@ -178,10 +169,10 @@ def tracked(top: Path) -> frozenset[str]:
 
 @contextlib.contextmanager
 def checked_out(revision: Revision) -> Iterator[Path]:
-    """Check a revision out, yield its folder, and remove it. Raises :class:`UsageProblem` where git cannot."""
+    """Check a revision out, yield its folder, and remove it. Raises UsageProblem."""
     repository = ("-C", str(revision.top))
-    _remove_left_behind(repository)
     space = Path(tempfile.gettempdir()).resolve()
+    _remove_left_behind(repository, space, revision.top.name)
     if space.is_relative_to(revision.top):
         raise UsageProblem(
             f"--carbon-against={revision.ref} is checked out in a temporary folder, and {space} is inside of the"
@@ -206,7 +197,7 @@ def checked_out(revision: Revision) -> Iterator[Path]:
 def _add(
     made: list[tuple[Sequence[str], Path]], revision: Revision, clone: Path, tree: Path, commit: str, within: str
 ) -> None:
-    """Check out a commit of a clone in a new worktree, and the submodules that it records.
+    """Check out a commit in a new worktree, with its submodules.
 
     ``made`` gets the clone and its worktree; ``within`` is the clone's place in the user's repository, with a slash.
     """
@@ -214,27 +205,19 @@ def _add(
     made.append((of_clone, tree))
     try:
         _git(of_clone, "worktree", "add", "--quiet", "--no-checkout", "--detach", "--force", str(tree), commit)
-        _git(at, "reset", "--quiet", "--hard", dies=True)  # what may take long: files that git-lfs downloads
+        _git(at, "reset", "--quiet", "--hard", dies=True)  # may take long: git-lfs downloads files
     except _Failed as failed:
         raise UsageProblem(
             f"--carbon-against={revision.ref}: git cannot check it out in {tree}: {failed} (a partial clone needs its"
             " remote; Git LFS needs git-lfs, and its remote or GIT_LFS_SKIP_SMUDGE=1)"
         ) from None
-    if _line(at, "ls-files", "--", ":(attr:filter=lfs)"):
-        with contextlib.suppress(_Failed):
-            _git(at, "lfs", "checkout", dies=True)  # files that were downloaded before
     entries = os.fsdecode(_git(of_clone, "ls-tree", "-r", "-z", commit)).split("\0")
     for words, _, path in (entry.partition("\t") for entry in entries if entry.startswith("160000 ")):
         wanted, inner, full = words.split()[2], clone / path, within + path
-        if not (inner / ".git").exists():
+        if not (inner / ".git").exists() or _line(("-C", str(inner)), "cat-file", "-t", wanted) != "commit":
             raise UsageProblem(
-                f"--carbon-against={revision.ref}: the submodule {full} has no clone here: git submodule update --init"
-                f" --recursive {full}, with {revision.ref} checked out if the working tree has no such submodule"
-            )
-        if _line(("-C", str(inner)), "cat-file", "-t", wanted) != "commit":
-            raise UsageProblem(
-                f"--carbon-against={revision.ref}: the submodule {full} is at {wanted[:12]} there, and its clone here"
-                f" has no such commit: git -C {full} fetch origin {wanted}"
+                f"--carbon-against={revision.ref}: commit {wanted[:12]} of the submodule {full} is not in this clone:"
+                f" run git submodule update --init --recursive {full}, then git -C {full} fetch origin {wanted}"
             )
         _add(made, revision, inner, tree / path, wanted, f"{full}/")
 
@@ -263,7 +246,7 @@ def _remove_folder(folder: Path) -> None:
 
 
 def _own_folder(space: Path) -> tuple[Path, int | None]:
-    """Make a folder, locked until this process ends, and return it with the lock."""
+    """Make a folder that is locked until this process ends; return both."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=space))
         lock = _lock(folder, wait=True)
@@ -272,7 +255,7 @@ def _own_folder(space: Path) -> tuple[Path, int | None]:
 
 
 def _lock(folder: Path, *, wait: bool) -> int | None:
-    """Lock a folder, and return what unlocks it when closed; None where it cannot be locked."""
+    """Lock a folder; return the handle that unlocks it, or None."""
     if sys.platform == "win32":  # not a platform this project claims: nothing is removed there
         return None
     import fcntl
@@ -288,28 +271,12 @@ def _lock(folder: Path, *, wait: bool) -> int | None:
     return handle
 
 
-def _removed(folder: Path) -> bool:
-    """Remove a folder unless its process still runs; tell whether it did."""
-    if (lock := _lock(folder, wait=False)) is None:
-        return False
-    _remove_folder(folder)
-    os.close(lock)
-    return True
+def _remove_left_behind(repository: Sequence[str], space: Path, name: str) -> None:
+    """Remove the worktrees of killed processes from the temporary folder.
 
-
-def _remove_left_behind(repository: Sequence[str]) -> None:
-    """Remove what killed processes have left in the temporary folder, and in this repository and its submodules."""
-    space = Path(tempfile.gettempdir()).resolve()
-    removed = {folder for folder in space.glob(f"{_PREFIX}*{_SUFFIX}") if _removed(folder)}
-    shared = _line(repository, "rev-parse", "--path-format=absolute", "--git-common-dir")
-    if shared is None:
-        return
-    of_submodules = (Path(shared) / "modules").rglob("worktrees")
-    for worktrees in (Path(shared) / "worktrees", *of_submodules):
-        for entry in worktrees.glob("*/gitdir"):
-            with contextlib.suppress(OSError):  # another run may remove it meanwhile
-                tree = Path(entry.read_text("utf-8", "surrogateescape").strip()).parent
-                ours = {folder for folder in tree.parents if folder.match(f"{_PREFIX}*{_SUFFIX}")}
-                removed |= {folder for folder in ours - removed if _removed(folder)}
-                if ours & removed:
-                    shutil.rmtree(entry.parent)
+    Of their submodules, git's own small entries stay: git removes them after three months.
+    """
+    for folder in space.glob(f"{_PREFIX}*{_SUFFIX}"):
+        if (lock := _lock(folder, wait=False)) is not None:  # else its process still runs
+            _remove([(repository, folder / (name or "tree"))], folder)
+            os.close(lock)

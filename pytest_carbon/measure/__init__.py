@@ -1,1 +1,1 @@
-"""From a call to a `Measurement`: meters, the loop and the lines fitted to the counters."""
+"""Turn a call into a `Measurement`: meters, loop, and lines through counters."""

@@ -1,4 +1,4 @@
-"""Find out once how a machine's power settles after work, and whether its counters look part-time."""
+"""Find out how a machine's power settles, and whether counters look part-time."""
 
 from __future__ import annotations
 
@@ -8,19 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pytest_carbon.measure import phases
-from pytest_carbon.measure.lines import (
-    EDGES_LEAST,
-    FALL_LONGEST_S,
-    SETTLE_TIME_CONSTANTS,
-    Line,
-    fit_line,
-    is_fast,
-    is_stretch,
-    nearest_stretch,
-    period_s,
-    stretch_after,
-)
+from pytest_carbon.measure import lines, phases
 from pytest_carbon.measure.protocol import Scope
 from pytest_carbon.measure.readings import Readings
 from pytest_carbon.records import Calibration, Edge
@@ -51,8 +39,8 @@ def calibrate(
     """
     if readings.watched(scope):
         readings.fetch()
-    # A processor's counter adds up, and is known right beside the work.
-    watched = [name for name in readings.watched(scope) if not is_fast(readings.edges[name][-20:])]
+    # A processor's counter needs no calibration: it is precise right beside the work.
+    watched = [name for name in readings.watched(scope) if not lines.is_fast(readings.edges[name][-20:])]
     known, (busy_from_s, busy_to_s) = readings.calibration, warm_s
     if known is not None and known.part_time_sampling is None and watched:
         readings.calibration = replace(known, **_habits(readings, watched, call, call_s))
@@ -89,8 +77,8 @@ def calibrate(
 
 
 def _habits(readings: Readings, names: Sequence[str], call: Callable[[], Any], call_s: float) -> dict[str, Any]:
-    """What calls at many phases of the counters' periods show of them: fields of a calibration."""
-    period = max(period_s(readings.edges[n]) or 0.0 for n in names)
+    """Return fields of a calibration, from calls at many phases of the counters."""
+    period = max(lines.period_s(readings.edges[n]) or 0.0 for n in names)
     if phases.CALLS_LEAST * call_s > CALIBRATION_CALLS_S or not period:
         return {}
     readings.progress("finding out whether the counter looks all of the time (once a machine)")
@@ -100,7 +88,7 @@ def _habits(readings: Readings, names: Sequence[str], call: Callable[[], Any], c
     enough_s = begun_s + readings.settle_s + CALIBRATION_CALLS * period
     latest_s = max(begun_s + CALIBRATION_CALLS_S, enough_s)
     while (len(busy) < CALIBRATION_CALLS or readings.clock() < enough_s) and readings.clock() < latest_s:
-        readings.sleep(period / 4)  # without it calls of half a period would come evenly, one close on the other
+        readings.sleep(period / 4)  # else calls of half a period would come at even intervals
         readings.wait_phase(names)
         start_s = readings.clock()
         for _ in range(repeats):
@@ -123,7 +111,7 @@ def _habits(readings: Readings, names: Sequence[str], call: Callable[[], Any], c
 
 
 def burst(call_s: float) -> int:
-    """How many calls start together where calls start at phases of the counter's period."""
+    """Return how many calls start together at a phase of the counter's period."""
     return max(1, math.ceil(PHASED_BURST_S / max(call_s, 1e-6) - 1e-9))
 
 
@@ -131,19 +119,19 @@ def burst(call_s: float) -> int:
 
 
 def settle_time_s(edges: Sequence[Edge], end_s: float, busy_power_w: float) -> float | None:
-    """How long the fast fall of the power takes after work that ended at ``end_s``: six time constants.
+    """Return how long the power falls fast after ``end_s``: six time constants.
 
     The power falls to the first straight stretch after the end. A fall of time constant T makes the counter lag behind
     it by (busy power − its power) × T × exp(−elapsed / T); T is the longest that the early edges allow (two standard
-    errors). None where the work hardly raised the power, or the edges are too few: a second of them is wanted.
+    errors). None if the work hardly raised the power, or the edges cover less than a second.
     """
     after = [e for e in edges if e.before_s >= end_s]
-    if len(after) < 2 * EDGES_LEAST:
+    if len(after) < 2 * lines.EDGES_LEAST:
         return None
-    chosen = stretch_after(after, end_s)
-    if len(chosen) > 2 * EDGES_LEAST:  # its first edges may hold some of the fall
+    chosen = lines.stretch_after(after, end_s)
+    if len(chosen) > 2 * lines.EDGES_LEAST:  # its first edges may hold some of the fall
         chosen = chosen[len(chosen) // 3 :]
-    line = fit_line(chosen)
+    line = lines.fit_line(chosen)
     excess_w = busy_power_w - line.power_w
     variance = max(line.residual_square_j2 / max(line.freedom, 1), line.timing_variance_j2)
     if excess_w <= SHARE_EXCESS * abs(line.power_w):
@@ -159,12 +147,12 @@ def settle_time_s(edges: Sequence[Edge], end_s: float, busy_power_w: float) -> f
             ((m - excess_w * time_constant_s * math.exp(-t / time_constant_s)) / s) ** 2 for t, m, s in missing
         )
 
-    grid = [1e-3 * 1.05**k for k in range(200) if 1e-3 * 1.05**k <= FALL_LONGEST_S]
+    grid = [1e-3 * 1.05**k for k in range(200) if 1e-3 * 1.05**k <= lines.FALL_LONGEST_S]
     misfits = [misfit(t) for t in grid]
     best = min(misfits)
     scale = max(best / max(len(missing) - 1, 1), 1.0)
     allowed = [t for t, m in zip(grid, misfits, strict=True) if m <= best + 4 * scale]
-    return SETTLE_TIME_CONSTANTS * max(allowed)
+    return lines.SETTLE_TIME_CONSTANTS * max(allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,36 +163,36 @@ class Level:
     since_s: float
     """After the end of the work."""
     until_s: float
-    line: Line
+    line: lines.Line
 
 
 def levels_after(edges: Sequence[Edge], end_s: float, settle_s: float) -> list[Level]:
-    """The powers that a device steps through after work, the settled one last."""
+    """Return the powers that a device steps through after work, the settled one last."""
     left = [e for e in edges if e.before_s >= end_s + settle_s]
-    lines: list[Line] = []
-    while len(left) >= EDGES_LEAST:
-        chosen = stretch_after(left, end_s) if not lines else nearest_stretch(left)
-        if lines and not is_stretch(chosen):
+    quiet: list[lines.Line] = []
+    while len(left) >= lines.EDGES_LEAST:
+        chosen = lines.stretch_after(left, end_s) if not quiet else lines.nearest_stretch(left)
+        if quiet and not lines.is_stretch(chosen):
             left = left[1:]
             continue
-        line = fit_line(chosen)
-        last = lines[-1].power_w if lines else math.inf
+        line = lines.fit_line(chosen)
+        last = quiet[-1].power_w if quiet else math.inf
         if abs(line.power_w - last) > max(STEP_W, STEP_SHARE * abs(line.power_w)):
-            lines.append(line)
+            quiet.append(line)
         left = [e for e in left if e.time_s > chosen[-1].time_s]
-    if not lines:
+    if not quiet:
         return []
     meets = [
-        (b.at(a.time_s) - a.energy_j) / (a.power_w - b.power_w) + a.time_s - end_s for a, b in itertools.pairwise(lines)
+        (b.at(a.time_s) - a.energy_j) / (a.power_w - b.power_w) + a.time_s - end_s for a, b in itertools.pairwise(quiet)
     ]
     ends = [*meets, edges[-1].time_s - end_s]
     return [
-        Level(line.power_w, since, until, line) for line, since, until in zip(lines, [0.0, *meets], ends, strict=True)
+        Level(line.power_w, since, until, line) for line, since, until in zip(quiet, [0.0, *meets], ends, strict=True)
     ]
 
 
 def after_work(levels: Sequence[Level], end_s: float) -> tuple[float, float] | None:
-    """(joules above the settled power after a burst of work without the fast fall, seconds); None without levels."""
+    """Return joules above the settled power after work, and seconds; None if unknown."""
     if not levels:
         return None
     first, settled = levels[0].line, levels[-1].line

@@ -1,4 +1,4 @@
-"""Whether other processes kept the processor busy while calls ran: what Linux counts, before and after.
+"""Find out whether other processes kept the processor busy (Linux).
 
 Nothing here needs root, and each source may be missing: ``/proc/stat`` (what all processes used, and what the host of a
 virtual machine took), ``schedstat`` (how long threads were ready and waited), and the CPU seconds of this process and
@@ -93,7 +93,7 @@ class Load:
 
     @property
     def waiting_for_others(self) -> float | None:
-        """The part of ``waiting`` that others cause: threads of this process wait for each other, too."""
+        """The part of ``waiting`` that others cause, not threads of this process."""
         if self.waiting is None or self.other_cores is None or self.own_cores is None:
             return self.waiting
         used = self.own_cores + self.other_cores
@@ -106,7 +106,7 @@ class Load:
 
     @property
     def beside(self) -> float:
-        """Share of this process's time in which others ran on the other thread of its core, at least."""
+        """Least share of this process's time with others on the same core's other thread."""
         if not self.siblings or not self.own_cores or self.other_cores is None:
             return 0.0
         crowded = self.own_cores + self.other_cores - self.cores / 2
@@ -146,7 +146,7 @@ def between(before: Snapshot, after: Snapshot) -> Load:
 
 
 def shared(before: Snapshot, after: Snapshot, *, counted: bool) -> MeasurementWarning | None:
-    """The warning, where others used the processor between two snapshots."""
+    """Return a warning if others used the processor between two snapshots."""
     load = between(before, after)
     telling = load.elapsed_s >= TELLING_S
     others, own, cores = load.machine_other_cores, load.own_cores, load.machine_cores
@@ -165,7 +165,7 @@ def shared(before: Snapshot, after: Snapshot, *, counted: bool) -> MeasurementWa
 
 
 def needed_s(before: Snapshot, after: Snapshot) -> float:
-    """How long to wait for the second snapshot, where the calls were too short."""
+    """Return how long to wait for the second snapshot after short calls."""
     known = before.busy_s is not None and after.busy_s is not None
     return max(0.0, before.time_s + TELLING_S - after.time_s) if known else 0.0
 
@@ -202,7 +202,7 @@ class Reader:
         self._cpus = cpus
 
     def read(self) -> Snapshot:
-        """CPU seconds used until now; what cannot be read is unknown."""
+        """Take a snapshot; what cannot be read is unknown."""
         cpus = self._cpus if self._cpus is not None else tuple(_affinity(0)) if _affinity else None
         busy_s, machine_s, stolen_s, machine_cores = self._machine(cpus)
         own_s, family = self._own()
@@ -223,7 +223,7 @@ class Reader:
         )
 
     def _machine(self, cpus: Sequence[int] | None) -> tuple[float | None, float | None, float, int]:
-        """(busy seconds of these cores, of all cores, stolen seconds of these, how many there are)."""
+        """Return busy seconds of these cores and of all, stolen ones, and their number."""
         busy: dict[str, float] = {}
         stolen: dict[str, float] = {}
         for line in (processes.text(f"{self._proc}/stat") or "").splitlines():
@@ -241,7 +241,7 @@ class Reader:
         return sum(busy[n] for n in mine), machine_s, sum(stolen[n] for n in mine), len(busy)
 
     def _own(self) -> tuple[float | None, list[int]]:
-        """(CPU seconds of this process, its living descendants, and what they all have reaped; the descendants)."""
+        """Return CPU seconds of this process and its family, and its descendants."""
         own = _times()
         total_s = _process_time() + own.children_user + own.children_system
         if processes.childless():
@@ -252,6 +252,6 @@ class Reader:
         return total_s + sum(spent.itself_s + spent.reaped_s for spent in family.values()), list(family)
 
     def _waiting(self, folder: str) -> tuple[float, float] | None:
-        """How long a thread ran, and how long it waited for a core."""
+        """Return how long a thread ran, and how long it waited for a core."""
         words = (processes.text(f"{self._proc}/{folder}/schedstat") or "").split()
         return (int(words[0]) / 1e9, int(words[1]) / 1e9) if len(words) >= 2 else None

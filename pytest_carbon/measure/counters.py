@@ -1,4 +1,4 @@
-"""Study energy counters, idle and under load: their period, steps, latency and precision."""
+"""Study energy counters, idle and under load: period, latency and precision."""
 
 from __future__ import annotations
 
@@ -68,7 +68,6 @@ class Counter:
     """Whether it moves in steps that a watcher notes; else reads are exact where the work runs."""
     failure: str | None = None
     read_s: float | None = None
-    """Duration of a read, median."""
     edges: int = 0
     period_s: float | None = None
     bracket_s: float | None = None
@@ -84,7 +83,6 @@ class Counter:
     busy_disagreement: float | None = None
     """and under load, where the readings are steady: a sensor may look part-time."""
     frozen_under_load: bool | None = None
-    """Whether it stands still while the device works."""
     busy_power_w: float | None = None
     settle_s: float | None = None
     """How long the fast fall takes after work."""
@@ -127,9 +125,10 @@ def study(
     progress: Callable[[str], None] = lambda text: None,
     cpu_s: Callable[[], float] = lambda: math.nan,
 ) -> float | None:
-    """Fill in what counters show idle and under a load; return the watcher's share.
+    """Fill in what counters show idle and under a load.
 
-    It is of one core. Raises MeterError where a counter can no longer be read; what is known until then is kept.
+    Return the watcher's share of one core. Raises MeterError if a counter can no longer be read; what is known until
+    then is kept.
     """
     watcher.start()
     bench = Bench(counters, watcher, clock, sleep)
@@ -146,7 +145,13 @@ def study(
         used_s, elapsed_s = cpu_s() - spent_s, clock() - since_s
     finally:
         for counter in counters:
-            _brackets(counter, bench.edges[counter.domain])
+            edges = bench.edges[counter.domain]
+            counter.edges = len(edges)
+            if widths := sorted(e.after_s - e.before_s for e in edges[ACQUIRED:]):
+                counter.bracket_s, counter.bracket_90_s = (
+                    statistics.median(widths),
+                    widths[int(0.9 * (len(widths) - 1))],
+                )
     return used_s / elapsed_s if elapsed_s > 0 and math.isfinite(used_s) else None
 
 
@@ -198,7 +203,7 @@ class Bench:
         return Window(quiet_since_s, start_s, self.clock(), settle_s)
 
     def idle_edges(self, counter: Counter, begun_s: float) -> list[Edge]:
-        """A counter's edges; where the power fell by a step, those since then, after some more seconds."""
+        """Return a counter's edges, those after the last fall of the power by a step."""
         step_s = 0.0
         while levels := calibration.levels_after(self.edges[counter.domain], begun_s, 0.0):
             last_w = levels[-1].power_w
@@ -215,10 +220,14 @@ class Bench:
         return self.since(counter, begun_s + step_s) if step_s else self.edges[counter.domain]
 
     def quiet(self, since_s: float) -> None:
-        """Wait until a straight stretch of each counter reaches the present, or for the longest time."""
+        """Wait until a straight stretch of each counter reaches the present."""
         self.watch(since_s, QUIET_SPAN_S, QUIET_EDGES)
         latest_s = self.clock() + QUIET_LONGEST_S
-        while self.clock() < latest_s and not all(_is_quiet(self.since(c, since_s)) for c in self.live()):
+        while self.clock() < latest_s:
+            stretches = [lines.stretch_before(self.since(c, since_s)) for c in self.live()]
+            long = all(len(s) >= QUIET_EDGES and lines.span_s(s) >= QUIET_SPAN_S - lines.SLACK_S for s in stretches)
+            if long and all(map(lines.is_straight, stretches)):
+                break
             self.watch(self.clock(), 0.0, 1)
 
     def wait_phase(self, number: int) -> None:
@@ -228,7 +237,7 @@ class Bench:
         self._sleep((edges[-1].time_s + number * GOLDEN_RATIO % 1 * period_s - self.clock()) % period_s)
 
     def windows(self, load: Load, count: int, seconds: float, quiet_since_s: float, settle_s: float) -> list[Window]:
-        """Windows of a load, each between quiet lines, spread over the phases of the counters' periods."""
+        """Run a load in windows between quiet lines, at many phases of the periods."""
         windows: list[Window] = []
         for number in range(count):
             self.quiet(quiet_since_s)
@@ -243,7 +252,7 @@ class Bench:
         return windows
 
     def calls(self, load: Load, count: int, seconds: float) -> list[tuple[float, float]]:
-        """Calls of a load at golden-ratio phases, without a wait for quiet between them: (start, end) of each."""
+        """Call a load at golden-ratio phases, without quiet; return (start, end) of each."""
         calls: list[tuple[float, float]] = []
         for number in range(count):
             self.watch(self.clock(), PAUSE_S, 0)
@@ -255,33 +264,13 @@ class Bench:
         return calls
 
 
-def _is_quiet(edges: Sequence[Edge]) -> bool:
-    stretch = lines.stretch_before(edges)
-    return (
-        len(stretch) >= QUIET_EDGES
-        and lines.span_s(stretch) >= QUIET_SPAN_S - lines.SLACK_S
-        and lines.is_straight(stretch)
-    )
-
-
 def _idle(counter: Counter, edges: Sequence[Edge]) -> None:
     counter.period_s = lines.period_s(edges)
     counter.idle_power_w = lines.fit_line(edges).power_w
     fifth = (len(edges) - 1) // 5
-    powers = [_power_w(edges[fifth * i : fifth * (i + 1) + 1]) for i in range(5)]
+    powers = [lines.mean_power_w(edges[fifth * i : fifth * (i + 1) + 1]) for i in range(5)]
     counter.idle_wander_w = max(powers) - min(powers)
     counter.idle_disagreement = disagreement(lines.stretch_before(edges), (), ())
-
-
-def _brackets(counter: Counter, edges: Sequence[Edge]) -> None:
-    counter.edges = len(edges)
-    widths = sorted(e.after_s - e.before_s for e in edges[ACQUIRED:])
-    if widths:
-        counter.bracket_s, counter.bracket_90_s = statistics.median(widths), widths[int(0.9 * (len(widths) - 1))]
-
-
-def _power_w(edges: Sequence[Edge]) -> float:
-    return (edges[-1].energy_j - edges[0].energy_j) / (edges[-1].time_s - edges[0].time_s)
 
 
 def _under_load(bench: Bench, load: Load, progress: Callable[[str], None]) -> None:
@@ -297,7 +286,7 @@ def _under_load(bench: Bench, load: Load, progress: Callable[[str], None]) -> No
         _loaded(counter, bench.edges[counter.domain], long)
         if counter.settle_s is not None:
             _levels(bench, counter, long.end_s)
-    # Windows need a load that raises the power, and a counter that does not make them last for minutes.
+    # Windows need a load that raises the power, and a counter that is not too slow.
     able = [c for c in bench.live() if c.settle_s is not None and (c.period_s or math.inf) <= SLOWEST_PERIOD_S]
     if not able:
         return
@@ -335,7 +324,7 @@ def _loaded(counter: Counter, edges: Sequence[Edge], long: Window) -> None:
     after = [e for e in edges if e.before_s >= long.end_s]
     if len(late) < 2 or len(after) < lines.EDGES_LEAST:
         return
-    counter.busy_power_w = _power_w(late)
+    counter.busy_power_w = lines.mean_power_w(late)
     readings = [e.power_w for e in late if e.power_w is not None]
     mean_w = statistics.fmean(readings) if len(readings) >= lines.EDGES_LEAST else 0.0
     if mean_w > 0 and statistics.stdev(readings) <= SHARE_DISAGREE * mean_w:
@@ -359,7 +348,7 @@ def _levels(bench: Bench, counter: Counter, end_s: float) -> None:
 
 
 def _windows(counter: Counter, edges: Sequence[Edge], long: Window, singles: Sequence[Window], window_s: float) -> None:
-    """Compare single windows of the same work with their errors, each other and a loop."""
+    """Compare single windows of the same work with each other and a loop."""
     figures = [window_energy(edges, window) for window in singles]
     # A load stops a little late, each time a little differently.
     energies_j = [f.energy_j * window_s / f.duration_s for f in figures]

@@ -1,8 +1,7 @@
-"""Which GPUs this process uses, and how to wait for them, without importing torch or starting CUDA."""
+"""Find the GPUs that this process uses, and wait for them; torch is not imported."""
 
 from __future__ import annotations
 
-import gc
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -18,10 +17,10 @@ KINDS = ("used", "visible", "all")
 def select(
     spec: str, gpus: Sequence[Gpu], environ: Mapping[str, str], mig_parents: Mapping[str, str]
 ) -> tuple[Gpu, ...]:
-    """The GPUs that ``--carbon-gpus`` asks for, in NVML's order; none where this process may see none.
+    """Return the GPUs that ``--carbon-gpus`` asks for, in NVML's order.
 
-    ``mig_parents`` is the UUID of each MIG device → that of its GPU. Raises UsageProblem where the spec names no GPU of
-    the machine, or where nothing tells which GPUs are visible.
+    ``mig_parents`` maps the UUID of each MIG device to that of its GPU. Raises UsageProblem if the spec names no GPU of
+    the machine, or if nothing tells which GPUs are visible.
     """
     if spec == "all":
         return tuple(gpus)
@@ -31,13 +30,13 @@ def select(
 
 
 def used(gpus: Sequence[Gpu], pids: Mapping[str, Collection[int]], family: Collection[int]) -> tuple[Gpu, ...]:
-    """The GPUs on which this family holds a context, else those torch sees, else all."""
+    """Return the GPUs on which this family holds a context, else the visible ones."""
     listed = [gpu for gpu in gpus if not set(family).isdisjoint(pids.get(gpu.uuid, ()))]
     return _in_order(gpus, [*contexts(gpus), *listed] or visible(gpus, {}, {}))
 
 
 def contexts(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
-    """The GPUs on which torch holds a context; none where it has not initialised CUDA."""
+    """Return the GPUs on which torch holds a context."""
     torch = sys.modules.get("torch")
     uuids = torch_uuids()
     if torch is None or uuids is None:
@@ -47,11 +46,10 @@ def contexts(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
 
 
 def visible(gpus: Sequence[Gpu], environ: Mapping[str, str], mig_parents: Mapping[str, str]) -> tuple[Gpu, ...]:
-    """The GPUs that torch sees, else those of CUDA_VISIBLE_DEVICES, in CUDA's order.
+    """Return the GPUs that torch sees, else those of CUDA_VISIBLE_DEVICES.
 
     The variable is read as CUDA reads it; a MIG device stands for its whole GPU, which alone counts energy. Raises
-    UsageProblem for indices of GPUs of different models, which CUDA counts from the fastest, and for an unknown MIG
-    device.
+    UsageProblem for indices of different models, which CUDA counts from the fastest, and for an unknown MIG device.
     """
     by_uuid = {gpu.uuid: gpu for gpu in gpus}
     seen = torch_uuids()
@@ -68,7 +66,7 @@ def visible(gpus: Sequence[Gpu], environ: Mapping[str, str], mig_parents: Mappin
 
 
 def torch_uuids() -> tuple[str, ...] | None:
-    """NVML's UUIDs of the devices that torch sees, in its order; None where it has not initialised CUDA."""
+    """Return NVML's UUIDs of the devices that torch sees; None before CUDA starts."""
     cuda = _initialised(sys.modules.get("torch"), "cuda")
     if cuda is None:
         return None
@@ -131,7 +129,7 @@ def _by_mig(text: str, gpus: Sequence[Gpu], mig_parents: Mapping[str, str]) -> t
 
 
 def _whole_gpu(mig: str, gpus: Sequence[Gpu], mig_parents: Mapping[str, str]) -> Gpu | None:
-    """``MIG-GPU-<uuid>/<instance>/<instance>`` of older drivers, or ``MIG-<uuid>``, or the beginning of that."""
+    """Return a MIG device's GPU, by the name of an older or a newer driver."""
     parents = {mig.removeprefix("MIG-").partition("/")[0]}
     parents |= {mig_parents[known] for known in mig_parents if known.startswith(mig)}
     matching = [gpu for gpu in gpus if gpu.uuid in parents]
@@ -139,7 +137,7 @@ def _whole_gpu(mig: str, gpus: Sequence[Gpu], mig_parents: Mapping[str, str]) ->
 
 
 def _named(entry: str, spec: str, gpus: Sequence[Gpu], mig_parents: Mapping[str, str]) -> Gpu:
-    """The GPU that an entry of ``--carbon-gpus`` names."""
+    """Return the GPU that an entry of ``--carbon-gpus`` names."""
     if entry.startswith("MIG-"):
         whole = _whole_gpu(entry, gpus, mig_parents)
         matching = [] if whole is None else [whole]
@@ -149,7 +147,9 @@ def _named(entry: str, spec: str, gpus: Sequence[Gpu], mig_parents: Mapping[str,
         matching = [gpu for gpu in gpus if str(gpu.index) == entry]
     if len(matching) > 1:
         uuids = ", ".join(gpu.uuid for gpu in matching)
-        raise UsageProblem(f"--carbon-gpus={spec}: {entry!r} is the beginning of more than one UUID: {uuids}.")
+        raise UsageProblem(
+            f"--carbon-gpus={spec}: {entry!r} is the beginning of several UUIDs, so write more of it: {uuids}."
+        )
     if not matching:
         raise UsageProblem(
             f"--carbon-gpus={spec}: there is no GPU {entry!r}. There are: {_list(gpus)}. "
@@ -168,7 +168,7 @@ def _in_order(gpus: Sequence[Gpu], chosen: Iterable[Gpu]) -> tuple[Gpu, ...]:
 
 
 def synchroniser(extra: Sequence[Callable[[], None]] = ()) -> Callable[[], None]:
-    """A function that waits until torch's devices, and ``extra``, have finished."""
+    """Return a function that waits for torch's devices and ``extra``."""
 
     def synchronise() -> None:
         if (torch := sys.modules.get("torch")) is not None:
@@ -177,13 +177,6 @@ def synchroniser(extra: Sequence[Callable[[], None]] = ()) -> Callable[[], None]
             wait()
 
     return synchronise
-
-
-def release() -> None:
-    """Free the GPU memory that torch caches, for another process."""
-    gc.collect()
-    if (cuda := _initialised(sys.modules.get("torch"), "cuda")) is not None:
-        cuda.empty_cache()
 
 
 def _synchronise_torch(torch: Any) -> None:
@@ -198,7 +191,7 @@ def _synchronise_torch(torch: Any) -> None:
 
 
 def _cuda_ordinals(torch: Any) -> list[int]:
-    """The CUDA devices on which torch holds a context. Synchronising another would make one there."""
+    """List the CUDA devices with torch's context: synchronising makes one elsewhere."""
     cuda = _initialised(torch, "cuda")
     if cuda is None:
         return []
@@ -207,7 +200,7 @@ def _cuda_ordinals(torch: Any) -> list[int]:
 
 
 def _initialised(torch: Any, name: str) -> Any:
-    """torch's module of that name, if it has been initialised; a torch that is being imported has none."""
+    """Return torch's module of that name, if it has been initialised."""
     module = getattr(torch, name, None)
     is_initialized = getattr(module, "is_initialized", None)
     return module if is_initialized is not None and is_initialized() else None

@@ -1,4 +1,4 @@
-"""Examine the counters of this machine, idle and under load: what can be measured here, and how well."""
+"""Examine this machine's counters: what can be measured, and how well."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ RECORDINGS = (1, 5)
 
 
 class Detectable(Protocol):
-    """The smallest detectable change (a share) of one test, by the recordings and their spread."""
+    """Returns the smallest detectable change of one test, as a share."""
 
     def __call__(self, spread: float, recordings: int, settings: Settings, *, estimated: bool) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
 class NvidiaGpu:
-    """What the driver says about a GPU, examined or not."""
+    """What the driver says about a GPU."""
 
     gpu: Gpu
     examined: bool
@@ -62,7 +62,7 @@ class NvidiaGpu:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """How the energy of the same work scatters on this processor, and what the gate can find beside that."""
+    """The scatter of the same work's energy on this processor, and its consequence."""
 
     kernel: str
     stretches: int
@@ -92,34 +92,28 @@ class Neighbours:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """The results."""
+    """What an examination of this machine found."""
 
     created: str
     counters: tuple[Counter, ...] = ()
     not_taken: tuple[tuple[str, str], ...] = ()
     """Meters that are not used, and why: (name, sentence)."""
     failure: str | None = None
-    """Why nothing could be examined."""
     machine: Machine | None = None
     """Of a run that uses all of the GPUs examined."""
     nvidia: tuple[NvidiaGpu, ...] = ()
     notes: tuple[str, ...] = ()
-    """A run's notes about these meters."""
     load: str = ""
     """What loaded the devices, or why nothing did, in sentences."""
     loaded: bool = False
     stopped: str | None = None
-    """Why the examination ended early."""
     watcher_share: float | None = None
     """Of one core."""
-    in_thread: bool = False
     cores: int = 1
-    """Logical processors that this process may use."""
     neighbours: Neighbours | None = None
     noise: Noise | None = None
     """Where the processor would be gated and may be loaded."""
     ci: str | None = None
-    """The CI service of this machine."""
     intensity: CarbonIntensity | None = None
 
     @property
@@ -197,14 +191,13 @@ def examine(
             loaded=work.load is not None,
             stopped=stopped,
             watcher_share=share,
-            in_thread=watcher is not None and watcher.in_thread,
         )
     finally:
         rig.close()
 
 
 def _rig(settings: Settings, intensity: CarbonIntensity) -> tuple[Rig, Settings, list[str]]:
-    """The rig of a run, its settings, and notes; with the domains that exist where the wanted ones do not."""
+    """Return a run's rig, its settings, and notes; use the domains that exist."""
     try:
         return Rig(settings, intensity=intensity, session="doctor"), settings, []
     except UsageProblem as problem:
@@ -229,7 +222,7 @@ def _neighbours(before: Snapshot, after: Snapshot, *, counted: bool) -> Neighbou
 def _noise(
     reads: Sequence[Callable[[], float]], detectable: Callable[[float, int], float], progress: Callable[[str], None]
 ) -> Noise | None:
-    """How the processor's energy scatters while it repeats the same work for some seconds."""
+    """Measure the scatter of the processor's energy over equal work."""
     progress(f"repeating the same work for {NOISE_S:g} s")
     fixed = workloads.fixed_cpu()
     try:
@@ -246,7 +239,7 @@ def _noise(
 def stretches(
     fixed: Fixed, read_j: Callable[[], float], *, clock: Callable[[], float] = time.perf_counter
 ) -> list[float]:
-    """Joules per call of the same work, in one stretch after another."""
+    """Return the joules per call of the same work, one value for each stretch."""
     energies_j = []
     fixed.call()
     for _ in range(STRETCHES):
@@ -259,12 +252,12 @@ def stretches(
 
 
 def relative_spread(energies_j: Sequence[float]) -> float | None:
-    """Standard deviation of the logarithms; None where a counter stood still or went back."""
+    """Return the standard deviation of the logarithms; None for a value not above 0."""
     return statistics.stdev(map(math.log, energies_j)) if min(energies_j) > 0 else None
 
 
 def _time_reads(counter: Counter, read_j: Callable[[], float]) -> None:
-    """What a read costs where the work runs."""
+    """Fill in how long a read takes in the process that runs the work."""
     costs: list[float] = []
     begun_s = time.perf_counter()
     try:
@@ -281,7 +274,7 @@ def _time_reads(counter: Counter, read_j: Callable[[], float]) -> None:
 def _nvidia(
     examined: Sequence[Gpu], meter: NvmlMeter | None, watcher: Watcher | None
 ) -> tuple[tuple[NvidiaGpu, ...], tuple[str, ...]]:
-    """The GPUs that the driver shows, and a sentence for each that does not answer."""
+    """Return the driver's GPUs, and a sentence for each that does not answer."""
     try:
         inventory = nvml.inventory()
     except MeterError:
@@ -294,7 +287,7 @@ def _nvidia(
 
 
 def ci_service(environ: Mapping[str, str]) -> str | None:
-    """The CI service whose machine this is."""
+    """Name the CI service of this machine."""
     if environ.get("GITHUB_ACTIONS"):
         return "a GitHub-hosted runner" if environ.get("RUNNER_ENVIRONMENT") == "github-hosted" else "GitHub Actions"
     if environ.get("GITLAB_CI"):
@@ -303,7 +296,7 @@ def ci_service(environ: Mapping[str, str]) -> str | None:
 
 
 def calibrations(examined: Examination) -> dict[str, Calibration]:
-    """What baselines keep about the counters, by the id of each machine that a run may have.
+    """Return calibrations for the baselines, by the id of each possible machine.
 
     A run that uses some of several GPUs is another machine, so there is one for each GPU, for the first two, and so on.
     Each gets what the worst GPU of the same model needs.

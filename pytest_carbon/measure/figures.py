@@ -1,4 +1,4 @@
-"""What ran in a measurement, the energy that it took, and its error (pure)."""
+"""The windows and rounds of a measurement, and their energy and error (pure)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Loop:
         return [r.duration_s / r.calls for r in self.rounds]
 
     def is_precise(self, precision: float) -> bool:
-        """Whether the time and the energy of a call are known well enough to stop."""
+        """Return whether a call's time and energy are known well enough to stop."""
         if relative_error(self.durations_s) > precision:
             return False
         joules = self.round_j()
@@ -80,7 +80,7 @@ class Loop:
         return True
 
     def round_j(self) -> list[float] | None:
-        """Joules a call, one figure a round, of the gated domains that are read in each round; None without any."""
+        """Return joules per call of each round; None if rounds were not read."""
         read = [self.read_j[name] for name in self.scope.gated if self._by_round(name)]
         if not read or len(self.rounds) < 2:
             return None
@@ -93,7 +93,7 @@ class Loop:
         return [math.fsum(js) / r.calls for js, r in zip(zip(*read, strict=True), self.rounds, strict=True)]
 
     def energy(self, domain: Domain) -> WindowEnergy:
-        """One domain's energy over all windows."""
+        """Return one domain's energy over all windows."""
         if domain.name in self.read_j:
             return self._energy_read(domain.name)
         edges = self.edges[domain.name]
@@ -101,7 +101,11 @@ class Loop:
         # In a pause the device keeps the power that it has after the work.
         energy_j = figure.energy_j - figure.after_power_w * self.idle_s
         if self.starts:
-            beat_j = abs(energy_j) * math.hypot(PHASED_ERROR / self.starts, _unlike(self.spans_s))
+            unlike = 0.0  # the relative error of what a part-time counter saw of calls of unequal length
+            if (count := len(self.spans_s)) > 1:
+                deviation_s = statistics.stdev(self.spans_s)
+                unlike = PHASED_SPREAD * deviation_s / statistics.fmean(self.spans_s) / math.sqrt(count)
+            beat_j = abs(energy_j) * math.hypot(PHASED_ERROR / self.starts, unlike)
         elif self.calibration is not None and self.calibration.part_time_sampling is None and self.calls > 1:
             # A counter that may look part-time may miss a part of a period at either end.
             raised_w = max(figure.mean_power_w - figure.after_power_w, 0.0)
@@ -132,13 +136,15 @@ class Loop:
         figures: Mapping[str, WindowEnergy],
         warnings: Sequence[MeasurementWarning],
     ) -> Measurement:
-        """The measurement, from the energy of each domain."""
+        """Make the measurement from the energy of each domain."""
         scope, calls, known = self.scope, self.calls, self.calibration
         busy_s = math.fsum(r.duration_s for r in self.rounds)
         total_j = math.fsum(figures[n].energy_j for n in scope.gated)
         error_j = self._error_j(figures)
         median_s = statistics.median(self.durations_s)
-        judged_j = self._median_j() or total_j / busy_s * median_s
+        judged_j = total_j / busy_s * median_s
+        if all(self._by_round(n) for n in scope.gated):
+            judged_j = statistics.median(self._per_call([self.read_j[n] for n in scope.gated])) or judged_j
         return Measurement(
             name=name,
             machine=scope.machine,
@@ -169,7 +175,7 @@ class Loop:
         )
 
     def _error_j(self, figures: Mapping[str, WindowEnergy]) -> float:
-        """Half-width of the 95% interval of all gated domains' sum; NaN where one of them was read once."""
+        """Return the 95% half-width of the gated domains' sum; NaN if one was read once."""
         stepped = [figures[n].error_j for n in self.stepped]
         direct = [n for n in self.scope.gated if n not in self.edges]
         if not direct:
@@ -182,29 +188,16 @@ class Loop:
         return math.hypot(*stepped, relative_error(joules) * read_j if read_j > 0 else 0.0)
 
     def _temperature_c(self) -> float | None:
-        """Of the hottest gated device, when the measurement began."""
+        """Return the hottest gated device's temperature at the start."""
         start_s = self.windows[0].start_s
         last = [
             next((e.temperature_c for e in reversed(self.edges[n]) if e.after_s <= start_s), None) for n in self.stepped
         ]
         return max((t for t in last if t is not None), default=None)
 
-    def _median_j(self) -> float | None:
-        """The median of the rounds; None where a domain was not read in each of them."""
-        if not all(self._by_round(name) for name in self.scope.gated):
-            return None
-        return statistics.median(self._per_call([self.read_j[name] for name in self.scope.gated]))
-
-
-def _unlike(spans_s: Sequence[float]) -> float:
-    """The relative error of what a part-time counter saw of calls of different lengths."""
-    if len(spans_s) < 2:
-        return 0.0
-    return PHASED_SPREAD * statistics.stdev(spans_s) / statistics.fmean(spans_s) / math.sqrt(len(spans_s))
-
 
 def _one_of_each(warnings: Sequence[MeasurementWarning]) -> tuple[MeasurementWarning, ...]:
-    """The first warning of each code; one that disqualifies comes before one that only informs."""
+    """Return the first warning of each code, a disqualifying one if there is one."""
     first: dict[str, MeasurementWarning] = {}
     for warning in warnings:
         known = first.setdefault(warning.code, warning)
@@ -214,7 +207,7 @@ def _one_of_each(warnings: Sequence[MeasurementWarning]) -> tuple[MeasurementWar
 
 
 def per_call(measurement: Measurement, calls: int) -> Measurement:
-    """A window's figures, divided by the number of calls in it."""
+    """Divide a window's figures by the number of calls in it."""
     (score,) = measurement.sessions
     (whole,) = measurement.rounds
 

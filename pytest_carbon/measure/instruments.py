@@ -31,14 +31,14 @@ from pytest_carbon.records import (
     UsageProblem,
 )
 
-_sleep = time.sleep  # a test of the user's may replace it
+_sleep = time.sleep  # a user's test may replace it
 
 
 class Rig:
-    """Everything a run measures with; ``sources`` are meters beside the built-in ones.
+    """Everything that a run measures with; ``sources`` are meters of plug-ins.
 
-    ``resting`` are processes that may hold a context on a GPU but do nothing meanwhile. Raises UsageProblem where the
-    settings ask for what does not exist, and MeterError where a meter cannot be opened.
+    ``resting`` are processes that may hold a GPU context but do nothing. Raises UsageProblem if the settings ask for
+    something that does not exist, and MeterError if a meter cannot be opened.
     """
 
     def __init__(
@@ -61,7 +61,6 @@ class Rig:
         self.choice = _choose(settings, sources or {})
         """The meters, and the reason for each one that was not taken."""
         self.machines: dict[str, Machine] = {}
-        """All machines of measurements, by their ids."""
         self._ids: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
         self._gpus = {f"gpu:{gpu.index}": gpu for gpu in self.choice.gpus}
         named = _named(settings.gpus, self.choice)
@@ -72,7 +71,6 @@ class Rig:
         """The latest known processes on each GPU, by its UUID."""
         stepped = [(s, m) for s, m in self.choice.taken if m.stepped]
         self.watcher = Watcher([s for s, _ in stepped]) if stepped else None
-        """Of the stepped meters."""
         self.measurer = Measurer(
             readings=Readings(
                 watcher=self.watcher,
@@ -106,22 +104,16 @@ class Rig:
         return tuple(m for _, m in self.choice.taken)
 
     def _helpers(self) -> tuple[int, ...]:
-        """The processes that measure: the watcher."""
+        """Return the ids of the processes that measure."""
         return () if self.watcher is None or self.watcher.pid is None else (self.watcher.pid,)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about the meters for the report."""
-        notes = list(self.nvidia.notes()) if self.nvidia is not None else []
-        if self.watcher is not None and self.watcher.in_thread:
-            notes.append(
-                "a meter could not be opened in a process of its own, so a thread watched it: work that holds the"
-                " interpreter lock is measured less sharply. Put its class into a module that can be imported"
-            )
-        return tuple(notes)
+        return self.nvidia.notes() if self.nvidia is not None else ()
 
     def machine(self, id: str | None = None) -> Machine:
-        """The machine with an id; by default the one of the latest measurement."""
+        """Return the machine with an id; by default that of the latest measurement."""
         return self.machines[self._latest.machine if id is None else id]
 
     @property
@@ -130,7 +122,7 @@ class Rig:
         return tuple(d for d in self.choice.domains if d.name in self._latest.gated)
 
     def cost_j(self) -> float | None:
-        """Joules of the gated domains outside the measured calls so far."""
+        """Return the gated domains' joules outside the measured calls so far."""
         return self.measurer.cost_j(self._latest.gated)
 
     def close(self) -> None:
@@ -139,7 +131,7 @@ class Rig:
         self.choice.close()
 
     def _scope(self) -> Scope:
-        """The domains that count now: of the GPUs, those that this process uses."""
+        """Return the domains that count now: of the GPUs, those that are used."""
         domains = tuple(d for d in self.choice.domains if d.name not in self._left_out)
         if self._settings.gpus == "used" and self._gpus:
             family: frozenset[int] = frozenset()
@@ -148,7 +140,7 @@ class Rig:
                     self._pids.update(nvml.inventory().pids)
                 family = nvml.family()
             gpus = tuple(self._gpus.values())
-            # The choice of NVIDIA's GPUs has followed CUDA_VISIBLE_DEVICES, which is not about others.
+            # CUDA_VISIBLE_DEVICES was applied when NVIDIA's GPUs were chosen; it does not concern others.
             used = {gpu.uuid for gpu in devices.used(gpus, self._pids, family)}
             domains = tuple(d for d in domains if d.name not in self._gpus or self._gpus[d.name].uuid in used)
         gated = meters.gated(domains, self._settings.domains)
@@ -167,16 +159,16 @@ class Rig:
         return self._ids[names]
 
     def _look(self) -> None:
-        """Before the work: note what uses the processor, if its energy counts."""
+        """Note what uses the processor before the work, if its energy counts."""
         self._before = self._load() if self._processors(self._latest.gated) else None
 
     def _processors(self, gated: Sequence[str]) -> list[Domain]:
-        """The gated domains of this machine's processor or memory, without a trace's."""
+        """Return gated domains of this processor or memory, none of a trace."""
         live = [d for source, meter in self.choice.taken if source.name != "replay" for d in meter.domains]
         return [d for d in live if d.name in gated and d.family in ("cpu", "dram")]
 
     def _conditions(self, gated: Sequence[str]) -> list[MeasurementWarning]:
-        """Warnings about other processes on the gated devices."""
+        """Return warnings about other processes on the gated devices."""
         on_processor = self._neighbours_on_processor(gated)
         return [*([] if on_processor is None else [on_processor]), *self._neighbours_on_gpus(gated)]
 
@@ -248,7 +240,7 @@ def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choic
 
 
 def _named(spec: str, choice: Choice) -> tuple[Gpu, ...] | None:
-    """The GPUs that ``--carbon-gpus`` names; None where it names a kind. Raises UsageProblem where one is missing."""
+    """Return the GPUs that ``--carbon-gpus`` names; None if it names a kind."""
     if spec in devices.KINDS:
         return None
     if not choice.gpus:

@@ -1,4 +1,4 @@
-"""How late a counter reports energy (pure)."""
+"""Find out how late a counter reports energy (pure)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_carbon.records import Edge
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """Between what a device takes and what its counter shows; errors are half-widths of 95% intervals."""
+    """How late and slowly a counter follows a device; errors are 95% half-widths."""
 
     latency_s: float
     latency_error_s: float
@@ -23,12 +23,12 @@ class Delay:
 
 
 def find_delay(edges: Sequence[Edge], windows: Sequence[Window]) -> Delay | None:
-    """How late a counter shows energy, and how slowly the power falls after work.
+    """Return how late a counter shows energy, and how slowly the power falls.
 
     Let work of a constant power P above idle end at 0. If the counter is L late and the power falls with a time
     constant T, the counter has still to show P (T + L − x) at a time x up to L, and P T exp(−(x − L) / T) later. Edges
-    around ends at several phases of the period give all three. None where they are too few, or scatter more than that.
-    Each window is longer than its settling time by some periods, and ends at a steady power.
+    around ends at several phases of the period give all three. None if they are too few, or scatter too much. Each
+    window is longer than its settling time by some periods, and ends at a steady power.
     """
     import numpy
     from scipy.optimize import minimize_scalar
@@ -51,7 +51,7 @@ def find_delay(edges: Sequence[Edge], windows: Sequence[Window]) -> Delay | None
     x, y = numpy.array(late_s), numpy.array(missing_j)
 
     def fit(latency_s: float, time_constant_s: float) -> tuple[float, float]:
-        """(sum of squares that is left over, P)."""
+        """Return the sum of squares that is left over, and P."""
         late = x - latency_s
         falling = time_constant_s * numpy.exp(-numpy.maximum(late, 0.0) / time_constant_s)
         shape = numpy.where(late < 0, time_constant_s - late, falling)
@@ -61,7 +61,7 @@ def find_delay(edges: Sequence[Edge], windows: Sequence[Window]) -> Delay | None
     longest_s = min(window.duration_s - window.settle_s for window in windows)
 
     def best_at(time_constant_s: float) -> tuple[float, float, float]:
-        """(sum of squares, latency, time constant) where the time constant is given."""
+        """Return the sum of squares, the latency and the given time constant."""
         solved = minimize_scalar(
             lambda late_s: fit(late_s, time_constant_s)[0], bounds=(0, longest_s), options={"xatol": 1e-5}
         )

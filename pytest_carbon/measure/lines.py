@@ -1,4 +1,4 @@
-"""Quiet lines through the straight stretches of a counter's edges (pure): see "How" in docs/measuring.md."""
+"""Fit quiet lines to a counter's edges (pure): see "How" in docs/measuring.md."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ SCATTER_PERIODS = 0.2
 SLACK_S = 1e-3
 """A span may be this much shorter because of the brackets of its ends."""
 ROUNDING_J = 1e-6
-"""Rounding error of sums of floats."""
 DRIFT_SHARE = 0.05
 """A slow drift changes the power by less than this share along a stretch"""
 DRIFT_SPAN_S = 2 * STRETCH_S
@@ -49,14 +48,13 @@ DRIFT_SCATTER = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Energy against time while a device is quiet: a least-squares line through a counter's edges."""
+    """Energy against time of a quiet device: a least-squares line through edges."""
 
     time_s: float
     """The centroid of the edges, where a line is known best."""
     energy_j: float
     """The line's value there."""
     power_w: float
-    """Its slope."""
     edges: int
     weight: float
     """Sum of the edges' weights: 1 for one whose bracket is as wide as the median's."""
@@ -68,11 +66,11 @@ class Line:
     """Variance of an edge of weight 1 that its bracket alone explains (uniform within it)."""
 
     def at(self, time_s: float) -> float:
-        """Joules at a moment."""
+        """Return the joules at a moment."""
         return self.energy_j + self.power_w * (time_s - self.time_s)
 
     def leverage(self, time_s: float) -> float:
-        """Variance of :meth:`at`, in units of the variance of an edge of weight 1."""
+        """Return the variance of :meth:`at`, in variances of an edge of weight 1."""
         return 1 / self.weight + (time_s - self.time_s) ** 2 / self.time_square_s2
 
     @property
@@ -80,27 +78,27 @@ class Line:
         return max(self.edges - 2, 0)
 
     def error_j(self, time_s: float) -> float:
-        """Half-width of the 95% interval of :meth:`at`."""
+        """Return the half-width of the 95% interval of :meth:`at`."""
         variance = max(self.residual_square_j2 / max(self.freedom, 1), self.timing_variance_j2)
         return student_t(0.975, max(self.freedom, 1)) * math.sqrt(variance * self.leverage(time_s))
 
 
 def student_t(probability: float, freedom: float) -> float:
-    """Quantile of Student's t distribution."""
+    """Return a quantile of Student's t distribution."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, probability))
 
 
 def relative_error(values: Sequence[float]) -> float:
-    """Half-width of the 95% interval of the mean, relative to it; infinite for fewer than two values."""
+    """Return the mean's relative 95% half-width; infinite below two values."""
     if len(values) < 2 or (mean := statistics.fmean(values)) == 0:
         return math.inf
     return student_t(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values)) / abs(mean)
 
 
 def fit_line(edges: Sequence[Edge]) -> Line:
-    """The least-squares line; an edge with a wide bracket counts for less."""
+    """Fit a least-squares line; an edge with a wide bracket counts for less."""
     origin_s = edges[0].time_s
     origin_j = edges[0].energy_j  # counters are large: without this the squares lose their digits
     times = [edge.time_s - origin_s for edge in edges]
@@ -128,7 +126,7 @@ def fit_line(edges: Sequence[Edge]) -> Line:
 
 
 def weights_of(edges: Sequence[Edge]) -> list[float]:
-    """Weights by bracket; half of each variance is the counter's own jitter."""
+    """Weigh edges by bracket; half of each variance is the counter's own jitter."""
     squares = [(edge.after_s - edge.before_s) ** 2 for edge in edges]
     middle = statistics.median(squares)
     if middle == 0:
@@ -153,13 +151,13 @@ class Bend:
     """Weighted sum of squared residuals of the parabola."""
 
     def at(self, time_s: float) -> float:
-        """Joules between the parabola and the line at a moment."""
+        """Return the joules between the parabola and the line at a moment."""
         t = time_s - self.line.time_s
         return self.curvature_w_s * (t * t - self.line.time_square_s2 / self.line.weight - self.skew_s * t)
 
 
 def fit_bend(edges: Sequence[Edge]) -> Bend:
-    """The least-squares parabola through at least four edges."""
+    """Fit a least-squares parabola to at least four edges."""
     line = fit_line(edges)
     weights = weights_of(edges)
     times = [edge.time_s - line.time_s for edge in edges]
@@ -174,7 +172,7 @@ def fit_bend(edges: Sequence[Edge]) -> Bend:
 
 
 def is_straight(edges: Sequence[Edge], *, chance: float = 0.01) -> bool:
-    """Whether a parabola is no better than a line, by a t test."""
+    """Test whether a parabola is no better than a line (t test)."""
     count = len(edges)
     if count < 4:
         return True
@@ -191,7 +189,7 @@ def is_straight(edges: Sequence[Edge], *, chance: float = 0.01) -> bool:
 
 
 def slow_drift(edges: Sequence[Edge]) -> Bend | None:
-    """The parabola through edges whose power drifts slowly, as of a cooling card."""
+    """Return the parabola of edges whose power drifts slowly, as a cooling card's."""
     if len(edges) <= EDGES_LEAST or span_s(edges) < DRIFT_SPAN_S - SLACK_S or is_straight(edges):
         return None
     bend = fit_bend(edges)
@@ -203,10 +201,10 @@ def slow_drift(edges: Sequence[Edge]) -> Bend | None:
 
 
 def nearest_stretch(edges: Sequence[Edge]) -> list[Edge]:
-    """The edges nearest to a window that lie on one line, without those beyond a step of the power.
+    """Return the edges nearest to a window that lie on one line.
 
     The first ones make up the length of a stretch, straight or not (:func:`is_stretch`). Each further edge must lie on
-    the line through those before it, within their scatter and its bracket. ``edges`` has the nearest one first.
+    the line through those before it. ``edges`` has the nearest one first.
     """
     if is_fast(edges):
         return list(edges[:EDGES_FAST])
@@ -221,7 +219,7 @@ def nearest_stretch(edges: Sequence[Edge]) -> list[Edge]:
 
 
 def _belongs(edge: Edge, line: Line) -> bool:
-    """Whether an edge lies on a line through others, within their scatter and its bracket."""
+    """Return whether an edge lies on a line, within its scatter and the bracket."""
     freedom = PRIOR_FREEDOM + line.freedom
     variance = (PRIOR_FREEDOM * line.timing_variance_j2 + line.residual_square_j2) / freedom
     own = (line.power_w * (edge.after_s - edge.before_s)) ** 2 / 12
@@ -231,24 +229,24 @@ def _belongs(edge: Edge, line: Line) -> bool:
 
 
 def step_j(edges: Sequence[Edge]) -> float:
-    """How far the nearest edge is off lines that it does not belong to: the power stepped right before it."""
+    """Return how far the nearest edge is off its line: the power stepped before it."""
     lines = [fit_line(edges[k:]) for k in NEAREST if len(edges) - k >= EDGES_LEAST]
     apart = [line for line in lines if not _belongs(edges[0], line)]
     return max((abs(edges[0].energy_j - line.at(edges[0].time_s)) for line in apart), default=0.0)
 
 
 def is_fast(edges: Sequence[Edge]) -> bool:
-    """Whether these are edges of a processor's counter."""
+    """Return whether these are edges of a processor's counter."""
     return (period_s(edges) or math.inf) <= FAST_S
 
 
 def is_full(stretch: Sequence[Edge]) -> bool:
-    """Whether a stretch takes no more edges."""
+    """Return whether a stretch takes no more edges."""
     return len(stretch) >= (EDGES_FAST if is_fast(stretch) else EDGES_MOST)
 
 
 def is_stretch(edges: Sequence[Edge]) -> bool:
-    """Whether edges, the nearest first, are enough for a line, and straight."""
+    """Return whether edges, the nearest first, are straight and enough for a line."""
     if is_fast(edges):
         return len(edges) >= EDGES_LEAST
     if len(edges) < EDGES_LEAST or span_s(edges) < STRETCH_S - SLACK_S:
@@ -263,17 +261,17 @@ def is_stretch(edges: Sequence[Edge]) -> bool:
 
 
 def span_s(edges: Sequence[Edge]) -> float:
-    """From the first to the last, in whichever order they are."""
+    """Return the time between the first and the last edge, in either order."""
     return abs(edges[-1].time_s - edges[0].time_s) if edges else 0.0
 
 
 def stretch_before(edges: Sequence[Edge]) -> list[Edge]:
-    """The last straight stretch of edges before a window, the nearest edge first."""
+    """Return the last straight stretch before a window, the nearest edge first."""
     return _shortened(nearest_stretch(edges[::-1]))
 
 
 def _shortened(stretch: list[Edge]) -> list[Edge]:
-    """A stretch, or its part next to the window where it drifts slowly; a step of the power is no drift."""
+    """Return a stretch, or its nearest part if it drifts slowly."""
     if is_straight(stretch):
         return stretch
     for most_s in DRIFT_SPANS_S:
@@ -286,12 +284,12 @@ def _shortened(stretch: list[Edge]) -> list[Edge]:
 
 
 def _within(stretch: list[Edge], span: float) -> list[Edge]:
-    """The edges of a stretch that are so close to the nearest one."""
+    """Return the edges of a stretch within a time of the nearest one."""
     return [e for e in stretch if abs(stretch[0].time_s - e.time_s) <= span + SLACK_S]
 
 
 def stretch_after(edges: Sequence[Edge], end_s: float) -> list[Edge]:
-    """The first straight stretch after a window's end, else the first one."""
+    """Return the first straight stretch after a window's end, else the first one."""
     first = nearest_stretch(edges)
     if is_fast(edges):
         return first
@@ -310,7 +308,7 @@ def stretch_after(edges: Sequence[Edge], end_s: float) -> list[Edge]:
 
 
 def kind_of_unrest(edges: Sequence[Edge]) -> Literal["step", "wander"]:
-    """Whether edges that do not lie on one line lie on two (the power stepped once), or on no line at all."""
+    """Tell whether crooked edges lie on two lines (one step), or on none."""
     whole = nearest_stretch(edges)
     rest = edges[len(whole) :] if len(whole) < len(edges) else ()
     if len(rest) >= EDGES_LEAST and is_straight(whole) and is_straight(nearest_stretch(rest)):
@@ -325,12 +323,17 @@ def kind_of_unrest(edges: Sequence[Edge]) -> Literal["step", "wander"]:
 
 
 def period_s(edges: Sequence[Edge]) -> float | None:
-    """The counter's period: the median time between edges, where there are two."""
+    """Return the counter's period: the median time between edges."""
     gaps = [abs(b.time_s - a.time_s) for a, b in itertools.pairwise(edges)]
     return statistics.median(gaps) if gaps else None
 
 
+def mean_power_w(edges: Sequence[Edge]) -> float:
+    """Return the mean power between the first and the last edge."""
+    return (edges[-1].energy_j - edges[0].energy_j) / (edges[-1].time_s - edges[0].time_s)
+
+
 def mean_period_s(edges: Sequence[Edge]) -> float | None:
-    """The counter's mean period over all edges, some of which may be missing: sharper than the median."""
+    """Return the mean period; it is sharper than the median if edges are missing."""
     rough, span = period_s(edges), span_s(edges)
     return None if rough is None else span / max(round(span / rough), 1)

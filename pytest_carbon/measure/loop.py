@@ -1,4 +1,4 @@
-"""Run the calls of a measurement: rounds of calls back to back, or at phases of the counter's period."""
+"""Run a measurement's calls back to back, or at phases of a counter's period."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_loop(
     idle_since_s: float,
     before: Callable[[], None],
 ) -> Loop:
-    """Run rounds of calls in one window, or, with a setup, in a window each."""
+    """Run rounds of calls in one window; with a setup, in a window for each round."""
     setup, known, clock, progress = work.setup, readings.calibration, readings.clock, readings.progress
     # Where it is not known whether the counter looks part-time, phases are right for either kind.
     phased = (
@@ -116,7 +116,7 @@ def _calls(
     deadline_s: float,
     clock: Callable[[], float],
 ) -> tuple[int, Any]:
-    """Call back to back until time is up; each result is dropped before the next call."""
+    """Call back to back until time is up, without keeping a result meanwhile."""
     done = 0
     for _ in repeat(None, calls):
         result = None
@@ -130,7 +130,7 @@ def _calls(
 def _phased_calls(
     work: Work, calls: int, deadline_s: float, call_s: float, readings: Readings, loop: Loop
 ) -> tuple[int, float, Any]:
-    """Start calls at golden-ratio phases, so that a counter that looks part of the time sees every part of a call."""
+    """Start calls at golden-ratio phases, for a counter that looks part-time."""
     fn, args, kwargs = work.fn, work.args, work.kwargs
     watched = readings.watched(loop.scope)
     together, busy_s, done = burst(call_s), 0.0, 0

@@ -1,4 +1,4 @@
-"""Measure calls and windows: warm up, wait for quiet, run rounds, synchronise, wait for quiet again."""
+"""Measure calls and windows: warm up, wait for quiet, run, wait for quiet again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NOT_CALLED = object()
 
 @dataclass(frozen=True, slots=True)
 class OpenWindow:
-    """A window whose end is still to come."""
+    """A window that has not ended."""
 
     quiet_since_s: float = math.nan
     start_s: float = math.nan
@@ -45,16 +45,14 @@ class OpenWindow:
 
 @dataclass(kw_only=True)
 class Measurer:
-    """Measures calls and windows; independent of the test runner and of any particular device."""
+    """Measures calls and windows, independently of the test runner and devices."""
 
     readings: Readings
     scope: Callable[[], Scope]
     """Called after warm-up; returns which domains count, which are gated, and the machine."""
     intensity: CarbonIntensity
     session: str
-    """The id of this session."""
     stored: Callable[[str], Calibration | None] = lambda machine: None
-    """The stored calibration of a machine."""
     before: Callable[[], None] = lambda: None
     """Called right before the work, once a loop or window."""
     conditions: Callable[[Sequence[str]], Sequence[MeasurementWarning]] = lambda domains: ()
@@ -64,7 +62,7 @@ class Measurer:
     _measured_j: dict[str, float] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """Start the counters' clocks. Raises MeterError where a meter cannot be read."""
+        """Start the counters' clocks. Raises MeterError if a meter cannot be read."""
         self.readings.begin()
 
     def run(
@@ -81,9 +79,9 @@ class Measurer:
         """Measure repeated calls; return the last result and the measurement.
 
         ``begin`` is called after the warm-up. An error of measuring becomes the measurement's failure, so that the test
-        can still test the result. Raises what ``fn`` raises, and TypeError where it returns a generator or a coroutine.
+        can still test the result. Raises what ``fn`` raises, and TypeError if it returns a generator or a coroutine.
         """
-        lines.student_t(0.975, 1)  # its import must not fall into the loop
+        lines.student_t(0.975, 1)  # imports scipy before the loop
         work = Work(fn, args, kwargs, setup)
         self.readings.refresh()
         self.readings.progress("warm-up")
@@ -91,7 +89,7 @@ class Measurer:
         idle_since_s = self.readings.clock()
         scope = self.scope()
         try:
-            result = _NOT_CALLED  # the last result may hold memory that the next call wants
+            result = _NOT_CALLED  # it may hold memory that the next call needs
             self._calibrate(scope, work, call_s, (warm_from_s, idle_since_s))
             idle_since_s = max(idle_since_s, self.readings.busy_until_s)
             self.readings.forget()
@@ -105,8 +103,8 @@ class Measurer:
             return result, Measurement(name=name, machine=scope.machine, failure=str(error))
 
     def window_begin(self) -> OpenWindow:
-        """Wait for quiet and open a window. An error of measuring becomes its measurement's failure."""
-        lines.student_t(0.975, 1)  # its import must not fall into the window
+        """Wait for quiet and open a window; an error becomes its failure."""
+        lines.student_t(0.975, 1)  # imports scipy before the window
         self.readings.refresh()
         self.readings.synchronise()
         idle_since_s = self.readings.clock()
@@ -142,7 +140,7 @@ class Measurer:
                 raise MeasurementError(failure)
             if late := next((n for n in direct if n not in opened.start_j), None):
                 raise MeasurementError(
-                    f"{late} came into use inside the window, so that what it had taken before is not known: use the"
+                    f"{late} came into use inside the window, so its energy before that is unknown: use the"
                     " device once before the window"
                 )
             # Calls in a window are not repetitions: they may differ, as the tokens of a text do.
@@ -161,11 +159,11 @@ class Measurer:
         return measurement if measurement.failure is not None else per_call(measurement, calls)
 
     def nothing(self, name: str, warning: MeasurementWarning) -> Measurement:
-        """A measurement without figures, through no fault of the work or the meters."""
+        """Return a measurement without figures, with a warning that says why."""
         return Measurement(name=name, machine=self.scope().machine, warnings=(warning,))
 
     def cost_j(self, domains: Sequence[str]) -> float | None:
-        """Joules that the domains took since :meth:`begin` outside the measured calls; None where unknown."""
+        """Return joules since :meth:`begin` outside measured calls; None if unknown."""
         try:
             total_j = sum(self.readings.since_begin_j(n) - self._measured_j.get(n, 0.0) for n in domains)
         except MeterError:
@@ -174,7 +172,7 @@ class Measurer:
         return total_j if domains and math.isfinite(total_j) and total_j >= 0 else None
 
     def _warm_up(self, work: Work, warmup_s: float) -> tuple[Any, float, float]:
-        """Call at least twice, and for ``warmup_s`` after the first; the result, seconds a call, when it began."""
+        """Warm up; return the last result, seconds a call, and when it began."""
         result = refuse_lazy(work())
         self.readings.synchronise()
         first_end_s = self.readings.clock()
@@ -225,7 +223,7 @@ class Measurer:
         warnings = (*conditions, *loop_warnings(loop, protocol))
         if total_j <= 0:
             failure = (
-                f"the work took {total_j:.3g} ± {error_j:.3g} J, less than the meter can tell from nothing: make it"
+                f"the work took {total_j:.3g} ± {error_j:.3g} J, less than the meter can measure: make it"
                 " longer (more calls in the window, or carbon(fn), which repeats the call)"
             )
             if wrong := next((w.text for w in warnings if w.code == "counter-disagrees"), None):

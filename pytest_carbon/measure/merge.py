@@ -1,4 +1,4 @@
-"""Merge several sessions' measurements of one thing into the one that reports show and the gate judges (pure)."""
+"""Merge measurements of several sessions into one for gate and reports (pure)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SHARE_TREND = 0.02
 
 
 def merged(measurements: Sequence[Measurement]) -> Measurement:
-    """Merge the measurements of one name, one a session, in the order of the sessions.
+    """Merge the measurements of one name, one for each session, in order.
 
-    Figures per call are geometric means, as the gate takes them; the error is that of the mean, without the spread of
-    the sessions. A session that failed makes the whole a failure, and one without a figure leaves none.
+    Figures per call are geometric means, as in the gate; the error is that of the mean, without the spread of the
+    sessions. A session that failed makes the whole a failure, and one without a figure leaves none.
     """
     first, several = measurements[0], len(measurements)
     if several == 1:
@@ -30,8 +30,8 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
             return Measurement(first.name, m.machine, warnings=warnings, failure=failure, task=first.task)
     if elsewhere := next((m.machine for m in measurements if m.machine != first.machine), None):
         failure = (
-            f"one session measured it on {first.machine}, another on {elsewhere}, and their figures have no mean: name"
-            " the GPUs with --carbon-gpus"
+            f"one session measured it on {first.machine}, another on {elsewhere}, and these figures cannot be averaged:"
+            " name the GPUs with --carbon-gpus"
         )
         return Measurement(first.name, first.machine, failure=failure, task=first.task)
     if any(m.energy_j_per_call is None for m in measurements):
@@ -58,7 +58,7 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
 
 
 def _trend(measurements: Sequence[Measurement]) -> list[MeasurementWarning]:
-    """Whether each session takes more than the one before it."""
+    """Return a warning if each session takes more than the one before it."""
     growth = steady_growth([score.energy_j_per_call for m in measurements for score in m.sessions])
     if growth is None or growth <= SHARE_TREND or any(d.code == "trend" for m in measurements for d in m.warnings):
         return []
@@ -70,13 +70,13 @@ def _trend(measurements: Sequence[Measurement]) -> list[MeasurementWarning]:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """The mean; None where one value is unknown."""
+    """Return the mean; None if a value is unknown."""
     known = list(values)
     return fmean(value for value in known if value is not None) if None not in known else None
 
 
 def _judged(values: Iterable[float | None]) -> float | None:
-    """The mean as the gate takes it, of the logarithms."""
+    """Return the mean as in the gate, of logarithms."""
     several = list(values)
     positive = [value for value in several if value is not None and value > 0]
     return geometric_mean(positive) if len(positive) == len(several) else _mean(several)
@@ -88,7 +88,7 @@ def _error_of_mean(errors: Sequence[float | None]) -> float | None:
 
 
 def _domains(measurements: Sequence[Measurement]) -> tuple[DomainEnergy, ...]:
-    """The mean of each domain that every session read."""
+    """Return the mean of each domain that every session read."""
     return tuple(
         DomainEnergy(
             domain,
@@ -102,7 +102,7 @@ def _domains(measurements: Sequence[Measurement]) -> tuple[DomainEnergy, ...]:
 
 
 def _warnings(measurements: Sequence[Measurement]) -> tuple[MeasurementWarning, ...]:
-    """Each code once, with the first session's text (preferably one that disqualifies), and how many have it."""
+    """Return each code once, with the number of sessions that have it."""
     by_code: dict[str, dict[int, list[MeasurementWarning]]] = {}
     for number, m in enumerate(measurements):
         for warning in m.warnings:

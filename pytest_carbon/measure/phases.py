@@ -1,4 +1,4 @@
-"""Find out from calls at many phases of a counter's period whether it looks part-time, and how late it is (pure)."""
+"""Find out whether a counter looks part-time, and how late it is (pure)."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ LATENCY_LAGS_S = (0.0, *(1e-3 * 1.5**k for k in range(11)))
 
 
 class _Calls:
-    """Edges of a counter, and calls, to fit models of the counter to."""
+    """Edges of a counter, and calls, to which models of the counter are fitted."""
 
     def __init__(
         self, edges: Sequence[Edge], busy: Sequence[tuple[float, float]], parts: int, *, even: bool = False
     ) -> None:
-        """``even``: the counter looks at even intervals, and the scatter of its edges is delay."""
+        """``even``: edges are taken at even intervals; their scatter is delay."""
         import numpy as np
 
         self.times = np.array([e.time_s for e in edges])
@@ -61,7 +61,7 @@ class _Calls:
         self._bounds = np.array([[b + (e - b) * k / parts for k in range(parts + 1)] for b, e in busy]).T[:, None, :]
 
     def worked(self, at: Floats, lag_s: float) -> Floats:
-        """For each part of a call, the seconds of it until then, as a power that follows with a lag shows them."""
+        """Return each part's seconds until then, as a lagging power shows them."""
         import numpy as np
 
         since = np.maximum(at[None, :, None] - self._bounds, 0.0)
@@ -71,7 +71,7 @@ class _Calls:
         return seconds
 
     def fit(self, share: float, before_s: float, lag_s: float) -> tuple[float, Floats]:
-        """(root mean square of what is left, joules; watts of each part of a call)."""
+        """Return the residual joules (root mean square), and watts of each part."""
         import numpy as np
 
         if share >= 1:
@@ -88,13 +88,13 @@ class _Calls:
         return math.sqrt(float(rest @ rest) / max(len(rest) - int(rank), 1)), solved[1:]
 
     def latencies_s(self) -> list[float]:
-        """To be tried, twenty a period."""
+        """Return the latencies to try, twenty for each period."""
         step_s = self.period_s / 20
         return [step_s * k for k in range(math.ceil(max(self.period_s, LATENCY_LONGEST_S) / step_s) + 1)]
 
 
 def _calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], parts: int) -> list[_Calls]:
-    """Those of the edges that are known well, and the calls: taken to be uneven, and even; none where they are few."""
+    """Return the well-known edges with the calls, as uneven and as even."""
     wide_s = SHARP * (period_s(edges) or 0.0)
     sharp = [e for e in edges if e.after_s - e.before_s <= wide_s]
     if len(busy) < CALLS_LEAST or len(sharp) < 3 * EDGES_LEAST:
@@ -103,7 +103,7 @@ def _calls(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], parts: in
 
 
 def sampled_share(edges: Sequence[Edge], busy: Sequence[tuple[float, float]], settle_s: float = 0.0) -> float | None:
-    """The part of each of its periods that a counter looks at; 1: all; None: unknown.
+    """Return the part of each period that a counter looks at; None if unknown.
 
     ``edges`` begin at the end of the first call; ``busy`` is (start, end) of each call, or of bursts of short ones, of
     about equal work, at many phases of the period; the fast fall takes ``settle_s`` at most.
@@ -135,7 +135,7 @@ Fit: TypeAlias = "tuple[float, float, Floats]"
 
 
 def _closest(calls: _Calls, settle_s: float) -> tuple[Fit, Fit]:
-    """The best fits of a counter that looks all the time, and of one that does not: of a grid, and near its best."""
+    """Return the best fits of a full-time and of a part-time counter."""
     period = calls.period_s
     longest_s = settle_s / SETTLE_TIME_CONSTANTS
     lags_s = [longest_s * k / 4 for k in range(5)] if longest_s > 0.02 * period else [0.0]
@@ -174,17 +174,17 @@ def _closest(calls: _Calls, settle_s: float) -> tuple[Fit, Fit]:
 
 
 def latency(edges: Sequence[Edge], busy: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
-    """How late a counter that looks all of the time shows energy: (seconds, half-width of what is possible).
+    """Return the latency of a full-time counter, and its half-width; None if unknown.
 
     The model is calls of constant power, which rises and falls with one time constant, and a counter that is late by L.
-    Edges soon after the calls' ends separate the two. None where this does not explain the counter's growth.
+    Edges soon after the calls' ends separate the two. None if this does not explain the counter's growth.
     """
     either = _calls(edges, busy, 1)
     if not either:
         return None
 
     def tried(calls: _Calls, latencies_s: Iterable[float]) -> list[tuple[float, float, float]]:
-        """(what is left, latency, watts that a call adds)."""
+        """List residual, latency, and the watts that a call adds."""
         fits = [(calls.fit(1.0, late_s, lag_s), late_s) for late_s in latencies_s for lag_s in LATENCY_LAGS_S]
         return [(rest, late_s, float(powers_w[0])) for (rest, powers_w), late_s in fits]
 

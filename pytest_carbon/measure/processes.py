@@ -1,4 +1,4 @@
-"""CPU seconds of this process's descendants, from Linux's ``/proc``."""
+"""Read CPU seconds of this process's descendants from Linux's ``/proc``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Spent(NamedTuple):
 
 
 def descendants(proc: str = "/proc") -> dict[int, Spent]:
-    """The living descendants of this process. Reads each file once, three times as fast as psutil."""
+    """Return the living descendants; three times as fast as psutil."""
     spent: dict[int, Spent] = {}
     children: dict[int, list[int]] = {}
     for pid in numbers(proc):
@@ -31,13 +31,13 @@ def descendants(proc: str = "/proc") -> dict[int, Spent]:
         user, system, reaped_user, reaped_system = (int(word) / TICKS for word in words[11:15])
         spent[pid] = Spent(user + system, reaped_user + reaped_system)
     family = list(children.get(_getpid(), ()))
-    for pid in family:  # grows while it is walked
+    for pid in family:  # the list grows during the loop
         family += children.get(pid, ())
     return {pid: spent[pid] for pid in family}
 
 
 def childless() -> bool:
-    """Whether this process has no child, and so no descendant, without reading all other processes."""
+    """Return whether this process has no child, without reading all processes."""
     if _waitid is None:
         return False
     try:
@@ -48,7 +48,7 @@ def childless() -> bool:
 
 
 def numbers(folder: str) -> list[int]:
-    """The processes, or threads, that a folder of ``/proc`` lists."""
+    """List the processes, or threads, in a folder of ``/proc``."""
     try:
         return [int(name) for name in _listdir(folder) if name.isdigit()]
     except OSError:
@@ -56,7 +56,7 @@ def numbers(folder: str) -> list[int]:
 
 
 def text(path: str) -> str | None:
-    """The content of a file; None where it cannot be read."""
+    """Return the content of a file; None if it cannot be read."""
     try:
         file = _open(path, os.O_RDONLY)
     except OSError:

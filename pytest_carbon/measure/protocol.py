@@ -1,4 +1,4 @@
-"""How to measure, what a measurement covers, and the calls that are measured (values)."""
+"""How to measure, what a measurement covers, and the measured calls (values)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a measurement covers, known once the work has shown which devices it uses."""
+    """What a measurement covers, known once the work has used its devices."""
 
     domains: tuple[Domain, ...]
     """Those that are reported."""
@@ -55,28 +55,23 @@ class Work:
     """Runs before each round, unmeasured, and may return ``(args, kwargs)``."""
 
     def prepared(self) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        """Run the setup; the arguments of the next round."""
-        return prepared(self.setup, self.args, self.kwargs)
+        """Run the setup; return the arguments of the next round."""
+        fresh = self.setup() if self.setup is not None else None
+        if fresh is None:
+            return self.args, self.kwargs
+        if not (isinstance(fresh, tuple) and len(fresh) == 2 and isinstance(fresh[1], Mapping)):
+            raise TypeError(
+                f"setup returned {fresh!r}: it must return None or (args, kwargs), a sequence and a mapping"
+            )
+        return fresh
 
     def __call__(self) -> Any:
         args, kwargs = self.prepared()
         return self.fn(*args, **kwargs)
 
 
-def prepared(
-    setup: Callable[[], Any] | None, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[Sequence[Any], Mapping[str, Any]]:
-    """The arguments of the next round: those that ``setup`` returns, else the given ones."""
-    fresh = setup() if setup is not None else None
-    if fresh is None:
-        return args, kwargs
-    if not (isinstance(fresh, tuple) and len(fresh) == 2 and isinstance(fresh[1], Mapping)):
-        raise TypeError(f"setup must return None or (args, kwargs), a sequence and a mapping; it returned {fresh!r}")
-    return fresh
-
-
 def refuse_lazy(result: Any) -> Any:
-    """The result of a call; TypeError where it is a generator or a coroutine, so that nothing has run."""
+    """Return a call's result. Raises TypeError for a generator or a coroutine."""
     if inspect.iscoroutine(result):
         result.close()
         kind, instead = "a coroutine", "async with carbon.window(): await fn(…)"

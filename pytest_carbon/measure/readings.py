@@ -1,4 +1,4 @@
-"""The counters of a run: their edges so far, exact reads, and waits for quiet or for a phase of a counter."""
+"""The counters of a run: edges, exact reads, and waits for quiet or a phase."""
 
 from __future__ import annotations
 
@@ -45,12 +45,10 @@ class Readings:
     """Seconds; the clock of the edges."""
     sleep: Callable[[float], None]
     synchronise: Callable[[], None]
-    """Returns once every device has finished its work."""
     progress: Callable[[str], None] = lambda text: None
     """Called with a few words about the present step."""
     edges: dict[str, list[Edge]] = field(init=False)
     calibration: Calibration | None = None
-    """Of the machine that is being measured."""
     busy_until_s: float = -math.inf
     """End of the latest work that was measured."""
     _direct: dict[str, tuple[Meter, int]] = field(init=False)
@@ -64,34 +62,32 @@ class Readings:
         self._direct = {d.name: (meter, i) for meter in direct for i, d in enumerate(meter.domains)}
 
     def begin(self) -> None:
-        """Start the counters' clocks. Raises MeterError where a meter cannot be read."""
+        """Start the counters' clocks. Raises MeterError if a meter cannot be read."""
         self._begun_j |= self.read(self._direct)
         if self.watcher is not None:
             self.watcher.start()
 
     def since_begin_j(self, name: str) -> float:
-        """Joules of a domain since :meth:`begin`; NaN where unknown. Raises MeterError."""
+        """Return a domain's joules since :meth:`begin`; NaN if unknown."""
         latest_j = read_j(*self._direct[name]) if name in self._direct else self._latest_j.get(name, math.nan)
         return latest_j - self._begun_j.get(name, math.nan)
 
     def watched(self, scope: Scope) -> list[str]:
-        """The domains whose counters move in steps."""
+        """List the domains whose counters move in steps."""
         return [d.name for d in scope.domains if d.name in self.edges]
 
     def read_here(self, scope: Scope) -> list[str]:
-        """The domains that are read where the work runs."""
+        """List the domains that are read in the process that runs the work."""
         return [d.name for d in scope.domains if d.name in self._direct]
 
     def read(self, names: Iterable[str]) -> dict[str, float]:
-        """Joules of domains that are read where the work runs."""
+        """Read the joules of such domains."""
         return {name: read_j(*self._direct[name]) for name in names}
 
     def power_w(self, name: str, start_s: float, end_s: float) -> float | None:
-        """A domain's mean power over the edges of a stretch; None without any."""
+        """Return a domain's mean power over a stretch's edges; None without any."""
         edges = [e for e in self.edges[name] if start_s <= e.before_s and e.after_s <= end_s]
-        if len(edges) < 2:
-            return None
-        return (edges[-1].energy_j - edges[0].energy_j) / (edges[-1].time_s - edges[0].time_s)
+        return lines.mean_power_w(edges) if len(edges) >= 2 else None
 
     @property
     def settle_s(self) -> float:
@@ -99,7 +95,7 @@ class Readings:
         return self.calibration.settle_s if self.calibration is not None else SETTLE_UNKNOWN_S
 
     def window(self, since_s: float, start_s: float, end_s: float, until_s: float = math.inf) -> Window:
-        """A window in which calls ran, with other work before ``since_s`` and after ``until_s``."""
+        """Make a window of calls; other work ran until ``since_s``, and from ``until_s``."""
         known = self.calibration
         latency_s, error_s = 0.0, self.settle_s / lines.SETTLE_TIME_CONSTANTS  # the fall was no slower than that
         if known is not None and known.latency_s is not None:
@@ -109,7 +105,7 @@ class Readings:
     # --- edges
 
     def fetch(self) -> Collection[str]:
-        """Take over the edges noted since the last call; the domains that are watched."""
+        """Take over the edges since the last call; return the watched domains."""
         if self.watcher is None:
             return ()
         notes: Mapping[str, Sequence[Edge]] = self.watcher.fetch()
@@ -122,25 +118,25 @@ class Readings:
         return notes.keys()
 
     def refresh(self) -> None:
-        """Before a measurement: replace a watcher that failed or died since the last one."""
+        """Replace a watcher that failed or died since the last measurement."""
         for _ in range(2):  # the second fetch asks a new watcher
             with contextlib.suppress(MeterError):
                 self.fetch()
                 break
 
     def forget(self) -> None:
-        """Drop the edges that no later line can need, before a new measurement begins."""
+        """Drop the edges that no later line can need."""
         self.fetch()
         for name, edges in self.edges.items():
             self.edges[name] = edges[-2 * lines.EDGES_MOST :]
 
     def _fetch_all(self, scope: Scope) -> None:
-        """Take over the edges noted since. Raises MeterError where a domain is no longer watched."""
+        """Take over new edges. Raises MeterError if a domain is no longer watched."""
         present = self.fetch()
         for name in self.watched(scope):
             if name not in present:
                 raise MeterError(
-                    f"{name} is not there any more: it could be read when the run began, and now its meter opens"
+                    f"{name} can no longer be read: its meter had it when the run began, and now opens"
                     " without it; `pytest-carbon doctor` says why"
                 )
 
@@ -177,7 +173,7 @@ class Readings:
                 return
 
     def wait_after(self, scope: Scope, end_s: float) -> None:
-        """Wait for enough of a straight stretch after the work, or for the longest time allowed."""
+        """Wait for enough of a straight stretch after the work, or give up."""
         since_s = end_s + min(self.settle_s, lines.FALL_LONGEST_S)
         while True:
             stretches = [[e for e in self.edges[n] if e.before_s >= since_s] for n in self.watched(scope)]
@@ -192,7 +188,7 @@ class Readings:
             self.wait_edge(scope, since_s)
 
     def wait_edge(self, scope: Scope, since_s: float = -math.inf) -> None:
-        """Wait for a change after ``since_s``; MeasurementError if a counter stands still."""
+        """Wait for a change after ``since_s``. Raises MeasurementError without one."""
         watched = self.watched(scope)
         first = next((name for name in watched if name in scope.gated), watched[0])
         self._fetch_all(scope)
@@ -210,13 +206,13 @@ class Readings:
                 if still_s > NO_EDGE_S:
                     raise MeasurementError(
                         f"the counter of {name} has not changed for {still_s:.0f} s while the device should be"
-                        " quiet: it does not work, or not yet; see `pytest-carbon doctor`"
+                        " quiet: it may not work; see `pytest-carbon doctor`"
                     )
             if len(self.edges[first]) > seen and self.edges[first][-1].before_s >= since_s:
                 return
 
     def wait_phase(self, names: Sequence[str]) -> None:
-        """Wait for the next golden-ratio phase of the slowest counter's period, counted from its last change."""
+        """Wait for the next golden-ratio phase of the slowest counter's period."""
         self.fetch()
         edges, period_s = max(
             ((self.edges[n], lines.mean_period_s(self.edges[n]) or 0.0) for n in names), key=lambda pair: pair[1]
@@ -236,7 +232,7 @@ class Readings:
 
 
 def is_sharp(stretch: Sequence[Edge], time_s: float) -> bool:
-    """Whether the line through a stretch is known well at a window's boundary, or as well as it can be."""
+    """Return whether a line is known well at a window's boundary."""
     if len(stretch) < lines.EDGES_LEAST:
         return False
     if lines.slow_drift(stretch) is not None:  # a longer drift is no parabola, so waiting makes it no sharper

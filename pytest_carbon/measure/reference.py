@@ -1,6 +1,6 @@
-"""The reference workload: fixed work, measured at the start and at the end of a process.
+"""The reference workload: fixed work, measured at a process's start and end.
 
-Its energy shows a change of the machine itself. Its figure in a session is the mean of the two, or the lower one where
+Its energy shows a change of the machine itself. Its figure in a session is the mean of the two, or the lower one if
 they differ: what the tests leave behind (a process that still works, a full cache) must not excuse them.
 """
 
@@ -28,8 +28,8 @@ _OF_LOOPS = frozenset({"few-rounds", "tail", "unsteady"})
 _OWN = "give one of your own with the hook pytest_carbon_reference, or leave --carbon-reference out"
 
 
-def kernel(gated: Sequence[Domain], own: tuple[str, Callable[[], object]] | None, uuids: Sequence[str] = ()) -> Fixed:
-    """The work: own, else products on gated GPUs, else hashing."""
+def workload(gated: Sequence[Domain], own: tuple[str, Callable[[], object]] | None, uuids: Sequence[str] = ()) -> Fixed:
+    """Return the work: own, else products on gated GPUs, else hashing."""
     if own is not None:
         name, call = own
         return Fixed(f"reference {name}", call)
@@ -41,7 +41,7 @@ def kernel(gated: Sequence[Domain], own: tuple[str, Callable[[], object]] | None
 
 
 def measure(measurer: Measurer, machine: str, make: Callable[[], Fixed]) -> Measurement:
-    """One figure; a failure where the work itself fails (out of memory, for example), and the run goes on."""
+    """Measure the work once; if it fails, return a failure, and the run goes on."""
     name = "reference"
     try:
         fixed = make()
@@ -55,12 +55,12 @@ def measure(measurer: Measurer, machine: str, make: Callable[[], Fixed]) -> Meas
 
 
 def of_process(figures: Iterable[Measurement]) -> tuple[Measurement, ...]:
-    """A process's figures as one session's, for each machine: their mean."""
+    """Return the mean of a process's figures, for each machine."""
     return tuple(map(_of_session, _by_machine(figures).values()))
 
 
 def of_run(sessions: Iterable[Measurement]) -> dict[str, Measurement]:
-    """The figures of all processes of a run, merged, by machine."""
+    """Merge the figures of all processes of a run, by machine."""
     return {machine: merged(several) for machine, several in _by_machine(sessions).items()}
 
 
@@ -87,7 +87,7 @@ def _of_session(figures: Sequence[Measurement]) -> Measurement:
 
 
 def _moved(start: Measurement, end: Measurement) -> MeasurementWarning | None:
-    """The warning, where the two differ by more than their errors and the usual drift."""
+    """Return a warning if both differ by more than their errors and usual drift."""
     before_j, after_j = (figure.sessions[0].energy_j_per_call for figure in (start, end))
     change = after_j / before_j - 1
     if abs(change) <= max(DRIFT, math.hypot(start.relative_error or 0.0, end.relative_error or 0.0)):
@@ -95,6 +95,6 @@ def _moved(start: Measurement, end: Measurement) -> MeasurementWarning | None:
     return MeasurementWarning(
         "machine-moved",
         f"the machine moved by {100 * abs(change):.0f}% during this run: the reference workload took that much"
-        f" {'more' if change > 0 else 'less'} at the end than at the start, and so do early and late measurements: let"
-        " the machine warm up first, and keep others off it",
+        f" {'more' if change > 0 else 'less'} at the end than at the start. Late measurements differ from early ones"
+        " in the same way: let the machine warm up first, and stop other work on it",
     )

@@ -18,7 +18,7 @@ from pytest_carbon.records import Domain, MeterError, Settings, UsageProblem
 def record(path: Path, settings: Settings, seconds: float, *, progress: Callable[[str], None]) -> tuple[Domain, ...]:
     """Write a trace for this time, or until Ctrl-C; return its domains.
 
-    Raises UsageProblem where no counter moves in steps, and MeterError where one cannot be read, or does not change.
+    Raises UsageProblem if no counter moves in steps, and MeterError if one cannot be read, or does not change.
     """
     rig = Rig(settings, intensity=electricity.intensity(g_per_kwh=0.0), session="record")
     try:
@@ -26,7 +26,7 @@ def record(path: Path, settings: Settings, seconds: float, *, progress: Callable
         if rig.watcher is None:
             counted = ", ".join(f"{d.name} ({d.kind})" for d in rig.choice.domains)
             raise UsageProblem(
-                f"there is nothing to record here: a trace is of a counter's steps, and {counted} has none. Record on a"
+                f"nothing can be recorded here: a trace holds a counter's steps, and {counted} has none. Record on a"
                 " machine where `pytest-carbon doctor` finds a counter that changes."
             )
         counters = [Counter(d.name, d.kind, d.source, "", True, True) for d in domains]

@@ -1,4 +1,4 @@
-"""Warnings about a measurement, from its counters, its windows and its rounds (pure)."""
+"""Derive a measurement's warnings from counters, windows and rounds (pure)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def window_warnings(
     tolerance: float = 0.05,
     calls: int = 1,
 ) -> tuple[MeasurementWarning, ...]:
-    """The warnings of one window with this many calls; a single call may be too short for its counter."""
+    """Return the warnings of one window with this many calls."""
     warnings = list(figure.warnings)
     if calls == 1 and figure.error_j > tolerance * abs(figure.energy_j):
         text = (
@@ -63,7 +63,7 @@ def window_warnings(
 
 
 def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window) -> list[MeasurementWarning]:
-    """A quiet line that is too short, bent or scattered, and the reason."""
+    """Warn of a quiet line that is too short, bent or scattered, with the reason."""
     for side, quiet in (("before", window.before(edges)[::-1]), ("after", window.after(edges))):
         chosen = lines.stretch_before(quiet[::-1]) if side == "before" else lines.stretch_after(quiet, window.end_s)
         if len(chosen) < lines.EDGES_LEAST:
@@ -93,7 +93,7 @@ def _unquiet(figure: WindowEnergy, edges: Sequence[Edge], window: Window) -> lis
 
 
 def _drifts(line: lines.Line, edges: Sequence[Edge]) -> bool:
-    """Whether neighbouring edges are off the line together, so that the power moved; jitter is independent."""
+    """Return whether neighbouring edges are off the line together, unlike jitter."""
     if line.residual_square_j2 <= 36 * line.timing_variance_j2 * line.freedom:
         return False
     scatter_s = math.sqrt(line.residual_square_j2 / line.freedom) / max(abs(line.power_w), lines.ROUNDING_J)
@@ -105,7 +105,7 @@ def _drifts(line: lines.Line, edges: Sequence[Edge]) -> bool:
 
 
 def _levels_w(edges: Sequence[Edge]) -> tuple[float, float]:
-    """The power before and after the one step in the edges."""
+    """Return the power before and after the one step in the edges."""
     cuts = range(2, len(edges) - 1)
     at = min(cuts, key=lambda k: math.fsum(lines.fit_line(p).residual_square_j2 for p in (edges[:k], edges[k:])))
     first, second = sorted((edges[:at], edges[at:]), key=lambda part: part[0].time_s)
@@ -113,7 +113,7 @@ def _levels_w(edges: Sequence[Edge]) -> tuple[float, float]:
 
 
 def _observations(edges: Sequence[Edge], window: Window) -> list[MeasurementWarning]:
-    """From what edges carry besides energy: throttling, power limits, instant power."""
+    """Warn of throttling, power limits and contradicting instant power."""
     warnings = []
     during = window.during(edges)
     reasons = sorted({e.throttle for e in during if e.throttle})
@@ -132,14 +132,14 @@ def _observations(edges: Sequence[Edge], window: Window) -> list[MeasurementWarn
 
 
 def _disagreement_text(edges: Sequence[Edge], window: Window) -> str | None:
-    """How the counter contradicts the device's own power around a window; None where it does not."""
+    """Say how the counter contradicts the device's own power; None if not."""
     period = lines.period_s(edges)
     if period is not None and window.duration_s > max(FROZEN_PERIODS * period, lines.STRETCH_S):
         moved, expected = len(window.during(edges)), window.duration_s / period
         if moved < FROZEN_SHARE * expected:
             how = f"moved {moved} times in" if moved else "did not move for"
             work = f"the {window.duration_s:.3g} s of the work"
-            return f"the energy counter {how} {work}, and else it moves every {period:.2g} s"
+            return f"the energy counter {how} {work}, and otherwise it moves every {period:.2g} s"
     before, after = lines.stretch_before(window.before(edges)), lines.stretch_after(window.after(edges), window.end_s)
     differs = disagreement(before, window.during(edges), after)
     if differs is None or abs(differs) <= SHARE_DISAGREE:
@@ -149,10 +149,11 @@ def _disagreement_text(edges: Sequence[Edge], window: Window) -> str | None:
 
 
 def disagreement(before: Sequence[Edge], during: Sequence[Edge], after: Sequence[Edge]) -> float | None:
-    """The counter over the device's own power, minus 1; 0 where comparisons differ.
+    """Return the counter over the device's own power, minus 1.
 
-    ``before`` and ``after`` are the stretches of the quiet lines. Under a load (``during``) all readings of a part-time
-    sensor may fall into one phase of a call: it can confirm the counter, but not contradict it. None: unknown.
+    It is 0 if comparisons differ, and None if unknown. ``before`` and ``after`` are the stretches of the quiet lines.
+    Under a load (``during``) all readings of a part-time sensor may fall into one phase of a call: it can confirm the
+    counter, but not contradict it.
     """
     quiet: list[float] = []
     for edges in (before, after):
@@ -166,8 +167,7 @@ def disagreement(before: Sequence[Edge], during: Sequence[Edge], after: Sequence
         return 0.0
     powers = [e.power_w for e in during if e.power_w is not None]
     if len(powers) >= 10 and max(powers) <= (1 + SHARE_DISAGREE) * min(powers):
-        counted_w = (during[-1].energy_j - during[0].energy_j) / (during[-1].time_s - during[0].time_s)
-        loaded = counted_w / statistics.fmean(powers) - 1
+        loaded = lines.mean_power_w(during) / statistics.fmean(powers) - 1
         if abs(loaded) <= SHARE_DISAGREE:
             return 0.0
     return least
@@ -176,7 +176,7 @@ def disagreement(before: Sequence[Edge], during: Sequence[Edge], after: Sequence
 def unsteady(
     values: Sequence[float], during: Sequence[Edge], *, precision: float, what: str = "time"
 ) -> MeasurementWarning | None:
-    """Whether a figure or the power grew through a loop, or differs between halves."""
+    """Warn if a figure or the power grew through a loop, or differs between halves."""
     powers = [
         (b.energy_j - a.energy_j) / (b.time_s - a.time_s) for a, b in itertools.pairwise(during) if b.time_s > a.time_s
     ]
@@ -206,9 +206,10 @@ def unsteady(
 
 
 def steady_growth(values: Sequence[float]) -> float | None:
-    """The relative growth of a series that grows steadily, else None: Mann-Kendall's test, one-sided, 1%.
+    """Return the relative growth of a series that grows steadily, else None.
 
-    The second half must grow at least half as fast as the whole, unlike a series that warms up or steps once.
+    Mann-Kendall's test, one-sided, 1%. The second half must grow at least half as fast as the whole, unlike a series
+    that warms up or steps once.
     """
     if len(values) < GROWS_LEAST or min(values) <= 0:
         return None
@@ -225,7 +226,7 @@ def steady_growth(values: Sequence[float]) -> float | None:
 
 
 def _grouped(values: Sequence[float], most: int) -> Sequence[float]:
-    """At most ``most`` means of neighbours."""
+    """Return at most ``most`` means of neighbours."""
     several = -(-len(values) // most)
     if several <= 1:
         return values
@@ -239,7 +240,7 @@ def _slope(values: Sequence[float]) -> float:
 
 
 def _halves(values: Sequence[float], *, least: int) -> float:
-    """The change of the second half's mean, relative to the first's, where Welch's test shows one (p < 1%), else 0."""
+    """Return the halves' relative change if Welch's test shows one (1%), else 0."""
     half = len(values) // 2
     if half < least:
         return 0.0
@@ -252,7 +253,7 @@ def _halves(values: Sequence[float], *, least: int) -> float:
 
 
 def loop_warnings(loop: Loop, protocol: Protocol) -> list[MeasurementWarning]:
-    """The warnings of a loop."""
+    """Return the warnings of a loop."""
     warnings: list[MeasurementWarning] = []
     durations_s, precision = loop.durations_s, protocol.precision
     for name in loop.stepped:
@@ -277,12 +278,12 @@ def loop_warnings(loop: Loop, protocol: Protocol) -> list[MeasurementWarning]:
         warnings.append(_few_rounds(loop, protocol))
     if loop.calibration is not None and loop.calibration.part_time_sampling and loop.starts < PHASED_CALLS:
         starts = loop.starts or loop.calls
-        so_few = f"{starts} calls are" if starts > 1 else "one call is"
+        these = f"{starts} calls are" if starts > 1 else "one call is"
         enough_s = math.ceil(1.1 * PHASED_WANTED * loop.windows[-1].duration_s / starts)
         more_time = f" (--carbon-max-time={enough_s})" if loop.starts else ""
         text = (
-            f"this counter looks at a part of the time only, and {so_few} too few for that to average out: measure"
-            f" {PHASED_CALLS} at least, with carbon(fn){more_time}"
+            f"this counter samples only part of the time, and {these} too few to average that out: measure at least"
+            f" {PHASED_CALLS}, with carbon(fn){more_time}"
         )
         warnings.append(MeasurementWarning("part-time-sampling", text))
     return warnings

@@ -10,14 +10,12 @@ import contextlib
 import json
 import os
 import pickle
-import queue
 import select
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -39,16 +37,15 @@ START_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 20.0
 
 Notes = dict[str, list[Edge]]
-"""Edges by the name of their domain."""
 
 
 class EdgeSource(Protocol):
-    """Where a measurement gets its edges from: a watcher, or a simulation of one."""
+    """A source of edges: a watcher, or a simulation of one."""
 
     def start(self) -> None: ...
 
     def fetch(self) -> Notes:
-        """The edges noted since the last call. Raises MeterError where a counter could not be read."""
+        """Return the edges noted since the last call. Raises MeterError."""
 
     def close(self) -> None: ...
 
@@ -85,7 +82,7 @@ class Tracker:
 
     @property
     def _jitter_s(self) -> float:
-        """The second largest recent deviation from the period: one late edge is an accident."""
+        """The second largest deviation from the period: one late edge is an accident."""
         middle = statistics.median(self._intervals)
         return sorted(abs(interval - middle) for interval in self._intervals)[-2]
 
@@ -117,7 +114,7 @@ class Tracker:
         self._sleep(clock())
 
     def _placed_s(self, edge: Edge) -> float:
-        """When an edge that was caught late was due, if its bracket allows that: a stall must not shift the phase."""
+        """Return when a late edge was due: a stall must not shift the phase."""
         due_s = self._due_s()
         if due_s is None or self._fast:
             return edge.time_s
@@ -126,7 +123,7 @@ class Tracker:
         return due_s if due_s >= edge.before_s else edge.time_s
 
     def _due_s(self) -> float | None:
-        """When the next edge is due."""
+        """Return when the next edge is due."""
         if self.period_s is None or self._last_edge_s is None:
             return None
         return self._last_edge_s + (EDGE_INTERVAL_S if self._fast else self.period_s)
@@ -143,7 +140,7 @@ class Tracker:
         self.next_poll_s = max(now_s, due_s - min(margin_s, self.period_s / 2))
 
     def _step_s(self, now_s: float) -> float:
-        """The pause before the next read, while an edge is due."""
+        """Return the pause before the next read, while an edge is due."""
         due_s = self._due_s()
         if due_s is None:
             return ACQUIRE_STEP_S
@@ -164,13 +161,13 @@ def watch(
     requests: Callable[[float], str | None],
     answer: Callable[[Any], None],
     *,
-    clock: Callable[[], float] = time.perf_counter,  # bound here: a test may replace the module's
+    clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Note edges until a request to stop.
 
-    ``requests`` waits up to the given seconds for ``"fetch"``, ``"cost"`` or ``"stop"``; None when none came.
-    ``answer`` sends ``("edges", notes)``, ``("cost", seconds of CPU)`` or ``("failed", sentence)``.
+    ``requests`` waits up to the given seconds for ``"fetch"``, ``"cost"`` or ``"stop"``; None if none came. ``answer``
+    sends ``("edges", notes)``, ``("cost", seconds of CPU)`` or ``("failed", sentence)``.
     """
     trackers = {
         domain.name: Tracker(partial(read_j, meter, index), partial(meter.observe, index), next_poll_s=clock())
@@ -209,43 +206,36 @@ def watch(
 
 
 class Watcher:
-    """Watches meters from a child process, or from a thread where the meters cannot be sent to one."""
+    """Watches meters from a child process."""
 
     def __init__(self, sources: Sequence[MeterSource]) -> None:
         self._sources = tuple(sources)
-        self._side: _Process | _Thread | None = None
+        self._side: _Process | None = None
 
     @property
     def pid(self) -> int | None:
-        return self._side.process.pid if isinstance(self._side, _Process) else None
-
-    @property
-    def in_thread(self) -> bool:
-        """Whether a thread notes edges: to milliseconds only where the work holds the interpreter lock."""
-        return isinstance(self._side, _Thread)
+        return self._side.process.pid if self._side is not None else None
 
     def start(self) -> None:
+        """Start the child. Raises MeterError where it cannot open the meters."""
         if self._side is not None:
             return
         try:
             recipe = pickle.dumps(self._sources)
-        except Exception:  # pickling runs a third party's code, which may raise anything
-            self._side = _Thread(self._sources)
-            return
+        except Exception as error:  # pickling runs a third party's code, which may raise anything
+            raise MeterError(_NOT_SENT.format(error)) from error
         try:
             self._side = _Process(recipe)
-        except _Unloadable:
-            self._side = _Thread(self._sources)
         except OSError as error:
             raise MeterError(f"the watcher process did not start: {error}") from None
 
     def fetch(self) -> Notes:
-        """The edges noted since. Raises MeterError where a counter cannot be read, or the child has died."""
+        """Return the edges since the last call. Raises MeterError."""
         notes: Notes = self._ask("fetch")
         return notes
 
     def cpu_s(self) -> float:
-        """CPU seconds that the child has used so far."""
+        """Return the CPU seconds that the child has used so far."""
         return float(self._ask("cost"))
 
     def _ask(self, request: str) -> Any:
@@ -253,10 +243,7 @@ class Watcher:
         assert self._side is not None
         try:
             kind, value = self._side.ask(request)
-        except _Died as error:
-            self._side = None
-            raise MeterError(str(error)) from None
-        except BaseException:  # Ctrl-C, a timeout's signal: the next request would get this one's answer
+        except BaseException:  # the child died; or Ctrl-C, after which the next request would get this one's answer
             self.close()
             raise
         if kind == "failed":
@@ -274,8 +261,9 @@ class _Died(Exception):
     pass
 
 
-class _Unloadable(Exception):
-    """The child could not import what the recipe names (a meter of a conftest file, for one)."""
+_NOT_SENT = (
+    "a meter cannot be opened in the process that watches it: {}. Put its class into a module that can be imported"
+)
 
 
 class _Process:
@@ -310,25 +298,24 @@ class _Process:
             kind, value = "failed", f"the watcher process did not start: it {error}"
         if kind != "ready":
             self.close()
-            raise _Unloadable(value) if kind == "unloadable" else MeterError(value)
+            raise MeterError(value)
 
     def ask(self, request: str) -> tuple[str, Any]:
         try:
             return self._exchange(request, ANSWER_TIMEOUT_S)
         except _Died as error:
-            self.close()
-            raise _Died(
+            raise MeterError(
                 f"the watcher process, which notes the counter's changes, {error}; this measurement is lost, run the"
                 " test again"
             ) from None
 
     def _exchange(self, message: bytes | str, timeout_s: float) -> tuple[str, Any]:
-        """Send a message, wait for the answer. Raises _Died with what became of the child."""
+        """Send a message, wait for the answer. Raises _Died, with the child's end."""
         try:
             _send(self._to, message)
             answered = select.poll()  # select() is for the first 1024 files of a process, and training opens more
             answered.register(self._from, select.POLLIN)
-            ready = answered.poll(1000 * timeout_s)  # what a signal's handler raises meanwhile goes through
+            ready = answered.poll(1000 * timeout_s)  # exceptions of signal handlers propagate
         except (OSError, ValueError):
             raise _Died(self._last_words()) from None
         try:
@@ -368,37 +355,6 @@ class _Process:
             self.process.wait()
 
 
-class _Thread:
-    def __init__(self, sources: Sequence[MeterSource]) -> None:
-        self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        self._meters = [source.open() for source in sources]
-        run = partial(watch, self._meters, self._request, self._answers.put)
-        self._thread = threading.Thread(target=run, name="pytest-carbon watcher", daemon=True)
-        self._thread.start()
-
-    def _request(self, timeout_s: float) -> str | None:
-        try:
-            return self._requests.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-
-    def ask(self, request: str) -> tuple[str, Any]:
-        self._requests.put(request)
-        try:
-            return self._answers.get(timeout=ANSWER_TIMEOUT_S)
-        except queue.Empty:
-            raise _Died(
-                f"the watcher thread has not answered for {ANSWER_TIMEOUT_S:.0f} s; this measurement is lost"
-            ) from None
-
-    def close(self) -> None:
-        self._requests.put("stop")
-        self._thread.join(2)
-        for meter in self._meters:
-            meter.close()
-
-
 def _send(stream: IO[bytes], message: Any) -> None:
     stream.write(message if isinstance(message, bytes) else pickle.dumps(message))
     stream.flush()
@@ -421,7 +377,7 @@ def main(paths: str, answers_to: str) -> None:
     try:
         sources: tuple[MeterSource, ...] = pickle.load(requests)
     except Exception as error:  # unpickling imports a third party's module, which may raise anything
-        _send(answers, ("unloadable", str(error)))
+        _send(answers, ("failed", _NOT_SENT.format(error)))
         return
     try:
         meters = [source.open() for source in sources]

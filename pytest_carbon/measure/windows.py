@@ -1,4 +1,4 @@
-"""The energy of a window between two quiet lines, with its error (pure)."""
+"""Compute a window's energy, and its error, from two quiet lines (pure)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Window:
         return self.end_s - self.start_s
 
     def before(self, edges: Sequence[Edge]) -> list[Edge]:
-        """The quiet edges before the work; a late counter shows some of them after its start."""
+        """Return the quiet edges before the work; a late counter shows some later."""
         until_s = self.start_s + max(self.latency_s - self.latency_error_s, 0.0)
         return [e for e in edges if e.before_s >= self.quiet_since_s and e.after_s <= until_s]
 
@@ -53,7 +53,7 @@ class Window:
         return [e for e in edges if e.before_s >= self.start_s and e.after_s <= self.end_s]
 
     def after(self, edges: Sequence[Edge]) -> list[Edge]:
-        """The quiet edges after the work."""
+        """Return the quiet edges after the work."""
         since_s = self.end_s + (0.0 if lines.is_fast(edges) else min(self.settle_s, lines.FALL_LONGEST_S))
         return [e for e in edges if e.before_s >= since_s and e.after_s <= self.quiet_until_s]
 
@@ -76,12 +76,12 @@ class WindowEnergy:
 
     @property
     def mean_power_w(self) -> float:
-        """Tail included: energy of the window over its duration."""
+        """Energy of the window, with its tail, over its duration."""
         return self.energy_j / self.duration_s
 
 
 def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
-    """The energy of one domain in a window, fast fall included."""
+    """Return the energy of one domain in a window, with its fast fall."""
     start_s, end_s = window.start_s, window.end_s
     settle_s = 0.0 if lines.is_fast(edges) else window.settle_s
     before, after = window.before(edges), window.after(edges)
@@ -137,7 +137,7 @@ def window_energy(edges: Sequence[Edge], window: Window) -> WindowEnergy:
 
 
 def _tail_j(edges: Sequence[Edge], settled: lines.Line, end_s: float, settle_s: float, excess_w: float) -> float:
-    """Joules above the settled power after the window's end.
+    """Return joules above the settled power after the window's end.
 
     The first edge after the end shows the rest of a first-order tail, which was larger at the end by exp(elapsed / time
     constant). After three time constants the rest is not scaled. ``excess_w`` × the time constant is the most.
@@ -155,10 +155,11 @@ def _tail_j(edges: Sequence[Edge], settled: lines.Line, end_s: float, settle_s: 
 def _held_j(
     edges: Sequence[Edge], line: lines.Line, until_s: float, end_s: float, *, excess_w: float, edge_j: float
 ) -> float:
-    """Joules between a window's end and the line after, from ``until_s``, that no fast fall explains.
+    """Return joules after a window that no fast fall explains.
 
-    A power that was held too briefly for a straight stretch is not the window's, and its share is unknown. ``excess_w``
-    is the work's power above the line after, at most; ``edge_j`` by how much an edge is off its line.
+    They lie between the window's end and the line after, from ``until_s``. A power that was held too briefly for a
+    straight stretch is not the window's, and its share is unknown. ``excess_w`` is the work's power above the line
+    after, at most; ``edge_j`` by how much an edge is off its line.
     """
     late = [e for e in edges if e.before_s >= end_s and e.time_s < until_s]
     if not late:
@@ -179,12 +180,12 @@ def _held_j(
 
 
 def _off_j(edge_j: float, line: lines.Line, edge: Edge) -> float:
-    """How far an edge may be off a line through others."""
+    """Return how far an edge may be off a line through others."""
     return 4 * edge_j * math.sqrt(1 + line.leverage(edge.time_s))
 
 
 def _unsettled_j(line: lines.Line, edges: Sequence[Edge], end_s: float, settle_s: float, tail_j: float) -> float:
-    """How far the rest of a first-order fall lowers the line after, at the window's end."""
+    """Return how far the rest of a first-order fall lowers the line after."""
     time_constant_s = settle_s / lines.SETTLE_TIME_CONSTANTS
     if tail_j <= 0 or time_constant_s <= 0:
         return 0.0
@@ -199,7 +200,7 @@ def _unsettled_j(line: lines.Line, edges: Sequence[Edge], end_s: float, settle_s
 
 
 def merge(windows: Sequence[WindowEnergy]) -> WindowEnergy:
-    """Repeated windows of one domain as one: sums, with the larger error of the lines' and the spread's."""
+    """Sum repeated windows; the error is the lines' or the spread's, if larger."""
     if len(windows) == 1:
         return windows[0]
     from_lines = math.sqrt(math.fsum(w.error_j**2 for w in windows))

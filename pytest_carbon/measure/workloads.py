@@ -1,4 +1,4 @@
-"""Work for a machine: for a given time, while its counters are examined, or of a fixed size."""
+"""Work for a machine: for a given time, or of a fixed size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ BLOCK = bytes(1 << 16)
 PRODUCTS = 8
 """In a call of fixed work: 1.1 TFLOP, some milliseconds on a large GPU."""
 HASHED = bytes(range(256)) * 4096
-"""A mebibyte."""
 HASHES = 8
 CORES_LEFT = 2
 """For the watcher, and for the thread that starts work on a GPU."""
@@ -45,7 +44,7 @@ class Found(NamedTuple):
 
 
 def find(spec: str, domains: Sequence[Domain]) -> Found:
-    """The load that ``--load`` asks for, to examine these domains."""
+    """Find the load that ``--load`` asks for, to examine these domains."""
     if spec == "none":
         return Found(None, "--load=none was given.")
     if spec not in ("auto", "torch", "cpu"):
@@ -73,22 +72,22 @@ def find(spec: str, domains: Sequence[Domain]) -> Found:
 
 
 class Unable(Exception):
-    """Why there is no such work here, and the remedy, in a sentence."""
+    """Such work is not possible on this machine: why, and the remedy."""
 
 
 def _cuda() -> Any:
-    """torch, where it reaches a GPU."""
+    """Return torch, if it reaches a GPU. Raises Unable."""
     try:
         import torch
     except ImportError:
         raise Unable("torch is not installed, so nothing can load the GPU: `pip install torch`.") from None
     if not torch.cuda.is_available():
-        raise Unable(f"torch {torch.__version__} reaches no GPU: install a build of it for CUDA.")
+        raise Unable(f"torch {torch.__version__} finds no GPU: install a build of it for CUDA.")
     return torch
 
 
 def fixed_gpu(uuids: Sequence[str] = ()) -> Fixed:
-    """Products of matrices on those of these GPUs that torch sees. Raises Unable.
+    """Make products of matrices on these GPUs. Raises Unable.
 
     They are always the same, because the energy of a product depends on its numbers; they take 100 MiB of each GPU.
     """
@@ -111,7 +110,7 @@ def fixed_gpu(uuids: Sequence[str] = ()) -> Fixed:
 
 
 def fixed_cpu() -> Fixed:
-    """Hashing, on one thread."""
+    """Make hashes on one thread."""
 
     def call() -> None:
         for _ in range(HASHES):
@@ -139,7 +138,7 @@ def _torch() -> tuple[Load, str]:
 
 
 def cores() -> int:
-    """The logical processors that this process may run on."""
+    """Count the logical processors that this process may run on."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
@@ -151,7 +150,7 @@ def _hash(seconds: float) -> None:
 
 
 def _together(several: Sequence[Load]) -> Load:
-    """All at once, one of them in this thread."""
+    """Run all loads at once, one of them in this thread."""
     first, *rest = several
 
     def load(seconds: float) -> None:
@@ -178,8 +177,8 @@ def _named(spec: str) -> Found:
         load: Load = getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever the user's module does when it is imported
         raise UsageProblem(
-            f"--load={spec}: it cannot be imported: {type(error).__name__}: {error}. It is looked for from the current "
-            "folder and on Python's path."
+            f"--load={spec}: it cannot be imported: {type(error).__name__}: {error}. Python looks for it in the "
+            "current folder and on its path."
         ) from error
     if not callable(load):
         raise UsageProblem(f"--load={spec}: this is {load!r}; name a function that is called with seconds.")

@@ -13,7 +13,7 @@ from unicodedata import category
 import pytest
 
 from pytest_carbon.measure.measurer import Measurer, OpenWindow
-from pytest_carbon.measure.protocol import Protocol, prepared, refuse_lazy
+from pytest_carbon.measure.protocol import Protocol, Work, refuse_lazy
 from pytest_carbon.plugin.task_fixture import Called, with_task
 from pytest_carbon.records import LONGEST_NAME, Measurement, MeasurementWarning, UsageProblem
 
@@ -102,7 +102,7 @@ class Carbon:
             name: the measurement's name in ``carbon[name]``, budgets and baselines.
             setup: runs unmeasured before each warm-up call and each round; may return ``(args, kwargs)``.
             warmup: seconds after the first call (two calls at least).
-            rounds: minimum number of rounds.
+            rounds: minimum number of rounds, 1 or more; a single round shows no spread.
             calls: calls per round; else as many as fill ``min_time / rounds``.
             min_time, max_time: minimum and maximum seconds of measured calls; a running call is finished.
             queries: the number of calls in all, instead of ``calls`` and the times.
@@ -117,6 +117,15 @@ class Carbon:
             )
         protocol = _with_arguments(self._protocol, warmup, rounds, calls, min_time, max_time, queries)
         kwargs = {} if kwargs is None else kwargs
+        if not isinstance(args, Sequence) or isinstance(args, str | bytes):
+            raise UsageProblem(
+                f"args={args!r} is not possible: it is a tuple or list of the positional arguments. For one argument,"
+                f" write args=({args!r},), or carbon(fn, {args!r})"
+            )
+        if not isinstance(kwargs, Mapping):
+            raise UsageProblem(
+                f"kwargs={kwargs!r} is not possible: it is a dict of the keyword arguments, such as kwargs={{'x': 1}}"
+            )
         self._claim(name)
         self._open = name
         is_task = all(callable(getattr(fn, part, None)) for part in ("reset", "info"))
@@ -126,8 +135,7 @@ class Carbon:
             if is_task:
                 begin()
             if self._measurer is None:
-                args, kwargs = prepared(setup, args, kwargs)
-                return refuse_lazy(fn(*args, **kwargs))
+                return refuse_lazy(Work(fn, args, kwargs, setup)())
             result, self._measurements[name] = self._measurer.run(
                 name, fn, args, kwargs, setup=setup, protocol=protocol, begin=begin
             )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_carbon.measure import devices, reference
+from pytest_carbon.host.machine import free_memory
+from pytest_carbon.measure import reference
 from pytest_carbon.measure.instruments import Rig
 from pytest_carbon.measure.measurer import Measurer
 from pytest_carbon.measure.protocol import Protocol
@@ -72,8 +73,8 @@ class Measuring:
         rig, machine = self._rig, self.machine
         own = self._config.hook.pytest_carbon_reference(config=self._config)
         uuids = [] if self._settings.gpus == "used" else [gpu.uuid for gpu in machine.gpus]
-        figure = reference.measure(rig.measurer, machine.id, lambda: reference.kernel(rig.gated, own, uuids))
-        devices.release()
+        figure = reference.measure(rig.measurer, machine.id, lambda: reference.workload(rig.gated, own, uuids))
+        free_memory()
         self._references.append(figure)
 
     def brought(self) -> Brought:

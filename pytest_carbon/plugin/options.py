@@ -142,7 +142,7 @@ OPTIONS = (
     Option(
         "--carbon-rounds N",
         values.count(2, "a whole number of rounds, at least 2: one round has no spread"),
-        "minimum number of rounds (default: 5)",
+        "minimum number of rounds, 2 or more (default: 5)",
     ),
     Option("--carbon-min-time SECONDS", values.seconds(above=True), "minimum time of measured calls (default: 1)"),
     Option(

@@ -15,7 +15,7 @@ import pytest
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import electricity, worktree
-from pytest_carbon.measure import devices
+from pytest_carbon.host.machine import free_memory
 from pytest_carbon.plugin import failures, judge, markers, notes, record, refusal, stages
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.ids import test_id
@@ -312,7 +312,7 @@ class CarbonSession:
             if interrupted or session.shouldfail or session.shouldstop:
                 return None
             self._close()
-            devices.release()
+            free_memory()
             try:
                 self._fresh.again(session, tests, first.brought.calibrations)
             except (KeyboardInterrupt, pytest.exit.Exception) as interrupt:

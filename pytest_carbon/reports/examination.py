@@ -211,8 +211,7 @@ def _run_rows(found: Examination) -> Iterator[_Row]:
     if hidden and len(hidden) < len(found.nvidia):
         yield "left out", f"{', '.join(hidden)}, by CUDA_VISIBLE_DEVICES or --carbon-gpus"
     if found.watcher_share is not None:
-        how = "in a thread" if found.in_thread else "a process of its own"
-        yield "watcher", f"{how}, {share(found.watcher_share)} of one core"
+        yield "watcher", f"{share(found.watcher_share)} of one core"
     yield "test load", found.load if found.loaded else "none"
     if found.neighbours is not None:
         yield "machine load", _machine_load(found.neighbours, found.cores)

@@ -230,7 +230,7 @@ def _claim(claim: Claim, page: Page) -> list[Line]:
 def _ratios(group: Group) -> Iterable[str]:
     for ratio in findings.multi_purpose(group.tasks) if not group.small else ():
         study = f"; {ratio.study:.3g} times in the study" if group.comparable else ""
-        yield f"{ratio.multi_purpose} took {ratio.here:.3g} times what {ratio.specific} took{study}"
+        yield f"{ratio.multi_purpose} took {ratio.measured:.3g} times what {ratio.specific} took{study}"
 
 
 def _energy_score(group: Group, page: Page) -> list[Line]:

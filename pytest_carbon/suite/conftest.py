@@ -1,4 +1,4 @@
-"""The suite's tests: the cells of the study that they run, their ids and markers, and how each is measured."""
+"""Make the suite's tests: their cells of the study, ids, markers and protocol."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Cell(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that select it with ``-m``."""
+        """Names for ``-m``."""
         return self.task, self.dataset, self.model, catalogue.TASKS[self.task].modality
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments of ``carbon_task``; a tiny variant has no checkpoint and needs no real data."""
+        """Arguments of ``carbon_task``; a tiny variant needs no checkpoint or real data."""
         small = {"size": "small", "weights": "random", "data": "synthetic"}
         return {"model": self.model, "dataset": self.dataset, **(small if self.small else {"size": "study"})}
 
@@ -85,7 +85,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Refuse a name in ``-m`` that no test has, if it resembles one of the suite's or if no test is left. A project's own
     markers, registered or on any of its tests, are not checked.
     """
-    in_suite = {item: cell for item in items if (cell := _cell(item)) is not None}
+    params = {item: getattr(getattr(item, "callspec", None), "params", {}) for item in items}
+    in_suite = {item: cell for item in items if isinstance(cell := params[item].get("cell"), Cell)}
     _weigh(config, in_suite)
     expression = getattr(config.option, "markexpr", "")
     worker = hasattr(config, "workerinput")  # an exception would end a worker without a message
@@ -105,13 +106,8 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     return config.stash.get(_NOTHING_LEFT, [])
 
 
-def _cell(item: pytest.Item) -> Cell | None:
-    cell = getattr(getattr(item, "callspec", None), "params", {}).get("cell")
-    return cell if isinstance(cell, Cell) else None
-
-
 def _weigh(config: pytest.Config, in_suite: Mapping[pytest.Item, Cell]) -> None:
-    """If the number of calls is fixed, weigh each test by its time in the study, for the time left."""
+    """If the number of calls is fixed, weigh each test by its time in the study."""
     if (queries := read_settings(config).queries) is None:
         return
     seconds = {(c.task, c.dataset, c.model): c.seconds_per_1000 / 1000 for c in catalogue.study_cells()}
@@ -134,7 +130,7 @@ def _unknown(config: pytest.Config, items: Iterable[pytest.Item], expression: st
 
 
 def _is_misspelt(word: str) -> bool:
-    """Return whether a word resembles one of the suite's names; ``not large`` may be a project's own."""
+    """Return whether a word resembles one of the suite's names."""
     names = [*(name for names in kinds().values() for name in names), *catalogue.ELSEWHERE]
     names += [id.rpartition("/")[2] for id in catalogue.models()]
     return bool(get_close_matches(word.lower(), map(str.lower, names), n=1, cutoff=0.8))
@@ -175,7 +171,7 @@ def _why_nothing(config: pytest.Config, cells: Sequence[Cell]) -> list[str]:
 
 @pytest.fixture(scope="session")
 def protocol(pytestconfig: pytest.Config) -> dict[str, Any]:
-    """Arguments of ``carbon.run`` that differ from the options."""
+    """Return the arguments of ``carbon.run`` that differ from the options."""
     settings, given = read_settings(pytestconfig), fields_given(pytestconfig)
     how: dict[str, Any] = dict(SMALL_TIMES) if settings.suite == "small" else {}
     if "warmup_s" in given:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def test_task(cell: Cell, carbon: Carbon, carbon_task: Callable[..., Any], protocol: dict[str, Any]) -> None:
-    """Measure calls of the task on one input of the data set after another; the last gives a result."""
+    """Measure calls of the task, on one input of the data set after another."""
     task = carbon_task(cell.task, **cell.arguments)
     with one_thread() if cell.small else contextlib.nullcontext():
         result = carbon.run(task, **protocol)
@@ -22,7 +22,7 @@ def test_task(cell: Cell, carbon: Carbon, carbon_task: Callable[..., Any], proto
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Run tiny calls on a single thread: waiting for a second one takes longer than it saves, and varies."""
+    """Run tiny calls on a single thread: a second one costs more than it saves."""
     if (torch := sys.modules.get("torch")) is None:
         yield
         return

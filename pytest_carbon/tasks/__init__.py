@@ -1,4 +1,4 @@
-"""The model tasks of the study: what one call of each is, its models, its inputs; nothing heavy is imported."""
+"""The study's model tasks: calls, models and inputs; nothing heavy is imported."""
 
 from pytest_carbon.tasks.building import TASK_BUILDERS, build_task
 from pytest_carbon.tasks.task import CannotRunHere, ModelTask, Result

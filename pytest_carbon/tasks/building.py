@@ -1,4 +1,4 @@
-"""Building a task: of a model of the catalogue, or of a user's own model, callable or pipeline."""
+"""Build a task: of a model of the catalogue, or of a user's own model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,6 @@ TASK_BUILDERS: Mapping[str, type[ModelTask]] = {
     "sentence-similarity": SentenceSimilarity,
     "speech-recognition": SpeechRecognition,
 }
-"""What one call of each task is."""
 
 
 def build_task(
@@ -65,14 +64,12 @@ def build_task(
     steps: int | None = None,
     seed: int = 0,
 ) -> ModelTask:
-    """Build a task that is ready to be called; ``docs/suite.md`` explains the arguments.
+    """Build a task that can be called; ``docs/suite.md`` explains the arguments.
 
-    ``model`` is a hub id, a torch module, a pipeline or any callable; None: that of the small suite, as for
-    ``dataset``. ``new_tokens`` and ``steps`` are the study's where they are None. ``seed`` decides the random weights,
-    the inputs and the noise of an image.
-
-    Raises UsageProblem for an impossible argument or an unreachable hub, with the remedy, and CannotRunHere where a
-    library or memory is missing.
+    ``model`` is a hub id, a torch module, a pipeline or any callable; None means the small suite's, as for ``dataset``.
+    ``new_tokens`` and ``steps`` default to the study's. ``seed`` decides random weights, inputs and noise.
+    Raises UsageProblem for an impossible argument or an unreachable hub, and CannotRunHere if a library or memory is
+    missing.
     """
     task = find_task(name)
     fixed = {what: count for what, count in (("new_tokens", new_tokens), ("steps", steps)) if count is not None}
@@ -113,12 +110,12 @@ def build_task(
             **parts | fixed,
         )
     except UsageProblem:
-        parts.get("afterwards", lambda: None)()  # a model that trained does so again
+        parts.get("afterwards", lambda: None)()  # put a training model back into training mode
         raise
 
 
 def arguments_known(arguments: Iterable[str]) -> None:
-    """Raises UsageProblem for the name of an argument that :func:`build_task` does not take."""
+    """Raise UsageProblem for an argument that :func:`build_task` does not take."""
     known = list(inspect.signature(build_task).parameters)[1:]
     for argument in arguments:
         if argument not in known:
@@ -130,7 +127,7 @@ def arguments_known(arguments: Iterable[str]) -> None:
 def _fitting(
     task: Task, model_id: str, dataset: str | None, dtype: str, device: str, size: str, batch_size: int
 ) -> str:
-    """Check that the model can be built, before anything large is read or made; return its device."""
+    """Check that the model can be built, before anything large; return its device."""
     try:
         find_model(model_id, task.name)
     except UsageProblem as problem:
@@ -147,7 +144,7 @@ def _fitting(
 
 
 def _of_catalogue(task: Task, built: Built, tokenizer: Any, processor: Any) -> tuple[type[ModelTask], dict[str, Any]]:
-    """Name the class that calls the model, and its arguments."""
+    """Return the class that calls the model, and its arguments."""
     if task.kind == "diffuse":
         tokenizer = tokenizer or built.model.tokenizer
     elif task.modality != "image" and tokenizer is None:
@@ -167,7 +164,7 @@ def _of_catalogue(task: Task, built: Built, tokenizer: Any, processor: Any) -> t
 
 
 def _processor_of(built: Built) -> Any:
-    """Make what turns images or sound into tensors: the checkpoint's own, or one like it. Raises UsageProblem."""
+    """Make what turns images or sound into tensors. Raises UsageProblem."""
     _, settings, _ = architecture(built.model_id).sized(built.size)
     kind = models.named(settings.pop("class"))
     if built.weights == "random":
@@ -179,7 +176,7 @@ def _samples(task: Task, dataset: str | None, data: Any, seed: int) -> Samples:
     data = "auto" if data is None else data
     if not isinstance(data, str):
         if dataset is not None:
-            raise UsageProblem(f"dataset={dataset!r} and data of your own: give one of them")
+            raise UsageProblem(f"dataset={dataset!r} and data= were both given: leave one of them out")
         return given(task.name, data)
     if data == "hub":
         _refuse_missing(task.name, ["datasets"])
@@ -187,10 +184,10 @@ def _samples(task: Task, dataset: str | None, data: Any, seed: int) -> Samples:
 
 
 def load(task: str, dataset: str, *, data: str = "synthetic", count: int = 1000, seed: int = 0) -> Samples:
-    """Make ``count`` inputs of a data set for a task, the same for the same ``seed``.
+    """Make ``count`` inputs of a data set for a task; equal seeds give equal inputs.
 
     ``hub`` reads the local cache of the ``datasets`` library, else streams; it may have fewer than ``count``. ``auto``
-    is the hub's where it is cached, else synthetic. Raises UsageProblem.
+    is the hub's data if cached, else synthetic. Raises UsageProblem.
     """
     row = DATASETS[find_dataset(task, dataset)]
     sources = ("synthetic", "hub", "auto")
@@ -217,7 +214,7 @@ def _refuse_missing(task: str, libraries: Iterable[str]) -> None:
 
 
 def _refuse_other_work(task: Task, theirs: str) -> None:
-    """Refuse a pipeline for another task; any may do a zero-shot task, and one that writes may write a summary."""
+    """Refuse a pipeline for another task, except for zero-shot tasks."""
     does = catalogue.ELSEWHERE.get(theirs, theirs)
     writes = {"text-generation", "summarization"} >= {does, task.name}
     if does in TASK_BUILDERS and does != task.name and not writes and not task.name.startswith("zero-shot"):
@@ -230,11 +227,11 @@ def _refuse_other_work(task: Task, theirs: str) -> None:
 def _own(
     task: Task, model: Any, tokenizer: Any, processor: Any, dtype: str | None, device: str
 ) -> tuple[type[ModelTask], dict[str, Any]]:
-    """Take a user's model: the class that calls it, and that class's arguments."""
+    """Return the class that calls a user's model, and its arguments."""
     torch = sys.modules.get("torch")
     if inspect.isclass(model):
         raise UsageProblem(
-            f"model={model.__qualname__} is a class, and what is called is an instance of it: give "
+            f"model={model.__qualname__} is a class: give an instance of it, "
             f"{model.__qualname__}(…), or {model.__qualname__}.from_pretrained(…) where it has that"
         )
     is_module = torch is not None and isinstance(model, torch.nn.Module)
@@ -255,7 +252,7 @@ def _own(
         return ImageGeneration, parts | _place(model.unet if hasattr(model, "unet") else model, dtype, device)
     if not is_module:
         if dtype is not None or device != "auto":
-            raise UsageProblem("dtype= and device= are of models that are built here: a callable has its own")
+            raise UsageProblem("leave dtype= and device= out: a callable has its own")
         return Calling, parts | {"new_tokens": None}
     kind = TASK_BUILDERS[task.name]
     of_processor = [getattr(processor, name, None) for name in ("image_processor", "feature_extractor")]
@@ -285,7 +282,7 @@ def _own(
 
 
 def _padding(tokenizer: Any) -> Any:
-    """Return the tokenizer; where it has no pad token, a copy that pads with its end of text."""
+    """Return the tokenizer; without a pad token, a copy that pads with its end token."""
     if getattr(tokenizer, "pad_token", "") is not None:
         return tokenizer
     padding = copy.deepcopy(tokenizer)
@@ -294,7 +291,7 @@ def _padding(tokenizer: Any) -> Any:
 
 
 def _resting(model: Any) -> dict[str, Callable[[], None]]:
-    """Put a model into eval mode; where a part was training, return what puts it back."""
+    """Put a model into eval mode; return what restores parts that were training."""
     training = [part for part in getattr(model, "modules", list)() if part.training]
     if not training:
         return {}
@@ -308,7 +305,7 @@ def _resting(model: Any) -> dict[str, Callable[[], None]]:
 
 
 def _place(module: Any, dtype: str | None, device: str) -> dict[str, str | None]:
-    """Find dtype and device of a model; refuse others that are asked for, for the model stays as it is."""
+    """Return a model's dtype and device; refuse others, since it is not moved."""
     parameters = list(module.parameters()) if callable(getattr(module, "parameters", None)) else []
     if not parameters:
         return {"dtype": None, "device": None}
@@ -321,8 +318,8 @@ def _place(module: Any, dtype: str | None, device: str) -> dict[str, str | None]
     for what, asked in (("dtype", dtype), ("device", None if device == "auto" else device)):
         if asked is not None and asked != has[what]:
             raise UsageProblem(
-                f"{what}={asked!r}, and the model is {'in' if what == 'dtype' else 'on'} {has[what]}: a model of your "
-                f"own is measured as it is; move it first (model.to(…)), or leave {what}= out"
+                f"{what}={asked!r}, but the model is {'in' if what == 'dtype' else 'on'} {has[what]}: a model of your "
+                f"own is not converted; call model.to(…) first, or leave {what}= out"
             )
     return has
 

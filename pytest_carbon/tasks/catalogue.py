@@ -1,4 +1,4 @@
-"""What the study measured: its tasks, data sets, models and figures, and AI Energy Score's; standard library only.
+"""The study's tasks, data sets, models and figures, and AI Energy Score's.
 
 ``study.csv`` holds every task–dataset–model cell of *Power Hungry Processing* (Luccioni, Jernite, Strubell; arXiv
 2311.16863), recomputed as means over repetitions from the authors' CodeCarbon logs. Its energies are those of a whole
@@ -28,7 +28,7 @@ Unit = Literal["token", "image", "second of audio"]
 
 
 class AiEnergyScore(NamedTuple):
-    """A task's figures on one H100 80 GB: GPU energy only, batch 1, Wh per 1,000 calls (AI Energy Score, 2025)."""
+    """A task's Wh of GPU energy per 1,000 calls on one H100 (AI Energy Score, 2025)."""
 
     median_wh: float
     least_wh: float
@@ -38,7 +38,7 @@ class AiEnergyScore(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One of the 13 tasks of the study, or of the two that AI Energy Score has besides."""
+    """A task of the study, or one of the two that only AI Energy Score has."""
 
     name: str
     modality: Modality
@@ -52,13 +52,13 @@ class Task:
 
     @property
     def study_wh_per_1000(self) -> float | None:
-        """The mean over the study's models, as in its Table 2; None for a task that it does not have."""
+        """Mean over the study's models, as in its Table 2; None without any."""
         of_models = _study_wh(self.name)
         return statistics.mean(of_models) if of_models else None
 
     @property
     def study_sd_wh(self) -> float | None:
-        """The standard deviation over the study's models."""
+        """Standard deviation over the study's models."""
         of_models = _study_wh(self.name)
         return statistics.stdev(of_models) if of_models else None
 
@@ -139,7 +139,7 @@ _FURTHER = (
 
 @cache
 def study_cells() -> tuple[StudyCell, ...]:
-    """The study's 312 cells."""
+    """Return the study's 312 cells."""
     figures = StudyCell._fields[3:]
     return tuple(
         StudyCell(row["task"], row["dataset"], row["model"], *(float(row[name]) for name in figures))
@@ -149,7 +149,7 @@ def study_cells() -> tuple[StudyCell, ...]:
 
 @cache
 def models() -> Mapping[str, Model]:
-    """The study's 88 models and those of the two further tasks, by hub id."""
+    """Return the study's 88 models and those of the two further tasks, by hub id."""
     tasks: dict[str, dict[str, None]] = {}
     for row in rows_of("study.csv"):
         tasks.setdefault(row["model"], {})[row["task"]] = None
@@ -161,7 +161,7 @@ def models() -> Mapping[str, Model]:
 def cells(
     tasks: Collection[str] = (), models: Collection[str] = (), datasets: Collection[str] = ()
 ) -> tuple[Cell, ...]:
-    """What the suite runs, those of one model side by side; only of these tasks, models and data sets, where given."""
+    """List what the suite runs of these tasks, models and data sets, or of all."""
     every = [Cell(cell.task, cell.dataset, cell.model) for cell in study_cells()]
     every += [Cell(task, dataset, m.id) for m in _FURTHER for task in m.tasks for dataset in TASKS[task].datasets]
     order = list(TASKS)
@@ -187,14 +187,14 @@ ELSEWHERE: Mapping[str, str] = {
 
 
 def task_meant(name: str, names: Iterable[str]) -> str:
-    """``" Did you mean image-captioning?"`` for a name that others have for a task, or a near one; else nothing."""
+    """Suggest the name of a task, such as ``" Did you mean image-captioning?"``."""
     if name in ELSEWHERE:
         return f" Did you mean {ELSEWHERE[name]}?"
     return did_you_mean(name, names)
 
 
 def models_meant(text: str, ids: Iterable[str]) -> str:
-    """Suggest models by id, by id without the organisation, by a part of the id, or by a near one; else nothing."""
+    """Suggest up to three models whose ids are near a text, or nothing."""
     wanted, ids = text.lower(), list(ids)
     bare = {id: id.rpartition("/")[2].lower() for id in ids}
     meant = [id for id in ids if wanted.rpartition("/")[2] == bare[id]]
@@ -211,14 +211,14 @@ def models_meant(text: str, ids: Iterable[str]) -> str:
 
 
 def find_task(name: str) -> Task:
-    """Look a task up by name. Raises UsageProblem, naming all tasks, for any other name."""
+    """Return a task by its name. Raises UsageProblem, naming all tasks."""
     if name not in TASKS:
         raise UsageProblem(f"there is no task {name!r}; there are {', '.join(TASKS)}.{task_meant(name, TASKS)}")
     return TASKS[name]
 
 
 def find_model(id: str, task: str | None = None) -> Model:
-    """Look a model up by its hub id. Raises UsageProblem, naming those of the task, for any other."""
+    """Return a model by its hub id. Raises UsageProblem, naming those of the task."""
     of_task = [m for m in models() if task is None or task in models()[m].tasks]
     if id in of_task:
         return models()[id]
@@ -230,7 +230,7 @@ def find_model(id: str, task: str | None = None) -> Model:
 
 
 def find_dataset(task: str, name: str) -> str:
-    """Check the name of a data set of a task. Raises UsageProblem, naming the task's, for any other."""
+    """Check the name of a task's data set. Raises UsageProblem, naming those it has."""
     datasets = find_task(task).datasets
     if name not in datasets:
         raise UsageProblem(
@@ -240,7 +240,7 @@ def find_dataset(task: str, name: str) -> str:
 
 
 def _study_wh(task: str) -> list[float]:
-    """Wh per 1,000 calls of each model: the mean over its data sets."""
+    """Return the Wh per 1,000 calls of each model: the mean over its data sets."""
     of_model: dict[str, list[float]] = {}
     for cell in study_cells():
         if cell.task == task:

@@ -1,4 +1,4 @@
-"""The data sets of the tasks: what a sample is, where each is on the hub, and how long its inputs are."""
+"""The data sets of the tasks: their samples, places on the hub, and lengths."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_carbon.records import UsageProblem
-from pytest_carbon.tasks.catalogue import find_task
+from pytest_carbon.tasks.catalogue import find_task, rows_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +26,7 @@ RECORDINGS = 64  # held at once (about 30 MB)
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """The inputs of a task; whoever calls goes round them."""
+    """The inputs of a task."""
 
     name: str
     """The data set's name; ``given`` for a user's own."""
@@ -36,13 +36,13 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Where a data set is on the hub, which of its columns are a sample, and what its synthetic stand-in is like."""
+    """Where a data set is on the hub, its columns, and its synthetic stand-in."""
 
     hub_id: str
     config: str | None
     split: str
     """The one that the study's scripts take."""
-    columns: Mapping[str, str | tuple[str, str]]
+    columns: Mapping[str, str | tuple[str, ...]]
     """A sample's field → the column or columns it comes from."""
     mean: float | None = None
     """Words of a text (of question and context together); seconds of a recording."""
@@ -54,54 +54,24 @@ class DataSet:
     """Standard deviation of a length over its mean. The study gives means alone: an assumption throughout."""
 
 
-_TEXT = {"text": "text"}
-_IMAGE = {"image": "image"}
-_QUESTION = {"question": "question", "context": "context"}
+def _dataset(row: Mapping[str, str]) -> DataSet:
+    pairs = (part.split("=") for part in row["columns"].split())
+    columns = {field: tuple(names.split("+")) if "+" in names else names for field, names in pairs}
+    width, _, height = row["size"].partition("x")
+    return DataSet(
+        row["hub_id"],
+        row["config"] or None,
+        row["split"],
+        columns,
+        float(row["mean"]) if row["mean"] else None,
+        (int(width), int(height)) if height else None,
+        row["exported"] == "yes",
+        float(row["spread"]),
+    )
 
-DATASETS: Mapping[str, DataSet] = {
-    # Mean lengths of these nine: the study (tokens; a word of synthetic text is one).
-    "imdb": DataSet("stanfordnlp/imdb", "plain_text", "test", _TEXT, 58.7),
-    "rotten_tomatoes": DataSet("cornell-movie-review-data/rotten_tomatoes", None, "test", _TEXT, 30.1),
-    "sst2": DataSet("stanfordnlp/sst2", None, "test", {"text": "sentence"}, 28.4),
-    "sciq": DataSet("allenai/sciq", None, "test", {"question": "question", "context": "support"}, 113),
-    "squad": DataSet("rajpurkar/squad", "plain_text", "validation", _QUESTION, 134),
-    "squad_v2": DataSet("rajpurkar/squad_v2", "squad_v2", "validation", _QUESTION, 116),
-    "cnn_dailymail": DataSet("abisee/cnn_dailymail", "3.0.0", "test", {"text": "article"}, 54),
-    "samsum": DataSet("knkarthick/samsum", None, "train", {"text": "dialogue"}, 48),
-    "xsum": DataSet("EdinburghNLP/xsum", "default", "test", {"text": "document"}, 54, exported=True),
-    # Of these the first 20 words are taken. A sentence of BookCorpus has 13 (Zhu et al., 2015, table 1); a page of C4
-    # or OSCAR and a paragraph of WikiText have more than 20 (an assumption).
-    "bookcorpus": DataSet("rojagtap/bookcorpus", None, "train", _TEXT, 13),
-    "c4": DataSet("allenai/c4", "en", "train", _TEXT, 20, spread=0),
-    "oscar": DataSet("oscar-corpus/oscar", "unshuffled_deduplicated_en", "train", _TEXT, 20, exported=True, spread=0),
-    "wikitext": DataSet("Salesforce/wikitext", "wikitext-103-raw-v1", "test", _TEXT, 20, spread=0),
-    # CoNLL-2003's development set: 51,362 tokens in 3,466 sentences (Tjong Kim Sang and De Meulder, 2003, table 1).
-    # WikiANN's phrases (8 words) and ReCoRD's passages (200) are assumptions.
-    "conll2003": DataSet("eriktks/conll2003", "conll2003", "validation", {"text": "tokens"}, 14.8, exported=True),
-    "reCoRD": DataSet("aps/super_glue", "record", "test", {"text": "passage"}, 200),
-    "wikiann": DataSet("unimelb-nlp/wikiann", "en", "test", {"text": "tokens"}, 8),
-    # Sizes: CIFAR's own; the others' are typical ones, an assumption that the resizing makes harmless.
-    "cifar10": DataSet("uoft-cs/cifar10", "plain_text", "test", {"image": "img"}, size=(32, 32)),
-    "cifar100": DataSet("uoft-cs/cifar100", "cifar100", "test", {"image": "img"}, size=(32, 32)),
-    "imagenet": DataSet("ILSVRC/imagenet-1k", None, "test", _IMAGE, size=(500, 375)),
-    "coco": DataSet("detection-datasets/coco", None, "val", _IMAGE, size=(640, 480)),
-    "cppe-5": DataSet("rishitdagli/cppe-5", None, "train", _IMAGE, size=(960, 640)),
-    "visual_genome": DataSet(
-        "ranjaykrishna/visual_genome", "objects_v1.2.0", "train", _IMAGE, size=(800, 600), exported=True
-    ),
-    "redcaps": DataSet(
-        "kdexd/red_caps", "roses_2020", "train", {"image": "image_url"}, size=(1080, 1080), exported=True
-    ),
-    # Prompts of 25 words: an assumption without effect, since the text encoder pads every prompt to 77 tokens.
-    "ImageRewardDB": DataSet("zai-org/ImageRewardDB", "1k", "train", {"prompt": "prompt"}, 25, exported=True),
-    "diffusiondb": DataSet("poloclub/diffusiondb", "2m_first_1k", "train", {"prompt": "prompt"}, 25, exported=True),
-    "stable-diffusion-prompts": DataSet("Gustavosta/Stable-Diffusion-Prompts", None, "test", {"prompt": "Prompt"}, 25),
-    # The two tasks that the study does not have. STS-B: 11 words a sentence, an assumption. LibriSpeech's test-clean:
-    # 5.4 hours (Panayotov et al., 2015, table 1) in 2,620 recordings.
-    "stsb": DataSet("sentence-transformers/stsb", None, "test", {"sentences": ("sentence1", "sentence2")}, 11),
-    "librispeech": DataSet("openslr/librispeech_asr", "clean", "test", {"audio": "audio"}, 7.4),
-}
-"""The study's 26 data sets and two more, by the names that the study's figures use."""
+
+DATASETS: Mapping[str, DataSet] = {row["name"]: _dataset(row) for row in rows_of("datasets.csv")}
+"""The study's 26 data sets and two more, by the names of the study's figures; the file says where lengths are from."""
 
 ALLOWED: Mapping[str, str] = {
     "text": "a text, or a mapping with 'text'",
@@ -114,17 +84,17 @@ ALLOWED: Mapping[str, str] = {
 
 
 def repeated(held: Sequence[Sample], count: int) -> list[Sample]:
-    """``count`` samples that take the memory of those that are held."""
+    """Repeat the samples held in memory up to ``count``."""
     return [held[index % len(held)] for index in range(count)]
 
 
 def fields_of(task: str) -> tuple[str, ...]:
-    """The fields of the task's samples; every data set of a task has the same."""
+    """Return the fields of a task's samples, equal for all its data sets."""
     return tuple(DATASETS[find_task(task).datasets[0]].columns)
 
 
 def library(name: str) -> Any:
-    """A module of the extra ``tasks``, imported when it is needed."""
+    """Import a module of the extra ``tasks`` when it is needed."""
     try:
         return import_module(name)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The task that makes an image of a prompt, step by step."""
+"""The task that generates an image from a prompt, step by step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_carbon.tasks.task import Inputs, ModelTask, Result
 
 
 class ImageGeneration(ModelTask):
-    """One prompt in, one image out, from the same noise in the same number of steps: text encoders, UNet, decoder."""
+    """Generate one image per prompt, from the same noise, in as many steps."""
 
     images = 1
     prepares = False
@@ -47,7 +47,7 @@ class ImageGeneration(ModelTask):
 
 
 def _pictures(pixels: Any) -> list[Any]:
-    """Make PIL images of tensors from 0 to 1, channels first; return anything else as it is."""
+    """Make PIL images of tensors from 0 to 1, channels first; pass on anything else."""
     if not hasattr(pixels, "permute"):
         return list(pixels)
     from PIL import Image

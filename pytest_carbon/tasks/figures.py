@@ -1,7 +1,7 @@
-"""Measurements of tasks in the study's units, by model and by task; standard library only.
+"""Measurements of tasks in the study's units, by model and by task.
 
 As in the study's Table 2, a task's figure is the mean over its models, each the mean over its data sets; the spread is
-the standard deviation between models.
+the standard deviation between models. Standard library only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pytest_carbon.records import REPLAYED, Measurement, TaskInfo, TestResult, is_estimated
 from pytest_carbon.tasks.catalogue import TASKS, Unit, study_cells
@@ -27,7 +27,7 @@ _FAILED = {"failed": "failed test", "error": "failed test", "xfailed": "xfailed 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measurement of a task. The energies are those of one call: of ``batch_size`` inputs."""
+    """A measurement of a task; energies are for one call of ``batch_size`` inputs."""
 
     test: str
     name: str
@@ -35,7 +35,6 @@ class Figure:
     task: TaskInfo
     machine: str
     source: str
-    """What the gated domains' energy comes from."""
     energy_j: float
     error: float | None
     """Relative to the energy: half of the width of its 95% interval."""
@@ -67,7 +66,7 @@ class Figure:
 
     @property
     def sound(self) -> bool:
-        """Whether it may enter a mean: it is the work's energy, and the work was done."""
+        """Whether it may enter a mean: the work was done, and the energy is its own."""
         return not self.failed and NOT_ITS_OWN not in self.warnings
 
     @property
@@ -78,16 +77,19 @@ class Figure:
 
     @property
     def fixed(self) -> tuple[float | None, ...]:
-        """What fixes the work of a call besides its input: new tokens, steps, width and height of an image."""
+        """What fixes a call's work besides its input: tokens, steps, image size."""
         return self.new_tokens, self.task.steps, self.task.width, self.task.height
 
     @property
     def usual(self) -> bool:
-        """Whether it is the work that the catalogue describes: inputs, new tokens, steps and size of an image."""
+        """Whether inputs, new tokens, steps and image size are the catalogue's."""
         info = self.task
         if info.name not in TASKS or info.data == "given":
             return False
-        call = _call_of(info)
+        from pytest_carbon.tasks.architectures import ARCHITECTURES
+
+        design = ARCHITECTURES.get(info.model)
+        call = {} if design is None else design.sized(info.size or "study")[2]
         if info.name in NEW_TOKENS and self.new_tokens != call.get("max_new_tokens", NEW_TOKENS[info.name]):
             return False
         asked = {"num_inference_steps": info.steps, "width": info.width, "height": info.height}
@@ -95,7 +97,7 @@ class Figure:
 
     @property
     def counted(self) -> tuple[Unit, float] | None:
-        """What a call's energy is divided by; for a task that is not in the catalogue, the first that it counts."""
+        """The unit that a call's energy is divided by, and how many there are."""
         info = self.task
         counts: dict[Unit, float | None] = {
             "token": (info.tokens_in or 0.0) + (info.tokens_out or 0.0),
@@ -107,16 +109,8 @@ class Figure:
         return next(((unit, count) for unit in units if (count := counts[unit])), None)
 
 
-def _call_of(info: TaskInfo) -> Mapping[str, Any]:
-    """One call at the model's own defaults; empty for a model that is not in the catalogue."""
-    from pytest_carbon.tasks.architectures import ARCHITECTURES
-
-    design = ARCHITECTURES.get(info.model)
-    return {} if design is None else design.sized(info.size or "study")[2]
-
-
 def figure(test: TestResult, measurement: Measurement) -> Figure | None:
-    """Make a figure of a measurement; None where it is no task's, or was not measured."""
+    """Make a figure of a measurement; None without a task or an energy."""
     task, energy_j, seconds = measurement.task, measurement.energy_j_per_call, measurement.duration_s_per_call
     if task is None or energy_j is None or not seconds:
         return None
@@ -142,7 +136,7 @@ def figure(test: TestResult, measurement: Measurement) -> Figure | None:
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """A task's model: each figure is the mean over the data sets that it ran on; of an own model, one measurement."""
+    """A task's model: means over its data sets; of an own model, one measurement."""
 
     task: str
     model: str
@@ -168,7 +162,7 @@ class ModelRow:
 
     @property
     def counts(self) -> bool:
-        """Whether it is a model of the catalogue at the catalogue's work: what means and tiers are made of."""
+        """Whether it enters means and tiers: the catalogue's model and work."""
         return not self.own and self.sound and all(f.usual for f in self.figures)
 
     @property
@@ -207,13 +201,13 @@ class ModelRow:
 
     @property
     def unit(self) -> Unit | None:
-        """What its figures count; None where one does not, or not the same."""
+        """The unit that all its figures count; None if they differ."""
         units = {f.counted[0] if f.counted else None for f in self.figures}
         return units.pop() if len(units) == 1 else None
 
     @property
     def j_per_unit(self) -> float | None:
-        """All its joules over all its tokens, images or seconds: a long input counts for what it is."""
+        """All its joules over all its tokens, images or seconds."""
         if self.unit is None:
             return None
         return math.fsum(f.energy_j for f in self.figures) / math.fsum(f.counted[1] for f in self.figures if f.counted)
@@ -224,7 +218,7 @@ class ModelRow:
 
     @property
     def study_wh_per_1000(self) -> float | None:
-        """The study's figure for this model, over the same data sets; None where it has not all of them."""
+        """The study's figure over the same data sets; None if one is missing."""
         of = {(f.task.name, f.task.dataset, f.task.model) for f in self.figures}
         energies = [c.energy_wh_per_1000 for c in study_cells() if (c.task, c.dataset, c.model) in of]
         return statistics.mean(energies) if self.as_studied and len(energies) == len(of) else None
@@ -240,7 +234,7 @@ _Where = tuple[str, bool, str | None, str | None, int]  # machine, small or not,
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What may stand in one table; catalogue models in it share the source of their weights and data."""
+    """Rows of one table; catalogue models share the source of weights and data."""
 
     machine: str
     small: bool
@@ -261,12 +255,12 @@ class Group:
 
     @property
     def simulated(self) -> bool:
-        """Whether the GPU was simulated: the simulated driver says so in its name."""
+        """Whether the GPU was simulated, by the simulated driver's name."""
         return "x-simulated-" in self.machine
 
     @property
     def comparable(self) -> bool:
-        """Whether the study's figures may stand beside these: its models at their size, one input a call."""
+        """Whether the study's figures may stand beside these."""
         return any(row.as_studied for row in self.rows)
 
     @property
@@ -284,7 +278,7 @@ class Group:
         return tuple(f for row in self.rows for f in row.figures)
 
     def over(self, values: str) -> tuple[str, ...]:
-        """The values of an attribute of the figures' tasks: ``weights``, ``data``."""
+        """Return the values of an attribute of the tasks: ``weights``, ``data``."""
         return tuple(sorted({str(getattr(f.task, values)) for f in self.figures}))
 
 
@@ -318,10 +312,10 @@ class TaskRow:
 
 
 def groups(tests: Iterable[TestResult]) -> list[Group]:
-    """Group what was measured of tasks, in the order of the run. What has no figure is left out."""
+    """Group the measurements of tasks that have figures, in the order of the run."""
     figures = [f for test in tests for m, _ in test.measurements if (f := figure(test, m)) is not None]
     together: dict[tuple[_Where, str, str | None], list[Figure]] = {}
-    for f in sorted(figures, key=lambda f: f.own):  # those that a user's own may stand beside come first
+    for f in sorted(figures, key=lambda f: f.own):  # the catalogue's first, so that a user's own can join their group
         info = f.task
         where = (f.machine, info.size == "small", info.device, info.dtype, info.batch_size)
         if f.own:
@@ -333,7 +327,7 @@ def groups(tests: Iterable[TestResult]) -> list[Group]:
 
 
 def _rows(figures: Iterable[Figure]) -> list[ModelRow]:
-    """One for each model, over its data sets; what was measured again, or enters no mean, has a row of its own."""
+    """Make a row for each model; repeated and unsound measurements get their own."""
     of_model: dict[tuple[str, str, bool], list[list[Figure]]] = {}
     for figure in figures:
         rows = of_model.setdefault((figure.task.name, figure.task.model, figure.own), [])
@@ -352,7 +346,7 @@ def _rows(figures: Iterable[Figure]) -> list[ModelRow]:
 
 
 def _labels(rows: Sequence[Sequence[Figure]], *, own: bool) -> list[str]:
-    """What tells rows of one model apart, the first of these that does."""
+    """Label the rows of one model so that they can be told apart."""
     if len(rows) == 1:
         other_work = not own and any(f.task.data != "given" and not f.usual for f in rows[0])
         return [_work(rows[0][0].fixed) if other_work else ""]
@@ -371,7 +365,7 @@ def _labels(rows: Sequence[Sequence[Figure]], *, own: bool) -> list[str]:
 
 
 def _work(fixed: tuple[float | None, ...]) -> str:
-    """``10 new tokens``; ``2 steps, 512×512``."""
+    """Describe fixed work: ``10 new tokens``; ``2 steps, 512×512``."""
     tokens, steps, width, height = fixed
     parts = [
         None if tokens is None else f"{tokens:g} new tokens",
@@ -390,7 +384,7 @@ def _sorted(rows: Sequence[ModelRow]) -> tuple[ModelRow, ...]:
 
 
 class Preparing(NamedTuple):
-    """The mean seconds of preparing a call's inputs (tokenising, resizing), and their share of the call's time."""
+    """Mean seconds of preparing a call's inputs, and the share of the call's time."""
 
     task: str
     seconds: float
@@ -398,7 +392,7 @@ class Preparing(NamedTuple):
 
 
 def preparing(group: Group) -> list[Preparing]:
-    """List where it is more than :data:`PREPARING` of the time, the greatest share first."""
+    """List tasks that prepare for more than :data:`PREPARING` of the time."""
     of_task: dict[str, list[tuple[float, float]]] = {}
     for f in group.figures:
         if f.task.preparation_s is not None:

@@ -1,4 +1,4 @@
-"""The study's findings, compared with what was measured here."""
+"""Compare the study's findings with the measurements of a run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Outcome = Literal["holds", "does not hold", "not measured here"]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Something that the study found, and whether it is so here."""
+    """A finding of the study, and whether the measurements agree."""
 
     text: str
     outcome: Outcome
@@ -75,7 +75,7 @@ def _claim(text: str, wh: Mapping[str, float], below: Sequence[str], above: Sequ
 
 
 def coarse_order(tasks: Iterable[TaskRow]) -> Claim:
-    """Check that forward-only tasks < generating ones < image generation, each kind by the median of its tasks."""
+    """Check that forward-only < generating < image generation, by medians."""
     kinds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for row in tasks:
         if row.task in TASKS:
@@ -92,16 +92,16 @@ def coarse_order(tasks: Iterable[TaskRow]) -> Claim:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """What multi-purpose models cost, over the ones made for the same task."""
+    """The cost of multi-purpose models over models made for the same task."""
 
     multi_purpose: str
     specific: str
-    here: float
+    measured: float
     study: float
 
 
 def multi_purpose(tasks: Iterable[TaskRow]) -> list[Ratio]:
-    """Compare them for the tasks of which both were measured."""
+    """Compare them for the tasks if both kinds were measured."""
     wh = {row.task: row.wh_per_1000 for row in tasks}
     ratios = []
     for many, one in PURPOSES.items():
@@ -113,7 +113,7 @@ def multi_purpose(tasks: Iterable[TaskRow]) -> list[Ratio]:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A model's GPU energy, held against AI Energy Score's figures for the task."""
+    """A model's GPU energy beside AI Energy Score's figures for the task."""
 
     row: ModelRow
     wh_per_1000: float
@@ -122,7 +122,7 @@ class Score:
 
 
 def scores(group: Group) -> list[Score]:
-    """Score what ran on measured GPUs, at full size and one input a call; nothing elsewhere."""
+    """Score what ran on measured GPUs, at full size and one input a call."""
     scored = []
     for row in group.rows if group.device == "cuda" else ():
         wh, task = row.gpu_wh_per_1000, TASKS.get(row.task)
@@ -132,6 +132,6 @@ def scores(group: Group) -> list[Score]:
 
 
 def stars(wh_per_1000: float, beside: AiEnergyScore) -> int:
-    """Give five for the lowest fifth of the range or below, one for the highest or above."""
+    """Give five stars for the lowest fifth of the range, one for the highest."""
     fifth = (beside.most_wh - beside.least_wh) / BANDS
     return BANDS - min(BANDS - 1, max(0, math.floor((wh_per_1000 - beside.least_wh) / fifth)))

@@ -1,4 +1,4 @@
-"""The tasks that write, token by token: continuations, summaries, answers to a prompt, captions, transcripts."""
+"""The tasks that write token by token: texts, captions, transcripts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MOST_UNREAD_BYTES = 4 * 1024**2  # when to read them: after 4,096 calls that wr
 
 
 def prompted(task: str, sample: Sample) -> str:
-    """Write the text that a model continues: for zero-shot tasks, the study's own prompt around the input."""
+    """Write the text to continue: for zero-shot tasks, the study's own prompt."""
     if task == "zero-shot-question-answering":
         return (
             f"{sample['question']}? Find the answer to the question in the following text: "
@@ -52,7 +52,7 @@ def greedily(new_tokens: int | None) -> dict[str, Any]:
 
 
 class Generating(ModelTask):
-    """A task that produces a fixed number of tokens for each input: greedily, without an early stop."""
+    """A task that writes a fixed number of tokens for each input, greedily."""
 
     goes_on = False
     """Whether what is written follows a text, which takes its part of the model's places."""
@@ -76,13 +76,13 @@ class Generating(ModelTask):
             return self.model.generate(**inputs.tensors, **self._fixed)
 
     def lead(self, inputs: Inputs) -> int:
-        """How many tokens of an output are not new: the prompt, or the one that a decoder starts with."""
+        """Count the tokens of an output that are not new: prompt or decoder start."""
         return _lead(getattr(self.model, "config", None))
 
     def finish(self, inputs: Inputs, outputs: Any) -> Result:
         """Count the tokens by the output's shape: reading them would wait for the device.
 
-        A user's own model may end a text early and pad it: read its tokens later, many calls at a time.
+        A user's own model may end a text early and pad it: its tokens are read later, many calls at a time.
         """
         ids = getattr(outputs, "sequences", outputs)
         lead = self.lead(inputs)
@@ -100,15 +100,16 @@ class Generating(ModelTask):
         return Result(lambda: decode(written, skip_special_tokens=True))
 
     def _read(self) -> None:
-        """Count what was really written. Raises MeasurementError for a text that ended early and was padded."""
+        """Count the tokens written. Raises MeasurementError for a text that ended early."""
         ends = _ends(self.model, self.tokenizer)
-        filling = ends | {_pad(self.model, self.tokenizer)}
+        pad = getattr(getattr(self.model, "generation_config", None), "pad_token_id", None)
+        filling = ends | {getattr(self.tokenizer, "pad_token_id", None) if pad is None else pad}
         rows = (row for written in self._unread for row in written.tolist())
         self._tokens_out += sum(counted(self.name, _until_the_end(row, ends, filling), self.new_tokens) for row in rows)
         self._unread, self._unread_bytes = [], 0
 
     def info(self) -> TaskInfo:
-        """Describe the task. Raises MeasurementError where a user's own model ended a text early and padded it."""
+        """Describe the task. Raises MeasurementError for a text that ended early."""
         if self._unread:
             self._read()
         return super().info()
@@ -119,7 +120,7 @@ class Generating(ModelTask):
 
 
 class Writing(TextTask, Generating):
-    """A text in, new tokens out: an encoder with a decoder, or a decoder that goes on from the text."""
+    """A text in, new tokens out, by an encoder–decoder or a decoder alone."""
 
     def __post_init__(self) -> None:
         self.goes_on = not getattr(getattr(self.model, "config", None), "is_encoder_decoder", False)
@@ -147,7 +148,7 @@ class ImageCaptioning(ImageTask, Generating):
 
 
 class SpeechRecognition(Generating):
-    """One recording in, padded or cut to what the model hears at once (30 s), as a spectrogram; its text out."""
+    """A recording in, padded or cut as the model needs (30 s); its text out."""
 
     needs = ("processor", "tokenizer")
 
@@ -165,7 +166,7 @@ class SpeechRecognition(Generating):
         )
 
     def run(self, inputs: Inputs) -> Any:
-        """Plainly token by token: Whisper's own ``generate`` tries again where it does not like what it wrote."""
+        """Generate plainly: Whisper's own ``generate`` may try again."""
         import torch
         from transformers import GenerationMixin
 
@@ -176,7 +177,7 @@ class SpeechRecognition(Generating):
 
 
 def counted(task: str, produced: float, wanted: int | None) -> float:
-    """Return the tokens produced for each input. Raises MeasurementError for too few: less work is no saving."""
+    """Return the tokens written for each input. Raises MeasurementError for too few."""
     if wanted is not None and produced < wanted:
         raise MeasurementError(
             f"{task}: the model stopped after {produced:g} of {wanted} new tokens, so that this call was less work "
@@ -187,7 +188,7 @@ def counted(task: str, produced: float, wanted: int | None) -> float:
 
 
 def refuse_too_many(task: str, wanted: int | None, model: Any, tokenizer: Any, *, goes_on: bool) -> None:
-    """Refuse more new tokens than the model has places for, where its limit is known. Raises UsageProblem."""
+    """Refuse more new tokens than the model has places for. Raises UsageProblem."""
     config = getattr(model, "config", None)
     if goes_on:
         limit = longest(tokenizer, model)
@@ -202,7 +203,7 @@ def refuse_too_many(task: str, wanted: int | None, model: Any, tokenizer: Any, *
 
 
 def _places(config: Any) -> int | None:
-    """The most places that the writing part of a model has; None where not known."""
+    """Return the most places of a model's writing part; None if unknown."""
     parts = (getattr(config, name, None) for name in ("decoder", "text_config"))
     part = next((part for part in parts if part is not None), config)
     names = ("max_target_positions", "max_decoder_position_embeddings", "max_position_embeddings")
@@ -211,13 +212,13 @@ def _places(config: Any) -> int | None:
 
 
 def _until_the_end(row: Sequence[int], ends: Set[int], filling: Set[int | None]) -> int:
-    """Count the tokens of a text, with its end and without the filling after it."""
+    """Count the tokens of a text, with its end but without the padding after it."""
     first = next((place for place, token in enumerate(row) if token in ends), len(row))
     return first + 1 if first < len(row) and set(row[first:]) <= filling else len(row)
 
 
 def _ends(model: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end a text; of transformers' own ``generate`` those that it stops at."""
+    """Return the tokens that end a text."""
     transformers = sys.modules.get("transformers")
     is_theirs = transformers is not None and isinstance(model, transformers.GenerationMixin)
     settings = getattr(model, "generation_config", None)
@@ -227,19 +228,14 @@ def _ends(model: Any, tokenizer: Any) -> set[int]:
     return set() if ends is None else set(ends) if isinstance(ends, (list, tuple)) else {ends}
 
 
-def _pad(model: Any, tokenizer: Any) -> int | None:
-    pad: int | None = getattr(getattr(model, "generation_config", None), "pad_token_id", None)
-    return getattr(tokenizer, "pad_token_id", None) if pad is None else pad
-
-
 def _lead(config: Any) -> int:
-    """Count the token that a decoder starts with; BLIP-2 without an encoder returns its image's tokens as well."""
+    """Count the decoder's start token, and image tokens that BLIP-2 returns."""
     text = getattr(config, "text_config", config)
     return 1 + (0 if getattr(text, "is_encoder_decoder", False) else getattr(config, "num_query_tokens", 0))
 
 
 def _only_special_tokens(model: Any) -> None:
-    """Drop a checkpoint's own way to generate (beams, lengths, penalties, forced ends); keep its special tokens."""
+    """Keep a checkpoint's special tokens; drop its beams, lengths and penalties."""
     from transformers import GenerationConfig
 
     names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")

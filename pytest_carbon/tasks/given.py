@@ -1,4 +1,4 @@
-"""A user's own inputs as samples: images as RGB, recordings as 16 kHz mono, refused where they cannot be one."""
+"""Convert a user's own inputs: images to RGB, recordings to 16 kHz mono."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNSIZED_ITEMS = 1000  # of data without a length, such as a generator: as many a
 
 
 def given(task: str, data: object) -> Samples:
-    """Convert a user's own inputs. Raises UsageProblem for no inputs at all and for one of the wrong kind."""
+    """Convert a user's own inputs. Raises UsageProblem for none, or a wrong one."""
     field = fields_of(task)[0]
     if isinstance(data, (str, bytes, Mapping)) or not (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):
         raise UsageProblem(f"data={brief(data)} is not a list of inputs: write data=[…], each one {ALLOWED[field]}")
@@ -39,7 +39,7 @@ def given(task: str, data: object) -> Samples:
             raise UsageProblem(
                 f"the first {index + 1} inputs take {held / 1024**3:.3g} GiB of memory, and at most "
                 f"{GIVEN_BYTES / 1024**3:.3g} GiB are allowed, because all inputs are kept in memory: give fewer "
-                "(calls repeat them), or smaller ones"
+                "(the calls repeat them), or smaller ones"
             )
         items.append(sample)
     if not items:
@@ -48,7 +48,7 @@ def given(task: str, data: object) -> Samples:
 
 
 def _given_sample(task: str, item: Any) -> Sample:
-    """Make a sample of what a user gave. Raises UsageProblem, without the item's name, for what cannot be one."""
+    """Make a sample of a user's input. Raises UsageProblem without its name."""
     fields = fields_of(task)
     field = fields[0]
     if field == "audio":
@@ -69,7 +69,7 @@ def _given_sample(task: str, item: Any) -> Sample:
 
 
 def _picked(item: Mapping[Any, Any], fields: Sequence[str], task: str) -> tuple[Any, ...]:
-    """Pick the fields of a mapping, by their own names or by those of the columns of the study's data sets."""
+    """Pick a mapping's fields, by their names or by those of known data sets."""
     values: list[Any] = []
     for field in fields:
         columns = [field, *(row.columns[field] for row in DATASETS.values() if field in row.columns)]
@@ -97,7 +97,7 @@ def _text(value: Any, task: str, field: str) -> str:
 
 
 def opened_image(value: Any, task: str) -> Image:
-    """Open an image: PIL's own, a path, an array, or the undecoded bytes of a data set."""
+    """Open an image: PIL's own, a path, an array, or undecoded bytes."""
     images = library("PIL.Image")
     if isinstance(value, images.Image):
         return value
@@ -117,7 +117,7 @@ def opened_image(value: Any, task: str) -> Image:
 
 
 def rgb(image: Image) -> Image:
-    """Convert an image of any mode to RGB: grey, a palette, with transparency, 16 bits."""
+    """Convert an image of any mode to RGB."""
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):  # PIL cuts these off at 255
@@ -133,7 +133,7 @@ def rgb(image: Image) -> Image:
 
 
 def opened_sound(value: Any, task: str) -> tuple[Any, Any]:
-    """Open a sound as an array and its rate: a pair or a mapping of both, a file's path, or a row of a data set."""
+    """Return the array and rate of a sound: a pair, a mapping, or a file's path."""
     if isinstance(value, Mapping):
         inner = value.get("audio", value)
         if isinstance(inner, Mapping) and inner.get("bytes"):  # a column of recordings that are not decoded
@@ -151,14 +151,14 @@ def opened_sound(value: Any, task: str) -> tuple[Any, Any]:
         except OSError as error:
             raise UsageProblem(f"it cannot be read: {error}; {task} takes {ALLOWED['audio']}") from error
     if hasattr(value, "__array__"):
-        raise UsageProblem("an array does not tell its rate: write {'audio': the array, 'rate': 44100}, in Hz")
+        raise UsageProblem("an array has no sampling rate: write {'audio': the array, 'rate': 44100}, in Hz")
     if isinstance(value, (tuple, list)) and len(value) == 2:
         return value[0], value[1]
     raise UsageProblem(f"{task} takes {ALLOWED['audio']}")
 
 
 def _decoded_sound(content: bytes) -> tuple[Any, int]:
-    """Decode a sound file into an array and its rate: WAV with scipy, everything else with soundfile."""
+    """Decode a sound file: WAV with scipy, everything else with soundfile."""
     from scipy.io import wavfile
 
     try:
@@ -171,7 +171,7 @@ def _decoded_sound(content: bytes) -> tuple[Any, int]:
             soundfile = import_module("soundfile")
         except (ImportError, OSError):
             raise UsageProblem(
-                "a sound file that is not WAV needs soundfile: pip install soundfile; data='synthetic' needs none"
+                "a sound file that is not WAV needs soundfile: pip install soundfile, or use data='synthetic'"
             ) from None
         array, rate = soundfile.read(BytesIO(content), dtype="float32")
         return array, rate
@@ -206,7 +206,7 @@ def recording(array: Any, rate: Any) -> Sample:
 
 
 def undecoded(data: Any, field: str) -> Any:
-    """Make a ``datasets`` data set give its recordings as bytes: it needs a further library to decode them."""
+    """Let a ``datasets`` data set give its recordings as bytes."""
     features = getattr(data, "features", None)
     if field != "audio" or not isinstance(features, Mapping):
         return data
@@ -228,7 +228,7 @@ def brief(value: object) -> str:
 
 
 def _bytes(sample: Sample) -> int:
-    """Memory of a sample's image or recording."""
+    """Return the memory of a sample's image or recording."""
     if "image" in sample:
         return 3 * int(sample["image"].width) * int(sample["image"].height)
     return int(sample["audio"].nbytes) if "audio" in sample else 0

@@ -1,4 +1,4 @@
-"""The hub: whether it can be asked, and the samples of its data sets."""
+"""Read samples and parts of checkpoints from the hub or its local cache."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HELD_IMAGES = 64  # of a data set at once (59 MB)
 
 
 def unreachable(id: str, *, kind: str = "model") -> str | None:
-    """Ask the hub once about a ``model`` or ``dataset``: why it cannot be asked; None where it answers anything."""
+    """Ask the hub once; return why it cannot be asked, or None if it answers."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -39,12 +39,12 @@ def unreachable(id: str, *, kind: str = "model") -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, without a full stop: the hub's clients add paragraphs."""
+    """Return the first line of an error's text, without a full stop."""
     return str(error).strip().partition("\n")[0].rstrip(". ") or type(error).__name__
 
 
 def read_part(part: str, model_id: str, source: str, read: Callable[..., Any]) -> Any:
-    """Read a part of a checkpoint from a folder or the hub's cache, else from the hub. Raises UsageProblem."""
+    """Read a part of a checkpoint from disk, else from the hub. Raises UsageProblem."""
     try:
         return read(source, local_files_only=True)
     except Exception as error:  # not there, or incomplete
@@ -59,12 +59,12 @@ def read_part(part: str, model_id: str, source: str, read: Callable[..., Any]) -
             why, cause = f"{type(error).__name__}: {first_line(error)}", error
     raise UsageProblem(
         f"the {part} of {model_id} could not be read from {source if source != model_id else 'the hub'}: {why}; "
-        f"weights='random' needs none"
+        f"weights='random' needs no file"
     ) from cause
 
 
 def from_hub(task: str, dataset: str, count: int, seed: int, rows: Any | None) -> Sequence[Sample]:
-    """Draw ``count`` samples, repeating a few images or recordings; ``rows``: from the cache; None: stream them."""
+    """Draw ``count`` samples from cached ``rows``, or stream them if these are None."""
     row = DATASETS[dataset]
     held = {"image": HELD_IMAGES, "audio": RECORDINGS}
     wanted = min(count, *(held.get(field, count) for field in row.columns))
@@ -102,14 +102,14 @@ def from_hub(task: str, dataset: str, count: int, seed: int, rows: Any | None) -
 
 
 def _where(row: DataSet) -> dict[str, Any]:
-    """Arguments of ``load_dataset``: a configuration, or a folder of the hub's export, which declares none."""
+    """Return arguments of ``load_dataset``: a configuration, or an exported folder."""
     if row.exported:
         return {"revision": "refs/convert/parquet", "data_dir": row.config}
     return {"name": row.config}
 
 
 def cached(row: DataSet) -> Any | None:
-    """Read the data set from the local cache of the ``datasets`` library; None where it is not there."""
+    """Return the data set from the ``datasets`` library's cache, or None."""
     if row.exported:  # it has no name in the cache
         return None
     # the library is slow to import, so look for its folder first
@@ -132,7 +132,7 @@ def cached(row: DataSet) -> Any | None:
 
 
 def _hub_sample(task: str, row: DataSet, columns: Mapping[str, Any]) -> Sample | None:
-    """Make a sample of a row; None where it is empty: an empty line, a picture that is no longer there."""
+    """Make a sample of a row; None if its text is empty or its image is gone."""
     sample: dict[str, Any] = {}
     for field, column in row.columns.items():
         value = columns[column] if isinstance(column, str) else tuple(columns[name] for name in column)
@@ -154,7 +154,7 @@ def _hub_sample(task: str, row: DataSet, columns: Mapping[str, Any]) -> Sample |
 
 
 def _fetched_image(url: str) -> Image | None:
-    """Fetch a picture of RedCaps, which has addresses only; None where it is gone."""
+    """Fetch a picture of RedCaps, which has only addresses; None if it is gone."""
     from http.client import HTTPException
     from urllib.request import Request, urlopen
 

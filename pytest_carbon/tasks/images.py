@@ -1,4 +1,4 @@
-"""The tasks that are one forward pass over an image: classification and detection."""
+"""The tasks of one forward pass over an image: classification and detection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_carbon.tasks.text import best_labels
 
 
 class ImageTask(ModelTask):
-    """A task whose inputs are images, resized as the model wants them."""
+    """A task of images, resized as the model needs them."""
 
     needs: ClassVar[tuple[str, ...]] = ("processor",)
     images = 1
@@ -26,14 +26,14 @@ class ImageTask(ModelTask):
 
 
 class ImageClassification(ImageTask):
-    """One image, at the model's own input size; the label with the highest score."""
+    """An image at the model's input size; the label with the highest score."""
 
     def finish(self, inputs: Inputs, outputs: Any) -> Result:
         return best_labels(self.model, outputs)
 
 
 class ObjectDetection(ImageTask):
-    """One image, at the model's own resizing; ``scores``, ``labels`` and ``boxes`` in the image's own pixels."""
+    """An image; ``scores``, ``labels`` and ``boxes`` in its own pixels."""
 
     def finish(self, inputs: Inputs, outputs: Any) -> Result:
         boxes = self.processor.post_process_object_detection

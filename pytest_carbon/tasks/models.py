@@ -1,4 +1,4 @@
-"""Building a model of the catalogue: from the hub's checkpoint, or from its architecture with random weights.
+"""Build a model of the catalogue: a checkpoint, or random weights.
 
 Random weights are drawn so that a signal keeps its size from layer to layer: numbers that fade to zero or overflow
 would cost less than those of a trained model. This module imports nothing heavy.
@@ -6,11 +6,9 @@ would cost less than those of a trained model. This module imports nothing heavy
 
 from __future__ import annotations
 
-import gc
 import importlib
 import json
 import logging
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -36,7 +34,7 @@ SOURCES = ("auto", "hub", "random")
 
 @dataclass
 class Built:
-    """A model that is ready to be called: in eval mode, without gradients, on its device."""
+    """A model that is ready to be called: in eval mode, without gradients."""
 
     model: Any
     """A ``torch.nn.Module`` with transformers' ``generate`` where it writes text; a ``diffusers`` pipeline."""
@@ -47,16 +45,6 @@ class Built:
     """The hub id of the checkpoint, or ``random``."""
     model_id: str
     size: str
-
-
-def free_memory() -> None:
-    """Collect garbage, and return the memory that torch keeps for later to the device."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    elif torch is not None and torch.backends.mps.is_available():
-        torch.mps.empty_cache()
 
 
 def build(
@@ -71,7 +59,7 @@ def build(
 ) -> Built:
     """Build a model of the catalogue for one of its tasks.
 
-    ``weights="auto"`` is the checkpoint where it is cached, else random. Raises UsageProblem for an unknown argument, a
+    ``weights="auto"`` is the checkpoint if it is cached, else random. Raises UsageProblem for an unknown argument, a
     device that is not available, and a checkpoint that cannot be read.
     """
     find_task(task)
@@ -94,7 +82,7 @@ def build(
 
 
 def device_of(text: str) -> str:
-    """Return ``cuda``, ``mps`` or ``cpu``; ``auto`` is the first that is available. Raises UsageProblem."""
+    """Return ``cuda``, ``mps`` or ``cpu``; ``auto`` is the first available one."""
     import torch
 
     _one_of("device", text, DEVICES)
@@ -132,12 +120,12 @@ _SMALL_BYTES, _SMALL_INPUT_BYTES = 64 * 2**20, 16 * 2**20  # a test holds every 
 
 @cache
 def activations() -> Mapping[str, int]:
-    """Peak of live bytes of a call with one input, in fp32, by model; ``tests/activations.py`` made the file."""
+    """Return peak bytes of an fp32 call by model (see ``tests/activations.py``)."""
     return {row["model"]: int(row["fp32_bytes_per_input"]) for row in rows_of("activations.csv")}
 
 
 def memory_bytes(model_id: str, dtype: str = "fp32", size: str = "study", batch_size: int = 1) -> int:
-    """Predict how many bytes of the device's memory a call of this model needs; without torch.
+    """Predict the bytes of device memory that a call of this model needs.
 
     parameters × bytes of the dtype × 1.05 + batch_size × activations × 1.3 + 0.25 GiB, for a call of the longest input.
     """
@@ -190,7 +178,7 @@ _COMPONENTS = {
 
 
 def component(name: str, config: dict[str, Any], dtype: torch.dtype | None = None) -> Any:
-    """One network of a pipeline."""
+    """Make one network of a pipeline."""
     made = named(_COMPONENTS[name])
     if _COMPONENTS[name].startswith("diffusers:"):
         return made(**config)
@@ -199,7 +187,7 @@ def component(name: str, config: dict[str, Any], dtype: torch.dtype | None = Non
 
 @contextmanager
 def _without_memory() -> Iterator[None]:
-    """Build parameters on ``meta``, without memory, and buffers as always: not every class can fill those later."""
+    """Build parameters on ``meta``, without memory, but buffers as always."""
     from torch import nn
 
     register = nn.Module.register_parameter
@@ -217,7 +205,7 @@ def _without_memory() -> Iterator[None]:
 
 
 def _materialised(model: Any, dtype: str, device: str, seed: int) -> Any:
-    """The model with random weights, on its device; parameters that were one stay one."""
+    """Return the model with random weights on its device; shared weights stay shared."""
     import torch
 
     generator = torch.Generator(device).manual_seed(seed)
@@ -239,11 +227,11 @@ def _materialised(model: Any, dtype: str, device: str, seed: int) -> Any:
 
 
 def _fill(parameter: torch.nn.Parameter, name: str, module: Any, generator: torch.Generator) -> None:
-    """A norm's scale is 1; a matrix keeps the size of what it multiplies; all else is small."""
+    """Draw weights: a norm's scale is 1, a matrix keeps the size of its input."""
     from torch import nn
 
     if parameter.dim() >= 2 and isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):
-        depthwise = getattr(module, "groups", 1) > 1  # in MobileNet, two ReLUs and no shortcut for each: double it
+        depthwise = getattr(module, "groups", 1) > 1  # MobileNet has two ReLUs for each, and no shortcut: double it
         parameter.normal_(0.0, parameter[0].numel() ** -0.5 * (1 + depthwise), generator=generator)
     elif parameter.dim() == 2 and type(module).__name__ == "Conv1D":  # GPT-2's, transposed
         parameter.normal_(0.0, parameter.shape[0] ** -0.5, generator=generator)
@@ -254,7 +242,7 @@ def _fill(parameter: torch.nn.Parameter, name: str, module: Any, generator: torc
 
 
 def _let_transformers_finish(model: Any, seed: int) -> None:
-    """Let a class set its positions, padding and scales, but not its matrices: BLIP's own spread of them is 1e-10."""
+    """Let a class set its positions, padding and scales, but not its matrices."""
     from torch import nn
 
     for module in model.modules():
@@ -268,7 +256,7 @@ def _let_transformers_finish(model: Any, seed: int) -> None:
 
 @contextmanager
 def _own_chance(device: str, seed: int) -> Iterator[None]:
-    """Draw with ``seed`` within, on this device only; then put the generators of torch, Python and numpy back."""
+    """Draw with ``seed`` within; restore the generators of torch, Python and numpy."""
     import random
 
     import numpy as np
@@ -292,7 +280,7 @@ def _own_chance(device: str, seed: int) -> Iterator[None]:
 
 
 def _kept_in_fp32(model: Any, dtype: str) -> set[str]:
-    """The names of modules that ``from_pretrained`` leaves in fp32, too, for the sake of their range."""
+    """Return the names of modules that ``from_pretrained`` leaves in fp32."""
     half = getattr(model, "_keep_in_fp32_modules", None) if dtype == "fp16" else None
     strict = getattr(model, "_keep_in_fp32_modules_strict", None) if dtype != "fp32" else None
     return {*(half or ()), *(strict or ())}
@@ -306,12 +294,10 @@ def _torch_dtype(dtype: str) -> torch.dtype:
 
 
 def is_pipeline(design: Architecture) -> bool:
-    """Whether it is a pipeline of diffusers."""
     return design.model_class.startswith("diffusers:")
 
 
 def config_of(design: Architecture, config: dict[str, Any]) -> Any:
-    """Make the configuration object of a model."""
     return named(design.model_class).config_class(**config)
 
 
@@ -327,7 +313,7 @@ class _Checkpoint(NamedTuple):
 
 
 def find_checkpoint(model_id: str, design: Architecture, weights: str) -> _Checkpoint | None:
-    """Find the checkpoint to load; None: take random weights. Raises UsageProblem."""
+    """Find the checkpoint to load; None: random weights. Raises UsageProblem."""
     if weights == "random" or (weights == "auto" and design.no_checkpoint):
         return None
     if design.no_checkpoint:
@@ -342,7 +328,7 @@ def find_checkpoint(model_id: str, design: Architecture, weights: str) -> _Check
     return _Checkpoint(id, cached=False)
 
 
-_REMEDY = 'weights="random" needs none: the same architecture, the same work'
+_REMEDY = 'weights="random" needs no checkpoint: the same architecture, the same work'
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _PIPELINE_WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin", *_WEIGHT_FILES)
 
@@ -352,7 +338,7 @@ def _config_file(design: Architecture) -> str:
 
 
 def _in_cache(id: str, design: Architecture) -> bool:
-    """Whether the hub's cache has the configuration and every file of the weights."""
+    """Return whether the hub's cache has the configuration and all weights."""
     if _cached_file(id, _config_file(design)) is None:
         return False
     if not is_pipeline(design):
@@ -381,7 +367,7 @@ def _cached_file(id: str, name: str) -> str | None:
 
 
 def _reach(id: str, design: Architecture) -> None:
-    """Ask the hub once for the checkpoint; raise UsageProblem at once where it cannot be downloaded."""
+    """Ask the hub once for the checkpoint. Raises UsageProblem if it is not there."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
     if constants.HF_HUB_OFFLINE:
@@ -435,7 +421,7 @@ def _load(checkpoint: _Checkpoint, design: Architecture, dtype: str, device: str
 
 @contextmanager
 def silent(*libraries: str) -> Iterator[None]:
-    """Silence ``transformers`` and these libraries: progress bars, warnings and log lines; restore them after."""
+    """Silence ``transformers`` and these libraries within."""
     with warnings.catch_warnings(), ExitStack() as afterwards:
         warnings.simplefilter("ignore")
         from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars

@@ -1,4 +1,4 @@
-"""Tasks that call what the user gives: any callable, or a pipeline of transformers."""
+"""Tasks that call any callable of the user, or a pipeline of transformers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pytest_carbon.tasks.text import masked
 
 
 class Calling(ModelTask):
-    """Call the callable on the next input: a text, a PIL image, a tuple of sentences; a mapping of several fields.
+    """Call the callable on the next input: a text, an image, or a mapping of fields.
 
-    With a ``batch_size`` above 1 give it a list of them. Count the ``tokens_in`` and ``tokens_out`` of its results
+    With a ``batch_size`` above 1 it gets a list of them. Its results may have ``tokens_in`` and ``tokens_out``
     (attributes, or keys of a mapping); with ``new_tokens`` every result must have the latter.
     """
 
@@ -33,7 +33,7 @@ class Calling(ModelTask):
         return Inputs(plain[0] if self.batch_size == 1 else plain, seconds=seconds)
 
     def plain(self, sample: Sample) -> Any:
-        """Return an input without its name, where it has only one field."""
+        """Return an input without its name, if it has only one field."""
         if self.name == "fill-mask":
             return masked(sample["text"], getattr(self.tokenizer, "mask_token", None) or "[MASK]")
         if self.name.startswith("zero-shot-"):
@@ -44,7 +44,7 @@ class Calling(ModelTask):
         return self.model(inputs.tensors)
 
     def finish(self, inputs: Inputs, outputs: Any) -> Any:
-        """Return what it gave. Raises UsageProblem or MeasurementError where that is not the work asked for."""
+        """Return the results. Raises an error if they are not the work asked for."""
         parts = list(outputs) if self.batch_size > 1 and isinstance(outputs, (list, tuple)) else [outputs]
         self._tokens_in += sum(_number(part, "tokens_in") for part in parts)
         tokens_out = [_number(part, "tokens_out") for part in parts]
@@ -70,7 +70,7 @@ class Calling(ModelTask):
 
 
 class CallingPipeline(Calling):
-    """A pipeline of transformers, with all that it does around its model; where it writes, a fixed number of tokens."""
+    """Call a pipeline of transformers; let it write a fixed number of tokens."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,7 +105,7 @@ class CallingPipeline(Calling):
 
 
 class _Steps:
-    """A stopping criterion that counts the steps of ``generate``, a token of each text, and never stops it."""
+    """A stopping criterion that counts ``generate``'s steps, and never stops it."""
 
     def __init__(self) -> None:
         self.runs: list[int] = []
@@ -122,6 +122,6 @@ class _Steps:
 
 
 def _number(result: Any, name: str) -> float:
-    """A number that the result gives; NaN where it gives none, which makes the sum unknown."""
+    """Return a number of the result; NaN, which makes the sum unknown, for none."""
     value = result.get(name) if isinstance(result, Mapping) else getattr(result, name, None)
     return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan

@@ -1,4 +1,4 @@
-"""Synthetic inputs: noise and common words, in the lengths and sizes of a data set."""
+"""Make synthetic inputs: noise and common words, sized like a data set."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ WORDS: tuple[str, ...] = tuple(_WORDS.split())
 
 
 def lengths(mean: float, spread: float, count: int, *, start: float = 0.0) -> Iterator[float]:
-    """Lengths of a log-normal distribution in an order that keeps every stretch of them near the mean.
+    """Draw lengths of a log-normal distribution; every stretch of them has its mean.
 
-    The n-th pair stands at the quantiles u and 1 − u; u goes round [0, 1) in steps of the golden ratio from ``start``.
+    The n-th pair is at the quantiles u and 1 − u; u moves through [0, 1) in steps of the golden ratio from ``start``.
     """
     sigma = math.sqrt(math.log1p(spread * spread))
     step = (math.sqrt(5) - 1) / 2
@@ -79,7 +79,7 @@ def synthetic(task: str, dataset: str, count: int, seed: int) -> Sequence[Sample
 
 
 def _noise_image(size: tuple[int, int], chance: random.Random) -> Image:
-    """Smooth noise of a size, then resized as the study resizes what it reads."""
+    """Make smooth noise of a size, then resize it as the study resizes images."""
     images = library("PIL.Image")
     width, height = (max(side // 16, 2) for side in size)
     noise = images.frombytes("RGB", (width, height), chance.randbytes(width * height * 3))
@@ -87,7 +87,7 @@ def _noise_image(size: tuple[int, int], chance: random.Random) -> Image:
 
 
 def _noise_bursts(seconds: float, chance: random.Random) -> NDArray[np.float32]:
-    """Noise that comes and goes four times a second, as syllables do."""
+    """Make noise that comes and goes four times a second, as syllables do."""
     import numpy as np
 
     moments = np.arange(round(seconds * RATE_HZ)) / RATE_HZ

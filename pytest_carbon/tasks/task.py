@@ -1,4 +1,4 @@
-"""A model task: one call of it on the next input of a data set, and what went in and came out."""
+"""A model task: its calls on the inputs of a data set, and what they count."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import math
 import re
 import sys
 import time
+from collections import UserList
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
+from pytest_carbon.host.machine import free_memory
 from pytest_carbon.records import CarbonError, TaskInfo
 from pytest_carbon.tasks.data import Sample
-from pytest_carbon.tasks.models import DTYPES, free_memory
+from pytest_carbon.tasks.models import DTYPES
 
 
 class CannotRunHere(CarbonError):
-    """What this machine lacks for a task: a library, or memory. A test is skipped with it."""
+    """A library or memory is missing on this machine; the test is skipped."""
 
 
 @dataclass(slots=True)
@@ -32,43 +35,31 @@ class Inputs:
     """What the result is read with."""
 
 
-class Result(Sequence[Any]):
-    """The result of a call, one item for each input; reading it, at first use, is no part of the measured call."""
+class Result(UserList[Any]):
+    """The result of a call, one item for each input, read at first use."""
 
     def __init__(self, read: Callable[[], list[Any]]) -> None:
         self._read: Callable[[], list[Any]] | None = read
-        self._items: list[Any] = []
 
-    def _all(self) -> list[Any]:
-        if self._read is not None:
-            self._items, self._read = self._read(), None
-        return self._items
-
-    def __len__(self) -> int:
-        return len(self._all())
+    @cached_property
+    def data(self) -> list[Any]:  # type: ignore[override]
+        assert self._read is not None
+        read, self._read = self._read, None  # it holds the tensors
+        return read()
 
     def __getitem__(self, index: Any) -> Any:
-        return self._all()[index]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and self._all() == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return repr(self._all())
+        return self.data[index]
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class ModelTask:
-    """A task of a model on a data set: each call works on the next input, again from the first after the last.
+    """A task of a model on a data set: each call takes the next input, in a cycle.
 
     A subclass defines one call: :meth:`prepare`, :meth:`run` and :meth:`finish`. None waits for an accelerator.
     """
 
     name: str
     model: Any
-    """What :meth:`run` calls."""
     model_id: str
     """Its hub id; of a user's own model, its class."""
     samples: Sequence[Sample]
@@ -81,7 +72,6 @@ class ModelTask:
     size: Literal["study", "small"] | None = None
     tokenizer: Any = None
     processor: Any = None
-    """Makes tensors of images or sound."""
     new_tokens: int | None = None
     """For each input of a call that generates, exactly."""
     steps: int | None = None
@@ -109,7 +99,7 @@ class ModelTask:
 
     @property
     def _float(self) -> Any:
-        """torch's dtype for the inputs; None where the model has none."""
+        """torch's dtype for the inputs; None if the model has none."""
         import torch
 
         return None if self.dtype is None else getattr(torch, DTYPES.get(self.dtype, self.dtype))
@@ -120,7 +110,7 @@ class ModelTask:
         self.count_anew()
 
     def count_anew(self) -> None:
-        """Count from here on: :meth:`info` gives the means of the calls that follow."""
+        """Count from this moment on, for :meth:`info`."""
         self._begin = self._next
         self.calls: int = 0
         self._tokens_in: float = 0
@@ -129,7 +119,7 @@ class ModelTask:
         self._preparation_s: float = 0
 
     def __call__(self) -> Any:
-        """Make one call on the next ``batch_size`` inputs; return a sequence with a result for each."""
+        """Call the model on the next ``batch_size`` inputs; return a result for each."""
         samples, begin, count = self.samples, self._next, len(self.samples)
         if not samples:
             raise RuntimeError(f"{self.name}: this task was freed when the test that made it ended; make a new one")
@@ -137,7 +127,7 @@ class ModelTask:
         return self.call([samples[(begin + i) % count] for i in range(self.batch_size)])
 
     def call(self, samples: Sequence[Sample]) -> Any:
-        """Make one call on these inputs, and count what went in and came out."""
+        """Call the model on these inputs, and count what went in and came out."""
         start_s = time.perf_counter()
         inputs = self.prepare(samples)
         self._preparation_s += time.perf_counter() - start_s
@@ -148,7 +138,7 @@ class ModelTask:
         return result
 
     def info(self) -> TaskInfo:
-        """Describe the task, with the means of what a call took in and gave since counting began."""
+        """Describe the task, with means per call since counting began."""
         calls = self.calls
 
         def per_call(total: float) -> float | None:
@@ -200,7 +190,7 @@ class ModelTask:
         raise NotImplementedError
 
     def _tokens_of_texts(self) -> float | None:
-        """The mean tokens of a call's texts so far, where the model tokenises them itself."""
+        """Return the mean tokens of a call if the model itself tokenises."""
         if self.prepares or self.tokenizer is None or not self.calls:
             return None
         count = min(len(self.samples), self.calls * self.batch_size)
@@ -237,7 +227,7 @@ def out_of_memory(error: BaseException, when: str = "in the middle of a call") -
 def refuse_too_large(
     model_id: str, needed_bytes: int, at_half_bytes: int | None, device: str, batch_size: int = 1
 ) -> None:
-    """Raise CannotRunHere where the device has less memory free; ``at_half_bytes``: the need in fp16, if not in use."""
+    """Raise CannotRunHere if memory is short; suggest fp16 if that would fit."""
     free_bytes = _free_bytes(device)
     if needed_bytes <= free_bytes:
         return
@@ -252,7 +242,7 @@ def refuse_too_large(
 
 
 def _free_bytes(device: str) -> int:
-    """The bytes that may still be taken, with those that torch keeps for later."""
+    """Return the bytes that may still be taken, with torch's cache."""
     import torch
 
     if device == "cuda":

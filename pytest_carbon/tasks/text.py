@@ -1,4 +1,4 @@
-"""The tasks that are one forward pass over a text: classification, questions, tags, a masked word, similarity."""
+"""The tasks of one forward pass over a text, from labels to similarity."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_carbon.tasks.task import Inputs, ModelTask, Result
 
 
 class TextTask(ModelTask):
-    """A task whose inputs are tokenised; texts longer than what the model takes are cut off."""
+    """A task of texts, cut to the length that the model takes."""
 
     needs = ("tokenizer",)
     room = 0
@@ -22,7 +22,7 @@ class TextTask(ModelTask):
         self._longest = longest(self.tokenizer, self.model)
 
     def tokenised(self, first: list[str], second: list[str] | None = None, *, cut: str | bool = True) -> Inputs:
-        """Tensors on the model's device, with what the model's ``forward`` takes of them."""
+        """Return the tensors that the model's ``forward`` takes, on its device."""
         limit = self._longest and self._longest - self.room
         several = len(first) > 1
         cut = cut if limit else False
@@ -36,7 +36,7 @@ class TextTask(ModelTask):
 
 
 class TextClassification(TextTask):
-    """One text, one forward pass; the label with the highest score, of the text or of each of its tokens."""
+    """A text; the label with the highest score, of the text or of each token."""
 
     def prepare(self, samples: Sequence[Sample]) -> Inputs:
         return self.tokenised([sample["text"] for sample in samples])
@@ -46,7 +46,7 @@ class TextClassification(TextTask):
 
 
 class FillMask(TextTask):
-    """A text whose last word is masked, unless it has the mask already; the word with the highest score."""
+    """A text whose last word is masked; the word with the highest score."""
 
     def prepare(self, samples: Sequence[Sample]) -> Inputs:
         inputs = self.tokenised([masked(sample["text"], self.tokenizer.mask_token) for sample in samples])
@@ -61,7 +61,7 @@ class FillMask(TextTask):
 
 
 class QuestionAnswering(TextTask):
-    """A question and its context, one forward pass; the words from the likeliest start to the likeliest end."""
+    """A question and its context; the words from likeliest start to likeliest end."""
 
     def prepare(self, samples: Sequence[Sample]) -> Inputs:
         return self.tokenised([s["question"] for s in samples], [s["context"] for s in samples], cut="only_second")
@@ -78,7 +78,7 @@ class QuestionAnswering(TextTask):
 
 
 class SentenceSimilarity(TextTask):
-    """Two sentences, one forward pass over both; the cosine of their mean vectors (-1 to 1) when it is looked at."""
+    """Two sentences; the cosine of their mean vectors (-1 to 1)."""
 
     def prepare(self, samples: Sequence[Sample]) -> Inputs:
         inputs = self.tokenised([sentence for sample in samples for sentence in sample["sentences"]])
@@ -86,7 +86,7 @@ class SentenceSimilarity(TextTask):
         return inputs
 
     def run(self, inputs: Inputs) -> Any:
-        """The sentences' vectors: the sum over their tokens, which points where the mean does."""
+        """Return the sums over the tokens' vectors, which point where means do."""
         import torch
 
         with torch.inference_mode():
@@ -100,7 +100,7 @@ class SentenceSimilarity(TextTask):
         from torch.nn.functional import cosine_similarity
 
         def cosine(vectors: Any) -> Any:
-            """The pair's; of one sentence, or of more than two, those of each with the first."""
+            """Return the pair's cosine; otherwise, those with the first vector."""
             cosines = cosine_similarity(vectors[:1], vectors[1:] if len(vectors) > 1 else vectors).tolist()
             return cosines[0] if len(vectors) == 2 else cosines
 
@@ -108,12 +108,12 @@ class SentenceSimilarity(TextTask):
 
 
 def masked(text: str, mask: str) -> str:
-    """Mask the last word of a text, unless a word of it is masked."""
+    """Mask the last word of a text, unless it has the mask."""
     return text if mask in text else " ".join([*text.split()[:-1], mask])
 
 
 def accepted(model: Any) -> frozenset[str] | None:
-    """The names of what a model's ``forward`` takes; None where it does not say. A tokenizer may make more."""
+    """Return the names that a model's ``forward`` takes; None if it does not say."""
     import inspect
 
     names = inspect.signature(getattr(model, "forward", model)).parameters
@@ -121,7 +121,7 @@ def accepted(model: Any) -> frozenset[str] | None:
 
 
 def longest(tokenizer: Any, model: Any) -> int | None:
-    """The most tokens that an input may have, by tokenizer and model; None where no limit is known."""
+    """Return the most tokens that an input may have; None without a limit."""
     cut = getattr(tokenizer, "model_max_length", None)
     places = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     known = (limit for limit in (cut, places) if isinstance(limit, int) and 0 < limit < 1_000_000)
@@ -129,7 +129,7 @@ def longest(tokenizer: Any, model: Any) -> int | None:
 
 
 def best_labels(model: Any, outputs: Any) -> Result:
-    """The label with the highest score for each input, or for each of its tokens; a number where it has no name."""
+    """Return the best label of each input or token; a number if it has no name."""
     best = first_of(outputs, "logits").argmax(-1)
     names = getattr(getattr(model, "config", None), "id2label", None)
 
@@ -142,7 +142,7 @@ def best_labels(model: Any, outputs: Any) -> Result:
 
 
 def first_of(outputs: Any, name: str) -> Any:
-    """Pick an output by name; where outputs have no names, the first or only one."""
+    """Return an output by name; if outputs have no names, the first one."""
     named = getattr(outputs, name, None)
     if named is not None:
         return named

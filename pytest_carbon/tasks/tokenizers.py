@@ -1,4 +1,4 @@
-"""Tokenizers: a checkpoint's own, or one made in memory that does the same kind of work without any download.
+"""Tokenizers: a checkpoint's own, or one of random words made in memory.
 
 A random tokenizer has the model's vocabulary size, and the algorithm and special tokens of its family. It makes one
 token of each word of the synthetic text, and more tokens of any other text than a trained tokenizer would.
@@ -26,7 +26,7 @@ _ALL_WORDS = (*WORDS, *PROMPT_WORDS)
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The tokens that a family of models puts around one text (``single``) and around two (``pair``)."""
+    """The special tokens of a family, around one text and around a pair."""
 
     kind: Kind
     tokens: Mapping[str, str]
@@ -87,10 +87,10 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def tokenizer_for(model_id: str, config: Any, *, weights: str, source: str | None = None) -> Any:
-    """Make the tokenizer of a model: the checkpoint's own (``weights="hub"``), or a random one.
+    """Make a model's tokenizer: the checkpoint's (``"hub"``), or a random one.
 
-    ``config`` is the model's; of a pipeline, that of one text encoder. ``source`` is where the checkpoint is, if not at
-    its hub id. Raises UsageProblem where the checkpoint's tokenizer cannot be read.
+    ``config`` is the model's, or a text encoder's. ``source`` is where the checkpoint is, if not at its hub id. Raises
+    UsageProblem.
     """
     if weights == "hub":
         tokenizer = read_part("tokenizer", model_id, source or model_id, _read)
@@ -120,9 +120,8 @@ def random_tokenizer(
 ) -> Any:
     """Make a fast tokenizer with ``vocab_size`` tokens, in memory.
 
-    ``ids`` are those of the roles' tokens: ``{"pad": 0, "eos": 1}``; any other role gets the first that is free.
-    ``token_types``: it distinguishes the texts of a pair. Raises UsageProblem for a vocabulary too small for the
-    synthetic text.
+    ``ids`` are those of roles: ``{"pad": 0, "eos": 1}``; other roles get free ones. ``token_types``: it distinguishes
+    the texts of a pair. Raises UsageProblem for a vocabulary too small for the synthetic text.
     """
     import transformers
 
@@ -139,7 +138,7 @@ def random_tokenizer(
     backend = _backend(family, vocabulary, special)
 
     class RandomTokenizer(transformers.PreTrainedTokenizerFast):  # type: ignore[misc]
-        """Takes the backend as it is: the class itself would copy it through JSON, a second for 250,000 entries."""
+        """Takes the backend without copying it through JSON, which takes a second."""
 
         def __init__(self, **kwargs: Any) -> None:
             self._tokenizer = backend
@@ -168,7 +167,7 @@ def _read(source: str, **where: bool) -> Any:
 
 
 def _max_length(config: Any, family: Family) -> int | None:
-    """The most tokens that the model takes; None where its config has no limit."""
+    """Return the most tokens that the model takes; None without a limit."""
     for name in ("max_encoder_position_embeddings", "max_position_embeddings"):
         if isinstance(positions := getattr(config, name, None), int) and positions > 0:
             # RoBERTa and its kin count positions from the pad token's id on
@@ -178,7 +177,7 @@ def _max_length(config: Any, family: Family) -> int | None:
 
 
 def _special_ids(family: Family, ids: Mapping[str, int], vocab_size: int) -> dict[str, int]:
-    """Place each special token where a role of it says so, else in the first place that is free."""
+    """Place each special token at the id of its role, else at the first free id."""
     special: dict[str, int] = {}
     for role, text in family.tokens.items():
         id = ids.get(role)
@@ -192,7 +191,7 @@ def _special_ids(family: Family, ids: Mapping[str, int], vocab_size: int) -> dic
 
 
 def _needed(kind: Kind) -> Iterator[str]:
-    """The pieces that make the words of the synthetic text, and any other text."""
+    """Return the pieces of the synthetic words, and of any other text."""
     letters = ascii_letters + digits
     if kind == "wordpiece":
         yield from letters + punctuation
@@ -209,20 +208,20 @@ def _needed(kind: Kind) -> Iterator[str]:
 
 
 def _fillers(kind: Kind) -> Iterator[str]:
-    """All pairs of letters, then all threes, fours, … without end."""
+    """Return all pairs of letters, then all threes, fours, … without end."""
     inside = "##" if kind == "wordpiece" else ""
     return (inside + "".join(letters) for size in count(2) for letters in product(ascii_lowercase, repeat=size))
 
 
 def _byte_letters() -> list[str]:
-    """The 256 letters as which byte-level BPE writes bytes."""
+    """Return the 256 letters for bytes in byte-level BPE."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     return sorted(ByteLevel.alphabet())
 
 
 def _word_merges(kind: Kind) -> list[tuple[str, str]]:
-    """What BPE joins to make words, one letter at a time: from the space before them on; CLIP's from their end back."""
+    """Return the pairs that BPE joins to make words, one letter at a time."""
     merges: dict[tuple[str, str], None] = {}
     for word in _ALL_WORDS:
         if kind == "clip":
@@ -235,7 +234,7 @@ def _word_merges(kind: Kind) -> list[tuple[str, str]]:
 
 
 def _backend(family: Family, vocabulary: Sequence[str], special: Mapping[str, int]) -> Any:
-    """Set the family's algorithm up around this vocabulary, as its published tokenizers have it."""
+    """Set up the family's algorithm around this vocabulary."""
     import tokenizers
     from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
@@ -281,7 +280,7 @@ def _backend(family: Family, vocabulary: Sequence[str], special: Mapping[str, in
 
 
 def _score(piece: str, special: Mapping[str, int]) -> float:
-    """A log-probability by which a whole word beats its pieces, and few long pieces beat many short ones."""
+    """Return a log-probability that prefers whole words and few long pieces."""
     if piece in special:
         return 0.0
     return -8.0 if piece[0] == "▁" != piece else len(piece) - 14.0

@@ -530,7 +530,7 @@ FAULTS = {
     ),
     "two in a line": (
         lambda lines: "\n".join([lines[0], lines[1] + lines[2], lines[3], ""]),
-        f"line 2: more than one JSON value in a line (column 309). {RESTORE}",
+        f"line 2: more than one JSON value (column 309). {RESTORE}",
     ),
     "not an object": (inserted(3, "[1, 2]"), f"line 3: neither a header nor a record. {RESTORE}"),
     "too deep": (
@@ -1107,21 +1107,21 @@ def test_a_calibration_need_not_know_what_comes_after_the_work(store: FileStore)
         ("<<<<<<< HEAD\n{}", "not JSON (Expecting value, column 1)"),
         ("[]", "not a calibration"),
         ("{}", "the format is None, not 'pytest-carbon-calibration/1'"),
-        ('{"format": "F"}', "'settle_s' is missing"),
-        ('{"format": "F", "settle_s": -1}', "'settle_s' must be a finite number from 0, not -1"),
+        ('{"format": "F"}', "settle_s is missing"),
+        ('{"format": "F", "settle_s": -1}', "settle_s must be a finite number from 0, not -1"),
         ('{"format": "F", "settle_s": Infinity}', "Infinity is not a finite number"),
-        ('{"format": "F", "settle_s": 1}', "'part_time_sampling' is missing"),
+        ('{"format": "F", "settle_s": 1}', "part_time_sampling is missing"),
         (
             '{"format": "F", "settle_s": 1, "part_time_sampling": true, "created": 7}',
-            "'created' must be null or a UTC time such as '2026-11-22T10:00:00Z', not 7",
+            "created must be null or a UTC time such as '2026-11-22T10:00:00Z', not 7",
         ),
         (
             '{"format": "F", "settle_s": 1, "part_time_sampling": true, "after_work_j": -1}',
-            "'after_work_j' must be a finite number from 0, or null, not -1",
+            "after_work_j must be a finite number from 0 or null, not -1",
         ),
         (
             '{"format": "F", "settle_s": 1, "part_time_sampling": true, "after_work_s": "1.8"}',
-            "'after_work_s' must be a finite number from 0, or null, not '1.8'",
+            'after_work_s must be a finite number from 0 or null, not "1.8"',
         ),
         (b"\xff", "not UTF-8 text"),
     ],

@@ -618,9 +618,9 @@ def test_what_cannot_be_compared_is_refused(project: Project) -> None:
     assert "--pdb needs the terminal, and with --carbon-against the tests run in other processes" in project.refused(
         "--pdb"
     )
-    told = "--carbon-against=mian: git finds no such commit here"
+    told = "--carbon-against=mian: git finds no such commit in this clone"
     assert told in project.refused(ref="mian")
-    assert "Did you mean main?" in project.refused(ref="mian")
+    assert "git branch --all and git tag list the names" in project.refused(ref="mian")
 
 
 # --- whose code it is ------------------------------------------------------------------------------

@@ -263,7 +263,7 @@ def test_check_says_what_is_wrong_with_each_file(store: FileStore) -> None:
         " with --carbon-record.",
         f"{late}:2: 'created' is 2096-11-20T10:00:00Z, in the future. The clock of the recording machine was wrong:"
         " write the true time, or delete the line.",
-        f"{folder}/calibration.json:1: 'settle_s' must be a finite number from 0, not -1. Delete the file: the next run"
+        f"{folder}/calibration.json:1: settle_s must be a finite number from 0, not -1. Delete the file: the next run"
         " measures it again.",
         "carbon-baselines/stray.jsonl: it lies in no machine's folder, and is never read. Move or delete it.",
     ]

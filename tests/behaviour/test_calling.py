@@ -155,7 +155,7 @@ def test_something_else(carbon, fresh):
     with pytest.raises(TypeError) as refused:
         carbon.run(draw, (2.0,), setup=lambda: fresh)
     assert str(refused.value) == (
-        f"setup must return None or (args, kwargs), a sequence and a mapping; it returned {fresh!r}"
+        f"setup returned {fresh!r}: it must return None or (args, kwargs), a sequence and a mapping"
     )
 """)
     assert run_carbon().outcomes() == {"passed": 5}
@@ -276,6 +276,20 @@ def test_nothing_ran():
     ("call", "error"),
     [
         ("carbon(5)", "carbon() measures a callable and its arguments; it was given 5. Write: carbon(fn, …)"),
+        (
+            "carbon.run(int, args=3)",
+            "args=3 is not possible: it is a tuple or list of the positional arguments. For one argument, write "
+            "args=(3,), or carbon(fn, 3)",
+        ),
+        (
+            "carbon.run(int, args='3')",
+            "args='3' is not possible: it is a tuple or list of the positional arguments. "
+            "For one argument, write args=('3',), or carbon(fn, '3')",
+        ),
+        (
+            "carbon.run(int, (), 3)",
+            "kwargs=3 is not possible: it is a dict of the keyword arguments, such as kwargs={'x': 1}",
+        ),
         ("carbon.run(int, rounds=0)", "rounds=0 is not possible: carbon.run() takes a whole number, 1 or more"),
         ("carbon.run(int, queries=0)", "queries=0 is not possible: carbon.run() takes a whole number, 1 or more"),
         (
@@ -436,6 +450,6 @@ def test_it(carbon):
     assert run.measurement("test_it")["energy_j_per_call"] is None
     assert run.status("test_it") == "error"
     assert (
-        "the work took 0 ± 0 J, less than the meter can tell from nothing: make it longer (more calls in the window, "
+        "the work took 0 ± 0 J, less than the meter can measure: make it longer (more calls in the window, "
         "or carbon(fn), which repeats the call)" in run.text
     )

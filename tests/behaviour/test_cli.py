@@ -284,7 +284,7 @@ def test_what_has_no_steps_cannot_be_recorded(cli: Cli, pytester: pytest.Pyteste
     result = cli("record-trace", "mine.jsonl", "--meter", "estimate")
     assert result.ret == 4
     assert error(result) == (
-        "pytest-carbon: there is nothing to record here: a trace is of a counter's steps, and cpu:0 (estimated), dram:0"
+        "pytest-carbon: nothing can be recorded here: a trace holds a counter's steps, and cpu:0 (estimated), dram:0"
         " (estimated) has none. Record on a machine where `pytest-carbon doctor` finds a counter that changes."
     )
     assert not (pytester.path / "mine.jsonl").exists()

@@ -150,7 +150,8 @@ def test_it(carbon):
         ("0,GPU-dead", f"--carbon-gpus=0,GPU-dead: there is no GPU 'GPU-dead'. There are: {THERE}. {ALLOWED}"),
         (
             "GPU-aaaa",
-            f"--carbon-gpus=GPU-aaaa: 'GPU-aaaa' is the beginning of more than one UUID: {', '.join(UUIDS[:2])}.",
+            "--carbon-gpus=GPU-aaaa: 'GPU-aaaa' is the beginning of several UUIDs, so write more of it: "
+            f"{', '.join(UUIDS[:2])}.",
         ),
         ("MIG-dead", f"--carbon-gpus=MIG-dead: there is no GPU 'MIG-dead'. There are: {THERE}. {ALLOWED}"),
     ],

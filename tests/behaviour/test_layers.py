@@ -24,6 +24,7 @@ ENTRIES = (
     "measure",
     "tasks",
     "host",
+    "codec",
     "text",
     "records",
 )
@@ -91,7 +92,7 @@ ALL = [found for module, path in modules().items() for found in imports(module, 
 OURS = [i for i in ALL if i.of.partition(".")[0] == "pytest_carbon" and "__init__" not in (i.by_part, i.of_part)]
 
 
-def test_the_package_has_eleven_entries() -> None:
+def test_the_package_has_twelve_entries() -> None:
     entries = {part(module) for module in modules()} - {"__init__", "__main__"}
     assert entries == set(ENTRIES)
 

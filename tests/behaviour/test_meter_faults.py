@@ -133,7 +133,7 @@ def test_one_of_two_gpus_is_lost(run_carbon: CarbonRunner, pytester: pytest.Pyte
     assert run.measurement("::test_before")["energy_j_per_call"] > 0
     assert run.report["machine"]["id"].startswith("2x-")
     is_an_error(run, "::test_lost", GPU_0.replace("GPU 0", "GPU 1").partition(",")[0])
-    is_an_error(run, "::test_after", "gpu:1 is not there any more: it could be read when the run began")
+    is_an_error(run, "::test_after", "gpu:1 can no longer be read: its meter had it when the run began")
 
 
 def test_a_gpu_that_nobody_uses_is_lost(
@@ -203,7 +203,7 @@ def test_a_counter_that_stands_still(
     is_an_error(
         run,
         "test_it",
-        "the counter of gpu:0 has not changed for 1 s while the device should be quiet: it does not work, or not yet; "
+        "the counter of gpu:0 has not changed for 1 s while the device should be quiet: it may not work; "
         "see `pytest-carbon doctor`",
     )
 
@@ -283,9 +283,9 @@ def pytest_carbon_meters(config):
     ("meter", "text"),
     [
         ("replay:gone.jsonl", "replay cannot be opened: The trace {path}/gone.jsonl cannot be read: No such file"),
-        ("replay:test_it.py", "replay cannot be opened: The trace {path}/test_it.py, line 1: not JSON"),
+        ("replay:test_it.py", "replay cannot be opened: The trace {path}/test_it.py, line 1: it is not JSON"),
         ("nvnl", "--carbon-meter: there is no meter 'nvnl'. Did you mean nvml? Allowed: auto, or one or several of "),
-        ("battery+battery", "--carbon-meter=battery+battery: battery is there twice."),
+        ("battery+battery", "--carbon-meter=battery+battery names battery twice: name it once."),
     ],
 )
 def test_a_meter_that_is_not_there(run_carbon: CarbonRunner, pytester: pytest.Pytester, meter: str, text: str) -> None:
@@ -303,10 +303,10 @@ def test_a_meter_that_is_not_there(run_carbon: CarbonRunner, pytester: pytest.Py
 @pytest.mark.parametrize(
     ("drawn", "reason"),
     [
-        ("0", "the work took 0 ± 0 J, less than the meter can tell from nothing: make it longer"),
+        ("0", "the work took 0 ± 0 J, less than the meter can measure: make it longer"),
         ("-5", "the energy counter of gpu:0 went back by 5 J while the work ran (counter-reset: "),
-        ("float('nan')", "the meter of gpu:0 says nan J, which is no reading"),
-        ("float('inf')", "the meter of gpu:0 says inf J, which is no reading"),
+        ("float('nan')", "the meter of gpu:0 says nan J, which is not a valid reading"),
+        ("float('inf')", "the meter of gpu:0 says inf J, which is not a valid reading"),
         ("'a lot'", "the meter of gpu:0 failed with ValueError: could not convert string to float: "),
     ],
 )

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon.host.codecarbon import codecarbon_version, quiet_codecarbon
+from pytest_carbon.host.codecarbon import quiet_codecarbon
 from pytest_carbon.host.electricity import GOOGLE_YEAR, GRIDS, intensity
+from pytest_carbon.host.machine import version_of
 from pytest_carbon.records import CarbonIntensity, UsageProblem
 
-CODECARBON = f"(codecarbon {codecarbon_version()})"
+CODECARBON = f"(codecarbon {version_of('codecarbon')})"
 
 
 def test_nothing_given_is_the_world() -> None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_carbon.host.git import GitState, git_state
-from pytest_carbon.host.machine import _boot, _version_of, describe, machine_id
+from pytest_carbon.host.machine import _boot, describe, machine_id, version_of
 from pytest_carbon.host.nearest import difference, nearest
 from pytest_carbon.host.processor import Processor, parse_cpuinfo
 from pytest_carbon.measure.meters.nvml import AVERAGE, COUNTER, INSTANT, NvmlMeter
@@ -143,8 +143,8 @@ def test_torch_is_asked_about_and_never_imported(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(sys.modules, "torch")
     describe([], domains("cpu:0"), driver=None)
     assert "torch" not in sys.modules
-    assert _version_of("pytest") == version("pytest")
-    assert _version_of("no-such-package") is None
+    assert version_of("pytest") == version("pytest")
+    assert version_of("no-such-package") is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux has an id for it")

@@ -257,7 +257,8 @@ def test_select_refuses_the_beginning_of_two_uuids():
     with pytest.raises(UsageProblem) as caught:
         select("GPU-aa", ALIKE, {}, {})
     assert str(caught.value) == (
-        "--carbon-gpus=GPU-aa: 'GPU-aa' is the beginning of more than one UUID: GPU-aaaa1111, GPU-aaaa2222."
+        "--carbon-gpus=GPU-aa: 'GPU-aa' is the beginning of several UUIDs, so write more of it: "
+        "GPU-aaaa1111, GPU-aaaa2222."
     )
 
 

@@ -496,7 +496,7 @@ def test_a_torch_that_reaches_no_gpu_is_no_load(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "torch", Torch(0))
     with pytest.raises(UsageProblem) as caught:
         workloads.find("torch", [GPU])
-    assert str(caught.value) == "--load=torch: torch 2.13.0 reaches no GPU: install a build of it for CUDA."
+    assert str(caught.value) == "--load=torch: torch 2.13.0 finds no GPU: install a build of it for CUDA."
 
 
 def test_a_function_of_ones_own_is_a_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

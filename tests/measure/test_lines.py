@@ -273,7 +273,7 @@ def test_a_counter_that_stands_still_while_the_work_runs_is_a_warning() -> None:
         if d.code == "counter-disagrees"
     ]
     assert warning.text.startswith(
-        "the energy counter did not move for the 2 s of the work, and else it moves every 0.1 s"
+        "the energy counter did not move for the 2 s of the work, and otherwise it moves every 0.1 s"
     )
 
 

@@ -400,7 +400,7 @@ def test_setup_runs_before_each_round_unmeasured() -> None:
 
 def test_setup_that_returns_something_else_is_an_error() -> None:
     """What setup may return is said."""
-    with pytest.raises(TypeError, match=r"setup must return None or \(args, kwargs\), a sequence and a mapping"):
+    with pytest.raises(TypeError, match=r"it must return None or \(args, kwargs\), a sequence and a mapping"):
         a_measurer(World()).run("x", lambda: None, (), {}, setup=lambda: 3, protocol=Protocol())
 
 

@@ -83,7 +83,7 @@ def test_nothing_measured_in_one_leaves_no_figure() -> None:
 def test_sessions_of_two_machines_have_no_mean() -> None:
     """Which two, and what to do."""
     assert merged([session(1), session(2, machine="there")]).failure == (
-        "one session measured it on here, another on there, and their figures have no mean: name the GPUs"
+        "one session measured it on here, another on there, and these figures cannot be averaged: name the GPUs"
         " with --carbon-gpus"
     )
 

@@ -106,7 +106,7 @@ A run here
   torch           2.13.0
   left out        GPU 1 (Tesla T4, GPU-7e511a00), by CUDA_VISIBLE_DEVICES or
                   --carbon-gpus
-  watcher         a process of its own, 2.1% of one core
+  watcher         2.1% of one core
   test load       matrix products with torch 2.13.0 on 1 GPU
   machine load    load average 0.3; other processes used 0.1 of 16 cores over
                   34.0 s; this one waited 0.2% of its time for one

@@ -323,7 +323,7 @@ def test_a_users_texts_become_samples(task: str, item: Any, sample: dict[str, An
         (
             "speech-recognition",
             [np.zeros(9)],
-            "data[0], an array of shape (9,): an array does not tell its rate: write {'audio': the array, "
+            "data[0], an array of shape (9,): an array has no sampling rate: write {'audio': the array, "
             "'rate': 44100}, in Hz",
         ),
         (
@@ -458,7 +458,7 @@ def test_inputs_that_take_too_much_memory_are_refused(monkeypatch: pytest.Monkey
         given("object-detection", [big] * 1000)
     assert str(refused.value) == (
         "the first 3 inputs take 0.00879 GiB of memory, and at most 0.00781 GiB are allowed, because all inputs are "
-        "kept in memory: give fewer (calls repeat them), or smaller ones"
+        "kept in memory: give fewer (the calls repeat them), or smaller ones"
     )
 
 

@@ -368,13 +368,13 @@ def test_a_claim_holds_exactly_where_its_two_figures_do(wh: dict[str, float]) ->
 def test_multi_purpose_models_over_those_made_for_the_task() -> None:
     """8.6, 13 and 2.7 times in the study; only where both were measured."""
     found = multi_purpose(group(*as_in_the_study()).tasks)
-    assert [(r.multi_purpose, round(r.here, 1), round(r.study, 1)) for r in found] == [
+    assert [(r.multi_purpose, round(r.measured, 1), round(r.study, 1)) for r in found] == [
         ("zero-shot-sentiment", 8.6, 8.6),
         ("zero-shot-question-answering", 13.1, 13.1),
         ("zero-shot-summarization", 2.7, 2.7),
     ]
     (ratio,) = multi_purpose(rows(text_classification=2.0, zero_shot_sentiment=5.0, zero_shot_summarization=1.0))
-    assert (ratio.specific, ratio.here) == ("text-classification", pytest.approx(2.5))
+    assert (ratio.specific, ratio.measured) == ("text-classification", pytest.approx(2.5))
 
 
 # --- AI Energy Score -------------------------------------------------------------------------------

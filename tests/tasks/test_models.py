@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 import pytest
 from parameters import EXCEPTIONS, parameters
 
+from pytest_carbon.host.machine import free_memory
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.tasks import catalogue
 from pytest_carbon.tasks.architectures import ARCHITECTURES
-from pytest_carbon.tasks.models import activations, build, device_of, free_memory, memory_bytes, silent
+from pytest_carbon.tasks.models import activations, build, device_of, memory_bytes, silent
 
 RESNET = "microsoft/resnet-18"
 
@@ -436,7 +437,7 @@ def test_a_broken_checkpoint_is_refused_and_not_replaced(cache: Path) -> None:
     (snapshot / "model.safetensors").write_bytes(b"not a tensor")
     with pytest.raises(UsageProblem, match=f"^{RESNET} cannot be loaded from the hub's cache: ") as problem:
         build(RESNET, task="image-classification", weights="auto", device="cpu")
-    assert str(problem.value).endswith('weights="random" needs none: the same architecture, the same work')
+    assert str(problem.value).endswith('weights="random" needs no checkpoint: the same architecture, the same work')
 
 
 def test_a_model_whose_class_is_gone_has_no_checkpoint() -> None:
@@ -446,7 +447,7 @@ def test_a_model_whose_class_is_gone_has_no_checkpoint() -> None:
     assert str(problem.value) == (
         "jozhang97/deta-swin-large cannot be loaded from the hub: transformers 5 has no DETA any more: it is built as "
         "the Deformable DETR it descends from, two-stage and with the same Swin-L backbone, five feature levels and "
-        '900 queries. weights="random" needs none: the same architecture, the same work'
+        '900 queries. weights="random" needs no checkpoint: the same architecture, the same work'
     )
 
 
@@ -545,7 +546,7 @@ def test_what_the_hub_says_is_said(hub: str, tmp_path: Path) -> None:
     """A checkpoint is downloaded; one that cannot be had is a sentence with its remedy."""
     models = dict.fromkeys(Hub.refusals, "text-generation") | {RESNET: "image-classification"}
     answers = ask(tmp_path / "cache", models, HF_ENDPOINT=hub)
-    remedy = 'weights="random" needs none: the same architecture, the same work'
+    remedy = 'weights="random" needs no checkpoint: the same architecture, the same work'
     assert {id: said for id, (said, _) in answers.items()} == {
         RESNET: "hub",
         "gpt2": f"gpt2 is gated: its licence has to be accepted at {hub}/gpt2, and a token set (`hf auth login`, or "
@@ -569,7 +570,7 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(tmp_path: Path) -> None:
         start = f"the hub at http://127.0.0.1:{port} cannot be reached ("
         end = (
             f"), and {id} is not in its cache ({tmp_path}). "
-            'weights="random" needs none: the same architecture, the same work'
+            'weights="random" needs no checkpoint: the same architecture, the same work'
         )
         assert said.startswith(start), said
         assert said.endswith(end), said
@@ -584,5 +585,5 @@ def test_without_leave_to_ask_the_hub_it_is_not_asked(hub: str, tmp_path: Path) 
     ).values()
     assert said == (
         f"{RESNET} is not in the hub's cache ({tmp_path / 'cache'}), and HF_HUB_OFFLINE forbids downloading it. "
-        'weights="random" needs none: the same architecture, the same work'
+        'weights="random" needs no checkpoint: the same architecture, the same work'
     )

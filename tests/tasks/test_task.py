@@ -229,7 +229,7 @@ def test_a_hub_that_cannot_be_asked_is_said(cache: Path) -> None:
     """With what needs none."""
     with pytest.raises(UsageProblem) as error:
         build_task("text-classification", weights="hub", data=TEXTS, device="cpu")
-    assert str(error.value).endswith('weights="random" needs none: the same architecture, the same work')
+    assert str(error.value).endswith('weights="random" needs no checkpoint: the same architecture, the same work')
 
 
 # --- one call after the other ----------------------------------------------------------------------
@@ -885,7 +885,7 @@ def test_the_prompts() -> None:
         (
             "text-classification",
             {"model": torch.nn.Linear},
-            "model=Linear is a class, and what is called is an instance of it: give Linear(…), or "
+            "model=Linear is a class: give an instance of it, Linear(…), or "
             "Linear.from_pretrained(…) where it has that",
         ),
         ("text-classification", {"tokenizer": "gpt2"}, "tokenizer='gpt2' cannot be called: give the tokenizer that"),
@@ -901,7 +901,11 @@ def test_the_prompts() -> None:
         ("text-classification", {"device": "gpu"}, "device 'gpu' is unknown: write one of auto, cuda, mps, cpu"),
         ("text-classification", {"data": "synth"}, "data='synth' is not a source of inputs"),
         ("text-classification", {"data": []}, "data=[] is empty: text-classification needs at least one input"),
-        ("text-classification", {"data": ["a"], "dataset": "sst2"}, "dataset='sst2' and data of your own: give one"),
+        (
+            "text-classification",
+            {"data": ["a"], "dataset": "sst2"},
+            "dataset='sst2' and data= were both given: leave one",
+        ),
         ("text-classification", {"batch_size": 0}, "batch_size=0 is not possible: write a whole number, 1 or more"),
         ("text-classification", {"batch_size": True}, "batch_size=True is not possible"),
         (
@@ -1015,15 +1019,15 @@ def test_an_own_model_without_its_tokenizer_is_refused() -> None:
             "text-classification",
             bert(),
             {"tokenizer": tokenizer("wordpiece"), "dtype": "fp16"},
-            "dtype='fp16', and the model is in fp32: a model of your own is measured as it is; move it first "
-            "(model.to(…)), or leave dtype= out",
+            "dtype='fp16', but the model is in fp32: a model of your own is not converted; call model.to(…) first, "
+            "or leave dtype= out",
         ),
         (
             "text-classification",
             bert(),
             {"tokenizer": tokenizer("wordpiece"), "device": "cuda"},
-            "device='cuda', and the model is on cpu: a model of your own is measured as it is; move it first "
-            "(model.to(…)), or leave device= out",
+            "device='cuda', but the model is on cpu: a model of your own is not converted; call model.to(…) first, "
+            "or leave device= out",
         ),
         (
             "image-classification",
@@ -1036,7 +1040,7 @@ def test_an_own_model_without_its_tokenizer_is_refused() -> None:
             "text-classification",
             str.upper,
             {"dtype": "fp16"},
-            "dtype= and device= are of models that are built here: a callable has its own",
+            "leave dtype= and device= out: a callable has its own",
         ),
     ]:
         with pytest.raises(UsageProblem) as error:

@@ -278,7 +278,7 @@ def test_a_checkpoint_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         tokenizer_for("bert-base-cased", None, weights="hub", source=str(tmp_path))
     assert str(refused.value) == (
         f"the tokenizer of bert-base-cased could not be read from {tmp_path}: ValueError: {tmp_path} has no "
-        f"vocabulary; weights='random' needs none"
+        f"vocabulary; weights='random' needs no file"
     )
 
 
@@ -307,6 +307,6 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(tmp_path: Path, where: dic
         check=False,
     )
     assert run.stdout == (
-        f"the tokenizer of some/model could not be read from the hub: {why}; weights='random' needs none"
+        f"the tokenizer of some/model could not be read from the hub: {why}; weights='random' needs no file"
     ), run.stderr
     assert run.returncode == 0, run.stderr

@@ -16,7 +16,7 @@ from pytest_carbon.text import did_you_mean
 FALLBACK = "estimate"
 """The source that ``auto`` opens only where no counter of the processor can be read."""
 
-NO_TRACE = "--carbon-meter=replay: names no file: write replay:FILE, the path of a trace."
+NO_TRACE = "--carbon-meter=replay names no file: write replay:FILE, with the path of a trace."
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Choice:
 
 
 def built_in_sources() -> dict[str, MeterSource]:
-    """The meters of the package by name, in the order in which ``auto`` tries them."""
+    """Return the package's meters, in the order in which ``auto`` tries them."""
     from pytest_carbon.measure.meters.codecarbon import AmdMeter, AppleMeter, WindowsMeter
     from pytest_carbon.measure.meters.estimate import EstimateMeter
     from pytest_carbon.measure.meters.nvml import NvmlMeter
@@ -61,8 +61,8 @@ def built_in_sources() -> dict[str, MeterSource]:
 def choose(spec: str, sources: Mapping[str, MeterSource]) -> Choice:
     """Open the meters that ``--carbon-meter`` asks for.
 
-    ``auto`` opens each source that can be opened, in their order, but ``estimate`` only where no other counts the
-    processor. Raises UsageProblem for a wrong spec, and MeterError where a named meter cannot be opened, or none can.
+    ``auto`` opens each source that can be opened, but ``estimate`` only if no other counts the processor. Raises
+    UsageProblem for a wrong spec, and MeterError if a named meter cannot be opened, or none can.
     """
     automatic = spec.strip() == "auto"
     in_order = sorted(sources.values(), key=lambda source: source.name == FALLBACK)  # the fallback last
@@ -115,7 +115,7 @@ def _named(spec: str, sources: Mapping[str, MeterSource]) -> list[MeterSource]:
         wanted.append(MeterSource("replay", ReplayMeter, {"path": trace["file"].strip(), "origin_s": now_s}))
     twice = next((source.name for i, source in enumerate(wanted) if source in wanted[:i]), None)
     if twice is not None:
-        raise UsageProblem(f"--carbon-meter={spec}: {twice} is there twice.")
+        raise UsageProblem(f"--carbon-meter={spec} names {twice} twice: name it once.")
     return wanted
 
 
@@ -126,13 +126,13 @@ def _source(name: str, sources: Mapping[str, MeterSource]) -> MeterSource:
         raise UsageProblem(NO_TRACE)
     allowed = f"auto, or one or several of {', '.join(sources)} and replay:FILE, joined by +"
     if name == "auto":
-        raise UsageProblem(f"--carbon-meter: auto stands alone. Allowed: {allowed}.")
+        raise UsageProblem(f"--carbon-meter: auto cannot be joined with other meters. Allowed: {allowed}.")
     meant = did_you_mean(name, ["auto", *sources])
     raise UsageProblem(f"--carbon-meter: there is no meter {name!r}.{meant} Allowed: {allowed}.")
 
 
 def gated(domains: Sequence[Domain], choice: Literal["auto", "gpu", "measured", "total"]) -> tuple[Domain, ...]:
-    """The domains whose energies are summed and gated. Raises UsageProblem without any.
+    """Return the domains that are summed and gated. Raises UsageProblem without any.
 
     ``auto``: the measured GPUs if any, else the measured processor and its memory, else anything measured, else the
     estimated ones.

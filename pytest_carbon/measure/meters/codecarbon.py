@@ -1,4 +1,4 @@
-"""Energy counters of AMD, Apple and Windows through codecarbon; experimental: not run on such hardware."""
+"""Meters of AMD, Apple and Windows; experimental: not run on such hardware."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class AmdMeter(JoulesOnly):
         if energy_j < before_j:
             raise MeterError(
                 f"{self.domains[domain].name}: the energy counter went back from {before_j:g} to {energy_j:g} J. "
-                "Was the driver loaded anew? Run the tests again."
+                "Was the driver reloaded? Run the tests again."
             )
         return energy_j
 
@@ -87,7 +87,7 @@ def _amd_energy_j(device: Any) -> float:
 class AppleMeter:
     """``cpu:0`` and ``gpu:0`` of Apple silicon, from ``sudo powermetrics``.
 
-    It gives mean power over a short sample, taken to hold since the sample before; a read takes one where it is old.
+    It gives mean power over a short sample, taken to hold since the sample before; a read takes a new one if it is old.
     """
 
     stepped = True
@@ -95,7 +95,7 @@ class AppleMeter:
 
     def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
         if platform.system() != "Darwin":
-            raise MeterError("powermetrics is a part of macOS, and this is another system.")
+            raise MeterError("powermetrics exists on macOS only.")
         self._clock = clock
         self._folder = tempfile.TemporaryDirectory(prefix="pytest-carbon-")
         with quiet_codecarbon():
@@ -122,7 +122,7 @@ class AppleMeter:
 
     def _sample(self) -> None:
         log = Path(self._folder.name) / "powermetrics_log.txt"
-        log.unlink(missing_ok=True)  # or a failure would show the sample before again
+        log.unlink(missing_ok=True)  # else a failed call would return the previous sample
         with quiet_codecarbon():
             details = self._metrics.get_details()
         processor_w = details.get("CPU Power")
@@ -159,7 +159,7 @@ class WindowsMeter(JoulesOnly):
 
     def __init__(self) -> None:
         if platform.system() != "Windows":
-            raise MeterError("the Energy Meter Interface is a part of Windows, and this is another system.")
+            raise MeterError("the Energy Meter Interface exists on Windows only.")
         with quiet_codecarbon():
             from codecarbon.core import windows_emi
 

@@ -1,4 +1,4 @@
-"""Processor and memory where nothing can be measured: watts from codecarbon's data × CPU seconds."""
+"""Estimate processor and memory: codecarbon's watts × CPU seconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-from pytest_carbon.host.codecarbon import codecarbon_version, quiet_codecarbon
+from pytest_carbon.host.codecarbon import quiet_codecarbon
+from pytest_carbon.host.machine import version_of
 from pytest_carbon.host.processor import Processor, this_processor
 from pytest_carbon.measure import processes
 from pytest_carbon.measure.meters.protocol import JoulesOnly
@@ -20,11 +21,11 @@ SAME_MOMENT_S = 5e-3
 
 
 class EstimateMeter(JoulesOnly):
-    """``cpu:0`` and ``dram:0``, estimated from this process's and its children's work.
+    """``cpu:0`` and ``dram:0``, estimated from the CPU seconds of the process family.
 
     A CPU second counts as the processor's thermal design power (or codecarbon's 4 W), plus codecarbon's watts for the
-    memory, both divided by the processor's threads. Reads do not count themselves. Raises MeterError where codecarbon
-    has no figure for this machine.
+    memory, both divided by the processor's threads. Reads do not count themselves. Raises MeterError if codecarbon has
+    no figure for this machine.
     """
 
     stepped = False
@@ -36,7 +37,7 @@ class EstimateMeter(JoulesOnly):
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         processor = processor or this_processor()
-        version = codecarbon_version()
+        version = version_of("codecarbon") or "unknown"
         processor_w, processor_source = thread_watts(processor, _design_power_w(processor), version)
         memory_w = _memory_w()
         self._watts = (processor_w, memory_w / processor.threads)
@@ -66,7 +67,7 @@ class EstimateMeter(JoulesOnly):
 
 
 def thread_watts(processor: Processor, design_power_w: float | None, version: str) -> tuple[float, str]:
-    """(watts of one busy thread, where that comes from).
+    """Return the watts of one busy thread, and their source.
 
     A virtual machine may show only some threads: there, they are at most codecarbon's for an unknown processor.
     """
@@ -86,7 +87,7 @@ def thread_watts(processor: Processor, design_power_w: float | None, version: st
 
 
 def _design_power_w(processor: Processor) -> float | None:
-    """From codecarbon's table, without codecarbon's slow search for the processor's name."""
+    """Look the processor up in codecarbon's table; None if it is not there."""
     if processor.name is None:
         return None
     with quiet_codecarbon():
@@ -97,7 +98,7 @@ def _design_power_w(processor: Processor) -> float | None:
 
 
 def _memory_w() -> float:
-    """Of the whole machine, also in a batch job that may use only a part."""
+    """Return the watts of the whole machine's memory, even in a batch job."""
     import psutil
 
     with quiet_codecarbon():
@@ -108,12 +109,12 @@ def _memory_w() -> float:
 
         watts = float(Machine(tracking_mode="machine").total_power().W)
     if not watts > 0:  # codecarbon's way to say that something failed
-        raise MeterError(f"codecarbon {codecarbon_version()} has no figure for this machine's memory.")
+        raise MeterError(f"codecarbon {version_of('codecarbon')} has no figure for this machine's memory.")
     return watts
 
 
 class CpuSeconds:
-    """CPU seconds that this process and its descendants spent since this was made; never goes back.
+    """CPU seconds of this process and its descendants from now on; never decreases.
 
     A child's time appears twice: in the child while it lives, and in what its parent has reaped once it has ended. So
     what was counted of a child that is gone is owed, and is subtracted from what is reaped next.
@@ -137,7 +138,7 @@ class CpuSeconds:
         alive = _descendants()
         for pid, now in alive.items():
             before = self._alive.pop(pid, Spent())
-            if now.itself_s < before.itself_s:  # another process has the number of one that ended
+            if now.itself_s < before.itself_s:  # the id of an ended process was used again
                 self._owed_s += before.itself_s + before.reaped_s
                 before = Spent()
             if pid not in self.excluded:
@@ -175,7 +176,7 @@ def _descendants() -> dict[int, Spent]:
 
 
 def _clock_of(pid: int) -> float | None:
-    """Another process's CPU clock on Linux, in nanoseconds (its file has hundredths of a second); None: gone."""
+    """Return another process's CPU clock on Linux; None if it is gone."""
     try:
         return time.clock_gettime((~pid << 3) | 2)  # what clock_getcpuclockid(3) makes of a process id
     except OSError:
@@ -192,7 +193,7 @@ def _reaped_by_this_process_s() -> float:
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process that is no longer a descendant lives on, adopted, so that this one never reaps it."""
+    """Return whether a former descendant lives on, adopted, and is never reaped."""
     import psutil
 
     return psutil.pid_exists(pid)

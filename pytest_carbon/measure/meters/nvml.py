@@ -1,4 +1,4 @@
-"""NVIDIA GPUs through the driver (NVML): the energy counter, or where there is none, power integrated over time."""
+"""NVIDIA GPUs through the driver: the energy counter, or integrated power."""
 
 from __future__ import annotations
 
@@ -41,7 +41,6 @@ class Inventory:
 
     gpus: tuple[Gpu, ...]
     """Those that answer, in NVML's order."""
-    driver: str | None = None
     pids: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """The processes with a compute context, by the GPU's UUID; in a container maybe none, or the host's ids."""
     mig_parents: Mapping[str, str] = field(default_factory=dict)
@@ -51,12 +50,11 @@ class Inventory:
 
 
 def inventory() -> Inventory:
-    """What NVML shows now. Raises MeterError with the remedy where NVML cannot be used, or shows no GPU."""
+    """Return what NVML shows now. Raises MeterError if it cannot be used."""
     with _nvml() as nvml:
         devices, silent = _find(nvml)
         return Inventory(
             gpus=tuple(device.gpu for device in devices),
-            driver=_text(_ask(nvml, "nvmlSystemGetDriverVersion")),
             pids={device.gpu.uuid: pids for device in devices if (pids := _pids(nvml, device)) is not None},
             mig_parents={mig: device.gpu.uuid for device in devices for mig in _mig_uuids(nvml, device)},
             silent=tuple(silent),
@@ -73,7 +71,7 @@ class _Device:
 
 
 def _find(nvml: ModuleType) -> tuple[list[_Device], list[str]]:
-    """The GPUs that answer, and a sentence for each that does not."""
+    """Return the GPUs that answer, and a sentence for each that does not."""
     try:
         count = nvml.nvmlDeviceGetCount()
     except nvml.NVMLError as error:
@@ -154,14 +152,14 @@ class NvmlMeter:
             self._open = stack.pop_all()
 
     def read_j(self, domain: int) -> float:
-        """Joules since some fixed moment. Raises MeterError with NVML's message; never returns 0 for a failure."""
+        """Return joules since a fixed moment. Raises MeterError; never 0 for a failure."""
         try:
             return self._energy[domain]()
         except self._nvml.NVMLError as error:
             raise MeterError(self._unreadable(self._devices[domain], error)) from error
 
     def observe(self, domain: int) -> Observation:
-        """Instant power now; throttling, the power limit and the temperature at most a second old."""
+        """Return instant power, and throttling, limit and temperature up to 1 s old."""
         power = self._power[domain]
         power_w = None if power is None else _quietly(power)
         asked_s, slow = self._slow[domain]
@@ -183,7 +181,7 @@ class NvmlMeter:
         return _text(_ask(self._nvml, "nvmlSystemGetDriverVersion"))
 
     def notes(self) -> tuple[str, ...]:
-        """Sentences: which GPUs are left out, and whose energy includes more than the GPU's."""
+        """Say which GPUs are left out, and whose energy includes more than the GPU's."""
         notes = list(self._left_out)
         for device in self._devices:
             if (_ask(self._nvml, "nvmlDeviceGetMigMode", device.handle) or (0,))[0]:
@@ -202,7 +200,7 @@ class NvmlMeter:
         bystanders: Collection[int] = (),
         resting: Collection[int] = (),
     ) -> int | None:
-        """How many others' processes compute on the GPU; None: unknown."""
+        """Count others' processes that compute on the GPU; None: unknown."""
         pids = _pids(self._nvml, self._devices[domain])
         if pids is None:
             return None
@@ -210,7 +208,7 @@ class NvmlMeter:
         return strangers(pids, ours, ids_match=_ids_match(), holds_context=holds_context)
 
     def _reader(self, device: _Device, power: Callable[[], float] | None) -> tuple[str, Callable[[], float]]:
-        """The source of the energy, and a function that reads it in joules."""
+        """Return the source of the energy, and a function that reads it in joules."""
         nvml, handle = self._nvml, device.handle
         read_mj = nvml.nvmlDeviceGetTotalEnergyConsumption
         try:
@@ -225,12 +223,12 @@ class NvmlMeter:
         if _ask(nvml, "nvmlDeviceGetPowerUsage", handle) is not None:
             return AVERAGE, Integral(lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1e3, time.perf_counter).read_j
         raise MeterError(
-            f"{device} tells neither its energy (Volta and newer GPUs do) nor its power: NVML says {str(missing)!r}. "
+            f"{device} reports neither its energy (Volta and newer GPUs do) nor its power: NVML says {str(missing)!r}. "
             "Measure the processor instead: --carbon-meter=rapl, or --carbon-meter=estimate."
         )
 
     def _instant_w(self, device: _Device) -> Callable[[], float] | None:
-        """A function that reads instant power; None where the driver or the GPU has no such field."""
+        """Return a function that reads instant power; None without such a field."""
         nvml, handle = self._nvml, device.handle
         # The counter of a Grace Hopper covers the module, so read the module's power, too.
         wanted = [(_FIELD_POWER_INSTANT, _SCOPE_MODULE)] if self._is_module(handle) else [_FIELD_POWER_INSTANT]
@@ -261,7 +259,7 @@ class NvmlMeter:
 
 @dataclass(slots=True)
 class Integral:
-    """Power integrated by trapezoids between reads, shown in steps of ``INTEGRATION_STEP_S``."""
+    """Power integrated by trapezoids, shown in steps of ``INTEGRATION_STEP_S``."""
 
     power_w: Callable[[], float]
     clock: Callable[[], float]
@@ -284,7 +282,7 @@ class Integral:
 
 
 def family() -> frozenset[int]:
-    """The ids of this process and its living descendants."""
+    """Return the ids of this process and its living descendants."""
     import psutil
 
     pids = {os.getpid()}
@@ -296,7 +294,7 @@ def family() -> frozenset[int]:
 def strangers(
     listed: Collection[int], family: Collection[int], *, ids_match: bool, holds_context: bool | None
 ) -> int | None:
-    """How many of a GPU's processes are not of the family; None: unknown.
+    """Count a GPU's processes that are not of the family; None: unknown.
 
     In a container NVML lists the host's ids (``ids_match`` is False), or none. Then ours are still among them: at least
     one if this process computes on the GPU (``holds_context``), at most the whole family. The rest are strangers.
@@ -325,7 +323,7 @@ def _ids_match() -> bool:
 
 @contextlib.contextmanager
 def _nvml() -> Iterator[ModuleType]:
-    """pynvml, initialised. NVML counts references, so other users in the process are not disturbed."""
+    """Initialise pynvml. NVML counts references, so other users are not disturbed."""
     try:
         import pynvml  # type: ignore[import-untyped]
     except ImportError as error:
@@ -342,13 +340,13 @@ def _nvml() -> Iterator[ModuleType]:
 
 
 def _ask(nvml: ModuleType, name: str, *arguments: Any) -> Any:
-    """The answer of an optional function; None where this pynvml, driver or GPU has none."""
+    """Call an optional function; None if this pynvml, driver or GPU has none."""
     function = getattr(nvml, name, None)
     return None if function is None else _quietly(function, *arguments)
 
 
 def _first(nvml: ModuleType, names: Sequence[str], *arguments: Any) -> Any:
-    """The answer of the first optional function that has one."""
+    """Return the answer of the first optional function that has one."""
     answers = (_ask(nvml, name, *arguments) for name in names)
     return next((answer for answer in answers if answer is not None), None)
 
@@ -361,7 +359,7 @@ def _quietly(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _text(value: Any) -> str | None:
-    """Old versions of pynvml answer in bytes."""
+    """Decode the bytes that old versions of pynvml return."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
@@ -377,7 +375,7 @@ _CONTAINER = "in a container, start it with `docker run --gpus all`"
 
 
 def _why_unusable(nvml: ModuleType, error: Any) -> str:
-    """Why NVML could not be initialised, and the remedy."""
+    """Say why NVML could not be initialised, and the remedy."""
     denied = (
         "this process may not use the NVIDIA driver (a permission, a sandbox or a device cgroup): `ls -l /dev/nvidia*`"
         f" says who may; {_CONTAINER}."
@@ -407,7 +405,7 @@ def _why_unusable(nvml: ModuleType, error: Any) -> str:
 
 
 def _remedy(nvml: ModuleType, error: Any, index: int) -> str:
-    """The remedy for a GPU that does not answer."""
+    """Say what to do about a GPU that does not answer."""
     if error.value in (nvml.NVML_ERROR_GPU_IS_LOST, nvml.NVML_ERROR_RESET_REQUIRED):
         return (
             "`sudo dmesg | grep -i xid` says what happened to it; reset it with "

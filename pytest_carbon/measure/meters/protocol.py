@@ -1,4 +1,4 @@
-"""What a meter is: the plug-in point behind which every source of energy stands."""
+"""Define a meter: the plug-in point for every source of energy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_carbon.records import Domain, Gpu, MeterError
 
 
 class Observation(NamedTuple):
-    """What else a meter can say about a domain at this moment; ``None`` where it cannot."""
+    """Further readings of a domain at this moment; ``None`` if unknown."""
 
     power_w: float | None = None
     throttle: str | None = None
@@ -29,16 +29,16 @@ class Meter(Protocol):
     made in the process that runs the work (CPU time, for one)."""
 
     def read_j(self, domain: int) -> float:
-        """The joules that a domain has taken since some fixed moment; monotonic, wraparound undone.
+        """Return a domain's joules since some fixed moment; they never decrease.
 
-        Raises :class:`~pytest_carbon.records.MeterError` where it cannot be read; never returns 0 for that.
+        Undo wraparound. Raise :class:`~pytest_carbon.records.MeterError` on a failure; never return 0 for it.
         """
 
     def observe(self, domain: int) -> Observation:
-        """What else is known at this moment. Called at edges; must be cheap, must not raise."""
+        """Return further readings of this moment. Must be cheap and must not raise."""
 
     def gpus(self) -> tuple[Gpu, ...]:
-        """The GPUs that this meter's domains stand for, in the order of ``domains``; empty for a CPU meter."""
+        """Return the GPUs of ``domains``, in their order; empty for a CPU meter."""
 
     def close(self) -> None: ...
 
@@ -58,19 +58,19 @@ class JoulesOnly:
 
 @dataclass(frozen=True, slots=True)
 class MeterSource:
-    """How to open a meter: a picklable recipe, since the watcher opens its own in a child process."""
+    """A picklable recipe to open a meter: the watcher's child process opens its own."""
 
     name: str
     factory: Callable[..., Meter]
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def open(self) -> Meter:
-        """Open the meter. Raises :class:`~pytest_carbon.records.MeterError` with the reason and the remedy."""
+        """Open the meter. Raises MeterError with the reason and the remedy."""
         return self.factory(**self.arguments)
 
 
 def read_j(meter: Meter, domain: int) -> float:
-    """What :meth:`Meter.read_j` says, if that is a number of joules; MeterError for all else that it may do."""
+    """Read a meter; turn everything that is no number of joules into a MeterError."""
     name = meter.domains[domain].name
     try:
         energy_j = float(meter.read_j(domain))
@@ -79,5 +79,5 @@ def read_j(meter: Meter, domain: int) -> float:
     except Exception as error:  # a third party's
         raise MeterError(f"the meter of {name} failed with {type(error).__name__}: {error}") from error
     if not math.isfinite(energy_j):
-        raise MeterError(f"the meter of {name} says {energy_j} J, which is no reading")
+        raise MeterError(f"the meter of {name} says {energy_j} J, which is not a valid reading")
     return energy_j

@@ -1,4 +1,4 @@
-"""CPU packages and their memory, from the energy counters that Linux serves under /sys/class/powercap."""
+"""CPU packages and their memory, from Linux's energy counters (powercap)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PERMISSION_REMEDY = (
 
 
 class RaplMeter(JoulesOnly):
-    """``cpu:<package>`` and ``dram:<package>``, measured by Intel and AMD processors.
+    """``cpu:<package>`` and ``dram:<package>`` of Intel and AMD processors.
 
     ``core`` and ``uncore`` are parts of a package, ``psys`` contains it: they are left out. The counters wrap after a
     minute at the earliest; the meter undoes that if it is read more often. Raises MeterError with the remedy.
@@ -50,12 +50,12 @@ class RaplMeter(JoulesOnly):
             self.close()
             raise
         if not any(zone.domain.family == "cpu" for zone in self._zones):
-            here, system = processor.this_processor(), platform.system()
-            raise MeterError(why_absent(root, system, platform.release(), here.virtual, processor.in_container()))
+            virtual, container = processor.this_processor().virtual, processor.in_container()
+            raise MeterError(why_absent(root, platform.system(), platform.release(), virtual, container))
         self.domains: tuple[Domain, ...] = tuple(zone.domain for zone in self._zones)
 
     def _drop_unusable(self) -> None:
-        """Drop memory that counts nothing, and dies that show their package's counter (AMD Threadripper, EPYC)."""
+        """Drop silent memory, and dies that repeat their package (Threadripper, EPYC)."""
         kept: list[_Zone] = []
         for zone in self._zones:
             silent = zone.domain.family == "dram" and zone.read_j() == 0
@@ -85,7 +85,7 @@ class _Zone:
         limit = path / "max_energy_range_uj"
         self._range_uj = _number(_content(limit), limit)
         if self._range_uj == 0:
-            raise MeterError(f"{limit} is 0: the counter beside it cannot be followed when it wraps.")
+            raise MeterError(f"{limit} is 0, so its counter cannot be read once it wraps.")
         try:
             self._file = os.open(self._path, os.O_RDONLY)
         except OSError as error:
@@ -93,7 +93,7 @@ class _Zone:
         try:
             self._total_uj = self._last_uj = self._raw_uj()
             if family == "cpu" and self._last_uj == 0:
-                raise MeterError(f"{self._path} is 0: the package counts nothing, which a virtual machine may do.")
+                raise MeterError(f"{self._path} is 0: the package counts no energy, as in some virtual machines.")
         except MeterError:
             self.close()
             raise
@@ -117,14 +117,14 @@ class _Zone:
             if grown_uj / 1e6 > LARGEST_POWER_W * elapsed_s:
                 raise MeterError(
                     f"{self._path} went back from {self._last_uj} to {raw_uj} without reaching its end "
-                    f"({self._range_uj}): the machine was suspended, or the driver loaded anew. Run the tests again."
+                    f"({self._range_uj}): the machine was suspended, or the driver was reloaded. Run the tests again."
                 )
         self._total_uj += grown_uj
         self._last_uj, self._last_s = raw_uj, now_s
         return self._total_uj / 1e6
 
     def mirrors(self, other: _Zone) -> bool:
-        """Whether both show one counter: then a read of one lies between two reads of the other."""
+        """Return whether both show one counter: reads of one enclose a read of the other."""
         package = self.domain.name.partition("-")[0]
         if other.domain.name.partition("-")[0] != package or other._range_uj != self._range_uj:
             return False
@@ -138,7 +138,7 @@ class _Zone:
 
 
 def _zones(root: Path) -> list[tuple[str, Path]]:
-    """(domain, folder) of every package and of its memory, each once."""
+    """Return (domain, folder) of every package and of its memory, each once."""
     zones: dict[str, Path] = {}
     # intel-rapl before intel-rapl-mmio, which shows the same package through another register.
     for path in sorted(_folders(root, r"intel-rapl:\d+")) + sorted(_folders(root, r"intel-rapl-mmio:\d+")):
@@ -153,7 +153,7 @@ def _zones(root: Path) -> list[tuple[str, Path]]:
 
 
 def _folders(root: Path, pattern: str) -> list[Path]:
-    """Matching folders in the root, or in the driver's own folder (some containers mount only that)."""
+    """Return matching folders in the root, or in the driver's own folder."""
     with suppress(OSError):
         below = [path for path in root.iterdir() if re.fullmatch(pattern, path.name)]
         return below or [path for path in root.glob("intel-rapl*/*") if re.fullmatch(pattern, path.name)]
@@ -181,7 +181,7 @@ def _refused(path: Path, error: OSError) -> MeterError:
 
 
 def why_absent(root: str | os.PathLike[str], system: str, release: str, virtual: bool, container: bool) -> str:
-    """Why there are no counters below ``root``, and the remedy."""
+    """Say why there are no counters below ``root``, and the remedy."""
     if system != "Linux":
         return f"RAPL is read through Linux's powercap, and this is {'macOS' if system == 'Darwin' else system}."
     missing = f"no RAPL package in {root}"

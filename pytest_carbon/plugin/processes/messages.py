@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args
 
 import pytest
 
+from pytest_carbon.codec import Codec
 from pytest_carbon.host.import_paths import Move
 from pytest_carbon.records import Calibration, CarbonIntensity, Machine, Measurement, Settings
 
@@ -171,45 +170,22 @@ class Finished:
 
 Message = Selected | Brought | Begun | Reported | Done | Warned | Trouble | Refused | Exited | Interrupted | Finished
 _KINDS: Mapping[str, Any] = {kind.__name__: kind for kind in get_args(Message)}
-_hints = functools.cache(get_type_hints)
+_CODEC = Codec(
+    forms={float: float},  # figures reach the parent as they are, also those that are not finite
+    readers={Path: Path, **dict.fromkeys((str, int, float, bool), lambda value: value)},
+)
+form, read = _CODEC.form, _CODEC.read
 
 
 def encode(message: Message) -> bytes:
     """Encode a message as a line; what JSON cannot hold becomes text."""
-    return json.dumps([type(message).__name__, message], default=form).encode() + b"\n"
+    return json.dumps([type(message).__name__, form(message)]).encode() + b"\n"
 
 
 def decode(line: bytes) -> Message:
     name, data = json.loads(line)
     message: Message = read(_KINDS[name], data)
     return message
-
-
-def form(value: Any) -> Any:
-    """Give ``json.dumps`` what it can write, for values of any other type."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: getattr(value, one.name) for one in fields(value)}
-    return sorted(value) if isinstance(value, frozenset) else str(value)
-
-
-def read(kind: Any, data: Any) -> Any:
-    """Make a value of a type from what JSON made of it."""
-    if data is None:
-        return None
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        is_list = isinstance(data, list)
-        return read(next(a for a in arguments if a is not NoneType and is_list == (get_origin(a) is tuple)), data)
-    if is_dataclass(kind):
-        make: Any = kind
-        hints = _hints(make)
-        return make(**{name: read(hints[name], value) for name, value in data.items()})
-    if origin is Mapping:
-        return {name: read(arguments[1], value) for name, value in data.items()}
-    if origin in (tuple, Sequence, frozenset):
-        values = (read(arguments[0], value) for value in data)
-        return frozenset(values) if origin is frozenset else tuple(values)
-    return Path(data) if kind is Path else data
 
 
 def report_form(config: pytest.Config, report: Any) -> dict[str, Any]:

@@ -136,7 +136,7 @@ class Launcher:
                 side=side,
             )
             try:
-                json.dump(request, file, default=messages.form)
+                json.dump(messages.form(request), file)
                 file.flush()
                 os.lseek(file.fileno(), 0, os.SEEK_SET)
                 flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]

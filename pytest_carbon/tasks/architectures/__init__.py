@@ -1,4 +1,4 @@
-"""Every model of the study as data: its class and the figures of its ``config.json``; standard library only."""
+"""Every model of the study as data: its class and its ``config.json``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from pytest_carbon.tasks.catalogue import find_model
 __all__ = ["ARCHITECTURES", "Architecture", "architecture", "merged"]
 
 ARCHITECTURES: Mapping[str, Architecture] = {**TEXT, **IMAGES, **DIFFUSION, **AUDIO}
-"""All of them, by hub id."""
 
 
 def architecture(model_id: str) -> Architecture:
-    """The architecture of a model of the catalogue; raises UsageProblem, naming what there is, for any other."""
+    """Return the architecture of a model of the catalogue. Raises UsageProblem."""
     return ARCHITECTURES[find_model(model_id).id]

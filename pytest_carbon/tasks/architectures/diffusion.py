@@ -1,4 +1,4 @@
-"""The study's image generators as data: the components of each pipeline, from their published configurations.
+"""The study's image generators as data, from their published configurations.
 
 The default image is the UNet's ``sample_size`` times 8 a side, the default number of steps 50. Inferred from the study:
 dreamlike-photoreal draws at 768 pixels (2.55 times the duration of the same UNet at 512), with its family's scheduler.
@@ -104,7 +104,7 @@ def _stable_diffusion(
     checked: bool = False,
     moved_to: str | None = None,
 ) -> Architecture:
-    """The pipeline of Stable Diffusion 1 and 2; ``checked``: its published form has the safety checker."""
+    """Make Stable Diffusion 1 or 2; ``checked``: with the safety checker."""
     side = unet["sample_size"] * 8
     vae = _vae(side, *_VAE, scaling_factor=0.18215)
     config = {"unet": unet, "vae": vae, "text_encoder": text_encoder, "scheduler": scheduler}

@@ -1,7 +1,6 @@
-"""The study's image models (classification, detection, captioning) as data, from their published configurations.
+"""The study's image models as data, from their published configurations.
 
-Label counts are those of the data a model was trained on (ImageNet 1,000, with a background 1,001; ImageNet-22k
-21,841; COCO 91).
+Label counts are those of the training data (ImageNet 1,000, with a background 1,001; ImageNet-22k 21,841; COCO 91).
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def _vit(side: int) -> Architecture:
 
 
 def _by_shortest_edge(name: str, config: Config, small: Config, side: int) -> Architecture:
-    """Resize as torchvision does for ImageNet: the shortest edge to side / 0.875, then the middle square."""
+    """Resize the shortest edge to side / 0.875, then take the middle square."""
     processor = {
         "class": "transformers:ConvNextImageProcessorPil",
         "size": _edge(side),
@@ -94,7 +93,7 @@ _SMALL_DEFORMABLE = {**_SMALL_DETECTOR, "d_model": 64, "encoder_n_points": 2, "d
 def _detector(
     name: str, config: Config, small: Config, *, shortest: int = 800, no_checkpoint: str | None = None
 ) -> Architecture:
-    """Resize the shortest edge to 800, the longest to 1,333 at most: 640×480 becomes 1,066×800."""
+    """Resize the shortest edge to 800, the longest to 1,333 at most."""
     size = {"shortest_edge": shortest, "longest_edge": 1333}
     return Architecture(
         f"transformers:{name}ForObjectDetection",
@@ -107,7 +106,7 @@ def _detector(
 
 
 def _resnet_backbone(depths: list[int], *stages: str) -> dict[str, Any]:
-    """Write the ResNet out: by default DETR and its descendants need the package timm."""
+    """Write the ResNet out: by default, DETR needs the package timm."""
     backbone = {"model_type": "resnet", "depths": depths, "out_features": list(stages)}
     return {"use_timm_backbone": False, "backbone_config": backbone}
 
@@ -189,7 +188,7 @@ _SMALL_TEXT = {**transformer(32, 2, 2, 64), "vocab_size": 2000, "max_position_em
 
 
 def _captioner(name: str, config: Config, small: Config, processor: Config, small_processor: Config) -> Architecture:
-    """20 new tokens are what ``generate()`` made by default at the time of the study."""
+    """Write 20 new tokens, ``generate()``'s default at the time of the study."""
     call, small_call = {"max_new_tokens": 20}, {"max_new_tokens": 4}
     return Architecture(f"transformers:{name}", config, small, processor, small_processor, call, small_call)
 
@@ -212,7 +211,7 @@ def _blip(vision: Config) -> Architecture:
 
 
 def _blip2(language_model: Config, small_language_model: Config, image_token: int) -> Architecture:
-    """EVA-CLIP-g, a Q-Former of 32 queries and a language model; each image stands where its 32 image tokens stand."""
+    """Make EVA-CLIP-g, a Q-Former of 32 queries and a language model."""
     return _captioner(
         "Blip2ForConditionalGeneration",
         {

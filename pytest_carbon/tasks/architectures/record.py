@@ -1,4 +1,4 @@
-"""An architecture as data: what builds a model without its checkpoint, at the study's size or as a tiny variant."""
+"""An architecture as data, from which a model is built without its checkpoint."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pytest_carbon.records import UsageProblem
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What it takes to build a model without its checkpoint, except what equals the class's own default.
+    """What builds a model without its checkpoint, except its class's defaults.
 
-    ``small``, ``small_processor`` and ``small_call``: what the tiny variant of the same class has differently.
+    ``small``, ``small_processor`` and ``small_call`` are what its tiny variant has differently.
     """
 
     model_class: str
@@ -34,7 +34,7 @@ class Architecture:
     """Why its checkpoint cannot be loaded into ``model_class``; None: it can."""
 
     def sized(self, size: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Fresh copies of config, processor and call at ``size``: ``study`` or ``small``."""
+        """Return copies of config, processor and call; ``size``: ``study`` or ``small``."""
         if size not in ("study", "small"):
             raise UsageProblem(
                 f"size {size!r} is unknown: write one of study (the real architecture), small (a tiny variant)"
@@ -57,12 +57,12 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def transformer(width: int, layers: int, heads: int, inner: int) -> dict[str, Any]:
-    """The size of a stack of layers, under the names of BERT and its descendants."""
+    """Return the size of a stack of layers, under BERT's names."""
     depth = {"num_hidden_layers": layers, "num_attention_heads": heads}
     return {"hidden_size": width, **depth, "intermediate_size": inner}
 
 
 def encoder_decoder(width: int, layers: int, heads: int, inner: int) -> dict[str, Any]:
-    """The size of an encoder and a decoder alike, under the names of BART, DETR and Whisper."""
+    """Return the size of equal encoder and decoder, under BART's names."""
     sizes = {"layers": layers, "attention_heads": heads, "ffn_dim": inner}
     return {"d_model": width} | {f"{side}_{key}": n for side in ("encoder", "decoder") for key, n in sizes.items()}

@@ -1,6 +1,6 @@
-"""The study's models that read and write text, and a sentence encoder beside them, from their ``config.json``.
+"""The study's text models as data, and a sentence encoder.
 
-Only what differs from the configuration class's defaults stands here. Two things are not the files' own: no end of text
+Only differences from the configuration class's defaults are listed. Two things are not the files' own: no end of text
 is forced (``min_new_tokens`` forbids it), and the special tokens of small variants lie within the small vocabulary.
 """
 
@@ -27,7 +27,7 @@ _LAST = _SMALL_VOCABULARY - 1
 
 
 def _family(prefix: str, small: Config) -> Callable[..., Architecture]:
-    """A maker of a family's models: the head's name, configs that they share, and what one of them has differently."""
+    """Return a maker of a family's models, from configs that they share."""
 
     def model(head: str, *shared: Config, **own: Any) -> Architecture:
         config = {key: value for part in (*shared, own) for key, value in part.items()}

@@ -351,8 +351,8 @@ def test_windows_without_a_meter_says_what_it_takes(emi: Emi) -> None:
 @pytest.mark.parametrize(
     ("meter", "text"),
     [
-        (AppleMeter, "powermetrics is a part of macOS, and this is another system."),
-        (WindowsMeter, "the Energy Meter Interface is a part of Windows, and this is another system."),
+        (AppleMeter, "powermetrics exists on macOS only."),
+        (WindowsMeter, "the Energy Meter Interface exists on Windows only."),
     ],
 )
 def test_other_systems_refuse(on: Callable[[str], None], meter: type, text: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_carbon.host.codecarbon import codecarbon_version
+from pytest_carbon.host.machine import version_of
 from pytest_carbon.host.processor import Processor, parse_cpuinfo
 from pytest_carbon.measure.meters import estimate
 from pytest_carbon.measure.meters.estimate import CpuSeconds, EstimateMeter, thread_watts
@@ -88,7 +88,7 @@ def test_a_threads_watts_and_where_they_come_from(
 def test_design_power_is_codecarbons(name: str, design_power_w: float | None) -> None:
     """Names are matched as codecarbon matches them."""
     source = EstimateMeter(Processor(name, 16)).domains[0].source
-    known = f"estimated: {design_power_w} W TDP / 16 threads × CPU seconds (codecarbon {codecarbon_version()})"
+    known = f"estimated: {design_power_w} W TDP / 16 threads × CPU seconds (codecarbon {version_of('codecarbon')})"
     assert source == known if design_power_w else f"does not know the power of {name}" in source
 
 
@@ -99,7 +99,7 @@ def test_memory_is_codecarbons_for_the_whole_machine() -> None:
     watts = RAM()._calculate_ram_power(psutil.virtual_memory().total / 2**30)
     meter = EstimateMeter(Processor("Z80", 8))
     assert meter.domains[1].source == (
-        f"estimated: {watts:g} W RAM / 8 threads × CPU seconds (codecarbon {codecarbon_version()})"
+        f"estimated: {watts:g} W RAM / 8 threads × CPU seconds (codecarbon {version_of('codecarbon')})"
     )
     burn(0.02)
     assert meter.read_j(1) / meter.read_j(0) == pytest.approx(watts / 8 / 4, rel=0.05)

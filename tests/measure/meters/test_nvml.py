@@ -95,7 +95,7 @@ def test_without_uuids_it_takes_every_gpu_that_can_be_read(simulate, opened):
     assert [gpu.index for gpu in meter.gpus()] == [0, 2]
     lost, unreadable = meter.notes()
     assert lost.startswith("GPU 1 does not answer: NVML says 'GPU is lost'.")
-    assert unreadable.startswith("GPU 3 (GeForce GT 710, GPU-710) tells neither its energy")
+    assert unreadable.startswith("GPU 3 (GeForce GT 710, GPU-710) reports neither its energy")
     sim.lose_gpu(0)
     sim.lose_gpu(2)
     with pytest.raises(MeterError) as caught:
@@ -337,7 +337,7 @@ def test_with_neither_energy_nor_power_there_is_no_meter(simulate, opened):
     with pytest.raises(MeterError) as caught:
         opened(sim.uuids)
     assert str(caught.value) == (
-        "GPU 0 (Tesla T4, GPU-7e511a00) tells neither its energy (Volta and newer GPUs do) nor its power: NVML says "
+        "GPU 0 (Tesla T4, GPU-7e511a00) reports neither its energy (Volta and newer GPUs do) nor its power: NVML says "
         "'Not Supported'. Measure the processor instead: --carbon-meter=rapl, or --carbon-meter=estimate."
     )
 
@@ -435,14 +435,13 @@ def test_notes_say_what_the_energy_includes(simulate, opened):
 
 
 def test_the_inventory_says_what_is_here_without_reading_a_counter(simulate):
-    """GPUs, driver, processes and MIG devices; and why a GPU is missing."""
+    """GPUs, processes and MIG devices; and why a GPU is missing."""
     sim = simulate(SimulatedGpu(uuid="GPU-a", mig_uuids=["MIG-1", "MIG-2"]), T4, H100)
     sim.set_failure("NOT_SUPPORTED", function=ENERGY)
     sim.set_processes(1, compute=[11, 12])
     sim.lose_gpu(2)
     found = inventory()
     assert [gpu.uuid for gpu in found.gpus] == ["GPU-a", "GPU-7e511a00"]
-    assert found.driver == "580.159.04"
     assert found.pids == {"GPU-a": frozenset(), "GPU-7e511a00": {11, 12}}
     assert found.mig_parents == {"MIG-1": "GPU-a", "MIG-2": "GPU-a"}
     assert found.silent == (

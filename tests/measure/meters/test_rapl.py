@@ -209,7 +209,7 @@ def test_a_reset_is_an_error_and_no_wrap(powercap: Powercap) -> None:
         meter.read_j(0)
     assert str(caught.value) == (
         f"{powercap.root}/intel-rapl:0/energy_uj went back from 90000000 to 10 without reaching its end "
-        "(262143328850): the machine was suspended, or the driver loaded anew. Run the tests again."
+        "(262143328850): the machine was suspended, or the driver was reloaded. Run the tests again."
     )
     meter.close()
 
@@ -231,7 +231,7 @@ def test_garbage_is_an_error_and_never_nothing(powercap: Powercap, content: str)
 def test_a_package_that_counts_nothing_is_an_error(powercap: Powercap) -> None:
     """0 is what a hypervisor answers for a counter that it hides."""
     powercap.zone("intel-rapl:0", "package-0", 0)
-    with pytest.raises(MeterError, match="is 0: the package counts nothing"):
+    with pytest.raises(MeterError, match="is 0: the package counts no energy"):
         open_meter(powercap)
 
 

@@ -16,7 +16,17 @@ from pytest_carbon.baselines.disk import leads_out
 from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.gate import scores
 from pytest_carbon.gate.recordings import Baseline, baseline_of, recordings_of
-from pytest_carbon.records import REFERENCE, Key, Machine, Record, SessionScore, UsageProblem, Verdict, is_estimated
+from pytest_carbon.records import (
+    REFERENCE,
+    Key,
+    Machine,
+    Record,
+    SessionScore,
+    UsageProblem,
+    Verdict,
+    is_estimated,
+    label,
+)
 from pytest_carbon.text import did_you_mean
 
 
@@ -122,12 +132,16 @@ class History:
 
 
 def histories(stored: Mapping[str, Mapping[Key, Sequence[Record]]], wanted: str) -> list[History]:
-    """Return the histories of a test, or of all tests of a folder, module, class or function with parameters."""
+    """Return the histories of a test, or of all tests of a folder, module, class or function with parameters.
+
+    Also of one measurement, as sentences call it: ``tests/test_m.py::test_x · decode``.
+    """
+    keys = {key for by_key in stored.values() for key in by_key}
+    named = {key for key in keys if wanted in (label(key), label(key).replace(" · ", " - "))}
+    below = f"{wanted.removesuffix('/')}/"
+    chosen = named or {key for key in keys if _is(key[0], wanted) or key[0].startswith(below)}
     matching = [
-        _history(id, key, by_key[key])
-        for id, by_key in stored.items()
-        for key in sorted(by_key)
-        if _is(key[0], wanted) or key[0].startswith(f"{wanted.removesuffix('/')}/")
+        _history(id, key, by_key[key]) for id, by_key in stored.items() for key in sorted(by_key) if key in chosen
     ]
     if not matching:
         raise UsageProblem(f"no test {wanted!r} has a baseline.{_nearest(wanted, tests_of(stored.values()))}")
@@ -145,6 +159,7 @@ def _is(test: str, wanted: str) -> bool:
 def _nearest(wanted: str, known: Collection[str]) -> str:
     """Suggest an id: one that ends like this, perhaps without its parameters, or a similar one."""
     known = {*known, *(test.partition("[")[0] for test in known)}
+    wanted = re.split(" [·-] ", wanted)[0]
     ends = sorted(test for test in known if test.endswith((f"::{wanted}", f"/{wanted}")))
     return f" Did you mean {ends[0]}?" if ends else did_you_mean(wanted, sorted(known))
 

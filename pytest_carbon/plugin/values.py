@@ -59,9 +59,11 @@ def _finite(text: str) -> float:
     return math.nan
 
 
-def number(least: float, allowed: str) -> Reader:
+def number(least: float, allowed: str, unit: str = "") -> Reader:
+    """Read a number, with or without the unit that reports print after it."""
+
     def read(text: str, base: Path) -> float:
-        value = _finite(text)
+        value = _finite(text.removesuffix(unit).rstrip())
         if not value >= least:
             raise ValueError(f"write {allowed}")
         return value
@@ -71,10 +73,13 @@ def number(least: float, allowed: str) -> Reader:
 
 def seconds(*, above: bool = False) -> Reader:
     def read(text: str, base: Path) -> float:
-        milliseconds = text.endswith("ms")
-        value = _finite(text.removesuffix("ms").removesuffix("s")) / (1000 if milliseconds else 1)
-        if not (value > 0 or (value == 0 and not above)):
-            raise ValueError(f"write seconds{', above 0' if above else ''}, such as 2, 0.5 or 500ms")
+        from pytest_carbon.text import parse_duration
+
+        value = math.nan
+        with contextlib.suppress(ValueError):
+            value = parse_duration(text)
+        if not (math.inf > value > 0 or (value == 0 and not above)):
+            raise ValueError(f"write seconds{', above 0' if above else ''}, such as 2, 0.5, 500ms or 4min")
         return value
 
     return read
@@ -82,9 +87,14 @@ def seconds(*, above: bool = False) -> Reader:
 
 def count(least: int, allowed: str, *, digits: int = 18) -> Reader:
     def read(text: str, base: Path) -> int:
-        if not re.fullmatch(f"[0-9]{{1,{digits}}}", text) or int(text) < least:
+        from pytest_carbon.text import parse_count
+
+        value = -1
+        with contextlib.suppress(ValueError):
+            value = parse_count(text) if len(text) < 30 else -1
+        if not least <= value < 10**digits:
             raise ValueError(f"write {allowed}")
-        return int(text)
+        return value
 
     return read
 
@@ -134,7 +144,7 @@ def meter(text: str, base: Path) -> str:
 def gpus(text: str, base: Path) -> str:
     if text in ("used", "visible", "all"):
         return text
-    parts = [part.strip() for part in text.split(",")]
+    parts = [part.strip().rstrip("…") for part in text.split(",")]  # as reports shorten it: GPU-1f3a…
     if not all(re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", part, re.ASCII) for part in parts):
         near = _near(text, ("used", "visible", "all"))
         raise ValueError(f"write used, visible, all, or indices and UUIDs with commas between them, such as 0,1.{near}")

@@ -20,6 +20,7 @@ from pytest_carbon.text import closest
 Reader = Callable[[Any], Any]
 """Makes a value of what JSON holds, or raises :class:`Misfit`."""
 
+OTHER_VERSION = "Another version of pytest-carbon wrote it: use that version, or write the file again with this one."
 _LARGEST = sys.float_info.max
 _SCALARS = frozenset({str, int, bool, type(None)})
 
@@ -55,6 +56,18 @@ class NotJson(Wrong):
         self.line = error.lineno
 
 
+class Missing(Misfit):
+    """A field is missing."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("is missing", f".{name}")
+
+    @property
+    def name(self) -> str:
+        """Its place in the value: ``tests[3].name``."""
+        return self.place.lstrip(".")
+
+
 def _position(error: json.JSONDecodeError) -> str:
     return f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
 
@@ -84,10 +97,7 @@ def check_format(written: object, ours: str) -> None:
         return
     kind = ours.rpartition("/")[0]
     if isinstance(written, str) and written.startswith(f"{kind}/"):
-        raise Wrong(
-            f"written in the format {written!r}, and this version reads {ours!r}",
-            "Another version of pytest-carbon wrote it: use that version, or write the file again with this one.",
-        )
+        raise Wrong(f"written in the format {written!r}, and this version reads {ours!r}", OTHER_VERSION)
     raise Wrong(f"the format is {written!r}, not {ours!r}")
 
 
@@ -238,7 +248,7 @@ class Codec:
                     values[name] = reader(value[name])
                 except KeyError:
                     if name not in optional:
-                        raise Misfit("is missing", f".{name}") from None
+                        raise Missing(name) from None
                 except Misfit as misfit:
                     misfit.place = f".{name}{misfit.place}"
                     raise

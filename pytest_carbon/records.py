@@ -30,7 +30,7 @@ def is_estimated(machine_id: str) -> bool:
 
 
 def label(key: Key) -> str:
-    """How sentences call a measurement."""
+    """Return a measurement's name in sentences."""
     test, name = key
     return test if name == "call" else f"{test} · {name}"
 
@@ -71,7 +71,7 @@ class Domain:
 
     @property
     def family(self) -> str:
-        """``gpu``, ``cpu``, ``dram``, …"""
+        """Return ``gpu``, ``cpu``, ``dram``, …"""
         return self.name.partition(":")[0]
 
 
@@ -111,7 +111,7 @@ class MeasurementWarning:
 
     @property
     def disqualifies(self) -> bool:
-        """Whether the figure may be wrong: then it is not recorded. An unknown code (a plug-in's) does too."""
+        """Tell whether the figure may be wrong, and is not recorded; unknown codes count."""
         return not self.informs and self.code not in INFORMS
 
 
@@ -226,12 +226,17 @@ class Measurement:
 
     @property
     def disqualifying(self) -> tuple[MeasurementWarning, ...]:
-        """The warnings for which it is neither recorded nor accepted."""
+        """Return the warnings for which it is neither recorded nor accepted."""
         return tuple(warning for warning in self.warnings if warning.disqualifies)
 
     @property
+    def power_w(self) -> float | None:
+        energy_j, duration_s = self.energy_j_per_call, self.duration_s_per_call
+        return energy_j / duration_s if energy_j is not None and duration_s else None
+
+    @property
     def relative_error(self) -> float | None:
-        """Half-width of the 95% interval of the energy, relative to it."""
+        """Return the half-width of the energy's 95% interval, relative to the energy."""
         energy_j, error_j = self.energy_j_per_call, self.energy_j_per_call_error
         return error_j / energy_j if energy_j and error_j is not None else None
 

@@ -25,13 +25,13 @@ _LONGEST_NAME = 180  # bytes; file systems stop at 255, and a suffix comes on to
 
 
 def leads_out(test: str) -> bool:
-    """Tell whether a test's id leads out of the baselines' directory: it is absolute, or has ``..``."""
+    """Tell whether a test's id leads out of the baselines' directory."""
     folders = test.partition("::")[0].split("/")
     return folders[0] == "" or ".." in folders
 
 
 def module_file(test: str) -> Path:
-    """Return a test's file in its machine's folder: ``tests/test_m.py::t`` → ``tests/test_m.py.jsonl``.
+    """Return a test's file: ``tests/test_m.py::t`` → ``tests/test_m.py.jsonl``.
 
     Characters that a file name cannot have become ``%XX``, and a long name ends in a digest, so that no two modules
     share a file. Raises :class:`UsageProblem` for an id that leads out.
@@ -131,7 +131,7 @@ def bytes_of(path: Path) -> bytes | None:
 
 
 def refused_path(verb: str, path: Path, error: OSError | str, what: str | None = None) -> BaselineError:
-    """Say what the system refused. ``what``: the change that failed; None: it was only checked."""
+    """Say what the system refused; ``what`` is the change that failed, if any."""
     reason = error if isinstance(error, str) else error.strerror or str(error)
     done = f"Nothing was {what or 'recorded'}. " if verb == "write" else ""
     done += AGAIN if what == "recorded" else ""

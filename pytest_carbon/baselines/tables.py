@@ -20,6 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    inspect,
     make_url,
 )
 from sqlalchemy.exc import ArgumentError
@@ -93,6 +94,26 @@ RECORD = Table(
     Index("carbon_record_of", "measurement_id"),
     sqlite_with_rowid=False,
 )
+
+
+def version_of(connection: Connection) -> str | None:
+    """Return the tables' version, None without tables; LookupError for others."""
+    inspector = inspect(connection)
+    versioned = inspector.has_table(VERSION_TABLE)
+    version = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar() if versioned else None
+    reflected = inspector.get_multi_columns(filter_names=list(METADATA.tables))
+    stored = {name: {column["name"] for column in columns} for (_, name), columns in reflected.items()}
+    if version is None and not stored:
+        return None
+    if version != VERSION:
+        named = "no version" if version is None else f"version {version!r}"
+        raise LookupError(f"its tables have {named}, and this one reads {VERSION!r} only")
+    for name, table in METADATA.tables.items():
+        lacking = [column.name for column in table.columns if column.name not in stored.get(name, ())]
+        if lacking:
+            what = f"{name} has no column {lacking[0]}" if name in stored else f"it has no table {name}"
+            raise LookupError(f"{what}, which this one reads")
+    return VERSION
 
 
 def engine_of(url: DatabaseUrl) -> tuple[Engine, list[str]]:

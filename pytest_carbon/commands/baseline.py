@@ -22,7 +22,7 @@ from pytest_carbon.commands.console import OK, Commands, add_project, ascii_only
 from pytest_carbon.host.git import git_state
 from pytest_carbon.records import Key, Record, Settings, UsageProblem
 from pytest_carbon.reports import baselines as report
-from pytest_carbon.text import listing
+from pytest_carbon.text import counted, listing
 
 FAULTS = 1
 
@@ -127,7 +127,7 @@ def add(commands: Commands) -> None:
 
 
 def _location(given: argparse.Namespace, settings: Settings | None = None) -> Path | str:
-    """Return the place that the command line or the project names, relative to the current folder."""
+    """Return the place that the command line or the project names."""
     if given.baseline is not None:
         return _place(given.baseline)
     location = (settings or project(given)).baseline
@@ -142,7 +142,7 @@ def _place(text: str) -> Path | str:
 
 
 def _open(location: Path | str, branch: str | None = None) -> Store:
-    """Open a store that must exist; ``branch``: whose records count in a database, else every branch's."""
+    """Open a store that must exist; in a database ``branch`` counts, or every one."""
     file = location if isinstance(location, Path) else location.file if isinstance(location, DatabaseUrl) else None
     if file is not None and not file.exists():
         raise UsageProblem(f"there are no baselines in {location}. Name their place with --baseline=PLACE.")
@@ -156,10 +156,6 @@ def _all(store: Store) -> dict[str, dict[Key, list[Record]]]:
 
 def _iso(time: datetime) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _number(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _list(given: argparse.Namespace) -> int:
@@ -195,7 +191,7 @@ def _check(given: argparse.Namespace) -> int:
         raise UsageProblem(f"{location} is a database, without files: leave out {given.files[0]}.")
     else:
         faults = [fault for id in store.machines() if (fault := fault_of(partial(store.load, id)))]
-    what = _number(len(given.files), "file") if given.files else str(location)
+    what = counted(len(given.files), "file") if given.files else str(location)
     print("\n".join(faults or [f"{what}: no faults"]))
     return FAULTS if faults else OK
 
@@ -228,7 +224,7 @@ def _prune(given: argparse.Namespace) -> int:
     news = renamed([(test, "") for test in gone.tests], [(test, "") for test in sorted(measuring - tests)])
     flags += [f"--baseline={location}"] if given.baseline is not None else []
     rename = shlex.join(["pytest-carbon", "baseline", "rename", *flags])
-    print(f"Gone: {len(gone.tests):,} of {_number(len(tests), 'test')} with a baseline.")
+    print(f"Gone: {len(gone.tests):,} of {counted(len(tests), 'test')} with a baseline.")
     for test in gone.tests[:_MOST_NAMES]:
         print(f"  {test}: {_records(stored, test)}")
         if (test, "") in news:
@@ -239,7 +235,7 @@ def _prune(given: argparse.Namespace) -> int:
         print("Nothing was deleted. Add --yes to delete their records.")
         return OK
     prepare(store)
-    print(f"Deleted {_number(store.rename(dict.fromkeys(gone.tests)), 'record')}.")
+    print(f"Deleted {counted(store.rename(dict.fromkeys(gone.tests)), 'record')}.")
     return OK
 
 
@@ -263,8 +259,8 @@ def _branch(location: Path | str, given: argparse.Namespace) -> str | None:
 def _records(stored: Mapping[str, Mapping[Key, Sequence[Record]]], test: str) -> str:
     numbers = {id: sum(len(rows) for key, rows in by_key.items() if key[0] == test) for id, by_key in stored.items()}
     ids = [id for id, number in numbers.items() if number]
-    where = ids[0] if len(ids) == 1 else _number(len(ids), "machine")
-    return f"{_number(sum(numbers.values()), 'record')} in {where}"
+    where = ids[0] if len(ids) == 1 else counted(len(ids), "machine")
+    return f"{counted(sum(numbers.values()), 'record')} in {where}"
 
 
 def _text_of(path: Path) -> str:
@@ -293,7 +289,7 @@ def _collect(arguments: Sequence[str]) -> upkeep.Collected:
     elif content["part"]:
         problem = f"{content['part'][0]} selects a part of the suite"
     elif content["deselected"]:
-        problem = f"deselected {_number(content['deselected'], 'test')}"
+        problem = f"deselected {counted(content['deselected'], 'test')}"
     if problem is not None:
         output = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
         last = "\n  ".join(["", *output[-_LAST_LINES:]]) if done.returncode else ""
@@ -320,7 +316,7 @@ def _rename(given: argparse.Namespace) -> int:
     number = store.rename(tests)
     for old, new in list(tests.items())[:_MOST_NAMES]:
         print(f"{old} -> {new}")
-    print(f"Renamed {_number(len(tests), 'test')}, {_number(number, 'record')}.")
+    print(f"Renamed {counted(len(tests), 'test')}, {counted(number, 'record')}.")
     if not isinstance(location, Path):
         print("Branches with the old names have no baseline for them until they merge the new names.")
     return OK
@@ -345,5 +341,5 @@ def _copy(given: argparse.Namespace) -> int:
         raise UsageProblem(f"there are no baselines in {source}: nothing was copied.")
     for machine in copied:
         already = f", {machine.already:,} already stored" if machine.already else ""
-        print(f"{machine.machine}: {_number(machine.records, 'record')} copied{already}")
+        print(f"{machine.machine}: {counted(machine.records, 'record')} copied{already}")
     return OK

@@ -25,7 +25,7 @@ from pytest_carbon.text import (
 
 
 def _limit(value: object, units: Units, base: str, allowed: str) -> tuple[float, str]:
-    """A limit in the base unit, and as the user wrote it: number, space, unit."""
+    """Return a limit in the base unit, and as the user wrote it."""
     limit: float | None
     if isinstance(value, str):
         try:
@@ -40,7 +40,7 @@ def _limit(value: object, units: Units, base: str, allowed: str) -> tuple[float,
     if limit is None or not math.isfinite(limit):
         raise UsageProblem(f"write {allowed}")
     if limit <= 0:
-        raise UsageProblem(f"no call can meet this: write {allowed}, above 0")
+        raise UsageProblem(f"a limit must be above 0: write {allowed}")
     return limit, f"{number} {unit}"
 
 
@@ -129,7 +129,7 @@ def parse(*args: object, **kwargs: object) -> Budget:
 
 
 def merge(*levels: Iterable[Budget]) -> tuple[Budget, ...]:
-    """List every marker of a test for :func:`budget_for`, the one that counts most first.
+    """List a test's markers for :func:`budget_for`, the most important first.
 
     ``levels`` come nearest first: the parameters' markers, the function's, its class's, its module's. Within a level
     the given order holds, but a marker that names a measurement or a machine goes before one for all of them: in any
@@ -141,7 +141,7 @@ def merge(*levels: Iterable[Budget]) -> tuple[Budget, ...]:
 
 
 def budget_for(budgets: Iterable[Budget], measurement: str, machine_id: str) -> Budget | None:
-    """Return what merged markers say about one measurement on one machine; None where nothing does.
+    """Return what merged markers say about one measurement on one machine.
 
     Keyword by keyword the first marker wins. Limits that hold on this machine go before those that are only shown.
     """
@@ -166,7 +166,7 @@ def budget_for(budgets: Iterable[Budget], measurement: str, machine_id: str) -> 
 
 
 def _rescaled(text: str | None, factor: float) -> str | None:
-    """A limit's text for another number of calls: merged limits are spoken of with one ``per``."""
+    """Write a limit for another number of calls: merged limits have one ``per``."""
     if text is None or factor == 1:
         return text
     number, unit = text.split(" ")
@@ -203,7 +203,7 @@ class Finding:
 
 
 def holds(budget: Budget, machine_id: str) -> bool:
-    """Whether the limits are enforced on a machine: every measured one, or where ``on`` matches.
+    """Tell whether limits hold on a machine: a measured one, or one in ``on``.
 
     ``on`` matches the id with or without its leading count (``1x-``), in any case.
     """
@@ -214,7 +214,7 @@ def holds(budget: Budget, machine_id: str) -> bool:
 
 
 class _Limit(NamedTuple):
-    """One limit and what was measured, in the unit and for the calls that the user wrote."""
+    """A limit and what was measured, in the unit that the user wrote."""
 
     keyword: str
     text: str
@@ -267,7 +267,7 @@ def check(
     emissions_g_per_call: float | None,
     machine_id: str,
 ) -> Finding:
-    """Hold one measurement to its budget (as :func:`budget_for` gives it); the point estimate decides.
+    """Hold one measurement to its budget; the point estimate decides.
 
     ``error_j`` is the half-width of the energy's 95% interval; emissions have the same relative error. What was not
     measured (None) is held to nothing: that measurement fails by itself.

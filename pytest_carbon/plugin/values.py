@@ -59,53 +59,55 @@ def _finite(text: str) -> float:
     return math.nan
 
 
+def _checked(parse: Callable[[str], Any], allowed: str) -> Reader:
+    """Make a reader of a function that returns None for what is not allowed."""
+
+    def read(text: str, base: Path) -> Any:
+        if (value := parse(text)) is None:
+            raise ValueError(f"write {allowed}")
+        return value
+
+    return read
+
+
 def number(least: float, allowed: str, unit: str = "") -> Reader:
     """Read a number, with or without the unit that reports print after it."""
 
-    def read(text: str, base: Path) -> float:
+    def parse(text: str) -> float | None:
         value = _finite(text.removesuffix(unit).rstrip())
-        if not value >= least:
-            raise ValueError(f"write {allowed}")
-        return value
+        return value if value >= least else None
 
-    return read
+    return _checked(parse, allowed)
 
 
 def seconds(*, above: bool = False) -> Reader:
-    def read(text: str, base: Path) -> float:
+    def parse(text: str) -> float | None:
         from pytest_carbon.text import parse_duration
 
-        value = math.nan
-        with contextlib.suppress(ValueError):
+        try:
             value = parse_duration(text)
-        if not (math.inf > value > 0 or (value == 0 and not above)):
-            raise ValueError(f"write seconds{', above 0' if above else ''}, such as 2, 0.5, 500ms or 4min")
-        return value
+        except ValueError:
+            return None
+        return value if math.inf > value > 0 or (value == 0 and not above) else None
 
-    return read
+    return _checked(parse, f"seconds{', above 0' if above else ''}, such as 2, 0.5, 500ms or 4min")
 
 
 def count(least: int, allowed: str, *, digits: int = 18) -> Reader:
-    def read(text: str, base: Path) -> int:
+    def parse(text: str) -> int | None:
         from pytest_carbon.text import parse_count
 
-        value = -1
-        with contextlib.suppress(ValueError):
+        try:
             value = parse_count(text) if len(text) < 30 else -1
-        if not least <= value < 10**digits:
-            raise ValueError(f"write {allowed}")
-        return value
+        except ValueError:
+            return None
+        return value if least <= value < 10**digits else None
 
-    return read
+    return _checked(parse, allowed)
 
 
 def matching(pattern: str, allowed: str, change: Callable[[str], str] = str) -> Reader:
-    def read(text: str, base: Path) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(f"write {allowed}")
-        return change(text)
-
-    return read
+    return _checked(lambda text: change(text) if re.fullmatch(pattern, text) else None, allowed)
 
 
 against = matching(r"[^-\s]\S*", "a branch, a tag or a commit, such as main, origin/main, v1.2 or HEAD~1")

@@ -91,7 +91,7 @@ class Test:
     reports: list[pytest.TestReport] = field(default_factory=list)
     reports_before: list[pytest.TestReport] = field(default_factory=list)
     log: Log | None = None
-    found: dict[str, list[Measurement]] | None = None
+    measured: dict[str, list[Measurement]] | None = None
     """Its measurements by name, one for each session; None until this process, which measured it, concludes."""
     mistaken: set[str] = field(default_factory=set)
     """Names that were not measured because of a mistake in the test."""

@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_type_hints
 
 from pytest_carbon.baselines.format import is_time
-from pytest_carbon.codec import Codec, NotJson, Wrong, check_format, is_number, must_be, parse, scalar
+from pytest_carbon.codec import (
+    OTHER_VERSION,
+    Codec,
+    Missing,
+    NotJson,
+    Wrong,
+    check_format,
+    is_number,
+    must_be,
+    parse,
+    scalar,
+)
 from pytest_carbon.host import output
 from pytest_carbon.records import (
     INFORMS,
@@ -100,6 +111,8 @@ def read(path: Path) -> SessionResult:
         report = _json(path)
         check_format(report.get("format") if isinstance(report, dict) else None, FORMAT)
         return cast(SessionResult, _CODEC.read(SessionResult, report))
+    except Missing as missing:  # reports are written whole
+        raise UsageProblem(f"{path}: this report has no {missing.name}. {OTHER_VERSION}") from None
     except Wrong as wrong:
         remedy = wrong.remedy or "Give the file that pytest --carbon --carbon-json wrote, as it wrote it."
         raise UsageProblem(f"{path}: {wrong}. {remedy}") from None

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pytest_carbon.records import Machine, Measurement, SuiteVerdict, Verdict
 
-# --- elsewhere ---------------------------------------------------------------------------------------
-
 
 def junit_properties(measurement: Measurement, verdict: Verdict) -> list[tuple[str, str]]:
-    """``user_properties`` for JUnit XML: SI numbers, unrounded; what is unknown is left out, never 0."""
+    """Return ``user_properties`` for JUnit XML: unrounded SI numbers, without unknown ones."""
     prefix = "carbon." if measurement.name == "call" else f"carbon.{measurement.name}."
     values: dict[str, object] = {
         "status": verdict.status,
+        "effect": verdict.effect,
         "reason": verdict.reason,
         "machine": measurement.machine,
         "calls": measurement.calls or None,
@@ -32,6 +31,7 @@ def suite_properties(machine: Machine, suite: SuiteVerdict) -> list[tuple[str, s
     """Return the same for a suite that moved."""
     return [
         ("carbon.status", suite.status),
+        ("carbon.effect", suite.effect),
         ("carbon.reason", str(suite.reason)),
         ("carbon.machine", machine.id),
         ("carbon.change", str(suite.median_change)),

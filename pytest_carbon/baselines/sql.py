@@ -476,8 +476,10 @@ class SqlStore:
         try:
             yield
         except OSError as error:
-            helps = remedy(error, "Give this user the right to write there, or name another place")
-            raise self._refused(verb, error.strerror or str(error), progress=progress, helps=f"{helps}.") from None
+            helps = f"{remedy(error, 'Give this user the right to write there')}, or name another place"
+            raise self._refused(
+                verb, error.strerror or str(error), progress=progress, helps=f"{helps} with --carbon-baseline."
+            ) from None
         except SQLAlchemyError as error:
             original = getattr(error, "orig", None) or error
             code = getattr(original, "sqlstate", None)

@@ -353,7 +353,7 @@ def test_other_tables_of_the_same_version_are_refused(store: SqlStore, url: str,
     """A database from before a renaming: not "no such table", and never "no baseline"."""
     store.append(HOST, [record()])
     execute(url, statement)
-    calls = [(store.load, HOST.id), (store.machines,), (store.check_writable,), (store.append, HOST, [record()])]
+    calls = [(store.load, HOST.id), (store.machines,), (store.rehearse,), (store.append, HOST, [record()])]
     for call in calls:
         assert f"another version of pytest-carbon made this database: {says}" in refusal(*call)
 
@@ -469,7 +469,7 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
     store = SqlStore(DatabaseUrl(f"sqlite:///{tmp_path}/file/below/x.db"))
     assert refusal(store.rehearse) == (
         f"cannot write sqlite:///{tmp_path}/file/below/x.db: Not a directory. Nothing was recorded. Give this user"
-        " the right to write there, or name another place."
+        " the right to write there, or name another place with --carbon-baseline."
     )
     assert "Not a directory" in refusal(store.append, HOST, [record()])
     assert store.machines() == []

@@ -480,7 +480,7 @@ def test_a_database_nobody_may_write(run_carbon: CarbonRunner, pytester: pytest.
         compared = run_carbon(*quiet, report=False)
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     assert run.errors == (
-        f"ERROR: cannot write {url}: attempt to write a readonly database. Nothing was recorded. Give this user the"
-        " right to write, or name another place with --carbon-baseline."
+        f"ERROR: cannot write {url}: Permission denied. Nothing was recorded. Give this user the right to write there,"
+        " or name another place with --carbon-baseline."
     )
     assert "compared 1 of 1" in compared.text

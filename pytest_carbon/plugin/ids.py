@@ -34,16 +34,21 @@ def test_id(item: pytest.Item) -> str:
 test_id.__test__ = False  # type: ignore[attr-defined]
 
 
-def why_unstable(item: pytest.Item, key: str) -> str | None:
-    """Say why a test's key is another one in each process or checkout, and what to do; None where it is not."""
-    parameters = key.partition("[")[2]
-    remedy = "so its figures can be compared with no baseline. Give its parameters ids that stay: ids= of parametrize"
-    if address := _ADDRESS.search(parameters):
-        return f"its id has an object's address ({address[0]}), which is another one in each process, {remedy}"
+def why_unstable(item: pytest.Item, key: str, name: str) -> str | None:
+    """Say why a measurement's key differs between processes or checkouts, and what to do; None where it does not."""
     root, path = item.config.rootpath, item.path
-    for place in dict.fromkeys(map(str, (root, root.resolve(), Path.home(), tempfile.gettempdir()))):
-        if len(place) > 1 and place in parameters:
-            return f"its id has a path of this machine ({place}), {remedy}"
+    places = [str(place) for place in (root, root.resolve(), Path.home(), tempfile.gettempdir()) if len(str(place)) > 1]
+    for what, written, remedy in (
+        ("its id", key.partition("[")[2], "Give its parameters ids that stay: ids= of parametrize"),
+        ("its name", name, "Give it a name that stays: carbon.run(fn, name='…')"),
+    ):
+        varies = None
+        if address := _ADDRESS.search(written):
+            varies = f"an object's address ({address[0]}), which is another one in each process"
+        elif place := next((place for place in places if place in written), None):
+            varies = f"a path of this machine ({place})"
+        if varies is not None:
+            return f"{what} has {varies}, so its figures can be compared with no baseline. {remedy}"
     common = os.path.commonpath([root.resolve(), path.resolve()])
     if common == os.sep and _holds(key.partition("::")[0], path.resolve()):
         return (

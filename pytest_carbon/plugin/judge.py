@@ -71,7 +71,7 @@ def measure(tests: Sequence[Test], settings: Settings, brought: Brought, sides: 
             )
             if finding.shown:
                 shown.append(f"{test.key}: {finding.shown}")
-            unstable = why_unstable(test.item, test.key) if sides is None else None
+            unstable = why_unstable(test.item, test.key, name) if sides is None else None
             own = [MeasurementWarning("unstable-id", unstable)] if unstable else []
             own += [finding.warning] if finding.warning else []
             m = replace(m, warnings=(*m.warnings, *own))

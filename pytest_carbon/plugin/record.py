@@ -33,14 +33,19 @@ from pytest_carbon.text import NBSP, change, comparable, counted, detectable_siz
 def open_run(settings: Settings, root: Path) -> tuple[Store, str | None]:
     """Open the baselines of a run; refuse, before it measures, what it could not record to.
 
-    Also return a sentence about what that place lacks.
+    Also return a sentence about what that place or this checkout lacks.
     """
     git = state(settings, root) if not isinstance(settings.baseline, Path) else GitState()
     store = open_store(settings.baseline, branch=settings.branch, own=git.branch)
     if settings.record or settings.accept:
         refuse_unknown_branch(settings.baseline, git.branch, git.why_unknown, "--carbon-branch")
         return store, store.rehearse()
-    return store, None
+    if git.why_unknown is None or git.branch is not None:
+        return store, None
+    return store, (
+        f"the branch is unknown: {git.why_unknown}. What it has accepted in {settings.baseline} does not count here;"
+        " say which branch this is with --carbon-branch=NAME"
+    )
 
 
 def rehearse(settings: Settings, root: Path, store: Store, machine: Machine, tests: Iterable[str]) -> None:

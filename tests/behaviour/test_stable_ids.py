@@ -158,6 +158,26 @@ def test_an_id_that_stays(run_carbon: CarbonRunner, pytester: pytest.Pytester, w
     assert not [m["warnings"] for test in run.report["tests"] for m in test["measurements"] if m["warnings"]]
 
 
+def test_a_name_that_stays_nowhere_is_said(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """Made of a function, or of a path of this machine."""
+    pytester.makepyfile(
+        """
+        from pathlib import Path
+        from battery import draw
+
+        def test_it(carbon):
+            for name in (f"{test_it}", f"{Path(__file__).parent}/model", "call"):
+                with carbon.window(name):
+                    draw(2.0)
+        """
+    )
+    run = run_carbon("--carbon-record")
+    assert run.text.count("Give it a name that stays: carbon.run(fn, name='…')") >= 1
+    codes = [[w["code"] for w in m["warnings"]] for m in run.report["tests"][0]["measurements"]]
+    assert codes == [["unstable-id"], ["unstable-id"], []]
+    assert [record["name"] for record in records(pytester.path)] == ["call"]
+
+
 # --- the commands --------------------------------------------------------------------------------------
 
 

@@ -125,7 +125,9 @@ def test_what_writes_is_refused_before_anything_runs(
         assert "with --branch=NAME on the command line" in ran.err
     assert (project / "x.db").read_bytes() == before
     assert run_carbon().status("test_it") == "regression"
-    assert run_carbon(f"--carbon-baseline={URL}").status("test_it") == "regression"
+    run = run_carbon(f"--carbon-baseline={URL}")
+    assert run.status("test_it") == "regression"
+    assert f"the branch is unknown: {why}" in run.text
     ran = carbon("baseline", "accept", "report.json", f"--baseline={URL}")
     assert (ran.ret, ran.out) == (4, "")
     assert "the branch is unknown: the report report.json has none" in ran.err

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, is_dataclass
 from math import isfinite
 from types import UnionType
@@ -32,9 +32,6 @@ class Wrong(Exception):
         super().__init__(what)
         self.what = what
         self.remedy = remedy
-
-    def __str__(self) -> str:
-        return self.what
 
 
 class Misfit(Wrong):
@@ -61,11 +58,6 @@ class Missing(Misfit):
 
     def __init__(self, name: str) -> None:
         super().__init__("is missing", f".{name}")
-
-    @property
-    def name(self) -> str:
-        """Its place in the value: ``tests[3].name``."""
-        return self.place.lstrip(".")
 
 
 def _position(error: json.JSONDecodeError) -> str:
@@ -114,29 +106,18 @@ def must_be(what: str, value: Any, place: str = "") -> Misfit:
     return Misfit(f"must be {what}, not {shown if len(shown) <= 60 else f'{shown[:57]}...'}", place)
 
 
-def scalar(what: str, allowed: Callable[[Any], bool]) -> Reader:
-    """Read a value as it is, where it is allowed; ``what`` says what is."""
+def scalar(what: str, allowed: Callable[[Any], bool], make: Callable[[Any], Any] | None = None) -> Reader:
+    """Read a value where it is allowed, as it is or as ``make`` makes it; ``what`` says what is."""
 
     def read_scalar(value: Any) -> Any:
         if not allowed(value):
             raise must_be(what, value)
-        return value
+        return make(value) if make else value
 
     return read_scalar
 
 
-def number(what: str = "a number", least: float = -_LARGEST) -> Reader:
-    """Read a finite number of at least ``least`` as a float."""
-
-    def read_number(value: Any) -> float:
-        if not is_number(value) or value < least:
-            raise must_be(what, value)
-        return float(value)
-
-    return read_number
-
-
-amount = number("a finite number from 0", 0.0)
+amount = scalar("a finite number from 0", lambda value: is_number(value) and value >= 0, float)
 text = scalar("a text that is not empty", lambda value: isinstance(value, str) and value != "")
 
 
@@ -161,7 +142,7 @@ class Codec:
             str: scalar("a text", lambda value: isinstance(value, str)),
             bool: scalar("true or false", lambda value: isinstance(value, bool)),
             int: scalar("a count", lambda value: value.__class__ is int and value >= 0),
-            float: number(),
+            float: scalar("a number", is_number, float),
             **(readers or {}),
         }
 
@@ -216,11 +197,12 @@ class Codec:
             return _or_null(known) if len(others) < len(args) else known
         if origin is Literal:
             allowed = {(type(arg), arg) for arg in args}
-            return scalar(f"one of {', '.join(map(str, args))}", lambda value: _key(value) in allowed)
+            texts = ", ".join(map(str, args))
+            return scalar(f"one of {texts}", lambda v: isinstance(v, (str, int)) and (type(v), v) in allowed)
         if origin in (tuple, Sequence, frozenset):
-            return _list(self.reader(args[0]), frozenset if origin is frozenset else tuple)
+            return _several(self.reader(args[0]), frozenset if origin is frozenset else tuple)
         if origin is Mapping:
-            return _mapping(self.reader(args[1]))
+            return _several(self.reader(args[1]), dict)
         if is_dataclass(hint):
             fields = hint.__dataclass_fields__.values()
             defaults = [one.name for one in fields if (one.default, one.default_factory) != (MISSING, MISSING)]
@@ -257,10 +239,6 @@ class Codec:
         return read_object
 
 
-def _key(value: Any) -> tuple[type, Any] | None:
-    return (type(value), value) if isinstance(value, (str, int)) else None
-
-
 def _first_of(readers: Sequence[Reader]) -> Reader:
     def read_first(value: Any) -> Any:
         for reader in readers[:-1]:
@@ -273,36 +251,23 @@ def _first_of(readers: Sequence[Reader]) -> Reader:
     return read_first
 
 
-def _list(item: Reader, make: Callable[[list[Any]], Any]) -> Reader:
-    def read_list(value: Any) -> Any:
-        if not isinstance(value, list):
-            raise must_be("a list", value)
-        items: list[Any] = []
-        try:
-            for entry in value:
-                items.append(item(entry))
-        except Misfit as misfit:
-            misfit.place = f"[{len(items)}]{misfit.place}"
-            raise
-        return make(items)
+def _several(item: Reader, make: Callable[[Iterable[Any]], Any]) -> Reader:
+    """Read a list into what ``make`` makes of its items; where that is ``dict``, an object with any names."""
+    kind, what, shown = (dict, "an object", ".{}") if make is dict else (list, "a list", "[{}]")
 
-    return read_list
-
-
-def _mapping(item: Reader) -> Reader:
-    def read_mapping(value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise must_be("an object", value)
+    def read_several(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise must_be(what, value)
         items = {}
-        for name, entry in value.items():
-            try:
-                items[name] = item(entry)
-            except Misfit as misfit:
-                misfit.place = f".{name}{misfit.place}"
-                raise
-        return items
+        try:
+            for place in value if make is dict else range(len(value)):
+                items[place] = item(value[place])
+        except Misfit as misfit:
+            misfit.place = shown.format(place) + misfit.place
+            raise
+        return items if make is dict else make(items.values())
 
-    return read_mapping
+    return read_several
 
 
 def _or_null(known: Reader) -> Reader:

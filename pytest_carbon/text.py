@@ -355,12 +355,12 @@ def cards(now: Sequence[str], then: Sequence[str]) -> tuple[str, str]:
     return listing([short[uuid] for uuid in now], 2), listing([short[uuid] for uuid in then], 2)
 
 
-def error_lines(text: str, width: int, first: str = "ERROR: ") -> list[str]:
+def error_lines(text: str, width: int) -> list[str]:
     """Break an error's text between words for a terminal, but never in a command."""
     lines: list[str] = []
     for paragraph in text.splitlines():
         held = _COMMAND.sub(lambda command: command[0].replace(" ", NBSP), paragraph)
-        room = first if not lines else "  "
+        room = "  " if lines else "ERROR: "
         wrapped = textwrap.wrap(
             room + held, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
         )

@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import repeat
 from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard, get_type_hints
 
 from pytest_carbon.baselines.disk import leads_out, shown_path
 from pytest_carbon.codec import Codec, NotJson, Wrong, amount, check_format, is_number, parse, refuse_constant, scalar
@@ -55,8 +55,6 @@ _Allowed = tuple[Callable[[object], bool], str]
 _A_TIME = "a UTC time such as '2026-11-22T10:00:00Z'"
 _OPTIONAL_TEXT: _Allowed = (_or_none(lambda value: isinstance(value, str)), "a text or null")
 _POSITIVE: _Allowed = (lambda value: is_number(value) and value > 0, "a finite number above 0")
-_AMOUNT: _Allowed = (lambda value: is_number(value) and value >= 0, "a finite number from 0")
-_OPTIONAL_AMOUNT: _Allowed = (_or_none(_AMOUNT[0]), "a finite number from 0, or null")
 FIELDS: dict[str, _Allowed] = {
     "test": (
         lambda value: isinstance(value, str) and not leads_out(value),
@@ -70,7 +68,10 @@ FIELDS: dict[str, _Allowed] = {
     "commit": _OPTIONAL_TEXT,
     "branch": _OPTIONAL_TEXT,
     "energy_j_per_call": _POSITIVE,
-    "energy_j_per_call_error": _OPTIONAL_AMOUNT,
+    "energy_j_per_call_error": (
+        _or_none(lambda value: is_number(value) and value >= 0),
+        "a finite number from 0, or null",
+    ),
     "duration_s_per_call": _POSITIVE,
     "torch": _OPTIONAL_TEXT,
     "driver": _OPTIONAL_TEXT,
@@ -83,19 +84,9 @@ FIELDS: dict[str, _Allowed] = {
 _OPTIONAL: dict[str, Any] = {"labels": None, "temperature_c": None, "gpus": ()}
 """The fields that a line may omit, and their values then; such values are not written."""
 
-_FIGURES = ("after_work_j", "after_work_s", "latency_s", "latency_error_s")
-_calibration = Codec().object(
-    {
-        "settle_s": amount,
-        "part_time_sampling": bool | None,
-        "created": scalar(f"null or {_A_TIME}", _or_none(is_time)),
-        **dict.fromkeys(
-            ("after_work_j", "after_work_s", "latency_s", "latency_error_s"), Annotated[float, amount] | None
-        ),
-    },
-    Calibration,
-    named=True,
-    optional=("created", *_FIGURES),
+_CALIBRATION = get_type_hints(Calibration) | {"created": scalar(f"null or {_A_TIME}", _or_none(is_time))}
+_calibration = Codec(readers={float: amount}).object(
+    _CALIBRATION, Calibration, named=True, optional=_CALIBRATION.keys() - {"settle_s", "part_time_sampling"}
 )
 _values = itemgetter(*FIELDS)
 NUMBERS = ("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call", "temperature_c")

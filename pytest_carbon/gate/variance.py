@@ -163,12 +163,6 @@ def by_card(row: Ints, card: Ints) -> tuple[Ints, Floats]:
     return group, np.where(single, CARD_SPREAD**2 / 2, 0.0)
 
 
-def without_errors(squares: Floats, by_errors: Floats, freedom: Floats, prior: float) -> Floats:
-    """Return a moderated variance without what known errors explain."""
-    moderated: Floats = (PRIOR_FREEDOM * prior + np.maximum(squares - by_errors, 0)) / (PRIOR_FREEDOM + freedom)
-    return moderated
-
-
 def moderated(points: Points, spread: _Spread, prior: float, *, learn: bool, n: int) -> tuple[Floats, Floats]:
     """Return the variance between recordings of n measurements, and its ν.
 
@@ -177,10 +171,10 @@ def moderated(points: Points, spread: _Spread, prior: float, *, learn: bool, n: 
     """
     squares, learnt = learn_prior(spread.squares, spread.freedom, spread.rich) if learn else (spread.squares, None)
     if learnt is None:
-        of_all = without_errors(squares, spread.by_errors, spread.freedom, prior**2)
-        return of_all[:n], PRIOR_FREEDOM + spread.freedom[:n]
+        nu = PRIOR_FREEDOM + spread.freedom[:n]
+        return (PRIOR_FREEDOM * prior**2 + np.maximum(squares - spread.by_errors, 0)[:n]) / nu, nu
     freedom, variance = learnt
-    nu: Floats = freedom + spread.freedom[:n]
+    nu = freedom + spread.freedom[:n]
     both = (freedom * variance + squares[:n]) / nu
     typical = np.bincount(points.measurement, points.error2) / np.bincount(points.measurement)
     known = spread.freedom > 0

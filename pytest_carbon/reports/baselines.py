@@ -26,10 +26,9 @@ def overviews(
 ) -> list[str]:
     """Describe each machine in a paragraph; without any, say why, if known."""
     page = Page(width, ascii)
-    if not machines and hint:
-        return page.wrap(f"{hint}.", hang="")
     if not machines:
-        return page.wrap(f"There are no baselines in {place} yet. Record some with pytest --carbon-record.", hang="")
+        why = hint or f"There are no baselines in {place} yet. Record some with pytest --carbon-record"
+        return page.wrap(f"{why}.", hang="")
     lines: list[str] = []
     for overview in machines:
         lines += [""] * bool(lines) + [page.fit(overview.machine.id, width)]

@@ -277,16 +277,10 @@ def _side(side: Side) -> dict[str, Any]:
 def _reference(workload: Workload | None) -> dict[str, Any] | None:
     if workload is None:
         return None
-    row = workload.row
-    return {
-        "name": row and row.key[1],
-        "base_j_per_call": row and row.base_j,
-        "head_j_per_call": row and row.head_j,
-        "change": row and row.verdict.change,
-        "detectable_change": row and row.verdict.detectable_change,
-        "why_not": workload.why_not,
-        "warnings": list(workload.warnings),
-    }
+    shown = _measurement(workload.row) if workload.row else {}
+    names = ("name", "base_j_per_call", "head_j_per_call", "change", "detectable_change")
+    own = {"why_not": workload.why_not, "warnings": list(workload.warnings)}
+    return {name: shown.get(name) for name in names} | own
 
 
 _OF_VERDICTS = ("status", "change", "duration_change", "power_change", "detectable_change", "blind", "reason")
@@ -315,10 +309,7 @@ def _part(part: Part) -> dict[str, Any]:
     }
     return {
         "machine": part.machine.id,
-        "median_change": part.suite.median_change,
-        "status": part.suite.status,
-        "reason": part.suite.reason,
-        "machine_moved": part.suite.machine_moved,
+        **{key: getattr(part.suite, key) for key in ("median_change", "status", "reason", "machine_moved")},
         "reference": _reference(part.workload),
         "measurements": list(map(_measurement, part.rows)),
         **{what: [{"test": test, "name": name} for test, name in keys] for what, keys in missing.items()},

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import Any
 
+from pytest_carbon.codec import Codec
 from pytest_carbon.measure.calibration import SHARE_EXCESS
 from pytest_carbon.measure.counters import Counter
 from pytest_carbon.measure.examination import Examination, Neighbours, NvidiaGpu
@@ -32,17 +30,9 @@ _UNDER_LOAD = "latency, fast fall, power after work and part-time sampling"
 
 def document(result: Examination) -> str:
     """Write everything as JSON: SI units, ``null`` where unknown."""
-    content = {"format": FORMAT, "measurable": result.measurable, **_plain(asdict(result)), "advice": advice(result)}
+    content = {"format": FORMAT, "measurable": result.measurable, **Codec().form(result), "advice": advice(result)}
     content["not_taken"] = [{"meter": meter, "why": why} for meter, why in result.not_taken]
     return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def text(result: Examination, *, saved: bool = False, width: int = 80, ascii: bool = False) -> list[str]:

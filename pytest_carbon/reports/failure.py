@@ -197,12 +197,8 @@ def _figures(measurement: Measurement, verdict: Verdict, context: FailureContext
     ):
         if was is not None and now is not None:
             names.append(Name(what))
-            cells = (
-                *map(str, then_and_now(was, now, unit, error_j)),
-                change(changed),
-                "← this changed" * (what == moved),
-            )
-            rows.append([page.clean(cell) for cell in cells])
+            both = map(str, then_and_now(was, now, unit, error_j))
+            rows.append([page.clean(cell) for cell in (*both, change(changed), "← this changed" * (what == moved))])
     titles = (page.clean(then), today, "change", "")
     figures = [
         Column(title, cells, left=not title) for title, cells in zip(titles, zip(*rows, strict=True), strict=True)
@@ -273,10 +269,8 @@ def _reason(verdict: Verdict) -> str:
 
 
 def _call(m: Measurement) -> str:
-    text = f"{known(m.energy_j_per_call, 'J', m.energy_j_per_call_error)} per call"
-    return (
-        f"{text} ({known(m.duration_s_per_call, 's')} at {quantity(m.power_w, 'W')})" if m.power_w is not None else text
-    )
+    at = "" if m.power_w is None else f" ({known(m.duration_s_per_call, 's')} at {quantity(m.power_w, 'W')})"
+    return f"{known(m.energy_j_per_call, 'J', m.energy_j_per_call_error)} per call{at}"
 
 
 def _gate(verdict: Verdict, tolerance: float | Literal[False]) -> str | None:

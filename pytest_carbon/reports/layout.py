@@ -13,29 +13,10 @@ from pytest_carbon.text import NBSP, Quantity
 _HELD = re.compile(r"(?<=\d) (?=[nµumkMG]?(?:J|Wh|W|g|s)\b|min\b|gCO2e|±|\+/-)|(?<=±) (?=\d)|(?<=\+/-) (?=\d)")
 """The spaces at which no line is broken: those inside a number with its error and unit."""
 
-_ASCII = str.maketrans(
-    {
-        "±": "+/-",
-        "·": "-",
-        "→": "->",
-        "←": "<-",
-        "×": "x",
-        "…": "...",
-        "≥": ">=",
-        "≤": "<=",
-        "µ": "u",
-        "–": "-",
-        "—": "-",
-        "−": "-",
-        "₂": "2",
-        "°": "deg ",
-        "‘": "'",
-        "’": "'",
-        "“": '"',
-        "”": '"',
-    }
-)
-
+_ASCII: Mapping[int, str] = {
+    **{ord(sign): letter for sign, letter in zip("·–—−×µ₂‘’“”", "----xu2''\"\"", strict=True)},
+    **str.maketrans({"±": "+/-", "→": "->", "←": "<-", "…": "...", "≥": ">=", "≤": "<=", "°": "deg "}),
+}
 
 FAILING: Mapping[str, bool] = {"red": True, "bold": True}
 WARNING: Mapping[str, bool] = {"yellow": True}

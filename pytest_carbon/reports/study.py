@@ -37,16 +37,12 @@ def tables(result: SessionResult, page: Page, *, quiet: bool = False) -> list[Li
             continue
         lines += _headline(group, page)
         titles: set[str] = set()
-        if group.small or not group.tasks:
+        if by_task := group.tasks and not group.small:
+            lines += _by_task(group, page).lines(page, header=HEADER)
+        if not (by_task and quiet):
             of_models = _by_cell(group, page) if group.small else _by_model(group, page)
             titles = {figure.title.strip() for figure in of_models.figures}
-            lines += of_models.lines(page, header=HEADER)
-        else:
-            lines += _by_task(group, page).lines(page, header=HEADER)
-            if not quiet:
-                of_models = _by_model(group, page)
-                titles = {figure.title.strip() for figure in of_models.figures}
-                lines += [Line(""), *of_models.lines(page, header=HEADER)]
+            lines += [*([Line("")] if by_task else []), *of_models.lines(page, header=HEADER)]
         lines += page.sentences(_with_warning(group, quiet=quiet), WARNING)
         if not quiet:
             lines += _findings(group, page, titles)

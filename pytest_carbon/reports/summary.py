@@ -201,9 +201,8 @@ def _reference(part: SessionResult, page: Page) -> list[Line]:
             continue
         text = f"reference workload: {quantity(measurement.energy_j_per_call, 'J')}"
         if verdict.change is not None:
-            text += (
-                f", {change(verdict.change)} from the baseline ({counted(verdict.baseline_recordings, 'recording')})"
-            )
+            held = counted(verdict.baseline_recordings, "recording")
+            text += f", {change(verdict.change)} from the baseline ({held})"
         elif not (part.settings.record or part.settings.accept):
             text += ", without a baseline here yet (--carbon-record)"
         lines += page.sentences([text])

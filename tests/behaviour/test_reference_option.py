@@ -311,7 +311,7 @@ def test_a_workload_that_fails_is_told_of(run_carbon: CarbonRunner, monkeypatch:
 @pytest.mark.parametrize(
     ("torch", "why"),
     [
-        ("there", "torch {version} reaches no GPU: install a build of it for CUDA"),
+        ("there", "torch {version} finds no GPU: install a build of it for CUDA"),
         ("missing", "torch is not installed, so nothing can load the GPU: `pip install torch`"),
     ],
 )

@@ -270,7 +270,9 @@ class SqlStore:
                 return
             twin = self._file.with_name(temporary_name())
             try:
-                SqlStore(DatabaseUrl(f"sqlite:///{twin}")).append(machine, records)
+                store = SqlStore(DatabaseUrl(f"sqlite:///{twin}"))
+                with store._writing() as connection:
+                    store._append(connection, machine, records)
             except BaselineError as error:
                 raise BaselineError(str(error).replace(str(twin), str(self._file))) from None
             finally:

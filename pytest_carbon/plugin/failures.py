@@ -104,6 +104,7 @@ class Failures:
             report=self._from_here(settings.json) if settings.json else None,
             ci_run=os.environ.get("GITHUB_RUN_ID") if os.environ.get("GITHUB_ACTIONS") else None,
             arguments=[*self._flags(), *_selection(config, test.item)],
+            project=flags_of(config, command=True),
             width=width(config),
             ascii=ascii_only(config),
         )
@@ -128,7 +129,7 @@ class Failures:
         if flags.get("baseline") and not isinstance(baseline, Path):  # as given it may have a password
             flags["baseline"] = baseline
         words = [f"--carbon-{name}={value}" for name, value in flags.items() if value is not None]
-        return [*flags_of(self.config), *words]
+        return [*flags_of(self.config, command=False), *words]
 
 
 def _selection(config: pytest.Config, item: pytest.Item) -> list[str]:

@@ -83,12 +83,15 @@ def _ours(words: Sequence[str], others: Sequence[str] = ()) -> Iterator[str]:
                 yield f"--override-ini={value}"
 
 
-def flags_of(config: pytest.Config) -> list[str]:
-    """List the options with which a command, called where pytest was, finds the ini file and root dir of a run."""
+def flags_of(config: pytest.Config, *, command: bool) -> list[str]:
+    """List the options with which pytest finds the ini file and root dir of a run again, called where it was.
+
+    ``command``: with which a command does, which has no tests as arguments to find them from.
+    """
     here, root, ini = config.invocation_params.dir, config.rootpath, config.inipath
     flags = []
-    if config.option.inifilename or (ini is not None and not here.is_relative_to(ini.parent)):
+    if config.option.inifilename or (command and ini is not None and not here.is_relative_to(ini.parent)):
         flags.append(f"--config-file={os.path.relpath(ini or config.option.inifilename, here)}")
-    if config.option.rootdir or (ini is None and here != root):
+    if config.option.rootdir or (command and ini is None and here != root):
         flags.append(f"--rootdir={os.path.relpath(root, here)}")
     return flags

@@ -82,6 +82,8 @@ class FailureContext:
     """The id of the run of GitHub Actions that this is."""
     arguments: Sequence[str] = ()
     """What runs the test again from here, where that is more than its id: this run's flags, another folder's path."""
+    project: Sequence[str] = ()
+    """The options with which a command finds the ini file and root dir of this run."""
     width: int = 80
     ascii: bool = False
 
@@ -434,8 +436,8 @@ def _advice(page: Page, text: str, *commands: str) -> list[str]:
 def _acceptance(intended: str, again: str, context: FailureContext, page: Page) -> Iterator[list[str]]:
     """Give the commands that accept a change: here, and from the report elsewhere."""
     yield _advice(page, f"{intended}, accept it:", f"pytest --carbon-accept {again}".rstrip())
-    places = ("--carbon-baseline=", "--config-file=", "--rootdir=")
-    place = [argument for argument in context.arguments if argument.startswith(places)]
+    place = [argument for argument in context.arguments if argument.startswith("--carbon-baseline=")]
+    place += context.project
     report = context.report or "REPORT.json"
     commands = [f"pytest-carbon baseline accept {shlex.join([report, *place])}"]
     if context.ci_run is not None:

@@ -28,10 +28,10 @@ def test_it():
 
 def checkout(folder: Path, *, packages: bool = False) -> Path:
     """A project whose ini file is in a folder of its own, beside the tests."""
-    for name in ("conf", "tests/deep", "more/deep"):
+    for name in ("conf", "checks/deep", "more/deep"):
         (folder / name).mkdir(parents=True)
     (folder / "conf" / "pytest.ini").write_text("[pytest]\ncarbon_baseline = ../perf\n")
-    for place in ("tests/test_one.py", "tests/deep/test_two.py", "conf/test_three.py"):
+    for place in ("checks/test_one.py", "checks/deep/test_two.py", "conf/test_three.py"):
         (folder / place).write_text(TEST)
         if packages:
             (folder / place).with_name("__init__.py").touch()
@@ -53,17 +53,17 @@ def test_two_checkouts_share_their_baselines(
     other = checkout(pytester.path / "somewhere" / "else" / "two", packages=packages)
     args = (f"--import-mode={mode}", "-p", "no:cacheprovider")
     monkeypatch.chdir(one)
-    run = run_carbon("--carbon-record", "-c", "conf/pytest.ini", *args, "tests", "conf")
+    run = run_carbon("--carbon-record", "-c", "conf/pytest.ini", *args, "checks", "conf")
     assert run.outcomes() == {"passed": 3}
     keys = ids(one / "perf")
     assert len(keys) == 3
     assert not [key for key in keys if "one/" in key or "one.test" in key or str(pytester.path) in key]
     shutil.copytree(one / "perf", other / "perf")
     for here, conf, tests in (
-        (other, "conf/pytest.ini", ["tests", "conf"]),
-        (other / "tests", "../conf/pytest.ini", [".", "../conf"]),
-        (other / "conf", "pytest.ini", ["../tests", "."]),
-        (other, "conf/pytest.ini", ["tests/test_one.py", "tests/deep/test_two.py", "conf/test_three.py"]),
+        (other, "conf/pytest.ini", ["checks", "conf"]),
+        (other / "checks", "../conf/pytest.ini", [".", "../conf"]),
+        (other / "conf", "pytest.ini", ["../checks", "."]),
+        (other, "conf/pytest.ini", ["checks/test_one.py", "checks/deep/test_two.py", "conf/test_three.py"]),
     ):
         monkeypatch.chdir(here)
         for name in [name for name in sys.modules if name.rpartition(".")[2] in ("test_one", "test_two", "test_three")]:
@@ -82,10 +82,10 @@ def test_a_checkout_by_another_name(
     (pytester.path / "link").symlink_to(one)
     monkeypatch.chdir(one)
     args = ("--import-mode=importlib", "-p", "no:cacheprovider")
-    assert run_carbon("--carbon-record", "--carbon-baseline=perf", "--rootdir=.", *args, "tests").ret == 0
+    assert run_carbon("--carbon-record", "--carbon-baseline=perf", "--rootdir=.", *args, "checks").ret == 0
     keys = ids(one / "perf")
-    assert keys == ["tests/deep/test_two.py::test_it", "tests/test_one.py::test_it"]
-    for root, tests in ((one, pytester.path / "link" / "tests"), (pytester.path / "link", one / "tests")):
+    assert keys == ["checks/deep/test_two.py::test_it", "checks/test_one.py::test_it"]
+    for root, tests in ((one, pytester.path / "link" / "checks"), (pytester.path / "link", one / "checks")):
         run = run_carbon(f"--rootdir={root}", "--carbon-baseline=perf", *args, str(tests))
         assert sorted(test["nodeid"] for test in run.report["tests"]) == keys
         assert "compared 2 of 2" in run.text
@@ -98,12 +98,12 @@ def test_a_root_dir_that_shares_nothing_with_the_tests(
     one = checkout(pytester.path / "one")
     monkeypatch.chdir(one)
     args = ("--rootdir=/usr", "--import-mode=importlib", "-p", "no:cacheprovider", "--carbon-baseline=perf")
-    run = run_carbon("--carbon-record", *args, "tests/test_one.py")
+    run = run_carbon("--carbon-record", *args, "checks/test_one.py")
     assert "its id has the place of its module" in run.text
     assert "Give pytest a root dir that holds the tests: --rootdir=DIR" in run.text
     assert ids(one / "perf") == []
-    assert run_carbon("--carbon-strict", *args, "tests/test_one.py").ret == 1
-    assert run_carbon(*args[:1], "--import-mode=prepend", *args[2:], "--carbon-record", "tests/test_one.py").ret == 0
+    assert run_carbon("--carbon-strict", *args, "checks/test_one.py").ret == 1
+    assert run_carbon(*args[:1], "--import-mode=prepend", *args[2:], "--carbon-record", "checks/test_one.py").ret == 0
     assert ids(one / "perf") == ["test_one::test_it"]
 
 
@@ -187,7 +187,7 @@ def test_the_commands_find_the_place_of_the_run(
     """With the same options, or the same variable; what a failure prints has them, and works as it is."""
     one = checkout(pytester.path / "one")
     monkeypatch.chdir(one)
-    args = ("-c", "conf/pytest.ini", "-p", "no:cacheprovider", "tests/test_one.py")
+    args = ("-c", "conf/pytest.ini", "-p", "no:cacheprovider", "checks/test_one.py")
     assert run_carbon("--carbon-record", *args).ret == 0
     for flags in (["-c", "conf/pytest.ini"], ["--config-file=conf/pytest.ini"]):
         assert carbon("baseline", "list", *flags).lines[0].startswith(MACHINE)
@@ -212,6 +212,23 @@ def test_the_commands_find_the_place_of_the_run(
         path.unlink()
     assert run_carbon(*rerun[1:], "-p", "no:cacheprovider").ret == 0
     assert len(ids(one / "perf")) == 1
+
+
+def test_a_command_finds_an_ini_file_that_the_tests_led_to(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A project below the current folder: a command has no tests as arguments, so it is printed with the file."""
+    (pytester.path / "below").mkdir()
+    (pytester.path / "below" / "pytest.ini").write_text("[pytest]\n")
+    (pytester.path / "below" / "test_it.py").write_text(TEST)
+    assert run_carbon("--carbon-record", "below").ret == 0
+    monkeypatch.setenv("COST", "6")
+    run = run_carbon("below")
+    assert "pytest --carbon-accept --carbon-meter=battery below/test_it.py::test_it" in run.text
+    (command,) = [line.strip() for line in run.lines if line.strip().startswith("pytest-carbon baseline accept")]
+    assert command == "pytest-carbon baseline accept report.json --config-file=below/pytest.ini"
+    assert "regression accepted" in carbon(*shlex.split(command)[1:]).text
+    assert run_carbon("below").status("test_it") == "pass"
 
 
 @pytest.mark.parametrize(

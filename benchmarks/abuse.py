@@ -185,7 +185,9 @@ class Suite:
             for descriptor in (1, 2):
                 os.dup2(output, descriptor)
             os.chdir(self.folder)
-            os.environ.update(ANNOUNCE=str(announce), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", CI="")
+            os.environ.update(
+                ANNOUNCE=str(announce), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", CI="", CI_COMMIT_BRANCH="main"
+            )
             status = int(pytest.main(self._arguments))
         finally:
             os._exit(status)

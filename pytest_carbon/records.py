@@ -18,6 +18,8 @@ Effect = Literal["none", "warns", "fails", "accepted"]
 """What a verdict does to the run: nothing, a warning, a failure; or it was accepted as intended."""
 Key = tuple[str, str]
 """A measurement's identity inside a machine: the test's id and the measurement's name."""
+LONGEST_NAME = 800
+"""The most bytes of a measurement's name: a database indexes it together with the test's id."""
 REFERENCE = "pytest-carbon"
 """In the place of a test's id: a reference workload's, which is stored beside the tests."""
 
@@ -443,6 +445,9 @@ class Settings:
     baseline: Path | str = field(default_factory=lambda: Path("carbon-baselines"))
     """A directory, or the URL of a database."""
     branch: str = "main"
+    """In a database: the branch whose baselines count."""
+    branch_given: str | None = None
+    """The same, if the command line names it: the branch of this checkout, too, where nothing else names that."""
     labels: str | None = None
     """``pool=a,team=nlp``, sorted."""
     tolerance: float = 0.05

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Real
 
@@ -25,7 +26,40 @@ _LARGEST = {"s": 0, "g": 1}  # nobody says ks; tonnes would be one more unit to 
 _SIGNIFICANT = 3  # of a number that comes without an error
 _MOST_SIGNIFICANT = 6  # of one whose error is tiny: more would only widen the column
 
-AMOUNT = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\W\d_]*)")
+_NUMBER = r"[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+_AMOUNT = re.compile(rf"({_NUMBER})\s*([^\W\d_]*)")
+_SHARE = re.compile(rf"(?:≥|>=)?\s*({_NUMBER})\s*([%×x]?)")
+_ONE_AMOUNT = re.compile(rf"\s*({_NUMBER})\s*([^\W\d_]+)")
+Units = Mapping[str, float]
+ENERGY: Units = {
+    "nJ": 1e-9,
+    "µJ": 1e-6,
+    "mJ": 1e-3,
+    "J": 1.0,
+    "kJ": 1e3,
+    "MJ": 1e6,
+    "GJ": 1e9,
+    "nWh": 3.6e-6,
+    "µWh": 3.6e-3,
+    "mWh": 3.6,
+    "Wh": 3.6e3,
+    "kWh": 3.6e6,
+    "MWh": 3.6e9,
+    "GWh": 3.6e12,
+}
+"""Units of energy, in joules: those that are printed."""
+EMISSIONS: Units = {"ng": 1e-9, "µg": 1e-6, "mg": 1e-3, "g": 1.0, "kg": 1e3}
+"""Units of emissions, in grams."""
+_SECONDS: Units = {
+    "ns": 1e-9,
+    "µs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "min": 60.0,
+    "h": 3600.0,
+    "day": 86400.0,
+    "days": 86400.0,
+}
 
 
 # --- figures for people ----------------------------------------------------------------------------
@@ -43,17 +77,63 @@ def with_digits(number: float, significant: int = 3) -> str:
 # --- values ----------------------------------------------------------------------------------------
 
 
+def parse_amount(text: str, units: Units, base: str) -> tuple[float, str, str]:
+    """Read what :func:`quantity` prints, in the base unit, with the number and the unit as they are written.
+
+    Without a unit it is the base unit. ``u`` stands for ``µ``. Raises ValueError for what is no number, and KeyError,
+    with its name, for another unit.
+    """
+    match = _AMOUNT.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(text)
+    number, unit = match[1].replace(",", ""), match[2] or base
+    return float(number) * units[known_unit(unit, units)], number, unit
+
+
+def known_unit(unit: str, units: Units) -> str:
+    """Return a unit as ``units`` has it: with the micro sign, for ``u`` and for the Greek letter."""
+    micro = re.sub("^[uμ]", "µ", unit)
+    return micro if micro in units else unit
+
+
+def parse_duration(text: str) -> float:
+    """Read seconds: ``2``, ``0.5``, and what :func:`duration` and :func:`about` print: ``500 ms``, ``1 h 20 min``.
+
+    Raises ValueError for anything else.
+    """
+    with suppress(ValueError):
+        return float(text)
+    seconds, at = 0.0, 0
+    while match := _ONE_AMOUNT.match(text, at):
+        factor = _SECONDS.get(known_unit(match[2], _SECONDS))
+        if factor is None:
+            break
+        seconds, at = seconds + float(match[1].replace(",", "")) * factor, match.end()
+    if at == 0 or text[at:].strip():
+        raise ValueError(text)
+    return seconds
+
+
+def parse_count(text: str) -> int:
+    """Read a whole number as :func:`count` prints it: ``1,000``. Raises ValueError for anything else."""
+    if not re.fullmatch(r"[0-9]+|[0-9]{1,3}(,[0-9]{3})+", text):
+        raise ValueError(text)
+    return int(text.replace(",", ""))
+
+
 def parse_share(value: object) -> float:
     """Read a share: ``"5%"``, ``"0.05"``, ``0.05``; a bare 5 could be 5% or 500%.
 
-    Raises :class:`UsageProblem`, which says what is allowed; the caller says where the value stands.
+    As tables print it, too: ``≥14%``; a change of ``2.3×`` is 130%. Raises :class:`UsageProblem`, which says what is
+    allowed; the caller says where the value stands.
     """
     number, percent = finite_number(value), False
     if isinstance(value, str):
-        text = value.strip()
-        percent = text.endswith("%")
-        match = AMOUNT.fullmatch(text.removesuffix("%").rstrip())
-        number = float(match[1]) if match and not match[2] else None
+        match = _SHARE.fullmatch(value.strip())
+        number = float(match[1].replace(",", "")) if match else None
+        percent = match is not None and match[2] == "%"
+        if number is not None and match is not None and match[2] in ("×", "x"):
+            return number - 1
     if number is None:
         raise UsageProblem("not a share: write a percentage such as '5%', or a number such as 0.05")
     if not percent and abs(number) >= 1:
@@ -259,6 +339,12 @@ def listing(names: Sequence[str], most: int = 3) -> str:
     if rest > 0:
         shown.append(f"{rest} more")
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def alternatives(names: Iterable[str]) -> str:
+    """``a, b or c``."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
 
 
 def cards(now: Sequence[str], then: Sequence[str]) -> tuple[str, str]:

@@ -47,8 +47,11 @@ class Store(Protocol):
         All of them or, with an error, none. Refuse a new id that has records of its own.
         """
 
-    def check_writable(self) -> None:
-        """Raise before a run, where possible, what :meth:`append` would raise after."""
+    def rehearse(self, machine: Machine | None = None, records: Sequence[Record] = ()) -> str | None:
+        """Do what :meth:`append` does, and undo it: raise now what it would raise after an hour of measuring.
+
+        Return a sentence about what this place lacks, and it is written without; None where it lacks nothing.
+        """
 
     def calibration(self, machine_id: str) -> Calibration | None:
         """Return what is known about a machine's counters; None where nothing is."""
@@ -95,11 +98,13 @@ def _open_database(url: Path | str, branch: str | None, own: str | None) -> Stor
         ) from None
 
 
-def refuse_unknown_branch(location: Path | str, commit: str | None, branch: str | None) -> None:
-    """Refuse to record in a database while git knows no branch (a detached HEAD)."""
-    if isinstance(location, DatabaseUrl) and branch is None and commit is not None:
+def refuse_unknown_branch(location: Path | str, branch: str | None, why: str | None, flag: str) -> None:
+    """Refuse to write to a database where the branch is unknown: it may be a pull request's, and is never the main one.
+
+    ``why``: :attr:`pytest_carbon.host.git.GitState.why_unknown`; ``flag``: the option that names the branch.
+    """
+    if isinstance(location, DatabaseUrl) and branch is None:
         raise UsageProblem(
-            f"{location} stores records by branch, and git knows no branch of {commit[:7]} (a detached HEAD). Check out"
-            " the branch by its name first (git switch -C NAME), or record the run's report with pytest-carbon baseline"
-            " accept --branch=NAME."
+            f"{location} stores records by branch, and the branch is unknown: {why}. Nothing was changed. Say which"
+            f" branch this is with {flag}=NAME on the command line, or check it out by its name (git switch -C NAME)."
         )

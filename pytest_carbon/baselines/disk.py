@@ -1,18 +1,17 @@
-"""Name, lock and atomically replace the files and folders of baselines."""
+"""Name and lock the files and folders of baselines, and say what the system refused."""
 
 from __future__ import annotations
 
 import errno
 import re
-import secrets
-import shutil
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
-from pytest_carbon.host.stdlib import os, time
+from pytest_carbon.host.output import remedy
+from pytest_carbon.host.stdlib import os
 from pytest_carbon.records import BaselineError, UsageProblem
 
 AGAIN = (
@@ -21,9 +20,8 @@ AGAIN = (
 )
 """The remedy where something could not be recorded."""
 _UNSAFE_IN_NAMES = re.compile(r"[^\w .,+=@()\[\]-]")
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 _LONGEST_NAME = 180  # bytes; file systems stop at 255, and a suffix comes on top
-TEMPORARY = ".pytest-carbon-"
-_ABANDONED_S = 3600.0  # no process writes one file for an hour
 
 
 def leads_out(test: str) -> bool:
@@ -75,70 +73,39 @@ def shown_path(path: Path) -> str:
         return str(path)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file atomically; delete what killed writers left. Raises OSError."""
-    replace_files([(path, text)])
-    for left in path.parent.glob(f"{TEMPORARY}*.tmp"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > _ABANDONED_S:
-                left.unlink()
-
-
-def replace_files(files: Iterable[tuple[Path, str]]) -> None:
-    """Replace files, each atomically, after all are on disk: a full disk changes none."""
-    staged: list[tuple[Path, Path]] = []
-    try:
-        for path, text in files:
-            make_folder(path.parent)
-            temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}.tmp")
-            staged.append((temporary, path))
-            with temporary.open("xb") as file:
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
-            if path.exists():
-                shutil.copymode(path, temporary)
-        for temporary, path in staged:
-            os.replace(temporary, path)
-    finally:
-        for temporary, _ in staged:
-            temporary.unlink(missing_ok=True)
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:  # a file is
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
-
-
-def nearest_existing(folder: Path) -> Path:
-    """Return a folder, or the nearest one above it that exists."""
-    folder = folder.absolute()
-    return next(place for place in (folder, *folder.parents) if place.exists())
-
-
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Let one process at a time write to a directory.
+def locked(directory: Path) -> Iterator[str | None]:
+    """Let one process at a time write to a directory; yield a sentence where nothing can be locked, else None.
 
     Lock the directory itself: nobody commits a lock file, and containers that share a mount share the lock. Some
-    network file systems lock only files: there, lock a file ``.lock``.
+    network file systems lock only files: there, lock a file ``.lock``. Others lock nothing.
     """
     if sys.platform == "win32":  # not a platform this project claims: written without a lock
-        yield
+        yield None
         return
     import fcntl
 
-    handle = os.open(directory, os.O_RDONLY)
+    handle, file = os.open(directory, os.O_RDONLY), directory / ".lock"
+    note = None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError:
-        os.close(handle)
-        handle = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
-        yield
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            os.close(handle)
+            made = not file.exists()
+            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError as error:
+                if made:
+                    file.unlink(missing_ok=True)
+                if error.errno not in _NO_LOCKS:
+                    raise
+                note = (
+                    f"{shown_path(directory)} is on a file system without locks ({error.strerror}), so it is written"
+                    " without one: let one process at a time record there"
+                )
+        yield note
     finally:
         os.close(handle)
 
@@ -172,9 +139,3 @@ def refused_path(verb: str, path: Path, error: OSError | str, what: str | None =
     return BaselineError(
         f"cannot {verb} {shown_path(path)}: {reason}. {done}{helps}, or name another directory with --carbon-baseline."
     )
-
-
-def remedy(error: BaseException | str, otherwise: str) -> str:
-    """Return the remedy for a file that could not be written."""
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return "Make room there" if full else otherwise

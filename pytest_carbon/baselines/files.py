@@ -18,20 +18,16 @@ from operator import attrgetter
 from pathlib import Path
 
 from pytest_carbon.baselines.disk import (
-    TEMPORARY,
     bytes_of,
     entries_of,
     folder_name,
     locked,
-    make_folder,
     module_file,
-    nearest_existing,
     refused_path,
-    replace_files,
     shown_path,
-    write_atomically,
 )
 from pytest_carbon.baselines.format import (
+    CALIBRATION_FORMAT,
     BaselineFile,
     Reader,
     by_time,
@@ -49,6 +45,16 @@ from pytest_carbon.baselines.format import (
     split_lines,
 )
 from pytest_carbon.codec import Wrong, parse
+from pytest_carbon.host.output import (
+    lent_folder,
+    make_folder,
+    may_write,
+    not_ours,
+    rehearse,
+    replace_files,
+    temporary_files,
+    write_atomically,
+)
 from pytest_carbon.host.stdlib import gc, json, os
 from pytest_carbon.records import BaselineError, Calibration, Key, Machine, Record
 
@@ -287,12 +293,22 @@ class FileStore:
             Reader(machine_id).file(data, path)
             _refuse_later(data, path, latest)
 
-    def check_writable(self) -> None:
-        place = nearest_existing(self._directory)
-        if not place.is_dir():
-            raise refused_path("write", self._directory, os.strerror(errno.ENOTDIR))
-        if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-            raise refused_path("write", self._directory, os.strerror(errno.EACCES))
+    def rehearse(self, machine: Machine | None = None, records: Sequence[Record] = ()) -> str | None:
+        refuse_wrong(records)
+        paths = {self._folder(machine.id) / module_file(record.test) for record in records} if machine else set()
+        place = self._directory
+        try:
+            with lent_folder(self._directory), locked(self._directory) as note:
+                for place in sorted({path.parent for path in paths} or {self._directory}):
+                    self._refuse_links(place)
+                    rehearse(place)
+                for place in sorted(paths):
+                    self._refuse_links(place)
+                    if place.exists() and not may_write(place):
+                        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                return note
+        except OSError as error:
+            raise refused_path("write", place, error) from error
 
     def calibration(self, machine_id: str) -> Calibration | None:
         path = self._folder(machine_id) / _CALIBRATION
@@ -310,6 +326,8 @@ class FileStore:
         with self._writing():
             if replace or self.calibration(machine_id) is None:
                 self._refuse_links(path)
+                if why := not_ours(path, CALIBRATION_FORMAT):
+                    raise BaselineError(f"{shown_path(path)}: {why}.")
                 write_atomically(path, text)
 
     def snapshot(self) -> AbstractContextManager[None]:
@@ -331,7 +349,8 @@ class FileStore:
         try:
             make_folder(self._directory)
             with locked(self._directory):
-                for orphan in self._directory.rglob(f"{TEMPORARY}*"):  # of a killed process: nobody else writes now
+                # Those of killed processes: nobody else writes now.
+                for orphan in temporary_files(self._directory.rglob(".pytest-carbon-*")):
                     orphan.unlink(missing_ok=True)
                 yield
         except OSError as error:

@@ -23,7 +23,6 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
-    or_,
     select,
     update,
 )
@@ -31,7 +30,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from pytest_carbon.baselines.address import DatabaseUrl
-from pytest_carbon.baselines.disk import AGAIN, nearest_existing
+from pytest_carbon.baselines.disk import AGAIN
 from pytest_carbon.baselines.files import check_new_ids, collector_waits, once
 from pytest_carbon.baselines.format import (
     FIELDS,
@@ -59,7 +58,8 @@ from pytest_carbon.baselines.tables import (
     version_of,
 )
 from pytest_carbon.codec import Wrong
-from pytest_carbon.host.stdlib import json, os
+from pytest_carbon.host.output import lent_folder, rehearse, remedy, temporary_name
+from pytest_carbon.host.stdlib import json
 from pytest_carbon.records import BaselineError, Calibration, Factors, Key, Machine, Record
 
 _T = TypeVar("_T")
@@ -68,6 +68,7 @@ _AT_ONCE = 500
 """The most values in one statement that writes."""
 _READ_AT_ONCE = 5000
 """The most ids in one query, and the rows that are fetched together."""
+_LONGEST_TEST = 1800  # bytes; an index of PostgreSQL ends at 2,704, and the measurement's name is in it
 _OF_SESSION = ("session", "created", "boot", "branch", "torch", "driver", "labels")
 _OF_RECORD = ("epoch", "energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call", "temperature_c")
 _figures = attrgetter(*_OF_RECORD[1:])
@@ -224,14 +225,14 @@ class SqlStore:
         )
 
     def _counts(self) -> Any:
-        """Return the condition on sessions that count, also those without a branch."""
+        """Return the condition on sessions that count."""
         if self._branch is None:
             return SESSION.c.id.is_not(None)
-        return or_(SESSION.c.branch.in_({self._branch, self._own or self._branch}), SESSION.c.branch.is_(None))
+        return SESSION.c.branch.in_({self._branch, self._own or self._branch})
 
     def _of_branch(self, records: Iterable[Record]) -> list[Record]:
         """Keep the branch's records, and what the checked-out branch accepted since."""
-        theirs = [record for record in records if record.branch in (self._branch, None)]
+        theirs = [record for record in records if record.branch == self._branch]
         newest = max((record.epoch for record in theirs), default="")
         return theirs + [record for record in records if record.branch == self._own and record.epoch > newest]
 
@@ -271,18 +272,33 @@ class SqlStore:
                 for machine, records in new:
                     self._append(connection, machine, records)
 
-    def check_writable(self) -> None:
-        """Raise now what :meth:`append` would raise later: append, and roll back."""
-        with self._refusals("write"):
-            file = None if self._file is None or self._file.exists() else self._file
-        if file is not None:
-            place = nearest_existing(file.parent)
-            if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-                raise self._refused("write", f"{place} is not a folder that this user may write to")
+    def rehearse(self, machine: Machine | None = None, records: Sequence[Record] = ()) -> None:
+        """See :meth:`Store.rehearse`: append and roll back, or, where there is no file yet, append to one beside it."""
+        refuse_wrong(records, _unstorable)
+        machine = machine or Machine("probe")
+        records = records or [
+            Record("probe", "probe", "0", "probe", "2000-01-01T00:00:00Z", None, None, "probe", 1.0, None, 1.0)
+        ]
+        if self._file is None:
+            with self._writing(keep=False) as connection:
+                self._append(connection, machine, records)
             return
-        probe = Record("probe", "probe", "0", "probe", "2000-01-01T00:00:00Z", None, None, None, 1.0, None, 1.0)
-        with self._writing(keep=False) as connection:
-            self._append(connection, Machine("probe"), [probe])
+        with self._refusals("write"), lent_folder(self._file.parent):
+            rehearse(self._file.parent)
+            if self._file.exists():
+                with self._writing(keep=False) as connection:
+                    self._append(connection, machine, records)
+                return
+            twin = self._file.with_name(temporary_name())
+            try:
+                store = SqlStore(DatabaseUrl(f"sqlite:///{twin}"))
+                with store._writing() as connection:
+                    store._append(connection, machine, records)
+            except BaselineError as error:
+                raise BaselineError(str(error).replace(str(twin), str(self._file))) from None
+            finally:
+                for path in (twin, twin.with_name(f"{twin.name}-journal")):
+                    path.unlink(missing_ok=True)
 
     def keep_calibration(self, machine_id: str, calibration: Calibration, *, replace: bool = False) -> None:
         text = calibration_line(calibration, f"{self._url} ({machine_id})")
@@ -485,14 +501,23 @@ class SqlStore:
         try:
             yield
         except OSError as error:
-            raise self._refused(verb, error.strerror or str(error), progress=progress) from None
+            helps = f"{remedy(error, 'Give this user the right to write there')}, or name another place"
+            raise self._refused(
+                verb, error.strerror or str(error), progress=progress, helps=f"{helps} with --carbon-baseline."
+            ) from None
         except SQLAlchemyError as error:
             original = getattr(error, "orig", None) or error
             code = getattr(original, "sqlstate", None)
             raise self._refused(verb, str(original), code, progress=progress) from None
 
     def _refused(
-        self, verb: str, reason: str, code: str | None = None, *, progress: Sequence[str] = ()
+        self,
+        verb: str,
+        reason: str,
+        code: str | None = None,
+        *,
+        progress: Sequence[str] = (),
+        helps: str | None = None,
     ) -> BaselineError:
         reason = reason.strip().partition("\n")[0].rstrip(".")
         for secret in self._secrets:
@@ -504,18 +529,20 @@ class SqlStore:
             done += AGAIN if what == "recorded" else ""
         elif verb == "write":
             done = "Nothing was recorded. "
-        if code in ("42501", "25006") or "readonly" in reason or "may write" in reason:
-            remedy = "Give this user the right to write, or name another place with --carbon-baseline."
+        if helps is not None:
+            pass
+        elif code in ("42501", "25006") or "readonly" in reason:
+            helps = "Give this user the right to write, or name another place with --carbon-baseline."
         elif code == "55P03" or "is locked" in reason:
-            remedy = f"Another process locked it for {PATIENCE_S} seconds: find that process, and run this again."
+            helps = f"Another process locked it for {PATIENCE_S} seconds: find that process, and run this again."
         elif "not a database" in reason or "malformed" in reason:
-            remedy = "Restore it from its backup, or name another place with --carbon-baseline."
+            helps = "Restore it from its backup, or name another place with --carbon-baseline."
         else:
-            remedy = (
+            helps = (
                 "Check that the database runs, that its name, user and password are right, and that this machine may"
                 " connect to it; or name another place with --carbon-baseline."
             )
-        return BaselineError(f"cannot {verb} {self._url}: {reason}. {done}{remedy}")
+        return BaselineError(f"cannot {verb} {self._url}: {reason}. {done}{helps}")
 
 
 def _id_of(machine_id: str) -> Any:
@@ -576,6 +603,13 @@ def _chunks(values: Sequence[_T], size: int = _AT_ONCE) -> Iterator[Sequence[_T]
 
 def _unstorable(record: Record) -> str | None:
     """Say which field no database accepts, as the end of a sentence."""
+    if record.branch is None:
+        return "'branch' is unknown, and a database stores records by branch"
+    if (size := len(record.test.encode("utf-8", "surrogatepass"))) > _LONGEST_TEST:
+        return (
+            f"the test's id is {size:,} bytes long, and a database indexes {_LONGEST_TEST:,} at most. Give its"
+            " parameters short ids: pytest.param(…, id='…')"
+        )
     for name, value in record._asdict().items():
         # The UUIDs of cards are stored as JSON, which escapes both.
         if isinstance(value, str) and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):

@@ -15,7 +15,7 @@ from pytest_carbon.baselines.comparison import temperature_c
 from pytest_carbon.baselines.disk import leads_out
 from pytest_carbon.baselines.files import collector_waits
 from pytest_carbon.gate.recordings import Baseline, baseline_of, recordings_of
-from pytest_carbon.records import REFERENCE, Key, Machine, Record, UsageProblem, is_estimated
+from pytest_carbon.records import REFERENCE, Key, Machine, Record, UsageProblem, is_estimated, label
 from pytest_carbon.text import did_you_mean
 
 
@@ -102,12 +102,16 @@ class History:
 
 
 def histories(stored: Mapping[str, Mapping[Key, Sequence[Record]]], wanted: str) -> list[History]:
-    """Return the histories of a test, or of all of a folder, module or class."""
+    """Return the histories of a test, or of all of a folder, module or class.
+
+    Also of one measurement, as sentences call it: ``tests/test_m.py::test_x · decode``.
+    """
+    keys = {key for by_key in stored.values() for key in by_key}
+    named = {key for key in keys if wanted in (label(key), label(key).replace(" · ", " - "))}
+    below = f"{wanted.removesuffix('/')}/"
+    chosen = named or {key for key in keys if _is(key[0], wanted) or key[0].startswith(below)}
     matching = [
-        _history(id, key, by_key[key])
-        for id, by_key in stored.items()
-        for key in sorted(by_key)
-        if _is(key[0], wanted) or key[0].startswith(f"{wanted.removesuffix('/')}/")
+        _history(id, key, by_key[key]) for id, by_key in stored.items() for key in sorted(by_key) if key in chosen
     ]
     if not matching:
         raise UsageProblem(f"no test {wanted!r} has a baseline.{_nearest(wanted, tests_of(stored.values()))}")
@@ -130,6 +134,7 @@ def nearest(wanted: str, stored: Iterable[Mapping[Key, object]]) -> str:
 def _nearest(wanted: str, known: Collection[str]) -> str:
     """Suggest an id: one that ends like this, or a similar one."""
     known = {*known, *(test.partition("[")[0] for test in known)}
+    wanted = re.split(" [·-] ", wanted)[0]
     ends = sorted(test for test in known if test.endswith((f"::{wanted}", f"/{wanted}")))
     return f" Did you mean {ends[0]}?" if ends else did_you_mean(wanted, sorted(known))
 
@@ -268,7 +273,6 @@ class Copied:
 def copy(source: Store, target: Store, *, branch: str | None = None) -> list[Copied]:
     """Copy all baselines to another place, as those of ``branch`` where given."""
     copied = []
-    target.check_writable()
     with source.snapshot():
         for id in source.machines():
             records = [record for rows in source.load(id).values() for record in rows]

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from pytest_carbon.baselines import Store, open_store, refuse_unknown_branch
 from pytest_carbon.baselines.address import place
-from pytest_carbon.commands.console import OK, Commands
+from pytest_carbon.commands.console import OK, Commands, add_project, prepare, project
 from pytest_carbon.plugin import record
-from pytest_carbon.plugin.settings import of_project
 from pytest_carbon.records import SessionResult, Settings, UsageProblem
 from pytest_carbon.reports import jsonfile
 
@@ -38,12 +37,13 @@ def add(commands: Commands) -> None:
         help="in a database: the branch whose baseline it enters, such as main when a pull request is merged (default:"
         " the branch of the run)",
     )
+    add_project(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(given: argparse.Namespace) -> int:
     where: Path | str | None = None if given.baseline is None else place(given.baseline, Path())
-    settings = Settings() if isinstance(where, Path) else of_project()
+    settings = Settings() if isinstance(where, Path) else project(given)
     where = settings.baseline if where is None else where
     result = jsonfile.read(given.report)
     if given.baseline is None and isinstance(where, Path) and not where.exists():
@@ -59,9 +59,10 @@ def _run(given: argparse.Namespace) -> int:
     if given.branch is not None:
         result = replace(result, branch=given.branch)
     else:
-        refuse_unknown_branch(where, result.commit, result.branch)
+        refuse_unknown_branch(where, result.branch, f"the report {given.report} has none", "--branch")
     store = open_store(where, branch=settings.branch, own=result.branch)
     _refuse_another_projects(result, store, where, given.report)
+    prepare(store)
     for sentence in record.accept(result, store, given.report):
         print(sentence)
     if not isinstance(where, Path) and result.branch not in (None, settings.branch):

@@ -13,14 +13,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from pytest_carbon.baselines import Store, open_store, upkeep
+from pytest_carbon.baselines import Store, open_store, refuse_unknown_branch, upkeep
 from pytest_carbon.baselines.address import DatabaseUrl, place
 from pytest_carbon.baselines.comparison import renamed
 from pytest_carbon.baselines.files import FileStore, fault_of
 from pytest_carbon.commands import accept
-from pytest_carbon.commands.console import OK, Commands, ascii_only, width
+from pytest_carbon.commands.console import OK, Commands, add_project, ascii_only, prepare, project, width
 from pytest_carbon.host.git import git_state
-from pytest_carbon.plugin.settings import of_project
 from pytest_carbon.records import Key, Record, Settings, UsageProblem, label
 from pytest_carbon.reports import baselines as report
 from pytest_carbon.text import counted, listing
@@ -47,6 +46,7 @@ def add(commands: Commands) -> None:
     ) -> argparse.ArgumentParser:
         parser = subcommands.add_parser(name, help=help, description=description, epilog=epilog)
         parser.set_defaults(run=run)
+        add_project(parser)
         if run is not _copy:
             parser.add_argument("--baseline", "--carbon-baseline", metavar="PLACE", help=_WHERE)
         return parser
@@ -121,13 +121,25 @@ def add(commands: Commands) -> None:
     )
     copy.add_argument("source", metavar="FROM", help=_PLACE)
     copy.add_argument("target", metavar="TO", help=_PLACE)
+    copy.add_argument(
+        "--branch",
+        metavar="NAME",
+        help="the branch of the directory's baselines (default: the one that is checked out), or the branch of the"
+        " database whose baselines are copied to a directory (default: carbon_branch of the ini file, or main)",
+    )
+    for parser in (prune, rename):
+        parser.add_argument(
+            "--branch",
+            metavar="NAME",
+            help="in a database: the branch that is checked out, where neither git nor the CI service names it",
+        )
 
 
 def _location(given: argparse.Namespace, settings: Settings | None = None) -> Path | str:
     """Return the place that the command line or the project names."""
     if given.baseline is not None:
         return _place(given.baseline)
-    location = (settings or of_project()).baseline
+    location = (settings or project(given)).baseline
     if isinstance(location, Path) and location.is_relative_to(Path.cwd()):
         return location.relative_to(Path.cwd())
     return location
@@ -156,7 +168,7 @@ def _iso(time: datetime) -> str:
 
 
 def _list(given: argparse.Namespace) -> int:
-    settings = of_project()
+    settings = project(given)
     location = _location(given, settings)
     store = _open(location, settings.branch)
     machines = [
@@ -204,11 +216,13 @@ def _prune(given: argparse.Namespace) -> int:
     location = _location(given)
     store = _open(location)
     if given.yes:
-        _refuse_other_branches(location)
+        _refuse_other_branches(location, given, "deleted")
     stored = _all(store)
     tests = upkeep.tests_of(stored.values())
     file = given.collected
-    collected = _collect(given.arguments) if file is None else upkeep.listed(_text_of(file), Path.cwd())
+    flags = [f"--config-file={given.config_file}"] if given.config_file else []
+    flags += [f"--rootdir={given.rootdir}"] if given.rootdir else []
+    collected = _collect([*flags, *given.arguments]) if file is None else upkeep.listed(_text_of(file), Path.cwd())
     gone = upkeep.gone(tests, collected)
     for why, ids in gone.kept.items():
         print(f"kept, because {why}: {listing(list(ids))}")
@@ -217,9 +231,8 @@ def _prune(given: argparse.Namespace) -> int:
         return OK
     measuring = collected.tests if collected.measuring is None else collected.measuring
     news = renamed([(test, "") for test in gone.tests], [(test, "") for test in sorted(measuring - tests)])
-    rename = "pytest-carbon baseline rename"
-    if given.baseline is not None:
-        rename += f" {shlex.quote(f'--baseline={location}')}"
+    flags += [f"--baseline={location}"] if given.baseline is not None else []
+    rename = shlex.join(["pytest-carbon", "baseline", "rename", *flags])
     print(f"Gone: {len(gone.tests):,} of {counted(len(tests), 'test')} with a baseline.")
     for test in gone.tests[:_MOST_NAMES]:
         print(f"  {test}: {_records(stored, test)}")
@@ -230,6 +243,7 @@ def _prune(given: argparse.Namespace) -> int:
     if not given.yes:
         print("Nothing was deleted. Add --yes to delete their records.")
         return OK
+    prepare(store)
     print(f"Deleted {counted(store.rename(dict.fromkeys(gone.tests)), 'record')}.")
     return OK
 
@@ -246,22 +260,30 @@ def _remove(given: argparse.Namespace) -> int:
     for name in names if given.name is None else [given.name]:
         numbers = {id: len(by_key.get((given.test, name), ())) for id, by_key in stored.items()}
         print(f"{label((given.test, name))}: {_where(numbers)}")
+    _refuse_other_branches(location, given, "deleted")
     if not given.yes:
         print("Nothing was deleted. Add --yes to delete their records.")
         return OK
-    _refuse_other_branches(location)
+    prepare(store)
     print(f"Deleted {counted(store.rename({given.test: None}, name=given.name), 'record')}.")
     return OK
 
 
-def _refuse_other_branches(location: Path | str) -> None:
-    """Refuse in a database on any branch but the main one."""
-    main, branch = of_project().branch, git_state(Path.cwd()).branch
-    if not isinstance(location, Path) and branch not in (None, main):
+def _refuse_other_branches(location: Path | str, given: argparse.Namespace, done: str) -> None:
+    """Refuse on any branch but the main one: a database has the tests of other branches, too."""
+    main, here = project(given).branch, _branch(location, given)
+    if not isinstance(location, Path) and here != main:
         raise UsageProblem(
-            f"--yes: {location} has the baselines of every branch, and tests that are gone on {branch} may still exist"
-            f" on {main}: nothing was deleted. Run this on {main} after {branch} is merged."
+            f"{location} has the baselines of every branch, and tests that are gone on {here} may still exist on"
+            f" {main}: nothing was {done}. Run this on {main} after {here} is merged."
         )
+
+
+def _branch(location: Path | str, given: argparse.Namespace) -> str | None:
+    """Return the branch that is checked out, or the given one where that is unknown; refuse a database without."""
+    git = git_state(Path.cwd(), main=project(given).branch)
+    refuse_unknown_branch(location, git.branch or given.branch, git.why_unknown, "--branch")
+    return git.branch or given.branch
 
 
 def _records(stored: Mapping[str, Mapping[Key, Sequence[Record]]], test: str) -> str:
@@ -323,7 +345,9 @@ def _collect(arguments: Sequence[str]) -> upkeep.Collected:
 def _rename(given: argparse.Namespace) -> int:
     location = _location(given)
     store = _open(location)
+    _refuse_other_branches(location, given, "renamed")
     tests = upkeep.renames(upkeep.tests_of(_all(store).values()), given.old, given.new)
+    prepare(store)
     number = store.rename(tests)
     for old, new in list(tests.items())[:_MOST_NAMES]:
         print(f"{old} -> {new}")
@@ -336,9 +360,18 @@ def _rename(given: argparse.Namespace) -> int:
 def _copy(given: argparse.Namespace) -> int:
     source, target = _place(given.source), _place(given.target)
     # A database separates branches; a directory belongs to one branch, and git merges it.
-    branch = None if isinstance(source, Path) == isinstance(target, Path) else of_project().branch
-    relabelled = branch if isinstance(source, Path) else None
-    copied = upkeep.copy(_open(source, branch), open_store(target, branch=branch), branch=relabelled)
+    if given.branch is not None and isinstance(source, Path) == isinstance(target, Path):
+        raise UsageProblem(f"--branch={given.branch}: between two places of one kind branches stay as they are.")
+    if isinstance(source, Path) and not isinstance(target, Path):
+        branch = given.branch or _branch(target, given)
+        origin, store = _open(source), open_store(target, branch=project(given).branch)
+    else:
+        branch = None
+        crossing = not isinstance(source, Path) and isinstance(target, Path)
+        origin = _open(source, (given.branch or project(given).branch) if crossing else None)
+        store = open_store(target)
+    prepare(store)
+    copied = upkeep.copy(origin, store, branch=branch)
     if not copied:
         raise UsageProblem(f"there are no baselines in {source}: nothing was copied.")
     for machine in copied:

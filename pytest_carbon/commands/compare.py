@@ -11,9 +11,8 @@ from pathlib import Path
 from pytest_carbon.baselines import Store, address, comparison, decide, open_store
 from pytest_carbon.baselines.comparison import Side
 from pytest_carbon.baselines.files import read_file
-from pytest_carbon.commands.console import Commands, ascii_only, width
+from pytest_carbon.commands.console import Commands, add_project, ascii_only, project, width
 from pytest_carbon.plugin import values
-from pytest_carbon.plugin.settings import of_project
 from pytest_carbon.records import (
     REFERENCE,
     Key,
@@ -66,6 +65,7 @@ def add(commands: Commands) -> None:
         " or 1%%)",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="list everything that passes")
+    add_project(parser)
     parser.set_defaults(run=_run)
 
 
@@ -80,7 +80,7 @@ def _share(most: float, *, above: bool = False) -> Callable[[str], float]:
 
 
 def _run(given: argparse.Namespace) -> int:
-    settings = of_project()
+    settings = project(given)
     options = {"tolerance": given.tolerance, "false_alarms": given.false_alarms}
     settings = replace(settings, **{name: value for name, value in options.items() if value is not None})
     base, head = (read(place, branch=settings.branch) for place in (given.base, given.head))

@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from pytest_carbon.baselines.disk import remedy, write_atomically
-from pytest_carbon.plugin.settings import of_project
+from pytest_carbon.baselines import Store
+from pytest_carbon.host.output import obstacle
+from pytest_carbon.plugin.project import of_project
 from pytest_carbon.records import Settings, UsageProblem
 
 OK, NOTHING_MEASURED, USAGE, UNUSABLE, INTERRUPTED = 0, 1, 2, 4, 130
@@ -33,12 +34,16 @@ def ascii_only() -> bool:
     return False
 
 
-def write_text(path: Path, text: str) -> None:
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        helps = remedy(error, "Give a file in a folder that this user may write to")
-        raise UsageProblem(f"cannot write {path}: {error.strerror}. {helps}.") from error
+def prepare(store: Store) -> None:
+    """Refuse a store that cannot be written to, and say what it lacks."""
+    if lacks := store.rehearse():
+        print(f"pytest-carbon: {lacks}", file=sys.stderr)
+
+
+def refuse_obstacle(flag: str, path: Path, format: str) -> None:
+    """Refuse, before anything is measured, a file that could not be written after it."""
+    if why := obstacle(path, format):
+        raise UsageProblem(f"{flag}{path}: {why}.")
 
 
 @contextlib.contextmanager
@@ -55,6 +60,22 @@ def progress_of() -> Iterator[Callable[[str], None]]:
         yield show
     finally:
         show("")
+
+
+def add_project(parser: argparse.ArgumentParser) -> None:
+    """Add the options with which pytest finds a project's ini file and root dir."""
+    parser.add_argument(
+        "-c", "--config-file", metavar="FILE", help="pytest's ini file, as in the run (default: as pytest finds it)"
+    )
+    parser.add_argument("--rootdir", metavar="DIR", help="pytest's root dir, as in the run (default: the same)")
+
+
+def project(given: argparse.Namespace) -> Settings:
+    """Return the settings of a run in this project, which are read once."""
+    if not hasattr(given, "settings"):
+        given.settings = of_project(given.config_file, given.rootdir)
+    settings: Settings = given.settings
+    return settings
 
 
 def add_meters(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +99,7 @@ def settings_of(given: argparse.Namespace) -> Settings:
     """Return this project's settings, with the command line's meters and GPUs."""
     from pytest_carbon.measure.meters import built_in_sources
 
-    settings = of_project()
+    settings = project(given)
     if given.gpus is not None:
         settings = replace(settings, gpus=given.gpus)
     if given.meter is not None:

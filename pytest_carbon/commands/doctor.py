@@ -13,12 +13,15 @@ from pytest_carbon.commands.console import (
     OK,
     Commands,
     add_meters,
+    add_project,
     ascii_only,
+    prepare,
     progress_of,
+    refuse_obstacle,
     settings_of,
     width,
-    write_text,
 )
+from pytest_carbon.host import output
 from pytest_carbon.records import UsageProblem
 
 
@@ -32,6 +35,7 @@ def add(commands: Commands) -> None:
         " even that; 4 for options that cannot be used.",
     )
     add_meters(parser)
+    add_project(parser)
     parser.add_argument(
         "--load",
         metavar="WHAT",
@@ -61,14 +65,14 @@ def _run(given: argparse.Namespace) -> int:
         settings = replace(settings, baseline=place(given.save, Path()))
     store = open_store(settings.baseline)
     if given.save is not None:
-        store.check_writable()
-    if given.json is not None and given.json.is_dir():
-        raise UsageProblem(f"--json={given.json}: this is a directory; write the path of a file.")
+        prepare(store)
+    if given.json is not None:
+        refuse_obstacle("--json=", given.json, report.FORMAT)
     with progress_of() as progress:
         examination = examine(settings, given.load, detectable=gate.detectable, progress=progress)
     print("\n".join(report.text(examination, saved=given.save is not None, width=width(), ascii=ascii_only())))
     if given.json is not None:
-        write_text(given.json, report.document(examination))
+        output.write(given.json, report.document(examination), report.FORMAT)
     if given.save is not None:
         kept = calibrations(examination)
         for id, calibration in kept.items():

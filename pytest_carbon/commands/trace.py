@@ -6,8 +6,15 @@ import argparse
 import shlex
 from pathlib import Path
 
-from pytest_carbon.commands.console import OK, Commands, add_meters, progress_of, settings_of
-from pytest_carbon.records import UsageProblem
+from pytest_carbon.commands.console import (
+    OK,
+    Commands,
+    add_meters,
+    add_project,
+    progress_of,
+    refuse_obstacle,
+    settings_of,
+)
 
 
 def add(commands: Commands) -> None:
@@ -17,8 +24,9 @@ def add(commands: Commands) -> None:
         description="Record the counters in a trace that --carbon-meter=replay:FILE plays, for your own tests without"
         " the hardware. Run the work meanwhile in another terminal; Ctrl-C ends the recording.",
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="the trace to write; an existing file is replaced")
+    parser.add_argument("file", metavar="FILE", type=Path, help="the trace to write; an older trace is replaced")
     add_meters(parser)
+    add_project(parser)
     parser.add_argument("--seconds", metavar="S", type=_seconds, default=10.0, help="how long to record (default: 10)")
     parser.set_defaults(run=_run)
 
@@ -31,16 +39,13 @@ def _seconds(text: str) -> float:
 
 
 def _run(given: argparse.Namespace) -> int:
+    from pytest_carbon.measure.meters.replay import FORMAT
     from pytest_carbon.measure.trace import record
 
+    refuse_obstacle("", given.file, FORMAT)
     settings = settings_of(given)
-    try:
-        with progress_of() as progress:
-            domains = record(given.file, settings, given.seconds, progress=progress)
-    except OSError as error:
-        raise UsageProblem(
-            f"cannot write {given.file}: {error.strerror}. Give a file in a folder that you may write to."
-        ) from error
+    with progress_of() as progress:
+        domains = record(given.file, settings, given.seconds, progress=progress)
     names = ", ".join(domain.name for domain in domains)
     print(f"Recorded {names}. Play it with --carbon-meter=replay:{shlex.quote(str(given.file))}")
     return OK

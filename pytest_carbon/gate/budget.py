@@ -10,24 +10,30 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
 from pytest_carbon.records import Budget, MeasurementWarning, UsageProblem, is_estimated
-from pytest_carbon.text import AMOUNT, did_you_mean, finite_number, parse_share, with_digits
+from pytest_carbon.text import (
+    EMISSIONS,
+    ENERGY,
+    Units,
+    alternatives,
+    did_you_mean,
+    finite_number,
+    known_unit,
+    parse_amount,
+    parse_share,
+    with_digits,
+)
 
-ENERGY_UNITS: Mapping[str, float] = {"mJ": 1e-3, "J": 1.0, "kJ": 1e3, "Wh": 3.6e3, "kWh": 3.6e6}
-"""What a marker may write energy in, in joules."""
 
-EMISSION_UNITS: Mapping[str, float] = {"ug": 1e-6, "mg": 1e-3, "g": 1.0, "kg": 1e3}
-"""What a marker may write emissions in, in grams; ``µg`` is read as ``ug``."""
-
-
-def _limit(value: object, units: Mapping[str, float], base: str, allowed: str) -> tuple[float, str]:
+def _limit(value: object, units: Units, base: str, allowed: str) -> tuple[float, str]:
     """Return a limit in the base unit, and as the user wrote it."""
     limit: float | None
-    if isinstance(value, str) and (match := AMOUNT.fullmatch(value.strip())):
-        number, unit = match[1], match[2] or base
+    if isinstance(value, str):
         try:
-            limit = float(number) * _factor(unit, units)
-        except KeyError:
-            raise UsageProblem(f"{unit} is not one of its units: write {allowed}; capitals matter") from None
+            limit, number, unit = parse_amount(value, units, base)
+        except KeyError as error:
+            raise UsageProblem(f"{error.args[0]} is not one of its units: write {allowed}; capitals matter") from None
+        except ValueError:
+            limit = None
     else:
         limit = finite_number(value)
         number, unit = f"{limit:.15g}" if limit else "", base
@@ -36,10 +42,6 @@ def _limit(value: object, units: Mapping[str, float], base: str, allowed: str) -
     if limit <= 0:
         raise UsageProblem(f"a limit must be above 0: write {allowed}")
     return limit, f"{number} {unit}"
-
-
-def _factor(unit: str, units: Mapping[str, float]) -> float:
-    return units[unit.replace("µ", "u").replace("μ", "u")]  # the micro sign, the Greek letter
 
 
 def _per(value: object) -> float:
@@ -72,10 +74,10 @@ def _word(value: object) -> str:
 
 _READERS: Mapping[str, Callable[[object], Any]] = {
     "energy": lambda value: _limit(
-        value, ENERGY_UNITS, "J", "a number of joules, or one with mJ, J, kJ, Wh or kWh ('2.5 J')"
+        value, ENERGY, "J", f"a number of joules, or one with {alternatives(ENERGY)} ('2.5 J')"
     ),
     "emissions": lambda value: _limit(
-        value, EMISSION_UNITS, "g", "a number of grams, or one with ug, mg, g or kg ('0.4 mg')"
+        value, EMISSIONS, "g", f"a number of grams, or one with {alternatives(EMISSIONS)} ('0.4 mg')"
     ),
     "per": _per,
     "tolerance": _tolerance,
@@ -272,12 +274,12 @@ def check(
     """
     limits = []
     for keyword, text, unit, units, limit, amount in (
-        ("energy", budget.energy_text, "J", ENERGY_UNITS, budget.energy_j_per_call, energy_j_per_call),
-        ("emissions", budget.emissions_text, "g", EMISSION_UNITS, budget.emissions_g_per_call, emissions_g_per_call),
+        ("energy", budget.energy_text, "J", ENERGY, budget.energy_j_per_call, energy_j_per_call),
+        ("emissions", budget.emissions_text, "g", EMISSIONS, budget.emissions_g_per_call, emissions_g_per_call),
     ):
         if limit is not None and amount is not None:
             text = text or f"{limit * budget.per:.6g} {unit}"
-            scale = budget.per / _factor(text.rpartition(" ")[2], units)
+            scale = budget.per / units[known_unit(text.rpartition(" ")[2], units)]
             error = error_j and energy_j_per_call and abs(error_j) * amount / energy_j_per_call
             limits.append(_Limit(keyword, text, limit * scale, amount * scale, error and error * scale, budget.per))
     if limits and not holds(budget, machine_id):

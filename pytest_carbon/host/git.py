@@ -1,4 +1,4 @@
-"""The commit and branch of this checkout, from git and the CI service."""
+"""The commit and the branch of this checkout, from git and the CI service; or why they are unknown."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ GIT_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class GitState:
-    """The state of the code; None where git does not know it."""
+    """The state of the code; None where it is unknown."""
 
     commit: str | None = None
     branch: str | None = None
     dirty: bool | None = None
     """Whether a file that git tracks was changed."""
+    why_unknown: str | None = None
+    """Why the branch is, in git's own words; None where it is known."""
 
 
 def git_state(directory: Path, *, main: str | None = None) -> GitState:
     """Return the commit and branch checked out around a folder. Never fail.
 
-    On CI, where no branch is checked out, the CI service's variables name it. A pull request never gets the name of the
-    branch ``main``: a fork's ``main`` is another branch.
+    Where git names no branch, the CI service's variables name it. A pull request never gets the name of the branch
+    ``main``: a fork's ``main`` is another branch.
     """
     try:
         answer = subprocess.run(
@@ -32,36 +34,110 @@ def git_state(directory: Path, *, main: str | None = None) -> GitState:
             capture_output=True,
             stdin=subprocess.DEVNULL,
             timeout=GIT_TIMEOUT_S,
-            check=True,
-            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
         )
-    except (OSError, ValueError, subprocess.SubprocessError):  # no git, no repository, too slow, an odd path
-        return GitState()
+    except FileNotFoundError:
+        return _from_ci(GitState(), "there is no git on the PATH", main)
+    except subprocess.TimeoutExpired:
+        return _from_ci(GitState(), f"git did not answer within {GIT_TIMEOUT_S:g} s", main)
+    except (OSError, ValueError) as error:  # a git that cannot be executed, an odd path
+        return _from_ci(GitState(), f"git cannot be run: {getattr(error, 'strerror', None) or error}", main)
+    if answer.returncode:
+        said = " ".join(answer.stderr.decode(errors="replace").split()) or f"exit status {answer.returncode}"
+        return _from_ci(GitState(), f"git says: {said.removeprefix('fatal: ')}", main)
     lines = answer.stdout.decode(errors="replace").splitlines()
     facts = dict(line.removeprefix("# ").split(" ", 1) for line in lines if line.startswith("# branch."))
     commit, branch = facts.get("branch.oid"), facts.get("branch.head")
-    return GitState(
+    state = GitState(
         commit=None if commit == "(initial)" else commit,
-        branch=_branch_on_ci(main) if branch == "(detached)" else branch,
         dirty=any(not line.startswith("# ") for line in lines),
     )
+    if branch == "(detached)":
+        return _from_ci(state, f"git has no branch checked out at {(commit or '')[:7]} (a detached HEAD)", main)
+    if branch in _not_a_change(main) and branch in map(_value, _OF_CHANGE):  # a fork's main, checked out by its name
+        return _from_ci(state, f"{branch} is a pull request's branch, and the name of another one", main)
+    return GitState(state.commit, branch, state.dirty)
 
 
-_BRANCH_ON_CI = (
+_OF_CHANGE = (
     "GITHUB_HEAD_REF",
+    "CI_MERGE_REQUEST_SOURCE_BRANCH_NAME",
+    "SYSTEM_PULLREQUEST_SOURCEBRANCH",
+    "CHANGE_BRANCH",
+    "CI_COMMIT_SOURCE_BRANCH",
+    "DRONE_SOURCE_BRANCH",
+    "TRAVIS_PULL_REQUEST_BRANCH",
+    "APPVEYOR_PULL_REQUEST_HEAD_REPO_BRANCH",
+    "SEMAPHORE_GIT_PR_BRANCH",
+)
+"""The branch of a pull request: GitHub, GitLab, Azure, Jenkins, Woodpecker, Drone, Travis, AppVeyor, Semaphore."""
+_NUMBERS = (
+    "CI_MERGE_REQUEST_IID",
+    "SYSTEM_PULLREQUEST_PULLREQUESTNUMBER",
+    "SYSTEM_PULLREQUEST_PULLREQUESTID",
+    "CHANGE_ID",
+    "CI_COMMIT_PULL_REQUEST",
+    "DRONE_PULL_REQUEST",
+    "TRAVIS_PULL_REQUEST",
+    "APPVEYOR_PULL_REQUEST_NUMBER",
+    "SEMAPHORE_GIT_PR_NUMBER",
+    "BUILDKITE_PULL_REQUEST",
+    "BITBUCKET_PR_ID",
+    "CIRCLE_PR_NUMBER",
+    "CIRRUS_PR",
+)
+"""The number of a pull request."""
+_BRANCHES = (
     "GITHUB_REF_NAME",
+    "CI_COMMIT_BRANCH",
     "CI_COMMIT_REF_NAME",
+    "BUILD_SOURCEBRANCH",
     "BRANCH_NAME",
     "CIRCLE_BRANCH",
     "BUILDKITE_BRANCH",
     "BITBUCKET_BRANCH",
+    "DRONE_BRANCH",
+    "TRAVIS_BRANCH",
+    "APPVEYOR_REPO_BRANCH",
+    "SEMAPHORE_GIT_BRANCH",
+    "CIRRUS_BRANCH",
 )
-_PULL_REQUEST_ON_CI = ("GITHUB_HEAD_REF", "CI_MERGE_REQUEST_IID", "BUILDKITE_PULL_REQUEST")
+"""The branch that is built; of a pull request, with some services, the one that it is for."""
+_TARGETS = (
+    "GITHUB_BASE_REF",
+    "CI_MERGE_REQUEST_TARGET_BRANCH_NAME",
+    "CHANGE_TARGET",
+    "SYSTEM_PULLREQUEST_TARGETBRANCH",
+)
+_TAGS = (
+    "CI_COMMIT_TAG",
+    "BUILDKITE_TAG",
+    "DRONE_TAG",
+    "TRAVIS_TAG",
+    "APPVEYOR_REPO_TAG_NAME",
+    "SEMAPHORE_GIT_TAG_NAME",
+)
+CI_VARIABLES = (*_OF_CHANGE, *_NUMBERS, *_BRANCHES, *_TARGETS, *_TAGS, "GITHUB_REF_TYPE")
 
 
-def _branch_on_ci(main: str | None) -> str | None:
-    known = [value for name in _BRANCH_ON_CI if (value := os.environ.get(name))]
-    if any(os.environ.get(name, "false") not in ("", "false") for name in _PULL_REQUEST_ON_CI):
-        ours = (main, os.environ.get("GITHUB_BASE_REF"))  # a fork's main is not ours
-        known = [value for value in known if value not in ours]
-    return next(iter(known), None)
+def _value(name: str) -> str | None:
+    value = os.environ.get(name, "").removeprefix("refs/heads/")
+    return None if value in ("", "false") or value.startswith("refs/tags/") else value.removeprefix("refs/")
+
+
+def _not_a_change(main: str | None) -> set[str | None]:
+    """Return the names that no pull request may have: they are those of our own branches."""
+    return {main, *map(_value, _TARGETS)} - {None}
+
+
+def _from_ci(state: GitState, why_not_git: str, main: str | None) -> GitState:
+    """Add the branch that the CI service names, or why there is none."""
+    branch = None
+    number = next(filter(None, map(_value, _NUMBERS)), None)
+    if number or any(map(_value, _OF_CHANGE)):
+        named = [name for name in map(_value, (*_OF_CHANGE, *_BRANCHES)) if name not in (None, *_not_a_change(main))]
+        branch = next(iter(named), number and f"pull/{number}")
+    elif not any(map(_value, _TAGS)) and _value("GITHUB_REF_TYPE") != "tag":
+        branch = next(filter(None, map(_value, _BRANCHES)), None)
+    why = None if branch else f"{why_not_git}, and no variable of a CI service names a branch"
+    return GitState(state.commit, branch, state.dirty, why)

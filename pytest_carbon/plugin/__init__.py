@@ -29,9 +29,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, Any, Any]:
+def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Generator[None, Any, Any]:
     result = yield
     options.add_switch(parser)
+    options.refuse_unknown_flags(parser, args)
     return result
 
 
@@ -41,10 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "carbon_budget(*, energy=None, emissions=None, per=1, tolerance=None, name=None, on=None): "
         "what the test's calls may cost with --carbon: limits, and a tolerance against the baseline",
     )
+    options.refuse_unknown_keys(config)
     if not anything_given(config):
         return
     options.refuse_lost_root(config)
-    options.remove_old_report(config)
     settings = read_settings(config)
     if settings.enabled and (flag := options.without_tests(config)) is not None:
         if config.option.verbose >= 0:
@@ -62,6 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Refuse a marker that cannot be used, with or without ``--carbon``."""
     refused: dict[str, str] = {}
+    markers.refuse_unknown(config, items)
     for item in items:
         if item.get_closest_marker(markers.MARKER) is not None:
             try:

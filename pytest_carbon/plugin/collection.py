@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pytest_carbon.host.stdlib import json
-from pytest_carbon.plugin.waiting import measures, test_id
+from pytest_carbon.plugin.ids import test_id
+from pytest_carbon.plugin.waiting import measures
 
 
 class _Collector:

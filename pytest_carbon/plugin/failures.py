@@ -14,8 +14,10 @@ from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate import budget
 from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import record
+from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.progress import ascii_only, width
-from pytest_carbon.plugin.waiting import Test, test_id
+from pytest_carbon.plugin.project import flags_of
+from pytest_carbon.plugin.waiting import Test
 from pytest_carbon.records import REFERENCE, Machine, Measurement, SessionResult, SuiteVerdict, TestResult
 from pytest_carbon.reports import failure, junit, summary
 
@@ -103,6 +105,7 @@ class Failures:
             report=self._from_here(settings.json) if settings.json else None,
             ci_run=os.environ.get("GITHUB_RUN_ID") if os.environ.get("GITHUB_ACTIONS") else None,
             arguments=[*self._flags(), *_selection(config, test.item)],
+            project=flags_of(config, command=True),
             width=width(config),
             ascii=ascii_only(config),
         )
@@ -126,15 +129,16 @@ class Failures:
         flags = {name: getattr(option, f"carbon_{name}") for name in names}
         if flags.get("baseline") and not isinstance(baseline, Path):  # as given it may have a password
             flags["baseline"] = baseline
-        return [f"--carbon-{name}={value}" for name, value in flags.items() if value is not None]
+        words = [f"--carbon-{name}={value}" for name, value in flags.items() if value is not None]
+        return [*flags_of(self.config, command=False), *words]
 
 
 def _selection(config: pytest.Config, item: pytest.Item) -> list[str]:
     """List what selects a test from where pytest was called."""
-    if item.path.is_relative_to(config.rootpath):
-        path = os.path.relpath(item.path, config.invocation_params.dir)
-        return ["::".join([path, *item.nodeid.split("::")[1:]])]
-    return ["--pyargs", test_id(item)]
+    if config.option.pyargs and not item.path.is_relative_to(config.rootpath):
+        return ["--pyargs", test_id(item)]
+    path = os.path.relpath(item.path, config.invocation_params.dir)
+    return ["::".join([path, *item.nodeid.split("::")[1:]])]
 
 
 def seen_from(result: SessionResult, stored: Stored, machine: Machine) -> summary.Stored:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from typing import Any, NoReturn, Self
+from unicodedata import category
 
 import pytest
 
@@ -16,8 +17,10 @@ from pytest_carbon.measure.measurer import Measurer, OpenWindow
 from pytest_carbon.measure.protocol import Protocol, Work
 from pytest_carbon.plugin.place import Listener
 from pytest_carbon.plugin.task_fixture import Called, with_task
-from pytest_carbon.records import Measurement, MeasurementWarning, UsageProblem
+from pytest_carbon.records import LONGEST_NAME, Measurement, MeasurementWarning, UsageProblem
 
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+"""Controls, lone surrogates and line ends, by their Unicode categories: no line of a table or a database holds them."""
 __tracebackhide__ = True
 """Failures are shown at the line of the test, and in what it called."""
 
@@ -215,8 +218,12 @@ class Carbon:
 
     def _claim(self, name: str) -> None:
         """Refuse an impossible name, a measurement inside a measurement, and one of which nobody would hear."""
-        if not isinstance(name, str) or not name.strip() or "\n" in name:
-            raise UsageProblem(f"name={name!r} is not possible: a measurement's name is a line of text")
+        if not isinstance(name, str) or not name.strip() or set(map(category, name)) & _UNPRINTABLE:
+            raise UsageProblem(f"name={name!r} is not possible: a measurement's name is a line of printable text")
+        if (size := len(name.encode())) > LONGEST_NAME:
+            raise UsageProblem(
+                f"name={name[:40] + '…'!r} is {size:,} bytes long: a measurement's name has {LONGEST_NAME} at most"
+            )
         if self._listener is not None:
             self._listener.check(name)
         if self._open is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_carbon.baselines.disk import TEMPORARY
+from pytest_carbon.host.output import temporary_name
 from pytest_carbon.host.stdlib import os, time
 from pytest_carbon.records import CarbonError, SessionResult
 from pytest_carbon.reports import jsonfile
@@ -53,7 +53,7 @@ class Interim:
 def _write(path: Path, text: str) -> None:
     """Replace a file at once; unlike at the end, nothing waits for the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-report.tmp")  # the end deletes what killed runs left
+    temporary = path.with_name(temporary_name())  # the end deletes what killed runs left
     try:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)

@@ -17,10 +17,21 @@ from pytest_carbon.measure import reference
 from pytest_carbon.measure.merge import merged
 from pytest_carbon.plugin import markers
 from pytest_carbon.plugin.fixture import Carbon
+from pytest_carbon.plugin.ids import why_unstable
 from pytest_carbon.plugin.processes.messages import Brought
 from pytest_carbon.plugin.stages import Held, Judged, Measured
 from pytest_carbon.plugin.waiting import Test
-from pytest_carbon.records import REFERENCE, Budget, Key, Measurement, Settings, SuiteVerdict, Verdict, is_estimated
+from pytest_carbon.records import (
+    REFERENCE,
+    Budget,
+    Key,
+    Measurement,
+    MeasurementWarning,
+    Settings,
+    SuiteVerdict,
+    Verdict,
+    is_estimated,
+)
 
 
 def measured_here(test: Test, carbon: Carbon | None, machine: str) -> list[Measurement]:
@@ -65,8 +76,10 @@ def measure(tests: Sequence[Test], settings: Settings, brought: Brought, sides: 
             )
             if finding.shown:
                 shown.append(f"{test.key}: {finding.shown}")
-            if finding.warning:
-                m = replace(m, warnings=(*m.warnings, finding.warning))
+            unstable = why_unstable(test.item, test.key, name) if sides is None else None
+            own = [MeasurementWarning("unstable-id", unstable)] if unstable else []
+            own += [finding.warning] if finding.warning else []
+            m = replace(m, warnings=(*m.warnings, *own))
             held.append(Held(test, m, _candidate(test, m, allowed, finding, settings)))
     references = reference.of_run(brought.references) if settings.reference else {}
     return Measured(brought, tuple(held), references, tuple(shown))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,19 @@ def budgets_of(item: pytest.Item) -> tuple[Budget, ...]:
         return merge(*([parse(*mark.args, **mark.kwargs) for mark in level] for level in levels))
     except UsageProblem as problem:
         raise refusal(f"{item.nodeid}: {problem}") from None
+
+
+def refuse_unknown(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
+    """Refuse a marker that was meant for ours: a limit under another name would hold nothing."""
+    known: set[str] | None = None
+    for item in items:
+        for mark in item.iter_markers():
+            if mark.name == MARKER or not mark.name.lower().startswith(("carbon", "carbo_", "cabron")):
+                continue
+            if known is None:
+                known = {re.split(r"[:(]", line)[0].strip() for line in config.getini("markers")}
+            if mark.name not in known:
+                raise refusal(f"{item.nodeid}: there is no marker {mark.name!r}. Did you mean {MARKER}?")
 
 
 def own_names(item: pytest.Item) -> list[str]:

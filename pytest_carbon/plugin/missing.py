@@ -11,8 +11,9 @@ import pytest
 from pytest_carbon.baselines import Store
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate.sides import Sides
+from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.stages import Judged
-from pytest_carbon.plugin.waiting import Test, test_id, why_skipped
+from pytest_carbon.plugin.waiting import Test, why_skipped
 from pytest_carbon.records import Key, Settings, Unmeasured, label
 from pytest_carbon.text import listing
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import re
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +16,10 @@ import pytest
 from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import values
 from pytest_carbon.plugin.refusal import refusal
+
+_OURS = re.compile(r"(--(no-)?)?carbon|(--(no-)?)?cabron|(--(no-)?)?carbo[-_]", re.IGNORECASE)
+"""How a flag or a key begins that was meant for this plugin."""
+_OWN_TABLE = re.compile(r"^\[(tool[.:])?pytest[-_]carbon(\.[^\]]*)?\]", re.MULTILINE)
 
 
 class Option(NamedTuple):
@@ -81,7 +87,8 @@ OPTIONS = (
     Option(
         "--carbon-branch NAME",
         values.matching(r"\S+", "the name of a branch, as git branch shows it"),
-        "in a database: the branch whose baselines count (default: main)",
+        "in a database: the branch whose baselines count (default: main); on the command line also the branch of this "
+        "checkout, where neither git nor the CI service names it",
     ),
     Option(
         "--carbon-label KEY=VALUE",
@@ -131,7 +138,7 @@ OPTIONS = (
     ),
     Option(
         "--carbon-intensity G_PER_KWH",
-        values.number(0, "a number of gCO2e per kWh, 0 or more, such as 45"),
+        values.number(0, "a number of gCO2e per kWh, 0 or more, such as 45", "gCO2e/kWh"),
         "instead of all three: the intensity of the electricity in gCO2e per kWh",
         name="intensity_g_per_kwh",
     ),
@@ -227,6 +234,49 @@ def add_options(parser: pytest.Parser) -> None:
             parser.addini(option.key, option.help, type=kind, default=None)
 
 
+def refuse_unknown_flags(parser: pytest.Parser, arguments: Sequence[str]) -> None:
+    """Refuse a flag that nobody has and that is close to one of ours: pytest does not say which was meant."""
+    ours = {option.flag for option in (SWITCH, *OPTIONS)}
+    flags = [argument.partition("=")[0] for argument in arguments]
+    strange = [flag for flag in flags if _OURS.match(flag) and flag.replace("--no-", "--") not in ours]
+    if not strange:
+        return
+    from pytest_carbon.text import closest
+
+    unknown = {word.partition("=")[0] for word in parser.parse_known_and_unknown_args(list(arguments))[1]}
+    for flag in strange:
+        if flag in unknown and (near := closest(flag, ours)):
+            raise refusal(f"{flag} is not an option of pytest-carbon. Did you mean {near}?")
+
+
+def refuse_unknown_keys(config: pytest.Config) -> None:
+    """Refuse ini keys and tables that look like ours and that nothing reads, with or without ``--carbon``."""
+    ours = {option.key: option for option in (SWITCH, *OPTIONS)}
+    file: Mapping[str, object] = config._inicfg if hasattr(config, "_inicfg") else config.inicfg
+    written = [*file]
+    written += [text.partition("=")[0].strip() for text in config.option.override_ini or ()]
+    for key in dict.fromkeys(map(str, written)):
+        if not _OURS.match(key) or (key in ours and ours[key].ini):
+            continue
+        with contextlib.suppress(ValueError, KeyError):
+            config.getini(key)  # another plugin's
+            continue
+        where = f"{key} in {config.inipath}"
+        if key in ours:
+            raise refusal(f"{where}: this has no ini key; give {ours[key].flag} on the command line, or in addopts")
+        from pytest_carbon.text import closest
+
+        near = closest(key.replace("-", "_"), [name for name, option in ours.items() if option.ini])
+        raise refusal(f"{where}: pytest-carbon has no such key.{f' Did you mean {near}?' if near else ''}")
+    for path in {config.rootpath / "pyproject.toml", config.inipath or config.rootpath / "pyproject.toml"}:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if (table := _OWN_TABLE.search(path.read_text("utf-8"))) is not None:
+                raise refusal(
+                    f"{table[0]} in {path}: pytest-carbon has no table of its own. Write its keys beside pytest's, such"
+                    " as carbon_tolerance in [tool.pytest.ini_options], or in [pytest] of an ini file"
+                )
+
+
 def add_switch(parser: pytest.Parser) -> None:
     """Register ``--carbon`` after all other plugins, to refuse theirs without a traceback."""
     if pytest.version_tuple < (9,):  # argparse gets the options only when it parses
@@ -286,12 +336,3 @@ def without_tests(config: pytest.Config) -> str | None:
     names = {"fixtures": "showfixtures", "fixtures-per-test": "show_fixtures_per_test"}
     given = (f for f in flags if getattr(config.option, names.get(f, f.replace("-", "")), None))
     return next((f"--{flag}" for flag in given), None)
-
-
-def remove_old_report(config: pytest.Config) -> None:
-    """Remove an earlier run's ``--carbon-json`` file: nobody may take it for this run's."""
-    option = config.option
-    if option.carbon_json and without_tests(config) is None:
-        with contextlib.suppress(OSError):  # read_settings refuses what cannot be written
-            if (report := values.path(option.carbon_json.strip(), config.invocation_params.dir)).is_file():
-                report.unlink()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pytest_carbon import gate
@@ -15,8 +16,11 @@ from pytest_carbon.host.git import GitState, git_state
 from pytest_carbon.plugin.processes.messages import Brought
 from pytest_carbon.plugin.stages import Recorded
 from pytest_carbon.records import (
+    REFERENCE,
     BaselineError,
     CarbonError,
+    Machine,
+    Record,
     SessionResult,
     Settings,
     UsageProblem,
@@ -26,14 +30,52 @@ from pytest_carbon.records import (
 from pytest_carbon.text import NBSP, change, comparable, counted, detectable_size
 
 
-def open_run(settings: Settings, root: Path) -> Store:
-    """Open the baselines of a run; refuse, before it measures, what it could not record to."""
-    git = git_state(root, main=settings.branch) if not isinstance(settings.baseline, Path) else GitState()
+def open_run(settings: Settings, root: Path) -> tuple[Store, str | None]:
+    """Open the baselines of a run; refuse, before it measures, what it could not record to.
+
+    Also return a sentence about what that place or this checkout lacks.
+    """
+    git = state(settings, root) if not isinstance(settings.baseline, Path) else GitState()
     store = open_store(settings.baseline, branch=settings.branch, own=git.branch)
     if settings.record or settings.accept:
-        refuse_unknown_branch(settings.baseline, git.commit, git.branch)
-        store.check_writable()
-    return store
+        refuse_unknown_branch(settings.baseline, git.branch, git.why_unknown, "--carbon-branch")
+        return store, store.rehearse()
+    if git.why_unknown is None or git.branch is not None:
+        return store, None
+    return store, (
+        f"the branch is unknown: {git.why_unknown}. What it has accepted in {settings.baseline} does not count here;"
+        " say which branch this is with --carbon-branch=NAME"
+    )
+
+
+def rehearse(settings: Settings, root: Path, store: Store, machine: Machine, tests: Iterable[str]) -> None:
+    """Record some figures of each test, and undo that: find out now what would be lost after measuring."""
+    git = state(settings, root)
+    probe = Record(
+        test="",
+        name="call",
+        epoch="0",
+        session="rehearsal",
+        created="2000-01-01T00:00:00Z",
+        boot=machine.boot,
+        commit=git.commit,
+        branch=git.branch,
+        energy_j_per_call=1.0,
+        energy_j_per_call_error=None,
+        duration_s_per_call=1.0,
+        torch=machine.torch,
+        driver=machine.driver,
+        labels=settings.labels,
+        gpus=tuple(gpu.uuid for gpu in machine.gpus),
+    )
+    tests = [*tests, *([REFERENCE] if settings.reference else [])]
+    store.rehearse(machine, [probe._replace(test=test) for test in tests])
+
+
+def state(settings: Settings, root: Path) -> GitState:
+    """Return the state of the code; where git and the CI name no branch, the command line may."""
+    git = git_state(root, main=settings.branch)
+    return git if git.branch else replace(git, branch=settings.branch_given)
 
 
 def place(settings: Settings, folder: Path, id: str) -> str:

@@ -13,12 +13,13 @@ import pytest
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import electricity, worktree
-from pytest_carbon.host.git import GitState, git_state
+from pytest_carbon.host.git import GitState
 from pytest_carbon.host.machine import free_memory
 from pytest_carbon.host.stdlib import now_text, os, time
 from pytest_carbon.measure import meters
 from pytest_carbon.plugin import failures, foreign, judge, markers, missing, notes, record, refusal, stages, timelimits
 from pytest_carbon.plugin.fixture import Carbon
+from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.interim import Interim
 from pytest_carbon.plugin.measuring import Measuring
 from pytest_carbon.plugin.missing import Collected
@@ -29,8 +30,8 @@ from pytest_carbon.plugin.processes.sessions import Fresh
 from pytest_carbon.plugin.processes.turns import Turns
 from pytest_carbon.plugin.progress import Progress
 from pytest_carbon.plugin.task_fixture import TASKS
-from pytest_carbon.plugin.waiting import Log, Test, measures, redirected, test_id
-from pytest_carbon.records import Calibration, CarbonError, Measurement, SessionResult, Settings, SuiteVerdict
+from pytest_carbon.plugin.waiting import Log, Test, measures, redirected
+from pytest_carbon.records import Calibration, CarbonError, Machine, Measurement, SessionResult, Settings, SuiteVerdict
 from pytest_carbon.reports import jsonfile
 from pytest_carbon.text import counted
 
@@ -89,13 +90,16 @@ class CarbonSession:
                 if self._outlet is None
                 else self._outlet.request.intensity
             )
-            self._store = record.open_run(settings, config.rootpath) if settings.against is None else None
+            self._store = None
+            if settings.against is None:
+                self._store, lacks = record.open_run(settings, config.rootpath)
+                self._notes += [lacks] if lacks else []
         except CarbonError as error:
             raise refusal.refusal(str(error)) from None
         self._git = GitState()
         self._interim = Interim(settings.json if self._outlet is None else None)
         ended = functools.partial(self._interim.write, self._so_far)
-        self._fresh = Fresh(config, settings, self._intensity, self._tests, self.progress, turns, ended)
+        self._fresh = Fresh(config, settings, self._intensity, self._tests, self.progress, self._rehearse, turns, ended)
         if self._apart:
             config.pluginmanager.register(self._fresh, "pytest-carbon-sessions")
 
@@ -143,7 +147,7 @@ class CarbonSession:
                 self._outlet.send(self._measuring.brought())
                 self._close()
         interrupted = refused = False
-        self._git = git_state(self._config.rootpath, main=self._settings.branch)
+        self._git = record.state(self._settings, self._config.rootpath)
         self._interim.write(self._so_far)
         try:
             result = yield
@@ -189,6 +193,7 @@ class CarbonSession:
                 self.progress.step,
                 resting=() if self._outlet is None else (self._outlet.request.parent,),
             )
+            self._rehearse(self._measuring.machine)
         if self._outlet is None and self._store is not None:
             self._stored = Stored(self._store, self._tests)
             with self._store.snapshot():
@@ -197,6 +202,11 @@ class CarbonSession:
                     calibration(known)
                 if hint := self._store.hint():
                     self._notes.append(hint)
+
+    def _rehearse(self, machine: Machine) -> None:
+        """Refuse, before it measures, a run whose figures could not be recorded."""
+        if (self._settings.record or self._settings.accept) and self._store is not None:
+            record.rehearse(self._settings, self._config.rootpath, self._store, machine, self._tests)
 
     def _refer(self) -> None:
         if self._measuring is not None:
@@ -358,7 +368,7 @@ class CarbonSession:
         judgement, brought = confirmed.judged, confirmed.judged.brought
         if brought.nowhere:
             self._stored = Stored(None, ())  # without a machine, no baseline is near
-        self._git = git_state(self._config.rootpath, main=settings.branch)
+        self._git = record.state(settings, self._config.rootpath)
         result = self._result_of(ran, judgement)
         folder = self._config.invocation_params.dir
         if (settings.record or settings.accept) and self._store is not None:

@@ -79,13 +79,15 @@ def read_settings(config: pytest.Config) -> Settings:
     if "against" in given:  # the ini file's sessions are for comparing with baselines
         values.update(confirm=0, reference=False)
         values["sessions"] = given["sessions"].value if "sessions" in given and given["sessions"].flag else PAIRS
+    if any(str(word).startswith("--carbon-branch") for word in config.invocation_params.args):  # not in addopts
+        values["branch_given"] = values.get("branch")
     switch = given.get("enabled")
     if not (switch and switch.flag) and (values.get("record") or values.get("accept") or values.get("against")):
         values["enabled"] = True
     if not values.get("enabled"):
         values.update(record=False, accept=False, against=None)
-    elif not problems:
-        problems += _unwritable(given)
+    if not problems:
+        problems += _unwritable(given, enabled=bool(values.get("enabled")))
     if problems:
         raise refusal(*problems)
     return Settings(**values)
@@ -101,34 +103,6 @@ def fields_given(config: pytest.Config) -> frozenset[str]:
 def inherit(config: pytest.Config, settings: Settings, given: frozenset[str]) -> None:
     """Give a fresh process its parent's settings, and which of them the user gave."""
     setattr(config.option, _INHERITED, (settings, given))
-
-
-def of_project() -> Settings:
-    """Read the current folder's ini file for a command, without running project code."""
-    from pytest_carbon.records import UsageProblem
-
-    results: list[Settings | pytest.UsageError] = []
-
-    class Stop:
-        @pytest.hookimpl(tryfirst=True)
-        def pytest_cmdline_main(self, config: pytest.Config) -> int:
-            try:
-                results.append(read_settings(config))
-            except pytest.UsageError as error:
-                results.append(error)
-            return 0
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-        patch.setenv("PYTEST_ADDOPTS", "")
-        patch.setenv("PYTEST_PLUGINS", "")
-        nothing = ("-o", "addopts=", "-o", "required_plugins=", "--noconftest", "--assert=plain")
-        pytest.main([*nothing, "-p", "pytest_carbon.plugin"], plugins=[Stop()])
-    if not results:
-        raise UsageProblem("pytest cannot read its ini file; see its message above")
-    if isinstance(results[0], pytest.UsageError):
-        raise UsageProblem("\n".join(map(str, results[0].args)))
-    return results[0]
 
 
 def _raw(config: pytest.Config, option: Option) -> _Given | None:
@@ -207,15 +181,15 @@ def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
         yield f"{least.where}: this is longer than {most.where}; lower the one or raise the other"
 
 
-def _unwritable(given: dict[str, _Given]) -> Iterable[str]:
+def _unwritable(given: dict[str, _Given], *, enabled: bool) -> Iterable[str]:
     """Refuse before measuring what could not be written after it."""
     baseline, json = given.get("baseline"), given.get("json")
-    if baseline and isinstance(baseline.value, Path) and os.path.isfile(baseline.value):
+    if enabled and baseline and isinstance(baseline.value, Path) and os.path.isfile(baseline.value):
         yield f"{baseline.where}: this is a file; write a directory (it need not exist yet), or a database URL"
-    if json and os.path.isdir(json.value):
-        yield f"{json.where}: this is a directory; write the path of a file"
-    elif json and (os.path.isfile(json.value) or not os.path.exists(json.value)):  # not so a pipe, a device
-        folder = next(folder for folder in json.value.absolute().parents if os.path.exists(folder))
-        may = os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
-        if not (os.path.isdir(folder) and may):
-            yield f"{json.where}: this user may not write to {folder}; write the path of a file elsewhere"
+    if json:
+        from pytest_carbon.host import output
+        from pytest_carbon.reports.jsonfile import FORMAT
+
+        check = output.obstacle if enabled else output.not_ours
+        if why := check(json.value, FORMAT):
+            yield f"{json.where}: {why}"

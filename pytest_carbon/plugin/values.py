@@ -70,22 +70,40 @@ def _checked(parse: Callable[[str], Any], allowed: str) -> Reader:
     return read
 
 
-def number(least: float, allowed: str) -> Reader:
-    return _checked(lambda text: value if (value := _finite(text)) >= least else None, allowed)
+def number(least: float, allowed: str, unit: str = "") -> Reader:
+    """Read a number, with or without the unit that reports print after it."""
+
+    def parse(text: str) -> float | None:
+        value = _finite(text.removesuffix(unit).rstrip())
+        return value if value >= least else None
+
+    return _checked(parse, allowed)
 
 
 def seconds(*, above: bool = False) -> Reader:
     def parse(text: str) -> float | None:
-        milliseconds = text.endswith("ms")
-        value = _finite(text.removesuffix("ms").removesuffix("s")) / (1000 if milliseconds else 1)
-        return value if value > 0 or (value == 0 and not above) else None
+        from pytest_carbon.text import parse_duration
 
-    return _checked(parse, f"seconds{', above 0' if above else ''}, such as 2, 0.5 or 500ms")
+        try:
+            value = parse_duration(text)
+        except ValueError:
+            return None
+        return value if math.inf > value > 0 or (value == 0 and not above) else None
+
+    return _checked(parse, f"seconds{', above 0' if above else ''}, such as 2, 0.5, 500ms or 4min")
 
 
 def count(least: int, allowed: str, *, digits: int = 18) -> Reader:
-    pattern = f"[0-9]{{1,{digits}}}"
-    return _checked(lambda text: int(text) if re.fullmatch(pattern, text) and int(text) >= least else None, allowed)
+    def parse(text: str) -> int | None:
+        from pytest_carbon.text import parse_count
+
+        try:
+            value = parse_count(text) if len(text) < 30 else -1
+        except ValueError:
+            return None
+        return value if least <= value < 10**digits else None
+
+    return _checked(parse, allowed)
 
 
 def matching(pattern: str, allowed: str, change: Callable[[str], str] = str) -> Reader:
@@ -128,7 +146,7 @@ def meter(text: str, base: Path) -> str:
 def gpus(text: str, base: Path) -> str:
     if text in ("used", "visible", "all"):
         return text
-    parts = [part.strip() for part in text.split(",")]
+    parts = [part.strip().rstrip("…") for part in text.split(",")]  # as reports shorten it: GPU-1f3a…
     if not all(re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", part, re.ASCII) for part in parts):
         near = _near(text, ("used", "visible", "all"))
         raise ValueError(f"write used, visible, all, or indices and UUIDs with commas between them, such as 0,1.{near}")

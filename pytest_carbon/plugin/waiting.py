@@ -35,19 +35,6 @@ def _uses_fixture(item: pytest.Item) -> bool:
     return True
 
 
-def test_id(item: pytest.Item) -> str:
-    """Return a test's key in baselines: its node id, outside the root dir by dotted name."""
-    root = item.config.rootpath
-    module = item.getparent(pytest.Module)
-    if module is None or item.path.is_relative_to(root):
-        return item.nodeid
-    name = getattr(getattr(module, "obj", None), "__name__", module.name)
-    return f"{name}::{item.nodeid.partition('::')[2]}"
-
-
-test_id.__test__ = False  # type: ignore[attr-defined]
-
-
 def why_skipped(report: pytest.TestReport | pytest.CollectReport) -> str:
     """Return the reason of a skip or of an expected failure."""
     if isinstance(report.longrepr, tuple):
@@ -117,7 +104,7 @@ class Test:
 
     item: pytest.Item
     key: str
-    """From :func:`test_id`: tests of two installed packages may have the same node id."""
+    """From :func:`.ids.test_id`: tests of two installed packages may have the same node id."""
     budgets: tuple[Budget, ...] = ()
     marked: bool = False
     course: Course = Course()

@@ -39,6 +39,8 @@ from pytest_carbon.text import (
 _ESTIMATED = " (estimated, not measured)"
 _LABEL = 12
 """Columns of the labels in a failure's report."""
+_SAYS_WHAT_TO_DO = {"unstable-id"}
+"""Warnings that measuring again does not lift."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class FailureContext:
     """The id of the run of GitHub Actions that this is."""
     arguments: Sequence[str] = ()
     """What runs the test again from here, where that is more than its id: this run's flags, another folder's path."""
+    project: Sequence[str] = ()
+    """The options with which a command finds the ini file and root dir of this run."""
     width: int = 80
     ascii: bool = False
 
@@ -376,6 +380,7 @@ def _remedies(
 ) -> Iterator[list[str]]:
     """Say what to do now, each time with the commands to copy."""
     again, status = shlex.join(context.arguments or (test,)), verdict.status
+    repeatable = {warning.code for warning in measurement.disqualifying} - _SAYS_WHAT_TO_DO
     if context.result.against is not None and status != "error":
         pairs = context.result.against.pairs
         if status == "regression":
@@ -386,7 +391,7 @@ def _remedies(
         elif status == "inconclusive" or verdict.blind:
             text = "Measure again while nothing else runs here, in more pairs:"
             yield _advice(page, text, f"pytest --carbon-sessions={2 * pairs} {again}")
-    elif measurement.disqualifying and status not in ("error", "over-budget"):
+    elif repeatable and status not in ("error", "over-budget"):
         text = (
             "A figure with a disqualifying warning is neither recorded nor accepted. Measure again without its cause:"
         )
@@ -432,6 +437,7 @@ def _acceptance(intended: str, again: str, context: FailureContext, page: Page) 
     """Give the commands that accept a change: here, and from the report elsewhere."""
     yield _advice(page, f"{intended}, accept it:", f"pytest --carbon-accept {again}".rstrip())
     place = [argument for argument in context.arguments if argument.startswith("--carbon-baseline=")]
+    place += context.project
     report = context.report or "REPORT.json"
     commands = [f"pytest-carbon baseline accept {shlex.join([report, *place])}"]
     if context.ci_run is not None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
-from pytest_carbon.baselines.disk import remedy, write_atomically
 from pytest_carbon.baselines.format import is_time
 from pytest_carbon.codec import (
     OTHER_VERSION,
@@ -20,6 +19,7 @@ from pytest_carbon.codec import (
     parse,
     scalar,
 )
+from pytest_carbon.host import output
 from pytest_carbon.host.stdlib import json
 from pytest_carbon.records import (
     INFORMS,
@@ -48,23 +48,12 @@ _encode = json.JSONEncoder(allow_nan=False).encode
 def write(result: SessionResult, path: Path) -> None:
     """Write a run's report: SI, unrounded, finite; what is unknown is null, never 0. One test a line.
 
-    Makes the folders it needs, and replaces the file at once or not at all; what is no file (a pipe,
-    ``/dev/stdout``) is written to. Raises :class:`UsageProblem` where that cannot be done.
+    See :func:`pytest_carbon.host.output.write`. Raises :class:`UsageProblem`.
     """
-    if path.is_dir():
-        raise UsageProblem(
-            f"--carbon-json: {str(path)!r} is a directory. Give a file, such as {str(path / 'carbon.json')!r}."
-        )
-    content = text(result)
     try:
-        if path.exists() and not path.is_file():
-            path.write_text(content, encoding="utf-8")
-        else:
-            write_atomically(path.resolve(), content)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        helps = remedy(error, "Give a file in a folder that this user may write to")
-        raise UsageProblem(f"--carbon-json: cannot write {str(path)!r}: {reason}. {helps}.") from error
+        output.write(path, text(result), FORMAT)
+    except UsageProblem as problem:
+        raise UsageProblem(f"--carbon-json: {problem}") from None
 
 
 def text(result: SessionResult) -> str:

@@ -22,6 +22,7 @@ import pytest_carbon
 from pytest_carbon.baselines import disk, files, format
 from pytest_carbon.baselines.disk import AGAIN, module_file
 from pytest_carbon.baselines.files import FileStore
+from pytest_carbon.host import output
 from pytest_carbon.host.stdlib import os
 from pytest_carbon.records import BaselineError, Calibration, Gpu, Machine, Record, UsageProblem
 
@@ -925,7 +926,7 @@ def unprivileged(store: FileStore) -> Any:
 def test_a_directory_that_may_not_be_written_is_said(store: FileStore) -> None:
     """Before the run as well as after it; what is there can still be read."""
     for use, done in (
-        (store.check_writable, "Nothing was recorded. "),
+        (store.rehearse, "Nothing was recorded. "),
         (lambda: store.append(HOST, [record(session="s2")]), f"Nothing was recorded. {AGAIN}"),
         (lambda: store.keep_calibration(HOST.id, Calibration(1.0)), "Nothing was changed. "),
         (lambda: store.rename({record().test: None}), "Nothing was changed. "),
@@ -957,7 +958,7 @@ def test_a_directory_below_a_file_cannot_be_written(store: FileStore) -> None:
     """The path leads through a file: said before the run."""
     Path("file").write_text("")
     below = FileStore(Path("file/carbon-baselines"))
-    for use, again in ((below.check_writable, ""), (lambda: below.append(HOST, [record()]), AGAIN)):
+    for use, again in ((below.rehearse, ""), (lambda: below.append(HOST, [record()]), AGAIN)):
         with pytest.raises(BaselineError) as error:
             use()
         assert message(error) == (
@@ -969,15 +970,15 @@ def test_a_directory_below_a_file_cannot_be_written(store: FileStore) -> None:
 
 def test_a_directory_that_can_be_made_is_writable(store: FileStore) -> None:
     """Asking makes nothing."""
-    store.check_writable()
-    FileStore(Path("a/b/c")).check_writable()
+    store.rehearse()
+    FileStore(Path("a/b/c")).rehearse()
     assert list(Path().iterdir()) == []
 
 
 def test_what_a_killed_writer_left_is_cleared_away(store: FileStore) -> None:
     """The next append to that folder removes it; it was never read."""
     store.append(HOST, [record()])
-    orphan = MODULE.with_name(".pytest-carbon-1-abc.tmp")
+    orphan = MODULE.with_name(".pytest-carbon-1-0123abcd.tmp")
     orphan.write_text("half")
     assert everything(store) == {record()}
     store.append(HOST, [record("tests/other.py::t")])
@@ -1211,12 +1212,12 @@ def test_a_file_by_itself_is_read_wherever_it_lies(store: FileStore) -> None:
 
 def test_a_file_that_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
     """An hour later, by who writes there next; what another writes at the moment stays."""
-    left, others, mine = (tmp_path / f".pytest-carbon-{name}" for name in ("1-aa.tmp", "2-bb.tmp", "notes"))
+    left, others, mine = (tmp_path / f".pytest-carbon-{name}" for name in ("1-0000aaaa.tmp", "2-0000bbbb.tmp", "notes"))
     for path in (left, others, mine):
         path.touch()
     for path in (left, mine):
         os.utime(path, (0, 0))
-    disk.write_atomically(tmp_path / "report.json", "{}")
+    output.write_atomically(tmp_path / "report.json", "{}")
     assert sorted(tmp_path.iterdir()) == sorted([others, mine, tmp_path / "report.json"])
 
 

@@ -67,7 +67,7 @@ def test_reading_makes_no_tables(store: SqlStore, url: str) -> None:
     """Reading and checking make neither a file nor a table."""
     assert store.load(HOST.id) == {}
     store.append(HOST, [])
-    store.check_writable()
+    store.rehearse()
     if url.startswith("sqlite"):
         assert not Path(url.removeprefix("sqlite:///")).exists()
     else:
@@ -145,14 +145,29 @@ def test_many_sessions_at_once(store: SqlStore) -> None:
 
 
 def test_records_of_other_branches_do_not_count(store: SqlStore, url: str) -> None:
-    """Those of the branch do, and those recorded outside a repository; asked for no branch, all do."""
-    of = {branch: record(session=str(branch), branch=branch) for branch in ("main", "feature", "master", None)}
+    """Those of the branch do; asked for no branch, all do."""
+    of = {branch: record(session=branch, branch=branch) for branch in ("main", "feature", "master")}
     store.append(HOST, list(of.values()))
     assert everything(store) == set(of.values())
-    assert everything(open_store(url, branch="main", own="main")) == {of["main"], of[None]}
-    assert everything(open_store(url, branch="main", own="feature")) == {of["main"], of[None]}
-    assert everything(open_store(url, branch="master", own="main")) == {of["master"], of[None]}
-    assert everything(open_store(url, branch="main")) == {of["main"], of[None]}
+    assert everything(open_store(url, branch="main", own="main")) == {of["main"]}
+    assert everything(open_store(url, branch="main", own="feature")) == {of["main"]}
+    assert everything(open_store(url, branch="master", own="main")) == {of["master"]}
+    assert everything(open_store(url, branch="main")) == {of["main"]}
+
+
+def test_a_record_without_a_branch_is_never_stored(store: SqlStore, url: str) -> None:
+    """Whoever asks for it; and one that somebody put there counts for no branch."""
+    unknown = record("b.py::t", branch=None)
+    text = refusal(store.append, HOST, [record(), unknown])
+    assert text == (
+        "nothing was recorded, because of 'call' of 'b.py::t': 'branch' is unknown, and a database stores records by"
+        " branch."
+    )
+    store.append(HOST, [record()])
+    with store._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE carbon_session SET branch = NULL")
+    for own in ("main", None):
+        assert everything(open_store(url, branch="main", own=own)) == set()
 
 
 def test_a_branch_is_held_to_what_it_has_accepted_since(store: SqlStore, url: str) -> None:
@@ -206,18 +221,17 @@ def test_a_main_branch_of_another_name_is_noticed(store: SqlStore, url: str) -> 
 
 
 def test_a_commit_of_no_known_branch_is_not_recorded_in_a_database() -> None:
-    """It may be a pull request's. Outside a repository there are no branches; a directory's are git's."""
+    """It may be a pull request's. A directory's are git's."""
     url = DatabaseUrl("postgresql+psycopg://ci:secret@db/carbon")
     with pytest.raises(UsageProblem) as error:
-        refuse_unknown_branch(url, "c0ffee00c0ffee00", None)
+        refuse_unknown_branch(url, None, "there is no git on the PATH", "--branch")
     assert str(error.value) == (
-        "postgresql+psycopg://ci:***@db/carbon stores records by branch, and git knows no branch of c0ffee0 (a detached"
-        " HEAD). Check out the branch by its name first (git switch -C NAME), or record the run's report with"
-        " pytest-carbon baseline accept --branch=NAME."
+        "postgresql+psycopg://ci:***@db/carbon stores records by branch, and the branch is unknown: there is no git on"
+        " the PATH. Nothing was changed. Say which branch this is with --branch=NAME on the command line, or check it"
+        " out by its name (git switch -C NAME)."
     )
-    refuse_unknown_branch(url, None, None)
-    refuse_unknown_branch(url, "c0ffee", "main")
-    refuse_unknown_branch(Path("carbon-baselines"), "c0ffee", None)
+    refuse_unknown_branch(url, "main", None, "--branch")
+    refuse_unknown_branch(Path("carbon-baselines"), None, "there is no git on the PATH", "--branch")
 
 
 # --- what cannot be trusted ------------------------------------------------------------------------
@@ -321,7 +335,7 @@ def test_another_version_of_the_tables_is_refused(store: SqlStore, url: str, ver
         " and this one reads '0001' only. Install the version that made it, or name a new place with --carbon-baseline"
         " and record there."
     )
-    calls = [(store.load, HOST.id), (store.machines,), (store.check_writable,), (store.append, HOST, [record()])]
+    calls = [(store.load, HOST.id), (store.machines,), (store.rehearse,), (store.append, HOST, [record()])]
     assert {refusal(*call) for call in calls} == {says}
     execute(url, "UPDATE carbon_schema SET version_num = '0001'")
     assert everything(store) == {record()}
@@ -339,7 +353,7 @@ def test_other_tables_of_the_same_version_are_refused(store: SqlStore, url: str,
     """A database from before a renaming: not "no such table", and never "no baseline"."""
     store.append(HOST, [record()])
     execute(url, statement)
-    calls = [(store.load, HOST.id), (store.machines,), (store.check_writable,), (store.append, HOST, [record()])]
+    calls = [(store.load, HOST.id), (store.machines,), (store.rehearse,), (store.append, HOST, [record()])]
     for call in calls:
         assert f"another version of pytest-carbon made this database: {says}" in refusal(*call)
 
@@ -387,7 +401,7 @@ def test_a_server_that_cannot_be_reached(postgres: PostgresServer) -> None:
         store = SqlStore(DatabaseUrl(url))
         for call, end in [
             ((store.load, HOST.id), CHECK),
-            ((store.check_writable,), f"Nothing was recorded. {CHECK}"),
+            ((store.rehearse,), f"Nothing was recorded. {CHECK}"),
             ((store.append, HOST, [record()]), f"{LATER_ON} {CHECK}"),
         ]:
             text = refusal(*call)
@@ -427,14 +441,14 @@ def test_a_user_who_may_only_read(postgres: PostgresServer) -> None:
     reader = SqlStore(DatabaseUrl(f"postgresql+psycopg://reader:only-reads@{url.rpartition('@')[2]}"))
     assert everything(reader) == {record()}
     remedy = "Give this user the right to write, or name another place with --carbon-baseline."
-    cases = [((reader.check_writable,), "Nothing was recorded."), ((reader.append, HOST, [record()]), LATER_ON)]
+    cases = [((reader.rehearse,), "Nothing was recorded."), ((reader.append, HOST, [record()]), LATER_ON)]
     for call, recorded in cases:
         text = refusal(*call)
         assert "permission denied for table carbon_machine" in text
         assert text.endswith(f". {recorded} {remedy}")
     assert refusal(reader.rename, {record().test: None}).endswith(f". Nothing was changed. {remedy}")
     new = SqlStore(DatabaseUrl(f"{url}?options=-cdefault_transaction_read_only%3Don"))
-    assert "read-only transaction" in refusal(new.check_writable)
+    assert "read-only transaction" in refusal(new.rehearse)
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
@@ -445,7 +459,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     says = f"sqlite:///{path}: file is not a database. "
     remedy = "Restore it from its backup, or name another place with --carbon-baseline."
     assert refusal(store.machines) == f"cannot read {says}{remedy}"
-    assert refusal(store.check_writable) == f"cannot write {says}Nothing was recorded. {remedy}"
+    assert refusal(store.rehearse) == f"cannot write {says}Nothing was recorded. {remedy}"
     assert path.read_text().startswith("these are my notes")
 
 
@@ -453,9 +467,9 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
     """A file stands in the way: nothing is made."""
     (tmp_path / "file").write_text("mine")
     store = SqlStore(DatabaseUrl(f"sqlite:///{tmp_path}/file/below/x.db"))
-    assert refusal(store.check_writable) == (
-        f"cannot write sqlite:///{tmp_path}/file/below/x.db: {tmp_path}/file is not a folder that this user may write"
-        " to. Nothing was recorded. Give this user the right to write, or name another place with --carbon-baseline."
+    assert refusal(store.rehearse) == (
+        f"cannot write sqlite:///{tmp_path}/file/below/x.db: Not a directory. Nothing was recorded. Give this user"
+        " the right to write there, or name another place with --carbon-baseline."
     )
     assert "Not a directory" in refusal(store.append, HOST, [record()])
     assert store.machines() == []
@@ -464,7 +478,7 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
 def test_a_folder_is_made_for_a_file(tmp_path: Path) -> None:
     """As for baselines in files."""
     store = SqlStore(DatabaseUrl(f"sqlite:///{tmp_path}/a/b/x.db"))
-    store.check_writable()
+    store.rehearse()
     assert not (tmp_path / "a").exists()
     store.append(HOST, [record()])
     assert everything(store) == {record()}
@@ -556,7 +570,7 @@ def test_no_secret_leaves(postgres: PostgresServer) -> None:
     gone = postgres.url("nowhere") + "?application_name=s3cr"
     for url in (wrong, gone):
         store = SqlStore(DatabaseUrl(url))
-        for call in (store.machines, store.check_writable, partial(store.append, HOST, [record()])):
+        for call in (store.machines, store.rehearse, partial(store.append, HOST, [record()])):
             with pytest.raises(BaselineError) as raised:
                 call()
             error = raised.value
@@ -767,7 +781,7 @@ def no_connection_is_left(postgres: PostgresServer) -> Iterator[None]:
 def test_nothing_stays_connected(postgres: PostgresServer) -> None:
     """Measuring takes an hour, and forks what it likes."""
     store = SqlStore(DatabaseUrl(postgres.database()))
-    store.check_writable()
+    store.rehearse()
     store.append(HOST, [record()])
     with store.snapshot():
         store.load(HOST.id)

@@ -53,7 +53,7 @@ def test_nothing_is_stored_where_there_is_nothing(store: Store) -> None:
     assert store.hint() is None
     assert store.describe(HOST.id) == Machine(HOST.id)
     store.append(HOST, [])
-    store.check_writable()
+    store.rehearse()
     assert list(Path().iterdir()) == []
 
 

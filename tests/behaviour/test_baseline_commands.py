@@ -492,7 +492,7 @@ def test_prune_after_a_run(run_carbon: CarbonRunner, pytester: pytest.Pytester) 
 def test_prune_of_a_database_is_for_the_main_branch(project: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is gone on a branch may be there on others, whose records it has, too; a dry run is free."""
     pytest.importorskip("sqlalchemy")
-    assert carbon("baseline", "copy", "carbon-baselines", "sqlite:///perf.db").ret == 0
+    assert carbon("baseline", "copy", "carbon-baselines", "sqlite:///perf.db", "--branch=main").ret == 0
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     subprocess.run(["git", "init", "--quiet", "--initial-branch=feature"], check=True)
     place = "--baseline=sqlite:///perf.db"
@@ -501,9 +501,11 @@ def test_prune_of_a_database_is_for_the_main_branch(project: FileStore, monkeypa
         "perf.db has the baselines of every branch, and tests that are gone on feature may still exist on main: nothing"
         " was deleted. Run this on main after feature is merged.\n"
     )
+    rename = ["baseline", "rename", X, "tests/test_m.py::test_new", place]
+    assert error(carbon(*rename)).endswith("nothing was renamed. Run this on main after feature is merged.\n")
     subprocess.run(["git", "checkout", "--quiet", "--orphan", "main"], check=True)
     assert carbon("baseline", "prune", "--yes", place).lines[-1] == "Deleted 3 records."
-    ran = carbon("baseline", "rename", X, "tests/test_m.py::test_new", place)
+    ran = carbon(*rename)
     assert ran.lines[1:] == [
         "Renamed 1 test, 5 records.",
         "Branches with the old names have no baseline for them until they merge the new names.",
@@ -631,12 +633,12 @@ def test_copy(project: FileStore) -> None:
 
 
 def test_copy_there_and_back(project: FileStore) -> None:
-    """In a database they are main's, whosever they were; the files stay as they are."""
+    """In a database they are the named branch's, whosever they were; the files stay as they are."""
     for path in Path("carbon-baselines").rglob("*.jsonl"):
         path.write_text(path.read_text().replace('"branch": "main"', '"branch": "fix"'))
     before = contents()
     assert any(b'"branch": "fix"' in data for data in before.values())
-    assert carbon("baseline", "copy", "carbon-baselines", "sqlite:///perf.db").ret == 0
+    assert carbon("baseline", "copy", "carbon-baselines", "sqlite:///perf.db", "--branch=main").ret == 0
     ran = carbon("baseline", "copy", "sqlite:///perf.db", "carbon-baselines")
     assert ran.lines == [
         f"{CAPPED.id}: 0 records copied, 1 already stored",

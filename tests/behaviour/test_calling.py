@@ -313,9 +313,12 @@ def test_nothing_ran():
             "carbon.run(int, min_time=3, max_time=2)",
             "min_time=3 is more than max_time=2; raise one or lower the other",
         ),
-        ("carbon.run(int, name='')", "name='' is not possible: a measurement's name is a line of text"),
-        ("carbon.run(int, name=3)", "name=3 is not possible: a measurement's name is a line of text"),
-        ("carbon.window('a\\nb').__enter__()", "name='a\\nb' is not possible: a measurement's name is a line of text"),
+        ("carbon.run(int, name='')", "name='' is not possible: a measurement's name is a line of printable text"),
+        ("carbon.run(int, name=3)", "name=3 is not possible: a measurement's name is a line of printable text"),
+        (
+            "carbon.window('a\\nb').__enter__()",
+            "name='a\\nb' is not possible: a measurement's name is a line of printable text",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(run_carbon: CarbonRunner, pytester: pytest.Pytester, call: str, error: str) -> None:

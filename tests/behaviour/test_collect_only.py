@@ -29,12 +29,12 @@ def test_nothing_is_measured(run_carbon: CarbonRunner, pytester: pytest.Pytester
 def test_it_says_that_no_test_runs(run_carbon: CarbonRunner, pytester: pytest.Pytester, flag: str) -> None:
     """Once, without a table, and without a promise of results; an earlier report stays."""
     pytester.makepyfile(test_it=TEST.format(limit="1 J"))
-    pytester.path.joinpath("old.json").write_text("{}")
+    pytester.path.joinpath("old.json").write_text('{"format": "pytest-carbon/1"}')
     run = run_carbon(flag, "--carbon-meter=rapl", "--carbon-record", "--carbon-json=old.json")
     assert run.ret == 0
     assert f"carbon: nothing was measured: {flag} runs no test" in run.lines
     assert run.text.count("carbon: ") == 1
-    assert pytester.path.joinpath("old.json").read_text() == "{}"
+    assert pytester.path.joinpath("old.json").read_text() == '{"format": "pytest-carbon/1"}'
 
 
 def test_a_marker_is_refused(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

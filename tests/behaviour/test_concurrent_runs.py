@@ -118,7 +118,7 @@ def test_a_run_that_was_killed_left_its_files(run_carbon: CarbonRunner, pytester
     pytester.makepyfile(test_it=SUITE)
     run_carbon("--carbon-record")
     folder = pytester.path / "carbon-baselines" / MACHINE
-    half = folder / ".pytest-carbon-1-abcd.tmp"
+    half = folder / ".pytest-carbon-1-0123abcd.tmp"
     half.write_text((folder / "test_it.py.jsonl").read_text()[:500])
     assert run_carbon().outcomes() == {"passed": 20}
     assert run_carbon("--carbon-record").outcomes() == {"passed": 20}

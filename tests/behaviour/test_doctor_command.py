@@ -222,7 +222,7 @@ def test_a_trace_is_examined_as_a_counter_is(doctor: Doctor, pytester: pytest.Py
         (["--meter", "nvlm"], "pytest-carbon: --carbon-meter: there is no meter 'nvlm'. Did you mean nvml?"),
         (["--meter", "estimate", "--load", "work"], "pytest-carbon: --load=work: write auto, none, torch, cpu, or"),
         (["--json", "."], "pytest-carbon: --json=.: this is a directory; write the path of a file."),
-        (["--meter", "estimate", "--json", "/proc/no/file"], "pytest-carbon: cannot write /proc/no/file: "),
+        (["--meter", "estimate", "--json", "/proc/no/file"], "pytest-carbon: --json=/proc/no/file: "),
         (["--save", "file"], "pytest-carbon: --carbon-baseline: 'file' is a file"),
     ],
 )

@@ -154,7 +154,8 @@ def test_it():
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     assert (
         "ERROR: test_it.py::test_it: carbon_budget(energy='2.5 jules'): jules is not one of its units: write a number "
-        "of joules, or one with mJ, J, kJ, Wh or kWh ('2.5 J'); capitals matter" in run.errors
+        "of joules, or one with nJ, µJ, mJ, J, kJ, MJ, GJ, nWh, µWh, mWh, Wh, kWh, MWh or GWh ('2.5 J');"
+        " capitals matter" in run.errors
     )
 
 

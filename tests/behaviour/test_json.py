@@ -227,29 +227,3 @@ def test_it_can_be_accepted(run_carbon: CarbonRunner, pytester: pytest.Pytester)
     run = run_carbon()
     assert run.ret == 0
     assert run.status("test_it") == "pass"
-
-
-@pytest.mark.parametrize(
-    ("args", "ret"),
-    [(["-k", "nothing"], 5), (["--carbon-rounds=1"], 4), (["--carbon-meter=nosuch"], 4), (["test_passes"], 4)],
-    ids=["deselected", "options", "meter", "missing"],
-)
-def test_an_earlier_runs_report_is_not_taken_for_this_runs(
-    run_carbon: CarbonRunner, pytester: pytest.Pytester, args: list[str], ret: int
-) -> None:
-    """A run that measures nothing leaves none behind."""
-    pytester.makepyfile(test_it=SUITE)
-    old = pytester.path / "old.json"
-    old.write_text("{}")
-    assert run_carbon(f"--carbon-json={old}", *args, report=False).ret == ret
-    assert not old.exists()
-
-
-def test_looking_does_not_remove_a_report(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
-    """Neither ``--collect-only`` nor ``--help`` is a run."""
-    pytester.makepyfile(test_it=SUITE)
-    old = pytester.path / "old.json"
-    old.write_text("{}")
-    for args in (["--collect-only"], ["--help"]):
-        run_carbon(f"--carbon-json={old}", *args, report=False)
-    assert old.exists()

@@ -358,8 +358,11 @@ def test_nothing_is_measured_where_no_test_measures(run_carbon: CarbonRunner, py
 
 
 @pytest.fixture(params=["files", "sqlite"])
-def place(request: pytest.FixtureRequest, run_carbon: CarbonRunner, suite: None) -> str:
-    """A baseline with a reference."""
+def place(
+    request: pytest.FixtureRequest, run_carbon: CarbonRunner, suite: None, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """A baseline with a reference, of the branch main."""
+    monkeypatch.setenv("CI_COMMIT_BRANCH", "main")
     place = "carbon-baselines" if request.param == "files" else "sqlite:///baselines.db"
     assert run_carbon("--carbon-record", "--carbon-reference", f"--carbon-baseline={place}").ret == 0
     return place

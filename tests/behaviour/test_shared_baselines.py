@@ -25,6 +25,7 @@ from pytest_carbon.baselines import open_store
 from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.commands.main import main
+from pytest_carbon.host.git import CI_VARIABLES
 from pytest_carbon.records import Record
 
 TEST = "test_it.py::test_it"
@@ -40,10 +41,11 @@ def url(request: pytest.FixtureRequest, pytester: pytest.Pytester) -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever CI runs these tests: its branches are not those of the repositories made here."""
-    for name in pytest_carbon.host.git._BRANCH_ON_CI:
+def on_main(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever CI runs these tests: outside the repositories made here, the branch is main."""
+    for name in CI_VARIABLES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CI_COMMIT_BRANCH", "main")
 
 
 def work(pytester: pytest.Pytester, joules: float, more: str = "") -> None:
@@ -252,13 +254,19 @@ def test_a_detached_head_records_only_what_ci_can_name(
 ) -> None:
     """It could be a pull request's: it is compared, and refused before it would be recorded."""
     work(pytester, 2.0)
+    monkeypatch.delenv("CI_COMMIT_BRANCH")
     git(pytester, "checkout", "-q", "--detach")
     assert shown().status("test_it") == "new"
     assert main(["baseline", "accept", "report.json", f"--baseline={url}"]) == 4
     run = shown("--carbon-record")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
-    for text in (run.errors, " ".join(capsys.readouterr().err.split())):
-        assert "stores records by branch, and git knows no branch of" in text
+    assert (
+        f"{DatabaseUrl(url)} stores records by branch, and the branch is unknown: git has no branch checked out at"
+    ) in run.errors
+    assert "Say which branch this is with --carbon-branch=NAME on the command line" in run.errors
+    assert "the report report.json has none. Nothing was changed. Say which" in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert stored(url) == []
     monkeypatch.setenv("GITHUB_REF_NAME", "main")
     assert shown("--carbon-record").ret == 0
@@ -282,11 +290,13 @@ def test_in_a_directory_git_keeps_branches_apart(run_carbon: CarbonRunner, pytes
 def test_a_directorys_baselines_become_the_main_branchs_and_come_back(
     run_carbon: CarbonRunner, shown: Any, pytester: pytest.Pytester, url: str
 ) -> None:
-    """On whichever branch they were recorded, they count; from a database comes what counts, not what others tried."""
+    """Once that is said: they are the checked-out branch's. From a database comes what counts."""
     work(pytester, 2.0)
     git(pytester, "switch", "-qc", "merged-since")
     run_carbon("--carbon-record")
     assert main(["baseline", "copy", "carbon-baselines", url]) == 0
+    assert stored(url, branch="main") == []
+    assert main(["baseline", "copy", "carbon-baselines", url, "--branch=main"]) == 0
     git(pytester, "switch", "-qc", "another")
     assert shown().measurement("test_it")["verdict"]["baseline_sessions"] == 1
     work(pytester, 6.0)
@@ -470,7 +480,7 @@ def test_a_database_nobody_may_write(run_carbon: CarbonRunner, pytester: pytest.
         compared = run_carbon(*quiet, report=False)
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     assert run.errors == (
-        f"ERROR: cannot write {url}: attempt to write a readonly database. Nothing was recorded. Give this user the"
-        " right to write, or name another place with --carbon-baseline."
+        f"ERROR: cannot write {url}: Permission denied. Nothing was recorded. Give this user the right to write there,"
+        " or name another place with --carbon-baseline."
     )
     assert "compared 1 of 1" in compared.text

@@ -416,10 +416,10 @@ def test_before_the_first_commit(repository: Path) -> None:
         ({"GITHUB_HEAD_REF": "main", "GITHUB_BASE_REF": "main", "GITHUB_REF_NAME": "12/merge"}, "12/merge"),
         ({"GITHUB_HEAD_REF": "trunk", "GITHUB_BASE_REF": "next", "GITHUB_REF_NAME": "12/merge"}, "12/merge"),
         ({"CI_COMMIT_REF_NAME": "trunk"}, "trunk"),
-        ({"CI_COMMIT_REF_NAME": "trunk", "CI_MERGE_REQUEST_IID": "3"}, None),
+        ({"CI_COMMIT_REF_NAME": "trunk", "CI_MERGE_REQUEST_IID": "3"}, "pull/3"),
         ({"CI_COMMIT_REF_NAME": "fix", "CI_MERGE_REQUEST_IID": "3"}, "fix"),
         ({"BUILDKITE_BRANCH": "trunk", "BUILDKITE_PULL_REQUEST": "false"}, "trunk"),
-        ({"BUILDKITE_BRANCH": "trunk", "BUILDKITE_PULL_REQUEST": "7"}, None),
+        ({"BUILDKITE_BRANCH": "trunk", "BUILDKITE_PULL_REQUEST": "7"}, "pull/7"),
         ({"CI_COMMIT_REF_NAME": "gitlab"}, "gitlab"),
         ({"BRANCH_NAME": "PR-12"}, "PR-12"),
         ({"CIRCLE_BRANCH": "circle"}, "circle"),
@@ -436,19 +436,28 @@ def test_a_detached_head_has_the_branch_that_ci_names(
         monkeypatch.setenv(name, value)
     assert git_state(repository).branch == "feature/faster"
     git(repository, "checkout", "-q", "--detach")
-    assert git_state(repository, main="trunk") == GitState(head, branch, False)
+    state = git_state(repository, main="trunk")
+    assert (state.commit, state.branch, state.dirty) == (head, branch, False)
+    assert (state.why_unknown is None) == (branch is not None)
 
 
 def test_no_repository_no_git_no_folder(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is known, and nothing fails."""
-    nothing = GitState(None, None, None)
-    assert git_state(tmp_path) == nothing
-    assert git_state(tmp_path / "nowhere") == nothing
-    assert git_state(Path("nul\0byte")) == nothing
+    """Nothing is known but why, and nothing fails."""
+
+    def why(folder: Path) -> str:
+        state = git_state(folder)
+        assert (state.commit, state.branch, state.dirty) == (None, None, None)
+        assert state.why_unknown is not None
+        return state.why_unknown.removesuffix(", and no variable of a CI service names a branch")
+
+    none = "git says: not a git repository (or any of the parent directories): .git"
+    assert why(tmp_path) == none
+    assert why(tmp_path / "nowhere").startswith("git says: cannot change to")
+    assert why(Path("nul\0byte")) == "git cannot be run: embedded null byte"
     (repository / ".git" / "HEAD").write_text("garbage")
-    assert git_state(repository) == nothing
+    assert why(repository) == none
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert git_state(repository) == nothing
+    assert why(repository) == "there is no git on the PATH"
 
 
 def test_a_git_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,4 +467,5 @@ def test_a_git_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr("pytest_carbon.host.git.GIT_TIMEOUT_S", 0.2)
-    assert git_state(tmp_path) == GitState()
+    why = "git did not answer within 0.2 s, and no variable of a CI service names a branch"
+    assert git_state(tmp_path) == GitState(why_unknown=why)

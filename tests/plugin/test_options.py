@@ -147,7 +147,16 @@ def _flag(key: str, text: str) -> str:
 
 def test_every_field_has_an_option() -> None:
     """Each field of Settings is set by one of the options above, so that no option is dead."""
-    assert {field for _, field, _ in (KEYS | FLAGS_ONLY).values()} == set(Settings.__dataclass_fields__)
+    fields = {field for _, field, _ in (KEYS | FLAGS_ONLY).values()}
+    assert fields | {"branch_given"} == set(Settings.__dataclass_fields__)
+
+
+def test_the_branch_is_given_on_the_command_line_only(pytester: pytest.Pytester) -> None:
+    """A file is the same on every branch, so it cannot say which one this is."""
+    pytester.makeini("[pytest]\ncarbon_branch = master\ncarbon_baseline = sqlite:///x.db\n")
+    assert (settings(pytester).branch, settings(pytester).branch_given) == ("master", None)
+    told = settings(pytester, "--carbon-branch=fix")
+    assert (told.branch, told.branch_given) == ("fix", "fix")
 
 
 def test_the_defaults_are_those_of_the_settings(pytester: pytest.Pytester) -> None:
@@ -431,10 +440,13 @@ _METER = "write auto, nvml, rapl, amd, apple, windows, estimate or replay:FILE, 
             "--carbon-baseline=sqlite:////x.db --carbon-branch='a b'",
             "--carbon-branch='a b': write the name of a branch, as git branch shows it",
         ),
-        ("--carbon-warmup=-1", "--carbon-warmup=-1: write seconds, such as 2, 0.5 or 500ms"),
-        ("--carbon-warmup='1 min'", "--carbon-warmup='1 min': write seconds, such as 2, 0.5 or 500ms"),
-        ("--carbon-max-time=0", "--carbon-max-time=0: write seconds, above 0, such as 2, 0.5 or 500ms"),
-        ("--carbon-max-time=nan", "--carbon-max-time=nan: write seconds, above 0, such as 2, 0.5 or 500ms"),
+        ("--carbon-warmup=-1", "--carbon-warmup=-1: write seconds, such as 2, 0.5, 500ms or 4min"),
+        (
+            "--carbon-warmup='1 week'",
+            "--carbon-warmup='1 week': write seconds, such as 2, 0.5, 500ms or 4min",
+        ),
+        ("--carbon-max-time=0", "--carbon-max-time=0: write seconds, above 0, such as 2, 0.5, 500ms or 4min"),
+        ("--carbon-max-time=nan", "--carbon-max-time=nan: write seconds, above 0, such as 2, 0.5, 500ms or 4min"),
         (
             "--carbon-rounds=1",
             "--carbon-rounds=1: write a whole number of rounds, at least 2: one round has no spread",
@@ -525,14 +537,15 @@ def test_a_switch_in_ini_is_true_or_false(pytester: pytest.Pytester) -> None:
 
 
 def test_what_cannot_be_written_is_found_before_anything_is_measured(pytester: pytest.Pytester) -> None:
-    """Not after an hour of measuring; and only where something would be written."""
+    """Not after an hour of measuring; what could overwrite something also without --carbon."""
     pytester.makefile(".txt", notes="mine")
     args = ("--carbon-baseline=notes.txt", f"--carbon-json={pytester.path}")
     assert refusal(pytester, "--carbon", *args) == (
         "--carbon-baseline=notes.txt: this is a file; write a directory (it need not exist yet), or a database URL",
         f"--carbon-json={pytester.path}: this is a directory; write the path of a file",
     )
-    assert not settings(pytester, *args).enabled
+    assert not settings(pytester, args[0]).enabled
+    assert refusal(pytester, args[1]) == (f"{args[1]}: this is a directory; write the path of a file",)
 
 
 def test_a_list_is_refused_in_every_pyproject(pytester: pytest.Pytester) -> None:

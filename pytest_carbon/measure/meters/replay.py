@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 from pytest_carbon.codec import Codec, Wrong, amount, check_format, parse, text
+from pytest_carbon.host import output
 from pytest_carbon.host.stdlib import json, os, time
 from pytest_carbon.measure.meters.protocol import JoulesOnly, Observation
 from pytest_carbon.records import REPLAYED, Domain, Edge, Gpu, Kind, MeterError
@@ -111,7 +112,7 @@ def write_constant_trace(
 def _write(path: str | os.PathLike[str], domains: list[dict[str, Any]], lines: list[dict[str, Any]]) -> None:
     header = {"format": FORMAT, "domains": domains}
     content = "".join(json.dumps(line, allow_nan=False) + "\n" for line in [header, *lines])
-    Path(path).write_text(content, encoding="utf-8")
+    output.write(Path(path), content, FORMAT)
 
 
 Text = Annotated[str, text]

@@ -11,13 +11,14 @@ import pytest
 from pytest_carbon.host.machine import describe
 from pytest_carbon.host.stdlib import signal, threading, time
 from pytest_carbon.plugin import markers, refusal, timelimits
+from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.processes import messages, parent, plan
 from pytest_carbon.plugin.processes.messages import Brought, Message
 from pytest_carbon.plugin.processes.plan import Stage
 from pytest_carbon.plugin.processes.turns import Turns, crash
 from pytest_carbon.plugin.progress import Progress, Stages
-from pytest_carbon.plugin.waiting import Course, Log, Test, test_id, why_skipped
-from pytest_carbon.records import Calibration, CarbonIntensity, Measurement, Settings
+from pytest_carbon.plugin.waiting import Course, Log, Test, why_skipped
+from pytest_carbon.records import Calibration, CarbonError, CarbonIntensity, Machine, Measurement, Settings
 from pytest_carbon.text import counted, listing
 
 _TWICE_S = 1.0
@@ -34,12 +35,15 @@ class Fresh:
         intensity: CarbonIntensity,
         measuring: Mapping[str, Test],
         progress: Progress,
+        prepare: Callable[[Machine], None],
         turns: Turns | None = None,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._settings = settings
         self._measuring = measuring
+        self._prepare = prepare
+        """Refuses a machine whose figures could not be recorded."""
         self._turns = turns
         self._measures: set[str] = set()
         """The running tests that measure."""
@@ -205,6 +209,11 @@ class Fresh:
         turns, base = self._turns, self._stage.base
         match message:
             case messages.Brought():
+                if not self.brought:  # no test of the first process has run
+                    try:
+                        self._prepare(message.machine)
+                    except CarbonError as error:
+                        raise refusal.refusal(str(error)) from None
                 self.brought[self._launcher.number] = message
                 if turns is not None:
                     turns.machines.update(message.machines)

@@ -1,0 +1,191 @@
+"""Write the files that are ours: whole or not at all, and never over a file that is not."""
+
+from __future__ import annotations
+
+import errno
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pytest_carbon.host.stdlib import os, time
+from pytest_carbon.records import UsageProblem
+
+_TEMPORARY = re.compile(r"\.pytest-carbon-\d+-[0-9a-f]{8}\.tmp")
+"""The name of a file that is being written."""
+_ABANDONED_S = 3600.0  # no process writes one file for an hour
+_MOST_LINKS = 40  # as Linux
+_SHOWN = 40
+_ROOM = 65536
+"""How much must fit where something will be written, in bytes."""
+
+
+def not_ours(path: Path, format: str) -> str | None:
+    """Say why a path must stay as it is, and what to do: no format of ours begins it. None where it may be replaced.
+
+    ``format``: that of what is to be written, ``pytest-carbon/1``; a file of any version of it may be replaced.
+    """
+    try:
+        kind = os.stat(path).st_mode
+        if stat.S_ISDIR(kind):
+            return "this is a directory; write the path of a file"
+        if stat.S_ISBLK(kind) or stat.S_ISSOCK(kind):
+            return f"this is a {'disk' if stat.S_ISBLK(kind) else 'socket'}; write the path of a file"
+        if not stat.S_ISREG(kind) or _descriptor(path) is not None:
+            return None
+        with open(path, "rb") as file:
+            start = file.read(200)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"{error.strerror}; write the path of another file"
+    family = re.escape(format.partition("/")[0].encode())
+    if not start or re.match(rb'\s*\{\s*"format"\s*:\s*"' + family + rb"/\d", start):
+        return None
+    begins = start.decode(errors="replace").strip().partition("\n")[0][:_SHOWN]
+    return (
+        f"this file is not ours, so it is not overwritten: it begins with {begins!r}, not with the format"
+        f" {format}; write another path, or delete the file"
+    )
+
+
+def obstacle(path: Path, format: str) -> str | None:
+    """Say why a path cannot be written to, and what to do; None where it can."""
+    if (why := not_ours(path, format)) is not None:
+        return why
+    if os.path.exists(path) and not os.path.isfile(path):
+        return None if may_write(path) else "this user may not write to it; write the path of another file"
+    if os.path.exists(path) and not may_write(path):
+        return "this user may not write to it; write the path of another file"
+    folder = Path(os.path.realpath(path)).parent
+    try:
+        rehearse(folder)
+    except OSError as error:
+        place, helps = nearest_existing(folder), remedy(error, "write the path of a file elsewhere")
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return f"this user may not write to {place}; {helps}"
+        return f"{place} cannot be written to: {error.strerror}; {helps[0].lower()}{helps[1:]}"
+    return None
+
+
+def write(path: Path, text: str, format: str) -> None:
+    """Write a file of ours, through a link to what it names; write to what is no file: a pipe, ``/dev/stdout``.
+
+    Make the folders that it needs. Raises :class:`UsageProblem`, and leaves what is there, where that cannot be done.
+    """
+    if (why := not_ours(path, format)) is not None:
+        raise UsageProblem(f"cannot write {path}: {why}.")
+    try:
+        if (descriptor := _descriptor(path)) is not None:  # opened anew, it would be truncated
+            with open(os.dup(descriptor), "wb") as stream:
+                stream.write(text.encode())
+        elif path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+        else:
+            write_atomically(path.resolve(), text)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        helps = remedy(error, "Give a file in a folder that this user may write to")
+        raise UsageProblem(f"cannot write {path}: {reason}. {helps}.") from error
+
+
+def _descriptor(path: Path) -> int | None:
+    """Return the descriptor of this process that a path names, as ``/dev/stdout`` does."""
+    place, folders = str(path), ("/dev/fd", f"/proc/{os.getpid()}/fd")
+    for _ in range(_MOST_LINKS):
+        folder, name = os.path.split(os.path.abspath(place))
+        if name.isdigit() and os.path.realpath(folder) in folders:
+            return int(name)
+        if not os.path.islink(place):
+            return None
+        place = os.path.join(folder, os.readlink(place))
+    return None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file, which stays whole if this process is killed; delete what killed writers left. Raises OSError."""
+    replace_files([(path, text)])
+    for left in temporary_files(path.parent.iterdir()):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                left.unlink()
+
+
+def temporary_name() -> str:
+    """Make a name for a file that does not stay, and is cleaned up after this process if it is killed."""
+    return f".pytest-carbon-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def temporary_files(paths: Iterable[Path]) -> list[Path]:
+    """Return those that :func:`replace_files` has made."""
+    return [path for path in paths if _TEMPORARY.fullmatch(path.name)]
+
+
+def replace_files(files: Iterable[tuple[Path, str]]) -> None:
+    """Replace several files, each atomically, after all of them are on disk: a full disk changes none."""
+    staged: list[tuple[Path, Path]] = []
+    try:
+        for path, text in files:
+            make_folder(path.parent)
+            temporary = path.with_name(temporary_name())
+            staged.append((temporary, path))
+            with temporary.open("xb") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists():
+                shutil.copymode(path, temporary)
+        for temporary, path in staged:
+            os.replace(temporary, path)
+    finally:
+        for temporary, _ in staged:
+            temporary.unlink(missing_ok=True)
+
+
+def rehearse(folder: Path) -> None:
+    """Do in a folder all that :func:`replace_files` does, and leave nothing there. Raises OSError."""
+    with lent_folder(folder):
+        file = folder / temporary_name()
+        try:
+            replace_files([(file, " " * _ROOM)])
+        finally:
+            file.unlink(missing_ok=True)
+
+
+@contextmanager
+def lent_folder(folder: Path) -> Iterator[None]:
+    """Make a folder, and remove at the end what was made and is empty."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        make_folder(folder)
+        yield
+    finally:
+        for place in missing:
+            with suppress(OSError):
+                place.rmdir()
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # a file is
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+
+
+def nearest_existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists."""
+    folder = folder.absolute()
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
+def may_write(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def remedy(error: BaseException | str, otherwise: str) -> str:
+    """Return the remedy for a file that could not be written: ``otherwise``, unless the disk is full."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "Make room there" if full else otherwise

@@ -1,0 +1,80 @@
+"""A test's key in baselines: the same in every checkout, or the reason why it is not."""
+
+from __future__ import annotations
+
+import re
+import site
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_carbon.host.stdlib import os, tempfile
+
+_ADDRESS = re.compile(r"(<[^<>]*)?\bat 0x[0-9A-Fa-f]{4,}>?")
+
+
+def test_id(item: pytest.Item) -> str:
+    """Return a test's key in baselines: its node id, or outside the root dir its module's dotted name."""
+    root, path = item.config.rootpath, item.path
+    if path.is_relative_to(root):
+        return item.nodeid
+    rest = item.nodeid.partition("::")[2]
+    real_root, real = root.resolve(), path.resolve()
+    if real.is_relative_to(real_root):  # the same folder by another name
+        return f"{real.relative_to(real_root).as_posix()}::{rest}"
+    module = item.getparent(pytest.Module)
+    name = getattr(getattr(module, "obj", None), "__name__", None)
+    if name is None or _holds(name, path) or _holds(name, real):  # as --import-mode=importlib names it
+        name = _dotted(os.path.relpath(real, _home_of(real) or real_root))
+    return f"{name}::{rest}"
+
+
+test_id.__test__ = False  # type: ignore[attr-defined]
+
+
+def why_unstable(item: pytest.Item, key: str, name: str) -> str | None:
+    """Say why a measurement's key differs between processes or checkouts, and what to do; None where it does not."""
+    root, path = item.config.rootpath, item.path
+    places = [str(place) for place in (root, root.resolve(), Path.home(), tempfile.gettempdir()) if len(str(place)) > 1]
+    for what, written, remedy in (
+        ("its id", key.partition("[")[2], "Give its parameters ids that stay: ids= of parametrize"),
+        ("its name", name, "Give it a name that stays: carbon.run(fn, name='…')"),
+    ):
+        varies = None
+        if address := _ADDRESS.search(written):
+            varies = f"an object's address ({address[0]}), which is another one in each process"
+        elif place := next((place for place in places if place in written), None):
+            varies = f"a path of this machine ({place})"
+        if varies is not None:
+            return f"{what} has {varies}, so its figures can be compared with no baseline. {remedy}"
+    common = os.path.commonpath([root.resolve(), path.resolve()])
+    if common == os.sep and _holds(key.partition("::")[0], path.resolve()):
+        return (
+            f"its id has the place of its module ({path}), which shares no folder with the root dir {root}, so its"
+            " figures can be compared in no other checkout. Give pytest a root dir that holds the tests: --rootdir=DIR"
+        )
+    return None
+
+
+def _home_of(path: Path) -> Path | None:
+    """Return the folder of installed packages that a file is in, the nearest."""
+    homes = [home for home in _installed() if path.is_relative_to(home)]
+    return max(homes, key=lambda home: len(home.parts), default=None)
+
+
+def _installed() -> Iterator[Path]:
+    paths = [sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")]
+    for text in (*paths, *site.getsitepackages(), site.getusersitepackages()):
+        yield Path(text).resolve()
+
+
+def _dotted(path: str) -> str:
+    parts = [part for part in Path(path).parts if part not in ("..", os.sep)]
+    return ".".join([*parts[:-1], parts[-1].removesuffix(".py")])
+
+
+def _holds(name: str, path: Path) -> bool:
+    """Tell whether a dotted name is a whole path."""
+    return name == _dotted(str(path))

@@ -237,7 +237,7 @@ def add_options(parser: pytest.Parser) -> None:
 def refuse_unknown_flags(parser: pytest.Parser, arguments: Sequence[str]) -> None:
     """Refuse a flag that nobody has and that is close to one of ours: pytest does not say which was meant."""
     ours = {option.flag for option in (SWITCH, *OPTIONS)}
-    flags = [argument.partition("=")[0] for argument in arguments]
+    flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
     strange = [flag for flag in flags if _OURS.match(flag) and flag.replace("--no-", "--") not in ours]
     if not strange:
         return

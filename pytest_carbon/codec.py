@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, is_dataclass
 from math import isfinite
 from types import UnionType
@@ -20,6 +20,7 @@ from pytest_carbon.text import closest
 Reader = Callable[[Any], Any]
 """Makes a value of what JSON holds, or raises :class:`Misfit`."""
 
+OTHER_VERSION = "Another version of pytest-carbon wrote it: use that version, or write the file again with this one."
 _LARGEST = sys.float_info.max
 _SCALARS = frozenset({str, int, bool, type(None)})
 
@@ -31,9 +32,6 @@ class Wrong(Exception):
         super().__init__(what)
         self.what = what
         self.remedy = remedy
-
-    def __str__(self) -> str:
-        return self.what
 
 
 class Misfit(Wrong):
@@ -53,6 +51,13 @@ class NotJson(Wrong):
     def __init__(self, error: json.JSONDecodeError) -> None:
         super().__init__(f"not JSON ({error.msg}, {_position(error)})")
         self.line = error.lineno
+
+
+class Missing(Misfit):
+    """A field is missing."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("is missing", f".{name}")
 
 
 def _position(error: json.JSONDecodeError) -> str:
@@ -84,10 +89,7 @@ def check_format(written: object, ours: str) -> None:
         return
     kind = ours.rpartition("/")[0]
     if isinstance(written, str) and written.startswith(f"{kind}/"):
-        raise Wrong(
-            f"written in the format {written!r}, and this version reads {ours!r}",
-            "Another version of pytest-carbon wrote it: use that version, or write the file again with this one.",
-        )
+        raise Wrong(f"written in the format {written!r}, and this version reads {ours!r}", OTHER_VERSION)
     raise Wrong(f"the format is {written!r}, not {ours!r}")
 
 
@@ -104,29 +106,18 @@ def must_be(what: str, value: Any, place: str = "") -> Misfit:
     return Misfit(f"must be {what}, not {shown if len(shown) <= 60 else f'{shown[:57]}...'}", place)
 
 
-def scalar(what: str, allowed: Callable[[Any], bool]) -> Reader:
-    """Read a value as it is, where it is allowed; ``what`` says what is."""
+def scalar(what: str, allowed: Callable[[Any], bool], make: Callable[[Any], Any] | None = None) -> Reader:
+    """Read a value where it is allowed, as it is or as ``make`` makes it; ``what`` says what is."""
 
     def read_scalar(value: Any) -> Any:
         if not allowed(value):
             raise must_be(what, value)
-        return value
+        return make(value) if make else value
 
     return read_scalar
 
 
-def number(what: str = "a number", least: float = -_LARGEST) -> Reader:
-    """Read a finite number of at least ``least`` as a float."""
-
-    def read_number(value: Any) -> float:
-        if not is_number(value) or value < least:
-            raise must_be(what, value)
-        return float(value)
-
-    return read_number
-
-
-amount = number("a finite number from 0", 0.0)
+amount = scalar("a finite number from 0", lambda value: is_number(value) and value >= 0, float)
 text = scalar("a text that is not empty", lambda value: isinstance(value, str) and value != "")
 
 
@@ -151,7 +142,7 @@ class Codec:
             str: scalar("a text", lambda value: isinstance(value, str)),
             bool: scalar("true or false", lambda value: isinstance(value, bool)),
             int: scalar("a count", lambda value: value.__class__ is int and value >= 0),
-            float: number(),
+            float: scalar("a number", is_number, float),
             **(readers or {}),
         }
 
@@ -206,11 +197,12 @@ class Codec:
             return _or_null(known) if len(others) < len(args) else known
         if origin is Literal:
             allowed = {(type(arg), arg) for arg in args}
-            return scalar(f"one of {', '.join(map(str, args))}", lambda value: _key(value) in allowed)
+            texts = ", ".join(map(str, args))
+            return scalar(f"one of {texts}", lambda v: isinstance(v, (str, int)) and (type(v), v) in allowed)
         if origin in (tuple, Sequence, frozenset):
-            return _list(self.reader(args[0]), frozenset if origin is frozenset else tuple)
+            return _several(self.reader(args[0]), frozenset if origin is frozenset else tuple)
         if origin is Mapping:
-            return _mapping(self.reader(args[1]))
+            return _several(self.reader(args[1]), dict)
         if is_dataclass(hint):
             fields = hint.__dataclass_fields__.values()
             defaults = [one.name for one in fields if (one.default, one.default_factory) != (MISSING, MISSING)]
@@ -238,17 +230,13 @@ class Codec:
                     values[name] = reader(value[name])
                 except KeyError:
                     if name not in optional:
-                        raise Misfit("is missing", f".{name}") from None
+                        raise Missing(name) from None
                 except Misfit as misfit:
                     misfit.place = f".{name}{misfit.place}"
                     raise
             return make(**values) if named else make(*values.values())
 
         return read_object
-
-
-def _key(value: Any) -> tuple[type, Any] | None:
-    return (type(value), value) if isinstance(value, (str, int)) else None
 
 
 def _first_of(readers: Sequence[Reader]) -> Reader:
@@ -263,36 +251,23 @@ def _first_of(readers: Sequence[Reader]) -> Reader:
     return read_first
 
 
-def _list(item: Reader, make: Callable[[list[Any]], Any]) -> Reader:
-    def read_list(value: Any) -> Any:
-        if not isinstance(value, list):
-            raise must_be("a list", value)
-        items: list[Any] = []
-        try:
-            for entry in value:
-                items.append(item(entry))
-        except Misfit as misfit:
-            misfit.place = f"[{len(items)}]{misfit.place}"
-            raise
-        return make(items)
+def _several(item: Reader, make: Callable[[Iterable[Any]], Any]) -> Reader:
+    """Read a list into what ``make`` makes of its items; where that is ``dict``, an object with any names."""
+    kind, what, shown = (dict, "an object", ".{}") if make is dict else (list, "a list", "[{}]")
 
-    return read_list
-
-
-def _mapping(item: Reader) -> Reader:
-    def read_mapping(value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise must_be("an object", value)
+    def read_several(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise must_be(what, value)
         items = {}
-        for name, entry in value.items():
-            try:
-                items[name] = item(entry)
-            except Misfit as misfit:
-                misfit.place = f".{name}{misfit.place}"
-                raise
-        return items
+        try:
+            for place in value if make is dict else range(len(value)):
+                items[place] = item(value[place])
+        except Misfit as misfit:
+            misfit.place = shown.format(place) + misfit.place
+            raise
+        return items if make is dict else make(items.values())
 
-    return read_mapping
+    return read_several
 
 
 def _or_null(known: Reader) -> Reader:

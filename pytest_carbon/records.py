@@ -28,7 +28,7 @@ def is_estimated(machine_id: str) -> bool:
 
 
 def label(key: Key) -> str:
-    """How sentences call a measurement."""
+    """Return a measurement's name in sentences."""
     test, name = key
     return test if name == "call" else f"{test} · {name}"
 
@@ -73,7 +73,7 @@ class Domain:
 
     @property
     def family(self) -> str:
-        """``gpu``, ``cpu``, ``dram``, …"""
+        """Return ``gpu``, ``cpu``, ``dram``, …"""
         return self.name.partition(":")[0]
 
 
@@ -113,7 +113,7 @@ class MeasurementWarning:
 
     @property
     def disqualifies(self) -> bool:
-        """Whether the figure may be wrong: then it is not recorded. An unknown code (a plug-in's) does too."""
+        """Tell whether the figure may be wrong, and is not recorded; unknown codes count."""
         return not self.informs and self.code not in INFORMS
 
 
@@ -229,8 +229,6 @@ class Measurement:
     """Of the hottest gated device, at the start."""
     gpus: tuple[str, ...] = ()
     """The UUIDs of the gated GPUs."""
-    factors: Factors | None = None
-    """Of an estimate."""
     emissions_g_per_call: float | None = None
     gated: tuple[str, ...] = ()
     """The names of the domains that ``energy_j_per_call`` sums."""
@@ -240,6 +238,8 @@ class Measurement:
     warnings: tuple[MeasurementWarning, ...] = ()
     failure: str | None = None
     task: TaskInfo | None = None
+    factors: Factors | None = None
+    """Of an estimate."""
 
     @property
     def estimated(self) -> bool:
@@ -253,12 +253,17 @@ class Measurement:
 
     @property
     def disqualifying(self) -> tuple[MeasurementWarning, ...]:
-        """The warnings for which it is neither recorded nor accepted."""
+        """Return the warnings for which it is neither recorded nor accepted."""
         return tuple(warning for warning in self.warnings if warning.disqualifies)
 
     @property
+    def power_w(self) -> float | None:
+        energy_j, duration_s = self.energy_j_per_call, self.duration_s_per_call
+        return energy_j / duration_s if energy_j is not None and duration_s else None
+
+    @property
     def relative_error(self) -> float | None:
-        """Half-width of the 95% interval of the energy, relative to it."""
+        """Return the half-width of the energy's 95% interval, relative to the energy."""
         energy_j, error_j = self.energy_j_per_call, self.energy_j_per_call_error
         return error_j / energy_j if energy_j and error_j is not None else None
 

@@ -32,7 +32,7 @@ AMOUNT = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\W\d_]*)"
 
 
 def with_digits(number: float, significant: int = 3) -> str:
-    """A number with this many significant digits, without an exponent where it can be read without."""
+    """Write a number with this many significant digits, without an exponent if readable."""
     scientific = f"{number:.{significant - 1}e}"
     exponent = int(scientific.partition("e")[2])
     if not -5 < exponent < 9:
@@ -44,7 +44,7 @@ def with_digits(number: float, significant: int = 3) -> str:
 
 
 def parse_share(value: object) -> float:
-    """A share: ``"5%"``, ``"0.05"``, ``0.05``. A bare 5 could be 5% or 500%, and is refused.
+    """Read a share: ``"5%"``, ``"0.05"``, ``0.05``; a bare 5 could be 5% or 500%.
 
     Raises :class:`UsageProblem`, which says what is allowed; the caller says where the value stands.
     """
@@ -62,7 +62,7 @@ def parse_share(value: object) -> float:
 
 
 def closest(word: str, allowed: Iterable[str]) -> str | None:
-    """The allowed word that is close to a word; None where none is."""
+    """Return the allowed word that is close to a word; None if none is."""
     from difflib import get_close_matches
 
     named = {name.lower(): name for name in allowed}
@@ -71,13 +71,13 @@ def closest(word: str, allowed: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """``" Did you mean energy?"`` where a word is close to one that is allowed, else nothing."""
+    """Return ``" Did you mean energy?"``, or nothing if no allowed word is close."""
     near = closest(word, allowed)
     return f" Did you mean {near}?" if near else ""
 
 
 def finite_number(value: object) -> float | None:
-    """A finite number, numpy's too, as a float; None for anything else, True and False among it."""
+    """Return a finite number, numpy's too, as a float; None for anything else, also bools."""
     if not isinstance(value, Real) or isinstance(value, bool):
         return None
     try:
@@ -111,19 +111,18 @@ def quantities(
     most: int = _MOST_SIGNIFICANT,
     of_smallest: bool = False,
 ) -> list[Quantity]:
-    """Finite values in one unit with one number of decimals, so that they can be compared at a glance.
+    """Write finite values in one unit with one number of decimals, to compare them.
 
-    The prefix is that of the largest. ``error`` is the error of the last value and decides how many digits
-    are worth showing: two of the error where its leading digits are below 355, else one (the Particle Data
-    Group's rule), ``most`` significant ones of the largest value at most. Without it, three of the largest, or
-    ``of_smallest``.
+    Prefix and digits are those of the largest, three digits of it, or ``of_smallest``. With the ``error`` of the last
+    value they are that one's, as if it were alone: two digits of the error where its leading digits are below 355, else
+    one (the Particle Data Group's rule), ``most`` significant ones of the value at most.
     """
     values = list(values)
     if not all(map(math.isfinite, values)):
         return [Quantity(f"{value:g}", None, unit) for value in values]
     if error is not None and not (math.isfinite(error) and error > 0):
         error = None
-    largest = max(map(abs, [*values, error or 0.0]))
+    largest = max(map(abs, values if error is None else [values[-1], error]))
     top = _LARGEST.get(unit, max(_PREFIXES))
     power = math.floor(math.log10(largest) / 3) if largest else 0
     power = min(top, max(min(_PREFIXES), power))
@@ -144,8 +143,25 @@ def quantities(
 
 
 def quantity(value: float, unit: str, error: float | None = None) -> Quantity:
-    """One finite value, with its error where it has one: ``1.213 ± 0.004 J``."""
+    """Round one finite value, with its error where it has one: ``1.213 ± 0.004 J``."""
     return quantities([value], unit, error)[0]
+
+
+def known(value: float | None, unit: str, error: float | None = None, *, unknown: str = UNKNOWN) -> Quantity | str:
+    """Round a value if it is known, else return what stands for it."""
+    return unknown if value is None else quantity(value, unit, error)
+
+
+def then_and_now(then: float, now: float, unit: str, error: float | None = None) -> tuple[Quantity, Quantity]:
+    """Round two values to be compared; ``error`` is that of ``now``.
+
+    ``now`` looks as everywhere (:func:`quantity`). ``then`` has its unit and its decimals, or its own where one of them
+    is ten times the other.
+    """
+    if min(abs(then), abs(now)) < max(abs(then), abs(now)) / 10:
+        return quantity(then, unit), quantity(now, unit, error)
+    before, after = quantities([then, now], unit, error)
+    return before, after
 
 
 def _decimals(value: float, error: float | None, most: int) -> int:
@@ -165,15 +181,15 @@ def _number(value: float, decimals: int) -> str:
     return f"{round(value, decimals) + 0.0:.{max(0, decimals)}f}"
 
 
-def comparable_joules(*energies_j: float) -> list[str]:
-    """Energies to be compared: in the largest's unit, with three digits of the smallest. Far apart: each by itself."""
-    if min(energies_j) < max(energies_j) / 10:
-        return [str(quantity(energy_j, "J")) for energy_j in energies_j]
-    return list(map(str, quantities(energies_j, "J", of_smallest=True)))
+def comparable(values: Sequence[float], unit: str = "J") -> list[Quantity]:
+    """Write values in the largest's unit, with three digits of the smallest; far apart, each by itself."""
+    if min(values) < max(values) / 10:
+        return [quantity(value, unit) for value in values]
+    return quantities(values, unit, of_smallest=True)
 
 
 def change(relative: float | None) -> str:
-    """0.008 → ``+0.8%``; from twice as much on a factor, ``2.3×``."""
+    """Write 0.008 as ``+0.8%``, and from twice as much on a factor, ``2.3×``."""
     if relative is None or not math.isfinite(relative):
         return UNKNOWN
     if relative < 0.9995:
@@ -183,25 +199,30 @@ def change(relative: float | None) -> str:
 
 
 def share(relative: float | None) -> str:
-    """0.041 → ``4.1%``, 0.04 → ``4%``, 1.4 → ``140%``."""
+    """Write 0.041 as ``4.1%``, 0.04 as ``4%``, 1.4 as ``140%``."""
     if relative is None or not math.isfinite(relative):
         return UNKNOWN
     return f"{100 * relative:.0f}%" if relative >= 0.9995 else f"{100 * relative:.1f}".removesuffix(".0") + "%"
 
 
 def size(relative: float | None) -> str:
-    """A change without its sign: ``4.1%``; from twice as much on a factor, ``2.3×``."""
+    """Write a change without its sign: ``4.1%``; from twice as much on a factor, ``2.3×``."""
     return change(relative) if relative is not None and relative >= 0.9995 else share(relative and abs(relative))
 
 
+def detectable_size(relative: float | None) -> str:
+    """Write a smallest detectable change: 0.041 as ``4.1%``, 0.412 as ``41%``."""
+    return size(round(relative, 2) if relative is not None and 0.0995 <= relative < 0.995 else relative)
+
+
 def at_least(relative: float | None) -> str:
-    """0.041 → ``≥4.1%``, 0.412 → ``≥41%``: tables have no room for more."""
-    known = size(round(relative, 2) if relative is not None and relative >= 0.0995 else relative)
+    """Write a smallest detectable change in a table: ``≥4.1%``."""
+    known = detectable_size(relative)
     return known if known == UNKNOWN else f"≥{known}"
 
 
 def duration(seconds: float) -> str:
-    """``3.4 s``, ``12 s``, ``4 min``, ``2.5 h``: how long a run took, to two digits or so."""
+    """Write how long a run took: ``3.4 s``, ``12 s``, ``4 min``, ``2.5 h``."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 119.5:
@@ -210,7 +231,7 @@ def duration(seconds: float) -> str:
 
 
 def about(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``1 h 20 min``, ``3 days``: how long something will take, which nobody knows exactly."""
+    """Write how long something will take: ``40 s``, ``12 min``, ``1 h 20 min``, ``3 days``."""
     if seconds < 55:
         return f"{max(1, round(seconds / 10)) * 10} s"
     if seconds < 59.5 * 60:
@@ -222,18 +243,18 @@ def about(seconds: float) -> str:
 
 
 def count(n: int) -> str:
-    """12345 → ``12,345``."""
+    """Write 12345 as ``12,345``."""
     return f"{n:,}"
 
 
 def counted(n: int, noun: str) -> str:
-    """``1 session``, ``2 sessions``, ``3 passes``."""
+    """Write ``1 session``, ``2 sessions``, ``3 passes``."""
     plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{count(n)} {noun if n == 1 else plural}"
 
 
 def listing(names: Sequence[str], most: int = 3) -> str:
-    """``a``, ``a and b``, ``a, b, c and 9 more``."""
+    """Write ``a``, ``a and b``, ``a, b, c and 9 more``."""
     shown, rest = list(names[:most]), len(names) - most
     if rest > 0:
         shown.append(f"{rest} more")
@@ -241,21 +262,21 @@ def listing(names: Sequence[str], most: int = 3) -> str:
 
 
 def cards(now: Sequence[str], then: Sequence[str]) -> tuple[str, str]:
-    """The UUIDs of two sets of cards, as short as tells one from another: ``GPU-1f3a…``."""
+    """Shorten the UUIDs of two sets of cards, still distinct: ``GPU-1f3a…``."""
     every = {*now, *then}
     length = next((n for n in (8, 12, 17) if len({uuid[:n] for uuid in every}) == len(every)), None)
     short = {uuid: uuid if length is None or len(uuid) <= length + 1 else f"{uuid[:length]}…" for uuid in every}
     return listing([short[uuid] for uuid in now], 2), listing([short[uuid] for uuid in then], 2)
 
 
-def error_lines(text: str, width: int, first: str = "ERROR: ") -> list[str]:
-    """What a terminal is told of an error: lines broken between words, but not in a command, however long that is."""
+def error_lines(text: str, width: int) -> list[str]:
+    """Break an error's text between words for a terminal, but never in a command."""
     lines: list[str] = []
     for paragraph in text.splitlines():
         held = _COMMAND.sub(lambda command: command[0].replace(" ", NBSP), paragraph)
-        room = first if not lines else "  "
-        found = textwrap.wrap(
+        room = "  " if lines else "ERROR: "
+        wrapped = textwrap.wrap(
             room + held, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
         )
-        lines += [line.replace(NBSP, " ") for line in found]
+        lines += [line.replace(NBSP, " ") for line in wrapped]
     return lines

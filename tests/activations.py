@@ -73,7 +73,8 @@ def peak_bytes(id: str, batch: int = 1, device: str = "meta") -> int:
     with models.silent(*(["diffusers"] if is_pipeline else [])), torch.device(device), torch.inference_mode():
         if is_pipeline:
             return _of_pipeline(config, call, batch)
-        made = models.named(design.model_class)._from_config(models.config_of(design, config)).eval()
+        kind = models.named(design.model_class)
+        made = kind._from_config(kind.config_class(**config)).eval()
         return _of(made, _inputs(id, made, processor, batch))
 
 

@@ -37,7 +37,7 @@ def parameters(model_id: str, *, on_study_terms: bool = True) -> int:
     with models.silent(*(["diffusers"] if is_pipeline else [])), torch.device("meta"):
         if is_pipeline:
             return sum(_count(models.component(name, part)) for name, part in config.items() if name != "scheduler")
-        made = models.config_of(design, config)
+        made = models.named(design.model_class).config_class(**config)
         whole = not on_study_terms or design.model_class.endswith(":VisionEncoderDecoderModel")
         if whole:
             return _count(models.named(design.model_class)._from_config(made))

@@ -22,13 +22,13 @@ class Store(Protocol):
         """Return the ids of the machines that have a baseline, sorted."""
 
     def keys(self, machine_id: str) -> frozenset[Key]:
-        """Return the measurements that have a baseline on a machine, without checking their figures."""
+        """Return the measurements with a baseline on a machine; check no figures."""
 
     def load(self, machine_id: str, keys: Collection[Key] | None = None) -> dict[Key, list[Record]]:
-        """Return a machine's records, or those of some measurements, by measurement, oldest first."""
+        """Return a machine's records, or some of them, by measurement, oldest first."""
 
     def describe(self, machine_id: str) -> Machine:
-        """Return what is stored of a machine: GPUs and processor; only its id where nothing is."""
+        """Return what is stored of a machine: GPUs, processor, or only its id."""
 
     def append(self, machine: Machine, records: Sequence[Record]) -> None:
         """Add records to one machine; see :meth:`append_all`."""
@@ -41,13 +41,13 @@ class Store(Protocol):
         """
 
     def rename(self, tests: Mapping[str, str | None]) -> int:
-        """Give tests' records other ids, in every machine; ``None`` deletes them. Return their number.
+        """Give tests' records other ids, None: delete them; return their number.
 
         All of them or, with an error, none. Refuse a new id that has records of its own.
         """
 
     def check_writable(self) -> None:
-        """Raise before a run, as far as possible, what :meth:`append` would raise after it."""
+        """Raise before a run, where possible, what :meth:`append` would raise after."""
 
     def calibration(self, machine_id: str) -> Calibration | None:
         """Return what is known about a machine's counters; None where nothing is."""
@@ -63,7 +63,7 @@ class Store(Protocol):
 
 
 def open_store(location: Path | str, *, branch: str | None = None, own: str | None = None) -> Store:
-    """Open the store at a path, which need not exist yet, or at a URL. Raises :class:`UsageProblem`.
+    """Open the store at a path, which need not exist yet, or at a URL.
 
     In a directory all records count. A database has the records of every branch: with ``branch`` only that branch's
     count, and those since a change that ``own``, the branch that is checked out, accepted.
@@ -95,7 +95,7 @@ def _open_database(url: Path | str, branch: str | None, own: str | None) -> Stor
 
 
 def refuse_unknown_branch(location: Path | str, commit: str | None, branch: str | None) -> None:
-    """Refuse to record in a database where the branch is unknown: a detached HEAD, of a pull request perhaps."""
+    """Refuse to record in a database while git knows no branch (a detached HEAD)."""
     if isinstance(location, DatabaseUrl) and branch is None and commit is not None:
         raise UsageProblem(
             f"{location} stores records by branch, and git knows no branch of {commit[:7]} (a detached HEAD). Check out"

@@ -13,7 +13,7 @@ _IN_MEMORY = (":memory:", "file:")
 
 
 class DatabaseUrl(str):
-    """A database's URL, as a text without password and parameters, for any report, log or traceback."""
+    """A database's URL; as a text it has no password and no parameters."""
 
     def __new__(cls, url: str) -> DatabaseUrl:
         self = super().__new__(cls, _PASSWORD.sub(r"\1:***@", url).partition("?")[0])
@@ -24,7 +24,7 @@ class DatabaseUrl(str):
 
     @property
     def file(self) -> Path | None:
-        """The file of SQLite."""
+        """Return the file of SQLite."""
         match = _SQLITE.fullmatch(self._url)
         return Path(match[2]) if match and not match[2].startswith(_IN_MEMORY) else None
 
@@ -34,7 +34,7 @@ class DatabaseUrl(str):
 
 
 def place(text: str, base: Path) -> Path | DatabaseUrl:
-    """Return the database or the directory that a text names. Relative paths, also SQLite's, start at ``base``."""
+    """Return the database or directory that a text names, relative to ``base``."""
     if not _URL.fullmatch(text):
         return base / Path(text).expanduser()
     if (sqlite := _SQLITE.fullmatch(text)) and not sqlite[2].startswith(_IN_MEMORY):

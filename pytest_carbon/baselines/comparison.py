@@ -64,7 +64,7 @@ class Side:
         keys = {**self.measured.get(machine_id, {}), **self.stored.get(machine_id, {})}
         return [key for key in keys if key[0] != REFERENCE]
 
-    def kernel(self, machine_id: str) -> Measurement | None:
+    def workload(self, machine_id: str) -> Measurement | None:
         """Return a report's reference workload on one machine."""
         of_run = self.result.references if self.result else ()
         return next((m for m, _ in of_run if m.machine == machine_id), None)
@@ -86,7 +86,7 @@ class Row(NamedTuple):
     """Their codes."""
 
 
-class Kernel(NamedTuple):
+class Workload(NamedTuple):
     """The reference workload on one machine."""
 
     row: Row | None
@@ -108,10 +108,10 @@ class Part:
     renamed: Mapping[Key, Key] | None = None
     """Measurements of BASE alone, with their probable new names in HEAD."""
     own: tuple[Key, ...] = ()
-    """Measurements that BASE has from HEAD's own session only."""
+    """Measurements whose baseline, since the last accepted change, is HEAD's own session alone."""
     unmeasured: tuple[Key, ...] = ()
     """Measurements that failed in BASE."""
-    kernel: Kernel | None = None
+    workload: Workload | None = None
     """None where neither side has a reference workload."""
 
 
@@ -120,8 +120,7 @@ class Comparison:
     base: Side
     head: Side
     parts: tuple[Part, ...]
-    tolerance: float
-    false_alarms: float
+    settings: Settings
     notes: tuple[str, ...] = ()
     """Other differences, in sentences."""
 
@@ -131,22 +130,22 @@ class Comparison:
 
     @property
     def failed(self) -> bool:
-        """Tell whether there is a regression, of a test or the suite, or something that HEAD failed to measure."""
+        """Tell whether something is a regression, or could not be measured in HEAD."""
         of_rows = any(row.verdict.effect == "fails" for row in self.rows)
         return of_rows or any(part.suite.effect == "fails" for part in self.parts)
 
 
-def compare(base: Side, head: Side, *, tolerance: float, false_alarms: float) -> Comparison:
+def compare(base: Side, head: Side, settings: Settings) -> Comparison:
     """Judge what is on both sides. Raises :class:`UsageProblem` where that is nothing."""
     common = [machine for id, machine in head.machines.items() if base.keys(id) and head.keys(id)]
-    parts = tuple(_part(base, head, machine, tolerance, false_alarms) for machine in common)
-    comparison = Comparison(base, head, parts, tolerance, false_alarms, tuple(_notes(base, head)))
+    parts = tuple(_part(base, head, machine, settings) for machine in common)
+    comparison = Comparison(base, head, parts, settings, tuple(_notes(base, head)))
     if not any(row.verdict.change is not None or row.verdict.status == "pass" for row in comparison.rows):
         raise UsageProblem(_why_nothing(comparison))
     return comparison
 
 
-def _part(base: Side, head: Side, machine: Machine, tolerance: float, false_alarms: float) -> Part:
+def _part(base: Side, head: Side, machine: Machine, settings: Settings) -> Part:
     id = machine.id
     in_base, in_head = base.keys(id), head.keys(id)
     stored = base.stored.get(id, {})
@@ -157,10 +156,11 @@ def _part(base: Side, head: Side, machine: Machine, tolerance: float, false_alar
         verdicts, suite = gate.judge(
             candidates,
             stored,
-            tolerance=tolerance,
-            false_alarms=false_alarms,
+            tolerance=settings.tolerance,
+            false_alarms=settings.false_alarms,
             estimated=is_estimated(id),
             reference=workload,
+            max_detectable=settings.max_detectable,
         )
     verdicts = {key: replace(v, effect=effect(v, Settings())) for key, v in verdicts.items()}
     suite = replace(suite, effect=suite_effect(suite, Settings()))
@@ -177,12 +177,12 @@ def _part(base: Side, head: Side, machine: Machine, tolerance: float, false_alar
         renamed=renamed(only_base, only_head),
         own=tuple(row.key for row in rows if row.verdict.status == "new"),
         unmeasured=tuple(key for key in in_head if key in base_keys and key not in stored),
-        kernel=_kernel(base, head, id, workload, verdicts),
+        workload=_workload(base, head, id, workload, verdicts),
     )
 
 
 def _candidate(base: Side, head: Side, id: str, key: Key) -> scores.Candidate:
-    """Make HEAD's measurement a candidate, with BASE's warnings and error: they can explain a change as well."""
+    """Make HEAD's measurement a candidate, with BASE's warnings and error as well."""
     now, before = head.measured.get(id, {}).get(key), base.measured.get(id, {}).get(key)
     errors = [error for pair in (now, before) if pair and (error := pair[0].relative_error) is not None]
     warnings = [*now[0].warnings] if now else []
@@ -204,7 +204,7 @@ def _candidate(base: Side, head: Side, id: str, key: Key) -> scores.Candidate:
 
 
 def _as_one_recording(records: Sequence[Record]) -> tuple[SessionScore, ...]:
-    """Return the recordings of the newest epoch as the sessions of one recording, which is their mean."""
+    """Return the newest epoch's recordings as the sessions of one recording."""
     baseline = baseline_of(records)
     return tuple(map(_as_session, baseline.recordings)) if baseline else ()
 
@@ -218,9 +218,9 @@ def _as_session(recording: Sequence[Record]) -> SessionScore:
 
 
 def _reference(head: Side, id: str, common: Sequence[Key]) -> scores.Candidate | None:
-    """Make HEAD's reference workload a candidate; of baselines, in the recordings of HEAD that have one."""
+    """Make HEAD's reference workload a candidate, from the recordings that have it."""
     if head.result is not None:
-        measured = head.kernel(id)
+        measured = head.workload(id)
         return candidate(measured) if measured else None
     stored = head.stored.get(id, {})
     keys = [key for key in stored if key[0] == REFERENCE]
@@ -238,26 +238,27 @@ def _reference(head: Side, id: str, common: Sequence[Key]) -> scores.Candidate |
     return scores.Candidate(key, tuple(sessions.values()), None) if sessions else None
 
 
-def _kernel(
-    base: Side, head: Side, id: str, workload: scores.Candidate | None, verdicts: Mapping[Key, Verdict]
-) -> Kernel | None:
+def _workload(
+    base: Side, head: Side, id: str, candidate: scores.Candidate | None, verdicts: Mapping[Key, Verdict]
+) -> Workload | None:
     """Return the reference workload of both sides, or say why they cannot be compared."""
-    sides = [(name, side, side.kernel(id)) for name, side in (("BASE", base), ("HEAD", head))]
-    warnings = tuple(f"in {name}, {warning.text}" for name, _, of_run in sides if of_run for warning in of_run.warnings)
-    for name, _, of_run in sides:
-        if of_run and (failure := of_run.failure):
-            return Kernel(None, f"it could not be measured in {name} ({failure.rstrip('.')})", warnings)
-    names = [sorted(of for test, of in side.stored.get(id, {}) if test == REFERENCE) for _, side, _ in sides]
-    if not any(names):
+    sides = [(name, side.workload(id)) for name, side in (("BASE", base), ("HEAD", head))]
+    warnings = tuple(f"in {name}, {warning.text}" for name, of_run in sides if of_run for warning in of_run.warnings)
+    names = [sorted(name for test, name in side.stored.get(id, {}) if test == REFERENCE) for side in (base, head)]
+    row = None
+    if failed := [(name, of_run.failure) for name, of_run in sides if of_run and of_run.failure]:
+        why_not = f"it could not be measured in {failed[0][0]} ({failed[0][1].rstrip('.')})"
+    elif not any(names):
         return None
-    if workload is not None and (verdict := verdicts[workload.key]).change is not None:
-        row = _row(workload, verdict, base.stored[id][workload.key])
-        return Kernel(row, warnings=warnings)
-    if all(names) and not set(names[0]) & set(names[1]):
-        return Kernel(None, f"it is {listing(names[0])} in BASE and {listing(names[1])} in HEAD", warnings)
-    if all(names):
-        return Kernel(None, "BASE and HEAD do not both have it in the compared sessions", warnings)
-    return Kernel(None, f"only {'BASE' if names[0] else 'HEAD'} has one (--carbon-reference)", warnings)
+    elif candidate is not None and verdicts[candidate.key].change is not None:
+        row, why_not = _row(candidate, verdicts[candidate.key], base.stored[id][candidate.key]), None
+    elif not all(names):
+        why_not = f"only {'BASE' if names[0] else 'HEAD'} has one (--carbon-reference)"
+    elif set(names[0]) & set(names[1]):
+        why_not = "BASE and HEAD do not both have it in the compared sessions"
+    else:
+        why_not = f"it is {listing(names[0])} in BASE and {listing(names[1])} in HEAD"
+    return Workload(row, why_not, warnings)
 
 
 def _row(candidate: scores.Candidate, verdict: Verdict, records: Sequence[Record]) -> Row:
@@ -273,7 +274,7 @@ def _row(candidate: scores.Candidate, verdict: Verdict, records: Sequence[Record
 
 
 def renamed(gone: Iterable[Key], new: Iterable[Key]) -> dict[Key, Key]:
-    """Guess new names of what BASE alone has: the same test in another module, or a similar id."""
+    """Guess new names of what BASE alone has: another module, or a similar id."""
     left, gone = list(dict.fromkeys(new)), list(gone)
     functions: dict[Key, list[Key]] = {}
     for test, name in left:
@@ -301,8 +302,9 @@ def _why_nothing(comparison: Comparison) -> str:
     places = f"{base.place} and {head.place}"
     failed = [label(row.key) for row in comparison.rows] + [label(k) for p in comparison.parts for k in p.unmeasured]
     if any(part.own for part in comparison.parts):
+        since = "" if base.result else ", the only one in BASE since the last accepted change"
         remedy = "Give reports of two runs, or a baseline that has other sessions, too."
-        return f"{places} cannot be compared: both are of the same session. {remedy}"
+        return f"{places} cannot be compared: both are of the same session{since}. {remedy}"
     if failed:
         return f"{places} cannot be compared: no measurement of both succeeded ({listing(failed)})."
     if comparison.parts:
@@ -330,7 +332,7 @@ def _some(keys: Sequence[Key]) -> str:
 
 
 def _elsewhere(base: Side, head: Side) -> Iterator[str]:
-    """Say which measurements of HEAD are of machines that BASE does not have, and which machine is nearest."""
+    """Name HEAD's measurements on machines that BASE lacks, and the nearest one."""
     others = [machine for id, machine in base.machines.items() if base.keys(id)]
     for id, machine in head.machines.items():
         if head.keys(id) and not base.keys(id):
@@ -362,7 +364,7 @@ def _notes(base: Side, head: Side) -> Iterator[str]:
 
 
 def _conditions(base: Side, head: Side, id: str) -> Iterator[str]:
-    """Name other cards of one model and another temperature: the machine's id has neither."""
+    """Name other cards of one model, and another temperature at the start."""
     was, now = (
         {key: _of_newest_epoch(records) for key, records in side.stored.get(id, {}).items()} for side in (base, head)
     )
@@ -400,7 +402,7 @@ def temperature_c(records: Iterable[Record]) -> float | None:
 
 
 def _sources(base: Side, head: Side) -> Iterator[str]:
-    """Name domains that different meters counted in BASE and HEAD: the machine's id has no meter."""
+    """Name domains that different meters counted in BASE and HEAD."""
     was, now = (
         {
             (id, energy.domain.name): energy.domain.source

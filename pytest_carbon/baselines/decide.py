@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import isfinite, sqrt
 
 from pytest_carbon.gate.recordings import RECORDINGS_MOST
@@ -38,7 +39,7 @@ class Decision:
 
     @property
     def accepted(self) -> bool:
-        """Whether these records begin a new baseline."""
+        """Tell whether these records begin a new baseline."""
         return bool(self.records) and self.changed
 
 
@@ -59,7 +60,7 @@ def decide(
     ``accept`` a change begins a new epoch, named after the time of the run. ``stored`` is :meth:`Store.load`.
     """
     now = now or now_text()
-    by_machine: dict[str, Mapping[Key, Sequence[Record]]] = {}
+    stored_on = cache(stored)
     seen: set[tuple[str, Key]] = set()
     decisions = []
     for test in result.tests:
@@ -67,13 +68,11 @@ def decide(
             key, machine = (test.nodeid, measurement.name), measurement.machine
             changed = verdict.status in ("regression", "improvement") or verdict.machine_moved or verdict.suite_moved
             records: tuple[Record, ...] = ()
-            why_not = _unfit(test, measurement, verdict, accept)
+            why_not = unfit(test, measurement, verdict, accept)
             if why_not is None and (machine, key) in seen:
                 why_not = "the same test ran before in this session"
             if why_not is None:
-                if machine not in by_machine:
-                    by_machine[machine] = stored(machine)
-                before = by_machine[machine].get(key, ())
+                before = stored_on(machine).get(key, ())
                 newest = max((record.epoch for record in before), default="0")
                 epoch = result.created if changed else newest
                 sessions = {record.session for record in before}
@@ -96,7 +95,7 @@ def decide(
     return decisions
 
 
-def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept: bool) -> str | None:
+def unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept: bool) -> str | None:
     """Say why a measurement is not recorded whatever is stored; None where it may be."""
     status = verdict.status
     if status == "error" or not measurement.has_figures:
@@ -106,7 +105,7 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
     if verdict.machine_moved and not accept:
         return "the machine itself changed, as its reference workload shows; accept it if it is to stay so"
     if warnings := [warning.code for warning in measurement.disqualifying]:
-        return f"it has a warning ({', '.join(warnings)}), and a figure with a warning is neither recorded nor accepted"
+        return f"a figure with a disqualifying warning ({', '.join(warnings)}) is neither recorded nor accepted"
     if status in ("regression", "improvement") and not accept:
         return f"it is {'an' if status == 'improvement' else 'a'} {status}; accept it if it is intended"
     if verdict.suite_moved and not accept:
@@ -127,7 +126,7 @@ def _unfit(test: TestResult, measurement: Measurement, verdict: Verdict, accept:
 def appended(
     result: SessionResult, decisions: Sequence[Decision], machines: Mapping[str, Machine] | None = None
 ) -> list[tuple[Machine, list[Record]]]:
-    """Return what decisions append to each machine, with its reference workload, which has no epochs.
+    """Return what decisions append to each machine, with its reference workload.
 
     ``machines``: what is known of each by its id, else the report's.
     """
@@ -146,7 +145,7 @@ def appended(
 
 
 def records_of(result: SessionResult, test: TestResult, measurement: Measurement, epoch: str = "0") -> list[Record]:
-    """Return a measurement of a run as a baseline stores it, a record for each session."""
+    """Return a measurement of a run as records, one for each session."""
     error, temperature_c = measurement.energy_j_per_call_error, measurement.temperature_c
     if error is not None:  # that of the mean of all sessions: one session's is larger
         error *= sqrt(len(measurement.sessions))

@@ -27,13 +27,13 @@ _ABANDONED_S = 3600.0  # no process writes one file for an hour
 
 
 def leads_out(test: str) -> bool:
-    """Tell whether a test's id leads out of the baselines' directory: it is absolute, or has ``..``."""
+    """Tell whether a test's id leads out of the baselines' directory."""
     folders = test.partition("::")[0].split("/")
     return folders[0] == "" or ".." in folders
 
 
 def module_file(test: str) -> Path:
-    """Return a test's file in its machine's folder: ``tests/test_m.py::t`` → ``tests/test_m.py.jsonl``.
+    """Return a test's file: ``tests/test_m.py::t`` → ``tests/test_m.py.jsonl``.
 
     Characters that a file name cannot have become ``%XX``, and a long name ends in a digest, so that no two modules
     share a file. Raises :class:`UsageProblem` for an id that leads out.
@@ -76,7 +76,7 @@ def shown_path(path: Path) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file, which stays whole if this process is killed; delete what killed writers left. Raises OSError."""
+    """Write a file atomically; delete what killed writers left. Raises OSError."""
     replace_files([(path, text)])
     for left in path.parent.glob(f"{TEMPORARY}*.tmp"):
         with suppress(OSError):
@@ -85,7 +85,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def replace_files(files: Iterable[tuple[Path, str]]) -> None:
-    """Replace several files, each atomically, after all of them are on disk: a full disk changes none."""
+    """Replace files, each atomically, after all are on disk: a full disk changes none."""
     staged: list[tuple[Path, Path]] = []
     try:
         for path, text in files:
@@ -164,7 +164,7 @@ def bytes_of(path: Path) -> bytes | None:
 
 
 def refused_path(verb: str, path: Path, error: OSError | str, what: str | None = None) -> BaselineError:
-    """Say what the system refused. ``what``: the change that failed; None: it was only checked."""
+    """Say what the system refused; ``what`` is the change that failed, if any."""
     reason = error if isinstance(error, str) else error.strerror or str(error)
     done = f"Nothing was {what or 'recorded'}. " if verb == "write" else ""
     done += AGAIN if what == "recorded" else ""
@@ -175,6 +175,6 @@ def refused_path(verb: str, path: Path, error: OSError | str, what: str | None =
 
 
 def remedy(error: BaseException | str, otherwise: str) -> str:
-    """Return the remedy for a file that could not be written: ``otherwise``, unless the disk is full."""
+    """Return the remedy for a file that could not be written."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return "Make room there" if full else otherwise

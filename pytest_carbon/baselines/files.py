@@ -70,7 +70,7 @@ def _refuse_later(data: bytes, path: Path, latest: str) -> None:
 
 
 def fault_of(read: Callable[[], object]) -> str | None:
-    """Return the error that reading raises, with its place as editors write it; None where there is none."""
+    """Return the error that reading raises, with its place as editors write it."""
     try:
         read()
     except BaselineError as error:
@@ -80,7 +80,7 @@ def fault_of(read: Callable[[], object]) -> str | None:
 
 @contextmanager
 def collector_waits() -> Iterator[None]:
-    """Stop Python's cycle collector, which would look through some 100,000 records again and again."""
+    """Stop Python's cycle collector, which would search 100,000 records repeatedly."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -163,7 +163,7 @@ class FileStore:
                 replace_files(self._changed(new))
 
     def _changed(self, new: Sequence[tuple[Path, str, Sequence[Record]]]) -> Iterator[tuple[Path, str]]:
-        """Yield the files that change and their texts, one at a time: together they may be large."""
+        """Yield the files that change and their texts, one at a time."""
         for folder, header, records in new:
             modules: dict[str, list[Record]] = {}
             for record in records:
@@ -250,7 +250,7 @@ class FileStore:
 
     @staticmethod
     def _existing(path: Path, known: Collection[Path]) -> Path:
-        """Return a file by the name it has, which differs where the file system ignores case."""
+        """Return a file by its own name, where the file system ignores case."""
         if path not in known and path.exists():
             return next((other for other in known if path.samefile(other)), path)
         return path
@@ -317,10 +317,10 @@ class FileStore:
         return nullcontext()
 
     def hint(self) -> None:
-        """Everything in a directory counts."""
+        """Return nothing: everything in a directory counts."""
 
     def _contents(self, folder: Path, keys: frozenset[Key] | None = None) -> Iterator[tuple[Path, bytes]]:
-        """Yield a folder's files and their bytes; without those in which :meth:`keys` has seen none of ``keys``."""
+        """Yield a folder's files and their bytes, without those that hold no ``keys``."""
         for path in sorted(self._files(folder)):
             skipped = keys is not None and keys.isdisjoint(self._keys.get(path, keys))
             if not skipped and (data := bytes_of(path)) is not None:
@@ -357,7 +357,7 @@ class FileStore:
                 yield path
 
     def _refuse_links(self, path: Path) -> None:
-        """Refuse links inside the directory: they may lead out, and are lost when a file is replaced."""
+        """Refuse links: they may lead out, and are lost when a file is replaced."""
         while path != self._directory:
             if path.is_symlink():
                 raise BaselineError(

@@ -23,7 +23,6 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
-    inspect,
     or_,
     select,
     update,
@@ -55,9 +54,9 @@ from pytest_carbon.baselines.tables import (
     PATIENCE_S,
     RECORD,
     SESSION,
-    VERSION,
     VERSION_TABLE,
     engine_of,
+    version_of,
 )
 from pytest_carbon.codec import Wrong
 from pytest_carbon.host.stdlib import json, os
@@ -118,9 +117,7 @@ class SqlStore:
             if connection is None:
                 return {}
             machine = _id_of(machine_id)
-            known: dict[int, Key] = {
-                id: (test, name) for id, test, name in connection.execute(_measurements_of(machine))
-            }
+            known = {id: (test, name) for id, test, name in connection.execute(_measurements_of(machine))}
             wanted = None if keys is None else sorted(id for id, key in known.items() if key in keys)
             query = select(SESSION).where(SESSION.c.machine_id == machine, self._counts())
             sessions: dict[int, Any] = {row.id: row for row in connection.execute(query)}
@@ -158,7 +155,7 @@ class SqlStore:
         return stored
 
     def _rows(self, connection: Connection, machine: Any, measurements: Sequence[int] | None) -> Iterator[Any]:
-        """Yield the records of a machine that count; of some measurements, also those that do not count."""
+        """Yield the records of a machine; of some measurements, all that are stored."""
         if measurements is None:
             sessions = select(SESSION.c.id).where(SESSION.c.machine_id == machine, self._counts())
             conditions = [RECORD.c.session_id.in_(sessions)]
@@ -227,13 +224,13 @@ class SqlStore:
         )
 
     def _counts(self) -> Any:
-        """Return the condition on sessions that count; one without a branch was recorded outside a repository."""
+        """Return the condition on sessions that count, also those without a branch."""
         if self._branch is None:
             return SESSION.c.id.is_not(None)
         return or_(SESSION.c.branch.in_({self._branch, self._own or self._branch}), SESSION.c.branch.is_(None))
 
     def _of_branch(self, records: Iterable[Record]) -> list[Record]:
-        """Keep the branch's records, and what the branch that is checked out has accepted since."""
+        """Keep the branch's records, and what the checked-out branch accepted since."""
         theirs = [record for record in records if record.branch in (self._branch, None)]
         newest = max((record.epoch for record in theirs), default="")
         return theirs + [record for record in records if record.branch == self._own and record.epoch > newest]
@@ -265,7 +262,7 @@ class SqlStore:
         self.append_all([(machine, records)])
 
     def append_all(self, sessions: Sequence[tuple[Machine, Sequence[Record]]]) -> None:
-        """Add records in one transaction. A stored record moves only to the branch whose records count."""
+        """Add records at once; move stored ones only to the branch that counts."""
         new = [(machine, once(records, str(self._url))) for machine, records in sessions if records]
         for _, records in new:
             refuse_wrong(records, _unstorable)
@@ -275,7 +272,7 @@ class SqlStore:
                     self._append(connection, machine, records)
 
     def check_writable(self) -> None:
-        """Raise now what :meth:`append` would raise after an hour of measuring: append, and roll back."""
+        """Raise now what :meth:`append` would raise later: append, and roll back."""
         with self._refusals("write"):
             file = None if self._file is None or self._file.exists() else self._file
         if file is not None:
@@ -295,7 +292,7 @@ class SqlStore:
                 connection.execute(update(MACHINE).where(MACHINE.c.id == id).values(calibration=text))
 
     def rename(self, tests: Mapping[str, str | None]) -> int:
-        """Give tests' records other ids, also those of other branches; see :meth:`Store.rename`."""
+        """Give tests' records other ids, on every branch; see :meth:`Store.rename`."""
         check_new_ids(tests)
         with self._writing() as connection:
             concerned = {*tests, *filter(None, tests.values())}
@@ -428,7 +425,7 @@ class SqlStore:
 
     @contextmanager
     def _writing(self, what: str = "changed", *, keep: bool = True) -> Iterator[Connection]:
-        """Open a transaction, and make the tables. Errors say whether ``what`` was done; without ``keep`` roll back."""
+        """Open a transaction, and make the tables; without ``keep`` roll back."""
         progress = [what] if keep else []
         with self._refusals("write", progress):
             if self._file is not None:
@@ -451,16 +448,14 @@ class SqlStore:
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{PATIENCE_S}s'")
 
     def _version(self, connection: Connection) -> str | None:
-        """Return the version of the tables; None where there are none."""
-        if not inspect(connection).has_table(VERSION_TABLE):
-            return None
-        version = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar()
-        if version not in (None, VERSION):
+        """Return the version of the tables, None without tables; refuse other tables."""
+        try:
+            return version_of(connection)
+        except LookupError as difference:
             raise BaselineError(
-                f"{self._url}: its tables have version {version!r}, and this pytest-carbon reads {VERSION!r} only."
-                " Install the pytest-carbon that wrote them, or name another place with --carbon-baseline."
-            )
-        return version
+                f"{self._url}: another version of pytest-carbon made this database: {difference.args[0]}. Install the"
+                " version that made it, or name a new place with --carbon-baseline and record there."
+            ) from None
 
     def _migrate(self, connection: Connection) -> None:
         """Make the tables, one process at a time."""
@@ -477,7 +472,7 @@ class SqlStore:
         command.upgrade(config, "head")
 
     def _connected(self, verb: str, progress: Sequence[str] = ()) -> Connection:
-        """Connect; an error is raised anew, for the driver's traceback shows the password in its variables."""
+        """Connect; raise errors anew, for the driver's traceback shows the password."""
         try:
             return self._engine.connect()
         except Exception as error:
@@ -527,8 +522,8 @@ def _id_of(machine_id: str) -> Any:
 
 
 def _measurements_of(machine: Any) -> Select[Any]:
-    query = select(MEASUREMENT.c.id, MEASUREMENT.c.test, MEASUREMENT.c.name)
-    return query.where(MEASUREMENT.c.machine_id == machine)
+    of = MEASUREMENT.c
+    return select(of.id, of.test, of.name).where(of.machine_id == machine)
 
 
 def _insert(connection: Connection) -> Any:
@@ -538,7 +533,7 @@ def _insert(connection: Connection) -> Any:
 def _ids(
     connection: Connection, table: Table, scope: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> dict[tuple[Any, ...], int]:
-    """Return the ids of rows by their unique columns, besides the scope; add the missing ones, in one order."""
+    """Return the ids of rows by their unique columns; add the missing rows."""
     (unique,) = [c for c in table.constraints if isinstance(c, UniqueConstraint)]
     known_by = [column for column in unique.columns if column.name not in scope]
     query = select(table.c.id, *known_by).where(*(table.c[name] == value for name, value in scope.items()))

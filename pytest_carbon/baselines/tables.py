@@ -20,6 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    inspect,
     make_url,
 )
 from sqlalchemy.exc import ArgumentError
@@ -33,7 +34,7 @@ VERSION_TABLE = "carbon_schema"
 """Not alembic's default: the application that owns the database may use alembic, too."""
 PATIENCE_S = 60
 """How long one process waits for another's lock."""
-_CONNECT_S = 10
+_ARGUMENTS = {"connect_timeout": 10, "application_name": "pytest-carbon", "prepare_threshold": None}
 _ALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 """In s and ms: a server that does not answer for half a minute is lost. The system's default is hours."""
 _FORMS = "sqlite:///FILE and postgresql+psycopg://USER@HOST/DATABASE"
@@ -62,14 +63,8 @@ SESSION = Table(
     METADATA,
     Column("id", Integer, primary_key=True),
     Column("machine_id", ForeignKey(MACHINE.c.id), nullable=False),
-    Column("session", Text, nullable=False),
-    Column("created", Text, nullable=False),
-    Column("boot", Text),
-    Column("commit_id", Text),
-    Column("branch", Text),
-    Column("torch", Text),
-    Column("driver", Text),
-    Column("labels", Text),
+    *(Column(name, Text, nullable=False) for name in ("session", "created")),
+    *(Column(name, Text) for name in ("boot", "commit_id", "branch", "torch", "driver", "labels")),
     UniqueConstraint("machine_id", "session", name="carbon_session_once"),
 )
 CARDS = Table(
@@ -94,6 +89,26 @@ RECORD = Table(
     Index("carbon_record_of", "measurement_id"),
     sqlite_with_rowid=False,
 )
+
+
+def version_of(connection: Connection) -> str | None:
+    """Return the tables' version, None without tables; LookupError for others."""
+    inspector = inspect(connection)
+    versioned = inspector.has_table(VERSION_TABLE)
+    version = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar() if versioned else None
+    reflected = inspector.get_multi_columns(filter_names=list(METADATA.tables))
+    stored = {name: {column["name"] for column in columns} for (_, name), columns in reflected.items()}
+    if version is None and not stored:
+        return None
+    if version != VERSION:
+        named = "no version" if version is None else f"version {version!r}"
+        raise LookupError(f"its tables have {named}, and this one reads {VERSION!r} only")
+    for name, table in METADATA.tables.items():
+        lacking = [column.name for column in table.columns if column.name not in stored.get(name, ())]
+        if lacking:
+            what = f"{name} has no column {lacking[0]}" if name in stored else f"it has no table {name}"
+            raise LookupError(f"{what}, which this one reads")
+    return VERSION
 
 
 def engine_of(url: DatabaseUrl) -> tuple[Engine, list[str]]:
@@ -125,15 +140,8 @@ def engine_of(url: DatabaseUrl) -> tuple[Engine, list[str]]:
         )
     # As arguments of the driver, the engine's repr does not show them: a password may be among them.
     parameters = {name: value for name, value in made.query.items() if isinstance(value, str)}
-    arguments = {
-        "connect_timeout": _CONNECT_S,
-        "application_name": "pytest-carbon",
-        "prepare_threshold": None,
-        **_ALIVE,
-    }
-    engine = create_engine(
-        made.difference_update_query(parameters), poolclass=NullPool, connect_args={**arguments, **parameters}
-    )
+    arguments = {**_ARGUMENTS, **_ALIVE, **parameters}
+    engine = create_engine(made.difference_update_query(parameters), poolclass=NullPool, connect_args=arguments)
     secrets = [value for name, value in parameters.items() if "password" in name]
     return engine, [secret for secret in (made.password, *secrets) if secret]
 

@@ -14,15 +14,14 @@ from pytest_carbon.baselines import Store
 from pytest_carbon.baselines.comparison import temperature_c
 from pytest_carbon.baselines.disk import leads_out
 from pytest_carbon.baselines.files import collector_waits
-from pytest_carbon.gate import scores
 from pytest_carbon.gate.recordings import Baseline, baseline_of, recordings_of
-from pytest_carbon.records import REFERENCE, Key, Machine, Record, SessionScore, UsageProblem, Verdict, is_estimated
+from pytest_carbon.records import REFERENCE, Key, Machine, Record, UsageProblem, is_estimated
 from pytest_carbon.text import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The baselines of one machine, and the smallest change that a gate over all of them can detect."""
+    """The baselines of one machine, and the smallest change they can detect."""
 
     machine: Machine
     measurements: int
@@ -46,10 +45,12 @@ class Overview:
 def overview(
     machine: Machine, stored: Mapping[Key, Sequence[Record]], *, tolerance: float, false_alarms: float
 ) -> Overview:
-    """Describe a machine that has records, and what a gate over all of them can detect."""
+    """Describe a machine that has records, and what the gate can detect with them."""
     tests = {key: records for key, records in stored.items() if key[0] != REFERENCE}
     baselines = {key: baseline for key, records in tests.items() if (baseline := baseline_of(records))}
-    verdicts = _unchanged(machine.id, baselines, stored, tolerance, false_alarms)
+    rule = gate.Outlook(tolerance=tolerance, false_alarms=false_alarms, estimated=is_estimated(machine.id))
+    with collector_waits():
+        verdicts = gate.next_run(stored, baselines, **rule)
     spreads = [(relative, key) for key, baseline in baselines.items() if (relative := spread(baseline)) is not None]
     detectable = [(verdict.detectable_change or 0.0, key) for key, verdict in verdicts.items()]
     records = [record for rows in stored.values() for record in rows]
@@ -69,27 +70,6 @@ def overview(
         detectable=median(change for change, _ in detectable),
         most_detectable=max(detectable),
     )
-
-
-def _unchanged(
-    id: str,
-    baselines: Mapping[Key, Baseline],
-    stored: Mapping[Key, Sequence[Record]],
-    tolerance: float,
-    false_alarms: float,
-) -> dict[Key, Verdict]:
-    """Judge a run of everything that costs what it did."""
-    candidates = []
-    for key, baseline in baselines.items():
-        energies_j = [geometric_mean(r.energy_j_per_call for r in recording) for recording in baseline.recordings]
-        times_s = [geometric_mean(r.duration_s_per_call for r in recording) for recording in baseline.recordings]
-        score = SessionScore("a run without a change", geometric_mean(energies_j), geometric_mean(times_s))
-        candidates.append(scores.Candidate(key, (score,), error=None))
-    with collector_waits():
-        verdicts, _ = gate.judge(
-            candidates, stored, tolerance=tolerance, false_alarms=false_alarms, estimated=is_estimated(id)
-        )
-    return verdicts
 
 
 def spread(baseline: Baseline) -> float | None:
@@ -122,7 +102,7 @@ class History:
 
 
 def histories(stored: Mapping[str, Mapping[Key, Sequence[Record]]], wanted: str) -> list[History]:
-    """Return the histories of a test, or of all tests of a folder, module, class or function with parameters."""
+    """Return the histories of a test, or of all of a folder, module or class."""
     matching = [
         _history(id, key, by_key[key])
         for id, by_key in stored.items()
@@ -143,7 +123,7 @@ def _is(test: str, wanted: str) -> bool:
 
 
 def _nearest(wanted: str, known: Collection[str]) -> str:
-    """Suggest an id: one that ends like this, perhaps without its parameters, or a similar one."""
+    """Suggest an id: one that ends like this, or a similar one."""
     known = {*known, *(test.partition("[")[0] for test in known)}
     ends = sorted(test for test in known if test.endswith((f"::{wanted}", f"/{wanted}")))
     return f" Did you mean {ends[0]}?" if ends else did_you_mean(wanted, sorted(known))
@@ -197,7 +177,7 @@ class Gone:
 
 
 def gone(stored: Collection[str], collected: Collected) -> Gone:
-    """Find the tests that have a baseline and no longer exist. Refuse where none was collected."""
+    """Find tests with a baseline that are gone; refuse where none was collected."""
     if stored and not collected.tests & set(stored):
         raise UsageProblem(
             f"none of the tests with a baseline ({len(stored)}) was collected in {collected.root}: nothing was deleted."
@@ -211,7 +191,7 @@ def gone(stored: Collection[str], collected: Collected) -> Gone:
 
 
 def _why_kept(module: str, collected: Collected) -> str | None:
-    """Say why a test of this module may exist although it was not collected; None where it cannot."""
+    """Say why a test of this module may exist although it was not collected."""
     if module in collected.skipped:
         return "the module skips itself on this machine"
     if module in collected.modules:
@@ -230,7 +210,7 @@ _SUMMARY = re.compile(r"^(?:=+ )?(\d+)(/\d+)? tests? collected\b(.*)")
 
 
 def listed(text: str, root: Path) -> Collected:
-    """Read the output of ``pytest --collect-only -q`` in ``root``. Raises :class:`UsageProblem` for less than all."""
+    """Read the output of ``pytest --collect-only -q``; refuse less than all."""
     lines = text.splitlines()
     summary = next((match for line in reversed(lines) if (match := _SUMMARY.match(line))), None)
     ids = frozenset(line.rstrip() for line in lines if re.match(r"\S.*::\S", line) and not _SUMMARY.match(line))
@@ -256,7 +236,7 @@ def listed(text: str, root: Path) -> Collected:
 
 
 def renames(known: Collection[str], old: str, new: str) -> dict[str, str]:
-    """Return the new id of each test: of the named one, or of all of a module, class or function."""
+    """Return new ids: of one test, or of all of a module, class or function."""
     if old == new:
         raise UsageProblem(f"{old!r} is both the old and the new id: give the new one second.")
     if old.endswith("::") != new.endswith("::"):
@@ -281,7 +261,7 @@ class Copied:
 
 
 def copy(source: Store, target: Store, *, branch: str | None = None) -> list[Copied]:
-    """Copy all baselines from one place to another, as those of ``branch`` where given."""
+    """Copy all baselines to another place, as those of ``branch`` where given."""
     copied = []
     target.check_writable()
     with source.snapshot():

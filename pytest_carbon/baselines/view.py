@@ -11,7 +11,7 @@ from pytest_carbon.records import Key, Machine, Record
 
 
 class Stored:
-    """The baselines that a run of some tests needs. Each machine's are read once, as of one moment."""
+    """The baselines that a run of some tests needs, read once a machine."""
 
     def __init__(self, store: Store | None, tests: Collection[str]) -> None:
         self._store = store
@@ -22,7 +22,7 @@ class Stored:
         """Those that have a baseline, by their ids."""
 
     def look(self, own: str | None) -> None:
-        """Read what a run on a machine needs; ``None``: on every machine that has its tests."""
+        """Read what a run on a machine needs; None: on every one with its tests."""
         assert self._store is not None
         for id in self._store.machines():
             self._keys[id] = self._store.keys(id)
@@ -39,7 +39,7 @@ class Stored:
         return [id for id, stored in self._keys.items() if not stored.isdisjoint(keys)]
 
     def records(self, id: str) -> Mapping[Key, list[Record]]:
-        """Return, and read where needed, the records that verdicts need; see :func:`.recordings.to_read`."""
+        """Return, read at need, the records for verdicts: :func:`.recordings.to_read`."""
         if id in self.machines and id not in self._records:
             assert self._store is not None
             with self._store.snapshot():
@@ -59,16 +59,16 @@ class Stored:
             now.look(own)
         return now
 
-    def nearest(self, here: Machine, others: Collection[str] | None = None) -> list[tuple[str, str]]:
-        """Return other machines that have a baseline, the nearest first, and how they differ from this one."""
+    def nearest(self, machine: Machine, others: Collection[str] | None = None) -> list[tuple[str, str]]:
+        """Return other machines with a baseline, the nearest first, and how they differ."""
         among = self.machines if others is None else others
-        return nearest.nearest(here, [self.machines[other] for other in among])
+        return nearest.nearest(machine, [self.machines[other] for other in among])
 
-    def elsewhere(self, here: Machine, keys: Collection[Key]) -> tuple[str, str] | None:
-        """Return the machine nearest to one that has none of these measurements, and how it differs, if any."""
-        if any(key in self.keys(here.id) for key in keys):
+    def elsewhere(self, machine: Machine, keys: Collection[Key]) -> tuple[str, str] | None:
+        """Return the nearest machine that has these measurements, and how it differs."""
+        if any(key in self.keys(machine.id) for key in keys):
             return None
-        others = self.nearest(here, self.holding(keys) or ([] if here.id in self.machines else None))
+        others = self.nearest(machine, self.holding(keys) or ([] if machine.id in self.machines else None))
         return others[0] if others else None
 
     def _read(self, id: str) -> None:

@@ -23,7 +23,7 @@ from pytest_carbon.host.git import git_state
 from pytest_carbon.plugin.settings import of_project
 from pytest_carbon.records import Key, Record, Settings, UsageProblem
 from pytest_carbon.reports import baselines as report
-from pytest_carbon.text import listing
+from pytest_carbon.text import counted, listing
 
 FAULTS = 1
 
@@ -115,7 +115,7 @@ def add(commands: Commands) -> None:
 
 
 def _location(given: argparse.Namespace, settings: Settings | None = None) -> Path | str:
-    """Return the place that the command line or the project names, relative to the current folder."""
+    """Return the place that the command line or the project names."""
     if given.baseline is not None:
         return _place(given.baseline)
     location = (settings or of_project()).baseline
@@ -130,7 +130,7 @@ def _place(text: str) -> Path | str:
 
 
 def _open(location: Path | str, branch: str | None = None) -> Store:
-    """Open a store that must exist; ``branch``: whose records count in a database, else every branch's."""
+    """Open a store that must exist; in a database ``branch`` counts, or every one."""
     file = location if isinstance(location, Path) else location.file if isinstance(location, DatabaseUrl) else None
     if file is not None and not file.exists():
         raise UsageProblem(f"there are no baselines in {location}. Name their place with --baseline=PLACE.")
@@ -144,10 +144,6 @@ def _all(store: Store) -> dict[str, dict[Key, list[Record]]]:
 
 def _iso(time: datetime) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _number(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _list(given: argparse.Namespace) -> int:
@@ -183,7 +179,7 @@ def _check(given: argparse.Namespace) -> int:
         raise UsageProblem(f"{location} is a database, without files: leave out {given.files[0]}.")
     else:
         faults = [fault for id in store.machines() if (fault := fault_of(partial(store.load, id)))]
-    what = _number(len(given.files), "file") if given.files else str(location)
+    what = counted(len(given.files), "file") if given.files else str(location)
     print("\n".join(faults or [f"{what}: no faults"]))
     return FAULTS if faults else OK
 
@@ -215,7 +211,7 @@ def _prune(given: argparse.Namespace) -> int:
     rename = "pytest-carbon baseline rename"
     if given.baseline is not None:
         rename += f" {shlex.quote(f'--baseline={location}')}"
-    print(f"Gone: {len(gone.tests):,} of {_number(len(tests), 'test')} with a baseline.")
+    print(f"Gone: {len(gone.tests):,} of {counted(len(tests), 'test')} with a baseline.")
     for test in gone.tests[:_MOST_NAMES]:
         print(f"  {test}: {_records(stored, test)}")
         if (test, "") in news:
@@ -225,25 +221,25 @@ def _prune(given: argparse.Namespace) -> int:
     if not given.yes:
         print("Nothing was deleted. Add --yes to delete their records.")
         return OK
-    print(f"Deleted {_number(store.rename(dict.fromkeys(gone.tests)), 'record')}.")
+    print(f"Deleted {counted(store.rename(dict.fromkeys(gone.tests)), 'record')}.")
     return OK
 
 
 def _refuse_other_branches(location: Path | str) -> None:
-    """Refuse on any branch but the main one: a database has the tests of other branches, too."""
-    main, here = of_project().branch, git_state(Path.cwd()).branch
-    if not isinstance(location, Path) and here not in (None, main):
+    """Refuse in a database on any branch but the main one."""
+    main, branch = of_project().branch, git_state(Path.cwd()).branch
+    if not isinstance(location, Path) and branch not in (None, main):
         raise UsageProblem(
-            f"--yes: {location} has the baselines of every branch, and tests that are gone on {here} may still exist on"
-            f" {main}: nothing was deleted. Run this on {main} after {here} is merged."
+            f"--yes: {location} has the baselines of every branch, and tests that are gone on {branch} may still exist"
+            f" on {main}: nothing was deleted. Run this on {main} after {branch} is merged."
         )
 
 
 def _records(stored: Mapping[str, Mapping[Key, Sequence[Record]]], test: str) -> str:
     numbers = {id: sum(len(rows) for key, rows in by_key.items() if key[0] == test) for id, by_key in stored.items()}
     ids = [id for id, number in numbers.items() if number]
-    where = ids[0] if len(ids) == 1 else _number(len(ids), "machine")
-    return f"{_number(sum(numbers.values()), 'record')} in {where}"
+    where = ids[0] if len(ids) == 1 else counted(len(ids), "machine")
+    return f"{counted(sum(numbers.values()), 'record')} in {where}"
 
 
 def _text_of(path: Path) -> str:
@@ -272,7 +268,7 @@ def _collect(arguments: Sequence[str]) -> upkeep.Collected:
     elif content["part"]:
         problem = f"{content['part'][0]} selects a part of the suite"
     elif content["deselected"]:
-        problem = f"deselected {_number(content['deselected'], 'test')}"
+        problem = f"deselected {counted(content['deselected'], 'test')}"
     if problem is not None:
         output = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
         last = "\n  ".join(["", *output[-_LAST_LINES:]]) if done.returncode else ""
@@ -297,7 +293,7 @@ def _rename(given: argparse.Namespace) -> int:
     number = store.rename(tests)
     for old, new in list(tests.items())[:_MOST_NAMES]:
         print(f"{old} -> {new}")
-    print(f"Renamed {_number(len(tests), 'test')}, {_number(number, 'record')}.")
+    print(f"Renamed {counted(len(tests), 'test')}, {counted(number, 'record')}.")
     if not isinstance(location, Path):
         print("Branches with the old names have no baseline for them until they merge the new names.")
     return OK
@@ -313,5 +309,5 @@ def _copy(given: argparse.Namespace) -> int:
         raise UsageProblem(f"there are no baselines in {source}: nothing was copied.")
     for machine in copied:
         already = f", {machine.already:,} already stored" if machine.already else ""
-        print(f"{machine.machine}: {_number(machine.records, 'record')} copied{already}")
+        print(f"{machine.machine}: {counted(machine.records, 'record')} copied{already}")
     return OK

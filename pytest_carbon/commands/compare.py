@@ -12,10 +12,10 @@ from pytest_carbon.baselines import Store, address, comparison, decide, open_sto
 from pytest_carbon.baselines.comparison import Side
 from pytest_carbon.baselines.files import read_file
 from pytest_carbon.commands.console import Commands, ascii_only, width
+from pytest_carbon.plugin import values
 from pytest_carbon.plugin.settings import of_project
 from pytest_carbon.records import (
     REFERENCE,
-    CarbonError,
     Key,
     Measurement,
     Record,
@@ -26,7 +26,6 @@ from pytest_carbon.records import (
 )
 from pytest_carbon.reports import comparison as report
 from pytest_carbon.reports import jsonfile
-from pytest_carbon.text import parse_share
 
 UNCHANGED, REGRESSION, INCOMPARABLE = 0, 1, 2
 
@@ -38,8 +37,9 @@ def add(commands: Commands) -> None:
         "compare",
         help="compare two reports, or baselines",
         description="Compare the measurements of HEAD with those of BASE, by the rule of the gate.",
-        epilog="Exit status: 0; 1 if something of HEAD is a regression, or could not be measured; 2 if the two cannot"
-        " be compared: other machines, other tests, a file that cannot be read. Budgets are not checked.",
+        epilog="Exit status: 0; 1 if something of HEAD is a regression, or could not be measured; 2 for a wrong command"
+        " line, or if the two cannot be compared: other machines, other tests, the same session; 4 for reports or"
+        " baselines that cannot be used. Budgets are not checked.",
     )
     parser.add_argument("base", metavar="BASE", help=f"the baseline: {_PLACE} (records of carbon_branch)")
     parser.add_argument("head", metavar="HEAD", help="the side that is judged: the same")
@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
         "--tolerance",
         "--carbon-tolerance",
         metavar="SHARE",
-        type=_share(0, 1),
+        type=_share(1),
         help="a smaller change is no regression; a marker's own tolerance wins (default: carbon_tolerance of the ini"
         " file, or 5%%)",
     )
@@ -61,7 +61,7 @@ def add(commands: Commands) -> None:
         "--false-alarms",
         "--carbon-false-alarms",
         metavar="SHARE",
-        type=_share(1e-6, 0.5),
+        type=_share(0.5, above=True),
         help="the probability that an unchanged suite has a regression (default: carbon_false_alarms of the ini file,"
         " or 1%%)",
     )
@@ -69,30 +69,24 @@ def add(commands: Commands) -> None:
     parser.set_defaults(run=_run)
 
 
-def _share(least: float, most: float) -> Callable[[str], float]:
+def _share(most: float, *, above: bool = False) -> Callable[[str], float]:
     def share(text: str) -> float:
         try:
-            value = parse_share(text)
-        except UsageProblem as problem:
-            raise argparse.ArgumentTypeError(str(problem)) from None
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text!r}: write a share from {least:.4%} to {most:.0%}, such as 2%")
-        return value
+            return float(values.share(0, most, above=above)(text, Path()))
+        except ValueError as problem:
+            raise argparse.ArgumentTypeError(f"{text!r}: {problem}") from None
 
     return share
 
 
 def _run(given: argparse.Namespace) -> int:
+    settings = of_project()
+    options = {"tolerance": given.tolerance, "false_alarms": given.false_alarms}
+    settings = replace(settings, **{name: value for name, value in options.items() if value is not None})
+    base, head = (read(place, branch=settings.branch) for place in (given.base, given.head))
     try:
-        settings = of_project()
-        base, head = (read(place, branch=settings.branch) for place in (given.base, given.head))
-        compared = comparison.compare(
-            base,
-            head,
-            tolerance=settings.tolerance if given.tolerance is None else given.tolerance,
-            false_alarms=settings.false_alarms if given.false_alarms is None else given.false_alarms,
-        )
-    except CarbonError as error:
+        compared = comparison.compare(base, head, settings)
+    except UsageProblem as error:
         print(f"pytest-carbon: {error}", file=sys.stderr)
         return INCOMPARABLE
     if given.format != "text":
@@ -103,7 +97,7 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def read(place: str, *, branch: str | None = None) -> Side:
-    """Read a report, a directory of baselines, a machine's folder or file in it, or a branch of a database."""
+    """Read a report, a directory of baselines, a part of one, or a database."""
     path = address.place(place, Path.cwd())
     if isinstance(path, address.DatabaseUrl):
         return _of_store(str(path), open_store(path, branch=branch), None)

@@ -25,7 +25,7 @@ def width() -> int:
 
 
 def ascii_only() -> bool:
-    """Tell whether standard output, which may be closed, cannot show the reports' characters."""
+    """Tell whether standard output cannot show the reports' characters."""
     try:
         "±×→·≥–←▁█".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except (UnicodeEncodeError, LookupError):
@@ -75,7 +75,7 @@ def add_meters(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of(given: argparse.Namespace) -> Settings:
-    """Return the settings of a run in this project, with the command line's meters and GPUs."""
+    """Return this project's settings, with the command line's meters and GPUs."""
     from pytest_carbon.measure.meters import built_in_sources
 
     settings = of_project()

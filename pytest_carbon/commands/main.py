@@ -14,7 +14,7 @@ from pytest_carbon.records import CarbonError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status; 4, and a sentence on standard error, for what it cannot do."""
+    """Run a command and return its exit status; 4 for what cannot be used."""
     given = _parser().parse_args(arguments)
     try:
         return int(given.run(given))

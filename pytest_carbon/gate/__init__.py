@@ -17,14 +17,22 @@ from typing import Required, TypedDict, Unpack
 
 from pytest_carbon.gate import reference as workloads
 from pytest_carbon.gate.factors import with_factors_of
-from pytest_carbon.gate.recordings import baseline_of, recording_numbers, recordings_of
+from pytest_carbon.gate.recordings import baseline_of, recording_numbers
 from pytest_carbon.gate.scores import Candidate, score_of
 from pytest_carbon.gate.sentences import MAX_DETECTABLE
 from pytest_carbon.gate.statistics import SUITE, Rule, compare
 from pytest_carbon.gate.variance import PRIOR_SPREAD, PRIOR_SPREAD_ESTIMATED
 from pytest_carbon.gate.verdicts import suite_verdict, verdict_on
 from pytest_carbon.records import REFERENCE, Key, Record, SessionScore, Settings, SuiteVerdict, Verdict
-from pytest_carbon.text import size
+
+
+class Outlook(TypedDict, total=False):
+    """Of the arguments of :func:`judge`, those that foresee the next run."""
+
+    tolerance: Required[float]
+    false_alarms: Required[float]
+    estimated: bool
+    unread: int
 
 
 def judge(
@@ -113,24 +121,14 @@ def judge(
     return verdicts, suite
 
 
-class Outlook(TypedDict, total=False):
-    """Of the arguments of :func:`judge`, those that foresee the next run."""
-
-    tolerance: Required[float]
-    false_alarms: Required[float]
-    estimated: bool
-    unread: int
-
-
-def outlook(
+def next_run(
     stored: Mapping[Key, Sequence[Record]], keys: Collection[Key], **rule: Unpack[Outlook]
-) -> tuple[float, int]:
-    """Return the median detectable change of ``keys`` in the next run, and their recordings now."""
-    again = "the next run's"
+) -> dict[Key, Verdict]:
+    """Judge a run of ``keys`` in which each takes what it took in its last session."""
     candidates = [
         Candidate(
             key,
-            (SessionScore(again, last.energy_j_per_call, last.duration_s_per_call),),
+            (SessionScore("the next run's", last.energy_j_per_call, last.duration_s_per_call),),
             (last.energy_j_per_call_error or 0.0) / last.energy_j_per_call,
             gpus=last.gpus,
             factors=last.factors,
@@ -138,53 +136,28 @@ def outlook(
         for key in keys
         for last in stored[key][-1:]
     ]
-    if not candidates:
-        return math.nan, 0
-    verdicts, _ = judge(candidates, stored, **rule)
-    sees = [v.detectable_change for v in verdicts.values() if v.detectable_change is not None]
-    return median(sees), int(median_low([v.baseline_recordings for v in verdicts.values()]))
+    return judge(candidates, stored, **rule)[0] if candidates else {}
 
 
-def blinder(
-    before: Mapping[Key, Sequence[Record]], added: Mapping[Key, Sequence[Record]], **rule: Unpack[Outlook]
-) -> str | None:
-    """Say so where sessions ``added`` to a day that has some already make the smallest detectable change larger."""
-    first = next((key for key in added if before.get(key)), None)
-    if first is None:
-        return None
-    epoch = max(record.epoch for record in before[first])
-    now = next((record for record in added[first] if record.epoch == epoch), None)
-    held = [record for record in before[first] if record.epoch == epoch]
-    if now is None or len(recordings_of([*held, now])) > len(recordings_of(held)):
-        return None  # an epoch, or a day, of its own
-    keys = [key for key in added if before.get(key)]
-    after = {key: [*records, *added.get(key, ())] for key, records in before.items()}
-    sees = [outlook(stored, keys, **rule)[0] for stored in (before, after)]
-    if sees[1] <= 1.01 * sees[0]:
-        return None
-    return (
-        "more sessions of the same day do not make the gate sharper: with them the smallest detectable change is"
-        f" {size(sees[1])}, before it was {size(sees[0])}: they differ among themselves by more than was assumed, and"
-        " so may the single session of the next run; record on another day, or run as many (--carbon-sessions)"
-    )
+def outlook(
+    stored: Mapping[Key, Sequence[Record]], keys: Collection[Key], **rule: Unpack[Outlook]
+) -> tuple[float, int]:
+    """Return the median detectable change in the next run, and the recordings."""
+    verdicts = next_run(stored, keys, **rule).values()
+    changes = [verdict.detectable_change for verdict in verdicts if verdict.detectable_change is not None]
+    return median(changes or [math.nan]), int(median_low([verdict.baseline_recordings for verdict in verdicts] or [0]))
 
 
 def detectable(spread: float, recordings: int, settings: Settings, *, estimated: bool) -> float:
-    """Return one test's smallest detectable change, from invented recordings a day apart."""
+    """Return one test's smallest detectable change, from invented recordings."""
     middle = (recordings - 1) / 2
     steps = [number - middle for number in range(recordings)]
     scale = spread / stdev(steps) if recordings > 1 else 0.0
     key = ("noise", "call")
-    first = Record(*key, "0", "", "", None, None, None, 1.0, 1.96 * spread, 1.0)
-    records = [
-        first._replace(
-            session=f"session {number}",
-            created=f"2026-01-{number + 1:02d}T00:00:00Z",
-            boot=f"boot {number}",
-            energy_j_per_call=math.exp(scale * step),
-            energy_j_per_call_error=1.96 * spread * math.exp(scale * step),
-        )
-        for number, step in enumerate(steps)
-    ]
+    records = []
+    for number, step in enumerate(steps):
+        energy_j, created = math.exp(scale * step), f"2026-01-{number + 1:02d}T00:00:00Z"
+        session, error_j = f"session {number}", 1.96 * spread * energy_j
+        records.append(Record(*key, "0", session, created, session, None, None, energy_j, error_j, 1.0))
     rule = Outlook(tolerance=settings.tolerance, false_alarms=settings.false_alarms, estimated=estimated)
     return outlook({key: records}, [key], **rule)[0]

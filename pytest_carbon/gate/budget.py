@@ -20,7 +20,7 @@ EMISSION_UNITS: Mapping[str, float] = {"ug": 1e-6, "mg": 1e-3, "g": 1.0, "kg": 1
 
 
 def _limit(value: object, units: Mapping[str, float], base: str, allowed: str) -> tuple[float, str]:
-    """A limit in the base unit, and as the user wrote it: number, space, unit."""
+    """Return a limit in the base unit, and as the user wrote it."""
     limit: float | None
     if isinstance(value, str) and (match := AMOUNT.fullmatch(value.strip())):
         number, unit = match[1], match[2] or base
@@ -34,7 +34,7 @@ def _limit(value: object, units: Mapping[str, float], base: str, allowed: str) -
     if limit is None or not math.isfinite(limit):
         raise UsageProblem(f"write {allowed}")
     if limit <= 0:
-        raise UsageProblem(f"no call can meet this: write {allowed}, above 0")
+        raise UsageProblem(f"a limit must be above 0: write {allowed}")
     return limit, f"{number} {unit}"
 
 
@@ -127,7 +127,7 @@ def parse(*args: object, **kwargs: object) -> Budget:
 
 
 def merge(*levels: Iterable[Budget]) -> tuple[Budget, ...]:
-    """List every marker of a test for :func:`budget_for`, the one that counts most first.
+    """List a test's markers for :func:`budget_for`, the most important first.
 
     ``levels`` come nearest first: the parameters' markers, the function's, its class's, its module's. Within a level
     the given order holds, but a marker that names a measurement or a machine goes before one for all of them: in any
@@ -139,7 +139,7 @@ def merge(*levels: Iterable[Budget]) -> tuple[Budget, ...]:
 
 
 def budget_for(budgets: Iterable[Budget], measurement: str, machine_id: str) -> Budget | None:
-    """Return what merged markers say about one measurement on one machine; None where nothing does.
+    """Return what merged markers say about one measurement on one machine.
 
     Keyword by keyword the first marker wins. Limits that hold on this machine go before those that are only shown.
     """
@@ -164,7 +164,7 @@ def budget_for(budgets: Iterable[Budget], measurement: str, machine_id: str) -> 
 
 
 def _rescaled(text: str | None, factor: float) -> str | None:
-    """A limit's text for another number of calls: merged limits are spoken of with one ``per``."""
+    """Write a limit for another number of calls: merged limits have one ``per``."""
     if text is None or factor == 1:
         return text
     number, unit = text.split(" ")
@@ -201,7 +201,7 @@ class Finding:
 
 
 def holds(budget: Budget, machine_id: str) -> bool:
-    """Whether the limits are enforced on a machine: every measured one, or where ``on`` matches.
+    """Tell whether limits hold on a machine: a measured one, or one in ``on``.
 
     ``on`` matches the id with or without its leading count (``1x-``), in any case.
     """
@@ -212,7 +212,7 @@ def holds(budget: Budget, machine_id: str) -> bool:
 
 
 class _Limit(NamedTuple):
-    """One limit and what was measured, in the unit and for the calls that the user wrote."""
+    """A limit and what was measured, in the unit that the user wrote."""
 
     keyword: str
     text: str
@@ -265,7 +265,7 @@ def check(
     emissions_g_per_call: float | None,
     machine_id: str,
 ) -> Finding:
-    """Hold one measurement to its budget (as :func:`budget_for` gives it); the point estimate decides.
+    """Hold one measurement to its budget; the point estimate decides.
 
     ``error_j`` is the half-width of the energy's 95% interval; emissions have the same relative error. What was not
     measured (None) is held to nothing: that measurement fails by itself.

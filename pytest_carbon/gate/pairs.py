@@ -12,17 +12,14 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from pytest_carbon.gate.arrays import Floats, Ints, np, special
 from pytest_carbon.gate.scores import Candidate, Comparison, Score, Shared, Wording, score_of
 from pytest_carbon.gate.sentences import MAX_DETECTABLE
 from pytest_carbon.gate.statistics import POWER, SUITE
 from pytest_carbon.gate.variance import PRIOR_FREEDOM, PRIOR_SPREAD, PRIOR_SPREAD_ESTIMATED, learn_prior, upper_t
 from pytest_carbon.gate.verdicts import suite_verdict, verdict_on
 from pytest_carbon.records import Key, SessionScore, SuiteVerdict, Verdict
-
-if TYPE_CHECKING:
-    from pytest_carbon.gate.variance import Floats, Ints
 
 PAIRS = 2
 """One pair says nothing of what pairs differ by."""
@@ -35,7 +32,7 @@ JUMP = 10.0
 
 
 def order(pairs: int, seed: int) -> tuple[bool, ...]:
-    """Draw which pairs run the base first, balanced among the even pairs and among the odd."""
+    """Draw which pairs run the base first, balanced among even and odd pairs."""
     draw = random.Random(seed)
     first = [False] * pairs
     for start in (0, 1):
@@ -59,7 +56,7 @@ def judge_pairs(
     numbers: Sequence[int] | None = None,
     max_detectable: float = MAX_DETECTABLE,
 ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
-    """Judge all measurements of one machine, each against itself in another revision, the base.
+    """Judge all measurements of one machine against those of another revision.
 
     A candidate's sessions are those of the head, ``base`` has those of the other revision, both in the order of the
     pairs. What has fewer sessions on either side, or no positive energy in the base, is `inconclusive`.
@@ -102,9 +99,9 @@ def _words(ref: str, pairs: int) -> Wording:
     return Wording(
         other=ref,
         none=f"{ref} does not have this measurement: there is nothing to compare it with",
-        none_with_warning=f"{ref} does not have this measurement, which has a warning, besides: ",
+        none_with_warning=f"{ref} does not have this measurement, and its figure has a disqualifying warning: ",
         free=f"not held to {ref}",
-        noise="which noise of this size explains, as sessions here differ",
+        noise="sessions on this machine can differ by as much, so noise can explain this",
         more=f"take more pairs (--carbon-sessions={2 * pairs})",
         instead="",
         detectable=f"the smallest detectable change with {pairs} pairs is {{}}",
@@ -114,7 +111,7 @@ def _words(ref: str, pairs: int) -> Wording:
 
 
 def _not_comparable(candidate: Candidate, base: tuple[SessionScore, ...], pairs: int, ref: str) -> str | None:
-    """Why a measurement that both revisions have is not compared; None where it is."""
+    """Say why a measurement of both revisions is not compared, if it is not."""
     if pairs < PAIRS:
         return (
             f"not compared with {ref}: one pair of sessions does not tell what pairs differ by; take more of them "
@@ -138,7 +135,7 @@ def _not_comparable(candidate: Candidate, base: tuple[SessionScore, ...], pairs:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The difference of the revisions, and what is left of the pairs' differences; one of each per measurement."""
+    """The difference of the revisions and the residuals, by measurement."""
 
     weights: Floats
     """The change is the sum of (second − first of a pair) × weight; shape (measurements, pairs)."""
@@ -153,13 +150,11 @@ class Fit:
 
 
 def fit_pairs(rise: Floats, level: Floats, terms: Floats, spread: float) -> Fit:
-    """Fit the change from base to head over pairs, beside the drifts of ``terms`` (:func:`drift_terms`).
+    """Fit the change from base to head over pairs, beside the drifts of ``terms``.
 
     ``rise`` is what the second session of a pair took more than the first, ``level`` the pair's mean; both ln(J/call),
     shape (measurements, pairs).
     """
-    import numpy as np
-
     measurements, pairs = rise.shape
     without = np.full(measurements, -1)
     if pairs >= JUMP_PAIRS:
@@ -177,12 +172,10 @@ def fit_pairs(rise: Floats, level: Floats, terms: Floats, spread: float) -> Fit:
 
 
 def drift_terms(head_second: Floats, numbers: Sequence[int]) -> Floats:
-    """Return what a pair's second session may take more by: the change, a steady drift, a cycle of two pairs.
+    """Return what a pair's second session may differ by: change, drift, cycle.
 
     ``head_second`` is 1 where the head ran second, else -1. A drift that cannot be told from the change is left out.
     """
-    import numpy as np
-
     terms: Floats = head_second[None]
     if len(numbers) >= DRIFT_PAIRS:
         for drift in (np.ones(len(numbers)), (-1.0) ** np.array(numbers)):
@@ -197,8 +190,6 @@ def _jumps(level: Floats, spread: float) -> Ints:
     Of all jumps within pairs and between them, the one that explains most counts, if that is more than chance (F, the
     variance moderated) and more than a steady drift explains.
     """
-    import numpy as np
-
     pairs = level.shape[1]
     at = np.arange(pairs)
     within = np.where(at[:, None] == at, 0.5, at[:, None] < at)
@@ -226,12 +217,9 @@ def _compare(
     spread: float,
     words: Wording,
 ) -> tuple[dict[Key, Comparison], Shared | None]:
-    """Each measurement's head against its base, and what they share where they are enough to say."""
+    """Compare each measurement's head with its base; return what they share, too."""
     if not compared:
         return {}, None
-    import numpy as np
-    from scipy.special import stdtr
-
     m, pairs = len(compared), len(base_first)
     head_second = np.where(base_first, 1.0, -1.0)
     sides = [[c.sessions for c in compared], [base[c.key] for c in compared]]
@@ -275,7 +263,7 @@ def _compare(
     detectable = np.maximum(noise, tolerated) + reach * se
     columns = (head_j - change, head_s - time, change, beyond, noise, detectable, tolerated)
     heads = zip(head_j.tolist(), head_s.tolist(), strict=True)
-    figures = zip(*(column.tolist() for column in (*columns, stdtr(nu, -beyond / se))), strict=True)
+    figures = zip(*(column.tolist() for column in (*columns, special.stdtr(nu, -beyond / se))), strict=True)
     return {
         c.key: Comparison(Score(*score), shared, _without(words, pairs, numbers, pair), 1, pairs, *row)
         for c, score, row, pair in zip(compared, heads, figures, fit.without.tolist(), strict=True)
@@ -283,7 +271,7 @@ def _compare(
 
 
 def _without(words: Wording, pairs: int, numbers: Sequence[int], pair: int) -> Wording:
-    """The words, where a pair is left out; -1: none is."""
+    """Return the words where a pair is left out; -1: none is."""
     if pair < 0:
         return words
     left_out = f"{pairs} pairs, without number {numbers[pair]}, where the level jumped,"

@@ -19,7 +19,7 @@ LEARN_MOST = 1000
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What one measurement is held to: the records that count, in recordings, oldest first."""
+    """What one measurement is held to, in recordings, oldest first."""
 
     epoch: str
     recordings: tuple[tuple[Record, ...], ...]
@@ -33,7 +33,7 @@ class Baseline:
 
 
 def recordings_of(records: Iterable[Record]) -> list[tuple[Record, ...]]:
-    """Group records into recordings: the sessions of one boot within six hours of the first, sorted by time.
+    """Group records into recordings, the sessions of one boot within six hours.
 
     A session is never divided, and counts once per measurement. Where a boot is unknown only the six hours count.
     """
@@ -48,10 +48,11 @@ def recordings_of(records: Iterable[Record]) -> list[tuple[Record, ...]]:
 def baseline_of(
     records: Iterable[Record], numbers: Mapping[str, int] | None = None, leave_out: Collection[str] = ()
 ) -> Baseline | None:
-    """Return what one measurement is held to, from all its records; None where there are none.
+    """Return what one measurement is held to, from all its records, if anything.
 
     ``numbers`` are the recordings that sessions belong to (default: by these records alone). Of records with one
-    session id the first counts.
+    session id the first counts. Where the sessions to ``leave_out`` alone began the newest epoch, there is no baseline:
+    an accepted change is not held to what was before it.
     """
     if numbers is None:
         records = list(records)
@@ -59,22 +60,23 @@ def baseline_of(
     seen = set(leave_out)
     epochs: dict[str, dict[int, list[Record]]] = {}
     for record in records:
-        session = record.session
+        session, numbered = record.session, epochs.setdefault(record.epoch, {})
         if session in seen:
             continue
         seen.add(session)
-        epochs.setdefault(record.epoch, {}).setdefault(numbers[session], []).append(record)
-    if not epochs:
+        numbered.setdefault(numbers[session], []).append(record)
+    if not epochs or not epochs[max(epochs)]:
         return None
     kept = [
         tuple(tuple(numbered[number]) for number in sorted(numbered)[:RECORDINGS_MOST])
         for _, numbered in sorted(epochs.items())
+        if numbered
     ]
     return Baseline(max(epochs), kept[-1], tuple(kept[:-1]))
 
 
 def to_read(held: Collection[Key], tests: Collection[str]) -> set[Key]:
-    """Return the measurements of a machine whose records :func:`judge` needs, for a run of these tests.
+    """Return the measurements whose records :func:`judge` needs for these tests.
 
     All, up to :data:`LEARN_MOST`. Of more, the run's own, a reference workload's, and whole modules in the order of
     their names' digests: the same sample for everybody, in which no kind of test is preferred.
@@ -105,7 +107,7 @@ def _when(record: Record) -> tuple[float, str, Key]:
 
 
 def recording_numbers(records: Iterable[Record]) -> dict[str, int]:
-    """Session → its recording, numbered by time. A session begins with the earliest of its records."""
+    """Return each session's recording, numbered by time of its earliest record."""
     first: dict[str, Record] = {}
     for record in records:
         known = first.get(record.session)

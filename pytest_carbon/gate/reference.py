@@ -26,7 +26,7 @@ def candidate(measurement: Measurement) -> Candidate:
 
 
 def by_session(reference: Candidate, stored: Mapping[Key, Sequence[Record]]) -> dict[str, float]:
-    """Return what the workload took in each session, J; nothing where this run's is not known."""
+    """Return what the workload took in each session, J; nothing without this run's."""
     if score_of(reference) is None:
         return {}
     known_j = {record.session: record.energy_j_per_call for record in stored.get(reference.key, ())}
@@ -39,7 +39,7 @@ def beside(
     baselines: Mapping[Key, Baseline],
     workload_j: Mapping[str, float],
 ) -> dict[Key, tuple[Score, Baseline]]:
-    """Return what can be judged beside the workload: the score divided by it, and the baseline that has it.
+    """Return scores divided by the workload's, and the baselines that have it.
 
     A measurement of whose baseline most recordings have no workload is not among them.
     """
@@ -62,7 +62,7 @@ def beside(
 def _having(
     recordings: Iterable[tuple[Record, ...]], workload_j: Mapping[str, float]
 ) -> tuple[tuple[Record, ...], ...]:
-    """Keep the sessions that have the workload, and the recordings that have such sessions."""
+    """Keep the sessions that have the workload, and their recordings."""
     known = (tuple(record for record in recording if record.session in workload_j) for recording in recordings)
     return tuple(recording for recording in known if recording)
 
@@ -102,7 +102,7 @@ def compared(
     numbers: Mapping[str, int],
     rule: Rule,
 ) -> Comparison | None:
-    """Compare the workload with itself in the ``sessions`` that measurements are held to, at α/2 either way.
+    """Compare the workload with itself in the baseline's ``sessions``, at α/2.
 
     It has no epochs: it does not change, and the baselines of the measurements say which recordings count.
     """
@@ -115,7 +115,7 @@ def compared(
 
 
 def subtracted(whole: Comparison, quotient: Comparison | None, workload: Comparison, held: Baseline) -> Comparison:
-    """Return a comparison that takes from the quotient, where there is one, what lies beyond the machine."""
+    """Return a comparison that has what lies beyond the machine from its quotient."""
     if quotient is None:
         return replace(whole, suite=replace(whole.suite, workload=workload)) if whole.suite else whole
     return replace(

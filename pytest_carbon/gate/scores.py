@@ -57,9 +57,9 @@ class Wording:
 
     other: str = "the baseline"
     none: str = "no baseline here yet: record one with --carbon-record"
-    none_with_warning: str = "no baseline here, and none is recorded of a measurement with a warning: "
+    none_with_warning: str = "no baseline here, and none is recorded of a figure with a disqualifying warning: "
     free: str = "not held to a baseline"
-    noise: str = "which noise of this size explains, as recordings here differ"
+    noise: str = "recordings on this machine can differ by as much, so noise can explain this"
     more: str = "record on other days (--carbon-record)"
     """What makes smaller changes detectable, where noise leaves one open; and what to do where that does not help."""
     instead: str = "compare two revisions side by side (--carbon-against)"
@@ -123,7 +123,7 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One measurement against its baseline; changes and thresholds are natural logarithms."""
+    """One measurement against its baseline; changes are natural logarithms."""
 
     score: Score
     suite: Shared | None
@@ -157,7 +157,7 @@ class Comparison:
 
     @property
     def open(self) -> bool:
-        """Whether a change beyond the tolerance is left open: no machine explains it, nor what the suite shares."""
+        """Tell whether a change beyond the tolerance is explained by nothing."""
         if self.alone or abs(self.change) <= self.tolerated or self.as_it_is:
             return False
         if self.suite is None or abs(self.beyond) > self.tolerated:
@@ -174,29 +174,29 @@ class Comparison:
 
     @property
     def with_suite(self) -> bool:
-        """Whether the whole suite moved, and its own change, in the same direction, exceeds the tolerance."""
+        """Tell whether the suite moved, and this one beyond its tolerance with it."""
         return self.suite is not None and self.suite.moved * self.change > self.tolerated
 
     @property
     def of_machine(self) -> bool:
-        """Whether it would have gone up by itself, and does not beside the reference workload."""
+        """Tell whether it went up by itself, but not beside the reference workload."""
         return self.reference is not None and self.as_it_is > 0 and self.alone <= 0
 
     @property
     def hidden(self) -> bool:
-        """Whether it is up beside a machine that is down, and so not up by itself."""
+        """Tell whether it is up only beside a machine that is down."""
         more = max(self.noise, self.tolerated)
         return self.machine_moved < 0 and self.beyond > more and self.change <= self.tolerated
 
     @property
     def duration(self) -> float | None:
-        """The part of the change that is time; the rest is power. None where a clock saw nothing."""
+        """Return the part of the change that is time, if known; the rest is power."""
         time = self.score.ln_s - self.baseline_ln_s
         return time if math.isfinite(time) else None
 
 
 def score_of(candidate: Candidate) -> Score | None:
-    """Return the recording that this run's sessions are; None where one has no positive energy."""
+    """Return this run's sessions as a recording; None without positive energies."""
     sessions = list({session.session: session for session in reversed(candidate.sessions)}.values())
     if candidate.failure is not None or not sessions:
         return None

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pytest_carbon.gate.recordings import RECORDINGS_MOST
 from pytest_carbon.gate.scores import Candidate, Comparison, Wording, percent_up, relative_change
 from pytest_carbon.records import MeasurementWarning, Verdict
-from pytest_carbon.text import change, comparable_joules, counted, listing, share, size
+from pytest_carbon.text import change, comparable, counted, detectable_size, listing, share, size
 
 MAX_DETECTABLE = 0.30
 """A pass that could not have seen a change of this size is blind, unless ``--carbon-max-detectable`` says otherwise."""
@@ -31,25 +31,25 @@ SESSIONS_MOST = 20
 
 
 def weak(verdict: Verdict, pairs: int | None = None, most: float = MAX_DETECTABLE) -> str | None:
-    """Say so where the gate could not have seen a change of ``most``, with what would help.
+    """Say that the gate could not have seen a change of ``most``, and what helps.
 
     ``pairs`` of sessions, where two revisions were compared side by side.
     """
     if verdict.detectable_change is None or verdict.detectable_change <= most:
         return None
-    detectable = size(verdict.detectable_change)
+    smallest = detectable_size(verdict.detectable_change)
     if pairs is not None:
         more = f"take more of them (--carbon-sessions={2 * pairs})"
-        return f"the smallest detectable change with {pairs} pairs is {detectable}: {more}"
+        return f"the smallest detectable change with {pairs} pairs is {smallest}: {more}"
     held = verdict.baseline_recordings
-    sees = f"the smallest detectable change here is {detectable}, with {counted(held, 'baseline recording')}"
+    sees = f"the smallest detectable change here is {smallest}, with {counted(held, 'baseline recording')}"
     if held >= RECORDINGS_MOST:
         return f"{sees}, the most a baseline takes: compare two revisions side by side (--carbon-against)"
     return f"{sees}: record on other days (--carbon-record), or compare two revisions side by side (--carbon-against)"
 
 
 def differences_sentence(candidate: Candidate, comparison: Comparison | None) -> tuple[MeasurementWarning, ...]:
-    """What is not as it was in the baseline, and may explain a change: another card, a warmer start."""
+    """Warn of what differs from the baseline: another card, a warmer start."""
     if comparison is None:
         return ()
     warnings = []
@@ -94,7 +94,7 @@ def change_sentence(comparison: Comparison) -> str:
     """Say what changed, what the suite did meanwhile, and whether time or power moved."""
     text, suite = than_other(comparison), comparison.suite
     if suite and abs(relative_change(suite.change)) >= 0.01:
-        text += f", while the suite's median is {change(relative_change(suite.change))}"
+        text += f", while the suite's median change is {change(relative_change(suite.change))}"
     elif comparison.reference is not None and abs(relative_change(comparison.reference)) >= 0.01:
         text += f"; the reference workload is {percent_up(comparison.reference)}, and {_beside_it(comparison)}"
     parts = _time_and_power(comparison)
@@ -102,7 +102,7 @@ def change_sentence(comparison: Comparison) -> str:
 
 
 def of_machine_sentence(comparison: Comparison) -> str | None:
-    """The sentence where it is the machine that leaves it open."""
+    """Say that the machine leaves it open, if it does."""
     if comparison.reference is None:
         return None
     remedy = "measure again when the machine is as it was, or accept it, if it is to stay so (--carbon-accept)"
@@ -128,15 +128,14 @@ def _beside_it(comparison: Comparison) -> str:
 
 
 def left_open_sentence(comparison: Comparison) -> str:
-    """What would fail by itself and does not beside the reference workload, though that has hardly moved."""
+    """Say that it would fail, but not beside a reference workload that hardly moved."""
     machine = change(relative_change(comparison.reference or 0.0))
-    beyond = f"{change(relative_change(comparison.beyond))}, {comparison.words.noise}"
-    text = f"{than_other(comparison)}, but beside the reference workload ({machine}) {beyond}"
-    return f"{text}; {smallest_detectable(comparison)}: measure again"
+    text = f"{than_other(comparison)}, but {change(relative_change(comparison.beyond))} beside the reference workload"
+    return f"{text} ({machine}); {comparison.words.noise}: {smallest_detectable(comparison)}; measure again"
 
 
 def too_coarse_sentence(candidate: Candidate, comparison: Comparison, allowed: float) -> str | None:
-    """The sentence where its own error is larger than the tolerance; with what would help."""
+    """Say that its own error is larger than the tolerance, and what would help."""
     error = candidate.error
     if error is None or error <= allowed or allowed is False:
         return None
@@ -148,7 +147,7 @@ def too_coarse_sentence(candidate: Candidate, comparison: Comparison, allowed: f
 
 
 def _longer(candidate: Candidate, error: float, allowed: float, words: Wording) -> str:
-    """What would make an error that is larger than the tolerance small enough; an error falls with 1/√time."""
+    """Say what would make the error small enough; it falls with 1/√time."""
     other = f"allow more (tolerance=), or {words.instead}" if words.instead else "allow more (tolerance=)"
     taken_s, most_s = candidate.measured_s, candidate.max_time_s
     wanted = 0.8 * allowed
@@ -178,16 +177,16 @@ def _minutes(seconds: float) -> str:
 
 
 def noise_sentence(comparison: Comparison) -> str:
-    """Of a change beyond the tolerance that is left open: that noise explains it, and what would decide it."""
+    """Say that noise can explain a change, and what would decide it."""
     words, suite = comparison.words, comparison.suite
     text = than_other(comparison)
     if suite and abs(comparison.beyond) <= comparison.tolerated:
-        text += f", as the suite's median ({change(relative_change(suite.change))})"
+        text += f", but the suite's median change is {change(relative_change(suite.change))}"
     elif suite and suite.moved:
-        text += f", while the suite's median is {change(relative_change(suite.change))}"
+        text += f", while the suite's median change is {change(relative_change(suite.change))}"
     elif comparison.reference is not None:
         text += f", while the reference workload is at {change(relative_change(comparison.reference))}"
-    text += f", {words.noise}: {smallest_detectable(comparison)}; "
+    text += f"; {words.noise}: {smallest_detectable(comparison)}; "
     if not words.instead:
         return f"{text}{words.more}"
     if comparison.decides and abs(comparison.beyond) > comparison.tolerated:
@@ -203,13 +202,13 @@ def passed_sentence(comparison: Comparison) -> str:
         shared = comparison.suite.change
         days = comparison.change - comparison.beyond - shared
         text += (
-            f", as the suite's median ({change(relative_change(shared))})"
+            f", but the suite's median change is {change(relative_change(shared))}"
             if abs(shared) >= abs(days)
-            else ", as all tests on the days of its baseline"
+            else f", but all tests used {'less' if days > 0 else 'more'} energy on the days of its baseline"
         )
     elif abs(comparison.change) > comparison.tolerated and comparison.reference is not None:
-        moved = change(relative_change(comparison.reference))
-        return f"{text}, as the reference workload ({moved}); {smallest_detectable(comparison)}"
+        text += f", but the reference workload is {percent_up(comparison.reference)} as well"
+        return f"{text}; {smallest_detectable(comparison)}"
     if comparison.machine_moved and comparison.reference is not None:
         text += f", while the reference workload is {percent_up(comparison.reference)}"
     return f"{text}; {smallest_detectable(comparison)}"
@@ -217,7 +216,7 @@ def passed_sentence(comparison: Comparison) -> str:
 
 def than_other(comparison: Comparison) -> str:
     relative, other = relative_change(comparison.change), comparison.words.other
-    then, now = comparable_joules(math.exp(comparison.baseline_ln_j), math.exp(comparison.score.ln_j))
+    then, now = comparable([math.exp(comparison.baseline_ln_j), math.exp(comparison.score.ln_j)])
     if abs(relative) < 0.0005:
         return f"as much energy per call as {other} ({then})"
     by = _more(relative, "more energy per call than", "less energy per call than", "the energy per call of")
@@ -231,11 +230,11 @@ def _more(relative: float, more: str, less: str, times: str) -> str:
 
 
 def smallest_detectable(comparison: Comparison) -> str:
-    return comparison.words.detectable.format(size(relative_change(comparison.detectable)))
+    return comparison.words.detectable.format(detectable_size(relative_change(comparison.detectable)))
 
 
 def _time_and_power(comparison: Comparison) -> str | None:
-    """Which of the two moved: energy = power × time. What is below 5% and a quarter of the other has not."""
+    """Say whether time or power moved: by 5%, or a quarter of the other's change."""
     time = comparison.duration
     if time is None:
         return None
@@ -256,7 +255,7 @@ def _same(what: str, logarithm: float) -> str:
 
 
 def explanation_sentence(candidate: Candidate, comparison: Comparison) -> str | None:
-    """The warnings that could explain the change, as one text; None where there are none."""
+    """Join the warnings that could explain the change; None without any."""
     could = [
         warning for warning in candidate.warnings if warning.disqualifies and _explains(warning, candidate, comparison)
     ]
@@ -264,7 +263,7 @@ def explanation_sentence(candidate: Candidate, comparison: Comparison) -> str | 
 
 
 def _explains(warning: MeasurementWarning, candidate: Candidate, comparison: Comparison) -> bool:
-    """Whether a warning could explain the change; one of the base explains a change in the other direction."""
+    """Tell whether a warning could explain the change; one of the base, the reverse."""
     code, by = warning.code.removeprefix("base-").removesuffix(" in BASE"), comparison.change
     if code in EXPLAINS_MORE_ONLY:
         return by > 0 if code == warning.code else by < 0

@@ -25,13 +25,14 @@ from pytest_carbon.text import listing
 
 @dataclass(slots=True)
 class Sides:
-    """What the working tree (``here``) and the other revision (``there``) measured, by pair, from 1."""
+    """What the working tree and the other revision measured, by pair, from 1."""
 
     against: Against
     difference: Callable[[str, str], str]
     """How two machines differ, by their ids."""
-    here: dict[Key, dict[int, Measurement]] = field(default_factory=dict)
-    there: dict[Key, dict[int, Measurement]] = field(default_factory=dict)
+    head: dict[Key, dict[int, Measurement]] = field(default_factory=dict)
+    """The working tree's."""
+    base: dict[Key, dict[int, Measurement]] = field(default_factory=dict)
     complete: int = 0
     """The number of pairs that have ended."""
     apart: dict[str, str] = field(default_factory=dict)
@@ -50,34 +51,34 @@ class Sides:
     """Tests whose own code is not the same in both."""
 
     def part(self, test: str, why: str, pair: int, *, fails: bool = False) -> None:
-        """From this pair on the other revision has nothing to compare a test with."""
+        """Compare a test no longer from this pair on, and keep why."""
         if test not in self.apart:
             self.apart[test], self.apart_in[test] = why, pair
             self.failing |= {test} if fails else set()
 
     def measurement(self, key: Key) -> Measurement:
-        """Return what reports show: the working tree's, over the compared pairs, with the warnings of both."""
+        """Return what reports show: the working tree's, with the warnings of both."""
         test, name = key
-        here, there = self.here.get(key, {}), self.there.get(key, {})
+        head, base = self.head.get(key, {}), self.base.get(key, {})
         machine = self._machine(key)
         failure = self.dead.get(test)
         for pair in range(1, self.against.pairs + 1) if failure is None else ():
-            for where, m in (("", here.get(pair)), (f"{self.against.label}, ", there.get(pair))):
+            for where, m in (("", head.get(pair)), (f"{self.against.label}, ", base.get(pair))):
                 if m is not None and m.failure is not None:
                     failure = failure or f"{where}in pair {pair} of {self.against.pairs}: {m.failure}"
-        if failure is not None or not here:
+        if failure is not None or not head:
             return Measurement(name, machine, failure=failure or "it was not measured")
         whole = self._whole(key)
         if len(whole) < pairs.PAIRS:
-            whole = [pair for pair in here if here[pair].machine == machine]
-        shown = merged([here[pair] for pair in whole])
-        base = [there[pair] for pair in whole if pair in there]
-        return replace(shown, warnings=self._joined(shown.warnings, merged(base).warnings if base else ()))
+            whole = [pair for pair in head if head[pair].machine == machine]
+        shown = merged([head[pair] for pair in whole])
+        of_base = [base[pair] for pair in whole if pair in base]
+        return replace(shown, warnings=self._joined(shown.warnings, merged(of_base).warnings if of_base else ()))
 
     def judge(
         self, candidates: Sequence[Candidate], *, false_alarms: float, **rule: Any
     ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
-        """Judge all measurements of one machine, and what they share; ``rule`` is that of :func:`pairs.judge_pairs`.
+        """Judge all measurements of one machine by the rule of :func:`pairs.judge_pairs`.
 
         What lacks a pair is compared by those that it has: with its likes, and with their share of the false alarms.
         """
@@ -89,7 +90,7 @@ class Sides:
         verdicts: dict[Key, Verdict] = {}
         suites: list[SuiteVerdict] = []
         for whole, group in by_pairs.items():
-            base = {c.key: self._scores(c.key, whole) for c in group} if whole else {}
+            base = {c.key: tuple(self.base[c.key][pair].sessions[0] for pair in whole) for c in group} if whole else {}
             rate = false_alarms * (len(group) / compared if whole else 1)
             judged, suite = pairs.judge_pairs(
                 group,
@@ -112,7 +113,7 @@ class Sides:
         )
 
     def _finished(self, key: Key, verdict: Verdict, base: dict[Key, tuple[SessionScore, ...]]) -> Verdict:
-        """With what only the two sides together tell."""
+        """Add to a verdict what only the two sides together tell."""
         measured = bool(self.measurement(key).sessions)
         if key not in base and (verdict.status == "new" or (verdict.status == "inconclusive" and measured)):
             verdict = self._not_compared(key, verdict)
@@ -127,7 +128,7 @@ class Sides:
             return replace(verdict, status="new", reason=f"{decided}, so it was not compared with {label}")
         if (why := self.apart.get(key[0])) is not None:
             return replace(verdict, status="new", reason=f"{why}: {nothing}")
-        if not self.there.get(key):
+        if not self.base.get(key):
             if not self.complete:
                 ended = f"the run ended before a pair of sessions was complete, so it was not compared with {label}"
                 return replace(verdict, status="inconclusive", reason=ended)
@@ -139,16 +140,16 @@ class Sides:
         return "it failed here" if test in self.failed else self.idle.get(test)
 
     def _too_few(self, key: Key) -> str:
-        """Why fewer than two pairs can be compared."""
+        """Say why fewer than two pairs can be compared."""
         text = f"{len(self._whole(key))} of {self.against.pairs} pairs can be, and 2 must"
         why = "; ".join(dict.fromkeys(self._dropped(key).values()))
         return f"{text}: {why}" if why else text
 
     def trouble(self) -> str | None:
-        """Why nothing at all was compared, though the other revision has it; None where something was."""
-        if any(len(self._whole(key)) >= pairs.PAIRS for key in self.here):
+        """Say why nothing was compared, though the other revision has it, if so."""
+        if any(len(self._whole(key)) >= pairs.PAIRS for key in self.head):
             return None
-        measured = [key for key, by_pair in self.here.items() if any(m.sessions for m in by_pair.values())]
+        measured = [key for key, by_pair in self.head.items() if any(m.sessions for m in by_pair.values())]
         text = f"nothing was compared with {self.against.label}: "
         if failing := sorted({test for test, _ in measured if test in self.failing}):
             return (
@@ -156,20 +157,20 @@ class Sides:
                 " data that it ignores or a file that an installation writes, is in the working tree alone; commit it,"
                 " or keep it outside of the repository"
             )
-        both = [key for key in measured if self.there.get(key) and key[0] not in self.apart]
+        both = [key for key in measured if self.base.get(key) and key[0] not in self.apart]
         if both and self.complete >= pairs.PAIRS:
             return f"{text}{listing(sorted(map(label, both)), 1)}: {self._too_few(both[0])}"
         if renamed := [key for key in measured if self.gone([key[0]])] if self.complete else []:
-            there = listing([name for _, name in self.gone([renamed[0][0]])])
+            others = listing([name for _, name in self.gone([renamed[0][0]])])
             return (
-                f"{text}{listing(sorted(map(label, renamed)), 1)}: there the test measured {there}. If that is another"
+                f"{text}{listing(sorted(map(label, renamed)), 1)}: there the test measured {others}. If that is another"
                 " name of the same, give both the same name to compare them"
             )
         return None
 
     def gone(self, tests: Collection[str]) -> list[Key]:
-        """What the other revision measured in tests that measure here, and this does not have."""
-        return [key for key in self.there if key[0] in tests and key not in self.here and key[0] not in self.apart]
+        """List what only the other revision measured, in tests that both have."""
+        return [key for key in self.base if key[0] in tests and key not in self.head and key[0] not in self.apart]
 
     def notes(self) -> list[str]:
         """Sentences for the end of the run: what was not compared, and why."""
@@ -178,18 +179,18 @@ class Sides:
         for test, why in self.idle.items():
             grouped.setdefault((none, why), []).append(test)
         for test, why in self.apart.items():
-            whole = [len(self._whole(key)) for key in self.here if key[0] == test]
+            whole = [len(self._whole(key)) for key in self.head if key[0] == test]
             if whole and max(whole) < pairs.PAIRS:
                 grouped.setdefault((none, why), []).append(test)
             elif whole:
                 only = f"compared by {max(whole)} pairs of {self.against.pairs}: "
                 grouped.setdefault((only, f"in pair {self.apart_in[test]} {why}"), []).append(test)
-        for key in self.here if self.complete else ():
+        for key in self.head if self.complete else ():
             if key[0] in self.apart or key[0] in self.dead:
                 continue
             if self._decided(key[0]) is not None and len(self._whole(key)) < pairs.PAIRS:
                 continue  # listed above, or a failure of its own; which revision of the pair ran first is chance
-            if not self.there.get(key):
+            if not self.base.get(key):
                 grouped.setdefault((none, f"{self.against.label} does not have it"), []).append(label(key))
             elif len(self._whole(key)) < pairs.PAIRS:
                 grouped.setdefault((none, self._too_few(key)), []).append(label(key))
@@ -198,19 +199,19 @@ class Sides:
                     grouped.setdefault((f"pair {pair} is not compared of ", why), []).append(label(key))
         sentences = [f"{what}{listing(labels)}: {why}" for (what, why), labels in grouped.items()]
         if self.differing:
-            differs = f"the test itself differs from that of {self.against.label}, and may be why its calls do"
+            differs = f"the test itself differs from that of {self.against.label}, which may be the cause of a change"
             sentences.append(f"{differs}: {listing(sorted(self.differing))}")
         return sentences
 
     def _machine(self, key: Key) -> str:
-        """The machine of most of its sessions; empty where there is none."""
-        both = [*self.here.get(key, {}).values(), *self.there.get(key, {}).values()]
+        """Return the machine of most of its sessions, if any."""
+        both = [*self.head.get(key, {}).values(), *self.base.get(key, {}).values()]
         ids = Counter(m.machine for m in both if m.machine)
-        mine = {m.machine for m in self.here.get(key, {}).values()}
+        mine = {m.machine for m in self.head.get(key, {}).values()}
         return max(ids, key=lambda id: (id in mine, ids[id]), default="")
 
     def _whole(self, key: Key) -> list[int]:
-        """The pairs of which both sides can be compared."""
+        """List the pairs of which both sides can be compared."""
         last = self.complete
         if key[0] in self.apart:
             last = min(last, self.apart_in.get(key[0], 1) - 1)
@@ -218,11 +219,11 @@ class Sides:
         return [pair for pair in range(1, last + 1) if pair not in dropped]
 
     def _dropped(self, key: Key) -> dict[int, str]:
-        """The pairs of which one side is missing, or was measured somewhere else, and why."""
+        """Return the pairs that lack a side, or a side on this machine, and why."""
         machine = self._machine(key)
         dropped = {}
         for pair in range(1, self.complete + 1):
-            for where, side in (("here", self.here), (f"at {self.against.label}", self.there)):
+            for where, side in (("here", self.head), (f"at {self.against.label}", self.base)):
                 m = side.get(key, {}).get(pair)
                 if m is None or not m.sessions:
                     dropped[pair] = f"nothing was measured {where}"
@@ -231,13 +232,10 @@ class Sides:
                     dropped[pair] = f"it was measured on another machine {where} ({how})"
         return dropped
 
-    def _scores(self, key: Key, whole: Sequence[int]) -> tuple[SessionScore, ...]:
-        return tuple(self.there[key][pair].sessions[0] for pair in whole)
-
     def _joined(
         self, mine: Sequence[MeasurementWarning], base: Sequence[MeasurementWarning]
     ) -> tuple[MeasurementWarning, ...]:
-        """Join the warnings of both. Those of the base alone get a code of their own: they explain the reverse."""
+        """Join the warnings of both; those of the base alone explain the reverse."""
         both = {warning.code for warning in mine} & {warning.code for warning in base}
         label = self.against.label
         return (

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pytest_carbon.gate.arrays import Bools, Floats, Ints, np, special
 from pytest_carbon.gate.recordings import RECORDINGS_MOST, Baseline
 from pytest_carbon.gate.scores import BASELINES, Comparison, Score, Shared
 from pytest_carbon.gate.variance import (
@@ -23,10 +24,6 @@ from pytest_carbon.gate.variance import (
     upper_t,
 )
 from pytest_carbon.records import Key
-
-if TYPE_CHECKING:
-    from pytest_carbon.gate.variance import Bools, Floats, Ints
-
 
 SUITE = 8
 """A median of fewer is not the suite's."""
@@ -50,12 +47,9 @@ class Rule:
 def compare(
     compared: Mapping[Key, Score], baselines: Mapping[Key, Baseline], numbers: Mapping[str, int], rule: Rule
 ) -> tuple[dict[Key, Comparison], Shared | None]:
-    """Compare measurements with their baselines; and what they share, where they are enough to say."""
+    """Compare measurements with their baselines; return what they share, too."""
     if not compared:
         return {}, None
-    import numpy as np
-    from scipy.special import stdtr
-
     n = len(compared)
     keys = list(compared)
     if n >= SUITE:  # what the recordings of the others differ by is worth knowing, too
@@ -100,7 +94,7 @@ def compare(
     decides = _decided_by(undecided, open_to, own, held.variance, nu, size, rate / rule.measurements)
     apart = _apart(points, newest, card)
     names = list(cards)
-    p_value = stdtr(nu, -beyond / se)
+    p_value = special.stdtr(nu, -beyond / se)
     means = held.mean(points.ln_j), held.mean(points.ln_s)
     columns = (*means, change, beyond, noise, detectable, tolerated, p_value)
     warmth = _mean_known(points.temperature_c[newest], points.measurement[newest], n).tolist()
@@ -118,9 +112,7 @@ def compare(
 
 
 def _apart(points: Points, newest: Ints, card: Ints) -> list[int]:
-    """Return the number of a card of each baseline that was recorded on no card of now; else 0."""
-    import numpy as np
-
+    """Return a card of each baseline that has none of today's; else 0."""
     measurement, of_card = points.measurement[newest], points.card[newest]
     now = card[measurement]
     same = np.bincount(measurement, (of_card == now) | (of_card == 0), len(card)) > 0
@@ -131,9 +123,7 @@ def _apart(points: Points, newest: Ints, card: Ints) -> list[int]:
 
 
 def _mean_known(values: Floats, measurement: Ints, n: int) -> Floats:
-    """Of each measurement the mean of what is finite; NaN where nothing is."""
-    import numpy as np
-
+    """Return the mean of each measurement's finite values; NaN without any."""
     known = np.isfinite(values)
     with np.errstate(divide="ignore", invalid="ignore"):
         means: Floats = np.bincount(measurement[known], values[known], n) / np.bincount(measurement[known], minlength=n)
@@ -143,9 +133,7 @@ def _mean_known(values: Floats, measurement: Ints, n: int) -> Floats:
 def _decided_by(
     which: Ints, size: Floats, own: Floats, of_mean: Floats, nu: Floats, held: Ints, probability: float
 ) -> dict[int, int]:
-    """Return the number of recordings that would decide changes of this size, where 20 are enough."""
-    import numpy as np
-
+    """Return how many recordings would decide changes of this size, up to 20."""
     if not len(which):
         return {}
     recordings = np.arange(1, RECORDINGS_MOST + 1)
@@ -168,9 +156,7 @@ class _Shares:
 
 
 def _shares(points: Points, deviation: Floats, n: int) -> _Shares:
-    """Return each recording's median, over the first n measurements, of what they differ from their own means by."""
-    import numpy as np
-
+    """Return each recording's median deviation, over the first n measurements."""
     measurement, recording = points.measurement, points.recording
     ours = measurement < n
     telling = ours & (points.row_size[points.row] > 1)  # one recording deviates from its own mean by nothing
@@ -192,13 +178,11 @@ def _share(
     tolerance: float,
     spread: float,
 ) -> tuple[Shared, Floats, Floats]:
-    """Return what the suite shares now, measurements' changes beyond it, and the variance it leaves in them.
+    """Return what the suite shares, the changes beyond it, and their variance.
 
     The suite is judged as a measurement whose recordings are the medians of all, with the prior of a single one: K + 3
     degrees of freedom. The median subtracts what cards differ by from each measurement, as it does a day.
     """
-    import numpy as np
-
     n, known, measurement = len(change), shares.known, held.measurement
     recording = points.recording[held.points]
     card_of = np.zeros(len(known), dtype=int)
@@ -238,12 +222,10 @@ def _share(
 
 
 def _sessions_left(points: Points, sessions: Ints) -> Floats:
-    """Return the variance that fewer ``sessions`` than in the baseline leave: s_w²·(1/n − mean 1/n_base).
+    """Return what fewer sessions than before add: s_w²·(1/n − mean 1/n_base).
 
     s_w² is the variance within those recordings, without the sessions' own errors.
     """
-    import numpy as np
-
     n = len(sessions)
     measurement = points.measurement
     per_point = (points.square, points.square_of_errors, points.sessions - 1, 1 / points.sessions)

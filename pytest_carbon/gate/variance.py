@@ -5,20 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
 
+from pytest_carbon.gate.arrays import Bools, Floats, Ints, np, special
 from pytest_carbon.gate.recordings import Baseline
 from pytest_carbon.gate.scores import ERROR_MOST, Z95
 from pytest_carbon.records import BaselineError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Bools: TypeAlias = NDArray[np.bool_]
-    Floats: TypeAlias = NDArray[np.float64]
-    Ints: TypeAlias = NDArray[np.intp]
-
 
 PRIOR_FREEDOM = 4.0
 """ν0: what the prior spread counts for, in degrees of freedom (simulated: `python -m benchmarks.gate`)."""
@@ -45,7 +36,7 @@ CARD_FREEDOM = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Baseline recordings of many measurements, flat: a point is one recording of one, a row one epoch of one."""
+    """Baseline recordings, flat: a point is one of a measurement, a row an epoch."""
 
     ln_j: Floats
     ln_s: Floats
@@ -71,8 +62,6 @@ class Points:
 
     @property
     def row_size(self) -> Ints:
-        import numpy as np
-
         return np.bincount(self.row)
 
     @property
@@ -81,14 +70,12 @@ class Points:
 
     @property
     def newest(self) -> Bools:
-        """Whether a point is what its measurement is held to."""
+        """Tell of each point whether its measurement is held to it."""
         return self.row_newest[self.row]
 
 
 def all_points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards: dict[tuple[str, ...], int]) -> Points:
-    """Flatten baselines; ``cards`` are numbered from 1, () is 0, and new ones are added."""
-    import numpy as np
-
+    """Flatten baselines; number ``cards`` from 1 (() is 0), and add new ones."""
     rows = [(i, epoch) for i, held in enumerate(baselines) for epoch in (*held.earlier, held.recordings)]
     points = [(row, sessions) for row, (_, epoch) in enumerate(rows) for sessions in epoch]
     flat = [record for _, sessions in points for record in sessions]
@@ -127,7 +114,7 @@ def all_points(baselines: Sequence[Baseline], numbers: Mapping[str, int], cards:
 
 @dataclass(frozen=True, slots=True)
 class _Spread:
-    """Deviations of recordings from the mean of their group: one epoch of a measurement, or one card in it."""
+    """Deviations of recordings from the mean of their epoch, or card in it."""
 
     deviation: Floats
     """Of each point."""
@@ -142,12 +129,10 @@ class _Spread:
 
 
 def spread_of(points: Points, values: Floats, group: Ints, error2: Floats, prior: float) -> _Spread:
-    """Return what values differ by within their groups, weighted by how well each is known.
+    """Return what values differ by within their groups, weighted by their errors.
 
     With weights a, A₁ = Σa and A₂ = Σa², the sum Σa·(x − x̄)² is expected to be s²·(A₁ − A₂/A₁) + Σa·e²·(1 − a/A₁).
     """
-    import numpy as np
-
     count = int(group.max()) + 1
     total = prior**2 + error2
     least = np.full(count, np.inf)
@@ -169,9 +154,7 @@ def spread_of(points: Points, values: Floats, group: Ints, error2: Floats, prior
 
 
 def by_card(row: Ints, card: Ints) -> tuple[Ints, Floats]:
-    """Group points by row and card, single points of a row together; return groups and the variance of their cards."""
-    import numpy as np
-
+    """Group points by row and card, single ones by row; return the cards' variance."""
     pairs = row * (int(card.max()) + 1) + card
     _, group, sizes = np.unique(pairs, return_inverse=True, return_counts=True)
     single = sizes[group] == 1
@@ -180,28 +163,18 @@ def by_card(row: Ints, card: Ints) -> tuple[Ints, Floats]:
     return group, np.where(single, CARD_SPREAD**2 / 2, 0.0)
 
 
-def without_errors(squares: Floats, by_errors: Floats, freedom: Floats, prior: float) -> Floats:
-    """A moderated variance, of which what known errors explain is taken off; with a prior that is without them."""
-    import numpy as np
-
-    found: Floats = (PRIOR_FREEDOM * prior + np.maximum(squares - by_errors, 0)) / (PRIOR_FREEDOM + freedom)
-    return found
-
-
 def moderated(points: Points, spread: _Spread, prior: float, *, learn: bool, n: int) -> tuple[Floats, Floats]:
-    """Return the variance between the recordings of the first n measurements, without their own errors; and its ν.
+    """Return the variance between recordings of n measurements, and its ν.
 
     What recordings differ by includes their own errors, which a comparison adds again: they are subtracted. So they are
     from a prior that is learnt; one that is assumed does not include them.
     """
-    import numpy as np
-
     squares, learnt = learn_prior(spread.squares, spread.freedom, spread.rich) if learn else (spread.squares, None)
     if learnt is None:
-        of_all = without_errors(squares, spread.by_errors, spread.freedom, prior**2)
-        return of_all[:n], PRIOR_FREEDOM + spread.freedom[:n]
+        nu = PRIOR_FREEDOM + spread.freedom[:n]
+        return (PRIOR_FREEDOM * prior**2 + np.maximum(squares - spread.by_errors, 0)[:n]) / nu, nu
     freedom, variance = learnt
-    nu: Floats = freedom + spread.freedom[:n]
+    nu = freedom + spread.freedom[:n]
     both = (freedom * variance + squares[:n]) / nu
     typical = np.bincount(points.measurement, points.error2) / np.bincount(points.measurement)
     known = spread.freedom > 0
@@ -224,20 +197,16 @@ class HeldTo:
     """The part of it that is what cards differ by."""
 
     def mean(self, values: Floats) -> Floats:
-        import numpy as np
-
         means: Floats = np.bincount(self.measurement, self.weight * values[self.points]).astype(float)
         return means
 
 
 def held_to_cards(points: Points, variance: Floats, card: Ints) -> HeldTo:
-    """Weigh what each measurement is held to: recordings by 1/(s² + e²), those of today's card more.
+    """Weigh recordings by 1/(s² + e²), those of today's card more.
 
     Each card differs from the average by 1/√2 of :data:`CARD_SPREAD`; the mean is the best linear unbiased one
     (generalised least squares). Unknown cards count as today's.
     """
-    import numpy as np
-
     n = len(variance)
     at = np.flatnonzero(points.newest & (points.measurement < n))
     measurement = points.measurement[at]
@@ -260,9 +229,7 @@ def held_to_cards(points: Points, variance: Floats, card: Ints) -> HeldTo:
 
 
 def freedom_with_cards(nu: Floats, variance: Floats, of_cards: Floats) -> Floats:
-    """Return the degrees of freedom of a variance, a part of which is the cards' (Satterthwaite)."""
-    import numpy as np
-
+    """Return the degrees of freedom of a variance with the cards' (Satterthwaite)."""
     rest = variance - of_cards
     freedom: Floats = np.where(of_cards > 0, variance**2 / (rest**2 / nu + of_cards**2 / CARD_FREEDOM), nu)
     return freedom
@@ -271,13 +238,10 @@ def freedom_with_cards(nu: Floats, variance: Floats, of_cards: Floats) -> Floats
 def learn_prior(
     square: Floats, freedom: Floats, rich: Bools | None = None
 ) -> tuple[Floats, tuple[float, float] | None]:
-    """Return sums of squares with the floor, and the prior (ν0, s0²) that ``rich`` measurements show; None if too few.
+    """Return squares with the floor, and the prior (ν0, s0²) of ``rich`` ones.
 
     Moments of ln s², as in Smyth (2004), Stat. Appl. Genet. Mol. Biol. 3(1), section 6.2.
     """
-    import numpy as np
-    from scipy.special import digamma, polygamma
-
     if rich is None:
         rich = freedom >= LEARN_FREEDOM
     if np.count_nonzero(rich) < LEARN_MEASUREMENTS:
@@ -287,24 +251,22 @@ def learn_prior(
         return square, None
     square = np.maximum(square, VARIANCE_FLOOR * middle * freedom)
     half = freedom[rich] / 2
-    centred = np.log(square[rich] / freedom[rich]) - digamma(half) + np.log(half)
+    centred = np.log(square[rich] / freedom[rich]) - special.digamma(half) + np.log(half)
     mean = float(centred.mean())
-    excess = float(centred.var(ddof=1) - polygamma(1, half).mean())
+    excess = float(centred.var(ddof=1) - special.polygamma(1, half).mean())
     if excess <= 0:  # the variances differ by no more than chance: all one
         return square, (PRIOR_FREEDOM_MOST, math.exp(mean))
     half_prior = _trigamma_inverse(excess)
-    variance = math.exp(mean + float(digamma(half_prior)) - math.log(half_prior))
+    variance = math.exp(mean + float(special.digamma(half_prior)) - math.log(half_prior))
     return square, (min(2 * half_prior, PRIOR_FREEDOM_MOST), variance)
 
 
 def _trigamma_inverse(value: float) -> float:
-    """The y of trigamma(y) = value > 0, by Newton on 1/trigamma, which is convex and nearly straight."""
-    from scipy.special import polygamma
-
+    """Return y of trigamma(y) = value > 0, by Newton on 1/trigamma."""
     y = 0.5 + 1 / value
     for _ in range(50):
-        trigamma = float(polygamma(1, y))
-        step = trigamma * (1 - trigamma / value) / float(polygamma(2, y))
+        trigamma = float(special.polygamma(1, y))
+        step = trigamma * (1 - trigamma / value) / float(special.polygamma(2, y))
         y += step
         if abs(step) < 1e-9 * y:
             break
@@ -312,9 +274,6 @@ def _trigamma_inverse(value: float) -> float:
 
 
 def upper_t(freedom: Floats, probability: float) -> Floats:
-    """The t that is exceeded with this probability; quantiles are slow, so one for each distinct freedom."""
-    import numpy as np
-    from scipy.special import stdtrit
-
+    """Return the t exceeded with this probability, once for each distinct freedom."""
     distinct, where = np.unique(freedom, return_inverse=True)
-    return (-stdtrit(distinct, probability)).astype(float)[where]
+    return (-special.stdtrit(distinct, probability)).astype(float)[where]

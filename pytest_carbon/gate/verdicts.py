@@ -33,7 +33,7 @@ SUSPECT = 0.05
 
 
 def suspect(verdict: Verdict) -> bool:
-    """Tell whether to measure again before the verdict counts: it may cost more, or fails as a regression.
+    """Tell whether to measure again before the verdict counts.
 
     One in twenty unchanged measurements is suspect (``p_value`` below 5%). What costs no more than the baseline is not,
     nor what another measurement can't help: an error, and what is over its budget.
@@ -46,7 +46,7 @@ def suspect(verdict: Verdict) -> bool:
 
 
 def confirmed(first: Verdict, then: Verdict, sessions: int) -> Verdict:
-    """Return the verdict on a suspect that was measured again, with both stages in its reason."""
+    """Return the verdict on a suspect that was measured again, with both stages."""
     if first.change is None or then.change is None:
         return replace(then, first_change=first.change)
     stages = f"{change(first.change)}, and over {sessions} sessions {change(then.change)}"
@@ -55,7 +55,7 @@ def confirmed(first: Verdict, then: Verdict, sessions: int) -> Verdict:
 
 
 def unconfirmed(verdict: Verdict) -> Verdict:
-    """Return the verdict on a suspect that was not measured again: the run ended, or it was skipped there."""
+    """Return the verdict on a suspect that was not measured again."""
     reason = f"{verdict.reason.rstrip('.')}. It was to be measured again in fresh processes, and was not"
     return replace(verdict, reason=reason)
 
@@ -71,7 +71,7 @@ def effect(
     recorded: bool = False,
     accepted: bool = False,
 ) -> Effect:
-    """Decide what a verdict does to the run; ``recorded`` and ``accepted`` say what its baseline took.
+    """Decide what a verdict does to the run, after recording.
 
     ``--carbon-strict`` needs the measurement, for its warnings.
     """
@@ -84,7 +84,7 @@ def effect(
 
 
 def suite_effect(suite: SuiteVerdict, settings: Settings, *, accepted: bool = False) -> Effect:
-    """Decide what a suite's verdict does; ``accepted`` says that a measurement that moved with it was."""
+    """Decide what a suite's verdict does to the run, after recording."""
     if suite.status == "pass":
         return "none"
     if accepted:
@@ -97,7 +97,7 @@ def _by_gate(settings: Settings) -> Effect:
 
 
 def _fails_strictly(measurement: Measurement, verdict: Verdict) -> bool:
-    """Tell whether ``--carbon-strict`` fails what the gate does not; it spares a change that noise explains."""
+    """Tell whether ``--carbon-strict`` fails what the gate does not."""
     nothing = verdict.status == "new" or (verdict.status == "inconclusive" and verdict.change is None)
     return nothing or bool(measurement.disqualifying) or verdict.blind or verdict.machine_moved
 
@@ -174,7 +174,7 @@ def suite_verdict(
     false_alarms: float,
     machine_moved: str | None = None,
 ) -> SuiteVerdict:
-    """Give the verdict on what all measurements of a machine share: a change only where one of them moved with it."""
+    """Give the verdict on what all measurements of a machine share."""
     status: Literal["pass", "regression", "improvement"] = "pass"
     if shared and shared.moved and any(verdict.suite_moved for verdict in verdicts):
         status = "regression" if shared.moved > 0 else "improvement"
@@ -190,7 +190,7 @@ def suite_verdict(
 
 
 def _blind(comparison: Comparison, most: float) -> bool:
-    """Whether it could not have seen a change of ``most``; a larger tolerance alone makes no gate blind."""
+    """Tell whether it could not have seen ``most``; tolerance alone blinds no gate."""
     least = math.log1p(most)
     return comparison.detectable > least and (comparison.tolerated < least or comparison.noise > comparison.tolerated)
 
@@ -227,7 +227,7 @@ def _decide(
     if not decided and (coarse := too_coarse_sentence(candidate, comparison, allowed)):
         return "inconclusive", coarse
     if abs(comparison.change) > comparison.tolerated and warning:
-        return "inconclusive", f"{than_other(comparison)}, with a warning: {warning}"
+        return "inconclusive", f"{than_other(comparison)}, which a warning could explain: {warning}"
     if machine := of_machine_sentence(comparison):
         return "inconclusive", machine
     if comparison.of_machine:
@@ -240,7 +240,7 @@ def _decide(
 
 
 def _lost_in_error(candidate: Candidate, comparison: Comparison, allowed: float) -> bool:
-    """Whether a change is smaller than its own error, and that error larger than the tolerance."""
+    """Tell whether a change is below its error, and that above the tolerance."""
     error = candidate.error
     coarse = allowed is not False and error is not None and error > allowed
     return coarse and error is not None and abs(comparison.change) <= math.log1p(error)

@@ -148,31 +148,25 @@ def study(
             edges = bench.edges[counter.domain]
             counter.edges = len(edges)
             if widths := sorted(e.after_s - e.before_s for e in edges[ACQUIRED:]):
-                counter.bracket_s, counter.bracket_90_s = (
-                    statistics.median(widths),
-                    widths[int(0.9 * (len(widths) - 1))],
-                )
+                counter.bracket_s = statistics.median(widths)
+                counter.bracket_90_s = widths[int(0.9 * (len(widths) - 1))]
     return used_s / elapsed_s if elapsed_s > 0 and math.isfinite(used_s) else None
 
 
+@dataclass
 class Bench:
     """Counters under observation, and all their edges so far."""
 
-    def __init__(
-        self,
-        counters: Sequence[Counter],
-        watcher: EdgeSource,
-        clock: Callable[[], float],
-        sleep: Callable[[float], None],
-    ) -> None:
-        self._counters = counters
-        self._watcher = watcher
-        self.clock = clock
-        self._sleep = sleep
-        self.edges: dict[str, list[Edge]] = {c.domain: [] for c in counters}
+    counters: Sequence[Counter]
+    watcher: EdgeSource
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+
+    def __post_init__(self) -> None:
+        self.edges: dict[str, list[Edge]] = {c.domain: [] for c in self.counters}
 
     def live(self) -> list[Counter]:
-        return [c for c in self._counters if c.failure is None]
+        return [c for c in self.counters if c.failure is None]
 
     def since(self, counter: Counter, since_s: float) -> list[Edge]:
         edges = self.edges[counter.domain]
@@ -181,7 +175,7 @@ class Bench:
     def watch(self, since_s: float, seconds: float, edges: int) -> None:
         """Wait for this time and changes; a counter that stands still has failed."""
         while True:
-            for name, new in self._watcher.fetch().items():
+            for name, new in self.watcher.fetch().items():
                 self.edges[name] += new
             now_s = self.clock()
             waits = [c for c in self.live() if len(self.since(c, since_s)) < edges]
@@ -195,7 +189,7 @@ class Bench:
                     )
             if now_s >= since_s + seconds and not waits:
                 return
-            self._sleep(min(0.05, max(since_s + seconds - now_s, 0.01)))
+            self.sleep(min(0.05, max(since_s + seconds - now_s, 0.01)))
 
     def run(self, load: Load, seconds: float, quiet_since_s: float, settle_s: float) -> Window:
         start_s = self.clock()
@@ -234,7 +228,7 @@ class Bench:
         """Wait for the next golden-ratio phase of the slowest counter."""
         recent = [self.edges[c.domain][-PHASE_EDGES:] for c in self.live()]
         edges, period_s = max(((r, lines.mean_period_s(r) or 0.0) for r in recent), key=lambda pair: pair[1])
-        self._sleep((edges[-1].time_s + number * GOLDEN_RATIO % 1 * period_s - self.clock()) % period_s)
+        self.sleep((edges[-1].time_s + number * GOLDEN_RATIO % 1 * period_s - self.clock()) % period_s)
 
     def windows(self, load: Load, count: int, seconds: float, quiet_since_s: float, settle_s: float) -> list[Window]:
         """Run a load in windows between quiet lines, at many phases of the periods."""

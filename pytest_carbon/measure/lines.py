@@ -255,9 +255,8 @@ def is_stretch(edges: Sequence[Edge]) -> bool:
         return slow_drift(edges) is not None
     line = fit_line(edges)
     scatter_j = math.sqrt(line.residual_square_j2 / max(line.freedom, 1))
-    if scatter_j > SCATTER_PERIODS * abs(line.power_w) * (period_s(edges) or math.inf) + ROUNDING_J:
-        return False
-    return step_j(edges) == 0
+    most_j = SCATTER_PERIODS * abs(line.power_w) * (period_s(edges) or math.inf) + ROUNDING_J
+    return scatter_j <= most_j and step_j(edges) == 0
 
 
 def span_s(edges: Sequence[Edge]) -> float:
@@ -313,13 +312,19 @@ def kind_of_unrest(edges: Sequence[Edge]) -> Literal["step", "wander"]:
     rest = edges[len(whole) :] if len(whole) < len(edges) else ()
     if len(rest) >= EDGES_LEAST and is_straight(whole) and is_straight(nearest_stretch(rest)):
         return "step"
-    best = math.inf
-    for at in range(2, len(edges) - 1):
-        sides = [fit_line(part) for part in (edges[:at], edges[at:])]
-        best = min(best, math.fsum(line.residual_square_j2 for line in sides))
+    best, _ = best_cut(edges)
     one = fit_line(edges)
     likely_j2 = one.timing_variance_j2 * max(len(edges) - 5, 1)
     return "step" if best <= max(0.02 * one.residual_square_j2, 9 * likely_j2) else "wander"
+
+
+def best_cut(edges: Sequence[Edge]) -> tuple[float, int]:
+    """Return the squares left over by two lines through edges, and where they are best cut."""
+
+    def left_j2(at: int) -> float:
+        return math.fsum(fit_line(part).residual_square_j2 for part in (edges[:at], edges[at:]))
+
+    return min(((left_j2(at), at) for at in range(2, len(edges) - 1)), default=(math.inf, 0))
 
 
 def period_s(edges: Sequence[Edge]) -> float | None:

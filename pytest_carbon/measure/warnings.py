@@ -112,8 +112,7 @@ def _drifts(line: lines.Line, edges: Sequence[Edge]) -> bool:
 
 def _levels_w(edges: Sequence[Edge]) -> tuple[float, float]:
     """Return the power before and after the one step in the edges."""
-    cuts = range(2, len(edges) - 1)
-    at = min(cuts, key=lambda k: math.fsum(lines.fit_line(p).residual_square_j2 for p in (edges[:k], edges[k:])))
+    _, at = lines.best_cut(edges)
     first, second = sorted((edges[:at], edges[at:]), key=lambda part: part[0].time_s)
     return lines.fit_line(first).power_w, lines.fit_line(second).power_w
 

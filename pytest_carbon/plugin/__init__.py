@@ -46,12 +46,16 @@ def pytest_configure(config: pytest.Config) -> None:
     options.refuse_lost_root(config)
     options.remove_old_report(config)
     settings = read_settings(config)
-    if settings.enabled:
+    if settings.enabled and (flag := options.without_tests(config)) is not None:
+        if config.option.verbose >= 0:
+            config.pluginmanager.register(_Idle(f"{flag} runs no test"))
+    elif settings.enabled:
         from pytest_carbon.plugin.run import CarbonSession
 
         config.pluginmanager.register(CarbonSession(config, settings), "pytest-carbon-session")
     elif flags := idle_flags(config):
-        config.pluginmanager.register(_Idle(flags))
+        has = "has" if len(flags) == 1 else "have"
+        config.pluginmanager.register(_Idle(f"{' and '.join(flags)} {has} no effect without --carbon"))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -71,16 +75,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class _Idle:
-    """Says that nothing was measured, if an option has no effect without ``--carbon``."""
+    """Says that nothing was measured, and why."""
 
-    def __init__(self, flags: list[str]) -> None:
-        self._flags = flags
+    def __init__(self, why: str) -> None:
+        self._why = why
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        has = "has" if len(self._flags) == 1 else "have"
-        terminalreporter.write_line(
-            f"carbon: nothing was measured: {' and '.join(self._flags)} {has} no effect without --carbon"
-        )
+        terminalreporter.write_line(f"carbon: nothing was measured: {self._why}")
 
 
 class _Refused:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,128 +15,140 @@ from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import record
 from pytest_carbon.plugin.progress import ascii_only, width
 from pytest_carbon.plugin.waiting import Test, test_id
-from pytest_carbon.records import REFERENCE, Machine, Measurement, SessionResult, TestResult
+from pytest_carbon.records import REFERENCE, Machine, Measurement, SessionResult, SuiteVerdict, TestResult
 from pytest_carbon.reports import failure, junit, summary
 
 
-def write_verdicts(config: pytest.Config, result: SessionResult, stored: Stored, test: Test, own: TestResult) -> None:
-    """Flip the report of a test that the gate fails, and give its reports their properties."""
-    properties = [p for m, v in own.measurements for p in junit.junit_properties(m, v)]
-    for report in test.reports:
-        kept = [p for p in report.user_properties if not str(p[0]).startswith("carbon.")]
-        report.user_properties = kept + list(properties)
-    call = next((r for r in test.reports if r.when == "call"), None)
-    if call is None or own.outcome != "failed":
-        return
-    failed = [(m, v) for m, v in own.measurements if v.effect == "fails"]
-    texts = [failure.failure(test.key, m, v, _context(config, result, stored, test, m)) for m, v in failed]
-    text = _Failure("\n\n".join(texts), failed[0][1].reason, config, test.item.location)
-    call.outcome, call.longrepr = "failed", text  # type: ignore[assignment]
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Reports what fails in the result of a run."""
+
+    config: pytest.Config
+    result: SessionResult
+    stored: Stored
+
+    def of_test(self, test: Test, own: TestResult) -> None:
+        """Flip the report of a test that the gate fails; give all reports their properties."""
+        properties = [p for m, v in own.measurements for p in junit.junit_properties(m, v)]
+        for report in test.reports:
+            kept = [p for p in report.user_properties if not str(p[0]).startswith("carbon.")]
+            report.user_properties = kept + list(properties)
+        call = next((r for r in test.reports if r.when == "call"), None)
+        if call is None or own.outcome != "failed":
+            return
+        failed = [(m, v, self._context(test, m)) for m, v in own.measurements if v.effect == "fails"]
+        text = "\n\n".join(failure.failure(test.key, *of_one) for of_one in failed)
+        call.outcome = "failed"
+        call.longrepr = _Failure(text, failure.message(*failed[0]), self.config, test.item.location)  # type: ignore[assignment]
+
+    def of_suites(self, tests: Mapping[str, Test]) -> None:
+        """Report each suite that moved as a test ``pytest-carbon::suite``.
+
+        It is a failed test, or a passed one if it only warns. JUnit and other plugins get it as they get any test's;
+        the terminal only counts a failure, because its progress would pass 100%. ``--last-failed`` and ``--stepwise``
+        do not get it: there is no such test to run again.
+        """
+        manager = self.config.pluginmanager
+        terminal, *others = map(manager.get_plugin, ("terminalreporter", "lfplugin", "stepwiseplugin"))
+        deaf = [plugin for plugin in (terminal, *others) if plugin is not None]
+        for machine, suite in ((self.result.machine, self.result.suite), *self.result.others):
+            if suite.status == "pass":
+                continue
+            name = "suite" if machine == self.result.machine else f"suite[{machine.id}]"
+            location, nodeid = ("pytest-carbon", None, name), f"pytest-carbon::{name}"
+            heard, outcome, shown = manager.subset_hook_caller("pytest_runtest_logreport", deaf), "passed", None
+            if suite.effect == "fails":
+                text = self._suite_text(tests, machine, suite)
+                outcome, shown = "failed", _Failure(text, failure.headline(suite), self.config, location)
+            report = pytest.TestReport(nodeid, location, {}, outcome, shown, "call")  # type: ignore[arg-type]
+            heard(report=report)
+            # JUnit takes the properties, and other plugins the whole, when a test is torn down.
+            properties = junit.suite_properties(machine, suite)
+            heard(
+                report=pytest.TestReport(nodeid, location, {}, "passed", None, "teardown", user_properties=properties)
+            )
+            if terminal is not None and report.failed:
+                terminal.stats.setdefault("failed", []).append(report)
+
+    def _suite_text(self, tests: Mapping[str, Test], machine: Machine, suite: SuiteVerdict) -> str:
+        pairs = [(t, m, v) for t in self.result.tests for m, v in t.measurements if m.machine == machine.id]
+        moved = [(t, m, v) for t, m, v in pairs if v.suite_moved]
+        first, measurement, _ = moved[0]
+        context, config = self._context(tests[first.nodeid], measurement), self.config
+        where = self._from_here(record.place(self.result.settings, config.invocation_params.dir, machine.id))
+        given = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
+        pyargs = ["--pyargs"] if config.option.pyargs and given else []
+        baseline = context.baseline and replace(context.baseline, location=where)
+        context = replace(context, baseline=baseline, arguments=[*self._flags(), *pyargs, *given])
+        return failure.suite_failure(suite, [(m, v) for _, m, v in moved], context)
+
+    def _context(self, test: Test, m: Measurement) -> failure.FailureContext:
+        config, result, stored = self.config, self.result, self.stored
+        settings, key = result.settings, (test.key, m.name)
+        suites = ((result.machine, result.suite), *result.others)
+        machine, suite = next(pair for pair in suites if pair[0].id == m.machine)
+        records = stored.records(machine.id).get(key, [])
+        where = self._from_here(record.location(settings, config.invocation_params.dir, machine.id, test.key))
+        nearest = stored.elsewhere(machine, {key})
+        allowed = budget.budget_for(test.budgets, m.name, machine.id)
+        return failure.FailureContext(
+            result=result,
+            machine=machine,
+            tolerance=allowed.tolerance if allowed and allowed.tolerance is not None else settings.tolerance,
+            baseline=failure.BaselineSummary.of(records, where, stored.machines.get(machine.id)) if records else None,
+            suite=suite,
+            nearest=": ".join(nearest) if nearest else None,
+            mistake=m.name in test.mistaken,
+            report=self._from_here(settings.json) if settings.json else None,
+            ci_run=os.environ.get("GITHUB_RUN_ID") if os.environ.get("GITHUB_ACTIONS") else None,
+            arguments=[*self._flags(), *_selection(config, test.item)],
+            width=width(config),
+            ascii=ascii_only(config),
+        )
+
+    def _from_here(self, place: str | Path) -> str:
+        """Name a path from where pytest was called, if it is below that or the root dir."""
+        folder = self.config.invocation_params.dir
+        within = any(Path(place).is_relative_to(top) for top in (folder, self.config.rootpath))
+        return os.path.relpath(place, folder) if within else str(place)
+
+    def _flags(self) -> list[str]:
+        """List the flags that measure again the same way, and compare with the same baselines."""
+        option, baseline = self.config.option, self.result.settings.baseline
+        names = [
+            "meter",
+            "gpus",
+            "domains",
+            "against",
+            *(["baseline", "branch"] if self.result.against is None else []),
+        ]
+        flags = {name: getattr(option, f"carbon_{name}") for name in names}
+        if flags.get("baseline") and not isinstance(baseline, Path):  # as given it may have a password
+            flags["baseline"] = baseline
+        return [f"--carbon-{name}={value}" for name, value in flags.items() if value is not None]
+
+
+def _selection(config: pytest.Config, item: pytest.Item) -> list[str]:
+    """List what selects a test from where pytest was called."""
+    if item.path.is_relative_to(config.rootpath):
+        path = os.path.relpath(item.path, config.invocation_params.dir)
+        return ["::".join([path, *item.nodeid.split("::")[1:]])]
+    return ["--pyargs", test_id(item)]
 
 
 def seen_from(result: SessionResult, stored: Stored, machine: Machine) -> summary.Stored:
     """Describe what is stored, as seen from a machine of this run."""
-    known, id = list(stored.machines), machine.id
+    id, nearest = machine.id, []
     measured = [(t.nodeid, m.name) for t in result.tests for m, _ in t.measurements if m.machine == id]
-    difference = None
-    if id not in known and (nearest := stored.elsewhere(machine, measured)) is not None:
-        first, difference = nearest
-        others = stored.nearest(machine)
-        known = [first, *(f"{other} ({how})" for other, how in others if other != first)]
+    if id not in stored.machines and (first := stored.elsewhere(machine, measured)) is not None:
+        nearest = [first, *(other for other in stored.nearest(machine) if other[0] != first[0])]
     ran = {t.nodeid for t in result.tests}
+    others = {key: stored.elsewhere(machine, {key}) for key in measured if stored.holding({key})}
     return summary.Stored(
-        known,
-        difference,
+        nearest,
         not_run=sorted(key for key in stored.keys(id) if key[0] not in ran and key[0] != REFERENCE),
-        elsewhere={
-            key: other
-            for key in measured
-            if stored.holding({key}) and (other := stored.elsewhere(machine, {key})) is not None
-        },
+        elsewhere={key: other for key, other in others.items() if other is not None},
     )
-
-
-def _context(
-    config: pytest.Config, result: SessionResult, stored: Stored, test: Test, m: Measurement
-) -> failure.FailureContext:
-    settings, key = result.settings, (test.key, m.name)
-    suites = ((result.machine, result.suite), *result.others)
-    machine, suite = next(pair for pair in suites if pair[0].id == m.machine)
-    records = stored.records(machine.id).get(key, [])
-    where = _from_here(config, record.location(settings, config.invocation_params.dir, machine.id, test.key))
-    nearest = stored.elsewhere(machine, {key})
-    allowed = budget.budget_for(test.budgets, m.name, machine.id)
-    return failure.FailureContext(
-        machine=machine,
-        intensity=result.intensity,
-        tolerance=allowed.tolerance if allowed and allowed.tolerance is not None else settings.tolerance,
-        commit=result.commit,
-        dirty=result.dirty,
-        baseline=failure.BaselineSummary.of(records, where, stored.machines.get(machine.id)) if records else None,
-        suite=failure.headline(suite) if suite.effect == "fails" else suite.reason or suite.machine_moved,
-        median_change=suite.median_change,
-        nearest=": ".join(nearest) if nearest else None,
-        mistake=m.name in test.mistaken,
-        against=result.against,
-        report=_from_here(config, settings.json) if settings.json else None,
-        ci_run=os.environ.get("GITHUB_RUN_ID") if os.environ.get("GITHUB_ACTIONS") else None,
-        arguments=_again(config, result, test.item),
-        width=width(config),
-        ascii=ascii_only(config),
-    )
-
-
-def _from_here(config: pytest.Config, place: str | Path) -> str:
-    """Name a path from where pytest was called, where it lies below that or the root dir."""
-    here, root = config.invocation_params.dir, config.rootpath
-    within = any(Path(place).is_relative_to(folder) for folder in (here, root))
-    return os.path.relpath(place, here) if within else str(place)
-
-
-def _again(config: pytest.Config, result: SessionResult, item: pytest.Item) -> list[str]:
-    """List what runs a test again from where pytest was called, and compares it with the same baselines."""
-    option, baseline = config.option, result.settings.baseline
-    flags = {
-        f"--carbon-{what}": getattr(option, f"carbon_{what}")
-        for what in ("meter", "gpus", "domains", "against", "baseline", "branch")
-    }
-    if result.against is not None:
-        flags.update({"--carbon-baseline": None, "--carbon-branch": None})
-    elif not isinstance(baseline, Path):  # as given it may have a password
-        flags["--carbon-baseline"] = option.carbon_baseline and baseline
-    words = [f"{flag}={value}" for flag, value in flags.items() if value is not None]
-    if item.path.is_relative_to(config.rootpath):
-        path = os.path.relpath(item.path, config.invocation_params.dir)
-        return [*words, "::".join([path, *item.nodeid.split("::")[1:]])]
-    return [*words, "--pyargs", test_id(item)]
-
-
-def report_suites(config: pytest.Config, result: SessionResult) -> None:
-    """Report a suite that moved as one failure of the run: a failed test ``pytest-carbon::suite``.
-
-    The counts, JUnit and other plugins get it as they get any test's. The terminal's progress does not, which would
-    pass 100%, nor do ``--last-failed`` and ``--stepwise``: there is no such test to run again.
-    """
-    manager = config.pluginmanager
-    terminal = manager.get_plugin("terminalreporter")
-    others = [manager.get_plugin(name) for name in ("lfplugin", "stepwiseplugin")]
-    deaf = [plugin for plugin in (terminal, *others) if plugin is not None]
-    for machine, suite in ((result.machine, result.suite), *result.others):
-        if suite.effect != "fails":
-            continue
-        name = "suite" if machine == result.machine else f"suite[{machine.id}]"
-        location = ("pytest-carbon", None, name)
-        moved = sum(m.machine == machine.id and v.suite_moved for t in result.tests for m, v in t.measurements)
-        text = failure.suite_failure(suite, moved, result, width=width(config), ascii=ascii_only(config))
-        failed = _Failure(text, failure.headline(suite), config, location)
-        properties = junit.suite_properties(machine, suite)
-        nodeid, heard = f"pytest-carbon::{name}", manager.subset_hook_caller("pytest_runtest_logreport", deaf)
-        report = pytest.TestReport(nodeid, location, {}, "failed", failed, "call")  # type: ignore[arg-type]
-        heard(report=report)
-        # JUnit takes the properties, and other plugins the whole, when a test is torn down.
-        heard(report=pytest.TestReport(nodeid, location, {}, "passed", None, "teardown", user_properties=properties))
-        if terminal is not None:
-            terminal.stats.setdefault("failed", []).append(report)
 
 
 class _Failure:

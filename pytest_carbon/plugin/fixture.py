@@ -171,12 +171,12 @@ class Carbon:
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
-        """The measurements so far, in order."""
+        """Return the measurements so far, in order."""
         return tuple(self._measurements.values())
 
     @property
     def current(self) -> str | None:
-        """The name of the current measurement."""
+        """Return the name of the current measurement."""
         return self._open
 
     def _give_up(self, name: str, task: Any, why: str) -> NoReturn:
@@ -245,12 +245,14 @@ def _with_arguments(
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
             raise UsageProblem(f"{what}={count!r} is not possible: carbon.run() takes a whole number, 1 or more")
     if queries is not None and (calls, min_time, max_time) != (None, None, None):
-        raise UsageProblem(f"queries={queries!r} is how many calls there are in all: leave calls= and the times out")
+        raise UsageProblem(f"queries={queries!r} is the number of all calls; leave out calls=, min_time= and max_time=")
     least_s = base.min_time_s if min_time is None else _seconds("min_time", min_time)
     most_s = base.max_time_s if max_time is None else _seconds("max_time", max_time)
     if least_s > most_s:
         if min_time is not None and max_time is not None:
-            raise UsageProblem(f"min_time={min_time!r} is more than max_time={max_time!r}: no loop can be both")
+            raise UsageProblem(
+                f"min_time={min_time!r} is more than max_time={max_time!r}; raise one or lower the other"
+            )
         least_s = most_s = least_s if max_time is None else most_s  # a given time moves the default of the other
     warmup_s = base.warmup_s if warmup is None else _seconds("warmup", warmup)
     rounds = base.rounds if rounds is None else rounds

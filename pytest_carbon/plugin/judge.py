@@ -24,7 +24,7 @@ from pytest_carbon.records import REFERENCE, Budget, Key, Measurement, Settings,
 
 
 def measured_here(test: Test, carbon: Carbon | None, machine: str) -> list[Measurement]:
-    """List what a test measured in this process; a failure where it should have measured and did not."""
+    """List what a test measured in this process, or a failure if it measured nothing."""
     measurements = list(carbon.measurements) if carbon is not None else []
     if test.outcome != "passed":
         # unittest notes a failure or a skip instead of raising it, and the window around it ended as if well
@@ -47,7 +47,7 @@ def measure(tests: Sequence[Test], settings: Settings, brought: Brought, sides: 
     """Merge what tests measured in several processes, and hold it to their budgets."""
     held, shown = [], []
     for test in tests:
-        for name, sessions in (test.found or {}).items():
+        for name, sessions in (test.measured or {}).items():
             m = merged(sessions) if sides is None else sides.measurement((test.key, name))
             m = m if m.machine else replace(m, machine=brought.machine.id)
             allowed = budget.budget_for(test.budgets, name, m.machine) or Budget()

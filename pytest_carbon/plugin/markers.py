@@ -16,7 +16,7 @@ MARKER = "carbon_budget"
 
 
 def budgets_of(item: pytest.Item) -> tuple[Budget, ...]:
-    """Merge the budgets of a test's parameters, function, classes and module; refuse an impossible one."""
+    """Merge the budgets of a test's markers, the nearest first; refuse an impossible one."""
     levels = _levels(item)
     if not any(levels):
         return ()
@@ -30,7 +30,7 @@ def budgets_of(item: pytest.Item) -> tuple[Budget, ...]:
 
 
 def own_names(item: pytest.Item) -> list[str]:
-    """List the measurements that the test's own markers name; its class's may be for other tests."""
+    """List the measurements that the test's own markers name, without its class's."""
     parameters, function, *_ = _levels(item)
     return [mark.kwargs["name"] for mark in (*parameters, *function) if mark.kwargs.get("name")]
 
@@ -42,7 +42,7 @@ def shared_names(item: pytest.Item) -> list[pytest.Mark]:
 
 
 def _levels(item: pytest.Item) -> list[list[pytest.Mark]]:
-    """List a test's markers by level, nearest first: its parameters', its own, its classes', its module's.
+    """List a test's markers by level: parameters, function, classes, module.
 
     ``iter_markers`` yields a parameter's after the function's, and a base class's before the derived one's.
     """
@@ -64,6 +64,6 @@ def _mine(marks: Iterable[pytest.Mark]) -> list[pytest.Mark]:
 def _split(
     marks: list[pytest.Mark], some: Iterable[pytest.Mark | pytest.MarkDecorator]
 ) -> tuple[list[pytest.Mark], list[pytest.Mark]]:
-    """Divide marks into those among ``some`` and the others, by identity: equal ones may be written twice."""
+    """Divide marks into those among ``some`` and the others, by identity: two may be equal."""
     ids = {id(getattr(mark, "mark", mark)) for mark in some}
     return [mark for mark in marks if id(mark) in ids], [mark for mark in marks if id(mark) not in ids]

@@ -58,7 +58,7 @@ class Measuring:
 
     @property
     def protocol(self) -> Protocol:
-        """The defaults of ``carbon.run()``."""
+        """Return the defaults of ``carbon.run()``."""
         names = ("warmup_s", "rounds", "min_time_s", "max_time_s", "precision", "tolerance")
         return Protocol(**{name: getattr(self._settings, name) for name in names})
 

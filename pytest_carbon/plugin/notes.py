@@ -20,7 +20,7 @@ from pytest_carbon.text import error_lines, listing
 
 
 def limits(shown: Sequence[str], *, verbose: bool) -> list[str]:
-    """Say what limits that do not hold here would say; a few of them, unless the run is verbose."""
+    """Shorten the list of limits that are not enforced here, unless the run is verbose."""
     if len(shown) <= 3 or verbose:
         return list(shown)
     return [*shown[:2], f"{len(shown) - 2} more limits are shown only, not enforced; -v lists them"]
@@ -30,7 +30,7 @@ def partial(tests: Sequence[Test]) -> Iterator[str]:
     """Say which names a test measured in some of its sessions only."""
     names = []
     for test in tests:
-        sessions = {name: len(measurements) for name, measurements in (test.found or {}).items()}
+        sessions = {name: len(measurements) for name, measurements in (test.measured or {}).items()}
         most = max(sessions.values(), default=0)
         names += [f"{label((test.key, name))} ({n} of {most})" for name, n in sessions.items() if n < most]
     if names:
@@ -38,14 +38,14 @@ def partial(tests: Sequence[Test]) -> Iterator[str]:
 
 
 def left_out(tests: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """Say which tests passed in one process and did not finish in another, by what happened there."""
+    """Say which tests passed in one process but did not finish in another."""
     for how, reasons in tests.items():
         names = listing([f"{key}{f' ({why})' if why else ''}" for key, why in reasons.items()])
-        yield f"passed in one process and {how} in another, so what the one measured is judged: {names}"
+        yield f"passed in one process and {how} in another, so the verdict is on the first: {names}"
 
 
 def unmet(tests: Sequence[Test], measured: Collection[Key]) -> Iterator[str]:
-    """Say which names of a class's or a module's marker none of its tests measured, though all ran and passed."""
+    """Say which names of a class's or module's marker no test measured, though all passed."""
     sharing: dict[int, tuple[pytest.Mark, list[Test]]] = {}
     for test in tests:
         for mark in markers.shared_names(test.item):
@@ -55,15 +55,15 @@ def unmet(tests: Sequence[Test], measured: Collection[Key]) -> Iterator[str]:
         if all(t.outcome == "passed" for t in under) and not any((t.key, name) in measured for t in under):
             more = f" and {len(under) - 1} more" if under[1:] else ""
             yield (
-                f"carbon_budget(name={name!r}) of the class or module of {under[0].key}{more} held nothing to its"
-                f" limits: none of them measured {name!r}"
+                f"carbon_budget(name={name!r}) of the class or module of {under[0].key}{more} has no effect:"
+                f" none of them measured {name!r}"
             )
 
 
 def gone(config: pytest.Config, collected: Collection[str], stored: Stored, places: Mapping[str, str]) -> Iterator[str]:
-    """Say which baselines have no test any more: their module was collected without it, or is gone itself.
+    """Say which baselines have no test any more.
 
-    ``places`` names where the baselines of each machine of the run are.
+    Their module was collected without it, or no longer exists. ``places`` names where each machine's baselines are.
     """
     modules = {test.partition("::")[0] for test in collected}
     root, folder = config.rootpath, config.invocation_params.dir
@@ -89,7 +89,7 @@ def _is_gone(module: str, path: Path, asked: Sequence[Path]) -> bool:
 def write_summary(
     terminal: Any, result: SessionResult, stored: Stored, recorded: Recorded, problems: Sequence[str]
 ) -> None:
-    """Write the end of a run: its tables, its notes, and in red what makes its exit status what it is."""
+    """Write the end of a run: tables, notes, and in red what changed its exit status."""
     config, quiet = terminal.config, terminal.verbosity < 0
     shown = recorded.sentences if quiet else tuple(note for note in result.notes if note not in problems)
     machines = [result.machine, *(machine for machine, _ in result.others)]

@@ -44,7 +44,7 @@ class Option(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The ini key, and the attribute of ``config.option``."""
+        """Return the ini key, which is also the attribute of ``config.option``."""
         return self.flag.lstrip("-").replace("-", "_")
 
 
@@ -214,7 +214,7 @@ OPTIONS = (
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Register every ini key and every flag but ``--carbon``; refuse one that another plugin has."""
+    """Register all ini keys, and all flags but ``--carbon``; refuse another plugin's."""
     for option in OPTIONS:
         _add_flag(parser, option)
     for option in (SWITCH, *OPTIONS):
@@ -228,7 +228,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def add_switch(parser: pytest.Parser) -> None:
-    """Register ``--carbon`` after all other plugins, so that it can refuse theirs without a traceback."""
+    """Register ``--carbon`` after all other plugins, to refuse theirs without a traceback."""
     if pytest.version_tuple < (9,):  # argparse gets the options only when it parses
         groups = (*parser._groups, parser._anonymous)
         if any(SWITCH.flag in option.names() for group in groups for option in group.options):
@@ -258,7 +258,7 @@ def _clash(option: Option) -> pytest.UsageError:
 
 
 def refuse_lost_root(config: pytest.Config) -> None:
-    """Refuse an existing path that stands apart from its flag and may have moved the root dir.
+    """Refuse a path that is apart from its flag and may have moved the root dir.
 
     pytest looks for its ini file before plugins register their flags, so it takes such a path for a place of tests. A
     path inside the current folder does no harm, unless test arguments lead to an ini file below that folder.
@@ -280,10 +280,18 @@ def refuse_lost_root(config: pytest.Config) -> None:
             )
 
 
+def without_tests(config: pytest.Config) -> str | None:
+    """Return the flag with which pytest runs no test; None if none is given."""
+    flags = ("help", "version", "markers", "fixtures", "fixtures-per-test", "collect-only", "setup-plan", "setup-only")
+    names = {"fixtures": "showfixtures", "fixtures-per-test": "show_fixtures_per_test"}
+    given = (f for f in flags if getattr(config.option, names.get(f, f.replace("-", "")), None))
+    return next((f"--{flag}" for flag in given), None)
+
+
 def remove_old_report(config: pytest.Config) -> None:
-    """Remove an earlier run's ``--carbon-json`` file, so that nobody mistakes it for this run's."""
+    """Remove an earlier run's ``--carbon-json`` file: nobody may take it for this run's."""
     option = config.option
-    if option.carbon_json and not (option.collectonly or option.help or option.version):
+    if option.carbon_json and without_tests(config) is None:
         with contextlib.suppress(OSError):  # read_settings refuses what cannot be written
             if (report := values.path(option.carbon_json.strip(), config.invocation_params.dir)).is_file():
                 report.unlink()

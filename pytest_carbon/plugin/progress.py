@@ -50,14 +50,14 @@ class Pace:
         return max(0.0, sum(self._left.values()) * self._done_s / done - running_s)
 
     def __str__(self) -> str:
-        """``test 12 of 312 · about 1 h 20 min left``; empty for a single test."""
+        """Return ``test 12 of 312 · about 1 h 20 min left``, or nothing for a single test."""
         count = len(self._weights)
         number = count - len(self._left) + (self._running is not None and self._running[0] in self._left)
         return f"test {number} of {count}{self.left}" if count > 1 else ""
 
     @property
     def left(self) -> str:
-        """``· about 1 h 20 min left``; empty while unknown."""
+        """Return ``· about 1 h 20 min left``, or nothing while it is unknown."""
         return "" if self.left_s is None else f" · about {about(self.left_s)} left"
 
 
@@ -90,7 +90,7 @@ class Progress:
         self._show(lambda width: summary.progress(test, name, steps, width=width, ascii=ascii_only(self._config)))
 
     def waiting(self, reports: int, tests: int, where: str = "") -> None:
-        """Show between tests how many reports wait; without a terminal, as in CI, write a line a minute."""
+        """Show how many reports wait; without a terminal, as in CI, write a line a minute."""
         reporter, now_s = self._reporter, time.perf_counter()
         if reporter is not None and not reporter.isatty and now_s - self._written_s > SIGN_OF_LIFE_S:
             self._written_s = now_s

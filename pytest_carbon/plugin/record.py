@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pytest_carbon import gate
 from pytest_carbon.baselines import Store, open_store, refuse_unknown_branch
@@ -18,15 +17,13 @@ from pytest_carbon.plugin.stages import Recorded
 from pytest_carbon.records import (
     BaselineError,
     CarbonError,
-    Key,
-    Record,
     SessionResult,
     Settings,
     UsageProblem,
     is_estimated,
     label,
 )
-from pytest_carbon.text import NBSP, change, counted, quantities, size
+from pytest_carbon.text import NBSP, change, comparable, counted, detectable_size
 
 
 def open_run(settings: Settings, root: Path) -> Store:
@@ -66,16 +63,15 @@ def record(result: SessionResult, store: Store, stored: Stored, brought: Brought
         for decision in decisions:
             if decision.records:
                 by_id.setdefault(decision.machine, []).append(decision)
-        before = {id: stored.records(id) for id in by_id}
         store.append_all(appended(result, decisions, brought.machines))
         taken = [decision for mine in by_id.values() for decision in mine]
         for id, mine in by_id.items():
-            sentences += _recorded(result, stored, before[id], mine, place(result.settings, folder, id))
+            sentences += _recorded(result, stored, mine, place(result.settings, folder, id))
         main = result.settings.branch
         if taken and _aside(result):
             sentences.append(
-                f"that is {result.branch}'s alone, and the baseline of {main} is as it was: when it is merged,"
-                f" pytest-carbon baseline accept --branch={main} REPORT.json takes it in"
+                f"this recording counts on branch {result.branch} only; the baseline of {main} has not changed. To add"
+                f" it after the merge: pytest-carbon baseline accept --branch={main} REPORT.json"
             )
         for reason, keys in _grouped(decisions).items():
             sentences.append(f"not recorded: {keys[0]}{f' and {len(keys) - 1} more' if keys[1:] else ''}: {reason}")
@@ -91,47 +87,32 @@ def record(result: SessionResult, store: Store, stored: Stored, brought: Brought
     return Recorded(frozenset(decision.key for decision in taken), accepted, tuple(sentences), problem)
 
 
-def _recorded(
-    result: SessionResult, stored: Stored, before: Mapping[Key, Sequence[Record]], mine: Sequence[Decision], where: str
-) -> Iterator[str]:
+def _recorded(result: SessionResult, stored: Stored, mine: Sequence[Decision], where: str) -> Iterator[str]:
     """Say what was recorded on a machine, and what the gate will see with it."""
     accepted = sum(decision.accepted for decision in mine)
     changes = f", {accepted} of them accepted as changed" if accepted else ""
     sessions = max(len(decision.records) for decision in mine)
     several = f", {sessions} sessions each," if sessions > 1 else ""
-    yield f"recorded {len(mine)} measurement{'s' * (len(mine) != 1)}{changes}{several} in {where}"
-    if _aside(result):
-        return
-    id = mine[0].machine
-    rule: dict[str, Any] = {
-        "tolerance": result.settings.tolerance,
-        "false_alarms": result.settings.false_alarms,
-        "estimated": is_estimated(id),
-    }
-    if several:
+    yield f"recorded {counted(len(mine), 'measurement')}{changes}{several} in {where}"
+    if several and not _aside(result):
         with contextlib.suppress(BaselineError):  # the store is gone since, and what it took is recorded
-            yield _one_recording(mine, stored.anew(id), rule)
-    if worse := gate.blinder(before, {d.key: d.records for d in mine}, **rule, unread=stored.unread(id)):
-        yield worse
+            yield _one_recording(mine, stored.anew(mine[0].machine), result.settings)
 
 
-def _one_recording(decisions: Sequence[Decision], now: Stored, rule: Mapping[str, Any]) -> str:
-    """Say what a recording of several sessions is good for: what the next run, with it in the baseline, will see."""
+def _one_recording(decisions: Sequence[Decision], now: Stored, settings: Settings) -> str:
+    """Say what the next run will detect with a recording of several sessions in the baseline."""
     id = decisions[0].machine
-    records, keys = now.records(id), {decision.key for decision in decisions}
-    others = {(d.key, record.session) for d in decisions for record in d.records[1:]}
-    alone = {key: [r for r in records[key] if (key, r.session) not in others] for key in keys}
-    detectable, recordings = gate.outlook(records, keys, **rule, unread=now.unread(id))
-    once, _ = gate.outlook({**records, **alone}, keys, **rule, unread=now.unread(id))
-    why = (
-        f" (with one session {size(once)}: these differ among themselves by more than was assumed, and so may the"
-        " single one of the next run)"
-        if detectable > 1.01 * once
-        else ""
+    rule = gate.Outlook(
+        tolerance=settings.tolerance,
+        false_alarms=settings.false_alarms,
+        estimated=is_estimated(id),
+        unread=now.unread(id),
     )
+    detectable, recordings = gate.outlook(now.records(id), {decision.key for decision in decisions}, **rule)
     return (
         f"sessions within six hours count as one recording: with {counted(recordings, 'recording')} the smallest"
-        f" detectable change is {size(detectable)}{why}. Record on other days to see smaller ones (--carbon-record)"
+        f" detectable change is {detectable_size(detectable)}. Record on other days to see smaller ones"
+        " (--carbon-record)"
     )
 
 
@@ -142,7 +123,7 @@ def _aside(result: SessionResult) -> bool:
 
 
 def _grouped(decisions: Sequence[Decision]) -> Mapping[str, list[str]]:
-    """Why what was not recorded was not: ids by reason."""
+    """Group the ids of what was not recorded by the reason."""
     grouped: dict[str, list[str]] = {}
     for d in decisions:
         if d.why_not is not None:
@@ -188,7 +169,7 @@ def _sentences(result: SessionResult, decisions: list[Decision]) -> Iterator[str
             what = "the whole suite's change" if verdict.suite_moved else decision.status
             before, now, figures = verdict.baseline_j_per_call, measurement.energy_j_per_call, ""
             if before is not None and now is not None:
-                was, is_ = quantities([before, now], "J")
+                was, is_ = comparable([before, now])
                 figures = f", {was} → {is_} per call ({change(verdict.change)})".replace(NBSP, " ")
             yield f"{test} ({name}): {what} accepted{figures}."
         elif decision.why_not not in (None, ALREADY_STORED):
@@ -202,8 +183,7 @@ def _sentences(result: SessionResult, decisions: list[Decision]) -> Iterator[str
             "stored already": sum(decision.why_not == ALREADY_STORED for decision in mine),
         }
         text = ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nothing recorded"
-        of = f"{len(mine)} measurement{'' if len(mine) == 1 else 's'}"
-        yield f"{machine_id}: {text}, of {of} of session {result.session}."
+        yield f"{machine_id}: {text}, of {counted(len(mine), 'measurement')} of session {result.session}."
     if not decisions:
         yield f"Nothing was measured in session {result.session}."
     if any(decision.records for decision in decisions) and result.dirty:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # every run of pytest imports this module
 
 
 def refusal(*problems: str) -> pytest.UsageError:
-    """Make the error that ends the run with exit status 4: one line a problem, wrapped in a terminal."""
+    """Make the error that ends the run with exit status 4, one line a problem."""
     if sys.stderr.isatty():
         from pytest_carbon.text import error_lines
 

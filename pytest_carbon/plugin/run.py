@@ -29,6 +29,7 @@ from pytest_carbon.plugin.task_fixture import TASKS
 from pytest_carbon.plugin.waiting import Log, Test, measures, redirected, test_id
 from pytest_carbon.records import Calibration, CarbonError, Measurement, SessionResult, Settings, SuiteVerdict
 from pytest_carbon.reports import jsonfile
+from pytest_carbon.text import counted
 
 _CARBON = pytest.StashKey[Carbon]()
 
@@ -111,17 +112,17 @@ class CarbonSession:
                 self.progress.pace.add(key, test.weight)
 
     def pytest_report_collectionfinish(self) -> list[str]:
-        if not self._tests or self._config.option.collectonly:
+        if not self._tests:
             return []
-        count, sessions = len(self._tests), self._settings.sessions
+        tests, sessions = counted(len(self._tests), "test"), self._settings.sessions
         where = f" in {sessions} fresh processes, one after another" if self._apart else ""
         if self._sides is not None:
             where = f" here and at {self._sides.against.label}, in {sessions} pairs of fresh processes"
-        return [f"carbon: {count} test{'s' * (count != 1)} to measure{where}; their results come when all are measured"]
+        return [f"carbon: {tests} to measure{where}; their results come when all are measured"]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        if not self._tests or self._config.option.collectonly:
+        if not self._tests:
             return (yield)
         try:
             self._open()
@@ -204,7 +205,7 @@ class CarbonSession:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Redirect the reports of a test that measures, also those of reruns, to :meth:`_take`."""
+        """Redirect the reports of a test that measures, and of its reruns, to :meth:`_take`."""
         test = self._tests.get(test_id(item))
         if self._outlet is not None:
             self._outlet.begin(test_id(item), measures=test is not None)
@@ -284,15 +285,15 @@ class CarbonSession:
                 test.pass_on()
                 test.log.finish()
         if self._result is not None:
-            failures.report_suites(self._config, self._result)
+            failures.Failures(self._config, self._result, self._stored).of_suites(self._tests)
 
     def _conclude(self, session: pytest.Session, *, interrupted: bool) -> None:
         """Judge, record, and write the verdicts into the reports that wait."""
         settings, sides = self._settings, self._sides
         ran = [test for test in self._tests.values() if test.outcome is not None]
         for test in ran:
-            if test.found is None:
-                test.found = {m.name: [m] for m in self._measured_here(test)}
+            if test.measured is None:
+                test.measured = {m.name: [m] for m in self._measured_here(test)}
         own = [] if self._measuring is None else [self._measuring.brought()]
         problem: BaseException | None = None
 
@@ -362,8 +363,9 @@ class CarbonSession:
         lines += notes.left_out(self._fresh.left_out)
         shown = notes.limits(judgement.shown, verbose=getattr(self._config.option, "verbose", 0) > 0)
         self._result = replace(result, notes=(*brought.notes, *shown, *self._recorded.sentences, *lines))
+        failing = failures.Failures(self._config, self._result, self._stored)
         for test, own_result in zip(ran, result.tests, strict=True):
-            failures.write_verdicts(self._config, self._result, self._stored, test, own_result)
+            failing.of_test(test, own_result)
         if problem is not None:
             raise problem
 

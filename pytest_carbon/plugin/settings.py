@@ -34,12 +34,12 @@ _PLACE = ("country", "region", "cloud", "intensity_g_per_kwh")
 
 
 def anything_given(config: pytest.Config) -> bool:
-    """Return whether the command line or the ini file has an option; a run without imports no records."""
+    """Return whether an option is given; a run without any imports no records."""
     return any(_raw(config, option) for option in (SWITCH, *OPTIONS))
 
 
 def idle_flags(config: pytest.Config) -> list[str]:
-    """List the flags on the command line, not in ``addopts``, that have no effect without ``--carbon``."""
+    """List the typed flags that have no effect without ``--carbon``."""
     typed = [str(argument).partition("=")[0] for argument in config.invocation_params.args]
     if f"--no-{SWITCH.key}" in typed:
         return []
@@ -48,7 +48,7 @@ def idle_flags(config: pytest.Config) -> list[str]:
 
 
 def read_settings(config: pytest.Config) -> Settings:
-    """Read the options: flags win over ini keys, also without ``--carbon``; raise UsageError with all problems."""
+    """Read the options; flags win over ini keys. Raise UsageError with all problems."""
     from pytest_carbon.records import Settings
 
     if (inherited := getattr(config.option, _INHERITED, None)) is not None:
@@ -104,7 +104,7 @@ def inherit(config: pytest.Config, settings: Settings, given: frozenset[str]) ->
 
 
 def of_project() -> Settings:
-    """Read the current folder's ini file for a command, without running the project's code or its ``addopts``."""
+    """Read the current folder's ini file for a command, without running project code."""
     from pytest_carbon.records import UsageProblem
 
     results: list[Settings | pytest.UsageError] = []
@@ -132,7 +132,7 @@ def of_project() -> Settings:
 
 
 def _raw(config: pytest.Config, option: Option) -> _Given | None:
-    """Return the text from the command line, or else from the ini file; an empty ini key is not given."""
+    """Return the text from the command line, else from a non-empty ini key."""
     value = getattr(config.option, option.key, None)
     if isinstance(value, bool):
         return _Given(option.flag, value, True)

@@ -51,13 +51,13 @@ class Judged:
 
     @property
     def main(self) -> Machine:
-        """The machine of the run: of most measurements, where they differ."""
+        """Return the machine of the run, or the one of most measurements."""
         ids = [m.machine for _, m, _ in self.results]
         return self.brought.machines[max(ids, key=ids.count)] if ids else self.brought.machine
 
     @property
     def suspects(self) -> list[Test]:
-        """The tests that passed, and of which a measurement is to be measured again."""
+        """Return the passed tests of which a measurement is to be measured again."""
         return list({test.key: test for test, _, v in self.results if test.waits and verdicts.suspect(v)}.values())
 
 
@@ -115,10 +115,10 @@ def confirm(first: Judged, again: Callable[[Sequence[Test]], Judged | None]) -> 
         results.append((test, m, verdict))
     notes = []
     if repeated:
-        notes.append(f"suspect, and measured again in fresh processes: {listing(repeated, 10)}")
+        notes.append(f"measured again in fresh processes, because suspect: {listing(repeated, 10)}")
     if left:
-        why = "" if second else ", as the run was stopped"
-        notes.append(f"suspect, and not measured again{why}: {listing(left, 10)}")
+        why = "" if second else ", because the run was stopped"
+        notes.append(f"suspect, but not measured again{why}: {listing(left, 10)}")
     return Confirmed(replace(second or first, results=tuple(results)), tuple(notes))
 
 

@@ -42,7 +42,7 @@ def _calls_of(task: Any) -> int:
 
 
 def with_task(measurement: Measurement, task: Any) -> Measurement:
-    """Add the task's info, and a warning if its device is not counted; make it a failure if the task refuses."""
+    """Add the task's info, and a warning if its device is not counted."""
     if not callable(getattr(task, "info", None)):
         return measurement
     try:
@@ -62,14 +62,14 @@ def _on_another_device(measurement: Measurement, info: TaskInfo) -> Iterator[Mea
     if device in ("cuda", "mps", "xpu") and counted and all(domain.family != "gpu" for domain in counted):
         yield MeasurementWarning(
             "other-device",
-            f"the task ran on the GPU ({info.device}), and what is counted is {what}: not the energy of its work. "
+            f"the task ran on the GPU ({info.device}), but the counted energy is that of {what}. "
             "Count the GPU (--carbon-meter=auto, --carbon-gpus=used and --carbon-domains=auto do where it can be read; "
             "pytest-carbon doctor says why it cannot), or run the task on the processor (device='cpu')",
         )
     if device == "cpu" and counted and all(domain.family == "gpu" for domain in counted):
         yield MeasurementWarning(
             "other-device",
-            f"the task ran on the processor, and what is counted is {what}: no energy of its work. Run it on the GPU "
+            f"the task ran on the processor, but the counted energy is that of {what}. Run it on the GPU "
             "(device='cuda', with a torch that sees it; a model of your own: model.to('cuda')), or count the processor "
             "(--carbon-domains=total, or --carbon-meter=rapl or estimate)",
         )
@@ -90,7 +90,7 @@ class TaskFactory:
 
     @property
     def made(self) -> Sequence[Any]:
-        """The tasks made and not freed yet."""
+        """Return the tasks made and not freed yet."""
         return self._made
 
     def __call__(self, name: str, /, **arguments: Any) -> Any:

@@ -59,43 +59,37 @@ def _finite(text: str) -> float:
     return math.nan
 
 
-def number(least: float, allowed: str) -> Reader:
-    def read(text: str, base: Path) -> float:
-        value = _finite(text)
-        if not value >= least:
+def _checked(parse: Callable[[str], Any], allowed: str) -> Reader:
+    """Make a reader of a function that returns None for what is not allowed."""
+
+    def read(text: str, base: Path) -> Any:
+        if (value := parse(text)) is None:
             raise ValueError(f"write {allowed}")
         return value
 
     return read
+
+
+def number(least: float, allowed: str) -> Reader:
+    return _checked(lambda text: value if (value := _finite(text)) >= least else None, allowed)
 
 
 def seconds(*, above: bool = False) -> Reader:
-    def read(text: str, base: Path) -> float:
+    def parse(text: str) -> float | None:
         milliseconds = text.endswith("ms")
         value = _finite(text.removesuffix("ms").removesuffix("s")) / (1000 if milliseconds else 1)
-        if not (value > 0 or (value == 0 and not above)):
-            raise ValueError(f"write seconds{', above 0' if above else ''}, such as 2, 0.5 or 500ms")
-        return value
+        return value if value > 0 or (value == 0 and not above) else None
 
-    return read
+    return _checked(parse, f"seconds{', above 0' if above else ''}, such as 2, 0.5 or 500ms")
 
 
 def count(least: int, allowed: str, *, digits: int = 18) -> Reader:
-    def read(text: str, base: Path) -> int:
-        if not re.fullmatch(f"[0-9]{{1,{digits}}}", text) or int(text) < least:
-            raise ValueError(f"write {allowed}")
-        return int(text)
-
-    return read
+    pattern = f"[0-9]{{1,{digits}}}"
+    return _checked(lambda text: int(text) if re.fullmatch(pattern, text) and int(text) >= least else None, allowed)
 
 
 def matching(pattern: str, allowed: str, change: Callable[[str], str] = str) -> Reader:
-    def read(text: str, base: Path) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(f"write {allowed}")
-        return change(text)
-
-    return read
+    return _checked(lambda text: change(text) if re.fullmatch(pattern, text) else None, allowed)
 
 
 against = matching(r"[^-\s]\S*", "a branch, a tag or a commit, such as main, origin/main, v1.2 or HEAD~1")

@@ -23,7 +23,7 @@ def measures(item: pytest.Item) -> bool:
 
 
 def test_id(item: pytest.Item) -> str:
-    """Return a test's key in baselines: its node id, or outside the root dir its module's dotted name."""
+    """Return a test's key in baselines: its node id, outside the root dir by dotted name."""
     root = item.config.rootpath
     module = item.getparent(pytest.Module)
     if module is None or item.path.is_relative_to(root):
@@ -104,7 +104,7 @@ class Test:
     reports: list[pytest.TestReport] = field(default_factory=list)
     reports_before: list[pytest.TestReport] = field(default_factory=list)
     log: Log | None = None
-    found: dict[str, list[Measurement]] | None = None
+    measured: dict[str, list[Measurement]] | None = None
     """Its measurements by name, one for each session; None until this process, which measured it, concludes."""
     mistaken: set[str] = field(default_factory=set)
     """Names that were not measured because of a mistake in the test."""

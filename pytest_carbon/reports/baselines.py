@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from statistics import geometric_mean
 
@@ -11,7 +11,7 @@ from pytest_carbon.baselines.upkeep import History, Overview, Recording
 from pytest_carbon.gate.recordings import RECORDINGS_MOST
 from pytest_carbon.records import Key, Machine, label
 from pytest_carbon.reports.layout import Column, Name, Page, Table, aligned, columns
-from pytest_carbon.text import UNKNOWN, cards, change, count, counted, quantities, share, size
+from pytest_carbon.text import UNKNOWN, cards, change, comparable, count, counted, detectable_size, share
 
 _LEAST_RANGE = math.log(1.1)
 """The height of a spark line is 10% at least: what does not change looks flat."""
@@ -22,39 +22,38 @@ _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 
 
 def overviews(
-    found: Sequence[Overview], place: str, *, now: str, width: int, ascii: bool = False, hint: str | None = None
+    machines: Sequence[Overview], place: str, *, now: str, width: int, ascii: bool = False, hint: str | None = None
 ) -> list[str]:
-    """A paragraph a machine; where there is none, the hint at why, if there is one."""
+    """Describe each machine in a paragraph; without any, say why, if known."""
     page = Page(width, ascii)
-    if not found and hint:
-        return page.wrap(f"{hint}.", hang="")
-    if not found:
-        return page.wrap(f"There are no baselines in {place} yet. Record some with pytest --carbon-record.", hang="")
+    if not machines:
+        why = hint or f"There are no baselines in {place} yet. Record some with pytest --carbon-record"
+        return page.wrap(f"{why}.", hang="")
     lines: list[str] = []
-    for each in found:
-        lines += ["", page.fit(each.machine.id, width)] if lines else [page.fit(each.machine.id, width)]
-        for name, text in _rows(each, now):
+    for overview in machines:
+        lines += [""] * bool(lines) + [page.fit(overview.machine.id, width)]
+        for name, text in _rows(overview, now):
             if text:
                 lines += page.labelled(name, text)
     return lines
 
 
-def _rows(each: Overview, now: str) -> list[tuple[str, str | None]]:
-    fewest, most = each.recordings
+def _rows(overview: Overview, now: str) -> list[tuple[str, str | None]]:
+    fewest, most = overview.recordings
     held = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     full = f"the most that count are {RECORDINGS_MOST}" if most < RECORDINGS_MOST else "full: no more are needed"
-    ages = f"newest {_age(each.newest, now)}, oldest {_age(each.first, now)}"
+    ages = f"newest {_age(overview.newest, now)}, oldest {_age(overview.first, now)}"
     return [
-        ("hardware", _hardware(each.machine)),
+        ("hardware", _hardware(overview.machine)),
         (
             "holds",
-            f"{counted(each.measurements, 'measurement')} of {counted(each.tests, 'test')},"
-            f" from {counted(each.sessions, 'session')}",
+            f"{counted(overview.measurements, 'measurement')} of {counted(overview.tests, 'test')},"
+            f" from {counted(overview.sessions, 'session')}",
         ),
         ("recordings", f"{held} of each; {full}"),
-        ("age", ages + (f"; a change was accepted {_age(each.accepted, now)}" if each.accepted else "")),
-        ("spread", _spread(each)),
-        ("detectable", _most(f"changes of {size(each.detectable)} and more", each.detectable, each.most_detectable)),
+        ("age", ages + (f"; a change was accepted {_age(overview.accepted, now)}" if overview.accepted else "")),
+        ("spread", _spread(overview)),
+        ("detectable", _most("changes of {} and more", detectable_size, overview.detectable, overview.most_detectable)),
     ]
 
 
@@ -64,22 +63,20 @@ def _hardware(machine: Machine) -> str | None:
     return ", ".join([*names, *([machine.cpu] if machine.cpu else [])]) or None
 
 
-def _spread(each: Overview) -> str:
-    if each.spread is None or each.most_spread is None:
+def _spread(overview: Overview) -> str:
+    if overview.spread is None or overview.most_spread is None:
         return "unknown: one recording has none. Record on other days"
-    return _most(f"recordings differ by {share(each.spread)}", each.spread, each.most_spread)
+    return _most("recordings differ by {}", share, overview.spread, overview.most_spread)
 
 
-def _most(text: str, middle: float, most: tuple[float, Key]) -> str:
-    """The median, and the worst where it is another."""
-    value, key = most
-    if share(value) == share(middle):
-        return text
-    return f"{text} (median; {share(value)} for {label(key)})"
+def _most(text: str, shown: Callable[[float], str], middle: float, most: tuple[float, Key]) -> str:
+    """Write the median, and the worst where it is another."""
+    usual, worst = shown(middle), shown(most[0])
+    return text.format(usual) + ("" if usual == worst else f" (median; {worst} for {label(most[1])})")
 
 
 def _age(then: str, now: str) -> str:
-    """``2 days ago``; a future time means a wrong clock."""
+    """Write ``2 days ago``; a future time means a wrong clock."""
     seconds = (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()
     if seconds < -60:
         return f"{then} (in the future: by a wrong clock)"
@@ -93,19 +90,19 @@ def _age(then: str, now: str) -> str:
 # --- show ----------------------------------------------------------------------------------------
 
 
-def histories(found: Sequence[History], *, width: int, ascii: bool = False) -> list[str]:
-    """A spark line and a table of recordings for each measurement and machine, marked where a change was accepted."""
+def histories(histories: Sequence[History], *, width: int, ascii: bool = False) -> list[str]:
+    """Draw a spark line and a table of recordings for each measurement."""
     page = Page(width, ascii)
     lines: list[str] = []
-    for each in found:
-        lines += [""] * bool(lines) + page.wrap(label(each.key), hang="    ")
-        lines += [page.fit(f"in {each.machine}", width), "", page.fit(f"  {_spark(each, page)}", width), ""]
-        lines += _table(each, page)
+    for history in histories:
+        lines += [""] * bool(lines) + page.wrap(label(history.key), hang="    ")
+        lines += [page.fit(f"in {history.machine}", width), "", page.fit(f"  {_spark(history, page)}", width), ""]
+        lines += _table(history, page)
     return lines
 
 
 def _spark(history: History, page: Page) -> str:
-    """A bar a recording, the epochs apart, and from where to where they go."""
+    """Draw a bar a recording, the epochs apart, and their range."""
     bars = _ASCII_BARS if page.ascii else _BARS
     between = " | " if page.ascii else " │ "
     all = [math.log(recording.energy_j_per_call) for _, recordings in history.epochs for recording in recordings]
@@ -116,7 +113,7 @@ def _spark(history: History, page: Page) -> str:
         return bars[min(int((math.log(recording.energy_j_per_call) - low) / height * len(bars)), len(bars) - 1)]
 
     line = between.join("".join(map(bar, recordings)) for _, recordings in history.epochs)
-    least, most = quantities([math.exp(low), math.exp(high)], "J")
+    least, most = comparable([math.exp(low), math.exp(high)])
     text = f"{least}" if least == most else f"{least} to {most}"
     room = page.width - columns(text) - 8
     if len(line) > room:
@@ -127,13 +124,13 @@ def _spark(history: History, page: Page) -> str:
 def _table(history: History, page: Page) -> list[str]:
     recordings = [(epoch, recording) for epoch, recordings in history.epochs for recording in recordings]
     first = {epoch: recordings[0] for epoch, recordings in history.epochs}
-    energies = quantities([recording.energy_j_per_call for _, recording in recordings], "J")
+    energies = comparable([recording.energy_j_per_call for _, recording in recordings])
     accepted, cells = _accepted(history), [recording for _, recording in recordings]
     figures = [
         Column("sessions", [count(recording.sessions) for recording in cells]),
         Column("energy/call", aligned(energies, page)),
         Column("vs first", [page.clean(_moved(recording, first[epoch])) for epoch, recording in recordings]),
-        Column("time/call", aligned(quantities([b.duration_s_per_call for b in cells], "s"), page)),
+        Column("time/call", aligned(comparable([recording.duration_s_per_call for recording in cells], "s"), page)),
         Column("commit", [page.clean(recording.first.commit or UNKNOWN)[:7] for recording in cells], left=True),
         Column("torch", [page.clean(recording.first.torch or UNKNOWN) for recording in cells], left=True),
         Column("driver", [page.clean(recording.first.driver or UNKNOWN) for recording in cells], left=True),
@@ -169,7 +166,7 @@ def _degrees(temperature_c: float | None) -> str:
 
 
 def _accepted(history: History) -> dict[str, str]:
-    """The line over each epoch that began with a change: when it was accepted, and how large it was."""
+    """Say over an epoch when its change was accepted, and how large it was."""
     lines, before_j = {}, None
     for epoch, recordings in history.epochs:
         mean_j = geometric_mean(recording.energy_j_per_call for recording in recordings if recording.counts)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pytest_carbon.baselines.comparison import Comparison, Kernel, Part, Row, Side
+from pytest_carbon.baselines.comparison import Comparison, Part, Row, Side, Workload
 from pytest_carbon.gate import sentences
 from pytest_carbon.host.stdlib import json
-from pytest_carbon.records import Key, Status, Verdict, label
+from pytest_carbon.records import Status, Verdict, label
+from pytest_carbon.reports.failure import verb_for
 from pytest_carbon.reports.layout import Column, Page, Table, aligned
 from pytest_carbon.reports.summary import numbers
-from pytest_carbon.reports.table import MOST_ROWS, name_of, passing
-from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, count, counted, listing, quantities, quantity
+from pytest_carbon.reports.table import MOST_ROWS, name_of, passing, status_of
+from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, comparable, count, counted, known, listing, share
 
 FORMAT = "pytest-carbon-comparison/1"
 
@@ -22,7 +23,6 @@ _MOST_REASONS = 20
 _LONGEST_COMMENT = 65_000
 """GitHub takes 65,536 characters."""
 _MOST_NAMES = 5
-_DIGITS = 4
 _MEANINGFUL = "\\`*_[]<>&#|~"
 """What means something to Markdown."""
 
@@ -31,29 +31,19 @@ _MEANINGFUL = "\\`*_[]<>&#|~"
 
 
 def _described(side: Side, comparison: Comparison) -> str:
-    """Where it is from: its time, its code, what it ran on."""
-    result = side.result
-    records = side.records([part.machine.id for part in comparison.parts])
-    if result is not None:
-        parts = [_minute(result.created), _code(result.branch, result.commit, result.dirty)]
+    """Name a side: its place, its time, its code, what it ran on."""
+    if (result := side.result) is not None:
+        code = " ".join(filter(None, (result.branch, result.commit and result.commit[:7])))
+        parts = [f"{result.created[:10]} {result.created[11:16]} UTC"]
+        parts += [f"{code} with uncommitted changes" if code and result.dirty else code]
         torch, driver = result.machine.torch, result.machine.driver
     else:
-        first, newest = records[0], records[-1]
-        sessions = len({record.session for record in records})
-        days = " to ".join(dict.fromkeys([first.created[:10], newest.created[:10]]))
-        parts = [f"{counted(sessions, 'session')} of {days}"]
-        torch, driver = newest.torch, newest.driver
+        records = side.records([part.machine.id for part in comparison.parts])
+        days = " to ".join(dict.fromkeys([records[0].created[:10], records[-1].created[:10]]))
+        parts = [f"{counted(len({record.session for record in records}), 'session')} of {days}"]
+        torch, driver = records[-1].torch, records[-1].driver
     parts += [f"{what} {version}" for what, version in (("torch", torch), ("driver", driver)) if version]
     return f"{side.place}: {', '.join(filter(None, parts))}"
-
-
-def _minute(created: str) -> str:
-    return f"{created[:10]} {created[11:16]} UTC"
-
-
-def _code(branch: str | None, commit: str | None, dirty: bool | None) -> str:
-    code = " ".join(part for part in (branch, commit and commit[:7]) if part)
-    return f"{code} with uncommitted changes" if code and dirty else code
 
 
 def _tally(rows: Sequence[Row]) -> str:
@@ -67,18 +57,11 @@ def _compared(part: Part) -> str:
     return f"compared {count(compared)} of {count(total)}{f': {_tally(rows)}' if rows else ''}"
 
 
-def _reasons(part: Part) -> Iterator[tuple[Row, str]]:
-    """What is worth a sentence: what fails, and what could not be decided."""
-    for row in part.rows:
-        if row.verdict.effect == "fails" or row.verdict.status == "inconclusive":
-            yield row, row.verdict.reason
-
-
 def _beside(part: Part) -> Iterator[str]:
-    """What the reference workload took, or why nothing is judged beside it; what is a warning about it."""
-    if part.kernel is None:
+    """Say what the reference workload took, or why not; add its warnings."""
+    if part.workload is None:
         return
-    row, why_not, warnings = part.kernel
+    row, why_not, warnings = part.workload
     if row is not None:
         before, after = _figures(row)
         beyond = "; beyond: what each changed beyond that" if any(map(_beyond, part.rows)) else ""
@@ -89,38 +72,50 @@ def _beside(part: Part) -> Iterator[str]:
 
 
 def _beyond(row: Row) -> str:
-    """The change less what the machine did; nothing where that was not taken out."""
+    """Write the change less the machine's; nothing where that was not subtracted."""
     whole, machine = row.verdict.change, row.verdict.reference_change
     return "" if whole is None or machine is None else change((1 + whole) / (1 + machine) - 1)
 
 
-def _missing(part: Part) -> Iterator[tuple[str, Sequence[Key]]]:
-    yield "only in BASE", part.only_base
-    yield "only in HEAD", part.only_head
-    yield "not measured in BASE", part.unmeasured
-    yield "in BASE from HEAD's own session only", part.own
-
-
-def _weak(part: Part) -> tuple[str, str] | None:
-    """The weakest comparison, and the sentence of it, where it is too weak."""
-    rows = sorted(part.rows, key=lambda row: -(row.verdict.detectable_change or 0))
-    sentence = sentences.weak(rows[0].verdict) if rows else None
-    return (label(rows[0].key), sentence) if sentence else None
+def _remarks(
+    part: Part, comparison: Comparison, most: int | None, id: Callable[[str], str], plain: Callable[[str], str]
+) -> Iterator[str]:
+    """Yield what the table does not say; ``id`` and ``plain`` write ids and text."""
+    yield from map(plain, _beside(part))
+    worth = [row for row in part.rows if row.verdict.effect == "fails" or row.verdict.status == "inconclusive"]
+    for row in worth[:most]:
+        yield f"{row.verdict.status}: {id(label(row.key))}: {plain(row.verdict.reason)}"
+    if rest := worth[len(worth) if most is None else most :]:
+        yield f"and {count(len(rest))} more, as in the table"
+    new = {old: f" (now {id(label(key))}?)" for old, key in (part.renamed or {}).items()}
+    for what, keys in (
+        ("only in BASE", part.only_base),
+        ("only in HEAD", part.only_head),
+        ("not measured in BASE", part.unmeasured),
+        ("HEAD's own session is the baseline", part.own),
+    ):
+        if keys:
+            yield f"{what}: {listing([id(label(key)) + new.get(key, '') for key in keys], _MOST_NAMES)}"
+    if blind := [row for row in part.rows if row.verdict.blind]:
+        worst = max(blind, key=lambda row: row.verdict.detectable_change or 0)
+        why = sentences.weak(worst.verdict, most=comparison.settings.max_detectable)
+        passes = counted(sum(row.verdict.status == "pass" for row in part.rows), "pass")
+        yield f"{count(len(blind))} of {passes} {verb_for(blind, 'is', 'are')} blind: {id(label(worst.key))}: {why}"
 
 
 def _rule(comparison: Comparison) -> str:
     return (
-        f"a change fails beyond {100 * comparison.tolerance:g}%, or what a test's marker says, where recordings do not"
-        f" differ by as much; an unchanged suite fails once in {1 / comparison.false_alarms:.0f}"
+        f"a change fails if it exceeds {share(comparison.settings.tolerance)} (or the tolerance in the test's marker)"
+        " and the differences between recordings of unchanged code; an unchanged suite fails in 1 of"
+        f" {1 / comparison.settings.false_alarms:.0f} comparisons"
     )
 
 
 def _figures(row: Row) -> tuple[Quantity | str, Quantity | str]:
-    """J/call in BASE and HEAD, in one unit."""
+    """Return J/call in BASE and HEAD, in one unit."""
     if row.base_j is None or row.head_j is None:
-        before, after = (None if j is None else quantity(j, "J") for j in (row.base_j, row.head_j))
-        return before or UNKNOWN, after or "not measured"
-    before, after = quantities([row.base_j, row.head_j], "J", most=_DIGITS)
+        return known(row.base_j, "J"), known(row.head_j, "J", unknown="not measured")
+    before, after = comparable([row.base_j, row.head_j])
     return before, after
 
 
@@ -128,7 +123,7 @@ def _figures(row: Row) -> tuple[Quantity | str, Quantity | str]:
 
 
 def text(comparison: Comparison, *, verbose: bool = False, width: int = 80, ascii: bool = False) -> list[str]:
-    """Lines of at most ``width`` columns. ``verbose``: every row, however many they are."""
+    """Write lines of at most ``width`` columns; ``verbose``: with every row."""
     page = Page(width, ascii)
     lines = []
     for name, side in (("BASE", comparison.base), ("HEAD", comparison.head)):
@@ -140,23 +135,16 @@ def text(comparison: Comparison, *, verbose: bool = False, width: int = 80, asci
         if len(shown) < len(part.rows):
             lines += page.wrap(passing([row.verdict for row in part.rows if row.verdict.status == "pass"]))
         lines.append("")
-        sentences = [part.suite.reason, part.suite.machine_moved, _compared(part), *_beside(part)]
-        sentences += [f"{row.verdict.status}: {label(row.key)}: {reason}" for row, reason in _reasons(part)]
-        sentences += [f"{what}: {_names(keys, part, str)}" for what, keys in _missing(part) if keys]
-        for sentence in [*sentences, "too weak: {}: {}".format(*weak) if (weak := _weak(part)) else None]:
-            lines += page.wrap(sentence) if sentence else []
+        moved = filter(None, (part.suite.reason, part.suite.machine_moved))
+        for sentence in [*moved, _compared(part), *_remarks(part, comparison, None, str, str)]:
+            lines += page.wrap(sentence)
     for note in [*comparison.notes, _rule(comparison)]:
         lines += page.wrap(note)
     return lines
 
 
-def _names(keys: Sequence[Key], part: Part, shown: Callable[[str], str]) -> str:
-    new = {old: f" (now {shown(label(key))}?)" for old, key in (part.renamed or {}).items()}
-    return listing([shown(label(key)) + new.get(key, "") for key in keys], _MOST_NAMES)
-
-
 def _table(rows: Sequence[Row], page: Page) -> list[str]:
-    """A row a measurement: ids in full where there is room, else under a line for each module."""
+    """Write a row a measurement: ids in full, or under a line for each module."""
     if not rows:
         return []
     before, after = zip(*map(_figures, rows), strict=True)
@@ -176,22 +164,17 @@ def _table(rows: Sequence[Row], page: Page) -> list[str]:
 
 def _status(verdict: Verdict) -> str:
     """Capitals for what fails: they stand out where there is no colour."""
-    return verdict.status.upper() if verdict.effect == "fails" else verdict.status
+    return verdict.status.upper() if verdict.effect == "fails" else status_of(verdict)
 
 
 # --- for a pull request ------------------------------------------------------------------------------
 
-_SIGNS: Mapping[Status, str] = {
-    "error": "❌",
-    "over-budget": "❌",
-    "regression": "❌",
-    "inconclusive": "❔",
-    "improvement": "💚",
-}
+_FAILING: tuple[Status, ...] = ("error", "over-budget", "regression")
+_SIGNS: Mapping[Status, str] = {**dict.fromkeys(_FAILING, "❌"), "inconclusive": "❔", "improvement": "💚"}
 
 
 def markdown(comparison: Comparison) -> str:
-    """A comment on a pull request: what changed in a table, what passes folded away."""
+    """Write a comment on a pull request: changes in a table, passes folded away."""
     for most in _MOST_IN_COMMENT:
         if len(text := _comment(comparison, most)) <= _LONGEST_COMMENT:
             break
@@ -217,14 +200,7 @@ def _comment(comparison: Comparison, most: int) -> str:
             lines += ["", f"<details><summary>{count(len(same))} pass</summary>", "", *_markdown_table(same, most)]
             lines += ["", "</details>"]
         lines.append("")
-        lines += [f"- {_plain(sentence)}" for sentence in _beside(part)]
-        reasons = [f"- {_code_span(label(row.key))}: {_plain(reason)}" for row, reason in _reasons(part)]
-        lines += reasons[:_MOST_REASONS]
-        if rest := reasons[_MOST_REASONS:]:
-            lines.append(f"- and {count(len(rest))} more, as in the table")
-        lines += [f"- {what}: {_names(keys, part, _code_span)}" for what, keys in _missing(part) if keys]
-        if weak := _weak(part):
-            lines.append(f"- too weak: {_code_span(weak[0])}: {_plain(weak[1])}")
+        lines += [f"- {remark}" for remark in _remarks(part, comparison, _MOST_REASONS, _code_span, _plain)]
     lines += [f"- {_plain(note)}" for note in comparison.notes]
     lines += ["", f"<sub>{_plain(_rule(comparison))}.</sub>"]
     return "\n".join(lines) + "\n"
@@ -258,7 +234,7 @@ def _cells(texts: Sequence[str]) -> str:
 
 
 def _code_span(text: str) -> str:
-    """As code, whatever is in it; in a table, too, where a bar would end the cell."""
+    """Write text as code, also in a table, where a bar would end the cell."""
     text = Page(80).clean(text)
     if not set("`|") & set(text):
         return f"`{text}`"
@@ -266,7 +242,7 @@ def _code_span(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that means nothing to Markdown: ids have brackets, underscores and stars."""
+    """Escape what means something to Markdown."""
     return "".join(f"\\{char}" if char in _MEANINGFUL else char for char in Page(80).clean(text))
 
 
@@ -274,14 +250,14 @@ def _plain(text: str) -> str:
 
 
 def document(comparison: Comparison) -> str:
-    """Everything as JSON: SI units, unrounded, ``null`` for what is unknown."""
+    """Write everything as JSON: SI units, unrounded, ``null`` where unknown."""
     content = {
         "format": FORMAT,
         "exit_status": int(comparison.failed),
         "base": _side(comparison.base),
         "head": _side(comparison.head),
-        "tolerance": comparison.tolerance,
-        "false_alarm_rate": comparison.false_alarms,
+        "tolerance": comparison.settings.tolerance,
+        "false_alarm_rate": comparison.settings.false_alarms,
         "machines": [_part(part) for part in comparison.parts],
         "notes": list(comparison.notes),
     }
@@ -298,25 +274,16 @@ def _side(side: Side) -> dict[str, Any]:
     }
 
 
-def _reference(kernel: Kernel | None) -> dict[str, Any] | None:
-    if kernel is None:
+def _reference(workload: Workload | None) -> dict[str, Any] | None:
+    if workload is None:
         return None
-    row = kernel.row
-    return {
-        "name": row and row.key[1],
-        "base_j_per_call": row and row.base_j,
-        "head_j_per_call": row and row.head_j,
-        "change": row and row.verdict.change,
-        "detectable_change": row and row.verdict.detectable_change,
-        "why_not": kernel.why_not,
-        "warnings": list(kernel.warnings),
-    }
+    shown = _measurement(workload.row) if workload.row else {}
+    names = ("name", "base_j_per_call", "head_j_per_call", "change", "detectable_change")
+    own = {"why_not": workload.why_not, "warnings": list(workload.warnings)}
+    return {name: shown.get(name) for name in names} | own
 
 
-_OF_VERDICTS = (
-    *("status", "change", "duration_change", "power_change", "detectable_change", "reference_change"),
-    "reason",
-)
+_OF_VERDICTS = ("status", "change", "duration_change", "power_change", "detectable_change", "blind", "reason")
 
 
 def _measurement(row: Row) -> dict[str, Any]:
@@ -328,6 +295,7 @@ def _measurement(row: Row) -> dict[str, Any]:
         "warnings": list(row.warnings),
         "base_recordings": row.verdict.baseline_recordings,
         "base_sessions": row.verdict.baseline_sessions,
+        "reference_change": row.verdict.reference_change,
         **{key: getattr(row.verdict, key) for key in _OF_VERDICTS},
     }
 
@@ -341,11 +309,8 @@ def _part(part: Part) -> dict[str, Any]:
     }
     return {
         "machine": part.machine.id,
-        "median_change": part.suite.median_change,
-        "status": part.suite.status,
-        "reason": part.suite.reason,
-        "machine_moved": part.suite.machine_moved,
-        "reference": _reference(part.kernel),
+        **{key: getattr(part.suite, key) for key in ("median_change", "status", "reason", "machine_moved")},
+        "reference": _reference(part.workload),
         "measurements": list(map(_measurement, part.rows)),
         **{what: [{"test": test, "name": name} for test, name in keys] for what, keys in missing.items()},
         "perhaps_renamed": [{"base": list(old), "head": list(new)} for old, new in (part.renamed or {}).items()],

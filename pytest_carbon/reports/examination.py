@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import Any
 
+from pytest_carbon.codec import Codec
 from pytest_carbon.host.stdlib import json
 from pytest_carbon.measure.calibration import SHARE_EXCESS
 from pytest_carbon.measure.counters import Counter
@@ -14,7 +12,7 @@ from pytest_carbon.measure.examination import Examination, Neighbours, NvidiaGpu
 from pytest_carbon.measure.warnings import SHARE_DISAGREE
 from pytest_carbon.records import Gpu
 from pytest_carbon.reports.layout import Page
-from pytest_carbon.text import change, count, listing, quantity, share, size
+from pytest_carbon.text import change, count, detectable_size, listing, quantity, share
 
 FORMAT = "pytest-carbon-doctor/1"
 
@@ -30,45 +28,37 @@ _COARSE = 0.30
 _UNDER_LOAD = "latency, fast fall, power after work and part-time sampling"
 
 
-def document(found: Examination) -> str:
-    """Everything as JSON: SI units, ``null`` for what is unknown."""
-    content = {"format": FORMAT, "measurable": found.measurable, **_plain(asdict(found)), "advice": advice(found)}
-    content["not_taken"] = [{"meter": meter, "why": why} for meter, why in found.not_taken]
+def document(result: Examination) -> str:
+    """Write everything as JSON: SI units, ``null`` where unknown."""
+    content = {"format": FORMAT, "measurable": result.measurable, **Codec().form(result), "advice": advice(result)}
+    content["not_taken"] = [{"meter": meter, "why": why} for meter, why in result.not_taken]
     return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def text(found: Examination, *, saved: bool = False, width: int = 80, ascii: bool = False) -> list[str]:
-    """Lines for a terminal; ``saved``: ``--save`` need not be told of."""
+def text(result: Examination, *, saved: bool = False, width: int = 80, ascii: bool = False) -> list[str]:
+    """Write lines for a terminal; ``saved``: without the advice to ``--save``."""
     page = Page(width, ascii)
-    lines = page.wrap(conclusion(found), hang="")
-    for title, rows in _sections(found):
+    lines = page.wrap(conclusion(result), hang="")
+    for title, rows in _sections(result):
         lines += ["", *page.wrap(title)]
         for label, value in rows:
             lines += page.labelled(label, value, _LABEL)
-    told = advice(found)
-    if not saved and any(c.settle_s is not None for c in found.counters):
-        told.append(
+    sentences = advice(result)
+    if not saved and any(c.settle_s is not None for c in result.counters):
+        sentences.append(
             "`pytest-carbon doctor --save` keeps the settling time, the power after work and the sampling with the"
             " baselines, so that no run looks for them."
         )
-    if told:
+    if sentences:
         lines += ["", "What to do, and to know"]
-        for sentence in told:
+        for sentence in sentences:
             lines += page.wrap(sentence, indent="  - ", hang="    ")
     return lines
 
 
-def conclusion(found: Examination) -> str:
-    """The one sentence that matters."""
-    good = {c.domain: c.kind for c in found.counters if c.failure is None}
+def conclusion(result: Examination) -> str:
+    """Say in one sentence what can be measured."""
+    good = {c.domain: c.kind for c in result.counters if c.failure is None}
     if measured := [domain for domain, kind in good.items() if kind == "measured"]:
         return f"Energy can be measured here: {listing(measured, 8)}."
     if good:
@@ -81,25 +71,25 @@ def conclusion(found: Examination) -> str:
 _Row = tuple[str, str]
 
 
-def _sections(found: Examination) -> Iterator[tuple[str, list[_Row]]]:
+def _sections(result: Examination) -> Iterator[tuple[str, list[_Row]]]:
     meters: dict[str, list[str]] = {}
-    for c in found.counters:
+    for c in result.counters:
         meters.setdefault(c.meter, []).append(c.domain)
     rows = [(name, f"taken: {', '.join(domains)}") for name, domains in meters.items()]
-    rows += [(name, why if why.startswith("not ") else f"not taken: {why}") for name, why in found.not_taken]
-    if found.failure is not None:
-        rows += [("none", found.failure)]
+    rows += [(name, why if why.startswith("not ") else f"not taken: {why}") for name, why in result.not_taken]
+    if result.failure is not None:
+        rows += [("none", result.failure)]
     yield "Meters", rows
-    gpus = {f"gpu:{gpu.index}": gpu for gpu in (found.machine.gpus if found.machine else ())}
-    for c in found.counters:
+    gpus = {f"gpu:{gpu.index}": gpu for gpu in (result.machine.gpus if result.machine else ())}
+    for c in result.counters:
         if c.stepped:
-            yield _title(c, gpus.get(c.domain)), list(_counter_rows(c, found))
-    exact = [c for c in found.counters if not c.stepped]
+            yield _title(c, gpus.get(c.domain)), list(_counter_rows(c, result))
+    exact = [c for c in result.counters if not c.stepped]
     for kind in ("measured", "estimated"):
         if alike := [c for c in exact if c.kind == kind]:
             title = f"{listing([c.domain for c in alike], 8)}, {kind}"
             yield f"{title}: read where the work runs, exactly; no counter to wait for", list(_exact_rows(alike))
-    yield "A run here", list(_run_rows(found))
+    yield "A run here", list(_run_rows(result))
 
 
 def _exact_rows(counters: Sequence[Counter]) -> Iterator[_Row]:
@@ -118,8 +108,8 @@ def _title(c: Counter, gpu: Gpu | None) -> str:
     return f"{c.domain}, {c.kind}: {gpu.name}{limit}"
 
 
-def _counter_rows(c: Counter, found: Examination) -> Iterator[_Row]:
-    if (nvidia := _nvidia(c, found)) is not None:
+def _counter_rows(c: Counter, result: Examination) -> Iterator[_Row]:
+    if (nvidia := _nvidia(c, result)) is not None:
         yield "device", f"{nvidia.gpu.uuid}; {_others(nvidia.other_processes)}"
     yield "source", c.source
     if c.failure is not None:
@@ -165,9 +155,9 @@ def _counter_rows(c: Counter, found: Examination) -> Iterator[_Row]:
         yield "precision", f"a single window of this work is known to 1% from {quantity(c.shortest_window_s, 's')} on"
 
 
-def _nvidia(c: Counter, found: Examination) -> NvidiaGpu | None:
+def _nvidia(c: Counter, result: Examination) -> NvidiaGpu | None:
     """Return what was found about a counter's card."""
-    examined = [n for n in found.nvidia if n.examined and f"gpu:{n.gpu.index}" == c.domain and c.meter == "nvml"]
+    examined = [n for n in result.nvidia if n.examined and f"gpu:{n.gpu.index}" == c.domain and c.meter == "nvml"]
     return examined[0] if examined else None
 
 
@@ -178,7 +168,7 @@ def _others(processes: int | None) -> str:
 
 
 def _after_work(c: Counter) -> str:
-    """The levels, the settled one last; the times are how long each lasts."""
+    """List the levels and how long each lasts, the settled one last."""
     steps = [
         f"{quantity(power_w, 'W')} for {quantity(until_s - since_s, 's')}" for power_w, since_s, until_s in c.levels
     ]
@@ -197,26 +187,26 @@ def _fall(c: Counter) -> str:
     return f"time constant {quantity(c.time_constant_s, 's', c.time_constant_error_s)}; "
 
 
-def _run_rows(found: Examination) -> Iterator[_Row]:
-    if found.machine is not None:
-        gated = [c.domain for c in found.counters if c.gated]
-        yield "machine", found.machine.id
+def _run_rows(result: Examination) -> Iterator[_Row]:
+    if result.machine is not None:
+        gated = [c.domain for c in result.counters if c.gated]
+        yield "machine", result.machine.id
         yield "gated", " + ".join(gated)
-        processor = found.machine.cpu or "an unknown processor"
-        yield "processor", f"{processor}, {found.machine.cpu_count} threads, {found.cores} for this process"
-        if found.machine.driver is not None:
-            yield "driver", found.machine.driver
-        yield "torch", found.machine.torch or "not installed"
-    hidden = [f"GPU {n.gpu.index} ({n.gpu.name}, {n.gpu.uuid})" for n in found.nvidia if not n.examined]
-    if hidden and len(hidden) < len(found.nvidia):
+        processor = result.machine.cpu or "an unknown processor"
+        yield "processor", f"{processor}, {result.machine.cpu_count} threads, {result.cores} for this process"
+        if result.machine.driver is not None:
+            yield "driver", result.machine.driver
+        yield "torch", result.machine.torch or "not installed"
+    hidden = [f"GPU {n.gpu.index} ({n.gpu.name}, {n.gpu.uuid})" for n in result.nvidia if not n.examined]
+    if hidden and len(hidden) < len(result.nvidia):
         yield "left out", f"{', '.join(hidden)}, by CUDA_VISIBLE_DEVICES or --carbon-gpus"
-    if found.watcher_share is not None:
-        yield "watcher", f"{share(found.watcher_share)} of one core"
-    yield "test load", found.load if found.loaded else "none"
-    if found.neighbours is not None:
-        yield "machine load", _machine_load(found.neighbours, found.cores)
-    if found.noise is not None:
-        n = found.noise
+    if result.watcher_share is not None:
+        yield "watcher", f"{share(result.watcher_share)} of one core"
+    yield "test load", result.load if result.loaded else "none"
+    if result.neighbours is not None:
+        yield "machine load", _machine_load(result.neighbours, result.cores)
+    if result.noise is not None:
+        n = result.noise
         yield (
             "noise",
             f"{n.stretches} stretches of {quantity(n.stretch_s, 's')} with the same work ({n.kernel}) spread by"
@@ -224,11 +214,11 @@ def _run_rows(found: Examination) -> Iterator[_Row]:
         )
         yield (
             "detectable",
-            f"smallest detectable change {size(n.detects_after_1)} after one recording of one test,"
-            f" {size(n.detects_after_5)} after recordings on five days",
+            f"smallest detectable change {detectable_size(n.detects_after_1)} after one recording of one test,"
+            f" {detectable_size(n.detects_after_5)} after recordings on five days",
         )
-    if found.intensity is not None:
-        i = found.intensity
+    if result.intensity is not None:
+        i = result.intensity
         year = "" if i.year is None else f", {i.year}"
         pue = "" if i.pue == 1 else f"; PUE {i.pue:g}"
         yield "electricity", f"{i.g_per_kwh:.4g} gCO2e/kWh{pue}: {i.source}{year}"
@@ -249,28 +239,30 @@ def _machine_load(n: Neighbours, cores: int) -> str:
 # --- advice ------------------------------------------------------------------------------------------
 
 
-def advice(found: Examination) -> list[str]:
-    """What to do about what cannot be measured, and what to know about what can."""
-    told: list[str] = []
-    failed = [c.domain for c in found.counters if c.failure is not None]
-    if found.stopped is not None:
-        why = f"when {listing(failed, 8)} failed" if failed else f"early: {found.stopped}"
-        told.append(f"The examination ended {why}. What it did not reach is unknown: run it again, or leave that out.")
-    told += found.notes
+def advice(result: Examination) -> list[str]:
+    """Say what to do about what cannot be measured, and what to know of the rest."""
+    sentences: list[str] = []
+    failed = [c.domain for c in result.counters if c.failure is not None]
+    if result.stopped is not None:
+        why = f"when {listing(failed, 8)} failed" if failed else f"early: {result.stopped}"
+        sentences.append(
+            f"The examination ended {why}. What it did not reach is unknown: run it again, or leave that out."
+        )
+    sentences += result.notes
     alike: dict[str, list[str]] = {}
-    for c in found.counters:
-        for sentence in _counter_advice(c, found):
+    for c in result.counters:
+        for sentence in _counter_advice(c, result):
             alike.setdefault(sentence, []).append(c.domain)
-    told += [f"{listing(domains, 8)}: {sentence}" for sentence, domains in alike.items()]
-    told += _general_advice(found)
-    return [sentence if sentence.endswith(".") else f"{sentence}." for sentence in told]
+    sentences += [f"{listing(domains, 8)}: {sentence}" for sentence, domains in alike.items()]
+    sentences += _general_advice(result)
+    return [sentence if sentence.endswith(".") else f"{sentence}." for sentence in sentences]
 
 
-def _counter_advice(c: Counter, found: Examination) -> Iterator[str]:
+def _counter_advice(c: Counter, result: Examination) -> Iterator[str]:
     """Sentences that follow a domain's name, or several."""
     if c.failure is not None or not c.stepped:
         return
-    nvidia = _nvidia(c, found)
+    nvidia = _nvidia(c, result)
     if nvidia is not None and nvidia.other_processes:
         yield "other processes use this GPU, and no energy is counted by process: measure on a GPU of your own."
     if c.idle_power_w and c.idle_wander_w and c.idle_wander_w > _WANDER * c.idle_power_w:
@@ -308,12 +300,12 @@ def _counter_advice(c: Counter, found: Examination) -> Iterator[str]:
             "the counter stands still while the device works, so it misses what the work takes. Measure with another"
             " driver, or another meter (--carbon-meter)."
         )
-    elif found.loaded and found.stopped is None and c.settle_s is None:
+    elif result.loaded and result.stopped is None and c.settle_s is None:
         yield (
             f"the load raised the power by less than {share(SHARE_EXCESS)}, so {_UNDER_LOAD} stay unknown. Give a load"
             " that works it harder, with --load=MODULE:FUNCTION."
         )
-    elif found.loaded and found.stopped is None and c.window_s is None:
+    elif result.loaded and result.stopped is None and c.window_s is None:
         yield "the counter changes too seldom for short windows, so latency and part-time sampling stay unknown."
     elif c.part_time_sampling is False and c.latency_s is None:
         yield (
@@ -321,28 +313,28 @@ def _counter_advice(c: Counter, found: Examination) -> Iterator[str]:
         )
 
 
-def _general_advice(found: Examination) -> Iterator[str]:
-    stepped = [c for c in found.counters if c.stepped and c.failure is None]
-    if stepped and not found.loaded:
+def _general_advice(result: Examination) -> Iterator[str]:
+    stepped = [c for c in result.counters if c.stepped and c.failure is None]
+    if stepped and not result.loaded:
         yield (
-            f"Nothing was loaded, so {_UNDER_LOAD} stay unknown: {found.load} A run finds these by itself, but for the"
+            f"Nothing was loaded, so {_UNDER_LOAD} stay unknown: {result.load} A run finds these by itself, but for the"
             " latency, from its first warm-up."
         )
-    if found.cores < 2 and stepped:
+    if result.cores < 2 and stepped:
         yield "This process has one core for the work and the watcher together: give it two."
     if (
-        found.neighbours is not None
-        and found.neighbours.warning is not None
-        and any(c.gated and not c.domain.startswith("gpu") for c in found.counters)
+        result.neighbours is not None
+        and result.neighbours.warning is not None
+        and any(c.gated and not c.domain.startswith("gpu") for c in result.counters)
     ):
-        yield f"A measurement now would have a warning (shared-cpu): {found.neighbours.warning}."
-    if found.noise is not None and found.noise.detects_after_1 > _COARSE:
+        yield f"A measurement now would have a warning (shared-cpu): {result.neighbours.warning}."
+    if result.noise is not None and result.noise.detects_after_1 > _COARSE:
         yield (
-            f"The smallest detectable change here is {size(found.noise.detects_after_1)} after one recording, and"
-            f" {size(found.noise.detects_after_5)} after recordings on five days. To find smaller ones, compare two"
-            " revisions side by side: `pytest --carbon-against=REF`."
+            f"The smallest detectable change here is {detectable_size(result.noise.detects_after_1)} after one"
+            f" recording, and {detectable_size(result.noise.detects_after_5)} after recordings on five days. To find"
+            " smaller ones, compare two revisions side by side: `pytest --carbon-against=REF`."
         )
-    if found.counters and not found.measurable:
+    if result.counters and not result.measurable:
         yield (
             "An estimate is CPU time × watts from a table: it follows what the processor does and sees no GPU. It is"
             ' compared with estimates only, and held to a budget only where that says on="*".'
@@ -351,13 +343,13 @@ def _general_advice(found: Examination) -> Iterator[str]:
             "To measure, run on Linux with an NVIDIA GPU (Volta or newer), or on a machine of your own whose processor"
             " shows its counters; the reasons above say what is in the way here."
         )
-    if found.ci is not None and not found.measurable:
+    if result.ci is not None and not result.measurable:
         yield (
-            f"This is {found.ci}: run plain `pytest` here, where budgets and baselines are inert, and `pytest --carbon`"
-            " on the one runner that has a GPU."
+            f"This is {result.ci}: run plain `pytest` here, where budgets and baselines are inert, and `pytest"
+            " --carbon` on the one runner that has a GPU."
         )
-    elif found.ci is not None:
+    elif result.ci is not None:
         yield (
-            f"This is {found.ci}: run `pytest --carbon --carbon-json=carbon.json` in one job at a time, and keep the"
+            f"This is {result.ci}: run `pytest --carbon --carbon-json=carbon.json` in one job at a time, and keep the"
             " file: `pytest-carbon baseline accept carbon.json` accepts an intended change from it, anywhere."
         )

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from pytest_carbon.baselines.disk import remedy, write_atomically
 from pytest_carbon.baselines.format import is_time
-from pytest_carbon.codec import Codec, NotJson, Wrong, check_format, is_number, must_be, parse, scalar
+from pytest_carbon.codec import (
+    OTHER_VERSION,
+    Codec,
+    Missing,
+    NotJson,
+    Wrong,
+    check_format,
+    is_number,
+    must_be,
+    parse,
+    scalar,
+)
 from pytest_carbon.host.stdlib import json
 from pytest_carbon.records import (
     INFORMS,
@@ -111,6 +122,8 @@ def read(path: Path) -> SessionResult:
         report = _json(path)
         check_format(report.get("format") if isinstance(report, dict) else None, FORMAT)
         return cast(SessionResult, _CODEC.read(SessionResult, report))
+    except Missing as missing:  # reports are written whole
+        raise UsageProblem(f"{path}: this report has no {missing.place.lstrip('.')}. {OTHER_VERSION}") from None
     except Wrong as wrong:
         remedy = wrong.remedy or "Give the file that pytest --carbon --carbon-json wrote, as it wrote it."
         raise UsageProblem(f"{path}: {wrong}. {remedy}") from None
@@ -131,15 +144,6 @@ def _json(path: Path) -> Any:
         if text.startswith("{") and not text.rstrip().endswith("}"):
             raise Wrong(f"the file ends in the middle of a report, in line {wrong.line}") from None
         raise
-
-
-def _tolerance(value: Any) -> float | Literal[False] | None:
-    """A marker's: false where it takes its test out of the comparison."""
-    if value is None or value is False:
-        return value
-    if not is_number(value) or value < 0:
-        raise must_be("a share, false or null", value)
-    return float(value)
 
 
 def _pair(value: Any) -> tuple[Measurement, Verdict]:
@@ -181,6 +185,12 @@ def _fields_of(record: type, **others: Any) -> dict[str, Any]:
     return {name: others.get(name, hint) for name, hint in get_type_hints(record).items()}
 
 
+# A marker's; false where it takes its test out of the comparison.
+_tolerance = scalar(
+    "a share, false or null",
+    lambda value: value is None or value is False or (is_number(value) and value >= 0),
+    lambda value: float(value) if value else value,
+)
 _CODEC.readers |= {get_type_hints(Verdict)["tolerance"]: _tolerance, tuple[Measurement, Verdict]: _pair}
 _verdict = {name: hint for name, hint in _fields_of(Verdict).items() if name != "differences"}
 _CODEC.readers[Verdict] = _CODEC.object(_verdict, Verdict, named=True)

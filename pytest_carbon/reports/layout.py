@@ -13,29 +13,10 @@ from pytest_carbon.text import NBSP, Quantity
 _HELD = re.compile(r"(?<=\d) (?=[nµumkMG]?(?:J|Wh|W|g|s)\b|min\b|gCO2e|±|\+/-)|(?<=±) (?=\d)|(?<=\+/-) (?=\d)")
 """The spaces at which no line is broken: those inside a number with its error and unit."""
 
-_ASCII = str.maketrans(
-    {
-        "±": "+/-",
-        "·": "-",
-        "→": "->",
-        "←": "<-",
-        "×": "x",
-        "…": "...",
-        "≥": ">=",
-        "≤": "<=",
-        "µ": "u",
-        "–": "-",
-        "—": "-",
-        "−": "-",
-        "₂": "2",
-        "°": "deg ",
-        "‘": "'",
-        "’": "'",
-        "“": '"',
-        "”": '"',
-    }
-)
-
+_ASCII: Mapping[int, str] = {
+    **{ord(sign): letter for sign, letter in zip("·–—−×µ₂‘’“”", "----xu2''\"\"", strict=True)},
+    **str.maketrans({"±": "+/-", "→": "->", "←": "<-", "…": "...", "≥": ">=", "≤": "<=", "°": "deg "}),
+}
 
 FAILING: Mapping[str, bool] = {"red": True, "bold": True}
 WARNING: Mapping[str, bool] = {"yellow": True}
@@ -48,7 +29,7 @@ PLAIN: Mapping[str, bool] = {}
 
 
 def columns(text: str) -> int:
-    """How many columns a terminal gives to printable text: wide characters take two, combining ones none."""
+    """Count a printable text's columns: wide characters take two, combining ones none."""
     if text.isascii():
         return len(text)
     return sum(map(_columns_of, text))
@@ -61,7 +42,7 @@ def _columns_of(char: str) -> int:
 
 
 def _head(text: str, room: int) -> str:
-    """The longest beginning that takes at most ``room`` columns."""
+    """Return the longest beginning that takes at most ``room`` columns."""
     taken = 0
     for i, char in enumerate(text):
         taken += _columns_of(char)
@@ -71,7 +52,7 @@ def _head(text: str, room: int) -> str:
 
 
 def _breakable(piece: str) -> str:
-    """A piece of a word up to the last hyphen or slash in it, unless that would leave much of the line empty."""
+    """Cut after the last hyphen or slash, unless that leaves much of the line empty."""
     at = max(piece.rfind(mark) for mark in "-/") + 1
     return piece[:at] if at > 0.7 * len(piece) else piece
 
@@ -84,14 +65,14 @@ class Page:
     ascii: bool = False
 
     def clean(self, text: str) -> str:
-        """The same text on one line, with nothing that moves a cursor: control characters are escaped."""
+        """Escape control characters: nothing may break the line or move the cursor."""
         if self.ascii:
             text = text.translate(_ASCII)
             text = "".join(c if c.isascii() else _escaped(c) for c in text)
         return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
     def fit(self, text: str, room: int, head: float = 0.5) -> str:
-        """Leave out the middle of ``text`` beyond ``room`` columns; its beginning gets the share ``head`` of them."""
+        """Leave out the middle of ``text`` beyond ``room`` columns; ``head`` of them begin it."""
         text = self.clean(text)
         if columns(text) <= room:
             return text
@@ -104,7 +85,7 @@ class Page:
         return start + gap + end
 
     def wrap(self, text: str, *, indent: str = "", hang: str = "  ") -> list[str]:
-        """Lines of at most ``width`` columns; the first begins with ``indent``, the others with ``hang``."""
+        """Break into lines of ``width`` columns; ``indent`` the first, ``hang`` the others."""
         lines: list[str] = []
         line, start = "", indent
         for word in _HELD.sub(NBSP, self.clean(text)).split(" "):
@@ -123,17 +104,17 @@ class Page:
         return [text.replace(NBSP, " ") for text in [*lines, start + line]]
 
     def labelled(self, label: str, text: str, width: int = 12) -> list[str]:
-        """A label of ``width`` columns, and a text beside it."""
+        """Put a text beside a label of ``width`` columns."""
         return self.wrap(text, indent=f"  {label:<{width}}", hang=" " * (width + 2))
 
     def title(self, text: str, bar: str = "=") -> str:
-        """A text in the middle of a line of bars."""
+        """Put a text in the middle of a line of bars."""
         text = self.fit(text, self.width - 4)
         bars = self.width - columns(text) - 2
         return f"{bar * (bars // 2)} {text} {bar * (bars - bars // 2)}"
 
     def sentences(self, texts: Iterable[str | None], markup: Mapping[str, bool] | None = None) -> list[Line]:
-        """Each on lines of its own; None is none."""
+        """Begin a line with each text that is not None."""
         return [Line(line, markup or {}) for text in texts if text for line in self.wrap(text)]
 
 
@@ -155,11 +136,11 @@ class Line:
 class Column:
     """Cells of one width under a title: figures to the right, words to the left."""
 
-    def __init__(self, title: str, cells: Sequence[str], *, left: bool = False, width: int = 0) -> None:
-        self.width = max(width, *map(columns, [title, *cells]))
-        self._pad = ljust if left else rjust
-        self.title = self._pad(title, self.width)
-        self.cells = [self._pad(cell, self.width) for cell in cells]
+    def __init__(self, title: str, cells: Sequence[str], *, left: bool = False) -> None:
+        self.width = max(map(columns, [title, *cells]))
+        blanks = [" " * (self.width - columns(cell)) for cell in (title, *cells)]
+        pairs = zip((title, *cells), blanks, strict=True)
+        self.title, *self.cells = [cell + blank if left else blank + cell for cell, blank in pairs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +156,10 @@ class Name:
     below: bool = False
     """Whether the name has a line of its own above, however short it is."""
 
+    @property
+    def long(self) -> str:
+        return self.name if self.whole is None else self.whole
+
 
 @dataclass(slots=True)
 class Table:
@@ -189,20 +174,20 @@ class Table:
     """Columns of a page that names keep, where a column of figures can give way."""
 
     def room(self, page: Page) -> int:
-        """For names."""
+        """Return the columns left for names."""
         return page.width - sum(column.width + 2 for column in self.figures)
 
     def whole(self, page: Page) -> bool:
-        """Whether all names fit without their groups' lines."""
-        return all(columns(page.clean(_or(name.whole, name.name))) <= self.room(page) for name in self.names)
+        """Tell whether all names fit without their groups' lines."""
+        return all(columns(page.clean(name.long)) <= self.room(page) for name in self.names)
 
     def fits(self, page: Page) -> bool:
-        """Whether all names fit under their groups' lines."""
+        """Tell whether all names fit under their groups' lines."""
         return all(columns(page.clean(_under(name, name.below))) <= self.room(page) for name in self.names)
 
     def fitted(self, page: Page) -> Table:
-        """The same table with the columns for which there is room."""
-        widest = max((columns(page.clean(_or(name.whole, name.name))) for name in self.names), default=0)
+        """Drop the columns for which there is no room."""
+        widest = max((columns(page.clean(name.long)) for name in self.names), default=0)
         for column in self.optional:
             if self.room(page) < min(self.least, widest) and len(self.figures) > 1:
                 self.figures = [figure for figure in self.figures if figure is not column]
@@ -211,10 +196,10 @@ class Table:
     def lines(
         self, page: Page, markup: Sequence[Mapping[str, bool]] = (), *, header: Mapping[str, bool] | None = None
     ) -> list[Line]:
-        """Its lines; a name that would be shortened to another's has a line of its own, above its figures."""
+        """Return the lines; a name that would be cut to another's gets a line of its own."""
         grouped = not self.whole(page) or any(name.whole is None and name.group for name in self.names)
         room = max(1, self.room(page))
-        long = [_under(name) if grouped else _or(name.whole, name.name) for name in self.names]
+        long = [_under(name) if grouped else name.long for name in self.names]
         short = [page.fit(name, room) for name in long]
         alike = Counter(zip([name.group for name in self.names], short, strict=True))
         below = [
@@ -242,17 +227,13 @@ class Table:
         return lines
 
 
-def _or(text: str | None, other: str) -> str:
-    return other if text is None else text
-
-
 def _under(name: Name, below: bool = False) -> str:
-    """The name as it stands under its group."""
+    """Return the name as it stands under its group."""
     return f"    {name.part}" if below else f"  {name.name}" if name.group else name.name
 
 
 def _cuts_parameters(name: str, short: str, page: Page) -> bool:
-    """Whether a name lost a part of its parameters, which tell it from others: ``test_task[…nglish-small]``."""
+    """Tell whether a name lost a part of its parameters: ``test_task[…nglish-small]``."""
     _, bracket, parameters = name.partition("[")
     return bool(bracket) and not short.endswith(page.clean(bracket + parameters))
 
@@ -261,16 +242,8 @@ def joined(*cells: str) -> str:
     return "  ".join(cells).rstrip()
 
 
-def ljust(text: str, wide: int) -> str:
-    return text + " " * (wide - columns(text))
-
-
-def rjust(text: str, wide: int) -> str:
-    return " " * (wide - columns(text)) + text
-
-
 def aligned(figures: Sequence[Quantity | str], page: Page) -> list[str]:
-    """Numbers, errors and units, each in a column of their own; words stand at the right."""
+    """Align numbers, errors and units in their own columns; words to the right."""
     known = [figure for figure in figures if isinstance(figure, Quantity)]
     value = max((len(figure.value) for figure in known), default=0)
     error = max((len(figure.error or "") for figure in known), default=0)

@@ -13,7 +13,7 @@ from pytest_carbon.tasks import findings
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS, WHY_ABSOLUTE_FIGURES_DIFFER
 from pytest_carbon.tasks.figures import PHONE_CHARGE_WH, Figure, Group, ModelRow, TaskRow, groups, preparing
 from pytest_carbon.tasks.findings import Claim
-from pytest_carbon.text import UNKNOWN, Quantity, quantities, quantity
+from pytest_carbon.text import Quantity, known, quantities, quantity
 
 _LEAST_NAME = 24
 """Columns of a name below which a column of figures is given up instead."""
@@ -27,7 +27,7 @@ _UNITS = {"token": "tok (token, in or out)", "image": "img (image)", "second of 
 
 
 def tables(result: SessionResult, page: Page, *, quiet: bool = False) -> list[Line]:
-    """Tables and sentences for what a run measured of tasks; nothing where it measured none.
+    """Return tables and sentences for the tasks that a run measured.
 
     ``quiet``: only the tables over tasks, and none of a user's own models. No line is wider than the page.
     """
@@ -37,16 +37,12 @@ def tables(result: SessionResult, page: Page, *, quiet: bool = False) -> list[Li
             continue
         lines += _headline(group, page)
         titles: set[str] = set()
-        if group.small or not group.tasks:
+        if by_task := group.tasks and not group.small:
+            lines += _by_task(group, page).lines(page, header=HEADER)
+        if not (by_task and quiet):
             of_models = _by_cell(group, page) if group.small else _by_model(group, page)
             titles = {figure.title.strip() for figure in of_models.figures}
-            lines += of_models.lines(page, header=HEADER)
-        else:
-            lines += _by_task(group, page).lines(page, header=HEADER)
-            if not quiet:
-                of_models = _by_model(group, page)
-                titles = {figure.title.strip() for figure in of_models.figures}
-                lines += [Line(""), *of_models.lines(page, header=HEADER)]
+            lines += [*([Line("")] if by_task else []), *of_models.lines(page, header=HEADER)]
         lines += page.sentences(_with_warning(group, quiet=quiet), WARNING)
         if not quiet:
             lines += _findings(group, page, titles)
@@ -67,7 +63,7 @@ def _with_warning(group: Group, *, quiet: bool) -> Iterable[str]:
 
 
 def _why_out(figure: Figure) -> str | None:
-    """Why a figure of the catalogue's is in no mean; None where it is in one, or is a user's own."""
+    """Say why a figure of the catalogue's is in no mean."""
     if figure.failed:
         return "whose test failed" if figure.failed == "failed test" else "whose test is expected to fail"
     if not figure.sound:
@@ -106,7 +102,7 @@ def _table(title: str, names: Sequence[Name], figures: list[Column], page: Page)
 
 
 def _by_task(group: Group, page: Page) -> Table:
-    """As the study's Table 2, the cheapest task first."""
+    """Make the study's Table 2, the cheapest task first."""
     rows, beside = group.tasks, group.comparable
     charges = [_bare(row.wh_per_1000 / PHONE_CHARGE_WH) for row in rows]
     study = [_mean(task.study_wh_per_1000, task.study_sd_wh) for task in (TASKS[row.task] for row in rows)]
@@ -120,15 +116,15 @@ def _by_task(group: Group, page: Page) -> Table:
 
 
 def _mean(wh: float | None, sd_wh: float | None) -> Quantity | str:
-    """Three digits of the larger: a spread between models is no error, and takes no digit from the mean."""
+    """Show three digits of the larger: a spread between models is no error of the mean."""
     if wh is None or sd_wh is None:
-        return _known(wh, "Wh")
+        return known(wh, "Wh")
     mean, sd = quantities([wh, sd_wh], "Wh")
     return Quantity(mean.value, sd.value, mean.unit)
 
 
 def _by_cell(group: Group, page: Page) -> Table:
-    """One line a task: small variants are no models of the study, and one of each is enough."""
+    """Make one line a task: one small variant of each is enough."""
     of_task = Counter(row.task for row in group.rows)
     names = [
         f"{row.task}{f' · {row.label}' * bool(row.label)}" if of_task[row.task] == 1 else f"{row.task} · {row.name}"
@@ -138,13 +134,13 @@ def _by_cell(group: Group, page: Page) -> Table:
 
 
 def _by_model(group: Group, page: Page) -> Table:
-    """The models under their tasks."""
+    """List the models under their tasks."""
     names = [Name(row.name, _described(row.task, group)) for row in group.rows]
     return _table("model, 1,000 calls", names, _figures(group.rows, page), page)
 
 
 def _described(task: str, group: Group) -> str:
-    """With what one call is, where all that follows does that."""
+    """Add what one call is, if all that follows does that."""
     usual = all(f.usual for f in group.figures if f.task.name == task)
     return f"{task} ({TASKS[task].one_call})" if usual else task
 
@@ -163,7 +159,7 @@ def _figures(rows: Sequence[ModelRow], page: Page) -> list[Column]:
         figures.append(column(_J_PER, _per_unit))
     figures.append(column("charges", lambda row: _bare(row.phone_charges_per_1000)))
     if any(row.study_wh_per_1000 is not None for row in rows):
-        figures.append(column("in the study", lambda row: _known(row.study_wh_per_1000, "Wh")))
+        figures.append(column("in the study", lambda row: known(row.study_wh_per_1000, "Wh")))
     return figures
 
 
@@ -174,30 +170,24 @@ def _marked(figure: Quantity | str, row: ModelRow | TaskRow) -> Quantity | str:
 
 
 def _measured(value: float | None, unit: str, row: ModelRow) -> Quantity | str:
-    """Three digits, or those that the energy's error leaves: the last one shown is not all error."""
-    if value is None:
-        return UNKNOWN
+    """Show three digits, or those that the energy's error leaves."""
     if not value or row.error is None:
-        return quantity(value, unit)
+        return known(value, unit)
     error = row.error * abs(value)
     if row.error > _NEARLY_ALL:  # one digit all the same: nothing was measured as 0
         error = 5 * 10.0 ** math.floor(math.log10(abs(value)))
     return replace(quantities([value], unit, error, most=3)[0], error=None)
 
 
-def _known(value: float | None, unit: str) -> Quantity | str:
-    return UNKNOWN if value is None else quantity(value, unit)
-
-
 def _per_unit(row: ModelRow) -> Quantity | str:
-    found = _measured(row.j_per_unit, "J", row)
-    if isinstance(found, str) or row.unit is None:
-        return found
-    return replace(found, unit=f"{found.unit}/{_PER[row.unit]}")
+    energy = _measured(row.j_per_unit, "J", row)
+    if isinstance(energy, str) or row.unit is None:
+        return energy
+    return replace(energy, unit=f"{energy.unit}/{_PER[row.unit]}")
 
 
 def _bare(number: float) -> str:
-    """A bare number to two digits: ``132``, ``2.0``, ``0.021``."""
+    """Show a bare number to two digits: ``132``, ``2.0``, ``0.021``."""
     return f"{number:.0f}" if number >= 100 else f"{number:#.2g}".rstrip(".")
 
 
@@ -205,7 +195,7 @@ def _bare(number: float) -> str:
 
 
 def _findings(group: Group, page: Page, titles: Collection[str]) -> list[Line]:
-    """``titles``: of the columns that were shown."""
+    """Return claims, ratios, scores and notes; ``titles`` are those of the shown columns."""
     lines: list[Line] = []
     tasks = group.tasks
     if len(tasks) > 1:
@@ -234,7 +224,7 @@ def _ratios(group: Group) -> Iterable[str]:
 
 
 def _energy_score(group: Group, page: Page) -> list[Line]:
-    """Beside the figures of AI Energy Score: the GPU's energy alone."""
+    """Compare the GPU's energy with the figures of AI Energy Score."""
     scores = findings.scores(group)
     if not scores:
         return []
@@ -248,7 +238,7 @@ def _energy_score(group: Group, page: Page) -> list[Line]:
     figures = [
         Column("GPU, 1,000 calls", aligned(own, page)),
         Column("stars", ["*" * score.stars for score in scores], left=True),
-        *([Column("there", aligned([_known(wh, "Wh") for wh in theirs], page))] if any(theirs) else []),
+        *([Column("there", aligned([known(wh, "Wh") for wh in theirs], page))] if any(theirs) else []),
     ]
     return [
         Line(""),
@@ -279,9 +269,9 @@ def _notes(group: Group, titles: Collection[str]) -> Iterable[str]:
         f"1,000 calls of the dearest{but}, {dearest.task}, are {_bare(dearest.phone_charges_per_1000)} phone charges"
         f" of {charge} (the study's newer versions; its first had 0.012)"
     )
-    if found := preparing(group):
-        each = ", ".join(f"{task} {share:.0%} ({quantity(seconds, 's')} a call)" for task, seconds, share in found)
-        yield f"of the time, preparing inputs (tokenising, resizing) took, where more than 5%: {each}"
+    if prepared := preparing(group):
+        shares = ", ".join(f"{task} {share:.0%} ({quantity(seconds, 's')} a call)" for task, seconds, share in prepared)
+        yield f"share of the time for preparing inputs (tokenising, resizing), if more than 5%: {shares}"
     units = {row.unit for row in group.rows if row.j_per_unit is not None}
     if _J_PER in titles and units:
         yield f"{_J_PER} {', '.join(text for unit, text in _UNITS.items() if unit in units)}"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pytest_carbon.records import Key, Measurement, TestResult, Verdict, label
 from pytest_carbon.reports.layout import FAILING, GOOD, HEADER, PLAIN, WARNING, Column, Line, Name, Page, Table, aligned
-from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, count, quantity
+from pytest_carbon.text import at_least, change, count, known
 
 MOST_ROWS = 40
 """More rows than this push the problems off the screen: those that pass are then counted, not listed."""
@@ -37,12 +37,12 @@ class Row(NamedTuple):
 
     @property
     def function(self) -> str:
-        """The test's id without its module."""
+        """Return the test's id without its module."""
         return self.name.name
 
 
 def name_of(key: Key) -> Name:
-    """How a table calls a measurement."""
+    """Return a measurement's name in a table."""
     module, function = key[0].split("::", 1) if "::" in key[0] else ("", key[0])
     return Name(function, module, key[1], label(key), below=key[1] != "call")
 
@@ -53,7 +53,7 @@ def row_label(key: Key) -> str:
 
 
 def unfolded(rows: list[Row]) -> list[Row]:
-    """All rows while they fit on a screen, else those that a person must see."""
+    """Return all rows if they fit on a screen, else those that a person must see."""
     return rows if len(rows) <= MOST_ROWS else [row for row in rows if not _folds(row)]
 
 
@@ -82,19 +82,21 @@ def passing(hidden: Sequence[Verdict]) -> str:
 
 
 def table(rows: list[Row], page: Page, *, header: bool = True) -> list[Line]:
-    """One row a measurement, in the order of the run: the richest set of columns beside which the ids fit."""
+    """Make one row a measurement, with the richest columns beside which the ids fit."""
     if not rows:
         return []
-    energy = aligned([_energy(row.measurement) for row in rows], page)
-    carbon = aligned([_carbon_per_1000(row.measurement) for row in rows], page)
+    ms = [row.measurement for row in rows]
+    energies = [known(m.energy_j_per_call, "J", m.energy_j_per_call_error, unknown="not measured") for m in ms]
+    energy = aligned(energies, page)
+    carbon = aligned([known(m.emissions_g_per_call and 1000 * m.emissions_g_per_call, "g") for m in ms], page)
     moved = Column("change", [page.clean(change(row.verdict.change)) for row in rows])
     detectable = Column("detectable", [page.clean(at_least(row.verdict.detectable_change)) for row in rows])
     status = Column("status", [_status(row) for row in rows], left=True)
     warnings = [page.clean(", ".join(warning.code for warning in row.measurement.warnings)) for row in rows]
     rich = [
         Column("energy per call", energy),
-        Column("time", aligned([_time(row.measurement) for row in rows], page)),
-        Column("power", aligned([_power(row.measurement) for row in rows], page)),
+        Column("time", aligned([known(m.duration_s_per_call, "s") for m in ms], page)),
+        Column("power", aligned([known(m.power_w, "W") for m in ms], page)),
         Column("CO2e per 1,000", carbon),
         moved,
         detectable,
@@ -110,40 +112,24 @@ def table(rows: list[Row], page: Page, *, header: bool = True) -> list[Line]:
     return shown.fitted(page).lines(page, list(map(_markup, rows)), header=HEADER if header else None)
 
 
-def _energy(measurement: Measurement) -> Quantity | str:
-    if measurement.energy_j_per_call is None:
-        return "not measured"
-    return quantity(measurement.energy_j_per_call, "J", measurement.energy_j_per_call_error)
-
-
-def _carbon_per_1000(measurement: Measurement) -> Quantity | str:
-    emissions_g = measurement.emissions_g_per_call
-    return UNKNOWN if emissions_g is None else quantity(1000 * emissions_g, "g")
-
-
-def _time(measurement: Measurement) -> Quantity | str:
-    duration_s = measurement.duration_s_per_call
-    return UNKNOWN if duration_s is None else quantity(duration_s, "s")
-
-
-def _power(measurement: Measurement) -> Quantity | str:
-    energy_j, duration_s = measurement.energy_j_per_call, measurement.duration_s_per_call
-    return quantity(energy_j / duration_s, "W") if energy_j is not None and duration_s else UNKNOWN
-
-
 def _status(row: Row) -> str:
-    """Capitals for what fails the build: they stand out where there is no colour."""
+    """Write what fails in capitals: they stand out without colour."""
     if row.verdict.effect in ("fails", "warns"):
         return failing_status(row.verdict).upper()
     if row.verdict.effect == "accepted":
         return "accepted"
     if row.test.outcome == "failed" and all(verdict.effect != "fails" for _, verdict in row.test.measurements):
         return "test failed"
-    return _BLIND if row.verdict.blind else row.verdict.status
+    return status_of(row.verdict)
+
+
+def status_of(verdict: Verdict) -> str:
+    """Name what the gate found, as a table does: a pass that could not have seen much says so."""
+    return _BLIND if verdict.blind else verdict.status
 
 
 def failing_status(verdict: Verdict) -> str:
-    """Name what fails: a pass or a gain that ``--carbon-strict`` fails is blind, or has a warning."""
+    """Name what fails; what only ``--carbon-strict`` fails is blind, or has a warning."""
     if verdict.status not in ("pass", "improvement"):
         return verdict.status
     return "blind" if verdict.blind else _WITH_WARNING

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -14,6 +14,7 @@ from pytest_carbon.plugin.settings import fields_given, read_settings
 from pytest_carbon.plugin.waiting import WEIGHT
 from pytest_carbon.records import Settings
 from pytest_carbon.tasks import catalogue
+from pytest_carbon.tasks.catalogue import Cell
 
 SMALL_TIMES = {"warmup": 0.2, "min_time": 0.4, "max_time": 2.0}
 """Seconds, enough for calls of a few milliseconds."""
@@ -22,36 +23,11 @@ OVERHEAD_S = 30.0
 _NOTHING_LEFT = pytest.StashKey[list[str]]()
 
 
-class Cell(NamedTuple):
-    """What one test runs."""
-
-    task: str
-    dataset: str
-    model: str
-    small: bool
-
-    @property
-    def id(self) -> str:
-        return f"{self.task}-{self.dataset}-{self.model}{'-small' * self.small}"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names for ``-m``."""
-        return self.task, self.dataset, self.model, catalogue.TASKS[self.task].modality
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Arguments of ``carbon_task``; a tiny variant needs no checkpoint or real data."""
-        small = {"size": "small", "weights": "random", "data": "synthetic"}
-        return {"model": self.model, "dataset": self.dataset, **(small if self.small else {"size": "study"})}
-
-
-def cells(settings: Settings) -> list[Cell]:
+def cells(settings: Settings) -> Sequence[Cell]:
     """List the cells that ``--carbon-suite`` asks for."""
     if settings.suite == "small":
         return [Cell(task, *pair, small=True) for task, pair in catalogue.SMALL.items()]
-    models = () if settings.suite == "study" else settings.suite
-    return [Cell(*cell, small=False) for cell in catalogue.cells(models=models)]
+    return catalogue.cells(models=() if settings.suite == "study" else settings.suite)
 
 
 def kinds() -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_carbon.plugin.fixture import Carbon
-    from pytest_carbon.suite.conftest import Cell
+    from pytest_carbon.tasks.catalogue import Cell
 
 
 def test_task(cell: Cell, carbon: Carbon, carbon_task: Callable[..., Any], protocol: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.text import closest, did_you_mean
@@ -90,6 +90,22 @@ class Cell(NamedTuple):
     task: str
     dataset: str
     model: str
+    small: bool = False
+
+    @property
+    def id(self) -> str:
+        return f"{self.task}-{self.dataset}-{self.model}{'-small' * self.small}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names for ``-m``."""
+        return self.task, self.dataset, self.model, TASKS[self.task].modality
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of ``carbon_task``; a tiny variant needs no checkpoint or real data."""
+        small = {"size": "small", "weights": "random", "data": "synthetic"}
+        return {"model": self.model, "dataset": self.dataset, **(small if self.small else {"size": "study"})}
 
 
 @cache
@@ -158,20 +174,13 @@ def models() -> Mapping[str, Model]:
     return of_study | {model.id: model for model in _FURTHER}
 
 
-def cells(
-    tasks: Collection[str] = (), models: Collection[str] = (), datasets: Collection[str] = ()
-) -> tuple[Cell, ...]:
-    """List what the suite runs of these tasks, models and data sets, or of all."""
+def cells(models: Collection[str] = ()) -> tuple[Cell, ...]:
+    """List what the suite runs of these models, or of all."""
     every = [Cell(cell.task, cell.dataset, cell.model) for cell in study_cells()]
     every += [Cell(task, dataset, m.id) for m in _FURTHER for task in m.tasks for dataset in TASKS[task].datasets]
+    chosen = [cell for cell in every if not models or cell.model in models]
     order = list(TASKS)
-    return tuple(
-        cell
-        for cell in sorted(every, key=lambda cell: (order.index(cell.task), cell.model))
-        if cell.task in (tasks or TASKS)
-        and cell.model in (models or (cell.model,))
-        and cell.dataset in (datasets or (cell.dataset,))
-    )
+    return tuple(sorted(chosen, key=lambda cell: (order.index(cell.task), cell.model)))
 
 
 ELSEWHERE: Mapping[str, str] = {

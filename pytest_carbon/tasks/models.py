@@ -148,8 +148,9 @@ def _random(model_id: str, size: str, dtype: str, device: str, seed: int) -> Any
     design = architecture(model_id)
     config, processor, _ = design.sized(size)
     if not is_pipeline(design):
+        made = named(design.model_class)
         with _without_memory():
-            model = named(design.model_class)._from_config(config_of(design, config), dtype=_torch_dtype(dtype))
+            model = made._from_config(made.config_class(**config), dtype=_torch_dtype(dtype))
         return _materialised(model, dtype, device, seed)
     scheduler = config.pop("scheduler")
     parts: dict[str, Any] = {"scheduler": named(scheduler.pop("class")).from_config(scheduler)}
@@ -295,10 +296,6 @@ def _torch_dtype(dtype: str) -> torch.dtype:
 
 def is_pipeline(design: Architecture) -> bool:
     return design.model_class.startswith("diffusers:")
-
-
-def config_of(design: Architecture, config: dict[str, Any]) -> Any:
-    return named(design.model_class).config_class(**config)
 
 
 def named(path: str) -> Any:

@@ -147,26 +147,16 @@ class ModelTask:
         def per_call(total: float) -> float | None:
             return total / calls if calls and 0 < total < math.inf else None
 
-        return TaskInfo(
-            name=self.name,
-            model=self.model_id,
-            dataset=self.dataset,
-            weights=self.weights,
-            data=self.data,
-            dtype=self.dtype,
-            device=self.device,
-            batch_size=self.batch_size,
-            size=self.size,
-            tokens_in=per_call(self._tokens_in) or self._tokens_of_texts(),
-            tokens_out=per_call(self._tokens_out),
-            images=float(self.images * self.batch_size) if calls and self.images else None,
-            seconds_audio=per_call(self._seconds_audio),
-            preparation_s=per_call(self._preparation_s) if self.prepares else None,
-            new_tokens=self.new_tokens,
-            steps=self.steps,
-            width=self.width,
-            height=self.height,
-        )
+        same = {name: value for name, value in vars(self).items() if name in TaskInfo.__dataclass_fields__}
+        means: dict[str, Any] = {
+            "model": self.model_id,
+            "tokens_in": per_call(self._tokens_in) or self._tokens_of_texts(),
+            "tokens_out": per_call(self._tokens_out),
+            "images": float(self.images * self.batch_size) if calls and self.images else None,
+            "seconds_audio": per_call(self._seconds_audio),
+            "preparation_s": per_call(self._preparation_s) if self.prepares else None,
+        }
+        return TaskInfo(**same | means)
 
     def free(self) -> None:
         """Release the model and its memory. Results of calls stay readable."""

@@ -22,6 +22,7 @@ from pytest_carbon.records import (
     Record,
     SessionResult,
     SessionScore,
+    Settings,
     TestResult,
     UsageProblem,
     Verdict,
@@ -30,7 +31,6 @@ from pytest_carbon.reports import jsonfile
 
 HOST = Machine("a-gpu", pytest_carbon="0.1.0", boot="b0")
 OTHER = Machine("another-gpu", boot="b0")
-RULE = {"tolerance": 0.05, "false_alarms": 0.01}
 
 
 def result(session: str, created: str = "2026-11-20T10:00:00Z", **joules: Any) -> SessionResult:
@@ -108,7 +108,7 @@ def test_recordings_of_head_count_the_same(tmp_path: Path) -> None:
             record(4.0, 3, newest),
         ],
     )
-    found = comparison.compare(side(result("s1", a=1.0), tmp_path), compare.read(str(tmp_path / "perf")), **RULE)
+    found = comparison.compare(side(result("s1", a=1.0), tmp_path), compare.read(str(tmp_path / "perf")), Settings())
     (row,) = found.rows
     assert row.head_j == pytest.approx(2.0)  # of 1 and 4
     assert row.verdict.change == pytest.approx(1.0)
@@ -124,15 +124,15 @@ def test_the_first_twenty_recordings_are_the_baseline(tmp_path: Path) -> None:
         side(result("s1", "2026-11-20T10:00:00Z", a=1.0), tmp_path),
     )
     for pair in ((baseline, report), (report, baseline)):
-        (row,) = comparison.compare(*pair, **RULE).rows
+        (row,) = comparison.compare(*pair, Settings()).rows
         assert (row.base_j, row.head_j) == (pytest.approx(1.0), pytest.approx(1.0))
 
 
 def test_the_gates_share_of_false_alarms_is_of_all_that_base_has(tmp_path: Path) -> None:
     """With more measurements in BASE each is held to a stricter test, whatever HEAD has."""
-    few = comparison.compare(side(result("s1", a=1.0), tmp_path), side(result("s2", a=1.0), tmp_path), **RULE)
+    few = comparison.compare(side(result("s1", a=1.0), tmp_path), side(result("s2", a=1.0), tmp_path), Settings())
     many = side(result("s3", a=1.0, **{f"more{i}": 1.0 for i in range(50)}), tmp_path)
-    found = comparison.compare(many, side(result("s2", a=1.0), tmp_path), **RULE)
+    found = comparison.compare(many, side(result("s2", a=1.0), tmp_path), Settings())
     assert found.parts[0].suite.gated == 51
     assert (found.rows[0].verdict.detectable_change or 0) > (few.rows[0].verdict.detectable_change or 1)
 
@@ -142,7 +142,7 @@ def test_a_session_both_have_is_left_out_of_base(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "perf")
     store.append(HOST, [record(1.0, 1), record(2.0, 2, session="s1"), record(2.0, 2, session="s1", test="t.py::b")])
     head = side(result("s1", a=2.0, b=2.0), tmp_path)
-    found = comparison.compare(compare.read(str(tmp_path / "perf")), head, **RULE)
+    found = comparison.compare(compare.read(str(tmp_path / "perf")), head, Settings())
     assert [row.verdict.change for row in found.rows] == [pytest.approx(1.0)]
     assert found.parts[0].own == (("t.py::b", "call"),)
 
@@ -151,7 +151,7 @@ def test_a_session_both_have_is_left_out_of_base(tmp_path: Path) -> None:
 def test_estimates_are_held_to_their_own_prior(tmp_path: Path, machine: str) -> None:
     """Where energy is estimated, recordings are taken to differ by more."""
     pair = [side(result(session, a=measurement(session, 1.0, machine=machine)), tmp_path) for session in ("s1", "s2")]
-    (row,) = comparison.compare(*pair, **RULE).rows
+    (row,) = comparison.compare(*pair, Settings()).rows
     assert row.verdict.detectable_change is not None
     assert (row.verdict.detectable_change > 0.25) == machine.endswith("-estimated")
 
@@ -173,7 +173,7 @@ def test_another_card_and_a_warm_start_are_noted(tmp_path: Path) -> None:
         "HEAD was measured on GPU-9d8e…, BASE on GPU-1f3a…: two cards of one model differ by 2 or 3%",
         "HEAD started at 61 °C, BASE at 45 °C: a GPU takes about 0.35% more for each degree",
     ]
-    assert set(comparison._conditions(base, head, HOST.id)) <= set(comparison.compare(base, head, **RULE).notes)
+    assert set(comparison._conditions(base, head, HOST.id)) <= set(comparison.compare(base, head, Settings()).notes)
     same = measurement("s2", 1.0, temperature_c=49.0, gpus=("GPU-1f3a4b5c-0000",))
     for found in (same, measurement("s2", 1.0)):
         assert list(comparison._conditions(base, side(result("s2", a=found), tmp_path), HOST.id)) == []

@@ -68,7 +68,7 @@ def why_not(result: SessionResult, accept: bool, stored: Any, now: str = "2026-1
     return decision.why_not
 
 
-WITH_WARNING = "it has a warning ({}), and a figure with a warning is neither recorded nor accepted"
+WITH_WARNING = "a figure with a disqualifying warning ({}) is neither recorded nor accepted"
 
 
 @pytest.mark.parametrize("accept", [False, True], ids=["record", "accept"])

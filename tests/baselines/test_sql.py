@@ -317,13 +317,31 @@ def test_another_version_of_the_tables_is_refused(store: SqlStore, url: str, ver
     store.append(HOST, [record()])
     execute(url, f"UPDATE carbon_schema SET version_num = '{version}'")
     says = (
-        f"{DatabaseUrl(url)}: its tables have version '{version}', and this pytest-carbon reads '0001' only. Install"
-        " the pytest-carbon that wrote them, or name another place with --carbon-baseline."
+        f"{DatabaseUrl(url)}: another version of pytest-carbon made this database: its tables have version '{version}',"
+        " and this one reads '0001' only. Install the version that made it, or name a new place with --carbon-baseline"
+        " and record there."
     )
     calls = [(store.load, HOST.id), (store.machines,), (store.check_writable,), (store.append, HOST, [record()])]
     assert {refusal(*call) for call in calls} == {says}
     execute(url, "UPDATE carbon_schema SET version_num = '0001'")
     assert everything(store) == {record()}
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("ALTER TABLE carbon_machine RENAME TO carbon_environment", "it has no table carbon_machine"),
+        ("ALTER TABLE carbon_session RENAME COLUMN boot TO started", "carbon_session has no column boot"),
+        ("DROP TABLE carbon_schema", "its tables have no version"),
+    ],
+)
+def test_other_tables_of_the_same_version_are_refused(store: SqlStore, url: str, statement: str, says: str) -> None:
+    """A database from before a renaming: not "no such table", and never "no baseline"."""
+    store.append(HOST, [record()])
+    execute(url, statement)
+    calls = [(store.load, HOST.id), (store.machines,), (store.check_writable,), (store.append, HOST, [record()])]
+    for call in calls:
+        assert f"another version of pytest-carbon made this database: {says}" in refusal(*call)
 
 
 def test_the_migrations_make_the_tables_that_are_used(store: SqlStore, url: str) -> None:

@@ -16,9 +16,8 @@ from pytest_carbon import gate
 from pytest_carbon.baselines import open_store, upkeep
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.baselines.upkeep import Collected, Gone
-from pytest_carbon.gate import scores
 from pytest_carbon.gate.recordings import baseline_of
-from pytest_carbon.records import Calibration, Key, Machine, Record, SessionScore, UsageProblem
+from pytest_carbon.records import Calibration, Key, Machine, Record, UsageProblem
 
 HOST = Machine("a-gpu")
 RULE = {"tolerance": 0.05, "false_alarms": 0.01}
@@ -74,18 +73,9 @@ def test_the_detectable_change_is_the_gates() -> None:
         for i in range(3)
     }
     found = upkeep.overview(HOST, stored, **RULE)
-    now = [
-        scores.Candidate(
-            key,
-            (SessionScore("now", float(np.exp(np.mean([np.log(r.energy_j_per_call) for r in records]))), 0.1),),
-            None,
-        )
-        for key, records in stored.items()
-    ]
-    verdicts, _ = gate.judge(now, stored, **RULE)
-    assert all(verdict.change == pytest.approx(0, abs=1e-9) for verdict in verdicts.values())
+    verdicts = gate.next_run(stored, stored, **RULE)
     changes = [verdict.detectable_change or 0 for verdict in verdicts.values()]
-    assert found.detectable == pytest.approx(np.median(changes))
+    assert found.detectable == pytest.approx(np.median(changes)) == gate.outlook(stored, stored, **RULE)[0]
     assert found.most_detectable == (pytest.approx(max(changes)), ("t.py::test_2", "call"))
     estimated = upkeep.overview(Machine("a-cpu-estimated"), stored, **RULE)
     assert estimated.detectable > found.detectable

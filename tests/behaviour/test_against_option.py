@@ -215,7 +215,10 @@ def test_every_kind_of_verdict(project: Project) -> None:
     assert f"compared 4 of 7 with {label}, 4 pairs of sessions, side by side: - 3 could not be compared" in text
     assert f"not compared: test_it.py::test_new: it does not exist at {label}" in text
     assert f"at {label} only, not here: test_it.py::test_old" in text
-    assert f"the test itself differs from that of {label}, and may be why its calls do: test_it.py::test_itself" in text
+    assert (
+        f"the test itself differs from that of {label}, which may be the cause of a change: test_it.py::test_itself"
+        in text
+    )
     assert run.report["against"]["dirty"]
     shown = run.result.stdout.str()
     assert re.search(rf"^  per call +{re.escape(label)} +here +change$", shown, re.M)

@@ -294,7 +294,7 @@ def test_nothing_ran():
         ("carbon.run(int, queries=0)", "queries=0 is not possible: carbon.run() takes a whole number, 1 or more"),
         (
             "carbon.run(int, queries=100, max_time=5)",
-            "queries=100 is how many calls there are in all: leave calls= and the times out",
+            "queries=100 is the number of all calls; leave out calls=, min_time= and max_time=",
         ),
         ("carbon.run(int, calls=2.5)", "calls=2.5 is not possible: carbon.run() takes a whole number, 1 or more"),
         (
@@ -311,7 +311,7 @@ def test_nothing_ran():
         ),
         (
             "carbon.run(int, min_time=3, max_time=2)",
-            "min_time=3 is more than max_time=2: no loop can be both",
+            "min_time=3 is more than max_time=2; raise one or lower the other",
         ),
         ("carbon.run(int, name='')", "name='' is not possible: a measurement's name is a line of text"),
         ("carbon.run(int, name=3)", "name=3 is not possible: a measurement's name is a line of text"),

@@ -327,7 +327,7 @@ def test_it(carbon, device):
     assert [id for id, found in codes.items() if "other-device" in found] == ["cpu"]
     (warning,) = [d for d in run.measurement("test_it[cpu]")["warnings"] if d["code"] == "other-device"]
     assert warning["text"] == (
-        "the task ran on the processor, and what is counted is gpu:0 (a battery): no energy of its work. Run it on the "
+        "the task ran on the processor, but the counted energy is that of gpu:0 (a battery). Run it on the "
         "GPU (device='cuda', with a torch that sees it; a model of your own: model.to('cuda')), or count the processor "
         "(--carbon-domains=total, or --carbon-meter=rapl or estimate)"
     )
@@ -363,9 +363,11 @@ def test_it(carbon, device):
     warnings = {t["nodeid"].partition("[")[2][:-1]: t["measurements"][0]["warnings"] for t in run.report["tests"]}
     told = {id: [d["text"] for d in found if d["code"] == "other-device"] for id, found in warnings.items()}
     assert [id for id, texts in told.items() if texts] == ["cuda", "mps"]
-    assert told["cuda"][0].startswith("the task ran on the GPU (cuda), and what is counted is cpu:0 (estimated: ")
+    assert told["cuda"][0].startswith(
+        "the task ran on the GPU (cuda), but the counted energy is that of cpu:0 (estimated: "
+    )
     assert told["cuda"][0].endswith(
-        ": not the energy of its work. Count the GPU (--carbon-meter=auto, --carbon-gpus=used and --carbon-domains=auto"
+        ". Count the GPU (--carbon-meter=auto, --carbon-gpus=used and --carbon-domains=auto"
         " do where it can be read; pytest-carbon doctor says why it cannot), or run the task on the processor"
         " (device='cpu')"
     )

@@ -25,12 +25,24 @@ def test_nothing_is_measured(run_carbon: CarbonRunner, pytester: pytest.Pytester
     assert not (pytester.path / "carbon-baselines").exists()
 
 
+@pytest.mark.parametrize("flag", ["--setup-only", "--setup-plan", "--collect-only"])
+def test_it_says_that_no_test_runs(run_carbon: CarbonRunner, pytester: pytest.Pytester, flag: str) -> None:
+    """Once, without a table, and without a promise of results; an earlier report stays."""
+    pytester.makepyfile(test_it=TEST.format(limit="1 J"))
+    pytester.path.joinpath("old.json").write_text("{}")
+    run = run_carbon(flag, "--carbon-meter=rapl", "--carbon-record", "--carbon-json=old.json")
+    assert run.ret == 0
+    assert f"carbon: nothing was measured: {flag} runs no test" in run.lines
+    assert run.text.count("carbon: ") == 1
+    assert pytester.path.joinpath("old.json").read_text() == "{}"
+
+
 def test_a_marker_is_refused(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """It is at collection that it is read."""
     pytester.makepyfile(test_it=TEST.format(limit="-1 J"))
     run = run_carbon("--collect-only")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
-    assert "ERROR: test_it.py::test_it: carbon_budget(energy='-1 J'): no call can meet this" in run.errors
+    assert "ERROR: test_it.py::test_it: carbon_budget(energy='-1 J'): a limit must be above 0" in run.errors
 
 
 def test_options_are_refused(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

@@ -65,9 +65,9 @@ def test_a_chance_hit_passes(
     assert run.ret == 0
     assert run.outcomes() == {"passed": 3}
     assert [times(pytester, name) for name in ("A", "B", "LIMIT")] == [3, 1, 1]
-    assert "carbon: 1 of 3 tests is suspect, and measured again in 2 fresh processes" in run.text
+    assert "carbon: measuring 1 suspect test of 3 again, in 2 fresh processes" in run.text
     told = "test_it.py::test_a (at first +20.0%, over 3 sessions +2.7%: pass)"
-    assert f"suspect, and measured again in fresh processes: {told}" in run.text
+    assert f"measured again in fresh processes, because suspect: {told}" in run.text
     measurement = run.measurement("test_a")
     assert [s["energy_j_per_call"] for s in measurement["sessions"]] == pytest.approx([2.4, 1.9, 1.9])
     assert measurement["energy_j_per_call"] == pytest.approx((2.4 * 1.9 * 1.9) ** (1 / 3))
@@ -93,11 +93,12 @@ def test_a_regression_stays_one(
     run = run_carbon("--carbon-confirm=1")
     assert run.ret == 1
     assert run.outcomes() == {"failed": 1, "passed": 2}
-    assert "measured again in 1 fresh process" in run.text
+    assert "carbon: measuring 1 suspect test of 3 again, in 1 fresh process" in run.text
     reason = run.measurement("test_a")["verdict"]["reason"]
     assert reason.endswith("It was measured again in fresh processes: at first +50.0%, and over 2 sessions +50.0%")
     assert "note It was measured again in fresh processes: at first +50.0%, and over 2 sessions +50.0%" in run.text
-    assert "measured again in fresh processes: test_it.py::test_a (at first +50.0%, over 2 sessions +50.0%" in run.text
+    told = "because suspect: test_it.py::test_a (at first +50.0%, over 2 sessions +50.0%"
+    assert told in run.text
     assert times(pytester, "A") == 2
 
 
@@ -178,8 +179,8 @@ def test_a_test_that_fails_when_it_is_run_again_fails(
     assert run.outcomes() == {"failed": 1, "passed": 2}
     assert run.text.count("E AssertionError: only once") == 1
     assert (
-        "It passed at first, and was run again by itself in a fresh process, because its energy is suspect (measured"
-        " again, 1 of 2). The effects of other tests are missing there; those of fixtures are not." in run.text
+        "It passed at first, and was run again in a fresh process, because its energy is suspect (measured again,"
+        " 1 of 2). Only the suspect tests run there, with their fixtures." in run.text
     )
     assert run.status("test_b") == "pass"
     assert (times(pytester, "A"), times(pytester, "B")) == (2, 3)
@@ -202,9 +203,9 @@ def test_a_skip_does_not_clear_a_suspect(
     assert measurement["verdict"]["first_change"] is None
     reason = measurement["verdict"]["reason"]
     assert reason.endswith("It was to be measured again in fresh processes, and was not")
-    assert "suspect, and not measured again: test_it.py::test_a (+50.0%: regression)" in run.text
+    assert "suspect, but not measured again: test_it.py::test_a (+50.0%: regression)" in run.text
     assert (
-        f"passed in one process and {said} in another, so what the one measured is judged: test_it.py::test_a"
+        f"passed in one process and {said} in another, so the verdict is on the first: test_it.py::test_a"
         " (no room)" in run.text
     )
 
@@ -221,7 +222,7 @@ def test_a_run_that_was_stopped_confirms_nothing(
     verdict = run.measurement("test_a")["verdict"]
     assert (verdict["status"], verdict["first_change"]) == ("regression", None)
     assert verdict["reason"].endswith("It was to be measured again in fresh processes, and was not")
-    told = "suspect, and not measured again, as the run was stopped: test_it.py::test_a (+50.0%: regression)"
+    told = "suspect, but not measured again, because the run was stopped: test_it.py::test_a (+50.0%: regression)"
     assert told in run.text
     assert "It was to be" not in run.measurement("test_b")["verdict"]["reason"]
     assert times(pytester, "A") == 1

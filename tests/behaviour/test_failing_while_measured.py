@@ -27,7 +27,7 @@ OWN_FAILURES = {
     "an exception in setup": ("carbon.run(draw, (1.0,), setup=lambda: 1 / 0)", "ZeroDivisionError: division by zero"),
     "a setup that gives no arguments": (
         "carbon.run(draw, setup=lambda: 5)",
-        "TypeError: setup must return None or (args, kwargs), a sequence and a mapping; it returned 5",
+        "TypeError: setup returned 5: it must return None or (args, kwargs), a sequence and a mapping",
     ),
 }
 

@@ -141,7 +141,7 @@ def test_what_is_unknown_is_null_never_zero(run_carbon: CarbonRunner, pytester: 
     failed = run.measurement("test_not_measured")
     for key in ("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call", "emissions_g_per_call"):
         assert failed[key] is None
-    assert failed["failure"].startswith("the work took 0 ± 0 J, less than the meter can tell from nothing")
+    assert failed["failure"].startswith("the work took 0 ± 0 J, less than the meter can measure")
     new = run.measurement("test_passes")["verdict"]
     assert (new["baseline_j_per_call"], new["change"], new["detectable_change"]) == (None, None, None)
     assert new["limit_j_per_call"] == 9.0

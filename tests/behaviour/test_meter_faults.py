@@ -285,7 +285,7 @@ def pytest_carbon_meters(config):
     ("meter", "text"),
     [
         ("replay:gone.jsonl", "replay cannot be opened: The trace {path}/gone.jsonl cannot be read: No such file"),
-        ("replay:test_it.py", "replay cannot be opened: The trace {path}/test_it.py, line 1: it is not JSON"),
+        ("replay:test_it.py", "replay cannot be opened: The trace {path}/test_it.py, line 1: not JSON"),
         ("nvnl", "--carbon-meter: there is no meter 'nvnl'. Did you mean nvml? Allowed: auto, or one or several of "),
         ("battery+battery", "--carbon-meter=battery+battery names battery twice: name it once."),
     ],

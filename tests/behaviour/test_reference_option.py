@@ -100,7 +100,7 @@ def test_a_machine_as_it_was(run_carbon: CarbonRunner) -> None:
     run = run_carbon("--carbon-reference", "--carbon-strict")
     assert run.ret == 0
     assert "compared 2 of 2" in run.text
-    assert "reference workload: 500 mJ, +0.0% on the baseline's 1 recording" in run.text
+    assert "reference workload: 500 mJ, +0.0% from the baseline (1 recording)" in run.text
     assert (run.report["suite"]["gated"], run.report["suite"]["machine_moved"]) == (2, None)
     (found,) = run.report["references"]
     assert (found["verdict"]["status"], found["verdict"]["baseline_recordings"]) == ("pass", 1)
@@ -122,7 +122,7 @@ def test_a_machine_that_moved_is_said_and_fails_nothing(
         assert verdict["reference_change"] == pytest.approx(0.3)
         assert "the reference workload is 30% up as well: the machine, not the code" in verdict["reason"]
     assert "the machine itself is 30% up (reference workload): heat, clocks, a driver, a neighbour" in run.text
-    assert "reference workload: 650 mJ, +30.0% on the baseline's 1 recording" in run.text
+    assert "reference workload: 650 mJ, +30.0% from the baseline (1 recording)" in run.text
     assert run.report["suite"]["machine_moved"].startswith("the machine itself is 30% up")
     quiet = run_carbon("--carbon-reference", "-q")
     assert "the machine itself is 30% up" in quiet.text
@@ -169,7 +169,7 @@ def test_a_machine_that_stays_so_is_accepted(
     assert len(epochs) == 5  # the workload has none
     run = run_carbon("--carbon-reference", "--carbon-strict")
     assert run.ret == 0
-    assert "reference workload: 650 mJ, +0.0% on the baseline's 1 recording" in run.text
+    assert "reference workload: 650 mJ, +0.0% from the baseline (1 recording)" in run.text
     assert (run.status("test_a"), run.status("test_b")) == ("pass", "pass")
 
 
@@ -206,7 +206,7 @@ def test_a_part_of_the_suite(run_carbon: CarbonRunner) -> None:
     """The workload is measured with any test; what was not run is the other test alone."""
     run = run_carbon("--carbon-reference", "-k", "test_a")
     assert "compared 1 of 2: - test_it.py::test_b was not run" in run.text
-    assert "+0.0% on the baseline's 1 recording" in run.text
+    assert "+0.0% from the baseline (1 recording)" in run.text
 
 
 @pytest.mark.usefixtures("suite")
@@ -214,7 +214,7 @@ def test_a_machine_that_moves_during_the_run(run_carbon: CarbonRunner, monkeypat
     """The figure is the lower of the two, and the difference is a warning; of two that hardly differ it is the mean."""
     monkeypatch.setenv("MACHINE", "1 1.2")
     run = run_carbon("--carbon-reference")
-    assert "reference workload: 500 mJ, and no baseline of it here yet (--carbon-record)" in run.text
+    assert "reference workload: 500 mJ, without a baseline here yet (--carbon-record)" in run.text
     assert (
         "warning (machine-moved): reference workload: the machine moved by 20% during this run: the reference workload"
         " took that much more at the end than at the start" in run.text
@@ -224,7 +224,7 @@ def test_a_machine_that_moves_during_the_run(run_carbon: CarbonRunner, monkeypat
     assert [warning["code"] for warning in found["warnings"]] == ["machine-moved"]
     monkeypatch.setenv("MACHINE", "1 1.04")
     run = run_carbon("--carbon-reference")
-    assert "reference workload: 510 mJ, and" in run.text
+    assert "reference workload: 510 mJ, without" in run.text
     assert "machine-moved" not in run.text
 
 
@@ -281,7 +281,7 @@ def test_fresh_processes_measure_it(
     assert sessions == {score["session"] for score in run.measurement("test_a")["sessions"]}
     assert run.measurement("test_a")["verdict"]["reference_change"] == pytest.approx(0.3)
     assert {each["session"] for each in stored(pytester) if each["test"] == REFERENCE} > sessions
-    assert "reference workload: 650 mJ, +30.0% on the baseline's 1 recording" in run.text
+    assert "reference workload: 650 mJ, +30.0% from the baseline (1 recording)" in run.text
 
 
 @pytest.mark.usefixtures("recorded")
@@ -302,7 +302,7 @@ def test_a_workload_that_fails_is_told_of(run_carbon: CarbonRunner, monkeypatch:
     run = run_carbon("--carbon-reference", "--carbon-record")
     assert run.outcomes() == {"passed": 2}
     assert (
-        "reference workload: not measured, so nothing is judged beside it: it failed with IndexError: list index out of"
+        "reference workload: not measured, so it corrects no verdict: it failed with IndexError: list index out of"
         " range" in run.text
     )
     assert run.report["references"][0]["failure"] == "it failed with IndexError: list index out of range"
@@ -311,7 +311,7 @@ def test_a_workload_that_fails_is_told_of(run_carbon: CarbonRunner, monkeypatch:
 @pytest.mark.parametrize(
     ("torch", "why"),
     [
-        ("there", "torch {version} reaches no GPU: install a build of it for CUDA"),
+        ("there", "torch {version} finds no GPU: install a build of it for CUDA"),
         ("missing", "torch is not installed, so nothing can load the GPU: `pip install torch`"),
     ],
 )
@@ -388,7 +388,7 @@ def test_it_is_not_a_test_that_is_gone(run_carbon: CarbonRunner, pytester: pytes
     said = command("prune", "--yes", f"--baseline={place}", "--", "-p", "battery")
     assert "Gone: 1 of 2 tests with a baseline. test_it.py::test_b" in said
     run = run_carbon("--carbon-reference", f"--carbon-baseline={place}", "-k", "test_a")
-    assert "+0.0% on the baseline's 1 recording" in run.text
+    assert "+0.0% from the baseline (1 recording)" in run.text
 
 
 def test_it_is_copied(run_carbon: CarbonRunner, place: str) -> None:
@@ -396,7 +396,7 @@ def test_it_is_copied(run_carbon: CarbonRunner, place: str) -> None:
     other = "sqlite:///other.db" if place == "carbon-baselines" else "other"
     command("copy", place, other)
     run = run_carbon("--carbon-reference", f"--carbon-baseline={other}")
-    assert "+0.0% on the baseline's 1 recording" in run.text
+    assert "+0.0% from the baseline (1 recording)" in run.text
     assert run.report["suite"]["gated"] == 2
 
 

@@ -229,7 +229,7 @@ def test_what_is_skipped_in_one_session_is_judged_by_the_others(
     assert len(run.measurement("test_measured", "w")["sessions"]) == 2
     assert (times(pytester, "measured"), times(pytester, "plain"), times(pytester, "down")) == (3, 3, 2)
     assert (
-        "passed in one process and was skipped in another, so what the one measured is judged:"
+        "passed in one process and was skipped in another, so the verdict is on the first:"
         " test_it.py::test_measured (busy)" in run.text
     )
 

@@ -34,6 +34,11 @@ def effects(run: Run) -> list[tuple[str, str]]:
     return [(verdict["status"], verdict["effect"]) for verdict in verdicts]
 
 
+def suite_cases(pytester: pytest.Pytester) -> list[ElementTree.Element]:
+    root = ElementTree.parse(pytester.path / "junit.xml").getroot()
+    return [case for case in root.iter("testcase") if case.get("classname") == "pytest-carbon"]
+
+
 def suite(run: Run) -> dict[str, object]:
     return {key: run.report["suite"][key] for key in ("status", "reason", "effect")}
 
@@ -64,15 +69,19 @@ def test_progress_and_last_failed_know_nothing_of_it(up: CarbonRunner, pytester:
 def test_junit_has_a_test_case_of_it(up: CarbonRunner, pytester: pytest.Pytester) -> None:
     """Class ``pytest-carbon``, name ``suite``, with the failure and its figures."""
     up("--junitxml=junit.xml")
-    root = ElementTree.parse(pytester.path / "junit.xml").getroot()
-    suites = root.iter("testsuite")
+    suites = ElementTree.parse(pytester.path / "junit.xml").getroot().iter("testsuite")
     assert [(each.get("tests"), each.get("failures")) for each in suites] == [("10", "1")]
-    (case,) = [case for case in root.iter("testcase") if case.get("classname") == "pytest-carbon"]
+    (case,) = suite_cases(pytester)
     assert case.get("name") == "suite"
     assert [failure.get("message") for failure in case.iter("failure")] == ["the whole suite is 50% up"]
     properties = {each.get("name"): each.get("value") for each in case.iter("property")}
     assert float(properties.pop("carbon.change") or 0) == pytest.approx(0.5)
-    assert properties == {"carbon.status": "regression", "carbon.reason": SENTENCE, "carbon.machine": MACHINE}
+    assert properties == {
+        "carbon.status": "regression",
+        "carbon.effect": "fails",
+        "carbon.reason": SENTENCE,
+        "carbon.machine": MACHINE,
+    }
 
 
 def test_a_test_beyond_the_rest_fails_by_itself(up: CarbonRunner, pytester: pytest.Pytester) -> None:
@@ -128,13 +137,38 @@ def test_it_is_not_recorded_unless_it_is_accepted(up: CarbonRunner) -> None:
     assert up().ret == 1
 
 
-def test_warn_only_warns(up: CarbonRunner) -> None:
-    """``--carbon-gate=warn``: it is said, and fails nothing."""
-    run = up("--carbon-gate=warn")
+@pytest.mark.parametrize("quiet", [(), ("-q",)])
+def test_warn_only_warns(up: CarbonRunner, pytester: pytest.Pytester, quiet: tuple[str, ...]) -> None:
+    """``--carbon-gate=warn``: terminal, JSON and JUnit say it, and it fails nothing."""
+    run = up("--carbon-gate=warn", "--junitxml=junit.xml", *quiet)
     assert run.ret == 0
     assert run.outcomes() == {"passed": 9}
     assert suite(run) == {"status": "regression", "reason": SENTENCE, "effect": "warns"}
-    assert SENTENCE in run.text
+    assert f"warning (suite): {SENTENCE}" in run.text
+    assert "the suite would have failed without --carbon-gate=warn" in run.text
+    (case,) = suite_cases(pytester)
+    assert list(case.iter("failure")) == []
+    properties = {each.get("name"): each.get("value") for each in case.iter("property")}
+    assert properties["carbon.effect"] == "warns"
+    assert properties["carbon.reason"] == SENTENCE
+
+
+def test_the_report_says_whether_to_believe_it_and_what_to_do(up: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """How much the tests changed, what else is known to differ, and commands to copy."""
+    run = up("test_it.py")
+    report = run.result.stdout.str().partition("carbon regression: ")[2]
+    for line in (
+        "Can I believe it?",
+        "  energy      median +50.0%, from +50.0% to +50.0%",
+        "  machine     not measured: --carbon-reference would tell it from the code",
+        f"  in          carbon-baselines/{MACHINE}",
+        "  warnings    none",
+        "    pytest --carbon-accept --carbon-meter=battery test_it.py",
+        "    pytest-carbon baseline accept report.json",
+    ):
+        assert line in report.splitlines(), line
+    assert up("--carbon-accept", "test_it.py").ret == 0
+    assert up().ret == 0
 
 
 def test_an_improvement_fails_nothing(up: CarbonRunner, pytester: pytest.Pytester) -> None:

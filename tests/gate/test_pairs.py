@@ -310,11 +310,11 @@ def test_eight_measurements_have_a_median() -> None:
     assert [verdict.status for verdict in verdicts] == ["pass"] * 7 + ["regression"]
     assert all(verdict.suite_moved for verdict in verdicts)
     assert verdicts[0].reason == (
-        f"10.5% more energy per call than {REF} (1.00 J → 1.11 J), as the suite's median (+10.5%); the "
+        f"10.5% more energy per call than {REF} (1.00 J → 1.11 J), but the suite's median change is +10.5%; the "
         "smallest detectable change with 8 pairs is 5.7%"
     )
     assert "35% more energy per call" in verdicts[7].reason
-    assert "while the suite's median is +10.5%" in verdicts[7].reason
+    assert "while the suite's median change is +10.5%" in verdicts[7].reason
 
 
 def test_what_pairs_share_is_no_noise() -> None:
@@ -369,11 +369,15 @@ COARSE = "is larger than the tolerance of 5%: measure longer (--carbon-max-time)
     ("candidate", "status", "reason"),
     [
         (head([1.36] * 8), "regression", REGRESSION),
-        (head([1.36] * 8, warnings=(THROTTLED,)), "inconclusive", f"{MORE}, with a warning: {THROTTLED.text}"),
+        (
+            head([1.36] * 8, warnings=(THROTTLED,)),
+            "inconclusive",
+            f"{MORE}, which a warning could explain: {THROTTLED.text}",
+        ),
         (
             head([1.0] * 8, warnings=(replace(SHARED, code="base-shared-gpu"),)),
             "inconclusive",
-            f"{LESS}, with a warning: {SHARED.text}",
+            f"{LESS}, which a warning could explain: {SHARED.text}",
         ),
         (head([1.36] * 8, warnings=(replace(SHARED, code="base-shared-gpu"),)), "regression", REGRESSION),
         (
@@ -387,7 +391,11 @@ COARSE = "is larger than the tolerance of 5%: measure longer (--carbon-max-time)
             "improvement",
             f"{LESS}: each call draws 17.4% less power, in the same time; {SEES}",
         ),
-        (head([1.0] * 8, warnings=(THROTTLED,)), "inconclusive", f"{LESS}, with a warning: {THROTTLED.text}"),
+        (
+            head([1.0] * 8, warnings=(THROTTLED,)),
+            "inconclusive",
+            f"{LESS}, which a warning could explain: {THROTTLED.text}",
+        ),
         (
             head([1.0] * 8, warnings=(SHARED,)),
             "improvement",
@@ -432,7 +440,7 @@ def test_status_and_reason(candidate: Candidate, status: str, reason: str) -> No
         (
             head([1.0] * 8, warnings=(THROTTLED,)),
             "new",
-            f"{REF} does not have this measurement, which has a warning, besides: {THROTTLED.text}",
+            f"{REF} does not have this measurement, and its figure has a disqualifying warning: {THROTTLED.text}",
         ),
         (head([1.0] * 8, over_budget="too much"), "over-budget", "too much"),
         (head([1.0] * 8, failure="the GPU was lost"), "error", "the GPU was lost"),
@@ -452,8 +460,9 @@ def test_open_change_is_inconclusive_and_says_what_would_help() -> None:
     verdict = one(head([1.06, 1.02, 1.1, 1.0]), [1.0] * 4, (True, True, False, False), tolerance=0.02)
     assert (verdict.status, verdict.reason) == (
         "inconclusive",
-        f"4.4% more energy per call than {REF} (1.00 J → 1.04 J), which noise of this size explains, as sessions here "
-        "differ: the smallest detectable change with 4 pairs is 8.8%; take more pairs (--carbon-sessions=8)",
+        f"4.4% more energy per call than {REF} (1.00 J → 1.04 J); sessions on this machine can differ by as much, so "
+        "noise can explain this: the smallest detectable change with 4 pairs is 8.8%; take more pairs "
+        "(--carbon-sessions=8)",
     )
 
 

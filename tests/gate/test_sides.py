@@ -35,8 +35,8 @@ def measured(energy_j: float, machine: str = "here", *warnings: MeasurementWarni
 def filled(here_j: float = 1.0, there_j: float = 1.0, pairs: int = 8, key: Key = KEY) -> Sides:
     found = sides(pairs)
     for pair in range(1, pairs + 1):
-        found.here.setdefault(key, {})[pair] = measured(here_j)
-        found.there.setdefault(key, {})[pair] = measured(there_j)
+        found.head.setdefault(key, {})[pair] = measured(here_j)
+        found.base.setdefault(key, {})[pair] = measured(there_j)
     return found
 
 
@@ -64,9 +64,9 @@ def test_a_pair_without_one_side_is_left_out() -> None:
     found = filled(1.5, 1.0)
     other = ("test_b", "call")
     for pair in range(1, 9):
-        found.here.setdefault(other, {})[pair] = found.there.setdefault(other, {})[pair] = measured(2.0)
-    del found.there[KEY][3]
-    found.here[KEY][3] = measured(100.0)
+        found.head.setdefault(other, {})[pair] = found.base.setdefault(other, {})[pair] = measured(2.0)
+    del found.base[KEY][3]
+    found.head[KEY][3] = measured(100.0)
     assert found.measurement(KEY).energy_j_per_call == 1.5
     verdicts, suite = judged(found, KEY, other)
     assert [len(verdicts[key].base_sessions) for key in (KEY, other)] == [7, 8]
@@ -78,7 +78,7 @@ def test_a_pair_without_one_side_is_left_out() -> None:
 def test_another_machine_is_another_pair() -> None:
     """Most of its sessions say which one is compared."""
     found = filled(1.5, 1.0)
-    found.there[KEY][2] = measured(1.0, "elsewhere")
+    found.base[KEY][2] = measured(1.0, "elsewhere")
     assert len(judged(found)[0][KEY].base_sessions) == 7
     told = f"it was measured on another machine at {LABEL} (here → elsewhere)"
     assert found.notes() == [f"pair 2 is not compared of test_a: {told}"]
@@ -87,7 +87,7 @@ def test_another_machine_is_another_pair() -> None:
 def test_fewer_than_two_pairs_are_not_compared() -> None:
     """And are no regression, nor none; what could be measured is shown."""
     found = filled(1.5, 1.0, pairs=2)
-    del found.here[KEY][2]
+    del found.head[KEY][2]
     verdict = judged(found)[0][KEY]
     assert (verdict.status, verdict.change, verdict.base_sessions) == ("inconclusive", None, ())
     why = f"not compared with {LABEL}: 1 of 2 pairs can be, and 2 must: nothing was measured here"
@@ -98,7 +98,7 @@ def test_what_ran_out_of_memory() -> None:
     """Keeps its own reason."""
     found = filled()
     nothing = Measurement("call", "here", warnings=(MeasurementWarning("out-of-memory", "the GPU's memory ran out"),))
-    found.here[KEY] = dict.fromkeys(range(1, 9), nothing)
+    found.head[KEY] = dict.fromkeys(range(1, 9), nothing)
     verdict = judged(found)[0][KEY]
     assert (verdict.status, verdict.reason) == ("inconclusive", "nothing was measured: the GPU's memory ran out")
 
@@ -106,11 +106,11 @@ def test_what_ran_out_of_memory() -> None:
 def test_a_run_that_ended_early() -> None:
     """What was complete is compared; before that, nothing."""
     found = filled(1.5, 1.0)
-    del found.there[KEY][4]
+    del found.base[KEY][4]
     found.complete = 3
     assert len(judged(found)[0][KEY].base_sessions) == 3
     found = filled()
-    found.there.clear()
+    found.base.clear()
     found.complete = 0
     verdict = judged(found)[0][KEY]
     assert verdict.status == "inconclusive"
@@ -124,7 +124,7 @@ def test_what_the_other_has_nothing_for_is_new(there: bool) -> None:
     """Also where it measured something before it failed."""
     found = filled(1.5, 1.0)
     if not there:
-        found.there.clear()
+        found.base.clear()
         text = f"{LABEL} does not have this measurement: there is nothing to compare it with"
         assert judged(found)[0][KEY].reason == text
     found.part("test_a", f"it failed at {LABEL} (ValueError)", 1, fails=True)
@@ -142,9 +142,9 @@ def test_what_a_test_came_to_here_is_no_lack_of_the_other(idle: str | None, why:
     """Whichever revision ran first: where that was this one, the test did not run there."""
     found = filled(1.5, 1.0)
     for pair in range(2, 9):
-        del found.here[KEY][pair], found.there[KEY][pair]
+        del found.head[KEY][pair], found.base[KEY][pair]
     if not ran_there:
-        found.there.clear()
+        found.base.clear()
     if idle is None:
         found.failed.add("test_a")
     else:
@@ -158,7 +158,7 @@ def test_a_failure_there_in_a_later_pair_takes_back_no_verdict() -> None:
     """What was measured in that pair, before it failed, does not count."""
     found = filled(1.5, 1.0)
     for pair in (5, 6, 7, 8):
-        found.there[KEY][pair] = measured(1.5)
+        found.base[KEY][pair] = measured(1.5)
     found.part("test_a", f"it failed at {LABEL} (ValueError)", 5, fails=True)
     found.part("test_a", "it failed again", 6, fails=True)
     verdict = judged(found)[0][KEY]
@@ -178,16 +178,16 @@ def test_nothing_is_compared_though_the_other_has_it() -> None:
         " alone; commit it, or keep it outside of the repository"
     )
     other = ("test_b", "call")
-    found.here[other] = found.there[other] = found.here[KEY]
+    found.head[other] = found.base[other] = found.head[KEY]
     assert found.trouble() is None
     found = filled(pairs=2)
-    found.there[KEY] = {pair: measured(1.0, "elsewhere") for pair in (1, 2)}
+    found.base[KEY] = {pair: measured(1.0, "elsewhere") for pair in (1, 2)}
     why = f"0 of 2 pairs can be, and 2 must: it was measured on another machine at {LABEL} (here → elsewhere)"
     assert found.trouble() == f"nothing was compared with {LABEL}: test_a: {why}"
     assert found.notes() == [f"not compared: test_a: {why}"]
     found.complete = 1
     assert found.trouble() is None
-    found.complete, found.there = 2, {}
+    found.complete, found.base = 2, {}
     assert found.trouble() is None
     assert found.notes() == [f"not compared: test_a: {LABEL} does not have it"]
     found = filled()
@@ -198,7 +198,7 @@ def test_nothing_is_compared_though_the_other_has_it() -> None:
 def test_a_failure_of_either_is_an_error() -> None:
     """Never a figure of the other pairs."""
     failed = Measurement("call", "here", failure="the GPU is lost")
-    for side, where in (("here", ""), ("there", f"{LABEL}, ")):
+    for side, where in (("head", ""), ("base", f"{LABEL}, ")):
         found = filled()
         getattr(found, side)[KEY][2] = failed
         m = found.measurement(KEY)
@@ -213,10 +213,10 @@ def test_warnings_of_both_join() -> None:
     """Those of the other side under codes of their own: they mean something else for the change."""
     found = filled()
     shared = MeasurementWarning("shared-gpu", "another process.")
-    found.here[KEY] = {
+    found.head[KEY] = {
         pair: measured(1.0, "here", MeasurementWarning("unsteady", "halves differ.")) for pair in range(1, 9)
     }
-    found.there[KEY] = {
+    found.base[KEY] = {
         pair: measured(1.0, "here", MeasurementWarning("unsteady", "x"), MeasurementWarning("tail", "a tail"), shared)
         for pair in range(1, 9)
     }
@@ -232,4 +232,6 @@ def test_a_test_that_is_another_there() -> None:
     found = filled(1.5, 1.0)
     found.differing.add("test_a")
     assert judged(found)[0][KEY].reason.endswith(f"; the test itself differs from that of {LABEL}")
-    assert found.notes() == [f"the test itself differs from that of {LABEL}, and may be why its calls do: test_a"]
+    assert found.notes() == [
+        f"the test itself differs from that of {LABEL}, which may be the cause of a change: test_a"
+    ]

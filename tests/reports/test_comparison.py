@@ -52,7 +52,7 @@ def row(test: str = "t.py::a", status: Status = "pass", change: float | None = 0
 
 def comparison(*rows: Row, base: Side | None = None, **part: object) -> Comparison:
     whole = Part(HOST, SuiteVerdict(len(rows), len(rows), 0.01), rows, **part)  # type: ignore[arg-type]
-    return Comparison(base or side(), side("head.json"), (whole,), 0.05, 0.01, ("a note",))
+    return Comparison(base or side(), side("head.json"), (whole,), Settings(), ("a note",))
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -87,7 +87,7 @@ def test_no_line_is_wider_than_the_page(
     parts: tuple[Part, ...], place: str, note: str, width: int, ascii: bool, verbose: bool
 ) -> None:
     """Whatever it holds; where the terminal shows ASCII only, it gets no more."""
-    found = Comparison(side(place), side(branch="|a*b|"), parts, 0.05, 0.01, (note,))
+    found = Comparison(side(place), side(branch="|a*b|"), parts, Settings(), (note,))
     lines = report.text(found, width=width, ascii=ascii, verbose=verbose)
     assert max(map(columns, lines)) <= width
     assert all(line.isprintable() for line in lines)
@@ -97,7 +97,7 @@ def test_no_line_is_wider_than_the_page(
 @given(st.lists(PARTS, max_size=2).map(tuple), TEXTS)
 def test_markdown_is_never_broken_by_what_it_holds(parts: tuple[Part, ...], place: str) -> None:
     """Each row has the table's cells; nothing but ours is a tag; no heading, no list begins in a name."""
-    text = report.markdown(Comparison(side(place), side(), parts, 0.05, 0.01))
+    text = report.markdown(Comparison(side(place), side(), parts, Settings()))
     for line in text.splitlines():
         if line.startswith("|"):
             assert len(re.findall(r"(?<!\\)\|", line)) == 7, line
@@ -118,7 +118,7 @@ def test_markdown_is_never_broken_by_what_it_holds(parts: tuple[Part, ...], plac
 @given(st.lists(PARTS, max_size=2).map(tuple), TEXTS)
 def test_json_is_read_by_any_parser(parts: tuple[Part, ...], place: str) -> None:
     """No NaN, and everything that was given."""
-    found = json.loads(report.document(Comparison(side(place), side(), parts, 0.05, 0.01)), parse_constant=pytest.fail)
+    found = json.loads(report.document(Comparison(side(place), side(), parts, Settings())), parse_constant=pytest.fail)
     assert found["base"]["place"] == place
     assert [len(part["measurements"]) for part in found["machines"]] == [len(part.rows) for part in parts]
 
@@ -166,18 +166,25 @@ def test_a_comment_on_a_suite_that_is_up_stays_within_it(length: int, left: int)
     assert f"| | and {left} more | | | | |" in text
 
 
-def test_a_comparison_too_weak_says_so() -> None:
-    """With what would help, in text and Markdown."""
-    weak = Row(("t.py::a", "call"), 1.0, 1.0, Verdict("pass", "because", 1.0, 1, 1, 0.0, 0.41), ())
-    sentence = "too weak: t.py::a: the smallest detectable change here is 41%, with 1 baseline recording: record"
-    assert sentence in " ".join(" ".join(report.text(comparison(weak))).split())
-    assert sentence.replace("t.py::a", "`t.py::a`") in report.markdown(comparison(weak))
+BLIND = Verdict("pass", "because", 1.0, 1, 1, 0.0, 0.41, blind=True)
+
+
+def test_a_blind_pass_says_so() -> None:
+    """With what would help, in text and Markdown; what the gate does not call blind is not called weak here."""
+    weak = Row(("t.py::a", "call"), 1.0, 1.0, BLIND, ())
+    sentence = "1 of 2 passes is blind: t.py::a: the smallest detectable change here is 41%, with 1 baseline recording"
+    text = " ".join(" ".join(report.text(comparison(weak, row("t.py::b")))).split())
+    assert sentence in text
+    assert "≥41% pass (blind)" in text
+    assert sentence.replace("t.py::a", "`t.py::a`") in report.markdown(comparison(weak, row("t.py::b")))
+    tolerant = weak._replace(verdict=replace(BLIND, blind=False))
+    assert "blind" not in " ".join(report.text(comparison(tolerant)))
 
 
 def test_an_id_in_a_comment_is_no_live_text() -> None:
     """Nobody is notified, and nothing is linked, by a parameter of the weakest test."""
-    weak = Row(("t.py::a[@octocat https://x.org]", "call"), 1.0, 1.0, Verdict("pass", "x", 1.0, 1, 1, 0.0, 0.41), ())
-    assert "- too weak: `t.py::a[@octocat https://x.org]`: the smallest detectable" in report.markdown(comparison(weak))
+    weak = Row(("t.py::a[@octocat https://x.org]", "call"), 1.0, 1.0, BLIND, ())
+    assert "is blind: `t.py::a[@octocat https://x.org]`: the smallest detectable" in report.markdown(comparison(weak))
 
 
 def test_a_long_list_of_what_one_side_has_is_cut() -> None:

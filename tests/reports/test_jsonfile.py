@@ -476,6 +476,7 @@ def test_every_run_comes_back(tmp_path: Path, result: SessionResult) -> None:
 
 
 AS_WRITTEN = "Give the file that pytest --carbon --carbon-json wrote, as it wrote it."
+OTHER_VERSION = "Another version of pytest-carbon wrote it: use that version, or write the file again with this one."
 
 
 @pytest.mark.parametrize(
@@ -489,15 +490,14 @@ AS_WRITTEN = "Give the file that pytest --carbon --carbon-json wrote, as it wrot
         (lambda text: "[" * 100_000, f"not JSON of a report (nested too deeply). {AS_WRITTEN}"),
         (lambda text: "[]", f"the format is None, not 'pytest-carbon/1'. {AS_WRITTEN}"),
         (lambda text: "{}", f"the format is None, not 'pytest-carbon/1'. {AS_WRITTEN}"),
-        (lambda text: '{"format": "pytest-carbon/1"}', f"session is missing. {AS_WRITTEN}"),
+        (lambda text: '{"format": "pytest-carbon/1"}', f"this report has no session. {OTHER_VERSION}"),
         (
             lambda text: text.replace("pytest-carbon/1", "pytest-carbon-baseline/1"),
             f"the format is 'pytest-carbon-baseline/1', not 'pytest-carbon/1'. {AS_WRITTEN}",
         ),
         (
             lambda text: text.replace("pytest-carbon/1", "pytest-carbon/2"),
-            "written in the format 'pytest-carbon/2', and this version reads 'pytest-carbon/1'. "
-            "Another version of pytest-carbon wrote it: use that version, or write the file again with this one.",
+            f"written in the format 'pytest-carbon/2', and this version reads 'pytest-carbon/1'. {OTHER_VERSION}",
         ),
         (lambda text: text.replace("295.0", "NaN"), f"NaN is not a finite number. {AS_WRITTEN}"),
         (
@@ -551,7 +551,7 @@ AS_WRITTEN = "Give the file that pytest --carbon --carbon-json wrote, as it wrot
         ),
         (
             lambda text: text.replace('"task": null', '"task": {"name": "x"}'),
-            f"tests[0].measurements[0].task.model is missing. {AS_WRITTEN}",
+            f"this report has no tests[0].measurements[0].task.model. {OTHER_VERSION}",
         ),
         (
             lambda text: text.replace('"calls": 240', '"calls": -1'),
@@ -645,9 +645,8 @@ def test_accepting_a_report_does_what_the_flag_does() -> None:
         "tests/test_m.py::slower (call): regression accepted, 1.12 J → 1.21 J per call (+8.0%).",
         "tests/test_m.py::dear (call): not recorded: it is over its budget, which no flag lifts; "
         "change the budget or the code.",
-        "tests/test_m.py::unsure (call): not recorded: it has a warning (unquiet), and a figure with a warning is "
-        "neither "
-        "recorded nor accepted.",
+        "tests/test_m.py::unsure (call): not recorded: a figure with a disqualifying warning (unquiet) is "
+        "neither recorded nor accepted.",
         "1x-nvidia-h100-80gb-hbm3-700w-gpu: 1 accepted as a change, 2 recorded, of 5 measurements of session now.",
     ]
     stored = open_store("carbon-baselines").load(HOST.id)

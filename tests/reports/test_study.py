@@ -318,7 +318,7 @@ def test_how_long_preparing_takes_is_told() -> None:
     """Of the tasks of which it is a good part."""
     text = joined(measured(info(preparation_s=0.0025), 1.0), measured(info("fill-mask"), 1.0))
     assert (
-        "of the time, preparing inputs (tokenising, resizing) took, where more than 5%: text-classification 25%"
+        "share of the time for preparing inputs (tokenising, resizing), if more than 5%: text-classification 25%"
         " (2.50 ms a call) "
     ) in text
     assert "preparing" not in joined(measured(info(), 1.0))
@@ -338,7 +338,7 @@ def test_a_report_read_back_gives_the_same_tables(tmp_path: Path) -> None:
 
 def test_the_tables_stand_before_the_gates() -> None:
     """Whose sentences are what a red build must end with."""
-    lines = [line.text for line in summary(run(*SMALL_RUN), {H100: Stored([])}, width=80, quiet=False, verbose=False)]
+    lines = [line.text for line in summary(run(*SMALL_RUN), {H100: Stored()}, width=80, quiet=False, verbose=False)]
     assert lines[0] == report(*SMALL_RUN)[0]
     (gate,) = [i for i, line in enumerate(lines) if line.startswith("=")]
     assert gate == len(report(*SMALL_RUN))

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 from _pytest._io.terminalwriter import TerminalWriter
 from _pytest._io.wcwidth import wcswidth
+from builders import record
 from hypothesis import given
 from hypothesis import strategies as st
+from inline_snapshot import snapshot
 
 from pytest_carbon.gate import sentences
 from pytest_carbon.plugin import stages
 from pytest_carbon.records import (
+    Against,
     CarbonIntensity,
     Gpu,
     Machine,
@@ -33,9 +36,11 @@ from pytest_carbon.records import (
     TestResult,
     Verdict,
 )
-from pytest_carbon.reports.failure import BaselineSummary, FailureContext, failure
+from pytest_carbon.reports.failure import BaselineSummary, FailureContext, failure, suite_failure
 from pytest_carbon.reports.junit import junit_properties
+from pytest_carbon.reports.layout import Page
 from pytest_carbon.reports.summary import Line, Stored, numbers, progress, summary, waiting
+from pytest_carbon.text import cards
 
 H100 = "1x-nvidia-h100-80gb-hbm3-700w-gpu"
 CPU = "1x-amd-epyc-9554-cpu-estimated"
@@ -106,7 +111,7 @@ def report(result: SessionResult, **options: Any) -> list[str]:
 
 def lines(result: SessionResult, **options: Any) -> list[Line]:
     stored = {field: options.pop(field) for field in ("nearest", "not_run", "elsewhere") if field in options}
-    here = Stored(options.pop("machines", [H100]), **stored)
+    here = Stored(**stored)
     others = options.pop("others", {})
     return summary(
         result, {result.machine.id: here, **others}, **{"width": 80, "quiet": False, "verbose": False, **options}
@@ -143,83 +148,95 @@ MIXED = (
 
 def test_the_table_says_at_80_columns_what_each_measurement_cost_and_how_it_changed() -> None:
     """One row a measurement, in run order, under its module; what fails stands out in capitals."""
-    assert report(run(*MIXED, suite=SuiteVerdict(8, 6, 0.01)))[:18] == [
-        "================== carbon: 1x-nvidia-h100-80gb-hbm3-700w-gpu ===================",
-        "test                      energy/call  CO2e/1k  change  detectable  status",
-        "tests/test_text.py",
-        "  test_cl…ify[fp16]  1.213 ± 0.004 J    125 mg   +0.8%       ≥7.1%  pass",
-        "  test_generate[llama-7b-fp16-recording1]",
-        "    prefill          812.1 ± 3.2   J   83.3 g    -1.2%       ≥7.2%  pass",
-        "    decode           12.40 ± 0.11  mJ  1.27 mg  +27.3%       ≥7.4%  REGRESSION",
-        "  test_summarise     41.20 ± 0.20  J   4.23 g    +1.1%       ≥7.2%  OVER-BUDGET",
-        "tests/test_image.py",
-        "  test_diffusion[sdxl-30-steps]",
-        "    call             1.834 ± 0.006 kJ   188 g    +8.2%        ≥41%  inconclusive",
-        "  test_detect        2.310 ± 0.020 J    237 mg  -18.2%         ≥7%  improvement",
-        "  test_caption           not measured        –       –           –  ERROR",
-        "  TestSeg…est_masks  5.512 ± 0.031 J    566 mg       –           –  new",
-        "  test_upscale        32.0 ± 0.4   µJ  3.28 µg       –           –  pass",
-        "",
-        "compared 6 of 10:",
-        "  - tests/test_image.py::test_caption was not measured",
-    ]
+    assert report(run(*MIXED, suite=SuiteVerdict(8, 6, 0.01)))[:18] == snapshot(
+        [
+            "================== carbon: 1x-nvidia-h100-80gb-hbm3-700w-gpu ===================",
+            "test                      energy/call  CO2e/1k  change  detectable  status",
+            "tests/test_text.py",
+            "  test_cl…ify[fp16]  1.213 ± 0.004 J    125 mg   +0.8%       ≥7.1%  pass",
+            "  test_generate[llama-7b-fp16-recording1]",
+            "    prefill          812.1 ± 3.2   J   83.3 g    -1.2%       ≥7.2%  pass",
+            "    decode           12.40 ± 0.11  mJ  1.27 mg  +27.3%       ≥7.4%  REGRESSION",
+            "  test_summarise     41.20 ± 0.20  J   4.23 g    +1.1%       ≥7.2%  OVER-BUDGET",
+            "tests/test_image.py",
+            "  test_diffusion[sdxl-30-steps]",
+            "    call             1.834 ± 0.006 kJ   188 g    +8.2%        ≥41%  inconclusive",
+            "  test_detect        2.310 ± 0.020 J    237 mg  -18.2%         ≥7%  improvement",
+            "  test_caption           not measured        –       –           –  ERROR",
+            "  TestSeg…est_masks  5.512 ± 0.031 J    566 mg       –           –  new",
+            "  test_upscale        32.0 ± 0.4   µJ  3.28 µg       –           –  pass",
+            "",
+            "compared 6 of 10:",
+            "  - tests/test_image.py::test_caption was not measured",
+        ]
+    )
 
 
 def test_the_sentences_under_the_table_say_what_it_cannot() -> None:
     """What was not compared, warnings once per code, the overhead, the grid."""
     notes = ("rapl was not taken: no permission",)
-    text = joined(run(*MIXED, suite=SuiteVerdict(8, 6, 0.01), notes=notes, duration_s=830.0))
-    assert text.partition("compared ")[2] == (
-        "6 of 10: - tests/test_image.py::test_caption was not measured - "
-        "tests/test_image.py::TestSegment::test_masks has no baseline (record one with --carbon-record) "
-        "- tests/test_image.py::test_upscale is not held to one (tolerance=False) - 1 with a baseline "
-        "was not run warning (tail): test_diffusion[sdxl-30-steps] and test_detect: 12% of the energy "
-        "came after the work had ended; longer measurements make that share smaller overhead: 512 J "
-        "(52.5 mg CO2e), 3 min; the calls: 189 kJ (19.4 g CO2e), 11 min CO2e per 1,000 calls at 369.5 "
-        "gCO2e/kWh, PUE 1.0: world average, Our World in Data, 2023; --carbon-country sets your grid "
-        "rapl was not taken: no permission"
+    result = run(*MIXED, suite=SuiteVerdict(8, 6, 0.01), notes=notes, duration_s=830.0)
+    assert report(result)[16:] == snapshot(
+        [
+            "compared 6 of 10:",
+            "  - tests/test_image.py::test_caption was not measured",
+            "  - tests/test_image.py::TestSegment::test_masks has no baseline (record one",
+            "    with --carbon-record)",
+            "  - tests/test_image.py::test_upscale is not compared (tolerance=False)",
+            "  - 1 with a baseline was not run",
+            "warning (tail): test_diffusion[sdxl-30-steps] and test_detect: 12% of the energy",
+            "  came after the work had ended; longer measurements make that share smaller",
+            "overhead: 512 J (52.5 mg CO2e), 3 min; the calls: 189 kJ (19.4 g CO2e), 11 min",
+            "CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0: world average, Our World in",
+            "  Data, 2023; --carbon-country sets your grid",
+            "rapl was not taken: no permission",
+        ]
     )
 
 
 def test_a_wide_terminal_shows_time_and_power_and_whole_ids() -> None:
     """Energy = power × time: with room, all three, and the warnings beside the row they concern."""
-    assert report(run(*MIXED[:2], MIXED[3]), width=200)[1:6] == [
-        (
-            "test                                                                    energy per call     "
-            "time  power  CO2e per 1,000  change  detectable  status        warnings"
-        ),
-        (
-            "tests/test_text.py::test_classify[fp16]                                1.213 ± 0.004 J   4.10 "
-            "ms  296 W          125 mg   +0.8%       ≥7.1%  pass"
-        ),
-        (
-            "tests/test_text.py::test_generate[llama-7b-fp16-recording1] · prefill  812.1 ± 3.2   J   2.74 s "
-            "  296 W         83.3 g    -1.2%       ≥7.2%  pass"
-        ),
-        (
-            "tests/test_text.py::test_generate[llama-7b-fp16-recording1] · decode   12.40 ± 0.11  mJ  41.9 "
-            "µs  296 W         1.27 mg  +27.3%       ≥7.4%  REGRESSION"
-        ),
-        (
-            "tests/test_image.py::test_diffusion[sdxl-30-steps]                     1.834 ± 0.006 kJ  6.20 s "
-            "  296 W          188 g    +8.2%        ≥41%  inconclusive  tail"
-        ),
-    ]
+    assert report(run(*MIXED[:2], MIXED[3]), width=200)[1:6] == snapshot(
+        [
+            (
+                "test                                                                    energy per call     "
+                "time  power  CO2e per 1,000  change  detectable  status        warnings"
+            ),
+            (
+                "tests/test_text.py::test_classify[fp16]                                1.213 ± 0.004 J   4.10 "
+                "ms  296 W          125 mg   +0.8%       ≥7.1%  pass"
+            ),
+            (
+                "tests/test_text.py::test_generate[llama-7b-fp16-recording1] · prefill  812.1 ± 3.2   J   2.74 s "
+                "  296 W         83.3 g    -1.2%       ≥7.2%  pass"
+            ),
+            (
+                "tests/test_text.py::test_generate[llama-7b-fp16-recording1] · decode   12.40 ± 0.11  mJ  41.9 "
+                "µs  296 W         1.27 mg  +27.3%       ≥7.4%  REGRESSION"
+            ),
+            (
+                "tests/test_image.py::test_diffusion[sdxl-30-steps]                     1.834 ± 0.006 kJ  6.20 s "
+                "  296 W          188 g    +8.2%        ≥41%  inconclusive  tail"
+            ),
+        ]
+    )
 
 
 def test_quiet_shows_what_does_not_pass_and_one_sentence() -> None:
     """With -q a person sees the rows to act on; the counts stand for the rest."""
-    assert report(run(*MIXED[:3], MIXED[6]), quiet=True) == [
-        "tests/test_text.py",
-        "  test_generate[llama-7b-fp16-recording1]",
-        "    decode            12.40 ± 0.11  mJ  1.27 mg  +27.3%       ≥7.4%  REGRESSION",
-        "  test_summarise      41.20 ± 0.20  J   4.23 g    +1.1%       ≥7.2%  OVER-BUDGET",
-        "tests/test_image.py",
-        "  TestSegm…est_masks  5.512 ± 0.031 J    566 mg       –           –  new",
-        "carbon: compared 4 of 5 (1 over-budget, 1 regression, 1 new, 2 pass):",
-        "  tests/test_image.py::TestSegment::test_masks has no baseline (record one with",
-        "  --carbon-record)",
-    ]
+    assert report(run(*MIXED[:3], MIXED[6]), quiet=True) == snapshot(
+        [
+            "tests/test_text.py",
+            "  test_generate[llama-7b-fp16-recording1]",
+            "    decode            12.40 ± 0.11  mJ  1.27 mg  +27.3%       ≥7.4%  REGRESSION",
+            "  test_summarise      41.20 ± 0.20  J   4.23 g    +1.1%       ≥7.2%  OVER-BUDGET",
+            "tests/test_image.py",
+            "  TestSegm…est_masks  5.512 ± 0.031 J    566 mg       –           –  new",
+            "carbon: compared 4 of 5 (1 over-budget, 1 regression, 1 new, 2 pass):",
+            "  tests/test_image.py::TestSegment::test_masks has no baseline (record one with",
+            "  --carbon-record)",
+        ]
+    )
 
 
 def test_several_of_a_status_are_named_as_such() -> None:
@@ -257,15 +274,15 @@ def test_estimates_are_called_estimates_in_the_headline() -> None:
 def test_an_machine_without_baselines_names_the_nearest_that_has_one() -> None:
     """On a new machine a person wants to know what it differs in from those that are known."""
     result = run(result_of(TEST, (measured(1.2131, 0.0041), verdict("new"))))
-    text = joined(
-        result,
-        machines=["1x-nvidia-h100-80gb-hbm3-500w-gpu", "2x-nvidia-a100"],
-        nearest="same GPU, power limit 500 W → 700 W",
-    )
+    known = [
+        ("1x-nvidia-h100-80gb-hbm3-500w-gpu", "same GPU, power limit 500 W → 700 W"),
+        ("2x-nvidia-a100", "another GPU"),
+    ]
+    text = joined(result, nearest=known)
     assert (
         f"compared 0 of 1: - {TEST} has no baseline (record one with --carbon-record) "
         "nearest machine with a baseline: 1x-nvidia-h100-80gb-hbm3-500w-gpu (same GPU, power limit "
-        "500 W → 700 W); others: 2x-nvidia-a100 overhead:"
+        "500 W → 700 W); others: 2x-nvidia-a100 (another GPU) overhead:"
     ) in text
 
 
@@ -274,7 +291,8 @@ def test_what_the_suite_shares_is_said_first() -> None:
     moved = "the whole suite is 7.1% up: the machine, or something all tests use"
     suite = SuiteVerdict(1, 1, 0.01, 0.071, "regression", moved)
     warned = lines(run(MIXED[0], suite=suite, settings=Settings(enabled=True, gate="warn")))
-    assert warned[5] == Line(moved, {"yellow": True})
+    assert warned[5:7] == [Line(text, {"yellow": True}) for text in Page(80).wrap(f"warning (suite): {moved}")]
+    assert any(line.text == "the suite would have failed without --carbon-gate=warn" for line in warned)
     assert moved not in joined(run(MIXED[0], suite=suite))
 
 
@@ -325,7 +343,7 @@ def in_two_machines() -> SessionResult:
 
 def test_each_machine_has_its_table_and_its_count() -> None:
     """What is compared in one is not counted in another; a test whose baseline lies in another is said to have it."""
-    there = {TWO.id: Stored([H100], elsewhere={("t.py::test_two", "call"): (H100, "same GPU, 1 → 2 GPUs")})}
+    there = {TWO.id: Stored(elsewhere={("t.py::test_two", "call"): (H100, "same GPU, 1 → 2 GPUs")})}
     text = report(in_two_machines(), others=there, width=100)
     assert [line.strip("= ") for line in text if line.startswith("==")] == [f"carbon: {H100}", f"carbon: {TWO.id}"]
     at = [next(i for i, line in enumerate(text) if line.startswith(t)) for t in ("t.py::test_one", "t.py::test_two")]
@@ -335,7 +353,7 @@ def test_each_machine_has_its_table_and_its_count() -> None:
     said = " ".join(line.strip() for line in text[second:])
     assert "the whole suite is 50% up compared 1 of 2: - t.py::test_two has no baseline (record one" in said
     assert f"t.py::test_two has no baseline here, but in {H100} (same GPU, 1 → 2 GPUs)" in said
-    assert "GPUs that a test has opened stay open for the tests after it, and count there: say with" in said
+    assert "GPUs that a test has opened stay open for the tests after it, and count there: name the" in said
     assert said.count("overhead: ") == 1
     quiet = report(in_two_machines(), others=there, width=100, quiet=True)
     assert f"carbon ({H100}): compared 1 of 1 (1 pass)" in quiet
@@ -352,7 +370,29 @@ def test_the_seconds_of_measuring_are_those_of_its_joules() -> None:
 def test_what_is_over_budget_and_not_compared_is_accounted_for() -> None:
     """It has a verdict, but none against a baseline."""
     result = run(result_of(TEST, (measured(41.2, 0.2), verdict("over-budget"))))
-    assert f"compared 0 of 1: - {TEST} is over budget and held to no baseline" in joined(result)
+    assert f"compared 0 of 1: - {TEST} is over budget, and could not be compared" in joined(result)
+
+
+def test_what_cannot_be_recorded_is_not_advised_to_be() -> None:
+    """A test that failed for another reason, and a figure that a warning disqualifies, have a reason instead."""
+    throttled = MeasurementWarning("throttled", "the device held its clocks back")
+    result = run(
+        result_of("t.py::test_new", (measured(1.0), verdict("new"))),
+        result_of("t.py::test_broken", (measured(1.0), verdict("new")), outcome="failed"),
+        result_of("t.py::test_hot", (measured(1.0, warnings=(throttled,)), verdict("new"))),
+    )
+    assert (
+        "compared 0 of 3: - t.py::test_new has no baseline (record one with --carbon-record) - t.py::test_broken has no"
+        " baseline, and none can be recorded: its test did not pass (failed) - t.py::test_hot has no baseline, and none"
+        " can be recorded: a figure with a disqualifying warning (throttled) is neither recorded nor accepted "
+    ) in joined(result)
+
+
+def test_what_ran_out_of_memory_was_not_measured() -> None:
+    """It is inconclusive, and may well have a baseline."""
+    full = replace(measured(None), failure=None, warnings=(MeasurementWarning("out-of-memory", "no room"),))
+    result = run(result_of(TEST, (full, verdict("inconclusive", reason="nothing was measured: no room"))))
+    assert f"compared 0 of 1: - {TEST} was not measured warning" in joined(result)
 
 
 def test_recording_does_not_advise_to_record() -> None:
@@ -446,15 +486,20 @@ def test_what_strict_fails_stands_out(status: Status, changes: dict[str, Any], s
     row = next(line for line in lines(run(test, settings=replace(Settings(), strict=True))) if shown in line.text)
     assert row.markup == {"red": True, "bold": True}
     text = failure(TEST, measured(1.0, warnings=warnings), found, CONTEXT)
-    assert text.startswith(f"carbon {shown.lower()}: because\n")
+    says = {
+        "BLIND": "a change smaller than 40% may stay undetected;\n--carbon-max-detectable allows 30%\n",
+        "WITH A WARNING": "the device held its clocks back\n",
+        "INCONCLUSIVE": "because\n",
+    }
+    assert text.startswith(f"carbon {shown.lower()}: {says[shown]}")
     if changes:
-        assert "--carbon-strict fails a blind pass: the smallest detectable change here is 40%" in " ".join(
-            text.split()
-        )
+        assert "  strict      --carbon-strict fails a blind pass" in text
         assert "pytest --carbon-against=a1b2c3d4e5" in text
     else:
-        assert "--carbon-strict fails a figure with a warning, whatever its change" in " ".join(text.split())
-        assert "A figure with a warning is neither recorded nor accepted" in text
+        assert "--carbon-strict fails a figure with a disqualifying warning, whatever its change" in " ".join(
+            text.split()
+        )
+        assert "A figure with a disqualifying warning is neither recorded nor accepted" in " ".join(text.split())
 
 
 def test_the_cost_of_measuring_may_be_unknown() -> None:
@@ -519,21 +564,24 @@ def test_shortened_ids_stay_apart() -> None:
 # --- a failed test -----------------------------------------------------------------------------------
 
 CONTEXT = FailureContext(
+    result=run(commit="e4f5a6b7c8d9", dirty=True),
     machine=MACHINE,
-    intensity=WORLD,
+    suite=SuiteVerdict(5, 5, 0.01),
     tolerance=0.05,
-    commit="e4f5a6b7c8d9",
-    dirty=True,
     baseline=BaselineSummary(
-        location=f"carbon-baselines/{H100}/tests/test_text.jsonl",
-        first="2026-10-02T10:00:00Z",
-        last="2026-11-20T10:00:00Z",
-        commit="a1b2c3d4e5f6",
-        torch="2.11.0",
-        driver="580.65",
-        power_limit_w=700.0,
+        f"carbon-baselines/{H100}/tests/test_text.jsonl",
+        first=record(created="2026-10-02T10:00:00Z"),
+        last=record(created="2026-11-20T10:00:00Z", commit="a1b2c3d4e5f6", torch="2.11.0", driver="580.65"),
+        machine=MACHINE,
     ),
 )
+
+
+def in_context(**changes: Any) -> FailureContext:
+    of_run = {name: changes.pop(name) for name in ("against", "commit", "dirty") if name in changes}
+    return replace(CONTEXT, result=replace(CONTEXT.result, **of_run), **changes)
+
+
 REGRESSION = verdict(
     "regression",
     0.273,
@@ -548,32 +596,136 @@ REGRESSION = verdict(
 
 def test_a_regression_says_what_moved_since_when_and_how_to_accept_it() -> None:
     """The whole report of the product's main case, at 80 columns."""
-    assert failure(TEST, measured(1.2131, 0.0041), REGRESSION, CONTEXT).splitlines() == [
-        "carbon regression: +27.3% energy, 0.953 → 1.213 J",
-        "",
-        "  per call      baseline              now  change",
-        "  energy         0.953 J  1.213 ± 0.004 J  +27.3%",
-        "  time           3.28 ms          4.10 ms  +25.1%  ← this changed",
-        "  power            291 W            296 W   +1.8%",
-        "",
-        "Can I believe it?",
-        "  gate        smallest detectable change 7.8%, tolerance 5%",
-        "  baseline    5 recordings (9 sessions) from 2026-10-02 to 2026-11-20",
-        "  in  carbon-baselines/1x-nvidia-h100-80gb-hbm3-700w-gpu/tests/test_text.jsonl",
-        "  since then  torch 2.11.0 → 2.13.0, commit a1b2c3d → e4f5a6b (dirty)",
-        "  warnings    none",
-        "  carbon      125 mg CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
-        "",
-        "If this is intended, accept it:",
-        "    pytest --carbon-accept 'tests/test_text.py::test_classify[fp16]'",
-        "",
-        "or on any other machine, from this run's report (--carbon-json):",
-        "    pytest-carbon baseline accept REPORT.json",
-        "",
-        "If it is not, look for what takes longer: more work per call (tokens, steps,",
-        "inputs), or slower code. To compare with the baseline's commit:",
-        "    pytest --carbon --carbon-against=a1b2c3d4e5 'tests/test_text.py::test_classify[fp16]'",
+    assert failure(TEST, measured(1.2131, 0.0041), REGRESSION, CONTEXT).splitlines() == snapshot(
+        [
+            "carbon regression: +27.3% energy, 0.953 → 1.213 J",
+            "",
+            "  per call      baseline              now  change",
+            "  energy         0.953 J  1.213 ± 0.004 J  +27.3%",
+            "  time           3.28 ms          4.10 ms  +25.1%  ← this changed",
+            "  power            291 W            296 W   +1.8%",
+            "",
+            "Can I believe it?",
+            "  gate        smallest detectable change 7.8%, tolerance 5%",
+            "  baseline    5 recordings (9 sessions) from 2026-10-02 to 2026-11-20",
+            "  in  carbon-baselines/1x-nvidia-h100-80gb-hbm3-700w-gpu/tests/test_text.jsonl",
+            "  since then  torch 2.11.0 → 2.13.0, commit a1b2c3d → e4f5a6b (dirty)",
+            "  warnings    none",
+            "  carbon      125 mg CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
+            "",
+            "If this is intended, accept it:",
+            "    pytest --carbon-accept 'tests/test_text.py::test_classify[fp16]'",
+            "",
+            "or on any other machine, from this run's report (--carbon-json):",
+            "    pytest-carbon baseline accept REPORT.json",
+            "",
+            "If it is not, look for what takes longer: more work per call (tokens, steps,",
+            "inputs), or slower code. To compare with the baseline's commit:",
+            "    pytest --carbon --carbon-against=a1b2c3d4e5 'tests/test_text.py::test_classify[fp16]'",
+        ]
+    )
+
+
+def test_a_blind_failure_says_what_could_not_have_been_seen() -> None:
+    """It is not the change that fails: nobody knows whether there is one."""
+    blind = verdict(
+        "pass",
+        0.012,
+        0.41,
+        reason="1.2% more energy per call than the baseline (1.199 J → 1.213 J); …",
+        baseline_j_per_call=1.199,
+        duration_change=0.001,
+        power_change=0.011,
+        blind=True,
+    )
+    assert failure(TEST, measured(1.2131, 0.0041), blind, CONTEXT).splitlines() == snapshot(
+        [
+            "carbon blind: a change smaller than 41% may stay undetected;",
+            "--carbon-max-detectable allows 30%",
+            "",
+            "  per call      baseline              now  change",
+            "  energy         1.199 J  1.213 ± 0.004 J   +1.2%",
+            "  time           4.09 ms          4.10 ms   +0.1%",
+            "  power            293 W            296 W   +1.1%",
+            "",
+            "Can I believe it?",
+            "  gate        smallest detectable change 41%, tolerance 5%",
+            "  baseline    5 recordings (9 sessions) from 2026-10-02 to 2026-11-20",
+            "  in  carbon-baselines/1x-nvidia-h100-80gb-hbm3-700w-gpu/tests/test_text.jsonl",
+            "  since then  torch 2.11.0 → 2.13.0, commit a1b2c3d → e4f5a6b (dirty)",
+            "  strict      --carbon-strict fails a blind pass",
+            "  warnings    none",
+            "  carbon      125 mg CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
+            "",
+            "Record it on other days, too, or compare two revisions side by side:",
+            "    pytest --carbon-record 'tests/test_text.py::test_classify[fp16]'",
+            "    pytest --carbon-against=a1b2c3d4e5 'tests/test_text.py::test_classify[fp16]'",
+        ]
+    )
+
+
+def test_a_suite_that_moved_says_what_to_look_at() -> None:
+    """The changes of all, whether to believe it, and what to do."""
+    moved = [
+        (measured(1.2131 * by, 0.0041), replace(REGRESSION, status="pass", change=0.07 * by, suite_moved=True))
+        for by in (0.9, 1.0, 1.1)
     ]
+    suite = SuiteVerdict(
+        12, 9, 0.01, 0.07, "regression", "the whole suite is 7% up: the machine, or something all tests use"
+    )
+    assert suite_failure(suite, moved, replace(CONTEXT, arguments=("tests",))).splitlines() == snapshot(
+        [
+            "carbon regression: the whole suite is 7% up: the machine, or something all tests",
+            "use",
+            "",
+            "3 of 9 measurements changed by more than their tolerance. The suite fails once,",
+            "for all of them.",
+            "",
+            "Can I believe it?",
+            "  energy      median +7.0%, from +6.3% to +7.7%",
+            "  time        median +25.1%",
+            "  power       median +1.8%",
+            "  gate        smallest detectable change of one test 7.8% (median); an unchanged",
+            "              suite fails in 1% of its runs",
+            "  machine     not measured: --carbon-reference would tell it from the code",
+            "  baseline    5 recordings (9 sessions) from 2026-10-02 to 2026-11-20",
+            "  in  carbon-baselines/1x-nvidia-h100-80gb-hbm3-700w-gpu/tests/test_text.jsonl",
+            "  since then  torch 2.11.0 → 2.13.0, commit a1b2c3d → e4f5a6b (dirty)",
+            "  warnings    none",
+            "",
+            "If this is intended, accept it:",
+            "    pytest --carbon-accept tests",
+            "",
+            "or on any other machine, from this run's report (--carbon-json):",
+            "    pytest-carbon baseline accept REPORT.json",
+            "",
+            "If it is not, look at what all tests share: a library, an option, a fixture, the",
+            "machine, its driver. To compare with the baseline's commit:",
+            "    pytest --carbon --carbon-against=a1b2c3d4e5 tests",
+        ]
+    )
+    against = Against("main", "a1b2c3d", "main (a1b2c3d)", 8, 1, (True,) * 8, dirty=True)
+    side_by_side = in_context(against=against, baseline=None, arguments=("--carbon-against=main", "tests"))
+    assert suite_failure(suite, moved, side_by_side).splitlines()[3:] == snapshot(
+        [
+            "3 of 9 measurements changed by more than their tolerance. The suite fails once,",
+            "for all of them.",
+            "",
+            "Can I believe it?",
+            "  energy      median +7.0%, from +6.3% to +7.7%",
+            "  time        median +25.1%",
+            "  power       median +1.8%",
+            "  gate        smallest detectable change of one test 7.8% (median); an unchanged",
+            "              suite fails in 1% of its runs",
+            "  compared    the working tree, with uncommitted changes, with main (a1b2c3d), 9",
+            "              pairs of sessions, side by side",
+            "  warnings    none",
+            "",
+            "Look at what all tests share: a library, an option, a fixture. To measure again",
+            "in more pairs:",
+            "    pytest --carbon-sessions=16 --carbon-against=main tests",
+        ]
+    )
 
 
 def shown(found: Measurement) -> list[str]:
@@ -596,22 +748,19 @@ def test_a_change_from_twice_on_is_a_factor() -> None:
     """What is not: a percentage; the reason of the gate is not repeated."""
     text = failure(TEST, measured(2.1919, 0.0041), replace(REGRESSION, change=1.3), CONTEXT)
     assert text.startswith("carbon regression: 2.3× the energy, 0.953 → 2.192 J\n")
-    cheaper = replace(REGRESSION, status="improvement", change=-0.182)
-    assert failure(TEST, measured(0.7795, 0.0041), cheaper, CONTEXT).startswith(
-        "carbon with a warning: -18.2% energy, 953 → 780 mJ"
-    )
 
 
 def test_whether_the_suite_or_the_machine_moved_is_said() -> None:
     """So that a person can believe the report."""
-    context = replace(CONTEXT, median_change=0.004, width=120)
+    context = replace(CONTEXT, suite=SuiteVerdict(9, 9, 0.01, 0.004), width=120)
     again = f"{REGRESSION.reason}. It was measured again: at first +30%"
     changed = replace(REGRESSION, reference_change=0.012, reason=again)
     text = failure(TEST, measured(1.2131, 0.0041), changed, context)
     assert "  suite       not the whole suite: its median change is +0.4%" in text
     assert "  machine     the reference workload changed by +1.2%; beyond that, this call by +25.8%" in text
     assert "  note        It was measured again: at first +30%" in text
-    moved = failure(TEST, measured(1.2131, 0.0041), REGRESSION, replace(context, suite="the whole suite is 7% up"))
+    suite = SuiteVerdict(9, 9, 0.01, 0.07, "regression", "the whole suite is 7% up: the machine", effect="fails")
+    moved = failure(TEST, measured(1.2131, 0.0041), REGRESSION, replace(context, suite=suite))
     assert "  suite       the whole suite is 7% up" in moved
 
 
@@ -629,36 +778,52 @@ def test_without_a_country_one_line_names_the_option() -> None:
     assert "--carbon-country" not in joined(run(MIXED[0], settings=Settings(country="FRA")))
 
 
-def test_a_tiny_error_gives_no_digits_that_mean_nothing() -> None:
-    """Four at most: the baseline's days differ by more."""
-    assert shown(measured(1.213104, 0.0000021))[0] == "energy 0.953 J 1.213 ± 0.001 J +27.3%"
+@pytest.mark.parametrize(
+    ("energy_j", "error_j", "cells"),
+    [
+        (1.213104, 0.0000021, "0.95300 J 1.21310 ± 0.00001 J"),
+        (1.2131, 0.0112, "0.953 J 1.213 ± 0.011 J"),
+        (1.2131, 0.0412, "0.95 J 1.21 ± 0.04 J"),
+        (953.0, 1.2, "953 mJ 953.0 ± 1.2 J"),
+    ],
+)
+def test_an_error_is_rounded_as_in_the_table(energy_j: float, error_j: float, cells: str) -> None:
+    """One figure has one rounding; the baseline's has its decimals, unless they are ten times apart."""
+    found = measured(energy_j, error_j)
+    assert shown(found)[0] == f"energy {cells} +27.3%"
+    own = cells.partition("J ")[2]
+    assert any(f"  {own}  " in line for line in report(run(result_of(TEST, (found, REGRESSION)))))
 
 
 def test_an_exceeded_budget_offers_no_acceptance() -> None:
     """--carbon-accept changes baselines, not what a marker allows."""
     over = verdict("over-budget", reason="41.2 J per call, 3% over the budget of 40 J: make the call cheaper")
-    assert failure(TEST, measured(41.2, 0.2), over, replace(CONTEXT, baseline=None)).splitlines() == [
-        "carbon over-budget: 41.2 J per call, 3% over the budget of 40 J: make the call",
-        "cheaper",
-        "",
-        "  now         41.20 ± 0.20 J per call (139 ms at 296 W)",
-        "  carbon      4.23 g CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
-        "",
-        "--carbon-accept does not lift a budget.",
-    ]
+    assert failure(TEST, measured(41.2, 0.2), over, replace(CONTEXT, baseline=None)).splitlines() == snapshot(
+        [
+            "carbon over-budget: 41.2 J per call, 3% over the budget of 40 J: make the call",
+            "cheaper",
+            "",
+            "  now         41.20 ± 0.20 J per call (139 ms at 296 W)",
+            "  carbon      4.23 g CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
+            "",
+            "--carbon-accept does not lift a budget.",
+        ]
+    )
 
 
 def test_an_error_says_why_nothing_was_measured_and_what_to_do() -> None:
     """No figures, not even the baseline's; the reason is not said twice."""
     lost = measured(None, failure="GPU 0 was lost after round 3 of 5")
     text = failure(TEST, lost, verdict("error", reason="GPU 0 was lost after round 3 of 5"), CONTEXT)
-    assert text.splitlines() == [
-        "carbon error: GPU 0 was lost after round 3 of 5",
-        "",
-        "Without its energy the test cannot pass, and nothing is recorded. To see what",
-        "can be measured here:",
-        "    pytest-carbon doctor",
-    ]
+    assert text.splitlines() == snapshot(
+        [
+            "carbon error: GPU 0 was lost after round 3 of 5",
+            "",
+            "Without its energy the test cannot pass, and nothing is recorded. To see what",
+            "can be measured here:",
+            "    pytest-carbon doctor",
+        ]
+    )
     other = failure(TEST, lost, verdict("error", reason="not measured"), CONTEXT)
     assert other.startswith("carbon error: not measured: GPU 0 was lost after round 3 of 5\n")
 
@@ -667,23 +832,25 @@ def test_a_new_measurement_that_strict_fails_says_how_to_record_it() -> None:
     """Or, with a warning, to measure it again: with a warning nothing is recorded."""
     new = verdict("new", reason="no baseline here yet")
     context = replace(CONTEXT, baseline=None, nearest="1x-nvidia-h100-500w-gpu: same GPU, power limit 500 W → 700 W")
-    assert failure(TEST, measured(5.512, 0.031, name="decode"), new, context).splitlines() == [
-        "carbon new in decode: no baseline here yet",
-        "",
-        "  now         5.512 ± 0.031 J per call (18.6 ms at 296 W)",
-        "  nearest     1x-nvidia-h100-500w-gpu: same GPU, power limit 500 W → 700 W",
-        "  carbon      566 mg CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
-        "",
-        "Record a baseline, and commit it:",
-        "    pytest --carbon-record 'tests/test_text.py::test_classify[fp16]'",
-    ]
+    assert failure(TEST, measured(5.512, 0.031, name="decode"), new, context).splitlines() == snapshot(
+        [
+            "carbon new in decode: no baseline here yet",
+            "",
+            "  now         5.512 ± 0.031 J per call (18.6 ms at 296 W)",
+            "  nearest     1x-nvidia-h100-500w-gpu: same GPU, power limit 500 W → 700 W",
+            "  carbon      566 mg CO2e per 1,000 calls at 369.5 gCO2e/kWh, PUE 1.0",
+            "",
+            "Record a baseline, and commit it:",
+            "    pytest --carbon-record 'tests/test_text.py::test_classify[fp16]'",
+        ]
+    )
     informed = failure(TEST, measured(5.512, 0.031, warnings=(TAIL,)), new, context)
     assert "  warning     12% of the energy came after the work had ended; longer" in informed
     assert informed.endswith("    pytest --carbon-record 'tests/test_text.py::test_classify[fp16]'")
     warned = failure(TEST, measured(5.512, 0.031, warnings=(MeasurementWarning("short", "too short"),)), new, context)
     assert warned.endswith(
-        "A figure with a warning is neither recorded nor accepted. Measure again while\n"
-        "nothing else runs here:\n"
+        "A figure with a disqualifying warning is neither recorded nor accepted. Measure\n"
+        "again without its cause:\n"
         "    pytest --carbon 'tests/test_text.py::test_classify[fp16]'"
     )
 
@@ -693,7 +860,7 @@ def test_what_the_reason_says_is_not_said_again() -> None:
     moved = "the whole suite is 7% up: the machine, or something all tests use"
     reason = f"{moved}; this one takes 9% more; the smallest detectable change here is 8%. In warning: {TAIL.text}"
     found = replace(REGRESSION, reason=reason)
-    context = replace(CONTEXT, suite=moved, width=500)
+    context = replace(CONTEXT, suite=SuiteVerdict(9, 9, 0.01, 0.07, "regression", moved), width=500)
     for changed in (found, replace(found, reason="more"), replace(found, status="inconclusive")):
         text = failure(TEST, measured(1.2131, 0.0041, warnings=(TAIL,)), changed, context)
         assert [text.count(said) for said in (moved, TAIL.text)] == [1, 1]
@@ -718,7 +885,7 @@ def test_power_can_be_what_moved_or_both_or_neither() -> None:
         ({"commit": "a1b2c3d4e5f6", "dirty": False}, "torch 2.11.0 → 2.13.0"),
         (
             {"machine": replace(MACHINE, torch="2.11.0"), "commit": None},
-            "no known difference (same torch, driver and power limit)",
+            "same torch, driver and power limit",
         ),
         (
             {"machine": replace(MACHINE, driver="590.1", gpus=(Gpu(0, "u", "n", 500.0),)), "commit": None},
@@ -729,7 +896,7 @@ def test_power_can_be_what_moved_or_both_or_neither() -> None:
 )
 def test_what_differs_since_the_baseline_is_listed(changed: dict[str, Any], says: str | None) -> None:
     """Torch, driver, power limit, commit; what is unknown on either side is left out."""
-    text = failure(TEST, measured(1.2131, 0.0041), REGRESSION, replace(CONTEXT, width=200, **changed))
+    text = failure(TEST, measured(1.2131, 0.0041), REGRESSION, in_context(width=200, **changed))
     found = [line.removeprefix("  since then  ") for line in text.splitlines() if line.startswith("  since then")]
     assert found == ([says] if says else [])
 
@@ -737,72 +904,29 @@ def test_what_differs_since_the_baseline_is_listed(changed: dict[str, Any], says
 def test_the_summary_of_a_baseline_is_of_the_records_that_count() -> None:
     """Only the newest epoch's; its newest session's torch, driver and commit."""
 
-    def record(day: int, epoch: str, torch: str) -> Record:
-        created = f"2026-10-{day:02d}T10:00:00Z"
-        return Record("t", "call", epoch, f"s{day}", created, None, f"c{day}", None, 1.0, 0.01, 0.1, torch, "580")
+    def of_epoch(day: int, epoch: str) -> Record:
+        return record(day=day, session=f"s{day}", epoch=epoch)
 
-    records = [
-        record(9, "2026-10-05T00:00:00Z", "2.12"),
-        record(1, "0", "2.9"),
-        record(6, "2026-10-05T00:00:00Z", "2.11"),
-    ]
-    records[0] = records[0]._replace(temperature_c=50.0, gpus=("GPU-2", "GPU-1"))
-    records[1] = records[1]._replace(temperature_c=99.0, gpus=("GPU-0",))
-    records[2] = records[2]._replace(temperature_c=41.0, gpus=("GPU-1",))
+    accepted = "2026-11-05T00:00:00Z"
+    records = [of_epoch(9, accepted), of_epoch(1, "0"), of_epoch(6, accepted)]
     assert BaselineSummary.of(records, "b.jsonl", MACHINE) == BaselineSummary(
-        "b.jsonl", "2026-10-06T10:00:00Z", "2026-10-09T10:00:00Z", "c9", "2.12", "580", 700.0, ("GPU-1", "GPU-2"), 45.5
+        "b.jsonl", records[2], records[0], MACHINE
     )
     assert BaselineSummary.of([], "b.jsonl") == BaselineSummary("b.jsonl")
 
 
-def on(*uuids: str, temperature_c: float | None = None) -> Measurement:
-    return replace(measured(1.2131, 0.0041), gpus=uuids, temperature_c=temperature_c)
-
-
-def conditions(found: Measurement, baseline: dict[str, Any], **context: Any) -> list[str]:
-    """The lines of a failure's report on the card and its temperature."""
-    summary = replace(CONTEXT.baseline, **baseline)  # type: ignore[type-var]
-    text = failure(TEST, found, REGRESSION, replace(CONTEXT, baseline=summary, **context))
-    return [line for line in text.splitlines() if line.startswith(("  card ", "  temperature "))]
-
-
-def test_another_card_and_a_warm_start_are_told() -> None:
-    """They may explain a change, and neither makes another machine."""
-    baseline = {"gpus": ("GPU-9d8e7f60-1111",), "temperature_c": 45.2}
-    assert conditions(on("GPU-1f3a4b5c-0000", temperature_c=61.0), baseline) == [
-        "  card        another card of this model: GPU-1f3a… (baseline: GPU-9d8e…)",
-        "  temperature 61 °C at the start (baseline 45 °C)",
-    ]
-    assert conditions(on("GPU-1f3a4b5c-0000", temperature_c=40.0), baseline, ascii=True) == [
-        "  card        another card of this model: GPU-1f3a... (baseline: GPU-9d8e...)",
-        "  temperature 40 deg C at the start (baseline 45 deg C)",
-    ]
-
-
 def test_cards_that_begin_alike_are_told_apart() -> None:
-    """As short as can be; and what is known of neither is not told."""
-    alike = {"gpus": ("GPU-1f3a4b9c-0000", "GPU-b", "GPU-c")}
-    assert conditions(on("GPU-1f3a4b5c-0000", "GPU-a"), alike, width=200) == [
-        "  card        other cards of this model: GPU-1f3a4b5c… and GPU-a (baseline: GPU-1f3a4b9c…, GPU-b and 1 more)",
-    ]
-    assert conditions(on("GPU-1", temperature_c=49.9), {"gpus": ("GPU-2", "GPU-1"), "temperature_c": 45.0}) == []
-    assert conditions(on("GPU-1", temperature_c=60.0), {}) == []
-    assert conditions(on(), {"gpus": ("GPU-2",), "temperature_c": 45.0}) == []
-
-
-def test_nothing_else_is_known_to_differ() -> None:
-    """Where the card is another, "no known difference" would be wrong."""
-    baseline = replace(CONTEXT.baseline, torch="2.13.0", gpus=("GPU-8",))  # type: ignore[type-var]
-    same = replace(CONTEXT, commit=None, baseline=baseline, width=200)
-    text = failure(TEST, on("GPU-7"), REGRESSION, same)
-    assert "since then  no other known difference (same torch, driver and power limit)" in text
+    """As short as can be."""
+    now, then = ("GPU-1f3a4b5c-0000", "GPU-a"), ("GPU-1f3a4b9c-0000", "GPU-b", "GPU-c")
+    assert cards(now, then) == ("GPU-1f3a4b5c… and GPU-a", "GPU-1f3a4b9c…, GPU-b and 1 more")
+    assert cards(now[:1], ("GPU-9d8e7f60-1111",)) == ("GPU-1f3a…", "GPU-9d8e…")
 
 
 def test_what_comes_after_the_work_is_told_once() -> None:
     """It is the machine's, and no figure has it."""
     one = replace(measured(1.2131, 0.0041), after_work_j=84.8, after_work_s=1.83)
     text = joined(run(result_of("t.py::a", (one, verdict("pass"))), result_of("t.py::b", (one, verdict("pass")))))
-    said = "after a burst of work this machine takes 84.8 J more for 1.8 s before it settles; that is part of no figure"
+    said = "after a burst of work this machine takes 84.8 J more for 1.8 s before it settles; no figure includes it"
     assert text.count(said) == 1
     unknown_s = replace(one, after_work_s=None)
     assert "takes 84.8 J more before it settles" in joined(run(result_of("t.py::a", (unknown_s, verdict("pass")))))
@@ -841,6 +965,9 @@ def test_an_estimate_fails_as_an_estimate() -> None:
     """Every report says so."""
     text = failure(TEST, measured(1.2131, 0.0041, machine=CPU), REGRESSION, CONTEXT)
     assert text.startswith("carbon regression (estimated, not measured): +27.3% energy, ")
+    suite = SuiteVerdict(9, 9, 0.01, 0.07, "regression", "the whole suite is 7% up: …")
+    text = suite_failure(suite, [(measured(1.2131, 0.0041, machine=CPU), REGRESSION)], CONTEXT)
+    assert text.startswith("carbon regression (estimated, not measured): the whole suite is 7% up: …")
 
 
 # --- elsewhere ---------------------------------------------------------------------------------------
@@ -855,6 +982,7 @@ def test_junit_properties_are_unrounded_and_leave_out_what_is_unknown() -> None:
     assert "carbon.decode.limit_j_per_call" not in found
     assert dict(junit_properties(measured(None), verdict("error", reason="GPU 0 was lost"))) == {
         "carbon.status": "error",
+        "carbon.effect": "none",
         "carbon.reason": "GPU 0 was lost",
         "carbon.machine": H100,
     }
@@ -924,24 +1052,19 @@ tests = st.builds(
 )
 contexts = st.builds(
     FailureContext,
+    result=st.builds(run, commit=st.one_of(st.none(), words), dirty=st.sampled_from([None, True, False])),
     machine=st.just(MACHINE),
-    intensity=st.just(WORLD),
     tolerance=st.one_of(st.just(False), st.floats(0, 1)),
-    commit=st.one_of(st.none(), words),
-    dirty=st.sampled_from([None, True, False]),
     baseline=st.one_of(
         st.none(),
         st.builds(
             BaselineSummary,
             location=words,
-            torch=words,
-            first=words,
-            last=words,
-            gpus=st.lists(words, max_size=3).map(tuple),
-            temperature_c=figures,
+            first=st.builds(record, created=words),
+            last=st.builds(record, created=words, torch=words, commit=st.one_of(st.none(), words)),
         ),
     ),
-    suite=st.one_of(st.none(), words),
+    suite=st.builds(SuiteVerdict, st.just(9), st.just(9), st.just(0.01), reason=st.one_of(st.none(), words)),
     nearest=st.one_of(st.none(), words),
     report=st.one_of(st.none(), words),
     ci_run=st.one_of(st.none(), st.just("42")),
@@ -957,7 +1080,7 @@ contexts = st.builds(
     verbose=st.booleans(),
     ascii=st.booleans(),
     settings=st.builds(Settings, gate=st.sampled_from(["fail", "warn"]), strict=st.booleans(), record=st.booleans()),
-    nearest=st.one_of(st.none(), words),
+    nearest=st.lists(st.tuples(words, words), max_size=3),
     cost=figures,
 )
 def test_no_line_of_the_summary_is_wider_than_the_terminal(
@@ -967,12 +1090,12 @@ def test_no_line_of_the_summary_is_wider_than_the_terminal(
     verbose: bool,
     ascii: bool,
     settings: Settings,
-    nearest: str | None,
+    nearest: list[tuple[str, str]],
     cost: float | None,
 ) -> None:
     """For any records, as an independent measure of width has it; and pytest's writer takes every line."""
     result = run(*found, settings=settings, cost_energy_j=cost, notes=("a note " * 30,))
-    shown = lines(result, width=width, quiet=quiet, verbose=verbose, ascii=ascii, nearest=nearest, machines=["a", "b"])
+    shown = lines(result, width=width, quiet=quiet, verbose=verbose, ascii=ascii, nearest=nearest)
     writer = TerminalWriter()
     for line in shown:
         assert 0 <= wcswidth(line.text) <= width, line.text

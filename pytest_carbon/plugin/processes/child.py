@@ -53,7 +53,7 @@ class Outlet:
         self.send(messages.Selected(missing, sources, () if self._narrowed else tuple(others)))
 
     def _wrong_imports(self) -> str | None:
-        """Say why the imports so far cannot be compared with those of the other revision."""
+        """Say why the imports so far cannot be compared with the other revision's."""
         if (side := self._side) is None:
             return None
         text = import_paths.refusal(side.move, side.base, side.label, side.sources)
@@ -98,7 +98,7 @@ class Outlet:
         return config
 
     def _collect_modules(self, config: pytest.Config) -> None:
-        """Collect whole modules: the other revision may lack a test that an argument names, or its module."""
+        """Collect whole modules: the other revision may lack a named test, or its module."""
         places: dict[str, None] = {}
         for argument in config.args:
             place, ids, _ = argument.partition("::")

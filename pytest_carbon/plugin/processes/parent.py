@@ -255,14 +255,14 @@ class _Running:
 
     @property
     def output(self) -> str:
-        """What it printed last; of a stack that faulthandler wrote, the innermost frames."""
+        """Return what it printed last; of a stack of faulthandler's, the innermost frames."""
         lines = self._output.decode(errors="replace").rstrip().splitlines()
         lines = [line for line in lines if line.strip() and not line.startswith("Extension modules: ")]
         stack = next((i for i, line in enumerate(lines) if line.startswith("Fatal Python error: ")), len(lines))
         return "\n".join([*lines[:stack][-_OUTPUT_LINES:], *lines[stack : stack + _OUTPUT_LINES]])
 
     def messages(self) -> Generator[Message, None, None]:
-        """Yield what it sends until it ends; end it if it sends nothing for longer than the limit."""
+        """Yield what it sends; end it if it sends nothing for longer than the limit."""
         heard_s = time.monotonic()
         ended = False
         while True:

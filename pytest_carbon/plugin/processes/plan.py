@@ -32,11 +32,11 @@ def sessions(tests: Iterable[str], count: int, *, label: str = "session", confir
     return tuple(Stage(f"{label} {n} of {count}", None, keys, confirms=confirms) for n in range(1, count + 1))
 
 
-def turns(tests: Iterable[str], base_first: Sequence[bool], base: Side, here: Side) -> tuple[Stage, ...]:
+def turns(tests: Iterable[str], base_first: Sequence[bool], base: Side, own: Side) -> tuple[Stage, ...]:
     """Plan ``--carbon-against``: two stages for each pair."""
     keys = tuple(tests)
     return tuple(
         Stage(f"pair {pair} of {len(base_first)}, {side.label if side.base else 'here'}", side, keys, pair)
         for pair, first in enumerate(base_first, 1)
-        for side in ((base, here) if first else (here, base))
+        for side in ((base, own) if first else (own, base))
     )

@@ -18,6 +18,7 @@ from pytest_carbon.plugin.processes.turns import Turns, why_skipped
 from pytest_carbon.plugin.progress import Progress, Stages
 from pytest_carbon.plugin.waiting import Course, Log, Test, test_id
 from pytest_carbon.records import Calibration, CarbonIntensity, Measurement, Settings
+from pytest_carbon.text import counted
 
 _TWICE_S = 1.0
 """A signal that comes again within this is the same one: timeout(1) signals the process and its group."""
@@ -71,13 +72,13 @@ class Fresh:
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         """Run all that was collected in fresh processes, if there is something to measure."""
         broken = session.testsfailed and not self._config.option.continue_on_collection_errors
-        if not self._measuring or self._config.option.collectonly or broken:
+        if not self._measuring or broken:
             return None
         self._measures = set(self._measuring)
         for item in session.items:
             key = test_id(item)
             self.tests[key] = self._measuring.get(key) or Test(item, key)
-            self.tests[key].found = {}
+            self.tests[key].measured = {}
         with ended_in_order():
             if self._turns is None:
                 self._run(session, plan.sessions(self.tests, self._settings.sessions))
@@ -92,14 +93,12 @@ class Fresh:
         self.tests.update({test.key: test for test in tests})
         self._calibrations = calibrations
         self._stages = Stages(self._progress)
-        count = self._settings.confirm
-        self._progress.say(
-            f"carbon: {len(tests)} of {len(self._measuring)} tests {'is' if len(tests) == 1 else 'are'} suspect,"
-            f" and measured again in {count} fresh process{'es' * (count != 1)}"
-        )
+        suspects, processes = counted(len(tests), "suspect test"), counted(self._settings.confirm, "fresh process")
+        self._progress.say(f"carbon: measuring {suspects} of {len(self._measuring)} again, in {processes}")
         with ended_in_order():
             keys = [test.key for test in tests]
-            self._run(session, plan.sessions(keys, count, label="measured again,", confirms=True))
+            stages = plan.sessions(keys, self._settings.confirm, label="measured again,", confirms=True)
+            self._run(session, stages)
 
     def _run(self, session: pytest.Session, stages: Sequence[Stage]) -> None:
         for stage in stages:
@@ -208,8 +207,8 @@ class Fresh:
             how = f"It passed in another process before; this is {self._stage.label}."
             if self._stage.confirms:
                 how = (
-                    "It passed at first, and was run again by itself in a fresh process, because its energy is suspect"
-                    f" ({self._stage.label}). The effects of other tests are missing there; those of fixtures are not."
+                    "It passed at first, and was run again in a fresh process, because its energy is suspect"
+                    f" ({self._stage.label}). Only the suspect tests run there, with their fixtures."
                 )
             report.sections.append(("carbon", how))
         if test.take(report) == "drop" and report.skipped:  # its earlier measurements are judged
@@ -224,7 +223,7 @@ class Fresh:
         if self._turns is not None:
             if self._stage.base and key not in self._measures:
                 self._turns.sides.part(key, why, self._stage.pair)
-                self.notes.append(f"{key}, {where}: {why}. It measures nothing, so nothing else comes of that")
+                self.notes.append(f"{key}, {where}: {why}. It measures nothing, so no verdict depends on it")
                 return
             self._turns.sides.dead[key] = f"{where}: {why}"
         test.course, test.reports = Course("failed"), []
@@ -235,14 +234,14 @@ class Fresh:
             pytest.TestReport(item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", text, "call")
         )
         if key in self._measures:
-            names = [*(test.found or ())] or markers.own_names(item) or ["call"]
+            names = [*(test.measured or ())] or markers.own_names(item) or ["call"]
             self._keep(test, [Measurement(name=name, machine="", failure=why) for name in names])
         self._end(test.log)
 
     def _keep(self, test: Test, measurements: Sequence[Measurement]) -> None:
-        assert test.found is not None
+        assert test.measured is not None
         for m in measurements:
-            test.found.setdefault(m.name, []).append(m)
+            test.measured.setdefault(m.name, []).append(m)
 
     def _end(self, log: Log | None = None) -> None:
         self._under_way = None

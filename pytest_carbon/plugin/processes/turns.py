@@ -39,7 +39,7 @@ class Turns:
         order = pairs.order(settings.sessions, seed)
         against = Against(revision.ref, revision.commit, revision.label, settings.sessions, seed, order, revision.dirty)
         self.machines: dict[str, Machine] = {}
-        self.sides = Sides(against, lambda there, here: nearest.difference(self.machines[there], self.machines[here]))
+        self.sides = Sides(against, lambda base, own: nearest.difference(self.machines[base], self.machines[own]))
         self.notes: list[str] = []
         self._code: Mapping[str, str | None] = {}
         """A hash of each test's own code in the working tree."""
@@ -69,8 +69,8 @@ class Turns:
         # The URL of the baselines may have a password.
         settings = replace(self._settings, sessions=1, baseline=Path(), json=None)
         given = fields_given(self._config)
-        base, here = (Side(base, self._revision.label, move, settings, given, sources) for base in (True, False))
-        return plan.turns(tests, self.sides.against.base_first, base, here)
+        base, own = (Side(base, self._revision.label, move, settings, given, sources) for base in (True, False))
+        return plan.turns(tests, self.sides.against.base_first, base, own)
 
     def _note(self, tests: Mapping[str, Test], *, changed: bool) -> None:
         label = self._revision.label
@@ -107,7 +107,7 @@ class Turns:
 
     def done_here(self, done: Done, pair: int) -> None:
         for m in done.measurements:
-            self.sides.here.setdefault((done.test, m.name), {})[pair] = m
+            self.sides.head.setdefault((done.test, m.name), {})[pair] = m
 
     def reported_there(self, key: str, report: Any, pair: int) -> None:
         """Note a failed or skipped test: it has nothing to compare with."""
@@ -123,11 +123,11 @@ class Turns:
                 why = f"at {self._revision.label} it was not measured: {m.failure}"
                 self.sides.part(done.test, why, pair, fails=True)
             else:
-                self.sides.there.setdefault((done.test, m.name), {})[pair] = m
+                self.sides.base.setdefault((done.test, m.name), {})[pair] = m
             self.calls_s += sum(round_.duration_s for round_ in m.rounds)
 
     def settle(self, ending: Ending, tests: Mapping[str, Test], measures: Set[str], pair: int) -> dict[str, str]:
-        """Note how a process of the other revision ended; return what it could not collect, with pytest's text."""
+        """Note how the other revision's process ended; return what it could not collect."""
         label = self._revision.label
         selected = ending.selected or Selected(())
         self.sides.differing.update(

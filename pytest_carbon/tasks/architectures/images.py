@@ -84,8 +84,8 @@ _CLASSIFIERS = {
 
 # --- object detection ----------------------------------------------------------------------------
 
-_SMALL_DETECTOR = {**encoder_decoder(32, 2, 2, 64), "num_queries": 10}
 _SMALL_BACKBONE = {"embedding_size": 8, **_SMALL_STAGES}
+_SMALL_DETECTOR = {**encoder_decoder(32, 2, 2, 64), "num_queries": 10, "backbone_config": _SMALL_BACKBONE}
 # Its group norms have 32 groups of more than one channel.
 _SMALL_DEFORMABLE = {**_SMALL_DETECTOR, "d_model": 64, "encoder_n_points": 2, "decoder_n_points": 2}
 
@@ -119,7 +119,7 @@ def _detr(depths: list[int], *, heads: int = 8, activation: str = "relu", labels
         "activation_function": activation,
         "num_labels": labels,
     }
-    return _detector("Detr", config, {**_SMALL_DETECTOR, "backbone_config": _SMALL_BACKBONE})
+    return _detector("Detr", config, _SMALL_DETECTOR)
 
 
 def _yolos(size: Config, image_size: list[int], *, middle: bool, shortest: int = 800) -> Architecture:
@@ -137,9 +137,7 @@ _DETECTORS = {
     "polejowska/detr-r50-cd45rb-1ah-6l": _detr(_RESNET_50, heads=1, labels=1),
     "polejowska/detr-r50-cd45rb-8ah-6l-gelu-corrected": _detr(_RESNET_50, activation="gelu", labels=1),
     "SenseTime/deformable-detr": _detector(
-        "DeformableDetr",
-        _resnet_backbone(_RESNET_50, "stage2", "stage3", "stage4"),
-        {**_SMALL_DEFORMABLE, "backbone_config": _SMALL_BACKBONE},
+        "DeformableDetr", _resnet_backbone(_RESNET_50, "stage2", "stage3", "stage4"), _SMALL_DEFORMABLE
     ),
     "jozhang97/deta-swin-large": _detector(
         "DeformableDetr",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,48 +48,22 @@ def spawned():
 """
 
 
-def measured(pytester: pytest.Pytester, body: str, *args: str) -> Any:
-    """The measurement of a test with this body, in a process of its own, on the estimate."""
-    lines = "\n".join(f"    {line}" for line in body.splitlines())
-    pytester.makepyfile(test_it=f"{CODE}\ndef test_it(carbon):\n{lines}\n")
+def measured(pytester: pytest.Pytester, bodies: Mapping[str, str], *args: str) -> dict[str, Any]:
+    """The measurements of tests with these bodies, in one process of their own, on the estimate."""
+    tests = []
+    for number, body in enumerate(bodies.values()):
+        lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
+        tests.append(f"def test_{number}(carbon):\n{lines}\n")
+    pytester.makepyfile(test_it="\n".join((CODE, *tests)))
     options = (*QUICK, "--carbon-meter=estimate", "--carbon-min-time=0.15", "--carbon-json=r.json")
     result = pytester.runpytest_subprocess("--carbon", *options, *args)
-    result.assert_outcomes(passed=1)
-    (test,) = json.loads((pytester.path / "r.json").read_text("utf-8"))["tests"]
-    return test["measurements"][0]
+    result.assert_outcomes(passed=len(bodies))
+    run = json.loads((pytester.path / "r.json").read_text("utf-8"))["tests"]
+    return {what: test["measurements"][0] for what, test in zip(bodies, run, strict=True)}
 
 
 def elsewhere(found: Any) -> list[str]:
     return [warning["text"] for warning in found["warnings"] if warning["code"] == "elsewhere"]
-
-
-NOT_COUNTED = {
-    "a daemon": "carbon(double_fork, lambda: spin(0.3))",
-    "sleep": "carbon(time.sleep, 0.06)",
-    "a window that sleeps": "with carbon.window():\n    time.sleep(0.2)",
-    "a service": """
-listener = socket.create_server(("127.0.0.1", 0))
-def serve():
-    while True:
-        client, _ = listener.accept()
-        spin()
-        client.close()
-double_fork(lambda: os.fork() or serve())
-carbon(served, listener.getsockname()[1])
-""",
-}
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are counted from /proc")
-@pytest.mark.parametrize("what", NOT_COUNTED)
-def test_work_that_something_else_does(pytester: pytest.Pytester, what: str) -> None:
-    """Said with how little was counted; not recorded."""
-    body = NOT_COUNTED[what].replace("double_fork(lambda: os.fork() or serve())", SERVER)
-    found = measured(pytester, body, "--carbon-record")
-    (text,) = elsewhere(found)
-    assert text.startswith("this process and its children used the processor in ")
-    assert "% of the time that the calls took: they waited, or something that is not counted did the work" in text
-    assert not list(pytester.path.glob("carbon-baselines/*/*.jsonl"))
 
 
 SERVER = """
@@ -99,6 +74,23 @@ if (child := os.fork()) == 0:
     os._exit(0)
 os.waitpid(child, 0)
 """.strip()
+NOT_COUNTED = {
+    "a daemon": "carbon(double_fork, lambda: spin(0.3))",
+    "sleep": "carbon(time.sleep, 0.06)",
+    "a window that sleeps": "with carbon.window():\n    time.sleep(0.2)",
+    "a service": f"""
+listener = socket.create_server(("127.0.0.1", 0))
+def serve():
+    while True:
+        client, _ = listener.accept()
+        spin()
+        client.close()
+{SERVER}
+carbon(served, listener.getsockname()[1])
+""",
+}
+
+
 COUNTED = {
     "here": "carbon(spin)",
     "a program": "carbon(program)",
@@ -112,10 +104,20 @@ COUNTED = {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are counted from /proc")
-@pytest.mark.parametrize("what", COUNTED)
-def test_work_that_is_counted(pytester: pytest.Pytester, what: str) -> None:
+def test_work_that_something_else_does(pytester: pytest.Pytester) -> None:
+    """Said with how little was counted; not recorded."""
+    for what, found in measured(pytester, NOT_COUNTED, "--carbon-record").items():
+        (text,) = elsewhere(found)
+        assert text.startswith("this process and its children used the processor in "), what
+        assert "% of the time that the calls took: they waited, or something that is not counted did the work" in text
+    assert not list(pytester.path.glob("carbon-baselines/*/*.jsonl"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are counted from /proc")
+def test_work_that_is_counted(pytester: pytest.Pytester) -> None:
     """Of this process, its threads and its children, however they are made and reaped."""
-    assert elsewhere(measured(pytester, COUNTED[what])) == []
+    for what, found in measured(pytester, COUNTED).items():
+        assert elsewhere(found) == [], what
 
 
 def test_children_that_nobody_reaps_are_said(pytester: pytest.Pytester) -> None:
@@ -123,7 +125,7 @@ def test_children_that_nobody_reaps_are_said(pytester: pytest.Pytester) -> None:
     body = (
         "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\ncarbon(lambda: subprocess.call([sys.executable, '-c', SPIN]))"
     )
-    (text,) = elsewhere(measured(pytester, body))
+    (text,) = elsewhere(measured(pytester, {"ignored": body})["ignored"])
     assert text.startswith("this process ignores SIGCHLD, so the processor time of children that ended is not known")
 
 

@@ -231,8 +231,6 @@ class Measurement:
     """Of the hottest gated device, at the start."""
     gpus: tuple[str, ...] = ()
     """The UUIDs of the gated GPUs."""
-    factors: Factors | None = None
-    """Of an estimate."""
     emissions_g_per_call: float | None = None
     gated: tuple[str, ...] = ()
     """The names of the domains that ``energy_j_per_call`` sums."""
@@ -242,6 +240,8 @@ class Measurement:
     warnings: tuple[MeasurementWarning, ...] = ()
     failure: str | None = None
     task: TaskInfo | None = None
+    factors: Factors | None = None
+    """Of an estimate."""
 
     @property
     def estimated(self) -> bool:

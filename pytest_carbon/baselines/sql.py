@@ -1,8 +1,7 @@
 """Store baselines in a database that many machines share: SQLite, or PostgreSQL through psycopg.
 
 An append is one transaction, and so is each read. Between them no connection is open, for measuring takes an hour.
-Values are checked as those of a file are. Errors are raised ``from dataclasses import asdict
-from None`` and name the place without its password.
+Values are checked as those of a file are. Errors are raised ``from None`` and name the place without its password.
 """
 
 from __future__ import annotations
@@ -13,20 +12,15 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import (
     Connection,
-    Select,
-    Table,
-    UniqueConstraint,
     bindparam,
-    delete,
     func,
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from pytest_carbon.baselines.address import DatabaseUrl
@@ -46,6 +40,17 @@ from pytest_carbon.baselines.format import (
     refuse_wrong,
     wrong_field,
 )
+from pytest_carbon.baselines.statements import (
+    OF_RECORD,
+    chunks,
+    delete_measurements,
+    figures,
+    figures_of,
+    id_of,
+    ids_of,
+    insert,
+    measurements_of,
+)
 from pytest_carbon.baselines.tables import (
     CARDS,
     MACHINE,
@@ -62,16 +67,11 @@ from pytest_carbon.host.output import lent_folder, rehearse, remedy, temporary_n
 from pytest_carbon.host.stdlib import json
 from pytest_carbon.records import BaselineError, Calibration, Factors, Key, Machine, Record
 
-_T = TypeVar("_T")
 _LOCK = 0x636172626F6E  # "carbon"
-_AT_ONCE = 500
-"""The most values in one statement that writes."""
 _READ_AT_ONCE = 5000
 """The most ids in one query, and the rows that are fetched together."""
 _LONGEST_TEST = 1800  # bytes; an index of PostgreSQL ends at 2,704, and the measurement's name is in it
 _OF_SESSION = ("session", "created", "boot", "branch", "torch", "driver", "labels")
-_OF_RECORD = ("epoch", "energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call", "temperature_c")
-_figures = attrgetter(*_OF_RECORD[1:])
 _facts = attrgetter("created", "boot", "commit", "torch", "driver")
 """What a session has once, whatever it measured."""
 
@@ -105,8 +105,8 @@ class SqlStore:
         with self._reading() as connection:
             if connection is None:
                 return frozenset()
-            machine = _id_of(machine_id)
-            query = _measurements_of(machine)
+            machine = id_of(machine_id)
+            query = measurements_of(machine)
             others = select(SESSION.c.id).where(SESSION.c.machine_id == machine, ~self._counts()).limit(1)
             if self._branch is not None and connection.scalar(others) is not None:
                 counting = select(RECORD.c.measurement_id).join(SESSION).where(self._counts())
@@ -117,8 +117,8 @@ class SqlStore:
         with collector_waits(), self._reading() as connection:
             if connection is None:
                 return {}
-            machine = _id_of(machine_id)
-            known = {id: (test, name) for id, test, name in connection.execute(_measurements_of(machine))}
+            machine = id_of(machine_id)
+            known = {id: (test, name) for id, test, name in connection.execute(measurements_of(machine))}
             wanted = None if keys is None else sorted(id for id, key in known.items() if key in keys)
             query = select(SESSION).where(SESSION.c.machine_id == machine, self._counts())
             sessions: dict[int, Any] = {row.id: row for row in connection.execute(query)}
@@ -163,7 +163,7 @@ class SqlStore:
         else:
             conditions = [
                 RECORD.c.measurement_id.in_(bindparam("ids", list(ids), expanding=True, literal_execute=True))
-                for ids in _chunks(measurements, _READ_AT_ONCE)
+                for ids in chunks(measurements, _READ_AT_ONCE)
             ]
         for condition in conditions:
             for rows in connection.execute(select(RECORD).where(condition)).partitions(_READ_AT_ONCE):
@@ -303,7 +303,7 @@ class SqlStore:
     def keep_calibration(self, machine_id: str, calibration: Calibration, *, replace: bool = False) -> None:
         text = calibration_line(calibration, f"{self._url} ({machine_id})")
         with self._writing() as connection:
-            (id,) = _ids(connection, MACHINE, {}, [{"name": machine_id}]).values()
+            (id,) = ids_of(connection, MACHINE, {}, [{"name": machine_id}]).values()
             if replace or self._calibration(connection, machine_id) is None:
                 connection.execute(update(MACHINE).where(MACHINE.c.id == id).values(calibration=text))
 
@@ -316,7 +316,7 @@ class SqlStore:
             leaving = [row for row in rows if row.test in tests and name in (None, row.name)]
             ids = {row.id for row in leaving}
             staying = {(row.machine_id, row.test, row.name): row.id for row in rows if row.id not in ids}
-            figures = _figures_of(connection, [row.id for row in rows])
+            figures = figures_of(connection, [row.id for row in rows])
             gone = [row.id for row in leaving if tests[row.test] is None]
             for row in leaving:
                 if (new := tests[row.test]) is None:
@@ -330,11 +330,11 @@ class SqlStore:
                             f"{new!r} has records of its own in {self._url}, and two histories are not mixed:"
                             " nothing was renamed. Take those away first, or leave them both as they are."
                         )
-                    for sessions in _chunks(sorted(its.keys() - both)):
+                    for sessions in chunks(sorted(its.keys() - both)):
                         moved = RECORD.c.measurement_id == other, RECORD.c.session_id.in_(sessions)
                         connection.execute(update(RECORD).where(*moved).values(measurement_id=row.id))
                     gone.append(other)
-            _take_away(connection, gone)
+            delete_measurements(connection, gone)
             moving = [row for row in leaving if tests[row.test] is not None]
             # First a temporary name: two tests may exchange theirs.
             for id, test in [(r.id, f"renamed: {r.id}") for r in moving] + [(r.id, tests[r.test]) for r in moving]:
@@ -343,18 +343,18 @@ class SqlStore:
 
     def _append(self, connection: Connection, machine: Machine, records: Sequence[Record]) -> None:
         header = header_line(machine)
-        (id,) = _ids(connection, MACHINE, {}, [{"name": machine.id, "header": header}]).values()
+        (id,) = ids_of(connection, MACHINE, {}, [{"name": machine.id, "header": header}]).values()
         connection.execute(update(MACHINE).where(MACHINE.c.id == id, MACHINE.c.header.is_(None)).values(header=header))
         keys = dict.fromkeys(record.key for record in records)
         rows = [{"test": test, "name": name} for test, name in keys]
-        measurements = _ids(connection, MEASUREMENT, {"machine_id": id}, rows)
+        measurements = ids_of(connection, MEASUREMENT, {"machine_id": id}, rows)
         texts = {record.gpus: json.dumps(record.gpus) for record in records if record.gpus}
-        ids = _ids(connection, CARDS, {}, [{"uuids": text} for text in texts.values()]) if texts else {}
+        ids = ids_of(connection, CARDS, {}, [{"uuids": text} for text in texts.values()]) if texts else {}
         cards = {gpus: ids[text,] for gpus, text in texts.items()}
         sessions: dict[str, list[Record]] = {}
         for record in records:
             sessions.setdefault(record.session, []).append(record)
-        for names in _chunks(sorted(sessions)):
+        for names in chunks(sorted(sessions)):
             self._append_sessions(connection, id, measurements, cards, {name: sessions[name] for name in names})
 
     def _append_sessions(
@@ -369,8 +369,7 @@ class SqlStore:
             {"machine_id": machine, "commit_id": r.commit} | {name: getattr(r, name) for name in _OF_SESSION}
             for r, *_ in sessions.values()
         ]
-        insert = _insert(connection)
-        connection.execute(insert(SESSION).on_conflict_do_nothing(), rows)
+        connection.execute(insert(connection)(SESSION).on_conflict_do_nothing(), rows)
         query = select(SESSION).where(SESSION.c.machine_id == machine, SESSION.c.session.in_(sessions))
         ids: dict[str, int] = {}
         for row in connection.execute(query):
@@ -385,11 +384,11 @@ class SqlStore:
 
         mine = {(ids[r.session], measurements[r.key]): r for records in sessions.values() for r in records}
         connection.execute(
-            insert(RECORD).on_conflict_do_nothing(),
+            insert(connection)(RECORD).on_conflict_do_nothing(),
             [
                 {"session_id": session, "measurement_id": measurement, "cards_id": cards.get(r.gpus)}
                 | {"factors": None if r.factors is None else json.dumps(asdict(r.factors))}
-                | {name: getattr(r, name) for name in _OF_RECORD}
+                | {name: getattr(r, name) for name in OF_RECORD}
                 for (session, measurement), r in mine.items()
             ],
         )
@@ -397,7 +396,7 @@ class SqlStore:
         for row in connection.execute(select(RECORD).where(RECORD.c.session_id.in_(ids.values()))):
             if (given := mine.get((row.session_id, row.measurement_id))) is None:
                 continue
-            if (*_figures(row), row.cards_id) != (*_figures(given), cards.get(given.gpus)):
+            if (*figures(row), row.cards_id) != (*figures(given), cards.get(given.gpus)):
                 raise self._other(given, "with other figures")
             if row.epoch < given.epoch:
                 older.append({"s": row.session_id, "m": row.measurement_id, "newer": given.epoch})
@@ -543,62 +542,6 @@ class SqlStore:
                 " connect to it; or name another place with --carbon-baseline."
             )
         return BaselineError(f"cannot {verb} {self._url}: {reason}. {done}{helps}")
-
-
-def _id_of(machine_id: str) -> Any:
-    return select(MACHINE.c.id).where(MACHINE.c.name == machine_id).scalar_subquery()
-
-
-def _measurements_of(machine: Any) -> Select[Any]:
-    of = MEASUREMENT.c
-    return select(of.id, of.test, of.name).where(of.machine_id == machine)
-
-
-def _insert(connection: Connection) -> Any:
-    return sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-
-
-def _ids(
-    connection: Connection, table: Table, scope: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
-) -> dict[tuple[Any, ...], int]:
-    """Return the ids of rows by their unique columns; add the missing rows."""
-    (unique,) = [c for c in table.constraints if isinstance(c, UniqueConstraint)]
-    known_by = [column for column in unique.columns if column.name not in scope]
-    query = select(table.c.id, *known_by).where(*(table.c[name] == value for name, value in scope.items()))
-    wanted = {tuple(row[column.name] for column in known_by): row for row in rows}
-    if len(wanted) <= _AT_ONCE:
-        query = query.where(known_by[0].in_({values[0] for values in wanted}))
-    for again in (False, True):
-        ids = {tuple(values): id for id, *values in connection.execute(query)}
-        # sorted: so that no two processes wait for each other
-        missing = [{**scope, **wanted[values]} for values in sorted(wanted.keys() - ids.keys())]
-        if again or not missing:
-            break
-        connection.execute(_insert(connection)(table).on_conflict_do_nothing(), missing)
-    return {values: ids[values] for values in wanted}
-
-
-def _figures_of(connection: Connection, measurements: Sequence[int]) -> dict[int, dict[int, tuple[Any, ...]]]:
-    """Return the stored figures of each measurement, by session."""
-    figures: dict[int, dict[int, tuple[Any, ...]]] = {id: {} for id in measurements}
-    for ids in _chunks(measurements):
-        for row in connection.execute(select(RECORD).where(RECORD.c.measurement_id.in_(ids))):
-            figures[row.measurement_id][row.session_id] = (row.epoch, *_figures(row), row.cards_id)
-    return figures
-
-
-def _take_away(connection: Connection, measurements: Sequence[int]) -> None:
-    """Delete measurements, their records, and the sessions that have no record left."""
-    for ids in _chunks(measurements):
-        connection.execute(delete(RECORD).where(RECORD.c.measurement_id.in_(ids)))
-        connection.execute(delete(MEASUREMENT).where(MEASUREMENT.c.id.in_(ids)))
-    if measurements:
-        connection.execute(delete(SESSION).where(SESSION.c.id.not_in(select(RECORD.c.session_id))))
-
-
-def _chunks(values: Sequence[_T], size: int = _AT_ONCE) -> Iterator[Sequence[_T]]:
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
 
 
 def _unstorable(record: Record) -> str | None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from conftest import CarbonRunner
+from conftest import CarbonRunner, Run
 from faults import records
 
 import pytest_carbon
@@ -38,15 +38,20 @@ def test_it(carbon):
 """
 
 
-def ran(run_carbon: CarbonRunner, *args: str) -> tuple[float, float, datetime]:
-    """CPU joules of a call and seconds of a window that are possible, and when the run was recorded."""
+def ran(run_carbon: CarbonRunner, *args: str) -> datetime:
+    """Run the suite; when it was recorded."""
     run = run_carbon("--carbon-meter=estimate", "--carbon-record", "--carbon-min-time=0.05", *args, subprocess=True)
     assert (run.ret, run.test("test_it")["outcome"]) == (0, "passed"), run.text
-    call, window = run.measurement("test_it"), run.measurement("test_it", "window")
+    is_possible(run, "test_it")
+    return datetime.fromisoformat(run.report["created"])
+
+
+def is_possible(run: Run, test: str) -> None:
+    """The seconds of a call and of a window, and the watts, are those of the work."""
+    call, window = run.measurement(test), run.measurement(test, "window")
     assert 20e-6 < call["duration_s_per_call"] < 0.1
     assert 200e-6 < window["duration_s_per_call"] < 1
-    assert call["energy_j_per_call"] / call["duration_s_per_call"] > 0.5  # watts: a thread's
-    return call["energy_j_per_call"], window["duration_s_per_call"], datetime.fromisoformat(run.report["created"])
+    assert call["energy_j_per_call"] / call["duration_s_per_call"] > 0.5
 
 
 @pytest.mark.parametrize("sessions", [1, 2])
@@ -57,7 +62,7 @@ def test_clocks_that_are_frozen_before_the_tests(
     """In ``pytest_sessionstart``, in the run's process and in fresh ones: measured, recorded with the real time."""
     pytester.makeconftest(f"def pytest_sessionstart(session):\n    {FREEZE[tool]}\n")
     pytester.makepyfile(test_it=SUITE.format(freeze="pass"))
-    *_, created = ran(run_carbon, f"--carbon-sessions={sessions}", "--carbon-session-timeout=60")
+    created = ran(run_carbon, f"--carbon-sessions={sessions}", "--carbon-session-timeout=60")
     assert abs(datetime.now(UTC) - created) < timedelta(minutes=5)
     for record in records(pytester.path):
         assert abs(datetime.now(UTC) - datetime.fromisoformat(record["created"])) < timedelta(minutes=5)
@@ -110,39 +115,43 @@ PATCHES = {
 }
 
 
-@pytest.mark.parametrize("what", PATCHES)
-def test_what_a_test_patches_changes_no_figure(run_carbon: CarbonRunner, pytester: pytest.Pytester, what: str) -> None:
-    """With a living child, whose processor time is read from files."""
-    pytester.makepyfile(
-        test_it=f"""
-        import builtins, gc, io, json, locale, os, pathlib, random, select, signal, subprocess, sys, threading, time
-        from pyfakefs.fake_filesystem_unittest import Patcher
+PATCHED = """
+import builtins, gc, io, json, locale, os, pathlib, random, select, signal, subprocess, sys, threading, time
+from pyfakefs.fake_filesystem_unittest import Patcher
 
-        def spin(n=20_000):
-            return sum(range(n))
+def spin(n=20_000):
+    return sum(range(n))
 
-        def broken(*args, **kwargs):
-            raise AssertionError("patched by the test")
+def broken(*args, **kwargs):
+    raise AssertionError("patched by the test")
+"""
+A_PATCH = """
+def test_{number}(carbon, monkeypatch):
+    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    patcher = Patcher()
+    try:
+        {patch}
+        with carbon.window():
+            spin(200_000)
+        carbon(spin)
+    finally:
+        monkeypatch.undo()
+        patcher.tearDown()
+        gc.enable()
+        child.kill()
+        child.wait()
+"""
 
-        def test_it(carbon, monkeypatch):
-            child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-            patcher = Patcher()
-            try:
-                {PATCHES[what]}
-                with carbon.window():
-                    spin(200_000)
-                carbon(spin)
-            finally:
-                monkeypatch.undo()
-                patcher.tearDown()
-                gc.enable()
-                child.kill()
-                child.wait()
-        """
-    )
-    energy_j, window_s, _ = ran(run_carbon)
-    assert energy_j > 0
-    assert window_s > 0
+
+def test_what_a_test_patches_changes_no_figure(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """With a living child, whose processor time is read from files; one test a patch, in one run."""
+    tests = [A_PATCH.format(number=number, patch=patch) for number, patch in enumerate(PATCHES.values())]
+    pytester.makepyfile(test_it=PATCHED + "".join(tests))
+    run = run_carbon("--carbon-meter=estimate", "--carbon-min-time=0.05", subprocess=True)
+    for number, what in enumerate(PATCHES):
+        assert run.test(f"::test_{number}")["outcome"] == "passed", what
+        is_possible(run, f"::test_{number}")
+    assert run.ret == 0
 
 
 def test_a_process_that_can_open_no_file_is_an_error(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -39,12 +40,25 @@ def measured(run_carbon: CarbonRunner, pytester: pytest.Pytester, body: str, *ar
     return run
 
 
+def each(run_carbon: CarbonRunner, pytester: pytest.Pytester, bodies: Mapping[str, str]) -> dict[str, list[str]]:
+    """What was said of the tools in each of several tests, in one process."""
+    tests = []
+    for number, body in enumerate(bodies.values()):
+        lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
+        tests.append(f"def test_{number}(carbon):\n{lines}\n")
+    pytester.makepyfile(test_it="\n".join((CODE, *tests)))
+    run = run_carbon("--carbon-meter=estimate", "--carbon-min-time=0.05", subprocess=True)
+    assert (run.ret, run.outcomes()["passed"]) == (0, len(bodies)), run.text
+    return {what: traced(run.measurement(f"::test_{number}")) for number, what in enumerate(bodies)}
+
+
 def traced(found: Any) -> list[str]:
     return [warning["text"] for warning in found["warnings"] if warning["code"] == "traced"]
 
 
 PAUSED = {
     "a trace function": """
+seen.clear()
 sys.settrace(tracer)
 try:
     carbon(spin)
@@ -62,6 +76,7 @@ def threads():
     worker.start()
     worker.join()
 
+seen.clear()
 threading.settrace(tracer)
 try:
     carbon(threads)
@@ -88,13 +103,9 @@ carbon(spin)
 }
 
 
-@pytest.mark.parametrize("what", PAUSED)
-def test_trace_functions_are_paused_and_put_back(
-    run_carbon: CarbonRunner, pytester: pytest.Pytester, what: str
-) -> None:
+def test_trace_functions_are_paused_and_put_back(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """After an error of the call, too; so the figure is that of a run without them, and has no warning."""
-    run = measured(run_carbon, pytester, PAUSED[what])
-    assert traced(run.measurement("test_it")) == []
+    assert each(run_carbon, pytester, PAUSED) == {what: [] for what in PAUSED}
 
 
 @pytest.mark.usefixtures("all_plugins")
@@ -144,23 +155,31 @@ NAMED = {
     "threads that were there": ("threading.settrace(tracer)\npool.submit(spin).result()", "test_it in other threads"),
 }
 
+END = """
+import gc, tracemalloc
+sys.settrace(None)
+threading.settrace(None)
+sys.setprofile(None)
+tracemalloc.stop()
+gc.set_debug(0)
+pool.shutdown()
+"""
 
-@pytest.mark.parametrize("tool", NAMED)
-def test_what_cannot_be_paused_is_named(run_carbon: CarbonRunner, pytester: pytest.Pytester, tool: str) -> None:
+
+def test_what_cannot_be_paused_is_named(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """Around calls; the figure is not compared with those made without."""
-    begin, name = NAMED[tool]
-    call = "spin"
-    if tool == "a debugger in the call":
-        call = "lambda: sys.settrace(tracer) or spin()"
-    elif tool == "threads that were there":
-        call = "lambda: pool.submit(spin).result()"
-    elif tool == "cProfile" and sys.version_info >= (3, 12):
-        name = ""
-    end = "sys.settrace(None)\nthreading.settrace(None)\nsys.setprofile(None)\npool.shutdown()"
-    body = f"pool = ThreadPoolExecutor(1)\n{begin}\ncarbon({call})\n{end}"
-    run = measured(run_carbon, pytester, body)
-    texts = traced(run.measurement("test_it"))
-    assert [name in text for text in texts] == [True] if name else texts == []
+    calls = {
+        "a debugger in the call": "lambda: sys.settrace(tracer) or spin()",
+        "threads that were there": "lambda: pool.submit(spin).result()",
+    }
+    bodies = {
+        tool: f"pool = ThreadPoolExecutor(1)\n{begin}\ncarbon({calls.get(tool, 'spin')})\n{END}"
+        for tool, (begin, _) in NAMED.items()
+    }
+    said = each(run_carbon, pytester, bodies)
+    for tool, (_, name) in NAMED.items():
+        paused = tool == "cProfile" and sys.version_info >= (3, 12)  # through sys.monitoring
+        assert [name in text for text in said[tool]] == ([] if paused else [True]), tool
 
 
 def test_the_development_mode_is_named(

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from pytest_carbon.baselines import open_store, refuse_unknown_branch, sql
+from pytest_carbon.baselines import open_store, refuse_unknown_branch, sql, statements
 from pytest_carbon.baselines.address import DatabaseUrl, place
 from pytest_carbon.baselines.sql import SqlStore
 from pytest_carbon.records import BaselineError, Calibration, Machine, UsageProblem
@@ -136,7 +136,7 @@ def test_what_counts_of_some_measurements(store: SqlStore, url: str) -> None:
 
 def test_many_sessions_at_once(store: SqlStore) -> None:
     """More than a statement names."""
-    many = [record(session=f"s{i}", day=1 + i % 28) for i in range(sql._AT_ONCE * 2 + 1)]
+    many = [record(session=f"s{i}", day=1 + i % 28) for i in range(statements.AT_ONCE * 2 + 1)]
     store.append(HOST, many)
     assert everything(store) == set(many)
 

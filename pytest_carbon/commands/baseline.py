@@ -127,7 +127,7 @@ def add(commands: Commands) -> None:
         help="the branch of the directory's baselines (default: the one that is checked out), or the branch of the"
         " database whose baselines are copied to a directory (default: carbon_branch of the ini file, or main)",
     )
-    for parser in (prune, rename):
+    for parser in (prune, remove, rename):
         parser.add_argument(
             "--branch",
             metavar="NAME",
@@ -251,6 +251,8 @@ def _prune(given: argparse.Namespace) -> int:
 def _remove(given: argparse.Namespace) -> int:
     location = _location(given)
     store = _open(location)
+    if given.yes:
+        _refuse_other_branches(location, given, "deleted")
     stored = _all(store)
     names = sorted({name for by_key in stored.values() for test, name in by_key if test == given.test})
     if not names:
@@ -260,7 +262,6 @@ def _remove(given: argparse.Namespace) -> int:
     for name in names if given.name is None else [given.name]:
         numbers = {id: len(by_key.get((given.test, name), ())) for id, by_key in stored.items()}
         print(f"{label((given.test, name))}: {_where(numbers)}")
-    _refuse_other_branches(location, given, "deleted")
     if not given.yes:
         print("Nothing was deleted. Add --yes to delete their records.")
         return OK

@@ -79,17 +79,22 @@ def write(path: Path, text: str, format: str) -> None:
     if (why := not_ours(path, format)) is not None:
         raise UsageProblem(f"cannot write {path}: {why}.")
     try:
-        if (descriptor := _descriptor(path)) is not None:  # opened anew, it would be truncated
+        if is_replaced(path):
+            write_atomically(path.resolve(), text)
+        elif (descriptor := _descriptor(path)) is not None:  # opened anew, it would be truncated
             with open(os.dup(descriptor), "wb") as stream:
                 stream.write(text.encode())
-        elif path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
         else:
-            write_atomically(path.resolve(), text)
+            path.write_text(text, encoding="utf-8")
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         helps = remedy(error, "Give a file in a folder that this user may write to")
         raise UsageProblem(f"cannot write {path}: {reason}. {helps}.") from error
+
+
+def is_replaced(path: Path) -> bool:
+    """Tell whether writing replaces a file: not what is no file, and not one that is open, as behind /dev/stdout."""
+    return _descriptor(path) is None and (path.is_file() or not path.exists())
 
 
 def _descriptor(path: Path) -> int | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_carbon.host.output import temporary_name
+from pytest_carbon.host.output import is_replaced, temporary_name
 from pytest_carbon.host.stdlib import os, time
 from pytest_carbon.records import CarbonError, SessionResult
 from pytest_carbon.reports import jsonfile
@@ -23,9 +23,10 @@ class Interim:
     """Writes what was measured so far, after each test that measures."""
 
     def __init__(self, path: Path | None) -> None:
-        regular = path is not None and (path.is_file() or not path.exists())
-        self._path = path if regular else None  # what a pipe has taken, nothing replaces
+        self._path = path if path is not None and is_replaced(path) else None  # what a pipe has taken, nothing replaces
         self._written = False
+        self._earlier: bytes | None = None
+        """The report of an earlier run that was there."""
         self._next_s = 0.0
         self._took_s: deque[float] = deque(maxlen=3)
 
@@ -37,7 +38,9 @@ class Interim:
         with contextlib.suppress(CarbonError, OSError):  # the end of the run says what is wrong
             result = make()
             result = replace(result, incomplete=True, exit_status=None, notes=(*result.notes, _NOTE))
-            _write(self._path.resolve(), jsonfile.text(result))
+            if not self._written and self._path.exists():
+                self._earlier = self._path.read_bytes()
+            _write(self._path.resolve(), jsonfile.text(result).encode())
             self._written = True
         now_s = time.monotonic()
         self._took_s.append(now_s - begun_s)
@@ -45,17 +48,21 @@ class Interim:
         self._next_s = 0.0 if least_s < _QUICK_S else now_s + least_s / _SHARE
 
     def discard(self) -> None:
-        """Delete what was written: the run was refused, and measured nothing that counts."""
-        if self._written and self._path is not None:
+        """Put back what was there: the run was refused, and measured nothing that counts."""
+        if not self._written or self._path is None:
+            return
+        if self._earlier is not None:
+            _write(self._path.resolve(), self._earlier)
+        else:
             self._path.resolve().unlink(missing_ok=True)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, data: bytes) -> None:
     """Replace a file at once; unlike at the end, nothing waits for the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(temporary_name())  # the end deletes what killed runs left
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

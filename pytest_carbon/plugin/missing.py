@@ -63,9 +63,15 @@ class Collected:
             self._running.note(report)
 
     def concern(self, store: Store) -> bool:
-        """Whether a collected test, or one of a module that skipped itself, has a baseline on any machine."""
+        """Whether a test that was collected, skipped with its module or is gone has a baseline on any machine."""
+        asked = self._asked()
         stored = {test for id in store.machines() for test, _ in store.keys(id)}
-        return any(test in self.tests or self.skipped_module(test) is not None for test in stored)
+        return any(
+            test in self.tests
+            or self.skipped_module(test) is not None
+            or (not self.part and self._is_gone(test, asked))
+            for test in stored
+        )
 
     def skipped_module(self, test: str) -> str | None:
         """Say why a test's module was skipped as a whole, if it was."""
@@ -76,22 +82,26 @@ class Collected:
 
         ``places`` names where the baselines of each machine of the run are.
         """
-        root, folder = self._config.rootpath, self._config.invocation_params.dir
-        asked = [(folder / argument).resolve() for argument in self._config.args]
+        asked = self._asked()
         for id, place in places.items():
-            tests = []
-            for test in sorted({test for test, _ in stored.keys(id)} - self.tests.keys()):
-                module = test.partition("::")[0]
-                if self.skipped_module(test) is not None:
-                    continue  # see unmeasured()
-                if module in self._modules or _is_left_out((root / module).resolve(), asked):
-                    tests.append(test)
+            tests = [test for test in sorted({test for test, _ in stored.keys(id)}) if self._is_gone(test, asked)]
             if tests:
                 names = f"{tests[0]} and {len(tests) - 1} more have" if tests[1:] else f"{tests[0]} has"
                 yield (
                     f"--carbon-strict: {names} a baseline in {place}, and no such test was collected: if it was"
                     " renamed, pytest-carbon baseline rename OLD NEW; if it was removed, pytest-carbon baseline prune"
                 )
+
+    def _asked(self) -> list[Path]:
+        """Return where pytest was to collect."""
+        return [(self._config.invocation_params.dir / argument).resolve() for argument in self._config.args]
+
+    def _is_gone(self, test: str, asked: Sequence[Path]) -> bool:
+        """Whether a test was not collected though its module was, or lies where pytest was to collect."""
+        module = test.partition("::")[0]
+        if test in self.tests or self.skipped_module(test) is not None:  # see unmeasured()
+            return False
+        return module in self._modules or _is_left_out((self._config.rootpath / module).resolve(), asked)
 
 
 def _is_left_out(module: Path, asked: Sequence[Path]) -> bool:

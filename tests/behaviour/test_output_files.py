@@ -157,6 +157,34 @@ def test_standard_output_gets_the_report_where_it_is_a_file(run_carbon: CarbonRu
     assert "2 passed" in run.text
 
 
+@pytest.mark.parametrize(("report", "capture"), [("/dev/stdout", "-s"), ("/dev/fd/1", "--capture=sys")])
+def test_what_is_open_is_never_replaced(run_carbon: CarbonRunner, project: Path, report: str, capture: str) -> None:
+    """Not while tests run either: without capturing, ``/dev/stdout`` is the user's file then."""
+    run = run_carbon(f"--carbon-json={report}", capture, report=False, subprocess=True)
+    assert run.ret == 0
+    assert run.text.count('{"format": "pytest-carbon/1"') == 1
+    assert "2 passed" in run.text
+    assert not [*project.glob("*(deleted)")]
+
+
+def test_an_earlier_report_survives_a_refusal_in_a_fresh_process(run_carbon: CarbonRunner, project: Path) -> None:
+    """What the run wrote meanwhile is taken back."""
+    before = b'{"format": "pytest-carbon/1", "tests": "an earlier run\xff"}'
+    (project / "bad.py").write_text(
+        "from pytest_carbon import MeterError, MeterSource\n\nclass Bad:\n    def __init__(self):\n"
+        "        raise MeterError('no answer')\n\ndef pytest_carbon_meters(config):\n"
+        "    return {'bad': MeterSource('bad', Bad)}\n",
+        "utf-8",
+    )
+    (project / "old.json").write_bytes(before)
+    for name in ("old.json", "new.json"):
+        arguments = ("-p", "bad", "--carbon-meter=bad", "--carbon-sessions=2", f"--carbon-json={name}")
+        run = run_carbon(*arguments, report=False, subprocess=True)
+        assert (run.ret, "bad cannot be opened: no answer" in run.text + run.errors) == (4, True)
+    assert (project / "old.json").read_bytes() == before
+    assert not (project / "new.json").exists()
+
+
 @pytest.mark.parametrize("name", ["notes.md", "test_model.py", "baselines"])
 def test_a_baseline_is_never_recorded_into_a_foreign_file(run_carbon: CarbonRunner, project: Path, name: str) -> None:
     """As a directory, or as SQLite's file."""

@@ -116,6 +116,7 @@ def test_what_writes_is_refused_before_anything_runs(
     assert not (project / "ran").exists()
     for command in (
         ["prune", "--yes", f"--baseline={URL}"],
+        ["remove", TEST, "--yes", f"--baseline={URL}"],
         ["rename", TEST, "test_it.py::test_new", f"--baseline={URL}"],
         ["copy", "carbon-baselines", URL],
     ):
@@ -153,6 +154,9 @@ def test_what_is_told_is_believed(
     assert run_carbon(f"--carbon-baseline={URL}").status("test_it") == "pass"
     command = ["baseline", "rename", TEST, "test_it.py::test_new", f"--baseline={URL}"]
     assert carbon(*command, "--branch=dearer").ret == 4
+    remove = ("baseline", "remove", TEST, f"--baseline={URL}")
+    assert carbon(*remove).ret == 0  # which only lists them
+    assert carbon(*remove, "--yes", "--branch=dearer").ret == 4
     assert carbon(*command, "--branch=main").ret == 0
     assert carbon("baseline", "prune", "--yes", f"--baseline={URL}", "--branch=dearer").ret == 4
     ran = carbon("baseline", "prune", "--yes", f"--baseline={URL}", "--branch=main")

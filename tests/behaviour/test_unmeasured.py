@@ -148,6 +148,24 @@ def test_a_test_that_no_longer_exists(run_carbon: CarbonRunner, pytester: pytest
 
 
 @pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("arguments", [(), ("--carbon-sessions=2",)], ids=["here", "fresh processes"])
+def test_no_test_measures_any_more(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, arguments: tuple[str, ...]
+) -> None:
+    """All were renamed at once, or their files: the run says so, too, and --carbon-strict fails it."""
+    for name in ("test_it.py", "test_more.py"):
+        (pytester.path / name).unlink()
+    pytester.makepyfile(test_plain="def test_plain():\n    pass\n")
+    run = run_carbon(*arguments, subprocess=True)
+    assert (run.ret, "3 with a baseline were not run" in run.text) == (0, True)
+    run = run_carbon(STRICT, *arguments, subprocess=True)
+    assert (run.ret, run.outcomes()) == (1, {"passed": 1})
+    assert "ERROR: --carbon-strict: test_it.py::test_it and 2 more have a baseline in" in run.text
+    for selected in (("test_plain.py",), ("--ignore=test_more.py",)):
+        assert run_carbon(STRICT, *selected, subprocess=True).ret == 0
+
+
+@pytest.mark.usefixtures("recorded")
 def test_a_module_that_is_no_longer_collected(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """A conftest ignores it: strictly that is a test that is gone. --ignore selects, as -k does."""
     pytester.makeconftest("collect_ignore = ['test_it.py']\n")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_carbon.host.output import is_replaced, temporary_name
+from pytest_carbon.host.output import is_replaced, not_ours, temporary_name
 from pytest_carbon.host.stdlib import os, time
 from pytest_carbon.records import CarbonError, SessionResult
 from pytest_carbon.reports import jsonfile
@@ -33,8 +34,8 @@ class Interim:
     def write(self, make: Callable[[], SessionResult]) -> None:
         """Write the result that ``make`` returns, marked as incomplete."""
         begun_s = time.monotonic()
-        if self._path is None or begun_s < self._next_s:
-            return
+        if self._path is None or begun_s < self._next_s or not_ours(self._path, jsonfile.FORMAT):
+            return  # a test may have written a file there
         with contextlib.suppress(CarbonError, OSError):  # the end of the run says what is wrong
             result = make()
             result = replace(result, incomplete=True, exit_status=None, notes=(*result.notes, _NOTE))
@@ -63,6 +64,8 @@ def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(temporary_name())  # the end deletes what killed runs left
     try:
         temporary.write_bytes(data)
+        if path.exists():
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -143,6 +143,20 @@ def nothing_heard(tests: Sequence[Test], judged: Judged) -> Iterator[str]:
         )
 
 
+def silent(
+    tests: Sequence[Test], judged: Judged, unmeasured: Sequence[Unmeasured], settings: Settings
+) -> Iterator[str]:
+    """Say which of the tests that measure have passed without any measurement, beside others that measured."""
+    heard = {test.key for test, _, _ in judged.results} | {lost.test for lost in unmeasured}
+    passed = [test.key for test in tests if test.outcome == "passed" and test.key not in heard]
+    if passed and judged.results:
+        strictly = "--carbon-strict: " if settings.strict else ""
+        yield (
+            f"{strictly}tests that use carbon passed and measured nothing: {listing(passed, 10)}. Call carbon(fn, …) in"
+            " the test, or remove the fixture from it"
+        )
+
+
 def _why(test: Test | None, skipped: str | None) -> str | None:
     """Say how a test ended without a measurement; None where it failed, which says so itself, or did not run."""
     if test is None:

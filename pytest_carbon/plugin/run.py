@@ -394,6 +394,8 @@ class CarbonSession:
         if unmeasured:
             result = replace(result, unmeasured=unmeasured)
             (gone if settings.strict else lines).append(missing.sentence(unmeasured, settings))
+        if not interrupted:
+            (gone if settings.strict else lines).extend(missing.silent(ran, judgement, unmeasured, settings))
         if sides is None:
             lines += notes.partial(ran)
         elif (trouble := sides.trouble()) is not None and problem is None:

@@ -6,7 +6,7 @@ import pytest
 from conftest import CarbonRunner
 
 HEAD = """
-import os, sys, threading
+import contextlib, os, sys, threading
 import pytest
 from battery import draw
 
@@ -222,6 +222,34 @@ def test_a_run_that_hears_of_no_measurement_fails(
     assert (run.ret, run.outcomes(), run.report["exit_status"]) == (1, {"passed": 2}, 1)
     assert "ERROR: the run heard of no measurement" in run.text
     assert "passed: test_a_run_that_hears_of_no_measurement_fails.py::test_also and" in run.text
+
+
+NOTHING = """
+def test_swallows(carbon):
+    with contextlib.suppress(TypeError):
+        carbon(lambda: (draw(x) for x in [2.0]))
+
+def test_skipped(carbon):
+    pytest.skip("later")
+
+def test_measures(carbon):
+    carbon(draw, 2.0)
+"""
+
+
+@pytest.mark.parametrize("arguments", [(), ("--carbon-sessions=2",)], ids=["here", "fresh processes"])
+def test_a_test_that_measures_nothing_is_named(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, arguments: tuple[str, ...]
+) -> None:
+    """It passed, beside one that measures: --carbon-strict fails the run, and a failed or skipped one says so itself."""
+    pytester.makepyfile(test_it=HEAD + NOTHING)
+    run = run_carbon("--carbon-record", *arguments, subprocess=True)
+    named = "tests that use carbon passed and measured nothing: "
+    assert (run.ret, named in run.text) == (0, True)
+    assert "test_swallows. Call carbon(fn, …) in" in run.text
+    run = run_carbon("--carbon-strict", "--carbon-max-detectable=99%", *arguments, subprocess=True)
+    assert (run.ret, f"ERROR: --carbon-strict: {named}" in run.text) == (1, True)
+    assert run_carbon("--carbon-strict", "-k", "test_measures", *arguments, subprocess=True).ret == 0
 
 
 def test_xdist_is_refused(run_carbon: CarbonRunner, pytester: pytest.Pytester, all_plugins: None) -> None:

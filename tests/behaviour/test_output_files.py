@@ -119,6 +119,18 @@ def test_what_is_empty_or_a_report_is_replaced(run_carbon: CarbonRunner, project
     assert ("tests" in (project / "old.json").read_text()) == (text != "{}")
 
 
+def test_a_report_keeps_its_mode_and_a_file_that_a_test_writes_stays(run_carbon: CarbonRunner, project: Path) -> None:
+    """Also between the tests, when a run writes what it has measured so far."""
+    (project / "old.json").touch(mode=0o600)
+    assert run_carbon("--carbon-json=old.json", report=False).ret == 0
+    assert stat.S_IMODE((project / "old.json").stat().st_mode) == 0o600
+    (project / "test_it.py").write_text(f"{TEST}    open('mine.md', 'w').write('# Mine')\n", "utf-8")
+    (project / "test_more.py").write_text(TEST, "utf-8")
+    run = run_carbon("--carbon-json=mine.md", "test_it.py", "test_more.py", report=False)
+    assert (run.ret, "mine.md: this file is not ours" in run.text) == (4, True)
+    assert (project / "mine.md").read_text("utf-8") == "# Mine"
+
+
 def test_a_link_stays_one(run_carbon: CarbonRunner, project: Path) -> None:
     """What it names is written, made where it is missing, and refused where it is not ours."""
     for name, to in (("to-notes", "notes.md"), ("to-nothing", "new/report.json"), ("loop", "loop")):

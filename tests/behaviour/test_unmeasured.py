@@ -12,6 +12,8 @@ from conftest import MACHINE, CarbonRunner
 from console import carbon
 from faults import records
 
+from pytest_carbon.records import label
+
 STRICT = "--carbon-strict"
 BEFORE = """
 import pytest
@@ -224,16 +226,29 @@ def git(*arguments: str) -> Any:
     return subprocess.run(["git", *arguments], check=True, capture_output=True, env=os.environ | who)
 
 
-def test_beside_another_revision(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+BESIDE = {
+    "renamed": ('window("decode")', 'window("decoding")', ("test_it.py::test_it", "decode")),
+    "a marker that was removed": ("@pytest.mark.carbon_budget\n", "", ("test_it.py::test_other", "call")),
+    "a fixture that was removed": (
+        '(carbon):\n    with carbon.window("decode"):\n        ',
+        "():\n    ",
+        ("test_it.py::test_it", "decode"),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", BESIDE)
+def test_beside_another_revision(run_carbon: CarbonRunner, pytester: pytest.Pytester, change: str) -> None:
     """What it measures and the working tree does not is no longer measured, too."""
+    old, new, key = BESIDE[change]
     pytester.makepyfile(test_it=BEFORE)
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "before")
-    rewrite(pytester, 'window("decode")', 'window("decoding")')
+    rewrite(pytester, old, new)
     against = ("--carbon-against=HEAD", "--carbon-sessions=2")
     run = run_carbon(*against, subprocess=True)
     assert run.ret == 0
-    assert [(lost["test"], lost["name"]) for lost in run.report["unmeasured"]] == [("test_it.py::test_it", "decode")]
-    assert "no longer measured: test_it.py::test_it · decode (HEAD" in run.text
+    assert [(lost["test"], lost["name"]) for lost in run.report["unmeasured"]] == [key]
+    assert f"no longer measured: {label(key)} (HEAD" in run.text
     assert run_carbon(*against, STRICT, subprocess=True).ret == 1

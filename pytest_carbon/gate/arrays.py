@@ -28,4 +28,10 @@ else:
     np, special = _Later("numpy"), _Later("scipy.special")
     Bools = Floats = Ints = Any
 
-__all__ = ["Bools", "Floats", "Ints", "np", "special"]
+__all__ = ["Bools", "Floats", "Ints", "load", "np", "special"]
+
+
+def load() -> None:
+    """Import both now: an import that Ctrl-C ends, or that a test's patches break, cannot be repeated."""
+    import_module("numpy")
+    import_module("scipy.special")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from pytest_carbon.gate import arrays
 from pytest_carbon.host.output import is_replaced, not_ours, temporary_name
 from pytest_carbon.host.stdlib import os, time
 from pytest_carbon.records import SessionResult
@@ -32,23 +34,33 @@ class Interim:
         self._took_s: deque[float] = deque(maxlen=3)
 
     def write(self, make: Callable[[], SessionResult]) -> None:
-        """Write the result that ``make`` returns, marked as incomplete."""
+        """Write the result that ``make`` returns, marked as incomplete; first before any test runs."""
         begun_s = time.monotonic()
         if self._path is None or begun_s < self._next_s:
             return
-        with contextlib.suppress(Exception):  # what a module's fixtures patch; the end of the run says what is wrong
-            if not_ours(self._path, jsonfile.FORMAT):
-                return  # a test has written a file there
-            result = make()
-            result = replace(result, incomplete=True, exit_status=None, notes=(*result.notes, _NOTE))
-            if not self._written and self._path.exists():
-                self._earlier = self._path.read_bytes()
-            _write(self._path.resolve(), jsonfile.text(result).encode())
-            self._written = True
+        if not self._took_s:  # no test has run
+            arrays.load()
+        try:
+            self._write(make)
+        except pytest.exit.Exception:  # from a signal's handler
+            raise
+        except Exception:  # what a module's fixtures patch may fail; the end of the run says what is wrong
+            pass
         now_s = time.monotonic()
         self._took_s.append(now_s - begun_s)
         least_s = min(self._took_s) if len(self._took_s) == self._took_s.maxlen else 0.0  # the first imports
         self._next_s = 0.0 if least_s < _QUICK_S else now_s + least_s / _SHARE
+
+    def _write(self, make: Callable[[], SessionResult]) -> None:
+        assert self._path is not None
+        if not_ours(self._path, jsonfile.FORMAT):
+            return  # a test has written a file there
+        result = make()
+        result = replace(result, incomplete=True, exit_status=None, notes=(*result.notes, _NOTE))
+        if not self._written and self._path.exists():
+            self._earlier = self._path.read_bytes()
+        _write(self._path.resolve(), jsonfile.text(result).encode())
+        self._written = True
 
     def discard(self) -> None:
         """Put back what was there: the run was refused, and measured nothing that counts."""

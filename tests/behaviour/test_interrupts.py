@@ -201,6 +201,37 @@ def test_a_job_that_is_cancelled(
         os.kill(int((pytester.path / "pid").read_text("utf-8")), 0)
 
 
+WHILE_IT_REPORTS = """
+import os, time
+import pytest
+from battery import draw
+
+@pytest.mark.carbon_budget
+def test_first():
+    draw(1.0)
+
+@pytest.mark.carbon_budget
+def test_second():
+    draw(1.0)
+    if number := os.environ.get("NUMBER"):
+        os.kill(os.getppid(), int(number))
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_while_the_report_so_far_is_written(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """A signal that comes then ends the run as at any other time, and the report at the end is complete."""
+    pytester.makepyfile(test_it=WHILE_IT_REPORTS)
+    assert run_carbon("--carbon-record").ret == 0
+    monkeypatch.setenv("NUMBER", str(int(number)))
+    for _ in range(3):  # the moments differ
+        run = run_carbon("--carbon-sessions=2", subprocess=True)
+        assert (run.ret, run.report["incomplete"]) == (2, False)
+
+
 @pytest.mark.parametrize("ignored", [False, True], ids=["", "in a script's background"])
 def test_a_fresh_process_tears_down_its_fixtures(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, ignored: bool

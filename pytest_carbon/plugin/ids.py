@@ -21,17 +21,23 @@ def test_id(item: pytest.Item) -> str:
     if path.is_relative_to(root):
         return item.nodeid
     rest = item.nodeid.partition("::")[2]
-    real_root, real = root.resolve(), path.resolve()
-    if real.is_relative_to(real_root):  # the same folder by another name
-        return f"{real.relative_to(real_root).as_posix()}::{rest}"
-    module = item.getparent(pytest.Module)
-    name = getattr(getattr(module, "obj", None), "__name__", None)
-    if name is None or _holds(name, path) or _holds(name, real):  # as --import-mode=importlib names it
-        name = _dotted(os.path.relpath(real, _home_of(real) or real_root))
+    real = path.resolve()
+    name = getattr(getattr(item.getparent(pytest.Module), "obj", None), "__name__", None)
+    if name is None or real.is_relative_to(root.resolve()) or _holds(name, path) or _holds(name, real):
+        name = module_of(path, root)  # importlib's name may hold the whole path
     return f"{name}::{rest}"
 
 
 test_id.__test__ = False  # type: ignore[attr-defined]
+
+
+def module_of(path: Path, root: Path) -> str:
+    """Return a module's part of its tests' keys, or a folder's, from its path: outside the root dir a dotted name."""
+    real_root, real = root.resolve(), path.resolve()
+    for place, folder in ((path, root), (real, real_root)):  # the same folder may have another name
+        if place.is_relative_to(folder):
+            return place.relative_to(folder).as_posix()
+    return _dotted(os.path.relpath(real, _home_of(real) or real_root))
 
 
 def why_unstable(item: pytest.Item, key: str, name: str) -> str | None:
@@ -72,7 +78,7 @@ def _installed() -> Iterator[Path]:
 
 def _dotted(path: str) -> str:
     parts = [part for part in Path(path).parts if part not in ("..", os.sep)]
-    return ".".join([*parts[:-1], parts[-1].removesuffix(".py")])
+    return ".".join(parts).removesuffix(".py")
 
 
 def _holds(name: str, path: Path) -> bool:

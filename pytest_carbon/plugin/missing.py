@@ -11,7 +11,8 @@ import pytest
 from pytest_carbon.baselines import Store
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate.sides import Sides
-from pytest_carbon.plugin.ids import test_id
+from pytest_carbon.host.stdlib import os
+from pytest_carbon.plugin.ids import module_of, test_id
 from pytest_carbon.plugin.stages import Judged
 from pytest_carbon.plugin.waiting import Test, why_skipped
 from pytest_carbon.records import Key, Settings, Unmeasured, label
@@ -32,14 +33,20 @@ class Collected:
         """Whether only a part of the modules' tests runs."""
         self._modules: dict[str, str | None] = {}
         """Those that were collected; of one that skipped itself, why."""
+        self._names: dict[str, str] = {}
+        """What the tests' ids call the modules that are collected, by their node ids."""
         self._running: Test | None = None
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         self.part = True
 
+    def pytest_collectstart(self, collector: pytest.Collector) -> None:
+        if isinstance(collector, pytest.File):
+            self._names[collector.nodeid] = module_of(collector.path, self._config.rootpath)
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if report.outcome != "failed":
-            self._modules[report.nodeid] = why_skipped(report) if report.skipped else None
+        if report.outcome != "failed" and (name := self._names.get(report.nodeid)) is not None:
+            self._modules[name] = why_skipped(report) if report.skipped else None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -75,7 +82,11 @@ class Collected:
 
     def skipped_module(self, test: str) -> str | None:
         """Say why a test's module was skipped as a whole, if it was."""
-        return self._modules.get(test.partition("::")[0])
+        module = test.partition("::")[0]
+        if module in self._modules or module.endswith(".py"):
+            return self._modules.get(module)
+        # outside the root dir, a module that was imported may have a shorter name than its path
+        return next((why for name, why in self._modules.items() if name.endswith(f".{module}")), None)
 
     def gone(self, stored: Stored, places: Mapping[str, str]) -> Iterator[str]:
         """Say which baselines have no test any more: their module was collected without it, or is gone itself.
@@ -92,21 +103,31 @@ class Collected:
                     " renamed, pytest-carbon baseline rename OLD NEW; if it was removed, pytest-carbon baseline prune"
                 )
 
-    def _asked(self) -> list[Path]:
-        """Return where pytest was to collect."""
-        return [(self._config.invocation_params.dir / argument).resolve() for argument in self._config.args]
+    def _asked(self) -> list[str]:
+        """Return where pytest was to collect, as :func:`_placed` has it."""
+        folder, root = self._config.invocation_params.dir, self._config.rootpath
+        places = []
+        for argument in self._config.args:
+            path = Path(os.path.abspath(folder / argument))
+            if self._config.option.pyargs and not path.exists():
+                places.append(_placed(argument, inside=False))
+            else:
+                inside = path.resolve().is_relative_to(root.resolve())
+                places.append(_placed(module_of(path, root), inside=inside))
+        return places
 
-    def _is_gone(self, test: str, asked: Sequence[Path]) -> bool:
+    def _is_gone(self, test: str, asked: Sequence[str]) -> bool:
         """Whether a test was not collected though its module was, or lies where pytest was to collect."""
-        module = test.partition("::")[0]
-        if test in self.tests or self.skipped_module(test) is not None:  # see unmeasured()
+        module, ids, _ = test.partition("::")
+        if not ids or test in self.tests or self.skipped_module(test) is not None:  # see unmeasured()
             return False
-        return module in self._modules or _is_left_out((self._config.rootpath / module).resolve(), asked)
+        return module in self._modules or _placed(module, inside=module.endswith(".py")).startswith(tuple(asked))
 
 
-def _is_left_out(module: Path, asked: Sequence[Path]) -> bool:
-    """Whether a module that was not collected lies where pytest was to collect; it may be there or not."""
-    return module.suffix == ".py" and any(module.is_relative_to(folder) for folder in asked)
+def _placed(name: str, *, inside: bool) -> str:
+    """Write a module's or folder's part of ids so that it begins with those of its folders."""
+    between = "/" if inside else "."  # outside the root dir, it is a dotted name
+    return between if name in ("", ".") else f"{between}{name}{between}"
 
 
 def unmeasured(

@@ -386,11 +386,11 @@ class CarbonSession:
         measured = {(t.key, m.name) for t, m, _ in judgement.results}
         strictly = settings.strict and not self._collected.part
         gone = [*self._collected.gone(self._stored, places)] if strictly else []
+        every = {**self._collected.tests, **self._tests, **self._fresh.tests}
         if sides is None:
-            every = {**self._collected.tests, **self._tests, **self._fresh.tests}
             unmeasured = missing.unmeasured(self._collected, every, self._stored, places, measured)
         else:
-            unmeasured = missing.unmeasured_here(sides, every=self._tests, machine=result.machine.id)
+            unmeasured = missing.unmeasured_here(sides, every, result.machine.id)
         if unmeasured:
             result = replace(result, unmeasured=unmeasured)
             (gone if settings.strict else lines).append(missing.sentence(unmeasured, settings))

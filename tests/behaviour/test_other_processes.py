@@ -241,7 +241,7 @@ def test_measures(carbon):
 def test_a_test_that_measures_nothing_is_named(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, arguments: tuple[str, ...]
 ) -> None:
-    """It passed, beside one that measures: --carbon-strict fails the run, a failed or skipped one says so itself."""
+    """It passed, beside one that measures: --carbon-strict fails the run. A skipped one says so itself."""
     pytester.makepyfile(test_it=HEAD + NOTHING)
     run = run_carbon("--carbon-record", *arguments, subprocess=True)
     named = "tests that use carbon passed and measured nothing: "

@@ -154,6 +154,37 @@ def test_what_a_test_patches_changes_no_figure(run_carbon: CarbonRunner, pyteste
     assert run.ret == 0
 
 
+def test_what_a_module_patches_between_its_tests(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """The report of what was measured so far cannot be written then; the one at the end is."""
+    pytester.makepyfile(
+        test_it="""
+        import builtins, hashlib, io, pathlib, secrets, shutil
+        import pytest
+        from battery import draw
+
+        def broken(*args, **kwargs):
+            raise AssertionError("no files in these tests")
+
+        @pytest.fixture(scope="module", autouse=True, params=[
+            (builtins, "open"), (pathlib.Path, "read_bytes"), (secrets, "token_hex"), (shutil, "copymode"),
+        ])
+        def patched(request):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(*request.param, broken)
+                yield
+
+        def test_a(carbon):
+            carbon(draw, 2.0)
+
+        def test_b(carbon):
+            carbon(draw, 2.0)
+        """
+    )
+    run = run_carbon("--carbon-record", subprocess=True)
+    assert (run.ret, run.outcomes()) == (0, {"passed": 8})
+    assert (run.report["incomplete"], len(run.report["tests"])) == (False, 8)
+
+
 def test_a_process_that_can_open_no_file_is_an_error(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """A living child must not pass for one that ended."""
     pytester.makepyfile(

@@ -12,6 +12,8 @@ from conftest import MACHINE, CarbonRunner
 from console import carbon
 from faults import records
 
+from pytest_carbon.records import label
+
 STRICT = "--carbon-strict"
 BEFORE = """
 import pytest
@@ -176,6 +178,28 @@ def test_a_module_that_is_no_longer_collected(run_carbon: CarbonRunner, pytester
     assert "--carbon-strict: test_it" not in run_carbon(STRICT, "--ignore=test_it.py").text
 
 
+@pytest.mark.parametrize("mode", ["importlib", "prepend"])
+def test_tests_outside_the_root_dir(run_carbon: CarbonRunner, pytester: pytest.Pytester, mode: str) -> None:
+    """Their ids are dotted names: a module that skips itself, and one that is gone, are told all the same."""
+    for folder in ("conf", "checks"):
+        (pytester.path / folder).mkdir()
+    (pytester.path / "conf" / "pytest.ini").write_text(f"[pytest]\naddopts = --import-mode={mode}\n", "utf-8")
+    (pytester.path / "checks" / "test_it.py").write_text(BEFORE, "utf-8")
+    (pytester.path / "checks" / "test_plain.py").write_text("def test_plain():\n    pass\n", "utf-8")
+    arguments = ("-c", "conf/pytest.ini")
+    assert run_carbon("--carbon-record", *arguments, "checks", subprocess=True).ret == 0
+    skipping = f"import pytest\npytest.skip('no GPU', allow_module_level=True)\n{BEFORE}"
+    (pytester.path / "checks" / "test_it.py").write_text(skipping, "utf-8")
+    run = run_carbon(STRICT, *arguments, "checks", subprocess=True)
+    assert (run.ret, {lost["why"] for lost in run.report["unmeasured"]}) == (1, {"its module was skipped: no GPU"})
+    (pytester.path / "checks" / "test_it.py").unlink()
+    for places in (["checks"], ["."], []) if mode == "importlib" else (["."], []):
+        run = run_carbon(STRICT, *arguments, *places, subprocess=True)
+        assert run.ret == 1
+        assert "test_it::test_it and 1 more have a baseline in" in run.text
+    assert run_carbon(STRICT, *arguments, "checks/test_plain.py", subprocess=True).ret == 0
+
+
 @pytest.mark.usefixtures("recorded")
 def test_what_is_not_needed_any_more_is_removed(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """By the command that the message names; first it says what it would delete."""
@@ -202,16 +226,29 @@ def git(*arguments: str) -> Any:
     return subprocess.run(["git", *arguments], check=True, capture_output=True, env=os.environ | who)
 
 
-def test_beside_another_revision(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+BESIDE = {
+    "renamed": ('window("decode")', 'window("decoding")', ("test_it.py::test_it", "decode")),
+    "a marker that was removed": ("@pytest.mark.carbon_budget\n", "", ("test_it.py::test_other", "call")),
+    "a fixture that was removed": (
+        '(carbon):\n    with carbon.window("decode"):\n        ',
+        "():\n    ",
+        ("test_it.py::test_it", "decode"),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", BESIDE)
+def test_beside_another_revision(run_carbon: CarbonRunner, pytester: pytest.Pytester, change: str) -> None:
     """What it measures and the working tree does not is no longer measured, too."""
+    old, new, key = BESIDE[change]
     pytester.makepyfile(test_it=BEFORE)
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "before")
-    rewrite(pytester, 'window("decode")', 'window("decoding")')
+    rewrite(pytester, old, new)
     against = ("--carbon-against=HEAD", "--carbon-sessions=2")
     run = run_carbon(*against, subprocess=True)
     assert run.ret == 0
-    assert [(lost["test"], lost["name"]) for lost in run.report["unmeasured"]] == [("test_it.py::test_it", "decode")]
-    assert "no longer measured: test_it.py::test_it · decode (HEAD" in run.text
+    assert [(lost["test"], lost["name"]) for lost in run.report["unmeasured"]] == [key]
+    assert f"no longer measured: {label(key)} (HEAD" in run.text
     assert run_carbon(*against, STRICT, subprocess=True).ret == 1

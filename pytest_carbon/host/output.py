@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pytest_carbon.host.stdlib import os, time
+from pytest_carbon.host.stdlib import io, os, time
 from pytest_carbon.records import UsageProblem
 
 _TEMPORARY = re.compile(r"\.pytest-carbon-\d+-[0-9a-f]{8}\.tmp")
@@ -36,7 +36,7 @@ def not_ours(path: Path, format: str) -> str | None:
             return f"this is a {'disk' if stat.S_ISBLK(kind) else 'socket'}; write the path of a file"
         if not stat.S_ISREG(kind) or _descriptor(path) is not None:
             return None
-        with open(path, "rb") as file:
+        with io.open(path, "rb") as file:
             start = file.read(200)
     except FileNotFoundError:
         return None
@@ -82,7 +82,7 @@ def write(path: Path, text: str, format: str) -> None:
         if is_replaced(path):
             write_atomically(path.resolve(), text)
         elif (descriptor := _descriptor(path)) is not None:  # opened anew, it would be truncated
-            with open(os.dup(descriptor), "wb") as stream:
+            with io.open(os.dup(descriptor), "wb") as stream:
                 stream.write(text.encode())
         else:
             path.write_text(text, encoding="utf-8")

@@ -24,7 +24,7 @@ from pytest_carbon.baselines.disk import AGAIN, module_file
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.host import output
 from pytest_carbon.host.stdlib import os
-from pytest_carbon.records import BaselineError, Calibration, Gpu, Machine, Record, UsageProblem
+from pytest_carbon.records import BaselineError, Calibration, Factors, Gpu, Machine, Record, UsageProblem
 
 FOLDER = Path("carbon-baselines") / HOST.id
 MODULE = FOLDER / "tests" / "test_m.py.jsonl"
@@ -688,6 +688,7 @@ any_record = st.builds(
     labels=st.none() | texts,
     temperature_c=st.none() | st.floats(allow_infinity=False, allow_nan=False),
     gpus=st.lists(texts, max_size=3).map(tuple),
+    factors=st.none() | st.builds(Factors, *[numbers] * 2, texts, st.floats(0, 1, exclude_min=True)),
 )
 some_records = st.lists(any_record, max_size=8, unique_by=lambda r: (r.test, r.name, r.session))
 

@@ -255,6 +255,7 @@ def test_a_report_whose_place_vanished_meanwhile(
 ) -> None:
     """The run is not lost with it: everything is shown, and the exit status is no success."""
     with (pytester.path / "test_it.py").open("a") as file:
+        file.write("\n    import shutil\n    shutil.rmtree('reports')  # with the report so far")
         file.write("\n    Path('reports').write_text('a file now')\n")
     run = run_carbon("--carbon-json=reports/r.json")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
@@ -270,7 +271,7 @@ def test_a_disk_that_fills_up_while_recording(
     before = baseline.read_bytes()
     pytester.makeconftest("""
 import errno
-import os
+from pytest_carbon.host.stdlib import os
 
 def full(handle):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -417,7 +417,7 @@ def test_submodules_that_are_not_here(nested: Path, space: Path, tmp_path: Path)
 def holding(repo: Path, space: Path, ref: str = "HEAD~1") -> Iterator[subprocess.Popen[str]]:
     """Another process that has a revision checked out."""
     code = (
-        "import sys, tempfile, time; from pathlib import Path; from pytest_carbon.host.worktree import *;"
+        "from pytest_carbon.host.worktree import *; import sys, tempfile, time; from pathlib import Path;"
         "tempfile.tempdir = sys.argv[1]; repo = Path(sys.argv[2]); revision = find(sys.argv[3], repo)\n"
         "with checked_out(revision) as tree: print(tree, flush=True); time.sleep(100)"
     )

@@ -422,7 +422,7 @@ factors = st.builds(Factors, numbers, numbers, texts, numbers)
 measurements = st.builds(
     Measurement,
     *(texts, texts, counts, maybe_number, st.none() | st.floats(1e-12, 1e12), *[maybe_number] * 6),
-    *(some(texts), st.none() | factors, maybe_number, some(texts), some(domain_energies)),
+    *(some(texts), maybe_number, some(texts), some(domain_energies)),
     some(st.builds(Round, counts, numbers)),
     some(st.builds(SessionScore, texts, numbers, numbers)),
     some(
@@ -437,6 +437,7 @@ measurements = st.builds(
         *(st.sampled_from(["hub", "synthetic", "given"]), maybe_text, maybe_text, counts),
         *(st.sampled_from(["study", "small", None]), *[maybe_number] * 5),
     ),
+    factors=st.none() | factors,
 )
 verdicts = st.builds(
     Verdict,

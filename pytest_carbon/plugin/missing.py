@@ -155,7 +155,7 @@ def unmeasured_here(sides: Sides, every: Mapping[str, Test], machine: str) -> tu
 
 def nothing_heard(tests: Sequence[Test], judged: Judged) -> Iterator[str]:
     """Say that tests which measure have passed, and that the run heard of no measurement at all."""
-    passed = [test.key for test in tests if test.outcome == "passed"]
+    passed = [test.key for test in tests if test.outcome == "passed" and test.asks]
     if passed and not judged.results:
         yield (
             f"the run heard of no measurement, though tests that use carbon or have a carbon_budget marker passed:"
@@ -169,7 +169,7 @@ def silent(
 ) -> Iterator[str]:
     """Say which of the tests that measure have passed without any measurement, beside others that measured."""
     heard = {test.key for test, _, _ in judged.results} | {lost.test for lost in unmeasured}
-    passed = [test.key for test in tests if test.outcome == "passed" and test.key not in heard]
+    passed = [test.key for test in tests if test.outcome == "passed" and test.asks and test.key not in heard]
     if passed and judged.results:
         strictly = "--carbon-strict: " if settings.strict else ""
         yield (

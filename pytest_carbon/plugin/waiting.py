@@ -130,6 +130,11 @@ class Test:
     def waits(self) -> bool:
         return self.course.waits
 
+    @property
+    def asks(self) -> bool:
+        """Whether the test itself has the marker or the fixture: an autouse fixture reaches tests that need none."""
+        return self.marked or "carbon" in getattr(getattr(self.item, "_fixtureinfo", None), "argnames", ())
+
     def note(self, report: pytest.TestReport) -> Action:
         """Follow the test's course by a report."""
         part = type(report) is not pytest.TestReport

@@ -252,6 +252,34 @@ def test_a_test_that_measures_nothing_is_named(
     assert run_carbon("--carbon-strict", "-k", "test_measures", *arguments, subprocess=True).ret == 0
 
 
+def test_an_autouse_fixture_reaches_tests_that_measure_nothing(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester
+) -> None:
+    """As unittest's classes get the fixture: such a test is no fault, also alone."""
+    pytester.makepyfile(
+        test_it=HEAD
+        + """
+import unittest
+
+class TestIt(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def _carbon(self, carbon):
+        self.carbon = carbon
+
+    def test_measures(self):
+        measure(self.carbon)
+
+    def test_plain(self):
+        pass
+"""
+    )
+    assert run_carbon("--carbon-record").ret == 0
+    strict = ("--carbon-strict", "--carbon-max-detectable=99%")
+    for selected in ([], ["-k", "test_plain"]):
+        run = run_carbon(*strict, *selected)
+        assert (run.ret, "measured nothing" in run.text) == (0, False)
+
+
 def test_xdist_is_refused(run_carbon: CarbonRunner, pytester: pytest.Pytester, all_plugins: None) -> None:
     """Before anything runs: its workers would measure each other, and the run would hear of none."""
     pytest.importorskip("xdist")

@@ -17,9 +17,7 @@ from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import values
 from pytest_carbon.plugin.refusal import refusal
 
-_OURS = re.compile(r"(--(no-)?)?carbon|(--(no-)?)?cabron|(--(no-)?)?carbo[-_]", re.IGNORECASE)
-"""How a flag or a key begins that was meant for this plugin."""
-_OWN_TABLE = re.compile(r"^\[(tool[.:])?pytest[-_]carbon(\.[^\]]*)?\]", re.MULTILINE)
+_OWN_TABLE = r"(?m)^\[(tool[.:])?pytest[-_]carbon(\.[^\]]*)?\]"
 
 
 class Option(NamedTuple):
@@ -238,7 +236,7 @@ def refuse_unknown_flags(parser: pytest.Parser, arguments: Sequence[str]) -> Non
     """Refuse a flag that nobody has and that is close to one of ours: pytest does not say which was meant."""
     ours = {option.flag for option in (SWITCH, *OPTIONS)}
     flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-    strange = [flag for flag in flags if _OURS.match(flag) and flag.replace("--no-", "--") not in ours]
+    strange = [flag for flag in flags if _looks_ours(flag) and flag.replace("--no-", "--") not in ours]
     if not strange:
         return
     from pytest_carbon.text import closest
@@ -249,6 +247,12 @@ def refuse_unknown_flags(parser: pytest.Parser, arguments: Sequence[str]) -> Non
             raise refusal(f"{flag} is not an option of pytest-carbon. Did you mean {near}?")
 
 
+def _looks_ours(name: str) -> bool:
+    """Tell whether a flag or a key begins as ours do, or as a slip of the pen in one does."""
+    bare = name.lower().removeprefix("--").removeprefix("no-")
+    return bare.startswith(("carbon", "cabron", "carbo-", "carbo_"))
+
+
 def refuse_unknown_keys(config: pytest.Config) -> None:
     """Refuse ini keys and tables that look like ours and that nothing reads, with or without ``--carbon``."""
     ours = {option.key: option for option in (SWITCH, *OPTIONS)}
@@ -256,7 +260,7 @@ def refuse_unknown_keys(config: pytest.Config) -> None:
     written = [*file]
     written += [text.partition("=")[0].strip() for text in config.option.override_ini or ()]
     for key in dict.fromkeys(map(str, written)):
-        if not _OURS.match(key) or (key in ours and ours[key].ini):
+        if not _looks_ours(key) or (key in ours and ours[key].ini):
             continue
         with contextlib.suppress(ValueError, KeyError):
             config.getini(key)  # another plugin's
@@ -270,7 +274,8 @@ def refuse_unknown_keys(config: pytest.Config) -> None:
         raise refusal(f"{where}: pytest-carbon has no such key.{f' Did you mean {near}?' if near else ''}")
     for path in {config.rootpath / "pyproject.toml", config.inipath or config.rootpath / "pyproject.toml"}:
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            if (table := _OWN_TABLE.search(path.read_text("utf-8"))) is not None:
+            text = path.read_text("utf-8")
+            if "carbon" in text and (table := re.search(_OWN_TABLE, text)) is not None:
                 raise refusal(
                     f"{table[0]} in {path}: pytest-carbon has no table of its own. Write its keys beside pytest's, such"
                     " as carbon_tolerance in [tool.pytest.ini_options], or in [pytest] of an ini file"

@@ -42,6 +42,10 @@ _COLLECTIONS = (
 """The same, of tables that are computed on demand; an attribute may be a property."""
 ELEMENTS_MOST = 1000
 """So many elements of a list are looked at."""
+NESTED_MOST = 10
+"""So many of its lists are looked into."""
+DEPTH_MOST = 3
+"""So deep."""
 
 
 def refuse_lazy(result: Any) -> Any:
@@ -81,7 +85,7 @@ def _lazy(result: Any) -> tuple[str, str, str] | None:
     return None
 
 
-def _pending(result: Any) -> tuple[str, str, str] | None:
+def _pending(result: Any, depth: int = 0) -> tuple[str, str, str] | None:
     """The same of a result whose work goes on elsewhere, or of a list, a tuple, a set or a dict that holds one."""
     if (wait := _wait(type(result))) is not None:
         instead = f"carbon(lambda: {wait.format('fn(…)')})"
@@ -95,6 +99,13 @@ def _pending(result: Any) -> tuple[str, str, str] | None:
             if wait == _AWAIT:
                 instead = "async with carbon.window(): await asyncio.gather(*fn(…))"
             return f"{_named(type(result))} with {_named(kind)}", NOT_DONE, instead
+    for element in itertools.islice(elements, NESTED_MOST if depth < DEPTH_MOST else 0):
+        if isinstance(element, list | tuple | set | frozenset | dict) and (held := _pending(element, depth + 1)):
+            return (
+                f"{_named(type(result))} of {held[0].partition(' ')[2]}",
+                NOT_DONE,
+                "wait in the call for each of them",
+            )
     return None
 
 

@@ -87,7 +87,7 @@ def read_settings(config: pytest.Config) -> Settings:
     if not values.get("enabled"):
         values.update(record=False, accept=False, against=None)
     if not problems:
-        problems += _unwritable(given, enabled=bool(values.get("enabled")))
+        problems += _unwritable(config, given, enabled=bool(values.get("enabled")))
     if problems:
         raise refusal(*problems)
     return Settings(**values)
@@ -181,7 +181,7 @@ def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
         yield f"{least.where}: this is longer than {most.where}; lower the one or raise the other"
 
 
-def _unwritable(given: dict[str, _Given], *, enabled: bool) -> Iterable[str]:
+def _unwritable(config: pytest.Config, given: dict[str, _Given], *, enabled: bool) -> Iterable[str]:
     """Refuse before measuring what could not be written after it."""
     baseline, json = given.get("baseline"), given.get("json")
     if enabled and baseline and isinstance(baseline.value, Path) and os.path.isfile(baseline.value):
@@ -193,3 +193,8 @@ def _unwritable(given: dict[str, _Given], *, enabled: bool) -> Iterable[str]:
         check = output.obstacle if enabled else output.not_ours
         if why := check(json.value, FORMAT):
             yield f"{json.where}: {why}"
+        place = os.path.realpath(json.value)
+        for name, value in vars(config.option).items():
+            if isinstance(value, str) and value and name != "carbon_json":
+                if os.path.realpath(config.invocation_params.dir / value) == place:
+                    yield f"{json.where}: another option, {name}, names this file, too; give each a file of its own"

@@ -143,6 +143,25 @@ NOT_RUN = {
 }
 
 
+@pytest.mark.parametrize("nested", ['{"a": [started()]}', "[[1], (started(),)]", '[{"a": {"b": started()}}]'])
+def test_a_future_within_lists_is_refused(run_carbon: CarbonRunner, pytester: pytest.Pytester, nested: str) -> None:
+    """It is found three lists deep."""
+    pytester.makepyfile(f"""
+from concurrent.futures import ThreadPoolExecutor
+pool = ThreadPoolExecutor()
+
+def started():
+    return pool.submit(sum, [1])
+
+def test_it(carbon):
+    carbon(lambda: {nested})
+""")
+    run = run_carbon()
+    assert run.outcomes() == {"failed": 1}
+    assert "Future back from the call, whose work may not be done" in run.text
+    assert "wait in the call for each of them" in run.text
+
+
 @pytest.mark.parametrize("carbon", [True, False], ids=["measured", "inert"])
 def test_what_is_not_done_is_refused_before_a_second_call(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, carbon: bool

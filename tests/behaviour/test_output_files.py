@@ -94,6 +94,15 @@ def test_it_stays_whatever_pytest_was_asked_for(run_carbon: CarbonRunner, projec
     assert tree(project) == before
 
 
+@pytest.mark.parametrize("other", ["--junitxml=x.json", "--junitxml=../{here}/x.json", "--log-file=./x.json"])
+def test_a_file_that_another_option_writes_too(run_carbon: CarbonRunner, project: Path, other: str) -> None:
+    """The later of them would replace the report, and nobody would hear of it."""
+    run = run_carbon("--carbon-json=x.json", other.format(here=project.name), report=False)
+    assert run.ret == 4
+    assert "names this file, too; give each a file of its own" in run.errors
+    assert not (project / "x.json").exists()
+
+
 def test_an_earlier_report_stays_until_there_is_another(run_carbon: CarbonRunner, project: Path) -> None:
     """A run that measures nothing writes nothing, and removes nothing."""
     assert run_carbon().ret == 0

@@ -194,7 +194,7 @@ def _unwritable(config: pytest.Config, given: dict[str, _Given], *, enabled: boo
         if why := check(json.value, FORMAT):
             yield f"{json.where}: {why}"
         place = os.path.realpath(json.value)
-        for name, value in vars(config.option).items():
-            if isinstance(value, str) and value and name != "carbon_json":
-                if os.path.realpath(config.invocation_params.dir / value) == place:
-                    yield f"{json.where}: another option, {name}, names this file, too; give each a file of its own"
+        written = {name: value for name, value in vars(config.option).items() if isinstance(value, str) and value}
+        for name in written.keys() - {"carbon_json"}:
+            if os.path.realpath(config.invocation_params.dir / written[name]) == place:
+                yield f"{json.where}: another option, {name}, names this file, too; give each a file of its own"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,11 @@ QUICK = (
     "--carbon-precision=50%",
     INTENSITY,
 )
+
+
+def slow_but(quick: str, names: Iterable[str]) -> list[Any]:
+    """Parameters of a test whose variants take long: all but one are marked slow."""
+    return [name if name == quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from conftest import CarbonRunner
+from conftest import CarbonRunner, slow_but
 from faults import is_there
 
 RANDOM = """
@@ -181,7 +181,7 @@ def server(request):
 
 
 @pytest.mark.parametrize(
-    "held", [h if h != "a fixture that waits" else pytest.param(h, marks=pytest.mark.slow) for h in HELD]
+    "held", [pytest.param(h, marks=pytest.mark.slow) if h.endswith("that waits") else h for h in HELD]
 )
 def test_a_confirmation_that_cannot_run(
     run_carbon: CarbonRunner,
@@ -231,7 +231,7 @@ STAYS = {
 }
 
 
-@pytest.mark.parametrize("stays", [s if s == "a thread" else pytest.param(s, marks=pytest.mark.slow) for s in STAYS])
+@pytest.mark.parametrize("stays", slow_but("a thread", STAYS))
 def test_a_process_that_does_not_end(run_carbon: CarbonRunner, pytester: pytest.Pytester, stays: str) -> None:
     """After its tests have finished it has ten seconds, then it is terminated; what it measured counts."""
     pytester.makepyfile(f"""

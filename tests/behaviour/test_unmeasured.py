@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MACHINE, CarbonRunner
+from conftest import MACHINE, CarbonRunner, slow_but
 from console import carbon
 from faults import records
 
@@ -178,7 +178,7 @@ def test_a_module_that_is_no_longer_collected(run_carbon: CarbonRunner, pytester
     assert "--carbon-strict: test_it" not in run_carbon(STRICT, "--ignore=test_it.py").text
 
 
-@pytest.mark.parametrize("mode", ["importlib", "prepend"])
+@pytest.mark.parametrize("mode", slow_but("importlib", ["importlib", "prepend"]))
 def test_tests_outside_the_root_dir(run_carbon: CarbonRunner, pytester: pytest.Pytester, mode: str) -> None:
     """Their ids are dotted names: a module that skips itself, and one that is gone, are told all the same."""
     for folder in ("conf", "checks"):
@@ -237,7 +237,7 @@ BESIDE = {
 }
 
 
-@pytest.mark.parametrize("change", BESIDE)
+@pytest.mark.parametrize("change", slow_but("renamed", BESIDE))
 def test_beside_another_revision(run_carbon: CarbonRunner, pytester: pytest.Pytester, change: str) -> None:
     """What it measures and the working tree does not is no longer measured, too."""
     old, new, key = BESIDE[change]

@@ -232,6 +232,7 @@ def test_every_kind_of_verdict(project: Project) -> None:
         assert word not in shown
 
 
+@pytest.mark.slow
 def test_markers_of_the_other_revision_select_nothing(project: Project) -> None:
     """``-m`` and ``-k`` say which tests of the working tree are compared: by name, whatever was their marker there."""
     (project.path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\naddopts = -m 'not slow'\n", "utf-8")
@@ -520,6 +521,7 @@ def test_measurements_that_were_renamed(project: Project) -> None:
 # --- what goes wrong there -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_processes_that_die_there(project: Project) -> None:
     """Are their tests' errors, and never "no regression"; the others are compared."""
     dying = """
@@ -667,6 +669,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("folder", "layout"), LAYOUTS.values(), ids=LAYOUTS.keys())
 def test_a_package_in_development_mode(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, layout: str
@@ -742,6 +745,7 @@ def test_a_module_that_was_built_in_place(project: Project) -> None:
 # --- interrupted -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_an_interrupted_run_leaves_nothing(project: Project, number: signal.Signals) -> None:
     """No worktree, no process; what was measured before is told."""

@@ -159,6 +159,7 @@ def test_gpus_that_are_there_are_examined_and_lost_ones_said(
     assert 0 < content["watcher_share"] < 1
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_what_runs_take_over(
     doctor: Doctor, simulated: Callable[..., SimulatedNvml], pytester: pytest.Pytester
 ) -> None:

@@ -12,6 +12,8 @@ import pytest
 from conftest import QUICK
 from faults import simulated_gpus
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 import os, signal, socket, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor

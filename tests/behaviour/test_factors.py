@@ -10,6 +10,8 @@ import pytest
 from conftest import CarbonRunner, Run
 from faults import records
 
+pytestmark = pytest.mark.slow
+
 SUITE = """
 import time
 import meters

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from conftest import CarbonRunner
 
-pytestmark = pytest.mark.usefixtures("all_plugins")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("all_plugins")]
 
 SUITE = """
 import os

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import CarbonRunner
 
+pytestmark = pytest.mark.slow
+
 SUITE = """
 import os
 import pytest

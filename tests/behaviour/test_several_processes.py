@@ -6,8 +6,10 @@ import json
 import time
 
 import pytest
-from conftest import CarbonRunner, slow_but
+from conftest import CarbonRunner
 from faults import is_there
+
+pytestmark = pytest.mark.slow
 
 RANDOM = """
 import random
@@ -180,9 +182,7 @@ def server(request):
 }
 
 
-@pytest.mark.parametrize(
-    "held", [pytest.param(h, marks=pytest.mark.slow) if h.endswith("that waits") else h for h in HELD]
-)
+@pytest.mark.parametrize("held", HELD)
 def test_a_confirmation_that_cannot_run(
     run_carbon: CarbonRunner,
     pytester: pytest.Pytester,
@@ -231,7 +231,7 @@ STAYS = {
 }
 
 
-@pytest.mark.parametrize("stays", slow_but("a thread", STAYS))
+@pytest.mark.parametrize("stays", STAYS)
 def test_a_process_that_does_not_end(run_carbon: CarbonRunner, pytester: pytest.Pytester, stays: str) -> None:
     """After its tests have finished it has ten seconds, then it is terminated; what it measured counts."""
     pytester.makepyfile(f"""

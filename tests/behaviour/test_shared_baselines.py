@@ -424,6 +424,7 @@ def test_no_error_of_the_command_line_shows_a_password(
     without_secrets(*capsys.readouterr())
 
 
+@pytest.mark.slow
 def test_no_password_in_files_of_fresh_processes(
     run_silent: Any, pytester: pytest.Pytester, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

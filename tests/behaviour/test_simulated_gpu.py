@@ -127,6 +127,7 @@ def test_only_the_visible_gpu_is_measured(pytester: pytest.Pytester, tmp_path: P
     assert os.environ.get("CUDA_VISIBLE_DEVICES") is None
 
 
+@pytest.mark.slow
 def test_fresh_processes_on_a_gpu(pytester: pytest.Pytester, gpu: SimulatedNvml) -> None:
     """Each opens the meters anew, and the second takes over what the first has found out about the counter."""
     pytester.makepyfile(SUITE.format(root=str(Path(__file__).parents[2])))

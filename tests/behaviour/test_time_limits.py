@@ -14,6 +14,8 @@ from conftest import MACHINE, CarbonRunner
 from console import carbon
 from faults import running, wait_for
 
+pytestmark = pytest.mark.slow
+
 SUITE = """
 import os, signal, time
 from pathlib import Path

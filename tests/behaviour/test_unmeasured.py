@@ -237,7 +237,8 @@ BESIDE = {
 }
 
 
-@pytest.mark.parametrize("change", slow_but("renamed", BESIDE))
+@pytest.mark.slow
+@pytest.mark.parametrize("change", BESIDE)
 def test_beside_another_revision(run_carbon: CarbonRunner, pytester: pytest.Pytester, change: str) -> None:
     """What it measures and the working tree does not is no longer measured, too."""
     old, new, key = BESIDE[change]

@@ -18,6 +18,10 @@ from pytest_carbon.plugin.waiting import Test, why_skipped
 from pytest_carbon.records import Key, Settings, Unmeasured, label
 from pytest_carbon.text import listing
 
+NOTHING_TO_COMPARE = (
+    "no collected test measures here, so nothing is compared with {}: select tests that use carbon, or leave"
+    " --carbon-against out"
+)
 _SELECTING = ("lf", "ignore", "ignore_glob")
 """Options that leave tests out without calling ``pytest_deselected``."""
 

@@ -117,7 +117,8 @@ class CarbonSession:
 
     def pytest_report_collectionfinish(self) -> list[str]:
         if not self._tests:
-            return []
+            against = self._settings.against
+            return [f"carbon: {missing.NOTHING_TO_COMPARE.format(against)}"] if against and self._outlet is None else []
         tests, sessions = counted(len(self._tests), "test"), self._settings.sessions
         where = f" in {sessions} fresh processes, one after another" if self._apart else ""
         if self._sides is not None:
@@ -172,6 +173,8 @@ class CarbonSession:
 
     def _is_concerned(self) -> bool:
         """Whether a test measures, or did so before: it has a baseline."""
+        if not self._tests and self._settings.against is not None and self._settings.strict and self._outlet is None:
+            raise refusal.refusal(f"--carbon-strict: {missing.NOTHING_TO_COMPARE.format(self._settings.against)}")
         if self._tests or self._store is None or self._outlet is not None:
             return bool(self._tests)
         self._apart = False  # no test is to run in another process

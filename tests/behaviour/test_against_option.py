@@ -264,6 +264,17 @@ def test_nothing_is_compared(project: Project) -> None:
     assert told in run.text
 
 
+def test_no_test_measures_here_any_more(project: Project) -> None:
+    """The run says that nothing is compared; with --carbon-strict it is refused."""
+    project.commit(test_it=COST, model="COST = 2.0")
+    project.write(test_it="def test_it():\n    pass\n")
+    told = "no collected test measures here, so nothing is compared with HEAD"
+    run = project.run()
+    assert (run.ret, run.outcomes()) == (0, {"passed": 1})
+    assert told in run.text
+    assert f"--carbon-strict: {told}" in project.refused("--carbon-strict")
+
+
 def test_called_from_outside_of_the_repository(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """With paths from the folder that it was called in: the other revision's are its own."""
     project.commit(test_it=COST, model="COST = 2.0")

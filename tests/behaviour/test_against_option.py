@@ -285,6 +285,7 @@ def test_called_from_outside_of_the_repository(project: Project, monkeypatch: py
     assert (run.ret, run.status("test_it")) == (1, "regression")
 
 
+@pytest.mark.slow
 def test_a_variable_that_names_the_working_tree(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """As CI systems set one: what the other revision reads through it is its own."""
     monkeypatch.setenv("WORKSPACE", str(project.path))
@@ -294,6 +295,7 @@ def test_a_variable_that_names_the_working_tree(project: Project, monkeypatch: p
     assert project.run().status("test_it") == "regression"
 
 
+@pytest.mark.slow
 def test_no_report_of_it_can_be_accepted(project: Project) -> None:
     """Into baselines, which it has not seen."""
     project.commit(test_it=COST, model="COST = 2.0")
@@ -311,6 +313,7 @@ def test_no_report_of_it_can_be_accepted(project: Project) -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_parents_arguments_hold(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths, absolute, relative and of what is not there; ``-k``; settings of this ini file, the rest of that one."""
     project.commit(
@@ -343,6 +346,7 @@ def test_the_parents_arguments_hold(project: Project, monkeypatch: pytest.Monkey
     assert "not here:" not in run.text
 
 
+@pytest.mark.slow
 def test_pyargs(project: Project) -> None:
     """By the names of modules, of which the other revision has its own; one that it lacks is new."""
     project.commit(lib__pkg__init="", lib__pkg__tests__init="", lib__pkg__tests__test_it=COST, lib__model="COST = 2.0")
@@ -354,6 +358,7 @@ def test_pyargs(project: Project) -> None:
     assert run.status("test_new.py::test_it") == "new"
 
 
+@pytest.mark.slow
 def test_a_submodule(project: Project, tmp_path: Path) -> None:
     """What the other revision measures is the commit of it that it records."""
     library = tmp_path / "library"
@@ -370,6 +375,7 @@ def test_a_submodule(project: Project, tmp_path: Path) -> None:
     assert (verdict["status"], verdict["change"]) == ("regression", pytest.approx(0.5))
 
 
+@pytest.mark.slow
 def test_nothing_that_the_other_has(project: Project) -> None:
     """All is new, with one session each: the pairs that are left tell nothing."""
     project.commit(model="COST = 2.0")
@@ -387,6 +393,7 @@ def test_nothing_that_the_other_has(project: Project) -> None:
     assert f"carbon new: it does not exist at {project.label()}: there is nothing to compare it with" in run.text
 
 
+@pytest.mark.slow
 def test_another_machine_there(project: Project) -> None:
     """Is said, and not compared; where nothing else is, the run is not green."""
     limited = BATTERY.replace('"Battery")', '"Battery", float(open("limit.py").read()[2:]))')
@@ -434,6 +441,7 @@ def test_left_out():
 """
 
 
+@pytest.mark.slow
 def test_what_is_skipped_or_expected_to_fail_on_one_side(project: Project) -> None:
     """Is not compared, with what happened there, or here; where that is all, the run is not green."""
     project.commit(test_it=IDLE, model="HERE = False")
@@ -471,6 +479,7 @@ def test_broken(carbon):
 """
 
 
+@pytest.mark.slow
 def test_what_is_decided_before_it_ran_there(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is not said to be lacking there."""
     monkeypatch.setattr(pairs, "order", lambda pairs, seed: (False, True))
@@ -484,6 +493,7 @@ def test_what_is_decided_before_it_ran_there(project: Project, monkeypatch: pyte
     assert "does not have" not in run.text
 
 
+@pytest.mark.slow
 def test_a_failure_there_that_has_braces(project: Project) -> None:
     """Is told as it is."""
     project.commit(test_it=COST + "    assert {COST: 1} == {}\n", model="COST = 2.0")
@@ -506,6 +516,7 @@ def test_one(carbon):
 """
 
 
+@pytest.mark.slow
 def test_measurements_that_were_renamed(project: Project) -> None:
     """Are there and not here, and here and not there; where there is nothing else, the run is not green."""
     project.commit(test_it=NAMES.format(both="'same', 'old'", one="old"))
@@ -586,6 +597,7 @@ def test_good():
     assert f"test_it.py::test_plain, pair 1 of 2, {label}: the process that measured it ended too early" in run.text
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_there_while_no_test_runs(project: Project) -> None:
     """What it has measured is compared, and the run is not green: nobody has seen what it imported in the end."""
     dies = "import os\ndef pytest_sessionfinish():\n    if 'pytest-carbon-against' in __file__: os._exit(7)\n"
@@ -599,6 +611,7 @@ def test_a_process_that_dies_there_while_no_test_runs(project: Project) -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_cannot_be_collected_there(project: Project) -> None:
     """Is its tests' error, with what pytest said; other modules are compared."""
     project.commit(test_it=COST, test_two=COST.replace("COST)", "TWO)"), model="COST = 2.0")
@@ -613,6 +626,7 @@ def test_what_cannot_be_collected_there(project: Project) -> None:
     assert "ImportError: cannot import name 'TWO' from 'model'" in run.text
 
 
+@pytest.mark.slow
 def test_a_conftest_that_breaks_there(project: Project) -> None:
     """Breaks all, and says so; the pairs that are left are not run."""
     project.commit(test_it=COST, model="COST = 2.0", conftest="import nowhere")
@@ -627,6 +641,7 @@ def test_a_conftest_that_breaks_there(project: Project) -> None:
 # --- what is refused -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_is_refused(project: Project) -> None:
     """Before anything is measured: options, revisions, a debugger."""
     project.commit(test_it=COST, model="COST = 2.0")
@@ -644,6 +659,7 @@ def test_what_cannot_be_compared_is_refused(project: Project) -> None:
 # --- whose code it is ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_absolute_path_into_the_working_tree(project: Project) -> None:
     """Makes the other revision's process import the working tree's code: refused, also where it does so late."""
     late = COST.replace("from model import COST", "").replace("draw(COST)", "from model import COST; draw(COST)")
@@ -718,6 +734,7 @@ def test_a_package_in_development_mode(
     assert [v["change"] for v in verdicts] == pytest.approx([0.5, 0.5])
 
 
+@pytest.mark.slow
 def test_a_copy_that_is_installed(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Would be measured on both sides: refused."""
     (project.path / "pyproject.toml").write_text('[project]\nname = "the-model"\nversion = "1"\n', "utf-8")
@@ -736,6 +753,7 @@ def test_a_copy_that_is_installed(project: Project, tmp_path: Path, monkeypatch:
     )
 
 
+@pytest.mark.slow
 def test_a_module_that_was_built_in_place(project: Project) -> None:
     """Is compiled here, and not there: refused."""
     import _json

@@ -129,18 +129,22 @@ def temporary_files(paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if _TEMPORARY.fullmatch(path.name)]
 
 
-def replace_files(files: Iterable[tuple[Path, str]]) -> None:
-    """Replace several files, each atomically, after all of them are on disk: a full disk changes none."""
+def replace_files(files: Iterable[tuple[Path, str | bytes]], *, durable: bool = True) -> None:
+    """Replace several files, each atomically, after all of them are written: a full disk changes none.
+
+    Wait for the disk, unless ``durable`` is false.
+    """
     staged: list[tuple[Path, Path]] = []
     try:
-        for path, text in files:
+        for path, content in files:
             make_folder(path.parent)
             temporary = path.with_name(temporary_name())
             staged.append((temporary, path))
             with temporary.open("xb") as file:
-                file.write(text.encode())
+                file.write(content if isinstance(content, bytes) else content.encode())
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             if path.exists():
                 shutil.copymode(path, temporary)
         for temporary, path in staged:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pytest_carbon.gate import arrays
-from pytest_carbon.host.output import is_replaced, not_ours, temporary_name
-from pytest_carbon.host.stdlib import os, time
+from pytest_carbon.host.output import is_replaced, not_ours, replace_files
+from pytest_carbon.host.stdlib import time
 from pytest_carbon.records import SessionResult
 from pytest_carbon.reports import jsonfile
 
@@ -59,7 +58,7 @@ class Interim:
         result = replace(result, incomplete=True, exit_status=None, notes=(*result.notes, _NOTE))
         if not self._written and self._path.exists():
             self._earlier = self._path.read_bytes()
-        _write(self._path.resolve(), jsonfile.text(result).encode())
+        replace_files([(self._path.resolve(), jsonfile.text(result))], durable=False)
         self._written = True
 
     def discard(self) -> None:
@@ -67,19 +66,6 @@ class Interim:
         if not self._written or self._path is None:
             return
         if self._earlier is not None:
-            _write(self._path.resolve(), self._earlier)
+            replace_files([(self._path.resolve(), self._earlier)], durable=False)
         else:
             self._path.resolve().unlink(missing_ok=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace a file at once; unlike at the end, nothing waits for the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(temporary_name())  # the end deletes what killed runs left
-    try:
-        temporary.write_bytes(data)
-        if path.exists():
-            shutil.copymode(path, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a time limit that ends a measurement is told: how long measuring takes, and what shortens it."""
+"""Say how long measuring takes, and what shortens it, where a time limit ends a measurement."""
 
 from __future__ import annotations
 

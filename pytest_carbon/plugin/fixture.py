@@ -14,7 +14,7 @@ import pytest
 
 from pytest_carbon.measure.lazy import refuse_lazy
 from pytest_carbon.measure.measurer import Measurer, OpenWindow
-from pytest_carbon.measure.protocol import Protocol, Work
+from pytest_carbon.measure.protocol import Call, Protocol
 from pytest_carbon.plugin.place import Listener
 from pytest_carbon.plugin.task_fixture import Called, with_task
 from pytest_carbon.records import LONGEST_NAME, Measurement, MeasurementWarning, UsageProblem
@@ -142,7 +142,7 @@ class Carbon:
             if is_task:
                 begin()
             if self._measurer is None:
-                return refuse_lazy(Work(fn, args, kwargs, setup)())
+                return refuse_lazy(Call(fn, args, kwargs, setup)())
             result, measured = self._measurer.run(name, fn, args, kwargs, setup=setup, protocol=protocol, begin=begin)
             if self._listener is not None:
                 self._listener.check(name)

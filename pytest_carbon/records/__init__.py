@@ -12,6 +12,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pytest_carbon.records.work import Work, WorkVerdict
+
 Kind = Literal["measured", "estimated"]
 Status = Literal["error", "over-budget", "regression", "inconclusive", "improvement", "new", "pass"]
 Effect = Literal["none", "warns", "fails", "accepted"]
@@ -500,6 +502,18 @@ class Against:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """One named thing of a test whose work was counted, and the verdict; one that failed has a failure and no work."""
+
+    name: str
+    work: Work | None
+    verdict: WorkVerdict
+    warnings: tuple[MeasurementWarning, ...] = ()
+    failure: str | None = None
+    task: TaskInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TestResult:
     """A test and what it measured, as reports take it."""
 
@@ -510,6 +524,7 @@ class TestResult:
     measurements: tuple[tuple[Measurement, Verdict], ...] = ()
     functional_outcome: str | None = None
     """The outcome before the gate; ``None``: the same."""
+    counted: tuple[Counted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ ENTRIES = (
     "gate",
     "measure",
     "tasks",
+    "work",
     "host",
     "codec",
     "text",

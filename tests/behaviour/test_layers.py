@@ -158,7 +158,7 @@ def test_no_file_is_longer_than_600_lines() -> None:
 
 def test_records_use_the_standard_library_only() -> None:
     """They are what everything else is said in."""
-    used = {i.of.partition(".")[0] for i in ALL if i.by_part == "records"}
+    used = {i.of.partition(".")[0] for i in ALL if i.by_part == "records" != i.of_part}
     assert used <= sys.stdlib_module_names
 
 

@@ -58,7 +58,7 @@ def changed_modules(before: Work, now: Work) -> tuple[tuple[str, str], ...]:
         if parts:
             grown = sum((_of(new, quantity) - _of(old, quantity)) / total[quantity] for quantity in _OF_MODULE)
             phrases.append((grown, name or ROOT, ", ".join(parts)))
-    return tuple((name, phrase) for _, name, phrase in sorted(phrases, key=lambda p: (-abs(p[0]), p[1])))
+    return tuple((name, phrase) for _, name, phrase in sorted(phrases, key=lambda p: (-p[0], p[1])))
 
 
 # --- two counts, module by module ----------------------------------------------------------------
@@ -184,7 +184,7 @@ def _more(before: Work, now: Work, quantity: str) -> str:
     if old and new >= 1.995 * old:
         return f"{times(new / old)} the {word}"
     if old < 100 or new <= old:
-        return f"{count(new)} {word} instead of {count(old)}"
+        return f"{counted(new, word.removesuffix('s'))} instead of {count(old)}"
     return f"{change(new / old - 1).lstrip('+')} more {word}"
 
 
@@ -424,6 +424,6 @@ def _host_reads(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
     more_text = f" ({kinds} more{per})" if kinds else per
     return Cause(
         "host-reads",
-        f"{count(now.host_reads)} host reads instead of {count(before.host_reads)}: {where}the host waits for the"
+        f"{counted(now.host_reads, 'host read')} instead of {count(before.host_reads)}: {where}the host waits for the"
         f" device{more_text}",
     )

@@ -282,8 +282,12 @@ def counted(call: Call) -> tuple[Work, tuple[Any, ...]]:
 
 def verdict_of(case: Case) -> WorkVerdict:
     """Judge a change: its first side is the baseline."""
-    before, _ = counted(case.before)
-    now, warnings = counted(case.now)
+    return judged(counted(case.before)[0], case.now)
+
+
+def judged(before: Work, call: Call) -> WorkVerdict:
+    """Judge a call by a count from before."""
+    now, warnings = counted(call)
     record = WorkRecord("test_work.py::test", "call", "2026-11-01T10:00:00Z", None, "main", {}, before)
     return judge(record.key, now, None, warnings, record, {}, Tolerances(), Budget())
 
@@ -303,13 +307,14 @@ def run_faults() -> int:
 
 def run_refactorings(times: int) -> int:
     """Print each refactoring's verdict; return how many runs are red."""
-    red = 0
-    for case in refactorings():
-        verdicts = [verdict_of(case) for _ in range(times)]
+    red, cases = 0, refactorings()
+    for case in cases:
+        before, _ = counted(case.before)
+        verdicts = [judged(before, case.now) for _ in range(times)]
         failed = [verdict for verdict in verdicts if not verdict.reason.startswith("as the baseline")]
         red += len(failed)
-        print(f"{'ok ' if not failed else 'RED'} {case.name}: {(failed or verdicts)[0].reason}")
-    print(f"{red} of {times * len(refactorings())} runs of refactorings with another count")
+        print(f"{'ok ' if not failed else 'RED'} {case.name}: {(failed or verdicts)[0].reason}", flush=True)
+    print(f"{red} of {times * len(cases)} runs of refactorings with another count")
     return red
 
 

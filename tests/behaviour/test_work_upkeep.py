@@ -87,7 +87,7 @@ def test_check(store: FileStore) -> None:
     FILE.write_text(FILE.read_text().replace('"flops": 2565811200', '"flops": NaN', 1))
     ran = carbon("baseline", "check")
     assert ran.ret == 1
-    assert ran.out.startswith(f"{FILE}:2: NaN is not a finite number. Restore it from version control")
+    assert ran.out.startswith(f"{FILE}:3: NaN is not a finite number. Restore it from version control")
     assert carbon("baseline", "list").ret == 4
 
 

@@ -7,6 +7,7 @@ process of a machine shares). Every field that carries a unit names it: ``_j`` j
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -245,6 +246,10 @@ class Measurement:
     factors: Factors | None = None
     """Of an estimate."""
 
+    def failed(self, why: str) -> Measurement:
+        """Return it without figures, for a failure."""
+        return Measurement(self.name, self.machine, failure=why)
+
     @property
     def estimated(self) -> bool:
         return is_estimated(self.machine)
@@ -477,6 +482,11 @@ class Settings:
     strict: bool = False
     suite: Literal["small", "study"] | tuple[str, ...] = "small"
     queries: int | None = None
+    work: bool = False
+    work_tolerance: float = 0.01
+    """Of FLOPs, bytes and decode steps."""
+    kernel_tolerance: float = 0.10
+    """Of kernels and host reads."""
     json: Path | None = None
 
 
@@ -511,6 +521,13 @@ class Counted:
     warnings: tuple[MeasurementWarning, ...] = ()
     failure: str | None = None
     task: TaskInfo | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of what decides what is asked, as in :class:`.work.WorkRecord`."""
+
+    @property
+    def disqualifying(self) -> tuple[MeasurementWarning, ...]:
+        """Return the warnings for which it is neither recorded nor accepted."""
+        return tuple(warning for warning in self.warnings if warning.disqualifies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -552,7 +569,8 @@ class SessionResult:
     exit_status: int | None
     """None of an incomplete run."""
     machine: Machine
-    intensity: CarbonIntensity
+    intensity: CarbonIntensity | None
+    """None where work was counted and nothing measured."""
     suite: SuiteVerdict
     tests: tuple[TestResult, ...] = ()
     others: tuple[tuple[Machine, SuiteVerdict], ...] = ()

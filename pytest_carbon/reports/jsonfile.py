@@ -66,7 +66,7 @@ def text(result: SessionResult) -> str:
 def _run_form(result: SessionResult) -> dict[str, Any]:
     """All but the tests."""
     cost_j = result.cost_energy_j
-    cost_g = None if cost_j is None else result.intensity.emissions_g(cost_j)
+    cost_g = None if cost_j is None or result.intensity is None else result.intensity.emissions_g(cost_j)
     return {
         "format": FORMAT,
         **{_KEYS.get(name, name): form(getattr(result, name)) for name in _RUN if name != "tests"},

@@ -279,10 +279,13 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a marker allows. Limits are for one call, in joules and grams."""
+    """What a marker allows. Limits are for one call, in joules, grams, FLOPs, bytes and kernels."""
 
     energy_j_per_call: float | None = None
     emissions_g_per_call: float | None = None
+    flops_per_call: float | None = None
+    bytes_per_call: float | None = None
+    kernels_per_call: float | None = None
     per: float = 1
     """The calls the limits were written for: messages speak of them as the user wrote them."""
     tolerance: float | Literal[False] | None = None
@@ -290,10 +293,17 @@ class Budget:
     name: str | None = None
     """The measurement it is for; ``None``: each of the test's."""
     on: str | None = None
-    """A pattern of machine ids in which the limits hold; ``None``: every measured one."""
+    """A pattern of machine ids in which the limits hold; ``None``: every measured one.
+
+    Limits on counted work hold wherever work is counted, whatever the machine; a pattern that begins with ``work-``
+    names engines, and is for them: ``work-cuda``.
+    """
     energy_text: str | None = None
     """As the marker has it, for messages."""
     emissions_text: str | None = None
+    flops_text: str | None = None
+    bytes_text: str | None = None
+    kernels_text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pytest_carbon.records.errors import BaselineError as BaselineError
+from pytest_carbon.records.errors import CarbonError as CarbonError
+from pytest_carbon.records.errors import DeviceFault as DeviceFault
+from pytest_carbon.records.errors import MeasurementError as MeasurementError
+from pytest_carbon.records.errors import MeterError as MeterError
+from pytest_carbon.records.errors import UsageProblem as UsageProblem
 from pytest_carbon.records.work import Work, WorkVerdict
 
 Kind = Literal["measured", "estimated"]
@@ -36,30 +42,6 @@ def label(key: Key) -> str:
     """Return a measurement's name in sentences."""
     test, name = key
     return test if name == "call" else f"{test} · {name}"
-
-
-class CarbonError(Exception):
-    """Something the user can act on: its text is a sentence with the value, what is allowed, the remedy."""
-
-
-class UsageProblem(CarbonError):
-    """An option, a marker or a fixture call that cannot be used (exit status 4 where pytest decides)."""
-
-
-class MeterError(CarbonError):
-    """A meter that could not be opened or read. Never turned into 0 J."""
-
-
-class DeviceFault(MeterError):
-    """A device that this machine shows to have, and whose energy cannot be counted."""
-
-
-class MeasurementError(CarbonError):
-    """A measurement that failed: it has no energy, and its test fails."""
-
-
-class BaselineError(CarbonError):
-    """A baseline that cannot be trusted: the file, the line and the remedy (exit status 4)."""
 
 
 REPLAYED = "replayed: "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pytest_carbon.gate.verdicts import work_effect
 from pytest_carbon.records import Counted, Key, Settings, TestResult
 from pytest_carbon.records.work import WorkRecord
 
+STORED = "this count is stored already"
 _CHANGED = ("regression", "changed", "improvement")
 
 
@@ -26,9 +27,15 @@ class WorkDecision:
 
 
 def decide_work(
-    test: TestResult, *, accept: bool, created: str, commit: str | None, branch: str | None
+    test: TestResult,
+    *,
+    accept: bool,
+    created: str,
+    commit: str | None,
+    branch: str | None,
+    stored: Callable[[str, Key], WorkRecord | None],
 ) -> Iterator[WorkDecision]:
-    """Decide for each count of a test that ran at a commit of a branch.
+    """Decide for each count of a test that ran at a commit of a branch; ``stored``: by engine and key.
 
     A baseline of counted work is one record, so only a count without a baseline is recorded. ``accept`` replaces what
     the gate found different. What passes with a small difference stays, or a baseline would creep.
@@ -36,13 +43,20 @@ def decide_work(
     for counted in test.counted:
         key, status = (test.nodeid, counted.name), counted.verdict.status
         different = status in _CHANGED or (status == "inconclusive" and any(counted.verdict.change.values()))
-        if (why_not := _unfit(test, counted, different, accept)) is not None:
+        why_not = _unfit(test, counted, different, accept)
+        if why_not is not None or counted.work is None:
             yield WorkDecision(key, why_not=why_not)
-        elif counted.work is None or not (different or not counted.verdict.change):
-            yield WorkDecision(key)
-        else:
+            continue
+        before = stored(counted.work.engine, key)
+        if before is not None and before.work == counted.work:
+            yield WorkDecision(key, why_not=STORED)
+        elif before is not None and before.created > created:
+            yield WorkDecision(key, why_not=f"another count was stored later, at {before.created}; run the tests again")
+        elif before is None or different:
             record = WorkRecord(*key, created, commit, branch, dict(counted.versions), counted.work)
             yield WorkDecision(key, record, accepted=different)
+        else:
+            yield WorkDecision(key)
 
 
 def _unfit(test: TestResult, counted: Counted, different: bool, accept: bool) -> str | None:

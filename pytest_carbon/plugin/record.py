@@ -10,7 +10,6 @@ from pathlib import Path
 from pytest_carbon import gate
 from pytest_carbon.baselines import Store, open_store, refuse_unknown_branch
 from pytest_carbon.baselines.decide import ALREADY_STORED, Decision, appended, decide
-from pytest_carbon.baselines.decide_work import WorkDecision
 from pytest_carbon.baselines.disk import leads_out, module_file
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.host.git import GitState, git_state
@@ -28,7 +27,6 @@ from pytest_carbon.records import (
     is_estimated,
     label,
 )
-from pytest_carbon.records.work import WORK
 from pytest_carbon.text import NBSP, change, comparable, counted, detectable_size
 
 
@@ -129,31 +127,6 @@ def record(result: SessionResult, store: Store, stored: Stored, brought: Brought
         sentences.append(str(error) if isinstance(error, CarbonError) else "recording was interrupted")
     accepted = frozenset(decision.key for decision in taken if decision.accepted)
     return Recorded(frozenset(decision.key for decision in taken), accepted, tuple(sentences), problem)
-
-
-def keep_counts(
-    result: SessionResult, decisions: Sequence[WorkDecision], store: Store, folder: Path | None = None
-) -> list[str]:
-    """Keep counts as baselines, and say which were kept, which were not and why; ``folder``: where the user is."""
-    by_engine: dict[str, list[WorkDecision]] = {}
-    reasons: dict[str, list[str]] = {}
-    for decision in decisions:
-        if decision.record is not None:
-            by_engine.setdefault(decision.record.work.engine, []).append(decision)
-        elif decision.why_not is not None:
-            reasons.setdefault(decision.why_not, []).append(label(decision.key))
-    sentences = []
-    for engine, mine in by_engine.items():
-        store.keep_counts(engine, [decision.record for decision in mine if decision.record is not None])
-        accepted = sum(decision.accepted for decision in mine)
-        changes = f", {accepted} of them accepted as changed" if accepted else ""
-        where = f"{WORK}{engine}" if folder is None else place(result.settings, folder, f"{WORK}{engine}")
-        sentences.append(f"recorded {counted(len(mine), 'count')} of work{changes} in {where}")
-    if decisions and not by_engine and not reasons:
-        sentences.append("nothing to record: each count has a baseline, and none has changed")
-    for reason, labels in reasons.items():
-        sentences.append(f"not recorded: {labels[0]}{f' and {len(labels) - 1} more' if labels[1:] else ''}: {reason}")
-    return sentences
 
 
 def _recorded(result: SessionResult, stored: Stored, mine: Sequence[Decision], where: str) -> Iterator[str]:
@@ -258,7 +231,7 @@ def _sentences(result: SessionResult, decisions: list[Decision]) -> Iterator[str
         }
         text = ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nothing recorded"
         yield f"{machine_id}: {text}, of {counted(len(mine), 'measurement')} of session {result.session}."
-    if not decisions:
+    if not decisions and not any(test.counted for test in result.tests):
         yield f"Nothing was measured in session {result.session}."
     if any(decision.records for decision in decisions) and result.dirty:
         yield f"The report was made with uncommitted changes: commit {result.commit} is not all of what was measured."

@@ -84,7 +84,7 @@ def read_settings(config: pytest.Config) -> Settings:
     in_ci = os.environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")
     values.setdefault("confirm", 2 if in_ci else 0)
     if "against" in given:  # the ini file's sessions are for comparing with baselines
-        values.update(confirm=0, reference=False)
+        values.update(confirm=0, reference=False, work=False)
         values["sessions"] = given["sessions"].value if "sessions" in given and given["sessions"].flag else PAIRS
     if any(str(word).startswith("--carbon-branch") for word in config.invocation_params.args):  # not in addopts
         values["branch_given"] = values.get("branch")
@@ -178,6 +178,7 @@ def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
             ("accept", "a comparison of two revisions has no baseline to accept a change into"),
             ("confirm", "each side is already measured in fresh processes, --carbon-sessions of them"),
             ("reference", "both sides are measured in turns on one machine, so its drift is already subtracted"),
+            ("work", "counted work is compared with baselines, not with another revision"),
         ):
             if (other := given.get(field)) and other.flag and other.value is not False:
                 yield f"{against.where}: {why}; leave {other.where} out"
@@ -186,6 +187,11 @@ def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
                 f"{pairs.where}: with --carbon-against this is the number of pairs, and one pair shows no spread;"
                 " give 2 or more, and 8 or more to find small changes"
             )
+    if (work := given.get("work")) and work.value and (switch := given.get("enabled")) and switch.value and not against:
+        yield (
+            f"{work.where}: one run measures energy or counts work, and {switch.where} measures: run pytest twice, once"
+            " with --carbon (and --no-carbon-work), once with --carbon-work (and --no-carbon)"
+        )
     least, most = given.get("min_time_s"), given.get("max_time_s")
     if least and most and least.value > most.value:
         yield f"{least.where}: this is longer than {most.where}; lower the one or raise the other"

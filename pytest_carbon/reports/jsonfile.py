@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -24,6 +25,7 @@ from pytest_carbon.host.stdlib import json
 from pytest_carbon.records import (
     INFORMS,
     CarbonIntensity,
+    Counted,
     Domain,
     DomainEnergy,
     Kind,
@@ -32,10 +34,12 @@ from pytest_carbon.records import (
     MeasurementWarning,
     SessionResult,
     SuiteVerdict,
+    TaskInfo,
     TestResult,
     UsageProblem,
     Verdict,
 )
+from pytest_carbon.records.work import ModuleWork, OperatorWork, Work, WorkVerdict
 
 FORMAT = "pytest-carbon/1"
 
@@ -76,6 +80,31 @@ def _run_form(result: SessionResult) -> dict[str, Any]:
     }
 
 
+def _test_form(test: TestResult) -> dict[str, Any]:
+    """One entry a name: a count stands beside the figures that were measured under its name."""
+    counts = {counted.name: counted for counted in test.counted}
+    entries = [_pair_form(*pair) | {"work": form(counts.pop(pair[0].name, None))} for pair in test.measurements]
+    entries += [_count_form(counted) for counted in counts.values()]
+    return {
+        "nodeid": test.nodeid,
+        "outcome": test.outcome,
+        "functional_outcome": test.functional_outcome or test.outcome,
+        "measurements": entries,
+    }
+
+
+def _count_form(counted: Counted) -> dict[str, Any]:
+    """An entry of what was counted and not measured: its figures are unknown."""
+    nothing = form(Measurement(counted.name, "", task=counted.task)) | {"machine": None, "calls": None}
+    return {**nothing, "verdict": None, "work": form(counted)}
+
+
+def _work_form(counted: Counted) -> dict[str, Any]:
+    """What was counted, and the verdict on it."""
+    work = dict.fromkeys(Work.__dataclass_fields__) if counted.work is None else form(counted.work)
+    return {**work, **form(counted.verdict), **{name: form(getattr(counted, name)) for name in _COUNTED}}
+
+
 def _pair_form(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
     return {**form(measurement), "verdict": form(verdict)}
 
@@ -92,16 +121,28 @@ _CODEC: Codec = Codec(
         MeasurementWarning: lambda warning: (
             _CODEC.fields(warning, but="informs") | {"disqualifies": warning.disqualifies}
         ),
-        TestResult: lambda test: {
-            "nodeid": test.nodeid,
-            "outcome": test.outcome,
-            "functional_outcome": test.functional_outcome or test.outcome,
-            "measurements": [_pair_form(*pair) for pair in test.measurements],
-        },
+        TestResult: lambda test: _test_form(test),
+        Counted: lambda counted: _work_form(counted),
+        Work: lambda work: _CODEC.fields(work) | {"by_class": _by_class(work.by_class)},
+        ModuleWork: lambda module: _module_form(module),
+        WorkVerdict: lambda verdict: (
+            _CODEC.fields(verdict)
+            | {"modules": [{"module": module, "change": phrase} for module, phrase in verdict.modules]}
+        ),
         Verdict: lambda verdict: _CODEC.fields(verdict, but="differences"),
     }
 )
 form = _CODEC.form
+_COUNTED = ("warnings", "failure", "versions")
+
+
+def _module_form(module: ModuleWork) -> dict[str, Any]:
+    values = dict(zip(ModuleWork._fields, module, strict=True))
+    return {**values, "by_class": _by_class(module.by_class)}
+
+
+def _by_class(classes: Iterable[OperatorWork]) -> dict[str, dict[str, int]]:
+    return {one.operators: dict(zip(OperatorWork._fields[1:], one[1:], strict=True)) for one in classes}
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -148,6 +189,40 @@ def _pair(value: Any) -> tuple[Measurement, Verdict]:
     return measurement, verdict
 
 
+def _entry(value: Any) -> tuple[tuple[Measurement, Verdict] | None, Counted | None]:
+    """Read what was measured under a name, and what was counted."""
+    verdict, counted = _CODEC.object({"verdict": Any, "work": Counted | None}, lambda *both: both)(value)
+    if counted is not None:
+        own = {"name": str, "task": TaskInfo | None}
+        counted = _CODEC.object(own, lambda name, task: replace(counted, name=name, task=task))(value)
+    return None if verdict is None and counted is not None else _pair(value), counted
+
+
+def _counted(value: Any) -> Counted:
+    """Read a count; its name and task stand beside it."""
+    engine, verdict = (
+        _CODEC.object({"engine": str | None}, lambda engine: engine)(value),
+        _CODEC.read(WorkVerdict, value),
+    )
+    work: Work | None = None if engine is None else _CODEC.read(Work, value)
+    hints = {"warnings": tuple[MeasurementWarning, ...], "failure": str | None, "versions": Mapping[str, str]}
+    warnings, failure, versions = _CODEC.object(hints, lambda *own: own)(value)
+    return Counted("", work, verdict, warnings, failure, versions=versions)
+
+
+def _operators(value: Any) -> tuple[OperatorWork, ...]:
+    classes: Mapping[str, OperatorWork] = _CODEC.read(Mapping[str, OperatorWork], value)
+    return tuple(numbers._replace(operators=name) for name, numbers in classes.items())
+
+
+class _Entry:
+    """An entry of a test, as the readers know it."""
+
+
+class _Moved:
+    """A module that changed, as the readers know it."""
+
+
 def _warning(code: str, text: str, disqualifies: bool) -> MeasurementWarning:
     if disqualifies and code in INFORMS:
         raise Wrong(f"a warning {json.dumps(code)} never disqualifies a figure, and here it does")
@@ -171,8 +246,10 @@ def _domain_energy(name: str, kind: Kind, source: str, *figures: float) -> Domai
     return DomainEnergy(Domain(name, kind, source), *figures)
 
 
-def _test(nodeid: str, outcome: str, pairs: tuple[tuple[Measurement, Verdict], ...], own: str) -> TestResult:
-    return TestResult(nodeid, outcome, pairs, None if own == outcome else own)
+def _test(nodeid: str, outcome: str, own: str, entries: tuple[Any, ...]) -> TestResult:
+    measured = tuple(pair for pair, _ in entries if pair is not None)
+    counts = tuple(counted for _, counted in entries if counted is not None)
+    return TestResult(nodeid, outcome, measured, None if own == outcome else own, counts)
 
 
 def _fields_of(record: type, **others: Any) -> dict[str, Any]:
@@ -185,7 +262,12 @@ _tolerance = scalar(
     lambda value: value is None or value is False or (is_number(value) and value >= 0),
     lambda value: float(value) if value else value,
 )
-_CODEC.readers |= {get_type_hints(Verdict)["tolerance"]: _tolerance, tuple[Measurement, Verdict]: _pair}
+_CODEC.readers |= {
+    get_type_hints(Verdict)["tolerance"]: _tolerance,
+    tuple[Measurement, Verdict]: _pair,
+    _Entry: _entry,
+    Counted: _counted,
+}
 _verdict = {name: hint for name, hint in _fields_of(Verdict).items() if name != "differences"}
 _CODEC.readers[Verdict] = _CODEC.object(_verdict, Verdict, named=True)
 for _record, _make, _hints in (
@@ -197,7 +279,16 @@ for _record, _make, _hints in (
         _domain_energy,
         {"domain": str, "kind": Kind, "source": str, **_fields_of(DomainEnergy, domain=str)},
     ),
-    (TestResult, _test, _fields_of(TestResult, functional_outcome=str)),
+    (
+        TestResult,
+        _test,
+        {"nodeid": str, "outcome": str, "functional_outcome": str, "measurements": tuple[_Entry, ...]},
+    ),
+    (OperatorWork, lambda *numbers: OperatorWork("", *numbers), {"flops": int, "bytes": int, "kernels": int}),
+    (ModuleWork, ModuleWork, _fields_of(ModuleWork, by_class=_operators)),
+    (Work, Work, _fields_of(Work, by_class=_operators)),
+    (_Moved, lambda *both: both, {"module": str, "change": str}),
+    (WorkVerdict, WorkVerdict, _fields_of(WorkVerdict, modules=tuple[_Moved, ...])),
     (SessionResult, _run, {_KEYS.get(name, name): hint for name, hint in _RUN.items()}),
 ):
     _CODEC.readers[_record] = _CODEC.object(_hints, _make)

@@ -130,7 +130,7 @@ def summary(
     if not quiet:
         lines += page.sentences([*_versions(rows), *_warnings(rows)], WARNING)
     lines += page.sentences([_warn_only(rows)], WARNING)
-    return lines + page.sentences([_SEES] if rows and not quiet else [])
+    return lines + page.sentences([*([_SEES] if rows and not quiet else []), *result.notes])
 
 
 def _compared(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pytest_carbon.baselines.counts import same_counts
 from pytest_carbon.gate.verdicts import work_effect
 from pytest_carbon.records import Counted, Key, Settings, TestResult
 from pytest_carbon.records.work import WorkRecord
@@ -48,7 +49,7 @@ def decide_work(
             yield WorkDecision(key, why_not=why_not)
             continue
         before = stored(counted.work.engine, key)
-        if before is not None and before.work == counted.work:
+        if before is not None and same_counts(before.work, counted.work):
             yield WorkDecision(key, why_not=STORED)
         elif before is not None and before.created > created:
             yield WorkDecision(key, why_not=f"another count was stored later, at {before.created}; run the tests again")

@@ -6,7 +6,7 @@ import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -15,9 +15,7 @@ from pytest_carbon.measure.lazy import refuse_lazy
 from pytest_carbon.measure.protocol import Protocol
 from pytest_carbon.records import Measurement, MeasurementWarning, TaskInfo
 from pytest_carbon.records.work import Work
-
-if TYPE_CHECKING:
-    from pytest_carbon.work.counting import CountedCall, Counting
+from pytest_carbon.work import counting
 
 __tracebackhide__ = True  # an error of a counted call is shown without the frames of this module
 
@@ -50,7 +48,10 @@ class Count:
 
 
 class Counter:
-    """Counts calls and windows, where a ``Measurer`` measures them."""
+    """Counts calls and windows, where a ``Measurer`` measures them. Raises ImportError without torch."""
+
+    def __init__(self) -> None:
+        import pytest_carbon.work.session  # noqa: F401 (now: no test has patched what the import needs)
 
     def run(
         self,
@@ -64,7 +65,6 @@ class Counter:
         begin: Callable[[], None] = lambda: None,
     ) -> tuple[Any, Count]:
         """Count the work of a call; return its last result, too. Raises what ``fn`` raises."""
-        from pytest_carbon.work import counting
 
         @functools.wraps(fn, updated=())
         def eager(*args: Any, **kwargs: Any) -> Any:
@@ -73,25 +73,23 @@ class Counter:
         counted = counting.count(eager, args, kwargs, setup=setup, begin=begin)
         return counted.result, _count(name, 1, counted)
 
-    def window_begin(self) -> Counting:
-        from pytest_carbon.work import counting
-
+    def window_begin(self) -> counting.Counting:
         window = counting.Counting()
         window.begin()
         return window
 
-    def window_end(self, name: str, opened: Counting, calls: int, protocol: Protocol) -> Count:
+    def window_end(self, name: str, opened: counting.Counting, calls: int, protocol: Protocol) -> Count:
         return _count(name, calls, opened.end(calls))
 
-    def window_drop(self, opened: Counting) -> None:
-        opened.end(1)
+    def window_drop(self, opened: counting.Counting) -> None:
+        opened.abandon()
 
     def nothing(self, name: str, warning: MeasurementWarning) -> Count:
         """Return a count without work, with a warning that says why."""
         return Count(name, warnings=(warning,))
 
 
-def _count(name: str, calls: int, counted: CountedCall) -> Count:
+def _count(name: str, calls: int, counted: counting.CountedCall) -> Count:
     return Count(name, calls, counted.work, counted.warnings, counted.failure)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
+from pytest_carbon.baselines.counts import read_work, work_form
 from pytest_carbon.baselines.format import is_time
 from pytest_carbon.codec import (
     OTHER_VERSION,
@@ -39,7 +40,7 @@ from pytest_carbon.records import (
     UsageProblem,
     Verdict,
 )
-from pytest_carbon.records.work import ModuleWork, OperatorWork, Work, WorkVerdict
+from pytest_carbon.records.work import Work, WorkVerdict
 
 FORMAT = "pytest-carbon/1"
 
@@ -101,7 +102,7 @@ def _count_form(counted: Counted) -> dict[str, Any]:
 
 def _work_form(counted: Counted) -> dict[str, Any]:
     """What was counted, and the verdict on it."""
-    work = dict.fromkeys(Work.__dataclass_fields__) if counted.work is None else form(counted.work)
+    work = dict.fromkeys(Work.__dataclass_fields__) if counted.work is None else work_form(counted.work)
     return {**work, **form(counted.verdict), **{name: form(getattr(counted, name)) for name in _COUNTED}}
 
 
@@ -123,8 +124,6 @@ _CODEC: Codec = Codec(
         ),
         TestResult: lambda test: _test_form(test),
         Counted: lambda counted: _work_form(counted),
-        Work: lambda work: _CODEC.fields(work) | {"by_class": _by_class(work.by_class)},
-        ModuleWork: lambda module: _module_form(module),
         WorkVerdict: lambda verdict: (
             _CODEC.fields(verdict)
             | {"modules": [{"module": module, "change": phrase} for module, phrase in verdict.modules]}
@@ -134,15 +133,6 @@ _CODEC: Codec = Codec(
 )
 form = _CODEC.form
 _COUNTED = ("warnings", "failure", "versions")
-
-
-def _module_form(module: ModuleWork) -> dict[str, Any]:
-    values = dict(zip(ModuleWork._fields, module, strict=True))
-    return {**values, "by_class": _by_class(module.by_class)}
-
-
-def _by_class(classes: Iterable[OperatorWork]) -> dict[str, dict[str, int]]:
-    return {one.operators: dict(zip(OperatorWork._fields[1:], one[1:], strict=True)) for one in classes}
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -200,19 +190,12 @@ def _entry(value: Any) -> tuple[tuple[Measurement, Verdict] | None, Counted | No
 
 def _counted(value: Any) -> Counted:
     """Read a count; its name and task stand beside it."""
-    engine, verdict = (
-        _CODEC.object({"engine": str | None}, lambda engine: engine)(value),
-        _CODEC.read(WorkVerdict, value),
-    )
-    work: Work | None = None if engine is None else _CODEC.read(Work, value)
+    verdict: WorkVerdict = _CODEC.read(WorkVerdict, value)
+    counted = {name: value[name] for name in Work.__dataclass_fields__ if name in value}
+    work = None if counted.get("engine", "") is None else read_work(counted)
     hints = {"warnings": tuple[MeasurementWarning, ...], "failure": str | None, "versions": Mapping[str, str]}
     warnings, failure, versions = _CODEC.object(hints, lambda *own: own)(value)
     return Counted("", work, verdict, warnings, failure, versions=versions)
-
-
-def _operators(value: Any) -> tuple[OperatorWork, ...]:
-    classes: Mapping[str, OperatorWork] = _CODEC.read(Mapping[str, OperatorWork], value)
-    return tuple(numbers._replace(operators=name) for name, numbers in classes.items())
 
 
 class _Entry:
@@ -284,9 +267,6 @@ for _record, _make, _hints in (
         _test,
         {"nodeid": str, "outcome": str, "functional_outcome": str, "measurements": tuple[_Entry, ...]},
     ),
-    (OperatorWork, lambda *numbers: OperatorWork("", *numbers), {"flops": int, "bytes": int, "kernels": int}),
-    (ModuleWork, ModuleWork, _fields_of(ModuleWork, by_class=_operators)),
-    (Work, Work, _fields_of(Work, by_class=_operators)),
     (_Moved, lambda *both: both, {"module": str, "change": str}),
     (WorkVerdict, WorkVerdict, _fields_of(WorkVerdict, modules=tuple[_Moved, ...])),
     (SessionResult, _run, {_KEYS.get(name, name): hint for name, hint in _RUN.items()}),

@@ -200,8 +200,16 @@ def trace(pytester: pytest.Pytester) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def counting(one_thread: None) -> None:
+    """All that counting imports: torch cannot be imported a second time, and pytester forgets what a run imports."""
+
+    import pytest_carbon.plugin.counting
+    import pytest_carbon.work.session  # noqa: F401
+
+
 @pytest.fixture
-def run_work(one_thread: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> WorkRunner:
+def run_work(counting: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> WorkRunner:
     """Runs ``pytest --carbon-work`` in pytester's folder, beside a module ``model``."""
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setenv("COLUMNS", "80")

@@ -56,7 +56,7 @@ def test_counts(carbon):
     carbon.run(model, (x,), name="once")
     carbon.run(model, (x, 2), name="twice")
     once, twice = carbon["once"].work, carbon["twice"].work
-    assert twice.flops == 2 * once.flops >= 2 * FORWARD
+    assert 2 * once.flops >= twice.flops >= 2 * FORWARD
     assert 0 < once.bytes < twice.bytes
     assert 0 < once.kernels < twice.kernels
     assert once.host_reads == 0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pytest_carbon.baselines.counts import same_counts
-from pytest_carbon.gate.verdicts import work_effect
+from pytest_carbon.gate import work as gate
 from pytest_carbon.records import Counted, Key, Settings, TestResult
 from pytest_carbon.records.work import WorkRecord
 
@@ -77,7 +77,7 @@ def _unfit(test: TestResult, counted: Counted, different: bool, accept: bool) ->
     failing = [
         other.name
         for other in test.counted
-        if work_effect(other, Settings(), accepted=accept and other.verdict.status in _CHANGED) == "fails"
+        if gate.effect(other.verdict, Settings(), accepted=accept and other.verdict.status in _CHANGED) == "fails"
     ]
     if failing:
         return f"its test fails for {', '.join(map(repr, failing))}"

@@ -25,7 +25,7 @@ from pytest_carbon.gate.sentences import (
     too_coarse_sentence,
     warning_texts,
 )
-from pytest_carbon.records import Counted, Effect, Factors, Measurement, Settings, Status, SuiteVerdict, Verdict
+from pytest_carbon.records import Effect, Factors, Measurement, Settings, Status, SuiteVerdict, Verdict
 from pytest_carbon.text import change
 
 SUSPECT = 0.05
@@ -90,17 +90,6 @@ def suite_effect(suite: SuiteVerdict, settings: Settings, *, accepted: bool = Fa
     if accepted:
         return "accepted"
     return _by_gate(settings) if suite.status == "regression" else "none"
-
-
-def work_effect(counted: Counted, settings: Settings, *, recorded: bool = False, accepted: bool = False) -> Effect:
-    """Decide what the verdict on a count does to the run, after recording."""
-    status = counted.verdict.status
-    if status == "error":
-        return "fails"
-    if accepted:
-        return "accepted"
-    strictly = settings.strict and (status in ("new", "inconclusive") or bool(counted.disqualifying))
-    return _by_gate(settings) if not recorded and (counted.verdict.failed or strictly) else "none"
 
 
 def _by_gate(settings: Settings) -> Effect:

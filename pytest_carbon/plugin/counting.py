@@ -14,7 +14,6 @@ from pytest_carbon.baselines import Store
 from pytest_carbon.baselines.decide_work import WorkDecision, decide_work
 from pytest_carbon.gate import budget
 from pytest_carbon.gate import work as gate
-from pytest_carbon.gate.verdicts import work_effect
 from pytest_carbon.host.git import GitState
 from pytest_carbon.host.machine import describe
 from pytest_carbon.host.stdlib import now_text, os, time
@@ -67,11 +66,22 @@ class Kept:
     def record(self, engine: str | None, key: Key) -> WorkRecord | None:
         return self.records.get(engine, {}).get(key) if engine is not None else None
 
+    def nearest(self, engine: str | None, key: Key) -> WorkRecord | None:
+        """Return the record of an engine, or else of another."""
+        others = (records[key] for records in self.records.values() if key in records)
+        return self.record(engine, key) or next(others, None)
+
     def elsewhere(self, engine: str, key: Key) -> list[str]:
         """Return the other engines that have a baseline, where this one has none."""
         if key in self.records.get(engine, {}):
             return []
         return [other for other, records in self.records.items() if key in records]
+
+
+def tolerances_of(settings: Settings) -> gate.Tolerances:
+    """Return what the options allow."""
+    work, kernels = settings.work_tolerance, settings.kernel_tolerance
+    return gate.Tolerances(flops=work, bytes=work, kernels=kernels, host_reads=kernels)
 
 
 class CountingSession:
@@ -205,7 +215,7 @@ class CountingSession:
         judged = []
         for one in own.counted:
             key = (test.key, one.name)
-            effect = work_effect(one, settings, recorded=key in recorded, accepted=key in accepted)
+            effect = gate.effect(one.verdict, settings, recorded=key in recorded, accepted=key in accepted)
             judged.append(replace(one, verdict=replace(one.verdict, effect=effect)))
         fails = any(one.verdict.effect == "fails" for one in judged)
         outcome = "failed" if fails and test.outcome == "passed" else own.outcome
@@ -232,9 +242,9 @@ class CountingSession:
                 count.work,
                 count.failure,
                 warnings,
-                self._kept.record(engine, key),
+                self._kept.nearest(engine, key),
                 versions(),
-                gate.Tolerances(self._settings.work_tolerance, self._settings.kernel_tolerance),
+                tolerances_of(self._settings),
                 allowed,
             )
             judged.append(Counted(count.name, count.work, verdict, warnings, count.failure, count.task, versions()))

@@ -50,12 +50,12 @@ def accept(result: SessionResult, store: Store) -> Iterator[str]:
         )
     ]
     done = dict(_kept(decisions, store))
-    verdicts = {(test.nodeid, one.name): one.verdict for test in result.tests for one in test.counted}
+    counts = {(test.nodeid, one.name): one for test in result.tests for one in test.counted}
     for decision in decisions:
         test, name = decision.key
         if decision.accepted:
-            verdict = verdicts[decision.key]
-            yield f"{test} ({name}): {verdict.status} of the work accepted ({largest(verdict.change)})."
+            one = counts[decision.key]
+            yield f"{test} ({name}): {one.verdict.status} of the work accepted ({largest(one)})."
         elif decision.why_not not in (None, STORED):
             yield f"{test} ({name}): not recorded: {decision.why_not}."
     if decisions:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, get_args
 
+from pytest_carbon.gate.work import QUANTITIES, figures
 from pytest_carbon.records import Counted, Key, SessionResult, Settings, TestResult
 from pytest_carbon.records.work import WORK, Work, WorkRecord, WorkStatus
 from pytest_carbon.reports.advice import acceptance, advice
@@ -28,16 +29,8 @@ from pytest_carbon.reports.layout import (
 from pytest_carbon.reports.table import LEAST_NAME, MOST_ROWS, name_of, row_label
 from pytest_carbon.text import UNKNOWN, change, count, counted, known, listing, quantity, share, then_and_now
 
-NAMES: Mapping[str, str] = {
-    "flops": "FLOPs",
-    "bytes": "bytes",
-    "kernels": "kernels",
-    "host_reads": "host reads",
-    "steps": "decode steps",
-}
-"""What is counted and compared, by the field of :class:`.Work`."""
 _UNITS = {"flops": "FLOP", "bytes": "B"}
-_MOST_NAMES = 2
+_MOST_QUANTITIES = 2
 _MOST_MODULES = 3
 _LABEL = 12
 """Columns of the labels in a failure's report."""
@@ -87,12 +80,18 @@ def difference(relative: float | None) -> str:
     return _SAME if relative == 0 else change(relative)
 
 
-def largest(changes: Mapping[str, float]) -> str:
-    """Write the largest change of several, with what it is of: ``2.0× FLOPs``."""
-    if not changes:
+def largest(counted: Counted) -> str:
+    """Write the largest change of a count, with what it is of: ``2.0× FLOPs``."""
+    changes = counted.verdict.change
+    if not changes or counted.work is None:
         return UNKNOWN
+    from_none = [name for name in QUANTITIES if name not in changes and getattr(counted.work, name)]
     name = max(changes, key=lambda name: abs(math.log1p(changes[name])) if changes[name] > -1 else math.inf)
-    return _SAME if changes[name] == 0 else f"{change(changes[name])} {NAMES.get(name, name)}"
+    if changes[name] == 0 and not from_none:
+        return _SAME
+    if from_none:
+        return f"0 → {amount(from_none[0], getattr(counted.work, from_none[0]))} {QUANTITIES[from_none[0]]}"
+    return f"{change(changes[name])} {QUANTITIES[name]}"
 
 
 # --- after the run ---------------------------------------------------------------------------------
@@ -165,7 +164,7 @@ def _compared(
         (lost, "is no longer counted", "are no longer counted"),
         ([key for key in not_run if key not in lost], "was not run", "were not run"),
     ):
-        named = len(keys) <= _MOST_NAMES
+        named = len(keys) <= _MOST_QUANTITIES
         names = listing([row_label(key) for key in keys]) if keys and named else f"{count(len(keys))} with a baseline"
         if keys:
             reasons.append(f"{names} {one if len(keys) == 1 else many}")
@@ -185,7 +184,7 @@ def numbers(statuses: Sequence[WorkStatus]) -> str:
     return ", ".join(counted(n, status) if status in nouns else f"{count(n)} {status}" for status, n in present)
 
 
-def _who(rows: Sequence[Row], most: int = _MOST_NAMES) -> str:
+def _who(rows: Sequence[Row], most: int = _MOST_QUANTITIES) -> str:
     return listing([row.label for row in rows]) if len(rows) <= most else count(len(rows))
 
 
@@ -204,10 +203,10 @@ def _elsewhere(rows: Iterable[Row], stored: StoredWork) -> Iterator[str]:
 
 
 def _versions(rows: Iterable[Row]) -> Iterator[str]:
-    """Say which versions differ from the baselines'."""
+    """Say which versions differ from those of the baselines that were compared."""
     by_versions: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        if row.counted.verdict.differences:
+        if row.counted.verdict.differences and row.counted.verdict.change:
             by_versions.setdefault(row.counted.verdict.differences, []).append(row)
     for differences, concerned in by_versions.items():
         yield f"since the baseline of {_who(concerned)}: {listing(differences, 5)}"
@@ -242,7 +241,7 @@ def _table(rows: Sequence[Row], page: Page, *, header: bool) -> list[Line]:
         Column("bytes", read),
         Column("kernels", [page.clean(amount("kernels", work.kernels if work else None)) for work in works]),
         Column("reads", [page.clean(amount("host_reads", work.host_reads if work else None)) for work in works]),
-        Column("change", [page.clean(largest(row.counted.verdict.change)) for row in rows]),
+        Column("change", [page.clean(largest(row.counted)) for row in rows]),
         Column("status", [_status(row) for row in rows], left=True),
     ]
     optional = (figures[3], figures[2], figures[1], figures[4])
@@ -361,7 +360,7 @@ def _figures(counted: Counted, context: WorkContext, page: Page) -> list[str]:
     if counted.work is None or context.record is None or not counted.verdict.change:
         return []
     names, rows = [], []
-    for field_name, shown in NAMES.items():
+    for field_name, shown in QUANTITIES.items():
         then, now = getattr(context.record.work, field_name), getattr(counted.work, field_name)
         if then is None and now is None:
             continue
@@ -387,7 +386,7 @@ def _facts(counted: Counted, context: WorkContext, page: Page) -> list[str]:
         return []
     record, verdict = context.record, counted.verdict
     facts: list[tuple[str, str | None]] = [
-        ("now", None if verdict.change else _now(counted.work)),
+        ("now", None if verdict.change else f"{figures(counted.work)} per call"),
         ("work", f"counted, not energy measured (engine {counted.work.engine}); counts have no noise"),
         ("baseline", None if record is None else _baseline(record)),
         ("in", context.location if record is not None else None),
@@ -396,16 +395,6 @@ def _facts(counted: Counted, context: WorkContext, page: Page) -> list[str]:
         *(("warning", warning.text) for warning in counted.warnings),
     ]
     return [line for label, text in facts if text for line in page.labelled(label, text)]
-
-
-def _now(work: Work) -> str:
-    parts = [f"{amount('flops', work.flops)}, {amount('bytes', work.bytes)}", counted_kernels(work)]
-    return f"{', '.join(parts)} per call"
-
-
-def counted_kernels(work: Work) -> str:
-    """Write ``79 kernels, 1 host read``."""
-    return f"{counted(work.kernels, 'kernel')}, {counted(work.host_reads, 'host read')}"
 
 
 def _baseline(record: WorkRecord) -> str:

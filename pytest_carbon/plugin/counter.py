@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -93,6 +92,10 @@ def _count(name: str, calls: int, counted: counting.CountedCall) -> Count:
     return Count(name, calls, counted.work, counted.warnings, counted.failure)
 
 
+@functools.cache
 def versions() -> dict[str, str]:
-    """Return the versions of the loaded libraries that decide what a call asks for."""
-    return {name: version for name in _LIBRARIES if name in sys.modules and (version := version_of(name)) is not None}
+    """Return the versions of the libraries that decide what a call asks for: all that are installed.
+
+    Those that are loaded depend on which other tests have run.
+    """
+    return {name: version for name in _LIBRARIES if (version := version_of(name)) is not None}

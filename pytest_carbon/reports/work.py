@@ -289,7 +289,7 @@ def _modules(rows: Sequence[Row], page: Page) -> list[Line]:
 
 def _module_lines(counted: Counted, page: Page, most: int | None) -> list[str]:
     modules = counted.verdict.modules
-    shown = [(module or "(the model itself)", phrase) for module, phrase in modules[:most]]
+    shown = [(module, phrase) for module, phrase in modules[:most]]
     width = max((columns(page.clean(module)) for module, _ in shown), default=0)
     width = min(width, page.width // 2)
     lines = [text for module, phrase in shown for text in _labelled(page, module, phrase, width)]
@@ -343,7 +343,7 @@ def failure(counted: Counted, context: WorkContext) -> str:
     """Report a failed test: what changed and where, whether to believe it, and what to do."""
     page, status = Page(context.width, context.ascii), _failing(counted)
     where = "" if counted.name == "call" else f" in {counted.name}"
-    why = message(counted).removeprefix(f"{status}: ")
+    why = message(counted).removeprefix(f"{status}: ").removeprefix("over budget: ")
     modules = _module_lines(counted, page, None if context.verbose else _MOST_MODULES)
     paragraphs = [
         page.wrap(f"carbon {status}{where}: {why}", hang=""),
@@ -439,7 +439,6 @@ def _remedies(counted: Counted, context: WorkContext, page: Page) -> Iterator[li
             ci_run=context.ci_run,
             place=[*(a for a in context.arguments if a.startswith("--carbon-baseline=")), *context.project],
         )
-        if modules := [module for module, _ in counted.verdict.modules[:_MOST_MODULES] if module]:
-            yield advice(page, f"If it is not, look at what calls {listing(modules)}, and with what inputs.")
-        else:
-            yield advice(page, "If it is not, look at what changed since the baseline.")
+        record = context.record
+        since = f"the baseline's commit {record.commit[:7]}" if record is not None and record.commit else "the baseline"
+        yield advice(page, f"If it is not, look at what changed since {since}.")

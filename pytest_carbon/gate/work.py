@@ -32,6 +32,12 @@ class Tolerances:
         return self.flops if quantity == "steps" else float(getattr(self, quantity))
 
 
+def tolerances(settings: Settings) -> Tolerances:
+    """Return what the options allow."""
+    work, kernels = settings.work_tolerance, settings.kernel_tolerance
+    return Tolerances(flops=work, bytes=work, kernels=kernels, host_reads=kernels)
+
+
 QUANTITIES: Mapping[str, str] = {
     "flops": "FLOPs",
     "bytes": "bytes",

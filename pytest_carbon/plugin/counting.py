@@ -78,12 +78,6 @@ class Kept:
         return [other for other, records in self.records.items() if key in records]
 
 
-def tolerances_of(settings: Settings) -> gate.Tolerances:
-    """Return what the options allow."""
-    work, kernels = settings.work_tolerance, settings.kernel_tolerance
-    return gate.Tolerances(flops=work, bytes=work, kernels=kernels, host_reads=kernels)
-
-
 class CountingSession:
     """One run. It opens no meter: counting and measuring never share a process."""
 
@@ -244,7 +238,7 @@ class CountingSession:
                 warnings,
                 self._kept.nearest(engine, key),
                 versions(),
-                tolerances_of(self._settings),
+                gate.tolerances(self._settings),
                 allowed,
             )
             judged.append(Counted(count.name, count.work, verdict, warnings, count.failure, count.task, versions()))

@@ -229,3 +229,27 @@ def test_a_failing_test_is_not_recorded(run_work: WorkRunner, pytester: pytest.P
     assert run.outcomes() == {"failed": 1, "passed": 1}
     assert "not recorded: test_it.py::test_call: its test did not pass (failed)" in run.text
     assert "recorded 1 count of work" in run.text
+
+
+def test_two_reports_are_compared(recorded: WorkRunner, pytester: pytest.Pytester) -> None:
+    """Also with baselines, an engine's folder, and a file of it; exit status 1 for a regression."""
+    recorded()
+    shutil.copy(pytester.path / "report.json", pytester.path / "base.json")
+    change(pytester, times=2)
+    recorded()
+    file = "carbon-baselines/work-cpu/test_it.py.jsonl"
+    compare = (sys.executable, "-m", "pytest_carbon", "compare")
+    for base in ("base.json", "carbon-baselines", "carbon-baselines/work-cpu", file):
+        done = pytester.run(*compare, base, "report.json")
+        said = " ".join(done.stdout.str().split())
+        assert done.ret == 1, base
+        assert "work counted, engine cpu" in said
+        assert "2.0× FLOPs REGRESSION" in said
+        assert "compared 2: 1 regression, 1 pass" in said
+        assert "test_it.py::test_call: regression: 2.0× the FLOPs" in said
+    assert pytester.run(*compare, "report.json", "report.json").ret == 0
+    work = json.loads(pytester.run(*compare, "base.json", "report.json", "--format=json").stdout.str())["work"]
+    assert [one["status"] for one in work["measurements"]] == ["regression", "pass"]
+    assert work["measurements"][0]["head"]["flops"] > work["measurements"][0]["base"]["flops"]
+    markdown = pytester.run(*compare, "base.json", "report.json", "--format=markdown")
+    assert "### Work per call: compared 2: 1 regression, 1 pass" in markdown.stdout.str()

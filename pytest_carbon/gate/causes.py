@@ -58,7 +58,7 @@ def changed_modules(before: Work, now: Work) -> tuple[tuple[str, str], ...]:
         if parts:
             grown = sum((_of(new, quantity) - _of(old, quantity)) / total[quantity] for quantity in _OF_MODULE)
             phrases.append((grown, name or ROOT, ", ".join(parts)))
-    return tuple((name, phrase) for _, name, phrase in sorted(phrases, key=lambda p: (-abs(p[0]), p[1])))
+    return tuple((name, phrase) for _, name, phrase in sorted(phrases, key=lambda p: (-p[0], p[1])))
 
 
 # --- two counts, module by module ----------------------------------------------------------------
@@ -184,7 +184,7 @@ def _more(before: Work, now: Work, quantity: str) -> str:
     if old and new >= 1.995 * old:
         return f"{times(new / old)} the {word}"
     if old < 100 or new <= old:
-        return f"{count(new)} {word} instead of {count(old)}"
+        return f"{counted(new, word.removesuffix('s'))} instead of {count(old)}"
     return f"{change(new / old - 1).lstrip('+')} more {word}"
 
 
@@ -236,11 +236,8 @@ def _steps(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
     before, now = pair.works
     if "steps" not in rises or not before.steps or not now.steps:
         return None
-    tokens = ""
-    if before.tokens_out and now.tokens_out and before.tokens_out != now.tokens_out:
-        tokens = f", {count(now.tokens_out)} new tokens instead of {count(before.tokens_out)}"
-    what = f"{count(now.steps)} decode steps instead of {count(before.steps)}{tokens}: more tokens are generated"
-    return Cause("steps", f"{times(now.steps / before.steps)} the decode steps: {what}")
+    steps = f"{count(now.steps)} instead of {count(before.steps)}"
+    return Cause("steps", f"{times(now.steps / before.steps)} the decode steps: {steps}, more tokens are generated")
 
 
 def _rows(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
@@ -270,22 +267,25 @@ def _rows(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
 
 def _calls(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
     """More calls of a module: a batch that became single items, or the same work once more."""
-    before, now = pair.works
-    name = pair.grown(leading)
-    modules = pair.called(name)
-    if modules is None:
+    grown = pair.grown(leading)
+    if grown is None:
         return None
-    old, new = modules
-    if new.calls < _GROWN * old.calls:
-        return None
-    first = f"{_more(before, now, leading)}: {_named(name)}, {counted(new.calls, 'call')} instead of {count(old.calls)}"
+    for name in _ancestors(grown):  # the outermost that is called more often: what is inside follows from it
+        modules = pair.of(name) or (pair.called(name) if name == grown else None)
+        if modules is not None and modules[1].calls >= _GROWN * modules[0].calls:
+            return _more_calls(pair, leading, name, *modules)
+    return None
+
+
+def _more_calls(pair: Pair, leading: str, name: str, old: ModuleWork, new: ModuleWork) -> Cause:
+    calls = f"{counted(new.calls, 'call')} instead of {count(old.calls)}"
+    first = f"{_more(*pair.works, leading)}: {_named(name)}, {calls}"
     if old.batch and _same(old.batch, new.batch):
         items = f"{_mean(new.batch, new.calls)} instead of {_mean(old.batch, old.calls)} items each"
         return Cause("batch-lost", f"{first}, {items}: batching is lost")
     if old.rows and _same(old.rows / old.calls, new.rows / new.calls):
-        extra = new.calls / old.calls
-        what = "an extra forward" if extra < 2.5 else "more forwards"
-        return Cause("extra-forward", f"{first}, as long as before: {what}")
+        what = "an extra forward" if new.calls < 2.5 * old.calls else "more forwards"
+        return Cause("extra-forward", f"{first}, each as long as before: {what}")
     return Cause("more-calls", f"{first}: more calls")
 
 
@@ -424,6 +424,6 @@ def _host_reads(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
     more_text = f" ({kinds} more{per})" if kinds else per
     return Cause(
         "host-reads",
-        f"{count(now.host_reads)} host reads instead of {count(before.host_reads)}: {where}the host waits for the"
+        f"{counted(now.host_reads, 'host read')} instead of {count(before.host_reads)}: {where}the host waits for the"
         f" device{more_text}",
     )

@@ -240,7 +240,7 @@ def _integers(name: str, args: Any, shape: Any, strides: Any, dtype: Any) -> Any
     """Return stand-ins for integers and booleans that come of values which are not there."""
     if name in ("zeros_like", "new_zeros", "empty_like", "new_empty", "_to_copy"):
         return torch.zeros(shape, dtype=dtype)
-    if name in ("ones_like", "new_ones", "isfinite", "ne"):
+    if name in ("ones_like", "new_ones", "isfinite", "ne", "gt", "ge"):  # a better beam is always possible
         return torch.ones(shape, dtype=dtype)
     if name in ("full_like", "new_full"):
         return torch.full(shape, args[1 if name == "full_like" else 2], dtype=dtype)

@@ -20,6 +20,7 @@ from pytest_carbon.work.traffic import all_touched, touched, touched_by_any
 _PLANS: dict[Any, Plan] = {}
 _Tensor = torch.Tensor
 _node: Any = torch._C._current_autograd_node
+_inference: Any = torch.is_inference_mode_enabled
 _push: Any = torch._C._push_on_torch_dispatch_stack
 _pop: Any = torch._C._pop_torch_dispatch_stack
 _IMPLICIT = torch._C.DispatchKey.CompositeImplicitAutograd
@@ -80,6 +81,8 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
             self.read(plan.read)
         if not plan.nothing:
             self._count(plan, args, kwargs, out)
+        elif _inference() and plan.name != "detach":
+            _keep_gradient(args, out)
         return out
 
     def _count(self, plan: Plan, args: Any, kwargs: Any, out: Any) -> None:
@@ -239,6 +242,12 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
         else:
             self.ledger.unknown[f"higher_order::{name}"] += 1
         return out
+
+
+def _keep_gradient(args: Any, out: Any) -> None:
+    """Let a view of a weight ask for a gradient in inference mode, as without this mode: products look at it."""
+    if args and isinstance(out, _Tensor) and isinstance(args[0], _Tensor) and args[0].requires_grad:
+        out.requires_grad_()
 
 
 _KEYS = ("CPU", "CompositeExplicitAutograd")

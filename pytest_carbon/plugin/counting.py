@@ -21,6 +21,7 @@ from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.interim import Interim
 from pytest_carbon.plugin.missing import Collected
 from pytest_carbon.plugin.place import Listener
+from pytest_carbon.plugin.processes import child
 from pytest_carbon.plugin.progress import Progress
 from pytest_carbon.plugin.waiting import Log, Test, measures, redirected
 from pytest_carbon.plugin.work_gate import WorkGate
@@ -56,13 +57,17 @@ class CountingSession:
         refusal.refuse_parallel(
             config, "--carbon-work counts in the process of the run, and {}: it would hear of no count"
         )
+        self._outlet = config.stash.get(child.OUTLET, None)
+        """Only in a fresh process: its parent measures, and judges."""
+        self._interim = Interim(settings.json)
+        if self._outlet is not None:
+            return
         try:
             store, lacks = record.open_run(settings, config.rootpath)
         except CarbonError as error:
             raise refusal.refusal(str(error)) from None
         self._gate = WorkGate(config, settings, store, self._created)
         self._notes += [lacks] if lacks else []
-        self._interim = Interim(settings.json)
 
     @functools.cached_property
     def _machine(self) -> Machine:
@@ -80,6 +85,8 @@ class CountingSession:
 
     @pytest.hookimpl(tryfirst=True)  # before the terminal calls pytest_report_collectionfinish
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if self._outlet is not None:
+            self._outlet.select(session.items, test_id, measures)
         for item in session.items:
             if measures(item):
                 self._tests[test_id(item)] = Test.of(item, test_id(item))
@@ -90,6 +97,8 @@ class CountingSession:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        if self._outlet is not None:
+            return (yield)
         try:
             self._gate.read()
         except CarbonError as error:
@@ -124,16 +133,26 @@ class CountingSession:
                 return (yield)
         test.item = item  # two items may share an id (--keep-duplicates)
         log = test.log = Log(item, self._progress)
+        if self._outlet is not None:
+            self._outlet.begin(test.key, measures=True)
         try:
-            with redirected(item, lambda report: test.take(report) and None):
+            with redirected(item, functools.partial(self._take, test)):
                 result = yield
         finally:
-            if test.outcome is not None:
+            if test.outcome is not None and self._outlet is None:
                 self._judge(test)
             test.pass_on()
             log.finish()
-        self._interim.write(self._so_far)
+        if self._outlet is not None:
+            self._outlet.done(test.key, counts=self._counts(test))
+        else:
+            self._interim.write(self._so_far)
         return result
+
+    def _take(self, test: Test, report: pytest.TestReport) -> None:
+        if self._outlet is not None:
+            self._outlet.report(test.key, report)
+        test.take(report)
 
     def _judge(self, test: Test) -> None:
         """Give the verdicts on a test that has finished, and write them into its reports."""

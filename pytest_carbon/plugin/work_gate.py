@@ -1,4 +1,4 @@
-"""What tests counted → verdicts, baselines, and what a run says of them; for a run that counts, and one that also does."""
+"""What tests counted → verdicts, baselines and reports; for a run that counts, and one that measures, too."""
 
 from __future__ import annotations
 

@@ -80,6 +80,17 @@ def difference(relative: float | None) -> str:
     return _SAME if relative == 0 else change(relative)
 
 
+def beside(counted: Counted) -> str | None:
+    """Say beside a change of the energy what the counted work did; None where it has no baseline."""
+    verdict = counted.verdict
+    if not verdict.change:
+        return None
+    if verdict.status == "pass":
+        exactly = "the same as" if set(verdict.change.values()) == {0.0} else "within its tolerances of"
+        return f"{exactly} its baseline: kernel, library or clock made the change, not what the call asks for"
+    return f"{verdict.status}: {verdict.cause or verdict.reason}"
+
+
 def largest(counted: Counted) -> str:
     """Write the largest change of a count, with what it is of: ``2.0× FLOPs``."""
     changes = counted.verdict.change
@@ -261,7 +272,7 @@ def _status(row: Row) -> str:
         return _failing(row.counted).upper()
     if effect == "accepted":
         return "accepted"
-    if row.test.outcome == "failed" and all(one.verdict.effect != "fails" for one in row.test.counted):
+    if (row.test.functional_outcome or row.test.outcome) == "failed":
         return "test failed"
     return row.counted.verdict.status
 

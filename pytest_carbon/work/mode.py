@@ -46,6 +46,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
         self.inside_ns = 0
         """Time in operators."""
         self.operators = 0
+        self.kernels = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         plan = _PLANS.get(func)
@@ -94,6 +95,8 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
         first = None
         if plan.special is not None:
             first = args[0]
+            if plan.name == "index" and any(index is not None and index.dtype is torch.bool for index in args[1]):
+                self.read("mask")  # how many it picks is not known before
             nbytes = plan.special(args, None if plan.writes else kwargs.get("out", out) if kwargs else out)
         else:
             nbytes = 0
@@ -147,6 +150,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
             kind = "cast"
         dtype = plan.dtype or (source.dtype if isinstance(source, _Tensor) else None)
         if nbytes or flops or plan.unknown:
+            self.kernels += 1
             key = (kind, dtype)
             cell = page.cells.get(key)
             if cell is None:
@@ -204,7 +208,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
             (key for key in (_KEYS[0], *_KEYS[1:]) if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)),
             None,
         )
-        before = self.operators
+        before = self.kernels
         if key is None or self._is_hollow(args, kwargs):
             out = func(*args, **kwargs)
         else:
@@ -213,7 +217,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
                 out = func._op_dk(getattr(torch._C.DispatchKey, key), *args, **kwargs)
             finally:
                 _pop(None)
-        if plan.unknown is not None and not (self.operators > before and _is_python(func)):
+        if plan.unknown is not None and not (self.kernels > before and _is_python(func)):
             self.ledger.unknown[plan.unknown] += 1
             if not self.muted:
                 nbytes = all_touched(args) + all_touched(list(kwargs.values())) + all_touched(out)

@@ -86,6 +86,10 @@ def test_an_unused_cache_is_told_from_longer_inputs() -> None:
     longer = found(before, replace(now, tokens_in=512 * 8), "flops", "bytes")
     assert longer.kind == "longer"
     assert longer.text.endswith(
+        ": longer inputs, 4,096 prompt tokens instead of 32, as when they are padded to the maximum length"
+    )
+    longer = found(decoder(1), decoder(512), "flops")
+    assert longer.text.endswith(
         ": longer inputs, 512 instead of 1 an item, as when they are padded to the maximum length"
     )
 
@@ -162,6 +166,44 @@ def test_a_class_of_operators_that_appears(kind: str, cause: str, ends: str) -> 
     assert f": transformer.h.*.mlp, {ends}" in named.text
 
 
+def test_random_numbers_outside_the_layers_are_no_dropout() -> None:
+    """What samples tokens is no module."""
+    before = decoder(8)
+    root, *others = before.by_module
+    sampled = module("", root.calls, root.rows, root.batch, *classes(random_float32=(0, 10**6, 4)))
+    cause = found(before, total(sampled, *others), "bytes")
+    assert (cause.kind, cause.text.rpartition(": ")[2]) == ("random", "something is sampled, or dropout is on")
+
+
+def test_more_beams_are_no_unused_cache() -> None:
+    """Though tokens and steps stay: there are more items."""
+    cause = found(decoder(2, batch=1, **GENERATED), decoder(8, batch=4, **GENERATED), "flops")
+    assert cause.text.endswith("each over 8 tokens instead of 2: a larger batch, 4 items instead of 1")
+
+
+def test_more_layers_are_told_from_an_extra_forward() -> None:
+    """The module around them is called as often as before."""
+    before, now = decoder(8), decoder(8, calls=24)
+    root = before.by_module[0]
+    cause = found(before, total(root, *now.by_module[1:]), "flops", "kernels")
+    assert cause.text.endswith(
+        ": transformer.h.*, 24 calls instead of 16, each as long as before: more layers, or an extra forward in each"
+        " call of the model itself"
+    )
+
+
+def test_larger_and_more_matrix_products_in_the_same_calls() -> None:
+    def products(flops: int, kernels: int) -> Work:
+        return total(module("mlp", 2, 8, 2, *classes(gemm_float32=(flops, 100, kernels))))
+
+    larger, more = (found(products(1000, 4), now, "flops") for now in (products(2000, 4), products(3000, 12)))
+    assert larger.text == "2.0× the FLOPs: mlp, 2 calls over as many rows as before: its layers are larger"
+    assert more.text == (
+        "3.0× the FLOPs: mlp, 2 calls over as many rows as before: 12 matrix products instead of 4, as a backward pass"
+        " adds"
+    )
+
+
 def test_host_reads_are_told_by_kind_and_by_token() -> None:
     before, now = (decoder(1, **GENERATED, host_reads=n, reads={"item": n - 1, "bool": 1}) for n in (3, 11))
     cause = found(before, now, "host_reads")
@@ -176,11 +218,13 @@ def test_where_no_cause_is_found_it_says_so() -> None:
         m._replace(flops=3 * m.flops, by_class=tuple(c._replace(flops=3 * c.flops) for c in m.by_class))
         for m in before.by_module
     )
-    cause = found(before, total(*heavier), "flops")
+    cause = found(before, total(*heavier), "bytes")
+    assert cause.text.endswith(": no single cause was found; in many modules")
+    moved = tuple(m._replace(bytes=3 * m.bytes) for m in before.by_module)
+    cause = found(before, total(*moved), "bytes")
     assert cause == causes.Cause(
-        "unknown", "3.0× the FLOPs: no single cause was found; most of it in transformer.h.*.mlp"
+        "unknown", "3.0× the bytes: no single cause was found; most of it in transformer.h.*.mlp"
     )
-    assert found(before, before, "flops").text.endswith("no single cause was found; in many modules")
 
 
 def test_a_module_is_named_only_for_most_of_the_growth() -> None:

@@ -148,7 +148,7 @@ TRAINED = {
         (2 + 5) * 2 * 2 * 4 * 7 * 7 * 16,
     ),
     "attention by its parts": (
-        lambda: (lambda q: F.scaled_dot_product_attention(q, q, q, attn_mask=r(7, 7, requires_grad=True)), r(2, 4, 7, 16)),
+        lambda: (lambda q: F.scaled_dot_product_attention(q, q, q, r(7, 7, requires_grad=True)), r(2, 4, 7, 16)),
         (2 + 5) * 2 * 2 * 4 * 7 * 7 * 16,
     ),
 }  # fmt: skip

@@ -32,6 +32,12 @@ class Tolerances:
         return self.flops if quantity == "steps" else float(getattr(self, quantity))
 
 
+def tolerances(settings: Settings) -> Tolerances:
+    """Return what the options allow."""
+    work, kernels = settings.work_tolerance, settings.kernel_tolerance
+    return Tolerances(flops=work, bytes=work, kernels=kernels, host_reads=kernels)
+
+
 QUANTITIES: Mapping[str, str] = {
     "flops": "FLOPs",
     "bytes": "bytes",
@@ -111,15 +117,17 @@ def judge(
     return verdict
 
 
-def effect(
-    verdict: WorkVerdict, settings: Settings, *, recorded: bool = False, accepted: bool = False, strict: bool = False
-) -> Effect:
-    """Decide what a verdict does to the run, after recording; with ``strict`` an inconclusive one fails."""
+def effect(verdict: WorkVerdict, settings: Settings, *, recorded: bool = False, accepted: bool = False) -> Effect:
+    """Decide what a verdict does to the run, after recording.
+
+    ``--carbon-strict`` also fails what is inconclusive, and what has no baseline.
+    """
     if verdict.status == "error":
         return "fails"
     if accepted:
         return "accepted"
-    if recorded or not (verdict.failed or (strict and verdict.status == "inconclusive")):
+    strictly = settings.strict and verdict.status in ("inconclusive", "new")
+    if recorded or not (verdict.failed or strictly):
         return "none"
     return "warns" if settings.gate == "warn" else "fails"
 

@@ -250,10 +250,13 @@ def test_unknown_operators_too_small_to_matter_are_no_obstacle() -> None:
         ("changed", Settings(), {"accepted": True}, "accepted"),
         ("over-budget", Settings(gate="warn"), {}, "warns"),
         ("inconclusive", Settings(), {}, "none"),
-        ("inconclusive", Settings(), {"strict": True}, "fails"),
+        ("inconclusive", Settings(strict=True), {}, "fails"),
+        ("new", Settings(), {}, "none"),
+        ("new", Settings(strict=True), {}, "fails"),
+        ("new", Settings(strict=True), {"recorded": True}, "none"),
         ("regression", Settings(), {"recorded": True}, "none"),
         ("improvement", Settings(), {}, "none"),
-        ("pass", Settings(), {"strict": True}, "none"),
+        ("pass", Settings(strict=True), {}, "none"),
     ],
 )
 def test_what_follows_for_the_run(status: Any, settings: Settings, states: dict[str, bool], expected: str) -> None:

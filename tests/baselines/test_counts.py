@@ -316,8 +316,8 @@ def test_two_counts_in_two_files_stop_the_run(files: FileStore) -> None:
     assert work_record().test not in other.read_text()
     other.write_text(FILE.read_text().replace("2565811200", "3"))
     text = refusal(files.counts, "cpu")
-    assert f"{FILE}, line " in text
-    assert f"{other}, line 3" in text
+    assert f"in {FILE}, line 5" in text
+    assert f"in {other}, line 5" in text
 
 
 _LINE = line_of(work_record())

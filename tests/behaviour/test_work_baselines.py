@@ -42,7 +42,7 @@ def test_a_second_run_passes_and_changes_no_file(recorded: WorkRunner) -> None:
     """Counts are the same, to the last one; recording again has nothing to add."""
     file = recorded.baselines / "work-cpu/test_it.py.jsonl"
     before = file.read_bytes()
-    header, *lines = map(json.loads, before.decode().splitlines())
+    header, *lines = map(json.loads, filter(None, before.decode().splitlines()))
     assert header == {"format": "pytest-carbon-work/1", "engine": "cpu"}
     assert [line["name"] for line in lines] == ["call", "decode"]
     run = recorded("--carbon-record")
@@ -167,7 +167,7 @@ def test_another_engines_baseline_is_named(recorded: WorkRunner) -> None:
 def test_another_version_of_torch_is_named(recorded: WorkRunner) -> None:
     """Beside the verdict."""
     for file in recorded.baselines.rglob("*.jsonl"):
-        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines() if line]
         for line in lines[1:]:
             line["versions"]["torch"] = "2.4.0"
         file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")

@@ -36,8 +36,8 @@ def step():
     trained(x).square().mean().backward()
     optimizer.step()
 def cast():
-    with torch.autocast("cpu", torch.bfloat16):
-        return layer(x)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        return trained(x)
 with off():
     for call in (
         lambda: layer(x), lambda: vision(torch.ones(2, 3, 16, 16)), lambda: spoken(x[..., :8]), cast,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from _pytest._code.code import ExceptionRepr, ReprEntry, ReprFileLocation, ReprTraceback
@@ -18,12 +18,18 @@ from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.progress import ascii_only, width
 from pytest_carbon.plugin.project import flags_of
 from pytest_carbon.plugin.waiting import Test
-from pytest_carbon.records import REFERENCE, Machine, Measurement, SessionResult, Settings, SuiteVerdict, TestResult
+from pytest_carbon.records import (
+    REFERENCE,
+    Counted,
+    Machine,
+    Measurement,
+    SessionResult,
+    Settings,
+    SuiteVerdict,
+    TestResult,
+)
 from pytest_carbon.reports import failure, junit, summary
 from pytest_carbon.reports.work import beside
-
-if TYPE_CHECKING:
-    from pytest_carbon.plugin.work_gate import WorkGate
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,8 @@ class Failures:
     config: pytest.Config
     result: SessionResult
     stored: Stored
-    work: WorkGate | None = None
+    of_work: Callable[[Test, Iterable[Counted]], Iterator[tuple[str, str]]] = lambda test, counted: iter(())
+    """Returns the reports of the counts that fail a test, each with its one line."""
 
     def of_test(self, test: Test, own: TestResult) -> None:
         """Flip the report of a test that the gate fails; give all reports their properties."""
@@ -41,7 +48,7 @@ class Failures:
         def said() -> tuple[str, str]:
             failed = [(m, v, self._context(test, m, own)) for m, v in own.measurements if v.effect == "fails"]
             texts = [(failure.failure(test.key, *of_one), failure.message(*of_one)) for of_one in failed]
-            texts += self.work.said(test, own.counted) if self.work is not None else []
+            texts += self.of_work(test, own.counted)
             return "\n\n".join(text for text, _ in texts), texts[0][1]
 
         properties = [p for m, v in own.measurements for p in junit.junit_properties(m, v)]

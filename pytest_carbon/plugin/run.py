@@ -415,7 +415,8 @@ class CarbonSession:
         lines += notes.left_out(self._fresh.left_out)
         shown = notes.limits(judgement.shown, verbose=getattr(self._config.option, "verbose", 0) > 0)
         self._result = replace(result, notes=(*brought.notes, *shown, *self._recorded.sentences, *lines))
-        failing = failures.Failures(self._config, self._result, self._stored, self._work)
+        more = {"of_work": self._work.said} if self._work is not None else {}
+        failing = failures.Failures(self._config, self._result, self._stored, **more)
         for test, own_result in zip(ran, result.tests, strict=True):
             failing.of_test(test, own_result)
         if problem is not None:

@@ -29,6 +29,7 @@ class NoValueError(RuntimeError):
 
 class _State:
     avoid: frozenset[int] = frozenset()
+    building = False
 
 
 def avoid(tokens: Sequence[int]) -> None:
@@ -116,8 +117,12 @@ _FACTORIES = frozenset(
 @contextmanager
 def weights() -> Iterator[None]:
     """Build models without memory: floats that are made within are hollow, and initialising them does nothing."""
-    with _Weights():
-        yield
+    _State.building = True
+    try:
+        with _Weights():
+            yield
+    finally:
+        _State.building = False
 
 
 def _contiguous(shape: Sequence[int]) -> tuple[int, ...]:
@@ -240,14 +245,14 @@ def _integers(name: str, args: Any, shape: Any, strides: Any, dtype: Any) -> Any
     """Return stand-ins for integers and booleans that come of values which are not there."""
     if name in ("zeros_like", "new_zeros", "empty_like", "new_empty", "_to_copy"):
         return torch.zeros(shape, dtype=dtype)
-    if name in ("ones_like", "new_ones", "isfinite", "ne", "gt", "ge"):  # a better beam is always possible
+    if name in ("ones_like", "new_ones", "isfinite", "ne"):
         return torch.ones(shape, dtype=dtype)
     if name in ("full_like", "new_full"):
         return torch.full(shape, args[1 if name == "full_like" else 2], dtype=dtype)
     if name == "eq":
         return torch.full(shape, len(args) > 1 and args[0] is args[1], dtype=dtype)
-    if dtype is torch.bool:
-        return torch.zeros(shape, dtype=dtype)
+    if dtype is torch.bool:  # a better beam is always possible; no initial weight lies outside its bounds
+        return torch.full(shape, name in ("gt", "ge") and not _State.building, dtype=dtype)
     if name in ("argmax", "argmin", "max", "min", "multinomial", "topk", "sort", "argsort", "kthvalue", "mode"):
         dim = -1 if name in ("multinomial", "topk") else next((a for a in args[1:] if type(a) is int), -1)
         if name == "topk" and len(args) > 2:
@@ -330,6 +335,13 @@ def _grouped(func: Any, args: Any, kwargs: Any) -> Any:
     return Hollow(shape, _contiguous(shape), kwargs.get("out_dtype") or a.dtype)
 
 
+def _batch_norm(func: Any, args: Any, kwargs: Any) -> Any:
+    """Without training the CPU keeps no statistics."""
+    if args[5]:
+        return NotImplemented
+    return like(args[0]), Hollow((0,), (1,), args[0].dtype), Hollow((0,), (1,), args[0].dtype)
+
+
 def _kernel_choice(func: Any, args: Any, kwargs: Any) -> int:
     """Choose the kernel of attention as the CPU does, which asks for more than shapes."""
     query, value = args[0], args[2]
@@ -349,5 +361,6 @@ _HANDLERS = {
     "masked_select": _masked_select,
     "as_strided": _as_strided,
     "_grouped_mm": _grouped,
+    "native_batch_norm": _batch_norm,
     "_fused_sdp_choice": _kernel_choice,
 }

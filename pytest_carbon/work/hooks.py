@@ -226,7 +226,8 @@ def uncompiled(noted: Callable[[], None]) -> Iterator[None]:
 
             if hasattr(eval_frame, "_callback_from_stance"):
                 stack.enter_context(replaced(eval_frame, "_callback_from_stance", make))
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if hasattr(torch.compiler, "set_stance"):  # torch 2.6 and newer
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
 
         def make_compile(original: Any) -> Any:
             def compile(*args: Any, **kwargs: Any) -> Any:

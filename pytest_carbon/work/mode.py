@@ -20,7 +20,9 @@ from pytest_carbon.work.traffic import all_touched, touched, touched_by_any
 _PLANS: dict[Any, Plan] = {}
 _Tensor = torch.Tensor
 _node: Any = torch._C._current_autograd_node
-_inference: Any = torch.is_inference_mode_enabled
+_excluded: Any = torch._C._dispatch_tls_is_dispatch_key_excluded
+_exclude: Any = torch._C._dispatch_tls_set_dispatch_key_excluded
+_VIEWS = torch._C.DispatchKey.ADInplaceOrView
 _push: Any = torch._C._push_on_torch_dispatch_stack
 _pop: Any = torch._C._pop_torch_dispatch_stack
 _IMPLICIT = torch._C.DispatchKey.CompositeImplicitAutograd
@@ -67,11 +69,16 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
         if plan.composite is not None:
             if func in _WHOLE:
                 return self.whole(func, func, args, kwargs or {})
+            views = _excluded(_VIEWS)
+            if views:  # a view of a weight still asks for a gradient, as without this mode: products look at it
+                _exclude(_VIEWS, False)
             _push(self)
             try:
                 return func._op_dk(plan.composite, *args, **kwargs) if kwargs else func._op_dk(plan.composite, *args)
             finally:
                 _pop(None)
+                if views:
+                    _exclude(_VIEWS, True)
         if not plan.own and plan.formula is None:
             return self._custom(func, plan, args, kwargs or {})
         started = perf_counter_ns()
@@ -82,8 +89,6 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
             self.read(plan.read)
         if not plan.nothing:
             self._count(plan, args, kwargs, out)
-        elif _inference() and plan.name != "detach":
-            _keep_gradient(args, out)
         return out
 
     def _count(self, plan: Plan, args: Any, kwargs: Any, out: Any) -> None:
@@ -246,12 +251,6 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
         else:
             self.ledger.unknown[f"higher_order::{name}"] += 1
         return out
-
-
-def _keep_gradient(args: Any, out: Any) -> None:
-    """Let a view of a weight ask for a gradient in inference mode, as without this mode: products look at it."""
-    if args and isinstance(out, _Tensor) and isinstance(args[0], _Tensor) and args[0].requires_grad:
-        out.requires_grad_()
 
 
 _KEYS = ("CPU", "CompositeExplicitAutograd")

@@ -228,3 +228,15 @@ def test_experts_are_picked_in_turn() -> None:
     with hollow.weights():
         scores = torch.empty(4, 8)
     assert sorted(scores.topk(2).indices.flatten().tolist()) == list(range(8))
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt2", "bert", "mixtral", "resnet", "llama forward", pytest.param("unet", marks=slow)]
+)
+@pytest.mark.parametrize("weights", ["real", "hollow"])
+def test_models_count_the_same_without_gradients_and_in_inference_mode(name: str, weights: str) -> None:
+    make, call = {**CALLS, "llama forward": (LLAMA, lambda m: m(IDS))}[name]
+    torch.manual_seed(0)
+    model = hollow.hollow(make()) if weights == "hollow" else make()
+    without = counted(model, torch.no_grad()(call))
+    assert counted(model, torch.inference_mode()(call)) == without

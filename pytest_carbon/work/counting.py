@@ -13,6 +13,8 @@ from pytest_carbon.records.work import Work
 if TYPE_CHECKING:
     from pytest_carbon.work.session import Session
 
+__tracebackhide__ = True  # an error of a counted call is shown without the frames of this module
+
 NOTHING = (
     "nothing was counted: the call ran no operator of torch in this thread (work of NumPy, ONNX Runtime and other"
     " libraries, and of other threads and processes, is not seen)"
@@ -101,7 +103,10 @@ class Counting:
         self._stack.close()
         if session.compiled:
             warnings.append(MeasurementWarning("uncompiled", UNCOMPILED, informs=True))
-        return session.work(calls), tuple(warnings)
+        work = session.work(calls)
+        if work is not None and (uneven := session.uneven(work, calls)):
+            warnings.append(MeasurementWarning("not-repeatable", uneven))
+        return work, tuple(warnings)
 
 
 def _ended(counting: Counting, calls: int) -> tuple[Work | None, tuple[MeasurementWarning, ...], str | None]:

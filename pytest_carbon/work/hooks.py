@@ -14,6 +14,8 @@ from pytest_carbon.work import hollow
 from pytest_carbon.work.ledger import Ledger
 from pytest_carbon.work.mode import CountingMode
 
+__tracebackhide__ = True  # an error of a counted call is shown without the frames of this module
+
 _READING = {"tolist": "tolist", "numpy": "numpy", "cpu": "cpu"}
 """Methods that hand values to the host without an operator where the tensor is on the CPU."""
 

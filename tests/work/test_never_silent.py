@@ -68,6 +68,25 @@ def test_a_subprocess_alone_is_named_in_the_failure() -> None:
     assert "child processes used" in failure
 
 
+class Slowly(torch.utils.data.Dataset):  # type: ignore[misc]
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Any:
+        busy(0.05)
+        return r(3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_workers_that_load_data_are_said_and_no_more() -> None:
+    model, loader = nn.Linear(3, 3), torch.utils.data.DataLoader(Slowly(), batch_size=2, num_workers=1)
+    counted = count(lambda: [model(batch) for batch in loader])
+    assert [(w.code, w.disqualifies) for w in counted.warnings if w.code == "other-processes"] == [
+        ("other-processes", False)
+    ]
+
+
 def test_a_thread_of_the_call_is_named() -> None:
     def call() -> Any:
         thread = threading.Thread(target=lambda: r(30, 30) @ r(30, 30), name="helping")
@@ -219,6 +238,7 @@ def test_what_raises_raises_and_leaves_nothing_behind() -> None:
 @pytest.mark.parametrize(
     ("call", "flops"),
     [
+        (torch.inference_mode()(lambda: r(2, 3) @ nn.Linear(3, 6).weight.chunk(2)[0].t()), 2 * 2 * 3 * 3),
         (lambda: torch.vmap(torch.mv, (None, 0))(r(3, 4), r(5, 4)), 2 * 5 * 3 * 4),
         (lambda: torch.func.grad(lambda w: (r(2, 3) @ w).sum())(r(3, 4)), 2 * 2 * 2 * 3 * 4),
         (lambda: torch.func.functional_call(nn.Linear(3, 4), {"weight": r(4, 3)}, r(2, 3)), 2 * 2 * 3 * 4),
@@ -228,7 +248,17 @@ def test_what_raises_raises_and_leaves_nothing_behind() -> None:
         (lambda: torch.view_as_real(torch.mm(r(2, 3).cfloat(), r(3, 4).cfloat())), 8 * 2 * 3 * 4),
         (lambda: torch.jit.script(nn.Linear(3, 4))(r(2, 3)), 2 * 2 * 3 * 4),
     ],
-    ids=["vmap", "func.grad", "functional_call", "nested", "not contiguous", "views in place", "complex", "script"],
+    ids=[
+        "chunked weights",
+        "vmap",
+        "func.grad",
+        "functional_call",
+        "nested",
+        "not contiguous",
+        "views in place",
+        "complex",
+        "script",
+    ],
 )
 def test_unusual_tensors_are_counted(call: Any, flops: int) -> None:
     work = count(call).work

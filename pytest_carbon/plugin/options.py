@@ -236,7 +236,7 @@ def refuse_unknown_flags(parser: pytest.Parser, arguments: Sequence[str]) -> Non
     """Refuse a flag that nobody has and that is close to one of ours: pytest does not say which was meant."""
     ours = {option.flag for option in (SWITCH, *OPTIONS)}
     flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-    strange = [flag for flag in flags if _looks_ours(flag) and flag.replace("--no-", "--") not in ours]
+    strange = [flag for flag in flags if looks_ours(flag) and flag.replace("--no-", "--") not in ours]
     if not strange:
         return
     from pytest_carbon.text import closest
@@ -247,20 +247,31 @@ def refuse_unknown_flags(parser: pytest.Parser, arguments: Sequence[str]) -> Non
             raise refusal(f"{flag} is not an option of pytest-carbon. Did you mean {near}?")
 
 
-def _looks_ours(name: str) -> bool:
-    """Tell whether a flag or a key begins as ours do, or as a slip of the pen in one does."""
+def looks_ours(name: str) -> bool:
+    """Tell whether a flag, a key or a marker begins as ours do, or as a slip of the pen in one does."""
     bare = name.lower().removeprefix("--").removeprefix("no-")
     return bare.startswith(("carbon", "cabron", "carbo-", "carbo_"))
+
+
+def anything_given(config: pytest.Config) -> bool:
+    """Tell whether a flag or an ini key of ours is given; a run without any needs no settings."""
+    keys = {option.key for option in (SWITCH, *OPTIONS)}
+    flags = (getattr(config.option, key, None) for key in keys)
+    return any(flag is not None for flag in flags) or not keys.isdisjoint(_written_keys(config))
+
+
+def _written_keys(config: pytest.Config) -> list[str]:
+    """List the ini keys in the file and after ``-o``."""
+    file: Mapping[str, object] = config._inicfg if hasattr(config, "_inicfg") else config.inicfg
+    overridden = [text.partition("=")[0].strip() for text in config.option.override_ini or ()]
+    return [*dict.fromkeys(map(str, [*file, *overridden]))]
 
 
 def refuse_unknown_keys(config: pytest.Config) -> None:
     """Refuse ini keys and tables that look like ours and that nothing reads, with or without ``--carbon``."""
     ours = {option.key: option for option in (SWITCH, *OPTIONS)}
-    file: Mapping[str, object] = config._inicfg if hasattr(config, "_inicfg") else config.inicfg
-    written = [*file]
-    written += [text.partition("=")[0].strip() for text in config.option.override_ini or ()]
-    for key in dict.fromkeys(map(str, written)):
-        if not _looks_ours(key) or (key in ours and ours[key].ini):
+    for key in _written_keys(config):
+        if not looks_ours(key) or (key in ours and ours[key].ini):
             continue
         with contextlib.suppress(ValueError, KeyError):
             config.getini(key)  # another plugin's

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, geometric_mean, median, stdev
 
@@ -177,6 +177,8 @@ class Collected:
     """The folders and files that were collected."""
     measuring: frozenset[str] | None = None
     """The tests that measure; None where that is unknown."""
+    packages: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    """The folders of the packages outside the root dir that were collected, by their dotted names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +212,24 @@ def _why_kept(module: str, collected: Collected) -> str | None:
     if path.exists():
         return "the file exists, and nothing in it was collected"
     if "/" not in module and path.suffix != ".py":
-        return "the package was not collected (name it with --pyargs)"
+        return _why_kept_outside(module, collected.packages)
     if not any(path.is_relative_to(place) for place in collected.places):
         return "the folder was not collected"
+    return None
+
+
+def _why_kept_outside(module: str, packages: Mapping[str, Sequence[Path]]) -> str | None:
+    """Say why a module with a dotted name may exist: only a file that its package's folder has not is gone."""
+    parts = module.split(".")
+    known = next((n for n in range(len(parts) - 1, 0, -1) if ".".join(parts[:n]) in packages), None)
+    if known is None:
+        return "the package was not collected (name it with --pyargs)"
+    tops = packages[".".join(parts[:known])]
+    folders = [folder for top in tops if (folder := top.joinpath(*parts[known:-1])).is_dir()]
+    if not folders:
+        return "its package is not here; if it is gone everywhere, delete them with pytest-carbon baseline remove TEST"
+    if any(file.name.partition(".")[0] == parts[-1] for folder in folders for file in folder.iterdir()):
+        return "the file exists, and nothing in it was collected"
     return None
 
 

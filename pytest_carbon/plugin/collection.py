@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,11 +36,29 @@ class _Collector:
             "measuring": sorted({test_id(item) for item in session.items if measures(item)}),
             "root": str(config.rootpath.resolve()),
             "places": [str((config.invocation_params.dir / arg).resolve()) for arg in config.args],
+            "packages": _packages(session),
             "part": [arg for arg in config.args if "::" in arg] + last_failed,
         }
 
     def pytest_sessionfinish(self) -> None:
         self._file.write_text(json.dumps(self._content), encoding="utf-8")
+
+
+def _packages(session: pytest.Session) -> dict[str, list[str]]:
+    """Return the folders of the packages outside the root dir that were collected, by their dotted names."""
+    config = session.config
+    folders: dict[str, set[str]] = {}
+    for item in session.items:
+        if not item.path.is_relative_to(config.rootpath):
+            name = test_id(item).partition("::")[0]
+            folders.setdefault(name.rpartition(".")[0], set()).add(str(item.path.parent))
+    for name in config.args if config.option.pyargs else ():
+        if (config.invocation_params.dir / name).exists():
+            continue
+        with contextlib.suppress(ImportError, ValueError, AttributeError):  # a test of a module
+            spec = importlib.util.find_spec(name)
+            folders.setdefault(name, set()).update((spec and spec.submodule_search_locations) or ())
+    return {name: sorted(places) for name, places in folders.items() if name and places}
 
 
 def main(file: str, *arguments: str) -> int:

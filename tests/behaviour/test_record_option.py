@@ -463,8 +463,8 @@ def test_strict_fails_for_a_baseline_whose_test_is_gone(run_carbon: CarbonRunner
     assert run.report["exit_status"] == 1
     gone = (
         f"ERROR: --carbon-strict: test_it.py::test_it has a baseline in carbon-baselines/{MACHINE}, and no such "
-        "test was collected: if it was renamed, pytest-carbon baseline rename OLD NEW; if it was removed, "
-        "pytest-carbon baseline prune"
+        "test was collected: if it was renamed, pytest-carbon baseline rename test_it.py::test_it NEW; if it was "
+        "removed, pytest-carbon baseline prune"
     )
     assert gone in run.lines
     assert gone.removeprefix("ERROR: ") in run.report["notes"]

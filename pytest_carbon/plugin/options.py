@@ -15,7 +15,6 @@ import pytest
 
 from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import values
-from pytest_carbon.plugin.refusal import refusal
 
 _OWN_TABLE = r"(?m)^\[(tool[.:])?pytest[-_]carbon(\.[^\]]*)?\]"
 
@@ -244,7 +243,13 @@ def refuse_unknown_flags(parser: pytest.Parser, arguments: Sequence[str]) -> Non
     unknown = {word.partition("=")[0] for word in parser.parse_known_and_unknown_args(list(arguments))[1]}
     for flag in strange:
         if flag in unknown and (near := closest(flag, ours)):
-            raise refusal(f"{flag} is not an option of pytest-carbon. Did you mean {near}?")
+            raise _refusal(f"{flag} is not an option of pytest-carbon. Did you mean {near}?")
+
+
+def _refusal(problem: str) -> pytest.UsageError:
+    from pytest_carbon.plugin.refusal import refusal  # few runs need it
+
+    return refusal(problem)
 
 
 def looks_ours(name: str) -> bool:
@@ -278,16 +283,16 @@ def refuse_unknown_keys(config: pytest.Config) -> None:
             continue
         where = f"{key} in {config.inipath}"
         if key in ours:
-            raise refusal(f"{where}: this has no ini key; give {ours[key].flag} on the command line, or in addopts")
+            raise _refusal(f"{where}: this has no ini key; give {ours[key].flag} on the command line, or in addopts")
         from pytest_carbon.text import closest
 
         near = closest(key.replace("-", "_"), [name for name, option in ours.items() if option.ini])
-        raise refusal(f"{where}: pytest-carbon has no such key.{f' Did you mean {near}?' if near else ''}")
+        raise _refusal(f"{where}: pytest-carbon has no such key.{f' Did you mean {near}?' if near else ''}")
     for path in {config.rootpath / "pyproject.toml", config.inipath or config.rootpath / "pyproject.toml"}:
         with contextlib.suppress(OSError, UnicodeDecodeError):
             text = path.read_text("utf-8")
             if "carbon" in text and (table := re.search(_OWN_TABLE, text)) is not None:
-                raise refusal(
+                raise _refusal(
                     f"{table[0]} in {path}: pytest-carbon has no table of its own. Write its keys beside pytest's, such"
                     " as carbon_tolerance in [tool.pytest.ini_options], or in [pytest] of an ini file"
                 )
@@ -317,7 +322,7 @@ def _add_flag(parser: pytest.Parser, option: Option) -> None:
 
 
 def _clash(option: Option) -> pytest.UsageError:
-    return refusal(
+    return _refusal(
         f"{option.flag} is an option of pytest-carbon and of another plugin (pytest-codecarbon has a --carbon, too). "
         "Disable one of the two, on the command line or in addopts: -p no:codecarbon, or -p no:carbon for this one"
     )
@@ -339,7 +344,7 @@ def refuse_lost_root(config: pytest.Config) -> None:
         path = Path(os.path.abspath(current / value))
         harmless = path.is_relative_to(current) and (config.inipath is not None or not tests)
         if flag in flags and path.exists() and value not in tests and not harmless:
-            raise refusal(
+            raise _refusal(
                 f"write {flag}={shlex.quote(value)}: with a blank between them, pytest takes the path for a place of"
                 f" tests when it looks for its ini file. It found root dir {config.rootpath}, ini file"
                 f" {config.inipath or 'none'}"

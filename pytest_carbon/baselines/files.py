@@ -52,6 +52,7 @@ from pytest_carbon.host.output import (
     not_ours,
     refuse_several_names,
     rehearse,
+    rehearse_replacing,
     replace_files,
     temporary_files,
     write_atomically,
@@ -318,6 +319,8 @@ class FileStore:
                         _refuse_foreign(place)
                     if place.exists() and not may_write(place):
                         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                    if place.exists():
+                        rehearse_replacing(place)
                 return note
         except OSError as error:
             raise refused_path("write", place, error) from error

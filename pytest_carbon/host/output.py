@@ -61,13 +61,17 @@ def obstacle(path: Path, format: str) -> str | None:
     """Say why a path cannot be written to, and what to do; None where it can."""
     if (why := not_ours(path, format)) is not None:
         return why
-    if os.path.exists(path) and not os.path.isfile(path):
-        return None if may_write(path) else "this user may not write to it; write the path of another file"
     if os.path.exists(path) and not may_write(path):
         return "this user may not write to it; write the path of another file"
-    folder = Path(os.path.realpath(path)).parent
+    if not is_replaced(path):
+        return None
+    file = Path(os.path.realpath(path))
+    folder = file.parent
     try:
         rehearse(folder)
+        if file.exists():
+            folder = file
+            rehearse_replacing(file)
     except OSError as error:
         place, helps = nearest_existing(folder), remedy(error, "write the path of a file elsewhere")
         if error.errno in (errno.EACCES, errno.EPERM):
@@ -174,6 +178,16 @@ def rehearse(folder: Path) -> None:
             replace_files([(file, " " * _ROOM)])
         finally:
             file.unlink(missing_ok=True)
+
+
+def rehearse_replacing(path: Path) -> None:
+    """Replace a file with its copy: a mounted file, or another user's in a folder such as /tmp, lets nobody do that.
+
+    Raises OSError.
+    """
+    state = os.stat(path)
+    replace_files([(path, path.read_bytes())])
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
 @contextmanager

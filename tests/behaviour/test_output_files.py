@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import CarbonRunner
 from console import carbon
+
+from pytest_carbon.host import stdlib
 
 TEST = """
 import pytest
@@ -184,6 +187,30 @@ def test_a_file_with_several_names_is_not_parted_from_them(
     ):
         assert (ran.ret, says in ran.err, ran.out) == (4, True, "")
     assert tree(project) == before
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EPERM], ids=["a mount", "another user's in a sticky folder"])
+def test_what_may_be_written_and_not_replaced(
+    run_carbon: CarbonRunner, project: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A single file mounted into a container, or one in /tmp: refused before anything is measured."""
+    assert run_carbon("--carbon-record").ret == 0
+    (project / "report.json").rename(project / "kept.json")
+    (baseline,) = (project / "carbon-baselines").rglob("*.jsonl")
+    before = tree(project)
+    real = stdlib.os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if target.name in ("kept.json", baseline.name):
+            raise OSError(number, os.strerror(number))
+        real(source, target)
+
+    monkeypatch.setattr(stdlib.os, "replace", replace)
+    for argument, name in (("--carbon-json=kept.json", "kept.json"), ("--carbon-record", baseline.name)):
+        run = run_carbon(argument, report=False)
+        assert (run.ret, name in run.errors, "2 passed" in run.text) == (4, True, False)
+        assert tree(project) == before
+    assert run_carbon(report=False).ret == 0
 
 
 def test_what_is_no_file_is_refused_or_written_to(run_carbon: CarbonRunner, project: Path) -> None:

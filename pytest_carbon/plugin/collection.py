@@ -19,10 +19,13 @@ class _Collector:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._content: dict[str, Any] = {"modules": [], "skipped": [], "errors": [], "deselected": 0}
+        self._items: list[pytest.Item] = []
+        """All that exist: a conftest may leave some out of the run, and need not say so."""
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         kind = {"passed": "modules", "skipped": "skipped", "failed": "errors"}[report.outcome]
         self._content[kind].append(report.nodeid)
+        self._items += [node for node in report.result or () if isinstance(node, pytest.Item)]
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         self._content["deselected"] += len(items)
@@ -32,7 +35,7 @@ class _Collector:
         config = session.config
         last_failed = ["--last-failed"] if getattr(config.option, "lf", False) else []
         self._content |= {
-            "tests": sorted({test_id(item) for item in session.items}),
+            "tests": sorted({test_id(item) for item in (*self._items, *session.items)}),
             "measuring": sorted({test_id(item) for item in session.items if measures(item)}),
             "root": str(config.rootpath.resolve()),
             "places": [str((config.invocation_params.dir / arg).resolve()) for arg in config.args],

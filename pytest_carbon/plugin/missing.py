@@ -40,6 +40,8 @@ class Collected:
         """Those that were collected; of one that skipped itself, why."""
         self._names: dict[str, str] = {}
         """What the tests' ids call the modules that are collected, by their node ids."""
+        self._found: set[str] = set()
+        """The ids of all tests that exist: a conftest may leave some out of the run, and need not say so."""
         self._running: Test | None = None
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
@@ -50,6 +52,7 @@ class Collected:
             self._names[collector.nodeid] = module_of(collector.path, self._config.rootpath)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._found |= {test_id(node) for node in report.result or () if isinstance(node, pytest.Item)}
         if report.outcome != "failed" and (name := self._names.get(report.nodeid)) is not None:
             self._modules[name] = why_skipped(report) if report.skipped else None
 
@@ -127,7 +130,9 @@ class Collected:
     def _is_gone(self, test: str, asked: Sequence[str]) -> bool:
         """Whether a test was not collected though its module was, or lies where pytest was to collect."""
         module, ids, _ = test.partition("::")
-        if not ids or test in self.tests or self.skipped_module(test) is not None:  # see unmeasured()
+        if (
+            not ids or test in self.tests or test in self._found or self.skipped_module(test) is not None
+        ):  # see unmeasured()
             return False
         return module in self._modules or _placed(module, inside=module.endswith(".py")).startswith(tuple(asked))
 

@@ -429,6 +429,16 @@ def test_prune_knows_tests_of_installed_packages(project: FileStore) -> None:
     assert "  pkg.test_s::test_gone: 1 record in 1x-nvidia-h100-80gb-hbm3-700w-gpu" in ran.lines
 
 
+def test_prune_keeps_what_a_conftest_leaves_out(project: FileStore) -> None:
+    """Without a word, as some do with tests for another machine: the test exists."""
+    Path("tests/conftest.py").write_text(
+        "def pytest_collection_modifyitems(items):\n    items[:] = [i for i in items if i.name != 'test_x']\n"
+    )
+    before = stored_in(project)[HOST.id]
+    assert carbon("baseline", "prune", "--yes").lines[-1] == "Deleted 3 records."
+    assert (X in before, X in stored_in(project)[HOST.id]) == (True, True)
+
+
 def test_prune_refuses_another_projects_baselines(project: FileStore) -> None:
     """Not one of their tests is here: that is not what deleting tests looks like."""
     other = FileStore(Path("other"))

@@ -505,6 +505,21 @@ def test_strict_misses_nothing_outside_of_where_it_collects(
 
 
 @pytest.mark.usefixtures("recorded")
+def test_a_test_that_a_conftest_leaves_out_is_not_gone(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """It exists, and is named as not run; one that is really gone fails the run all the same."""
+    several(pytester, it=2.0, other=2.0, old=2.0)
+    run_carbon("--carbon-record")
+    pytester.makeconftest(
+        "def pytest_collection_modifyitems(items):\n    items[:] = [i for i in items if i.name != 'test_other']\n"
+    )
+    run = run_carbon(STRICT)
+    assert (run.ret, "test_it.py::test_other was not run" in run.text) == (0, True)
+    several(pytester, it=2.0, other=2.0)
+    run = run_carbon(STRICT)
+    assert (run.ret, "test_it.py::test_old has a baseline" in run.text) == (1, True)
+
+
+@pytest.mark.usefixtures("recorded")
 def test_a_deselected_test_is_not_gone(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """Strict or not: it is there, only not now. Neither is one in another folder."""
     several(pytester, it=2.0, other=2.0)

@@ -100,7 +100,7 @@ _OPTIONAL: dict[str, Any] = {"labels": None, "temperature_c": None, "gpus": (), 
 """The fields that a line may omit, and their values then; such values are not written."""
 
 _CALIBRATION = get_type_hints(Calibration) | {"created": scalar(f"null or {_A_TIME}", _or_none(is_time))}
-_calibration = Codec(readers={float: amount}).object(
+_calibration = Codec(readers={float: amount}, exact=True).object(
     _CALIBRATION, Calibration, named=True, optional=_CALIBRATION.keys() - {"settle_s", "part_time_sampling"}
 )
 _values = itemgetter(*FIELDS)
@@ -401,6 +401,6 @@ def read_calibration(data: bytes) -> Calibration:
         raise Wrong("not UTF-8 text") from None
     if not isinstance(fields, dict):
         raise Wrong("not a calibration")
-    check_format(fields.get("format"), CALIBRATION_FORMAT)
+    check_format(fields.pop("format", None), CALIBRATION_FORMAT)
     calibration: Calibration = _calibration(fields)
     return calibration

@@ -361,6 +361,12 @@ def _rename(given: argparse.Namespace) -> int:
 
 def _copy(given: argparse.Namespace) -> int:
     source, target = _place(given.source), _place(given.target)
+    if isinstance(source, Path) and isinstance(target, Path):
+        one, other = sorted([source.resolve(), target.resolve()])
+        if one != other and other.is_relative_to(one):
+            raise UsageProblem(
+                f"{other} is in {one}: baselines in baselines could not be read. Copy to a place beside it."
+            )
     # A database separates branches; a directory belongs to one branch, and git merges it.
     if given.branch is not None and isinstance(source, Path) == isinstance(target, Path):
         raise UsageProblem(f"--branch={given.branch}: between two places of one kind branches stay as they are.")

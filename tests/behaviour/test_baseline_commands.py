@@ -624,6 +624,15 @@ def test_an_interrupted_rename_can_be_finished(store: FileStore) -> None:
 # --- copy ----------------------------------------------------------------------------------------
 
 
+def test_copy_into_itself_is_refused(store: FileStore) -> None:
+    """A store in a store is a machine's folder with other machines in it: no run could read either."""
+    before = contents()
+    for source, target in ((PLACE, PLACE / "sub"), (PLACE / HOST.id, PLACE)):
+        assert "baselines in baselines could not be read" in error(carbon("baseline", "copy", source, target))
+    assert contents() == before
+    assert carbon("baseline", "copy", PLACE, PLACE).ret == 0
+
+
 def test_copy(project: FileStore) -> None:
     """Everything, calibrations, too; a second time adds nothing, and more goes to what is there."""
     project.keep_calibration(HOST.id, Calibration(0.5, True, "2026-11-20T10:00:00Z"))

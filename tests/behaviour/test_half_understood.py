@@ -92,6 +92,10 @@ def test_a_key_that_stands_twice_in_what_was_written(run_carbon: CarbonRunner, p
     calibration.write_text('{"format": "pytest-carbon-calibration/1", "settle_s": 1, "settle_s": 2}\n')
     run = run_carbon()
     assert (run.ret, "calibration.json, line 1: 'settle_s' stands twice in one object" in run.errors) == (4, True)
+    calibration.write_text(
+        '{"format": "pytest-carbon-calibration/1", "settle_s": 1, "part_time_sampling": false, "latncy_s": 1}\n'
+    )
+    assert "calibration.json:1: it has an unknown 'latncy_s': did you mean" in carbon("baseline", "check").text
     calibration.unlink()
     text = (pytester.path / "old.json").read_text()
     report.write_text(text.replace('"outcome": "passed"', '"outcome": "failed", "outcome": "passed"', 1))

@@ -177,6 +177,8 @@ class Collected:
     """The folders and files that were collected."""
     measuring: frozenset[str] | None = None
     """The tests that measure; None where that is unknown."""
+    empty: frozenset[str] = frozenset()
+    """The ids of functions whose lists of parameters are empty."""
     packages: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     """The folders of the packages outside the root dir that were collected, by their dotted names."""
 
@@ -198,12 +200,15 @@ def gone(stored: Collection[str], collected: Collected) -> Gone:
         )
     by_reason: dict[str | None, list[str]] = {None: []}
     for test in sorted(set(stored) - collected.tests):
-        by_reason.setdefault(_why_kept(test.partition("::")[0], collected), []).append(test)
+        by_reason.setdefault(_why_kept(test, collected), []).append(test)
     return Gone(tuple(by_reason[None]), {why: tuple(ids) for why, ids in by_reason.items() if why is not None})
 
 
-def _why_kept(module: str, collected: Collected) -> str | None:
-    """Say why a test of this module may exist although it was not collected."""
+def _why_kept(test: str, collected: Collected) -> str | None:
+    """Say why a test may exist although it was not collected."""
+    module = test.partition("::")[0]
+    if test.partition("[")[0] in collected.empty:
+        return "the function has no parameters on this machine"
     if module in collected.skipped:
         return "the module skips itself on this machine"
     if module in collected.modules:

@@ -340,6 +340,7 @@ def _collect(arguments: Sequence[str]) -> upkeep.Collected:
         skipped=frozenset(content["skipped"]),
         places=tuple(map(Path, content["places"])),
         measuring=frozenset(content["measuring"]),
+        empty=frozenset(content["empty"]),
         packages={name: [*map(Path, folders)] for name, folders in content["packages"].items()},
     )
 

@@ -36,6 +36,7 @@ class _Collector:
         last_failed = ["--last-failed"] if getattr(config.option, "lf", False) else []
         self._content |= {
             "tests": sorted({test_id(item) for item in (*self._items, *session.items)}),
+            "empty": sorted({test_id(item).partition("[")[0] for item in session.items if _has_no_parameters(item)}),
             "measuring": sorted({test_id(item) for item in session.items if measures(item)}),
             "root": str(config.rootpath.resolve()),
             "places": [str((config.invocation_params.dir / arg).resolve()) for arg in config.args],
@@ -45,6 +46,12 @@ class _Collector:
 
     def pytest_sessionfinish(self) -> None:
         self._file.write_text(json.dumps(self._content), encoding="utf-8")
+
+
+def _has_no_parameters(item: pytest.Item) -> bool:
+    """Tell whether pytest made this item, which is skipped, for a function whose list of parameters is empty."""
+    reasons = (str(mark.kwargs.get("reason")) for mark in item.iter_markers())
+    return any(reason.startswith("got empty parameter set") for reason in reasons)
 
 
 def _packages(session: pytest.Session) -> dict[str, list[str]]:

@@ -429,6 +429,19 @@ def test_prune_knows_tests_of_installed_packages(project: FileStore) -> None:
     assert "  pkg.test_s::test_gone: 1 record in 1x-nvidia-h100-80gb-hbm3-700w-gpu" in ran.lines
 
 
+def test_prune_keeps_the_parameters_of_another_machine(project: FileStore) -> None:
+    """A list that is empty here may have had a parameter for each of that machine's GPUs."""
+    Path("tests/test_n.py").write_text(
+        "import pytest\n\n@pytest.mark.parametrize('gpu', [])\ndef test_y(gpu):\n    pass\n"
+    )
+    ran = carbon("baseline", "prune", "--yes")
+    assert ran.lines[0] == (
+        "kept, because the function has no parameters on this machine: tests/test_n.py::test_y[1] and"
+        " tests/test_n.py::test_y[2]"
+    )
+    assert {"tests/test_n.py::test_y[1]", "tests/test_n.py::test_y[2]"} < set(stored_in(project)[HOST.id])
+
+
 def test_prune_keeps_what_a_conftest_leaves_out(project: FileStore) -> None:
     """Without a word, as some do with tests for another machine: the test exists."""
     Path("tests/conftest.py").write_text(

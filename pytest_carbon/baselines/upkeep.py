@@ -107,7 +107,7 @@ def histories(stored: Mapping[str, Mapping[Key, Sequence[Record]]], wanted: str)
     Also of one measurement, as sentences call it: ``tests/test_m.py::test_x · decode``.
     """
     keys = {key for by_key in stored.values() for key in by_key}
-    named = {key for key in keys if wanted in (label(key), label(key).replace(" · ", " - "))}
+    named = labelled(keys, wanted)
     below = f"{wanted.removesuffix('/')}/"
     chosen = named or {key for key in keys if _is(key[0], wanted) or key[0].startswith(below)}
     matching = [
@@ -116,6 +116,11 @@ def histories(stored: Mapping[str, Mapping[Key, Sequence[Record]]], wanted: str)
     if not matching:
         raise UsageProblem(f"no test {wanted!r} has a baseline.{_nearest(wanted, tests_of(stored.values()))}")
     return matching
+
+
+def labelled(keys: Iterable[Key], wanted: str) -> set[Key]:
+    """Return the measurements that sentences and tables call so: ``tests/test_m.py::test_x · decode``."""
+    return {key for key in keys if wanted in (label(key), label(key).replace(" · ", " - "))}
 
 
 def _is(test: str, wanted: str) -> bool:

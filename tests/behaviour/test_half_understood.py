@@ -292,6 +292,8 @@ def test_commands_and_ids_of_a_report_are_understood(
     for wanted in (f"{name} · decode", f"{name} - decode", name):
         ran = carbon("baseline", "show", wanted)
         assert (ran.ret, name in ran.text) == (0, True)
+        ran = carbon("baseline", "remove", wanted)
+        assert (ran.ret, f"{name} · decode: " in ran.text) == (0, True)
     ran = carbon("baseline", "show", f"{name} · decod")
     assert (ran.ret, "Did you mean test_it.py::test_it[a b]?" in ran.err) == (4, True)
     assert carbon("baseline", "show", "--baseline", "carbon-baselines", "test_it.py").ret == 0

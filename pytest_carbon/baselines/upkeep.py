@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, geometric_mean, median, stdev
 
@@ -107,7 +107,7 @@ def histories(stored: Mapping[str, Mapping[Key, Sequence[Record]]], wanted: str)
     Also of one measurement, as sentences call it: ``tests/test_m.py::test_x · decode``.
     """
     keys = {key for by_key in stored.values() for key in by_key}
-    named = {key for key in keys if wanted in (label(key), label(key).replace(" · ", " - "))}
+    named = labelled(keys, wanted)
     below = f"{wanted.removesuffix('/')}/"
     chosen = named or {key for key in keys if _is(key[0], wanted) or key[0].startswith(below)}
     matching = [
@@ -116,6 +116,11 @@ def histories(stored: Mapping[str, Mapping[Key, Sequence[Record]]], wanted: str)
     if not matching:
         raise UsageProblem(f"no test {wanted!r} has a baseline.{_nearest(wanted, tests_of(stored.values()))}")
     return matching
+
+
+def labelled(keys: Iterable[Key], wanted: str) -> set[Key]:
+    """Return the measurements that sentences and tables call so: ``tests/test_m.py::test_x · decode``."""
+    return {key for key in keys if wanted in (label(key), label(key).replace(" · ", " - "))}
 
 
 def _is(test: str, wanted: str) -> bool:
@@ -177,6 +182,10 @@ class Collected:
     """The folders and files that were collected."""
     measuring: frozenset[str] | None = None
     """The tests that measure; None where that is unknown."""
+    empty: frozenset[str] = frozenset()
+    """The ids of functions whose lists of parameters are empty."""
+    packages: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    """The folders of the packages outside the root dir that were collected, by their dotted names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +205,15 @@ def gone(stored: Collection[str], collected: Collected) -> Gone:
         )
     by_reason: dict[str | None, list[str]] = {None: []}
     for test in sorted(set(stored) - collected.tests):
-        by_reason.setdefault(_why_kept(test.partition("::")[0], collected), []).append(test)
+        by_reason.setdefault(_why_kept(test, collected), []).append(test)
     return Gone(tuple(by_reason[None]), {why: tuple(ids) for why, ids in by_reason.items() if why is not None})
 
 
-def _why_kept(module: str, collected: Collected) -> str | None:
-    """Say why a test of this module may exist although it was not collected."""
+def _why_kept(test: str, collected: Collected) -> str | None:
+    """Say why a test may exist although it was not collected."""
+    module = test.partition("::")[0]
+    if test.partition("[")[0] in collected.empty:
+        return "the function has no parameters on this machine"
     if module in collected.skipped:
         return "the module skips itself on this machine"
     if module in collected.modules:
@@ -210,9 +222,24 @@ def _why_kept(module: str, collected: Collected) -> str | None:
     if path.exists():
         return "the file exists, and nothing in it was collected"
     if "/" not in module and path.suffix != ".py":
-        return "the package was not collected (name it with --pyargs)"
+        return _why_kept_outside(module, collected.packages)
     if not any(path.is_relative_to(place) for place in collected.places):
         return "the folder was not collected"
+    return None
+
+
+def _why_kept_outside(module: str, packages: Mapping[str, Sequence[Path]]) -> str | None:
+    """Say why a module with a dotted name may exist: only a file that its package's folder has not is gone."""
+    parts = module.split(".")
+    known = next((n for n in range(len(parts) - 1, 0, -1) if ".".join(parts[:n]) in packages), None)
+    if known is None:
+        return "the package was not collected (name it with --pyargs)"
+    tops = packages[".".join(parts[:known])]
+    folders = [folder for top in tops if (folder := top.joinpath(*parts[known:-1])).is_dir()]
+    if not folders:
+        return "its package is not here; if it is gone everywhere, delete them with pytest-carbon baseline remove TEST"
+    if any(file.name.partition(".")[0] == parts[-1] for folder in folders for file in folder.iterdir()):
+        return "the file exists, and nothing in it was collected"
     return None
 
 

@@ -30,10 +30,8 @@ else:
 
     def _copy(name):
         module = importlib.import_module(name)
-        copy = ModuleType(f"{__name__}.{name}", module.__doc__)
-        for key, value in vars(module).items():
-            if not (key.startswith("__") and key.endswith("__")):
-                setattr(copy, key, value)
+        copy = ModuleType(f"{__name__}.{name}")
+        vars(copy).update(vars(module) | vars(copy))  # its own __name__, __spec__, …
         return copy
 
     gc, io, json, os, select, signal, subprocess, tempfile, threading, time, _datetime = map(

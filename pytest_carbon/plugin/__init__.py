@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_carbon.host import stdlib  # noqa: F401 (before any test can patch what measuring needs)
-from pytest_carbon.plugin import markers, options
-from pytest_carbon.plugin.settings import anything_given, idle_flags, read_settings
+from pytest_carbon.plugin import options
 
 if TYPE_CHECKING:
     from pytest_carbon.plugin.fixture import Carbon
@@ -43,8 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "what the test's calls may cost with --carbon: limits, and a tolerance against the baseline",
     )
     options.refuse_unknown_keys(config)
-    if not anything_given(config):
+    if not options.anything_given(config):
         return
+    from pytest_carbon.plugin.settings import idle_flags, read_settings
+
     options.refuse_lost_root(config)
     settings = read_settings(config)
     if settings.enabled and (flag := options.without_tests(config)) is not None:
@@ -62,9 +63,14 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Refuse a marker that cannot be used, with or without ``--carbon``."""
+    marked = [item for item in items if any(options.looks_ours(mark.name) for mark in item.iter_markers())]
+    if not marked:
+        return
+    from pytest_carbon.plugin import markers
+
     refused: dict[str, str] = {}
-    markers.refuse_unknown(config, items)
-    for item in items:
+    markers.refuse_unknown(config, marked)
+    for item in marked:
         if item.get_closest_marker(markers.MARKER) is not None:
             try:
                 markers.budgets_of(item)

@@ -13,6 +13,7 @@ from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin.ids import module_of, test_id
+from pytest_carbon.plugin.project import maintenance
 from pytest_carbon.plugin.stages import Judged
 from pytest_carbon.plugin.waiting import Test, why_skipped
 from pytest_carbon.records import Key, Settings, Unmeasured, label
@@ -39,6 +40,8 @@ class Collected:
         """Those that were collected; of one that skipped itself, why."""
         self._names: dict[str, str] = {}
         """What the tests' ids call the modules that are collected, by their node ids."""
+        self._found: set[str] = set()
+        """The ids of all tests that exist: a conftest may leave some out of the run, and need not say so."""
         self._running: Test | None = None
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
@@ -49,6 +52,7 @@ class Collected:
             self._names[collector.nodeid] = module_of(collector.path, self._config.rootpath)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._found |= {test_id(node) for node in report.result or () if isinstance(node, pytest.Item)}
         if report.outcome != "failed" and (name := self._names.get(report.nodeid)) is not None:
             self._modules[name] = why_skipped(report) if report.skipped else None
 
@@ -92,19 +96,22 @@ class Collected:
         # outside the root dir, a module that was imported may have a shorter name than its path
         return next((why for name, why in self._modules.items() if name.endswith(f".{module}")), None)
 
-    def gone(self, stored: Stored, places: Mapping[str, str]) -> Iterator[str]:
+    def gone(self, stored: Stored, places: Mapping[str, str], baseline: Path | str) -> Iterator[str]:
         """Say which baselines have no test any more: their module was collected without it, or is gone itself.
 
         ``places`` names where the baselines of each machine of the run are.
         """
         asked = self._asked()
+        packages = ["--", "--pyargs", *self._config.args] if self._config.option.pyargs else []
+        prune = maintenance(self._config, baseline, "prune", *packages)
         for id, place in places.items():
             tests = [test for test in sorted({test for test, _ in stored.keys(id)}) if self._is_gone(test, asked)]
             if tests:
+                rename = maintenance(self._config, baseline, "rename", tests[0], "NEW")
                 names = f"{tests[0]} and {len(tests) - 1} more have" if tests[1:] else f"{tests[0]} has"
                 yield (
                     f"--carbon-strict: {names} a baseline in {place}, and no such test was collected: if it was"
-                    " renamed, pytest-carbon baseline rename OLD NEW; if it was removed, pytest-carbon baseline prune"
+                    f" renamed, {rename}; if it was removed, {prune}"
                 )
 
     def _asked(self) -> list[str]:
@@ -123,7 +130,9 @@ class Collected:
     def _is_gone(self, test: str, asked: Sequence[str]) -> bool:
         """Whether a test was not collected though its module was, or lies where pytest was to collect."""
         module, ids, _ = test.partition("::")
-        if not ids or test in self.tests or self.skipped_module(test) is not None:  # see unmeasured()
+        if (
+            not ids or test in self.tests or test in self._found or self.skipped_module(test) is not None
+        ):  # see unmeasured()
             return False
         return module in self._modules or _placed(module, inside=module.endswith(".py")).startswith(tuple(asked))
 
@@ -195,13 +204,11 @@ def _why(test: Test | None, skipped: str | None) -> str | None:
     }.get(test.outcome or "")
 
 
-def sentence(unmeasured: Sequence[Unmeasured], settings: Settings) -> str:
+def sentence(unmeasured: Sequence[Unmeasured], settings: Settings, config: pytest.Config) -> str:
     """Name what is no longer measured, and say what to do."""
     strictly = "--carbon-strict: " if settings.strict else ""
     text = f"{strictly}no longer measured: {listing([f'{label(one.key)} ({one.why})' for one in unmeasured], 10)}"
     if settings.against is not None:
         return f"{text}. If a measurement was renamed, give both the same name to compare them"
-    return (
-        f"{text}. If a measurement was renamed, give it its old name; if it is not needed any more, pytest-carbon"
-        " baseline remove TEST [NAME]"
-    )
+    remove = maintenance(config, settings.baseline, "remove", unmeasured[0].test, unmeasured[0].name)
+    return f"{text}. If a measurement was renamed, give it its old name; if it is not needed any more, {remove}"

@@ -388,7 +388,7 @@ class CarbonSession:
         lines = [*self._notes, *self._fresh.notes, *confirmed.notes]
         measured = {(t.key, m.name) for t, m, _ in judgement.results}
         strictly = settings.strict and not self._collected.part
-        gone = [*self._collected.gone(self._stored, places)] if strictly else []
+        gone = [*self._collected.gone(self._stored, places, settings.baseline)] if strictly else []
         every = {**self._collected.tests, **self._tests, **self._fresh.tests}
         if sides is None:
             unmeasured = missing.unmeasured(self._collected, every, self._stored, places, measured)
@@ -396,7 +396,7 @@ class CarbonSession:
             unmeasured = missing.unmeasured_here(sides, every, result.machine.id)
         if unmeasured:
             result = replace(result, unmeasured=unmeasured)
-            (gone if settings.strict else lines).append(missing.sentence(unmeasured, settings))
+            (gone if settings.strict else lines).append(missing.sentence(unmeasured, settings, self._config))
         if not interrupted:
             (gone if settings.strict else lines).extend(missing.silent(ran, judgement, unmeasured, settings))
         if sides is None:

@@ -33,11 +33,6 @@ PAIRS = 8
 _PLACE = ("country", "region", "cloud", "intensity_g_per_kwh")
 
 
-def anything_given(config: pytest.Config) -> bool:
-    """Return whether an option is given; a run without any imports no records."""
-    return any(_raw(config, option) for option in (SWITCH, *OPTIONS))
-
-
 def idle_flags(config: pytest.Config) -> list[str]:
     """List the typed flags that have no effect without ``--carbon``."""
     typed = [str(argument).partition("=")[0] for argument in config.invocation_params.args]

@@ -560,7 +560,7 @@ def test_an_estimate_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     found = examine(Settings(meter="estimate"))
     assert not found.measurable
     assert found.noise is not None
-    assert found.noise.kernel == "sha256-1"
+    assert found.noise.workload == "sha256-1"
     assert found.noise.stretches == 3
     assert found.neighbours is not None
     assert examine(Settings(meter="estimate"), "none").noise is None, "nothing is to be loaded"

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_carbon.baselines.address import DatabaseUrl
 from pytest_carbon.plugin import options
-from pytest_carbon.plugin.settings import anything_given, fields_given, read_settings
+from pytest_carbon.plugin.settings import fields_given, read_settings
 from pytest_carbon.records import Settings
 
 
@@ -575,7 +575,7 @@ def test_what_the_user_said_is_known_from_what_is_a_default(pytester: pytest.Pyt
     ("ini", "args", "given"),
     [
         ("", (), False),
-        ("carbon_gate =", (), False),
+        ("carbon_gate =", (), True),
         ("", ("--carbon",), True),
         ("", ("--carbon-json=x.json",), True),
         ("carbon_gate = warn", (), True),
@@ -585,7 +585,7 @@ def test_what_the_user_said_is_known_from_what_is_a_default(pytester: pytest.Pyt
 def test_a_run_that_says_nothing_about_carbon_is_known(
     pytester: pytest.Pytester, ini: str, args: tuple[str, ...], given: bool
 ) -> None:
-    """What cannot be read counts as given, so that it is refused."""
+    """What cannot be read counts as given, so that it is refused; an empty key sets nothing then."""
     pytester.makeini(f"[pytest]\n{ini}")
     pytester.plugins = [Plugin()]
-    assert anything_given(pytester.parseconfig(*WITHOUT_THE_REAL_ONE, *args)) is given
+    assert options.anything_given(pytester.parseconfig(*WITHOUT_THE_REAL_ONE, *args)) is given

@@ -8,9 +8,10 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special, stats
 
 from pytest_carbon.measure import calibration, lines
-from pytest_carbon.measure.lines import relative_error
+from pytest_carbon.measure.lines import relative_error, student_t
 from pytest_carbon.measure.warnings import steady_growth, unsteady, window_warnings
 from pytest_carbon.measure.windows import Window, WindowEnergy, merge, window_energy
 from pytest_carbon.records import Edge, MeasurementError
@@ -341,11 +342,17 @@ def test_repeated_windows_add_up_and_their_spread_counts() -> None:
     assert merge(windows[:1]) == windows[0]
 
 
+@pytest.mark.parametrize("probability", [0.9, 0.975, 0.995, 0.99975, 1 - 1e-9])
+def test_students_quantile_is_scipys(probability: float) -> None:
+    """At every number of degrees of freedom that a run may have, whole or not."""
+    freedoms = [*range(1, 200), 2.5, 1e3, 1e5]
+    expected = [float(special.stdtrit(freedom, probability)) for freedom in freedoms]
+    assert [student_t(probability, freedom) for freedom in freedoms] == pytest.approx(expected, rel=1e-10)
+
+
 @given(st.lists(st.floats(0.5, 2), min_size=2, max_size=20))
 def test_the_relative_error_of_a_mean_is_students(values: list[float]) -> None:
     """Against scipy's own interval."""
-    from scipy import stats
-
     half = stats.t.interval(0.95, len(values) - 1, 0, stats.sem(values))[1] if len(set(values)) > 1 else 0.0
     mean = sum(values) / len(values)
     assert relative_error(values) == pytest.approx(half / mean, rel=1e-6, abs=1e-12)

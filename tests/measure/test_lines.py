@@ -15,6 +15,7 @@ from pytest_carbon.measure.lines import relative_error, student_t
 from pytest_carbon.measure.warnings import steady_growth, unsteady, window_warnings
 from pytest_carbon.measure.windows import Window, WindowEnergy, merge, window_energy
 from pytest_carbon.records import Edge, MeasurementError
+from tests.matrix import crossed
 from tests.world import World
 
 SETTLE_S = 0.35
@@ -401,9 +402,15 @@ def test_a_plateau_is_not_the_windows(
     assert [d.code for d in window_warnings(figure, seen, window, precision=0.05) if d.disqualifies] == []
 
 
-@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.5])
-@pytest.mark.parametrize("gap_s", [0.02, 0.15, 0.28])
-@pytest.mark.parametrize("period_s", [0.02, 0.1])
+@pytest.mark.parametrize(
+    ("seconds", "gap_s", "period_s"),
+    crossed(
+        {(0.1, 0.28, 0.02), (0.1, 0.02, 0.1), (0.3, 0.15, 0.1), (0.5, 0.28, 0.1), (0.5, 0.02, 0.02)},
+        (0.1, 0.3, 0.5),
+        (0.02, 0.15, 0.28),
+        (0.02, 0.1),
+    ),
+)
 def test_work_between_two_quiet_stretches_is_not_a_part_of_either(
     period_s: float, gap_s: float, seconds: float
 ) -> None:
@@ -495,8 +502,7 @@ def test_a_step_is_told_from_wander() -> None:
     assert lines.kind_of_unrest(world.fetch()["gpu:0"]) == "wander"
 
 
-@pytest.mark.parametrize("period_s", [0.02, 0.1])
-@pytest.mark.parametrize("heat_s", [3.0, pytest.param(10.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("period_s", "heat_s"), crossed({(0.1, 3.0)}, (0.02, 0.1), (3.0, 10.0)))
 def test_a_card_that_cools_slowly_is_quiet(period_s: float, heat_s: float) -> None:
     """Its power drifts: a line through a second of it is off by 50 mJ at its end, and 5 ms of work are 1 J."""
     chance = random.Random(1)

@@ -33,6 +33,12 @@ class Plugin:
 WITHOUT_THE_REAL_ONE = ("-p", "no:carbon")
 
 
+@pytest.fixture(autouse=True)
+def no_other_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load no installed plugin: importing them takes most of a test's time."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+
 def settings(pytester: pytest.Pytester, *args: str) -> Settings:
     """What a command line makes of the ini file that lies in the root dir."""
     pytester.plugins = [Plugin()]

@@ -67,9 +67,8 @@ class Measurer:
 
     def begin(self) -> None:
         """Start the counters' clocks. Raises MeterError where a meter cannot be read."""
-        lines.student_t(0.975, 1)  # imported now: not in a window, nor where a test has patched what its import needs
-        if self.readings.watcher is not None:
-            import scipy.optimize  # noqa: F401 (so, too, what a calibration needs)
+        if self.readings.watcher is not None:  # a calibration needs it: not where a test has patched what it imports
+            import scipy.optimize  # noqa: F401
         self.readings.begin()
 
     def run(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_carbon.baselines.view import Stored
+from pytest_carbon.gate import arrays
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import electricity, worktree
 from pytest_carbon.host.git import GitState
@@ -205,6 +206,8 @@ class CarbonSession:
                     calibration(known)
                 if hint := self._store.hint():
                     self._notes.append(hint)
+        if self._sides is not None or self._stored.any():
+            arrays.load()
 
     def _rehearse(self, machine: Machine) -> None:
         """Refuse, before it measures, a run whose figures could not be recorded."""

@@ -12,6 +12,7 @@ from faults import records
 
 import pytest_carbon
 from pytest_carbon.host import stdlib
+from tests.matrix import crossed
 
 PACKAGE = Path(pytest_carbon.__file__).parent
 FREEZE = {
@@ -54,8 +55,9 @@ def is_possible(run: Run, test: str) -> None:
     assert call["energy_j_per_call"] / call["duration_s_per_call"] > 0.5
 
 
-@pytest.mark.parametrize("sessions", [1, 2])
-@pytest.mark.parametrize("tool", FREEZE)
+@pytest.mark.parametrize(
+    ("tool", "sessions"), crossed({*((tool, 1) for tool in FREEZE), ("freezegun", 2)}, tuple(FREEZE), (1, 2))
+)
 def test_clocks_that_are_frozen_before_the_tests(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, tool: str, sessions: int
 ) -> None:

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from conftest import MACHINE, CarbonRunner
+from conftest import MACHINE, CarbonRunner, slow_but
 from console import carbon
 from faults import as_nobody, records
 from postgres import PostgresServer
@@ -88,7 +88,9 @@ def without_locks(monkeypatch: pytest.MonkeyPatch, number: int, *, files: bool =
     monkeypatch.setattr(fcntl, "flock", refuse)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    "number", slow_but(errno.ENOLCK, [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP]), ids=errno.errorcode.get
+)
 def test_a_file_system_without_locks_is_written_without_one(
     run_carbon: CarbonRunner, project: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_carbon.host import stdlib  # noqa: F401 (before any test can patch what measuring needs)
+from pytest_carbon.host import patches, stdlib  # noqa: F401 (before any test can patch what measuring needs)
 from pytest_carbon.plugin import markers, options
-from pytest_carbon.plugin.settings import anything_given, idle_flags, read_settings
+from pytest_carbon.plugin.settings import anything_given, idle_flags, may_measure, read_settings
 
 if TYPE_CHECKING:
     from pytest_carbon.plugin.fixture import Carbon
@@ -29,7 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Generator[None, Any, Any]:
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None, Any, Any]:
+    if may_measure(early_config, args):
+        patches.note()
     result = yield
     options.add_switch(parser)
     options.refuse_unknown_flags(parser, args)
@@ -46,20 +50,24 @@ def pytest_configure(config: pytest.Config) -> None:
     if not anything_given(config):
         return
     options.refuse_lost_root(config)
-    settings = read_settings(config)
+    with patches.undone():
+        settings = read_settings(config)
     if settings.enabled and (flag := options.without_tests(config)) is not None:
         if config.option.verbose >= 0:
             config.pluginmanager.register(_Idle(f"{flag} runs no test"))
     elif settings.enabled:
-        from pytest_carbon.plugin.run import CarbonSession
+        patches.note()
+        with patches.undone():
+            from pytest_carbon.plugin.run import CarbonSession
 
-        config.pluginmanager.register(CarbonSession(config, settings), "pytest-carbon-session")
+            config.pluginmanager.register(CarbonSession(config, settings), "pytest-carbon-session")
     elif flags := idle_flags(config):
         has = "has" if len(flags) == 1 else "have"
         config.pluginmanager.register(_Idle(f"{' and '.join(flags)} {has} no effect without --carbon"))
 
 
 @pytest.hookimpl(tryfirst=True)
+@patches.undone.during
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Refuse a marker that cannot be used, with or without ``--carbon``."""
     refused: dict[str, str] = {}

@@ -22,6 +22,10 @@ NOTHING_TO_COMPARE = (
     "no collected test measures here, so nothing is compared with {}: select tests that use carbon, or leave"
     " --carbon-against out"
 )
+NO_MACHINE = (
+    "no collected test measures, and which machine this is is unknown, so what has a baseline on it and is missing is"
+    " not named: {}"
+)
 _SELECTING = ("lf", "ignore", "ignore_glob")
 """Options that leave tests out without calling ``pytest_deselected``."""
 
@@ -151,10 +155,20 @@ def unmeasured(
 
 
 def unmeasured_here(sides: Sides, every: Mapping[str, Test], machine: str) -> tuple[Unmeasured, ...]:
-    """List what the other revision measured, and the working tree did not though its test passed."""
-    passed = {key for key, test in every.items() if test.outcome == "passed"}
-    why = f"{sides.against.label} measures it, and the test passed here without it"
-    return tuple(Unmeasured(*key, machine, why) for key in sides.gone(passed))
+    """List what the other revision measured, and the working tree did not though its test ran or was skipped."""
+    whys = {key: why for key, test in every.items() if (why := _why(test, None)) is not None}
+    label = sides.against.label
+    return tuple(Unmeasured(*key, machine, f"{label} measures it; here {whys[key[0]]}") for key in sides.gone(whys))
+
+
+def only_there(sides: Sides, settings: Settings) -> Iterator[str]:
+    """Name the tests that measure at the other revision and do not exist here."""
+    if sides.others:
+        strictly = "--carbon-strict: " if settings.strict else ""
+        yield (
+            f"{strictly}at {sides.against.label} only, not here: {listing([*sides.others], 10)}. If a test was renamed,"
+            " give it its old name to compare them"
+        )
 
 
 def nothing_heard(tests: Sequence[Test], judged: Judged) -> Iterator[str]:

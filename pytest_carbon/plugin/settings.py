@@ -38,6 +38,17 @@ def anything_given(config: pytest.Config) -> bool:
     return any(_raw(config, option) for option in (SWITCH, *OPTIONS))
 
 
+def may_measure(config: pytest.Config, arguments: Iterable[str]) -> bool:
+    """Return whether a run may measure, before its options can be read."""
+    flags = {str(argument).partition("=")[0] for argument in arguments}
+    if flags & {SWITCH.flag, "--carbon-record", "--carbon-accept", "--carbon-against", SWITCH.key}:
+        return True
+    try:
+        return bool(config.getini(SWITCH.key))
+    except (pytest.UsageError, TypeError, ValueError):  # refused when it is read
+        return False
+
+
 def idle_flags(config: pytest.Config) -> list[str]:
     """List the typed flags that have no effect without ``--carbon``."""
     typed = [str(argument).partition("=")[0] for argument in config.invocation_params.args]

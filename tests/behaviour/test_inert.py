@@ -199,8 +199,8 @@ def test_a_suite_without_carbon_pays_for_the_options_alone(
     result.stdout.fnmatch_lines(
         [
             "heavy:",
-            "ours: pytest_carbon pytest_carbon.host pytest_carbon.host.stdlib pytest_carbon.plugin "
-            "pytest_carbon.plugin.hookspecs pytest_carbon.plugin.markers "
+            "ours: pytest_carbon pytest_carbon.host pytest_carbon.host.patches pytest_carbon.host.stdlib "
+            "pytest_carbon.plugin pytest_carbon.plugin.hookspecs pytest_carbon.plugin.markers "
             "pytest_carbon.plugin.options pytest_carbon.plugin.refusal pytest_carbon.plugin.settings "
             "pytest_carbon.plugin.values",
         ]

@@ -15,7 +15,7 @@ from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin.ids import module_of, test_id
 from pytest_carbon.plugin.stages import Judged
 from pytest_carbon.plugin.waiting import Test, why_skipped
-from pytest_carbon.records import Key, Settings, Unmeasured, label
+from pytest_carbon.records import Key, SessionResult, Settings, Unmeasured, label
 from pytest_carbon.text import listing
 
 NOTHING_TO_COMPARE = (
@@ -194,6 +194,15 @@ def silent(
             f"{strictly}tests that use carbon passed and measured nothing: {listing(passed, 10)}. Call carbon(fn, …) in"
             " the test, or remove the fixture from it"
         )
+
+
+def skipped_after(result: SessionResult) -> Iterator[str]:
+    """Say which tests were skipped after they had measured what fails: a skip is no pass for that."""
+    for test in result.tests:
+        for m, verdict in test.measurements if test.outcome == "skipped" else ():
+            if verdict.effect == "fails" and m.energy_j_per_call is not None:
+                key = label((test.nodeid, m.name))
+                yield f"{key} was measured before its test was skipped: {verdict.status}: {verdict.reason}"
 
 
 def _why(test: Test | None, skipped: str | None) -> str | None:

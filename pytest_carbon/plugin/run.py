@@ -408,7 +408,7 @@ class CarbonSession:
                 self._recorded = record.record(result, self._store, self._stored, brought, folder)
                 problem = self._recorded.problem
         result = stages.with_effects(result, self._recorded)
-
+        self._problems += missing.skipped_after(result)
         self._problems += [*self._fresh.troubles, *([] if interrupted else missing.nothing_heard(ran, judgement))]
         machines = [result.machine, *(machine for machine, _ in result.others)]
         places = {m.id: record.place(settings, folder, m.id) for m in machines}

@@ -480,7 +480,7 @@ class CarbonSession:
             foreign.spare_unused(self._config)
         if self._result is None:
             return
-        if self._problems and exitstatus == 0:
+        if exitstatus == 0 and (self._problems or stages.fails(self._result)):  # a test may end the run with status 0
             session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
         duration_s, lines = time.perf_counter() - self._begun_s, (*self._result.notes, *self._problems)
         self._result = replace(self._result, exit_status=int(exitstatus), duration_s=duration_s, notes=lines)

@@ -167,6 +167,15 @@ def with_effects(result: SessionResult, recorded: Recorded) -> SessionResult:
     )
 
 
+def fails(result: SessionResult) -> bool:
+    """Tell whether something that was measured fails the run."""
+    return any(
+        verdict.effect == "fails" and m.energy_j_per_call is not None
+        for test in result.tests
+        for m, verdict in test.measurements
+    )
+
+
 def _suite(result: SessionResult, suite: SuiteVerdict, id: str, tests: Collection[TestResult]) -> SuiteVerdict:
     accepted = any(
         m.machine == id and verdict.suite_moved and verdict.effect == "accepted"

@@ -159,6 +159,16 @@ def test_a_dearer_call_before_a_skip(
     assert told is (outcome == "skipped")
 
 
+def test_a_test_that_ends_the_run_with_status_0(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """After another that costs more: the status says so."""
+    suite(pytester, "def test_it(carbon):\n    with carbon.window(): draw(1.0)\n")
+    assert run_carbon("--carbon-record").ret == 0
+    ends = "def test_end():\n    pytest.exit('enough', 0)\n"
+    suite(pytester, f"def test_it(carbon):\n    with carbon.window(): draw(9.0)\n{ends}")
+    run = run_carbon(subprocess=True)
+    assert (run.ret, run.report["exit_status"], run.status("::test_it", "window")) == (1, 1, "regression")
+
+
 def test_raises_around_the_measured_call(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """The exception arrives, the test passes, and a second try may have the same name."""
     suite(

@@ -28,7 +28,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Generator[None, Any, Any]:
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None, Any, Any]:
+    if options.may_measure(early_config, args):
+        from pytest_carbon.host import patches
+
+        patches.note()
     result = yield
     options.add_switch(parser)
     options.refuse_unknown_flags(parser, args)
@@ -44,17 +50,21 @@ def pytest_configure(config: pytest.Config) -> None:
     options.refuse_unknown_keys(config)
     if not options.anything_given(config):
         return
+    from pytest_carbon.host import patches
     from pytest_carbon.plugin.settings import idle_flags, read_settings
 
     options.refuse_lost_root(config)
-    settings = read_settings(config)
+    with patches.undone():
+        settings = read_settings(config)
     if settings.enabled and (flag := options.without_tests(config)) is not None:
         if config.option.verbose >= 0:
             config.pluginmanager.register(_Idle(f"{flag} runs no test"))
     elif settings.enabled:
-        from pytest_carbon.plugin.run import CarbonSession
+        patches.note()
+        with patches.undone():
+            from pytest_carbon.plugin.run import CarbonSession
 
-        config.pluginmanager.register(CarbonSession(config, settings), "pytest-carbon-session")
+            config.pluginmanager.register(CarbonSession(config, settings), "pytest-carbon-session")
     elif flags := idle_flags(config):
         has = "has" if len(flags) == 1 else "have"
         config.pluginmanager.register(_Idle(f"{' and '.join(flags)} {has} no effect without --carbon"))
@@ -66,6 +76,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     marked = [item for item in items if any(options.looks_ours(mark.name) for mark in item.iter_markers())]
     if not marked:
         return
+    from pytest_carbon.host import patches
+
+    with patches.undone():
+        refused = _refused(config, marked)
+    if refused:
+        config.pluginmanager.register(_Refused(refused))
+
+
+def _refused(config: pytest.Config, marked: list[pytest.Item]) -> dict[str, str]:
+    """Refuse what cannot be used; in a pytest-xdist worker, return the reasons by test."""
     from pytest_carbon.plugin import markers
 
     refused: dict[str, str] = {}
@@ -78,8 +98,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 if not hasattr(config, "workerinput"):
                     raise
                 refused[item.nodeid] = str(error)
-    if refused:
-        config.pluginmanager.register(_Refused(refused))
+    return refused
 
 
 class _Idle:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from _pytest._code.code import ExceptionRepr, ReprEntry, ReprFileLocation, ReprTraceback
@@ -18,7 +18,16 @@ from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.progress import ascii_only, width
 from pytest_carbon.plugin.project import flags_of
 from pytest_carbon.plugin.waiting import Test
-from pytest_carbon.records import REFERENCE, Machine, Measurement, SessionResult, SuiteVerdict, TestResult
+from pytest_carbon.records import (
+    REFERENCE,
+    Machine,
+    Measurement,
+    SessionResult,
+    Status,
+    SuiteVerdict,
+    TestResult,
+    Verdict,
+)
 from pytest_carbon.reports import failure, junit, summary
 
 
@@ -39,7 +48,10 @@ class Failures:
         call = next((r for r in test.reports if r.when == "call"), None)
         if call is None or own.outcome != "failed":
             return
-        failed = [(m, v, self._context(test, m)) for m, v in own.measurements if v.effect == "fails"]
+        failing = sorted((pair for pair in own.measurements if pair[1].effect == "fails"), key=_severity)
+        if failing[0][1].status != "new":  # nothing of this test can be recorded before that is mended
+            failing = [(m, v) for m, v in failing if v.status != "new"]
+        failed = [(m, v, self._context(test, m)) for m, v in failing]
         text = "\n\n".join(failure.failure(test.key, *of_one) for of_one in failed)
         item, message = test.item, failure.message(*failed[0])
         call.outcome, call.longrepr = "failed", _Failure(text, message, self.config, item.location, item.path)
@@ -131,6 +143,10 @@ class Failures:
             flags["baseline"] = baseline
         words = [f"--carbon-{name}={value}" for name, value in flags.items() if value is not None]
         return [*flags_of(self.config, command=False), *words]
+
+
+def _severity(pair: tuple[Measurement, Verdict]) -> int:
+    return get_args(Status).index(pair[1].status)
 
 
 def _selection(config: pytest.Config, item: pytest.Item) -> list[str]:

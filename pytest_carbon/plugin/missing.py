@@ -16,12 +16,16 @@ from pytest_carbon.plugin.ids import module_of, test_id
 from pytest_carbon.plugin.project import maintenance
 from pytest_carbon.plugin.stages import Judged
 from pytest_carbon.plugin.waiting import Test, why_skipped
-from pytest_carbon.records import Key, Settings, Unmeasured, label
+from pytest_carbon.records import Key, SessionResult, Settings, Unmeasured, label
 from pytest_carbon.text import listing
 
 NOTHING_TO_COMPARE = (
     "no collected test measures here, so nothing is compared with {}: select tests that use carbon, or leave"
     " --carbon-against out"
+)
+NO_MACHINE = (
+    "no collected test measures, and which machine this is is unknown, so what has a baseline on it and is missing is"
+    " not named: {}"
 )
 _SELECTING = ("lf", "ignore", "ignore_glob")
 """Options that leave tests out without calling ``pytest_deselected``."""
@@ -160,10 +164,20 @@ def unmeasured(
 
 
 def unmeasured_here(sides: Sides, every: Mapping[str, Test], machine: str) -> tuple[Unmeasured, ...]:
-    """List what the other revision measured, and the working tree did not though its test passed."""
-    passed = {key for key, test in every.items() if test.outcome == "passed"}
-    why = f"{sides.against.label} measures it, and the test passed here without it"
-    return tuple(Unmeasured(*key, machine, why) for key in sides.gone(passed))
+    """List what the other revision measured, and the working tree did not though its test ran or was skipped."""
+    whys = {key: why for key, test in every.items() if (why := _why(test, None)) is not None}
+    label = sides.against.label
+    return tuple(Unmeasured(*key, machine, f"{label} measures it; here {whys[key[0]]}") for key in sides.gone(whys))
+
+
+def only_there(sides: Sides, settings: Settings) -> Iterator[str]:
+    """Name the tests that measure at the other revision and do not exist here."""
+    if sides.others:
+        strictly = "--carbon-strict: " if settings.strict else ""
+        yield (
+            f"{strictly}at {sides.against.label} only, not here: {listing([*sides.others], 10)}. If a test was renamed,"
+            " give it its old name to compare them"
+        )
 
 
 def nothing_heard(tests: Sequence[Test], judged: Judged) -> Iterator[str]:
@@ -189,6 +203,15 @@ def silent(
             f"{strictly}tests that use carbon passed and measured nothing: {listing(passed, 10)}. Call carbon(fn, …) in"
             " the test, or remove the fixture from it"
         )
+
+
+def skipped_after(result: SessionResult) -> Iterator[str]:
+    """Say which tests were skipped after they had measured what fails: a skip is no pass for that."""
+    for test in result.tests:
+        for m, verdict in test.measurements if test.outcome == "skipped" else ():
+            if verdict.effect == "fails" and m.energy_j_per_call is not None:
+                key = label((test.nodeid, m.name))
+                yield f"{key} was measured before its test was skipped: {verdict.status}: {verdict.reason}"
 
 
 def _why(test: Test | None, skipped: str | None) -> str | None:

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -263,6 +263,17 @@ def anything_given(config: pytest.Config) -> bool:
     keys = {option.key for option in (SWITCH, *OPTIONS)}
     flags = (getattr(config.option, key, None) for key in keys)
     return any(flag is not None for flag in flags) or not keys.isdisjoint(_written_keys(config))
+
+
+def may_measure(config: pytest.Config, arguments: Iterable[str]) -> bool:
+    """Return whether a run may measure, before its options can be read."""
+    flags = {str(argument).partition("=")[0] for argument in arguments}
+    if flags & {SWITCH.flag, "--carbon-record", "--carbon-accept", "--carbon-against", SWITCH.key}:
+        return True
+    try:
+        return bool(config.getini(SWITCH.key))
+    except (pytest.UsageError, TypeError, ValueError):  # refused when it is read
+        return False
 
 
 def _written_keys(config: pytest.Config) -> list[str]:

@@ -13,9 +13,10 @@ import pytest
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate import arrays
 from pytest_carbon.gate.sides import Sides
-from pytest_carbon.host import electricity, worktree
+from pytest_carbon.host import electricity, patches, worktree
 from pytest_carbon.host.git import GitState
 from pytest_carbon.host.machine import free_memory
+from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import now_text, os, time
 from pytest_carbon.measure import meters
 from pytest_carbon.plugin import failures, foreign, judge, markers, missing, notes, record, refusal, stages, timelimits
@@ -32,7 +33,17 @@ from pytest_carbon.plugin.processes.turns import Turns
 from pytest_carbon.plugin.progress import Progress
 from pytest_carbon.plugin.task_fixture import TASKS
 from pytest_carbon.plugin.waiting import Log, Test, measures, redirected
-from pytest_carbon.records import Calibration, CarbonError, Machine, Measurement, SessionResult, Settings, SuiteVerdict
+from pytest_carbon.records import (
+    Calibration,
+    CarbonError,
+    DeviceFault,
+    Machine,
+    Measurement,
+    MeterError,
+    SessionResult,
+    Settings,
+    SuiteVerdict,
+)
 from pytest_carbon.reports import jsonfile
 from pytest_carbon.text import counted
 
@@ -105,6 +116,7 @@ class CarbonSession:
             config.pluginmanager.register(self._fresh, "pytest-carbon-sessions")
 
     @pytest.hookimpl(tryfirst=True)  # before the terminal calls pytest_report_collectionfinish
+    @undone.during
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._fresh.collected()
         if self._outlet is not None:
@@ -140,16 +152,17 @@ class CarbonSession:
             raise refusal.refusal(str(error)) from None
         if self._outlet is not None:
             assert self._measuring is not None
-            self._outlet.send(self._measuring.brought())  # in case this process dies
+            with undone():
+                self._outlet.bring(self._measuring.brought())  # also in case this process dies
             try:
                 result = yield
                 self._refer()
                 return result
             finally:
-                self._outlet.send(self._measuring.brought())
+                with undone():
+                    self._outlet.send(self._measuring.brought())
                 self._close()
         interrupted = refused = False
-        self._git = record.state(self._settings, self._config.rootpath)
         self._interim.write(self._so_far)
         try:
             result = yield
@@ -172,6 +185,7 @@ class CarbonSession:
                 self._pass_on()
                 self._close()
 
+    @undone.during
     def _is_concerned(self) -> bool:
         """Whether a test measures, or did so before: it has a baseline."""
         if not self._tests and self._settings.against is not None and self._settings.strict and self._outlet is None:
@@ -184,20 +198,29 @@ class CarbonSession:
         except CarbonError as error:
             raise refusal.refusal(str(error)) from None
 
+    @undone.during
     def _open(self) -> None:
         """Open the meters and check the baselines, to refuse a broken one before measuring."""
         calibration = functools.cache(self._calibration)
         if not self._apart:
-            self._measuring = Measuring(
-                self._config,
-                self._settings,
-                self._session_id,
-                self._intensity,
-                calibration,
-                self.progress.step,
-                resting=() if self._outlet is None else (self._outlet.request.parent,),
-            )
-            self._rehearse(self._measuring.machine)
+            try:
+                self._measuring = Measuring(
+                    self._config,
+                    self._settings,
+                    self._session_id,
+                    self._intensity,
+                    calibration,
+                    self.progress.step,
+                    resting=() if self._outlet is None else (self._outlet.request.parent,),
+                )
+            except MeterError as error:
+                if self._tests or isinstance(error, DeviceFault):
+                    raise
+                self._notes.append(missing.NO_MACHINE.format(error))
+            else:
+                self._rehearse(self._measuring.machine)
+        if self._outlet is None:
+            self._git = record.state(self._settings, self._config.rootpath)
         if self._outlet is None and self._store is not None:
             self._stored = Stored(self._store, self._tests)
             with self._store.snapshot():
@@ -208,12 +231,14 @@ class CarbonSession:
                     self._notes.append(hint)
         if self._sides is not None or self._stored.any():
             arrays.load()
+            patches.note()
 
     def _rehearse(self, machine: Machine) -> None:
         """Refuse, before it measures, a run whose figures could not be recorded."""
         if (self._settings.record or self._settings.accept) and self._store is not None:
             record.rehearse(self._settings, self._config.rootpath, self._store, machine, self._tests)
 
+    @undone.during
     def _refer(self) -> None:
         if self._measuring is not None:
             self._measuring.refer()
@@ -223,6 +248,7 @@ class CarbonSession:
         known = self._outlet.request.calibrations.get(id) if self._outlet is not None else None
         return known or (self._store.calibration(id) if self._store is not None else None)
 
+    @undone.during
     def _close(self) -> None:
         if self._measuring is not None:
             self._measuring.close()
@@ -259,8 +285,9 @@ class CarbonSession:
             self.progress.waiting(self._waiting, len(self._tests))
         self._interim.write(self._so_far)
         if self._outlet is not None:
-            own = self._measured_here(test)
-            self._outlet.done(test.key, own, [m.name for m in own if m.name in test.mistaken])
+            with undone():
+                own = self._measured_here(test)
+                self._outlet.done(test.key, own, [m.name for m in own if m.name in test.mistaken])
         return result
 
     def carbon_for(self, item: pytest.Item) -> Carbon:
@@ -336,6 +363,7 @@ class CarbonSession:
         if self._result is not None:
             failures.Failures(self._config, self._result, self._stored).of_suites(self._tests)
 
+    @undone.during
     def _conclude(self, session: pytest.Session, *, interrupted: bool) -> None:
         """Judge, record, and write the verdicts into the reports that wait."""
         settings, sides = self._settings, self._sides
@@ -384,7 +412,7 @@ class CarbonSession:
                 self._recorded = record.record(result, self._store, self._stored, brought, folder)
                 problem = self._recorded.problem
         result = stages.with_effects(result, self._recorded)
-
+        self._problems += missing.skipped_after(result)
         self._problems += [*self._fresh.troubles, *([] if interrupted else missing.nothing_heard(ran, judgement))]
         machines = [result.machine, *(machine for machine, _ in result.others)]
         places = {m.id: record.place(settings, folder, m.id) for m in machines}
@@ -397,6 +425,8 @@ class CarbonSession:
             unmeasured = missing.unmeasured(self._collected, every, self._stored, places, measured)
         else:
             unmeasured = missing.unmeasured_here(sides, every, result.machine.id)
+            if not self._collected.part:
+                (gone if settings.strict else lines).extend(missing.only_there(sides, settings))
         if unmeasured:
             result = replace(result, unmeasured=unmeasured)
             (gone if settings.strict else lines).append(missing.sentence(unmeasured, settings, self._config))
@@ -448,12 +478,13 @@ class CarbonSession:
         return stages.with_effects(self._result_of(ran, judged), stages.Recorded())
 
     @pytest.hookimpl(tryfirst=True)
+    @undone.during
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if self._apart:
             foreign.spare_unused(self._config)
         if self._result is None:
             return
-        if self._problems and exitstatus == 0:
+        if exitstatus == 0 and (self._problems or stages.fails(self._result)):  # a test may end the run with status 0
             session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
         duration_s, lines = time.perf_counter() - self._begun_s, (*self._result.notes, *self._problems)
         self._result = replace(self._result, exit_status=int(exitstatus), duration_s=duration_s, notes=lines)
@@ -466,6 +497,7 @@ class CarbonSession:
         for more in self._config.hook.pytest_carbon_report(config=self._config, result=self._result):
             self._result = replace(self._result, notes=(*self._result.notes, *(more or ())))
 
+    @undone.during
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._result is not None:
             notes.write_summary(terminalreporter, self._result, self._stored, self._recorded, self._problems)

@@ -153,6 +153,8 @@ def with_effects(result: SessionResult, recorded: Recorded) -> SessionResult:
             effect = verdicts.effect(
                 verdict, result.settings, m, recorded=key in recorded.keys, accepted=key in recorded.accepted
             )
+            if effect == "fails" and test.outcome in ("xfailed", "xpassed"):
+                effect = "none"  # the test is expected to fail, whatever for
             measurements.append((m, replace(verdict, effect=effect)))
         fails = any(verdict.effect == "fails" for _, verdict in measurements)
         outcome = "failed" if fails and test.outcome == "passed" else test.outcome
@@ -162,6 +164,15 @@ def with_effects(result: SessionResult, recorded: Recorded) -> SessionResult:
         tests=tuple(tests),
         suite=_suite(result, result.suite, result.machine.id, tests),
         others=tuple((machine, _suite(result, suite, machine.id, tests)) for machine, suite in result.others),
+    )
+
+
+def fails(result: SessionResult) -> bool:
+    """Tell whether something that was measured fails the run."""
+    return any(
+        verdict.effect == "fails" and m.energy_j_per_call is not None
+        for test in result.tests
+        for m, verdict in test.measurements
     )
 
 

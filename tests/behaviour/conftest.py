@@ -27,9 +27,10 @@ import pytest
 import scipy.special  # noqa: F401
 
 import pytest_carbon.plugin.run  # noqa: F401
-from pytest_carbon.host import electricity
+from pytest_carbon.host import electricity, patches
 from pytest_carbon.measure import contention
 
+patches.note()  # what is patched here, for runs inside tests, is no original
 electricity.intensity()  # codecarbon's tables, by pandas, which imports parts of itself when it first reads one
 
 BATTERY = '''

@@ -108,6 +108,20 @@ def test_the_command_that_removes_it(run_carbon: CarbonRunner, pytester: pytest.
 
 
 @pytest.mark.usefixtures("recorded")
+def test_no_meter_is_needed_where_no_test_measures(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """A module of tests for a GPU that is left out on a laptop: the run says what it does not know, and goes on."""
+    pytester.makeconftest("collect_ignore = ['test_it.py', 'test_more.py']")
+    pytester.makepyfile(test_plain="def test_plain():\n    pass\n")
+    run = run_carbon(STRICT, "--carbon-meter=replay:/no/such/trace.jsonl")
+    assert (run.ret, run.outcomes()) == (0, {"passed": 1})
+    assert "no collected test measures, and which machine this is is unknown" in run.text
+    assert "/no/such/trace.jsonl" in run.text
+    run = run_carbon(STRICT)
+    assert (run.ret, run.outcomes()) == (1, {"passed": 1})
+    assert "test_it.py::test_it and 2 more have a baseline" in run.text
+
+
+@pytest.mark.usefixtures("recorded")
 def test_a_marker_that_was_removed(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """Its test measures nothing any more; nor does any other in the last part."""
     rewrite(pytester, "@pytest.mark.carbon_budget\n", "")

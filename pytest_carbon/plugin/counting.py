@@ -74,6 +74,7 @@ class CountingSession:
     def _machine(self) -> Machine:
         return describe((), (), driver=None)
 
+    @undone.during
     def _carbon(self, item: pytest.Item, listener: Listener) -> Carbon:
         try:
             counter = Counter()
@@ -144,10 +145,11 @@ class CountingSession:
                 self._judge(test)
             test.pass_on()
             log.finish()
-        if self._outlet is not None:
-            self._outlet.done(test.key, counts=self._counts(test))
-        else:
+        if self._outlet is None:
             self._interim.write(self._so_far)
+            return result
+        with undone():
+            self._outlet.done(test.key, counts=self._counts(test))
         return result
 
     def _take(self, test: Test, report: pytest.TestReport) -> None:

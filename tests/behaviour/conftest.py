@@ -25,7 +25,7 @@ from typing import Any
 import psutil  # noqa: F401
 import pytest
 import scipy.special  # noqa: F401
-from work import MODEL, WorkRunner
+from worklab import MODEL, WorkRunner
 
 import pytest_carbon.plugin.run  # noqa: F401
 from pytest_carbon.host import electricity, patches

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_carbon.host.patches import undone
 from pytest_carbon.records import MeasurementWarning
 from pytest_carbon.records.work import Work
 
@@ -80,7 +79,6 @@ class Counting:
         self._stack = ExitStack()
         self._session: Session | None = None
 
-    @undone.during
     def begin(self) -> None:
         """Begin to count."""
         from pytest_carbon.work.session import Session
@@ -91,12 +89,10 @@ class Counting:
         """Stop counting; return the mean work of the calls."""
         return CountedCall(None, *_ended(self, calls))
 
-    @undone.during
     def abandon(self) -> None:
         """Stop counting, without a result."""
         self._stack.close()
 
-    @undone.during
     def close(self, calls: int) -> tuple[Work | None, tuple[MeasurementWarning, ...]]:
         """Stop counting; return the work of one call, None where there was none, and the warnings."""
         session = self._session

@@ -137,6 +137,14 @@ def _for(tolerances: Tolerances, budget: Budget) -> Tolerances:
     return tolerances if own is None or own is False else Tolerances(own, own, own, own)
 
 
+_ELSEWHERE = {
+    "beside-torch": "what runs outside torch",
+    "other-threads": "what runs in other threads",
+    "other-processes": "what runs in other processes",
+}
+"""By the code of a warning: what may have changed, too, where a count did not."""
+
+
 def _compared(
     counted: Work,
     warnings: Sequence[MeasurementWarning],
@@ -146,6 +154,7 @@ def _compared(
     tolerance: float | Literal[False] | None,
 ) -> WorkVerdict:
     """Compare a count with its baseline, whatever its budget says."""
+    elsewhere = [words for code, words in _ELSEWHERE.items() if any(one.code == code for one in warnings)]
     doubts = [warning.text for warning in warnings if warning.disqualifies]
     if record is not None and record.work.engine != counted.engine:
         other = f"engine {record.work.engine} → {counted.engine}"
@@ -167,6 +176,8 @@ def _compared(
     if doubts:
         first = "" if verdict.status in ("pass", "new") else f"{verdict.reason}. "
         return replace(verdict, status="inconclusive", reason=f"{first}It cannot be decided: {'; '.join(doubts)}")
+    if elsewhere and verdict.status in ("pass", "improvement"):
+        return replace(verdict, reason=f"{verdict.reason}; not counted: {listing(elsewhere)}")
     return verdict
 
 

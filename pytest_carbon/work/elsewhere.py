@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import multiprocessing.process
 import os
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,14 +18,20 @@ from typing import Any
 
 import psutil
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 from pytest_carbon.host.patches import undone
 from pytest_carbon.records import MeasurementWarning
+from pytest_carbon.text import counted, listing
 from pytest_carbon.work.replacing import replaced
 
 CHILD_S = 0.01
-"""CPU seconds of child processes from which they are named."""
+"""CPU seconds of child processes from which a count is not trusted; a process that starts is always named."""
 THREAD_S = 100e-6
-"""CPU seconds of other Python threads from which they are named."""
+"""CPU seconds of other Python threads, and of child processes that ran before, from which they are named."""
 TICKING_THREAD_S = 0.02
 """The same where the clock of threads has ticks of 10 ms."""
 BESIDE_S = 0.1
@@ -45,6 +52,8 @@ class Elsewhere:
         """Other libraries that were asked to compute."""
         self.workers: list[Any] = []
         """Processes that multiprocessing started."""
+        self.started: Counter[str] = Counter()
+        """What else started, by kind: processes and threads."""
         self._process = psutil.Process()
         self._children_s = self._of_children()
         self._threads_s = self._of_threads()
@@ -56,98 +65,113 @@ class Elsewhere:
 
     def _of_children(self) -> dict[int, float]:
         """Return the CPU seconds of child processes: 0 is those that ended, others by their id."""
-        ended = os.times()
-        seconds = {0: ended.children_user + ended.children_system}
+        seconds = {0: _of_ended()}
         for child in self._process.children(recursive=True):
             try:
                 times = child.cpu_times()
             except psutil.Error:
                 continue
-            seconds[child.pid] = times.user + times.system
+            tasks = [_on_cpu_s(path) for path in Path(f"/proc/{child.pid}/task").glob("*/schedstat")]
+            seconds[child.pid] = sum(task or 0.0 for task in tasks) if tasks else times.user + times.system
         return seconds
 
     def _of_threads(self) -> dict[int, float]:
         python = {t.native_id for t in threading.enumerate() if t.native_id is not None and t.ident != self.thread}
         if _EXACT.exists():
-            return {tid: seconds for tid in python if (seconds := _on_cpu_s(tid)) is not None}
+            return {tid: seconds for tid in python if (seconds := _on_cpu_s(_of_thread(tid))) is not None}
         try:
             return {t.id: t.user_time + t.system_time for t in self._process.threads() if t.id in python}
         except psutil.Error:
             return {}
 
     @undone.during
-    def warnings(self, operators: int, inside_s: float) -> list[MeasurementWarning]:
-        """Say what was seen since; ``inside_s`` is the time in operators."""
+    def warnings(self, operators: int, inside_s: float, passed: Mapping[str, int]) -> list[MeasurementWarning]:
+        """Say what was seen since.
+
+        ``inside_s`` is the time in operators; ``passed`` is what passed tensors out of torch or into it, how often.
+        """
         own_s = time.thread_time() - self._own_s
-        said = []
-        children = self._of_children()
-        child_s = sum(max(seconds - self._children_s.get(pid, 0.0), 0.0) for pid, seconds in children.items())
-        if (
-            self._children_s.keys() - children.keys()
-        ):  # some ended: what they had used before is counted among the ended
-            child_s = max(
-                child_s - sum(self._children_s[pid] for pid in self._children_s.keys() - children.keys()), 0.0
-            )
-        if child_s >= CHILD_S:
-            workers = [*self.workers, *multiprocessing.active_children()]
-            loaders = bool(workers) and all(map(_loads_data, workers))
-            what = "data-loading workers" if loaders else "child processes"
-            said.append(
-                MeasurementWarning(
-                    "other-processes",
-                    f"{what} used {child_s:.2f} s of CPU during the call: work in other processes is not counted",
-                    informs=loaders,
-                )
-            )
+        said = [self._in_processes(own_s), self._in_threads(own_s)]
         if self.libraries:
             named = ", ".join(sorted(self.libraries))
-            said.append(
-                MeasurementWarning(
-                    "other-libraries", f"{named} computed in the call: only torch's operators are counted"
-                )
-            )
+            text = f"{named} computed in the call: only torch's operators are counted"
+            said.append(MeasurementWarning("other-libraries", text))
+        if operators:
+            beside_s = own_s - inside_s - operators * PER_OPERATOR_S
+            said.append(_beside(beside_s if beside_s >= max(BESIDE_S, inside_s) else None, passed))
+        return [warning for warning in said if warning is not None]
+
+    def _in_processes(self, own_s: float) -> MeasurementWarning | None:
+        children = self._of_children()
+        child_s = sum(max(seconds - self._children_s.get(pid, 0.0), 0.0) for pid, seconds in children.items())
+        gone = self._children_s.keys() - children.keys()  # what they had used before is counted among the ended
+        child_s = max(child_s - sum(self._children_s[pid] for pid in gone), 0.0)
+        started = self.started["process"] + len(self.workers)
+        if not started and child_s < max(THREAD_S, 0.01 * own_s) and child_s < CHILD_S:
+            return None
+        workers = [*self.workers, *multiprocessing.active_children()]
+        loaders = bool(workers) and not self.started["process"] and all(map(_loads_data, workers))
+        what = "data-loading workers" if loaders else "child processes"
+        new = f" ({started:,} started)" if started else ""
+        return MeasurementWarning(
+            "other-processes",
+            f"{what} used {child_s:.2g} s of CPU during the call{new}: work in other processes is not counted",
+            informs=loaders or child_s < CHILD_S,
+        )
+
+    def _in_threads(self, own_s: float) -> MeasurementWarning | None:
         if self.threads:
             named = ", ".join(sorted(self.threads))
-            said.append(
-                MeasurementWarning(
-                    "other-threads",
-                    f"torch also ran in other threads ({named}): only the thread that calls is counted",
-                )
+            return MeasurementWarning(
+                "other-threads", f"torch also ran in other threads ({named}): only the thread that calls is counted"
             )
-        else:
-            threads = self._of_threads()
-            thread_s = sum(max(seconds - self._threads_s.get(tid, 0.0), 0.0) for tid, seconds in threads.items())
-            least_s = THREAD_S if _EXACT.exists() else TICKING_THREAD_S
-            if thread_s >= least_s and thread_s >= 0.01 * own_s:
-                said.append(
-                    MeasurementWarning(
-                        "other-threads",
-                        f"other threads used {thread_s:.2g} s of CPU during the call: only the thread that calls is"
-                        " counted",
-                        informs=True,
-                    )
-                )
-        beside_s = own_s - inside_s - operators * PER_OPERATOR_S
-        if operators and beside_s >= BESIDE_S and beside_s >= inside_s:
-            said.append(
-                MeasurementWarning(
-                    "beside-torch",
-                    f"{beside_s:.2f} s of CPU in the call were spent outside torch's operators: plain Python, NumPy and"
-                    " other libraries are not counted",
-                    informs=True,
-                )
-            )
-        return said
+        threads = self._of_threads()
+        thread_s = sum(max(seconds - self._threads_s.get(tid, 0.0), 0.0) for tid, seconds in threads.items())
+        least_s = THREAD_S if _EXACT.exists() else TICKING_THREAD_S
+        said = [f"{counted(self.started['thread'], 'thread')} started"] if self.started["thread"] else []
+        if thread_s >= max(least_s, 0.01 * own_s):
+            said.append(f"other threads used {thread_s:.2g} s of CPU")
+        if not said:
+            return None
+        text = f"{' and '.join(said)} during the call: only the thread that calls is counted"
+        return MeasurementWarning("other-threads", text, informs=True)
+
+
+def _beside(beside_s: float | None, passed: Mapping[str, int]) -> MeasurementWarning | None:
+    """Say that tensors were passed out of torch or into it, and how long the call was outside, where that is long."""
+    said = []
+    if passed:
+        times = listing([f"{name}() {count}×" for name, count in sorted(passed.items())])
+        said.append(f"the call passed values between torch and other code ({times})")
+    if beside_s is not None:
+        said.append(f"{beside_s:.2f} s of CPU in the call were spent outside torch's operators")
+    if not said:
+        return None
+    text = f"{', and '.join(said)}: plain Python, NumPy and other libraries are not counted"
+    return MeasurementWarning("beside-torch", text, informs=True)
+
+
+def _of_ended() -> float:
+    """Return the CPU seconds of all child processes that ended; ``os.times`` knows them to 10 ms only."""
+    if resource is None:
+        times = os.times()
+        return times.children_user + times.children_system
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 _EXACT = Path("/proc/thread-self/schedstat")
 """Linux counts a thread's time on the CPU in nanoseconds there."""
 
 
-def _on_cpu_s(thread: int) -> float | None:
-    """Return the CPU seconds of a thread; None where it has ended."""
+def _of_thread(thread: int) -> Path:
+    return Path(f"/proc/self/task/{thread}/schedstat")
+
+
+def _on_cpu_s(path: Path) -> float | None:
+    """Return the CPU seconds of a thread, by its file; None where it has ended."""
     try:
-        return int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[0]) / 1e9
+        return int(path.read_text().split()[0]) / 1e9
     except (OSError, ValueError, IndexError):
         return None
 
@@ -158,6 +182,23 @@ def _loads_data(process: Any) -> bool:
 
 
 _watching: list[Elsewhere] = []
+_STARTS = frozenset(
+    {"os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.system", "subprocess.Popen"}
+)
+"""Audit events of Python at which a process starts. Before Python 3.12 there is none of threads."""
+
+
+def _audit(event: str, args: Any) -> None:
+    """Note the processes that start while something is counted; Python never takes an audit hook away."""
+    if _watching and event in _STARTS:
+        for watch in _watching:
+            watch.started["process"] += 1
+
+
+@functools.cache
+def _audited() -> None:
+    """See, from now on, each process that starts, however soon it ends."""
+    sys.addaudithook(_audit)
 
 
 def _witness() -> Any:
@@ -183,6 +224,8 @@ def threads_seen() -> Iterator[None]:
     original = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
 
     def bootstrap(thread: threading.Thread) -> None:
+        for watch in _watching:
+            watch.started["thread"] += 1
         with _witness():
             original(thread)
 
@@ -224,13 +267,16 @@ def libraries_seen(watch: Elsewhere) -> Iterator[None]:
 @contextmanager
 def watching() -> Iterator[Elsewhere]:
     """Watch what is done elsewhere."""
+    _audited()
     watch = Elsewhere()
     _watching.append(watch)
     original = multiprocessing.process.BaseProcess.start
 
     def start(process: Any) -> None:
         watch.workers.append(SimpleNamespace(_target=process._target))
+        before = watch.started["process"]
         original(process)
+        watch.started["process"] = before  # it is among the workers
 
     multiprocessing.process.BaseProcess.start = start  # type: ignore[assignment, method-assign]
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,8 +15,6 @@ from pytest_carbon.work import hollow
 from pytest_carbon.work.ledger import Ledger
 from pytest_carbon.work.mode import CountingMode
 from pytest_carbon.work.replacing import replaced, replaced_within
-
-__tracebackhide__ = True  # an error of a counted call is shown without the frames of this module
 
 __tracebackhide__ = True  # an error of a counted call is shown without the frames of this module
 
@@ -85,6 +84,34 @@ def reads(mode: CountingMode) -> Iterator[None]:
     with ExitStack() as stack:
         for name, kind in _READING.items():
             stack.enter_context(replaced(torch.Tensor, name, noting(kind)))
+        yield
+
+
+_OUT = ("numpy", "tolist", "data_ptr", "__dlpack__")
+"""Methods that pass a tensor's values to code that is not counted; ``__array__`` calls ``numpy``."""
+_IN = ("from_numpy", "from_dlpack", "frombuffer")
+"""Functions that make tensors of such code's values. ``torch.tensor`` stays: scripts are compiled by its identity."""
+
+
+@contextmanager
+def passed(names: Counter[str]) -> Iterator[None]:
+    """Note what passes values between torch and NumPy, or other code whose work is not seen."""
+    thread = threading.get_ident()
+
+    def noting(name: str) -> Callable[[Any], Any]:
+        def make(original: Any) -> Any:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                if threading.get_ident() == thread:
+                    names[name] += 1
+                return original(*args, **kwargs)
+
+            return call
+
+        return make
+
+    with ExitStack() as stack:
+        for owner, name in (*((torch.Tensor, name) for name in _OUT), *((torch, name) for name in _IN)):
+            stack.enter_context(replaced(owner, name, noting(name)))
         yield
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -23,6 +23,8 @@ class Session:
     def __init__(self) -> None:
         self.compiled = False
         self.generated = hooks.Generated()
+        self._passed: Counter[str] = Counter()
+        """What passed values between torch and other code, with how often."""
         self._stack = ExitStack()
 
     def __enter__(self) -> Session:
@@ -38,6 +40,7 @@ class Session:
             stack.enter_context(hooks.modules(self._ledger, self._elsewhere.saw))
             stack.enter_context(hooks.optimizers(self._ledger))
             stack.enter_context(hooks.reads(self._mode))
+            stack.enter_context(hooks.passed(self._passed))
             stack.enter_context(hooks.generation(self._ledger, self.generated))
             stack.enter_context(self._mode)
             self._stack = stack.pop_all()
@@ -51,7 +54,7 @@ class Session:
 
     def warnings(self) -> list[MeasurementWarning]:
         """Return what speaks against the count so far."""
-        return self._elsewhere.warnings(self._mode.operators, self._mode.inside_ns / 1e9)
+        return self._elsewhere.warnings(self._mode.operators, self._mode.inside_ns / 1e9, self._passed)
 
     def work(self, calls: int) -> Work | None:
         """Return the mean work of the calls, None where there was none."""

@@ -45,6 +45,16 @@ def test_equal_counts_pass() -> None:
     assert (same.cause, same.modules, same.differences, same.failed) == (None, (), (), False)
 
 
+def test_a_pass_and_an_improvement_say_what_is_not_counted() -> None:
+    """Work that left torch has not become less."""
+    beside = MeasurementWarning("beside-torch", "…", informs=True)
+    threads = MeasurementWarning("other-threads", "…", informs=True)
+    better = verdict(work(flops=10**6), work(), warnings=(beside,))
+    assert (better.status, better.reason.rpartition("; ")[2]) == ("improvement", "not counted: what runs outside torch")
+    same = verdict(work(), work(), warnings=(beside, threads))
+    assert same.reason.endswith("; not counted: what runs outside torch and what runs in other threads")
+
+
 @pytest.mark.parametrize(
     ("quantity", "before", "within", "beyond"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -54,6 +55,47 @@ def test_work_beside_torch_is_said() -> None:
     assert codes(count(call)) == {"beside-torch"}
 
 
+class Doubled(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(x.detach().numpy() * 2)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Any) -> Any:
+        return torch.from_numpy(gradients[0].numpy() * 2)
+
+
+def _in_numpy(x: torch.Tensor) -> torch.Tensor:
+    array = x.numpy()
+    for _ in range(3):
+        array = array @ array
+    return torch.from_numpy(array) + 1
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (_in_numpy, ("from_numpy() 1×", "numpy() 1×")),
+        (lambda x: torch.from_numpy(pytest.importorskip("numpy").ones(3)) + 1, ("from_numpy() 1×",)),
+        (lambda x: torch.from_numpy(pytest.importorskip("numpy").asarray(x)) + 1, ("numpy() 1×",)),
+        (lambda x: torch.from_dlpack(pytest.importorskip("numpy").from_dlpack(x)) + 1, ("__dlpack__() 1×",)),
+        (lambda x: x + sum(x[0].tolist()), ("tolist() 1×",)),
+        (lambda x: x + x.data_ptr() % 2, ("data_ptr() 1×",)),
+        (lambda x: Doubled.apply(x.requires_grad_()).sum().backward(), ("from_numpy() 2×", "numpy() 2×")),
+    ],
+)
+def test_values_passed_to_other_code_are_said_however_short_it_takes(call: Any, named: tuple[str, ...]) -> None:
+    counted = count(call, setup=lambda: ((torch.eye(4),), {}))
+    (warning,) = counted.warnings
+    assert (warning.code, warning.disqualifies) == ("beside-torch", False)
+    assert all(name in warning.text for name in named), warning.text
+
+
+def test_values_that_stay_in_torch_are_not_said() -> None:
+    counted = count(lambda x: (x @ x).sum().item(), (torch.eye(4),))
+    assert counted.warnings == ()
+
+
 def test_a_library_that_runs_models_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class InferenceSession:
         def run(self) -> int:
@@ -81,6 +123,42 @@ def test_a_subprocess_alone_is_named_in_the_failure() -> None:
     failure = count(lambda: subprocess.run([sys.executable, "-c", "sum(range(2_000_000))"], check=True)).failure
     assert failure is not None
     assert "child processes used" in failure
+
+
+@pytest.mark.parametrize("start", [lambda: subprocess.run(["true"], check=True), lambda: os.system("true")])
+def test_a_process_that_takes_no_time_is_said(start: Any) -> None:
+    counted = count(lambda: (start(), r(3) + 1))
+    (warning,) = counted.warnings
+    assert warning.code == "other-processes"
+    assert "(1 started)" in warning.text
+
+
+def test_a_little_work_of_a_process_made_before_is_said() -> None:
+    """More than a hundred microseconds, less than the 10 ms of a tick."""
+    serve = "for line in __import__('sys').stdin: print(sum(range(100_000)), flush=True)"
+    with subprocess.Popen([sys.executable, "-c", serve], stdin=-1, stdout=-1, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+
+        def call() -> Any:
+            server.stdin.write("\n")
+            server.stdin.flush()
+            server.stdout.readline()
+            return r(3) + 1
+
+        assert codes(count(call)) == {"other-processes"}
+
+
+def test_a_thread_that_has_ended_is_said() -> None:
+    def call() -> Any:
+        thread = threading.Thread(target=lambda: sum(range(1000)))
+        thread.start()
+        thread.join()
+        return r(3) + 1
+
+    (warning,) = count(call).warnings
+    assert (warning.code, warning.disqualifies) == ("other-threads", False)
+    assert "1 thread started" in warning.text
 
 
 class Slowly(torch.utils.data.Dataset):  # type: ignore[misc]

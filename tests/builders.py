@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pytest_carbon.baselines import Store
@@ -94,24 +95,47 @@ def result(*tests: TestResult, **changes: Any) -> SessionResult:
     return SessionResult(**(fields | changes))
 
 
-def work(flops: int = 2_565_811_200, **changes: Any) -> Work:
+def work(flops: int = 2_565_811_200, kernels: int = 79, host_reads: int = 0, **changes: Any) -> Work:
     """What was counted of a call: two modules, in one dtype."""
+    copies = OperatorWork("copy float32", 0, 6_000_000, kernels - 38)
     fields: dict[str, Any] = {
         "engine": "cpu",
         "flops": flops,
         "bytes": 196_000_000,
-        "kernels": 79,
-        "host_reads": 0,
+        "kernels": kernels,
+        "host_reads": host_reads,
         "by_class": (
-            OperatorWork("copy float32", 0, 6_000_000, 41),
+            copies,
             OperatorWork("gemm float32", flops, 190_000_000, 38),
         ),
         "by_module": (
-            ModuleWork("", 1, 512, 4, 0, 6_000_000, 41),
+            ModuleWork("", 1, 512, 4, *copies[1:], host_reads, (copies,)),
             ModuleWork(
-                "layer.*.ffn", 6, 3072, 24, flops, 190_000_000, 38, 0, (OperatorWork("gemm float32", flops, 19, 38),)
+                "layer.*.ffn",
+                *(6, 3072, 24),
+                *(flops, 190_000_000, 38, 0),
+                (OperatorWork("gemm float32", flops, 190_000_000, 38),),
             ),
         ),
+    }
+    return Work(**(fields | changes))
+
+
+def summed(modules: Sequence[ModuleWork], **changes: Any) -> Work:
+    """What these modules did in all; each has the sums of its own operators."""
+    sums: dict[str, OperatorWork] = {}
+    own = []
+    for module in modules:
+        flops, of_bytes, kernels = ([one[i] for one in module.by_class] for i in (1, 2, 3))
+        own.append(module._replace(flops=sum(flops), bytes=sum(of_bytes), kernels=sum(kernels)))
+        for name, *figures in module.by_class:
+            before = sums.get(name, OperatorWork(name, 0, 0, 0))
+            sums[name] = OperatorWork(name, *(a + b for a, b in zip(before[1:], figures, strict=True)))
+    fields: dict[str, Any] = {
+        "engine": "cpu",
+        **{name: sum(getattr(one, name) for one in own) for name in ("flops", "bytes", "kernels", "host_reads")},
+        "by_class": tuple(sorted(sums.values())),
+        "by_module": tuple(sorted(own)),
     }
     return Work(**(fields | changes))
 

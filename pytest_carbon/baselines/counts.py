@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pytest_carbon.baselines.disk import leads_out, shown_path
 from pytest_carbon.baselines.format import encode_line, fault_in, is_time, refuse_conflict, split_lines
-from pytest_carbon.codec import Codec, NotJson, Wrong, check_format, parse, scalar, text
+from pytest_carbon.codec import Codec, Misfit, NotJson, Wrong, check_format, parse, scalar, text
 from pytest_carbon.records import BaselineError, Key
 from pytest_carbon.records.work import ModuleWork, OperatorWork, Work, WorkRecord
 
@@ -63,7 +63,27 @@ _OF_RECORD: dict[str, Any] = {
     "versions": Mapping[str, str],
 }
 _line = _CODEC.object(_OF_RECORD | _WORK, dict, named=True)
-_work = _CODEC.object({"engine": text} | _WORK, Work, named=True)
+_work = _CODEC.object({"engine": text} | _WORK, lambda **fields: _summed(Work(**fields)), named=True)
+
+
+def _summed(work: Work) -> Work:
+    """Return work whose totals are the sums of its parts. Raises :class:`Misfit`: somebody edited a figure alone."""
+    parts: list[tuple[str, Sequence[Any], tuple[str, ...]]] = [
+        ("by_module", work.by_module, (*_FIGURES, "host_reads")),
+        ("by_class", work.by_class, tuple(_FIGURES)),
+    ]
+    for name, ones, quantities in parts:
+        for quantity in quantities:
+            total, sum_ = getattr(work, quantity), sum(getattr(one, quantity) for one in ones)
+            if total != sum_:
+                raise Misfit(f"must be the sum of those in {name}, {sum_}, not {total}", f".{quantity}")
+    for module in work.by_module:
+        for quantity in _FIGURES:
+            total, sum_ = getattr(module, quantity), sum(getattr(one, quantity) for one in module.by_class)
+            if total != sum_:
+                what = f"must be the sum of those in its by_class, {sum_}, not {total}"
+                raise Misfit(what, f".by_module[{module.module!r}].{quantity}")
+    return work
 
 
 # --- work as JSON --------------------------------------------------------------------------------
@@ -133,7 +153,7 @@ def read_line(line: str, engine: str) -> WorkRecord:
     if not isinstance(fields, dict):
         raise Wrong("neither a header nor a record")
     fields = _line(fields)
-    work = Work(engine, **{name: fields.pop(name) for name in _WORK})
+    work = _summed(Work(engine, **{name: fields.pop(name) for name in _WORK}))
     return WorkRecord(**fields, work=work)
 
 

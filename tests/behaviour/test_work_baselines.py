@@ -213,6 +213,22 @@ def test_a_report_is_accepted_elsewhere(recorded: WorkRunner, pytester: pytest.P
     assert set(statuses(recorded()).values()) == {"pass"}
 
 
+def test_a_report_whose_figures_do_not_add_up_is_not_accepted(recorded: WorkRunner, pytester: pytest.Pytester) -> None:
+    """Somebody lowered a total, and not the modules' figures."""
+    change(pytester, times=2)
+    run = recorded()
+    flops = work_of(run, "test_call")["flops"]
+    report = pytester.path / "report.json"
+    report.write_text(report.read_text("utf-8").replace(f'"flops": {flops}', '"flops": 5', 1), "utf-8")
+    done = pytester.run(sys.executable, "-m", "pytest_carbon", "baseline", "accept", "report.json")
+    assert done.ret == 4
+    said = " ".join(done.stderr.str().split())
+    assert (
+        f"report.json: tests[0].measurements[0].work.flops must be the sum of those in by_module, {flops}, not 5."
+        in said
+    )
+
+
 def test_an_interrupted_run_records_nothing(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
     """And says so; the report so far is there."""
     pytester.makepyfile(test_it=CALLS.format(times=1) + "\ndef test_stop():\n    raise KeyboardInterrupt\n")

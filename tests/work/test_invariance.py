@@ -46,7 +46,7 @@ with off():
         lambda: (x.bfloat16() @ x.bfloat16().mT).topk(2).indices.tolist(),
     ):
         counted = count(call)
-        assert not counted.warnings, counted.warnings
+        assert {w.code for w in counted.warnings} <= {"beside-torch"}, counted.warnings
         work = counted.work
         print(work.flops, work.bytes, work.kernels, work.host_reads, work.by_class, work.by_module)
 work = count(step).work

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
 from pytest_carbon.records import Budget, MeasurementWarning, UsageProblem, is_estimated
-from pytest_carbon.records.work import WORK, Work
+from pytest_carbon.records.work import ENGINES, WORK, Work
 from pytest_carbon.text import (
     BYTES,
     EMISSIONS,
@@ -20,6 +20,7 @@ from pytest_carbon.text import (
     WHOLE,
     Units,
     alternatives,
+    counted,
     did_you_mean,
     finite_number,
     known_unit,
@@ -47,6 +48,15 @@ def _limit(value: object, units: Units, base: str, allowed: str) -> tuple[float,
     if limit <= 0:
         raise UsageProblem(f"a limit must be above 0: write {allowed}")
     return limit, f"{number} {unit}"
+
+
+_A_NUMBER_OF_KERNELS = "a whole number of kernels (3000)"
+
+
+def _whole(limit: float, text: str) -> tuple[float, str]:
+    if not limit.is_integer():
+        raise UsageProblem(f"there is no part of a kernel: write {_A_NUMBER_OF_KERNELS}, and per= for several calls")
+    return limit, text
 
 
 def _per(value: object) -> float:
@@ -104,7 +114,7 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
         value, FLOPS, "FLOP", f"a number of FLOPs, or one with {alternatives(FLOPS)} ('6 GFLOP')"
     ),
     "bytes": lambda value: _limit(value, BYTES, "B", f"a number of bytes, or one with {alternatives(BYTES)} ('2 GB')"),
-    "kernels": lambda value: _limit(value, KERNELS, "kernels", "a number of kernels (3000)"),
+    "kernels": lambda value: _whole(*_limit(value, KERNELS, "kernels", _A_NUMBER_OF_KERNELS)),
     "per": _per,
     "tolerance": _tolerance,
     "name": _word,
@@ -160,6 +170,11 @@ def _refuse_other_places(on: str, read: Mapping[str, object]) -> None:
         raise UsageProblem(
             f"carbon_budget(on={on!r}): work-* names the engines that count work, and {min(measured)} is measured:"
             f" write the limits on counted work in a marker of their own"
+        )
+    if on.startswith(WORK) and not any(fnmatchcase(WORK + engine, on) for engine in ENGINES):
+        raise UsageProblem(
+            f"carbon_budget(on={on!r}): no engine has such a name: write one of"
+            f" {alternatives(WORK + engine for engine in ENGINES)}"
         )
     if counts and not measured and not on.startswith(WORK) and on != "*":
         raise UsageProblem(
@@ -260,6 +275,10 @@ def holds(budget: Budget, machine_id: str) -> bool:
     return fnmatchcase(id, pattern) or fnmatchcase(re.sub(r"^\d+x-", "", id), pattern)
 
 
+def _with_unit(number: str, unit: str) -> str:
+    return counted(int(number), "kernel") if unit == "kernels" and number.isdigit() else f"{number} {unit}"
+
+
 class _Limit(NamedTuple):
     """A limit and what was measured, in the unit that the user wrote."""
 
@@ -279,6 +298,10 @@ class _Limit(NamedTuple):
         return self.text.rpartition(" ")[2]
 
     @property
+    def budget(self) -> str:
+        return _with_unit(*self.text.split(" "))
+
+    @property
     def over(self) -> str | None:
         if self.amount <= self.limit:
             return None
@@ -290,19 +313,19 @@ class _Limit(NamedTuple):
             excess = f"{ratio:,.{0 if ratio >= 9.95 else 1}f}× "
         else:
             excess = "less than 0.01% over " if ratio < 1.0001 else f"{with_digits(100 * (ratio - 1), 2)}% over "
-        return f"{amount} {self.unit} {self.calls}, {excess}the budget of {self.text}"
+        return f"{_with_unit(amount, self.unit)} {self.calls}, {excess}the budget of {self.budget}"
 
     @property
     def within(self) -> str:
         amount = f"{self.amount:,.0f}" if self.unit in WHOLE else with_digits(self.amount)
-        return f"{amount} {self.unit} {self.calls}, within the budget of {self.text}"
+        return f"{_with_unit(amount, self.unit)} {self.calls}, within the budget of {self.budget}"
 
     @property
     def near(self) -> str | None:
         if not self.error or not self.amount - self.error < self.limit < self.amount + self.error:
             return None
         return (
-            f"the budget of {self.text} {self.calls} lies within the error of what was measured, "
+            f"the budget of {self.budget} {self.calls} lies within the error of what was measured, "
             f"{with_digits(self.amount)} ± {with_digits(self.error, 2)} {self.unit}: measure longer "
             f"(--carbon-max-time), or leave more room"
         )

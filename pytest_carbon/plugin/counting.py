@@ -202,6 +202,7 @@ class CountingSession:
             names = {(test.nodeid, one.name) for test in result.tests for one in test.counted}
             lines += notes.unmet(tuple(self._tests.values()), names)
         lines += notes.unchecked(ran, ("energy", "emissions"), "--carbon")
+        lines += notes.unmatched(ran, result.tests)
         self._result = replace(result, notes=tuple(lines))
 
     def _so_far(self) -> SessionResult:

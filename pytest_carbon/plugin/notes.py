@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from pytest_carbon.baselines.view import Stored
 from pytest_carbon.plugin import failures, markers, stages
 from pytest_carbon.plugin.progress import ascii_only, width
 from pytest_carbon.plugin.waiting import Test
-from pytest_carbon.records import CarbonError, Key, SessionResult, label
+from pytest_carbon.records import CarbonError, Key, SessionResult, TestResult, label
+from pytest_carbon.records.work import WORK
 from pytest_carbon.reports import jsonfile, summary
 from pytest_carbon.reports.layout import Line, Page
 from pytest_carbon.text import error_lines, listing
@@ -72,6 +74,23 @@ def unchecked(tests: Sequence[Test], limits: Collection[str], flag: str) -> Iter
         yield (
             f"not checked: {' and '.join(f'{keyword}=' for keyword in keywords)} in the carbon_budget markers of"
             f" {listing(names)}: run with {flag}"
+        )
+
+
+def unmatched(tests: Sequence[Test], results: Iterable[TestResult]) -> Iterator[str]:
+    """Say which markers have limits for engines with which nothing was counted in this run."""
+    works = [one.work for result in results for one in result.counted if one.work is not None]
+    engines = sorted({WORK + work.engine for work in works})
+    by_pattern: dict[str, list[str]] = {}
+    for test in tests:
+        patterns = {budget.on for budget in test.budgets if budget.on is not None and budget.on.startswith(WORK)}
+        for pattern in sorted(patterns):
+            if engines and not any(fnmatchcase(engine, pattern) for engine in engines):
+                by_pattern.setdefault(pattern, []).append(test.key)
+    for pattern, names in by_pattern.items():
+        yield (
+            f"not checked: the limits on={pattern!r} in the carbon_budget markers of {listing(names)}: this run counted"
+            f" with {listing(engines)} only"
         )
 
 

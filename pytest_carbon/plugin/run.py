@@ -435,6 +435,7 @@ class CarbonSession:
         if not self._collected.part:
             lines += notes.unmet(tuple(self._tests.values()), measured)
         lines += notes.unchecked(ran, ("flops", "bytes", "kernels"), "--carbon-work") if self._work is None else []
+        lines += notes.unmatched(ran, result.tests)
         lines += sides.notes() if sides is not None else []
         lines += notes.left_out(self._fresh.left_out)
         shown = notes.limits(judgement.shown, verbose=getattr(self._config.option, "verbose", 0) > 0)

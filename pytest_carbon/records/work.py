@@ -16,6 +16,9 @@ WorkStatus = Literal["error", "over-budget", "regression", "changed", "inconclus
 WORK = "work-"
 """How the folder of counted baselines begins; the engine follows: ``work-cpu``, ``work-hollow``, ``work-cuda``."""
 
+ENGINES = ("cpu", "hollow", "cuda", "mps", "xpu")
+"""All that may follow: as the call ran, on real tensors of a device or on hollow ones."""
+
 
 class OperatorWork(NamedTuple):
     """What the operators of one class took in one dtype."""

@@ -175,6 +175,28 @@ def test_within():
     assert "not recorded: test_it.py::test_over: it is over its budget" in run.text
 
 
+def test_limits_for_an_engine_that_the_run_has_not_are_named(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
+    """Nothing held them; and an engine that there is not is refused at collection."""
+    pytester.makepyfile(
+        test_it="""
+import pytest
+from model import model, x
+
+@pytest.mark.carbon_budget(flops=1, on="work-cuda")
+@pytest.mark.carbon_budget(kernels=3000, on="work-c[p]u")
+def test_it(carbon):
+    carbon(model, x)
+"""
+    )
+    run = run_work()
+    assert run.outcomes() == {"passed": 1}
+    said = (
+        "not checked: the limits on='work-cuda' in the carbon_budget markers of test_it.py::test_it: this run counted"
+    )
+    assert f"{said} with work-cpu only" in run.text
+    assert "on='work-c[p]u'" not in run.text
+
+
 def test_a_limit_of_another_unit_is_refused(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
     """At collection, with or without the switch."""
     pytester.makepyfile(

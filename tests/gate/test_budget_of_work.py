@@ -12,7 +12,7 @@ from pytest_carbon.records.work import Work
 
 _FLOPS = "write a number of FLOPs, or one with FLOP, kFLOP, MFLOP, GFLOP, TFLOP or PFLOP ('6 GFLOP')"
 _BYTES = "write a number of bytes, or one with B, kB, MB, GB, TB, KiB, MiB, GiB or TiB ('2 GB')"
-_KERNELS = "write a number of kernels (3000)"
+_KERNELS = "write a whole number of kernels (3000)"
 
 
 def work(flops: int = 0, bytes: int = 0, kernels: int = 0, engine: str = "cpu") -> Work:
@@ -52,6 +52,15 @@ def test_a_limit_is_a_number_or_a_text_with_a_unit(marker: dict[str, Any], field
         ({"kernels": "3k"}, f"(kernels='3k'): k is not one of its units: {_KERNELS}; capitals matter"),
         ({"kernels": 0}, f"(kernels=0): a limit must be above 0: {_KERNELS}"),
         (
+            {"kernels": 2.5},
+            f"(kernels=2.5): there is no part of a kernel: {_KERNELS}, and per= for several calls",
+        ),
+        (
+            {"flops": 1, "on": "work-gpu"},
+            "(on='work-gpu'): no engine has such a name: write one of work-cpu, work-hollow, work-cuda, work-mps or"
+            " work-xpu",
+        ),
+        (
             {"flops": 1, "on": "nvidia-h100*"},
             "(on='nvidia-h100*'): flops does not depend on the machine: leave out on=, or name an engine that counts"
             " it, such as on='work-cpu' or on='work-cuda'",
@@ -82,6 +91,10 @@ def test_what_exceeds_a_limit_is_said_in_the_units_of_the_user() -> None:
 
 def test_limits_on_counts_hold_whatever_the_machine() -> None:
     """``on`` is for the limits on energy beside them, unless it names engines."""
+    one = check_work(parse(kernels=1), work(kernels=3)).over or ""
+    assert one.startswith("3 kernels per call, 3.0× the budget of 1 kernel: ")
+    one = check_work(parse(kernels=1, on="work-cuda"), work(kernels=1)).shown or ""
+    assert one.startswith("1 kernel per call, within the budget of 1 kernel: ")
     (beside,) = merge([parse(energy="2 J", flops="6 GFLOP", on="nvidia-h100*")])
     counted = budget_for([beside], "call", "work-cpu")
     assert counted is not None

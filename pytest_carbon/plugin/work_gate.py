@@ -150,6 +150,7 @@ class WorkGate:
             ci_run=os.environ.get("GITHUB_RUN_ID") if os.environ.get("GITHUB_ACTIONS") else None,
             arguments=[*flags, *failures.selection(config, test.item)],
             project=flags_of(config, command=True),
+            whole=test.marked and "carbon" not in getattr(test.item, "fixturenames", ()),
             verbose=getattr(config.option, "verbose", 0) > 0,
             width=width(config),
             ascii=ascii_only(config),

@@ -36,6 +36,10 @@ _LABEL = 12
 """Columns of the labels in a failure's report."""
 _SAME = "same"
 _SEES = "work counted, not energy measured: what the calls ask of a device, not how much energy it takes for that"
+WHOLE = (
+    "counted once, as a whole, without a warm-up: what another test leaves behind, such as a full cache, changes the"
+    " count; carbon(fn, …) warms up and counts twice"
+)
 _WITH_WARNING = "with a warning"
 
 
@@ -338,6 +342,8 @@ class WorkContext:
     """What runs the test again from here."""
     project: Sequence[str] = ()
     """The options with which a command finds the ini file and root dir of this run."""
+    whole: bool = False
+    """Whether the test was counted as a whole: it is marked, and does not use the fixture."""
     verbose: bool = False
     width: int = 80
     ascii: bool = False
@@ -400,6 +406,7 @@ def _facts(counted: Counted, context: WorkContext, page: Page) -> list[str]:
     facts: list[tuple[str, str | None]] = [
         ("now", None if verdict.change else f"{figures(counted.work)} per call"),
         ("work", f"counted, not energy measured (engine {counted.work.engine}); counts have no noise"),
+        ("how", WHOLE if context.whole else None),
         ("baseline", None if record is None else _baseline(record)),
         ("in", context.location if record is not None else None),
         ("since then", None if record is None else _since(counted, record, context)),

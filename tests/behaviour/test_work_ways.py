@@ -141,6 +141,40 @@ def test_after():
     assert run.ret == 1
 
 
+def test_a_marked_test_that_another_warms_says_how_it_was_counted(
+    run_work: WorkRunner, pytester: pytest.Pytester
+) -> None:
+    """It stays red when it runs alone, for the cache is empty then; a call of the fixture warms up, and does not."""
+    pytester.makepyfile(
+        test_it="""
+import functools
+import pytest
+from model import model, x
+
+@functools.cache
+def table():
+    return model(x, 3)
+
+@pytest.mark.carbon_budget(flops="1 GFLOP")
+def test_first():
+    table()
+    model(x)
+
+@pytest.mark.carbon_budget(flops="1 GFLOP")
+def test_second():
+    table()
+    model(x)
+
+def test_third(carbon):
+    carbon(lambda: table() + model(x))
+"""
+    )
+    assert run_work("--carbon-record").outcomes() == {"passed": 3}
+    run = run_work("-k", "second or third", subprocess=True)
+    assert statuses(run) == {"test_second": "regression", "test_third": "pass"}
+    assert "counted once, as a whole, without a warm-up" in " ".join(run.text.split())
+
+
 def test_a_rerun_counts_again_and_lifts_no_verdict(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
     """With pytest-rerunfailures."""
     pytest.importorskip("pytest_rerunfailures")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_carbon.records.work import ModuleWork, OperatorWork, Work
-from pytest_carbon.text import change, count, counted
+from pytest_carbon.text import change, count, counted, listing
 
 MOST = 0.6
 """The share of the growth that a module must explain, with those inside it, to be named for it."""
@@ -16,6 +16,13 @@ _EQUAL = 0.02
 _GROWN = 1.2
 _PRODUCTS = ("gemm", "convolution", "attention", "rnn")
 """The classes whose operators are matrix products."""
+_NOUNS = {
+    "gemm": "matrix product",
+    "convolution": "convolution",
+    "attention": "fused attention",
+    "rnn": "recurrent layer",
+}
+"""What operators of a class are called in sentences, where it is not after the class."""
 ROOT = "the model itself"
 """In sentences: the module without a name."""
 
@@ -38,7 +45,8 @@ def find(before: Work, now: Work, rises: Sequence[str]) -> Cause:
     """
     pair = Pair(before, now)
     leading = next((name for name in ("flops", "bytes", "kernels", "host_reads") if name in rises), "bytes")
-    for look in (_steps, _rows, _calls, _dtype, _attention, _casts, _dropout, _sort, _larger, _host_reads):
+    by_shape = (_steps, _rows, _calls, _dtype, _attention, _split, _widened_class)
+    for look in (*by_shape, _casts, _dropout, _sort, _larger, _host_reads, _one_class):
         if (cause := look(pair, leading, rises)) is not None:
             return cause
     module = pair.grown(leading)
@@ -60,7 +68,7 @@ def changed_modules(before: Work, now: Work) -> tuple[tuple[str, str], ...]:
         moved = [_moved(old, new, quantity) for quantity in _OF_MODULE]
         parts = [*filter(None, moved), *_shape(old, new)]
         if parts:
-            phrases.append((_of(old, leading) - _of(new, leading), name or ROOT, ", ".join(parts)))
+            phrases.append((_of(old, leading) - _of(new, leading), _named(name), ", ".join(parts)))
     return tuple((name, phrase) for _, name, phrase in sorted(phrases))
 
 
@@ -193,7 +201,8 @@ def _more(before: Work, now: Work, quantity: str) -> str:
 
 
 def _named(module: str | None) -> str:
-    return module or ROOT
+    """Write a module's name; ``*`` alone, a layer of a list or of a Sequential, says little."""
+    return f"layer {module}" if (module or "").startswith("*") else module or ROOT
 
 
 def _mean(total: int, number: int) -> str:
@@ -368,6 +377,73 @@ def _module_of(pair: Pair, kind: str) -> str:
     return _named(deepest)
 
 
+def _split(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
+    """One product over a batch became many that do as much together, inside the same calls of modules."""
+    if leading == "flops" or "kernels" not in rises:
+        return None
+    for kind in _PRODUCTS:
+        risen = _risen(pair, kind)
+        if risen is None or not _explains(pair, risen, "kernels", MOST):
+            continue
+        old, new = risen
+        if old.kernels and new.kernels >= _GROWN * old.kernels and _same(old.flops, new.flops):
+            many = f"{counted(new.kernels, _NOUNS[kind])} instead of {count(old.kernels)}, with as many FLOPs together"
+            return Cause(
+                "batch-lost", f"{_more(*pair.works, 'kernels')}: {_module_of(pair, kind)}, {many}: batching is lost"
+            )
+    return None
+
+
+def _widened_class(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
+    """Operators that are no matrix products, in a wider dtype."""
+    if leading != "bytes":
+        return None
+    old, new = ({one.operators: one for one in work.by_class} for work in pair.works)
+    total = pair.works[1].bytes - pair.works[0].bytes
+    for name in sorted(new, key=lambda name: -new[name].bytes):
+        kind, _, dtype = name.partition(" ")
+        fell = [
+            other.partition(" ")[2]
+            for other, one in old.items()
+            if other.partition(" ")[0] == kind
+            and bits(other) < bits(name)
+            and one.kernels > (new[other].kernels if other in new else 0)
+        ]
+        if not fell or kind in _PRODUCTS:
+            continue
+        sums = [sum(one.bytes for one in of.values() if one.operators.partition(" ")[0] == kind) for of in (old, new)]
+        if sums[1] - sums[0] >= MOST * total:
+            what = f"{_NOUNS.get(kind, f'{kind} operator')}s in {dtype} instead of {listing(sorted(fell))}"
+            return Cause("dtype", f"{_more(*pair.works, leading)}: {_where(pair, leading)}{what}: a wider dtype")
+    return None
+
+
+def _one_class(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
+    """Operators of one class have most of the growth."""
+    if leading == "host_reads":
+        return None
+    old, new = (by_kind(work.by_class) for work in pair.works)
+    none = OperatorWork("", 0, 0, 0)
+    growth = {kind: getattr(one, leading) - getattr(old.get(kind, none), leading) for kind, one in new.items()}
+    total = _of(pair.works[1], leading) - _of(pair.works[0], leading)
+    kind = max(growth, key=lambda kind: (growth[kind], kind), default="")
+    if total <= 0 or growth.get(kind, 0) < MOST * total:
+        return None
+    noun = _NOUNS.get(kind, f"{kind} operator")
+    before, now = _kernels(old, kind), new[kind].kernels
+    what = f"{counted(now, noun)}{f' instead of {count(before)}' if now > before else ', over larger tensors'}"
+    copies = ": tensors are copied, as contiguous() does" if kind == "copy" and now > before else ""
+    return Cause(
+        "copies" if copies else "class", f"{_more(*pair.works, leading)}: {_where(pair, leading)}{what}{copies}"
+    )
+
+
+def _where(pair: Pair, leading: str) -> str:
+    """Return the module with most of the growth, before what happened there; nothing of a call without modules."""
+    name = pair.grown(leading)
+    return f"{_named(name)}, " if name else ""
+
+
 def _casts(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
     """Weights or activations are converted to another dtype in each call."""
     risen = _risen(pair, "cast")
@@ -439,11 +515,11 @@ def _inside(modules: Mapping[str, ModuleWork], name: str) -> dict[str, OperatorW
     return by_kind(one for other, module in modules.items() if name in _ancestors(other) for one in module.by_class)
 
 
-def _explains(pair: Pair, risen: tuple[OperatorWork, OperatorWork], leading: str) -> bool:
-    """Tell whether a class explains most of a quantity's growth; of FLOPs, which casts have none of, never."""
+def _explains(pair: Pair, risen: tuple[OperatorWork, OperatorWork], leading: str, share: float = 0.3) -> bool:
+    """Tell whether a class explains much of a quantity's growth; of FLOPs, which casts have none of, never."""
     before, now = (_of(work, leading) for work in pair.works)
     old, new = (getattr(one, leading, 0) for one in risen)
-    return bool(new - old >= 0.3 * (now - before))
+    return bool(new - old >= share * (now - before))
 
 
 def _host_reads(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
@@ -459,7 +535,7 @@ def _host_reads(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
         each = round(extra / now.steps)
         per = f", {'one' if each <= 1 else count(each)} a token"
     name = pair.grown("host_reads")
-    where = "" if not name else f"{name}, "
+    where = "" if not name else f"{_named(name)}, "
     more_text = f" ({kinds} more{per})" if kinds else per
     return Cause(
         "host-reads",

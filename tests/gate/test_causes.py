@@ -211,6 +211,66 @@ def test_host_reads_are_told_by_kind_and_by_token() -> None:
     assert cause.text == "11 host reads instead of 3: the host waits for the device (8 of item() more, one a token)"
 
 
+def test_added_copies_are_named_with_their_module() -> None:
+    before = decoder(8)
+    copying = [m for m in before.by_module if m.module != "transformer.h.*.attn"]
+    core = next(m for m in before.by_module if m.module == "transformer.h.*.attn").by_class
+    more = classes(copy_float32=(0, 10**6, 2 * LAYERS))
+    now = total(*copying, module("transformer.h.*.attn", LAYERS, 8 * LAYERS, LAYERS, *core, *more))
+    cause = found(before, now, "bytes", "kernels")
+    assert cause.kind == "copies"
+    assert cause.text.endswith(
+        ": transformer.h.*.attn, 32 copy operators instead of 0: tensors are copied, as contiguous() does"
+    )
+
+
+def test_operators_in_a_wider_dtype_are_named() -> None:
+    """They are no matrix products, and no module may be called at all."""
+
+    def of(dtype: str, size: int) -> Work:
+        gemm = {"gemm_float32": (10**6, 10**3, 2)}
+        return total(module("", 0, 0, 0, *classes(**gemm, **{f"elementwise_{dtype}": (0, size, 8)})))
+
+    cause = found(of("float32", 10**6), of("float64", 2 * 10**6), "bytes")
+    assert cause == causes.Cause(
+        "dtype", "2.0× the bytes: elementwise operators in float64 instead of float32: a wider dtype"
+    )
+
+
+def test_a_product_over_a_batch_that_became_many_is_a_lost_batch() -> None:
+    """Without modules, too: the FLOPs stay, and the results are put together."""
+    before = total(module("", 0, 0, 0, *classes(gemm_float32=(64_000, 96_000, 1))))
+    loop = classes(gemm_float32=(64_000, 96_000, 64), copy_float32=(0, 64_000, 1))
+    cause = found(before, total(module("", 0, 0, 0, *loop)), "bytes", "kernels")
+    assert cause.kind == "batch-lost"
+    assert cause.text == (
+        "65.0× the kernels: the model itself, 64 matrix products instead of 1, with as many FLOPs together:"
+        " batching is lost"
+    )
+
+
+def test_operators_of_one_class_are_named_where_nothing_else_is() -> None:
+    """More of them, or as many over larger tensors; and of matrix products without modules."""
+
+    def of(**kinds: tuple[int, int, int]) -> Work:
+        return total(module("", 0, 0, 0, *classes(**kinds)))
+
+    before = of(gemm_float32=(10**4, 10**3, 2), reduction_float32=(0, 10**4, 5))
+    more = of(gemm_float32=(10**4, 10**3, 2), reduction_float32=(0, 10**5, 9))
+    assert found(before, more, "bytes").text.endswith(" the bytes: 9 reduction operators instead of 5")
+    larger = of(gemm_float32=(10**5, 10**3, 2), reduction_float32=(0, 10**4, 5))
+    assert found(before, larger, "flops").text.endswith(" the FLOPs: 2 matrix products, over larger tensors")
+
+
+def test_the_layers_of_a_list_are_called_layers() -> None:
+    cause = found(
+        total(module("*", 2, 8, 2, *classes(gemm_float32=(100, 10, 2)))),
+        total(module("*", 4, 16, 4, *classes(gemm_float32=(200, 20, 4)))),
+        "flops",
+    )
+    assert "2.0× the FLOPs: layer *, 4 calls instead of 2" in cause.text
+
+
 def test_where_no_cause_is_found_it_says_so() -> None:
     """With the module that grew most, or that there are many."""
     before = decoder(8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from benchmarks import work
@@ -42,3 +44,28 @@ def test_a_refactoring_leaves_the_count_as_it_is(refactorings: dict[str, Case]) 
     reasons = {name: verdict_of(case).reason for name, case in refactorings.items()}
     assert {name: reason for name, reason in reasons.items() if not reason.startswith("as the baseline: ")} == {}
     assert len(reasons) == 10
+
+
+def test_mistakes_outside_modules_are_named_too() -> None:
+    """Functions alone: copies, a wider dtype where no product is, a batch of products taken one by one."""
+    torch = pytest.importorskip("torch")
+    x, y = torch.ones(64, 8, 8), torch.ones(64, 8, 8)
+    wide = x.double()
+
+    def waves(x: Any) -> Any:
+        for _ in range(4):
+            x = x.sin() + 1
+        return x
+
+    cases = {
+        "tensors are copied": (lambda: waves(x.mT), lambda: waves(x.mT.contiguous().mT.contiguous().mT.contiguous())),
+        "elementwise operators in float64 instead of float32": (lambda: waves(x), lambda: waves(wide)),
+        "64 matrix products instead of 1": (
+            lambda: x @ y,
+            lambda: torch.stack([a @ b for a, b in zip(x, y, strict=True)]),
+        ),
+    }
+    for words, (before, now) in cases.items():
+        verdict = verdict_of(Case(words, before, now))
+        assert verdict.status == "regression", words
+        assert words in verdict.reason

@@ -98,6 +98,13 @@ def test_the_package_has_twelve_entries() -> None:
     assert entries == set(ENTRIES)
 
 
+def test_no_helper_of_tests_is_named_as_a_folder_of_them() -> None:
+    """Helpers are imported by their bare names: ``work.py`` would be found in the place of the folder ``work/``."""
+    tests = Path(__file__).parents[1]
+    folders = {path.name for path in tests.rglob("*") if path.is_dir()}
+    assert sorted(str(path.relative_to(tests)) for path in tests.rglob("*.py") if path.stem in folders) == []
+
+
 def test_imports_run_downward() -> None:
     """Also those inside functions, and those for type checkers."""
     rank = {entry: number for number, entry in enumerate(ENTRIES)}

@@ -229,6 +229,21 @@ def test_a_report_whose_figures_do_not_add_up_is_not_accepted(recorded: WorkRunn
     )
 
 
+def test_work_that_left_torch_is_no_improvement_without_a_word(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
+    """However short it took: the verdict, and the end of the run, say what is not counted."""
+    pytest.importorskip("numpy")
+    code = "import torch\n\ndef test_it(carbon):\n    carbon({call}, torch.eye(8))\n"
+    file = pytester.makepyfile(test_it=code.format(call="lambda x: torch.from_numpy(x.numpy()) @ x + 1"))
+    run_work("--carbon-record")
+    in_numpy = "lambda x: torch.from_numpy((lambda a: sum(a @ a for _ in range(50)))(x.numpy())) + 1"
+    file.write_text(code.format(call=in_numpy), "utf-8")
+    run = run_work(subprocess=True)
+    work = work_of(run, "test_it")
+    assert (work["status"], work["flops"]) == ("improvement", 0)
+    assert work["reason"].endswith("; not counted: what runs outside torch")
+    assert "warning (beside-torch): test_it.py::test_it: the call passed values between" in " ".join(run.text.split())
+
+
 def test_an_interrupted_run_records_nothing(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
     """And says so; the report so far is there."""
     pytester.makepyfile(test_it=CALLS.format(times=1) + "\ndef test_stop():\n    raise KeyboardInterrupt\n")

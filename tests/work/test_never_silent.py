@@ -86,14 +86,14 @@ def _in_numpy(x: torch.Tensor) -> torch.Tensor:
 )
 def test_values_passed_to_other_code_are_said_however_short_it_takes(call: Any, named: tuple[str, ...]) -> None:
     counted = count(call, setup=lambda: ((torch.eye(4),), {}))
-    (warning,) = counted.warnings
-    assert (warning.code, warning.disqualifies) == ("beside-torch", False)
+    warning = next(one for one in counted.warnings if one.code == "beside-torch")
+    assert not warning.disqualifies
     assert all(name in warning.text for name in named), warning.text
 
 
 def test_values_that_stay_in_torch_are_not_said() -> None:
     counted = count(lambda x: (x @ x).sum().item(), (torch.eye(4),))
-    assert counted.warnings == ()
+    assert "beside-torch" not in codes(counted)
 
 
 def test_a_library_that_runs_models_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,8 +128,8 @@ def test_a_subprocess_alone_is_named_in_the_failure() -> None:
 @pytest.mark.parametrize("start", [lambda: subprocess.run(["true"], check=True), lambda: os.system("true")])
 def test_a_process_that_takes_no_time_is_said(start: Any) -> None:
     counted = count(lambda: (start(), r(3) + 1))
-    (warning,) = counted.warnings
-    assert warning.code == "other-processes"
+    warning = next(one for one in counted.warnings if one.code == "other-processes")
+    assert not warning.disqualifies
     assert "(1 started)" in warning.text
 
 
@@ -146,7 +146,7 @@ def test_a_little_work_of_a_process_made_before_is_said() -> None:
             server.stdout.readline()
             return r(3) + 1
 
-        assert codes(count(call)) == {"other-processes"}
+        assert "other-processes" in codes(count(call))
 
 
 def test_a_thread_that_has_ended_is_said() -> None:

@@ -22,6 +22,7 @@ from pytest_carbon.text import (
     parse_share,
     with_digits,
 )
+from pytest_carbon.work.prediction import is_predicted, matches
 
 
 def _limit(value: object, units: Units, base: str, allowed: str) -> tuple[float, str]:
@@ -205,8 +206,11 @@ class Finding:
 def holds(budget: Budget, machine_id: str) -> bool:
     """Tell whether limits hold on a machine: a measured one, or one in ``on``.
 
-    ``on`` matches the id with or without its leading count (``1x-``), in any case.
+    ``on`` matches the id with or without its leading count (``1x-``), in any case. No pattern for a machine, ``*``
+    included, means a prediction: ``on="predicted:h100*"`` does.
     """
+    if is_predicted(machine_id):
+        return budget.on is not None and matches(machine_id, budget.on)
     if budget.on is None:
         return not is_estimated(machine_id)
     id, pattern = machine_id.lower(), budget.on.lower()

@@ -116,12 +116,13 @@ def test_there_is_no_circle() -> None:
 def test_nothing_heavy_is_imported_with_a_module() -> None:
     """Only inside functions: who has the plugin installed does not pay for it."""
     heavy = [f"{i.where}: {i.of}" for i in ALL if i.at_once and i.of.partition(".")[0] in HEAVY]
-    assert not [found for found in heavy if not found.startswith(("pytest_carbon/tasks/", "pytest_carbon/suite/"))]
+    late = ("pytest_carbon/tasks/", "pytest_carbon/suite/", "pytest_carbon/work/")  # imported when they are used
+    assert not [found for found in heavy if not found.startswith(late) or "work/counting.py" in found]
 
 
 def test_torch_is_looked_up_never_imported() -> None:
     """Measuring does not bring in a framework that the tests do not use."""
-    importing = {i.by for i in ALL if i.of.partition(".")[0] == "torch" and i.by_part not in ("tasks", "suite")}
+    importing = {i.by for i in ALL if i.of.partition(".")[0] == "torch" and i.by_part not in ("tasks", "suite", "work")}
     assert importing <= {"pytest_carbon.measure.workloads"}  # which does work of its own
 
 

@@ -1,0 +1,173 @@
+"""Work that a call does where it is not counted: in other threads, in other processes, beside torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+
+from pytest_carbon.records import MeasurementWarning
+
+CHILD_S = 0.01
+"""CPU seconds of child processes from which they are named."""
+THREAD_S = 0.02
+"""CPU seconds of other Python threads from which they are named."""
+BESIDE_S = 0.1
+"""CPU seconds outside torch's operators from which they are named, beyond what calling the operators takes."""
+PER_OPERATOR_S = 150e-6
+"""CPU seconds of Python that an operator is granted."""
+"""The clock by which threads' CPU time is read has ticks of 10 ms."""
+
+
+class Elsewhere:
+    """Watches, from begin to end, what the counting thread does not do itself."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.threads: Counter[str] = Counter()
+        """Names of threads in which modules or operators ran, with how often."""
+        self._process = psutil.Process()
+        self._children_s = self._of_children()
+        self._threads_s = self._of_threads()
+        self._own_s = time.thread_time()
+
+    def saw(self, thread: str) -> None:
+        """Note that torch works in a thread."""
+        self.threads[thread] += 1
+
+    def _of_children(self) -> dict[int, float]:
+        """Return the CPU seconds of child processes: 0 is those that ended, others by their id."""
+        ended = os.times()
+        seconds = {0: ended.children_user + ended.children_system}
+        for child in self._process.children(recursive=True):
+            try:
+                times = child.cpu_times()
+            except psutil.Error:
+                continue
+            seconds[child.pid] = times.user + times.system
+        return seconds
+
+    def _of_threads(self) -> dict[int, float]:
+        python = {thread.native_id for thread in threading.enumerate() if thread.ident != self.thread}
+        try:
+            return {t.id: t.user_time + t.system_time for t in self._process.threads() if t.id in python}
+        except psutil.Error:
+            return {}
+
+    def warnings(self, operators: int, inside_s: float) -> list[MeasurementWarning]:
+        """Say what was seen since; ``inside_s`` is the time in operators."""
+        own_s = time.thread_time() - self._own_s
+        said = []
+        children = self._of_children()
+        child_s = sum(max(seconds - self._children_s.get(pid, 0.0), 0.0) for pid, seconds in children.items())
+        if (
+            self._children_s.keys() - children.keys()
+        ):  # some ended: what they had used before is counted among the ended
+            child_s = max(
+                child_s - sum(self._children_s[pid] for pid in self._children_s.keys() - children.keys()), 0.0
+            )
+        if child_s >= CHILD_S:
+            loaders = _data_loaders()
+            what = "data-loading workers" if loaders else "child processes"
+            said.append(
+                MeasurementWarning(
+                    "other-processes",
+                    f"{what} used {child_s:.2f} s of CPU during the call: work in other processes is not counted",
+                    informs=loaders,
+                )
+            )
+        if self.threads:
+            named = ", ".join(sorted(self.threads))
+            said.append(
+                MeasurementWarning(
+                    "other-threads",
+                    f"torch also ran in other threads ({named}): only the thread that calls is counted",
+                )
+            )
+        else:
+            threads = self._of_threads()
+            thread_s = sum(max(seconds - self._threads_s.get(tid, 0.0), 0.0) for tid, seconds in threads.items())
+            if thread_s >= THREAD_S and thread_s >= 0.1 * own_s:
+                said.append(
+                    MeasurementWarning(
+                        "other-threads",
+                        f"other threads used {thread_s:.2f} s of CPU during the call: only the thread that calls is"
+                        " counted",
+                        informs=True,
+                    )
+                )
+        beside_s = own_s - inside_s - operators * PER_OPERATOR_S
+        if operators and beside_s >= BESIDE_S and beside_s >= inside_s:
+            said.append(
+                MeasurementWarning(
+                    "beside-torch",
+                    f"{beside_s:.2f} s of CPU in the call were spent outside torch's operators: plain Python, NumPy and"
+                    " other libraries are not counted",
+                    informs=True,
+                )
+            )
+        return said
+
+
+def _data_loaders() -> bool:
+    """Tell whether every live child of multiprocessing is a worker of torch's DataLoader."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    workers = multiprocessing.active_children() if multiprocessing is not None else []
+    return bool(workers) and all(
+        getattr(getattr(worker, "_target", None), "__module__", "") == "torch.utils.data._utils.worker"
+        for worker in workers
+    )
+
+
+_watching: list[Elsewhere] = []
+
+
+def _witness() -> Any:
+    """Return a dispatch mode that notes operators of its thread while something is counted."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Witness(TorchDispatchMode):  # type: ignore[misc]
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return False
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            for watch in _watching:
+                watch.saw(threading.current_thread().name)
+            return func(*args, **(kwargs or {}))
+
+    return Witness()
+
+
+@contextmanager
+def threads_seen() -> Iterator[None]:
+    """See the operators of threads that start within, as long as they live."""
+    original = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
+
+    def bootstrap(thread: threading.Thread) -> None:
+        with _witness():
+            original(thread)
+
+    threading.Thread._bootstrap_inner = bootstrap  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        threading.Thread._bootstrap_inner = original  # type: ignore[attr-defined]
+
+
+@contextmanager
+def watching() -> Iterator[Elsewhere]:
+    """Watch what is done elsewhere."""
+    watch = Elsewhere()
+    _watching.append(watch)
+    try:
+        yield watch
+    finally:
+        _watching.remove(watch)

@@ -257,7 +257,7 @@ def _hollowed(model: Any, dtype: str) -> Any:
                 made[id(old)] = torch.nn.Parameter(data, requires_grad=False)
             module.register_parameter(name, made[id(old)])
     hollow.hollow(model)
-    return model.requires_grad_(False).eval()
+    return model.eval()
 
 
 def _fill(parameter: torch.nn.Parameter, name: str, module: Any, generator: torch.Generator) -> None:

@@ -29,11 +29,22 @@ class NoValueError(RuntimeError):
 
 class _State:
     avoid: frozenset[int] = frozenset()
+    blank = False
 
 
 def avoid(tokens: Sequence[int]) -> None:
     """Never pick these tokens: those that would end a text."""
     _State.avoid = frozenset(tokens)
+
+
+@contextmanager
+def read_as_zeros() -> Iterator[None]:
+    """Let values be read as zeros within: for code that checks a picture, and does the same work whatever it finds."""
+    before, _State.blank = _State.blank, True
+    try:
+        yield
+    finally:
+        _State.blank = before
 
 
 class Hollow(torch.Tensor):  # type: ignore[misc]
@@ -58,6 +69,8 @@ class Hollow(torch.Tensor):  # type: ignore[misc]
         raise NoValueError("tolist()")
 
     def numpy(self, *, force: bool = False) -> Any:
+        if _State.blank:
+            return torch.zeros(self.shape, dtype=self.dtype).numpy()
         raise NoValueError("numpy()")
 
 
@@ -281,6 +294,8 @@ def _refuse(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _item(func: Any, args: Any, kwargs: Any) -> Any:
+    if _State.blank:
+        return 0.0
     raise NoValueError("item()")
 
 

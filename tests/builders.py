@@ -16,6 +16,7 @@ from pytest_carbon.records import (
     SuiteVerdict,
     TestResult,
 )
+from pytest_carbon.records.work import ModuleWork, OperatorWork, Work, WorkRecord
 
 MACHINE = Machine("a-gpu", torch="2.13.0", driver="580.65", boot="b0")
 
@@ -91,6 +92,42 @@ def result(*tests: TestResult, **changes: Any) -> SessionResult:
         "tests": tests,
     }
     return SessionResult(**(fields | changes))
+
+
+def work(flops: int = 2_565_811_200, **changes: Any) -> Work:
+    """What was counted of a call: two modules, in one dtype."""
+    fields: dict[str, Any] = {
+        "engine": "cpu",
+        "flops": flops,
+        "bytes": 196_000_000,
+        "kernels": 79,
+        "host_reads": 0,
+        "by_class": (
+            OperatorWork("copy float32", 0, 6_000_000, 41),
+            OperatorWork("gemm float32", flops, 190_000_000, 38),
+        ),
+        "by_module": (
+            ModuleWork("", 1, 512, 4, 0, 6_000_000, 41),
+            ModuleWork(
+                "layer.*.ffn", 6, 3072, 24, flops, 190_000_000, 38, 0, (OperatorWork("gemm float32", flops, 19, 38),)
+            ),
+        ),
+    }
+    return Work(**(fields | changes))
+
+
+def work_record(test: str = "tests/test_m.py::test_x[fp16]", day: int = 1, **changes: Any) -> WorkRecord:
+    """The count of one measurement in a baseline."""
+    fields: dict[str, Any] = {
+        "test": test,
+        "name": "call",
+        "created": f"2026-11-{day:02d}T10:00:00Z",
+        "commit": "c0ffee",
+        "branch": "main",
+        "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
+        "work": work(),
+    }
+    return WorkRecord(**(fields | changes))
 
 
 def everything(store: Store) -> set[Record]:

@@ -174,6 +174,9 @@ class Measurer:
         measurement = with_warning(measurement, traced.warning())
         return measurement if measurement.failure is not None else per_call(measurement, calls)
 
+    def window_drop(self, opened: OpenWindow) -> None:
+        """Forget a window whose code failed."""
+
     def nothing(self, name: str, warning: MeasurementWarning) -> Measurement:
         """Return a measurement without figures, with a warning that says why."""
         return Measurement(name=name, machine=self.scope().machine, warnings=(warning,))

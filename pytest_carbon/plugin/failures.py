@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.progress import ascii_only, width
 from pytest_carbon.plugin.project import flags_of
 from pytest_carbon.plugin.waiting import Test
-from pytest_carbon.records import REFERENCE, Machine, Measurement, SessionResult, SuiteVerdict, TestResult
+from pytest_carbon.records import REFERENCE, Machine, Measurement, SessionResult, Settings, SuiteVerdict, TestResult
 from pytest_carbon.reports import failure, junit, summary
 
 
@@ -32,17 +32,13 @@ class Failures:
 
     def of_test(self, test: Test, own: TestResult) -> None:
         """Flip the report of a test that the gate fails; give all reports their properties."""
+
+        def said() -> tuple[str, str]:
+            failed = [(m, v, self._context(test, m)) for m, v in own.measurements if v.effect == "fails"]
+            return "\n\n".join(failure.failure(test.key, *of_one) for of_one in failed), failure.message(*failed[0])
+
         properties = [p for m, v in own.measurements for p in junit.junit_properties(m, v)]
-        for report in test.reports:
-            kept = [p for p in report.user_properties if not str(p[0]).startswith("carbon.")]
-            report.user_properties = kept + list(properties)
-        call = next((r for r in test.reports if r.when == "call"), None)
-        if call is None or own.outcome != "failed":
-            return
-        failed = [(m, v, self._context(test, m)) for m, v in own.measurements if v.effect == "fails"]
-        text = "\n\n".join(failure.failure(test.key, *of_one) for of_one in failed)
-        item, message = test.item, failure.message(*failed[0])
-        call.outcome, call.longrepr = "failed", _Failure(text, message, self.config, item.location, item.path)
+        settle(test, own.outcome, properties, said, self.config)
 
     def of_suites(self, tests: Mapping[str, Test]) -> None:
         """Report each suite that moved as a test ``pytest-carbon::suite``.
@@ -104,36 +100,58 @@ class Failures:
             mistake=m.name in test.mistaken,
             report=self._from_here(settings.json) if settings.json else None,
             ci_run=os.environ.get("GITHUB_RUN_ID") if os.environ.get("GITHUB_ACTIONS") else None,
-            arguments=[*self._flags(), *_selection(config, test.item)],
+            arguments=[*self._flags(), *selection(config, test.item)],
             project=flags_of(config, command=True),
             width=width(config),
             ascii=ascii_only(config),
         )
 
     def _from_here(self, place: str | Path) -> str:
-        """Name a path from where pytest was called, if it is below that or the root dir."""
-        folder = self.config.invocation_params.dir
-        within = any(Path(place).is_relative_to(top) for top in (folder, self.config.rootpath))
-        return os.path.relpath(place, folder) if within else str(place)
+        return from_here(self.config, place)
 
     def _flags(self) -> list[str]:
-        """List the flags that measure again the same way, and compare with the same baselines."""
-        option, baseline = self.config.option, self.result.settings.baseline
-        names = [
-            "meter",
-            "gpus",
-            "domains",
-            "against",
-            *(["baseline", "branch"] if self.result.against is None else []),
-        ]
-        flags = {name: getattr(option, f"carbon_{name}") for name in names}
-        if flags.get("baseline") and not isinstance(baseline, Path):  # as given it may have a password
-            flags["baseline"] = baseline
-        words = [f"--carbon-{name}={value}" for name, value in flags.items() if value is not None]
-        return [*flags_of(self.config, command=False), *words]
+        against = self.result.against is not None
+        names = ["meter", "gpus", "domains", "against", *([] if against else ["baseline", "branch"])]
+        return flags(self.config, self.result.settings, names)
 
 
-def _selection(config: pytest.Config, item: pytest.Item) -> list[str]:
+def settle(
+    test: Test,
+    outcome: str,
+    properties: Sequence[tuple[str, str]],
+    said: Callable[[], tuple[str, str]],
+    config: pytest.Config,
+) -> None:
+    """Flip the report of a test that the gate fails; give all its reports their properties.
+
+    ``said`` returns the text of a failure, and its one line for the summary.
+    """
+    for report in test.reports:
+        kept = [p for p in report.user_properties if not str(p[0]).startswith("carbon.")]
+        report.user_properties = kept + list(properties)
+    call = next((r for r in test.reports if r.when == "call"), None)
+    if call is not None and outcome == "failed":
+        (text, message), item = said(), test.item
+        call.outcome, call.longrepr = "failed", _Failure(text, message, config, item.location, item.path)
+
+
+def from_here(config: pytest.Config, place: str | Path) -> str:
+    """Name a path from where pytest was called, if it is below that or the root dir."""
+    folder = config.invocation_params.dir
+    within = any(Path(place).is_relative_to(top) for top in (folder, config.rootpath))
+    return os.path.relpath(place, folder) if within else str(place)
+
+
+def flags(config: pytest.Config, settings: Settings, names: Sequence[str]) -> list[str]:
+    """List those of this run's flags that run a test again the same way, with the same baselines."""
+    given = {name: getattr(config.option, f"carbon_{name}") for name in names}
+    if given.get("baseline") and not isinstance(settings.baseline, Path):  # as given it may have a password
+        given["baseline"] = settings.baseline
+    words = [f"--carbon-{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
+    return [*flags_of(config, command=False), *words]
+
+
+def selection(config: pytest.Config, item: pytest.Item) -> list[str]:
     """List what selects a test from where pytest was called."""
     if config.option.pyargs and not item.path.is_relative_to(config.rootpath):
         return ["--pyargs", test_id(item)]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from pytest_carbon.gate import arrays
 from pytest_carbon.host.output import is_replaced, not_ours, replace_files
 from pytest_carbon.host.stdlib import time
 from pytest_carbon.records import SessionResult
@@ -37,8 +36,6 @@ class Interim:
         begun_s = time.monotonic()
         if self._path is None or begun_s < self._next_s:
             return
-        if not self._took_s:  # no test has run
-            arrays.load()
         try:
             self._write(make)
         except pytest.exit.Exception:  # from a signal's handler

@@ -13,8 +13,9 @@ from pytest_carbon.plugin import failures, markers
 from pytest_carbon.plugin.progress import ascii_only, width
 from pytest_carbon.plugin.stages import Recorded
 from pytest_carbon.plugin.waiting import Test
-from pytest_carbon.records import Key, SessionResult, label
-from pytest_carbon.reports import summary
+from pytest_carbon.records import CarbonError, Key, SessionResult, label
+from pytest_carbon.reports import jsonfile, summary
+from pytest_carbon.reports.layout import Line
 from pytest_carbon.text import error_lines, listing
 
 
@@ -59,6 +60,45 @@ def unmet(tests: Sequence[Test], measured: Collection[Key]) -> Iterator[str]:
             )
 
 
+def unchecked(tests: Sequence[Test], limits: Collection[str], flag: str) -> Iterator[str]:
+    """Say which tests' markers have limits that this run does not check; ``limits``: their keywords."""
+    keywords: dict[str, None] = {}
+    names = []
+    for test in tests:
+        given = [limit for limit in limits if any(getattr(b, f"{limit}_text", None) for b in test.budgets)]
+        if given:
+            names.append(test.key)
+            keywords |= dict.fromkeys(given)
+    if names:
+        yield (
+            f"not checked: {' and '.join(f'{keyword}=' for keyword in keywords)} in the carbon_budget markers of"
+            f" {listing(names)}: run with {flag}"
+        )
+
+
+def finish(
+    session: pytest.Session,
+    exitstatus: int,
+    result: SessionResult,
+    problems: list[str],
+    duration_s: float,
+) -> SessionResult:
+    """Give a run its exit status, write its report, and let others add to its notes."""
+    if problems and exitstatus == 0:
+        session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
+    lines = (*result.notes, *problems)
+    result = replace(result, exit_status=int(exitstatus), duration_s=duration_s, notes=lines)
+    if result.settings.json is not None:
+        try:
+            jsonfile.write(result, result.settings.json)
+        except CarbonError as error:  # an exception would suppress the summary
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+            problems.append(str(error))
+    for more in session.config.hook.pytest_carbon_report(config=session.config, result=result):
+        result = replace(result, notes=(*result.notes, *(more or ())))
+    return result
+
+
 def write_summary(
     terminal: Any, result: SessionResult, stored: Stored, recorded: Recorded, problems: Sequence[str]
 ) -> None:
@@ -74,9 +114,14 @@ def write_summary(
         verbose=terminal.verbosity > 0,
         ascii=ascii_only(config),
     )
+    write(terminal, lines, problems)
+
+
+def write(terminal: Any, lines: Sequence[Line], problems: Sequence[str]) -> None:
+    """Write lines, and in red what changed the run's exit status."""
     for line in lines:
         terminal.write_line(line.text, **line.markup)
     for problem in problems:
         text = f"ERROR: {problem}"  # in one line, as pytest's own, but in a terminal
-        for row in error_lines(problem, width(config)) if terminal.isatty else [text]:
+        for row in error_lines(problem, width(terminal.config)) if terminal.isatty else [text]:
             terminal.write_line(row, red=True, bold=True)

@@ -11,31 +11,29 @@ from typing import Any
 import pytest
 
 from pytest_carbon.baselines.view import Stored
+from pytest_carbon.gate import arrays
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import electricity, worktree
 from pytest_carbon.host.git import GitState
 from pytest_carbon.host.machine import free_memory
 from pytest_carbon.host.stdlib import now_text, os, time
 from pytest_carbon.measure import meters
-from pytest_carbon.plugin import failures, foreign, judge, markers, missing, notes, record, refusal, stages, timelimits
+from pytest_carbon.plugin import failures, foreign, judge, missing, notes, record, refusal, stages, timelimits
+from pytest_carbon.plugin.carbons import Carbons, carbon_of, made_by, tasks_of
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.interim import Interim
 from pytest_carbon.plugin.measuring import Measuring
 from pytest_carbon.plugin.missing import Collected
-from pytest_carbon.plugin.place import ELSEWHERE, Listener
+from pytest_carbon.plugin.place import Listener
 from pytest_carbon.plugin.processes import child
 from pytest_carbon.plugin.processes.messages import Brought, Refused
 from pytest_carbon.plugin.processes.sessions import Fresh
 from pytest_carbon.plugin.processes.turns import Turns
 from pytest_carbon.plugin.progress import Progress
-from pytest_carbon.plugin.task_fixture import TASKS
 from pytest_carbon.plugin.waiting import Log, Test, measures, redirected
 from pytest_carbon.records import Calibration, CarbonError, Machine, Measurement, SessionResult, Settings, SuiteVerdict
-from pytest_carbon.reports import jsonfile
 from pytest_carbon.text import counted
-
-_CARBON = pytest.StashKey[Carbon]()
 
 
 class CarbonSession:
@@ -67,7 +65,11 @@ class CarbonSession:
         """What fails the run besides tests: shown in red, with ``-q``, too."""
         self._collected = Collected(config)
         config.pluginmanager.register(self._collected, "pytest-carbon-collected")
-        refusal.refuse_parallel(config)
+        config.pluginmanager.register(Carbons(self._tests, self._carbon), "pytest-carbon-fixture")
+        refusal.refuse_parallel(
+            config,
+            "--carbon measures one test at a time, and {}: they would share the device and measure each other",
+        )
         self._sides: Sides | None = None
         """With ``--carbon-against``: the measurements of both revisions."""
         turns = None
@@ -109,11 +111,9 @@ class CarbonSession:
         if self._outlet is not None:
             self._outlet.select(session.items, test_id, measures)
         for item in session.items:
-            key = test_id(item)
             if measures(item):
-                marked = item.get_closest_marker(markers.MARKER) is not None
-                test = self._tests[key] = Test(item, key, markers.budgets_of(item), marked)
-                self.progress.pace.add(key, test.weight)
+                test = self._tests[test_id(item)] = Test.of(item, test_id(item))
+                self.progress.pace.add(test.key, test.weight)
 
     def pytest_report_collectionfinish(self) -> list[str]:
         if not self._tests:
@@ -149,6 +149,8 @@ class CarbonSession:
                 self._close()
         interrupted = refused = False
         self._git = record.state(self._settings, self._config.rootpath)
+        if self._settings.json is not None:
+            arrays.load()  # now: no test has patched what the import needs
         self._interim.write(self._so_far)
         try:
             result = yield
@@ -179,7 +181,8 @@ class CarbonSession:
             return bool(self._tests)
         self._apart = False  # no test is to run in another process
         try:
-            return self._collected.concern(self._store)
+            stored = {test for id in self._store.machines() for test, _ in self._store.keys(id)}
+            return self._collected.concern(stored)
         except CarbonError as error:
             raise refusal.refusal(str(error)) from None
 
@@ -227,7 +230,8 @@ class CarbonSession:
 
     def _running_name(self) -> tuple[str, str]:
         item = self._running and self._running.item
-        return (item.nodeid, item.stash[_CARBON].current or "call") if item else ("reference workload", "")
+        carbon = carbon_of(item) if item else None
+        return (item.nodeid, (carbon and carbon.current) or "call") if item else ("reference workload", "")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -260,42 +264,11 @@ class CarbonSession:
             self._outlet.done(test.key, own, [m.name for m in own if m.name in test.mistaken])
         return result
 
-    def carbon_for(self, item: pytest.Item) -> Carbon:
-        """Make the fixture's value, a new one for each rerun."""
-        if test_id(item) not in self._tests:
-            pytest.fail(
-                f"{item.nodeid} requested `carbon` at run time, with getfixturevalue(); pytest-carbon must know at"
-                " collection which tests measure. Make carbon an argument of the test, or of a fixture that it uses, or"
-                " mark the test with @pytest.mark.usefixtures('carbon')",
-                pytrace=False,
-            )
-        if os.getpid() != self._pid:
-            pytest.fail(ELSEWHERE.format(item.nodeid), pytrace=False)
+    def _carbon(self, item: pytest.Item, listener: Listener) -> Carbon:
         assert self._measuring is not None
-        carbon = Carbon(
-            self._measuring.measurer,
-            self._measuring.protocol,
-            listener=Listener(self._pid),
-            strict=self._settings.strict and self._settings.gate == "fail",
-            tasks=lambda: item.stash[TASKS].made if TASKS in item.stash else (),
-        )
-        item.stash[_CARBON] = carbon
-        return carbon
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        if _CARBON in item.stash:
-            del item.stash[_CARBON]
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Measure a marked test without the fixture as one window of one call."""
-        __tracebackhide__ = True
-        test = self._tests.get(test_id(item))
-        if test is None or not test.marked or _CARBON in item.stash:
-            return (yield)
-        with self.carbon_for(item).window("call"):
-            return (yield)
+        strict = self._settings.strict and self._settings.gate == "fail"
+        measurer, protocol = self._measuring.measurer, self._measuring.protocol
+        return Carbon(measurer, protocol, listener=listener, strict=strict, tasks=tasks_of(item))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -303,10 +276,9 @@ class CarbonSession:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Say how long measuring takes, where a time limit ended it."""
         report = yield
-        if call.excinfo is not None and report.failed and _CARBON in item.stash:
-            name = item.stash[_CARBON].broken_off
-            if advice := timelimits.advice(call.excinfo.exconly(), name, self._settings):
-                report.sections.append(("carbon", advice))
+        if call.excinfo is not None and report.failed and (carbon := carbon_of(item)) is not None:
+            advice = timelimits.advice(call.excinfo.exconly(), carbon.broken_off, self._settings)
+            report.sections += [("carbon", advice)] if advice else []
         return report
 
     def _measured(self, test: Test) -> dict[str, list[Measurement]]:
@@ -314,7 +286,8 @@ class CarbonSession:
 
     def _measured_here(self, test: Test) -> list[Measurement]:
         assert self._measuring is not None
-        return judge.measured_here(test, test.item.stash.get(_CARBON, None), self._measuring.machine.id)
+        machine = self._measuring.machine.id
+        return made_by(test, Measurement, lambda name, why: Measurement(name=name, machine=machine, failure=why))
 
     def _take(self, test: Test, report: pytest.TestReport) -> None:
         if self._outlet is not None:
@@ -382,7 +355,8 @@ class CarbonSession:
                 problem = self._recorded.problem
         result = stages.with_effects(result, self._recorded)
 
-        self._problems += [*self._fresh.troubles, *([] if interrupted else missing.nothing_heard(ran, judgement))]
+        heard = {test.key for test, _, _ in judgement.results}
+        self._problems += [*self._fresh.troubles, *([] if interrupted else missing.nothing_heard(ran, heard))]
         machines = [result.machine, *(machine for machine, _ in result.others)]
         places = {m.id: record.place(settings, folder, m.id) for m in machines}
         lines = [*self._notes, *self._fresh.notes, *confirmed.notes]
@@ -398,7 +372,7 @@ class CarbonSession:
             result = replace(result, unmeasured=unmeasured)
             (gone if settings.strict else lines).append(missing.sentence(unmeasured, settings))
         if not interrupted:
-            (gone if settings.strict else lines).extend(missing.silent(ran, judgement, unmeasured, settings))
+            (gone if settings.strict else lines).extend(missing.silent(ran, heard, unmeasured, settings))
         if sides is None:
             lines += notes.partial(ran)
         elif (trouble := sides.trouble()) is not None and problem is None:
@@ -406,6 +380,7 @@ class CarbonSession:
         (lines if settings.gate == "warn" else self._problems).extend(gone)
         if not self._collected.part:
             lines += notes.unmet(tuple(self._tests.values()), measured)
+        lines += notes.unchecked(ran, ("flops", "bytes", "kernels"), "--carbon-work")
         lines += sides.notes() if sides is not None else []
         lines += notes.left_out(self._fresh.left_out)
         shown = notes.limits(judgement.shown, verbose=getattr(self._config.option, "verbose", 0) > 0)
@@ -450,18 +425,8 @@ class CarbonSession:
             foreign.spare_unused(self._config)
         if self._result is None:
             return
-        if self._problems and exitstatus == 0:
-            session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
-        duration_s, lines = time.perf_counter() - self._begun_s, (*self._result.notes, *self._problems)
-        self._result = replace(self._result, exit_status=int(exitstatus), duration_s=duration_s, notes=lines)
-        if self._settings.json is not None:
-            try:
-                jsonfile.write(self._result, self._settings.json)
-            except CarbonError as error:  # an exception would suppress the summary
-                session.exitstatus = pytest.ExitCode.USAGE_ERROR
-                self._problems.append(str(error))
-        for more in self._config.hook.pytest_carbon_report(config=self._config, result=self._result):
-            self._result = replace(self._result, notes=(*self._result.notes, *(more or ())))
+        duration_s = time.perf_counter() - self._begun_s
+        self._result = notes.finish(session, exitstatus, self._result, self._problems, duration_s)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._result is not None:

@@ -1,0 +1,429 @@
+"""Two counts of a call → what made it do more work, in a sentence (pure)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pytest_carbon.records.work import ModuleWork, OperatorWork, Work
+from pytest_carbon.text import change, count, counted
+
+MOST = 0.5
+"""The share of the growth that a module must explain, with those inside it, to be named for it."""
+_EQUAL = 0.02
+"""How much two counts may differ relatively that a sentence calls the same."""
+_GROWN = 1.2
+_PRODUCTS = ("gemm", "convolution", "attention", "rnn")
+"""The classes whose operators are matrix products."""
+ROOT = "the model itself"
+"""In sentences: the module without a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What made a call do more work."""
+
+    kind: str
+    """``cache``, ``longer``, ``steps``, ``dtype``, …; ``unknown`` where no single cause was found."""
+    text: str
+    """``15.8× the FLOPs: h.*.mlp, 16 calls, each over 512 tokens instead of 1: the KV cache is not used``."""
+
+
+def find(before: Work, now: Work, rises: Sequence[str]) -> Cause:
+    """Name what made quantities rise, the most specific cause that the counts show.
+
+    ``rises`` are the quantities that rose beyond their tolerance, by their field in :class:`Work`; ``dtype`` where the
+    matrix products got wider.
+    """
+    pair = Pair(before, now)
+    leading = next((name for name in ("flops", "bytes", "kernels", "host_reads") if name in rises), "bytes")
+    for look in (_steps, _rows, _calls, _dtype, _attention, _casts, _dropout, _sort, _host_reads):
+        if (cause := look(pair, leading, rises)) is not None:
+            return cause
+    module = pair.grown(leading)
+    where = f" most of it in {_named(module)}" if module is not None else ""
+    return Cause("unknown", f"{_more(before, now, leading)}: no single cause was found;{where or ' in many modules'}")
+
+
+def changed_modules(before: Work, now: Work) -> tuple[tuple[str, str], ...]:
+    """Return the modules that changed, those with the most growth first, each with a phrase."""
+    pair = Pair(before, now)
+    total = {name: max(getattr(before, name), getattr(now, name), 1) for name in _OF_MODULE}
+    phrases = []
+    for name in sorted(pair.before.keys() | pair.now.keys()):
+        old, new = pair.before.get(name), pair.now.get(name)
+        moved = [_moved(old, new, quantity) for quantity in _OF_MODULE]
+        parts = [*filter(None, moved), *_shape(old, new)]
+        if parts:
+            grown = sum((_of(new, quantity) - _of(old, quantity)) / total[quantity] for quantity in _OF_MODULE)
+            phrases.append((grown, name or ROOT, ", ".join(parts)))
+    return tuple((name, phrase) for _, name, phrase in sorted(phrases, key=lambda p: (-abs(p[0]), p[1])))
+
+
+# --- two counts, module by module ----------------------------------------------------------------
+
+_OF_MODULE = ("flops", "bytes", "kernels", "host_reads")
+_WORDS = {"flops": "FLOPs", "bytes": "bytes", "kernels": "kernels", "host_reads": "host reads", "steps": "decode steps"}
+
+
+class Pair:
+    """The modules of two counts, by their names."""
+
+    def __init__(self, before: Work, now: Work) -> None:
+        self.works = before, now
+        self.before = _merged(before.by_module)
+        self.now = _merged(now.by_module)
+
+    def grown(self, quantity: str) -> str | None:
+        """Return the deepest module that explains most of a quantity's growth, with the modules inside it."""
+        growth: dict[str, int] = {}
+        for name in self.before.keys() | self.now.keys():
+            own = _of(self.now.get(name), quantity) - _of(self.before.get(name), quantity)
+            for ancestor in _ancestors(name):
+                growth[ancestor] = growth.get(ancestor, 0) + own
+        total = growth.get("", 0)
+        if total <= 0:
+            return None
+        # Of equals the deepest: a container adds nothing to what is inside it.
+        explaining = [name for name, grown in growth.items() if grown >= MOST * total]
+        return max(explaining, key=lambda name: (name.count(".") + bool(name), growth[name], name))
+
+    def of(self, name: str | None) -> tuple[ModuleWork, ModuleWork] | None:
+        """Return a module before and now, where it was called in both."""
+        old, new = (modules.get(name or "") for modules in (self.before, self.now))
+        return (old, new) if old is not None and new is not None and old.calls and new.calls else None
+
+    def called(self, name: str | None) -> tuple[ModuleWork, ModuleWork] | None:
+        """Return a module before and now, or the one in it or around it that was called."""
+        if name is None:
+            return None
+        inside = [other for other in self.now if other == name or name in _ancestors(other)]
+        inside.sort(key=lambda other: (other.count("."), -self.now[other].flops))
+        for other in (name, *inside, *reversed([*_ancestors(name)])):
+            if (pair := self.of(other)) is not None:
+                return pair
+        return None
+
+
+def _merged(modules: Iterable[ModuleWork]) -> dict[str, ModuleWork]:
+    return {module.module: module for module in modules}
+
+
+def _ancestors(name: str) -> Iterable[str]:
+    """Yield a module's name and those of the modules around it, the root first."""
+    yield ""
+    parts = name.split(".") if name else []
+    for end in range(1, len(parts) + 1):
+        yield ".".join(parts[:end])
+
+
+def _of(module: ModuleWork | Work | None, quantity: str) -> int:
+    value: int | None = getattr(module, quantity, 0)
+    return value or 0
+
+
+def by_kind(classes: Iterable[OperatorWork]) -> dict[str, OperatorWork]:
+    """Add up operators over their dtypes: ``gemm``, ``softmax``."""
+    sums: dict[str, OperatorWork] = {}
+    for one in classes:
+        kind = one.operators.partition(" ")[0]
+        before = sums.get(kind, OperatorWork(kind, 0, 0, 0))
+        sums[kind] = OperatorWork(
+            kind, before.flops + one.flops, before.bytes + one.bytes, before.kernels + one.kernels
+        )
+    return sums
+
+
+def _kernels(classes: Mapping[str, OperatorWork], kind: str) -> int:
+    return classes[kind].kernels if kind in classes else 0
+
+
+def bits(operators: str) -> int:
+    """Return the width of a class's dtype: 16 for ``gemm bfloat16``."""
+    width = re.search(r"\d+", operators.partition(" ")[2])
+    return int(width[0]) if width else 0
+
+
+def products(work: Work) -> dict[str, int]:
+    """Return the FLOPs of matrix products by dtype."""
+    flops: dict[str, int] = {}
+    for one in work.by_class:
+        kind, _, dtype = one.operators.partition(" ")
+        if kind in _PRODUCTS:
+            flops[dtype] = flops.get(dtype, 0) + one.flops
+    return flops
+
+
+def widened(before: Work, now: Work, share: float) -> tuple[str, str] | None:
+    """Return from which dtype to which more than this share of the matrix products' FLOPs moved to a wider one."""
+    old, new = products(before), products(now)
+    all_old, all_new = sum(old.values()), sum(new.values())
+    if not all_old or not all_new:
+        return None
+    for width in sorted({bits(f" {dtype}") for dtype in new}, reverse=True):
+        wide_old, wide_new = (sum(n for d, n in one.items() if bits(f" {d}") >= width) for one in (old, new))
+        if wide_new / all_new - wide_old / all_old > share and wide_new - wide_old > share * all_old:
+            narrow = {d: n for d, n in old.items() if bits(f" {d}") < width}
+            wide = {d: n for d, n in new.items() if bits(f" {d}") >= width}
+            return max(narrow, key=lambda d: narrow[d]), max(wide, key=lambda d: wide[d])
+    return None
+
+
+# --- sentences -----------------------------------------------------------------------------------
+
+
+def times(factor: float) -> str:
+    """Write ``15.8×``, ``7.4×``, ``158×``."""
+    return f"{factor:,.{1 if factor < 99.5 else 0}f}×"
+
+
+def _more(before: Work, now: Work, quantity: str) -> str:
+    """Write how much a quantity rose: ``15.8× the FLOPs``, ``31% more bytes``, ``32 host reads instead of 0``."""
+    old, new, word = _of(before, quantity), _of(now, quantity), _WORDS[quantity]
+    if old and new >= 1.995 * old:
+        return f"{times(new / old)} the {word}"
+    if old < 100 or new <= old:
+        return f"{count(new)} {word} instead of {count(old)}"
+    return f"{change(new / old - 1).lstrip('+')} more {word}"
+
+
+def _named(module: str | None) -> str:
+    return module or ROOT
+
+
+def _mean(total: int, number: int) -> str:
+    mean = total / number
+    if mean == round(mean) or mean >= 99.5:
+        return f"{mean:,.0f}"
+    return f"{mean:.3g}"
+
+
+def _same(one: float, other: float) -> bool:
+    return abs(one - other) <= _EQUAL * max(abs(one), abs(other))
+
+
+def _rows_word(pair: Pair) -> str:
+    return "tokens" if any(work.tokens_in is not None or work.steps is not None for work in pair.works) else "rows"
+
+
+def _moved(old: ModuleWork | None, new: ModuleWork | None, quantity: str) -> str | None:
+    before, now = _of(old, quantity), _of(new, quantity)
+    if before == now:
+        return None
+    if min(before, now) < 100:
+        return f"{_WORDS[quantity]} {count(before)} → {count(now)}"
+    return f"{_WORDS[quantity]} {change(now / before - 1)}"
+
+
+def _shape(old: ModuleWork | None, new: ModuleWork | None) -> list[str]:
+    if old is None or new is None:
+        return ["new" if old is None else "gone"]
+    if (old.calls, old.rows) == (new.calls, new.rows):
+        return []
+    if not old.calls or not new.calls:
+        return [f"calls {count(old.calls)} → {count(new.calls)}"]
+    before, now = _mean(old.rows, old.calls), _mean(new.rows, new.calls)
+    calls = f"{counted(new.calls, 'call')}" + ("" if old.calls == new.calls else f" instead of {count(old.calls)}")
+    return [calls + (f" over {now} rows" + (f" instead of {before}" if now != before else ""))]
+
+
+# --- the causes ----------------------------------------------------------------------------------
+
+
+def _steps(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
+    """More tokens are generated."""
+    before, now = pair.works
+    if "steps" not in rises or not before.steps or not now.steps:
+        return None
+    tokens = ""
+    if before.tokens_out and now.tokens_out and before.tokens_out != now.tokens_out:
+        tokens = f", {count(now.tokens_out)} new tokens instead of {count(before.tokens_out)}"
+    what = f"{count(now.steps)} decode steps instead of {count(before.steps)}{tokens}: more tokens are generated"
+    return Cause("steps", f"{times(now.steps / before.steps)} the decode steps: {what}")
+
+
+def _rows(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
+    """The same number of calls, each over more rows: no cache, longer or padded inputs, a larger batch."""
+    before, now = pair.works
+    name = pair.grown(leading)
+    modules = pair.called(name)
+    if modules is None:
+        return None
+    old, new = modules
+    if not old.rows or not _same(old.calls, new.calls) or new.rows < _GROWN * old.rows:
+        return None
+    word = _rows_word(pair)
+    rows = f"each over {_mean(new.rows, new.calls)} {word} instead of {_mean(old.rows, old.calls)}"
+    first = f"{_more(before, now, leading)}: {_named(name)}, {counted(new.calls, 'call')}, {rows}"
+    generates = before.steps is not None and before.steps == now.steps and (before.steps or 0) > 1
+    if generates and before.tokens_in == now.tokens_in and before.tokens_out == now.tokens_out:
+        return Cause("cache", f"{first}; tokens unchanged: the KV cache is not used")
+    if old.batch and new.batch >= _GROWN * old.batch and _same(new.rows / new.batch, old.rows / old.batch):
+        batches = f"{_mean(new.batch, new.calls)} items instead of {_mean(old.batch, old.calls)}"
+        return Cause("batch", f"{first}: a larger batch, {batches}")
+    if old.batch and new.batch:
+        items = f"{_mean(new.rows, new.batch)} instead of {_mean(old.rows, old.batch)} an item"
+        return Cause("longer", f"{first}: longer inputs, {items}, as when they are padded to the maximum length")
+    return Cause("longer", f"{first}: longer inputs")
+
+
+def _calls(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
+    """More calls of a module: a batch that became single items, or the same work once more."""
+    before, now = pair.works
+    name = pair.grown(leading)
+    modules = pair.called(name)
+    if modules is None:
+        return None
+    old, new = modules
+    if new.calls < _GROWN * old.calls:
+        return None
+    first = f"{_more(before, now, leading)}: {_named(name)}, {counted(new.calls, 'call')} instead of {count(old.calls)}"
+    if old.batch and _same(old.batch, new.batch):
+        items = f"{_mean(new.batch, new.calls)} instead of {_mean(old.batch, old.calls)} items each"
+        return Cause("batch-lost", f"{first}, {items}: batching is lost")
+    if old.rows and _same(old.rows / old.calls, new.rows / new.calls):
+        extra = new.calls / old.calls
+        what = "an extra forward" if extra < 2.5 else "more forwards"
+        return Cause("extra-forward", f"{first}, as long as before: {what}")
+    return Cause("more-calls", f"{first}: more calls")
+
+
+def _dtype(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
+    """Matrix products in a wider dtype."""
+    before, now = pair.works
+    if "dtype" not in rises or (wider := widened(before, now, 0.0)) is None:
+        return None
+    narrow, wide = wider
+    name = _widened_module(pair, wide)
+    what = f"matrix products in {wide} instead of {narrow}: a wider dtype"
+    grown = f"{_more(before, now, leading)}: " if leading in rises else ""
+    return Cause("dtype", f"{grown}{_named(name)}, {what}")
+
+
+def _widened_module(pair: Pair, wide: str) -> str | None:
+    """Return the deepest module in which most of the FLOPs became wide."""
+    growth: dict[str, int] = {}
+    for name in pair.before.keys() | pair.now.keys():
+        old, new = (
+            sum(one.flops for one in modules[name].by_class if one.operators.endswith(f" {wide}"))
+            if name in modules
+            else 0
+            for modules in (pair.before, pair.now)
+        )
+        for ancestor in _ancestors(name):
+            growth[ancestor] = growth.get(ancestor, 0) + new - old
+    total = growth.get("", 0)
+    explaining = [name for name, grown in growth.items() if total > 0 and grown >= MOST * total]
+    return max(explaining, key=lambda name: (name.count(".") + bool(name), growth[name], name)) if explaining else None
+
+
+def _attention(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
+    """Fused attention became matrix products and a softmax, in the same module."""
+    before, now = pair.works
+    for name in sorted(pair.before.keys() & pair.now.keys()):
+        old, new = by_kind(pair.before[name].by_class), by_kind(pair.now[name].by_class)
+        lost = _kernels(old, "attention") - _kernels(new, "attention")
+        if lost <= 0 or not all(_kernels(new, kind) > _kernels(old, kind) for kind in ("gemm", "softmax")):
+            continue
+        made = ", ".join(
+            f"{_kernels(new, kind) - _kernels(old, kind)} {word}"
+            for kind, word in (("gemm", "matrix products"), ("softmax", "softmaxes"))
+        )
+        what = f"{counted(lost, 'fused attention')} became {made} and more: attention is not fused"
+        return Cause("attention", f"{_more(before, now, leading)}: {_named(name)}, {what}")
+    return None
+
+
+def _risen(pair: Pair, kind: str) -> tuple[OperatorWork, OperatorWork] | None:
+    """Return a class before and now, if it has more kernels."""
+    old, new = (by_kind(work.by_class).get(kind, OperatorWork(kind, 0, 0, 0)) for work in pair.works)
+    return (old, new) if new.kernels > old.kernels else None
+
+
+def _module_of(pair: Pair, kind: str) -> str:
+    """Return the deepest module with most of the new kernels of a class."""
+    growth: dict[str, int] = {}
+    for name in pair.before.keys() | pair.now.keys():
+        old, new = (
+            _kernels(by_kind(modules[name].by_class), kind) if name in modules else 0
+            for modules in (pair.before, pair.now)
+        )
+        for ancestor in _ancestors(name):
+            growth[ancestor] = growth.get(ancestor, 0) + new - old
+    total = growth.get("", 0)
+    explaining = [name for name, grown in growth.items() if total > 0 and grown >= MOST * total]
+    deepest = max(explaining, key=lambda n: (n.count(".") + bool(n), growth[n], n)) if explaining else ""
+    return _named(deepest)
+
+
+def _casts(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
+    """Weights or activations are converted to another dtype in each call."""
+    risen = _risen(pair, "cast")
+    if risen is None or not _explains(pair, risen, leading):
+        return None
+    old, new = risen
+    casts = f"{counted(new.kernels, 'cast')} to another dtype instead of {count(old.kernels)}"
+    return Cause(
+        "casts",
+        f"{_more(*pair.works, leading)}: {_module_of(pair, 'cast')}, {casts}: weights or inputs are cast in each call,"
+        " as autocast does with float32 weights",
+    )
+
+
+def _dropout(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
+    """Random numbers are drawn that were not: dropout is on."""
+    risen = _risen(pair, "random")
+    if risen is None:
+        return None
+    old, new = risen
+    kernels = f"{counted(new.kernels, 'kernel')} that draw random numbers instead of {count(old.kernels)}"
+    return Cause(
+        "dropout",
+        f"{_more(*pair.works, leading)}: {_module_of(pair, 'random')}, {kernels}: dropout is on (model.eval() turns it"
+        " off)",
+    )
+
+
+def _sort(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
+    """Something is sorted that was not: ``argsort`` where ``argmin`` is meant."""
+    risen = _risen(pair, "sort")
+    if risen is None:
+        return None
+    old, new = risen
+    before, now = (_kernels(by_kind(work.by_class), "reduction") for work in pair.works)
+    instead = f", and {counted(before - now, 'reduction')} fewer" if before > now else ""
+    return Cause(
+        "sort",
+        f"{_more(*pair.works, leading)}: {_module_of(pair, 'sort')}, {counted(new.kernels, 'sort')} instead of"
+        f" {count(old.kernels)}{instead}: a sort, as argsort where argmin is enough",
+    )
+
+
+def _explains(pair: Pair, risen: tuple[OperatorWork, OperatorWork], leading: str) -> bool:
+    """Tell whether a class explains most of a quantity's growth; of FLOPs, which casts have none of, never."""
+    before, now = (_of(work, leading) for work in pair.works)
+    old, new = (getattr(one, leading, 0) for one in risen)
+    return bool(new - old >= 0.3 * (now - before))
+
+
+def _host_reads(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
+    """The host waits for values of the device."""
+    before, now = pair.works
+    if "host_reads" not in rises:
+        return None
+    more = {kind: n - before.reads.get(kind, 0) for kind, n in now.reads.items() if n > before.reads.get(kind, 0)}
+    kinds = ", ".join(f"{count(n)} of {kind}()" for kind, n in sorted(more.items(), key=lambda item: -item[1])[:3])
+    extra = now.host_reads - before.host_reads
+    per = ""
+    if now.steps and extra >= now.steps - 1:
+        each = round(extra / now.steps)
+        per = f", {'one' if each <= 1 else count(each)} a token"
+    name = pair.grown("host_reads")
+    where = "" if not name else f"{name}, "
+    more_text = f" ({kinds} more{per})" if kinds else per
+    return Cause(
+        "host-reads",
+        f"{count(now.host_reads)} host reads instead of {count(before.host_reads)}: {where}the host waits for the"
+        f" device{more_text}",
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from pytest_carbon.gate.budget import Finding, budget_for, check
-from pytest_carbon.records import Budget, Key, Record
-from pytest_carbon.records.work import Work, WorkRecord
+from pytest_carbon.records import Budget, Key, Record, is_estimated
+from pytest_carbon.records.work import Work, WorkRecord, WorkVerdict
 from pytest_carbon.text import did_you_mean, listing, quantity, share
 from pytest_carbon.work.prediction import Model, Point, chosen, fit, is_predicted, published
 
@@ -30,9 +31,12 @@ def fits(
 
     ``energies`` by machine, ``counts`` by engine. Counts of several engines are not mixed: the one that knows most of a
     machine's calls is taken. Predictions never come back here: only what was measured is in a baseline of energy.
+    Estimated energies are left out: they are processor time × watts, which says nothing of a GPU.
     """
     models = []
     for machine, measured in energies.items():
+        if is_estimated(machine):
+            continue
         per_engine: list[list[Point]] = [_points(measured, known) for known in counts.values()]
         points: list[Point] = max(per_engine, key=len, default=[])
         model = fit(machine, points)
@@ -48,6 +52,37 @@ def _points(measured: Mapping[Key, Iterable[Record]], known: Mapping[Key, WorkRe
         if newest is not None and key in known:
             points.append(Point(known[key].work, newest.energy_j_per_call))
     return points
+
+
+def predicted(
+    verdict: WorkVerdict,
+    name: str,
+    work: Work | None,
+    record: WorkRecord | None,
+    budgets: Sequence[Budget],
+    models: Sequence[Model],
+    g_per_j: float | None = None,
+) -> WorkVerdict:
+    """Add to a verdict on a count what it may mean for the energy, and hold it to the limits that ask for that.
+
+    What cannot be predicted is no pass: the verdict is then inconclusive.
+    """
+    if work is None or verdict.status == "error":
+        return verdict
+    sentences = []
+    if record is not None and record.work.engine == work.engine and any(verdict.change.values()):
+        sentences = predictions(record.work, work, models)
+    held = predicted_budget(budgets, name, work, models, g_per_j)
+    if held.within is not None:
+        sentences.append(held.within)
+    verdict = replace(verdict, predictions=tuple(sentences))
+    if held.over is not None:
+        return replace(verdict, status="over-budget", reason=f"over budget: {held.over}. {verdict.reason}")
+    if held.problem is not None and not verdict.failed:
+        return replace(
+            verdict, status="inconclusive", reason=f"A budget cannot be checked: {held.problem}. {verdict.reason}"
+        )
+    return verdict
 
 
 def predictions(before: Work, now: Work, models: Iterable[Model]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import pytest
 
@@ -65,9 +65,11 @@ class Counter:
     ) -> tuple[Any, Count]:
         """Count the work of a call; return its last result, too. Raises what ``fn`` raises."""
 
+        call = same_input(fn)
+
         @functools.wraps(fn, updated=())
         def eager(*args: Any, **kwargs: Any) -> Any:
-            return refuse_lazy(fn(*args, **kwargs))
+            return refuse_lazy(call(*args, **kwargs))
 
         counted = counting.count(eager, args, kwargs, setup=setup, begin=begin)
         return counted.result, _count(name, 1, counted)
@@ -86,6 +88,21 @@ class Counter:
     def nothing(self, name: str, warning: MeasurementWarning) -> Count:
         """Return a count without work, with a warning that says why."""
         return Count(name, warnings=(warning,))
+
+
+def same_input(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a call that repeats its work: a task takes another input each time, and here the same one."""
+    reset, info, typical = (getattr(fn, part, None) for part in ("reset", "info", "typical"))
+    if not callable(reset) or not callable(info):
+        return fn
+    if typical is not None:
+        return cast(Callable[..., Any], typical)
+
+    def first(*args: Any, **kwargs: Any) -> Any:
+        reset()
+        return fn(*args, **kwargs)
+
+    return first
 
 
 def _count(name: str, calls: int, counted: counting.CountedCall) -> Count:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from pytest_carbon.baselines import Store
 from pytest_carbon.baselines.decide_work import WorkDecision, decide_work
-from pytest_carbon.gate import budget
+from pytest_carbon.gate import budget, prediction
 from pytest_carbon.gate import work as gate
 from pytest_carbon.host.git import GitState
 from pytest_carbon.host.machine import describe
@@ -36,6 +36,7 @@ from pytest_carbon.records import (
     Key,
     Machine,
     MeasurementWarning,
+    Record,
     SessionResult,
     Settings,
     SuiteVerdict,
@@ -46,18 +47,32 @@ from pytest_carbon.records.work import WORK, WorkRecord
 from pytest_carbon.reports import junit
 from pytest_carbon.reports import work as reports
 from pytest_carbon.text import counted
+from pytest_carbon.work.prediction import LEAST_POINTS, Model, is_predicted
 
 
 class Kept:
     """The baselines of counted work that a run needs, read once."""
 
-    def __init__(self, records: Mapping[str, Mapping[Key, WorkRecord]]) -> None:
+    def __init__(
+        self,
+        records: Mapping[str, Mapping[Key, WorkRecord]],
+        energies: Mapping[str, Mapping[Key, Sequence[Record]]] | None = None,
+    ) -> None:
         self.records = records
         """By engine."""
+        self._energies = energies or {}
 
     @classmethod
     def of(cls, store: Store) -> Kept:
-        return cls({engine: store.counts(engine) for engine in store.engines()})
+        records = {engine: store.counts(engine) for engine in store.engines()}
+        keys = {key for known in records.values() for key in known}
+        machines = store.machines() if len(keys) >= LEAST_POINTS else []
+        return cls(records, {machine: store.load(machine, keys) for machine in machines})
+
+    @functools.cached_property
+    def models(self) -> list[Model]:
+        """Return the machines whose energies are known of enough of these calls to predict others."""
+        return prediction.fits(self._energies, self.records)
 
     def keys(self, id: str) -> Collection[Key]:
         """Return the measurements that have a baseline, by ``work-`` and the engine."""
@@ -119,6 +134,12 @@ class CountingSession:
             raise refusal.refusal(str(error)) from None
         self._notes += [lacks] if lacks else []
         self._interim = Interim(settings.json)
+
+    @property
+    def _g_per_j(self) -> float | None:
+        """Return the grams of a predicted joule, where the user gave the intensity of the grid."""
+        given = self._settings.intensity_g_per_kwh
+        return None if given is None else given * self._settings.pue / 3.6e6
 
     @functools.cached_property
     def _machine(self) -> Machine:
@@ -247,6 +268,11 @@ class CountingSession:
                 tolerances_of(self._settings),
                 allowed,
             )
+            if any(verdict.change.values()) or any(is_predicted(b.on or "") for b in test.budgets):
+                record = self._kept.record(engine, key)
+                verdict = prediction.predicted(
+                    verdict, count.name, count.work, record, test.budgets, self._kept.models, self._g_per_j
+                )
             judged.append(Counted(count.name, count.work, verdict, warnings, count.failure, count.task, versions()))
         return judged
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_carbon.records.work import Work
+from pytest_carbon.records.work import OperatorWork, Work
 from pytest_carbon.tasks.building import build_task
 from pytest_carbon.work import hollow
 from pytest_carbon.work.counting import Counting
@@ -68,8 +68,8 @@ _SIZES = {"7B": (4096, 32, 32, 11008), "13B": (5120, 40, 40, 13824)}
 _STEPS, _CONTEXT = 16, 180  # a response's tokens have this context in the middle
 
 
-def decode_step(size: str) -> Work:
-    """Count a step of LLaMA in fp16, of one input, in the middle of a response."""
+def llama(size: str) -> Any:
+    """Return LLaMA in fp16, without its weights: ``7B`` or ``13B``."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -79,12 +79,17 @@ def decode_step(size: str) -> Work:
         num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=inner,
-        dtype="float16",
         eos_token_id=None,
     )
     with hollow.weights(), torch.device("cpu"):
-        model = LlamaForCausalLM(config).half().eval()
-    works = []
+        return LlamaForCausalLM(config).half().eval()
+
+
+def decode_step(size: str) -> Work:
+    """Count a step of LLaMA of one input, in the middle of a response."""
+    import torch
+
+    model, works = llama(size), []
     for tokens in (1, 1 + _STEPS):
         counting = Counting()
         counting.begin()
@@ -102,15 +107,14 @@ def _per_step(first: Work | None, last: Work | None) -> Work:
     def step(now: int, then: int) -> int:
         return round((now - then) / _STEPS)
 
-    by_class = tuple(
-        type(part)(
-            part.operators,
-            *(step(n, m) for n, m in zip(part[1:], before.get(part.operators, (0,) * 4)[1:], strict=False)),
-        )
-        for part in last.by_class
-    )
+    by_class = []
+    for part in last.by_class:
+        then = before.get(part.operators, OperatorWork(part.operators, 0, 0, 0))
+        counts = (step(now, earlier) for now, earlier in zip(part[1:], then[1:], strict=True))
+        by_class.append(OperatorWork(part.operators, *counts))
     names = ("flops", "bytes", "kernels", "host_reads")
-    return Work("hollow", *(step(getattr(last, name), getattr(first, name)) for name in names), by_class=by_class)
+    sums = (step(getattr(last, name), getattr(first, name)) for name in names)
+    return Work("hollow", *sums, by_class=tuple(by_class))
 
 
 def image_batch(published: Published) -> Work:

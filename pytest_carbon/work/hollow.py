@@ -54,9 +54,10 @@ class Hollow(torch.Tensor):  # type: ignore[misc]
 
     @staticmethod
     def __new__(cls, shape: Any, strides: Any, dtype: Any, requires_grad: bool = False) -> Any:
-        return torch.Tensor._make_wrapper_subclass(
-            cls, shape, strides=strides, dtype=dtype, device="cpu", requires_grad=requires_grad
-        )
+        with torch.inference_mode(False):  # a view of a weight is no inference tensor
+            return torch.Tensor._make_wrapper_subclass(
+                cls, shape, strides=strides, dtype=dtype, device="cpu", requires_grad=requires_grad
+            )
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -127,7 +127,7 @@ def _held(
     budget = budget_for(budgets, measurement, model.label)
     assert budget is not None  # one of them asked for this model
     if budget.emissions_g_per_call is not None and g_per_j is None:
-        return "emissions= needs the intensity of a grid: give --carbon-intensity or --carbon-country"
+        return "emissions= needs the intensity of a grid: give --carbon-intensity"
     grams = None if g_per_j is None else joules * g_per_j
     return check(budget, energy_j_per_call=joules, error_j=None, emissions_g_per_call=grams, machine_id=model.label)
 

@@ -138,9 +138,15 @@ def read_line(line: str, engine: str) -> WorkRecord:
 
 
 def file_text(engine: str, rows: Iterable[Row]) -> str:
-    """Return the text of a file; two branches that start one write the same header."""
+    """Return the text of a file; two branches that start one write the same header.
+
+    An empty line lies between two records: git takes changes of adjacent lines for one, and its union merge would keep
+    the old lines beside the new ones.
+    """
     ordered = sorted(rows, key=lambda row: row.record.key)
-    return "\n".join([encode_line({"format": COUNTS_FORMAT, "engine": engine}), *(row.line for row in ordered), ""])
+    return (
+        "\n\n".join([encode_line({"format": COUNTS_FORMAT, "engine": engine}), *(row.line for row in ordered)]) + "\n"
+    )
 
 
 def row_of(record: WorkRecord, engine: str) -> Row:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pytest_carbon.records.work import ModuleWork, OperatorWork, Work
 from pytest_carbon.text import change, count, counted
 
-MOST = 0.5
+MOST = 0.6
 """The share of the growth that a module must explain, with those inside it, to be named for it."""
 _EQUAL = 0.02
 """How much two counts may differ relatively that a sentence calls the same."""
@@ -38,7 +38,7 @@ def find(before: Work, now: Work, rises: Sequence[str]) -> Cause:
     """
     pair = Pair(before, now)
     leading = next((name for name in ("flops", "bytes", "kernels", "host_reads") if name in rises), "bytes")
-    for look in (_steps, _rows, _calls, _dtype, _attention, _casts, _dropout, _sort, _host_reads):
+    for look in (_steps, _rows, _calls, _dtype, _attention, _casts, _dropout, _sort, _larger, _host_reads):
         if (cause := look(pair, leading, rises)) is not None:
             return cause
     module = pair.grown(leading)
@@ -58,7 +58,7 @@ def changed_modules(before: Work, now: Work) -> tuple[tuple[str, str], ...]:
         if parts:
             grown = sum((_of(new, quantity) - _of(old, quantity)) / total[quantity] for quantity in _OF_MODULE)
             phrases.append((grown, name or ROOT, ", ".join(parts)))
-    return tuple((name, phrase) for _, name, phrase in sorted(phrases, key=lambda p: (-abs(p[0]), p[1])))
+    return tuple((name, phrase) for _, name, phrase in sorted(phrases, key=lambda p: (-p[0], p[1])))
 
 
 # --- two counts, module by module ----------------------------------------------------------------
@@ -74,6 +74,7 @@ class Pair:
         self.works = before, now
         self.before = _merged(before.by_module)
         self.now = _merged(now.by_module)
+        self.sides = self.before, self.now
 
     def grown(self, quantity: str) -> str | None:
         """Return the deepest module that explains most of a quantity's growth, with the modules inside it."""
@@ -184,7 +185,7 @@ def _more(before: Work, now: Work, quantity: str) -> str:
     if old and new >= 1.995 * old:
         return f"{times(new / old)} the {word}"
     if old < 100 or new <= old:
-        return f"{count(new)} {word} instead of {count(old)}"
+        return f"{counted(new, word.removesuffix('s'))} instead of {count(old)}"
     return f"{change(new / old - 1).lstrip('+')} more {word}"
 
 
@@ -236,11 +237,8 @@ def _steps(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
     before, now = pair.works
     if "steps" not in rises or not before.steps or not now.steps:
         return None
-    tokens = ""
-    if before.tokens_out and now.tokens_out and before.tokens_out != now.tokens_out:
-        tokens = f", {count(now.tokens_out)} new tokens instead of {count(before.tokens_out)}"
-    what = f"{count(now.steps)} decode steps instead of {count(before.steps)}{tokens}: more tokens are generated"
-    return Cause("steps", f"{times(now.steps / before.steps)} the decode steps: {what}")
+    steps = f"{count(now.steps)} instead of {count(before.steps)}"
+    return Cause("steps", f"{times(now.steps / before.steps)} the decode steps: {steps}, more tokens are generated")
 
 
 def _rows(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
@@ -256,36 +254,48 @@ def _rows(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
     word = _rows_word(pair)
     rows = f"each over {_mean(new.rows, new.calls)} {word} instead of {_mean(old.rows, old.calls)}"
     first = f"{_more(before, now, leading)}: {_named(name)}, {counted(new.calls, 'call')}, {rows}"
+    if old.batch and new.batch >= _GROWN * old.batch:
+        batches = f"{_mean(new.batch, new.calls)} items instead of {_mean(old.batch, old.calls)}"
+        longer = "" if _same(new.rows / new.batch, old.rows / old.batch) else ", of another length"
+        return Cause("batch", f"{first}: a larger batch, {batches}{longer}")
     generates = before.steps is not None and before.steps == now.steps and (before.steps or 0) > 1
     if generates and before.tokens_in == now.tokens_in and before.tokens_out == now.tokens_out:
         return Cause("cache", f"{first}; tokens unchanged: the KV cache is not used")
-    if old.batch and new.batch >= _GROWN * old.batch and _same(new.rows / new.batch, old.rows / old.batch):
-        batches = f"{_mean(new.batch, new.calls)} items instead of {_mean(old.batch, old.calls)}"
-        return Cause("batch", f"{first}: a larger batch, {batches}")
-    if old.batch and new.batch:
-        items = f"{_mean(new.rows, new.batch)} instead of {_mean(old.rows, old.batch)} an item"
-        return Cause("longer", f"{first}: longer inputs, {items}, as when they are padded to the maximum length")
-    return Cause("longer", f"{first}: longer inputs")
+    if "convolution" in _inside(pair.now, name or ""):
+        return Cause("longer", f"{first}: larger inputs")
+    if before.tokens_in and now.tokens_in and before.tokens_in != now.tokens_in:
+        items = f", {count(now.tokens_in)} prompt tokens instead of {count(before.tokens_in)}"
+    else:
+        items = f", {_mean(new.rows, new.batch)} instead of {_mean(old.rows, old.batch)} an item" if old.batch else ""
+    return Cause("longer", f"{first}: longer inputs{items}, as when they are padded to the maximum length")
 
 
 def _calls(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
     """More calls of a module: a batch that became single items, or the same work once more."""
-    before, now = pair.works
-    name = pair.grown(leading)
-    modules = pair.called(name)
-    if modules is None:
+    grown = pair.grown(leading)
+    if grown is None:
         return None
-    old, new = modules
-    if new.calls < _GROWN * old.calls:
-        return None
-    first = f"{_more(before, now, leading)}: {_named(name)}, {counted(new.calls, 'call')} instead of {count(old.calls)}"
+    around = None
+    for name in _ancestors(grown):  # the outermost that is called more often: what is inside follows from it
+        modules = pair.of(name) or (pair.called(name) if name == grown else None)
+        if modules is not None and modules[1].calls >= _GROWN * modules[0].calls:
+            return _more_calls(pair, leading, name, *modules, around)
+        around = name if modules is not None else around
+    return None
+
+
+def _more_calls(pair: Pair, leading: str, name: str, old: ModuleWork, new: ModuleWork, around: str | None) -> Cause:
+    """``around`` is the module outside it that is called as often as before."""
+    calls = f"{counted(new.calls, 'call')} instead of {count(old.calls)}"
+    first = f"{_more(*pair.works, leading)}: {_named(name)}, {calls}"
     if old.batch and _same(old.batch, new.batch):
         items = f"{_mean(new.batch, new.calls)} instead of {_mean(old.batch, old.calls)} items each"
         return Cause("batch-lost", f"{first}, {items}: batching is lost")
     if old.rows and _same(old.rows / old.calls, new.rows / new.calls):
-        extra = new.calls / old.calls
-        what = "an extra forward" if extra < 2.5 else "more forwards"
-        return Cause("extra-forward", f"{first}, as long as before: {what}")
+        what = "an extra forward" if new.calls < 2.5 * old.calls else "more forwards"
+        if around is not None:
+            what = f"more layers, or {what} in each call of {_named(around)}"
+        return Cause("extra-forward", f"{first}, each as long as before: {what}")
     return Cause("more-calls", f"{first}: more calls")
 
 
@@ -374,21 +384,21 @@ def _casts(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
 def _dropout(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
     """Random numbers are drawn that were not: dropout is on."""
     risen = _risen(pair, "random")
-    if risen is None:
+    if risen is None or leading == "flops":
         return None
     old, new = risen
+    module = _module_of(pair, "random")
     kernels = f"{counted(new.kernels, 'kernel')} that draw random numbers instead of {count(old.kernels)}"
-    return Cause(
-        "dropout",
-        f"{_more(*pair.works, leading)}: {_module_of(pair, 'random')}, {kernels}: dropout is on (model.eval() turns it"
-        " off)",
-    )
+    first = f"{_more(*pair.works, leading)}: {module}, {kernels}"
+    if module == ROOT:  # none of its layers: what samples tokens is no module
+        return Cause("random", f"{first}: something is sampled, or dropout is on")
+    return Cause("dropout", f"{first}: dropout is on (model.eval() turns it off)")
 
 
 def _sort(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
     """Something is sorted that was not: ``argsort`` where ``argmin`` is meant."""
     risen = _risen(pair, "sort")
-    if risen is None:
+    if risen is None or leading == "flops":
         return None
     old, new = risen
     before, now = (_kernels(by_kind(work.by_class), "reduction") for work in pair.works)
@@ -398,6 +408,33 @@ def _sort(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
         f"{_more(*pair.works, leading)}: {_module_of(pair, 'sort')}, {counted(new.kernels, 'sort')} instead of"
         f" {count(old.kernels)}{instead}: a sort, as argsort where argmin is enough",
     )
+
+
+def _larger(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
+    """The same calls over the same rows, with larger matrix products or with more of them."""
+    name = pair.grown("flops")
+    if leading != "flops" or name is None or (modules := pair.called(name)) is None:
+        return None
+    old, new = modules
+    if (old.calls, old.rows, old.batch) != (new.calls, new.rows, new.batch):
+        return None
+    before, now = (
+        {kind: one.kernels for kind, one in _inside(of, name).items() if kind in _PRODUCTS} for of in pair.sides
+    )
+    same = f"{counted(new.calls, 'call')} over as many {_rows_word(pair)} as before"
+    first = f"{_more(*pair.works, leading)}: {_named(name)}, {same}"
+    if before and before == now:
+        return Cause("larger", f"{first}: its layers are larger")
+    then, more = sum(before.values()), sum(now.values())
+    if not then or more <= then:
+        return None
+    backward = ", as a backward pass adds" if more >= 1.9 * then else ""
+    return Cause("more-products", f"{first}: {count(more)} matrix products instead of {count(then)}{backward}")
+
+
+def _inside(modules: Mapping[str, ModuleWork], name: str) -> dict[str, OperatorWork]:
+    """Add up the operators of a module and of those inside it, by kind."""
+    return by_kind(one for other, module in modules.items() if name in _ancestors(other) for one in module.by_class)
 
 
 def _explains(pair: Pair, risen: tuple[OperatorWork, OperatorWork], leading: str) -> bool:
@@ -424,6 +461,6 @@ def _host_reads(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
     more_text = f" ({kinds} more{per})" if kinds else per
     return Cause(
         "host-reads",
-        f"{count(now.host_reads)} host reads instead of {count(before.host_reads)}: {where}the host waits for the"
+        f"{counted(now.host_reads, 'host read')} instead of {count(before.host_reads)}: {where}the host waits for the"
         f" device{more_text}",
     )

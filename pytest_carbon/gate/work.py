@@ -32,6 +32,12 @@ class Tolerances:
         return self.flops if quantity == "steps" else float(getattr(self, quantity))
 
 
+def tolerances(settings: Settings) -> Tolerances:
+    """Return what the options allow."""
+    work, kernels = settings.work_tolerance, settings.kernel_tolerance
+    return Tolerances(flops=work, bytes=work, kernels=kernels, host_reads=kernels)
+
+
 QUANTITIES: Mapping[str, str] = {
     "flops": "FLOPs",
     "bytes": "bytes",
@@ -104,7 +110,8 @@ def judge(
     finding = check_work(budget, counted)
     verdict = _compared(counted, warnings, record, versions, _for(tolerances, budget), budget.tolerance)
     if finding.over is not None:
-        return replace(verdict, status="over-budget", reason=f"over budget: {finding.over}. {verdict.reason}")
+        also = f". {verdict.reason}" if verdict.cause is not None else ""
+        return replace(verdict, status="over-budget", reason=f"{finding.over}{also}")
     if finding.shown is not None:
         return replace(verdict, reason=f"{verdict.reason}; {finding.shown}")
     return verdict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,18 @@ from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.progress import ascii_only, width
 from pytest_carbon.plugin.project import flags_of
 from pytest_carbon.plugin.waiting import Test
-from pytest_carbon.records import REFERENCE, Machine, Measurement, SessionResult, Settings, SuiteVerdict, TestResult
+from pytest_carbon.records import (
+    REFERENCE,
+    Counted,
+    Machine,
+    Measurement,
+    SessionResult,
+    Settings,
+    SuiteVerdict,
+    TestResult,
+)
 from pytest_carbon.reports import failure, junit, summary
+from pytest_carbon.reports.work import beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +39,20 @@ class Failures:
     config: pytest.Config
     result: SessionResult
     stored: Stored
+    of_work: Callable[[Test, Iterable[Counted]], Iterator[tuple[str, str]]] = lambda test, counted: iter(())
+    """Returns the reports of the counts that fail a test, each with its one line."""
 
     def of_test(self, test: Test, own: TestResult) -> None:
         """Flip the report of a test that the gate fails; give all reports their properties."""
 
         def said() -> tuple[str, str]:
-            failed = [(m, v, self._context(test, m)) for m, v in own.measurements if v.effect == "fails"]
-            return "\n\n".join(failure.failure(test.key, *of_one) for of_one in failed), failure.message(*failed[0])
+            failed = [(m, v, self._context(test, m, own)) for m, v in own.measurements if v.effect == "fails"]
+            texts = [(failure.failure(test.key, *of_one), failure.message(*of_one)) for of_one in failed]
+            texts += self.of_work(test, own.counted)
+            return "\n\n".join(text for text, _ in texts), texts[0][1]
 
         properties = [p for m, v in own.measurements for p in junit.junit_properties(m, v)]
+        properties += [p for one in own.counted for p in junit.work_properties(one)]
         settle(test, own.outcome, properties, said, self.config)
 
     def of_suites(self, tests: Mapping[str, Test]) -> None:
@@ -81,7 +96,7 @@ class Failures:
         context = replace(context, baseline=baseline, arguments=[*self._flags(), *pyargs, *given])
         return failure.suite_failure(suite, [(m, v) for _, m, v in moved], context)
 
-    def _context(self, test: Test, m: Measurement) -> failure.FailureContext:
+    def _context(self, test: Test, m: Measurement, own: TestResult | None = None) -> failure.FailureContext:
         config, result, stored = self.config, self.result, self.stored
         settings, key = result.settings, (test.key, m.name)
         suites = ((result.machine, result.suite), *result.others)
@@ -98,6 +113,7 @@ class Failures:
             suite=suite,
             nearest=": ".join(nearest) if nearest else None,
             mistake=m.name in test.mistaken,
+            work=next((beside(one) for one in own.counted if one.name == m.name), None) if own else None,
             report=self._from_here(settings.json) if settings.json else None,
             ci_run=os.environ.get("GITHUB_RUN_ID") if os.environ.get("GITHUB_ACTIONS") else None,
             arguments=[*self._flags(), *selection(config, test.item)],

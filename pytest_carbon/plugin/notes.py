@@ -15,7 +15,7 @@ from pytest_carbon.plugin.stages import Recorded
 from pytest_carbon.plugin.waiting import Test
 from pytest_carbon.records import CarbonError, Key, SessionResult, label
 from pytest_carbon.reports import jsonfile, summary
-from pytest_carbon.reports.layout import Line
+from pytest_carbon.reports.layout import Line, Page
 from pytest_carbon.text import error_lines, listing
 from pytest_carbon.work.prediction import is_predicted
 
@@ -102,21 +102,27 @@ def finish(
 
 
 def write_summary(
-    terminal: Any, result: SessionResult, stored: Stored, recorded: Recorded, problems: Sequence[str]
+    terminal: Any,
+    result: SessionResult,
+    stored: Stored,
+    recorded: Recorded,
+    problems: Sequence[str],
+    more: Sequence[Line] = (),
 ) -> None:
-    """Write the end of a run: tables, notes, and in red what changed its exit status."""
+    """Write the end of a run: tables, ``more`` of them, notes, and in red what changed its exit status."""
     config, quiet = terminal.config, terminal.verbosity < 0
     shown = recorded.sentences if quiet else tuple(note for note in result.notes if note not in problems)
     machines = [result.machine, *(machine for machine, _ in result.others)]
+    page = Page(width(config), ascii_only(config))
     lines = summary.summary(
-        replace(result, notes=shown),
+        replace(result, notes=()),
         {machine.id: failures.seen_from(result, stored, machine) for machine in machines},
         width=width(config),
         quiet=quiet,
         verbose=terminal.verbosity > 0,
         ascii=ascii_only(config),
     )
-    write(terminal, lines, problems)
+    write(terminal, [*lines, *more, *page.sentences(shown)], problems)
 
 
 def write(terminal: Any, lines: Sequence[Line], problems: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from pytest_carbon.host.stdlib import now_text, os, time
 from pytest_carbon.measure import meters
 from pytest_carbon.plugin import failures, foreign, judge, missing, notes, record, refusal, stages, timelimits
 from pytest_carbon.plugin.carbons import Carbons, carbon_of, made_by, tasks_of
+from pytest_carbon.plugin.counter import Count
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.interim import Interim
@@ -32,7 +33,17 @@ from pytest_carbon.plugin.processes.sessions import Fresh
 from pytest_carbon.plugin.processes.turns import Turns
 from pytest_carbon.plugin.progress import Progress
 from pytest_carbon.plugin.waiting import Log, Test, measures, redirected
-from pytest_carbon.records import Calibration, CarbonError, Machine, Measurement, SessionResult, Settings, SuiteVerdict
+from pytest_carbon.plugin.work_gate import WorkGate
+from pytest_carbon.records import (
+    Calibration,
+    CarbonError,
+    Machine,
+    Measurement,
+    SessionResult,
+    Settings,
+    SuiteVerdict,
+    label,
+)
 from pytest_carbon.text import counted
 
 
@@ -98,6 +109,10 @@ class CarbonSession:
                 self._notes += [lacks] if lacks else []
         except CarbonError as error:
             raise refusal.refusal(str(error)) from None
+        self._work: WorkGate | None = None
+        """With ``--carbon-work``: judges the counts of a fresh process."""
+        if settings.work and self._store is not None and self._outlet is None:
+            self._work = WorkGate(config, settings, self._store, self._created)
         self._git = GitState()
         self._interim = Interim(settings.json if self._outlet is None else None)
         ended = functools.partial(self._interim.write, self._so_far)
@@ -201,6 +216,8 @@ class CarbonSession:
             )
             self._rehearse(self._measuring.machine)
         if self._outlet is None and self._store is not None:
+            if self._work is not None:
+                self._work.read()
             self._stored = Stored(self._store, self._tests)
             with self._store.snapshot():
                 self._stored.look(None if self._measuring is None else self._measuring.machine.id)
@@ -346,6 +363,11 @@ class CarbonSession:
             self._stored = Stored(None, ())  # without a machine, no baseline is near
         self._git = record.state(settings, self._config.rootpath)
         result = self._result_of(ran, judgement)
+        if self._work is not None and not interrupted and problem is None:
+            try:
+                result = self._with_counts(self._work, result, ran)
+            except (KeyboardInterrupt, pytest.exit.Exception) as interrupt:
+                problem = interrupt
         folder = self._config.invocation_params.dir
         if (settings.record or settings.accept) and self._store is not None:
             if interrupted or problem is not None:
@@ -353,6 +375,9 @@ class CarbonSession:
             else:
                 self._recorded = record.record(result, self._store, self._stored, brought, folder)
                 problem = self._recorded.problem
+                if self._work is not None:
+                    sentences = (*self._recorded.sentences, *self._work.keep(result))
+                    self._recorded = replace(self._recorded, sentences=sentences)
         result = stages.with_effects(result, self._recorded)
 
         heard = {test.key for test, _, _ in judgement.results}
@@ -368,8 +393,13 @@ class CarbonSession:
             unmeasured = missing.unmeasured(self._collected, every, self._stored, places, measured)
         else:
             unmeasured = missing.unmeasured_here(sides, every, result.machine.id)
+        if self._work is not None and not interrupted:
+            gone += self._work.gone(result.tests, self._collected) if strictly else []
+            if uncounted := self._work.unmeasured(result.tests, self._collected, every):
+                result = replace(result, unmeasured=uncounted)
+                (gone if settings.strict else lines).append(missing.sentence(uncounted, settings, "counted"))
         if unmeasured:
-            result = replace(result, unmeasured=unmeasured)
+            result = replace(result, unmeasured=(*unmeasured, *result.unmeasured))
             (gone if settings.strict else lines).append(missing.sentence(unmeasured, settings))
         if not interrupted:
             (gone if settings.strict else lines).extend(missing.silent(ran, heard, unmeasured, settings))
@@ -380,16 +410,41 @@ class CarbonSession:
         (lines if settings.gate == "warn" else self._problems).extend(gone)
         if not self._collected.part:
             lines += notes.unmet(tuple(self._tests.values()), measured)
-        lines += notes.unchecked(ran, ("flops", "bytes", "kernels"), "--carbon-work")
+        lines += notes.unchecked(ran, ("flops", "bytes", "kernels"), "--carbon-work") if self._work is None else []
         lines += sides.notes() if sides is not None else []
         lines += notes.left_out(self._fresh.left_out)
         shown = notes.limits(judgement.shown, verbose=getattr(self._config.option, "verbose", 0) > 0)
         self._result = replace(result, notes=(*brought.notes, *shown, *self._recorded.sentences, *lines))
-        failing = failures.Failures(self._config, self._result, self._stored)
+        more = {"of_work": self._work.said} if self._work is not None else {}
+        failing = failures.Failures(self._config, self._result, self._stored, **more)
         for test, own_result in zip(ran, result.tests, strict=True):
             failing.of_test(test, own_result)
         if problem is not None:
             raise problem
+
+    def _with_counts(self, work: WorkGate, result: SessionResult, ran: Sequence[Test]) -> SessionResult:
+        """Count the work of the tests that passed, in a fresh process, and judge it."""
+        work.git = self._git
+        self._close()
+        free_memory()
+        passed = {test.key: test for test in ran if test.outcome == "passed"}
+        if not passed:
+            return result
+        counts = self._fresh.count([*passed.values()])
+        tests, skipped = [], {}
+        for own in result.tests:
+            made = {count.name: count for count in counts.made.get(own.nodeid, ())}
+            if (test := passed.get(own.nodeid)) is not None:
+                why = counts.why_not.get(own.nodeid, "the test did not make it there")
+                for m, _ in own.measurements:
+                    if m.name not in made and why.startswith("the test was skipped"):
+                        skipped[label((own.nodeid, m.name))] = why
+                    elif m.name not in made and m.failure is None:
+                        made[m.name] = Count(m.name, failure=f"it was measured, and not counted: {why}")
+                own = replace(own, counted=work.judge(test, made.values()))
+            tests.append(own)
+        self._notes += [f"not counted: {name}: {why}" for name, why in skipped.items()]
+        return replace(result, tests=tuple(tests))
 
     def _result_of(self, ran: Sequence[Test], judged: stages.Judged) -> SessionResult:
         """Put what was measured and judged into the result of the run."""
@@ -430,4 +485,8 @@ class CarbonSession:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._result is not None:
-            notes.write_summary(terminalreporter, self._result, self._stored, self._recorded, self._problems)
+            more = []
+            if self._work is not None:
+                quiet, verbose = terminalreporter.verbosity < 0, terminalreporter.verbosity > 0
+                more = self._work.summary(replace(self._result, notes=()), quiet=quiet, verbose=verbose)
+            notes.write_summary(terminalreporter, self._result, self._stored, self._recorded, self._problems, more)

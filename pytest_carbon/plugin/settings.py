@@ -187,11 +187,6 @@ def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
                 f"{pairs.where}: with --carbon-against this is the number of pairs, and one pair shows no spread;"
                 " give 2 or more, and 8 or more to find small changes"
             )
-    if (work := given.get("work")) and work.value and (switch := given.get("enabled")) and switch.value and not against:
-        yield (
-            f"{work.where}: one run measures energy or counts work, and {switch.where} measures: run pytest twice, once"
-            " with --carbon (and --no-carbon-work), once with --carbon-work (and --no-carbon)"
-        )
     least, most = given.get("min_time_s"), given.get("max_time_s")
     if least and most and least.value > most.value:
         yield f"{least.where}: this is longer than {most.where}; lower the one or raise the other"

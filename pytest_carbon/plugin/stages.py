@@ -154,7 +154,8 @@ def with_effects(result: SessionResult, recorded: Recorded) -> SessionResult:
                 verdict, result.settings, m, recorded=key in recorded.keys, accepted=key in recorded.accepted
             )
             measurements.append((m, replace(verdict, effect=effect)))
-        fails = any(verdict.effect == "fails" for _, verdict in measurements)
+        effects = [verdict.effect for _, verdict in measurements] + [one.verdict.effect for one in test.counted]
+        fails = "fails" in effects
         outcome = "failed" if fails and test.outcome == "passed" else test.outcome
         tests.append(replace(test, outcome=outcome, measurements=tuple(measurements)))
     return replace(

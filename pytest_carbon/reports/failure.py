@@ -77,6 +77,8 @@ class FailureContext:
     """The nearest machine that has a baseline, and what differs, when this one has none."""
     mistake: bool = False
     """Whether it was not measured for a mistake in the test, whose remedy the reason says."""
+    work: str | None = None
+    """What its counted work says of a change, where it was counted, too."""
     report: str | None = None
     """The file of ``--carbon-json``."""
     ci_run: str | None = None
@@ -231,6 +233,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
     warnings = [warning for warning in measurement.warnings if warning.text.rstrip(".") not in said]
     facts = [
         ("now", _call(measurement) if verdict.baseline_j_per_call is None else None),
+        ("work", context.work),
         ("gate", _gate(verdict, context.tolerance)),
         ("note", added),
         ("suite", _suite(verdict, context.suite)),

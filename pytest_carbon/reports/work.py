@@ -81,6 +81,17 @@ def difference(relative: float | None) -> str:
     return _SAME if relative == 0 else change(relative)
 
 
+def beside(counted: Counted) -> str | None:
+    """Say beside a change of the energy what the counted work did; None where it has no baseline."""
+    verdict = counted.verdict
+    if not verdict.change:
+        return None
+    if verdict.status == "pass":
+        exactly = "the same as" if set(verdict.change.values()) == {0.0} else "within its tolerances of"
+        return f"{exactly} its baseline: kernel, library or clock made the change, not what the call asks for"
+    return f"{verdict.status}: {verdict.cause or verdict.reason}"
+
+
 def largest(counted: Counted) -> str:
     """Write the largest change of a count, with what it is of: ``2.0× FLOPs``."""
     changes = counted.verdict.change
@@ -113,14 +124,14 @@ def summary(
         mine = [row for row in rows if (row.counted.work.engine if row.counted.work else engines[0]) == engine]
         compared, left_out = _compared(mine, result, stored.not_run.get(engine, ()), tally=quiet)
         if quiet:
-            lines += _table([row for row in mine if row.counted.verdict.status != "pass"], page, header=False)
+            lines += table([row for row in mine if row.counted.verdict.status != "pass"], page, header=False)
             rest = f": {'; '.join(left_out)}" if left_out else ""
             lines += page.sentences([f"carbon ({WORK}{engine}): {compared}{rest}"])
             continue
         shown = mine if verbose or len(mine) <= MOST_ROWS else [row for row in mine if not _folds(row)]
         hidden = len(mine) - len(shown)
         lines.append(Line(page.title(f"carbon: work counted, engine {engine}"), HEADER))
-        lines += _table(shown, page, header=True)
+        lines += table(shown, page, header=True)
         lines += page.sentences([f"{count(hidden)} pass or are new: listed with -v" if hidden else None])
         lines += [Line("")] if mine else []
         lines += _modules(mine, page) if verbose else []
@@ -232,7 +243,8 @@ def _warn_only(rows: Iterable[Row]) -> str | None:
 # --- the table -------------------------------------------------------------------------------------
 
 
-def _table(rows: Sequence[Row], page: Page, *, header: bool) -> list[Line]:
+def table(rows: Sequence[Row], page: Page, *, header: bool) -> list[Line]:
+    """Make one row a count; columns give way to names on a narrow page."""
     if not rows:
         return []
     works = [row.counted.work for row in rows]
@@ -247,8 +259,8 @@ def _table(rows: Sequence[Row], page: Page, *, header: bool) -> list[Line]:
         Column("status", [_status(row) for row in rows], left=True),
     ]
     optional = (figures[3], figures[2], figures[1], figures[4])
-    table = Table("test", [name_of(row.key) for row in rows], figures, optional=optional, least=LEAST_NAME)
-    return table.fitted(page).lines(page, list(map(_markup, rows)), header=HEADER if header else None)
+    shown = Table("test", [name_of(row.key) for row in rows], figures, optional=optional, least=LEAST_NAME)
+    return shown.fitted(page).lines(page, list(map(_markup, rows)), header=HEADER if header else None)
 
 
 def _folds(row: Row) -> bool:
@@ -262,7 +274,7 @@ def _status(row: Row) -> str:
         return _failing(row.counted).upper()
     if effect == "accepted":
         return "accepted"
-    if row.test.outcome == "failed" and all(one.verdict.effect != "fails" for one in row.test.counted):
+    if (row.test.functional_outcome or row.test.outcome) == "failed":
         return "test failed"
     return row.counted.verdict.status
 
@@ -378,8 +390,8 @@ def _figures(counted: Counted, context: WorkContext, page: Page) -> list[str]:
         rows.append([page.clean(cell) for cell in (*both, moved, f"+{share(allowed)}")])
     titles = ("baseline", "now", "change", "allowed")
     figures = [Column(title, cells) for title, cells in zip(titles, zip(*rows, strict=True), strict=True)]
-    table = Table(f"{'per call':<{_LABEL}}", names, figures).lines(page, header={})
-    return [page.fit(f"  {line.text}", page.width, head=1.0) for line in table]
+    lines = Table(f"{'per call':<{_LABEL}}", names, figures).lines(page, header={})
+    return [page.fit(f"  {line.text}", page.width, head=1.0) for line in lines]
 
 
 def _facts(counted: Counted, context: WorkContext, page: Page) -> list[str]:

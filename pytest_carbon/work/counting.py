@@ -84,7 +84,7 @@ class Counting:
         self._session = self._stack.enter_context(Session())
 
     def end(self, calls: int = 1) -> CountedCall:
-        """Stop counting; return the work of one of so many calls."""
+        """Stop counting; return the mean work of the calls."""
         return CountedCall(None, *_ended(self, calls))
 
     def abandon(self) -> None:
@@ -99,14 +99,7 @@ class Counting:
         self._stack.close()
         if session.compiled:
             warnings.append(MeasurementWarning("uncompiled", UNCOMPILED, informs=True))
-        work, divided = session.work(calls)
-        if not divided:
-            warnings.append(
-                MeasurementWarning(
-                    "not-repeatable", f"the work of the window does not divide into {calls} equal calls: it is averaged"
-                )
-            )
-        return work, tuple(warnings)
+        return session.work(calls), tuple(warnings)
 
 
 def _ended(counting: Counting, calls: int) -> tuple[Work | None, tuple[MeasurementWarning, ...], str | None]:

@@ -30,6 +30,7 @@ class NoValueError(RuntimeError):
 class _State:
     avoid: frozenset[int] = frozenset()
     blank = False
+    building = False
 
 
 def avoid(tokens: Sequence[int]) -> None:
@@ -130,8 +131,12 @@ _FACTORIES = frozenset(
 @contextmanager
 def weights() -> Iterator[None]:
     """Build models without memory: floats that are made within are hollow, and initialising them does nothing."""
-    with _Weights():
-        yield
+    _State.building = True
+    try:
+        with _Weights():
+            yield
+    finally:
+        _State.building = False
 
 
 def _contiguous(shape: Sequence[int]) -> tuple[int, ...]:
@@ -260,8 +265,8 @@ def _integers(name: str, args: Any, shape: Any, strides: Any, dtype: Any) -> Any
         return torch.full(shape, args[1 if name == "full_like" else 2], dtype=dtype)
     if name == "eq":
         return torch.full(shape, len(args) > 1 and args[0] is args[1], dtype=dtype)
-    if dtype is torch.bool:
-        return torch.zeros(shape, dtype=dtype)
+    if dtype is torch.bool:  # a better beam is always possible; no initial weight lies outside its bounds
+        return torch.full(shape, name in ("gt", "ge") and not _State.building, dtype=dtype)
     if name in ("argmax", "argmin", "max", "min", "multinomial", "topk", "sort", "argsort", "kthvalue", "mode"):
         dim = -1 if name in ("multinomial", "topk") else next((a for a in args[1:] if type(a) is int), -1)
         if name == "topk" and len(args) > 2:
@@ -346,6 +351,13 @@ def _grouped(func: Any, args: Any, kwargs: Any) -> Any:
     return Hollow(shape, _contiguous(shape), kwargs.get("out_dtype") or a.dtype)
 
 
+def _batch_norm(func: Any, args: Any, kwargs: Any) -> Any:
+    """Without training the CPU keeps no statistics."""
+    if args[5]:
+        return NotImplemented
+    return like(args[0]), Hollow((0,), (1,), args[0].dtype), Hollow((0,), (1,), args[0].dtype)
+
+
 def _kernel_choice(func: Any, args: Any, kwargs: Any) -> int:
     """Choose the kernel of attention as the CPU does, which asks for more than shapes."""
     query, value = args[0], args[2]
@@ -365,5 +377,6 @@ _HANDLERS = {
     "masked_select": _masked_select,
     "as_strided": _as_strided,
     "_grouped_mm": _grouped,
+    "native_batch_norm": _batch_norm,
     "_fused_sdp_choice": _kernel_choice,
 }

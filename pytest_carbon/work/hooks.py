@@ -33,6 +33,25 @@ def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None
 
 
 @contextmanager
+def replaced_within(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
+    """Put something in the place of a decorated function, under its decorator.
+
+    Methods that were bound before (``carbon(model.generate, …)``) hold the decorator's function, and meet it too.
+    """
+    for cell in getattr(vars(owner)[name], "__closure__", None) or ():
+        inner = cell.cell_contents
+        if getattr(inner, "__name__", None) == name:
+            cell.cell_contents = make(inner)
+            try:
+                yield
+            finally:
+                cell.cell_contents = inner
+            return
+    with replaced(owner, name, make):
+        yield
+
+
+@contextmanager
 def modules(ledger: Ledger, elsewhere: Callable[[str], None]) -> Iterator[None]:
     """Note which module is called; and that a module was called in another thread."""
     thread = threading.get_ident()
@@ -137,7 +156,7 @@ def generation(ledger: Ledger, generated: Generated) -> Iterator[None]:
 
         return generate
 
-    with replaced(mixin, "generate", make):
+    with replaced_within(mixin, "generate", make):
         yield
 
 
@@ -207,7 +226,8 @@ def uncompiled(noted: Callable[[], None]) -> Iterator[None]:
 
             if hasattr(eval_frame, "_callback_from_stance"):
                 stack.enter_context(replaced(eval_frame, "_callback_from_stance", make))
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if hasattr(torch.compiler, "set_stance"):  # torch 2.6 and newer
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
 
         def make_compile(original: Any) -> Any:
             def compile(*args: Any, **kwargs: Any) -> Any:

@@ -20,6 +20,9 @@ from pytest_carbon.work.traffic import all_touched, touched, touched_by_any
 _PLANS: dict[Any, Plan] = {}
 _Tensor = torch.Tensor
 _node: Any = torch._C._current_autograd_node
+_excluded: Any = torch._C._dispatch_tls_is_dispatch_key_excluded
+_exclude: Any = torch._C._dispatch_tls_set_dispatch_key_excluded
+_VIEWS = torch._C.DispatchKey.ADInplaceOrView
 _push: Any = torch._C._push_on_torch_dispatch_stack
 _pop: Any = torch._C._pop_torch_dispatch_stack
 _IMPLICIT = torch._C.DispatchKey.CompositeImplicitAutograd
@@ -45,6 +48,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
         self.inside_ns = 0
         """Time in operators."""
         self.operators = 0
+        self.kernels = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         plan = _PLANS.get(func)
@@ -65,11 +69,16 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
         if plan.composite is not None:
             if func in _WHOLE:
                 return self.whole(func, func, args, kwargs or {})
+            views = _excluded(_VIEWS)
+            if views:  # a view of a weight still asks for a gradient, as without this mode: products look at it
+                _exclude(_VIEWS, False)
             _push(self)
             try:
                 return func._op_dk(plan.composite, *args, **kwargs) if kwargs else func._op_dk(plan.composite, *args)
             finally:
                 _pop(None)
+                if views:
+                    _exclude(_VIEWS, True)
         if not plan.own and plan.formula is None:
             return self._custom(func, plan, args, kwargs or {})
         started = perf_counter_ns()
@@ -91,6 +100,8 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
         first = None
         if plan.special is not None:
             first = args[0]
+            if plan.name == "index" and any(index is not None and index.dtype is torch.bool for index in args[1]):
+                self.read("mask")  # how many it picks is not known before
             nbytes = plan.special(args, None if plan.writes else kwargs.get("out", out) if kwargs else out)
         else:
             nbytes = 0
@@ -144,6 +155,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
             kind = "cast"
         dtype = plan.dtype or (source.dtype if isinstance(source, _Tensor) else None)
         if nbytes or flops or plan.unknown:
+            self.kernels += 1
             key = (kind, dtype)
             cell = page.cells.get(key)
             if cell is None:
@@ -201,7 +213,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
             (key for key in (_KEYS[0], *_KEYS[1:]) if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)),
             None,
         )
-        before = self.operators
+        before = self.kernels
         if key is None or self._is_hollow(args, kwargs):
             out = func(*args, **kwargs)
         else:
@@ -210,7 +222,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
                 out = func._op_dk(getattr(torch._C.DispatchKey, key), *args, **kwargs)
             finally:
                 _pop(None)
-        if plan.unknown is not None and not (self.operators > before and _is_python(func)):
+        if plan.unknown is not None and not (self.kernels > before and _is_python(func)):
             self.ledger.unknown[plan.unknown] += 1
             if not self.muted:
                 nbytes = all_touched(args) + all_touched(list(kwargs.values())) + all_touched(out)

@@ -52,14 +52,12 @@ class Session:
         """Return what speaks against the count so far."""
         return self._elsewhere.warnings(self._mode.operators, self._mode.inside_ns / 1e9)
 
-    def work(self, calls: int) -> tuple[Work | None, bool]:
-        """Return the work of one of so many calls, None where there was none, and whether it divides evenly."""
-        ledger, exact = self._ledger, True
+    def work(self, calls: int) -> Work | None:
+        """Return the mean work of the calls, None where there was none."""
+        ledger = self._ledger
 
         def share(value: int) -> int:
-            nonlocal exact
-            exact = exact and value % calls == 0
-            return round(value / calls)
+            return round(value / calls) if calls > 1 else value
 
         named = names(ledger.roots)
         pages: dict[str, list[Page]] = defaultdict(list)
@@ -85,14 +83,14 @@ class Session:
                 )
             )
         if not any(module.kernels for module in modules):
-            return None, True
+            return None
         totals: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
         for module in modules:
             for one in module.by_class:
                 for index, value in enumerate(one[1:]):
                     totals[one.operators][index] += value
         generated = self.generated
-        work = Work(
+        return Work(
             engine=self._engine(),
             flops=sum(module.flops for module in modules),
             bytes=sum(module.bytes for module in modules),
@@ -106,7 +104,6 @@ class Session:
             reads={kind: share(ledger.reads[kind]) for kind in sorted(ledger.reads)},
             unknown_ops=tuple(sorted(ledger.unknown)),
         )
-        return work, exact
 
     def _engine(self) -> str:
         if self._mode.hollow:

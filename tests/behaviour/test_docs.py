@@ -81,11 +81,11 @@ def test_the_readmes_table_has_every_option() -> None:
 
 
 def test_every_warning_is_explained() -> None:
-    """docs/measuring.md has each code that the package can give, and no other."""
+    """docs/measuring.md and docs/work.md have each code that the package can give, and no other."""
     source = "\n".join(path.read_text(encoding="utf-8") for path in Path(pytest_carbon.__file__).parent.rglob("*.py"))
     given = set(re.findall(r'Warning\(\s*"([a-z-]+)"', source))
-    explained = page("docs/measuring.md").partition("## Warnings")[2]
-    assert set(rows(explained)) == given
+    pages = [page(f"docs/{name}.md").partition("## Warnings")[2] for name in ("measuring", "work")]
+    assert {code for explained in pages for code in rows(explained)} == given
 
 
 def test_every_status_is_explained_in_the_order_of_precedence() -> None:

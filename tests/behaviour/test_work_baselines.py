@@ -42,7 +42,7 @@ def test_a_second_run_passes_and_changes_no_file(recorded: WorkRunner) -> None:
     """Counts are the same, to the last one; recording again has nothing to add."""
     file = recorded.baselines / "work-cpu/test_it.py.jsonl"
     before = file.read_bytes()
-    header, *lines = map(json.loads, before.decode().splitlines())
+    header, *lines = map(json.loads, filter(None, before.decode().splitlines()))
     assert header == {"format": "pytest-carbon-work/1", "engine": "cpu"}
     assert [line["name"] for line in lines] == ["call", "decode"]
     run = recorded("--carbon-record")
@@ -167,7 +167,7 @@ def test_another_engines_baseline_is_named(recorded: WorkRunner) -> None:
 def test_another_version_of_torch_is_named(recorded: WorkRunner) -> None:
     """Beside the verdict."""
     for file in recorded.baselines.rglob("*.jsonl"):
-        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines() if line]
         for line in lines[1:]:
             line["versions"]["torch"] = "2.4.0"
         file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
@@ -229,3 +229,27 @@ def test_a_failing_test_is_not_recorded(run_work: WorkRunner, pytester: pytest.P
     assert run.outcomes() == {"failed": 1, "passed": 1}
     assert "not recorded: test_it.py::test_call: its test did not pass (failed)" in run.text
     assert "recorded 1 count of work" in run.text
+
+
+def test_two_reports_are_compared(recorded: WorkRunner, pytester: pytest.Pytester) -> None:
+    """Also with baselines, an engine's folder, and a file of it; exit status 1 for a regression."""
+    recorded()
+    shutil.copy(pytester.path / "report.json", pytester.path / "base.json")
+    change(pytester, times=2)
+    recorded()
+    file = "carbon-baselines/work-cpu/test_it.py.jsonl"
+    compare = (sys.executable, "-m", "pytest_carbon", "compare")
+    for base in ("base.json", "carbon-baselines", "carbon-baselines/work-cpu", file):
+        done = pytester.run(*compare, base, "report.json")
+        said = " ".join(done.stdout.str().split())
+        assert done.ret == 1, base
+        assert "work counted, engine cpu" in said
+        assert "2.0× FLOPs REGRESSION" in said
+        assert "compared 2: 1 regression, 1 pass" in said
+        assert "test_it.py::test_call: regression: 2.0× the FLOPs" in said
+    assert pytester.run(*compare, "report.json", "report.json").ret == 0
+    work = json.loads(pytester.run(*compare, "base.json", "report.json", "--format=json").stdout.str())["work"]
+    assert [one["status"] for one in work["measurements"]] == ["regression", "pass"]
+    assert work["measurements"][0]["head"]["flops"] > work["measurements"][0]["base"]["flops"]
+    markdown = pytester.run(*compare, "base.json", "report.json", "--format=markdown")
+    assert "### Work per call: compared 2: 1 regression, 1 pass" in markdown.stdout.str()

@@ -46,9 +46,9 @@ def test_a_failed_test_names_its_cause_first(twice: WorkRunner) -> None:
     begin = next(i for i, line in enumerate(lines) if line.startswith("carbon regression"))
     end = next(i for i, line in enumerate(lines) if "carbon: work counted" in line)
     assert shown("\n".join(lines[begin:end])) == snapshot("""\
-carbon regression: 2.0× the FLOPs: h.*.up, 4 calls instead of 2, as long as
-before: an extra forward. 32.8 kFLOP → 65.5 kFLOP (2.0×); 26.9 kB → 53.8 kB
-(2.0×); 7 kernels → 14 kernels (2.0×)
+carbon regression: 2.0× the FLOPs: the model itself, 2 calls instead of 1, each
+as long as before: an extra forward. 32.8 kFLOP → 65.5 kFLOP (2.0×); 26.9 kB →
+53.8 kB (2.0×); 7 kernels → 14 kernels (2.0×)
 
   per call        baseline         now  change  allowed
   FLOPs         32.8 kFLOP  65.5 kFLOP    2.0×      +1%
@@ -96,8 +96,8 @@ compared 3 of 3
 work counted, not energy measured: what the calls ask of a device, not how much
   energy it takes for that
 =========================== short test summary info ============================
-FAILED test_it.py::test_forward - 2.0× the FLOPs: h.*.up, 4 calls instead of ...
-FAILED test_it.py::test_reads - 2.0× the FLOPs: h.*.up, 4 calls instead of 2,...\
+FAILED test_it.py::test_forward - 2.0× the FLOPs: the model itself, 2 calls i...
+FAILED test_it.py::test_reads - 2.0× the FLOPs: the model itself, 2 calls ins...\
 """)
     assert all(columns(line) <= 80 for line in lines[begin:-1] if not line.startswith("FAILED"))
 

@@ -228,6 +228,7 @@ def test_a_report_has_these_keys() -> None:
                             "effect": "none",
                             "reason": "it takes 8% more",
                         },
+                        "work": None,
                     }
                 ],
             }

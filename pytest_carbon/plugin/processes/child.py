@@ -16,6 +16,7 @@ from pytest_carbon.host import import_paths
 from pytest_carbon.host.stdlib import io, os, signal
 from pytest_carbon.host.worktree import dying_with_parent
 from pytest_carbon.plugin import foreign
+from pytest_carbon.plugin.counter import Count
 from pytest_carbon.plugin.processes import messages
 from pytest_carbon.plugin.processes.messages import Message, Request
 from pytest_carbon.plugin.settings import inherit
@@ -79,9 +80,15 @@ class Outlet:
         assert self._config is not None
         self.send(messages.Reported(test, messages.report_form(self._config, report)))
 
-    def done(self, test: str, measurements: Sequence[Measurement] = (), mistaken: Sequence[str] = ()) -> None:
+    def done(
+        self,
+        test: str,
+        measurements: Sequence[Measurement] = (),
+        mistaken: Sequence[str] = (),
+        counts: Sequence[Count] = (),
+    ) -> None:
         self._unmeasured = None
-        self.send(messages.Done(test, tuple(measurements), tuple(mistaken)))
+        self.send(messages.Done(test, tuple(measurements), tuple(mistaken), tuple(counts)))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_load_initial_conftests(

@@ -1,0 +1,44 @@
+"""What people do by mistake, on tiny models: each is red, and the first line names it; what changes nothing is not."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("transformers", reason="the extra tasks is not installed")
+from benchmarks import work
+from benchmarks.work import Case, verdict_of
+
+_GENERATING = ("cache off", "twice the tokens", "a host read per token")
+
+
+@pytest.fixture(scope="module")
+def faults() -> dict[str, Case]:
+    return {case.name: case for case in work.faults()}
+
+
+@pytest.fixture(scope="module")
+def refactorings() -> dict[str, Case]:
+    return {case.name: case for case in work.refactorings()}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in _GENERATING else name for name in work.FAULTS]
+)
+def test_a_fault_is_red_and_its_cause_named(faults: dict[str, Case], name: str) -> None:
+    verdict, words = verdict_of(faults[name]), work.FAULTS[name]
+    assert verdict.status in ("regression", "changed")
+    assert verdict.cause is not None
+    assert verdict.reason.startswith(verdict.cause)
+    assert all(word in verdict.cause for word in words)
+    assert "energy" not in verdict.reason
+
+
+def test_every_fault_has_its_words(faults: dict[str, Case]) -> None:
+    assert list(faults) == list(work.FAULTS)
+
+
+@pytest.mark.slow
+def test_a_refactoring_leaves_the_count_as_it_is(refactorings: dict[str, Case]) -> None:
+    reasons = {name: verdict_of(case).reason for name, case in refactorings.items()}
+    assert {name: reason for name, reason in reasons.items() if not reason.startswith("as the baseline: ")} == {}
+    assert len(reasons) == 10

@@ -1,0 +1,236 @@
+"""What is not counted is said: nothing counted, other threads and processes, unknown operators, calls that vary."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from pytest_carbon.work.counting import CountedCall, Counting, count
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+r = torch.randn
+
+
+def codes(counted: CountedCall) -> set[str]:
+    return {warning.code for warning in counted.warnings}
+
+
+def busy(seconds: float) -> None:
+    import time
+
+    start = time.thread_time()
+    while time.thread_time() - start < seconds:
+        sum(range(1000))
+
+
+def test_a_call_without_torch_has_a_failure() -> None:
+    counted = count(lambda: sum(range(10)))
+    assert counted.work is None
+    assert counted.failure is not None
+    assert "no operator of torch" in counted.failure
+
+
+def test_numpy_alone_has_a_failure() -> None:
+    numpy = pytest.importorskip("numpy")
+    assert count(lambda: numpy.ones((50, 50)) @ numpy.ones((50, 50))).failure is not None
+
+
+def test_a_view_alone_has_a_failure() -> None:
+    assert count(r(3, 4).view, (12,)).failure is not None
+
+
+def test_work_beside_torch_is_said() -> None:
+    def call() -> Any:
+        busy(0.2)
+        return r(3) + 1
+
+    assert codes(count(call)) == {"beside-torch"}
+
+
+def test_a_subprocess_is_said() -> None:
+    def call() -> Any:
+        subprocess.run([sys.executable, "-c", "sum(range(2_000_000))"], check=True)
+        return r(3) + 1
+
+    counted = count(call)
+    assert [w.disqualifies for w in counted.warnings if w.code == "other-processes"] == [True]
+
+
+def test_a_subprocess_alone_is_named_in_the_failure() -> None:
+    failure = count(lambda: subprocess.run([sys.executable, "-c", "sum(range(2_000_000))"], check=True)).failure
+    assert failure is not None
+    assert "child processes used" in failure
+
+
+def test_a_thread_of_the_call_is_named() -> None:
+    def call() -> Any:
+        thread = threading.Thread(target=lambda: r(30, 30) @ r(30, 30), name="helping")
+        thread.start()
+        thread.join()
+        return r(3) + 1
+
+    counted = count(call)
+    assert [(w.disqualifies, "helping" in w.text) for w in counted.warnings if w.code == "other-threads"] == [
+        (True, True)
+    ]
+
+
+def test_a_pool_made_by_the_warm_up_is_named() -> None:
+    pool: list[ThreadPoolExecutor] = []
+
+    def call() -> Any:
+        if not pool:
+            pool.append(ThreadPoolExecutor(1))
+        pool[0].submit(lambda: r(30, 30) @ r(30, 30)).result()
+        return r(3) + 1
+
+    assert "other-threads" in codes(count(call))
+    pool[0].shutdown()
+
+
+def test_a_model_that_a_thread_made_before_calls_is_named() -> None:
+    model = nn.Linear(3, 3)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()
+
+        def call() -> Any:
+            pool.submit(model, r(2, 3)).result()
+            return model(r(2, 3))
+
+        counted = count(call)
+    assert "other-threads" in codes(counted)
+    assert counted.work is not None
+    assert counted.work.flops == 2 * 2 * 3 * 3
+
+
+def test_numpy_in_a_thread_made_before_is_said() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()
+
+        def call() -> Any:
+            pool.submit(busy, 0.1).result()
+            return r(3) + 1
+
+        assert "other-threads" in codes(count(call))
+
+
+def test_an_operator_of_a_library_without_a_formula_is_unknown() -> None:
+    with torch.library._scoped_library("carbon_test", "FRAGMENT") as library:
+        library.define("twice(Tensor x) -> Tensor")
+        library.impl("twice", lambda x: x * 2, "CPU")
+        work = count(torch.ops.carbon_test.twice, (r(4),)).work
+    assert work is not None
+    assert work.unknown_ops == ("carbon_test::twice",)
+
+
+def test_a_python_operator_is_counted_by_its_parts() -> None:
+    @torch.library.custom_op("carbon_test2::project", mutates_args=())
+    def project(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return x @ w
+
+    @torch.library.custom_op("carbon_test2::hidden", mutates_args=())
+    def hidden(x: torch.Tensor) -> torch.Tensor:
+        out = torch.empty_like(x)
+        out.numpy()[:] = 2
+        return out
+
+    work = count(project, (r(3, 4), r(4, 5))).work
+    assert work is not None
+    assert (work.flops, work.unknown_ops) == (120, ())
+    work = count(hidden, (r(3),)).work
+    assert work is not None
+    assert work.unknown_ops == ("carbon_test2::hidden",)
+
+
+def test_a_formula_registered_with_torch_counts() -> None:
+    from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+    @torch.library.custom_op("carbon_test3::fast", mutates_args=())
+    def fast(x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    register_flop_formula(torch.ops.carbon_test3.fast)(lambda shape, *args, out_shape=None, **kwargs: 77)
+    try:
+        work = count(fast, (r(3),)).work
+    finally:
+        del flop_registry[torch.ops.carbon_test3.fast]
+    assert work is not None
+    assert (work.flops, work.unknown_ops) == (77, ())
+
+
+def test_operators_of_torch_whose_flops_are_unknown_are_named() -> None:
+    work = count(torch.linalg.svd, (r(4, 4),)).work
+    assert work is not None
+    assert work.unknown_ops == ("aten::_linalg_svd",)
+
+
+def test_sparse_products_are_named() -> None:
+    work = count(torch.sparse.mm, (r(4, 4).to_sparse(), r(4, 5))).work
+    assert work is not None
+    assert any("mm" in name for name in work.unknown_ops)
+
+
+def test_a_call_that_varies_is_said_with_both_figures() -> None:
+    sizes = iter((1, 2, 3))
+    counted = count(lambda: r(next(sizes), 4) @ r(4, 5))
+    (warning,) = counted.warnings
+    assert (warning.code, warning.disqualifies) == ("not-repeatable", True)
+    assert "80 and then 120 FLOPs" in warning.text
+
+
+def test_a_window_counts_the_mean_of_its_calls() -> None:
+    window = Counting()
+    window.begin()
+    for size in (1, 2, 3):
+        r(size, 4) @ r(4, 5)
+    counted = window.end(3)
+    assert counted.work is not None
+    assert (counted.work.flops, counted.warnings) == (80, ())
+
+
+def test_what_raises_raises_and_leaves_nothing_behind() -> None:
+    before = (nn.Module.__call__, torch.compile, threading.Thread._bootstrap_inner)  # type: ignore[attr-defined]
+
+    class Broken(nn.Module):
+        def forward(self, x: Any) -> Any:
+            raise ValueError("on purpose")
+
+    with pytest.raises(ValueError, match="on purpose"):
+        count(Broken(), (r(2),))
+    model, calls = Broken(), iter((False, True))
+
+    def later() -> Any:
+        return model(r(2)) if next(calls) else r(2) + 1
+
+    with pytest.raises(ValueError, match="on purpose"):
+        count(later)
+    assert before == (nn.Module.__call__, torch.compile, threading.Thread._bootstrap_inner)  # type: ignore[attr-defined]
+    assert torch.utils._python_dispatch._get_current_dispatch_mode() is None
+    assert "tolist" not in vars(torch.Tensor)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore:.*:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("call", "flops"),
+    [
+        (lambda: torch.vmap(torch.mv, (None, 0))(r(3, 4), r(5, 4)), 2 * 5 * 3 * 4),
+        (lambda: torch.func.grad(lambda w: (r(2, 3) @ w).sum())(r(3, 4)), 2 * 2 * 2 * 3 * 4),
+        (lambda: torch.func.functional_call(nn.Linear(3, 4), {"weight": r(4, 3)}, r(2, 3)), 2 * 2 * 3 * 4),
+        (lambda: torch.nested.nested_tensor([r(2, 3), r(5, 3)], layout=torch.jagged) @ r(3, 4), 2 * 7 * 3 * 4),
+        (lambda: r(4, 3).t() @ r(4, 5)[:, ::2], 2 * 3 * 4 * 3),
+        (lambda: r(6).view(2, 3).t_().mul_(2).sum(), 0),
+        (lambda: torch.view_as_real(torch.mm(r(2, 3).cfloat(), r(3, 4).cfloat())), 8 * 2 * 3 * 4),
+        (lambda: torch.jit.script(nn.Linear(3, 4))(r(2, 3)), 2 * 2 * 3 * 4),
+    ],
+    ids=["vmap", "func.grad", "functional_call", "nested", "not contiguous", "views in place", "complex", "script"],
+)
+def test_unusual_tensors_are_counted(call: Any, flops: int) -> None:
+    work = count(call).work
+    assert work is not None
+    assert (work.flops, work.unknown_ops) == (flops, ())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from pytest_carbon.records import MeasurementError
@@ -25,7 +24,7 @@ class ImageGeneration(ModelTask):
         import torch
 
         asked = {"num_inference_steps": self.steps, "width": self.width, "height": self.height}
-        with torch.inference_mode(), self._blank(), warnings.catch_warnings():
+        with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of what the pipeline uses inside
             return self.model(
                 prompt=inputs.tensors,
@@ -33,14 +32,6 @@ class ImageGeneration(ModelTask):
                 output_type="pt",
                 **{name: value for name, value in asked.items() if value is not None},
             )
-
-    def _blank(self) -> AbstractContextManager[None]:
-        """Let the safety checker read a hollow picture: a blank one."""
-        if self.weights != "hollow":
-            return nullcontext()
-        from pytest_carbon.work import hollow
-
-        return hollow.read_as_zeros()
 
     def _noise_on(self) -> Any:
         """Return the device where the noise is drawn: the pipeline's, where its weights are there."""

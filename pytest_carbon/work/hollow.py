@@ -29,23 +29,12 @@ class NoValueError(RuntimeError):
 
 class _State:
     avoid: frozenset[int] = frozenset()
-    blank = False
     building = False
 
 
 def avoid(tokens: Sequence[int]) -> None:
     """Never pick these tokens: those that would end a text."""
     _State.avoid = frozenset(tokens)
-
-
-@contextmanager
-def read_as_zeros() -> Iterator[None]:
-    """Let values be read as zeros within: for code that checks a picture, and does the same work whatever it finds."""
-    before, _State.blank = _State.blank, True
-    try:
-        yield
-    finally:
-        _State.blank = before
 
 
 class Hollow(torch.Tensor):  # type: ignore[misc]
@@ -55,10 +44,9 @@ class Hollow(torch.Tensor):  # type: ignore[misc]
 
     @staticmethod
     def __new__(cls, shape: Any, strides: Any, dtype: Any, requires_grad: bool = False) -> Any:
-        with torch.inference_mode(False):  # a view of a weight is no inference tensor
-            return torch.Tensor._make_wrapper_subclass(
-                cls, shape, strides=strides, dtype=dtype, device="cpu", requires_grad=requires_grad
-            )
+        return torch.Tensor._make_wrapper_subclass(
+            cls, shape, strides=strides, dtype=dtype, device="cpu", requires_grad=requires_grad
+        )
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -71,8 +59,6 @@ class Hollow(torch.Tensor):  # type: ignore[misc]
         raise NoValueError("tolist()")
 
     def numpy(self, *, force: bool = False) -> Any:
-        if _State.blank:
-            return torch.zeros(self.shape, dtype=self.dtype).numpy()
         raise NoValueError("numpy()")
 
 
@@ -300,8 +286,6 @@ def _refuse(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _item(func: Any, args: Any, kwargs: Any) -> Any:
-    if _State.blank:
-        return 0.0
     raise NoValueError("item()")
 
 

@@ -1,6 +1,6 @@
 """How far counting without a GPU carries: the study's models without weights, and predicted energy beside measured.
 
-    python -m benchmarks.work_study [hollow] [small] [generate] [study] [--json FILE]
+    python -m benchmarks.work_study [hollow] [small] [generate] [study] [--report FILE] [--json FILE]
 
 ``study``: every cell of the study counted with hollow weights, and its predicted energy beside the study's figure.
 ``hollow``: the small tasks with hollow weights against real ones on the processor. ``generate``: 32 tokens of LLaMA 7B
@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import made_by, write_results
-from pytest_carbon.records import Counted, TestResult
-from pytest_carbon.records.work import Work, WorkVerdict
+from pytest_carbon.records.work import Work
+from pytest_carbon.reports import jsonfile
 from pytest_carbon.tasks import catalogue
 from pytest_carbon.tasks.building import build_task
 from pytest_carbon.tasks.counts import CountedCell, counted_groups, rank_correlation, study_gpu
@@ -57,44 +57,49 @@ def counted(task: ModelTask) -> Work:
     return work
 
 
+def suite(*options: str) -> dict[str, Any]:
+    """Count the suite as a user does; return its report, what it printed, and what it took."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:cacheprovider", "--carbon-work"]
+    with tempfile.TemporaryDirectory() as folder:
+        begun_s, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        args = ["--pyargs", "pytest_carbon.suite", "--carbon-json=report.json", *options]
+        done = subprocess.run([*command, *args], cwd=folder, capture_output=True, text=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        report = jsonfile.read(Path(folder, "report.json"))
+    return {
+        "report": report,
+        "out": done.stdout,
+        "returncode": done.returncode,
+        "seconds": time.perf_counter() - begun_s,
+        "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "mib": after.ru_maxrss / 1024,
+    }
+
+
 # --- the study -------------------------------------------------------------------------------------
 
 
-def study() -> dict[str, Any]:
-    """Count every cell of the study once, one after the other in this process."""
-    begun_s, failed, tests = time.process_time(), {}, []
-    for cell in catalogue.study_cells():
-        try:
-            task = build_task(cell.task, model=cell.model, dataset=cell.dataset, weights="hollow", data="synthetic")
-            work = counted(task)
-        except Exception as error:
-            failed[f"{cell.task}, {cell.model}"] = f"{type(error).__name__}: {error}"
-            continue
-        one = Counted("call", work, WorkVerdict("new", ""), task=task.info())
-        tests.append(TestResult(f"{cell.task}-{cell.dataset}-{cell.model}", "passed", counted=(one,)))
-        task.free()
-    cpu_s, model = time.process_time() - begun_s, study_gpu()
-    cells = [cell for group in counted_groups(tests) for cell in group.cells]
-    pairs = [pair for group in counted_groups(tests) for pair in group.beside_the_study(model)]
+def study(report: Path | None = None) -> dict[str, Any]:
+    """Count every cell of the study; ``report``: of such a run."""
+    run = suite("--carbon-suite=study") if report is None else {"report": jsonfile.read(report)}
+    tests, model = run.pop("report").tests, study_gpu()
+    groups = [group for group in counted_groups(tests) if not group.small]
+    cells = [cell for group in groups for cell in group.cells if not cell.failed]
+    pairs = [pair for group in groups for pair in group.beside_the_study(model)]
     ratios = [study / predicted for predicted, study in pairs]
-    return {
-        "models": len({cell.task.model for cell in cells}),
-        "cells": len(cells),
-        "failed": failed,
-        "cpu_s": cpu_s,
-        "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    of_study = {cell.model for cell in catalogue.study_cells()}
+    return run | {
+        "models": len({cell.task.model for cell in cells} & of_study),
+        "cells": len(pairs),
+        "failed": [test.nodeid for test in tests if test.outcome != "passed" or not test.counted],
         "gpu": model.name,
         "rank_correlation": rank_correlation(pairs),
         "ratio_within_a_task": _within_tasks(cells),
         "times_the_prediction": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
         "counts": [
-            {
-                "task": c.task.name,
-                "dataset": c.task.dataset,
-                "model": c.task.model,
-                "predicted_wh": c.wh_per_1000(model),
-            }
-            | {"study_wh": c.study_wh_per_1000, "flops": c.work.flops, "bytes": c.work.bytes, "kernels": c.work.kernels}
+            {"task": c.task.name, "dataset": c.task.dataset, "model": c.task.model}
+            | {"predicted_wh": c.wh_per_1000(model), "study_wh": c.study_wh_per_1000}
+            | {"flops": c.work.flops, "bytes": c.work.bytes, "kernels": c.work.kernels}
             for c in cells
         ],
     }
@@ -121,10 +126,10 @@ def _off(one: tuple[float, float], other: tuple[float, float]) -> float:
 
 def print_study(figures: dict[str, Any]) -> bool:
     correlation, times = figures["rank_correlation"], figures["times_the_prediction"]
-    print(f"hollow models of the study: {figures['models']} of {MODELS}, {figures['cells']} cells, ", end="")
-    print(f"{figures['cpu_s']:.0f} s of CPU, {figures['mib']:.0f} MiB")
-    for what, why in figures["failed"].items():
-        print(f"  failed: {what}: {why}")
+    took = f", {figures['cpu_s']:.0f} s of CPU, {figures['mib']:.0f} MiB" if "cpu_s" in figures else ""
+    print(f"hollow models of the study: {figures['models']} of {MODELS}, {figures['cells']} cells{took}")
+    for test in figures["failed"]:
+        print(f"  failed: {test}")
     print(f"rank correlation of predicted ({figures['gpu']}) with the study's energy: {correlation:.3f} ", end="")
     print(f"(at least {LEAST_CORRELATION})")
     print(f"  the study's node takes {times['median']:.1f} times the predicted GPU (median), ", end="")
@@ -208,14 +213,9 @@ def print_generate(figures: dict[str, Any]) -> bool:
 
 
 def small() -> dict[str, Any]:
-    """Count the small suite as a user does."""
-    command = [sys.executable, "-m", "pytest", "--carbon-work", "--pyargs", "pytest_carbon.suite"]
-    with tempfile.TemporaryDirectory() as folder:
-        begun_s, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([*command, "-p", "no:cacheprovider"], cwd=folder, capture_output=True, text=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"returncode": done.returncode, "seconds": time.perf_counter() - begun_s, "cpu_s": cpu_s, "out": done.stdout}
+    """Count the small suite."""
+    run = suite()
+    return {name: value for name, value in run.items() if name != "report"}
 
 
 def print_small(figures: dict[str, Any]) -> bool:
@@ -237,13 +237,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help=", ".join(PARTS))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--report", type=Path, help="of a run that counted the study: nothing is counted again")
     args = parser.parse_args()
     if unknown := set(args.parts) - PARTS.keys():
         parser.error(f"there is no part {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
     figures, met = {}, {}
     for part in args.parts or PARTS:
         make, show = PARTS[part]
-        figures[part] = make()
+        figures[part] = study(args.report) if part == "study" else make()
         met[part] = show(figures[part])
     if args.json is not None:
         write_results(args.json, "work_study", made_by("work_study"), {"met": met, **figures})

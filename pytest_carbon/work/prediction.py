@@ -8,15 +8,12 @@ leave-one-out error says how far it is to be trusted. Standard library only; a f
 
 from __future__ import annotations
 
-import csv
 import math
 import re
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
-from importlib.resources import files
 from typing import NamedTuple
 
 from pytest_carbon.records.work import Work
@@ -129,7 +126,7 @@ def fit(machine: str, points: Iterable[Point]) -> Model | None:
         return None
     off = [abs(_fitted(known[:i] + known[i + 1 :], left.work) / left.joules - 1.0) for i, left in enumerate(known)]
     source = f"fitted to {len(known)} measurements of this machine"
-    return Model(machine, _coefficients(known), statistics.mean(off), len(known), (source,))
+    return Model(machine, _coefficients(known), math.fsum(off) / len(off), len(known), (source,))
 
 
 def _fitted(points: Sequence[Point], work: Work) -> float:
@@ -158,6 +155,9 @@ def _coefficients(points: Sequence[Point]) -> dict[str, float]:
 @cache
 def published() -> Mapping[str, Model]:
     """Return the GPUs that coefficients are published for, by name; the file has the source of each."""
+    import csv  # here: every run reads its markers, few predict
+    from importlib.resources import files
+
     rows: dict[str, list[dict[str, str]]] = {}
     with files("pytest_carbon.work").joinpath("coefficients.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):

@@ -10,7 +10,7 @@ from work import WorkRunner, statuses, work_of
 
 from pytest_carbon.baselines import open_store
 from pytest_carbon.records import Machine
-from pytest_carbon.work.prediction import Point, fit, terms
+from pytest_carbon.work.prediction import Point, fit, published, terms
 
 H100 = "1x-nvidia-h100-80gb-hbm3-700w-gpu"
 
@@ -114,3 +114,7 @@ def test_a_report_with_predictions_is_read_back(run_work: WorkRunner, pytester: 
     (pytester.path / "again.json").write_text(json.dumps(run.report), "utf-8")
     (test,) = jsonfile.read(pytester.path / "again.json").tests
     assert list(test.counted[0].verdict.predictions) == work_of(run, "test_it")["predictions"]
+    gpus = {one["gpu"]: one for one in work_of(run, "test_it")["predicted"]}
+    model = published()["a100-sxm4-80gb"]
+    assert gpus["a100-sxm4-80gb"]["energy_j_per_call"] == model.joules(test.counted[0].work)  # type: ignore[arg-type]
+    assert gpus["a100-sxm4-80gb"]["error"] == model.error

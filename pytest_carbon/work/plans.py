@@ -38,8 +38,8 @@ class Plan:
     """How one operator is counted."""
 
     __slots__ = (
-        "aliases", "by_result", "composite", "dtype", "formula", "fresh", "kind", "name", "nothing", "outs", "own", "read",
-        "special", "unknown", "unread", "writes",
+        "aliases", "by_result", "composite", "dtype", "formula", "fresh", "kind", "name", "nothing", "outs", "own",
+        "read", "special", "unknown", "unread", "writes",
     )  # fmt: skip
 
     def __init__(self, func: Any) -> None:

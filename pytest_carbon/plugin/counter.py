@@ -98,18 +98,9 @@ class Counter:
 
 
 def same_input(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a call that repeats its work: a task takes another input each time, and here the same one."""
-    reset, info, typical = (getattr(fn, part, None) for part in ("reset", "info", "typical"))
-    if not callable(reset) or not callable(info):
-        return fn
-    if typical is not None:
-        return cast(Callable[..., Any], typical)
-
-    def first(*args: Any, **kwargs: Any) -> Any:
-        reset()
-        return fn(*args, **kwargs)
-
-    return first
+    """Return a call that repeats its work: a task of the study takes another input each time, here a typical one."""
+    from_tasks = all(callable(getattr(fn, part, None)) for part in ("reset", "info", "typical"))
+    return cast(Callable[..., Any], fn.typical) if from_tasks else fn  # type: ignore[attr-defined]
 
 
 def _count(name: str, calls: int, counted: counting.CountedCall) -> Count:

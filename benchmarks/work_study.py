@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from pytest_carbon.tasks.building import build_task
 from pytest_carbon.tasks.counts import CountedCell, counted_groups, rank_correlation, study_gpu
 from pytest_carbon.tasks.task import ModelTask
 from pytest_carbon.work.counting import Counting
+from pytest_carbon.work.prediction import terms
 
 MODELS = 88
 LEAST_CORRELATION = 0.94
@@ -94,7 +96,13 @@ def study(report: Path | None = None) -> dict[str, Any]:
         "failed": [test.nodeid for test in tests if test.outcome != "passed" or not test.counted],
         "gpu": model.name,
         "rank_correlation": rank_correlation(pairs),
-        "ratio_within_a_task": _within_tasks(cells),
+        "ratio_within_a_task": _within_tasks(cells, model.joules),
+        "roofline": {
+            "rank_correlation": rank_correlation(
+                [(roofline_j(c.work), wh) for c in cells if (wh := c.study_wh_per_1000)]
+            ),
+            "ratio_within_a_task": _within_tasks(cells, roofline_j)["all"],
+        },
         "times_the_prediction": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
         "counts": [
             {"task": c.task.name, "dataset": c.task.dataset, "model": c.task.model}
@@ -105,11 +113,21 @@ def study(report: Path | None = None) -> dict[str, Any]:
     }
 
 
-def _within_tasks(cells: Iterable[CountedCell]) -> dict[str, float]:
+def roofline_j(work: Work) -> float:
+    """Return the other model: of each class of operators, what takes most of computing, moving and launching."""
+    joules = 0.0
+    for part in work.by_class:
+        alone = replace(work, kernels=part.kernels, bytes=part.bytes, by_class=(part,))
+        costs = study_gpu().joules_per
+        joules += max(costs.get(term, 0.0) * count for term, count in terms(alone).items())
+    return joules
+
+
+def _within_tasks(cells: Iterable[CountedCell], joules: Callable[[Work], float | None]) -> dict[str, float]:
     """Return by what factor the ratio of two models of a task is off, in the median: of each task, and of all."""
-    model, of_task = study_gpu(), dict[str, list[tuple[float, float]]]()
+    of_task: dict[str, list[tuple[float, float]]] = {}
     for cell in cells:
-        predicted, measured = cell.wh_per_1000(model), cell.study_wh_per_1000
+        predicted, measured = joules(cell.work), cell.study_wh_per_1000
         if predicted and measured:
             of_task.setdefault(f"{cell.task.name} {cell.task.dataset}", []).append((predicted, measured))
     off = {task: [_off(*two) for two in itertools.combinations(pairs, 2)] for task, pairs in of_task.items()}
@@ -137,6 +155,9 @@ def print_study(figures: dict[str, Any]) -> bool:
     print("  the ratio of two models of a task is off by a factor of (median):")
     for task, factor in figures["ratio_within_a_task"].items():
         print(f"    {task:30} {factor:.2f}")
+    roofline = figures["roofline"]
+    print(f"  a roofline of the same coefficients: rank correlation {roofline['rank_correlation']:.3f}, ", end="")
+    print(f"ratios off by {roofline['ratio_within_a_task']:.2f}")
     return bool(figures["models"] == MODELS and not figures["failed"] and correlation >= LEAST_CORRELATION)
 
 

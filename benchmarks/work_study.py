@@ -104,12 +104,6 @@ def study(report: Path | None = None) -> dict[str, Any]:
             "ratio_within_a_task": _within_tasks(cells, roofline_j)["all"],
         },
         "times_the_prediction": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
-        "counts": [
-            {"task": c.task.name, "dataset": c.task.dataset, "model": c.task.model}
-            | {"predicted_wh": c.wh_per_1000(model), "study_wh": c.study_wh_per_1000}
-            | {"flops": c.work.flops, "bytes": c.work.bytes, "kernels": c.work.kernels}
-            for c in cells
-        ],
     }
 
 

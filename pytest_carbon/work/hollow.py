@@ -240,7 +240,7 @@ def _on_meta(func: Any, args: Any, kwargs: Any) -> Any:
             out = func(*_to_meta(args), **{name: _to_meta(value) for name, value in kwargs.items()})
     except NotImplementedError as error:
         raise NotImplementedError(
-            f"hollow tensors cannot run {func.name()}, whose result has an unknown shape: count this call on real weights"
+            f"hollow tensors cannot run {func.name()}, whose result has no known shape: count this call on real weights"
         ) from error
     return _spec(out)
 

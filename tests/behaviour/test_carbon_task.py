@@ -8,7 +8,7 @@ import pytest
 from conftest import CarbonRunner
 from extras import library
 from test_hooks import example
-from work import WorkRunner
+from worklab import WorkRunner
 
 from pytest_carbon.plugin import hookspecs
 

@@ -6,7 +6,7 @@ import json
 
 import builders
 import pytest
-from work import WorkRunner, statuses, work_of
+from worklab import WorkRunner, statuses, work_of
 
 from pytest_carbon.baselines import open_store
 from pytest_carbon.records import Machine

@@ -103,7 +103,10 @@ class Counting:
         self._stack.close()
         if session.compiled:
             warnings.append(MeasurementWarning("uncompiled", UNCOMPILED, informs=True))
-        return session.work(calls), tuple(warnings)
+        work = session.work(calls)
+        if work is not None and (uneven := session.uneven(work, calls)):
+            warnings.append(MeasurementWarning("not-repeatable", uneven))
+        return work, tuple(warnings)
 
 
 def _ended(counting: Counting, calls: int) -> tuple[Work | None, tuple[MeasurementWarning, ...], str | None]:

@@ -177,5 +177,5 @@ def rows_and_batch(tensor: Any) -> tuple[int, int]:
         for size in shape if not (tensor.is_floating_point() or tensor.is_complex()) else shape[:-1]:
             rows *= int(size)
         return rows, int(shape[0])
-    except RuntimeError:  # a nested tensor
+    except (RuntimeError, AttributeError):  # a nested tensor
         return 0, 0

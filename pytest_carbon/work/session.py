@@ -83,7 +83,7 @@ class Session:
                     by_class=classes,
                 )
             )
-        if not any(module.kernels for module in modules):
+        if not any(cell[2] for page in ledger.all_pages() for cell in page.cells.values()):
             return None
         totals: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
         for module in modules:
@@ -105,6 +105,25 @@ class Session:
             reads={kind: share(ledger.reads[kind]) for kind in sorted(ledger.reads)},
             unknown_ops=tuple(sorted(ledger.unknown)),
         )
+
+    def uneven(self, work: Work, calls: int) -> str | None:
+        """Say which sums a window's calls do not divide, where the rounded mean could hide a change."""
+        pages = [*self._ledger.all_pages()]
+        cells = [cell for page in pages for cell in page.cells.values()]
+        sums = {
+            "FLOPs": (sum(cell[0] for cell in cells), work.flops, 0.01),
+            "bytes": (sum(cell[1] for cell in cells), work.bytes, 0.01),
+            "kernels": (sum(cell[2] for cell in cells), work.kernels, 0.1),
+            "host reads": (sum(page.host_reads for page in pages), work.host_reads, 0.1),
+        }
+        said = [
+            f"{total:,} {name}"
+            for name, (total, mean, most) in sums.items()
+            if abs(mean * calls - total) > most * total
+        ]
+        if not said:
+            return None
+        return f"{', '.join(said)} in {calls:,} calls do not divide evenly: count them with a window of fewer calls"
 
     def _engine(self) -> str:
         if self._mode.hollow:

@@ -261,6 +261,7 @@ def main() -> None:
         make, show = PARTS[part]
         figures[part] = study(args.report) if part == "study" else make()
         met[part] = show(figures[part])
+        figures[part].pop("out", None)
     if args.json is not None:
         write_results(args.json, "work_study", made_by("work_study"), {"met": met, **figures})
     sys.exit(0 if all(met.values()) else f"missed: {', '.join(part for part, good in met.items() if not good)}")

@@ -53,10 +53,10 @@ def _by_task(group: CountedGroup, page: Page) -> Table:
 
 def _by_model(group: CountedGroup, page: Page) -> Table:
     if group.small:
-        names = [Name(row.task) for row in group.rows]
+        names, title = [Name(row.task) for row in group.rows], "task, per call"
     else:
-        names = [Name(row.model, _described(row)) for row in group.rows]
-    return _table("model, per call", names, [_Mean([row]) for row in group.rows], group, page)
+        names, title = [Name(row.model, _described(row)) for row in group.rows], "model, per call"
+    return _table(title, names, [_Mean([row]) for row in group.rows], group, page)
 
 
 def _described(row: CountedRow) -> str:

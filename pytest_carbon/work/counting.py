@@ -99,7 +99,10 @@ class Counting:
         self._stack.close()
         if session.compiled:
             warnings.append(MeasurementWarning("uncompiled", UNCOMPILED, informs=True))
-        return session.work(calls), tuple(warnings)
+        work = session.work(calls)
+        if work is not None and (few := session.rounded_away(work, calls)) is not None:
+            warnings.append(few)
+        return work, tuple(warnings)
 
 
 def _ended(counting: Counting, calls: int) -> tuple[Work | None, tuple[MeasurementWarning, ...], str | None]:

@@ -11,10 +11,14 @@ import torch
 
 from pytest_carbon.records import MeasurementWarning
 from pytest_carbon.records.work import ModuleWork, OperatorWork, Work
+from pytest_carbon.text import count, counted
 from pytest_carbon.work import elsewhere, hooks
 from pytest_carbon.work.ledger import Ledger, Page
 from pytest_carbon.work.mode import CountingMode, taken_whole
 from pytest_carbon.work.naming import names
+
+_ROUNDED = 0.1
+"""How far rounding may move a count, relatively: as far as the gate lets kernels and host reads rise."""
 
 
 class Session:
@@ -82,7 +86,7 @@ class Session:
                     by_class=classes,
                 )
             )
-        if not any(module.kernels for module in modules):
+        if not ledger.kernels():
             return None
         totals: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
         for module in modules:
@@ -104,6 +108,20 @@ class Session:
             reads={kind: share(ledger.reads[kind]) for kind in sorted(ledger.reads)},
             unknown_ops=tuple(sorted(ledger.unknown)),
         )
+
+    def rounded_away(self, work: Work, calls: int) -> MeasurementWarning | None:
+        """Say which counts are so few for the calls of a window that their figures for one call say little."""
+        totals = {"kernel": self._ledger.kernels(), "host read": sum(self._ledger.reads.values())}
+        shown = {"kernel": work.kernels, "host read": work.host_reads}
+        few = [
+            f"{counted(total, name)} in {counted(calls, 'call')} are {count(shown[name])} a call"
+            for name, total in totals.items()
+            if abs(shown[name] * calls - total) > _ROUNDED * total
+        ]
+        if not few:
+            return None
+        text = f"rounded: {' and '.join(few)}, so a change of them may not be seen; give the window fewer calls"
+        return MeasurementWarning("few-a-call", text, informs=True)
 
     def _engine(self) -> str:
         if self._mode.hollow:

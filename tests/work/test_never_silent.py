@@ -194,6 +194,19 @@ def test_a_window_counts_the_mean_of_its_calls() -> None:
     assert (counted.work.flops, counted.warnings) == (80, ())
 
 
+def test_kernels_that_a_window_has_too_few_of_are_said() -> None:
+    """They round to none a call; the rest of the count stands."""
+    window = Counting()
+    window.begin()
+    (r(3, 4) @ r(4, 5)).sum().item()
+    counted = window.end(20)
+    assert counted.work is not None
+    assert (counted.work.flops, counted.work.kernels, counted.failure) == (2 * 3 * 4 * 5 // 20, 0, None)
+    (warning,) = counted.warnings
+    assert (warning.code, warning.disqualifies) == ("few-a-call", False)
+    assert "kernels in 20 calls are 0 a call and 1 host read in 20 calls are 0 a call" in warning.text
+
+
 def test_what_raises_raises_and_leaves_nothing_behind() -> None:
     before = (nn.Module.__call__, torch.compile, threading.Thread._bootstrap_inner)  # type: ignore[attr-defined]
 

@@ -47,18 +47,21 @@ def find(before: Work, now: Work, rises: Sequence[str]) -> Cause:
 
 
 def changed_modules(before: Work, now: Work) -> tuple[tuple[str, str], ...]:
-    """Return the modules that changed, those with the most growth first, each with a phrase."""
+    """Return the modules that changed, each with a phrase.
+
+    First those with the most growth of the first quantity that changed in all: FLOPs, bytes, kernels or host reads.
+    """
     pair = Pair(before, now)
-    total = {name: max(getattr(before, name), getattr(now, name), 1) for name in _OF_MODULE}
+    totals = [(name, _of(before, name), _of(now, name)) for name in _OF_MODULE]
+    leading = next((name for name, old, new in totals if not _same(old, new)), "bytes")
     phrases = []
     for name in sorted(pair.before.keys() | pair.now.keys()):
         old, new = pair.before.get(name), pair.now.get(name)
         moved = [_moved(old, new, quantity) for quantity in _OF_MODULE]
         parts = [*filter(None, moved), *_shape(old, new)]
         if parts:
-            grown = sum((_of(new, quantity) - _of(old, quantity)) / total[quantity] for quantity in _OF_MODULE)
-            phrases.append((grown, name or ROOT, ", ".join(parts)))
-    return tuple((name, phrase) for _, name, phrase in sorted(phrases, key=lambda p: (-p[0], p[1])))
+            phrases.append((_of(old, leading) - _of(new, leading), name or ROOT, ", ".join(parts)))
+    return tuple((name, phrase) for _, name, phrase in sorted(phrases))
 
 
 # --- two counts, module by module ----------------------------------------------------------------

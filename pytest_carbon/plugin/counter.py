@@ -63,13 +63,20 @@ class Counter:
         protocol: Protocol,
         begin: Callable[[], None] = lambda: None,
     ) -> tuple[Any, Count]:
-        """Count the work of a call; return its last result, too. Raises what ``fn`` raises."""
+        """Count the work of a call; return its last result, too. Raises what ``fn`` raises.
+
+        ``begin`` is called before each call, not once: a task begins its data set again, so that counts repeat.
+        """
+
+        def fresh() -> Any:
+            begin()
+            return setup() if setup is not None else None
 
         @functools.wraps(fn, updated=())
         def eager(*args: Any, **kwargs: Any) -> Any:
             return refuse_lazy(fn(*args, **kwargs))
 
-        counted = counting.count(eager, args, kwargs, setup=setup, begin=begin)
+        counted = counting.count(eager, args, kwargs, setup=fresh)
         return counted.result, _count(name, 1, counted)
 
     def window_begin(self) -> counting.Counting:

@@ -67,14 +67,15 @@ OPTIONS = (
         "--carbon-record",
         values.switch,
         "append this session to the baselines, except measurements that the gate fails or a warning disqualifies; "
-        "implies --carbon",
+        "implies --carbon unless --carbon-work is given",
         ini=False,
         of="both",
     ),
     Option(
         "--carbon-accept",
         values.switch,
-        "the change is intended: begin new baselines for the measurements that changed; implies --carbon",
+        "the change is intended: begin new baselines for the measurements that changed; implies --carbon unless "
+        "--carbon-work is given",
         ini=False,
         of="both",
     ),

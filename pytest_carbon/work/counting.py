@@ -40,7 +40,8 @@ def count(
 ) -> CountedCall:
     """Call ``fn`` once to warm up, then twice counting; the counts must agree. Raises what ``fn`` raises.
 
-    ``setup`` runs uncounted before each call, and may return ``(args, kwargs)``; ``begin`` runs after the warm-up.
+    ``setup`` runs uncounted before each call, and may return ``(args, kwargs)``; ``begin`` runs after it before
+    each counted call: a task that takes its inputs in turn begins again with the first.
     """
     from pytest_carbon.work.session import warming
 
@@ -51,10 +52,10 @@ def count(
     with warming():
         given, named = prepared()
         fn(*given, **named)
-    begin()
     counted: list[CountedCall] = []
     for _ in range(2):
         given, named = prepared()
+        begin()
         counting = Counting()
         counting.begin()
         try:

@@ -215,6 +215,18 @@ def test_a_count_of_another_branch_is_no_baseline(url: str) -> None:
     assert text.endswith("'branch' is unknown, and a database stores records by branch.")
 
 
+def test_a_rename_joins_what_another_branch_counted_under_the_new_name(url: str) -> None:
+    """Each branch keeps its own count; two different counts of one branch stay apart."""
+    store = open_store(url)
+    main, side = work_record(OLD), work_record(NEW, branch="side", work=work(9))
+    store.keep_counts("cpu", [main, side])
+    assert store.rename({OLD: NEW}) == 1
+    assert store.every_count("cpu") == [main._replace(test=NEW), side]
+    store.keep_counts("cpu", [work_record(OLD, branch="side", work=work(10))])
+    assert "(branch side): nothing was renamed" in refusal(store.rename, {OLD: NEW})
+    assert len(store.every_count("cpu")) == 3
+
+
 def test_a_row_that_cannot_be_trusted_stops_the_run(tmp_path: Path) -> None:
     """It is named, with the remedy, and is never no baseline."""
     import sqlite3

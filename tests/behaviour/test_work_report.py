@@ -57,9 +57,9 @@ as long as before: an extra forward. 32.8 kFLOP → 65.5 kFLOP (2.0×); 26.9 kB 
   host reads             0           0    same     +10%
 
 What changed, by module:
-  h.*.up    FLOPs 2.0×, bytes 2.0×, kernels 2 → 4, 4 calls instead of 2 over 4
-            rows
   h.*.down  FLOPs 2.0×, bytes 2.0×, kernels 2 → 4, 4 calls instead of 2 over 4
+            rows
+  h.*.up    FLOPs 2.0×, bytes 2.0×, kernels 2 → 4, 4 calls instead of 2 over 4
             rows
   h.*       bytes 2.0×, kernels 2 → 4, 4 calls instead of 2 over 4 rows
   and 2 more: -v lists them
@@ -107,22 +107,22 @@ def test_the_modules_that_changed_are_listed_with_v(twice: WorkRunner) -> None:
     text = "\n".join(twice("-v", "--tb=no").lines)
     assert text.partition("test_it.py::test_forward: modules")[2].partition("compared")[0] == snapshot("""\
  that changed
-  h.*.up            FLOPs 2.0×, bytes 2.0×, kernels 2 → 4, 4 calls instead of 2
-                    over 4 rows
   h.*.down          FLOPs 2.0×, bytes 2.0×, kernels 2 → 4, 4 calls instead of 2
+                    over 4 rows
+  h.*.up            FLOPs 2.0×, bytes 2.0×, kernels 2 → 4, 4 calls instead of 2
                     over 4 rows
   h.*               bytes 2.0×, kernels 2 → 4, 4 calls instead of 2 over 4 rows
   norm              bytes 2.0×, kernels 1 → 2, 2 calls instead of 1 over 4 rows
   the model itself  2 calls instead of 1 over 4 rows
 test_it.py::test_reads: modules that changed
-  h.*.up            FLOPs 2.0×, bytes 2.0×, kernels 2 → 4, 4 calls instead of 2
-                    over 4 rows
   h.*.down          FLOPs 2.0×, bytes 2.0×, kernels 2 → 4, 4 calls instead of 2
                     over 4 rows
-  the model itself  bytes 2.0×, kernels 1 → 2, host reads 1 → 2, 2 calls instead
-                    of 1 over 4 rows
+  h.*.up            FLOPs 2.0×, bytes 2.0×, kernels 2 → 4, 4 calls instead of 2
+                    over 4 rows
   h.*               bytes 2.0×, kernels 2 → 4, 4 calls instead of 2 over 4 rows
   norm              bytes 2.0×, kernels 1 → 2, 2 calls instead of 1 over 4 rows
+  the model itself  bytes 2.0×, kernels 1 → 2, host reads 1 → 2, 2 calls instead
+                    of 1 over 4 rows
 
 """)
 

@@ -241,7 +241,7 @@ def test_a_module_is_named_only_for_most_of_the_growth() -> None:
 
 
 def test_the_modules_that_changed_are_listed() -> None:
-    """By their growth, with what moved in each; new and gone ones, too."""
+    """By the growth of their FLOPs where these changed, with what moved in each; new and gone ones, too."""
     before = total(
         module("a", 2, 8, 2, *classes(gemm_float32=(1000, 10, 2))),
         module("gone", 1, 1, 1, *classes(copy_int64=(0, 5, 1))),
@@ -255,8 +255,10 @@ def test_the_modules_that_changed_are_listed() -> None:
         "gone": "bytes 5 → 0, kernels 1 → 0, gone",
         "new": "bytes 0 → 5, kernels 0 → 1, new",
     }
-    assert [name for name, _ in causes.changed_modules(before, now)] == ["new", "a", "gone"]
+    assert [name for name, _ in causes.changed_modules(before, now)] == ["a", "gone", "new"]
     assert causes.changed_modules(before, before) == ()
+    copies = total(*before.by_module, module("z", 1, 1, 1, *classes(copy_int64=(0, 900, 9))))
+    assert [name for name, _ in causes.changed_modules(before, copies)] == ["z"]
 
 
 names = st.sampled_from(["", "h", "h.*", "h.*.attn", "h.*.mlp", "head"])

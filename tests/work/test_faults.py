@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("transformers", reason="the extra tasks is not installed")
 from benchmarks import work
 from benchmarks.work import Case, verdict_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 _GENERATING = ("cache off", "twice the tokens", "a host read per token")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -57,6 +57,8 @@ class Hollow(torch.Tensor):  # type: ignore[misc]
         return f"Hollow({tuple(self.shape)}, {self.dtype})"
 
     def tolist(self) -> Any:
+        if _asked_by_a_library():
+            return torch.zeros(self.shape, dtype=self.dtype).tolist()
         raise NoValueError("tolist()")
 
     def numpy(self, *, force: bool = False) -> Any:
@@ -190,7 +192,8 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     if how.writes:
         return how.written(args, kwargs)
     if (handler := _HANDLERS.get(how.name)) is not None:
-        handled = handler(func, args, kwargs)
+        with _no_inference_tensors():
+            handled = handler(func, args, kwargs)
         if handled is not NotImplemented:
             return handled
     key = (func, _described(args), _described(tuple(kwargs.items())) if kwargs else None)
@@ -200,10 +203,13 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
         if len(_MEMO) > _MEMO_SIZE:
             _MEMO.clear()
         _MEMO[key] = known
-    if torch.is_inference_mode_enabled():
-        with torch.inference_mode(False):  # a view of a weight is no inference tensor
-            return _built(known, how.name, args)
-    return _built(known, how.name, args)
+    with _no_inference_tensors():
+        return _built(known, how.name, args)
+
+
+def _no_inference_tensors() -> Any:
+    """Make the usual tensors in inference mode, too: a view of a weight is one."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
 def _described(values: Any) -> Any:
@@ -300,6 +306,8 @@ def _refuse(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _item(func: Any, args: Any, kwargs: Any) -> Any:
+    if _asked_by_a_library():
+        return 0.0
     raise NoValueError("item()")
 
 

@@ -69,7 +69,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
         if plan.composite is not None:
             if func in _WHOLE:
                 return self.whole(func, func, args, kwargs or {})
-            views = _excluded(_VIEWS)
+            views = not plan.aliases and _excluded(_VIEWS)
             if views:  # a view of a weight still asks for a gradient, as without this mode: products look at it
                 _exclude(_VIEWS, False)
             _push(self)

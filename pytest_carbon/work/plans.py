@@ -38,8 +38,8 @@ class Plan:
     """How one operator is counted."""
 
     __slots__ = (
-        "by_result", "composite", "dtype", "formula", "fresh", "kind", "name", "nothing", "outs", "own", "read",
-        "special", "unknown", "unread", "writes",
+        "aliases", "by_result", "composite", "dtype", "formula", "fresh", "kind", "name", "nothing", "outs", "own",
+        "read", "special", "unknown", "unread", "writes",
     )  # fmt: skip
 
     def __init__(self, func: Any) -> None:
@@ -65,6 +65,7 @@ class Plan:
         self.writes: tuple[int, ...] = tuple(positional.index(a.name) for a in written if not a.kwarg_only)
         self.outs: tuple[str, ...] = tuple(a.name for a in written if a.kwarg_only)
         self.unread: int = self.writes[0] if self.writes and self.name in OVERWRITING else -1
+        self.aliases = any(r.alias_info is not None for r in func._schema.returns)
         self.fresh = any(r.alias_info is None for r in func._schema.returns)
 
 

@@ -232,6 +232,7 @@ def test_what_raises_raises_and_leaves_nothing_behind() -> None:
 @pytest.mark.parametrize(
     ("call", "flops"),
     [
+        (torch.inference_mode()(lambda: r(2, 3) @ nn.Linear(3, 6).weight.chunk(2)[0].t()), 2 * 2 * 3 * 3),
         (lambda: torch.vmap(torch.mv, (None, 0))(r(3, 4), r(5, 4)), 2 * 5 * 3 * 4),
         (lambda: torch.func.grad(lambda w: (r(2, 3) @ w).sum())(r(3, 4)), 2 * 2 * 2 * 3 * 4),
         (lambda: torch.func.functional_call(nn.Linear(3, 4), {"weight": r(4, 3)}, r(2, 3)), 2 * 2 * 3 * 4),
@@ -241,7 +242,17 @@ def test_what_raises_raises_and_leaves_nothing_behind() -> None:
         (lambda: torch.view_as_real(torch.mm(r(2, 3).cfloat(), r(3, 4).cfloat())), 8 * 2 * 3 * 4),
         (lambda: torch.jit.script(nn.Linear(3, 4))(r(2, 3)), 2 * 2 * 3 * 4),
     ],
-    ids=["vmap", "func.grad", "functional_call", "nested", "not contiguous", "views in place", "complex", "script"],
+    ids=[
+        "chunked weights",
+        "vmap",
+        "func.grad",
+        "functional_call",
+        "nested",
+        "not contiguous",
+        "views in place",
+        "complex",
+        "script",
+    ],
 )
 def test_unusual_tensors_are_counted(call: Any, flops: int) -> None:
     work = count(call).work

@@ -443,7 +443,9 @@ class CarbonSession:
                         made[m.name] = Count(m.name, failure=f"it was measured, and not counted: {why}")
                 own = replace(own, counted=work.judge(test, made.values()))
             tests.append(own)
-        self._notes += [f"not counted: {name}: {why}" for name, why in skipped.items()]
+        strictly = self._settings.strict and self._settings.gate == "fail"
+        said = [f"{'--carbon-strict: ' * strictly}not counted: {name}: {why}" for name, why in skipped.items()]
+        (self._problems if strictly else self._notes).extend(said)
         return replace(result, tests=tuple(tests))
 
     def _result_of(self, ran: Sequence[Test], judged: stages.Judged) -> SessionResult:

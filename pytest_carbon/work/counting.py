@@ -65,7 +65,8 @@ def count(
             raise
         counted.append(CountedCall(result, *_ended(counting, 1)))
     first, last = counted
-    warnings = {warning.code: warning for one in counted for warning in one.warnings}
+    said_twice = [warning for one in counted for warning in one.warnings]
+    warnings = {warning.code: warning for warning in sorted(said_twice, key=lambda warning: warning.disqualifies)}
     if first.work is not None and last.work is not None and (said := _difference(first.work, last.work)):
         warnings["not-repeatable"] = MeasurementWarning("not-repeatable", said)
     return CountedCall(last.result, last.work, tuple(warnings.values()), last.failure)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.process
 import os
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -33,6 +35,8 @@ class Elsewhere:
         self.thread = threading.get_ident()
         self.threads: Counter[str] = Counter()
         """Names of threads in which modules or operators ran, with how often."""
+        self.workers: list[Any] = []
+        """Processes that multiprocessing started."""
         self._process = psutil.Process()
         self._children_s = self._of_children()
         self._threads_s = self._of_threads()
@@ -74,7 +78,8 @@ class Elsewhere:
                 child_s - sum(self._children_s[pid] for pid in self._children_s.keys() - children.keys()), 0.0
             )
         if child_s >= CHILD_S:
-            loaders = _data_loaders()
+            workers = [*self.workers, *multiprocessing.active_children()]
+            loaders = bool(workers) and all(map(_loads_data, workers))
             what = "data-loading workers" if loaders else "child processes"
             said.append(
                 MeasurementWarning(
@@ -116,14 +121,9 @@ class Elsewhere:
         return said
 
 
-def _data_loaders() -> bool:
-    """Tell whether every live child of multiprocessing is a worker of torch's DataLoader."""
-    multiprocessing = sys.modules.get("multiprocessing")
-    workers = multiprocessing.active_children() if multiprocessing is not None else []
-    return bool(workers) and all(
-        getattr(getattr(worker, "_target", None), "__module__", "") == "torch.utils.data._utils.worker"
-        for worker in workers
-    )
+def _loads_data(process: Any) -> bool:
+    """Tell whether a process of multiprocessing is a worker of torch's DataLoader."""
+    return getattr(getattr(process, "_target", None), "__module__", "") == "torch.utils.data._utils.worker"
 
 
 _watching: list[Elsewhere] = []
@@ -167,7 +167,15 @@ def watching() -> Iterator[Elsewhere]:
     """Watch what is done elsewhere."""
     watch = Elsewhere()
     _watching.append(watch)
+    original = multiprocessing.process.BaseProcess.start
+
+    def start(process: Any) -> None:
+        watch.workers.append(SimpleNamespace(_target=process._target))
+        original(process)
+
+    multiprocessing.process.BaseProcess.start = start  # type: ignore[assignment, method-assign]
     try:
         yield watch
     finally:
+        multiprocessing.process.BaseProcess.start = original  # type: ignore[method-assign]
         _watching.remove(watch)

@@ -235,8 +235,13 @@ def _to_meta(value: Any) -> Any:
 
 
 def _on_meta(func: Any, args: Any, kwargs: Any) -> Any:
-    with torch.no_grad():
-        out = func(*_to_meta(args), **{name: _to_meta(value) for name, value in kwargs.items()})
+    try:
+        with torch.no_grad():
+            out = func(*_to_meta(args), **{name: _to_meta(value) for name, value in kwargs.items()})
+    except NotImplementedError as error:
+        raise NotImplementedError(
+            f"hollow tensors cannot run {func.name()}, whose result has no known shape: count this call on real weights"
+        ) from error
     return _spec(out)
 
 

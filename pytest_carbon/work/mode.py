@@ -209,10 +209,11 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
 
     def _custom(self, func: Any, plan: Plan, args: Any, kwargs: Any) -> Any:
         """Run a library's operator; count what it asks of torch, and name it, as it may do more."""
-        key = next(
-            (key for key in (_KEYS[0], *_KEYS[1:]) if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)),
-            None,
-        )
+        first = next((value for value in args if isinstance(value, _Tensor)), None)
+        device = "CPU" if first is None else first.device.type.upper()
+        has = torch._C._dispatch_has_kernel_for_dispatch_key
+        keys = [key for key in (device, "CompositeExplicitAutograd") if hasattr(torch._C.DispatchKey, key)]
+        key = next((key for key in keys if has(func.name(), key)), None)
         before = self.kernels
         if key is None or self._is_hollow(args, kwargs):
             out = func(*args, **kwargs)
@@ -226,7 +227,6 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
             self.ledger.unknown[plan.unknown] += 1
             if not self.muted:
                 nbytes = all_touched(args) + all_touched(list(kwargs.values())) + all_touched(out)
-                first = next((value for value in args if isinstance(value, _Tensor)), None)
                 add(self.ledger.page.cells, ("other", None if first is None else first.dtype), 0, nbytes, 1)
         return out
 
@@ -251,9 +251,6 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
         else:
             self.ledger.unknown[f"higher_order::{name}"] += 1
         return out
-
-
-_KEYS = ("CPU", "CompositeExplicitAutograd")
 
 
 def _is_python(func: Any) -> bool:

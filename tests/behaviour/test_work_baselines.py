@@ -222,6 +222,17 @@ def test_an_interrupted_run_records_nothing(run_work: WorkRunner, pytester: pyte
     assert not run_work.baselines.exists()
 
 
+def test_a_killed_run_leaves_the_report_so_far(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
+    """Marked as incomplete; nothing of it can be accepted."""
+    pytester.makepyfile(test_it=CALLS.format(times=1) + "\ndef test_stop(carbon):\n    __import__('os')._exit(3)\n")
+    run = run_work("--carbon-record", subprocess=True)
+    assert run.ret == 3
+    assert run.report["incomplete"] is True
+    assert statuses(run) == {"test_call": "new", "test_window decode": "new"}
+    done = pytester.run(sys.executable, "-m", "pytest_carbon", "baseline", "accept", "report.json")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+
+
 def test_a_failing_test_is_not_recorded(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
     """Its count stands in the report."""
     pytester.makepyfile(test_it=CALLS.format(times=1).replace("x, 1)", "x, 1)\n    assert False"))

@@ -109,9 +109,10 @@ def test_asks(carbon):
         draw(1.0)
 """
     )
-    run = both("--carbon-work")
+    run = both("--carbon-work", "--carbon-strict", "--carbon-record")
+    assert run.ret == 1
     assert work_of(run, "test_nothing")["status"] == "error"
     assert run.test("test_nothing")["outcome"] == "failed"
     assert work_of(run, "test_asks")["status"] == "new"
     assert work_of(run, "test_asks", "second") is None
-    assert "not counted: test_it.py::test_asks · second: the test was skipped there" in run.text
+    assert "--carbon-strict: not counted: test_it.py::test_asks · second: the test was skipped there" in run.text

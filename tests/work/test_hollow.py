@@ -214,6 +214,16 @@ def test_hollow_tensors_behave_like_tensors_on_the_cpu() -> None:
     assert isinstance(copy.deepcopy(layer).weight, hollow.Hollow)
 
 
+def test_an_operator_without_a_rule_for_shapes_is_named() -> None:
+    with hollow.weights():
+        x = torch.empty(3, 4)
+    with torch.library._scoped_library("carbon_hollow", "FRAGMENT") as library:
+        library.define("twice(Tensor x) -> Tensor")
+        library.impl("twice", lambda x: x * 2, "CPU")
+        with pytest.raises(NotImplementedError, match="hollow tensors cannot run carbon_hollow::twice"):
+            torch.ops.carbon_hollow.twice(x)
+
+
 def test_picked_tokens_never_end_a_text() -> None:
     with hollow.weights():
         logits = torch.empty(2, 1000)
@@ -228,3 +238,13 @@ def test_experts_are_picked_in_turn() -> None:
     with hollow.weights():
         scores = torch.empty(4, 8)
     assert sorted(scores.topk(2).indices.flatten().tolist()) == list(range(8))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert", "mixtral", "resnet", "llama forward"])
+@pytest.mark.parametrize("weights", ["real", "hollow"])
+def test_models_count_the_same_without_gradients_and_in_inference_mode(name: str, weights: str) -> None:
+    make, call = {**CALLS, "llama forward": (LLAMA, lambda m: m(IDS))}[name]
+    torch.manual_seed(0)
+    model = hollow.hollow(make()) if weights == "hollow" else make()
+    without = counted(model, torch.no_grad()(call))
+    assert counted(model, torch.inference_mode()(call)) == without

@@ -68,6 +68,25 @@ def test_a_subprocess_alone_is_named_in_the_failure() -> None:
     assert "child processes used" in failure
 
 
+class Slowly(torch.utils.data.Dataset):  # type: ignore[misc]
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Any:
+        busy(0.05)
+        return r(3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_workers_that_load_data_are_said_and_no_more() -> None:
+    model, loader = nn.Linear(3, 3), torch.utils.data.DataLoader(Slowly(), batch_size=2, num_workers=1)
+    counted = count(lambda: [model(batch) for batch in loader])
+    assert [(w.code, w.disqualifies) for w in counted.warnings if w.code == "other-processes"] == [
+        ("other-processes", False)
+    ]
+
+
 def test_a_thread_of_the_call_is_named() -> None:
     def call() -> Any:
         thread = threading.Thread(target=lambda: r(30, 30) @ r(30, 30), name="helping")

@@ -110,6 +110,8 @@ class Counted:
     edit: tuple[str, str]
     status: str
     cause: str
+    in_readme: bool = False
+    """Whether README.md shows its report."""
 
 
 COUNTED = [
@@ -119,6 +121,7 @@ COUNTED = [
         ("use_cache=True", "use_cache=False"),
         "regression",
         "the KV cache is not used",
+        in_readme=True,
     ),
     Counted(
         "test_semantic_search.py",
@@ -178,7 +181,10 @@ def test_more_work_is_red_with_its_cause_and_without_a_gpu(
     test.write_text(test.read_text("utf-8").replace(old, new), "utf-8")
     ret, more = work()
     assert (ret, more["status"]) == (1, example.status), more["reason"]
-    assert example.cause in more["reason"].partition(". ")[0]
+    first = more["reason"].partition(". ")[0]
+    assert example.cause in first
+    for page in (EXAMPLES / "README.md", *([EXAMPLES.parent / "README.md"] if example.in_readme else ())):
+        assert f"carbon {example.status}: {first}" in " ".join(page.read_text("utf-8").split())
     assert f"'s/{old}/{new}/' examples/{example.file}" in (EXAMPLES / "README.md").read_text("utf-8")
 
 

@@ -13,6 +13,8 @@ from pytest_carbon.records.work import Work
 if TYPE_CHECKING:
     from pytest_carbon.work.session import Session
 
+__tracebackhide__ = True  # an error of a counted call is shown without the frames of this module
+
 NOTHING = (
     "nothing was counted: the call ran no operator of torch in this thread (work of NumPy, ONNX Runtime and other"
     " libraries, and of other threads and processes, is not seen)"

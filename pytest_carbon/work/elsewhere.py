@@ -5,17 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.process
 import os
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 
 from pytest_carbon.records import MeasurementWarning
+from pytest_carbon.work.replacing import replaced
 
 CHILD_S = 0.01
 """CPU seconds of child processes from which they are named."""
@@ -25,7 +27,6 @@ BESIDE_S = 0.1
 """CPU seconds outside torch's operators from which they are named, beyond what calling the operators takes."""
 PER_OPERATOR_S = 150e-6
 """CPU seconds of Python that an operator is granted."""
-"""The clock by which threads' CPU time is read has ticks of 10 ms."""
 
 
 class Elsewhere:
@@ -35,6 +36,8 @@ class Elsewhere:
         self.thread = threading.get_ident()
         self.threads: Counter[str] = Counter()
         """Names of threads in which modules or operators ran, with how often."""
+        self.libraries: set[str] = set()
+        """Other libraries that were asked to compute."""
         self.workers: list[Any] = []
         """Processes that multiprocessing started."""
         self._process = psutil.Process()
@@ -86,6 +89,13 @@ class Elsewhere:
                     "other-processes",
                     f"{what} used {child_s:.2f} s of CPU during the call: work in other processes is not counted",
                     informs=loaders,
+                )
+            )
+        if self.libraries:
+            named = ", ".join(sorted(self.libraries))
+            said.append(
+                MeasurementWarning(
+                    "other-libraries", f"{named} computed in the call: only torch's operators are counted"
                 )
             )
         if self.threads:
@@ -160,6 +170,34 @@ def threads_seen() -> Iterator[None]:
         yield
     finally:
         threading.Thread._bootstrap_inner = original  # type: ignore[attr-defined]
+
+
+_LIBRARIES = (
+    ("onnxruntime", "InferenceSession", "run"),
+    ("vllm", "LLM", "generate"),
+    ("llama_cpp", "Llama", "__call__"),
+)
+"""What runs models without torch, or where this does not see it: module, class, method."""
+
+
+@contextmanager
+def libraries_seen(watch: Elsewhere) -> Iterator[None]:
+    """Note the calls of libraries that are loaded."""
+    with ExitStack() as stack:
+        for module, kind, method in _LIBRARIES:
+            owner = getattr(sys.modules.get(module), kind, None)
+            if owner is None:
+                continue
+
+            def make(original: Any, module: str = module) -> Any:
+                def call(*args: Any, **kwargs: Any) -> Any:
+                    watch.libraries.add(module)
+                    return original(*args, **kwargs)
+
+                return call
+
+            stack.enter_context(replaced(owner, method, make))
+        yield
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from pytest_carbon.work.ledger import Ledger, add
 from pytest_carbon.work.plans import Plan
 from pytest_carbon.work.traffic import all_touched, touched, touched_by_any
 
+__tracebackhide__ = True  # an error of a counted call is shown without the frames of this module
+
 _PLANS: dict[Any, Plan] = {}
 _Tensor = torch.Tensor
 _node: Any = torch._C._current_autograd_node

@@ -38,6 +38,7 @@ class Session:
             stack.enter_context(taken_whole(self._mode))
             self._elsewhere = stack.enter_context(elsewhere.watching())
             stack.enter_context(elsewhere.threads_seen())
+            stack.enter_context(elsewhere.libraries_seen(self._elsewhere))
             stack.enter_context(hooks.modules(self._ledger, self._elsewhere.saw))
             stack.enter_context(hooks.optimizers(self._ledger))
             stack.enter_context(hooks.reads(self._mode))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,6 +52,20 @@ def test_work_beside_torch_is_said() -> None:
         return r(3) + 1
 
     assert codes(count(call)) == {"beside-torch"}
+
+
+def test_a_library_that_runs_models_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class InferenceSession:
+        def run(self) -> int:
+            return 7
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=InferenceSession))
+    session, original = InferenceSession(), InferenceSession.run
+    counted = count(lambda: (session.run(), r(3) + 1))
+    assert counted.result[0] == 7
+    assert [(w.code, "onnxruntime" in w.text) for w in counted.warnings] == [("other-libraries", True)]
+    assert count(lambda: session.run()).failure is not None
+    assert InferenceSession.run is original
 
 
 def test_a_subprocess_is_said() -> None:

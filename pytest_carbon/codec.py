@@ -7,7 +7,9 @@ test's id (bytes of a path that are no UTF-8).
 from __future__ import annotations
 
 import inspect
+import re
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, is_dataclass
 from json import JSONDecodeError, dumps, loads  # bound here: a test may replace the module's
@@ -69,10 +71,24 @@ def refuse_constant(name: str) -> NoReturn:
     raise Wrong(f"{name} is not a finite number")
 
 
+def refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key that stands twice in an object, of which Python takes the last: json's ``object_pairs_hook``."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Wrong(f"{twice!r} stands twice in one object", "Delete the one that is wrong.")
+    return made
+
+
 def parse(text: str, what: str) -> Any:
     """Read the JSON value that is all of a text. Raises :class:`Wrong`, which calls it ``what`` ("a report")."""
     try:
-        return loads(text, parse_constant=refuse_constant)
+        return _loads(text)
+    except Wrong as wrong:
+        if "\n" in text:
+            wrong.args = (f"line {_line_of_wrong(text)}: {wrong.what}",)
+        raise
     except RecursionError:
         raise Wrong(f"not JSON of {what} (nested too deeply)") from None
     except JSONDecodeError as error:
@@ -119,6 +135,26 @@ def scalar(what: str, allowed: Callable[[Any], bool], make: Callable[[Any], Any]
 
 amount = scalar("a finite number from 0", lambda value: is_number(value) and value >= 0, float)
 text = scalar("a text that is not empty", lambda value: isinstance(value, str) and value != "")
+
+
+def _loads(text: str) -> Any:
+    return loads(text, parse_constant=refuse_constant, object_pairs_hook=refuse_twice)
+
+
+def _line_of_wrong(text: str) -> int:
+    """Return the line up to which a text has to be read for :class:`Wrong` to be raised."""
+
+    def is_wrong(end: int) -> bool:
+        try:
+            _loads(text[:end])
+        except Wrong:
+            return True
+        except ValueError:  # only the beginning of a value
+            pass
+        return False
+
+    ends = [*(match.start() for match in re.finditer("\n", text)), len(text)]
+    return bisect_left(ends, True, key=is_wrong) + 1
 
 
 class Codec:

@@ -51,6 +51,7 @@ class Store(Protocol):
     def rehearse(self, machine: Machine | None = None, records: Sequence[Record] = ()) -> str | None:
         """Do what :meth:`append` does, and undo it: raise now what it would raise after an hour of measuring.
 
+        With a ``machine`` and no records: what :meth:`keep_calibration` does.
         Return a sentence about what this place lacks, and it is written without; None where it lacks nothing.
         """
 

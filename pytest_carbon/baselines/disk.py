@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from pytest_carbon.host.output import remedy
-from pytest_carbon.host.stdlib import os
+from pytest_carbon.host.stdlib import fcntl, os
 from pytest_carbon.records import BaselineError, UsageProblem
 
 AGAIN = (
@@ -83,8 +83,6 @@ def locked(directory: Path) -> Iterator[str | None]:
     if sys.platform == "win32":  # not a platform this project claims: written without a lock
         yield None
         return
-    import fcntl
-
     handle, file = os.open(directory, os.O_RDONLY), directory / ".lock"
     note = None
     try:

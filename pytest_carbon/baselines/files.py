@@ -59,7 +59,9 @@ from pytest_carbon.host.output import (
     make_folder,
     may_write,
     not_ours,
+    refuse_several_names,
     rehearse,
+    rehearse_replacing,
     replace_files,
     temporary_files,
     write_atomically,
@@ -83,6 +85,12 @@ def _refuse_later(data: bytes, path: Path, latest: str) -> None:
             if is_time(at := fields.get(name)) and at > latest:
                 remedy = "The clock of the recording machine was wrong: write the true time, or delete the line."
                 raise fault_in(path, number, Wrong(f"'{name}' is {at}, in the future", remedy))
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise where a calibration would replace another file."""
+    if why := not_ours(path, CALIBRATION_FORMAT):
+        raise BaselineError(f"{shown_path(path)}: {why}.")
 
 
 def fault_of(read: Callable[[], object]) -> str | None:
@@ -342,7 +350,9 @@ class FileStore:
 
     def rehearse(self, machine: Machine | None = None, records: Sequence[Record] = ()) -> str | None:
         refuse_wrong(records)
-        paths = {self._folder(machine.id) / module_file(record.test) for record in records} if machine else set()
+        folder = self._folder(machine.id) if machine else None
+        names = {module_file(record.test) for record in records} or {Path(_CALIBRATION)}
+        paths = {folder / name for name in names} if folder else set()
         place = self._directory
         try:
             with lent_folder(self._directory), locked(self._directory) as note:
@@ -351,8 +361,13 @@ class FileStore:
                     rehearse(place)
                 for place in sorted(paths):
                     self._refuse_links(place)
+                    refuse_several_names(place)
+                    if place.name == _CALIBRATION:
+                        _refuse_foreign(place)
                     if place.exists() and not may_write(place):
                         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                    if place.exists():
+                        rehearse_replacing(place)
                 return note
         except OSError as error:
             raise refused_path("write", place, error) from error
@@ -373,8 +388,7 @@ class FileStore:
         with self._writing():
             if replace or self.calibration(machine_id) is None:
                 self._refuse_links(path)
-                if why := not_ours(path, CALIBRATION_FORMAT):
-                    raise BaselineError(f"{shown_path(path)}: {why}.")
+                _refuse_foreign(path)
                 write_atomically(path, text)
 
     def snapshot(self) -> AbstractContextManager[None]:

@@ -100,11 +100,12 @@ _OPTIONAL: dict[str, Any] = {"labels": None, "temperature_c": None, "gpus": (), 
 """The fields that a line may omit, and their values then; such values are not written."""
 
 _CALIBRATION = get_type_hints(Calibration) | {"created": scalar(f"null or {_A_TIME}", _or_none(is_time))}
-_calibration = Codec(readers={float: amount}).object(
+_calibration = Codec(readers={float: amount}, exact=True).object(
     _CALIBRATION, Calibration, named=True, optional=_CALIBRATION.keys() - {"settle_s", "part_time_sampling"}
 )
 _values = itemgetter(*FIELDS)
 NUMBERS = ("energy_j_per_call", "energy_j_per_call_error", "duration_s_per_call", "temperature_c")
+_TEXTS = FIELDS.keys() - {*NUMBERS, "gpus", "factors"}
 by_time = attrgetter("created", "session")
 
 
@@ -200,6 +201,7 @@ class Reader:
                 return None
             if set(map(itemgetter(0), lines)) != {"{"} or set(map(itemgetter(-1), lines)) != {"}"}:
                 return None
+            keys = sum(map(len, objects))
             for name, default in _OPTIONAL.items():
                 deque(map(dict.setdefault, objects, repeat(name), repeat(default)), 0)  # a loop in C
             if set(map(len, objects)) != {len(FIELDS)}:
@@ -213,12 +215,19 @@ class Reader:
                 return None
             columns["gpus"] = tuple(map(tuple, columns["gpus"]))
             if set(map(type, columns["factors"])) != {type(None)}:
+                estimated = [value for value in columns["factors"] if value is not None]
+                keys += sum(map(len, estimated)) + len(estimated)  # codecarbon is a text, and counts as one more
                 columns["factors"] = tuple(
                     None if value is None else self._factors[tuple(value.items())] for value in columns["factors"]
                 )
             columns["temperature_c"] = tuple(map(self._temperatures.setdefault, *repeat(columns["temperature_c"], 2)))
             for name, known in self._known.items():
                 columns[name] = tuple(map(known.__getitem__, columns[name]))
+            # Each key and each text has two quotes. More are in a text, or of a key that stands twice: Python takes
+            # the last.
+            texts = sum(len(lines) - columns[name].count(None) for name in _TEXTS) + sum(map(len, columns["gpus"]))
+            if text.count('"') != 2 * (keys + texts):
+                return None
             return list(map(tuple.__new__, repeat(Record), zip(*columns.values(), strict=True)))
         except (Wrong, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
@@ -397,6 +406,6 @@ def read_calibration(data: bytes) -> Calibration:
         raise Wrong("not UTF-8 text") from None
     if not isinstance(fields, dict):
         raise Wrong("not a calibration")
-    check_format(fields.get("format"), CALIBRATION_FORMAT)
+    check_format(fields.pop("format", None), CALIBRATION_FORMAT)
     calibration: Calibration = _calibration(fields)
     return calibration

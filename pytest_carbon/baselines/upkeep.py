@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, geometric_mean, median, stdev
 
@@ -106,7 +106,7 @@ def chosen(known: Collection[Key], wanted: str) -> set[Key]:
 
     Also one measurement, as sentences call it: ``tests/test_m.py::test_x · decode``.
     """
-    named = {key for key in known if wanted in (label(key), label(key).replace(" · ", " - "))}
+    named = labelled(known, wanted)
     below = f"{wanted.removesuffix('/')}/"
     keys = named | {key for key in known if _is(key[0], wanted) or key[0].startswith(below)}
     if not keys:
@@ -118,6 +118,11 @@ def chosen(known: Collection[Key], wanted: str) -> set[Key]:
 def histories(stored: Mapping[str, Mapping[Key, Sequence[Record]]], keys: Collection[Key]) -> list[History]:
     """Return the histories of some measurements on each machine."""
     return [_history(id, key, by_key[key]) for id, by_key in stored.items() for key in sorted(by_key) if key in keys]
+
+
+def labelled(keys: Iterable[Key], wanted: str) -> set[Key]:
+    """Return the measurements that sentences and tables call so: ``tests/test_m.py::test_x · decode``."""
+    return {key for key in keys if wanted in (label(key), label(key).replace(" · ", " - "))}
 
 
 def _is(test: str, wanted: str) -> bool:
@@ -179,6 +184,10 @@ class Collected:
     """The folders and files that were collected."""
     measuring: frozenset[str] | None = None
     """The tests that measure; None where that is unknown."""
+    empty: frozenset[str] = frozenset()
+    """The ids of functions whose lists of parameters are empty."""
+    packages: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    """The folders of the packages outside the root dir that were collected, by their dotted names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +207,15 @@ def gone(stored: Collection[str], collected: Collected) -> Gone:
         )
     by_reason: dict[str | None, list[str]] = {None: []}
     for test in sorted(set(stored) - collected.tests):
-        by_reason.setdefault(_why_kept(test.partition("::")[0], collected), []).append(test)
+        by_reason.setdefault(_why_kept(test, collected), []).append(test)
     return Gone(tuple(by_reason[None]), {why: tuple(ids) for why, ids in by_reason.items() if why is not None})
 
 
-def _why_kept(module: str, collected: Collected) -> str | None:
-    """Say why a test of this module may exist although it was not collected."""
+def _why_kept(test: str, collected: Collected) -> str | None:
+    """Say why a test may exist although it was not collected."""
+    module = test.partition("::")[0]
+    if test.partition("[")[0] in collected.empty:
+        return "the function has no parameters on this machine"
     if module in collected.skipped:
         return "the module skips itself on this machine"
     if module in collected.modules:
@@ -212,9 +224,24 @@ def _why_kept(module: str, collected: Collected) -> str | None:
     if path.exists():
         return "the file exists, and nothing in it was collected"
     if "/" not in module and path.suffix != ".py":
-        return "the package was not collected (name it with --pyargs)"
+        return _why_kept_outside(module, collected.packages)
     if not any(path.is_relative_to(place) for place in collected.places):
         return "the folder was not collected"
+    return None
+
+
+def _why_kept_outside(module: str, packages: Mapping[str, Sequence[Path]]) -> str | None:
+    """Say why a module with a dotted name may exist: only a file that its package's folder has not is gone."""
+    parts = module.split(".")
+    known = next((n for n in range(len(parts) - 1, 0, -1) if ".".join(parts[:n]) in packages), None)
+    if known is None:
+        return "the package was not collected (name it with --pyargs)"
+    tops = packages[".".join(parts[:known])]
+    folders = [folder for top in tops if (folder := top.joinpath(*parts[known:-1])).is_dir()]
+    if not folders:
+        return "its package is not here; if it is gone everywhere, delete them with pytest-carbon baseline remove TEST"
+    if any(file.name.partition(".")[0] == parts[-1] for folder in folders for file in folder.iterdir()):
+        return "the file exists, and nothing in it was collected"
     return None
 
 

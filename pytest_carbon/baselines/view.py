@@ -47,6 +47,10 @@ class Stored:
                 self._read(id)
         return self._records.get(id, {})
 
+    def any(self) -> bool:
+        """Return whether a record was read that a verdict may need."""
+        return any(self._records.values())
+
     def unread(self, id: str) -> int:
         """Count the measurements of a machine that are not among its :meth:`records`."""
         return len(self._keys.get(id, frozenset()) - self._records.get(id, {}).keys())

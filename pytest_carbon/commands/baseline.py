@@ -277,19 +277,23 @@ def _remove(given: argparse.Namespace) -> int:
     if given.yes:
         _refuse_other_branches(location, given, "deleted")
     stored = _everything(store)
-    names = sorted({name for by_key in stored.values() for test, name in by_key if test == given.test})
+    keys = {key for by_key in stored.values() for key in by_key}
+    test, one = given.test, given.name
+    if one is None and test not in upkeep.tests_of(stored.values()):
+        test, one = next(iter(upkeep.labelled(keys, test)), (test, None))
+    names = sorted(name for of_test, name in keys if of_test == test)
     if not names:
-        raise UsageProblem(f"no test {given.test!r} has a baseline.{upkeep.nearest(given.test, stored.values())}")
-    if given.name not in (None, *names):
-        raise UsageProblem(f"{given.test} has no baseline of {given.name!r}; it has baselines of: {listing(names)}.")
-    for name in names if given.name is None else [given.name]:
-        numbers = {id: len(by_key.get((given.test, name), ())) for id, by_key in stored.items()}
-        print(f"{label((given.test, name))}: {_where(numbers)}")
+        raise UsageProblem(f"no test {test!r} has a baseline.{upkeep.nearest(test, stored.values())}")
+    if one not in (None, *names):
+        raise UsageProblem(f"{test} has no baseline of {one!r}; it has baselines of: {listing(names)}.")
+    for name in names if one is None else [one]:
+        numbers = {id: len(by_key.get((test, name), ())) for id, by_key in stored.items()}
+        print(f"{label((test, name))}: {_where(numbers)}")
     if not given.yes:
         print("Nothing was deleted. Add --yes to delete their records.")
         return OK
     prepare(store)
-    print(f"Deleted {counted(store.rename({given.test: None}, name=given.name), 'record')}.")
+    print(f"Deleted {counted(store.rename({test: None}, name=one), 'record')}.")
     return OK
 
 
@@ -365,6 +369,8 @@ def _collect(arguments: Sequence[str]) -> upkeep.Collected:
         skipped=frozenset(content["skipped"]),
         places=tuple(map(Path, content["places"])),
         measuring=frozenset(content["measuring"]),
+        empty=frozenset(content["empty"]),
+        packages={name: [*map(Path, folders)] for name, folders in content["packages"].items()},
     )
 
 
@@ -385,6 +391,12 @@ def _rename(given: argparse.Namespace) -> int:
 
 def _copy(given: argparse.Namespace) -> int:
     source, target = _place(given.source), _place(given.target)
+    if isinstance(source, Path) and isinstance(target, Path):
+        one, other = sorted([source.resolve(), target.resolve()])
+        if one != other and other.is_relative_to(one):
+            raise UsageProblem(
+                f"{other} is in {one}: baselines in baselines could not be read. Copy to a place beside it."
+            )
     # A database separates branches; a directory belongs to one branch, and git merges it.
     if given.branch is not None and isinstance(source, Path) == isinstance(target, Path):
         raise UsageProblem(f"--branch={given.branch}: between two places of one kind branches stay as they are.")

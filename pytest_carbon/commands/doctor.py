@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from pytest_carbon.commands.console import (
     width,
 )
 from pytest_carbon.host import output
-from pytest_carbon.records import UsageProblem
+from pytest_carbon.records import Machine, UsageProblem
 
 
 def add(commands: Commands) -> None:
@@ -68,8 +69,13 @@ def _run(given: argparse.Namespace) -> int:
         prepare(store)
     if given.json is not None:
         refuse_obstacle("--json=", given.json, report.FORMAT)
+
+    def begin(machines: Sequence[str]) -> None:
+        for id in machines if given.save is not None else ():
+            store.rehearse(Machine(id))
+
     with progress_of() as progress:
-        examination = examine(settings, given.load, detectable=gate.detectable, progress=progress)
+        examination = examine(settings, given.load, detectable=gate.detectable, progress=progress, begin=begin)
     print("\n".join(report.text(examination, saved=given.save is not None, width=width(), ascii=ascii_only())))
     if given.json is not None:
         output.write(given.json, report.document(examination), report.FORMAT)

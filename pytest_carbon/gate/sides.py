@@ -45,6 +45,8 @@ class Sides:
     """Tests that measured nothing here, though nothing went wrong, and why; the test is the sentence's "it"."""
     failed: set[str] = field(default_factory=set)
     """Tests that failed here. They are decided, and may never have run there."""
+    others: dict[str, None] = field(default_factory=dict)
+    """Tests that measure at the other revision and do not exist here."""
     dead: dict[str, str] = field(default_factory=dict)
     """Tests of which a process, of either revision, did not bring back what became of them, and why."""
     differing: set[str] = field(default_factory=set)

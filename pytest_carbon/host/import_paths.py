@@ -16,7 +16,6 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from pytest_carbon.host.stdlib import json, os
 
@@ -240,4 +239,6 @@ def _comes_from(distribution: metadata.Distribution, top: Path) -> bool:
     source = form.get("url") if isinstance(form, dict) else None
     if not isinstance(source, str) or not source.startswith("file://"):
         return False
+    from urllib.request import url2pathname  # imported here: it brings HTTP and TLS along
+
     return Path(url2pathname(urlsplit(source).path)).resolve().is_relative_to(top)

@@ -19,6 +19,10 @@ _TEMPORARY = re.compile(r"\.pytest-carbon-\d+-[0-9a-f]{8}\.tmp")
 _ABANDONED_S = 3600.0  # no process writes one file for an hour
 _MOST_LINKS = 40  # as Linux
 _SHOWN = 40
+_SEVERAL_NAMES = (
+    "this file has {} names (hard links), and replacing it would leave the old content under the others; make it a file"
+    " of its own (copy it, and move the copy over it), or write another path"
+)
 _ROOM = 65536
 """How much must fit where something will be written, in bytes."""
 
@@ -29,7 +33,8 @@ def not_ours(path: Path, format: str) -> str | None:
     ``format``: that of what is to be written, ``pytest-carbon/1``; a file of any version of it may be replaced.
     """
     try:
-        kind = os.stat(path).st_mode
+        state = os.stat(path)
+        kind = state.st_mode
         if stat.S_ISDIR(kind):
             return "this is a directory; write the path of a file"
         if stat.S_ISBLK(kind) or stat.S_ISSOCK(kind):
@@ -44,7 +49,7 @@ def not_ours(path: Path, format: str) -> str | None:
         return f"{error.strerror}; write the path of another file"
     family = re.escape(format.partition("/")[0].encode())
     if not start or re.match(rb'\s*\{\s*"format"\s*:\s*"' + family + rb"/\d", start):
-        return None
+        return None if state.st_nlink == 1 else _SEVERAL_NAMES.format(state.st_nlink)
     begins = start.decode(errors="replace").strip().partition("\n")[0][:_SHOWN]
     return (
         f"this file is not ours, so it is not overwritten: it begins with {begins!r}, not with the format"
@@ -56,13 +61,17 @@ def obstacle(path: Path, format: str) -> str | None:
     """Say why a path cannot be written to, and what to do; None where it can."""
     if (why := not_ours(path, format)) is not None:
         return why
-    if os.path.exists(path) and not os.path.isfile(path):
-        return None if may_write(path) else "this user may not write to it; write the path of another file"
     if os.path.exists(path) and not may_write(path):
         return "this user may not write to it; write the path of another file"
-    folder = Path(os.path.realpath(path)).parent
+    if not is_replaced(path):
+        return None
+    file = Path(os.path.realpath(path))
+    folder = file.parent
     try:
         rehearse(folder)
+        if file.exists():
+            folder = file
+            rehearse_replacing(file)
     except OSError as error:
         place, helps = nearest_existing(folder), remedy(error, "write the path of a file elsewhere")
         if error.errno in (errno.EACCES, errno.EPERM):
@@ -129,14 +138,21 @@ def temporary_files(paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if _TEMPORARY.fullmatch(path.name)]
 
 
+def refuse_several_names(path: Path) -> None:
+    """Raise :class:`UsageProblem` for a file with other names (hard links), which replacing it would part from it."""
+    if path.is_file() and (names := path.stat().st_nlink) > 1:
+        raise UsageProblem(f"cannot write {path}: {_SEVERAL_NAMES.format(names)}.")
+
+
 def replace_files(files: Iterable[tuple[Path, str | bytes]], *, durable: bool = True) -> None:
     """Replace several files, each atomically, after all of them are written: a full disk changes none.
 
-    Wait for the disk, unless ``durable`` is false.
+    Wait for the disk, unless ``durable`` is false. Raises OSError, or UsageProblem for a file with other names.
     """
     staged: list[tuple[Path, Path]] = []
     try:
         for path, content in files:
+            refuse_several_names(path)
             make_folder(path.parent)
             temporary = path.with_name(temporary_name())
             staged.append((temporary, path))
@@ -162,6 +178,16 @@ def rehearse(folder: Path) -> None:
             replace_files([(file, " " * _ROOM)])
         finally:
             file.unlink(missing_ok=True)
+
+
+def rehearse_replacing(path: Path) -> None:
+    """Replace a file with its copy: a mounted file, or another user's in a folder such as /tmp, lets nobody do that.
+
+    Raises OSError.
+    """
+    state = os.stat(path)
+    replace_files([(path, path.read_bytes())])
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ PLATFORM = sys.platform
 
 if TYPE_CHECKING:
     import datetime as _datetime
+    import fcntl as fcntl
     import gc as gc
     import io as io
     import json as json
@@ -30,10 +31,8 @@ else:
 
     def _copy(name):
         module = importlib.import_module(name)
-        copy = ModuleType(f"{__name__}.{name}", module.__doc__)
-        for key, value in vars(module).items():
-            if not (key.startswith("__") and key.endswith("__")):
-                setattr(copy, key, value)
+        copy = ModuleType(f"{__name__}.{name}")
+        vars(copy).update(vars(module) | vars(copy))  # its own __name__, __spec__, …
         return copy
 
     gc, io, json, os, select, signal, subprocess, tempfile, threading, time, _datetime = map(
@@ -41,19 +40,13 @@ else:
         ["gc", "io", "json", "os", "select", "signal", "subprocess", "tempfile", "threading", "time", "datetime"],
     )
     os.path = _copy("os.path")
+    fcntl = _copy("fcntl") if PLATFORM != "win32" else None
 
-NAMES = ("gc", "io", "json", "os", "select", "signal", "subprocess", "tempfile", "threading", "time")
+NAMES = ("fcntl", "gc", "io", "json", "os", "select", "signal", "subprocess", "tempfile", "threading", "time")
 """The modules that are imported from here."""
 
 _AHEAD_S = time.time() - time.perf_counter()
 """By how much the time of day is ahead of the clock that no tool moves: time-machine moves all others in C."""
-
-
-def is_frozen() -> bool:
-    """Tell whether a tool has replaced the class of dates: some libraries crash when they are imported then."""
-    import datetime
-
-    return datetime.datetime is not _datetime.datetime
 
 
 def now_text() -> str:

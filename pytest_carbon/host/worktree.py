@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_carbon.host.stdlib import os, signal, subprocess, tempfile
+from pytest_carbon.host.stdlib import fcntl, os, signal, subprocess, tempfile
 from pytest_carbon.records import UsageProblem
 
 _PREFIX, _SUFFIX = "pytest-carbon-against-", "-worktree"
@@ -255,8 +255,6 @@ def _lock(folder: Path, *, wait: bool) -> int | None:
     """Lock a folder; return the handle that unlocks it, or None."""
     if sys.platform == "win32":  # not a platform this project claims: nothing is removed there
         return None
-    import fcntl
-
     handle = None
     try:
         handle = os.open(folder, os.O_RDONLY)

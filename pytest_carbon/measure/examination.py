@@ -63,15 +63,19 @@ class NvidiaGpu:
 class Noise:
     """The scatter of the same work's energy on this processor, and its consequence."""
 
-    kernel: str
+    workload: str
     stretches: int
     stretch_s: float
     spread: float
     """Relative standard deviation of the joules per call, from one stretch to the next."""
-    detects_after_1: float
+    detectable_change_1_recording: float
     """The smallest detectable change (a share) of one test after one recording,"""
-    detects_after_5: float
+    detectable_change_5_recordings: float
     """and after five on different days, if days differ no more than these stretches or than usual."""
+
+    @property
+    def detectable_changes(self) -> tuple[float, float]:
+        return self.detectable_change_1_recording, self.detectable_change_5_recordings
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +131,12 @@ def examine(
     *,
     detectable: Detectable,
     progress: Callable[[str], None] = lambda text: None,
+    begin: Callable[[Sequence[str]], None] = lambda machines: None,
 ) -> Examination:
-    """Open the meters as a run does, and examine them."""
+    """Open the meters as a run does, and examine them.
+
+    ``begin`` is called before the devices are, with the ids for which there may be :func:`calibrations`.
+    """
     place = (settings.country, settings.region, settings.cloud)
     intensity = electricity.intensity(*place, settings.intensity_g_per_kwh, settings.pue)
     around = Examination(
@@ -154,6 +162,7 @@ def examine(
             for index, d in enumerate(meter.domains):
                 read[d.name] = functools.partial(meter.read_j, index)
                 counters.append(Counter(d.name, d.kind, d.source, source.name, d.name in gated, meter.stepped))
+        begin([*_parts([c for c in counters if c.gated and c.stepped], rig.machine())])
         for counter in counters:
             _time_reads(counter, read[counter.domain])
         work = workloads.find(load, choice.domains)
@@ -303,20 +312,15 @@ def calibrations(examined: Examination) -> dict[str, Calibration]:
     Each gets what the worst GPU of the same model needs.
     """
     known = [c for c in examined.counters if c.gated and c.stepped and c.settle_s is not None]
-    gpus = {f"gpu:{gpu.index}": gpu for gpu in (examined.machine.gpus if examined.machine is not None else ())}
-    parts = [known]
-    if all(c.domain in gpus for c in known):
-        parts = [*([c] for c in known), *(known[:count] for count in range(2, len(known) + 1))]
+    gpus = _gpus_of(examined.machine)
     models = {c.domain: gpus[c.domain].name if c.domain in gpus else c.domain for c in known}
     kept: dict[str, Calibration] = {}
-    for part in filter(None, parts):
+    for id, part in _parts(known, examined.machine).items():
         peers = [[c for c in known if models[c.domain] == models[chosen.domain]] for chosen in part]
         every = [c for several in peers for c in several]
         looks = [c.part_time_sampling for c in every]
         above = [[c.after_work_j for c in several if c.after_work_j is not None] for several in peers]
         above_j = [max(joules) for joules in above if joules]
-        domains = [Domain(c.domain, c.kind, c.source) for c in part]
-        id = machine_id(list(gpus.values()), domains, processor.this_processor())
         kept[id] = Calibration(
             settle_s=max(c.settle_s or 0.0 for c in every),
             part_time_sampling=True if True in looks else None if None in looks else False,
@@ -325,3 +329,19 @@ def calibrations(examined: Examination) -> dict[str, Calibration]:
             after_work_s=max((c.after_work_s for c in every if c.after_work_s is not None), default=None),
         )
     return kept
+
+
+def _parts(counters: Sequence[Counter], machine: Machine | None) -> dict[str, Sequence[Counter]]:
+    """Return the counters of each possible machine, by its id."""
+    gpus = _gpus_of(machine)
+    parts = [counters]
+    if all(c.domain in gpus for c in counters):
+        parts = [*([c] for c in counters), *(counters[:count] for count in range(2, len(counters) + 1))]
+    domains = [[Domain(c.domain, c.kind, c.source) for c in part] for part in parts]
+    ids = [machine_id(list(gpus.values()), some, processor.this_processor()) for some in domains if some]
+    return dict(zip(ids, filter(None, parts), strict=True))
+
+
+def _gpus_of(machine: Machine | None) -> dict[str, Gpu]:
+    """Return a machine's GPUs by the names of their domains."""
+    return {f"gpu:{gpu.index}": gpu for gpu in (machine.gpus if machine is not None else ())}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
+from pytest_carbon.host.patches import in_place
 from pytest_carbon.measure.calibration import burst
 from pytest_carbon.measure.figures import Loop
 from pytest_carbon.measure.protocol import Call, Protocol, Scope
@@ -69,7 +70,8 @@ def run_loop(
         if phased:  # without a setup
             done, busy_s, result = _phased_calls(work, calls, deadline_s, call_s, readings, loop)
         else:
-            done, result = _calls(work.fn, args, kwargs, calls, deadline_s, clock)
+            with in_place():
+                done, result = _calls(work.fn, args, kwargs, calls, deadline_s, clock)
         readings.synchronise()
         end_s = readings.busy_until_s = clock()
         loop.result, result = result, None
@@ -140,10 +142,11 @@ def _phased_calls(
         readings.wait_phase(watched)
         loop.starts += 1
         start_s = readings.clock()
-        for _ in range(min(together, calls - done)):
-            result = None
-            result = fn(*args, **kwargs)
-            done += 1
+        with in_place():
+            for _ in repeat(None, min(together, calls - done)):
+                result = None
+                result = fn(*args, **kwargs)
+                done += 1
         readings.synchronise()
         end_s = readings.clock()
         busy_s += end_s - start_s

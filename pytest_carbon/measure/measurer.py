@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pytest_carbon.host import patches
+from pytest_carbon.host.patches import in_place, undone
 from pytest_carbon.measure import lines, tracers
 from pytest_carbon.measure.calibration import calibrate
 from pytest_carbon.measure.figures import Loop, per_call
@@ -67,11 +69,12 @@ class Measurer:
 
     def begin(self) -> None:
         """Start the counters' clocks. Raises MeterError where a meter cannot be read."""
-        lines.student_t(0.975, 1)  # imported now: not in a window, nor where a test has patched what its import needs
-        if self.readings.watcher is not None:
-            import scipy.optimize  # noqa: F401 (so, too, what a calibration needs)
+        if self.readings.watcher is not None:  # a calibration needs it: not where a test has patched what it imports
+            import scipy.optimize  # noqa: F401
+        patches.note()
         self.readings.begin()
 
+    @undone.during
     def run(
         self,
         name: str,
@@ -91,7 +94,8 @@ class Measurer:
         work = Call(fn, args, kwargs, setup)
         self.readings.refresh()
         self.readings.progress("warm-up")
-        refuse_lazy(work())  # its result is dropped before the next call
+        with in_place(look=True):
+            refuse_lazy(work())  # its result is dropped before the next call
         with tracers.paused() as traced:
             result, measurement = self._repeated(name, work, protocol, begin)
         return result, with_warning(measurement, traced.warning())
@@ -117,6 +121,7 @@ class Measurer:
                 result = work()
             return result, Measurement(name=name, machine=scope.machine, failure=str(error))
 
+    @undone.during
     def window_begin(self) -> OpenWindow:
         """Wait for quiet and open a window; an error becomes its failure."""
         self.readings.refresh()
@@ -142,11 +147,35 @@ class Measurer:
         """Close a window that held this many calls, and measure it."""
         self.readings.synchronise()
         end_s = self.readings.busy_until_s = self.readings.clock()
+        with undone(look=False):  # to read at once: to look, or to find the scope, is work, too
+            end = self._read_end(opened)
+        with undone() as more:
+            return self._ended(name, opened, end_s, self._read_end(opened) if more else end, calls, protocol)
+
+    def _read_end(self, opened: OpenWindow) -> Mapping[str, float] | Exception:
+        """Read what was read when a window opened; what fails may be patched."""
         try:
-            end_j = self.readings.read(opened.start_j)  # at once: finding the scope is work, too
+            return self.readings.read(opened.start_j)
+        except Exception as error:
+            return error
+
+    def _ended(
+        self,
+        name: str,
+        opened: OpenWindow,
+        end_s: float,
+        end_j: Mapping[str, float] | Exception,
+        calls: int,
+        protocol: Protocol,
+    ) -> Measurement:
+        """Measure a window that has ended."""
+        if isinstance(end_j, Exception):
+            if not isinstance(end_j, MeterError):
+                raise end_j
+            failure: str | None = str(end_j)
+            end_j = {}
+        else:
             failure = opened.failure
-        except MeterError as error:
-            failure = str(error)
         scope = self.scope()
         direct = self.readings.read_here(scope)
         try:
@@ -177,6 +206,7 @@ class Measurer:
     def window_drop(self, opened: OpenWindow) -> None:
         """Forget a window whose code failed."""
 
+    @undone.during
     def nothing(self, name: str, warning: MeasurementWarning) -> Measurement:
         """Return a measurement without figures, with a warning that says why."""
         return Measurement(name=name, machine=self.scope().machine, warnings=(warning,))
@@ -200,7 +230,8 @@ class Measurer:
             result = None
             args, kwargs = work.prepared()
             start_s = self.readings.clock()
-            result = work.fn(*args, **kwargs)
+            with in_place():
+                result = work.fn(*args, **kwargs)
             self.readings.synchronise()
             durations.append(self.readings.clock() - start_s)
         return result, statistics.median(durations[-100:]), first_end_s

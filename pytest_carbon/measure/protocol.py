@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_carbon.host.patches import in_place
 from pytest_carbon.records import Domain, Factors
 
 __tracebackhide__ = True  # an error of a measured call is shown without the frames of this module
@@ -57,7 +58,10 @@ class Call:
 
     def prepared(self) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Run the setup; return the arguments of the next round."""
-        fresh = self.setup() if self.setup is not None else None
+        if self.setup is None:
+            return self.args, self.kwargs
+        with in_place():
+            fresh = self.setup()
         if fresh is None:
             return self.args, self.kwargs
         if not (isinstance(fresh, tuple) and len(fresh) == 2 and isinstance(fresh[1], Mapping)):
@@ -68,4 +72,5 @@ class Call:
 
     def __call__(self) -> Any:
         args, kwargs = self.prepared()
-        return self.fn(*args, **kwargs)
+        with in_place():
+            return self.fn(*args, **kwargs)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_carbon.host import stdlib  # noqa: F401 (before any test can patch what measuring needs)
-from pytest_carbon.plugin import markers, options
-from pytest_carbon.plugin.settings import anything_given, idle, read_settings
+from pytest_carbon.plugin import options
 
 if TYPE_CHECKING:
     from pytest_carbon.plugin.fixture import Carbon
@@ -29,7 +28,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Generator[None, Any, Any]:
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None, Any, Any]:
+    if options.may_measure(early_config, args):
+        from pytest_carbon.host import patches
+
+        patches.note()
     result = yield
     options.add_switch(parser)
     options.refuse_unknown_flags(parser, args)
@@ -44,22 +49,30 @@ def pytest_configure(config: pytest.Config) -> None:
         "a tolerance against the baseline",
     )
     options.refuse_unknown_keys(config)
-    if not anything_given(config):
+    if not options.anything_given(config):
         return
+    from pytest_carbon.host import patches
+    from pytest_carbon.plugin.settings import idle, read_settings
+
     options.refuse_lost_root(config)
-    settings = read_settings(config)
+    with patches.undone():
+        settings = read_settings(config)
     useless = idle(config, settings)
     if (settings.enabled or settings.work) and (flag := options.without_tests(config)) is not None:
         if config.option.verbose >= 0:
             config.pluginmanager.register(_Idle(f"nothing was measured: {flag} runs no test"))
     elif settings.enabled:
-        from pytest_carbon.plugin.run import CarbonSession
+        patches.note()
+        with patches.undone():
+            from pytest_carbon.plugin.run import CarbonSession
 
-        config.pluginmanager.register(CarbonSession(config, settings), "pytest-carbon-session")
+            config.pluginmanager.register(CarbonSession(config, settings), "pytest-carbon-session")
     elif settings.work:
-        from pytest_carbon.plugin.counting import CountingSession
+        patches.note()
+        with patches.undone():
+            from pytest_carbon.plugin.counting import CountingSession
 
-        config.pluginmanager.register(CountingSession(config, settings), "pytest-carbon-session")
+            config.pluginmanager.register(CountingSession(config, settings), "pytest-carbon-session")
     elif useless:
         useless = f"nothing was measured: {useless}"
     if useless:
@@ -69,9 +82,24 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Refuse a marker that cannot be used, with or without ``--carbon``."""
+    marked = [item for item in items if any(options.looks_ours(mark.name) for mark in item.iter_markers())]
+    if not marked:
+        return
+    from pytest_carbon.host import patches
+
+    with patches.undone():
+        refused = _refused(config, marked)
+    if refused:
+        config.pluginmanager.register(_Refused(refused))
+
+
+def _refused(config: pytest.Config, marked: list[pytest.Item]) -> dict[str, str]:
+    """Refuse what cannot be used; in a pytest-xdist worker, return the reasons by test."""
+    from pytest_carbon.plugin import markers
+
     refused: dict[str, str] = {}
-    markers.refuse_unknown(config, items)
-    for item in items:
+    markers.refuse_unknown(config, marked)
+    for item in marked:
         if item.get_closest_marker(markers.MARKER) is not None:
             try:
                 markers.budgets_of(item)
@@ -79,8 +107,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 if not hasattr(config, "workerinput"):
                     raise
                 refused[item.nodeid] = str(error)
-    if refused:
-        config.pluginmanager.register(_Refused(refused))
+    return refused
 
 
 class _Idle:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_carbon.host.machine import describe
+from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import now_text, time
 from pytest_carbon.measure.protocol import Protocol
 from pytest_carbon.plugin import failures, missing, notes, record, refusal
@@ -73,6 +74,7 @@ class CountingSession:
     def _machine(self) -> Machine:
         return describe((), (), driver=None)
 
+    @undone.during
     def _carbon(self, item: pytest.Item, listener: Listener) -> Carbon:
         try:
             counter = Counter()
@@ -143,10 +145,11 @@ class CountingSession:
                 self._judge(test)
             test.pass_on()
             log.finish()
-        if self._outlet is not None:
-            self._outlet.done(test.key, counts=self._counts(test))
-        else:
+        if self._outlet is None:
             self._interim.write(self._so_far)
+            return result
+        with undone():
+            self._outlet.done(test.key, counts=self._counts(test))
         return result
 
     def _take(self, test: Test, report: pytest.TestReport) -> None:
@@ -154,6 +157,7 @@ class CountingSession:
             self._outlet.report(test.key, report)
         test.take(report)
 
+    @undone.during
     def _judge(self, test: Test) -> None:
         """Give the verdicts on a test that has finished, and write them into its reports."""
         counted = self._gate.judge(test, self._counts(test))
@@ -171,6 +175,7 @@ class CountingSession:
     def _counts(self, test: Test) -> list[Count]:
         return made_by(test, Count, lambda name, why: Count(name, failure=why))
 
+    @undone.during
     def _conclude(self, *, interrupted: bool) -> None:
         """Keep what may be kept, and say what was not counted."""
         settings, gate = self._settings, self._gate
@@ -188,7 +193,8 @@ class CountingSession:
             self._problems += missing.nothing_heard(ran, heard, "--carbon-work")
         gone = [*gate.gone(result.tests, self._collected)] if settings.strict and not self._collected.part else []
         if result.unmeasured:
-            (gone if settings.strict else lines).append(missing.sentence(result.unmeasured, settings, "counted"))
+            text = missing.sentence(result.unmeasured, settings, self._config, "counted")
+            (gone if settings.strict else lines).append(text)
         if not interrupted:
             (gone if settings.strict else lines).extend(missing.silent(ran, heard, result.unmeasured, settings))
         (lines if settings.gate == "warn" else self._problems).extend(gone)
@@ -219,12 +225,14 @@ class CountingSession:
         )
 
     @pytest.hookimpl(tryfirst=True)
+    @undone.during
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if self._result is None:
             return
         duration_s = time.perf_counter() - self._begun_s
         self._result = notes.finish(session, exitstatus, self._result, self._problems, duration_s)
 
+    @undone.during
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if (result := self._result) is None:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from _pytest._code.code import ExceptionRepr, ReprEntry, ReprFileLocation, ReprTraceback
@@ -25,8 +25,10 @@ from pytest_carbon.records import (
     Measurement,
     SessionResult,
     Settings,
+    Status,
     SuiteVerdict,
     TestResult,
+    Verdict,
 )
 from pytest_carbon.reports import failure, junit, summary
 from pytest_carbon.reports.work import beside
@@ -46,7 +48,10 @@ class Failures:
         """Flip the report of a test that the gate fails; give all reports their properties."""
 
         def said() -> tuple[str, str]:
-            failed = [(m, v, self._context(test, m, own)) for m, v in own.measurements if v.effect == "fails"]
+            failing = sorted((pair for pair in own.measurements if pair[1].effect == "fails"), key=_severity)
+            if failing and failing[0][1].status != "new":  # nothing of this test can be recorded before that is mended
+                failing = [(m, v) for m, v in failing if v.status != "new"]
+            failed = [(m, v, self._context(test, m, own)) for m, v in failing]
             texts = [(failure.failure(test.key, *of_one), failure.message(*of_one)) for of_one in failed]
             texts += self.of_work(test, own.counted)
             return "\n\n".join(text for text, _ in texts), texts[0][1]
@@ -129,6 +134,10 @@ class Failures:
         against = self.result.against is not None
         names = ["meter", "gpus", "domains", "against", *([] if against else ["baseline", "branch"])]
         return flags(self.config, self.result.settings, names)
+
+
+def _severity(pair: tuple[Measurement, Verdict]) -> int:
+    return get_args(Status).index(pair[1].status)
 
 
 def settle(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_carbon.host.output import is_replaced, not_ours, replace_files
+from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import time
 from pytest_carbon.records import SessionResult
 from pytest_carbon.reports import jsonfile
@@ -31,6 +32,7 @@ class Interim:
         self._next_s = 0.0
         self._took_s: deque[float] = deque(maxlen=3)
 
+    @undone.during
     def write(self, make: Callable[[], SessionResult]) -> None:
         """Write the result that ``make`` returns, marked as incomplete; first before any test runs."""
         begun_s = time.monotonic()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_carbon.plugin.options import looks_ours
 from pytest_carbon.plugin.refusal import refusal
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def refuse_unknown(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
     known: set[str] | None = None
     for item in items:
         for mark in item.iter_markers():
-            if mark.name == MARKER or not mark.name.lower().startswith(("carbon", "carbo_", "cabron")):
+            if mark.name == MARKER or not looks_ours(mark.name):
                 continue
             if known is None:
                 known = {re.split(r"[:(]", line)[0].strip() for line in config.getini("markers")}

@@ -12,13 +12,18 @@ import pytest
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin.ids import module_of, test_id
+from pytest_carbon.plugin.project import maintenance
 from pytest_carbon.plugin.waiting import Test, why_skipped
-from pytest_carbon.records import Key, Settings, Unmeasured, label
+from pytest_carbon.records import Key, SessionResult, Settings, Unmeasured, label
 from pytest_carbon.text import listing
 
 NOTHING_TO_COMPARE = (
     "no collected test measures here, so nothing is compared with {}: select tests that use carbon, or leave"
     " --carbon-against out"
+)
+NO_MACHINE = (
+    "no collected test measures, and which machine this is is unknown, so what has a baseline on it and is missing is"
+    " not named: {}"
 )
 _SELECTING = ("lf", "ignore", "ignore_glob")
 """Options that leave tests out without calling ``pytest_deselected``."""
@@ -44,6 +49,8 @@ class Collected:
         """Those that were collected; of one that skipped itself, why."""
         self._names: dict[str, str] = {}
         """What the tests' ids call the modules that are collected, by their node ids."""
+        self._found: set[str] = set()
+        """The ids of all tests that exist: a conftest may leave some out of the run, and need not say so."""
         self._running: Test | None = None
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
@@ -54,6 +61,7 @@ class Collected:
             self._names[collector.nodeid] = module_of(collector.path, self._config.rootpath)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._found |= {test_id(node) for node in report.result or () if isinstance(node, pytest.Item)}
         if report.outcome != "failed" and (name := self._names.get(report.nodeid)) is not None:
             self._modules[name] = why_skipped(report) if report.skipped else None
 
@@ -96,19 +104,22 @@ class Collected:
         # outside the root dir, a module that was imported may have a shorter name than its path
         return next((why for name, why in self._modules.items() if name.endswith(f".{module}")), None)
 
-    def gone(self, stored: Keys, places: Mapping[str, str]) -> Iterator[str]:
+    def gone(self, stored: Keys, places: Mapping[str, str], baseline: Path | str) -> Iterator[str]:
         """Say which baselines have no test any more: their module was collected without it, or is gone itself.
 
         ``places`` names where the baselines of each machine of the run are.
         """
         asked = self._asked()
+        packages = ["--", "--pyargs", *self._config.args] if self._config.option.pyargs else []
+        prune = maintenance(self._config, baseline, "prune", *packages)
         for id, place in places.items():
             tests = [test for test in sorted({test for test, _ in stored.keys(id)}) if self._is_gone(test, asked)]
             if tests:
+                rename = maintenance(self._config, baseline, "rename", tests[0], "NEW")
                 names = f"{tests[0]} and {len(tests) - 1} more have" if tests[1:] else f"{tests[0]} has"
                 yield (
                     f"--carbon-strict: {names} a baseline in {place}, and no such test was collected: if it was"
-                    " renamed, pytest-carbon baseline rename OLD NEW; if it was removed, pytest-carbon baseline prune"
+                    f" renamed, {rename}; if it was removed, {prune}"
                 )
 
     def _asked(self) -> list[str]:
@@ -127,7 +138,9 @@ class Collected:
     def _is_gone(self, test: str, asked: Sequence[str]) -> bool:
         """Whether a test was not collected though its module was, or lies where pytest was to collect."""
         module, ids, _ = test.partition("::")
-        if not ids or test in self.tests or self.skipped_module(test) is not None:  # see unmeasured()
+        if (
+            not ids or test in self.tests or test in self._found or self.skipped_module(test) is not None
+        ):  # see unmeasured()
             return False
         return module in self._modules or _placed(module, inside=module.endswith(".py")).startswith(tuple(asked))
 
@@ -155,10 +168,20 @@ def unmeasured(
 
 
 def unmeasured_here(sides: Sides, every: Mapping[str, Test], machine: str) -> tuple[Unmeasured, ...]:
-    """List what the other revision measured, and the working tree did not though its test passed."""
-    passed = {key for key, test in every.items() if test.outcome == "passed"}
-    why = f"{sides.against.label} measures it, and the test passed here without it"
-    return tuple(Unmeasured(*key, machine, why) for key in sides.gone(passed))
+    """List what the other revision measured, and the working tree did not though its test ran or was skipped."""
+    whys = {key: why for key, test in every.items() if (why := _why(test, None)) is not None}
+    label = sides.against.label
+    return tuple(Unmeasured(*key, machine, f"{label} measures it; here {whys[key[0]]}") for key in sides.gone(whys))
+
+
+def only_there(sides: Sides, settings: Settings) -> Iterator[str]:
+    """Name the tests that measure at the other revision and do not exist here."""
+    if sides.others:
+        strictly = "--carbon-strict: " if settings.strict else ""
+        yield (
+            f"{strictly}at {sides.against.label} only, not here: {listing([*sides.others], 10)}. If a test was renamed,"
+            " give it its old name to compare them"
+        )
 
 
 def nothing_heard(tests: Sequence[Test], heard: Collection[str], flag: str = "--carbon") -> Iterator[str]:
@@ -186,6 +209,15 @@ def silent(
         )
 
 
+def skipped_after(result: SessionResult) -> Iterator[str]:
+    """Say which tests were skipped after they had measured what fails: a skip is no pass for that."""
+    for test in result.tests:
+        for m, verdict in test.measurements if test.outcome == "skipped" else ():
+            if verdict.effect == "fails" and m.energy_j_per_call is not None:
+                key = label((test.nodeid, m.name))
+                yield f"{key} was measured before its test was skipped: {verdict.status}: {verdict.reason}"
+
+
 def _why(test: Test | None, skipped: str | None) -> str | None:
     """Say how a test ended without a measurement; None where it failed, which says so itself, or did not run."""
     if test is None:
@@ -199,13 +231,11 @@ def _why(test: Test | None, skipped: str | None) -> str | None:
     }.get(test.outcome or "")
 
 
-def sentence(unmeasured: Sequence[Unmeasured], settings: Settings, how: str = "measured") -> str:
+def sentence(unmeasured: Sequence[Unmeasured], settings: Settings, config: pytest.Config, how: str = "measured") -> str:
     """Name what is no longer measured, or counted, and say what to do."""
     strictly = "--carbon-strict: " if settings.strict else ""
     text = f"{strictly}no longer {how}: {listing([f'{label(one.key)} ({one.why})' for one in unmeasured], 10)}"
     if settings.against is not None:
         return f"{text}. If a measurement was renamed, give both the same name to compare them"
-    return (
-        f"{text}. If a measurement was renamed, give it its old name; if it is not needed any more, pytest-carbon"
-        " baseline remove TEST [NAME]"
-    )
+    remove = maintenance(config, settings.baseline, "remove", unmeasured[0].test, unmeasured[0].name)
+    return f"{text}. If a measurement was renamed, give it its old name; if it is not needed any more, {remove}"

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from pytest_carbon.baselines.view import Stored
-from pytest_carbon.plugin import failures, markers
+from pytest_carbon.plugin import failures, markers, stages
 from pytest_carbon.plugin.progress import ascii_only, width
-from pytest_carbon.plugin.stages import Recorded
 from pytest_carbon.plugin.waiting import Test
 from pytest_carbon.records import CarbonError, Key, SessionResult, label
 from pytest_carbon.reports import jsonfile, summary
@@ -84,7 +83,7 @@ def finish(
     duration_s: float,
 ) -> SessionResult:
     """Give a run its exit status, write its report, and let others add to its notes."""
-    if problems and exitstatus == 0:
+    if exitstatus == 0 and (problems or stages.fails(result)):  # a test may end the run with status 0
         session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
     lines = (*result.notes, *problems)
     result = replace(result, exit_status=int(exitstatus), duration_s=duration_s, notes=lines)
@@ -103,7 +102,7 @@ def write_summary(
     terminal: Any,
     result: SessionResult,
     stored: Stored,
-    recorded: Recorded,
+    recorded: stages.Recorded,
     problems: Sequence[str],
     more: Sequence[Line] = (),
 ) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +15,6 @@ import pytest
 
 from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import values
-from pytest_carbon.plugin.refusal import refusal
 
 _OWN_TABLE = r"(?m)^\[(tool[.:])?pytest[-_]carbon(\.[^\]]*)?\]"
 
@@ -274,7 +273,7 @@ def refuse_unknown_flags(parser: pytest.Parser, arguments: Sequence[str]) -> Non
     """Refuse a flag that nobody has and that is close to one of ours: pytest does not say which was meant."""
     ours = {option.flag for option in (SWITCH, *OPTIONS)}
     flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-    strange = [flag for flag in flags if _looks_ours(flag) and flag.replace("--no-", "--") not in ours]
+    strange = [flag for flag in flags if looks_ours(flag) and flag.replace("--no-", "--") not in ours]
     if not strange:
         return
     from pytest_carbon.text import closest
@@ -282,39 +281,67 @@ def refuse_unknown_flags(parser: pytest.Parser, arguments: Sequence[str]) -> Non
     unknown = {word.partition("=")[0] for word in parser.parse_known_and_unknown_args(list(arguments))[1]}
     for flag in strange:
         if flag in unknown and (near := closest(flag, ours)):
-            raise refusal(f"{flag} is not an option of pytest-carbon. Did you mean {near}?")
+            raise _refusal(f"{flag} is not an option of pytest-carbon. Did you mean {near}?")
 
 
-def _looks_ours(name: str) -> bool:
-    """Tell whether a flag or a key begins as ours do, or as a slip of the pen in one does."""
+def _refusal(problem: str) -> pytest.UsageError:
+    from pytest_carbon.plugin.refusal import refusal  # few runs need it
+
+    return refusal(problem)
+
+
+def looks_ours(name: str) -> bool:
+    """Tell whether a flag, a key or a marker begins as ours do, or as a slip of the pen in one does."""
     bare = name.lower().removeprefix("--").removeprefix("no-")
     return bare.startswith(("carbon", "cabron", "carbo-", "carbo_"))
+
+
+def anything_given(config: pytest.Config) -> bool:
+    """Tell whether a flag or an ini key of ours is given; a run without any needs no settings."""
+    keys = {option.key for option in (SWITCH, *OPTIONS)}
+    flags = (getattr(config.option, key, None) for key in keys)
+    return any(flag is not None for flag in flags) or not keys.isdisjoint(_written_keys(config))
+
+
+def may_measure(config: pytest.Config, arguments: Iterable[str]) -> bool:
+    """Return whether a run may measure, before its options can be read."""
+    flags = {str(argument).partition("=")[0] for argument in arguments}
+    if flags & {SWITCH.flag, "--carbon-work", "--carbon-record", "--carbon-accept", "--carbon-against", SWITCH.key}:
+        return True
+    try:
+        return bool(config.getini(SWITCH.key))
+    except (pytest.UsageError, TypeError, ValueError):  # refused when it is read
+        return False
+
+
+def _written_keys(config: pytest.Config) -> list[str]:
+    """List the ini keys in the file and after ``-o``."""
+    file: Mapping[str, object] = config._inicfg if hasattr(config, "_inicfg") else config.inicfg
+    overridden = [text.partition("=")[0].strip() for text in config.option.override_ini or ()]
+    return [*dict.fromkeys(map(str, [*file, *overridden]))]
 
 
 def refuse_unknown_keys(config: pytest.Config) -> None:
     """Refuse ini keys and tables that look like ours and that nothing reads, with or without ``--carbon``."""
     ours = {option.key: option for option in (SWITCH, *OPTIONS)}
-    file: Mapping[str, object] = config._inicfg if hasattr(config, "_inicfg") else config.inicfg
-    written = [*file]
-    written += [text.partition("=")[0].strip() for text in config.option.override_ini or ()]
-    for key in dict.fromkeys(map(str, written)):
-        if not _looks_ours(key) or (key in ours and ours[key].ini):
+    for key in _written_keys(config):
+        if not looks_ours(key) or (key in ours and ours[key].ini):
             continue
         with contextlib.suppress(ValueError, KeyError):
             config.getini(key)  # another plugin's
             continue
         where = f"{key} in {config.inipath}"
         if key in ours:
-            raise refusal(f"{where}: this has no ini key; give {ours[key].flag} on the command line, or in addopts")
+            raise _refusal(f"{where}: this has no ini key; give {ours[key].flag} on the command line, or in addopts")
         from pytest_carbon.text import closest
 
         near = closest(key.replace("-", "_"), [name for name, option in ours.items() if option.ini])
-        raise refusal(f"{where}: pytest-carbon has no such key.{f' Did you mean {near}?' if near else ''}")
+        raise _refusal(f"{where}: pytest-carbon has no such key.{f' Did you mean {near}?' if near else ''}")
     for path in {config.rootpath / "pyproject.toml", config.inipath or config.rootpath / "pyproject.toml"}:
         with contextlib.suppress(OSError, UnicodeDecodeError):
             text = path.read_text("utf-8")
             if "carbon" in text and (table := re.search(_OWN_TABLE, text)) is not None:
-                raise refusal(
+                raise _refusal(
                     f"{table[0]} in {path}: pytest-carbon has no table of its own. Write its keys beside pytest's, such"
                     " as carbon_tolerance in [tool.pytest.ini_options], or in [pytest] of an ini file"
                 )
@@ -344,7 +371,7 @@ def _add_flag(parser: pytest.Parser, option: Option) -> None:
 
 
 def _clash(option: Option) -> pytest.UsageError:
-    return refusal(
+    return _refusal(
         f"{option.flag} is an option of pytest-carbon and of another plugin (pytest-codecarbon has a --carbon, too). "
         "Disable one of the two, on the command line or in addopts: -p no:codecarbon, or -p no:carbon for this one"
     )
@@ -366,7 +393,7 @@ def refuse_lost_root(config: pytest.Config) -> None:
         path = Path(os.path.abspath(current / value))
         harmless = path.is_relative_to(current) and (config.inipath is not None or not tests)
         if flag in flags and path.exists() and value not in tests and not harmless:
-            raise refusal(
+            raise _refusal(
                 f"write {flag}={shlex.quote(value)}: with a blank between them, pytest takes the path for a place of"
                 f" tests when it looks for its ini file. It found root dir {config.rootpath}, ini file"
                 f" {config.inipath or 'none'}"

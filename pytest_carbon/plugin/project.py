@@ -95,3 +95,11 @@ def flags_of(config: pytest.Config, *, command: bool) -> list[str]:
     if config.option.rootdir or (command and ini is None and here != root):
         flags.append(f"--rootdir={os.path.relpath(root, here)}")
     return flags
+
+
+def maintenance(config: pytest.Config, baseline: Path | str, command: str, *words: str) -> str:
+    """Write a command of ``pytest-carbon baseline`` for the baselines of a run, to be called where that was."""
+    given = config.option.carbon_baseline
+    place = given if isinstance(baseline, Path) else baseline  # as given it may have a password
+    flags = [*flags_of(config, command=True), *([] if given is None else [f"--baseline={place}"])]
+    return shlex.join(["pytest-carbon", "baseline", command, *flags, *words])

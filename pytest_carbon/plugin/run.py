@@ -13,9 +13,10 @@ import pytest
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate import arrays
 from pytest_carbon.gate.sides import Sides
-from pytest_carbon.host import electricity, worktree
+from pytest_carbon.host import electricity, patches, worktree
 from pytest_carbon.host.git import GitState
 from pytest_carbon.host.machine import free_memory
+from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import now_text, os, time
 from pytest_carbon.measure import meters
 from pytest_carbon.plugin import failures, foreign, judge, missing, notes, record, refusal, stages, timelimits
@@ -37,8 +38,10 @@ from pytest_carbon.plugin.work_gate import WorkGate
 from pytest_carbon.records import (
     Calibration,
     CarbonError,
+    DeviceFault,
     Machine,
     Measurement,
+    MeterError,
     SessionResult,
     Settings,
     SuiteVerdict,
@@ -121,6 +124,7 @@ class CarbonSession:
             config.pluginmanager.register(self._fresh, "pytest-carbon-sessions")
 
     @pytest.hookimpl(tryfirst=True)  # before the terminal calls pytest_report_collectionfinish
+    @undone.during
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._fresh.collected()
         if self._outlet is not None:
@@ -154,18 +158,17 @@ class CarbonSession:
             raise refusal.refusal(str(error)) from None
         if self._outlet is not None:
             assert self._measuring is not None
-            self._outlet.send(self._measuring.brought())  # in case this process dies
+            with undone():
+                self._outlet.bring(self._measuring.brought())  # also in case this process dies
             try:
                 result = yield
                 self._refer()
                 return result
             finally:
-                self._outlet.send(self._measuring.brought())
+                with undone():
+                    self._outlet.send(self._measuring.brought())
                 self._close()
         interrupted = refused = False
-        self._git = record.state(self._settings, self._config.rootpath)
-        if self._settings.json is not None:
-            arrays.load()  # now: no test has patched what the import needs
         self._interim.write(self._so_far)
         try:
             result = yield
@@ -188,6 +191,7 @@ class CarbonSession:
                 self._pass_on()
                 self._close()
 
+    @undone.during
     def _is_concerned(self) -> bool:
         """Whether a test measures, or did so before: it has a baseline."""
         if not self._tests and self._settings.against is not None and self._settings.strict and self._outlet is None:
@@ -201,20 +205,29 @@ class CarbonSession:
         except CarbonError as error:
             raise refusal.refusal(str(error)) from None
 
+    @undone.during
     def _open(self) -> None:
         """Open the meters and check the baselines, to refuse a broken one before measuring."""
         calibration = functools.cache(self._calibration)
         if not self._apart:
-            self._measuring = Measuring(
-                self._config,
-                self._settings,
-                self._session_id,
-                self._intensity,
-                calibration,
-                self.progress.step,
-                resting=() if self._outlet is None else (self._outlet.request.parent,),
-            )
-            self._rehearse(self._measuring.machine)
+            try:
+                self._measuring = Measuring(
+                    self._config,
+                    self._settings,
+                    self._session_id,
+                    self._intensity,
+                    calibration,
+                    self.progress.step,
+                    resting=() if self._outlet is None else (self._outlet.request.parent,),
+                )
+            except MeterError as error:
+                if self._tests or isinstance(error, DeviceFault):
+                    raise
+                self._notes.append(missing.NO_MACHINE.format(error))
+            else:
+                self._rehearse(self._measuring.machine)
+        if self._outlet is None:
+            self._git = record.state(self._settings, self._config.rootpath)
         if self._outlet is None and self._store is not None:
             if self._work is not None:
                 self._work.read()
@@ -225,12 +238,16 @@ class CarbonSession:
                     calibration(known)
                 if hint := self._store.hint():
                     self._notes.append(hint)
+        if self._sides is not None or self._stored.any():
+            arrays.load()
+            patches.note()
 
     def _rehearse(self, machine: Machine) -> None:
         """Refuse, before it measures, a run whose figures could not be recorded."""
         if (self._settings.record or self._settings.accept) and self._store is not None:
             record.rehearse(self._settings, self._config.rootpath, self._store, machine, self._tests)
 
+    @undone.during
     def _refer(self) -> None:
         if self._measuring is not None:
             self._measuring.refer()
@@ -240,6 +257,7 @@ class CarbonSession:
         known = self._outlet.request.calibrations.get(id) if self._outlet is not None else None
         return known or (self._store.calibration(id) if self._store is not None else None)
 
+    @undone.during
     def _close(self) -> None:
         if self._measuring is not None:
             self._measuring.close()
@@ -277,8 +295,9 @@ class CarbonSession:
             self.progress.waiting(self._waiting, len(self._tests))
         self._interim.write(self._so_far)
         if self._outlet is not None:
-            own = self._measured_here(test)
-            self._outlet.done(test.key, own, [m.name for m in own if m.name in test.mistaken])
+            with undone():
+                own = self._measured_here(test)
+                self._outlet.done(test.key, own, [m.name for m in own if m.name in test.mistaken])
         return result
 
     def _carbon(self, item: pytest.Item, listener: Listener) -> Carbon:
@@ -323,6 +342,7 @@ class CarbonSession:
         if self._result is not None:
             failures.Failures(self._config, self._result, self._stored).of_suites(self._tests)
 
+    @undone.during
     def _conclude(self, session: pytest.Session, *, interrupted: bool) -> None:
         """Judge, record, and write the verdicts into the reports that wait."""
         settings, sides = self._settings, self._sides
@@ -379,28 +399,32 @@ class CarbonSession:
                     sentences = (*self._recorded.sentences, *self._work.keep(result))
                     self._recorded = replace(self._recorded, sentences=sentences)
         result = stages.with_effects(result, self._recorded)
-
         heard = {test.key for test, _, _ in judgement.results}
+        self._problems += missing.skipped_after(result)
         self._problems += [*self._fresh.troubles, *([] if interrupted else missing.nothing_heard(ran, heard))]
         machines = [result.machine, *(machine for machine, _ in result.others)]
         places = {m.id: record.place(settings, folder, m.id) for m in machines}
         lines = [*self._notes, *self._fresh.notes, *confirmed.notes]
         measured = {(t.key, m.name) for t, m, _ in judgement.results}
         strictly = settings.strict and not self._collected.part
-        gone = [*self._collected.gone(self._stored, places)] if strictly else []
+        gone = [*self._collected.gone(self._stored, places, settings.baseline)] if strictly else []
         every = {**self._collected.tests, **self._tests, **self._fresh.tests}
         if sides is None:
             unmeasured = missing.unmeasured(self._collected, every, self._stored, places, measured)
         else:
             unmeasured = missing.unmeasured_here(sides, every, result.machine.id)
+            if not self._collected.part:
+                (gone if settings.strict else lines).extend(missing.only_there(sides, settings))
         if self._work is not None and not interrupted:
             gone += self._work.gone(result.tests, self._collected) if strictly else []
             if uncounted := self._work.unmeasured(result.tests, self._collected, every):
                 result = replace(result, unmeasured=uncounted)
-                (gone if settings.strict else lines).append(missing.sentence(uncounted, settings, "counted"))
+                (gone if settings.strict else lines).append(
+                    missing.sentence(uncounted, settings, self._config, "counted")
+                )
         if unmeasured:
             result = replace(result, unmeasured=(*unmeasured, *result.unmeasured))
-            (gone if settings.strict else lines).append(missing.sentence(unmeasured, settings))
+            (gone if settings.strict else lines).append(missing.sentence(unmeasured, settings, self._config))
         if not interrupted:
             (gone if settings.strict else lines).extend(missing.silent(ran, heard, unmeasured, settings))
         if sides is None:
@@ -477,6 +501,7 @@ class CarbonSession:
         return stages.with_effects(self._result_of(ran, judged), stages.Recorded())
 
     @pytest.hookimpl(tryfirst=True)
+    @undone.during
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if self._apart:
             foreign.spare_unused(self._config)
@@ -485,6 +510,7 @@ class CarbonSession:
         duration_s = time.perf_counter() - self._begun_s
         self._result = notes.finish(session, exitstatus, self._result, self._problems, duration_s)
 
+    @undone.during
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._result is not None:
             more = []

@@ -33,11 +33,6 @@ PAIRS = 8
 _PLACE = ("country", "region", "cloud", "intensity_g_per_kwh")
 
 
-def anything_given(config: pytest.Config) -> bool:
-    """Return whether an option is given; a run without any imports no records."""
-    return any(_raw(config, option) for option in (SWITCH, *OPTIONS))
-
-
 def idle(config: pytest.Config, settings: Settings) -> str | None:
     """Say which of the typed flags have no effect in this run."""
     typed = [str(argument).partition("=")[0] for argument in config.invocation_params.args]

@@ -153,6 +153,8 @@ def with_effects(result: SessionResult, recorded: Recorded) -> SessionResult:
             effect = verdicts.effect(
                 verdict, result.settings, m, recorded=key in recorded.keys, accepted=key in recorded.accepted
             )
+            if effect == "fails" and test.outcome in ("xfailed", "xpassed"):
+                effect = "none"  # the test is expected to fail, whatever for
             measurements.append((m, replace(verdict, effect=effect)))
         effects = [verdict.effect for _, verdict in measurements] + [one.verdict.effect for one in test.counted]
         fails = "fails" in effects
@@ -163,6 +165,15 @@ def with_effects(result: SessionResult, recorded: Recorded) -> SessionResult:
         tests=tuple(tests),
         suite=_suite(result, result.suite, result.machine.id, tests),
         others=tuple((machine, _suite(result, suite, machine.id, tests)) for machine, suite in result.others),
+    )
+
+
+def fails(result: SessionResult) -> bool:
+    """Tell whether something that was measured or counted fails the run."""
+    return any(
+        any(verdict.effect == "fails" and m.energy_j_per_call is not None for m, verdict in test.measurements)
+        or any(one.verdict.effect == "fails" and one.work is not None for one in test.counted)
+        for test in result.tests
     )
 
 

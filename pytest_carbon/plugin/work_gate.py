@@ -177,7 +177,8 @@ class WorkGate:
         """Say which baselines have no test any more."""
         folder = self._config.invocation_params.dir
         ids = [f"{WORK}{engine}" for engine in self.engines(tests)]
-        return collected.gone(self.kept, {id: record.place(self._settings, folder, id) for id in ids})
+        places = {id: record.place(self._settings, folder, id) for id in ids}
+        return collected.gone(self.kept, places, self._settings.baseline)
 
     def summary(self, result: SessionResult, *, quiet: bool, verbose: bool) -> list[Line]:
         """Return what the end of a run says of its counts, and its notes."""

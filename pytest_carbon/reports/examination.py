@@ -207,15 +207,15 @@ def _run_rows(result: Examination) -> Iterator[_Row]:
         yield "machine load", _machine_load(result.neighbours, result.cores)
     if result.noise is not None:
         n = result.noise
+        one, five = map(detectable_size, n.detectable_changes)
         yield (
             "noise",
-            f"{n.stretches} stretches of {quantity(n.stretch_s, 's')} with the same work ({n.kernel}) spread by"
+            f"{n.stretches} stretches of {quantity(n.stretch_s, 's')} with the same work ({n.workload}) spread by"
             f" {share(n.spread)}",
         )
         yield (
             "detectable",
-            f"smallest detectable change {detectable_size(n.detects_after_1)} after one recording of one test,"
-            f" {detectable_size(n.detects_after_5)} after recordings on five days",
+            f"smallest detectable change {one} after one recording of one test, {five} after recordings on five days",
         )
     if result.intensity is not None:
         i = result.intensity
@@ -328,11 +328,11 @@ def _general_advice(result: Examination) -> Iterator[str]:
         and any(c.gated and not c.domain.startswith("gpu") for c in result.counters)
     ):
         yield f"A measurement now would have a warning (shared-cpu): {result.neighbours.warning}."
-    if result.noise is not None and result.noise.detects_after_1 > _COARSE:
+    if result.noise is not None and result.noise.detectable_change_1_recording > _COARSE:
+        one, five = map(detectable_size, result.noise.detectable_changes)
         yield (
-            f"The smallest detectable change here is {detectable_size(result.noise.detects_after_1)} after one"
-            f" recording, and {detectable_size(result.noise.detects_after_5)} after recordings on five days. To find"
-            " smaller ones, compare two revisions side by side: `pytest --carbon-against=REF`."
+            f"The smallest detectable change here is {one} after one recording, and {five} after recordings on five"
+            " days. To find smaller ones, compare two revisions side by side: `pytest --carbon-against=REF`."
         )
     if result.counters and not result.measurable:
         yield (

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from pytest_carbon.host.patches import undone
 from pytest_carbon.records import MeasurementWarning
 from pytest_carbon.work.replacing import replaced
 
@@ -32,6 +33,7 @@ PER_OPERATOR_S = 150e-6
 class Elsewhere:
     """Watches, from begin to end, what the counting thread does not do itself."""
 
+    @undone.during  # psutil opens files, which tests patch
     def __init__(self) -> None:
         self.thread = threading.get_ident()
         self.threads: Counter[str] = Counter()
@@ -68,6 +70,7 @@ class Elsewhere:
         except psutil.Error:
             return {}
 
+    @undone.during
     def warnings(self, operators: int, inside_s: float) -> list[MeasurementWarning]:
         """Say what was seen since; ``inside_s`` is the time in operators."""
         own_s = time.thread_time() - self._own_s

@@ -22,7 +22,7 @@ import pytest_carbon
 from pytest_carbon.baselines import disk, files, format
 from pytest_carbon.baselines.disk import AGAIN, module_file
 from pytest_carbon.baselines.files import FileStore
-from pytest_carbon.host import output
+from pytest_carbon.host import output, stdlib
 from pytest_carbon.host.stdlib import os
 from pytest_carbon.records import BaselineError, Calibration, Factors, Gpu, Machine, Record, UsageProblem
 
@@ -1064,8 +1064,6 @@ assert killed == 60
 @pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
 def test_where_folders_cannot_be_locked_a_file_is(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on network file systems, which lock only what is open for writing."""
-    import fcntl
-
     locked = []
 
     def flock(handle: int, how: int) -> None:
@@ -1073,7 +1071,7 @@ def test_where_folders_cannot_be_locked_a_file_is(store: FileStore, monkeypatch:
             raise OSError(9, "Bad file descriptor")
         locked.append(handle)
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(stdlib.fcntl, "flock", flock)
     store.append(HOST, [record()])
     assert len(locked) == 1
     assert sorted(path.name for path in Path("carbon-baselines").iterdir()) == [".lock", HOST.id]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,12 +25,13 @@ from typing import Any
 import psutil  # noqa: F401
 import pytest
 import scipy.special  # noqa: F401
-from work import MODEL, WorkRunner
+from worklab import MODEL, WorkRunner
 
 import pytest_carbon.plugin.run  # noqa: F401
-from pytest_carbon.host import electricity
+from pytest_carbon.host import electricity, patches
 from pytest_carbon.measure import contention
 
+patches.note()  # what is patched here, for runs inside tests, is no original
 electricity.intensity()  # codecarbon's tables, by pandas, which imports parts of itself when it first reads one
 
 BATTERY = '''
@@ -159,8 +161,33 @@ def all_plugins() -> None:
     """For a test that needs other installed plugins: pytest loads all of them, as it does for a user."""
 
 
+REWRITE = """
+import importlib, os, pkgutil, sys, pytest
+
+class Load:
+    @staticmethod
+    def pytest_cmdline_main(config):
+        import pytest_carbon.plugin as plugin
+        for module in pkgutil.walk_packages(plugin.__path__, plugin.__name__ + "."):
+            importlib.import_module(module.name)
+        return 0
+
+sys.exit(pytest.main(["-p", "pytest_carbon.plugin", "-c", os.devnull], plugins=[Load]))
+"""
+
+
+@pytest.fixture(scope="session")
+def rewritten() -> None:
+    """Keep the plugin's modules as pytest rewrites them, as runs of an installed plugin do.
+
+    The runs of tests write no bytecode (see ``run_carbon``), so each of their processes would rewrite thirty modules.
+    """
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([sys.executable, "-c", REWRITE], env={**environ, ALONE: "1"}, check=True)
+
+
 @pytest.fixture(autouse=True)
-def plugin_alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def plugin_alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, rewritten: None) -> None:
     """Load no installed plugin but this one: the others take most of a process's start-up. See ``all_plugins``."""
     if "all_plugins" not in request.fixturenames:
         monkeypatch.setenv(ALONE, "1")

@@ -81,11 +81,11 @@ def know_settling_time(machine: Path, settle_s: float = 0.02) -> None:
     (machine / "calibration.json").write_text(json.dumps(known | {"created": None}) + "\n", "utf-8")
 
 
-def records(folder: Path) -> list[dict[str, Any]]:
+def records(folder: Path, place: str = "carbon-baselines") -> list[dict[str, Any]]:
     """Every record below ``carbon-baselines`` in a folder, in the order of files and lines."""
     return [
         json.loads(line)
-        for path in sorted((folder / "carbon-baselines").rglob("*.jsonl"))
+        for path in sorted((folder / place).rglob("*.jsonl"))
         for line in path.read_text("utf-8").splitlines()[1:]
     ]
 

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import BATTERY, QUICK, CarbonRunner, Run
+from conftest import BATTERY, QUICK, CarbonRunner, Run, slow_but
 from faults import running, wait_for
 
 from pytest_carbon.gate import pairs
@@ -527,7 +527,7 @@ def test_measurements_that_were_renamed(project: Project) -> None:
     assert {name: run.status("test_both", name) for name in ("same", "new")} == {"same": "pass", "new": "new"}
     lost = [("test_it.py::test_both", "old"), ("test_it.py::test_one", "old")]
     assert [(one["test"], one["name"]) for one in run.report["unmeasured"]] == lost
-    assert f"no longer measured: test_it.py::test_both · old ({label} measures it, and the test" in run.text
+    assert f"no longer measured: test_it.py::test_both · old ({label} measures it; here the test passed" in run.text
     here = "test_it.py::test_both · new, test_it.py::test_both · more and test_it.py::test_one · new"
     assert f"not compared: {here}: {label} does not have it" in run.text
     assert project.run("--carbon-strict").ret == 1
@@ -538,6 +538,45 @@ def test_measurements_that_were_renamed(project: Project) -> None:
         " another name of the same, give both the same name to compare them"
     )
     assert f"ERROR: {told}" in run.text
+
+
+LEFT = """
+import pytest
+from battery import draw
+
+def test_stays(carbon):
+    carbon(draw, 1.0)
+
+def test_{name}(carbon):
+    carbon(draw, 1.0)
+
+{skip}
+def test_skipped(carbon):
+    carbon(draw, 1.0)
+
+@pytest.mark.skip(reason="in both")
+def test_idle(carbon):
+    carbon(draw, 1.0)
+"""
+
+
+@pytest.mark.parametrize("order", slow_but("here first", {"here first": (False, True), "there first": (True, False)}))
+def test_what_only_the_other_measures_is_red_if_strict(
+    project: Project, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    """A test that was renamed or removed, and one that is skipped here only, whichever revision is first."""
+    monkeypatch.setattr(pairs, "order", lambda pairs, seed: (order == "there first", order == "here first"))
+    project.commit(test_it=LEFT.format(name="old", skip=""))
+    project.write(test_it=LEFT.format(name="new", skip="@pytest.mark.skip(reason='no time')"))
+    run = project.run("--carbon-strict")
+    label = project.label()
+    assert run.ret == 1
+    assert f"ERROR: --carbon-strict: at {label} only, not here: test_it.py::test_old. If a test was renamed" in run.text
+    gone = f"test_it.py::test_skipped ({label} measures it; here the test was skipped: no time)"
+    assert f"ERROR: --carbon-strict: no longer measured: {gone}" in run.text
+    assert [lost["test"] for lost in run.report["unmeasured"]] == ["test_it.py::test_skipped"]
+    run = project.run("--carbon-strict", "-k", "stays")
+    assert (run.ret, "not here:" in run.text) == (0, False)
 
 
 # --- what goes wrong there -------------------------------------------------------------------------

@@ -429,6 +429,29 @@ def test_prune_knows_tests_of_installed_packages(project: FileStore) -> None:
     assert "  pkg.test_s::test_gone: 1 record in 1x-nvidia-h100-80gb-hbm3-700w-gpu" in ran.lines
 
 
+def test_prune_keeps_the_parameters_of_another_machine(project: FileStore) -> None:
+    """A list that is empty here may have had a parameter for each of that machine's GPUs."""
+    Path("tests/test_n.py").write_text(
+        "import pytest\n\n@pytest.mark.parametrize('gpu', [])\ndef test_y(gpu):\n    pass\n"
+    )
+    ran = carbon("baseline", "prune", "--yes")
+    assert ran.lines[0] == (
+        "kept, because the function has no parameters on this machine: tests/test_n.py::test_y[1] and"
+        " tests/test_n.py::test_y[2]"
+    )
+    assert {"tests/test_n.py::test_y[1]", "tests/test_n.py::test_y[2]"} < set(stored_in(project)[HOST.id])
+
+
+def test_prune_keeps_what_a_conftest_leaves_out(project: FileStore) -> None:
+    """Without a word, as some do with tests for another machine: the test exists."""
+    Path("tests/conftest.py").write_text(
+        "def pytest_collection_modifyitems(items):\n    items[:] = [i for i in items if i.name != 'test_x']\n"
+    )
+    before = stored_in(project)[HOST.id]
+    assert carbon("baseline", "prune", "--yes").lines[-1] == "Deleted 3 records."
+    assert (X in before, X in stored_in(project)[HOST.id]) == (True, True)
+
+
 def test_prune_refuses_another_projects_baselines(project: FileStore) -> None:
     """Not one of their tests is here: that is not what deleting tests looks like."""
     other = FileStore(Path("other"))
@@ -612,6 +635,15 @@ def test_an_interrupted_rename_can_be_finished(store: FileStore) -> None:
 
 
 # --- copy ----------------------------------------------------------------------------------------
+
+
+def test_copy_into_itself_is_refused(store: FileStore) -> None:
+    """A store in a store is a machine's folder with other machines in it: no run could read either."""
+    before = contents()
+    for source, target in ((PLACE, PLACE / "sub"), (PLACE / HOST.id, PLACE)):
+        assert "baselines in baselines could not be read" in error(carbon("baseline", "copy", source, target))
+    assert contents() == before
+    assert carbon("baseline", "copy", PLACE, PLACE).ret == 0
 
 
 def test_copy(project: FileStore) -> None:

@@ -243,7 +243,7 @@ def test_in_a_call(carbon, kind):
         (
             "async def lazily(): yield ran.append(1)",
             "an async generator",
-            "async with carbon.window(): result = [x async for x in fn(…)]",
+            "async with carbon.window(): result = [y async for y in fn(…)]",
         ),
     ],
     ids=["generator", "coroutine", "async generator"],

@@ -120,7 +120,9 @@ def test_what_is_not_suspect(
 
 
 @pytest.mark.usefixtures("recorded")
-@pytest.mark.parametrize(("ci", "sessions"), [("true", 3), ("1", 3), ("false", 1), ("0", 1), ("", 1)])
+@pytest.mark.parametrize(
+    ("ci", "sessions"), [("true", 3), pytest.param("1", 3, marks=pytest.mark.slow), ("false", 1), ("0", 1), ("", 1)]
+)
 def test_it_is_the_default_in_ci(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, ci: str, sessions: int
 ) -> None:
@@ -187,7 +189,9 @@ def test_a_test_that_fails_when_it_is_run_again_fails(
 
 
 @pytest.mark.usefixtures("recorded")
-@pytest.mark.parametrize(("how", "said"), [("skip", "was skipped"), ("xfail", "failed as expected")])
+@pytest.mark.parametrize(
+    ("how", "said"), [("skip", "was skipped"), pytest.param("xfail", "failed as expected", marks=pytest.mark.slow)]
+)
 def test_a_skip_does_not_clear_a_suspect(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, how: str, said: str
 ) -> None:

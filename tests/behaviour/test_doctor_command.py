@@ -7,10 +7,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from console import carbon
+from faults import as_nobody
 
 from pytest_carbon.baselines import open_store
 from pytest_carbon.measure.meters.replay import write_constant_trace
@@ -98,7 +101,7 @@ def test_a_machine_that_can_only_estimate_is_1(pytester: pytest.Pytester) -> Non
     assert max(map(len, result.outlines)) <= 80
     assert result.stderr.str() == ""
     content = report(pytester)
-    assert content["noise"]["detects_after_1"] > content["noise"]["detects_after_5"] > 0
+    assert content["noise"]["detectable_change_1_recording"] > content["noise"]["detectable_change_5_recordings"] > 0
     assert content["neighbours"]["load_average"] >= 0
     assert content["format"] == "pytest-carbon-doctor/1"
     assert content["measurable"] is False
@@ -203,6 +206,24 @@ def test_nothing_to_save_is_4(doctor: Doctor, pytester: pytest.Pytester) -> None
         in result.stderr.str()
     )
     assert not (pytester.path / "there").exists()
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "a foreign calibration", "a folder that may not be written"])
+def test_what_cannot_be_saved_is_4_before_anything_is_measured(pytester: pytest.Pytester, obstacle: str) -> None:
+    """In the very folder of the machine: the examination would take a minute, and be lost."""
+    write_constant_trace(pytester.path / "t.jsonl", 100.0, 0.02)
+    machine = pytester.path / "there" / "1x-replay-gpu"
+    machine.parent.mkdir()
+    if obstacle == "a file":
+        machine.write_text("mine")
+    else:
+        machine.mkdir()
+    if obstacle == "a foreign calibration":
+        (machine / "calibration.json").write_text("mine")
+    nobody = as_nobody(machine) if obstacle == "a folder that may not be written" else nullcontext()
+    with nobody:
+        ran = carbon("doctor", "--meter=replay:t.jsonl", "--save=there")
+    assert (ran.ret, ran.out, "1x-replay-gpu" in ran.err) == (4, "", True)
 
 
 def test_a_trace_is_examined_as_a_counter_is(doctor: Doctor, pytester: pytest.Pytester) -> None:

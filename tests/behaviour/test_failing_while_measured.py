@@ -140,6 +140,35 @@ def test_a_test_marked_xfail(
     assert f"not recorded: test_it.py::test_it: its test did not pass ({outcome})" in run.text
 
 
+@pytest.mark.parametrize(
+    ("ends", "outcome", "effect", "ret"),
+    [("pytest.skip('later')", "skipped", "fails", 1), ("pytest.xfail('known')", "xfailed", "none", 0)],
+)
+def test_a_dearer_call_before_a_skip(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, ends: str, outcome: str, effect: str, ret: int
+) -> None:
+    """It was measured and fails the run, whose test is no failed one; an expected failure may be this one."""
+    suite(pytester, "def test_it(carbon):\n    with carbon.window(): draw(1.0)\n")
+    assert run_carbon("--carbon-record").ret == 0
+    suite(pytester, f"def test_it(carbon):\n    with carbon.window(): draw(9.0)\n    {ends}\n")
+    run = run_carbon()
+    assert (run.ret, run.outcomes()) == (ret, {"passed": 1, outcome: 1})
+    verdict = run.measurement("::test_it", "window")["verdict"]
+    assert (verdict["status"], verdict["effect"]) == ("regression", effect)
+    told = "ERROR: test_it.py::test_it · window was measured before its test was skipped: regression: 9.0×" in run.text
+    assert told is (outcome == "skipped")
+
+
+def test_a_test_that_ends_the_run_with_status_0(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """After another that costs more: the status says so."""
+    suite(pytester, "def test_it(carbon):\n    with carbon.window(): draw(1.0)\n")
+    assert run_carbon("--carbon-record").ret == 0
+    ends = "def test_end():\n    pytest.exit('enough', 0)\n"
+    suite(pytester, f"def test_it(carbon):\n    with carbon.window(): draw(9.0)\n{ends}")
+    run = run_carbon(subprocess=True)
+    assert (run.ret, run.report["exit_status"], run.status("::test_it", "window")) == (1, 1, "regression")
+
+
 def test_raises_around_the_measured_call(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """The exception arrives, the test passes, and a second try may have the same name."""
     suite(

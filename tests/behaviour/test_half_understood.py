@@ -51,6 +51,59 @@ def test_a_trace(
     assert says in run.errors
 
 
+@pytest.mark.parametrize(
+    ("text", "number", "key"),
+    [
+        ('{"format": "pytest-carbon-trace/1", "stepped": true, "stepped": false, "domains": []}', 1, "stepped"),
+        (f'{json.dumps(HEADER)}\n{{"t_s": 1.0, "domain": "gpu:0", "energy_j": 1.0, "energy_j": 9.0}}', 2, "energy_j"),
+        (json.dumps(HEADER).replace('"kind"', '"source": "another", "kind"'), 1, "source"),
+    ],
+)
+def test_a_key_that_stands_twice_in_a_trace(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, text: str, number: int, key: str
+) -> None:
+    """Python would take the last, and nobody would hear of it."""
+    pytester.makepyfile(test_it=MARKED.format("carbon_budget"))
+    (pytester.path / "trace.jsonl").write_text(f"{text}\n")
+    run = run_carbon("--carbon-meter=replay:trace.jsonl")
+    assert run.ret == 4
+    assert f"trace.jsonl, line {number}: {key!r} stands twice in one object" in run.errors
+
+
+def test_a_key_that_stands_twice_in_what_was_written(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """A baseline, a calibration and a report that somebody edited; with the line, also of a report."""
+    pytester.makepyfile(test_it=MARKED.format("carbon_budget"))
+    assert run_carbon("--carbon-record").ret == 0
+    (baseline,) = (pytester.path / "carbon-baselines").rglob("*.jsonl")
+    calibration = baseline.with_name("calibration.json")
+    report = pytester.path / "report.json"
+    (pytester.path / "old.json").write_text(report.read_text())
+    good = baseline.read_text()
+    for key, line, twice in (
+        ("energy_j_per_call", 2, good.replace('"torch"', '"energy_j_per_call": 0.5, "torch"')),
+        ("session", 2, good.replace('"torch"', '"session": "x", "torch"')),
+        ("machine", 1, good.replace('"machine"', '"machine": {}, "machine"', 1)),
+    ):
+        baseline.write_text(twice)
+        run = run_carbon()
+        assert (run.ret, f"{baseline.name}, line {line}: {key!r} stands twice in one object" in run.errors) == (4, True)
+        assert f"{baseline.name}:{line}: {key!r} stands twice" in carbon("baseline", "check").text
+    baseline.write_text(good)
+    calibration.write_text('{"format": "pytest-carbon-calibration/1", "settle_s": 1, "settle_s": 2}\n')
+    run = run_carbon()
+    assert (run.ret, "calibration.json, line 1: 'settle_s' stands twice in one object" in run.errors) == (4, True)
+    calibration.write_text(
+        '{"format": "pytest-carbon-calibration/1", "settle_s": 1, "part_time_sampling": false, "latncy_s": 1}\n'
+    )
+    assert "calibration.json:1: it has an unknown 'latncy_s': did you mean" in carbon("baseline", "check").text
+    calibration.unlink()
+    text = (pytester.path / "old.json").read_text()
+    report.write_text(text.replace('"outcome": "passed"', '"outcome": "failed", "outcome": "passed"', 1))
+    for command in (("compare", "old.json", "report.json"), ("baseline", "accept", "report.json")):
+        ran = carbon(*command)
+        assert (ran.ret, "report.json: line 2: 'outcome' stands twice in one object" in ran.err) == (4, True)
+
+
 # --- ini files -----------------------------------------------------------------------------------------
 
 PLACES = {
@@ -239,6 +292,8 @@ def test_commands_and_ids_of_a_report_are_understood(
     for wanted in (f"{name} · decode", f"{name} - decode", name):
         ran = carbon("baseline", "show", wanted)
         assert (ran.ret, name in ran.text) == (0, True)
+        ran = carbon("baseline", "remove", wanted)
+        assert (ran.ret, f"{name} · decode: " in ran.text) == (0, True)
     ran = carbon("baseline", "show", f"{name} · decod")
     assert (ran.ret, "Did you mean test_it.py::test_it[a b]?" in ran.err) == (4, True)
     assert carbon("baseline", "show", "--baseline", "carbon-baselines", "test_it.py").ret == 0

@@ -201,9 +201,7 @@ def test_a_suite_without_carbon_pays_for_the_options_alone(
         [
             "heavy:",
             "ours: pytest_carbon pytest_carbon.host pytest_carbon.host.stdlib pytest_carbon.plugin "
-            "pytest_carbon.plugin.hookspecs pytest_carbon.plugin.markers "
-            "pytest_carbon.plugin.options pytest_carbon.plugin.refusal pytest_carbon.plugin.settings "
-            "pytest_carbon.plugin.values",
+            "pytest_carbon.plugin.hookspecs pytest_carbon.plugin.options pytest_carbon.plugin.values",
         ]
     )
 

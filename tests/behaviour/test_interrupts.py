@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MACHINE, QUICK, CarbonRunner
+from conftest import MACHINE, QUICK, CarbonRunner, slow_but
 from faults import STEPPED, WATCHER, is_there, records, running, simulated_gpus, wait_for
+
+from tests.matrix import crossed
 
 SUITE = """
 import os
 import pytest
 from battery import draw
+from tests.matrix import crossed
 
 @pytest.mark.carbon_budget
 def test_first():
@@ -182,8 +185,14 @@ def under_way(
         yield process
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
-@pytest.mark.parametrize("mode", ["--carbon-sessions=2", "--carbon-confirm=1"])
+@pytest.mark.parametrize(
+    ("number", "mode"),
+    crossed(
+        {(signal.SIGTERM, "--carbon-sessions=2"), (signal.SIGHUP, "--carbon-confirm=1")},
+        (signal.SIGTERM, signal.SIGHUP),
+        ("--carbon-sessions=2", "--carbon-confirm=1"),
+    ),
+)
 def test_a_job_that_is_cancelled(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, mode: str, number: signal.Signals
 ) -> None:
@@ -219,7 +228,9 @@ def test_second():
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", slow_but(signal.SIGTERM, [signal.SIGTERM, signal.SIGINT]), ids=lambda number: number.name
+)
 def test_while_the_report_so_far_is_written(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:

@@ -28,7 +28,7 @@ async def stream(n):
 REFUSED = {
     "tokens": ("a generator", "carbon(lambda: list(fn(…)))"),
     "answer": ("a coroutine", "async with carbon.window(): await fn(…)"),
-    "stream": ("an async generator", "async with carbon.window(): result = [x async for x in fn(…)]"),
+    "stream": ("an async generator", "async with carbon.window(): result = [y async for y in fn(…)]"),
 }
 
 
@@ -118,7 +118,7 @@ NOT_DONE = {
     "pool.submit": ("pool.submit, work", "a Future", "fn(…).result()"),
     "a future that is done": ("done", "a Future", "fn(…).result()"),
     "futures": ("lambda: [started() for _ in range(3)]", "a list with a Future", "[x.result() for x in fn(…)]"),
-    "futures by name": ("lambda: {1: 1, 2: started()}", "a dict with a Future", "[x.result() for x in fn(…)]"),
+    "futures by name": ("lambda: {1: 1, 2: started()}", "a dict with a Future", None),
     "apply_async": ("threads.apply_async, work", "an ApplyResult", "fn(…).get()"),
     "map_async": ("threads.map_async, work, [1, 2]", "a MapResult", "fn(…).get()"),
     "a program": ("subprocess.Popen, [sys.executable, '-c', '']", "a Popen", "fn(…).wait()"),
@@ -128,6 +128,10 @@ NOT_DONE = {
     "ray": ("lambda: like('ray._raylet', '__await__')", "a Made", "ray.get(fn(…))"),
     "celery": ("lambda: like('celery.result', 'ready', 'get')", "a Made", "fn(…).get()"),
     "awaitable": ("lambda: like('mine', '__await__')", "a Made", None),
+}
+INSTEAD_OF = {
+    "awaitable": "async with carbon.window(): await fn(…)",
+    "futures by name": "finish each of them in the call, as by x.result()",
 }
 NOT_RUN = {
     "map": ("map, work, [1, 2]", "a map, a lazy iterator,", "list(fn(…))"),
@@ -159,7 +163,42 @@ def test_it(carbon):
     run = run_carbon()
     assert run.outcomes() == {"failed": 1}
     assert "Future back from the call, whose work may not be done" in run.text
-    assert "wait in the call for each of them" in run.text
+    assert "write: finish each of them in the call, as by x.result()" in run.text
+
+
+NESTED = {
+    "[tokens(2), tokens(3)]": ("a list with a generator", "carbon(lambda: [list(x) for x in fn(…)])"),
+    "{'a': tokens(2)}": ("a dict with a generator", "carbon(lambda: [list(x) for x in fn(…).values()])"),
+    "(1.0, tokens(2))": ("a tuple with a generator", "finish each of them in the call, as by list(x)"),
+    "[map(draw, [1.0])]": ("a list with a map, a lazy iterator,", "carbon(lambda: [list(x) for x in fn(…)])"),
+    "{'a': [1, {'b': zip(tokens(2))}]}": (
+        "a dict of list of dict with a zip, a lazy iterator,",
+        "finish each of them in the call, as by list(x)",
+    ),
+    "[answer(1), answer(2)]": (
+        "a list with a coroutine",
+        "async with carbon.window(): await asyncio.gather(*fn(…))",
+    ),
+    "[stream(1)]": (
+        "a list with an async generator",
+        "finish each of them in the call, as by result = [y async for y in x]",
+    ),
+}
+
+
+@pytest.mark.parametrize("carbon", [True, False], ids=["measured", "inert"])
+def test_what_has_not_run_within_lists_is_refused(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, carbon: bool
+) -> None:
+    """Without reading it, and with no warning of what was never awaited."""
+    tests = [f"def test_{i}(carbon):\n    carbon(lambda: {nested})\n" for i, nested in enumerate(NESTED)]
+    last = "def test_last():\n    assert not ran\n"
+    pytester.makepyfile(test_it="\n".join([SUITE, *tests, last]))
+    run = run_carbon("-W", "error", carbon=carbon)
+    assert run.outcomes() == {"failed": len(NESTED), "passed": 1}
+    why = "back from the call, whose work may not be done, so it was not measured; write:"
+    for kind, instead in NESTED.values():
+        assert f"TypeError: carbon() got {kind} {why} {instead}" in run.text
 
 
 @pytest.mark.parametrize("carbon", [True, False], ids=["measured", "inert"])
@@ -176,7 +215,7 @@ def test_what_is_not_done_is_refused_before_a_second_call(
         why = "so nothing has run and nothing was measured"
         if name in NOT_DONE:
             why = "whose work may not be done, so it was not measured"
-        instead = f"carbon(lambda: {instead})" if instead else "async with carbon.window(): await fn(…)"
+        instead = f"carbon(lambda: {instead})" if instead else INSTEAD_OF[name]
         assert f"TypeError: carbon() got {kind} back from the call, {why}; write: {instead}" in run.text, name
 
 
@@ -245,8 +284,19 @@ def test_what_has_done_its_work_is_a_result(run_carbon: CarbonRunner, pytester: 
     """An iterator over a list, a file, a data loader, a finished program, a mock, attributes of such names."""
     pytester.makepyfile(
         test_it=f"""{LAZY}
+from dataclasses import dataclass
 from types import SimpleNamespace
 from unittest.mock import MagicMock
+
+@dataclass
+class Output:
+    loss: float
+    parts: list
+
+class Reads(list):
+    # Its elements are made when it is read, which is for the test to do.
+    def __iter__(self):
+        raise AssertionError("read")
 
 def of(made):
     draw(2.0)
@@ -256,11 +306,14 @@ def test_it(carbon):
     kinds = [
         iter([1, 2]), range(3), {{"a": [1]}}, (1, [2]), SimpleNamespace(done=True, result=3), MagicMock(),
         open(__file__), subprocess.run([sys.executable, "-c", ""]), type("Done", (), {{"done": 1, "result": 2}})(),
-        like("xarray", __dask_graph__=lambda self: None), [map(work, [1])], print,
+        like("xarray", __dask_graph__=lambda self: None), print, {{"a": 1}}.items(), [{{"a": 1}}.values()],
+        (itertools.repeat(1), itertools.count()), [iter([1])], Output(2.0, [map]),
+        [Reads([draw, print])], Reads([(1, 2)]),
     ]
     for number, made in enumerate(kinds):
         assert carbon.run(of, (made,), name=str(number)) is made
     kinds[6].close()
+    assert next(kinds[14][0]) == 1
 """
     )
     run = run_carbon()

@@ -35,6 +35,7 @@ carbon-max-time carbon-precision carbon-strict
 SMALL = [
     "pytest_carbon",
     "pytest_carbon.host",
+    "pytest_carbon.host.patches",
     "pytest_carbon.host.stdlib",
     "pytest_carbon.plugin",
     *(f"pytest_carbon.plugin.{name}" for name in ("markers", "options", "refusal", "settings", "values")),

@@ -287,3 +287,16 @@ def test_xdist_is_refused(run_carbon: CarbonRunner, pytester: pytest.Pytester, a
     run = run_carbon("-n", "2", subprocess=True)
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     assert "pytest-xdist" in run.errors
+
+
+def test_a_refusal_is_shown_before_what_it_keeps_from_being_recorded(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester
+) -> None:
+    """A figure without a baseline is no reason to record one while its test fails for another measurement."""
+    first = CHILDREN["fork"].replace("(carbon):\n", "(carbon):\n    carbon(draw, 1.0)\n")
+    pytester.makepyfile(HEAD + first)
+    run = run_carbon("--carbon-strict")
+    assert run.ret == 1
+    assert "carbon error in decode: 'decode' was to be measured in another process" in run.text
+    assert "::test_it - 'decode' wa" in run.text
+    assert "no baseline here yet" not in run.text

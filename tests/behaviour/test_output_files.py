@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import CarbonRunner
 from console import carbon
+
+from pytest_carbon.host import stdlib
 
 TEST = """
 import pytest
@@ -153,6 +156,61 @@ def test_a_link_stays_one(run_carbon: CarbonRunner, project: Path) -> None:
         assert run_carbon(f"--carbon-json={name}", report=False).ret == 4
         assert (project / name).is_symlink()
     assert (project / "notes.md").read_text() == FOREIGN["notes.md"]
+
+
+def test_a_file_with_several_names_is_not_parted_from_them(
+    run_carbon: CarbonRunner, project: Path, trace: Path
+) -> None:
+    """Hard links: a report, a baseline, a trace and a calibration are refused before anything is measured."""
+    assert run_carbon("--carbon-record").ret == 0
+    (baseline,) = (project / "carbon-baselines").rglob("*.jsonl")
+    calibration = project / "there" / "1x-replay-gpu" / "calibration.json"
+    calibration.parent.mkdir(parents=True)
+    calibration.write_text('{"format": "pytest-carbon-calibration/1", "settle_s": 1.0, "part_time_sampling": false}\n')
+    steps = '{"format": "pytest-carbon-trace/1", "domains": [{"domain": "gpu:0", "kind": "measured", "source": "x"}]}\n'
+    (project / "steps.jsonl").write_text(f'{steps}{{"t_s": 0.02, "domain": "gpu:0", "energy_j": 2.0}}\n')
+    says = "has 2 names (hard links), and replacing it would leave the old content under the others"
+    (project / "report.json").rename(project / "kept.json")
+    for ours in (project / "kept.json", baseline, project / "trace.jsonl", calibration):
+        os.link(ours, project / f"other-{ours.name}")
+    before = tree(project)
+    run = run_carbon("--carbon-json=other-kept.json", report=False)
+    assert (run.ret, f"--carbon-json=other-kept.json: this file {says}" in run.errors) == (4, True)
+    assert tree(project) == before
+    run = run_carbon("--carbon-record", report=False)
+    assert (run.ret, f"{baseline.name}: this file {says}" in run.errors, "1 passed" in run.text) == (4, True, False)
+    assert run_carbon(report=False).ret == 0  # it is only read
+    replayed = f"--meter=replay:{project / 'steps.jsonl'}"
+    for ran in (
+        carbon("record-trace", "other-trace.jsonl", replayed, "--seconds=0.1"),
+        carbon("doctor", "--save=there", replayed, "--load=none"),
+    ):
+        assert (ran.ret, says in ran.err, ran.out) == (4, True, "")
+    assert tree(project) == before
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EPERM], ids=["a mount", "another user's in a sticky folder"])
+def test_what_may_be_written_and_not_replaced(
+    run_carbon: CarbonRunner, project: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A single file mounted into a container, or one in /tmp: refused before anything is measured."""
+    assert run_carbon("--carbon-record").ret == 0
+    (project / "report.json").rename(project / "kept.json")
+    (baseline,) = (project / "carbon-baselines").rglob("*.jsonl")
+    before = tree(project)
+    real = stdlib.os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if target.name in ("kept.json", baseline.name):
+            raise OSError(number, os.strerror(number))
+        real(source, target)
+
+    monkeypatch.setattr(stdlib.os, "replace", replace)
+    for argument, name in (("--carbon-json=kept.json", "kept.json"), ("--carbon-record", baseline.name)):
+        run = run_carbon(argument, report=False)
+        assert (run.ret, name in run.errors, "2 passed" in run.text) == (4, True, False)
+        assert tree(project) == before
+    assert run_carbon(report=False).ret == 0
 
 
 def test_what_is_no_file_is_refused_or_written_to(run_carbon: CarbonRunner, project: Path) -> None:

@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from conftest import CarbonRunner, Run
-from faults import records
+from conftest import CarbonRunner, Run, slow_but
+from faults import STEPPED, WORK, records, simulated_gpus
 
 import pytest_carbon
 from pytest_carbon.host import stdlib
+from tests.matrix import crossed
 
 PACKAGE = Path(pytest_carbon.__file__).parent
 FREEZE = {
@@ -54,8 +55,9 @@ def is_possible(run: Run, test: str) -> None:
     assert call["energy_j_per_call"] / call["duration_s_per_call"] > 0.5
 
 
-@pytest.mark.parametrize("sessions", [1, 2])
-@pytest.mark.parametrize("tool", FREEZE)
+@pytest.mark.parametrize(
+    ("tool", "sessions"), crossed({*((tool, 1) for tool in FREEZE), ("freezegun", 2)}, tuple(FREEZE), (1, 2))
+)
 def test_clocks_that_are_frozen_before_the_tests(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, tool: str, sessions: int
 ) -> None:
@@ -75,13 +77,14 @@ def test_clocks_that_are_frozen_in_a_test(run_carbon: CarbonRunner, pytester: py
     ran(run_carbon)
 
 
-def test_a_date_that_is_frozen_too_early_is_refused(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
-    """While conftest files are imported: pandas would end the process."""
+def test_a_date_that_is_frozen_while_a_conftest_file_is_imported(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester
+) -> None:
+    """The meters' libraries, which cannot be imported under a frozen date, are imported under the real one."""
     pytester.makeconftest(FREEZE["freezegun"].replace("\n    ", "\n"))
     pytester.makepyfile(test_it=SUITE.format(freeze="pass"))
-    run = run_carbon("--carbon-meter=estimate", subprocess=True)
-    assert run.ret == pytest.ExitCode.USAGE_ERROR
-    assert "datetime.datetime was replaced before the run (freezegun in a conftest file?)" in run.errors
+    created = ran(run_carbon)
+    assert abs(datetime.now(UTC) - created) < timedelta(minutes=5)
 
 
 def test_a_frozen_run_that_hangs_is_ended(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
@@ -183,6 +186,79 @@ def test_what_a_module_patches_between_its_tests(run_carbon: CarbonRunner, pytes
     run = run_carbon("--carbon-record", subprocess=True)
     assert (run.ret, run.outcomes()) == (0, {"passed": 8})
     assert (run.report["incomplete"], len(run.report["tests"])) == (False, 8)
+
+
+FOR_EVER = """
+import builtins, hashlib, json, math, os, pickle, selectors, statistics, subprocess, sys, threading, uuid
+from unittest.mock import MagicMock
+import psutil, pynvml
+
+def broken(*args, **kwargs):
+    raise AssertionError("patched for ever")
+
+def patch_all(builtin=True):
+    modules = hashlib, json, json.decoder, json.encoder, math, pickle, psutil, pynvml, selectors, statistics, uuid
+    for module in modules:
+        for name, value in list(vars(module).items()):
+            if callable(value) and not name.startswith("_") and not isinstance(value, type):
+                setattr(module, name, broken)
+    json.JSONEncoder.encode = subprocess.Popen.__init__ = threading.Thread.start = broken
+    subprocess.Popen = psutil.Process = os.replace = os.fsync = broken
+    psutil.PROCFS_PATH = "/nowhere"
+    statistics.len = lambda value: 0
+    sys.modules["psutil"], sys.modules["pynvml"] = None, MagicMock()
+    if not builtin:
+        return
+    builtins.round = builtins.sum = lambda *args: 7
+    builtins.sorted = lambda values, **key: list(values)[::-1]
+    builtins.max = min
+"""
+"""What pytest itself does without (but for builtins, when it reads its options); nothing undoes it."""
+PLACES = {
+    "a test": ("", "def test_first():\n    patch_all()\n"),
+    "a measured call": ("", "def test_first(carbon):\n    carbon(patch_all)\n    carbon.run(spin, name='second')\n"),
+    "a window": ("", "def test_first(carbon):\n    with carbon.window():\n        patch_all()\n"),
+    "a conftest file": ("patch_all(builtin=False)\n", ""),
+    "the start of the session": ("def pytest_sessionstart(session):\n    patch_all()\n", ""),
+}
+
+
+@pytest.mark.parametrize("place", slow_but("a measured call", PLACES))
+@pytest.mark.parametrize("sessions", [pytest.param(2, marks=pytest.mark.slow), 1])
+def test_what_is_patched_for_ever(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, place: str, sessions: int
+) -> None:
+    """Functions, classes, their methods and builtins, of the standard library and others: the figures stay right."""
+    conftest, test = PLACES[place]
+    pytester.makeconftest(FOR_EVER + conftest)
+    add = "def spin(n=20_000):\n    for _ in range(n):\n        pass\n    return n\n"
+    body = "\ndef test_it(carbon):\n    with carbon.window():\n        spin(200_000)\n    carbon(spin)\n"
+    pytester.makepyfile(test_it=f"from conftest import patch_all\n{add}{test}{body}")
+    meters = (
+        "--carbon-meter=estimate",
+        "--carbon-min-time=0.05",
+        f"--carbon-sessions={sessions}",
+        "-p",
+        "no:cacheprovider",
+    )
+    run = run_carbon("--carbon-record", *meters, subprocess=True)
+    assert (run.ret, run.test("test_it")["outcome"]) == (0, "passed"), run.text
+    is_possible(run, "test_it")
+
+
+def test_a_gpu_whose_library_is_patched(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path
+) -> None:
+    """The watcher starts, and what it notes is judged, though nothing of what that needs works any more."""
+    pytester.makeconftest(FOR_EVER)
+    source = (
+        "from conftest import patch_all\ndef test_first():\n    patch_all()\ndef test_it(carbon):\n    carbon(work)\n"
+    )
+    pytester.makepyfile(test_it=f"{WORK}\n{source}")
+    with simulated_gpus(pytester.path, nvml_library):
+        run = run_carbon(*STEPPED, "-p", "no:cacheprovider", subprocess=True)
+    assert (run.ret, run.outcomes()) == (0, {"passed": 2})
+    assert run.measurement("test_it")["energy_j_per_call"] == pytest.approx(6.0, rel=0.3)
 
 
 def test_a_process_that_can_open_no_file_is_an_error(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

@@ -12,7 +12,7 @@ import sys
 import termios
 
 import pytest
-from conftest import CarbonRunner
+from conftest import CarbonRunner, slow_but
 
 import pytest_carbon.plugin.progress
 
@@ -81,7 +81,7 @@ def screen(written: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("run_carbon")
-@pytest.mark.parametrize("verbose", ["", "-v"], ids=["dots", "verbose"])
+@pytest.mark.parametrize("verbose", slow_but("", ["", "-v"]), ids=["dots", "verbose"])
 def test_a_terminal_shows_the_measurement_under_way(pytester: pytest.Pytester, verbose: str) -> None:
     """Which test, which measurement, how far; then that results wait; and in the end nothing of it is left."""
     pytester.makepyfile(test_it=SUITE)

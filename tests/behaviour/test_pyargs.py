@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 from conftest import MACHINE, CarbonRunner
+from console import carbon
 from faults import records
 
 SOURCE = """
@@ -87,3 +90,42 @@ def test_a_file_outside_the_root_dir(run_carbon: CarbonRunner, pytester: pytest.
     (record,) = records(pytester.path)
     assert record["test"] == "first.suite.test_tasks::test_it"
     assert run_carbon("--pyargs", "first").measurement("test_it")["verdict"]["baseline_sessions"] == 1
+
+
+@pytest.mark.parametrize("gone", ["a module", "a folder", "a module that is not here only"])
+def test_a_module_that_is_gone(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, packages: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    """The strict run names the command that deletes its baselines; never those of a module that may be elsewhere."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(packages), str(pytester.path)]))
+    (more := packages / "first" / "more").mkdir()
+    (more / "__init__.py").touch()
+    for file in (packages / "first" / "suite" / "test_more.py", more / "test_deep.py"):
+        file.write_text(SOURCE)
+    run = ("--pyargs", "first", "--carbon-baseline=there")
+    assert run_carbon("--carbon-record", *run, subprocess=True).outcomes() == {"passed": 3}
+    lost = "first.suite.test_more::test_it"
+    if gone == "a module":
+        (packages / "first" / "suite" / "test_more.py").unlink()
+    elif gone == "a folder":
+        shutil.rmtree(more)
+        lost = "first.more.test_deep::test_it"
+    else:
+        (packages / "first" / "suite" / "test_more.py").rename(packages / "first" / "suite" / "test_more.so")
+    strict = run_carbon("--carbon-strict", *run, subprocess=True)
+    assert (strict.ret, f"{lost} has a baseline in" in strict.text) == (1, True)
+    (line,) = [line for line in strict.lines if "if it was removed" in line]
+    command = shlex.split(line.rpartition("if it was removed, ")[2])
+    assert command == ["pytest-carbon", "baseline", "prune", "--baseline=there", "--", "--pyargs", "first"]
+    before = records(pytester.path, "there")
+    ran = carbon(*command[1:])
+    assert (ran.ret, records(pytester.path, "there")) == (0, before)
+    if gone == "a module":
+        assert ran.lines[:2] == ["Gone: 1 of 3 tests with a baseline.", f"  {lost}: 1 record in {MACHINE}"]
+        assert carbon("baseline", "prune", "--yes", *command[3:]).lines[-1] == "Deleted 1 record."
+        assert run_carbon("--carbon-strict", *run, subprocess=True).ret == 0
+        return
+    why = "its package is not here" if gone == "a folder" else "the file exists"
+    assert (ran.lines[0].startswith(f"kept, because {why}"), lost in ran.lines[0]) == (True, True)
+    assert carbon("baseline", "remove", "--yes", "--baseline=there", lost).lines[-1] == "Deleted 1 record."
+    assert run_carbon("--carbon-strict", *run, subprocess=True).ret == 0

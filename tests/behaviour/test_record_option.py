@@ -463,8 +463,8 @@ def test_strict_fails_for_a_baseline_whose_test_is_gone(run_carbon: CarbonRunner
     assert run.report["exit_status"] == 1
     gone = (
         f"ERROR: --carbon-strict: test_it.py::test_it has a baseline in carbon-baselines/{MACHINE}, and no such "
-        "test was collected: if it was renamed, pytest-carbon baseline rename OLD NEW; if it was removed, "
-        "pytest-carbon baseline prune"
+        "test was collected: if it was renamed, pytest-carbon baseline rename test_it.py::test_it NEW; if it was "
+        "removed, pytest-carbon baseline prune"
     )
     assert gone in run.lines
     assert gone.removeprefix("ERROR: ") in run.report["notes"]
@@ -502,6 +502,21 @@ def test_strict_misses_nothing_outside_of_where_it_collects(
     (pytester.path / "sub" / "test_more.py").rename(pytester.path / "sub" / "test_renamed.py")
     run = run_carbon("--carbon-record", STRICT, "sub")
     assert "--carbon-strict: sub/test_more.py::test_it has a baseline" in run.text
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_test_that_a_conftest_leaves_out_is_not_gone(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """It exists, and is named as not run; one that is really gone fails the run all the same."""
+    several(pytester, it=2.0, other=2.0, old=2.0)
+    run_carbon("--carbon-record")
+    pytester.makeconftest(
+        "def pytest_collection_modifyitems(items):\n    items[:] = [i for i in items if i.name != 'test_other']\n"
+    )
+    run = run_carbon(STRICT)
+    assert (run.ret, "test_it.py::test_other was not run" in run.text) == (0, True)
+    several(pytester, it=2.0, other=2.0)
+    run = run_carbon(STRICT)
+    assert (run.ret, "test_it.py::test_old has a baseline" in run.text) == (1, True)
 
 
 @pytest.mark.usefixtures("recorded")

@@ -565,7 +565,11 @@ def test_properties_that_json_cannot_hold(run_carbon: CarbonRunner, pytester: py
     assert sorted(found[0]) == sorted(found[1]) == sorted(values)
 
 
-@pytest.mark.parametrize("asked", [["-W", "error"], ["-o", "filterwarnings=error"]], ids=["flag", "ini"])
+@pytest.mark.parametrize(
+    "asked",
+    [["-W", "error"], pytest.param(["-o", "filterwarnings=error"], marks=pytest.mark.slow)],
+    ids=["flag", "ini"],
+)
 def test_warnings_as_errors(run_carbon: CarbonRunner, pytester: pytest.Pytester, asked: list[str]) -> None:
     """Starting a process warns of nothing."""
     pytester.makepyfile(test_it="from battery import draw\ndef test_it(carbon): carbon(draw, 1.0)")

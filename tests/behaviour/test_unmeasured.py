@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,33 @@ def test_what_a_test_no_longer_measures_is_named(
     status = pytest.ExitCode.NO_TESTS_COLLECTED if others else pytest.ExitCode.TESTS_FAILED
     assert (strict.ret, strict.report["exit_status"]) == (status, status)
     assert f"ERROR: --carbon-strict: {named}" in strict.text
+
+
+@pytest.mark.usefixtures("recorded")
+def test_the_command_that_removes_it(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """As the run prints it, with the place of the baselines."""
+    (pytester.path / "carbon-baselines").rename(pytester.path / "the place")
+    rewrite(pytester, *AFTER["renamed"][:2])
+    run = run_carbon("--carbon-baseline=the place")
+    command = "pytest-carbon baseline remove '--baseline=the place' test_it.py::test_it decode"
+    assert f"if it is not needed any more, {command}" in run.text
+    assert "decode: 1 record in" in carbon(*shlex.split(command)[1:]).text
+    assert carbon(*shlex.split(command)[1:], "--yes").lines[-1] == "Deleted 1 record."
+    assert run_carbon("--carbon-baseline=the place").report["unmeasured"] == []
+
+
+@pytest.mark.usefixtures("recorded")
+def test_no_meter_is_needed_where_no_test_measures(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """A module of tests for a GPU that is left out on a laptop: the run says what it does not know, and goes on."""
+    pytester.makeconftest("collect_ignore = ['test_it.py', 'test_more.py']")
+    pytester.makepyfile(test_plain="def test_plain():\n    pass\n")
+    run = run_carbon(STRICT, "--carbon-meter=replay:/no/such/trace.jsonl")
+    assert (run.ret, run.outcomes()) == (0, {"passed": 1})
+    assert "no collected test measures, and which machine this is is unknown" in run.text
+    assert "/no/such/trace.jsonl" in run.text
+    run = run_carbon(STRICT)
+    assert (run.ret, run.outcomes()) == (1, {"passed": 1})
+    assert "test_it.py::test_it and 2 more have a baseline" in run.text
 
 
 @pytest.mark.usefixtures("recorded")

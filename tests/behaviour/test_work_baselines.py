@@ -7,7 +7,7 @@ import shutil
 import sys
 
 import pytest
-from work import WorkRunner, statuses, work_of
+from worklab import WorkRunner, statuses, work_of
 
 CALLS = """
 import pytest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import CarbonRunner
-from work import MODEL, work_of
+from worklab import MODEL, work_of
 
 SUITE = """
 from battery import draw

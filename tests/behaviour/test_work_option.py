@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import CarbonRunner
-from work import WorkRunner, statuses, work_of
+from worklab import WorkRunner, statuses, work_of
 
 SUITE = """
 import pytest

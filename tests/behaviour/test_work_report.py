@@ -6,7 +6,7 @@ import re
 
 import pytest
 from inline_snapshot import snapshot
-from work import WorkRunner
+from worklab import WorkRunner
 
 from pytest_carbon.reports.layout import columns
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from work import WorkRunner, statuses, work_of
+from worklab import WorkRunner, statuses, work_of
 
 
 def test_a_task_begins_its_data_again(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
@@ -239,3 +239,36 @@ def pytest_carbon_tasks(config):
     pytester.makepyfile(test_it="def test_it(carbon, carbon_task):\n    carbon(carbon_task('large'))\n")
     assert run_work().outcomes() == {"skipped": 1}
     assert run_work("--carbon-strict").outcomes() == {"failed": 1}
+
+
+def test_what_a_module_patches_is_no_obstacle(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
+    """Its fixtures last while a test is judged."""
+    pytester.makepyfile(
+        test_it="""
+import builtins
+import json
+import os
+import time
+import pytest
+from model import model, x
+
+@pytest.fixture(autouse=True, scope="module")
+def patched():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builtins, "open", None)
+        patch.setattr(time, "time", lambda: 0.0)
+        patch.setattr(json, "dumps", None)
+        patch.setattr(os, "replace", None)
+        yield
+
+def test_one(carbon):
+    carbon(model, x)
+
+def test_two(carbon):
+    carbon(model, x)
+"""
+    )
+    run = run_work("--carbon-record")
+    assert run.outcomes() == {"passed": 2}
+    assert "recorded 2 counts of work" in run.text
+    assert set(statuses(run_work()).values()) == {"pass"}

@@ -8,12 +8,14 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special, stats
 
 from pytest_carbon.measure import calibration, lines
-from pytest_carbon.measure.lines import relative_error
+from pytest_carbon.measure.lines import relative_error, student_t
 from pytest_carbon.measure.warnings import steady_growth, unsteady, window_warnings
 from pytest_carbon.measure.windows import Window, WindowEnergy, merge, window_energy
 from pytest_carbon.records import Edge, MeasurementError
+from tests.matrix import crossed
 from tests.world import World
 
 SETTLE_S = 0.35
@@ -341,11 +343,17 @@ def test_repeated_windows_add_up_and_their_spread_counts() -> None:
     assert merge(windows[:1]) == windows[0]
 
 
+@pytest.mark.parametrize("probability", [0.9, 0.975, 0.995, 0.99975, 1 - 1e-9])
+def test_students_quantile_is_scipys(probability: float) -> None:
+    """At every number of degrees of freedom that a run may have, whole or not."""
+    freedoms = [*range(1, 200), 2.5, 1e3, 1e5]
+    expected = [float(special.stdtrit(freedom, probability)) for freedom in freedoms]
+    assert [student_t(probability, freedom) for freedom in freedoms] == pytest.approx(expected, rel=1e-10)
+
+
 @given(st.lists(st.floats(0.5, 2), min_size=2, max_size=20))
 def test_the_relative_error_of_a_mean_is_students(values: list[float]) -> None:
     """Against scipy's own interval."""
-    from scipy import stats
-
     half = stats.t.interval(0.95, len(values) - 1, 0, stats.sem(values))[1] if len(set(values)) > 1 else 0.0
     mean = sum(values) / len(values)
     assert relative_error(values) == pytest.approx(half / mean, rel=1e-6, abs=1e-12)
@@ -394,9 +402,15 @@ def test_a_plateau_is_not_the_windows(
     assert [d.code for d in window_warnings(figure, seen, window, precision=0.05) if d.disqualifies] == []
 
 
-@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.5])
-@pytest.mark.parametrize("gap_s", [0.02, 0.15, 0.28])
-@pytest.mark.parametrize("period_s", [0.02, 0.1])
+@pytest.mark.parametrize(
+    ("seconds", "gap_s", "period_s"),
+    crossed(
+        {(0.1, 0.28, 0.02), (0.1, 0.02, 0.1), (0.3, 0.15, 0.1), (0.5, 0.28, 0.1), (0.5, 0.02, 0.02)},
+        (0.1, 0.3, 0.5),
+        (0.02, 0.15, 0.28),
+        (0.02, 0.1),
+    ),
+)
 def test_work_between_two_quiet_stretches_is_not_a_part_of_either(
     period_s: float, gap_s: float, seconds: float
 ) -> None:
@@ -488,8 +502,7 @@ def test_a_step_is_told_from_wander() -> None:
     assert lines.kind_of_unrest(world.fetch()["gpu:0"]) == "wander"
 
 
-@pytest.mark.parametrize("period_s", [0.02, 0.1])
-@pytest.mark.parametrize("heat_s", [3.0, pytest.param(10.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("period_s", "heat_s"), crossed({(0.1, 3.0)}, (0.02, 0.1), (3.0, 10.0)))
 def test_a_card_that_cools_slowly_is_quiet(period_s: float, heat_s: float) -> None:
     """Its power drifts: a line through a second of it is off by 50 mJ at its end, and 5 ms of work are 1 J."""
     chance = random.Random(1)

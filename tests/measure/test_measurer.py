@@ -17,6 +17,7 @@ from pytest_carbon.measure.protocol import Protocol, Scope
 from pytest_carbon.measure.readings import Readings
 from pytest_carbon.measure.watcher import Notes
 from pytest_carbon.records import Calibration, CarbonIntensity, Domain, Gpu, Measurement, MeasurementWarning, MeterError
+from tests.matrix import crossed
 from tests.world import World
 
 GPU = Domain("gpu:0", "measured", "a simulation")
@@ -69,8 +70,7 @@ def run(measurer: Measurer, fn: Callable[[], Any], **protocol: Any) -> tuple[Any
     return measurer.run("call", fn, (), {}, protocol=Protocol(**protocol))
 
 
-@pytest.mark.parametrize("time_constant_s", [0.0, 0.05])
-@pytest.mark.parametrize("period_s", [0.02, 0.1])
+@pytest.mark.parametrize(("time_constant_s", "period_s"), crossed({(0.0, 0.1), (0.05, 0.02)}, (0.0, 0.05), (0.02, 0.1)))
 def test_a_loop_comes_to_the_energy_commanded(time_constant_s: float, period_s: float) -> None:
     """5 ms at 300 W, back to back: 1.5 J a call, settled tail and all."""
     world = World(time_constant_s=time_constant_s, period_s=period_s)
@@ -326,17 +326,7 @@ def test_what_a_device_does_after_work_is_reported_and_in_no_figure() -> None:
     assert m.warnings == ()
 
 
-ON_EACH_RUN = ((0.1, 0.05), (0.02, 0.3))
-
-
-@pytest.mark.parametrize(
-    ("period_s", "first_s"),
-    [
-        pytest.param(period_s, first_s, marks=() if (period_s, first_s) in ON_EACH_RUN else pytest.mark.slow)
-        for period_s in (0.02, 0.1)
-        for first_s in (0.005, 0.05, 0.3, 1.5)
-    ],
-)
+@pytest.mark.parametrize(("period_s", "first_s"), crossed({(0.1, 0.05)}, (0.02, 0.1), (0.005, 0.05, 0.3, 1.5)))
 def test_a_score_knows_neither_the_first_test_nor_the_loops_length(first_s: float, period_s: float) -> None:
     """Loops of 1 to 8 s at one power, after different first tests, on a device with a plateau."""
     scores = []
@@ -350,8 +340,10 @@ def test_a_score_knows_neither_the_first_test_nor_the_loops_length(first_s: floa
     assert scores == pytest.approx([6.9] * 4, rel=0.003)
 
 
-@pytest.mark.parametrize("call_s", [0.005, 0.02, 0.05, 0.1, 0.15, 0.25])
-@pytest.mark.parametrize("then_w", [None, 200.0])
+@pytest.mark.parametrize(
+    ("call_s", "then_w"),
+    crossed({(0.005, 200.0), (0.05, None), (0.25, 200.0)}, (0.005, 0.02, 0.05, 0.1, 0.15, 0.25), (None, 200.0)),
+)
 def test_a_part_time_counter_is_found_out_and_its_calls_start_at_all_phases(
     call_s: float, then_w: float | None
 ) -> None:
@@ -819,7 +811,7 @@ def test_progress_names_each_step() -> None:
     assert all(math.isfinite(len(s)) for s in said)
 
 
-@pytest.mark.parametrize("period_s", [0.02, 0.1])
+@pytest.mark.parametrize("period_s", [pytest.param(0.02, marks=pytest.mark.slow), 0.1])
 def test_a_card_that_cools_is_measured_without_a_warning(period_s: float) -> None:
     """Its power drifts by a quarter of a watt a second: a long stretch is bent, what lies next to the work is not."""
     world = World(idle_w=64.0, period_s=period_s, wander_w=1.2, wander_period_s=30.0)

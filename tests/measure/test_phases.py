@@ -6,6 +6,7 @@ import pytest
 
 from pytest_carbon.measure import phases
 from pytest_carbon.records import Edge
+from tests.matrix import crossed
 from tests.world import World
 
 H100 = [(100.0, 1.6, 2.2)]
@@ -26,9 +27,22 @@ def golden_calls(
     return [e for e in world.fetch()["gpu:0"] if e.before_s >= busy[0][1]], busy
 
 
-@pytest.mark.parametrize("looked_at", [0.25, 0.5, 1.0])
-@pytest.mark.parametrize("call_s", [0.005, 0.03, 0.09, 0.25])
-@pytest.mark.parametrize("then_w", [None, 200.0])
+@pytest.mark.parametrize(
+    ("looked_at", "call_s", "then_w"),
+    crossed(
+        {
+            (0.25, 0.005, None),
+            (0.25, 0.09, 200.0),
+            (0.5, 0.03, 200.0),
+            (0.5, 0.25, None),
+            (1.0, 0.005, 200.0),
+            (1.0, 0.25, 200.0),
+        },
+        (0.25, 0.5, 1.0),
+        (0.005, 0.03, 0.09, 0.25),
+        (None, 200.0),
+    ),
+)
 def test_a_counter_that_looks_part_time_is_found_out_in_calls(
     looked_at: float, call_s: float, then_w: float | None
 ) -> None:
@@ -90,9 +104,15 @@ def test_a_change_that_was_caught_late_does_not_hide_a_part_time_counter(sampled
     assert phases.sampled_share(edges[1:], busy) == pytest.approx(sampled, rel=0.2)
 
 
-@pytest.mark.parametrize("latency_s", [0.0, 0.01, 0.045])
-@pytest.mark.parametrize("time_constant_s", [0.0, 0.004])
-@pytest.mark.parametrize("period_s", [0.02, 0.1])
+@pytest.mark.parametrize(
+    ("latency_s", "time_constant_s", "period_s"),
+    crossed(
+        {(0.0, 0.0, 0.02), (0.0, 0.004, 0.1), (0.01, 0.004, 0.02), (0.045, 0.0, 0.1)},
+        (0.0, 0.01, 0.045),
+        (0.0, 0.004),
+        (0.02, 0.1),
+    ),
+)
 def test_how_late_a_counter_is(latency_s: float, time_constant_s: float, period_s: float) -> None:
     """To a millisecond, and apart from how slowly the power falls."""
     for seed in range(3):

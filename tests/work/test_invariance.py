@@ -24,9 +24,8 @@ torch.set_num_threads(int(sys.argv[1]))
 torch.manual_seed(0)
 off = {"no_grad": torch.no_grad, "inference": torch.inference_mode}[sys.argv[2]]
 layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval()
-vision = nn.Sequential(
-    nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.LazyLinear(5)
-).eval()
+vision = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+vision = vision.append(nn.LazyLinear(5)).eval()
 vision(torch.randn(1, 3, 16, 16))
 spoken = nn.LSTM(8, 16, 2, bidirectional=True)
 attending = nn.MultiheadAttention(32, 4, batch_first=True)

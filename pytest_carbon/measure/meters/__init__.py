@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pytest_carbon.host.codecarbon import quiet_codecarbon
-from pytest_carbon.host.stdlib import is_frozen, os, time
+from pytest_carbon.host.stdlib import os, time
 from pytest_carbon.measure.devices import hidden, seen_by_torch
 from pytest_carbon.measure.meters.protocol import Meter, MeterSource
 from pytest_carbon.measure.meters.replay import ReplayMeter
@@ -62,17 +61,9 @@ def built_in_sources() -> dict[str, MeterSource]:
 
 
 def preload(spec: str) -> None:
-    """Import what the meters may need, before a test can patch what an import needs.
-
-    Raises UsageProblem where that is too late: pandas, which codecarbon imports, crashes under a frozen date.
-    """
+    """Import what the meters may need, before a test can patch what an import needs."""
     if not re.search(r"\b(auto|estimate|amd|apple|windows)\b", spec.partition("replay:")[0]):
         return
-    if is_frozen() and "codecarbon" not in sys.modules:
-        raise UsageProblem(
-            f"--carbon-meter={spec}: datetime.datetime was replaced before the run (freezegun in a conftest file?),"
-            " and the meters' libraries cannot be imported so: freeze time in a fixture, or in pytest_sessionstart."
-        )
     with quiet_codecarbon():
         import codecarbon.external.ram  # noqa: F401
         from codecarbon.input import DataSource
@@ -107,7 +98,7 @@ def choose(spec: str, sources: Mapping[str, MeterSource]) -> Choice:
                     not_taken.append((source.name, str(error)))
                     faults += [str(error)] if isinstance(error, DeviceFault) else []
                     continue
-                raise MeterError(f"--carbon-meter={spec}: {source.name} cannot be opened: {error}") from error
+                raise type(error)(f"--carbon-meter={spec}: {source.name} cannot be opened: {error}") from error
             twice = next((domain.name for domain in meter.domains if domain.name in counted), None)
             if twice is None:
                 taken.append((source, meter))

@@ -13,6 +13,7 @@ import pytest
 from pytest_carbon.baselines.counts import read_work, work_form
 from pytest_carbon.codec import Codec
 from pytest_carbon.host.import_paths import Move
+from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import json
 from pytest_carbon.plugin.counter import Count
 from pytest_carbon.records import Calibration, CarbonIntensity, Machine, Measurement, Settings
@@ -55,7 +56,9 @@ class Request:
     parent: int
     """The parent's process id."""
     channel: int
-    """The file descriptor that messages go to."""
+    """The file descriptor that messages go to,"""
+    leave: int
+    """and the one that the parent's leave to begin comes from."""
     side: Side | None
 
 
@@ -215,9 +218,10 @@ def report_of(config: pytest.Config, data: Mapping[str, Any]) -> Any:
 
 def _sendable(value: object) -> object:
     """Return a part of a report, as text where JSON cannot hold it."""
-    try:
+    with contextlib.suppress(Exception):
         return json.loads(json.dumps(value, default=str))
-    except Exception:  # keys that are no text, a cycle
-        with contextlib.suppress(Exception):
-            return repr(value)
-        return object.__repr__(value)
+    with contextlib.suppress(Exception), undone():  # a test may have patched what that needs
+        return json.loads(json.dumps(value, default=str))
+    with contextlib.suppress(Exception):  # keys that are no text, a cycle
+        return repr(value)
+    return object.__repr__(value)

@@ -96,6 +96,7 @@ class Launcher:
         # Importing conftest files comes before, and takes as long in a fresh process.
         self._begun_s = time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
         self._collected_s = 0.0
+        self._leave = -1
         self.number = 0
         """Of the running process, from 1."""
         self._warned = False
@@ -141,6 +142,7 @@ class Launcher:
         # A file without a name, because arguments may hold the password of a database.
         with tempfile.TemporaryFile("w", encoding="utf-8") as file:
             reads, writes = os.pipe()
+            leave, self._leave = os.pipe()
             request = Request(
                 path=tuple(self._path),
                 argv=tuple(sys.argv[:1]),
@@ -152,6 +154,7 @@ class Launcher:
                 calibrations=calibrations,
                 parent=os.getpid(),
                 channel=writes,
+                leave=leave,
                 side=side,
             )
             try:
@@ -166,23 +169,33 @@ class Launcher:
                     stderr=subprocess.STDOUT,
                     cwd=cwd,
                     env=environ,
-                    pass_fds=[writes, file.fileno()],
+                    pass_fds=[writes, leave, file.fileno()],
                     start_new_session=True,  # Ctrl-C in the terminal is for the parent, which passes it on
                 )
             except BaseException:
                 os.close(reads)
+                os.close(self._leave)
                 raise
             finally:
                 os.close(writes)
+                os.close(leave)
             echo = getattr(self._config.option, "capture", "no") == "no"
             collect_s = self._limit_s or max(_COLLECT_S, 10 * self._collected_s)
             limit_s = self._limit_s
             if limit_s is None and stage.confirms:  # it may wait for what this process holds
                 limit_s = max(_COLLECT_S, 2 * (time.monotonic() - self._begun_s))
-            with _Running(process, reads, limit_s, collect_s, echo=echo) as running:
-                ending = self._follow(running, stage, tests, tell)
+            try:
+                with _Running(process, reads, limit_s, collect_s, echo=echo) as running:
+                    ending = self._follow(running, stage, tests, tell)
+            finally:
+                os.close(self._leave)
         self._warned |= not (stage.base or stage.confirms or stage.counts)
         return ending
+
+    def let_begin(self) -> None:
+        """Let the process begin its tests, which waits for that."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._leave, b"\n")
 
     def _decided(self, stage: Stage) -> Mapping[str, object]:
         """Return the options as plugins have decided them here, such as the seeds that they drew.

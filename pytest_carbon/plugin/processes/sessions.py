@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from pytest_carbon.host.machine import describe
+from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import signal, threading, time
 from pytest_carbon.plugin import markers, refusal, timelimits
 from pytest_carbon.plugin.counter import Count
@@ -90,6 +91,7 @@ class Fresh:
         self._launcher.collected()
 
     @pytest.hookimpl(tryfirst=True)
+    @undone.during
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         """Run all that was collected in fresh processes, if there is something to measure."""
         broken = session.testsfailed and not self._config.option.continue_on_collection_errors
@@ -181,8 +183,10 @@ class Fresh:
 
     def _is_due(self, key: str, *, base: bool) -> bool:
         """Whether a test runs: one that failed or was skipped here is decided."""
-        test = self.tests[key]
-        return (test.outcome is None or test.waits) and (self._turns is None or self._turns.compares(key, base=base))
+        test, turns = self.tests[key], self._turns
+        if turns is not None and base and turns.is_unknown(key):
+            return True
+        return (test.outcome is None or test.waits) and (turns is None or turns.compares(key, base=base))
 
     def _process(self, session: pytest.Session, stage: Stage, tests: Sequence[str]) -> Sequence[str]:
         """Run tests in one process; return those that are left for another."""
@@ -264,6 +268,7 @@ class Fresh:
                         self._prepare(message.machine)
                     except CarbonError as error:
                         raise refusal.refusal(str(error)) from None
+                self._launcher.let_begin()
                 self.brought[self._launcher.number] = message
                 if turns is not None:
                     turns.machines.update(message.machines)

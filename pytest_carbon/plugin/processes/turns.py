@@ -24,7 +24,6 @@ from pytest_carbon.plugin.processes.plan import Stage
 from pytest_carbon.plugin.settings import fields_given
 from pytest_carbon.plugin.waiting import Test, why_skipped
 from pytest_carbon.records import Against, CarbonError, Machine, Settings
-from pytest_carbon.text import listing
 
 
 class Turns:
@@ -42,8 +41,8 @@ class Turns:
         self.notes: list[str] = []
         self._code: Mapping[str, str | None] = {}
         """A hash of each test's own code in the working tree."""
-        self._others: dict[str, None] = {}
-        """Tests that measure and exist at the other revision only."""
+        self._ran_there: set[str] = set()
+        """Tests that the other revision has run."""
         self.calls_s = 0.0
         """Duration of the other revision's measured calls."""
         self._ended = 0
@@ -77,8 +76,6 @@ class Turns:
             self.notes.append(
                 f"the working tree has the same code as {label}: any difference between the two is chance"
             )
-        if self._others:
-            self.notes.append(f"at {label} only, not here: {listing([*self._others], 10)}")
         if changed:
             self.notes.append(
                 "the working tree was changed while it was measured, so its sessions did not all measure the same code"
@@ -97,6 +94,10 @@ class Turns:
         """Whether running a test again compares the two revisions."""
         return key not in self.sides.dead and not (base and key in self.sides.apart)
 
+    def is_unknown(self, key: str) -> bool:
+        """Whether a test was skipped here, and it is not known what the other revision does with it."""
+        return key in self.sides.idle and key not in self._ran_there and self.compares(key, base=True)
+
     def reported_here(self, test: Test, report: pytest.TestReport) -> None:
         if test.outcome in ("skipped", "xfailed") and report.skipped:
             self.sides.idle[test.key] = _idle(report, "here")
@@ -109,6 +110,7 @@ class Turns:
 
     def reported_there(self, key: str, report: Any, pair: int) -> None:
         """Note a failed or skipped test: it has nothing to compare with."""
+        self._ran_there.add(key)
         at = f"at {self._revision.label}"
         if report.outcome == "failed":
             self.sides.part(key, f"it failed {at} ({crash(report)})", pair, fails=True)
@@ -131,7 +133,7 @@ class Turns:
         self.sides.differing.update(
             k for k, code in selected.sources.items() if k in measures and self._code[k] != code
         )
-        self._others |= dict.fromkeys(key for key in selected.others if key not in tests)
+        self.sides.others |= dict.fromkeys(key for key in selected.others if key not in tests)
         broken = {t.at: t.text for t in ending.troubles}
         failed = {key: text for at, text in broken.items() for key in ending.missing if key.startswith(at)}
         for key in ending.missing:

@@ -79,6 +79,7 @@ def test_a_request_reads_back(suite: object) -> None:
         calibrations={"x": Calibration(0.1, part_time_sampling=False)},
         parent=1,
         channel=3,
+        leave=4,
         side=side,
     )
     for sent in (request, replace(request, side=None)):

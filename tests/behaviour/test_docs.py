@@ -143,7 +143,7 @@ def test_what_the_benchmark_of_counted_work_found_is_what_the_docs_say() -> None
         f"{cost['suite_cpu_s']:.0f} s",
         f"{same['counts']} counts",
         f"{same['suite_runs']} runs",
-        f"{start['cpu_s'] * 1e3:+.1f} ± {start['cpu_error_s'] * 1e3:.1f} ms",
+        f"{start['cpu_s'] * 1e3:+.2f} ± {start['cpu_error_s'] * 1e3:.2f} ms",
         " → ".join(results["versions"]["transformers"]),
     ):
         assert said in figures, said

@@ -339,10 +339,8 @@ def _attention(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
         lost = _kernels(old, "attention") - _kernels(new, "attention")
         if lost <= 0 or not all(_kernels(new, kind) > _kernels(old, kind) for kind in ("gemm", "softmax")):
             continue
-        made = ", ".join(
-            f"{_kernels(new, kind) - _kernels(old, kind)} {word}"
-            for kind, word in (("gemm", "matrix products"), ("softmax", "softmaxes"))
-        )
+        products, softmaxes = (_kernels(new, kind) - _kernels(old, kind) for kind in ("gemm", "softmax"))
+        made = f"{counted(products, 'matrix product')}, {count(softmaxes)} softmax{'es' if softmaxes > 1 else ''}"
         what = f"{counted(lost, 'fused attention')} became {made} and more: attention is not fused"
         return Cause("attention", f"{_more(before, now, leading)}: {_named(name)}, {what}")
     return None
@@ -391,7 +389,8 @@ def _dropout(pair: Pair, leading: str, rises: Sequence[str]) -> Cause | None:
         return None
     old, new = risen
     module = _module_of(pair, "random")
-    kernels = f"{counted(new.kernels, 'kernel')} that draw random numbers instead of {count(old.kernels)}"
+    draw = "draws" if new.kernels == 1 else "draw"
+    kernels = f"{counted(new.kernels, 'kernel')} that {draw} random numbers instead of {count(old.kernels)}"
     first = f"{_more(*pair.works, leading)}: {module}, {kernels}"
     if module == ROOT:  # none of its layers: what samples tokens is no module
         return Cause("random", f"{first}: something is sampled, or dropout is on")

@@ -104,8 +104,8 @@ class Counting:
         if session.compiled:
             warnings.append(MeasurementWarning("uncompiled", UNCOMPILED, informs=True))
         work = session.work(calls)
-        if work is not None and (few := session.rounded_away(work, calls)) is not None:
-            warnings.append(few)
+        if work is not None and (uneven := session.uneven(work, calls)):
+            warnings.append(MeasurementWarning("not-repeatable", uneven))
         return work, tuple(warnings)
 
 

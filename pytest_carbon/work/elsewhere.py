@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,8 +23,10 @@ from pytest_carbon.work.replacing import replaced
 
 CHILD_S = 0.01
 """CPU seconds of child processes from which they are named."""
-THREAD_S = 0.02
+THREAD_S = 100e-6
 """CPU seconds of other Python threads from which they are named."""
+TICKING_THREAD_S = 0.02
+"""The same where the clock of threads has ticks of 10 ms."""
 BESIDE_S = 0.1
 """CPU seconds outside torch's operators from which they are named, beyond what calling the operators takes."""
 PER_OPERATOR_S = 150e-6
@@ -64,7 +67,9 @@ class Elsewhere:
         return seconds
 
     def _of_threads(self) -> dict[int, float]:
-        python = {thread.native_id for thread in threading.enumerate() if thread.ident != self.thread}
+        python = {t.native_id for t in threading.enumerate() if t.native_id is not None and t.ident != self.thread}
+        if _EXACT.exists():
+            return {tid: seconds for tid in python if (seconds := _on_cpu_s(tid)) is not None}
         try:
             return {t.id: t.user_time + t.system_time for t in self._process.threads() if t.id in python}
         except psutil.Error:
@@ -112,11 +117,12 @@ class Elsewhere:
         else:
             threads = self._of_threads()
             thread_s = sum(max(seconds - self._threads_s.get(tid, 0.0), 0.0) for tid, seconds in threads.items())
-            if thread_s >= THREAD_S and thread_s >= 0.1 * own_s:
+            least_s = THREAD_S if _EXACT.exists() else TICKING_THREAD_S
+            if thread_s >= least_s and thread_s >= 0.01 * own_s:
                 said.append(
                     MeasurementWarning(
                         "other-threads",
-                        f"other threads used {thread_s:.2f} s of CPU during the call: only the thread that calls is"
+                        f"other threads used {thread_s:.2g} s of CPU during the call: only the thread that calls is"
                         " counted",
                         informs=True,
                     )
@@ -132,6 +138,18 @@ class Elsewhere:
                 )
             )
         return said
+
+
+_EXACT = Path("/proc/thread-self/schedstat")
+"""Linux counts a thread's time on the CPU in nanoseconds there."""
+
+
+def _on_cpu_s(thread: int) -> float | None:
+    """Return the CPU seconds of a thread; None where it has ended."""
+    try:
+        return int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[0]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _loads_data(process: Any) -> bool:

@@ -17,6 +17,8 @@ from pytest_carbon.work.replacing import replaced, replaced_within
 
 __tracebackhide__ = True  # an error of a counted call is shown without the frames of this module
 
+__tracebackhide__ = True  # an error of a counted call is shown without the frames of this module
+
 _READING = {"tolist": "tolist", "numpy": "numpy", "cpu": "cpu"}
 """Methods that hand values to the host without an operator where the tensor is on the CPU."""
 

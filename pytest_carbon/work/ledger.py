@@ -141,10 +141,6 @@ class Ledger:
             page = self._leaves.get(id(variable))
         return page or self.outside
 
-    def kernels(self) -> int:
-        """Return how many kernels ran, wherever."""
-        return sum(cell[2] for page in self.all_pages() for cell in page.cells.values())
-
     def all_pages(self) -> Iterable[Page]:
         """Return every owner's page."""
         return (self.outside, self.optimizer, *self.pages.values())
@@ -183,5 +179,5 @@ def rows_and_batch(tensor: Any) -> tuple[int, int]:
         for size in shape if not (tensor.is_floating_point() or tensor.is_complex()) else shape[:-1]:
             rows *= int(size)
         return rows, int(shape[0])
-    except RuntimeError:  # a nested tensor
+    except (RuntimeError, AttributeError):  # a nested tensor
         return 0, 0

@@ -61,6 +61,8 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
         if types:
             for kind in types:
                 if kind not in _PLAIN:
+                    if kind.__module__ == "torch._subclasses.fake_tensor":
+                        return func(*args, **kwargs) if kwargs else func(*args)  # traced: nothing runs
                     return (
                         NotImplemented  # a library's own tensors: they take the operator apart, and this sees the parts
                     )
@@ -71,6 +73,10 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
         if plan.composite is not None:
             if func in _WHOLE:
                 return self.whole(func, func, args, kwargs or {})
+            if any(isinstance(value, _Tensor) and value.is_nested and value.layout is torch.strided for value in args):
+                self.ledger.unknown[f"{plan.name} (nested)"] += 1  # it has kernels of its own, which call no others
+                add(self.ledger.page.cells, ("other", args[0].dtype), 0, all_touched(args), 1)
+                return func(*args, **kwargs) if kwargs else func(*args)
             views = not plan.aliases and _excluded(_VIEWS)
             if views:  # a view of a weight still asks for a gradient, as without this mode: products look at it
                 _exclude(_VIEWS, False)
@@ -216,7 +222,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
         has = torch._C._dispatch_has_kernel_for_dispatch_key
         keys = [key for key in (device, "CompositeExplicitAutograd") if hasattr(torch._C.DispatchKey, key)]
         key = next((key for key in keys if has(func.name(), key)), None)
-        before = self.kernels
+        before, given = self.kernels, self.ledger.reads["numpy"]
         if key is None or self._is_hollow(args, kwargs):
             out = func(*args, **kwargs)
         else:
@@ -225,7 +231,8 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
                 out = func._op_dk(getattr(torch._C.DispatchKey, key), *args, **kwargs)
             finally:
                 _pop(None)
-        if plan.unknown is not None and not (self.kernels > before and _is_python(func)):
+        parts = self.kernels > before and _is_python(func) and self.ledger.reads["numpy"] == given
+        if plan.unknown is not None and not parts:
             self.ledger.unknown[plan.unknown] += 1
             if not self.muted:
                 nbytes = all_touched(args) + all_touched(list(kwargs.values())) + all_touched(out)

@@ -14,6 +14,7 @@ _IMPLICIT = torch._C.DispatchKey.CompositeImplicitAutograd
 _READS = {
     "_local_scalar_dense": "item",
     "equal": "equal",
+    "allclose": "allclose",
     "nonzero": "nonzero",
     "masked_select": "masked_select",
     "_unique": "unique",
@@ -55,6 +56,8 @@ class Plan:
         self.unknown: str | None = None
         if self.formula is None and not self.nothing and (kind is None or kind in _FLOPS):
             self.unknown = f"{func.namespace}::{self.name}"
+        if self.name == "to_mkldnn":  # then TorchScript runs operators of its own, which no dispatcher sees
+            self.unknown = "operators on mkldnn tensors"
         self.kind: str = kind or ("gemm" if self.formula is not None else "other")
         self.dtype: str | None = "int8" if func.namespace in ("quantized", "_quantized") else None
         self.by_result = self.kind in _BY_RESULT

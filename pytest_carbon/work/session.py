@@ -11,14 +11,10 @@ import torch
 
 from pytest_carbon.records import MeasurementWarning
 from pytest_carbon.records.work import ModuleWork, OperatorWork, Work
-from pytest_carbon.text import count, counted
 from pytest_carbon.work import elsewhere, hooks
 from pytest_carbon.work.ledger import Ledger, Page
 from pytest_carbon.work.mode import CountingMode, taken_whole
 from pytest_carbon.work.naming import names
-
-_ROUNDED = 0.1
-"""How far rounding may move a count, relatively: as far as the gate lets kernels and host reads rise."""
 
 
 class Session:
@@ -87,7 +83,7 @@ class Session:
                     by_class=classes,
                 )
             )
-        if not ledger.kernels():
+        if not any(cell[2] for page in ledger.all_pages() for cell in page.cells.values()):
             return None
         totals: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
         for module in modules:
@@ -110,19 +106,24 @@ class Session:
             unknown_ops=tuple(sorted(ledger.unknown)),
         )
 
-    def rounded_away(self, work: Work, calls: int) -> MeasurementWarning | None:
-        """Say which counts are so few for the calls of a window that their figures for one call say little."""
-        totals = {"kernel": self._ledger.kernels(), "host read": sum(self._ledger.reads.values())}
-        shown = {"kernel": work.kernels, "host read": work.host_reads}
-        few = [
-            f"{counted(total, name)} in {counted(calls, 'call')} are {count(shown[name])} a call"
-            for name, total in totals.items()
-            if abs(shown[name] * calls - total) > _ROUNDED * total
+    def uneven(self, work: Work, calls: int) -> str | None:
+        """Say which sums a window's calls do not divide, where the rounded mean could hide a change."""
+        pages = [*self._ledger.all_pages()]
+        cells = [cell for page in pages for cell in page.cells.values()]
+        sums = {
+            "FLOPs": (sum(cell[0] for cell in cells), work.flops, 0.01),
+            "bytes": (sum(cell[1] for cell in cells), work.bytes, 0.01),
+            "kernels": (sum(cell[2] for cell in cells), work.kernels, 0.1),
+            "host reads": (sum(page.host_reads for page in pages), work.host_reads, 0.1),
+        }
+        said = [
+            f"{total:,} {name}"
+            for name, (total, mean, most) in sums.items()
+            if abs(mean * calls - total) > most * total
         ]
-        if not few:
+        if not said:
             return None
-        text = f"rounded: {' and '.join(few)}, so a change of them may not be seen; give the window fewer calls"
-        return MeasurementWarning("few-a-call", text, informs=True)
+        return f"{', '.join(said)} in {calls:,} calls do not divide evenly: count them with a window of fewer calls"
 
     def _engine(self) -> str:
         if self._mode.hollow:

@@ -228,19 +228,6 @@ def test_a_window_counts_the_mean_of_its_calls() -> None:
     assert (counted.work.flops, counted.warnings) == (80, ())
 
 
-def test_kernels_that_a_window_has_too_few_of_are_said() -> None:
-    """They round to none a call; the rest of the count stands."""
-    window = Counting()
-    window.begin()
-    (r(3, 4) @ r(4, 5)).sum().item()
-    counted = window.end(20)
-    assert counted.work is not None
-    assert (counted.work.flops, counted.work.kernels, counted.failure) == (2 * 3 * 4 * 5 // 20, 0, None)
-    (warning,) = counted.warnings
-    assert (warning.code, warning.disqualifies) == ("few-a-call", False)
-    assert "kernels in 20 calls are 0 a call and 1 host read in 20 calls are 0 a call" in warning.text
-
-
 def test_what_raises_raises_and_leaves_nothing_behind() -> None:
     before = (nn.Module.__call__, torch.compile, threading.Thread._bootstrap_inner)  # type: ignore[attr-defined]
 
@@ -292,3 +279,77 @@ def test_unusual_tensors_are_counted(call: Any, flops: int) -> None:
     work = count(call).work
     assert work is not None
     assert (work.flops, work.unknown_ops) == (flops, ())
+
+
+def test_a_small_product_in_a_pool_made_before_is_said() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()
+
+        def call() -> Any:
+            for _ in range(20):
+                pool.submit(lambda: r(60, 60) @ r(60, 60)).result()
+            return r(3) + 1
+
+        assert "other-threads" in codes(count(call))
+
+
+def test_a_python_operator_that_works_in_numpy_is_unknown() -> None:
+    @torch.library.custom_op("carbon_test4::hidden", mutates_args=())
+    def hidden(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        out = torch.zeros(x.shape[0], w.shape[1])
+        out.numpy()[:] = x.numpy() @ w.numpy()
+        return out
+
+    work = count(hidden, (r(3, 4), r(4, 5))).work
+    assert work is not None
+    assert work.unknown_ops == ("carbon_test4::hidden",)
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
+def test_a_script_made_for_inference_is_unknown() -> None:
+    scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval())
+    work = count(torch.jit.optimize_for_inference(scripted), (r(1, 3, 8, 8),)).work
+    assert work is not None
+    assert work.flops or work.unknown_ops
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_layers_of_nested_tensors_are_counted_or_named() -> None:
+    parts = [r(2, 3), r(5, 3)]
+    jagged = count(nn.Linear(3, 4), (torch.nested.nested_tensor(parts, layout=torch.jagged),)).work
+    assert jagged is not None
+    assert jagged.flops == 2 * 7 * 3 * 4
+    strided = count(nn.Linear(3, 4), (torch.nested.nested_tensor(parts),)).work
+    assert strided is not None
+    assert strided.unknown_ops == ("linear (nested)",)
+
+
+def test_tracing_is_no_work() -> None:
+    model, x = nn.Linear(3, 4), r(2, 3)
+    work = count(lambda: torch.export.export(model, (x,)).module()(x)).work
+    assert work is not None
+    assert work.flops == 2 * 2 * 3 * 4
+
+
+@pytest.mark.parametrize(("reads", "warned"), [(8, False), (2, True), (11, True), (16, False)])
+def test_a_window_whose_mean_would_hide_a_change_is_said(reads: int, warned: bool) -> None:
+    x = r(4)
+    window = Counting()
+    window.begin()
+    for _ in range(8):
+        x + 1
+    for _ in range(reads):
+        x[0].item()
+    counted = window.end(8)
+    assert [(w.code, w.disqualifies, "host reads" in w.text) for w in counted.warnings] == [
+        ("not-repeatable", True, True)
+    ] * (warned and 1)
+
+
+def test_a_window_of_less_than_a_kernel_a_call_has_work() -> None:
+    window = Counting()
+    window.begin()
+    r(2, 3) @ r(3, 4)
+    counted = window.end(100)
+    assert counted.failure is None
+    assert "not-repeatable" in codes(counted)

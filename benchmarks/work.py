@@ -1,24 +1,25 @@
-"""How well counted work is judged: each fault red with its cause named, no refactoring red.
+"""How well counted work is judged, what it holds, and what it costs; ``--json`` keeps the figures.
 
-Run ``python -m benchmarks.work faults`` and ``python -m benchmarks.work refactorings``: tiny transformers models, built
-from config classes on the CPU; nothing is downloaded.
+Run ``python -m benchmarks.work`` for all, or name some: ``python -m benchmarks.work faults refactorings``. The models
+are built from config classes, tiny or without weights; nothing is downloaded, and no GPU is used.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from pytest_carbon.gate.work import Tolerances, judge
-from pytest_carbon.records import Budget
-from pytest_carbon.records.work import Work, WorkRecord, WorkVerdict
-from pytest_carbon.work.counting import count
-
-Call = Callable[[], Any]
+from benchmarks import work_checks as checks
+from benchmarks.report import made_by, what_made
+from benchmarks.work_checks import Figures, judged, work_of
+from benchmarks.work_models import Call, classifier, classifying, generating, generator, ids_of, without_gradients
+from pytest_carbon.records.work import WorkVerdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,70 +29,6 @@ class Case:
     name: str
     before: Call
     now: Call
-
-
-# --- models --------------------------------------------------------------------------------------
-
-
-def generator(**changes: Any) -> Any:
-    """A decoder of two layers that generates text."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    config = GPT2Config(n_layer=2, n_head=4, n_embd=64, vocab_size=500, n_positions=256, bos_token_id=1, eos_token_id=2)
-    return _seeded(GPT2LMHeadModel, config, **changes)
-
-
-def classifier(**changes: Any) -> Any:
-    """An encoder of two layers that classifies text."""
-    from transformers import BertConfig, BertForSequenceClassification
-
-    config = BertConfig(
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=128,
-        vocab_size=500,
-        max_position_embeddings=256,
-    )
-    return _seeded(BertForSequenceClassification, config, **changes)
-
-
-def _seeded(kind: Any, config: Any, *, attention: str = "sdpa", dtype: Any = None) -> Any:
-    import torch
-
-    torch.manual_seed(0)
-    config._attn_implementation = attention
-    model = kind(config).eval()
-    return model if dtype is None else model.to(dtype)
-
-
-def _ids(items: int, length: int) -> Any:
-    import torch
-
-    return torch.randint(3, 500, (items, length), generator=torch.Generator().manual_seed(1))
-
-
-def _without_gradients(call: Call) -> Call:
-    def without() -> Any:
-        import torch
-
-        with torch.no_grad():
-            return call()
-
-    return without
-
-
-def _generating(model: Any, tokens: int = 12, **options: Any) -> Call:
-    prompt = _ids(1, 20)
-    mask = prompt.new_ones(prompt.shape)
-    fixed = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False, "pad_token_id": 0}
-    return lambda: model.generate(prompt, attention_mask=mask, **(fixed | options))
-
-
-def _classifying(model: Any, items: int = 8, length: int = 37) -> Call:
-    ids = _ids(items, length)
-    mask = ids.new_ones(ids.shape)
-    return _without_gradients(lambda: model(input_ids=ids, attention_mask=mask).logits)
 
 
 # --- faults --------------------------------------------------------------------------------------
@@ -118,32 +55,32 @@ def faults() -> list[Case]:
     import torch
 
     bert, gpt = classifier(), generator()
-    half = _classifying(classifier(dtype=torch.bfloat16))
+    half = classifying(classifier(dtype=torch.bfloat16))
     sides = {
-        "cache off": (_generating(gpt), _generating(gpt, use_cache=False)),
-        "fp32 by mistake": (half, _classifying(bert)),
-        "twice the tokens": (_generating(gpt), _generating(gpt, 24)),
-        "batching lost": (_classifying(bert), _one_by_one(bert)),
-        "extra forward": (_classifying(bert), _twice(_classifying(bert))),
-        "eager attention": (_classifying(bert), _classifying(classifier(attention="eager"))),
-        "padded to maximum": (_classifying(bert), _classifying(bert, length=256)),
-        "dropout left on": (_classifying(bert), _classifying(classifier().train())),
-        "autocast casts weights in each call": (half, _autocast(_classifying(bert))),
-        "a host read per token": (_generating(gpt), _reading(gpt)),
+        "cache off": (generating(gpt), generating(gpt, use_cache=False)),
+        "fp32 by mistake": (half, classifying(bert)),
+        "twice the tokens": (generating(gpt), generating(gpt, 24)),
+        "batching lost": (classifying(bert), _one_by_one(bert)),
+        "extra forward": (classifying(bert), _twice(classifying(bert))),
+        "eager attention": (classifying(bert), classifying(classifier(attention="eager"))),
+        "padded to maximum": (classifying(bert), classifying(bert, length=256)),
+        "dropout left on": (classifying(bert), classifying(classifier().train())),
+        "autocast casts weights in each call": (half, _autocast(classifying(bert))),
+        "a host read per token": (generating(gpt), _reading(gpt)),
         "argsort for argmin": (_nearest("argmin"), _nearest("argsort")),
     }
     return [Case(name, before, now) for name, (before, now) in sides.items()]
 
 
 def _one_by_one(model: Any) -> Call:
-    ids = _ids(8, 37)
+    ids = ids_of(8, 37)
 
     def call() -> Any:
         import torch
 
         return torch.cat([model(input_ids=one[None], attention_mask=one.new_ones((1, 37))).logits for one in ids])
 
-    return _without_gradients(call)
+    return without_gradients(call)
 
 
 def _twice(call: Call) -> Call:
@@ -172,7 +109,7 @@ def _reading(model: Any) -> Call:
             self.best = float(scores.max())
             return scores
 
-    return _generating(model, logits_processor=LogitsProcessorList([Reading()]))
+    return generating(model, logits_processor=LogitsProcessorList([Reading()]))
 
 
 def _nearest(method: str) -> Call:
@@ -195,9 +132,9 @@ def refactorings() -> list[Case]:
     import torch
 
     bert, gpt = classifier(), generator()
-    ids = _ids(8, 37)
+    ids = ids_of(8, 37)
     mask, flipped = ids.new_ones(ids.shape), ids.flip(0)
-    plain = _classifying(bert)
+    plain = classifying(bert)
 
     class Wrapper(torch.nn.Module):
         def __init__(self, model: Any) -> None:
@@ -231,20 +168,20 @@ def refactorings() -> list[Case]:
     copied = classifier()
     copied.load_state_dict(bert.state_dict())
     same = {
-        "a wrapper around the model": _without_gradients(lambda: wrapped(input_ids=ids, attention_mask=mask).logits),
-        "a function of its own": _without_gradients(lambda: in_a_function(input_ids=ids, attention_mask=mask)),
+        "a wrapper around the model": without_gradients(lambda: wrapped(input_ids=ids, attention_mask=mask).logits),
+        "a function of its own": without_gradients(lambda: in_a_function(input_ids=ids, attention_mask=mask)),
         "inference_mode for no_grad": inference,
-        "a copy of the weights": _classifying(copied),
-        "other weights": _classifying(_reseeded()),
-        "views of the inputs": _without_gradients(with_view),
-        "context managers": _without_gradients(in_a_context),
-        "other token ids": _without_gradients(lambda: bert(input_ids=flipped, attention_mask=mask).logits),
+        "a copy of the weights": classifying(copied),
+        "other weights": classifying(_reseeded()),
+        "views of the inputs": without_gradients(with_view),
+        "context managers": without_gradients(in_a_context),
+        "other token ids": without_gradients(lambda: bert(input_ids=flipped, attention_mask=mask).logits),
     }
     cases = [Case(name, plain, now) for name, now in same.items()]
-    generates = _generating(gpt)
+    generates = generating(gpt)
     return [
         *cases,
-        Case("one beam, spelled out", generates, _generating(generator(), num_beams=1)),
+        Case("one beam, spelled out", generates, generating(generator(), num_beams=1)),
         Case("a GenerationConfig for keywords", generates, _by_config(gpt)),
     ]
 
@@ -252,7 +189,7 @@ def refactorings() -> list[Case]:
 def _by_config(model: Any) -> Call:
     from transformers import GenerationConfig
 
-    prompt = _ids(1, 20)
+    prompt = ids_of(1, 20)
     mask = prompt.new_ones(prompt.shape)
     config = GenerationConfig(max_new_tokens=12, min_new_tokens=12, do_sample=False, pad_token_id=0, eos_token_id=2)
     return lambda: model.generate(prompt, attention_mask=mask, generation_config=config)
@@ -272,67 +209,82 @@ def _reseeded() -> Any:
 # --- running -------------------------------------------------------------------------------------
 
 
-def counted(call: Call) -> tuple[Work, tuple[Any, ...]]:
-    """Count a call; raise where nothing was counted."""
-    one = count(call, (), {})
-    if one.work is None:
-        raise RuntimeError(one.failure)
-    return one.work, one.warnings
-
-
 def verdict_of(case: Case) -> WorkVerdict:
     """Judge a change: its first side is the baseline."""
-    return judged(counted(case.before)[0], case.now)
+    return judged(work_of(case.before), case.now)
 
 
-def judged(before: Work, call: Call) -> WorkVerdict:
-    """Judge a call by a count from before."""
-    now, warnings = counted(call)
-    record = WorkRecord("test_work.py::test", "call", "2026-11-01T10:00:00Z", None, "main", {}, before)
-    return judge(record.key, now, None, warnings, record, {}, Tolerances(), Budget())
-
-
-def run_faults() -> int:
-    """Print each fault's verdict; return how many are not red or do not name their cause."""
-    missed = 0
+def run_faults() -> Figures:
+    """Judge each fault: it must be red, with its cause in the first line."""
+    missed, verdicts = 0, {}
     for case in faults():
         verdict = verdict_of(case)
         first = verdict.reason.split(". ")[0]
         named = verdict.failed and all(word in first for word in FAULTS[case.name])
         missed += not named
+        verdicts[case.name] = {"status": verdict.status, "first": first, "named": named}
         print(f"{'ok    ' if named else 'MISSED'} {case.name}: {verdict.status}: {verdict.reason}")
     print(f"{len(FAULTS) - missed} of {len(FAULTS)} faults red, with their cause in the first line")
-    return missed
+    return {"faults": verdicts, "met": missed == 0}
 
 
-def run_refactorings(times: int) -> int:
-    """Print each refactoring's verdict; return how many runs are red."""
+def run_refactorings(times: int) -> Figures:
+    """Judge each refactoring many times: no count may differ."""
     red, cases = 0, refactorings()
     for case in cases:
-        before, _ = counted(case.before)
+        before = work_of(case.before)
         verdicts = [judged(before, case.now) for _ in range(times)]
         failed = [verdict for verdict in verdicts if not verdict.reason.startswith("as the baseline")]
         red += len(failed)
         print(f"{'ok ' if not failed else 'RED'} {case.name}: {(failed or verdicts)[0].reason}", flush=True)
     print(f"{red} of {times * len(cases)} runs of refactorings with another count")
-    return red
+    return {"refactorings": len(cases), "runs": times * len(cases), "red": red, "met": red == 0}
 
 
-COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], Figures]] = {
     "faults": lambda given: run_faults(),
     "refactorings": lambda given: run_refactorings(given.times),
+    "silent": lambda given: checks.silent(),
+    "forms": lambda given: checks.forms(),
+    "compiled": lambda given: checks.compiled_once(),
+    "cache": lambda given: checks.cache(),
+    "cost": lambda given: checks.cost(),
+    "invariance": lambda given: checks.invariance(given.suite_runs),
+    "startup": lambda given: checks.start_up(given.runs, given.before),
+    "versions": lambda given: checks.versions(given.older),
 }
+NEEDS_MORE = {"startup": "before", "versions": "older"}
+"""What runs only with an option."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=sorted(COMMANDS))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", help=f"some of {', '.join(COMMANDS)}; all that need no option by default")
     parser.add_argument("--times", type=int, default=100, help="how often each refactoring is judged")
+    parser.add_argument("--suite-runs", type=int, default=9, help="runs of the small suite, each with other settings")
+    parser.add_argument("--runs", type=int, default=100, help="starts of pytest on each side")
+    parser.add_argument("--before", help="the revision that startup compares with")
+    parser.add_argument("--older", type=Path, help="a folder into which pip has put another transformers")
+    parser.add_argument("--json", type=Path, help="keep the figures here, beside those of other parts")
     given = parser.parse_args(arguments)
+    for name in given.what:
+        if name not in COMMANDS:
+            parser.error(f"there is no {name!r}; there are {', '.join(COMMANDS)}")
+        if name in NEEDS_MORE and getattr(given, NEEDS_MORE[name]) is None:
+            parser.error(f"{name} needs --{NEEDS_MORE[name]}")
     import torch
 
     torch.set_num_threads(1)  # tiny operators: two threads wait for each other
-    return min(COMMANDS[given.what](given), 1)
+    met = True
+    for name in given.what or [name for name in COMMANDS if name not in NEEDS_MORE]:
+        print(f"--- {name}", flush=True)
+        figures = COMMANDS[name](given)
+        met = met and figures["met"]
+        if given.json is not None:
+            kept = json.loads(given.json.read_text("utf-8")) if given.json.exists() else {}
+            kept[name] = {**what_made(made_by("work", arguments)), **figures}
+            given.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    return 0 if met else 1
 
 
 if __name__ == "__main__":

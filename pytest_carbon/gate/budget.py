@@ -28,6 +28,7 @@ from pytest_carbon.text import (
     parse_share,
     with_digits,
 )
+from pytest_carbon.work.prediction import is_predicted, matches
 
 
 def _limit(value: object, units: Units, base: str, allowed: str) -> tuple[float, str]:
@@ -84,9 +85,6 @@ def _word(value: object) -> str:
         raise UsageProblem("write a non-empty text")
     return value.strip()
 
-
-PREDICTED = "predicted:"
-"""How the id of a machine begins whose energy is modelled from counted work."""
 
 # --- markers ---------------------------------------------------------------------------------------
 
@@ -263,12 +261,13 @@ def holds(budget: Budget, machine_id: str) -> bool:
     """Tell whether limits hold on a machine: a measured one, or one in ``on``.
 
     ``on`` matches the id with or without its leading count (``1x-``), in any case. Limits on counted work hold for each
-    engine, unless ``on`` names engines. Predicted energy is held only to a pattern that asks for it.
+    engine, unless ``on`` names engines. No pattern for a machine, ``*`` included, means a prediction:
+    ``on="predicted:h100*"`` does.
     """
     if machine_id.startswith(WORK):
         return budget.on is None or not budget.on.startswith(WORK) or fnmatchcase(machine_id, budget.on)
-    if machine_id.startswith(PREDICTED) and not (budget.on or "").startswith(PREDICTED):
-        return False
+    if is_predicted(machine_id):
+        return budget.on is not None and matches(machine_id, budget.on)
     if budget.on is None:
         return not is_estimated(machine_id)
     id, pattern = machine_id.lower(), budget.on.lower()

@@ -18,6 +18,7 @@ from pytest_carbon.records.work import WORK
 from pytest_carbon.reports import jsonfile, summary
 from pytest_carbon.reports.layout import Line, Page
 from pytest_carbon.text import error_lines, listing
+from pytest_carbon.work.prediction import is_predicted
 
 
 def limits(shown: Sequence[str], *, verbose: bool) -> list[str]:
@@ -66,7 +67,8 @@ def unchecked(tests: Sequence[Test], limits: Collection[str], flag: str) -> Iter
     keywords: dict[str, None] = {}
     names = []
     for test in tests:
-        given = [limit for limit in limits if any(getattr(b, f"{limit}_text", None) for b in test.budgets)]
+        budgets = [b for b in test.budgets if not is_predicted(b.on or "")]
+        given = [limit for limit in limits if any(getattr(b, f"{limit}_text", None) for b in budgets)]
         if given:
             names.append(test.key)
             keywords |= dict.fromkeys(given)

@@ -56,6 +56,11 @@ def with_task(measurement: Measurement | Count, task: Any) -> Measurement | Coun
         return measurement
     if not isinstance(measurement, Measurement):
         return replace(measurement, task=info)
+    if info.weights == "hollow":
+        return measurement.failed(
+            "hollow weights have no numbers, so that nothing was computed: they can be counted (--carbon-work), not"
+            " measured"
+        )
     return replace(measurement, task=info, warnings=(*measurement.warnings, *_on_another_device(measurement, info)))
 
 

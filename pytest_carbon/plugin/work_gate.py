@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 
 from pytest_carbon.baselines import Store
 from pytest_carbon.baselines.decide_work import WorkDecision, decide_work
-from pytest_carbon.gate import budget
+from pytest_carbon.gate import budget, prediction
 from pytest_carbon.gate import work as gate
 from pytest_carbon.host.git import GitState
 from pytest_carbon.host.stdlib import os
@@ -25,6 +26,7 @@ from pytest_carbon.records import (
     Counted,
     Key,
     MeasurementWarning,
+    Record,
     SessionResult,
     Settings,
     TestResult,
@@ -33,19 +35,33 @@ from pytest_carbon.records import (
 from pytest_carbon.records.work import WORK, WorkRecord
 from pytest_carbon.reports import work as reports
 from pytest_carbon.reports.layout import Line
+from pytest_carbon.work.prediction import LEAST_POINTS, Model, is_predicted
 
 
 class Kept:
     """The baselines of counted work, read once."""
 
-    def __init__(self, records: Mapping[str, Mapping[Key, WorkRecord]]) -> None:
+    def __init__(
+        self,
+        records: Mapping[str, Mapping[Key, WorkRecord]],
+        energies: Mapping[str, Mapping[Key, Sequence[Record]]] | None = None,
+    ) -> None:
         self.records = records
         """By engine."""
+        self._energies = energies or {}
 
     @classmethod
     def of(cls, store: Store) -> Kept:
         with store.snapshot():
-            return cls({engine: store.counts(engine) for engine in store.engines()})
+            records = {engine: store.counts(engine) for engine in store.engines()}
+            keys = {key for known in records.values() for key in known}
+            machines = store.machines() if len(keys) >= LEAST_POINTS else []
+            return cls(records, {machine: store.load(machine, keys) for machine in machines})
+
+    @functools.cached_property
+    def models(self) -> list[Model]:
+        """Return the machines whose energies are known of enough of these calls to predict others."""
+        return prediction.fits(self._energies, self.records)
 
     @property
     def tests(self) -> set[str]:
@@ -126,7 +142,18 @@ class WorkGate:
             gate.tolerances(self._settings),
             budget.budget_for(test.budgets, count.name, f"{WORK}{engine}") or Budget(),
         )
+        if any(verdict.change.values()) or any(is_predicted(b.on or "") for b in test.budgets):
+            before = self.kept.record(engine, key)
+            verdict = prediction.predicted(
+                verdict, count.name, count.work, before, test.budgets, self.kept.models, self._g_per_j
+            )
         return Counted(count.name, count.work, verdict, warnings, count.failure, count.task, versions())
+
+    @property
+    def _g_per_j(self) -> float | None:
+        """Return the grams of a predicted joule, where the user gave the intensity of the grid."""
+        given = self._settings.intensity_g_per_kwh
+        return None if given is None else given * self._settings.pue / 3.6e6
 
     def said(self, test: Test, counted: Iterable[Counted]) -> Iterator[tuple[str, str]]:
         """Return the report of each count that fails a test, and its one line for the summary."""

@@ -163,7 +163,7 @@ class TaskInfo:
     model: str
     """Its hub id; of a user's own model, its class."""
     dataset: str | None
-    weights: Literal["hub", "random", "own"]
+    weights: Literal["hub", "random", "hollow", "own"]
     data: Literal["hub", "synthetic", "given"]
     dtype: str | None
     """``fp32``, ``fp16``, ``bf16``; as torch names it where it is another."""

@@ -89,6 +89,8 @@ class WorkVerdict:
     """The modules that changed, the largest first, each with a phrase: for the table with ``-v``."""
     differences: tuple[str, ...] = ()
     """Versions that differ from the baseline's: ``transformers 4.57.1 → 5.23.0``."""
+    predictions: tuple[str, ...] = ()
+    """What it may mean for the energy: ``≈ +31% J on 1x-h100… (predicted, model error 14%)``. No measurement."""
     effect: Literal["none", "warns", "fails", "accepted"] = "none"
     """Decided once, after recording."""
 

@@ -41,6 +41,7 @@ from pytest_carbon.records import (
     Verdict,
 )
 from pytest_carbon.records.work import Work, WorkVerdict
+from pytest_carbon.work.prediction import published
 
 FORMAT = "pytest-carbon/1"
 
@@ -103,7 +104,19 @@ def _count_form(counted: Counted) -> dict[str, Any]:
 def _work_form(counted: Counted) -> dict[str, Any]:
     """What was counted, and the verdict on it."""
     work = dict.fromkeys(Work.__dataclass_fields__) if counted.work is None else work_form(counted.work)
-    return {**work, **form(counted.verdict), **{name: form(getattr(counted, name)) for name in _COUNTED}}
+    predicted = [] if counted.work is None else predicted_form(counted.work)
+    own = {name: form(getattr(counted, name)) for name in _COUNTED}
+    return {**work, **form(counted.verdict), **own, "predicted": predicted}
+
+
+def predicted_form(work: Work) -> list[dict[str, Any]]:
+    """What a call would take of each GPU that coefficients are published for; nothing reads it back."""
+    joules = [(model, model.joules(work)) for model in published().values()]
+    return [
+        {"gpu": model.name, "energy_j_per_call": form(energy_j), "error": form(model.error)}
+        for model, energy_j in joules
+        if energy_j is not None
+    ]
 
 
 def _pair_form(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import NamedTuple, get_args
 from pytest_carbon.gate.work import QUANTITIES, figures
 from pytest_carbon.records import Counted, Key, SessionResult, Settings, TestResult
 from pytest_carbon.records.work import WORK, Work, WorkRecord, WorkStatus
+from pytest_carbon.reports import counts
 from pytest_carbon.reports.advice import acceptance, advice
 from pytest_carbon.reports.layout import (
     FAILING,
@@ -140,6 +141,7 @@ def summary(
         lines += _modules(mine, page) if verbose else []
         lines += page.sentences([f"{compared}{':' if left_out else ''}"])
         lines += [Line(text) for reason in left_out for text in page.wrap(reason, indent="  - ", hang="    ")]
+    lines += counts.tables(result, page, quiet=quiet)
     lines += page.sentences(_elsewhere(rows, stored), WARNING)
     if not quiet:
         lines += page.sentences([*_versions(rows), *_warnings(rows)], WARNING)
@@ -411,6 +413,7 @@ def _facts(counted: Counted, context: WorkContext, page: Page) -> list[str]:
         ("in", context.location if record is not None else None),
         ("since then", None if record is None else _since(counted, record, context)),
         ("not counted", _unknown(counted.work)),
+        *(("energy", text) for text in verdict.predictions),
         *(("warning", warning.text) for warning in counted.warnings),
     ]
     return [line for label, text in facts if text for line in page.labelled(label, text)]

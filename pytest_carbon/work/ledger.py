@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -158,10 +158,12 @@ def add(cells: Cells, key: tuple[str, Any], flops: int, nbytes: int, kernels: in
 
 
 def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return the first tensor among a call's arguments, also within lists and tuples."""
+    """Return the first tensor among a call's arguments, also within lists, tuples and dicts."""
     for value in (*args, *kwargs.values()):
         if isinstance(value, torch.Tensor):
             return value
+        if isinstance(value, Mapping):
+            value = list(value.values())
         if isinstance(value, list | tuple) and value and isinstance(value[0], torch.Tensor):
             return value[0]
     return None

@@ -95,7 +95,8 @@ SLOW = {
 
 def counted(model: Any, call: Callable[[Any], Any]) -> Work:
     counted = count(call, (model,))
-    assert (counted.failure, counted.warnings) == (None, ())
+    assert counted.failure is None
+    assert {one.code for one in counted.warnings} <= {"beside-torch"}  # transformers reads Whisper's tokens as a list
     assert counted.work is not None
     return counted.work
 

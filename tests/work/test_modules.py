@@ -226,3 +226,19 @@ def test_compiled_functions_are_counted_uncompiled_and_compile_afterwards() -> N
     for _ in range(3):
         function(r(2, 3))
     assert len(compiled) == 1
+
+
+def test_items_within_a_dict_are_seen() -> None:
+    """As sentence-transformers passes them: whether a batch is lost shows in the items of a call."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 4)
+
+        def forward(self, features: dict[str, Any]) -> Any:
+            return self.layer(features["x"])
+
+    work = count(Model(), ({"x": torch.ones(6, 2, 3)},)).work
+    assert work is not None
+    assert {(one.rows / one.calls, one.batch / one.calls) for one in work.by_module} == {(12, 6)}, work.by_module

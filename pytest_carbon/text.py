@@ -21,8 +21,11 @@ _COMMAND = re.compile(
 """What is to be pasted: no line is broken in it."""
 UNKNOWN = "–"
 
-_PREFIXES = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G"}
-_LARGEST = {"s": 0, "g": 1}  # nobody says ks; tonnes would be one more unit to learn
+_PREFIXES = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T", 5: "P"}
+_LARGEST = {"s": 0, "g": 1, "FLOP": 5, "B": 4}  # nobody says ks; tonnes would be one more unit to learn
+_MOST = 3  # the largest prefix of the other units
+WHOLE = frozenset({"FLOP", "B", "kernels"})
+"""Units of what is counted: there is no half of one."""
 _SIGNIFICANT = 3  # of a number that comes without an error
 _MOST_SIGNIFICANT = 6  # of one whose error is tiny: more would only widen the column
 
@@ -50,6 +53,20 @@ ENERGY: Units = {
 """Units of energy, in joules: those that are printed."""
 EMISSIONS: Units = {"ng": 1e-9, "µg": 1e-6, "mg": 1e-3, "g": 1.0, "kg": 1e3}
 """Units of emissions, in grams."""
+FLOPS: Units = {"FLOP": 1.0, "kFLOP": 1e3, "MFLOP": 1e6, "GFLOP": 1e9, "TFLOP": 1e12, "PFLOP": 1e15}
+"""Units of counted operations; a multiplication and an addition are two."""
+BYTES: Units = {
+    "B": 1.0,
+    "kB": 1e3,
+    "MB": 1e6,
+    "GB": 1e9,
+    "TB": 1e12,
+    "KiB": 2.0**10,
+    "MiB": 2.0**20,
+    "GiB": 2.0**30,
+    "TiB": 2.0**40,
+}
+KERNELS: Units = {"kernels": 1.0}
 _SECONDS: Units = {
     "ns": 1e-9,
     "µs": 1e-6,
@@ -203,11 +220,11 @@ def quantities(
     if error is not None and not (math.isfinite(error) and error > 0):
         error = None
     largest = max(map(abs, values if error is None else [values[-1], error]))
-    top = _LARGEST.get(unit, max(_PREFIXES))
+    top, whole = _LARGEST.get(unit, _MOST), unit in WHOLE
     power = math.floor(math.log10(largest) / 3) if largest else 0
-    power = min(top, max(min(_PREFIXES), power))
+    power = min(top, max(0 if whole else min(_PREFIXES), power))
     sized = min(map(abs, values)) if of_smallest else largest
-    decimals = _decimals(sized / 1000.0**power, error and error / 1000.0**power, most)
+    decimals = 0 if whole and not power else _decimals(sized / 1000.0**power, error and error / 1000.0**power, most)
     if power < top and round(largest / 1000.0**power, decimals) >= 1000:
         power += 1
         decimals = _decimals(sized / 1000.0**power if of_smallest else 1.0, error and error / 1000.0**power, most)

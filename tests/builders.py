@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pytest_carbon.baselines import Store
@@ -16,6 +17,7 @@ from pytest_carbon.records import (
     SuiteVerdict,
     TestResult,
 )
+from pytest_carbon.records.work import ModuleWork, OperatorWork, Work, WorkRecord
 
 MACHINE = Machine("a-gpu", torch="2.13.0", driver="580.65", boot="b0")
 
@@ -91,6 +93,65 @@ def result(*tests: TestResult, **changes: Any) -> SessionResult:
         "tests": tests,
     }
     return SessionResult(**(fields | changes))
+
+
+def work(flops: int = 2_565_811_200, kernels: int = 79, host_reads: int = 0, **changes: Any) -> Work:
+    """What was counted of a call: two modules, in one dtype."""
+    copies = OperatorWork("copy float32", 0, 6_000_000, kernels - 38)
+    fields: dict[str, Any] = {
+        "engine": "cpu",
+        "flops": flops,
+        "bytes": 196_000_000,
+        "kernels": kernels,
+        "host_reads": host_reads,
+        "by_class": (
+            copies,
+            OperatorWork("gemm float32", flops, 190_000_000, 38),
+        ),
+        "by_module": (
+            ModuleWork("", 1, 512, 4, *copies[1:], host_reads, (copies,)),
+            ModuleWork(
+                "layer.*.ffn",
+                *(6, 3072, 24),
+                *(flops, 190_000_000, 38, 0),
+                (OperatorWork("gemm float32", flops, 190_000_000, 38),),
+            ),
+        ),
+    }
+    return Work(**(fields | changes))
+
+
+def summed(modules: Sequence[ModuleWork], **changes: Any) -> Work:
+    """What these modules did in all; each has the sums of its own operators."""
+    sums: dict[str, OperatorWork] = {}
+    own = []
+    for module in modules:
+        flops, of_bytes, kernels = ([one[i] for one in module.by_class] for i in (1, 2, 3))
+        own.append(module._replace(flops=sum(flops), bytes=sum(of_bytes), kernels=sum(kernels)))
+        for name, *figures in module.by_class:
+            before = sums.get(name, OperatorWork(name, 0, 0, 0))
+            sums[name] = OperatorWork(name, *(a + b for a, b in zip(before[1:], figures, strict=True)))
+    fields: dict[str, Any] = {
+        "engine": "cpu",
+        **{name: sum(getattr(one, name) for one in own) for name in ("flops", "bytes", "kernels", "host_reads")},
+        "by_class": tuple(sorted(sums.values())),
+        "by_module": tuple(sorted(own)),
+    }
+    return Work(**(fields | changes))
+
+
+def work_record(test: str = "tests/test_m.py::test_x[fp16]", day: int = 1, **changes: Any) -> WorkRecord:
+    """The count of one measurement in a baseline."""
+    fields: dict[str, Any] = {
+        "test": test,
+        "name": "call",
+        "created": f"2026-11-{day:02d}T10:00:00Z",
+        "commit": "c0ffee",
+        "branch": "main",
+        "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
+        "work": work(),
+    }
+    return WorkRecord(**(fields | changes))
 
 
 def everything(store: Store) -> set[Record]:

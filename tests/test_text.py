@@ -35,6 +35,17 @@ def test_printed_emissions_are_a_budget(emissions_g: float, page: Page) -> None:
     assert parse(emissions=printed).emissions_g_per_call == pytest.approx(emissions_g, rel=6e-3, abs=6e-10)
 
 
+@given(st.integers(1, 10**17), PAGES)
+def test_a_printed_count_of_work_is_a_budget(count: int, page: Page) -> None:
+    """``6.41 GFLOP``, ``196 MB``; below a thousand to the last one: there is no half of a byte."""
+    flops, size = (page.clean(str(text.quantity(count, unit))) for unit in ("FLOP", "B"))
+    assert parse(flops=flops).flops_per_call == pytest.approx(count, rel=6e-3)
+    assert parse(bytes=size).bytes_per_call == pytest.approx(count, rel=6e-2)  # from 10 PB on by an exponent
+    if count < 1000:
+        assert (flops, size) == (page.clean(f"{count} FLOP"), page.clean(f"{count} B"))
+    assert parse(kernels=text.count(count)).kernels_per_call == pytest.approx(count)
+
+
 @given(st.lists(amounts, min_size=1, max_size=4), st.sampled_from(["J", "g"]))
 def test_so_is_each_of_several_that_are_compared(figures: list[float], unit: str) -> None:
     """In the unit of the largest, small ones may be printed as 0: no limit."""

@@ -10,6 +10,7 @@ from typing import Protocol
 from pytest_carbon.baselines.address import DatabaseUrl, is_url
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.records import Calibration, Key, Machine, Record, UsageProblem
+from pytest_carbon.records.work import WorkRecord
 
 
 class Store(Protocol):
@@ -41,7 +42,7 @@ class Store(Protocol):
         """
 
     def rename(self, tests: Mapping[str, str | None], *, name: str | None = None) -> int:
-        """Give tests' records other ids, None: delete them; return their number.
+        """Give tests' records other ids, None: delete them; return their number. Counts are records, too.
 
         With ``name``, only the records of the measurement of that name.
         All of them or, with an error, none. Refuse a new id that has records of its own.
@@ -59,6 +60,21 @@ class Store(Protocol):
 
     def keep_calibration(self, machine_id: str, calibration: Calibration, *, replace: bool = False) -> None:
         """Store a calibration; a stored one stays, unless ``replace``."""
+
+    def engines(self) -> list[str]:
+        """Return the engines whose counted work is stored, sorted: ``cpu``, ``hollow``."""
+
+    def counts(self, engine: str) -> dict[Key, WorkRecord]:
+        """Return the count of each measurement that an engine's work is compared with."""
+
+    def every_count(self, engine: str) -> list[WorkRecord]:
+        """Return all that counts here: in a database that was opened without a branch, that of each branch."""
+
+    def keep_counts(self, engine: str, records: Sequence[WorkRecord]) -> None:
+        """Replace the counts of measurements: all of them or, with an error, none.
+
+        A stored count that is equal stays as it is, with its time and commit: its line does not change.
+        """
 
     def snapshot(self) -> AbstractContextManager[None]:
         """Read everything inside as of one moment; files have no snapshots."""

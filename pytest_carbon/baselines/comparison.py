@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, geometric_mean, median
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from pytest_carbon.gate.verdicts import effect, suite_effect
 from pytest_carbon.host.nearest import nearest
 from pytest_carbon.records import (
     REFERENCE,
+    Counted,
     Key,
     Machine,
     Measurement,
@@ -58,6 +59,8 @@ class Side:
     """The records of each machine, a reference workload's, too."""
     measured: Mapping[str, Mapping[Key, tuple[Measurement, Verdict]]]
     """The measurements of a report on each machine; empty for baselines."""
+    counts: Mapping[tuple[str, Key], Counted] = field(default_factory=dict)
+    """What was counted, by engine and measurement."""
 
     def keys(self, machine_id: str) -> list[Key]:
         """Return what was measured or stored on one machine, in the order of the run."""

@@ -17,6 +17,15 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
+from pytest_carbon.baselines.counts import (
+    Changes,
+    CountsFile,
+    all_rows,
+    read_counts,
+    renamed_counts,
+    replaced_counts,
+    row_of,
+)
 from pytest_carbon.baselines.disk import (
     bytes_of,
     entries_of,
@@ -59,6 +68,7 @@ from pytest_carbon.host.output import (
 )
 from pytest_carbon.host.stdlib import gc, json, os
 from pytest_carbon.records import BaselineError, Calibration, Key, Machine, Record
+from pytest_carbon.records.work import WORK, WorkRecord
 
 _LINE = re.compile(r"^(.*?), line (\d+): ", re.DOTALL)
 _CALIBRATION = "calibration.json"
@@ -126,6 +136,12 @@ class FileStore:
         file again, which halves the time of a large run."""
 
     def machines(self) -> list[str]:
+        return [name for name in self._folders() if not name.startswith(WORK)]
+
+    def engines(self) -> list[str]:
+        return [name.removeprefix(WORK) for name in self._folders() if name.startswith(WORK)]
+
+    def _folders(self) -> list[str]:
         return sorted(
             entry.name
             for entry in entries_of(self._directory)
@@ -187,6 +203,30 @@ class FileStore:
                 if (text := self._merged(path, folder.name, header, added)) is not None:
                     yield path, text
 
+    def counts(self, engine: str) -> dict[Key, WorkRecord]:
+        return {key: row.record for key, row in all_rows(self._counted(engine)).items()}
+
+    def every_count(self, engine: str) -> list[WorkRecord]:
+        return list(self.counts(engine).values())
+
+    def keep_counts(self, engine: str, records: Sequence[WorkRecord]) -> None:
+        self._engine_folder(engine)
+        for record in records:
+            module_file(record.test)  # refuses an id that leads out
+            row_of(record, engine)
+        if records:
+            with self._writing("recorded"):
+                files = self._counted(engine)
+                self._rewrite(replaced_counts(files, engine, records, partial(self._count_path, engine, files)))
+
+    def _counted(self, engine: str) -> dict[Path, CountsFile]:
+        """Read the files of an engine."""
+        contents = self._contents(self._engine_folder(engine))
+        return {path: read_counts(data, path, engine) for path, data in contents}
+
+    def _count_path(self, engine: str, files: Collection[Path], test: str) -> Path:
+        return self._existing(self._engine_folder(engine) / module_file(test), files)
+
     def rename(self, tests: Mapping[str, str | None], *, name: str | None = None) -> int:
         """See :meth:`Store.rename`.
 
@@ -196,27 +236,29 @@ class FileStore:
         check_new_ids(tests)
         with self._writing():
             changes = [self._renamed(machine_id, tests, name) for machine_id in self.machines()]
-            losing = [step for _, _, steps in changes for step in steps]
-            gaining = [step for _, steps, _ in changes for step in steps]
-            replace_files([*gaining, *((path, text) for path, text in losing if text is not None)])
-            for path, text in losing:
-                if text is None:
-                    path.unlink(missing_ok=True)
-                    with suppress(OSError):  # a folder that holds more
-                        for folder in path.parents:
-                            if folder == self._directory:
-                                break
-                            folder.rmdir()
-        return sum(number for number, _, _ in changes)
+            for engine in self.engines():
+                files = self._counted(engine)
+                path_of = partial(self._count_path, engine, files)
+                changes.append(renamed_counts(files, engine, tests, name, path_of))
+            self._rewrite(*changes)
+        return sum(change.records for change in changes)
 
-    def _renamed(
-        self, machine_id: str, tests: Mapping[str, str | None], name: str | None
-    ) -> tuple[int, list[tuple[Path, str]], list[tuple[Path, str | None]]]:
-        """Return how many records of a machine get other ids, and the files to write.
+    def _rewrite(self, *changes: Changes) -> None:
+        """Replace files that gain records before those that lose them, and remove what is empty."""
+        losing = [step for change in changes for step in change.losing]
+        gaining = [step for change in changes for step in change.gaining]
+        replace_files([*gaining, *((path, text) for path, text in losing if text is not None)])
+        for path, text in losing:
+            if text is None:
+                path.unlink(missing_ok=True)
+                with suppress(OSError):  # a folder that holds more
+                    for folder in path.parents:
+                        if folder == self._directory:
+                            break
+                        folder.rmdir()
 
-        First come those with the records that they gain, and still with those that they lose; then those without the
-        records that they lose, None where nothing is left.
-        """
+    def _renamed(self, machine_id: str, tests: Mapping[str, str | None], name: str | None) -> Changes:
+        """Return how many records of a machine get other ids, and the files to write."""
         folder, reader = self._folder(machine_id), Reader(machine_id)
         files = {path: reader.file(data, path) for path, data in self._contents(folder)}
         staying: dict[Path, list[_Row]] = {path: [] for path in files}
@@ -256,10 +298,10 @@ class FileStore:
             rows = sorted((_by_test(record), line) for part in parts for record, line in part.get(path, ()))
             return "\n".join([header, *(line for _, line in rows), ""]) if rows else None
 
-        return (
-            sum(map(len, leaving.values())),
-            [(path, text(path, staying, leaving, arriving) or "") for path in arriving],
-            [(path, text(path, staying, arriving)) for path in leaving],
+        return Changes(
+            gaining=[(path, text(path, staying, leaving, arriving) or "") for path in arriving],
+            losing=[(path, text(path, staying, arriving)) for path in leaving],
+            records=sum(map(len, leaving.values())),
         )
 
     @staticmethod
@@ -288,7 +330,9 @@ class FileStore:
                 checks = [partial(self._check, path, latest) for path in inside if paths is None or path in paths]
                 faults = list(filter(None, map(fault_of, checks)))
                 yield from faults
-                if not faults and (fault := fault_of(partial(self.load, entry.name))):
+                name = entry.name
+                whole = partial(self.counts, name.removeprefix(WORK)) if name.startswith(WORK) else None
+                if not faults and (fault := fault_of(whole or partial(self.load, name))):
                     yield fault
 
     def _check(self, path: Path, latest: str) -> None:
@@ -297,6 +341,9 @@ class FileStore:
         self._refuse_links(path)
         if path.name == _CALIBRATION:
             self.calibration(machine_id)
+        elif machine_id.startswith(WORK) and (data := bytes_of(path)) is not None:
+            read_counts(data, path, machine_id.removeprefix(WORK))
+            _refuse_later(data, path, latest)
         elif (data := bytes_of(path)) is not None:
             Reader(machine_id).file(data, path)
             _refuse_later(data, path, latest)
@@ -370,7 +417,20 @@ class FileStore:
         except OSError as error:
             raise refused_path("write", self._directory, error, what) from error
 
+    def _engine_folder(self, engine: str) -> Path:
+        if folder_name(engine) != engine:
+            raise BaselineError(
+                f"{engine!r} cannot be the name of an engine: it names a folder in {shown_path(self._directory)}, and"
+                " may have letters, digits, '-', '.' and '_'."
+            )
+        return self._directory / f"{WORK}{engine}"
+
     def _folder(self, machine_id: str) -> Path:
+        if machine_id.startswith(WORK):
+            raise BaselineError(
+                f"{machine_id!r} cannot be the id of a machine: folders whose names begin with {WORK!r} hold counted"
+                " work, not energy."
+            )
         if machine_id.startswith(".") or folder_name(machine_id) != machine_id:
             raise BaselineError(
                 f"{machine_id!r} cannot be the id of a machine: it names a folder in {shown_path(self._directory)},"

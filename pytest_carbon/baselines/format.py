@@ -304,12 +304,7 @@ class Reader:
         """Read the record in a line; None for a header and for an empty line."""
         if not line:
             return None
-        if _CONFLICT.fullmatch(line):
-            raise Wrong(
-                f"a merge conflict was left here ({line!r})",
-                "Keep the records of both sides and delete the lines of the conflict. "
-                f"With '{GIT_ATTRIBUTES}' in .gitattributes, git merges baselines by itself.",
-            )
+        refuse_conflict(line)
         fields = parse(line, "a baseline")
         if not isinstance(fields, dict):
             raise Wrong("neither a header nor a record")
@@ -336,6 +331,16 @@ class Reader:
                 f"recorded on the machine {id!r}, but kept in the folder of {self.machine_id!r}",
                 "Move the file to the folder of its own machine: figures of two machines cannot be compared.",
             )
+
+
+def refuse_conflict(line: str) -> None:
+    """Raise :class:`Wrong` for what git leaves of a conflict."""
+    if _CONFLICT.fullmatch(line):
+        raise Wrong(
+            f"a merge conflict was left here ({line!r})",
+            "Keep the records of both sides and delete the lines of the conflict. "
+            f"With '{GIT_ATTRIBUTES}' in .gitattributes, git merges baselines by itself.",
+        )
 
 
 def split_lines(data: bytes) -> list[str]:

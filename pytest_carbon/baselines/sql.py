@@ -19,11 +19,15 @@ from sqlalchemy import (
     bindparam,
     func,
     select,
+    true,
     update,
 )
 from sqlalchemy.exc import SQLAlchemyError
 
+from pytest_carbon.baselines import sql_counts
 from pytest_carbon.baselines.address import DatabaseUrl
+from pytest_carbon.baselines.counts import counts_once
+from pytest_carbon.baselines.counts import form_of as count_form
 from pytest_carbon.baselines.disk import AGAIN
 from pytest_carbon.baselines.files import check_new_ids, collector_waits, once
 from pytest_carbon.baselines.format import (
@@ -53,6 +57,7 @@ from pytest_carbon.baselines.statements import (
 )
 from pytest_carbon.baselines.tables import (
     CARDS,
+    COUNT,
     MACHINE,
     MEASUREMENT,
     PATIENCE_S,
@@ -66,6 +71,7 @@ from pytest_carbon.codec import Wrong
 from pytest_carbon.host.output import lent_folder, rehearse, remedy, temporary_name
 from pytest_carbon.host.stdlib import json
 from pytest_carbon.records import BaselineError, Calibration, Factors, Key, Machine, Record
+from pytest_carbon.records.work import WorkRecord
 
 _LOCK = 0x636172626F6E  # "carbon"
 _READ_AT_ONCE = 5000
@@ -199,6 +205,32 @@ class SqlStore:
             )
         return factors
 
+    def engines(self) -> list[str]:
+        with self._reading() as connection:
+            return [] if connection is None else sql_counts.engines(connection, self._counts(COUNT.c.branch))
+
+    def counts(self, engine: str) -> dict[Key, WorkRecord]:
+        return sql_counts.that_counts(self._counted(engine), self._own)
+
+    def every_count(self, engine: str) -> list[WorkRecord]:
+        return self._counted(engine) if self._branch is None else list(self.counts(engine).values())
+
+    def _counted(self, engine: str) -> list[WorkRecord]:
+        with self._reading() as connection:
+            if connection is None:
+                return []
+            return sql_counts.read(connection, engine, self._counts(COUNT.c.branch), str(self._url))
+
+    def keep_counts(self, engine: str, records: Sequence[WorkRecord]) -> None:
+        for record in records:
+            if wrong := _unstorable(record):
+                raise BaselineError(f"nothing was recorded, because of {count_form(record.key)}: {wrong}.")
+        once = [row.record for row in counts_once(engine, records)]
+        if once:
+            with self._writing("recorded") as connection:
+                stored = sql_counts.read(connection, engine, COUNT.c.branch.is_not(None), str(self._url))
+                sql_counts.keep(connection, engine, once, stored)
+
     def describe(self, machine_id: str) -> Machine:
         with self._reading() as connection:
             query = select(MACHINE.c.header).where(MACHINE.c.name == machine_id)
@@ -214,9 +246,12 @@ class SqlStore:
 
     def hint(self) -> str | None:
         with self._reading() as connection:
-            if connection is None or connection.scalar(select(SESSION.c.id).where(self._counts()).limit(1)) is not None:
+            if connection is None:
                 return None
-            others = sorted(filter(None, connection.scalars(select(SESSION.c.branch).distinct())))
+            branches = [SESSION.c.branch, COUNT.c.branch]
+            if any(connection.scalar(select(b).where(self._counts(b)).limit(1)) is not None for b in branches):
+                return None
+            others = sorted({b for branch in branches for b in connection.scalars(select(branch).distinct()) if b})
         if not others:
             return None
         return (
@@ -224,11 +259,9 @@ class SqlStore:
             " your main branch has another name, set carbon_branch in the ini file, or --carbon-branch"
         )
 
-    def _counts(self) -> Any:
-        """Return the condition on sessions that count."""
-        if self._branch is None:
-            return SESSION.c.id.is_not(None)
-        return SESSION.c.branch.in_({self._branch, self._own or self._branch})
+    def _counts(self, branch: Any = SESSION.c.branch) -> Any:
+        """Return the condition on sessions, or on another column of branches, that count."""
+        return true() if self._branch is None else branch.in_({self._branch, self._own or self._branch})
 
     def _of_branch(self, records: Iterable[Record]) -> list[Record]:
         """Keep the branch's records, and what the checked-out branch accepted since."""
@@ -317,6 +350,7 @@ class SqlStore:
             ids = {row.id for row in leaving}
             staying = {(row.machine_id, row.test, row.name): row.id for row in rows if row.id not in ids}
             figures = figures_of(connection, [row.id for row in rows])
+            lines = sql_counts.counts_of(connection, [row.id for row in rows])
             gone = [row.id for row in leaving if tests[row.test] is None]
             for row in leaving:
                 if (new := tests[row.test]) is None:
@@ -333,13 +367,15 @@ class SqlStore:
                     for sessions in chunks(sorted(its.keys() - both)):
                         moved = RECORD.c.measurement_id == other, RECORD.c.session_id.in_(sessions)
                         connection.execute(update(RECORD).where(*moved).values(measurement_id=row.id))
+                    sql_counts.refuse_other_counts(new, lines[row.id], lines[other], str(self._url))
+                    sql_counts.move(connection, other, row.id, lines[other].keys() - lines[row.id].keys())
                     gone.append(other)
             delete_measurements(connection, gone)
             moving = [row for row in leaving if tests[row.test] is not None]
             # First a temporary name: two tests may exchange theirs.
             for id, test in [(r.id, f"renamed: {r.id}") for r in moving] + [(r.id, tests[r.test]) for r in moving]:
                 connection.execute(update(MEASUREMENT).where(MEASUREMENT.c.id == id).values(test=test))
-            return sum(len(figures[row.id]) for row in leaving)
+            return sum(len(figures[row.id]) + len(lines[row.id]) for row in leaving)
 
     def _append(self, connection: Connection, machine: Machine, records: Sequence[Record]) -> None:
         header = header_line(machine)
@@ -544,7 +580,7 @@ class SqlStore:
         return BaselineError(f"cannot {verb} {self._url}: {reason}. {done}{helps}")
 
 
-def _unstorable(record: Record) -> str | None:
+def _unstorable(record: Record | WorkRecord) -> str | None:
     """Say which field no database accepts, as the end of a sentence."""
     if record.branch is None:
         return "'branch' is unknown, and a database stores records by branch"

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Select, Table, UniqueConstraint, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from pytest_carbon.baselines.tables import MACHINE, MEASUREMENT, RECORD, SESSION
+from pytest_carbon.baselines.tables import COUNT, MACHINE, MEASUREMENT, RECORD, SESSION
 
 T = TypeVar("T")
 AT_ONCE = 500
@@ -61,9 +61,10 @@ def figures_of(connection: Connection, measurements: Sequence[int]) -> dict[int,
 
 
 def delete_measurements(connection: Connection, measurements: Sequence[int]) -> None:
-    """Delete measurements, their records, and the sessions that have no record left."""
+    """Delete measurements, their records and counts, and the sessions that have no record left."""
     for ids in chunks(measurements):
         connection.execute(delete(RECORD).where(RECORD.c.measurement_id.in_(ids)))
+        connection.execute(delete(COUNT).where(COUNT.c.measurement_id.in_(ids)))
         connection.execute(delete(MEASUREMENT).where(MEASUREMENT.c.id.in_(ids)))
     if measurements:
         connection.execute(delete(SESSION).where(SESSION.c.id.not_in(select(RECORD.c.session_id))))

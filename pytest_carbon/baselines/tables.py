@@ -89,6 +89,14 @@ RECORD = Table(
     Index("carbon_record_of", "measurement_id"),
     sqlite_with_rowid=False,
 )
+COUNT = Table(
+    "carbon_count",
+    METADATA,
+    Column("measurement_id", ForeignKey(MEASUREMENT.c.id), primary_key=True),  # of the machine work-<engine>
+    Column("branch", Text, primary_key=True),
+    Column("line", Text, nullable=False),  # as a file's, with its format
+    sqlite_with_rowid=False,
+)
 
 
 def version_of(connection: Connection) -> str | None:

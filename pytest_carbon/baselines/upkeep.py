@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, geometric_mean, median, stdev
 
 from pytest_carbon import gate
-from pytest_carbon.baselines import Store
+from pytest_carbon.baselines import Store, work_upkeep
 from pytest_carbon.baselines.comparison import temperature_c
 from pytest_carbon.baselines.disk import leads_out
 from pytest_carbon.baselines.files import collector_waits
@@ -101,21 +101,23 @@ class History:
     epochs: tuple[tuple[str, tuple[Recording, ...]], ...]
 
 
-def histories(stored: Mapping[str, Mapping[Key, Sequence[Record]]], wanted: str) -> list[History]:
-    """Return the histories of a test, or of all of a folder, module or class.
+def chosen(known: Collection[Key], wanted: str) -> set[Key]:
+    """Return the measurements of a test, or of all of a folder, module or class.
 
-    Also of one measurement, as sentences call it: ``tests/test_m.py::test_x · decode``.
+    Also one measurement, as sentences call it: ``tests/test_m.py::test_x · decode``.
     """
-    keys = {key for by_key in stored.values() for key in by_key}
-    named = labelled(keys, wanted)
+    named = labelled(known, wanted)
     below = f"{wanted.removesuffix('/')}/"
-    chosen = named or {key for key in keys if _is(key[0], wanted) or key[0].startswith(below)}
-    matching = [
-        _history(id, key, by_key[key]) for id, by_key in stored.items() for key in sorted(by_key) if key in chosen
-    ]
-    if not matching:
-        raise UsageProblem(f"no test {wanted!r} has a baseline.{_nearest(wanted, tests_of(stored.values()))}")
-    return matching
+    keys = named | {key for key in known if _is(key[0], wanted) or key[0].startswith(below)}
+    if not keys:
+        tests = {test for test, _ in known} - {REFERENCE}
+        raise UsageProblem(f"no test {wanted!r} has a baseline.{_nearest(wanted, tests)}")
+    return keys
+
+
+def histories(stored: Mapping[str, Mapping[Key, Sequence[Record]]], keys: Collection[Key]) -> list[History]:
+    """Return the histories of some measurements on each machine."""
+    return [_history(id, key, by_key[key]) for id, by_key in stored.items() for key in sorted(by_key) if key in keys]
 
 
 def labelled(keys: Iterable[Key], wanted: str) -> set[Key]:
@@ -290,7 +292,7 @@ def renames(known: Collection[str], old: str, new: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What was copied to one machine."""
+    """What was copied to one machine, or of one engine."""
 
     machine: str
     records: int
@@ -298,7 +300,7 @@ class Copied:
 
 
 def copy(source: Store, target: Store, *, branch: str | None = None) -> list[Copied]:
-    """Copy all baselines to another place, as those of ``branch`` where given."""
+    """Copy all baselines to another place, as those of ``branch`` where given; counted work, too."""
     copied = []
     with source.snapshot():
         for id in source.machines():
@@ -310,6 +312,7 @@ def copy(source: Store, target: Store, *, branch: str | None = None) -> list[Cop
                 target.keep_calibration(id, calibration)
             already = sum((record.key, record.session) in before for record in records)
             copied.append(Copied(id, len(records) - already, already))
+        copied += [Copied(*of_engine) for of_engine in work_upkeep.copy(source, target, branch)]
     return copied
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from pytest_carbon.baselines import Store, open_store, refuse_unknown_branch
 from pytest_carbon.baselines.address import place
 from pytest_carbon.commands.console import OK, Commands, add_project, prepare, project
-from pytest_carbon.plugin import record
+from pytest_carbon.plugin import record, record_work
 from pytest_carbon.records import SessionResult, Settings, UsageProblem
 from pytest_carbon.reports import jsonfile
 
@@ -24,7 +24,12 @@ def add(commands: Commands) -> None:
         " the measurements that the gate found changed, and record the others. Then commit the baselines.",
         epilog="Exit status: 0, also if nothing was left to do; 4 for a report or baselines that cannot be used.",
     )
-    parser.add_argument("report", metavar="REPORT.json", type=Path, help="the report of pytest --carbon --carbon-json")
+    parser.add_argument(
+        "report",
+        metavar="REPORT.json",
+        type=Path,
+        help="the report of pytest --carbon (or --carbon-work) --carbon-json",
+    )
     parser.add_argument(
         "--baseline",
         "--carbon-baseline",
@@ -65,6 +70,8 @@ def _run(given: argparse.Namespace) -> int:
     prepare(store)
     for sentence in record.accept(result, store, given.report):
         print(sentence)
+    for sentence in record_work.accept(result, store):
+        print(sentence)
     if not isinstance(where, Path) and result.branch not in (None, settings.branch):
         print(f"Only {result.branch} has that now; --branch={settings.branch} adds it to the baseline of all branches.")
     return OK
@@ -72,9 +79,11 @@ def _run(given: argparse.Namespace) -> int:
 
 def _refuse_another_projects(result: SessionResult, store: Store, where: Path | str, report: Path) -> None:
     """Raise where neither the baselines nor the project has a single test of a report."""
-    modules = {test.nodeid.partition("::")[0] for test in result.tests if test.measurements}
+    modules = {test.nodeid.partition("::")[0] for test in result.tests if test.measurements or test.counted}
     with store.snapshot():
-        stored = {test.partition("::")[0] for id in store.machines() for test, _ in store.keys(id)}
+        keys = [key for id in store.machines() for key in store.keys(id)]
+        keys += [key for engine in store.engines() for key in store.counts(engine)]
+    stored = {test.partition("::")[0] for test, _ in keys}
     if not stored or not modules or stored & modules or not all(module.endswith(".py") for module in modules):
         return
     if not any((root / module).exists() for root in (Path.cwd(), *Path.cwd().parents) for module in modules):

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from pytest_carbon.baselines import Store, open_store, refuse_unknown_branch, upkeep
+from pytest_carbon.baselines import Store, open_store, refuse_unknown_branch, upkeep, work_upkeep
 from pytest_carbon.baselines.address import DatabaseUrl, place
 from pytest_carbon.baselines.comparison import renamed
 from pytest_carbon.baselines.files import FileStore, fault_of
@@ -21,7 +21,9 @@ from pytest_carbon.commands import accept
 from pytest_carbon.commands.console import OK, Commands, add_project, ascii_only, prepare, project, width
 from pytest_carbon.host.git import git_state
 from pytest_carbon.records import Key, Record, Settings, UsageProblem, label
+from pytest_carbon.records.work import WORK
 from pytest_carbon.reports import baselines as report
+from pytest_carbon.reports import work_baselines as work_report
 from pytest_carbon.text import counted, listing
 
 FAULTS = 1
@@ -56,13 +58,13 @@ def add(commands: Commands) -> None:
         _list,
         "list the baselines of each machine, and the smallest change they can detect",
         "List for each machine how much is stored, how old it is, how much recordings differ, and the smallest"
-        " detectable change in a run of everything.",
+        " detectable change in a run of everything; and for each engine that counts work how much is stored.",
     )
     show = command(
         "show",
         _show,
-        "show the history of a test's energy",
-        "Show the history of a test, or of all tests of a folder, a module or a class.",
+        "show the history of a test's energy, and its counted work",
+        "Show the history and the counted work of a test, or of all tests of a folder, a module or a class.",
     )
     show.add_argument(
         "test", metavar="NODEID", help="the id of a test, as pytest prints it; or of a folder, module or class"
@@ -99,7 +101,8 @@ def add(commands: Commands) -> None:
         "remove",
         _remove,
         "delete the baselines of a test that exists, or of one of its measurements",
-        "List the records of a test, or of its measurement NAME, on every machine; with --yes, delete them.",
+        "List the records of a test, or of its measurement NAME, on every machine and of every engine; with --yes,"
+        " delete them.",
     )
     remove.add_argument("test", metavar="TEST", help="the id of a test, as pytest prints it")
     remove.add_argument("name", metavar="NAME", nargs="?", help="the name of a measurement (default: all of the test)")
@@ -108,7 +111,8 @@ def add(commands: Commands) -> None:
         "rename",
         _rename,
         "keep the baselines of renamed tests",
-        "Move the records of OLD to NEW, on every machine: of a test, or with module.py:: of all its tests.",
+        "Move the records of OLD to NEW, on every machine and of every engine: of a test, or with module.py:: of all"
+        " its tests.",
     )
     rename.add_argument("old", metavar="OLD", help="the id of a test, or of a module or class with :: at its end")
     rename.add_argument("new", metavar="NEW", help="the new id, in the same form; it must have no baseline")
@@ -163,6 +167,12 @@ def _all(store: Store) -> dict[str, dict[Key, list[Record]]]:
         return {id: store.load(id) for id in store.machines()}
 
 
+def _everything(store: Store) -> dict[str, Mapping[Key, Sequence[object]]]:
+    """Return the records of each machine and the counts of each engine, by folder."""
+    with store.snapshot():
+        return {**_all(store), **work_upkeep.by_folder(store)}
+
+
 def _iso(time: datetime) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -176,16 +186,27 @@ def _list(given: argparse.Namespace) -> int:
         for id, stored in _all(store).items()
         if upkeep.tests_of([stored])
     ]
-    hint = None if machines else store.hint()
+    with store.snapshot():
+        engines = work_upkeep.overviews(store)
+    hint = None if machines or engines else store.hint()
     now = _iso(datetime.now(UTC))
-    print("\n".join(report.overviews(machines, str(location), now=now, width=width(), ascii=ascii_only(), hint=hint)))
+    lines = []
+    if machines or not engines:
+        lines = report.overviews(machines, str(location), now=now, width=width(), ascii=ascii_only(), hint=hint)
+    counts = work_report.overviews(engines, now=now, width=width(), ascii=ascii_only())
+    print("\n".join([*lines, *([""] if lines and counts else []), *counts]))
     return OK
 
 
 def _show(given: argparse.Namespace) -> int:
     store = _open(_location(given))
-    histories = upkeep.histories(_all(store), given.test)
-    print("\n".join(report.histories(histories, width=width(), ascii=ascii_only())))
+    with store.snapshot():
+        stored, counted_work = _all(store), work_upkeep.by_folder(store)
+    known = {key for by_key in stored.values() for key in by_key}
+    keys = upkeep.chosen(known | {key for by_key in counted_work.values() for key in by_key}, given.test)
+    lines = report.histories(upkeep.histories(stored, keys), width=width(), ascii=ascii_only())
+    counts = work_report.counts(work_upkeep.chosen(counted_work, keys), width=width(), ascii=ascii_only())
+    print("\n".join([*lines, *([""] if lines and counts else []), *counts]))
     return OK
 
 
@@ -199,7 +220,9 @@ def _check(given: argparse.Namespace) -> int:
     elif given.files:
         raise UsageProblem(f"{location} is a database, without files: leave out {given.files[0]}.")
     else:
-        faults = [fault for id in store.machines() if (fault := fault_of(partial(store.load, id)))]
+        reads: list[Callable[[], object]] = [partial(store.load, id) for id in store.machines()]
+        reads += [partial(store.every_count, engine) for engine in store.engines()]
+        faults = [fault for read in reads if (fault := fault_of(read))]
     what = counted(len(given.files), "file") if given.files else str(location)
     print("\n".join(faults or [f"{what}: no faults"]))
     return FAULTS if faults else OK
@@ -217,7 +240,7 @@ def _prune(given: argparse.Namespace) -> int:
     store = _open(location)
     if given.yes:
         _refuse_other_branches(location, given, "deleted")
-    stored = _all(store)
+    stored = _everything(store)
     tests = upkeep.tests_of(stored.values())
     file = given.collected
     flags = [f"--config-file={given.config_file}"] if given.config_file else []
@@ -253,7 +276,7 @@ def _remove(given: argparse.Namespace) -> int:
     store = _open(location)
     if given.yes:
         _refuse_other_branches(location, given, "deleted")
-    stored = _all(store)
+    stored = _everything(store)
     keys = {key for by_key in stored.values() for key in by_key}
     test, one = given.test, given.name
     if one is None and test not in upkeep.tests_of(stored.values()):
@@ -291,15 +314,17 @@ def _branch(location: Path | str, given: argparse.Namespace) -> str | None:
     return git.branch or given.branch
 
 
-def _records(stored: Mapping[str, Mapping[Key, Sequence[Record]]], test: str) -> str:
+def _records(stored: Mapping[str, Mapping[Key, Sequence[object]]], test: str) -> str:
     numbers = {id: sum(len(rows) for key, rows in by_key.items() if key[0] == test) for id, by_key in stored.items()}
     return _where(numbers)
 
 
 def _where(numbers: Mapping[str, int]) -> str:
-    """Say how many records there are, and on which machine."""
+    """Say how many records there are, and on which machine or of which engine."""
     ids = [id for id, number in numbers.items() if number]
-    where = ids[0] if len(ids) == 1 else counted(len(ids), "machine")
+    machines = [id for id in ids if not id.startswith(WORK)]
+    engines = [id for id in ids if id.startswith(WORK)]
+    where = listing([*(machines if len(machines) < 2 else [counted(len(machines), "machine")]), *engines])
     return f"{counted(sum(numbers.values()), 'record')} in {where}"
 
 
@@ -353,7 +378,7 @@ def _rename(given: argparse.Namespace) -> int:
     location = _location(given)
     store = _open(location)
     _refuse_other_branches(location, given, "renamed")
-    tests = upkeep.renames(upkeep.tests_of(_all(store).values()), given.old, given.new)
+    tests = upkeep.renames(upkeep.tests_of(_everything(store).values()), given.old, given.new)
     prepare(store)
     number = store.rename(tests)
     for old, new in list(tests.items())[:_MOST_NAMES]:
@@ -388,6 +413,7 @@ def _copy(given: argparse.Namespace) -> int:
     if not copied:
         raise UsageProblem(f"there are no baselines in {source}: nothing was copied.")
     for machine in copied:
-        already = f", {machine.already:,} already stored" if machine.already else ""
+        why = "already stored or older" if machine.machine.startswith(WORK) else "already stored"
+        already = f", {machine.already:,} {why}" if machine.already else ""
         print(f"{machine.machine}: {counted(machine.records, 'record')} copied{already}")
     return OK

@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_carbon.baselines import Store, address, comparison, decide, open_store
+from pytest_carbon.baselines import Store, address, comparison, decide, open_store, work_comparison
 from pytest_carbon.baselines.comparison import Side
+from pytest_carbon.baselines.counts import read_counts
 from pytest_carbon.baselines.files import read_file
 from pytest_carbon.commands.console import Commands, add_project, ascii_only, project, width
 from pytest_carbon.plugin import values
 from pytest_carbon.records import (
     REFERENCE,
+    Counted,
     Key,
     Measurement,
     Record,
@@ -23,8 +25,10 @@ from pytest_carbon.records import (
     UsageProblem,
     Verdict,
 )
+from pytest_carbon.records.work import WORK, WorkRecord, WorkVerdict
 from pytest_carbon.reports import comparison as report
 from pytest_carbon.reports import jsonfile
+from pytest_carbon.reports import work_comparison as work_report
 
 UNCHANGED, REGRESSION, INCOMPARABLE = 0, 1, 2
 
@@ -84,33 +88,52 @@ def _run(given: argparse.Namespace) -> int:
     options = {"tolerance": given.tolerance, "false_alarms": given.false_alarms}
     settings = replace(settings, **{name: value for name, value in options.items() if value is not None})
     base, head = (read(place, branch=settings.branch) for place in (given.base, given.head))
+    work = work_comparison.compare(base, head, settings)
     try:
         compared = comparison.compare(base, head, settings)
     except UsageProblem as error:
-        print(f"pytest-carbon: {error}", file=sys.stderr)
-        return INCOMPARABLE
-    if given.format != "text":
-        print((report.document if given.format == "json" else report.markdown)(compared), end="")
+        if not work.rows:
+            print(f"pytest-carbon: {error}", file=sys.stderr)
+            return INCOMPARABLE
+        energy = any(side.measured or side.stored for side in (base, head))
+        compared = comparison.Comparison(base, head, (), settings, (str(error),) if energy else ())
+    if given.format == "json":
+        print(report.document(compared, work if work.rows else None), end="")
+        return REGRESSION if compared.failed or work.failed else UNCHANGED
+    if given.format == "markdown":
+        parts = [report.markdown(compared)] if compared.parts else list(compared.notes)
+        print("\n".join([*parts, *([work_report.markdown(work)] if work.rows else [])]), end="")
     else:
-        print("\n".join(report.text(compared, verbose=given.verbose, width=width(), ascii=ascii_only())))
-    return REGRESSION if compared.failed else UNCHANGED
+        page = {"verbose": given.verbose, "width": width(), "ascii": ascii_only()}
+        lines = report.text(compared, **page) if compared.parts else [f"BASE  {base.place}", f"HEAD  {head.place}"]
+        lines += [] if compared.parts else compared.notes
+        print("\n".join([*lines, *(work_report.text(work, **page) if work.rows else [])]))
+    return REGRESSION if compared.failed or work.failed else UNCHANGED
 
 
 def read(place: str, *, branch: str | None = None) -> Side:
     """Read a report, a directory of baselines, a part of one, or a database."""
     path = address.place(place, Path.cwd())
     if isinstance(path, address.DatabaseUrl):
-        return _of_store(str(path), open_store(path, branch=branch), None)
+        return _of_store(str(path), open_store(path, branch=branch))
     if path.is_dir():
-        first, real = min(path.rglob("*.jsonl"), default=None), path.resolve()
+        real = path.resolve()
+        if real.name.startswith(WORK):  # the folder of one engine
+            return _of_store(place, open_store(real.parent), [], [real.name.removeprefix(WORK)])
+        files = (file for file in path.rglob("*.jsonl") if not file.relative_to(path).parts[0].startswith(WORK))
+        first = min(files, default=None)
         if first is not None and read_file(first)[0].id == real.name:  # the folder of one machine
-            return _of_store(place, open_store(real.parent), real.name)
-        return _of_store(place, open_store(path), None)
+            return _of_store(place, open_store(real.parent), [real.name], [])
+        return _of_store(place, open_store(path))
     if not path.exists() and path.suffix not in (".json", ".jsonl"):
         raise UsageProblem(
             f"{place}: there is no such file or directory. Give a report of --carbon-json, a directory of baselines, a"
             " machine's folder or a file in it, or the URL of a database."
         )
+    if path.suffix == ".jsonl" and any(folder.name.startswith(WORK) for folder in path.resolve().parents):
+        file = read_counts(path.read_bytes(), path)
+        counts = {(file.engine, key): _stored(row.record) for key, row in file.rows.items()}
+        return Side(place, None, {}, {}, {}, counts)
     if path.suffix == ".jsonl":
         machine, records = read_file(Path(place).expanduser())
         by_key: dict[Key, list[Record]] = {}
@@ -120,12 +143,19 @@ def read(place: str, *, branch: str | None = None) -> Side:
     return _of_report(place, jsonfile.read(Path(place).expanduser()))
 
 
-def _of_store(place: str, store: Store, only: str | None) -> Side:
+def _of_store(place: str, store: Store, ids: Sequence[str] | None = None, engines: Sequence[str] | None = None) -> Side:
+    """Read all machines and engines, or some."""
     with store.snapshot():
-        ids = store.machines() if only is None else [only]
-        if not ids:
+        ids, engines = store.machines() if ids is None else ids, store.engines() if engines is None else engines
+        counts = {(engine, key): _stored(one) for engine in engines for key, one in store.counts(engine).items()}
+        if not ids and not counts:
             raise UsageProblem(f"{hint}." if (hint := store.hint()) else f"{place}: there are no baselines in it.")
-        return Side(place, None, {id: store.describe(id) for id in ids}, {id: store.load(id) for id in ids}, {})
+        machines = {id: store.describe(id) for id in ids}
+        return Side(place, None, machines, {id: store.load(id) for id in ids}, {}, counts)
+
+
+def _stored(record: WorkRecord) -> Counted:
+    return Counted(record.name, record.work, WorkVerdict("new", "stored"), versions=record.versions)
 
 
 def _of_report(place: str, result: SessionResult) -> Side:
@@ -145,4 +175,10 @@ def _of_report(place: str, result: SessionResult) -> Side:
                 measured.setdefault(id, {})[key] = measurement, verdict
             if measurement.has_figures:
                 stored.setdefault(id, {})[key] = decide.records_of(result, test, measurement)
-    return Side(place, result, machines, stored, measured)
+    own = result.machine.id.removeprefix(WORK)  # of what failed
+    counts = {
+        (one.work.engine if one.work is not None else own, (test.nodeid, one.name)): one
+        for test in result.tests
+        for one in test.counted
+    }
+    return Side(place, result, machines, stored, measured, counts)

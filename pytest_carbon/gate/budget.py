@@ -10,11 +10,17 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
 from pytest_carbon.records import Budget, MeasurementWarning, UsageProblem, is_estimated
+from pytest_carbon.records.work import ENGINES, WORK, Work
 from pytest_carbon.text import (
+    BYTES,
     EMISSIONS,
     ENERGY,
+    FLOPS,
+    KERNELS,
+    WHOLE,
     Units,
     alternatives,
+    counted,
     did_you_mean,
     finite_number,
     known_unit,
@@ -22,6 +28,7 @@ from pytest_carbon.text import (
     parse_share,
     with_digits,
 )
+from pytest_carbon.work.prediction import is_predicted, matches
 
 
 def _limit(value: object, units: Units, base: str, allowed: str) -> tuple[float, str]:
@@ -42,6 +49,15 @@ def _limit(value: object, units: Units, base: str, allowed: str) -> tuple[float,
     if limit <= 0:
         raise UsageProblem(f"a limit must be above 0: write {allowed}")
     return limit, f"{number} {unit}"
+
+
+_A_NUMBER_OF_KERNELS = "a whole number of kernels (3000)"
+
+
+def _whole(limit: float, text: str) -> tuple[float, str]:
+    if not limit.is_integer():
+        raise UsageProblem(f"there is no part of a kernel: write {_A_NUMBER_OF_KERNELS}, and per= for several calls")
+    return limit, text
 
 
 def _per(value: object) -> float:
@@ -72,6 +88,19 @@ def _word(value: object) -> str:
 
 # --- markers ---------------------------------------------------------------------------------------
 
+_MEASURED = {"energy": "energy_j_per_call", "emissions": "emissions_g_per_call"}
+_COUNTED = {"flops": "flops_per_call", "bytes": "bytes_per_call", "kernels": "kernels_per_call"}
+_LIMITS = _MEASURED | _COUNTED
+"""The keywords that set a limit, and their fields in :class:`Budget`."""
+_UNITS: Mapping[str, tuple[Units, str]] = {
+    "energy": (ENERGY, "J"),
+    "emissions": (EMISSIONS, "g"),
+    "flops": (FLOPS, "FLOP"),
+    "bytes": (BYTES, "B"),
+    "kernels": (KERNELS, "kernels"),
+}
+"""The units of each limit, and the one of a bare number."""
+
 _READERS: Mapping[str, Callable[[object], Any]] = {
     "energy": lambda value: _limit(
         value, ENERGY, "J", f"a number of joules, or one with {alternatives(ENERGY)} ('2.5 J')"
@@ -79,6 +108,11 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
     "emissions": lambda value: _limit(
         value, EMISSIONS, "g", f"a number of grams, or one with {alternatives(EMISSIONS)} ('0.4 mg')"
     ),
+    "flops": lambda value: _limit(
+        value, FLOPS, "FLOP", f"a number of FLOPs, or one with {alternatives(FLOPS)} ('6 GFLOP')"
+    ),
+    "bytes": lambda value: _limit(value, BYTES, "B", f"a number of bytes, or one with {alternatives(BYTES)} ('2 GB')"),
+    "kernels": lambda value: _whole(*_limit(value, KERNELS, "kernels", _A_NUMBER_OF_KERNELS)),
     "per": _per,
     "tolerance": _tolerance,
     "name": _word,
@@ -108,24 +142,43 @@ def parse(*args: object, **kwargs: object) -> Budget:
         except UsageProblem as problem:
             raise UsageProblem(f"{where}: {problem}") from None
     for keyword in ("per", "on"):
-        if keyword in read and not {"energy", "emissions"} & read.keys():
+        if keyword in read and not _LIMITS.keys() & read.keys():
             raise UsageProblem(
                 f"carbon_budget({keyword}={kwargs[keyword]!r}): {keyword} speaks of the limits in the same "
-                f"marker, and this one has none: write it beside energy= or emissions="
+                f"marker, and this one has none: write it beside {alternatives(f'{limit}=' for limit in _LIMITS)}"
             )
+    if "on" in read:
+        _refuse_other_places(read["on"], read)
     per = read.get("per", 1.0)
-    energy_j, energy = read.get("energy", (None, None))
-    emissions_g, emissions = read.get("emissions", (None, None))
+    limits = {keyword: read[keyword] for keyword in _LIMITS if keyword in read}
     return Budget(
-        energy_j_per_call=None if energy_j is None else energy_j / per,
-        emissions_g_per_call=None if emissions_g is None else emissions_g / per,
         per=per,
         tolerance=read.get("tolerance"),
         name=read.get("name"),
         on=read.get("on"),
-        energy_text=energy,
-        emissions_text=emissions,
+        **{_LIMITS[keyword]: amount / per for keyword, (amount, _) in limits.items()},
+        **{f"{keyword}_text": text for keyword, (_, text) in limits.items()},
     )
+
+
+def _refuse_other_places(on: str, read: Mapping[str, object]) -> None:
+    """Refuse a pattern in which no limit of its marker can hold."""
+    counts, measured = _COUNTED.keys() & read.keys(), _MEASURED.keys() & read.keys()
+    if on.startswith(WORK) and measured:
+        raise UsageProblem(
+            f"carbon_budget(on={on!r}): work-* names the engines that count work, and {min(measured)} is measured:"
+            f" write the limits on counted work in a marker of their own"
+        )
+    if on.startswith(WORK) and not any(fnmatchcase(WORK + engine, on) for engine in ENGINES):
+        raise UsageProblem(
+            f"carbon_budget(on={on!r}): no engine has such a name: write one of"
+            f" {alternatives(WORK + engine for engine in ENGINES)}"
+        )
+    if counts and not measured and not on.startswith(WORK) and on != "*":
+        raise UsageProblem(
+            f"carbon_budget(on={on!r}): {min(counts)} does not depend on the machine: leave out on=, or name an engine"
+            f" that counts it, such as on='{WORK}cpu' or on='{WORK}cuda'"
+        )
 
 
 def merge(*levels: Iterable[Budget]) -> tuple[Budget, ...]:
@@ -144,24 +197,26 @@ def budget_for(budgets: Iterable[Budget], measurement: str, machine_id: str) -> 
     """Return what merged markers say about one measurement on one machine.
 
     Keyword by keyword the first marker wins. Limits that hold on this machine go before those that are only shown.
+    For counted work ``machine_id`` is the name of its folder, ``work-cpu``, and the limits are those on counts.
     """
     mine = [budget for budget in budgets if budget.name in (None, measurement)]
     if not mine:
         return None
-    limits = [b for b in mine if b.energy_j_per_call is not None or b.emissions_g_per_call is not None]
-    limits = [b for b in limits if holds(b, machine_id)] or limits
+    keywords = _COUNTED if machine_id.startswith(WORK) else _MEASURED
+    limits = [budget for budget in mine if any(getattr(budget, field) is not None for field in keywords.values())]
+    limits = [budget for budget in limits if holds(budget, machine_id)] or limits
     first = limits[0] if limits else mine[0]
-    energy = next((b for b in limits if b.energy_j_per_call is not None), first)
-    emissions = next((b for b in limits if b.emissions_g_per_call is not None), first)
+    of_limits: dict[str, Any] = {}
+    for keyword, field in keywords.items():
+        setter = next((budget for budget in limits if getattr(budget, field) is not None), first)
+        of_limits[field] = getattr(setter, field)
+        of_limits[f"{keyword}_text"] = _rescaled(getattr(setter, f"{keyword}_text"), first.per / setter.per)
     return Budget(
-        energy_j_per_call=energy.energy_j_per_call,
-        emissions_g_per_call=emissions.emissions_g_per_call,
         per=first.per,
         tolerance=next((b.tolerance for b in mine if b.tolerance is not None), None),
         name=measurement,
         on=first.on,
-        energy_text=_rescaled(energy.energy_text, first.per / energy.per),
-        emissions_text=_rescaled(emissions.emissions_text, first.per / emissions.per),
+        **of_limits,
     )
 
 
@@ -205,12 +260,22 @@ class Finding:
 def holds(budget: Budget, machine_id: str) -> bool:
     """Tell whether limits hold on a machine: a measured one, or one in ``on``.
 
-    ``on`` matches the id with or without its leading count (``1x-``), in any case.
+    ``on`` matches the id with or without its leading count (``1x-``), in any case. Limits on counted work hold for each
+    engine, unless ``on`` names engines. No pattern for a machine, ``*`` included, means a prediction:
+    ``on="predicted:h100*"`` does.
     """
+    if machine_id.startswith(WORK):
+        return budget.on is None or not budget.on.startswith(WORK) or fnmatchcase(machine_id, budget.on)
+    if is_predicted(machine_id):
+        return budget.on is not None and matches(machine_id, budget.on)
     if budget.on is None:
         return not is_estimated(machine_id)
     id, pattern = machine_id.lower(), budget.on.lower()
     return fnmatchcase(id, pattern) or fnmatchcase(re.sub(r"^\d+x-", "", id), pattern)
+
+
+def _with_unit(number: str, unit: str) -> str:
+    return counted(int(number), "kernel") if unit == "kernels" and number.isdigit() else f"{number} {unit}"
 
 
 class _Limit(NamedTuple):
@@ -232,28 +297,34 @@ class _Limit(NamedTuple):
         return self.text.rpartition(" ")[2]
 
     @property
+    def budget(self) -> str:
+        return _with_unit(*self.text.split(" "))
+
+    @property
     def over(self) -> str | None:
         if self.amount <= self.limit:
             return None
-        digits = (with_digits(self.amount, n) for n in range(3, 18))
+        whole = [f"{self.amount:,.0f}"] if self.unit in WHOLE else []
+        digits = (*whole, *(with_digits(self.amount, n) for n in range(3, 18)))
         amount = next((d for d in digits if float(d.replace(",", "")) > self.limit), f"{self.amount!r}")
         ratio = self.amount / self.limit
         if ratio >= 1.995:
             excess = f"{ratio:,.{0 if ratio >= 9.95 else 1}f}× "
         else:
             excess = "less than 0.01% over " if ratio < 1.0001 else f"{with_digits(100 * (ratio - 1), 2)}% over "
-        return f"{amount} {self.unit} {self.calls}, {excess}the budget of {self.text}"
+        return f"{_with_unit(amount, self.unit)} {self.calls}, {excess}the budget of {self.budget}"
 
     @property
     def within(self) -> str:
-        return f"{with_digits(self.amount)} {self.unit} {self.calls}, within the budget of {self.text}"
+        amount = f"{self.amount:,.0f}" if self.unit in WHOLE else with_digits(self.amount)
+        return f"{_with_unit(amount, self.unit)} {self.calls}, within the budget of {self.budget}"
 
     @property
     def near(self) -> str | None:
         if not self.error or not self.amount - self.error < self.limit < self.amount + self.error:
             return None
         return (
-            f"the budget of {self.text} {self.calls} lies within the error of what was measured, "
+            f"the budget of {self.budget} {self.calls} lies within the error of what was measured, "
             f"{with_digits(self.amount)} ± {with_digits(self.error, 2)} {self.unit}: measure longer "
             f"(--carbon-max-time), or leave more room"
         )
@@ -273,15 +344,9 @@ def check(
     measured (None) is held to nothing: that measurement fails by itself.
     """
     limits = []
-    for keyword, text, unit, units, limit, amount in (
-        ("energy", budget.energy_text, "J", ENERGY, budget.energy_j_per_call, energy_j_per_call),
-        ("emissions", budget.emissions_text, "g", EMISSIONS, budget.emissions_g_per_call, emissions_g_per_call),
-    ):
-        if limit is not None and amount is not None:
-            text = text or f"{limit * budget.per:.6g} {unit}"
-            scale = budget.per / units[known_unit(text.rpartition(" ")[2], units)]
-            error = error_j and energy_j_per_call and abs(error_j) * amount / energy_j_per_call
-            limits.append(_Limit(keyword, text, limit * scale, amount * scale, error and error * scale, budget.per))
+    for keyword, amount in (("energy", energy_j_per_call), ("emissions", emissions_g_per_call)):
+        error = error_j and energy_j_per_call and amount and abs(error_j) * amount / energy_j_per_call
+        limits += _limits(budget, keyword, amount, error)
     if limits and not holds(budget, machine_id):
         shown = "; ".join(limit.over or limit.within for limit in limits)
         why = (
@@ -290,14 +355,40 @@ def check(
             else "energy is only estimated here (on='*' would enforce it)"
         )
         return Finding(budget.energy_j_per_call, shown=f"{shown}: shown, not enforced, since {why}")
-    over = [limit for limit in limits if limit.over]
     near = [limit.near for limit in limits if limit.near]
-    remedy = " and ".join(f"{limit.keyword}=" for limit in over)
     return Finding(
         budget.energy_j_per_call,
-        over=f"{'; '.join(str(limit.over) for limit in over)}: make the call cheaper, or raise {remedy} "
-        f"in its carbon_budget marker"
-        if over
-        else None,
+        over=_over(limits, "make the call cheaper"),
         warning=MeasurementWarning("near-limit", "; ".join(near)) if near else None,
     )
+
+
+def check_work(budget: Budget, work: Work) -> Finding:
+    """Hold what was counted of one measurement to its budget; counts are exact."""
+    amounts = (("flops", work.flops), ("bytes", work.bytes), ("kernels", work.kernels))
+    limits = [limit for keyword, amount in amounts for limit in _limits(budget, keyword, amount)]
+    engine = WORK + work.engine
+    if limits and not holds(budget, engine):
+        shown = "; ".join(limit.over or limit.within for limit in limits)
+        return Finding(shown=f"{shown}: shown, not enforced, since on={budget.on!r} does not match {engine}")
+    return Finding(over=_over(limits, "make the call do less"))
+
+
+def _limits(budget: Budget, keyword: str, amount: float | None, error: float | None = None) -> list[_Limit]:
+    """Return the limit of a keyword beside what was measured; nothing where either is unknown."""
+    limit = getattr(budget, _LIMITS[keyword])
+    if limit is None or amount is None:
+        return []
+    units, base = _UNITS[keyword]
+    text = getattr(budget, f"{keyword}_text") or f"{limit * budget.per:.6g} {base}"
+    scale = budget.per / units[known_unit(text.rpartition(" ")[2], units)]
+    return [_Limit(keyword, text, limit * scale, amount * scale, error and error * scale, budget.per)]
+
+
+def _over(limits: Sequence[_Limit], remedy: str) -> str | None:
+    """Say which limits are exceeded, and what to do; None where all are met."""
+    over = [limit for limit in limits if limit.over]
+    if not over:
+        return None
+    keywords = " and ".join(f"{limit.keyword}=" for limit in over)
+    return f"{'; '.join(str(limit.over) for limit in over)}: {remedy}, or raise {keywords} in its carbon_budget marker"

@@ -10,7 +10,7 @@ from typing import Any
 from pytest_carbon.host.patches import in_place
 from pytest_carbon.measure.calibration import burst
 from pytest_carbon.measure.figures import Loop
-from pytest_carbon.measure.protocol import Protocol, Scope, Work
+from pytest_carbon.measure.protocol import Call, Protocol, Scope
 from pytest_carbon.measure.readings import Readings
 from pytest_carbon.measure.warnings import PHASED_WANTED
 from pytest_carbon.records import Round
@@ -22,7 +22,7 @@ PHASED_LONGEST_S = 0.2
 
 
 def run_loop(
-    work: Work,
+    work: Call,
     protocol: Protocol,
     readings: Readings,
     scope: Scope,
@@ -130,7 +130,7 @@ def _calls(
 
 
 def _phased_calls(
-    work: Work, calls: int, deadline_s: float, call_s: float, readings: Readings, loop: Loop
+    work: Call, calls: int, deadline_s: float, call_s: float, readings: Readings, loop: Loop
 ) -> tuple[int, float, Any]:
     """Start calls at golden-ratio phases, for a counter that looks part-time."""
     fn, args, kwargs = work.fn, work.args, work.kwargs

@@ -15,7 +15,7 @@ from pytest_carbon.measure.calibration import calibrate
 from pytest_carbon.measure.figures import Loop, per_call
 from pytest_carbon.measure.lazy import refuse_lazy
 from pytest_carbon.measure.loop import run_loop
-from pytest_carbon.measure.protocol import Protocol, Scope, Work
+from pytest_carbon.measure.protocol import Call, Protocol, Scope
 from pytest_carbon.measure.readings import QUIET_BOTH_S, QUIET_LONGEST_S, Readings, is_sharp
 from pytest_carbon.measure.tracers import Tracers
 from pytest_carbon.measure.warnings import loop_warnings
@@ -91,7 +91,7 @@ class Measurer:
         ``begin`` is called after the warm-up. An error of measuring becomes the measurement's failure, so that the test
         can still test the result. Raises what ``fn`` raises, and TypeError if it returns a generator or a coroutine.
         """
-        work = Work(fn, args, kwargs, setup)
+        work = Call(fn, args, kwargs, setup)
         self.readings.refresh()
         self.readings.progress("warm-up")
         with in_place(look=True):
@@ -101,7 +101,7 @@ class Measurer:
         return result, with_warning(measurement, traced.warning())
 
     def _repeated(
-        self, name: str, work: Work, protocol: Protocol, begin: Callable[[], None]
+        self, name: str, work: Call, protocol: Protocol, begin: Callable[[], None]
     ) -> tuple[Any, Measurement]:
         """Measure calls after the first one."""
         result, call_s, warm_from_s = self._warm_up(work, protocol.warmup_s)
@@ -203,6 +203,9 @@ class Measurer:
         measurement = with_warning(measurement, traced.warning())
         return measurement if measurement.failure is not None else per_call(measurement, calls)
 
+    def window_drop(self, opened: OpenWindow) -> None:
+        """Forget a window whose code failed."""
+
     @undone.during
     def nothing(self, name: str, warning: MeasurementWarning) -> Measurement:
         """Return a measurement without figures, with a warning that says why."""
@@ -217,7 +220,7 @@ class Measurer:
         # A counter that was reset or restarted comes to less than the calls: then the cost is not known.
         return total_j if domains and math.isfinite(total_j) and total_j >= 0 else None
 
-    def _warm_up(self, work: Work, warmup_s: float) -> tuple[Any, float, float]:
+    def _warm_up(self, work: Call, warmup_s: float) -> tuple[Any, float, float]:
         """Warm up; return the last result, seconds a call, and when it began."""
         result: Any = None
         self.readings.synchronise()
@@ -238,7 +241,7 @@ class Measurer:
             self.calibrations[scope.machine] = stored
         self.readings.calibration = self.calibrations.get(scope.machine)
 
-    def _calibrate(self, scope: Scope, work: Work, call_s: float, warm_s: tuple[float, float]) -> None:
+    def _calibrate(self, scope: Scope, work: Call, call_s: float, warm_s: tuple[float, float]) -> None:
         self._take_over_calibration(scope)
         self.readings.busy_until_s = warm_s[1]
         calibrate(self.readings, scope, work, call_s, warm_s)

@@ -47,7 +47,7 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Call:
     """A call that is measured."""
 
     fn: Callable[..., Any]

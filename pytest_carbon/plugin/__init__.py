@@ -44,30 +44,39 @@ def pytest_load_initial_conftests(
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "carbon_budget(*, energy=None, emissions=None, per=1, tolerance=None, name=None, on=None): "
-        "what the test's calls may cost with --carbon: limits, and a tolerance against the baseline",
+        "carbon_budget(*, energy=None, emissions=None, flops=None, bytes=None, kernels=None, per=1, tolerance=None, "
+        "name=None, on=None): what the test's calls may cost with --carbon, or ask for with --carbon-work: limits, and "
+        "a tolerance against the baseline",
     )
     options.refuse_unknown_keys(config)
     if not options.anything_given(config):
         return
     from pytest_carbon.host import patches
-    from pytest_carbon.plugin.settings import idle_flags, read_settings
+    from pytest_carbon.plugin.settings import idle, read_settings
 
     options.refuse_lost_root(config)
     with patches.undone():
         settings = read_settings(config)
-    if settings.enabled and (flag := options.without_tests(config)) is not None:
+    useless = idle(config, settings)
+    if (settings.enabled or settings.work) and (flag := options.without_tests(config)) is not None:
         if config.option.verbose >= 0:
-            config.pluginmanager.register(_Idle(f"{flag} runs no test"))
+            config.pluginmanager.register(_Idle(f"nothing was measured: {flag} runs no test"))
     elif settings.enabled:
         patches.note()
         with patches.undone():
             from pytest_carbon.plugin.run import CarbonSession
 
             config.pluginmanager.register(CarbonSession(config, settings), "pytest-carbon-session")
-    elif flags := idle_flags(config):
-        has = "has" if len(flags) == 1 else "have"
-        config.pluginmanager.register(_Idle(f"{' and '.join(flags)} {has} no effect without --carbon"))
+    elif settings.work:
+        patches.note()
+        with patches.undone():
+            from pytest_carbon.plugin.counting import CountingSession
+
+            config.pluginmanager.register(CountingSession(config, settings), "pytest-carbon-session")
+    elif useless:
+        useless = f"nothing was measured: {useless}"
+    if useless:
+        config.pluginmanager.register(_Idle(useless))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -102,13 +111,13 @@ def _refused(config: pytest.Config, marked: list[pytest.Item]) -> dict[str, str]
 
 
 class _Idle:
-    """Says that nothing was measured, and why."""
+    """Says what had no effect."""
 
     def __init__(self, why: str) -> None:
         self._why = why
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        terminalreporter.write_line(f"carbon: nothing was measured: {self._why}")
+        terminalreporter.write_line(f"carbon: {self._why}")
 
 
 class _Refused:
@@ -125,10 +134,10 @@ class _Refused:
 
 @pytest.fixture
 def carbon(request: pytest.FixtureRequest) -> Iterator[Carbon]:
-    """Measure the energy of calls: ``carbon(fn, *args)``; without ``--carbon`` it only calls."""
-    session = request.config.pluginmanager.get_plugin("pytest-carbon-session")
-    if session is not None:
-        own = session.carbon_for(request.node)
+    """Measure the energy of calls, ``carbon(fn, *args)``, or count their work; without both it only calls."""
+    carbons = request.config.pluginmanager.get_plugin("pytest-carbon-fixture")
+    if carbons is not None:
+        own = carbons.carbon_for(request.node)
         yield own
         own.end()
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -20,15 +20,18 @@ from pytest_carbon.plugin.project import flags_of
 from pytest_carbon.plugin.waiting import Test
 from pytest_carbon.records import (
     REFERENCE,
+    Counted,
     Machine,
     Measurement,
     SessionResult,
+    Settings,
     Status,
     SuiteVerdict,
     TestResult,
     Verdict,
 )
 from pytest_carbon.reports import failure, junit, summary
+from pytest_carbon.reports.work import beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +41,24 @@ class Failures:
     config: pytest.Config
     result: SessionResult
     stored: Stored
+    of_work: Callable[[Test, Iterable[Counted]], Iterator[tuple[str, str]]] = lambda test, counted: iter(())
+    """Returns the reports of the counts that fail a test, each with its one line."""
 
     def of_test(self, test: Test, own: TestResult) -> None:
         """Flip the report of a test that the gate fails; give all reports their properties."""
+
+        def said() -> tuple[str, str]:
+            failing = sorted((pair for pair in own.measurements if pair[1].effect == "fails"), key=_severity)
+            if failing and failing[0][1].status != "new":  # nothing of this test can be recorded before that is mended
+                failing = [(m, v) for m, v in failing if v.status != "new"]
+            failed = [(m, v, self._context(test, m, own)) for m, v in failing]
+            texts = [(failure.failure(test.key, *of_one), failure.message(*of_one)) for of_one in failed]
+            texts += self.of_work(test, own.counted)
+            return "\n\n".join(text for text, _ in texts), texts[0][1]
+
         properties = [p for m, v in own.measurements for p in junit.junit_properties(m, v)]
-        for report in test.reports:
-            kept = [p for p in report.user_properties if not str(p[0]).startswith("carbon.")]
-            report.user_properties = kept + list(properties)
-        call = next((r for r in test.reports if r.when == "call"), None)
-        if call is None or own.outcome != "failed":
-            return
-        failing = sorted((pair for pair in own.measurements if pair[1].effect == "fails"), key=_severity)
-        if failing[0][1].status != "new":  # nothing of this test can be recorded before that is mended
-            failing = [(m, v) for m, v in failing if v.status != "new"]
-        failed = [(m, v, self._context(test, m)) for m, v in failing]
-        text = "\n\n".join(failure.failure(test.key, *of_one) for of_one in failed)
-        item, message = test.item, failure.message(*failed[0])
-        call.outcome, call.longrepr = "failed", _Failure(text, message, self.config, item.location, item.path)
+        properties += [p for one in own.counted for p in junit.work_properties(one)]
+        settle(test, own.outcome, properties, said, self.config)
 
     def of_suites(self, tests: Mapping[str, Test]) -> None:
         """Report each suite that moved as a test ``pytest-carbon::suite``.
@@ -97,7 +101,7 @@ class Failures:
         context = replace(context, baseline=baseline, arguments=[*self._flags(), *pyargs, *given])
         return failure.suite_failure(suite, [(m, v) for _, m, v in moved], context)
 
-    def _context(self, test: Test, m: Measurement) -> failure.FailureContext:
+    def _context(self, test: Test, m: Measurement, own: TestResult | None = None) -> failure.FailureContext:
         config, result, stored = self.config, self.result, self.stored
         settings, key = result.settings, (test.key, m.name)
         suites = ((result.machine, result.suite), *result.others)
@@ -114,42 +118,65 @@ class Failures:
             suite=suite,
             nearest=": ".join(nearest) if nearest else None,
             mistake=m.name in test.mistaken,
+            work=next((beside(one) for one in own.counted if one.name == m.name), None) if own else None,
             report=self._from_here(settings.json) if settings.json else None,
             ci_run=os.environ.get("GITHUB_RUN_ID") if os.environ.get("GITHUB_ACTIONS") else None,
-            arguments=[*self._flags(), *_selection(config, test.item)],
+            arguments=[*self._flags(), *selection(config, test.item)],
             project=flags_of(config, command=True),
             width=width(config),
             ascii=ascii_only(config),
         )
 
     def _from_here(self, place: str | Path) -> str:
-        """Name a path from where pytest was called, if it is below that or the root dir."""
-        folder = self.config.invocation_params.dir
-        within = any(Path(place).is_relative_to(top) for top in (folder, self.config.rootpath))
-        return os.path.relpath(place, folder) if within else str(place)
+        return from_here(self.config, place)
 
     def _flags(self) -> list[str]:
-        """List the flags that measure again the same way, and compare with the same baselines."""
-        option, baseline = self.config.option, self.result.settings.baseline
-        names = [
-            "meter",
-            "gpus",
-            "domains",
-            "against",
-            *(["baseline", "branch"] if self.result.against is None else []),
-        ]
-        flags = {name: getattr(option, f"carbon_{name}") for name in names}
-        if flags.get("baseline") and not isinstance(baseline, Path):  # as given it may have a password
-            flags["baseline"] = baseline
-        words = [f"--carbon-{name}={value}" for name, value in flags.items() if value is not None]
-        return [*flags_of(self.config, command=False), *words]
+        against = self.result.against is not None
+        names = ["meter", "gpus", "domains", "against", *([] if against else ["baseline", "branch"])]
+        return flags(self.config, self.result.settings, names)
 
 
 def _severity(pair: tuple[Measurement, Verdict]) -> int:
     return get_args(Status).index(pair[1].status)
 
 
-def _selection(config: pytest.Config, item: pytest.Item) -> list[str]:
+def settle(
+    test: Test,
+    outcome: str,
+    properties: Sequence[tuple[str, str]],
+    said: Callable[[], tuple[str, str]],
+    config: pytest.Config,
+) -> None:
+    """Flip the report of a test that the gate fails; give all its reports their properties.
+
+    ``said`` returns the text of a failure, and its one line for the summary.
+    """
+    for report in test.reports:
+        kept = [p for p in report.user_properties if not str(p[0]).startswith("carbon.")]
+        report.user_properties = kept + list(properties)
+    call = next((r for r in test.reports if r.when == "call"), None)
+    if call is not None and outcome == "failed":
+        (text, message), item = said(), test.item
+        call.outcome, call.longrepr = "failed", _Failure(text, message, config, item.location, item.path)
+
+
+def from_here(config: pytest.Config, place: str | Path) -> str:
+    """Name a path from where pytest was called, if it is below that or the root dir."""
+    folder = config.invocation_params.dir
+    within = any(Path(place).is_relative_to(top) for top in (folder, config.rootpath))
+    return os.path.relpath(place, folder) if within else str(place)
+
+
+def flags(config: pytest.Config, settings: Settings, names: Sequence[str]) -> list[str]:
+    """List those of this run's flags that run a test again the same way, with the same baselines."""
+    given = {name: getattr(config.option, f"carbon_{name}") for name in names}
+    if given.get("baseline") and not isinstance(settings.baseline, Path):  # as given it may have a password
+        given["baseline"] = settings.baseline
+    words = [f"--carbon-{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
+    return [*flags_of(config, command=False), *words]
+
+
+def selection(config: pytest.Config, item: pytest.Item) -> list[str]:
     """List what selects a test from where pytest was called."""
     if config.option.pyargs and not item.path.is_relative_to(config.rootpath):
         return ["--pyargs", test_id(item)]

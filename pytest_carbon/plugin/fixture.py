@@ -7,22 +7,58 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import Protocol as Interface
 from unicodedata import category
 
 import pytest
 
 from pytest_carbon.measure.lazy import refuse_lazy
-from pytest_carbon.measure.measurer import Measurer, OpenWindow
-from pytest_carbon.measure.protocol import Protocol, Work
+from pytest_carbon.measure.protocol import Call, Protocol
 from pytest_carbon.plugin.place import Listener
 from pytest_carbon.plugin.task_fixture import Called, with_task
 from pytest_carbon.records import LONGEST_NAME, Measurement, MeasurementWarning, UsageProblem
+
+if TYPE_CHECKING:
+    from pytest_carbon.plugin.counter import Count
 
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 """Controls, lone surrogates and line ends, by their Unicode categories: no line of a table or a database holds them."""
 __tracebackhide__ = True
 """Failures are shown at the line of the test, and in what it called."""
+
+
+class Measures(Interface):
+    """Measures calls and windows, or counts their work: :class:`pytest_carbon.measure.measurer.Measurer` has it."""
+
+    def run(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        setup: Callable[[], Any] | None = None,
+        protocol: Protocol,
+        begin: Callable[[], None] = ...,
+    ) -> tuple[Any, Measurement | Count]: ...
+    def window_begin(self) -> Any: ...
+    def window_end(self, name: str, opened: Any, calls: int, protocol: Protocol) -> Measurement | Count: ...
+    def window_drop(self, opened: Any) -> None: ...
+    def nothing(self, name: str, warning: MeasurementWarning) -> Measurement | Count: ...
+
+
+class Measured(Measurement):
+    """A finished measurement of a test, without its work."""
+
+    @classmethod
+    def of(cls, measurement: Measurement) -> Measured:
+        return cls(**{name: getattr(measurement, name) for name in Measurement.__dataclass_fields__})
+
+    @property
+    def work(self) -> NoReturn:
+        """Skip the test: no work was counted."""
+        pytest.skip("this test needs the work of its calls: run it with --carbon-work, without --carbon")
 
 
 class Window:
@@ -49,10 +85,10 @@ class Window:
 
 
 class Carbon:
-    """Measures what a test runs. Without ``--carbon`` it calls, and does not measure.
+    """Measures what a test runs, or counts its work. Without ``--carbon`` and ``--carbon-work`` it only calls.
 
     Args:
-        measurer: None without ``--carbon``.
+        measurer: None without both.
         protocol: the defaults of :meth:`run`.
         why_inert: the reason of a skip without ``--carbon``.
         listener: hears of the measurements; None without ``--carbon``.
@@ -62,7 +98,7 @@ class Carbon:
 
     def __init__(
         self,
-        measurer: Measurer | None,
+        measurer: Measures | None,
         protocol: Protocol,
         why_inert: str = "",
         *,
@@ -76,13 +112,13 @@ class Carbon:
         self._strict = strict
         self._tasks = tasks
         self._called = Called(tasks)
-        self._measurements: dict[str, Measurement] = {}
+        self._measurements: dict[str, Measurement | Count] = {}
         self._names: set[str] = set()
         self._listener = listener
         self._open: str | None = None
         self.broken_off: str | None = None
         """The name of the measurement that an error ended last."""
-        self._opened: OpenWindow | None = None
+        self._opened: Any = None
 
     def __call__(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Measure repeated calls of ``fn(*args, **kwargs)``, and return the last result; see :meth:`run`."""
@@ -142,7 +178,7 @@ class Carbon:
             if is_task:
                 begin()
             if self._measurer is None:
-                return refuse_lazy(Work(fn, args, kwargs, setup)())
+                return refuse_lazy(Call(fn, args, kwargs, setup)())
             result, measured = self._measurer.run(name, fn, args, kwargs, setup=setup, protocol=protocol, begin=begin)
             if self._listener is not None:
                 self._listener.check(name)
@@ -168,8 +204,8 @@ class Carbon:
         """Measure arbitrary code once: ``with carbon.window("decode", calls=n) as w:`` (also ``async with``)."""
         return Window(self, name, calls)
 
-    def __getitem__(self, name: str) -> Measurement:
-        """Return a finished measurement, to compare two in one test; skip the test without ``--carbon``."""
+    def __getitem__(self, name: str) -> Any:
+        """Return a finished measurement, to compare two in one test; skip the test if nothing is measured."""
         if self._measurer is None:
             pytest.skip(self._why_inert)
         if name not in self._measurements:
@@ -178,10 +214,10 @@ class Carbon:
         measurement = self._measurements[name]
         if measurement.failure is not None:
             pytest.fail(f"carbon[{name!r}] was not measured: {measurement.failure}", pytrace=False)
-        return measurement
+        return Measured.of(measurement) if isinstance(measurement, Measurement) else measurement
 
     @property
-    def measurements(self) -> tuple[Measurement, ...]:
+    def measurements(self) -> tuple[Measurement | Count, ...]:
         """Return the measurements so far, in order."""
         return tuple(self._measurements.values())
 
@@ -192,6 +228,7 @@ class Carbon:
 
     def end(self) -> None:
         """Listen no longer: the test has ended."""
+        self._drop()
         if self._listener is not None:
             self._listener.end(self._open)
 
@@ -247,15 +284,17 @@ class Carbon:
             self._opened = self._measurer.window_begin()
             self._called.begin()
         except BaseException:  # a late error of the device, or Ctrl-C: __exit__ is not called then
+            self._drop()
             self._open, self.broken_off = None, name
             self._names.discard(name)
             raise
 
     def _close_window(self, name: str, calls: float, *, failed: bool) -> None:
-        self._open, opened, self._opened = None, self._opened, None
+        self._open = None
         if self._listener is not None:
             self._listener.check(name)
         if failed:
+            self._drop()
             self.broken_off = name
             self._names.discard(name)
             return
@@ -263,9 +302,16 @@ class Carbon:
             raise UsageProblem(
                 f"window {name!r} has calls={calls!r}; a window holds a whole number of calls, 1 or more"
             )
+        opened, self._opened = self._opened, None
         if self._measurer is not None and opened is not None:
             m = self._measurer.window_end(name, opened, int(calls), self._protocol)
             self._measurements[name] = self._called.completed(m)
+
+    def _drop(self) -> None:
+        """Forget a window that did not end well."""
+        opened, self._opened = self._opened, None
+        if self._measurer is not None and opened is not None:
+            self._measurer.window_drop(opened)
 
 
 def _with_arguments(

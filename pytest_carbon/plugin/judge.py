@@ -15,8 +15,6 @@ from pytest_carbon.gate.scores import Candidate
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.measure import reference
 from pytest_carbon.measure.merge import merged
-from pytest_carbon.plugin import markers
-from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.ids import why_unstable
 from pytest_carbon.plugin.processes.messages import Brought
 from pytest_carbon.plugin.stages import Held, Judged, Measured
@@ -32,31 +30,6 @@ from pytest_carbon.records import (
     Verdict,
     is_estimated,
 )
-
-
-def measured_here(test: Test, carbon: Carbon | None, machine: str) -> list[Measurement]:
-    """List what a test measured in this process, or a failure if it measured nothing."""
-    measurements = list(carbon.measurements) if carbon is not None else []
-    if test.outcome != "passed":
-        # unittest notes a failure or a skip instead of raising it, and the window around it ended as if well
-        return measurements if "carbon" in getattr(test.item, "fixturenames", ()) else []
-    names = [m.name for m in measurements]
-    for name, why in carbon.refused.items() if carbon is not None else ():
-        if name not in names:
-            measurements.append(Measurement(name=name, machine=machine, failure=why))
-            names.append(name)
-            test.mistaken.add(name)
-    missing = budget.unmeasured(markers.own_names(test.item), names)
-    if missing is None and test.marked and not measurements:
-        missing = (
-            "the test has a carbon_budget marker and used the carbon fixture, but no call of it finished: call"
-            " carbon(fn, …), or remove the marker"
-        )
-    if missing is not None:
-        name = next((name for name in markers.own_names(test.item) if name not in names), "call")
-        measurements.append(Measurement(name=name, machine=machine, failure=missing))
-        test.mistaken.add(name)
-    return measurements
 
 
 def measure(tests: Sequence[Test], settings: Settings, brought: Brought, sides: Sides | None) -> Measured:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
-from pytest_carbon.baselines import Store
-from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin.ids import module_of, test_id
 from pytest_carbon.plugin.project import maintenance
-from pytest_carbon.plugin.stages import Judged
 from pytest_carbon.plugin.waiting import Test, why_skipped
 from pytest_carbon.records import Key, SessionResult, Settings, Unmeasured, label
 from pytest_carbon.text import listing
@@ -29,6 +27,13 @@ NO_MACHINE = (
 )
 _SELECTING = ("lf", "ignore", "ignore_glob")
 """Options that leave tests out without calling ``pytest_deselected``."""
+
+
+class Keys(Protocol):
+    """What is stored."""
+
+    def keys(self, id: str, /) -> Collection[Key]:
+        """Return the measurements that have a baseline on a machine."""
 
 
 class Collected:
@@ -81,10 +86,9 @@ class Collected:
         if self._running is not None:
             self._running.note(report)
 
-    def concern(self, store: Store) -> bool:
-        """Whether a test that was collected, skipped with its module or is gone has a baseline on any machine."""
+    def concern(self, stored: Collection[str]) -> bool:
+        """Whether one of the tests with a baseline was collected, skipped with its module or is gone."""
         asked = self._asked()
-        stored = {test for id in store.machines() for test, _ in store.keys(id)}
         return any(
             test in self.tests
             or self.skipped_module(test) is not None
@@ -100,7 +104,7 @@ class Collected:
         # outside the root dir, a module that was imported may have a shorter name than its path
         return next((why for name, why in self._modules.items() if name.endswith(f".{module}")), None)
 
-    def gone(self, stored: Stored, places: Mapping[str, str], baseline: Path | str) -> Iterator[str]:
+    def gone(self, stored: Keys, places: Mapping[str, str], baseline: Path | str) -> Iterator[str]:
         """Say which baselines have no test any more: their module was collected without it, or is gone itself.
 
         ``places`` names where the baselines of each machine of the run are.
@@ -150,7 +154,7 @@ def _placed(name: str, *, inside: bool) -> str:
 def unmeasured(
     collected: Collected,
     tests: Mapping[str, Test],
-    stored: Stored,
+    stored: Keys,
     machines: Collection[str],
     measured: Collection[Key],
 ) -> tuple[Unmeasured, ...]:
@@ -180,24 +184,24 @@ def only_there(sides: Sides, settings: Settings) -> Iterator[str]:
         )
 
 
-def nothing_heard(tests: Sequence[Test], judged: Judged) -> Iterator[str]:
+def nothing_heard(tests: Sequence[Test], heard: Collection[str], flag: str = "--carbon") -> Iterator[str]:
     """Say that tests which measure have passed, and that the run heard of no measurement at all."""
     passed = [test.key for test in tests if test.outcome == "passed" and test.asks]
-    if passed and not judged.results:
+    if passed and not heard:
         yield (
             f"the run heard of no measurement, though tests that use carbon or have a carbon_budget marker passed:"
             f" {listing(passed)}. Call carbon(fn, …) in the test itself, in the process of the run; without a"
-            " measurement, run without --carbon"
+            f" measurement, run without {flag}"
         )
 
 
 def silent(
-    tests: Sequence[Test], judged: Judged, unmeasured: Sequence[Unmeasured], settings: Settings
+    tests: Sequence[Test], heard: Collection[str], unmeasured: Sequence[Unmeasured], settings: Settings
 ) -> Iterator[str]:
     """Say which of the tests that measure have passed without any measurement, beside others that measured."""
-    heard = {test.key for test, _, _ in judged.results} | {lost.test for lost in unmeasured}
-    passed = [test.key for test in tests if test.outcome == "passed" and test.asks and test.key not in heard]
-    if passed and judged.results:
+    named = {*heard, *(lost.test for lost in unmeasured)}
+    passed = [test.key for test in tests if test.outcome == "passed" and test.asks and test.key not in named]
+    if passed and heard:
         strictly = "--carbon-strict: " if settings.strict else ""
         yield (
             f"{strictly}tests that use carbon passed and measured nothing: {listing(passed, 10)}. Call carbon(fn, …) in"
@@ -227,10 +231,10 @@ def _why(test: Test | None, skipped: str | None) -> str | None:
     }.get(test.outcome or "")
 
 
-def sentence(unmeasured: Sequence[Unmeasured], settings: Settings, config: pytest.Config) -> str:
-    """Name what is no longer measured, and say what to do."""
+def sentence(unmeasured: Sequence[Unmeasured], settings: Settings, config: pytest.Config, how: str = "measured") -> str:
+    """Name what is no longer measured, or counted, and say what to do."""
     strictly = "--carbon-strict: " if settings.strict else ""
-    text = f"{strictly}no longer measured: {listing([f'{label(one.key)} ({one.why})' for one in unmeasured], 10)}"
+    text = f"{strictly}no longer {how}: {listing([f'{label(one.key)} ({one.why})' for one in unmeasured], 10)}"
     if settings.against is not None:
         return f"{text}. If a measurement was renamed, give both the same name to compare them"
     remove = maintenance(config, settings.baseline, "remove", unmeasured[0].test, unmeasured[0].name)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
 
 from pytest_carbon.baselines.view import Stored
-from pytest_carbon.plugin import failures, markers
+from pytest_carbon.plugin import failures, markers, stages
 from pytest_carbon.plugin.progress import ascii_only, width
-from pytest_carbon.plugin.stages import Recorded
 from pytest_carbon.plugin.waiting import Test
-from pytest_carbon.records import Key, SessionResult, label
-from pytest_carbon.reports import summary
+from pytest_carbon.records import CarbonError, Key, SessionResult, TestResult, label
+from pytest_carbon.records.work import WORK
+from pytest_carbon.reports import jsonfile, summary
+from pytest_carbon.reports.layout import Line, Page
 from pytest_carbon.text import error_lines, listing
+from pytest_carbon.work.prediction import is_predicted
 
 
 def limits(shown: Sequence[str], *, verbose: bool) -> list[str]:
@@ -59,24 +62,92 @@ def unmet(tests: Sequence[Test], measured: Collection[Key]) -> Iterator[str]:
             )
 
 
+def unchecked(tests: Sequence[Test], limits: Collection[str], flag: str) -> Iterator[str]:
+    """Say which tests' markers have limits that this run does not check; ``limits``: their keywords."""
+    keywords: dict[str, None] = {}
+    names = []
+    for test in tests:
+        budgets = [b for b in test.budgets if not is_predicted(b.on or "")]
+        given = [limit for limit in limits if any(getattr(b, f"{limit}_text", None) for b in budgets)]
+        if given:
+            names.append(test.key)
+            keywords |= dict.fromkeys(given)
+    if names:
+        yield (
+            f"not checked: {' and '.join(f'{keyword}=' for keyword in keywords)} in the carbon_budget markers of"
+            f" {listing(names)}: run with {flag}"
+        )
+
+
+def unmatched(tests: Sequence[Test], results: Iterable[TestResult]) -> Iterator[str]:
+    """Say which markers have limits for engines with which nothing was counted in this run."""
+    works = [one.work for result in results for one in result.counted if one.work is not None]
+    engines = sorted({WORK + work.engine for work in works})
+    by_pattern: dict[str, list[str]] = {}
+    for test in tests:
+        patterns = {budget.on for budget in test.budgets if budget.on is not None and budget.on.startswith(WORK)}
+        for pattern in sorted(patterns):
+            if engines and not any(fnmatchcase(engine, pattern) for engine in engines):
+                by_pattern.setdefault(pattern, []).append(test.key)
+    for pattern, names in by_pattern.items():
+        yield (
+            f"not checked: the limits on={pattern!r} in the carbon_budget markers of {listing(names)}: this run counted"
+            f" with {listing(engines)} only"
+        )
+
+
+def finish(
+    session: pytest.Session,
+    exitstatus: int,
+    result: SessionResult,
+    problems: list[str],
+    duration_s: float,
+) -> SessionResult:
+    """Give a run its exit status, write its report, and let others add to its notes."""
+    if exitstatus == 0 and (problems or stages.fails(result)):  # a test may end the run with status 0
+        session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
+    lines = (*result.notes, *problems)
+    result = replace(result, exit_status=int(exitstatus), duration_s=duration_s, notes=lines)
+    if result.settings.json is not None:
+        try:
+            jsonfile.write(result, result.settings.json)
+        except CarbonError as error:  # an exception would suppress the summary
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+            problems.append(str(error))
+    for more in session.config.hook.pytest_carbon_report(config=session.config, result=result):
+        result = replace(result, notes=(*result.notes, *(more or ())))
+    return result
+
+
 def write_summary(
-    terminal: Any, result: SessionResult, stored: Stored, recorded: Recorded, problems: Sequence[str]
+    terminal: Any,
+    result: SessionResult,
+    stored: Stored,
+    recorded: stages.Recorded,
+    problems: Sequence[str],
+    more: Sequence[Line] = (),
 ) -> None:
-    """Write the end of a run: tables, notes, and in red what changed its exit status."""
+    """Write the end of a run: tables, ``more`` of them, notes, and in red what changed its exit status."""
     config, quiet = terminal.config, terminal.verbosity < 0
     shown = recorded.sentences if quiet else tuple(note for note in result.notes if note not in problems)
     machines = [result.machine, *(machine for machine, _ in result.others)]
+    page = Page(width(config), ascii_only(config))
     lines = summary.summary(
-        replace(result, notes=shown),
+        replace(result, notes=()),
         {machine.id: failures.seen_from(result, stored, machine) for machine in machines},
         width=width(config),
         quiet=quiet,
         verbose=terminal.verbosity > 0,
         ascii=ascii_only(config),
     )
+    write(terminal, [*lines, *more, *page.sentences(shown)], problems)
+
+
+def write(terminal: Any, lines: Sequence[Line], problems: Sequence[str]) -> None:
+    """Write lines, and in red what changed the run's exit status."""
     for line in lines:
         terminal.write_line(line.text, **line.markup)
     for problem in problems:
         text = f"ERROR: {problem}"  # in one line, as pytest's own, but in a terminal
-        for row in error_lines(problem, width(config)) if terminal.isatty else [text]:
+        for row in error_lines(problem, width(terminal.config)) if terminal.isatty else [text]:
             terminal.write_line(row, red=True, bold=True)

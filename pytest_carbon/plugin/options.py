@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
@@ -31,6 +31,8 @@ class Option(NamedTuple):
     ini: bool = True
     several: bool = False
     """Whether it may be repeated; the texts are joined with commas."""
+    of: Literal["energy", "work", "both", "suite"] = "energy"
+    """Where it has an effect: with ``--carbon``, with ``--carbon-work``, with either, or with neither, too."""
 
     @property
     def flag(self) -> str:
@@ -64,28 +66,36 @@ OPTIONS = (
         "--carbon-record",
         values.switch,
         "append this session to the baselines, except measurements that the gate fails or a warning disqualifies; "
-        "implies --carbon",
+        "implies --carbon unless --carbon-work is given",
         ini=False,
+        of="both",
     ),
     Option(
         "--carbon-accept",
         values.switch,
-        "the change is intended: begin new baselines for the measurements that changed; implies --carbon",
+        "the change is intended: begin new baselines for the measurements that changed; implies --carbon unless "
+        "--carbon-work is given",
         ini=False,
+        of="both",
     ),
     Option(
-        "--carbon-gate fail|warn", values.choice("fail", "warn"), "warn: only report what would fail (default: fail)"
+        "--carbon-gate fail|warn",
+        values.choice("fail", "warn"),
+        "warn: only report what would fail (default: fail)",
+        of="both",
     ),
     Option(
         "--carbon-baseline DIR|URL",
         values.baseline,
         "the directory of the baselines, or the URL of a database (default: carbon-baselines)",
+        of="both",
     ),
     Option(
         "--carbon-branch NAME",
         values.matching(r"\S+", "the name of a branch, as git branch shows it"),
         "in a database: the branch whose baselines count (default: main); on the command line also the branch of this "
         "checkout, where neither git nor the CI service names it",
+        of="both",
     ),
     Option(
         "--carbon-label KEY=VALUE",
@@ -196,6 +206,7 @@ OPTIONS = (
         values.switch,
         "also fail a measurement without a baseline or with a disqualifying warning, a blind pass, and a baseline "
         "whose test no longer exists or no longer measures; not a change that noise explains",
+        of="both",
     ),
     Option(
         "--carbon-max-detectable SHARE",
@@ -207,13 +218,40 @@ OPTIONS = (
         values.suite,
         "the models of --pyargs pytest_carbon.suite: small (a tiny variant of each task), study (every model at its "
         "size), or full hub ids with commas between them (default: small)",
+        of="suite",
     ),
     Option(
         "--carbon-queries N",
         values.count(1, "a whole number of calls, 1 or more; the study made 1000"),
         "number of calls of each of its models, instead of a measuring time; 1000 in the study",
+        of="suite",
     ),
-    Option("--carbon-json FILE", values.path, "write the report to this file, also when tests fail", ini=False),
+    Option(
+        "--carbon-work",
+        values.switch,
+        "count the work of the calls (FLOPs, bytes, kernels, host reads), and fail tests whose calls ask for more than "
+        "before; without --carbon nothing is measured",
+        of="work",
+    ),
+    Option(
+        "--carbon-work-tolerance SHARE",
+        values.share(0, 1),
+        "a smaller change of the FLOPs, bytes or decode steps never fails (default: 1%)",
+        of="work",
+    ),
+    Option(
+        "--carbon-kernel-tolerance SHARE",
+        values.share(0, 1),
+        "a smaller change of the number of kernels or host reads never fails (default: 10%)",
+        of="work",
+    ),
+    Option(
+        "--carbon-json FILE",
+        values.path,
+        "write the report to this file, also when tests fail",
+        ini=False,
+        of="both",
+    ),
 )
 
 
@@ -268,7 +306,7 @@ def anything_given(config: pytest.Config) -> bool:
 def may_measure(config: pytest.Config, arguments: Iterable[str]) -> bool:
     """Return whether a run may measure, before its options can be read."""
     flags = {str(argument).partition("=")[0] for argument in arguments}
-    if flags & {SWITCH.flag, "--carbon-record", "--carbon-accept", "--carbon-against", SWITCH.key}:
+    if flags & {SWITCH.flag, "--carbon-work", "--carbon-record", "--carbon-accept", "--carbon-against", SWITCH.key}:
         return True
     try:
         return bool(config.getini(SWITCH.key))

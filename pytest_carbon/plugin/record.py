@@ -231,7 +231,7 @@ def _sentences(result: SessionResult, decisions: list[Decision]) -> Iterator[str
         }
         text = ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nothing recorded"
         yield f"{machine_id}: {text}, of {counted(len(mine), 'measurement')} of session {result.session}."
-    if not decisions:
+    if not decisions and not any(test.counted for test in result.tests):
         yield f"Nothing was measured in session {result.session}."
     if any(decision.records for decision in decisions) and result.dirty:
         yield f"The report was made with uncommitted changes: commit {result.commit} is not all of what was measured."

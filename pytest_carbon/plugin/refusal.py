@@ -22,13 +22,12 @@ def refusal(*problems: str) -> pytest.UsageError:
     return pytest.UsageError(*problems)
 
 
-def refuse_parallel(config: pytest.Config) -> None:
-    """Refuse pytest-xdist: tests that run side by side would measure each other."""
+def refuse_parallel(config: pytest.Config, why: str) -> None:
+    """Refuse pytest-xdist, which runs tests side by side, in processes of its own."""
     if hasattr(config, "workerinput") or getattr(config.option, "dist", "no") != "no":
         workers = f"{count} workers" if (count := getattr(config.option, "numprocesses", None)) else "workers"
         raise refusal(
-            f"--carbon measures one test at a time, and pytest-xdist is asked for {workers}: they would share the"
-            " device and measure each other. Run with -n 0 (also where addopts has -n)"
+            why.format(f"pytest-xdist is asked for {workers}") + ". Run with -n 0 (also where addopts has -n)"
         )
 
 

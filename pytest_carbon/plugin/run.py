@@ -19,20 +19,22 @@ from pytest_carbon.host.machine import free_memory
 from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import now_text, os, time
 from pytest_carbon.measure import meters
-from pytest_carbon.plugin import failures, foreign, judge, markers, missing, notes, record, refusal, stages, timelimits
+from pytest_carbon.plugin import failures, foreign, judge, missing, notes, record, refusal, stages, timelimits
+from pytest_carbon.plugin.carbons import Carbons, carbon_of, made_by, tasks_of
+from pytest_carbon.plugin.counter import Count
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.interim import Interim
 from pytest_carbon.plugin.measuring import Measuring
 from pytest_carbon.plugin.missing import Collected
-from pytest_carbon.plugin.place import ELSEWHERE, Listener
+from pytest_carbon.plugin.place import Listener
 from pytest_carbon.plugin.processes import child
 from pytest_carbon.plugin.processes.messages import Brought, Refused
 from pytest_carbon.plugin.processes.sessions import Fresh
 from pytest_carbon.plugin.processes.turns import Turns
 from pytest_carbon.plugin.progress import Progress
-from pytest_carbon.plugin.task_fixture import TASKS
 from pytest_carbon.plugin.waiting import Log, Test, measures, redirected
+from pytest_carbon.plugin.work_gate import WorkGate
 from pytest_carbon.records import (
     Calibration,
     CarbonError,
@@ -43,11 +45,9 @@ from pytest_carbon.records import (
     SessionResult,
     Settings,
     SuiteVerdict,
+    label,
 )
-from pytest_carbon.reports import jsonfile
 from pytest_carbon.text import counted
-
-_CARBON = pytest.StashKey[Carbon]()
 
 
 class CarbonSession:
@@ -79,7 +79,11 @@ class CarbonSession:
         """What fails the run besides tests: shown in red, with ``-q``, too."""
         self._collected = Collected(config)
         config.pluginmanager.register(self._collected, "pytest-carbon-collected")
-        refusal.refuse_parallel(config)
+        config.pluginmanager.register(Carbons(self._tests, self._carbon), "pytest-carbon-fixture")
+        refusal.refuse_parallel(
+            config,
+            "--carbon measures one test at a time, and {}: they would share the device and measure each other",
+        )
         self._sides: Sides | None = None
         """With ``--carbon-against``: the measurements of both revisions."""
         turns = None
@@ -108,6 +112,10 @@ class CarbonSession:
                 self._notes += [lacks] if lacks else []
         except CarbonError as error:
             raise refusal.refusal(str(error)) from None
+        self._work: WorkGate | None = None
+        """With ``--carbon-work``: judges the counts of a fresh process."""
+        if settings.work and self._store is not None and self._outlet is None:
+            self._work = WorkGate(config, settings, self._store, self._created)
         self._git = GitState()
         self._interim = Interim(settings.json if self._outlet is None else None)
         ended = functools.partial(self._interim.write, self._so_far)
@@ -122,11 +130,9 @@ class CarbonSession:
         if self._outlet is not None:
             self._outlet.select(session.items, test_id, measures)
         for item in session.items:
-            key = test_id(item)
             if measures(item):
-                marked = item.get_closest_marker(markers.MARKER) is not None
-                test = self._tests[key] = Test(item, key, markers.budgets_of(item), marked)
-                self.progress.pace.add(key, test.weight)
+                test = self._tests[test_id(item)] = Test.of(item, test_id(item))
+                self.progress.pace.add(test.key, test.weight)
 
     def pytest_report_collectionfinish(self) -> list[str]:
         if not self._tests:
@@ -194,7 +200,8 @@ class CarbonSession:
             return bool(self._tests)
         self._apart = False  # no test is to run in another process
         try:
-            return self._collected.concern(self._store)
+            stored = {test for id in self._store.machines() for test, _ in self._store.keys(id)}
+            return self._collected.concern(stored)
         except CarbonError as error:
             raise refusal.refusal(str(error)) from None
 
@@ -222,6 +229,8 @@ class CarbonSession:
         if self._outlet is None:
             self._git = record.state(self._settings, self._config.rootpath)
         if self._outlet is None and self._store is not None:
+            if self._work is not None:
+                self._work.read()
             self._stored = Stored(self._store, self._tests)
             with self._store.snapshot():
                 self._stored.look(None if self._measuring is None else self._measuring.machine.id)
@@ -256,7 +265,8 @@ class CarbonSession:
 
     def _running_name(self) -> tuple[str, str]:
         item = self._running and self._running.item
-        return (item.nodeid, item.stash[_CARBON].current or "call") if item else ("reference workload", "")
+        carbon = carbon_of(item) if item else None
+        return (item.nodeid, (carbon and carbon.current) or "call") if item else ("reference workload", "")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -290,42 +300,11 @@ class CarbonSession:
                 self._outlet.done(test.key, own, [m.name for m in own if m.name in test.mistaken])
         return result
 
-    def carbon_for(self, item: pytest.Item) -> Carbon:
-        """Make the fixture's value, a new one for each rerun."""
-        if test_id(item) not in self._tests:
-            pytest.fail(
-                f"{item.nodeid} requested `carbon` at run time, with getfixturevalue(); pytest-carbon must know at"
-                " collection which tests measure. Make carbon an argument of the test, or of a fixture that it uses, or"
-                " mark the test with @pytest.mark.usefixtures('carbon')",
-                pytrace=False,
-            )
-        if os.getpid() != self._pid:
-            pytest.fail(ELSEWHERE.format(item.nodeid), pytrace=False)
+    def _carbon(self, item: pytest.Item, listener: Listener) -> Carbon:
         assert self._measuring is not None
-        carbon = Carbon(
-            self._measuring.measurer,
-            self._measuring.protocol,
-            listener=Listener(self._pid),
-            strict=self._settings.strict and self._settings.gate == "fail",
-            tasks=lambda: item.stash[TASKS].made if TASKS in item.stash else (),
-        )
-        item.stash[_CARBON] = carbon
-        return carbon
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        if _CARBON in item.stash:
-            del item.stash[_CARBON]
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Measure a marked test without the fixture as one window of one call."""
-        __tracebackhide__ = True
-        test = self._tests.get(test_id(item))
-        if test is None or not test.marked or _CARBON in item.stash:
-            return (yield)
-        with self.carbon_for(item).window("call"):
-            return (yield)
+        strict = self._settings.strict and self._settings.gate == "fail"
+        measurer, protocol = self._measuring.measurer, self._measuring.protocol
+        return Carbon(measurer, protocol, listener=listener, strict=strict, tasks=tasks_of(item))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -333,10 +312,9 @@ class CarbonSession:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Say how long measuring takes, where a time limit ended it."""
         report = yield
-        if call.excinfo is not None and report.failed and _CARBON in item.stash:
-            name = item.stash[_CARBON].broken_off
-            if advice := timelimits.advice(call.excinfo.exconly(), name, self._settings):
-                report.sections.append(("carbon", advice))
+        if call.excinfo is not None and report.failed and (carbon := carbon_of(item)) is not None:
+            advice = timelimits.advice(call.excinfo.exconly(), carbon.broken_off, self._settings)
+            report.sections += [("carbon", advice)] if advice else []
         return report
 
     def _measured(self, test: Test) -> dict[str, list[Measurement]]:
@@ -344,7 +322,8 @@ class CarbonSession:
 
     def _measured_here(self, test: Test) -> list[Measurement]:
         assert self._measuring is not None
-        return judge.measured_here(test, test.item.stash.get(_CARBON, None), self._measuring.machine.id)
+        machine = self._measuring.machine.id
+        return made_by(test, Measurement, lambda name, why: Measurement(name=name, machine=machine, failure=why))
 
     def _take(self, test: Test, report: pytest.TestReport) -> None:
         if self._outlet is not None:
@@ -404,6 +383,11 @@ class CarbonSession:
             self._stored = Stored(None, ())  # without a machine, no baseline is near
         self._git = record.state(settings, self._config.rootpath)
         result = self._result_of(ran, judgement)
+        if self._work is not None and not interrupted and problem is None:
+            try:
+                result = self._with_counts(self._work, result, ran)
+            except (KeyboardInterrupt, pytest.exit.Exception) as interrupt:
+                problem = interrupt
         folder = self._config.invocation_params.dir
         if (settings.record or settings.accept) and self._store is not None:
             if interrupted or problem is not None:
@@ -411,9 +395,13 @@ class CarbonSession:
             else:
                 self._recorded = record.record(result, self._store, self._stored, brought, folder)
                 problem = self._recorded.problem
+                if self._work is not None:
+                    sentences = (*self._recorded.sentences, *self._work.keep(result))
+                    self._recorded = replace(self._recorded, sentences=sentences)
         result = stages.with_effects(result, self._recorded)
+        heard = {test.key for test, _, _ in judgement.results}
         self._problems += missing.skipped_after(result)
-        self._problems += [*self._fresh.troubles, *([] if interrupted else missing.nothing_heard(ran, judgement))]
+        self._problems += [*self._fresh.troubles, *([] if interrupted else missing.nothing_heard(ran, heard))]
         machines = [result.machine, *(machine for machine, _ in result.others)]
         places = {m.id: record.place(settings, folder, m.id) for m in machines}
         lines = [*self._notes, *self._fresh.notes, *confirmed.notes]
@@ -427,11 +415,18 @@ class CarbonSession:
             unmeasured = missing.unmeasured_here(sides, every, result.machine.id)
             if not self._collected.part:
                 (gone if settings.strict else lines).extend(missing.only_there(sides, settings))
+        if self._work is not None and not interrupted:
+            gone += self._work.gone(result.tests, self._collected) if strictly else []
+            if uncounted := self._work.unmeasured(result.tests, self._collected, every):
+                result = replace(result, unmeasured=uncounted)
+                (gone if settings.strict else lines).append(
+                    missing.sentence(uncounted, settings, self._config, "counted")
+                )
         if unmeasured:
-            result = replace(result, unmeasured=unmeasured)
+            result = replace(result, unmeasured=(*unmeasured, *result.unmeasured))
             (gone if settings.strict else lines).append(missing.sentence(unmeasured, settings, self._config))
         if not interrupted:
-            (gone if settings.strict else lines).extend(missing.silent(ran, judgement, unmeasured, settings))
+            (gone if settings.strict else lines).extend(missing.silent(ran, heard, unmeasured, settings))
         if sides is None:
             lines += notes.partial(ran)
         elif (trouble := sides.trouble()) is not None and problem is None:
@@ -439,15 +434,44 @@ class CarbonSession:
         (lines if settings.gate == "warn" else self._problems).extend(gone)
         if not self._collected.part:
             lines += notes.unmet(tuple(self._tests.values()), measured)
+        lines += notes.unchecked(ran, ("flops", "bytes", "kernels"), "--carbon-work") if self._work is None else []
+        lines += notes.unmatched(ran, result.tests)
         lines += sides.notes() if sides is not None else []
         lines += notes.left_out(self._fresh.left_out)
         shown = notes.limits(judgement.shown, verbose=getattr(self._config.option, "verbose", 0) > 0)
         self._result = replace(result, notes=(*brought.notes, *shown, *self._recorded.sentences, *lines))
-        failing = failures.Failures(self._config, self._result, self._stored)
+        more = {"of_work": self._work.said} if self._work is not None else {}
+        failing = failures.Failures(self._config, self._result, self._stored, **more)
         for test, own_result in zip(ran, result.tests, strict=True):
             failing.of_test(test, own_result)
         if problem is not None:
             raise problem
+
+    def _with_counts(self, work: WorkGate, result: SessionResult, ran: Sequence[Test]) -> SessionResult:
+        """Count the work of the tests that passed, in a fresh process, and judge it."""
+        work.git = self._git
+        self._close()
+        free_memory()
+        passed = {test.key: test for test in ran if test.outcome == "passed"}
+        if not passed:
+            return result
+        counts = self._fresh.count([*passed.values()])
+        tests, skipped = [], {}
+        for own in result.tests:
+            made = {count.name: count for count in counts.made.get(own.nodeid, ())}
+            if (test := passed.get(own.nodeid)) is not None:
+                why = counts.why_not.get(own.nodeid, "the test did not make it there")
+                for m, _ in own.measurements:
+                    if m.name not in made and why.startswith("the test was skipped"):
+                        skipped[label((own.nodeid, m.name))] = why
+                    elif m.name not in made and m.failure is None:
+                        made[m.name] = Count(m.name, failure=f"it was measured, and not counted: {why}")
+                own = replace(own, counted=work.judge(test, made.values()))
+            tests.append(own)
+        strictly = self._settings.strict and self._settings.gate == "fail"
+        said = [f"{'--carbon-strict: ' * strictly}not counted: {name}: {why}" for name, why in skipped.items()]
+        (self._problems if strictly else self._notes).extend(said)
+        return replace(result, tests=tuple(tests))
 
     def _result_of(self, ran: Sequence[Test], judged: stages.Judged) -> SessionResult:
         """Put what was measured and judged into the result of the run."""
@@ -484,20 +508,14 @@ class CarbonSession:
             foreign.spare_unused(self._config)
         if self._result is None:
             return
-        if exitstatus == 0 and (self._problems or stages.fails(self._result)):  # a test may end the run with status 0
-            session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
-        duration_s, lines = time.perf_counter() - self._begun_s, (*self._result.notes, *self._problems)
-        self._result = replace(self._result, exit_status=int(exitstatus), duration_s=duration_s, notes=lines)
-        if self._settings.json is not None:
-            try:
-                jsonfile.write(self._result, self._settings.json)
-            except CarbonError as error:  # an exception would suppress the summary
-                session.exitstatus = pytest.ExitCode.USAGE_ERROR
-                self._problems.append(str(error))
-        for more in self._config.hook.pytest_carbon_report(config=self._config, result=self._result):
-            self._result = replace(self._result, notes=(*self._result.notes, *(more or ())))
+        duration_s = time.perf_counter() - self._begun_s
+        self._result = notes.finish(session, exitstatus, self._result, self._problems, duration_s)
 
     @undone.during
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._result is not None:
-            notes.write_summary(terminalreporter, self._result, self._stored, self._recorded, self._problems)
+            more = []
+            if self._work is not None:
+                quiet, verbose = terminalreporter.verbosity < 0, terminalreporter.verbosity > 0
+                more = self._work.summary(replace(self._result, notes=()), quiet=quiet, verbose=verbose)
+            notes.write_summary(terminalreporter, self._result, self._stored, self._recorded, self._problems, more)

@@ -33,13 +33,20 @@ PAIRS = 8
 _PLACE = ("country", "region", "cloud", "intensity_g_per_kwh")
 
 
-def idle_flags(config: pytest.Config) -> list[str]:
-    """List the typed flags that have no effect without ``--carbon``."""
+def idle(config: pytest.Config, settings: Settings) -> str | None:
+    """Say which of the typed flags have no effect in this run."""
     typed = [str(argument).partition("=")[0] for argument in config.invocation_params.args]
-    if f"--no-{SWITCH.key}" in typed:
-        return []
-    flags = {option.flag for option in OPTIONS if option.field not in ("suite", "queries")}
-    return [flag for flag in dict.fromkeys(t.replace("--no-carbon-", "--carbon-") for t in typed) if flag in flags]
+    if f"--no-{SWITCH.key}" in typed and not settings.work:
+        return None
+    used = ["suite", *(["energy", "both"] if settings.enabled else []), *(["work", "both"] if settings.work else [])]
+    kinds = {o.flag: o.of for o in OPTIONS if o.of not in used and o.field != "work"}
+    flags = [flag for flag in dict.fromkeys(t.replace("--no-carbon-", "--carbon-") for t in typed) if flag in kinds]
+    if not flags:
+        return None
+    without = "with --carbon-work alone" if settings.work else "without --carbon"
+    if all(kinds[flag] == "work" for flag in flags):
+        without = "without --carbon-work"
+    return f"{' and '.join(flags)} {'has' if len(flags) == 1 else 'have'} no effect {without}"
 
 
 def read_settings(config: pytest.Config) -> Settings:
@@ -72,17 +79,20 @@ def read_settings(config: pytest.Config) -> Settings:
     in_ci = os.environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")
     values.setdefault("confirm", 2 if in_ci else 0)
     if "against" in given:  # the ini file's sessions are for comparing with baselines
-        values.update(confirm=0, reference=False)
+        values.update(confirm=0, reference=False, work=False)
         values["sessions"] = given["sessions"].value if "sessions" in given and given["sessions"].flag else PAIRS
     if any(str(word).startswith("--carbon-branch") for word in config.invocation_params.args):  # not in addopts
         values["branch_given"] = values.get("branch")
     switch = given.get("enabled")
-    if not (switch and switch.flag) and (values.get("record") or values.get("accept") or values.get("against")):
+    implied = values.get("against") or (not values.get("work") and (values.get("record") or values.get("accept")))
+    if not (switch and switch.flag) and implied:
         values["enabled"] = True
     if not values.get("enabled"):
-        values.update(record=False, accept=False, against=None)
+        values["against"] = None
+    if not values.get("enabled") and not values.get("work"):
+        values.update(record=False, accept=False)
     if not problems:
-        problems += _unwritable(config, given, enabled=bool(values.get("enabled")))
+        problems += _unwritable(config, given, enabled=bool(values.get("enabled") or values.get("work")))
     if problems:
         raise refusal(*problems)
     return Settings(**values)
@@ -163,6 +173,7 @@ def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
             ("accept", "a comparison of two revisions has no baseline to accept a change into"),
             ("confirm", "each side is already measured in fresh processes, --carbon-sessions of them"),
             ("reference", "both sides are measured in turns on one machine, so its drift is already subtracted"),
+            ("work", "counted work is compared with baselines, not with another revision"),
         ):
             if (other := given.get(field)) and other.flag and other.value is not False:
                 yield f"{against.where}: {why}; leave {other.where} out"

@@ -156,7 +156,8 @@ def with_effects(result: SessionResult, recorded: Recorded) -> SessionResult:
             if effect == "fails" and test.outcome in ("xfailed", "xpassed"):
                 effect = "none"  # the test is expected to fail, whatever for
             measurements.append((m, replace(verdict, effect=effect)))
-        fails = any(verdict.effect == "fails" for _, verdict in measurements)
+        effects = [verdict.effect for _, verdict in measurements] + [one.verdict.effect for one in test.counted]
+        fails = "fails" in effects
         outcome = "failed" if fails and test.outcome == "passed" else test.outcome
         tests.append(replace(test, outcome=outcome, measurements=tuple(measurements)))
     return replace(
@@ -168,11 +169,11 @@ def with_effects(result: SessionResult, recorded: Recorded) -> SessionResult:
 
 
 def fails(result: SessionResult) -> bool:
-    """Tell whether something that was measured fails the run."""
+    """Tell whether something that was measured or counted fails the run."""
     return any(
-        verdict.effect == "fails" and m.energy_j_per_call is not None
+        any(verdict.effect == "fails" and m.energy_j_per_call is not None for m, verdict in test.measurements)
+        or any(one.verdict.effect == "fails" and one.work is not None for one in test.counted)
         for test in result.tests
-        for m, verdict in test.measurements
     )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_carbon.records import Measurement, MeasurementError, MeasurementWarning, TaskInfo, UsageProblem
+
+if TYPE_CHECKING:
+    from pytest_carbon.plugin.counter import Count
 
 __tracebackhide__ = True  # errors are shown at the test's line
 
@@ -26,7 +29,7 @@ class Called:
                 count_anew()
         self._before = {id(task): _calls_of(task) for task in self._tasks()}
 
-    def completed(self, measurement: Measurement) -> Measurement:
+    def completed(self, measurement: Measurement | Count) -> Measurement | Count:
         """Add the task that was called once for each call, if no other task was called."""
         counts = [(task, _calls_of(task) - self._before.get(id(task), 0)) for task in self._tasks()]
         called = [(with_task(measurement, task), count) for task, count in counts if count > 0]
@@ -41,16 +44,23 @@ def _calls_of(task: Any) -> int:
     return calls if isinstance(calls, int) else 0
 
 
-def with_task(measurement: Measurement, task: Any) -> Measurement:
+def with_task(measurement: Measurement | Count, task: Any) -> Measurement | Count:
     """Add the task's info, and a warning if its device is not counted."""
     if not callable(getattr(task, "info", None)):
         return measurement
     try:
         info = task.info()
     except MeasurementError as error:
-        return Measurement(measurement.name, measurement.machine, failure=str(error))
+        return measurement.failed(str(error))
     if not isinstance(info, TaskInfo):
         return measurement
+    if not isinstance(measurement, Measurement):
+        return replace(measurement, task=info)
+    if info.weights == "hollow":
+        return measurement.failed(
+            "hollow weights have no numbers, so that nothing was computed: they can be counted (--carbon-work), not"
+            " measured"
+        )
     return replace(measurement, task=info, warnings=(*measurement.warnings, *_on_another_device(measurement, info)))
 
 

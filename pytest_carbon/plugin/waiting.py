@@ -118,6 +118,11 @@ class Test:
     why_skipped: str = ""
     """The reason of its last skip or expected failure."""
 
+    @classmethod
+    def of(cls, item: pytest.Item, key: str) -> Test:
+        """Make one of a test that measures."""
+        return cls(item, key, markers.budgets_of(item), item.get_closest_marker(markers.MARKER) is not None)
+
     @property
     def weight(self) -> float:
         return self.item.stash.get(WEIGHT, 1.0)

@@ -42,7 +42,7 @@ def _rows(overview: Overview, now: str) -> list[tuple[str, str | None]]:
     fewest, most = overview.recordings
     held = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     full = f"the most that count are {RECORDINGS_MOST}" if most < RECORDINGS_MOST else "full: no more are needed"
-    ages = f"newest {_age(overview.newest, now)}, oldest {_age(overview.first, now)}"
+    ages = f"newest {age(overview.newest, now)}, oldest {age(overview.first, now)}"
     return [
         ("hardware", _hardware(overview.machine)),
         (
@@ -51,7 +51,7 @@ def _rows(overview: Overview, now: str) -> list[tuple[str, str | None]]:
             f" from {counted(overview.sessions, 'session')}",
         ),
         ("recordings", f"{held} of each; {full}"),
-        ("age", ages + (f"; a change was accepted {_age(overview.accepted, now)}" if overview.accepted else "")),
+        ("age", ages + (f"; a change was accepted {age(overview.accepted, now)}" if overview.accepted else "")),
         ("spread", _spread(overview)),
         ("detectable", _most("changes of {} and more", detectable_size, overview.detectable, overview.most_detectable)),
     ]
@@ -75,7 +75,7 @@ def _most(text: str, shown: Callable[[float], str], middle: float, most: tuple[f
     return text.format(usual) + ("" if usual == worst else f" (median; {worst} for {label(most[1])})")
 
 
-def _age(then: str, now: str) -> str:
+def age(then: str, now: str) -> str:
     """Write ``2 days ago``; a future time means a wrong clock."""
     seconds = (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()
     if seconds < -60:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_carbon.baselines.comparison import Comparison, Part, Row, Side, Workload
+from pytest_carbon.baselines.work_comparison import WorkComparison
 from pytest_carbon.gate import sentences
 from pytest_carbon.host.stdlib import json
 from pytest_carbon.records import Status, Verdict, label
+from pytest_carbon.reports import work_comparison
 from pytest_carbon.reports.failure import verb_for
 from pytest_carbon.reports.layout import Column, Page, Table, aligned
 from pytest_carbon.reports.summary import numbers
@@ -249,16 +251,17 @@ def _plain(text: str) -> str:
 # --- for machines ------------------------------------------------------------------------------------
 
 
-def document(comparison: Comparison) -> str:
+def document(comparison: Comparison, work: WorkComparison | None = None) -> str:
     """Write everything as JSON: SI units, unrounded, ``null`` where unknown."""
     content = {
         "format": FORMAT,
-        "exit_status": int(comparison.failed),
+        "exit_status": int(comparison.failed or (work is not None and work.failed)),
         "base": _side(comparison.base),
         "head": _side(comparison.head),
         "tolerance": comparison.settings.tolerance,
         "false_alarm_rate": comparison.settings.false_alarms,
         "machines": [_part(part) for part in comparison.parts],
+        "work": None if work is None else work_comparison.document(work),
         "notes": list(comparison.notes),
     }
     return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"

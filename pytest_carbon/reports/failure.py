@@ -21,6 +21,7 @@ from pytest_carbon.records import (
     SuiteVerdict,
     Verdict,
 )
+from pytest_carbon.reports.advice import acceptance, advice
 from pytest_carbon.reports.layout import Column, Name, Page, Table, columns
 from pytest_carbon.reports.table import failing_status
 from pytest_carbon.text import (
@@ -76,6 +77,8 @@ class FailureContext:
     """The nearest machine that has a baseline, and what differs, when this one has none."""
     mistake: bool = False
     """Whether it was not measured for a mistake in the test, whose remedy the reason says."""
+    work: str | None = None
+    """What its counted work says of a change, where it was counted, too."""
     report: str | None = None
     """The file of ``--carbon-json``."""
     ci_run: str | None = None
@@ -230,6 +233,7 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
     warnings = [warning for warning in measurement.warnings if warning.text.rstrip(".") not in said]
     facts = [
         ("now", _call(measurement) if verdict.baseline_j_per_call is None else None),
+        ("work", context.work),
         ("gate", _gate(verdict, context.tolerance)),
         ("note", added),
         ("suite", _suite(verdict, context.suite)),
@@ -365,8 +369,8 @@ def _power_limit(machine: Machine | None) -> str | None:
     return None if limit_w is None else f"{limit_w:.0f} W"
 
 
-def _carbon(measurement: Measurement, intensity: CarbonIntensity) -> str | None:
-    if measurement.emissions_g_per_call is None:
+def _carbon(measurement: Measurement, intensity: CarbonIntensity | None) -> str | None:
+    if measurement.emissions_g_per_call is None or intensity is None:
         return None
     grams = quantity(1000 * measurement.emissions_g_per_call, "g")
     return f"{grams} CO2e per 1,000 calls at {grid_and_pue(intensity)}"
@@ -387,19 +391,19 @@ def _remedies(
             text = (
                 "If this is intended, allow it with tolerance= in its marker until it is merged. To measure it alone:"
             )
-            yield _advice(page, text, f"pytest --carbon-sessions={pairs} {again}")
+            yield advice(page, text, f"pytest --carbon-sessions={pairs} {again}")
         elif status == "inconclusive" or verdict.blind:
             text = "Measure again while nothing else runs here, in more pairs:"
-            yield _advice(page, text, f"pytest --carbon-sessions={2 * pairs} {again}")
+            yield advice(page, text, f"pytest --carbon-sessions={2 * pairs} {again}")
     elif repeatable and status not in ("error", "over-budget"):
         text = (
             "A figure with a disqualifying warning is neither recorded nor accepted. Measure again without its cause:"
         )
-        yield _advice(page, text, f"pytest --carbon {again}")
+        yield advice(page, text, f"pytest --carbon {again}")
     elif verdict.blind:
         against = f"pytest --carbon-against={_commit_of(context) or 'REVISION'} {again}"
         text = "Record it on other days, too, or compare two revisions side by side:"
-        yield _advice(page, text, f"pytest --carbon-record {again}", against)
+        yield advice(page, text, f"pytest --carbon-record {again}", against)
     elif verdict.machine_moved:
         yield from _acceptance("If the machine stays as it is now", again, context, page)
     elif status in ("regression", "improvement"):
@@ -410,12 +414,12 @@ def _remedies(
         }.get(_moved(verdict, context.tolerance or 0.0) or "", "look at what changed since the baseline")
         yield _if_not(look, context.arguments or (test,), context, page)
     elif status == "over-budget":
-        yield _advice(page, "--carbon-accept does not lift a budget.")
+        yield advice(page, "--carbon-accept does not lift a budget.")
     elif status == "new":
-        yield _advice(page, "Record a baseline, and commit it:", f"pytest --carbon-record {again}")
+        yield advice(page, "Record a baseline, and commit it:", f"pytest --carbon-record {again}")
     elif status == "error" and not context.mistake:
         text = "Without its energy the test cannot pass, and nothing is recorded. To see what can be measured here:"
-        yield _advice(page, text, "pytest-carbon doctor")
+        yield advice(page, text, "pytest-carbon doctor")
 
 
 def _suite_remedies(context: FailureContext, page: Page) -> Iterator[list[str]]:
@@ -423,38 +427,33 @@ def _suite_remedies(context: FailureContext, page: Page) -> Iterator[list[str]]:
     if context.result.against is not None:
         text = f"{shared.capitalize()}. To measure again in more pairs:"
         words = ["pytest", f"--carbon-sessions={2 * context.result.against.pairs}", *context.arguments]
-        yield _advice(page, text, shlex.join(words))
+        yield advice(page, text, shlex.join(words))
         return
     yield from _acceptance("If this is intended", shlex.join(context.arguments), context, page)
     yield _if_not(f"{shared}, the machine, its driver", context.arguments, context, page)
 
 
-def _advice(page: Page, text: str, *commands: str) -> list[str]:
-    return [*page.wrap(text, hang=""), *(f"    {page.clean(command)}" for command in commands)]
-
-
 def _acceptance(intended: str, again: str, context: FailureContext, page: Page) -> Iterator[list[str]]:
     """Give the commands that accept a change: here, and from the report elsewhere."""
-    yield _advice(page, f"{intended}, accept it:", f"pytest --carbon-accept {again}".rstrip())
     place = [argument for argument in context.arguments if argument.startswith("--carbon-baseline=")]
-    place += context.project
-    report = context.report or "REPORT.json"
-    commands = [f"pytest-carbon baseline accept {shlex.join([report, *place])}"]
-    if context.ci_run is not None:
-        accept = shlex.join(["pytest-carbon", "baseline", "accept", *place])
-        file = shlex.quote(report.rpartition("/")[2])
-        commands = [f"gh run download {context.ci_run} --dir=carbon-run", f"{accept} carbon-run/*/{file}"]
-    yield _advice(page, "or on any other machine, from this run's report (--carbon-json):", *commands)
+    yield from acceptance(
+        page,
+        intended,
+        f"pytest --carbon-accept {again}",
+        report=context.report,
+        ci_run=context.ci_run,
+        place=[*place, *context.project],
+    )
 
 
 def _if_not(look: str, arguments: Sequence[str], context: FailureContext, page: Page) -> list[str]:
     """Say where to look, with the command that compares with the baseline's code."""
     commit = _commit_of(context)
     if commit is None:
-        return _advice(page, f"If it is not, {look}.")
+        return advice(page, f"If it is not, {look}.")
     own = [a for a in arguments if not a.startswith(("--carbon-baseline=", "--carbon-branch="))]
     command = shlex.join(["pytest", "--carbon", f"--carbon-against={commit}", *own])
-    return _advice(page, f"If it is not, {look}. To compare with the baseline's commit:", command)
+    return advice(page, f"If it is not, {look}. To compare with the baseline's commit:", command)
 
 
 def _commit_of(context: FailureContext) -> str | None:

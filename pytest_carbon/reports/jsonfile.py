@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
+from pytest_carbon.baselines.counts import read_work, work_form
 from pytest_carbon.baselines.format import is_time
 from pytest_carbon.codec import (
     OTHER_VERSION,
@@ -24,6 +26,7 @@ from pytest_carbon.host.stdlib import json
 from pytest_carbon.records import (
     INFORMS,
     CarbonIntensity,
+    Counted,
     Domain,
     DomainEnergy,
     Kind,
@@ -32,10 +35,13 @@ from pytest_carbon.records import (
     MeasurementWarning,
     SessionResult,
     SuiteVerdict,
+    TaskInfo,
     TestResult,
     UsageProblem,
     Verdict,
 )
+from pytest_carbon.records.work import Work, WorkVerdict
+from pytest_carbon.work.prediction import published
 
 FORMAT = "pytest-carbon/1"
 
@@ -66,7 +72,7 @@ def text(result: SessionResult) -> str:
 def _run_form(result: SessionResult) -> dict[str, Any]:
     """All but the tests."""
     cost_j = result.cost_energy_j
-    cost_g = None if cost_j is None else result.intensity.emissions_g(cost_j)
+    cost_g = None if cost_j is None or result.intensity is None else result.intensity.emissions_g(cost_j)
     return {
         "format": FORMAT,
         **{_KEYS.get(name, name): form(getattr(result, name)) for name in _RUN if name != "tests"},
@@ -74,6 +80,43 @@ def _run_form(result: SessionResult) -> dict[str, Any]:
         "other_machines": [{"machine": form(machine), "suite": form(suite)} for machine, suite in result.others],
         "references": [_pair_form(*pair) for pair in result.references],
     }
+
+
+def _test_form(test: TestResult) -> dict[str, Any]:
+    """One entry a name: a count stands beside the figures that were measured under its name."""
+    counts = {counted.name: counted for counted in test.counted}
+    entries = [_pair_form(*pair) | {"work": form(counts.pop(pair[0].name, None))} for pair in test.measurements]
+    entries += [_count_form(counted) for counted in counts.values()]
+    return {
+        "nodeid": test.nodeid,
+        "outcome": test.outcome,
+        "functional_outcome": test.functional_outcome or test.outcome,
+        "measurements": entries,
+    }
+
+
+def _count_form(counted: Counted) -> dict[str, Any]:
+    """An entry of what was counted and not measured: its figures are unknown."""
+    nothing = form(Measurement(counted.name, "", task=counted.task)) | {"machine": None, "calls": None}
+    return {**nothing, "verdict": None, "work": form(counted)}
+
+
+def _work_form(counted: Counted) -> dict[str, Any]:
+    """What was counted, and the verdict on it."""
+    work = dict.fromkeys(Work.__dataclass_fields__) if counted.work is None else work_form(counted.work)
+    predicted = [] if counted.work is None else predicted_form(counted.work)
+    own = {name: form(getattr(counted, name)) for name in _COUNTED}
+    return {**work, **form(counted.verdict), **own, "predicted": predicted}
+
+
+def predicted_form(work: Work) -> list[dict[str, Any]]:
+    """What a call would take of each GPU that coefficients are published for; nothing reads it back."""
+    joules = [(model, model.joules(work)) for model in published().values()]
+    return [
+        {"gpu": model.name, "energy_j_per_call": form(energy_j), "error": form(model.error)}
+        for model, energy_j in joules
+        if energy_j is not None
+    ]
 
 
 def _pair_form(measurement: Measurement, verdict: Verdict) -> dict[str, Any]:
@@ -92,16 +135,17 @@ _CODEC: Codec = Codec(
         MeasurementWarning: lambda warning: (
             _CODEC.fields(warning, but="informs") | {"disqualifies": warning.disqualifies}
         ),
-        TestResult: lambda test: {
-            "nodeid": test.nodeid,
-            "outcome": test.outcome,
-            "functional_outcome": test.functional_outcome or test.outcome,
-            "measurements": [_pair_form(*pair) for pair in test.measurements],
-        },
+        TestResult: lambda test: _test_form(test),
+        Counted: lambda counted: _work_form(counted),
+        WorkVerdict: lambda verdict: (
+            _CODEC.fields(verdict)
+            | {"modules": [{"module": module, "change": phrase} for module, phrase in verdict.modules]}
+        ),
         Verdict: lambda verdict: _CODEC.fields(verdict, but="differences"),
     }
 )
 form = _CODEC.form
+_COUNTED = ("warnings", "failure", "versions")
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -148,6 +192,33 @@ def _pair(value: Any) -> tuple[Measurement, Verdict]:
     return measurement, verdict
 
 
+def _entry(value: Any) -> tuple[tuple[Measurement, Verdict] | None, Counted | None]:
+    """Read what was measured under a name, and what was counted."""
+    verdict, counted = _CODEC.object({"verdict": Any, "work": Counted | None}, lambda *both: both)(value)
+    if counted is not None:
+        own = {"name": str, "task": TaskInfo | None}
+        counted = _CODEC.object(own, lambda name, task: replace(counted, name=name, task=task))(value)
+    return None if verdict is None and counted is not None else _pair(value), counted
+
+
+def _counted(value: Any) -> Counted:
+    """Read a count; its name and task stand beside it."""
+    verdict: WorkVerdict = _CODEC.read(WorkVerdict, value)
+    counted = {name: value[name] for name in Work.__dataclass_fields__ if name in value}
+    work = None if counted.get("engine", "") is None else read_work(counted)
+    hints = {"warnings": tuple[MeasurementWarning, ...], "failure": str | None, "versions": Mapping[str, str]}
+    warnings, failure, versions = _CODEC.object(hints, lambda *own: own)(value)
+    return Counted("", work, verdict, warnings, failure, versions=versions)
+
+
+class _Entry:
+    """An entry of a test, as the readers know it."""
+
+
+class _Moved:
+    """A module that changed, as the readers know it."""
+
+
 def _warning(code: str, text: str, disqualifies: bool) -> MeasurementWarning:
     if disqualifies and code in INFORMS:
         raise Wrong(f"a warning {json.dumps(code)} never disqualifies a figure, and here it does")
@@ -171,8 +242,10 @@ def _domain_energy(name: str, kind: Kind, source: str, *figures: float) -> Domai
     return DomainEnergy(Domain(name, kind, source), *figures)
 
 
-def _test(nodeid: str, outcome: str, pairs: tuple[tuple[Measurement, Verdict], ...], own: str) -> TestResult:
-    return TestResult(nodeid, outcome, pairs, None if own == outcome else own)
+def _test(nodeid: str, outcome: str, own: str, entries: tuple[Any, ...]) -> TestResult:
+    measured = tuple(pair for pair, _ in entries if pair is not None)
+    counts = tuple(counted for _, counted in entries if counted is not None)
+    return TestResult(nodeid, outcome, measured, None if own == outcome else own, counts)
 
 
 def _fields_of(record: type, **others: Any) -> dict[str, Any]:
@@ -185,7 +258,12 @@ _tolerance = scalar(
     lambda value: value is None or value is False or (is_number(value) and value >= 0),
     lambda value: float(value) if value else value,
 )
-_CODEC.readers |= {get_type_hints(Verdict)["tolerance"]: _tolerance, tuple[Measurement, Verdict]: _pair}
+_CODEC.readers |= {
+    get_type_hints(Verdict)["tolerance"]: _tolerance,
+    tuple[Measurement, Verdict]: _pair,
+    _Entry: _entry,
+    Counted: _counted,
+}
 _verdict = {name: hint for name, hint in _fields_of(Verdict).items() if name != "differences"}
 _CODEC.readers[Verdict] = _CODEC.object(_verdict, Verdict, named=True)
 for _record, _make, _hints in (
@@ -197,7 +275,13 @@ for _record, _make, _hints in (
         _domain_energy,
         {"domain": str, "kind": Kind, "source": str, **_fields_of(DomainEnergy, domain=str)},
     ),
-    (TestResult, _test, _fields_of(TestResult, functional_outcome=str)),
+    (
+        TestResult,
+        _test,
+        {"nodeid": str, "outcome": str, "functional_outcome": str, "measurements": tuple[_Entry, ...]},
+    ),
+    (_Moved, lambda *both: both, {"module": str, "change": str}),
+    (WorkVerdict, WorkVerdict, _fields_of(WorkVerdict, modules=tuple[_Moved, ...])),
     (SessionResult, _run, {_KEYS.get(name, name): hint for name, hint in _RUN.items()}),
 ):
     _CODEC.readers[_record] = _CODEC.object(_hints, _make)

@@ -15,7 +15,7 @@ _HELD = re.compile(r"(?<=\d) (?=[nµumkMG]?(?:J|Wh|W|g|s)\b|min\b|gCO2e|±|\+/-)
 
 _ASCII: Mapping[int, str] = {
     **{ord(sign): letter for sign, letter in zip("·–—−×µ₂‘’“”", "----xu2''\"\"", strict=True)},
-    **str.maketrans({"±": "+/-", "→": "->", "←": "<-", "…": "...", "≥": ">=", "≤": "<=", "°": "deg "}),
+    **str.maketrans({"±": "+/-", "→": "->", "←": "<-", "…": "...", "≥": ">=", "≤": "<=", "≈": "~", "°": "deg "}),
 }
 
 FAILING: Mapping[str, bool] = {"red": True, "bold": True}

@@ -288,12 +288,16 @@ def _cost(rows: list[Row], result: SessionResult) -> str:
     return text + calls if calls_j else text
 
 
-def _joules(energy_j: float, intensity: CarbonIntensity) -> str:
+def _joules(energy_j: float, intensity: CarbonIntensity | None) -> str:
+    if intensity is None:
+        return str(quantity(energy_j, "J"))
     return f"{quantity(energy_j, 'J')} ({quantity(intensity.emissions_g(energy_j), 'g')} CO2e)"
 
 
-def _intensity(result: SessionResult) -> str:
+def _intensity(result: SessionResult) -> str | None:
     intensity, settings = result.intensity, result.settings
+    if intensity is None:
+        return None
     source = intensity.source
     if intensity.year is not None and str(intensity.year) not in source:
         source = f"{source}, {intensity.year}"

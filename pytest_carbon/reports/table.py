@@ -118,7 +118,8 @@ def _status(row: Row) -> str:
         return failing_status(row.verdict).upper()
     if row.verdict.effect == "accepted":
         return "accepted"
-    if row.test.outcome == "failed" and all(verdict.effect != "fails" for _, verdict in row.test.measurements):
+    by_itself = row.test.functional_outcome or row.test.outcome  # without its counted work, too
+    if by_itself == "failed" and all(verdict.effect != "fails" for _, verdict in row.test.measurements):
         return "test failed"
     return status_of(row.verdict)
 

@@ -156,3 +156,11 @@ def protocol(pytestconfig: pytest.Config) -> dict[str, Any]:
         how.pop("min_time", None)
         how.pop("max_time", None)
     return how if settings.queries is None else {**how, "queries": settings.queries}
+
+
+@pytest.fixture
+def weights(pytestconfig: pytest.Config, cell: Cell) -> dict[str, str]:
+    """Return the weights of a model at full size whose work is counted: hollow, so that no memory holds them."""
+    settings = read_settings(pytestconfig)
+    hollow = settings.work and not settings.enabled and not cell.small
+    return {"weights": "hollow", "data": "synthetic"} if hollow else {}

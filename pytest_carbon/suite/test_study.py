@@ -12,9 +12,15 @@ if TYPE_CHECKING:
     from pytest_carbon.tasks.catalogue import Cell
 
 
-def test_task(cell: Cell, carbon: Carbon, carbon_task: Callable[..., Any], protocol: dict[str, Any]) -> None:
-    """Measure calls of the task, on one input of the data set after another."""
-    task = carbon_task(cell.task, **cell.arguments)
+def test_task(
+    cell: Cell, carbon: Carbon, carbon_task: Callable[..., Any], protocol: dict[str, Any], weights: dict[str, str]
+) -> None:
+    """Measure calls of the task, on one input of the data set after another; or count one, of a typical input."""
+    task = carbon_task(cell.task, **cell.arguments, **weights)
+    if weights:  # nothing to warm up, and no result to read
+        with carbon.window("call"):
+            task.typical()
+        return
     with one_thread() if cell.small else contextlib.nullcontext():
         result = carbon.run(task, **protocol)
     assert len(result) == task.batch_size

@@ -92,7 +92,7 @@ def build_task(
         model = catalogue.SMALL[name][1]
     if isinstance(model, str):
         dtype = dtype or "fp32"
-        device = _fitting(task, model, dataset, dtype, device, size, batch_size)
+        device = _fitting(task, model, dataset, dtype, device, size, batch_size, weights)
     samples = _samples(task, dataset, data, seed)
     if isinstance(model, str):
         built = models.build(
@@ -127,7 +127,14 @@ def arguments_known(arguments: Iterable[str]) -> None:
 
 
 def _fitting(
-    task: Task, model_id: str, dataset: str | None, dtype: str, device: str, size: str, batch_size: int
+    task: Task,
+    model_id: str,
+    dataset: str | None,
+    dtype: str,
+    device: str,
+    size: str,
+    batch_size: int,
+    weights: str,
 ) -> str:
     """Check that the model can be built, before anything large; return its device."""
     try:
@@ -139,6 +146,8 @@ def _fitting(
         find_dataset(task.name, dataset)
     further = ["diffusers"] * (task.kind == "diffuse") + ["PIL"] * (task.modality in ("image", "multimodal"))
     _refuse_missing(task.name, ["torch", "transformers", *further])
+    if weights == "hollow":
+        return models.hollow_device(device)
     device = models.device_of(device)
     half = models.memory_bytes(model_id, "fp16", size, batch_size) if dtype == "fp32" else None
     refuse_too_large(model_id, models.memory_bytes(model_id, dtype, size, batch_size), half, device, batch_size)
@@ -169,7 +178,7 @@ def _processor_of(built: Built) -> Any:
     """Make what turns images or sound into tensors. Raises UsageProblem."""
     _, settings, _ = architecture(built.model_id).sized(built.size)
     kind = models.named(settings.pop("class"))
-    if built.weights == "random":
+    if built.weights != "hub":
         return kind(**settings)
     return read_part("processor", built.model_id, built.source, kind.from_pretrained)
 

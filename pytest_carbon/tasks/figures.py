@@ -83,17 +83,7 @@ class Figure:
     @property
     def usual(self) -> bool:
         """Whether inputs, new tokens, steps and image size are the catalogue's."""
-        info = self.task
-        if info.name not in TASKS or info.data == "given":
-            return False
-        from pytest_carbon.tasks.architectures import ARCHITECTURES
-
-        design = ARCHITECTURES.get(info.model)
-        call = {} if design is None else design.sized(info.size or "study")[2]
-        if info.name in NEW_TOKENS and self.new_tokens != call.get("max_new_tokens", NEW_TOKENS[info.name]):
-            return False
-        asked = {"num_inference_steps": info.steps, "width": info.width, "height": info.height}
-        return all(value is None or value == call.get(name, value) for name, value in asked.items())
+        return usual(self.task)
 
     @property
     def counted(self) -> tuple[Unit, float] | None:
@@ -107,6 +97,21 @@ class Figure:
         known = TASKS.get(info.name)
         units = (known.unit,) if known else tuple(counts)
         return next(((unit, count) for unit in units if (count := counts[unit])), None)
+
+
+def usual(info: TaskInfo) -> bool:
+    """Tell whether a call's inputs, new tokens, steps and image size are the catalogue's."""
+    if info.name not in TASKS or info.data == "given":
+        return False
+    from pytest_carbon.tasks.architectures import ARCHITECTURES
+
+    design = ARCHITECTURES.get(info.model)
+    call = {} if design is None else design.sized(info.size or "study")[2]
+    new_tokens = None if info.tokens_out is None else info.tokens_out / info.batch_size
+    if info.name in NEW_TOKENS and new_tokens != call.get("max_new_tokens", NEW_TOKENS[info.name]):
+        return False
+    asked = {"num_inference_steps": info.steps, "width": info.width, "height": info.height}
+    return all(value is None or value == call.get(name, value) for name, value in asked.items())
 
 
 def figure(test: TestResult, measurement: Measurement) -> Figure | None:

@@ -25,11 +25,11 @@ from pytest_carbon.tasks.hub import TIMEOUT_S, first_line
 if TYPE_CHECKING:
     import torch
 
-Weights = Literal["hub", "random"]
+Weights = Literal["hub", "random", "hollow"]
 DTYPES: Mapping[str, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 DEVICES = ("auto", "cuda", "mps", "cpu")
 SIZES = ("study", "small")
-SOURCES = ("auto", "hub", "random")
+SOURCES = ("auto", "hub", "random", "hollow")
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Built:
     dtype: str
     device: str
     source: str
-    """The hub id of the checkpoint, or ``random``."""
+    """The hub id of the checkpoint, or ``random``, or ``hollow``."""
     model_id: str
     size: str
 
@@ -59,15 +59,16 @@ def build(
 ) -> Built:
     """Build a model of the catalogue for one of its tasks.
 
-    ``weights="auto"`` is the checkpoint if it is cached, else random. Raises UsageProblem for an unknown argument, a
-    device that is not available, and a checkpoint that cannot be read.
+    ``weights="auto"`` is the checkpoint if it is cached, else random; ``hollow`` weights have shapes and no numbers:
+    their calls can be counted, at any size. Raises UsageProblem for an unknown argument, a device that is not
+    available, and a checkpoint that cannot be read.
     """
     find_task(task)
     find_model(model_id, task)
     _one_of("weights", weights, SOURCES)
     _one_of("size", size, SIZES)
     _one_of("dtype", dtype, DTYPES)
-    device = device_of(device)
+    device = hollow_device(device) if weights == "hollow" else device_of(device)
     if size == "small" and weights == "hub":
         raise UsageProblem(
             'a small variant has no checkpoint: weights="hub" needs size="study"; weights="random" builds either'
@@ -76,8 +77,9 @@ def build(
     with silent(*(["diffusers"] if is_pipeline(design) else [])), _own_chance(device, seed):
         checkpoint = find_checkpoint(model_id, design, weights) if size == "study" else None
         if checkpoint is None:
-            model = _random(model_id, size, dtype, device, seed)
-            return Built(model, "random", dtype, device, "random", model_id, size)
+            made: Weights = "hollow" if weights == "hollow" else "random"
+            model = _without_checkpoint(model_id, size, dtype, device, seed, hollow=made == "hollow")
+            return Built(model, made, dtype, device, made, model_id, size)
         return Built(_load(checkpoint, design, dtype, device), "hub", dtype, device, checkpoint.id, model_id, size)
 
 
@@ -95,6 +97,17 @@ def device_of(text: str) -> str:
             f'device="auto" takes the first of them'
         )
     return text
+
+
+def hollow_device(text: str) -> str:
+    """Return the device of hollow weights, ``cpu``; refuse any other."""
+    _one_of("device", text, DEVICES)
+    if text not in ("auto", "cpu"):
+        raise UsageProblem(
+            f'weights="hollow" on device={text!r}: hollow weights have no numbers, so no device computes with them; '
+            f'leave device= out, or write device="cpu"'
+        )
+    return "cpu"
 
 
 def _one_of(what: str, value: object, allowed: Iterable[str]) -> None:
@@ -142,7 +155,8 @@ def memory_bytes(model_id: str, dtype: str = "fp32", size: str = "study", batch_
     return round(count * width * _ROUNDING + batch_size * for_one * _SPREAD + _WORKSPACE_BYTES)
 
 
-def _random(model_id: str, size: str, dtype: str, device: str, seed: int) -> Any:
+def _without_checkpoint(model_id: str, size: str, dtype: str, device: str, seed: int, *, hollow: bool) -> Any:
+    """Build a model from its architecture alone; ``hollow``: without any numbers."""
     from pytest_carbon.tasks.tokenizers import tokenizer_for
 
     design = architecture(model_id)
@@ -151,13 +165,13 @@ def _random(model_id: str, size: str, dtype: str, device: str, seed: int) -> Any
         made = named(design.model_class)
         with _without_memory():
             model = made._from_config(made.config_class(**config), dtype=_torch_dtype(dtype))
-        return _materialised(model, dtype, device, seed)
+        return _hollowed(model, dtype) if hollow else _materialised(model, dtype, device, seed)
     scheduler = config.pop("scheduler")
     parts: dict[str, Any] = {"scheduler": named(scheduler.pop("class")).from_config(scheduler)}
     for index, (name, part) in enumerate(config.items()):
         with _without_memory():
             network = component(name, part, _torch_dtype(dtype))
-        parts[name] = _materialised(network, dtype, device, seed + index)
+        parts[name] = _hollowed(network, dtype) if hollow else _materialised(network, dtype, device, seed + index)
         if name.startswith("text_encoder"):
             parts[name.replace("text_encoder", "tokenizer")] = tokenizer_for(model_id, network.config, weights="random")
     if design.model_class.endswith(":StableDiffusionPipeline"):
@@ -225,6 +239,25 @@ def _materialised(model: Any, dtype: str, device: str, seed: int) -> Any:
         if hasattr(model, "initialize_weights"):
             _let_transformers_finish(model, seed)
     return model.requires_grad_(False).eval()
+
+
+def _hollowed(model: Any, dtype: str) -> Any:
+    """Return the model with hollow weights in the dtypes that real ones have; shared weights stay shared."""
+    import torch
+
+    from pytest_carbon.work import hollow
+
+    keep_fp32 = _kept_in_fp32(model, dtype)
+    made: dict[int, torch.nn.Parameter] = {}
+    for prefix, module in model.named_modules():
+        for name, old in list(module.named_parameters(recurse=False)):
+            if id(old) not in made:
+                kept = keep_fp32.intersection((*prefix.split("."), name))
+                data = old.detach().to(torch.float32 if kept else _torch_dtype(dtype))
+                made[id(old)] = torch.nn.Parameter(data, requires_grad=False)
+            module.register_parameter(name, made[id(old)])
+    hollow.hollow(model)
+    return model.eval()
 
 
 def _fill(parameter: torch.nn.Parameter, name: str, module: Any, generator: torch.Generator) -> None:
@@ -311,7 +344,7 @@ class _Checkpoint(NamedTuple):
 
 def find_checkpoint(model_id: str, design: Architecture, weights: str) -> _Checkpoint | None:
     """Find the checkpoint to load; None: random weights. Raises UsageProblem."""
-    if weights == "random" or (weights == "auto" and design.no_checkpoint):
+    if weights in ("random", "hollow") or (weights == "auto" and design.no_checkpoint):
         return None
     if design.no_checkpoint:
         raise UsageProblem(f"{model_id} cannot be loaded from the hub: {design.no_checkpoint}. {_REMEDY}")

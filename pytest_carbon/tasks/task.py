@@ -66,7 +66,7 @@ class ModelTask:
     """Its hub id; of a user's own model, its class."""
     samples: Sequence[Sample]
     dataset: str | None = None
-    weights: Literal["hub", "random", "own"] = "own"
+    weights: Literal["hub", "random", "hollow", "own"] = "own"
     data: Literal["hub", "synthetic", "given"] = "given"
     dtype: str | None = None
     device: str | None = None
@@ -94,6 +94,7 @@ class ModelTask:
 
     def __post_init__(self) -> None:
         self.reset()
+        self._typical: Sequence[Sample] | None = None
         self._place: Any = device_of_model(self.model) or "cpu"
         """Where tensors go: the exact device, as there may be several of a kind."""
 
@@ -125,6 +126,15 @@ class ModelTask:
             raise RuntimeError(f"{self.name}: this task was freed when the test that made it ended; make a new one")
         self._next = (begin + self.batch_size) % count
         return self.call([samples[(begin + i) % count] for i in range(self.batch_size)])
+
+    def typical(self) -> Any:
+        """Call the model on the same inputs each time: those whose texts are nearest to the mean length.
+
+        A measurement takes the mean over many inputs; a count takes one call, and must find the same work again.
+        """
+        if self._typical is None:
+            self._typical = typical(self.samples, self.batch_size)
+        return self.call(self._typical)
 
     def call(self, samples: Sequence[Sample]) -> Any:
         """Call the model on these inputs, and count what went in and came out."""
@@ -163,7 +173,7 @@ class ModelTask:
         if self.afterwards is not None:
             self.afterwards()
         self.model = self.tokenizer = self.processor = self.afterwards = None
-        self.samples = ()
+        self.samples, self._typical = (), None
         if self.weights != "own":
             free_memory()
 
@@ -193,6 +203,23 @@ class ModelTask:
         if not texts:
             return None
         return sum(map(len, self.tokenizer(texts, truncation=True)["input_ids"])) / count * self.batch_size
+
+
+LOOKED_AT = 1000
+"""How many inputs at most are searched for those of the mean length."""
+
+
+def typical(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """Return the samples whose texts are nearest to the mean length, in words; without texts, the first ones."""
+    words = [_words(samples[place]) for place in range(min(len(samples), LOOKED_AT))]
+    mean = sum(words) / len(words) if words else 0.0
+    nearest = sorted(range(len(words)), key=lambda place: (abs(words[place] - mean), place))
+    return [samples[nearest[i % len(nearest)]] for i in range(count)]
+
+
+def _words(sample: Sample) -> int:
+    parts = [part for value in sample.values() for part in (value if isinstance(value, tuple) else (value,))]
+    return sum(len(part.split()) for part in parts if isinstance(part, str))
 
 
 _CUDA_ASKED = re.compile(r"Tried to allocate ([\d.]+ \w+)")

@@ -10,7 +10,6 @@ import pytest
 from builders import HOST, everything, record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from postgres import PostgresServer
 
 pytest.importorskip("sqlalchemy", reason="the extra sql is not installed")
 from pytest_carbon.baselines import Store, open_store
@@ -18,24 +17,6 @@ from pytest_carbon.records import BaselineError, Calibration, Machine, Record, U
 
 OLDER, LATER = "2026-11-05T10:00:00Z", "2026-11-09T10:00:00Z"
 OLD, NEW = "a.py::t", "deep/b.py::t"
-
-
-@pytest.fixture(params=["files", "sqlite", "postgresql"])
-def reopened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Store]:
-    """Open the same place again, as another process would; it is empty at first."""
-    monkeypatch.chdir(tmp_path)
-    if request.param == "files":
-        return lambda: open_store(Path("carbon-baselines"))
-    if request.param == "sqlite":
-        return lambda: open_store("sqlite:///baselines.db")
-    server: PostgresServer = request.getfixturevalue("postgres")
-    url = server.database()
-    return lambda: open_store(url)
-
-
-@pytest.fixture
-def store(reopened: Callable[[], Store]) -> Store:
-    return reopened()
 
 
 def refusal(call: Callable[..., object], *arguments: object) -> str:

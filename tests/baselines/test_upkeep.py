@@ -89,7 +89,7 @@ def test_a_history_is_recordings_by_epoch() -> None:
     accepted = "2026-10-25T09:00:00Z"
     records = [record(day) for day in range(1, 23)]
     records += [record(25, energy_j, session=f"new {energy_j}", epoch=accepted) for energy_j in (2.0, 8.0)]
-    (found,) = upkeep.histories({"a-gpu": {X: records}}, X[0])
+    (found,) = upkeep.histories({"a-gpu": {X: records}}, [X])
     (first, before), (second, after) = found.epochs
     assert (first, second) == ("0", accepted)
     assert [recording.counts for recording in before] == [True] * 20 + [False] * 2
@@ -106,7 +106,8 @@ def test_what_is_asked_for_is_found_or_refused(known: set[str], wanted: str) -> 
     ends = (f"{wanted}::", f"{wanted}[", f"{wanted.removesuffix('/')}/")
     below = {test for test in known if test == wanted or test.startswith(ends)}
     try:
-        found = {history.key[0] for history in upkeep.histories(stored, wanted)}
+        keys = upkeep.chosen(set(stored["a-gpu"]), wanted)
+        found = {history.key[0] for history in upkeep.histories(stored, keys)}
     except UsageProblem:
         found = set()
     assert below <= found

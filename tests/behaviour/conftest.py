@@ -25,6 +25,7 @@ from typing import Any
 import psutil  # noqa: F401
 import pytest
 import scipy.special  # noqa: F401
+from worklab import MODEL, WorkRunner
 
 import pytest_carbon.plugin.run  # noqa: F401
 from pytest_carbon.host import electricity, patches
@@ -224,3 +225,23 @@ def trace(pytester: pytest.Pytester) -> Path:
     step = {"t_s": 1.0, "domain": "gpu:0", "energy_j": 100.0}
     path.write_text("".join(json.dumps(line) + "\n" for line in (header, step)), "utf-8")
     return path
+
+
+@pytest.fixture(scope="module")
+def counting(one_thread: None) -> None:
+    """All that counting imports: torch cannot be imported a second time, and pytester forgets what a run imports."""
+
+    import pytest_carbon.plugin.counting
+    import pytest_carbon.work.session  # noqa: F401
+
+
+@pytest.fixture
+def run_work(counting: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> WorkRunner:
+    """Runs ``pytest --carbon-work`` in pytester's folder, beside a module ``model``."""
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (pytester.path / "model.py").write_text(MODEL, "utf-8")
+    pytester.syspathinsert()
+    return WorkRunner(pytester)

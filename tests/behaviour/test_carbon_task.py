@@ -8,6 +8,7 @@ import pytest
 from conftest import CarbonRunner
 from extras import library
 from test_hooks import example
+from worklab import WorkRunner
 
 from pytest_carbon.plugin import hookspecs
 
@@ -688,3 +689,30 @@ def test_free(carbon, carbon_task):
     assert "text-generation: new_tokens=10 cannot be checked: what test_silent.<locals>.<lambda> returned " in run.text
     found = {test: run.measurement(test)["task"] for test in ("test_as_asked", "test_free")}
     assert [(task["new_tokens"], task["tokens_out"]) for task in found.values()] == [(4, 4.0), (None, 6.5)]
+
+
+HOLLOW = """
+def test_it(carbon, carbon_task):
+    carbon(carbon_task("text-classification", weights="hollow", data="synthetic", size="small"))
+"""
+
+
+def test_hollow_weights_are_not_measured(run_carbon: CarbonRunner, pytester: pytest.Pytester, a_model: None) -> None:
+    """Nothing is computed with them: the energy of that would be no figure of the model."""
+    pytester.makepyfile(HOLLOW)
+    run = run_carbon()
+    assert run.ret == 1
+    assert "hollow weights have no numbers, so that nothing was computed" in " ".join(run.text.split())
+    assert run.measurement("test_it")["energy_j_per_call"] is None
+
+
+def test_hollow_weights_are_counted(run_work: WorkRunner, pytester: pytest.Pytester, a_model: None) -> None:
+    """The report says what a call was, and that its weights were hollow."""
+    pytester.makepyfile(HOLLOW)
+    run = run_work()
+    assert run.outcomes() == {"passed": 1}
+    measurement = run.measurement("test_it")
+    assert measurement["work"]["engine"] == "hollow"
+    assert measurement["work"]["warnings"] == []
+    assert (measurement["task"]["weights"], measurement["task"]["tokens_in"] > 0) == ("hollow", True)
+    assert "small variants of the study's tasks (work counted, not energy measured)" in run.text

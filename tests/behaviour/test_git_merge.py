@@ -6,15 +6,17 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from builders import record
+from builders import record, work, work_record
 from conftest import MACHINE, CarbonRunner
 from console import HOST, carbon
 
 from pytest_carbon.baselines.files import FileStore
+from pytest_carbon.records import BaselineError
+from pytest_carbon.records.work import WorkRecord
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
@@ -265,3 +267,40 @@ def test_without_the_line_a_conflict_stops_the_run(repository: Path, measure) ->
     ran = carbon("baseline", "check")
     assert ran.ret == 1
     assert re.match(rf"{re.escape(str(STORED))}:\d+: a merge conflict was left here", ran.out)
+
+
+def keep(*records: WorkRecord) -> None:
+    FileStore(Path("carbon-baselines")).keep_counts("cpu", records)
+    commit()
+
+
+def merged_counts(side: Sequence[WorkRecord], main: Sequence[WorkRecord]) -> dict[str, WorkRecord]:
+    """Keep some counts on a branch and some on main, merge them, and return what counts then, by test."""
+    git("switch", "--quiet", "--create", "side")
+    keep(*side)
+    git("switch", "--quiet", "main")
+    keep(*main)
+    git("merge", "--quiet", "--no-edit", "side")
+    return {test: record for (test, _), record in FileStore(Path("carbon-baselines")).counts("cpu").items()}
+
+
+def test_counts_of_two_branches_merge_by_themselves(repository: Path) -> None:
+    """Changes of two tests in adjacent lines, new tests on both sides, and one change that both made."""
+    base = [work_record(f"test_it.py::test_{name}") for name in "abcd"]
+    keep(*base)
+    a, b, c, d = (record._replace(created="2026-11-20T10:00:00Z", work=work(7)) for record in base)
+    b_too = b._replace(created="2026-11-21T10:00:00Z")
+    e, f = (work_record(f"test_it.py::test_{name}") for name in "ef")
+    stored = merged_counts([a, b, e], [c, b_too, f])
+    assert stored == {record.test: record for record in (a, b_too, c, base[3], e, f)}
+    assert d.work != base[3].work
+
+
+def test_two_changes_of_one_count_stop_the_run_after_the_merge(repository: Path) -> None:
+    """With both figures; the other tests' lines are as they were."""
+    base = [work_record(f"test_it.py::test_{name}") for name in "abc"]
+    keep(*base)
+    ours, theirs = (base[1]._replace(created=f"2026-11-2{n}T10:00:00Z", work=work(n)) for n in (1, 2))
+    with pytest.raises(BaselineError, match=r"'call' of 'test_it.py::test_b' has two counts: \d FLOP, .* and \d FLOP"):
+        merged_counts([ours], [theirs])
+    assert Path("carbon-baselines/work-cpu/test_it.py.jsonl").read_text().count('"test"') == 4

@@ -127,15 +127,16 @@ def test_the_marker_explains_itself(run_carbon: CarbonRunner) -> None:
     """``pytest --markers`` is where people look."""
     run = run_carbon("--markers", carbon=False)
     assert (
-        "@pytest.mark.carbon_budget(*, energy=None, emissions=None, per=1, tolerance=None, name=None, on=None): what "
-        "the test's calls may cost with --carbon: limits, and a tolerance against the baseline" in run.text
+        "@pytest.mark.carbon_budget(*, energy=None, emissions=None, flops=None, bytes=None, kernels=None, per=1, "
+        "tolerance=None, name=None, on=None): what the test's calls may cost with --carbon, or ask for with "
+        "--carbon-work: limits, and a tolerance against the baseline" in run.text
     )
 
 
 def test_the_fixture_explains_itself(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """``pytest --fixtures``, too."""
     run = run_carbon("--fixtures", carbon=False)
-    assert "Measure the energy of calls: ``carbon(fn, *args)``; without ``--carbon`` it only calls." in run.text
+    assert "Measure the energy of calls, ``carbon(fn, *args)``, or count their work" in run.text
 
 
 @pytest.mark.parametrize("carbon", [False, True], ids=["without", "with"])

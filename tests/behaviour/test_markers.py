@@ -107,7 +107,8 @@ def test_a_refused_marker_is_named_with_its_test(pytester: pytest.Pytester) -> N
     with pytest.raises(pytest.UsageError) as refused:
         budgets_of(found)
     assert refused.value.args == (
-        f"{found.nodeid}: carbon_budget(enery='2.5 J'): the keywords are energy, emissions, per, tolerance, name, on. "
+        f"{found.nodeid}: carbon_budget(enery='2.5 J'): the keywords are energy, emissions, flops, bytes, kernels,"
+        " per, tolerance, name, on. "
         "Did you mean energy?",
     )
 

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("all_plugins")  # with PYTEST_PLUGINS, -p n
 
 OURS = """
 import pytest
-from pytest_carbon.plugin import options, settings
+from pytest_carbon.plugin import options
 
 def pytest_addoption(parser):
     options.add_options(parser)
@@ -21,7 +21,9 @@ def pytest_load_initial_conftests(parser):
     options.add_switch(parser)
 
 def pytest_configure(config):
-    if settings.anything_given(config):
+    if options.anything_given(config):
+        from pytest_carbon.plugin import settings
+
         settings.read_settings(config)
 """
 """The least plugin that has the options: the whole one would hide which of its parts is tested."""
@@ -35,10 +37,9 @@ carbon-max-time carbon-precision carbon-strict
 SMALL = [
     "pytest_carbon",
     "pytest_carbon.host",
-    "pytest_carbon.host.patches",
     "pytest_carbon.host.stdlib",
     "pytest_carbon.plugin",
-    *(f"pytest_carbon.plugin.{name}" for name in ("markers", "options", "refusal", "settings", "values")),
+    *(f"pytest_carbon.plugin.{name}" for name in ("options", "values")),
 ]
 """What everybody pays for who has the plugin installed: together 2 ms."""
 FLAGS_ONLY = "carbon-record carbon-accept carbon-json"

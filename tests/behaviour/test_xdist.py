@@ -91,4 +91,7 @@ def test_b(): pass
     )
     run = run_carbon("-n", "2", carbon=False, subprocess=True)
     assert (run.ret, run.outcomes()) == (1, {"errors": 1, "passed": 1})
-    assert "test_it.py::test_a: carbon_budget(enery='2 J'): the keywords are energy, emissions, per" in run.text
+    assert (
+        "test_it.py::test_a: carbon_budget(enery='2 J'): the keywords are energy, emissions, flops, bytes, kernels, per"
+        in run.text
+    )

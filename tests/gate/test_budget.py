@@ -111,6 +111,7 @@ _ENERGY = (
     "write a number of joules, or one with nJ, µJ, mJ, J, kJ, MJ, GJ, nWh, µWh, mWh, Wh, kWh, MWh or GWh ('2.5 J')"
 )
 _EMISSIONS = "write a number of grams, or one with ng, µg, mg, g or kg ('0.4 mg')"
+_KEYWORDS = "the keywords are energy, emissions, flops, bytes, kernels, per, tolerance, name, on."
 _PER = "write the number of calls that the limits are for, above 0, such as per=1000"
 
 
@@ -148,18 +149,18 @@ _PER = "write the number of calls that the limits are for, above 0, such as per=
         (
             {"per": 1000},
             "(per=1000): per speaks of the limits in the same marker, and this one has none: write it beside "
-            "energy= or emissions=",
+            "energy=, emissions=, flops=, bytes= or kernels=",
         ),
         (
             {"on": "nvidia*", "tolerance": "5%"},
             "(on='nvidia*'): on speaks of the limits in the same marker, and this one has none: write it "
-            "beside energy= or emissions=",
+            "beside energy=, emissions=, flops=, bytes= or kernels=",
         ),
         (
             {"enery": 1},
-            "(enery=1): the keywords are energy, emissions, per, tolerance, name, on. Did you mean energy?",
+            f"(enery=1): {_KEYWORDS} Did you mean energy?",
         ),
-        ({"watts": 1}, "(watts=1): the keywords are energy, emissions, per, tolerance, name, on."),
+        ({"watts": 1}, f"(watts=1): {_KEYWORDS}"),
     ],
 )
 def test_a_limit_that_cannot_be_used_is_refused(marker: dict[str, Any], text: str) -> None:

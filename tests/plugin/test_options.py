@@ -84,6 +84,9 @@ KEYS: dict[str, tuple[str, str, object]] = {
     "carbon_max_detectable": ("150%", "max_detectable", 1.5),
     "carbon_suite": ("gpt2, facebook/bart-large-cnn", "suite", ("gpt2", "facebook/bart-large-cnn")),
     "carbon_queries": ("1000", "queries", 1000),
+    "carbon_work": ("true", "work", True),
+    "carbon_work_tolerance": ("2%", "work_tolerance", 0.02),
+    "carbon_kernel_tolerance": ("20%", "kernel_tolerance", 0.2),
 }
 FLAGS_ONLY: dict[str, tuple[str, str, object]] = {
     "carbon_record": ("true", "record", True),
@@ -163,6 +166,32 @@ def test_every_flag_sets_its_field(pytester: pytest.Pytester, key: str) -> None:
 def _flag(key: str, text: str) -> str:
     flag = f"--{key.replace('_', '-')}"
     return flag if text == "true" else f"{flag}={text}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "enabled", "work", "records"),
+    [
+        (["--carbon-work"], False, True, False),
+        (["--carbon-work", "--carbon-record"], False, True, True),
+        (["--carbon-work", "--carbon", "--carbon-record"], True, True, True),
+        (["--carbon-record"], True, False, True),
+        (["--carbon-work", "--carbon-record", "--no-carbon"], False, True, True),
+        (["--carbon-record", "--no-carbon"], False, False, False),
+    ],
+)
+def test_what_counting_alone_implies(
+    pytester: pytest.Pytester, flags: list[str], enabled: bool, work: bool, records: bool
+) -> None:
+    """Nothing is measured with ``--carbon-work`` alone, also with ``--carbon-record``."""
+    found = settings(pytester, *flags)
+    assert (found.enabled, found.work, found.record) == (enabled, work, records)
+
+
+def test_two_revisions_are_measured_alone(pytester: pytest.Pytester) -> None:
+    """``--carbon-against`` wins over the ini file's switch."""
+    pytester.makeini("[pytest]\ncarbon_work = true")
+    found = settings(pytester, "--carbon-against=main")
+    assert (found.enabled, found.work) == (True, False)
 
 
 def test_every_field_has_an_option() -> None:

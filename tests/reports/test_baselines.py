@@ -62,7 +62,7 @@ def test_a_long_history_ends_with_the_newest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("then", "age"),
+    ("then", "text"),
     [
         ("2026-11-22T09:30:00Z", "less than an hour ago"),
         ("2026-11-22T10:00:30Z", "less than an hour ago"),
@@ -76,9 +76,9 @@ def test_a_long_history_ends_with_the_newest() -> None:
         ("2026-11-22T11:00:00Z", "2026-11-22T11:00:00Z (in the future: by a wrong clock)"),
     ],
 )
-def test_ages(then: str, age: str) -> None:
+def test_ages(then: str, text: str) -> None:
     """To one unit, rounded down; what is still to come was a wrong clock's."""
-    assert report._age(then, "2026-11-22T10:00:00Z") == age
+    assert report.age(then, "2026-11-22T10:00:00Z") == text
 
 
 def test_a_full_baseline_says_so() -> None:

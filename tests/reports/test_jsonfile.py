@@ -228,6 +228,7 @@ def test_a_report_has_these_keys() -> None:
                             "effect": "none",
                             "reason": "it takes 8% more",
                         },
+                        "work": None,
                     }
                 ],
             }
@@ -507,7 +508,7 @@ OTHER_VERSION = "Another version of pytest-carbon wrote it: use that version, or
             lambda text: text.replace("pytest-carbon/1", "pytest-carbon/2"),
             f"written in the format 'pytest-carbon/2', and this version reads 'pytest-carbon/1'. {OTHER_VERSION}",
         ),
-        (lambda text: text.replace("295.0", "NaN"), f"NaN is not a finite number. {AS_WRITTEN}"),
+        (lambda text: text.replace("295.0", "NaN"), f"line 2: NaN is not a finite number. {AS_WRITTEN}"),
         (
             lambda text: text.replace('"energy_j_per_call": 1.21', '"energy_j_per_call": -1.21', 1),
             f"tests[0].measurements[0].energy_j_per_call must be above 0, or null, not -1.21. {AS_WRITTEN}",

@@ -18,6 +18,7 @@ from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import io, os, signal
 from pytest_carbon.host.worktree import dying_with_parent
 from pytest_carbon.plugin import foreign
+from pytest_carbon.plugin.counter import Count
 from pytest_carbon.plugin.processes import messages
 from pytest_carbon.plugin.processes.messages import Brought, Message, Request
 from pytest_carbon.plugin.settings import inherit
@@ -98,8 +99,14 @@ class Outlet:
         config = self._config
         self.send(messages.Reported(test, self._unpatched(lambda: messages.report_form(config, report))))
 
-    def done(self, test: str, measurements: Sequence[Measurement] = (), mistaken: Sequence[str] = ()) -> None:
-        self.send(messages.Done(test, tuple(measurements), tuple(mistaken)))
+    def done(
+        self,
+        test: str,
+        measurements: Sequence[Measurement] = (),
+        mistaken: Sequence[str] = (),
+        counts: Sequence[Count] = (),
+    ) -> None:
+        self.send(messages.Done(test, tuple(measurements), tuple(mistaken), tuple(counts)))
         self._unmeasured = None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

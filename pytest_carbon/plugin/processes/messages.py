@@ -10,11 +10,14 @@ from typing import Any, get_args
 
 import pytest
 
+from pytest_carbon.baselines.counts import read_work, work_form
 from pytest_carbon.codec import Codec
 from pytest_carbon.host.import_paths import Move
 from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import json
+from pytest_carbon.plugin.counter import Count
 from pytest_carbon.records import Calibration, CarbonIntensity, Machine, Measurement, Settings
+from pytest_carbon.records.work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,8 @@ class Done:
     measurements: tuple[Measurement, ...] = ()
     mistaken: tuple[str, ...] = ()
     """The names of what was not measured because of a mistake in the test."""
+    counts: tuple[Count, ...] = ()
+    """In a process that counts work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +181,8 @@ class Finished:
 Message = Selected | Brought | Begun | Reported | Done | Warned | Trouble | Refused | Exited | Interrupted | Finished
 _KINDS: Mapping[str, Any] = {kind.__name__: kind for kind in get_args(Message)}
 _CODEC = Codec(
-    forms={float: float},  # figures reach the parent as they are, also those that are not finite
-    readers={Path: Path, **dict.fromkeys((str, int, float, bool), lambda value: value)},
+    forms={float: float, Work: work_form},  # figures reach the parent as they are, also those that are not finite
+    readers={Path: Path, Work: read_work, **dict.fromkeys((str, int, float, bool), lambda value: value)},
 )
 form, read = _CODEC.form, _CODEC.read
 

@@ -42,6 +42,7 @@ _FOR_THE_PARENT: Mapping[str, object] = {
     **dict.fromkeys(("cacheclear", "failedfirst", "lf", "newfirst"), False),
     **dict.fromkeys(("stepwise", "stepwise_skip", "trace", "usepdb"), False),
     "carbon": True,
+    "carbon_work": False,
     "carbon_confirm": "0",
     "carbon_sessions": "1",
     "log_file_mode": "a",
@@ -126,6 +127,8 @@ class Launcher:
             options["basetemp"] = f"{basetemp}-process-{self.number}"
         if side is not None:
             options["carbon_reference"] = False
+        if stage.counts:  # counting and measuring never share a process
+            options |= {"carbon": False, "carbon_work": True}
         cwd, environ = invocation.dir, self._environ
         arguments = [os.fspath(argument) for argument in invocation.args]
         if side is not None and stage.base:
@@ -186,7 +189,7 @@ class Launcher:
                     ending = self._follow(running, stage, tests, tell)
             finally:
                 os.close(self._leave)
-        self._warned |= not (stage.base or stage.confirms)
+        self._warned |= not (stage.base or stage.confirms or stage.counts)
         return ending
 
     def let_begin(self) -> None:
@@ -205,7 +208,7 @@ class Launcher:
         return plain | {name: move(value) for name, value in options.items() if type(value) is str}
 
     def _follow(self, running: _Running, stage: Stage, tests: Sequence[str], tell: Callable[[Message], None]) -> Ending:
-        warn = not (self._warned or stage.base or stage.confirms)
+        warn = not (self._warned or stage.base or stage.confirms or stage.counts)
         ending = Ending()
         left = dict.fromkeys(tests)
         finished = False

@@ -20,6 +20,8 @@ class Stage:
     pair: int = 0
     confirms: bool = False
     """Whether it measures suspects again."""
+    counts: bool = False
+    """Whether it counts work, and measures nothing."""
 
     @property
     def base(self) -> bool:

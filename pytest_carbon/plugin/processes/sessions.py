@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 
@@ -12,6 +13,7 @@ from pytest_carbon.host.machine import describe
 from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import signal, threading, time
 from pytest_carbon.plugin import markers, refusal, timelimits
+from pytest_carbon.plugin.counter import Count
 from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.processes import messages, parent, plan
 from pytest_carbon.plugin.processes.messages import Brought, Message
@@ -24,6 +26,13 @@ from pytest_carbon.text import counted, listing
 
 _TWICE_S = 1.0
 """A signal that comes again within this is the same one: timeout(1) signals the process and its group."""
+
+
+class Counts(NamedTuple):
+    """What a fresh process counted, by test; and why a test was not counted to its end."""
+
+    made: dict[str, tuple[Count, ...]]
+    why_not: dict[str, str]
 
 
 class Fresh:
@@ -113,6 +122,47 @@ class Fresh:
             keys = [test.key for test in tests]
             stages = plan.sessions(keys, self._settings.confirm, label="measured again,", confirms=True)
             self._run(session, stages)
+
+    def count(self, tests: Sequence[Test]) -> Counts:
+        """Count the work of tests in a fresh process: counting and measuring never share one."""
+        counts = Counts({}, {})
+        stage = Stage("counting work", None, tuple(test.key for test in tests), counts=True)
+        known = {test.key: test for test in tests}
+        shown = Stages(self._progress)
+        shown.plan(stage.label, {key: test.weight for key, test in known.items()})
+        shown.enter(stage.label, stage.tests)
+
+        def tell(message: Message) -> None:
+            match message:
+                case messages.Begun(key):
+                    shown.begun(key, known[key].item.nodeid)
+                case messages.Reported(key, data):
+                    report = messages.report_of(self._config, data)
+                    if report.failed and type(report) is pytest.TestReport:
+                        counts.why_not[key] = f"the test failed there: {crash(report)}"
+                    elif report.skipped and type(report) is pytest.TestReport:
+                        counts.why_not[key] = f"the test was skipped there: {why_skipped(report)}"
+                case messages.Done(key):
+                    counts.made[key] = message.counts
+                    shown.ended(waiting=False)
+
+        self._progress.say(f"carbon: counting the work of {counted(len(tests), 'test')}, in a fresh process")
+        left: Sequence[str] = stage.tests
+        with ended_in_order():
+            while left:
+                ending = self._launcher.run(stage, left, tell, maxfail=0, calibrations={})
+                if ending.refused is not None:
+                    raise refusal.refusal(ending.refused)
+                if ending.exit is not None:
+                    raise pytest.exit.Exception(ending.exit.reason, ending.exit.status)
+                lost = dict.fromkeys(ending.missing, "the fresh process did not collect the test")
+                if ending.why is not None:
+                    last = f" ({ending.output.splitlines()[-1].strip()})" if ending.output else ""
+                    dead = [ending.under_way] if ending.under_way is not None else list(ending.left)
+                    lost |= dict.fromkeys(dead, f"the process {ending.why}{last}")
+                counts.why_not.update(lost)
+                left = [key for key in ending.left if key not in lost] if lost else []
+        return counts
 
     def _run(self, session: pytest.Session, stages: Sequence[Stage]) -> None:
         for stage in stages:

@@ -7,10 +7,19 @@ process of a machine shares). Every field that carries a unit names it: ``_j`` j
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from pytest_carbon.records.errors import BaselineError as BaselineError
+from pytest_carbon.records.errors import CarbonError as CarbonError
+from pytest_carbon.records.errors import DeviceFault as DeviceFault
+from pytest_carbon.records.errors import MeasurementError as MeasurementError
+from pytest_carbon.records.errors import MeterError as MeterError
+from pytest_carbon.records.errors import UsageProblem as UsageProblem
+from pytest_carbon.records.work import Work, WorkVerdict
 
 Kind = Literal["measured", "estimated"]
 Status = Literal["error", "over-budget", "regression", "inconclusive", "improvement", "new", "pass"]
@@ -33,30 +42,6 @@ def label(key: Key) -> str:
     """Return a measurement's name in sentences."""
     test, name = key
     return test if name == "call" else f"{test} · {name}"
-
-
-class CarbonError(Exception):
-    """Something the user can act on: its text is a sentence with the value, what is allowed, the remedy."""
-
-
-class UsageProblem(CarbonError):
-    """An option, a marker or a fixture call that cannot be used (exit status 4 where pytest decides)."""
-
-
-class MeterError(CarbonError):
-    """A meter that could not be opened or read. Never turned into 0 J."""
-
-
-class DeviceFault(MeterError):
-    """A device that this machine shows to have, and whose energy cannot be counted."""
-
-
-class MeasurementError(CarbonError):
-    """A measurement that failed: it has no energy, and its test fails."""
-
-
-class BaselineError(CarbonError):
-    """A baseline that cannot be trusted: the file, the line and the remedy (exit status 4)."""
 
 
 REPLAYED = "replayed: "
@@ -178,7 +163,7 @@ class TaskInfo:
     model: str
     """Its hub id; of a user's own model, its class."""
     dataset: str | None
-    weights: Literal["hub", "random", "own"]
+    weights: Literal["hub", "random", "hollow", "own"]
     data: Literal["hub", "synthetic", "given"]
     dtype: str | None
     """``fp32``, ``fp16``, ``bf16``; as torch names it where it is another."""
@@ -243,6 +228,10 @@ class Measurement:
     factors: Factors | None = None
     """Of an estimate."""
 
+    def failed(self, why: str) -> Measurement:
+        """Return it without figures, for a failure."""
+        return Measurement(self.name, self.machine, failure=why)
+
     @property
     def estimated(self) -> bool:
         return is_estimated(self.machine)
@@ -272,10 +261,13 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a marker allows. Limits are for one call, in joules and grams."""
+    """What a marker allows. Limits are for one call, in joules, grams, FLOPs, bytes and kernels."""
 
     energy_j_per_call: float | None = None
     emissions_g_per_call: float | None = None
+    flops_per_call: float | None = None
+    bytes_per_call: float | None = None
+    kernels_per_call: float | None = None
     per: float = 1
     """The calls the limits were written for: messages speak of them as the user wrote them."""
     tolerance: float | Literal[False] | None = None
@@ -283,10 +275,17 @@ class Budget:
     name: str | None = None
     """The measurement it is for; ``None``: each of the test's."""
     on: str | None = None
-    """A pattern of machine ids in which the limits hold; ``None``: every measured one."""
+    """A pattern of machine ids in which the limits hold; ``None``: every measured one.
+
+    Limits on counted work hold wherever work is counted, whatever the machine; a pattern that begins with ``work-``
+    names engines, and is for them: ``work-cuda``.
+    """
     energy_text: str | None = None
     """As the marker has it, for messages."""
     emissions_text: str | None = None
+    flops_text: str | None = None
+    bytes_text: str | None = None
+    kernels_text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -475,6 +474,11 @@ class Settings:
     strict: bool = False
     suite: Literal["small", "study"] | tuple[str, ...] = "small"
     queries: int | None = None
+    work: bool = False
+    work_tolerance: float = 0.01
+    """Of FLOPs, bytes and decode steps."""
+    kernel_tolerance: float = 0.10
+    """Of kernels and host reads."""
     json: Path | None = None
 
 
@@ -500,6 +504,25 @@ class Against:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """One named thing of a test whose work was counted, and the verdict; one that failed has a failure and no work."""
+
+    name: str
+    work: Work | None
+    verdict: WorkVerdict
+    warnings: tuple[MeasurementWarning, ...] = ()
+    failure: str | None = None
+    task: TaskInfo | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of what decides what is asked, as in :class:`.work.WorkRecord`."""
+
+    @property
+    def disqualifying(self) -> tuple[MeasurementWarning, ...]:
+        """Return the warnings for which it is neither recorded nor accepted."""
+        return tuple(warning for warning in self.warnings if warning.disqualifies)
+
+
+@dataclass(frozen=True, slots=True)
 class TestResult:
     """A test and what it measured, as reports take it."""
 
@@ -510,6 +533,7 @@ class TestResult:
     measurements: tuple[tuple[Measurement, Verdict], ...] = ()
     functional_outcome: str | None = None
     """The outcome before the gate; ``None``: the same."""
+    counted: tuple[Counted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -537,7 +561,8 @@ class SessionResult:
     exit_status: int | None
     """None of an incomplete run."""
     machine: Machine
-    intensity: CarbonIntensity
+    intensity: CarbonIntensity | None
+    """None where work was counted and nothing measured."""
     suite: SuiteVerdict
     tests: tuple[TestResult, ...] = ()
     others: tuple[tuple[Machine, SuiteVerdict], ...] = ()

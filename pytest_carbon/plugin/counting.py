@@ -1,0 +1,243 @@
+"""A run under ``--carbon-work`` alone: count the work of each test, judge it, and keep what may be kept."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pytest_carbon.host.machine import describe
+from pytest_carbon.host.patches import undone
+from pytest_carbon.host.stdlib import now_text, time
+from pytest_carbon.measure.protocol import Protocol
+from pytest_carbon.plugin import failures, missing, notes, record, refusal
+from pytest_carbon.plugin.carbons import Carbons, made_by, tasks_of
+from pytest_carbon.plugin.counter import NO_TORCH, Count, Counter
+from pytest_carbon.plugin.fixture import Carbon
+from pytest_carbon.plugin.ids import test_id
+from pytest_carbon.plugin.interim import Interim
+from pytest_carbon.plugin.missing import Collected
+from pytest_carbon.plugin.place import Listener
+from pytest_carbon.plugin.processes import child
+from pytest_carbon.plugin.progress import Progress
+from pytest_carbon.plugin.waiting import Log, Test, measures, redirected
+from pytest_carbon.plugin.work_gate import WorkGate
+from pytest_carbon.records import CarbonError, Machine, SessionResult, Settings, SuiteVerdict, TestResult
+from pytest_carbon.records.work import WORK
+from pytest_carbon.reports import junit
+from pytest_carbon.text import counted
+
+
+class CountingSession:
+    """One run. It opens no meter: counting and measuring never share a process."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self._config = config
+        self._settings = settings
+        self._created = now_text()
+        self._begun_s = time.perf_counter()
+        self._session_id = uuid.uuid4().hex
+        self._tests: dict[str, Test] = {}
+        """Those that measure, by their ids."""
+        self._results: dict[str, TestResult] = {}
+        """Of those that have finished."""
+        self._progress = Progress(config, lambda: ("", ""))
+        self._result: SessionResult | None = None
+        self._notes: list[str] = []
+        self._recorded: list[str] = []
+        """Sentences that the user asked for: printed with ``-q``, too."""
+        self._problems: list[str] = []
+        """What fails the run besides tests."""
+        self._collected = Collected(config)
+        config.pluginmanager.register(self._collected, "pytest-carbon-collected")
+        config.pluginmanager.register(Carbons(self._tests, self._carbon), "pytest-carbon-fixture")
+        refusal.refuse_parallel(
+            config, "--carbon-work counts in the process of the run, and {}: it would hear of no count"
+        )
+        self._outlet = config.stash.get(child.OUTLET, None)
+        """Only in a fresh process: its parent measures, and judges."""
+        self._interim = Interim(settings.json)
+        if self._outlet is not None:
+            return
+        try:
+            store, lacks = record.open_run(settings, config.rootpath)
+        except CarbonError as error:
+            raise refusal.refusal(str(error)) from None
+        self._gate = WorkGate(config, settings, store, self._created)
+        self._notes += [lacks] if lacks else []
+
+    @functools.cached_property
+    def _machine(self) -> Machine:
+        return describe((), (), driver=None)
+
+    @undone.during
+    def _carbon(self, item: pytest.Item, listener: Listener) -> Carbon:
+        try:
+            counter = Counter()
+        except ImportError as error:
+            if (error.name or "torch").partition(".")[0] != "torch":
+                raise
+            pytest.skip(NO_TORCH)
+        strict = self._settings.strict and self._settings.gate == "fail"
+        return Carbon(counter, Protocol(), listener=listener, strict=strict, tasks=tasks_of(item))
+
+    @pytest.hookimpl(tryfirst=True)  # before the terminal calls pytest_report_collectionfinish
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if self._outlet is not None:
+            self._outlet.select(session.items, test_id, measures)
+        for item in session.items:
+            if measures(item):
+                self._tests[test_id(item)] = Test.of(item, test_id(item))
+
+    def pytest_report_collectionfinish(self) -> list[str]:
+        tests = counted(len(self._tests), "test")
+        return [f"carbon: {tests} to count the work of; no energy is measured"] if self._tests else []
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        if self._outlet is not None:
+            return (yield)
+        try:
+            self._gate.read()
+        except CarbonError as error:
+            raise refusal.refusal(str(error)) from None
+        if not self._tests and not self._collected.concern(self._gate.kept.tests):
+            return (yield)
+        self._gate.git = record.state(self._settings, self._config.rootpath)
+        self._interim.write(self._so_far)
+        interrupted = refused = False
+        try:
+            return (yield)
+        except (KeyboardInterrupt, pytest.exit.Exception):
+            interrupted = True
+            raise
+        except pytest.UsageError:
+            refused = True
+            self._interim.discard()
+            raise
+        finally:
+            if not refused:
+                try:
+                    self._conclude(interrupted=interrupted)
+                except CarbonError as error:
+                    raise refusal.refusal(str(error)) from None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Keep the reports of a test until it is judged, at its end."""
+        test = self._tests.get(test_id(item))
+        if test is None:
+            with self._collected.following(item):
+                return (yield)
+        test.item = item  # two items may share an id (--keep-duplicates)
+        log = test.log = Log(item, self._progress)
+        if self._outlet is not None:
+            self._outlet.begin(test.key, measures=True)
+        try:
+            with redirected(item, functools.partial(self._take, test)):
+                result = yield
+        finally:
+            if test.outcome is not None and self._outlet is None:
+                self._judge(test)
+            test.pass_on()
+            log.finish()
+        if self._outlet is None:
+            self._interim.write(self._so_far)
+            return result
+        with undone():
+            self._outlet.done(test.key, counts=self._counts(test))
+        return result
+
+    def _take(self, test: Test, report: pytest.TestReport) -> None:
+        if self._outlet is not None:
+            self._outlet.report(test.key, report)
+        test.take(report)
+
+    @undone.during
+    def _judge(self, test: Test) -> None:
+        """Give the verdicts on a test that has finished, and write them into its reports."""
+        counted = self._gate.judge(test, self._counts(test))
+        fails = any(one.verdict.effect == "fails" for one in counted)
+        outcome = "failed" if fails and test.outcome == "passed" else test.outcome or ""
+        self._results[test.key] = TestResult(test.key, outcome, (), test.outcome, counted)
+
+        def said() -> tuple[str, str]:
+            texts = [*self._gate.said(test, counted)]
+            return "\n\n".join(text for text, _ in texts), texts[0][1]
+
+        properties = [pair for one in counted for pair in junit.work_properties(one)]
+        failures.settle(test, outcome, properties, said, self._config)
+
+    def _counts(self, test: Test) -> list[Count]:
+        return made_by(test, Count, lambda name, why: Count(name, failure=why))
+
+    @undone.during
+    def _conclude(self, *, interrupted: bool) -> None:
+        """Keep what may be kept, and say what was not counted."""
+        settings, gate = self._settings, self._gate
+        result = self._so_far()
+        every = {**self._collected.tests, **self._tests}
+        result = replace(result, unmeasured=gate.unmeasured(result.tests, self._collected, every))
+        lines = [*self._notes]
+        if settings.record or settings.accept:
+            said = ["nothing was recorded: the run was interrupted"] if interrupted else gate.keep(result)
+            self._recorded = said
+            lines += said
+        ran = [test for test in self._tests.values() if test.outcome is not None]
+        heard = {test.nodeid for test in result.tests if test.counted}
+        if not interrupted:
+            self._problems += missing.nothing_heard(ran, heard, "--carbon-work")
+        gone = [*gate.gone(result.tests, self._collected)] if settings.strict and not self._collected.part else []
+        if result.unmeasured:
+            text = missing.sentence(result.unmeasured, settings, self._config, "counted")
+            (gone if settings.strict else lines).append(text)
+        if not interrupted:
+            (gone if settings.strict else lines).extend(missing.silent(ran, heard, result.unmeasured, settings))
+        (lines if settings.gate == "warn" else self._problems).extend(gone)
+        if not self._collected.part:
+            names = {(test.nodeid, one.name) for test in result.tests for one in test.counted}
+            lines += notes.unmet(tuple(self._tests.values()), names)
+        lines += notes.unchecked(ran, ("energy", "emissions"), "--carbon")
+        lines += notes.unmatched(ran, result.tests)
+        self._result = replace(result, notes=tuple(lines))
+
+    def _so_far(self) -> SessionResult:
+        results = tuple(self._results.values())
+        compared = sum(bool(one.verdict.change) for test in results for one in test.counted)
+        engines = self._gate.engines(results)
+        gated = len({key for engine in engines for key in self._gate.kept.records.get(engine, {})})
+        return SessionResult(
+            session=self._session_id,
+            created=self._created,
+            duration_s=time.perf_counter() - self._begun_s,
+            exit_status=0,
+            machine=replace(self._machine, id=f"{WORK}{next(iter(engines), 'cpu')}"),
+            intensity=None,
+            suite=SuiteVerdict(gated, compared, 0.0),
+            tests=results,
+            commit=self._gate.git.commit,
+            branch=self._gate.git.branch,
+            dirty=self._gate.git.dirty,
+            settings=self._settings,
+        )
+
+    @pytest.hookimpl(tryfirst=True)
+    @undone.during
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self._result is None:
+            return
+        duration_s = time.perf_counter() - self._begun_s
+        self._result = notes.finish(session, exitstatus, self._result, self._problems, duration_s)
+
+    @undone.during
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if (result := self._result) is None:
+            return
+        quiet, verbose = terminalreporter.verbosity < 0, terminalreporter.verbosity > 0
+        shown = self._recorded if quiet else [note for note in result.notes if note not in self._problems]
+        lines = self._gate.summary(replace(result, notes=tuple(shown)), quiet=quiet, verbose=verbose)
+        notes.write(terminalreporter, lines, self._problems)

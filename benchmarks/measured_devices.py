@@ -123,14 +123,14 @@ def told(m: Measurement) -> Row:
 
 
 def figure(what: str, m: Measurement, true_j: float) -> Row:
-    """A row for a measurement that came to a figure, or to none."""
-    if m.energy_j_per_call is None:
+    """A row for the energy of all calls of a measurement that came to a figure, or to none."""
+    if m.energy_j_per_call_mean is None:
         codes = [d.code for d in m.warnings if d.disqualifies]
         return {"what": what, "tool": "pytest-carbon", "failure": m.failure, "disqualifies": codes}
     return {
         "what": what,
         "tool": "pytest-carbon",
-        "error": m.energy_j_per_call * m.calls / true_j - 1,
+        "error": m.energy_j_per_call_mean * m.calls / true_j - 1,
         **told(m),
     }
 

@@ -745,6 +745,7 @@ print(tracker.final_emissions_data.gpu_energy * 3.6e6)
 """
 
 
+@pytest.mark.slow
 def test_zeus_and_codecarbon_run_on_it(make, tmp_path):
     """Both peers read the simulated counter in a process of their own."""
     pytest.importorskip("zeus", reason="zeus is not installed")

@@ -5,10 +5,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import multiprocessing.process
-import os
 import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -24,6 +21,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 from pytest_carbon.host.patches import undone
+from pytest_carbon.host.stdlib import os, threading, time
 from pytest_carbon.records import MeasurementWarning
 from pytest_carbon.text import counted, listing
 from pytest_carbon.work.replacing import replaced

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from pytest_carbon.host.stdlib import threading
 from pytest_carbon.work import hollow
 from pytest_carbon.work.ledger import Ledger
 from pytest_carbon.work.mode import CountingMode

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import perf_counter_ns
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pytest_carbon.host.stdlib import threading, time
 from pytest_carbon.work import hollow
 from pytest_carbon.work.formulas import attention_backward_flops, attention_flops, recurrent_flops
 from pytest_carbon.work.ledger import Ledger, add
@@ -21,6 +20,7 @@ __tracebackhide__ = True  # an error of a counted call is shown without the fram
 
 _PLANS: dict[Any, Plan] = {}
 _Tensor = torch.Tensor
+_clock_ns = time.perf_counter_ns
 _node: Any = torch._C._current_autograd_node
 _excluded: Any = torch._C._dispatch_tls_is_dispatch_key_excluded
 _exclude: Any = torch._C._dispatch_tls_set_dispatch_key_excluded
@@ -89,9 +89,9 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
                     _exclude(_VIEWS, True)
         if not plan.own and plan.formula is None:
             return self._custom(func, plan, args, kwargs or {})
-        started = perf_counter_ns()
+        started = _clock_ns()
         out = func(*args, **kwargs) if kwargs else func(*args)
-        self.inside_ns += perf_counter_ns() - started
+        self.inside_ns += _clock_ns() - started
         self.operators += 1
         if plan.read is not None:
             self.read(plan.read)
@@ -198,13 +198,13 @@ class CountingMode(TorchDispatchMode):  # type: ignore[misc]
         """Count an operator as one, whatever a device makes of it, and its backward as one."""
         ledger = self.ledger
         start = ledger.open_region()
-        started = perf_counter_ns()
+        started = _clock_ns()
         self.muted += 1
         try:
             out = call(*args, **kwargs)
         finally:
             self.muted -= 1
-        self.inside_ns += perf_counter_ns() - started
+        self.inside_ns += _clock_ns() - started
         self.operators += 1
         kind, flops, backward, nbytes = _WHOLE[func](args, kwargs, out)
         dtype = args[0].dtype

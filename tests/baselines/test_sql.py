@@ -721,6 +721,7 @@ def test_many_processes_append_while_the_server_is_killed(
     check_all_there(url, writers.all, processes)
 
 
+@pytest.mark.slow
 def test_many_processes_append_to_one_file(tmp_path: Path) -> None:
     """SQLite lets one write at a time: the others wait, and the first of them makes the tables."""
     url = f"sqlite:///{tmp_path}/x.db"

@@ -243,6 +243,7 @@ def test_markers_of_the_other_revision_select_nothing(project: Project) -> None:
         assert (run.ret, run.status("test_it")) == (1, "regression")
 
 
+@pytest.mark.slow
 def test_nothing_is_compared(project: Project) -> None:
     """As all tests are skipped there, for want of what git ignores: the run is not green, but with ``warn``."""
     needs = (
@@ -275,6 +276,7 @@ def test_no_test_measures_here_any_more(project: Project) -> None:
     assert f"--carbon-strict: {told}" in project.refused("--carbon-strict")
 
 
+@pytest.mark.slow
 def test_called_from_outside_of_the_repository(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """With paths from the folder that it was called in: the other revision's are its own."""
     project.commit(test_it=COST, model="COST = 2.0")
@@ -560,6 +562,7 @@ def test_idle(carbon):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", slow_but("here first", {"here first": (False, True), "there first": (True, False)}))
 def test_what_only_the_other_measures_is_red_if_strict(
     project: Project, monkeypatch: pytest.MonkeyPatch, order: str

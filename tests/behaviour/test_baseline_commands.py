@@ -359,6 +359,7 @@ def test_prune_looks_for_a_new_name(project: FileStore) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "arguments", "why"),
     [

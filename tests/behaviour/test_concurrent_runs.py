@@ -33,6 +33,7 @@ def sessions(folder: Path) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_another_run_records_in_the_middle_of_this_one(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """What this run read when it began is not what it adds to: the other's records stay."""
     pytester.makepyfile(test_it=SUITE)

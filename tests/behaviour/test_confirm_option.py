@@ -133,6 +133,7 @@ def test_it_is_the_default_in_ci(
     assert times(pytester, "A") == sessions
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("recorded")
 def test_with_sessions(run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mean of all of them, and all are recorded where it passes."""

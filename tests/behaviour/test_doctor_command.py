@@ -116,6 +116,7 @@ def test_a_meter_that_cannot_be_used_is_1(doctor: Doctor) -> None:
     assert "The trace gone.jsonl cannot be read: No such file or directory." in words(result)
 
 
+@pytest.mark.slow
 def test_a_permission_that_is_refused_is_said(doctor: Doctor, simulated: Callable[..., SimulatedNvml]) -> None:
     """With who may give it."""
     sim = simulated(FAST)
@@ -226,6 +227,7 @@ def test_what_cannot_be_saved_is_4_before_anything_is_measured(pytester: pytest.
     assert (ran.ret, ran.out, "1x-replay-gpu" in ran.err) == (4, "", True)
 
 
+@pytest.mark.slow
 def test_a_trace_is_examined_as_a_counter_is(doctor: Doctor, pytester: pytest.Pytester) -> None:
     """Also beside another meter; without the hardware that it was recorded on."""
     write_constant_trace(pytester.path / "t.jsonl", 100.0, 0.02)

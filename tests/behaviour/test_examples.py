@@ -72,6 +72,7 @@ def labels_and_commands(report: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_slowdown_is_red_and_accepted_it_is_green(digits: Path, pytester: pytest.Pytester) -> None:
     """Record, lose time, read the report that README.md shows, and accept with the command that it prints."""
     ret, text = run(pytester, "--carbon-record")

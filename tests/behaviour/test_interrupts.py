@@ -243,6 +243,7 @@ def test_while_the_report_so_far_is_written(
         assert (run.ret, run.report["incomplete"]) == (2, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ignored", [False, True], ids=["", "in a script's background"])
 def test_a_fresh_process_tears_down_its_fixtures(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, ignored: bool

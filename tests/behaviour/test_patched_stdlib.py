@@ -297,8 +297,9 @@ def test_the_standard_library_is_bound_before_any_test() -> None:
             wrong += [
                 f"{place}:{node.lineno} imports {name}" for name in names if name.partition(".")[0] in stdlib.NAMES
             ]
-            if isinstance(node, ast.Attribute) and node.attr in ("now", "utcnow", "today", "fromtimestamp"):
-                wrong.append(f"{place}:{node.lineno} reads {node.attr}")
+            reads = isinstance(node, ast.Attribute) and node.attr in ("now", "utcnow", "today", "fromtimestamp")
+            if reads and ast.unparse(node.value).endswith(("date", "datetime")):
+                wrong.append(f"{place}:{node.lineno} reads {ast.unparse(node)}")
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
                 wrong.append(f"{place}:{node.lineno} calls open")
     assert wrong == []

@@ -95,6 +95,7 @@ def test_a_terminal_shows_the_measurement_under_way(pytester: pytest.Pytester, v
     assert re.fullmatch(r"=+ 3 passed in .* =+", left[-2])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("run_carbon")
 def test_a_terminal_shows_which_process_runs(pytester: pytest.Pytester) -> None:
     """Which session, which of its tests, and how long the rest will take; in the end nothing of it is left."""
@@ -107,6 +108,7 @@ def test_a_terminal_shows_which_process_runs(pytester: pytest.Pytester) -> None:
     assert re.fullmatch(r"=+ 3 passed in .* =+", left[-2])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("run_carbon")
 def test_a_quiet_terminal_shows_none(pytester: pytest.Pytester) -> None:
     """``-q`` is for who does not want to see it."""

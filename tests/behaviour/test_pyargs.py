@@ -92,6 +92,7 @@ def test_a_file_outside_the_root_dir(run_carbon: CarbonRunner, pytester: pytest.
     assert run_carbon("--pyargs", "first").measurement("test_it")["verdict"]["baseline_sessions"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["a module", "a folder", "a module that is not here only"])
 def test_a_module_that_is_gone(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, packages: Path, monkeypatch: pytest.MonkeyPatch, gone: str

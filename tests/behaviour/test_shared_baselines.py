@@ -446,6 +446,7 @@ def test_no_password_in_files_of_fresh_processes(
     assert len(stored(url)) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("url", slow_but("postgresql", ["sqlite", "postgresql"]), indirect=True)
 def test_several_sessions_are_recorded_at_once(shown: Any, pytester: pytest.Pytester, url: str) -> None:
     """As one recording, in a database as in files; the next run is compared with it."""

@@ -57,6 +57,7 @@ def run(pytester: pytest.Pytester, sim: SimulatedNvml, *args: str, **environ: st
     return result, json.loads((pytester.path / "r.json").read_text("utf-8"))
 
 
+@pytest.mark.slow
 def test_a_regression_on_a_gpu_turns_red_and_accepting_it_turns_it_green(
     pytester: pytest.Pytester, gpu: SimulatedNvml
 ) -> None:

@@ -130,6 +130,7 @@ def parametrized(values: str, ids: str) -> str:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", list(UNSTABLE))
 def test_an_id_that_stays_nowhere_is_said(run_carbon: CarbonRunner, pytester: pytest.Pytester, what: str) -> None:
     """It is measured and shown; no record is stored under it, and the strict gate fails it."""

@@ -449,6 +449,7 @@ def test_a_project_may_give_the_suites_tests_budgets(run_suite: CarbonRunner, py
     assert run.status("text-generation-wikitext-gpt2-small]") == "new"
 
 
+@pytest.mark.slow
 def test_quiet_leaves_the_table(run_suite: CarbonRunner) -> None:
     """And takes away its sentences."""
     run = run_suite("-p", "fake", "-q", *SUITE)
@@ -456,6 +457,7 @@ def test_quiet_leaves_the_table(run_suite: CarbonRunner) -> None:
     assert "phone charges" not in run.text
 
 
+@pytest.mark.slow
 def test_nothing_is_wider_than_the_terminal(run_suite: CarbonRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     """At 80 columns: tables, sentences, and the gate's table below."""
     monkeypatch.setenv("COLUMNS", "80")
@@ -499,6 +501,7 @@ def test_tiny_calls_run_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- measuring: the real ones ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_whole_small_suite_runs(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, trace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

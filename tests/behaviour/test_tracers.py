@@ -129,6 +129,7 @@ def test_coverage_is_paused_after_the_first_call(run_carbon: CarbonRunner, pytes
     )
 
 
+@pytest.mark.slow
 def test_a_figure_with_a_tracer_is_not_recorded_and_no_regression(
     run_carbon: CarbonRunner, pytester: pytest.Pytester
 ) -> None:

@@ -95,9 +95,16 @@ def broken(project: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 Unknown = Callable[[Path, pytest.MonkeyPatch], str]
-unknown = pytest.mark.parametrize(
-    "lose", [no_git, no_repository, somebody_elses, detached, a_tag, broken], ids=lambda lose: lose.__name__
-)
+
+
+def losing(first: Unknown, *others: Unknown) -> pytest.MarkDecorator:
+    """Parametrise a test by ways to lose the branch; the quick run tries the first."""
+    cases = [pytest.param(first, id=first.__name__)]
+    cases += [pytest.param(lose, id=lose.__name__, marks=pytest.mark.slow) for lose in others]
+    return pytest.mark.parametrize("lose", cases)
+
+
+unknown = losing(no_git, no_repository, somebody_elses, detached, a_tag, broken)
 
 
 @needs_git
@@ -183,7 +190,7 @@ OF_A_FORKS_MAIN = [
 
 
 @needs_git
-@pytest.mark.parametrize("lose", [no_git, no_repository, detached], ids=lambda lose: lose.__name__)
+@losing(no_git, no_repository, detached)
 @pytest.mark.parametrize("variables", [*PULL_REQUESTS, *OF_A_FORKS_MAIN], ids=lambda variables: min(variables))
 def test_what_ci_says_is_believed(
     run_carbon: CarbonRunner,

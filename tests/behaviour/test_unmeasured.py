@@ -177,6 +177,7 @@ def test_a_test_that_no_longer_exists(run_carbon: CarbonRunner, pytester: pytest
     assert "--carbon-strict: test_more.py::test_more and 1 more have a baseline" in run_carbon(STRICT).text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize("arguments", [(), ("--carbon-sessions=2",)], ids=["here", "fresh processes"])
 def test_no_test_measures_any_more(

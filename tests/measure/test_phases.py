@@ -52,6 +52,7 @@ def test_a_counter_that_looks_part_time_is_found_out_in_calls(
         assert phases.sampled_share(edges, busy) == pytest.approx(looked_at, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("looked_at", "period_s", "time_constant_s"),
     [

@@ -56,6 +56,7 @@ def test_every_model_of_the_catalogue_has_an_architecture_and_nothing_else_has()
     assert set(ARCHITECTURES) == set(catalogue.models())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id", one_of_each_class(sorted({**IMAGES, **DIFFUSION})))
 def test_the_parameter_count_is_the_studys(id: str) -> None:
     """A config is the right one when its parameters are as many as the study counted."""

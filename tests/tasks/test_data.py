@@ -670,6 +670,7 @@ def streamed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_data_set_is_streamed_and_drawn_with_the_seed(streamed: dict[str, Any]) -> None:
     """Another seed draws others; none is drawn twice, and nothing is left out of a text."""
     source, first = streamed["imdb 0"]
@@ -724,6 +725,7 @@ def test_a_data_set_that_the_hub_does_not_have_is_refused(streamed: dict[str, An
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variables", "why"),
     [

@@ -57,6 +57,7 @@ def plain(network: Any) -> Any:
 # --- random weights -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id", one_of_each_class())
 def test_a_random_model_differs_from_a_plain_one_in_its_weights_alone(id: str) -> None:
     """Position tables, indices and statistics are what the class makes; tied weights are tied; all is finite."""
@@ -216,7 +217,7 @@ def test_what_was_quiet_for_a_moment_is_as_loud_as_before() -> None:
     [
         ({"dtype": "float16"}, "dtype 'float16' is unknown: write one of fp32, fp16, bf16. Did you mean fp16?"),
         ({"size": "tiny"}, "size 'tiny' is unknown: write one of study, small"),
-        ({"weights": "trained"}, "weights 'trained' is unknown: write one of auto, hub, random"),
+        ({"weights": "trained"}, "weights 'trained' is unknown: write one of auto, hub, random, hollow"),
         ({"device": "gpu"}, "device 'gpu' is unknown: write one of auto, cuda, mps, cpu"),
         (
             {"weights": "hub"},
@@ -309,6 +310,7 @@ def test_activations_are_those_of_a_call(id: str) -> None:
     assert for_four == pytest.approx(4 * for_one, rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(catalogue.SMALL))
 def test_live_bytes_are_what_torch_allocates(name: str) -> None:
     """Counted as tensors that somebody holds, a call of each task takes about what torch's profiler sees allocated."""
@@ -542,6 +544,7 @@ def hub(tmp_path: Path) -> Iterator[str]:
     thread.join()
 
 
+@pytest.mark.slow
 def test_what_the_hub_says_is_said(hub: str, tmp_path: Path) -> None:
     """A checkpoint is downloaded; one that cannot be had is a sentence with its remedy."""
     models = dict.fromkeys(Hub.refusals, "text-generation") | {RESNET: "image-classification"}
@@ -557,6 +560,7 @@ def test_what_the_hub_says_is_said(hub: str, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_hub_that_cannot_be_reached_is_said_at_once(tmp_path: Path) -> None:
     """Not after minutes of tries; and that random weights need none."""
     import socket

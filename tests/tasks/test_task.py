@@ -952,6 +952,7 @@ def test_the_smaller_of_a_tokenizers_and_a_models_limit_holds() -> None:
         build_task("text-generation", model=gpt2(n_positions=32), tokenizer=own, data=TEXTS, new_tokens=16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "model"),
     [

@@ -1,4 +1,4 @@
-"""``pytest-carbon``: everything besides the run of the tests: doctor, baseline, compare, record-trace."""
+"""``pytest-carbon``: everything besides the run of the tests: doctor, baseline, compare, report, record-trace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from pytest_carbon import __version__
-from pytest_carbon.commands import baseline, compare, doctor, trace
+from pytest_carbon.commands import baseline, compare, doctor, report, trace
 from pytest_carbon.commands.console import INTERRUPTED, OK, UNUSABLE
 from pytest_carbon.records import CarbonError
 
@@ -42,6 +42,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pytest-carbon {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (doctor, baseline, compare, trace):
+    for module in (doctor, baseline, compare, report, trace):
         module.add(commands)
     return parser

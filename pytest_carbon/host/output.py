@@ -23,6 +23,12 @@ _SEVERAL_NAMES = (
     "this file has {} names (hard links), and replacing it would leave the old content under the others; make it a file"
     " of its own (copy it, and move the copy over it), or write another path"
 )
+_BEGINNINGS = {
+    "pytest-carbon-html": rb"<!doctype html>\s*<!-- pytest-carbon-html/\d",
+    "pytest-carbon-markdown": rb"<!-- pytest-carbon:",
+    "pytest-carbon-openmetrics": rb"# HELP pytest_carbon_",
+}
+"""How the files of ours begin that are no JSON."""
 _ROOM = 65536
 """How much must fit where something will be written, in bytes."""
 
@@ -47,8 +53,9 @@ def not_ours(path: Path, format: str) -> str | None:
         return None
     except OSError as error:
         return f"{error.strerror}; write the path of another file"
-    family = re.escape(format.partition("/")[0].encode())
-    if not start or re.match(rb'\s*\{\s*"format"\s*:\s*"' + family + rb"/\d", start):
+    family = format.partition("/")[0]
+    json = rb'\s*\{\s*"format"\s*:\s*"' + re.escape(family.encode()) + rb"/\d"
+    if not start or re.match(_BEGINNINGS.get(family, json), start):
         return None if state.st_nlink == 1 else _SEVERAL_NAMES.format(state.st_nlink)
     begins = start.decode(errors="replace").strip().partition("\n")[0][:_SHOWN]
     return (

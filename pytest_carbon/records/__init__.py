@@ -534,6 +534,10 @@ class TestResult:
     functional_outcome: str | None = None
     """The outcome before the gate; ``None``: the same."""
     counted: tuple[Counted, ...] = ()
+    file: str | None = None
+    """Relative to the top of the repository, or to the root dir where there is none."""
+    line: int | None = None
+    """Of the test's definition; the first is 1."""
 
 
 @dataclass(frozen=True, slots=True)

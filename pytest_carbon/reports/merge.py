@@ -1,0 +1,92 @@
+"""Reports of several runs as one: the shards of a suite, several machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pytest_carbon.records import (
+    Counted,
+    Effect,
+    Key,
+    Measurement,
+    Record,
+    SessionResult,
+    TestResult,
+    UsageProblem,
+    Verdict,
+    label,
+)
+
+_GRAVEST = ("fails", "warns", "accepted", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a test of a run has under one name: figures and their verdict, a count and its verdict, or both."""
+
+    run: SessionResult
+    test: TestResult
+    name: str
+    measurement: Measurement | None
+    verdict: Verdict | None
+    counted: Counted | None
+
+    @property
+    def key(self) -> Key:
+        return (self.test.nodeid, self.name)
+
+    @property
+    def label(self) -> str:
+        return label(self.key)
+
+    @property
+    def machine(self) -> str:
+        """Return the id of the machine; of a count alone that of the run."""
+        return self.run.machine.id if self.measurement is None else self.measurement.machine
+
+    @property
+    def effect(self) -> Effect:
+        """Return the gravest of both verdicts' effects."""
+        verdicts = (self.verdict, self.counted and self.counted.verdict)
+        return min((v.effect for v in verdicts if v is not None), key=_GRAVEST.index, default="none")
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """One run or several, and what is known besides."""
+
+    runs: tuple[SessionResult, ...]
+    places: tuple[str, ...]
+    """The file of each run's report, as the user named it; empty: the run wrote none."""
+    history: Mapping[str, Mapping[Key, Sequence[Record]]] = field(default_factory=dict)
+    """By machine: the records of each measurement in the baselines, all of them, the oldest first."""
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield what each test has, in the order of the runs and of their tests."""
+        for run in self.runs:
+            for test in run.tests:
+                counts = {counted.name: counted for counted in test.counted}
+                for measurement, verdict in test.measurements:
+                    name = measurement.name
+                    yield Entry(run, test, name, measurement, verdict, counts.pop(name, None))
+                for name, counted in counts.items():
+                    yield Entry(run, test, name, None, None, counted)
+
+
+def merge(
+    reports: Sequence[tuple[str, SessionResult]],
+    history: Mapping[str, Mapping[Key, Sequence[Record]]] | None = None,
+) -> Runs:
+    """Take the reports of several runs together, each with the file that it was read from.
+
+    Raises :class:`UsageProblem` for a run that is given twice.
+    """
+    given: dict[str, str] = {}
+    for place, run in reports:
+        if run.session in given:
+            raise UsageProblem(
+                f"{place}: the same run as {given[run.session]} (session {run.session}). Give each report once."
+            )
+        given[run.session] = place
+    return Runs(tuple(run for _, run in reports), tuple(place for place, _ in reports), history or {})

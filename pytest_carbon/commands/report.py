@@ -11,7 +11,7 @@ from pathlib import Path
 from pytest_carbon.baselines import address, open_store
 from pytest_carbon.commands.console import OK, Commands, add_project, project, refuse_obstacle
 from pytest_carbon.host import output
-from pytest_carbon.records import Key, Record, SessionResult, UsageProblem
+from pytest_carbon.records import Key, Record, UsageProblem
 from pytest_carbon.reports import jsonfile
 from pytest_carbon.reports.merge import Runs, merge
 

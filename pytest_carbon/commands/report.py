@@ -13,6 +13,7 @@ from pytest_carbon.commands.console import OK, Commands, add_project, project, r
 from pytest_carbon.host import output
 from pytest_carbon.records import Key, Record, UsageProblem
 from pytest_carbon.reports import jsonfile
+from pytest_carbon.reports.html import page
 from pytest_carbon.reports.merge import Runs, merge
 
 _STANDARD_OUTPUT = "-"
@@ -73,5 +74,7 @@ def _history(given: argparse.Namespace) -> dict[str, dict[Key, list[Record]]]:
 
 
 _Write = Callable[[Runs, argparse.Namespace], str]
-_OUTPUTS: Mapping[str, tuple[str, _Write, str]] = {}
+_OUTPUTS: Mapping[str, tuple[str, _Write, str]] = {
+    "--html": (page.FORMAT, lambda runs, _: page.text(runs), "a page that shows everything, and needs no network"),
+}
 """By flag: the format of the file, what makes its text, and the help."""

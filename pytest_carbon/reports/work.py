@@ -275,7 +275,7 @@ def _status(row: Row) -> str:
     """Write what fails in capitals: they stand out without colour."""
     effect = row.counted.verdict.effect
     if effect in ("fails", "warns"):
-        return _failing(row.counted).upper()
+        return failing_status(row.counted).upper()
     if effect == "accepted":
         return "accepted"
     if (row.test.functional_outcome or row.test.outcome) == "failed":
@@ -283,7 +283,7 @@ def _status(row: Row) -> str:
     return row.counted.verdict.status
 
 
-def _failing(counted: Counted) -> str:
+def failing_status(counted: Counted) -> str:
     """Name what fails; what only ``--carbon-strict`` fails has a warning."""
     status = counted.verdict.status
     return _WITH_WARNING if status in ("pass", "improvement") else status
@@ -353,7 +353,7 @@ class WorkContext:
 
 def message(counted: Counted) -> str:
     """Say in one line why a test fails, also where only ``--carbon-strict`` fails it."""
-    status = _failing(counted)
+    status = failing_status(counted)
     if status == counted.verdict.status:
         return counted.verdict.reason
     return f"{status}: {'; '.join(warning.text for warning in counted.disqualifying)}"
@@ -361,7 +361,7 @@ def message(counted: Counted) -> str:
 
 def failure(counted: Counted, context: WorkContext) -> str:
     """Report a failed test: what changed and where, whether to believe it, and what to do."""
-    page, status = Page(context.width, context.ascii), _failing(counted)
+    page, status = Page(context.width, context.ascii), failing_status(counted)
     where = "" if counted.name == "call" else f" in {counted.name}"
     why = message(counted).removeprefix(f"{status}: ").removeprefix("over budget: ")
     modules = _module_lines(counted, page, None if context.verbose else _MOST_MODULES)
@@ -370,7 +370,7 @@ def failure(counted: Counted, context: WorkContext) -> str:
         _figures(counted, context, page),
         ["What changed, by module:", *modules] if modules else [],
         _facts(counted, context, page),
-        *_remedies(counted, context, page),
+        *remedies(counted, context, page),
     ]
     return "\n\n".join("\n".join(lines) for lines in paragraphs if lines)
 
@@ -401,11 +401,15 @@ def _figures(counted: Counted, context: WorkContext, page: Page) -> list[str]:
 
 
 def _facts(counted: Counted, context: WorkContext, page: Page) -> list[str]:
-    """Return labelled sentences: how it was counted, the baseline, what else changed."""
+    return [line for label, text in facts(counted, context) if text for line in page.labelled(label, text)]
+
+
+def facts(counted: Counted, context: WorkContext) -> list[tuple[str, str | None]]:
+    """Return labels with sentences: how it was counted, the baseline, what else changed."""
     if counted.work is None:
         return []
     record, verdict = context.record, counted.verdict
-    facts: list[tuple[str, str | None]] = [
+    return [
         ("now", None if verdict.change else f"{figures(counted.work)} per call"),
         ("work", f"counted, not energy measured (engine {counted.work.engine}); counts have no noise"),
         ("how", WHOLE if context.whole else None),
@@ -416,7 +420,6 @@ def _facts(counted: Counted, context: WorkContext, page: Page) -> list[str]:
         *(("energy", text) for text in verdict.predictions),
         *(("warning", warning.text) for warning in counted.warnings),
     ]
-    return [line for label, text in facts if text for line in page.labelled(label, text)]
 
 
 def _baseline(record: WorkRecord) -> str:
@@ -440,7 +443,7 @@ def _unknown(work: Work) -> str | None:
     return f"the FLOPs of {listing(work.unknown_ops, 5)}: there is no formula for them"
 
 
-def _remedies(counted: Counted, context: WorkContext, page: Page) -> Iterator[list[str]]:
+def remedies(counted: Counted, context: WorkContext, page: Page) -> Iterator[list[str]]:
     """Say what to do now, each time with the commands to copy."""
     again, status = shlex.join(context.arguments), counted.verdict.status
     if status == "over-budget":

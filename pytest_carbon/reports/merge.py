@@ -48,7 +48,7 @@ class Entry:
     @property
     def effect(self) -> Effect:
         """Return the gravest of both verdicts' effects."""
-        verdicts = (self.verdict, self.counted and self.counted.verdict)
+        verdicts = (self.verdict, None if self.counted is None else self.counted.verdict)
         return min((v.effect for v in verdicts if v is not None), key=_GRAVEST.index, default="none")
 
 

@@ -120,7 +120,7 @@ class Failures:
             mistake=m.name in test.mistaken,
             work=next((beside(one) for one in own.counted if one.name == m.name), None) if own else None,
             report=self._from_here(settings.json) if settings.json else None,
-            ci_run=os.environ.get("GITHUB_RUN_ID") if os.environ.get("GITHUB_ACTIONS") else None,
+            ci_run=ci_run(),
             arguments=[*self._flags(), *selection(config, test.item)],
             project=flags_of(config, command=True),
             width=width(config),
@@ -165,6 +165,11 @@ def from_here(config: pytest.Config, place: str | Path) -> str:
     folder = config.invocation_params.dir
     within = any(Path(place).is_relative_to(top) for top in (folder, config.rootpath))
     return os.path.relpath(place, folder) if within else str(place)
+
+
+def ci_run() -> str | None:
+    """Return the id of the run of GitHub Actions that this is part of."""
+    return os.environ.get("GITHUB_RUN_ID") if os.environ.get("GITHUB_ACTIONS") else None
 
 
 def flags(config: pytest.Config, settings: Settings, names: Sequence[str]) -> list[str]:

@@ -252,6 +252,13 @@ OPTIONS = (
         ini=False,
         of="both",
     ),
+    Option(
+        "--carbon-html FILE",
+        values.path,
+        "write the report to this file as a page for a browser, also when tests fail (needs pytest-carbon[report])",
+        ini=False,
+        of="both",
+    ),
 )
 
 

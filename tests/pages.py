@@ -320,3 +320,20 @@ def study() -> Runs:
     tests = passing(*as_in_the_study(few))
     run = builders.result(*tests, machine=H100, intensity=CarbonIntensity(400.0, 1.0, "given", None))
     return Runs((run,), ("carbon.json",))
+
+
+def nothing() -> Runs:
+    """A run that measured nothing."""
+    return Runs((builders.result(machine=H100),), ("carbon.json",))
+
+
+def two_machines() -> Runs:
+    """Two runs of one test with two measurements, on a machine each."""
+    test, a100 = "tests/test_both.py::test_it", replace(H100, id="1x-nvidia-a100")
+    runs = []
+    for machine in (H100, a100):
+        prefill = measured(test, "pass", 1.0, 1.0, name="prefill", machine=machine)
+        decode = measured(test, "regression", 1.4, 1.0, name="decode", machine=machine)
+        both = replace(decode, measurements=(*prefill.measurements, *decode.measurements))
+        runs.append(builders.result(both, machine=machine, session=machine.id, exit_status=1))
+    return Runs(tuple(runs), ("h100.json", "a100.json"))

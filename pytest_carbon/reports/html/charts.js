@@ -1,17 +1,17 @@
 "use strict";
 /* The charts. Each has a text that says the same; colours follow the page's theme. */
 
-const MOST_CHANGES = 30;
+const MOST_CHANGES = 30, LEAST_CHANGES = 12;
 const TONES = {
   error: "bad", "over-budget": "bad", regression: "bad", changed: "bad", "with a warning": "bad", "test failed": "bad",
   inconclusive: "warn", blind: "warn", accepted: "new", improvement: "good", new: "new",
 };
-const SYMBOLS = { regression: "triangle", "over-budget": "triangle", changed: "diamond", improvement: "triangle2", inconclusive: "cross", blind: "circle", accepted: "square" };
+const SYMBOLS = { regression: "triangle", "over-budget": "diamond", changed: "diamond", improvement: "triangle", inconclusive: "cross", accepted: "square" };
 const tone = (status) => `var(--${TONES[status] || "mute"})`;
 const symbol = (status) => SYMBOLS[status] || "circle";
 
-/** Draw a chart into a place, with its text alternative; again when its width changes. */
-function draw(place, text, make) {
+/** Draw a chart into a place, with its text alternative; again when its width changes. A click on a row opens it. */
+function draw(place, text, make, links = []) {
   let before = 0;
   const paint = () => {
     const width = Math.floor(place.clientWidth);
@@ -20,7 +20,11 @@ function draw(place, text, make) {
     const svg = make(width);
     svg.setAttribute("role", "img");
     svg.setAttribute("aria-label", text);
-    for (const link of svg.querySelectorAll("a")) link.setAttribute("tabindex", "-1");
+    for (const part of svg.querySelectorAll("[aria-label]")) part.removeAttribute("aria-label");  // one image, one text
+    svg.addEventListener("click", (event) => {
+      const part = event.target.closest(".link > *");
+      if (part && links[part.__data__]) location.hash = links[part.__data__];
+    });
     place.replaceChildren(svg);
   };
   paint();
@@ -64,8 +68,9 @@ function changesChart(place, caption, rows) {
   if (!measured.length) return false;
   const effects = ["fails", "warns", "accepted", "none"];
   measured.sort((a, b) => effects.indexOf(rows.effect[a]) - effects.indexOf(rows.effect[b])
-    || Math.abs(ratio(rows.change[b])) - Math.abs(ratio(rows.change[a])));
-  const data = measured.slice(0, MOST_CHANGES).map((i) => ({
+    || (TONES[rows.status[a]] ? 0 : 1) - (TONES[rows.status[b]] ? 0 : 1) || Math.abs(ratio(rows.change[b])) - Math.abs(ratio(rows.change[a])));
+  const concerning = measured.filter((i) => rows.effect[i] !== "none" || TONES[rows.status[i]]).length;
+  const data = measured.slice(0, Math.min(MOST_CHANGES, Math.max(LEAST_CHANGES, concerning))).map((i) => ({
     key: i, label: rows.machines > 1 ? `${rows.label(i)} @ ${rows.machine[i]}` : rows.label(i), status: rows.status[i],
     x: ratio(rows.change[i]), text: rows.change_text[i], href: `#${encodeURIComponent(rows.anchor(i).slice(0, 2000))}`,
     tolerance: rows.tolerance[i], detectable: rows.detectable[i] === null ? null : ratio(rows.detectable[i]),
@@ -73,7 +78,7 @@ function changesChart(place, caption, rows) {
   }));
   const rest = measured.length - data.length;
   caption.textContent = `Change of the energy per call from the baseline${rest ? `: the ${data.length} largest of ${d3.format(",")(measured.length)}, failing ones first` : ""}. `
-    + "Band: the tolerance. Bracket: the smallest detectable change. A shape right of both is a regression.";
+    + "Band: the tolerance. Bracket: the smallest detectable change.";
   const extent = data.flatMap((d) => [d.x, ...(d.tolerance ? [ratio(d.tolerance), -ratio(d.tolerance)] : []), ...(d.detectable ? [d.detectable] : [])]);
   const [least, most] = d3.extent([0.02, -0.02, ...extent]);
   const pad = (most - least) * 0.06;
@@ -90,13 +95,13 @@ function changesChart(place, caption, rows) {
         Plot.barX(data.filter((d) => d.tolerance), { x1: (d) => -ratio(d.tolerance), x2: (d) => ratio(d.tolerance), y: "key", fill: "var(--band)", insetTop: narrow ? 16 : 0, rx: 2 }),
         Plot.ruleY(data.filter((d) => d.detectable), { x1: 0, x2: "detectable", y: "key", stroke: "currentColor", strokeOpacity: 0.35, dy: shift }),
         Plot.tickX(data.filter((d) => d.detectable), { x: "detectable", y: "key", stroke: "currentColor", strokeOpacity: 0.6, insetTop: narrow ? 18 : 4, insetBottom: 4 }),
-        Plot.dot(data, { x: "x", y: "key", dy: shift, r: 5, symbol: (d) => symbol(d.status), fill: (d) => (d.status === "blind" ? "var(--back)" : tone(d.status)), stroke: (d) => tone(d.status), title: "title", href: "href" }),
-        rowLabels(data, narrow, margin, { href: "href" }),
+        Plot.dot(data, { x: "x", y: "key", dy: shift, r: 5, symbol: (d) => symbol(d.status), fill: (d) => (d.status === "blind" ? "var(--back)" : tone(d.status)), stroke: (d) => tone(d.status), rotate: (d) => (d.status === "improvement" ? 180 : 0), title: "title", className: "link" }),
+        rowLabels(data, narrow, margin, { className: "link" }),
         Plot.text(data, { y: "key", frameAnchor: "right", text: "text", textAnchor: "end", dx: right - 2, dy: shift, fill: (d) => tone(d.status), fontWeight: 600 }),
       ],
       symbol: { type: "identity" }, color: { type: "identity" },
     });
-  });
+  }, data.map((d) => d.href));
   return true;
 }
 
@@ -125,7 +130,7 @@ function rankingChart(place, caption, ranking) {
     const shift = narrow ? 8 : 0, of = (kind) => marks.filter((mark) => mark.kind === kind);
     return Plot.plot({
       width, height: data.length * (narrow ? 36 : 22) + 44, marginLeft: margin, marginRight: right, marginTop: 24, marginBottom: 8,
-      x: { type: "log", domain, axis: "top", ticks: narrow ? 4 : 8, tickFormat: (value) => (/^[1-9]?0*\.?0*[125]0*(e|$)/.test(String(value)) ? si(value, unit) : ""), label: null, grid: true, tickSize: 0 },
+      x: { type: "log", domain, axis: "top", ticks: logTicks(domain, width - margin - right), tickFormat: (value) => si(value, unit), label: null, grid: true, tickSize: 0 },
       y: { domain: data.map((d) => d.key), type: "band", axis: null, padding: 0.2 },
       marks: [
         Plot.ruleY(of("range"), { x1: "low", x2: "high", y: "key", stroke: "var(--line)", strokeWidth: 4, dy: shift, title: "text" }),
@@ -161,7 +166,7 @@ function historyChart(place, detail, status, tolerance) {
       Plot.line(points, { x: "at", y: "energy", z: "epoch", stroke: "var(--line)" }),
       Plot.dot(points, { x: "at", y: "energy", r: 3, fill: (d) => (d.epoch === last ? "var(--accent)" : "var(--mute)"), title: (d) => `${day(d.seconds)} ${d.commit}: ${si(d.energy, "J")}` }),
       now && now.error ? Plot.ruleX([now], { x: (d) => new Date(d.at * 1000), y1: (d) => d.energy - d.error, y2: (d) => d.energy + d.error, stroke: tone(status) }) : null,
-      now ? Plot.dot([now], { x: (d) => new Date(d.at * 1000), y: "energy", r: 6, symbol: symbol(status), fill: tone(status), title: (d) => `this run: ${si(d.energy, "J")}` }) : null,
+      now ? Plot.dot([now], { x: (d) => new Date(d.at * 1000), y: "energy", r: 6, symbol: symbol(status), rotate: status === "improvement" ? 180 : 0, fill: tone(status), title: (d) => `this run: ${si(d.energy, "J")}` }) : null,
     ],
     color: { type: "identity" }, symbol: { type: "identity" },
   }));
@@ -199,7 +204,7 @@ function powerChart(place, detail, status) {
       Plot.dot(sessions, { x: "time", y: watts, r: 3, stroke: tone(status) }),
       then ? Plot.arrow([{}], { x1: then.time, y1: watts(then), x2: now.time, y2: watts(now), stroke: tone(status), strokeOpacity: 0.7, insetEnd: 7, headLength: 7 }) : null,
       then ? Plot.dot([then], { x: "time", y: watts, r: 4, fill: "var(--back)", stroke: "var(--mute)", strokeWidth: 2, title: () => "baseline" }) : null,
-      Plot.dot([now], { x: "time", y: watts, r: 6, symbol: symbol(status), fill: tone(status), title: () => "this run" }),
+      Plot.dot([now], { x: "time", y: watts, r: 6, symbol: symbol(status), rotate: status === "improvement" ? 180 : 0, fill: tone(status), title: () => "this run" }),
     ],
     color: { type: "identity" }, symbol: { type: "identity" },
   }));

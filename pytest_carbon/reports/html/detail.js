@@ -24,10 +24,10 @@ async function copy(button) {
   setTimeout(() => (button.textContent = "Copy"), 2000);
 }
 
-function table(caption, heads, lines, properties = {}) {
-  return el("table", { class: "figures", ...properties },
+function table(caption, heads, lines, kind = "figures") {
+  return el("table", { class: kind },
     el("caption", {}, caption),
-    el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))),
+    el("thead", {}, el("tr", {}, heads.map((head) => (head ? el("th", { scope: "col" }, head) : el("td"))))),
     el("tbody", {}, lines.map(([first, ...cells]) => el("tr", {}, el("th", { scope: "row" }, words(first)), cells.map((cell) => (cell instanceof Node ? el("td", { class: "words" }, cell) : el("td", {}, String(cell))))))));
 }
 
@@ -60,7 +60,7 @@ async function fillDetail(cell, rows, i) {
   const detail = await rows.detail(i), status = rows.status[i];
   const why = [], believe = [], charts = [], drawn = [];
   why.push(el("p", { class: "why" }, words(detail.reason || "")));
-  if (detail.figures) why.push(table("Per call", ["", "baseline", "now", "change"], detail.figures));
+  if (detail.figures) why.push(table("Per call", ["", "baseline", "now", "change"], detail.figures, "figures per-call"));
   if (detail.facts) {
     believe.push(el("h4", {}, "Can I believe it?"),
       el("dl", { class: "facts" }, detail.facts.map(([label, text]) => el("div", {}, el("dt", {}, label), el("dd", {}, words(text))))));

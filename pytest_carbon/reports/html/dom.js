@@ -10,7 +10,7 @@ function el(name, properties = {}, ...children) {
     else if (key === "class") node.className = value;
     else node.setAttribute(key, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return node;
 }
 
@@ -89,6 +89,15 @@ function si(value, unit) {
   const text = d3.format(".3~s")(value);
   const prefix = /[^\d.e+−-]$/.test(text) ? text.slice(-1) : "";
   return `${prefix ? text.slice(0, -1) : text} ${prefix}${unit}`;
+}
+
+/** The ticks of a logarithmic axis that have room: powers of ten, then twos and fives. */
+function logTicks([low, high], width) {
+  const powers = d3.range(Math.floor(Math.log10(low)), Math.ceil(Math.log10(high)) + 1), apart = width / Math.log10(high / low);
+  const steps = apart > 260 ? [1, 2, 5] : apart > 140 ? [1, 3] : [1];
+  const ticks = powers.flatMap((power) => steps.map((step) => step * 10 ** power)).filter((tick) => tick >= low && tick <= high);
+  const every = Math.ceil((ticks.length * 70) / width);
+  return ticks.filter((_, k) => k % every === 0);
 }
 
 const day = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 10);

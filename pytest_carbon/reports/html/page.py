@@ -27,6 +27,7 @@ _MOST_CARDS = 25
 _MOST_LINES = 100
 """And then in a line each, up to this number."""
 _PLAIN = frozenset({"pass", "not compared", "new"})
+_UNDECIDED = frozenset({"inconclusive", "blind"})
 _GRAVEST = ("fails", "warns", "accepted", "none")
 
 
@@ -49,6 +50,7 @@ def text(runs: Runs, *, ci_run: str | None = None) -> str:
         rest=_rest(shown[_MOST_CARDS + _MOST_LINES :]),
         quiet=_rest([row for row in made if not _concerns(row)]),
         rankings=ranked,
+        tasks=any(ranking.tasks for ranking in ranked),
         rows=made,
         statuses=STATUSES,
         believable=believable,
@@ -68,11 +70,12 @@ def _concerns(row: Row) -> bool:
     return row.effect != "none" or row.status not in _PLAIN
 
 
-def _gravity(row: Row) -> tuple[int, int, float]:
+def _gravity(row: Row) -> tuple[int, bool, float, int]:
+    """Order what is told in full: what fails first, and of that what got dearer by most."""
     changes = [] if row.entry.verdict is None else [row.entry.verdict.change]
     changes += [] if row.entry.counted is None else [*row.entry.counted.verdict.change.values()]
     size = max((abs(change) for change in changes if change is not None), default=0.0)
-    return _GRAVEST.index(row.effect), list(STATUSES).index(row.status), -size
+    return _GRAVEST.index(row.effect), row.status in _UNDECIDED, -size, list(STATUSES).index(row.status)
 
 
 def _rest(left: Sequence[Row]) -> str:

@@ -160,7 +160,7 @@ def _row(entry: Entry, shared: FailureContext, records: Sequence[Record]) -> Row
             suite=shared.suite,
             tolerance=shared.tolerance if verdict.tolerance is None else verdict.tolerance,
             baseline=BaselineSummary.of(records, "") if records and verdict.change is not None else None,
-            work=None if counts is None else work.beside(counts),
+            work=None if counts is None or counts.verdict.effect != "none" else work.beside(counts),
             report=shared.report,
             ci_run=shared.ci_run,
             arguments=(entry.test.nodeid,),
@@ -170,7 +170,7 @@ def _row(entry: Entry, shared: FailureContext, records: Sequence[Record]) -> Row
         figures += [tuple(changed[:4]) for changed in failure.changes(measured, verdict, context.tolerance)]
         facts += [*_first(measured, verdict), *failure.facts(measured, verdict, context)]
         remedies += _remedies(failure.remedies(entry.test.nodeid, measured, verdict, context, _WIDE))
-        heads.append(failure.then_to_now(measured, verdict) if verdict.status in _WITH_FIGURES else None)
+        heads.append(_head(measured, verdict))
     if counts is not None:
         own = work.WorkContext(
             settings=entry.run.settings,
@@ -181,31 +181,45 @@ def _row(entry: Entry, shared: FailureContext, records: Sequence[Record]) -> Row
             arguments=(entry.test.nodeid,),
             width=shared.width,
         )
-        reasons.append(_of_work(counts, beside=measured is not None))
+        if measured is None or counts.verdict.effect != "none":
+            reasons.append(_of_work(counts, beside=measured is not None))
         figures += _counts(counts)
-        facts += [
-            (f"work: {label}" if reasons[1:] and label != "work" else label, text)
-            for label, text in work.facts(counts, own)
-        ]
-        if counts.verdict.effect != "none" or measured is None:
-            remedies += _remedies(work.remedies(counts, own, _WIDE))
+        facts += [(_OF_WORK.get(label, label) if measured else label, text) for label, text in work.facts(counts, own)]
+        of_work = list(_remedies(work.remedies(counts, own, _WIDE)))
+        if measured is None or (counts.verdict.effect != "none" and not remedies):
+            remedies += of_work
+        elif counts.verdict.effect != "none":
+            remedies += [Remedy("For its counted work:", one.commands) for one in of_work[:1] if one.commands]
         heads.append(counts.verdict.cause if counts.verdict.effect != "none" or measured is None else None)
-    reason = " ".join(f"{text.rstrip('.')}." for text in reasons)
+    reason = " ".join(map(_sentence, reasons))
     labelled = [(_label(label, text), text) for label, text in facts if text and text.rstrip(".") not in reason]
     return Row(
         entry,
         status_of(entry),
-        next(filter(None, heads), reasons[0] if reasons else ""),
+        next(filter(None, heads), _sentence(reasons[0]) if reasons else ""),
         reason,
         tuple(figures),
-        tuple(dict.fromkeys(labelled)),
+        tuple({text: (label, text) for label, text in reversed(labelled)}.values())[::-1],
         tuple(dict.fromkeys(remedies)),
         () if counts is None else counts.verdict.modules,
         records,
     )
 
 
-_WITH_FIGURES = frozenset({"regression", "improvement", "inconclusive", "pass"})
+_OF_WORK = {"energy": "predicted", "now": "work", "since then": "work since", "baseline": "work before"}
+"""How the labels of counted work are called beside those of measured energy."""
+_WITH_FIGURES = frozenset({"regression", "improvement", "inconclusive"})
+
+
+def _head(measurement: Measurement, verdict: Verdict) -> str | None:
+    """Say what matters in a few words, where that is not the reason."""
+    if verdict.blind:
+        return f"A change smaller than {detectable_size(verdict.detectable_change)} may stay undetected"
+    return failure.then_to_now(measurement, verdict) if verdict.status in _WITH_FIGURES else None
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
 def _of_work(counts: Counted, *, beside: bool) -> str:

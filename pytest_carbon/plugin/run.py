@@ -382,7 +382,6 @@ class CarbonSession:
         judgement, brought = confirmed.judged, confirmed.judged.brought
         if brought.nowhere:
             self._stored = Stored(None, ())  # without a machine, no baseline is near
-        self._git = record.state(settings, self._config.rootpath)
         result = self._result_of(ran, judgement)
         if self._work is not None and not interrupted and problem is None:
             try:

@@ -20,7 +20,6 @@ NAME = "report"
 """In the marker, unless another is given."""
 LONGEST = 65_000
 """GitHub takes comments of 65,536 characters."""
-_MOST_ROWS = 200
 _LONGEST_NAME = 200
 _LONGEST_TEXT = 1_000
 _LONGEST_URL = 2_000
@@ -132,7 +131,8 @@ class Rows:
     tail: str = ""
     rank: int = 0
     """Where not all fit, the lowest get room first."""
-    most: int = _MOST_ROWS
+    most: int | None = None
+    """More are not shown, even where there is room."""
 
     def text(self, shown: int) -> str:
         """Write the first ``shown`` rows and count the rest."""
@@ -203,7 +203,7 @@ def render(name: str, blocks: Iterable[Block], *, most: int = LONGEST, size: Cal
         block = held[i]
         assert isinstance(block, Rows)
         room += size(block.text(0))
-        fits = min(len(block.rows), block.most)
+        fits = min(len(block.rows), len(block.rows) if block.most is None else block.most)
         taken = size(block.text(fits))
         if taken > room:
             sizes = [size(row) + 1 for row in block.rows[:fits]]

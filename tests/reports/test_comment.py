@@ -249,10 +249,10 @@ def test_5000_failures_stay_within_githubs_length(reason: str) -> None:
     text = written(
         ran(*(measured(f"tests/test_m.py::test[{i:04}]", "regression", 0.3, reason=reason) for i in range(5000)))
     )
-    assert len(text) <= 65_000
+    assert 64_700 < len(text) <= 65_000
     page = check(text)
     assert "5,000 regressions" in page.text
-    assert "and 4,800 more" in page.cells
+    assert f"and {5_000 - page.cells.count('regression'):,} more" in page.cells
     assert "and 4,980 more" in page.text
     assert "pytest-carbon baseline accept 0.json" in text
 

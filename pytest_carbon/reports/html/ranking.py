@@ -73,7 +73,7 @@ class Ranking:
 
 def rankings(runs: Runs, rows: Sequence[Row]) -> list[Ranking]:
     """Rank the tasks of each group, and what else was measured."""
-    of_runs = [group for run in runs.runs for group in groups(run.tests)]
+    of_runs = groups(test for run in runs.runs for test in run.tests)
     ranked = [_of_tasks(group, several=len(of_runs) > 1) for group in of_runs]
     others = [row for row in rows if row.entry.measurement is not None and row.entry.measurement.task is None]
     for machine in dict.fromkeys(row.entry.machine for row in others):
@@ -89,7 +89,7 @@ def _of_calls(rows: Sequence[Row], machine: str, runs: Runs) -> Ranking:
             m.energy_j_per_call,
             m.energy_j_per_call_error,
             str(quantity(m.energy_j_per_call, "J", m.energy_j_per_call_error)),
-            unsure=bool(m.disqualifying),
+            unsure=bool(m.disqualifying) or row.status == "test failed",
         )
         for row in rows
         if (m := row.entry.measurement) is not None and (m.energy_j_per_call or 0) > 0

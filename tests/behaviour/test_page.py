@@ -73,11 +73,12 @@ def expanded(browser: Browser) -> list[str]:
 
 
 def all_seen(browser: Browser) -> None:
-    """Scroll through it: charts are drawn when they come into sight."""
-    for top in range(0, browser.js("return document.documentElement.scrollHeight"), 500):
-        browser.js("scrollTo(0, arguments[0])", top)
-        sleep(0.03)
-    until(lambda: browser.js("return document.querySelectorAll('.chart svg').length >= 1"))
+    """Scroll to each chart: it is drawn when it comes into sight."""
+    for chart in browser.all(".chart"):
+        if chart.is_displayed():
+            browser.js("arguments[0].scrollIntoView()", chart)
+            until(lambda chart=chart: browser.js("return arguments[0].querySelector('svg') !== null", chart))
+    assert browser.all(".chart svg")
 
 
 @pytest.mark.parametrize("make", [pages.mixture, pages.study, pages.hostile, pages.nothing, pages.two_machines])

@@ -265,6 +265,17 @@ def test_without_javascript_it_shows_what_fails_why_and_the_commands(browser: Br
     assert not browser.one("#all").is_displayed()
 
 
+def test_an_old_browser_gets_what_there_is_without_javascript(browser: Browser, files: Any) -> None:
+    script = {"source": "delete window.DecompressionStream"}
+    added = browser.cdp("Page.addScriptToEvaluateOnNewDocument", **script)["identifier"]
+    try:
+        browser.open(files(pages.mixture))
+        until(lambda: "This browser cannot show the table and the charts" in browser.text())
+        assert not browser.one("#all").is_displayed()
+    finally:
+        browser.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=added)
+
+
 def test_print_shows_all_that_fails_without_buttons(opened: Open, browser: Browser, tmp_path: Path) -> None:
     opened()
     browser.media("dark", medium="print")

@@ -92,6 +92,13 @@ class Row:
         return self.entry.effect
 
     @property
+    def change(self) -> float | None:
+        """The largest change, of its energy or of what was counted; None where nothing was compared."""
+        changes = [] if self.entry.verdict is None else [self.entry.verdict.change]
+        changes += [] if self.entry.counted is None else [*self.entry.counted.verdict.change.values()]
+        return max((one for one in changes if one is not None), key=abs, default=None)
+
+    @property
     def module(self) -> str:
         """The test's file."""
         return shortened(self.entry.test.nodeid.partition("::")[0])

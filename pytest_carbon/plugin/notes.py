@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_carbon.baselines.view import Stored
-from pytest_carbon.plugin import failures, markers, outputs, stages
+from pytest_carbon.plugin import actions, failures, markers, outputs, stages
 from pytest_carbon.plugin.progress import ascii_only, width
 from pytest_carbon.plugin.waiting import Test
 from pytest_carbon.records import Key, SessionResult, TestResult, label
@@ -110,11 +110,12 @@ def finish(
     lines = (*result.notes, *problems)
     result = replace(result, exit_status=int(exitstatus), duration_s=duration_s, notes=lines)
     report = result.settings.json and failures.from_here(session.config, result.settings.json)
-    for trouble in outputs.write(result, stored or Stored(None, ()), report or "", failures.ci_run()):
+    for trouble in outputs.write(result, stored or Stored(None, ()), report or ""):
         session.exitstatus = pytest.ExitCode.USAGE_ERROR  # an exception would suppress the summary
         problems.append(trouble)
     for more in session.config.hook.pytest_carbon_report(config=session.config, result=result):
         result = replace(result, notes=(*result.notes, *(more or ())))
+    actions.conclude(session.config, result, problems)
     return result
 
 

@@ -481,6 +481,7 @@ class Settings:
     """Of kernels and host reads."""
     json: Path | None = None
     html: Path | None = None
+    summary: Literal["auto", "off"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)

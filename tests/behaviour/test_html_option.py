@@ -106,7 +106,7 @@ def test_what_it_is_made_of(
 ) -> None:
     """The run as it ended, the path of its report, and the records that its verdicts were made with."""
     made: list[Runs] = []
-    spied = [file._replace(text=lambda runs, _: made.append(runs) or BEGINNING.decode()) for file in outputs.FILES[1:]]
+    spied = [file._replace(text=lambda runs: made.append(runs) or BEGINNING.decode()) for file in outputs.FILES[1:]]
     for _ in range(2):
         assert run_carbon("--carbon-record", "-k", "not dear").ret == 0
     monkeypatch.setattr(outputs, "FILES", (*outputs.FILES[:1], *spied))

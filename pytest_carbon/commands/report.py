@@ -13,6 +13,7 @@ from pytest_carbon.commands.console import OK, Commands, add_name, add_project, 
 from pytest_carbon.host import job, output
 from pytest_carbon.records import Key, Record, UsageProblem
 from pytest_carbon.reports import comment, jsonfile, markdown
+from pytest_carbon.reports.html import page
 from pytest_carbon.reports.merge import Runs, merge
 
 _STANDARD_OUTPUT = "-"
@@ -134,6 +135,11 @@ def _markdown(runs: Runs, given: argparse.Namespace) -> str:
 
 _Write = Callable[[Runs, argparse.Namespace], str]
 _OUTPUTS: Mapping[str, tuple[str, _Write, str]] = {
+    "--html": (
+        page.FORMAT,
+        lambda runs, _: page.text(runs, ci_run=job.run_id()),
+        "a page that shows everything, and needs no network",
+    ),
     "--markdown": (markdown.FORMAT, _markdown, "write a comment on a pull request, 65,000 characters at most"),
 }
 """By flag: the format of the file, what makes its text, and the help."""

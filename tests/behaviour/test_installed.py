@@ -35,6 +35,15 @@ def test_it_says_what_it_is() -> None:
     assert (Path(pytest_carbon.__file__).parent / "py.typed").exists()
 
 
+def test_the_reports_schema_is_in_it() -> None:
+    """Where the docs say; in the wheel, too, against which these tests run."""
+    schema = json.loads(files("pytest_carbon.reports").joinpath("report.schema.json").read_text("utf-8"))
+    assert schema["properties"]["format"]["const"] == jsonfile.FORMAT
+    installed = distribution("pytest-carbon").files or []
+    editable = not any(file.name == "jsonfile.py" for file in installed)
+    assert editable or any(file.name == "report.schema.json" for file in installed)
+
+
 @pytest.mark.slow
 def test_the_wheel_has_every_file(tmp_path: Path) -> None:
     """Also those that are not Python: templates, scripts, tables, libraries with their licences; and no test's."""
@@ -54,15 +63,6 @@ def test_the_wheel_has_every_file(tmp_path: Path) -> None:
     assert {name.partition("/")[0] for name in names} == {"pytest_carbon", f"pytest_carbon-{VERSION}.dist-info"}
     assert "Provides-Extra: report\n" in about
     assert "Requires-Dist: jinja2>=3.1; extra == 'report'" in about
-
-
-def test_the_reports_schema_is_in_it() -> None:
-    """Where the docs say; in the wheel, too, against which these tests run."""
-    schema = json.loads(files("pytest_carbon.reports").joinpath("report.schema.json").read_text("utf-8"))
-    assert schema["properties"]["format"]["const"] == jsonfile.FORMAT
-    installed = distribution("pytest-carbon").files or []
-    editable = not any(file.name == "jsonfile.py" for file in installed)
-    assert editable or any(file.name == "report.schema.json" for file in installed)
 
 
 @pytest.mark.usefixtures("all_plugins")

@@ -293,6 +293,26 @@ def test_the_command_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert main(["report", "r.json", "--html", "page.html"]) == 0, "a page of ours may be replaced"
 
 
+def test_shards_are_one_suite_and_what_holds_for_all_is_said_once() -> None:
+    shards = [
+        builders.result(
+            pages.measured(f"t.py::t[{number}]", "pass", 1.0 + number / 100, 1.0),
+            machine=pages.H100,
+            session=str(number),
+            cost_energy_j=100.0,
+            incomplete=number == 4,
+        )
+        for number in range(5)
+    ]
+    said = parsed(Runs(tuple(shards), tuple(f"shard{number}.json" for number in range(5)))).said
+    assert "5 runs 2026-11-22" in said
+    assert said.count("Median change of energy +2.0% compared 5 of 5") == 1
+    assert "Overhead of measuring 500 J 51.3 mg CO2e, 5 runs took 5 min" in said
+    assert said.count("CO2e at 369.5 gCO2e/kWh, PUE 1.0: given") == 1
+    assert "shard4.json: the run ended before it had measured and judged everything" in said
+    assert "Not all runs finished" in said
+
+
 def test_without_jinja2_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
     with pytest.raises(UsageProblem, match=r"pip install 'pytest-carbon\[report\]'"):

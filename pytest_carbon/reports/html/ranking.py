@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pytest_carbon.reports.html.rows import Row, shortened
 from pytest_carbon.reports.merge import Runs
+from pytest_carbon.reports.work import amount
 from pytest_carbon.tasks import findings
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS
 from pytest_carbon.tasks.figures import JOULES_PER_WH, Group, ModelRow, groups
@@ -16,6 +17,7 @@ MOST = 40
 """Bars of one chart: more are no picture."""
 _WH = "Wh per 1,000 calls"
 _J = "J per call"
+_FLOP = "FLOP per call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,13 @@ class Ranking:
 
 def rankings(runs: Runs, rows: Sequence[Row]) -> list[Ranking]:
     """Rank the tasks of each group, and what else was measured."""
-    of_runs = [group for run in runs.runs for group in groups(run.tests)]
+    of_runs = groups(test for run in runs.runs for test in run.tests)
     ranked = [_of_tasks(group, several=len(of_runs) > 1) for group in of_runs]
     others = [row for row in rows if row.entry.measurement is not None and row.entry.measurement.task is None]
     for machine in dict.fromkeys(row.entry.machine for row in others):
         ranked.append(_of_calls([row for row in others if row.entry.machine == machine], machine, runs))
+    if not any(ranking.bars for ranking in ranked):
+        ranked.append(_of_work(rows))
     return [ranking for ranking in ranked if ranking.bars]
 
 
@@ -89,7 +93,7 @@ def _of_calls(rows: Sequence[Row], machine: str, runs: Runs) -> Ranking:
             m.energy_j_per_call,
             m.energy_j_per_call_error,
             str(quantity(m.energy_j_per_call, "J", m.energy_j_per_call_error)),
-            unsure=bool(m.disqualifying),
+            unsure=bool(m.disqualifying) or row.status == "test failed",
         )
         for row in rows
         if (m := row.entry.measurement) is not None and (m.energy_j_per_call or 0) > 0
@@ -98,6 +102,18 @@ def _of_calls(rows: Sequence[Row], machine: str, runs: Runs) -> Ranking:
     bars.sort(key=lambda bar: -bar.value)
     title = "Energy per call" if len(runs.runs) == 1 and not runs.runs[0].others else f"Energy per call on {machine}"
     return Ranking(title, _J, _grouped(bars[:MOST]), left_out=max(0, len(bars) - MOST))
+
+
+def _of_work(rows: Sequence[Row]) -> Ranking:
+    """Rank what was counted, where no energy was measured; counts have no error."""
+    bars = [
+        Bar(row.function, row.module, work.flops, None, amount("flops", work.flops), unsure=bool(counts.disqualifying))
+        for row in rows
+        if (counts := row.entry.counted) is not None and (work := counts.work) is not None and work.flops
+    ]
+    bars.sort(key=lambda bar: -bar.value)
+    title = "Work per call (counted, not energy measured)"
+    return Ranking(title, _FLOP, _grouped(bars[:MOST]), left_out=max(0, len(bars) - MOST))
 
 
 def _grouped(bars: Iterable[Bar]) -> tuple[Bar, ...]:

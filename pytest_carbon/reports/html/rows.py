@@ -109,11 +109,10 @@ class Row:
         named = function if colons else module
         return shortened(named if self.entry.name == "call" else f"{named} · {self.entry.name}")
 
-    @property
-    def anchor(self) -> str:
-        """The fragment of an address that opens its row; of a name that no address holds, the table."""
-        nodeid = self.entry.test.nodeid
-        return quote(nodeid, safe="/:[]", errors="replace") if len(nodeid) <= _LONGEST_ANCHOR else "all"
+    def anchor(self, *, several_machines: bool) -> str:
+        """Return the fragment of an address that opens its row; of a name that no address holds, the table's."""
+        named = self.entry.label + f" @ {self.entry.machine}" * several_machines
+        return quote(named, safe="/:[]", errors="replace") if len(named) <= _LONGEST_ANCHOR else "all"
 
     @property
     def place(self) -> str | None:

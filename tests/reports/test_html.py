@@ -119,6 +119,12 @@ def test_tasks_have_their_energy_and_emissions_of_1000_calls_beside_the_study() 
     assert "image-generation 2.91 kWh 1.16 kg 2.91 kWh" in said
 
 
+def test_calls_on_text_have_their_emissions_of_a_million_tokens() -> None:
+    _, *chunks = data_of(parsed(one(*passing(*as_in_the_study(("text-generation",))))))
+    facts = dict(chunks[0][0]["facts"])
+    assert facts["tokens"].endswith(" g CO2e per million tokens that the call produced")
+
+
 def test_scores_stand_beside_the_figures_that_may_be_compared() -> None:
     runs = pages.study()
     (ranking,) = rankings(runs, rows(runs))

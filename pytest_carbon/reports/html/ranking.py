@@ -10,7 +10,7 @@ from pytest_carbon.reports.merge import Runs
 from pytest_carbon.reports.work import amount
 from pytest_carbon.tasks import findings
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS
-from pytest_carbon.tasks.figures import JOULES_PER_WH, Group, ModelRow, groups
+from pytest_carbon.tasks.figures import Group, ModelRow, groups
 from pytest_carbon.text import UNKNOWN, known, listing, quantity
 
 MOST = 40
@@ -52,7 +52,6 @@ class TaskLine:
     task: str
     wh: str
     grams: str
-    per_million: str
     study: str
     models: int
 
@@ -134,7 +133,6 @@ def _of_tasks(group: Group, *, several: bool) -> Ranking:
             task.task,
             str(quantity(task.wh_per_1000, "Wh")),
             str(known(_mean([row.g_per_1000 for row in task.rows]), "g")),
-            _per_million(task.rows),
             str(known(TASKS[task.task].study_wh_per_1000, "Wh")) if group.comparable else UNKNOWN,
             len(task.models),
         )
@@ -179,13 +177,3 @@ def _bar(row: ModelRow, score: findings.Score | None) -> Bar:
 def _mean(values: Sequence[float | None]) -> float | None:
     known_values = [value for value in values if value is not None]
     return sum(known_values) / len(values) if values and len(known_values) == len(values) else None
-
-
-def _per_million(rows: Sequence[ModelRow]) -> str:
-    """Give grams per million tokens, where the unit is a token; per 1,000 calls cancels out."""
-    grams = [
-        1e6 * row.g_per_1000 * row.j_per_unit / (row.wh_per_1000 * JOULES_PER_WH)
-        for row in rows
-        if row.unit == "token" and row.j_per_unit and row.g_per_1000 is not None and row.wh_per_1000
-    ]
-    return str(quantity(sum(grams) / len(grams), "g")) if grams and len(grams) == len(rows) else UNKNOWN

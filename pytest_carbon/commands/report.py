@@ -12,7 +12,7 @@ from pytest_carbon.baselines import address, open_store
 from pytest_carbon.commands.console import OK, Commands, add_project, project, refuse_obstacle
 from pytest_carbon.host import output
 from pytest_carbon.records import Key, Record, UsageProblem
-from pytest_carbon.reports import jsonfile
+from pytest_carbon.reports import jsonfile, openmetrics
 from pytest_carbon.reports.merge import Runs, merge
 
 _STANDARD_OUTPUT = "-"
@@ -73,5 +73,11 @@ def _history(given: argparse.Namespace) -> dict[str, dict[Key, list[Record]]]:
 
 
 _Write = Callable[[Runs, argparse.Namespace], str]
-_OUTPUTS: Mapping[str, tuple[str, _Write, str]] = {}
+_OUTPUTS: Mapping[str, tuple[str, _Write, str]] = {
+    "--openmetrics": (
+        openmetrics.FORMAT,
+        lambda runs, given: openmetrics.text(runs),
+        "write metrics for Prometheus' textfile collector, whose files are called *.prom",
+    ),
+}
 """By flag: the format of the file, what makes its text, and the help."""

@@ -155,6 +155,6 @@ def _labels(labels: _Labels) -> str:
 
 
 def _escaped(value: str) -> str:
-    """Escape a label's value; half of a surrogate pair, which no UTF-8 has, becomes a question mark."""
-    value = value.encode(errors="replace").decode()
+    """Escape a label's value; half of a surrogate pair, which no UTF-8 has, becomes its number."""
+    value = value.encode(errors="backslashreplace").decode()
     return re.sub(r'[\\"\n]', lambda special: _ESCAPED[special[0]], value)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pytest_carbon.baselines import address, open_store
+from pytest_carbon.commands import card
 from pytest_carbon.commands.console import OK, Commands, add_project, project, refuse_obstacle
 from pytest_carbon.host import output
 from pytest_carbon.records import Key, Record, UsageProblem
@@ -32,25 +33,30 @@ def add(commands: Commands) -> None:
     )
     for flag, (_, _, help) in _OUTPUTS.items():
         parser.add_argument(flag, metavar="FILE", help=f"{help}; - is standard output")
+    card.add(parser)
     add_project(parser)
     parser.set_defaults(run=_run, parser=parser)
 
 
 def _run(given: argparse.Namespace) -> int:
     wanted = {flag: file for flag in _OUTPUTS if (file := getattr(given, flag.lstrip("-"))) is not None}
-    if not wanted:
-        given.parser.error(f"nothing to write; give one of {', '.join(_OUTPUTS)}")
+    card.refuse(given, wanted)
+    if not wanted and given.model_card is None:
+        given.parser.error(f"nothing to write; give one of {', '.join((*_OUTPUTS, '--model-card'))}")
     _refuse_shared(wanted)
     for flag, file in wanted.items():
         if file != _STANDARD_OUTPUT:
             refuse_obstacle(f"{flag}=", Path(file), _OUTPUTS[flag][0])
     runs = merge([(place, jsonfile.read(Path(place).expanduser())) for place in given.reports], _history(given))
     texts = {flag: _OUTPUTS[flag][1](runs, given) for flag in wanted}  # all of them, before the first is written
+    change = None if given.model_card is None else card.change(runs, given)
     for flag, file in wanted.items():
         if file == _STANDARD_OUTPUT:
             sys.stdout.write(texts[flag])
         else:
             output.write(Path(file), texts[flag], _OUTPUTS[flag][0])
+    if change is not None:
+        card.apply(change, write=given.write)
     return OK
 
 

@@ -1,0 +1,20 @@
+"""A model card with what runs measured of its model: its section and its metadata (pure)."""
+
+from __future__ import annotations
+
+from pytest_carbon.reports.card.entries import emissions, plain, results
+from pytest_carbon.reports.card.figures import Publication
+from pytest_carbon.reports.card.metadata import split, with_metadata
+from pytest_carbon.reports.card.section import section, with_section
+
+
+def updated(name: str, text: str, publication: Publication) -> str:
+    """Return a card with our section and our metadata; all else in it stays as it is.
+
+    ``name``: the card's file, for messages. Raises :class:`UsageProblem` for a card that cannot be changed.
+    """
+    card = split(name, text)
+    training = None if publication.training is None else emissions(publication.training)
+    changed = with_metadata(card, plain(publication.model), results(publication.model, publication.figures), training)
+    changed = with_section(changed, section(publication))
+    return changed.head + changed.yaml + changed.rest

@@ -138,10 +138,11 @@ def _of_entry(entry: Entry) -> Iterator[_Sample]:
         yield "calls", own, measurement.calls or None
         yield "disqualifying_warnings", own, len(measurement.disqualifying)
     if counted is not None:
-        own = labels | {"engine": counted.work and counted.work.engine}
+        work = counted.work
+        own = labels | {"engine": None if work is None else work.engine}
         yield "work_verdict", own | {"status": counted.verdict.status, "effect": counted.verdict.effect}, 1
         for quantity in _COUNTED:
-            yield f"work_{quantity}", own, counted.work and getattr(counted.work, quantity)
+            yield f"work_{quantity}", own, None if work is None else getattr(work, quantity)
         for quantity, change in counted.verdict.change.items():
             yield "work_change_ratio", own | {"quantity": quantity}, change
 

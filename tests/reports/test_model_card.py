@@ -10,7 +10,7 @@ import builders
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from study import info
 
@@ -134,7 +134,7 @@ def test_the_section() -> None:
         "1 × NVIDIA H100 80GB HBM3 (700 W)",
         "fp16",
         "1",
-        "336 ± 3 mWh",
+        "336.1 ± 3.4 mWh",
         "124.2 ± 1.2 mg",
         "240",
         "measured (GPU: nvml total energy)",
@@ -177,7 +177,10 @@ def test_the_metadata() -> None:
 
 def test_the_hubs_library_reads_the_card() -> None:
     """With the results of others beside ours."""
-    theirs = "---\nmodel-index:\n- name: GPT-2\n  results:\n  - task: {type: text-generation}\n    dataset: {name: w, type: w}\n    metrics: [{type: perplexity, value: 29}]\n---\n"
+    theirs = (
+        "---\nmodel-index:\n- name: GPT-2\n  results:\n  - task: {type: text-generation}\n"
+        "    dataset: {name: w, type: w}\n    metrics: [{type: perplexity, value: 29}]\n---\n"
+    )
     results = ModelCard(card_of(theirs)).data.eval_results
     assert results is not None
     assert [(result.metric_type, result.metric_value) for result in results] == [
@@ -419,13 +422,14 @@ KEYS = (
     "co2: yes",
 )
 THEIRS = (
-    "{d}  - task:\n{d}      type: text-generation   # theirs\n{d}    metrics:\n{d}    - type: ppl\n{d}      value: 1.50",
+    "{d}  - task:\n{d}      type: x   # theirs\n{d}    metrics:\n{d}    - type: ppl\n{d}      value: 1.50",
     "{d}  -   task: {{type: x}}\n\n{d}      # a comment\n{d}      metrics: [{{type: y, value: .nan}}]",
     "{d}  # before\n{d}  - metrics: []",
 )
 BODIES = ("", "# A card", "# A card\n", "text\n\n---\n\nmore\n\n", "```\n---\n```\n", " \n<!-- c -->")
 
 
+@settings(max_examples=40)
 @given(
     st.sampled_from(["\n", "\r\n"]),
     st.sampled_from(["", "\ufeff"]),
@@ -460,11 +464,12 @@ def test_all_else_stays_byte_for_byte(
     new = card_of(card, training=TEST)
 
     if index == "none":
-        before, after = before + after, ""
+        last_is_text = any((keys[:at] + keys[at:])[-1:] == [key] for key in KEYS if key.startswith(("descr", "folded")))
+        before, after = ("", before + after) if last_is_text else (before + after, "")
     head = f"{bom}{line}{before}{ours_at}"
     assert new.startswith(head)
     rest = new[len(head) :]
-    ours, closing, tail = rest.partition(f"{line}{body}" if not body else f"{line}{body}{newline}")
+    ours, closing, tail = rest.partition(f"{line}{body}")
     assert closing
     assert f"{kept}{after}" in ours
     added = ours.replace(f"{kept}{after}", "", 1) if kept or after else ours
@@ -479,7 +484,8 @@ def test_all_else_stays_byte_for_byte(
     ours_now = now.pop("model-index"), now.pop("co2_eq_emissions")
     old_index = (old or {}).pop("model-index", None)
     assert repr(now) == repr(old or {})
-    assert repr(ours_now[0][0]["results"][: len(theirs)]) == repr((old_index or [{}])[0].get("results") or [])
+    old_results = (old_index or [{}])[0].get("results") or []
+    assert repr(ours_now[0][0]["results"][: len(old_results)]) == repr(old_results)
     assert card_of(new, training=TEST) == new
 
 
@@ -497,7 +503,7 @@ def test_a_card_without_metadata_gets_them(body: str) -> None:
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ("a: [1", "line 3: the metadata cannot be read (expected ',' or ']', but got '<stream end>'); mend this line"),
+        ("a: [1", "line 2: the metadata cannot be read (expected ',' or ']', but got '<stream end>'); mend this line"),
         ("a: 1\n\tb: 2", "line 3: the metadata cannot be read"),
         ("a: \x00", "line 2: the metadata cannot be read (special characters are not allowed)"),
         ("a: 2024-02-31", "the metadata cannot be read (day is out of range for month)"),
@@ -511,11 +517,11 @@ def test_a_card_without_metadata_gets_them(body: str) -> None:
         ("model-index: [{name: x, results: [{a: 1}]}]", "line 2: model-index stands in brackets or braces"),
         ("model-index:\n- {name: x, results: []}", "line 3: model-index stands in brackets or braces"),
         ("model-index:\n- name: x\n- name: y", "line 2: model-index has x and y; name one of them gpt2"),
-        ("x: &x\n- name: a\nmodel-index: *x", "cannot be changed by lines"),
+        ("x: &x\n- name: a\nmodel-index: *x", "line 4: model-index is an alias of another key's value"),
         ("a: 1\n...", "cannot be changed by lines"),
         (
             "model-index:\n- name: x\n  results:\n  - metrics:\n    - type: pytest_carbon_x\n    - type: bleu",
-            "line 6: a result in model-index has other metrics beside pytest-carbon's; put them in a result of their own",
+            "line 6: a result in model-index has other metrics beside pytest-carbon's; put them in a result of their",
         ),
     ],
 )

@@ -105,7 +105,7 @@ def publication(runs: Runs, model: str, training: str | None = None) -> Publicat
 def task_of(entry: Entry) -> TaskInfo | None:
     """Return the task that an entry measured or counted."""
     measured = None if entry.measurement is None else entry.measurement.task
-    return measured or (entry.counted and entry.counted.task) or None
+    return measured or (None if entry.counted is None else entry.counted.task)
 
 
 def _unknown_model(runs: Runs, model: str) -> str:
@@ -129,7 +129,7 @@ def why_not(entry: Entry) -> str | None:
     if (task := task_of(entry)) is not None and task.size == "small":
         return "it is of a small variant of the model, not of the model"
     if entry.effect == "fails":
-        verdicts = (entry.verdict, entry.counted and entry.counted.verdict)
+        verdicts = (entry.verdict, None if entry.counted is None else entry.counted.verdict)
         statuses = [verdict.status for verdict in verdicts if verdict is not None and verdict.effect == "fails"]
         return f"its verdict fails the run ({', '.join(statuses)}); mend it, or accept the change"
     measured = entry.measurement or entry.counted

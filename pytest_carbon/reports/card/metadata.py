@@ -54,7 +54,7 @@ def split(name: str, text: str) -> Card:
     """Find the metadata as the hub does. Raises :class:`UsageProblem` for metadata that do not end."""
     bom = _BOM if text.startswith(_BOM) else ""
     body = text.removeprefix(_BOM)
-    newline = re.search(r"\r\n|\r|\n", body)
+    newline = re.search(r"\r\n|\n", body)
     if block := _BLOCK.match(body):
         head, yaml, rest = body[: block.end(1)], block[2], body[block.end(2) :]
     elif re.match(r"\s*---[ \t]*(?:[\r\n]|\Z)", body):
@@ -73,10 +73,10 @@ def with_metadata(
     Raises :class:`UsageProblem` for metadata that cannot be read, or are written in a way that cannot be changed by
     lines.
     """
-    before = _data(card)
+    before, root = _read(card)
     meant = deepcopy(before)
     _set(card, meant, model, results, training)
-    edits = _Edits(card)
+    edits = _Edits(card, root)
     edits.set_results(before, model, results)
     if training is not None:
         edits.set_key(TRAINING, training)
@@ -85,7 +85,7 @@ def with_metadata(
         head, rest = f"{head}---{card.newline}", f"---{card.newline}{rest}"
     after = Card(card.name, head, yaml, rest, card.newline)
     try:
-        as_meant = repr(_data(after)) == repr(meant)
+        as_meant = _written(_read(after)[0]) == _written(meant)
     except UsageProblem:  # about a line that nobody has
         as_meant = False
     if not as_meant:
@@ -93,16 +93,25 @@ def with_metadata(
     return after
 
 
+def _written(data: Mapping[str, Any]) -> list[str]:
+    """Write data for a comparison, in which no number is no number; the order of the keys is free."""
+    return sorted(map(repr, data.items()))
+
+
 # --- what is meant -----------------------------------------------------------------------------------
 
 
-def _data(card: Card) -> dict[str, Any]:
-    """Read the metadata. Raises :class:`UsageProblem` for what is no YAML, no mapping, or has a key twice."""
+def _read(card: Card) -> tuple[dict[str, Any], Any]:
+    """Read the metadata, and where each value stands: a node of YAML, None without any.
+
+    Raises :class:`UsageProblem` for what is no YAML, no mapping, or has a key twice.
+    """
     import yaml
 
     try:
-        data = yaml.safe_load(card.yaml)
-        root = yaml.compose(card.yaml, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(re.sub(r"(?:\r\n|\r|\n)\Z", "", card.yaml))  # as the hub cuts it
+        root = loader.get_single_node()
+        data = None if root is None else loader.construct_document(root)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = mark.index if mark is not None else int(getattr(error, "position", 0) or 0)
@@ -111,7 +120,7 @@ def _data(card: Card) -> dict[str, Any]:
     except (ValueError, TypeError, RecursionError) as error:  # the 31st of February; a list as a key
         raise card.problem(0, f"the metadata cannot be read ({error}); mend them") from None
     if data is None:
-        return {}
+        return {}, None
     if not isinstance(data, dict):
         raise card.problem(0, "the metadata are no mapping of keys to values; write one key: value in each line")
     keys: set[str] = set()
@@ -119,7 +128,7 @@ def _data(card: Card) -> dict[str, Any]:
         if key.value in keys:
             raise card.problem(key.start_mark.index, f"the key {key.value} stands here for the second time; keep one")
         keys.add(key.value)
-    return data
+    return data, root
 
 
 def _set(
@@ -182,20 +191,18 @@ def _is_ours(card: Card, result: object) -> bool:
 class _Edits:
     """Replacements of whole lines of the metadata."""
 
-    def __init__(self, card: Card) -> None:
-        import yaml
-
+    def __init__(self, card: Card, root: Any) -> None:
         self._card = card
         self._yaml = card.yaml
-        self._root = yaml.compose(card.yaml, Loader=yaml.SafeLoader)
+        self._root = root
         self._edits: list[tuple[int, int, str]] = []
-        if self._root is not None and self._root.flow_style:
-            raise card.problem(self._root.start_mark.index, "the metadata stand in braces; write one key in each line")
+        if root is not None and root.flow_style:
+            raise card.problem(root.start_mark.index, "the metadata stand in braces; write one key in each line")
 
     def text(self) -> str:
         """Return the metadata with all replacements made."""
         pieces, at = [], 0
-        for start, end, lines in sorted(self._edits, key=lambda edit: edit[0]):  # two at one place in their order
+        for start, end, lines in sorted(self._edits, key=lambda edit: edit[:2]):  # two at one place in their order
             pieces += [self._yaml[at:start], lines]
             at = end
         return "".join([*pieces, self._yaml[at:]])
@@ -203,8 +210,17 @@ class _Edits:
     def set_key(self, key: str, value: object) -> None:
         """Replace the lines of a key, or add them at the end."""
         column = self._root.value[0][0].start_mark.column if self._root is not None and self._root.value else 0
-        start, end = self._lines_of(self._root, key) or (len(self._yaml), len(self._yaml))
+        start, end = self._lines_of(self._root, key) or ((at := self._place_of_new_keys()), at)
         self._replace(start, end, {key: value}, column)
+
+    def _place_of_new_keys(self) -> int:
+        """Return the end of the metadata; their beginning where the last value is a text of several lines.
+
+        The hub leaves out the line end before the closing line: a text before our keys would get one more.
+        """
+        if self._root is not None and getattr(self._last(self._root), "style", None) in ("|", ">"):
+            return self._line_start(self._root.start_mark.index)
+        return len(self._yaml)
 
     def set_results(self, data: Mapping[str, Any], model: str, results: Sequence[Mapping[str, Any]]) -> None:
         """Replace our results among those of the model, or add them after the last."""
@@ -234,7 +250,12 @@ class _Edits:
         self._replace(start, end, list(results), column)
 
     def _value(self, mapping: Any, key: str) -> Any:
-        return next((value for name, value in mapping.value if name.value == key), None)
+        for name, value in mapping.value:
+            if name.value == key and value.start_mark.index < name.start_mark.index:
+                raise self._card.problem(name.start_mark.index, f"{key} is an alias of another key's value; {_SHAPE}")
+            if name.value == key:
+                return value
+        return None
 
     def _block(self, node: Any) -> Any:
         """Return a node whose children stand in lines of their own."""
@@ -263,14 +284,18 @@ class _Edits:
 
     def _after(self, node: Any) -> int:
         """Return where the line after a node begins."""
-        while isinstance(node.value, list) and node.value and not node.flow_style:
-            last = node.value[-1]
-            node = last[1] if isinstance(last, tuple) else last
-        at = node.end_mark.index
+        at = self._last(node).end_mark.index
         if at and self._yaml[at - 1] in "\r\n":  # a text of several lines takes its last line end
             return int(at)
         line_end = re.compile(r"\r\n|\r|\n").search(self._yaml, at)
         return len(self._yaml) if line_end is None else line_end.end()
+
+    def _last(self, node: Any) -> Any:
+        """Return the last value inside a node: one that has no lines of its own inside."""
+        while isinstance(node.value, list) and node.value and not node.flow_style:
+            last = node.value[-1]
+            node = last[1] if isinstance(last, tuple) else last
+        return node
 
     def _line_start(self, at: int) -> int:
         return 1 + max(self._yaml.rfind("\n", 0, at), self._yaml.rfind("\r", 0, at))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_carbon.commands.console import print_text
 from pytest_carbon.host import output
 from pytest_carbon.host.stdlib import io, os
 from pytest_carbon.records import UsageProblem
@@ -93,7 +94,7 @@ def apply(change: Change, *, write: bool) -> None:
         except OSError as error:
             helps = output.remedy(error, "Change the permissions of its folder")
             raise UsageProblem(f"cannot write {path}: {error.strerror or error}. {helps}.") from None
-    _print(change.diff)
+    print_text(change.diff, "Print into a file: … > card.diff")
     if write:
         print(f"pytest-carbon: changed {change.name}", file=sys.stderr)
 
@@ -117,14 +118,3 @@ def _read(path: Path) -> bytes:
             f"--model-card={path}: cannot be read ({error.strerror}); give the path of an existing model card."
         ) from None
     return content
-
-
-def _print(text: str) -> None:
-    """Write UTF-8 with the line ends of the card, whatever the terminal's encoding is."""
-    binary = getattr(sys.stdout, "buffer", None)
-    if binary is None:
-        sys.stdout.write(text)
-        return
-    sys.stdout.flush()
-    binary.write(text.encode())
-    binary.flush()

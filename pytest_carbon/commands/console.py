@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pytest_carbon.baselines import Store
-from pytest_carbon.host.output import obstacle
+from pytest_carbon.host.output import as_bytes, obstacle, remedy
 from pytest_carbon.plugin.project import of_project
 from pytest_carbon.records import Settings, UsageProblem
+from pytest_carbon.reports import markdown
 
 OK, NOTHING_MEASURED, USAGE, UNUSABLE, INTERRUPTED = 0, 1, 2, 4, 130
+_SHOWN = 100
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -46,6 +48,28 @@ def refuse_obstacle(flag: str, path: Path, format: str) -> None:
         raise UsageProblem(f"{flag}{path}: {why}.")
 
 
+def print_text(text: str, otherwise: str) -> None:
+    """Write to standard output: UTF-8, whatever the terminal's own encoding is, as into a file.
+
+    Raises :class:`UsageProblem`, with a remedy for all but a full disk: ``otherwise``.
+    """
+    stream = sys.stdout
+    if stream is None:
+        raise UsageProblem(f"standard output is closed. {otherwise}.")
+    try:
+        stream.flush()
+        if (binary := getattr(stream, "buffer", None)) is not None:
+            binary.write(as_bytes(text))
+            binary.flush()
+        else:
+            stream.write(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        helps = remedy(error, otherwise)
+        raise UsageProblem(f"cannot write to standard output: {error.strerror or error}. {helps}.") from None
+
+
 @contextlib.contextmanager
 def progress_of() -> Iterator[Callable[[str], None]]:
     """Show progress on a terminal, and erase it at the end."""
@@ -68,6 +92,29 @@ def add_project(parser: argparse.ArgumentParser) -> None:
         "-c", "--config-file", metavar="FILE", help="pytest's ini file, as in the run (default: as pytest finds it)"
     )
     parser.add_argument("--rootdir", metavar="DIR", help="pytest's root dir, as in the run (default: the same)")
+
+
+def checked(check: Callable[[str], str]) -> Callable[[str], str]:
+    """Make a type of arguments from a function that raises ValueError and says what is allowed."""
+
+    def read(text: str) -> str:
+        try:
+            return check(text)
+        except ValueError as problem:
+            raise argparse.ArgumentTypeError(f"{text[:_SHOWN]!r}: {problem}") from None
+
+    return read
+
+
+def add_name(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a comment on a pull request."""
+    parser.add_argument(
+        "--name",
+        type=checked(markdown.checked_name),
+        default=markdown.NAME,
+        help="the name in the first line of the Markdown, <!-- pytest-carbon:NAME -->, by which a comment is found"
+        f" again (default: {markdown.NAME})",
+    )
 
 
 def project(given: argparse.Namespace) -> Settings:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pytest_carbon.baselines import address, open_store
 from pytest_carbon.commands import card
-from pytest_carbon.commands.console import OK, Commands, add_project, project, refuse_obstacle
-from pytest_carbon.host import output
+from pytest_carbon.commands.console import (
+    OK,
+    Commands,
+    add_name,
+    add_project,
+    checked,
+    print_text,
+    project,
+    refuse_obstacle,
+)
+from pytest_carbon.host import job, output
 from pytest_carbon.records import Key, Record, UsageProblem
-from pytest_carbon.reports import jsonfile, openmetrics
+from pytest_carbon.reports import comment, jsonfile, markdown, openmetrics
 from pytest_carbon.reports.merge import Runs, merge
 
 _STANDARD_OUTPUT = "-"
@@ -34,52 +42,94 @@ def add(commands: Commands) -> None:
     for flag, (_, _, help) in _OUTPUTS.items():
         parser.add_argument(flag, metavar="FILE", help=f"{help}; - is standard output")
     card.add(parser)
+    add_name(parser)
+    parser.add_argument(
+        "--report-url",
+        metavar="URL",
+        type=checked(markdown.web_address),
+        help="the address of the page of --html, for a link in the Markdown",
+    )
     add_project(parser)
     parser.set_defaults(run=_run, parser=parser)
 
 
 def _run(given: argparse.Namespace) -> int:
-    wanted = {flag: file for flag in _OUTPUTS if (file := getattr(given, flag.lstrip("-"))) is not None}
-    card.refuse(given, wanted)
-    if not wanted and given.model_card is None:
+    files = {flag: file for flag in _OUTPUTS if (file := getattr(given, _name(flag))) is not None}
+    card.refuse(given, files)
+    if not files and given.model_card is None:
         given.parser.error(f"nothing to write; give one of {', '.join((*_OUTPUTS, '--model-card'))}")
-    _refuse_shared(wanted)
-    for flag, file in wanted.items():
-        if file != _STANDARD_OUTPUT:
-            refuse_obstacle(f"{flag}=", Path(file), _OUTPUTS[flag][0])
+    refuse_outputs([(flag, file, _OUTPUTS[flag][0]) for flag, file in files.items()])
     runs = merge([(place, jsonfile.read(Path(place).expanduser())) for place in given.reports], _history(given))
-    texts = {flag: _OUTPUTS[flag][1](runs, given) for flag in wanted}  # all of them, before the first is written
+    texts = {flag: _OUTPUTS[flag][1](runs, given) for flag in files}  # all of them, before the first is written
     change = None if given.model_card is None else card.change(runs, given)
-    for flag, file in wanted.items():
-        if file == _STANDARD_OUTPUT:
-            sys.stdout.write(texts[flag])
-        else:
-            output.write(Path(file), texts[flag], _OUTPUTS[flag][0])
+    write_outputs([(flag, file, _OUTPUTS[flag][0], texts[flag]) for flag, file in files.items()])
     if change is not None:
         card.apply(change, write=given.write)
     return OK
 
 
-def _refuse_shared(wanted: Mapping[str, str]) -> None:
-    places: dict[str, str] = {}
-    for flag, file in wanted.items():
-        place = file if file == _STANDARD_OUTPUT else os.path.realpath(file)
-        if place in places:
-            raise UsageProblem(f"{flag}={file}: {places[place]} writes to the same file; give each one of its own.")
-        places[place] = flag
+def _name(flag: str) -> str:
+    """Return the attribute that argparse keeps a flag's value in."""
+    return flag.lstrip("-").replace("-", "_")
+
+
+def refuse_outputs(outputs: Sequence[tuple[str, str, str]]) -> None:
+    """Refuse, before anything is read, files that cannot be written: each a flag, a file and the file's format."""
+    flags: dict[str, str] = {}
+    for flag, file, format in outputs:
+        place = os.path.realpath("/dev/stdout" if file == _STANDARD_OUTPUT else _path(file))
+        if place in flags:
+            raise UsageProblem(f"{flag}={file}: {flags[place]} writes to the same file; give each one of its own.")
+        flags[place] = flag
+        if file != _STANDARD_OUTPUT:
+            refuse_obstacle(f"{flag}=", _path(file), format)
+
+
+def write_outputs(outputs: Sequence[tuple[str, str, str, str]]) -> None:
+    """Write texts, standard output last: each a flag, a file, the file's format and the text.
+
+    One that cannot be written costs none of the others. Raises :class:`UsageProblem` for all that were not.
+    """
+    problems = []
+    for flag, file, format, text in sorted(outputs, key=lambda one: one[1] == _STANDARD_OUTPUT):
+        try:
+            if file == _STANDARD_OUTPUT:
+                print_text(text, "Give the path of a file instead of -")
+            else:
+                output.write(_path(file), text, format)
+        except UsageProblem as problem:
+            problems.append(f"{flag}: {problem}")
+    if problems:
+        raise UsageProblem("\n".join(problems))
+
+
+def _path(file: str) -> Path:
+    return Path(file).expanduser()
 
 
 def _history(given: argparse.Namespace) -> dict[str, dict[Key, list[Record]]]:
     """Read every record of the baselines, by machine."""
     if given.baselines is None:
         return {}
-    store = open_store(address.place(given.baselines, Path.cwd()), branch=project(given).branch)
+    place = address.place(given.baselines, Path.cwd())
+    if isinstance(place, Path) and not place.is_dir():
+        raise UsageProblem(
+            f"--baselines={given.baselines}: there is no such directory. Give the directory of the baselines, or leave"
+            " this out."
+        )
+    store = open_store(place, branch=project(given).branch)
     with store.snapshot():
         return {id: {key: list(records) for key, records in store.load(id).items()} for id in store.machines()}
 
 
+def _markdown(runs: Runs, given: argparse.Namespace) -> str:
+    place = [] if given.baselines is None else [f"--baseline={address.place(given.baselines, Path())}"]
+    return comment.markdown(runs, name=given.name, url=given.report_url, ci_run=job.run_id(), place=place)
+
+
 _Write = Callable[[Runs, argparse.Namespace], str]
 _OUTPUTS: Mapping[str, tuple[str, _Write, str]] = {
+    "--markdown": (markdown.FORMAT, _markdown, "write a comment on a pull request, 65,000 characters at most"),
     "--openmetrics": (
         openmetrics.FORMAT,
         lambda runs, given: openmetrics.text(runs),

@@ -21,10 +21,15 @@ def acceptance(
     ``place``: the options with which a command finds the baselines; ``ci_run``: the id of a run of GitHub Actions.
     """
     yield advice(page, f"{intended}, accept it:", accept.rstrip())
-    report = report or "REPORT.json"
-    commands = [f"pytest-carbon baseline accept {shlex.join([report, *place])}"]
-    if ci_run is not None:
-        command = shlex.join(["pytest-carbon", "baseline", "accept", *place])
-        file = shlex.quote(report.rpartition("/")[2])
-        commands = [f"gh run download {ci_run} --dir=carbon-run", f"{command} carbon-run/*/{file}"]
+    commands = from_report(report, ci_run=ci_run, place=place)
     yield advice(page, "or on any other machine, from this run's report (--carbon-json):", *commands)
+
+
+def from_report(report: str | None, *, ci_run: str | None, place: Sequence[str]) -> list[str]:
+    """Return the commands that accept a change from a run's report, or from the artefact that has it."""
+    report = report or "REPORT.json"
+    if ci_run is None:
+        return [f"pytest-carbon baseline accept {shlex.join([report, *place])}"]
+    command = shlex.join(["pytest-carbon", "baseline", "accept", *place])
+    file = shlex.quote(report.rpartition("/")[2])
+    return [f"gh run download {ci_run} --dir=carbon-run", f"{command} carbon-run/*/{file}"]

@@ -17,6 +17,7 @@ from pytest_carbon.records import (
     Verdict,
     label,
 )
+from pytest_carbon.reports.tokens import Tokens, emissions_g_per_million_tokens, tokens_of
 
 _GRAVEST = ("fails", "warns", "accepted", "none")
 
@@ -46,10 +47,23 @@ class Entry:
         return self.run.machine.id if self.measurement is None else self.measurement.machine
 
     @property
+    def tokens(self) -> tuple[float, Tokens] | None:
+        """Return the tokens of a call on text, and which they are."""
+        return None if self.measurement is None else tokens_of(self.measurement, self.counted)
+
+    @property
+    def emissions_g_per_million_tokens(self) -> float | None:
+        """Return the grams of a million of them."""
+        if self.measurement is None:
+            return None
+        return emissions_g_per_million_tokens(self.measurement, self.counted)
+
+    @property
     def effect(self) -> Effect:
         """Return the gravest of both verdicts' effects."""
-        verdicts = (self.verdict, self.counted and self.counted.verdict)
-        return min((v.effect for v in verdicts if v is not None), key=_GRAVEST.index, default="none")
+        effects = [verdict.effect for verdict in (self.verdict,) if verdict is not None]
+        effects += [self.counted.verdict.effect] if self.counted is not None else []
+        return min(effects, key=_GRAVEST.index, default="none")
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,7 @@ def test_the_section() -> None:
         "1",
         "336.1 ± 3.4 mWh",
         "124.2 ± 1.2 mg",
+        "4.44 ± 0.04 g (read)",
         "240",
         "measured (GPU: nvml total energy)",
     ]
@@ -153,11 +154,13 @@ def test_the_metadata() -> None:
     (result,) = entry["results"]
     assert result["task"] == {"type": "text-classification", "name": "text-classification"}
     assert result["dataset"] == {"type": "synthetic", "name": "synthetic, shaped as sst2"}
-    energy, emissions = result["metrics"]
+    energy, emissions, of_tokens = result["metrics"]
     assert energy["type"] == "pytest_carbon_measured_energy_wh_per_1000_calls"
     assert energy["value"] == 0.3361
     assert emissions["type"] == "pytest_carbon_measured_emissions_g_per_1000_calls"
     assert emissions["value"] == 0.1242
+    assert of_tokens["type"] == "pytest_carbon_measured_emissions_g_per_million_tokens_read"
+    assert of_tokens["value"] == 4.435
     assert energy["args"] == {
         "hardware": "1 × NVIDIA H100 80GB HBM3 (700 W)",
         "energy_of": "GPU: nvml total energy",
@@ -187,6 +190,7 @@ def test_the_hubs_library_reads_the_card() -> None:
         ("perplexity", 29),
         ("pytest_carbon_measured_energy_wh_per_1000_calls", 0.3361),
         ("pytest_carbon_measured_emissions_g_per_1000_calls", 0.1242),
+        ("pytest_carbon_measured_emissions_g_per_million_tokens_read", 4.435),
     ]
 
 
@@ -208,7 +212,7 @@ def test_counted_work_is_predicted_where_nothing_is_measured() -> None:
     card = card_of("", run)
     cells = row_of(card)
     assert cells[-1] == "predicted (counted work and published figures of the GPU)"
-    assert cells[6:8] == ["–", "–"]
+    assert cells[6:9] == ["–", "–", "–"]
     assert "±" in cells[5]
     assert "- Predicted is not measured" in card
     results = data_of(card)["model-index"][0]["results"]
@@ -224,7 +228,7 @@ def test_what_is_unknown_is_not_zero() -> None:
     card = card_of("", run_of(measurement, intensity=None))
     assert row_of(card)[1] == "synthetic"
     assert row_of(card)[3] == "–"
-    assert row_of(card)[5:7] == ["336 mWh", "–"]
+    assert row_of(card)[5:8] == ["336 mWh", "–", "–"]
     assert "Electricity" not in card
     args = data_of(card)["model-index"][0]["results"][0]["metrics"][0]["args"]
     assert not {"relative_error", "dtype", "pue", "intensity_g_per_kwh"} & set(args)
@@ -248,7 +252,7 @@ def test_every_measurement_and_machine_has_a_row() -> None:
     assert "- Electricity (1 × NVIDIA H100 80GB HBM3 (700 W)): 369.5 g CO2e per kWh" in card
     assert "- Electricity (AMD EPYC 9554 (128 threads)): 56 g CO2e per kWh (France), PUE 1.2." in card
     results = data_of(card)["model-index"][0]["results"]
-    assert sum(len(result["metrics"]) for result in results) == 6
+    assert sum(len(result["metrics"]) for result in results) == 9
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -266,7 +270,7 @@ def test_names_are_text(text: str) -> None:
     assert [line for line in card.splitlines() if line in (BEGIN, END)] == [BEGIN, END]
     inside = card.partition(BEGIN)[2].partition(END)[0]
     assert not re.search(r"[<>`*\[\]{}@$~\\]|://|www\.[a-z]", inside)
-    assert {line.replace("&#", "").count("|") for line in inside.splitlines() if line.startswith("|")} == {10}
+    assert {line.replace("&#", "").count("|") for line in inside.splitlines() if line.startswith("|")} == {11}
     assert {line.count("#") - line.count("&#") for line in inside.splitlines()} == {0, 2}
     assert all(c.isprintable() or c == "\n" for c in card)
     ModelCard(card)
@@ -395,7 +399,7 @@ def test_a_section_and_results_of_before_are_replaced() -> None:
         *_between(amended, second, BEGIN, END)
     )
     assert "After it." in second
-    assert [m["value"] for m in data_of(second)["model-index"][0]["results"][0]["metrics"]] == [0.5556, 0.2053]
+    assert [m["value"] for m in data_of(second)["model-index"][0]["results"][0]["metrics"]] == [0.5556, 0.2053, 7.331]
     assert card_of(second, run_of(measured(2.0))) == second
     assert card_of(second, run_of(measured(1.0))) == amended
 

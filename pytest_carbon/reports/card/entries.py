@@ -58,6 +58,10 @@ def _values(figure: Figure) -> list[tuple[str, str, float]]:
     if figure.emissions_g is not None:
         emissions_g = rounded(1000 * figure.emissions_g)
         values.append(("emissions_g_per_1000_calls", "Emissions of 1,000 calls in grams of CO2e", emissions_g))
+    if figure.emissions_g_per_million_tokens is not None:
+        title = f"Emissions of a million tokens {figure.tokens} in grams of CO2e"
+        emissions_g = rounded(figure.emissions_g_per_million_tokens)
+        values.append((f"emissions_g_per_million_tokens_{figure.tokens}", title, emissions_g))
     return values
 
 

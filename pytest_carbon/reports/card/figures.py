@@ -10,6 +10,7 @@ from typing import Literal
 
 from pytest_carbon.records import CarbonIntensity, Machine, Measurement, SessionResult, TaskInfo, UsageProblem
 from pytest_carbon.reports.merge import Entry, Runs
+from pytest_carbon.reports.tokens import Tokens
 from pytest_carbon.tasks.figures import Origin, origin
 from pytest_carbon.text import counted, did_you_mean, listing
 from pytest_carbon.work.prediction import published
@@ -37,6 +38,9 @@ class Figure:
     error: float | None
     """Relative; half of the 95% interval, or of a prediction its mean error."""
     emissions_g: float | None
+    emissions_g_per_million_tokens: float | None
+    tokens: Tokens | None
+    """Which tokens these are; None of what is no text."""
     calls: int | None
     intensity: CarbonIntensity | None
     created: str
@@ -156,6 +160,8 @@ def _measured(entry: Entry) -> Figure | None:
         energy_j=measurement.energy_j_per_call,
         error=measurement.relative_error,
         emissions_g=measurement.emissions_g_per_call,
+        emissions_g_per_million_tokens=entry.emissions_g_per_million_tokens,
+        tokens=None if entry.tokens is None else entry.tokens[1],
         calls=measurement.calls,
         intensity=entry.run.intensity,
         created=entry.run.created,
@@ -180,6 +186,8 @@ def _predicted(entry: Entry) -> Iterator[Figure]:
                 energy_j=energy_j,
                 error=gpu.error,
                 emissions_g=None,
+                emissions_g_per_million_tokens=None,
+                tokens=None,
                 calls=None,
                 intensity=None,
                 created=entry.run.created,

@@ -22,6 +22,7 @@ _TITLES = (
     "batch size",
     "energy of 1,000 calls",
     "CO2e of 1,000 calls",
+    "CO2e of 1 million tokens",
     "calls",
     "the energy is",
 )
@@ -88,9 +89,17 @@ def _row(figure: Figure) -> list[str]:
         count(task.batch_size),
         str(quantity(energy_wh, "Wh", None if figure.error is None else energy_wh * figure.error)),
         str(known(None if emissions_g is None else 1000 * emissions_g, "g", error_g)),
+        _of_tokens(figure),
         UNKNOWN if figure.calls is None else count(figure.calls),
         f"{figure.origin} ({escaped(figure.source)})",
     ]
+
+
+def _of_tokens(figure: Figure) -> str:
+    grams = figure.emissions_g_per_million_tokens
+    if grams is None:
+        return UNKNOWN
+    return f"{quantity(grams, 'g', None if figure.error is None else grams * figure.error)} ({figure.tokens})"
 
 
 def _notes(publication: Publication) -> Iterator[str]:

@@ -13,8 +13,7 @@ def updated(name: str, text: str, publication: Publication) -> str:
 
     ``name``: the card's file, for messages. Raises :class:`UsageProblem` for a card that cannot be changed.
     """
-    card = split(name, text)
     training = None if publication.training is None else emissions(publication.training)
-    changed = with_metadata(card, plain(publication.model), results(publication.model, publication.figures), training)
-    changed = with_section(changed, section(publication))
-    return changed.head + changed.yaml + changed.rest
+    card = with_section(split(name, text), section(publication))  # first, for its messages name the card's own lines
+    card = with_metadata(card, plain(publication.model), results(publication.model, publication.figures), training)
+    return card.head + card.yaml + card.rest

@@ -16,7 +16,9 @@ from pytest_carbon.records import UsageProblem
 from pytest_carbon.reports.card.figures import publication
 from pytest_carbon.reports.card.update import updated
 from pytest_carbon.reports.merge import Runs
+from pytest_carbon.text import count
 
+_MOST_REASONS = 10
 _OPTIONS = ("--model", "--training", "--write")
 
 
@@ -82,8 +84,10 @@ def change(runs: Runs, given: argparse.Namespace) -> Change:
 
 def apply(change: Change, *, write: bool) -> None:
     """Print how the card changes, and change it if ``write``. Raises :class:`UsageProblem` if that fails."""
-    for reason in change.refused:
+    for reason in change.refused[:_MOST_REASONS]:
         print(f"pytest-carbon: not published: {reason}", file=sys.stderr)
+    if (more := len(change.refused) - _MOST_REASONS) > 0:
+        print(f"pytest-carbon: {count(more)} more are not published", file=sys.stderr)
     if change.before == change.after:
         print(f"pytest-carbon: {change.name} has these figures already", file=sys.stderr)
         return

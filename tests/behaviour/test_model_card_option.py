@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -143,6 +144,30 @@ def test_what_cannot_be_written_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     assert "--model-card=README.md: this user may not write to it; change its permissions." in update("--write").err
     assert update().ret == 0
     assert Path("README.md").read_text("utf-8") == CARD
+
+
+def test_a_full_disk_leaves_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pytest_carbon.host.stdlib.os.fsync", full)
+    ran = update("--write")
+    assert (ran.ret, ran.out) == (4, "")
+    assert ran.err == "pytest-carbon: cannot write README.md: No space left on device. Make room there.\n"
+    assert Path("README.md").read_text("utf-8") == CARD
+
+
+def test_many_that_are_not_published_are_counted() -> None:
+    """The first ten are named, without what would move the cursor."""
+    one = replace(measured("s2", 1.0), task=info(model="gpt2"))
+    failed = run("s2", {f"t.py::test_{i}\x1b[2J": one for i in range(30)})
+    tests = tuple(replace(test, outcome="failed") for test in failed.tests)
+    write("failed.json", replace(failed, tests=tests))
+    ran = carbon("report", "report.json", "failed.json", "--model-card", "README.md", "--model", "gpt2")
+    lines = ran.err.splitlines()
+    assert len(lines) == 11
+    assert lines[0] == "pytest-carbon: not published: t.py::test_0\\x1b[2J: its test did not pass (failed)"
+    assert lines[-1] == "pytest-carbon: 20 more are not published"
 
 
 def test_a_broken_card_is_refused_with_its_line() -> None:

@@ -340,6 +340,10 @@ WRONG = MeasurementWarning("contention", "another process used the GPU")
             "its verdict fails the run (regression); mend it, or accept the change",
         ),
         (
+            run_of(measured(), suite=SuiteVerdict(9, 9, 0.01, 0.2, "regression", effect="fails")),
+            "the verdict of its whole suite fails the run (regression); mend it, or accept the change",
+        ),
+        (
             run_of(measured(warnings=(WRONG, MeasurementWarning("tail", "informs")))),
             "it has 1 warning for which the figure may be wrong (contention)",
         ),

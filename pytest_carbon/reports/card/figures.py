@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_carbon.records import CarbonIntensity, Machine, Measurement, SessionResult, TaskInfo, UsageProblem
+from pytest_carbon.reports.layout import Page
 from pytest_carbon.reports.merge import Entry, Runs
 from pytest_carbon.reports.tokens import Tokens
 from pytest_carbon.tasks.figures import Origin, origin
@@ -93,7 +94,7 @@ def publication(runs: Runs, model: str, training: str | None = None) -> Publicat
         raise UsageProblem(_unknown_model(runs, model))
     reasons = [(entry, why_not(entry)) for entry in entries]
     sound = [entry for entry, reason in reasons if reason is None]
-    refused = tuple(f"{entry.label}: {reason}" for entry, reason in reasons if reason is not None)
+    refused = tuple(_clean(f"{entry.label}: {reason}") for entry, reason in reasons if reason is not None)
     figures = [figure for entry in sound if (figure := _measured(entry)) is not None]
     figures = figures or [figure for entry in sound for figure in _predicted(entry)]
     if not figures:
@@ -106,6 +107,11 @@ def publication(runs: Runs, model: str, training: str | None = None) -> Publicat
     return Publication(model, tuple(figures), None if training is None else _training(runs, training), refused)
 
 
+def _clean(text: str) -> str:
+    """Escape what would move a terminal's cursor."""
+    return Page(80).clean(text)
+
+
 def task_of(entry: Entry) -> TaskInfo | None:
     """Return the task that an entry measured or counted."""
     measured = None if entry.measurement is None else entry.measurement.task
@@ -113,7 +119,7 @@ def task_of(entry: Entry) -> TaskInfo | None:
 
 
 def _unknown_model(runs: Runs, model: str) -> str:
-    models = list(dict.fromkeys(task.model for entry in runs.entries() if (task := task_of(entry)) is not None))
+    models = list(dict.fromkeys(_clean(task.model) for entry in runs.entries() if (task := task_of(entry)) is not None))
     if not models:
         return f"--model={model}: no measurement of the report names its model. Measure a task: carbon(carbon_task(…))."
     allowed = f" The report has {listing(models, 10)}."
@@ -136,6 +142,9 @@ def why_not(entry: Entry) -> str | None:
         verdicts = (entry.verdict, None if entry.counted is None else entry.counted.verdict)
         statuses = [verdict.status for verdict in verdicts if verdict is not None and verdict.effect == "fails"]
         return f"its verdict fails the run ({', '.join(statuses)}); mend it, or accept the change"
+    suites = {machine.id: suite for machine, suite in ((entry.run.machine, entry.run.suite), *entry.run.others)}
+    if (suite := suites.get(entry.machine)) is not None and suite.effect == "fails":
+        return f"the verdict of its whole suite fails the run ({suite.status}); mend it, or accept the change"
     measured = entry.measurement or entry.counted
     codes = [warning.code for warning in measured.disqualifying] if measured is not None else []
     if codes:

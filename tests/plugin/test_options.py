@@ -87,6 +87,7 @@ KEYS: dict[str, tuple[str, str, object]] = {
     "carbon_work": ("true", "work", True),
     "carbon_work_tolerance": ("2%", "work_tolerance", 0.02),
     "carbon_kernel_tolerance": ("20%", "kernel_tolerance", 0.2),
+    "carbon_summary": ("off", "summary", "off"),
 }
 FLAGS_ONLY: dict[str, tuple[str, str, object]] = {
     "carbon_record": ("true", "record", True),

@@ -12,6 +12,8 @@ import yaml
 from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
+from rendered import HOSTILE as RENDERED
+from rendered import Rendered
 from study import info
 
 from pytest_carbon.records import (
@@ -32,6 +34,7 @@ from pytest_carbon.records import (
     Verdict,
 )
 from pytest_carbon.records.work import WorkVerdict
+from pytest_carbon.reports.card.entries import plain
 from pytest_carbon.reports.card.figures import Publication, publication
 from pytest_carbon.reports.card.section import BEGIN, END
 from pytest_carbon.reports.card.update import updated
@@ -268,12 +271,24 @@ def test_names_are_text(text: str) -> None:
     data = data_of(card)
     assert list(data) == ["license", "model-index", "co2_eq_emissions"]
     assert [line for line in card.splitlines() if line in (BEGIN, END)] == [BEGIN, END]
-    inside = card.partition(BEGIN)[2].partition(END)[0]
+    inside = card.partition(BEGIN)[2].partition(END)[0].replace("<!-- -->", "")
     assert not re.search(r"[<>`*\[\]{}@$~\\]|://|www\.[a-z]", inside)
     assert {line.replace("&#", "").count("|") for line in inside.splitlines() if line.startswith("|")} == {11}
     assert {line.count("#") - line.count("&#") for line in inside.splitlines()} == {0, 2}
     assert all(c.isprintable() or c == "\n" for c in card)
     ModelCard(card)
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, *RENDERED])
+def test_a_renderer_makes_text_of_names(text: str) -> None:
+    """The parser that websites use sees the name in its cell, and no tag or link in it."""
+    machine = Machine("m", (Gpu(0, "u", text),))
+    run = run_of(measured(machine=machine, task=info(text, "gpt2", text, data="hub")), machine=machine)
+    page = Rendered(card_of("---\na: 1\n---\n", run).partition(BEGIN)[2].partition(END)[0])
+    assert set(page.tags) == {"h2", "table", "thead", "tbody", "tr", "th", "td", "ul", "li"}
+    assert page.attributes == set()
+    name = plain(text) or "–"
+    assert page.cells[10:13] == [name, name, plain(f"1 × {text}")]
 
 
 # --- training ----------------------------------------------------------------------------------------

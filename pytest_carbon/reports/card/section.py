@@ -144,4 +144,5 @@ def _training(training: Training) -> str:
 
 def escaped(text: str) -> str:
     """Write any text so that it stays text, in one line and also in a table."""
-    return _SPECIAL.sub(lambda special: f"&#{ord(special[0])};", plain(text)) or UNKNOWN
+    text = _SPECIAL.sub(lambda special: f"&#{ord(special[0])};", plain(text))
+    return text.replace("&#64;", "&#64;<!-- -->") or UNKNOWN  # an address of mail would become a link all the same

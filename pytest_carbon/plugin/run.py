@@ -509,7 +509,7 @@ class CarbonSession:
         if self._result is None:
             return
         duration_s = time.perf_counter() - self._begun_s
-        self._result = notes.finish(session, exitstatus, self._result, self._problems, duration_s)
+        self._result = notes.finish(session, exitstatus, self._result, self._problems, duration_s, self._stored)
 
     @undone.during
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:

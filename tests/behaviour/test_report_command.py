@@ -122,6 +122,21 @@ def test_standard_output_that_takes_nothing(redirect: str, status: int, said: st
     assert ran.stderr == (f"pytest-carbon: {said}\n" if said else "")
 
 
+def test_a_disk_without_room_keeps_what_was_there() -> None:
+    """Here a limit on the size of files: the earlier page is whole, and nothing is left beside it."""
+    write("a.json", run("1", {"t.py::t": 1.0}))
+    Path("old.md").write_text(TEXT)
+    command = f"ulimit -f 8; exec {shlex.quote(sys.executable)} -m pytest_carbon report a.json"
+    ran = subprocess.run(
+        ["bash", "-c", f"{command} --markdown=old.md"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (4, "")
+    assert ran.stderr.startswith("pytest-carbon: --markdown=old.md: ")
+    assert ran.stderr.count("File too large") == ran.stderr.count("\n") == 1
+    assert Path("old.md").read_text() == TEXT
+    assert {path.name for path in Path().iterdir()} == {"a.json", "old.md"}
+
+
 @pytest.mark.parametrize("name", ["compare a.json b.json --format=json", "baseline check --baseline=here"])
 def test_what_other_commands_print_is_not_lost_silently(name: str) -> None:
     """On a full disk, short texts too, which Python would write at its end."""

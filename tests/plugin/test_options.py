@@ -94,6 +94,7 @@ FLAGS_ONLY: dict[str, tuple[str, str, object]] = {
     "carbon_accept": ("true", "accept", True),
     "carbon_label": ("team=nlp,pool=a100", "labels", "pool=a100,team=nlp"),
     "carbon_json": ("out/report.json", "json", ROOT / "out/report.json"),
+    "carbon_html": ("out/report.html", "html", ROOT / "out/report.html"),
     "carbon_against": ("origin/main", "against", "origin/main"),
 }
 COMPANIONS = {"carbon_region": ("carbon_country", "USA"), "carbon_branch": ("carbon_baseline", "sqlite:////x.db")}

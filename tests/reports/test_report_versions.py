@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import threading
-import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -219,16 +218,13 @@ def test_a_large_file_that_is_no_report_is_refused_by_its_ends(begins: bytes, en
     path = large(begins, ends)
     tracemalloc.start()
     try:
-        begun_s = time.monotonic()
         with pytest.raises(UsageProblem) as error:
             jsonfile.read(path)
-        took_s = time.monotonic() - begun_s
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert message(error).startswith(f"large.json: {says}")
     assert peak < 5_000_000
-    assert took_s < 5
 
 
 def test_a_large_report_is_read() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+import builders
 import pages
 import pytest
 from browser import Browser
@@ -306,6 +307,7 @@ def test_figures_of_any_size_are_drawn(opened: Open) -> None:
     all_seen(browser)
     browser.js("document.querySelectorAll('.open').forEach(b => b.click())")
     until(lambda: browser.js("return document.querySelectorAll('tr.detail .why').length") == 6)
+    until(lambda: browser.js("return document.querySelectorAll('tr.detail .chart svg').length") >= 6)
     assert browser.errors == []
     assert "NaN" not in browser.js("return document.getElementById('main').innerHTML")
 
@@ -319,5 +321,6 @@ def extremes() -> Runs:
         pages.measured("t.py::new", "new", 1.0),
         pages.measured("t.py::same", "pass", 1.0, 1.0),
     ]
-    run = pages.builders.result(*tests, machine=pages.H100, exit_status=1)
-    return Runs((run,), ("r.json",))
+    run = builders.result(*tests, machine=pages.H100, exit_status=1)
+    records = {(test, "call"): pages.history(test, [1.0]) for test in ("t.py::null", "t.py::same", "t.py::huge")}
+    return Runs((run,), ("r.json",), {pages.H100.id: records})

@@ -163,6 +163,11 @@ PASS = pages.measured("t.py::test_a", "pass", 1.0, 1.0)
         (one(pages.measured("t.py::a", "inconclusive", 1.0, 1.0)), "plain", "1 could not be decided"),
         (one(pages.measured("t.py::a", "regression", 2.0, 1.0, effect="warns")), "warn", "would fail without"),
         (
+            one(PASS, suite=SuiteVerdict(9, 9, 0.01, 0.07, "regression", "the suite is up: x", None, "warns")),
+            "warn",
+            "The suite would fail without --carbon-gate=warn",
+        ),
+        (
             one(PASS, suite=SuiteVerdict(9, 9, 0.01, 0.07, "regression", "the whole suite is 7% up: x", None, "fails")),
             "bad",
             "The whole suite is 7% up",
@@ -288,6 +293,7 @@ def test_estimates_are_called_estimates_in_the_head() -> None:
     test = pages.measured("t.py::a", "regression", 2.0, 1.0, machine=machine)
     said = parsed(Runs((builders.result(test, machine=machine),), ())).said
     assert said.index("energy is estimated from the processor's time") < said.index("Failures and changes regression")
+    assert "regression (estimated, not measured) t.py" in said
     assert "energy estimated from the processor's time, not measured" in said
 
 

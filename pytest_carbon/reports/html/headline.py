@@ -98,10 +98,8 @@ def _title(runs: Runs, rows: Sequence[Row]) -> tuple[Tone, str]:
     if others := [run.exit_status for run in runs.runs if run.exit_status]:
         return "bad", f"No measurement fails, but the run ended with exit status {others[0]}"
     if warns or any(suite.effect == "warns" for suite in suites):
-        return (
-            "warn",
-            f"{count(max(1, warns))} of {counted(len(rows), 'measurement')} would fail without --carbon-gate=warn",
-        )
+        who = f"{count(warns)} of {counted(len(rows), 'measurement')}" if warns else "The suite"
+        return "warn", f"{who} would fail without --carbon-gate=warn"
     if any(run.unmeasured for run in runs.runs):
         number = sum(len(run.unmeasured) for run in runs.runs)
         return (

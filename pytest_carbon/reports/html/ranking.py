@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pytest_carbon.records import is_estimated
 from pytest_carbon.reports.html.rows import Row, shortened
 from pytest_carbon.reports.merge import Runs
 from pytest_carbon.reports.work import amount
@@ -99,7 +100,9 @@ def _of_calls(rows: Sequence[Row], machine: str, runs: Runs) -> Ranking:
         if m.energy_j_per_call is not None
     ]
     bars.sort(key=lambda bar: -bar.value)
-    title = "Energy per call" if len(runs.runs) == 1 and not runs.runs[0].others else f"Energy per call on {machine}"
+    title = "Energy per call (estimated, not measured)" if is_estimated(machine) else "Energy per call"
+    if len(runs.runs) > 1 or runs.runs[0].others:
+        title += f" on {machine}"
     return Ranking(title, _J, _grouped(bars[:MOST]), left_out=max(0, len(bars) - MOST))
 
 

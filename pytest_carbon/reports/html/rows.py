@@ -92,6 +92,12 @@ class Row:
         return self.entry.effect
 
     @property
+    def estimated(self) -> bool:
+        """Whether its energy is an estimate."""
+        measurement = self.entry.measurement
+        return measurement is not None and measurement.energy_j_per_call is not None and measurement.estimated
+
+    @property
     def change(self) -> float | None:
         """The largest change, of its energy or of what was counted; None where nothing was compared."""
         changes = [] if self.entry.verdict is None else [self.entry.verdict.change]

@@ -34,10 +34,11 @@ class Measurements {
   /** The columns that have anything to show. */
   present() {
     const rows = this.rows, some = (column) => column.some((value) => value !== null && value !== "");
+    const estimated = rows.machine.every((machine) => machine.endsWith("-estimated"));
     return [
       { key: "status", title: "verdict" },
       { key: "test", title: "measurement" },
-      { key: "energy", title: "energy per call", figure: true, if: some(rows.energy) },
+      { key: "energy", title: estimated ? "energy per call, estimated" : "energy per call", figure: true, if: some(rows.energy) },
       { key: "time", title: "time", figure: true, minor: true, if: some(rows.time) },
       { key: "co2e", title: "CO2e per 1,000", figure: true, minor: true, if: some(rows.co2e) },
       { key: "change", title: "change", figure: true, if: some(rows.change) },

@@ -176,6 +176,7 @@ def writing(one: Path, many: Path) -> Iterator[Figure]:
 
 # --- in the browser --------------------------------------------------------------------------------
 
+PAINTED = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
 TIMED = """
 const done = arguments[arguments.length - 1];
 const shown = document.getElementById("shown").textContent;
@@ -231,13 +232,11 @@ def looking(page: Path, one: Path) -> Iterator[Figure]:
 
         def opened(file: Path) -> None:
             browser.open(file)
-            while browser.js("return document.documentElement.dataset.ready") is None:
-                time.sleep(0.02)
+            waited(browser, "return document.documentElement.dataset.ready ?? null")
 
         def first_paint_s() -> float:
             opened(page)
-            paint = browser.js("return performance.getEntriesByType('paint').map(e => [e.name, e.startTime])")
-            return float(dict(paint)["first-contentful-paint"]) / 1e3
+            return float(waited(browser, PAINTED)) / 1e3  # the entry comes after the frame
 
         def took_ms(act: str, until: str) -> float:
             opened(page)
@@ -258,6 +257,16 @@ def looking(page: Path, one: Path) -> Iterator[Figure]:
     yield Figure("serious findings of axe-core", "", len(findings), 0)
     for problem in dict.fromkeys((*requests, *errors, *findings)):
         print(f"  {problem}", file=sys.stderr)
+
+
+def waited(browser: Any, script: str) -> Any:
+    """What a script in the page returns, once that is not null."""
+    ends_s = time.monotonic() + 60
+    while (value := browser.js(script)) is None:
+        if time.monotonic() > ends_s:
+            raise SystemExit(f"the page does not get ready: {script}: {browser.console}")
+        time.sleep(0.02)
+    return value
 
 
 def _tried(what: str, unit: str, most: float, once: Callable[[], float]) -> Figure:

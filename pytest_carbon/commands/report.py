@@ -21,8 +21,7 @@ from pytest_carbon.commands.console import (
 )
 from pytest_carbon.host import job, output
 from pytest_carbon.records import Key, Record, UsageProblem
-from pytest_carbon.reports import comment, jsonfile, markdown, openmetrics
-from pytest_carbon.reports.html import page
+from pytest_carbon.reports import comment, html, jsonfile, markdown, openmetrics
 from pytest_carbon.reports.merge import Runs, merge
 
 _STANDARD_OUTPUT = "-"
@@ -130,11 +129,7 @@ def _markdown(runs: Runs, given: argparse.Namespace) -> str:
 
 _Write = Callable[[Runs, argparse.Namespace], str]
 _OUTPUTS: Mapping[str, tuple[str, _Write, str]] = {
-    "--html": (
-        page.FORMAT,
-        lambda runs, _: page.text(runs, ci_run=job.run_id()),
-        "a page that shows everything, and needs no network",
-    ),
+    "--html": (html.FORMAT, lambda runs, given: html.text(runs, ci_run=job.run_id()), "write a page for a browser"),
     "--markdown": (markdown.FORMAT, _markdown, "write a comment on a pull request, 65,000 characters at most"),
     "--openmetrics": (
         openmetrics.FORMAT,

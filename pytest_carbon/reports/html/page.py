@@ -52,6 +52,7 @@ def text(runs: Runs, *, ci_run: str | None = None) -> str:
         rankings=ranked,
         tasks=any(ranking.tasks for ranking in ranked),
         rows=made,
+        several=len({row.entry.machine for row in made}) > 1,
         statuses=STATUSES,
         believable=believable,
         shortened=shortened,
